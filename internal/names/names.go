@@ -1,0 +1,207 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package names is the one place where every label, port, mark, path, resource name and identity of the mesh is
+// spelled, so that two components can never disagree about one.
+package names
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// Domain prefixes every label, annotation and API group of the project.
+const Domain = "fairway.dev"
+
+// Labels and annotations that users write.
+const (
+	// LabelMesh enrols a namespace (MeshEnabled) and lets a pod opt out (MeshDisabled).
+	LabelMesh = Domain + "/mesh"
+	// MeshEnabled is the value of LabelMesh that enrols.
+	MeshEnabled = "enabled"
+	// MeshDisabled is the value of LabelMesh that opts out.
+	MeshDisabled = "disabled"
+	// LabelUseWaypoint names the waypoint of a namespace, Service or pod; see UseWaypointAuto and UseWaypointNone.
+	LabelUseWaypoint = Domain + "/use-waypoint"
+	// UseWaypointAuto (the default) makes a waypoint appear once a route or L7 policy targets a Service.
+	UseWaypointAuto = "auto"
+	// UseWaypointNone takes a Service or namespace off every waypoint.
+	UseWaypointNone = "none"
+	// LabelMTLSMode overrides Mesh.spec.mtls.mode for a namespace or a pod: MTLSStrict or MTLSPermissive.
+	LabelMTLSMode = Domain + "/mtls-mode"
+	// MTLSStrict refuses plaintext.
+	MTLSStrict = "strict"
+	// MTLSPermissive accepts plaintext beside mTLS.
+	MTLSPermissive = "permissive"
+)
+
+// Labels that the operator writes.
+const (
+	// LabelManagedBy and its value mark what the operator owns.
+	LabelManagedBy = "app.kubernetes.io/managed-by"
+	// ManagedBy is the value of LabelManagedBy, and the field manager of server-side apply.
+	ManagedBy = "fairway-operator"
+	// LabelGatewayName is the Gateway API's own label for generated infrastructure (GEP-1762).
+	LabelGatewayName = "gateway.networking.k8s.io/gateway-name"
+	// LabelComponent tells operator, node and waypoint pods apart.
+	LabelComponent = "app.kubernetes.io/component"
+	// ComponentOperator, ComponentNode and ComponentWaypoint are the values of LabelComponent.
+	ComponentOperator = "operator"
+	ComponentNode     = "node"
+	ComponentWaypoint = "waypoint"
+	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
+	LabelAutomatic = Domain + "/automatic"
+)
+
+// Controllers, classes and objects.
+const (
+	// GatewayController is GatewayClass.spec.controllerName of every class of ours.
+	GatewayController = Domain + "/gateway-controller"
+	// MeshController is XMesh.spec.controllerName and the controllerName in route statuses.
+	MeshController = Domain + "/mesh-controller"
+	// WaypointClass is the GatewayClass of waypoints.
+	WaypointClass = "fairway-waypoint"
+	// AutomaticWaypoint is the name of the Gateway of an automatic waypoint.
+	AutomaticWaypoint = "fairway-waypoint"
+	// SystemNamespace is where operator and agents run unless told otherwise.
+	SystemNamespace = "fairway-system"
+	// Mesh is the name of the one Mesh object.
+	Mesh = "default"
+	// OperatorService is the Service of the operator's xDS and certificate ports.
+	OperatorService = "fairway-operator"
+	// OperatorServiceAccount is the operator's identity.
+	OperatorServiceAccount = "fairway-operator"
+	// NodeDaemonSet is the name of the DaemonSet of agent and node proxy.
+	NodeDaemonSet = "fairway-node"
+	// NodeServiceAccount is the agent's identity on every node.
+	NodeServiceAccount = "fairway-node"
+	// CASecret holds the mesh CA (tls.crt, tls.key, ca.crt) in the system namespace.
+	CASecret = "fairway-ca"
+	// TrustBundleConfigMap holds the public trust bundle (key TrustBundleKey) for agents to verify the operator with.
+	TrustBundleConfigMap = "fairway-trust-bundle"
+	// TrustBundleKey is the key of the PEM bundle in TrustBundleConfigMap.
+	TrustBundleKey = "ca.crt"
+	// TokenAudience is the audience of the projected token with which a proxy's agent authenticates to the operator.
+	TokenAudience = Domain
+)
+
+// Images that the manifests use.
+const (
+	// Image is the product's own image.
+	Image = Domain + "/fairway:" + Version
+	// EnvoyImage is stock Envoy.
+	EnvoyImage = "envoyproxy/envoy:distroless-v1.40.0"
+	// Version of this build's manifests.
+	Version = "v0.1.0"
+)
+
+// Ports of the data plane and of the control plane.
+const (
+	PortOutbound         = 15001 // captured outbound connections, in the pod's netns
+	PortInbound          = 15006 // captured inbound plaintext, in the pod's netns
+	PortHBONE            = 15008 // HTTP/2 CONNECT over mTLS
+	PortAgent            = 15020 // agent: health, readiness and merged metrics
+	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
+	PortXDS              = 15010 // operator: delta ADS over TLS
+	PortCertificates     = 15012 // operator: certificate signing and node reports over TLS
+	PortOperatorHealth   = 8081
+	PortOperatorMetrics  = 8080
+	MarkProxy            = 0x539 // SO_MARK of the proxy's own connections: never captured
+	ProbeSourceAddress   = "169.254.77.1"
+	DefaultTrustDomain   = "cluster.local"
+	DefaultClusterDomain = "cluster.local"
+)
+
+// Paths inside the agent's and the proxies' containers.
+const (
+	RunDir          = "/run/fairway"
+	XDSSocket       = RunDir + "/xds.sock"
+	AdminSocket     = RunDir + "/admin.sock"
+	CNISocket       = RunDir + "/cni.sock"
+	TokenPath       = "/var/run/secrets/fairway/token"
+	TrustBundlePath = "/var/run/fairway-trust/" + TrustBundleKey
+	BootstrapPath   = RunDir + "/envoy.yaml"
+	NetnsDir        = "/var/run/netns"
+	CNIPlugin       = "fairway-cni"
+)
+
+// Filter-state keys and metadata namespaces of the data path.
+const (
+	// FilterStateSource carries the caller's SPIFFE ID inside a waypoint.
+	FilterStateSource = "fairway.source"
+	// MetadataTunnel is the endpoint metadata namespace that the internal listeners read: MetadataHBONE, MetadataTarget.
+	MetadataTunnel = "fairway.tunnel"
+	// MetadataHBONE is the HBONE address (ip:15008) of an endpoint.
+	MetadataHBONE = "hbone"
+	// MetadataTarget is the address that the application is dialled at (the CONNECT authority).
+	MetadataTarget = "target"
+	// TrustBundleSecret is the SDS name of the validation context.
+	TrustBundleSecret = "trust-bundle"
+)
+
+// ListenerHBONE and the other fixed xDS resource names.
+const (
+	ListenerHBONE     = "hbone"
+	ListenerTunnel    = "tunnel"
+	ListenerPlaintext = "plaintext"
+	RouteHBONE        = "hbone"
+	ClusterTunnel     = "tunnel"
+)
+
+// WaypointScope is the xDS scope of a waypoint's proxies.
+func WaypointScope(namespace, gateway string) string { return "waypoint/" + namespace + "/" + gateway }
+
+// NodeScope is the xDS scope of a node proxy.
+func NodeScope(node string) string { return "node/" + node }
+
+// ServicePort names listener, route configuration and cluster of a Service's port.
+func ServicePort(namespace, service string, port uint16) string {
+	return fmt.Sprintf("service/%s/%s/%d", namespace, service, port)
+}
+
+// InboundCluster is the waypoint's cluster that leads from the HBONE listener to the internal listener of a port.
+func InboundCluster(namespace, service string, port uint16) string {
+	return fmt.Sprintf("inbound/%s/%s/%d", namespace, service, port)
+}
+
+// WaypointEndpoints names the load assignment of a Service's port as waypoints see it.
+func WaypointEndpoints(namespace, service string, port uint16) string {
+	return fmt.Sprintf("waypoint/%s/%s/%d", namespace, service, port)
+}
+
+// NodeEndpoints names the load assignment of a Service's port as node proxies see it.
+func NodeEndpoints(namespace, service string, port uint16) string {
+	return fmt.Sprintf("node/%s/%s/%d", namespace, service, port)
+}
+
+// InboundRoute names the route configuration of a captured pod's HBONE listener.
+func InboundRoute(pod netip.Addr) string { return "inbound/" + pod.String() }
+
+// ParseInboundRoute is the inverse of InboundRoute.
+func ParseInboundRoute(name string) (netip.Addr, bool) {
+	s, ok := strings.CutPrefix(name, "inbound/")
+	if !ok {
+		return netip.Addr{}, false
+	}
+	a, err := netip.ParseAddr(s)
+	return a, err == nil
+}
+
+// SPIFFEID is the identity of a service account (SPIFFE X.509-SVID, URI SAN).
+func SPIFFEID(trustDomain, namespace, serviceAccount string) string {
+	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
+}
+
+// ParseSPIFFEID takes a SPIFFE ID of the mesh apart; ok is false for any other string.
+func ParseSPIFFEID(id string) (trustDomain, namespace, serviceAccount string, ok bool) {
+	rest, found := strings.CutPrefix(id, "spiffe://")
+	if !found {
+		return "", "", "", false
+	}
+	p := strings.Split(rest, "/")
+	if len(p) != 5 || p[1] != "ns" || p[3] != "sa" || p[0] == "" || p[2] == "" || p[4] == "" {
+		return "", "", "", false
+	}
+	return p[0], p[2], p[4], true
+}
