@@ -1,0 +1,292 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package model says what the mesh is, in its own words: services, endpoints, routes and waypoints as ingest has decided
+// them and as translate turns them into Envoy resources. Values are immutable once built. The package imports neither
+// Kubernetes API machinery (beyond plain names) nor Envoy.
+package model
+
+import (
+	"net/netip"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Protocol is what a Service's port is known to speak.
+type Protocol string
+
+// Protocols of a port. Undeclared ports are tried as HTTP where a route attaches, and are TCP otherwise.
+const (
+	ProtocolTCP        Protocol = "TCP"
+	ProtocolHTTP       Protocol = "HTTP"
+	ProtocolHTTP2      Protocol = "HTTP2" // h2c with prior knowledge, gRPC included
+	ProtocolUndeclared Protocol = "Undeclared"
+)
+
+// ServicePort identifies a port of a Service.
+type ServicePort struct {
+	Namespace, Service string
+	Port               uint16
+}
+
+// ServiceName is the Service that the port belongs to.
+func (p ServicePort) ServiceName() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Service}
+}
+
+// Service is a Kubernetes Service as the mesh sees it.
+type Service struct {
+	Name     types.NamespacedName
+	VIPs     []netip.Addr // empty for headless and ExternalName Services
+	Ports    []Port       // TCP ports, by number
+	Enrolled bool         // its namespace is in the mesh
+}
+
+// Port finds a port by its number.
+func (s *Service) Port(number uint16) (Port, bool) {
+	for _, p := range s.Ports {
+		if p.Number == number {
+			return p, true
+		}
+	}
+	return Port{}, false
+}
+
+// Port is one TCP port of a Service.
+type Port struct {
+	Number   uint16
+	Name     string
+	Protocol Protocol
+}
+
+// Workload is a pod as the mesh sees it.
+type Workload struct {
+	Pod      types.NamespacedName
+	Node     string
+	Address  netip.Addr
+	Identity string // SPIFFE ID of its service account
+	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own address.
+	HBONE bool
+}
+
+// Endpoint is one address behind a port of a Service.
+type Endpoint struct {
+	Address  netip.AddrPort // where the application listens
+	HBONE    bool           // reached through HBONE at Address.Addr():15008
+	Identity string         // SPIFFE ID that must be presented; set where HBONE is
+	Node     string
+	Zone     string
+	// Draining endpoints are terminating yet still serve; they take traffic only when nothing else is left.
+	Draining bool
+}
+
+// Waypoint is the L7 proxy of a namespace.
+type Waypoint struct {
+	Name     types.NamespacedName // of the Gateway
+	Identity string               // SPIFFE ID of its pods
+	// Ports of every Service bound to it, sorted by namespace, service, port.
+	Ports []ServicePort
+	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.
+	Backends []ServicePort
+}
+
+// WaypointPort is a Service's port as its waypoint serves it.
+type WaypointPort struct {
+	ServicePort
+	VIPs     []netip.Addr
+	Protocol Protocol
+	// HTTP: terminate HTTP here; otherwise pass TCP on. Set for HTTP ports and where a route attaches.
+	HTTP bool
+}
+
+// ObjectRef names the object that something in the model came from.
+type ObjectRef struct {
+	Kind      string // HTTPRoute or GRPCRoute
+	Namespace string
+	Name      string
+}
+
+// RouteTable holds everything that a waypoint does with requests to one port of a Service.
+type RouteTable struct {
+	Port     ServicePort
+	Protocol Protocol
+	// Callers hold the rules for callers of one namespace (consumer routes); they replace Default for those callers.
+	// Sorted by namespace.
+	Callers []CallerRules
+	// Default holds the producer routes' rules in order of precedence. Nil means: no route, go to the Service itself.
+	// Where rules exist and none matches, the answer is 404.
+	Default []Rule
+}
+
+// CallerRules are rules for callers whose SPIFFE ID is in a namespace.
+type CallerRules struct {
+	Namespace string
+	Rules     []Rule
+}
+
+// Rule is one match of one rule of a route, flattened, with what happens to the request.
+type Rule struct {
+	Source    ObjectRef
+	RuleName  string // HTTPRouteRule.name, GEP-995
+	RuleIndex int
+	GRPC      bool
+	Match     Match
+	// Filters in the order in which they apply.
+	Filters  []Filter
+	Backends []Backend
+	// Timeout of the whole request and of one try; nil: none set. Zero: disabled.
+	RequestTimeout, BackendTimeout *time.Duration
+	Retry                          *Retry
+	SessionPersistence             *SessionPersistence
+}
+
+// MatchType tells how a string is compared.
+type MatchType string
+
+// Kinds of comparison.
+const (
+	MatchExact  MatchType = "Exact"
+	MatchPrefix MatchType = "Prefix" // by path element
+	MatchRegex  MatchType = "Regex"  // RE2, whole string
+)
+
+// Match is a conjunction.
+type Match struct {
+	Path    *StringMatch // nil: any
+	Method  string       // "": any
+	Headers []NamedMatch
+	Query   []NamedMatch
+	// GRPCService and GRPCMethod are set by GRPCRoutes; "" matches any.
+	GRPCService, GRPCMethod string
+	GRPCType                MatchType
+}
+
+// StringMatch compares a string.
+type StringMatch struct {
+	Type  MatchType
+	Value string
+}
+
+// NamedMatch compares a header or a query parameter.
+type NamedMatch struct {
+	Name string
+	StringMatch
+}
+
+// Filter changes a request or its response; exactly one field is set.
+type Filter struct {
+	RequestHeaders  *HeaderChange
+	ResponseHeaders *HeaderChange
+	Redirect        *Redirect
+	Rewrite         *Rewrite
+	Mirror          *Mirror
+	CORS            *CORS
+}
+
+// HeaderChange sets, adds and removes headers, in that order.
+type HeaderChange struct {
+	Set, Add []Header
+	Remove   []string
+}
+
+// Header is a name and its value.
+type Header struct{ Name, Value string }
+
+// PathChange replaces the whole path or the matched prefix; exactly one field is set.
+type PathChange struct {
+	Full   *string
+	Prefix *string
+}
+
+// Redirect answers with a redirect; empty fields keep what the request had.
+type Redirect struct {
+	Scheme, Hostname string
+	Path             *PathChange
+	Port             uint16
+	StatusCode       int
+}
+
+// Rewrite changes host and path of the request.
+type Rewrite struct {
+	Hostname string
+	Path     *PathChange
+}
+
+// Mirror sends a copy of Numerator/Denominator of the requests to a backend and ignores the answer.
+type Mirror struct {
+	Backend                Backend
+	Numerator, Denominator uint32
+}
+
+// CORS as of GEP-1767.
+type CORS struct {
+	AllowOrigins, AllowMethods, AllowHeaders, ExposeHeaders []string
+	AllowCredentials                                        bool
+	MaxAge                                                  time.Duration
+}
+
+// Backend is where a rule sends its share of the requests.
+type Backend struct {
+	Port   ServicePort
+	Weight uint32
+	// Invalid backends answer 500 for their share, as Gateway API demands.
+	Invalid bool
+	Filters []Filter // header changes only
+}
+
+// Retry as of GEP-1731.
+type Retry struct {
+	Codes    []uint32
+	Attempts int           // tries beyond the first; at least 1
+	Backoff  time.Duration // minimum between tries; 0: Envoy's default
+}
+
+// SessionPersistence as of GEP-1619.
+type SessionPersistence struct {
+	Name            string
+	Header          bool // else a cookie
+	AbsoluteTimeout time.Duration
+	IdleTimeout     time.Duration
+}
+
+// DestinationKind tells what stands behind an address that a captured pod dials.
+type DestinationKind string
+
+// Kinds of destination.
+const (
+	// DestinationService: the endpoints of a Service's port.
+	DestinationService DestinationKind = "Service"
+	// DestinationWaypoint: the pods of the waypoint that serves the Service.
+	DestinationWaypoint DestinationKind = "Waypoint"
+	// DestinationWorkload: one pod that takes HBONE.
+	DestinationWorkload DestinationKind = "Workload"
+	// DestinationPassthrough: plain TCP to the dialled address itself.
+	DestinationPassthrough DestinationKind = "Passthrough"
+	// DestinationRefused: fail closed, for example a Service whose waypoint is absent.
+	DestinationRefused DestinationKind = "Refused"
+)
+
+// Destination is the answer to: a captured pod dials this address, where does the connection go?
+type Destination struct {
+	Address netip.AddrPort
+	Kind    DestinationKind
+	// Port names the endpoints: of the Service, or of the waypoint's own Service.
+	Port ServicePort
+	// Identities that may answer, sorted (SPIFFE IDs).
+	Identities []string
+	// Reason a DestinationRefused is refused, for people.
+	Reason string
+}
+
+// InboundAuthority is one address at which a captured pod may be asked for over HBONE.
+type InboundAuthority struct {
+	Authority netip.AddrPort // service VIP:port
+	Target    uint16         // the pod's port
+}
+
+// Inbound is what a captured pod answers over HBONE, besides its own address on any port.
+type Inbound struct {
+	Address     netip.Addr
+	Authorities []InboundAuthority
+}
