@@ -1,0 +1,278 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package memo computes values from other values and remembers what each one read, so that after a change only the
+// values that (transitively) read the changed input are looked at again, and only those whose inputs really came out
+// different are computed again. It is what makes cost follow the change everywhere in the control plane.
+//
+// The functions given to it must be pure: everything they read comes through the Ctx they are handed. The graph is
+// used by one goroutine at a time; it starts none and takes no locks.
+package memo
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Graph holds inputs, derived values and who read whom.
+type Graph struct {
+	revision uint64
+	inputs   map[any]*node
+	dirty    []*node // roots to look at again at the next Flush
+	// Computed counts the computations since the start; tests hold the cost of a change against it.
+	Computed uint64
+}
+
+// New returns an empty graph.
+func New() *Graph { return &Graph{inputs: map[any]*node{}} }
+
+type state uint8
+
+const (
+	clean state = iota
+	maybe       // something that it read, directly or not, has changed
+	fresh       // never computed
+)
+
+// node is an input (compute is nil) or a derived value.
+type node struct {
+	state     state
+	running   bool
+	changedAt uint64 // revision at which the value last came out different
+	checkedAt uint64 // revision at which the value was last known to be right
+	deps      []*node
+	users     map[*node]struct{}
+	compute   func(*Ctx) (changed bool)
+	forget    func()
+	root      func() // called by Flush when the value changed; nil for all but roots
+	queued    bool
+	announce  bool // a new watcher is to be told the value even if it has not changed
+}
+
+// Ctx records what a computation reads. A nil Ctx reads without recording.
+type Ctx struct {
+	g    *Graph
+	node *node
+}
+
+// Read records that the computation depends on an input. The key is any comparable value that the owner of the
+// input also gives to Touch.
+func (c *Ctx) Read(key any) {
+	if c == nil {
+		return
+	}
+	in, ok := c.g.inputs[key]
+	if !ok {
+		in = &node{users: map[*node]struct{}{}}
+		in.forget = func() { delete(c.g.inputs, key) }
+		c.g.inputs[key] = in
+	}
+	c.depend(in)
+}
+
+func (c *Ctx) depend(on *node) {
+	if _, ok := on.users[c.node]; ok {
+		return
+	}
+	on.users[c.node] = struct{}{}
+	c.node.deps = append(c.node.deps, on)
+}
+
+// Touch says that an input has changed. Values that nobody derived from it cost nothing.
+func (g *Graph) Touch(key any) {
+	in, ok := g.inputs[key]
+	if !ok {
+		return
+	}
+	g.revision++
+	in.changedAt = g.revision
+	g.spoil(in)
+}
+
+func (g *Graph) spoil(n *node) {
+	for u := range n.users {
+		if u.state != clean {
+			continue
+		}
+		u.state = maybe
+		g.enqueue(u)
+		g.spoil(u)
+	}
+}
+
+func (g *Graph) enqueue(n *node) {
+	if n.root != nil && !n.queued {
+		n.queued = true
+		g.dirty = append(g.dirty, n)
+	}
+}
+
+// Flush brings every watched value up to date and calls the watchers of those that changed.
+func (g *Graph) Flush() {
+	for len(g.dirty) > 0 {
+		batch := g.dirty
+		g.dirty = nil
+		for _, n := range batch {
+			n.queued = false
+			if n.root == nil {
+				continue // unwatched meanwhile
+			}
+			before := n.changedAt
+			g.refresh(n)
+			if n.root != nil && (n.announce || n.changedAt != before) {
+				n.announce = false
+				n.root()
+			}
+		}
+	}
+}
+
+// refresh makes a node clean: by finding that nothing it read changed, or by computing it again.
+func (g *Graph) refresh(n *node) {
+	switch {
+	case n.state == clean:
+		return
+	case n.running:
+		panic("memo: a value was defined by itself") // a mistake in the program: no input can cause it
+	case n.state == maybe:
+		stale := false
+		for _, d := range n.deps {
+			if d.compute != nil {
+				g.refresh(d)
+			}
+			if d.changedAt > n.checkedAt {
+				stale = true
+				break
+			}
+		}
+		if !stale {
+			n.state, n.checkedAt = clean, g.revision
+			return
+		}
+	}
+	g.run(n)
+}
+
+func (g *Graph) run(n *node) {
+	old := n.deps
+	n.deps = make([]*node, 0, len(old))
+	for _, d := range old {
+		delete(d.users, n)
+	}
+	n.running = true
+	g.Computed++
+	changed := n.compute(&Ctx{g: g, node: n})
+	n.running = false
+	if changed || n.state == fresh {
+		g.revision++
+		n.changedAt = g.revision
+	}
+	n.state, n.checkedAt = clean, g.revision
+	for _, d := range old {
+		d.collect()
+	}
+}
+
+// collect forgets a node that nobody reads any more, and what only it read.
+func (n *node) collect() {
+	if len(n.users) > 0 || n.root != nil || n.running || n.forget == nil {
+		return
+	}
+	n.forget()
+	n.forget = nil
+	deps := n.deps
+	n.deps = nil
+	for _, d := range deps {
+		delete(d.users, n)
+		d.collect()
+	}
+}
+
+// Func is a pure function from keys to values whose results are remembered.
+type Func[K comparable, V any] struct {
+	graph   *Graph
+	name    string
+	compute func(*Ctx, K) V
+	equal   func(a, b V) bool
+	nodes   map[K]*entry[V]
+}
+
+type entry[V any] struct {
+	node
+	value V
+}
+
+// Define adds a function to the graph. equal decides whether a newly computed value counts as a change; what reads
+// the value is left alone where it does not.
+func Define[K comparable, V any](g *Graph, name string, equal func(a, b V) bool, compute func(*Ctx, K) V) *Func[K, V] {
+	return &Func[K, V]{graph: g, name: name, compute: compute, equal: equal, nodes: map[K]*entry[V]{}}
+}
+
+// Get returns the value at a key, computing it if need be, and records that the caller read it. With a nil Ctx the
+// value is computed and nothing about this read is recorded.
+func (f *Func[K, V]) Get(c *Ctx, key K) V {
+	e := f.entry(key)
+	if c != nil {
+		c.depend(&e.node)
+	}
+	f.graph.refresh(&e.node)
+	value := e.value
+	if c == nil {
+		e.collect()
+	}
+	return value
+}
+
+// Watch keeps the value at a key up to date: changed is called from Flush with the first value and then with every
+// new one. Watching a key again replaces changed.
+func (f *Func[K, V]) Watch(key K, changed func(V)) {
+	e := f.entry(key)
+	e.root, e.announce = func() { changed(e.value) }, true
+	f.graph.enqueue(&e.node)
+}
+
+// Unwatch ends a Watch and forgets what only it needed.
+func (f *Func[K, V]) Unwatch(key K) {
+	if e, ok := f.nodes[key]; ok {
+		e.root = nil
+		e.collect()
+	}
+}
+
+// Watched tells whether a key is being watched.
+func (f *Func[K, V]) Watched(key K) bool {
+	e, ok := f.nodes[key]
+	return ok && e.root != nil
+}
+
+// Keys lists the remembered keys in no particular order.
+func (f *Func[K, V]) Keys() []K {
+	keys := make([]K, 0, len(f.nodes))
+	for k := range f.nodes {
+		keys = append(keys, k)
+	}
+	return slices.Clip(keys)
+}
+
+func (f *Func[K, V]) entry(key K) *entry[V] {
+	if e, ok := f.nodes[key]; ok {
+		return e
+	}
+	e := &entry[V]{}
+	e.state = fresh
+	e.users = map[*node]struct{}{}
+	e.node.compute = func(c *Ctx) bool {
+		v := f.compute(c, key)
+		changed := e.state == fresh || !f.equal(e.value, v)
+		if changed {
+			e.value = v
+		}
+		return changed
+	}
+	e.forget = func() { delete(f.nodes, key) }
+	f.nodes[key] = e
+	return e
+}
+
+// String names the function and the number of remembered values, for debugging.
+func (f *Func[K, V]) String() string { return fmt.Sprintf("%s(%d)", f.name, len(f.nodes)) }

@@ -1,0 +1,112 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package memo
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func eq(a, b int) bool { return a == b }
+
+type cells struct {
+	g *Graph
+	v map[int]int
+}
+
+func (s *cells) read(c *Ctx, k int) int { c.Read(k); return s.v[k] }
+func (s *cells) set(k, v int)           { s.v[k] = v; s.g.Touch(k) }
+
+func TestOnlyWhatReadTheChangeIsComputedAgain(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 10, 2: 20}}
+	double := Define(s.g, "double", eq, func(c *Ctx, k int) int { return 2 * s.read(c, k) })
+	sum := Define(s.g, "sum", eq, func(c *Ctx, k int) int { return double.Get(c, k) + double.Get(c, k+1) })
+	var got []int
+	sum.Watch(1, func(v int) { got = append(got, v) })
+	s.g.Flush()
+	require.Equal(t, []int{60}, got)
+
+	n := s.g.Computed
+	s.set(1, 11)
+	s.g.Flush()
+	require.Equal(t, []int{60, 62}, got)
+	require.Equal(t, n+2, s.g.Computed, "double(1) and sum, not double(2)")
+
+	n = s.g.Computed
+	s.set(99, 1)
+	s.g.Flush()
+	require.Equal(t, n, s.g.Computed, "nobody reads 99")
+}
+
+func TestAnEqualResultStopsTheChange(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3}}
+	parity := Define(s.g, "parity", eq, func(c *Ctx, k int) int { return s.read(c, k) % 2 })
+	top := Define(s.g, "top", eq, func(c *Ctx, k int) int { return parity.Get(c, k) })
+	calls := 0
+	top.Watch(1, func(int) { calls++ })
+	s.g.Flush()
+	n := s.g.Computed
+	s.set(1, 5)
+	s.g.Flush()
+	require.Equal(t, 1, calls)
+	require.Equal(t, n+1, s.g.Computed)
+}
+
+func TestUnwatchForgets(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3}}
+	a := Define(s.g, "a", eq, func(c *Ctx, k int) int { return s.read(c, k) })
+	b := Define(s.g, "b", eq, func(c *Ctx, k int) int { return a.Get(c, k) })
+	b.Watch(1, func(int) {})
+	s.g.Flush()
+	b.Unwatch(1)
+	require.Empty(t, a.nodes)
+	require.Empty(t, b.nodes)
+	require.Empty(t, s.g.inputs)
+	require.Equal(t, 3, b.Get(nil, 1))
+	require.Empty(t, b.nodes, "an unrecorded read leaves nothing behind")
+}
+
+// TestAgreesWithFromScratch changes inputs at random and holds every watched value against one computed from scratch.
+// What is read depends on the values themselves, so dependencies come and go.
+func TestAgreesWithFromScratch(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		s := &cells{New(), map[int]int{}}
+		build := func(g *Graph) *Func[int, int] {
+			low := Define(g, "low", eq, func(c *Ctx, k int) int { return s.read(c, k) % 7 })
+			mid := Define(g, "mid", eq, func(c *Ctx, k int) int {
+				if low.Get(c, k)%2 == 0 {
+					return low.Get(c, (k+1)%10)
+				}
+				return low.Get(c, (k+low.Get(c, (k+2)%10))%10)
+			})
+			return Define(g, "high", eq, func(c *Ctx, k int) int { return mid.Get(c, k)*10 + mid.Get(c, (k+3)%10) })
+		}
+		f := build(s.g)
+		seen := map[int]int{}
+		for step := range 300 {
+			switch r.IntN(10) {
+			case 0:
+				k := r.IntN(10)
+				f.Watch(k, func(v int) { seen[k] = v })
+			case 1:
+				k := r.IntN(10)
+				f.Unwatch(k)
+				delete(seen, k)
+			default:
+				s.set(r.IntN(10), r.IntN(50))
+			}
+			if r.IntN(3) > 0 {
+				continue
+			}
+			s.g.Flush()
+			oracle := build(New())
+			for k, v := range seen {
+				require.Equal(t, oracle.Get(nil, k), v, "seed %d step %d key %d", seed, step, k)
+			}
+		}
+	}
+}
