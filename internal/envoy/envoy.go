@@ -1,0 +1,123 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package envoy holds the small pieces of Envoy configuration that more than one translator needs (Any, addresses, TLS
+// contexts, HTTP/2 options, filter state, access logs), so that node proxies and waypoints agree on how HBONE is spoken.
+// It knows Envoy's API and nothing of the mesh's model.
+package envoy
+
+import (
+	"net/netip"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+const typePrefix = "type.googleapis.com/"
+
+// Any packs a message deterministically, so that equal configuration is equal bytes. A message that can't be
+// marshalled (a string that is not UTF-8) becomes an Any of an unknown type: Envoy then rejects that one resource and
+// says so, and everything else goes on.
+func Any(m proto.Message) *anypb.Any {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	name := string(m.ProtoReflect().Descriptor().FullName())
+	if err != nil {
+		return &anypb.Any{TypeUrl: typePrefix + "fairway.invalid." + name}
+	}
+	return &anypb.Any{TypeUrl: typePrefix + name, Value: b}
+}
+
+// Duration converts a duration.
+func Duration(d time.Duration) *durationpb.Duration { return durationpb.New(d) }
+
+// UInt32 wraps a number.
+func UInt32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }
+
+// Bool wraps a truth value.
+func Bool(v bool) *wrapperspb.BoolValue { return wrapperspb.Bool(v) }
+
+// ADS is the config source of everything that the aggregated stream carries. Envoy waits initialFetch for the first
+// answer before it takes the parent resource into use without it; zero keeps Envoy's default of 15 s.
+func ADS(initialFetch time.Duration) *corev3.ConfigSource {
+	c := &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+	}
+	if initialFetch > 0 {
+		c.InitialFetchTimeout = Duration(initialFetch)
+	}
+	return c
+}
+
+// Address is a TCP address of the proxy's own network namespace.
+func Address(a netip.AddrPort) *corev3.Address { return AddressInNetns(a, "") }
+
+// AddressInNetns is a TCP address in the network namespace at a path; "" is the proxy's own.
+func AddressInNetns(a netip.AddrPort, netns string) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address:                  a.Addr().String(),
+		PortSpecifier:            &corev3.SocketAddress_PortValue{PortValue: uint32(a.Port())},
+		NetworkNamespaceFilepath: netns,
+	}}}
+}
+
+// InternalAddress leads to an internal listener of the same Envoy. The id tells endpoints of one cluster apart.
+func InternalAddress(listener, id string) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+		AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listener},
+		EndpointId:           id,
+	}}}
+}
+
+// PipeAddress is a Unix socket.
+func PipeAddress(path string) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path}}}
+}
+
+// LbEndpoint is an endpoint with its metadata.
+func LbEndpoint(a *corev3.Address, metadata *corev3.Metadata) *endpointv3.LbEndpoint {
+	return &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: a}},
+		Metadata:       metadata,
+	}
+}
+
+// Metadata is filter metadata of string values by namespace and key.
+func Metadata(byNamespace map[string]map[string]string) *corev3.Metadata {
+	m := &corev3.Metadata{FilterMetadata: make(map[string]*structpb.Struct, len(byNamespace))}
+	for ns, values := range byNamespace {
+		m.FilterMetadata[ns] = Struct(values)
+	}
+	return m
+}
+
+// Struct is a struct of string values.
+func Struct(values map[string]string) *structpb.Struct {
+	s := &structpb.Struct{Fields: make(map[string]*structpb.Value, len(values))}
+	for k, v := range values {
+		s.Fields[k] = structpb.NewStringValue(v)
+	}
+	return s
+}
+
+// Extension is an extension's typed configuration.
+func Extension(name string, m proto.Message) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{Name: name, TypedConfig: Any(m)}
+}
+
+// Mark is the socket option that sets SO_MARK before a socket is bound (Linux: SOL_SOCKET 1, SO_MARK 36).
+func Mark(mark int64) *corev3.SocketOption {
+	return &corev3.SocketOption{
+		Description: "SO_MARK",
+		Level:       1,
+		Name:        36,
+		Value:       &corev3.SocketOption_IntValue{IntValue: mark},
+		State:       corev3.SocketOption_STATE_PREBIND,
+	}
+}

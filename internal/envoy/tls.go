@@ -1,0 +1,154 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
+
+	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
+	mapperv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/filter_state_override/v3"
+	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+)
+
+// Names under which Envoy registers its transport sockets.
+const (
+	TransportTLS      = "envoy.transport_sockets.tls"
+	TransportRaw      = "envoy.transport_sockets.raw_buffer"
+	TransportInternal = "envoy.transport_sockets.internal_upstream"
+)
+
+// NoSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then fails.
+const NoSecret = "none"
+
+// TLSParameters is TLS 1.3 only, with the post-quantum hybrid group first where the peer has it too. Both versions are
+// set because an upstream context's default maximum is TLS 1.2.
+func TLSParameters() *tlsv3.TlsParameters {
+	return &tlsv3.TlsParameters{
+		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+		EcdhCurves:                []string{"X25519MLKEM768", "X25519"},
+	}
+}
+
+// TrustDomain matches every SPIFFE ID of a trust domain.
+func TrustDomain(trustDomain string) *tlsv3.SubjectAltNameMatcher {
+	return uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/"}})
+}
+
+// SPIFFEIDs matches exactly these identities, in the order given.
+func SPIFFEIDs(ids ...string) []*tlsv3.SubjectAltNameMatcher {
+	out := make([]*tlsv3.SubjectAltNameMatcher, 0, len(ids))
+	for _, id := range ids {
+		out = append(out, uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}}))
+	}
+	return out
+}
+
+func uriSAN(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
+	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
+}
+
+// Validation checks a peer against the trust bundle (a secret of the ADS stream) and its SPIFFE ID against sans. Without
+// sans nobody passes: an empty list must never mean "anyone that the bundle vouches for".
+func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
+	if len(sans) == 0 {
+		sans = SPIFFEIDs("spiffe://none")
+	}
+	return &tlsv3.CommonTlsContext_CombinedValidationContext{
+		CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+			DefaultValidationContext: &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: sans},
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{
+				Name: bundleSecret, SdsConfig: ADS(0),
+			},
+		},
+	}
+}
+
+// HBONEServer is the transport socket of an HBONE listener: the certificate is the secret named certSecret, and a client
+// certificate that satisfies sans is required.
+func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name: TransportTLS,
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.DownstreamTlsContext{
+			RequireClientCertificate: Bool(true),
+			CommonTlsContext: &tlsv3.CommonTlsContext{
+				TlsParams:     TLSParameters(),
+				AlpnProtocols: []string{"h2"},
+				TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
+					{Name: certSecret, SdsConfig: ADS(0)},
+				},
+				ValidationContextType: Validation(bundleSecret, sans),
+			},
+			// A resumed session would outlive a change of the trust bundle.
+			SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
+			DisableStatefulSessionResumption: true,
+		})},
+	}
+}
+
+// HBONEClient is the transport socket of an HBONE connection whose client certificate is the secret named certSecret.
+func HBONEClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return hboneClient(&tlsv3.CommonTlsContext{
+		TlsParams:     TLSParameters(),
+		AlpnProtocols: []string{"h2"},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
+			{Name: certSecret, SdsConfig: ADS(0)},
+		},
+		ValidationContextType: Validation(bundleSecret, sans),
+	})
+}
+
+// HBONEClientOnDemand is HBONEClient for a cluster that many identities share: the secret's name is the downstream
+// connection's filter state FilterStateCertificate, fetched at the first handshake that needs it.
+func HBONEClientOnDemand(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return hboneClient(&tlsv3.CommonTlsContext{
+		TlsParams:     TLSParameters(),
+		AlpnProtocols: []string{"h2"},
+		CustomTlsCertificateSelector: Extension("envoy.tls.certificate_selectors.on_demand_secret", &selectorv3.Config{
+			ConfigSource: ADS(0),
+			CertificateMapper: Extension("envoy.tls.upstream_certificate_mappers.filter_state_override",
+				&mapperv3.Config{DefaultValue: NoSecret}),
+		}),
+		ValidationContextType: Validation(bundleSecret, sans),
+	})
+}
+
+// hboneClient never resumes sessions: a session belongs to one client identity, and the cluster serves many.
+func hboneClient(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name: TransportTLS,
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.UpstreamTlsContext{
+			CommonTlsContext: c,
+			MaxSessionKeys:   UInt32(0),
+		})},
+	}
+}
+
+// Raw is the transport socket without TLS.
+func Raw() *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name:       TransportRaw,
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&rawv3.RawBuffer{})},
+	}
+}
+
+// Internal is the transport socket to an internal listener. Shared filter state always travels; of the endpoint's
+// metadata the namespaces listed become dynamic metadata of the internal connection.
+func Internal(metadataNamespaces ...string) *corev3.TransportSocket {
+	t := &internalv3.InternalUpstreamTransport{TransportSocket: Raw()}
+	for _, ns := range metadataNamespaces {
+		t.PassthroughMetadata = append(t.PassthroughMetadata, &internalv3.InternalUpstreamTransport_MetadataValueSource{
+			Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
+			Name: ns,
+		})
+	}
+	return &corev3.TransportSocket{
+		Name:       TransportInternal,
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(t)},
+	}
+}
