@@ -1,0 +1,64 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Condition types of a Mesh.
+const (
+	// MeshConditionReady sums the other conditions up.
+	MeshConditionReady = "Ready"
+	// MeshConditionAccepted says that the spec makes sense and is carried out.
+	MeshConditionAccepted = "Accepted"
+	// MeshConditionNetworkReady says that the ranges to capture are known.
+	MeshConditionNetworkReady = "NetworkReady"
+	// MeshConditionCertificatesReady says that the operator has a CA to sign with.
+	MeshConditionCertificatesReady = "CertificatesReady"
+	// MeshConditionNodesReady says that the node proxy runs on every node that should have one.
+	MeshConditionNodesReady = "NodesReady"
+)
+
+// Reasons of Mesh conditions.
+const (
+	// MeshReasonReady: the mesh is up.
+	MeshReasonReady = "Ready"
+	// MeshReasonAccepted: the spec is valid.
+	MeshReasonAccepted = "Accepted"
+	// MeshReasonInvalid: the spec can't be carried out; the message says why.
+	MeshReasonInvalid = "Invalid"
+	// MeshReasonPending: the operator has not got there yet.
+	MeshReasonPending = "Pending"
+	// MeshReasonTerminating: the Mesh is being deleted; agents let their pods go.
+	MeshReasonTerminating = "Terminating"
+	// MeshReasonFound: the ranges were found in the cluster.
+	MeshReasonFound = "Found"
+	// MeshReasonConfigured: the ranges are those of spec.network.
+	MeshReasonConfigured = "Configured"
+	// MeshReasonNoPodCIDRs: no Node reports spec.podCIDRs, and spec.network.podCIDRs is empty.
+	MeshReasonNoPodCIDRs = "NoPodCIDRs"
+	// MeshReasonNoServiceCIDRs: the cluster has no ServiceCIDR objects, and spec.network.serviceCIDRs is empty.
+	MeshReasonNoServiceCIDRs = "NoServiceCIDRs"
+	// MeshReasonIssued: the CA is there.
+	MeshReasonIssued = "Issued"
+	// MeshReasonIssuerNotReady: cert-manager has not issued the CA; the message says what is missing.
+	MeshReasonIssuerNotReady = "IssuerNotReady"
+	// MeshReasonCertManagerMissing: spec.certificates.certManager is set, but the cluster has no cert-manager.
+	MeshReasonCertManagerMissing = "CertManagerMissing"
+	// MeshReasonCAInvalid: the CA that was issued can't be used (not a CA, expired, key does not fit).
+	MeshReasonCAInvalid = "CAInvalid"
+	// MeshReasonNodesNotReady: some nodes have no ready proxy; the message names them.
+	MeshReasonNodesNotReady = "NodesNotReady"
+	// MeshReasonNoNodes: no node is to have a proxy.
+	MeshReasonNoNodes = "NoNodes"
+	// MeshReasonCaptureFailed: a node proxy runs, but pods on its node could not be captured.
+	MeshReasonCaptureFailed = "CaptureFailed"
+)
+
+// Reasons that Fairway adds to the Gateway API's own for Gateways.
+const (
+	// GatewayReasonProxiesPending: not every ready proxy has acknowledged the configuration yet.
+	GatewayReasonProxiesPending = "ProxiesPending"
+	// GatewayReasonProxyRejected: a proxy rejected the configuration; the message carries its words.
+	GatewayReasonProxyRejected = "ProxyRejected"
+	// GatewayReasonNoMesh: there is no Mesh, so nothing can be programmed.
+	GatewayReasonNoMesh = "NoMesh"
+)

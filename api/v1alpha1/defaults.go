@@ -1,0 +1,37 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import "time"
+
+// Defaults of what has none in the schema, because a default there would claim the field for the user's manifest.
+const (
+	// DefaultLeafLifetime is Certificates.LeafLifetime.
+	DefaultLeafLifetime = 24 * time.Hour
+	// DefaultLogLevel is the LogLevel of every proxy.
+	DefaultLogLevel LogLevel = "warning"
+	// DefaultConcurrency is the number of worker threads of every proxy.
+	DefaultConcurrency int32 = 2
+	// DefaultDrainTimeout is ProxyParametersSpec.DrainTimeout. The schema's CEL rules know it.
+	DefaultDrainTimeout = 30 * time.Second
+	// DefaultTerminationGracePeriod is ProxyParametersSpec.TerminationGracePeriod. The schema's CEL rules know it.
+	DefaultTerminationGracePeriod = 60 * time.Second
+	// DefaultMinReplicas, DefaultMaxReplicas and DefaultTargetCPU are the fields of Autoscaling.
+	DefaultMinReplicas int32 = 1
+	DefaultMaxReplicas int32 = 10
+	DefaultTargetCPU   int32 = 80
+)
+
+// LeafLifetime is how long certificates of identities live.
+func (s *MeshSpec) LeafLifetime() time.Duration {
+	if s.Certificates == nil || s.Certificates.LeafLifetime == nil {
+		return DefaultLeafLifetime
+	}
+	return s.Certificates.LeafLifetime.Duration
+}
+
+// UsesCertManager says whether the CA comes from cert-manager.
+func (s *MeshSpec) UsesCertManager() bool {
+	return s.Certificates != nil && s.Certificates.CertManager != nil
+}

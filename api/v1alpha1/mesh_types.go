@@ -1,0 +1,294 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Mesh switches the mesh on in this cluster and holds its settings. There is one, named "default". Creating it starts a
+// node proxy on every node; deleting it lets every captured pod go, then removes the node proxies.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,path=meshes,singular=mesh,shortName={mesh,fwm},categories=fairway
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.nodes.summary`,description="Nodes whose proxy is ready, of the nodes that should have one"
+// +kubebuilder:printcolumn:name="Trust domain",type=string,JSONPath=`.spec.trustDomain`
+// +kubebuilder:printcolumn:name="mTLS",type=string,JSONPath=`.spec.mtls.mode`,priority=1
+// +kubebuilder:printcolumn:name="Captured pods",type=integer,JSONPath=`.status.nodes.capturedPods`,priority=1
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="a cluster has one Mesh, and its name is 'default'"
+type Mesh struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// Settings of the mesh. Every field has a default, so an empty spec is a working mesh.
+	// +optional
+	// +kubebuilder:default={}
+	Spec MeshSpec `json:"spec,omitempty"`
+
+	// What the operator found and did. Written by the operator only.
+	// +optional
+	Status MeshStatus `json:"status,omitempty"`
+}
+
+// MeshList is a list of Mesh.
+//
+// +kubebuilder:object:root=true
+type MeshList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []Mesh `json:"items"`
+}
+
+// MeshSpec is what the user wants of the mesh.
+type MeshSpec struct {
+	// SPIFFE trust domain: the first part of every identity, "spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>".
+	// It can't be changed later, because every certificate and policy carries it.
+	// +optional
+	// +kubebuilder:default=cluster.local
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="trustDomain can't be changed: every certificate carries it; delete the Mesh and create it again with the new trust domain"
+	TrustDomain string `json:"trustDomain,omitempty"`
+
+	// Where the mesh's certificates come from, and how long they live. Without it, from a root that the operator makes.
+	// +optional
+	Certificates *Certificates `json:"certificates,omitempty"`
+
+	// Mutual TLS of captured pods.
+	// +optional
+	// +kubebuilder:default={}
+	MTLS MTLS `json:"mtls,omitempty"`
+
+	// Address ranges whose traffic the mesh captures, where they can't be found out from the cluster.
+	// +optional
+	Network *Network `json:"network,omitempty"`
+
+	// The proxy and the agent on every node.
+	// +optional
+	Node *Node `json:"node,omitempty"`
+
+	// What the proxies log about each connection and request.
+	// +optional
+	// +kubebuilder:default={}
+	AccessLog AccessLog `json:"accessLog,omitempty"`
+}
+
+// Certificates says who signs the mesh's certificates. Neither builtin nor certManager means builtin.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.builtin) && has(self.certManager))",message="set builtin or certManager, not both: they are two sources of the same root"
+type Certificates struct {
+	// The operator makes a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the default.
+	// +optional
+	Builtin *BuiltinCertificates `json:"builtin,omitempty"`
+
+	// cert-manager gives the operator an intermediate CA: the operator asks for one Certificate with isCA: true, and signs
+	// every identity with it. The issuer must be one that signs intermediates (CA, Vault, ...; ACME can't).
+	// +optional
+	CertManager *CertManagerCertificates `json:"certManager,omitempty"`
+
+	// How long the certificate of a pod's identity lives. It is renewed after about two thirds of it. Default 24h.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10m') && duration(self) <= duration('720h')",message="leafLifetime must be from 10m to 720h"
+	LeafLifetime *metav1.Duration `json:"leafLifetime,omitempty"`
+}
+
+// BuiltinCertificates has no settings yet.
+type BuiltinCertificates struct{}
+
+// CertManagerCertificates names the issuer of the operator's intermediate CA.
+type CertManagerCertificates struct {
+	// The Issuer or ClusterIssuer.
+	// +required
+	IssuerRef IssuerReference `json:"issuerRef"`
+}
+
+// IssuerReference names a cert-manager issuer. An Issuer is looked up in the operator's namespace.
+//
+// +kubebuilder:validation:XValidation:rule="self.group != 'cert-manager.io' || self.kind in ['Issuer', 'ClusterIssuer']",message="kind must be Issuer or ClusterIssuer in group cert-manager.io"
+type IssuerReference struct {
+	// Name of the issuer.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+
+	// Kind of the issuer: Issuer (in the operator's namespace), ClusterIssuer, or the kind of an external issuer's group.
+	// +optional
+	// +kubebuilder:default=ClusterIssuer
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Kind string `json:"kind,omitempty"`
+
+	// API group of the issuer.
+	// +optional
+	// +kubebuilder:default=cert-manager.io
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Group string `json:"group,omitempty"`
+}
+
+// MTLSMode is whether captured pods accept plaintext.
+//
+// +kubebuilder:validation:Enum=Strict;Permissive
+type MTLSMode string
+
+const (
+	// MTLSModeStrict refuses plaintext.
+	MTLSModeStrict MTLSMode = "Strict"
+	// MTLSModePermissive accepts plaintext beside mTLS.
+	MTLSModePermissive MTLSMode = "Permissive"
+)
+
+// MTLS of captured pods.
+type MTLS struct {
+	// Whether captured pods accept plaintext. Permissive accepts it beside mTLS, for callers that aren't in the mesh yet.
+	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a namespace or
+	// a pod overrides this. Captured pods always speak mTLS to each other, in both modes.
+	// +optional
+	// +kubebuilder:default=Permissive
+	Mode MTLSMode `json:"mode,omitempty"`
+}
+
+// CIDR is an IPv4 or IPv6 range.
+//
+// +kubebuilder:validation:MaxLength=43
+// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR, as 10.244.0.0/16 or fd00:10:244::/56"
+type CIDR string
+
+// Network holds the address ranges of the mesh. Connections to any other address never enter a proxy.
+type Network struct {
+	// Ranges of pod addresses. Without them, the ranges that Nodes report in spec.podCIDRs are taken; set them where a CNI
+	// hands out addresses by itself and Nodes report none.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	PodCIDRs []CIDR `json:"podCIDRs,omitempty"`
+
+	// Ranges of Service addresses. Without them, those of the cluster's ServiceCIDR objects are taken; set them where the
+	// cluster has none (Kubernetes before 1.33).
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	ServiceCIDRs []CIDR `json:"serviceCIDRs,omitempty"`
+}
+
+// LogLevel of a proxy (Envoy's names).
+//
+// +kubebuilder:validation:Enum=trace;debug;info;warning;error;critical;off
+type LogLevel string
+
+// Node sets up the pods that run on every node: the agent and the node proxy.
+type Node struct {
+	// Resources of the node proxy (Envoy).
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// Resources of the agent.
+	// +optional
+	AgentResources *corev1.ResourceRequirements `json:"agentResources,omitempty"`
+
+	// Log level of the node proxy. Default warning.
+	// +optional
+	LogLevel LogLevel `json:"logLevel,omitempty"`
+
+	// Worker threads of the node proxy. Default 2.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=128
+	Concurrency *int32 `json:"concurrency,omitempty"`
+
+	// Nodes that get a node proxy, by their labels. Default: all. Enrolled pods on other nodes aren't captured.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// Tolerations of the node pods. Default: every taint is tolerated, because a pod can only be captured where they run.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+}
+
+// AccessLogMode is what the proxies log.
+//
+// +kubebuilder:validation:Enum=Off;Errors;All
+type AccessLogMode string
+
+const (
+	// AccessLogOff logs nothing.
+	AccessLogOff AccessLogMode = "Off"
+	// AccessLogErrors logs connections and requests that failed.
+	AccessLogErrors AccessLogMode = "Errors"
+	// AccessLogAll logs every connection and request.
+	AccessLogAll AccessLogMode = "All"
+)
+
+// AccessLog of node proxies and waypoints: a line of JSON on standard output, with the identity of both ends.
+type AccessLog struct {
+	// What is logged: All connections and requests, those with Errors, or none (Off).
+	// +optional
+	// +kubebuilder:default=All
+	Mode AccessLogMode `json:"mode,omitempty"`
+}
+
+// MeshStatus is what the operator found and did.
+type MeshStatus struct {
+	// Generation of the spec that this status speaks about.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// Ready sums the others up. Accepted: the spec makes sense. NetworkReady: the ranges to capture are known.
+	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	// +kubebuilder:validation:MaxItems=16
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+
+	// Ranges whose traffic is captured: those of spec.network, or else those found in the cluster.
+	// +optional
+	Network *NetworkStatus `json:"network,omitempty"`
+
+	// Nodes and what they capture.
+	// +optional
+	Nodes *NodesStatus `json:"nodes,omitempty"`
+}
+
+// NetworkStatus holds the effective ranges: what agents program into each pod.
+type NetworkStatus struct {
+	// Ranges of pod addresses.
+	// +optional
+	// +listType=atomic
+	PodCIDRs []string `json:"podCIDRs,omitempty"`
+
+	// Ranges of Service addresses.
+	// +optional
+	// +listType=atomic
+	ServiceCIDRs []string `json:"serviceCIDRs,omitempty"`
+}
+
+// NodesStatus counts nodes and captured pods.
+type NodesStatus struct {
+	// Nodes that should run a node proxy.
+	Desired int32 `json:"desired"`
+
+	// Nodes whose node proxy is ready.
+	Ready int32 `json:"ready"`
+
+	// Pods that are captured, on all nodes.
+	CapturedPods int32 `json:"capturedPods"`
+
+	// "ready/desired", for printing.
+	// +optional
+	Summary string `json:"summary,omitempty"`
+}

@@ -1,0 +1,179 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// ProxyParameters say how the Deployment of a proxy is to look: how many, how large, where. They are named by a GatewayClass
+// (spec.parametersRef, with a namespace), for all its Gateways, or by a Gateway (spec.infrastructure.parametersRef), for it
+// alone. What the Gateway's parameters set wins over what the class's set, field by field.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Namespaced,path=proxyparameters,singular=proxyparameters,shortName=pparams,categories=fairway
+// +kubebuilder:printcolumn:name="Replicas",type=integer,JSONPath=`.spec.replicas`
+// +kubebuilder:printcolumn:name="Min",type=integer,JSONPath=`.spec.autoscaling.minReplicas`
+// +kubebuilder:printcolumn:name="Max",type=integer,JSONPath=`.spec.autoscaling.maxReplicas`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type ProxyParameters struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// The parameters. What isn't set keeps its default.
+	// +optional
+	// +kubebuilder:default={}
+	Spec ProxyParametersSpec `json:"spec,omitempty"`
+}
+
+// ProxyParametersList is a list of ProxyParameters.
+//
+// +kubebuilder:object:root=true
+type ProxyParametersList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ProxyParameters `json:"items"`
+}
+
+// ProxyParametersSpec is how a proxy's Deployment is to look.
+//
+// +kubebuilder:validation:XValidation:rule="!(has(self.replicas) && has(self.autoscaling))",message="set replicas or autoscaling, not both: the autoscaler would undo a fixed number of replicas"
+// +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || !has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration(self.terminationGracePeriod)",message="drainTimeout must be shorter than terminationGracePeriod, or connections are cut while they drain"
+// +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration('60s')",message="drainTimeout must be shorter than terminationGracePeriod, which is 60s unless set"
+// +kubebuilder:validation:XValidation:rule="!has(self.terminationGracePeriod) || has(self.drainTimeout) || duration(self.terminationGracePeriod) > duration('30s')",message="terminationGracePeriod must be longer than drainTimeout, which is 30s unless set"
+type ProxyParametersSpec struct {
+	// A fixed number of proxies. Without replicas and autoscaling, the proxies scale from 1 to 10 by CPU.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	Replicas *int32 `json:"replicas,omitempty"`
+
+	// Scaling by CPU with a HorizontalPodAutoscaler.
+	// +optional
+	Autoscaling *Autoscaling `json:"autoscaling,omitempty"`
+
+	// How many proxies may be taken away at a time, for instance when a node is drained. Default: maxUnavailable 1.
+	// +optional
+	DisruptionBudget *DisruptionBudget `json:"disruptionBudget,omitempty"`
+
+	// Resources of the proxy (Envoy). Autoscaling needs a request for cpu. Default: 100m CPU and 128Mi requested.
+	// +optional
+	Resources *corev1.ResourceRequirements `json:"resources,omitempty"`
+
+	// Resources of the agent beside the proxy. Default: 10m CPU and 32Mi requested.
+	// +optional
+	AgentResources *corev1.ResourceRequirements `json:"agentResources,omitempty"`
+
+	// Nodes that may run the proxies, by their labels.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
+
+	// Taints that the proxies tolerate.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+
+	// Affinity of the proxies.
+	// +optional
+	Affinity *corev1.Affinity `json:"affinity,omitempty"`
+
+	// How the proxies spread. Default: over zones and nodes where possible. A constraint without labelSelector speaks
+	// of this proxy's pods.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=16
+	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
+
+	// Further labels of the pods. Labels of the mesh and of the Gateway API can't be set here.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/') && !k.startsWith('gateway.networking.k8s.io/') && !k.startsWith('app.kubernetes.io/'))",message="labels under fairway.dev/, gateway.networking.k8s.io/ and app.kubernetes.io/ are the operator's"
+	PodLabels map[string]string `json:"podLabels,omitempty"`
+
+	// Further annotations of the pods. Annotations of the mesh can't be set here.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=16
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/'))",message="annotations under fairway.dev/ are the operator's"
+	PodAnnotations map[string]string `json:"podAnnotations,omitempty"`
+
+	// Priority class of the pods.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	PriorityClassName string `json:"priorityClassName,omitempty"`
+
+	// Log level of the proxy. Default warning.
+	// +optional
+	LogLevel LogLevel `json:"logLevel,omitempty"`
+
+	// Worker threads of the proxy. Default 2.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=128
+	Concurrency *int32 `json:"concurrency,omitempty"`
+
+	// How long a proxy that is going away lets its connections finish. Default 30s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('1h')",message="drainTimeout must be at most 1h"
+	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
+
+	// When a proxy that is going away is killed. Whole seconds; default 60s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('2h')",message="terminationGracePeriod must be from 1s to 2h"
+	TerminationGracePeriod *metav1.Duration `json:"terminationGracePeriod,omitempty"`
+}
+
+// Autoscaling by CPU.
+//
+// +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",message="minReplicas must not be above maxReplicas"
+type Autoscaling struct {
+	// Fewest proxies.
+	// +optional
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MinReplicas int32 `json:"minReplicas,omitempty"`
+
+	// Most proxies.
+	// +optional
+	// +kubebuilder:default=10
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MaxReplicas int32 `json:"maxReplicas,omitempty"`
+
+	// CPU to aim at, in percent of the request.
+	// +optional
+	// +kubebuilder:default=80
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	TargetCPU int32 `json:"targetCPU,omitempty"`
+}
+
+// DisruptionBudget of a proxy's pods; exactly one of its fields is set.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="set minAvailable or maxUnavailable, and only one of them"
+type DisruptionBudget struct {
+	// Proxies that must stay: a number, or a percentage as "50%". With as many as there are replicas, nodes can't be drained.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:Pattern=`^[0-9]{1,3}%$`
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 0",message="must be at least 0"
+	MinAvailable *intstr.IntOrString `json:"minAvailable,omitempty"`
+
+	// Proxies that may be away: a number, or a percentage as "50%".
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:Pattern=`^[0-9]{1,3}%$`
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 0",message="must be at least 0"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
+}

@@ -1,0 +1,120 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+var server = apiserver.Shared{Options: apiserver.Options{Fairway: true}}
+
+func TestMain(m *testing.M) { server.Main(m) }
+
+// TestValidation applies good and bad manifests to a real API server: what can't work is refused, in words that say
+// what to do.
+func TestValidation(t *testing.T) {
+	scheme := runtime.NewScheme()
+	require.NoError(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
+	require.NoError(t, err)
+
+	mesh := func(spec string) string {
+		return "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: " + spec
+	}
+	params := func(spec string) string {
+		return "apiVersion: fairway.dev/v1alpha1\nkind: ProxyParameters\nmetadata: {name: p, namespace: default}\nspec: " + spec
+	}
+	for _, tc := range []struct {
+		name, manifest string
+		refused        string // part of the message; accepted where empty
+	}{
+		{"mesh: empty", mesh("{}"), ""},
+		{"mesh: without spec", "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}", ""},
+		{"mesh: another name", "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: other}", "its name is 'default'"},
+		{"mesh: builtin", mesh("{certificates: {builtin: {}, leafLifetime: 1h}}"), ""},
+		{"mesh: cert-manager", mesh("{certificates: {certManager: {issuerRef: {name: ca}}}}"), ""},
+		{"mesh: external issuer", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: AWSPCAIssuer, group: awspca.cert-manager.io}}}}"), ""},
+		{"mesh: issuer of wrong kind", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: Secret}}}}"), "Issuer or ClusterIssuer"},
+		{"mesh: issuer without name", mesh("{certificates: {certManager: {issuerRef: {kind: Issuer}}}}"), "Required value"},
+		{"mesh: two sources", mesh("{certificates: {builtin: {}, certManager: {issuerRef: {name: ca}}}}"), "not both"},
+		{"mesh: short-lived", mesh("{certificates: {leafLifetime: 1m}}"), "from 10m to 720h"},
+		{"mesh: not a duration", mesh("{certificates: {leafLifetime: soon}}"), "should match"},
+		{"mesh: strict", mesh("{mtls: {mode: Strict}}"), ""},
+		{"mesh: unknown mode", mesh("{mtls: {mode: Off}}"), "Unsupported value"},
+		{"mesh: ranges", mesh("{network: {podCIDRs: [10.0.0.0/8, 'fd00::/48'], serviceCIDRs: [10.96.0.0/16]}}"), ""},
+		{"mesh: not a range", mesh("{network: {podCIDRs: [10.0.0.0]}}"), "must be a CIDR"},
+		{"mesh: trust domain", mesh("{trustDomain: prod.example.com}"), ""},
+		{"mesh: bad trust domain", mesh("{trustDomain: 'spiffe://x'}"), "should match"},
+		{"mesh: node", mesh("{node: {logLevel: debug, concurrency: 4, resources: {requests: {cpu: 50m}}, tolerations: [{operator: Exists}]}}"), ""},
+		{"mesh: bad log level", mesh("{node: {logLevel: loud}}"), "Unsupported value"},
+		{"mesh: access log", mesh("{accessLog: {mode: Errors}}"), ""},
+		{"parameters: empty", params("{}"), ""},
+		{"parameters: replicas", params("{replicas: 3, disruptionBudget: {minAvailable: 50%}}"), ""},
+		{"parameters: autoscaling", params("{autoscaling: {minReplicas: 2}, disruptionBudget: {minAvailable: 1}}"), ""},
+		{"parameters: replicas and autoscaling", params("{replicas: 3, autoscaling: {}}"), "not both"},
+		{"parameters: min above max", params("{autoscaling: {minReplicas: 11}}"), "must not be above"},
+		{"parameters: two budgets", params("{disruptionBudget: {minAvailable: 1, maxUnavailable: 1}}"), "only one of them"},
+		{"parameters: no budget", params("{disruptionBudget: {}}"), "only one of them"},
+		{"parameters: negative budget", params("{disruptionBudget: {minAvailable: -1}}"), "at least 0"},
+		{"parameters: budget that is no number", params("{disruptionBudget: {minAvailable: half}}"), "should match"},
+		{"parameters: draining", params("{drainTimeout: 2m, terminationGracePeriod: 150s}"), ""},
+		{"parameters: draining too long", params("{drainTimeout: 2m, terminationGracePeriod: 1m}"), "must be shorter"},
+		{"parameters: draining longer than the default", params("{drainTimeout: 2m}"), "60s unless set"},
+		{"parameters: killed before drained", params("{terminationGracePeriod: 10s}"), "30s unless set"},
+		{"parameters: labels", params("{podLabels: {team: a}, podAnnotations: {a/b: c}}"), ""},
+		{"parameters: labels of the mesh", params("{podLabels: {fairway.dev/mesh: enabled}}"), "are the operator's"},
+		{"parameters: annotations of the mesh", params("{podAnnotations: {fairway.dev/x: z}}"), "are the operator's"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ctx := context.Background()
+			for _, u := range apiserver.Objects(t, tc.manifest) {
+				err := c.Create(ctx, u)
+				if tc.refused == "" {
+					require.NoError(t, err)
+					require.NoError(t, c.Delete(ctx, u))
+					continue
+				}
+				if err == nil {
+					_ = c.Delete(ctx, u)
+				}
+				require.Error(t, err)
+				require.True(t, apierrors.IsInvalid(err), err)
+				require.ErrorContains(t, err, tc.refused)
+			}
+		})
+	}
+}
+
+// TestMeshDefaultsAndTrustDomain shows what an empty Mesh is, and that its trust domain stays.
+func TestMeshDefaultsAndTrustDomain(t *testing.T) {
+	scheme := runtime.NewScheme()
+	require.NoError(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
+	require.NoError(t, err)
+	ctx := context.Background()
+
+	mesh := &v1alpha1.Mesh{}
+	mesh.Name = "default"
+	require.NoError(t, c.Create(ctx, mesh))
+	t.Cleanup(func() { require.NoError(t, c.Delete(ctx, mesh)) })
+	require.Equal(t, "cluster.local", mesh.Spec.TrustDomain)
+	require.Equal(t, v1alpha1.MTLSModePermissive, mesh.Spec.MTLS.Mode)
+	require.Equal(t, v1alpha1.AccessLogAll, mesh.Spec.AccessLog.Mode)
+	require.Equal(t, v1alpha1.DefaultLeafLifetime, mesh.Spec.LeafLifetime())
+	require.False(t, mesh.Spec.UsesCertManager())
+
+	mesh.Spec.MTLS.Mode = v1alpha1.MTLSModeStrict
+	require.NoError(t, c.Update(ctx, mesh))
+	mesh.Spec.TrustDomain = "example.com"
+	require.ErrorContains(t, c.Update(ctx, mesh), "can't be changed")
+}

@@ -1,0 +1,167 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package apiserver runs a real etcd and kube-apiserver on loopback for tests, with Fairway's and the Gateway API's CRDs
+// installed. What an API server does (validation, CEL, defaulting, server-side apply, garbage of managed fields) is
+// tested against the real one, never against a fake client.
+package apiserver
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+)
+
+// EnvBin names the environment variable with the directory of etcd and kube-apiserver.
+const EnvBin = "FAIRWAY_KUBE_BIN"
+
+// Channel is the release channel of the Gateway API's CRDs.
+type Channel string
+
+// Channels.
+const (
+	// None installs no CRD of the Gateway API.
+	None         Channel = ""
+	Standard     Channel = "standard"
+	Experimental Channel = "experimental"
+)
+
+// Options of an API server. The zero value has no CRDs at all.
+type Options struct {
+	// GatewayAPI is the channel whose CRDs are installed.
+	GatewayAPI Channel
+	// Fairway installs the CRDs of config/crd.
+	Fairway bool
+	// CRDs are further files or directories of CRDs.
+	CRDs []string
+}
+
+// Start runs etcd and kube-apiserver until the test ends, and skips the test where the binaries are missing. The
+// returned configuration is that of a cluster administrator.
+func Start(tb testing.TB, o Options) *rest.Config {
+	tb.Helper()
+	bin, err := BinDir()
+	if err != nil {
+		tb.Skip(err.Error())
+	}
+	env, cfg, err := start(bin, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := env.Stop(); err != nil {
+			tb.Errorf("stop the API server: %v", err)
+		}
+	})
+	return cfg
+}
+
+// Shared is one API server for all tests of a package; Main stops it. A test keeps to a namespace of its own.
+type Shared struct {
+	Options Options
+
+	once sync.Once
+	env  *envtest.Environment
+	cfg  *rest.Config
+	err  error
+	skip string
+}
+
+// Config starts the server on first use.
+func (s *Shared) Config(tb testing.TB) *rest.Config {
+	tb.Helper()
+	s.once.Do(func() {
+		bin, err := BinDir()
+		if err != nil {
+			s.skip = err.Error()
+			return
+		}
+		s.env, s.cfg, s.err = start(bin, s.Options)
+	})
+	if s.skip != "" {
+		tb.Skip(s.skip)
+	}
+	if s.err != nil {
+		tb.Fatal(s.err)
+	}
+	return rest.CopyConfig(s.cfg)
+}
+
+// Main runs the tests of a package and stops the server: call it from TestMain.
+func (s *Shared) Main(m *testing.M) {
+	code := m.Run()
+	if s.env != nil {
+		if err := s.env.Stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop the API server:", err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// BinDir finds the directory with etcd and kube-apiserver: $FAIRWAY_KUBE_BIN, or the one that the dev cluster builds. The
+// error says what to run.
+func BinDir() (string, error) {
+	dir := os.Getenv(EnvBin)
+	if dir == "" {
+		cache, err := os.UserCacheDir()
+		if err != nil {
+			return "", err
+		}
+		dir = filepath.Join(cache, "fairway", "devcluster", "bin")
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
+			return "", fmt.Errorf("no %s in %s: build the dev cluster (make cluster) or set %s", name, dir, EnvBin)
+		}
+	}
+	return dir, nil
+}
+
+func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
+	env := &envtest.Environment{BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true}
+	if o.Fairway {
+		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(Root(), "config", "crd", "bases"))
+	}
+	if o.GatewayAPI != None {
+		dir, err := GatewayAPICRDs(o.GatewayAPI)
+		if err != nil {
+			return nil, nil, err
+		}
+		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, dir)
+	}
+	env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, o.CRDs...)
+	cfg, err := env.Start()
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("start the API server from %s: %w", bin, err), env.Stop())
+	}
+	// Tests are not to wait for the client's own rate limit.
+	cfg.QPS, cfg.Burst = -1, 0
+	return env, cfg, nil
+}
+
+// Root is the directory of the repository.
+func Root() string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// GatewayAPICRDs is the directory of the CRDs of a channel, in the module that go.mod pins.
+func GatewayAPICRDs(channel Channel) (string, error) {
+	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
+	cmd.Dir = Root()
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("find the Gateway API's module: %w", err)
+	}
+	return filepath.Join(strings.TrimSpace(string(out)), "config", "crd", string(channel)), nil
+}
