@@ -1,0 +1,97 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Type URLs of the resources whose order on a stream matters, and of those that an agent makes itself.
+const (
+	typePrefix       = "type.googleapis.com/"
+	TypeCluster      = typePrefix + "envoy.config.cluster.v3.Cluster"
+	TypeEndpoint     = typePrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment"
+	TypeListener     = typePrefix + "envoy.config.listener.v3.Listener"
+	TypeRoute        = typePrefix + "envoy.config.route.v3.RouteConfiguration"
+	TypeScopedRoute  = typePrefix + "envoy.config.route.v3.ScopedRouteConfiguration"
+	TypeVirtualHost  = typePrefix + "envoy.config.route.v3.VirtualHost"
+	TypeSecret       = typePrefix + "envoy.extensions.transport_sockets.tls.v3.Secret"
+	TypeExtension    = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"
+	TypeRuntime      = typePrefix + "envoy.service.runtime.v3.Runtime"
+	Wildcard         = "*" // the name that subscribes to everything of a type in the scope
+	versionHashBytes = 12  // of SHA-256: collisions are out of reach, and versions stay short on the wire
+)
+
+// Resource is one xDS resource, marshalled once and shared by reference between scopes and streams. It is immutable.
+type Resource struct {
+	wire *discoveryv3.Resource
+}
+
+// NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal version
+// on every replica. A message nested in an Any was marshalled by the caller: use deterministic marshalling there too, or
+// the version changes without cause.
+func NewResource(name string, m proto.Message) (*Resource, error) {
+	if m == nil {
+		return nil, fmt.Errorf("resource %q: no message", name)
+	}
+	packed := new(anypb.Any)
+	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		return nil, fmt.Errorf("resource %q: %w", name, err)
+	}
+	return NewRawResource(name, "", packed)
+}
+
+// NewRawResource wraps bytes that are marshalled already, for a relay that must pass on what it got. With an empty version
+// the hash of the bytes is the version. The caller must not change packed afterwards.
+func NewRawResource(name, version string, packed *anypb.Any) (*Resource, error) {
+	switch {
+	case name == "" || name == Wildcard:
+		return nil, fmt.Errorf("resource name %q is not allowed", name)
+	case packed.GetTypeUrl() == "":
+		return nil, errors.New("resource " + name + " has no type URL")
+	}
+	if version == "" {
+		sum := sha256.Sum256(packed.GetValue())
+		version = hex.EncodeToString(sum[:versionHashBytes])
+	}
+	return &Resource{wire: &discoveryv3.Resource{Name: name, Version: version, Resource: packed}}, nil
+}
+
+// Name is the resource's xDS name.
+func (r *Resource) Name() string { return r.wire.GetName() }
+
+// TypeURL is the type URL of the resource's message.
+func (r *Resource) TypeURL() string { return r.wire.GetResource().GetTypeUrl() }
+
+// Version identifies the content: resources of one name and equal version are equal.
+func (r *Resource) Version() string { return r.wire.GetVersion() }
+
+// Any is the marshalled message; treat it as read-only.
+func (r *Resource) Any() *anypb.Any { return r.wire.GetResource() }
+
+// Size is the length of the marshalled message in bytes.
+func (r *Resource) Size() int { return len(r.wire.GetResource().GetValue()) }
+
+// Equal tells whether both have the same name, type and content; a nil resource equals only nil.
+func (r *Resource) Equal(o *Resource) bool {
+	if r == nil || o == nil {
+		return r == o
+	}
+	return r == o || (r.Version() == o.Version() && r.Name() == o.Name() && r.TypeURL() == o.TypeURL())
+}
+
+// Update sets one resource of a scope. A nil Resource says that the resource is known not to exist, which is an answer:
+// who subscribes to it by name is told so. A resource that was never applied is unknown, and its subscribers wait.
+type Update struct {
+	TypeURL  string
+	Name     string
+	Resource *Resource
+}

@@ -1,0 +1,264 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"sync"
+	"time"
+)
+
+// mark tells a stream that a name changed. The stream reads the content itself when it is about to send, so a change that is
+// overtaken by another costs nothing.
+type mark struct {
+	typeURL string
+	name    string // Wildcard: the type became ready
+	rev     uint64 // the scope's revision that made the change
+	at      time.Time
+}
+
+// watcher is a stream, as the cache sees it. mark must not block and must not call back into the cache.
+type watcher interface {
+	mark(marks []mark)
+}
+
+// scope is the set of resources that one kind of proxy sees.
+//
+// Lock order: Cache.mu, scope.mu, then a stream's mark lock (a leaf). A stream's own lock is taken before scope.mu.
+type scope struct {
+	name    string
+	streams int // guarded by Cache.mu
+
+	mu    sync.RWMutex
+	dead  bool // reaped: whoever still holds it must look the scope up again
+	rev   uint64
+	types map[string]*table
+}
+
+// table holds one resource type of a scope.
+type table struct {
+	ready   bool
+	entries map[string]*entry
+	// named and wild index the subscribers, so that a change costs its subscribers only.
+	named map[string]map[watcher]struct{}
+	wild  map[watcher]struct{}
+}
+
+// entry is a known resource; res is nil if it is known not to exist.
+type entry struct {
+	res *Resource
+	// created is the revision that brought the name into existence, changed the one of its present content.
+	created uint64
+	changed uint64
+}
+
+func newTable() *table {
+	return &table{
+		entries: map[string]*entry{},
+		named:   map[string]map[watcher]struct{}{},
+		wild:    map[watcher]struct{}{},
+	}
+}
+
+// entry returns nil for an unknown name, and on a nil table.
+func (t *table) entry(name string) *entry {
+	if t == nil {
+		return nil
+	}
+	return t.entries[name]
+}
+
+func (t *table) idle() bool {
+	return !t.ready && len(t.entries) == 0 && len(t.named) == 0 && len(t.wild) == 0
+}
+
+// table returns the table of a type, made if need be. The lock is held for writing.
+func (s *scope) table(typeURL string) *table {
+	t := s.types[typeURL]
+	if t == nil {
+		t = newTable()
+		s.types[typeURL] = t
+	}
+	return t
+}
+
+// apply stores updates and marks the streams concerned, under one lock so that each stream gets the marks of one step
+// together. ok is false if the scope is dead.
+func (s *scope) apply(updates []Update, now time.Time) (changed []mark, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return nil, false
+	}
+	s.rev++
+	for _, u := range updates {
+		if s.set(u) {
+			changed = append(changed, mark{typeURL: u.TypeURL, name: u.Name, rev: s.rev, at: now})
+		}
+	}
+	s.deliver(changed)
+	return changed, true
+}
+
+// set stores one update and tells whether that changed anything.
+func (s *scope) set(u Update) bool {
+	if u.Name == "" || u.Name == Wildcard || u.TypeURL == "" {
+		return false
+	}
+	if u.Resource != nil && (u.Resource.Name() != u.Name || u.Resource.TypeURL() != u.TypeURL) {
+		return false
+	}
+	t := s.table(u.TypeURL)
+	e := t.entries[u.Name]
+	switch {
+	case u.Resource == nil && len(t.named[u.Name]) == 0:
+		// Nobody asked for it by name, so nobody needs to be told that it does not exist; keeping the fact would
+		// make the cache grow with everything that ever was.
+		delete(t.entries, u.Name)
+		return e != nil && e.res != nil
+	case e == nil:
+		t.entries[u.Name] = &entry{res: u.Resource, created: s.rev, changed: s.rev}
+		return true
+	case e.res.Equal(u.Resource):
+		return false
+	default:
+		if e.res == nil {
+			e.created = s.rev
+		}
+		e.res, e.changed = u.Resource, s.rev
+		return true
+	}
+}
+
+// deliver marks each subscriber once with all that concerns it.
+func (s *scope) deliver(changed []mark) {
+	if len(changed) == 1 { // the common case needs no grouping
+		t := s.types[changed[0].typeURL]
+		for w := range t.wild {
+			w.mark(changed)
+		}
+		for w := range t.named[changed[0].name] {
+			if _, both := t.wild[w]; !both {
+				w.mark(changed)
+			}
+		}
+		return
+	}
+	grouped := map[watcher][]mark{}
+	for _, m := range changed {
+		t := s.types[m.typeURL]
+		for w := range t.wild {
+			grouped[w] = append(grouped[w], m)
+		}
+		for w := range t.named[m.name] {
+			if _, both := t.wild[w]; !both {
+				grouped[w] = append(grouped[w], m)
+			}
+		}
+	}
+	for w, marks := range grouped {
+		w.mark(marks)
+	}
+}
+
+func (s *scope) setReady(typeURL string, now time.Time) (ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return false
+	}
+	t := s.table(typeURL)
+	if t.ready {
+		return true
+	}
+	t.ready = true
+	s.rev++
+	for w := range t.wild {
+		w.mark([]mark{{typeURL: typeURL, name: Wildcard, rev: s.rev, at: now}})
+	}
+	return true
+}
+
+// subscribe adds w to the subscribers of a name (or Wildcard) and tells whether it is the first.
+func (s *scope) subscribe(typeURL, name string, w watcher) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.table(typeURL)
+	if name == Wildcard {
+		t.wild[w] = struct{}{}
+		return len(t.wild) == 1
+	}
+	set := t.named[name]
+	if set == nil {
+		set = map[watcher]struct{}{}
+		t.named[name] = set
+	}
+	set[w] = struct{}{}
+	return len(set) == 1
+}
+
+// unsubscribe removes w and tells whether it was the last.
+func (s *scope) unsubscribe(typeURL, name string, w watcher) (last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.types[typeURL]
+	if t == nil {
+		return false
+	}
+	if name == Wildcard {
+		delete(t.wild, w)
+		last = len(t.wild) == 0
+	} else {
+		delete(t.named[name], w)
+		if last = len(t.named[name]) == 0; last {
+			delete(t.named, name)
+			if e := t.entries[name]; e != nil && e.res == nil {
+				delete(t.entries, name)
+			}
+		}
+	}
+	if t.idle() {
+		delete(s.types, typeURL)
+	}
+	return last
+}
+
+// wanted tells whether a name (or Wildcard) has a subscriber.
+func (s *scope) wanted(typeURL, name string) bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.types[typeURL]
+	if t == nil {
+		return false
+	}
+	if name == Wildcard {
+		return len(t.wild) > 0
+	}
+	return len(t.named[name]) > 0
+}
+
+// subscribers returns the current resource and all that subscribe to it, by name or by wildcard.
+func (s *scope) subscribers(typeURL, name string) (*Resource, []watcher) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	t := s.types[typeURL]
+	if t == nil {
+		return nil, nil
+	}
+	var res *Resource
+	e := t.entries[name]
+	if e != nil {
+		res = e.res
+	}
+	out := make([]watcher, 0, len(t.wild)+len(t.named[name]))
+	for w := range t.named[name] {
+		out = append(out, w)
+	}
+	for w := range t.wild {
+		// A wildcard only covers what exists.
+		if _, both := t.named[name][w]; !both && res != nil {
+			out = append(out, w)
+		}
+	}
+	return res, out
+}
