@@ -1,0 +1,120 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package auth
+
+import (
+	"fmt"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Pod is what a decision needs to know of a pod.
+type Pod struct {
+	Namespace      string
+	Name           string
+	UID            string
+	Node           string
+	ServiceAccount string
+	Labels         map[string]string
+	// Terminated: the phase is Succeeded or Failed.
+	Terminated bool
+}
+
+// Pods finds pods, from an informer's cache.
+type Pods interface {
+	Pod(namespace, name string) (Pod, bool)
+}
+
+// Workloads tells where enrolled pods run.
+type Workloads interface {
+	// RunsOn tells whether an enrolled pod of the service account that hasn't terminated is bound to the node.
+	RunsOn(node, namespace, serviceAccount string) bool
+}
+
+// Kind tells the two kinds of proxies apart.
+type Kind string
+
+// The kinds of proxies.
+const (
+	KindNode     Kind = "node"
+	KindWaypoint Kind = "waypoint"
+)
+
+// Grant is what a caller is to the mesh.
+type Grant struct {
+	Kind Kind
+	// Scope is the xDS scope (names.NodeScope, names.WaypointScope).
+	Scope  string
+	Caller Caller
+}
+
+// Authorizer decides what callers may have. Its fields are set once.
+type Authorizer struct {
+	// SystemNamespace is where the node agents run.
+	SystemNamespace string
+	// TrustDomain is that of the mesh; empty while there is no CA.
+	TrustDomain func() string
+	Pods        Pods
+	Workloads   Workloads
+	// WaypointServiceAccount, if set, names the service account that the operator gave a waypoint's pods: a pod that
+	// merely carries the label gets nothing then.
+	WaypointServiceAccount func(namespace, gateway string) (string, bool)
+}
+
+// Scope decides what a caller is. ErrForbidden: nothing of ours. ErrUnavailable: the pod isn't known yet.
+func (z *Authorizer) Scope(c Caller) (Grant, error) {
+	if c.Namespace == z.SystemNamespace && c.ServiceAccount == names.NodeServiceAccount {
+		return Grant{Kind: KindNode, Scope: names.NodeScope(c.NodeName), Caller: c}, nil
+	}
+	pod, ok := z.Pods.Pod(c.Namespace, c.PodName)
+	if !ok {
+		return Grant{}, fmt.Errorf("%w: %s isn't known to the operator yet", ErrUnavailable, c)
+	}
+	switch {
+	case pod.UID != c.PodUID:
+		return Grant{}, fmt.Errorf("%w: the token belongs to an earlier pod of the name %s/%s", ErrForbidden, c.Namespace, c.PodName)
+	case pod.ServiceAccount != c.ServiceAccount || pod.Node != c.NodeName:
+		return Grant{}, fmt.Errorf("%w: the token doesn't fit %s", ErrForbidden, c)
+	case pod.Terminated:
+		return Grant{}, fmt.Errorf("%w: %s has terminated", ErrForbidden, c)
+	}
+	gateway := pod.Labels[names.LabelGatewayName]
+	if gateway == "" {
+		return Grant{}, fmt.Errorf("%w: %s is neither a node agent nor a proxy of a Gateway (it has no label %s)",
+			ErrForbidden, c, names.LabelGatewayName)
+	}
+	if z.WaypointServiceAccount != nil {
+		if sa, ok := z.WaypointServiceAccount(c.Namespace, gateway); !ok || sa != c.ServiceAccount {
+			return Grant{}, fmt.Errorf("%w: %s isn't one that the operator made for Gateway %s/%s", ErrForbidden, c, c.Namespace, gateway)
+		}
+	}
+	return Grant{Kind: KindWaypoint, Scope: names.WaypointScope(c.Namespace, gateway), Caller: c}, nil
+}
+
+// MayHave decides whether a caller may get a certificate for a SPIFFE ID: a node agent for enrolled pods on its node, a
+// waypoint for itself.
+func (z *Authorizer) MayHave(g Grant, id string) error {
+	td := z.TrustDomain()
+	if td == "" {
+		return identity.ErrNotReady
+	}
+	ns, sa, err := identity.ParseID(td, id)
+	if err != nil {
+		return err
+	}
+	switch g.Kind {
+	case KindWaypoint:
+		if ns == g.Caller.Namespace && sa == g.Caller.ServiceAccount {
+			return nil
+		}
+		return fmt.Errorf("%w: a waypoint gets a certificate for its own service account only, not for %s", ErrForbidden, id)
+	case KindNode:
+		if z.Workloads.RunsOn(g.Caller.NodeName, ns, sa) {
+			return nil
+		}
+		return fmt.Errorf("%w: no enrolled pod with service account %s/%s runs on node %s", ErrForbidden, ns, sa, g.Caller.NodeName)
+	}
+	return fmt.Errorf("%w: unknown kind of proxy %q", ErrForbidden, g.Kind)
+}

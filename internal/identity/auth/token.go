@@ -1,0 +1,229 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package auth answers who calls the operator and what the caller may have: it authenticates pod-bound service-account
+// tokens by TokenReview, turns a caller into an xDS scope, and decides which identities it may get certificates for.
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	"k8s.io/apimachinery/pkg/util/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Kinds of refusal. Texts that go with them are fit for the caller and say what to do.
+var (
+	// ErrUnauthenticated: the token is missing, wrong, expired or not for the operator (HTTP 401, gRPC UNAUTHENTICATED).
+	ErrUnauthenticated = errors.New("not authenticated")
+	// ErrForbidden: the caller is known, but may not have what it asks for (HTTP 403, gRPC PERMISSION_DENIED).
+	ErrForbidden = errors.New("refused")
+	// ErrUnavailable: it can't be decided now, ask again later (HTTP 503, gRPC UNAVAILABLE).
+	ErrUnavailable = errors.New("can't be decided now")
+)
+
+// The extra fields of a pod-bound token's review (Kubernetes: ServiceAccountTokenPodNodeInfo, KEP-4193).
+const (
+	extraPodName  = "authentication.kubernetes.io/pod-name"
+	extraPodUID   = "authentication.kubernetes.io/pod-uid"
+	extraNodeName = "authentication.kubernetes.io/node-name"
+	userPrefix    = "system:serviceaccount:"
+)
+
+const (
+	// maxTokenBytes bounds a token before it is hashed or sent on; projected tokens have about 1.2 KiB.
+	maxTokenBytes = 16 << 10
+	// cacheSize bounds the cache: a few tokens for each of some thousand nodes and waypoint pods.
+	cacheSize = 8192
+	// acceptedFor is how long a deleted pod's token may still be taken; rejectedFor spares the API server a flood.
+	acceptedFor = time.Minute
+	rejectedFor = 5 * time.Second
+	// maxReviews bounds the reviews under way at once.
+	maxReviews = 32
+	// reviewTimeout bounds one review.
+	reviewTimeout = 10 * time.Second
+)
+
+// Caller is a pod that has proved who it is.
+type Caller struct {
+	Namespace      string
+	ServiceAccount string
+	PodName        string
+	PodUID         string
+	NodeName       string
+}
+
+// String names the caller for logs and errors.
+func (c Caller) String() string {
+	return fmt.Sprintf("pod %s/%s (service account %s, node %s)", c.Namespace, c.PodName, c.ServiceAccount, c.NodeName)
+}
+
+// Reviewer is the part of a Kubernetes client that creates a TokenReview.
+type Reviewer interface {
+	Create(ctx context.Context, obj client.Object, opts ...client.CreateOption) error
+}
+
+// Authenticator turns bearer tokens into callers. It is safe for concurrent use.
+type Authenticator struct {
+	reviewer Reviewer
+	audience string
+	now      func() time.Time
+	cache    *cache.LRUExpireCache
+	flights  singleflight.Group
+	slots    chan struct{}
+}
+
+type clock func() time.Time
+
+func (c clock) Now() time.Time { return c() }
+
+// outcome is what the cache holds: a caller or the reason of refusal.
+type outcome struct {
+	caller Caller
+	err    error
+}
+
+// NewAuthenticator makes an authenticator for tokens of names.TokenAudience. now is time.Now unless a test says else.
+func NewAuthenticator(r Reviewer, now func() time.Time) *Authenticator {
+	if now == nil {
+		now = time.Now
+	}
+	return &Authenticator{
+		reviewer: r,
+		audience: names.TokenAudience,
+		now:      now,
+		cache:    cache.NewLRUExpireCacheWithClock(cacheSize, clock(now)),
+		slots:    make(chan struct{}, maxReviews),
+	}
+}
+
+// Caller authenticates a token. The error is ErrUnauthenticated or ErrUnavailable.
+func (a *Authenticator) Caller(ctx context.Context, token string) (Caller, error) {
+	switch {
+	case token == "":
+		return Caller{}, fmt.Errorf("%w: no bearer token; send a projected service-account token with audience %q", ErrUnauthenticated, a.audience)
+	case len(token) > maxTokenBytes:
+		return Caller{}, fmt.Errorf("%w: the token is too long", ErrUnauthenticated)
+	}
+	key := sha256.Sum256([]byte(token))
+	if hit, ok := a.cache.Get(key); ok {
+		o := hit.(outcome)
+		return o.caller, o.err
+	}
+	// One review per token at a time. It runs under its own deadline, since other callers wait for the same result.
+	flight := a.flights.DoChan(string(key[:]), func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
+		defer cancel()
+		return a.review(ctx, key, token)
+	})
+	select {
+	case r := <-flight:
+		if r.Err != nil {
+			return Caller{}, r.Err
+		}
+		o := r.Val.(outcome)
+		return o.caller, o.err
+	case <-ctx.Done():
+		return Caller{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// review asks the API server and remembers its verdict; an error, as opposed to a verdict, isn't remembered.
+func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token string) (outcome, error) {
+	select {
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-ctx.Done():
+		return outcome{}, fmt.Errorf("%w: too many token reviews are under way", ErrUnavailable)
+	}
+	review := &authenticationv1.TokenReview{
+		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{a.audience}},
+	}
+	if err := a.reviewer.Create(ctx, review); err != nil {
+		return outcome{}, fmt.Errorf("%w: the API server doesn't review the token: %w", ErrUnavailable, err)
+	}
+	caller, err := a.verdict(review.Status)
+	o := outcome{caller: caller, err: err}
+	ttl := rejectedFor
+	if err == nil {
+		ttl = min(acceptedFor, a.remaining(token))
+	}
+	if ttl > 0 {
+		a.cache.Add(key, o, ttl)
+	}
+	return o, nil
+}
+
+func (a *Authenticator) verdict(st authenticationv1.TokenReviewStatus) (Caller, error) {
+	refuse := func(format string, args ...any) (Caller, error) {
+		return Caller{}, fmt.Errorf("%w: %s", ErrUnauthenticated, fmt.Sprintf(format, args...))
+	}
+	if !st.Authenticated {
+		return refuse("the API server rejects the token: expired, revoked, of a deleted pod, or without audience %q", a.audience)
+	}
+	// An authenticator that knows no audiences leaves the list empty; the token is then valid for the API server only.
+	if !contains(st.Audiences, a.audience) {
+		return refuse("the token isn't for audience %q", a.audience)
+	}
+	ns, sa, ok := strings.Cut(strings.TrimPrefix(st.User.Username, userPrefix), ":")
+	if !ok || !strings.HasPrefix(st.User.Username, userPrefix) || ns == "" || sa == "" {
+		return refuse("the token isn't that of a service account")
+	}
+	c := Caller{
+		Namespace: ns, ServiceAccount: sa,
+		PodName:  single(st.User.Extra[extraPodName]),
+		PodUID:   single(st.User.Extra[extraPodUID]),
+		NodeName: single(st.User.Extra[extraNodeName]),
+	}
+	if c.PodName == "" || c.PodUID == "" || c.NodeName == "" {
+		return refuse("the token isn't bound to a pod on a node; use a projected token of the pod (Kubernetes 1.32 or later)")
+	}
+	return c, nil
+}
+
+// remaining is the rest of a reviewed token's life, so that the cache doesn't outlive it. The claim needs no
+// verification here: the API server has just vouched for the token. Tokens that aren't JWTs have no known end.
+func (a *Authenticator) remaining(token string) time.Duration {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return acceptedFor
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return acceptedFor
+	}
+	var claims struct {
+		Exp int64 `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil || claims.Exp == 0 {
+		return acceptedFor
+	}
+	return time.Unix(claims.Exp, 0).Sub(a.now())
+}
+
+func contains(list []string, s string) bool {
+	for _, v := range list {
+		if v == s {
+			return true
+		}
+	}
+	return false
+}
+
+func single(v []string) string {
+	if len(v) != 1 {
+		return ""
+	}
+	return v[0]
+}

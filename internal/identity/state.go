@@ -1,0 +1,137 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Keys of the CA Secret. The first three are those of a TLS Secret, so that an administrator can bring a CA of his own
+// by writing only them.
+const (
+	keyChain       = "tls.crt"
+	keyKey         = "tls.key"
+	keyBundle      = names.TrustBundleKey
+	keyNextChain   = "next.crt"
+	keyNextKey     = "next.key"
+	keyBookkeeping = "state.json"
+)
+
+// bookkeeping is what PEM can't say.
+type bookkeeping struct {
+	TrustDomain         string                     `json:"trustDomain"`
+	LeafLifetimeSeconds int64                      `json:"leafLifetimeSeconds"`
+	ActiveOrigin        string                     `json:"activeOrigin"`
+	NextOrigin          string                     `json:"nextOrigin,omitempty"`
+	Roots               map[string]rootBookkeeping `json:"roots"` // by fingerprint
+}
+
+type rootBookkeeping struct {
+	Published *time.Time `json:"published,omitempty"`
+	Horizon   *time.Time `json:"horizon,omitempty"`
+}
+
+// Encode writes the state as data of the CA Secret. Only a state with an active CA can be written.
+func (s State) Encode() (map[string][]byte, error) {
+	if s.Active == nil {
+		return nil, errors.New("there is no CA to write")
+	}
+	book := bookkeeping{
+		TrustDomain:         s.TrustDomain,
+		LeafLifetimeSeconds: int64(s.LeafLifetime / time.Second),
+		ActiveOrigin:        s.Active.Origin,
+		Roots:               map[string]rootBookkeeping{},
+	}
+	for _, r := range s.Roots {
+		book.Roots[Fingerprint(r.Certificate)] = rootBookkeeping{Published: optional(r.Published), Horizon: optional(r.Horizon)}
+	}
+	data := map[string][]byte{keyBundle: s.Bundle().PEM()}
+	if err := encodeSigner(data, keyChain, keyKey, s.Active); err != nil {
+		return nil, err
+	}
+	if s.Next != nil {
+		book.NextOrigin = s.Next.Origin
+		if err := encodeSigner(data, keyNextChain, keyNextKey, s.Next); err != nil {
+			return nil, err
+		}
+	}
+	text, err := json.Marshal(book)
+	if err != nil {
+		return nil, fmt.Errorf("encode the CA's state: %w", err)
+	}
+	data[keyBookkeeping] = text
+	return data, nil
+}
+
+func encodeSigner(data map[string][]byte, chainKey, keyKey string, s *Signer) error {
+	key, err := s.Key.PEM()
+	if err != nil {
+		return err
+	}
+	chain := s.Chain
+	if len(chain) == 0 {
+		chain = append(chain, s.Root)
+	}
+	data[chainKey], data[keyKey] = EncodeCertificates(chain), key
+	return nil
+}
+
+// DecodeState reads the data of the CA Secret. A Secret with only tls.crt, tls.key and ca.crt is a CA that an
+// administrator brought: it becomes the built-in one, and other anchors in its ca.crt stay trusted while they are valid.
+func DecodeState(data map[string][]byte) (State, error) {
+	bundle, err := ParseBundle(data[keyBundle])
+	if err != nil {
+		return State{}, fmt.Errorf("%s: %w", keyBundle, err)
+	}
+	book := bookkeeping{ActiveOrigin: OriginBuiltIn}
+	text, written := data[keyBookkeeping]
+	if written {
+		if err := json.Unmarshal(text, &book); err != nil {
+			return State{}, fmt.Errorf("%s: %w", keyBookkeeping, err)
+		}
+	}
+	s := State{
+		Generation:   bundle.Generation,
+		TrustDomain:  book.TrustDomain,
+		LeafLifetime: time.Duration(book.LeafLifetimeSeconds) * time.Second,
+	}
+	if s.Active, err = ParseSigner(book.ActiveOrigin, data[keyChain], data[keyKey], data[keyBundle]); err != nil {
+		return State{}, err
+	}
+	if len(data[keyNextChain]) > 0 {
+		if s.Next, err = ParseSigner(book.NextOrigin, data[keyNextChain], data[keyNextKey], data[keyBundle]); err != nil {
+			return State{}, fmt.Errorf("next CA: %w", err)
+		}
+	}
+	for _, c := range bundle.Roots {
+		r := Root{Certificate: c}
+		if b, ok := book.Roots[Fingerprint(c)]; ok {
+			r.Published, r.Horizon = value(b.Published), value(b.Horizon)
+		} else {
+			r.Horizon = c.NotAfter
+		}
+		s.Roots = append(s.Roots, r)
+	}
+	return s, nil
+}
+
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func value(t *time.Time) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return *t
+}
