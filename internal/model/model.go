@@ -283,6 +283,8 @@ type Destination struct {
 type InboundAuthority struct {
 	Authority netip.AddrPort // service VIP:port
 	Target    uint16         // the pod's port
+	// Callers are the only identities (SPIFFE IDs, sorted) that may ask; empty: every member of the mesh.
+	Callers []string
 }
 
 // Inbound is what a captured pod answers over HBONE, besides its own address on any port.

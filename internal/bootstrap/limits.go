@@ -1,0 +1,79 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bootstrap
+
+import (
+	"time"
+
+	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+)
+
+// kept are the only statistics that a proxy makes. Envoy otherwise makes more than a hundred per cluster, which costs
+// memory with every address and seconds per update with thousands of clusters (envoyproxy/envoy issue 19946).
+var kept = struct{ prefixes, suffixes []string }{
+	prefixes: []string{
+		"server.",
+		"listener_manager.",
+		"cluster_manager.",
+		"overload.",
+		"control_plane.",
+		"runtime.",
+		"http.hbone.",
+		"http.service.",
+		"tcp.outbound.",
+		"tcp.inbound.",
+	},
+	// Per cluster, just what tells working from failing and names the size of it.
+	suffixes: []string{
+		".upstream_cx_total",
+		".upstream_cx_active",
+		".upstream_cx_connect_fail",
+		".upstream_rq_total",
+		".upstream_rq_active",
+		".upstream_rq_time",
+		".upstream_rq_2xx",
+		".upstream_rq_4xx",
+		".upstream_rq_5xx",
+		".upstream_rq_retry",
+		".upstream_rq_timeout",
+		".membership_healthy",
+		".ssl.fail_verify_san",
+		".ssl.fail_verify_error",
+		".ssl.connection_error",
+		".update_rejected",
+	},
+}
+
+func stats() *metricsv3.StatsConfig {
+	var patterns []*matcherv3.StringMatcher
+	for _, p := range kept.prefixes {
+		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p}})
+	}
+	for _, s := range kept.suffixes {
+		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s}})
+	}
+	return &metricsv3.StatsConfig{
+		StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{
+			InclusionList: &matcherv3.ListStringMatcher{Patterns: patterns},
+		}},
+	}
+}
+
+// overload bounds what clients can make the proxy hold. Memory is bounded by the container; connections are bounded here.
+func overload(maxConnections uint64) *overloadv3.OverloadManager {
+	return &overloadv3.OverloadManager{
+		RefreshInterval: envoy.Duration(time.Second),
+		ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: "envoy.resource_monitors.global_downstream_max_connections",
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: envoy.Any(&connectionsv3.DownstreamConnectionsConfig{
+				MaxActiveDownstreamConnections: int64(min(maxConnections, 1<<62)),
+			})},
+		}},
+	}
+}

@@ -1,0 +1,152 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// metadataSocketMatch is where Envoy looks for the endpoint's side of a transport socket match.
+const metadataSocketMatch = "envoy.transport_socket_match"
+
+// Endpoints with keyTunnel: tunnelPlaintext are reached in plain; all others take HBONE.
+const (
+	keyTunnel       = "tunnel"
+	tunnelPlaintext = "plaintext"
+)
+
+// idleHBONE is how long an HBONE connection without a stream is kept for the next one.
+const idleHBONE = 10 * time.Minute
+
+// Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
+// that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
+func Cluster(d model.Destination) *clusterv3.Cluster {
+	c := &clusterv3.Cluster{
+		Name:                          d.Address.String(),
+		ConnectTimeout:                envoy.Duration(connectTimeout),
+		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
+		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
+		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(idleHBONE),
+		// A slow endpoint must not make the mesh refuse what the application would have taken; circuit breakers are
+		// a matter of policy.
+		CircuitBreakers:    unlimited(),
+		UpstreamBindConfig: bindInPodNetns(),
+	}
+	switch d.Kind {
+	case model.DestinationService, model.DestinationWaypoint:
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{
+			EdsConfig:   envoy.ADS(0),
+			ServiceName: names.NodeEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port),
+		}
+		reach(c, d.Identities)
+	case model.DestinationWorkload:
+		static(c, model.Endpoint{Address: d.Address, HBONE: true})
+		reach(c, d.Identities)
+	case model.DestinationPassthrough:
+		static(c, model.Endpoint{Address: d.Address})
+		reach(c, nil)
+	default:
+		static(c)
+	}
+	return c
+}
+
+// reach adds both ways to reach an endpoint. HBONE is what an endpoint gets that doesn't say plaintext itself.
+func reach(c *clusterv3.Cluster, identities []string) {
+	c.TransportSocket = envoy.HBONEClientOnDemand(names.TrustBundleSecret, envoy.SPIFFEIDs(identities...))
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
+		Name:            tunnelPlaintext,
+		Match:           envoy.Struct(map[string]string{keyTunnel: tunnelPlaintext}),
+		TransportSocket: envoy.Internal(names.MetadataTunnel),
+	}}
+}
+
+func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+	c.LoadAssignment = LoadAssignment(c.Name, endpoints)
+}
+
+// LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them. Draining endpoints
+// come second; zones become localities and change no balance by themselves. Endpoints that are equal for a node proxy,
+// such as two HBONE ports of one pod, are one.
+func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+	type group struct {
+		priority uint32
+		zone     string
+	}
+	groups := map[group][]*endpointv3.LbEndpoint{}
+	seen := map[netip.AddrPort]bool{}
+	for _, e := range slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
+		return cmp.Or(drainingLast(a)-drainingLast(b), a.Address.Compare(b.Address))
+	}) {
+		at := e.Address
+		if e.HBONE {
+			at = netip.AddrPortFrom(at.Addr(), names.PortHBONE)
+		}
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		g := group{priority: uint32(drainingLast(e)), zone: e.Zone}
+		groups[g] = append(groups[g], endpoint(e, at))
+	}
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
+	// Envoy wants priorities without gaps: where all endpoints drain, they are the first choice.
+	lowest := uint32(1)
+	for g := range groups {
+		lowest = min(lowest, g.priority)
+	}
+	for g, list := range groups {
+		out.Endpoints = append(out.Endpoints, &endpointv3.LocalityLbEndpoints{
+			Locality:    &corev3.Locality{Zone: g.zone},
+			Priority:    g.priority - lowest,
+			LbEndpoints: list,
+		})
+	}
+	slices.SortFunc(out.Endpoints, func(a, b *endpointv3.LocalityLbEndpoints) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Locality.Zone, b.Locality.Zone))
+	})
+	return out
+}
+
+func drainingLast(e model.Endpoint) int {
+	if e.Draining {
+		return 1
+	}
+	return 0
+}
+
+// endpoint at an address that the proxy connects to itself (HBONE), or through the internal listener "plaintext", which
+// reads from the metadata where to go.
+func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
+	if e.HBONE {
+		return envoy.LbEndpoint(envoy.Address(at), nil)
+	}
+	return envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, at.String()), envoy.Metadata(map[string]map[string]string{
+		metadataSocketMatch:  {keyTunnel: tunnelPlaintext},
+		names.MetadataTunnel: {names.MetadataTarget: at.String()},
+	}))
+}
+
+func unlimited() *clusterv3.CircuitBreakers {
+	const most = 1 << 30
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections:     envoy.UInt32(most),
+		MaxPendingRequests: envoy.UInt32(most),
+		MaxRequests:        envoy.UInt32(most),
+		MaxRetries:         envoy.UInt32(most),
+	}}}
+}

@@ -1,0 +1,104 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"cmp"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+
+	rbacconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Filters of the HBONE listener that the route configuration steers, by name.
+const (
+	filterAuthorize = "fairway.authorize"
+	filterTarget    = "fairway.target"
+)
+
+// InboundRoutes says what a captured pod answers over HBONE: its authorities, each leading to a port of the pod, and its
+// own address on any port. Any other authority is answered 404. The proxy's own ports are refused, so that a tunnel can
+// never lead into a tunnel.
+func InboundRoutes(in model.Inbound) *routev3.RouteConfiguration {
+	out := &routev3.RouteConfiguration{
+		Name: names.InboundRoute(in.Address),
+		// The authority is an address; a port in it is part of the name.
+		IgnorePortInHostMatching: false,
+	}
+	taken := map[netip.AddrPort]bool{}
+	for _, port := range []uint16{names.PortOutbound, names.PortInbound, names.PortHBONE} {
+		own := netip.AddrPortFrom(in.Address, port)
+		taken[own] = true
+		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+			Name:    own.String(),
+			Domains: []string{own.String()},
+			Routes:  []*routev3.Route{envoy.ConnectRefused(http.StatusNotFound)},
+		})
+	}
+	for _, a := range slices.SortedFunc(slices.Values(in.Authorities), func(a, b model.InboundAuthority) int {
+		return cmp.Or(a.Authority.Compare(b.Authority), cmp.Compare(a.Target, b.Target))
+	}) {
+		if taken[a.Authority] {
+			continue // Envoy refuses the whole configuration for a domain that occurs twice
+		}
+		taken[a.Authority] = true
+		out.VirtualHosts = append(out.VirtualHosts, accept(a.Authority.String(),
+			netip.AddrPortFrom(in.Address, a.Target).String(), a.Callers))
+	}
+	// A wildcard ranks below all exact names. The authority names this pod's own address: it is the target as it is.
+	anyPort := in.Address.String() + ":*"
+	if in.Address.Is6() {
+		anyPort = fmt.Sprintf("[%s]:*", in.Address)
+	}
+	out.VirtualHosts = append(out.VirtualHosts, accept(anyPort, "%REQ(:AUTHORITY)%", nil))
+	return out
+}
+
+// accept leads a domain to a target. Callers, if any, are the only identities that may ask.
+func accept(domain, target string, callers []string) *routev3.VirtualHost {
+	v := &routev3.VirtualHost{
+		Name:    domain,
+		Domains: []string{domain},
+		Routes:  []*routev3.Route{envoy.ConnectRoute(ClusterDirect)},
+		TypedPerFilterConfig: map[string]*anypb.Any{
+			filterTarget: envoy.Any(&httpstatev3.Config{OnRequestHeaders: []*statev3.FilterStateValue{
+				envoy.FilterState(envoy.FilterStateOriginalDst, "", target, envoy.SharedNot),
+			}}),
+		},
+	}
+	if len(callers) > 0 {
+		v.TypedPerFilterConfig[filterAuthorize] = envoy.Any(&rbacv3.RBACPerRoute{Rbac: &rbacv3.RBAC{Rules: onlyFrom(callers)}})
+	}
+	return v
+}
+
+// onlyFrom allows these SPIFFE IDs and nobody else.
+func onlyFrom(callers []string) *rbacconfigv3.RBAC {
+	p := &rbacconfigv3.Policy{
+		Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_Any{Any: true}}},
+	}
+	for _, id := range callers {
+		p.Principals = append(p.Principals, &rbacconfigv3.Principal{Identifier: &rbacconfigv3.Principal_Authenticated_{
+			Authenticated: &rbacconfigv3.Principal_Authenticated{PrincipalName: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id},
+			}},
+		}})
+	}
+	return &rbacconfigv3.RBAC{
+		Action:   rbacconfigv3.RBAC_ALLOW,
+		Policies: map[string]*rbacconfigv3.Policy{"callers": p},
+	}
+}

@@ -1,0 +1,225 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"net/netip"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	httpsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/original_src/v3"
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Pod is a captured pod of the node, as far as its listeners depend on it. Equal pods get equal listeners, so nothing
+// that happens elsewhere ever drains a connection.
+type Pod struct {
+	UID, Namespace, Name string
+	// IPs of the pod, the primary one first.
+	IPs []netip.Addr
+	// Identity is the SPIFFE ID of the pod's service account. Peers must be of the same trust domain.
+	Identity string
+	// Netns is the path of the pod's network namespace as the proxy sees it.
+	Netns string
+	// Strict refuses plaintext.
+	Strict bool
+}
+
+// Names of a pod's listeners.
+const (
+	prefixOutbound = "outbound/"
+	prefixInbound  = "inbound/"
+	prefixHBONE    = "hbone/"
+)
+
+// ListenerNames are the names of the listeners of the pod with a UID.
+func ListenerNames(uid string) []string {
+	return []string{prefixOutbound + uid, prefixInbound + uid, prefixHBONE + uid}
+}
+
+const (
+	// onDemandTimeout bounds how long a connection waits for the operator's answer about an address that nobody on
+	// the node dialled before. It matters only while agent and operator can't talk.
+	onDemandTimeout = 5 * time.Second
+	// routeTimeout bounds how long a new pod's HBONE listener waits for its routes. After that it answers 404 until
+	// they come, and the pod can start without the operator.
+	routeTimeout = 5 * time.Second
+	// connectAttempts over different endpoints, before the application sees a failure.
+	connectAttempts = 3
+)
+
+// strictRefused is a cluster that never exists: tcp_proxy closes the connection, and the access log names the reason.
+const strictRefused = "refused/plaintext-in-strict-mode"
+
+// Listeners are the listeners of a captured pod, by the names in ListenerNames. A pod without an address has none.
+func Listeners(p Pod) []*listenerv3.Listener {
+	if len(p.IPs) == 0 {
+		return nil
+	}
+	return []*listenerv3.Listener{outbound(p), inbound(p), hbone(p)}
+}
+
+// outbound takes what the pod's applications send to addresses of the mesh and tunnels it.
+func outbound(p Pod) *listenerv3.Listener {
+	l := listener(p, prefixOutbound+p.UID, names.PortOutbound)
+	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
+	l.TrafficDirection = corev3.TrafficDirection_OUTBOUND
+	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+		envoy.SetFilterState(
+			envoy.FilterState(envoy.FilterStateCluster, "", "%DOWNSTREAM_LOCAL_ADDRESS%", envoy.SharedNot),
+			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, p.Identity, envoy.SharedOnce),
+			// Transitive: it must reach beyond the internal listener "plaintext".
+			podNetns(p, envoy.SharedTransitive),
+		),
+		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+			StatPrefix:       "outbound",
+			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
+			TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: "%DOWNSTREAM_LOCAL_ADDRESS%"},
+			OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
+				OdcdsConfig: envoy.ADS(0),
+				Timeout:     envoy.Duration(onDemandTimeout),
+			},
+			// How long a connection may be idle is the application's business.
+			IdleTimeout:        envoy.Duration(0),
+			MaxConnectAttempts: envoy.UInt32(connectAttempts),
+			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
+				"direction":   "outbound",
+				"source":      p.Identity,
+				"destination": "%UPSTREAM_PEER_URI_SAN%",
+				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+			}))},
+		}),
+	}}}
+	return l
+}
+
+// inbound takes the plaintext that reaches the pod from outside.
+func inbound(p Pod) *listenerv3.Listener {
+	l := listener(p, prefixInbound+p.UID, names.PortInbound)
+	l.TrafficDirection = corev3.TrafficDirection_INBOUND
+	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
+	cluster := strictRefused
+	if !p.Strict {
+		cluster = ClusterDirect
+		l.ListenerFilters = append(l.ListenerFilters,
+			envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{Mark: names.MarkProxy}))
+	}
+	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+		envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
+		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+			StatPrefix:       "inbound",
+			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
+			IdleTimeout:      envoy.Duration(0),
+			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
+				"direction":   "inbound-plaintext",
+				"destination": p.Identity,
+				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+				"cluster":     "%UPSTREAM_CLUSTER%",
+			}))},
+		}),
+	}}}
+	return l
+}
+
+// hbone takes what other members of the mesh send to the pod.
+func hbone(p Pod) *listenerv3.Listener {
+	trustDomain, _, _, _ := names.ParseSPIFFEID(p.Identity)
+	hcm := envoy.ConnectManager("hbone", []*hcmv3.HttpFilter{
+		// Both act by what the route configuration says of the authority; see InboundRoutes.
+		envoy.HTTPFilter(filterAuthorize, &rbacv3.RBAC{}),
+		envoy.HTTPFilter(filterTarget, &httpstatev3.Config{}),
+		envoy.HTTPFilter("envoy.filters.http.original_src", &httpsrcv3.OriginalSrc{Mark: names.MarkProxy}),
+	}, envoy.StdoutLog(logFields(p, map[string]string{
+		"direction":   "inbound-hbone",
+		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
+		"destination": p.Identity,
+		"dialled":     "%REQ(:AUTHORITY)%",
+		"status":      "%RESPONSE_CODE%",
+		"detail":      "%RESPONSE_CODE_DETAILS%",
+	})))
+	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+		RouteConfigName: names.InboundRoute(p.IPs[0]),
+		ConfigSource:    envoy.ADS(routeTimeout),
+	}}
+	l := listener(p, prefixHBONE+p.UID, names.PortHBONE)
+	l.TrafficDirection = corev3.TrafficDirection_INBOUND
+	l.FilterChains = []*listenerv3.FilterChain{{
+		TransportSocket: envoy.HBONEServer(p.Identity, names.TrustBundleSecret,
+			[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
+		Filters: []*listenerv3.Filter{
+			envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
+			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
+		},
+	}}
+	return l
+}
+
+// listener listens on a port inside the pod's network namespace, for each address family that the pod has.
+func listener(p Pod, name string, port uint16) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name: name,
+		// An application that writes faster than its peer reads is stopped at this many bytes per connection.
+		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
+	}
+	for _, a := range families(p.IPs) {
+		address := envoy.AddressInNetns(netip.AddrPortFrom(a, port), p.Netns)
+		if l.Address == nil {
+			l.Address = address
+			continue
+		}
+		l.AdditionalAddresses = append(l.AdditionalAddresses, &listenerv3.AdditionalAddress{Address: address})
+	}
+	return l
+}
+
+// families are the wildcard addresses of the families that occur, in the order in which they occur first.
+func families(ips []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	seen := map[netip.Addr]bool{}
+	for _, ip := range ips {
+		w := netip.IPv6Unspecified()
+		if ip.Unmap().Is4() {
+			w = netip.IPv4Unspecified()
+		}
+		if !seen[w] {
+			seen[w] = true
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func podNetns(p Pod, sharing envoy.Sharing) *statev3.FilterStateValue {
+	return envoy.FilterState(envoy.FilterStateNetns, envoy.FactoryHashableString, p.Netns, sharing)
+}
+
+func originalDst() *listenerv3.ListenerFilter {
+	return envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{})
+}
+
+// logFields adds what every line of the access log has.
+func logFields(p Pod, fields map[string]string) map[string]string {
+	fields["time"] = "%START_TIME%"
+	fields["pod"] = p.Namespace + "/" + p.Name
+	fields["from"] = "%DOWNSTREAM_REMOTE_ADDRESS%"
+	fields["to"] = "%UPSTREAM_HOST%"
+	fields["received"] = "%BYTES_RECEIVED%"
+	fields["sent"] = "%BYTES_SENT%"
+	fields["ms"] = "%DURATION%"
+	fields["flags"] = "%RESPONSE_FLAGS%"
+	fields["failure"] = "%UPSTREAM_TRANSPORT_FAILURE_REASON%"
+	return fields
+}
