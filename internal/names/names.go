@@ -8,6 +8,7 @@ package names
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -50,6 +51,14 @@ const (
 	ComponentOperator = "operator"
 	ComponentNode     = "node"
 	ComponentWaypoint = "waypoint"
+	// ConditionCaptured is the pod condition in which a node's agent says that the pod's traffic is captured; senders
+	// speak HBONE to the pod from then on.
+	ConditionCaptured = Domain + "/Captured"
+	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
+	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them.
+	ConditionEstablished = Domain + "/Established"
+	// ConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
+	ConditionProgrammed = "Programmed"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
 	LabelAutomatic = Domain + "/automatic"
 )
@@ -204,4 +213,18 @@ func ParseSPIFFEID(id string) (trustDomain, namespace, serviceAccount string, ok
 		return "", "", "", false
 	}
 	return p[0], p[2], p[4], true
+}
+
+// WaypointResource names the ServiceAccount, Deployment, Service, HPA and PDB of a waypoint after its Gateway.
+func WaypointResource(gateway string) string { return gateway }
+
+// ParseServicePort is the inverse of ServicePort, InboundCluster, WaypointEndpoints and NodeEndpoints for the given
+// first element of the name.
+func ParseServicePort(name, prefix string) (namespace, service string, port uint16, ok bool) {
+	p := strings.Split(name, "/")
+	if len(p) != 4 || p[0] != prefix || p[1] == "" || p[2] == "" {
+		return "", "", 0, false
+	}
+	n, err := strconv.ParseUint(p[3], 10, 16)
+	return p[1], p[2], uint16(n), err == nil
 }

@@ -1,0 +1,141 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/memo"
+)
+
+// Key names an object of a collection.
+type Key = types.NamespacedName
+
+// objectInput and indexInput are the memo keys of an object and of one value of an index.
+type objectInput struct {
+	kind string
+	key  Key
+}
+
+type indexInput struct {
+	kind, index, value string
+}
+
+// Collection holds the objects of one kind as they were watched, and the indexes over them. Objects are shared and
+// must never be changed.
+type Collection[T client.Object] struct {
+	kind    string
+	graph   *memo.Graph
+	objects map[Key]T
+	indexes map[string]*index[T]
+	// same decides whether an update changes anything that the mesh reads; nil: every new resourceVersion does.
+	same func(old, new T) bool
+}
+
+type index[T client.Object] struct {
+	values func(T) []string
+	keys   map[string]map[Key]struct{}
+}
+
+func newCollection[T client.Object](g *memo.Graph, kind string, same func(old, new T) bool, indexes map[string]func(T) []string) *Collection[T] {
+	c := &Collection[T]{kind: kind, graph: g, objects: map[Key]T{}, indexes: map[string]*index[T]{}, same: same}
+	for name, values := range indexes {
+		c.indexes[name] = &index[T]{values: values, keys: map[string]map[Key]struct{}{}}
+	}
+	return c
+}
+
+// Get reads an object; ok is false where there is none.
+func (c *Collection[T]) Get(ctx *memo.Ctx, key Key) (obj T, ok bool) {
+	ctx.Read(objectInput{c.kind, key})
+	obj, ok = c.objects[key]
+	return obj, ok
+}
+
+// By reads the keys of the objects that an index lists under a value, sorted by namespace and name.
+func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
+	ctx.Read(indexInput{c.kind, indexName, value})
+	set := c.indexes[indexName].keys[value]
+	keys := make([]Key, 0, len(set))
+	for k := range set {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+// Keys lists every object, sorted. Only an index with the value All records the read; it is for start-up and tests.
+func (c *Collection[T]) Keys() []Key {
+	keys := make([]Key, 0, len(c.objects))
+	for k := range c.objects {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func compareKeys(a, b Key) int {
+	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	return strings.Compare(a.Name, b.Name)
+}
+
+// Set stores an object and touches what changed by it: the object, and the index values that gained or lost it.
+func (c *Collection[T]) Set(obj T) {
+	key := client.ObjectKeyFromObject(obj)
+	old, existed := c.objects[key]
+	c.objects[key] = obj
+	if existed && c.same != nil && c.same(old, obj) {
+		return
+	}
+	c.graph.Touch(objectInput{c.kind, key})
+	for name, ix := range c.indexes {
+		var before []string
+		if existed {
+			before = ix.values(old)
+		}
+		c.reindex(name, ix, key, before, ix.values(obj))
+	}
+}
+
+// Delete removes an object; removing what is not there does nothing.
+func (c *Collection[T]) Delete(key Key) {
+	old, ok := c.objects[key]
+	if !ok {
+		return
+	}
+	delete(c.objects, key)
+	c.graph.Touch(objectInput{c.kind, key})
+	for name, ix := range c.indexes {
+		c.reindex(name, ix, key, ix.values(old), nil)
+	}
+}
+
+func (c *Collection[T]) reindex(name string, ix *index[T], key Key, before, after []string) {
+	for _, v := range before {
+		if slices.Contains(after, v) {
+			continue
+		}
+		delete(ix.keys[v], key)
+		if len(ix.keys[v]) == 0 {
+			delete(ix.keys, v)
+		}
+		c.graph.Touch(indexInput{c.kind, name, v})
+	}
+	for _, v := range after {
+		if slices.Contains(before, v) {
+			continue
+		}
+		if ix.keys[v] == nil {
+			ix.keys[v] = map[Key]struct{}{}
+		}
+		ix.keys[v][key] = struct{}{}
+		c.graph.Touch(indexInput{c.kind, name, v})
+	}
+}

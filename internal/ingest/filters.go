@@ -1,0 +1,156 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+func (b *routeBuilder) httpFilters(in []gwv1.HTTPRouteFilter) ([]model.Filter, error) {
+	var out []model.Filter
+	for _, f := range in {
+		var filter model.Filter
+		switch {
+		case f.Type == gwv1.HTTPRouteFilterRequestHeaderModifier && f.RequestHeaderModifier != nil:
+			filter.RequestHeaders = headerChange(f.RequestHeaderModifier)
+		case f.Type == gwv1.HTTPRouteFilterResponseHeaderModifier && f.ResponseHeaderModifier != nil:
+			filter.ResponseHeaders = headerChange(f.ResponseHeaderModifier)
+		case f.Type == gwv1.HTTPRouteFilterRequestRedirect && f.RequestRedirect != nil:
+			filter.Redirect = redirect(f.RequestRedirect)
+		case f.Type == gwv1.HTTPRouteFilterURLRewrite && f.URLRewrite != nil:
+			filter.Rewrite = &model.Rewrite{Hostname: deref(f.URLRewrite.Hostname), Path: pathChange(f.URLRewrite.Path)}
+		case f.Type == gwv1.HTTPRouteFilterRequestMirror && f.RequestMirror != nil:
+			filter.Mirror = b.mirror(f.RequestMirror)
+		case f.Type == gwv1.HTTPRouteFilterCORS && f.CORS != nil:
+			filter.CORS = cors(f.CORS)
+		default:
+			return nil, fmt.Errorf("filter %s is not supported", f.Type)
+		}
+		out = append(out, filter)
+	}
+	return out, nil
+}
+
+func (b *routeBuilder) grpcFilters(in []gwv1.GRPCRouteFilter) ([]model.Filter, error) {
+	var out []model.Filter
+	for _, f := range in {
+		var filter model.Filter
+		switch {
+		case f.Type == gwv1.GRPCRouteFilterRequestHeaderModifier && f.RequestHeaderModifier != nil:
+			filter.RequestHeaders = headerChange(f.RequestHeaderModifier)
+		case f.Type == gwv1.GRPCRouteFilterResponseHeaderModifier && f.ResponseHeaderModifier != nil:
+			filter.ResponseHeaders = headerChange(f.ResponseHeaderModifier)
+		case f.Type == gwv1.GRPCRouteFilterRequestMirror && f.RequestMirror != nil:
+			filter.Mirror = b.mirror(f.RequestMirror)
+		default:
+			return nil, fmt.Errorf("filter %s is not supported", f.Type)
+		}
+		out = append(out, filter)
+	}
+	return out, nil
+}
+
+// checkFilters refuses combinations that have no meaning. The CRDs refuse most of them too; not those of every
+// version, so nothing here relies on that.
+func checkFilters(filters []model.Filter, backends int) error {
+	redirects, rewrites := 0, 0
+	for _, f := range filters {
+		if f.Redirect != nil {
+			redirects++
+		}
+		if f.Rewrite != nil {
+			rewrites++
+		}
+	}
+	switch {
+	case redirects > 1:
+		return errors.New("RequestRedirect is given more than once")
+	case rewrites > 1:
+		return errors.New("URLRewrite is given more than once")
+	case redirects > 0 && rewrites > 0:
+		return errors.New("RequestRedirect and URLRewrite can't be combined: a redirect sends nothing on that could be rewritten")
+	case redirects > 0 && backends > 0:
+		return errors.New("RequestRedirect can't be combined with backendRefs: a redirect sends nothing on")
+	}
+	return nil
+}
+
+func checkBackendFilters(filters []model.Filter) error {
+	for _, f := range filters {
+		if f.RequestHeaders == nil && f.ResponseHeaders == nil {
+			return errors.New("only header modifiers are supported as filters of a backend: move the others to the rule")
+		}
+	}
+	return nil
+}
+
+func headerChange(in *gwv1.HTTPHeaderFilter) *model.HeaderChange {
+	out := &model.HeaderChange{Remove: in.Remove}
+	for _, h := range in.Set {
+		out.Set = append(out.Set, model.Header{Name: string(h.Name), Value: h.Value})
+	}
+	for _, h := range in.Add {
+		out.Add = append(out.Add, model.Header{Name: string(h.Name), Value: h.Value})
+	}
+	return out
+}
+
+func pathChange(in *gwv1.HTTPPathModifier) *model.PathChange {
+	switch {
+	case in == nil:
+		return nil
+	case in.Type == gwv1.FullPathHTTPPathModifier:
+		return &model.PathChange{Full: in.ReplaceFullPath}
+	default:
+		return &model.PathChange{Prefix: in.ReplacePrefixMatch}
+	}
+}
+
+func redirect(in *gwv1.HTTPRequestRedirectFilter) *model.Redirect {
+	out := &model.Redirect{Scheme: deref(in.Scheme), Hostname: deref(in.Hostname), Path: pathChange(in.Path), StatusCode: 302}
+	if in.Port != nil {
+		out.Port = uint16(*in.Port)
+	}
+	if in.StatusCode != nil {
+		out.StatusCode = *in.StatusCode
+	}
+	return out
+}
+
+func (b *routeBuilder) mirror(in *gwv1.HTTPRequestMirrorFilter) *model.Mirror {
+	out := &model.Mirror{Backend: b.backend(in.BackendRef, nil), Numerator: 100, Denominator: 100}
+	switch {
+	case in.Fraction != nil:
+		out.Numerator, out.Denominator = uint32(max(in.Fraction.Numerator, 0)), 100
+		if in.Fraction.Denominator != nil {
+			out.Denominator = uint32(max(*in.Fraction.Denominator, 1))
+		}
+	case in.Percent != nil:
+		out.Numerator = uint32(max(*in.Percent, 0))
+	}
+	return out
+}
+
+func cors(in *gwv1.HTTPCORSFilter) *model.CORS {
+	out := &model.CORS{MaxAge: time.Duration(in.MaxAge) * time.Second, AllowCredentials: in.AllowCredentials != nil && *in.AllowCredentials}
+	for _, o := range in.AllowOrigins {
+		out.AllowOrigins = append(out.AllowOrigins, string(o))
+	}
+	for _, m := range in.AllowMethods {
+		out.AllowMethods = append(out.AllowMethods, string(m))
+	}
+	for _, h := range in.AllowHeaders {
+		out.AllowHeaders = append(out.AllowHeaders, string(h))
+	}
+	for _, h := range in.ExposeHeaders {
+		out.ExposeHeaders = append(out.ExposeHeaders, string(h))
+	}
+	return out
+}

@@ -1,0 +1,107 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package ingest decides, once, what each object of the cluster means: attachment, references, grants, conflicts and
+// precedence. Model and conditions come out of the same pass, so a status can never disagree with the configuration.
+//
+// Every decision is a pure function of the store, remembered by internal/memo: it is taken again only when something
+// that it read has changed.
+package ingest
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Ingest holds the decisions. All of them may be read by key, and watched.
+type Ingest struct {
+	store *cluster.Store
+
+	// Settings of the mesh as a whole.
+	Settings *memo.Func[struct{}, Settings]
+	// Service is nil where there is none.
+	Service *memo.Func[cluster.Key, *model.Service]
+	// Workload is nil where no pod has the address.
+	Workload *memo.Func[netip.Addr, *model.Workload]
+	// Endpoints of a Service's port, sorted by address.
+	Endpoints *memo.Func[model.ServicePort, []model.Endpoint]
+	// Identities that may answer for a Service's port, sorted.
+	Identities *memo.Func[model.ServicePort, []string]
+	// Route is nil where there is none.
+	Route *memo.Func[model.ObjectRef, *Route]
+	// Table of a Service's port; never nil.
+	Table *memo.Func[model.ServicePort, *model.RouteTable]
+	// Binding of a Service to its waypoint.
+	Binding *memo.Func[cluster.Key, Binding]
+	// Waypoint is nil where the Gateway is none of ours.
+	Waypoint *memo.Func[cluster.Key, *model.Waypoint]
+	// WaypointPort as the Service's waypoint serves it; nil where no waypoint does.
+	WaypointPort *memo.Func[model.ServicePort, *model.WaypointPort]
+	// NeedsAutomatic tells whether a namespace needs an automatic waypoint.
+	NeedsAutomatic *memo.Func[string, bool]
+	// Destination of an address that captured pods dial; never nil.
+	Destination *memo.Func[netip.AddrPort, *model.Destination]
+	// Inbound is nil where no captured pod has the address.
+	Inbound *memo.Func[netip.Addr, *model.Inbound]
+	// Report on a route, for its status; nil where the route is gone.
+	Report *memo.Func[model.ObjectRef, *RouteReport]
+}
+
+// Settings is what the Mesh object says to every proxy.
+type Settings struct {
+	// Present is false until there is a Mesh object.
+	Present     bool
+	TrustDomain string
+	AccessLog   bool
+}
+
+// New defines the decisions over a store.
+func New(g *memo.Graph, store *cluster.Store) *Ingest {
+	i := &Ingest{store: store}
+	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
+	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
+	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
+	i.Endpoints = memo.Define(g, "endpoints", slices.Equal[[]model.Endpoint], i.endpoints)
+	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
+	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
+	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
+	i.Binding = memo.Define(g, "binding", same[Binding], i.binding)
+	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
+	i.WaypointPort = memo.Define(g, "waypointPort", reflectEqual[*model.WaypointPort], i.waypointPort)
+	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
+	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
+	i.Inbound = memo.Define(g, "inbound", reflectEqual[*model.Inbound], i.inbound)
+	i.Report = memo.Define(g, "report", reflectEqual[*RouteReport], i.report)
+	return i
+}
+
+func same[T comparable](a, b T) bool  { return a == b }
+func reflectEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
+
+func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
+	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
+	if !ok {
+		return Settings{TrustDomain: names.DefaultTrustDomain}
+	}
+	s := Settings{Present: true, TrustDomain: m.Spec.TrustDomain, AccessLog: m.Spec.AccessLog.Mode != v1alpha1.AccessLogOff}
+	if s.TrustDomain == "" {
+		s.TrustDomain = names.DefaultTrustDomain
+	}
+	return s
+}
+
+// trustDomain is read by nearly everything; it hardly ever changes.
+func (i *Ingest) trustDomain(c *memo.Ctx) string { return i.Settings.Get(c, struct{}{}).TrustDomain }
+
+// enrolled tells whether a namespace is in the mesh.
+func (i *Ingest) enrolled(c *memo.Ctx, namespace string) bool {
+	ns, ok := i.store.Namespaces.Get(c, cluster.Key{Name: namespace})
+	return ok && ns.Labels[names.LabelMesh] == names.MeshEnabled
+}

@@ -1,0 +1,239 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
+	s, ok := i.store.Services.Get(c, key)
+	if !ok {
+		return nil
+	}
+	out := &model.Service{Name: key, Enrolled: i.enrolled(c, key.Namespace)}
+	for _, ip := range s.Spec.ClusterIPs {
+		if a, err := netip.ParseAddr(ip); err == nil {
+			out.VIPs = append(out.VIPs, a)
+		}
+	}
+	for _, p := range s.Spec.Ports {
+		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
+			continue
+		}
+		out.Ports = append(out.Ports, model.Port{Number: uint16(p.Port), Name: p.Name, Protocol: portProtocol(p)})
+	}
+	slices.SortFunc(out.Ports, func(a, b model.Port) int { return cmp.Compare(a.Number, b.Number) })
+	return out
+}
+
+// portProtocol reads appProtocol (GEP-1911, KEP-1422) and, where it is not set, the name of the port by the convention
+// <protocol>[-suffix] that meshes have in common.
+func portProtocol(p corev1.ServicePort) model.Protocol {
+	declared := ""
+	if p.AppProtocol != nil {
+		declared = strings.ToLower(*p.AppProtocol)
+	} else {
+		declared, _, _ = strings.Cut(strings.ToLower(p.Name), "-")
+	}
+	switch declared {
+	case "http", "ws", "kubernetes.io/ws":
+		return model.ProtocolHTTP
+	case "http2", "h2c", "grpc", "kubernetes.io/h2c":
+		return model.ProtocolHTTP2
+	case "tcp", "tls", "https", "mongo", "mysql", "postgres", "redis":
+		return model.ProtocolTCP
+	}
+	if p.AppProtocol != nil {
+		return model.ProtocolTCP // declared, and nothing that we terminate
+	}
+	return model.ProtocolUndeclared
+}
+
+func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
+	keys := i.store.Pods.By(c, cluster.ByAddress, addr.String())
+	// While an address is handed from a deleted pod to a new one, both may be there: the later one has it.
+	var pod *corev1.Pod
+	for _, k := range keys {
+		p, ok := i.store.Pods.Get(c, k)
+		if ok && (pod == nil || pod.CreationTimestamp.Before(&p.CreationTimestamp)) {
+			pod = p
+		}
+	}
+	if pod == nil {
+		return nil
+	}
+	account := pod.Spec.ServiceAccountName
+	if account == "" {
+		account = "default"
+	}
+	return &model.Workload{
+		Pod:      cluster.Key{Namespace: pod.Namespace, Name: pod.Name},
+		Node:     pod.Spec.NodeName,
+		Address:  addr,
+		Identity: names.SPIFFEID(i.trustDomain(c), pod.Namespace, account),
+		HBONE:    cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace),
+	}
+}
+
+func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint {
+	svc := i.Service.Get(c, port.ServiceName())
+	if svc == nil {
+		return nil
+	}
+	p, ok := svc.Port(port.Port)
+	if !ok {
+		return nil
+	}
+	var out []model.Endpoint
+	for _, slice := range i.slices(c, cluster.ByService, port.Namespace+"/"+port.Service) {
+		target, ok := slicePort(slice, p.Name)
+		if !ok {
+			continue
+		}
+		for _, e := range slice.Endpoints {
+			serving := e.Conditions.Serving == nil || *e.Conditions.Serving
+			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
+			draining := !ready && serving && e.Conditions.Terminating != nil && *e.Conditions.Terminating
+			if !ready && !draining {
+				continue
+			}
+			for _, a := range e.Addresses {
+				addr, err := netip.ParseAddr(a)
+				if err != nil {
+					continue // an FQDN slice: nothing that a proxy could connect to
+				}
+				out = append(out, i.endpoint(c, netip.AddrPortFrom(addr, target), e, draining))
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
+	// An endpoint may be in two slices while its Service's slices are rearranged.
+	return slices.CompactFunc(out, func(a, b model.Endpoint) bool { return a.Address == b.Address })
+}
+
+func (i *Ingest) endpoint(c *memo.Ctx, addr netip.AddrPort, e discoveryv1.Endpoint, draining bool) model.Endpoint {
+	out := model.Endpoint{Address: addr, Draining: draining}
+	if e.NodeName != nil {
+		out.Node = *e.NodeName
+	}
+	if e.Zone != nil {
+		out.Zone = *e.Zone
+	}
+	if w := i.Workload.Get(c, addr.Addr()); w != nil && w.HBONE {
+		out.HBONE, out.Identity = true, w.Identity
+	}
+	return out
+}
+
+func (i *Ingest) slices(c *memo.Ctx, index, value string) []*discoveryv1.EndpointSlice {
+	var out []*discoveryv1.EndpointSlice
+	for _, k := range i.store.EndpointSlices.By(c, index, value) {
+		if s, ok := i.store.EndpointSlices.Get(c, k); ok && s.AddressType != discoveryv1.AddressTypeFQDN {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// slicePort finds the number behind a named port of a Service; a Service's only port may have no name.
+func slicePort(s *discoveryv1.EndpointSlice, name string) (uint16, bool) {
+	for _, p := range s.Ports {
+		if p.Port == nil || (p.Protocol != nil && *p.Protocol != corev1.ProtocolTCP) {
+			continue
+		}
+		if (p.Name == nil && name == "") || (p.Name != nil && *p.Name == name) {
+			return uint16(*p.Port), true
+		}
+	}
+	return 0, false
+}
+
+func (i *Ingest) identities(c *memo.Ctx, port model.ServicePort) []string {
+	var out []string
+	for _, e := range i.Endpoints.Get(c, port) {
+		if e.HBONE {
+			out = append(out, e.Identity)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destination {
+	out := &model.Destination{Address: addr, Kind: model.DestinationPassthrough}
+	if svc := i.serviceAt(c, addr.Addr()); svc != nil {
+		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: addr.Port()}
+		if _, ok := svc.Port(addr.Port()); !ok {
+			return out // kube-proxy rejects it, as it would without the mesh
+		}
+		i.serviceDestination(c, out, port)
+		return out
+	}
+	if w := i.Workload.Get(c, addr.Addr()); w != nil && w.HBONE {
+		out.Kind, out.Identities = model.DestinationWorkload, []string{w.Identity}
+	}
+	return out
+}
+
+func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port model.ServicePort) {
+	b := i.Binding.Get(c, port.ServiceName())
+	switch {
+	case b.None(), b.Pending:
+		out.Kind, out.Port = model.DestinationService, port
+		out.Identities = i.Identities.Get(c, port)
+	case b.Problem != "":
+		out.Kind, out.Reason = model.DestinationRefused, b.Problem
+	default:
+		out.Kind = model.DestinationWaypoint
+		out.Port = model.ServicePort{Namespace: b.Waypoint.Namespace, Service: names.WaypointResource(b.Waypoint.Name), Port: names.PortHBONE}
+		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
+	}
+}
+
+func (i *Ingest) serviceAt(c *memo.Ctx, addr netip.Addr) *model.Service {
+	for _, k := range i.store.Services.By(c, cluster.ByAddress, addr.String()) {
+		if s := i.Service.Get(c, k); s != nil {
+			return s
+		}
+	}
+	return nil
+}
+
+func (i *Ingest) inbound(c *memo.Ctx, addr netip.Addr) *model.Inbound {
+	w := i.Workload.Get(c, addr)
+	if w == nil || !w.HBONE {
+		return nil
+	}
+	out := &model.Inbound{Address: addr}
+	for _, slice := range i.slices(c, cluster.ByAddress, addr.String()) {
+		svc := i.Service.Get(c, cluster.Key{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]})
+		if svc == nil {
+			continue
+		}
+		for _, p := range svc.Ports {
+			target, ok := slicePort(slice, p.Name)
+			if !ok {
+				continue
+			}
+			for _, vip := range svc.VIPs {
+				out.Authorities = append(out.Authorities, model.InboundAuthority{Authority: netip.AddrPortFrom(vip, p.Number), Target: target})
+			}
+		}
+	}
+	slices.SortFunc(out.Authorities, func(a, b model.InboundAuthority) int { return a.Authority.Compare(b.Authority) })
+	out.Authorities = slices.CompactFunc(out.Authorities, func(a, b model.InboundAuthority) bool { return a.Authority == b.Authority })
+	return out
+}
