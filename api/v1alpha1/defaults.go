@@ -35,3 +35,16 @@ func (s *MeshSpec) LeafLifetime() time.Duration {
 func (s *MeshSpec) UsesCertManager() bool {
 	return s.Certificates != nil && s.Certificates.CertManager != nil
 }
+
+// SetDefaults fills in what the schema's defaults would.
+func (a *Autoscaling) SetDefaults() {
+	if a.MinReplicas == 0 {
+		a.MinReplicas = DefaultMinReplicas
+	}
+	if a.MaxReplicas == 0 {
+		a.MaxReplicas = max(DefaultMaxReplicas, a.MinReplicas)
+	}
+	if a.TargetCPU == 0 {
+		a.TargetCPU = DefaultTargetCPU
+	}
+}

@@ -1,0 +1,168 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package deploy says what the mesh's pods look like: from a Mesh or a Gateway and its parameters it makes the desired
+// Kubernetes objects, ready for server-side apply. It is pure: it reads no cluster and writes to none.
+package deploy
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"strconv"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Names of containers and volumes of every proxy pod.
+const (
+	ContainerBootstrap = "bootstrap"
+	ContainerAgent     = "agent"
+	ContainerEnvoy     = "envoy"
+
+	volumeRun   = "run"
+	volumeToken = "token"
+	volumeTrust = "trust-bundle"
+)
+
+const (
+	// nonRoot is the user of proxies that need no privilege, the one of distroless images.
+	nonRoot int64 = 65532
+	// tokenLifetimeSeconds of the projected token; kubelet renews it after 80% of it.
+	tokenLifetimeSeconds int64 = 3600
+
+	// PathReady and PathHealthy are the agent's endpoints on port names.PortAgent that kubelet asks. Ready means that the
+	// proxy has its configuration and would serve; healthy that the agent itself runs.
+	PathReady   = "/readyz"
+	PathHealthy = "/healthz"
+)
+
+// Control says where an agent finds the operator, and which images it runs with.
+type Control struct {
+	// Namespace of the operator and the node proxies.
+	Namespace string
+	// Image of the agent; EnvoyImage of the proxy.
+	Image, EnvoyImage string
+	// TrustDomain of the mesh.
+	TrustDomain string
+}
+
+// operatorFlags are the flags of every agent that speaks to the operator.
+func (c Control) operatorFlags() []string {
+	host := names.OperatorService + "." + c.Namespace + ".svc"
+	return []string{
+		fmt.Sprintf("--operator=%s:%d", host, names.PortXDS),
+		fmt.Sprintf("--certificates=https://%s:%d", host, names.PortCertificates),
+		"--trust-domain=" + c.TrustDomain,
+	}
+}
+
+// envoyArgs are Envoy's arguments. Hot restart is off: proxies are replaced by pods, and two Envoys of one network
+// namespace would otherwise fight over the same abstract socket.
+func envoyArgs(level v1alpha1.LogLevel, concurrency *int32, drainSeconds int64) []string {
+	if level == "" {
+		level = v1alpha1.DefaultLogLevel
+	}
+	n := v1alpha1.DefaultConcurrency
+	if concurrency != nil {
+		n = *concurrency
+	}
+	return []string{
+		"-c", names.BootstrapPath,
+		"--concurrency", strconv.Itoa(int(n)),
+		"--log-level", string(level),
+		"--drain-time-s", strconv.FormatInt(drainSeconds, 10),
+		"--disable-hot-restart",
+	}
+}
+
+// restricted is the security context of a container without any privilege.
+func restricted() *corev1.SecurityContext {
+	return &corev1.SecurityContext{
+		AllowPrivilegeEscalation: new(false),
+		Privileged:               new(false),
+		ReadOnlyRootFilesystem:   new(true),
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		SeccompProfile:           &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+}
+
+func requests(cpu, memory string) corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{Requests: corev1.ResourceList{
+		corev1.ResourceCPU:    resource.MustParse(cpu),
+		corev1.ResourceMemory: resource.MustParse(memory),
+	}}
+}
+
+func orDefault(set *corev1.ResourceRequirements, def corev1.ResourceRequirements) corev1.ResourceRequirements {
+	if set != nil {
+		return *set.DeepCopy()
+	}
+	return def
+}
+
+func fieldEnv(name, fieldPath string) corev1.EnvVar {
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}}
+}
+
+// tokenVolume projects the token with which an agent authenticates: bound to the pod, for the mesh's audience only.
+func tokenVolume() corev1.Volume {
+	return corev1.Volume{Name: volumeToken, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
+			Audience:          names.TokenAudience,
+			ExpirationSeconds: new(tokenLifetimeSeconds),
+			Path:              path.Base(names.TokenPath),
+		}}},
+	}}}
+}
+
+func trustVolume(configMap string) corev1.Volume {
+	return corev1.Volume{Name: volumeTrust, VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{
+		LocalObjectReference: corev1.LocalObjectReference{Name: configMap},
+		Items:                []corev1.KeyToPath{{Key: names.TrustBundleKey, Path: path.Base(names.TrustBundlePath)}},
+	}}}
+}
+
+// agentMounts are the mounts of every agent; Envoy has the run directory only, so that it sees neither token nor bundle.
+func agentMounts() []corev1.VolumeMount {
+	return []corev1.VolumeMount{
+		runMount(),
+		{Name: volumeToken, MountPath: path.Dir(names.TokenPath), ReadOnly: true},
+		{Name: volumeTrust, MountPath: path.Dir(names.TrustBundlePath), ReadOnly: true},
+	}
+}
+
+func runMount() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: volumeRun, MountPath: names.RunDir}
+}
+
+func agentProbe(path string, period, failures int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
+			Path: path, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
+		}},
+		PeriodSeconds: period, FailureThreshold: failures, TimeoutSeconds: 2,
+	}
+}
+
+// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy is.
+// Only readiness waits for the operator: an agent that can't reach it is not restarted for that.
+func setProbes(agent *corev1.Container) {
+	agent.StartupProbe = agentProbe(PathHealthy, 1, 60)
+	agent.ReadinessProbe = agentProbe(PathReady, 1, 3)
+	agent.LivenessProbe = agentProbe(PathHealthy, 10, 6)
+}
+
+// merged is the union of maps; later ones win.
+func merged(all ...map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, m := range all {
+		maps.Copy(out, m)
+	}
+	return out
+}

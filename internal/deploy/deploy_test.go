@@ -1,0 +1,156 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package deploy_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func control() deploy.Control {
+	return deploy.Control{
+		Namespace: names.SystemNamespace, Image: names.Image, EnvoyImage: names.EnvoyImage, TrustDomain: "cluster.local",
+	}
+}
+
+func gateway(change func(*gatewayv1.Gateway)) *gatewayv1.Gateway {
+	g := &gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "waypoint", Namespace: "shop"},
+		Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: names.WaypointClass,
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+		},
+	}
+	if change != nil {
+		change(g)
+	}
+	return g
+}
+
+func duration(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
+
+// TestGolden compares what is applied with testdata/<case>.yaml. Refresh with -update.
+func TestGolden(t *testing.T) {
+	for name, objects := range map[string][]client.Object{
+		"node-defaults": {deploy.Node(&v1alpha1.Mesh{}, control())},
+		"node-settings": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{
+			Resources: &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}},
+			LogLevel:  "debug", Concurrency: new(int32(4)),
+			NodeSelector: map[string]string{"mesh": "yes"},
+			Tolerations:  []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
+		}}}, control())},
+		"waypoint-defaults": deploy.Waypoint{Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n"}.Objects(),
+		"waypoint-parameters": deploy.Waypoint{
+			Control: control(), TrustBundle: "PEM\n",
+			Gateway: gateway(func(g *gatewayv1.Gateway) {
+				g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
+					Labels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{
+						"team": "shop", names.LabelGatewayName: "stolen", names.LabelMesh: "enabled",
+					},
+					Annotations: map[gatewayv1.AnnotationKey]gatewayv1.AnnotationValue{"cost-centre": "42"},
+				}
+			}),
+			Parameters: v1alpha1.ProxyParametersSpec{
+				Replicas:         new(int32(3)),
+				DisruptionBudget: &v1alpha1.DisruptionBudget{MinAvailable: new(intstr.FromString("50%"))},
+				Resources:        &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}},
+				NodeSelector:     map[string]string{"pool": "mesh"},
+				Tolerations:      []corev1.Toleration{{Key: "mesh", Operator: corev1.TolerationOpExists}},
+				Affinity: &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+					RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname}},
+				}},
+				TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{MaxSkew: 2, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule}},
+				PodLabels:                 map[string]string{"tier": "proxy"}, PodAnnotations: map[string]string{"note": "x"},
+				PriorityClassName: "high", LogLevel: "debug", Concurrency: new(int32(8)),
+				DrainTimeout: duration(2 * time.Minute), TerminationGracePeriod: duration(150 * time.Second),
+			},
+		}.Objects(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			for _, o := range objects {
+				u, err := deploy.ForApply(o)
+				require.NoError(t, err)
+				b, err := yaml.Marshal(u.Object)
+				require.NoError(t, err)
+				got.WriteString("---\n")
+				got.Write(b)
+			}
+			file := filepath.Join("testdata", name+".yaml")
+			if *update {
+				require.NoError(t, os.MkdirAll("testdata", 0o755))
+				require.NoError(t, os.WriteFile(file, got.Bytes(), 0o600))
+			}
+			want, err := os.ReadFile(file)
+			require.NoError(t, err)
+			require.Equal(t, string(want), got.String(), "refresh with: go test ./internal/deploy -update")
+		})
+	}
+}
+
+// TestEveryObjectIsTheGateways: whatever is deployed can be found by the Gateway's name, and no infrastructure label of
+// a user turns into one of the mesh.
+func TestEveryObjectIsTheGateways(t *testing.T) {
+	w := deploy.Waypoint{Control: control(), Gateway: gateway(func(g *gatewayv1.Gateway) {
+		g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
+			Labels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{"team": "shop", names.LabelMesh: "enabled", names.LabelManagedBy: "me"},
+		}
+	})}
+	for _, o := range w.Objects() {
+		assert.Equal(t, "shop", o.GetNamespace())
+		assert.Equal(t, "waypoint", o.GetLabels()[names.LabelGatewayName], "%T", o)
+		assert.Equal(t, "shop", o.GetLabels()["team"], "%T", o)
+		assert.Equal(t, names.ManagedBy, o.GetLabels()[names.LabelManagedBy], "%T", o)
+	}
+}
+
+func TestMergeParameters(t *testing.T) {
+	class := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
+		Autoscaling: &v1alpha1.Autoscaling{MinReplicas: 2}, LogLevel: "info", DrainTimeout: duration(50 * time.Second),
+		PodLabels: map[string]string{"a": "class", "b": "class"},
+	}}
+	own := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
+		Replicas: new(int32(3)), TerminationGracePeriod: duration(40 * time.Second), PodLabels: map[string]string{"b": "own"},
+	}}
+	before := class.DeepCopy()
+	got := deploy.MergeParameters(class, own)
+	require.Equal(t, v1alpha1.ProxyParametersSpec{
+		Replicas: new(int32(3)), LogLevel: "info", DrainTimeout: duration(50 * time.Second),
+		TerminationGracePeriod: duration(40 * time.Second),
+		PodLabels:              map[string]string{"a": "class", "b": "own"}, PodAnnotations: map[string]string{},
+	}, got)
+	require.Equal(t, before, class, "the class's parameters are shared and must not change")
+	require.Equal(t, class.Spec, deploy.MergeParameters(class, nil))
+	require.Equal(t, v1alpha1.ProxyParametersSpec{}, deploy.MergeParameters(nil, nil))
+
+	// The two together would kill before the drain ends; the grace period gives way.
+	for _, o := range (deploy.Waypoint{Control: control(), Gateway: gateway(nil), Parameters: got}).Objects() {
+		if u, err := deploy.ForApply(o); err == nil && u.GetKind() == "Deployment" {
+			b, err := yaml.Marshal(u.Object)
+			require.NoError(t, err)
+			require.Contains(t, string(b), "terminationGracePeriodSeconds: 60")
+			require.Contains(t, string(b), "seconds: 50")
+		}
+	}
+}

@@ -1,0 +1,315 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package deploy
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// MaxGatewayName is the longest name of a Gateway that can be deployed: its infrastructure carries the name in a label
+// (GEP-1762) and in the name of a Service, both of which end at 63 characters.
+const MaxGatewayName = 63
+
+// Waypoint is what a waypoint's infrastructure is made from.
+type Waypoint struct {
+	Control
+	// Gateway that asks for the waypoint.
+	Gateway *gatewayv1.Gateway
+	// Parameters as MergeParameters left them.
+	Parameters v1alpha1.ProxyParametersSpec
+	// TrustBundle is the PEM with which the pods verify the operator.
+	TrustBundle string
+}
+
+// WaypointSelector selects the pods of a waypoint.
+func WaypointSelector(gateway string) map[string]string {
+	return map[string]string{names.LabelGatewayName: gateway}
+}
+
+// TrustBundleName is the ConfigMap beside a waypoint that holds the trust bundle.
+func TrustBundleName(gateway string) string { return gateway + "-" + names.TrustBundleConfigMap }
+
+// Objects are the objects of the waypoint, in the order to apply them. All are named after the Gateway and carry its
+// infrastructure labels and annotations (GEP-1867), which never override the operator's own.
+func (w Waypoint) Objects() []client.Object {
+	out := []client.Object{w.serviceAccount(), w.trustBundle(), w.service(), w.deployment(), w.disruptionBudget()}
+	if hpa := w.autoscaler(); hpa != nil {
+		out = append(out, hpa)
+	}
+	return out
+}
+
+// Autoscaled says whether the waypoint has a HorizontalPodAutoscaler.
+func (w Waypoint) Autoscaled() bool { return w.Parameters.Replicas == nil }
+
+func (w Waypoint) meta(name string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Name:        name,
+		Namespace:   w.Gateway.Namespace,
+		Labels:      w.labels(),
+		Annotations: w.infrastructureAnnotations(),
+	}
+}
+
+func (w Waypoint) labels() map[string]string {
+	infrastructure := map[string]string{}
+	if i := w.Gateway.Spec.Infrastructure; i != nil {
+		for k, v := range i.Labels {
+			infrastructure[string(k)] = string(v)
+		}
+	}
+	return merged(infrastructure, WaypointSelector(w.Gateway.Name), map[string]string{
+		"gateway.networking.k8s.io/gateway-class-name": string(w.Gateway.Spec.GatewayClassName),
+		"app.kubernetes.io/name":                       "fairway",
+		names.LabelComponent:                           names.ComponentWaypoint,
+		names.LabelManagedBy:                           names.ManagedBy,
+	})
+}
+
+func (w Waypoint) infrastructureAnnotations() map[string]string {
+	i := w.Gateway.Spec.Infrastructure
+	if i == nil || len(i.Annotations) == 0 {
+		return nil
+	}
+	out := make(map[string]string, len(i.Annotations))
+	for k, v := range i.Annotations {
+		out[string(k)] = string(v)
+	}
+	return out
+}
+
+func (w Waypoint) serviceAccount() *corev1.ServiceAccount {
+	return &corev1.ServiceAccount{
+		TypeMeta:                     metav1.TypeMeta{APIVersion: "v1", Kind: "ServiceAccount"},
+		ObjectMeta:                   w.meta(w.Gateway.Name),
+		AutomountServiceAccountToken: new(false),
+	}
+}
+
+func (w Waypoint) trustBundle() *corev1.ConfigMap {
+	return &corev1.ConfigMap{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
+		ObjectMeta: w.meta(TrustBundleName(w.Gateway.Name)),
+		Data:       map[string]string{names.TrustBundleKey: w.TrustBundle},
+	}
+}
+
+func (w Waypoint) service() *corev1.Service {
+	return &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: w.meta(w.Gateway.Name),
+		Spec: corev1.ServiceSpec{
+			Type:     corev1.ServiceTypeClusterIP,
+			Selector: WaypointSelector(w.Gateway.Name),
+			Ports: []corev1.ServicePort{{
+				Name: "hbone", Port: names.PortHBONE, TargetPort: intstr.FromInt32(names.PortHBONE),
+				Protocol: corev1.ProtocolTCP, AppProtocol: new(names.Domain + "/hbone"),
+			}},
+		},
+	}
+}
+
+func (w Waypoint) disruptionBudget() *policyv1.PodDisruptionBudget {
+	spec := policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)}}
+	if b := w.Parameters.DisruptionBudget; b != nil {
+		spec.MinAvailable, spec.MaxUnavailable = b.MinAvailable, b.MaxUnavailable
+	} else {
+		// Not minAvailable: with one replica that would keep its node from ever being drained.
+		spec.MaxUnavailable = new(intstr.FromInt32(1))
+	}
+	return &policyv1.PodDisruptionBudget{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "policy/v1", Kind: "PodDisruptionBudget"},
+		ObjectMeta: w.meta(w.Gateway.Name),
+		Spec:       spec,
+	}
+}
+
+// autoscaler scales by the proxy's own CPU: the agent's idle share would hide its load. It is nil with fixed replicas.
+func (w Waypoint) autoscaler() *autoscalingv2.HorizontalPodAutoscaler {
+	if !w.Autoscaled() {
+		return nil
+	}
+	a := v1alpha1.Autoscaling{}
+	if w.Parameters.Autoscaling != nil {
+		a = *w.Parameters.Autoscaling
+	}
+	a.SetDefaults()
+	return &autoscalingv2.HorizontalPodAutoscaler{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler"},
+		ObjectMeta: w.meta(w.Gateway.Name),
+		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: w.Gateway.Name},
+			MinReplicas:    new(a.MinReplicas),
+			MaxReplicas:    a.MaxReplicas,
+			Metrics: []autoscalingv2.MetricSpec{{
+				Type: autoscalingv2.ContainerResourceMetricSourceType,
+				ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
+					Name: corev1.ResourceCPU, Container: ContainerEnvoy,
+					Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(a.TargetCPU)},
+				},
+			}},
+			// Scaling down closes connections, so a short lull must not do it.
+			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{
+				StabilizationWindowSeconds: new(int32(300)),
+				Policies:                   []autoscalingv2.HPAScalingPolicy{{Type: autoscalingv2.PercentScalingPolicy, Value: 25, PeriodSeconds: 60}},
+			}},
+		},
+	}
+}
+
+func (w Waypoint) deployment() *appsv1.Deployment {
+	p := &w.Parameters
+	drainSeconds, graceSeconds := drain(p)
+	return &appsv1.Deployment{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"},
+		ObjectMeta: w.meta(w.Gateway.Name),
+		Spec: appsv1.DeploymentSpec{
+			// Without a fixed number the field is the autoscaler's, and applying one would undo its work.
+			Replicas: p.Replicas,
+			Selector: &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)},
+			Strategy: appsv1.DeploymentStrategy{
+				Type: appsv1.RollingUpdateDeploymentStrategyType,
+				RollingUpdate: &appsv1.RollingUpdateDeployment{
+					MaxUnavailable: new(intstr.FromInt32(0)), MaxSurge: new(intstr.FromString("25%")),
+				},
+			},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{
+					// A waypoint speaks HBONE itself: captured, it would go through a node proxy in turn.
+					Labels: merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
+					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), map[string]string{
+						"kubectl.kubernetes.io/default-container": ContainerEnvoy,
+						"prometheus.io/scrape":                    "true",
+						"prometheus.io/port":                      fmt.Sprint(names.PortAgent),
+						"prometheus.io/path":                      "/metrics",
+					}),
+				},
+				Spec: w.podSpec(drainSeconds, graceSeconds),
+			},
+		},
+	}
+}
+
+func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
+	p := &w.Parameters
+	return corev1.PodSpec{
+		ServiceAccountName:            w.Gateway.Name,
+		AutomountServiceAccountToken:  new(false),
+		NodeSelector:                  merged(map[string]string{corev1.LabelOSStable: "linux"}, p.NodeSelector),
+		Tolerations:                   p.Tolerations,
+		Affinity:                      p.Affinity,
+		TopologySpreadConstraints:     w.topologySpread(),
+		PriorityClassName:             p.PriorityClassName,
+		TerminationGracePeriodSeconds: new(graceSeconds),
+		SecurityContext: &corev1.PodSecurityContext{
+			RunAsNonRoot: new(true), RunAsUser: new(nonRoot), RunAsGroup: new(nonRoot), FSGroup: new(nonRoot),
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+		},
+		InitContainers: []corev1.Container{w.bootstrap()},
+		Containers:     []corev1.Container{w.envoy(drainSeconds), w.agent(drainSeconds)},
+		Volumes: []corev1.Volume{
+			{Name: volumeRun, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+				Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("128Mi")),
+			}}},
+			tokenVolume(), trustVolume(TrustBundleName(w.Gateway.Name)),
+		},
+	}
+}
+
+func (w Waypoint) topologySpread() []corev1.TopologySpreadConstraint {
+	constraints := w.Parameters.TopologySpreadConstraints
+	if constraints == nil {
+		constraints = spread()
+	}
+	out := make([]corev1.TopologySpreadConstraint, 0, len(constraints))
+	for i := range constraints {
+		c := *constraints[i].DeepCopy()
+		if c.LabelSelector == nil {
+			c.LabelSelector = &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)}
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// podFlags tell the agent who it is.
+func (w Waypoint) podFlags() []string {
+	return []string{"--gateway=" + w.Gateway.Name, "--namespace=$(POD_NAMESPACE)", "--pod-name=$(POD_NAME)"}
+}
+
+func podEnv() []corev1.EnvVar {
+	return []corev1.EnvVar{
+		fieldEnv("POD_NAME", "metadata.name"),
+		fieldEnv("POD_NAMESPACE", "metadata.namespace"),
+		fieldEnv("POD_IP", "status.podIP"),
+	}
+}
+
+func (w Waypoint) bootstrap() corev1.Container {
+	return corev1.Container{
+		Name:                     ContainerBootstrap,
+		Image:                    w.Image,
+		ImagePullPolicy:          corev1.PullIfNotPresent,
+		Args:                     append([]string{"agent", "bootstrap", "waypoint"}, w.podFlags()...),
+		Env:                      podEnv(),
+		Resources:                requests("10m", "32Mi"),
+		VolumeMounts:             []corev1.VolumeMount{runMount()},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext:          restricted(),
+	}
+}
+
+func (w Waypoint) agent(drainSeconds int64) corev1.Container {
+	args := append([]string{"agent", "waypoint"}, w.podFlags()...)
+	args = append(args, "--pod-ip=$(POD_IP)", "--service-account="+w.Gateway.Name)
+	args = append(args, w.operatorFlags()...)
+	args = append(args, fmt.Sprintf("--drain-timeout=%ds", drainSeconds))
+	agent := corev1.Container{
+		Name:                     ContainerAgent,
+		Image:                    w.Image,
+		ImagePullPolicy:          corev1.PullIfNotPresent,
+		Args:                     args,
+		Env:                      podEnv(),
+		Ports:                    []corev1.ContainerPort{{Name: "metrics", ContainerPort: names.PortAgent, Protocol: corev1.ProtocolTCP}},
+		Resources:                orDefault(w.Parameters.AgentResources, requests("10m", "32Mi")),
+		VolumeMounts:             agentMounts(),
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext:          restricted(),
+	}
+	setProbes(&agent)
+	return agent
+}
+
+// envoy keeps running for the drain timeout after the pod is told to go: the agent, which hears of it at once, drains
+// it meanwhile (GOAWAY on HBONE connections), and callers move on.
+func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
+	c := corev1.Container{
+		Name:                     ContainerEnvoy,
+		Image:                    w.EnvoyImage,
+		ImagePullPolicy:          corev1.PullIfNotPresent,
+		Args:                     envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
+		Ports:                    []corev1.ContainerPort{{Name: "hbone", ContainerPort: names.PortHBONE, Protocol: corev1.ProtocolTCP}},
+		Resources:                orDefault(w.Parameters.Resources, requests("100m", "128Mi")),
+		VolumeMounts:             []corev1.VolumeMount{runMount()},
+		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
+		SecurityContext:          restricted(),
+	}
+	if drainSeconds > 0 {
+		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: drainSeconds}}}
+	}
+	return c
+}
