@@ -145,6 +145,8 @@ const (
 	MetadataHBONE = "hbone"
 	// MetadataTarget is the address that the application is dialled at (the CONNECT authority).
 	MetadataTarget = "target"
+	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its HBONE connection.
+	MetadataIdentity = "identity"
 	// TrustBundleSecret is the SDS name of the validation context.
 	TrustBundleSecret = "trust-bundle"
 )
