@@ -1,0 +1,287 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package server is the operator's HTTPS interface for agents: certificates, the trust bundle, and reports.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/net/netutil"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/identity/auth"
+)
+
+const (
+	// maxSignBytes bounds the body of a signing request: a CSR as JSON string and the identity.
+	maxSignBytes = 32 << 10
+	// maxReportBytes bounds a node's report: some hundred pods.
+	maxReportBytes = 1 << 20
+	// maxInFlight bounds requests being worked on; more get 503 at once.
+	maxInFlight = 256
+	// maxConnections bounds open connections: the agents of some thousand nodes, spread over the replicas.
+	maxConnections = 8192
+	// A full node asks for about 250 identities at once when it starts, and then now and then.
+	perCallerBurst  = 512
+	perCallerPerSec = 50
+	shutdownTimeout = 5 * time.Second
+)
+
+// Issuer signs; identity.Authority is one.
+type Issuer interface {
+	Sign(ctx context.Context, csr []byte, id string) (identity.Leaf, error)
+	Bundle() identity.Bundle
+}
+
+// Callers authenticates; auth.Authenticator is one.
+type Callers interface {
+	Caller(ctx context.Context, token string) (auth.Caller, error)
+}
+
+// Rights authorizes; auth.Authorizer is one.
+type Rights interface {
+	Scope(c auth.Caller) (auth.Grant, error)
+	MayHave(g auth.Grant, id string) error
+}
+
+// Server answers agents. Its fields are set before Start and not changed.
+type Server struct {
+	// Addr is where Start listens, such as ":15012"; unused if Listener is set.
+	Addr     string
+	Listener net.Listener
+	// TLS is the operator's serving configuration (identity.Authority.ServingConfig).
+	TLS     *tls.Config
+	Issuer  Issuer
+	Callers Callers
+	Rights  Rights
+	// Report takes a report of an authenticated proxy. An error wrapping identity.ErrBadRequest or one of package auth's gets its
+	// own status code. Nil: reports are refused with 404.
+	Report func(ctx context.Context, from auth.Grant, body []byte) error
+	Log    logr.Logger
+}
+
+// NeedLeaderElection makes the manager run the server on every replica.
+func (s *Server) NeedLeaderElection() bool { return false }
+
+// Start serves until the context ends, then lets requests under way finish.
+func (s *Server) Start(ctx context.Context) error {
+	ln := s.Listener
+	if ln == nil {
+		var err error
+		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr); err != nil {
+			return fmt.Errorf("listen for certificate requests on %s: %w", s.Addr, err)
+		}
+	}
+	hs := &http.Server{
+		Handler:           s.Handler(),
+		TLSConfig:         s.TLS.Clone(),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       15 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          quiet(s.Log),
+	}
+	done := make(chan error, 1)
+	go func() { done <- hs.ServeTLS(netutil.LimitListener(ln, maxConnections), "", "") }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve certificate requests: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := hs.Shutdown(stop); err != nil {
+		_ = hs.Close() // requests that don't finish in time are cut off; agents ask again
+	}
+	return nil
+}
+
+// Handler is the HTTP interface without its listener.
+func (s *Server) Handler() http.Handler {
+	limits := newLimiter(perCallerPerSec, perCallerBurst)
+	slots := make(chan struct{}, maxInFlight)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+identity.PathTrustBundle, s.trustBundle)
+	mux.HandleFunc("POST "+identity.PathSign, s.withCaller(limits, s.sign))
+	mux.HandleFunc("POST "+identity.PathReport, s.withCaller(limits, s.report))
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %.100s here", r.Method, r.URL.Path))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			w.Header().Set("Retry-After", "1")
+			fail(w, http.StatusServiceUnavailable, errors.New("too many requests at once; ask again later"))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// withCaller authenticates before the body is read.
+func (s *Server) withCaller(limits *limiter, next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		caller, err := s.Callers.Caller(r.Context(), bearer(r))
+		if err != nil {
+			s.refuse(w, r, err, "token refused")
+			return
+		}
+		if !limits.allow(caller.PodUID) {
+			w.Header().Set("Retry-After", "1")
+			fail(w, http.StatusTooManyRequests, errors.New("too many requests from this pod; ask again later"))
+			return
+		}
+		grant, err := s.Rights.Scope(caller)
+		if err != nil {
+			s.refuse(w, r, err, "caller refused", "caller", caller.String())
+			return
+		}
+		next(w, r, grant)
+	}
+}
+
+func (s *Server) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
+	body, ok := read(w, r, maxSignBytes)
+	if !ok {
+		return
+	}
+	var req identity.SignRequest
+	if err := json.Unmarshal(body, &req); err != nil {
+		fail(w, http.StatusBadRequest, errors.New(`the body isn't JSON of the form {"csr": "...", "identity": "spiffe://..."}`))
+		return
+	}
+	if err := s.Rights.MayHave(g, req.Identity); err != nil {
+		s.refuse(w, r, err, "certificate refused", "caller", g.Caller.String(), "identity", shorten(req.Identity))
+		return
+	}
+	leaf, err := s.Issuer.Sign(r.Context(), []byte(req.CSR), req.Identity)
+	if err != nil {
+		s.refuse(w, r, err, "certificate refused", "caller", g.Caller.String(), "identity", shorten(req.Identity))
+		return
+	}
+	s.Log.V(1).Info("certificate issued", "caller", g.Caller.String(), "identity", req.Identity,
+		"notAfter", leaf.NotAfter, "serial", leaf.Chain[0].SerialNumber.Text(16))
+	reply(w, http.StatusOK, identity.SignResponse{
+		CertificateChain: string(leaf.PEM()),
+		TrustBundle:      string(s.Issuer.Bundle().PEM()),
+		NotAfter:         leaf.NotAfter,
+	})
+}
+
+func (s *Server) report(w http.ResponseWriter, r *http.Request, g auth.Grant) {
+	if s.Report == nil {
+		fail(w, http.StatusNotFound, errors.New("this operator takes no reports"))
+		return
+	}
+	body, ok := read(w, r, maxReportBytes)
+	if !ok {
+		return
+	}
+	if err := s.Report(r.Context(), g, body); err != nil {
+		s.refuse(w, r, err, "report refused", "caller", g.Caller.String())
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (s *Server) trustBundle(w http.ResponseWriter, r *http.Request) {
+	b := s.Issuer.Bundle()
+	if len(b.Roots) == 0 {
+		fail(w, http.StatusServiceUnavailable, identity.ErrNotReady)
+		return
+	}
+	tag := `"` + strconv.FormatInt(b.Generation, 10) + `"`
+	w.Header().Set("ETag", tag)
+	w.Header().Set("Content-Type", "application/x-pem-file")
+	if r.Header.Get("If-None-Match") == tag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	_, _ = w.Write(b.PEM()) // the client is gone if this fails
+}
+
+// refuse answers an error of identity or auth with its status code. Unknown errors keep their text to the log.
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error, msg string, kv ...any) {
+	code := statusOf(err)
+	s.Log.Info(msg, append([]any{"from", r.RemoteAddr, "status", code, "reason", err.Error()}, kv...)...)
+	if code == http.StatusInternalServerError {
+		err = errors.New("internal error; the operator's log says more")
+	}
+	if code == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	if code == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+	}
+	fail(w, code, err)
+}
+
+func statusOf(err error) int {
+	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		return http.StatusUnauthorized
+	case errors.Is(err, auth.ErrForbidden):
+		return http.StatusForbidden
+	case errors.Is(err, identity.ErrBadRequest):
+		return http.StatusBadRequest
+	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, identity.ErrNotReady):
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+// read takes the body up to a limit, or answers with an error.
+func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		fail(w, http.StatusRequestEntityTooLarge, fmt.Errorf("the body is larger than %d bytes", limit))
+		return nil, false
+	case err != nil:
+		fail(w, http.StatusBadRequest, errors.New("the body can't be read"))
+		return nil, false
+	}
+	return body, true
+}
+
+// bearer is the token of the one Authorization header.
+func bearer(r *http.Request) string {
+	values := r.Header.Values("Authorization")
+	if len(values) != 1 {
+		return ""
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func fail(w http.ResponseWriter, code int, err error) {
+	reply(w, code, identity.ErrorResponse{Error: err.Error()})
+}
+
+func reply(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client is gone if this fails
+}
+
+func shorten(s string) string { return s[:min(len(s), 300)] }

@@ -1,0 +1,40 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import "time"
+
+// The HTTPS interface between agents and operator, on port names.PortCertificates. Every request but PathTrustBundle
+// carries "Authorization: Bearer <projected token>"; bodies are JSON.
+const (
+	// PathSign takes a SignRequest (POST) and answers a SignResponse.
+	PathSign = "/v1/sign"
+	// PathReport takes a node's report (POST), whose form is the caller's and the operator's business.
+	PathReport = "/v1/report"
+	// PathTrustBundle answers the bundle as PEM (GET). It is public; ETag and If-None-Match save the transfer.
+	PathTrustBundle = "/v1/trust-bundle"
+)
+
+// SignRequest asks for a certificate.
+type SignRequest struct {
+	// CSR is a PEM certificate request as NewCSR makes it.
+	CSR string `json:"csr"`
+	// Identity is the SPIFFE ID.
+	Identity string `json:"identity"`
+}
+
+// SignResponse holds a certificate.
+type SignResponse struct {
+	// CertificateChain is PEM, leaf first, without root.
+	CertificateChain string `json:"certificateChain"`
+	// TrustBundle is PEM with its generation (ParseBundle).
+	TrustBundle string `json:"trustBundle"`
+	// NotAfter is the end of the leaf's life.
+	NotAfter time.Time `json:"notAfter"`
+}
+
+// ErrorResponse is the body of every answer with a status of 400 or more.
+type ErrorResponse struct {
+	Error string `json:"error"`
+}

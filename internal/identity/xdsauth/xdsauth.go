@@ -1,0 +1,78 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package xdsauth authenticates xDS streams by the bearer token of the proxy's pod.
+package xdsauth
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// Authenticator implements xds.Authenticator. Errors carry a gRPC status.
+type Authenticator struct {
+	Callers interface {
+		Caller(ctx context.Context, token string) (auth.Caller, error)
+	}
+	Scopes interface {
+		Scope(c auth.Caller) (auth.Grant, error)
+	}
+}
+
+// Authenticate takes the token from the metadata "authorization: Bearer <token>" of the stream.
+func (a *Authenticator) Authenticate(ctx context.Context) (xds.Proxy, error) {
+	caller, err := a.Callers.Caller(ctx, bearer(ctx))
+	if err != nil {
+		return xds.Proxy{}, toStatus(err)
+	}
+	grant, err := a.Scopes.Scope(caller)
+	if err != nil {
+		return xds.Proxy{}, toStatus(err)
+	}
+	p := xds.Proxy{
+		Scope:  grant.Scope,
+		Pod:    caller.Namespace + "/" + caller.PodName,
+		PodUID: caller.PodUID,
+		Node:   caller.NodeName,
+	}
+	if from, ok := peer.FromContext(ctx); ok {
+		p.Address = from.Addr.String()
+	}
+	return p, nil
+}
+
+// bearer is the token of the one authorization header; several are none, since it would be unclear which counts.
+func bearer(ctx context.Context) string {
+	md, _ := metadata.FromIncomingContext(ctx)
+	values := md.Get("authorization")
+	if len(values) != 1 {
+		return ""
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+func toStatus(err error) error {
+	code := codes.Internal
+	switch {
+	case errors.Is(err, auth.ErrUnauthenticated):
+		code = codes.Unauthenticated
+	case errors.Is(err, auth.ErrForbidden):
+		code = codes.PermissionDenied
+	case errors.Is(err, auth.ErrUnavailable):
+		code = codes.Unavailable
+	}
+	return status.Error(code, err.Error())
+}
