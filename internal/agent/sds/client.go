@@ -1,0 +1,223 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package sds makes the certificates of a node's or a waypoint's proxy: it creates keys in memory, has the operator sign
+// them, renews them early, and hands them to the proxy as Envoy secrets. Private keys never leave the process but for
+// the proxy's Unix socket.
+package sds
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+)
+
+const (
+	// maxAnswerBytes bounds what is read of an answer: a chain and a bundle.
+	maxAnswerBytes = 1 << 20
+	requestTimeout = 15 * time.Second
+	dialTimeout    = 5 * time.Second
+)
+
+// ErrRefused means that the operator answered and won't grant the request as things stand (4xx); it may later, when it
+// has learnt of a pod.
+var ErrRefused = errors.New("the operator refuses")
+
+// Signed is what the operator answers to a request.
+type Signed struct {
+	// Chain is PEM, leaf first.
+	Chain    []byte
+	NotAfter time.Time
+	Bundle   identity.Bundle
+}
+
+// Client speaks to the operator's HTTPS interface. It is safe for concurrent use.
+type Client struct {
+	url        string
+	serverName string
+	tokenFile  string
+	bundleFile string
+	http       *http.Client
+
+	mu     sync.Mutex
+	newest identity.Bundle
+}
+
+// NewClient makes a client for an operator at host:port, whose certificate must be for serverName and lead to the bundle
+// in bundleFile, or to a newer one that the operator sent over a connection so verified. Both files are read again
+// for each use, since the kubelet replaces them.
+func NewClient(addr, serverName, tokenFile, bundleFile string) *Client {
+	c := &Client{url: "https://" + addr, serverName: serverName, tokenFile: tokenFile, bundleFile: bundleFile}
+	c.http = &http.Client{
+		Timeout:       requestTimeout,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		Transport: &http.Transport{
+			Proxy:                 nil, // a token must not go through a proxy that the environment names
+			DialTLSContext:        c.dial,
+			MaxConnsPerHost:       4,
+			MaxIdleConnsPerHost:   4,
+			IdleConnTimeout:       time.Minute,
+			ResponseHeaderTimeout: requestTimeout,
+		},
+	}
+	return c
+}
+
+// TLSConfig verifies the operator as the client itself does, for the agent's xDS stream to the same operator.
+func (c *Client) TLSConfig() (*tls.Config, error) {
+	b, err := c.Trusted()
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: c.serverName, RootCAs: b.Pool()}, nil
+}
+
+// Token is the current bearer token.
+func (c *Client) Token() (string, error) {
+	token, err := os.ReadFile(c.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("read the service-account token: %w", err)
+	}
+	t := strings.TrimSpace(string(token))
+	if t == "" {
+		return "", fmt.Errorf("the service-account token file %s is empty", c.tokenFile)
+	}
+	return t, nil
+}
+
+// Trusted is the newest bundle known: of the file, or of the operator.
+func (c *Client) Trusted() (identity.Bundle, error) {
+	text, err := os.ReadFile(c.bundleFile)
+	var file identity.Bundle
+	if err == nil {
+		file, err = identity.ParseBundle(text)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case err == nil && (len(c.newest.Roots) == 0 || file.Generation >= c.newest.Generation):
+		return file, nil
+	case len(c.newest.Roots) > 0:
+		return c.newest, nil
+	}
+	return identity.Bundle{}, fmt.Errorf("trust bundle %s: %w", c.bundleFile, err)
+}
+
+// learn keeps a bundle that came over a verified connection.
+func (c *Client) learn(b identity.Bundle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b.Generation >= c.newest.Generation {
+		c.newest = b
+	}
+}
+
+func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	cfg, err := c.TLSConfig()
+	if err != nil {
+		return nil, err
+	}
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}
+	conn, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the operator: %w", err)
+	}
+	return conn, nil
+}
+
+// Sign has a request signed for a SPIFFE ID.
+func (c *Client) Sign(ctx context.Context, csr []byte, id string) (Signed, error) {
+	body, err := json.Marshal(identity.SignRequest{CSR: string(csr), Identity: id})
+	if err != nil {
+		return Signed{}, err
+	}
+	answer, _, err := c.call(ctx, http.MethodPost, identity.PathSign, body, nil)
+	if err != nil {
+		return Signed{}, err
+	}
+	var r identity.SignResponse
+	if err := json.Unmarshal(answer, &r); err != nil {
+		return Signed{}, fmt.Errorf("the operator's answer isn't JSON: %w", err)
+	}
+	b, err := identity.ParseBundle([]byte(r.TrustBundle))
+	if err != nil {
+		return Signed{}, fmt.Errorf("the operator's answer: %w", err)
+	}
+	c.learn(b)
+	return Signed{Chain: []byte(r.CertificateChain), NotAfter: r.NotAfter, Bundle: b}, nil
+}
+
+// Report sends a report of the node.
+func (c *Client) Report(ctx context.Context, body []byte) error {
+	_, _, err := c.call(ctx, http.MethodPost, identity.PathReport, body, nil)
+	return err
+}
+
+// Bundle fetches the trust bundle if its generation isn't the one that the caller has; fresh tells whether it did.
+func (c *Client) Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error) {
+	header := http.Header{"If-None-Match": {`"` + strconv.FormatInt(have, 10) + `"`}}
+	answer, code, err := c.call(ctx, http.MethodGet, identity.PathTrustBundle, nil, header)
+	if err != nil || code == http.StatusNotModified {
+		return identity.Bundle{}, false, err
+	}
+	if b, err = identity.ParseBundle(answer); err != nil {
+		return identity.Bundle{}, false, fmt.Errorf("the operator's answer: %w", err)
+	}
+	c.learn(b)
+	return b, true, nil
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body []byte, header http.Header) ([]byte, int, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.url+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, 0, err
+	}
+	for k, v := range header {
+		req.Header[k] = v
+	}
+	if method == http.MethodPost { // what is read without a token shouldn't be sent one
+		token, err := c.Token()
+		if err != nil {
+			return nil, 0, err
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes))
+	if err != nil {
+		return nil, 0, fmt.Errorf("read the operator's answer: %w", err)
+	}
+	if resp.StatusCode >= http.StatusBadRequest {
+		return nil, resp.StatusCode, answerError(resp.StatusCode, answer)
+	}
+	return answer, resp.StatusCode, nil
+}
+
+func answerError(code int, body []byte) error {
+	var e identity.ErrorResponse
+	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
+		e.Error = http.StatusText(code)
+	}
+	if code < http.StatusInternalServerError && code != http.StatusTooManyRequests {
+		return fmt.Errorf("%w (%d): %s", ErrRefused, code, e.Error)
+	}
+	return fmt.Errorf("the operator can't answer (%d): %s", code, e.Error)
+}

@@ -1,0 +1,338 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package sds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/go-logr/logr"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+)
+
+const (
+	// maxIdentities bounds what a proxy can make the agent hold: more than the service accounts of a full node.
+	maxIdentities = 4096
+	// maxSigning bounds signing requests under way at once.
+	maxSigning = 8
+	// retryMin and retryMax bound the wait after a failure, which doubles in between. The first is short, since the
+	// operator may learn of a new pod a moment after the agent did.
+	retryMin = 100 * time.Millisecond
+	retryMax = 30 * time.Second
+	// bundleFileEvery and bundleAskEvery are how often the bundle's file is read and the operator asked for a newer one.
+	// identity.DefaultPolicy.Propagation counts on both.
+	bundleFileEvery = 5 * time.Second
+	bundleAskEvery  = 30 * time.Second
+)
+
+// Authority signs and knows the trust bundle; Client is one.
+type Authority interface {
+	Sign(ctx context.Context, csr []byte, id string) (Signed, error)
+	// Bundle is the operator's bundle, if it isn't of the generation that the caller has.
+	Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error)
+	// Trusted is the newest bundle known without asking the operator.
+	Trusted() (identity.Bundle, error)
+}
+
+// Publisher takes secrets for the proxy: new and changed ones in order, and names of those that are gone. It must not
+// block for long, and not call the Manager.
+type Publisher interface {
+	PublishSecrets(changed []*tlsv3.Secret, removed []string)
+}
+
+// Status is one identity as it stands, without its key.
+type Status struct {
+	ID string
+	// NotAfter and RenewAt are zero until there is a certificate.
+	NotAfter time.Time
+	RenewAt  time.Time
+	// Error is why the last attempt failed; empty if it didn't.
+	Error string
+}
+
+// Manager holds the certificates of one proxy. Make it with NewManager and run it with Start; all methods are safe for
+// concurrent use.
+type Manager struct {
+	authority Authority
+	publisher Publisher
+	log       logr.Logger
+	slots     chan struct{}
+
+	mu         sync.Mutex
+	ctx        context.Context // of Start; nil before
+	identities map[string]*entry
+	bundle     identity.Bundle
+	wg         sync.WaitGroup
+}
+
+// entry is one wanted identity.
+type entry struct {
+	id      string
+	wanted  int // Want minus Unwant
+	cancel  context.CancelFunc
+	changed chan struct{} // closed and replaced with each attempt that ends
+	status  Status
+}
+
+// NewManager makes a manager that does nothing before Start.
+func NewManager(a Authority, p Publisher, log logr.Logger) *Manager {
+	return &Manager{
+		authority: a, publisher: p, log: log,
+		slots:      make(chan struct{}, maxSigning),
+		identities: map[string]*entry{},
+	}
+}
+
+// Start keeps certificates and bundle fresh until the context ends. What was wanted before is fetched now.
+func (m *Manager) Start(ctx context.Context) error {
+	m.mu.Lock()
+	if m.ctx != nil {
+		m.mu.Unlock()
+		return errors.New("the certificate manager was started already")
+	}
+	m.ctx = ctx
+	for _, e := range m.identities {
+		m.launch(e)
+	}
+	m.mu.Unlock()
+	m.watchBundle(ctx)
+	m.wg.Wait()
+	return nil
+}
+
+// Want asks for a certificate of a SPIFFE ID, and for its renewal until Unwant was called as often as Want. It returns
+// at once; see Await.
+func (m *Manager) Want(id string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e, ok := m.identities[id]; ok {
+		e.wanted++
+		return nil
+	}
+	if len(m.identities) >= maxIdentities {
+		return fmt.Errorf("more than %d identities on one proxy; %.300q is not served", maxIdentities, id)
+	}
+	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: Status{ID: id}}
+	m.identities[id] = e
+	if m.ctx != nil {
+		m.launch(e)
+	}
+	return nil
+}
+
+// Unwant takes one Want back. With the last one the key is forgotten and the proxy's secret removed.
+func (m *Manager) Unwant(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e, ok := m.identities[id]
+	if !ok {
+		return
+	}
+	if e.wanted--; e.wanted > 0 {
+		return
+	}
+	delete(m.identities, id)
+	close(e.changed)
+	if e.cancel != nil {
+		e.cancel()
+	}
+	if !e.status.NotAfter.IsZero() {
+		m.publisher.PublishSecrets(nil, []string{id})
+	}
+}
+
+// Await waits until a wanted identity has a certificate. If the context ends first, the error is that of the last attempt.
+func (m *Manager) Await(ctx context.Context, id string) error {
+	for {
+		m.mu.Lock()
+		e, ok := m.identities[id]
+		if !ok {
+			m.mu.Unlock()
+			return fmt.Errorf("identity %.300q isn't wanted", id)
+		}
+		st, changed := e.status, e.changed
+		m.mu.Unlock()
+		if !st.NotAfter.IsZero() {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if st.Error != "" {
+				return fmt.Errorf("no certificate for %s: %s", id, st.Error)
+			}
+			return fmt.Errorf("no certificate for %s yet: %w", id, ctx.Err())
+		}
+	}
+}
+
+// Identities tells how every wanted identity stands, sorted.
+func (m *Manager) Identities() []Status {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make([]Status, 0, len(m.identities))
+	for _, e := range m.identities {
+		out = append(out, e.status)
+	}
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.ID, b.ID) })
+	return out
+}
+
+// Bundle is the trust bundle that the proxy has.
+func (m *Manager) Bundle() identity.Bundle {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bundle
+}
+
+// launch starts an identity's loop; the lock is held.
+func (m *Manager) launch(e *entry) {
+	ctx, cancel := context.WithCancel(m.ctx)
+	e.cancel = cancel
+	m.wg.Go(func() { m.maintain(ctx, e) })
+}
+
+// maintain fetches and renews one identity until it is no longer wanted.
+func (m *Manager) maintain(ctx context.Context, e *entry) {
+	wait := retryMin
+	for {
+		pause, err := m.refresh(ctx, e)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			m.log.Info("no certificate, trying again", "identity", e.id, "in", wait.String(), "reason", err.Error())
+			pause = jitter(wait)
+			wait = min(2*wait, retryMax)
+		} else {
+			wait = retryMin
+		}
+		if !sleep(ctx, pause) {
+			return
+		}
+	}
+}
+
+// refresh gets a certificate with a new key, publishes it, and returns the time until it should be renewed.
+func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) {
+	key, signed, err := m.request(ctx, e.id)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.identities[e.id] != e { // no longer wanted; a secret published now would never be removed
+		return 0, context.Canceled
+	}
+	defer func() {
+		close(e.changed)
+		e.changed = make(chan struct{})
+	}()
+	var secret *tlsv3.Secret
+	if err == nil {
+		secret, err = certificateSecret(e.id, signed.Chain, key)
+	}
+	if err != nil {
+		e.status.Error = err.Error()
+		return 0, err
+	}
+	now := time.Now()
+	renew := renewalDelay(signed.NotAfter.Sub(now))
+	e.status = Status{ID: e.id, NotAfter: signed.NotAfter, RenewAt: now.Add(renew)}
+	// The bundle goes first: peers with a certificate of the same new CA must be trusted before this one is shown.
+	m.publisher.PublishSecrets(append(m.adopt(signed.Bundle), secret), nil)
+	return renew, nil
+}
+
+func (m *Manager) request(ctx context.Context, id string) (identity.PrivateKey, Signed, error) {
+	select {
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
+	case <-ctx.Done():
+		return identity.PrivateKey{}, Signed{}, ctx.Err()
+	}
+	key, err := identity.GenerateKey()
+	if err != nil {
+		return key, Signed{}, err
+	}
+	csr, err := identity.NewCSR(id, key)
+	if err != nil {
+		return key, Signed{}, err
+	}
+	signed, err := m.authority.Sign(ctx, csr, id)
+	if err != nil {
+		return key, Signed{}, err
+	}
+	signed.NotAfter, err = check(id, key, signed)
+	return key, signed, err
+}
+
+// adopt takes a bundle over if it is newer, and returns what must be published; the lock is held.
+func (m *Manager) adopt(b identity.Bundle) []*tlsv3.Secret {
+	if len(b.Roots) == 0 || len(m.bundle.Roots) > 0 && b.Generation < m.bundle.Generation || b.Equal(m.bundle) {
+		return nil
+	}
+	m.bundle = b
+	return []*tlsv3.Secret{bundleSecret(b)}
+}
+
+func (m *Manager) offer(b identity.Bundle) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if changed := m.adopt(b); changed != nil {
+		m.log.Info("trust bundle changed", "generation", b.Generation, "roots", len(b.Roots))
+		m.publisher.PublishSecrets(changed, nil)
+	}
+}
+
+// watchBundle follows the bundle's file and the operator's answer.
+func (m *Manager) watchBundle(ctx context.Context) {
+	askAt := time.Now().Add(jitter(bundleAskEvery))
+	for {
+		if b, err := m.authority.Trusted(); err == nil {
+			m.offer(b)
+		} else if len(m.Bundle().Roots) == 0 {
+			m.log.Info("no trust bundle yet", "reason", err.Error())
+		}
+		if now := time.Now(); !now.Before(askAt) {
+			askAt = now.Add(jitter(bundleAskEvery))
+			if b, fresh, err := m.authority.Bundle(ctx, m.Bundle().Generation); err == nil && fresh {
+				m.offer(b)
+			} else if err != nil && ctx.Err() == nil {
+				m.log.V(1).Info("the operator doesn't give its trust bundle", "reason", err.Error())
+			}
+		}
+		if !sleep(ctx, bundleFileEvery) {
+			return
+		}
+	}
+}
+
+// renewalDelay is a random time between half and two thirds of the rest of a certificate's life, so that certificates
+// of pods that started together aren't renewed together.
+func renewalDelay(life time.Duration) time.Duration {
+	if life <= 0 {
+		return retryMax // the clock is wrong, here or there; don't hammer the operator
+	}
+	return life/2 + rand.N(life/6+1)
+}
+
+// jitter spreads a duration over 75 % to 125 %.
+func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) }
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
