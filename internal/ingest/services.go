@@ -119,6 +119,11 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 			}
 		}
 	}
+	if gw, ok := i.waypointOf(c, port); ok {
+		for n := range out { // a waypoint speaks HBONE itself
+			out[n].HBONE, out[n].Identity = true, i.waypointIdentity(c, gw)
+		}
+	}
 	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
 	// An endpoint may be in two slices while its Service's slices are rearranged.
 	return slices.CompactFunc(out, func(a, b model.Endpoint) bool { return a.Address == b.Address })
@@ -136,6 +141,15 @@ func (i *Ingest) endpoint(c *memo.Ctx, addr netip.AddrPort, e discoveryv1.Endpoi
 		out.HBONE, out.Identity = true, w.Identity
 	}
 	return out
+}
+
+// waypointOf finds the waypoint that a port is the HBONE port of.
+func (i *Ingest) waypointOf(c *memo.Ctx, port model.ServicePort) (cluster.Key, bool) {
+	if port.Port != names.PortHBONE {
+		return cluster.Key{}, false
+	}
+	key := cluster.Key{Namespace: port.Namespace, Name: names.WaypointGateway(port.Service)}
+	return key, i.gateway(c, key) != nil
 }
 
 func (i *Ingest) slices(c *memo.Ctx, index, value string) []*discoveryv1.EndpointSlice {

@@ -113,8 +113,8 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 			out.Backends = append(out.Backends, tableBackends(i.Table.Get(c, port))...)
 		}
 	}
-	slices.SortFunc(out.Ports, comparePorts)
-	slices.SortFunc(out.Backends, comparePorts)
+	slices.SortFunc(out.Ports, ComparePorts)
+	slices.SortFunc(out.Backends, ComparePorts)
 	out.Backends = slices.Compact(out.Backends)
 	return out
 }
@@ -171,6 +171,7 @@ func tableBackends(t *model.RouteTable) []model.ServicePort {
 	return out
 }
 
-func comparePorts(a, b model.ServicePort) int {
+// ComparePorts orders by namespace, service and port.
+func ComparePorts(a, b model.ServicePort) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port))
 }

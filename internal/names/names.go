@@ -220,6 +220,23 @@ func ParseSPIFFEID(id string) (trustDomain, namespace, serviceAccount string, ok
 // WaypointResource names the ServiceAccount, Deployment, Service, HPA and PDB of a waypoint after its Gateway.
 func WaypointResource(gateway string) string { return gateway }
 
+// WaypointGateway is the inverse of WaypointResource.
+func WaypointGateway(resource string) string { return resource }
+
+// ParseWaypointScope is the inverse of WaypointScope.
+func ParseWaypointScope(scope string) (namespace, gateway string, ok bool) {
+	p := strings.Split(scope, "/")
+	if len(p) != 3 || p[0] != "waypoint" {
+		return "", "", false
+	}
+	return p[1], p[2], true
+}
+
+// ParseNodeScope is the inverse of NodeScope.
+func ParseNodeScope(scope string) (node string, ok bool) {
+	return strings.CutPrefix(scope, "node/")
+}
+
 // ParseServicePort is the inverse of ServicePort, InboundCluster, WaypointEndpoints and NodeEndpoints for the given
 // first element of the name.
 func ParseServicePort(name, prefix string) (namespace, service string, port uint16, ok bool) {
