@@ -4,11 +4,33 @@
 package xds
 
 import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// Bounds that apply unless Options say otherwise.
+const (
+	DefaultMaxStreams       = 20000
+	DefaultMaxSubscriptions = 200000
+	DefaultMaxResponseBytes = 4 << 20
+	maxTypes                = 64       // distinct types on one stream
+	maxNameLength           = 4096     // of a resource name, and of a type URL
+	maxErrorLength          = 4096     // of a proxy's error text that is kept
+	maxRequestBytes         = 32 << 20 // a reconnecting proxy lists all that it has in its first request
+	keepaliveInterval       = 20 * time.Second
+	keepaliveTimeout        = 10 * time.Second
 )
 
 // Options configure a Server. Cache and Authenticator are required.
@@ -39,23 +61,135 @@ type Options struct {
 // Server serves delta ADS. Make it with NewServer.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	opts Options
+	opts      Options
+	metrics   *metrics
+	interests *interests
+	book      *book
+
+	mu      sync.Mutex
+	streams map[*stream]struct{}
+	byPod   map[string]*stream // by pod UID, if Options.Supersede
 }
 
 // NewServer returns a server; Register makes it reachable.
-func NewServer(opts Options) *Server { return &Server{opts: opts} }
+func NewServer(opts Options) *Server {
+	opts.MaxStreams = cmp.Or(opts.MaxStreams, DefaultMaxStreams)
+	opts.MaxSubscriptions = cmp.Or(opts.MaxSubscriptions, DefaultMaxSubscriptions)
+	opts.MaxResponseBytes = cmp.Or(opts.MaxResponseBytes, DefaultMaxResponseBytes)
+	if opts.Log.GetSink() == nil {
+		opts.Log = logr.Discard()
+	}
+	s := &Server{
+		opts:      opts,
+		metrics:   newMetrics(opts.Registerer),
+		interests: newInterests(opts.Cache, opts.OnInterest),
+		book:      newBook(),
+		streams:   map[*stream]struct{}{},
+		byPod:     map[string]*stream{},
+	}
+	opts.Cache.onApply(func(scope string, changed []mark) {
+		for _, m := range changed {
+			s.book.changed(scope, m.typeURL, m.name)
+		}
+	})
+	return s
+}
+
+// GRPCOptions are the options that a gRPC server needs to serve xDS well: dead peers are noticed within half a minute, and a
+// reconnecting proxy may list everything that it has.
+func GRPCOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveInterval / 2, PermitWithoutStream: true}),
+	}
+}
 
 // Register adds the aggregated discovery service to a gRPC server.
 func (s *Server) Register(g *grpc.Server) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s)
 }
 
+// DeltaAggregatedResources serves one proxy until its stream ends.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	ctx, cancel := context.WithCancelCause(g.Context())
+	defer cancel(nil)
+	proxy, err := s.opts.Authenticator.Authenticate(ctx)
+	if err != nil {
+		s.metrics.refused.WithLabelValues("unauthenticated").Inc()
+		s.opts.Log.Info("refused an xDS stream", "reason", err.Error())
+		return authError(err)
+	}
+	if proxy.Scope == "" {
+		s.metrics.refused.WithLabelValues("no_scope").Inc()
+		return status.Error(codes.PermissionDenied, "this identity has no xDS scope: only waypoints and node proxies of the mesh are served")
+	}
+	st, err := s.admit(proxy, cancel)
+	if err != nil {
+		s.metrics.refused.WithLabelValues("limit").Inc()
+		return err
+	}
+	defer s.dismiss(st)
+	return st.run(ctx, g)
+}
+
+// StreamAggregatedResources refuses the state-of-the-world variant.
+func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return status.Error(codes.Unimplemented, "only delta xDS is served here: set api_type DELTA_GRPC in ads_config")
+}
+
+func authError(err error) error {
+	if st, ok := status.FromError(err); ok {
+		return st.Err()
+	}
+	return status.Error(codes.Unauthenticated, "the xDS stream is not authenticated: "+err.Error())
+}
+
+// admit makes and counts a stream.
+func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.streams) >= s.opts.MaxStreams {
+		return nil, status.Errorf(codes.ResourceExhausted, "the operator serves its maximum of %d streams: run more replicas", s.opts.MaxStreams)
+	}
+	st := newStream(s, proxy, cancel)
+	s.streams[st] = struct{}{}
+	if s.opts.Supersede && proxy.PodUID != "" {
+		if old := s.byPod[proxy.PodUID]; old != nil {
+			old.cancel(status.Error(codes.Aborted, "a newer stream of the same pod took over"))
+		}
+		s.byPod[proxy.PodUID] = st
+	}
+	s.metrics.connected.WithLabelValues(proxy.Kind()).Inc()
+	return st, nil
+}
+
+// dismiss undoes admit and all subscriptions of the stream.
+func (s *Server) dismiss(st *stream) {
+	s.mu.Lock()
+	delete(s.streams, st)
+	if s.byPod[st.proxy.PodUID] == st {
+		delete(s.byPod, st.proxy.PodUID)
+	}
+	s.mu.Unlock()
+	s.metrics.connected.WithLabelValues(st.proxy.Kind()).Dec()
+	st.close()
+}
+
 // Proxies returns a snapshot of the connected streams, ordered by scope and pod.
-func (s *Server) Proxies() []ProxyState { return nil }
-
-// State returns the acknowledgement state of one resource.
-func (s *Server) State(scope, typeURL, name string) ResourceState { return ResourceState{} }
-
-// OnChange calls fn whenever State of a resource may have changed: coalesced, one call at a time, outside all locks. The
-// returned function ends it.
-func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) { return func() {} }
+func (s *Server) Proxies() []ProxyState {
+	s.mu.Lock()
+	streams := make([]*stream, 0, len(s.streams))
+	for st := range s.streams {
+		streams = append(streams, st)
+	}
+	s.mu.Unlock()
+	out := make([]ProxyState, 0, len(streams))
+	for _, st := range streams {
+		out = append(out, st.snapshot())
+	}
+	slices.SortFunc(out, func(a, b ProxyState) int {
+		return cmp.Or(cmp.Compare(a.Proxy.Scope, b.Proxy.Scope), cmp.Compare(a.Proxy.Pod, b.Proxy.Pod), a.Connected.Compare(b.Connected))
+	})
+	return out
+}

@@ -1,0 +1,255 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// lane is the place of a type in the make-before-break order: what a lane brings may be used by later lanes, so later lanes
+// wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they use.
+type lane struct{ bring, take int }
+
+// free types depend on nothing in this order (secrets, extension configurations): they are sent at once, and no other waits.
+const free = -1
+
+func laneOf(typeURL string) lane {
+	switch typeURL {
+	case TypeCluster:
+		return lane{bring: 0, take: 3}
+	case TypeEndpoint:
+		return lane{bring: 1, take: 4}
+	case TypeListener:
+		return lane{bring: 2, take: 1}
+	case TypeRoute, TypeScopedRoute, TypeVirtualHost:
+		return lane{bring: 3, take: 2}
+	}
+	return lane{bring: free, take: free}
+}
+
+// none is the floor when nothing is waited for.
+const none = uint64(math.MaxUint64)
+
+// work is what the pending names of a subscription need, decided against the cache.
+type work struct {
+	sub      *subscription
+	table    *table
+	upserts  []task
+	answers  []task
+	removals []task
+}
+
+type task struct {
+	name string
+	res  *Resource // nil: removed, or does not exist
+	span span
+}
+
+// next picks one response that may be sent now, notes it as in flight, and returns it; nil if there is none.
+//
+// A change with revision r waits for everything of an earlier lane that is pending or in flight from a revision <= r. It does
+// not wait for later changes, so a stream of endpoint updates never starves a route.
+func (st *stream) next() (*discoveryv3.DeltaDiscoveryResponse, *response) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.scope.mu.RLock()
+	defer st.scope.mu.RUnlock()
+
+	works := make([]*work, 0, len(st.types))
+	for _, sub := range st.types {
+		works = append(works, sub.work(st.scope.types[sub.typeURL]))
+	}
+	slices.SortFunc(works, func(a, b *work) int {
+		return cmp.Or(cmp.Compare(a.sub.lane.bring, b.sub.lane.bring), cmp.Compare(a.sub.typeURL, b.sub.typeURL))
+	})
+	floor := none
+	for _, w := range works {
+		limit := floor
+		if w.sub.lane.bring == free {
+			limit = none
+		}
+		if tasks, ok := w.bring(limit); ok {
+			return st.send(w.sub, tasks, false)
+		}
+		if w.sub.lane.bring != free {
+			floor = min(floor, w.bringing())
+		}
+	}
+	slices.SortStableFunc(works, func(a, b *work) int { return cmp.Compare(a.sub.lane.take, b.sub.lane.take) })
+	for _, w := range works {
+		limit := floor
+		if w.sub.lane.take == free {
+			limit = none
+		}
+		if tasks := below(w.removals, limit); len(tasks) > 0 && w.sub.inflight == nil {
+			return st.send(w.sub, tasks, true)
+		}
+		if w.sub.lane.take != free {
+			floor = min(floor, w.taking())
+		}
+	}
+	return nil, nil
+}
+
+// work decides about the pending names and forgets those that need nothing.
+func (sub *subscription) work(t *table) *work {
+	w := &work{sub: sub, table: t}
+	for name, s := range sub.pending {
+		act, res := sub.decide(t, name)
+		k := task{name: name, res: res, span: s}
+		switch act {
+		case upsert:
+			w.upserts = append(w.upserts, k)
+		case answer:
+			w.answers = append(w.answers, k)
+		case remove:
+			w.removals = append(w.removals, k)
+		case nothing:
+			delete(sub.pending, name)
+		}
+	}
+	return w
+}
+
+// bring returns what of the subscription may be sent now, removals aside. ok with no tasks is an empty answer.
+func (w *work) bring(floor uint64) (tasks []task, ok bool) {
+	sub := w.sub
+	if sub.inflight != nil {
+		return nil, false
+	}
+	for len(sub.isolating) > 0 {
+		p := sub.isolating[0]
+		if tasks = sub.part(w.table, p); len(tasks) > 0 {
+			return tasks, len(below(tasks, floor)) == len(tasks)
+		}
+		sub.isolating = sub.isolating[1:] // meanwhile gone or unsubscribed
+	}
+	tasks = append(below(w.upserts, floor), w.answers...)
+	if len(tasks) > 0 {
+		return tasks, true
+	}
+	return nil, sub.answerable(w.table) && len(w.upserts) == 0
+}
+
+// answerable tells whether a wildcard waits for its first answer, and can have it.
+func (sub *subscription) answerable(t *table) bool {
+	return sub.answerDue && (sub.refused || t != nil && t.ready)
+}
+
+// part decides anew about the names of a part: the latest content is sent, or nothing.
+func (sub *subscription) part(t *table, p part) []task {
+	var tasks []task
+	for _, name := range p.names {
+		act, res := sub.decide(t, name)
+		if act == nothing {
+			continue
+		}
+		s := p.span
+		if newer, ok := sub.pending[name]; ok {
+			s = s.merge(newer)
+		}
+		tasks = append(tasks, task{name: name, res: res, span: s})
+	}
+	return tasks
+}
+
+// bringing is the oldest revision that the subscription still has to bring and see acknowledged.
+func (w *work) bringing() uint64 {
+	floor := oldest(w.upserts)
+	for _, p := range w.sub.isolating {
+		floor = min(floor, p.span.first)
+	}
+	if r := w.sub.inflight; r != nil && !r.removal && len(r.items) > 0 {
+		floor = min(floor, r.span.first)
+	}
+	return floor
+}
+
+// taking is the oldest revision that the subscription still has to take away.
+func (w *work) taking() uint64 {
+	floor := oldest(w.removals)
+	if r := w.sub.inflight; r != nil && r.removal {
+		floor = min(floor, r.span.first)
+	}
+	return floor
+}
+
+func oldest(tasks []task) uint64 {
+	floor := none
+	for _, k := range tasks {
+		floor = min(floor, k.span.first)
+	}
+	return floor
+}
+
+// below returns the tasks that need not wait for anything from floor on.
+func below(tasks []task, floor uint64) []task {
+	if floor == none {
+		return tasks
+	}
+	var out []task
+	for _, k := range tasks {
+		if k.span.last < floor {
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// send makes the response and notes it as in flight. What exceeds the size limit stays pending.
+func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discoveryv3.DeltaDiscoveryResponse, *response) {
+	slices.SortFunc(tasks, func(a, b task) int { return cmp.Compare(a.name, b.name) })
+	st.nonces++
+	r := &response{nonce: strconv.FormatUint(st.nonces, 10), removal: removal, sentAt: time.Now()}
+	resp := &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl:           sub.typeURL,
+		Nonce:             r.nonce,
+		SystemVersionInfo: strconv.FormatUint(st.scope.rev, 10),
+	}
+	full := false
+	for i, k := range tasks {
+		if full = full || i > 0 && k.res != nil && r.bytes+k.res.Size() > st.srv.opts.MaxResponseBytes; full {
+			sub.enqueue(k.name, k.span)
+			continue
+		}
+		if k.res != nil {
+			r.bytes += k.res.Size()
+			resp.Resources = append(resp.Resources, k.res.wire)
+		} else {
+			resp.RemovedResources = append(resp.RemovedResources, k.name)
+		}
+		sub.sending(r, k)
+	}
+	if len(sub.isolating) > 0 && !removal {
+		sub.isolating = sub.isolating[1:]
+	}
+	if sub.answerable(st.scope.types[sub.typeURL]) {
+		sub.answerDue = false
+	}
+	sub.inflight = r
+	return resp, r
+}
+
+// sending notes that a task is on its way.
+func (sub *subscription) sending(r *response, k task) {
+	it := item{name: k.name}
+	if k.res != nil {
+		it.version = k.res.Version()
+	}
+	h := sub.of(k.name)
+	h.sent, h.unsure = it.version, false
+	if len(r.items) == 0 {
+		r.span = k.span
+	} else {
+		r.span = r.span.merge(k.span)
+	}
+	r.items = append(r.items, it)
+	delete(sub.pending, k.name)
+}

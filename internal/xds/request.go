@@ -1,0 +1,281 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// handle takes in one request: a verdict on the response in flight, a change of subscriptions, or both. An error ends the
+// stream.
+func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
+	if err := st.check(req); err != nil {
+		st.log.Info("ended an xDS stream", "reason", err.Error())
+		return err
+	}
+	st.mu.Lock()
+	sub, known := st.types[req.GetTypeUrl()]
+	if !known {
+		sub = newSubscription(req.GetTypeUrl())
+		st.types[sub.typeURL] = sub
+		for name, version := range req.GetInitialResourceVersions() {
+			sub.held[name] = &held{version: version}
+		}
+	}
+	acks := st.verdict(sub, req)
+	err := st.subscribe(sub, req, !known)
+	st.mu.Unlock()
+
+	if st.srv.opts.OnAck != nil {
+		for _, a := range acks {
+			st.srv.opts.OnAck(a)
+		}
+	}
+	if err != nil {
+		st.log.Info("ended an xDS stream", "reason", err.Error())
+	}
+	return err
+}
+
+// check refuses what no Envoy sends, before anything is kept of it.
+func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
+	url := req.GetTypeUrl()
+	if !strings.HasPrefix(url, typePrefix) || len(url) > maxNameLength {
+		return status.Errorf(codes.InvalidArgument, "type_url %.100q is not one of %s…", url, typePrefix)
+	}
+	if _, known := st.types[url]; !known && len(st.types) >= maxTypes {
+		return status.Errorf(codes.ResourceExhausted, "more than %d resource types on one stream", maxTypes)
+	}
+	if n := len(req.GetInitialResourceVersions()); n > st.srv.opts.MaxSubscriptions {
+		return status.Errorf(codes.ResourceExhausted, "%d initial resource versions exceed the limit of %d", n, st.srv.opts.MaxSubscriptions)
+	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		if name == "" || len(name) > maxNameLength {
+			return status.Errorf(codes.InvalidArgument, "a resource name must have 1 to %d bytes", maxNameLength)
+		}
+	}
+	return nil
+}
+
+// subscribe applies the subscription part of a request. The very first request of a type that names nothing at all is the
+// legacy form of a wildcard.
+func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest, first bool) error {
+	for _, name := range req.GetResourceNamesUnsubscribe() {
+		if name == Wildcard {
+			st.leaveWildcard(sub)
+		} else {
+			st.leave(sub, name)
+		}
+	}
+	names := req.GetResourceNamesSubscribe()
+	if first && len(names) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 {
+		names = []string{Wildcard}
+	}
+	for _, name := range names {
+		if name == Wildcard {
+			st.joinWildcard(sub, len(req.GetInitialResourceVersions()) == 0)
+		} else if err := st.join(sub, name, first); err != nil {
+			return err
+		}
+	}
+	if first && !sub.wildcard {
+		for name := range sub.held { // versions of what was not asked for
+			if !sub.covers(name) {
+				delete(sub.held, name)
+			}
+		}
+	}
+	return nil
+}
+
+// joinWildcard subscribes to everything. A client that already has something needs no answer if nothing changed.
+func (st *stream) joinWildcard(sub *subscription, answerDue bool) {
+	if sub.wildcard || sub.refused {
+		return
+	}
+	sub.answerDue = answerDue
+	if !st.allowed(sub.typeURL, Wildcard) {
+		sub.refused, sub.answerDue = true, true
+		return
+	}
+	sub.wildcard = true
+	if st.scope.subscribe(sub.typeURL, Wildcard, st) {
+		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, Wildcard}, false)
+	}
+	st.enqueueAll(sub)
+}
+
+// leaveWildcard keeps only what is named: the client drops the rest by itself.
+func (st *stream) leaveWildcard(sub *subscription) {
+	sub.refused, sub.answerDue = false, false
+	if !sub.wildcard {
+		return
+	}
+	sub.wildcard = false
+	if st.scope.unsubscribe(sub.typeURL, Wildcard, st) {
+		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, Wildcard}, false)
+	}
+	for name := range sub.held {
+		if !sub.covers(name) {
+			sub.forget(name)
+			st.srv.book.changed(st.scope.name, sub.typeURL, name)
+		}
+	}
+}
+
+// join subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the first
+// request of a type does it say by initial_resource_versions what it needs no more.
+func (st *stream) join(sub *subscription, name string, first bool) error {
+	if _, again := sub.named[name]; !again {
+		if st.names >= st.srv.opts.MaxSubscriptions {
+			return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream", st.srv.opts.MaxSubscriptions)
+		}
+		st.names++
+		allowed := st.allowed(sub.typeURL, name)
+		sub.named[name] = allowed
+		if allowed && st.scope.subscribe(sub.typeURL, name, st) {
+			st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, name}, false)
+		}
+	}
+	if h := sub.held[name]; h != nil && !first {
+		h.unsure = true
+	}
+	st.enqueueNamed(sub, name)
+	st.srv.book.changed(st.scope.name, sub.typeURL, name)
+	return nil
+}
+
+// leave unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and must be
+// told.
+func (st *stream) leave(sub *subscription, name string) {
+	allowed, ok := sub.named[name]
+	if !ok {
+		return
+	}
+	delete(sub.named, name)
+	st.names--
+	if allowed && st.scope.unsubscribe(sub.typeURL, name, st) {
+		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, name}, false)
+	}
+	if sub.wildcard {
+		sub.of(name).unsure = true
+		st.enqueueNamed(sub, name)
+	} else {
+		sub.forget(name)
+	}
+	st.srv.book.changed(st.scope.name, sub.typeURL, name)
+}
+
+// allowed asks Options.Allowed and logs the first refusal of the stream.
+func (st *stream) allowed(typeURL, name string) bool {
+	if st.srv.opts.Allowed == nil || st.srv.opts.Allowed(st.proxy, typeURL, name) {
+		return true
+	}
+	if !st.refusalLogged {
+		st.refusalLogged = true
+		st.log.Info("a proxy asks for what it may not have; answered as non-existent", "type", typeURL, "name", name)
+	}
+	return false
+}
+
+// verdict books the ACK or NACK that a request carries. A stale nonce is no verdict.
+func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) []Ack {
+	r := sub.inflight
+	if r == nil || req.GetResponseNonce() != r.nonce {
+		return nil
+	}
+	sub.inflight = nil
+	if req.GetErrorDetail() != nil {
+		return st.nacked(sub, r, truncate(req.GetErrorDetail().GetMessage(), maxErrorLength))
+	}
+	st.srv.metrics.observePush(stageAcked, sub.typeURL, r.span.since, time.Now())
+	var acks []Ack
+	for _, it := range r.items {
+		sub.accepted(it)
+		acks = append(acks, Ack{Proxy: st.proxy, TypeURL: sub.typeURL, Name: it.name, Version: it.version})
+		st.srv.book.changed(st.scope.name, sub.typeURL, it.name)
+	}
+	return acks
+}
+
+// nacked books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards, the
+// client runs what it accepted last.
+func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
+	st.srv.metrics.nacks.WithLabelValues(st.proxy.Kind(), typeLabel(sub.typeURL)).Inc()
+	if text == "" {
+		text = "the proxy rejected the resource and gave no reason"
+	}
+	if len(r.items) != 1 {
+		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources", len(r.items), "error", text)
+		st.isolate(sub, r)
+		return nil
+	}
+	it := r.items[0]
+	st.log.Info("a proxy rejected a resource", "type", typeLabel(sub.typeURL), "name", it.name, "version", it.version, "error", text)
+	if it.version == "" {
+		sub.accepted(it) // nothing can be done about a refused removal
+	} else if h := sub.held[it.name]; h != nil {
+		h.rejected, h.err = it.version, text
+		if h.version == it.version {
+			h.version = ""
+		}
+	}
+	st.srv.book.changed(st.scope.name, sub.typeURL, it.name)
+	return []Ack{{Proxy: st.proxy, TypeURL: sub.typeURL, Name: it.name, Version: it.version, Error: text}}
+}
+
+// isolate halves a rejected response. Halving finds k culprits among n resources in about 2k·log2(n) responses, and each
+// half without one gets through at once.
+func (st *stream) isolate(sub *subscription, r *response) {
+	names := make([]string, 0, len(r.items))
+	for _, it := range r.items {
+		if h := sub.held[it.name]; h != nil {
+			h.unsure = true // whether it took this one is not known
+			names = append(names, it.name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	mid := (len(names) + 1) / 2
+	parts := []part{{names: names[:mid], span: r.span}}
+	if mid < len(names) {
+		parts = append(parts, part{names: names[mid:], span: r.span})
+	}
+	sub.isolating = append(parts, sub.isolating...)
+}
+
+// accepted notes what the client has now.
+func (sub *subscription) accepted(it item) {
+	h := sub.held[it.name]
+	if h == nil {
+		return // unsubscribed meanwhile
+	}
+	_, named := sub.named[it.name]
+	if it.version == "" && !named && !h.unsure {
+		delete(sub.held, it.name)
+		return
+	}
+	h.version, h.absent = it.version, it.version == ""
+	h.rejected, h.err = "", ""
+}
+
+// forget drops what is known about a name that is not subscribed to any more.
+func (sub *subscription) forget(name string) {
+	delete(sub.held, name)
+	delete(sub.pending, name)
+}
+
+// truncate cuts s to at most n bytes, at a character boundary.
+func truncate(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}

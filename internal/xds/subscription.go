@@ -1,0 +1,147 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import "time"
+
+// subscription is one resource type on one stream.
+type subscription struct {
+	typeURL string
+	lane    lane
+
+	wildcard bool
+	// refused: a wildcard was asked for and not allowed; it is answered as empty.
+	refused bool
+	// answerDue: the client waits for a first answer to its wildcard, be it empty.
+	answerDue bool
+	// named maps each name subscribed to by itself to whether the proxy may have it.
+	named map[string]bool
+	// held is what the client has, as far as it told us, by name.
+	held map[string]*held
+	// pending are names to decide about and perhaps to send; at most one entry per name, so changes coalesce.
+	pending map[string]span
+	// isolating are parts of a rejected response, to be sent one after the other before anything else of the type.
+	isolating []part
+	// inflight is the response that awaits its ACK or NACK; there is at most one.
+	inflight *response
+}
+
+// held is the client's side of one resource.
+type held struct {
+	version string // accepted last; empty if it has none
+	sent    string // sent last
+	// rejected is a version that the client refused, and err why: it is not sent again until the content changes.
+	rejected string
+	err      string
+	// absent: the client knows that the resource does not exist.
+	absent bool
+	// unsure: the client asked again, or left a name that its wildcard may cover, so it must be told whatever it has.
+	unsure bool
+}
+
+// part of a rejected response.
+type part struct {
+	names []string
+	span  span
+}
+
+// response is what was sent and is not answered yet.
+type response struct {
+	nonce string
+	items []item
+	span  span
+	bytes int
+	// removal: it removes only, and belongs to the last lanes.
+	removal bool
+	sentAt  time.Time
+}
+
+type item struct {
+	name    string
+	version string // empty: removed, or does not exist
+}
+
+func newSubscription(typeURL string) *subscription {
+	return &subscription{
+		typeURL: typeURL,
+		lane:    laneOf(typeURL),
+		named:   map[string]bool{},
+		held:    map[string]*held{},
+		pending: map[string]span{},
+	}
+}
+
+// covers tells whether the client wants to hear of the name.
+func (sub *subscription) covers(name string) bool {
+	if sub.wildcard {
+		return true
+	}
+	_, ok := sub.named[name]
+	return ok
+}
+
+func (sub *subscription) enqueue(name string, s span) {
+	if old, ok := sub.pending[name]; ok {
+		s = old.merge(s)
+	}
+	sub.pending[name] = s
+}
+
+// of returns the client's side of a name, made if need be.
+func (sub *subscription) of(name string) *held {
+	h := sub.held[name]
+	if h == nil {
+		h = &held{}
+		sub.held[name] = h
+	}
+	return h
+}
+
+// action is what a name needs.
+type action int
+
+const (
+	nothing action = iota
+	upsert
+	// answer tells a client that a resource that it never had does not exist: nothing depends on when.
+	answer
+	// remove takes something away that the client has: it comes last.
+	remove
+)
+
+// decide compares what the client has with what the table holds.
+func (sub *subscription) decide(t *table, name string) (action, *Resource) {
+	h := sub.held[name]
+	if h == nil {
+		h = &held{}
+	}
+	allowed, named := sub.named[name]
+	wild := sub.wildcard && t != nil && t.ready
+	e := t.entry(name)
+	switch {
+	case !named && !wild:
+		return nothing, nil
+	case named && !allowed, e != nil && e.res == nil, e == nil && !named:
+		// Refused, known not to exist, or gone from a complete list.
+		return h.withoutResource(named), nil
+	case e == nil:
+		return nothing, nil // unknown yet: the client waits
+	case !h.unsure && (h.version == e.res.Version() || h.rejected == e.res.Version()):
+		return nothing, nil
+	}
+	return upsert, e.res
+}
+
+// withoutResource is what a client needs to hear about a resource that does not exist.
+func (h *held) withoutResource(named bool) action {
+	switch {
+	case h.version != "" || h.rejected != "":
+		return remove
+	case named && (h.unsure || !h.absent):
+		return answer
+	case h.unsure:
+		return remove
+	}
+	return nothing
+}
