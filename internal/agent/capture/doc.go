@@ -1,0 +1,17 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package capture makes a pod's TCP traffic pass the node proxy: nftables rules and policy routing inside the pod's
+// network namespace, and, in the node's own namespace, the rule that lets kubelet probes pass.
+//
+// It speaks netlink through github.com/google/nftables and not sigs.k8s.io/knftables: knftables runs the nft program, and
+// the agent's image is static and has none; nor would nft run inside a pod's namespace without a process per pod. One
+// netlink batch is one transaction: either all rules of a namespace change, or none.
+//
+// Invariants:
+//   - Apply is idempotent, and so is Remove. After Remove nothing is left.
+//   - What the proxy itself sends carries names.MarkProxy and is never captured.
+//   - Only TCP to the mesh's own ranges is captured on the way out, so nothing else depends on the proxy.
+//   - Everything that comes in over TCP is captured, except HBONE and kubelet probes.
+//   - Nobody dials the proxy's capture ports directly: that would lead a connection in a circle.
+package capture

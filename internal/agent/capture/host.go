@@ -1,0 +1,94 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+)
+
+// Host is what the node's own namespace needs: connections that start on the node itself and go to a probe port of a
+// local captured pod get a source address by which the pod's rules know them as probes. Kubelet is what starts there;
+// forwarded traffic, NodePorts included, keeps its address and never qualifies.
+type Host struct {
+	// Probes are addresses of pods with ports that kubelet probes.
+	Probes []netip.AddrPort
+}
+
+// ApplyHost brings the node's namespace up to date.
+func ApplyHost(ns *netns.Namespace, h Host) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if err := h.ruleset().apply(c); err != nil {
+		return fmt.Errorf("apply the node's nftables rules: %w", err)
+	}
+	return nil
+}
+
+// RemoveHost leaves nothing behind in the node's namespace.
+func RemoveHost(ns *netns.Namespace) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if err := removeTable(c); err != nil {
+		return fmt.Errorf("remove the node's nftables rules: %w", err)
+	}
+	return nil
+}
+
+// VerifyHost compares the node's namespace with how it should be.
+func VerifyHost(ns *netns.Namespace, h Host) (State, error) {
+	c, err := connect(ns)
+	if err != nil {
+		return State{}, err
+	}
+	drift, err := h.ruleset().drift(c)
+	if err != nil {
+		return State{}, fmt.Errorf("read the node's nftables rules: %w", err)
+	}
+	return State{Captured: len(drift) == 0, Drift: drift}, nil
+}
+
+// justBefore kube-proxy's and the CNI's source NAT: the first chain that translates a connection decides.
+const justBefore = -1
+
+func (h Host) ruleset() *ruleset {
+	r := newRuleset()
+	var rules [][]expr.Any
+	for _, f := range families {
+		s := r.addSet(&nftables.Set{
+			Name:          "probes" + f.suffix,
+			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
+			Concatenation: true,
+		}, probeElements(f, h.Probes))
+		rules = append(rules, rule(f.toPortSet(s), local(true), f.snat(probeSource(f))))
+	}
+	r.addChain("probes", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+justBefore, rules...)
+	return r
+}
+
+func probeElements(f family, probes []netip.AddrPort) []nftables.SetElement {
+	probes = slices.Clone(probes)
+	slices.SortFunc(probes, netip.AddrPort.Compare)
+	var out []nftables.SetElement
+	for _, p := range slices.Compact(probes) {
+		if !p.IsValid() || !f.has(p.Addr()) {
+			continue
+		}
+		// Each part of a concatenation is padded to 32 bits.
+		key := append(p.Addr().AsSlice(), binaryutil.BigEndian.PutUint16(p.Port())...)
+		out = append(out, nftables.SetElement{Key: append(key, 0, 0)})
+	}
+	return out
+}

@@ -1,0 +1,238 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	vnetns "github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Pod is how a pod is captured.
+type Pod struct {
+	// Ranges are the destinations that are captured: the pod and service ranges of the cluster. They may overlap.
+	Ranges []netip.Prefix
+}
+
+// State of the capture of one namespace.
+type State struct {
+	// Captured: everything is as it should be.
+	Captured bool
+	// Drift says, for people, what is not.
+	Drift []string
+}
+
+// Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
+func Apply(ns *netns.Namespace, p Pod) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	// Routing comes first: without rules it does nothing, and rules without it would lose the answers.
+	if err := inPolicyRouting(ns, ensureRouting); err != nil {
+		return err
+	}
+	if err := p.ruleset().apply(c); err != nil {
+		return fmt.Errorf("apply nftables rules in %s: %w", ns.Path(), err)
+	}
+	return nil
+}
+
+// UpdateRanges changes what an already captured pod's connections are captured for, and nothing else.
+func UpdateRanges(ns *netns.Namespace, ranges []netip.Prefix) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if err := (Pod{Ranges: ranges}).ruleset().applySets(c); err != nil {
+		return fmt.Errorf("update captured ranges in %s: %w", ns.Path(), err)
+	}
+	return nil
+}
+
+// Remove ends the capture and leaves nothing behind. Connections through the proxy go on until they end.
+func Remove(ns *netns.Namespace) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if err := removeTable(c); err != nil {
+		return fmt.Errorf("remove nftables rules in %s: %w", ns.Path(), err)
+	}
+	return inPolicyRouting(ns, removeRouting)
+}
+
+// Verify compares the namespace with how it should be.
+func Verify(ns *netns.Namespace, p Pod) (State, error) {
+	c, err := connect(ns)
+	if err != nil {
+		return State{}, err
+	}
+	drift, err := p.ruleset().drift(c)
+	if err != nil {
+		return State{}, fmt.Errorf("read nftables rules in %s: %w", ns.Path(), err)
+	}
+	err = inPolicyRouting(ns, func(h *netlink.Handle, f int) error {
+		ok, err := hasRouting(h, f)
+		if err == nil && !ok {
+			drift = append(drift, "policy routing of answers is missing")
+		}
+		return err
+	})
+	return State{Captured: err == nil && len(drift) == 0, Drift: drift}, err
+}
+
+func connect(ns *netns.Namespace) (*nftables.Conn, error) {
+	c, err := nftables.New(nftables.WithNetNSFd(ns.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("open netlink in %s (needs CAP_NET_ADMIN and CAP_SYS_ADMIN): %w", ns.Path(), err)
+	}
+	return c, nil
+}
+
+// ruleset of a pod's namespace. Chains run in the order in which they stand here.
+func (p Pod) ruleset() *ruleset {
+	r := newRuleset()
+	proxyPorts := []uint16{names.PortOutbound, names.PortInbound}
+
+	// Nobody reaches the capture ports but through a redirect, which happens after these chains.
+	var guardIn, guardOut [][]expr.Any
+	for _, port := range proxyPorts {
+		guardIn = append(guardIn, rule(notFromLoopback(), tcpPort(port), reset()))
+		guardOut = append(guardOut, rule(toLoopback(), tcpPort(port), reset()))
+	}
+	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
+	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
+
+	// The proxy connects to the application with the client's address as source. The answers must come back to the
+	// proxy here instead of leaving to the client.
+	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
+		rule(mark(names.MarkProxy), toLoopback(), setCtMark(names.MarkProxy)),
+		rule(reply(), ctMark(names.MarkProxy), setMark(names.MarkReply)),
+	)
+
+	out := [][]expr.Any{
+		rule(mark(names.MarkProxy), returns()),
+		rule(toLoopback(), returns()),
+	}
+	in := [][]expr.Any{
+		rule(fromLoopback(), returns()),
+	}
+	for _, f := range families {
+		s := r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
+		out = append(out, rule(tcp(), f.toSet(s), redirect(names.PortOutbound)))
+		in = append(in, rule(f.from(probeSource(f)), returns()))
+	}
+	in = append(in,
+		rule(tcpPort(names.PortHBONE), returns()),
+		rule(tcp(), local(false), redirect(names.PortInbound)),
+	)
+	r.addChain("capture-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, out...)
+	r.addChain("capture-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, in...)
+	return r
+}
+
+func probeSource(f family) netip.Addr {
+	for _, s := range []string{names.ProbeSourceAddress, names.ProbeSourceAddress6} {
+		if a := netip.MustParseAddr(s); f.has(a) {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// inPolicyRouting runs f for each IP version that the namespace has.
+func inPolicyRouting(ns *netns.Namespace, f func(h *netlink.Handle, family int) error) error {
+	h, err := netlink.NewHandleAt(vnetns.NsHandle(ns.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("open netlink in %s: %w", ns.Path(), err)
+	}
+	defer h.Close()
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		err := f(h, family)
+		// IPv6 may be switched off.
+		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EACCES)) {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("policy routing in %s: %w", ns.Path(), err)
+		}
+	}
+	return nil
+}
+
+func answerRule(family int) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Family = family
+	r.Priority = names.RulePriority
+	r.Mark = names.MarkReply
+	r.Table = names.RouteTable
+	return r
+}
+
+func answerRoute(h *netlink.Handle, family int) (*netlink.Route, error) {
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return nil, err
+	}
+	dst := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+	if family == netlink.FAMILY_V6 {
+		dst = &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}
+	}
+	return &netlink.Route{
+		LinkIndex: lo.Attrs().Index,
+		Family:    family,
+		Table:     names.RouteTable,
+		Type:      unix.RTN_LOCAL,
+		Scope:     netlink.SCOPE_HOST,
+		Dst:       dst,
+	}, nil
+}
+
+func ensureRouting(h *netlink.Handle, family int) error {
+	route, err := answerRoute(h, family)
+	if err != nil {
+		return err
+	}
+	if err := h.RouteReplace(route); err != nil {
+		return fmt.Errorf("add route: %w", err)
+	}
+	if err := h.RuleAdd(answerRule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add rule: %w", err)
+	}
+	return nil
+}
+
+func removeRouting(h *netlink.Handle, family int) error {
+	if err := h.RuleDel(answerRule(family)); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove rule: %w", err)
+	}
+	route, err := answerRoute(h, family)
+	if err != nil {
+		return err
+	}
+	if err := h.RouteDel(route); err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove route: %w", err)
+	}
+	return nil
+}
+
+func hasRouting(h *netlink.Handle, family int) (bool, error) {
+	rules, err := h.RuleListFiltered(family, answerRule(family), netlink.RT_FILTER_PRIORITY|netlink.RT_FILTER_MARK|netlink.RT_FILTER_TABLE)
+	if err != nil || len(rules) == 0 {
+		return false, err
+	}
+	routes, err := h.RouteListFiltered(family, &netlink.Route{Table: names.RouteTable, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	return len(routes) > 0, err
+}

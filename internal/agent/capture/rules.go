@@ -1,0 +1,165 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// reg is the register that every expression uses.
+const reg = 1
+
+// Fragments of rules. Each returns the expressions of one condition or action; rule joins them.
+
+func rule(parts ...[]expr.Any) []expr.Any {
+	var out []expr.Any
+	for _, p := range parts {
+		out = append(out, p...)
+	}
+	return out
+}
+
+func compare(op expr.CmpOp, load expr.Any, data []byte) []expr.Any {
+	return []expr.Any{load, &expr.Cmp{Op: op, Register: reg, Data: data}}
+}
+
+func u32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
+
+// mark is: meta mark V.
+func mark(v uint32) []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, u32(v))
+}
+
+// setMark is: meta mark set V.
+func setMark(v uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: u32(v)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg},
+	}
+}
+
+// ctMark is: ct mark V.
+func ctMark(v uint32) []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Ct{Key: expr.CtKeyMARK, Register: reg}, u32(v))
+}
+
+// setCtMark is: ct mark set V.
+func setCtMark(v uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: u32(v)},
+		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: reg},
+	}
+}
+
+// reply is: ct direction reply.
+func reply() []expr.Any {
+	const directionReply = 1
+	return compare(expr.CmpOpEq, &expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, []byte{directionReply})
+}
+
+// ifname is: oifname "lo" and the like.
+func ifname(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return compare(op, &expr.Meta{Key: key, Register: reg}, b)
+}
+
+func toLoopback() []expr.Any      { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo") }
+func fromLoopback() []expr.Any    { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, "lo") }
+func notFromLoopback() []expr.Any { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo") }
+
+// tcp is: meta l4proto tcp.
+func tcp() []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, []byte{unix.IPPROTO_TCP})
+}
+
+// tcpPort is: tcp dport PORT.
+func tcpPort(port uint16) []expr.Any {
+	return rule(tcp(), compare(expr.CmpOpEq, transportPort(reg), binaryutil.BigEndian.PutUint16(port)))
+}
+
+func transportPort(register uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+}
+
+// family is one IP version: where its addresses are in the header, and what nftables calls them.
+type family struct {
+	suffix   string
+	nfproto  byte
+	src, dst uint32
+	length   uint32
+	key      nftables.SetDatatype
+}
+
+var families = []family{
+	{suffix: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, length: 4, key: nftables.TypeIPAddr},
+	{suffix: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, length: 16, key: nftables.TypeIP6Addr},
+}
+
+func (f family) has(a netip.Addr) bool { return a.Is4() == (f.nfproto == unix.NFPROTO_IPV4) }
+
+// is is: meta nfproto ipv4.
+func (f family) is() []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg}, []byte{f.nfproto})
+}
+
+func (f family) address(offset uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.length}
+}
+
+// from is: ip saddr ADDRESS.
+func (f family) from(a netip.Addr) []expr.Any {
+	return rule(f.is(), compare(expr.CmpOpEq, f.address(f.src), a.AsSlice()))
+}
+
+// toSet is: ip daddr @SET.
+func (f family) toSet(s *nftables.Set) []expr.Any {
+	return rule(f.is(), []expr.Any{f.address(f.dst), &expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID}})
+}
+
+// toPortSet is: ip daddr . tcp dport @SET. Address and port lie in consecutive 32-bit registers.
+func (f family) toPortSet(s *nftables.Set) []expr.Any {
+	const first32 = unix.NFT_REG32_00
+	a := f.address(f.dst)
+	a.DestRegister = first32
+	return rule(f.is(), tcp(), []expr.Any{
+		a,
+		transportPort(first32 + f.length/4),
+		&expr.Lookup{SourceRegister: first32, SetName: s.Name, SetID: s.ID},
+	})
+}
+
+// local is: fib daddr type local, or fib saddr type local.
+func local(source bool) []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}, u32(unix.RTN_LOCAL))
+}
+
+// Actions.
+
+func returns() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
+
+// reset is: reject with tcp reset.
+func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
+
+// redirect is: redirect to :PORT.
+func redirect(port uint16) []expr.Any {
+	const specified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: binaryutil.BigEndian.PutUint16(port)},
+		&expr.Redir{RegisterProtoMin: reg, Flags: specified},
+	}
+}
+
+// snat is: snat ip to ADDRESS.
+func (f family) snat(a netip.Addr) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: a.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg},
+	}
+}
