@@ -1,0 +1,110 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"math"
+	"slices"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// ClusterInvalid is a cluster that never exists: it takes the share of requests of backends that are not valid.
+const ClusterInvalid = "invalid"
+
+// destinations sends the request to the rule's backends by weight. It is false if none of them can take any; otherwise
+// what the backends' own filters do is in the action, or in the route's changes where there is one backend only.
+func destinations(a *routev3.RouteAction, r model.Rule, request, response *headerOps) bool {
+	var live []model.Backend
+	for _, b := range r.Backends {
+		if b.Weight > 0 {
+			live = append(live, b)
+		}
+	}
+	if !slices.ContainsFunc(live, func(b model.Backend) bool { return !b.Invalid }) {
+		return false
+	}
+	if len(live) == 1 {
+		backendHeaders(live[0], request, response)
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(live[0].Port)}
+		return true
+	}
+	weighted := &routev3.WeightedCluster{}
+	for i, weight := range weights(live) {
+		weighted.Clusters = append(weighted.Clusters, clusterWeight(live[i], weight))
+	}
+	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+	a.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
+	if r.GRPC {
+		a.ClusterNotFoundResponseCode = routev3.RouteAction_SERVICE_UNAVAILABLE
+	}
+	return true
+}
+
+// weights are those of the backends, scaled down if their sum is more than Envoy can count.
+func weights(backends []model.Backend) []uint32 {
+	var sum uint64
+	for _, b := range backends {
+		sum += uint64(b.Weight)
+	}
+	divisor := sum/math.MaxUint32 + 1
+	out := make([]uint32, 0, len(backends))
+	for _, b := range backends {
+		out = append(out, uint32(uint64(b.Weight)/divisor))
+	}
+	return out
+}
+
+func clusterWeight(b model.Backend, weight uint32) *routev3.WeightedCluster_ClusterWeight {
+	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterName(b.Port), Weight: envoy.UInt32(weight)}
+	if b.Invalid {
+		w.Name = ClusterInvalid
+		return w
+	}
+	var request, response headerOps
+	backendHeaders(b, &request, &response)
+	w.RequestHeadersToAdd, w.RequestHeadersToRemove = request.add, request.remove
+	w.ResponseHeadersToAdd, w.ResponseHeadersToRemove = response.add, response.remove
+	if request.host != "" {
+		w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: request.host}
+	}
+	return w
+}
+
+// backendHeaders adds what a backend's filters do. They run after those of the rule.
+func backendHeaders(b model.Backend, request, response *headerOps) {
+	for _, f := range b.Filters {
+		switch {
+		case f.RequestHeaders != nil:
+			request.change(*f.RequestHeaders)
+		case f.ResponseHeaders != nil:
+			response.change(*f.ResponseHeaders)
+		}
+	}
+}
+
+// mirror sends a copy to another backend; one that is not valid gets none. The copy's host is the request's own.
+func mirror(a *routev3.RouteAction, m model.Mirror) {
+	if m.Backend.Invalid {
+		return
+	}
+	p := &routev3.RouteAction_RequestMirrorPolicy{
+		Cluster:                       clusterName(m.Backend.Port),
+		DisableShadowHostSuffixAppend: true,
+	}
+	if m.Denominator != 0 && m.Numerator < m.Denominator {
+		const million = 1_000_000
+		p.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+			Numerator:   uint32(uint64(m.Numerator) * million / uint64(m.Denominator)),
+			Denominator: typev3.FractionalPercent_MILLION,
+		}}
+	}
+	a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
+}

@@ -1,0 +1,79 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const (
+	// connectTimeout bounds TCP and TLS to one endpoint.
+	connectTimeout = 5 * time.Second
+	// connectAttempts over different endpoints, before a caller of a TCP port sees a failure.
+	connectAttempts = 3
+	// ceiling of connections, requests and waiting requests per cluster and worker-shared: far above what a waypoint
+	// serves, and low enough that a backend that hangs can't exhaust the memory. Envoy's own default of 1024 refuses
+	// ordinary load.
+	ceiling = 65536
+)
+
+// Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in the
+// protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared HTTP/2.
+func Cluster(p model.ServicePort, protocol model.Protocol) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 clusterName(p),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{
+			ServiceName: names.WaypointEndpoints(p.Namespace, p.Service, p.Port),
+			EdsConfig:   envoy.ADS(0),
+		},
+		LbPolicy:        clusterv3.Cluster_LEAST_REQUEST,
+		ConnectTimeout:  envoy.Duration(connectTimeout),
+		CircuitBreakers: circuitBreakers(),
+		// To a plain address it is a raw buffer; to an internal one it also carries the metadata.
+		TransportSocket:               envoy.Internal(names.MetadataTunnel),
+		TypedExtensionProtocolOptions: protocolOptions(protocol),
+	}
+}
+
+func protocolOptions(protocol model.Protocol) map[string]*anypb.Any {
+	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
+	o := &upstreamhttpv3.HttpProtocolOptions{}
+	switch protocol {
+	case model.ProtocolTCP:
+		return nil
+	case model.ProtocolHTTP2:
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
+			},
+		}
+	default:
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
+				Http2ProtocolOptions: h2,
+			},
+		}
+	}
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Any(o)}
+}
+
+func circuitBreakers() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections:     envoy.UInt32(ceiling),
+		MaxPendingRequests: envoy.UInt32(ceiling),
+		MaxRequests:        envoy.UInt32(ceiling),
+		MaxRetries:         envoy.UInt32(ceiling),
+	}}}
+}

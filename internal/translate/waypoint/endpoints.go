@@ -1,0 +1,75 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Endpoints are the endpoints of a service port as waypoints reach them, grouped by zone. Those that drain have the lower
+// priority: they get traffic only when no other is left. The order of the input does not matter.
+func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+	type group struct {
+		priority uint32
+		zone     string
+	}
+	// Priorities must start at 0, so draining endpoints alone have it.
+	var behind uint32
+	for _, e := range endpoints {
+		if e.Address.IsValid() && !e.Draining {
+			behind = 1
+		}
+	}
+	sorted := slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
+		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Identity, b.Identity))
+	})
+	groups := map[group]*endpointv3.LocalityLbEndpoints{}
+	cla := &endpointv3.ClusterLoadAssignment{ClusterName: names.WaypointEndpoints(p.Namespace, p.Service, p.Port)}
+	seen := map[netip.AddrPort]bool{}
+	for _, e := range sorted {
+		if !e.Address.IsValid() || seen[e.Address] {
+			continue
+		}
+		seen[e.Address] = true
+		g := group{zone: e.Zone}
+		if e.Draining {
+			g.priority = behind
+		}
+		locality := groups[g]
+		if locality == nil {
+			locality = &endpointv3.LocalityLbEndpoints{Priority: g.priority, Locality: &corev3.Locality{Zone: g.zone}}
+			groups[g] = locality
+			cla.Endpoints = append(cla.Endpoints, locality)
+		}
+		locality.LbEndpoints = append(locality.LbEndpoints, endpoint(e))
+	}
+	slices.SortFunc(cla.Endpoints, func(a, b *endpointv3.LocalityLbEndpoints) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Locality.Zone, b.Locality.Zone))
+	})
+	return cla
+}
+
+// endpoint in the mesh is the tunnel listener with all that it needs to know; outside of it, the address itself.
+func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
+	if !e.HBONE {
+		return envoy.LbEndpoint(envoy.Address(e.Address), nil)
+	}
+	target := e.Address.String()
+	return envoy.LbEndpoint(envoy.InternalAddress(names.ListenerTunnel, target), envoy.Metadata(map[string]map[string]string{
+		names.MetadataTunnel: {
+			names.MetadataHBONE:    netip.AddrPortFrom(e.Address.Addr(), names.PortHBONE).String(),
+			names.MetadataTarget:   target,
+			names.MetadataIdentity: e.Identity,
+		},
+	}))
+}

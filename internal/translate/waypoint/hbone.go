@@ -1,0 +1,195 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"net/http"
+	"net/netip"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
+	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Filter state that the original_dst listener filter turns into the addresses of an internal connection.
+const (
+	filterStateLocalAddress  = "envoy.filters.listener.original_dst.local_ip"
+	filterStateRemoteAddress = "envoy.filters.listener.original_dst.remote_ip"
+)
+
+// HBONEListener takes HBONE from the mesh. The waypoint presents its own SPIFFE ID (the SDS name of its certificate); peers
+// must have an identity of the same trust domain. An identity that is no SPIFFE ID gives a listener that lets nobody in.
+// It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families are), or on 0.0.0.0 without any.
+func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listener {
+	hcm := envoy.ConnectManager("hbone", []*hcmv3.HttpFilter{
+		envoy.HTTPFilter("envoy.filters.http.set_filter_state", &httpstatev3.Config{
+			OnRequestHeaders: []*statev3.FilterStateValue{
+				// Hashable, so that a connection to an internal listener is never handed from one caller to
+				// another. Shared once: it ends at the internal listener of the service port.
+				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
+				envoy.FilterState(filterStateLocalAddress, "", "%REQ(:AUTHORITY)%", envoy.SharedOnce),
+				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_REMOTE_ADDRESS%", envoy.SharedOnce),
+			},
+		}),
+	}, onlyRefused(envoy.StdoutLog(refusedLog())))
+	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+		RouteConfigName: names.RouteHBONE,
+		ConfigSource:    envoy.ADS(0),
+	}}
+	if len(addresses) == 0 {
+		addresses = []netip.Addr{netip.IPv4Unspecified()}
+	}
+	var more []*listenerv3.AdditionalAddress
+	for _, a := range addresses[1:] {
+		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortHBONE))})
+	}
+	return &listenerv3.Listener{
+		Name:                names.ListenerHBONE,
+		Address:             envoy.Address(netip.AddrPortFrom(addresses[0], names.PortHBONE)),
+		AdditionalAddresses: more,
+		TrafficDirection:    corev3.TrafficDirection_INBOUND,
+		FilterChains: []*listenerv3.FilterChain{{
+			TransportSocket: envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+			Filters:         []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)},
+		}},
+	}
+}
+
+// onlyRefused logs CONNECT requests that were not served; served ones are logged by the service port's listener.
+func onlyRefused(log *accesslogv3.AccessLog) *accesslogv3.AccessLog {
+	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
+		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
+			Op: accesslogv3.ComparisonFilter_GE,
+			Value: &corev3.RuntimeUInt32{
+				DefaultValue: http.StatusBadRequest,
+				RuntimeKey:   "fairway.hbone_log_from_status",
+			},
+		}},
+	}}
+	return log
+}
+
+// HBONERoutes lead each authority that the waypoint serves (a VIP and port of a Service) to the internal listener of that
+// service port. Any other authority is answered 404. Where two ports claim one authority, the first has it.
+func HBONERoutes(ports []model.WaypointPort) *routev3.RouteConfiguration {
+	rc := &routev3.RouteConfiguration{Name: names.RouteHBONE}
+	claimed := map[string]bool{}
+	for _, p := range ports {
+		var domains []string
+		for _, vip := range p.VIPs {
+			authority := netip.AddrPortFrom(vip.Unmap(), p.Port).String()
+			if !vip.IsValid() || claimed[authority] {
+				continue
+			}
+			claimed[authority] = true
+			domains = append(domains, authority)
+		}
+		name := names.InboundCluster(p.Namespace, p.Service, p.Port)
+		if len(domains) == 0 || claimed[name] {
+			continue
+		}
+		claimed[name] = true
+		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{
+			Name:    name,
+			Domains: domains,
+			Routes:  []*routev3.Route{envoy.ConnectRoute(name)},
+		})
+	}
+	return rc
+}
+
+// InboundCluster leads from the HBONE listener to the internal listener of a service port.
+func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
+	name := names.InboundCluster(p.Namespace, p.Service, p.Port)
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       envoy.Duration(connectTimeout),
+		CircuitBreakers:      circuitBreakers(),
+		TransportSocket:      envoy.Internal(),
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{
+				LbEndpoints: []*endpointv3.LbEndpoint{envoy.LbEndpoint(envoy.InternalAddress(listenerName(p), ""), nil)},
+			}},
+		},
+	}
+}
+
+// TunnelListener puts connections to endpoints of the mesh into HBONE. What the endpoint's metadata says travels as filter
+// state to the TLS connection: its address, and the one SPIFFE ID that may answer there. Metadata that is missing reads
+// "-", which is neither an address nor an identity, so it fails closed.
+func TunnelListener() *listenerv3.Listener {
+	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
+	return &listenerv3.Listener{
+		Name:              names.ListenerTunnel,
+		ListenerSpecifier: internalListener(),
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+			envoy.SetFilterState(
+				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataHBONE), envoy.SharedOnce),
+				envoy.FilterState(filterStateServerSAN, "", metadata(names.MetadataIdentity), envoy.SharedOnce),
+			),
+			envoy.NetworkFilter(filterTCPProxy, &tcpproxyv3.TcpProxy{
+				StatPrefix:       names.ListenerTunnel,
+				ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: names.ClusterTunnel},
+				TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: metadata(names.MetadataTarget)},
+				IdleTimeout:      envoy.Duration(0),
+				AccessLog:        []*accesslogv3.AccessLog{onlyFailed(envoy.StdoutLog(tunnelLog()))},
+			}),
+		}}},
+	}
+}
+
+// filterStateServerSAN holds the subject alternative names of which the server must present one, per connection.
+const filterStateServerSAN = "envoy.network.upstream_subject_alt_names"
+
+// onlyFailed logs connections that ended with a response flag.
+func onlyFailed(log *accesslogv3.AccessLog) *accesslogv3.AccessLog {
+	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{},
+	}}
+	return log
+}
+
+// TunnelCluster is where the tunnel listener connects to: any HBONE address, as the waypoint's own identity. A connection
+// is shared by tunnels to the same address with the same expected identity only.
+func TunnelCluster(identity string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 names.ClusterTunnel,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
+		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
+		ConnectTimeout:       envoy.Duration(connectTimeout),
+		// An address that was not dialled for this long is forgotten; its connection ends with its last stream.
+		CleanupInterval:               envoy.Duration(time.Minute),
+		CircuitBreakers:               circuitBreakers(),
+		TransportSocket:               envoy.HBONEClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(0),
+	}
+}
+
+// trustDomainOf matches the peers of an identity; none if it is not a SPIFFE ID.
+func trustDomainOf(identity string) []*tlsv3.SubjectAltNameMatcher {
+	td, _, _, ok := names.ParseSPIFFEID(identity)
+	if !ok {
+		return nil
+	}
+	return []*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(td)}
+}
+
+func internalListener() *listenerv3.Listener_InternalListener {
+	return &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}}
+}

@@ -1,0 +1,102 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
+	cookiestatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
+	headerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/type/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// configure sets what an HTTP filter does on a route.
+func configure(r *routev3.Route, filter string, m proto.Message) {
+	if r.TypedPerFilterConfig == nil {
+		r.TypedPerFilterConfig = map[string]*anypb.Any{}
+	}
+	r.TypedPerFilterConfig[filter] = envoy.Any(m)
+}
+
+// cors as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so methods are spelled
+// out then.
+func cors(c model.CORS) *corsv3.CorsPolicy {
+	p := &corsv3.CorsPolicy{
+		AllowMethods:     list(c.AllowMethods),
+		AllowHeaders:     list(c.AllowHeaders),
+		ExposeHeaders:    list(c.ExposeHeaders),
+		AllowCredentials: envoy.Bool(c.AllowCredentials),
+		// A preflight from elsewhere is not the application's to answer.
+		ForwardNotMatchingPreflights: envoy.Bool(false),
+	}
+	if c.AllowCredentials && slices.Contains(c.AllowMethods, "*") {
+		p.AllowMethods = list(allMethods)
+	}
+	if c.MaxAge > 0 {
+		p.MaxAge = strconv.FormatInt(int64(c.MaxAge.Seconds()), 10)
+	}
+	for _, o := range c.AllowOrigins {
+		p.AllowOriginStringMatch = append(p.AllowOriginStringMatch, origin(o))
+	}
+	return p
+}
+
+var allMethods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	http.MethodOptions, http.MethodConnect, http.MethodTrace,
+}
+
+// origin matches an origin; a wildcard stands for any text within the host and port.
+func origin(o string) *matcherv3.StringMatcher {
+	pattern := strings.ReplaceAll(regexp.QuoteMeta(o), `\*`, `[^/]+`)
+	if o == "*" {
+		pattern = ".*"
+	} else if !strings.Contains(o, "*") {
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: o}}
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: pattern}}}
+}
+
+func list(s []string) string { return strings.Join(s, ", ") }
+
+// Names of the session's cookie or header where the route gives none.
+const (
+	sessionCookie = "fairway-session"
+	sessionHeader = "x-fairway-session"
+)
+
+// session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name back. Envoy knows no
+// idle timeout; ingest refuses it.
+func session(s model.SessionPersistence) *sessionv3.StatefulSessionPerRoute {
+	name := s.Name
+	state := envoy.Extension("envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
+		Cookie: &httpv3.Cookie{Name: orDefault(name, sessionCookie), Path: "/", Ttl: envoy.Duration(max(s.AbsoluteTimeout, 0))},
+	})
+	if s.Header {
+		state = envoy.Extension("envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: orDefault(name, sessionHeader)})
+	}
+	return &sessionv3.StatefulSessionPerRoute{Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
+		StatefulSession: &sessionv3.StatefulSession{SessionState: state},
+	}}
+}
+
+func orDefault(s, d string) string {
+	if s == "" {
+		return d
+	}
+	return s
+}

@@ -1,0 +1,209 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// headerClientCert tells the application who calls (Envoy's format, `URI=` alone).
+const headerClientCert = "x-forwarded-client-cert"
+
+// RouteConfiguration says what happens to requests to a service port. The rules of the caller's own namespace come first
+// and, where there are any, are all that counts for its callers; then the default rules; without rules, the Service
+// itself. Where no rule matches, the answer is 404.
+func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
+	b := &routeBuilder{table: t}
+	for _, c := range t.Callers {
+		guard := callersOf(trustDomain, c.Namespace)
+		for _, r := range c.Rules {
+			b.add(r, guard)
+		}
+		b.routes = append(b.routes, &routev3.Route{
+			Name:   "unmatched/" + c.Namespace,
+			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, FilterState: guard},
+			Action: answer(http.StatusNotFound, "no rule of the caller's namespace matches"),
+		})
+	}
+	for _, r := range t.Default {
+		b.add(r, nil)
+	}
+	if len(t.Default) == 0 {
+		b.routes = append(b.routes, toService(t.Port))
+	}
+	return &routev3.RouteConfiguration{
+		Name: listenerName(t.Port),
+		VirtualHosts: []*routev3.VirtualHost{{
+			Name:        "service",
+			Domains:     []string{"*"},
+			Routes:      b.routes,
+			RetryPolicy: defaultRetry(),
+		}},
+		// Evaluated after the routes' own changes, so no route can claim another caller.
+		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
+			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		}},
+		// Envoy's own addition; x-forwarded-for says the same in a way that everyone knows.
+		RequestHeadersToRemove: []string{"x-envoy-external-address"},
+	}, b.errs
+}
+
+// callersOf matches callers whose service account is in a namespace.
+func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
+	return []*matcherv3.FilterStateMatcher{{
+		Key: names.FilterStateSource,
+		Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/ns/" + namespace + "/"},
+		}},
+	}}
+}
+
+// toService is what happens without routes.
+func toService(p model.ServicePort) *routev3.Route {
+	return &routev3.Route{
+		Name:  "default",
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(p)},
+			Timeout:          requestTimeout(model.Rule{}),
+		}},
+	}
+}
+
+type routeBuilder struct {
+	table  model.RouteTable
+	routes []*routev3.Route
+	errs   []*RuleError
+}
+
+// add appends the routes of a rule. If its match can't be expressed the rule is left out; if what it does can't be, it
+// keeps its place and answers an error, for a request that it matches must not fall through to another rule.
+func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) {
+	match, err := routeMatch(r)
+	if err == nil {
+		match.FilterState = guard
+		err = check(match)
+	}
+	if err != nil {
+		b.fail(r, true, err)
+		return
+	}
+	routes, err := b.ruleRoutes(r, match)
+	for _, route := range routes {
+		route.Name = routeName(r)
+		err = errors.Join(err, check(route))
+	}
+	if err != nil {
+		b.fail(r, false, err)
+		routes = []*routev3.Route{{Match: match, Action: refusal(r)}}
+	}
+	b.routes = append(b.routes, routes...)
+}
+
+func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
+	b.errs = append(b.errs, &RuleError{Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, Dropped: dropped, Err: err})
+}
+
+// ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port.
+func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
+	route := &routev3.Route{Match: match}
+	var request, response headerOps
+	var redirect *model.Redirect
+	action := &routev3.RouteAction{Timeout: requestTimeout(r), RetryPolicy: retryPolicy(r)}
+	for _, f := range r.Filters {
+		var err error
+		switch {
+		case f.RequestHeaders != nil:
+			request.change(*f.RequestHeaders)
+		case f.ResponseHeaders != nil:
+			response.change(*f.ResponseHeaders)
+		case f.Redirect != nil:
+			redirect = f.Redirect
+		case f.Rewrite != nil:
+			err = rewrite(action, r.Match.Path, *f.Rewrite)
+		case f.Mirror != nil:
+			mirror(action, *f.Mirror)
+		case f.CORS != nil:
+			configure(route, filterCORS, cors(*f.CORS))
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if redirect != nil {
+		request.apply(route)
+		response.applyResponse(route)
+		return redirects(route, r.Match.Path, *redirect, b.table.Port.Port)
+	}
+	if !destinations(action, r, &request, &response) {
+		response.applyResponse(route)
+		route.Action = refusal(r)
+		return []*routev3.Route{route}, nil
+	}
+	if request.host != "" {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: request.host}
+	}
+	if s := r.SessionPersistence; s != nil {
+		configure(route, filterSession, session(*s))
+	}
+	request.apply(route)
+	response.applyResponse(route)
+	route.Action = &routev3.Route_Route{Route: action}
+	return []*routev3.Route{route}, nil
+}
+
+// routeName is what the access log and the introspection show: the rule that decided.
+func routeName(r model.Rule) string {
+	rule := r.RuleName
+	if rule == "" {
+		rule = strconv.Itoa(r.RuleIndex)
+	}
+	return r.Source.Kind + "/" + r.Source.Namespace + "/" + r.Source.Name + "/" + rule
+}
+
+// refusal answers for a rule without a backend that could: 500 for HTTP; for gRPC 503, which clients read as UNAVAILABLE.
+func refusal(r model.Rule) *routev3.Route_DirectResponse {
+	return answer(refusalStatus(r), "the rule has no valid backend")
+}
+
+func refusalStatus(r model.Rule) uint32 {
+	if r.GRPC {
+		return http.StatusServiceUnavailable
+	}
+	return http.StatusInternalServerError
+}
+
+func answer(status uint32, text string) *routev3.Route_DirectResponse {
+	return &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{
+		Status: status,
+		Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text + "\n"}},
+	}}
+}
+
+// check tells whether Envoy would accept a message: its own validation rules, and that it can be marshalled at all (no
+// string that is not UTF-8).
+func check(m interface {
+	proto.Message
+	ValidateAll() error
+}) error {
+	if err := m.ValidateAll(); err != nil {
+		return err
+	}
+	if _, err := proto.Marshal(m); err != nil {
+		return fmt.Errorf("not UTF-8: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	requestidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// Names under which Envoy registers the network filters.
+const (
+	filterHTTPManager = "envoy.filters.network.http_connection_manager"
+	filterTCPProxy    = "envoy.filters.network.tcp_proxy"
+)
+
+// detectionTimeout bounds how long a port of undeclared protocol waits for the first bytes before it is taken for TCP.
+// A server-first protocol pays it once per connection; a shorter one would let a slow HTTP client past its routes.
+const detectionTimeout = 5 * time.Second
+
+// ServiceListener is the internal listener of a service port: HTTP with the route configuration of the same name, plain
+// TCP, or, where the protocol is undeclared and a route attaches, HTTP if it looks like it and TCP otherwise.
+func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
+	l := &listenerv3.Listener{
+		Name:              listenerName(p.ServicePort),
+		ListenerSpecifier: internalListener(),
+		TrafficDirection:  corev3.TrafficDirection_INBOUND,
+		ListenerFilters: []*listenerv3.ListenerFilter{
+			// Gives the connection the addresses that the HBONE listener saw: the caller's and the dialled one.
+			envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
+		},
+	}
+	tcp := &listenerv3.FilterChain{Name: "tcp", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterTCPProxy, tcpProxy(p))}}
+	if !p.HTTP {
+		l.FilterChains = []*listenerv3.FilterChain{tcp}
+		return l
+	}
+	http := &listenerv3.FilterChain{Name: "http", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, httpManager(p))}}
+	l.FilterChains = []*listenerv3.FilterChain{http}
+	if p.Protocol == model.ProtocolUndeclared {
+		http.FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
+		l.DefaultFilterChain = tcp
+		l.ListenerFilters = append(l.ListenerFilters,
+			envoy.ListenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
+		l.ListenerFiltersTimeout = envoy.Duration(detectionTimeout)
+		l.ContinueOnListenerFiltersTimeout = true
+	}
+	return l
+}
+
+// tcpProxy passes bytes on. How long a connection may be idle is the application's business.
+func tcpProxy(p model.WaypointPort) *tcpproxyv3.TcpProxy {
+	return &tcpproxyv3.TcpProxy{
+		StatPrefix:         "service",
+		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: clusterName(p.ServicePort)},
+		IdleTimeout:        envoy.Duration(0),
+		MaxConnectAttempts: envoy.UInt32(connectAttempts),
+		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(p.ServicePort))},
+	}
+}
+
+// httpManager changes as little as it can about a request, and keeps out what callers could use to steer the proxy.
+func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
+	return &hcmv3.HttpConnectionManager{
+		StatPrefix: "service",
+		CodecType:  hcmv3.HttpConnectionManager_AUTO,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: listenerName(p.ServicePort),
+			ConfigSource:    envoy.ADS(0),
+		}},
+		HttpFilters: httpFilters(),
+		HttpProtocolOptions: &corev3.Http1ProtocolOptions{
+			AcceptHttp_10:         true,
+			DefaultHostForHttp_10: p.Service + "." + p.Namespace,
+		},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true}, // for websockets, RFC 8441
+		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+
+		// Timeouts are set by routes only. Streams may be silent for as long as they like.
+		StreamIdleTimeout: envoy.Duration(0),
+
+		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
+		// its x-forwarded-proto. Nobody is internal: x-envoy-* headers of callers are dropped.
+		UseRemoteAddress:      envoy.Bool(true),
+		XffNumTrustedHops:     1,
+		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		// What callers claim is dropped; the route configuration sets what the handshake proved.
+		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
+
+		// A request ID is the application's if it sent one, and is never altered.
+		PreserveExternalRequestId: true,
+		RequestIdExtension: &hcmv3.RequestIDExtension{TypedConfig: envoy.Any(&requestidv3.UuidRequestIdConfig{
+			PackTraceReason:              envoy.Bool(false),
+			UseRequestIdForTraceSampling: envoy.Bool(false),
+		})},
+		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
+		// Routes match the path that the application will see, with dot segments resolved (RFC 3986).
+		NormalizePath: envoy.Bool(true),
+		AccessLog:     []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort))},
+	}
+}
