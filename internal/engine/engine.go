@@ -1,0 +1,363 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package engine wires the pipeline: watched objects go into the store, ingest decides what they mean, translate turns
+// that into xDS resources, and the cache of the xDS server is given those that changed. One goroutine does all of it, so
+// no stage takes a lock; what a change did not touch is not looked at.
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// graceAfterDisconnect is how long what a scope's proxies wanted is kept up to date after the last one went away.
+const graceAfterDisconnect = 5 * time.Minute
+
+// Options of an Engine. The callbacks run on the engine's goroutine and must not block.
+type Options struct {
+	Cache *xds.Cache
+	Log   logr.Logger
+	// OnReport is told what a route's status is to say, and nil for a route that is gone.
+	OnReport func(model.ObjectRef, *ingest.RouteReport)
+	// OnAutomatic is told whether a namespace needs an automatic waypoint.
+	OnAutomatic func(namespace string, needed bool)
+}
+
+// Engine is the pipeline. Make it with New, run it with Run; all other methods may be called from anywhere.
+type Engine struct {
+	opts  Options
+	queue queue
+
+	// Everything below belongs to Run's goroutine.
+	graph     *memo.Graph
+	store     *cluster.Store
+	ingest    *ingest.Ingest
+	resources *resources
+	scopes    map[string]*scope
+	synced    bool
+	updates   map[string][]xds.Update
+	told      []func() // callbacks held back until the cache has what they are about
+}
+
+// scope is what the proxies of one scope have asked for.
+type scope struct {
+	wildcards map[string][]string   // by type URL: the names that the set has now
+	named     map[ref]bool          // asked for by name
+	wanted    map[xds.Interest]bool // open interests
+	ready     map[string]bool       // types of which everything has been derived
+	sweep     *time.Timer           // runs while no proxy is connected
+}
+
+// New returns an engine with an empty store.
+func New(o Options) *Engine {
+	if o.OnReport == nil {
+		o.OnReport = func(model.ObjectRef, *ingest.RouteReport) {}
+	}
+	if o.OnAutomatic == nil {
+		o.OnAutomatic = func(string, bool) {}
+	}
+	e := &Engine{opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{}}
+	e.queue.wake = make(chan struct{}, 1)
+	e.store = cluster.NewStore(e.graph)
+	e.ingest = ingest.New(e.graph, e.store)
+	e.resources = newResources(e.graph, e.ingest, func(k ref, err error) {
+		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.scope, "type", k.typeURL, "name", k.name)
+	})
+	return e
+}
+
+// Set queues an object that was added or changed.
+func (e *Engine) Set(obj client.Object) { e.queue.object(obj, false) }
+
+// Delete queues an object that is gone.
+func (e *Engine) Delete(obj client.Object) { e.queue.object(obj, true) }
+
+// Interest queues what a proxy wants, or wants no more; it is xds.Options.OnInterest.
+func (e *Engine) Interest(i xds.Interest) { e.queue.do(func() { e.interest(i) }) }
+
+// Synced says that all objects that existed at the start have been queued. Nothing is served before: a proxy must not
+// take a half-read cluster for the truth.
+func (e *Engine) Synced() { e.queue.do(func() { e.synced = true }) }
+
+// Inspect runs a function on the engine's goroutine, for introspection, and waits for it.
+func (e *Engine) Inspect(ctx context.Context, f func(*ingest.Ingest)) error {
+	done := make(chan struct{})
+	e.queue.do(func() { f(e.ingest); close(done) })
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run processes what is queued until the context ends.
+func (e *Engine) Run(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-e.queue.wake:
+		}
+		e.Process()
+	}
+}
+
+// Process works the queue off: everything that is queued is taken in at once, then each value that it touched is derived
+// once. Run calls it; only tests do, besides.
+func (e *Engine) Process() {
+	for {
+		objects, calls := e.queue.take()
+		if len(objects) == 0 && len(calls) == 0 {
+			return
+		}
+		for _, o := range objects {
+			e.change(o)
+		}
+		for _, f := range calls {
+			f()
+		}
+		if e.synced {
+			e.flush()
+		}
+	}
+}
+
+func (e *Engine) change(o queued) {
+	op := e.store.Set
+	if o.deleted {
+		op = e.store.Delete
+	}
+	if err := op(o.object); err != nil {
+		e.opts.Log.Error(err, "an object was passed over")
+		return
+	}
+	key := client.ObjectKeyFromObject(o.object)
+	switch o.object.(type) {
+	case *gwv1.HTTPRoute:
+		e.watchRoute(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
+	case *gwv1.GRPCRoute:
+		e.watchRoute(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
+	case *corev1.Namespace:
+		e.watchNamespace(key.Name, o.deleted)
+	}
+}
+
+func (e *Engine) watchRoute(r model.ObjectRef, deleted bool) {
+	if deleted {
+		e.ingest.Report.Unwatch(r)
+		e.opts.OnReport(r, nil)
+	} else if !e.ingest.Report.Watched(r) {
+		e.ingest.Report.Watch(r, func(report *ingest.RouteReport) {
+			e.told = append(e.told, func() { e.opts.OnReport(r, report) })
+		})
+	}
+}
+
+func (e *Engine) watchNamespace(name string, deleted bool) {
+	if deleted {
+		e.ingest.NeedsAutomatic.Unwatch(name)
+		e.opts.OnAutomatic(name, false)
+	} else if !e.ingest.NeedsAutomatic.Watched(name) {
+		e.ingest.NeedsAutomatic.Watch(name, func(needed bool) { e.opts.OnAutomatic(name, needed) })
+	}
+}
+
+// flush derives what changed and hands it to the cache, scope by scope.
+func (e *Engine) flush() {
+	e.graph.Flush()
+	for name, updates := range e.updates {
+		delete(e.updates, name)
+		e.opts.Cache.Apply(name, updates)
+	}
+	told := e.told
+	e.told = nil
+	for _, f := range told {
+		f()
+	}
+	for name, s := range e.scopes {
+		for typeURL := range s.wildcards {
+			if !s.ready[typeURL] {
+				s.ready[typeURL] = true
+				e.opts.Cache.Ready(name, typeURL)
+			}
+		}
+	}
+}
+
+// --- what proxies want
+
+func (e *Engine) interest(i xds.Interest) {
+	s := e.scopes[i.Scope]
+	key := xds.Interest{Scope: i.Scope, TypeURL: i.TypeURL, Name: i.Name}
+	switch {
+	case i.Wanted:
+		if s == nil {
+			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}, ready: map[string]bool{}}
+			e.scopes[i.Scope] = s
+		}
+		if s.sweep != nil {
+			s.sweep.Stop()
+			s.sweep = nil
+		}
+		s.wanted[key] = true
+		e.want(s, i)
+	case s == nil:
+	case i.Disconnected:
+		delete(s.wanted, key)
+		if len(s.wanted) == 0 {
+			s.sweep = time.AfterFunc(graceAfterDisconnect, func() { e.queue.do(func() { e.forget(i.Scope, s) }) })
+		}
+	default:
+		delete(s.wanted, key)
+		if k := (ref{i.Scope, i.TypeURL, i.Name}); s.named[k] {
+			delete(s.named, k)
+			e.release(s, k)
+		}
+	}
+}
+
+func (e *Engine) want(s *scope, i xds.Interest) {
+	if i.Name != xds.Wildcard {
+		k := ref{i.Scope, i.TypeURL, i.Name}
+		s.named[k] = true
+		e.watch(k)
+		return
+	}
+	if _, ok := s.wildcards[i.TypeURL]; ok {
+		return
+	}
+	s.wildcards[i.TypeURL] = nil
+	e.resources.set.Watch(setRef{i.Scope, i.TypeURL}, func(set []string) { e.resize(s, i.Scope, i.TypeURL, set) })
+}
+
+// resize follows the set of resources that a wildcard subscription gets.
+func (e *Engine) resize(s *scope, scopeName, typeURL string, set []string) {
+	old := s.wildcards[typeURL]
+	s.wildcards[typeURL] = set
+	for _, name := range set {
+		if _, found := slices.BinarySearch(old, name); !found {
+			e.watch(ref{scopeName, typeURL, name})
+		}
+	}
+	for _, name := range old {
+		if _, found := slices.BinarySearch(set, name); !found {
+			k := ref{scopeName, typeURL, name}
+			e.updates[scopeName] = append(e.updates[scopeName], xds.Update{TypeURL: typeURL, Name: name})
+			e.release(s, k)
+		}
+	}
+}
+
+func (e *Engine) watch(k ref) {
+	if e.resources.scoped.Watched(k) {
+		return
+	}
+	e.resources.scoped.Watch(k, func(r *xds.Resource) {
+		e.updates[k.scope] = append(e.updates[k.scope], xds.Update{TypeURL: k.typeURL, Name: k.name, Resource: r})
+	})
+}
+
+// release ends the watch of a resource unless it is still wanted by name or as part of a set.
+func (e *Engine) release(s *scope, k ref) {
+	if s.named[k] {
+		return
+	}
+	if _, found := slices.BinarySearch(s.wildcards[k.typeURL], k.name); found {
+		return
+	}
+	e.resources.scoped.Unwatch(k)
+}
+
+// forget drops a scope whose proxies have been gone for the time of grace.
+func (e *Engine) forget(name string, s *scope) {
+	if e.scopes[name] != s || len(s.wanted) > 0 {
+		return
+	}
+	for k := range s.named {
+		e.resources.scoped.Unwatch(k)
+	}
+	for typeURL, set := range s.wildcards {
+		e.resources.set.Unwatch(setRef{name, typeURL})
+		for _, n := range set {
+			e.resources.scoped.Unwatch(ref{name, typeURL, n})
+		}
+	}
+	delete(e.scopes, name)
+	e.opts.Cache.Drop(name)
+}
+
+// --- queue
+
+type queued struct {
+	object  client.Object
+	deleted bool
+}
+
+// queue holds what is to be taken in. Of an object only the latest state is kept, so it never holds more than the
+// cluster does.
+type queue struct {
+	mu      sync.Mutex
+	objects []queued
+	at      map[objectID]int
+	calls   []func()
+	wake    chan struct{}
+}
+
+type objectID struct {
+	kind string
+	key  client.ObjectKey
+}
+
+func (q *queue) object(o client.Object, deleted bool) {
+	id := objectID{fmt.Sprintf("%T", o), client.ObjectKeyFromObject(o)}
+	q.mu.Lock()
+	if n, ok := q.at[id]; ok {
+		q.objects[n] = queued{o, deleted}
+	} else {
+		if q.at == nil {
+			q.at = map[objectID]int{}
+		}
+		q.at[id] = len(q.objects)
+		q.objects = append(q.objects, queued{o, deleted})
+	}
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) do(f func()) {
+	q.mu.Lock()
+	q.calls = append(q.calls, f)
+	q.mu.Unlock()
+	q.signal()
+}
+
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) take() ([]queued, []func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	objects, calls := q.objects, q.calls
+	q.objects, q.calls, q.at = nil, nil, nil
+	return objects, calls
+}

@@ -1,0 +1,232 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"net/netip"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// ref names a resource as one scope sees it. An empty scope names a resource that is the same for all.
+type ref struct{ scope, typeURL, name string }
+
+// setRef names the resources of a type that belong to a scope.
+type setRef struct{ scope, typeURL string }
+
+// resources derives xDS resources from the decisions of ingest. A resource that is equal in all scopes is derived and
+// marshalled once.
+type resources struct {
+	ingest *ingest.Ingest
+	// shared holds what does not depend on the scope; scoped what a scope sees, nil where it may not or there is none.
+	shared *memo.Func[ref, *xds.Resource]
+	scoped *memo.Func[ref, *xds.Resource]
+	// set lists what a wildcard subscription gets.
+	set *memo.Func[setRef, []string]
+	// failed is told of resources that could not be made; nothing else is held up by them.
+	failed func(ref, error)
+}
+
+func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *resources {
+	r := &resources{ingest: in, failed: failed}
+	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
+	r.shared = memo.Define(g, "shared", equal, r.makeShared)
+	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
+	r.set = memo.Define(g, "set", slices.Equal[[]string], r.makeSet)
+	return r
+}
+
+// makeSet lists what a proxy gets that subscribes to everything. Node proxies ask for what they need by name; their
+// listeners are made by the agent.
+func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
+	ns, gw, ok := names.ParseWaypointScope(k.scope)
+	if !ok {
+		return nil
+	}
+	w := r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+	if w == nil {
+		return nil
+	}
+	var out []string
+	switch k.typeURL {
+	case xds.TypeListener:
+		out = []string{names.ListenerHBONE, names.ListenerTunnel}
+		for _, p := range w.Ports {
+			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
+		}
+	case xds.TypeCluster:
+		out = []string{names.ClusterTunnel}
+		for _, p := range w.Ports {
+			out = append(out, names.InboundCluster(p.Namespace, p.Service, p.Port))
+		}
+		for _, p := range w.Backends {
+			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// makeScoped decides whether a scope may see a resource, and where it comes from.
+func (r *resources) makeScoped(c *memo.Ctx, k ref) *xds.Resource {
+	if node, ok := names.ParseNodeScope(k.scope); ok {
+		return r.forNode(c, node, k)
+	}
+	ns, gw, ok := names.ParseWaypointScope(k.scope)
+	if !ok {
+		return nil
+	}
+	w := r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+	if w == nil {
+		return nil
+	}
+	return r.forWaypoint(c, w, k)
+}
+
+func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
+	switch k.typeURL {
+	case xds.TypeRoute:
+		// A node learns only how its own pods are asked for.
+		addr, ok := names.ParseInboundRoute(k.name)
+		if !ok {
+			return nil
+		}
+		if w := r.ingest.Workload.Get(c, addr); w == nil || w.Node != nodeName {
+			return nil
+		}
+	case xds.TypeEndpoint:
+		if _, _, _, ok := names.ParseServicePort(k.name, "node"); !ok {
+			return nil
+		}
+	case xds.TypeCluster:
+		if _, err := netip.ParseAddrPort(k.name); err != nil {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return r.shared.Get(c, ref{"", k.typeURL, k.name})
+}
+
+func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Resource {
+	switch k.typeURL {
+	case xds.TypeListener, xds.TypeCluster:
+		switch k.name {
+		case names.ListenerHBONE:
+			return r.resource(k, waypoint.HBONEListener(w.Identity))
+		case names.ListenerTunnel: // the cluster's name, too
+			if k.typeURL == xds.TypeCluster {
+				return r.resource(k, waypoint.TunnelCluster(w.Identity))
+			}
+			return r.resource(k, waypoint.TunnelListener())
+		}
+		if !slices.Contains(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name) {
+			return nil
+		}
+	case xds.TypeRoute:
+		if k.name == names.RouteHBONE {
+			return r.resource(k, waypoint.HBONERoutes(r.ports(c, w)))
+		}
+		if !has(w.Ports, k.name, "service") {
+			return nil
+		}
+	case xds.TypeEndpoint:
+		if !has(w.Backends, k.name, "waypoint") {
+			return nil
+		}
+	default:
+		return nil
+	}
+	return r.shared.Get(c, ref{"", k.typeURL, k.name})
+}
+
+func (r *resources) ports(c *memo.Ctx, w *model.Waypoint) []model.WaypointPort {
+	out := make([]model.WaypointPort, 0, len(w.Ports))
+	for _, p := range w.Ports {
+		if wp := r.ingest.WaypointPort.Get(c, p); wp != nil {
+			out = append(out, *wp)
+		}
+	}
+	return out
+}
+
+// has looks a resource name up in a sorted list of ports.
+func has(ports []model.ServicePort, name, prefix string) bool {
+	port, ok := parsePort(name, prefix)
+	if !ok {
+		return false
+	}
+	_, found := slices.BinarySearchFunc(ports, port, ingest.ComparePorts)
+	return found
+}
+
+func parsePort(name, prefix string) (model.ServicePort, bool) {
+	ns, svc, port, ok := names.ParseServicePort(name, prefix)
+	return model.ServicePort{Namespace: ns, Service: svc, Port: port}, ok
+}
+
+// makeShared derives a resource that every scope that may see it sees alike.
+func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
+	switch k.typeURL {
+	case xds.TypeCluster:
+		if addr, err := netip.ParseAddrPort(k.name); err == nil {
+			return r.resource(k, node.Cluster(*r.ingest.Destination.Get(c, addr)))
+		}
+		if port, ok := parsePort(k.name, "inbound"); ok {
+			return r.resource(k, waypoint.InboundCluster(port))
+		}
+		if port, ok := parsePort(k.name, "service"); ok {
+			return r.resource(k, waypoint.Cluster(port, r.ingest.Table.Get(c, port).Protocol))
+		}
+	case xds.TypeEndpoint:
+		if port, ok := parsePort(k.name, "node"); ok {
+			return r.resource(k, node.LoadAssignment(k.name, r.ingest.Endpoints.Get(c, port)))
+		}
+		if port, ok := parsePort(k.name, "waypoint"); ok {
+			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
+		}
+	case xds.TypeRoute:
+		if addr, ok := names.ParseInboundRoute(k.name); ok {
+			if in := r.ingest.Inbound.Get(c, addr); in != nil {
+				return r.resource(k, node.InboundRoutes(*in))
+			}
+			return nil
+		}
+		if port, ok := parsePort(k.name, "service"); ok {
+			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
+			rc, bad := waypoint.RouteConfiguration(trustDomain, *r.ingest.Table.Get(c, port))
+			for _, err := range bad { // each such rule answers 500; ingest should have found it first
+				r.failed(k, err)
+			}
+			return r.resource(k, rc)
+		}
+	case xds.TypeListener:
+		if port, ok := parsePort(k.name, "service"); ok {
+			if wp := r.ingest.WaypointPort.Get(c, port); wp != nil {
+				return r.resource(k, waypoint.ServiceListener(*wp))
+			}
+		}
+	}
+	return nil
+}
+
+// resource marshals; a message that can't be is reported and left out.
+func (r *resources) resource(k ref, m proto.Message) *xds.Resource {
+	res, err := xds.NewResource(k.name, m)
+	if err != nil {
+		r.failed(k, err)
+		return nil
+	}
+	return res
+}
