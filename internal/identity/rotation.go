@@ -60,6 +60,9 @@ type Policy struct {
 	Margin time.Duration
 }
 
+// MaxLeafLifetime is the longest that Mesh.spec.certificates.leafLifetime may be.
+const MaxLeafLifetime = 720 * time.Hour
+
 // DefaultPolicy suits a real cluster.
 var DefaultPolicy = Policy{Propagation: 5 * time.Minute, Margin: 10 * time.Minute}
 
@@ -107,13 +110,14 @@ func (s *State) adoptLifetime(want time.Duration, p Policy, now time.Time) {
 	s.LeafLifetime = want
 }
 
-// recover takes over the anchors of a bundle whose Secret was lost: their keys are gone, but leaves under them live on.
+// recover takes over the anchors of a bundle whose Secret was lost: their keys are gone, but leaves under them live on,
+// nobody knows for how long. Who deletes the Secret to end the trust in a key deletes the ConfigMap too.
 func (s *State) recover(published Bundle, p Policy, now time.Time) {
 	if s.Active != nil || len(s.Roots) != 0 {
 		return
 	}
 	for _, c := range published.Roots {
-		s.Roots = append(s.Roots, Root{Certificate: c, Published: now, Horizon: now.Add(s.LeafLifetime + p.Margin)})
+		s.Roots = append(s.Roots, Root{Certificate: c, Published: now, Horizon: now.Add(MaxLeafLifetime + p.Margin)})
 	}
 }
 
