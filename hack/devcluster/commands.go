@@ -1,0 +1,254 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/build"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/cluster"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/images"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/lanagent"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/node"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/oci"
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
+)
+
+// app is what the subcommands share.
+type app struct {
+	home   topology.Home
+	source string
+}
+
+func (a *app) locate() (err error) {
+	a.home, err = topology.FindHome()
+	return err
+}
+
+// cluster is for commands that need no source tree.
+func (a *app) cluster() *cluster.Cluster { return &cluster.Cluster{Home: a.home, Out: os.Stderr} }
+
+// builder finds the source tree and opens the image store.
+func (a *app) builder() (*images.Builder, error) {
+	source := a.source
+	if source == "" {
+		var err error
+		if source, err = topology.FindSource(); err != nil {
+			return nil, err
+		}
+	}
+	source, err := filepath.Abs(source)
+	if err != nil {
+		return nil, err
+	}
+	store, err := oci.OpenStore(a.home.Images())
+	if err != nil {
+		return nil, err
+	}
+	return &images.Builder{Builder: &build.Builder{Home: a.home, Source: source, Out: os.Stderr}, Store: store}, nil
+}
+
+func (a *app) loader(store *oci.Store) *images.Loader {
+	return &images.Loader{Home: a.home, Store: store, Out: os.Stderr}
+}
+
+// changing wraps a command that changes the cluster or the binaries: only one at a time may.
+func (a *app) changing(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		unlock, err := cluster.Lock(a.home)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		return f(cmd.Context(), args)
+	}
+}
+
+// withBuilder is changing for commands that build.
+func (a *app) withBuilder(f func(ctx context.Context, b *images.Builder) error) func(*cobra.Command, []string) error {
+	return a.changing(func(ctx context.Context, _ []string) error {
+		b, err := a.builder()
+		if err != nil {
+			return err
+		}
+		return f(ctx, b)
+	})
+}
+
+func (a *app) build() *cobra.Command {
+	return &cobra.Command{
+		Use: "build", Short: "Build all binaries from their pinned tool modules, and install what is missing", Args: cobra.NoArgs,
+		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			if err := b.Prerequisites(ctx); err != nil {
+				return err
+			}
+			if err := b.Ensure(ctx, build.Components); err != nil {
+				return err
+			}
+			if err := b.Boot(ctx); err != nil {
+				return err
+			}
+			return b.Envoy(ctx)
+		}),
+	}
+}
+
+func (a *app) up() *cobra.Command {
+	return &cobra.Command{
+		Use: "up", Short: "Start the cluster, or what of it doesn't run; builds what is missing", Args: cobra.NoArgs,
+		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			if err := b.Prerequisites(ctx); err != nil {
+				return err
+			}
+			if err := b.Ensure(ctx, build.ForCluster()); err != nil {
+				return err
+			}
+			if err := b.Boot(ctx); err != nil {
+				return err
+			}
+			return a.cluster().Up(ctx)
+		}),
+	}
+}
+
+func (a *app) down() *cobra.Command {
+	var keep bool
+	cmd := &cobra.Command{
+		Use: "down", Short: "Stop the cluster and remove every trace of it but the built binaries", Args: cobra.NoArgs,
+		RunE: a.changing(func(context.Context, []string) error { return a.cluster().Down(keep) }),
+	}
+	cmd.Flags().BoolVar(&keep, "keep", false, "keep the state (etcd, images) for the next up")
+	return cmd
+}
+
+func (a *app) images() *cobra.Command {
+	var own bool
+	cmd := &cobra.Command{
+		Use: "images", Short: "Build the images of the working tree, of Envoy and of the tests, and load what changed", Args: cobra.NoArgs,
+		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			f := b.BuildAll
+			if own {
+				f = b.BuildWorkingTree
+			}
+			names, err := f(ctx)
+			if err != nil {
+				return err
+			}
+			return a.loader(b.Store).Load(ctx, names)
+		}),
+	}
+	cmd.Flags().BoolVar(&own, "own", false, "only "+images.Fairway)
+	return cmd
+}
+
+func (a *app) load() *cobra.Command {
+	return &cobra.Command{
+		Use: "load IMAGE...", Short: "Load images into both nodes: archive files, or names of images built before", Args: cobra.MinimumNArgs(1),
+		RunE: a.changing(func(ctx context.Context, args []string) error {
+			store, err := oci.OpenStore(a.home.Images())
+			if err != nil {
+				return err
+			}
+			for _, arg := range args {
+				if _, err := os.Stat(arg); err == nil {
+					if err := a.loader(store).LoadArchive(ctx, arg); err != nil {
+						return err
+					}
+					continue
+				}
+				name, err := oci.CompleteName(arg)
+				if err != nil {
+					return err
+				}
+				if err := a.loader(store).Load(ctx, []string{name}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}),
+	}
+}
+
+func (a *app) in() *cobra.Command {
+	return &cobra.Command{
+		Use: "in NODE CMD...", Short: "Run a command in a node (node1, node2) or outside the cluster beside it (lan)",
+		Args: cobra.MinimumNArgs(2), DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			name, args := args[0], args[1:]
+			if len(args) > 1 && args[0] == "--" {
+				args = args[1:]
+			}
+			cmd, err := node.Command(a.home, name, args...)
+			if err != nil {
+				return err
+			}
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+			return cmd.Run()
+		},
+	}
+}
+
+func (a *app) kubectl() *cobra.Command {
+	return &cobra.Command{
+		Use: "kubectl ARGS...", Short: "Run the cluster's own kubectl against it", DisableFlagParsing: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd := exec.Command(filepath.Join(a.home.Bin(), "kubectl"), args...)
+			cmd.Env = append(os.Environ(), "KUBECONFIG="+a.home.Kubeconfig())
+			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+			return cmd.Run()
+		},
+	}
+}
+
+func (a *app) env() *cobra.Command {
+	return &cobra.Command{
+		Use: "env", Short: "Print the shell commands that point other programs at the cluster", Args: cobra.NoArgs,
+		Run: func(*cobra.Command, []string) {
+			fmt.Printf("export KUBECONFIG=%q\n", a.home.Kubeconfig())
+			fmt.Printf("export PATH=%q:\"$PATH\"\n", a.home.Bin())
+		},
+	}
+}
+
+func (a *app) nodeInit() *cobra.Command {
+	return &cobra.Command{
+		Use: node.InitCommand, Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			n, err := topology.Find(args[0])
+			if err != nil {
+				return err
+			}
+			return node.Init(a.home, n)
+		},
+	}
+}
+
+func (a *app) lanAgent() *cobra.Command {
+	return &cobra.Command{
+		Use: lanagent.Command, Hidden: true, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return lanagent.Run(cmd.Context(), a.home) },
+	}
+}
+
+func (a *app) certManager() *cobra.Command {
+	return &cobra.Command{
+		Use: "cert-manager", Short: "Build cert-manager, load it and install it into the cluster", Args: cobra.NoArgs,
+		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			names, err := b.BuildCertManager(ctx)
+			if err != nil {
+				return err
+			}
+			if err := a.loader(b.Store).Load(ctx, names); err != nil {
+				return err
+			}
+			return a.cluster().InstallCertManager(ctx, b.Builder)
+		}),
+	}
+}

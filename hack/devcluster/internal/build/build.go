@@ -1,0 +1,193 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package build turns pinned tool modules into the binaries that the dev cluster runs, and gets the few prerequisites
+// that are no Go programs. What is there already and was built from the same pins is left alone.
+package build
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
+)
+
+// stillEvery is how often a long step says that it still runs.
+const stillEvery = 20 * time.Second
+
+// Builder builds into Home from the tool modules of Source.
+type Builder struct {
+	Home topology.Home
+	// Source is the top of Fairway's source tree.
+	Source string
+	// Out gets the progress.
+	Out io.Writer
+}
+
+// Ensure builds those of the components that are missing or were built from other pins, one after the other.
+func (b *Builder) Ensure(ctx context.Context, components []Component) error {
+	var stale []Component
+	for _, c := range components {
+		want, err := b.stamp(c)
+		if err != nil {
+			return err
+		}
+		if !b.current(c, want) {
+			stale = append(stale, c)
+		}
+	}
+	for i, c := range stale {
+		what := fmt.Sprintf("[%d/%d] building %s", i+1, len(stale), c.Name)
+		if err := b.step(what, func() error { return b.one(ctx, c) }); err != nil {
+			return fmt.Errorf("building %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// step runs f and says how long it takes, while it takes long and at the end.
+func (b *Builder) step(what string, f func() error) error {
+	start := time.Now()
+	elapsed := func() time.Duration { return time.Since(start).Round(100 * time.Millisecond) }
+	fmt.Fprintf(b.Out, "%s ...\n", what)
+	ticker := time.NewTicker(stillEvery)
+	defer ticker.Stop()
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	for {
+		select {
+		case err := <-done:
+			if err == nil {
+				fmt.Fprintf(b.Out, "%s: done in %s\n", what, elapsed())
+			}
+			return err
+		case <-ticker.C:
+			fmt.Fprintf(b.Out, "%s: still running after %s\n", what, elapsed())
+		}
+	}
+}
+
+// module is the folder of the component's tool module.
+func (b *Builder) module(c Component) string {
+	return filepath.Join(b.Source, "hack", "devcluster", "tools", c.Name)
+}
+
+// stamp is a digest of everything that decides what the component's binaries are.
+func (b *Builder) stamp(c Component) (string, error) {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %s %+v\n", runtime.Version(), runtime.GOARCH, c)
+	for _, f := range []string{"go.mod", "go.sum"} {
+		data, err := os.ReadFile(filepath.Join(b.module(c), f))
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%s %d\n%s", f, len(data), data)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// binaries returns the path of each result.
+func (b *Builder) binaries(c Component) []string {
+	dir := b.Home.Bin()
+	if c.CNI {
+		dir = b.Home.CNI()
+	}
+	var out []string
+	for _, p := range c.Packages {
+		name := path.Base(p)
+		if c.Rename != "" {
+			name = c.Rename
+		}
+		out = append(out, filepath.Join(dir, name))
+	}
+	return out
+}
+
+func (b *Builder) current(c Component, want string) bool {
+	have, err := os.ReadFile(filepath.Join(b.Home.Stamps(), c.Name))
+	if err != nil || string(have) != want {
+		return false
+	}
+	for _, p := range b.binaries(c) {
+		if _, err := os.Stat(p); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (b *Builder) one(ctx context.Context, c Component) error {
+	want, err := b.stamp(c)
+	if err != nil {
+		return err
+	}
+	// Built beside and renamed into place: a running cluster goes on with the old file, and none is ever half there.
+	dir := filepath.Dir(b.binaries(c)[0])
+	for _, d := range []string{dir, b.Home.Stamps()} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return err
+		}
+	}
+	tmp, err := os.MkdirTemp(string(b.Home), "build-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	for i, p := range c.Packages {
+		// One at a time: linking several of Kubernetes at once takes gigabytes.
+		args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + c.LDFlags), "-o", filepath.Join(tmp, filepath.Base(b.binaries(c)[i]))}
+		if c.Tags != "" {
+			args = append(args, "-tags", c.Tags)
+		}
+		if err := Go(ctx, b.module(c), []string{"GOFLAGS=-mod=readonly"}, append(args, p)...); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.binaries(c) {
+		if err := os.Rename(filepath.Join(tmp, filepath.Base(p)), p); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(filepath.Join(b.Home.Stamps(), c.Name), []byte(want), 0o644)
+}
+
+// Go runs the go command in a folder, for static binaries. What it prints goes into the error.
+func Go(ctx context.Context, dir string, env []string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off"), env...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("go %s: %w\n%s", args[0], err, out.Bytes())
+	}
+	return nil
+}
+
+// ModuleDir returns the folder of a module that a component's tool module requires, downloaded if need be.
+func (b *Builder) ModuleDir(ctx context.Context, component, module string) (string, error) {
+	dir := b.module(Component{Name: component})
+	env := []string{"GOFLAGS=-mod=readonly"}
+	if err := Go(ctx, dir, env, "mod", "download", module); err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
+	cmd.Dir = dir
+	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("finding module %s: %w", module, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}

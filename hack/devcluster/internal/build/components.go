@@ -1,0 +1,67 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package build
+
+import "slices"
+
+// Component is what one tool module builds: packages of one upstream project, at the versions that the module pins.
+type Component struct {
+	// Name is the folder of its module below tools/.
+	Name string
+	// Packages to build: those that the module's go.mod names as tools.
+	Packages []string
+	// CNI says that the results are CNI plugins, which live in a folder of their own.
+	CNI bool
+	// Rename gives the one binary a name other than that of its package's folder.
+	Rename string
+	// Tags are build tags.
+	Tags string
+	// LDFlags go beside those that every component gets.
+	LDFlags string
+}
+
+const (
+	kubernetesVersion = "v1.37.2"
+	componentBase     = "k8s.io/component-base/version"
+	kubernetesCmd     = "k8s.io/kubernetes/cmd/"
+	containerdCmd     = "github.com/containerd/containerd/v2/cmd/"
+	cniPlugins        = "github.com/containernetworking/plugins/plugins/"
+	istioEcho         = "istio.io/istio/pkg/test/echo/cmd/"
+)
+
+// Components lists everything that is built, slowest first.
+var Components = []Component{
+	{
+		Name: "kubernetes",
+		Packages: []string{
+			kubernetesCmd + "kube-apiserver", kubernetesCmd + "kube-controller-manager", kubernetesCmd + "kube-scheduler",
+			kubernetesCmd + "kube-proxy", kubernetesCmd + "kubelet", kubernetesCmd + "kubectl",
+		},
+		// Without these the API server says v0.0.0, and kubelet is refused.
+		LDFlags: "-X " + componentBase + ".gitVersion=" + kubernetesVersion +
+			" -X " + componentBase + ".gitMajor=1 -X " + componentBase + ".gitMinor=37",
+	},
+	{Name: "etcd", Packages: []string{"go.etcd.io/etcd/server/v3"}, Rename: "etcd"},
+	{
+		Name:     "containerd",
+		Packages: []string{containerdCmd + "containerd", containerdCmd + "containerd-shim-runc-v2", containerdCmd + "ctr"},
+		Tags:     "no_btrfs no_zfs no_devmapper netgo osusergo",
+	},
+	{
+		Name:     "cni",
+		Packages: []string{cniPlugins + "main/ptp", cniPlugins + "main/loopback", cniPlugins + "ipam/host-local", cniPlugins + "meta/portmap"},
+		CNI:      true,
+	},
+	{Name: "coredns", Packages: []string{"github.com/coredns/coredns"}},
+	{Name: "echo-basic", Packages: []string{"sigs.k8s.io/gateway-api/conformance/echo-basic"}},
+	{Name: "echo-advanced", Packages: []string{istioEcho + "server", istioEcho + "client"}},
+}
+
+// forTests names the components that only images of tests need: the cluster starts without them.
+var forTests = []string{"echo-basic", "echo-advanced"}
+
+// ForCluster returns the components that the cluster itself is made of.
+func ForCluster() []Component {
+	return slices.DeleteFunc(slices.Clone(Components), func(c Component) bool { return slices.Contains(forTests, c.Name) })
+}

@@ -1,0 +1,124 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
+)
+
+const (
+	// readyTimeout is generous: on a loaded machine everything takes its time, and giving up helps nobody.
+	readyTimeout = 3 * time.Minute
+	pollInterval = 50 * time.Millisecond
+)
+
+// waitReady waits for the API server, gives the nodes their pod ranges, deploys cluster DNS and waits for all of them.
+func (c *Cluster) waitReady(ctx context.Context) error {
+	config, err := clientcmd.BuildConfigFromFlags("", c.Home.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = -1, -1
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	err = c.until(ctx, "the API server", topology.Nodes[0], func(ctx context.Context) (bool, error) {
+		_, err := client.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx)
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	c.say("API server ready")
+	// The first requests may meet an API server that still sets up its namespaces and default roles.
+	err = c.until(ctx, "applying CoreDNS", topology.Nodes[0], func(ctx context.Context) (bool, error) {
+		err := c.Apply(ctx, coreDNS)
+		return err == nil, err
+	})
+	if err != nil {
+		return err
+	}
+	for _, n := range topology.Nodes {
+		if err := c.until(ctx, n.Name, n, func(ctx context.Context) (bool, error) { return nodeReady(ctx, client, n) }); err != nil {
+			return err
+		}
+		c.say("%s Ready", n.Name)
+	}
+	err = c.until(ctx, "CoreDNS", topology.Nodes[0], func(ctx context.Context) (bool, error) {
+		d, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
+		return err == nil && available(d), err
+	})
+	if err != nil {
+		return err
+	}
+	c.say("CoreDNS Ready")
+	return nil
+}
+
+// until polls f until it says yes. Errors are expected meanwhile; the last one is told when time runs out.
+func (c *Cluster) until(ctx context.Context, what string, n topology.Node, f func(context.Context) (bool, error)) error {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, pollInterval, readyTimeout, true, func(ctx context.Context) (bool, error) {
+		ok, err := f(ctx)
+		last = err
+		return ok, nil
+	})
+	if err != nil {
+		return fmt.Errorf("%s is not ready (%w; last: %v): see %s and %s/var/log/fairway-dev",
+			what, err, last, c.Home.Log(n.Name), c.Home.NodeRoot(n.Name))
+	}
+	return nil
+}
+
+// nodeReady gives the node its pod range once it has registered, and says whether it is ready with it.
+func nodeReady(ctx context.Context, client kubernetes.Interface, n topology.Node) (bool, error) {
+	have, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return false, fmt.Errorf("kubelet has not registered the node")
+	}
+	if err != nil {
+		return false, err
+	}
+	if have.Spec.PodCIDR == "" {
+		patch := fmt.Appendf(nil, `{"spec":{"podCIDR":%q,"podCIDRs":[%q]}}`, n.PodCIDR, n.PodCIDR)
+		_, err := client.CoreV1().Nodes().Patch(ctx, n.Name, types.MergePatchType, patch, metav1.PatchOptions{})
+		return false, err
+	}
+	for _, cond := range have.Status.Conditions {
+		if cond.Type == corev1.NodeReady {
+			// A node that was down is remembered as ready until its lease runs out; a tainted one takes no pods yet.
+			return cond.Status == corev1.ConditionTrue && !tainted(have), nil
+		}
+	}
+	return false, nil
+}
+
+func tainted(n *corev1.Node) bool {
+	for _, t := range n.Spec.Taints {
+		if strings.HasPrefix(t.Key, "node.kubernetes.io/") {
+			return true
+		}
+	}
+	return false
+}
+
+func available(d *appsv1.Deployment) bool {
+	return d.Status.ObservedGeneration >= d.Generation && d.Spec.Replicas != nil && d.Status.AvailableReplicas >= *d.Spec.Replicas &&
+		d.Status.UpdatedReplicas >= *d.Spec.Replicas
+}
