@@ -15,7 +15,14 @@ import (
 
 // lane is the place of a type in the make-before-break order: what a lane brings may be used by later lanes, so later lanes
 // wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they use.
+//
+// Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which it
+// needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.
 type lane struct{ bring, take int }
+
+// orderPatience bounds how long later lanes wait for the ACK of one response. A cluster that cannot warm (Envoy gives up after
+// 15 s) must not hold up the routes of everyone else on the proxy for longer than that.
+const orderPatience = 3 * time.Second
 
 // free types depend on nothing in this order (secrets, extension configurations): they are sent at once, and no other waits.
 const free = -1
@@ -25,11 +32,11 @@ func laneOf(typeURL string) lane {
 	case TypeCluster:
 		return lane{bring: 0, take: 3}
 	case TypeEndpoint:
-		return lane{bring: 1, take: 4}
+		return lane{bring: 0, take: 4}
 	case TypeListener:
-		return lane{bring: 2, take: 1}
+		return lane{bring: 1, take: 1}
 	case TypeRoute, TypeScopedRoute, TypeVirtualHost:
-		return lane{bring: 3, take: 2}
+		return lane{bring: 2, take: 2}
 	}
 	return lane{bring: free, take: free}
 }
@@ -66,30 +73,63 @@ func (st *stream) next() (*discoveryv3.DeltaDiscoveryResponse, *response) {
 	for _, sub := range st.types {
 		works = append(works, sub.work(st.scope.types[sub.typeURL]))
 	}
+	st.overdue = time.Time{}
+	if w, tasks := st.nextToBring(works); w != nil {
+		return st.send(w.sub, tasks, false)
+	}
+	if w, tasks := nextToTake(works); w != nil {
+		return st.send(w.sub, tasks, true)
+	}
+	return nil, nil
+}
+
+// nextToBring finds the first subscription, by lane, that may bring something. If any waits for the ACK of an earlier lane,
+// st.overdue is when to try again.
+func (st *stream) nextToBring(works []*work) (*work, []task) {
 	slices.SortFunc(works, func(a, b *work) int {
 		return cmp.Or(cmp.Compare(a.sub.lane.bring, b.sub.lane.bring), cmp.Compare(a.sub.typeURL, b.sub.typeURL))
 	})
-	floor := none
+	limit, floor, lane := none, none, free // limit is from the lanes before this one, floor includes it
+	now := time.Now()
 	for _, w := range works {
-		limit := floor
-		if w.sub.lane.bring == free {
-			limit = none
+		if w.sub.lane.bring != lane {
+			limit, lane = floor, w.sub.lane.bring
 		}
 		if tasks, ok := w.bring(limit); ok {
-			return st.send(w.sub, tasks, false)
+			return w, tasks
 		}
-		if w.sub.lane.bring != free {
-			floor = min(floor, w.bringing())
+		if lane == free {
+			continue
+		}
+		first, overdue := w.bringing(now)
+		floor = min(floor, first)
+		if !overdue.IsZero() && (st.overdue.IsZero() || overdue.Before(st.overdue)) {
+			st.overdue = overdue
 		}
 	}
-	slices.SortStableFunc(works, func(a, b *work) int { return cmp.Compare(a.sub.lane.take, b.sub.lane.take) })
+	return nil, nil
+}
+
+// nextToTake finds the first subscription that may take something away: after all that was brought is acknowledged, however
+// long that takes, and users before what they use.
+func nextToTake(works []*work) (*work, []task) {
+	floor := none
+	for _, w := range works {
+		if w.sub.lane.bring != free {
+			first, _ := w.bringing(time.Time{})
+			floor = min(floor, first)
+		}
+	}
+	slices.SortFunc(works, func(a, b *work) int {
+		return cmp.Or(cmp.Compare(a.sub.lane.take, b.sub.lane.take), cmp.Compare(a.sub.typeURL, b.sub.typeURL))
+	})
 	for _, w := range works {
 		limit := floor
 		if w.sub.lane.take == free {
 			limit = none
 		}
 		if tasks := below(w.removals, limit); len(tasks) > 0 && w.sub.inflight == nil {
-			return st.send(w.sub, tasks, true)
+			return w, tasks
 		}
 		if w.sub.lane.take != free {
 			floor = min(floor, w.taking())
@@ -160,16 +200,22 @@ func (sub *subscription) part(t *table, p part) []task {
 	return tasks
 }
 
-// bringing is the oldest revision that the subscription still has to bring and see acknowledged.
-func (w *work) bringing() uint64 {
-	floor := oldest(w.upserts)
+// bringing is the oldest revision that the subscription still has to bring and see acknowledged. A response that is in flight
+// for longer than orderPatience doesn't count; overdue is when that will be. With a zero now it counts for ever.
+func (w *work) bringing(now time.Time) (first uint64, overdue time.Time) {
+	first = oldest(w.upserts)
 	for _, p := range w.sub.isolating {
-		floor = min(floor, p.span.first)
+		first = min(first, p.span.first)
 	}
-	if r := w.sub.inflight; r != nil && !r.removal && len(r.items) > 0 {
-		floor = min(floor, r.span.first)
+	r := w.sub.inflight
+	if r == nil || r.removal || len(r.items) == 0 {
+		return first, overdue
 	}
-	return floor
+	due := r.sentAt.Add(orderPatience)
+	if now.IsZero() || now.Before(due) {
+		return min(first, r.span.first), due
+	}
+	return none, overdue
 }
 
 // taking is the oldest revision that the subscription still has to take away.
@@ -225,7 +271,9 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 		} else {
 			resp.RemovedResources = append(resp.RemovedResources, k.name)
 		}
-		sub.sending(r, k)
+		if replaces := sub.sending(r, k); replaces && !st.srv.opts.Relays {
+			st.rewarm(k.res)
+		}
 	}
 	if len(sub.isolating) > 0 && !removal {
 		sub.isolating = sub.isolating[1:]
@@ -237,13 +285,14 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 	return resp, r
 }
 
-// sending notes that a task is on its way.
-func (sub *subscription) sending(r *response, k task) {
+// sending notes that a task is on its way, and tells whether it replaces what the client has.
+func (sub *subscription) sending(r *response, k task) (replaces bool) {
 	it := item{name: k.name}
 	if k.res != nil {
 		it.version = k.res.Version()
 	}
 	h := sub.of(k.name)
+	replaces = k.res != nil && (h.version != "" || h.unsure)
 	h.sent, h.unsure = it.version, false
 	if len(r.items) == 0 {
 		r.span = k.span
@@ -252,4 +301,23 @@ func (sub *subscription) sending(r *response, k task) {
 	}
 	r.items = append(r.items, it)
 	delete(sub.pending, k.name)
+	return replaces
+}
+
+// rewarm sends the endpoints of a replaced cluster again. Envoy makes a new cluster that stays in warming until it gets
+// endpoints, yet does not ask for them: to its subscription they are nothing new.
+func (st *stream) rewarm(res *Resource) {
+	sub, name := st.types[TypeEndpoint], res.endpoints()
+	if sub == nil || name == "" {
+		return
+	}
+	if _, named := sub.named[name]; !named {
+		return
+	}
+	sub.of(name).unsure = true
+	s := span{first: st.scope.rev, last: st.scope.rev}
+	if e := st.scope.types[TypeEndpoint].entry(name); e != nil {
+		s.first, s.last = e.created, e.changed
+	}
+	sub.enqueue(name, s)
 }

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"regexp"
 	"strings"
 	"time"
 
@@ -192,7 +193,7 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 	}
 	sub.inflight = nil
 	if req.GetErrorDetail() != nil {
-		return st.nacked(sub, r, truncate(req.GetErrorDetail().GetMessage(), maxErrorLength))
+		return st.nacked(sub, r, errorText(req.GetErrorDetail().GetMessage()))
 	}
 	st.srv.metrics.observePush(stageAcked, sub.typeURL, r.span.since, time.Now())
 	var acks []Ack
@@ -208,9 +209,6 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 // client runs what it accepted last.
 func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 	st.srv.metrics.nacks.WithLabelValues(st.proxy.Kind(), typeLabel(sub.typeURL)).Inc()
-	if text == "" {
-		text = "the proxy rejected the resource and gave no reason"
-	}
 	if len(r.items) != 1 {
 		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources", len(r.items), "error", text)
 		st.isolate(sub, r)
@@ -272,10 +270,17 @@ func (sub *subscription) forget(name string) {
 	delete(sub.pending, name)
 }
 
-// truncate cuts s to at most n bytes, at a character boundary.
-func truncate(s string, n int) string {
-	if len(s) <= n {
-		return s
+// debugText is what protobuf puts into its debug strings, varied on purpose from process to process.
+var debugText = regexp.MustCompile(`goo\.gle/debug\w*`)
+
+// errorText makes a proxy's text fit for a status: one line, bounded, and the same for the same error every time.
+func errorText(s string) string {
+	s = strings.Join(strings.Fields(debugText.ReplaceAllString(s, "")), " ")
+	if s == "" {
+		return "the proxy rejected the resource and gave no reason"
 	}
-	return strings.ToValidUTF8(s[:n], "") + "…"
+	if len(s) > maxErrorLength {
+		s = s[:maxErrorLength] + "…"
+	}
+	return strings.ToValidUTF8(s, "")
 }

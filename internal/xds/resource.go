@@ -4,11 +4,14 @@
 package xds
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"sync"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -33,6 +36,9 @@ const (
 // Resource is one xDS resource, marshalled once and shared by reference between scopes and streams. It is immutable.
 type Resource struct {
 	wire *discoveryv3.Resource
+	// eds is computed once, when first needed; see endpoints.
+	eds     string
+	edsOnce sync.Once
 }
 
 // NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal version
@@ -79,6 +85,17 @@ func (r *Resource) Any() *anypb.Any { return r.wire.GetResource() }
 
 // Size is the length of the marshalled message in bytes.
 func (r *Resource) Size() int { return len(r.wire.GetResource().GetValue()) }
+
+// endpoints is the EDS name of a cluster that takes its endpoints from EDS, and empty for all else.
+func (r *Resource) endpoints() string {
+	r.edsOnce.Do(func() {
+		var c clusterv3.Cluster
+		if r.TypeURL() == TypeCluster && r.Any().UnmarshalTo(&c) == nil && c.GetType() == clusterv3.Cluster_EDS {
+			r.eds = cmp.Or(c.GetEdsClusterConfig().GetServiceName(), c.GetName())
+		}
+	})
+	return r.eds
+}
 
 // Equal tells whether both have the same name, type and content; a nil resource equals only nil.
 func (r *Resource) Equal(o *Resource) bool {

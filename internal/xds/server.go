@@ -56,6 +56,9 @@ type Options struct {
 	// Supersede ends the older stream of a pod when a newer one comes: set it where each pod has one stream, so that a
 	// half-open connection does not linger in the acknowledgement book.
 	Supersede bool
+	// Relays: the clients are agents, which serve their Envoy by a Server of their own, so what only Envoy needs (the
+	// endpoints of a cluster that is replaced, again) is left to them.
+	Relays bool
 }
 
 // Server serves delta ADS. Make it with NewServer.

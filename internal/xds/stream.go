@@ -39,6 +39,8 @@ type stream struct {
 	nonces uint64
 	// refusalLogged: one line per stream is enough.
 	refusalLogged bool
+	// overdue is when next may have more to send although nothing happened; zero: never.
+	overdue time.Time
 }
 
 type markKey struct{ typeURL, name string }
@@ -111,7 +113,12 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 		if err := st.flush(g); err != nil {
 			return err
 		}
+		var overdue <-chan time.Time
+		if !st.overdue.IsZero() {
+			overdue = time.After(time.Until(st.overdue))
+		}
 		select {
+		case <-overdue:
 		case req := <-requests:
 			if err := st.handle(req); err != nil {
 				return err
