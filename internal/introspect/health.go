@@ -1,0 +1,148 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package introspect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// Paths on names.PortAgent.
+const (
+	PathHealthy = "/healthz"
+	PathReady   = "/readyz"
+	PathMetrics = "/metrics"
+)
+
+const (
+	// readyTimeout is below kubelet's own (2 s), so that the answer says what is slow.
+	readyTimeout   = 1500 * time.Millisecond
+	metricsTimeout = 8 * time.Second
+)
+
+// Public is what an agent answers on names.PortAgent.
+type Public struct {
+	// Healthy tells whether the agent itself works; nil means always.
+	Healthy func() error
+	// Configured tells whether the proxy has its configuration; see ListenersAcknowledged. nil means always.
+	Configured func() error
+	Envoy      *Envoy
+	// Metrics are the agent's own.
+	Metrics prometheus.Gatherer
+}
+
+// Handler answers kubelet and Prometheus.
+func (p Public) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, call(p.Healthy)) })
+	mux.HandleFunc("GET "+PathReady, func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		err := call(p.Configured)
+		if err == nil {
+			err = p.Envoy.Ready(ctx)
+		}
+		verdict(w, err)
+	})
+	mux.HandleFunc("GET "+PathMetrics, p.metrics)
+	return mux
+}
+
+func call(f func() error) error {
+	if f == nil {
+		return nil
+	}
+	return f()
+}
+
+func verdict(w http.ResponseWriter, err error) {
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+// metrics writes the agent's own families, then Envoy's as they are. The names can't collide: Envoy's begin with
+// "envoy_". An absent Envoy is itself a measurement, not an error of the scrape.
+func (p Public) metrics(w http.ResponseWriter, r *http.Request) {
+	families, err := p.Metrics.Gather()
+	if err != nil && len(families) == 0 {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	format := expfmt.NewFormat(expfmt.TypeTextPlain)
+	w.Header().Set("Content-Type", string(format))
+	enc := expfmt.NewEncoder(w, format)
+	for _, f := range families {
+		if err := enc.Encode(f); err != nil {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), metricsTimeout)
+	defer cancel()
+	res, err := p.Envoy.get(ctx, "stats/prometheus", nil)
+	up := 0
+	if err == nil {
+		defer res.Body.Close()
+		if res.StatusCode == http.StatusOK {
+			up = 1
+		}
+	}
+	fmt.Fprintf(w, "# HELP fairway_agent_envoy_up Whether the proxy answered for its metrics.\n"+
+		"# TYPE fairway_agent_envoy_up gauge\nfairway_agent_envoy_up %d\n", up)
+	if up == 1 {
+		_, _ = io.Copy(w, res.Body)
+	}
+}
+
+// ListenersAcknowledged tells whether the proxy on an agent's xDS server has answered for its listeners: those named in
+// required must be accepted; all others must have been answered once, because one bad listener must not take the good
+// ones out of service. A proxy with nothing to listen on is configured once it has subscribed and nothing is under way.
+func ListenersAcknowledged(source ProxySource, required ...string) func() error {
+	return func() error {
+		proxies := source.Proxies()
+		if len(proxies) == 0 {
+			return errors.New("the proxy has not asked for its configuration yet")
+		}
+		var last error
+		for _, p := range proxies { // while a restarted proxy takes over there may be two streams
+			if last = listenersOf(p, required); last == nil {
+				return nil
+			}
+		}
+		return last
+	}
+}
+
+func listenersOf(p xds.ProxyState, required []string) error {
+	t, ok := p.Types[xds.TypeListener]
+	if !ok {
+		return errors.New("the proxy has not asked for its listeners yet")
+	}
+	accepted := map[string]bool{}
+	for _, r := range t.Resources {
+		accepted[r.Name] = r.Acked != ""
+		if r.Sent != "" && r.Acked == "" && r.Rejected == "" {
+			return fmt.Errorf("the proxy has not answered for listener %s yet", r.Name)
+		}
+	}
+	if i := slices.IndexFunc(required, func(name string) bool { return !accepted[name] }); i >= 0 {
+		return fmt.Errorf("the proxy has not accepted listener %s yet", required[i])
+	}
+	if t.InFlight && len(t.Resources) == 0 {
+		return errors.New("the proxy has not answered for its listeners yet")
+	}
+	return nil
+}
