@@ -10,6 +10,7 @@ import (
 	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	mapperv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/filter_state_override/v3"
+	staticnamev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/static_name/v3"
 	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -70,25 +71,53 @@ func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3
 }
 
 // HBONEServer is the transport socket of an HBONE listener: the certificate is the secret named certSecret, and a client
-// certificate that satisfies sans is required.
+// certificate that satisfies sans is required. The listener waits for the secret.
 func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return hboneServer(&tlsv3.CommonTlsContext{
+		TlsParams:     TLSParameters(),
+		AlpnProtocols: []string{"h2"},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
+			{Name: certSecret, SdsConfig: ADS(0)},
+		},
+		ValidationContextType: Validation(bundleSecret, sans),
+	})
+}
+
+// HBONEServerOnDemand is HBONEServer for an Envoy that also uses HBONEClientOnDemand: it must fetch a secret in one of
+// the two ways only, because the other request for the same name would never be answered (the stream is subscribed to
+// it already). The listener starts without the secret; handshakes wait for it.
+func HBONEServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return hboneServer(&tlsv3.CommonTlsContext{
+		TlsParams:     TLSParameters(),
+		AlpnProtocols: []string{"h2"},
+		CustomTlsCertificateSelector: onDemandSecret(
+			Extension("envoy.tls.certificate_mappers.static_name", &staticnamev3.StaticName{Name: certSecret}), certSecret),
+		ValidationContextType: Validation(bundleSecret, sans),
+	})
+}
+
+// hboneServer never resumes sessions: a resumed one would outlive a change of the trust bundle.
+func hboneServer(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: TransportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.DownstreamTlsContext{
 			RequireClientCertificate: Bool(true),
-			CommonTlsContext: &tlsv3.CommonTlsContext{
-				TlsParams:     TLSParameters(),
-				AlpnProtocols: []string{"h2"},
-				TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
-					{Name: certSecret, SdsConfig: ADS(0)},
-				},
-				ValidationContextType: Validation(bundleSecret, sans),
+			CommonTlsContext:         c,
+			SessionTicketKeysType: &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{
+				DisableStatelessSessionResumption: true,
 			},
-			// A resumed session would outlive a change of the trust bundle.
-			SessionTicketKeysType:            &tlsv3.DownstreamTlsContext_DisableStatelessSessionResumption{DisableStatelessSessionResumption: true},
 			DisableStatefulSessionResumption: true,
 		})},
 	}
+}
+
+// onDemandSecret asks for the secret that the mapper names, at the first handshake that needs it or ahead.
+func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev3.TypedExtensionConfig {
+	return Extension("envoy.tls.certificate_selectors.on_demand_secret", &selectorv3.Config{
+		ConfigSource:        ADS(0),
+		CertificateMapper:   mapper,
+		PrefetchSecretNames: ahead,
+	})
 }
 
 // HBONEClient is the transport socket of an HBONE connection whose client certificate is the secret named certSecret.
@@ -109,11 +138,8 @@ func HBONEClientOnDemand(bundleSecret string, sans []*tlsv3.SubjectAltNameMatche
 	return hboneClient(&tlsv3.CommonTlsContext{
 		TlsParams:     TLSParameters(),
 		AlpnProtocols: []string{"h2"},
-		CustomTlsCertificateSelector: Extension("envoy.tls.certificate_selectors.on_demand_secret", &selectorv3.Config{
-			ConfigSource: ADS(0),
-			CertificateMapper: Extension("envoy.tls.upstream_certificate_mappers.filter_state_override",
-				&mapperv3.Config{DefaultValue: NoSecret}),
-		}),
+		CustomTlsCertificateSelector: onDemandSecret(
+			Extension("envoy.tls.upstream_certificate_mappers.filter_state_override", &mapperv3.Config{DefaultValue: NoSecret})),
 		ValidationContextType: Validation(bundleSecret, sans),
 	})
 }

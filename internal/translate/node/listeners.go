@@ -157,7 +157,7 @@ func hbone(p Pod) *listenerv3.Listener {
 	l := listener(p, prefixHBONE+p.UID, names.PortHBONE)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	l.FilterChains = []*listenerv3.FilterChain{{
-		TransportSocket: envoy.HBONEServer(p.Identity, names.TrustBundleSecret,
+		TransportSocket: envoy.HBONEServerOnDemand(p.Identity, names.TrustBundleSecret,
 			[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
 		Filters: []*listenerv3.Filter{
 			envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),

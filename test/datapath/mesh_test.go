@@ -1,0 +1,195 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+const trustDomain = "cluster.local"
+
+// podRange and serviceRange are what pods are captured for.
+var (
+	podRange     = netip.MustParsePrefix("10.244.0.0/16")
+	serviceRange = netip.MustParsePrefix("10.96.0.0/16")
+	uplinkRange  = netip.MustParsePrefix("192.168.100.0/24")
+	gateway      = netip.MustParseAddr("169.254.1.1")
+)
+
+// mesh is two nodes, joined by a link.
+type mesh struct {
+	t     *testing.T
+	ca    *authority
+	cache *xds.Cache
+	nodes []*meshNode
+
+	mu           sync.Mutex
+	destinations map[string]model.Destination
+}
+
+// meshNode is a node with its proxy.
+type meshNode struct {
+	mesh   *mesh
+	name   string
+	ns     *netns.Namespace
+	addr   netip.Addr
+	socket string
+	xds    *grpc.Server
+	proxy  *proxy
+	pods   int
+}
+
+// pod is a namespace with an address, on a node.
+type pod struct {
+	mesh     *mesh
+	node     *meshNode
+	name     string
+	ns       *netns.Namespace
+	addr     netip.Addr
+	identity string
+}
+
+func newMesh(t *testing.T) *mesh {
+	t.Helper()
+	netnstest.NeedRoot(t)
+	binary := envoyBinary(t)
+	m := &mesh{t: t, ca: newAuthority(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
+	for i, name := range []string{"n1", "n2"} {
+		n := &meshNode{mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next()}
+		if i == 1 {
+			n.addr = n.addr.Next()
+		}
+		netnstest.Sysctl(t, n.ns, "net/ipv4/ip_forward", "1")
+		m.nodes = append(m.nodes, n)
+	}
+	a, b := m.nodes[0], m.nodes[1]
+	netnstest.Link(t, a.ns, "uplink", b.ns, "uplink")
+	for _, n := range m.nodes {
+		netnstest.Address(t, n.ns, "uplink", netip.PrefixFrom(n.addr, uplinkRange.Bits()))
+		n.serve()
+		n.proxy = startProxy(t, binary, n)
+	}
+	netnstest.Route(t, a.ns, "uplink", b.podRange(), b.addr)
+	netnstest.Route(t, b.ns, "uplink", a.podRange(), a.addr)
+	return m
+}
+
+func (n *meshNode) scope() string { return names.NodeScope(n.name) }
+
+// podRange of the node.
+func (n *meshNode) podRange() netip.Prefix {
+	b := podRange.Addr().As4()
+	b[2] = n.addr.As4()[3]
+	return netip.PrefixFrom(netip.AddrFrom4(b), 24)
+}
+
+// serve starts the node's xDS server: agent and operator in one.
+func (n *meshNode) serve() {
+	t := n.mesh.t
+	if n.socket == "" {
+		n.socket = filepath.Join(t.TempDir(), "xds.sock")
+	}
+	l, err := net.Listen("unix", n.socket)
+	require.NoError(t, err)
+	server := xds.NewServer(xds.Options{
+		Cache: n.mesh.cache,
+		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
+			return xds.Proxy{Scope: n.scope(), Pod: "fairway-system/node-" + n.name, PodUID: n.name, Node: n.name}, nil
+		}),
+		OnInterest: n.mesh.answer,
+		OnAck: func(a xds.Ack) {
+			if a.Error != "" {
+				t.Errorf("%s rejects %s %s: %s", a.Proxy.Node, a.TypeURL, a.Name, a.Error)
+			}
+		},
+		Log: logr.Discard(),
+	})
+	n.xds = grpc.NewServer(xds.GRPCOptions()...)
+	server.Register(n.xds)
+	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)
+	t.Cleanup(n.xds.Stop)
+	n.mesh.cache.Ready(n.scope(), xds.TypeListener)
+}
+
+// answer makes clusters on demand, as the operator does.
+func (m *mesh) answer(i xds.Interest) {
+	if !i.Wanted || i.TypeURL != xds.TypeCluster || i.Name == xds.Wildcard {
+		return
+	}
+	at, err := netip.ParseAddrPort(i.Name)
+	if err != nil {
+		m.t.Errorf("the proxy asks for cluster %q", i.Name)
+		return
+	}
+	m.mu.Lock()
+	d, ok := m.destinations[i.Name]
+	m.mu.Unlock()
+	if !ok {
+		d = model.Destination{Address: at, Kind: model.DestinationRefused}
+	}
+	m.apply(i.Scope, i.Name, node.Cluster(d))
+}
+
+// destination says what is behind an address, for all nodes.
+func (m *mesh) destination(d model.Destination) {
+	m.mu.Lock()
+	m.destinations[d.Address.String()] = d
+	m.mu.Unlock()
+	for _, n := range m.nodes {
+		if _, known := m.cache.Get(n.scope(), xds.TypeCluster, d.Address.String()); known {
+			m.apply(n.scope(), d.Address.String(), node.Cluster(d))
+		}
+	}
+}
+
+// endpoints of a service's port, for all nodes.
+func (m *mesh) endpoints(p model.ServicePort, list ...model.Endpoint) {
+	name := names.NodeEndpoints(p.Namespace, p.Service, p.Port)
+	for _, n := range m.nodes {
+		m.apply(n.scope(), name, node.LoadAssignment(name, list))
+	}
+}
+
+// service with a VIP and a port that leads to these pods on a target port.
+func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*pod) {
+	port := model.ServicePort{Namespace: "default", Service: name, Port: vip.Port()}
+	var endpoints []model.Endpoint
+	var identities []string
+	for _, p := range pods {
+		e := model.Endpoint{Address: netip.AddrPortFrom(p.addr, target), HBONE: p.identity != "", Identity: p.identity}
+		endpoints = append(endpoints, e)
+		if e.HBONE {
+			identities = append(identities, p.identity)
+			p.inbound(model.InboundAuthority{Authority: vip, Target: target})
+		}
+	}
+	m.endpoints(port, endpoints...)
+	m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: identities})
+}
+
+func (m *mesh) apply(scope, name string, msg proto.Message) {
+	r, err := xds.NewResource(name, msg)
+	if err != nil {
+		m.t.Errorf("resource %s: %v", name, err)
+		return
+	}
+	m.cache.Apply(scope, []xds.Update{{TypeURL: r.TypeURL(), Name: name, Resource: r}})
+}

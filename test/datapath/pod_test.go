@@ -1,0 +1,190 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+)
+
+// patience bounds every wait; a passing test is far below.
+const (
+	patience = 15 * time.Second
+	interval = 5 * time.Millisecond
+)
+
+// newPod makes a pod that is outside the mesh: its identity is empty.
+func (n *meshNode) newPod(name string) *pod {
+	t := n.mesh.t
+	t.Helper()
+	n.pods++
+	b := n.podRange().Addr().As4()
+	b[3] = byte(n.pods + 1)
+	p := &pod{mesh: n.mesh, node: n, name: name, ns: netnstest.New(t, name), addr: netip.AddrFrom4(b)}
+	veth := fmt.Sprintf("veth%d", n.pods)
+	netnstest.Link(t, p.ns, "eth0", n.ns, veth)
+	netnstest.Address(t, p.ns, "eth0", netip.PrefixFrom(p.addr, 32))
+	netnstest.Address(t, n.ns, veth, netip.PrefixFrom(gateway, 32))
+	netnstest.Route(t, p.ns, "eth0", netip.PrefixFrom(gateway, 32), netip.Addr{})
+	netnstest.Route(t, p.ns, "eth0", netip.MustParsePrefix("0.0.0.0/0"), gateway)
+	netnstest.Route(t, n.ns, veth, netip.PrefixFrom(p.addr, 32), netip.Addr{})
+	return p
+}
+
+// newMember makes a captured pod with the identity of a service account of its name.
+func (n *meshNode) newMember(name string, strict bool) *pod {
+	p := n.newPod(name)
+	p.join(strict)
+	return p
+}
+
+// join captures the pod.
+func (p *pod) join(strict bool) {
+	t := p.mesh.t
+	t.Helper()
+	p.identity = names.SPIFFEID(trustDomain, "default", p.name)
+	p.mesh.issue(p.identity)
+	p.inbound()
+	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
+	p.configure(strict)
+	p.waitForListeners()
+	require.NoError(t, capture.Apply(p.ns, capture.Pod{Ranges: []netip.Prefix{podRange, serviceRange}}))
+}
+
+// configure gives the pod's listeners to its node.
+func (p *pod) configure(strict bool) {
+	for _, l := range node.Listeners(node.Pod{
+		UID: "uid-" + p.name, Namespace: "default", Name: p.name,
+		IPs: []netip.Addr{p.addr}, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
+	}) {
+		p.mesh.apply(p.node.scope(), l.Name, l)
+	}
+}
+
+func (p *pod) waitForListeners() {
+	require.EventuallyWithT(p.mesh.t, func(c *assert.CollectT) {
+		have, err := p.ns.Listening(names.PortOutbound, names.PortInbound, names.PortHBONE)
+		require.NoError(c, err)
+		require.Equal(c, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortHBONE: true}, have)
+	}, patience, interval)
+}
+
+// inbound says what the pod answers over HBONE.
+func (p *pod) inbound(authorities ...model.InboundAuthority) {
+	p.mesh.apply(p.node.scope(), names.InboundRoute(p.addr), node.InboundRoutes(model.Inbound{Address: p.addr, Authorities: authorities}))
+}
+
+// listen on a port in the pod.
+func (p *pod) listen(port uint16) *net.TCPListener {
+	t := p.mesh.t
+	t.Helper()
+	var l net.Listener
+	require.NoError(t, p.ns.Do(func() error {
+		var err error
+		l, err = net.Listen("tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), port).String())
+		return err
+	}))
+	t.Cleanup(func() { _ = l.Close() })
+	return l.(*net.TCPListener)
+}
+
+// greet serves a port: it says who it is and whom it sees, first, and then echoes.
+func (p *pod) greet(port uint16) {
+	l := p.listen(port)
+	go func() {
+		for {
+			c, err := l.AcceptTCP()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				if _, err := fmt.Fprintf(c, "%s sees %s\n", p.name, host); err != nil {
+					return
+				}
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+}
+
+// dial from the pod.
+func (p *pod) dial(to string) (*net.TCPConn, error) { return dialIn(p.ns.Do, to) }
+
+func dialIn(do func(func() error) error, to string) (*net.TCPConn, error) {
+	var c net.Conn
+	err := do(func() error {
+		var err error
+		c, err = net.DialTimeout("tcp4", to, patience)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	_ = c.SetDeadline(time.Now().Add(patience))
+	return c.(*net.TCPConn), nil
+}
+
+// hello reads the greeting at an address and checks that the echo works.
+func (p *pod) hello(to string) (string, error) { return hello(p.ns.Do, to) }
+
+func hello(do func(func() error) error, to string) (string, error) {
+	c, err := dialIn(do, to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	line, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(c, secret+"\n"); err != nil {
+		return "", err
+	}
+	back, err := r.ReadString('\n')
+	if err != nil {
+		return "", err
+	}
+	if back != secret+"\n" {
+		return "", fmt.Errorf("echo is %q", back)
+	}
+	return line[:len(line)-1], nil
+}
+
+// secret is what a packet capture must not find.
+const secret = "the-secret-that-no-one-may-read"
+
+func requireHello(t *testing.T, p *pod, to, want string) {
+	t.Helper()
+	have, err := p.hello(to)
+	require.NoError(t, err, "%s dials %s", p.name, to)
+	require.Equal(t, want, have, "%s dials %s", p.name, to)
+}
+
+func requireRefused(t *testing.T, p *pod, to string) {
+	t.Helper()
+	have, err := p.hello(to)
+	require.Error(t, err, "%s dials %s and hears %q", p.name, to, have)
+	var timeout net.Error
+	if te, ok := err.(net.Error); ok {
+		timeout = te
+		require.False(t, timeout.Timeout(), "%s dials %s: refused only by a time-out", p.name, to)
+	}
+}

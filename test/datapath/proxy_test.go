@@ -1,0 +1,111 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+)
+
+// proxy is a running Envoy.
+type proxy struct {
+	t        *testing.T
+	cmd      *exec.Cmd
+	stdout   string
+	admin    string
+	finished chan struct{}
+}
+
+func envoyBinary(t *testing.T) string {
+	t.Helper()
+	if b := os.Getenv("FAIRWAY_ENVOY"); b != "" {
+		return b
+	}
+	b, err := exec.LookPath("envoy")
+	if err != nil {
+		t.Skip("skipped: needs an Envoy binary (FAIRWAY_ENVOY or PATH)")
+	}
+	return b
+}
+
+// startProxy runs the node's Envoy in the node's namespace.
+func startProxy(t *testing.T, binary string, n *meshNode) *proxy {
+	t.Helper()
+	dir := t.TempDir()
+	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
+	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
+		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin,
+		Listeners: node.StaticListeners(), Clusters: node.StaticClusters(),
+	}))
+	require.NoError(t, err)
+	file := filepath.Join(dir, "envoy.json")
+	require.NoError(t, os.WriteFile(file, config, 0o600))
+	stdout, err := os.Create(p.stdout)
+	require.NoError(t, err)
+	stderr, err := os.Create(filepath.Join(dir, "stderr"))
+	require.NoError(t, err)
+	level := os.Getenv("FAIRWAY_ENVOY_LOG")
+	if level == "" {
+		level = "warning"
+	}
+	p.cmd = exec.Command(binary, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", level,
+		"--file-flush-interval-msec", "20", "--drain-time-s", "1")
+	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
+	require.NoError(t, n.ns.Do(p.cmd.Start))
+	go func() {
+		_ = p.cmd.Wait()
+		close(p.finished)
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.finished
+		if t.Failed() || os.Getenv("FAIRWAY_ENVOY_LOG") != "" {
+			for _, f := range []string{p.stdout, stderr.Name()} {
+				b, _ := os.ReadFile(f)
+				t.Logf("%s of %s:\n%s", filepath.Base(f), n.name, b)
+			}
+		}
+	})
+	return p
+}
+
+// logged waits for a line of the access log with all of these fields.
+func (p *proxy) logged(want map[string]any) map[string]any {
+	p.t.Helper()
+	var found map[string]any
+	require.EventuallyWithT(p.t, func(c *assert.CollectT) {
+		found = p.line(want)
+		require.NotNil(c, found, "no line with %v in the access log", want)
+	}, patience, interval)
+	return found
+}
+
+func (p *proxy) line(want map[string]any) map[string]any {
+	b, err := os.ReadFile(p.stdout)
+	require.NoError(p.t, err)
+next:
+	for _, l := range bytes.Split(b, []byte("\n")) {
+		have := map[string]any{}
+		if json.Unmarshal(l, &have) != nil {
+			continue
+		}
+		for k, v := range want {
+			if have[k] != v {
+				continue next
+			}
+		}
+		return have
+	}
+	return nil
+}
