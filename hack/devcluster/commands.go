@@ -133,15 +133,20 @@ func (a *app) images() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "images", Short: "Build the images of the working tree, of Envoy and of the tests, and load what changed", Args: cobra.NoArgs,
 		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
-			f := b.BuildAll
+			steps := []func(context.Context) ([]string, error){b.BuildOthers, b.BuildWorkingTree}
 			if own {
-				f = b.BuildWorkingTree
+				steps = steps[1:]
 			}
-			names, err := f(ctx)
-			if err != nil {
-				return err
+			for _, step := range steps {
+				names, err := step(ctx)
+				if err == nil {
+					err = a.loader(b.Store).Load(ctx, names)
+				}
+				if err != nil {
+					return err
+				}
 			}
-			return a.loader(b.Store).Load(ctx, names)
+			return nil
 		}),
 	}
 	cmd.Flags().BoolVar(&own, "own", false, "only "+images.Fairway)
@@ -189,8 +194,7 @@ func (a *app) in() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-			return cmd.Run()
+			return passThrough(cmd)
 		},
 	}
 }
@@ -201,8 +205,7 @@ func (a *app) kubectl() *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			cmd := exec.Command(filepath.Join(a.home.Bin(), "kubectl"), args...)
 			cmd.Env = append(os.Environ(), "KUBECONFIG="+a.home.Kubeconfig())
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-			return cmd.Run()
+			return passThrough(cmd)
 		},
 	}
 }

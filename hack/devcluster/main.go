@@ -21,14 +21,28 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
-	// A command run for the user has said itself what is wrong.
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
-		os.Exit(exit.ExitCode())
+	if status := exitStatus(0); errors.As(err, &status) {
+		os.Exit(int(status)) // a command run for the user, which has said itself what is wrong
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "devcluster:", err)
 		os.Exit(1)
 	}
+}
+
+// exitStatus is the error of a command that ran on the user's behalf and failed.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+
+// passThrough runs a command with this program's own input and output.
+func passThrough(cmd *exec.Cmd) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exitStatus(max(exit.ExitCode(), 1)) // -1: killed by a signal
+	}
+	return err
 }
 
 func root() *cobra.Command {

@@ -1,3 +1,51 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command testtool is client and server in the pods of tests and demo: an HTTP server that says who it is and what it
+// was asked, a client that counts answers, and a TCP echo.
 package main
 
-func main() {}
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root := &cobra.Command{Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true, SilenceErrors: true}
+	root.AddCommand(serve(), get(), tcpServe(), tcpSend(), sleep(), lookup())
+	if err := root.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func sleep() *cobra.Command {
+	return &cobra.Command{
+		Use: "sleep", Short: "Do nothing until told to stop", Args: cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) { <-cmd.Context().Done() },
+	}
+}
+
+func lookup() *cobra.Command {
+	return &cobra.Command{
+		Use: "lookup NAME...", Short: "Print the addresses of host names", Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, name := range args {
+				addresses, err := net.DefaultResolver.LookupHost(cmd.Context(), name)
+				if err != nil {
+					return err
+				}
+				fmt.Println(name, addresses)
+			}
+			return nil
+		},
+	}
+}

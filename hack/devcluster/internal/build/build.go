@@ -10,6 +10,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -177,17 +179,13 @@ func Go(ctx context.Context, dir string, env []string, args ...string) error {
 
 // ModuleDir returns the folder of a module that a component's tool module requires, downloaded if need be.
 func (b *Builder) ModuleDir(ctx context.Context, component, module string) (string, error) {
-	dir := b.module(Component{Name: component})
-	env := []string{"GOFLAGS=-mod=readonly"}
-	if err := Go(ctx, dir, env, "mod", "download", module); err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module)
-	cmd.Dir = dir
-	cmd.Env = append(append(os.Environ(), "GOWORK=off"), env...)
+	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
+	cmd.Dir = b.module(Component{Name: component})
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("finding module %s: %w", module, err)
+	var found struct{ Dir, Error string }
+	if err := errors.Join(err, json.Unmarshal(out, &found)); err != nil {
+		return "", fmt.Errorf("finding module %s: %w %s", module, err, found.Error)
 	}
-	return strings.TrimSpace(string(out)), nil
+	return found.Dir, nil
 }

@@ -21,8 +21,9 @@ import (
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
-// BuildAll builds all images, the components that they need included, and returns their names.
-func (b *Builder) BuildAll(ctx context.Context) ([]string, error) {
+// BuildOthers builds all images but the working tree's own, the components that they need included, and returns their
+// names.
+func (b *Builder) BuildOthers(ctx context.Context) ([]string, error) {
 	if err := b.Ensure(ctx, build.Components); err != nil {
 		return nil, err
 	}
@@ -30,13 +31,7 @@ func (b *Builder) BuildAll(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	recipes := []func(context.Context) (oci.Image, error){b.envoy, b.testTool}
-	if b.hasMain() {
-		recipes = append(recipes, b.workingTree)
-	} else {
-		fmt.Fprintf(b.Out, "no main.go at the top of the source tree: %s is left out\n", Fairway)
-	}
-	for _, recipe := range recipes {
+	for _, recipe := range []func(context.Context) (oci.Image, error){b.envoy, b.testTool} {
 		i, err := recipe(ctx)
 		if err != nil {
 			return nil, err

@@ -124,12 +124,6 @@ func (b *Builder) workingTree(ctx context.Context) (oci.Image, error) {
 	return i, nil
 }
 
-// hasMain says whether the source tree has a program at its top yet.
-func (b *Builder) hasMain() bool {
-	_, err := os.Stat(filepath.Join(b.Source, "main.go"))
-	return err == nil
-}
-
 // sharedLibrary matches the paths in the output of ldd, with and without an arrow.
 var sharedLibrary = regexp.MustCompile(`(/\S+)\s+\(0x`)
 

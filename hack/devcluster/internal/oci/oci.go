@@ -165,13 +165,57 @@ func (b *blob) Uncompressed() (io.ReadCloser, error) { return os.Open(b.path) }
 func (b *blob) Size() (int64, error)                 { return b.size, nil }
 func (b *blob) MediaType() (types.MediaType, error)  { return types.OCIUncompressedLayer, nil }
 
-// layer writes a layer's archive into the store.
+// layer returns the layer of these files, written into the store unless one of the same files is there.
 func (s *Store) layer(l Layer) (v1.Layer, error) {
+	key, err := fingerprint(l)
+	if err != nil {
+		return nil, err
+	}
+	known := filepath.Join(string(s.path), "layers", key)
+	if digest, err := os.ReadFile(known); err == nil {
+		path := s.blobPath(string(digest))
+		if info, err := os.Stat(path); err == nil {
+			return &blob{path: path, hash: v1.Hash{Algorithm: "sha256", Hex: string(digest)}, size: info.Size()}, nil
+		}
+	}
+	b, err := s.writeBlob(l)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(known), 0o755); err != nil {
+		return nil, err
+	}
+	return b, os.WriteFile(known, []byte(b.hash.Hex), 0o644)
+}
+
+// fingerprint changes whenever one of the files may have: it spares reading hundreds of megabytes that did not.
+func fingerprint(l Layer) (string, error) {
+	h := sha256.New()
+	for _, f := range l {
+		fmt.Fprintf(h, "%q %q %o %x\n", f.Path, f.Source, f.Mode, sha256.Sum256(f.Data))
+		if f.Source == "" {
+			continue
+		}
+		info, err := os.Stat(f.Source)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "%d %d %o\n", info.Size(), info.ModTime().UnixNano(), info.Mode())
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+func (s *Store) blobPath(digest string) string {
+	return filepath.Join(string(s.path), "blobs", "sha256", digest)
+}
+
+func (s *Store) writeBlob(l Layer) (*blob, error) {
 	dir := filepath.Join(string(s.path), "blobs", "sha256")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	tmp, err := os.CreateTemp(dir, ".layer-")
+	// Beside the blobs, not among them: what lies there is named by its digest.
+	tmp, err := os.CreateTemp(string(s.path), "layer-")
 	if err != nil {
 		return nil, err
 	}
@@ -183,10 +227,7 @@ func (s *Store) layer(l Layer) (v1.Layer, error) {
 		return nil, err
 	}
 	hash := v1.Hash{Algorithm: "sha256", Hex: hex.EncodeToString(h.Sum(nil))}
-	b := &blob{path: filepath.Join(dir, hash.Hex), hash: hash, size: size.n}
-	if _, err := os.Stat(b.path); err == nil {
-		return b, nil
-	}
+	b := &blob{path: s.blobPath(hash.Hex), hash: hash, size: size.n}
 	return b, os.Rename(tmp.Name(), b.path)
 }
 

@@ -1,0 +1,110 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+)
+
+// drainTime bounds how long open requests may take once the server was told to stop.
+const drainTime = 5 * time.Second
+
+// answer is what the server says about itself and about the request.
+type answer struct {
+	Name    string      `json:"name"`
+	Pod     string      `json:"pod"`
+	Method  string      `json:"method"`
+	Path    string      `json:"path"`
+	Host    string      `json:"host"`
+	Proto   string      `json:"proto"`
+	Remote  string      `json:"remote"`
+	Headers http.Header `json:"headers"`
+}
+
+// server answers with its own name and with what it was asked.
+type server struct {
+	name, pod string
+	delay     time.Duration
+	failRate  float64
+}
+
+func serve() *cobra.Command {
+	s := &server{}
+	var ports []int
+	cmd := &cobra.Command{
+		Use: "serve", Short: "HTTP/1.1 and h2c server that answers with its name and the request, as JSON", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if s.failRate < 0 || s.failRate > 1 {
+				return errors.New("--fail-rate is a share between 0 and 1")
+			}
+			s.pod, _ = os.Hostname()
+			g, ctx := errgroup.WithContext(cmd.Context())
+			for _, port := range ports {
+				g.Go(func() error { return s.listen(ctx, port) })
+			}
+			return g.Wait()
+		},
+	}
+	cmd.Flags().StringVar(&s.name, "name", "tool", "what the server calls itself")
+	cmd.Flags().IntSliceVar(&ports, "port", []int{8080}, "port to listen on (repeatable)")
+	cmd.Flags().DurationVar(&s.delay, "delay", 0, "wait this long before every answer")
+	cmd.Flags().Float64Var(&s.failRate, "fail-rate", 0, "share of requests to answer with 503")
+	return cmd
+}
+
+func (s *server) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/", s.echo)
+	return mux
+}
+
+func (s *server) listen(ctx context.Context, port int) error {
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	h := &http.Server{Addr: fmt.Sprintf(":%d", port), Handler: s.handler(), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
+	stopped := make(chan error, 1)
+	context.AfterFunc(ctx, func() {
+		drain, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		stopped <- h.Shutdown(drain)
+	})
+	if err := h.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-stopped
+}
+
+func (s *server) echo(w http.ResponseWriter, r *http.Request) {
+	if s.delay > 0 {
+		select {
+		case <-time.After(s.delay):
+		case <-r.Context().Done():
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Served-By", s.name)
+	if rand.Float64() < s.failRate {
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	// A client that is gone needs no answer.
+	_ = encoder.Encode(answer{
+		Name: s.name, Pod: s.pod, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Proto: r.Proto,
+		Remote: r.RemoteAddr, Headers: r.Header,
+	})
+}
