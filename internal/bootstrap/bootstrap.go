@@ -141,6 +141,9 @@ func runtime() *bootstrapv3.LayeredRuntime {
 			"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
 			// A server that closes its side first doesn't end what the client still sends: TCP allows that.
 			"envoy.reloadable_features.allow_multiplexed_upstream_half_close": structpb.NewBoolValue(true),
+			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
+			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
+			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),
 		}}},
 	}}}
 }

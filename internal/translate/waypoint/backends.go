@@ -21,7 +21,7 @@ const ClusterInvalid = "invalid"
 
 // destinations sends the request to the rule's backends by weight. It is false if none of them can take any; otherwise
 // what the backends' own filters do is in the action, or in the route's changes where there is one backend only.
-func destinations(a *routev3.RouteAction, r model.Rule, request, response *headerOps) bool {
+func destinations(a *routev3.RouteAction, r model.Rule, request, response *headerOps) (bool, error) {
 	var live []model.Backend
 	for _, b := range r.Backends {
 		if b.Weight > 0 {
@@ -29,23 +29,26 @@ func destinations(a *routev3.RouteAction, r model.Rule, request, response *heade
 		}
 	}
 	if !slices.ContainsFunc(live, func(b model.Backend) bool { return !b.Invalid }) {
-		return false
+		return false, nil
 	}
 	if len(live) == 1 {
-		backendHeaders(live[0], request, response)
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(live[0].Port)}
-		return true
+		return true, backendHeaders(live[0], request, response)
 	}
 	weighted := &routev3.WeightedCluster{}
 	for i, weight := range weights(live) {
-		weighted.Clusters = append(weighted.Clusters, clusterWeight(live[i], weight))
+		w, err := clusterWeight(live[i], weight)
+		if err != nil {
+			return false, err
+		}
+		weighted.Clusters = append(weighted.Clusters, w)
 	}
 	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 	a.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
 	if r.GRPC {
 		a.ClusterNotFoundResponseCode = routev3.RouteAction_SERVICE_UNAVAILABLE
 	}
-	return true
+	return true, nil
 }
 
 // weights are those of the backends, scaled down if their sum is more than Envoy can count.
@@ -62,32 +65,39 @@ func weights(backends []model.Backend) []uint32 {
 	return out
 }
 
-func clusterWeight(b model.Backend, weight uint32) *routev3.WeightedCluster_ClusterWeight {
+func clusterWeight(b model.Backend, weight uint32) (*routev3.WeightedCluster_ClusterWeight, error) {
 	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterName(b.Port), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
 		w.Name = ClusterInvalid
-		return w
+		return w, nil
 	}
 	var request, response headerOps
-	backendHeaders(b, &request, &response)
+	if err := backendHeaders(b, &request, &response); err != nil {
+		return nil, err
+	}
 	w.RequestHeadersToAdd, w.RequestHeadersToRemove = request.add, request.remove
 	w.ResponseHeadersToAdd, w.ResponseHeadersToRemove = response.add, response.remove
 	if request.host != "" {
 		w.HostRewriteSpecifier = &routev3.WeightedCluster_ClusterWeight_HostRewriteLiteral{HostRewriteLiteral: request.host}
 	}
-	return w
+	return w, nil
 }
 
 // backendHeaders adds what a backend's filters do. They run after those of the rule.
-func backendHeaders(b model.Backend, request, response *headerOps) {
+func backendHeaders(b model.Backend, request, response *headerOps) error {
 	for _, f := range b.Filters {
+		var err error
 		switch {
 		case f.RequestHeaders != nil:
-			request.change(*f.RequestHeaders)
+			err = request.change(*f.RequestHeaders)
 		case f.ResponseHeaders != nil:
-			response.change(*f.ResponseHeaders)
+			err = response.change(*f.ResponseHeaders)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // mirror sends a copy to another backend; one that is not valid gets none. The copy's host is the request's own.

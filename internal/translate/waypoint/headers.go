@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -23,7 +24,12 @@ type headerOps struct {
 
 // change applies one filter: set, add, remove, in that order. Adding to the host or removing it makes no request that HTTP
 // knows, so adding replaces it and removing does nothing.
-func (o *headerOps) change(c model.HeaderChange) {
+func (o *headerOps) change(c model.HeaderChange) error {
+	for _, name := range headerNames(c) {
+		if strings.HasPrefix(name, ":") {
+			return fmt.Errorf("%q is no header that can be changed", name)
+		}
+	}
 	for _, h := range c.Set {
 		o.put(h, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 	}
@@ -37,6 +43,15 @@ func (o *headerOps) change(c model.HeaderChange) {
 		o.add = slices.DeleteFunc(o.add, func(v *corev3.HeaderValueOption) bool { return strings.EqualFold(v.Header.Key, name) })
 		o.remove = append(o.remove, name)
 	}
+	return nil
+}
+
+func headerNames(c model.HeaderChange) []string {
+	out := slices.Clone(c.Remove)
+	for _, h := range slices.Concat(c.Set, c.Add) {
+		out = append(out, h.Name)
+	}
+	return out
 }
 
 func (o *headerOps) put(h model.Header, action corev3.HeaderValueOption_HeaderAppendAction) {

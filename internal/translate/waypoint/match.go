@@ -6,6 +6,7 @@ package waypoint
 import (
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -143,8 +144,36 @@ func exact(s string) *matcherv3.StringMatcher {
 
 // regex is an RE2 expression for the whole string; Go's regexp package accepts the same syntax as Envoy.
 func regex(s string) (*matcherv3.RegexMatcher, error) {
-	if _, err := regexp.Compile(s); err != nil {
+	parsed, err := syntax.Parse(s, syntax.Perl)
+	if err != nil {
 		return nil, err
 	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if n := programSize(program); n > maxProgramSize {
+		return nil, fmt.Errorf("the expression needs about %d instructions, and %d are allowed: simplify it", n, maxProgramSize)
+	}
 	return &matcherv3.RegexMatcher{Regex: s}, nil
+}
+
+// maxProgramSize is some way below what RE2 compiles within its memory; the proxies' bootstrap allows as much.
+const maxProgramSize = 20_000
+
+// programSize estimates, rather too high, how many instructions RE2 needs: it matches bytes, so a range of characters
+// becomes a few ranges of bytes.
+func programSize(p *syntax.Prog) int {
+	const perRange = 5
+	n := 0
+	for _, inst := range p.Inst {
+		n++
+		switch inst.Op {
+		case syntax.InstRune:
+			n += perRange * (len(inst.Rune) + 1) / 2
+		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
+			n += 2 * perRange
+		}
+	}
+	return n
 }

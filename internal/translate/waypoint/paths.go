@@ -50,10 +50,8 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	case prefix == "": // the match is "/", whose slash the replacement must bring back
 		return pathChange{prefix: replacement + "/"}, nil
 	case replacement == "": // nothing may be left but a slash, and there must be one
-		return pathChange{regex: &matcherv3.RegexMatchAndSubstitute{
-			Pattern:      &matcherv3.RegexMatcher{Regex: "^" + regexp.QuoteMeta(prefix) + "/?"},
-			Substitution: "/",
-		}}, nil
+		re, err := regex("^" + regexp.QuoteMeta(prefix) + "/?")
+		return pathChange{regex: &matcherv3.RegexMatchAndSubstitute{Pattern: re, Substitution: "/"}}, err
 	default:
 		return pathChange{prefix: replacement}, nil
 	}

@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"cmp"
 	"net/http"
 	"regexp"
 	"slices"
@@ -17,7 +18,6 @@ import (
 	headerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/type/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -25,16 +25,20 @@ import (
 )
 
 // configure sets what an HTTP filter does on a route.
-func configure(r *routev3.Route, filter string, m proto.Message) {
+func configure(r *routev3.Route, filter string, m message) error {
+	if err := check(m); err != nil {
+		return err
+	}
 	if r.TypedPerFilterConfig == nil {
 		r.TypedPerFilterConfig = map[string]*anypb.Any{}
 	}
 	r.TypedPerFilterConfig[filter] = envoy.Any(m)
+	return nil
 }
 
 // cors as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so methods are spelled
 // out then.
-func cors(c model.CORS) *corsv3.CorsPolicy {
+func cors(c model.CORS) (*corsv3.CorsPolicy, error) {
 	p := &corsv3.CorsPolicy{
 		AllowMethods:     list(c.AllowMethods),
 		AllowHeaders:     list(c.AllowHeaders),
@@ -50,9 +54,13 @@ func cors(c model.CORS) *corsv3.CorsPolicy {
 		p.MaxAge = strconv.FormatInt(int64(c.MaxAge.Seconds()), 10)
 	}
 	for _, o := range c.AllowOrigins {
-		p.AllowOriginStringMatch = append(p.AllowOriginStringMatch, origin(o))
+		m, err := origin(o)
+		if err != nil {
+			return nil, err
+		}
+		p.AllowOriginStringMatch = append(p.AllowOriginStringMatch, m)
 	}
-	return p
+	return p, nil
 }
 
 var allMethods = []string{
@@ -61,14 +69,19 @@ var allMethods = []string{
 }
 
 // origin matches an origin; a wildcard stands for any text within the host and port.
-func origin(o string) *matcherv3.StringMatcher {
+func origin(o string) (*matcherv3.StringMatcher, error) {
+	if !strings.Contains(o, "*") {
+		return exact(o), nil
+	}
 	pattern := strings.ReplaceAll(regexp.QuoteMeta(o), `\*`, `[^/]+`)
 	if o == "*" {
 		pattern = ".*"
-	} else if !strings.Contains(o, "*") {
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: o}}
 	}
-	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: pattern}}}
+	re, err := regex(pattern)
+	if err != nil {
+		return nil, err
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: re}}, nil
 }
 
 func list(s []string) string { return strings.Join(s, ", ") }
@@ -79,24 +92,22 @@ const (
 	sessionHeader = "x-fairway-session"
 )
 
-// session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name back. Envoy knows no
-// idle timeout; ingest refuses it.
-func session(s model.SessionPersistence) *sessionv3.StatefulSessionPerRoute {
-	name := s.Name
-	state := envoy.Extension("envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
-		Cookie: &httpv3.Cookie{Name: orDefault(name, sessionCookie), Path: "/", Ttl: envoy.Duration(max(s.AbsoluteTimeout, 0))},
-	})
+// configureSession is session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name
+// back. Envoy knows no idle timeout; ingest refuses it.
+func configureSession(r *routev3.Route, s model.SessionPersistence) error {
+	var extension string
+	var state message
 	if s.Header {
-		state = envoy.Extension("envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: orDefault(name, sessionHeader)})
+		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: cmp.Or(s.Name, sessionHeader)}
+	} else {
+		extension, state = "envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
+			Cookie: &httpv3.Cookie{Name: cmp.Or(s.Name, sessionCookie), Path: "/", Ttl: envoy.Duration(positive(&s.AbsoluteTimeout))},
+		}
 	}
-	return &sessionv3.StatefulSessionPerRoute{Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
-		StatefulSession: &sessionv3.StatefulSession{SessionState: state},
-	}}
-}
-
-func orDefault(s, d string) string {
-	if s == "" {
-		return d
+	if err := check(state); err != nil {
+		return err
 	}
-	return s
+	return configure(r, filterSession, &sessionv3.StatefulSessionPerRoute{Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
+		StatefulSession: &sessionv3.StatefulSession{SessionState: envoy.Extension(extension, state)},
+	}})
 }

@@ -47,7 +47,7 @@ func positive(d *time.Duration) time.Duration {
 	if d == nil {
 		return 0
 	}
-	return max(*d, 0)
+	return min(max(*d, 0), maxDuration)
 }
 
 // retryPolicy is what a rule asks for; nil leaves the virtual host's default.
@@ -72,17 +72,16 @@ func retryPolicy(r model.Rule) *routev3.RetryPolicy {
 	return p
 }
 
+// maxDuration is far below what Envoy takes for out of range.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
 // maxRetries bounds what a route can make of one request.
 const maxRetries = 100
 
 // backOff waits at random below a bound that starts here and doubles up to ten times that. Envoy counts whole milliseconds.
 func backOff(d time.Duration) *routev3.RetryPolicy_RetryBackOff {
-	d = max(d, time.Millisecond)
-	longest := 10 * d
-	if longest/10 != d {
-		longest = d
-	}
-	return &routev3.RetryPolicy_RetryBackOff{BaseInterval: envoy.Duration(d), MaxInterval: envoy.Duration(longest)}
+	d = min(max(d, time.Millisecond), maxDuration/10)
+	return &routev3.RetryPolicy_RetryBackOff{BaseInterval: envoy.Duration(d), MaxInterval: envoy.Duration(10 * d)}
 }
 
 // defaultRetry makes good what no application can see: an endpoint that went away, a connection that was closed before the

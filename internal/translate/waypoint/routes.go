@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -32,7 +34,7 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 			b.add(r, guard)
 		}
 		b.routes = append(b.routes, &routev3.Route{
-			Name:   "unmatched/" + c.Namespace,
+			Name:   "unmatched/" + text(c.Namespace),
 			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, FilterState: guard},
 			Action: answer(http.StatusNotFound, "no rule of the caller's namespace matches"),
 		})
@@ -66,7 +68,7 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 	return []*matcherv3.FilterStateMatcher{{
 		Key: names.FilterStateSource,
 		Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/ns/" + namespace + "/"},
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + text(trustDomain) + "/ns/" + text(namespace) + "/"},
 		}},
 	}}
 }
@@ -127,9 +129,9 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		var err error
 		switch {
 		case f.RequestHeaders != nil:
-			request.change(*f.RequestHeaders)
+			err = request.change(*f.RequestHeaders)
 		case f.ResponseHeaders != nil:
-			response.change(*f.ResponseHeaders)
+			err = response.change(*f.ResponseHeaders)
 		case f.Redirect != nil:
 			redirect = f.Redirect
 		case f.Rewrite != nil:
@@ -137,7 +139,10 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		case f.Mirror != nil:
 			mirror(action, *f.Mirror)
 		case f.CORS != nil:
-			configure(route, filterCORS, cors(*f.CORS))
+			var policy *corsv3.CorsPolicy
+			if policy, err = cors(*f.CORS); err == nil {
+				err = configure(route, filterCORS, policy)
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -148,7 +153,11 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		response.applyResponse(route)
 		return redirects(route, r.Match.Path, *redirect, b.table.Port.Port)
 	}
-	if !destinations(action, r, &request, &response) {
+	found, err := destinations(action, r, &request, &response)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
 		response.applyResponse(route)
 		route.Action = refusal(r)
 		return []*routev3.Route{route}, nil
@@ -157,7 +166,9 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: request.host}
 	}
 	if s := r.SessionPersistence; s != nil {
-		configure(route, filterSession, session(*s))
+		if err := configureSession(route, *s); err != nil {
+			return nil, err
+		}
 	}
 	request.apply(route)
 	response.applyResponse(route)
@@ -171,8 +182,11 @@ func routeName(r model.Rule) string {
 	if rule == "" {
 		rule = strconv.Itoa(r.RuleIndex)
 	}
-	return r.Source.Kind + "/" + r.Source.Namespace + "/" + r.Source.Name + "/" + rule
+	return text(r.Source.Kind + "/" + r.Source.Namespace + "/" + r.Source.Name + "/" + rule)
 }
+
+// text is what can be in a protobuf string. Names of Kubernetes objects always can.
+func text(s string) string { return strings.ToValidUTF8(s, "?") }
 
 // refusal answers for a rule without a backend that could: 500 for HTTP; for gRPC 503, which clients read as UNAVAILABLE.
 func refusal(r model.Rule) *routev3.Route_DirectResponse {
@@ -193,12 +207,15 @@ func answer(status uint32, text string) *routev3.Route_DirectResponse {
 	}}
 }
 
-// check tells whether Envoy would accept a message: its own validation rules, and that it can be marshalled at all (no
-// string that is not UTF-8).
-func check(m interface {
+// message is any message of Envoy's API.
+type message interface {
 	proto.Message
 	ValidateAll() error
-}) error {
+}
+
+// check tells whether Envoy would accept a message: its own validation rules, and that it can be marshalled at all (no
+// string that is not UTF-8). It doesn't look into an Any.
+func check(m message) error {
 	if err := m.ValidateAll(); err != nil {
 		return err
 	}

@@ -1,0 +1,308 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// invariants hold for everything that is ever generated.
+func invariants(t *testing.T, b bundle) {
+	t.Helper()
+	names := map[string]bool{}
+	unique := func(kind, name string) {
+		if name == "" || names[kind+name] {
+			t.Errorf("%s %q: empty or twice", kind, name)
+		}
+		names[kind+name] = true
+	}
+	valid := func(name string, m message) {
+		if err := check(m); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, l := range b.listeners {
+		unique("listener", l.GetName())
+		valid(l.GetName(), l)
+	}
+	for _, c := range b.clusters {
+		unique("cluster", c.GetName())
+		valid(c.GetName(), c)
+	}
+	for _, e := range b.endpoints {
+		unique("endpoints", e.GetClusterName())
+		valid(e.GetClusterName(), e)
+		for i, l := range e.GetEndpoints() {
+			if i == 0 && l.GetPriority() != 0 {
+				t.Errorf("%s: no endpoint has priority 0", e.GetClusterName())
+			}
+		}
+	}
+	for _, rc := range b.routes {
+		unique("routes", rc.GetName())
+		valid(rc.GetName(), rc)
+		domains := map[string]bool{}
+		for _, vh := range rc.GetVirtualHosts() {
+			unique("virtual host of "+rc.GetName(), vh.GetName())
+			for _, d := range vh.GetDomains() {
+				if domains[d] {
+					t.Errorf("%s: domain %q twice", rc.GetName(), d)
+				}
+				domains[d] = true
+			}
+			for _, r := range vh.GetRoutes() {
+				routeInvariants(t, r)
+			}
+		}
+	}
+}
+
+func routeInvariants(t *testing.T, r *routev3.Route) {
+	t.Helper()
+	a := r.GetRoute()
+	if a == nil {
+		return
+	}
+	if a.GetTimeout() == nil {
+		t.Errorf("%s: Envoy's default timeout of 15 s applies", r.GetName())
+	}
+	rewrites := 0
+	for _, set := range []bool{a.GetPathRewrite() != "", a.GetPrefixRewrite() != "", a.GetRegexRewrite() != nil} {
+		if set {
+			rewrites++
+		}
+	}
+	if rewrites > 1 {
+		t.Errorf("%s: %d path rewrites", r.GetName(), rewrites)
+	}
+	for name, c := range r.GetTypedPerFilterConfig() {
+		if m, err := c.UnmarshalNew(); err != nil {
+			t.Errorf("%s: configuration of %s: %v", r.GetName(), name, err)
+		} else if v, ok := m.(message); !ok || v.ValidateAll() != nil {
+			t.Errorf("%s: configuration of %s is not valid", r.GetName(), name)
+		}
+	}
+	if w := a.GetWeightedClusters(); w != nil {
+		var sum uint64
+		for _, c := range w.GetClusters() {
+			sum += uint64(c.GetWeight().GetValue())
+		}
+		if sum == 0 || sum >= 1<<32 {
+			t.Errorf("%s: weights sum to %d", r.GetName(), sum)
+		}
+	}
+	for _, h := range slices.Concat(r.GetRequestHeadersToAdd(), r.GetResponseHeadersToAdd()) {
+		if isHost(h.GetHeader().GetKey()) {
+			t.Errorf("%s: Envoy refuses to change the host header", r.GetName())
+		}
+	}
+}
+
+// TestRouteConfigurationIsTotal feeds models that no ingest would make.
+func TestRouteConfigurationIsTotal(t *testing.T) {
+	for seed := range uint64(3000) {
+		g := &generator{rand.New(rand.NewPCG(seed, 1))}
+		table := g.table()
+		rc, errs := RouteConfiguration(trustDomain, table)
+		invariants(t, bundle{routes: []*routev3.RouteConfiguration{rc}})
+		again, _ := RouteConfiguration(trustDomain, table)
+		if !proto.Equal(rc, again) {
+			t.Error("not deterministic")
+		}
+		for _, e := range errs {
+			if e.Err == nil || e.Error() == "" {
+				t.Error("an error without a cause")
+			}
+		}
+		if t.Failed() {
+			t.Fatalf("seed %d: %+v", seed, table)
+		}
+	}
+}
+
+// TestEveryRuleIsAnswered: no rule vanishes unless it is reported.
+func TestEveryRuleIsAnswered(t *testing.T) {
+	for seed := range uint64(1000) {
+		g := &generator{rand.New(rand.NewPCG(seed, 2))}
+		table := model.RouteTable{Port: web, Default: g.rules()}
+		rc, errs := RouteConfiguration(trustDomain, table)
+		dropped := 0
+		for _, e := range errs {
+			if e.Dropped {
+				dropped++
+			}
+		}
+		if got, want := len(rc.GetVirtualHosts()[0].GetRoutes()), len(table.Default)-dropped; got < want {
+			t.Fatalf("seed %d: %d rules, %d left out, %d routes", seed, len(table.Default), dropped, got)
+		}
+	}
+}
+
+func TestEndpointsIgnoreOrder(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 1))
+	var in []model.Endpoint
+	for i := range 40 {
+		in = append(in, model.Endpoint{
+			Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 8), byte(i)}), 80),
+			Zone:    string(rune('a' + i%3)), HBONE: i%2 == 0, Draining: i%5 == 0,
+		})
+	}
+	want := Endpoints(web, in)
+	invariants(t, bundle{endpoints: []*endpointv3.ClusterLoadAssignment{want}})
+	for range 20 {
+		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
+		if !proto.Equal(want, Endpoints(web, in)) {
+			t.Fatal("the order of endpoints matters")
+		}
+	}
+}
+
+// generator makes values, among them many that are wrong.
+type generator struct{ *rand.Rand }
+
+var nasty = []string{
+	"", "/", "//", "/foo", "/foo/", "/foo?bar", "/a#b", "x", "foo", "host", "Host", ":authority", ":method", "GET", "%", "%%",
+	"%REQ(x)%", "%ENVIRONMENT(HOME)%", "a\r\nb", "\x00", "\xff\xfe", "(", "[", "[a-z]+", ".*", "^/x$", "\\1", "\\", "a b", "ü",
+	"example.org", "*", `\pL{20}`, `(?i)[^/]{1,200}\.(?:png|\PL)`, ".{1000}", "https://*.example.org", strings.Repeat("x", 9000), "http", "https", "HTTPS", "x-h",
+}
+
+func (g *generator) s() string { return nasty[g.IntN(len(nasty))] }
+
+func (g *generator) some(n int) bool { return g.IntN(n) == 0 }
+
+func many[T any](g *generator, n int, f func() T) []T {
+	var out []T
+	for range g.IntN(n) {
+		out = append(out, f())
+	}
+	return out
+}
+
+func (g *generator) matchType() model.MatchType {
+	return []model.MatchType{model.MatchExact, model.MatchPrefix, model.MatchRegex, "", "Bogus"}[g.IntN(5)]
+}
+
+func (g *generator) stringMatch() model.StringMatch {
+	return model.StringMatch{Type: g.matchType(), Value: g.s()}
+}
+
+func (g *generator) named() model.NamedMatch {
+	return model.NamedMatch{Name: g.s(), StringMatch: g.stringMatch()}
+}
+
+func (g *generator) header() model.Header { return model.Header{Name: g.s(), Value: g.s()} }
+
+func (g *generator) headers() *model.HeaderChange {
+	return &model.HeaderChange{Set: many(g, 3, g.header), Add: many(g, 3, g.header), Remove: many(g, 3, g.s)}
+}
+
+func (g *generator) path() *model.PathChange {
+	s := g.s()
+	switch g.IntN(4) {
+	case 0:
+		return &model.PathChange{Full: &s}
+	case 1:
+		return &model.PathChange{Prefix: &s}
+	case 2:
+		return &model.PathChange{}
+	}
+	return nil
+}
+
+func (g *generator) number() uint32 {
+	return []uint32{0, 1, 2, 50, 100, 1_000_000, 1<<32 - 1}[g.IntN(7)]
+}
+
+func (g *generator) duration() *time.Duration {
+	d := []time.Duration{-1, 0, 1, time.Microsecond, time.Second, 1<<63 - 1, -1 << 63}[g.IntN(7)]
+	if g.some(3) {
+		return nil
+	}
+	return &d
+}
+
+func (g *generator) backend() model.Backend {
+	return model.Backend{
+		Port:   model.ServicePort{Namespace: g.s(), Service: g.s(), Port: uint16(g.number())},
+		Weight: g.number(), Invalid: g.some(3), Filters: many(g, 3, g.filter),
+	}
+}
+
+func (g *generator) leaf() model.Backend {
+	return model.Backend{Port: webV1, Weight: g.number(), Invalid: g.some(3)}
+}
+
+func (g *generator) filter() model.Filter {
+	switch g.IntN(7) {
+	case 0:
+		return model.Filter{RequestHeaders: g.headers()}
+	case 1:
+		return model.Filter{ResponseHeaders: g.headers()}
+	case 2:
+		return model.Filter{Redirect: &model.Redirect{
+			Scheme: g.s(), Hostname: g.s(), Path: g.path(), Port: uint16(g.number()), StatusCode: []int{0, 301, 302, 303, 307, 308, 99}[g.IntN(7)],
+		}}
+	case 3:
+		return model.Filter{Rewrite: &model.Rewrite{Hostname: g.s(), Path: g.path()}}
+	case 4:
+		return model.Filter{Mirror: &model.Mirror{Backend: g.leaf(), Numerator: g.number(), Denominator: g.number()}}
+	case 5:
+		return model.Filter{CORS: &model.CORS{
+			AllowOrigins: many(g, 3, g.s), AllowMethods: many(g, 3, g.s), AllowHeaders: many(g, 3, g.s), ExposeHeaders: many(g, 3, g.s),
+			AllowCredentials: g.some(2), MaxAge: []time.Duration{0, -1, time.Hour}[g.IntN(3)],
+		}}
+	}
+	return model.Filter{}
+}
+
+func (g *generator) rule() model.Rule {
+	r := model.Rule{
+		Source:    model.ObjectRef{Kind: g.s(), Namespace: g.s(), Name: g.s()},
+		RuleName:  g.s(),
+		RuleIndex: g.IntN(3) - 1,
+		GRPC:      g.some(3),
+		Match:     model.Match{Headers: many(g, 3, g.named), Query: many(g, 3, g.named)},
+		Filters:   many(g, 4, g.filter), Backends: many(g, 4, g.backend),
+		RequestTimeout: g.duration(), BackendTimeout: g.duration(),
+	}
+	if g.some(2) {
+		s := g.stringMatch()
+		r.Match.Path = &s
+	}
+	if g.some(4) {
+		r.Match.Method, r.Match.GRPCService, r.Match.GRPCMethod, r.Match.GRPCType = g.s(), g.s(), g.s(), g.matchType()
+	}
+	if g.some(3) {
+		r.Retry = &model.Retry{Codes: many(g, 3, g.number), Attempts: g.IntN(5) - 1}
+		if d := g.duration(); d != nil {
+			r.Retry.Backoff = *d
+		}
+	}
+	if g.some(4) {
+		r.SessionPersistence = &model.SessionPersistence{Name: g.s(), Header: g.some(2)}
+		if d := g.duration(); d != nil {
+			r.SessionPersistence.AbsoluteTimeout = *d
+		}
+	}
+	return r
+}
+
+func (g *generator) rules() []model.Rule { return many(g, 5, g.rule) }
+
+func (g *generator) table() model.RouteTable {
+	return model.RouteTable{Port: web, Default: g.rules(), Callers: many(g, 3, func() model.CallerRules {
+		return model.CallerRules{Namespace: g.s(), Rules: g.rules()}
+	})}
+}
