@@ -1,0 +1,268 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/identity/identitytest"
+	"github.com/fairway-mesh/fairway/internal/identity/server"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const (
+	serverName = "fairway-operator.fairway-system.svc"
+	cart       = "spiffe://cluster.local/ns/shop/sa/cart"
+	pay        = "spiffe://cluster.local/ns/shop/sa/pay"
+)
+
+// operator is a real HTTPS server over loopback with a stand-in for the API server.
+type operator struct {
+	*identitytest.Cluster
+	authority *identity.Authority
+	url       string
+	client    *http.Client
+
+	mu      sync.Mutex
+	logs    strings.Builder
+	reports []string
+}
+
+func (o *operator) logged() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.logs.String()
+}
+
+func newOperator(t *testing.T) *operator {
+	t.Helper()
+	o := &operator{Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil)}
+	root, err := identity.NewRoot("cluster.local", identity.DefaultRootLifetime, time.Now())
+	require.NoError(t, err)
+	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: "cluster.local", LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
+	o.authority.Update(s)
+	o.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
+	o.Run(auth.Pod{Namespace: "shop", Name: "pay-1", UID: "p1", Node: "n2", ServiceAccount: "pay"})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	o.url = "https://" + ln.Addr().String()
+	srv := &server.Server{
+		Listener: ln,
+		TLS:      o.authority.ServingConfig(names.SystemNamespace, names.OperatorServiceAccount, serverName),
+		Issuer:   o.authority,
+		Callers:  auth.NewAuthenticator(o.Cluster, nil),
+		Rights: &auth.Authorizer{
+			SystemNamespace: names.SystemNamespace, TrustDomain: o.authority.TrustDomain, Pods: o.Cluster, Workloads: o.Cluster,
+		},
+		Report: func(_ context.Context, from auth.Grant, body []byte) error {
+			if string(body) == "broken" {
+				return errors.New("secret detail")
+			}
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.reports = append(o.reports, from.Scope+" "+string(body))
+			return nil
+		},
+		Log: funcr.New(func(_, args string) {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.logs.WriteString(args + "\n")
+		}, funcr.Options{Verbosity: 9}),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- srv.Start(ctx) }()
+	o.client = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{
+		ServerName: serverName, RootCAs: o.authority.Bundle().Pool(), MinVersion: tls.VersionTLS13,
+	}}}
+	t.Cleanup(func() {
+		o.client.CloseIdleConnections()
+		cancel()
+		assert.NoError(t, <-done)
+	})
+	return o
+}
+
+func (o *operator) do(t *testing.T, method, path, token string, body []byte, header ...string) (*http.Response, []byte) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, o.url+path, bytes.NewReader(body))
+	require.NoError(t, err)
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	resp, err := o.client.Do(req)
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	return resp, answer
+}
+
+func signRequest(t *testing.T, csrFor, id string) []byte {
+	t.Helper()
+	key, err := identity.GenerateKey()
+	require.NoError(t, err)
+	csr, err := identity.NewCSR(csrFor, key)
+	require.NoError(t, err)
+	body, err := json.Marshal(identity.SignRequest{CSR: string(csr), Identity: id})
+	require.NoError(t, err)
+	return body
+}
+
+func TestSign(t *testing.T) {
+	o := newOperator(t)
+	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(identitytest.NodeAgent("n1"), time.Hour), signRequest(t, cart, cart))
+	require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
+	assert.Equal(t, uint16(tls.VersionTLS13), resp.TLS.Version)
+	var r identity.SignResponse
+	require.NoError(t, json.Unmarshal(body, &r))
+	chain, err := identity.ParseCertificates([]byte(r.CertificateChain))
+	require.NoError(t, err)
+	bundle, err := identity.ParseBundle([]byte(r.TrustBundle))
+	require.NoError(t, err)
+	assert.NoError(t, bundle.VerifyLeaf(chain, time.Now()))
+	assert.Equal(t, cart, chain[0].URIs[0].String())
+	assert.True(t, r.NotAfter.Equal(chain[0].NotAfter))
+}
+
+func TestRefusals(t *testing.T) {
+	o := newOperator(t)
+	agent := identitytest.NodeAgent("n1")
+	good := o.Token(agent, time.Hour)
+	app := o.Token(auth.Caller{Namespace: "shop", ServiceAccount: "cart", PodName: "cart-1", PodUID: "c1", NodeName: "n1"}, time.Hour)
+	for _, tc := range []struct {
+		name         string
+		method, path string
+		token        string
+		body         []byte
+		code         int
+		want         string
+	}{
+		{"no token", "POST", identity.PathSign, "", signRequest(t, cart, cart), 401, "no bearer token"},
+		{"wrong token", "POST", identity.PathSign, "nonsense", signRequest(t, cart, cart), 401, "rejects the token"},
+		{"expired token", "POST", identity.PathSign, o.Token(agent, -time.Minute), signRequest(t, cart, cart), 401, "rejects the token"},
+		{"token for the API server", "POST", identity.PathSign, o.Token(agent, time.Hour, "https://kubernetes.default.svc"), signRequest(t, cart, cart), 401, "audience"},
+		{"an application's token", "POST", identity.PathSign, app, signRequest(t, cart, cart), 403, "neither a node agent"},
+		{"pod of another node", "POST", identity.PathSign, good, signRequest(t, pay, pay), 403, "runs on node n1"},
+		{"forged SAN", "POST", identity.PathSign, good, signRequest(t, pay, cart), 400, "URI is"},
+		{"other trust domain", "POST", identity.PathSign, good, signRequest(t, "spiffe://evil/ns/shop/sa/cart", "spiffe://evil/ns/shop/sa/cart"), 400, "trust domain"},
+		{"oversized", "POST", identity.PathSign, good, make([]byte, 64<<10), 413, "larger than"},
+		{"not JSON", "POST", identity.PathSign, good, []byte("{"), 400, "isn't JSON"},
+		{"no CSR", "POST", identity.PathSign, good, []byte(`{"identity":"` + cart + `"}`), 400, "PEM"},
+		{"wrong method", "GET", identity.PathSign, good, nil, 404, "no GET"},
+		{"wrong path", "POST", "/v1/other", good, nil, 404, "no POST"},
+		{"report without token", "POST", identity.PathReport, "", []byte("x"), 401, "no bearer token"},
+		{"report by an application", "POST", identity.PathReport, app, []byte("x"), 403, "neither"},
+		{"report that breaks the handler", "POST", identity.PathReport, good, []byte("broken"), 500, "internal error"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			resp, body := o.do(t, tc.method, tc.path, tc.token, tc.body)
+			assert.Equal(t, tc.code, resp.StatusCode, string(body))
+			var e identity.ErrorResponse
+			require.NoError(t, json.Unmarshal(body, &e), string(body))
+			assert.Contains(t, e.Error, tc.want)
+			assert.NotContains(t, e.Error, "secret detail")
+		})
+	}
+	resp, _ := o.do(t, http.MethodPost, identity.PathSign, good, signRequest(t, cart, cart))
+	assert.Equal(t, http.StatusOK, resp.StatusCode, "all else goes on working")
+
+	o.SetDown(true)
+	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(agent, 2*time.Hour), signRequest(t, cart, cart))
+	assert.Equal(t, http.StatusServiceUnavailable, resp.StatusCode, string(body))
+	assert.NotEmpty(t, resp.Header.Get("Retry-After"))
+	for _, secret := range []string{good, app} {
+		assert.NotContains(t, o.logged(), secret, "tokens aren't logged")
+	}
+}
+
+func TestReport(t *testing.T) {
+	o := newOperator(t)
+	resp, body := o.do(t, http.MethodPost, identity.PathReport, o.Token(identitytest.NodeAgent("n1"), time.Hour), []byte(`{"pods":1}`))
+	assert.Equal(t, http.StatusNoContent, resp.StatusCode, string(body))
+	assert.Equal(t, []string{`node/n1 {"pods":1}`}, o.reports)
+}
+
+func TestTrustBundle(t *testing.T) {
+	o := newOperator(t)
+	resp, body := o.do(t, http.MethodGet, identity.PathTrustBundle, "", nil)
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	b, err := identity.ParseBundle(body)
+	require.NoError(t, err)
+	assert.True(t, b.Equal(o.authority.Bundle()))
+	resp, body = o.do(t, http.MethodGet, identity.PathTrustBundle, "", nil, "If-None-Match", resp.Header.Get("ETag"))
+	assert.Equal(t, http.StatusNotModified, resp.StatusCode)
+	assert.Empty(t, body)
+}
+
+func TestOneCallerCanNotFloodTheOperator(t *testing.T) {
+	o := newOperator(t)
+	greedy, modest := o.Token(identitytest.NodeAgent("n1"), time.Hour), o.Token(identitytest.NodeAgent("n2"), time.Hour)
+	limited := false
+	for range 2000 {
+		resp, _ := o.do(t, http.MethodPost, identity.PathReport, greedy, nil)
+		if resp.StatusCode == http.StatusTooManyRequests {
+			limited = true
+			break
+		}
+	}
+	assert.True(t, limited)
+	resp, _ := o.do(t, http.MethodPost, identity.PathReport, modest, nil)
+	assert.Equal(t, http.StatusNoContent, resp.StatusCode)
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	o := newOperator(t)
+	_, err := tls.Dial("tcp", strings.TrimPrefix(o.url, "https://"), &tls.Config{
+		ServerName: serverName, RootCAs: o.authority.Bundle().Pool(), MaxVersion: tls.VersionTLS12,
+	})
+	require.ErrorContains(t, err, "protocol version")
+}
+
+func TestWithoutReportHandler(t *testing.T) {
+	c := identitytest.NewCluster(nil)
+	h := (&server.Server{
+		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil),
+		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c},
+		Log:    logr.Discard(),
+	}).Handler()
+	for path, code := range map[string]int{identity.PathReport: 404, identity.PathSign: 503} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path, bytes.NewReader(signRequest(t, cart, cart)))
+		require.NoError(t, err)
+		req.Header.Set("Authorization", "Bearer "+c.Token(identitytest.NodeAgent("n1"), time.Hour))
+		w := &recorder{header: http.Header{}}
+		h.ServeHTTP(w, req)
+		assert.Equal(t, code, w.code, path)
+	}
+}
+
+type recorder struct {
+	header http.Header
+	code   int
+}
+
+func (r *recorder) Header() http.Header         { return r.header }
+func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
+func (r *recorder) WriteHeader(code int)        { r.code = code }
