@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -133,6 +134,10 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 		return err
 	}
 	defer s.dismiss(st)
+	// The header tells the client that it is let in, before there is anything to send.
+	if err := g.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
 	return st.run(ctx, g)
 }
 

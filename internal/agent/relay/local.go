@@ -1,0 +1,82 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// SetLocal sets resources that the agent makes itself, as one atomic step. Of a type that is relayed otherwise, the names set
+// here are the agent's from now on (until an update with a nil Resource), and are not asked of the operator.
+func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.local[typeURL] {
+		if r.own[typeURL] == nil {
+			r.own[typeURL] = map[string]bool{}
+		}
+		for _, u := range updates {
+			if u.Resource == nil {
+				delete(r.own[typeURL], u.Name)
+			} else {
+				r.own[typeURL][u.Name] = true
+				r.typeOf(typeURL).unwant(u.Name)
+			}
+		}
+		poke(r.wake)
+	}
+	typed := make([]xds.Update, len(updates))
+	for i, u := range updates {
+		u.TypeURL = typeURL
+		typed[i] = u
+	}
+	r.cache.Apply(Scope, typed)
+}
+
+// LocalReady says that the wildcard contents of a Local type are complete; until then an Envoy that starts waits for its
+// listeners, say.
+func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(Scope, typeURL) }
+
+// WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a resource. It
+// returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was missing. For a listener
+// an ACK means that Envoy took it, not yet that it finished warming.
+func (r *Relay) WaitAcked(ctx context.Context, typeURL, name string) error {
+	k, c := key{typeURL, name}, make(chan struct{}, 1)
+	r.mu.Lock()
+	if r.waiters[k] == nil {
+		r.waiters[k] = map[chan struct{}]struct{}{}
+	}
+	r.waiters[k][c] = struct{}{}
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if delete(r.waiters[k], c); len(r.waiters[k]) == 0 {
+			delete(r.waiters, k)
+		}
+	}()
+	for {
+		s := r.State(typeURL, name)
+		switch {
+		case s.Version == "":
+			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", name)
+		case s.Rejection() != "":
+			return fmt.Errorf("Envoy rejected %q: %s", name, s.Rejection())
+		case len(s.Proxies) > 0 && s.Settled():
+			return nil
+		}
+		select {
+		case <-c:
+		case <-ctx.Done():
+			why := "Envoy has not answered yet"
+			if len(s.Proxies) == 0 {
+				why = "no Envoy is connected to the agent; see the log of the proxy container"
+			}
+			return fmt.Errorf("waiting for Envoy to accept %q: %s: %w", name, why, context.Cause(ctx))
+		}
+	}
+}

@@ -1,0 +1,42 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+)
+
+type metrics struct {
+	connected prometheus.Gauge
+	since     prometheus.Gauge
+	breaks    prometheus.Counter
+	received  prometheus.Counter
+	nacks     prometheus.Counter
+}
+
+// newMetrics registers with reg; with a nil reg the metrics are kept and not exposed.
+func newMetrics(reg prometheus.Registerer) *metrics {
+	f := promauto.With(reg)
+	return &metrics{
+		connected: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_connected", Help: "1 while the agent has its xDS stream to the operator."}),
+		since: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_connection_changed_timestamp_seconds", Help: "When fairway_relay_connected last changed, in Unix time."}),
+		breaks: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_stream_breaks_total", Help: "Streams to the operator that broke, and attempts that failed."}),
+		received: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_received_resources_total", Help: "Resources received from the operator."}),
+		nacks: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator."}),
+	}
+}
+
+func (m *metrics) setConnected(s Status) {
+	m.connected.Set(0)
+	if s.Connected {
+		m.connected.Set(1)
+	}
+	m.since.Set(float64(s.Since.Unix()))
+}

@@ -1,0 +1,197 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// Scope is the one scope of the local cache.
+const Scope = "local"
+
+// Defaults of Options.
+const (
+	DefaultBackoffMin = 200 * time.Millisecond
+	DefaultBackoffMax = 15 * time.Second
+	DefaultLinger     = 10 * time.Minute
+	// maxEnvoys bounds local streams: one Envoy, two during a hot restart, and a person with a debugging client.
+	maxEnvoys = 16
+)
+
+// Options configure a Relay. Dial is required.
+type Options struct {
+	// Dial makes the connection to the operator; see DialOperator. It is called once.
+	Dial func() (*grpc.ClientConn, error)
+	// NodeID goes into the first request, for the operator's logs; it proves nothing.
+	NodeID string
+	// Local lists the type URLs that the agent makes itself; they are never asked of the operator.
+	Local []string
+	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is called by one
+	// goroutine and may call SetLocal.
+	OnLocalInterest func(xds.Interest)
+	// OnStatus is told when the stream to the operator comes up or breaks. It must not block.
+	OnStatus func(Status)
+	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
+	// are Local are never in it.
+	SnapshotPath string
+	// BackoffMin and BackoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
+	BackoffMin, BackoffMax time.Duration
+	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
+	// DefaultLinger.
+	Linger     time.Duration
+	Log        logr.Logger
+	Registerer prometheus.Registerer
+}
+
+// Status of the stream to the operator.
+type Status struct {
+	Connected bool
+	// Since is when Connected became what it is.
+	Since time.Time
+	// LastError is why the last attempt or stream ended; empty while connected.
+	LastError string
+}
+
+// Relay joins Envoy, the agent and the operator. Make it with New; then Run and Serve.
+type Relay struct {
+	opts    Options
+	cache   *xds.Cache
+	server  *xds.Server
+	metrics *metrics
+	log     logr.Logger
+	local   map[string]bool
+
+	wake chan struct{} // capacity 1: there is something to tell the operator
+	save chan struct{} // capacity 1: the snapshot is out of date
+
+	mu     sync.Mutex
+	types  map[string]*relayed
+	status Status
+	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
+	own     map[string]map[string]bool
+	waiters map[key]map[chan struct{}]struct{}
+}
+
+type key struct{ typeURL, name string }
+
+// New returns a relay that already serves the snapshot, if there is a good one.
+func New(opts Options) (*Relay, error) {
+	if opts.Dial == nil {
+		return nil, errors.New("relay: Options.Dial is required")
+	}
+	opts.BackoffMin = cmp.Or(opts.BackoffMin, DefaultBackoffMin)
+	opts.BackoffMax = cmp.Or(opts.BackoffMax, DefaultBackoffMax)
+	opts.Linger = cmp.Or(opts.Linger, DefaultLinger)
+	if opts.Log.GetSink() == nil {
+		opts.Log = logr.Discard()
+	}
+	r := &Relay{
+		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
+		wake: make(chan struct{}, 1), save: make(chan struct{}, 1),
+		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
+		waiters: map[key]map[chan struct{}]struct{}{},
+		status:  Status{Since: time.Now(), LastError: "not tried yet"},
+	}
+	for _, url := range opts.Local {
+		r.local[url] = true
+	}
+	r.server = xds.NewServer(xds.Options{
+		Cache:         r.cache,
+		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: Scope, Pod: "envoy"}, nil }),
+		OnInterest:    r.interest,
+		Log:           opts.Log,
+		Registerer:    opts.Registerer,
+		MaxStreams:    maxEnvoys,
+	})
+	r.server.OnChange(func(_, typeURL, name string) { r.changed(typeURL, name) })
+	if err := r.restore(); err != nil {
+		r.log.Error(err, "no snapshot is served; everything comes from the operator", "path", opts.SnapshotPath)
+	}
+	return r, nil
+}
+
+// Run keeps the stream to the operator and the snapshot until ctx ends.
+func (r *Relay) Run(ctx context.Context) error {
+	conn, err := r.opts.Dial()
+	if err != nil {
+		return fmt.Errorf("relay: %w", err)
+	}
+	defer func() { _ = conn.Close() }()
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return r.connectForever(ctx, conn) })
+	group.Go(func() error { return r.saveForever(ctx) })
+	group.Go(func() error { return r.sweepForever(ctx) })
+	err = group.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several listeners.
+func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
+	g := grpc.NewServer(xds.GRPCOptions()...)
+	r.server.Register(g)
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	if err := g.Serve(lis); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("relay: serving xDS on %s: %w", lis.Addr(), err)
+	}
+	return nil
+}
+
+// Status tells whether the operator is reached.
+func (r *Relay) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.status
+}
+
+// Proxies is what the connected Envoys have; see xds.Server.
+func (r *Relay) Proxies() []xds.ProxyState { return r.server.Proxies() }
+
+// State is what the connected Envoys made of a resource; see xds.Server.
+func (r *Relay) State(typeURL, name string) xds.ResourceState {
+	return r.server.State(Scope, typeURL, name)
+}
+
+// List returns the resources of a type that are served, sorted by name.
+func (r *Relay) List(typeURL string) []*xds.Resource { return r.cache.List(Scope, typeURL) }
+
+// setStatus notes and reports a change.
+func (r *Relay) setStatus(connected bool, why string) {
+	r.mu.Lock()
+	changed := r.status.Connected != connected
+	if changed {
+		r.status.Connected, r.status.Since = connected, time.Now()
+	}
+	r.status.LastError = why
+	now := r.status
+	r.mu.Unlock()
+	r.metrics.setConnected(now)
+	if changed && r.opts.OnStatus != nil {
+		r.opts.OnStatus(now)
+	}
+}
+
+// poke fills a signal channel.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

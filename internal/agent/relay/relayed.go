@@ -1,0 +1,349 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// relayed is the state of one relayed resource type. Relay.mu guards it.
+type relayed struct {
+	typeURL string
+	// wanted is what to subscribe to at the operator: names, or xds.Wildcard. The value is since when no Envoy subscribes
+	// to it; zero while one does.
+	wanted map[string]time.Time
+	known  map[string]*known
+	// ready: the wildcard was answered once, so the local cache may answer it.
+	ready bool
+
+	// The rest belongs to the present stream, and is reset with it.
+
+	opened bool                // the first request is sent
+	add    map[string]struct{} // to subscribe (again)
+	del    map[string]struct{} // to unsubscribe
+	// open are responses without a verdict yet; done are verdicts to send.
+	open []*received
+	done []verdict
+}
+
+// known is one relayed resource.
+type known struct {
+	// current is the newest version received; nil if the operator says that there is no such resource.
+	current *xds.Resource
+	// good is the newest version that Envoy accepted.
+	good *xds.Resource
+	// rejected is the version that Envoy refused, and reason its text.
+	rejected, reason string
+	// told is what the operator was told about the current version.
+	told outcome
+}
+
+type outcome int
+
+const (
+	untold outcome = iota
+	toldAck
+	toldNack
+)
+
+// received is a response of the operator.
+type received struct {
+	nonce string
+	// versions by name are what it brought; what Envoy has decided about leaves waiting.
+	versions map[string]string
+	waiting  map[string]struct{}
+	errs     []string
+}
+
+type verdict struct{ nonce, err string }
+
+// maxReported bounds the rejections that one NACK lists; the operator isolates them one by one anyway.
+const maxReported = 8
+
+func newRelayed(typeURL string) *relayed {
+	t := &relayed{typeURL: typeURL, wanted: map[string]time.Time{}, known: map[string]*known{}}
+	t.reset()
+	return t
+}
+
+// reset forgets the stream.
+func (t *relayed) reset() {
+	t.opened, t.open, t.done = false, nil, nil
+	t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+	for _, k := range t.known {
+		k.told = untold
+	}
+}
+
+func (t *relayed) want(name string) {
+	if _, ok := t.wanted[name]; !ok {
+		t.add[name] = struct{}{}
+		delete(t.del, name)
+	}
+	t.wanted[name] = time.Time{}
+}
+
+func (t *relayed) unwant(name string) {
+	if _, ok := t.wanted[name]; ok {
+		delete(t.wanted, name)
+		delete(t.add, name)
+		t.del[name] = struct{}{}
+	}
+}
+
+func (t *relayed) covers(name string) bool {
+	if _, ok := t.wanted[name]; ok {
+		return true
+	}
+	_, ok := t.wanted[xds.Wildcard]
+	return ok
+}
+
+// typeOf returns the state of a type, made if need be. r.mu is held.
+func (r *Relay) typeOf(typeURL string) *relayed {
+	t := r.types[typeURL]
+	if t == nil {
+		t = newRelayed(typeURL)
+		r.types[typeURL] = t
+	}
+	return t
+}
+
+// interest turns what Envoy wants into what to ask of the operator.
+func (r *Relay) interest(i xds.Interest) {
+	if r.local[i.TypeURL] {
+		if r.opts.OnLocalInterest != nil {
+			r.opts.OnLocalInterest(i)
+		}
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.own[i.TypeURL][i.Name] {
+		return
+	}
+	t := r.typeOf(i.TypeURL)
+	_, asked := t.wanted[i.Name]
+	switch {
+	case i.Wanted:
+		t.want(i.Name)
+		if k := t.known[i.Name]; k != nil && k.current == nil {
+			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.
+			r.cache.Apply(Scope, []xds.Update{{TypeURL: t.typeURL, Name: i.Name}})
+		}
+	case !asked:
+	case i.Disconnected:
+		t.wanted[i.Name] = time.Now() // Envoy is likely to come back
+	default:
+		r.release(t, i.Name)
+	}
+	poke(r.wake)
+}
+
+// release gives up a subscription and what came by it alone. r.mu is held.
+func (r *Relay) release(t *relayed, name string) {
+	t.unwant(name)
+	names := []string{name}
+	if name == xds.Wildcard {
+		names = slices.Collect(maps.Keys(t.known))
+	}
+	var gone []xds.Update
+	for _, n := range names {
+		if _, ok := t.known[n]; ok && !t.covers(n) {
+			delete(t.known, n)
+			gone = append(gone, xds.Update{TypeURL: t.typeURL, Name: n})
+		}
+	}
+	r.cache.Apply(Scope, gone)
+	poke(r.save)
+}
+
+// take puts a response of the operator into the local cache and returns it for a verdict. r.mu is held.
+func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
+	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
+	var updates []xds.Update
+	for _, res := range resources {
+		name := res.Name()
+		if !t.covers(name) || r.own[t.typeURL][name] {
+			continue
+		}
+		in.versions[name] = res.Version()
+		k := t.known[name]
+		if k == nil {
+			k = &known{}
+			t.known[name] = k
+		}
+		if k.rejected == res.Version() {
+			in.errs = append(in.errs, name+": "+k.reason) // Envoy need not be asked again
+			k.current = res
+			continue
+		}
+		k.current, k.rejected, k.reason, k.told = res, "", "", untold
+		in.waiting[name] = struct{}{}
+		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name, Resource: res})
+	}
+	for _, name := range removed {
+		if r.own[t.typeURL][name] {
+			continue
+		}
+		if _, named := t.wanted[name]; named {
+			t.known[name] = &known{}
+		} else {
+			delete(t.known, name)
+		}
+		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name})
+	}
+	r.cache.Apply(Scope, updates)
+	if _, all := t.wanted[xds.Wildcard]; all && !t.ready {
+		t.ready = true
+		r.cache.Ready(Scope, t.typeURL)
+	}
+	if len(updates) > 0 {
+		poke(r.save)
+	}
+	return in
+}
+
+// changed is told by the local server that Envoy decided about a resource, came or went.
+func (r *Relay) changed(typeURL, name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for c := range r.waiters[key{typeURL, name}] {
+		poke(c)
+	}
+	t := r.types[typeURL]
+	if t == nil {
+		return
+	}
+	if k := t.known[name]; k != nil && k.current != nil {
+		r.weigh(t, name, k)
+	}
+	for _, in := range t.open {
+		if _, ok := in.waiting[name]; ok {
+			r.judge(t, in, name)
+		}
+	}
+	r.conclude(t)
+}
+
+// weigh notes what Envoy made of the current version of a resource. r.mu is held.
+func (r *Relay) weigh(t *relayed, name string, k *known) {
+	s := r.State(t.typeURL, name)
+	if s.Version != k.current.Version() {
+		return // the last good version is served instead
+	}
+	switch text := s.Rejection(); {
+	case text != "" && k.rejected != s.Version:
+		k.rejected, k.reason = s.Version, text
+		if k.good != nil && !k.good.Equal(k.current) {
+			r.cache.Apply(Scope, []xds.Update{{TypeURL: t.typeURL, Name: name, Resource: k.good}})
+			poke(r.save)
+		}
+		r.correct(t, name, k, toldAck)
+	case text == "" && len(s.Proxies) > 0 && s.Settled():
+		k.good, k.rejected, k.reason = k.current, "", ""
+		r.correct(t, name, k, toldNack)
+	}
+}
+
+// correct asks the operator for a resource again if it was told otherwise about it: with the new response comes the
+// opportunity for the right verdict. r.mu is held.
+func (r *Relay) correct(t *relayed, name string, k *known, wrong outcome) {
+	if k.told == wrong && t.opened {
+		k.told = untold
+		if _, named := t.wanted[name]; !named {
+			t.wanted[name] = time.Now() // only a name can be asked for again; Linger ends it
+		}
+		t.add[name] = struct{}{}
+		poke(r.wake)
+	}
+}
+
+// judge decides about one name of a response, if Envoy has. r.mu is held.
+func (r *Relay) judge(t *relayed, in *received, name string) {
+	k := t.known[name]
+	if k == nil || k.current == nil || k.current.Version() != in.versions[name] {
+		// Unsubscribed, removed, or replaced: there is nothing to say about this version any more.
+		delete(in.waiting, name)
+		return
+	}
+	r.weigh(t, name, k)
+	s := r.State(t.typeURL, name)
+	switch {
+	case k.rejected == in.versions[name]:
+		in.errs = append(in.errs, name+": "+k.reason)
+	case s.Version == in.versions[name] && !s.Settled():
+		return
+	}
+	delete(in.waiting, name)
+}
+
+// conclude turns decided responses into verdicts. r.mu is held.
+func (r *Relay) conclude(t *relayed) {
+	open := t.open[:0]
+	for _, in := range t.open {
+		if len(in.waiting) > 0 {
+			open = append(open, in)
+			continue
+		}
+		t.done = append(t.done, verdict{nonce: in.nonce, err: in.text()})
+		for name, version := range in.versions {
+			k := t.known[name]
+			if k == nil || k.current == nil || k.current.Version() != version {
+				continue
+			}
+			switch {
+			case len(in.errs) == 0:
+				k.told = toldAck
+			case len(in.versions) == 1:
+				k.told = toldNack
+			}
+		}
+		poke(r.wake)
+	}
+	t.open = open
+}
+
+// text is empty for an ACK. A single resource's text is Envoy's own.
+func (in *received) text() string {
+	if len(in.errs) == 0 {
+		return ""
+	}
+	slices.Sort(in.errs)
+	if len(in.versions) == 1 {
+		for name := range in.versions {
+			return strings.TrimPrefix(in.errs[0], name+": ")
+		}
+	}
+	if more := len(in.errs) - maxReported; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(in.errs[:maxReported], "; "), more)
+	}
+	return strings.Join(in.errs, "; ")
+}
+
+// sweep ends the subscriptions that Envoy did not renew: it had Linger to ask again since it connected. r.mu is not held.
+func (r *Relay) sweep(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.server.Proxies() {
+		if now.Sub(p.Connected) < r.opts.Linger {
+			continue
+		}
+		for _, t := range r.types {
+			for name, orphaned := range t.wanted {
+				if !orphaned.IsZero() && now.Sub(orphaned) >= r.opts.Linger {
+					r.release(t, name)
+				}
+			}
+		}
+		poke(r.wake)
+		return
+	}
+}

@@ -1,0 +1,183 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protodelim"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// The snapshot is a header line and then one length-delimited DeltaDiscoveryResponse per type: its resources, as removed_resources
+// the names known not to exist, and as system_version_info whether the wildcard was answered.
+const (
+	snapshotHeader  = "fairway xds snapshot 1\n"
+	snapshotReady   = "ready"
+	snapshotPause   = 500 * time.Millisecond // changes within it are written at once
+	maxSnapshotType = 1 << 30                // bytes of one type
+)
+
+// saveForever writes the snapshot some time after changes, and a last time at the end.
+func (r *Relay) saveForever(ctx context.Context) error {
+	if r.opts.SnapshotPath == "" {
+		return nil
+	}
+	for {
+		select {
+		case <-r.save:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		select {
+		case <-time.After(snapshotPause):
+		case <-ctx.Done():
+		}
+		if err := r.writeSnapshot(); err != nil {
+			r.log.Error(err, "the snapshot is not written: a restarted agent will have to wait for the operator")
+		}
+	}
+}
+
+// writeSnapshot replaces the file atomically.
+func (r *Relay) writeSnapshot() error {
+	var buf bytes.Buffer
+	buf.WriteString(snapshotHeader)
+	for _, m := range r.capture() {
+		if _, err := protodelim.MarshalTo(&buf, m); err != nil {
+			return fmt.Errorf("encoding the snapshot: %w", err)
+		}
+	}
+	path := r.opts.SnapshotPath
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("writing the snapshot: %w", err)
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // fails once it is renamed
+	_, err = f.Write(buf.Bytes())
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing the snapshot: %w", err)
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return fmt.Errorf("writing the snapshot: %w", err)
+	}
+	return nil
+}
+
+// capture returns what is relayed, as it is served.
+func (r *Relay) capture() []*discoveryv3.DeltaDiscoveryResponse {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*discoveryv3.DeltaDiscoveryResponse
+	for _, url := range slices.Sorted(maps.Keys(r.types)) {
+		t, m := r.types[url], &discoveryv3.DeltaDiscoveryResponse{TypeUrl: url}
+		if t.ready {
+			m.SystemVersionInfo = snapshotReady
+		}
+		for _, name := range slices.Sorted(maps.Keys(t.known)) {
+			k := t.known[name]
+			res := k.current
+			if res != nil && k.rejected == res.Version() {
+				res = k.good
+				if res == nil {
+					continue
+				}
+			}
+			if res == nil {
+				m.RemovedResources = append(m.RemovedResources, name)
+				continue
+			}
+			m.Resources = append(m.Resources, &discoveryv3.Resource{Name: name, Version: res.Version(), Resource: res.Any()})
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// restore loads the snapshot into the cache, all or nothing. What it holds stays subscribed until Envoy has had time to ask for
+// it again. A missing file is no error.
+func (r *Relay) restore() error {
+	if r.opts.SnapshotPath == "" {
+		return nil
+	}
+	data, err := os.ReadFile(r.opts.SnapshotPath)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading the snapshot: %w", err)
+	}
+	rest, ok := bytes.CutPrefix(data, []byte(snapshotHeader))
+	if !ok {
+		return errors.New("the snapshot is of another version")
+	}
+	types := map[string]*relayed{}
+	var updates []xds.Update
+	for in := bufio.NewReader(bytes.NewReader(rest)); ; {
+		m := &discoveryv3.DeltaDiscoveryResponse{}
+		err := protodelim.UnmarshalOptions{MaxSize: maxSnapshotType}.UnmarshalFrom(in, m)
+		if errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("the snapshot is damaged: %w", err)
+		}
+		t, ups, err := restoreType(m, time.Now())
+		if err != nil {
+			return fmt.Errorf("the snapshot is damaged: %w", err)
+		}
+		if r.local[m.GetTypeUrl()] {
+			continue // made here by this version of the agent
+		}
+		types[t.typeURL] = t
+		updates = append(updates, ups...)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.types = types
+	r.cache.Apply(Scope, updates)
+	for url, t := range types {
+		if t.ready {
+			r.cache.Ready(Scope, url)
+		}
+	}
+	return nil
+}
+
+func restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time) (*relayed, []xds.Update, error) {
+	t := newRelayed(m.GetTypeUrl())
+	if t.ready = m.GetSystemVersionInfo() == snapshotReady; t.ready {
+		t.wanted[xds.Wildcard] = now
+	}
+	resources, err := unwrap(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	var updates []xds.Update
+	for _, res := range resources {
+		t.known[res.Name()] = &known{current: res, good: res}
+		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: res.Name(), Resource: res})
+		if !t.ready {
+			t.wanted[res.Name()] = now
+		}
+	}
+	for _, name := range m.GetRemovedResources() {
+		t.known[name] = &known{}
+		t.wanted[name] = now
+	}
+	return t, updates, nil
+}

@@ -1,0 +1,247 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+type (
+	request  = discoveryv3.DeltaDiscoveryRequest
+	response = discoveryv3.DeltaDiscoveryResponse
+	upstream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
+)
+
+const (
+	maxResponseBytes = 256 << 20 // far above what the operator puts into one response
+	backoffFactor    = 2
+	backoffJitter    = 0.5
+)
+
+// connectForever keeps one stream to the operator. The wait between attempts grows while they fail, and starts over after a
+// stream that the operator accepted.
+func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error {
+	fresh := wait.Backoff{Duration: r.opts.BackoffMin, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30, Cap: r.opts.BackoffMax}
+	backoff := fresh
+	for {
+		conn.ResetConnectBackoff() // the wait is ours alone
+		accepted, err := r.stream(ctx, conn)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if accepted {
+			backoff = fresh
+		}
+		pause := backoff.Step()
+		text := status.Convert(err).Message()
+		r.setStatus(false, text)
+		r.metrics.breaks.Inc()
+		r.log.Info("no xDS stream to the operator; what is known goes on being served", "reason", text, "retryIn", pause.String())
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// stream runs one stream until it breaks. accepted tells whether the operator let it in.
+func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxResponseBytes))
+	if err != nil {
+		return false, err
+	}
+	responses, failed := make(chan *response), make(chan error, 1)
+	opened := make(chan struct{})
+	go func() {
+		// The operator sends its header once it has authenticated the stream.
+		if md, err := s.Header(); err == nil && md != nil {
+			close(opened)
+		}
+		for {
+			resp, err := s.Recv()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case responses <- resp:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	select {
+	case <-opened:
+	case err := <-failed:
+		return false, err
+	}
+	r.mu.Lock()
+	for _, t := range r.types {
+		t.reset()
+	}
+	r.mu.Unlock()
+	r.setStatus(true, "")
+	r.log.Info("connected to the operator")
+	for {
+		for _, req := range r.requests() {
+			if err := s.Send(req); err != nil {
+				return true, <-failed // sending only says io.EOF; receiving says why
+			}
+		}
+		select {
+		case resp := <-responses:
+			r.receive(resp)
+		case <-r.wake:
+		case err := <-failed:
+			return true, err
+		}
+	}
+}
+
+// order of the types in which to ask; the operator orders its answers by itself.
+var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute}
+
+func rank(typeURL string) int {
+	if i := slices.Index(order, typeURL); i >= 0 {
+		return i
+	}
+	return len(order)
+}
+
+// requests returns all that the operator should hear now.
+func (r *Relay) requests() []*request {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	urls := slices.SortedFunc(maps.Keys(r.types), func(a, b string) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a, b))
+	})
+	var out []*request
+	for _, url := range urls {
+		t := r.types[url]
+		if !t.opened {
+			if len(t.wanted) > 0 {
+				out = append(out, r.first(t))
+			}
+			continue
+		}
+		if len(t.add)+len(t.del) > 0 {
+			out = append(out, &request{
+				TypeUrl:                  url,
+				ResourceNamesSubscribe:   slices.Sorted(maps.Keys(t.add)),
+				ResourceNamesUnsubscribe: slices.Sorted(maps.Keys(t.del)),
+			})
+			t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+		}
+		for _, v := range t.done {
+			req := &request{TypeUrl: url, ResponseNonce: v.nonce}
+			if v.err != "" {
+				r.metrics.nacks.Inc()
+				req.ErrorDetail = &statuspb.Status{Code: int32(codes.InvalidArgument), Message: v.err}
+			}
+			out = append(out, req)
+		}
+		t.done = nil
+	}
+	return out
+}
+
+// first subscribes to everything of a type at once, and says what need not be sent: the versions that Envoy accepted, or that
+// no Envoy has yet to decide about.
+func (r *Relay) first(t *relayed) *request {
+	t.opened = true
+	t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+	req := &request{
+		Node:                    &corev3.Node{Id: r.opts.NodeID},
+		TypeUrl:                 t.typeURL,
+		ResourceNamesSubscribe:  slices.Sorted(maps.Keys(t.wanted)),
+		InitialResourceVersions: map[string]string{},
+	}
+	for name, k := range t.known {
+		switch {
+		case k.current == nil:
+		case k.rejected == k.current.Version():
+			if k.good != nil {
+				req.InitialResourceVersions[name] = k.good.Version()
+			}
+		case r.State(t.typeURL, name).Settled():
+			req.InitialResourceVersions[name] = k.current.Version()
+			k.told = toldAck
+		}
+	}
+	return req
+}
+
+// receive takes a response in and answers it as soon as Envoy has decided.
+func (r *Relay) receive(resp *response) {
+	resources, err := unwrap(resp)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.typeOf(resp.GetTypeUrl())
+	if err != nil {
+		t.done = append(t.done, verdict{nonce: resp.GetNonce(), err: err.Error()})
+		return
+	}
+	r.metrics.received.Add(float64(len(resources)))
+	in := r.take(t, resp.GetNonce(), resources, resp.GetRemovedResources())
+	for name := range in.waiting {
+		r.judge(t, in, name)
+	}
+	t.open = append(t.open, in)
+	r.conclude(t)
+}
+
+// unwrap checks the envelope; the content is Envoy's to judge.
+func unwrap(resp *response) ([]*xds.Resource, error) {
+	out := make([]*xds.Resource, 0, len(resp.GetResources()))
+	var errs []error
+	for _, w := range resp.GetResources() {
+		if w.GetResource() == nil {
+			continue // a heartbeat
+		}
+		if got := w.GetResource().GetTypeUrl(); got != resp.GetTypeUrl() {
+			errs = append(errs, fmt.Errorf("resource %q is a %s in a response of %s", w.GetName(), got, resp.GetTypeUrl()))
+			continue
+		}
+		res, err := xds.NewRawResource(w.GetName(), w.GetVersion(), w.GetResource())
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, res)
+	}
+	return out, errors.Join(errs...)
+}
+
+// sweepForever ends subscriptions that no Envoy renewed.
+func (r *Relay) sweepForever(ctx context.Context) error {
+	tick := time.NewTicker(r.opts.Linger / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			r.sweep(now)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
