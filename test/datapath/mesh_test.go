@@ -55,6 +55,7 @@ type meshNode struct {
 	xds    *grpc.Server
 	proxy  *proxy
 	pods   int
+	uplink int // index of the interface to the other node
 }
 
 // pod is a namespace with an address, on a node.
@@ -84,6 +85,7 @@ func newMesh(t *testing.T) *mesh {
 	netnstest.Link(t, a.ns, "uplink", b.ns, "uplink")
 	for _, n := range m.nodes {
 		netnstest.Address(t, n.ns, "uplink", netip.PrefixFrom(n.addr, uplinkRange.Bits()))
+		n.uplink = netnstest.Index(t, n.ns, "uplink")
 		n.serve()
 		n.proxy = startProxy(t, binary, n)
 	}

@@ -188,3 +188,13 @@ func requireRefused(t *testing.T, p *pod, to string) {
 		require.False(t, timeout.Timeout(), "%s dials %s: refused only by a time-out", p.name, to)
 	}
 }
+
+func requireEventually(t *testing.T, f func() error) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, f()) }, patience, interval)
+}
+
+func requireEventuallyNot(t *testing.T, f func() error) {
+	t.Helper()
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Error(c, f()) }, patience, interval)
+}

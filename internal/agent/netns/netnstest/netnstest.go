@@ -80,6 +80,14 @@ func Link(t testing.TB, a *netns.Namespace, aName string, b *netns.Namespace, bN
 	}
 }
 
+// Index of an interface.
+func Index(t testing.TB, ns *netns.Namespace, name string) int {
+	t.Helper()
+	l, err := handle(t, ns).LinkByName(name)
+	require.NoError(t, err)
+	return l.Attrs().Index
+}
+
 // Address adds an address to an interface.
 func Address(t testing.TB, ns *netns.Namespace, name string, p netip.Prefix) {
 	t.Helper()

@@ -1,0 +1,62 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"sync"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+// record captures all that passes the link between the nodes from now on. The result returns the bytes so far.
+func (m *mesh) record() func() []byte {
+	t := m.t
+	t.Helper()
+	var fd int
+	require.NoError(t, m.nodes[0].ns.Do(func() error {
+		var err error
+		// All protocols, in network byte order. Only the uplink carries traffic between nodes.
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0x0300)
+		return err
+	}))
+	var mu sync.Mutex
+	var all []byte
+	done := make(chan struct{})
+	require.NoError(t, unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 50_000}))
+	stop := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := unix.Recvfrom(fd, buf, 0)
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err != nil || !m.onUplink(from) {
+				continue
+			}
+			mu.Lock()
+			all = append(all, buf[:n]...)
+			mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() {
+		close(stop)
+		<-done
+		_ = unix.Close(fd)
+	})
+	return func() []byte {
+		mu.Lock()
+		defer mu.Unlock()
+		return all
+	}
+}
+
+func (m *mesh) onUplink(from unix.Sockaddr) bool {
+	ll, ok := from.(*unix.SockaddrLinklayer)
+	return ok && ll.Ifindex == m.nodes[0].uplink
+}
