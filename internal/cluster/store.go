@@ -153,6 +153,7 @@ func sameSlice(old, new *discoveryv1.EndpointSlice) bool {
 // samePod looks at what a workload is made of; a pod's status changes far more often than that.
 func samePod(old, new *corev1.Pod) bool {
 	return old.UID == new.UID && sameLabels(old, new) && old.Spec.NodeName == new.Spec.NodeName &&
+		old.Spec.ServiceAccountName == new.Spec.ServiceAccountName &&
 		PodCaptured(old) == PodCaptured(new) && podGone(old) == podGone(new) &&
 		slices.EqualFunc(old.Status.PodIPs, new.Status.PodIPs, func(a, b corev1.PodIP) bool { return a == b })
 }

@@ -102,7 +102,7 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 		if !ok {
 			return nil
 		}
-		if w := r.ingest.Workload.Get(c, addr); w == nil || w.Node != nodeName {
+		if w := r.ingest.Workload.Get(c, addr); w != nil && w.Node != nodeName {
 			return nil
 		}
 	case xds.TypeEndpoint:
@@ -198,10 +198,7 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		}
 	case xds.TypeRoute:
 		if addr, ok := names.ParseInboundRoute(k.name); ok {
-			if in := r.ingest.Inbound.Get(c, addr); in != nil {
-				return r.resource(k, node.InboundRoutes(*in))
-			}
-			return nil
+			return r.resource(k, node.InboundRoutes(*r.ingest.Inbound.Get(c, addr)))
 		}
 		if port, ok := parsePort(k.name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain

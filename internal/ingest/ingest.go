@@ -48,7 +48,7 @@ type Ingest struct {
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
-	// Inbound is nil where no captured pod has the address.
+	// Inbound of a pod's address; never nil.
 	Inbound *memo.Func[netip.Addr, *model.Inbound]
 	// Report on a route, for its status; nil where the route is gone.
 	Report *memo.Func[model.ObjectRef, *RouteReport]

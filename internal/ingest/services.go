@@ -226,11 +226,9 @@ func (i *Ingest) serviceAt(c *memo.Ctx, addr netip.Addr) *model.Service {
 	return nil
 }
 
+// inbound is there even for an address that no pod is known to have: a node asks while it sets a pod up, before the
+// kubelet has reported the pod's address, and must not wait for that.
 func (i *Ingest) inbound(c *memo.Ctx, addr netip.Addr) *model.Inbound {
-	w := i.Workload.Get(c, addr)
-	if w == nil || !w.HBONE {
-		return nil
-	}
 	out := &model.Inbound{Address: addr}
 	for _, slice := range i.slices(c, cluster.ByAddress, addr.String()) {
 		svc := i.Service.Get(c, cluster.Key{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]})

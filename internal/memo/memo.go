@@ -46,7 +46,7 @@ type node struct {
 	forget    func()
 	root      func() // called by Flush when the value changed; nil for all but roots
 	queued    bool
-	announce  bool // a new watcher is to be told the value even if it has not changed
+	toldAt    uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
 }
 
 // Ctx records what a computation reads. A nil Ctx reads without recording.
@@ -117,10 +117,9 @@ func (g *Graph) Flush() {
 			if n.root == nil {
 				continue // unwatched meanwhile
 			}
-			before := n.changedAt
-			g.refresh(n)
-			if n.root != nil && (n.announce || n.changedAt != before) {
-				n.announce = false
+			g.refresh(n) // or another root that reads this one has done so already
+			if n.root != nil && n.toldAt != n.changedAt {
+				n.toldAt = n.changedAt
 				n.root()
 			}
 		}
@@ -227,7 +226,7 @@ func (f *Func[K, V]) Get(c *Ctx, key K) V {
 // new one. Watching a key again replaces changed.
 func (f *Func[K, V]) Watch(key K, changed func(V)) {
 	e := f.entry(key)
-	e.root, e.announce = func() { changed(e.value) }, true
+	e.root, e.toldAt = func() { changed(e.value) }, 0
 	f.graph.enqueue(&e.node)
 }
 

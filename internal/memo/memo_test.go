@@ -69,6 +69,21 @@ func TestUnwatchForgets(t *testing.T) {
 	require.Empty(t, b.nodes, "an unrecorded read leaves nothing behind")
 }
 
+// A watched value that another watched value reads first must still be told to its own watcher.
+func TestAWatchedValueReadByAnotherIsTold(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3}}
+	a := Define(s.g, "a", eq, func(c *Ctx, k int) int { return s.read(c, k) })
+	b := Define(s.g, "b", eq, func(c *Ctx, k int) int { return a.Get(c, k) + s.read(c, k) })
+	var gotA, gotB []int
+	b.Watch(1, func(v int) { gotB = append(gotB, v) })
+	a.Watch(1, func(v int) { gotA = append(gotA, v) })
+	s.g.Flush()
+	s.set(1, 4)
+	s.g.Flush()
+	require.Equal(t, []int{3, 4}, gotA)
+	require.Equal(t, []int{6, 8}, gotB)
+}
+
 // TestAgreesWithFromScratch changes inputs at random and holds every watched value against one computed from scratch.
 // What is read depends on the values themselves, so dependencies come and go.
 func TestAgreesWithFromScratch(t *testing.T) {

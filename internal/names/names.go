@@ -54,6 +54,8 @@ const (
 	// ConditionCaptured is the pod condition in which a node's agent says that the pod's traffic is captured; senders
 	// speak HBONE to the pod from then on.
 	ConditionCaptured = Domain + "/Captured"
+	// ReasonCaptureFailed is the reason of a ConditionCaptured that is False though the pod should be captured.
+	ReasonCaptureFailed = "CaptureFailed"
 	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
 	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them.
 	ConditionEstablished = Domain + "/Established"

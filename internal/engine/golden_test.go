@@ -1,0 +1,207 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"bytes"
+	"cmp"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr/testr"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// harness is an engine with its cache and what it has reported.
+type harness struct {
+	*Engine
+	cache     *xds.Cache
+	reports   map[model.ObjectRef]*ingest.RouteReport
+	automatic map[string]bool
+}
+
+func newHarness(t testing.TB) *harness {
+	h := &harness{cache: xds.NewCache(), reports: map[model.ObjectRef]*ingest.RouteReport{}, automatic: map[string]bool{}}
+	h.Engine = New(Options{
+		Cache: h.cache,
+		Log:   testr.NewWithInterface(t, testr.Options{}),
+		OnReport: func(ref model.ObjectRef, r *ingest.RouteReport) {
+			if r == nil {
+				delete(h.reports, ref)
+			} else {
+				h.reports[ref] = r
+			}
+		},
+		OnAutomatic: func(ns string, needed bool) { h.automatic[ns] = needed },
+	})
+	return h
+}
+
+// subscribe wants everything that a proxy of the scope would ask for, following the references in what it gets.
+func (h *harness) subscribe(scope string, dialled ...string) {
+	want := func(typeURL, name string) {
+		h.Interest(xds.Interest{Scope: scope, TypeURL: typeURL, Name: name, Wanted: true})
+	}
+	if strings.HasPrefix(scope, "waypoint/") {
+		want(xds.TypeListener, xds.Wildcard)
+		want(xds.TypeCluster, xds.Wildcard)
+		want(xds.TypeRoute, names.RouteHBONE)
+	}
+	for _, d := range dialled {
+		if strings.HasPrefix(d, "inbound/") {
+			want(xds.TypeRoute, d)
+		} else {
+			want(xds.TypeCluster, d)
+		}
+	}
+	h.Process()
+	for _, r := range h.cache.List(scope, xds.TypeListener) {
+		if strings.HasPrefix(r.Name(), "service/") {
+			want(xds.TypeRoute, r.Name())
+		}
+	}
+	for _, r := range h.cache.List(scope, xds.TypeCluster) {
+		if name := edsName(r); name != "" {
+			want(xds.TypeEndpoint, name)
+		}
+	}
+	h.Process()
+}
+
+// dump renders what a scope is served, by type and name.
+func (h *harness) dump(t testing.TB, scope string) []byte {
+	var out bytes.Buffer
+	for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
+		for _, r := range h.cache.List(scope, typeURL) {
+			m, err := r.Any().UnmarshalNew()
+			require.NoError(t, err)
+			out.WriteString("---\n# " + typeURL[strings.LastIndex(typeURL, ".")+1:] + " " + r.Name() + "\n")
+			out.Write(protoYAML(t, m))
+		}
+	}
+	return out.Bytes()
+}
+
+func protoYAML(t testing.TB, m proto.Message) []byte {
+	j, err := protojson.Marshal(m)
+	require.NoError(t, err)
+	y, err := yaml.JSONToYAML(j)
+	require.NoError(t, err)
+	return y
+}
+
+func (h *harness) statuses(t testing.TB) []byte {
+	var list []*ingest.RouteReport
+	for _, r := range h.reports {
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(a, b *ingest.RouteReport) int {
+		return cmp.Or(cmp.Compare(a.Ref.Namespace, b.Ref.Namespace), cmp.Compare(a.Ref.Name, b.Ref.Name), cmp.Compare(a.Ref.Kind, b.Ref.Kind))
+	})
+	var waypoints []string
+	for ns, needed := range h.automatic {
+		if needed {
+			waypoints = append(waypoints, ns)
+		}
+	}
+	slices.Sort(waypoints)
+	out, err := yaml.Marshal(map[string]any{"routes": list, "automaticWaypoints": waypoints})
+	require.NoError(t, err)
+	return out
+}
+
+var testScheme = func() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwv1beta1.Install} {
+		if err := add(s); err != nil {
+			panic(err)
+		}
+	}
+	return s
+}()
+
+func readManifests(t testing.TB, file string) []client.Object {
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	decoder := serializer.NewCodecFactory(testScheme, serializer.EnableStrict).UniversalDeserializer()
+	var out []client.Object
+	for _, doc := range bytes.Split(text, []byte("\n---\n")) {
+		if len(bytes.TrimSpace(doc)) == 0 {
+			continue
+		}
+		obj, _, err := decoder.Decode(doc, nil, nil)
+		require.NoError(t, err, "%s:\n%s", file, doc)
+		out = append(out, obj.(client.Object))
+	}
+	return out
+}
+
+// TestGolden feeds each testdata/<case>/input.yaml to an engine and holds what proxies are served, and what statuses
+// are to say, against the files beside it. Run with -update after a wanted change, and read the difference.
+func TestGolden(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*/input.yaml")
+	require.NoError(t, err)
+	require.NotEmpty(t, inputs)
+	for _, input := range inputs {
+		dir := filepath.Dir(input)
+		t.Run(filepath.Base(dir), func(t *testing.T) {
+			h := newHarness(t)
+			for _, obj := range readManifests(t, input) {
+				h.Set(obj)
+			}
+			h.Synced()
+			h.Process()
+			for _, line := range strings.Fields(string(readFile(t, filepath.Join(dir, "scopes")))) {
+				scope, dialled, _ := strings.Cut(line, "=")
+				var addrs []string
+				if dialled != "" {
+					addrs = strings.Split(dialled, ",")
+				}
+				h.subscribe(scope, addrs...)
+				got := h.dump(t, scope)
+				require.NotEmpty(t, got, "scope %s is served nothing", scope)
+				golden(t, filepath.Join(dir, strings.ReplaceAll(scope, "/", "-")+".yaml"), got)
+				validateWithEnvoy(t, h.cache, scope)
+			}
+			golden(t, filepath.Join(dir, "status.yaml"), h.statuses(t))
+		})
+	}
+}
+
+func readFile(t testing.TB, file string) []byte {
+	b, err := os.ReadFile(file)
+	require.NoError(t, err)
+	return b
+}
+
+func golden(t testing.TB, file string, got []byte) {
+	if *update {
+		require.NoError(t, os.WriteFile(file, got, 0o644))
+		return
+	}
+	want, err := os.ReadFile(file)
+	require.NoError(t, err, "run with -update to make it")
+	require.Equal(t, string(want), string(got))
+}

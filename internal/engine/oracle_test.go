@@ -1,0 +1,139 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+var oracleScopes = map[string][]string{
+	"waypoint/bookshop/fairway-waypoint": nil,
+	"waypoint/bookshop/mine":             nil,
+	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080", "inbound/10.200.1.5"},
+	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "inbound/10.200.2.10"},
+}
+
+// TestIncrementalEqualsFromScratch sends random sequences of events through an engine and holds everything that it
+// serves and reports, after each step, against an engine that is given the resulting cluster all at once.
+func TestIncrementalEqualsFromScratch(t *testing.T) {
+	pool := objectPool(t)
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			r := rand.New(rand.NewPCG(seed, 7))
+			h := newHarness(t)
+			h.Synced()
+			present := map[string]client.Object{}
+			for step := range 120 {
+				for range 1 + r.IntN(6) {
+					event(r, h, pool, present)
+				}
+				h.Process()
+				for scope, dialled := range oracleScopes {
+					h.subscribe(scope, dialled...)
+				}
+				if step%6 != 5 {
+					continue
+				}
+				scratch := newHarness(t)
+				for _, o := range present {
+					scratch.Set(o)
+				}
+				scratch.Synced()
+				scratch.Process()
+				for scope, dialled := range oracleScopes {
+					scratch.subscribe(scope, dialled...)
+					require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
+				}
+				require.Equal(t, string(scratch.statuses(t)), string(h.statuses(t)), "seed %d step %d", seed, step)
+			}
+		})
+	}
+}
+
+// served lists versions by type and name: they are hashes of the content. Resources that only the incremental engine was
+// ever asked for by name are passed over.
+func served(c *xds.Cache, scope string) map[string]string {
+	out := map[string]string{}
+	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeRoute, xds.TypeEndpoint} {
+		for _, res := range c.List(scope, typeURL) {
+			if typeURL == xds.TypeEndpoint && strings.HasPrefix(res.Name(), "node/") {
+				continue // asked for while a cluster was of another kind
+			}
+			out[typeURL+" "+res.Name()] = res.Version()
+		}
+	}
+	return out
+}
+
+func event(r *rand.Rand, h *harness, pool []client.Object, present map[string]client.Object) {
+	o := pool[r.IntN(len(pool))].DeepCopyObject().(client.Object)
+	id := fmt.Sprintf("%T %s/%s", o, o.GetNamespace(), o.GetName())
+	if _, ok := present[id]; ok && r.IntN(3) == 0 {
+		delete(present, id)
+		h.Delete(o)
+		return
+	}
+	o.SetGeneration(int64(r.IntN(1000)))
+	vary(r, o)
+	present[id] = o
+	h.Set(o)
+}
+
+// vary changes what may change in an object of its kind.
+func vary(r *rand.Rand, o client.Object) {
+	switch o := o.(type) {
+	case *corev1.Namespace:
+		if r.IntN(4) == 0 {
+			delete(o.Labels, "fairway.dev/mesh")
+		}
+	case *corev1.Service:
+		switch r.IntN(6) {
+		case 0:
+			o.Labels = map[string]string{"fairway.dev/use-waypoint": []string{"none", "mine", "auto", "nowhere"}[r.IntN(4)]}
+		case 1:
+			o.Spec.Ports[0].AppProtocol = new([]string{"http", "kubernetes.io/h2c", "tcp"}[r.IntN(3)])
+		}
+	case *corev1.Pod:
+		if r.IntN(4) == 0 {
+			o.Status.Conditions = nil
+		}
+		if r.IntN(8) == 0 {
+			o.Status.Phase = corev1.PodFailed
+		}
+	case *discoveryv1.EndpointSlice:
+		if r.IntN(3) == 0 {
+			o.Endpoints = o.Endpoints[:r.IntN(len(o.Endpoints)+1)]
+		}
+	case *gwv1.Gateway:
+		if r.IntN(4) == 0 {
+			o.Status.Conditions = nil
+		}
+	case *gwv1.HTTPRoute:
+		if r.IntN(3) == 0 && len(o.Spec.Rules) > 1 {
+			o.Spec.Rules = o.Spec.Rules[1:]
+		}
+	}
+}
+
+func objectPool(t testing.TB) []client.Object {
+	inputs, err := filepath.Glob("testdata/*/input.yaml")
+	require.NoError(t, err)
+	var out []client.Object
+	for _, in := range inputs {
+		out = append(out, readManifests(t, in)...)
+	}
+	return out
+}

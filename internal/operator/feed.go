@@ -1,0 +1,126 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package operator
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/engine"
+)
+
+// feed hands every watched object to the engine and computes nothing. It runs on every replica. Kinds that the cluster
+// does not have yet are picked up when their CustomResourceDefinition appears.
+type feed struct {
+	cache  cache.Cache
+	engine *engine.Engine
+	kinds  *controllers.Kinds
+	scheme *runtime.Scheme
+	log    logr.Logger
+	// pod is told of every pod besides; nil when it is gone.
+	pod func(key client.ObjectKey, p *corev1.Pod)
+}
+
+// watched lists what the engine reads; what may be missing from a cluster comes second.
+func watched() (always, optional []client.Object) {
+	return []client.Object{&corev1.Namespace{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Pod{}, &v1alpha1.Mesh{}},
+		[]client.Object{&gwv1.GatewayClass{}, &gwv1.Gateway{}, &gwv1.HTTPRoute{}, &gwv1.GRPCRoute{}, &gwv1beta1.ReferenceGrant{}}
+}
+
+// NeedLeaderElection makes the manager run the feed on every replica.
+func (f *feed) NeedLeaderElection() bool { return false }
+
+// Start registers with the informers and tells the engine when all of them have handed over what existed.
+func (f *feed) Start(ctx context.Context) error {
+	always, optional := watched()
+	var synced []toolscache.InformerSynced
+	for _, obj := range always {
+		s, err := f.watch(ctx, obj)
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", obj, err)
+		}
+		synced = append(synced, s)
+	}
+	for _, obj := range optional {
+		gvk, err := apiutil.GVKForObject(obj, f.scheme)
+		if err != nil {
+			return err
+		}
+		started := false
+		err = f.kinds.When(func() error {
+			started = true
+			s, err := f.watch(ctx, obj)
+			synced = append(synced, s)
+			return err
+		}, gvk)
+		if err != nil {
+			return fmt.Errorf("watch %s: %w", gvk, err)
+		}
+		if !started {
+			f.log.Info("the cluster does not have this kind yet; it is picked up when it appears", "kind", gvk.String())
+		}
+	}
+	if !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
+		return nil // stopped
+	}
+	f.engine.Synced()
+	<-ctx.Done()
+	return nil
+}
+
+func (f *feed) watch(ctx context.Context, obj client.Object) (toolscache.InformerSynced, error) {
+	informer, err := f.cache.GetInformer(ctx, obj, cache.BlockUntilSynced(false))
+	if err != nil {
+		return nil, err
+	}
+	reg, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { f.set(o) },
+		UpdateFunc: func(_, o any) { f.set(o) },
+		DeleteFunc: func(o any) {
+			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
+				o = gone.Obj
+			}
+			f.remove(o)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reg.HasSynced, nil
+}
+
+func (f *feed) set(o any) {
+	obj, ok := o.(client.Object)
+	if !ok {
+		return
+	}
+	f.engine.Set(obj)
+	if p, ok := obj.(*corev1.Pod); ok {
+		f.pod(client.ObjectKeyFromObject(p), p)
+	}
+}
+
+func (f *feed) remove(o any) {
+	obj, ok := o.(client.Object)
+	if !ok {
+		return
+	}
+	f.engine.Delete(obj)
+	if p, ok := obj.(*corev1.Pod); ok {
+		f.pod(client.ObjectKeyFromObject(p), nil)
+	}
+}

@@ -1,0 +1,211 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package operator puts the operator's process together: the watches and the engine that they feed, the xDS and
+// certificate servers (on every replica), the reconcilers and the status writer (on the leader).
+package operator
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	gwx1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/engine"
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/identity/keeper"
+	"github.com/fairway-mesh/fairway/internal/identity/server"
+	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// leaderLease names the Lease that the replicas elect their leader with.
+const leaderLease = "fairway-operator"
+
+// Options of the operator.
+type Options struct {
+	// Namespace that the operator runs in.
+	Namespace string
+	// Image of the agent, EnvoyImage of the proxies.
+	Image, EnvoyImage string
+	LeaderElection    bool
+	Log               logr.Logger
+}
+
+// Scheme knows every kind that the operator reads or writes.
+func Scheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwv1beta1.Install,
+		gwx1alpha1.Install, certmanagerv1.AddToScheme,
+	} {
+		if err := add(s); err != nil {
+			panic(err) // two packages register one kind differently: a mistake of the build
+		}
+	}
+	return s
+}
+
+// Run runs the operator until the context ends.
+func Run(ctx context.Context, cfg *rest.Config, o Options) error {
+	ctrl.SetLogger(o.Log)
+	mgr, err := newManager(cfg, o)
+	if err != nil {
+		return fmt.Errorf("set up the manager: %w", err)
+	}
+	if err := indexPods(ctx, mgr.GetFieldIndexer()); err != nil {
+		return fmt.Errorf("index pods: %w", err)
+	}
+	kinds, err := controllers.NewKinds(mgr)
+	if err != nil {
+		return err
+	}
+	authority := identity.NewAuthority(time.Now)
+	if err := keeper.Follow(mgr, o.Namespace, authority); err != nil {
+		return fmt.Errorf("follow the CA: %w", err)
+	}
+	p := newPlane(mgr, o)
+	if err := p.addServers(mgr, authority, o); err != nil {
+		return err
+	}
+	triggers := triggersOf(p, o)
+	if err := addControllers(mgr, kinds, p, triggers, o); err != nil {
+		return err
+	}
+	captures := newCaptures(func() { triggers.nodes.Notify(types.NamespacedName{Name: names.Mesh}) })
+	triggers.reports = captures.reports
+	f := &feed{cache: mgr.GetCache(), engine: p.engine, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
+		pod: func(key client.ObjectKey, pod *corev1.Pod) {
+			if pod == nil {
+				captures.remove(key)
+			} else {
+				captures.set(pod)
+			}
+		}}
+	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, p.writer} {
+		if err := mgr.Add(r); err != nil {
+			return err
+		}
+	}
+	return mgr.Start(ctx)
+}
+
+// everyReplica runs on leaders and others alike.
+type everyReplica func(context.Context) error
+
+func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
+
+// NeedLeaderElection is false.
+func (everyReplica) NeedLeaderElection() bool { return false }
+
+func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.Burst = 200, 400 // statuses of many routes at once must not queue for seconds
+	byObject := controllers.CacheByObject(o.Namespace)
+	byObject[&corev1.Pod{}] = cache.ByObject{Transform: trimPod}
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: Scheme(),
+		Logger: o.Log,
+		Cache: cache.Options{
+			ByObject:         byObject,
+			DefaultTransform: cache.TransformStripManagedFields(),
+		},
+		Metrics:                       metricsserver.Options{BindAddress: fmt.Sprintf(":%d", names.PortOperatorMetrics)},
+		HealthProbeBindAddress:        fmt.Sprintf(":%d", names.PortOperatorHealth),
+		LeaderElection:                o.LeaderElection,
+		LeaderElectionID:              leaderLease,
+		LeaderElectionNamespace:       o.Namespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return nil, err
+	}
+	return mgr, nil
+}
+
+// plane is the part of the operator that programs proxies.
+type plane struct {
+	cache  *xds.Cache
+	engine *engine.Engine
+	server *xds.Server
+	writer *status.Writer
+
+	automatic *automatic
+}
+
+func newPlane(mgr ctrl.Manager, o Options) *plane {
+	p := &plane{cache: xds.NewCache(), automatic: newAutomatic()}
+	p.writer = status.NewWriter(mgr.GetClient(), acknowledgements{p}, o.Log.WithName("status"))
+	p.engine = engine.New(engine.Options{
+		Cache: p.cache, Log: o.Log.WithName("engine"),
+		OnReport:    p.writer.Report,
+		OnAutomatic: p.automatic.set,
+	})
+	return p
+}
+
+// addServers adds the xDS and the certificate server; both need the CA.
+func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
+	callers := auth.NewAuthenticator(mgr.GetClient(), time.Now)
+	view := pods{mgr.GetCache()}
+	rights := &auth.Authorizer{SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view}
+	host := names.OperatorService + "." + o.Namespace
+	tls := authority.ServingConfig(o.Namespace, names.OperatorServiceAccount, names.OperatorService, host, host+".svc", host+".svc."+names.DefaultClusterDomain)
+	p.server = xds.NewServer(xds.Options{
+		Cache:         p.cache,
+		Authenticator: &xdsauth.Authenticator{Callers: callers, Scopes: rights},
+		OnInterest:    p.engine.Interest,
+		Log:           o.Log.WithName("xds"),
+		Registerer:    metrics.Registry,
+		Supersede:     true,
+	})
+	if err := mgr.Add(everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, tls) })); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("ca", func(*httpRequest) error { return authority.Ready() }); err != nil {
+		return err
+	}
+	return mgr.Add(&server.Server{
+		Addr: net.JoinHostPort("", fmt.Sprint(names.PortCertificates)), TLS: tls,
+		Issuer: authority, Callers: callers, Rights: rights, Log: o.Log.WithName("certificates"),
+	})
+}
+
+// acknowledgements is what the status writer asks.
+type acknowledgements struct{ p *plane }
+
+func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
+	return a.p.server.State(scope, typeURL, name)
+}
+
+// Connected counts the proxies that have asked for their listeners.
+func (a acknowledgements) Connected(scope string) int {
+	return len(a.p.server.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies)
+}

@@ -1,0 +1,138 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package operator
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/identity/keeper"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+type httpRequest = http.Request
+
+// serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and finds
+// another replica.
+func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config) error {
+	cfg = cfg.Clone()
+	cfg.NextProtos = []string{"h2"}
+	g := grpc.NewServer(append(xds.GRPCOptions(), grpc.Creds(credentials.NewTLS(cfg)))...)
+	s.Register(g)
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", fmt.Sprintf(":%d", names.PortXDS))
+	if err != nil {
+		return fmt.Errorf("listen for xDS: %w", err)
+	}
+	stop := context.AfterFunc(ctx, g.Stop)
+	defer stop()
+	return g.Serve(ln)
+}
+
+// automatic holds the namespaces that need an automatic waypoint.
+type automatic struct {
+	mu      sync.Mutex
+	needed  map[string]bool
+	changed func(namespace string)
+}
+
+func newAutomatic() *automatic { return &automatic{needed: map[string]bool{}} }
+
+func (a *automatic) set(namespace string, needed bool) {
+	a.mu.Lock()
+	if needed {
+		a.needed[namespace] = true
+	} else {
+		delete(a.needed, namespace)
+	}
+	changed := a.changed
+	a.mu.Unlock()
+	if changed != nil {
+		changed(namespace)
+	}
+}
+
+func (a *automatic) need(namespace string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.needed[namespace]
+}
+
+// triggers make reconcilers look again at what only the rest of the operator knows.
+type triggers struct {
+	programmed, automatic, nodes *controllers.Trigger
+	reports                      func() []controllers.NodeReport
+}
+
+func triggersOf(p *plane, _ Options) *triggers {
+	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewTrigger()}
+	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
+	p.server.OnChange(func(scope, typeURL, name string) {
+		p.writer.Acknowledged(scope, typeURL, name)
+		if ns, gw, ok := names.ParseWaypointScope(scope); ok && (typeURL == xds.TypeListener || typeURL == xds.TypeCluster || name == names.RouteHBONE) {
+			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
+		}
+	})
+	return t
+}
+
+func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *triggers, o Options) error {
+	return controllers.Setup(mgr, kinds, controllers.Options{
+		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
+		Certificates:       certificates{&keeper.Keeper{Client: mgr.GetClient(), Reader: mgr.GetAPIReader()}, o.Namespace},
+		NodeReports:        func() []controllers.NodeReport { return t.reports() },
+		NodesChanged:       t.nodes,
+		Programmed:         p.programmed,
+		ProgrammedChanged:  t.programmed,
+		AutomaticWaypoints: p.automatic.need,
+		AutomaticChanged:   t.automatic,
+	})
+}
+
+// programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener and
+// the route table that says which Services it serves.
+func (p *plane) programmed(gateway types.NamespacedName) (acked, total int, rejected string) {
+	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
+	listener := p.server.State(scope, xds.TypeListener, names.ListenerHBONE)
+	serving := map[string]bool{}
+	for _, a := range p.server.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
+		serving[a.Proxy.Pod] = a.State == xds.Acked
+		if a.State == xds.Rejected {
+			rejected = a.Error
+		}
+	}
+	for _, a := range listener.Proxies {
+		total++
+		switch {
+		case a.State == xds.Acked && serving[a.Proxy.Pod]:
+			acked++
+		case a.State == xds.Rejected:
+			rejected = a.Error
+		}
+	}
+	return acked, total, rejected
+}
+
+// certificates lets the Mesh's reconciler keep the CA.
+type certificates struct {
+	keeper    *keeper.Keeper
+	namespace string
+}
+
+func (c certificates) Reconcile(ctx context.Context, mesh *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
+	r, err := c.keeper.Reconcile(ctx, keeper.ConfigFor(mesh, c.namespace))
+	return controllers.CertificatesStatus{Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message, Next: r.Next}, err
+}
