@@ -138,12 +138,19 @@ func nextToTake(works []*work) (*work, []task) {
 	return nil, nil
 }
 
-// work decides about the pending names and forgets those that need nothing.
+// work decides about the pending names and forgets those that need nothing. Names in flight are decided about after their
+// verdict; until then they only count as something to bring.
 func (sub *subscription) work(t *table) *work {
 	w := &work{sub: sub, table: t}
 	for name, s := range sub.pending {
 		act, res := sub.decide(t, name)
 		k := task{name: name, res: res, span: s}
+		if h := sub.held[name]; h != nil && h.flying {
+			if act == upsert {
+				w.upserts = append(w.upserts, k)
+			}
+			continue
+		}
 		switch act {
 		case upsert:
 			w.upserts = append(w.upserts, k)
@@ -293,7 +300,7 @@ func (sub *subscription) sending(r *response, k task) (replaces bool) {
 	}
 	h := sub.of(k.name)
 	replaces = k.res != nil && (h.version != "" || h.unsure)
-	h.sent, h.unsure = it.version, false
+	h.sent, h.unsure, h.flying = it.version, false, true
 	if len(r.items) == 0 {
 		r.span = k.span
 	} else {

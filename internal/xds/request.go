@@ -192,6 +192,11 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 		return nil
 	}
 	sub.inflight = nil
+	for _, it := range r.items {
+		if h := sub.held[it.name]; h != nil {
+			h.flying = false
+		}
+	}
 	if req.GetErrorDetail() != nil {
 		return st.nacked(sub, r, errorText(req.GetErrorDetail().GetMessage()))
 	}

@@ -31,6 +31,8 @@ type subscription struct {
 type held struct {
 	version string // accepted last; empty if it has none
 	sent    string // sent last
+	// flying: what was sent last is not answered yet, so what the client has is not known.
+	flying bool
 	// rejected is a version that the client refused, and err why: it is not sent again until the content changes.
 	rejected string
 	err      string

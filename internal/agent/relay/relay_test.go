@@ -1,0 +1,259 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+func TestAckIsRelayedOnlyWhenEnvoyHasAcked(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	c := cluster(t, "a", 1)
+	o.apply(c)
+	e := a.envoy(nil)
+	hold := make(chan struct{})
+	e.mu.Lock()
+	e.hold = hold
+	e.mu.Unlock()
+	e.subscribe(xds.TypeCluster, "a")
+	a.eventually("cluster at Envoy", func() bool { return e.runs(c) })
+	state, _ := o.state(c)
+	require.Equal(t, xds.Pending, state)
+	close(hold)
+	a.eventually("ACK at the operator", func() bool { s, _ := o.state(c); return s == xds.Acked })
+	require.True(t, a.Status().Connected)
+}
+
+func TestWildcardIsRelayed(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	one, two := cluster(t, "one", 1), cluster(t, "two", 1)
+	o.apply(one)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	a.eventually("wildcard at the operator", func() bool { return o.wants(xds.TypeCluster, xds.Wildcard) })
+	require.Empty(t, e.snapshot(), "the operator is not ready")
+	o.apply(two)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	a.eventually("clusters", func() bool { return e.runs(one) && e.runs(two) })
+	o.remove(xds.TypeCluster, "one")
+	a.eventually("removal", func() bool { return e.knowsGone(xds.TypeCluster, "one") })
+}
+
+func TestNackIsRelayedAndTheLastGoodVersionStays(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	good, bad, other := cluster(t, "a", 1), cluster(t, "a", 2), cluster(t, "b", 1)
+	o.apply(good, other)
+	reject := map[string]string{bad.Version(): "no such thing"}
+	e := a.envoy(reject)
+	e.subscribe(xds.TypeCluster, "a", "b")
+	a.eventually("good", func() bool { return e.runs(good) && e.runs(other) })
+	otherNew := cluster(t, "b", 2)
+	o.apply(bad, otherNew)
+	a.eventually("NACK at the operator", func() bool { s, text := o.state(bad); return s == xds.Rejected && text == "no such thing" })
+	a.eventually("the other's update", func() bool { s, _ := o.state(otherNew); return s == xds.Acked && e.runs(otherNew) })
+	require.True(t, e.runs(good))
+
+	e.stop()
+	again := a.envoy(reject)
+	again.subscribe(xds.TypeCluster, "a", "b")
+	a.eventually("last good for a restarted Envoy", func() bool { return again.runs(good) && again.runs(otherNew) })
+	s, _ := o.state(bad)
+	require.Equal(t, xds.Rejected, s)
+
+	fixed := cluster(t, "a", 3)
+	o.apply(fixed)
+	a.eventually("fixed", func() bool { s, _ := o.state(fixed); return s == xds.Acked && again.runs(fixed) })
+}
+
+func TestOperatorLearnsOfALateNack(t *testing.T) {
+	for name, subscribe := range map[string][]string{"named": {"a"}, "wildcard": nil} {
+		t.Run(name, func(t *testing.T) {
+			o := newOperator(t)
+			a := startRelay(t, Options{Dial: o.dial})
+			first, bad := cluster(t, "a", 1), cluster(t, "a", 2)
+			o.apply(first)
+			o.cache.Ready(nodeScope, xds.TypeCluster)
+			e := a.envoy(nil)
+			e.subscribe(xds.TypeCluster, subscribe...)
+			a.eventually("first", func() bool { s, _ := o.state(first); return s == xds.Acked })
+			e.stop()
+			a.eventually("Envoy away", func() bool { return len(a.Proxies()) == 0 })
+			o.apply(bad)
+			a.eventually("ACK without Envoy", func() bool { s, _ := o.state(bad); return s == xds.Acked })
+			e = a.envoy(map[string]string{bad.Version(): "bad"})
+			e.subscribe(xds.TypeCluster, subscribe...)
+			a.eventually("NACK at the operator", func() bool { s, text := o.state(bad); return s == xds.Rejected && text == "bad" })
+			a.eventually("last good", func() bool { return e.runs(first) })
+		})
+	}
+}
+
+func TestOperatorAwayAndBack(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	one, two, gone := cluster(t, "one", 1), cluster(t, "two", 1), cluster(t, "gone", 1)
+	o.apply(one, two, gone)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	a.eventually("all", func() bool { return len(e.snapshot()) == 3 })
+	a.eventually("ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
+
+	o.stop()
+	a.eventually("operator away", func() bool { return !a.Status().Connected })
+	require.NotEmpty(t, a.Status().LastError)
+	e.stop()
+	e = a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	a.eventually("a restarted Envoy is served", func() bool { return len(e.snapshot()) == 3 })
+
+	received := count(t, a.metrics.received)
+	two = cluster(t, "two", 2)
+	o.apply(two)
+	o.remove(xds.TypeCluster, "gone")
+	o.start()
+	a.eventually("changes while away", func() bool { return e.runs(two) && e.knowsGone(xds.TypeCluster, "gone") })
+	a.eventually("ACKs", func() bool {
+		s1, _ := o.state(one)
+		s2, _ := o.state(two)
+		return s1 == xds.Acked && s2 == xds.Acked
+	})
+	require.Equal(t, received+1, count(t, a.metrics.received), "only what changed is sent again")
+}
+
+func TestSnapshotServesAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "xds.snapshot")
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial, SnapshotPath: path, Local: []string{xds.TypeSecret}})
+	c, ep := cluster(t, "a", 1), endpoints(t, "e", 1)
+	secret := must(t, "s", c.Any())
+	require.NotNil(t, secret)
+	o.apply(c, ep)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	e.subscribe(xds.TypeEndpoint, "e", "never")
+	a.eventually("interest", func() bool { return o.wants(xds.TypeEndpoint, "never") })
+	o.remove(xds.TypeEndpoint, "never")
+	a.eventually("all", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
+	a.eventually("snapshot", func() bool {
+		r, err := New(Options{Dial: o.dial, SnapshotPath: path})
+		return err == nil && len(r.List(xds.TypeCluster)) == 1 && len(r.List(xds.TypeEndpoint)) == 1 && len(r.types[xds.TypeEndpoint].known) == 2
+	})
+	a.stop()
+	o.stop()
+
+	b := startRelay(t, Options{Dial: o.dial, SnapshotPath: path})
+	e = b.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	e.subscribe(xds.TypeEndpoint, "e", "never")
+	b.eventually("served without the operator", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
+	c = cluster(t, "a", 2)
+	o.apply(c)
+	o.start()
+	b.eventually("change", func() bool { return e.runs(c) })
+}
+
+func TestDamagedSnapshotIsNoObstacle(t *testing.T) {
+	for name, content := range map[string]string{
+		"empty": "", "other version": "fairway xds snapshot 0\n", "cut": snapshotHeader + "\x7fabc", "garbage": snapshotHeader + "\x03\xff\xff\xff",
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "s")
+			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			r, err := New(Options{Dial: newOperator(t).dial, SnapshotPath: path})
+			require.NoError(t, err)
+			require.Empty(t, r.List(xds.TypeCluster))
+		})
+	}
+}
+
+func TestLocalResources(t *testing.T) {
+	o := newOperator(t)
+	wanted := make(chan xds.Interest, 10)
+	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeSecret}, OnLocalInterest: func(i xds.Interest) { wanted <- i }})
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+
+	require.ErrorContains(t, a.WaitAcked(ctx, xds.TypeListener, "in"), "not set")
+	in, bad := listener(t, "in"), listener(t, "bad")
+	a.SetLocal(xds.TypeListener, updates(in))
+	short, stop := context.WithTimeout(ctx, time.Millisecond)
+	err := a.WaitAcked(short, xds.TypeListener, "in")
+	stop()
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	require.ErrorContains(t, err, "no Envoy is connected")
+
+	e := a.envoy(map[string]string{bad.Version(): "address in use"})
+	e.subscribe(xds.TypeListener)
+	i := <-wanted
+	require.Equal(t, xds.Interest{Scope: Scope, TypeURL: xds.TypeListener, Name: xds.Wildcard, Wanted: true}, i)
+	a.LocalReady(xds.TypeListener)
+	require.NoError(t, a.WaitAcked(ctx, xds.TypeListener, "in"))
+	a.SetLocal(xds.TypeListener, updates(bad))
+	require.EqualError(t, a.WaitAcked(ctx, xds.TypeListener, "bad"), `Envoy rejected "bad": address in use`)
+
+	e.subscribe(xds.TypeSecret, "spiffe://td/ns/a/sa/b")
+	require.Equal(t, "spiffe://td/ns/a/sa/b", (<-wanted).Name)
+	require.False(t, o.wants(xds.TypeListener, xds.Wildcard))
+	require.False(t, o.wants(xds.TypeSecret, "spiffe://td/ns/a/sa/b"))
+}
+
+func TestOwnNamesOfARelayedType(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	own, theirs := cluster(t, "own", 1), cluster(t, "theirs", 1)
+	a.SetLocal(xds.TypeCluster, updates(own))
+	o.apply(cluster(t, "own", 9), theirs)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster, "own", "theirs")
+	a.eventually("both", func() bool { return e.runs(own) && e.runs(theirs) })
+	require.False(t, o.wants(xds.TypeCluster, "own"))
+}
+
+func TestSubscriptionsFollowEnvoy(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial, Linger: time.Hour})
+	one, two := endpoints(t, "one", 1), endpoints(t, "two", 1)
+	o.apply(one, two)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeEndpoint, "one", "two", "absent")
+	a.eventually("interest", func() bool { return o.wants(xds.TypeEndpoint, "absent") })
+	o.remove(xds.TypeEndpoint, "absent")
+	a.eventually("both", func() bool { return e.runs(one) && e.runs(two) && e.knowsGone(xds.TypeEndpoint, "absent") })
+	e.unsubscribe(xds.TypeEndpoint, "two")
+	a.eventually("unsubscription", func() bool { return !o.wants(xds.TypeEndpoint, "two") })
+	require.Len(t, a.List(xds.TypeEndpoint), 1)
+
+	e.stop()
+	a.eventually("Envoy away", func() bool { return len(a.Proxies()) == 0 })
+	a.eventually("noted", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return !a.types[xds.TypeEndpoint].wanted["one"].IsZero()
+	})
+	require.True(t, o.wants(xds.TypeEndpoint, "one"), "Envoy is likely to come back")
+	a.sweep(time.Now().Add(3 * time.Hour))
+	require.True(t, o.wants(xds.TypeEndpoint, "one"), "no Envoy had time to ask again")
+
+	e = a.envoy(nil)
+	e.subscribe(xds.TypeEndpoint, "absent")
+	a.eventually("absent again", func() bool { return e.knowsGone(xds.TypeEndpoint, "absent") })
+	a.sweep(time.Now().Add(time.Minute))
+	require.Len(t, a.List(xds.TypeEndpoint), 1)
+	a.sweep(time.Now().Add(3 * time.Hour))
+	a.eventually("swept", func() bool { return !o.wants(xds.TypeEndpoint, "one") })
+	require.True(t, o.wants(xds.TypeEndpoint, "absent"))
+}
