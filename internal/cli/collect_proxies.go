@@ -1,0 +1,165 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// maxParallel bounds the port-forwards at a time.
+const maxParallel = 8
+
+// connected is a proxy and the operator replica that it is connected to.
+type connected struct {
+	introspect.Proxy
+	operator string
+}
+
+// readProxies asks all operator replicas and compares with the proxies that there should be.
+func (k *collector) readProxies(ctx context.Context) {
+	operators := k.operators()
+	if len(operators) == 0 {
+		k.problem("no operator runs in namespace %s (label %s=%s)", k.system, names.LabelComponent, names.ComponentOperator)
+	}
+	for _, o := range operators {
+		k.report.Mesh.Operators = append(k.report.Mesh.Operators, o.String())
+	}
+	var streams []connected
+	var failures map[types.NamespacedName]error
+	// Ends by itself; what it found last counts.
+	_ = wait.PollUntilContextTimeout(ctx, settleStep, settleTime, true, func(ctx context.Context) (bool, error) {
+		streams, failures = k.askOperators(ctx, operators)
+		return settled(streams), nil
+	})
+	for _, o := range operators {
+		if err := failures[o]; err != nil {
+			k.unknown("operator %s could not be asked for its proxies: %v", o, err)
+		}
+	}
+	k.compare(streams, len(failures) > 0)
+}
+
+func settled(streams []connected) bool {
+	for _, s := range streams {
+		if _, pending, _ := s.Counts(); pending > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (k *collector) operators() []types.NamespacedName {
+	var out []types.NamespacedName
+	for i := range k.pods {
+		p := &k.pods[i]
+		if p.Namespace == k.system && p.Labels[names.LabelComponent] == names.ComponentOperator &&
+			p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
+			out = append(out, types.NamespacedName{Namespace: p.Namespace, Name: p.Name})
+		}
+	}
+	return out
+}
+
+func (k *collector) askOperators(ctx context.Context, operators []types.NamespacedName) ([]connected, map[types.NamespacedName]error) {
+	var (
+		mu       sync.Mutex
+		streams  []connected
+		failures = map[types.NamespacedName]error{}
+		g        errgroup.Group
+	)
+	g.SetLimit(maxParallel)
+	for _, o := range operators {
+		g.Go(func() error {
+			var answer introspect.Proxies
+			err := getJSON(ctx, k.reach, o, introspect.PathProxies, &answer)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failures[o] = err
+			}
+			for _, p := range answer.Proxies {
+				streams = append(streams, connected{p, o.String()})
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // its functions return no errors
+	return streams, failures
+}
+
+// compare joins the pods that are proxies with the streams that there are. partial: some replica was not asked.
+func (k *collector) compare(streams []connected, partial bool) {
+	byPod := map[string]connected{}
+	for _, s := range streams {
+		if old, ok := byPod[s.Pod]; !ok || s.Connected.After(old.Connected) {
+			byPod[s.Pod] = s
+		}
+	}
+	for i := range k.pods {
+		p := &k.pods[i]
+		if !k.isNodeProxy(p) && !k.isWaypoint(p) {
+			continue
+		}
+		name := p.Namespace + "/" + p.Name
+		s, ok := byPod[name]
+		delete(byPod, name)
+		r := proxyReport{Pod: name, Node: p.Spec.NodeName, State: stateDisconnected}
+		switch {
+		case ok:
+			r = reportOf(s)
+		case partial:
+			r.State = stateUnknown
+		}
+		k.report.Proxies = append(k.report.Proxies, r)
+		k.judgeProxy(r)
+	}
+	// Streams of pods that the list above missed (just started, or on their way out) are shown and not judged.
+	for _, s := range byPod {
+		k.report.Proxies = append(k.report.Proxies, reportOf(s))
+	}
+	slices.SortFunc(k.report.Proxies, func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
+}
+
+func (k *collector) isWaypoint(p *corev1.Pod) bool {
+	return p.Labels[names.LabelComponent] == names.ComponentWaypoint && p.Labels[names.LabelManagedBy] == names.ManagedBy &&
+		p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+}
+
+func reportOf(s connected) proxyReport {
+	r := proxyReport{Pod: s.Pod, Scope: s.Scope, Node: s.Node, Operator: s.operator, Connected: &s.Connected, Types: s.Types, State: stateInSync}
+	switch _, pending, rejected := s.Counts(); {
+	case rejected > 0:
+		r.State = stateRejected
+	case pending > 0:
+		r.State = statePending
+	}
+	return r
+}
+
+func (k *collector) judgeProxy(r proxyReport) {
+	switch r.State {
+	case stateDisconnected:
+		k.problem("proxy %s is connected to no operator: it serves what it had, and learns nothing new", r.Pod)
+	case statePending:
+		_, pending, _ := r.counts()
+		k.problem("proxy %s has not acknowledged %d resources", r.Pod, pending)
+	case stateRejected:
+		for _, t := range r.Types {
+			for _, x := range t.Rejections {
+				k.problem("proxy %s rejects %s %s: %s", r.Pod, t.Name, x.Resource, oneLine(x.Error))
+			}
+		}
+	}
+}

@@ -1,0 +1,95 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Exit codes of all commands.
+const (
+	ExitOK = 0
+	// ExitUnhealthy: the command worked and found something wrong, or could not find out.
+	ExitUnhealthy = 1
+	// ExitUsage: the command line makes no sense.
+	ExitUsage = 2
+)
+
+// errUnhealthy ends a command that has already said what is wrong.
+var errUnhealthy = errors.New("not healthy")
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// ExitCode maps what a command returned to the exit code of the process.
+func ExitCode(err error) int {
+	switch {
+	case err == nil:
+		return ExitOK
+	case errors.As(err, &usageError{}):
+		return ExitUsage
+	}
+	return ExitUnhealthy
+}
+
+// Silent tells that an error needs no words, because the command's output said them.
+func Silent(err error) bool { return errors.Is(err, errUnhealthy) }
+
+// Commands are the user's commands, for the root command of the binary. Their errors go to ExitCode; the root should set
+// SilenceUsage and SilenceErrors and print what Silent does not silence.
+func Commands() []*cobra.Command {
+	out := []*cobra.Command{statusCommand(), proxyCommand(), versionCommand()}
+	for _, c := range out {
+		c.SilenceUsage, c.SilenceErrors = true, true
+		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+			return usagef("%w (see %s --help)", err, c.CommandPath())
+		})
+	}
+	return out
+}
+
+// args turns cobra's complaint about arguments into a usage error.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, given []string) error {
+		if err := check(cmd, given); err != nil {
+			return usagef("%w: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+func versionCommand() *cobra.Command {
+	var o outputFlag
+	cmd := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this program",
+		Example: "  fairway version\n  fairway version -o json",
+		Args:    args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := buildVersion()
+			return o.print(cmd.OutOrStdout(), v, func(w *table) {
+				w.line("fairway %s", v.Version)
+				w.line("Envoy   %s", v.Envoy)
+				w.line("Go      %s", v.Go)
+				if v.Revision != "" {
+					w.line("commit  %s", v.Revision)
+				}
+			})
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
+
+// systemNamespaceFlag is for commands that look for the mesh's own pods.
+func systemNamespaceFlag(cmd *cobra.Command, to *string) {
+	cmd.Flags().StringVar(to, "system-namespace", names.SystemNamespace, "namespace that the operator runs in")
+}

@@ -1,0 +1,92 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+)
+
+// Limits of the CLI's own client, which asks many things at once and is gone.
+const (
+	clientQPS   = 100
+	clientBurst = 200
+)
+
+// connection holds the flags that say which cluster, and what they lead to.
+type connection struct {
+	kubeconfig, context, namespace string
+}
+
+func (c *connection) add(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, else ~/.kube/config)")
+	f.StringVar(&c.context, "context", "", "context of the kubeconfig file to use")
+}
+
+func (c *connection) addNamespace(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVarP(&c.namespace, "namespace", "n", "", "namespace (default: that of the context)")
+}
+
+// cluster is a connection made.
+type cluster struct {
+	client    client.Client
+	reach     reacher
+	namespace string
+}
+
+func (c *connection) connect() (*cluster, error) {
+	// client-go would log what the commands say themselves.
+	klog.SetLogger(logr.Discard())
+	ctrllog.SetLogger(logr.Discard())
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = c.kubeconfig
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
+	cfg, err := loader.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no cluster to talk to: %w", err)
+	}
+	cfg.QPS, cfg.Burst = clientQPS, clientBurst
+	namespace := c.namespace
+	if namespace == "" {
+		if namespace, _, err = loader.Namespace(); err != nil {
+			return nil, fmt.Errorf("no namespace: %w", err)
+		}
+	}
+	cl, err := newClient(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("the cluster doesn't answer: %w", err)
+	}
+	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace}, nil
+}
+
+func newClient(cfg *rest.Config) (client.Client, error) {
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(cfg, client.Options{Scheme: scheme})
+}
+
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, gatewayv1.Install, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			return nil, err
+		}
+	}
+	return scheme, nil
+}

@@ -1,0 +1,115 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// draw writes the report for people.
+func (r report) draw(t *table, now time.Time) {
+	r.drawMesh(t)
+	r.drawNodes(t)
+	r.drawWaypoints(t)
+	r.drawProxies(t, now)
+	for _, section := range []struct {
+		title string
+		lines []string
+	}{{"Problems", r.Problems}, {"Could not be found out", r.Unknown}} {
+		if len(section.lines) == 0 {
+			continue
+		}
+		t.line("\n%s:", section.title)
+		for _, l := range section.lines {
+			t.line("  - %s", l)
+		}
+	}
+	if r.Healthy {
+		t.line("\nAll is well.")
+	}
+}
+
+func (r report) drawMesh(t *table) {
+	if !r.Mesh.Found {
+		t.line("Mesh: none")
+		return
+	}
+	t.line("Mesh: trust domain %s, mTLS %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS), len(r.Mesh.Operators))
+	var rows [][]string
+	for _, c := range r.Mesh.Conditions {
+		rows = append(rows, []string{"  " + c.Type, c.Status, dash(c.Reason), oneLine(c.Message)})
+	}
+	t.rows([]string{"  CONDITION", "STATUS", "REASON", "MESSAGE"}, rows)
+}
+
+func (r report) drawNodes(t *table) {
+	var rows [][]string
+	for _, n := range r.Nodes {
+		state := "ready"
+		switch {
+		case !n.Wanted && n.Proxy == "":
+			state = "none wanted"
+		case n.Proxy == "":
+			state = "missing"
+		case !n.Ready:
+			state = "not ready"
+		}
+		rows = append(rows, []string{n.Name, state, dash(n.Proxy), strconv.Itoa(n.Captured), strconv.Itoa(len(n.Uncaptured))})
+	}
+	t.line("")
+	t.rows([]string{"NODE", "PROXY", "POD", "CAPTURED", "NOT CAPTURED"}, rows)
+}
+
+func (r report) drawWaypoints(t *table) {
+	if len(r.Waypoints) == 0 {
+		t.line("\nNo waypoints: no route asks for one.")
+		return
+	}
+	var rows [][]string
+	for _, w := range r.Waypoints {
+		kind := "explicit"
+		if w.Automatic {
+			kind = "automatic"
+		}
+		routes := strconv.Itoa(w.Routes)
+		if len(w.Broken) > 0 {
+			routes += fmt.Sprintf(" (%d with problems)", len(w.Broken))
+		}
+		rows = append(rows, []string{w.Namespace + "/" + w.Name, kind, yesNo(w.Programmed), fmt.Sprintf("%d/%d", w.Ready, w.Replicas), routes})
+	}
+	t.line("")
+	t.rows([]string{"WAYPOINT", "KIND", "PROGRAMMED", "READY", "ROUTES"}, rows)
+	for _, w := range r.Waypoints {
+		for _, b := range w.Broken {
+			t.line("  %s", b)
+		}
+	}
+}
+
+func (r report) drawProxies(t *table, now time.Time) {
+	var rows [][]string
+	for _, p := range r.Proxies {
+		acked, pending, rejected := p.counts()
+		connected := "-"
+		if p.Connected != nil {
+			connected = ago(*p.Connected, now)
+		}
+		rows = append(rows, []string{p.Pod, dash(p.Scope), p.State, connected,
+			strconv.Itoa(acked), strconv.Itoa(pending), strconv.Itoa(rejected)})
+	}
+	if len(rows) == 0 {
+		return
+	}
+	t.line("")
+	t.rows([]string{"PROXY", "SCOPE", "STATE", "CONNECTED", "ACKED", "PENDING", "REJECTED"}, rows)
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}

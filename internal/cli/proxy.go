@@ -1,0 +1,144 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairway-mesh/fairway/internal/introspect"
+)
+
+// proxyView is one subcommand of `fairway proxy`.
+type proxyView struct {
+	name, short string
+	// path of Envoy's admin interface.
+	path string
+	// section picks what -o json prints of the answer; nil prints all.
+	section func(answer []byte) (json.RawMessage, error)
+	// draw writes the table.
+	draw func(t *table, section json.RawMessage, f filter, now time.Time) error
+}
+
+func proxyViews() []proxyView {
+	return []proxyView{
+		{"clusters", "Show where a proxy connects to: clusters, endpoints, their health and use", "clusters?format=json", whole, drawClusters},
+		{"routes", "Show a proxy's route configurations: what is matched, and where it goes", "config_dump", dumpSection("RoutesConfigDump"), drawRoutes},
+		{"listeners", "Show what a proxy listens on", "config_dump", dumpSection("ListenersConfigDump"), drawListeners},
+		{"secrets", "Show the certificates that a proxy holds, never their keys", "config_dump", dumpSection("SecretsConfigDump"), drawSecrets},
+	}
+}
+
+func proxyCommand() *cobra.Command {
+	var conn connection
+	var system string
+	cmd := &cobra.Command{
+		Use:   "proxy",
+		Short: "Show what the Envoy of a pod runs",
+		Long: `Show what an Envoy of the mesh runs, by asking the agent beside it through a port-forward.
+
+POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy of
+the pod's node that answers, and listeners, routes and secrets are those of the pod. Clusters of a node proxy are shared by
+all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its address.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return usagef("%s: say what to show: clusters, routes, listeners or secrets", cmd.CommandPath())
+		},
+	}
+	conn.add(cmd)
+	conn.addNamespace(cmd)
+	cmd.PersistentFlags().StringVar(&system, "system-namespace", defaultSystemNamespace, "namespace that the operator and the node proxies run in")
+	for _, v := range proxyViews() {
+		cmd.AddCommand(v.command(&conn, &system))
+	}
+	return cmd
+}
+
+func (v proxyView) command(conn *connection, system *string) *cobra.Command {
+	var output outputFlag
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   v.name + " POD",
+		Short: v.short,
+		Example: fmt.Sprintf(`  # of an application's pod: its node's proxy answers
+  fairway proxy %[1]s -n bookshop shop-5d4f7c9b8-x2x7k
+
+  # of a waypoint, as Envoy says it
+  fairway proxy %[1]s -n bookshop fairway-waypoint-6c9d8f7b5-q4w2z -o json`, v.name),
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			if err := output.check(); err != nil {
+				return err
+			}
+			c, err := conn.connect()
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
+			defer cancel()
+			p := types.NamespacedName{Namespace: c.namespace, Name: given[0]}
+			return v.run(ctx, c, *system, p, &output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.SilenceUsage, cmd.SilenceErrors = true, true
+	output.add(cmd)
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "give up after this time")
+	return cmd
+}
+
+func (v proxyView) run(ctx context.Context, c *cluster, system string, pod types.NamespacedName, o *outputFlag, out, notes io.Writer) error {
+	target, err := findProxy(ctx, c, system, pod)
+	if err != nil {
+		return err
+	}
+	if target.note != "" {
+		if _, err := fmt.Fprintln(notes, target.note); err != nil {
+			return err
+		}
+	}
+	answer, err := c.reach.get(ctx, target.pod, introspect.PathEnvoy+v.path)
+	if err != nil {
+		return err
+	}
+	section, err := v.section(answer)
+	if err != nil {
+		return fmt.Errorf("proxy %s: %w", target.pod, err)
+	}
+	var drawErr error
+	err = o.print(out, section, func(t *table) { drawErr = v.draw(t, section, target.filter, time.Now()) })
+	if drawErr != nil {
+		return fmt.Errorf("proxy %s: %w", target.pod, drawErr)
+	}
+	return err
+}
+
+// whole answers are shown as they are.
+func whole(answer []byte) (json.RawMessage, error) { return answer, nil }
+
+// dumpSection picks one part of Envoy's configuration dump (envoy.admin.v3.ConfigDump) by the name of its message.
+func dumpSection(name string) func([]byte) (json.RawMessage, error) {
+	return func(answer []byte) (json.RawMessage, error) {
+		var dump struct {
+			Configs []json.RawMessage `json:"configs"`
+		}
+		if err := json.Unmarshal(answer, &dump); err != nil {
+			return nil, fmt.Errorf("its configuration dump can't be read: %w", err)
+		}
+		for _, c := range dump.Configs {
+			var t struct {
+				Type string `json:"@type"`
+			}
+			if err := json.Unmarshal(c, &t); err == nil && t.Type == "type.googleapis.com/envoy.admin.v3."+name {
+				return c, nil
+			}
+		}
+		return json.RawMessage("{}"), nil // Envoy leaves empty parts out
+	}
+}

@@ -1,0 +1,180 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// testdata/*.json is what Envoy 1.40.0 answered.
+var testNow = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+
+const testUID = "11111111-2222-3333-4444-555555555555"
+
+// fakePods answers for pods: by pod and path, or by path alone.
+type fakePods map[string]string
+
+func (f fakePods) get(_ context.Context, pod types.NamespacedName, path string) ([]byte, error) {
+	for _, key := range []string{pod.String() + path, path} {
+		if answer, ok := f[key]; ok {
+			return []byte(answer), nil
+		}
+	}
+	return nil, errors.New("connection refused")
+}
+
+func fakeCluster(t *testing.T, reach reacher, objects ...client.Object) *cluster {
+	t.Helper()
+	scheme, err := newScheme()
+	require.NoError(t, err)
+	return &cluster{client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), reach: reach, namespace: "default"}
+}
+
+// golden compares with testdata/<name>; `go test -update` writes it.
+func golden(t *testing.T, name string, got []byte) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		require.NoError(t, os.WriteFile(path, got, 0o644))
+	}
+	want, err := os.ReadFile(path)
+	require.NoError(t, err)
+	assert.Equal(t, string(want), string(got))
+}
+
+func TestProxyTables(t *testing.T) {
+	answers := map[string]string{"config_dump": "config_dump.json", "clusters?format=json": "clusters.json"}
+	for _, v := range proxyViews() {
+		data, err := os.ReadFile(filepath.Join("testdata", answers[v.path]))
+		require.NoError(t, err)
+		section, err := v.section(data)
+		require.NoError(t, err)
+		for suffix, f := range map[string]filter{
+			"all": {},
+			"pod": {uid: testUID, routes: []string{"inbound/10.200.1.7"}, account: "/ns/bookshop/sa/shop"},
+		} {
+			t.Run(v.name+"/"+suffix, func(t *testing.T) {
+				var out bytes.Buffer
+				table := &table{out: &out}
+				require.NoError(t, v.draw(table, section, f, testNow))
+				require.NoError(t, table.err)
+				golden(t, v.name+"-"+suffix+".txt", out.Bytes())
+			})
+		}
+		assert.Error(t, v.draw(&table{}, []byte("[1"), filter{}, testNow), v.name)
+	}
+}
+
+func TestSectionsOfAnotherAnswer(t *testing.T) {
+	s, err := dumpSection("SecretsConfigDump")([]byte(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.Other"}]}`))
+	require.NoError(t, err)
+	assert.JSONEq(t, "{}", string(s), "Envoy leaves out what is empty")
+	_, err = dumpSection("SecretsConfigDump")([]byte("upstream connect error"))
+	assert.ErrorContains(t, err, "can't be read")
+}
+
+func pod(namespace, name, node, component string, change ...func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(name), Labels: map[string]string{}},
+		Spec:       corev1.PodSpec{NodeName: node},
+		Status: corev1.PodStatus{
+			Phase:      corev1.PodRunning,
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+		},
+	}
+	if component != "" {
+		p.Labels[names.LabelComponent], p.Labels[names.LabelManagedBy] = component, names.ManagedBy
+	}
+	for _, c := range change {
+		c(p)
+	}
+	return p
+}
+
+func captured(status corev1.ConditionStatus, reason, message string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.Conditions = append(p.Status.Conditions,
+			corev1.PodCondition{Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message})
+	}
+}
+
+func TestFindProxy(t *testing.T) {
+	c := fakeCluster(t, nil,
+		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode),
+		pod(names.SystemNamespace, "operator", "a", names.ComponentOperator),
+		pod("shop", "waypoint", "a", names.ComponentWaypoint),
+		pod("shop", "app", "a", "", captured(corev1.ConditionTrue, "Captured", ""), func(p *corev1.Pod) {
+			p.Spec.ServiceAccountName = "app"
+			p.Status.PodIPs = []corev1.PodIP{{IP: "10.0.0.1"}, {IP: "fd00::1"}}
+		}),
+		pod("shop", "plain", "a", ""),
+		pod("shop", "elsewhere", "b", ""),
+		pod("shop", "pending", "", ""),
+	)
+	for name, want := range map[string]struct {
+		target target
+		says   string
+	}{
+		"shop/waypoint":           {target: target{pod: types.NamespacedName{Namespace: "shop", Name: "waypoint"}}},
+		"fairway-system/node-a":   {target: target{pod: types.NamespacedName{Namespace: "fairway-system", Name: "node-a"}}},
+		"fairway-system/operator": {says: "is the operator, which has no proxy"},
+		"shop/app": {target: target{
+			pod:    types.NamespacedName{Namespace: "fairway-system", Name: "node-a"},
+			filter: filter{uid: "app", routes: []string{"inbound/10.0.0.1", "inbound/fd00::1"}, account: "/ns/shop/sa/app"},
+		}},
+		"shop/plain": {target: target{
+			pod:    types.NamespacedName{Namespace: "fairway-system", Name: "node-a"},
+			filter: filter{uid: "plain", account: "/ns/shop/sa/default"},
+			note:   "pod shop/plain is not captured: the agent of its node has not reported it",
+		}},
+		"shop/elsewhere": {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
+		"shop/pending":   {says: "runs on no node yet"},
+		"shop/none":      {says: "there is no pod none in namespace shop"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			namespace, pod := filepath.Split(name)
+			got, err := findProxy(t.Context(), c, names.SystemNamespace, types.NamespacedName{Namespace: filepath.Clean(namespace), Name: pod})
+			if want.says != "" {
+				assert.ErrorContains(t, err, want.says)
+				return
+			}
+			require.NoError(t, err)
+			assert.Equal(t, want.target, got)
+		})
+	}
+}
+
+func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "config_dump.json"))
+	require.NoError(t, err)
+	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": string(data)}, pod("shop", "waypoint", "a", names.ComponentWaypoint))
+	var out, notes bytes.Buffer
+	key := types.NamespacedName{Namespace: "shop", Name: "waypoint"}
+	require.NoError(t, proxyViews()[3].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"json"}, &out, &notes))
+	assert.Contains(t, out.String(), `"@type": "type.googleapis.com/envoy.admin.v3.SecretsConfigDump"`)
+	assert.NotContains(t, out.String(), "ListenersConfigDump")
+	assert.Empty(t, notes.String())
+
+	c.reach = fakePods{}
+	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"table"}, &out, &notes), "connection refused")
+}

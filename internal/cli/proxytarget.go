@@ -1,0 +1,97 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const defaultSystemNamespace = names.SystemNamespace
+
+// target is the pod to ask, and what of its answer concerns the pod that the user named.
+type target struct {
+	pod    types.NamespacedName
+	filter filter
+	// note tells the user what is not obvious.
+	note string
+}
+
+// filter leaves what belongs to one application pod; the zero filter leaves everything.
+type filter struct {
+	uid    string
+	routes []string
+	// account ends the pod's SPIFFE ID.
+	account string
+}
+
+func (f filter) all() bool { return f.uid == "" }
+
+func (f filter) listener(name string) bool { return f.all() || strings.HasSuffix(name, "/"+f.uid) }
+
+func (f filter) route(name string) bool { return f.all() || slices.Contains(f.routes, name) }
+
+func (f filter) secret(name string) bool {
+	return f.all() || name == names.TrustBundleSecret || strings.HasSuffix(name, f.account)
+}
+
+// findProxy finds the proxy that answers for a pod.
+func findProxy(ctx context.Context, c *cluster, system string, key types.NamespacedName) (target, error) {
+	var pod corev1.Pod
+	if err := c.client.Get(ctx, key, &pod); err != nil {
+		if apierrors.IsNotFound(err) {
+			return target{}, fmt.Errorf("there is no pod %s in namespace %s (choose the namespace with -n)", key.Name, key.Namespace)
+		}
+		return target{}, err
+	}
+	switch component := pod.Labels[names.LabelComponent]; {
+	case component == names.ComponentWaypoint && pod.Labels[names.LabelManagedBy] == names.ManagedBy,
+		component == names.ComponentNode && pod.Namespace == system:
+		return target{pod: key}, nil
+	case component == names.ComponentOperator && pod.Namespace == system:
+		return target{}, usagef("pod %s is the operator, which has no proxy", key)
+	}
+	if pod.Spec.NodeName == "" {
+		return target{}, fmt.Errorf("pod %s runs on no node yet", key)
+	}
+	var proxies corev1.PodList
+	if err := c.client.List(ctx, &proxies, client.InNamespace(system), client.MatchingLabels{names.LabelComponent: names.ComponentNode}); err != nil {
+		return target{}, err
+	}
+	for i := range proxies.Items {
+		p := &proxies.Items[i]
+		if p.Spec.NodeName == pod.Spec.NodeName && p.DeletionTimestamp == nil {
+			t := target{pod: client.ObjectKeyFromObject(p), filter: filterFor(&pod)}
+			if captured, reason := captureOf(&pod); !captured {
+				t.note = fmt.Sprintf("pod %s is not captured: %s", key, reason)
+			}
+			return t, nil
+		}
+	}
+	return target{}, fmt.Errorf("node %s, where pod %s runs, has no node proxy in namespace %s", pod.Spec.NodeName, key, system)
+}
+
+func filterFor(pod *corev1.Pod) filter {
+	f := filter{
+		uid:     string(pod.UID),
+		account: "/ns/" + pod.Namespace + "/sa/" + cmp.Or(pod.Spec.ServiceAccountName, "default"),
+	}
+	for _, ip := range pod.Status.PodIPs {
+		if a, err := netip.ParseAddr(ip.IP); err == nil {
+			f.routes = append(f.routes, names.InboundRoute(a))
+		}
+	}
+	return f
+}

@@ -1,0 +1,293 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func mesh(ready metav1.ConditionStatus, reason, message string) *v1alpha1.Mesh {
+	return &v1alpha1.Mesh{
+		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
+		Spec:       v1alpha1.MeshSpec{TrustDomain: "cluster.local", MTLS: v1alpha1.MTLS{Mode: v1alpha1.MTLSModePermissive}},
+		Status: v1alpha1.MeshStatus{Conditions: []metav1.Condition{
+			{Type: v1alpha1.MeshConditionReady, Status: ready, Reason: reason, Message: message},
+		}},
+	}
+}
+
+func object(name string, labels map[string]string) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Name: name, Labels: labels}
+}
+
+func in(namespace string, m metav1.ObjectMeta) metav1.ObjectMeta {
+	m.Namespace = namespace
+	return m
+}
+
+func route(name string, conditions ...metav1.Condition) *gatewayv1.HTTPRoute {
+	kind := gatewayv1.Kind("Service")
+	return &gatewayv1.HTTPRoute{
+		ObjectMeta: in("shop", object(name, nil)),
+		Status: gatewayv1.HTTPRouteStatus{RouteStatus: gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{
+			{ControllerName: names.MeshController, ParentRef: gatewayv1.ParentReference{Kind: &kind, Name: "reviews"}, Conditions: conditions},
+			{ControllerName: "someone.else/controller", ParentRef: gatewayv1.ParentReference{Kind: &kind, Name: "reviews"}},
+		}}},
+	}
+}
+
+// healthyMesh has two nodes, a captured pod and an automatic waypoint with two routes.
+func healthyMesh() []client.Object {
+	enrolled := map[string]string{names.LabelMesh: names.MeshEnabled}
+	labels := map[string]string{names.LabelManagedBy: names.ManagedBy}
+	accepted := metav1.Condition{Type: "Accepted", Status: metav1.ConditionTrue, Reason: "Accepted"}
+	return []client.Object{
+		mesh(metav1.ConditionTrue, "Ready", "the mesh works"),
+		&corev1.Node{ObjectMeta: object("a", nil)},
+		&corev1.Node{ObjectMeta: object("b", nil)},
+		&corev1.Namespace{ObjectMeta: object("shop", enrolled)},
+		&corev1.Namespace{ObjectMeta: object("other", nil)},
+		pod(names.SystemNamespace, "operator-1", "a", names.ComponentOperator),
+		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode),
+		pod(names.SystemNamespace, "node-b", "b", names.ComponentNode),
+		pod("shop", "app", "a", "", captured(corev1.ConditionTrue, "Captured", "")),
+		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
+		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+		pod("shop", "done", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
+		pod("other", "stranger", "b", ""),
+		pod("shop", "waypoint-1", "b", names.ComponentWaypoint, func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
+		&corev1.Service{ObjectMeta: in("shop", object("reviews", nil))},
+		&gatewayv1.Gateway{
+			ObjectMeta: in("shop", object(names.AutomaticWaypoint, map[string]string{names.LabelAutomatic: "true"})),
+			Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+			Status:     gatewayv1.GatewayStatus{Conditions: []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionTrue}}},
+		},
+		&gatewayv1.Gateway{ObjectMeta: in("shop", object("of-another-class", nil))},
+		&appsv1.Deployment{ObjectMeta: in("shop", object(names.AutomaticWaypoint, labels)), Status: appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 1}},
+		route("split", accepted),
+		route("broken", accepted, metav1.Condition{Type: "ResolvedRefs", Status: metav1.ConditionFalse, Reason: "BackendNotFound", Message: "Service nobody\nis missing"}),
+	}
+}
+
+func stream(scope, pod string, types ...introspect.Type) introspect.Proxy {
+	return introspect.Proxy{Scope: scope, Pod: pod, Connected: testNow.Add(-time.Hour), Types: types}
+}
+
+func operators(t *testing.T, proxies ...introspect.Proxy) fakePods {
+	t.Helper()
+	data, err := json.Marshal(introspect.Proxies{Proxies: proxies})
+	require.NoError(t, err)
+	return fakePods{names.SystemNamespace + "/operator-1" + introspect.PathProxies: string(data)}
+}
+
+func inSync() []introspect.Proxy {
+	ok := introspect.Type{Name: "Cluster", Resources: 2, Acked: 2}
+	return []introspect.Proxy{
+		stream("node/a", "fairway-system/node-a", ok),
+		stream("node/b", "fairway-system/node-b", ok),
+		stream("waypoint/shop/fairway-waypoint", "shop/waypoint-1", ok),
+	}
+}
+
+func TestStatusOfAHealthyMesh(t *testing.T) {
+	c := fakeCluster(t, operators(t, inSync()...), healthyMesh()...)
+	r := collect(t.Context(), c, names.SystemNamespace)
+	assert.True(t, r.Healthy, "%v %v", r.Problems, r.Unknown)
+	var out bytes.Buffer
+	table := &table{out: &out}
+	r.draw(table, testNow)
+	require.NoError(t, table.err)
+	golden(t, "status-healthy.txt", out.Bytes())
+
+	out.Reset()
+	require.NoError(t, (&outputFlag{"json"}).print(&out, r, nil))
+	golden(t, "status-healthy.json", out.Bytes())
+	out.Reset()
+	require.NoError(t, (&outputFlag{"yaml"}).print(&out, r, nil))
+	assert.Contains(t, out.String(), "healthy: true\n")
+}
+
+// replace returns the objects with one put in the place of the object of the same kind and name.
+func replace(t *testing.T, objects []client.Object, with ...client.Object) []client.Object {
+	t.Helper()
+	for _, w := range with {
+		found := false
+		for i, o := range objects {
+			if o.GetNamespace() == w.GetNamespace() && o.GetName() == w.GetName() {
+				objects[i], found = w, true
+			}
+		}
+		if !found {
+			objects = append(objects, w)
+		}
+	}
+	return objects
+}
+
+func TestStatusNamesWhatIsWrong(t *testing.T) {
+	rejected := introspect.Type{Name: "RouteConfiguration", Resources: 1, Rejected: 1, Rejections: []introspect.Rejection{{Resource: "x", Error: "bad\nregex"}}}
+	for name, c := range map[string]struct {
+		objects []client.Object
+		reach   func(*testing.T) fakePods
+		problem string
+		unknown string
+	}{
+		"no Mesh": {objects: []client.Object{}, problem: `there is no Mesh: create one named "default"`},
+		"no operator": {
+			objects: []client.Object{mesh(metav1.ConditionTrue, "Ready", "")},
+			problem: "no operator runs in namespace fairway-system",
+		},
+		"the Mesh is not ready": {
+			objects: replace(t, healthyMesh(), mesh(metav1.ConditionFalse, "NodesNotReady", "b is missing")),
+			problem: "the Mesh is not ready: NodesNotReady: b is missing",
+		},
+		"an operator that can't be asked": {
+			reach:   func(*testing.T) fakePods { return fakePods{} },
+			unknown: "operator fairway-system/operator-1 could not be asked for its proxies: connection refused",
+		},
+		"a node without a proxy": {
+			objects: append(healthyMesh(), &corev1.Node{ObjectMeta: object("c", nil)}),
+			problem: "node c has no node proxy",
+		},
+		"a node proxy that is not ready": {
+			objects: replace(t, healthyMesh(), pod(names.SystemNamespace, "node-b", "b", names.ComponentNode, func(p *corev1.Pod) {
+				p.Status.Conditions = nil
+			})),
+			problem: "the node proxy of b (pod fairway-system/node-b) is not ready",
+		},
+		"a pod that was not captured": {
+			objects: append(healthyMesh(), pod("shop", "lost", "b", "", captured(corev1.ConditionFalse, "NetnsMissing", "no namespace"))),
+			problem: "pod shop/lost on node b is not captured: NetnsMissing: no namespace",
+		},
+		"a proxy without a stream": {
+			reach:   func(t *testing.T) fakePods { return operators(t, inSync()[:2]...) },
+			problem: "proxy shop/waypoint-1 is connected to no operator",
+		},
+		"a proxy that rejects": {
+			reach: func(t *testing.T) fakePods {
+				return operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", rejected))...)
+			},
+			problem: "proxy shop/waypoint-1 rejects RouteConfiguration x: bad regex",
+		},
+		"a proxy that doesn't answer": {
+			reach: func(t *testing.T) fakePods {
+				return operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", introspect.Type{Name: "Cluster", Pending: 4}))...)
+			},
+			problem: "proxy shop/waypoint-1 has not acknowledged 4 resources",
+		},
+		"a waypoint that is not programmed": {
+			objects: replace(t, healthyMesh(), &gatewayv1.Gateway{
+				ObjectMeta: in("shop", object("named", nil)),
+				Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+			}),
+			problem: "waypoint shop/named is not programmed: the operator has not looked at it yet",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			objects, reach := c.objects, operators(t, inSync()...)
+			if objects == nil {
+				objects = healthyMesh()
+			}
+			if c.reach != nil {
+				reach = c.reach(t)
+			}
+			r := collect(t.Context(), fakeCluster(t, reach, objects...), names.SystemNamespace)
+			assert.False(t, r.Healthy)
+			if c.problem != "" {
+				assert.Condition(t, func() bool { return containsPrefix(r.Problems, c.problem) }, "%v", r.Problems)
+			}
+			if c.unknown != "" {
+				assert.Contains(t, r.Unknown, c.unknown)
+			}
+		})
+	}
+}
+
+func containsPrefix(all []string, prefix string) bool {
+	for _, s := range all {
+		if len(s) >= len(prefix) && s[:len(prefix)] == prefix {
+			return true
+		}
+	}
+	return false
+}
+
+func TestStatusWaitsForAProxyToSettle(t *testing.T) {
+	pending, settled := operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", introspect.Type{Pending: 1}))...), operators(t, inSync()...)
+	c := fakeCluster(t, nil, healthyMesh()...)
+	asked := 0
+	c.reach = reachFunc(func() fakePods {
+		if asked++; asked == 1 {
+			return pending
+		}
+		return settled
+	})
+	r := collect(t.Context(), c, names.SystemNamespace)
+	assert.True(t, r.Healthy, "%v %v", r.Problems, r.Unknown)
+	assert.Equal(t, 2, asked)
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		code int
+		says string
+	}{
+		{[]string{"--no-such-flag"}, ExitUsage, "unknown flag"},
+		{[]string{"extra"}, ExitUsage, "unknown command"},
+		{[]string{"-o", "xml"}, ExitUsage, "the formats are table, json and yaml"},
+		{[]string{"--kubeconfig", "/does/not/exist"}, ExitUnhealthy, "no cluster to talk to"},
+	} {
+		cmd := statusCommand()
+		cmd.SilenceErrors, cmd.SilenceUsage = true, true
+		cmd.SetFlagErrorFunc(Commands()[0].FlagErrorFunc())
+		cmd.SetArgs(c.args)
+		err := cmd.ExecuteContext(t.Context())
+		assert.ErrorContains(t, err, c.says)
+		assert.Equal(t, c.code, ExitCode(err), "%v", c.args)
+	}
+	assert.Equal(t, ExitOK, ExitCode(nil))
+	assert.Equal(t, ExitUnhealthy, ExitCode(errUnhealthy))
+	assert.True(t, Silent(errUnhealthy))
+}
+
+func TestVersionAndHelp(t *testing.T) {
+	for _, cmd := range Commands() {
+		var out bytes.Buffer
+		cmd.SetOut(&out)
+		cmd.SetArgs([]string{"--help"})
+		require.NoError(t, cmd.Execute(), cmd.Name())
+		assert.Contains(t, out.String(), "Usage:")
+	}
+	var out bytes.Buffer
+	cmd := versionCommand()
+	cmd.SetOut(&out)
+	cmd.SetArgs([]string{"-o", "json"})
+	require.NoError(t, cmd.Execute())
+	assert.Contains(t, out.String(), `"version": "`+names.Version+`"`)
+}
+
+// reachFunc answers anew each time it is asked.
+type reachFunc func() fakePods
+
+func (f reachFunc) get(ctx context.Context, pod types.NamespacedName, path string) ([]byte, error) {
+	return f().get(ctx, pod, path)
+}

@@ -1,0 +1,40 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// version of this program and of what it deploys.
+type version struct {
+	Version string `json:"version"`
+	// Envoy is the image of the proxies that this version deploys.
+	Envoy string `json:"envoy"`
+	Go    string `json:"go"`
+	// Revision is the commit that the program was built from, with "-dirty" if the tree had changes.
+	Revision string `json:"revision,omitempty"`
+}
+
+func buildVersion() version {
+	v := version{Version: names.Version, Envoy: names.EnvoyImage, Go: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return v
+	}
+	settings := map[string]string{}
+	for _, s := range info.Settings {
+		if strings.HasPrefix(s.Key, "vcs.") {
+			settings[s.Key] = s.Value
+		}
+	}
+	if v.Revision = settings["vcs.revision"]; v.Revision != "" && settings["vcs.modified"] == "true" {
+		v.Revision += "-dirty"
+	}
+	return v
+}
