@@ -61,7 +61,21 @@ func UpdateRanges(ns *netns.Namespace, ranges []netip.Prefix) error {
 	return nil
 }
 
-// Remove ends the capture and leaves nothing behind. Connections through the proxy go on until they end.
+// Drain captures no new connections and lets those through the proxy go on. The proxy must keep the pod's listeners until
+// Remove.
+func Drain(ns *netns.Namespace) error {
+	c, err := connect(ns)
+	if err != nil {
+		return err
+	}
+	if err := drainRuleset().apply(c); err != nil {
+		return fmt.Errorf("drain the capture in %s: %w", ns.Path(), err)
+	}
+	return nil
+}
+
+// Remove ends the capture and leaves nothing behind. It breaks connections through the proxy: the kernel stops
+// translating addresses when the last chain that could is gone. Drain spares them.
 func Remove(ns *netns.Namespace) error {
 	c, err := connect(ns)
 	if err != nil {
@@ -115,12 +129,7 @@ func (p Pod) ruleset() *ruleset {
 	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
 
-	// The proxy connects to the application with the client's address as source. The answers must come back to the
-	// proxy here instead of leaving to the client.
-	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
-		rule(mark(names.MarkProxy), toLoopback(), setCtMark(names.MarkProxy)),
-		rule(reply(), ctMark(names.MarkProxy), setMark(names.MarkReply)),
-	)
+	r.addAnswers()
 
 	out := [][]expr.Any{
 		rule(mark(names.MarkProxy), returns()),
@@ -138,9 +147,30 @@ func (p Pod) ruleset() *ruleset {
 		rule(tcpPort(names.PortHBONE), returns()),
 		rule(tcp(), local(false), redirect(names.PortInbound)),
 	)
+	r.addCapture(out, in)
+	return r
+}
+
+// drainRuleset is what connections need that are captured already.
+func drainRuleset() *ruleset {
+	r := newRuleset()
+	r.addAnswers()
+	r.addCapture(nil, nil)
+	return r
+}
+
+// addAnswers brings an application's answers back to the proxy: it connects to the application with the client's address
+// as source, so they would leave to the client.
+func (r *ruleset) addAnswers() {
+	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
+		rule(mark(names.MarkProxy), toLoopback(), setCtMark(names.MarkProxy)),
+		rule(reply(), ctMark(names.MarkProxy), setMark(names.MarkReply)),
+	)
+}
+
+func (r *ruleset) addCapture(out, in [][]expr.Any) {
 	r.addChain("capture-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, out...)
 	r.addChain("capture-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, in...)
-	return r
 }
 
 func probeSource(f family) netip.Addr {
