@@ -38,6 +38,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/identity/server"
 	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
+	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -106,7 +107,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 				captures.set(pod)
 			}
 		}}
-	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, p.writer} {
+	introspection := everyReplica(func(ctx context.Context) error {
+		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server))
+	})
+	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, introspection, p.writer} {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}

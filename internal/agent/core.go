@@ -1,0 +1,154 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is what runs beside each Envoy of the mesh: its only xDS server, which relays the operator's
+// configuration, and the holder of its keys. What only a node's agent does besides is in package node.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairway-mesh/fairway/internal/agent/relay"
+	"github.com/fairway-mesh/fairway/internal/agent/sds"
+	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// Options of any agent.
+type Options struct {
+	// Kind is introspect.KindNode or KindWaypoint.
+	Kind string
+	// NodeID is for the operator's logs; NodeName is the Kubernetes node.
+	NodeID, NodeName string
+	// Operator is host:port of the xDS server, Certificates the URL of the certificate server.
+	Operator, Certificates string
+	// Local lists the xDS types that this agent makes itself besides secrets.
+	Local []string
+	// Required lists the listeners without which the proxy is not ready.
+	Required []string
+	// Captures is shown by the introspection of a node's agent.
+	Captures func() []introspect.Capture
+	Log      logr.Logger
+}
+
+// Core is the part that all agents have in common.
+type Core struct {
+	Relay      *relay.Relay
+	Identities *sds.Manager
+	Envoy      *introspect.Envoy
+	Registry   *prometheus.Registry
+
+	opts Options
+}
+
+// NewCore connects the pieces; Run starts them.
+func NewCore(o Options) (*Core, error) {
+	c := &Core{Registry: prometheus.NewRegistry(), Envoy: introspect.NewEnvoy(names.AdminSocket), opts: o}
+	c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	host, _, err := net.SplitHostPort(o.Operator)
+	if err != nil {
+		return nil, fmt.Errorf("--operator %q: %w", o.Operator, err)
+	}
+	certificates, ok := strings.CutPrefix(o.Certificates, "https://")
+	if !ok {
+		return nil, fmt.Errorf("--certificates %q must begin with https://", o.Certificates)
+	}
+	operator := relay.Operator{Target: "dns:///" + o.Operator, ServerName: host, TrustBundlePath: names.TrustBundlePath, TokenPath: names.TokenPath}
+	client := sds.NewClient(certificates, host, names.TokenPath, names.TrustBundlePath)
+	c.Identities = sds.NewManager(client, publisher{c}, o.Log.WithName("identities"))
+	c.Relay, err = relay.New(relay.Options{
+		Dial:            operator.Dial,
+		NodeID:          o.NodeID,
+		Local:           append([]string{xds.TypeSecret}, o.Local...),
+		OnLocalInterest: c.interest,
+		SnapshotPath:    filepath.Join(names.RunDir, "relay.snapshot"),
+		Log:             o.Log.WithName("relay"),
+		Registerer:      c.Registry,
+	})
+	return c, err
+}
+
+// Run serves Envoy, kubelet and Prometheus until the context ends.
+func (c *Core) Run(ctx context.Context) error {
+	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid()))
+	if err != nil {
+		return err
+	}
+	public := introspect.Public{
+		Configured: introspect.ListenersAcknowledged(c.Relay, c.opts.Required...),
+		Envoy:      c.Envoy, Metrics: c.Registry,
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
+	g.Go(func() error { return c.Relay.Run(ctx) })
+	g.Go(func() error { return c.Identities.Start(ctx) })
+	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.AgentHandler(c.snapshot, c.Envoy)) })
+	g.Go(func() error { return introspect.Serve(ctx, ":"+strconv.Itoa(names.PortAgent), public.Handler()) })
+	err = g.Wait()
+	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// interest follows what Envoy asks of the local types. Secrets are made when they are asked for.
+func (c *Core) interest(i xds.Interest) {
+	if i.TypeURL != xds.TypeSecret || i.Name == names.TrustBundleSecret || i.Name == xds.Wildcard {
+		return
+	}
+	if !i.Wanted {
+		c.Identities.Unwant(i.Name)
+		return
+	}
+	if err := c.Identities.Want(i.Name); err != nil {
+		c.opts.Log.Error(err, "the proxy asks for a certificate that can't be had", "name", i.Name)
+		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{{TypeURL: xds.TypeSecret, Name: i.Name}})
+	}
+}
+
+func (c *Core) snapshot() introspect.Agent {
+	s := c.Relay.Status()
+	a := introspect.Agent{
+		Kind: c.opts.Kind, Version: names.Version, Node: c.opts.NodeName,
+		Operator: introspect.Connection{Connected: s.Connected, Since: s.Since, Error: s.LastError},
+	}
+	if c.opts.Captures != nil {
+		a.Captures = c.opts.Captures()
+	}
+	return a
+}
+
+// publisher hands secrets to the relay. They are never logged: they hold keys.
+type publisher struct{ c *Core }
+
+// PublishSecrets implements sds.Publisher.
+func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
+	var updates []xds.Update
+	for _, s := range changed {
+		r, err := xds.NewResource(s.GetName(), s)
+		if err != nil {
+			p.c.opts.Log.Error(errors.New("a secret could not be packed"), "certificate is not published", "name", s.GetName())
+			continue
+		}
+		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: s.GetName(), Resource: r})
+	}
+	for _, name := range removed {
+		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: name})
+	}
+	p.c.Relay.SetLocal(xds.TypeSecret, updates)
+}

@@ -1,0 +1,140 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package command
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairway-mesh/fairway/internal/agent"
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+)
+
+// Agent runs beside each Envoy.
+func Agent() *cobra.Command {
+	cmd := &cobra.Command{Use: "agent", Short: "Run the agent beside an Envoy of the mesh"}
+	cmd.AddCommand(agentWaypoint(), agentBootstrap())
+	return cmd
+}
+
+// operatorFlags are common to all agents.
+type operatorFlags struct {
+	operator, certificates, trustDomain, level string
+}
+
+func (o *operatorFlags) add(cmd *cobra.Command) {
+	host := names.OperatorService + "." + names.SystemNamespace + ".svc"
+	f := cmd.Flags()
+	f.StringVar(&o.operator, "operator", fmt.Sprintf("%s:%d", host, names.PortXDS), "host:port of the operator's xDS server")
+	f.StringVar(&o.certificates, "certificates", fmt.Sprintf("https://%s:%d", host, names.PortCertificates), "URL of the operator's certificate server")
+	f.StringVar(&o.trustDomain, "trust-domain", names.DefaultTrustDomain, "SPIFFE trust domain of the mesh")
+	f.StringVar(&o.level, "log-level", "info", "debug, info or error")
+}
+
+// podFlags say which waypoint pod this is.
+type podFlags struct {
+	gateway, namespace, podName, podIP, serviceAccount string
+}
+
+func (p *podFlags) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&p.gateway, "gateway", "", "name of the Gateway")
+	f.StringVar(&p.namespace, "namespace", fromEnv("POD_NAMESPACE", ""), "namespace of the pod")
+	f.StringVar(&p.podName, "pod-name", fromEnv("POD_NAME", ""), "name of the pod")
+}
+
+func agentWaypoint() *cobra.Command {
+	var o operatorFlags
+	var p podFlags
+	drain := 10 * time.Second
+	cmd := &cobra.Command{
+		Use:   "waypoint",
+		Short: "Serve the Envoy of a waypoint",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(o.level)
+			if err != nil {
+				return err
+			}
+			core, err := agent.NewCore(agent.Options{
+				Kind: introspect.KindWaypoint, NodeID: p.namespace + "/" + p.podName,
+				Operator: o.operator, Certificates: o.certificates,
+				Required: []string{names.ListenerHBONE}, Log: log,
+			})
+			if err != nil {
+				return err
+			}
+			if err := core.Identities.Want(names.SPIFFEID(o.trustDomain, p.namespace, p.serviceAccount)); err != nil {
+				return err
+			}
+			// The agent goes on serving its Envoy while that drains.
+			run, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
+			context.AfterFunc(cmd.Context(), func() {
+				defer stop()
+				if err := agent.Drain(run, drain); err != nil {
+					log.Error(err, "going without draining")
+				}
+			})
+			return core.Run(run)
+		},
+	}
+	o.add(cmd)
+	p.add(cmd)
+	f := cmd.Flags()
+	f.StringVar(&p.podIP, "pod-ip", fromEnv("POD_IP", ""), "address of the pod")
+	f.StringVar(&p.serviceAccount, "service-account", "", "service account of the pod, which is the waypoint's identity")
+	f.DurationVar(&drain, "drain-timeout", drain, "how long to let connections move elsewhere before the proxy goes")
+	return cmd
+}
+
+func agentBootstrap() *cobra.Command {
+	cmd := &cobra.Command{Use: "bootstrap", Short: "Write the configuration that an Envoy starts with"}
+	nodeName, out := "", names.BootstrapPath
+	onNode := &cobra.Command{
+		Use: "node", Short: "Write the node proxy's", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return writeBootstrap(out, bootstrap.Options{
+				ID: nodeName, Cluster: names.ComponentNode,
+				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(),
+			})
+		},
+	}
+	onNode.Flags().StringVar(&nodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
+	var p podFlags
+	onWaypoint := &cobra.Command{
+		Use: "waypoint", Short: "Write a waypoint's", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			return writeBootstrap(out, bootstrap.Options{
+				ID: p.namespace + "/" + p.podName, Cluster: names.WaypointScope(p.namespace, p.gateway), WildcardClusters: true,
+			})
+		},
+	}
+	p.add(onWaypoint)
+	cmd.PersistentFlags().StringVar(&out, "out", out, "file to write")
+	cmd.AddCommand(onNode, onWaypoint)
+	return cmd
+}
+
+func writeBootstrap(file string, o bootstrap.Options) error {
+	text, err := bootstrap.Marshal(bootstrap.Bootstrap(o))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	tmp := file + ".new"
+	if err := os.WriteFile(tmp, text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
+}
