@@ -15,6 +15,8 @@ const (
 	MeshConditionCertificatesReady = "CertificatesReady"
 	// MeshConditionNodesReady says that the node proxy runs on every node that should have one.
 	MeshConditionNodesReady = "NodesReady"
+	// MeshConditionGatewayAPIReady says that the CRDs of the Gateway API are installed.
+	MeshConditionGatewayAPIReady = "GatewayAPIReady"
 )
 
 // Reasons of Mesh conditions.
@@ -49,6 +51,10 @@ const (
 	MeshReasonNodesNotReady = "NodesNotReady"
 	// MeshReasonNoNodes: no node is to have a proxy.
 	MeshReasonNoNodes = "NoNodes"
+	// MeshReasonInstalled: the Gateway API is there.
+	MeshReasonInstalled = "Installed"
+	// MeshReasonGatewayAPIMissing: the cluster does not serve the Gateway API.
+	MeshReasonGatewayAPIMissing = "GatewayAPIMissing"
 	// MeshReasonCaptureFailed: a node proxy runs, but pods on its node could not be captured.
 	MeshReasonCaptureFailed = "CaptureFailed"
 )

@@ -248,7 +248,8 @@ type MeshStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Ready sums the others up. Accepted: the spec makes sense. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs.
+	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs. GatewayAPIReady: the Gateway API's
+	// CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -128,7 +129,7 @@ func BinDir() (string, error) {
 }
 
 func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
-	env := &envtest.Environment{BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true}
+	env := &envtest.Environment{BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true, ControlPlaneStopTimeout: time.Minute}
 	if o.Fairway {
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(Root(), "config", "crd", "bases"))
 	}

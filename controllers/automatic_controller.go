@@ -1,0 +1,104 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// AutomaticWaypointReconciler keeps one Gateway in each namespace that needs a waypoint and has asked for none by name.
+// Its requests are namespaces (in Name).
+type AutomaticWaypointReconciler struct {
+	client client.Client
+	needed func(namespace string) bool
+}
+
+func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	r := &AutomaticWaypointReconciler{client: mgr.GetClient(), needed: o.AutomaticWaypoints}
+	toNamespace := func(_ context.Context, obj client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetNamespace()}}}
+	}
+	return kinds.When(func() error {
+		return ctrl.NewControllerManagedBy(mgr).
+			Named("automatic-waypoint").
+			Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace), builder.WithPredicates(named(names.AutomaticWaypoint))).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			WatchesRawSource(o.AutomaticChanged).
+			Complete(r)
+	}, gatewayKinds()...)
+}
+
+// all are the namespaces that have an automatic waypoint.
+func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	var gateways gatewayv1.GatewayList
+	if err := r.client.List(ctx, &gateways, client.HasLabels{names.LabelAutomatic}); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
+		return nil
+	}
+	out := make([]reconcile.Request, 0, len(gateways.Items))
+	for i := range gateways.Items {
+		out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: gateways.Items[i].Namespace}})
+	}
+	return out
+}
+
+// Reconcile makes or removes the automatic waypoint of a namespace. Only a Gateway with the label is ever removed.
+func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	key := client.ObjectKey{Namespace: req.Name, Name: names.AutomaticWaypoint}
+	g := &gatewayv1.Gateway{}
+	err = r.client.Get(ctx, key, g)
+	missing := apierrors.IsNotFound(err)
+	if err != nil && !missing {
+		return reconcile.Result{}, err
+	}
+	wanted := mesh != nil && r.needed(req.Name)
+	switch {
+	case wanted && missing:
+		err := r.client.Create(ctx, automaticWaypoint(key, mesh), client.FieldOwner(names.ManagedBy))
+		// The namespace may be going away, or the user may have been faster.
+		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, "NamespaceTerminating") {
+			err = nil
+		}
+		return reconcile.Result{}, err
+	case !wanted && !missing && g.Labels[names.LabelAutomatic] != "" && g.DeletionTimestamp == nil:
+		err := r.client.Delete(ctx, g, client.Preconditions{UID: new(g.UID), ResourceVersion: new(g.ResourceVersion)})
+		if apierrors.IsConflict(err) {
+			return reconcile.Result{RequeueAfter: conflictPause}, nil
+		}
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	return reconcile.Result{}, nil
+}
+
+func automaticWaypoint(key client.ObjectKey, mesh *v1alpha1.Mesh) *gatewayv1.Gateway {
+	return &gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:       key.Namespace,
+			Name:            key.Name,
+			Labels:          map[string]string{names.LabelAutomatic: "true", names.LabelManagedBy: names.ManagedBy},
+			OwnerReferences: []metav1.OwnerReference{meshOwner(mesh)},
+		},
+		Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: names.WaypointClass,
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: protocolHBONE}},
+		},
+	}
+}

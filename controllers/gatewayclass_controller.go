@@ -1,0 +1,232 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/gateway-api/pkg/consts"
+	"sigs.k8s.io/gateway-api/pkg/features"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// gatewayClassCRD is the CRD whose annotation tells which version of the Gateway API is installed.
+const gatewayClassCRD = "gatewayclasses.gateway.networking.k8s.io"
+
+// gatewayKinds are the kinds without which there are no waypoints.
+func gatewayKinds() []schema.GroupVersionKind {
+	gv := gatewayv1.SchemeGroupVersion
+	return []schema.GroupVersionKind{gv.WithKind("GatewayClass"), gv.WithKind("Gateway")}
+}
+
+// DefaultFeatures are the Gateway API's features that the mesh supports.
+func DefaultFeatures() []features.FeatureName {
+	set := features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures)
+	set.Insert(features.SupportHTTPRoute, features.SupportGRPCRoute, features.SupportReferenceGrant)
+	return set.UnsortedList()
+}
+
+// supportedFeatures are features as statuses list them: sorted by name.
+func supportedFeatures(list []features.FeatureName) []gatewayv1.SupportedFeature {
+	out := make([]gatewayv1.SupportedFeature, 0, len(list))
+	for _, f := range list {
+		out = append(out, gatewayv1.SupportedFeature{Name: gatewayv1.FeatureName(f)})
+	}
+	slices.SortFunc(out, func(a, b gatewayv1.SupportedFeature) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.Compact(out)
+}
+
+// GatewayClassReconciler writes the status of the mesh's classes, and makes the class of waypoints if it is missing.
+type GatewayClassReconciler struct {
+	client   client.Client
+	announce announcer
+	features []gatewayv1.SupportedFeature
+}
+
+func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	r := &GatewayClassReconciler{
+		client:   mgr.GetClient(),
+		features: supportedFeatures(o.Features),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
+			string(gatewayv1.GatewayClassReasonInvalidParameters), string(gatewayv1.GatewayClassReasonUnsupported),
+			string(gatewayv1.GatewayClassReasonUnsupportedVersion)),
+	}
+	return kinds.When(func() error {
+		return ctrl.NewControllerManagedBy(mgr).
+			Named("gatewayclass").
+			For(&gatewayv1.GatewayClass{}).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass)).
+			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
+			WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
+			Complete(r)
+	}, gatewayKinds()...)
+}
+
+func (r *GatewayClassReconciler) waypointClass(context.Context, client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: names.WaypointClass}}}
+}
+
+func (r *GatewayClassReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.matching(ctx, func(*gatewayv1.GatewayClass) bool { return true })
+}
+
+func (r *GatewayClassReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.matching(ctx, func(c *gatewayv1.GatewayClass) bool { return classNames(c, o) })
+}
+
+// classNames tells whether a class's parametersRef names an object.
+func classNames(c *gatewayv1.GatewayClass, o client.Object) bool {
+	ref := c.Spec.ParametersRef
+	return ref != nil && ref.Name == o.GetName() && ref.Namespace != nil && string(*ref.Namespace) == o.GetNamespace()
+}
+
+func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gatewayv1.GatewayClass) bool) []reconcile.Request {
+	var classes gatewayv1.GatewayClassList
+	if err := r.client.List(ctx, &classes); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list GatewayClasses")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range classes.Items {
+		if c := &classes.Items[i]; c.Spec.ControllerName == names.GatewayController && match(c) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(c)})
+		}
+	}
+	return out
+}
+
+// Reconcile writes the status of a class of ours.
+func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	class := &gatewayv1.GatewayClass{}
+	err := r.client.Get(ctx, req.NamespacedName, class)
+	if apierrors.IsNotFound(err) && req.Name == names.WaypointClass {
+		return reconcile.Result{}, r.create(ctx)
+	}
+	if err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if class.Spec.ControllerName != names.GatewayController || class.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	after := class.DeepCopy()
+	c := conditionsOf(class, class.Status.Conditions)
+	if err := r.accept(ctx, class, c); err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.version(ctx, c); err != nil {
+		return reconcile.Result{}, err
+	}
+	after.Status.Conditions = c.list
+	after.Status.SupportedFeatures = r.features
+	result, err := writeStatus(ctx, r.client, class, after)
+	if err == nil && result.IsZero() {
+		r.announce.announce(class, class.Status.Conditions, c.list)
+	}
+	return result, err
+}
+
+// create makes the class of waypoints, once there is a Mesh, and for its lifetime. An existing one is the user's to
+// change: it is never applied again.
+func (r *GatewayClassReconciler) create(ctx context.Context) error {
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil || mesh == nil {
+		return err
+	}
+	class := &gatewayv1.GatewayClass{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:            names.WaypointClass,
+			Labels:          map[string]string{names.LabelManagedBy: names.ManagedBy},
+			OwnerReferences: []metav1.OwnerReference{meshOwner(mesh)},
+		},
+		Spec: gatewayv1.GatewayClassSpec{
+			ControllerName: names.GatewayController,
+			Description:    new("Fairway waypoints: L7 proxies of a namespace's Services"),
+		},
+	}
+	if err := r.client.Create(ctx, class, client.FieldOwner(names.ManagedBy)); err != nil && !apierrors.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
+}
+
+func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditionSet) error {
+	kind := string(gatewayv1.GatewayClassConditionStatusAccepted)
+	if class.Name != names.WaypointClass {
+		c.set(kind, false, string(gatewayv1.GatewayClassReasonUnsupported),
+			fmt.Sprintf("Controller %s serves one class, and its name is %s.", names.GatewayController, names.WaypointClass))
+		return nil
+	}
+	_, problem, err := classParameters(ctx, r.client, class)
+	switch {
+	case err != nil:
+		return err
+	case problem != "":
+		c.set(kind, false, string(gatewayv1.GatewayClassReasonInvalidParameters), problem)
+	default:
+		c.set(kind, true, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
+	}
+	return nil
+}
+
+// version compares the installed version of the Gateway API with the one that this operator is built for. Another
+// version is served as well as possible.
+func (r *GatewayClassReconciler) version(ctx context.Context, c *conditionSet) error {
+	crd := CRDMetadata()
+	if err := r.client.Get(ctx, client.ObjectKey{Name: gatewayClassCRD}, crd); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	installed := crd.Annotations[consts.BundleVersionAnnotation]
+	kind := string(gatewayv1.GatewayClassConditionStatusSupportedVersion)
+	if majorMinor(installed) == majorMinor(consts.BundleVersion) {
+		c.set(kind, true, string(gatewayv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
+		return nil
+	}
+	c.set(kind, false, string(gatewayv1.GatewayClassReasonUnsupportedVersion),
+		fmt.Sprintf("The Gateway API is %q; this operator is made for %s and serves what both know.", installed, consts.BundleVersion))
+	return nil
+}
+
+func majorMinor(version string) string {
+	parts := strings.SplitN(version, ".", 3)
+	if len(parts) < 2 {
+		return version
+	}
+	return parts[0] + "." + parts[1]
+}
+
+// currentMesh is the Mesh; nil if there is none, or none that stays.
+func currentMesh(ctx context.Context, c client.Reader) (*v1alpha1.Mesh, error) {
+	mesh := &v1alpha1.Mesh{}
+	err := c.Get(ctx, client.ObjectKey{Name: names.Mesh}, mesh)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // "none" is an answer here, not an error
+	}
+	if err != nil || mesh.DeletionTimestamp != nil {
+		return nil, err
+	}
+	return mesh, nil
+}
+
+// meshOwner makes an object go with the Mesh, without holding up the Mesh's deletion.
+func meshOwner(mesh *v1alpha1.Mesh) metav1.OwnerReference {
+	return metav1.OwnerReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.KindMesh, Name: mesh.Name, UID: mesh.UID,
+	}
+}

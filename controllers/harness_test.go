@@ -1,0 +1,265 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+var shared = apiserver.Shared{Options: apiserver.Options{Fairway: true, GatewayAPI: apiserver.Experimental}}
+
+func TestMain(m *testing.M) {
+	log := logr.Discard()
+	if os.Getenv("FAIRWAY_TEST_LOG") != "" {
+		log = funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, prefix, args) }, funcr.Options{Verbosity: 1})
+	}
+	ctrl.SetLogger(log)
+	shared.Main(m)
+}
+
+// operator is a running manager with all reconcilers, and what the rest of the operator would tell them.
+type operator struct {
+	client.Client
+	t      *testing.T
+	system string
+
+	mu           sync.Mutex
+	certificates controllers.CertificatesStatus
+	reports      []controllers.NodeReport
+	programmed   map[types.NamespacedName]programmed
+	automatic    map[string]bool
+
+	certificatesChanged, nodesChanged, programmedChanged, automaticChanged *controllers.Trigger
+}
+
+type programmed struct {
+	acked, total int
+	rejected     string
+}
+
+func testScheme(t *testing.T) *runtime.Scheme {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, xv1alpha1.Install, certmanagerv1.AddToScheme,
+	} {
+		require.NoError(t, add(scheme))
+	}
+	return scheme
+}
+
+// start runs an operator until the test ends, then removes the Mesh.
+func start(t *testing.T, cfg *rest.Config) *operator {
+	t.Helper()
+	scheme := testScheme(t)
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	require.NoError(t, err)
+	o := &operator{
+		Client: c, t: t,
+		certificates:        controllers.CertificatesStatus{Ready: true, Signing: true, Reason: v1alpha1.MeshReasonIssued, Message: "ok"},
+		programmed:          map[types.NamespacedName]programmed{},
+		automatic:           map[string]bool{},
+		certificatesChanged: controllers.NewTrigger(), nodesChanged: controllers.NewTrigger(),
+		programmedChanged: controllers.NewTrigger(), automaticChanged: controllers.NewTrigger(),
+	}
+	o.system = o.namespace("fairway-system-")
+	o.create(&corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.TrustBundleConfigMap, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}},
+		Data:       map[string]string{names.TrustBundleKey: "BUNDLE 1"},
+	})
+
+	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
+		Controller: config.Controller{SkipNameValidation: new(true)},
+		Cache:      cache.Options{ByObject: controllers.CacheByObject(o.system)},
+	})
+	require.NoError(t, err)
+	kinds, err := controllers.NewKinds(mgr)
+	require.NoError(t, err)
+	require.NoError(t, controllers.Setup(mgr, kinds, controllers.Options{
+		Namespace: o.system, Image: "fairway:test", EnvoyImage: "envoy:test",
+		Certificates: o, CertificatesChanged: o.certificatesChanged,
+		NodeReports: o.nodeReports, NodesChanged: o.nodesChanged,
+		Programmed: o.probe, ProgrammedChanged: o.programmedChanged,
+		AutomaticWaypoints: o.needsWaypoint, AutomaticChanged: o.automaticChanged,
+	}))
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- mgr.Start(ctx) }()
+	t.Cleanup(func() {
+		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+		if err := c.Delete(context.Background(), mesh); err == nil {
+			o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
+		}
+		class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}
+		_ = c.Delete(context.Background(), class)
+		cancel()
+		require.NoError(t, <-done)
+	})
+	return o
+}
+
+func (o *operator) Reconcile(context.Context, *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.certificates, nil
+}
+
+func (o *operator) nodeReports() []controllers.NodeReport {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.reports
+}
+
+func (o *operator) probe(gateway types.NamespacedName) (acked, total int, rejected string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	p := o.programmed[gateway]
+	return p.acked, p.total, p.rejected
+}
+
+func (o *operator) needsWaypoint(namespace string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.automatic[namespace]
+}
+
+// tell changes what the rest of the operator says and lets the reconcilers know.
+func (o *operator) tell(change func(), trigger *controllers.Trigger, name types.NamespacedName) {
+	o.mu.Lock()
+	change()
+	o.mu.Unlock()
+	trigger.Notify(name)
+}
+
+func (o *operator) namespace(prefix string) string {
+	o.t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix}}
+	o.create(ns)
+	return ns.Name
+}
+
+func (o *operator) create(objs ...client.Object) {
+	o.t.Helper()
+	for _, obj := range objs {
+		require.NoError(o.t, o.Create(context.Background(), obj))
+	}
+}
+
+// mesh creates the Mesh; the cluster has no nodes, so its ranges are given.
+func (o *operator) mesh() *v1alpha1.Mesh {
+	o.t.Helper()
+	mesh := &v1alpha1.Mesh{
+		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
+		Spec:       v1alpha1.MeshSpec{Network: &v1alpha1.Network{PodCIDRs: []v1alpha1.CIDR{"10.244.0.0/16"}}},
+	}
+	o.create(mesh)
+	return mesh
+}
+
+// gone tells whether an object is no more; nil if so.
+func (o *operator) gone(obj client.Object) error {
+	err := o.Get(context.Background(), client.ObjectKeyFromObject(obj), obj)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return errors.Join(errors.New("is still there"), err)
+}
+
+// eventually waits for a condition; its last error is shown if it never comes.
+func (o *operator) eventually(what string, check func() error) {
+	o.t.Helper()
+	var last error
+	deadline := time.Now().Add(20 * time.Second)
+	for time.Now().Before(deadline) {
+		if last = check(); last == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond) // between two looks at the API server
+	}
+	require.NoError(o.t, last, what)
+}
+
+// get waits until an object is as check wants it.
+func get[T client.Object](o *operator, what, namespace, name string, check func(T) error) T {
+	o.t.Helper()
+	var obj T
+	o.eventually(what, func() error {
+		obj = newOf[T]()
+		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
+			return err
+		}
+		return check(obj)
+	})
+	return obj
+}
+
+// change updates an object, as kubectl edit would.
+func change[T client.Object](o *operator, namespace, name string, edit func(T)) {
+	o.t.Helper()
+	o.eventually("change "+name, func() error {
+		obj := newOf[T]()
+		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
+			return err
+		}
+		edit(obj)
+		return o.Update(context.Background(), obj)
+	})
+}
+
+// changeStatus plays the controller that writes an object's status.
+func changeStatus[T client.Object](o *operator, namespace, name string, edit func(T)) {
+	o.t.Helper()
+	o.eventually("change the status of "+name, func() error {
+		obj := newOf[T]()
+		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
+			return err
+		}
+		edit(obj)
+		return o.Status().Update(context.Background(), obj)
+	})
+}
+
+// condition checks a condition's status and reason.
+func condition(list []metav1.Condition, kind string, status metav1.ConditionStatus, reason string) error {
+	c := meta.FindStatusCondition(list, kind)
+	switch {
+	case c == nil:
+		return errors.New("no condition " + kind)
+	case c.Status != status || c.Reason != reason:
+		return errors.New(kind + " is " + string(c.Status) + " (" + c.Reason + "): " + c.Message)
+	}
+	return nil
+}

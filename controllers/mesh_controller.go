@@ -1,0 +1,231 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const (
+	// meshFinalizer keeps a Mesh, and with it the permissions of agents, until they let their pods go.
+	meshFinalizer = names.Domain + "/node-proxies"
+	// conflictPause is how soon a status is written again that somebody else wrote meanwhile.
+	conflictPause = 20 * time.Millisecond
+	// finalizePause is how soon a Mesh is looked at again whose node proxies are still there; their going is watched.
+	finalizePause = 2 * time.Second
+)
+
+// MeshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
+type MeshReconciler struct {
+	client   client.Client
+	applier  *applier
+	announce announcer
+	kinds    *Kinds
+	options  Options
+}
+
+func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	r := &MeshReconciler{
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		kinds:   kinds,
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
+			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
+			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
+			v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
+	}
+	c, err := ctrl.NewControllerManagedBy(mgr).
+		Named("mesh").
+		For(&v1alpha1.Mesh{}).
+		Owns(&appsv1.DaemonSet{}).
+		Watches(&corev1.Node{}, toMesh(), builder.WithPredicates(podCIDRsChanged())).
+		Watches(&corev1.Pod{}, toMesh(), builder.WithPredicates(in(o.Namespace), nodePodChanged())).
+		Watches(&corev1.Secret{}, toMesh(), builder.WithPredicates(in(o.Namespace))).
+		Watches(&corev1.ConfigMap{}, toMesh(), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
+		WatchesMetadata(CRDMetadata(), toMesh(), builder.WithPredicates(named(gatewayClassCRD))).
+		WatchesRawSource(o.CertificatesChanged).
+		WatchesRawSource(o.NodesChanged).
+		Build(r)
+	if err != nil {
+		return err
+	}
+	// Kinds that not every cluster has.
+	return errors.Join(
+		kinds.When(func() error {
+			return c.Watch(source.Kind[client.Object](mgr.GetCache(), &networkingv1.ServiceCIDR{}, toMesh()))
+		}, networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR")),
+		kinds.When(func() error {
+			return c.Watch(source.Kind[client.Object](mgr.GetCache(), &certmanagerv1.Certificate{}, toMesh(), in(o.Namespace)))
+		}, certmanagerv1.SchemeGroupVersion.WithKind(certmanagerv1.CertificateKind)),
+	)
+}
+
+// toMesh maps every object to the one Mesh.
+func toMesh() handler.EventHandler {
+	return handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: names.Mesh}}}
+	})
+}
+
+// Reconcile brings a Mesh about.
+func (r *MeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	mesh := &v1alpha1.Mesh{}
+	if err := r.client.Get(ctx, req.NamespacedName, mesh); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if mesh.DeletionTimestamp != nil {
+		return r.finalize(ctx, mesh)
+	}
+	if controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
+		return r.bringAbout(ctx, mesh)
+	}
+	// The patch changes the finalizer list as it was read, so it must not be applied to a newer one.
+	before := mesh.DeepCopy()
+	controllerutil.AddFinalizer(mesh, meshFinalizer)
+	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
+	if err := r.client.Patch(ctx, mesh, patch); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	return r.bringAbout(ctx, mesh)
+}
+
+func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
+	observed, err := r.observe(ctx, mesh)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	var failed []error
+	certificates, err := r.options.Certificates.Reconcile(ctx, mesh)
+	if err != nil {
+		failed = append(failed, err)
+		certificates.Reason, certificates.Message = v1alpha1.MeshReasonPending, err.Error()
+	}
+	// Without a CA agents could not start; with the former one they can.
+	if certificates.Signing {
+		if err := r.applier.apply(ctx, mesh, deploy.Node(mesh, r.control(mesh))); err != nil {
+			failed = append(failed, err)
+			observed.applyError = err
+		}
+	}
+	after := mesh.DeepCopy()
+	after.Status = meshStatus(mesh, observed, certificates)
+	result, err := writeStatus(ctx, r.client, mesh, after)
+	if err == nil && result.IsZero() {
+		r.announce.announce(mesh, mesh.Status.Conditions, after.Status.Conditions)
+	}
+	if failed = append(failed, err); errors.Join(failed...) != nil {
+		return reconcile.Result{}, errors.Join(failed...)
+	}
+	if result.IsZero() && !certificates.Next.IsZero() {
+		result.RequeueAfter = max(time.Until(certificates.Next), time.Second)
+	}
+	return result, nil
+}
+
+func (r *MeshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
+	return controlOf(mesh, r.options)
+}
+
+func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
+	return deploy.Control{Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage, TrustDomain: mesh.Spec.TrustDomain}
+}
+
+// observe reads what the status is made from.
+func (r *MeshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (meshObserved, error) {
+	var o meshObserved
+	var nodes corev1.NodeList
+	if err := r.client.List(ctx, &nodes); err != nil {
+		return o, err
+	}
+	var services networkingv1.ServiceCIDRList
+	if served, err := r.kinds.Served(networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR")); err != nil {
+		return o, err
+	} else if served {
+		if err := r.client.List(ctx, &services); err != nil {
+			return o, err
+		}
+	}
+	o.network = networkOf(mesh.Spec.Network, nodes.Items, services.Items)
+	var err error
+	if o.pods, err = r.nodePods(ctx); err != nil {
+		return o, err
+	}
+	o.daemonSet = &appsv1.DaemonSet{}
+	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet}, o.daemonSet)
+	if apierrors.IsNotFound(err) {
+		o.daemonSet, err = nil, nil
+	}
+	if err != nil {
+		return o, err
+	}
+	if r.options.NodeReports != nil {
+		o.reports = r.options.NodeReports()
+	}
+	o.gatewayAPI, err = r.kinds.Served(gatewayKinds()...)
+	return o, err
+}
+
+func (r *MeshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
+	var pods corev1.PodList
+	err := r.client.List(ctx, &pods, client.InNamespace(r.options.Namespace), client.MatchingLabels(deploy.NodeLabels()))
+	return pods.Items, err
+}
+
+// finalize lets agents let their pods go, in this order: the node proxies end, while their permissions are still there;
+// then the waypoints, which nothing uses any more; then the Mesh.
+func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
+	if !controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
+		return reconcile.Result{}, nil
+	}
+	ds := &appsv1.DaemonSet{}
+	ds.Namespace, ds.Name = r.options.Namespace, names.NodeDaemonSet
+	gone, err := r.applier.remove(ctx, mesh, ds)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	pods, err := r.nodePods(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if !gone || len(pods) > 0 {
+		after := mesh.DeepCopy()
+		terminating(after, pods)
+		if _, err := writeStatus(ctx, r.client, mesh, after); err != nil {
+			return reconcile.Result{}, err
+		}
+		return reconcile.Result{RequeueAfter: finalizePause}, nil
+	}
+	if err := removeAllWaypoints(ctx, r.client); err != nil {
+		return reconcile.Result{}, err
+	}
+	before := mesh.DeepCopy()
+	controllerutil.RemoveFinalizer(mesh, meshFinalizer)
+	err = r.client.Patch(ctx, mesh, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: conflictPause}, nil
+	}
+	return reconcile.Result{}, client.IgnoreNotFound(err)
+}

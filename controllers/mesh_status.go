@@ -1,0 +1,213 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+)
+
+// maxNamed is how many nodes or pods a message names.
+const maxNamed = 5
+
+// meshObserved is what the status of a Mesh is made from.
+type meshObserved struct {
+	network    *v1alpha1.NetworkStatus
+	daemonSet  *appsv1.DaemonSet
+	applyError error
+	pods       []corev1.Pod
+	reports    []NodeReport
+	gatewayAPI bool
+}
+
+// meshStatus sums up what was observed (pure).
+func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesStatus) v1alpha1.MeshStatus {
+	c := conditionsOf(mesh, mesh.Status.Conditions)
+	c.set(v1alpha1.MeshConditionAccepted, true, v1alpha1.MeshReasonAccepted, "The settings are valid.")
+	setNetwork(c, mesh.Spec.Network, o.network)
+	setCertificates(c, certificates)
+	nodes := nodesStatus(o)
+	setNodes(c, nodes, o)
+	if o.gatewayAPI {
+		c.set(v1alpha1.MeshConditionGatewayAPIReady, true, v1alpha1.MeshReasonInstalled, "The Gateway API is installed.")
+	} else {
+		c.set(v1alpha1.MeshConditionGatewayAPIReady, false, v1alpha1.MeshReasonGatewayAPIMissing,
+			"The cluster has no CRDs of the Gateway API (v1), so there are no routes and no waypoints; mTLS works without. "+
+				"Install them, for instance with \"make gateway-api-crds\".")
+	}
+	setReady(c, nodes)
+	return v1alpha1.MeshStatus{
+		ObservedGeneration: mesh.Generation, Conditions: c.list, Network: o.network, Nodes: nodes,
+	}
+}
+
+func setNetwork(c *conditionSet, spec *v1alpha1.Network, n *v1alpha1.NetworkStatus) {
+	configured := spec != nil && (len(spec.PodCIDRs) > 0 || len(spec.ServiceCIDRs) > 0)
+	kind := v1alpha1.MeshConditionNetworkReady
+	switch {
+	case len(n.PodCIDRs) == 0:
+		c.set(kind, false, v1alpha1.MeshReasonNoPodCIDRs,
+			"No Node reports spec.podCIDRs, so the mesh can't tell the addresses of pods: set spec.network.podCIDRs of the Mesh to the ranges of your CNI.")
+	case len(n.ServiceCIDRs) == 0:
+		c.set(kind, false, v1alpha1.MeshReasonNoServiceCIDRs,
+			"The cluster has no ServiceCIDR objects, so the mesh can't tell the addresses of Services: set spec.network.serviceCIDRs of the Mesh to the API server's --service-cluster-ip-range.")
+	case configured:
+		c.set(kind, true, v1alpha1.MeshReasonConfigured, "The ranges to capture are those of spec.network.")
+	default:
+		c.set(kind, true, v1alpha1.MeshReasonFound, "The ranges to capture were found in the cluster.")
+	}
+}
+
+func setCertificates(c *conditionSet, s CertificatesStatus) {
+	reason := s.Reason
+	if reason == "" {
+		reason = v1alpha1.MeshReasonPending
+		if s.Ready {
+			reason = v1alpha1.MeshReasonIssued
+		}
+	}
+	c.set(v1alpha1.MeshConditionCertificatesReady, s.Ready, reason, s.Message)
+}
+
+func nodesStatus(o meshObserved) *v1alpha1.NodesStatus {
+	n := &v1alpha1.NodesStatus{}
+	if ds := o.daemonSet; ds != nil && ds.Status.ObservedGeneration == ds.Generation {
+		n.Desired, n.Ready = ds.Status.DesiredNumberScheduled, ds.Status.NumberReady
+	}
+	for _, r := range o.reports {
+		n.CapturedPods += int32(r.Captured) //nolint:gosec // kubelets stop at a few hundred pods
+	}
+	n.Summary = fmt.Sprintf("%d/%d", n.Ready, n.Desired)
+	return n
+}
+
+func setNodes(c *conditionSet, n *v1alpha1.NodesStatus, o meshObserved) {
+	kind := v1alpha1.MeshConditionNodesReady
+	problems := captureProblems(o.reports)
+	switch ds := o.daemonSet; {
+	case o.applyError != nil:
+		c.set(kind, false, v1alpha1.MeshReasonInvalid, fmt.Sprintf("The node proxies can't be deployed: %v.", o.applyError))
+	case ds == nil:
+		c.set(kind, false, v1alpha1.MeshReasonPending, "The node proxies are not deployed yet: they wait for the CA.")
+	case ds.Status.ObservedGeneration != ds.Generation:
+		c.set(kind, false, v1alpha1.MeshReasonPending, "The node proxies are being deployed.")
+	case n.Desired == 0:
+		c.set(kind, false, v1alpha1.MeshReasonNoNodes, "No node is to run a node proxy: see spec.node.nodeSelector and spec.node.tolerations of the Mesh.")
+	case n.Ready < n.Desired:
+		c.set(kind, false, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired, troubles(o.pods)))
+	case len(problems) > 0:
+		c.set(kind, false, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
+	default:
+		c.set(kind, true, v1alpha1.MeshReasonReady, fmt.Sprintf("All %d node proxies are ready.", n.Desired))
+	}
+}
+
+func captureProblems(reports []NodeReport) []string {
+	var out []string
+	for _, r := range reports {
+		for _, p := range r.Problems {
+			out = append(out, p+" on node "+r.Node)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// setReady sums up: the first thing that is missing is the reason.
+func setReady(c *conditionSet, n *v1alpha1.NodesStatus) {
+	for _, kind := range []string{
+		v1alpha1.MeshConditionAccepted, v1alpha1.MeshConditionNetworkReady, v1alpha1.MeshConditionCertificatesReady,
+		v1alpha1.MeshConditionNodesReady, v1alpha1.MeshConditionGatewayAPIReady,
+	} {
+		for i := range c.list {
+			if c.list[i].Type == kind && c.list[i].Status != metav1.ConditionTrue {
+				c.set(v1alpha1.MeshConditionReady, false, c.list[i].Reason, kind+": "+c.list[i].Message)
+				return
+			}
+		}
+	}
+	c.set(v1alpha1.MeshConditionReady, true, v1alpha1.MeshReasonReady, fmt.Sprintf("The mesh is up on %d nodes.", n.Desired))
+}
+
+// terminating says in the status what the deletion of a Mesh waits for.
+func terminating(mesh *v1alpha1.Mesh, pods []corev1.Pod) {
+	nodes := make([]string, 0, len(pods))
+	for i := range pods {
+		nodes = append(nodes, pods[i].Spec.NodeName)
+	}
+	slices.Sort(nodes)
+	message := "The agents let their pods go, then the node proxies end."
+	if len(nodes) > 0 {
+		message += " Still there: " + enumerate(nodes) + "."
+	}
+	c := conditionsOf(mesh, mesh.Status.Conditions)
+	c.set(v1alpha1.MeshConditionAccepted, false, v1alpha1.MeshReasonTerminating, "The Mesh is being deleted.")
+	c.set(v1alpha1.MeshConditionReady, false, v1alpha1.MeshReasonTerminating, message)
+	mesh.Status.Conditions = c.list
+	mesh.Status.ObservedGeneration = mesh.Generation
+}
+
+// troubles names the nodes whose proxy is not ready, and why.
+func troubles(pods []corev1.Pod) string {
+	var out []string
+	for i := range pods {
+		if why := podTrouble(&pods[i]); why != "" {
+			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), why))
+		}
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	slices.Sort(out)
+	return "; not ready: " + enumerate(out)
+}
+
+func nodeOf(pod *corev1.Pod) string {
+	if pod.Spec.NodeName == "" {
+		return "pod " + pod.Name
+	}
+	return pod.Spec.NodeName
+}
+
+// podTrouble says why a pod is not ready; empty if it is.
+func podTrouble(pod *corev1.Pod) string {
+	if pod.DeletionTimestamp != nil {
+		return "terminating"
+	}
+	ready := false
+	for _, c := range pod.Status.Conditions {
+		switch {
+		case c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue:
+			ready = true
+		case c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse:
+			return c.Reason + ": " + c.Message
+		}
+	}
+	if ready {
+		return ""
+	}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		switch {
+		case s.State.Waiting != nil && s.State.Waiting.Reason != "" && s.State.Waiting.Reason != "PodInitializing":
+			return s.Name + ": " + s.State.Waiting.Reason
+		case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:
+			return fmt.Sprintf("%s: exit code %d", s.Name, s.State.Terminated.ExitCode)
+		}
+	}
+	return "starting"
+}
+
+func enumerate(items []string) string {
+	if len(items) <= maxNamed {
+		return strings.Join(items, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(items[:maxNamed], ", "), len(items)-maxNamed)
+}

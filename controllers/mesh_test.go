@@ -1,0 +1,174 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+var meshName = types.NamespacedName{Name: names.Mesh}
+
+// TestMesh follows a Mesh from its creation to Ready, and to its end.
+func TestMesh(t *testing.T) {
+	o := start(t, shared.Config(t))
+	ctx := context.Background()
+	o.certificates = controllers.CertificatesStatus{Reason: v1alpha1.MeshReasonIssuerNotReady, Message: "Issuer ca is missing."}
+	o.mesh()
+
+	// Without a CA there are no node proxies, and an Event says what is missing.
+	get(o, "the Mesh waits for the CA", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if m.Status.Network == nil || len(m.Status.Network.ServiceCIDRs) != 1 || m.Status.Network.PodCIDRs[0] != "10.244.0.0/16" {
+			return fmt.Errorf("network is %v", m.Status.Network)
+		}
+		return errors.Join(
+			condition(m.Status.Conditions, "CertificatesReady", metav1.ConditionFalse, "IssuerNotReady"),
+			condition(m.Status.Conditions, "NetworkReady", metav1.ConditionTrue, "Configured"),
+			condition(m.Status.Conditions, "NodesReady", metav1.ConditionFalse, "Pending"),
+			condition(m.Status.Conditions, "GatewayAPIReady", metav1.ConditionTrue, "Installed"),
+			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"))
+	})
+	o.eventually("an Event tells", func() error {
+		var events eventsv1.EventList
+		if err := o.List(ctx, &events); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Regarding.Kind == "Mesh" && e.Reason == "IssuerNotReady" && e.Note == "Issuer ca is missing." {
+				return nil
+			}
+		}
+		return fmt.Errorf("not among %+v", events.Items)
+	})
+
+	// With a CA they are deployed; the status follows the DaemonSet and its pods.
+	o.tell(func() {
+		o.certificates = controllers.CertificatesStatus{Ready: true, Signing: true, Reason: v1alpha1.MeshReasonIssued}
+		o.reports = []controllers.NodeReport{{Node: "a", Captured: 3}, {Node: "b", Captured: 4}}
+	}, o.certificatesChanged, meshName)
+	ds := get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, func(*appsv1.DaemonSet) error { return nil })
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: "fairway-node-x", Labels: deploy.NodeLabels()},
+		Spec:       corev1.PodSpec{NodeName: "b", Containers: []corev1.Container{{Name: "agent", Image: "x"}}, ServiceAccountName: "default"},
+	}
+	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: "default"}}, pod)
+	changeStatus(o, o.system, pod.Name, func(p *corev1.Pod) {
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "agent", State: corev1.ContainerState{
+			Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"},
+		}}}
+	})
+	setDaemonSet(o, 2, 1)
+	get(o, "one node is not ready", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "NodesNotReady")
+		if want := "NodesReady: 1 of 2 node proxies are ready; not ready: b (agent: ImagePullBackOff)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
+			return errors.New(messageOf(m.Status.Conditions, "Ready"))
+		}
+		return err
+	})
+	setDaemonSet(o, 2, 2)
+	get(o, "the Mesh is ready", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if n := m.Status.Nodes; n == nil || n.Summary != "2/2" || n.CapturedPods != 7 {
+			return fmt.Errorf("nodes are %+v", n)
+		}
+		return condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready")
+	})
+	get(o, "the class appears", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+		if len(c.Status.SupportedFeatures) == 0 {
+			return errors.New("no features")
+		}
+		return errors.Join(condition(c.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted"),
+			condition(c.Status.Conditions, "SupportedVersion", metav1.ConditionTrue, "SupportedVersion"))
+	})
+
+	// A pod that can't be captured is told.
+	o.tell(func() { o.reports[0].Problems = []string{"pod shop/cart"} }, o.nodesChanged, meshName)
+	get(o, "a capture fails", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "CaptureFailed")
+	})
+
+	// Deletion: first the DaemonSet, then its pods, then the Mesh.
+	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+	require.NoError(t, o.Delete(ctx, mesh))
+	o.eventually("the DaemonSet is being deleted", func() error {
+		if err := o.gone(ds); err == nil || ds.DeletionTimestamp != nil {
+			return nil
+		}
+		return errors.New("it is not")
+	})
+	// No garbage collector runs here: play it.
+	change(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) { d.Finalizers = nil })
+	get(o, "the Mesh waits for the pod", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
+	})
+	require.NoError(t, o.Delete(ctx, pod, client.GracePeriodSeconds(0)))
+	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
+}
+
+// TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
+func TestNodeDaemonSetDrift(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, func(*appsv1.DaemonSet) error { return nil })
+	change(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) {
+		d.Spec.Template.Spec.Containers[0].Image = "evil"
+		d.Spec.Template.Spec.HostNetwork = false
+		d.Labels["theirs"] = "stays"
+	})
+	get(o, "it is restored", o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) error {
+		if d.Spec.Template.Spec.Containers[0].Image != "fairway:test" || !d.Spec.Template.Spec.HostNetwork {
+			return errors.New("it is not")
+		}
+		require.Equal(t, "stays", d.Labels["theirs"])
+		return nil
+	})
+	finishDaemonSet(o)
+}
+
+// finishDaemonSet removes the Mesh, playing the garbage collector.
+func finishDaemonSet(o *operator) {
+	o.t.Helper()
+	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+	require.NoError(o.t, o.Delete(context.Background(), mesh))
+	o.eventually("the Mesh goes", func() error {
+		ds := &appsv1.DaemonSet{}
+		err := o.Get(context.Background(), client.ObjectKey{Namespace: o.system, Name: names.NodeDaemonSet}, ds)
+		if err == nil && ds.DeletionTimestamp != nil && len(ds.Finalizers) > 0 {
+			ds.Finalizers = nil
+			_ = o.Update(context.Background(), ds)
+		}
+		return o.gone(mesh)
+	})
+}
+
+func setDaemonSet(o *operator, desired, ready int32) {
+	o.t.Helper()
+	changeStatus(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) {
+		d.Status = appsv1.DaemonSetStatus{ObservedGeneration: d.Generation, DesiredNumberScheduled: desired, CurrentNumberScheduled: desired, NumberReady: ready}
+	})
+}
+
+func messageOf(list []metav1.Condition, kind string) string {
+	for _, c := range list {
+		if c.Type == kind {
+			return c.Message
+		}
+	}
+	return ""
+}

@@ -1,0 +1,145 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/gateway-api/pkg/features"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Environment variables of the operator's Deployment. The image names follow the convention of the Operator Lifecycle
+// Manager, so that mirrors of disconnected clusters find them.
+const (
+	EnvNamespace  = "POD_NAMESPACE"
+	EnvImage      = "RELATED_IMAGE_FAIRWAY"
+	EnvEnvoyImage = "RELATED_IMAGE_ENVOY"
+)
+
+// Options are what the reconcilers need from the rest of the operator.
+type Options struct {
+	// Namespace of the operator and of the node proxies.
+	Namespace string
+	// Image of the agent, EnvoyImage of the proxies.
+	Image, EnvoyImage string
+	// ClusterDomain is the suffix of Service names; names.DefaultClusterDomain if empty.
+	ClusterDomain string
+
+	// Certificates keeps the mesh's CA.
+	Certificates Certificates
+	// CertificatesChanged, if set, makes the Mesh reconcile.
+	CertificatesChanged *Trigger
+
+	// NodeReports tell what the agents report; nil for none.
+	NodeReports func() []NodeReport
+	// NodesChanged, if set, makes the Mesh reconcile.
+	NodesChanged *Trigger
+
+	// Programmed tells how far a waypoint's proxies are.
+	Programmed ProgrammedProbe
+	// ProgrammedChanged is notified with the Gateway whose answer may have changed.
+	ProgrammedChanged *Trigger
+
+	// AutomaticWaypoints tells whether a namespace needs an automatic waypoint.
+	AutomaticWaypoints func(namespace string) bool
+	// AutomaticChanged is notified with the namespace (as Name) whose answer may have changed.
+	AutomaticChanged *Trigger
+
+	// Features that GatewayClass and XMesh publish; DefaultFeatures if nil.
+	Features []features.FeatureName
+}
+
+// ProgrammedProbe tells, of the proxies of a waypoint that are connected, how many have acknowledged all of their
+// configuration. rejected is what a proxy said when it rejected some of it; empty if none did.
+type ProgrammedProbe func(gateway types.NamespacedName) (acked, total int, rejected string)
+
+// Certificates keeps the CA that the Mesh asks for. Errors are the API server's, to be retried; what a person must mend
+// is in the status.
+type Certificates interface {
+	Reconcile(ctx context.Context, mesh *v1alpha1.Mesh) (CertificatesStatus, error)
+}
+
+// CertificatesStatus is how the CA stands.
+type CertificatesStatus struct {
+	// Ready: the CA is the one that the Mesh asks for. Signing: there is one to sign with, perhaps the former.
+	Ready, Signing bool
+	// Reason is one of v1alpha1.MeshReason*, Message for people.
+	Reason, Message string
+	// Next is when to look again; zero for no need.
+	Next time.Time
+}
+
+// NodeReport is what the agent of a node says.
+type NodeReport struct {
+	Node string
+	// Captured is the number of captured pods.
+	Captured int
+	// Problems name pods that could not be captured, and why.
+	Problems []string
+}
+
+// Setup adds all reconcilers to the manager. Those of kinds that the cluster does not serve start when it does.
+func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	switch {
+	case o.Namespace == "" || o.Image == "" || o.EnvoyImage == "":
+		return errors.New("controllers: Namespace, Image and EnvoyImage must be set")
+	case o.Certificates == nil || o.Programmed == nil || o.AutomaticWaypoints == nil:
+		return errors.New("controllers: Certificates, Programmed and AutomaticWaypoints must be set")
+	}
+	if o.ClusterDomain == "" {
+		o.ClusterDomain = names.DefaultClusterDomain
+	}
+	if o.Features == nil {
+		o.Features = DefaultFeatures()
+	}
+	for _, t := range []**Trigger{&o.CertificatesChanged, &o.NodesChanged, &o.ProgrammedChanged, &o.AutomaticChanged} {
+		if *t == nil {
+			*t = NewTrigger()
+		}
+	}
+	var errs []error
+	for name, setup := range map[string]func(ctrl.Manager, *Kinds, Options) error{
+		"mesh":               setupMesh,
+		"gatewayclass":       setupGatewayClass,
+		"waypoint":           setupWaypoint,
+		"automatic-waypoint": setupAutomatic,
+		"xmesh":              setupXMesh,
+	} {
+		if err := setup(mgr, kinds, o); err != nil {
+			errs = append(errs, fmt.Errorf("set up controller %s: %w", name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// CacheByObject restricts the manager's cache to what the reconcilers need of kinds that others fill: of these, only
+// objects that the operator manages. The lookup of one that it does not manage goes to the API server.
+func CacheByObject(namespace string) map[client.Object]cache.ByObject {
+	managed := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{names.LabelManagedBy: names.ManagedBy})}
+	system := cache.ByObject{Namespaces: map[string]cache.Config{namespace: {}}}
+	return map[client.Object]cache.ByObject{
+		&appsv1.Deployment{}:                     managed,
+		&appsv1.DaemonSet{}:                      system,
+		&corev1.ServiceAccount{}:                 managed,
+		&corev1.ConfigMap{}:                      managed,
+		&corev1.Secret{}:                         system,
+		&policyv1.PodDisruptionBudget{}:          managed,
+		&autoscalingv2.HorizontalPodAutoscaler{}: managed,
+	}
+}

@@ -1,0 +1,52 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/fairway-mesh/fairway/internal/deploy"
+)
+
+// in passes the objects of a namespace.
+func in(namespace string) predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetNamespace() == namespace })
+}
+
+// named passes the objects of a name.
+func named(name string) predicate.Predicate {
+	return predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == name })
+}
+
+// podCIDRsChanged passes Nodes that come, go or change their ranges; their heartbeats don't matter.
+func podCIDRsChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.Node)
+		after, ok2 := e.ObjectNew.(*corev1.Node)
+		return !ok1 || !ok2 || !slices.Equal(before.Spec.PodCIDRs, after.Spec.PodCIDRs)
+	}}
+}
+
+// nodePodChanged passes pods of the node DaemonSet whose readiness, or the reason why they lack it, changed.
+func nodePodChanged() predicate.Predicate {
+	ours := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		have := o.GetLabels()
+		for k, v := range deploy.NodeLabels() {
+			if have[k] != v {
+				return false
+			}
+		}
+		return true
+	})
+	return predicate.And(ours, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.Pod)
+		after, ok2 := e.ObjectNew.(*corev1.Pod)
+		return !ok1 || !ok2 || podTrouble(before) != podTrouble(after)
+	}})
+}

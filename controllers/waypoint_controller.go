@@ -1,0 +1,299 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// waypointConcurrency is how many waypoints are deployed at the same time.
+const waypointConcurrency = 4
+
+// WaypointReconciler deploys the waypoint of each Gateway of class names.WaypointClass and writes the Gateway's status.
+type WaypointReconciler struct {
+	client   client.Client
+	applier  *applier
+	announce announcer
+	options  Options
+}
+
+func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	r := &WaypointReconciler{
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
+			string(gatewayv1.GatewayReasonInvalidParameters), string(gatewayv1.GatewayReasonListenersNotValid),
+			string(gatewayv1.GatewayReasonUnsupportedAddress), string(gatewayv1.GatewayReasonInvalid),
+			string(gatewayv1.GatewayReasonNoResources), v1alpha1.GatewayReasonProxyRejected),
+	}
+	return kinds.When(func() error {
+		return ctrl.NewControllerManagedBy(mgr).
+			Named("waypoint").
+			WithOptions(controller.Options{MaxConcurrentReconciles: waypointConcurrency}).
+			For(&gatewayv1.Gateway{}).
+			Owns(&appsv1.Deployment{}).
+			Owns(&corev1.Service{}).
+			Owns(&corev1.ServiceAccount{}).
+			Owns(&corev1.ConfigMap{}).
+			Owns(&policyv1.PodDisruptionBudget{}).
+			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
+			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
+			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
+			WatchesRawSource(o.ProgrammedChanged).
+			Complete(r)
+	}, gatewayKinds()...)
+}
+
+func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	return r.matching(ctx, func(*gatewayv1.Gateway) bool { return true })
+}
+
+func (r *WaypointReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.matching(ctx, func(g *gatewayv1.Gateway) bool { return string(g.Spec.GatewayClassName) == o.GetName() })
+}
+
+// ofParameters finds the Gateways that parameters are for: those that name them, or all if their class does.
+func (r *WaypointReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
+	class := &gatewayv1.GatewayClass{}
+	if err := r.client.Get(ctx, client.ObjectKey{Name: names.WaypointClass}, class); err == nil && classNames(class, o) {
+		return r.all(ctx, o)
+	}
+	return r.matching(ctx, func(g *gatewayv1.Gateway) bool {
+		i := g.Spec.Infrastructure
+		return g.Namespace == o.GetNamespace() && i != nil && i.ParametersRef != nil && i.ParametersRef.Name == o.GetName()
+	})
+}
+
+func (r *WaypointReconciler) matching(ctx context.Context, match func(*gatewayv1.Gateway) bool) []reconcile.Request {
+	var gateways gatewayv1.GatewayList
+	if err := r.client.List(ctx, &gateways); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
+		return nil
+	}
+	var out []reconcile.Request
+	for i := range gateways.Items {
+		if g := &gateways.Items[i]; g.Spec.GatewayClassName == names.WaypointClass && match(g) {
+			out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(g)})
+		}
+	}
+	return out
+}
+
+// Reconcile deploys one waypoint.
+func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	g := &gatewayv1.Gateway{}
+	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
+		// What it owned goes with it.
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if g.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	g.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("Gateway"))
+	class, err := r.class(ctx, g)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if class == nil {
+		return reconcile.Result{}, r.remove(ctx, g)
+	}
+	observed, deployErr := r.deploy(ctx, g, class)
+	after := g.DeepCopy()
+	waypointStatus(after, observed)
+	result, err := writeStatus(ctx, r.client, g, after)
+	if err == nil && result.IsZero() {
+		r.announce.announce(g, g.Status.Conditions, after.Status.Conditions)
+	}
+	return result, errors.Join(deployErr, err)
+}
+
+// class is the Gateway's class if it is ours, nil otherwise.
+func (r *WaypointReconciler) class(ctx context.Context, g *gatewayv1.Gateway) (*gatewayv1.GatewayClass, error) {
+	if g.Spec.GatewayClassName != names.WaypointClass {
+		return nil, nil //nolint:nilnil // "none" is an answer here, not an error
+	}
+	class := &gatewayv1.GatewayClass{}
+	err := r.client.Get(ctx, client.ObjectKey{Name: names.WaypointClass}, class)
+	if apierrors.IsNotFound(err) || (err == nil && class.Spec.ControllerName != names.GatewayController) {
+		return nil, nil //nolint:nilnil // see above
+	}
+	return class, err
+}
+
+// deploy applies what the Gateway asks for. What the user must mend is in waypointObserved; errors are to be retried.
+func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, class *gatewayv1.GatewayClass) (waypointObserved, error) {
+	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
+	params, err := r.parameters(ctx, g, class, &o)
+	if err != nil {
+		return o, err
+	}
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil {
+		return o, err
+	}
+	o.mesh = mesh != nil
+	if mesh == nil {
+		return o, r.withoutMesh(ctx, g)
+	}
+	bundle := &corev1.ConfigMap{}
+	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.TrustBundleConfigMap}, bundle)
+	if client.IgnoreNotFound(err) != nil {
+		return o, err
+	}
+	o.trustBundle = bundle.Data[names.TrustBundleKey] != ""
+	if o.problem() == "" && o.trustBundle && len(g.Name) <= deploy.MaxGatewayName {
+		w := deploy.Waypoint{
+			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
+		}
+		if err := r.apply(ctx, w, &o); err != nil {
+			return o, err
+		}
+	}
+	return o, r.observe(ctx, g, &o)
+}
+
+func (r *WaypointReconciler) parameters(ctx context.Context, g *gatewayv1.Gateway, class *gatewayv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
+	ofClass, problem, err := classParameters(ctx, r.client, class)
+	if err != nil {
+		return v1alpha1.ProxyParametersSpec{}, err
+	}
+	if problem != "" {
+		o.parametersProblem = "GatewayClass " + class.Name + ": " + problem
+	}
+	own, problem, err := gatewayParameters(ctx, r.client, g)
+	if problem != "" {
+		o.parametersProblem = "spec.infrastructure: " + problem
+	}
+	return deploy.MergeParameters(ofClass, own), err
+}
+
+// apply applies the objects of a waypoint. A name that is taken and an object that the API server finds invalid are the
+// user's to mend; they are tried again when something changes.
+func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
+	for _, obj := range w.Objects() {
+		err := r.applier.apply(ctx, w.Gateway, obj)
+		switch {
+		case errors.Is(err, errTaken) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err):
+			o.deployProblem = err.Error()
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+	if w.Autoscaled() {
+		return nil
+	}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: w.Gateway.Namespace, Name: w.Gateway.Name}}
+	_, err := r.applier.remove(ctx, w.Gateway, hpa)
+	return err
+}
+
+// observe reads how the waypoint is.
+func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, o *waypointObserved) error {
+	key := client.ObjectKey{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}
+	deployment, service := &appsv1.Deployment{}, &corev1.Service{}
+	if err := r.client.Get(ctx, key, deployment); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if metav1.IsControlledBy(deployment, g) {
+		o.deployment = deployment
+	}
+	if err := r.client.Get(ctx, key, service); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if metav1.IsControlledBy(service, g) {
+		o.clusterIPs = service.Spec.ClusterIPs
+	}
+	o.acked, o.total, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
+	return nil
+}
+
+// withoutMesh removes a waypoint once the Mesh is gone. While the Mesh goes, it stays: pods are still captured then.
+func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gateway) error {
+	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, &v1alpha1.Mesh{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	return r.remove(ctx, g)
+}
+
+// remove removes what was deployed for a Gateway that is no waypoint (any more).
+func (r *WaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) error {
+	var errs []error
+	for _, obj := range waypointObjects(g.Namespace, g.Name) {
+		_, err := r.applier.remove(ctx, g, obj)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// waypointObjects are the keys of everything that deploy.Waypoint makes, except for Services: those of other owners
+// bear the same names all the time, so each is asked for its controller first.
+func waypointObjects(namespace, gateway string) []client.Object {
+	m := metav1.ObjectMeta{Namespace: namespace, Name: names.WaypointResource(gateway)}
+	bundle := m
+	bundle.Name = deploy.TrustBundleName(gateway)
+	return []client.Object{
+		&autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: m}, &appsv1.Deployment{ObjectMeta: m},
+		&policyv1.PodDisruptionBudget{ObjectMeta: m}, &corev1.Service{ObjectMeta: m},
+		&corev1.ConfigMap{ObjectMeta: bundle}, &corev1.ServiceAccount{ObjectMeta: m},
+	}
+}
+
+// removeAllWaypoints removes every waypoint in the cluster, whatever becomes of its Gateway.
+func removeAllWaypoints(ctx context.Context, c client.Client) error {
+	var deployments appsv1.DeploymentList
+	err := c.List(ctx, &deployments, client.MatchingLabels{names.LabelManagedBy: names.ManagedBy, names.LabelComponent: names.ComponentWaypoint})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for i := range deployments.Items {
+		owner := metav1.GetControllerOf(&deployments.Items[i])
+		if owner == nil {
+			continue
+		}
+		for _, obj := range waypointObjects(deployments.Items[i].Namespace, owner.Name) {
+			errs = append(errs, removeOwned(ctx, c, obj, owner))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner *metav1.OwnerReference) error {
+	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	if have := metav1.GetControllerOf(obj); have == nil || have.UID != owner.UID {
+		return nil
+	}
+	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))
+	if err = client.IgnoreNotFound(err); err != nil && !apierrors.IsConflict(err) {
+		return fmt.Errorf("delete %T %s: %w", obj, client.ObjectKeyFromObject(obj), err)
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"fmt"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Protocols of a waypoint's listener. The Gateway API has no name for HBONE; other meshes write it without a domain.
+const (
+	protocolHBONE       gatewayv1.ProtocolType = "HBONE"
+	protocolHBONEDomain gatewayv1.ProtocolType = names.Domain + "/HBONE"
+)
+
+// waypointObserved is what the status of a waypoint's Gateway is made from.
+type waypointObserved struct {
+	clusterDomain string
+	// mesh: there is a Mesh. trustBundle: its CA has published the bundle.
+	mesh, trustBundle bool
+	// parametersProblem and deployProblem are the user's to mend.
+	parametersProblem, deployProblem string
+	deployment                       *appsv1.Deployment
+	clusterIPs                       []string
+	acked, total                     int
+	rejected                         string
+}
+
+func (o waypointObserved) problem() string { return o.parametersProblem }
+
+// waypointStatus writes the status of a Gateway (pure). Accepted speaks of its spec, Programmed of what runs.
+func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
+	c := conditionsOf(g, g.Status.Conditions)
+	listeners, listenersValid := listenerStatuses(g)
+	reason, message := gatewayProblem(g, o, listenersValid)
+	accepted := string(gatewayv1.GatewayConditionAccepted)
+	if reason == "" {
+		c.set(accepted, true, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
+	} else {
+		c.set(accepted, false, string(reason), message)
+	}
+
+	programmed, reason, message := programmedState(c.isTrue(accepted), o)
+	c.set(string(gatewayv1.GatewayConditionProgrammed), programmed, string(reason), message)
+	if programmed {
+		c.set(names.ConditionEstablished, true, "Served", "The waypoint has served: its Services are closed when it is away.")
+	}
+	g.Status.Conditions = c.list
+	g.Status.Addresses = addresses(g, o)
+	g.Status.Listeners = listeners
+	for i := range g.Status.Listeners {
+		l := &g.Status.Listeners[i]
+		lc := conditionsOf(g, l.Conditions)
+		ok := programmed && lc.isTrue(string(gatewayv1.ListenerConditionAccepted))
+		lreason, lmessage := gatewayv1.ListenerReasonProgrammed, "The proxies serve the listener."
+		if !ok {
+			lreason, lmessage = gatewayv1.ListenerReasonPending, message
+		}
+		if !lc.isTrue(string(gatewayv1.ListenerConditionAccepted)) {
+			lreason, lmessage = gatewayv1.ListenerReasonInvalid, "The listener is not accepted."
+		}
+		lc.set(string(gatewayv1.ListenerConditionProgrammed), ok, string(lreason), lmessage)
+		l.Conditions = lc.list
+	}
+}
+
+// gatewayProblem is why a Gateway is not accepted; an empty reason if it is.
+func gatewayProblem(g *gatewayv1.Gateway, o waypointObserved, listenersValid bool) (gatewayv1.GatewayConditionReason, string) {
+	switch {
+	case len(g.Name) > deploy.MaxGatewayName:
+		return gatewayv1.GatewayReasonInvalid,
+			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one.", deploy.MaxGatewayName)
+	case len(g.Spec.Addresses) > 0:
+		return gatewayv1.GatewayReasonUnsupportedAddress, "A waypoint's address can't be chosen: remove spec.addresses."
+	case o.parametersProblem != "":
+		return gatewayv1.GatewayReasonInvalidParameters, o.parametersProblem
+	case !listenersValid:
+		return gatewayv1.GatewayReasonListenersNotValid,
+			fmt.Sprintf("A waypoint has one listener, with protocol HBONE and port %d; see the conditions of the listeners.", names.PortHBONE)
+	}
+	return "", ""
+}
+
+// programmedState says whether every ready proxy has acknowledged its configuration, and if not, what is missing.
+func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.GatewayConditionReason, string) {
+	ready := 0
+	if o.deployment != nil {
+		ready = int(o.deployment.Status.ReadyReplicas)
+	}
+	switch {
+	case !accepted:
+		return false, gatewayv1.GatewayReasonInvalid, "The Gateway is not accepted."
+	case !o.mesh:
+		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
+	case o.deployProblem != "":
+		return false, gatewayv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
+	case !o.trustBundle:
+		return false, gatewayv1.GatewayReasonPending, "The waypoint waits for the CA; see the conditions of the Mesh."
+	case o.rejected != "":
+		return false, v1alpha1.GatewayReasonProxyRejected, "A proxy rejected its configuration and keeps the last good one: " + o.rejected
+	case o.deployment == nil:
+		return false, gatewayv1.GatewayReasonPending, "The waypoint is being deployed."
+	case len(o.clusterIPs) == 0:
+		return false, gatewayv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
+	case ready == 0:
+		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready" + replicaFailure(o.deployment) + "."
+	case o.acked < ready:
+		return false, v1alpha1.GatewayReasonProxiesPending,
+			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
+	}
+	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.", ready, ready)
+}
+
+func replicaFailure(d *appsv1.Deployment) string {
+	for _, c := range d.Status.Conditions {
+		failed := c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue
+		stuck := c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse
+		if failed || stuck {
+			return ": " + c.Message
+		}
+	}
+	return " yet"
+}
+
+func addresses(g *gatewayv1.Gateway, o waypointObserved) []gatewayv1.GatewayStatusAddress {
+	if len(o.clusterIPs) == 0 {
+		return nil
+	}
+	var out []gatewayv1.GatewayStatusAddress
+	for _, ip := range o.clusterIPs {
+		if ip != "" && ip != corev1.ClusterIPNone {
+			out = append(out, gatewayv1.GatewayStatusAddress{Type: new(gatewayv1.IPAddressType), Value: ip})
+		}
+	}
+	return append(out, gatewayv1.GatewayStatusAddress{
+		Type:  new(gatewayv1.HostnameAddressType),
+		Value: fmt.Sprintf("%s.%s.svc.%s", names.WaypointResource(g.Name), g.Namespace, o.clusterDomain),
+	})
+}
+
+// listenerStatuses judges each listener. The first good one is served; routes attach to Services, never to it.
+func listenerStatuses(g *gatewayv1.Gateway) (out []gatewayv1.ListenerStatus, valid bool) {
+	valid = true
+	served := false
+	for i := range g.Spec.Listeners {
+		l := &g.Spec.Listeners[i]
+		s := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: []gatewayv1.RouteGroupKind{}}
+		if at := slices.IndexFunc(g.Status.Listeners, func(s gatewayv1.ListenerStatus) bool { return s.Name == l.Name }); at >= 0 {
+			s.Conditions = g.Status.Listeners[at].Conditions
+		}
+		c := conditionsOf(g, s.Conditions)
+		reason, message := listenerProblem(l, served)
+		if reason == "" {
+			served = true
+			c.set(string(gatewayv1.ListenerConditionAccepted), true, string(gatewayv1.ListenerReasonAccepted), "The listener takes HBONE.")
+		} else {
+			valid = false
+			c.set(string(gatewayv1.ListenerConditionAccepted), false, string(reason), message)
+		}
+		c.setStatus(string(gatewayv1.ListenerConditionConflicted), metav1.ConditionFalse, string(gatewayv1.ListenerReasonNoConflicts), "No other listener has the port.")
+		if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 {
+			c.set(string(gatewayv1.ListenerConditionResolvedRefs), false, string(gatewayv1.ListenerReasonInvalidRouteKinds),
+				"Routes of a mesh attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
+		} else {
+			c.set(string(gatewayv1.ListenerConditionResolvedRefs), true, string(gatewayv1.ListenerReasonResolvedRefs), "There is nothing to resolve.")
+		}
+		s.Conditions = c.list
+		out = append(out, s)
+	}
+	return out, valid && served
+}
+
+func listenerProblem(l *gatewayv1.Listener, served bool) (gatewayv1.ListenerConditionReason, string) {
+	switch {
+	case l.Protocol != protocolHBONE && l.Protocol != protocolHBONEDomain:
+		return gatewayv1.ListenerReasonUnsupportedProtocol,
+			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s.", l.Protocol, protocolHBONE)
+	case l.Port != names.PortHBONE:
+		return gatewayv1.ListenerReasonPortUnavailable, fmt.Sprintf("A waypoint listens on port %d only.", names.PortHBONE)
+	case served:
+		return gatewayv1.ListenerReasonPortUnavailable, "Another listener has the port already: a waypoint needs one."
+	}
+	return "", ""
+}

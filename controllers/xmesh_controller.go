@@ -1,0 +1,98 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"context"
+	"fmt"
+
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// XMeshReconciler writes the status of XMesh objects (GEP-3949) that name this mesh, where the cluster has the kind.
+type XMeshReconciler struct {
+	client   client.Client
+	announce announcer
+	features []gatewayv1.SupportedFeature
+}
+
+func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
+	r := &XMeshReconciler{
+		client: mgr.GetClient(), features: supportedFeatures(o.Features),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(xv1alpha1.MeshReasonInvalidParameters)),
+	}
+	return kinds.When(func() error {
+		return ctrl.NewControllerManagedBy(mgr).
+			Named("xmesh").
+			For(&xv1alpha1.XMesh{}).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			Complete(r)
+	}, xv1alpha1.SchemeGroupVersion.WithKind("XMesh"))
+}
+
+func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+	var list xv1alpha1.XMeshList
+	if err := r.client.List(ctx, &list); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list XMeshes")
+		return nil
+	}
+	out := make([]reconcile.Request, 0, len(list.Items))
+	for i := range list.Items {
+		out = append(out, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&list.Items[i])})
+	}
+	return out
+}
+
+// Reconcile writes the status of one XMesh.
+func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	x := &xv1alpha1.XMesh{}
+	if err := r.client.Get(ctx, req.NamespacedName, x); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if x.Spec.ControllerName != names.MeshController || x.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	after := x.DeepCopy()
+	c := conditionsOf(x, x.Status.Conditions)
+	accepted := string(xv1alpha1.MeshConditionAccepted)
+	switch problem := xmeshProblem(x); {
+	case problem != "":
+		c.set(accepted, false, string(xv1alpha1.MeshReasonInvalidParameters), problem)
+	case mesh == nil:
+		c.set(accepted, false, string(xv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
+	default:
+		c.set(accepted, true, string(xv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
+	}
+	after.Status.Conditions = c.list
+	after.Status.SupportedFeatures = r.features
+	result, err := writeStatus(ctx, r.client, x, after)
+	if err == nil && result.IsZero() {
+		r.announce.announce(x, x.Status.Conditions, c.list)
+	}
+	return result, err
+}
+
+// xmeshProblem judges parametersRef: it may name the one Mesh, whose settings are in force anyway.
+func xmeshProblem(x *xv1alpha1.XMesh) string {
+	ref := x.Spec.ParametersRef
+	if ref == nil {
+		return ""
+	}
+	if string(ref.Group) == v1alpha1.GroupVersion.Group && ref.Kind == v1alpha1.KindMesh && ref.Name == names.Mesh && ref.Namespace == nil {
+		return ""
+	}
+	return fmt.Sprintf("spec.parametersRef can name %s %q of group %s only.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group)
+}
