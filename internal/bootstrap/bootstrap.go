@@ -139,8 +139,9 @@ func runtime() *bootstrapv3.LayeredRuntime {
 		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
 			// Deprecated configuration is an error in our tests today, not a surprise at the next upgrade.
 			"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
-			// A server that closes its side first doesn't end what the client still sends: TCP allows that.
-			"envoy.reloadable_features.allow_multiplexed_upstream_half_close": structpb.NewBoolValue(true),
+			// The end of a tunnel is END_STREAM and RST_STREAM(NO_ERROR) right behind it, because the application has
+			// not ended its side. If that reset reached the application, it would lose what it hasn't read yet.
+			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(false),
 			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
 			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
 			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -70,9 +71,13 @@ func TestStreams(t *testing.T) {
 				c, s := connect(t)
 				halfClose(t, c, s)
 			})
-			t.Run("server closes its side first", func(t *testing.T) {
-				c, s := connect(t)
-				halfClose(t, s, c)
+			t.Run("server answers, closes its side, and the client reads late", func(t *testing.T) {
+				for range 20 {
+					for _, size := range []int{1, 1 << 10, 1 << 20} {
+						c, s := connect(t)
+						closeAfterAnswer(t, c, s, size)
+					}
+				}
 			})
 			t.Run("client resets", func(t *testing.T) {
 				c, s := connect(t)
@@ -95,8 +100,10 @@ func TestStreams(t *testing.T) {
 			t.Run("a lot, both ways at once", func(t *testing.T) {
 				c, s := connect(t)
 				var g errgroup.Group
-				g.Go(func() error { return pump(c, 1, 2) })
-				g.Go(func() error { return pump(s, 2, 1) })
+				g.Go(func() error { return pump(c, 1, 2, nil) })
+				// The server closes its side last: see closeAfterAnswer.
+				received := make(chan struct{})
+				g.Go(func() error { return pump(s, 2, 1, received) })
 				require.NoError(t, g.Wait())
 			})
 		})
@@ -120,11 +127,37 @@ func halfClose(t *testing.T, a, b *net.TCPConn) {
 	require.Equal(t, "answer", string(got))
 }
 
+// closeAfterAnswer checks that nothing of an answer is lost when the server closes its side right behind it. What the
+// client sends after that is lost where HBONE is on the way: Envoy's end of a CONNECT tunnel takes a closed side of the
+// server for a closed connection.
+func closeAfterAnswer(t *testing.T, client, server *net.TCPConn, size int) {
+	t.Helper()
+	answer := make([]byte, size)
+	rand.NewChaCha8([32]byte{}).Read(answer)
+	_, err := io.WriteString(client, "question")
+	require.NoError(t, err)
+	_, err = io.ReadFull(server, make([]byte, len("question")))
+	require.NoError(t, err)
+	var g errgroup.Group
+	g.Go(func() error {
+		if _, err := server.Write(answer); err != nil {
+			return err
+		}
+		return server.CloseWrite()
+	})
+	// In small pieces, so that most of it is still on the way when the end comes.
+	got, err := io.ReadAll(iotest.HalfReader(client))
+	require.NoError(t, err)
+	require.NoError(t, g.Wait())
+	require.Equal(t, sha256.Sum256(answer), sha256.Sum256(got))
+}
+
 // transfer is a size far above all buffers on the way.
 const transfer = 64 << 20
 
-// pump sends the bytes of one seed and expects those of another.
-func pump(c *net.TCPConn, sendSeed, wantSeed uint64) error {
+// pump sends the bytes of one seed and expects those of another. With a channel it closes its side once it has received
+// everything; without, once it has sent everything.
+func pump(c *net.TCPConn, sendSeed, wantSeed uint64, received chan struct{}) error {
 	var g errgroup.Group
 	stream := func(seed uint64) io.Reader {
 		var key [32]byte
@@ -135,9 +168,15 @@ func pump(c *net.TCPConn, sendSeed, wantSeed uint64) error {
 		if _, err := io.Copy(c, stream(sendSeed)); err != nil {
 			return fmt.Errorf("send: %w", err)
 		}
+		if received != nil {
+			<-received
+		}
 		return c.CloseWrite()
 	})
 	g.Go(func() error {
+		if received != nil {
+			defer close(received)
+		}
 		have, want := sha256.New(), sha256.New()
 		if _, err := io.Copy(have, c); err != nil {
 			return fmt.Errorf("receive: %w", err)
@@ -272,14 +311,15 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 	})
 	t.Run("the service's identities change", func(t *testing.T) {
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port,
-			Identities: []string{names.SPIFFEID(trustDomain, "default", "more"), server.identity}})
+			Identities: []string{names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"), server.identity}})
 		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
 		open.alive()
 	})
 	t.Run("certificates are renewed", func(t *testing.T) {
 		m.issue(client.identity)
 		m.issue(server.identity)
-		requireHello(t, client, vip.String(), "server sees "+client.addr.String())
+		_, err := client.hello(vip.String())
+		require.NoError(t, err)
 		open.alive()
 	})
 	t.Run("the pod's routes change", func(t *testing.T) {
@@ -313,8 +353,14 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
 		open.alive()
 	})
-	t.Run("the capture is removed", func(t *testing.T) {
-		require.NoError(t, capture.Remove(client.ns))
+	t.Run("the pods leave the mesh", func(t *testing.T) {
+		require.NoError(t, capture.Drain(client.ns))
 		open.alive()
+		require.NoError(t, capture.Drain(server.ns))
+		open.alive()
+		requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+		require.NoError(t, capture.Remove(client.ns))
+		require.NoError(t, capture.Remove(server.ns))
+		requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
 	})
 }
