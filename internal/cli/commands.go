@@ -21,30 +21,27 @@ const (
 	ExitUsage = 2
 )
 
-// errUnhealthy ends a command that has already said what is wrong.
-var errUnhealthy = errors.New("not healthy")
-
-// usageError is a command line that makes no sense.
-type usageError struct{ error }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// ExitCode maps what a command returned to the exit code of the process.
-func ExitCode(err error) int {
-	switch {
-	case err == nil:
-		return ExitOK
-	case errors.As(err, &usageError{}):
-		return ExitUsage
-	}
-	return ExitUnhealthy
+// exitError ends the process with a code. Without a text the command's output has said what is wrong.
+type exitError struct {
+	error
+	code int
 }
 
-// Silent tells that an error needs no words, because the command's output said them.
-func Silent(err error) bool { return errors.Is(err, errUnhealthy) }
+// ExitCode of the process.
+func (e exitError) ExitCode() int { return e.code }
 
-// Commands are the user's commands, for the root command of the binary. Their errors go to ExitCode; the root should set
-// SilenceUsage and SilenceErrors and print what Silent does not silence.
+func (e exitError) Unwrap() error { return e.error }
+
+// errUnhealthy ends a command that has already said what is wrong.
+var errUnhealthy = exitError{errors.New(""), ExitUnhealthy}
+
+// usagef is about a command line that makes no sense.
+func usagef(format string, args ...any) error {
+	return exitError{fmt.Errorf(format, args...), ExitUsage}
+}
+
+// Commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how the
+// process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
 func Commands() []*cobra.Command {
 	out := []*cobra.Command{statusCommand(), proxyCommand(), versionCommand()}
 	for _, c := range out {

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -262,11 +263,14 @@ func TestExitCodes(t *testing.T) {
 		cmd.SetArgs(c.args)
 		err := cmd.ExecuteContext(t.Context())
 		assert.ErrorContains(t, err, c.says)
-		assert.Equal(t, c.code, ExitCode(err), "%v", c.args)
+		code := ExitUnhealthy
+		if e := (exitError{}); errors.As(err, &e) {
+			code = e.ExitCode()
+		}
+		assert.Equal(t, c.code, code, "%v", c.args)
 	}
-	assert.Equal(t, ExitOK, ExitCode(nil))
-	assert.Equal(t, ExitUnhealthy, ExitCode(errUnhealthy))
-	assert.True(t, Silent(errUnhealthy))
+	assert.Equal(t, ExitUnhealthy, errUnhealthy.ExitCode())
+	assert.Empty(t, errUnhealthy.Error())
 }
 
 func TestVersionAndHelp(t *testing.T) {
