@@ -12,7 +12,10 @@ import (
 
 // Operators that name both ends of a request.
 const (
-	logSource      = "%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"
+	logSource = "%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"
+	// logFrom is the caller's address as the HBONE listener saw it. What Envoy calls the remote address would be what
+	// the caller says in x-forwarded-for.
+	logFrom        = "%FILTER_STATE(" + filterStateRemoteAddress + ":PLAIN)%"
 	logDestination = "%UPSTREAM_METADATA(" + names.MetadataTunnel + ":" + names.MetadataIdentity + ")%"
 )
 
@@ -25,7 +28,7 @@ func serviceLog(p model.ServicePort, more map[string]string) map[string]string {
 		"source":      logSource,
 		"destination": logDestination,
 		"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-		"from":        "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+		"from":        logFrom,
 		"to":          "%UPSTREAM_HOST%",
 		"received":    "%BYTES_RECEIVED%",
 		"sent":        "%BYTES_SENT%",
@@ -42,7 +45,7 @@ func httpLog(p model.ServicePort) map[string]string {
 	return serviceLog(p, map[string]string{
 		"method":     "%REQ(:METHOD)%",
 		"host":       "%REQ(:AUTHORITY)%",
-		"path":       "%PATH(NQ:ORIG)%", // no query: it may hold secrets
+		"path":       "%PATH(NQ:PATH)%", // no query: it may hold secrets
 		"protocol":   "%PROTOCOL%",
 		"status":     "%RESPONSE_CODE%",
 		"grpcStatus": "%GRPC_STATUS_NUMBER%",

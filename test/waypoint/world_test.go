@@ -1,0 +1,337 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/xds"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
+)
+
+const (
+	trustDomain = "cluster.local"
+	patience    = 60 * time.Second
+)
+
+var (
+	waypointID = names.SPIFFEID(trustDomain, "shop", "waypoint")
+	appID      = names.SPIFFEID(trustDomain, "shop", "app")
+	clientID   = names.SPIFFEID(trustDomain, "front", "client")
+	scope      = names.WaypointScope("shop", "waypoint")
+)
+
+// world is a mesh with one waypoint.
+type world struct {
+	t      testing.TB
+	ca     *authority
+	subnet byte
+	host   atomic.Uint32
+	cache  *xds.Cache
+	server *xds.Server
+	log    *output
+
+	waypoint netip.Addr
+	ports    []model.WaypointPort
+}
+
+var subnets atomic.Uint32
+
+// newWorld starts the control plane and Envoy.
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	binary := xdstest.Binary(t)
+	w := &world{t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{}}
+	w.waypoint = w.address()
+	w.server = xds.NewServer(xds.Options{
+		Cache: w.cache,
+		Log:   logr.Discard(),
+		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
+			return xds.Proxy{Scope: scope, Pod: "shop/waypoint-0", PodUID: "0", Node: "n"}, nil
+		}),
+	})
+	dir, err := os.MkdirTemp("", "wp") // the path of a Unix socket must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket := filepath.Join(dir, "xds.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := grpc.NewServer()
+	w.server.Register(g)
+	go func() { _ = g.Serve(l) }()
+	t.Cleanup(g.Stop)
+
+	w.fixed()
+	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
+		ID: "waypoint-0", Cluster: scope, XDSSocket: socket, AdminSocket: filepath.Join(dir, "admin.sock"), WildcardClusters: true,
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "envoy.json")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--file-flush-interval-msec", "20", "-l", "warning")
+	cmd.Stdout, cmd.Stderr = w.log, w.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			lines := strings.SplitAfter(w.log.String(), "\n")
+			t.Logf("the last of Envoy's output:\n%s", strings.Join(lines[max(0, len(lines)-15):], ""))
+		}
+	})
+	return w
+}
+
+// address is a loopback address that nobody else has: by process, world and use.
+func (w *world) address() netip.Addr {
+	return netip.AddrFrom4([4]byte{127, 64 + byte(os.Getpid()%128), w.subnet, byte(w.host.Add(1))})
+}
+
+// eventually waits for a condition.
+func (w *world) eventually(what string, cond func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited %s for: %s", patience, what)
+		}
+	}
+}
+
+// fixed is what a waypoint has whatever it serves.
+func (w *world) fixed() {
+	cert, key := w.ca.pemOf(w.ca.issue(waypointID))
+	inline := func(b []byte) *corev3.DataSource {
+		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
+	}
+	own := &tlsv3.Secret{Name: waypointID, Type: &tlsv3.Secret_TlsCertificate{
+		TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)},
+	}}
+	bundle := &tlsv3.Secret{Name: names.TrustBundleSecret, Type: &tlsv3.Secret_ValidationContext{
+		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(w.ca.bundlePEM())},
+	}}
+	w.apply(
+		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
+		resource(w.t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint)),
+		resource(w.t, names.ListenerTunnel, waypoint.TunnelListener()),
+		resource(w.t, names.ClusterTunnel, waypoint.TunnelCluster(waypointID)),
+		resource(w.t, names.RouteHBONE, waypoint.HBONERoutes(nil)),
+	)
+	for _, u := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeSecret} {
+		w.cache.Ready(scope, u)
+	}
+}
+
+func resource(t testing.TB, name string, m proto.Message) xds.Update {
+	t.Helper()
+	r, err := xds.NewResource(name, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return xds.Update{TypeURL: r.TypeURL(), Name: name, Resource: r}
+}
+
+func (w *world) apply(u ...xds.Update) { w.cache.Apply(scope, u) }
+
+// acknowledged waits until Envoy runs the resources as they are now.
+func (w *world) acknowledged(updates ...xds.Update) {
+	w.t.Helper()
+	for _, u := range updates {
+		w.eventually("acknowledgement of "+u.Name, func() bool {
+			s := w.server.State(scope, u.TypeURL, u.Name)
+			if r := s.Rejection(); r != "" {
+				w.t.Fatalf("%s: %s", u.Name, r)
+			}
+			return len(s.Proxies) > 0 && s.Settled()
+		})
+	}
+}
+
+// backend adds a Service's port that requests can be sent to.
+func (w *world) backend(p model.ServicePort, protocol model.Protocol, endpoints ...model.Endpoint) {
+	w.t.Helper()
+	cluster := resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Cluster(p, protocol))
+	cla := w.claOf(p, endpoints)
+	w.apply(cluster, cla)
+	w.acknowledged(cluster, cla)
+}
+
+func (w *world) claOf(p model.ServicePort, endpoints []model.Endpoint) xds.Update {
+	return resource(w.t, names.WaypointEndpoints(p.Namespace, p.Service, p.Port), waypoint.Endpoints(p, endpoints))
+}
+
+// endpoints replaces the endpoints of a backend.
+func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
+	w.t.Helper()
+	u := w.claOf(p, endpoints)
+	w.apply(u)
+	w.acknowledged(u)
+}
+
+// serve binds a Service's port to the waypoint and returns the address to dial. Its backend must be there.
+func (w *world) serve(p model.ServicePort, protocol model.Protocol, http bool, t *model.RouteTable) string {
+	w.t.Helper()
+	vip := netip.AddrFrom4([4]byte{10, 96, 0, byte(len(w.ports) + 1)})
+	port := model.WaypointPort{ServicePort: p, VIPs: []netip.Addr{vip}, Protocol: protocol, HTTP: http}
+	w.ports = append(w.ports, port)
+	updates := []xds.Update{
+		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), waypoint.InboundCluster(p)),
+		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.ServiceListener(port)),
+		resource(w.t, names.RouteHBONE, waypoint.HBONERoutes(w.ports)),
+	}
+	if http {
+		if t == nil {
+			t = &model.RouteTable{}
+		}
+		t.Port = p
+		updates = append(updates, w.tableOf(*t))
+	}
+	w.apply(updates...)
+	w.acknowledged(updates...)
+	return netip.AddrPortFrom(vip, p.Port).String()
+}
+
+func (w *world) tableOf(t model.RouteTable) xds.Update {
+	w.t.Helper()
+	rc, errs := waypoint.RouteConfiguration(trustDomain, t)
+	for _, err := range errs {
+		w.t.Error(err)
+	}
+	return resource(w.t, rc.GetName(), rc)
+}
+
+// routes replaces the route table of a port.
+func (w *world) routes(t model.RouteTable) {
+	w.t.Helper()
+	u := w.tableOf(t)
+	w.apply(u)
+	w.acknowledged(u)
+}
+
+// caller has an identity of the mesh.
+func (w *world) caller(id string) *caller {
+	return newCaller(w.t, w.address(), w.waypoint, &tls.Config{
+		Certificates: []tls.Certificate{w.ca.issue(id)}, VerifyConnection: w.ca.peer(waypointID),
+	})
+}
+
+// pod starts a pod of the mesh whose application is the handler, and is the endpoint that leads to it.
+func (w *world) pod(id string, h http.Handler) (model.Endpoint, *pod) {
+	w.t.Helper()
+	address := w.app(h)
+	p := newPod(w.t, address, w.ca.issue(id), w.ca.peer(waypointID))
+	return model.Endpoint{Address: address, HBONE: true, Identity: id}, p
+}
+
+// app is an application outside the mesh; it speaks HTTP/1.1 and h2c.
+func (w *world) app(h http.Handler) netip.AddrPort {
+	w.t.Helper()
+	address := netip.AddrPortFrom(w.address(), 8080)
+	l, err := net.Listen("tcp", address.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	protocols := &http.Protocols{}
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	s := &http.Server{Handler: h, Protocols: protocols, ReadHeaderTimeout: patience}
+	go func() { _ = s.Serve(l) }()
+	w.t.Cleanup(func() { _ = s.Close() })
+	return address
+}
+
+// echo answers with what it got.
+type echo struct {
+	Name     string
+	Requests atomic.Int64
+}
+
+type echoed struct {
+	Name, Method, Host, URI, Proto, Remote string
+	Header                                 http.Header
+}
+
+func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	e.Requests.Add(1)
+	w.Header().Set("Server", "echo")
+	_ = json.NewEncoder(w).Encode(echoed{e.Name, r.Method, r.Host, r.RequestURI, r.Proto, r.RemoteAddr, r.Header})
+}
+
+// output keeps what Envoy writes: its log and the access log.
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+// accessLog waits for a line that has all of the fields.
+func (w *world) accessLog(want map[string]any) map[string]any {
+	w.t.Helper()
+	var found map[string]any
+	w.eventually(fmt.Sprintf("access log line with %v", want), func() bool {
+		for line := range strings.Lines(w.log.String()) {
+			got := map[string]any{}
+			if json.Unmarshal([]byte(line), &got) != nil {
+				continue
+			}
+			match := true
+			for k, v := range want {
+				match = match && fmt.Sprint(got[k]) == fmt.Sprint(v)
+			}
+			if match {
+				found = got
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
