@@ -32,6 +32,9 @@ const (
 	// identity.DefaultPolicy.Propagation counts on both.
 	bundleFileEvery = 5 * time.Second
 	bundleAskEvery  = 30 * time.Second
+	// linger is how long a certificate is kept that nobody wants: a proxy that restarts, or the next pod of a rollout,
+	// finds it again even if the operator is away.
+	linger = 2 * time.Minute
 )
 
 // Authority signs and knows the trust bundle; Client is one.
@@ -44,7 +47,7 @@ type Authority interface {
 }
 
 // Publisher takes secrets for the proxy: new and changed ones in order, and names of those that are gone. It must not
-// block for long, and not call the Manager.
+// block for long, and not call the Manager nor wait for someone who does: the Manager's lock is held.
 type Publisher interface {
 	PublishSecrets(changed []*tlsv3.Secret, removed []string)
 }
@@ -69,6 +72,7 @@ type Manager struct {
 
 	mu         sync.Mutex
 	ctx        context.Context // of Start; nil before
+	stopped    bool            // no loop may be started any more
 	identities map[string]*entry
 	bundle     identity.Bundle
 	wg         sync.WaitGroup
@@ -77,7 +81,8 @@ type Manager struct {
 // entry is one wanted identity.
 type entry struct {
 	id      string
-	wanted  int // Want minus Unwant
+	wanted  int         // Want minus Unwant
+	drop    *time.Timer // runs while wanted is 0
 	cancel  context.CancelFunc
 	changed chan struct{} // closed and replaced with each attempt that ends
 	status  Status
@@ -105,6 +110,9 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	m.watchBundle(ctx)
+	m.mu.Lock()
+	m.stopped = true
+	m.mu.Unlock()
 	m.wg.Wait()
 	return nil
 }
@@ -116,6 +124,10 @@ func (m *Manager) Want(id string) error {
 	defer m.mu.Unlock()
 	if e, ok := m.identities[id]; ok {
 		e.wanted++
+		if e.drop != nil {
+			e.drop.Stop()
+			e.drop = nil
+		}
 		return nil
 	}
 	if len(m.identities) >= maxIdentities {
@@ -129,24 +141,45 @@ func (m *Manager) Want(id string) error {
 	return nil
 }
 
-// Unwant takes one Want back. With the last one the key is forgotten and the proxy's secret removed.
+// Unwant takes one Want back. After the last one the key is forgotten and the proxy's secret removed: a while later if
+// there is a certificate, else at once.
 func (m *Manager) Unwant(id string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.identities[id]
-	if !ok {
+	if !ok || e.wanted == 0 {
 		return
 	}
 	if e.wanted--; e.wanted > 0 {
 		return
 	}
-	delete(m.identities, id)
+	if e.status.NotAfter.IsZero() {
+		m.forget(e)
+		return
+	}
+	var timer *time.Timer
+	timer = time.AfterFunc(linger, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if e.drop == timer { // else it was wanted again just now
+			m.forget(e)
+		}
+	})
+	e.drop = timer
+}
+
+// forget ends an identity; the lock is held.
+func (m *Manager) forget(e *entry) {
+	if m.identities[e.id] != e {
+		return
+	}
+	delete(m.identities, e.id)
 	close(e.changed)
 	if e.cancel != nil {
 		e.cancel()
 	}
 	if !e.status.NotAfter.IsZero() {
-		m.publisher.PublishSecrets(nil, []string{id})
+		m.publisher.PublishSecrets(nil, []string{e.id})
 	}
 }
 
@@ -196,6 +229,9 @@ func (m *Manager) Bundle() identity.Bundle {
 
 // launch starts an identity's loop; the lock is held.
 func (m *Manager) launch(e *entry) {
+	if m.stopped {
+		return
+	}
 	ctx, cancel := context.WithCancel(m.ctx)
 	e.cancel = cancel
 	m.wg.Go(func() { m.maintain(ctx, e) })
