@@ -4,6 +4,7 @@
 package envoy
 
 import (
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -148,6 +149,9 @@ func FilterState(key, factory, value string, sharing Sharing) *statev3.FilterSta
 		SharedWithUpstream: sharing,
 	}
 }
+
+// Literal escapes a string for where Envoy expects a format.
+func Literal(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
 // SetFilterState is the network filter that sets filter state when a connection is accepted.
 func SetFilterState(values ...*statev3.FilterStateValue) *listenerv3.Filter {

@@ -63,7 +63,15 @@ func InboundRoutes(in model.Inbound) *routev3.RouteConfiguration {
 	if in.Address.Is6() {
 		anyPort = fmt.Sprintf("[%s]:*", in.Address)
 	}
-	out.VirtualHosts = append(out.VirtualHosts, accept(anyPort, "%REQ(:AUTHORITY)%", nil))
+	own := accept(anyPort, "%REQ(:AUTHORITY)%", nil)
+	// A port has one spelling. With another one, a caller would get past the exact name that guards a port.
+	own.Routes[0].Match.Headers = []*routev3.HeaderMatcher{{
+		Name: ":authority",
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: ".*:[1-9][0-9]*"}},
+		}},
+	}}
+	out.VirtualHosts = append(out.VirtualHosts, own)
 	return out
 }
 

@@ -80,7 +80,7 @@ func outbound(p Pod) *listenerv3.Listener {
 	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 		envoy.SetFilterState(
 			envoy.FilterState(envoy.FilterStateCluster, "", "%DOWNSTREAM_LOCAL_ADDRESS%", envoy.SharedNot),
-			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, p.Identity, envoy.SharedOnce),
+			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, envoy.Literal(p.Identity), envoy.SharedOnce),
 			// Transitive: it must reach beyond the internal listener "plaintext".
 			podNetns(p, envoy.SharedTransitive),
 		),
@@ -97,7 +97,7 @@ func outbound(p Pod) *listenerv3.Listener {
 			MaxConnectAttempts: envoy.UInt32(connectAttempts),
 			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
 				"direction":   "outbound",
-				"source":      p.Identity,
+				"source":      envoy.Literal(p.Identity),
 				"destination": "%UPSTREAM_PEER_URI_SAN%",
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 			}))},
@@ -125,7 +125,7 @@ func inbound(p Pod) *listenerv3.Listener {
 			IdleTimeout:      envoy.Duration(0),
 			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
 				"direction":   "inbound-plaintext",
-				"destination": p.Identity,
+				"destination": envoy.Literal(p.Identity),
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 				"cluster":     "%UPSTREAM_CLUSTER%",
 			}))},
@@ -145,7 +145,7 @@ func hbone(p Pod) *listenerv3.Listener {
 	}, envoy.StdoutLog(logFields(p, map[string]string{
 		"direction":   "inbound-hbone",
 		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
-		"destination": p.Identity,
+		"destination": envoy.Literal(p.Identity),
 		"dialled":     "%REQ(:AUTHORITY)%",
 		"status":      "%RESPONSE_CODE%",
 		"detail":      "%RESPONSE_CODE_DETAILS%",
@@ -203,7 +203,7 @@ func families(ips []netip.Addr) []netip.Addr {
 }
 
 func podNetns(p Pod, sharing envoy.Sharing) *statev3.FilterStateValue {
-	return envoy.FilterState(envoy.FilterStateNetns, envoy.FactoryHashableString, p.Netns, sharing)
+	return envoy.FilterState(envoy.FilterStateNetns, envoy.FactoryHashableString, envoy.Literal(p.Netns), sharing)
 }
 
 func originalDst() *listenerv3.ListenerFilter {
@@ -213,7 +213,7 @@ func originalDst() *listenerv3.ListenerFilter {
 // logFields adds what every line of the access log has.
 func logFields(p Pod, fields map[string]string) map[string]string {
 	fields["time"] = "%START_TIME%"
-	fields["pod"] = p.Namespace + "/" + p.Name
+	fields["pod"] = envoy.Literal(p.Namespace + "/" + p.Name)
 	fields["from"] = "%DOWNSTREAM_REMOTE_ADDRESS%"
 	fields["to"] = "%UPSTREAM_HOST%"
 	fields["received"] = "%BYTES_RECEIVED%"

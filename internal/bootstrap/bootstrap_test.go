@@ -1,0 +1,43 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bootstrap
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
+)
+
+func TestEnvoyAcceptsTheBootstrap(t *testing.T) {
+	binary := xdstest.Binary(t)
+	for name, o := range map[string]Options{
+		"node":     {ID: "node/n1", Cluster: "node"},
+		"waypoint": {ID: "shop/waypoint-0", Cluster: "waypoint/shop/waypoint", WildcardClusters: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config, err := Marshal(Bootstrap(o))
+			require.NoError(t, err)
+			file := filepath.Join(t.TempDir(), "envoy.json")
+			require.NoError(t, os.WriteFile(file, config, 0o600))
+			out, err := exec.Command(binary, "--mode", "validate", "-l", "warning", "--disable-hot-restart", "-c", file).CombinedOutput()
+			require.NoError(t, err, string(out))
+			require.NotContains(t, string(out), "warning", "Envoy has nothing to complain about")
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	b := Bootstrap(Options{})
+	require.Equal(t, names.AdminSocket, b.GetAdmin().GetAddress().GetPipe().GetPath())
+	xds := b.GetStaticResources().GetClusters()[0].GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
+	require.Equal(t, names.XDSSocket, xds.GetEndpoint().GetAddress().GetPipe().GetPath())
+	require.Nil(t, b.GetDynamicResources().GetCdsConfig(), "clusters come on demand unless asked for")
+	require.NotNil(t, Bootstrap(Options{WildcardClusters: true}).GetDynamicResources().GetCdsConfig())
+}
