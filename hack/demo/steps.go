@@ -1,0 +1,287 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	namespace = "bookshop"
+	system    = "fairway-system"
+)
+
+// nodes are the network namespaces of the dev cluster's nodes.
+var nodes = []string{"node1", "node2"}
+
+type demo struct {
+	ui          *ui
+	source      string
+	kubeconfig  string
+	kubectlPath string
+	// before are the pods of the application before it joined the mesh.
+	before []pod
+}
+
+func (d *demo) devcluster() string { return d.path("hack", "devcluster", "devcluster") }
+
+func (d *demo) cluster(ctx context.Context) error {
+	d.ui.say("The first time this compiles Kubernetes, which takes some minutes; after that, seconds.")
+	d.ui.command("make cluster")
+	if err := d.progress(ctx, d.devcluster(), "up"); err != nil {
+		return err
+	}
+	if err := d.find(ctx); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "nodes", "-o", "wide")
+}
+
+// found is the cluster that runs already.
+func (d *demo) found(ctx context.Context) error {
+	if err := d.find(ctx); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "nodes,mesh")
+}
+
+// find learns from the dev cluster where its kubeconfig and kubectl are.
+func (d *demo) find(ctx context.Context) error {
+	out, err := d.capture(ctx, d.devcluster(), "env")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(out) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "export KUBECONFIG="); ok {
+			d.kubeconfig = strings.Trim(value, `"`)
+		}
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), "export PATH="); ok {
+			d.kubectlPath = filepath.Join(strings.Trim(strings.TrimSuffix(value, `:"$PATH"`), `"`), "kubectl")
+		}
+	}
+	if d.kubeconfig == "" || d.kubectlPath == "" {
+		return fmt.Errorf("the dev cluster doesn't say where its kubeconfig and kubectl are:\n%s", out)
+	}
+	return nil
+}
+
+func (d *demo) deploy(ctx context.Context) error {
+	d.ui.command("make images gateway-api-crds deploy")
+	if err := d.progress(ctx, d.devcluster(), "images"); err != nil {
+		return err
+	}
+	if err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy"); err != nil {
+		return err
+	}
+	if err := d.shown(ctx, "rollout", "status", "-n", system, "deploy/fairway-operator", "--timeout=120s"); err != nil {
+		return err
+	}
+	if err := d.shown(ctx, "apply", "-f", "config/samples/fairway_v1alpha1_mesh.yaml"); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "wait", "mesh/default", "--for=condition=Ready", "--timeout=120s"); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "mesh,daemonset,pods", "-n", system, "-o", "wide")
+}
+
+func (d *demo) application(ctx context.Context) error {
+	// A namespace of an earlier run may be in the mesh already, which would spoil the "before".
+	if _, err := d.kubectl(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--timeout=90s"); err != nil {
+		return err
+	}
+	if err := d.apply(ctx, "bookshop.yaml"); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "deploy", "--all", "--for=condition=Available", "--timeout=90s"); err != nil {
+		return err
+	}
+	var err error
+	if d.before, err = d.pods(ctx); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "pods,services", "-n", namespace, "-o", "wide")
+}
+
+func (d *demo) enrol(ctx context.Context) error {
+	start := time.Now()
+	if err := d.shown(ctx, "label", "namespace", namespace, "fairway.dev/mesh=enabled"); err != nil {
+		return err
+	}
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "pods", "--all", "--for=condition=fairway.dev/Captured", "--timeout=60s"); err != nil {
+		return err
+	}
+	d.ui.good("every pod was captured within %s", time.Since(start).Round(10*time.Millisecond))
+	after, err := d.pods(ctx)
+	if err != nil {
+		return err
+	}
+	d.ui.say("%-28s %-38s %s", "POD", "UID BEFORE AND AFTER", "RESTARTS BEFORE AND AFTER")
+	for i, p := range after {
+		if i >= len(d.before) || p.UID != d.before[i].UID || p.Restarts != d.before[i].Restarts {
+			return fmt.Errorf("pod %s is not the one that ran before, or has restarted", p.Name)
+		}
+		d.ui.say("%-28s %-38s %d, %d", p.Name, p.UID, d.before[i].Restarts, p.Restarts)
+	}
+	d.ui.good("the same pods, no restart, no sidecar")
+	return nil
+}
+
+func (d *demo) split(ctx context.Context) error {
+	d.ui.say("Without a route, both versions get the same:")
+	if err := d.count(ctx, "get", "-n", "100", "http://reviews/"); err != nil {
+		return err
+	}
+	if err := d.applyRoute(ctx, "route-reviews.yaml", "reviews"); err != nil {
+		return err
+	}
+	if err := d.shown(ctx, "get", "gateway,deploy", "-n", namespace, "-l", "app.kubernetes.io/managed-by=fairway-operator"); err != nil {
+		return err
+	}
+	return d.count(ctx, "get", "-n", "400", "-c", "4", "http://reviews/")
+}
+
+// applyRoute applies a route and waits until proxies serve it, and until callers go through them.
+func (d *demo) applyRoute(ctx context.Context, file, route string) error {
+	start := time.Now()
+	if err := d.apply(ctx, file); err != nil {
+		return err
+	}
+	programmed := `--for=jsonpath={.status.parents[0].conditions[?(@.type=="Programmed")].status}=True`
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/"+route, programmed, "--timeout=60s"); err != nil {
+		return err
+	}
+	// A waypoint tells applications who calls; until callers' proxies know of a new waypoint they go straight.
+	err := until(ctx, 30*time.Second, "an answer through the waypoint", func() error {
+		out, err := d.fromShop(ctx, false, "get", "http://"+route+"/")
+		if err == nil && !strings.Contains(out, "X-Forwarded-Client-Cert") {
+			err = fmt.Errorf("the request went straight to the Service")
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	d.ui.good("programmed: every ready proxy has acknowledged it, %s after kubectl apply", time.Since(start).Round(10*time.Millisecond))
+	return nil
+}
+
+// count asks many times from shop and draws what came.
+func (d *demo) count(ctx context.Context, args ...string) error {
+	out, err := d.fromShop(ctx, true, args...)
+	all, parseErr := counts(out)
+	if parseErr != nil {
+		return fmt.Errorf("%w (%w)", err, parseErr)
+	}
+	d.ui.bars(all)
+	return nil
+}
+
+func (d *demo) header(ctx context.Context) error {
+	return d.count(ctx, "get", "-n", "100", "-c", "4", "-H", "x-beta: yes", "http://reviews/")
+}
+
+func (d *demo) retries(ctx context.Context) error {
+	d.ui.say("One of the two replicas of stock answers after 3 s only; a caller that waits 1 s sees errors:")
+	ask := []string{"get", "-n", "12", "-c", "12", "--timeout", "1s", "--no-keepalive", "http://stock/"}
+	if err := d.timed(ctx, ask); err != nil {
+		return err
+	}
+	if err := d.applyRoute(ctx, "route-stock.yaml", "stock"); err != nil {
+		return err
+	}
+	d.ui.say("The waypoint gives each try 250 ms and then asks another replica:")
+	return d.timed(ctx, ask)
+}
+
+func (d *demo) timed(ctx context.Context, ask []string) error {
+	start := time.Now()
+	if err := d.count(ctx, ask...); err != nil {
+		return err
+	}
+	d.ui.say("%s", d.ui.style(dim, fmt.Sprintf("in %s", time.Since(start).Round(10*time.Millisecond))))
+	return nil
+}
+
+func (d *demo) describe(ctx context.Context) error {
+	d.ui.command("kubectl describe httproute -n " + namespace + " reviews")
+	out, err := d.kubectl(ctx, "describe", "httproute", "-n", namespace, "reviews")
+	if err != nil {
+		return err
+	}
+	if i := strings.Index(out, "Status:"); i >= 0 {
+		out = out[i:]
+	}
+	d.ui.output(out)
+	return nil
+}
+
+func (d *demo) broken(ctx context.Context) error {
+	if err := d.apply(ctx, "route-broken.yaml"); err != nil {
+		return err
+	}
+	unresolved := `--for=jsonpath={.status.parents[0].conditions[?(@.type=="ResolvedRefs")].status}=False`
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", unresolved, "--timeout=30s"); err != nil {
+		return err
+	}
+	columns := `jsonpath={range .status.parents[0].conditions[*]}{.type}={.status}  {.reason}: {.message}{"\n"}{end}`
+	if err := d.shown(ctx, "get", "httproute", "-n", namespace, "recommendations", "-o", columns); err != nil {
+		return err
+	}
+	d.ui.say("Requests that match the broken rule are refused, the other rules and routes go on:")
+	for _, url := range []string{"http://shop/recommendations", "http://shop/", "http://reviews/"} {
+		if err := d.count(ctx, "get", "-n", "20", url); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) status(ctx context.Context) error {
+	if err := os.MkdirAll(d.path("bin"), 0o755); err != nil {
+		return err
+	}
+	if _, err := d.capture(ctx, "go", "build", "-o", "bin/fairway", "."); err != nil {
+		return err
+	}
+	d.ui.command("bin/fairway status")
+	out, err := d.capture(ctx, d.path("bin", "fairway"), "status")
+	d.ui.output(out)
+	return err
+}
+
+func (d *demo) next() {
+	d.ui.title("Everything goes on running. What to try next")
+	for _, line := range []string{
+		`eval "$(hack/devcluster/devcluster env)"    # kubectl of this cluster, in this shell`,
+		"kubectl describe mesh default",
+		"kubectl edit httproute -n bookshop reviews    # change 90 and 10, and ask again:",
+		"kubectl exec -n bookshop deploy/shop -- /tool get -n 200 http://reviews/",
+		"kubectl label namespace bookshop fairway.dev/mtls-mode=strict    # no plaintext from outside any more",
+		"kubectl delete -n bookshop httproute --all    # and the waypoint goes as it came",
+		"bin/fairway proxy routes -n bookshop $(kubectl get pod -n bookshop -l app.kubernetes.io/component=waypoint -o name | cut -d/ -f2)",
+		"kubectl logs -n fairway-system ds/fairway-node -c envoy -f",
+		"make demo-down    # remove all of it",
+	} {
+		command, comment, _ := strings.Cut(line, "    # ")
+		if comment != "" {
+			comment = d.ui.style(dim, "  # "+comment)
+		}
+		d.ui.say("%s%s", d.ui.style(yellow, "$ "+command), comment)
+	}
+	d.ui.say("\n   Done in %s. Docs: README.md, docs/user-guide.md", time.Since(d.ui.start).Round(time.Second))
+}
+
+// remove takes the demo away, and the cluster with all that is in it.
+func (d *demo) remove(ctx context.Context) error {
+	d.ui.command("make cluster-down")
+	return d.progress(ctx, d.devcluster(), "down")
+}
