@@ -1,0 +1,67 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// maxMessage bounds a condition's message, in bytes.
+const maxMessage = 1024
+
+// condition is the pod's ConditionCaptured, or nil.
+func condition(pod *corev1.Pod) *corev1.PodCondition {
+	for i := range pod.Status.Conditions {
+		if pod.Status.Conditions[i].Type == names.ConditionCaptured {
+			return &pod.Status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+// saysCaptured tells whether senders take the pod for captured.
+func saysCaptured(pod *corev1.Pod) bool {
+	c := condition(pod)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+// conditionPatch is the strategic merge patch of pods/status that sets ConditionCaptured and nothing else; nil if the pod
+// has it so already. The UID in it keeps it off a later pod of the same name.
+func conditionPatch(pod *corev1.Pod, status corev1.ConditionStatus, reason, message string, now metav1.Time) ([]byte, error) {
+	if len(message) > maxMessage {
+		message = message[:maxMessage]
+	}
+	want := corev1.PodCondition{
+		Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message, LastTransitionTime: now,
+	}
+	if have := condition(pod); have != nil {
+		if have.Status == status && have.Reason == reason && have.Message == message {
+			return nil, nil
+		}
+		if have.Status == status {
+			want.LastTransitionTime = have.LastTransitionTime
+		}
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": pod.UID},
+		"status":   map[string]any{"conditions": []any{slim(want)}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("condition patch: %w", err)
+	}
+	return patch, nil
+}
+
+// slim leaves out the fields of a condition that we don't set: a patch with a null would clear them.
+func slim(c corev1.PodCondition) map[string]any {
+	return map[string]any{
+		"type": c.Type, "status": c.Status, "reason": c.Reason, "message": c.Message, "lastTransitionTime": c.LastTransitionTime,
+	}
+}

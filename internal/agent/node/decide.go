@@ -1,0 +1,113 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Action is what should become of a pod.
+type Action int
+
+// Actions.
+const (
+	// Release: the pod must not be captured.
+	Release Action = iota
+	// Capture: the pod must be captured.
+	Capture
+	// Hold: the pod stays as it is, captured or not.
+	Hold
+)
+
+// Reasons of a Decision other than to capture. They are reasons of the pod's condition as well.
+const (
+	ReasonMeshAbsent         = "MeshAbsent"
+	ReasonSystemNamespace    = "SystemNamespace"
+	ReasonNotEnrolled        = "NotEnrolled"
+	ReasonOptedOut           = "OptedOut"
+	ReasonProxy              = "Proxy"
+	ReasonHostNetwork        = "HostNetwork"
+	ReasonFinished           = "Finished"
+	ReasonTerminating        = "Terminating"
+	ReasonNetworkUnknown     = "NetworkUnknown"
+	ReasonNamespaceUnknown   = "NamespaceUnknown"
+	ReasonCaptured           = "Captured"
+	ReasonAwaitingSandbox    = "AwaitingSandbox"
+	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
+	messageNetworkUnknown    = "the address ranges to capture are not known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
+	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
+	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
+	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
+	messageProxy             = "proxies of the mesh speak HBONE themselves"
+	messageNamespaceUnknown  = "namespace %s is not known to the agent yet"
+	messageMeshAbsent        = "there is no Mesh, or it is being deleted"
+	messageFinished          = "the pod has finished"
+	messageTerminating       = "the pod is terminating"
+	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
+	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted beside it (permissive)."
+)
+
+// Decision about a pod.
+type Decision struct {
+	Action  Action
+	Reason  string
+	Message string
+	// Strict refuses plaintext.
+	Strict bool
+}
+
+// Decide says what should become of a pod. namespace and mesh are nil where there is none.
+func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string) Decision {
+	release := func(reason, message string) Decision {
+		return Decision{Action: Release, Reason: reason, Message: message}
+	}
+	switch {
+	case mesh == nil || !mesh.DeletionTimestamp.IsZero():
+		return release(ReasonMeshAbsent, messageMeshAbsent)
+	case pod.Namespace == systemNamespace:
+		return release(ReasonSystemNamespace, fmt.Sprintf(messageSystemNamespace, systemNamespace))
+	case pod.Spec.HostNetwork:
+		return release(ReasonHostNetwork, messageHostNetwork)
+	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+		return release(ReasonFinished, messageFinished)
+	case namespace == nil:
+		return Decision{Action: Hold, Reason: ReasonNamespaceUnknown, Message: fmt.Sprintf(messageNamespaceUnknown, pod.Namespace)}
+	case namespace.Labels[names.LabelMesh] != names.MeshEnabled:
+		return release(ReasonNotEnrolled, fmt.Sprintf(messageEnrolNamespace, pod.Namespace))
+	case pod.Labels[names.LabelComponent] == names.ComponentWaypoint && pod.Labels[names.LabelGatewayName] != "":
+		return release(ReasonProxy, messageProxy)
+	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
+		return release(ReasonOptedOut, messagePodIsOptedOut)
+	}
+	d := Decision{Action: Capture, Reason: ReasonCaptured, Strict: strict(pod, namespace, mesh), Message: messageCapturedPermitted}
+	if d.Strict {
+		d.Message = messageCapturedStrict
+	}
+	switch {
+	case !pod.DeletionTimestamp.IsZero():
+		// It may still serve for its whole grace period.
+		d.Action, d.Reason, d.Message = Hold, ReasonTerminating, messageTerminating
+	case len(ranges(mesh)) == 0:
+		d.Action, d.Reason, d.Message = Hold, ReasonNetworkUnknown, messageNetworkUnknown
+	}
+	return d
+}
+
+// strict is the pod's mode: its own label before the namespace's before the Mesh. Other values of the label say nothing.
+func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) bool {
+	for _, labels := range []map[string]string{pod.Labels, namespace.Labels} {
+		switch labels[names.LabelMTLSMode] {
+		case names.MTLSStrict:
+			return true
+		case names.MTLSPermissive:
+			return false
+		}
+	}
+	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict
+}

@@ -1,0 +1,362 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/names"
+	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+const (
+	// verifyEvery is how often the kernel's rules of a captured pod are compared with how they should be.
+	verifyEvery = 30 * time.Second
+	// linger is how long a released pod answers HBONE: until all senders have heard that it doesn't.
+	linger = 30 * time.Second
+	// listenPoll is how often the listening sockets of a namespace are looked at: the kernel tells nobody of them.
+	listenPoll = 20 * time.Millisecond
+	// certificateWait bounds the wait for a certificate within one attempt to enrol a pod.
+	certificateWait = 10 * time.Second
+)
+
+// Causes of a failed attempt: the label of a metric, and the first words of the message for people.
+const (
+	CauseCertificate = "Certificate"
+	CauseProxy       = "Proxy"
+	CauseListening   = "Listening"
+	CauseRules       = "Rules"
+	CauseSandbox     = "Sandbox"
+)
+
+// Failure is why a pod could not be captured.
+type Failure struct {
+	Cause string
+	// Advice is what a person can do.
+	Advice string
+	Err    error
+}
+
+func (f *Failure) Error() string { return f.Err.Error() + "; " + f.Advice }
+func (f *Failure) Unwrap() error { return f.Err }
+
+func fail(cause, advice string, err error) error {
+	return &Failure{Cause: cause, Advice: advice, Err: err}
+}
+
+// Order in which a pod is captured.
+type order int
+
+const (
+	// running: nothing is redirected until the pod could answer HBONE, since it has traffic already.
+	running order = iota
+	// starting: the pod has no process yet, so redirecting costs nothing, and nothing may escape. It doesn't wait for the
+	// certificate: until that comes, connections between it and the mesh wait or are refused.
+	starting
+)
+
+// enroller captures and releases pods, one step after the other and idempotently: each call does what is missing.
+type enroller struct {
+	proxy        Proxy
+	certificates Certificates
+	kernel       Kernel
+	host         *hostRules
+	pods         *registry
+	log          logr.Logger
+	onRepair     func()
+	now          func() time.Time
+	linger       time.Duration
+}
+
+// capture brings a pod to its target. With order starting, it returns once traffic is redirected, and a later call with order
+// running does the rest.
+func (n *enroller) capture(ctx context.Context, t Target, o order) error {
+	e, err := n.pods.acquire(ctx, t.Pod.UID)
+	if err != nil {
+		return fail(CauseProxy, "another attempt for the same pod is still under way", err)
+	}
+	defer e.lock.unlock()
+	e.releaseAt = time.Time{}
+	if e.target.Pod.Netns != t.Pod.Netns {
+		// A new sandbox: nothing that was done in the old one counts.
+		e.redirected, e.complete = false, false
+	}
+	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
+		return err
+	}
+	n.setListeners(e, t)
+	if err := n.awaitListeners(ctx, e, t); err != nil {
+		return err
+	}
+	if o == running && !e.redirected {
+		if err := n.awaitHBONE(ctx, e, t); err != nil {
+			return err
+		}
+	}
+	if err := n.redirect(e, t); err != nil {
+		return err
+	}
+	if o == starting || e.complete {
+		return nil
+	}
+	if err := n.awaitHBONE(ctx, e, t); err != nil {
+		return err
+	}
+	e.complete = true
+	return nil
+}
+
+func (n *enroller) wantIdentity(e *entry, id string) error {
+	if e.identity == id {
+		return nil
+	}
+	if err := n.certificates.Want(id); err != nil {
+		return fail(CauseCertificate, "use fewer service accounts on one node", err)
+	}
+	if e.identity != "" {
+		n.certificates.Unwant(e.identity)
+	}
+	e.identity = id
+	return nil
+}
+
+// setListeners gives the proxy the pod's listeners.
+func (n *enroller) setListeners(e *entry, t Target) {
+	if reflect.DeepEqual(e.target.Pod, t.Pod) {
+		return
+	}
+	var updates []xds.Update
+	for _, l := range translate.Listeners(t.Pod) {
+		r, err := xds.NewResource(l.GetName(), l)
+		if err != nil { // only a programming error gets here; the wait for the ACK reports it
+			n.log.Error(err, "listener of a pod", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
+			continue
+		}
+		updates = append(updates, xds.Update{TypeURL: xds.TypeListener, Name: l.GetName(), Resource: r})
+	}
+	n.proxy.SetLocal(xds.TypeListener, updates)
+	e.target.Pod = t.Pod
+	e.listening = false
+}
+
+const adviceProxy = "see the log of the node proxy on this node (kubectl -n " + names.SystemNamespace + " logs ds/" + names.NodeDaemonSet + " -c envoy)"
+
+// awaitListeners waits until the proxy has taken the pod's listeners and its capture ports are open.
+func (n *enroller) awaitListeners(ctx context.Context, e *entry, t Target) error {
+	if e.listening {
+		return nil
+	}
+	for _, name := range translate.ListenerNames(t.Pod.UID) {
+		if err := n.proxy.WaitAcked(ctx, xds.TypeListener, name); err != nil {
+			return fail(CauseProxy, adviceProxy, err)
+		}
+	}
+	if err := n.awaitPorts(ctx, t, names.PortOutbound, names.PortInbound); err != nil {
+		return err
+	}
+	e.listening = true
+	return nil
+}
+
+// awaitHBONE waits until the pod has a certificate and its HBONE port is open.
+func (n *enroller) awaitHBONE(ctx context.Context, e *entry, t Target) error {
+	if e.complete {
+		return nil
+	}
+	certCtx, cancel := context.WithTimeout(ctx, certificateWait)
+	defer cancel()
+	if err := n.certificates.Await(certCtx, t.Pod.Identity); err != nil {
+		return fail(CauseCertificate, "see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
+	}
+	return n.awaitPorts(ctx, t, names.PortHBONE)
+}
+
+func (n *enroller) awaitPorts(ctx context.Context, t Target, ports ...uint16) error {
+	tick := time.NewTicker(listenPoll)
+	defer tick.Stop()
+	for {
+		open, err := n.kernel.Listening(t.Pod.Netns, ports...)
+		if err != nil {
+			return namespaceFailure(err)
+		}
+		missing := slices.DeleteFunc(slices.Clone(ports), func(p uint16) bool { return open[p] })
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fail(CauseListening, adviceProxy, fmt.Errorf("the node proxy doesn't listen on port %d in the pod's network namespace: %w", missing[0], context.Cause(ctx)))
+		case <-tick.C:
+		}
+	}
+}
+
+func namespaceFailure(err error) error {
+	if gone(err) {
+		return fail(CauseSandbox, "the agent tries again when the pod has a new one", fmt.Errorf("the pod's network namespace is gone: %w", err))
+	}
+	return fail(CauseRules, "the agent needs the capabilities SYS_ADMIN and NET_ADMIN, and the kernel nf_tables", err)
+}
+
+// redirect makes the kernel send the pod's traffic to the listeners, or brings what is there up to date.
+func (n *enroller) redirect(e *entry, t Target) error {
+	// Probes must be known before plaintext is looked at.
+	if err := n.host.set(t.Pod.UID, t.Probes); err != nil {
+		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
+	}
+	e.target.Probes = t.Probes
+	want := capture.Pod{Ranges: t.Ranges}
+	switch now := n.now(); {
+	case !e.redirected:
+		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
+			return namespaceFailure(err)
+		}
+		e.redirected, e.verified = true, now
+	case !slices.Equal(e.target.Ranges, t.Ranges):
+		if err := n.kernel.UpdateRanges(t.Pod.Netns, t.Ranges); err != nil {
+			return namespaceFailure(err)
+		}
+	case now.Sub(e.verified) >= verifyEvery:
+		if err := n.verify(t, want); err != nil {
+			return err
+		}
+		e.verified = now
+	}
+	e.target.Ranges = t.Ranges
+	return nil
+}
+
+func (n *enroller) verify(t Target, want capture.Pod) error {
+	drift, err := n.kernel.Verify(t.Pod.Netns, want)
+	if err != nil {
+		return namespaceFailure(err)
+	}
+	if len(drift) == 0 {
+		return nil
+	}
+	n.log.Info("somebody changed the rules of a captured pod; putting them back", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	n.onRepair()
+	if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
+		return namespaceFailure(err)
+	}
+	return nil
+}
+
+// prime sets the listeners and the certificate of a pod that may be captured already, so that the proxy's first
+// complete list has them. Nothing is waited for. redirected tells that the kernel has rules; they are verified later.
+func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
+	e, err := n.pods.acquire(ctx, t.Pod.UID)
+	if err != nil {
+		return err
+	}
+	defer e.lock.unlock()
+	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
+		return err
+	}
+	n.setListeners(e, t)
+	if redirected {
+		e.redirected, e.target.Ranges = true, t.Ranges
+	}
+	return nil
+}
+
+// release ends a pod's capture in two steps: new connections at once, the rest after a while. It returns how long to wait
+// before it is called again, or zero when nothing is left.
+func (n *enroller) release(ctx context.Context, uid string) (time.Duration, error) {
+	e, err := n.pods.existing(ctx, uid)
+	if err != nil || e == nil {
+		return 0, err
+	}
+	defer e.lock.unlock()
+	if e.redirected {
+		err := n.kernel.Drain(e.target.Pod.Netns)
+		if err != nil && !gone(err) {
+			return 0, namespaceFailure(err)
+		}
+		e.redirected, e.complete = false, false
+		e.releaseAt = n.now().Add(n.linger)
+		if err := n.host.set(uid, nil); err != nil {
+			return 0, namespaceFailure(err)
+		}
+	}
+	if wait := e.releaseAt.Sub(n.now()); wait > 0 {
+		return wait, nil
+	}
+	if err := n.kernel.Remove(e.target.Pod.Netns); err != nil && !gone(err) {
+		return 0, namespaceFailure(err)
+	}
+	return 0, n.clear(uid, e)
+}
+
+// forget drops all that was done for a pod that is gone.
+func (n *enroller) forget(ctx context.Context, uid string) error {
+	n.pods.unset(uid)
+	e, err := n.pods.existing(ctx, uid)
+	if err != nil || e == nil {
+		return err
+	}
+	defer e.lock.unlock()
+	return n.clear(uid, e)
+}
+
+// forgetSandbox is forget, if the pod's network namespace still is the given one.
+func (n *enroller) forgetSandbox(ctx context.Context, uid, netns string) error {
+	e, err := n.pods.existing(ctx, uid)
+	if err != nil || e == nil {
+		return err
+	}
+	defer e.lock.unlock()
+	if netns != "" && e.target.Pod.Netns != netns {
+		return nil
+	}
+	return n.clear(uid, e)
+}
+
+// clear removes listeners, identity and the node's rules for a pod; the entry's lock is held.
+func (n *enroller) clear(uid string, e *entry) error {
+	var updates []xds.Update
+	for _, name := range translate.ListenerNames(uid) {
+		updates = append(updates, xds.Update{TypeURL: xds.TypeListener, Name: name})
+	}
+	n.proxy.SetLocal(xds.TypeListener, updates)
+	if e.identity != "" {
+		n.certificates.Unwant(e.identity)
+	}
+	n.pods.drop(uid, e)
+	return n.host.set(uid, nil)
+}
+
+// programmed tells what was done for a pod.
+type programmed struct {
+	target               Target
+	redirected, complete bool
+}
+
+// current is what was done for a pod so far; it does not wait for what is under way.
+func (n *enroller) current(ctx context.Context, uid string) (programmed, error) {
+	e, err := n.pods.existing(ctx, uid)
+	if err != nil || e == nil {
+		return programmed{}, err
+	}
+	defer e.lock.unlock()
+	return programmed{target: e.target, redirected: e.redirected, complete: e.complete}, nil
+}
+
+// causeOf is the label of a failure.
+func causeOf(err error) string {
+	var f *Failure
+	if errors.As(err, &f) {
+		return f.Cause
+	}
+	return "Other"
+}

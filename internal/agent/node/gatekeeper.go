@@ -1,0 +1,188 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// liveTimeout bounds a question to the API server at a pod's start.
+const liveTimeout = 3 * time.Second
+
+// annotationConfigHash is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
+const annotationConfigHash = "kubernetes.io/config.hash"
+
+// gatekeeper is the cni.Handler: it lets a pod of the mesh start once its traffic is captured.
+type gatekeeper struct {
+	*reconciler
+	// live reads past the cache, which may not know yet what was applied a moment before the pod.
+	live client.Reader
+	// again has a pod reconciled.
+	again func(pod *corev1.Pod)
+}
+
+// Add implements cni.Handler.
+func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool, err error) {
+	defer func(started time.Time) {
+		result := "passed"
+		switch {
+		case err != nil:
+			result = "failed"
+			g.metrics.failures.WithLabelValues(causeOf(err)).Inc()
+		case captured:
+			result = "captured"
+		}
+		g.metrics.starts.WithLabelValues(result).Observe(time.Since(started).Seconds())
+	}(time.Now())
+
+	pod, d, mesh, err := g.question(ctx, req)
+	if err != nil {
+		return false, err
+	}
+	switch d.Action {
+	case Release:
+		if pod == nil {
+			return false, nil
+		}
+		return false, g.forget(ctx, string(pod.UID))
+	case Hold:
+		if d.Reason == ReasonTerminating {
+			return false, nil
+		}
+		return false, errors.New(d.Message)
+	}
+	ips := addresses(req.IPs)
+	if len(ips) == 0 {
+		return false, errors.New("the cluster's network plugin gave the pod no address")
+	}
+	t := newTarget(pod, mesh, d, g.netns(req.Netns), ips)
+	g.setStatus(pod, StateEnrolling, d, t)
+	if err := g.capture(ctx, t, starting); err != nil {
+		failed := d
+		failed.Reason, failed.Message = names.ReasonCaptureFailed, err.Error()
+		g.setStatus(pod, StateFailed, failed, t)
+		return false, err
+	}
+	g.setStatus(pod, StateStarting, d, t)
+	g.again(pod)
+	return true, nil
+}
+
+// Check implements cni.Handler.
+func (g *gatekeeper) Check(ctx context.Context, req plugin.Request) (bool, error) {
+	pod, d, _, err := g.question(ctx, req)
+	if err != nil || d.Action != Capture {
+		return false, err
+	}
+	have, err := g.current(ctx, string(pod.UID))
+	if err == nil && !have.redirected {
+		err = errors.New("the pod's traffic isn't captured yet")
+	}
+	return have.redirected, err
+}
+
+// Del implements cni.Handler. The network namespace goes with all rules in it, but not before the proxy's listeners are
+// out of it.
+func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
+	for _, uid := range g.pods.uids(req.PodNamespace, req.PodName) {
+		netns := ""
+		if req.Netns != "" {
+			netns = g.netns(req.Netns)
+		} else if uid != req.PodUID {
+			continue
+		}
+		if err := g.forgetSandbox(ctx, uid, netns); err != nil {
+			g.log.Info("clean up after a pod", "pod", req.PodNamespace+"/"+req.PodName, "reason", err.Error())
+		}
+	}
+}
+
+// question finds out what should become of the pod of a request. The pod is nil where its namespace decides already, so that
+// a pod outside the mesh starts whatever else is wrong.
+func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
+	pass := func(reason string) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
+		return nil, Decision{Action: Release, Reason: reason}, nil, nil
+	}
+	mesh, err := g.mesh(ctx)
+	if err != nil {
+		return nil, Decision{}, nil, err
+	}
+	if mesh == nil {
+		return pass(ReasonMeshAbsent)
+	}
+	ns, err := g.namespace(ctx, req.PodNamespace)
+	if err != nil {
+		return nil, Decision{}, nil, err
+	}
+	if ns == nil || ns.Labels[names.LabelMesh] != names.MeshEnabled {
+		return pass(ReasonNotEnrolled)
+	}
+	pod, err := g.pod(ctx, req)
+	if err != nil {
+		return nil, Decision{}, nil, err
+	}
+	return pod, Decide(pod, ns, mesh, g.system), mesh, nil
+}
+
+// namespace is read past the cache unless that says enrolled: a pod that is created right after its namespace was labelled
+// must not slip through. Without the API server the cache is what there is.
+func (g *gatekeeper) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
+	key := types.NamespacedName{Name: name}
+	cached := &corev1.Namespace{}
+	cacheErr := g.client.Get(ctx, key, cached)
+	if cacheErr == nil && cached.Labels[names.LabelMesh] == names.MeshEnabled {
+		return cached, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	live := &corev1.Namespace{}
+	switch err := g.live.Get(ctx, key, live); {
+	case err == nil:
+		return live, nil
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case cacheErr == nil:
+		g.log.V(1).Info("namespace taken from the cache", "namespace", name, "reason", err.Error())
+		return cached, nil
+	default:
+		return nil, fmt.Errorf("read namespace %s: %w", name, err)
+	}
+}
+
+func (g *gatekeeper) pod(ctx context.Context, req plugin.Request) (*corev1.Pod, error) {
+	key := types.NamespacedName{Namespace: req.PodNamespace, Name: req.PodName}
+	pod := &corev1.Pod{}
+	if err := g.client.Get(ctx, key, pod); err == nil && isPod(pod, req.PodUID) {
+		return pod, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	pod = &corev1.Pod{}
+	err := g.live.Get(ctx, key, pod)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("pod %s isn't known to the API server (any more, or yet)", key)
+	case err != nil:
+		return nil, fmt.Errorf("read pod %s: %w", key, err)
+	case !isPod(pod, req.PodUID):
+		return nil, fmt.Errorf("pod %s has been replaced by another of the same name", key)
+	}
+	return pod, nil
+}
+
+func isPod(pod *corev1.Pod, uid string) bool {
+	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[annotationConfigHash]
+}

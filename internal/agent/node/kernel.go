@@ -1,0 +1,72 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"net/netip"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+)
+
+// kernel is the real Kernel. It opens a namespace for each call and holds none, so that none outlives its pod.
+type kernel struct{ host *netns.Namespace }
+
+// newKernel must be called before anything enters another namespace: the agent's own is the node's.
+func newKernel() (*kernel, error) {
+	host, err := netns.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return &kernel{host: host}, nil
+}
+
+func in(path string, f func(*netns.Namespace) error) error {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return f(ns)
+}
+
+func (k *kernel) Listening(path string, ports ...uint16) (out map[uint16]bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { out, err = ns.Listening(ports...); return err })
+	return out, err
+}
+
+func (k *kernel) Apply(path string, p capture.Pod) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, p) })
+}
+
+func (k *kernel) UpdateRanges(path string, ranges []netip.Prefix) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.UpdateRanges(ns, ranges) })
+}
+
+func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
+	err = in(path, func(ns *netns.Namespace) error {
+		st, err := capture.Verify(ns, p)
+		drift = st.Drift
+		return err
+	})
+	return drift, err
+}
+
+func (k *kernel) Drain(path string) error { return in(path, capture.Drain) }
+
+func (k *kernel) Remove(path string) error { return in(path, capture.Remove) }
+
+func (k *kernel) Has(path string) (has bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { has, err = capture.Present(ns); return err })
+	return has, err
+}
+
+func (k *kernel) ApplyHost(h capture.Host) error { return capture.ApplyHost(k.host, h) }
+
+func (k *kernel) VerifyHost(h capture.Host) ([]string, error) {
+	st, err := capture.VerifyHost(k.host, h)
+	return st.Drift, err
+}
+
+func (k *kernel) RemoveHost() error { return capture.RemoveHost(k.host) }

@@ -1,0 +1,305 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// attemptTimeout bounds one attempt to enrol a pod, so that one that hangs doesn't keep others waiting.
+const attemptTimeout = 20 * time.Second
+
+// reconciler brings each pod of the node to where the API says it should be.
+type reconciler struct {
+	*enroller
+	client    client.Client
+	sandboxes Sandboxes
+	metrics   *metrics
+	events    events.EventRecorder
+	system    string
+	// ready is closed once what an earlier run left is taken up.
+	ready chan struct{}
+	// netns gives the path of a network namespace as agent and proxy see it.
+	netns func(hostPath string) string
+}
+
+// Reconcile implements reconcile.Reconciler.
+func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	select {
+	case <-r.ready:
+	case <-ctx.Done():
+		return reconcile.Result{}, ctx.Err()
+	}
+	pod := &corev1.Pod{}
+	err := r.client.Get(ctx, req.NamespacedName, pod)
+	if client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, err
+	}
+	for _, uid := range r.pods.uids(req.Namespace, req.Name) {
+		if err != nil || uid != string(pod.UID) {
+			if err := r.forget(ctx, uid); err != nil {
+				return reconcile.Result{}, err
+			}
+		}
+	}
+	if err != nil {
+		return reconcile.Result{}, nil
+	}
+	d, mesh, err := r.decide(ctx, pod)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	switch d.Action {
+	case Capture:
+		return r.reconcileCapture(ctx, pod, mesh, d)
+	case Release:
+		return r.reconcileRelease(ctx, pod, d)
+	default:
+		return reconcile.Result{}, r.reconcileHold(ctx, pod, d)
+	}
+}
+
+func (r *reconciler) decide(ctx context.Context, pod *corev1.Pod) (Decision, *v1alpha1.Mesh, error) {
+	mesh, err := r.mesh(ctx)
+	if err != nil {
+		return Decision{}, nil, err
+	}
+	ns := &corev1.Namespace{}
+	if err := r.client.Get(ctx, types.NamespacedName{Name: pod.Namespace}, ns); apierrors.IsNotFound(err) {
+		ns = nil
+	} else if err != nil {
+		return Decision{}, nil, err
+	}
+	return Decide(pod, ns, mesh, r.system), mesh, nil
+}
+
+// mesh is the Mesh, or nil if there is none.
+func (r *reconciler) mesh(ctx context.Context) (*v1alpha1.Mesh, error) {
+	mesh := &v1alpha1.Mesh{}
+	if err := r.client.Get(ctx, types.NamespacedName{Name: names.Mesh}, mesh); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return mesh, nil
+}
+
+// reconcileHold notes a pod's status and changes nothing.
+func (r *reconciler) reconcileHold(ctx context.Context, pod *corev1.Pod, d Decision) error {
+	have, err := r.current(ctx, string(pod.UID))
+	if err != nil {
+		return err
+	}
+	state := StateNotCaptured
+	if have.redirected {
+		state = StateCaptured
+	}
+	r.setStatus(pod, state, d, have.target)
+	return nil
+}
+
+func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision) (reconcile.Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	have, err := r.current(ctx, string(pod.UID))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	t, err := r.target(ctx, pod, mesh, d, have)
+	if errors.Is(err, ErrNoSandbox) && !have.redirected {
+		// The pod has no network yet. CNI ADD, or the pod's next status, brings it here again.
+		r.setStatus(pod, StateWaiting, Decision{Reason: ReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
+		return reconcile.Result{RequeueAfter: verifyEvery}, nil
+	}
+	if err == nil {
+		if !have.complete {
+			r.setStatus(pod, enrolling(have), d, t)
+		}
+		err = r.capture(ctx, t, running)
+	}
+	if err != nil {
+		return reconcile.Result{}, r.captureFailed(ctx, pod, have, t, d, err)
+	}
+	r.setStatus(pod, StateCaptured, d, t)
+	if !have.complete {
+		r.log.Info("captured a pod", "pod", client.ObjectKeyFromObject(pod), "netns", t.Pod.Netns, "mode", mode(d))
+	}
+	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, ReasonCaptured, d.Message); err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{RequeueAfter: verifyEvery + rand.N(verifyEvery/4)}, nil
+}
+
+func enrolling(have programmed) State {
+	if have.redirected {
+		return StateStarting
+	}
+	return StateEnrolling
+}
+
+// target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where the
+// runtime says.
+func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, have programmed) (Target, error) {
+	ips, path := podIPs(pod), have.target.Pod.Netns
+	if path != "" && (len(ips) == 0 || slices.Equal(ips, have.target.Pod.IPs)) {
+		if _, err := r.kernel.Has(path); !gone(err) {
+			return newTarget(pod, mesh, d, path, have.target.Pod.IPs), nil
+		}
+	}
+	if len(ips) == 0 {
+		return Target{}, fmt.Errorf("the pod has no address yet: %w", ErrNoSandbox)
+	}
+	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
+	if err != nil {
+		if !errors.Is(err, ErrNoSandbox) {
+			err = fail(CauseSandbox, "see whether the container runtime answers on this node", fmt.Errorf("find the pod's network namespace: %w", err))
+		}
+		return Target{}, err
+	}
+	return newTarget(pod, mesh, d, r.netns(path), ips), nil
+}
+
+// captureFailed says so on the pod, unless it still is captured as before; the error makes the queue try again.
+func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have programmed, t Target, d Decision, cause error) error {
+	r.metrics.failures.WithLabelValues(causeOf(cause)).Inc()
+	failed := d
+	failed.Reason, failed.Message = names.ReasonCaptureFailed, cause.Error()
+	r.setStatus(pod, StateFailed, failed, t)
+	if have.complete || have.redirected && saysCaptured(pod) {
+		return cause
+	}
+	// The attempt's own time may be over; saying so must not fail for that.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+	defer cancel()
+	return errors.Join(cause, r.setCondition(ctx, pod, corev1.ConditionFalse, names.ReasonCaptureFailed, "Not captured, trying again: "+cause.Error()))
+}
+
+func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d Decision) (reconcile.Result, error) {
+	// Senders must hear first that the pod no longer takes HBONE.
+	if saysCaptured(pod) {
+		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	have, err := r.current(ctx, string(pod.UID))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if have.target.Pod.Netns == "" && saysCaptured(pod) {
+		return reconcile.Result{}, r.releaseUnknown(ctx, pod, d)
+	}
+	wait, err := r.release(ctx, string(pod.UID))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	state := StateNotCaptured
+	if wait > 0 {
+		state = StateReleasing
+	}
+	if have.redirected {
+		r.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
+	}
+	if r.worthNoting(pod, d) || wait > 0 {
+		r.setStatus(pod, state, d, have.target)
+	} else {
+		r.pods.unset(string(pod.UID))
+	}
+	return reconcile.Result{RequeueAfter: wait}, nil
+}
+
+// releaseUnknown lets a pod go that an earlier run of the agent captured.
+func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Decision) error {
+	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
+	if errors.Is(err, ErrNoSandbox) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find the pod's network namespace: %w", err)
+	}
+	if err := r.kernel.Remove(r.netns(path)); err != nil && !gone(err) {
+		return err
+	}
+	r.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
+	return nil
+}
+
+// worthNoting tells whether people who look at the agent want to see why a pod isn't captured.
+func (r *reconciler) worthNoting(pod *corev1.Pod, d Decision) bool {
+	switch d.Reason {
+	case ReasonOptedOut, ReasonProxy:
+		return true
+	default:
+		return condition(pod) != nil && d.Reason != ReasonFinished
+	}
+}
+
+func (r *reconciler) setStatus(pod *corev1.Pod, state State, d Decision, t Target) {
+	s := PodStatus{
+		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
+		State: state, Reason: d.Reason, Message: d.Message, Netns: t.Pod.Netns, Identity: t.Pod.Identity,
+	}
+	if state != StateNotCaptured {
+		s.Mode = mode(d)
+	}
+	r.pods.set(s)
+}
+
+func mode(d Decision) string {
+	if d.Strict {
+		return names.MTLSStrict
+	}
+	return names.MTLSPermissive
+}
+
+// setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
+// condition without its message.
+func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) error {
+	patch, err := conditionPatch(pod, status, reason, message, metav1.Now())
+	if err != nil || patch == nil {
+		return err
+	}
+	before := condition(pod)
+	after := pod.DeepCopy()
+	err = r.client.Status().Patch(ctx, after, client.RawPatch(types.StrategicMergePatchType, patch))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil // gone, or another pod of the same name: the watch says so soon
+	}
+	if err != nil {
+		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
+	}
+	if r.events != nil && (before == nil || before.Status != status || before.Reason != reason) {
+		kind := corev1.EventTypeNormal
+		if reason == names.ReasonCaptureFailed {
+			kind = corev1.EventTypeWarning
+		}
+		r.events.Eventf(after, nil, kind, reason, "Capture", "%s", message)
+	}
+	return nil
+}
+
+// addresses from CNI come without those that the API will add; they are what is there.
+func addresses(ips []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range ips {
+		if ip = ip.Unmap(); ip.IsValid() && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	return out
+}

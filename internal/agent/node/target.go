@@ -1,0 +1,133 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+)
+
+// Target is how a pod should be captured.
+type Target struct {
+	Pod translate.Pod
+	// Ranges are the destinations that are captured.
+	Ranges []netip.Prefix
+	// Probes are the ports that kubelet calls.
+	Probes []netip.AddrPort
+}
+
+// newTarget says how a pod is captured in a network namespace with these addresses.
+func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, netns string, ips []netip.Addr) Target {
+	return Target{
+		Pod: translate.Pod{
+			UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
+			IPs:      ips,
+			Identity: names.SPIFFEID(cmp.Or(mesh.Spec.TrustDomain, names.DefaultTrustDomain), pod.Namespace, cmp.Or(pod.Spec.ServiceAccountName, "default")),
+			Netns:    netns,
+			Strict:   d.Strict,
+		},
+		Ranges: ranges(mesh),
+		Probes: probes(pod, ips),
+	}
+}
+
+// ranges are what the operator found out, sorted, each once. What can't be parsed is the operator's to report.
+func ranges(mesh *v1alpha1.Mesh) []netip.Prefix {
+	if mesh.Status.Network == nil {
+		return nil
+	}
+	var out []netip.Prefix
+	for _, s := range slices.Concat(mesh.Status.Network.PodCIDRs, mesh.Status.Network.ServiceCIDRs) {
+		if p, err := netip.ParsePrefix(s); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int {
+		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+	})
+	return slices.Compact(out)
+}
+
+// podIPs are the pod's addresses, the primary one first.
+func podIPs(pod *corev1.Pod) []netip.Addr {
+	var out []netip.Addr
+	add := func(s string) {
+		if a, err := netip.ParseAddr(s); err == nil && !slices.Contains(out, a.Unmap()) {
+			out = append(out, a.Unmap())
+		}
+	}
+	add(pod.Status.PodIP)
+	for _, ip := range pod.Status.PodIPs {
+		add(ip.IP)
+	}
+	return out
+}
+
+// probes are the addresses that kubelet calls on the pod, sorted: its probes, and its lifecycle hooks, which are
+// called in the same way.
+func probes(pod *corev1.Pod, ips []netip.Addr) []netip.AddrPort {
+	ports := map[uint16]bool{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, p := range []*corev1.Probe{c.LivenessProbe, c.ReadinessProbe, c.StartupProbe} {
+			if p != nil {
+				addProbe(ports, c, p.ProbeHandler, ips)
+			}
+		}
+		if c.Lifecycle == nil {
+			continue
+		}
+		for _, h := range []*corev1.LifecycleHandler{c.Lifecycle.PostStart, c.Lifecycle.PreStop} {
+			if h != nil {
+				addProbe(ports, c, corev1.ProbeHandler{HTTPGet: h.HTTPGet, TCPSocket: h.TCPSocket}, ips)
+			}
+		}
+	}
+	var out []netip.AddrPort
+	for port := range ports {
+		for _, ip := range ips {
+			out = append(out, netip.AddrPortFrom(ip, port))
+		}
+	}
+	slices.SortFunc(out, netip.AddrPort.Compare)
+	return out
+}
+
+func addProbe(ports map[uint16]bool, c corev1.Container, h corev1.ProbeHandler, ips []netip.Addr) {
+	switch {
+	case h.HTTPGet != nil && toPod(h.HTTPGet.Host, ips):
+		addPort(ports, c, h.HTTPGet.Port)
+	case h.TCPSocket != nil && toPod(h.TCPSocket.Host, ips):
+		addPort(ports, c, h.TCPSocket.Port)
+	case h.GRPC != nil:
+		addPort(ports, c, intstr.FromInt32(h.GRPC.Port))
+	}
+}
+
+// toPod tells whether a probe goes to the pod itself; it may name another host.
+func toPod(host string, ips []netip.Addr) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "" || err == nil && slices.Contains(ips, a.Unmap())
+}
+
+func addPort(ports map[uint16]bool, c corev1.Container, port intstr.IntOrString) {
+	n := int32(port.IntValue())
+	if port.Type == intstr.String {
+		for _, p := range c.Ports {
+			if p.Name == port.StrVal && cmp.Or(p.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP {
+				n = p.ContainerPort
+			}
+		}
+	}
+	if n > 0 && n <= 65535 {
+		ports[uint16(n)] = true
+	}
+}

@@ -1,0 +1,118 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/go-logr/logr"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/agent/cni"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// ReasonUninstalled of a pod's condition: the mesh went from its node.
+const ReasonUninstalled = "Uninstalled"
+
+// uninstaller takes the mesh off the node.
+type uninstaller struct {
+	client    client.Client // not cached: caches have stopped by then
+	kernel    Kernel
+	pods      *registry
+	installer *cni.Installer
+	log       logr.Logger
+	node      string
+	system    string
+	netnsDir  string
+	files     []string
+}
+
+// leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an upgrade or an
+// API server that doesn't answer is no such case: then everything stays, since captured pods that lost their proxy for
+// a moment are better than pods that lost their protection.
+func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
+	ds := &appsv1.DaemonSet{}
+	err := u.client.Get(ctx, types.NamespacedName{Namespace: u.system, Name: names.NodeDaemonSet}, ds)
+	switch {
+	case apierrors.IsNotFound(err):
+		return true, "DaemonSet " + names.NodeDaemonSet + " is gone"
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return true, "the agent's rights are gone"
+	case err != nil:
+		u.log.Info("the API server doesn't say whether the mesh is being uninstalled; pods stay captured", "reason", err.Error())
+		return false, ""
+	case !ds.DeletionTimestamp.IsZero():
+		return true, "DaemonSet " + names.NodeDaemonSet + " is being deleted"
+	}
+	node := &corev1.Node{}
+	if err := u.client.Get(ctx, types.NamespacedName{Name: u.node}, node); err != nil {
+		return false, ""
+	}
+	if !labels.SelectorFromSet(ds.Spec.Template.Spec.NodeSelector).Matches(labels.Set(node.Labels)) {
+		return true, "the Mesh's nodeSelector no longer selects this node"
+	}
+	return false, ""
+}
+
+// uninstall leaves every pod uncaptured and working, and nothing of ours on the node.
+func (u *uninstaller) uninstall(ctx context.Context) error {
+	var failed []error
+	// First the plugin, so that no pod that starts now waits for an agent that goes.
+	if u.installer != nil {
+		failed = append(failed, u.installer.Uninstall())
+	}
+	var wg sync.WaitGroup
+	for _, path := range namespacesIn(u.netnsDir) {
+		wg.Go(func() {
+			if has, err := u.kernel.Has(path); err != nil || !has {
+				return
+			}
+			if err := u.kernel.Remove(path); err != nil && !gone(err) {
+				u.log.Error(err, "rules stay in a pod's network namespace", "netns", path)
+			}
+		})
+	}
+	wg.Wait()
+	failed = append(failed, u.kernel.RemoveHost())
+	for _, f := range u.files {
+		failed = append(failed, removeFile(f))
+	}
+	for _, s := range u.pods.snapshot() {
+		if err := u.uncondition(ctx, s); err != nil {
+			// Without rights that is to be expected; the operator ignores the condition where no node proxy runs.
+			u.log.V(1).Info("a pod's condition stays", "pod", s.Namespace+"/"+s.Name, "reason", err.Error())
+			break
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
+	pod := &corev1.Pod{}
+	err := u.client.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, pod)
+	if apierrors.IsNotFound(err) || err == nil && (string(pod.UID) != s.UID || !saysCaptured(pod)) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	patch, err := conditionPatch(pod, corev1.ConditionFalse, ReasonUninstalled, "Not captured: the mesh was removed from this node.", metav1.Now())
+	if err != nil || patch == nil {
+		return err
+	}
+	if err := u.client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch)); err != nil {
+		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
+	}
+	return nil
+}
