@@ -89,6 +89,8 @@ const (
 	NodeServiceAccount = "fairway-node"
 	// CASecret holds the mesh CA (tls.crt, tls.key, ca.crt) in the system namespace.
 	CASecret = "fairway-ca"
+	// IssuedCA names the cert-manager Certificate, and the Secret into which cert-manager puts the intermediate CA.
+	IssuedCA = "fairway-ca-issued"
 	// TrustBundleConfigMap holds the public trust bundle (key TrustBundleKey) for agents to verify the operator with.
 	TrustBundleConfigMap = "fairway-trust-bundle"
 	// TrustBundleKey is the key of the PEM bundle in TrustBundleConfigMap.

@@ -19,10 +19,8 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
-
-// IssuedCA names the Certificate, and the Secret into which cert-manager puts the intermediate CA.
-const IssuedCA = "fairway-ca-issued"
 
 const (
 	// An intermediate lives for 90 days and is renewed 30 days before its end: no leaf (at most 720 h) is cut short.
@@ -34,12 +32,12 @@ const (
 func Certificate(cfg Config) *certmanagerv1.Certificate {
 	return &certmanagerv1.Certificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certmanagerv1.SchemeGroupVersion.String(), Kind: certmanagerv1.CertificateKind},
-		ObjectMeta: meta(cfg.Namespace, IssuedCA),
+		ObjectMeta: meta(cfg.Namespace, names.IssuedCA),
 		Spec: certmanagerv1.CertificateSpec{
 			IsCA:        true,
 			CommonName:  commonName(cfg.TrustDomain),
 			URIs:        []string{"spiffe://" + cfg.TrustDomain},
-			SecretName:  IssuedCA,
+			SecretName:  names.IssuedCA,
 			Duration:    &metav1.Duration{Duration: issuedDuration},
 			RenewBefore: &metav1.Duration{Duration: issuedRenewBefore},
 			Usages:      []certmanagerv1.KeyUsage{certmanagerv1.UsageCertSign, certmanagerv1.UsageCRLSign},
@@ -88,9 +86,9 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 		return nil, nil, err
 	}
 	secret := &corev1.Secret{}
-	err = k.Reader.Get(ctx, client.ObjectKey{Namespace: cfg.Namespace, Name: IssuedCA}, secret)
+	err = k.Reader.Get(ctx, client.ObjectKey{Namespace: cfg.Namespace, Name: names.IssuedCA}, secret)
 	if err != nil && !apierrors.IsNotFound(err) {
-		return nil, nil, fmt.Errorf("read Secret %s/%s: %w", cfg.Namespace, IssuedCA, err)
+		return nil, nil, fmt.Errorf("read Secret %s/%s: %w", cfg.Namespace, names.IssuedCA, err)
 	}
 	if err != nil || len(secret.Data[corev1.TLSCertKey]) == 0 || !issuedBy(secret, ref) {
 		return nil, waiting(cfg, ref, cert), nil
@@ -98,17 +96,17 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	signer, err := identity.ParseSigner(Origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data[cmmeta.TLSCAKey])
 	if err != nil {
 		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, can't be used: %v.",
-			cfg.Namespace, IssuedCA, Origin(ref), err)}, nil
+			cfg.Namespace, names.IssuedCA, Origin(ref), err)}, nil
 	}
 	if !signer.Usable(k.now()) {
 		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is valid from %s to %s only, root included.",
-			cfg.Namespace, IssuedCA, Origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
+			cfg.Namespace, names.IssuedCA, Origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
 	}
 	return signer, nil, nil
 }
 
 func waiting(cfg Config, ref *v1alpha1.IssuerReference, cert *certmanagerv1.Certificate) *problem {
-	msg := fmt.Sprintf("Waiting for %s to issue Certificate %s/%s.", Origin(ref), cfg.Namespace, IssuedCA)
+	msg := fmt.Sprintf("Waiting for %s to issue Certificate %s/%s.", Origin(ref), cfg.Namespace, names.IssuedCA)
 	for _, c := range cert.Status.Conditions {
 		if c.Status != cmmeta.ConditionTrue && c.Message != "" {
 			msg += fmt.Sprintf(" cert-manager says %s: %s.", c.Type, c.Message)
@@ -134,12 +132,12 @@ func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanage
 	err := k.Reader.Get(ctx, client.ObjectKeyFromObject(want), cert)
 	if apierrors.IsNotFound(err) {
 		if err := k.Client.Create(ctx, want); err != nil {
-			return nil, fmt.Errorf("create Certificate %s/%s: %w", cfg.Namespace, IssuedCA, err)
+			return nil, fmt.Errorf("create Certificate %s/%s: %w", cfg.Namespace, names.IssuedCA, err)
 		}
 		return want, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read Certificate %s/%s: %w", cfg.Namespace, IssuedCA, err)
+		return nil, fmt.Errorf("read Certificate %s/%s: %w", cfg.Namespace, names.IssuedCA, err)
 	}
 	if reflect.DeepEqual(cert.Spec, want.Spec) {
 		return cert, nil
@@ -147,7 +145,7 @@ func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanage
 	// The whole spec is ours: what someone else added to it could change what the CA is for.
 	cert.Spec = want.Spec
 	if err := k.Client.Update(ctx, cert); err != nil {
-		return nil, fmt.Errorf("update Certificate %s/%s: %w", cfg.Namespace, IssuedCA, err)
+		return nil, fmt.Errorf("update Certificate %s/%s: %w", cfg.Namespace, names.IssuedCA, err)
 	}
 	return cert, nil
 }
@@ -160,11 +158,11 @@ func (k *Keeper) dropCertificate(ctx context.Context, cfg Config, state identity
 		return nil
 	}
 	for _, o := range []client.Object{
-		&certmanagerv1.Certificate{ObjectMeta: meta(cfg.Namespace, IssuedCA)},
-		&corev1.Secret{ObjectMeta: meta(cfg.Namespace, IssuedCA)},
+		&certmanagerv1.Certificate{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
+		&corev1.Secret{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
 	} {
 		if err := k.Client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) && !apimeta.IsNoMatchError(err) {
-			return fmt.Errorf("delete %T %s/%s: %w", o, cfg.Namespace, IssuedCA, err)
+			return fmt.Errorf("delete %T %s/%s: %w", o, cfg.Namespace, names.IssuedCA, err)
 		}
 	}
 	return nil

@@ -120,7 +120,7 @@ func (w *world) issue(root *identity.Signer, issuer string) {
 	keyPEM, err := key.PEM()
 	require.NoError(w.t, err)
 	s := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: keeper.IssuedCA, Annotations: map[string]string{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: names.IssuedCA, Annotations: map[string]string{
 			certmanagerv1.IssuerNameAnnotationKey: issuer, certmanagerv1.IssuerKindAnnotationKey: "ClusterIssuer",
 		}},
 		Data: map[string][]byte{
@@ -195,7 +195,7 @@ func TestCertManager(t *testing.T) {
 	r = w.reconcile()
 	assert.Equal(t, v1alpha1.MeshReasonIssuerNotReady, r.Reason)
 	cert := &certmanagerv1.Certificate{}
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: keeper.IssuedCA}, cert))
+	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: names.IssuedCA}, cert))
 	assert.True(t, cert.Spec.IsCA)
 	assert.Equal(t, "ClusterIssuer", cert.Spec.IssuerRef.Kind)
 	assert.Equal(t, []string{"spiffe://cluster.local"}, cert.Spec.URIs)
@@ -205,7 +205,7 @@ func TestCertManager(t *testing.T) {
 	cert.Spec.IsCA = false // someone's edit
 	require.NoError(t, w.client.Update(t.Context(), cert))
 	assert.Contains(t, w.reconcile().Message, "issuer corp not found")
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: keeper.IssuedCA}, cert))
+	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: names.IssuedCA}, cert))
 	assert.True(t, cert.Spec.IsCA, "repaired")
 
 	corp, other := w.root(), w.root()
@@ -245,7 +245,7 @@ func TestCertManager(t *testing.T) {
 	// Back to the built-in root; cert-manager's objects go.
 	w.cfg.CertManager = nil
 	w.reconcile()
-	require.Error(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: keeper.IssuedCA}, cert))
+	require.Error(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: names.IssuedCA}, cert))
 	w.now = w.now.Add(identity.DefaultPolicy.Propagation)
 	w.reconcile()
 	assert.Equal(t, identity.OriginBuiltIn, w.state().Active.Origin)
@@ -256,7 +256,7 @@ func TestAnUnusableCAIsReported(t *testing.T) {
 	w.cfg.CertManager = &v1alpha1.IssuerReference{Name: "corp"}
 	w.issue(w.root(), "corp")
 	s := &corev1.Secret{}
-	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: keeper.IssuedCA}, s))
+	require.NoError(t, w.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: names.IssuedCA}, s))
 	delete(s.Data, "ca.crt")
 	require.NoError(t, w.client.Update(t.Context(), s))
 	r := w.reconcile()
