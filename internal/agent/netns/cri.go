@@ -1,0 +1,99 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// ErrNoSandbox is what Netns says of a pod that has no network namespace of its own: it is not running yet or any more,
+// or it uses the node's.
+var ErrNoSandbox = errors.New("the container runtime has no running sandbox with a network namespace for the pod")
+
+const (
+	// labelPodUID is how kubelet labels a pod's sandbox.
+	labelPodUID = "io.kubernetes.pod.uid"
+	// callTimeout bounds one call to the container runtime.
+	callTimeout = 5 * time.Second
+)
+
+// Runtime is the container runtime of the node, asked over CRI. It is safe for concurrent use.
+type Runtime struct {
+	conn   *grpc.ClientConn
+	client cri.RuntimeServiceClient
+}
+
+// NewRuntime asks the runtime that listens on a Unix socket. It connects when it is asked first, and again after the
+// runtime was restarted.
+func NewRuntime(socket string) (*Runtime, error) {
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return nil, fmt.Errorf("container runtime at %s: %w", socket, err)
+	}
+	return &Runtime{conn: conn, client: cri.NewRuntimeServiceClient(conn)}, nil
+}
+
+// Close ends the connection.
+func (r *Runtime) Close() error { return r.conn.Close() }
+
+// Netns is the path of the pod's network namespace on the node, or ErrNoSandbox.
+func (r *Runtime) Netns(ctx context.Context, podUID string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := r.client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
+		LabelSelector: map[string]string{labelPodUID: podUID},
+		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
+	}})
+	if err != nil {
+		return "", fmt.Errorf("list the sandboxes of pod %s (is the runtime's socket mounted?): %w", podUID, err)
+	}
+	if len(list.GetItems()) == 0 {
+		return "", fmt.Errorf("pod %s: %w", podUID, ErrNoSandbox)
+	}
+	newest := slices.MaxFunc(list.GetItems(), func(a, b *cri.PodSandbox) int { return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1)) })
+	status, err := r.client.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: newest.GetId(), Verbose: true})
+	if err != nil {
+		return "", fmt.Errorf("status of sandbox %s of pod %s: %w", newest.GetId(), podUID, err)
+	}
+	if status.GetStatus().GetLinux().GetNamespaces().GetOptions().GetNetwork() == cri.NamespaceMode_NODE {
+		return "", fmt.Errorf("pod %s uses the node's network: %w", podUID, ErrNoSandbox)
+	}
+	path, err := networkNamespace(status.GetInfo()["info"])
+	if err != nil {
+		return "", fmt.Errorf("sandbox %s of pod %s: %w", newest.GetId(), podUID, err)
+	}
+	return path, nil
+}
+
+// networkNamespace reads the sandbox's OCI specification, as containerd and CRI-O give it in their verbose status.
+func networkNamespace(info string) (string, error) {
+	var v struct {
+		RuntimeSpec struct {
+			Linux struct {
+				Namespaces []struct {
+					Type string `json:"type"`
+					Path string `json:"path"`
+				} `json:"namespaces"`
+			} `json:"linux"`
+		} `json:"runtimeSpec"`
+	}
+	if err := json.Unmarshal([]byte(info), &v); err != nil {
+		return "", fmt.Errorf("the container runtime's verbose status can't be read: %w", err)
+	}
+	for _, n := range v.RuntimeSpec.Linux.Namespaces {
+		if n.Type == "network" && n.Path != "" {
+			return n.Path, nil
+		}
+	}
+	return "", ErrNoSandbox
+}

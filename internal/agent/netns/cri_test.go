@@ -1,0 +1,84 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package netns
+
+import (
+	"context"
+	"net"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// fakeRuntime has sandboxes by pod UID.
+type fakeRuntime struct {
+	cri.UnimplementedRuntimeServiceServer
+	sandboxes map[string][]*cri.PodSandbox
+	status    map[string]*cri.PodSandboxStatusResponse
+}
+
+func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
+	return &cri.ListPodSandboxResponse{Items: f.sandboxes[r.GetFilter().GetLabelSelector()["io.kubernetes.pod.uid"]]}, nil
+}
+
+func (f *fakeRuntime) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
+	s, ok := f.status[r.GetPodSandboxId()]
+	if !ok || !r.GetVerbose() {
+		return nil, status.Error(codes.NotFound, "no such sandbox")
+	}
+	return s, nil
+}
+
+func TestNetnsOfASandbox(t *testing.T) {
+	withInfo := func(info string) *cri.PodSandboxStatusResponse {
+		return &cri.PodSandboxStatusResponse{Info: map[string]string{"info": info}}
+	}
+	f := &fakeRuntime{
+		sandboxes: map[string][]*cri.PodSandbox{
+			"restarted": {{Id: "old", CreatedAt: 1}, {Id: "new", CreatedAt: 2}},
+			"host":      {{Id: "host"}},
+			"odd":       {{Id: "odd"}},
+			"raced":     {{Id: "vanished"}},
+		},
+		status: map[string]*cri.PodSandboxStatusResponse{
+			"old": withInfo(`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network","path":"/var/run/netns/old"}]}}}`),
+			"new": withInfo(`{"pid":7,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/cni-1"}]}}}`),
+			"host": {Status: &cri.PodSandboxStatus{Linux: &cri.LinuxPodSandboxStatus{
+				Namespaces: &cri.Namespace{Options: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}}}},
+			"odd": withInfo("not JSON"),
+		},
+	}
+	socket := filepath.Join(t.TempDir(), "cri.sock")
+	l, err := net.Listen("unix", socket)
+	require.NoError(t, err)
+	s := grpc.NewServer()
+	cri.RegisterRuntimeServiceServer(s, f)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(s.Stop)
+	r, err := NewRuntime(socket)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = r.Close() })
+
+	path, err := r.Netns(t.Context(), "restarted")
+	require.NoError(t, err)
+	require.Equal(t, "/var/run/netns/cni-1", path, "the newest sandbox counts")
+	for _, uid := range []string{"unknown", "host"} {
+		_, err = r.Netns(t.Context(), uid)
+		require.ErrorIs(t, err, ErrNoSandbox, uid)
+	}
+	_, err = r.Netns(t.Context(), "odd")
+	require.ErrorContains(t, err, "can't be read")
+	_, err = r.Netns(t.Context(), "raced")
+	require.Equal(t, codes.NotFound, status.Code(err))
+
+	gone, err := NewRuntime(filepath.Join(t.TempDir(), "none.sock"))
+	require.NoError(t, err)
+	_, err = gone.Netns(t.Context(), "x")
+	require.ErrorContains(t, err, "is the runtime's socket mounted?")
+}
