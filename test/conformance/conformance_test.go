@@ -1,0 +1,53 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package conformance
+
+import (
+	"flag"
+	"os"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+	"sigs.k8s.io/gateway-api/conformance"
+	confv1 "sigs.k8s.io/gateway-api/conformance/apis/v1"
+	"sigs.k8s.io/gateway-api/conformance/utils/suite"
+	"sigs.k8s.io/gateway-api/pkg/features"
+)
+
+var (
+	output  = flag.String("output", "", "file to write the report to")
+	version = flag.String("version", "v0.1.0", "version of the implementation in the report")
+)
+
+// TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing.
+func TestConformance(t *testing.T) {
+	if os.Getenv("KUBECONFIG") == "" {
+		t.Skip("KUBECONFIG is not set: run make conformance, or set it to a cluster that Fairway is deployed to")
+	}
+	opts := conformance.DefaultOptions(t)
+	opts.ConformanceProfiles = []suite.ConformanceProfileName{suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName}
+	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
+		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
+	opts.NamespaceLabels = map[string]string{"fairway.dev/mesh": "enabled"}
+	opts.ReportOutputPath = *output
+	opts.Implementation = confv1.Implementation{
+		Organization: "fairway-mesh",
+		Project:      "fairway",
+		URL:          "https://github.com/fairway-mesh/fairway",
+		Version:      *version,
+		Contact:      []string{"https://github.com/fairway-mesh/fairway/issues"},
+	}
+	conformance.RunConformanceWithOptions(t, opts)
+}
+
+// httpRouteFeatures are the extended HTTPRoute features that the suite's mesh tests ask for besides the mesh's own.
+func httpRouteFeatures() []features.FeatureName {
+	return []features.FeatureName{
+		features.SupportHTTPRouteParentRefPort,
+		features.SupportHTTPRouteResponseHeaderModification,
+		features.SupportHTTPRoute303RedirectStatusCode,
+		features.SupportHTTPRoute307RedirectStatusCode,
+		features.SupportHTTPRoute308RedirectStatusCode,
+	}
+}
