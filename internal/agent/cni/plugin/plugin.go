@@ -94,7 +94,17 @@ func add(args *skel.CmdArgs) error {
 	if err := conf.ask(args, CommandAdd, prev); err != nil {
 		return err
 	}
-	return types.PrintResult(prev, conf.CNIVersion)
+	// Byte for byte: the result may hold what this plugin's version of CNI doesn't know.
+	var raw struct {
+		PrevResult json.RawMessage `json:"prevResult"`
+	}
+	if err := json.Unmarshal(args.StdinData, &raw); err != nil {
+		return types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
+	}
+	if _, err := os.Stdout.Write(append(raw.PrevResult, '\n')); err != nil {
+		return types.NewError(types.ErrIOFailure, "write the result", err.Error())
+	}
+	return nil
 }
 
 func check(args *skel.CmdArgs) error {

@@ -1,0 +1,163 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func testMesh() *v1alpha1.Mesh {
+	return &v1alpha1.Mesh{
+		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
+		Spec:       v1alpha1.MeshSpec{TrustDomain: "example.org"},
+		Status: v1alpha1.MeshStatus{Network: &v1alpha1.NetworkStatus{
+			PodCIDRs: []string{"10.244.0.0/16"}, ServiceCIDRs: []string{"10.96.0.0/16"},
+		}},
+	}
+}
+
+func testNamespace(labels ...string) *corev1.Namespace {
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	for i := 0; i < len(labels); i += 2 {
+		ns.Labels[labels[i]] = labels[i+1]
+	}
+	return ns
+}
+
+func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "uid-1", Labels: map[string]string{}},
+		Spec:       corev1.PodSpec{ServiceAccountName: "cart", NodeName: "node1"},
+		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.244.1.5", PodIPs: []corev1.PodIP{{IP: "10.244.1.5"}}},
+	}
+	for _, f := range change {
+		f(p)
+	}
+	return p
+}
+
+func labelled(key, value string) func(*corev1.Pod) {
+	return func(p *corev1.Pod) { p.Labels[key] = value }
+}
+
+func TestDecide(t *testing.T) {
+	deleted := func(m *v1alpha1.Mesh) *v1alpha1.Mesh {
+		m.DeletionTimestamp = &metav1.Time{Time: time.Now()}
+		return m
+	}
+	strictMesh, unknown := testMesh(), testMesh()
+	strictMesh.Spec.MTLS.Mode = v1alpha1.MTLSModeStrict
+	unknown.Status.Network = nil
+	terminating := func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }
+	for name, c := range map[string]struct {
+		pod    *corev1.Pod
+		ns     *corev1.Namespace
+		mesh   *v1alpha1.Mesh
+		action Action
+		reason string
+		strict bool
+	}{
+		"enrolled":                 {testPod(), testNamespace(), testMesh(), Capture, ReasonCaptured, false},
+		"no Mesh":                  {testPod(), testNamespace(), nil, Release, ReasonMeshAbsent, false},
+		"Mesh goes":                {testPod(), testNamespace(), deleted(testMesh()), Release, ReasonMeshAbsent, false},
+		"not labelled":             {testPod(), testNamespace(names.LabelMesh, ""), testMesh(), Release, ReasonNotEnrolled, false},
+		"namespace disabled":       {testPod(), testNamespace(names.LabelMesh, names.MeshDisabled), testMesh(), Release, ReasonNotEnrolled, false},
+		"namespace unknown":        {testPod(), nil, testMesh(), Hold, ReasonNamespaceUnknown, false},
+		"opted out":                {testPod(labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
+		"pod can't opt in":         {testPod(labelled(names.LabelMesh, names.MeshEnabled)), testNamespace(names.LabelMesh, ""), testMesh(), Release, ReasonNotEnrolled, false},
+		"host network":             {testPod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), testNamespace(), testMesh(), Release, ReasonHostNetwork, false},
+		"job that is done":         {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), testNamespace(), testMesh(), Release, ReasonFinished, false},
+		"job that failed":          {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), testNamespace(), testMesh(), Release, ReasonFinished, false},
+		"the mesh's own namespace": {testPod(func(p *corev1.Pod) { p.Namespace = names.SystemNamespace }), testNamespace(), testMesh(), Release, ReasonSystemNamespace, false},
+		"waypoint": {
+			testPod(labelled(names.LabelComponent, names.ComponentWaypoint), labelled(names.LabelGatewayName, "w")),
+			testNamespace(), testMesh(), Release, ReasonProxy, false,
+		},
+		"terminating":               {testPod(terminating), testNamespace(), testMesh(), Hold, ReasonTerminating, false},
+		"terminating and strict":    {testPod(terminating), testNamespace(), strictMesh, Hold, ReasonTerminating, true},
+		"terminating and opted out": {testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
+		"ranges not known":          {testPod(), testNamespace(), unknown, Hold, ReasonNetworkUnknown, false},
+		"strict Mesh":               {testPod(), testNamespace(), strictMesh, Capture, ReasonCaptured, true},
+		"namespace over Mesh":       {testPod(), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), strictMesh, Capture, ReasonCaptured, false},
+		"pod over namespace": {
+			testPod(labelled(names.LabelMTLSMode, names.MTLSStrict)),
+			testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, ReasonCaptured, true,
+		},
+		"a word that is no mode": {testPod(labelled(names.LabelMTLSMode, "none")), testNamespace(), strictMesh, Capture, ReasonCaptured, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Decide(c.pod, c.ns, c.mesh, names.SystemNamespace)
+			require.Equal(t, c.action, d.Action)
+			require.Equal(t, c.reason, d.Reason)
+			require.Equal(t, c.strict, d.Strict)
+			require.NotEmpty(t, d.Message)
+		})
+	}
+}
+
+func TestProbes(t *testing.T) {
+	get := func(host string, port intstr.IntOrString) corev1.ProbeHandler {
+		return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: host, Port: port}}
+	}
+	always := corev1.ContainerRestartPolicyAlways
+	pod := testPod(func(p *corev1.Pod) {
+		p.Spec.InitContainers = []corev1.Container{{
+			Name: "sidecar", RestartPolicy: &always,
+			StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(7000)}}},
+		}}
+		p.Spec.Containers = []corev1.Container{{
+			Ports: []corev1.ContainerPort{
+				{Name: "http", ContainerPort: 8080},
+				{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP},
+			},
+			LivenessProbe:  &corev1.Probe{ProbeHandler: get("", intstr.FromString("http"))},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9090}}},
+			StartupProbe:   &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{}}},
+			Lifecycle: &corev1.Lifecycle{
+				PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8081), Host: "10.244.1.5"}},
+			},
+		}, {
+			LivenessProbe:  &corev1.Probe{ProbeHandler: get("192.0.2.1", intstr.FromInt32(1234))},
+			ReadinessProbe: &corev1.Probe{ProbeHandler: get("", intstr.FromString("dns"))},
+			StartupProbe:   &corev1.Probe{ProbeHandler: get("", intstr.FromString("8082"))},
+		}}
+	})
+	var want []netip.AddrPort
+	for _, p := range []uint16{7000, 8080, 8081, 8082, 9090} {
+		want = append(want, netip.AddrPortFrom(netip.MustParseAddr("10.244.1.5"), p))
+	}
+	require.Equal(t, want, probes(pod, podIPs(pod)))
+	require.Empty(t, probes(testPod(), podIPs(testPod())))
+}
+
+func TestTarget(t *testing.T) {
+	mesh := testMesh()
+	mesh.Status.Network.ServiceCIDRs = []string{"10.96.0.0/16", "nonsense", "10.244.0.0/16", "fd00::1/64"}
+	pod := testPod(func(p *corev1.Pod) {
+		p.Spec.ServiceAccountName = ""
+		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::5"})
+	})
+	have := newTarget(pod, mesh, Decision{Strict: true}, "/var/run/netns/x", podIPs(pod))
+	require.Equal(t, "spiffe://example.org/ns/shop/sa/default", have.Pod.Identity)
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00::5")}, have.Pod.IPs)
+	require.True(t, have.Pod.Strict)
+	require.Equal(t, []netip.Prefix{
+		netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00::/64"),
+	}, have.Ranges)
+}
+
+func TestInDir(t *testing.T) {
+	require.Equal(t, "/var/run/netns/cni-1", inDir("/run/netns/cni-1", names.NetnsDir))
+	require.Equal(t, "/proc/7/ns/net", inDir("/proc/7/ns/net", names.NetnsDir))
+}
