@@ -23,6 +23,8 @@ type Authority struct {
 	now   func() time.Time
 	state atomic.Pointer[State]
 
+	signed, refused atomic.Uint64
+
 	mu      sync.Mutex
 	changed chan struct{}
 }
@@ -82,6 +84,16 @@ func (a *Authority) Bundle() Bundle {
 // Sign issues a leaf for a SPIFFE ID from a PEM request. It checks the request (ErrBadRequest), not the right to make
 // it. ErrNotReady: there is no CA to sign with now.
 func (a *Authority) Sign(_ context.Context, csr []byte, id string) (Leaf, error) {
+	leaf, err := a.sign(csr, id)
+	if err != nil {
+		a.refused.Add(1)
+		return Leaf{}, err
+	}
+	a.signed.Add(1)
+	return leaf, nil
+}
+
+func (a *Authority) sign(csr []byte, id string) (Leaf, error) {
 	s, err := a.current()
 	if err != nil {
 		return Leaf{}, err

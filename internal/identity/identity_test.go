@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
@@ -138,6 +139,31 @@ func TestSignIssuesALeafThatPeersAccept(t *testing.T) {
 			assert.NotEqual(t, c.SerialNumber, again.Chain[0].SerialNumber)
 		})
 	}
+}
+
+func TestMetrics(t *testing.T) {
+	gather := func(a *Authority) map[string]float64 {
+		r := prometheus.NewPedanticRegistry()
+		require.NoError(t, r.Register(a))
+		families, err := r.Gather()
+		require.NoError(t, err)
+		out := map[string]float64{}
+		for _, f := range families {
+			out[f.GetName()] = f.GetMetric()[0].GetGauge().GetValue() + f.GetMetric()[0].GetCounter().GetValue()
+		}
+		return out
+	}
+	assert.NotContains(t, gather(NewAuthority(at(testNow))), "fairway_ca_not_after_timestamp_seconds")
+	a := newAuthority(t, newRoot(t, time.Hour, testNow), time.Hour, at(testNow))
+	_, err := a.Sign(t.Context(), nil, testID)
+	require.Error(t, err)
+	assert.Equal(t, map[string]float64{
+		"fairway_ca_not_after_timestamp_seconds": float64(testNow.Add(time.Hour).Unix()),
+		"fairway_certificates_refused_total":     1,
+		"fairway_certificates_signed_total":      0,
+		"fairway_trust_bundle_generation":        float64(testNow.Unix()),
+		"fairway_trust_bundle_roots":             1,
+	}, gather(a))
 }
 
 func TestALeafNeverOutlivesItsCA(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -218,6 +219,7 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		synctest.Wait()
 		assert.Same(t, before, p.get(cart), "the certificate in use stays")
 		assert.Contains(t, m.Identities()[0].Error, "connection refused")
+		assert.Equal(t, map[string]float64{"ready": 0, "failing": 1, "pending": 0}, identities(t, m))
 		tries := o.count(cart)
 		assert.Greater(t, tries, 10)
 		assert.Less(t, tries, 120, "backed off")
@@ -227,6 +229,24 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		assert.NotSame(t, before, p.get(cart))
 		assert.Empty(t, m.Identities()[0].Error)
 	})
+}
+
+// identities is the metric fairway_agent_identities by state.
+func identities(t *testing.T, m *Manager) map[string]float64 {
+	t.Helper()
+	r := prometheus.NewPedanticRegistry()
+	require.NoError(t, r.Register(m))
+	families, err := r.Gather()
+	require.NoError(t, err)
+	out := map[string]float64{}
+	for _, f := range families {
+		for _, v := range f.GetMetric() {
+			if f.GetName() == "fairway_agent_identities" {
+				out[v.GetLabel()[0].GetValue()] = v.GetGauge().GetValue()
+			}
+		}
+	}
+	return out
 }
 
 func TestARefusedIdentityIsTriedAgainAndHindersNoOther(t *testing.T) {
