@@ -6,10 +6,11 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -55,14 +56,19 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 		return err
 	}
 	for _, n := range topology.Nodes {
-		if err := c.until(ctx, n.Name, n, func(ctx context.Context) (bool, error) { return nodeReady(ctx, client, n) }); err != nil {
+		started, err := startOf(c.Home, n)
+		if err != nil {
+			return err
+		}
+		err = c.until(ctx, n.Name, n, func(ctx context.Context) (bool, error) { return nodeReady(ctx, client, n, started) })
+		if err != nil {
 			return err
 		}
 		c.say("%s Ready", n.Name)
 	}
 	err = c.until(ctx, "CoreDNS", topology.Nodes[0], func(ctx context.Context) (bool, error) {
-		d, err := client.AppsV1().Deployments(metav1.NamespaceSystem).Get(ctx, "coredns", metav1.GetOptions{})
-		return err == nil && available(d), err
+		pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
+		return err == nil && slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return podReady(c.Home, &p) }), err
 	})
 	if err != nil {
 		return err
@@ -86,8 +92,18 @@ func (c *Cluster) until(ctx context.Context, what string, n topology.Node, f fun
 	return nil
 }
 
+// startOf returns when the node started, in the whole seconds of Kubernetes. A cluster whose state was kept remembers
+// how everything was before it went down: only what was said since counts.
+func startOf(home topology.Home, n topology.Node) (time.Time, error) {
+	info, err := os.Stat(home.Process(n.Name))
+	if err != nil {
+		return time.Time{}, err
+	}
+	return info.ModTime().Truncate(time.Second), nil
+}
+
 // nodeReady gives the node its pod range once it has registered, and says whether it is ready with it.
-func nodeReady(ctx context.Context, client kubernetes.Interface, n topology.Node) (bool, error) {
+func nodeReady(ctx context.Context, client kubernetes.Interface, n topology.Node, started time.Time) (bool, error) {
 	have, err := client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return false, fmt.Errorf("kubelet has not registered the node")
@@ -102,13 +118,13 @@ func nodeReady(ctx context.Context, client kubernetes.Interface, n topology.Node
 	}
 	for _, cond := range have.Status.Conditions {
 		if cond.Type == corev1.NodeReady {
-			// A node that was down is remembered as ready until its lease runs out; a tainted one takes no pods yet.
-			return cond.Status == corev1.ConditionTrue && !tainted(have), nil
+			return cond.Status == corev1.ConditionTrue && !cond.LastHeartbeatTime.Time.Before(started) && !tainted(have), nil
 		}
 	}
 	return false, nil
 }
 
+// tainted says whether pods can't be placed yet although kubelet calls the node ready.
 func tainted(n *corev1.Node) bool {
 	for _, t := range n.Spec.Taints {
 		if strings.HasPrefix(t.Key, "node.kubernetes.io/") {
@@ -118,7 +134,22 @@ func tainted(n *corev1.Node) bool {
 	return false
 }
 
-func available(d *appsv1.Deployment) bool {
-	return d.Status.ObservedGeneration >= d.Generation && d.Spec.Replicas != nil && d.Status.AvailableReplicas >= *d.Spec.Replicas &&
-		d.Status.UpdatedReplicas >= *d.Spec.Replicas
+// podReady says whether the pod is ready with containers that were started since its node was.
+func podReady(home topology.Home, p *corev1.Pod) bool {
+	n, err := topology.Find(p.Spec.NodeName)
+	if err != nil {
+		return false
+	}
+	started, err := startOf(home, n)
+	if err != nil {
+		return false
+	}
+	for _, c := range p.Status.ContainerStatuses {
+		if c.State.Running == nil || c.State.Running.StartedAt.Time.Before(started) {
+			return false
+		}
+	}
+	return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
 }

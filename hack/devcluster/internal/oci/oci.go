@@ -137,7 +137,7 @@ func (s *Store) Names() ([]string, error) {
 	return out, nil
 }
 
-// Collect removes the blobs that no image needs any more.
+// Collect removes the blobs that no image needs any more, and what was remembered about them.
 func (s *Store) Collect() error {
 	old, err := s.path.GarbageCollect()
 	if err != nil {
@@ -146,6 +146,21 @@ func (s *Store) Collect() error {
 	for _, h := range old {
 		if err := s.path.RemoveBlob(h); err != nil {
 			return err
+		}
+	}
+	remembered, err := filepath.Glob(filepath.Join(string(s.path), "layers", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range remembered {
+		digest, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(s.blobPath(string(digest))); errors.Is(err, fs.ErrNotExist) {
+			if err := os.Remove(path); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
