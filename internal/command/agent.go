@@ -22,7 +22,7 @@ import (
 // Agent runs beside each Envoy.
 func Agent() *cobra.Command {
 	cmd := &cobra.Command{Use: "agent", Short: "Run the agent beside an Envoy of the mesh"}
-	cmd.AddCommand(agentWaypoint(), agentBootstrap())
+	cmd.AddCommand(agentNode(), agentWaypoint(), agentBootstrap())
 	return cmd
 }
 

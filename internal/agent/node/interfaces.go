@@ -34,7 +34,7 @@ type Certificates interface {
 }
 
 // ErrNoSandbox is what Sandboxes says of a pod that has no network namespace (any more, or yet).
-var ErrNoSandbox = errors.New("the container runtime has no running sandbox for the pod")
+var ErrNoSandbox = netns.ErrNoSandbox
 
 // Sandboxes knows the network namespaces of pods, from the container runtime.
 type Sandboxes interface {
