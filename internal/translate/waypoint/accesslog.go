@@ -29,7 +29,7 @@ func serviceLog(p model.ServicePort, more map[string]string) map[string]string {
 		"destination": logDestination,
 		"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 		"from":        logFrom,
-		"to":          "%UPSTREAM_HOST%",
+		"to":          "%UPSTREAM_METADATA(" + names.MetadataTunnel + ":" + names.MetadataTarget + ")%",
 		"received":    "%BYTES_RECEIVED%",
 		"sent":        "%BYTES_SENT%",
 		"ms":          "%DURATION%",

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// connectTimeout bounds TCP and TLS to one endpoint.
-	connectTimeout = 5 * time.Second
+	// connectTimeout bounds TCP and TLS to one endpoint: two lost packets are made good, and an endpoint that vanished
+	// without a trace does not hold a request for long before another is tried.
+	connectTimeout = 4 * time.Second
 	// connectAttempts over different endpoints, before a caller of a TCP port sees a failure.
 	connectAttempts = 3
 	// ceiling of connections, requests and waiting requests per cluster and worker-shared: far above what a waypoint

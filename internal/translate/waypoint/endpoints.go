@@ -5,6 +5,8 @@ package waypoint
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 
@@ -59,17 +61,23 @@ func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.Clus
 	return cla
 }
 
-// endpoint in the mesh is the tunnel listener with all that it needs to know; outside of it, the address itself.
+// endpoint in the mesh is the tunnel listener with all that it needs to know; outside of it, the address itself. The
+// identity is part of the internal address: where it changes, Envoy takes the endpoint for another one and drops the
+// connections that were good for the identity before.
 func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
-	if !e.HBONE {
-		return envoy.LbEndpoint(envoy.Address(e.Address), nil)
-	}
 	target := e.Address.String()
-	return envoy.LbEndpoint(envoy.InternalAddress(names.ListenerTunnel, target), envoy.Metadata(map[string]map[string]string{
-		names.MetadataTunnel: {
-			names.MetadataHBONE:    netip.AddrPortFrom(e.Address.Addr(), names.PortHBONE).String(),
-			names.MetadataTarget:   target,
-			names.MetadataIdentity: e.Identity,
-		},
-	}))
+	tunnel := map[string]string{names.MetadataTarget: target}
+	address := envoy.Address(e.Address)
+	if e.HBONE {
+		address = envoy.InternalAddress(names.ListenerTunnel, target+"/"+digest(e.Identity))
+		tunnel[names.MetadataHBONE] = netip.AddrPortFrom(e.Address.Addr(), names.PortHBONE).String()
+		tunnel[names.MetadataIdentity] = e.Identity
+	}
+	return envoy.LbEndpoint(address, envoy.Metadata(map[string]map[string]string{names.MetadataTunnel: tunnel}))
+}
+
+// digest tells identities apart where they should not be read, as in the cookie of a session.
+func digest(identity string) string {
+	sum := sha256.Sum256([]byte(identity))
+	return hex.EncodeToString(sum[:8])
 }

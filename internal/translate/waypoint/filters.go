@@ -4,10 +4,18 @@
 package waypoint
 
 import (
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	matchingv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/matching/v3"
+	actionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/matcher/action/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 )
@@ -16,6 +24,7 @@ import (
 const (
 	filterCORS    = "envoy.filters.http.cors"
 	filterSession = "envoy.filters.http.stateful_session"
+	filterRepeat  = "fairway.repeatable"
 	filterRouter  = "envoy.filters.http.router"
 )
 
@@ -24,12 +33,65 @@ const (
 //
 //  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials.
 //  2. Session persistence: picks the endpoint that an earlier answer named.
-//  3. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
+//  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
 //     no x-envoy-* headers from outside and adds none.
 func httpFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
+		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
 	}
+}
+
+// safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).
+const safeMethods = "GET|HEAD|OPTIONS|TRACE"
+
+// repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without it
+// an endpoint that vanished would cost such requests, too: an endpoint in the mesh is an internal connection, which
+// stands at once, so the request is on its way before the tunnel beyond it turns out to lead nowhere. A policy of its own
+// per method is nothing that a route can have, but the router takes additions from this header, and callers can't send it.
+func repeatable() *hcmv3.HttpFilter {
+	notSafe := &xdsmatcherv3.Matcher_MatcherList_Predicate{
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{
+			NotMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate{
+				MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+					SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+						Input: &xdscorev3.TypedExtensionConfig{
+							Name:        "method",
+							TypedConfig: envoy.Any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
+						},
+						Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+							ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+								SafeRegex: &xdsmatcherv3.RegexMatcher{
+									EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+									Regex:      safeMethods,
+								},
+							}},
+						},
+					},
+				},
+			},
+		},
+	}
+	skip := &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: envoy.Any(&actionv3.SkipFilter{})},
+	}}
+	mutation := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: []*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_Append{
+			Append: &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: "x-envoy-retry-on", Value: retryBrokenOff},
+				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+			},
+		}}},
+	}}
+	return envoy.HTTPFilter(filterRepeat, &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: envoy.Extension("envoy.filters.http.header_mutation", mutation),
+		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{
+			MatcherList: &xdsmatcherv3.Matcher_MatcherList{Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
+				Predicate: notSafe, OnMatch: skip,
+			}}},
+		}},
+	})
 }

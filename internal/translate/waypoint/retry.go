@@ -21,15 +21,17 @@ const (
 	// retrySafe is where the request can't have reached the application, whatever its method.
 	retrySafe = "connect-failure,refused-stream,reset-before-request"
 	// retryAsked is where a route asks for retries: a backend that breaks off or lets a try time out counts, too.
-	retryAsked = retrySafe + ",reset"
-	retryCodes = "retriable-status-codes"
+	retryAsked = retrySafe + "," + retryBrokenOff
+	// retryBrokenOff is an endpoint that gave no answer; see repeatable for where it applies unasked.
+	retryBrokenOff = "reset"
+	retryCodes     = "retriable-status-codes"
 )
 
 const (
 	// safeRetries is the number of further tries without a route's own policy.
 	safeRetries = 2
 	// hostAttempts to pick an endpoint that was not tried yet.
-	hostAttempts = 3
+	hostAttempts = 10
 )
 
 // requestTimeout is how long a request may take; zero: forever. Envoy's own default of 15 s never applies. Without

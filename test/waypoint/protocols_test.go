@@ -1,0 +1,322 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// listen starts a TCP server and is its address.
+func (w *world) listen(serve func(*net.TCPConn)) netip.AddrPort {
+	w.t.Helper()
+	address := netip.AddrPortFrom(w.address(), 8080)
+	l, err := net.Listen("tcp", address.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				serve(c.(*net.TCPConn))
+			}()
+		}
+	}()
+	return address
+}
+
+// inMesh is the endpoint of a pod whose application listens at an address.
+func (w *world) inMesh(id string, app netip.AddrPort) (model.Endpoint, *pod) {
+	w.t.Helper()
+	p := newPod(w.t, app, w.ca.issue(id), w.ca.peer(waypointID))
+	return model.Endpoint{Address: app, HBONE: true, Identity: id}, p
+}
+
+func TestTCP(t *testing.T) {
+	w := newWorld(t)
+	// Reads all, then answers: it needs the client's FIN to arrive and the way back to stay open.
+	e, _ := w.inMesh(appID, w.listen(func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c)
+		_, _ = fmt.Fprintf(c, "%d bytes", len(b))
+	}))
+	outside := model.Endpoint{Address: w.listen(func(c *net.TCPConn) {
+		b, _ := io.ReadAll(c)
+		_, _ = fmt.Fprintf(c, "%d bytes", len(b))
+	})}
+	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+	old := model.ServicePort{Namespace: "shop", Service: "old-db", Port: 5432}
+	w.backend(db, model.ProtocolTCP, e)
+	w.backend(old, model.ProtocolTCP, outside)
+	for _, dialled := range []string{w.serve(db, model.ProtocolTCP, false, nil), w.serve(old, model.ProtocolTCP, false, nil)} {
+		c, err := w.caller(clientID).dial(t.Context(), dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const size = 3 << 20
+		if _, err := c.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		_ = c.CloseWrite()
+		got, err := io.ReadAll(c)
+		if want := fmt.Sprintf("%d bytes", size); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", dialled, got, err)
+		}
+		_ = c.Close()
+	}
+	line := w.accessLog(map[string]any{"service": "shop/db"})
+	if line["source"] != clientID || line["destination"] != appID {
+		t.Errorf("access log: %v", line)
+	}
+}
+
+// TestUndeclared: where the protocol is not declared and a route attaches, HTTP takes the routes and all else is TCP.
+func TestUndeclared(t *testing.T) {
+	s := newShop(t)
+	greets, _ := s.inMesh(appID, s.listen(func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "220 hello\r\n")
+		_, _ = io.Copy(c, c)
+	}))
+	s.backend(web, model.ProtocolUndeclared, greets)
+	dialled := s.serve(web, model.ProtocolUndeclared, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), nil, to(webV2, 1))}})
+	caller := s.caller(clientID)
+	if r := do(t, caller.client(t, dialled, nil), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/1.1" {
+		t.Errorf("HTTP/1.1: %d from %q in %s", r.status, r.Name, r.Proto)
+	}
+	h2c := &http.Protocols{}
+	h2c.SetUnencryptedHTTP2(true)
+	if r := do(t, caller.client(t, dialled, h2c), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/2.0" {
+		t.Errorf("h2c: %d from %q in %s", r.status, r.Name, r.Proto)
+	}
+	for _, first := range []string{"EHLO x\r\n", "\x16\x03\x01", ""} {
+		c, err := caller.dial(t.Context(), dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := io.WriteString(c, first); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(c).ReadString('\n')
+		if err != nil || line != "220 hello\r\n" {
+			t.Errorf("after %q: %q, %v", first, line, err)
+		}
+		t.Logf("greeting after the client sent %q: %s", first, time.Since(start).Round(time.Millisecond))
+		_ = c.Close()
+	}
+}
+
+func TestWebSocket(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.pod(appID, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "websocket" {
+			rw.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		c, b, err := http.NewResponseController(rw).Hijack()
+		if err != nil {
+			return
+		}
+		defer func() { _ = c.Close() }()
+		_, _ = io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_, _ = io.Copy(c, b)
+	}))
+	w.backend(web, model.ProtocolHTTP, e)
+	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	c, err := w.caller(clientID).dial(t.Context(), dialled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, "GET /chat HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	in := bufio.NewReader(c)
+	resp, err := http.ReadResponse(in, nil)
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	for i := range 3 {
+		message := fmt.Sprintf("message %d\n", i)
+		_, _ = io.WriteString(c, message)
+		if got, err := in.ReadString('\n'); err != nil || got != message {
+			t.Errorf("echo %q, %v", got, err)
+		}
+	}
+	_ = c.Close()
+}
+
+func TestGRPC(t *testing.T) {
+	w := newWorld(t)
+	serve := func(serving healthpb.HealthCheckResponse_ServingStatus) model.Endpoint {
+		hs := health.NewServer()
+		hs.SetServingStatus("", serving)
+		g := grpc.NewServer()
+		healthpb.RegisterHealthServer(g, hs)
+		address := netip.AddrPortFrom(w.address(), 8080)
+		l, err := net.Listen("tcp", address.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { _ = g.Serve(l) }()
+		t.Cleanup(g.Stop)
+		e, _ := w.inMesh(appID, address)
+		return e
+	}
+	v1 := model.ServicePort{Namespace: "shop", Service: "rpc-v1", Port: 9000}
+	v2 := model.ServicePort{Namespace: "shop", Service: "rpc-v2", Port: 9000}
+	w.backend(v1, model.ProtocolHTTP2, serve(healthpb.HealthCheckResponse_SERVING))
+	w.backend(v2, model.ProtocolHTTP, serve(healthpb.HealthCheckResponse_NOT_SERVING))
+	grpcRule := func(m model.Match, b ...model.Backend) model.Rule {
+		return model.Rule{Source: model.ObjectRef{Kind: "GRPCRoute", Namespace: "shop", Name: "rpc"}, GRPC: true, Match: m, Backends: b}
+	}
+	rpc := model.ServicePort{Namespace: "shop", Service: "rpc", Port: 9000}
+	canary := model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Check", Headers: []model.NamedMatch{
+		{Name: "canary", StringMatch: model.StringMatch{Type: model.MatchExact, Value: "1"}},
+	}}
+	dialled := w.serve(rpc, model.ProtocolHTTP2, true, &model.RouteTable{Default: []model.Rule{
+		grpcRule(canary, to(v2, 1)),
+		grpcRule(model.Match{GRPCMethod: "Check"}, to(v1, 1)),
+		grpcRule(model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Watch"}, to(v1, 1)),
+		grpcRule(model.Match{GRPCService: "invalid"}, model.Backend{Port: v1, Weight: 1, Invalid: true}),
+		grpcRule(model.Match{GRPCService: "half.invalid"}, model.Backend{Port: gone, Weight: 1, Invalid: true}, model.Backend{Port: v1, Weight: 0}, to(v1, 0), model.Backend{Port: gone, Weight: 1, Invalid: true}),
+	}})
+	caller := w.caller(clientID)
+	cc, err := grpc.NewClient("passthrough:///rpc:9000", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return caller.dial(context.Background(), dialled) }))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	c := healthpb.NewHealthClient(cc)
+	if r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Check: %v, %v", r, err)
+	}
+	if r, err := c.Check(metadataContext(t, "canary", "1"), &healthpb.HealthCheckRequest{}); err != nil || r.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("canary: %v, %v", r, err)
+	}
+	stream, err := c.Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := stream.Recv(); err != nil || r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("Watch: %v, %v", r, err)
+	}
+	for method, want := range map[string]codes.Code{
+		"/invalid/X": codes.Unavailable, "/half.invalid/X": codes.Unavailable, "/none/X": codes.Unimplemented,
+	} {
+		err := cc.Invoke(t.Context(), method, &healthpb.HealthCheckRequest{}, &healthpb.HealthCheckResponse{})
+		if status.Code(err) != want {
+			t.Errorf("%s: %v, want %s", method, err, want)
+		}
+	}
+}
+
+// TestWhoMayAnswer: the waypoint sends nothing to a pod with another identity than the endpoint's, be it of the same mesh.
+func TestWhoMayAnswer(t *testing.T) {
+	s := newShop(t)
+	impostor := &echo{Name: "impostor"}
+	e, p := s.pod("spiffe://cluster.local/ns/evil/sa/evil", impostor)
+	e.Identity = appID
+	s.backend(web, model.ProtocolHTTP, e)
+	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	c := s.caller(clientID).client(t, dialled, nil)
+	if r := do(t, c, "POST", "http://web/"); r.status != 503 || impostor.Requests.Load() != 0 || p.tunnels.Load() != 0 {
+		t.Errorf("status %d, %d requests and %d tunnels arrived", r.status, impostor.Requests.Load(), p.tunnels.Load())
+	}
+	line := s.accessLog(map[string]any{"direction": "waypoint-tunnel"})
+	if failure, _ := line["failure"].(string); !strings.Contains(failure, "SAN") {
+		t.Errorf("the log does not say why: %v", line)
+	}
+	t.Log(line)
+
+	t.Run("the identity counts, not the address", func(t *testing.T) {
+		right := e
+		right.Identity = "spiffe://cluster.local/ns/evil/sa/evil"
+		s.endpoints(web, right)
+		s.eventually("the pod to be reached as what it is", func() bool { return do(t, c, "GET", "http://web/").status == 200 })
+		// A connection that was good for one identity must not serve another.
+		s.endpoints(web, e)
+		s.eventually("the pod to be refused again", func() bool { return do(t, c, "GET", "http://web/").status == 503 })
+		before := impostor.Requests.Load()
+		for range 20 {
+			do(t, c, "GET", "http://web/")
+		}
+		if n := impostor.Requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached it", n)
+		}
+	})
+	t.Run("no identity known", func(t *testing.T) {
+		none := e
+		none.Identity = ""
+		s.endpoints(web, none)
+		before := impostor.Requests.Load()
+		for range 5 {
+			if r := do(t, c, "GET", "http://web/"); r.status != 503 {
+				t.Errorf("status %d", r.status)
+			}
+		}
+		if n := impostor.Requests.Load() - before; n != 0 {
+			t.Errorf("%d requests reached it", n)
+		}
+	})
+}
+
+// TestWhoMayAsk: only members of the mesh, and only for what the waypoint serves.
+func TestWhoMayAsk(t *testing.T) {
+	s := newShop(t)
+	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	if r := do(t, s.caller(clientID).client(t, dialled, nil), "GET", "http://web/"); r.status != 200 {
+		t.Fatalf("a member: %d", r.status)
+	}
+	for _, authority := range []string{"10.96.0.77:80", "10.96.0.1:81", "web:80", "127.0.0.1:15000", s.waypoint.String() + ":15008"} {
+		_, err := s.caller(clientID).dial(t.Context(), authority)
+		if refused := errRefused(0); !errors.As(err, &refused) || refused != 404 {
+			t.Errorf("%s: %v", authority, err)
+		}
+	}
+	line := s.accessLog(map[string]any{"direction": "waypoint-hbone", "dialled": "10.96.0.77:80"})
+	if line["source"] != clientID {
+		t.Errorf("access log: %v", line)
+	}
+	foreign := newAuthority(t)
+	for what, certs := range map[string][]tls.Certificate{
+		"no certificate":       nil,
+		"another authority":    {foreign.issue(clientID)},
+		"another trust domain": {s.ca.issue("spiffe://elsewhere/ns/front/sa/client")},
+		"no SPIFFE ID":         {s.ca.issue("https://cluster.local/ns/front")},
+	} {
+		c := newCaller(t, s.address(), s.waypoint, &tls.Config{Certificates: certs, VerifyConnection: s.ca.peer(waypointID)})
+		if _, err := c.dial(t.Context(), dialled); err == nil || errors.As(err, new(errRefused)) {
+			t.Errorf("%s: %v, want no TLS connection", what, err)
+		}
+	}
+	c := newCaller(t, s.address(), s.waypoint, &tls.Config{
+		Certificates: []tls.Certificate{s.ca.issue(clientID)}, VerifyConnection: s.ca.peer(waypointID), MaxVersion: tls.VersionTLS12,
+	})
+	if _, err := c.dial(t.Context(), dialled); err == nil {
+		t.Error("TLS 1.2 is spoken")
+	}
+}
