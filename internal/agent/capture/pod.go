@@ -140,12 +140,12 @@ func (p Pod) ruleset() *ruleset {
 	}
 	for _, f := range families {
 		s := r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
-		out = append(out, rule(tcp(), f.toSet(s), redirect(names.PortOutbound)))
+		out = append(out, rule(syn(), f.toSet(s), redirect(names.PortOutbound)))
 		in = append(in, rule(f.from(probeSource(f)), returns()))
 	}
 	in = append(in,
 		rule(tcpPort(names.PortHBONE), returns()),
-		rule(tcp(), local(false), redirect(names.PortInbound)),
+		rule(syn(), local(false), redirect(names.PortInbound)),
 	)
 	r.addCapture(out, in)
 	return r

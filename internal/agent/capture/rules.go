@@ -84,6 +84,17 @@ func tcpPort(port uint16) []expr.Any {
 	return rule(tcp(), compare(expr.CmpOpEq, transportPort(reg), binaryutil.BigEndian.PutUint16(port)))
 }
 
+// syn is: tcp flags & (fin | syn | rst | ack) == syn, a connection's first packet. Those that were open before the kernel
+// began to track them look new at any later packet, and redirecting them then would break them.
+func syn() []expr.Any {
+	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+	return rule(tcp(), []expr.Any{
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{syn}},
+	})
+}
+
 func transportPort(register uint32) *expr.Payload {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
 }

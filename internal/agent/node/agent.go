@@ -29,6 +29,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -37,6 +38,7 @@ import (
 const (
 	DefaultCNIBinDir    = "/opt/cni/bin"
 	DefaultCNIConfDir   = "/etc/cni/net.d"
+	DefaultCRISocket    = "/run/containerd/containerd.sock"
 	DefaultPluginSource = "/" + names.CNIPlugin
 )
 
@@ -46,7 +48,7 @@ const stopTimeout = 15 * time.Second
 // systemNamespaces are those whose pods start without asking the agent, beside the mesh's own.
 var systemNamespaces = []string{"kube-system"}
 
-// Options of an Agent. Config, NodeName, Proxy, Certificates and Sandboxes are required.
+// Options of an Agent. Config, NodeName, Proxy and Certificates are required.
 type Options struct {
 	// Config reaches the API server.
 	Config   *rest.Config
@@ -56,7 +58,9 @@ type Options struct {
 
 	Proxy        Proxy
 	Certificates Certificates
-	Sandboxes    Sandboxes
+	// Sandboxes is the container runtime at CRISocket (default DefaultCRISocket) unless a test says otherwise.
+	Sandboxes Sandboxes
+	CRISocket string
 	// Kernel is the real one unless a test says otherwise.
 	Kernel Kernel
 
@@ -89,11 +93,18 @@ func New(o Options) (*Agent, error) {
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, DefaultCNIConfDir)
 	o.PluginSource = cmp.Or(o.PluginSource, DefaultPluginSource)
 	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
-	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil || o.Sandboxes == nil {
-		return nil, errors.New("node: Config, NodeName, Proxy, Certificates and Sandboxes are required")
+	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
+		return nil, errors.New("node: Config, NodeName, Proxy and Certificates are required")
 	}
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()
+	}
+	if o.Sandboxes == nil {
+		r, err := netns.NewRuntime(cmp.Or(o.CRISocket, DefaultCRISocket))
+		if err != nil {
+			return nil, err
+		}
+		o.Sandboxes = r
 	}
 	if o.Kernel == nil {
 		k, err := newKernel()
@@ -142,7 +153,7 @@ func (a *Agent) assemble() error {
 		client: a.manager.GetClient(), sandboxes: o.Sandboxes, metrics: m, system: o.SystemNamespace,
 		events: a.manager.GetEventRecorder("fairway-agent"),
 		ready:  make(chan struct{}),
-		netns:  func(path string) string { return inDir(path, o.NetnsDir) },
+		seen:   func(path string) string { return inDir(path, o.NetnsDir) },
 	}
 	a.gate = &gatekeeper{reconciler: a.reconciler, live: a.manager.GetAPIReader(), again: a.enqueue}
 	direct, err := client.New(o.Config, client.Options{Scheme: scheme})

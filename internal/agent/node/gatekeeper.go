@@ -68,7 +68,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 	if len(ips) == 0 {
 		return false, errors.New("the cluster's network plugin gave the pod no address")
 	}
-	t := newTarget(pod, mesh, d, g.netns(req.Netns), ips)
+	t := newTarget(pod, mesh, d, g.seen(req.Netns), ips)
 	g.setStatus(pod, StateEnrolling, d, t)
 	if err := g.capture(ctx, t, starting); err != nil {
 		failed := d
@@ -100,7 +100,7 @@ func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
 	for _, uid := range g.pods.uids(req.PodNamespace, req.PodName) {
 		netns := ""
 		if req.Netns != "" {
-			netns = g.netns(req.Netns)
+			netns = g.seen(req.Netns)
 		} else if uid != req.PodUID {
 			continue
 		}

@@ -33,12 +33,9 @@ type Certificates interface {
 	Await(ctx context.Context, id string) error
 }
 
-// ErrNoSandbox is what Sandboxes says of a pod that has no network namespace (any more, or yet).
-var ErrNoSandbox = netns.ErrNoSandbox
-
-// Sandboxes knows the network namespaces of pods, from the container runtime.
+// Sandboxes knows the network namespaces of pods, from the container runtime; netns.Runtime is one.
 type Sandboxes interface {
-	// Netns is the path of the pod's network namespace on the host, or ErrNoSandbox.
+	// Netns is the path of the pod's network namespace on the host, or netns.ErrNoSandbox.
 	Netns(ctx context.Context, podUID string) (string, error)
 }
 

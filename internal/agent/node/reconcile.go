@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -37,8 +38,8 @@ type reconciler struct {
 	system    string
 	// ready is closed once what an earlier run left is taken up.
 	ready chan struct{}
-	// netns gives the path of a network namespace as agent and proxy see it.
-	netns func(hostPath string) string
+	// seen is the path of a network namespace as agent and proxy see it.
+	seen func(hostPath string) string
 }
 
 // Reconcile implements reconcile.Reconciler.
@@ -122,7 +123,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 		return reconcile.Result{}, err
 	}
 	t, err := r.target(ctx, pod, mesh, d, have)
-	if errors.Is(err, ErrNoSandbox) && !have.redirected {
+	if errors.Is(err, netns.ErrNoSandbox) && !have.redirected {
 		// The pod has no network yet. CNI ADD, or the pod's next status, brings it here again.
 		r.setStatus(pod, StateWaiting, Decision{Reason: ReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
 		return reconcile.Result{RequeueAfter: verifyEvery}, nil
@@ -163,16 +164,16 @@ func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1
 		}
 	}
 	if len(ips) == 0 {
-		return Target{}, fmt.Errorf("the pod has no address yet: %w", ErrNoSandbox)
+		return Target{}, fmt.Errorf("the pod has no address yet: %w", netns.ErrNoSandbox)
 	}
 	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
 	if err != nil {
-		if !errors.Is(err, ErrNoSandbox) {
+		if !errors.Is(err, netns.ErrNoSandbox) {
 			err = fail(CauseSandbox, "see whether the container runtime answers on this node", fmt.Errorf("find the pod's network namespace: %w", err))
 		}
 		return Target{}, err
 	}
-	return newTarget(pod, mesh, d, r.netns(path), ips), nil
+	return newTarget(pod, mesh, d, r.seen(path), ips), nil
 }
 
 // captureFailed says so on the pod, unless it still is captured as before; the error makes the queue try again.
@@ -226,13 +227,13 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 // releaseUnknown lets a pod go that an earlier run of the agent captured.
 func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Decision) error {
 	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
-	if errors.Is(err, ErrNoSandbox) {
+	if errors.Is(err, netns.ErrNoSandbox) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("find the pod's network namespace: %w", err)
 	}
-	if err := r.kernel.Remove(r.netns(path)); err != nil && !gone(err) {
+	if err := r.kernel.Remove(r.seen(path)); err != nil && !gone(err) {
 		return err
 	}
 	r.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 )
 
 const (
@@ -52,13 +54,13 @@ func (r *reconciler) recoverPod(ctx context.Context, pod *corev1.Pod) (string, e
 		return "", err
 	}
 	host, err := r.netnsPatiently(ctx, string(pod.UID))
-	if errors.Is(err, ErrNoSandbox) {
+	if errors.Is(err, netns.ErrNoSandbox) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	path, ips := r.netns(host), podIPs(pod)
+	path, ips := r.seen(host), podIPs(pod)
 	if mesh == nil || len(ips) == 0 {
 		return path, nil
 	}
@@ -75,7 +77,7 @@ func (r *reconciler) netnsPatiently(ctx context.Context, uid string) (string, er
 	defer cancel()
 	for {
 		path, err := r.sandboxes.Netns(ctx, uid)
-		if err == nil || errors.Is(err, ErrNoSandbox) {
+		if err == nil || errors.Is(err, netns.ErrNoSandbox) {
 			return path, err
 		}
 		select {

@@ -1,0 +1,119 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+)
+
+// twoPods are two namespaces that reach each other at 10.244.0.1 and 10.244.0.2.
+func twoPods(t *testing.T) (a, b *netns.Namespace) {
+	a, b = netnstest.New(t, "a"), netnstest.New(t, "b")
+	netnstest.Link(t, a, "eth0", b, "eth0")
+	netnstest.Address(t, a, "eth0", netip.MustParsePrefix("10.244.0.1/24"))
+	netnstest.Address(t, b, "eth0", netip.MustParsePrefix("10.244.0.2/24"))
+	return a, b
+}
+
+// echo is a server inside a namespace that sends each line back.
+func echo(t *testing.T, ns *netns.Namespace, addr string) {
+	t.Helper()
+	var l net.Listener
+	require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", addr); return err }))
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = io.Copy(conn, conn)
+			}()
+		}
+	}()
+}
+
+func dial(t *testing.T, ns *netns.Namespace, addr string) *bufio.ReadWriter {
+	t.Helper()
+	var conn net.Conn
+	require.NoError(t, ns.Do(func() (err error) { conn, err = net.Dial("tcp", addr); return err }))
+	t.Cleanup(func() { _ = conn.Close() })
+	return bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn))
+}
+
+func say(t *testing.T, c *bufio.ReadWriter, line string) {
+	t.Helper()
+	_, err := fmt.Fprintln(c, line)
+	require.NoError(t, err)
+	require.NoError(t, c.Flush())
+	got, err := c.ReadString('\n')
+	require.NoError(t, err)
+	require.Equal(t, line+"\n", got)
+}
+
+// Connections that are open when a pod is captured go on as they are, in both directions, and through its release.
+func TestOpenConnectionsSurviveCapture(t *testing.T) {
+	pod, peer := twoPods(t)
+	echo(t, pod, "10.244.0.1:80")
+	echo(t, peer, "10.244.0.2:80")
+	in, out := dial(t, peer, "10.244.0.1:80"), dial(t, pod, "10.244.0.2:80")
+	say(t, in, "in before")
+	say(t, out, "out before")
+
+	k, err := newKernel()
+	require.NoError(t, err)
+	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
+	require.NoError(t, k.Apply(pod.Path(), p))
+	say(t, in, "in captured")
+	say(t, out, "out captured")
+	require.NoError(t, k.Drain(pod.Path()))
+	say(t, in, "in drained")
+	say(t, out, "out drained")
+	require.NoError(t, k.Remove(pod.Path()))
+	say(t, in, "in removed")
+	say(t, out, "out removed")
+}
+
+func TestKernelTellsWhatIsThere(t *testing.T) {
+	pod, _ := twoPods(t)
+	k, err := newKernel()
+	require.NoError(t, err)
+	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
+	has, err := k.Has(pod.Path())
+	require.NoError(t, err)
+	require.False(t, has)
+	require.NoError(t, k.Apply(pod.Path(), p))
+	has, err = k.Has(pod.Path())
+	require.NoError(t, err)
+	require.True(t, has)
+	drift, err := k.Verify(pod.Path(), p)
+	require.NoError(t, err)
+	require.Empty(t, drift)
+	p.Ranges = append(p.Ranges, netip.MustParsePrefix("10.96.0.0/16"))
+	require.NoError(t, k.UpdateRanges(pod.Path(), p.Ranges))
+	drift, err = k.Verify(pod.Path(), p)
+	require.NoError(t, err)
+	require.Empty(t, drift)
+
+	echo(t, pod, ":15001")
+	open, err := k.Listening(pod.Path(), 15001, 15006)
+	require.NoError(t, err)
+	require.Equal(t, map[uint16]bool{15001: true, 15006: false}, open)
+
+	_, err = k.Has(pod.Path() + "-gone")
+	require.True(t, gone(err))
+}
