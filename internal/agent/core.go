@@ -71,6 +71,7 @@ func NewCore(o Options) (*Core, error) {
 	operator := relay.Operator{Target: "dns:///" + o.Operator, ServerName: host, TrustBundlePath: names.TrustBundlePath, TokenPath: names.TokenPath}
 	client := sds.NewClient(certificates, host, names.TokenPath, names.TrustBundlePath)
 	c.Identities = sds.NewManager(client, publisher{c}, o.Log.WithName("identities"))
+	c.Registry.MustRegister(c.Identities)
 	c.Relay, err = relay.New(relay.Options{
 		Dial:            operator.Dial,
 		NodeID:          o.NodeID,

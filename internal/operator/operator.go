@@ -151,6 +151,9 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return nil, err
 	}
+	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+		return nil, err
+	}
 	return mgr, nil
 }
 
@@ -179,7 +182,8 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
 	callers := auth.NewAuthenticator(mgr.GetClient(), time.Now)
 	view := pods{mgr.GetCache()}
-	rights := &auth.Authorizer{SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view}
+	rights := &auth.Authorizer{SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
+		WaypointServiceAccount: func(_, gateway string) (string, bool) { return names.WaypointResource(gateway), true }}
 	host := names.OperatorService + "." + o.Namespace
 	tls := authority.ServingConfig(o.Namespace, names.OperatorServiceAccount, names.OperatorService, host, host+".svc", host+".svc."+names.DefaultClusterDomain)
 	p.server = xds.NewServer(xds.Options{
@@ -193,7 +197,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Op
 	if err := mgr.Add(everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, tls) })); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("ca", func(*httpRequest) error { return authority.Ready() }); err != nil {
+	if err := metrics.Registry.Register(authority); err != nil {
 		return err
 	}
 	return mgr.Add(&server.Server{

@@ -8,7 +8,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
-	"net/http"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -22,8 +21,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
-
-type httpRequest = http.Request
 
 // serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and finds
 // another replica.
