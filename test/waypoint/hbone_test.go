@@ -45,6 +45,7 @@ type caller struct {
 	address  netip.Addr
 	waypoint netip.AddrPort
 	h2       *http2.Transport
+	header   http.Header // of each CONNECT
 }
 
 func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *caller {
@@ -52,7 +53,7 @@ func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *calle
 	c.MinVersion = tls.VersionTLS13
 	c.InsecureSkipVerify = true // names are no host names; VerifyConnection checks the identity
 	dialer := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, 0))}
-	p := &caller{address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), h2: &http2.Transport{
+	p := &caller{header: http.Header{}, address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), h2: &http2.Transport{
 		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
 			return (&tls.Dialer{NetDialer: dialer, Config: c}).DialContext(ctx, network, addr)
 		},
@@ -73,7 +74,7 @@ func (p *caller) dial(ctx context.Context, dialled string) (tunnel, error) {
 		Method: http.MethodConnect,
 		URL:    &url.URL{Scheme: "https", Host: p.waypoint.String()},
 		Host:   dialled,
-		Header: http.Header{},
+		Header: p.header.Clone(),
 		Body:   r,
 	}).WithContext(ctx)
 	resp, err := p.h2.RoundTrip(req)
@@ -152,6 +153,13 @@ func newPod(t testing.TB, address netip.AddrPort, cert tls.Certificate, verify f
 		}
 	})
 	return p
+}
+
+// connections is how many HBONE connections are open.
+func (p *pod) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
 }
 
 func (p *pod) track(c net.Conn, add bool) {

@@ -14,6 +14,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -318,5 +320,79 @@ func TestWhoMayAsk(t *testing.T) {
 	})
 	if _, err := c.dial(t.Context(), dialled); err == nil {
 		t.Error("TLS 1.2 is spoken")
+	}
+}
+
+// TestIdentitiesNeverMix: many callers at once, some of which give up, and each request arrives as its own caller's. All
+// of it goes over a few connections to the pod.
+func TestIdentitiesNeverMix(t *testing.T) {
+	w := newWorld(t)
+	var wrong, served atomic.Int64
+	e, p := w.pod(appID, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		served.Add(1)
+		if got := r.Header["X-Forwarded-Client-Cert"]; len(got) != 1 || got[0] != "URI="+r.Header.Get("X-Claim") {
+			wrong.Add(1)
+		}
+	}))
+	w.backend(web, model.ProtocolHTTP, e)
+	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	const callers, requests = 8, 60
+	var wg sync.WaitGroup
+	for i := range callers {
+		id := fmt.Sprintf("spiffe://cluster.local/ns/front/sa/client-%d", i)
+		caller := w.caller(id)
+		wg.Go(func() {
+			for n := range requests {
+				if n%3 == 0 { // gives up at once: the internal connection may not even stand
+					if c, err := caller.dial(t.Context(), dialled); err == nil {
+						_ = c.Close()
+					}
+					continue
+				}
+				// A new connection each time.
+				client := caller.client(t, dialled, nil)
+				if r := do(t, client, "GET", "http://web/", "X-Claim", id); r.status != 200 {
+					t.Errorf("status %d", r.status)
+				}
+				client.CloseIdleConnections()
+			}
+		})
+	}
+	wg.Wait()
+	if wrong.Load() != 0 || served.Load() < callers*requests*2/3 {
+		t.Errorf("%d of %d requests arrived as another caller's", wrong.Load(), served.Load())
+	}
+	t.Logf("%d requests of %d callers in %d tunnels over %d connections to the pod", served.Load(), callers, p.tunnels.Load(), p.connections())
+	if n := p.connections(); n > callers/2 { // about one for each of Envoy's workers
+		t.Errorf("%d connections to the pod", n)
+	}
+}
+
+// TestOldClients: what HTTP allows and few still send.
+func TestOldClients(t *testing.T) {
+	s := newShop(t)
+	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	for what, request := range map[string]string{
+		"HTTP/1.0 without a host": "GET / HTTP/1.0\r\n\r\n",
+		"upgrade to h2c": "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n" +
+			"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
+		"absolute URL":    "GET http://web/ HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
+		"a chunked body":  "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+		"expect continue": "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\nhi",
+	} {
+		c, err := s.caller(clientID).dial(t.Context(), dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, request)
+		in := bufio.NewReader(c)
+		resp, err := http.ReadResponse(in, nil)
+		if err == nil && resp.StatusCode == http.StatusContinue {
+			resp, err = http.ReadResponse(in, nil)
+		}
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %v, %v", what, resp, err)
+		}
+		_ = c.Close()
 	}
 }

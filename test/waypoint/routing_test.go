@@ -137,6 +137,8 @@ func TestRouting(t *testing.T) {
 	}
 	dialled := s.serve(web, model.ProtocolHTTP, true, &table)
 	caller := s.caller(clientID)
+	// A peer can't lie about its address.
+	caller.header.Set("X-Forwarded-For", "203.0.113.9")
 	c := caller.client(t, dialled, nil)
 
 	t.Run("matches", func(t *testing.T) {

@@ -69,7 +69,7 @@ func refusedLog() map[string]string {
 		"direction": "waypoint-hbone",
 		"source":    "%DOWNSTREAM_PEER_URI_SAN%",
 		"dialled":   "%REQ(:AUTHORITY)%",
-		"from":      "%DOWNSTREAM_REMOTE_ADDRESS%",
+		"from":      "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
 		"status":    "%RESPONSE_CODE%",
 		"detail":    "%RESPONSE_CODE_DETAILS%",
 		"flags":     "%RESPONSE_FLAGS%",

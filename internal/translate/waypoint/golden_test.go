@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/internal/model"
 )
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
@@ -100,5 +103,21 @@ func section[M proto.Message](t *testing.T, out map[string]any, name string, mes
 	}
 	if list != nil {
 		out[name] = list
+	}
+}
+
+// BenchmarkRouteConfiguration is the cost of an edit at a service port with many rules.
+func BenchmarkRouteConfiguration(b *testing.B) {
+	var t model.RouteTable
+	for i := range 1000 {
+		t.Default = append(t.Default, model.Rule{
+			Source: source, RuleIndex: i, Match: path(model.MatchPrefix, fmt.Sprintf("/api/%d", i)), Backends: backends(to(webV1, 90), to(webV2, 10)),
+		})
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, errs := RouteConfiguration(trustDomain, t); errs != nil {
+			b.Fatal(errs)
+		}
 	}
 }

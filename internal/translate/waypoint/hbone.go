@@ -42,7 +42,8 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 				// another. Shared once: it ends at the internal listener of the service port.
 				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
 				envoy.FilterState(filterStateLocalAddress, "", "%REQ(:AUTHORITY)%", envoy.SharedOnce),
-				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_REMOTE_ADDRESS%", envoy.SharedOnce),
+				// The connection's own address; a peer could write what it likes into x-forwarded-for.
+				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
 			},
 		}),
 	}, onlyRefused(envoy.StdoutLog(refusedLog())))
