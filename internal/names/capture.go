@@ -12,6 +12,12 @@ const (
 	MarkReply    = 0x53a
 	RouteTable   = 0x539
 	RulePriority = 0x539
+	// ApplicationAddress and ApplicationAddress6 are what the proxy dials, from inside a pod's namespace, to hand captured
+	// plaintext to the pod's application: capture translates them to the pod's own address. With the pod's address
+	// itself, the kernel would now and then take the new connection for the captured one, which has the same client
+	// address and may have the same port.
+	ApplicationAddress  = "127.77.0.1"
+	ApplicationAddress6 = "::1"
 	// ProbeSourceAddress6 is ProbeSourceAddress for IPv6.
 	ProbeSourceAddress6 = "fd16:9254:7127:1::1"
 )

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
 // proxy is a running Envoy.
@@ -27,20 +28,8 @@ type proxy struct {
 	finished chan struct{}
 }
 
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	if b := os.Getenv("FAIRWAY_ENVOY"); b != "" {
-		return b
-	}
-	b, err := exec.LookPath("envoy")
-	if err != nil {
-		t.Skip("skipped: needs an Envoy binary (FAIRWAY_ENVOY or PATH)")
-	}
-	return b
-}
-
 // startProxy runs the node's Envoy in the node's namespace.
-func startProxy(t *testing.T, binary string, n *meshNode) *proxy {
+func startProxy(t *testing.T, n *meshNode) *proxy {
 	t.Helper()
 	dir := t.TempDir()
 	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
@@ -59,7 +48,7 @@ func startProxy(t *testing.T, binary string, n *meshNode) *proxy {
 	if level == "" {
 		level = "warning"
 	}
-	p.cmd = exec.Command(binary, "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", level,
+	p.cmd = exec.Command(xdstest.Binary(t), "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", level,
 		"--file-flush-interval-msec", "20", "--drain-time-s", "1")
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
 	require.NoError(t, n.ns.Do(p.cmd.Start))
@@ -68,8 +57,7 @@ func startProxy(t *testing.T, binary string, n *meshNode) *proxy {
 		close(p.finished)
 	}()
 	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.finished
+		p.stop()
 		if t.Failed() || os.Getenv("FAIRWAY_ENVOY_LOG") != "" {
 			for _, f := range []string{p.stdout, stderr.Name()} {
 				b, _ := os.ReadFile(f)
@@ -78,6 +66,12 @@ func startProxy(t *testing.T, binary string, n *meshNode) *proxy {
 		}
 	})
 	return p
+}
+
+// stop ends the proxy at once.
+func (p *proxy) stop() {
+	_ = p.cmd.Process.Kill()
+	<-p.finished
 }
 
 // logged waits for a line of the access log with all of these fields.

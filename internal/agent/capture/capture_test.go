@@ -65,8 +65,18 @@ func golden(t *testing.T, name, have string) {
 	require.Equal(t, string(want), have)
 }
 
-func TestPodRulesAreAsWritten(t *testing.T) {
+// newPod is a namespace with an interface and addresses.
+func newPod(t *testing.T) *netns.Namespace {
+	t.Helper()
 	ns := netnstest.New(t, "pod")
+	netnstest.Link(t, ns, "eth0", netnstest.New(t, "peer"), "veth")
+	netnstest.Address(t, ns, "eth0", netip.MustParsePrefix("10.244.0.3/24"))
+	netnstest.Address(t, ns, "eth0", netip.MustParsePrefix("fd00:244::3/64"))
+	return ns
+}
+
+func TestPodRulesAreAsWritten(t *testing.T) {
+	ns := newPod(t)
 	require.NoError(t, Apply(ns, testPod))
 	golden(t, "pod.nft", list(t, ns))
 	require.NoError(t, Apply(ns, testPod), "a second time")

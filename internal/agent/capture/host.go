@@ -72,7 +72,7 @@ func (h Host) ruleset() *ruleset {
 			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
 			Concatenation: true,
 		}, probeElements(f, h.Probes))
-		rules = append(rules, rule(f.toPortSet(s), local(true), f.snat(probeSource(f))))
+		rules = append(rules, rule(f.toPortSet(s), local(true), f.snat(f.probe)))
 	}
 	r.addChain("probes", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+justBefore, rules...)
 	return r

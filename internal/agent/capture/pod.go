@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -43,7 +44,11 @@ func Apply(ns *netns.Namespace, p Pod) error {
 	if err := inPolicyRouting(ns, ensureRouting); err != nil {
 		return err
 	}
-	if err := p.ruleset().apply(c); err != nil {
+	addresses, err := addresses(ns)
+	if err != nil {
+		return err
+	}
+	if err := p.ruleset(addresses).apply(c); err != nil {
 		return fmt.Errorf("apply nftables rules in %s: %w", ns.Path(), err)
 	}
 	return nil
@@ -55,7 +60,7 @@ func UpdateRanges(ns *netns.Namespace, ranges []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	if err := (Pod{Ranges: ranges}).ruleset().applySets(c); err != nil {
+	if err := (Pod{Ranges: ranges}).ruleset(nil).applySets(c); err != nil {
 		return fmt.Errorf("update captured ranges in %s: %w", ns.Path(), err)
 	}
 	return nil
@@ -93,7 +98,11 @@ func Verify(ns *netns.Namespace, p Pod) (State, error) {
 	if err != nil {
 		return State{}, err
 	}
-	drift, err := p.ruleset().drift(c)
+	addresses, err := addresses(ns)
+	if err != nil {
+		return State{}, err
+	}
+	drift, err := p.ruleset(addresses).drift(c)
 	if err != nil {
 		return State{}, fmt.Errorf("read nftables rules in %s: %w", ns.Path(), err)
 	}
@@ -115,8 +124,8 @@ func connect(ns *netns.Namespace) (*nftables.Conn, error) {
 	return c, nil
 }
 
-// ruleset of a pod's namespace. Chains run in the order in which they stand here.
-func (p Pod) ruleset() *ruleset {
+// ruleset of a pod's namespace, whose own addresses are given. Chains run in the order in which they stand here.
+func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	r := newRuleset()
 	proxyPorts := []uint16{names.PortOutbound, names.PortInbound}
 
@@ -131,17 +140,23 @@ func (p Pod) ruleset() *ruleset {
 
 	r.addAnswers()
 
-	out := [][]expr.Any{
+	var out [][]expr.Any
+	for _, f := range families {
+		if i := slices.IndexFunc(own, f.has); i >= 0 {
+			out = append(out, rule(mark(names.MarkProxy), f.to(f.application), f.dnat(own[i])))
+		}
+	}
+	out = append(out,
 		rule(mark(names.MarkProxy), returns()),
 		rule(toLoopback(), returns()),
-	}
+	)
 	in := [][]expr.Any{
 		rule(fromLoopback(), returns()),
 	}
 	for _, f := range families {
 		s := r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 		out = append(out, rule(syn(), f.toSet(s), redirect(names.PortOutbound)))
-		in = append(in, rule(f.from(probeSource(f)), returns()))
+		in = append(in, rule(f.from(f.probe), returns()))
 	}
 	in = append(in,
 		rule(tcpPort(names.PortHBONE), returns()),
@@ -173,13 +188,19 @@ func (r *ruleset) addCapture(out, in [][]expr.Any) {
 	r.addChain("capture-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, in...)
 }
 
-func probeSource(f family) netip.Addr {
-	for _, s := range []string{names.ProbeSourceAddress, names.ProbeSourceAddress6} {
-		if a := netip.MustParseAddr(s); f.has(a) {
-			return a
+// addresses of the namespace itself, the first one of each family being the pod's.
+func addresses(ns *netns.Namespace) ([]netip.Addr, error) {
+	var out []netip.Addr
+	err := inPolicyRouting(ns, func(h *netlink.Handle, family int) error {
+		list, err := h.AddrList(nil, family)
+		for _, a := range list {
+			if ip, ok := netip.AddrFromSlice(a.IP); ok && a.Scope == int(netlink.SCOPE_UNIVERSE) && !ip.Unmap().IsLoopback() {
+				out = append(out, ip.Unmap())
+			}
 		}
-	}
-	return netip.Addr{}
+		return err
+	})
+	return out, err
 }
 
 // inPolicyRouting runs f for each IP version that the namespace has.

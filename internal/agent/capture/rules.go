@@ -10,6 +10,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // reg is the register that every expression uses.
@@ -106,11 +108,15 @@ type family struct {
 	src, dst uint32
 	length   uint32
 	key      nftables.SetDatatype
+	// probe is the source of kubelet probes, application what the proxy dials for the pod's application.
+	probe, application netip.Addr
 }
 
 var families = []family{
-	{suffix: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, length: 4, key: nftables.TypeIPAddr},
-	{suffix: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, length: 16, key: nftables.TypeIP6Addr},
+	{suffix: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, length: 4, key: nftables.TypeIPAddr,
+		probe: netip.MustParseAddr(names.ProbeSourceAddress), application: netip.MustParseAddr(names.ApplicationAddress)},
+	{suffix: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, length: 16, key: nftables.TypeIP6Addr,
+		probe: netip.MustParseAddr(names.ProbeSourceAddress6), application: netip.MustParseAddr(names.ApplicationAddress6)},
 }
 
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f.nfproto == unix.NFPROTO_IPV4) }
@@ -151,6 +157,11 @@ func local(source bool) []expr.Any {
 	return compare(expr.CmpOpEq, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}, u32(unix.RTN_LOCAL))
 }
 
+// to is: ip daddr ADDRESS.
+func (f family) to(a netip.Addr) []expr.Any {
+	return rule(f.is(), compare(expr.CmpOpEq, f.address(f.dst), a.AsSlice()))
+}
+
 // Actions.
 
 func returns() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
@@ -168,9 +179,14 @@ func redirect(port uint16) []expr.Any {
 }
 
 // snat is: snat ip to ADDRESS.
-func (f family) snat(a netip.Addr) []expr.Any {
+func (f family) snat(a netip.Addr) []expr.Any { return f.translate(expr.NATTypeSourceNAT, a) }
+
+// dnat is: dnat ip to ADDRESS.
+func (f family) dnat(a netip.Addr) []expr.Any { return f.translate(expr.NATTypeDestNAT, a) }
+
+func (f family) translate(t expr.NATType, a netip.Addr) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: reg, Data: a.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg},
+		&expr.NAT{Type: t, Family: uint32(f.nfproto), RegAddrMin: reg},
 	}
 }

@@ -111,27 +111,46 @@ func inbound(p Pod) *listenerv3.Listener {
 	l := listener(p, prefixInbound+p.UID, names.PortInbound)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
-	cluster := strictRefused
-	if !p.Strict {
-		cluster = ClusterDirect
-		l.ListenerFilters = append(l.ListenerFilters,
-			envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{Mark: names.MarkProxy}))
+	if p.Strict {
+		l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{inboundProxy(p, strictRefused)}}}
+		return l
 	}
-	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-		envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
-		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
-			StatPrefix:       "inbound",
-			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
-			IdleTimeout:      envoy.Duration(0),
-			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
-				"direction":   "inbound-plaintext",
-				"destination": envoy.Literal(p.Identity),
-				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-				"cluster":     "%UPSTREAM_CLUSTER%",
-			}))},
-		}),
-	}}}
+	l.ListenerFilters = append(l.ListenerFilters,
+		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{Mark: names.MarkProxy}))
+	for _, a := range families(p.IPs) {
+		application := names.ApplicationAddress
+		if a.Is6() {
+			application = "[" + names.ApplicationAddress6 + "]"
+		}
+		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
+			Name: a.String(),
+			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: []*corev3.CidrRange{{
+				AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0),
+			}}},
+			Filters: []*listenerv3.Filter{
+				envoy.SetFilterState(
+					podNetns(p, envoy.SharedOnce),
+					envoy.FilterState(envoy.FilterStateOriginalDst, "", application+":%DOWNSTREAM_LOCAL_PORT%", envoy.SharedNot),
+				),
+				inboundProxy(p, ClusterDirect),
+			},
+		})
+	}
 	return l
+}
+
+func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
+	return envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+		StatPrefix:       "inbound",
+		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
+		IdleTimeout:      envoy.Duration(0),
+		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
+			"direction":   "inbound-plaintext",
+			"destination": envoy.Literal(p.Identity),
+			"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+			"cluster":     "%UPSTREAM_CLUSTER%",
+		}))},
+	})
 }
 
 // hbone takes what other members of the mesh send to the pod.

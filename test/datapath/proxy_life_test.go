@@ -1,0 +1,79 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bytes"
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/translate/node"
+)
+
+// TestProxyRestarts kills a node's Envoy and starts another one.
+func TestProxyRestarts(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", true)
+	server.greet(8080)
+	server.workload(8080)
+	to := server.at(8080).String()
+	requireHello(t, client, to, "server sees "+client.addr.String())
+	for _, n := range m.nodes {
+		n.proxy.stop()
+		_, err := client.hello(to)
+		require.Error(t, err, "without a proxy nothing escapes in plain")
+		n.proxy = startProxy(t, n)
+		client.waitForListeners()
+		server.waitForListeners()
+		requireEventually(t, func() error { _, err := client.hello(to); return err })
+	}
+}
+
+// TestListenerOfAPodThatIsGone gives Envoy a listener in a namespace that doesn't exist any more, as happens when a pod
+// goes at the wrong moment.
+func TestListenerOfAPodThatIsGone(t *testing.T) {
+	m := newMesh(t)
+	m.nodes[0].tolerant.Store(true)
+	for _, l := range node.Listeners(node.Pod{
+		UID: "gone", Namespace: "default", Name: "gone", IPs: []netip.Addr{netip.MustParseAddr("10.244.1.99")},
+		Identity: "spiffe://cluster.local/ns/default/sa/gone", Netns: filepath.Join(t.TempDir(), "gone"),
+	}) {
+		m.apply(m.nodes[0].scope(), l.Name, l)
+	}
+	client := m.nodes[0].newMember("client", false)
+	client.greet(8080)
+	client.workload(8080)
+	m.service("self", addrPort("10.96.0.10:80"), 8080, client)
+	requireHello(t, client, "10.96.0.10:80", "client sees "+client.addr.String())
+}
+
+// TestKeyExchangeResistsQuantumComputers looks for the hybrid group in the server's answer on the wire.
+func TestKeyExchangeResistsQuantumComputers(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", true)
+	server.greet(8080)
+	server.workload(8080)
+	wire := m.record()
+	requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+	// ServerHello's key_share extension (51), 1124 bytes: group X25519MLKEM768 (0x11ec), 1120 bytes of key.
+	require.True(t, bytes.Contains(wire(), []byte{0x00, 0x33, 0x04, 0x64, 0x11, 0xec, 0x04, 0x60}))
+}
+
+// TestOnePortTwice leaves the proxy no other port for its connection to the application than the one that the captured
+// connection came from.
+func TestOnePortTwice(t *testing.T) {
+	m := newMesh(t)
+	server := m.nodes[1].newMember("server", false)
+	outsider := m.nodes[0].newPod("outsider")
+	server.greet(8080)
+	netnstest.Sysctl(t, server.ns, "net/ipv4/ip_local_port_range", "40000 40000")
+	netnstest.Sysctl(t, outsider.ns, "net/ipv4/ip_local_port_range", "40000 40000")
+	requireHello(t, outsider, server.at(8080).String(), "server sees "+outsider.addr.String())
+}
