@@ -195,6 +195,10 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 	for _, it := range r.items {
 		if h := sub.held[it.name]; h != nil {
 			h.flying = false
+		} else if sub.covers(it.name) {
+			// It left and came back while the response was on its way: it may have taken this, or not.
+			sub.of(it.name).unsure = true
+			st.enqueueNamed(sub, it.name)
 		}
 	}
 	if req.GetErrorDetail() != nil {

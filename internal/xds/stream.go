@@ -110,6 +110,7 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 	}()
 	st.log.V(1).Info("xDS stream opened", "address", st.proxy.Address)
 	for {
+		st.absorb()
 		if err := st.flush(g); err != nil {
 			return err
 		}
@@ -124,7 +125,6 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 				return err
 			}
 		case <-st.wake:
-			st.absorb()
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -157,7 +157,11 @@ func (st *stream) flush(g adsStream) error {
 func (st *stream) absorb() {
 	st.marks.Lock()
 	marks := st.marks.byKey
-	st.marks.byKey = make(map[markKey]span)
+	if len(marks) == 0 {
+		st.marks.Unlock()
+		return
+	}
+	st.marks.byKey = map[markKey]span{}
 	st.marks.Unlock()
 
 	st.mu.Lock()
