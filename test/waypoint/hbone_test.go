@@ -62,10 +62,10 @@ func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *calle
 	return p
 }
 
-// errRefused is a CONNECT that was answered with a status other than 200.
-type errRefused int
+// refusedError is a CONNECT that was answered with a status other than 200.
+type refusedError int
 
-func (e errRefused) Error() string { return fmt.Sprintf("CONNECT: status %d", int(e)) }
+func (e refusedError) Error() string { return fmt.Sprintf("CONNECT: status %d", int(e)) }
 
 // dial opens a tunnel to an address that the application dials.
 func (p *caller) dial(ctx context.Context, dialled string) (tunnel, error) {
@@ -83,7 +83,7 @@ func (p *caller) dial(ctx context.Context, dialled string) (tunnel, error) {
 	}
 	if resp.StatusCode != http.StatusOK {
 		_ = resp.Body.Close()
-		return tunnel{}, errRefused(resp.StatusCode)
+		return tunnel{}, refusedError(resp.StatusCode)
 	}
 	return tunnel{ReadCloser: resp.Body, w: w}, nil
 }

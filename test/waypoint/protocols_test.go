@@ -295,7 +295,7 @@ func TestWhoMayAsk(t *testing.T) {
 	}
 	for _, authority := range []string{"10.96.0.77:80", "10.96.0.1:81", "web:80", "127.0.0.1:15000", s.waypoint.String() + ":15008"} {
 		_, err := s.caller(clientID).dial(t.Context(), authority)
-		if refused := errRefused(0); !errors.As(err, &refused) || refused != 404 {
+		if refused := refusedError(0); !errors.As(err, &refused) || refused != 404 {
 			t.Errorf("%s: %v", authority, err)
 		}
 	}
@@ -311,7 +311,7 @@ func TestWhoMayAsk(t *testing.T) {
 		"no SPIFFE ID":         {s.ca.issue("https://cluster.local/ns/front")},
 	} {
 		c := newCaller(t, s.address(), s.waypoint, &tls.Config{Certificates: certs, VerifyConnection: s.ca.peer(waypointID)})
-		if _, err := c.dial(t.Context(), dialled); err == nil || errors.As(err, new(errRefused)) {
+		if _, err := c.dial(t.Context(), dialled); err == nil || errors.As(err, new(refusedError)) {
 			t.Errorf("%s: %v, want no TLS connection", what, err)
 		}
 	}

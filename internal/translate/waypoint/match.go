@@ -88,7 +88,7 @@ func trimPrefix(p string) string { return strings.TrimRight(p, "/") }
 
 // grpcMatch compares the path of a gRPC call, /service/method.
 func grpcMatch(m *routev3.RouteMatch, g model.Match) error {
-	const any = "[^/]+"
+	const anyName = "[^/]+"
 	if g.GRPCType != model.MatchRegex {
 		switch {
 		case g.GRPCMethod == "":
@@ -100,7 +100,7 @@ func grpcMatch(m *routev3.RouteMatch, g model.Match) error {
 		}
 		g.GRPCMethod = regexp.QuoteMeta(g.GRPCMethod)
 	}
-	service, method := any, any
+	service, method := anyName, anyName
 	if g.GRPCService != "" {
 		service = "(?:" + g.GRPCService + ")"
 	}

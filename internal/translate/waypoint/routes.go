@@ -95,24 +95,26 @@ type routeBuilder struct {
 // keeps its place and answers an error, for a request that it matches must not fall through to another rule.
 func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) {
 	match, err := routeMatch(r)
-	if err == nil {
-		match.FilterState = guard
-		err = check(match)
-	}
 	if err != nil {
 		b.fail(r, true, err)
 		return
 	}
+	match.FilterState = guard
 	routes, err := b.ruleRoutes(r, match)
 	for _, route := range routes {
 		route.Name = routeName(r)
 		err = errors.Join(err, check(route))
 	}
-	if err != nil {
-		b.fail(r, false, err)
-		routes = []*routev3.Route{{Match: match, Action: refusal(r)}}
+	if err == nil {
+		b.routes = append(b.routes, routes...)
+		return
 	}
-	b.routes = append(b.routes, routes...)
+	if badMatch := check(match); badMatch != nil {
+		b.fail(r, true, badMatch)
+		return
+	}
+	b.fail(r, false, err)
+	b.routes = append(b.routes, &routev3.Route{Name: routeName(r), Match: match, Action: refusal(r)})
 }
 
 func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
