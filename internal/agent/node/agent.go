@@ -148,7 +148,7 @@ func (a *Agent) assemble() error {
 	a.reconciler = &reconciler{
 		enroller: &enroller{
 			proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: newHostRules(o.Kernel, o.Log),
-			pods: pods, log: o.Log, onRepair: m.repairs.Inc, now: time.Now, linger: linger,
+			pods: pods, log: o.Log, onRepair: m.repairs.Inc, now: time.Now, waits: defaultWaits,
 		},
 		client: a.manager.GetClient(), sandboxes: o.Sandboxes, metrics: m, system: o.SystemNamespace,
 		events: a.manager.GetEventRecorder("fairway-agent"),

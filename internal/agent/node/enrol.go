@@ -30,6 +30,11 @@ const (
 	certificateWait = 10 * time.Second
 )
 
+// waits are durations that tests shorten.
+type waits struct{ attempt, certificate, linger, verify time.Duration }
+
+var defaultWaits = waits{attempt: attemptTimeout, certificate: certificateWait, linger: linger, verify: verifyEvery}
+
 // Causes of a failed attempt: the label of a metric, and the first words of the message for people.
 const (
 	CauseCertificate = "Certificate"
@@ -75,7 +80,7 @@ type enroller struct {
 	log          logr.Logger
 	onRepair     func()
 	now          func() time.Time
-	linger       time.Duration
+	waits        waits
 }
 
 // capture brings a pod to its target. With order starting, it returns once traffic is redirected, and a later call with order
@@ -173,7 +178,7 @@ func (n *enroller) awaitHBONE(ctx context.Context, e *entry, t Target) error {
 	if e.complete {
 		return nil
 	}
-	certCtx, cancel := context.WithTimeout(ctx, certificateWait)
+	certCtx, cancel := context.WithTimeout(ctx, n.waits.certificate)
 	defer cancel()
 	if err := n.certificates.Await(certCtx, t.Pod.Identity); err != nil {
 		return fail(CauseCertificate, "see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
@@ -226,7 +231,7 @@ func (n *enroller) redirect(e *entry, t Target) error {
 		if err := n.kernel.UpdateRanges(t.Pod.Netns, t.Ranges); err != nil {
 			return namespaceFailure(err)
 		}
-	case now.Sub(e.verified) >= verifyEvery:
+	case now.Sub(e.verified) >= n.waits.verify:
 		if err := n.verify(t, want); err != nil {
 			return err
 		}
@@ -284,7 +289,7 @@ func (n *enroller) release(ctx context.Context, uid string) (time.Duration, erro
 			return 0, namespaceFailure(err)
 		}
 		e.redirected, e.complete = false, false
-		e.releaseAt = n.now().Add(n.linger)
+		e.releaseAt = n.now().Add(n.waits.linger)
 		if err := n.host.set(uid, nil); err != nil {
 			return 0, namespaceFailure(err)
 		}

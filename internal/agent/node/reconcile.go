@@ -116,7 +116,7 @@ func (r *reconciler) reconcileHold(ctx context.Context, pod *corev1.Pod, d Decis
 }
 
 func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision) (reconcile.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.waits.attempt)
 	defer cancel()
 	have, err := r.current(ctx, string(pod.UID))
 	if err != nil {
@@ -144,7 +144,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, ReasonCaptured, d.Message); err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{RequeueAfter: verifyEvery + rand.N(verifyEvery/4)}, nil
+	return reconcile.Result{RequeueAfter: r.waits.verify + rand.N(r.waits.verify/4+1)}, nil
 }
 
 func enrolling(have programmed) State {

@@ -1,0 +1,427 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+var shared = apiserver.Shared{Options: apiserver.Options{Fairway: true}}
+
+func testLog() logr.Logger {
+	if os.Getenv("FAIRWAY_TEST_LOG") == "" {
+		return logr.Discard()
+	}
+	return funcr.New(func(prefix, args string) { fmt.Fprintln(os.Stderr, prefix, args) }, funcr.Options{Verbosity: 1})
+}
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(testLog())
+	shared.Main(m)
+}
+
+const (
+	testTimeout = 30 * time.Second
+	testPoll    = 20 * time.Millisecond
+	originalCNI = `{"cniVersion":"1.0.0","name":"dev","plugins":[{"type":"ptp"}]}`
+)
+
+// fixture is a node with an agent, against a real API server.
+type fixture struct {
+	client.Client // an administrator's
+	*world
+	t         *testing.T
+	config    *rest.Config
+	node      string
+	namespace string
+	dir       string
+	agent     *Agent
+	stop      func() error
+}
+
+// setUp makes an enrolled namespace and what all agents need in the cluster. The agent is started by start.
+func setUp(t *testing.T) *fixture {
+	cfg := shared.Config(t)
+	scheme, err := newScheme()
+	require.NoError(t, err)
+	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	require.NoError(t, err)
+	f := &fixture{Client: c, world: newWorld(t), t: t, config: cfg, dir: t.TempDir()}
+	name := strings.ToLower(t.Name())
+	f.node, f.namespace = "node-"+name, "ns-"+name
+	for _, dir := range []string{"bin", "net.d"} {
+		require.NoError(t, os.Mkdir(filepath.Join(f.dir, dir), 0o755))
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"), []byte(originalCNI), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(f.dir, "fairway-cni"), []byte("binary"), 0o755))
+	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: names.SystemNamespace}})
+	rbac, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "rbac", "node.yaml"))
+	require.NoError(t, err)
+	for _, o := range apiserver.Objects(t, string(rbac)) {
+		f.ensure(o)
+	}
+	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+	f.ensure(mesh)
+	mesh.Status.Network = testMesh().Status.Network
+	f.setMesh(mesh)
+	t.Cleanup(func() {
+		require.NoError(t, client.IgnoreNotFound(f.Delete(context.Background(), mesh)))
+	})
+	return f
+}
+
+func (f *fixture) setMesh(mesh *v1alpha1.Mesh) {
+	f.t.Helper()
+	patch := client.MergeFrom(&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
+	require.NoError(f.t, f.Status().Patch(context.Background(), mesh, patch))
+}
+
+func (f *fixture) ensure(o client.Object) {
+	f.t.Helper()
+	require.NoError(f.t, client.IgnoreAlreadyExists(f.Create(context.Background(), o)))
+}
+
+// asAgent is the API server as an agent on a node reaches it, with the rights that the manifests give.
+func asAgent(cfg *rest.Config, node string) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + names.SystemNamespace + ":" + names.NodeServiceAccount,
+		Groups:   []string{"system:serviceaccounts", "system:authenticated"},
+		Extra:    map[string][]string{"authentication.kubernetes.io/node-name": {node}},
+	}
+	return cfg
+}
+
+func (f *fixture) start() {
+	f.t.Helper()
+	a, err := New(Options{
+		Config: asAgent(f.config, f.node), NodeName: f.node,
+		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
+		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"), CNIConfDir: filepath.Join(f.dir, "net.d"),
+		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
+		Log: testLog(), Registerer: prometheus.NewRegistry(),
+	})
+	require.NoError(f.t, err)
+	a.reconciler.waits = waits{attempt: time.Second, certificate: 500 * time.Millisecond, linger: 100 * time.Millisecond, verify: time.Second}
+	f.agent = a
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	stopped := false
+	f.stop = func() error {
+		if stopped {
+			return nil
+		}
+		stopped = true
+		cancel()
+		return <-done
+	}
+	f.t.Cleanup(func() { require.NoError(f.t, f.stop()) })
+}
+
+// pod makes a pod of the node; with an IP it runs.
+func (f *fixture) pod(name, ip string, change ...func(*corev1.Pod)) *corev1.Pod {
+	f.t.Helper()
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: name, Labels: map[string]string{}},
+		Spec: corev1.PodSpec{
+			NodeName: f.node, ServiceAccountName: "cart", TerminationGracePeriodSeconds: new(int64(0)),
+			Containers: []corev1.Container{{
+				Name: "app", Image: "app",
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}},
+			}},
+		},
+	}
+	for _, c := range change {
+		c(p)
+	}
+	require.NoError(f.t, f.Create(context.Background(), p))
+	if ip != "" {
+		f.run(p, ip)
+	}
+	return p
+}
+
+// run says, as kubelet does, that a pod runs.
+func (f *fixture) run(p *corev1.Pod, ip string) {
+	f.t.Helper()
+	before := p.DeepCopy()
+	p.Status.Phase = corev1.PodRunning
+	p.Status.PodIP, p.Status.PodIPs = ip, []corev1.PodIP{{IP: ip}}
+	require.NoError(f.t, f.Status().Patch(context.Background(), p, client.StrategicMergeFrom(before)))
+}
+
+func (f *fixture) eventually(what func() bool, message string, args ...any) {
+	f.t.Helper()
+	require.Eventually(f.t, what, testTimeout, testPoll, append([]any{message}, args...)...)
+}
+
+// condition waits until a pod's condition has a status and a reason, and returns it.
+func (f *fixture) condition(p *corev1.Pod, status corev1.ConditionStatus, reason string) *corev1.PodCondition {
+	f.t.Helper()
+	var have *corev1.PodCondition
+	f.eventually(func() bool {
+		now := &corev1.Pod{}
+		if err := f.Get(context.Background(), client.ObjectKeyFromObject(p), now); err != nil {
+			return false
+		}
+		have = condition(now)
+		return have != nil && have.Status == status && have.Reason == reason
+	}, "condition %s %s; have %v", status, reason, &have)
+	return have
+}
+
+func (f *fixture) state(p *corev1.Pod) PodStatus {
+	for _, s := range f.agent.Snapshot() {
+		if s.UID == string(p.UID) {
+			return s
+		}
+	}
+	return PodStatus{}
+}
+
+// daemonSet of the agents is there, so that stopping one is no uninstallation.
+func (f *fixture) daemonSet() *appsv1.DaemonSet {
+	labels := map[string]string{"a": "b"}
+	ds := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet},
+		Spec: appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "a", Image: "a"}}},
+		}},
+	}
+	f.ensure(ds)
+	f.t.Cleanup(func() { require.NoError(f.t, client.IgnoreNotFound(f.Delete(context.Background(), ds))) })
+	return ds
+}
+
+// ask is the CNI plugin.
+func (f *fixture) ask(req plugin.Request) plugin.Response {
+	f.t.Helper()
+	var conn net.Conn
+	f.eventually(func() bool {
+		var err error
+		conn, err = net.Dial("unix", filepath.Join(f.dir, "cni.sock"))
+		return err == nil
+	}, "the agent listens for the plugin")
+	defer conn.Close()
+	require.NoError(f.t, plugin.WriteMessage(conn, req))
+	var answer plugin.Response
+	require.NoError(f.t, plugin.ReadMessage(conn, &answer))
+	return answer
+}
+
+func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	c := f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	require.Equal(t, messageCapturedPermitted, c.Message)
+	require.Less(t, f.index("want spiffe://cluster.local/ns/"+f.namespace+"/sa/cart"), f.index("apply ns-cart"))
+	require.Less(t, f.index("set hbone/"), f.index("apply ns-cart"))
+	require.Less(t, f.index("host 1"), f.index("apply ns-cart"), "probes are known before plaintext is looked at")
+	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("10.244.1.5:8080")}, f.host)
+	require.Equal(t, StateCaptured, f.state(p).State)
+	require.Equal(t, names.MTLSPermissive, f.state(p).Mode)
+
+	// Another mode changes listeners and message, not the rules.
+	patch := client.MergeFrom(p.DeepCopy())
+	p.Labels = map[string]string{names.LabelMTLSMode: names.MTLSStrict}
+	require.NoError(t, f.Patch(context.Background(), p, patch))
+	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
+	f.eventually(func() bool {
+		return f.condition(p, corev1.ConditionTrue, ReasonCaptured).Message == messageCapturedStrict
+	}, "the condition says strict")
+
+	// Other ranges.
+	mesh := testMesh()
+	mesh.Status.Network.PodCIDRs = []string{"10.244.0.0/16", "10.245.0.0/16"}
+	f.setMesh(mesh)
+	f.eventually(func() bool { return f.index("ranges ns-cart") > 0 }, "ranges follow the Mesh")
+
+	// Opting out.
+	patch = client.MergeFrom(p.DeepCopy())
+	p.Labels = map[string]string{names.LabelMesh: names.MeshDisabled}
+	require.NoError(t, f.Patch(context.Background(), p, patch))
+	f.condition(p, corev1.ConditionFalse, ReasonOptedOut)
+	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners go")
+	require.Less(t, f.index("drain ns-cart"), f.index("remove ns-cart"))
+	require.Less(t, f.index("remove ns-cart"), f.index("unset hbone/"))
+	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "not captured")
+	require.Empty(t, f.host)
+	require.Empty(t, f.wanted)
+}
+
+func TestFailureIsSaidAndTriedAgain(t *testing.T) {
+	f := setUp(t)
+	f.caDown = true
+	p := f.pod("cart", "10.244.1.5")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	c := f.condition(p, corev1.ConditionFalse, names.ReasonCaptureFailed)
+	require.Contains(t, c.Message, "no certificate")
+	require.Contains(t, c.Message, "kubectl describe mesh")
+	require.Equal(t, -1, f.index("apply"), "a running pod without a certificate is not redirected")
+	f.do(func() { f.caDown = false })
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+
+	// Somebody takes the rules away.
+	f.do(func() { f.rules[f.sandboxes[string(p.UID)]] = []netip.Prefix{} })
+	f.eventually(func() bool {
+		drift, err := f.Verify(f.sandboxes[string(p.UID)], wantedRules())
+		return err == nil && len(drift) == 0
+	}, "rules are put back")
+
+	// The pod goes, and with it all that was done for it.
+	require.NoError(t, f.Delete(context.Background(), p))
+	f.eventually(func() bool { return len(f.listenerNames()) == 0 && len(f.agent.Snapshot()) == 0 }, "the pod is forgotten")
+}
+
+func TestStartingPod(t *testing.T) {
+	f := setUp(t)
+	f.caDown = true
+	f.start()
+	p := f.pod("cart", "")
+	path := filepath.Join(f.netnsDir, "ns-cart")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	req := plugin.Request{
+		Command: plugin.CommandAdd, ContainerID: "c", Netns: path, IfName: "eth0", PodNamespace: f.namespace, PodName: "cart",
+		PodUID: string(p.UID), IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
+	}
+	require.Equal(t, plugin.Response{Captured: true}, f.ask(req), "the certificate isn't waited for")
+	require.NotEqual(t, -1, f.index("apply ns-cart"))
+	require.Nil(t, condition(p))
+	f.do(func() {
+		f.caDown = false
+		f.sandboxes[string(p.UID)] = path
+	})
+	f.run(p, "10.244.1.5")
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+
+	req.Command = plugin.CommandCheck
+	require.Equal(t, plugin.Response{Captured: true}, f.ask(req))
+	req.Command = plugin.CommandDel
+	f.do(func() { delete(f.sandboxes, string(p.UID)) })
+	require.Equal(t, plugin.Response{}, f.ask(req))
+	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners leave the namespace")
+}
+
+func TestStartingPodFailsClosed(t *testing.T) {
+	f := setUp(t)
+	f.start()
+	p := f.pod("cart", "")
+	f.proxyDown = true
+	add := func(namespace, name, uid string) plugin.Response {
+		return f.ask(plugin.Request{
+			Command: plugin.CommandAdd, Netns: filepath.Join(f.netnsDir, "x"), PodNamespace: namespace, PodName: name, PodUID: uid,
+			IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
+		})
+	}
+	require.Contains(t, add(f.namespace, "absent", "u").Error, "isn't known to the API server")
+	require.Contains(t, add(f.namespace, "cart", "other").Error, "another of the same name")
+	require.Equal(t, plugin.Response{}, add("default", "absent", "u"), "outside the mesh nobody asks")
+	require.Contains(t, f.ask(plugin.Request{Command: "NO"}).Error, "unknown command")
+
+	// A namespace that was labelled a moment ago, which the agent's cache may not know yet.
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace + "-new", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	require.NoError(t, f.Create(context.Background(), ns))
+	require.Contains(t, add(ns.Name, "absent", "u").Error, "isn't known to the API server")
+
+	// The plugin's own knowledge, for the time without an agent.
+	f.eventually(func() bool {
+		s, err := plugin.ReadState(filepath.Join(f.dir, "net.d", "fairway.d", "namespaces.json"))
+		return err == nil && s.IsEnrolled(ns.Name) && s.IsEnrolled(f.namespace) && !s.IsEnrolled("default")
+	}, "the state file names the enrolled namespaces")
+	_ = p
+}
+
+func TestRestartLeavesCaptureAlone(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	f.ensure(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.node}})
+	p := f.pod("cart", "10.244.1.5")
+	path := f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	require.NoError(t, f.stop())
+	require.Equal(t, -1, f.index("drain"))
+	require.Equal(t, -1, f.index("remove"))
+	require.FileExists(t, filepath.Join(f.dir, "bin", "fairway-cni"))
+
+	// An orphan that a crash left, and a proxy that is away for a while.
+	orphan := f.sandbox(t, "orphan", "ns-orphan")
+	f.do(func() {
+		f.rules[orphan] = f.rules[path]
+		f.log, f.proxyDown, f.ready = nil, true, false
+		f.listeners, f.wanted = map[string]string{}, map[string]int{}
+	})
+	f.start()
+	f.eventually(func() bool { return f.state(p).State == StateFailed }, "the proxy is missed")
+	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, ReasonCaptured).Status, "its rules are still there")
+	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
+	require.NotEqual(t, -1, f.index("remove ns-orphan"))
+	f.do(func() { f.proxyDown = false })
+	f.eventually(func() bool { return f.state(p).State == StateCaptured }, "captured again")
+	require.Equal(t, -1, f.index("apply"), "rules that are right are not touched")
+}
+
+func TestUninstallationLetsPodsGo(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.eventually(func() bool {
+		b, err := os.ReadFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"))
+		return err == nil && string(b) != originalCNI
+	}, "the plugin is installed")
+	require.NoError(t, f.stop())
+	require.NotEqual(t, -1, f.index("remove ns-cart"))
+	require.NotEqual(t, -1, f.index("remove host"))
+	f.condition(p, corev1.ConditionFalse, ReasonUninstalled)
+	b, err := os.ReadFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"))
+	require.NoError(t, err)
+	require.Equal(t, originalCNI, string(b))
+	for _, gone := range []string{"bin/fairway-cni", "net.d/fairway.d", "cni.sock"} {
+		require.NoFileExists(t, filepath.Join(f.dir, gone))
+	}
+}
+
+func TestMeshDeletionLetsPodsGo(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	require.NoError(t, f.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}))
+	f.condition(p, corev1.ConditionFalse, ReasonMeshAbsent)
+	f.eventually(func() bool { return f.index("remove ns-cart") >= 0 && len(f.listenerNames()) == 0 }, "nothing is left")
+}

@@ -1,0 +1,262 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// world is what is around the enrolment on a node (proxy, certificates, container runtime, kernel), in memory. It writes
+// down what happens, in order.
+type world struct {
+	mu        sync.Mutex
+	netnsDir  string
+	log       []string
+	listeners map[string]string // name -> version
+	ready     bool
+	proxyDown bool
+	caDown    bool
+	wanted    map[string]int
+	sandboxes map[string]string // pod UID -> path
+	rules     map[string][]netip.Prefix
+	drained   map[string]bool
+	host      []netip.AddrPort
+	changed   chan struct{}
+}
+
+func newWorld(t *testing.T) *world {
+	return &world{
+		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
+		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, changed: make(chan struct{}),
+	}
+}
+
+func (w *world) note(format string, args ...any) {
+	w.log = append(w.log, fmt.Sprintf(format, args...))
+	w.wake()
+}
+
+func (w *world) wake() {
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+// do changes the world from outside.
+func (w *world) do(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+	w.wake()
+}
+
+// await waits until something is so.
+func (w *world) await(ctx context.Context, what func() error) error {
+	for {
+		w.mu.Lock()
+		err, changed := what(), w.changed
+		w.mu.Unlock()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", err, ctx.Err())
+		}
+	}
+}
+
+// sandbox gives a pod a network namespace.
+func (w *world) sandbox(t *testing.T, uid, name string) string {
+	path := filepath.Join(w.netnsDir, name)
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	w.do(func() { w.sandboxes[uid] = path })
+	return path
+}
+
+func (w *world) history() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.log)
+}
+
+// index of the first line of the history with a prefix, or -1.
+func (w *world) index(prefix string) int {
+	return slices.IndexFunc(w.history(), func(s string) bool { return strings.HasPrefix(s, prefix) })
+}
+
+func (w *world) listenerNames() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Sorted(maps.Keys(w.listeners))
+}
+
+func (w *world) SetLocal(_ string, updates []xds.Update) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, u := range updates {
+		if u.Resource == nil {
+			delete(w.listeners, u.Name)
+			w.note("unset %s", u.Name)
+			continue
+		}
+		w.listeners[u.Name] = u.Resource.Version()
+		w.note("set %s", u.Name)
+	}
+}
+
+func (w *world) LocalReady(string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ready = true
+	w.note("ready %d", len(w.listeners))
+}
+
+func (w *world) WaitAcked(ctx context.Context, _, name string) error {
+	return w.await(ctx, func() error {
+		if w.proxyDown || w.listeners[name] == "" {
+			return errors.New("no Envoy is connected")
+		}
+		return nil
+	})
+}
+
+func (w *world) Want(id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.wanted[id]++
+	w.note("want %s", id)
+	return nil
+}
+
+func (w *world) Unwant(id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wanted[id]--; w.wanted[id] == 0 {
+		delete(w.wanted, id)
+	}
+	w.note("unwant %s", id)
+}
+
+func (w *world) Await(ctx context.Context, id string) error {
+	return w.await(ctx, func() error {
+		if w.caDown || w.wanted[id] == 0 {
+			return errors.New("no certificate")
+		}
+		return nil
+	})
+}
+
+func (w *world) Netns(_ context.Context, uid string) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if path := w.sandboxes[uid]; path != "" {
+		return path, nil
+	}
+	return "", netns.ErrNoSandbox
+}
+
+func (w *world) exists(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
+func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := map[uint16]bool{}
+	for _, p := range ports {
+		out[p] = !w.proxyDown && len(w.listeners) > 0 && (p != names.PortHBONE || !w.caDown)
+	}
+	return out, w.exists(path)
+}
+
+func (w *world) Apply(path string, p capture.Pod) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rules[path] = p.Ranges
+	delete(w.drained, path)
+	w.note("apply %s", filepath.Base(path))
+	return w.exists(path)
+}
+
+func (w *world) UpdateRanges(path string, ranges []netip.Prefix) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.rules[path] = ranges
+	w.note("ranges %s", filepath.Base(path))
+	return w.exists(path)
+}
+
+func (w *world) Verify(path string, p capture.Pod) ([]string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !slices.Equal(w.rules[path], p.Ranges) || w.drained[path] {
+		return []string{"other rules"}, nil
+	}
+	return nil, w.exists(path)
+}
+
+func (w *world) Drain(path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drained[path] = true
+	w.note("drain %s", filepath.Base(path))
+	return w.exists(path)
+}
+
+func (w *world) Remove(path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.rules, path)
+	w.note("remove %s", filepath.Base(path))
+	return w.exists(path)
+}
+
+func (w *world) Has(path string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rules[path] != nil, w.exists(path)
+}
+
+func (w *world) ApplyHost(h capture.Host) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.host = h.Probes
+	w.note("host %d", len(h.Probes))
+	return nil
+}
+
+func (w *world) VerifyHost(h capture.Host) ([]string, error) { return nil, nil }
+
+func (w *world) RemoveHost() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.host = nil
+	w.note("remove host")
+	return nil
+}
+
+// wantedRules are those of testMesh.
+func wantedRules() capture.Pod { return capture.Pod{Ranges: ranges(testMesh())} }
