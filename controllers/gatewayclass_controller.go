@@ -32,8 +32,11 @@ const gatewayClassCRD = "gatewayclasses.gateway.networking.k8s.io"
 
 // gatewayKinds are the kinds without which there are no waypoints.
 func gatewayKinds() []schema.GroupVersionKind {
-	gv := gatewayv1.SchemeGroupVersion
-	return []schema.GroupVersionKind{gv.WithKind("GatewayClass"), gv.WithKind("Gateway")}
+	return []schema.GroupVersionKind{gatewayKind("GatewayClass"), gatewayKind("Gateway")}
+}
+
+func gatewayKind(kind string) schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: gatewayv1.GroupVersion.Group, Version: gatewayv1.GroupVersion.Version, Kind: kind}
 }
 
 // DefaultFeatures are the Gateway API's features that the mesh supports.

@@ -85,11 +85,11 @@ func (k *Kinds) When(start func() error, kinds ...schema.GroupVersionKind) error
 func (k *Kinds) Served(kinds ...schema.GroupVersionKind) (bool, error) {
 	for _, gvk := range kinds {
 		list, err := k.discovery.ServerResourcesForGroupVersion(gvk.GroupVersion().String())
-		switch {
-		case ignoreMissing(err) != nil:
+		if ignoreMissing(err) != nil {
 			return false, fmt.Errorf("look for %s: %w", gvk, err)
-		case err != nil || !hasKind(list, gvk.Kind):
-			return false, nil
+		}
+		if err != nil || !hasKind(list, gvk.Kind) {
+			return false, nil //nolint:nilerr // the error says that the group is not served, which is the answer
 		}
 	}
 	return true, nil

@@ -113,7 +113,7 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	if g.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
-	g.SetGroupVersionKind(gatewayv1.SchemeGroupVersion.WithKind("Gateway"))
+	g.SetGroupVersionKind(gatewayKind("Gateway"))
 	class, err := r.class(ctx, g)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -243,12 +243,12 @@ func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gatew
 
 // remove removes what was deployed for a Gateway that is no waypoint (any more).
 func (r *WaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) error {
-	var errs []error
+	var failed error
 	for _, obj := range waypointObjects(g.Namespace, g.Name) {
 		_, err := r.applier.remove(ctx, g, obj)
-		errs = append(errs, err)
+		failed = errors.Join(failed, err)
 	}
-	return errors.Join(errs...)
+	return failed
 }
 
 // waypointObjects are the keys of everything that deploy.Waypoint makes, except for Services: those of other owners

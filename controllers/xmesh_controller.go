@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -36,7 +37,7 @@ func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			For(&xv1alpha1.XMesh{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
 			Complete(r)
-	}, xv1alpha1.SchemeGroupVersion.WithKind("XMesh"))
+	}, schema.GroupVersionKind{Group: xv1alpha1.GroupVersion.Group, Version: xv1alpha1.GroupVersion.Version, Kind: "XMesh"})
 }
 
 func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {

@@ -36,9 +36,10 @@ const (
 	// tokenLifetimeSeconds of the projected token; kubelet renews it after 80% of it.
 	tokenLifetimeSeconds int64 = 3600
 
-	// PathReady and PathHealthy are the agent's endpoints on port names.PortAgent that kubelet asks. Ready means that the
-	// proxy has its configuration and would serve; healthy that the agent itself runs.
-	PathReady   = "/readyz"
+	// PathReady is what kubelet asks of the agent (on port names.PortAgent) for readiness: the proxy has its configuration
+	// and would serve.
+	PathReady = "/readyz"
+	// PathHealthy is what kubelet asks for liveness: the agent itself runs.
 	PathHealthy = "/healthz"
 )
 

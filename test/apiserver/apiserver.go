@@ -7,6 +7,7 @@
 package apiserver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -158,7 +159,7 @@ func Root() string {
 
 // GatewayAPICRDs is the directory of the CRDs of a channel, in the module that go.mod pins.
 func GatewayAPICRDs(channel Channel) (string, error) {
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
+	cmd := exec.CommandContext(context.Background(), "go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/gateway-api")
 	cmd.Dir = Root()
 	out, err := cmd.Output()
 	if err != nil {

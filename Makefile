@@ -1,0 +1,169 @@
+# Fairway: every task of developers and of CI. "make" alone lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+
+BIN := bin
+# What the dev cluster has built: Kubernetes, etcd and stock Envoy, which tests run as well.
+DEVCLUSTER := hack/devcluster/devcluster
+DEVCLUSTER_HOME := $(or $(FAIRWAY_DEVCLUSTER_HOME),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fairway/devcluster)
+export FAIRWAY_KUBE_BIN ?= $(DEVCLUSTER_HOME)/bin
+export FAIRWAY_ENVOY ?= $(DEVCLUSTER_HOME)/bin/envoy
+# kubectl for deploying to whatever KUBECONFIG names; the dev cluster's own binary where the machine has none.
+KUBECTL ?= $(or $(shell command -v kubectl),$(DEVCLUSTER_HOME)/bin/kubectl)
+# Flags for go test, as in: make test-unit TESTFLAGS=-race
+TESTFLAGS ?=
+
+stage = @printf '\n\033[1m==> %s\033[0m\n' '$(1)'
+
+##@ General
+
+.PHONY: help
+help: ## Show this help.
+	@awk 'BEGIN {FS = ":.*##"; printf "Usage: make \033[36m<target>\033[0m\n"} \
+		/^##@/ {printf "\n\033[1m%s\033[0m\n", substr($$0, 5)} \
+		/^[a-zA-Z0-9_-]+:.*?##/ {printf "  \033[36m%-22s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Build
+
+.PHONY: build
+build: ## Build the binaries into bin/.
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/fairway .
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/fairway-cni ./internal/agent/cni/fairway-cni
+
+.PHONY: install-cli
+install-cli: build ## Install the user's commands as "fairway" and "kubectl fairway" into GOBIN.
+	@dir=$$(go env GOBIN); dir=$${dir:-$$(go env GOPATH)/bin}; install -Dm755 $(BIN)/fairway "$$dir/fairway"; \
+		ln -sf fairway "$$dir/kubectl-fairway"; echo "installed into $$dir"
+
+##@ Generated code
+
+CONTROLLER_GEN := $(BIN)/controller-gen
+GOLANGCI_LINT := $(BIN)/golangci-lint
+
+# Tools are modules of their own under hack/tools, so that what they need never becomes what the product needs.
+$(CONTROLLER_GEN): hack/tools/go.mod hack/tools/go.sum
+	@mkdir -p $(BIN)
+	go -C hack/tools build -o $(abspath $@) sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
+	@mkdir -p $(BIN)
+	@echo "building golangci-lint (once, about two minutes on two cores)"
+	go -C hack/tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+.PHONY: generate
+generate: $(CONTROLLER_GEN) ## Generate deep copies, CRDs and permissions from the Go sources, and the OLM bundle from config/.
+	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
+	$(CONTROLLER_GEN) crd:maxDescLen=600 paths=./api/... output:crd:dir=config/crd/bases
+	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... output:rbac:dir=config/rbac
+	@$(MAKE) bundle
+
+.PHONY: bundle
+bundle: ## Generate the OLM bundle under bundle/ from config/.
+	go -C hack/bundle run . -root ../..
+
+.PHONY: verify-generated
+verify-generated: ## Fail if generated files are not current.
+	@hack/verify-generated.sh
+
+##@ Lint
+
+.PHONY: lint
+lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
+	$(call stage,golangci-lint)
+	$(GOLANGCI_LINT) run ./...
+	@hack/lint-scripts.sh
+
+.PHONY: lint-fix
+lint-fix: $(GOLANGCI_LINT) ## Repair what the linter can repair by itself.
+	$(GOLANGCI_LINT) run --fix ./...
+
+##@ Test
+
+# Packages whose tests need more than Go: an API server, or root and an Envoy, or a cluster.
+INTEGRATION := ./api/... ./controllers/...
+DATAPATH := ./test/datapath/... ./test/waypoint/...
+OTHER_MODULES := hack/bundle hack/devcluster
+
+.PHONY: test
+test: ## Run all tests, fast ones first. What needs root says so where it is missing.
+	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
+	@hack/timed.sh 'binaries of Kubernetes, etcd and Envoy' $(MAKE) test-prerequisites
+	@hack/timed.sh 'integration with a real API server' $(MAKE) test-integration
+	@hack/timed.sh 'data path through real Envoys' $(MAKE) test-datapath
+	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
+
+.PHONY: test-unit
+test-unit: ## Run unit and golden tests.
+	go test $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test)(/|$$)') ./test/apiserver/...
+	@for m in $(OTHER_MODULES); do if [ -f $$m/go.mod ]; then echo "module $$m"; go -C $$m test $(TESTFLAGS) ./...; fi; done
+
+.PHONY: test-prerequisites
+test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
+	$(DEVCLUSTER) build
+
+.PHONY: test-integration
+test-integration: ## Run tests against a real kube-apiserver and etcd.
+	go test $(TESTFLAGS) $(INTEGRATION)
+
+.PHONY: test-datapath
+test-datapath: ## Run tests of the data path through real Envoys in network namespaces (root).
+	go test $(TESTFLAGS) $(DATAPATH)
+
+.PHONY: test-e2e
+test-e2e: ## Run end-to-end tests on the dev cluster (root).
+	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
+	if [ ! -d test/e2e ]; then echo "skipped: no end-to-end tests"; exit 0; fi; \
+	$(MAKE) on-devcluster RUN='go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/...'
+
+.PHONY: update-golden
+update-golden: ## Write the golden files of all tests anew.
+	go test ./internal/deploy -update
+
+# on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set.
+.PHONY: on-devcluster
+on-devcluster:
+	$(DEVCLUSTER) up
+	$(DEVCLUSTER) images
+	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy mesh; $(RUN)
+
+##@ Deploy (to the cluster that KUBECONFIG names)
+
+GATEWAY_API_CHANNEL ?= standard
+SYSTEM := fairway-system
+
+.PHONY: gateway-api-crds
+gateway-api-crds: ## Install the CRDs of the Gateway API (GATEWAY_API_CHANNEL=standard or experimental).
+	$(KUBECTL) apply --server-side --force-conflicts -k "$$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/$(patsubst standard,,$(GATEWAY_API_CHANNEL))"
+
+.PHONY: deploy
+deploy: ## Install CRDs, permissions and the operator, and wait for it.
+	$(KUBECTL) apply --server-side --force-conflicts -k config/default
+	$(KUBECTL) -n $(SYSTEM) rollout status deployment/fairway-operator --timeout=180s
+
+.PHONY: mesh
+mesh: ## Create the Mesh with default settings, and wait until it is ready.
+	$(KUBECTL) apply --server-side -f config/samples/fairway_v1alpha1_mesh.yaml
+	$(KUBECTL) wait meshes.fairway.dev/default --for=condition=Ready --timeout=180s
+
+.PHONY: undeploy
+undeploy: ## Remove the Mesh, which lets every pod go, then everything else.
+	@if $(KUBECTL) get customresourcedefinition meshes.fairway.dev >/dev/null 2>&1; then \
+		$(KUBECTL) delete meshes.fairway.dev --all --ignore-not-found --timeout=180s; fi
+	$(KUBECTL) delete -k config/default --ignore-not-found
+
+##@ Conformance
+
+CONFORMANCE_REPORT := test/conformance/reports/fairway.yaml
+
+.PHONY: conformance
+conformance: ## Run the Gateway API's conformance suite on the dev cluster (root).
+	@if [ "$$(id -u)" != 0 ]; then echo "skipped: conformance needs root for the dev cluster"; exit 0; fi; \
+	$(MAKE) on-devcluster RUN='go -C test/conformance test -count=1 -timeout 30m . -args -output $(abspath $(CONFORMANCE_REPORT))'
+
+# The dev cluster and the demo bring their own targets.
+-include hack/devcluster/devcluster.mk
+-include hack/demo/demo.mk
