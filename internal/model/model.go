@@ -289,6 +289,8 @@ type InboundAuthority struct {
 
 // Inbound is what a captured pod answers over HBONE, besides its own address on any port.
 type Inbound struct {
-	Address     netip.Addr
+	Address netip.Addr
+	// Others are the pod's further addresses, such as the one of the other family.
+	Others      []netip.Addr
 	Authorities []InboundAuthority
 }

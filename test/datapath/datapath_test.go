@@ -222,7 +222,7 @@ func TestIdentities(t *testing.T) {
 		stranger.inbound()
 		stranger.configure(false)
 		stranger.waitForListeners()
-		require.NoError(t, capture.Apply(stranger.ns, capture.Pod{Ranges: []netip.Prefix{podRange, serviceRange}}))
+		require.NoError(t, capture.Apply(stranger.ns, capture.Pod{Ranges: ranges}))
 		server.workload(8080)
 		requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
 		requireRefused(t, stranger, server.at(8080).String())

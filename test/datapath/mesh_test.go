@@ -34,6 +34,8 @@ var (
 	serviceRange = netip.MustParsePrefix("10.96.0.0/16")
 	uplinkRange  = netip.MustParsePrefix("192.168.100.0/24")
 	gateway      = netip.MustParseAddr("169.254.1.1")
+	gateway6     = netip.MustParseAddr("fd00:fe::1")
+	ranges       = []netip.Prefix{podRange, serviceRange, netip.MustParsePrefix("fd00:244::/32"), netip.MustParsePrefix("fd00:96::/64")}
 )
 
 // mesh is two nodes, joined by a link.
@@ -69,6 +71,7 @@ type pod struct {
 	name     string
 	ns       *netns.Namespace
 	addr     netip.Addr
+	addr6    netip.Addr // unless the pod has IPv4 only
 	identity string
 }
 
@@ -180,7 +183,11 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 	var endpoints []model.Endpoint
 	var identities []string
 	for _, p := range pods {
-		e := model.Endpoint{Address: netip.AddrPortFrom(p.addr, target), HBONE: p.identity != "", Identity: p.identity}
+		addr := p.addr
+		if vip.Addr().Is6() {
+			addr = p.addr6 // as EndpointSlices of an IPv6 Service have it
+		}
+		e := model.Endpoint{Address: netip.AddrPortFrom(addr, target), HBONE: p.identity != "", Identity: p.identity}
 		endpoints = append(endpoints, e)
 		if e.HBONE {
 			identities = append(identities, p.identity)

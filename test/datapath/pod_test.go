@@ -46,6 +46,26 @@ func (n *meshNode) newPod(name string) *pod {
 	return p
 }
 
+// addIPv6 gives a pod that is outside the mesh an IPv6 address as well.
+func (p *pod) addIPv6() {
+	t, n := p.mesh.t, p.node
+	veth := fmt.Sprintf("veth%d", n.pods)
+	p.addr6 = netip.MustParseAddr(fmt.Sprintf("fd00:244:%d::%d", n.addr.As4()[3], n.pods+1))
+	netnstest.Sysctl(t, n.ns, "net/ipv6/conf/all/forwarding", "1")
+	netnstest.Address(t, p.ns, "eth0", netip.PrefixFrom(p.addr6, 128))
+	netnstest.Address(t, n.ns, veth, netip.PrefixFrom(gateway6, 64))
+	netnstest.Route(t, p.ns, "eth0", netip.PrefixFrom(gateway6, 128), netip.Addr{})
+	netnstest.Route(t, p.ns, "eth0", netip.MustParsePrefix("::/0"), gateway6)
+	netnstest.Route(t, n.ns, veth, netip.PrefixFrom(p.addr6, 128), netip.Addr{})
+}
+
+func (p *pod) others() []netip.Addr {
+	if p.addr6.IsValid() {
+		return []netip.Addr{p.addr6}
+	}
+	return nil
+}
+
 // newMember makes a captured pod with the identity of a service account of its name.
 func (n *meshNode) newMember(name string, strict bool) *pod {
 	p := n.newPod(name)
@@ -63,14 +83,14 @@ func (p *pod) join(strict bool) {
 	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
 	p.configure(strict)
 	p.waitForListeners()
-	require.NoError(t, capture.Apply(p.ns, capture.Pod{Ranges: []netip.Prefix{podRange, serviceRange}}))
+	require.NoError(t, capture.Apply(p.ns, capture.Pod{Ranges: ranges}))
 }
 
 // configure gives the pod's listeners to its node.
 func (p *pod) configure(strict bool) {
+	ips := append([]netip.Addr{p.addr}, p.others()...)
 	for _, l := range node.Listeners(node.Pod{
-		UID: "uid-" + p.name, Namespace: "default", Name: p.name,
-		IPs: []netip.Addr{p.addr}, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
+		UID: "uid-" + p.name, Namespace: "default", Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
 	}) {
 		p.mesh.apply(p.node.scope(), l.Name, l)
 	}
@@ -86,7 +106,7 @@ func (p *pod) waitForListeners() {
 
 // inbound says what the pod answers over HBONE.
 func (p *pod) inbound(authorities ...model.InboundAuthority) {
-	p.mesh.apply(p.node.scope(), names.InboundRoute(p.addr), node.InboundRoutes(model.Inbound{Address: p.addr, Authorities: authorities}))
+	p.mesh.apply(p.node.scope(), names.InboundRoute(p.addr), node.InboundRoutes(model.Inbound{Address: p.addr, Others: p.others(), Authorities: authorities}))
 }
 
 // listen on a port in the pod.
@@ -96,7 +116,7 @@ func (p *pod) listen(port uint16) *net.TCPListener {
 	var l net.Listener
 	require.NoError(t, p.ns.Do(func() error {
 		var err error
-		l, err = net.Listen("tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), port).String())
+		l, err = net.Listen("tcp", fmt.Sprintf(":%d", port)) // of both families
 		return err
 	}))
 	t.Cleanup(func() { _ = l.Close() })
@@ -131,7 +151,7 @@ func dialIn(do func(func() error) error, to string) (*net.TCPConn, error) {
 	var c net.Conn
 	err := do(func() error {
 		var err error
-		c, err = net.DialTimeout("tcp4", to, patience)
+		c, err = net.DialTimeout("tcp", to, patience)
 		return err
 	})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
@@ -76,4 +77,54 @@ func TestOnePortTwice(t *testing.T) {
 	netnstest.Sysctl(t, server.ns, "net/ipv4/ip_local_port_range", "40000 40000")
 	netnstest.Sysctl(t, outsider.ns, "net/ipv4/ip_local_port_range", "40000 40000")
 	requireHello(t, outsider, server.at(8080).String(), "server sees "+outsider.addr.String())
+}
+
+// TestIPv6 has pods with addresses of both families on one node. A pod's routes hang on its first address.
+func TestIPv6(t *testing.T) {
+	m := newMesh(t)
+	client, server, outsider := m.nodes[0].newPod("client"), (*pod)(nil), (*pod)(nil)
+	client.addIPv6()
+	server = m.nodes[0].newPod("server")
+	server.addIPv6()
+	outsider = m.nodes[0].newPod("outsider")
+	outsider.addIPv6()
+	server.greet(8080)
+	outsider.greet(8080)
+	client.join(false)
+	server.join(false)
+	vip := addrPort("[fd00:96::9]:80")
+	m.service("web", vip, 8080, server)
+
+	t.Run("by VIP", func(t *testing.T) {
+		requireHello(t, client, vip.String(), "server sees "+client.addr6.String())
+	})
+	t.Run("by pod address", func(t *testing.T) {
+		to := netip.AddrPortFrom(server.addr6, 8080)
+		m.destination(model.Destination{Address: to, Kind: model.DestinationWorkload, Identities: []string{server.identity}})
+		requireHello(t, client, to.String(), "server sees "+client.addr6.String())
+	})
+	t.Run("plaintext out", func(t *testing.T) {
+		to := netip.AddrPortFrom(outsider.addr6, 8080)
+		m.destination(model.Destination{Address: to, Kind: model.DestinationPassthrough})
+		requireHello(t, client, to.String(), "outsider sees "+client.addr6.String())
+	})
+	t.Run("plaintext in", func(t *testing.T) {
+		requireHello(t, outsider, netip.AddrPortFrom(server.addr6, 8080).String(), "server sees "+outsider.addr6.String())
+		requireHello(t, outsider, server.at(8080).String(), "server sees "+outsider.addr.String())
+	})
+}
+
+// TestEnrolmentLeavesConnectionsAlone captures both ends of an open connection.
+func TestEnrolmentLeavesConnectionsAlone(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.nodes[0].newPod("client"), m.nodes[1].newPod("server")
+	server.greet(8080)
+	open := client.session(server.at(8080).String())
+	client.join(true)
+	open.alive()
+	server.join(true)
+	open.alive()
+	server.workload(8080)
+	requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+	open.alive()
 }

@@ -327,11 +327,11 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		open.alive()
 	})
 	t.Run("the rules are applied again, and other ranges", func(t *testing.T) {
-		require.NoError(t, capture.Apply(client.ns, capture.Pod{Ranges: []netip.Prefix{podRange, serviceRange}}))
+		require.NoError(t, capture.Apply(client.ns, capture.Pod{Ranges: ranges}))
 		require.NoError(t, capture.UpdateRanges(client.ns, []netip.Prefix{podRange}))
-		require.NoError(t, capture.Apply(server.ns, capture.Pod{Ranges: []netip.Prefix{podRange, serviceRange}}))
+		require.NoError(t, capture.Apply(server.ns, capture.Pod{Ranges: ranges}))
 		open.alive()
-		require.NoError(t, capture.UpdateRanges(client.ns, []netip.Prefix{podRange, serviceRange}))
+		require.NoError(t, capture.UpdateRanges(client.ns, ranges))
 	})
 	t.Run("the endpoint goes from the service", func(t *testing.T) {
 		m.endpoints(port)

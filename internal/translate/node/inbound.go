@@ -38,15 +38,21 @@ func InboundRoutes(in model.Inbound) *routev3.RouteConfiguration {
 		// The authority is an address; a port in it is part of the name.
 		IgnorePortInHostMatching: false,
 	}
+	own := append([]netip.Addr{in.Address}, in.Others...)
 	taken := map[netip.AddrPort]bool{}
-	for _, port := range []uint16{names.PortOutbound, names.PortInbound, names.PortHBONE} {
-		own := netip.AddrPortFrom(in.Address, port)
-		taken[own] = true
-		out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
-			Name:    own.String(),
-			Domains: []string{own.String()},
-			Routes:  []*routev3.Route{envoy.ConnectRefused(http.StatusNotFound)},
-		})
+	for _, a := range own {
+		for _, port := range []uint16{names.PortOutbound, names.PortInbound, names.PortHBONE} {
+			at := netip.AddrPortFrom(a, port)
+			if taken[at] {
+				continue
+			}
+			taken[at] = true
+			out.VirtualHosts = append(out.VirtualHosts, &routev3.VirtualHost{
+				Name:    at.String(),
+				Domains: []string{at.String()},
+				Routes:  []*routev3.Route{envoy.ConnectRefused(http.StatusNotFound)},
+			})
+		}
 	}
 	for _, a := range slices.SortedFunc(slices.Values(in.Authorities), func(a, b model.InboundAuthority) int {
 		return cmp.Or(a.Authority.Compare(b.Authority), cmp.Compare(a.Target, b.Target))
@@ -55,24 +61,41 @@ func InboundRoutes(in model.Inbound) *routev3.RouteConfiguration {
 			continue // Envoy refuses the whole configuration for a domain that occurs twice
 		}
 		taken[a.Authority] = true
-		out.VirtualHosts = append(out.VirtualHosts, accept(a.Authority.String(),
-			netip.AddrPortFrom(in.Address, a.Target).String(), a.Callers))
+		target := netip.AddrPortFrom(sameFamily(own, a.Authority.Addr()), a.Target)
+		out.VirtualHosts = append(out.VirtualHosts, accept(a.Authority.String(), target.String(), a.Callers))
 	}
-	// A wildcard ranks below all exact names. The authority names this pod's own address: it is the target as it is.
-	anyPort := in.Address.String() + ":*"
-	if in.Address.Is6() {
-		anyPort = fmt.Sprintf("[%s]:*", in.Address)
+	for i, a := range own {
+		if !slices.Contains(own[:i], a) {
+			out.VirtualHosts = append(out.VirtualHosts, anyPort(a))
+		}
 	}
-	own := accept(anyPort, "%REQ(:AUTHORITY)%", nil)
+	return out
+}
+
+// sameFamily is the pod's address to connect to for an authority. The caller's address becomes the source of that
+// connection, so both must be of one family, and callers come by the family of the address that they dialled.
+func sameFamily(own []netip.Addr, authority netip.Addr) netip.Addr {
+	if i := slices.IndexFunc(own, func(a netip.Addr) bool { return a.Is4() == authority.Is4() }); i >= 0 {
+		return own[i]
+	}
+	return own[0]
+}
+
+// anyPort leads the pod's own address to itself, on the port that it is asked for. A wildcard ranks below all exact names.
+func anyPort(a netip.Addr) *routev3.VirtualHost {
+	domain := a.String() + ":*"
+	if a.Is6() {
+		domain = fmt.Sprintf("[%s]:*", a)
+	}
+	v := accept(domain, "%REQ(:AUTHORITY)%", nil)
 	// A port has one spelling. With another one, a caller would get past the exact name that guards a port.
-	own.Routes[0].Match.Headers = []*routev3.HeaderMatcher{{
+	v.Routes[0].Match.Headers = []*routev3.HeaderMatcher{{
 		Name: ":authority",
 		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
 			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: ".*:[1-9][0-9]*"}},
 		}},
 	}}
-	out.VirtualHosts = append(out.VirtualHosts, own)
-	return out
+	return v
 }
 
 // accept leads a domain to a target. Callers, if any, are the only identities that may ask.

@@ -89,8 +89,9 @@ var cases = map[string]func() []proto.Message{
 			{Authority: at("10.96.0.9:81"), Target: 9999},
 		}})}
 	},
-	"inbound-ipv6": func() []proto.Message {
-		return []proto.Message{InboundRoutes(model.Inbound{Address: netip.MustParseAddr("fd00:244::3"), Authorities: []model.InboundAuthority{
+	"inbound-dual-stack": func() []proto.Message {
+		return []proto.Message{InboundRoutes(model.Inbound{Address: netip.MustParseAddr("10.244.0.3"), Others: []netip.Addr{netip.MustParseAddr("fd00:244::3")}, Authorities: []model.InboundAuthority{
+			{Authority: vip, Target: 8080},
 			{Authority: at("[fd00:96::9]:80"), Target: 8080},
 		}})}
 	},
