@@ -32,7 +32,7 @@ import (
 const (
 	testScope = "waypoint/ns/gw"
 	// patience bounds how long a test waits for what must happen.
-	patience = 5 * time.Second
+	patience = 20 * time.Second
 )
 
 // fixture is a server on an in-memory connection. A stream's scope and pod come from its metadata.
@@ -284,3 +284,5 @@ func listener(t testing.TB, name string, v int) *Resource {
 func route(t testing.TB, name string, v int) *Resource {
 	return must(t, name, &routev3.RouteConfiguration{Name: name, MostSpecificHeaderMutationsWins: v%2 == 1, VirtualHosts: []*routev3.VirtualHost{{Name: fmt.Sprint(v)}}})
 }
+
+func errorDetail(text string) *statuspb.Status { return &statuspb.Status{Code: 13, Message: text} }

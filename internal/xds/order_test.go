@@ -1,0 +1,176 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// started returns a client that runs one cluster with endpoints, one listener and one route.
+func started(t *testing.T) (*fixture, *client) {
+	f := newFixture(t, refuseProbe)
+	f.apply(edsCluster(t, "c1", 1*time.Second), endpoints(t, "eds/c1", 1), listener(t, "l1", 1), route(t, "r1", 1))
+	f.ready(TypeCluster, TypeListener)
+	c := f.connect(testScope, "p")
+	c.subscribe(TypeCluster)
+	c.expect(TypeCluster, "c1")
+	c.subscribe(TypeEndpoint, "eds/c1")
+	c.expect(TypeEndpoint, "eds/c1")
+	c.subscribe(TypeListener)
+	c.expect(TypeListener, "l1")
+	c.subscribe(TypeRoute, "r1")
+	c.expect(TypeRoute, "r1")
+	return f, c
+}
+
+func TestMakeBeforeBreak(t *testing.T) {
+	f, c := started(t)
+	f.cache.Apply(testScope, []Update{
+		{TypeURL: TypeRoute, Name: "r1", Resource: route(t, "r1", 2)},
+		{TypeURL: TypeListener, Name: "l1", Resource: listener(t, "l1", 2)},
+		{TypeURL: TypeCluster, Name: "c1"},
+		{TypeURL: TypeEndpoint, Name: "eds/c1"},
+		{TypeURL: TypeCluster, Name: "c2", Resource: edsCluster(t, "c2", 1*time.Second)},
+		{TypeURL: TypeEndpoint, Name: "eds/c2", Resource: endpoints(t, "eds/c2", 1)},
+	})
+	clusters := c.recv()
+	require.Equal(t, describe(TypeCluster, []string{"c2"}), describe(clusters.GetTypeUrl(), contents(clusters)))
+	c.subscribe(TypeEndpoint, "eds/c2")
+	c.expect(TypeEndpoint, "eds/c2") // before the cluster's ACK, for which Envoy needs it
+	c.quiet()
+	c.ack(clusters)
+	c.expect(TypeListener, "l1")
+	routes := c.recv()
+	require.Equal(t, describe(TypeRoute, []string{"r1"}), describe(routes.GetTypeUrl(), contents(routes)))
+	c.quiet() // the cluster is still in use
+	c.ack(routes)
+	c.expect(TypeCluster, "-c1")
+	c.expect(TypeEndpoint, "-eds/c1")
+}
+
+func TestLaterChangesDontHoldUpARoute(t *testing.T) {
+	f, c := started(t)
+	f.apply(endpoints(t, "eds/c1", 2))
+	inflight := c.recv()
+	f.apply(route(t, "r1", 2))
+	f.apply(endpoints(t, "eds/c1", 3))
+	c.quiet()
+	c.ack(inflight)
+	next := []*discoveryv3.DeltaDiscoveryResponse{c.recv(), c.recv()}
+	require.Equal(t, TypeEndpoint, next[0].GetTypeUrl())
+	require.Equal(t, TypeRoute, next[1].GetTypeUrl(), "it doesn't wait for the endpoints that changed after it")
+}
+
+func TestChangesCoalesceWhileAResponseIsUnanswered(t *testing.T) {
+	f, c := started(t)
+	f.apply(route(t, "r1", 2))
+	inflight := c.recv()
+	f.apply(route(t, "r1", 3))
+	last := route(t, "r1", 4)
+	f.apply(last)
+	c.quiet()
+	c.ack(inflight)
+	got := c.expect(TypeRoute, "r1")
+	require.Equal(t, last.Version(), got.GetResources()[0].GetVersion())
+	c.quiet()
+	f.apply(route(t, "r1", 5))
+	inflight = c.recv()
+	f.apply(last)
+	f.apply(route(t, "r1", 5))
+	c.ack(inflight)
+	c.quiet() // there and back is no change
+}
+
+func TestEndpointsFollowAReplacedCluster(t *testing.T) {
+	f, c := started(t)
+	f.apply(edsCluster(t, "c1", 2*time.Second))
+	clusters := c.recv()
+	require.Equal(t, describe(TypeCluster, []string{"c1"}), describe(clusters.GetTypeUrl(), contents(clusters)))
+	c.expect(TypeEndpoint, "eds/c1")
+	c.ack(clusters)
+	c.quiet()
+}
+
+func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
+	f, c := started(t)
+	f.apply(listener(t, "l2", 1), route(t, "r2", 1))
+	c.expect(TypeListener, "l2")
+	has := c.has
+	c.cancel()
+	f.eventually("gone from the book", func() bool { return len(f.server.Proxies()) == 0 })
+	require.Empty(t, f.server.State(testScope, TypeRoute, "r1").Proxies)
+	f.apply(listener(t, "l1", 2))
+	f.remove(TypeListener, "l2")
+
+	c = f.connect(testScope, "p")
+	for _, r := range []struct {
+		typeURL string
+		names   []string
+	}{{TypeCluster, nil}, {TypeEndpoint, []string{"eds/c1"}}, {TypeListener, nil}, {TypeRoute, []string{"r1"}}} {
+		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResourceNamesSubscribe: r.names, InitialResourceVersions: has[r.typeURL]})
+	}
+	c.expect(TypeListener, "l1")
+	c.expect(TypeListener, "-l2")
+	c.quiet()
+	require.Equal(t, Acked, f.server.State(testScope, TypeRoute, "r1").Proxies[0].State)
+}
+
+func TestReconnectToAnEmptyServerRemovesNothing(t *testing.T) {
+	f := newFixture(t, refuseProbe)
+	c := f.connect(testScope, "p")
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"a": "1", "b": "1"}})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"a"}, InitialResourceVersions: map[string]string{"a": "1"}})
+	c.quiet()
+	f.apply(cluster(t, "a", 1))
+	c.quiet()
+	f.ready(TypeCluster)
+	c.expect(TypeCluster, "a")
+	c.expect(TypeCluster, "-b")
+	c.quiet()
+}
+
+func TestNamesBesideAWildcard(t *testing.T) {
+	f := newFixture(t, refuseProbe)
+	f.apply(cluster(t, "a", 1), cluster(t, "b", 1))
+	f.ready(TypeCluster)
+	c := f.connect(testScope, "p")
+	c.subscribe(TypeCluster)
+	c.expect(TypeCluster, "a", "b")
+	c.subscribe(TypeCluster, "a", "demand")
+	c.expect(TypeCluster, "a") // who asks is answered
+	f.apply(cluster(t, "demand", 1))
+	c.expect(TypeCluster, "demand")
+	c.unsubscribe(TypeCluster, "a", "absent")
+	c.expect(TypeCluster, "a") // the wildcard still covers it
+	f.remove(TypeCluster, "demand")
+	c.expect(TypeCluster, "-demand")
+	c.unsubscribe(TypeCluster, "demand")
+	c.expect(TypeCluster, "-demand")
+	c.unsubscribe(TypeCluster, "*")
+	f.eventually("wildcard left", func() bool { return !f.server.Proxies()[0].Types[TypeCluster].Wildcard })
+	f.apply(cluster(t, "a", 2))
+	c.quiet()
+}
+
+func TestOnDemandClustersWithoutAWildcard(t *testing.T) {
+	f := newFixture(t, refuseProbe)
+	c := f.connect(testScope, "p")
+	c.subscribe(TypeCluster, "10.96.0.9:80")
+	c.quiet()
+	f.apply(cluster(t, "10.96.0.9:80", 1))
+	c.expect(TypeCluster, "10.96.0.9:80")
+	f.apply(cluster(t, "10.96.0.10:80", 1))
+	c.quiet()
+	c.subscribe(TypeCluster, "10.0.0.1:1")
+	f.eventually("interest", func() bool { return f.cache.lookup(testScope).wanted(TypeCluster, "10.0.0.1:1") })
+	f.remove(TypeCluster, "10.0.0.1:1")
+	c.expect(TypeCluster, "-10.0.0.1:1")
+	f.apply(cluster(t, "10.0.0.1:1", 1))
+	c.expect(TypeCluster, "10.0.0.1:1")
+}
