@@ -106,3 +106,117 @@ func TestHostRulesAreAsWritten(t *testing.T) {
 	require.NoError(t, RemoveHost(ns))
 	require.Empty(t, list(t, ns))
 }
+
+// TestVerifySeesEveryChange breaks the rules in each way that a person or a program might.
+func TestVerifySeesEveryChange(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("skipped: needs the nft program to change rules")
+	}
+	for name, c := range map[string]struct {
+		command string
+		drift   string
+	}{
+		"a rule is added":      {"insert rule inet fairway capture-in accept", "chain capture-in has 6 rules instead of 5"},
+		"a chain is emptied":   {"flush chain inet fairway answers", "chain answers has 0 rules instead of 2"},
+		"a set is emptied":     {"flush set inet fairway ranges4", "set ranges4 has other elements"},
+		"an element is added":  {"add element inet fairway ranges4 { 192.0.2.0/24 }", "set ranges4 has other elements"},
+		"the table is removed": {"delete table inet fairway", "table fairway is missing"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := newPod(t)
+			require.NoError(t, Apply(ns, testPod))
+			require.NoError(t, ns.Do(func() error { return exec.Command(nft, c.command).Run() }))
+			st, err := Verify(ns, testPod)
+			require.NoError(t, err)
+			require.False(t, st.Captured)
+			require.Equal(t, []string{c.drift}, st.Drift)
+			require.NoError(t, Apply(ns, testPod))
+			st, err = Verify(ns, testPod)
+			require.NoError(t, err)
+			require.True(t, st.Captured, "%v", st.Drift)
+		})
+	}
+	t.Run("other ranges are wanted", func(t *testing.T) {
+		ns := newPod(t)
+		require.NoError(t, Apply(ns, testPod))
+		other := Pod{Ranges: prefixes("10.244.0.0/16")}
+		st, err := Verify(ns, other)
+		require.NoError(t, err)
+		require.False(t, st.Captured)
+		require.NoError(t, UpdateRanges(ns, other.Ranges))
+		st, err = Verify(ns, other)
+		require.NoError(t, err)
+		require.True(t, st.Captured, "%v", st.Drift)
+	})
+	t.Run("policy routing is gone", func(t *testing.T) {
+		ns := newPod(t)
+		require.NoError(t, Apply(ns, testPod))
+		require.NoError(t, inPolicyRouting(ns, removeRouting))
+		st, err := Verify(ns, testPod)
+		require.NoError(t, err)
+		require.False(t, st.Captured)
+		require.NoError(t, Apply(ns, testPod))
+		st, err = Verify(ns, testPod)
+		require.NoError(t, err)
+		require.True(t, st.Captured, "%v", st.Drift)
+	})
+}
+
+// TestOthersRulesStay has rules of other programs in the same namespaces.
+func TestOthersRulesStay(t *testing.T) {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		t.Skip("skipped: needs the nft program to make rules")
+	}
+	const others = `table ip kube-proxy {
+	chain nat-postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		masquerade
+	}
+}
+`
+	ns := newPod(t)
+	file := filepath.Join(t.TempDir(), "others.nft")
+	require.NoError(t, os.WriteFile(file, []byte(others), 0o600))
+	require.NoError(t, ns.Do(func() error { return exec.Command(nft, "-f", file).Run() }))
+	require.NoError(t, ApplyHost(ns, testHost))
+	require.NoError(t, RemoveHost(ns))
+	require.NoError(t, Apply(ns, testPod))
+	require.NoError(t, Remove(ns))
+	require.Equal(t, others, list(t, ns))
+}
+
+func TestIntervals(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		in   []netip.Prefix
+		want []string
+	}{
+		{"none", nil, nil},
+		{"other family", prefixes("fd00::/8"), nil},
+		{"nested", prefixes("10.0.0.0/8", "10.1.0.0/16"), []string{"10.0.0.0", "end 11.0.0.0"}},
+		{"adjacent", prefixes("10.0.0.0/9", "10.128.0.0/9"), []string{"10.0.0.0", "end 11.0.0.0"}},
+		{"apart, in any order, with host bits", prefixes("10.2.3.4/16", "10.0.0.1/16"), []string{"10.0.0.0", "end 10.1.0.0", "10.2.0.0", "end 10.3.0.0"}},
+		{"everything", prefixes("0.0.0.0/0"), []string{"0.0.0.0"}},
+		{"the last address", prefixes("255.255.255.255/32"), []string{"255.255.255.255"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var have []string
+			for _, e := range intervals(families[0], c.in) {
+				a, _ := netip.AddrFromSlice(e.Key)
+				s := a.String()
+				if e.IntervalEnd {
+					s = "end " + s
+				}
+				have = append(have, s)
+			}
+			require.Equal(t, c.want, have)
+			ns := netnstest.New(t, "pod")
+			require.NoError(t, Apply(ns, Pod{Ranges: c.in}), "the kernel takes it")
+			st, err := Verify(ns, Pod{Ranges: c.in})
+			require.NoError(t, err)
+			require.True(t, st.Captured, "%v", st.Drift)
+		})
+	}
+}
