@@ -1,0 +1,182 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Each mistake ends in a condition or a clear error, and everything else goes on.
+
+func TestUnknownBackend(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.server("other")
+	s.service("other", "other")
+	s.captured("client", "server", "other")
+	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
+	s.programmed("good")
+	s.create(httpRoute("bad", toService("server"), rule(underPath("/bad"), backend("nobody")), rule(nil, backend("server"))))
+	c := s.says("bad", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonBackendNotFound))
+	g.Expect(c.Message).To(ContainSubstring("nobody"))
+	g.Eventually(func(g Gomega) {
+		a, err := s.get("client", "http://server/bad")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
+	}).Should(Succeed())
+	s.answers("client", "http://server/good", "server")
+	s.answers("client", "http://other/", "other")
+	// The backend appears, and the route is whole.
+	s.server("nobody")
+	s.service("nobody", "nobody")
+	s.says("bad", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	s.answers("client", "http://server/bad", "nobody")
+}
+
+func TestMissingGrant(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s, there := enrolled(t), enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	there.server("far")
+	there.service("far", "far")
+	s.captured("client", "server")
+	there.captured("far")
+	s.create(httpRoute("route", toService("server"), rule(underPath("/far"), backendIn(there.name, "far")), rule(nil, backend("server"))))
+	s.says("route", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonRefNotPermitted))
+	g.Eventually(func(g Gomega) {
+		a, err := s.get("client", "http://server/far")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
+	}).Should(Succeed())
+	s.answers("client", "http://server/", "server")
+	there.grant(s.name)
+	s.says("route", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	s.answers("client", "http://server/far", "far")
+}
+
+func TestHTTPRouteAndGRPCRouteInConflict(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.server("other")
+	s.service("other", "other")
+	s.captured("client", "server", "other")
+	s.create(&gatewayv1.GRPCRoute{
+		ObjectMeta: metaOf("grpc"),
+		Spec: gatewayv1.GRPCRouteSpec{
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{toService("server")}},
+			Rules:           []gatewayv1.GRPCRouteRule{{BackendRefs: []gatewayv1.GRPCBackendRef{{BackendRef: backend("server").BackendRef}}}},
+		},
+	})
+	s.create(httpRoute("http", toService("server"), rule(nil, backend("server"))))
+	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
+	c := s.says("http", string(gatewayv1.RouteConditionAccepted), metav1.ConditionFalse, "")
+	g.Expect(c.Message).To(ContainSubstring("GRPCRoute"))
+	g.Eventually(func(g Gomega) {
+		var r gatewayv1.GRPCRoute
+		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "grpc"}, &r)).To(Succeed())
+		g.Expect(meta.IsStatusConditionTrue(conditionsOf(r.Status.Parents), string(gatewayv1.RouteConditionAccepted))).To(BeTrue())
+	}).Should(Succeed())
+	s.programmed("good")
+	s.answers("client", "http://other/", "other")
+}
+
+func TestImpossibleFiltersAreRefusedAtTheDoor(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	port := gatewayv1.PortNumber(8443)
+	host := gatewayv1.PreciseHostname("elsewhere.example")
+	route := httpRoute("both", toService("server"), gatewayv1.HTTPRouteRule{
+		BackendRefs: []gatewayv1.HTTPBackendRef{backend("server")},
+		Filters: []gatewayv1.HTTPRouteFilter{
+			{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gatewayv1.HTTPRequestRedirectFilter{Port: &port}},
+			{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Hostname: &host}},
+		},
+	})
+	route.Namespace = s.name
+	err := world.client.Create(t.Context(), route)
+	g.Expect(errors.IsInvalid(err)).To(BeTrue(), "%v", err)
+}
+
+func TestAFilterThatNobodyKnows(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.create(httpRoute("route", toService("server"),
+		gatewayv1.HTTPRouteRule{
+			Matches:     underPath("/bad"),
+			BackendRefs: []gatewayv1.HTTPBackendRef{backend("server")},
+			Filters: []gatewayv1.HTTPRouteFilter{{
+				Type:         gatewayv1.HTTPRouteFilterExtensionRef,
+				ExtensionRef: &gatewayv1.LocalObjectReference{Group: "example.com", Kind: "Wish", Name: "wish"},
+			}},
+		},
+		rule(nil, backend("server"))))
+	NewWithT(t).Eventually(func(g Gomega) {
+		var r gatewayv1.HTTPRoute
+		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "route"}, &r)).To(Succeed())
+		conditions, complains := conditionsOf(r.Status.Parents), false
+		for _, c := range conditions {
+			bad := metav1.ConditionFalse
+			if c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) {
+				bad = metav1.ConditionTrue
+			}
+			complains = complains || c.Status == bad
+		}
+		g.Expect(complains).To(BeTrue(), "%v", conditions)
+		// What can't be carried out is never left out silently.
+		a, err := s.get("client", "http://server/bad")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
+	}).Should(Succeed())
+	s.answers("client", "http://server/", "server")
+}
+
+func TestWaypointLabelThatNamesNothing(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	svc := s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "nowhere"} })
+	s.service("free", "server")
+	s.captured("client", "server")
+	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))
+	c := s.says("route", names.ConditionProgrammed, metav1.ConditionFalse, "")
+	g.Expect(c.Message).To(ContainSubstring("nowhere"))
+	g.Eventually(func() error {
+		_, err := s.get("client", "http://server/", "--timeout=3s")
+		return err
+	}).Should(HaveOccurred(), "a Service whose waypoint is missing is closed, not open")
+	s.answers("client", "http://free/", "server")
+
+	relabel(t, svc, names.LabelUseWaypoint, "")
+	s.programmed("route")
+	s.answers("client", "http://server/", "server")
+}

@@ -1,0 +1,184 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"net/http"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// The tests of this file restart parts of the mesh, so they run alone: none is parallel.
+
+// component lists the mesh's pods of one kind in a namespace.
+func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
+	var list corev1.PodList
+	err := world.client.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{names.LabelComponent: name})
+	return list.Items, err
+}
+
+// replaced deletes pods and waits until as many others are ready.
+func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool) {
+	t.Helper()
+	g := NewWithT(t)
+	pods, err := component(t.Context(), namespace, name)
+	g.Expect(err).NotTo(HaveOccurred())
+	old, want := map[types.UID]bool{}, len(pods)
+	for i := range pods {
+		if which == nil || which(&pods[i]) {
+			old[pods[i].UID] = true
+			g.Expect(world.client.Delete(t.Context(), &pods[i])).To(Succeed())
+		}
+	}
+	g.Expect(old).NotTo(BeEmpty(), "no %s pod to restart", name)
+	g.Eventually(func(g Gomega) {
+		now, err := component(t.Context(), namespace, name)
+		g.Expect(err).NotTo(HaveOccurred())
+		ready := 0
+		for i := range now {
+			if !old[now[i].UID] && podReady(&now[i]) {
+				ready++
+			}
+			g.Expect(old[now[i].UID]).To(BeFalse(), "pod %s is still there", now[i].Name)
+		}
+		g.Expect(ready).To(Equal(want))
+	}).WithTimeout(2 * time.Minute).Should(Succeed())
+}
+
+func podReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.versions("app")
+	s.captured("client", "app-v1", "app-v2")
+	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	s.programmed("app")
+	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+	s.answers("client", "http://app-v2/", "app-v2")
+
+	routed, direct := s.steady("client", "http://app/"), s.steady("client", "http://app-v2/")
+	replaced(t, names.SystemNamespace, names.ComponentOperator, nil)
+	through, straight := routed.end(), direct.end()
+	g.Expect(through.failures()).To(BeEmpty(), "through the waypoint: %v", through)
+	g.Expect(straight.failures()).To(BeEmpty(), "pod to pod: %v", straight)
+	g.Expect(through.of("app-v2")).To(BeZero(), "the route holds: %v", through)
+
+	// And updates come again: a new route, a new Service, a new pod.
+	var r gatewayv1.HTTPRoute
+	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
+	r.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend("app-v2")}
+	g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
+	s.programmed("app")
+	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v2") }).Should(Equal(10))
+	s.server("late")
+	s.service("late", "late")
+	s.captured("late")
+	s.answers("client", "http://late/", "late")
+}
+
+func TestNodeProxyRestarts(t *testing.T) {
+	g := NewWithT(t)
+	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.answers("client", "http://server/", "server")
+	before := s.pod("server").UID
+
+	node := s.pod("server").Spec.NodeName
+	replaced(t, names.SystemNamespace, names.ComponentNode, func(p *corev1.Pod) bool { return p.Spec.NodeName == node })
+	s.captured("client", "server")
+	start := since()
+	s.answers("client", "http://server/", "server")
+	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
+	g.Expect(s.pod("server").UID).To(Equal(before), "the pod itself was left alone")
+	// New pods of that node are taken in as before.
+	s.scale("server", 3)
+	s.captured("server")
+	total := s.many("client", 30, "http://server/", "--no-keepalive")
+	g.Expect(total.failures()).To(BeEmpty())
+}
+
+// A waypoint's absence closes the Service: no request goes around it.
+func TestWaypointRestarts(t *testing.T) {
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.versions("app")
+	s.captured("client", "app-v1", "app-v2")
+	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	s.programmed("app")
+	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+
+	steady := s.steady("client", "http://app/", "--timeout", "2s")
+	replaced(t, s.name, names.ComponentWaypoint, nil)
+	s.answers("client", "http://app/", "app-v1")
+	total := steady.end()
+	g.Expect(total.of("app-v2")).To(BeZero(), "a request went around the waypoint: %v", total)
+	g.Expect(total.of("app-v1")).To(BeNumerically(">", 0), "%v", total)
+	s.programmed("app")
+	g.Eventually(func(g Gomega) {
+		got := s.many("client", 20, "http://app/", "--no-keepalive")
+		g.Expect(got.failures()).To(BeEmpty())
+	}).Should(Succeed())
+}
+
+// Deleting the Mesh lets every pod go, without a restart; creating it again takes them back.
+func TestTheMeshGoesAndComesBack(t *testing.T) {
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.answers("client", "http://server/", "server")
+	before := s.pod("server")
+
+	steady := s.steady("client", "http://server/")
+	mesh := deleteMesh(t)
+	s.captureIs(corev1.ConditionFalse, "client", "server")
+	g.Eventually(func(g Gomega) {
+		left, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(left).To(BeEmpty(), "node proxies are removed")
+	}).WithTimeout(2 * time.Minute).Should(Succeed())
+	total := steady.end()
+	t.Logf("while the pods were let go: %v", total)
+	got := s.many("client", 20, "http://server/", "--no-keepalive")
+	g.Expect(got.failures()).To(BeEmpty())
+	// A pod that starts without the mesh starts as if there had never been one.
+	s.server("late")
+	s.service("late", "late")
+	s.answers("client", "http://late/", "late")
+
+	createMesh(t, mesh)
+	s.captured("client", "server", "late")
+	a := s.answers("client", "http://server/", "server")
+	g.Expect(a.Status).To(Equal(http.StatusOK))
+	after := s.pod("server")
+	g.Expect(after.UID).To(Equal(before.UID))
+	g.Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+}
+
+func metaOf(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name} }

@@ -1,0 +1,146 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+func TestEndpointsComeAndGoUnderTraffic(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.answers("client", "http://server/", "server")
+	first := s.pod("server").Name
+
+	steady := s.steady("client", "http://server/")
+	s.scale("server", 3)
+	s.captured("server")
+	seen := map[string]bool{}
+	g.Eventually(func(g Gomega) {
+		a, err := s.get("client", "http://server/")
+		g.Expect(err).NotTo(HaveOccurred())
+		seen[a.Pod] = true
+		g.Expect(seen).To(HaveLen(3), "all three pods answer")
+	}).Should(Succeed())
+	g.Expect(world.client.Delete(t.Context(), &corev1.Pod{ObjectMeta: s.pod("server").ObjectMeta})).To(Succeed())
+	s.ready("server")
+	s.scale("server", 1)
+	total := steady.end()
+	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+	t.Logf("%v; first pod was %s", total, first)
+}
+
+func TestServiceWithoutEndpointsRefuses(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.service("nobody", "nobody")
+	s.captured("client")
+	_, err := s.get("client", "http://nobody/")
+	g.Expect(err).To(HaveOccurred())
+	// Once there is someone, it answers: a refusal is not remembered.
+	s.server("nobody")
+	s.answers("client", "http://nobody/", "nobody")
+}
+
+func TestHeadlessService(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("headless", "server", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
+	s.captured("client", "server")
+	start := since()
+	s.answers("client", "http://headless:8080/", "server")
+	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
+}
+
+func TestPodByAddress(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.captured("client", "server")
+	start := since()
+	s.answers("client", "http://"+net.JoinHostPort(s.pod("server").Status.PodIP, "8080")+"/", "server")
+	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
+	// A pod's own address from within, too.
+	s.answers("server", "http://"+net.JoinHostPort(s.pod("server").Status.PodIP, "8080")+"/", "server")
+}
+
+func TestNamedTargetPortsThatDiffer(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	common := func(d *deployment) { d.Spec.Template.Labels["group"] = "both" }
+	s.server("one", common)
+	s.server("two", listeningOn(9090), common)
+	s.service("both", "", func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"group": "both"} })
+	s.captured("client", "one", "two")
+	g.Eventually(func(g Gomega) {
+		got := s.many("client", 20, "http://both/", "--no-keepalive")
+		g.Expect(got.of("one")).To(BeNumerically(">", 0), "%v", got)
+		g.Expect(got.of("two")).To(BeNumerically(">", 0), "%v", got)
+		g.Expect(got.failures()).To(BeEmpty())
+	}).Should(Succeed())
+}
+
+func TestServiceWithSeveralPorts(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	s.client("client")
+	s.server("server", arguments("serve", "--name=server", "--port=8080", "--port=8081"))
+	s.service("server", "server", func(svc *corev1.Service) {
+		svc.Spec.Ports = append(svc.Spec.Ports,
+			corev1.ServicePort{Name: "by-number", Port: 81, TargetPort: intstr.FromInt32(8081)},
+			corev1.ServicePort{Name: "nothing-there", Port: 82, TargetPort: intstr.FromInt32(8082)})
+	})
+	s.captured("client", "server")
+	s.answers("client", "http://server:80/", "server")
+	s.answers("client", "http://server:81/", "server")
+	for _, port := range []int{82, 83} { // no listener behind it; no port of the Service
+		_, err := s.get("client", fmt.Sprintf("http://server:%d/", port), "--timeout=10s")
+		NewWithT(t).Expect(err).To(HaveOccurred(), "port %d", port)
+	}
+}
+
+func TestNodePortAndLoadBalancer(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.server("server")
+	s.client("client")
+	s.client("host", onHostNetwork(18098))
+	svc := s.service("server", "server", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
+	s.captured("server", "client")
+	nodePort := strconv.Itoa(int(svc.Spec.Ports[0].NodePort))
+	node := s.pod("server").Status.HostIP
+	for _, from := range []string{"host", "client"} {
+		s.answers(from, "http://"+net.JoinHostPort(node, nodePort)+"/", "server")
+	}
+	address := ""
+	g.Eventually(func(g Gomega) {
+		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(svc), svc)).To(Succeed())
+		g.Expect(svc.Status.LoadBalancer.Ingress).NotTo(BeEmpty(), "the cluster gives the Service no LoadBalancer address")
+		address = svc.Status.LoadBalancer.Ingress[0].IP
+	}).Should(Succeed())
+	for _, from := range []string{"host", "client"} {
+		s.answers(from, "http://"+address+"/", "server")
+	}
+}

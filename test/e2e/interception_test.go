@@ -1,0 +1,162 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func TestRunningPodsJoinAndLeaveWithoutARestart(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := newSpace(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.answers("client", "http://server/", "server")
+	before := s.pod("server")
+
+	s.label(names.LabelMesh, names.MeshEnabled)
+	s.captured("client", "server")
+	start := since()
+	got := s.answers("client", "http://server/", "server")
+	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
+	g.Expect(got.from()).To(Equal(s.pod("client").Status.PodIP), "the server sees the client's own address")
+
+	s.label(names.LabelMesh, "")
+	s.captureIs(corev1.ConditionFalse, "client", "server")
+	s.answers("client", "http://server/", "server")
+
+	after := s.pod("server")
+	g.Expect(after.UID).To(Equal(before.UID))
+	g.Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+}
+
+// The server refuses plaintext, so each of these requests, which are the first thing that their pods do, was captured.
+func TestTheFirstPacketOfANewPodIsCaptured(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
+	s.server("server")
+	s.service("server", "server")
+	s.captured("server")
+	never, pods := int32(0), int32(6)
+	job := &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "first"},
+		Spec: batchv1.JobSpec{
+			Completions: &pods, Parallelism: &pods, BackoffLimit: &never,
+			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+				RestartPolicy: corev1.RestartPolicyNever,
+				Containers: []corev1.Container{{
+					Name: "tool", Image: toolImage, ImagePullPolicy: corev1.PullIfNotPresent,
+					// By name: DNS goes by UDP and is not the mesh's business, but must work from the first moment.
+					Args: []string{"get", "--timeout=5s", "http://server/"},
+				}},
+			}},
+		},
+	}
+	s.create(job)
+	NewWithT(t).Eventually(func(g Gomega) {
+		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(job), job)).To(Succeed())
+		g.Expect(job.Status.Failed).To(BeZero())
+		g.Expect(job.Status.Succeeded).To(Equal(pods))
+	}).Should(Succeed())
+}
+
+func TestAPodOptsOut(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("outsider", podLabel(names.LabelMesh, names.MeshDisabled))
+	s.client("member")
+	s.server("open")
+	s.server("closed", podLabel(names.LabelMTLSMode, names.MTLSStrict))
+	s.service("open", "open")
+	s.service("closed", "closed")
+	s.service("outsider", "outsider")
+	s.captured("member", "open", "closed")
+
+	start := since()
+	s.answers("outsider", "http://open/", "open")
+	logged(s, start, s.pod("open"), map[string]string{"direction": "inbound-plaintext"})
+	s.answers("member", "http://closed/", "closed")
+	s.answers("member", "http://outsider/", "outsider")
+	_, err := s.get("outsider", "http://closed/")
+	g.Expect(err).To(HaveOccurred(), "a strict pod refuses plaintext")
+	outsider := s.pod("outsider")
+	status, reason := captureOf(&outsider)
+	g.Expect(status).To(Equal(corev1.ConditionFalse), reason)
+}
+
+func TestHostNetworkPods(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	s.server("host", onHostNetwork(18099))
+	s.server("member")
+	s.service("host", "host")
+	s.service("member", "member")
+	s.captured("member")
+	s.answers("host", "http://"+s.host("member")+"/", "member")
+	s.answers("member", "http://host/", "host")
+	s.answers("member", fmt.Sprintf("http://%s:18099/", s.pod("host").Status.HostIP), "host")
+}
+
+func TestTrafficWithTheWorldOutside(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	inside, outside := enrolled(t), newSpace(t)
+	inside.server("member")
+	inside.service("member", "member")
+	outside.server("stranger")
+	outside.service("stranger", "stranger")
+	inside.captured("member")
+
+	got := inside.answers("member", "http://"+outside.host("stranger")+"/", "stranger")
+	g.Expect(got.from()).To(Equal(inside.pod("member").Status.PodIP), "a server outside the mesh sees the client's own address")
+	got = outside.answers("stranger", "http://"+inside.host("member")+"/", "member")
+	g.Expect(got.from()).To(Equal(outside.pod("stranger").Status.PodIP), "a member sees the address of a client outside the mesh")
+
+	// TLS of applications is not touched: the API server's certificate is not of a root that the tool trusts.
+	_, err := inside.get("member", "https://kubernetes.default.svc/healthz")
+	g.Expect(err).To(MatchError(ContainSubstring("x509")))
+	// Nor is what is refused: nothing listens there.
+	_, err = inside.get("member", fmt.Sprintf("http://%s:9/", outside.pod("stranger").Status.PodIP))
+	g.Expect(err).To(HaveOccurred())
+}
+
+func TestServersOfOtherProtocols(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server", func(d *deployment) {
+		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=server", "--port=8080"}
+		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
+	})
+	s.service("server", "server", func(svc *corev1.Service) { svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp" })
+	s.captured("client", "server")
+	g.Eventually(func(g Gomega) {
+		out, err := s.exec(t.Context(), "client", "tcp-send", "-n", "3", "server:80", "hello")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(out).To(ContainSubstring("hello"))
+	}).Should(Succeed())
+	start := since()
+	_, err := s.exec(t.Context(), "client", "tcp-send", "server:80", "hello")
+	g.Expect(err).NotTo(HaveOccurred())
+	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
+	// HTTP/2 without TLS passes, too.
+	s.server("h2")
+	s.service("h2", "h2")
+	s.captured("h2")
+	g.Expect(s.answers("client", "http://h2/", "h2", "--http2").Status).To(Equal(http.StatusOK))
+}

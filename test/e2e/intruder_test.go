@@ -1,0 +1,193 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"testing"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	. "github.com/onsi/gomega"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/portforward"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// operatorPort forwards a port of one operator pod to this machine until the test ends.
+func operatorPort(t *testing.T, port int) string {
+	t.Helper()
+	g := NewWithT(t)
+	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(pods).NotTo(BeEmpty())
+	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pods[0].Namespace).Name(pods[0].Name).SubResource("portforward").URL()
+	dialer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, world.config)
+	g.Expect(err).NotTo(HaveOccurred())
+	ready := make(chan struct{})
+	f, err := portforward.NewOnAddressesForStreamingWithContext(t.Context(), dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
+	g.Expect(err).NotTo(HaveOccurred())
+	failed := make(chan error, 1)
+	go func() { failed <- f.ForwardPorts() }()
+	select {
+	case <-ready:
+	case err := <-failed:
+		t.Fatal(err)
+	}
+	ports, err := f.GetPorts()
+	g.Expect(err).NotTo(HaveOccurred())
+	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local)
+}
+
+// operatorTLS verifies the operator as an agent does.
+func operatorTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	g := NewWithT(t)
+	var bundle corev1.ConfigMap
+	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}, &bundle)).To(Succeed())
+	roots := x509.NewCertPool()
+	g.Expect(roots.AppendCertsFromPEM([]byte(bundle.Data[names.TrustBundleKey]))).To(BeTrue())
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, ServerName: names.OperatorService + "." + names.SystemNamespace + ".svc"}
+}
+
+// token of a service account, bound to a pod.
+func token(t *testing.T, pod *corev1.Pod, audience string) string {
+	t.Helper()
+	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences:      []string{audience},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
+	}}
+	out, err := world.clientset.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(t.Context(), pod.Spec.ServiceAccountName, r, metav1.CreateOptions{})
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	return out.Status.Token
+}
+
+// subscribe opens an xDS stream with a token and asks for all clusters.
+func subscribe(t *testing.T, address, bearer string) error {
+	t.Helper()
+	conn, err := grpc.NewClient(address, grpc.WithTransportCredentials(credentials.NewTLS(operatorTLS(t))))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if bearer != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+bearer)
+	}
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	if err != nil {
+		return err
+	}
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{"*"}}); err != nil {
+		return err
+	}
+	_, err = stream.Recv()
+	return err
+}
+
+func TestStreamsOfStrangersAreRefused(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.server("app")
+	pod := s.pod("app")
+	address := operatorPort(t, names.PortXDS)
+	for name, c := range map[string]struct {
+		token string
+		code  codes.Code
+	}{
+		"no token":                  {"", codes.Unauthenticated},
+		"a made-up token":           {"ey.not.real", codes.Unauthenticated},
+		"of another audience":       {token(t, &pod, "https://kubernetes.default.svc"), codes.Unauthenticated},
+		"of an application, honest": {token(t, &pod, names.TokenAudience), codes.PermissionDenied},
+	} {
+		err := subscribe(t, address, c.token)
+		g.Expect(status.Code(err)).To(Equal(c.code), "%s: %v", name, err)
+	}
+}
+
+// nodePods are the node pods, by node.
+func nodePods(t *testing.T) map[string]*corev1.Pod {
+	t.Helper()
+	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	out := map[string]*corev1.Pod{}
+	for i := range pods {
+		out[pods[i].Spec.NodeName] = &pods[i]
+	}
+	return out
+}
+
+func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.server("app")
+	s.captured("app")
+	pod, id := s.pod("app"), identityOf(s, "app")
+	address, config := operatorPort(t, names.PortCertificates), operatorTLS(t)
+	proxies := nodePods(t)
+	others := 0
+	for node, proxy := range proxies {
+		code, body := sign(t, address, config, token(t, proxy, names.TokenAudience), id)
+		if node == pod.Spec.NodeName {
+			g.Expect(code).To(Equal(http.StatusOK), body)
+			continue
+		}
+		others++
+		g.Expect(code).To(Equal(http.StatusForbidden), body)
+		g.Expect(body).To(ContainSubstring(id), "the refusal says what was asked for")
+	}
+	g.Expect(others).To(BeNumerically(">", 0), "the cluster has one node only")
+	// The pod's own token gets nothing either: only agents ask.
+	code, body := sign(t, address, config, token(t, &pod, names.TokenAudience), id)
+	g.Expect(code).To(Equal(http.StatusForbidden), body)
+}
+
+func sign(t *testing.T, address string, config *tls.Config, bearer, id string) (int, string) {
+	t.Helper()
+	g := NewWithT(t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	g.Expect(err).NotTo(HaveOccurred())
+	uri, err := url.Parse(id)
+	g.Expect(err).NotTo(HaveOccurred())
+	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
+	g.Expect(err).NotTo(HaveOccurred())
+	body, err := json.Marshal(identity.SignRequest{Identity: id, CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	g.Expect(err).NotTo(HaveOccurred())
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+address+identity.PathSign, bytes.NewReader(body))
+	g.Expect(err).NotTo(HaveOccurred())
+	req.Header.Set("Authorization", "Bearer "+bearer)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}).Do(req)
+	g.Expect(err).NotTo(HaveOccurred())
+	defer res.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	g.Expect(err).NotTo(HaveOccurred())
+	return res.StatusCode, string(answer)
+}

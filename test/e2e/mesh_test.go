@@ -1,0 +1,102 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// deleteMesh waits until the Mesh is gone and sees to it that it comes back when the test ends.
+func deleteMesh(t *testing.T) *v1alpha1.Mesh {
+	t.Helper()
+	g := NewWithT(t)
+	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
+	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	t.Cleanup(func() { restore(mesh) })
+	g.Expect(world.client.Delete(t.Context(), mesh)).To(Succeed())
+	g.Eventually(func() bool {
+		now := &v1alpha1.Mesh{}
+		return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), now))
+	}).WithTimeout(2*time.Minute).Should(BeTrue(), "the Mesh goes once the nodes are clean")
+	return mesh
+}
+
+// restore is for tests that end before they have created the Mesh again.
+func restore(mesh *v1alpha1.Mesh) {
+	fresh := &v1alpha1.Mesh{ObjectMeta: metaOf(mesh.Name), Spec: mesh.Spec}
+	_ = world.client.Create(context.Background(), fresh) // it is there already if all went well
+}
+
+// createMesh waits until the mesh is ready again.
+func createMesh(t *testing.T, mesh *v1alpha1.Mesh) {
+	t.Helper()
+	g := NewWithT(t)
+	fresh := &v1alpha1.Mesh{ObjectMeta: metaOf(mesh.Name), Spec: mesh.Spec}
+	g.Expect(world.client.Create(t.Context(), fresh)).To(Succeed())
+	g.Eventually(func(g Gomega) {
+		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(fresh), fresh)).To(Succeed())
+		g.Expect(meta.IsStatusConditionTrue(fresh.Status.Conditions, v1alpha1.MeshConditionReady)).To(BeTrue(), "%v", fresh.Status.Conditions)
+	}).WithTimeout(2 * time.Minute).Should(Succeed())
+}
+
+// enableUndeploy must be set, because the test needs `make undeploy` and `make deploy` of the working tree.
+const enableUndeploy = "FAIRWAY_E2E_UNDEPLOY"
+
+// Removing Fairway as a whole leaves pods uncaptured and working.
+func TestUndeploy(t *testing.T) {
+	if os.Getenv(enableUndeploy) == "" {
+		t.Skipf("runs make undeploy and make deploy: set %s=1", enableUndeploy)
+	}
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	before := s.pod("server")
+	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
+	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	t.Cleanup(func() {
+		run(t, context.Background(), "deploy")
+		restore(mesh)
+	})
+
+	run(t, t.Context(), "undeploy")
+	s.captureIs(corev1.ConditionFalse, "client", "server")
+	got := s.many("client", 20, "http://server/", "--no-keepalive")
+	g.Expect(got.failures()).To(BeEmpty())
+	s.server("late")
+	s.service("late", "late")
+	s.answers("client", "http://late/", "late")
+	g.Expect(apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKey{Name: names.SystemNamespace}, &corev1.Namespace{}))).To(BeTrue())
+
+	run(t, t.Context(), "deploy")
+	createMesh(t, mesh)
+	s.captured("client", "server", "late")
+	s.answers("client", "http://server/", "server")
+	g.Expect(s.pod("server").UID).To(Equal(before.UID))
+}
+
+// run a target of the Makefile.
+func run(t *testing.T, ctx context.Context, target string) {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", target)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("make %s: %v\n%s", target, err, out)
+	}
+}

@@ -1,0 +1,294 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const toolImage = "fairway.dev/test/tool:v0.1.0"
+
+// space is a namespace of one test.
+type space struct {
+	t    *testing.T
+	name string
+}
+
+// newSpace makes a namespace that goes when the test ends. Labels are pairs of key and value.
+func newSpace(t *testing.T, labels ...string) *space {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: pairs(labels)}}
+	ns.Labels["fairway.dev/e2e"] = strings.ToLower(t.Name()[:min(len(t.Name()), 60)])
+	ns.Labels["fairway.dev/e2e"] = strings.NewReplacer("/", ".", "_", ".").Replace(ns.Labels["fairway.dev/e2e"])
+	if err := world.client.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("namespace %s is kept, because the test failed", ns.Name)
+			return
+		}
+		_ = world.client.Delete(context.Background(), ns)
+	})
+	s := &space{t: t, name: ns.Name}
+	// A pod that comes before its namespace's service account is refused.
+	NewWithT(t).Eventually(func() error {
+		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "default"}, &corev1.ServiceAccount{})
+	}).Should(Succeed())
+	return s
+}
+
+// enrolled is newSpace in the mesh.
+func enrolled(t *testing.T, labels ...string) *space {
+	t.Helper()
+	return newSpace(t, append(labels, names.LabelMesh, names.MeshEnabled)...)
+}
+
+func pairs(in []string) map[string]string {
+	out := map[string]string{}
+	for i := 0; i+1 < len(in); i += 2 {
+		out[in[i]] = in[i+1]
+	}
+	return out
+}
+
+func (s *space) create(o client.Object) {
+	s.t.Helper()
+	o.SetNamespace(s.name)
+	if err := world.client.Create(s.t.Context(), o); err != nil {
+		s.t.Fatalf("%T %s: %v", o, o.GetName(), err)
+	}
+}
+
+// label sets labels of the namespace; an empty value removes one.
+func (s *space) label(labels ...string) {
+	s.t.Helper()
+	relabel(s.t, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: s.name}}, labels...)
+}
+
+func relabel(t *testing.T, o client.Object, labels ...string) {
+	t.Helper()
+	NewWithT(t).Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(o), o)).To(Succeed())
+	patch := client.MergeFrom(o.DeepCopyObject().(client.Object))
+	now := o.GetLabels()
+	if now == nil {
+		now = map[string]string{}
+	}
+	for key, value := range pairs(labels) {
+		if now[key] = value; value == "" {
+			delete(now, key)
+		}
+	}
+	o.SetLabels(now)
+	NewWithT(t).Expect(world.client.Patch(t.Context(), o, patch)).To(Succeed())
+}
+
+// option changes a Deployment before it is created.
+type option func(*appsv1.Deployment)
+
+func replicas(n int32) option { return func(d *appsv1.Deployment) { d.Spec.Replicas = &n } }
+
+// arguments replace those of the server.
+func arguments(a ...string) option {
+	return func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Args = a }
+}
+
+func podLabel(key, value string) option {
+	return func(d *appsv1.Deployment) { d.Spec.Template.Labels[key] = value }
+}
+
+func onHostNetwork(port int) option {
+	return func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.HostNetwork = true
+		d.Spec.Template.Spec.DNSPolicy = corev1.DNSClusterFirstWithHostNet
+		c := &d.Spec.Template.Spec.Containers[0]
+		c.Args = []string{"serve", "--name=" + d.Name, fmt.Sprintf("--port=%d", port)}
+		c.Ports[0].ContainerPort = int32(port)
+	}
+}
+
+// listeningOn makes the container's port "http" another one.
+func listeningOn(port int) option {
+	return func(d *appsv1.Deployment) {
+		c := &d.Spec.Template.Spec.Containers[0]
+		c.Args = []string{"serve", "--name=" + d.Name, fmt.Sprintf("--port=%d", port)}
+		c.Ports[0].ContainerPort = int32(port)
+	}
+}
+
+func spec(change func(*corev1.PodSpec)) option {
+	return func(d *appsv1.Deployment) { change(&d.Spec.Template.Spec) }
+}
+
+// server runs the test server (port 8080, named http) under a service account of its own name, and waits for it.
+func (s *space) server(name string, opts ...option) *appsv1.Deployment {
+	s.t.Helper()
+	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	labels := map[string]string{"app": name}
+	zero := int64(5)
+	d := &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
+				Spec: corev1.PodSpec{
+					ServiceAccountName:            name,
+					TerminationGracePeriodSeconds: &zero,
+					Containers: []corev1.Container{{
+						Name: "tool", Image: toolImage, ImagePullPolicy: corev1.PullIfNotPresent,
+						Args:  []string{"serve", "--name=" + name},
+						Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
+						ReadinessProbe: &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{
+							HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("http")},
+						}},
+						// Endpoints must have left the proxies before the server stops to listen.
+						Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 2}}},
+					}},
+				},
+			},
+		},
+	}
+	for _, o := range opts {
+		o(d)
+	}
+	s.create(d)
+	s.ready(name)
+	return d
+}
+
+// client runs a pod to ask from, which is a server as well.
+func (s *space) client(name string, opts ...option) { s.t.Helper(); s.server(name, opts...) }
+
+// ready waits until a Deployment is complete.
+func (s *space) ready(name string) {
+	s.t.Helper()
+	NewWithT(s.t).Eventually(func(g Gomega) {
+		var d appsv1.Deployment
+		g.Expect(world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d)).To(Succeed())
+		want := int32(1)
+		if d.Spec.Replicas != nil {
+			want = *d.Spec.Replicas
+		}
+		g.Expect(d.Status.ObservedGeneration).To(Equal(d.Generation))
+		g.Expect(d.Status.UpdatedReplicas).To(Equal(want))
+		g.Expect(d.Status.AvailableReplicas).To(Equal(want), "available replicas of "+name)
+		g.Expect(d.Status.Replicas).To(Equal(want), "replicas of "+name)
+	}).Should(Succeed())
+}
+
+// scale a Deployment and wait.
+func (s *space) scale(name string, n int32) {
+	s.t.Helper()
+	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: name}}
+	NewWithT(s.t).Expect(world.client.Patch(s.t.Context(), d, patch)).To(Succeed())
+	s.ready(name)
+}
+
+// service makes port 80 of a Service lead to the port named http of the pods with a label app.
+func (s *space) service(name, app string, change ...func(*corev1.Service)) *corev1.Service {
+	s.t.Helper()
+	http := "http"
+	svc := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: corev1.ServiceSpec{
+			Selector: map[string]string{"app": app},
+			Ports:    []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString("http"), AppProtocol: &http}},
+		},
+	}
+	for _, c := range change {
+		c(svc)
+	}
+	s.create(svc)
+	return svc
+}
+
+// pods of a Deployment that run and are not on their way out.
+func (s *space) pods(app string) []corev1.Pod {
+	s.t.Helper()
+	var list corev1.PodList
+	NewWithT(s.t).Expect(world.client.List(s.t.Context(), &list, client.InNamespace(s.name), client.MatchingLabels{"app": app})).To(Succeed())
+	var out []corev1.Pod
+	for _, p := range list.Items {
+		if p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func (s *space) pod(app string) corev1.Pod {
+	s.t.Helper()
+	all := s.pods(app)
+	if len(all) == 0 {
+		s.t.Fatalf("no pod of %s runs in %s", app, s.name)
+	}
+	return all[0]
+}
+
+// captured waits until the pods of a Deployment are in the mesh.
+func (s *space) captured(apps ...string) {
+	s.t.Helper()
+	s.captureIs(corev1.ConditionTrue, apps...)
+}
+
+func (s *space) captureIs(want corev1.ConditionStatus, apps ...string) {
+	s.t.Helper()
+	for _, app := range apps {
+		NewWithT(s.t).Eventually(func(g Gomega) {
+			pods := s.pods(app)
+			g.Expect(pods).NotTo(BeEmpty())
+			for i := range pods {
+				status, text := captureOf(&pods[i])
+				g.Expect(status).To(Equal(want), "%s: %s", pods[i].Name, text)
+			}
+		}).Should(Succeed())
+	}
+}
+
+// captureOf is False for a pod that no agent ever spoke of.
+func captureOf(p *corev1.Pod) (corev1.ConditionStatus, string) {
+	for _, c := range p.Status.Conditions {
+		if c.Type == names.ConditionCaptured {
+			return c.Status, c.Reason + ": " + c.Message
+		}
+	}
+	return corev1.ConditionFalse, "no condition"
+}
+
+// host is the name of a Service that resolves in every namespace.
+func (s *space) host(service string) string { return service + "." + s.name + ".svc" }
+
+func identityOf(s *space, account string) string {
+	return names.SPIFFEID(names.DefaultTrustDomain, s.name, account)
+}
+
+// since is a moment by the clock of this machine, with room for that of a node.
+func since() time.Time { return time.Now().Add(-time.Second) }
+
+// deployment is short for options that change one.
+type deployment = appsv1.Deployment
+
+func tcpProbe(port string) corev1.ProbeHandler {
+	return corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromString(port)}}
+}
+
+// group selects pods by the label of that name.
+func group(name string) func(*corev1.Service) {
+	return func(s *corev1.Service) { s.Spec.Selector = map[string]string{"group": name} }
+}

@@ -1,0 +1,178 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"net/http"
+	"testing"
+
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.versions("app")
+	s.captured("client", "app-v1", "app-v2")
+	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: names.AutomaticWaypoint}}
+	g.Expect(errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))).To(BeTrue(), "no route, no waypoint")
+
+	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
+	s.create(route)
+	s.programmed("app")
+	g.Eventually(func(g Gomega) {
+		got := s.many("client", 10, "http://app/")
+		g.Expect(got.of("app-v1")).To(Equal(10), "%v", got)
+	}).Should(Succeed())
+	g.Expect(s.many("client", 10, "http://app/", "-H", "x-beta:yes").of("app-v2")).To(Equal(10))
+	a, err := s.get("client", "http://app/")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).To(ContainSubstring("URI="+identityOf(s, "client")), "the application learns who calls")
+
+	g.Expect(world.client.Delete(t.Context(), route)).To(Succeed())
+	g.Eventually(func() bool {
+		return errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+	}).Should(BeTrue(), "the last route takes the waypoint along")
+	g.Eventually(func(g Gomega) {
+		got := s.many("client", 20, "http://app/", "--no-keepalive")
+		g.Expect(got.failures()).To(BeEmpty())
+		g.Expect(got.of("app-v2")).To(BeNumerically(">", 0), "%v", got)
+	}).Should(Succeed())
+}
+
+func TestEditingARouteLosesNoRequest(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.versions("app")
+	s.captured("client", "app-v1", "app-v2")
+	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	s.programmed("app")
+	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+
+	steady := s.steady("client", "http://app/")
+	for _, to := range []string{"app-v2", "app-v1", "app-v2"} {
+		var r gatewayv1.HTTPRoute
+		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
+		r.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend(to)}
+		g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
+		s.programmed("app")
+		g.Eventually(func() int { return s.many("client", 5, "http://app/").of(to) }).Should(Equal(5), "%s after the route is programmed", to)
+	}
+	total := steady.end()
+	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+}
+
+func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	producer, consumer, other := enrolled(t), enrolled(t), enrolled(t)
+	producer.versions("app")
+	consumer.client("client")
+	other.client("client")
+	producer.captured("app-v1", "app-v2")
+	consumer.captured("client")
+	other.captured("client")
+
+	producer.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	producer.programmed("app")
+	parent, ns := toService("app"), gatewayv1.Namespace(producer.name)
+	parent.Namespace = &ns
+	route := httpRoute("mine", parent, rule(nil, backendIn(producer.name, "app-v2")))
+	consumer.create(route)
+	// A consumer's route may only lead where the producer lets it.
+	consumer.says("mine", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonRefNotPermitted))
+	producer.grant(consumer.name)
+	consumer.says("mine", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	consumer.programmed("mine")
+	url := "http://" + producer.host("app") + "/"
+	g.Eventually(func() int { return consumer.many("client", 10, url).of("app-v2") }).Should(Equal(10))
+	g.Eventually(func() int { return other.many("client", 10, url).of("app-v1") }).Should(Equal(10))
+}
+
+func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s, outside := enrolled(t, names.LabelMTLSMode, names.MTLSStrict), newSpace(t)
+	outside.client("stranger")
+	s.client("client")
+	// Ready under strict mode from its first moment: kubelet's probes have no certificate.
+	s.server("server", spec(func(p *corev1.PodSpec) {
+		http := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("http")}}
+		p.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 30, ProbeHandler: tcpProbe("http")}
+		p.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3, ProbeHandler: http}
+	}))
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.answers("client", "http://server/", "server")
+	for _, url := range []string{"http://" + s.host("server") + "/", "http://" + s.pod("server").Status.PodIP + ":8080/"} {
+		g.Eventually(func() error {
+			_, err := outside.get("stranger", url, "--timeout=3s")
+			return err
+		}).Should(HaveOccurred(), url)
+	}
+
+	// The strictest label wins where it stands closest: this pod says permissive.
+	s.server("open", podLabel(names.LabelMTLSMode, names.MTLSPermissive))
+	s.service("open", "open")
+	s.captured("open")
+	outside.answers("stranger", "http://"+s.host("open")+"/", "open")
+
+	pod := s.pod("server")
+	g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+	g.Expect(pod.Status.ContainerStatuses[0].Ready).To(BeTrue())
+}
+
+// Changing the mode of running pods takes effect on running pods.
+func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s, outside := enrolled(t), newSpace(t)
+	outside.client("stranger")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("server")
+	url := "http://" + s.host("server") + "/"
+	outside.answers("stranger", url, "server")
+	s.label(names.LabelMTLSMode, names.MTLSStrict)
+	g.Eventually(func() error {
+		_, err := outside.get("stranger", url, "--timeout=3s")
+		return err
+	}).Should(HaveOccurred())
+	s.label(names.LabelMTLSMode, "")
+	outside.answers("stranger", url, "server")
+}
+
+func TestExplicitWaypoint(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.server("server")
+	s.create(&gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
+		Spec: gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gatewayv1.Listener{
+			{Name: "mesh", Port: names.PortHBONE, Protocol: names.Domain + "/HBONE"},
+		}},
+	})
+	s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
+	s.captured("client", "server")
+	g.Eventually(func(g Gomega) {
+		a, err := s.get("client", "http://server/")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Status).To(Equal(http.StatusOK))
+		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "it goes through the waypoint, route or not")
+	}).Should(Succeed())
+}

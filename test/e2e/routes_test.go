@@ -1,0 +1,112 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	. "github.com/onsi/gomega"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// toService is a parentRef.
+func toService(name string) gatewayv1.ParentReference {
+	group, kind, port := gatewayv1.Group(""), gatewayv1.Kind("Service"), gatewayv1.PortNumber(80)
+	return gatewayv1.ParentReference{Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(name), Port: &port}
+}
+
+func backend(name string) gatewayv1.HTTPBackendRef {
+	port := gatewayv1.PortNumber(80)
+	return gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{
+		BackendObjectReference: gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(name), Port: &port},
+	}}
+}
+
+func backendIn(namespace, name string) gatewayv1.HTTPBackendRef {
+	b, ns := backend(name), gatewayv1.Namespace(namespace)
+	b.Namespace = &ns
+	return b
+}
+
+func underPath(path string) []gatewayv1.HTTPRouteMatch {
+	kind := gatewayv1.PathMatchPathPrefix
+	return []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Type: &kind, Value: &path}}}
+}
+
+func withHeader(name, value string) []gatewayv1.HTTPRouteMatch {
+	return []gatewayv1.HTTPRouteMatch{{Headers: []gatewayv1.HTTPHeaderMatch{{Name: gatewayv1.HTTPHeaderName(name), Value: value}}}}
+}
+
+func httpRoute(name string, parent gatewayv1.ParentReference, rules ...gatewayv1.HTTPRouteRule) *gatewayv1.HTTPRoute {
+	return &gatewayv1.HTTPRoute{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: gatewayv1.HTTPRouteSpec{
+			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{parent}},
+			Rules:           rules,
+		},
+	}
+}
+
+func rule(matches []gatewayv1.HTTPRouteMatch, backends ...gatewayv1.HTTPBackendRef) gatewayv1.HTTPRouteRule {
+	return gatewayv1.HTTPRouteRule{Matches: matches, BackendRefs: backends}
+}
+
+// conditionsOf are those that Fairway wrote about the first parent, or nil.
+func conditionsOf(parents []gatewayv1.RouteParentStatus) []metav1.Condition {
+	for _, p := range parents {
+		if p.ControllerName == names.MeshController {
+			return p.Conditions
+		}
+	}
+	return nil
+}
+
+// says waits for a condition of an HTTPRoute of the current generation; an empty reason stands for any.
+func (s *space) says(route, condition string, status metav1.ConditionStatus, reason string) metav1.Condition {
+	s.t.Helper()
+	var c *metav1.Condition
+	NewWithT(s.t).Eventually(func(g Gomega) {
+		var r gatewayv1.HTTPRoute
+		g.Expect(world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: route}, &r)).To(Succeed())
+		c = meta.FindStatusCondition(conditionsOf(r.Status.Parents), condition)
+		g.Expect(c).NotTo(BeNil(), "condition %s in %v", condition, r.Status.Parents)
+		g.Expect(c.ObservedGeneration).To(Equal(r.Generation))
+		g.Expect(c.Status).To(Equal(status), "%s: %s", c.Reason, c.Message)
+		if reason != "" {
+			g.Expect(c.Reason).To(Equal(reason), c.Message)
+		}
+	}).Should(Succeed())
+	return *c
+}
+
+// programmed waits until every ready proxy has acknowledged the route.
+func (s *space) programmed(route string) {
+	s.t.Helper()
+	s.says(route, names.ConditionProgrammed, metav1.ConditionTrue, "")
+}
+
+// versions makes a Service named app whose pods are app-v1 and app-v2, with a Service each.
+func (s *space) versions(app string) {
+	s.t.Helper()
+	for _, v := range []string{"v1", "v2"} {
+		s.server(app+"-"+v, podLabel("group", app))
+		s.service(app+"-"+v, app+"-"+v)
+	}
+	s.service(app, "", group(app))
+}
+
+// grant lets HTTPRoutes of another namespace lead to Services of this one.
+func (s *space) grant(to string) {
+	s.t.Helper()
+	s.create(&gatewayv1.ReferenceGrant{
+		ObjectMeta: metav1.ObjectMeta{Name: "grant"},
+		Spec: gatewayv1.ReferenceGrantSpec{
+			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(to)}},
+			To:   []gatewayv1.ReferenceGrantTo{{Kind: "Service"}},
+		},
+	})
+}
