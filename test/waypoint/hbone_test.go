@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,8 +18,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -44,7 +43,7 @@ func (tunnel) SetWriteDeadline(time.Time) error { return nil }
 type caller struct {
 	address  netip.Addr
 	waypoint netip.AddrPort
-	h2       *http2.Transport
+	h2       *http.Transport
 	header   http.Header // of each CONNECT
 }
 
@@ -53,8 +52,9 @@ func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *calle
 	c.MinVersion = tls.VersionTLS13
 	c.InsecureSkipVerify = true // names are no host names; VerifyConnection checks the identity
 	dialer := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, 0))}
-	p := &caller{header: http.Header{}, address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), h2: &http2.Transport{
-		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+	p := &caller{header: http.Header{}, address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), h2: &http.Transport{
+		Protocols: http2Only(),
+		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return (&tls.Dialer{NetDialer: dialer, Config: c}).DialContext(ctx, network, addr)
 		},
 	}}
@@ -107,7 +107,6 @@ func (p *caller) client(t testing.TB, dialled string, protocols *http.Protocols)
 type pod struct {
 	address netip.AddrPort // of the application
 	tunnels atomic.Int64   // ever opened
-	refused atomic.Int64   // handshakes that failed
 	mu      sync.Mutex
 	conns   map[net.Conn]struct{}
 }
@@ -120,38 +119,22 @@ func newPod(t testing.TB, address netip.AddrPort, cert tls.Certificate, verify f
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := &tls.Config{
-		Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13,
-		ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
+	server := &http.Server{
+		Handler: p, Protocols: http2Only(), ConnState: p.track,
+		ErrorLog: log.New(io.Discard, "", 0), // refused handshakes are what some tests want
+		TLSConfig: &tls.Config{
+			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
+			ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
+		},
 	}
-	server := &http2.Server{}
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				tc := tls.Server(conn, config)
-				if err := tc.HandshakeContext(context.Background()); err != nil {
-					p.refused.Add(1)
-					_ = conn.Close()
-					return
-				}
-				p.track(tc, true)
-				defer p.track(tc, false)
-				server.ServeConn(tc, &http2.ServeConnOpts{Handler: p})
-			}()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = l.Close()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for c := range p.conns {
-			_ = c.Close()
-		}
-	})
+	go func() { _ = server.ServeTLS(l, "", "") }()
+	t.Cleanup(func() { _ = server.Close() })
+	return p
+}
+
+func http2Only() *http.Protocols {
+	p := &http.Protocols{}
+	p.SetHTTP2(true)
 	return p
 }
 
@@ -162,13 +145,15 @@ func (p *pod) connections() int {
 	return len(p.conns)
 }
 
-func (p *pod) track(c net.Conn, add bool) {
+func (p *pod) track(c net.Conn, state http.ConnState) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if add {
+	switch state {
+	case http.StateActive:
 		p.conns[c] = struct{}{}
-	} else {
+	case http.StateClosed:
 		delete(p.conns, c)
+	default:
 	}
 }
 

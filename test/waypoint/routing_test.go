@@ -126,13 +126,15 @@ func TestRouting(t *testing.T) {
 			rule(model.Match{Method: "DELETE"}, nil, to(webV2, 1)),
 			rule(model.Match{Query: []model.NamedMatch{{Name: "v", StringMatch: model.StringMatch{Type: model.MatchExact, Value: "2"}}}}, nil, to(webV2, 1)),
 			rule(below("/headers"), filters(model.Filter{RequestHeaders: change}, model.Filter{ResponseHeaders: &model.HeaderChange{
-				Set: []model.Header{{Name: "X-Answer", Value: "50%"}}, Remove: []string{"Server"}}}), to(webV1, 1)),
+				Set: []model.Header{{Name: "X-Answer", Value: "50%"}}, Remove: []string{"Server"},
+			}}), to(webV1, 1)),
 			rule(below("/stamped"), nil,
 				to(webV1, 1, model.Filter{RequestHeaders: &model.HeaderChange{Set: []model.Header{{Name: "X-Backend", Value: "1"}}}}),
 				to(webV2, 1, model.Filter{RequestHeaders: &model.HeaderChange{Set: []model.Header{{Name: "X-Backend", Value: "2"}}}})),
 			rule(below("/api"), nil, to(webV1, 1)),
 			rule(below("/spoof"), filters(model.Filter{RequestHeaders: &model.HeaderChange{
-				Set: []model.Header{{Name: "X-Forwarded-Client-Cert", Value: "URI=spiffe://cluster.local/ns/kube-system/sa/admin"}}}}), to(webV1, 1)),
+				Set: []model.Header{{Name: "X-Forwarded-Client-Cert", Value: "URI=spiffe://cluster.local/ns/kube-system/sa/admin"}},
+			}}), to(webV1, 1)),
 		},
 	}
 	dialled := s.serve(web, model.ProtocolHTTP, true, &table)

@@ -237,14 +237,6 @@ func (w *world) tableOf(t model.RouteTable) xds.Update {
 	return resource(w.t, rc.GetName(), rc)
 }
 
-// routes replaces the route table of a port.
-func (w *world) routes(t model.RouteTable) {
-	w.t.Helper()
-	u := w.tableOf(t)
-	w.apply(u)
-	w.acknowledged(u)
-}
-
 // caller has an identity of the mesh.
 func (w *world) caller(id string) *caller {
 	return newCaller(w.t, w.address(), w.waypoint, &tls.Config{
@@ -291,7 +283,11 @@ type echoed struct {
 func (e *echo) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.Requests.Add(1)
 	w.Header().Set("Server", "echo")
-	_ = json.NewEncoder(w).Encode(echoed{e.Name, r.Method, r.Host, r.RequestURI, r.Proto, r.RemoteAddr, r.Header})
+	b, err := json.Marshal(echoed{e.Name, r.Method, r.Host, r.RequestURI, r.Proto, r.RemoteAddr, r.Header})
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+	}
+	_, _ = w.Write(b)
 }
 
 // output keeps what Envoy writes: its log and the access log.

@@ -7,9 +7,8 @@ import (
 	"math"
 	"slices"
 
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -60,7 +59,7 @@ func weights(backends []model.Backend) []uint32 {
 	divisor := sum/math.MaxUint32 + 1
 	out := make([]uint32, 0, len(backends))
 	for _, b := range backends {
-		out = append(out, uint32(uint64(b.Weight)/divisor))
+		out = append(out, uint32(uint64(b.Weight)/divisor)) //nolint:gosec // a quotient is no larger than the weight
 	}
 	return out
 }
@@ -111,8 +110,9 @@ func mirror(a *routev3.RouteAction, m model.Mirror) {
 	}
 	if m.Denominator != 0 && m.Numerator < m.Denominator {
 		const million = 1_000_000
+		share := uint64(m.Numerator) * million / uint64(m.Denominator)
 		p.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
-			Numerator:   uint32(uint64(m.Numerator) * million / uint64(m.Denominator)),
+			Numerator:   uint32(share), //nolint:gosec // less than a million, for the fraction is less than one
 			Denominator: typev3.FractionalPercent_MILLION,
 		}}
 	}

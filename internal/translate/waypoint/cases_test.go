@@ -274,8 +274,10 @@ func timeoutsCase() bundle {
 		model.Rule{Match: path(model.MatchExact, "/try"), RequestTimeout: ptr.To(time.Minute), BackendTimeout: second, Backends: b},
 		model.Rule{Match: path(model.MatchExact, "/disabled"), RequestTimeout: ptr.To(time.Duration(0)), Backends: b},
 		model.Rule{Match: path(model.MatchExact, "/retry"), Retry: retry, Backends: b},
-		model.Rule{Match: path(model.MatchExact, "/both"), RequestTimeout: ptr.To(time.Minute), BackendTimeout: second,
-			Retry: &model.Retry{Attempts: 1}, Backends: b},
+		model.Rule{
+			Match: path(model.MatchExact, "/both"), RequestTimeout: ptr.To(time.Minute), BackendTimeout: second,
+			Retry: &model.Retry{Attempts: 1}, Backends: b,
+		},
 	))
 }
 

@@ -54,7 +54,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 	if len(addresses) == 0 {
 		addresses = []netip.Addr{netip.IPv4Unspecified()}
 	}
-	var more []*listenerv3.AdditionalAddress
+	more := make([]*listenerv3.AdditionalAddress, 0, len(addresses)-1)
 	for _, a := range addresses[1:] {
 		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortHBONE))})
 	}

@@ -173,6 +173,7 @@ func programSize(p *syntax.Prog) int {
 			n += perRange * (len(inst.Rune) + 1) / 2
 		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
 			n += 2 * perRange
+		default:
 		}
 	}
 	return n
