@@ -1,0 +1,80 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+// What config/policy lets an agent write: the condition, of pods of its own node, and nothing else.
+func TestPolicyOfTheAgent(t *testing.T) {
+	f := setUp(t)
+	policy, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "policy", "node-agent.yaml"))
+	require.NoError(t, err)
+	ctx := context.Background()
+	for _, o := range apiserver.Objects(t, string(policy)) {
+		f.ensure(o)
+		t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(f.Delete(ctx, o))) })
+	}
+	p := f.pod("cart", "10.244.1.5")
+	as := func(node string) client.Client {
+		c, err := client.New(asAgent(f.config, node), client.Options{Scheme: f.Scheme()})
+		require.NoError(t, err)
+		return c
+	}
+	patch := func(node, patch string) error {
+		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
+	}
+	captured := func(status corev1.ConditionStatus, message string) string {
+		b, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, ReasonCaptured, message, metav1.Now())
+		require.NoError(t, err)
+		return string(b)
+	}
+	// A new policy takes a moment to be in force.
+	f.eventually(func() bool {
+		return apierrors.IsForbidden(patch("another", captured(corev1.ConditionTrue, "probing")))
+	}, "the policy is in force")
+
+	require.NoError(t, patch(f.node, captured(corev1.ConditionTrue, "one")))
+	require.NoError(t, patch(f.node, captured(corev1.ConditionFalse, "two")))
+	c := f.condition(p, corev1.ConditionFalse, ReasonCaptured)
+	require.Equal(t, "two", c.Message)
+	for name, body := range map[string]string{
+		"another condition":  `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`,
+		"another IP":         `{"status":{"podIP":"10.244.1.6","podIPs":[{"$patch":"replace"},{"ip":"10.244.1.6"}]}}`,
+		"another phase":      `{"status":{"phase":"Failed"}}`,
+		"container statuses": `{"status":{"containerStatuses":[{"name":"app","image":"x","imageID":"","ready":true,"restartCount":1}]}}`,
+		"a label":            `{"metadata":{"labels":{"a":"b"}}}`,
+		"an annotation":      `{"metadata":{"annotations":{"a":"b"}}}`,
+		"a finalizer":        `{"metadata":{"finalizers":["example.org/x"]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := patch(f.node, body)
+			require.True(t, apierrors.IsForbidden(err), "%v", err)
+			require.Contains(t, err.Error(), "fairway-node-agent", "by the policy, not by RBAC")
+		})
+	}
+	err = patch("another", captured(corev1.ConditionTrue, "three"))
+	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
+	require.True(t, apierrors.IsForbidden(patch("", captured(corev1.ConditionTrue, "four"))), "a token that isn't bound to a node")
+
+	// Others aren't concerned, and the condition of another writer is left alone by kubelet's kind of patch.
+	f.run(p, "10.244.1.7")
+	require.Equal(t, "two", f.condition(p, corev1.ConditionFalse, ReasonCaptured).Message)
+	require.True(t, apierrors.IsForbidden(as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))), "RBAC: the status only")
+	require.Equal(t, names.Domain+"/Captured", names.ConditionCaptured, "as the policy spells it")
+}
