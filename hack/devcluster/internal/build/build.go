@@ -177,10 +177,15 @@ func Go(ctx context.Context, dir string, env []string, args ...string) error {
 	return nil
 }
 
-// ModuleDir returns the folder of a module that a component's tool module requires, downloaded if need be.
-func (b *Builder) ModuleDir(ctx context.Context, component, module string) (string, error) {
+// ToolModuleDir returns the folder of a module that a component's tool module requires, downloaded if need be.
+func (b *Builder) ToolModuleDir(ctx context.Context, component, module string) (string, error) {
+	return ModuleDir(ctx, b.module(Component{Name: component}), module)
+}
+
+// ModuleDir returns the folder of a module that the module in dir requires, downloaded if need be.
+func ModuleDir(ctx context.Context, dir, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
-	cmd.Dir = b.module(Component{Name: component})
+	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
 	out, err := cmd.Output()
 	var found struct{ Dir, Error string }

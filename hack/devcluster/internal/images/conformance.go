@@ -23,7 +23,7 @@ var imageField = regexp.MustCompile(`(?m)^\s*(?:- )?image:\s*["']?([^\s"'#]+)`)
 // conformanceImages builds the images that the Gateway API conformance suite's manifests name, under those names: its
 // echo servers and CoreDNS from their sources, at the version of the suite.
 func (b *Builder) conformanceImages(ctx context.Context) ([]oci.Image, error) {
-	suite, err := b.ModuleDir(ctx, "echo-basic", "sigs.k8s.io/gateway-api/conformance")
+	suite, err := b.ToolModuleDir(ctx, "echo-basic", "sigs.k8s.io/gateway-api/conformance")
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (b *Builder) conformanceImage(ctx context.Context, name string) (oci.Image,
 
 // echoAdvanced has the layout of Istio's test application: server, client, and the server's certificate at the top.
 func (b *Builder) echoAdvanced(ctx context.Context, name string) (oci.Image, error) {
-	istio, err := b.ModuleDir(ctx, "echo-advanced", "istio.io/istio")
+	istio, err := b.ToolModuleDir(ctx, "echo-advanced", "istio.io/istio")
 	if err != nil {
 		return oci.Image{}, err
 	}
