@@ -40,7 +40,7 @@ var (
 
 // mesh is two nodes, joined by a link.
 type mesh struct {
-	t     *testing.T
+	t     testing.TB
 	ca    *authority
 	cache *xds.Cache
 	nodes []*meshNode
@@ -75,7 +75,7 @@ type pod struct {
 	identity string
 }
 
-func newMesh(t *testing.T) *mesh {
+func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	netnstest.NeedRoot(t)
 	xdstest.Binary(t) // or skip before anything is made

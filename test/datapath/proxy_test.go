@@ -6,13 +6,17 @@ package datapath
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
@@ -21,15 +25,15 @@ import (
 
 // proxy is a running Envoy.
 type proxy struct {
-	t        *testing.T
+	t        testing.TB
 	cmd      *exec.Cmd
 	stdout   string
 	admin    string
 	finished chan struct{}
 }
 
-// startProxy runs the node's Envoy in the node's namespace.
-func startProxy(t *testing.T, n *meshNode) *proxy {
+// startProxy runs the node's Envoy in the node's namespace, with no more capabilities than its container has.
+func startProxy(t testing.TB, n *meshNode) *proxy {
 	t.Helper()
 	dir := t.TempDir()
 	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
@@ -51,7 +55,15 @@ func startProxy(t *testing.T, n *meshNode) *proxy {
 	p.cmd = exec.Command(xdstest.Binary(t), "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", level,
 		"--file-flush-interval-msec", "20", "--drain-time-s", "1")
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
-	require.NoError(t, n.ns.Do(p.cmd.Start))
+	require.NoError(t, n.ns.Do(func() error {
+		if err := keepCapabilities(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN); err != nil {
+			return err
+		}
+		return p.cmd.Start()
+	}))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	require.NoError(t, err)
+	require.Contains(t, string(status), fmt.Sprintf("CapEff:\t%016x", 1<<unix.CAP_NET_ADMIN|1<<unix.CAP_SYS_ADMIN))
 	go func() {
 		_ = p.cmd.Wait()
 		close(p.finished)
@@ -66,6 +78,19 @@ func startProxy(t *testing.T, n *meshNode) *proxy {
 		}
 	})
 	return p
+}
+
+// keepCapabilities takes all others from the thread and from what it starts. The thread must be one that ends soon.
+func keepCapabilities(keep ...uintptr) error {
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if slices.Contains(keep, c) {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	return nil
 }
 
 // stop ends the proxy at once.

@@ -264,7 +264,7 @@ func TestUpgrade(t *testing.T) {
 
 // session is a connection that stays open while something happens.
 type session struct {
-	t *testing.T
+	t testing.TB
 	c *net.TCPConn
 	r *bufio.Reader
 }
