@@ -39,7 +39,7 @@ type Operator struct {
 
 // Dial makes a client connection over TLS 1.3 with the bearer token on each call. It does not connect yet.
 func (o Operator) Dial() (*grpc.ClientConn, error) {
-	conn, err := grpc.NewClient(o.Target,
+	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(&bundleCredentials{
 			// Info and the protocol of this one are right; its handshake is never used.
 			TransportCredentials: credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13}),
@@ -49,7 +49,11 @@ func (o Operator) Dial() (*grpc.ClientConn, error) {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout, Backoff: backoff.Config{
 			BaseDelay: DefaultBackoffMin, Multiplier: backoffFactor, MaxDelay: DefaultBackoffMax, Jitter: backoffJitter}}),
-	)
+	}
+	if o.ServerName != "" {
+		options = append(options, grpc.WithAuthority(o.ServerName)) // which is also the name that TLS verifies
+	}
+	conn, err := grpc.NewClient(o.Target, options...)
 	if err != nil {
 		return nil, fmt.Errorf("operator address %q: %w", o.Target, err)
 	}
@@ -72,7 +76,7 @@ func (b *bundleCredentials) ClientHandshake(ctx context.Context, authority strin
 	if !roots.AppendCertsFromPEM(pem) {
 		return nil, nil, fmt.Errorf("the operator cannot be verified: %s holds no PEM certificate", b.operator.TrustBundlePath)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: b.operator.ServerName}
+	config := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}
 	return credentials.NewTLS(config).ClientHandshake(ctx, authority, conn)
 }
 
