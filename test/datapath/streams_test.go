@@ -225,6 +225,26 @@ func TestManyConnections(t *testing.T) {
 	require.NoError(t, g.Wait())
 }
 
+// TestMoreConnectionsThanEnvoyAllowsByDefault holds more at once than Envoy's default circuit breaker has.
+func TestMoreConnectionsThanEnvoyAllowsByDefault(t *testing.T) {
+	m := newMesh(t)
+	served := map[*pod]bool{}
+	for _, way := range ways(t, m) {
+		if !served[way.to] {
+			served[way.to] = true
+			way.to.greet(7000)
+		}
+		var open []*session
+		for range 1100 {
+			open = append(open, way.from.session(way.address.String()))
+		}
+		for _, s := range open {
+			s.alive()
+			_ = s.c.Close()
+		}
+	}
+}
+
 // TestUpgrade carries HTTP with an upgrade, as WebSockets use.
 func TestUpgrade(t *testing.T) {
 	m := newMesh(t)

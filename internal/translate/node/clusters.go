@@ -39,10 +39,8 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
 		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(idleHBONE),
-		// A slow endpoint must not make the mesh refuse what the application would have taken; circuit breakers are
-		// a matter of policy.
-		CircuitBreakers:    unlimited(),
-		UpstreamBindConfig: bindInPodNetns(),
+		CircuitBreakers:               unlimited(),
+		UpstreamBindConfig:            bindInPodNetns(),
 	}
 	switch d.Kind {
 	case model.DestinationService, model.DestinationWaypoint:
@@ -141,6 +139,8 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 	}))
 }
 
+// unlimited takes Envoy's default of 1,024 connections away: the mesh must not refuse what the application would have
+// taken. Limits are a matter of policy.
 func unlimited() *clusterv3.CircuitBreakers {
 	const most = 1 << 30
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{

@@ -46,6 +46,7 @@ func StaticClusters() []*clusterv3.Cluster {
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		UpstreamBindConfig:   bindInPodNetns(),
+		CircuitBreakers:      unlimited(),
 	}}
 }
 
