@@ -174,3 +174,23 @@ func TestOnDemandClustersWithoutAWildcard(t *testing.T) {
 	f.apply(cluster(t, "10.0.0.1:1", 1))
 	c.expect(TypeCluster, "10.0.0.1:1")
 }
+
+func TestAClusterThatNeverWarmsHoldsUpRoutesForAWhileOnly(t *testing.T) {
+	cache := NewCache()
+	srv := NewServer(Options{Cache: cache})
+	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
+	require.NoError(t, err)
+	cold, r := cluster(t, "cold", 1), route(t, "r", 1)
+	cache.Apply(testScope, []Update{{TypeURL: TypeCluster, Name: "cold", Resource: cold}, {TypeURL: TypeRoute, Name: "r", Resource: r}})
+	require.NoError(t, st.handle(request(TypeCluster, "cold")))
+	require.NoError(t, st.handle(request(TypeRoute, "r")))
+	resp, inflight := st.next()
+	require.Equal(t, TypeCluster, resp.GetTypeUrl())
+	resp, _ = st.next()
+	require.Nil(t, resp)
+	require.Equal(t, inflight.sentAt.Add(orderPatience), st.overdue, "the stream wakes up then")
+	inflight.sentAt = inflight.sentAt.Add(-orderPatience)
+	resp, _ = st.next()
+	require.Equal(t, TypeRoute, resp.GetTypeUrl())
+	srv.dismiss(st)
+}
