@@ -1,0 +1,248 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	packageName = "fairway"
+	repository  = "https://github.com/fairway-mesh/fairway"
+	header      = "# Generated from config/ by \"make bundle\". Do not edit.\n"
+)
+
+// generate makes the files of the bundle, by name.
+func generate(src *source) (map[string][]byte, error) {
+	files := map[string][]byte{}
+	add := func(name string, content any) error {
+		b, err := yaml.Marshal(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		files[name] = append([]byte(header), b...)
+		return nil
+	}
+	csv, err := clusterServiceVersion(src)
+	if err != nil {
+		return nil, err
+	}
+	if err := add("manifests/"+packageName+".clusterserviceversion.yaml", csv); err != nil {
+		return nil, err
+	}
+	for _, o := range src.objects {
+		name, ok := manifestName(o)
+		if !ok {
+			continue
+		}
+		// The namespace is where the user installs the bundle.
+		if meta, ok := o["metadata"].(map[string]any); ok {
+			delete(meta, "namespace")
+		}
+		if err := add("manifests/"+name, o); err != nil {
+			return nil, err
+		}
+	}
+	if err := add("metadata/annotations.yaml", map[string]any{"annotations": annotations()}); err != nil {
+		return nil, err
+	}
+	files["bundle.Dockerfile"] = []byte(dockerfile())
+	return files, nil
+}
+
+// manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and their
+// permissions are in the ClusterServiceVersion; the namespace is the user's.
+func manifestName(o object) (string, bool) {
+	switch o.kind() {
+	case "CustomResourceDefinition":
+		return o.str("spec", "group") + "_" + o.str("spec", "names", "plural") + ".yaml", true
+	case "Service", "PodDisruptionBudget":
+		return o.name() + "_" + strings.ToLower(o.kind()) + ".yaml", true
+	case "ClusterRole":
+		labels, _ := o.at("metadata", "labels").(map[string]any)
+		for l := range labels {
+			if strings.HasPrefix(l, "rbac.authorization.k8s.io/aggregate-to-") {
+				return o.name() + "_clusterrole.yaml", true
+			}
+		}
+	}
+	return "", false
+}
+
+func annotations() map[string]any {
+	return map[string]any{
+		"operators.operatorframework.io.bundle.mediatype.v1":       "registry+v1",
+		"operators.operatorframework.io.bundle.manifests.v1":       "manifests/",
+		"operators.operatorframework.io.bundle.metadata.v1":        "metadata/",
+		"operators.operatorframework.io.bundle.package.v1":         packageName,
+		"operators.operatorframework.io.bundle.channels.v1":        "alpha",
+		"operators.operatorframework.io.bundle.channel.default.v1": "alpha",
+	}
+}
+
+func dockerfile() string {
+	var b strings.Builder
+	b.WriteString(header + "FROM scratch\n\n")
+	for _, key := range []string{"mediatype", "manifests", "metadata", "package", "channels", "channel.default"} {
+		name := "operators.operatorframework.io.bundle." + key + ".v1"
+		fmt.Fprintf(&b, "LABEL %s=%s\n", name, annotations()[name])
+	}
+	b.WriteString("\nCOPY manifests /manifests/\nCOPY metadata /metadata/\n")
+	return b.String()
+}
+
+func clusterServiceVersion(src *source) (object, error) {
+	version, err := src.version()
+	if err != nil {
+		return nil, err
+	}
+	image, err := src.image()
+	if err != nil {
+		return nil, err
+	}
+	install, err := installSpec(src)
+	if err != nil {
+		return nil, err
+	}
+	examples, err := json.MarshalIndent(src.samples, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	namespace, err := src.find("Namespace", "fairway-system")
+	if err != nil {
+		return nil, err
+	}
+	template, err := json.Marshal(map[string]any{
+		"apiVersion": "v1", "kind": "Namespace",
+		"metadata": map[string]any{"name": namespace.name(), "labels": namespace.at("metadata", "labels")},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return object{
+		"apiVersion": "operators.coreos.com/v1alpha1",
+		"kind":       "ClusterServiceVersion",
+		"metadata": map[string]any{
+			"name":      packageName + ".v" + version,
+			"namespace": "placeholder",
+			"annotations": map[string]any{
+				"alm-examples":   string(examples),
+				"capabilities":   "Basic Install",
+				"categories":     "Networking",
+				"containerImage": image,
+				"description":    "Ambient service mesh on stock Envoy, programmed by Gateway API",
+				"repository":     repository,
+				"operatorframework.io/suggested-namespace":          namespace.name(),
+				"operatorframework.io/suggested-namespace-template": string(template),
+			},
+		},
+		"spec": map[string]any{
+			"displayName": "Fairway",
+			"description": description,
+			"keywords":    []string{"service mesh", "ambient", "envoy", "gateway api", "mtls"},
+			"maintainers": []any{map[string]any{"name": "The Fairway Authors", "email": "maintainers@fairway.dev"}},
+			"provider":    map[string]any{"name": "The Fairway Authors", "url": repository},
+			"links":       []any{map[string]any{"name": "Source", "url": repository}},
+			"maturity":    "alpha",
+			"version":     version,
+			// CEL on metadata.name, IP and CIDR functions of CEL, sleep before stop.
+			"minKubeVersion": "1.31.0",
+			"installModes": []any{
+				installMode("OwnNamespace", false), installMode("SingleNamespace", false),
+				installMode("MultiNamespace", false), installMode("AllNamespaces", true),
+			},
+			"install":                   install,
+			"customresourcedefinitions": map[string]any{"owned": owned(src)},
+			"relatedImages":             relatedImages(src),
+		},
+	}, nil
+}
+
+const description = `Fairway is an ambient service mesh for Kubernetes that runs on stock Envoy at both layers and speaks standard
+Gateway API to its users. Label a namespace "fairway.dev/mesh: enabled" and its running pods speak mutual TLS with SPIFFE
+identities, without sidecars and without a restart. Apply an HTTPRoute or GRPCRoute to a Service and a waypoint, an L7
+proxy for its namespace, appears.
+
+After the installation, create a Mesh named "default". The custom resource definitions of the Gateway API (v1) are a
+prerequisite for routes and waypoints.
+`
+
+func installMode(kind string, supported bool) any {
+	return map[string]any{"type": kind, "supported": supported}
+}
+
+// installSpec is what the lifecycle manager creates: service accounts with their permissions, and the operator.
+func installSpec(src *source) (any, error) {
+	var cluster, namespaced []any
+	for _, sa := range src.of("ServiceAccount") {
+		for _, p := range []struct {
+			binding string
+			to      *[]any
+		}{{"ClusterRoleBinding", &cluster}, {"RoleBinding", &namespaced}} {
+			rules, err := src.rules(p.binding, sa.name())
+			if err != nil {
+				return nil, err
+			}
+			if len(rules) > 0 {
+				*p.to = append(*p.to, map[string]any{"serviceAccountName": sa.name(), "rules": rules})
+			}
+		}
+	}
+	var deployments []any
+	for _, d := range src.of("Deployment") {
+		deployments = append(deployments, map[string]any{
+			"name": d.name(), "label": d.at("metadata", "labels"), "spec": d.at("spec"),
+		})
+	}
+	return map[string]any{
+		"strategy": "deployment",
+		"spec":     map[string]any{"clusterPermissions": cluster, "permissions": namespaced, "deployments": deployments},
+	}, nil
+}
+
+// owned lists the CRDs of the bundle.
+func owned(src *source) []any {
+	var out []any
+	for _, crd := range src.of("CustomResourceDefinition") {
+		versions, _ := crd.at("spec", "versions").([]any)
+		for _, v := range versions {
+			version, ok := v.(map[string]any)
+			if !ok {
+				continue
+			}
+			o := object(version)
+			out = append(out, map[string]any{
+				"name": crd.name(), "version": o.str("name"), "kind": crd.str("spec", "names", "kind"),
+				"displayName": crd.str("spec", "names", "kind"),
+				"description": strings.ReplaceAll(o.str("schema", "openAPIV3Schema", "description"), "\n", " "),
+			})
+		}
+	}
+	return out
+}
+
+// relatedImages are all images that the operator may run, for mirrors of clusters without a connection.
+func relatedImages(src *source) []any {
+	var out []any
+	for _, d := range src.of("Deployment") {
+		for _, c := range containers(d) {
+			env, _ := c.at("env").([]any)
+			for _, e := range env {
+				m, ok := e.(map[string]any)
+				if !ok {
+					continue
+				}
+				name, ok := strings.CutPrefix(object(m).str("name"), "RELATED_IMAGE_")
+				if ok {
+					out = append(out, map[string]any{"name": strings.ToLower(name), "image": object(m).str("value")})
+				}
+			}
+		}
+	}
+	return out
+}
