@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Well-known filter state keys, with the meaning that Envoy gives them.
@@ -50,8 +51,14 @@ func HTTP2Options() *corev3.Http2ProtocolOptions {
 			Interval: Duration(30 * time.Second),
 			Timeout:  Duration(10 * time.Second),
 		},
+		StreamResetBurst: wrapperspb.UInt64(resetsPerSecond),
+		StreamResetRate:  wrapperspb.UInt64(resetsPerSecond),
 	}
 }
+
+// resetsPerSecond that a peer may send. Envoy's default (1000 at once, then 33 a second) ends the whole connection: in
+// HBONE a reset is nothing but an application that broke off, and the connection carries everyone else's tunnels, too.
+const resetsPerSecond = 1 << 20
 
 // HTTP2Upstream are the protocol options of a cluster that HBONE goes to. Connections without a stream are closed after
 // idle; zero keeps Envoy's default of one hour.

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -205,4 +206,38 @@ func TestDeadEndpoint(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestBrokenTunnels: applications that break off by the hundred don't end the connection that they share with others.
+func TestBrokenTunnels(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.inMesh(appID, w.listen(func(c *net.TCPConn) { _, _ = io.Copy(c, c) }))
+	w.backend(web, model.ProtocolTCP, e)
+	dialled := w.serve(web, model.ProtocolTCP, false, nil)
+	caller := w.caller(clientID)
+	kept, err := caller.dial(t.Context(), dialled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	talk := func(c tunnel, message string) {
+		t.Helper()
+		got := make([]byte, len(message))
+		if _, err := io.WriteString(c, message); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, got); err != nil || string(got) != message {
+			t.Fatalf("echo %q, %v", got, err)
+		}
+	}
+	talk(kept, "before")
+	for range 1500 { // Envoy's own limit is 1000
+		c, err := caller.dial(t.Context(), dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		talk(c, "x")
+		_ = c.Close() // with the other side still open: a reset
+	}
+	talk(kept, "after")
+	_ = kept.Close()
 }

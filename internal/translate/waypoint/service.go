@@ -14,6 +14,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	requestidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -84,8 +85,14 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 			AcceptHttp_10:         true,
 			DefaultHostForHttp_10: p.Service + "." + p.Namespace,
 		},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{AllowConnect: true}, // for websockets, RFC 8441
-		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+			AllowConnect: true, // for websockets, RFC 8441
+			// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
+			// after 1000 and then 33 a second.
+			StreamResetBurst: wrapperspb.UInt64(10_000),
+			StreamResetRate:  wrapperspb.UInt64(1_000),
+		},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
 		// Timeouts are set by routes only. Streams may be silent for as long as they like.
 		StreamIdleTimeout: envoy.Duration(0),
