@@ -48,7 +48,7 @@ type Server struct {
 // Run serves until the context ends, and then until the requests under way are answered. It calls listening (unless nil)
 // once the socket is there.
 func (s *Server) Run(ctx context.Context, listening func()) error {
-	l, err := listen(s.Socket)
+	l, err := listen(ctx, s.Socket)
 	if err != nil {
 		return err
 	}
@@ -83,15 +83,15 @@ func (s *Server) Run(ctx context.Context, listening func()) error {
 
 // listen makes the socket, accessible to root only, and puts it in place in one step: a client meets either no socket or
 // one that answers.
-func listen(path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // Envoy's sockets are here too; each file has its own mode
 		return nil, fmt.Errorf("make the directory of the CNI socket: %w", err)
 	}
 	next := path + ".next"
 	if err := os.Remove(next); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove an old CNI socket: %w", err)
 	}
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "unix", next)
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", next)
 	if err != nil {
 		return nil, fmt.Errorf("listen for the CNI plugin: %w", err)
 	}
@@ -106,7 +106,7 @@ func listen(path string) (net.Listener, error) {
 }
 
 func (s *Server) serve(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	var req plugin.Request
 	if err := conn.SetReadDeadline(time.Now().Add(readTimeout)); err != nil {
 		return

@@ -27,7 +27,7 @@ func (i *Installer) Keep(ctx context.Context, log logr.Logger, report func(error
 	if err != nil {
 		return fmt.Errorf("watch the CNI directories: %w", err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	for _, dir := range []string{i.ConfDir, i.BinDir} {
 		if err := w.Add(dir); err != nil {
 			return fmt.Errorf("watch %s: %w", dir, err)

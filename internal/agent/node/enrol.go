@@ -44,19 +44,19 @@ const (
 	CauseSandbox     = "Sandbox"
 )
 
-// Failure is why a pod could not be captured.
-type Failure struct {
+// CaptureError is why a pod could not be captured.
+type CaptureError struct {
 	Cause string
 	// Advice is what a person can do.
 	Advice string
 	Err    error
 }
 
-func (f *Failure) Error() string { return f.Err.Error() + "; " + f.Advice }
-func (f *Failure) Unwrap() error { return f.Err }
+func (f *CaptureError) Error() string { return f.Err.Error() + "; " + f.Advice }
+func (f *CaptureError) Unwrap() error { return f.Err }
 
 func fail(cause, advice string, err error) error {
-	return &Failure{Cause: cause, Advice: advice, Err: err}
+	return &CaptureError{Cause: cause, Advice: advice, Err: err}
 }
 
 // Order in which a pod is captured.
@@ -329,8 +329,9 @@ func (n *enroller) forgetSandbox(ctx context.Context, uid, netns string) error {
 
 // clear removes listeners, identity and the node's rules for a pod; the entry's lock is held.
 func (n *enroller) clear(uid string, e *entry) error {
-	var updates []xds.Update
-	for _, name := range translate.ListenerNames(uid) {
+	listeners := translate.ListenerNames(uid)
+	updates := make([]xds.Update, 0, len(listeners))
+	for _, name := range listeners {
 		updates = append(updates, xds.Update{TypeURL: xds.TypeListener, Name: name})
 	}
 	n.proxy.SetLocal(xds.TypeListener, updates)
@@ -359,7 +360,7 @@ func (n *enroller) current(ctx context.Context, uid string) (programmed, error) 
 
 // causeOf is the label of a failure.
 func causeOf(err error) string {
-	var f *Failure
+	var f *CaptureError
 	if errors.As(err, &f) {
 		return f.Cause
 	}

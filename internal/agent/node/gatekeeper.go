@@ -63,6 +63,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 			return false, nil
 		}
 		return false, errors.New(d.Message)
+	case Capture:
 	}
 	ips := addresses(req.IPs)
 	if len(ips) == 0 {

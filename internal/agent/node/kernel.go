@@ -27,7 +27,7 @@ func in(path string, f func(*netns.Namespace) error) error {
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	return f(ns)
 }
 

@@ -50,18 +50,18 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, ctx.Err()
 	}
 	pod := &corev1.Pod{}
-	err := r.client.Get(ctx, req.NamespacedName, pod)
-	if client.IgnoreNotFound(err) != nil {
+	if err := client.IgnoreNotFound(r.client.Get(ctx, req.NamespacedName, pod)); err != nil {
 		return reconcile.Result{}, err
 	}
 	for _, uid := range r.pods.uids(req.Namespace, req.Name) {
-		if err != nil || uid != string(pod.UID) {
-			if err := r.forget(ctx, uid); err != nil {
-				return reconcile.Result{}, err
-			}
+		if uid == string(pod.UID) {
+			continue
+		}
+		if err := r.forget(ctx, uid); err != nil {
+			return reconcile.Result{}, err
 		}
 	}
-	if err != nil {
+	if pod.UID == "" { // it is gone
 		return reconcile.Result{}, nil
 	}
 	d, mesh, err := r.decide(ctx, pod)
@@ -144,7 +144,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, ReasonCaptured, d.Message); err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{RequeueAfter: r.waits.verify + rand.N(r.waits.verify/4+1)}, nil
+	return reconcile.Result{RequeueAfter: r.waits.verify + rand.N(r.waits.verify/4+1)}, nil //nolint:gosec // to spread work
 }
 
 func enrolling(have programmed) State {

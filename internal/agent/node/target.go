@@ -5,6 +5,7 @@ package node
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -91,7 +92,7 @@ func probes(pod *corev1.Pod, ips []netip.Addr) []netip.AddrPort {
 			}
 		}
 	}
-	var out []netip.AddrPort
+	out := make([]netip.AddrPort, 0, len(ports)*len(ips))
 	for port := range ports {
 		for _, ip := range ips {
 			out = append(out, netip.AddrPortFrom(ip, port))
@@ -119,15 +120,15 @@ func toPod(host string, ips []netip.Addr) bool {
 }
 
 func addPort(ports map[uint16]bool, c corev1.Container, port intstr.IntOrString) {
-	n := int32(port.IntValue())
+	n := port.IntValue()
 	if port.Type == intstr.String {
 		for _, p := range c.Ports {
 			if p.Name == port.StrVal && cmp.Or(p.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP {
-				n = p.ContainerPort
+				n = int(p.ContainerPort)
 			}
 		}
 	}
-	if n > 0 && n <= 65535 {
+	if n > 0 && n <= math.MaxUint16 {
 		ports[uint16(n)] = true
 	}
 }

@@ -27,9 +27,9 @@ import (
 const (
 	// workers is how many pods are worked on at once; most of that is waiting for the proxy.
 	workers = 32
-	// retryMin and retryMax bound the wait after a failure, which doubles in between.
-	retryMin = 200 * time.Millisecond
-	retryMax = 30 * time.Second
+	// retryFirst and retryLast bound the wait after a failure, which doubles in between.
+	retryFirst = 200 * time.Millisecond
+	retryLast  = 30 * time.Second
 )
 
 // watch has the reconcilers called.
@@ -38,7 +38,7 @@ func (a *Agent) watch() error {
 		MaxConcurrentReconciles: workers,
 		// Names are for metrics of controller-runtime's own registry, which the agent doesn't serve.
 		SkipNameValidation: new(true),
-		RateLimiter:        workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
+		RateLimiter:        workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryFirst, retryLast),
 	}
 	err := builder.ControllerManagedBy(a.manager).
 		Named("pods").

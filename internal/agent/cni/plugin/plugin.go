@@ -61,9 +61,9 @@ type Config struct {
 // podArgs are the CNI_ARGS by which Kubernetes runtimes name the pod.
 type podArgs struct {
 	types.CommonArgs
-	K8S_POD_NAMESPACE types.UnmarshallableString //nolint:revive,staticcheck // the names are CNI's
-	K8S_POD_NAME      types.UnmarshallableString //nolint:revive,staticcheck // the names are CNI's
-	K8S_POD_UID       types.UnmarshallableString //nolint:revive,staticcheck // the names are CNI's
+	K8S_POD_NAMESPACE types.UnmarshallableString
+	K8S_POD_NAME      types.UnmarshallableString
+	K8S_POD_UID       types.UnmarshallableString
 }
 
 // Main runs the plugin as CNI's environment says, and exits.
@@ -227,7 +227,7 @@ func call(ctx context.Context, socket string, req Request) (Response, error) {
 	if err != nil {
 		return Response{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	if deadline, ok := ctx.Deadline(); ok {
 		if err := conn.SetDeadline(deadline); err != nil {
 			return Response{}, err
