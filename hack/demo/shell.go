@@ -135,12 +135,30 @@ func counts(out string) ([]count, error) {
 		if err != nil {
 			return nil, fmt.Errorf("unexpected line %q", line)
 		}
-		all = append(all, count{n, name})
+		all = append(all, count{n, short(name)})
 	}
 	if len(all) == 0 {
 		return nil, errors.New("no answers")
 	}
 	return all, nil
+}
+
+// short makes a label of a client's error, as in `error Get "http://stock/": context deadline exceeded (Client.Timeout …)`.
+func short(name string) string {
+	text, failed := strings.CutPrefix(name, "error ")
+	if !failed {
+		return name
+	}
+	if i := strings.LastIndex(text, `": `); i >= 0 {
+		text = text[i+3:]
+	}
+	if i := strings.IndexByte(text, '('); i > 0 {
+		text = text[:i]
+	}
+	if i := strings.LastIndex(text, ": "); i >= 0 {
+		text = text[i+2:]
+	}
+	return "no answer: " + strings.TrimSpace(text)
 }
 
 // until asks again until the condition holds. What the last attempt said is part of the error.

@@ -8,7 +8,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -74,11 +73,11 @@ func (d *demo) find(ctx context.Context) error {
 }
 
 func (d *demo) deploy(ctx context.Context) error {
-	d.ui.command("make images gateway-api-crds deploy")
+	d.ui.command("make images gateway-api-crds deploy GATEWAY_API_CHANNEL=experimental")
 	if err := d.progress(ctx, d.devcluster(), "images"); err != nil {
 		return err
 	}
-	if err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy"); err != nil {
+	if err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental"); err != nil {
 		return err
 	}
 	if err := d.shown(ctx, "rollout", "status", "-n", system, "deploy/fairway-operator", "--timeout=120s"); err != nil {
@@ -137,7 +136,7 @@ func (d *demo) enrol(ctx context.Context) error {
 
 func (d *demo) split(ctx context.Context) error {
 	d.ui.say("Without a route, both versions get the same:")
-	if err := d.count(ctx, "get", "-n", "100", "http://reviews/"); err != nil {
+	if err := d.count(ctx, "get", "-n", "100", "-c", "4", "--no-keepalive", "http://reviews/"); err != nil {
 		return err
 	}
 	if err := d.applyRoute(ctx, "route-reviews.yaml", "reviews"); err != nil {
@@ -155,8 +154,7 @@ func (d *demo) applyRoute(ctx context.Context, file, route string) error {
 	if err := d.apply(ctx, file); err != nil {
 		return err
 	}
-	programmed := `--for=jsonpath={.status.parents[0].conditions[?(@.type=="Programmed")].status}=True`
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/"+route, programmed, "--timeout=60s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/"+route, condition("Programmed", true), "--timeout=60s"); err != nil {
 		return err
 	}
 	// A waypoint tells applications who calls; until callers' proxies know of a new waypoint they go straight.
@@ -172,6 +170,12 @@ func (d *demo) applyRoute(ctx context.Context, file, route string) error {
 	}
 	d.ui.good("programmed: every ready proxy has acknowledged it, %s after kubectl apply", time.Since(start).Round(10*time.Millisecond))
 	return nil
+}
+
+// condition is what kubectl wait waits for: a condition about a route's first parent.
+func condition(name string, value bool) string {
+	word := map[bool]string{true: "True", false: "False"}[value]
+	return `--for=jsonpath={.status.parents[0].conditions[?(@.type=="` + name + `")].status}=` + word
 }
 
 // count asks many times from shop and draws what came.
@@ -228,8 +232,11 @@ func (d *demo) broken(ctx context.Context) error {
 	if err := d.apply(ctx, "route-broken.yaml"); err != nil {
 		return err
 	}
-	unresolved := `--for=jsonpath={.status.parents[0].conditions[?(@.type=="ResolvedRefs")].status}=False`
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", unresolved, "--timeout=30s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("ResolvedRefs", false), "--timeout=30s"); err != nil {
+		return err
+	}
+	// The refusal must be in force before it is shown.
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("Programmed", true), "--timeout=30s"); err != nil {
 		return err
 	}
 	columns := `jsonpath={range .status.parents[0].conditions[*]}{.type}={.status}  {.reason}: {.message}{"\n"}{end}`
@@ -246,10 +253,7 @@ func (d *demo) broken(ctx context.Context) error {
 }
 
 func (d *demo) status(ctx context.Context) error {
-	if err := os.MkdirAll(d.path("bin"), 0o755); err != nil {
-		return err
-	}
-	if _, err := d.capture(ctx, "go", "build", "-o", "bin/fairway", "."); err != nil {
+	if _, err := d.capture(ctx, "make", "build"); err != nil {
 		return err
 	}
 	d.ui.command("bin/fairway status")

@@ -90,7 +90,9 @@ func (d *demo) plain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(segments, func(s segment) bool { return bytes.Contains(s.payload, []byte(secret)) })
+	i := slices.IndexFunc(segments, func(s segment) bool {
+		return bytes.HasPrefix(s.payload, []byte("GET ")) && bytes.Contains(s.payload, []byte(secret))
+	})
 	if i < 0 {
 		return errors.New("the capture did not see the request")
 	}
@@ -137,9 +139,9 @@ func keys(set map[uint16]bool) string {
 	return strings.Join(out, ", ")
 }
 
-// accessLog shows the line that the receiving node's proxy wrote for the last request.
+// accessLog shows the line that the receiving node's proxy wrote for the last request. Envoy writes its log in bursts.
 func (d *demo) accessLog(ctx context.Context) error {
-	args := []string{"logs", "-n", system, "-l", "app.kubernetes.io/component=node", "-c", "envoy", "--tail=50"}
+	args := []string{"logs", "-n", system, "-l", "app.kubernetes.io/component=node", "-c", "envoy", "--since=2m", "--tail=-1"}
 	d.ui.command("kubectl " + quote(args))
 	var line string
 	err := until(ctx, 15*time.Second, "an access log line with both identities", func() error {
@@ -148,7 +150,7 @@ func (d *demo) accessLog(ctx context.Context) error {
 			return err
 		}
 		for l := range strings.Lines(out) {
-			if strings.Contains(l, "/ns/bookshop/sa/shop") && strings.Contains(l, "/ns/bookshop/sa/reviews") {
+			if strings.Contains(l, "inbound-hbone") && strings.Contains(l, "/ns/bookshop/sa/shop") && strings.Contains(l, "/ns/bookshop/sa/reviews") {
 				line = l
 			}
 		}
