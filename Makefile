@@ -117,7 +117,7 @@ test-datapath: ## Run tests of the data path through real Envoys in network name
 test-e2e: ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	if [ ! -d test/e2e ]; then echo "skipped: no end-to-end tests"; exit 0; fi; \
-	$(MAKE) on-devcluster RUN='go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/...'
+	$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/...'
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
