@@ -40,6 +40,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/peers"
 	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -49,8 +50,8 @@ const leaderLease = "fairway-operator"
 
 // Options of the operator.
 type Options struct {
-	// Namespace that the operator runs in.
-	Namespace string
+	// Namespace that the operator runs in, PodName of this replica; empty outside of a cluster.
+	Namespace, PodName string
 	// Image of the agent, EnvoyImage of the proxies.
 	Image, EnvoyImage string
 	LeaderElection    bool
@@ -162,6 +163,7 @@ type plane struct {
 	cache  *xds.Cache
 	engine *engine.Engine
 	server *xds.Server
+	book   *peers.Book
 	writer *status.Writer
 
 	automatic *automatic
@@ -189,11 +191,15 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Op
 	p.server = xds.NewServer(xds.Options{
 		Cache:         p.cache,
 		Authenticator: &xdsauth.Authenticator{Callers: callers, Scopes: rights},
-		OnInterest:    p.engine.Interest,
+		OnInterest:    func(i xds.Interest) { p.book.Interest(i) },
 		Log:           o.Log.WithName("xds"),
 		Registerer:    metrics.Registry,
 		Supersede:     true,
+		Relays:        true,
 	})
+	if err := p.addPeers(mgr, authority, o); err != nil {
+		return err
+	}
 	if err := mgr.Add(everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, tls) })); err != nil {
 		return err
 	}
@@ -206,14 +212,28 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Op
 	})
 }
 
-// acknowledgements is what the status writer asks.
+// addPeers joins the acknowledgements of all replicas.
+func (p *plane) addPeers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
+	p.book = peers.New(peers.Options{
+		Local: p.server, TLS: authority.MutualConfig(o.Namespace, names.OperatorServiceAccount),
+		OnInterest: p.engine.Interest, Log: o.Log.WithName("peers"),
+	})
+	service := client.ObjectKey{Namespace: o.Namespace, Name: names.OperatorService}
+	discover := everyReplica(func(ctx context.Context) error {
+		return peers.Discover(ctx, mgr.GetCache(), service, o.PodName, p.book.SetPeers)
+	})
+	if err := mgr.Add(discover); err != nil {
+		return err
+	}
+	return mgr.Add(p.book)
+}
+
+// acknowledgements is what the status writer asks: the book, which is made after the writer.
 type acknowledgements struct{ p *plane }
 
 func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
-	return a.p.server.State(scope, typeURL, name)
+	return a.p.book.State(scope, typeURL, name)
 }
 
 // Connected counts the proxies that have asked for their listeners.
-func (a acknowledgements) Connected(scope string) int {
-	return len(a.p.server.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies)
-}
+func (a acknowledgements) Connected(scope string) int { return a.p.book.Connected(scope) }

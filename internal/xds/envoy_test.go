@@ -55,10 +55,14 @@ func ads() *corev3.ConfigSource {
 }
 
 func edsCluster(t testing.TB, name string, timeout time.Duration) *Resource {
+	return edsClusterNamed(t, name, "eds/"+name, timeout)
+}
+
+func edsClusterNamed(t testing.TB, name, endpoints string, timeout time.Duration) *Resource {
 	return must(t, name, &clusterv3.Cluster{
 		Name: name, ConnectTimeout: durationpb.New(timeout),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: "eds/" + name},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: endpoints},
 	})
 }
 
@@ -193,6 +197,14 @@ func TestEnvoy(t *testing.T) {
 			return !e.Active("dynamic_warming_clusters")["one"] && e.Active("dynamic_active_clusters")["one"]
 		})
 		t.Logf("active after %s", time.Since(start))
+		require.Less(t, time.Since(start), 10*time.Second, "the cluster waited for its initial fetch timeout")
+	})
+
+	t.Run("a second cluster of the same endpoints does not warm without end", func(t *testing.T) {
+		start := time.Now()
+		second := edsClusterNamed(t, "second", "eds/one", time.Second)
+		f.apply(second)
+		e.Eventually("active", func() bool { return e.Active("dynamic_active_clusters")["second"] })
 		require.Less(t, time.Since(start), 10*time.Second, "the cluster waited for its initial fetch timeout")
 	})
 

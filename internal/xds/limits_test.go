@@ -222,58 +222,59 @@ func TestDropLeavesProxiesAlone(t *testing.T) {
 func FuzzRequests(f *testing.F) {
 	f.Add([]byte{0, 1, 2, 3, 4, 5, 6, 7, 8, 9})
 	f.Add([]byte("subscribe, unsubscribe, ack and nack in any order"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		cache := NewCache()
-		srv := NewServer(Options{Cache: cache, MaxSubscriptions: 20, MaxResponseBytes: 40})
-		st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
-		require.NoError(t, err)
-		types := []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret, "", typePrefix + "x"}
-		names := []string{"a", "b", "c", "*", "", "\xff"}
-		var nonce string
-		for len(data) >= 4 {
-			u, n := types[int(data[0])%len(types)], names[int(data[1])%len(names)]
-			req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: u}
-			switch data[2] % 7 {
-			case 0:
-				req.ResourceNamesSubscribe = []string{n, names[int(data[3])%len(names)]}
-			case 1:
-				req.ResourceNamesUnsubscribe = []string{n}
-			case 2:
-				req.ResponseNonce = nonce
-			case 3:
-				req.ResponseNonce, req.ErrorDetail = nonce, errorDetail(string(data[3:4]))
-			case 4:
-				req.InitialResourceVersions = map[string]string{n: string(data[3:4])}
-			case 5:
-				if u != "" && n != "" && n != Wildcard {
-					packed := cluster(t, n, int(data[3])).Any()
-					packed.TypeUrl = u
-					r, err := NewRawResource(n, "", packed)
-					require.NoError(t, err)
-					cache.Apply(testScope, []Update{{TypeURL: u, Name: n, Resource: r}})
-				}
-			case 6:
-				cache.Ready(testScope, u)
-				cache.Apply(testScope, []Update{{TypeURL: u, Name: n}})
+	f.Fuzz(fuzzOne)
+}
+
+// fuzzOne plays four bytes per request: type, name, what to do, and with what.
+func fuzzOne(t *testing.T, data []byte) {
+	cache := NewCache()
+	srv := NewServer(Options{Cache: cache, MaxSubscriptions: 20, MaxResponseBytes: 40})
+	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
+	require.NoError(t, err)
+	types := []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret, "", typePrefix + "x"}
+	names := []string{"a", "b", "c", "*", "", "\xff"}
+	var nonce string
+	for len(data) >= 4 {
+		u, n := types[int(data[0])%len(types)], names[int(data[1])%len(names)]
+		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: u}
+		switch data[2] % 7 {
+		case 0:
+			req.ResourceNamesSubscribe = []string{n, names[int(data[3])%len(names)]}
+		case 1:
+			req.ResourceNamesUnsubscribe = []string{n}
+		case 2:
+			req.ResponseNonce = nonce
+		case 3:
+			req.ResponseNonce, req.ErrorDetail = nonce, errorDetail(string(data[3:4]))
+		case 4:
+			req.InitialResourceVersions = map[string]string{n: string(data[3:4])}
+		case 5:
+			packed := cluster(t, "x", int(data[3])).Any()
+			packed.TypeUrl = u
+			if r, err := NewRawResource(n, "", packed); err == nil {
+				cache.Apply(testScope, []Update{{TypeURL: u, Name: n, Resource: r}})
 			}
-			data = data[4:]
-			st.absorb()
-			if st.handle(req) != nil {
+		case 6:
+			cache.Ready(testScope, u)
+			cache.Apply(testScope, []Update{{TypeURL: u, Name: n}})
+		}
+		data = data[4:]
+		st.absorb()
+		if st.handle(req) != nil {
+			break
+		}
+		for range 100 {
+			resp, _ := st.next()
+			if resp == nil {
 				break
 			}
-			for range 100 {
-				resp, _ := st.next()
-				if resp == nil {
-					break
-				}
-				nonce = resp.GetNonce()
-			}
-			st.snapshot()
+			nonce = resp.GetNonce()
 		}
-		srv.dismiss(st)
-		cache.Drop(testScope)
-		require.Empty(t, cache.Scopes())
-	})
+		st.snapshot()
+	}
+	srv.dismiss(st)
+	cache.Drop(testScope)
+	require.Empty(t, cache.Scopes())
 }
 
 // BenchmarkApply measures a change that 100 streams subscribe to, until all of them are marked; a million other names don't matter.

@@ -278,7 +278,8 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 		} else {
 			resp.RemovedResources = append(resp.RemovedResources, k.name)
 		}
-		if replaces := sub.sending(r, k); replaces && !st.srv.opts.Relays {
+		sub.sending(r, k)
+		if k.res != nil && !st.srv.opts.Relays {
 			st.rewarm(k.res)
 		}
 	}
@@ -292,14 +293,13 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 	return resp, r
 }
 
-// sending notes that a task is on its way, and tells whether it replaces what the client has.
-func (sub *subscription) sending(r *response, k task) (replaces bool) {
+// sending notes that a task is on its way.
+func (sub *subscription) sending(r *response, k task) {
 	it := item{name: k.name}
 	if k.res != nil {
 		it.version = k.res.Version()
 	}
 	h := sub.of(k.name)
-	replaces = k.res != nil && (h.version != "" || h.unsure)
 	h.sent, h.unsure, h.flying = it.version, false, true
 	if len(r.items) == 0 {
 		r.span = k.span
@@ -308,11 +308,11 @@ func (sub *subscription) sending(r *response, k task) (replaces bool) {
 	}
 	r.items = append(r.items, it)
 	delete(sub.pending, k.name)
-	return replaces
 }
 
-// rewarm sends the endpoints of a replaced cluster again. Envoy makes a new cluster that stays in warming until it gets
-// endpoints, yet does not ask for them: to its subscription they are nothing new.
+// rewarm sends the endpoints of a cluster again that the client has for another cluster, or for the one that this one
+// replaces. Envoy makes a new cluster that stays in warming until it gets endpoints, yet does not ask for them: to its
+// subscription they are nothing new.
 func (st *stream) rewarm(res *Resource) {
 	sub, name := st.types[TypeEndpoint], res.endpoints()
 	if sub == nil || name == "" {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"unicode/utf8"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -59,7 +60,7 @@ func NewResource(name string, m proto.Message) (*Resource, error) {
 // the hash of the bytes is the version. The caller must not change packed afterwards.
 func NewRawResource(name, version string, packed *anypb.Any) (*Resource, error) {
 	switch {
-	case name == "" || name == Wildcard:
+	case name == "" || name == Wildcard || !utf8.ValidString(name):
 		return nil, fmt.Errorf("resource name %q is not allowed", name)
 	case packed.GetTypeUrl() == "":
 		return nil, errors.New("resource " + name + " has no type URL")
