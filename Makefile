@@ -162,7 +162,7 @@ CONFORMANCE_REPORT := test/conformance/reports/fairway.yaml
 .PHONY: conformance
 conformance: ## Run the Gateway API's conformance suite on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: conformance needs root for the dev cluster"; exit 0; fi; \
-	$(MAKE) on-devcluster RUN='go -C test/conformance test -count=1 -timeout 30m . -args -output $(abspath $(CONFORMANCE_REPORT))'
+	$(MAKE) on-devcluster RUN='go -C test/conformance test -count=1 -timeout 30m . -args -report-output $(abspath $(CONFORMANCE_REPORT))'
 
 # The dev cluster and the demo bring their own targets.
 -include hack/devcluster/devcluster.mk

@@ -4,7 +4,7 @@
 package conformance
 
 import (
-	"flag"
+	"cmp"
 	"os"
 	"testing"
 
@@ -15,12 +15,8 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/features"
 )
 
-var (
-	output  = flag.String("output", "", "file to write the report to")
-	version = flag.String("version", "v0.1.0", "version of the implementation in the report")
-)
-
-// TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing.
+// TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The suite's
+// own flags apply, such as -report-output and -version.
 func TestConformance(t *testing.T) {
 	if os.Getenv("KUBECONFIG") == "" {
 		t.Skip("KUBECONFIG is not set: run make conformance, or set it to a cluster that Fairway is deployed to")
@@ -30,12 +26,11 @@ func TestConformance(t *testing.T) {
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
 	opts.NamespaceLabels = map[string]string{"fairway.dev/mesh": "enabled"}
-	opts.ReportOutputPath = *output
 	opts.Implementation = confv1.Implementation{
 		Organization: "fairway-mesh",
 		Project:      "fairway",
 		URL:          "https://github.com/fairway-mesh/fairway",
-		Version:      *version,
+		Version:      cmp.Or(opts.Implementation.Version, "v0.1.0"),
 		Contact:      []string{"https://github.com/fairway-mesh/fairway/issues"},
 	}
 	conformance.RunConformanceWithOptions(t, opts)
