@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/images"
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/node"
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/process"
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
@@ -27,6 +28,13 @@ func TestSmoke(t *testing.T) {
 	home, err := topology.FindHome()
 	if err != nil || !process.Running(home.Process(topology.Nodes[0].Name)) {
 		t.Skip("skipped: the dev cluster is not up (`up`, then `images`)")
+	}
+	loaded, err := node.Command(home, topology.Nodes[0].Name, "ctr", "--namespace=k8s.io", "images", "list", "--quiet", "name=="+images.TestTool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := loaded.Output(); err != nil || len(out) == 0 {
+		t.Skip("skipped: the dev cluster holds no test images (`images`)")
 	}
 	kubectl := func(args ...string) string {
 		t.Helper()
