@@ -125,10 +125,10 @@ func (t tally) failures() tally {
 	return out
 }
 
-// many asks n times.
+// many asks n times, each time on a connection of its own: what a node proxy decides, it decides per connection.
 func (s *space) many(from string, n int, url string, flags ...string) tally {
 	s.t.Helper()
-	args := append([]string{"get", "-n", strconv.Itoa(n)}, flags...)
+	args := append([]string{"get", "-n", strconv.Itoa(n), "--no-keepalive"}, flags...)
 	out, err := s.exec(s.t.Context(), from, append(args, url)...)
 	t := parseTally(out)
 	if len(t) == 0 {

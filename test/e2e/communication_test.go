@@ -116,7 +116,7 @@ func TestNodeProxyRestarts(t *testing.T) {
 	// New pods of that node are taken in as before.
 	s.scale("server", 3)
 	s.captured("server")
-	total := s.many("client", 30, "http://server/", "--no-keepalive")
+	total := s.many("client", 30, "http://server/")
 	g.Expect(total.failures()).To(BeEmpty())
 }
 
@@ -139,7 +139,7 @@ func TestWaypointRestarts(t *testing.T) {
 	g.Expect(total.of("app-v1")).To(BeNumerically(">", 0), "%v", total)
 	s.programmed("app")
 	g.Eventually(func(g Gomega) {
-		got := s.many("client", 20, "http://app/", "--no-keepalive")
+		got := s.many("client", 20, "http://app/")
 		g.Expect(got.failures()).To(BeEmpty())
 	}).Should(Succeed())
 }
@@ -165,7 +165,7 @@ func TestTheMeshGoesAndComesBack(t *testing.T) {
 	}).WithTimeout(2 * time.Minute).Should(Succeed())
 	total := steady.end()
 	t.Logf("while the pods were let go: %v", total)
-	got := s.many("client", 20, "http://server/", "--no-keepalive")
+	got := s.many("client", 20, "http://server/")
 	g.Expect(got.failures()).To(BeEmpty())
 	// A pod that starts without the mesh starts as if there had never been one.
 	s.server("late")

@@ -94,7 +94,7 @@ func TestNamedTargetPortsThatDiffer(t *testing.T) {
 	s.service("both", "", func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"group": "both"} })
 	s.captured("client", "one", "two")
 	g.Eventually(func(g Gomega) {
-		got := s.many("client", 20, "http://both/", "--no-keepalive")
+		got := s.many("client", 20, "http://both/")
 		g.Expect(got.of("one")).To(BeNumerically(">", 0), "%v", got)
 		g.Expect(got.of("two")).To(BeNumerically(">", 0), "%v", got)
 		g.Expect(got.failures()).To(BeEmpty())

@@ -161,7 +161,7 @@ func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 		}
 		others++
 		g.Expect(code).To(Equal(http.StatusForbidden), body)
-		g.Expect(body).To(ContainSubstring(id), "the refusal says what was asked for")
+		g.Expect(body).To(ContainSubstring(s.name+"/app"), "the refusal says what was asked for")
 	}
 	g.Expect(others).To(BeNumerically(">", 0), "the cluster has one node only")
 	// The pod's own token gets nothing either: only agents ask.

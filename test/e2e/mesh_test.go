@@ -77,7 +77,7 @@ func TestUndeploy(t *testing.T) {
 
 	run(t, t.Context(), "undeploy")
 	s.captureIs(corev1.ConditionFalse, "client", "server")
-	got := s.many("client", 20, "http://server/", "--no-keepalive")
+	got := s.many("client", 20, "http://server/")
 	g.Expect(got.failures()).To(BeEmpty())
 	s.server("late")
 	s.service("late", "late")

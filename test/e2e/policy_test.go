@@ -45,7 +45,7 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 		return errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
 	}).Should(BeTrue(), "the last route takes the waypoint along")
 	g.Eventually(func(g Gomega) {
-		got := s.many("client", 20, "http://app/", "--no-keepalive")
+		got := s.many("client", 20, "http://app/")
 		g.Expect(got.failures()).To(BeEmpty())
 		g.Expect(got.of("app-v2")).To(BeNumerically(">", 0), "%v", got)
 	}).Should(Succeed())
