@@ -43,6 +43,7 @@ func Operator() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.Namespace, "namespace", fromEnv(controllers.EnvNamespace, names.SystemNamespace), "namespace that the operator runs in")
+	f.StringVar(&o.PodName, "pod-name", os.Getenv("POD_NAME"), "name of this replica's pod, to tell it from the other replicas")
 	f.StringVar(&o.Image, "image", fromEnv(controllers.EnvImage, names.Image), "image of the agents")
 	f.StringVar(&o.EnvoyImage, "envoy-image", fromEnv(controllers.EnvEnvoyImage, names.EnvoyImage), "image of the proxies")
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "elect a leader among the replicas; all of them serve proxies")

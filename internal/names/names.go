@@ -59,6 +59,8 @@ const (
 	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
 	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them.
 	ConditionEstablished = Domain + "/Established"
+	// ConditionWaypointBound is the condition of a Service that says which waypoint serves it, or why none can.
+	ConditionWaypointBound = Domain + "/WaypointBound"
 	// ConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
 	ConditionProgrammed = "Programmed"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
@@ -118,6 +120,7 @@ const (
 	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
 	PortXDS              = 15010 // operator: delta ADS over TLS
 	PortCertificates     = 15012 // operator: certificate signing and node reports over TLS
+	PortPeers            = 15014 // operator: acknowledgements for its other replicas, mutual TLS
 	PortOperatorHealth   = 8081
 	PortOperatorMetrics  = 8080
 	MarkProxy            = 0x539 // SO_MARK of the proxy's own connections: never captured

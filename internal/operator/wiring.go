@@ -77,7 +77,7 @@ type triggers struct {
 func triggersOf(p *plane, _ Options) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewTrigger()}
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
-	p.server.OnChange(func(scope, typeURL, name string) {
+	p.book.OnChange(func(scope, typeURL, name string) {
 		p.writer.Acknowledged(scope, typeURL, name)
 		if ns, gw, ok := names.ParseWaypointScope(scope); ok && (typeURL == xds.TypeListener || typeURL == xds.TypeCluster || name == names.RouteHBONE) {
 			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
@@ -103,9 +103,9 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 // the route table that says which Services it serves.
 func (p *plane) programmed(gateway types.NamespacedName) (acked, total int, rejected string) {
 	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
-	listener := p.server.State(scope, xds.TypeListener, names.ListenerHBONE)
+	listener := p.book.State(scope, xds.TypeListener, names.ListenerHBONE)
 	serving := map[string]bool{}
-	for _, a := range p.server.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
+	for _, a := range p.book.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
 		serving[a.Proxy.Pod] = a.State == xds.Acked
 		if a.State == xds.Rejected {
 			rejected = a.Error

@@ -206,6 +206,7 @@ func TestMayHave(t *testing.T) {
 	w.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
 	w.Run(auth.Pod{Namespace: "shop", Name: "pay-1", UID: "p1", Node: "n2", ServiceAccount: "pay"})
 	w.Run(auth.Pod{Namespace: "shop", Name: "job-1", UID: "j1", Node: "n1", ServiceAccount: "job", Terminated: true})
+	w.Run(auth.Pod{Namespace: names.SystemNamespace, Name: "operator", UID: "o1", Node: "n1", ServiceAccount: names.OperatorServiceAccount})
 	node, err := w.Scope(identitytest.NodeAgent("n1"))
 	require.NoError(t, err)
 	wp, err := w.Scope(callerOf(waypointPod))
@@ -220,6 +221,7 @@ func TestMayHave(t *testing.T) {
 		{"pod on another node", node, "spiffe://cluster.local/ns/shop/sa/pay", auth.ErrForbidden},
 		{"pod that has ended", node, "spiffe://cluster.local/ns/shop/sa/job", auth.ErrForbidden},
 		{"no pod", node, "spiffe://cluster.local/ns/shop/sa/none", auth.ErrForbidden},
+		{"the operator's own", node, "spiffe://cluster.local/ns/fairway-system/sa/fairway-operator", auth.ErrForbidden},
 		{"other trust domain", node, "spiffe://other/ns/shop/sa/cart", identity.ErrBadRequest},
 		{"not SPIFFE", node, "cart", identity.ErrBadRequest},
 		{"waypoint itself", wp, "spiffe://cluster.local/ns/shop/sa/fairway-waypoint", nil},

@@ -104,6 +104,9 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 	if err != nil {
 		return err
 	}
+	if ns == z.SystemNamespace && sa == names.OperatorServiceAccount {
+		return fmt.Errorf("%w: the operator's own identity is given to nobody", ErrForbidden)
+	}
 	switch g.Kind {
 	case KindWaypoint:
 		if ns == g.Caller.Namespace && sa == g.Caller.ServiceAccount {

@@ -1,0 +1,51 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package identity
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// MutualConfig is the TLS configuration with which the replicas of one workload talk to each other, for dialling and for
+// serving: TLS 1.3 only, both ends present a certificate of the mesh CA for the SPIFFE ID of the service account, verify
+// the other's against the current bundle, and accept no other identity. Where the other end is does not matter.
+// Handshakes fail while there is no CA.
+func (a *Authority) MutualConfig(namespace, serviceAccount string) *tls.Config {
+	s := &serving{authority: a, namespace: namespace, serviceAccount: serviceAccount}
+	return &tls.Config{
+		MinVersion:           tls.VersionTLS13,
+		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate() },
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.certificate() },
+		// The chain is verified below, the same way on both ends: SPIFFE IDs are no host names.
+		ClientAuth:         tls.RequireAnyClientCert,
+		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection pins the chain and the identity
+		VerifyConnection:   s.verifyPeer,
+		// A resumed session would rest on a former bundle.
+		SessionTicketsDisabled: true,
+	}
+}
+
+// verifyPeer accepts a peer with a valid certificate of the own identity.
+func (s *serving) verifyPeer(cs tls.ConnectionState) error {
+	st, err := s.authority.current()
+	if err != nil {
+		return err
+	}
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("the peer has no certificate")
+	}
+	if err := st.Bundle().VerifyLeaf(cs.PeerCertificates, s.authority.now()); err != nil {
+		return fmt.Errorf("the peer's certificate: %w", err)
+	}
+	// Exactly one URI SAN: SPIFFE X.509-SVID, section 5.2.
+	want, uris := names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount), cs.PeerCertificates[0].URIs
+	if len(uris) != 1 || uris[0].String() != want {
+		return fmt.Errorf("the peer is %.300q and not %s", fmt.Sprint(uris), want)
+	}
+	return nil
+}

@@ -1,0 +1,245 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+const (
+	// maxFollowers bounds the replicas that follow this one at a time, former connections of theirs included.
+	maxFollowers = 32
+	// writePatience bounds the writing of one line; a follower that reads no faster is cut off and starts anew.
+	writePatience = 10 * time.Second
+)
+
+// feed tells other replicas what the local proxies acknowledged.
+type feed struct {
+	local   Local
+	replica string
+	times   times
+	log     logr.Logger
+
+	mu        sync.Mutex
+	followers map[*follower]struct{}
+}
+
+// follower is a replica that reads the feed. It holds no more than the names of the resources that there are.
+type follower struct {
+	wake chan struct{} // capacity 1: something is due
+
+	mu  sync.Mutex
+	due map[key]struct{}
+
+	told map[key]struct{} // entries that the follower has; only its own goroutine uses it
+}
+
+func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
+	return &feed{local: local, replica: replica, times: t, log: log, followers: map[*follower]struct{}{}}
+}
+
+// serve answers until the context ends.
+func (f *feed) serve(ctx context.Context, ln net.Listener, cfg *tls.Config) error {
+	cancel := f.local.OnChange(f.changed)
+	defer cancel()
+	mux := http.NewServeMux()
+	mux.Handle("GET "+path, f)
+	s := &http.Server{
+		Handler:           mux,
+		TLSConfig:         cfg.Clone(),
+		Protocols:         new(http.Protocols),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    8 << 10,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+		// Refused handshakes, above all: anyone in the cluster can cause them.
+		ErrorLog: log.New(logWriter{f.log}, "", 0),
+	}
+	s.Protocols.SetHTTP1(true) // one feed on one connection: nothing to multiplex
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
+	defer stop()
+	if err := s.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve other replicas: %w", err)
+	}
+	return nil
+}
+
+type logWriter struct{ log logr.Logger }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.log.V(1).Info("connection of another replica", "problem", string(p))
+	return len(p), nil
+}
+
+// changed notes what is due to whom.
+func (f *feed) changed(scope, typeURL, name string) {
+	k := key{scope, typeURL, name}
+	if k.relevance() == irrelevant {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for fo := range f.followers {
+		fo.add(k)
+	}
+}
+
+func (fo *follower) add(k key) {
+	fo.mu.Lock()
+	fo.due[k] = struct{}{}
+	fo.mu.Unlock()
+	select {
+	case fo.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (fo *follower) take() map[key]struct{} {
+	fo.mu.Lock()
+	defer fo.mu.Unlock()
+	due := fo.due
+	fo.due = map[key]struct{}{}
+	return due
+}
+
+func (f *feed) join() *follower {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.followers) >= maxFollowers {
+		return nil
+	}
+	fo := &follower{wake: make(chan struct{}, 1), due: map[key]struct{}{}, told: map[key]struct{}{}}
+	f.followers[fo] = struct{}{}
+	return fo
+}
+
+func (f *feed) leave(fo *follower) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.followers, fo)
+}
+
+// ServeHTTP feeds one follower. The TLS configuration let only replicas of this operator in.
+func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	fo := f.join()
+	if fo == nil {
+		http.Error(w, "too many replicas follow this one", http.StatusServiceUnavailable)
+		return
+	}
+	defer f.leave(fo)
+	w.Header().Set("Content-Type", "application/jsonlines")
+	ctx, cancel := context.WithTimeout(r.Context(), f.times.age)
+	defer cancel()
+	if err := f.feed(ctx, fo, responseWriter{w, http.NewResponseController(w)}); err != nil {
+		f.log.V(1).Info("a replica no longer follows", "from", r.RemoteAddr, "reason", err.Error())
+	}
+}
+
+func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
+	enc := json.NewEncoder(out) // ends each value with a newline
+	if err := enc.Encode(line{Replica: f.replica}); err != nil {
+		return err
+	}
+	// The follower has joined: what changes from now on is due after the snapshot.
+	if err := f.send(enc, fo, f.known()); err != nil {
+		return err
+	}
+	if err := enc.Encode(line{Complete: true}); err != nil {
+		return err
+	}
+	heartbeat := time.NewTicker(f.times.heartbeat)
+	defer heartbeat.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-heartbeat.C:
+			err = enc.Encode(line{})
+		case <-fo.wake:
+			err = f.send(enc, fo, fo.take())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// known lists what connected proxies subscribe to or have.
+func (f *feed) known() map[key]struct{} {
+	out := map[key]struct{}{}
+	for _, p := range f.local.Proxies() {
+		for typeURL, t := range p.Types {
+			add := func(name string) {
+				if k := (key{p.Proxy.Scope, typeURL, name}); k.relevance() != irrelevant {
+					out[k] = struct{}{}
+				}
+			}
+			for _, name := range t.Names {
+				add(name)
+			}
+			for _, r := range t.Resources {
+				add(r.Name)
+			}
+		}
+	}
+	return out
+}
+
+// send tells the present state of the keys, in lines of bounded size.
+func (f *feed) send(enc *json.Encoder, fo *follower, keys map[key]struct{}) error {
+	var l line
+	records := 0
+	for k := range keys {
+		e := entryOf(k, f.local.State(k.scope, k.typeURL, k.name))
+		if _, told := fo.told[k]; len(e.Proxies) == 0 && !told {
+			continue // most clusters, most of the time
+		}
+		if len(e.Proxies) == 0 {
+			delete(fo.told, k)
+		} else {
+			fo.told[k] = struct{}{}
+		}
+		l.Entries = append(l.Entries, e)
+		if records += e.records(); records >= recordsPerLine {
+			if err := enc.Encode(l); err != nil {
+				return err
+			}
+			l.Entries, records = l.Entries[:0], 0
+		}
+	}
+	if len(l.Entries) == 0 {
+		return nil
+	}
+	return enc.Encode(l)
+}
+
+// responseWriter sends each write off at once and does not wait for a reader for ever.
+type responseWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+func (w responseWriter) Write(p []byte) (int, error) {
+	if err := w.control.SetWriteDeadline(time.Now().Add(writePatience)); err != nil {
+		return 0, err
+	}
+	n, err := w.ResponseWriter.Write(p)
+	if err == nil {
+		err = w.control.Flush()
+	}
+	return n, err
+}

@@ -1,0 +1,240 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+import (
+	"context"
+	"log"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/testr"
+	"github.com/stretchr/testify/require"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/test/bufconn"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+const (
+	domain   = "mesh.test"
+	scope    = "waypoint/shop/wp"
+	route    = "service/shop/cart/80"
+	patience = 10 * time.Second
+)
+
+var quick = times{grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, age: time.Hour, retry: time.Millisecond, retryMax: 10 * time.Millisecond}
+
+// long is for tests in which no time of grace may end.
+func long(t times) times { t.grace = time.Hour; return t }
+
+func eventually(t testing.TB, what string, cond func() bool) {
+	t.Helper()
+	require.Eventually(t, cond, patience, time.Millisecond, what)
+}
+
+func newAuthority(t testing.TB) *identity.Authority {
+	t.Helper()
+	root, err := identity.NewRoot(domain, time.Hour, time.Now())
+	require.NoError(t, err)
+	a := identity.NewAuthority(nil)
+	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: domain, LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
+	a.Update(s)
+	return a
+}
+
+// replica is an operator's xDS server and book. Its engine derives what is asked for from route tables of a given text.
+type replica struct {
+	t      testing.TB
+	cache  *xds.Cache
+	server *xds.Server
+	book   *Book
+	stop   func()
+	addr   string
+	dial   func() *grpc.ClientConn
+
+	mu     sync.Mutex
+	text   string
+	wanted map[key]bool
+	left   []xds.Interest
+}
+
+func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
+	t.Helper()
+	r := &replica{t: t, cache: xds.NewCache(), text: "1", wanted: map[key]bool{}}
+	r.server = xds.NewServer(xds.Options{
+		Cache: r.cache, OnInterest: func(i xds.Interest) { r.book.Interest(i) },
+		Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
+			md, _ := metadata.FromIncomingContext(ctx)
+			pod := strings.Join(md.Get("pod"), "")
+			return xds.Proxy{Scope: scope, Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
+		}),
+	})
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r.addr = ln.Addr().String()
+	r.book = New(Options{
+		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), Listener: ln,
+		OnInterest: r.interest, Log: testLog(t), times: tm,
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.book.Start(ctx) }()
+	r.stop = sync.OnceFunc(func() { cancel(); require.NoError(t, <-done) })
+	t.Cleanup(r.stop)
+
+	pipe := bufconn.Listen(1 << 20)
+	g := grpc.NewServer(xds.GRPCOptions()...)
+	r.server.Register(g)
+	go func() { _ = g.Serve(pipe) }()
+	t.Cleanup(g.Stop)
+	r.dial = func() *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///bufconn",
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return pipe.DialContext(ctx) }),
+			grpc.WithTransportCredentials(insecure.NewCredentials()))
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	return r
+}
+
+// pair is two replicas that follow each other.
+func pair(t testing.TB, tm times) (a, b *replica) {
+	t.Helper()
+	ca := newAuthority(t)
+	a, b = newReplica(t, ca, tm), newReplica(t, ca, tm)
+	a.book.SetPeers([]string{b.addr})
+	b.book.SetPeers([]string{a.addr})
+	return a, b
+}
+
+func (r *replica) interest(i xds.Interest) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	k := key{i.Scope, i.TypeURL, i.Name}
+	if !i.Wanted {
+		delete(r.wanted, k)
+		r.left = append(r.left, i)
+		return
+	}
+	r.wanted[k] = true
+	r.derive(k)
+}
+
+func (r *replica) derive(k key) {
+	switch {
+	case k.typeURL == xds.TypeRoute:
+		res, err := xds.NewResource(k.name, &routev3.RouteConfiguration{Name: k.name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
+		require.NoError(r.t, err)
+		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
+	case k.typeURL == xds.TypeListener:
+		res, err := xds.NewResource(names.ListenerHBONE, &listenerv3.Listener{Name: names.ListenerHBONE})
+		require.NoError(r.t, err)
+		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: names.ListenerHBONE, Resource: res}})
+		r.cache.Ready(k.scope, k.typeURL)
+	}
+}
+
+// edit changes the content of all routes that are derived here.
+func (r *replica) edit(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.text = text
+	for k := range r.wanted {
+		r.derive(k)
+	}
+}
+
+func (r *replica) wants(k key) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.wanted[k]
+}
+
+// tally counts what the replica knows of the route's proxies.
+func (r *replica) tally() (acked, pending, rejected int) {
+	for _, p := range r.book.State(scope, xds.TypeRoute, route).Proxies {
+		switch p.State {
+		case xds.Acked:
+			acked++
+		case xds.Pending:
+			pending++
+		case xds.Rejected:
+			rejected++
+		}
+	}
+	return acked, pending, rejected
+}
+
+func (r *replica) says(acked, pending, rejected int) func() bool {
+	return func() bool {
+		a, p, n := r.tally()
+		return a == acked && p == pending && n == rejected
+	}
+}
+
+// proxy connects a waypoint's proxy that acknowledges all but the routes for which reject has a text.
+func (r *replica) proxy(pod string, reject string) (leave func()) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", pod))
+	r.t.Cleanup(cancel)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
+	require.NoError(r.t, err)
+	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener}))
+	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeRoute, ResourceNamesSubscribe: []string{route}}))
+	go func() {
+		for {
+			resp, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			answer := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}
+			if resp.GetTypeUrl() == xds.TypeRoute && reject != "" {
+				answer.ErrorDetail = &statuspb.Status{Message: reject}
+			}
+			if stream.Send(answer) != nil {
+				return
+			}
+		}
+	}()
+	return cancel
+}
+
+// fixed is a book that never changes by itself.
+type fixed struct{ states map[key]xds.ResourceState }
+
+func (f *fixed) State(scope, typeURL, name string) xds.ResourceState {
+	return f.states[key{scope, typeURL, name}]
+}
+func (f *fixed) OnChange(func(scope, typeURL, name string)) func() { return func() {} }
+func (f *fixed) Proxies() []xds.ProxyState                         { return nil }
+
+// testLog drops what is logged: goroutines of a server may outlive the test.
+func testLog(t testing.TB) logr.Logger { return testr.New(t.(*testing.T)) }
+
+// newSignal is a logger that tells when something was logged.
+func newSignal(c chan<- struct{}) *log.Logger { return log.New(signal(c), "", 0) }
+
+type signal chan<- struct{}
+
+func (s signal) Write(p []byte) (int, error) {
+	select {
+	case s <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}

@@ -1,0 +1,127 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+import (
+	"unique"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+const (
+	path = "/v1/acknowledgements"
+	// maxError bounds the text of a rejection, in bytes: statuses show the beginning.
+	maxError = 1024
+	// maxLine bounds one line, in bytes; recordsPerLine keeps lines far below unless one waypoint has thousands of
+	// proxies that all reject.
+	maxLine        = 16 << 20
+	recordsPerLine = 512
+	// maxRecords bounds the entries and proxies that are kept of one replica: some hundred megabytes.
+	maxRecords = 1 << 20
+)
+
+// line is the unit of the feed.
+type line struct {
+	Replica  string  `json:"replica,omitempty"`
+	Entries  []entry `json:"entries,omitempty"`
+	Complete bool    `json:"complete,omitempty"`
+}
+
+// entry is all that a replica says of one resource; without proxies it says nothing any more.
+type entry struct {
+	Scope   string `json:"scope"`
+	TypeURL string `json:"type"`
+	Name    string `json:"name"`
+	// Version is the current one on the replica that speaks.
+	Version string  `json:"version,omitempty"`
+	Proxies []proxy `json:"proxies,omitempty"`
+}
+
+type proxy struct {
+	Pod    string       `json:"pod"`
+	PodUID string       `json:"podUID"`
+	Node   string       `json:"node,omitempty"`
+	State  xds.AckState `json:"state"`
+	// Runs is the version that the proxy accepted last.
+	Runs  string `json:"runs,omitempty"`
+	Error string `json:"error,omitempty"`
+}
+
+func (e entry) key() key     { return key{e.Scope, e.TypeURL, e.Name} }
+func (e entry) records() int { return 1 + len(e.Proxies) }
+
+// key names a resource of a scope.
+type key struct{ scope, typeURL, name string }
+
+// relevance of a resource for statuses.
+type relevance int
+
+const (
+	irrelevant relevance = iota
+	// rejections: only who rejects it matters.
+	rejections
+	// everyone who subscribes to it matters.
+	everyone
+)
+
+func (k key) relevance() relevance {
+	if _, _, ok := names.ParseWaypointScope(k.scope); !ok || k.name == xds.Wildcard {
+		return irrelevant
+	}
+	switch {
+	case k.typeURL == xds.TypeRoute, k == listenerOf(k.scope):
+		return everyone
+	case k.typeURL == xds.TypeListener, k.typeURL == xds.TypeCluster:
+		return rejections
+	}
+	return irrelevant
+}
+
+// listenerOf is the listener that every proxy of a waypoint has: whoever subscribes to it counts as connected.
+func listenerOf(scope string) key { return key{scope, xds.TypeListener, names.ListenerHBONE} }
+
+// entryOf is the line for a state.
+func entryOf(k key, s xds.ResourceState) entry {
+	e := entry{Scope: k.scope, TypeURL: k.typeURL, Name: k.name, Version: s.Version}
+	all := k.relevance() == everyone
+	for _, a := range s.Proxies {
+		if all || a.State == xds.Rejected {
+			e.Proxies = append(e.Proxies, proxy{
+				Pod: a.Proxy.Pod, PodUID: a.Proxy.PodUID, Node: a.Proxy.Node,
+				State: a.State, Runs: a.Version, Error: a.Error[:min(len(a.Error), maxError)],
+			})
+		}
+	}
+	return e
+}
+
+// compact makes equal strings share memory: a proxy's name comes with each of its resources.
+func (e *entry) compact() {
+	for _, s := range []*string{&e.Scope, &e.TypeURL, &e.Name, &e.Version} {
+		*s = unique.Make(*s).Value()
+	}
+	for i := range e.Proxies {
+		p := &e.Proxies[i]
+		for _, s := range []*string{&p.Pod, &p.PodUID, &p.Node, (*string)(&p.State), &p.Runs, &p.Error} {
+			*s = unique.Make(*s).Value()
+		}
+	}
+}
+
+// judge tells where a proxy of another replica stands with the version that is current here. theirs is the version that
+// was current there when the proxy's state was noted.
+func (p proxy) judge(scope, theirs, here string) xds.ProxyAck {
+	a := xds.ProxyAck{
+		Proxy: xds.Proxy{Scope: scope, Pod: p.Pod, PodUID: p.PodUID, Node: p.Node},
+		State: xds.Pending, Version: p.Runs,
+	}
+	switch {
+	case p.State == xds.Rejected && theirs == here && here != "":
+		a.State, a.Error = xds.Rejected, p.Error
+	case here != "" && p.Runs == here, here == "" && theirs == "" && p.State == xds.Acked:
+		a.State = xds.Acked
+	}
+	return a
+}
