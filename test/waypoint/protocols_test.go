@@ -344,6 +344,8 @@ func TestIdentitiesNeverMix(t *testing.T) {
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
 	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	// Requests that come before Envoy has noted an address each make a connection; one alone makes one.
+	do(t, w.caller(clientID).client(t, dialled, nil), "GET", "http://web/", "X-Claim", clientID)
 	const callers, requests = 8, 60
 	var wg sync.WaitGroup
 	for i := range callers {
