@@ -98,7 +98,9 @@ func (c *Core) Run(ctx context.Context) error {
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
 	g.Go(func() error { return c.Relay.Run(ctx) })
 	g.Go(func() error { return c.Identities.Start(ctx) })
-	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.AgentHandler(c.snapshot, c.Envoy)) })
+	g.Go(func() error {
+		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.AgentHandler(c.snapshot, c.Envoy))
+	})
 	g.Go(func() error { return introspect.Serve(ctx, ":"+strconv.Itoa(names.PortAgent), public.Handler()) })
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {

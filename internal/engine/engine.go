@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -34,6 +35,8 @@ type Options struct {
 	Log   logr.Logger
 	// OnReport is told what a route's status is to say, and nil for a route that is gone.
 	OnReport func(model.ObjectRef, *ingest.RouteReport)
+	// OnBinding is told which waypoint a Service is bound to; the zero Binding for none.
+	OnBinding func(service types.NamespacedName, b ingest.Binding)
 	// OnAutomatic is told whether a namespace needs an automatic waypoint.
 	OnAutomatic func(namespace string, needed bool)
 }
@@ -67,6 +70,9 @@ type scope struct {
 func New(o Options) *Engine {
 	if o.OnReport == nil {
 		o.OnReport = func(model.ObjectRef, *ingest.RouteReport) {}
+	}
+	if o.OnBinding == nil {
+		o.OnBinding = func(types.NamespacedName, ingest.Binding) {}
 	}
 	if o.OnAutomatic == nil {
 		o.OnAutomatic = func(string, bool) {}
@@ -155,6 +161,18 @@ func (e *Engine) change(o queued) {
 		e.watchRoute(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
 	case *corev1.Namespace:
 		e.watchNamespace(key.Name, o.deleted)
+	case *corev1.Service:
+		e.watchService(key, o.deleted)
+	}
+}
+
+func (e *Engine) watchService(key types.NamespacedName, deleted bool) {
+	if deleted {
+		e.ingest.Binding.Unwatch(key)
+	} else if !e.ingest.Binding.Watched(key) {
+		e.ingest.Binding.Watch(key, func(b ingest.Binding) {
+			e.told = append(e.told, func() { e.opts.OnBinding(key, b) })
+		})
 	}
 }
 

@@ -111,7 +111,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	introspection := everyReplica(func(ctx context.Context) error {
 		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server))
 	})
-	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, introspection, p.writer} {
+	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, introspection, p.writer, p.bound} {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}
@@ -165,6 +165,7 @@ type plane struct {
 	server *xds.Server
 	book   *peers.Book
 	writer *status.Writer
+	bound  *status.ServiceWriter
 
 	automatic *automatic
 }
@@ -172,9 +173,11 @@ type plane struct {
 func newPlane(mgr ctrl.Manager, o Options) *plane {
 	p := &plane{cache: xds.NewCache(), automatic: newAutomatic()}
 	p.writer = status.NewWriter(mgr.GetClient(), acknowledgements{p}, o.Log.WithName("status"))
+	p.bound = status.NewServiceWriter(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.engine = engine.New(engine.Options{
 		Cache: p.cache, Log: o.Log.WithName("engine"),
 		OnReport:    p.writer.Report,
+		OnBinding:   p.bound.Bound,
 		OnAutomatic: p.automatic.set,
 	})
 	return p

@@ -1,0 +1,130 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package status
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Reasons of the condition fairway.dev/WaypointBound of a Service.
+const (
+	// ReasonWaypointAccepted: connections to the Service go through the waypoint.
+	ReasonWaypointAccepted = "WaypointAccepted"
+	// ReasonWaypointPending: the waypoint is being created; connections go straight to the Service meanwhile.
+	ReasonWaypointPending = "WaypointPending"
+	// ReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
+	ReasonWaypointMissing = "WaypointMissing"
+)
+
+// ServiceWriter writes the one condition that the mesh has for Services: which waypoint serves it. Services that have
+// none carry no condition.
+type ServiceWriter struct {
+	client client.Client
+	events events.EventRecorder
+	log    logr.Logger
+	queue  workqueue.TypedRateLimitingInterface[types.NamespacedName]
+
+	mu       sync.Mutex
+	bindings map[types.NamespacedName]ingest.Binding
+}
+
+// NewServiceWriter returns a writer that must run on the leader only.
+func NewServiceWriter(c client.Client, r events.EventRecorder, log logr.Logger) *ServiceWriter {
+	return &ServiceWriter{
+		client: c, events: r, log: log, bindings: map[types.NamespacedName]ingest.Binding{},
+		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](
+			20*time.Millisecond, 30*time.Second)),
+	}
+}
+
+// NeedLeaderElection is true.
+func (w *ServiceWriter) NeedLeaderElection() bool { return true }
+
+// Bound takes the binding of a Service. It does not block.
+func (w *ServiceWriter) Bound(svc types.NamespacedName, b ingest.Binding) {
+	w.mu.Lock()
+	if b.None() {
+		delete(w.bindings, svc)
+	} else {
+		w.bindings[svc] = b
+	}
+	w.mu.Unlock()
+	// A Service may carry the condition from before a restart: always look
+	w.queue.Add(svc)
+}
+
+// Start writes until the context ends.
+func (w *ServiceWriter) Start(ctx context.Context) error {
+	context.AfterFunc(ctx, w.queue.ShutDown)
+	for {
+		svc, shutdown := w.queue.Get()
+		if shutdown {
+			return nil
+		}
+		if err := w.write(ctx, svc); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
+			if !apierrors.IsConflict(err) {
+				w.log.Error(err, "a Service's condition could not be written and will be tried again", "service", svc)
+			}
+			w.queue.AddRateLimited(svc)
+		} else {
+			w.queue.Forget(svc)
+		}
+		w.queue.Done(svc)
+	}
+}
+
+func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) error {
+	w.mu.Lock()
+	b, bound := w.bindings[key]
+	w.mu.Unlock()
+	svc := &corev1.Service{}
+	if err := w.client.Get(ctx, key, svc); err != nil {
+		return err
+	}
+	before := svc.DeepCopy()
+	if !bound {
+		meta.RemoveStatusCondition(&svc.Status.Conditions, names.ConditionWaypointBound)
+	} else {
+		meta.SetStatusCondition(&svc.Status.Conditions, boundCondition(b))
+	}
+	if equality.Semantic.DeepEqual(before.Status.Conditions, svc.Status.Conditions) {
+		return nil
+	}
+	if err := w.client.Status().Patch(ctx, svc, client.StrategicMergeFrom(before)); err != nil {
+		return err
+	}
+	if b.Problem != "" {
+		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonWaypointMissing, "Bind", "%s: connections to the Service are refused", b.Problem)
+	}
+	return nil
+}
+
+func boundCondition(b ingest.Binding) metav1.Condition {
+	c := metav1.Condition{Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
+		Message: "connections from the mesh go through waypoint " + b.Waypoint.String()}
+	switch {
+	case b.Problem != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": connections are refused"
+	case b.Pending:
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointPending,
+			"waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile"
+	}
+	return c
+}
