@@ -187,7 +187,7 @@ func (w *work) bring(floor uint64) (tasks []task, ok bool) {
 
 // answerable tells whether a wildcard waits for its first answer, and can have it.
 func (sub *subscription) answerable(t *table) bool {
-	return sub.answerDue && (sub.refused || t != nil && t.ready)
+	return sub.answerDue && (sub.refused || sub.covering(t))
 }
 
 // part decides anew about the names of a part: the latest content is sent, or nothing.

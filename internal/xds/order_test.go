@@ -121,6 +121,21 @@ func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
 	require.Equal(t, Acked, f.server.State(testScope, TypeRoute, "r1").Proxies[0].State)
 }
 
+func TestEndpointsFollowAClusterReplacedWhileAway(t *testing.T) {
+	f, c := started(t)
+	has := c.has
+	c.cancel()
+	f.eventually("gone", func() bool { return len(f.server.Proxies()) == 0 })
+	f.apply(edsCluster(t, "c1", 2*time.Second))
+	c = f.connect(testScope, "p")
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: has[TypeCluster]})
+	clusters := c.recv()
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"eds/c1"}, InitialResourceVersions: has[TypeEndpoint]})
+	c.expect(TypeEndpoint, "eds/c1")
+	c.ack(clusters)
+	c.quiet()
+}
+
 func TestReconnectToAnEmptyServerRemovesNothing(t *testing.T) {
 	f := newFixture(t, refuseProbe)
 	c := f.connect(testScope, "p")

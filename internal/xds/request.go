@@ -85,6 +85,9 @@ func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 			return err
 		}
 	}
+	if first && sub.typeURL == TypeEndpoint && !st.srv.opts.Relays {
+		st.rewarmAll()
+	}
 	if first && !sub.wildcard {
 		for name := range sub.held { // versions of what was not asked for
 			if !sub.covers(name) {
@@ -93,6 +96,22 @@ func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 		}
 	}
 	return nil
+}
+
+// rewarmAll catches up with clusters that were sent before the stream's first request for endpoints came: a reconnecting client
+// lists the endpoints as current in it, and needs them again all the same if their cluster was replaced.
+func (st *stream) rewarmAll() {
+	clusters := st.types[TypeCluster]
+	if clusters == nil {
+		return
+	}
+	st.scope.mu.RLock()
+	defer st.scope.mu.RUnlock()
+	for name, h := range clusters.held {
+		if e := st.scope.types[TypeCluster].entry(name); h.sent != "" && e != nil && e.res != nil {
+			st.rewarm(e.res)
+		}
+	}
 }
 
 // joinWildcard subscribes to everything. A client that already has something needs no answer if nothing changed.
@@ -118,7 +137,7 @@ func (st *stream) leaveWildcard(sub *subscription) {
 	if !sub.wildcard {
 		return
 	}
-	sub.wildcard = false
+	sub.wildcard, sub.complete = false, false
 	if st.scope.unsubscribe(sub.typeURL, Wildcard, st) {
 		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, Wildcard}, false)
 	}

@@ -183,6 +183,7 @@ func (st *stream) enqueueAll(sub *subscription) {
 	st.scope.mu.RLock()
 	defer st.scope.mu.RUnlock()
 	if t := st.scope.types[sub.typeURL]; t != nil && t.ready {
+		sub.complete = sub.wildcard
 		for name, e := range t.entries {
 			sub.enqueue(name, span{first: e.created, last: e.changed})
 			st.srv.book.changed(st.scope.name, sub.typeURL, name)

@@ -11,6 +11,9 @@ type subscription struct {
 	lane    lane
 
 	wildcard bool
+	// complete: everything that the wildcard covers was put up for decision, once the type was ready. Between the two, an
+	// answer would be a partial one.
+	complete bool
 	// refused: a wildcard was asked for and not allowed; it is answered as empty.
 	refused bool
 	// answerDue: the client waits for a first answer to its wildcard, be it empty.
@@ -112,6 +115,11 @@ const (
 	remove
 )
 
+// covering tells whether the wildcard has effect: it is there, and its contents are known to be complete.
+func (sub *subscription) covering(t *table) bool {
+	return sub.wildcard && sub.complete && t != nil && t.ready
+}
+
 // decide compares what the client has with what the table holds.
 func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 	h := sub.held[name]
@@ -119,7 +127,7 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 		h = &held{}
 	}
 	allowed, named := sub.named[name]
-	wild := sub.wildcard && t != nil && t.ready
+	wild := sub.covering(t)
 	e := t.entry(name)
 	switch {
 	case !named && !wild:
