@@ -4,10 +4,12 @@
 package datapath
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -51,6 +53,11 @@ func TestBetweenMembers(t *testing.T) {
 		})
 		require.NotZero(t, line["sent"])
 		require.NotZero(t, line["received"])
+	})
+	t.Run("with the capabilities of the proxy's container", func(t *testing.T) {
+		for _, n := range m.nodes {
+			require.Equal(t, fmt.Sprintf("%016x", 1<<unix.CAP_NET_ADMIN|1<<unix.CAP_SYS_ADMIN), n.proxy.capabilities())
+		}
 	})
 	t.Run("by pod address", func(t *testing.T) {
 		requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
