@@ -119,14 +119,16 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
 	t.Cleanup(func() {
+		cancel()
+		require.NoError(t, <-done)
+	})
+	t.Cleanup(func() {
 		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 		if err := c.Delete(context.Background(), mesh); err == nil {
 			o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
 		}
 		class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}
 		_ = c.Delete(context.Background(), class)
-		cancel()
-		require.NoError(t, <-done)
 	})
 	return o
 }

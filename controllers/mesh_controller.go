@@ -56,6 +56,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
 			v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
 	}
+	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("mesh").
 		For(&v1alpha1.Mesh{}).
@@ -67,12 +68,17 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		WatchesMetadata(CRDMetadata(), toMesh(), builder.WithPredicates(named(gatewayClassCRD))).
 		WatchesRawSource(o.CertificatesChanged).
 		WatchesRawSource(o.NodesChanged).
+		WatchesRawSource(gatewayAPI).
 		Build(r)
 	if err != nil {
 		return err
 	}
 	// Kinds that not every cluster has.
 	return errors.Join(
+		kinds.When(func() error {
+			gatewayAPI.Notify(types.NamespacedName{Name: names.Mesh})
+			return nil
+		}, gatewayKinds()...),
 		kinds.When(func() error {
 			return c.Watch(source.Kind[client.Object](mgr.GetCache(), &networkingv1.ServiceCIDR{}, toMesh()))
 		}, networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR")),

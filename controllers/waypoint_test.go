@@ -1,0 +1,273 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func waypoint(ns, name string) *gatewayv1.Gateway {
+	return &gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
+		Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: names.WaypointClass,
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+		},
+	}
+}
+
+func programmedIs(status metav1.ConditionStatus, reason string) func(*gatewayv1.Gateway) error {
+	return func(g *gatewayv1.Gateway) error {
+		return condition(g.Status.Conditions, "Programmed", status, reason)
+	}
+}
+
+func exists[T client.Object](T) error { return nil }
+
+// TestWaypoint follows a waypoint from its Gateway to Programmed, through rejection, drift and new parameters.
+func TestWaypoint(t *testing.T) {
+	o := start(t, shared.Config(t))
+	ns := o.namespace("shop-")
+	name := types.NamespacedName{Namespace: ns, Name: "waypoint"}
+	o.create(waypoint(ns, "waypoint"))
+	o.mesh()
+
+	// Everything is there, owned by the Gateway; nothing is programmed before a proxy is ready and has acknowledged.
+	g := get(o, "no proxy is ready", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NoResources"))
+	require.NoError(t, condition(g.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted"))
+	require.Len(t, g.Status.Addresses, 2)
+	require.Equal(t, "waypoint."+ns+".svc.cluster.local", g.Status.Addresses[1].Value)
+	require.Len(t, g.Status.Listeners, 1)
+	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionTrue, "Accepted"))
+	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionFalse, "Pending"))
+	for _, obj := range []client.Object{
+		get(o, "service", ns, "waypoint", exists[*corev1.Service]),
+		get(o, "service account", ns, "waypoint", exists[*corev1.ServiceAccount]),
+		get(o, "deployment", ns, "waypoint", exists[*appsv1.Deployment]),
+		get(o, "budget", ns, "waypoint", exists[*policyv1.PodDisruptionBudget]),
+		get(o, "autoscaler", ns, "waypoint", exists[*autoscalingv2.HorizontalPodAutoscaler]),
+		get(o, "trust bundle", ns, "waypoint-"+names.TrustBundleConfigMap, exists[*corev1.ConfigMap]),
+	} {
+		require.True(t, metav1.IsControlledBy(obj, g), "%T", obj)
+	}
+
+	// Programmed when all ready proxies have acknowledged, and Established from then on.
+	changeStatus(o, ns, "waypoint", func(d *appsv1.Deployment) { d.Status.Replicas, d.Status.ReadyReplicas = 2, 2 })
+	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2} }, o.programmedChanged, name)
+	get(o, "one has not acknowledged", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxiesPending"))
+	o.tell(func() { o.programmed[name] = programmed{acked: 2, total: 2} }, o.programmedChanged, name)
+	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
+	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
+	require.NoError(t, condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served"))
+	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionTrue, "Programmed"))
+	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2, rejected: "bad regex"} }, o.programmedChanged, name)
+	g = get(o, "rejected", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxyRejected"))
+	require.Contains(t, messageOf(g.Status.Conditions, "Programmed"), "bad regex")
+	require.NoError(t, condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served"))
+
+	// Drift is repaired; what others own is left alone, the autoscaler's number of replicas for one.
+	change(o, ns, "waypoint", func(d *appsv1.Deployment) {
+		d.Spec.Replicas = new(int32(5))
+		d.Spec.Template.Spec.Containers[0].Args = []string{"evil"}
+		d.Spec.Template.Annotations["theirs"] = "stays"
+	})
+	get(o, "drift is repaired", ns, "waypoint", func(d *appsv1.Deployment) error {
+		if d.Spec.Template.Spec.Containers[0].Args[0] == "evil" {
+			return errors.New("it is not")
+		}
+		require.EqualValues(t, 5, *d.Spec.Replicas)
+		require.Equal(t, "stays", d.Spec.Template.Annotations["theirs"])
+		return nil
+	})
+	require.NoError(t, o.Delete(context.Background(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}))
+	get(o, "the Service comes back", ns, "waypoint", exists[*corev1.Service])
+
+	// A new root reaches the pods.
+	change(o, o.system, names.TrustBundleConfigMap, func(c *corev1.ConfigMap) { c.Data[names.TrustBundleKey] = "BUNDLE 2" })
+	get(o, "the bundle is copied", ns, "waypoint-"+names.TrustBundleConfigMap, func(c *corev1.ConfigMap) error {
+		if c.Data[names.TrustBundleKey] != "BUNDLE 2" {
+			return errors.New(c.Data[names.TrustBundleKey])
+		}
+		return nil
+	})
+
+	// Parameters: missing ones are told, fixed replicas take the autoscaler's place.
+	change(o, ns, "waypoint", func(g *gatewayv1.Gateway) {
+		g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
+			Labels:        map[gatewayv1.LabelKey]gatewayv1.LabelValue{"team": "shop"},
+			ParametersRef: &gatewayv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "large"},
+		}
+	})
+	get(o, "parameters are missing", ns, "waypoint", func(g *gatewayv1.Gateway) error {
+		return condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")
+	})
+	o.create(&v1alpha1.ProxyParameters{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "large"}, Spec: v1alpha1.ProxyParametersSpec{Replicas: new(int32(3))},
+	})
+	get(o, "they are used", ns, "waypoint", func(d *appsv1.Deployment) error {
+		if *d.Spec.Replicas != 3 || d.Labels["team"] != "shop" || d.Spec.Template.Labels["team"] != "shop" {
+			return fmt.Errorf("%d replicas, labels %v", *d.Spec.Replicas, d.Labels)
+		}
+		return nil
+	})
+	o.eventually("the autoscaler goes", func() error {
+		hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}
+		if err := o.gone(hpa); err != nil && hpa.DeletionTimestamp == nil {
+			return err
+		}
+		return nil
+	})
+
+	// Without a Mesh there is no waypoint, and its Gateway says so.
+	finishDaemonSet(o)
+	get(o, "the Gateway tells", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NoMesh"))
+	o.eventually("the Deployment goes", func() error {
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}
+		if err := o.gone(d); err != nil && d.DeletionTimestamp == nil {
+			return err
+		}
+		return nil
+	})
+}
+
+// TestWaypointRefusals: what can't be a waypoint is told, and nothing of others is overwritten.
+func TestWaypointRefusals(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ns := o.namespace("refused-")
+
+	theirs := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "taken"}}
+	protocol, port, addresses := waypoint(ns, "protocol"), waypoint(ns, "port"), waypoint(ns, "addresses")
+	protocol.Spec.Listeners[0].Protocol = "HTTP"
+	port.Spec.Listeners[0].Port = 80
+	addresses.Spec.Addresses = []gatewayv1.GatewaySpecAddress{{Value: "10.0.0.1"}}
+	other := waypoint(ns, "other")
+	other.Spec.GatewayClassName = "somebody-elses"
+	o.create(theirs, waypoint(ns, "taken"), protocol, port, addresses, other)
+
+	get(o, "a name is taken", ns, "taken", func(g *gatewayv1.Gateway) error {
+		if m := messageOf(g.Status.Conditions, "Programmed"); m != "" && g.Status.Conditions[0].Reason != "Pending" {
+			require.Contains(t, m, "ServiceAccount "+ns+"/taken belongs to somebody else")
+		}
+		return condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "NoResources")
+	})
+	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(theirs), theirs))
+	require.Empty(t, theirs.OwnerReferences)
+	require.Empty(t, theirs.Labels)
+
+	for name, reason := range map[string]string{"protocol": "ListenersNotValid", "port": "ListenersNotValid", "addresses": "UnsupportedAddress"} {
+		get(o, name, ns, name, func(g *gatewayv1.Gateway) error {
+			return errors.Join(condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, reason),
+				condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "Invalid"))
+		})
+	}
+	g := get(o, "listener", ns, "protocol", exists[*gatewayv1.Gateway])
+	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionFalse, "UnsupportedProtocol"))
+
+	g = get(o, "of another class", ns, "other", exists[*gatewayv1.Gateway])
+	require.NoError(t, condition(g.Status.Conditions, "Accepted", metav1.ConditionUnknown, "Pending"))
+	finishDaemonSet(o)
+}
+
+// TestAutomaticWaypoint: it comes and goes with the need; a Gateway of the user's of the same name stays.
+func TestAutomaticWaypoint(t *testing.T) {
+	o := start(t, shared.Config(t))
+	ns, users := o.namespace("auto-"), o.namespace("users-")
+	o.create(waypoint(users, names.AutomaticWaypoint))
+	for _, n := range []string{ns, users} {
+		o.tell(func() { o.automatic[n] = true }, o.automaticChanged, types.NamespacedName{Name: n})
+	}
+	mesh := o.mesh()
+	// There was no Mesh when the namespaces were first looked at.
+	for _, n := range []string{ns, users} {
+		o.automaticChanged.Notify(types.NamespacedName{Name: n})
+	}
+	g := get(o, "it comes", ns, names.AutomaticWaypoint, func(g *gatewayv1.Gateway) error {
+		return condition(g.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
+	})
+	require.Equal(t, "true", g.Labels[names.LabelAutomatic])
+	require.Equal(t, mesh.UID, g.OwnerReferences[0].UID)
+
+	for _, n := range []string{ns, users} {
+		o.tell(func() { o.automatic[n] = false }, o.automaticChanged, types.NamespacedName{Name: n})
+	}
+	o.eventually("it goes", func() error { return o.gone(g) })
+	require.NoError(t, o.Get(context.Background(), client.ObjectKey{Namespace: users, Name: names.AutomaticWaypoint}, g))
+
+	// Deleted by hand, it comes back while it is needed.
+	o.tell(func() { o.automatic[ns] = true }, o.automaticChanged, types.NamespacedName{Name: ns})
+	g = get(o, "it comes again", ns, names.AutomaticWaypoint, exists[*gatewayv1.Gateway])
+	uid := g.UID
+	require.NoError(t, o.Delete(context.Background(), g))
+	get(o, "it comes back", ns, names.AutomaticWaypoint, func(g *gatewayv1.Gateway) error {
+		if g.UID == uid {
+			return errors.New("still the former one")
+		}
+		return nil
+	})
+	finishDaemonSet(o)
+}
+
+// TestClassesAndXMesh: statuses of classes and of the experimental XMesh.
+func TestClassesAndXMesh(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ctx := context.Background()
+	other := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "fairway-other"}, Spec: gatewayv1.GatewayClassSpec{ControllerName: names.GatewayController}}
+	good := &xv1alpha1.XMesh{ObjectMeta: metav1.ObjectMeta{Name: "good"}, Spec: xv1alpha1.MeshSpec{ControllerName: names.MeshController}}
+	bad := &xv1alpha1.XMesh{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: xv1alpha1.MeshSpec{
+		ControllerName: names.MeshController, ParametersRef: &gatewayv1.ParametersReference{Kind: "ConfigMap", Name: "x"},
+	}}
+	o.create(other, good, bad)
+	t.Cleanup(func() {
+		for _, obj := range []client.Object{other, good, bad} {
+			require.NoError(t, o.Delete(ctx, obj))
+		}
+	})
+	get(o, "another class", "", other.Name, func(c *gatewayv1.GatewayClass) error {
+		return condition(c.Status.Conditions, "Accepted", metav1.ConditionFalse, "Unsupported")
+	})
+	x := get(o, "a good XMesh", "", good.Name, func(x *xv1alpha1.XMesh) error {
+		return condition(x.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
+	})
+	for i := 1; i < len(x.Status.SupportedFeatures); i++ {
+		require.Less(t, x.Status.SupportedFeatures[i-1].Name, x.Status.SupportedFeatures[i].Name)
+	}
+	require.Contains(t, x.Status.SupportedFeatures, gatewayv1.SupportedFeature{Name: "MeshConsumerRoute"})
+	get(o, "a bad XMesh", "", bad.Name, func(x *xv1alpha1.XMesh) error {
+		return condition(x.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")
+	})
+
+	// A class with parameters that do not exist, then do.
+	change(o, "", names.WaypointClass, func(c *gatewayv1.GatewayClass) {
+		c.Spec.ParametersRef = &gatewayv1.ParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "p", Namespace: new(gatewayv1.Namespace("default"))}
+	})
+	get(o, "parameters are missing", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+		return condition(c.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")
+	})
+	p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	o.create(p)
+	t.Cleanup(func() { require.NoError(t, o.Delete(ctx, p)) })
+	get(o, "parameters are there", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+		return condition(c.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
+	})
+	finishDaemonSet(o)
+}
