@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr/testr"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -203,5 +204,7 @@ func golden(t testing.TB, file string, got []byte) {
 	}
 	want, err := os.ReadFile(file)
 	require.NoError(t, err, "run with -update to make it")
-	require.Equal(t, string(want), string(got))
+	if diff := gocmp.Diff(strings.Split(string(want), "\n"), strings.Split(string(got), "\n")); diff != "" {
+		t.Errorf("%s (-file +now; -update if it is wanted):\n%.4000s", file, diff)
+	}
 }
