@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -100,7 +103,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		Data:       map[string]string{names.TrustBundleKey: "BUNDLE 1"},
 	})
 
-	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
+	mgr, err := ctrl.NewManager(o.asOperator(cfg), ctrl.Options{
 		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		Cache:      cache.Options{ByObject: controllers.CacheByObject(o.system)},
@@ -131,6 +134,31 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		_ = c.Delete(context.Background(), class)
 	})
 	return o
+}
+
+// asOperator grants the operator's service account what config/rbac grants it, and becomes it: what the reconcilers do
+// must be permitted.
+func (o *operator) asOperator(cfg *rest.Config) *rest.Config {
+	o.t.Helper()
+	for _, file := range []string{"service_account.yaml", "role.yaml", "role_binding.yaml"} {
+		raw, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "rbac", file))
+		require.NoError(o.t, err)
+		for _, obj := range apiserver.Objects(o.t, strings.ReplaceAll(string(raw), names.SystemNamespace, o.system)) {
+			if obj.GetNamespace() == "" { // one of each test, in the same cluster
+				obj.SetName(o.system)
+				if obj.GetKind() == "ClusterRoleBinding" {
+					require.NoError(o.t, unstructured.SetNestedField(obj.Object, o.system, "roleRef", "name"))
+				}
+			}
+			o.create(obj)
+		}
+	}
+	out := rest.CopyConfig(cfg)
+	out.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:" + o.system + ":" + names.OperatorServiceAccount,
+		Groups:   []string{"system:serviceaccounts", "system:serviceaccounts:" + o.system, "system:authenticated"},
+	}
+	return out
 }
 
 func (o *operator) Reconcile(context.Context, *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {

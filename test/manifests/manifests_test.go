@@ -1,0 +1,93 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package manifests tests that a real API server takes everything that users apply: config/default, the samples and the
+// bundle's manifests.
+package manifests
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+func TestManifests(t *testing.T) {
+	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
+	c, err := client.New(cfg, client.Options{Scheme: runtime.NewScheme()})
+	require.NoError(t, err)
+	apply := func(t *testing.T, manifests string) {
+		t.Helper()
+		for _, o := range apiserver.Objects(t, manifests) {
+			err := c.Apply(context.Background(), client.ApplyConfigurationFromUnstructured(o),
+				client.FieldOwner("kubectl"), client.ForceOwnership)
+			require.NoError(t, err, "%s %s", o.GetKind(), o.GetName())
+		}
+	}
+	config := filepath.Join(apiserver.Root(), "config")
+	rendered := kustomize(t, filepath.Join(config, "default"))
+	apply(t, rendered)
+	samples, err := filepath.Glob(filepath.Join(config, "samples", "[fg]*.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, samples)
+	for _, file := range samples {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			raw, err := os.ReadFile(file)
+			require.NoError(t, err)
+			apply(t, string(raw))
+		})
+	}
+	t.Run("images", func(t *testing.T) { require.NotZero(t, checkImages(t, rendered)) })
+}
+
+// checkImages compares the operator's Deployment with the names that the code and the dev cluster's images use.
+func checkImages(t *testing.T, rendered string) (checked int) {
+	t.Helper()
+	for _, o := range apiserver.Objects(t, rendered) {
+		if o.GetKind() != "Deployment" {
+			continue
+		}
+		list, _, err := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+		require.NoError(t, err)
+		for _, item := range list {
+			container, _ := item.(map[string]any)
+			require.Equal(t, names.Image, container["image"])
+			env, _ := container["env"].([]any)
+			for _, e := range env {
+				v, _ := e.(map[string]any)
+				switch v["name"] {
+				case "RELATED_IMAGE_FAIRWAY":
+					require.Equal(t, names.Image, v["value"])
+					checked++
+				case "RELATED_IMAGE_ENVOY":
+					require.Equal(t, names.EnvoyImage, v["value"])
+					checked++
+				}
+			}
+		}
+	}
+	return checked
+}
+
+// kustomize renders a folder with the kubectl that the dev cluster builds.
+func kustomize(t *testing.T, dir string) string {
+	t.Helper()
+	bin, err := apiserver.BinDir()
+	require.NoError(t, err)
+	var stderr strings.Builder
+	cmd := exec.CommandContext(context.Background(), filepath.Join(bin, "kubectl"), "kustomize", dir)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	return string(out)
+}
