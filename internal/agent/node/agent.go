@@ -45,7 +45,8 @@ const (
 // stopTimeout bounds what is done after the agent was told to stop; the pod's grace period is longer.
 const stopTimeout = 15 * time.Second
 
-// systemNamespaces are those whose pods start without asking the agent, beside the mesh's own.
+// systemNamespaces are those whose pods start without asking the agent, beside the mesh's own: without DNS nothing comes up.
+// If one is enrolled all the same, its pods are captured once they run.
 var systemNamespaces = []string{"kube-system"}
 
 // Options of an Agent. Config, NodeName, Proxy and Certificates are required.
@@ -202,18 +203,18 @@ func (a *Agent) Run(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return err
 	}
-	if errors.Is(err, context.Canceled) {
-		err = nil
+	if err != nil && !errors.Is(err, context.Canceled) {
+		a.opts.Log.Info("while the agent stopped", "reason", err.Error())
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	leaving, why := a.uninstall.leaving(stopCtx)
 	if !leaving {
 		a.opts.Log.Info("the agent stops; pods stay captured")
-		return err
+		return nil
 	}
 	a.opts.Log.Info("the mesh leaves this node; pods are let go", "reason", why)
-	return errors.Join(err, a.uninstall.uninstall(stopCtx))
+	return a.uninstall.uninstall(stopCtx)
 }
 
 // start takes up what an earlier run left, and only then answers proxy and CNI plugin.

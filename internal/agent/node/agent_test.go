@@ -163,6 +163,7 @@ func (f *fixture) pod(name, ip string, change ...func(*corev1.Pod)) *corev1.Pod 
 		c(p)
 	}
 	require.NoError(f.t, f.Create(context.Background(), p))
+	f.t.Cleanup(func() { require.NoError(f.t, client.IgnoreNotFound(f.Delete(context.Background(), p))) })
 	if ip != "" {
 		f.run(p, ip)
 	}
@@ -352,7 +353,7 @@ func TestStartingPodFailsClosed(t *testing.T) {
 
 	// A namespace that was labelled a moment ago, which the agent's cache may not know yet.
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace + "-new", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
-	require.NoError(t, f.Create(context.Background(), ns))
+	f.ensure(ns)
 	require.Contains(t, add(ns.Name, "absent", "u").Error, "isn't known to the API server")
 
 	// The plugin's own knowledge, for the time without an agent.

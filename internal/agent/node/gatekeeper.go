@@ -70,6 +70,8 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		return false, errors.New("the cluster's network plugin gave the pod no address")
 	}
 	t := newTarget(pod, mesh, d, g.seen(req.Netns), ips)
+	// Whatever comes of it: the pod may be gone by then, and a failure may need no second try.
+	defer g.again(pod)
 	g.setStatus(pod, StateEnrolling, d, t)
 	if err := g.capture(ctx, t, starting); err != nil {
 		failed := d
@@ -78,7 +80,6 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		return false, err
 	}
 	g.setStatus(pod, StateStarting, d, t)
-	g.again(pod)
 	return true, nil
 }
 

@@ -123,8 +123,11 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 		return reconcile.Result{}, err
 	}
 	t, err := r.target(ctx, pod, mesh, d, have)
-	if errors.Is(err, netns.ErrNoSandbox) && !have.redirected {
-		// The pod has no network yet. CNI ADD, or the pod's next status, brings it here again.
+	if errors.Is(err, netns.ErrNoSandbox) {
+		// The pod has no network yet, or lost it. CNI ADD, or the pod's next status, brings it here again.
+		if err := r.forgetSandbox(ctx, string(pod.UID), have.target.Pod.Netns); err != nil {
+			return reconcile.Result{}, err
+		}
 		r.setStatus(pod, StateWaiting, Decision{Reason: ReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
 		return reconcile.Result{RequeueAfter: verifyEvery}, nil
 	}
@@ -192,6 +195,10 @@ func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have pr
 }
 
 func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d Decision) (reconcile.Result, error) {
+	if d.Reason == ReasonFinished {
+		// Nothing runs in it, and nobody sends to it.
+		return reconcile.Result{}, r.forget(ctx, string(pod.UID))
+	}
 	// Senders must hear first that the pod no longer takes HBONE.
 	if saysCaptured(pod) {
 		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
@@ -246,7 +253,7 @@ func (r *reconciler) worthNoting(pod *corev1.Pod, d Decision) bool {
 	case ReasonOptedOut, ReasonProxy:
 		return true
 	default:
-		return condition(pod) != nil && d.Reason != ReasonFinished
+		return condition(pod) != nil
 	}
 }
 

@@ -68,7 +68,9 @@ func (r *reconciler) recoverPod(ctx context.Context, pod *corev1.Pod) (string, e
 	if err != nil || d.Action == Hold && !redirected {
 		return path, nil //nolint:nilerr // a namespace that is gone needs nothing; another error shows when it is captured
 	}
-	return path, r.prime(ctx, newTarget(pod, mesh, d, path, ips), redirected)
+	t := newTarget(pod, mesh, d, path, ips)
+	r.setStatus(pod, enrolling(programmed{redirected: redirected}), d, t)
+	return path, r.prime(ctx, t, redirected)
 }
 
 // netnsPatiently waits for a container runtime that is starting.
