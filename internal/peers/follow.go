@@ -34,14 +34,7 @@ func (b *Book) run(ctx context.Context, address string) {
 	r := b.join(address)
 	defer b.leave(r)
 	log := b.opts.Log.WithValues("replica", address)
-	client := &http.Client{Transport: &http.Transport{
-		TLSClientConfig:       b.opts.TLS.Clone(),
-		DialContext:           (&net.Dialer{Timeout: dialPatience}).DialContext,
-		TLSHandshakeTimeout:   answerPatience,
-		ResponseHeaderTimeout: answerPatience,
-		DisableKeepAlives:     true,
-		DisableCompression:    true,
-	}}
+	client := b.newClient()
 	var pause wait.Backoff
 	failed := false
 	for {
@@ -70,6 +63,17 @@ func (b *Book) run(ctx context.Context, address string) {
 		case <-time.After(pause.Step()):
 		}
 	}
+}
+
+func (b *Book) newClient() *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		TLSClientConfig:       b.opts.TLS.Clone(),
+		DialContext:           (&net.Dialer{Timeout: dialPatience}).DialContext,
+		TLSHandshakeTimeout:   answerPatience,
+		ResponseHeaderTimeout: answerPatience,
+		DisableKeepAlives:     true,
+		DisableCompression:    true,
+	}}
 }
 
 // listen takes in one feed until it ends, which is always an error. complete tells whether there was a whole snapshot.

@@ -136,12 +136,12 @@ func (r *replica) interest(i xds.Interest) {
 }
 
 func (r *replica) derive(k key) {
-	switch {
-	case k.typeURL == xds.TypeRoute:
+	switch k.typeURL {
+	case xds.TypeRoute:
 		res, err := xds.NewResource(k.name, &routev3.RouteConfiguration{Name: k.name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
-	case k.typeURL == xds.TypeListener:
+	case xds.TypeListener:
 		res, err := xds.NewResource(names.ListenerHBONE, &listenerv3.Listener{Name: names.ListenerHBONE})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: names.ListenerHBONE, Resource: res}})
