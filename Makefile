@@ -84,12 +84,13 @@ lint-fix: $(GOLANGCI_LINT) ## Repair what the linter can repair by itself.
 ##@ Test
 
 # Packages whose tests need more than Go: an API server, or root and an Envoy, or a cluster.
-INTEGRATION := ./api/... ./controllers/... ./test/manifests/...
+INTEGRATION := ./api/... ./controllers/... ./internal/status/... ./internal/agent/node/... ./test/manifests/...
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 OTHER_MODULES := hack/bundle hack/devcluster
 
 .PHONY: test
 test: ## Run all tests, fast ones first. What needs root says so where it is missing.
+	@hack/timed.sh 'stock Envoy' $(DEVCLUSTER) build --envoy
 	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
 	@hack/timed.sh 'binaries of Kubernetes, etcd and Envoy' $(MAKE) test-prerequisites
 	@hack/timed.sh 'integration with a real API server' $(MAKE) test-integration
@@ -98,7 +99,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 
 .PHONY: test-unit
 test-unit: ## Run unit and golden tests.
-	go test $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test)(/|$$)') ./test/apiserver/...
+	go test $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test|internal/status|internal/agent/node)(/|$$)') ./test/apiserver/...
 	@for m in $(OTHER_MODULES); do if [ -f $$m/go.mod ]; then echo "module $$m"; go -C $$m test $(TESTFLAGS) ./...; fi; done
 
 .PHONY: test-prerequisites
@@ -121,14 +122,14 @@ test-e2e: ## Run end-to-end tests on the dev cluster (root).
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
-	go test ./internal/deploy -update
+	for p in deploy engine cli agent/cni agent/capture translate/node translate/waypoint; do go test ./internal/$$p -args -update; done
 
 # on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set.
 .PHONY: on-devcluster
 on-devcluster:
 	$(DEVCLUSTER) up
 	$(DEVCLUSTER) images
-	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy mesh; $(RUN)
+	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy restart mesh; $(RUN)
 
 ##@ Deploy (to the cluster that KUBECONFIG names)
 
@@ -143,6 +144,14 @@ gateway-api-crds: ## Install the CRDs of the Gateway API (GATEWAY_API_CHANNEL=st
 deploy: ## Install CRDs, permissions and the operator, and wait for it.
 	$(KUBECTL) apply --server-side --force-conflicts -k config/default
 	$(KUBECTL) -n $(SYSTEM) rollout status deployment/fairway-operator --timeout=180s
+
+.PHONY: restart
+restart: ## Restart what may run an older image of the same name, and wait for it.
+	@for w in $$($(KUBECTL) get deployments,daemonsets -A -l app.kubernetes.io/name=fairway \
+		-o jsonpath='{range .items[*]}{.metadata.namespace}/{.kind}/{.metadata.name} {end}'); do \
+		$(KUBECTL) -n "$${w%%/*}" rollout restart "$${w#*/}"; done
+	@for w in $$($(KUBECTL) get deployments,daemonsets -n $(SYSTEM) -l app.kubernetes.io/name=fairway -o name); do \
+		$(KUBECTL) -n $(SYSTEM) rollout status "$$w" --timeout=180s; done
 
 .PHONY: mesh
 mesh: ## Create the Mesh with default settings, and wait until it is ready.

@@ -83,9 +83,13 @@ func (a *app) withBuilder(f func(ctx context.Context, b *images.Builder) error) 
 }
 
 func (a *app) build() *cobra.Command {
-	return &cobra.Command{
+	envoyOnly := false
+	cmd := &cobra.Command{
 		Use: "build", Short: "Build all binaries from their pinned tool modules, and install what is missing", Args: cobra.NoArgs,
 		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			if envoyOnly {
+				return b.Envoy(ctx)
+			}
 			if err := b.Prerequisites(ctx); err != nil {
 				return err
 			}
@@ -98,6 +102,8 @@ func (a *app) build() *cobra.Command {
 			return b.Envoy(ctx)
 		}),
 	}
+	cmd.Flags().BoolVar(&envoyOnly, "envoy", false, "get stock Envoy alone, which takes seconds")
+	return cmd
 }
 
 func (a *app) up() *cobra.Command {
