@@ -51,11 +51,13 @@ func (d *demo) exec(ctx context.Context, name string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// progress runs a program that takes a while and shows its output as it comes.
-func (d *demo) progress(ctx context.Context, name string, args ...string) error {
+// progress runs a program that takes a while, shows its output as it comes, and returns it.
+func (d *demo) progress(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := d.exec(ctx, name, args...)
+	var all bytes.Buffer
 	r, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
+	cmd.Stdout = io.MultiWriter(w, &all)
+	cmd.Stderr = cmd.Stdout
 	shown := make(chan struct{})
 	go func() {
 		defer close(shown)
@@ -66,9 +68,9 @@ func (d *demo) progress(ctx context.Context, name string, args ...string) error 
 	_ = w.Close()
 	<-shown
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
+		return all.String(), fmt.Errorf("%s %s: %w", filepath.Base(name), strings.Join(args, " "), err)
 	}
-	return nil
+	return all.String(), nil
 }
 
 // capture runs a program and returns what it prints.

@@ -35,10 +35,14 @@ func (d *demo) devcluster() string { return d.path("hack", "devcluster", "devclu
 func (d *demo) cluster(ctx context.Context) error {
 	d.ui.say("The first time this compiles Kubernetes, which takes some minutes; after that, seconds.")
 	d.ui.command("make cluster")
-	if err := d.progress(ctx, d.devcluster(), "up"); err != nil {
+	if _, err := d.progress(ctx, d.devcluster(), "up"); err != nil {
 		return err
 	}
 	if err := d.find(ctx); err != nil {
+		return err
+	}
+	// What an earlier run left drains while the images are built.
+	if _, err := d.kubectl(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--wait=false"); err != nil {
 		return err
 	}
 	return d.shown(ctx, "get", "nodes", "-o", "wide")
@@ -74,22 +78,46 @@ func (d *demo) find(ctx context.Context) error {
 
 func (d *demo) deploy(ctx context.Context) error {
 	d.ui.command("make images gateway-api-crds deploy GATEWAY_API_CHANNEL=experimental")
-	if err := d.progress(ctx, d.devcluster(), "images"); err != nil {
+	loaded, err := d.progress(ctx, d.devcluster(), "images")
+	if err != nil {
 		return err
 	}
-	if err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental"); err != nil {
-		return err
-	}
-	if err := d.shown(ctx, "rollout", "status", "-n", system, "deploy/fairway-operator", "--timeout=120s"); err != nil {
+	if _, err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental"); err != nil {
 		return err
 	}
 	if err := d.shown(ctx, "apply", "-f", "config/samples/fairway_v1alpha1_mesh.yaml"); err != nil {
 		return err
 	}
+	if strings.Contains(loaded, "fairway.dev/fairway") {
+		if err := d.renew(ctx); err != nil {
+			return err
+		}
+	}
 	if _, err := d.kubectl(ctx, "wait", "mesh/default", "--for=condition=Ready", "--timeout=120s"); err != nil {
 		return err
 	}
 	return d.shown(ctx, "get", "mesh,daemonset,pods", "-n", system, "-o", "wide")
+}
+
+// renew makes pods of an earlier run use the image that was just built, which has the same name.
+func (d *demo) renew(ctx context.Context) error {
+	for _, workload := range []string{"deployment/fairway-operator", "daemonset/fairway-node"} {
+		out, err := d.kubectl(ctx, "get", workload, "-n", system, "--ignore-not-found", "-o", "jsonpath={.metadata.creationTimestamp}")
+		if err != nil {
+			return err
+		}
+		made, err := time.Parse(time.RFC3339, out)
+		if err != nil || made.After(d.ui.start.Add(-time.Second)) {
+			continue // none, or of this run
+		}
+		if err := d.shown(ctx, "rollout", "restart", "-n", system, workload); err != nil {
+			return err
+		}
+		if _, err := d.kubectl(ctx, "rollout", "status", "-n", system, workload, "--timeout=180s"); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *demo) application(ctx context.Context) error {
@@ -287,5 +315,6 @@ func (d *demo) next() {
 // remove takes the demo away, and the cluster with all that is in it.
 func (d *demo) remove(ctx context.Context) error {
 	d.ui.command("make cluster-down")
-	return d.progress(ctx, d.devcluster(), "down")
+	_, err := d.progress(ctx, d.devcluster(), "down")
+	return err
 }
