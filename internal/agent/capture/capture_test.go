@@ -5,17 +5,22 @@ package capture
 
 import (
 	"flag"
+	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -105,6 +110,35 @@ func TestHostRulesAreAsWritten(t *testing.T) {
 	require.Equal(t, State{Captured: true}, st)
 	require.NoError(t, RemoveHost(ns))
 	require.Empty(t, list(t, ns))
+}
+
+// TestCapturePorts has nobody behind the ports that the rules redirect to.
+func TestCapturePorts(t *testing.T) {
+	ns := newPod(t)
+	require.NoError(t, Apply(ns, testPod))
+	listen := func(addr string) net.Listener {
+		var l net.Listener
+		require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", addr); return err }))
+		t.Cleanup(func() { _ = l.Close() })
+		return l
+	}
+	dial := func(from, to string) error {
+		local, err := net.ResolveTCPAddr("tcp", from)
+		require.NoError(t, err)
+		return ns.Do(func() error {
+			c, err := (&net.Dialer{LocalAddr: local, Timeout: 5 * time.Second}).Dial("tcp", to)
+			if err == nil {
+				err = c.Close()
+			}
+			return err
+		})
+	}
+	server := listen("127.0.0.1:9999")
+	for _, port := range []int{names.PortOutbound, names.PortInbound} {
+		require.NoError(t, dial(fmt.Sprintf("127.0.0.2:%d", port), server.Addr().String()), "it may be a client's port")
+		l := listen(fmt.Sprintf("127.0.0.1:%d", port))
+		require.ErrorIs(t, dial("127.0.0.1:0", l.Addr().String()), syscall.ECONNREFUSED, "nobody may dial it")
+	}
 }
 
 // TestVerifySeesEveryChange breaks the rules in each way that a person or a program might.

@@ -132,8 +132,9 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	// Nobody reaches the capture ports but through a redirect, which happens after these chains.
 	var guardIn, guardOut [][]expr.Any
 	for _, port := range proxyPorts {
-		guardIn = append(guardIn, rule(notFromLoopback(), tcpPort(port), reset()))
-		guardOut = append(guardOut, rule(toLoopback(), tcpPort(port), reset()))
+		// Opening packets only: these may be the ports of clients too, which the kernel picks where it translates.
+		guardIn = append(guardIn, rule(notFromLoopback(), syn(), tcpPort(port), reset()))
+		guardOut = append(guardOut, rule(toLoopback(), syn(), tcpPort(port), reset()))
 	}
 	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
