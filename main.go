@@ -19,7 +19,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/command"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	root := &cobra.Command{
@@ -30,9 +32,7 @@ func main() {
 	}
 	root.AddCommand(command.Operator(), command.Agent())
 	root.AddCommand(cli.Commands()...)
-	err := root.ExecuteContext(ctx)
-	stop()
-	os.Exit(report(err))
+	return report(root.ExecuteContext(ctx))
 }
 
 // report prints an error unless the command has said all there is, and picks the exit code.

@@ -86,7 +86,7 @@ func NewCore(o Options) (*Core, error) {
 
 // Run serves Envoy, kubelet and Prometheus until the context ends.
 func (c *Core) Run(ctx context.Context) error {
-	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid()))
+	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
 	if err != nil {
 		return err
 	}

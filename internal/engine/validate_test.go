@@ -97,7 +97,8 @@ func routeListener(rc *routev3.RouteConfiguration) *listenerv3.Listener {
 		Name:              "validate/" + rc.GetName(),
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm)}}},
+			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
+		}}},
 	}
 }
 

@@ -70,9 +70,11 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, acceptedMessage(p), r.Generation),
 		condition(gwv1.RouteConditionResolvedRefs, r.Resolved, gwv1.RouteReasonResolvedRefs, "every backend was found", r.Generation))
 	if r.Partial != nil {
-		out.Conditions = append(out.Conditions, metav1.Condition{Type: string(gwv1.RouteConditionPartiallyInvalid),
+		out.Conditions = append(out.Conditions, metav1.Condition{
+			Type:   string(gwv1.RouteConditionPartiallyInvalid),
 			Status: metav1.ConditionTrue, Reason: r.Partial.Reason, ObservedGeneration: r.Generation,
-			Message: r.Partial.Message + ". Requests that match such a rule are answered with 500"})
+			Message: r.Partial.Message + ". Requests that match such a rule are answered with 500",
+		})
 	}
 	if refused != nil {
 		out.Unprogrammed = &Verdict{refused.Reason, "the route is not accepted"}

@@ -56,17 +56,15 @@ func (r *Route) attachesToPort(port model.ServicePort) bool {
 	return r.Invalid == nil && slices.ContainsFunc(r.Parents, func(p Parent) bool { return slices.Contains(p.Ports, port) })
 }
 
-// consumer tells whether the route was written by a consumer of the Service, in another namespace (GEP-1324).
-func (r *Route) consumer(svc cluster.Key) bool { return r.Ref.Namespace != svc.Namespace }
-
 // routesOf lists the routes that name a Service as parent, HTTPRoutes first.
 func (i *Ingest) routesOf(c *memo.Ctx, svc cluster.Key) []model.ObjectRef {
-	var out []model.ObjectRef
 	value := svc.Namespace + "/" + svc.Name
-	for _, k := range i.store.HTTPRoutes.By(c, cluster.ByService, value) {
+	http, grpc := i.store.HTTPRoutes.By(c, cluster.ByService, value), i.store.GRPCRoutes.By(c, cluster.ByService, value)
+	out := make([]model.ObjectRef, 0, len(http)+len(grpc))
+	for _, k := range http {
 		out = append(out, model.ObjectRef{Kind: KindHTTPRoute, Namespace: k.Namespace, Name: k.Name})
 	}
-	for _, k := range i.store.GRPCRoutes.By(c, cluster.ByService, value) {
+	for _, k := range grpc {
 		out = append(out, model.ObjectRef{Kind: KindGRPCRoute, Namespace: k.Namespace, Name: k.Name})
 	}
 	return out
@@ -137,7 +135,7 @@ func (b *routeBuilder) parent(ref gwv1.ParentReference) Parent {
 		return refuse(gwv1.RouteReasonNoMatchingParent, "sectionName is not used with a Service: name a port with parentRef.port")
 	}
 	for _, port := range svc.Ports {
-		if ref.Port != nil && uint16(*ref.Port) != port.Number {
+		if ref.Port != nil && portNumber(int32(*ref.Port)) != port.Number {
 			continue
 		}
 		// A route that names no port takes those that speak, or may speak, HTTP; one that names a port means it.
@@ -204,7 +202,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
 		return out
 	}
-	out.Port = model.ServicePort{Namespace: ns, Service: key.Name, Port: uint16(*ref.Port)}
+	out.Port = model.ServicePort{Namespace: ns, Service: key.Name, Port: portNumber(int32(*ref.Port))}
 	if _, ok := svc.Port(out.Port.Port); !ok {
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
 		return out

@@ -258,7 +258,7 @@ func retry(in *gwv1.HTTPRouteRetry) (*model.Retry, error) {
 	}
 	out := &model.Retry{Attempts: 1}
 	for _, c := range in.Codes {
-		out.Codes = append(out.Codes, uint32(c))
+		out.Codes = append(out.Codes, uint32(max(c, 0))) //nolint:gosec // not negative
 	}
 	if in.Attempts != nil {
 		if *in.Attempts <= 0 {

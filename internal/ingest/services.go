@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,16 +34,24 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 		if p.Protocol != "" && p.Protocol != corev1.ProtocolTCP {
 			continue
 		}
-		out.Ports = append(out.Ports, model.Port{Number: uint16(p.Port), Name: p.Name, Protocol: portProtocol(p)})
+		out.Ports = append(out.Ports, model.Port{Number: portNumber(p.Port), Name: p.Name, Protocol: portProtocol(p)})
 	}
 	slices.SortFunc(out.Ports, func(a, b model.Port) int { return cmp.Compare(a.Number, b.Number) })
 	return out
 }
 
+// portNumber converts a port as the API has it; the API server has checked its range.
+func portNumber(n int32) uint16 {
+	if n < 0 || n > math.MaxUint16 {
+		return 0
+	}
+	return uint16(n)
+}
+
 // portProtocol reads appProtocol (GEP-1911, KEP-1422) and, where it is not set, the name of the port by the convention
 // <protocol>[-suffix] that meshes have in common.
 func portProtocol(p corev1.ServicePort) model.Protocol {
-	declared := ""
+	var declared string
 	if p.AppProtocol != nil {
 		declared = strings.ToLower(*p.AppProtocol)
 	} else {
@@ -169,7 +178,7 @@ func slicePort(s *discoveryv1.EndpointSlice, name string) (uint16, bool) {
 			continue
 		}
 		if (p.Name == nil && name == "") || (p.Name != nil && *p.Name == name) {
-			return uint16(*p.Port), true
+			return portNumber(*p.Port), true
 		}
 	}
 	return 0, false

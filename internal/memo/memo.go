@@ -260,7 +260,7 @@ func (f *Func[K, V]) entry(key K) *entry[V] {
 	e := &entry[V]{}
 	e.state = fresh
 	e.users = map[*node]struct{}{}
-	e.node.compute = func(c *Ctx) bool {
+	e.compute = func(c *Ctx) bool {
 		v := f.compute(c, key)
 		changed := e.state == fresh || !f.equal(e.value, v)
 		if changed {

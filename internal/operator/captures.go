@@ -80,7 +80,7 @@ func (c *captures) remove(key types.NamespacedName) {
 func (c *captures) reports() []controllers.NodeReport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []controllers.NodeReport
+	out := make([]controllers.NodeReport, 0, len(c.nodes))
 	for node, pods := range c.nodes {
 		r := controllers.NodeReport{Node: node}
 		for _, problem := range pods {

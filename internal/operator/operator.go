@@ -100,14 +100,16 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	captures := newCaptures(func() { triggers.nodes.Notify(types.NamespacedName{Name: names.Mesh}) })
 	triggers.reports = captures.reports
-	f := &feed{cache: mgr.GetCache(), engine: p.engine, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
+	f := &feed{
+		cache: mgr.GetCache(), engine: p.engine, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
 		pod: func(key client.ObjectKey, pod *corev1.Pod) {
 			if pod == nil {
 				captures.remove(key)
 			} else {
 				captures.set(pod)
 			}
-		}}
+		},
+	}
 	introspection := everyReplica(func(ctx context.Context) error {
 		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server))
 	})
@@ -187,8 +189,10 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
 	callers := auth.NewAuthenticator(mgr.GetClient(), time.Now)
 	view := pods{mgr.GetCache()}
-	rights := &auth.Authorizer{SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
-		WaypointServiceAccount: func(_, gateway string) (string, bool) { return names.WaypointResource(gateway), true }}
+	rights := &auth.Authorizer{
+		SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
+		WaypointServiceAccount: func(_, gateway string) (string, bool) { return names.WaypointResource(gateway), true },
+	}
 	host := names.OperatorService + "." + o.Namespace
 	tls := authority.ServingConfig(o.Namespace, names.OperatorServiceAccount, names.OperatorService, host, host+".svc", host+".svc."+names.DefaultClusterDomain)
 	p.server = xds.NewServer(xds.Options{

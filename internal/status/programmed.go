@@ -55,6 +55,7 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 			switch a.State {
 			case xds.Acked:
 				n++
+			case xds.Pending:
 			case xds.Rejected:
 				c.Reason = ReasonProxyRejected
 				c.Message = fmt.Sprintf("proxy %s rejects the configuration and keeps the last good one: %s", a.Proxy.Pod, a.Error)

@@ -117,8 +117,10 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 }
 
 func boundCondition(b ingest.Binding) metav1.Condition {
-	c := metav1.Condition{Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
-		Message: "connections from the mesh go through waypoint " + b.Waypoint.String()}
+	c := metav1.Condition{
+		Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
+		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
+	}
 	switch {
 	case b.Problem != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": connections are refused"

@@ -153,8 +153,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		go func() { _ = w.Start(ctx) }()
 		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.RouteReport{
 			Ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, Generation: 1,
-			Parents: []ingest.ParentReport{{Ref: parent, Waypoint: waypoint, Ports: []model.ServicePort{port80},
-				Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}}}},
+			Parents: []ingest.ParentReport{{
+				Ref: parent, Waypoint: waypoint, Ports: []model.ServicePort{port80},
+				Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}},
+			}},
 		})
 		programmedIs := func(status metav1.ConditionStatus) func() bool {
 			return func() bool {
@@ -173,8 +175,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 	})
 
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {
-		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"},
-			Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}}}
+		svc := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"},
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+		}
 		require.NoError(t, c.Create(ctx, svc))
 		rec := events.NewFakeRecorder(4)
 		w := NewServiceWriter(c, rec, logr.Discard())
