@@ -176,3 +176,34 @@ func TestExplicitWaypoint(t *testing.T) {
 		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "it goes through the waypoint, route or not")
 	}).Should(Succeed())
 }
+
+// A Service that joins a waypoint that serves others already is not interrupted, neither for those who know its address
+// nor for those who dial it for the first time just then.
+func TestAFurtherServiceJoinsAWaypointUnderTraffic(t *testing.T) {
+	t.Parallel()
+	g := NewWithT(t)
+	s := enrolled(t)
+	s.client("client")
+	s.client("newcomer")
+	for _, name := range []string{"first", "second"} {
+		s.server(name)
+		s.service(name, name)
+	}
+	s.captured("client", "newcomer", "first", "second")
+	s.create(httpRoute("first", toService("first"), rule(nil, backend("first"))))
+	s.programmed("first")
+	s.answers("client", "http://second/", "second")
+
+	steady := s.steady("client", "http://second/")
+	s.create(httpRoute("second", toService("second"), rule(nil, backend("second"))))
+	total := s.many("newcomer", 20, "http://second/")
+	s.programmed("second")
+	g.Eventually(func(g Gomega) {
+		a, err := s.get("client", "http://second/")
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty())
+	}).Should(Succeed())
+	known := steady.end()
+	g.Expect(known.failures()).To(BeEmpty(), "of those who know the Service: %v", known)
+	g.Expect(total.failures()).To(BeEmpty(), "of those who are new: %v", total)
+}
