@@ -216,6 +216,7 @@ func podAddresses(p *corev1.Pod) []string {
 }
 
 func httpParents(r *gwv1.HTTPRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
+
 func grpcParents(r *gwv1.GRPCRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
 
 func parentServices(namespace string, refs []gwv1.ParentReference) []string {

@@ -116,7 +116,7 @@ func pathChange(in *gwv1.HTTPPathModifier) *model.PathChange {
 func redirect(in *gwv1.HTTPRequestRedirectFilter) *model.Redirect {
 	out := &model.Redirect{Scheme: deref(in.Scheme), Hostname: deref(in.Hostname), Path: pathChange(in.Path), StatusCode: 302}
 	if in.Port != nil {
-		out.Port = portNumber(int32(*in.Port))
+		out.Port = portNumber(*in.Port)
 	}
 	if in.StatusCode != nil {
 		out.StatusCode = *in.StatusCode

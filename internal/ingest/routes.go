@@ -135,7 +135,7 @@ func (b *routeBuilder) parent(ref gwv1.ParentReference) Parent {
 		return refuse(gwv1.RouteReasonNoMatchingParent, "sectionName is not used with a Service: name a port with parentRef.port")
 	}
 	for _, port := range svc.Ports {
-		if ref.Port != nil && portNumber(int32(*ref.Port)) != port.Number {
+		if ref.Port != nil && portNumber(*ref.Port) != port.Number {
 			continue
 		}
 		// A route that names no port takes those that speak, or may speak, HTTP; one that names a port means it.
@@ -202,7 +202,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
 		return out
 	}
-	out.Port = model.ServicePort{Namespace: ns, Service: key.Name, Port: portNumber(int32(*ref.Port))}
+	out.Port = model.ServicePort{Namespace: ns, Service: key.Name, Port: portNumber(*ref.Port)}
 	if _, ok := svc.Port(out.Port.Port); !ok {
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
 		return out

@@ -1,0 +1,55 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package names
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestParsersInvert(t *testing.T) {
+	ns, gw, ok := ParseWaypointScope(WaypointScope("a", "b"))
+	require.True(t, ok)
+	require.Equal(t, [2]string{"a", "b"}, [2]string{ns, gw})
+	node, ok := ParseNodeScope(NodeScope("n"))
+	require.True(t, ok)
+	require.Equal(t, "n", node)
+	for prefix, name := range map[string]string{
+		"service": ServicePort("a", "b", 80), "inbound": InboundCluster("a", "b", 80),
+		"waypoint": WaypointEndpoints("a", "b", 80), "node": NodeEndpoints("a", "b", 80),
+	} {
+		ns, svc, port, ok := ParseServicePort(name, prefix)
+		require.True(t, ok, name)
+		require.Equal(t, []any{"a", "b", uint16(80)}, []any{ns, svc, port})
+		_, _, _, ok = ParseServicePort(name, "other")
+		require.False(t, ok)
+	}
+	addr := netip.MustParseAddr("10.0.0.1")
+	got, ok := ParseInboundRoute(InboundRoute(addr))
+	require.True(t, ok)
+	require.Equal(t, addr, got)
+	td, ns, sa, ok := ParseSPIFFEID(SPIFFEID("example.org", "a", "b"))
+	require.True(t, ok)
+	require.Equal(t, [3]string{"example.org", "a", "b"}, [3]string{td, ns, sa})
+}
+
+// FuzzParsers: names come from proxies, so no string may make a parser panic or take a name apart that it would not
+// put together the same way.
+func FuzzParsers(f *testing.F) {
+	for _, s := range []string{"service/a/b/80", "waypoint/a/b", "node/n", "inbound/10.0.0.1", "spiffe://t/ns/a/sa/b", "service/a/b/99999", "///"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if td, ns, sa, ok := ParseSPIFFEID(s); ok {
+			require.Equal(t, s, SPIFFEID(td, ns, sa))
+		}
+		if ns, gw, ok := ParseWaypointScope(s); ok {
+			require.Equal(t, s, WaypointScope(ns, gw))
+		}
+		_, _ = ParseInboundRoute(s)
+		_, _, _, _ = ParseServicePort(s, "service")
+	})
+}
