@@ -4,13 +4,18 @@
 package datapath
 
 import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
-// record captures all that passes the link between the nodes from now on. The result returns the bytes so far.
+// record captures all that passes the link between the nodes from now on. The result returns the bytes so far, all of
+// them: it sends something over the link in plain and waits until it is read.
 func (m *mesh) record() func() []byte {
 	t := m.t
 	t.Helper()
@@ -49,10 +54,24 @@ func (m *mesh) record() func() []byte {
 		<-done
 		_ = unix.Close(fd)
 	})
-	return func() []byte {
+	taken := func() []byte {
 		mu.Lock()
 		defer mu.Unlock()
 		return all
+	}
+	return func() []byte {
+		mark := fmt.Appendf(nil, "mark of the recorder at byte %d", len(taken()))
+		require.NoError(t, m.nodes[0].ns.Do(func() error {
+			c, err := net.Dial("udp", netip.AddrPortFrom(m.nodes[1].addr, 9).String())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			_, err = c.Write(mark)
+			return err
+		}))
+		require.Eventually(t, func() bool { return bytes.Contains(taken(), mark) }, patience, interval, "the recorder reads plaintext")
+		return taken()
 	}
 }
 
