@@ -16,13 +16,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/log/zap"
 
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/operator"
 )
 
 // Operator runs the control plane.
 func Operator() *cobra.Command {
-	o := operator.Options{LeaderElection: true}
+	o := operator.Options{LeaderElection: true, CARotation: identity.DefaultPolicy}
 	level := "info"
 	cmd := &cobra.Command{
 		Use:   "operator",
@@ -34,6 +35,10 @@ func Operator() *cobra.Command {
 				return err
 			}
 			o.Log = log
+			// Without these delays a new CA signs before its root is trusted, or an old root goes while it is needed.
+			if o.CARotation.Propagation <= 0 || o.CARotation.Margin <= 0 {
+				return errors.New("--ca-propagation and --ca-margin take durations above zero, such as 5m")
+			}
 			cfg, err := kubeConfig()
 			if err != nil {
 				return err
@@ -47,6 +52,10 @@ func Operator() *cobra.Command {
 	f.StringVar(&o.Image, "image", fromEnv(controllers.EnvImage, names.Image), "image of the agents")
 	f.StringVar(&o.EnvoyImage, "envoy-image", fromEnv(controllers.EnvEnvoyImage, names.EnvoyImage), "image of the proxies")
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "elect a leader among the replicas; all of them serve proxies")
+	f.DurationVar(&o.CARotation.Propagation, "ca-propagation", o.CARotation.Propagation,
+		"how long a new CA's root is published before the CA signs; longer than any proxy takes to learn of it")
+	f.DurationVar(&o.CARotation.Margin, "ca-margin", o.CARotation.Margin,
+		"how long beyond the last certificate under it an old root stays trusted, for clocks that differ")
 	f.StringVar(&level, "log-level", level, "debug, info or error")
 	return cmd
 }

@@ -55,7 +55,9 @@ type Options struct {
 	// Image of the agent, EnvoyImage of the proxies.
 	Image, EnvoyImage string
 	LeaderElection    bool
-	Log               logr.Logger
+	// CARotation holds the delays of a change of CA; identity.DefaultPolicy if zero.
+	CARotation identity.Policy
+	Log        logr.Logger
 }
 
 // Scheme knows every kind that the operator reads or writes.

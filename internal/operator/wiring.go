@@ -89,7 +89,7 @@ func triggersOf(p *plane, _ Options) *triggers {
 func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *triggers, o Options) error {
 	return controllers.Setup(mgr, kinds, controllers.Options{
 		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
-		Certificates:       certificates{&keeper.Keeper{Client: mgr.GetClient(), Reader: mgr.GetAPIReader()}, o.Namespace},
+		Certificates:       certificates{&keeper.Keeper{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Policy: o.CARotation}, o.Namespace},
 		NodeReports:        func() []controllers.NodeReport { return t.reports() },
 		NodesChanged:       t.nodes,
 		Programmed:         p.programmed,

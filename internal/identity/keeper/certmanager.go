@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -77,6 +78,7 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 		ref.Group = certmanagerv1.SchemeGroupVersion.Group
 	}
 	cfg.CertManager = ref
+	k.dropped = false
 	cert, err := k.ensureCertificate(ctx, cfg)
 	if apimeta.IsNoMatchError(err) {
 		return nil, &problem{v1alpha1.MeshReasonCertManagerMissing,
@@ -109,9 +111,11 @@ func waiting(cfg Config, ref *v1alpha1.IssuerReference, cert *certmanagerv1.Cert
 	msg := fmt.Sprintf("Waiting for %s to issue Certificate %s/%s.", Origin(ref), cfg.Namespace, names.IssuedCA)
 	for _, c := range cert.Status.Conditions {
 		if c.Status != cmmeta.ConditionTrue && c.Message != "" {
-			msg += fmt.Sprintf(" cert-manager says %s: %s.", c.Type, c.Message)
+			msg += fmt.Sprintf(" cert-manager says %s: %s.", c.Type, strings.TrimSuffix(c.Message, "."))
 		}
 	}
+	// The reason for a long wait stands in the CertificateRequest, which the operator has no right to read.
+	msg += fmt.Sprintf(" If this lasts, check that the issuer exists, is ready and may sign CAs: kubectl -n %s describe certificaterequests.", cfg.Namespace)
 	return &problem{v1alpha1.MeshReasonIssuerNotReady, msg}
 }
 
@@ -150,20 +154,23 @@ func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanage
 	return cert, nil
 }
 
-// dropCertificate removes the Certificate and its Secret when the built-in root is wanted again, as long as the state
-// still tells of a CA from cert-manager.
-func (k *Keeper) dropCertificate(ctx context.Context, cfg Config, state identity.State) error {
-	foreign := func(s *identity.Signer) bool { return s != nil && s.Origin != identity.OriginBuiltIn }
-	if !foreign(state.Active) && !foreign(state.Next) {
+// dropCertificate removes the Certificate and its Secret when the built-in root is wanted again, whether or not the issuer
+// ever issued. Once both were found gone there is no need to look again: only this keeper asks for them.
+func (k *Keeper) dropCertificate(ctx context.Context, cfg Config) error {
+	if k.dropped {
 		return nil
 	}
+	gone := true
 	for _, o := range []client.Object{
 		&certmanagerv1.Certificate{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
 		&corev1.Secret{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
 	} {
-		if err := k.Client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) && !apimeta.IsNoMatchError(err) {
+		err := k.Client.Delete(ctx, o)
+		if err != nil && !apierrors.IsNotFound(err) && !apimeta.IsNoMatchError(err) {
 			return fmt.Errorf("delete %T %s/%s: %w", o, cfg.Namespace, names.IssuedCA, err)
 		}
+		gone = gone && err != nil
 	}
+	k.dropped = gone
 	return nil
 }

@@ -78,6 +78,9 @@ type Keeper struct {
 	RootLifetime time.Duration
 	// Now is time.Now if nil.
 	Now func() time.Time
+
+	// dropped: cert-manager's objects were seen gone while the built-in root was wanted.
+	dropped bool
 }
 
 // problem is a state of affairs that a person must mend: a reason and a message, no error to retry fast.
@@ -143,7 +146,7 @@ func (k *Keeper) source(ctx context.Context, cfg Config, state identity.State) (
 	if cfg.CertManager != nil {
 		return k.certManager(ctx, cfg)
 	}
-	if err := k.dropCertificate(ctx, cfg, state); err != nil {
+	if err := k.dropCertificate(ctx, cfg); err != nil {
 		return nil, nil, err
 	}
 	if !state.NeedsRoot(k.now()) {

@@ -251,6 +251,22 @@ func TestCertManager(t *testing.T) {
 	assert.Equal(t, identity.OriginBuiltIn, w.state().Active.Origin)
 }
 
+// The issuer never issued, so the state doesn't know of it; still nothing of it may stay.
+func TestACertificateThatWasNeverIssuedGoes(t *testing.T) {
+	w := newWorld(t)
+	w.reconcile()
+	w.cfg.CertManager = &v1alpha1.IssuerReference{Name: "mistyped"}
+	r := w.reconcile()
+	assert.True(t, r.Signing)
+	assert.Contains(t, r.Message, `ClusterIssuer.cert-manager.io "mistyped"`)
+	assert.Contains(t, r.Message, "kubectl -n "+ns+" describe certificaterequests")
+	cert := client.ObjectKey{Namespace: ns, Name: names.IssuedCA}
+	require.NoError(t, w.client.Get(t.Context(), cert, &certmanagerv1.Certificate{}))
+	w.cfg.CertManager = nil
+	assert.True(t, w.reconcile().Ready)
+	require.Error(t, w.client.Get(t.Context(), cert, &certmanagerv1.Certificate{}))
+}
+
 func TestAnUnusableCAIsReported(t *testing.T) {
 	w := newWorld(t)
 	w.cfg.CertManager = &v1alpha1.IssuerReference{Name: "corp"}
