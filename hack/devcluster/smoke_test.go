@@ -6,6 +6,9 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -36,14 +39,7 @@ func TestSmoke(t *testing.T) {
 	if out, err := loaded.Output(); err != nil || len(out) == 0 {
 		t.Skip("skipped: the dev cluster holds no test images (`images`)")
 	}
-	kubectl := func(args ...string) string {
-		t.Helper()
-		out, err := exec.Command(filepath.Join(home.Bin(), "kubectl"), append([]string{"--kubeconfig", home.Kubeconfig()}, args...)...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("kubectl %v: %v\n%s", args, err, out)
-		}
-		return string(out)
-	}
+	kubectl := kubectlFor(t, home)
 	kubectl("apply", "--filename=testdata/smoke.yaml")
 	t.Cleanup(func() { kubectl("delete", "namespace", smokeNamespace) })
 	kubectl("--namespace="+smokeNamespace, "rollout", "status", "daemonset/echo", "--timeout=120s")
@@ -89,6 +85,49 @@ func TestSmoke(t *testing.T) {
 			}
 		}
 	})
+}
+
+// kubectlFor returns a function that runs kubectl and returns what it prints.
+func kubectlFor(t *testing.T, home topology.Home) func(args ...string) string {
+	return func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command(filepath.Join(home.Bin(), "kubectl"), append([]string{"--kubeconfig", home.Kubeconfig()}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+}
+
+// TestCertManager has cert-manager issue a root, an intermediate CA and a leaf.
+func TestCertManager(t *testing.T) {
+	home, err := topology.FindHome()
+	if err != nil || !process.Running(home.Process(topology.Nodes[0].Name)) {
+		t.Skip("skipped: the dev cluster is not up (`up`, then `cert-manager`)")
+	}
+	kubectl := kubectlFor(t, home)
+	if kubectl("get", "deployment", "--all-namespaces", "--selector=app=cert-manager", "--output=name") == "" {
+		t.Skip("skipped: cert-manager is not installed (`cert-manager`)")
+	}
+	const namespace = "devcluster-certificates"
+	kubectl("apply", "--filename=testdata/certificates.yaml")
+	t.Cleanup(func() { kubectl("delete", "namespace", namespace) })
+	kubectl("--namespace="+namespace, "wait", "certificate", "--all", "--for=condition=Ready", "--timeout=60s")
+	data, err := base64.StdEncoding.DecodeString(kubectl("--namespace="+namespace, "get", "secret", "intermediate", `--output=jsonpath={.data.tls\.crt}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(data)
+	if block == nil {
+		t.Fatalf("no certificate in %q", data)
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !cert.IsCA || cert.Issuer.CommonName != "devcluster-ca" {
+		t.Errorf("got a certificate of %s, CA %v", cert.Issuer, cert.IsCA)
+	}
 }
 
 // reaches runs a command of twenty requests until its answers come from all the servers that are wanted, which kube-proxy
