@@ -26,11 +26,7 @@ func main() {
 	down := flag.Bool("down", false, "remove what the demo made, and the cluster")
 	running := flag.Bool("running", false, "cluster and Fairway run already: begin with the application")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, overall)
-	defer cancel()
-	if err := run(ctx, *down, *running); err != nil {
+	if err := run(*down, *running); err != nil {
 		fmt.Fprintf(os.Stderr, "\ndemo: %v\n", err)
 		os.Exit(1)
 	}
@@ -43,14 +39,17 @@ type step struct {
 }
 
 func (d *demo) steps(running bool) []step {
-	setUp := []step{
+	if running {
+		return append([]step{{"The cluster that runs already", d.found}}, d.story()...)
+	}
+	return append([]step{
 		{"A cluster: two nodes, real Kubernetes, no Docker", d.cluster},
 		{"Fairway: images of this working tree, operator, Mesh", d.deploy},
-	}
-	if running {
-		setUp = []step{{"The cluster that runs already", d.found}}
-	}
-	return append(setUp, []step{
+	}, d.story()...)
+}
+
+func (d *demo) story() []step {
+	return []step{
 		{"An application: shop, reviews (two versions), stock", d.application},
 		{"Before: anyone on the wire reads along", d.plain},
 		{"The namespace joins the mesh, and no pod restarts", d.enrol},
@@ -62,10 +61,14 @@ func (d *demo) steps(running bool) []step {
 		{"What kubectl describe says about the route", d.describe},
 		{"A broken route says what is wrong, and harms nobody", d.broken},
 		{"fairway status", d.status},
-	}...)
+	}
 }
 
-func run(ctx context.Context, down, running bool) error {
+func run(down, running bool) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, overall)
+	defer cancel()
 	d, err := newDemo()
 	if err != nil {
 		return err

@@ -131,7 +131,7 @@ func (d *demo) encrypted(ctx context.Context) error {
 }
 
 func keys(set map[uint16]bool) string {
-	var out []string
+	out := make([]string, 0, len(set))
 	for k := range set {
 		out = append(out, fmt.Sprint(k))
 	}

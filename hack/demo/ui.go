@@ -39,6 +39,9 @@ const (
 	cyan   = "36"
 )
 
+// print writes; where the output can't be written, there is nobody to tell.
+func (u *ui) print(format string, args ...any) { _, _ = fmt.Fprintf(u.out, format, args...) }
+
 func (u *ui) style(style, text string) string {
 	if !u.colours || text == "" {
 		return text
@@ -49,11 +52,11 @@ func (u *ui) style(style, text string) string {
 func (u *ui) title(text string) {
 	u.steps++
 	at := time.Since(u.start).Round(100 * time.Millisecond)
-	fmt.Fprintf(u.out, "\n%s %s\n", u.style(bold+";"+cyan, fmt.Sprintf("━━ %2d  %s", u.steps, text)), u.style(dim, fmt.Sprintf("[%s]", at)))
+	u.print("\n%s %s\n", u.style(bold+";"+cyan, fmt.Sprintf("━━ %2d  %s", u.steps, text)), u.style(dim, fmt.Sprintf("[%s]", at)))
 }
 
 // say explains.
-func (u *ui) say(format string, args ...any) { fmt.Fprintf(u.out, "   "+format+"\n", args...) }
+func (u *ui) say(format string, args ...any) { u.print("   "+format+"\n", args...) }
 
 func (u *ui) good(format string, args ...any) {
 	u.say("%s %s", u.style(green, "✓"), fmt.Sprintf(format, args...))
@@ -64,19 +67,19 @@ func (u *ui) bad(format string, args ...any) {
 }
 
 // command shows what could be typed to do the same.
-func (u *ui) command(line string) { fmt.Fprintf(u.out, "   %s\n", u.style(yellow, "$ "+line)) }
+func (u *ui) command(line string) { u.print("   %s\n", u.style(yellow, "$ "+line)) }
 
 // output shows lines of a program.
 func (u *ui) output(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {
-		fmt.Fprintf(u.out, "   %s %s\n", u.style(dim, "│"), strings.TrimRight(line, "\n"))
+		u.print("   %s %s\n", u.style(dim, "│"), strings.TrimRight(line, "\n"))
 	}
 }
 
 // stream shows lines as they come.
 func (u *ui) stream(r io.Reader) {
 	for s := bufio.NewScanner(r); s.Scan(); {
-		fmt.Fprintf(u.out, "   %s\n", u.style(dim, "│ "+s.Text()))
+		u.print("   %s\n", u.style(dim, "│ "+s.Text()))
 	}
 }
 

@@ -65,12 +65,12 @@ func packetSocket(namespace string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	defer home.Close()
+	defer func() { _ = home.Close() }()
 	there, err := netns.GetFromName(namespace)
 	if err != nil {
 		return -1, err
 	}
-	defer there.Close()
+	defer func() { _ = there.Close() }()
 	if err := netns.Set(there); err != nil {
 		return -1, err
 	}
@@ -94,7 +94,7 @@ func packetSocket(namespace string) (int, error) {
 
 func (w *wire) read(fd int) {
 	defer w.readers.Done()
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	buf := make([]byte, 1<<16)
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)

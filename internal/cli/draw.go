@@ -46,7 +46,7 @@ func (r report) drawMesh(t *table) {
 }
 
 func (r report) drawNodes(t *table) {
-	var rows [][]string
+	rows := make([][]string, 0, len(r.Nodes))
 	for _, n := range r.Nodes {
 		state := "ready"
 		switch {
@@ -90,15 +90,17 @@ func (r report) drawWaypoints(t *table) {
 }
 
 func (r report) drawProxies(t *table, now time.Time) {
-	var rows [][]string
+	rows := make([][]string, 0, len(r.Proxies))
 	for _, p := range r.Proxies {
 		acked, pending, rejected := p.counts()
 		connected := "-"
 		if p.Connected != nil {
 			connected = ago(*p.Connected, now)
 		}
-		rows = append(rows, []string{p.Pod, dash(p.Scope), p.State, connected,
-			strconv.Itoa(acked), strconv.Itoa(pending), strconv.Itoa(rejected)})
+		rows = append(rows, []string{
+			p.Pod, dash(p.Scope), p.State, connected,
+			strconv.Itoa(acked), strconv.Itoa(pending), strconv.Itoa(rejected),
+		})
 	}
 	if len(rows) == 0 {
 		return

@@ -85,8 +85,10 @@ func drawClusters(t *table, section json.RawMessage, _ filter, _ time.Time) erro
 			rows = append(rows, []string{c.Name, "none", "-", "-", "-", "-", "-"})
 		}
 		for _, h := range c.Hosts {
-			rows = append(rows, []string{c.Name, h.Address.String(), health(h.Health),
-				h.stat("cx_active"), h.stat("cx_total"), h.stat("cx_connect_fail"), h.stat("rq_total")})
+			rows = append(rows, []string{
+				c.Name, h.Address.String(), health(h.Health),
+				h.stat("cx_active"), h.stat("cx_total"), h.stat("cx_connect_fail"), h.stat("rq_total"),
+			})
 		}
 	}
 	t.rows([]string{"CLUSTER", "ENDPOINT", "HEALTH", "CONNECTIONS", "OPENED", "FAILED", "REQUESTS"}, rows)

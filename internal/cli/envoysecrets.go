@@ -107,7 +107,7 @@ func (s envoySecretState) rows(now time.Time) [][]string {
 }
 
 func certificateNames(c *x509.Certificate) string {
-	var out []string
+	out := make([]string, 0, len(c.URIs)+len(c.DNSNames))
 	for _, u := range c.URIs {
 		out = append(out, u.String())
 	}

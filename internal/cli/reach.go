@@ -55,7 +55,7 @@ func (f *forwarder) get(ctx context.Context, pod types.NamespacedName, path stri
 	if err != nil {
 		return nil, fmt.Errorf("port-forward to pod %s: %w", pod, err)
 	}
-	defer tunnel.Close()
+	defer func() { _ = tunnel.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = tunnel.Close() })
 	defer stop()
 	client := &http.Client{Transport: &http.Transport{
@@ -88,7 +88,7 @@ func fetch(ctx context.Context, client *http.Client, url string) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
 	if err != nil {
 		return nil, err

@@ -70,7 +70,7 @@ func (e *Envoy) Ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode == http.StatusOK {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (e *Envoy) handler() http.Handler {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if t := res.Header.Get("Content-Type"); t != "" {
 			w.Header().Set("Content-Type", t)
 		}

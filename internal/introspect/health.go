@@ -95,12 +95,12 @@ func (p Public) metrics(w http.ResponseWriter, r *http.Request) {
 	res, err := p.Envoy.get(ctx, "stats/prometheus", nil)
 	up := 0
 	if err == nil {
-		defer res.Body.Close()
+		defer func() { _ = res.Body.Close() }()
 		if res.StatusCode == http.StatusOK {
 			up = 1
 		}
 	}
-	fmt.Fprintf(w, "# HELP fairway_agent_envoy_up Whether the proxy answered for its metrics.\n"+
+	_, _ = fmt.Fprintf(w, "# HELP fairway_agent_envoy_up Whether the proxy answered for its metrics.\n"+
 		"# TYPE fairway_agent_envoy_up gauge\nfairway_agent_envoy_up %d\n", up)
 	if up == 1 {
 		_, _ = io.Copy(w, res.Body)

@@ -73,8 +73,10 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 		Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1", Address: "10.0.0.1:9", Connected: since,
 		Types: []Type{
 			{Name: "Cluster", Resources: 2, Acked: 1, Pending: 1},
-			{Name: "RouteConfiguration", Resources: 5, Acked: 2, Pending: 2, Rejected: 1,
-				Rejections: []Rejection{{Resource: "refused", Version: "4", Error: "no such cluster"}}},
+			{
+				Name: "RouteConfiguration", Resources: 5, Acked: 2, Pending: 2, Rejected: 1,
+				Rejections: []Rejection{{Resource: "refused", Version: "4", Error: "no such cluster"}},
+			},
 		},
 	}}}, got)
 	assert.False(t, got.Proxies[0].InSync())

@@ -89,8 +89,8 @@ func stateOf(r xds.ResourceStatus) xds.AckState {
 // shortType is "Cluster" for "type.googleapis.com/envoy.config.cluster.v3.Cluster".
 func shortType(url string) string { return url[strings.LastIndexAny(url, "./")+1:] }
 
-// writeJSON answers v. A reader that went away is its own business.
+// writeJSON answers v, one of the types in wire.go. A reader that went away is its own business.
 func writeJSON(w http.ResponseWriter, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v)
+	_ = json.NewEncoder(w).Encode(v) //nolint:errchkjson // fails for the reader only
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -71,11 +71,11 @@ func TestUndeploy(t *testing.T) {
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
 	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
 	t.Cleanup(func() {
-		run(t, context.Background(), "deploy")
+		run(context.Background(), t, "deploy")
 		restore(mesh)
 	})
 
-	run(t, t.Context(), "undeploy")
+	run(t.Context(), t, "undeploy")
 	s.captureIs(corev1.ConditionFalse, "client", "server")
 	got := s.many("client", 20, "http://server/")
 	g.Expect(got.failures()).To(BeEmpty())
@@ -84,7 +84,7 @@ func TestUndeploy(t *testing.T) {
 	s.answers("client", "http://late/", "late")
 	g.Expect(apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKey{Name: names.SystemNamespace}, &corev1.Namespace{}))).To(BeTrue())
 
-	run(t, t.Context(), "deploy")
+	run(t.Context(), t, "deploy")
 	createMesh(t, mesh)
 	s.captured("client", "server", "late")
 	s.answers("client", "http://server/", "server")
@@ -92,7 +92,7 @@ func TestUndeploy(t *testing.T) {
 }
 
 // run a target of the Makefile.
-func run(t *testing.T, ctx context.Context, target string) {
+func run(ctx context.Context, t *testing.T, target string) {
 	t.Helper()
 	cmd := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", "../..", target)
 	out, err := cmd.CombinedOutput()

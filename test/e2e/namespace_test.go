@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega"
+	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -99,8 +99,6 @@ func relabel(t *testing.T, o client.Object, labels ...string) {
 
 // option changes a Deployment before it is created.
 type option func(*appsv1.Deployment)
-
-func replicas(n int32) option { return func(d *appsv1.Deployment) { d.Spec.Replicas = &n } }
 
 // arguments replace those of the server.
 func arguments(a ...string) option {
