@@ -21,6 +21,8 @@ import (
 const (
 	dialPatience   = 3 * time.Second
 	answerPatience = 5 * time.Second
+	// reported is the failure in a row that is logged, once: at a start or during a rollout a replica isn't there yet.
+	reported = 3
 )
 
 var (
@@ -36,7 +38,7 @@ func (b *Book) run(ctx context.Context, address string) {
 	log := b.opts.Log.WithValues("replica", address)
 	client := b.newClient()
 	var pause wait.Backoff
-	failed := false
+	failures := 0
 	for {
 		complete, err := b.listen(ctx, client, r)
 		b.silence(r)
@@ -50,11 +52,13 @@ func (b *Book) run(ctx context.Context, address string) {
 			t := b.opts.times
 			pause = wait.Backoff{Duration: t.retry, Cap: t.retryMax, Factor: 2, Jitter: 0.5, Steps: math.MaxInt}
 		}
-		switch planned := complete && errors.Is(err, io.EOF); {
-		case planned:
-			failed = false
-		case complete || !failed: // one line per failure, not one per attempt
-			failed = true
+		if complete {
+			failures = 0
+		}
+		if !complete || !errors.Is(err, io.EOF) { // not ended as planned
+			failures++
+		}
+		if failures == reported {
 			log.Info("a replica's acknowledgements can't be followed; trying again", "reason", err.Error())
 		}
 		select {
