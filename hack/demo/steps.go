@@ -285,7 +285,11 @@ func (d *demo) status(ctx context.Context) error {
 		return err
 	}
 	d.ui.command("bin/fairway status")
-	out, err := d.capture(ctx, d.path("bin", "fairway"), "status")
+	var out string
+	err := until(ctx, 20*time.Second, "a healthy mesh", func() (err error) {
+		out, err = d.capture(ctx, d.path("bin", "fairway"), "status")
+		return err
+	})
 	d.ui.output(out)
 	return err
 }
