@@ -69,12 +69,17 @@ bundle: ## Generate the OLM bundle under bundle/ from config/.
 verify-generated: ## Fail if generated files are not current.
 	@hack/verify-generated.sh
 
+# The modules beside the product's.
+OTHER_MODULES := hack/bundle hack/devcluster
+
 ##@ Lint
 
 .PHONY: lint
 lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
 	$(call stage,golangci-lint)
 	$(GOLANGCI_LINT) run ./...
+	@for m in $(OTHER_MODULES) test/conformance; do echo "module $$m"; \
+		(cd $$m && $(abspath $(GOLANGCI_LINT)) run -c $(CURDIR)/.golangci.yml ./...); done
 	@hack/lint-scripts.sh
 
 .PHONY: lint-fix
@@ -86,7 +91,6 @@ lint-fix: $(GOLANGCI_LINT) ## Repair what the linter can repair by itself.
 # Packages whose tests need more than Go: an API server, or root and an Envoy, or a cluster.
 INTEGRATION := ./api/... ./controllers/... ./internal/status/... ./internal/agent/node/... ./test/manifests/...
 DATAPATH := ./test/datapath/... ./test/waypoint/...
-OTHER_MODULES := hack/bundle hack/devcluster
 
 .PHONY: test
 test: ## Run all tests, fast ones first. What needs root says so where it is missing.
