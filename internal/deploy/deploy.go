@@ -79,6 +79,8 @@ func envoyArgs(level v1alpha1.LogLevel, concurrency *int32, drainSeconds int64) 
 		"--log-level", string(level),
 		"--drain-time-s", strconv.FormatInt(drainSeconds, 10),
 		"--disable-hot-restart",
+		// An access log line is there within a second; Envoy's default keeps it back for ten.
+		"--file-flush-interval-msec", "1000",
 	}
 }
 
