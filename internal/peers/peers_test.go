@@ -258,7 +258,7 @@ func serveTLS(t *testing.T, s *http.Server) string {
 func encode(w http.ResponseWriter, lines ...line) {
 	enc := json.NewEncoder(w)
 	for _, l := range lines {
-		if enc.Encode(l) != nil {
+		if err := enc.Encode(l); err != nil {
 			return // the follower has given up
 		}
 	}
