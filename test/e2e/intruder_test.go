@@ -45,7 +45,14 @@ func operatorPort(t *testing.T, port int) string {
 	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(pods).NotTo(BeEmpty())
-	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pods[0].Namespace).Name(pods[0].Name).SubResource("portforward").URL()
+	return podPort(t, &pods[0], port)
+}
+
+// podPort forwards a port of a pod to this machine until the test ends.
+func podPort(t *testing.T, pod *corev1.Pod, port int) string {
+	t.Helper()
+	g := NewWithT(t)
+	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 	dialer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, world.config)
 	g.Expect(err).NotTo(HaveOccurred())
 	ready := make(chan struct{})
