@@ -80,7 +80,8 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	cfg.CertManager = ref
 	k.dropped = false
 	cert, err := k.ensureCertificate(ctx, cfg)
-	if apimeta.IsNoMatchError(err) {
+	// Not found: the CRD went after the client had learned of it.
+	if apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		return nil, &problem{v1alpha1.MeshReasonCertManagerMissing,
 			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install cert-manager, or remove spec.certificates.certManager."}, nil
 	}

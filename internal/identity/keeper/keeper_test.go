@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"net/http"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -42,6 +44,7 @@ type world struct {
 	now    time.Time
 	fail   error // for every write
 	noCRDs bool
+	gone   bool // the CRDs went after the client had learned of them: the API server answers 404
 }
 
 func newWorld(t *testing.T) *world {
@@ -65,6 +68,9 @@ func newWorld(t *testing.T) *world {
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			if w.fail != nil {
 				return w.fail
+			}
+			if _, ok := o.(*certmanagerv1.Certificate); ok && w.gone {
+				return apierrors.NewGenericServerResponse(http.StatusNotFound, "post", certmanagerv1.Resource("certificates"), "", "404 page not found", 0, true)
 			}
 			return c.Create(ctx, o, opts...)
 		},
@@ -265,6 +271,18 @@ func TestACertificateThatWasNeverIssuedGoes(t *testing.T) {
 	w.cfg.CertManager = nil
 	assert.True(t, w.reconcile().Ready)
 	require.Error(t, w.client.Get(t.Context(), cert, &certmanagerv1.Certificate{}))
+}
+
+func TestCertManagerIsRemovedWhileTheOperatorRuns(t *testing.T) {
+	w := newWorld(t)
+	w.gone = true
+	w.reconcile()
+	w.cfg.CertManager = &v1alpha1.IssuerReference{Name: "corp"}
+	r := w.reconcile()
+	assert.True(t, r.Signing)
+	assert.Equal(t, v1alpha1.MeshReasonCertManagerMissing, r.Reason)
+	w.gone = false
+	assert.Equal(t, v1alpha1.MeshReasonIssuerNotReady, w.reconcile().Reason)
 }
 
 func TestAnUnusableCAIsReported(t *testing.T) {
