@@ -70,6 +70,8 @@ verify-generated: ## Fail if generated files are not current.
 	@hack/verify-generated.sh
 
 # The modules beside the product's.
+# Tests of the dev cluster itself, which must be up.
+CLUSTER_TESTS := TestSmoke|TestCertManager
 OTHER_MODULES := hack/bundle hack/devcluster
 
 ##@ Lint
@@ -104,7 +106,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 .PHONY: test-unit
 test-unit: ## Run unit and golden tests.
 	go test $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test|internal/status|internal/agent/node)(/|$$)') ./test/apiserver/...
-	@for m in $(OTHER_MODULES); do if [ -f $$m/go.mod ]; then echo "module $$m"; go -C $$m test $(TESTFLAGS) ./...; fi; done
+	@for m in $(OTHER_MODULES); do echo "module $$m"; go -C $$m test $(TESTFLAGS) -skip '^($(CLUSTER_TESTS))$$' ./...; done
 
 .PHONY: test-prerequisites
 test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
@@ -121,8 +123,8 @@ test-datapath: ## Run tests of the data path through real Envoys in network name
 .PHONY: test-e2e
 test-e2e: ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
-	if [ ! -d test/e2e ]; then echo "skipped: no end-to-end tests"; exit 0; fi; \
-	$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/...'
+	$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/... \
+		&& $(DEVCLUSTER) cert-manager && go -C hack/devcluster test -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
@@ -133,7 +135,7 @@ update-golden: ## Write the golden files of all tests anew.
 on-devcluster:
 	$(DEVCLUSTER) up
 	$(DEVCLUSTER) images
-	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy restart mesh; $(RUN)
+	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy restart mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
 
 ##@ Deploy (to the cluster that KUBECONFIG names)
 

@@ -130,11 +130,11 @@ func writeBootstrap(file string, o bootstrap.Options) error {
 		return err
 	}
 	// Envoy reads it as another user; there is no secret in it.
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // see above
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
 	tmp := file + ".new"
-	if err := os.WriteFile(tmp, text, 0o644); err != nil { //nolint:gosec // see above
+	if err := os.WriteFile(tmp, text, 0o644); err != nil {
 		return err
 	}
 	return os.Rename(tmp, file)

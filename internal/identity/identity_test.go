@@ -325,7 +325,7 @@ func TestPrivateKeyRedactsItself(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		out = append(out, fmt.Sprintf(verb, key), fmt.Sprintf(verb, holder{key}), fmt.Sprintf(verb, &Signer{Key: key}))
 	}
-	for _, secret := range []string{fmt.Sprintf("%x", []byte(ed)), strings.Trim(fmt.Sprint([]byte(ed)[:4]), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(ed)[:4]), "[]byte{}")} {
+	for _, secret := range []string{fmt.Sprintf("%x", []byte(ed)), strings.Trim(fmt.Sprint(string([]byte(ed)[:4])), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(ed)[:4]), "[]byte{}")} {
 		for _, o := range out {
 			assert.NotContains(t, o, secret)
 		}

@@ -12,7 +12,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
+	"log/slog" //nolint:depguard // only to be redacted by whoever logs with it
 )
 
 // redacted is what every way of printing a key yields.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -258,8 +257,6 @@ func describe(typeURL string, names []string) string {
 	names = slices.Sorted(slices.Values(names))
 	return fmt.Sprintf("%s %v", strings.TrimPrefix(typeURL, typePrefix), names)
 }
-
-func (c *client) names(typeURL string) []string { return slices.Sorted(maps.Keys(c.has[typeURL])) }
 
 func must(t testing.TB, name string, m proto.Message) *Resource {
 	t.Helper()

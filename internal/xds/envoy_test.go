@@ -75,7 +75,8 @@ func pack(t testing.TB, m proto.Message) *anypb.Any {
 
 func socketAddress(port int) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
+		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
 }
 
 func assignment(t testing.TB, name string, ports ...int) *Resource {
@@ -181,7 +182,8 @@ func TestEnvoy(t *testing.T) {
 
 	t.Run("a bad route keeps the last good one", func(t *testing.T) {
 		bad := must(t, "web", &routev3.RouteConfiguration{Name: "web", VirtualHosts: []*routev3.VirtualHost{
-			{Name: "a", Domains: []string{"*"}}, {Name: "b", Domains: []string{"*"}}}})
+			{Name: "a", Domains: []string{"*"}}, {Name: "b", Domains: []string{"*"}},
+		}})
 		f.apply(bad)
 		e.Eventually("NACK", func() bool { return f.server.State(testScope, TypeRoute, "web").Rejection() != "" })
 		require.Equal(t, "200 two", fetch(port))
@@ -210,8 +212,10 @@ func TestEnvoy(t *testing.T) {
 
 	t.Run("a removal comes after its last use", func(t *testing.T) {
 		f.cache.Apply(testScope, []Update{
-			{TypeURL: TypeCluster, Name: "one"}, {TypeURL: TypeEndpoint, Name: "eds/one"},
-			{TypeURL: TypeRoute, Name: "web", Resource: routes(t, "web", "two")}})
+			{TypeURL: TypeCluster, Name: "one"},
+			{TypeURL: TypeEndpoint, Name: "eds/one"},
+			{TypeURL: TypeRoute, Name: "web", Resource: routes(t, "web", "two")},
+		})
 		e.Eventually("gone", func() bool { return !e.Active("dynamic_active_clusters")["one"] })
 		require.Equal(t, "200 two", fetch(port))
 	})

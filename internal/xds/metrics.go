@@ -32,18 +32,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	byType := []string{"kind", "type"}
 	return &metrics{
 		connected: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "fairway_xds_connected_proxies", Help: "Connected xDS streams by kind of scope."}, []string{"kind"}),
+			Name: "fairway_xds_connected_proxies", Help: "Connected xDS streams by kind of scope.",
+		}, []string{"kind"}),
 		refused: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_xds_refused_streams_total", Help: "Streams refused, by reason."}, []string{"reason"}),
+			Name: "fairway_xds_refused_streams_total", Help: "Streams refused, by reason.",
+		}, []string{"reason"}),
 		responses: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_xds_responses_total", Help: "Delta discovery responses sent."}, byType),
+			Name: "fairway_xds_responses_total", Help: "Delta discovery responses sent.",
+		}, byType),
 		nacks: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_xds_nacks_total", Help: "Responses that a proxy rejected."}, byType),
+			Name: "fairway_xds_nacks_total", Help: "Responses that a proxy rejected.",
+		}, byType),
 		bytes: f.NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_xds_sent_bytes_total", Help: "Bytes of resources sent."}, byType),
+			Name: "fairway_xds_sent_bytes_total", Help: "Bytes of resources sent.",
+		}, byType),
 		push: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fairway_xds_push_seconds", Help: "Time from a change in the cache until it was sent, and until it was acknowledged.",
-			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 17)}, []string{"stage", "type"}),
+			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 17),
+		}, []string{"stage", "type"}),
 	}
 }
 

@@ -5,6 +5,7 @@ package datapath
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -203,7 +204,8 @@ func requireRefused(t *testing.T, p *pod, to string) {
 	have, err := p.hello(to)
 	require.Error(t, err, "%s dials %s and hears %q", p.name, to, have)
 	var timeout net.Error
-	if te, ok := err.(net.Error); ok {
+	var te net.Error
+	if errors.As(err, &te) {
 		timeout = te
 		require.False(t, timeout.Timeout(), "%s dials %s: refused only by a time-out", p.name, to)
 	}

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -192,7 +193,8 @@ func pump(c *net.TCPConn, sendSeed, wantSeed uint64, received chan struct{}) err
 
 func requireNoTimeout(t *testing.T, err error) {
 	t.Helper()
-	if te, ok := err.(net.Error); ok {
+	var te net.Error
+	if errors.As(err, &te) {
 		require.False(t, te.Timeout(), "%v", err)
 	}
 }
@@ -330,8 +332,10 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		open.alive()
 	})
 	t.Run("the service's identities change", func(t *testing.T) {
-		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port,
-			Identities: []string{names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"), server.identity}})
+		m.destination(model.Destination{
+			Address: vip, Kind: model.DestinationService, Port: port,
+			Identities: []string{names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"), server.identity},
+		})
 		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
 		open.alive()
 	})

@@ -113,10 +113,14 @@ type family struct {
 }
 
 var families = []family{
-	{suffix: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, length: 4, key: nftables.TypeIPAddr,
-		probe: netip.MustParseAddr(names.ProbeSourceAddress), application: netip.MustParseAddr(names.ApplicationAddress)},
-	{suffix: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, length: 16, key: nftables.TypeIP6Addr,
-		probe: netip.MustParseAddr(names.ProbeSourceAddress6), application: netip.MustParseAddr(names.ApplicationAddress6)},
+	{
+		suffix: "4", nfproto: unix.NFPROTO_IPV4, src: 12, dst: 16, length: 4, key: nftables.TypeIPAddr,
+		probe: netip.MustParseAddr(names.ProbeSourceAddress), application: netip.MustParseAddr(names.ApplicationAddress),
+	},
+	{
+		suffix: "6", nfproto: unix.NFPROTO_IPV6, src: 8, dst: 24, length: 16, key: nftables.TypeIP6Addr,
+		probe: netip.MustParseAddr(names.ProbeSourceAddress6), application: netip.MustParseAddr(names.ApplicationAddress6),
+	},
 }
 
 func (f family) has(a netip.Addr) bool { return a.Is4() == (f.nfproto == unix.NFPROTO_IPV4) }

@@ -40,7 +40,7 @@ func newRuleset() *ruleset {
 // addSet adds a named set. IDs are ours, because the wanted rules are compared with the kernel's, which has none.
 func (r *ruleset) addSet(s *nftables.Set, elements []nftables.SetElement) *nftables.Set {
 	s.Table = r.table
-	s.ID = uint32(len(r.sets) + 1)
+	s.ID = uint32(len(r.sets) + 1) //nolint:gosec // a handful
 	r.sets = append(r.sets, set{s, elements})
 	return s
 }

@@ -287,7 +287,7 @@ func digest(b []byte) string {
 // writeAtomic replaces a file; the directory is made if need be. The temporary name has no extension that a runtime reads.
 func writeAtomic(path string, content []byte, mode os.FileMode) (err error) {
 	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the CNI directories are for all to read
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*")

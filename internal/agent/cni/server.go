@@ -84,7 +84,7 @@ func (s *Server) Run(ctx context.Context, listening func()) error {
 // listen makes the socket, accessible to root only, and puts it in place in one step: a client meets either no socket or
 // one that answers.
 func listen(ctx context.Context, path string) (net.Listener, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // Envoy's sockets are here too; each file has its own mode
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of the CNI socket: %w", err)
 	}
 	next := path + ".next"

@@ -50,7 +50,8 @@ func TestNetnsOfASandbox(t *testing.T) {
 			"old": withInfo(`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network","path":"/var/run/netns/old"}]}}}`),
 			"new": withInfo(`{"pid":7,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/cni-1"}]}}}`),
 			"host": {Status: &cri.PodSandboxStatus{Linux: &cri.LinuxPodSandboxStatus{
-				Namespaces: &cri.Namespace{Options: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}}}}},
+				Namespaces: &cri.Namespace{Options: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}},
+			}}},
 			"odd": withInfo("not JSON"),
 		},
 	}

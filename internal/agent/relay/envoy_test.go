@@ -48,7 +48,8 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 
 	bad := must(t, "bad", &clusterv3.Cluster{Name: "bad", ConnectTimeout: durationpb.New(-time.Second)})
 	broken := must(t, "web", &routev3.RouteConfiguration{Name: "web", VirtualHosts: []*routev3.VirtualHost{
-		{Name: "a", Domains: []string{"*"}}, {Name: "b", Domains: []string{"*"}}}})
+		{Name: "a", Domains: []string{"*"}}, {Name: "b", Domains: []string{"*"}},
+	}})
 	fine := edsCluster(t, "fine")
 	o.apply(bad, fine, assignment(t, "fine", two), broken)
 	e.Eventually("NACKs at the operator", func() bool {
@@ -116,7 +117,8 @@ func edsCluster(t testing.TB, name string) *xds.Resource {
 
 func socketAddress(port int) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)}}}}
+		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: uint32(port)},
+	}}}
 }
 
 func assignment(t testing.TB, name string, port int) *xds.Resource {

@@ -65,7 +65,7 @@ func (r *Relay) WaitAcked(ctx context.Context, typeURL, name string) error {
 		case s.Version == "":
 			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", name)
 		case s.Rejection() != "":
-			return fmt.Errorf("Envoy rejected %q: %s", name, s.Rejection())
+			return fmt.Errorf("the proxy rejected %q: %s", name, s.Rejection())
 		case len(s.Proxies) > 0 && s.Settled():
 			return nil
 		}

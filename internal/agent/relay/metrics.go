@@ -21,15 +21,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	f := promauto.With(reg)
 	return &metrics{
 		connected: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_connected", Help: "1 while the agent has its xDS stream to the operator."}),
+			Name: "fairway_relay_connected", Help: "1 while the agent has its xDS stream to the operator.",
+		}),
 		since: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_connection_changed_timestamp_seconds", Help: "When fairway_relay_connected last changed, in Unix time."}),
+			Name: "fairway_relay_connection_changed_timestamp_seconds", Help: "When fairway_relay_connected last changed, in Unix time.",
+		}),
 		breaks: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_stream_breaks_total", Help: "Streams to the operator that broke, and attempts that failed."}),
+			Name: "fairway_relay_stream_breaks_total", Help: "Streams to the operator that broke, and attempts that failed.",
+		}),
 		received: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_received_resources_total", Help: "Resources received from the operator."}),
+			Name: "fairway_relay_received_resources_total", Help: "Resources received from the operator.",
+		}),
 		nacks: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator."}),
+			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator.",
+		}),
 	}
 }
 

@@ -48,7 +48,8 @@ func (o Operator) Dial() (*grpc.ClientConn, error) {
 		grpc.WithPerRPCCredentials(tokenFile(o.TokenPath)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: connectTimeout, Backoff: backoff.Config{
-			BaseDelay: DefaultBackoffMin, Multiplier: backoffFactor, MaxDelay: DefaultBackoffMax, Jitter: backoffJitter}}),
+			BaseDelay: DefaultFirstBackoff, Multiplier: backoffFactor, MaxDelay: DefaultBackoffMax, Jitter: backoffJitter,
+		}}),
 	}
 	if o.ServerName != "" {
 		options = append(options, grpc.WithAuthority(o.ServerName)) // which is also the name that TLS verifies

@@ -25,9 +25,9 @@ const Scope = "local"
 
 // Defaults of Options.
 const (
-	DefaultBackoffMin = 200 * time.Millisecond
-	DefaultBackoffMax = 15 * time.Second
-	DefaultLinger     = 10 * time.Minute
+	DefaultFirstBackoff = 200 * time.Millisecond
+	DefaultBackoffMax   = 15 * time.Second
+	DefaultLinger       = 10 * time.Minute
 	// maxEnvoys bounds local streams: one Envoy, two during a hot restart, and a person with a debugging client.
 	maxEnvoys = 16
 )
@@ -48,8 +48,8 @@ type Options struct {
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string
-	// BackoffMin and BackoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
-	BackoffMin, BackoffMax time.Duration
+	// FirstBackoff and BackoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
+	FirstBackoff, BackoffMax time.Duration
 	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
 	// DefaultLinger.
 	Linger     time.Duration
@@ -93,7 +93,7 @@ func New(opts Options) (*Relay, error) {
 	if opts.Dial == nil {
 		return nil, errors.New("relay: Options.Dial is required")
 	}
-	opts.BackoffMin = cmp.Or(opts.BackoffMin, DefaultBackoffMin)
+	opts.FirstBackoff = cmp.Or(opts.FirstBackoff, DefaultFirstBackoff)
 	opts.BackoffMax = cmp.Or(opts.BackoffMax, DefaultBackoffMax)
 	opts.Linger = cmp.Or(opts.Linger, DefaultLinger)
 	if opts.Log.GetSink() == nil {

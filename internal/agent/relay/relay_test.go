@@ -203,7 +203,7 @@ func TestLocalResources(t *testing.T) {
 	a.LocalReady(xds.TypeListener)
 	require.NoError(t, a.WaitAcked(ctx, xds.TypeListener, "in"))
 	a.SetLocal(xds.TypeListener, updates(bad))
-	require.EqualError(t, a.WaitAcked(ctx, xds.TypeListener, "bad"), `Envoy rejected "bad": address in use`)
+	require.EqualError(t, a.WaitAcked(ctx, xds.TypeListener, "bad"), `the proxy rejected "bad": address in use`)
 
 	e.subscribe(xds.TypeSecret, "spiffe://td/ns/a/sa/b")
 	require.Equal(t, "spiffe://td/ns/a/sa/b", (<-wanted).Name)

@@ -26,7 +26,6 @@ import (
 type (
 	request  = discoveryv3.DeltaDiscoveryRequest
 	response = discoveryv3.DeltaDiscoveryResponse
-	upstream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 )
 
 const (
@@ -38,7 +37,7 @@ const (
 // connectForever keeps one stream to the operator. The wait between attempts grows while they fail, and starts over after a
 // stream that the operator accepted.
 func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error {
-	fresh := wait.Backoff{Duration: r.opts.BackoffMin, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30, Cap: r.opts.BackoffMax}
+	fresh := wait.Backoff{Duration: r.opts.FirstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30, Cap: r.opts.BackoffMax}
 	backoff := fresh
 	for {
 		conn.ResetConnectBackoff() // the wait is ours alone

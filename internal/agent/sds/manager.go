@@ -24,10 +24,10 @@ const (
 	maxIdentities = 4096
 	// maxSigning bounds signing requests under way at once.
 	maxSigning = 8
-	// retryMin and retryMax bound the wait after a failure, which doubles in between. The first is short, since the
+	// firstRetry and retryMax bound the wait after a failure, which doubles in between. The first is short, since the
 	// operator may learn of a new pod a moment after the agent did.
-	retryMin = 100 * time.Millisecond
-	retryMax = 30 * time.Second
+	firstRetry = 100 * time.Millisecond
+	retryMax   = 30 * time.Second
 	// bundleFileEvery and bundleAskEvery are how often the bundle's file is read and the operator asked for a newer one.
 	// identity.DefaultPolicy.Propagation counts on both.
 	bundleFileEvery = 5 * time.Second
@@ -106,7 +106,7 @@ func (m *Manager) Start(ctx context.Context) error {
 	}
 	m.ctx = ctx
 	for _, e := range m.identities {
-		m.launch(e)
+		m.launch(e) //nolint:contextcheck // it takes m.ctx, set above
 	}
 	m.mu.Unlock()
 	m.watchBundle(ctx)
@@ -239,7 +239,7 @@ func (m *Manager) launch(e *entry) {
 
 // maintain fetches and renews one identity until it is no longer wanted.
 func (m *Manager) maintain(ctx context.Context, e *entry) {
-	wait := retryMin
+	wait := firstRetry
 	for {
 		pause, err := m.refresh(ctx, e)
 		if ctx.Err() != nil {
@@ -250,7 +250,7 @@ func (m *Manager) maintain(ctx context.Context, e *entry) {
 			pause = jitter(wait)
 			wait = min(2*wait, retryMax)
 		} else {
-			wait = retryMin
+			wait = firstRetry
 		}
 		if !sleep(ctx, pause) {
 			return
@@ -356,11 +356,11 @@ func renewalDelay(life time.Duration) time.Duration {
 	if life <= 0 {
 		return retryMax // the clock is wrong, here or there; don't hammer the operator
 	}
-	return life/2 + rand.N(life/6+1)
+	return life/2 + rand.N(life/6+1) //nolint:gosec // it spreads load
 }
 
 // jitter spreads a duration over 75 % to 125 %.
-func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) }
+func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) } //nolint:gosec // it spreads load
 
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -82,8 +82,10 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	cert, err := k.ensureCertificate(ctx, cfg)
 	// Not found: the CRD went after the client had learned of it.
 	if apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-		return nil, &problem{v1alpha1.MeshReasonCertManagerMissing,
-			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install cert-manager, or remove spec.certificates.certManager."}, nil
+		return nil, &problem{
+			v1alpha1.MeshReasonCertManagerMissing,
+			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install cert-manager, or remove spec.certificates.certManager.",
+		}, nil
 	}
 	if err != nil {
 		return nil, nil, err
@@ -93,7 +95,7 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	if err != nil && !apierrors.IsNotFound(err) {
 		return nil, nil, fmt.Errorf("read Secret %s/%s: %w", cfg.Namespace, names.IssuedCA, err)
 	}
-	if err != nil || len(secret.Data[corev1.TLSCertKey]) == 0 || !issuedBy(secret, ref) {
+	if len(secret.Data[corev1.TLSCertKey]) == 0 || !issuedBy(secret, ref) { // or not there at all
 		return nil, waiting(cfg, ref, cert), nil
 	}
 	signer, err := identity.ParseSigner(Origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data[cmmeta.TLSCAKey])

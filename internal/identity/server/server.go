@@ -281,7 +281,7 @@ func reply(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(v) // the client is gone if this fails
+	_ = json.NewEncoder(w).Encode(v) //nolint:errchkjson // the client is gone if this fails
 }
 
 func shorten(s string) string { return s[:min(len(s), 300)] }

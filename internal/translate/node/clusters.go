@@ -88,7 +88,7 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 	groups := map[group][]*endpointv3.LbEndpoint{}
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
-		return cmp.Or(drainingLast(a)-drainingLast(b), a.Address.Compare(b.Address))
+		return cmp.Or(cmp.Compare(drainingLast(a), drainingLast(b)), a.Address.Compare(b.Address))
 	}) {
 		at := e.Address
 		if e.HBONE {
@@ -98,7 +98,7 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 			continue
 		}
 		seen[at] = true
-		g := group{priority: uint32(drainingLast(e)), zone: e.Zone}
+		g := group{priority: drainingLast(e), zone: e.Zone}
 		groups[g] = append(groups[g], endpoint(e, at))
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
@@ -120,7 +120,7 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 	return out
 }
 
-func drainingLast(e model.Endpoint) int {
+func drainingLast(e model.Endpoint) uint32 {
 	if e.Draining {
 		return 1
 	}

@@ -56,8 +56,10 @@ var cases = map[string]func() []proto.Message{
 		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids})}
 	},
 	"destination-waypoint": func() []proto.Message {
-		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationWaypoint,
-			Port: model.ServicePort{Namespace: "shop", Service: "waypoint", Port: 15008}, Identities: ids[:1]})}
+		return []proto.Message{Cluster(model.Destination{
+			Address: vip, Kind: model.DestinationWaypoint,
+			Port: model.ServicePort{Namespace: "shop", Service: "waypoint", Port: 15008}, Identities: ids[:1],
+		})}
 	},
 	"destination-workload": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{Address: at("10.244.0.3:8080"), Kind: model.DestinationWorkload, Identities: ids[:1]})}
