@@ -17,30 +17,33 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
-	if status := exitStatus(0); errors.As(err, &status) {
-		os.Exit(int(status)) // a command run for the user, which has said itself what is wrong
+	if status := exitError(0); errors.As(err, &status) {
+		return int(status) // a command run for the user, which has said itself what is wrong
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "devcluster:", err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
-// exitStatus is the error of a command that ran on the user's behalf and failed.
-type exitStatus int
+// exitError is the error of a command that ran on the user's behalf and failed.
+type exitError int
 
-func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
+func (s exitError) Error() string { return fmt.Sprintf("exit status %d", int(s)) }
 
 // passThrough runs a command with this program's own input and output.
 func passThrough(cmd *exec.Cmd) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return exitStatus(max(exit.ExitCode(), 1)) // -1: killed by a signal
+		return exitError(max(exit.ExitCode(), 1)) // -1: killed by a signal
 	}
 	return err
 }

@@ -71,16 +71,19 @@ func checkFilters(filters []model.Filter, backends int) error {
 	}
 	switch {
 	case redirects > 1:
-		return errors.New("RequestRedirect is given more than once")
+		return fmt.Errorf("%w: RequestRedirect is given more than once", errIncompatible)
 	case rewrites > 1:
-		return errors.New("URLRewrite is given more than once")
+		return fmt.Errorf("%w: URLRewrite is given more than once", errIncompatible)
 	case redirects > 0 && rewrites > 0:
-		return errors.New("RequestRedirect and URLRewrite can't be combined: a redirect sends nothing on that could be rewritten")
+		return fmt.Errorf("%w: a redirect sends nothing on that URLRewrite could change", errIncompatible)
 	case redirects > 0 && backends > 0:
-		return errors.New("RequestRedirect can't be combined with backendRefs: a redirect sends nothing on")
+		return fmt.Errorf("%w: a redirect sends nothing on to backendRefs", errIncompatible)
 	}
 	return nil
 }
+
+// errIncompatible is a combination of filters that has no meaning.
+var errIncompatible = errors.New("filters can't be combined")
 
 func checkBackendFilters(filters []model.Filter) error {
 	for _, f := range filters {

@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -102,6 +103,7 @@ type routeBuilder struct {
 	route  *Route
 	rules  int      // of the object
 	broken []string // what made a rule unusable, for people
+	reason gwv1.RouteConditionReason
 }
 
 func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference) {
@@ -158,7 +160,7 @@ func (b *routeBuilder) judge() {
 	if len(b.broken) == 0 {
 		return
 	}
-	v := &Verdict{string(gwv1.RouteReasonUnsupportedValue), joinSentences(b.broken)}
+	v := &Verdict{string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue)), joinSentences(b.broken)}
 	if len(b.broken) >= b.rules {
 		b.route.Invalid = v
 		return

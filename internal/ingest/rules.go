@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -25,17 +26,24 @@ func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 		if err == nil {
 			err = b.httpRule(&base, rule)
 		}
-		if err != nil {
-			b.broken = append(b.broken, fmt.Sprintf("rule %s: %v", ruleLabel(base), err))
-			// A rule that can't be understood still takes its requests (and answers 500), unless it is the matches
-			// that can't be: to skip a filter would be to let through what it should have changed.
-			base.Filters, base.Backends = nil, nil
+		b.add(base, matches, err)
+	}
+}
+
+// add flattens a rule. One that can't be understood still takes its requests (and answers 500), unless it is the matches
+// that can't be: to skip a filter would be to let through what it should have changed.
+func (b *routeBuilder) add(base model.Rule, matches []model.Match, err error) {
+	if err != nil {
+		b.broken = append(b.broken, fmt.Sprintf("rule %s: %v", ruleLabel(base), err))
+		if errors.Is(err, errIncompatible) {
+			b.reason = gwv1.RouteReasonIncompatibleFilters
 		}
-		for _, m := range matches {
-			flat := base
-			flat.Match = m
-			b.route.Rules = append(b.route.Rules, flat)
-		}
+		base.Filters, base.Backends = nil, nil
+	}
+	for _, m := range matches {
+		flat := base
+		flat.Match = m
+		b.route.Rules = append(b.route.Rules, flat)
 	}
 }
 
@@ -176,15 +184,7 @@ func (b *routeBuilder) grpcRules(r *gwv1.GRPCRoute) {
 		if err == nil {
 			err = b.grpcRule(&base, rule)
 		}
-		if err != nil {
-			b.broken = append(b.broken, fmt.Sprintf("rule %s: %v", ruleLabel(base), err))
-			base.Filters, base.Backends = nil, nil
-		}
-		for _, m := range matches {
-			flat := base
-			flat.Match = m
-			b.route.Rules = append(b.route.Rules, flat)
-		}
+		b.add(base, matches, err)
 	}
 }
 

@@ -16,15 +16,18 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true, SilenceErrors: true}
 	root.AddCommand(serve(), get(), tcpServe(), tcpSend(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func sleep() *cobra.Command {

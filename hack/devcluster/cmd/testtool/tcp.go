@@ -36,7 +36,7 @@ func tcpEcho(ctx context.Context, l net.Listener, name string) error {
 	for {
 		c, err := l.Accept()
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // stopped, as asked
 		}
 		if err != nil {
 			return err
@@ -80,7 +80,7 @@ func tcpSend() *cobra.Command {
 				}
 				fmt.Fprint(cmd.OutOrStdout(), line)
 			}
-			return nil
+			return nil //nolint:nilerr // stopped, as asked
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "give up after this time")

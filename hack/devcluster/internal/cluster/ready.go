@@ -86,7 +86,7 @@ func (c *Cluster) until(ctx context.Context, what string, n topology.Node, f fun
 		return ok, nil
 	})
 	if err != nil {
-		return fmt.Errorf("%s is not ready (%w; last: %v): see %s and %s/var/log/fairway-dev",
+		return fmt.Errorf("%s is not ready (%w; last: %w): see %s and %s/var/log/fairway-dev",
 			what, err, last, c.Home.Log(n.Name), c.Home.NodeRoot(n.Name))
 	}
 	return nil

@@ -122,8 +122,10 @@ func upNode(n topology.Node) error {
 	}
 	for _, s := range [][2]string{
 		{"net/ipv4/ip_forward", "1"},
-		{"net/ipv4/conf/all/rp_filter", "0"}, {"net/ipv4/conf/default/rp_filter", "0"},
-		{"net/ipv6/conf/all/disable_ipv6", "1"}, {"net/ipv6/conf/default/disable_ipv6", "1"},
+		{"net/ipv4/conf/all/rp_filter", "0"},
+		{"net/ipv4/conf/default/rp_filter", "0"},
+		{"net/ipv6/conf/all/disable_ipv6", "1"},
+		{"net/ipv6/conf/default/disable_ipv6", "1"},
 	} {
 		if err := node.sysctl(s[0], s[1]); err != nil {
 			return err

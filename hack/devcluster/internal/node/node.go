@@ -93,7 +93,8 @@ func Command(home topology.Home, name string, args ...string) (*exec.Cmd, error)
 		return nil, fmt.Errorf("%s is not running: start it with `up`", name)
 	}
 	cmd := exec.Command("nsenter", append([]string{
-		"--target", fmt.Sprint(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--"}, args...)...)
+		"--target", fmt.Sprint(pid), "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd", "--",
+	}, args...)...)
 	cmd.Env = append(environment(nodeconf.Environment()...), "NODE="+name)
 	return cmd, nil
 }
