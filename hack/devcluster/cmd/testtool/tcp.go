@@ -80,7 +80,7 @@ func tcpSend() *cobra.Command {
 				}
 				fmt.Fprint(cmd.OutOrStdout(), line)
 			}
-			return nil //nolint:nilerr // stopped, as asked
+			return nil
 		},
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "give up after this time")
