@@ -54,6 +54,7 @@ type Engine struct {
 	scopes    map[string]*scope
 	synced    bool
 	updates   map[string][]xds.Update
+	complete  []setRef // wildcard sets that the next flush derives for the first time
 	told      []func() // callbacks held back until the cache has what they are about
 }
 
@@ -62,7 +63,6 @@ type scope struct {
 	wildcards map[string][]string   // by type URL: the names that the set has now
 	named     map[ref]bool          // asked for by name
 	wanted    map[xds.Interest]bool // open interests
-	ready     map[string]bool       // types of which everything has been derived
 	sweep     *time.Timer           // runs while no proxy is connected
 }
 
@@ -208,13 +208,10 @@ func (e *Engine) flush() {
 	for _, f := range told {
 		f()
 	}
-	for name, s := range e.scopes {
-		for typeURL := range s.wildcards {
-			if !s.ready[typeURL] {
-				s.ready[typeURL] = true
-				e.opts.Cache.Ready(name, typeURL)
-			}
-		}
+	complete := e.complete
+	e.complete = nil
+	for _, k := range complete {
+		e.opts.Cache.Ready(k.scope, k.typeURL)
 	}
 }
 
@@ -226,7 +223,7 @@ func (e *Engine) interest(i xds.Interest) {
 	switch {
 	case i.Wanted:
 		if s == nil {
-			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}, ready: map[string]bool{}}
+			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}}
 			e.scopes[i.Scope] = s
 		}
 		if s.sweep != nil {
@@ -261,6 +258,7 @@ func (e *Engine) want(s *scope, i xds.Interest) {
 		return
 	}
 	s.wildcards[i.TypeURL] = nil
+	e.complete = append(e.complete, setRef{i.Scope, i.TypeURL})
 	e.resources.set.Watch(setRef{i.Scope, i.TypeURL}, func(set []string) { e.resize(s, i.Scope, i.TypeURL, set) })
 }
 
