@@ -123,7 +123,6 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	s := enrolled(t)
 	s.server("app")
 	pod := s.pod("app")
-	address := operatorPort(t, names.PortXDS)
 	for name, c := range map[string]struct {
 		token string
 		code  codes.Code
@@ -133,7 +132,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 		"of another audience":       {token(t, &pod, "https://kubernetes.default.svc"), codes.Unauthenticated},
 		"of an application, honest": {token(t, &pod, names.TokenAudience), codes.PermissionDenied},
 	} {
-		err := subscribe(t, address, c.token)
+		err := subscribe(t, operatorPort(t, names.PortXDS), c.token)
 		g.Expect(status.Code(err)).To(Equal(c.code), "%s: %v", name, err)
 	}
 }
@@ -157,11 +156,11 @@ func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 	s.server("app")
 	s.captured("app")
 	pod, id := s.pod("app"), identityOf(s, "app")
-	address, config := operatorPort(t, names.PortCertificates), operatorTLS(t)
+	config := operatorTLS(t)
 	proxies := nodePods(t)
 	others := 0
 	for node, proxy := range proxies {
-		code, body := sign(t, address, config, token(t, proxy, names.TokenAudience), id)
+		code, body := sign(t, config, token(t, proxy, names.TokenAudience), id)
 		if node == pod.Spec.NodeName {
 			g.Expect(code).To(Equal(http.StatusOK), body)
 			continue
@@ -172,13 +171,15 @@ func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 	}
 	g.Expect(others).To(BeNumerically(">", 0), "the cluster has one node only")
 	// The pod's own token gets nothing either: only agents ask.
-	code, body := sign(t, address, config, token(t, &pod, names.TokenAudience), id)
+	code, body := sign(t, config, token(t, &pod, names.TokenAudience), id)
 	g.Expect(code).To(Equal(http.StatusForbidden), body)
 }
 
-func sign(t *testing.T, address string, config *tls.Config, bearer, id string) (int, string) {
+// sign asks through a forward of its own: client-go ends one when a connection through it is closed the hard way.
+func sign(t *testing.T, config *tls.Config, bearer, id string) (int, string) {
 	t.Helper()
 	g := NewWithT(t)
+	address := operatorPort(t, names.PortCertificates)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	g.Expect(err).NotTo(HaveOccurred())
 	uri, err := url.Parse(id)
