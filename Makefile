@@ -175,7 +175,7 @@ undeploy: ## Remove the Mesh, which lets every pod go, then everything else.
 
 ##@ Conformance
 
-CONFORMANCE_REPORT := test/conformance/reports/fairway.yaml
+CONFORMANCE_REPORT := test/conformance/reports/experimental-v0.1.0-default-report.yaml
 
 .PHONY: conformance
 conformance: ## Run the Gateway API's conformance suite on the dev cluster (root).

@@ -60,17 +60,21 @@ func (f *feed) Start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		started := false
+		now := make(chan toolscache.InformerSynced, 1) // filled before When returns, or some day after
 		err = f.kinds.When(func() error {
-			started = true
 			s, err := f.watch(ctx, obj)
-			synced = append(synced, s)
+			if err == nil {
+				now <- s
+			}
 			return err
 		}, gvk)
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", gvk, err)
 		}
-		if !started {
+		select {
+		case s := <-now:
+			synced = append(synced, s)
+		default:
 			f.log.Info("the cluster does not have this kind yet; it is picked up when it appears", "kind", gvk.String())
 		}
 	}
