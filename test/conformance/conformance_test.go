@@ -25,7 +25,7 @@ func TestConformance(t *testing.T) {
 	opts.ConformanceProfiles = []suite.ConformanceProfileName{suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName}
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
-	opts.NamespaceLabels = map[string]string{"fairway.dev/mesh": "enabled"}
+	opts.NamespaceLabels = namespaceLabels
 	opts.Implementation = confv1.Implementation{
 		Organization: "fairway-mesh",
 		Project:      "fairway",
@@ -33,6 +33,7 @@ func TestConformance(t *testing.T) {
 		Version:      cmp.Or(opts.Implementation.Version, "v0.1.0"),
 		Contact:      []string{"https://github.com/fairway-mesh/fairway/issues"},
 	}
+	startWaypoints(t, opts.Client)
 	conformance.RunConformanceWithOptions(t, opts)
 }
 
