@@ -23,7 +23,7 @@ const (
 	MeshEnabled = "enabled"
 	// MeshDisabled is the value of LabelMesh that opts out.
 	MeshDisabled = "disabled"
-	// LabelUseWaypoint names the waypoint of a namespace, Service or pod; see UseWaypointAuto and UseWaypointNone.
+	// LabelUseWaypoint names the waypoint of a namespace or Service; see UseWaypointAuto and UseWaypointNone.
 	LabelUseWaypoint = Domain + "/use-waypoint"
 	// UseWaypointAuto (the default) makes a waypoint appear once a route or L7 policy targets a Service.
 	UseWaypointAuto = "auto"
