@@ -69,16 +69,6 @@ func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 	return keys
 }
 
-// Keys lists every object, sorted. Only an index with the value All records the read; it is for start-up and tests.
-func (c *Collection[T]) Keys() []Key {
-	keys := make([]Key, 0, len(c.objects))
-	for k := range c.objects {
-		keys = append(keys, k)
-	}
-	slices.SortFunc(keys, compareKeys)
-	return keys
-}
-
 func compareKeys(a, b Key) int {
 	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
 		return c

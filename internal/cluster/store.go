@@ -29,7 +29,6 @@ const (
 	ByNamespace = "namespace"
 	ByAddress   = "address" // Services: VIP; Pods: pod IP; EndpointSlices: endpoint address
 	ByService   = "service" // EndpointSlices: of the Service; routes: parent Service
-	All         = "all"     // every object, under the value ""
 )
 
 // Store holds one collection for each kind that the mesh reads.
@@ -55,7 +54,7 @@ func NewStore(g *memo.Graph) *Store {
 		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, map[string]func(*discoveryv1.EndpointSlice) []string{ByService: sliceService, ByAddress: sliceAddresses}),
 		Pods:           newCollection(g, "Pod", samePod, map[string]func(*corev1.Pod) []string{ByAddress: podAddresses}),
 		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
-		Gateways:       newCollection(g, "Gateway", sameGateway, map[string]func(*gwv1.Gateway) []string{All: all[*gwv1.Gateway]}),
+		Gateways:       newCollection(g, "Gateway", sameGateway, nil),
 		HTTPRoutes:     newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], map[string]func(*gwv1.HTTPRoute) []string{ByService: httpParents}),
 		GRPCRoutes:     newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], map[string]func(*gwv1.GRPCRoute) []string{ByService: grpcParents}),
 		Grants:         newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], map[string]func(*gwv1beta1.ReferenceGrant) []string{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]}),
@@ -173,8 +172,6 @@ func podGone(p *corev1.Pod) bool {
 }
 
 // --- index values
-
-func all[T client.Object](T) []string { return []string{""} }
 
 func namespaceOf[T client.Object](o T) []string { return []string{o.GetNamespace()} }
 

@@ -133,5 +133,3 @@ func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteCondition
 	}
 	return out
 }
-
-func joinSentences(in []string) string { return strings.Join(in, "; ") }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -160,7 +161,7 @@ func (b *routeBuilder) judge() {
 	if len(b.broken) == 0 {
 		return
 	}
-	v := &Verdict{string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue)), joinSentences(b.broken)}
+	v := &Verdict{string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue)), strings.Join(b.broken, "; ")}
 	if len(b.broken) >= b.rules {
 		b.route.Invalid = v
 		return

@@ -9,10 +9,7 @@
 // used by one goroutine at a time; it starts none and takes no locks.
 package memo
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Graph holds inputs, derived values and who read whom.
 type Graph struct {
@@ -242,15 +239,6 @@ func (f *Func[K, V]) Unwatch(key K) {
 func (f *Func[K, V]) Watched(key K) bool {
 	e, ok := f.nodes[key]
 	return ok && e.root != nil
-}
-
-// Keys lists the remembered keys in no particular order.
-func (f *Func[K, V]) Keys() []K {
-	keys := make([]K, 0, len(f.nodes))
-	for k := range f.nodes {
-		keys = append(keys, k)
-	}
-	return slices.Clip(keys)
 }
 
 func (f *Func[K, V]) entry(key K) *entry[V] {

@@ -96,7 +96,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := p.addServers(mgr, authority, o); err != nil {
 		return err
 	}
-	triggers := triggersOf(p, o)
+	triggers := triggersOf(p)
 	if err := addControllers(mgr, kinds, p, triggers, o); err != nil {
 		return err
 	}

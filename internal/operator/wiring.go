@@ -74,7 +74,7 @@ type triggers struct {
 	reports                      func() []controllers.NodeReport
 }
 
-func triggersOf(p *plane, _ Options) *triggers {
+func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewTrigger()}
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	p.book.OnChange(func(scope, typeURL, name string) {
