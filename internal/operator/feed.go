@@ -6,11 +6,13 @@ package operator
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,6 +23,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/engine"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
 // feed hands every watched object to the engine and computes nothing. It runs on every replica. Kinds that the cluster
@@ -31,8 +34,11 @@ type feed struct {
 	kinds  *controllers.Kinds
 	scheme *runtime.Scheme
 	log    logr.Logger
-	// pod is told of every pod besides; nil when it is gone.
-	pod func(key client.ObjectKey, p *corev1.Pod)
+	ready  *readiness
+	// taken is told once the engine has taken in all that existed at the start.
+	taken func()
+	// pod is told of every pod besides, the last time when it is gone.
+	pod func(p *corev1.Pod, gone bool)
 }
 
 // watched lists what the engine reads; what may be missing from a cluster comes second.
@@ -47,13 +53,25 @@ func (f *feed) NeedLeaderElection() bool { return false }
 // Start registers with the informers and tells the engine when all of them have handed over what existed.
 func (f *feed) Start(ctx context.Context) error {
 	always, optional := watched()
-	var synced []toolscache.InformerSynced
+	var synced sync.WaitGroup
+	read := func(gvk schema.GroupVersionKind, has toolscache.InformerSynced) {
+		done := f.ready.await("watch of " + gvk.Kind + " (" + gvk.GroupVersion().String() + ")")
+		synced.Go(func() {
+			if toolscache.WaitForCacheSync(ctx.Done(), has) {
+				done()
+			}
+		})
+	}
 	for _, obj := range always {
+		gvk, err := apiutil.GVKForObject(obj, f.scheme)
+		if err != nil {
+			return err
+		}
 		s, err := f.watch(ctx, obj)
 		if err != nil {
-			return fmt.Errorf("watch %T: %w", obj, err)
+			return fmt.Errorf("watch %s: %w", gvk, err)
 		}
-		synced = append(synced, s)
+		read(gvk, s)
 	}
 	for _, obj := range optional {
 		gvk, err := apiutil.GVKForObject(obj, f.scheme)
@@ -73,15 +91,20 @@ func (f *feed) Start(ctx context.Context) error {
 		}
 		select {
 		case s := <-now:
-			synced = append(synced, s)
+			read(gvk, s)
 		default:
 			f.log.Info("the cluster does not have this kind yet; it is picked up when it appears", "kind", gvk.String())
 		}
 	}
-	if !toolscache.WaitForCacheSync(ctx.Done(), synced...) {
-		return nil // stopped
+	synced.Wait()
+	if ctx.Err() != nil {
+		return nil
 	}
 	f.engine.Synced()
+	// Once this is answered, the engine has taken in what was queued before.
+	if err := f.engine.Inspect(ctx, func(*ingest.Ingest) {}); err == nil {
+		f.taken()
+	}
 	<-ctx.Done()
 	return nil
 }
@@ -114,7 +137,7 @@ func (f *feed) set(o any) {
 	}
 	f.engine.Set(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
-		f.pod(client.ObjectKeyFromObject(p), p)
+		f.pod(p, false)
 	}
 }
 
@@ -125,6 +148,6 @@ func (f *feed) remove(o any) {
 	}
 	f.engine.Delete(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
-		f.pod(client.ObjectKeyFromObject(p), nil)
+		f.pod(p, true)
 	}
 }

@@ -81,6 +81,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return fmt.Errorf("set up the manager: %w", err)
 	}
+	authority := identity.NewAuthority(time.Now)
+	ready := newReadiness(signing(mgr.GetCache(), authority))
+	if err := mgr.AddReadyzCheck("serving", ready.check); err != nil {
+		return err
+	}
 	if err := indexPods(ctx, mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("index pods: %w", err)
 	}
@@ -88,12 +93,11 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	authority := identity.NewAuthority(time.Now)
 	if err := keeper.Follow(mgr, o.Namespace, authority); err != nil {
 		return fmt.Errorf("follow the CA: %w", err)
 	}
 	p := newPlane(mgr, o)
-	if err := p.addServers(mgr, authority, o); err != nil {
+	if err := p.addServers(mgr, authority, ready, o); err != nil {
 		return err
 	}
 	triggers := triggersOf(p)
@@ -104,9 +108,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	triggers.reports = captures.reports
 	f := &feed{
 		cache: mgr.GetCache(), engine: p.engine, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
-		pod: func(key client.ObjectKey, pod *corev1.Pod) {
-			if pod == nil {
-				captures.remove(key)
+		ready: ready, taken: ready.await("the state of the cluster"),
+		pod: func(pod *corev1.Pod, gone bool) {
+			if gone {
+				captures.remove(client.ObjectKeyFromObject(pod))
 			} else {
 				captures.set(pod)
 			}
@@ -120,7 +125,22 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 			return err
 		}
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go ready.report(ctx, o.Log) // not one of the manager's: those start when its watches are in sync
 	return mgr.Start(ctx)
+}
+
+// signing says why a Mesh's proxies can't have certificates. Before there is a Mesh there are none that could ask.
+func signing(meshes client.Reader, authority *identity.Authority) func(context.Context) error {
+	return func(ctx context.Context) error {
+		mesh := &v1alpha1.Mesh{}
+		err := meshes.Get(ctx, client.ObjectKey{Name: names.Mesh}, mesh)
+		if err != nil || mesh.DeletionTimestamp != nil {
+			return client.IgnoreNotFound(err)
+		}
+		return authority.Ready()
+	}
 }
 
 // everyReplica runs on leaders and others alike.
@@ -156,9 +176,6 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return nil, err
 	}
-	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
-		return nil, err
-	}
 	return mgr, nil
 }
 
@@ -188,7 +205,7 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 }
 
 // addServers adds the xDS and the certificate server; both need the CA.
-func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
+func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, ready *readiness, o Options) error {
 	callers := auth.NewAuthenticator(mgr.GetClient(), time.Now)
 	view := pods{mgr.GetCache()}
 	rights := &auth.Authorizer{
@@ -209,7 +226,8 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Op
 	if err := p.addPeers(mgr, authority, o); err != nil {
 		return err
 	}
-	if err := mgr.Add(everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, tls) })); err != nil {
+	listening := ready.await("the xDS listener")
+	if err := mgr.Add(everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, tls, listening) })); err != nil {
 		return err
 	}
 	if err := metrics.Registry.Register(authority); err != nil {
@@ -217,7 +235,8 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, o Op
 	}
 	return mgr.Add(&server.Server{
 		Addr: net.JoinHostPort("", fmt.Sprint(names.PortCertificates)), TLS: tls,
-		Issuer: authority, Callers: callers, Rights: rights, Log: o.Log.WithName("certificates"),
+		Issuer: authority, Callers: callers, Rights: rights, Listening: ready.await("the certificate listener"),
+		Log: o.Log.WithName("certificates"),
 	})
 }
 

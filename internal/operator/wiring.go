@@ -24,7 +24,7 @@ import (
 
 // serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and finds
 // another replica.
-func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config) error {
+func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening func()) error {
 	cfg = cfg.Clone()
 	cfg.NextProtos = []string{"h2"}
 	g := grpc.NewServer(append(xds.GRPCOptions(), grpc.Creds(credentials.NewTLS(cfg)))...)
@@ -34,6 +34,7 @@ func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config) error {
 	if err != nil {
 		return fmt.Errorf("listen for xDS: %w", err)
 	}
+	listening()
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
 	return g.Serve(ln)

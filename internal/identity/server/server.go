@@ -69,7 +69,9 @@ type Server struct {
 	// Report takes a report of an authenticated proxy. An error wrapping identity.ErrBadRequest or one of package auth's gets its
 	// own status code. Nil: reports are refused with 404.
 	Report func(ctx context.Context, from auth.Grant, body []byte) error
-	Log    logr.Logger
+	// Listening, if set, is called once Start has bound its address.
+	Listening func()
+	Log       logr.Logger
 }
 
 // NeedLeaderElection makes the manager run the server on every replica.
@@ -83,6 +85,9 @@ func (s *Server) Start(ctx context.Context) error {
 		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", s.Addr); err != nil {
 			return fmt.Errorf("listen for certificate requests on %s: %w", s.Addr, err)
 		}
+	}
+	if s.Listening != nil {
+		s.Listening()
 	}
 	hs := &http.Server{
 		Handler:           s.Handler(),
