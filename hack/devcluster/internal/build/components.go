@@ -58,10 +58,11 @@ var Components = []Component{
 	{Name: "echo-advanced", Packages: []string{istioEcho + "server", istioEcho + "client"}},
 }
 
-// forTests names the components that only images of tests need: the cluster starts without them.
-var forTests = []string{"echo-basic", "echo-advanced"}
+// forConformance names the components that only the conformance suite's images need. They take minutes to compile, which
+// neither the cluster nor the other tests are to wait for.
+var forConformance = []string{"echo-basic", "echo-advanced"}
 
 // ForCluster returns the components that the cluster itself is made of.
 func ForCluster() []Component {
-	return slices.DeleteFunc(slices.Clone(Components), func(c Component) bool { return slices.Contains(forTests, c.Name) })
+	return slices.DeleteFunc(slices.Clone(Components), func(c Component) bool { return slices.Contains(forConformance, c.Name) })
 }

@@ -21,9 +21,9 @@ import (
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
-// BuildOthers builds all images but the working tree's own, the components that they need included, and returns their
-// names.
-func (b *Builder) BuildOthers(ctx context.Context) ([]string, error) {
+// BuildConformance builds the images that only the conformance suite needs, the components in them included, and returns
+// their names.
+func (b *Builder) BuildConformance(ctx context.Context) ([]string, error) {
 	if err := b.Ensure(ctx, build.Components); err != nil {
 		return nil, err
 	}
@@ -31,6 +31,12 @@ func (b *Builder) BuildOthers(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return b.put(list)
+}
+
+// BuildOthers builds stock Envoy's image and the test tool's, and returns their names.
+func (b *Builder) BuildOthers(ctx context.Context) ([]string, error) {
+	var list []oci.Image
 	for _, recipe := range []func(context.Context) (oci.Image, error){b.envoy, b.testTool} {
 		i, err := recipe(ctx)
 		if err != nil {
