@@ -17,6 +17,11 @@ KUBECTL ?= $(or $(shell command -v kubectl),$(DEVCLUSTER_HOME)/bin/kubectl)
 # Flags for go test, as in: make test-unit TESTFLAGS=-race
 TESTFLAGS ?=
 
+# Git refuses to tell the commit of a clone that another user owns, as under sudo, and go build would fail over that.
+GO_BUILD_FLAGS := -trimpath -buildvcs=false
+# Programs of root, nft among them, that a plain user's PATH on Debian lacks.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
 stage = @printf '\n\033[1m==> %s\033[0m\n' '$(1)'
 
 ##@ General
@@ -31,8 +36,8 @@ help: ## Show this help.
 
 .PHONY: build
 build: ## Build the binaries into bin/.
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/fairway .
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/fairway-cni ./internal/agent/cni/fairway-cni
+	CGO_ENABLED=0 go build $(GO_BUILD_FLAGS) -o $(BIN)/fairway .
+	CGO_ENABLED=0 go build $(GO_BUILD_FLAGS) -o $(BIN)/fairway-cni ./internal/agent/cni/fairway-cni
 
 .PHONY: install-cli
 install-cli: build ## Install the user's commands as "fairway" and "kubectl fairway" into GOBIN.
@@ -126,18 +131,20 @@ test-datapath: ## Run tests of the data path through real Envoys in network name
 .PHONY: test-e2e
 test-e2e: ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
-	$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 go test -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/... \
-		&& $(DEVCLUSTER) cert-manager && go -C hack/devcluster test -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
+	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
+		go test -count=1 -timeout 20m -v $(TESTFLAGS) ./test/e2e/... && go -C hack/devcluster test -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
 	for p in deploy engine cli agent/cni agent/capture translate/node translate/waypoint; do go test ./internal/$$p -args -update; done
 
-# on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set.
+# on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set. IMAGES are flags
+# for `devcluster images`.
+IMAGES ?=
 .PHONY: on-devcluster
 on-devcluster:
 	$(DEVCLUSTER) up
-	$(DEVCLUSTER) images
+	$(DEVCLUSTER) images $(IMAGES)
 	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy restart mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
 
 ##@ Deploy (to the cluster that KUBECONFIG names)
@@ -147,7 +154,8 @@ SYSTEM := fairway-system
 
 .PHONY: gateway-api-crds
 gateway-api-crds: ## Install the CRDs of the Gateway API (GATEWAY_API_CHANNEL=standard or experimental).
-	$(KUBECTL) apply --server-side --force-conflicts -k "$$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/$(patsubst standard,,$(GATEWAY_API_CHANNEL))"
+	@dir=$$(go mod download -json sigs.k8s.io/gateway-api | sed -n 's/^.*"Dir": "\(.*\)".*$$/\1/p'); \
+	$(KUBECTL) apply --server-side --force-conflicts -k "$$dir/config/crd/$(patsubst standard,,$(GATEWAY_API_CHANNEL))"
 
 .PHONY: deploy
 deploy: ## Install CRDs, permissions and the operator, and wait for it.
@@ -180,7 +188,7 @@ CONFORMANCE_REPORT := test/conformance/reports/experimental-v0.1.0-default-repor
 .PHONY: conformance
 conformance: ## Run the Gateway API's conformance suite on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: conformance needs root for the dev cluster"; exit 0; fi; \
-	$(MAKE) on-devcluster RUN='go -C test/conformance test -count=1 -timeout 30m . -args -report-output $(abspath $(CONFORMANCE_REPORT))'
+	$(MAKE) on-devcluster IMAGES=--conformance RUN='go -C test/conformance test -count=1 -timeout 30m -v . -args -report-output $(abspath $(CONFORMANCE_REPORT))'
 
 # The dev cluster and the demo bring their own targets.
 -include hack/devcluster/devcluster.mk

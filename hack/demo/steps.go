@@ -82,7 +82,7 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental"); err != nil {
+	if _, err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental", "KUBECTL="+d.kubectlPath); err != nil {
 		return err
 	}
 	if err := d.shown(ctx, "apply", "-f", "config/samples/fairway_v1alpha1_mesh.yaml"); err != nil {

@@ -62,7 +62,7 @@ func (a *app) loader(store *oci.Store) *images.Loader {
 // changing wraps a command that changes the cluster or the binaries: only one at a time may.
 func (a *app) changing(f func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
-		unlock, err := cluster.Lock(a.home)
+		unlock, err := cluster.Lock(a.home, os.Stderr)
 		if err != nil {
 			return err
 		}
@@ -82,18 +82,31 @@ func (a *app) withBuilder(f func(ctx context.Context, b *images.Builder) error) 
 	})
 }
 
+// asRoot is for commands of the running cluster: who lacks the right is told before anything is built.
+func asRoot(run func(*cobra.Command, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cluster.NeedsRoot(); err != nil {
+			return err
+		}
+		return run(cmd, args)
+	}
+}
+
 func (a *app) build() *cobra.Command {
 	envoyOnly := false
 	cmd := &cobra.Command{
-		Use: "build", Short: "Build all binaries from their pinned tool modules, and install what is missing", Args: cobra.NoArgs,
+		Use: "build", Short: "Build the binaries of cluster and tests from their pinned tool modules", Args: cobra.NoArgs,
 		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
 			if envoyOnly {
 				return b.Envoy(ctx)
 			}
-			if err := b.Prerequisites(ctx); err != nil {
-				return err
+			// What only nodes run is of no use to a user who can't start one.
+			if cluster.NeedsRoot() == nil {
+				if err := b.Prerequisites(ctx); err != nil {
+					return err
+				}
 			}
-			if err := b.Ensure(ctx, build.Components); err != nil {
+			if err := b.Ensure(ctx, build.ForCluster()); err != nil {
 				return err
 			}
 			if err := b.Boot(ctx); err != nil {
@@ -109,7 +122,7 @@ func (a *app) build() *cobra.Command {
 func (a *app) up() *cobra.Command {
 	return &cobra.Command{
 		Use: "up", Short: "Start the cluster, or what of it doesn't run; builds what is missing", Args: cobra.NoArgs,
-		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
 			if err := b.Prerequisites(ctx); err != nil {
 				return err
 			}
@@ -120,7 +133,7 @@ func (a *app) up() *cobra.Command {
 				return err
 			}
 			return a.cluster().Up(ctx)
-		}),
+		})),
 	}
 }
 
@@ -128,21 +141,25 @@ func (a *app) down() *cobra.Command {
 	var keep bool
 	cmd := &cobra.Command{
 		Use: "down", Short: "Stop the cluster and remove every trace of it but the built binaries", Args: cobra.NoArgs,
-		RunE: a.changing(func(context.Context, []string) error { return a.cluster().Down(keep) }),
+		RunE: asRoot(a.changing(func(context.Context, []string) error { return a.cluster().Down(keep) })),
 	}
 	cmd.Flags().BoolVar(&keep, "keep", false, "keep the state (etcd, images) for the next up")
 	return cmd
 }
 
 func (a *app) images() *cobra.Command {
-	var own bool
+	var own, conformance bool
 	cmd := &cobra.Command{
-		Use: "images", Short: "Build the images of the working tree, of Envoy and of the tests, and load what changed", Args: cobra.NoArgs,
-		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
-			steps := []func(context.Context) ([]string, error){b.BuildOthers, b.BuildWorkingTree}
-			if own {
-				steps = steps[1:]
+		Use: "images", Short: "Build the images of the working tree, of Envoy and of the test tool, and load what changed", Args: cobra.NoArgs,
+		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			var steps []func(context.Context) ([]string, error)
+			if conformance {
+				steps = append(steps, b.BuildConformance)
 			}
+			if !own {
+				steps = append(steps, b.BuildOthers)
+			}
+			steps = append(steps, b.BuildWorkingTree)
 			for _, step := range steps {
 				names, err := step(ctx)
 				if err == nil {
@@ -153,16 +170,18 @@ func (a *app) images() *cobra.Command {
 				}
 			}
 			return nil
-		}),
+		})),
 	}
 	cmd.Flags().BoolVar(&own, "own", false, "only "+images.Fairway)
+	cmd.Flags().BoolVar(&conformance, "conformance", false, "those of the conformance suite too, which take minutes to build the first time")
+	cmd.MarkFlagsMutuallyExclusive("own", "conformance")
 	return cmd
 }
 
 func (a *app) load() *cobra.Command {
 	return &cobra.Command{
 		Use: "load IMAGE...", Short: "Load images into both nodes: archive files, or names of images built before", Args: cobra.MinimumNArgs(1),
-		RunE: a.changing(func(ctx context.Context, args []string) error {
+		RunE: asRoot(a.changing(func(ctx context.Context, args []string) error {
 			store, err := oci.OpenStore(a.home.Images())
 			if err != nil {
 				return err
@@ -183,7 +202,7 @@ func (a *app) load() *cobra.Command {
 				}
 			}
 			return nil
-		}),
+		})),
 	}
 }
 
@@ -249,7 +268,7 @@ func (a *app) lanAgent() *cobra.Command {
 func (a *app) certManager() *cobra.Command {
 	return &cobra.Command{
 		Use: "cert-manager", Short: "Build cert-manager, load it and install it into the cluster", Args: cobra.NoArgs,
-		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
 			names, err := b.BuildCertManager(ctx)
 			if err != nil {
 				return err
@@ -258,6 +277,6 @@ func (a *app) certManager() *cobra.Command {
 				return err
 			}
 			return a.cluster().InstallCertManager(ctx, b.Builder)
-		}),
+		})),
 	}
 }

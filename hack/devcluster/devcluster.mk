@@ -15,7 +15,7 @@ cluster-down: ## Stop the dev cluster; the built binaries stay.
 	$(DEVCLUSTER) down
 
 .PHONY: images
-images: ## Build the images of the working tree and load what changed into the dev cluster.
+images: ## Build the images of the working tree, Envoy and the test tool, and load what changed into the dev cluster.
 	$(DEVCLUSTER) images
 
 .PHONY: cert-manager

@@ -20,6 +20,13 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
+	// A plain user's PATH on Debian, and that of su, lacks the folders of nft, runc and their like.
+	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin"); err != nil {
+		fmt.Fprintln(os.Stderr, "devcluster:", err)
+		return 1
+	}
+	// Pods of any user read what the nodes hold, whatever the umask of the one who starts them. Keys say so themselves.
+	syscall.Umask(0o022)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)

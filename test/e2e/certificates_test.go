@@ -10,10 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -42,7 +39,6 @@ const (
 	// shortPropagation replaces the five minutes for which a new root is published before its CA signs. It leaves room for
 	// refreshTrust, which is much faster than the kubelet by itself.
 	shortPropagation = 15 * time.Second
-	devcluster       = "../../hack/devcluster/devcluster"
 )
 
 // The mesh changes over to a CA from cert-manager and back without a failed request.
@@ -143,7 +139,7 @@ func TestAnIssuerThatDoesNotExistIsReported(t *testing.T) {
 // certManagerAPI reads and writes cert-manager's objects.
 type certManagerAPI struct{ client.Client }
 
-// certManager finds cert-manager, or installs it into the dev cluster; elsewhere the test is skipped without it.
+// certManager finds cert-manager. Without it the test is skipped.
 func certManager(t *testing.T) certManagerAPI {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -153,14 +149,7 @@ func certManager(t *testing.T) certManagerAPI {
 	g.Expect(err).NotTo(HaveOccurred())
 	err = c.List(t.Context(), &certmanagerv1.ClusterIssuerList{})
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-		env, fail := exec.CommandContext(t.Context(), devcluster, "env").Output()
-		if fail != nil || !strings.Contains(string(env), fmt.Sprintf("KUBECONFIG=%q\n", os.Getenv("KUBECONFIG"))) {
-			t.Skip("skipped: the cluster has no cert-manager, and only the dev cluster gets it from the test")
-		}
-		out, fail := exec.CommandContext(t.Context(), devcluster, "cert-manager").CombinedOutput()
-		g.Expect(fail).NotTo(HaveOccurred(), string(out))
-		g.Eventually(func() error { return c.List(t.Context(), &certmanagerv1.ClusterIssuerList{}) }).Should(Succeed())
-		return certManagerAPI{c}
+		t.Skip("skipped: the cluster has no cert-manager (make cert-manager brings it to the dev cluster)")
 	}
 	g.Expect(err).NotTo(HaveOccurred())
 	return certManagerAPI{c}

@@ -25,8 +25,12 @@ import (
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
-// stillEvery is how often a long step says that it still runs.
-const stillEvery = 20 * time.Second
+const (
+	// stillEvery is how often a long step says that it still runs.
+	stillEvery = 20 * time.Second
+	// soon is within how much time a step that is usually short may end without a word.
+	soon = 2 * time.Second
+)
 
 // Builder builds into Home from the tool modules of Source.
 type Builder struct {
@@ -60,13 +64,33 @@ func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 
 // step runs f and says how long it takes, while it takes long and at the end.
 func (b *Builder) step(what string, f func() error) error {
-	start := time.Now()
-	elapsed := func() time.Duration { return time.Since(start).Round(100 * time.Millisecond) }
 	fmt.Fprintf(b.Out, "%s ...\n", what)
-	ticker := time.NewTicker(stillEvery)
-	defer ticker.Stop()
+	return b.follow(what, time.Now(), start(f))
+}
+
+// StepUnlessSoon is a step that says nothing where it is done soon, as Go's cache makes most builds be.
+func (b *Builder) StepUnlessSoon(what string, f func() error) error {
+	begin, done := time.Now(), start(f)
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(soon):
+		fmt.Fprintf(b.Out, "%s ...\n", what)
+		return b.follow(what, begin, done)
+	}
+}
+
+func start(f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() { done <- f() }()
+	return done
+}
+
+// follow tells of a step until it is done.
+func (b *Builder) follow(what string, begin time.Time, done <-chan error) error {
+	elapsed := func() time.Duration { return time.Since(begin).Round(100 * time.Millisecond) }
+	ticker := time.NewTicker(stillEvery)
+	defer ticker.Stop()
 	for {
 		select {
 		case err := <-done:

@@ -25,7 +25,7 @@ var debian = map[string]string{
 // EnvoyBinary is stock Envoy in Home.
 func (b *Builder) EnvoyBinary() string { return filepath.Join(b.Home.Bin(), "envoy") }
 
-// Prerequisites installs the Debian packages of programs that are missing.
+// Prerequisites installs the Debian packages of programs that a node needs and that are missing.
 func (b *Builder) Prerequisites(ctx context.Context) error {
 	return b.install(ctx, missing(debian))
 }
@@ -49,6 +49,9 @@ func (b *Builder) install(ctx context.Context, packages []string) error {
 	if _, err := exec.LookPath("apt-get"); err != nil {
 		return fmt.Errorf("install these packages, there is no apt-get to do it: %s", list)
 	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("missing: %s; install them as root: apt-get install %s", list, list)
+	}
 	return b.step("installing "+list, func() error {
 		if err := apt(ctx, append([]string{"install", "-y", "--no-install-recommends"}, packages...)...); err == nil {
 			return nil
@@ -61,7 +64,9 @@ func (b *Builder) install(ctx context.Context, packages []string) error {
 	})
 }
 
+// apt runs apt-get. A fresh machine may install updates by itself just now, which holds the lock for minutes.
 func apt(ctx context.Context, args ...string) error {
+	args = append([]string{"-o", "DPkg::Lock::Timeout=300"}, args...)
 	return run(ctx, append(os.Environ(), "DEBIAN_FRONTEND=noninteractive"), "apt-get", args...)
 }
 

@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,8 +44,9 @@ func (c *Cluster) say(format string, args ...any) {
 	fmt.Fprintf(c.Out, "%6.2fs %s\n", time.Since(c.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// Lock keeps other commands that change the cluster or the binaries waiting until the returned function is called.
-func Lock(home topology.Home) (func(), error) {
+// Lock keeps other commands that change the cluster or the binaries waiting until the returned function is called. It
+// tells out where it has to wait itself.
+func Lock(home topology.Home, out io.Writer) (func(), error) {
 	if err := os.MkdirAll(string(home), 0o755); err != nil {
 		return nil, err
 	}
@@ -52,18 +54,32 @@ func Lock(home topology.Home) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		fmt.Fprintf(out, "waiting for another devcluster command, which holds %s\n", home.Lock())
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("locking %s: %w", home.Lock(), err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
 }
 
-// Up starts what doesn't run and returns when nodes and cluster DNS are ready. The binaries must be built.
-func (c *Cluster) Up(ctx context.Context) error {
-	c.start = time.Now()
+// NeedsRoot is an error for users who can't run the cluster.
+func NeedsRoot() error {
 	if os.Geteuid() != 0 {
 		return errors.New("the dev cluster needs root: it makes network namespaces, mounts and cgroups")
 	}
+	return nil
+}
+
+// Up starts what doesn't run and returns when nodes and cluster DNS are ready. The binaries must be built.
+func (c *Cluster) Up(ctx context.Context) error {
+	c.start = time.Now()
+	if err := NeedsRoot(); err != nil {
+		return err
+	}
+	c.warnOfInotify()
 	if err := os.MkdirAll(c.Home.State(), 0o755); err != nil {
 		return err
 	}
@@ -90,6 +106,25 @@ func (c *Cluster) Up(ctx context.Context) error {
 	return c.waitReady(ctx)
 }
 
+const (
+	inotifyInstances = "/proc/sys/fs/inotify/max_user_instances"
+	// enoughInotify is what kubelets, containerds and a few dozen pods are known to get along with.
+	enoughInotify = 512
+)
+
+// warnOfInotify tells of a limit that pods of this cluster and programs of its user share. It is the machine's, so it is not
+// changed here.
+func (c *Cluster) warnOfInotify() {
+	data, err := os.ReadFile(inotifyInstances)
+	if err != nil {
+		return
+	}
+	if limit, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && limit < enoughInotify {
+		c.say("fs.inotify.max_user_instances is %d; should programs fail with \"too many open files\": sysctl fs.inotify.max_user_instances=%d",
+			limit, enoughInotify)
+	}
+}
+
 // Apply applies manifests with the cluster's own kubectl.
 func (c *Cluster) Apply(ctx context.Context, manifests []byte) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Home.Bin(), "kubectl"), "--kubeconfig", c.Home.Kubeconfig(),
@@ -109,7 +144,7 @@ func (c *Cluster) Down(keep bool) error {
 	for _, n := range topology.Nodes {
 		errs = append(errs, node.Stop(c.Home, n))
 	}
-	errs = append(errs, lan.Down())
+	errs = append(errs, node.RestoreCgroups(c.Home), lan.Down())
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}

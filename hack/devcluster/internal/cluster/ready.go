@@ -5,6 +5,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/process"
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
@@ -77,19 +79,42 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 	return nil
 }
 
-// until polls f until it says yes. Errors are expected meanwhile; the last one is told when time runs out.
+// errEnded is why nothing more can come from a node.
+var errEnded = errors.New("the node has ended")
+
+// until polls f until it says yes. Errors are expected meanwhile; the last one is told when time runs out. A node that
+// ended will not come back by itself.
 func (c *Cluster) until(ctx context.Context, what string, n topology.Node, f func(context.Context) (bool, error)) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, readyTimeout, true, func(ctx context.Context) (bool, error) {
+		if !process.Running(c.Home.Process(n.Name)) {
+			return false, errEnded
+		}
 		ok, err := f(ctx)
 		last = err
 		return ok, nil
 	})
+	if errors.Is(err, errEnded) {
+		return fmt.Errorf("%s will not be ready, for %s does not run any more; its log, %s, ends with:\n%s",
+			what, n.Name, c.Home.Log(n.Name), tail(c.Home.Log(n.Name)))
+	}
 	if err != nil {
 		return fmt.Errorf("%s is not ready (%w; last: %w): see %s and %s/var/log/fairway-dev",
 			what, err, last, c.Home.Log(n.Name), c.Home.NodeRoot(n.Name))
 	}
 	return nil
+}
+
+// tailLines is how much of a log is shown: the error that ended the process is at its end.
+const tailLines = 20
+
+func tail(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-tailLines):], "\n")
 }
 
 // startOf returns when the node started, in the whole seconds of Kubernetes. A cluster whose state was kept remembers

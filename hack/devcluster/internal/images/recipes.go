@@ -57,8 +57,10 @@ type Builder struct {
 // goBuild builds packages of a module of the source tree into Home's work folder, statically, and returns the binary.
 func (b *Builder) goBuild(ctx context.Context, module, pkg, name string) (string, error) {
 	out := filepath.Join(b.Home.Work(), name)
-	err := build.Go(ctx, filepath.Join(b.Source, module), nil, "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w", "-o", out, pkg) // a commit that changes no code changes no image
+	err := b.StepUnlessSoon("building "+name, func() error {
+		return build.Go(ctx, filepath.Join(b.Source, module), nil, "build", "-trimpath", "-buildvcs=false",
+			"-ldflags", "-s -w", "-o", out, pkg) // a commit that changes no code changes no image
+	})
 	if err != nil {
 		return "", fmt.Errorf("building %s: %w", name, err)
 	}

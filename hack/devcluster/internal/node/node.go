@@ -31,10 +31,14 @@ func Start(home topology.Home, n topology.Node) (bool, error) {
 	if err := os.MkdirAll(home.NodeRoot(n.Name), 0o755); err != nil {
 		return false, err
 	}
-	if err := makeCgroups(n); err != nil {
+	groups, err := machineCgroups(home)
+	if err != nil {
 		return false, err
 	}
-	err := inNetns(n.Name, func() error {
+	if err := groups.make(n); err != nil {
+		return false, err
+	}
+	err = inNetns(n.Name, func() error {
 		cmd, err := process.Self(home.Log(n.Name), InitCommand, n.Name)
 		if err != nil {
 			return err
@@ -53,7 +57,11 @@ func Stop(home topology.Home, n topology.Node) error {
 	if err := process.Kill(home.Process(n.Name)); err != nil {
 		return fmt.Errorf("stopping %s: %w", n.Name, err)
 	}
-	return removeCgroups(n)
+	groups, err := machineCgroups(home)
+	if err != nil {
+		return err
+	}
+	return groups.remove(n)
 }
 
 // inNetns runs f on a thread in the named network namespace; a process that f starts begins there.

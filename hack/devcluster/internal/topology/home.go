@@ -61,6 +61,9 @@ func (h Home) Lock() string { return h.join("lock") }
 // State holds what belongs to the running cluster. `down` removes it.
 func (h Home) State() string { return h.join("state") }
 
+// Controllers says which cgroup controllers the cluster made the machine's root cgroup pass on.
+func (h Home) Controllers() string { return h.join("state", "cgroup-controllers") }
+
 // PKI holds keys and certificates of the cluster.
 func (h Home) PKI() string { return h.join("state", "pki") }
 
