@@ -10,6 +10,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -135,7 +136,7 @@ func dumpSection(name string) func([]byte) (json.RawMessage, error) {
 			var t struct {
 				Type string `json:"@type"`
 			}
-			if err := json.Unmarshal(c, &t); err == nil && t.Type == "type.googleapis.com/envoy.admin.v3."+name {
+			if err := json.Unmarshal(c, &t); err == nil && t.Type == resource.APITypePrefix+"envoy.admin.v3."+name {
 				return c, nil
 			}
 		}

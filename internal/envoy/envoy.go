@@ -12,14 +12,13 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
-
-const typePrefix = "type.googleapis.com/"
 
 // Any packs a message deterministically, so that equal configuration is equal bytes. A message that can't be
 // marshalled (a string that is not UTF-8) becomes an Any of an unknown type: Envoy then rejects that one resource and
@@ -28,9 +27,9 @@ func Any(m proto.Message) *anypb.Any {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	name := string(m.ProtoReflect().Descriptor().FullName())
 	if err != nil {
-		return &anypb.Any{TypeUrl: typePrefix + "fairway.invalid." + name}
+		return &anypb.Any{TypeUrl: resource.APITypePrefix + "fairway.invalid." + name}
 	}
-	return &anypb.Any{TypeUrl: typePrefix + name, Value: b}
+	return &anypb.Any{TypeUrl: resource.APITypePrefix + name, Value: b}
 }
 
 // Duration converts a duration.

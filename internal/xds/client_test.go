@@ -18,6 +18,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/stretchr/testify/require"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -236,7 +237,7 @@ func (c *client) quiet() {
 }
 
 // probeType is a type that Options.Allowed refuses in tests, so it is answered at once.
-const probeType = typePrefix + "test.Probe"
+const probeType = resource.APITypePrefix + "test.Probe"
 
 func refuseProbe(o *Options) {
 	o.Allowed = func(_ Proxy, typeURL, _ string) bool { return typeURL != probeType }
@@ -255,7 +256,7 @@ func contents(r *discoveryv3.DeltaDiscoveryResponse) []string {
 
 func describe(typeURL string, names []string) string {
 	names = slices.Sorted(slices.Values(names))
-	return fmt.Sprintf("%s %v", strings.TrimPrefix(typeURL, typePrefix), names)
+	return fmt.Sprintf("%s %v", strings.TrimPrefix(typeURL, resource.APITypePrefix), names)
 }
 
 func must(t testing.TB, name string, m proto.Message) *Resource {

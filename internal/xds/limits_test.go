@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
@@ -55,7 +56,7 @@ func TestMaxStreamsAndTypes(t *testing.T) {
 	f.eventually("first", func() bool { return len(f.server.Proxies()) == 1 })
 	require.Equal(t, codes.ResourceExhausted, status.Code(<-f.connect(testScope, "b").err))
 	for i := range maxTypes + 1 {
-		a.subscribe(typePrefix+fmt.Sprint("t", i), "x")
+		a.subscribe(resource.APITypePrefix+fmt.Sprint("t", i), "x")
 	}
 	require.Equal(t, codes.ResourceExhausted, status.Code(<-a.err))
 }
@@ -230,7 +231,7 @@ func fuzzOne(t *testing.T, data []byte) {
 	srv := NewServer(Options{Cache: cache, MaxSubscriptions: 20, MaxResponseBytes: 40})
 	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
 	require.NoError(t, err)
-	types := []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret, "", typePrefix + "x"}
+	types := []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret, "", resource.APITypePrefix + "x"}
 	names := []string{"a", "b", "c", "*", "", "\xff"}
 	var nonce string
 	for len(data) >= 4 {

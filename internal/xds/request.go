@@ -9,6 +9,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -47,8 +48,8 @@ func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
 // check refuses what no Envoy sends, before anything is kept of it.
 func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
 	url := req.GetTypeUrl()
-	if !strings.HasPrefix(url, typePrefix) || len(url) > maxNameLength {
-		return status.Errorf(codes.InvalidArgument, "type_url %.100q is not one of %s…", url, typePrefix)
+	if !strings.HasPrefix(url, resource.APITypePrefix) || len(url) > maxNameLength {
+		return status.Errorf(codes.InvalidArgument, "type_url %.100q is not one of %s…", url, resource.APITypePrefix)
 	}
 	if _, known := st.types[url]; !known && len(st.types) >= maxTypes {
 		return status.Errorf(codes.ResourceExhausted, "more than %d resource types on one stream", maxTypes)

@@ -14,22 +14,22 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // Type URLs of the resources whose order on a stream matters, and of those that an agent makes itself.
 const (
-	typePrefix       = "type.googleapis.com/"
-	TypeCluster      = typePrefix + "envoy.config.cluster.v3.Cluster"
-	TypeEndpoint     = typePrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment"
-	TypeListener     = typePrefix + "envoy.config.listener.v3.Listener"
-	TypeRoute        = typePrefix + "envoy.config.route.v3.RouteConfiguration"
-	TypeScopedRoute  = typePrefix + "envoy.config.route.v3.ScopedRouteConfiguration"
-	TypeVirtualHost  = typePrefix + "envoy.config.route.v3.VirtualHost"
-	TypeSecret       = typePrefix + "envoy.extensions.transport_sockets.tls.v3.Secret"
-	TypeExtension    = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"
-	TypeRuntime      = typePrefix + "envoy.service.runtime.v3.Runtime"
+	TypeCluster      = resource.ClusterType
+	TypeEndpoint     = resource.EndpointType
+	TypeListener     = resource.ListenerType
+	TypeRoute        = resource.RouteType
+	TypeScopedRoute  = resource.ScopedRouteType
+	TypeVirtualHost  = resource.VirtualHostType
+	TypeSecret       = resource.SecretType
+	TypeExtension    = resource.ExtensionConfigType
+	TypeRuntime      = resource.RuntimeType
 	Wildcard         = "*" // the name that subscribes to everything of a type in the scope
 	versionHashBytes = 12  // of SHA-256: collisions are out of reach, and versions stay short on the wire
 )
