@@ -23,6 +23,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -80,7 +81,7 @@ func New(o Options) *Engine {
 	e := &Engine{opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{}}
 	e.queue.wake = make(chan struct{}, 1)
 	e.store = cluster.NewStore(e.graph)
-	e.ingest = ingest.New(e.graph, e.store)
+	e.ingest = ingest.New(e.graph, e.store, waypoint.CheckRule)
 	e.resources = newResources(e.graph, e.ingest, func(k ref, err error) {
 		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.scope, "type", k.typeURL, "name", k.name)
 	})
@@ -169,6 +170,7 @@ func (e *Engine) change(o queued) {
 func (e *Engine) watchService(key types.NamespacedName, deleted bool) {
 	if deleted {
 		e.ingest.Binding.Unwatch(key)
+		e.opts.OnBinding(key, ingest.Binding{})
 	} else if !e.ingest.Binding.Watched(key) {
 		e.ingest.Binding.Watch(key, func(b ingest.Binding) {
 			e.told = append(e.told, func() { e.opts.OnBinding(key, b) })

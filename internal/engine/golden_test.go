@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -41,10 +42,14 @@ type harness struct {
 	cache     *xds.Cache
 	reports   map[model.ObjectRef]*ingest.RouteReport
 	automatic map[string]bool
+	bindings  map[string]ingest.Binding
 }
 
 func newHarness(t testing.TB) *harness {
-	h := &harness{cache: xds.NewCache(), reports: map[model.ObjectRef]*ingest.RouteReport{}, automatic: map[string]bool{}}
+	h := &harness{
+		cache: xds.NewCache(), reports: map[model.ObjectRef]*ingest.RouteReport{},
+		automatic: map[string]bool{}, bindings: map[string]ingest.Binding{},
+	}
 	h.Engine = New(Options{
 		Cache: h.cache,
 		Log:   testr.NewWithInterface(t, testr.Options{}),
@@ -53,6 +58,13 @@ func newHarness(t testing.TB) *harness {
 				delete(h.reports, ref)
 			} else {
 				h.reports[ref] = r
+			}
+		},
+		OnBinding: func(svc types.NamespacedName, b ingest.Binding) {
+			if b.None() {
+				delete(h.bindings, svc.String())
+			} else {
+				h.bindings[svc.String()] = b
 			}
 		},
 		OnAutomatic: func(ns string, needed bool) { h.automatic[ns] = needed },
@@ -128,7 +140,7 @@ func (h *harness) statuses(t testing.TB) []byte {
 		}
 	}
 	slices.Sort(waypoints)
-	out, err := yaml.Marshal(map[string]any{"routes": list, "automaticWaypoints": waypoints})
+	out, err := yaml.Marshal(map[string]any{"routes": list, "automaticWaypoints": waypoints, "bindings": h.bindings})
 	require.NoError(t, err)
 	return out
 }

@@ -22,6 +22,7 @@ import (
 var oracleScopes = map[string][]string{
 	"waypoint/bookshop/fairway-waypoint": nil,
 	"waypoint/bookshop/mine":             nil,
+	"waypoint/all/wp":                    nil,
 	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080", "inbound/10.200.1.5"},
 	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "inbound/10.200.2.10"},
 }
@@ -104,7 +105,7 @@ func vary(r *rand.Rand, o client.Object) {
 		case 0:
 			o.Labels = map[string]string{"fairway.dev/use-waypoint": []string{"none", "mine", "auto", "nowhere"}[r.IntN(4)]}
 		case 1:
-			o.Spec.Ports[0].AppProtocol = new([]string{"http", "kubernetes.io/h2c", "tcp"}[r.IntN(3)])
+			o.Spec.Ports[0].AppProtocol = new([]string{"http", "kubernetes.io/h2c", "tcp", "https", "grpc-web"}[r.IntN(5)])
 		}
 	case *corev1.Pod:
 		if r.IntN(4) == 0 {
@@ -118,6 +119,9 @@ func vary(r *rand.Rand, o client.Object) {
 			o.Endpoints = o.Endpoints[:r.IntN(len(o.Endpoints)+1)]
 		}
 	case *gwv1.Gateway:
+		if r.IntN(6) == 0 {
+			o.Spec.GatewayClassName = "another"
+		}
 		if r.IntN(4) == 0 {
 			o.Status.Conditions = nil
 		}

@@ -203,7 +203,7 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		if port, ok := parsePort(k.name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
 			rc, bad := waypoint.RouteConfiguration(trustDomain, *r.ingest.Table.Get(c, port))
-			for _, err := range bad { // each such rule answers 500; ingest should have found it first
+			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
 			return r.resource(k, rc)

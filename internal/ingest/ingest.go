@@ -23,6 +23,7 @@ import (
 // Ingest holds the decisions. All of them may be read by key, and watched.
 type Ingest struct {
 	store *cluster.Store
+	check RuleCheck
 
 	// Settings of the mesh as a whole.
 	Settings *memo.Func[struct{}, Settings]
@@ -36,6 +37,7 @@ type Ingest struct {
 	Identities *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
 	Route *memo.Func[model.ObjectRef, *Route]
+	claims *memo.Func[model.ServicePort, *claims]
 	// Table of a Service's port; never nil.
 	Table *memo.Func[model.ServicePort, *model.RouteTable]
 	// Binding of a Service to its waypoint.
@@ -62,15 +64,20 @@ type Settings struct {
 	AccessLog   bool
 }
 
+// RuleCheck says why proxies can't carry out a rule; nil if they can. badMatch: it is because of the rule's match. It is how
+// ingest, which knows no proxy, decides on every rule and says so in the route's status. It must be pure.
+type RuleCheck func(model.Rule) (badMatch bool, err error)
+
 // New defines the decisions over a store.
-func New(g *memo.Graph, store *cluster.Store) *Ingest {
-	i := &Ingest{store: store}
+func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
+	i := &Ingest{store: store, check: check}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.Endpoints = memo.Define(g, "endpoints", slices.Equal[[]model.Endpoint], i.endpoints)
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
+	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Binding = memo.Define(g, "binding", same[Binding], i.binding)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)

@@ -20,7 +20,7 @@ import (
 const (
 	// ReasonNotEnrolled: the parent Service's namespace is not in the mesh.
 	ReasonNotEnrolled gwv1.RouteConditionReason = "NamespaceNotEnrolled"
-	// ReasonConflicted: another kind of route has the port (GEP-1426).
+	// ReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
 	ReasonConflicted gwv1.RouteConditionReason = "Conflicted"
 	// ReasonNoWaypoint: no waypoint serves the parent Service.
 	ReasonNoWaypoint gwv1.RouteConditionReason = "NoWaypoint"
@@ -58,32 +58,40 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 }
 
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
-	out := ParentReport{Ref: p.Ref, Ports: p.Ports}
+	ports, lost := i.outcome(c, r, p)
+	out := ParentReport{Ref: p.Ref, Ports: ports}
 	refused := p.Refused
-	if refused == nil {
-		refused = r.Invalid
+	if refused == nil && len(ports) == 0 {
+		refused = &Verdict{lost[0].Reason, fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost))}
 	}
-	if refused == nil {
-		refused = i.conflict(c, r, p)
+	unprogrammed := "the route is not accepted"
+	if refused == nil && r.Invalid != nil {
+		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"
 	}
 	out.Conditions = append(out.Conditions,
-		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, acceptedMessage(p), r.Generation),
+		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, acceptedMessage(r, p.Service, ports, lost), r.Generation),
 		condition(gwv1.RouteConditionResolvedRefs, r.Resolved, gwv1.RouteReasonResolvedRefs, "every backend was found", r.Generation))
-	if r.Partial != nil {
+	if refused != nil {
+		out.Unprogrammed = &Verdict{refused.Reason, unprogrammed}
+		return out
+	}
+	if r.Partial != nil { // not where the route isn't accepted, says the API
 		out.Conditions = append(out.Conditions, metav1.Condition{
 			Type:   string(gwv1.RouteConditionPartiallyInvalid),
 			Status: metav1.ConditionTrue, Reason: r.Partial.Reason, ObservedGeneration: r.Generation,
-			Message: r.Partial.Message + ". Requests that match such a rule are answered with 500",
+			Message: clip(r.Partial.Message),
 		})
-	}
-	if refused != nil {
-		out.Unprogrammed = &Verdict{refused.Reason, "the route is not accepted"}
-		return out
 	}
 	b := i.Binding.Get(c, p.Service)
 	switch {
+	case b.Unsupported != "":
+		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Unsupported}
 	case b.None():
-		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), fmt.Sprintf("Service %s is kept off every waypoint by its label or its namespace's", p.Service)}
+		why := i.unservable(c, i.Service.Get(c, p.Service))
+		if why == "" {
+			why = fmt.Sprintf("Service %s is kept off every waypoint by its label or its namespace's", p.Service)
+		}
+		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), why}
 	case b.Problem != "":
 		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": connections to the Service are refused meanwhile"}
 	default:
@@ -92,38 +100,51 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	return out
 }
 
-// conflict finds out whether GRPCRoutes leave an HTTPRoute no port at all.
-func (i *Ingest) conflict(c *memo.Ctx, r *Route, p Parent) *Verdict {
-	if r.Ref.Kind != KindHTTPRoute {
-		return nil
-	}
-	taken := map[model.ServicePort]string{}
-	for _, ref := range i.routesOf(c, p.Service) {
-		other := i.Route.Get(c, ref)
-		if ref.Kind != KindGRPCRoute || other == nil || other.Ref.Namespace != r.Ref.Namespace {
-			continue
-		}
-		for _, port := range p.Ports {
-			if other.attachesToPort(port) {
-				taken[port] = ref.Name
-			}
-		}
-	}
-	for _, port := range p.Ports {
-		if taken[port] == "" {
-			return nil
-		}
-	}
-	return &Verdict{string(ReasonConflicted), fmt.Sprintf("GRPCRoute %s takes the same ports of Service %s, and a GRPCRoute goes before an HTTPRoute (GEP-1426)",
-		taken[p.Ports[0]], p.Service)}
+// lostPorts are ports of one Service that a route doesn't get, for one reason.
+type lostPorts struct {
+	Verdict
+	ports []model.ServicePort
 }
 
-func acceptedMessage(p Parent) string {
-	ports := make([]string, 0, len(p.Ports))
+// outcome tells which of the ports that a parentRef asks for the route gets, and why it doesn't get the others.
+func (i *Ingest) outcome(c *memo.Ctx, r *Route, p Parent) (ports []model.ServicePort, lost []lostPorts) {
 	for _, port := range p.Ports {
-		ports = append(ports, fmt.Sprint(port.Port))
+		why, isLost := i.claims.Get(c, port).lost[r.Ref]
+		if !isLost {
+			ports = append(ports, port)
+			continue
+		}
+		n := slices.IndexFunc(lost, func(l lostPorts) bool { return l.Verdict == why })
+		if n < 0 {
+			n, lost = len(lost), append(lost, lostPorts{Verdict: why})
+		}
+		lost[n].ports = append(lost[n].ports, port)
 	}
-	return fmt.Sprintf("attached to Service %s, port %s", p.Service, strings.Join(slices.Compact(ports), ", "))
+	return ports, lost
+}
+
+func sentences(lost []lostPorts) string {
+	out := make([]string, 0, len(lost))
+	for _, l := range lost {
+		out = append(out, fmt.Sprintf("port %s: %s", portNumbers(l.ports), l.Message))
+	}
+	return strings.Join(out, "; ")
+}
+
+func portNumbers(ports []model.ServicePort) string {
+	out := make([]string, 0, len(ports))
+	for _, p := range ports {
+		out = append(out, fmt.Sprint(p.Port))
+	}
+	return strings.Join(out, ", ")
+}
+
+func acceptedMessage(r *Route, svc cluster.Key, ports []model.ServicePort, lost []lostPorts) string {
+	out := fmt.Sprintf("attached to Service %s, port %s", svc, portNumbers(ports))
+	if len(lost) > 0 {
+		out += "; not to " + sentences(lost)
+	}
+	return strings.Join(append([]string{out}, r.Notes...), "; ")
 }
 
 func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteConditionReason, message string, generation int64) metav1.Condition {
@@ -131,5 +152,18 @@ func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteCondition
 	if bad != nil {
 		out.Status, out.Reason, out.Message = metav1.ConditionFalse, bad.Reason, bad.Message
 	}
+	out.Message = clip(out.Message)
 	return out
+}
+
+// maxMessage is what the API server takes as a condition's message.
+const maxMessage = 32768
+
+// clip keeps one route with a great many mistakes from having no status at all.
+func clip(message string) string {
+	if len(message) <= maxMessage {
+		return message
+	}
+	const more = " ..."
+	return strings.ToValidUTF8(message[:maxMessage-len(more)], "") + more
 }

@@ -7,8 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
-	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -22,29 +22,81 @@ func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
-		matches, err := httpMatches(rule.Matches)
-		if err == nil {
-			err = b.httpRule(&base, rule)
-		}
-		b.add(base, matches, err)
+		matches, bad := httpMatches(rule.Matches)
+		bad.action(b.httpRule(&base, rule))
+		b.add(base, matches, bad)
 	}
 }
 
-// add flattens a rule. One that can't be understood still takes its requests (and answers 500), unless it is the matches
-// that can't be: to skip a filter would be to let through what it should have changed.
-func (b *routeBuilder) add(base model.Rule, matches []model.Match, err error) {
-	if err != nil {
-		b.broken = append(b.broken, fmt.Sprintf("rule %s: %v", ruleLabel(base), err))
-		if errors.Is(err, errIncompatible) {
+// add flattens a rule. One that can't be carried out still takes its requests and answers them with an error: to skip a
+// filter would be to let through what it should have changed. Only a match that can't be understood takes none.
+func (b *routeBuilder) add(base model.Rule, matches []model.Match, bad ruleErrors) {
+	if !bad.none() {
+		base = refused(base)
+	}
+	flat := make([]model.Rule, 0, len(matches))
+	for _, m := range matches {
+		rule := base
+		rule.Match = m
+		if badMatch, err := b.i.check(rule); badMatch {
+			bad.match(err)
+			continue
+		} else if err != nil {
+			bad.action(err)
+		}
+		flat = append(flat, rule)
+	}
+	if !bad.none() {
+		b.broken = append(b.broken, fmt.Sprintf("Rule %s: %s", ruleLabel(base), bad.message(base.GRPC)))
+		if bad.incompatible {
 			b.reason = gwv1.RouteReasonIncompatibleFilters
 		}
-		base.Filters, base.Backends = nil, nil
+		for n, rule := range flat {
+			flat[n] = refused(rule)
+		}
 	}
-	for _, m := range matches {
-		flat := base
-		flat.Match = m
-		b.route.Rules = append(b.route.Rules, flat)
+	b.route.Rules = append(b.route.Rules, flat...)
+}
+
+// refused is the rule with nothing left but its place.
+func refused(r model.Rule) model.Rule {
+	return model.Rule{Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, GRPC: r.GRPC, Match: r.Match, Invalid: true}
+}
+
+// ruleErrors is what is wrong with a rule, each thing once.
+type ruleErrors struct {
+	matches, actions []string
+	incompatible     bool // errIncompatible is among them
+}
+
+func (e *ruleErrors) none() bool { return len(e.matches) == 0 && len(e.actions) == 0 }
+
+func (e *ruleErrors) match(err error) { addOnce(&e.matches, err) }
+
+func (e *ruleErrors) action(err error) {
+	if err != nil {
+		e.incompatible = e.incompatible || errors.Is(err, errIncompatible)
+		addOnce(&e.actions, err)
 	}
+}
+
+func addOnce(list *[]string, err error) {
+	if text := err.Error(); !slices.Contains(*list, text) {
+		*list = append(*list, text)
+	}
+}
+
+// message says what is wrong and what becomes of the requests.
+func (e *ruleErrors) message(grpc bool) string {
+	answer := "500"
+	if grpc {
+		answer = "UNAVAILABLE"
+	}
+	out := strings.Join(slices.Concat(e.matches, e.actions), ", ") + " (what the rule matches is answered " + answer
+	if len(e.matches) > 0 {
+		out += "; a match that is not understood matches nothing"
+	}
+	return out + ")"
 }
 
 func ruleLabel(r model.Rule) string {
@@ -80,26 +132,27 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 			return fmt.Errorf("timeouts.backendRequest: %w", err)
 		}
 	}
-	if out.Retry, err = retry(rule.Retry); err != nil {
+	if out.Retry, err = b.retry(*out, rule.Retry); err != nil {
 		return err
 	}
 	out.SessionPersistence, err = sessionPersistence(rule.SessionPersistence)
 	return err
 }
 
-func httpMatches(in []gwv1.HTTPRouteMatch) ([]model.Match, error) {
+// httpMatches are the matches that can be understood, and what is wrong with the others.
+func httpMatches(in []gwv1.HTTPRouteMatch) (out []model.Match, bad ruleErrors) {
 	if len(in) == 0 {
-		return []model.Match{{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}}, nil
+		return []model.Match{{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}}, bad
 	}
-	var out []model.Match
 	for n, m := range in {
 		match, err := httpMatch(m)
 		if err != nil {
-			return nil, fmt.Errorf("match %d: %w", n, err)
+			bad.match(fmt.Errorf("match %d: %w", n, err))
+			continue
 		}
 		out = append(out, match)
 	}
-	return out, nil
+	return out, bad
 }
 
 func httpMatch(m gwv1.HTTPRouteMatch) (out model.Match, err error) {
@@ -180,11 +233,9 @@ func (b *routeBuilder) grpcRules(r *gwv1.GRPCRoute) {
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
-		matches, err := grpcMatches(rule.Matches)
-		if err == nil {
-			err = b.grpcRule(&base, rule)
-		}
-		b.add(base, matches, err)
+		matches, bad := grpcMatches(rule.Matches)
+		bad.action(b.grpcRule(&base, rule))
+		b.add(base, matches, bad)
 	}
 }
 
@@ -207,90 +258,43 @@ func (b *routeBuilder) grpcRule(out *model.Rule, rule gwv1.GRPCRouteRule) error 
 	return err
 }
 
-func grpcMatches(in []gwv1.GRPCRouteMatch) ([]model.Match, error) {
+// grpcMatches are the matches that can be understood, and what is wrong with the others.
+func grpcMatches(in []gwv1.GRPCRouteMatch) (out []model.Match, bad ruleErrors) {
 	if len(in) == 0 {
-		return []model.Match{{}}, nil
+		return []model.Match{{}}, bad
 	}
-	var out []model.Match
 	for n, m := range in {
-		match := model.Match{}
-		if m.Method != nil {
-			sm, err := stringMatch(deref(m.Method.Type), "")
-			if err != nil {
-				return nil, fmt.Errorf("match %d: method: %w", n, err)
-			}
-			match.GRPCType, match.GRPCService, match.GRPCMethod = sm.Type, deref(m.Method.Service), deref(m.Method.Method)
-			if sm.Type == model.MatchRegex {
-				for _, re := range []string{match.GRPCService, match.GRPCMethod} {
-					if _, err := stringMatch(string(gwv1.HeaderMatchRegularExpression), re); err != nil {
-						return nil, fmt.Errorf("match %d: method: %w", n, err)
-					}
-				}
-			}
-		}
-		for _, h := range m.Headers {
-			sm, err := stringMatch(deref(h.Type), h.Value)
-			if err != nil {
-				return nil, fmt.Errorf("match %d: header %s: %w", n, h.Name, err)
-			}
-			match.Headers = addMatch(match.Headers, strings.ToLower(string(h.Name)), *sm)
+		match, err := grpcMatch(m)
+		if err != nil {
+			bad.match(fmt.Errorf("match %d: %w", n, err))
+			continue
 		}
 		out = append(out, match)
 	}
-	return out, nil
+	return out, bad
 }
 
-// duration reads a GEP-2257 duration, which Go's parser understands; the CRD has checked its form.
-func duration(d *gwv1.Duration) (*time.Duration, error) {
-	if d == nil {
-		return nil, nil
-	}
-	v, err := time.ParseDuration(string(*d))
-	if err != nil {
-		return nil, err
-	}
-	return &v, nil
-}
-
-func retry(in *gwv1.HTTPRouteRetry) (*model.Retry, error) {
-	if in == nil {
-		return nil, nil
-	}
-	out := &model.Retry{Attempts: 1}
-	for _, c := range in.Codes {
-		out.Codes = append(out.Codes, uint32(max(c, 0))) //nolint:gosec // not negative
-	}
-	if in.Attempts != nil {
-		if *in.Attempts <= 0 {
-			return nil, nil
+func grpcMatch(m gwv1.GRPCRouteMatch) (out model.Match, err error) {
+	if m.Method != nil {
+		sm, err := stringMatch(deref(m.Method.Type), "")
+		if err != nil {
+			return out, fmt.Errorf("method: %w", err)
 		}
-		out.Attempts = *in.Attempts
+		out.GRPCType, out.GRPCService, out.GRPCMethod = sm.Type, deref(m.Method.Service), deref(m.Method.Method)
+		if sm.Type == model.MatchRegex {
+			for _, re := range []string{out.GRPCService, out.GRPCMethod} {
+				if _, err := stringMatch(string(gwv1.HeaderMatchRegularExpression), re); err != nil {
+					return out, fmt.Errorf("method: %w", err)
+				}
+			}
+		}
 	}
-	backoff, err := duration(in.Backoff)
-	if err != nil {
-		return nil, fmt.Errorf("retry.backoff: %w", err)
-	}
-	if backoff != nil {
-		out.Backoff = *backoff
-	}
-	return out, nil
-}
-
-func sessionPersistence(in *gwv1.SessionPersistence) (*model.SessionPersistence, error) {
-	if in == nil {
-		return nil, nil
-	}
-	out := &model.SessionPersistence{Name: "fairway-session"}
-	if in.SessionName != nil {
-		out.Name = *in.SessionName
-	}
-	out.Header = in.Type != nil && *in.Type == gwv1.HeaderBasedSessionPersistence
-	absolute, err := duration(in.AbsoluteTimeout)
-	if err != nil {
-		return nil, fmt.Errorf("sessionPersistence.absoluteTimeout: %w", err)
-	}
-	if absolute != nil {
-		out.AbsoluteTimeout = *absolute
+	for _, h := range m.Headers {
+		sm, err := stringMatch(deref(h.Type), h.Value)
+		if err != nil {
+			return out, fmt.Errorf("header %s: %w", h.Name, err)
+		}
+		out.Headers = addMatch(out.Headers, strings.ToLower(string(h.Name)), *sm)
 	}
 	return out, nil
 }

@@ -24,7 +24,10 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 	if !ok {
 		return nil
 	}
-	out := &model.Service{Name: key, Enrolled: i.enrolled(c, key.Namespace)}
+	out := &model.Service{
+		Name: key, Enrolled: i.enrolled(c, key.Namespace),
+		External: s.Spec.Type == corev1.ServiceTypeExternalName,
+	}
 	for _, ip := range s.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(ip); err == nil {
 			out.VIPs = append(out.VIPs, a)
@@ -48,21 +51,28 @@ func portNumber(n int32) uint16 {
 	return uint16(n)
 }
 
+// protocolGRPCWeb is the one protocol with a dash in its name; browsers speak it over HTTP/1.1.
+const protocolGRPCWeb = "grpc-web"
+
 // portProtocol reads appProtocol (GEP-1911, KEP-1422) and, where it is not set, the name of the port by the convention
 // <protocol>[-suffix] that meshes have in common.
 func portProtocol(p corev1.ServicePort) model.Protocol {
 	var declared string
 	if p.AppProtocol != nil {
 		declared = strings.ToLower(*p.AppProtocol)
+	} else if declared = strings.ToLower(p.Name); declared != protocolGRPCWeb && !strings.HasPrefix(declared, protocolGRPCWeb+"-") {
+		declared, _, _ = strings.Cut(declared, "-")
 	} else {
-		declared, _, _ = strings.Cut(strings.ToLower(p.Name), "-")
+		declared = protocolGRPCWeb
 	}
 	switch declared {
-	case "http", "ws", "kubernetes.io/ws":
+	case "http", "ws", "kubernetes.io/ws", protocolGRPCWeb:
 		return model.ProtocolHTTP
 	case "http2", "h2c", "grpc", "kubernetes.io/h2c":
 		return model.ProtocolHTTP2
-	case "tcp", "tls", "https", "mongo", "mysql", "postgres", "redis":
+	case "tls", "https", "wss", "kubernetes.io/wss":
+		return model.ProtocolTLS
+	case "tcp", "mongo", "mysql", "postgres", "redis":
 		return model.ProtocolTCP
 	}
 	if p.AppProtocol != nil {
@@ -214,7 +224,7 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port model.ServicePort) {
 	b := i.Binding.Get(c, port.ServiceName())
 	switch {
-	case b.None(), b.Pending:
+	case b.Unserved(), b.Pending:
 		out.Kind, out.Port = model.DestinationService, port
 		out.Identities = i.Identities.Get(c, port)
 	case b.Problem != "":

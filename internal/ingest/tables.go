@@ -8,37 +8,81 @@ import (
 	"slices"
 	"strings"
 
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// table puts together what every route does with requests to one port, in order of precedence.
-func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
-	out := &model.RouteTable{Port: port, Protocol: model.ProtocolUndeclared}
+// claims says which routes have a port of a Service.
+type claims struct {
+	protocol model.Protocol
+	routes   []*Route // that have the port, the one with precedence first
+	// lost says, for routes that ask for the port, why they don't get it.
+	lost map[model.ObjectRef]Verdict
+}
+
+// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or by
+// a route in the Service's own namespace. A route of another namespace never changes how the port treats everybody
+// else's connections.
+func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
+	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}}
 	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return out
 	}
-	if p, ok := svc.Port(port.Port); ok {
-		out.Protocol = p.Protocol
-	}
-	var routes []*Route
-	for _, ref := range i.routesOf(c, port.ServiceName()) {
-		if r := i.Route.Get(c, ref); r != nil && r.attachesToPort(port) {
-			routes = append(routes, r)
-		}
-	}
-	if len(routes) == 0 {
+	p, ok := svc.Port(port.Port)
+	if !ok {
 		return out
 	}
-	if slices.ContainsFunc(routes, func(r *Route) bool { return r.Ref.Kind == KindGRPCRoute }) {
-		out.Protocol = model.ProtocolHTTP2
-	} else if out.Protocol == model.ProtocolTCP {
-		out.Protocol = model.ProtocolHTTP
+	asking := i.asking(c, port)
+	grpc := map[string]string{} // by namespace, the GRPCRoute with precedence
+	produced := false
+	for _, r := range asking {
+		produced = produced || r.Ref.Namespace == port.Namespace
+		if r.Ref.Kind == KindGRPCRoute && grpc[r.Ref.Namespace] == "" {
+			grpc[r.Ref.Namespace] = r.Ref.Name
+		}
 	}
-	slices.SortFunc(routes, compareRoutes)
+	out.protocol = p.Protocol
+	switch {
+	case grpc[port.Namespace] != "":
+		out.protocol = model.ProtocolHTTP2
+	case produced && p.Protocol == model.ProtocolTCP:
+		out.protocol = model.ProtocolHTTP
+	}
+	for _, r := range asking {
+		switch winner := grpc[r.Ref.Namespace]; {
+		case !produced && !p.Protocol.HTTP():
+			out.lost[r.Ref] = Verdict{string(gwv1.RouteReasonUnsupportedProtocol), "it is not known to speak HTTP, and a route of another namespace " +
+				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
+		case winner != "" && r.Ref.Kind != KindGRPCRoute:
+			out.lost[r.Ref] = Verdict{string(ReasonConflicted), "GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)"}
+		default:
+			out.routes = append(out.routes, r)
+		}
+	}
+	return out
+}
+
+// asking lists the routes that ask for a port, the one with precedence first.
+func (i *Ingest) asking(c *memo.Ctx, port model.ServicePort) []*Route {
+	var out []*Route
+	for _, ref := range i.routesOf(c, port.ServiceName()) {
+		if r := i.Route.Get(c, ref); r != nil && r.attachesToPort(port) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, compareRoutes)
+	return out
+}
+
+// table puts together what every route does with requests to one port, in order of precedence.
+func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
+	claims := i.claims.Get(c, port)
+	out := &model.RouteTable{Port: port, Protocol: claims.protocol}
 	byNamespace := map[string][]*Route{}
-	for _, r := range routes {
+	for _, r := range claims.routes {
 		byNamespace[r.Ref.Namespace] = append(byNamespace[r.Ref.Namespace], r)
 	}
 	for ns, routes := range byNamespace {
@@ -53,15 +97,11 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 	return out
 }
 
-// orderedRules flattens the routes of one namespace. Where GRPCRoutes and HTTPRoutes meet on a port, the GRPCRoutes
-// have it alone (GEP-1426, "Route types").
+// orderedRules flattens the routes of one namespace.
 func orderedRules(routes []*Route) []model.Rule {
-	grpc := slices.ContainsFunc(routes, func(r *Route) bool { return r.Ref.Kind == KindGRPCRoute })
 	rules := []model.Rule{} // not nil: routes with no rules at all match nothing
 	for _, r := range routes {
-		if !grpc || r.Ref.Kind == KindGRPCRoute {
-			rules = append(rules, r.Rules...)
-		}
+		rules = append(rules, r.Rules...)
 	}
 	// Stable: equal matches keep the order of their routes (oldest first, then by name) and of their rules.
 	slices.SortStableFunc(rules, func(a, b model.Rule) int { return compareMatches(a.Match, b.Match) })

@@ -26,55 +26,88 @@ type Binding struct {
 	Pending bool
 	// Problem says why the waypoint can't serve; connections to the Service are refused then, never let through.
 	Problem string
+	// Unsupported says why no waypoint can ever serve the Service, though its label names one. Nothing changes for its
+	// connections.
+	Unsupported string
 }
 
 // None tells that no waypoint is asked for.
 func (b Binding) None() bool { return b == Binding{} }
+
+// Unserved tells that connections to the Service have nothing to do with a waypoint.
+func (b Binding) Unserved() bool { return b.None() || b.Unsupported != "" }
 
 func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	svc := i.Service.Get(c, key)
 	if svc == nil || !svc.Enrolled {
 		return Binding{}
 	}
-	use := i.useWaypoint(c, key)
-	switch use {
-	case names.UseWaypointNone:
+	own, use := i.useWaypoint(c, key)
+	if use == names.UseWaypointNone {
 		return Binding{}
-	case "", names.UseWaypointAuto:
-		if !i.routed(c, key) {
-			return Binding{}
+	}
+	if why := i.unservable(c, svc); why != "" {
+		// What a namespace's label says of all Services leaves those out that it can't mean.
+		if own && use != names.UseWaypointAuto {
+			return Binding{Unsupported: why}
 		}
-		b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: names.AutomaticWaypoint}, Automatic: true}
-		b.Pending = !cluster.GatewayEstablished(i.gateway(c, b.Waypoint))
-		return b
+		return Binding{}
+	}
+	if use == "" || use == names.UseWaypointAuto {
+		return i.automaticBinding(c, svc)
 	}
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}}
 	if i.gateway(c, b.Waypoint) == nil {
-		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s",
+		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named)",
 			names.LabelUseWaypoint, use, key.Namespace, names.WaypointClass)
 	}
 	return b
 }
 
-// useWaypoint reads the label of the Service, else that of its namespace.
-func (i *Ingest) useWaypoint(c *memo.Ctx, key cluster.Key) string {
-	if s, ok := i.store.Services.Get(c, key); ok && s.Labels[names.LabelUseWaypoint] != "" {
-		return s.Labels[names.LabelUseWaypoint]
+// automaticBinding is there as long as some route has a port of the Service.
+func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
+	routed := slices.ContainsFunc(svc.Ports, func(p model.Port) bool {
+		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: p.Number}
+		return len(i.claims.Get(c, port).routes) > 0
+	})
+	if !routed {
+		return Binding{}
 	}
-	if ns, ok := i.store.Namespaces.Get(c, cluster.Key{Name: key.Namespace}); ok {
-		return ns.Labels[names.LabelUseWaypoint]
+	b := Binding{Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}}
+	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
+		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is kept for it, is of class %s: delete that one, or make a waypoint and name it in label %s",
+			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)
+		return b
+	}
+	b.Automatic = true
+	b.Pending = !cluster.GatewayEstablished(i.gateway(c, b.Waypoint))
+	return b
+}
+
+// unservable says why no waypoint can serve a Service; "" if one can.
+func (i *Ingest) unservable(c *memo.Ctx, svc *model.Service) string {
+	switch {
+	case svc.External:
+		return "a Service of type ExternalName has no address of its own, so its clients reach no waypoint"
+	case len(svc.VIPs) == 0:
+		return "the Service has no cluster IP, so its clients dial pods directly and pass no waypoint"
+	case len(svc.Ports) == 0:
+		return "the Service has no TCP port, and a waypoint carries TCP only"
+	case i.gateway(c, cluster.Key{Namespace: svc.Name.Namespace, Name: names.WaypointGateway(svc.Name.Name)}) != nil:
+		return "the Service is that of a waypoint itself"
 	}
 	return ""
 }
 
-// routed tells whether any route was accepted for the Service.
-func (i *Ingest) routed(c *memo.Ctx, key cluster.Key) bool {
-	for _, ref := range i.routesOf(c, key) {
-		if r := i.Route.Get(c, ref); r != nil && r.attachesTo(key) {
-			return true
-		}
+// useWaypoint reads the label of the Service (own), else that of its namespace.
+func (i *Ingest) useWaypoint(c *memo.Ctx, key cluster.Key) (own bool, use string) {
+	if s, ok := i.store.Services.Get(c, key); ok && s.Labels[names.LabelUseWaypoint] != "" {
+		return true, s.Labels[names.LabelUseWaypoint]
 	}
-	return false
+	if ns, ok := i.store.Namespaces.Get(c, cluster.Key{Name: key.Namespace}); ok {
+		return false, ns.Labels[names.LabelUseWaypoint]
+	}
+	return false, ""
 }
 
 // gateway finds a Gateway that is a waypoint of ours.
@@ -121,11 +154,10 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 
 func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.WaypointPort {
 	svc := i.Service.Get(c, port.ServiceName())
-	if svc == nil || len(svc.VIPs) == 0 || i.Binding.Get(c, port.ServiceName()).None() {
+	if svc == nil || i.Binding.Get(c, port.ServiceName()).Unserved() {
 		return nil
 	}
-	p, ok := svc.Port(port.Port)
-	if !ok {
+	if _, ok := svc.Port(port.Port); !ok {
 		return nil
 	}
 	table := i.Table.Get(c, port)
@@ -133,8 +165,7 @@ func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.Waypoi
 		ServicePort: port,
 		VIPs:        svc.VIPs,
 		Protocol:    table.Protocol,
-		HTTP: p.Protocol == model.ProtocolHTTP || p.Protocol == model.ProtocolHTTP2 ||
-			table.Default != nil || len(table.Callers) > 0,
+		HTTP:        table.Protocol.HTTP() || table.Default != nil,
 	}
 }
 

@@ -19,10 +19,14 @@ type Protocol string
 // Protocols of a port. Undeclared ports are tried as HTTP where a route attaches, and are TCP otherwise.
 const (
 	ProtocolTCP        Protocol = "TCP"
+	ProtocolTLS        Protocol = "TLS" // TCP that starts with a TLS handshake between client and application
 	ProtocolHTTP       Protocol = "HTTP"
 	ProtocolHTTP2      Protocol = "HTTP2" // h2c with prior knowledge, gRPC included
 	ProtocolUndeclared Protocol = "Undeclared"
 )
+
+// HTTP tells whether the protocol is known to be a version of HTTP.
+func (p Protocol) HTTP() bool { return p == ProtocolHTTP || p == ProtocolHTTP2 }
 
 // ServicePort identifies a port of a Service.
 type ServicePort struct {
@@ -41,6 +45,7 @@ type Service struct {
 	VIPs     []netip.Addr // empty for headless and ExternalName Services
 	Ports    []Port       // TCP ports, by number
 	Enrolled bool         // its namespace is in the mesh
+	External bool         // of type ExternalName: a name for a host, without endpoints
 }
 
 // Port finds a port by its number.
@@ -115,7 +120,7 @@ type RouteTable struct {
 	// Sorted by namespace.
 	Callers []CallerRules
 	// Default holds the producer routes' rules in order of precedence. Nil means: no route, go to the Service itself.
-	// Where rules exist and none matches, the answer is 404.
+	// Where routes exist and no rule matches, the answer is 404.
 	Default []Rule
 }
 
@@ -132,6 +137,8 @@ type Rule struct {
 	RuleIndex int
 	GRPC      bool
 	Match     Match
+	// Invalid: the rule can't be carried out, and what it matches is answered with an error. Nothing below is set.
+	Invalid bool
 	// Filters in the order in which they apply.
 	Filters  []Filter
 	Backends []Backend
@@ -235,19 +242,22 @@ type Backend struct {
 	Filters []Filter // header changes only
 }
 
+// MaxRetries bounds what a route can make of one request.
+const MaxRetries = 100
+
 // Retry as of GEP-1731.
 type Retry struct {
 	Codes    []uint32
-	Attempts int           // tries beyond the first; at least 1
+	Attempts int           // tries beyond the first; 1 to MaxRetries
 	Backoff  time.Duration // minimum between tries; 0: Envoy's default
 }
 
 // SessionPersistence as of GEP-1619.
 type SessionPersistence struct {
-	Name            string
-	Header          bool // else a cookie
-	AbsoluteTimeout time.Duration
-	IdleTimeout     time.Duration
+	Name   string // "": the implementation's
+	Header bool   // else a cookie
+	// CookieLifetime of a permanent cookie; zero: until the client ends its session.
+	CookieLifetime time.Duration
 }
 
 // DestinationKind tells what stands behind an address that a captured pod dials.

@@ -31,6 +31,8 @@ const (
 	ReasonWaypointPending = "WaypointPending"
 	// ReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
 	ReasonWaypointMissing = "WaypointMissing"
+	// ReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
+	ReasonNotSupported = "NotSupported"
 )
 
 // ServiceWriter writes the one condition that the mesh has for Services: which waypoint serves it. Services that have
@@ -122,6 +124,8 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
 	}
 	switch {
+	case b.Unsupported != "":
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
 	case b.Problem != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": connections are refused"
 	case b.Pending:

@@ -194,6 +194,8 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.Contains(t, <-rec.Events, "no such Gateway")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
+		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
+		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)
 	})

@@ -458,7 +458,7 @@ func TestCORSAndSessions(t *testing.T) {
 	s.endpoints(webV1, e1, e2)
 	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/cors"), filters(model.Filter{CORS: &policy}), to(webV1, 1)),
-		session("/cookie", model.SessionPersistence{Name: "sid", AbsoluteTimeout: time.Hour}),
+		session("/cookie", model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}),
 		session("/header", model.SessionPersistence{Name: "x-sid", Header: true}),
 	}})
 	c := s.caller(clientID).client(t, dialled, nil)

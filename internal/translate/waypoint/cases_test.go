@@ -307,7 +307,7 @@ func sessionsCase() bundle {
 	rule := func(s model.SessionPersistence) model.Rule {
 		return model.Rule{SessionPersistence: &s, Backends: backends(to(web, 1))}
 	}
-	return routed(rules(rule(model.SessionPersistence{Name: "sid", AbsoluteTimeout: time.Hour}), rule(model.SessionPersistence{Header: true})))
+	return routed(rules(rule(model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}), rule(model.SessionPersistence{Header: true})))
 }
 
 func inexpressibleCase() bundle {

@@ -51,7 +51,7 @@ func protocolOptions(protocol model.Protocol) map[string]*anypb.Any {
 	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
 	o := &upstreamhttpv3.HttpProtocolOptions{}
 	switch protocol {
-	case model.ProtocolTCP:
+	case model.ProtocolTCP, model.ProtocolTLS:
 		return nil
 	case model.ProtocolHTTP2:
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{

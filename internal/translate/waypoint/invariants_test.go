@@ -132,6 +132,32 @@ func TestRouteConfigurationIsTotal(t *testing.T) {
 	}
 }
 
+// TestCheckRuleFindsWhatATableWould: a rule that passes has nothing wrong with it in any table, under any caller's guard.
+func TestCheckRuleFindsWhatATableWould(t *testing.T) {
+	for seed := range uint64(2000) {
+		g := &generator{rand.New(rand.NewPCG(seed, 3))}
+		table := g.table()
+		var all []model.Rule
+		for _, c := range table.Callers {
+			all = append(all, c.Rules...)
+		}
+		var want []bool
+		for _, r := range append(all, table.Default...) {
+			if badMatch, err := CheckRule(r); err != nil {
+				want = append(want, badMatch)
+			}
+		}
+		var got []bool
+		_, errs := RouteConfiguration(trustDomain, table)
+		for _, e := range errs {
+			got = append(got, e.Dropped)
+		}
+		if !slices.Equal(want, got) {
+			t.Fatalf("seed %d: CheckRule finds %v, RouteConfiguration %v", seed, want, got)
+		}
+	}
+}
+
 // TestEveryRuleIsAnswered: no rule vanishes unless it is reported.
 func TestEveryRuleIsAnswered(t *testing.T) {
 	for seed := range uint64(1000) {
@@ -273,6 +299,7 @@ func (g *generator) rule() model.Rule {
 		RuleName:  g.s(),
 		RuleIndex: g.IntN(3) - 1,
 		GRPC:      g.some(3),
+		Invalid:   g.some(9),
 		Match:     model.Match{Headers: many(g, 3, g.named), Query: many(g, 3, g.named)},
 		Filters:   many(g, 4, g.filter), Backends: many(g, 4, g.backend),
 		RequestTimeout: g.duration(), BackendTimeout: g.duration(),
@@ -293,7 +320,7 @@ func (g *generator) rule() model.Rule {
 	if g.some(4) {
 		r.SessionPersistence = &model.SessionPersistence{Name: g.s(), Header: g.some(2)}
 		if d := g.duration(); d != nil {
-			r.SessionPersistence.AbsoluteTimeout = *d
+			r.SessionPersistence.CookieLifetime = *d
 		}
 	}
 	return r

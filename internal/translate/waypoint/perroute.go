@@ -93,7 +93,7 @@ const (
 )
 
 // configureSession is session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name
-// back. Envoy knows no idle timeout; ingest refuses it.
+// back. Where that endpoint is gone, another one is named.
 func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 	var extension string
 	var state message
@@ -101,7 +101,7 @@ func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: cmp.Or(s.Name, sessionHeader)}
 	} else {
 		extension, state = "envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
-			Cookie: &httpv3.Cookie{Name: cmp.Or(s.Name, sessionCookie), Path: "/", Ttl: envoy.Duration(positive(&s.AbsoluteTimeout))},
+			Cookie: &httpv3.Cookie{Name: cmp.Or(s.Name, sessionCookie), Path: "/", Ttl: envoy.Duration(positive(&s.CookieLifetime))},
 		}
 	}
 	if err := check(state); err != nil {

@@ -58,7 +58,7 @@ func retryPolicy(r model.Rule) *routev3.RetryPolicy {
 		return nil
 	}
 	p := defaultRetry()
-	p.NumRetries = envoy.UInt32(uint32(max(min(r.Retry.Attempts, maxRetries), 1)))
+	p.NumRetries = envoy.UInt32(uint32(max(min(r.Retry.Attempts, model.MaxRetries), 1)))
 	on := []string{retryAsked}
 	if len(r.Retry.Codes) > 0 {
 		on = append(on, retryCodes)
@@ -76,9 +76,6 @@ func retryPolicy(r model.Rule) *routev3.RetryPolicy {
 
 // maxDuration is far below what Envoy takes for out of range.
 const maxDuration = 100 * 365 * 24 * time.Hour
-
-// maxRetries bounds what a route can make of one request.
-const maxRetries = 100
 
 // backOff waits at random below a bound that starts here and doubles up to ten times that. Envoy counts whole milliseconds.
 func backOff(d time.Duration) *routev3.RetryPolicy_RetryBackOff {

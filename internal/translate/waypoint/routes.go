@@ -42,7 +42,7 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 	for _, r := range t.Default {
 		b.add(r, nil)
 	}
-	if len(t.Default) == 0 {
+	if t.Default == nil {
 		b.routes = append(b.routes, toService(t.Port))
 	}
 	return &routev3.RouteConfiguration{
@@ -61,6 +61,17 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 		// Envoy's own addition; x-forwarded-for says the same in a way that everyone knows.
 		RequestHeadersToRemove: []string{"x-envoy-external-address"},
 	}, b.errs
+}
+
+// CheckRule says why a rule can't be expressed, and whether that is for its match; it is how ingest finds out. Which table
+// the rule is put into makes no difference.
+func CheckRule(r model.Rule) (badMatch bool, err error) {
+	var b routeBuilder
+	b.add(r, nil)
+	if len(b.errs) == 0 {
+		return false, nil
+	}
+	return b.errs[0].Dropped, b.errs[0].Err
 }
 
 // callersOf matches callers whose service account is in a namespace.
@@ -124,6 +135,10 @@ func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
 // ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port.
 func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
 	route := &routev3.Route{Match: match}
+	if r.Invalid {
+		route.Action = answer(refusalStatus(r), "the rule can't be carried out: see the status of its route")
+		return []*routev3.Route{route}, nil
+	}
 	var request, response headerOps
 	var redirect *model.Redirect
 	action := &routev3.RouteAction{Timeout: requestTimeout(r), RetryPolicy: retryPolicy(r)}

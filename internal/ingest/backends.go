@@ -1,0 +1,103 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+	"slices"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// unresolved notes a backend that can't be used. The condition has one reason, that of the first, and says all.
+func (b *routeBuilder) unresolved(reason gwv1.RouteConditionReason, format string, args ...any) {
+	message := fmt.Sprintf(format, args...)
+	r := b.route.Resolved
+	switch {
+	case r == nil:
+		b.route.Resolved = &Verdict{string(reason), message}
+	case !slices.Contains(b.unresolvedMessages, message):
+		r.Message += "; " + message
+	default:
+		return
+	}
+	b.unresolvedMessages = append(b.unresolvedMessages, message)
+}
+
+// backend resolves a reference to a Service's port. Whatever is wrong with it, its share of the traffic is answered
+// with 500 and nothing else is touched.
+func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) model.Backend {
+	out := model.Backend{Weight: 1, Invalid: true}
+	if weight != nil {
+		out.Weight = uint32(max(*weight, 0))
+	}
+	key := cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}
+	if ref.Namespace != nil {
+		key.Namespace = string(*ref.Namespace)
+	}
+	if (ref.Group != nil && *ref.Group != "") || (ref.Kind != nil && *ref.Kind != "Service") {
+		b.unresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends", ref.Name)
+		return out
+	}
+	if ref.Port == nil {
+		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend %s: a Service needs a port", key)
+		return out
+	}
+	if !b.granted(key) {
+		b.unresolved(gwv1.RouteReasonRefNotPermitted, "backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
+			key, b.route.Ref.Kind, b.route.Ref.Namespace)
+		return out
+	}
+	svc := b.i.Service.Get(b.c, key)
+	if svc == nil {
+		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
+		return out
+	}
+	if svc.External {
+		// The API leaves the type to implementations, and GEP-1294 advises against it: the name could lead anywhere.
+		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend Service %s is of type ExternalName, which has no endpoints: only Services with endpoints can be backends", key)
+		return out
+	}
+	out.Port = model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: portNumber(*ref.Port)}
+	port, ok := svc.Port(out.Port.Port)
+	switch {
+	case !ok:
+		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
+	case port.Protocol == model.ProtocolTLS:
+		b.unresolved(gwv1.RouteReasonUnsupportedProtocol, "backend Service %s expects TLS from its clients on port %d, and routes send plain HTTP: name a port that takes that", key, *ref.Port)
+	default:
+		out.Invalid = false
+	}
+	return out
+}
+
+// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its own parent:
+// its callers dialled that Service to begin with.
+func (b *routeBuilder) granted(svc cluster.Key) bool {
+	if svc.Namespace == b.route.Ref.Namespace {
+		return true
+	}
+	if slices.ContainsFunc(b.route.Parents, func(p Parent) bool { return p.Service == svc }) {
+		return true
+	}
+	for _, k := range b.i.store.Grants.By(b.c, cluster.ByNamespace, svc.Namespace) {
+		g, ok := b.i.store.Grants.Get(b.c, k)
+		if !ok {
+			continue
+		}
+		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
+			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.Ref.Kind && string(f.Namespace) == b.route.Ref.Namespace
+		})
+		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
+			return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == svc.Name)
+		})
+		if from && to {
+			return true
+		}
+	}
+	return false
+}
