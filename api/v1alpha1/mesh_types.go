@@ -235,7 +235,8 @@ const (
 
 // AccessLog of node proxies and waypoints: a line of JSON on standard output, with the identity of both ends.
 type AccessLog struct {
-	// What is logged: All connections and requests, those with Errors, or none (Off).
+	// What is logged: All connections and requests, those with Errors, or none (Off). A change takes effect at once and
+	// interrupts nothing.
 	// +optional
 	// +kubebuilder:default=All
 	Mode AccessLogMode `json:"mode,omitempty"`

@@ -132,7 +132,11 @@ func xdsCluster(socket string) *clusterv3.Cluster {
 	}
 }
 
-// runtime switches that every proxy has.
+// runtimeTimeout bounds how long a proxy that starts waits for the runtime layer of the mesh. Without it, it goes by the
+// defaults, and takes the layer in when it comes.
+const runtimeTimeout = 2 * time.Second
+
+// runtime switches that every proxy has, and those that the mesh may change while it runs.
 func runtime() *bootstrapv3.LayeredRuntime {
 	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 		Name: "static",
@@ -146,5 +150,11 @@ func runtime() *bootstrapv3.LayeredRuntime {
 			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
 			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),
 		}}},
+	}, {
+		Name: names.RuntimeLayer,
+		LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: &bootstrapv3.RuntimeLayer_RtdsLayer{
+			Name:       names.RuntimeLayer,
+			RtdsConfig: envoy.ADS(runtimeTimeout),
+		}},
 	}}}
 }

@@ -77,6 +77,7 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 	want := func(typeURL, name string) {
 		h.Interest(xds.Interest{Scope: scope, TypeURL: typeURL, Name: name, Wanted: true})
 	}
+	want(xds.TypeRuntime, names.RuntimeLayer)
 	if strings.HasPrefix(scope, "waypoint/") {
 		want(xds.TypeListener, xds.Wildcard)
 		want(xds.TypeCluster, xds.Wildcard)
@@ -106,7 +107,7 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 // dump renders what a scope is served, by type and name.
 func (h *harness) dump(t testing.TB, scope string) []byte {
 	var out bytes.Buffer
-	for _, typeURL := range []string{xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
+	for _, typeURL := range []string{xds.TypeRuntime, xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
 		for _, r := range h.cache.List(scope, typeURL) {
 			m, err := r.Any().UnmarshalNew()
 			require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -80,6 +81,9 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 
 // makeScoped decides whether a scope may see a resource, and where it comes from.
 func (r *resources) makeScoped(c *memo.Ctx, k ref) *xds.Resource {
+	if k.typeURL == xds.TypeRuntime {
+		return r.shared.Get(c, ref{"", k.typeURL, k.name})
+	}
 	if node, ok := names.ParseNodeScope(k.scope); ok {
 		return r.forNode(c, node, k)
 	}
@@ -207,6 +211,11 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 				r.failed(k, err)
 			}
 			return r.resource(k, rc)
+		}
+	case xds.TypeRuntime:
+		if k.name == names.RuntimeLayer {
+			s := r.ingest.Settings.Get(c, struct{}{})
+			return r.resource(k, envoy.RuntimeLayer(s.LogAll, s.LogErrors))
 		}
 	case xds.TypeListener:
 		if port, ok := parsePort(k.name, "service"); ok {

@@ -11,7 +11,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -19,7 +18,6 @@ import (
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
@@ -163,24 +161,6 @@ func Literal(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 // SetFilterState is the network filter that sets filter state when a connection is accepted.
 func SetFilterState(values ...*statev3.FilterStateValue) *listenerv3.Filter {
 	return NetworkFilter("envoy.filters.network.set_filter_state", &netstatev3.Config{OnNewConnection: values})
-}
-
-// StdoutLog writes one JSON line per connection or stream to standard output. Keys are sorted by Envoy.
-func StdoutLog(fields map[string]string) *accesslogv3.AccessLog {
-	s := &structpb.Struct{Fields: make(map[string]*structpb.Value, len(fields))}
-	for k, v := range fields {
-		s.Fields[k] = structpb.NewStringValue(v)
-	}
-	return &accesslogv3.AccessLog{
-		Name: "envoy.access_loggers.file",
-		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: Any(&filelogv3.FileAccessLog{
-			Path: "/dev/stdout",
-			AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{
-				Format:          &corev3.SubstitutionFormatString_JsonFormat{JsonFormat: s},
-				OmitEmptyValues: true,
-			}},
-		})},
-	}
 }
 
 func inlineString(s string) *corev3.SubstitutionFormatString {

@@ -9,6 +9,7 @@
 package ingest
 
 import (
+	"cmp"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -61,7 +62,8 @@ type Settings struct {
 	// Present is false until there is a Mesh object.
 	Present     bool
 	TrustDomain string
-	AccessLog   bool
+	// LogAll and LogErrors are what proxies write to their access logs.
+	LogAll, LogErrors bool
 }
 
 // RuleCheck says why proxies can't carry out a rule; nil if they can. badMatch: it is because of the rule's match. It is how
@@ -95,9 +97,13 @@ func reflectEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
 	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
 	if !ok {
-		return Settings{TrustDomain: names.DefaultTrustDomain}
+		return Settings{TrustDomain: names.DefaultTrustDomain, LogAll: true, LogErrors: true}
 	}
-	s := Settings{Present: true, TrustDomain: m.Spec.TrustDomain, AccessLog: m.Spec.AccessLog.Mode != v1alpha1.AccessLogOff}
+	mode := cmp.Or(m.Spec.AccessLog.Mode, v1alpha1.AccessLogAll)
+	s := Settings{
+		Present: true, TrustDomain: m.Spec.TrustDomain,
+		LogAll: mode == v1alpha1.AccessLogAll, LogErrors: mode != v1alpha1.AccessLogOff,
+	}
 	if s.TrustDomain == "" {
 		s.TrustDomain = names.DefaultTrustDomain
 	}

@@ -165,6 +165,8 @@ const (
 	ListenerPlaintext = "plaintext"
 	RouteHBONE        = "hbone"
 	ClusterTunnel     = "tunnel"
+	// RuntimeLayer holds what of a proxy's behaviour may change without a new listener.
+	RuntimeLayer = "fairway"
 )
 
 // WaypointScope is the xDS scope of a waypoint's proxies.

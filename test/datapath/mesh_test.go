@@ -19,6 +19,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
@@ -135,6 +136,7 @@ func (n *meshNode) serve() {
 	server.Register(n.xds)
 	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)
 	t.Cleanup(n.xds.Stop)
+	n.mesh.apply(n.scope(), names.RuntimeLayer, envoy.RuntimeLayer(true, true))
 	n.mesh.cache.Ready(n.scope(), xds.TypeListener)
 }
 

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +20,7 @@ import (
 
 	"google.golang.org/grpc/metadata"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -240,4 +242,35 @@ func TestBrokenTunnels(t *testing.T) {
 	}
 	talk(kept, "after")
 	_ = kept.Close()
+}
+
+// TestAccessLogModes: what is logged follows the mesh's setting, and the listeners stay as they are.
+func TestAccessLogModes(t *testing.T) {
+	s := newShop(t)
+	c := s.caller(clientID).client(t, s.serve(web, model.ProtocolHTTP, true, nil), nil)
+	empty := model.ServicePort{Namespace: "shop", Service: "empty", Port: 80}
+	s.backend(empty, model.ProtocolHTTP)
+	nobody := s.caller(clientID).client(t, s.serve(empty, model.ProtocolHTTP, true, nil), nil)
+	ask := func(mode string, logAll, logErrors bool) {
+		layer := resource(t, names.RuntimeLayer, envoy.RuntimeLayer(logAll, logErrors))
+		s.apply(layer)
+		s.acknowledged(layer)
+		if r := do(t, c, "GET", "http://web/good-"+mode); r.status != 200 {
+			t.Errorf("%s: status %d", mode, r.status)
+		}
+		if r := do(t, nobody, "GET", "http://empty/bad-"+mode); r.status != 503 {
+			t.Errorf("%s: status %d", mode, r.status)
+		}
+	}
+	ask("off", false, false)
+	ask("errors", false, true)
+	s.accessLog(map[string]any{"path": "/bad-errors"})
+	ask("all", true, true)
+	s.accessLog(map[string]any{"path": "/good-all"})
+	s.accessLog(map[string]any{"path": "/bad-all"})
+	for _, never := range []string{"good-off", "bad-off", "good-errors"} {
+		if strings.Contains(s.log.String(), never) {
+			t.Errorf("%s is in the log", never)
+		}
+	}
 }

@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -149,12 +150,13 @@ func (w *world) fixed() {
 	}}
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
+		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
 		resource(w.t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint)),
 		resource(w.t, names.ListenerTunnel, waypoint.TunnelListener()),
 		resource(w.t, names.ClusterTunnel, waypoint.TunnelCluster(waypointID)),
 		resource(w.t, names.RouteHBONE, waypoint.HBONERoutes(nil)),
 	)
-	for _, u := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeSecret} {
+	for _, u := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeSecret, xds.TypeRuntime} {
 		w.cache.Ready(scope, u)
 	}
 }

@@ -4,6 +4,7 @@
 package node
 
 import (
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -100,7 +101,7 @@ func outbound(p Pod) *listenerv3.Listener {
 				"source":      envoy.Literal(p.Identity),
 				"destination": "%UPSTREAM_PEER_URI_SAN%",
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-			}))},
+			}), envoy.Flagged())},
 		}),
 	}}}
 	return l
@@ -149,7 +150,7 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 			"destination": envoy.Literal(p.Identity),
 			"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 			"cluster":     "%UPSTREAM_CLUSTER%",
-		}))},
+		}), envoy.Flagged())},
 	})
 }
 
@@ -168,7 +169,7 @@ func hbone(p Pod) *listenerv3.Listener {
 		"dialled":     "%REQ(:AUTHORITY)%",
 		"status":      "%RESPONSE_CODE%",
 		"detail":      "%RESPONSE_CODE_DETAILS%",
-	})))
+	}), envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusBadRequest))))
 	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 		RouteConfigName: names.InboundRoute(p.IPs[0]),
 		ConfigSource:    envoy.ADS(routeTimeout),

@@ -46,7 +46,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
 			},
 		}),
-	}, onlyRefused(envoy.StdoutLog(refusedLog())))
+	}, envoy.StdoutErrors(refusedLog(), envoy.AnsweredFrom(http.StatusBadRequest)))
 	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 		RouteConfigName: names.RouteHBONE,
 		ConfigSource:    envoy.ADS(0),
@@ -68,20 +68,6 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 			Filters:         []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)},
 		}},
 	}
-}
-
-// onlyRefused logs CONNECT requests that were not served; served ones are logged by the service port's listener.
-func onlyRefused(log *accesslogv3.AccessLog) *accesslogv3.AccessLog {
-	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_StatusCodeFilter{
-		StatusCodeFilter: &accesslogv3.StatusCodeFilter{Comparison: &accesslogv3.ComparisonFilter{
-			Op: accesslogv3.ComparisonFilter_GE,
-			Value: &corev3.RuntimeUInt32{
-				DefaultValue: http.StatusBadRequest,
-				RuntimeKey:   "fairway.hbone_log_from_status",
-			},
-		}},
-	}}
-	return log
 }
 
 // HBONERoutes lead each authority that the waypoint serves (a VIP and port of a Service) to the internal listener of that
@@ -149,7 +135,7 @@ func TunnelListener() *listenerv3.Listener {
 				ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: names.ClusterTunnel},
 				TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: metadata(names.MetadataTarget)},
 				IdleTimeout:      envoy.Duration(0),
-				AccessLog:        []*accesslogv3.AccessLog{onlyFailed(envoy.StdoutLog(tunnelLog()))},
+				AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(tunnelLog(), envoy.Flagged())},
 			}),
 		}}},
 	}
@@ -157,14 +143,6 @@ func TunnelListener() *listenerv3.Listener {
 
 // filterStateServerSAN holds the subject alternative names of which the server must present one, per connection.
 const filterStateServerSAN = "envoy.network.upstream_subject_alt_names"
-
-// onlyFailed logs connections that ended with a response flag.
-func onlyFailed(log *accesslogv3.AccessLog) *accesslogv3.AccessLog {
-	log.Filter = &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
-		ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{},
-	}}
-	return log
-}
 
 // TunnelCluster is where the tunnel listener connects to: any HBONE address, as the waypoint's own identity. A connection
 // is shared by tunnels to the same address with the same expected identity only.

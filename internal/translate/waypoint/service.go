@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"net/http"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -47,10 +48,10 @@ func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 		l.FilterChains = []*listenerv3.FilterChain{tcp}
 		return l
 	}
-	http := &listenerv3.FilterChain{Name: "http", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, httpManager(p))}}
-	l.FilterChains = []*listenerv3.FilterChain{http}
+	web := &listenerv3.FilterChain{Name: "http", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, httpManager(p))}}
+	l.FilterChains = []*listenerv3.FilterChain{web}
 	if p.Protocol == model.ProtocolUndeclared {
-		http.FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
+		web.FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
 		l.DefaultFilterChain = tcp
 		l.ListenerFilters = append(l.ListenerFilters,
 			envoy.ListenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
@@ -67,7 +68,7 @@ func tcpProxy(p model.WaypointPort) *tcpproxyv3.TcpProxy {
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: clusterName(p.ServicePort)},
 		IdleTimeout:        envoy.Duration(0),
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
-		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(p.ServicePort))},
+		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(p.ServicePort), envoy.Flagged())},
 	}
 }
 
@@ -114,6 +115,7 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
 		// Routes match the path that the application will see, with dot segments resolved (RFC 3986).
 		NormalizePath: envoy.Bool(true),
-		AccessLog:     []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort))},
+		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort),
+			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
 	}
 }

@@ -1,0 +1,104 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// ask reads a page of the proxy's admin interface.
+func (p *proxy) ask(path string) (string, error) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", p.admin)
+		},
+	}}
+	response, err := client.Get("http://envoy" + path)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(response.Body)
+	return string(b), err
+}
+
+// log sets what proxies log, and waits until they do.
+func (m *mesh) log(logAll, logErrors bool) {
+	m.t.Helper()
+	for _, n := range m.nodes {
+		layer := envoy.RuntimeLayer(logAll, logErrors)
+		m.apply(n.scope(), names.RuntimeLayer, layer)
+		require.EventuallyWithT(m.t, func(c *assert.CollectT) {
+			runtime, err := n.proxy.ask("/runtime")
+			require.NoError(c, err)
+			for key, value := range layer.GetLayer().AsMap() {
+				require.Regexp(c, key+`": \{\s*"final_value": "`+map[bool]string{true: "100", false: "0"}[value == 100.0]+`"`, runtime)
+			}
+		}, patience, interval)
+	}
+}
+
+// TestAccessLogModes changes what is logged under an open connection.
+func TestAccessLogModes(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", true)
+	outsider := m.nodes[0].newPod("outsider")
+	server.greet(8080)
+	for _, port := range []uint16{8080, 8098, 8099} {
+		server.workload(port)
+	}
+	open, err := client.dial(server.at(8080).String())
+	require.NoError(t, err)
+	defer open.Close()
+	echoes := func() {
+		t.Helper()
+		_, err := io.WriteString(open, "x")
+		require.NoError(t, err)
+		_, err = io.ReadFull(open, make([]byte, 1))
+		require.NoError(t, err, "an open connection outlives the change")
+	}
+	_, err = io.ReadFull(open, make([]byte, len("server sees "+client.addr.String()+"\n")))
+	require.NoError(t, err)
+
+	serve := func(vip string) {
+		t.Helper()
+		m.service("web", addrPort(vip), 8080, server)
+		requireEventually(t, func() error { _, err := client.hello(vip); return err })
+	}
+	m.log(false, true)
+	echoes()
+	serve("10.96.0.9:80")
+	requireRefused(t, client, server.at(8099).String())
+	requireRefused(t, outsider, server.at(8080).String())
+	m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "dialled": server.at(8099).String()})
+	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "dialled": server.at(8099).String()})
+	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-plaintext", "pod": "default/server"})
+
+	m.log(false, false)
+	echoes()
+	serve("10.96.0.10:80")
+	requireRefused(t, client, server.at(8098).String())
+
+	m.log(true, true)
+	echoes()
+	serve("10.96.0.11:80")
+	for _, n := range m.nodes {
+		n.proxy.logged(map[string]any{"dialled": "10.96.0.11:80"})
+		require.Nil(t, n.proxy.line(map[string]any{"dialled": "10.96.0.9:80", "flags": "-"}), "it did not fail")
+		require.Nil(t, n.proxy.line(map[string]any{"dialled": "10.96.0.10:80"}), "nothing is logged")
+		require.Nil(t, n.proxy.line(map[string]any{"dialled": server.at(8098).String()}), "nothing is logged")
+	}
+}
