@@ -20,9 +20,14 @@ import (
 // or it uses the node's.
 var ErrNoSandbox = errors.New("the container runtime has no running sandbox with a network namespace for the pod")
 
+// How kubelet labels a pod's sandbox.
 const (
-	// labelPodUID is how kubelet labels a pod's sandbox.
-	labelPodUID = "io.kubernetes.pod.uid"
+	labelPodUID       = "io.kubernetes.pod.uid"
+	labelPodName      = "io.kubernetes.pod.name"
+	labelPodNamespace = "io.kubernetes.pod.namespace"
+)
+
+const (
 	// callTimeout bounds one call to the container runtime.
 	callTimeout = 5 * time.Second
 )
@@ -46,31 +51,41 @@ func NewRuntime(socket string) (*Runtime, error) {
 // Close ends the connection.
 func (r *Runtime) Close() error { return r.conn.Close() }
 
+// Pod is a pod as kubelet tells the container runtime of it.
+type Pod struct {
+	Namespace, Name string
+	// UIDs by which kubelet may know it, at least one.
+	UIDs []string
+}
+
+func (p Pod) String() string { return p.Namespace + "/" + p.Name }
+
 // Netns is the path of the pod's network namespace on the node, or ErrNoSandbox.
-func (r *Runtime) Netns(ctx context.Context, podUID string) (string, error) {
+func (r *Runtime) Netns(ctx context.Context, pod Pod) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	list, err := r.client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
-		LabelSelector: map[string]string{labelPodUID: podUID},
+		LabelSelector: map[string]string{labelPodNamespace: pod.Namespace, labelPodName: pod.Name},
 		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
 	}})
 	if err != nil {
-		return "", fmt.Errorf("list the sandboxes of pod %s (is the runtime's socket mounted?): %w", podUID, err)
+		return "", fmt.Errorf("list the sandboxes of pod %s (is the runtime's socket mounted?): %w", pod, err)
 	}
-	if len(list.GetItems()) == 0 {
-		return "", fmt.Errorf("pod %s: %w", podUID, ErrNoSandbox)
+	sandboxes := slices.DeleteFunc(list.GetItems(), func(s *cri.PodSandbox) bool { return !slices.Contains(pod.UIDs, s.GetLabels()[labelPodUID]) })
+	if len(sandboxes) == 0 {
+		return "", fmt.Errorf("pod %s: %w", pod, ErrNoSandbox)
 	}
-	newest := slices.MaxFunc(list.GetItems(), func(a, b *cri.PodSandbox) int { return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1)) })
+	newest := slices.MaxFunc(sandboxes, func(a, b *cri.PodSandbox) int { return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1)) })
 	status, err := r.client.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: newest.GetId(), Verbose: true})
 	if err != nil {
-		return "", fmt.Errorf("status of sandbox %s of pod %s: %w", newest.GetId(), podUID, err)
+		return "", fmt.Errorf("status of sandbox %s of pod %s: %w", newest.GetId(), pod, err)
 	}
 	if status.GetStatus().GetLinux().GetNamespaces().GetOptions().GetNetwork() == cri.NamespaceMode_NODE {
-		return "", fmt.Errorf("pod %s uses the node's network: %w", podUID, ErrNoSandbox)
+		return "", fmt.Errorf("pod %s uses the node's network: %w", pod, ErrNoSandbox)
 	}
 	path, err := networkNamespace(status.GetInfo()["info"])
 	if err != nil {
-		return "", fmt.Errorf("sandbox %s of pod %s: %w", newest.GetId(), podUID, err)
+		return "", fmt.Errorf("sandbox %s of pod %s: %w", newest.GetId(), pod, err)
 	}
 	return path, nil
 }

@@ -16,7 +16,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// fakeRuntime has sandboxes by pod UID.
+// fakeRuntime has sandboxes by pod name, in namespace shop.
 type fakeRuntime struct {
 	cri.UnimplementedRuntimeServiceServer
 	sandboxes map[string][]*cri.PodSandbox
@@ -24,7 +24,10 @@ type fakeRuntime struct {
 }
 
 func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
-	return &cri.ListPodSandboxResponse{Items: f.sandboxes[r.GetFilter().GetLabelSelector()["io.kubernetes.pod.uid"]]}, nil
+	if r.GetFilter().GetLabelSelector()["io.kubernetes.pod.namespace"] != "shop" {
+		return &cri.ListPodSandboxResponse{}, nil
+	}
+	return &cri.ListPodSandboxResponse{Items: f.sandboxes[r.GetFilter().GetLabelSelector()["io.kubernetes.pod.name"]]}, nil
 }
 
 func (f *fakeRuntime) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
@@ -39,12 +42,16 @@ func TestNetnsOfASandbox(t *testing.T) {
 	withInfo := func(info string) *cri.PodSandboxStatusResponse {
 		return &cri.PodSandboxStatusResponse{Info: map[string]string{"info": info}}
 	}
+	of := func(uid string, s *cri.PodSandbox) *cri.PodSandbox {
+		s.Labels = map[string]string{"io.kubernetes.pod.uid": uid}
+		return s
+	}
 	f := &fakeRuntime{
 		sandboxes: map[string][]*cri.PodSandbox{
-			"restarted": {{Id: "old", CreatedAt: 1}, {Id: "new", CreatedAt: 2}},
-			"host":      {{Id: "host"}},
-			"odd":       {{Id: "odd"}},
-			"raced":     {{Id: "vanished"}},
+			"restarted": {of("1", &cri.PodSandbox{Id: "old", CreatedAt: 1}), of("1", &cri.PodSandbox{Id: "new", CreatedAt: 2}), of("2", &cri.PodSandbox{Id: "host", CreatedAt: 3})},
+			"host":      {of("1", &cri.PodSandbox{Id: "host"})},
+			"odd":       {of("1", &cri.PodSandbox{Id: "odd"})},
+			"raced":     {of("1", &cri.PodSandbox{Id: "vanished"})},
 		},
 		status: map[string]*cri.PodSandboxStatusResponse{
 			"old": withInfo(`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network","path":"/var/run/netns/old"}]}}}`),
@@ -66,20 +73,28 @@ func TestNetnsOfASandbox(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = r.Close() })
 
-	path, err := r.Netns(t.Context(), "restarted")
+	pod := func(name string, uids ...string) Pod {
+		return Pod{Namespace: "shop", Name: name, UIDs: append(uids, "1")}
+	}
+	path, err := r.Netns(t.Context(), pod("restarted"))
 	require.NoError(t, err)
-	require.Equal(t, "/var/run/netns/cni-1", path, "the newest sandbox counts")
+	require.Equal(t, "/var/run/netns/cni-1", path, "the newest sandbox of this pod counts")
+	path, err = r.Netns(t.Context(), pod("restarted", "mirror"))
+	require.NoError(t, err)
+	require.Equal(t, "/var/run/netns/cni-1", path, "by any of its UIDs")
+	_, err = r.Netns(t.Context(), Pod{Namespace: "other", Name: "restarted", UIDs: []string{"1"}})
+	require.ErrorIs(t, err, ErrNoSandbox, "a UID alone is no proof")
 	for _, uid := range []string{"unknown", "host"} {
-		_, err = r.Netns(t.Context(), uid)
+		_, err = r.Netns(t.Context(), pod(uid))
 		require.ErrorIs(t, err, ErrNoSandbox, uid)
 	}
-	_, err = r.Netns(t.Context(), "odd")
+	_, err = r.Netns(t.Context(), pod("odd"))
 	require.ErrorContains(t, err, "can't be read")
-	_, err = r.Netns(t.Context(), "raced")
+	_, err = r.Netns(t.Context(), pod("raced"))
 	require.Equal(t, codes.NotFound, status.Code(err))
 
 	gone, err := NewRuntime(filepath.Join(t.TempDir(), "none.sock"))
 	require.NoError(t, err)
-	_, err = gone.Netns(t.Context(), "x")
+	_, err = gone.Netns(t.Context(), pod("x"))
 	require.ErrorContains(t, err, "is the runtime's socket mounted?")
 }

@@ -168,7 +168,7 @@ func (a *Agent) assemble() error {
 		}
 	}
 	a.uninstall = &uninstaller{
-		client: direct, kernel: o.Kernel, pods: pods, installer: a.installer, log: o.Log,
+		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, pods: pods, installer: a.installer, log: o.Log,
 		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
 	}
 	return a.watch()
@@ -222,13 +222,15 @@ func (a *Agent) start(ctx context.Context) error {
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}
-	if err := a.reconciler.recover(ctx, a.opts.NetnsDir); err != nil {
+	orphans, err := a.reconciler.recover(ctx, a.opts.NetnsDir)
+	if err != nil {
 		return err
 	}
 	a.opts.Proxy.LocalReady(xds.TypeListener)
 	close(a.reconciler.ready)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.repairHost(ctx) })
+	g.Go(func() error { return a.reconciler.sweepLater(ctx, orphans) })
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.CNISocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
 		listening := make(chan struct{})
@@ -260,9 +262,6 @@ func (a *Agent) repairHost(ctx context.Context) error {
 		}
 	}
 }
-
-// Ready is closed once the proxy may have its listeners.
-func (a *Agent) Ready() <-chan struct{} { return a.reconciler.ready }
 
 // Snapshot is how the node's pods stand: those that are captured or to be captured, and those whose owners opted out.
 func (a *Agent) Snapshot() []PodStatus { return a.reconciler.pods.snapshot() }

@@ -129,7 +129,7 @@ func (f *fixture) start() {
 		Log: testLog(), Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(f.t, err)
-	a.reconciler.waits = waits{attempt: time.Second, certificate: 500 * time.Millisecond, linger: 100 * time.Millisecond, verify: time.Second}
+	a.reconciler.waits = waits{attempt: time.Second, certificate: 500 * time.Millisecond, linger: 100 * time.Millisecond, verify: time.Second, runtime: time.Second, orphan: 200 * time.Millisecond}
 	f.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -388,7 +388,7 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 	f.eventually(func() bool { return f.state(p).State == StateFailed }, "the proxy is missed")
 	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, ReasonCaptured).Status, "its rules are still there")
 	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
-	require.NotEqual(t, -1, f.index("remove ns-orphan"))
+	f.eventually(func() bool { return f.index("remove ns-orphan") >= 0 }, "the orphan's rules go")
 	f.do(func() { f.proxyDown = false })
 	f.eventually(func() bool { return f.state(p).State == StateCaptured }, "captured again")
 	require.Equal(t, -1, f.index("apply"), "rules that are right are not touched")

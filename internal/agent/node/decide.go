@@ -40,7 +40,7 @@ const (
 	ReasonCaptured           = "Captured"
 	ReasonAwaitingSandbox    = "AwaitingSandbox"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
-	messageNetworkUnknown    = "the address ranges to capture are not known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
+	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
 	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
@@ -93,10 +93,17 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
 		d.Action, d.Reason, d.Message = Hold, ReasonTerminating, messageTerminating
-	case len(ranges(mesh)) == 0:
+	case !networkKnown(mesh):
 		d.Action, d.Reason, d.Message = Hold, ReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
+}
+
+// networkKnown tells whether there is what to capture. With half of it, pods would say that they are captured while what
+// they send to Services, or to each other, leaves in plaintext.
+func networkKnown(mesh *v1alpha1.Mesh) bool {
+	pods, services := networks(mesh)
+	return len(pods) > 0 && len(services) > 0
 }
 
 // strict is the pod's mode: its own label before the namespace's before the Mesh. Other values of the label say nothing.

@@ -59,6 +59,8 @@ func TestDecide(t *testing.T) {
 	strictMesh, unknown := testMesh(), testMesh()
 	strictMesh.Spec.MTLS.Mode = v1alpha1.MTLSModeStrict
 	unknown.Status.Network = nil
+	noPods, noServices := testMesh(), testMesh()
+	noPods.Status.Network.PodCIDRs, noServices.Status.Network.ServiceCIDRs = nil, nil
 	terminating := func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }
 	for name, c := range map[string]struct {
 		pod    *corev1.Pod
@@ -84,12 +86,14 @@ func TestDecide(t *testing.T) {
 			testPod(labelled(names.LabelComponent, names.ComponentWaypoint), labelled(names.LabelGatewayName, "w")),
 			testNamespace(), testMesh(), Release, ReasonProxy, false,
 		},
-		"terminating":               {testPod(terminating), testNamespace(), testMesh(), Hold, ReasonTerminating, false},
-		"terminating and strict":    {testPod(terminating), testNamespace(), strictMesh, Hold, ReasonTerminating, true},
-		"terminating and opted out": {testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
-		"ranges not known":          {testPod(), testNamespace(), unknown, Hold, ReasonNetworkUnknown, false},
-		"strict Mesh":               {testPod(), testNamespace(), strictMesh, Capture, ReasonCaptured, true},
-		"namespace over Mesh":       {testPod(), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), strictMesh, Capture, ReasonCaptured, false},
+		"terminating":                  {testPod(terminating), testNamespace(), testMesh(), Hold, ReasonTerminating, false},
+		"terminating and strict":       {testPod(terminating), testNamespace(), strictMesh, Hold, ReasonTerminating, true},
+		"terminating and opted out":    {testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
+		"ranges not known":             {testPod(), testNamespace(), unknown, Hold, ReasonNetworkUnknown, false},
+		"ranges of pods not known":     {testPod(), testNamespace(), noPods, Hold, ReasonNetworkUnknown, false},
+		"ranges of Services not known": {testPod(), testNamespace(), noServices, Hold, ReasonNetworkUnknown, false},
+		"strict Mesh":                  {testPod(), testNamespace(), strictMesh, Capture, ReasonCaptured, true},
+		"namespace over Mesh":          {testPod(), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), strictMesh, Capture, ReasonCaptured, false},
 		"pod over namespace": {
 			testPod(labelled(names.LabelMTLSMode, names.MTLSStrict)),
 			testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, ReasonCaptured, true,

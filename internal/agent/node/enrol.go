@@ -31,9 +31,11 @@ const (
 )
 
 // waits are durations that tests shorten.
-type waits struct{ attempt, certificate, linger, verify time.Duration }
+type waits struct{ attempt, certificate, linger, verify, runtime, orphan time.Duration }
 
-var defaultWaits = waits{attempt: attemptTimeout, certificate: certificateWait, linger: linger, verify: verifyEvery}
+var defaultWaits = waits{
+	attempt: attemptTimeout, certificate: certificateWait, linger: linger, verify: verifyEvery, runtime: runtimeWait, orphan: orphanGrace,
+}
 
 // Causes of a failed attempt: the label of a metric, and the first words of the message for people.
 const (
@@ -42,6 +44,7 @@ const (
 	CauseListening   = "Listening"
 	CauseRules       = "Rules"
 	CauseSandbox     = "Sandbox"
+	CauseRanges      = "Ranges"
 )
 
 // CaptureError is why a pod could not be captured.
@@ -219,7 +222,6 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	if err := n.host.set(t.Pod.UID, t.Probes); err != nil {
 		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
 	}
-	e.target.Probes = t.Probes
 	want := capture.Pod{Ranges: t.Ranges}
 	switch now := n.now(); {
 	case !e.redirected:
@@ -271,6 +273,7 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	n.setListeners(e, t)
 	if redirected {
 		e.redirected, e.target.Ranges = true, t.Ranges
+		n.host.note(t.Pod.UID, t.Probes)
 	}
 	return nil
 }
@@ -279,8 +282,11 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 // before it is called again, or zero when nothing is left.
 func (n *enroller) release(ctx context.Context, uid string) (time.Duration, error) {
 	e, err := n.pods.existing(ctx, uid)
-	if err != nil || e == nil {
+	if err != nil {
 		return 0, err
+	}
+	if e == nil {
+		return 0, n.host.set(uid, nil)
 	}
 	defer e.lock.unlock()
 	if e.redirected {
@@ -307,22 +313,33 @@ func (n *enroller) release(ctx context.Context, uid string) (time.Duration, erro
 func (n *enroller) forget(ctx context.Context, uid string) error {
 	n.pods.unset(uid)
 	e, err := n.pods.existing(ctx, uid)
-	if err != nil || e == nil {
+	if err != nil {
 		return err
+	}
+	if e == nil {
+		return n.host.set(uid, nil)
 	}
 	defer e.lock.unlock()
 	return n.clear(uid, e)
 }
 
-// forgetSandbox is forget, if the pod's network namespace still is the given one.
+// forgetSandbox is forget, if the pod's network namespace still is the given one. A pod may have a new one by now, which
+// CNI ADD has just captured. Without a given one (a runtime that cleans up after a reboot knows none), it is forget if
+// the one that we know no longer exists.
 func (n *enroller) forgetSandbox(ctx context.Context, uid, netns string) error {
 	e, err := n.pods.existing(ctx, uid)
 	if err != nil || e == nil {
 		return err
 	}
 	defer e.lock.unlock()
-	if netns != "" && e.target.Pod.Netns != netns {
+	ours := e.target.Pod.Netns
+	if netns != "" && netns != ours {
 		return nil
+	}
+	if netns == "" && ours != "" {
+		if _, err := n.kernel.Has(ours); !gone(err) {
+			return nil
+		}
 	}
 	return n.clear(uid, e)
 }

@@ -22,9 +22,6 @@ import (
 // liveTimeout bounds a question to the API server at a pod's start.
 const liveTimeout = 3 * time.Second
 
-// annotationConfigHash is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
-const annotationConfigHash = "kubernetes.io/config.hash"
-
 // gatekeeper is the cni.Handler: it lets a pod of the mesh start once its traffic is captured.
 type gatekeeper struct {
 	*reconciler
@@ -68,6 +65,9 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 	ips := addresses(req.IPs)
 	if len(ips) == 0 {
 		return false, errors.New("the cluster's network plugin gave the pod no address")
+	}
+	if err := inRanges(mesh, ips); err != nil {
+		return false, err
 	}
 	t := newTarget(pod, mesh, d, g.seen(req.Netns), ips)
 	// Whatever comes of it: the pod may be gone by then, and a failure may need no second try.

@@ -14,7 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 )
 
-// hostRules keeps the node's own rules equal to the sum of what its captured pods need.
+// hostRules keeps the node's own rules equal to the sum of what its captured pods need. What is applied replaces what was
+// there, so nothing may be applied before all pods of an earlier run are noted.
 type hostRules struct {
 	kernel Kernel
 	log    logr.Logger
@@ -28,6 +29,13 @@ func newHostRules(k Kernel, log logr.Logger) *hostRules {
 	return &hostRules{kernel: k, log: log, probes: map[string][]netip.AddrPort{}}
 }
 
+// note is set without applying it.
+func (h *hostRules) note(uid string, probes []netip.AddrPort) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.record(uid, probes)
+}
+
 // set says what kubelet calls on a pod; nothing, once the pod isn't captured.
 func (h *hostRules) set(uid string, probes []netip.AddrPort) error {
 	h.mu.Lock()
@@ -35,20 +43,25 @@ func (h *hostRules) set(uid string, probes []netip.AddrPort) error {
 	if h.applied && slices.Equal(h.probes[uid], probes) {
 		return nil
 	}
+	h.record(uid, probes)
+	return h.apply()
+}
+
+// record is called with the lock held.
+func (h *hostRules) record(uid string, probes []netip.AddrPort) {
 	if len(probes) == 0 {
 		delete(h.probes, uid)
 	} else {
 		h.probes[uid] = probes
 	}
-	return h.apply()
 }
 
-// repair puts the rules back if somebody changed them.
+// repair applies the rules if that failed before, and puts them back if somebody changed them.
 func (h *hostRules) repair() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.applied {
-		return nil
+		return h.apply()
 	}
 	drift, err := h.kernel.VerifyHost(h.wanted())
 	if err != nil || len(drift) == 0 {

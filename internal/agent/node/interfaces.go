@@ -36,7 +36,7 @@ type Certificates interface {
 // Sandboxes knows the network namespaces of pods, from the container runtime; netns.Runtime is one.
 type Sandboxes interface {
 	// Netns is the path of the pod's network namespace on the host, or netns.ErrNoSandbox.
-	Netns(ctx context.Context, podUID string) (string, error)
+	Netns(ctx context.Context, pod netns.Pod) (string, error)
 }
 
 // Kernel is what the agent does in network namespaces, by their paths. Errors are errGone for a namespace that is gone.

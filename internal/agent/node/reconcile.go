@@ -125,11 +125,16 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 	t, err := r.target(ctx, pod, mesh, d, have)
 	if errors.Is(err, netns.ErrNoSandbox) {
 		// The pod has no network yet, or lost it. CNI ADD, or the pod's next status, brings it here again.
-		if err := r.forgetSandbox(ctx, string(pod.UID), have.target.Pod.Netns); err != nil {
-			return reconcile.Result{}, err
+		if lost := have.target.Pod.Netns; lost != "" {
+			if err := r.forgetSandbox(ctx, string(pod.UID), lost); err != nil {
+				return reconcile.Result{}, err
+			}
 		}
 		r.setStatus(pod, StateWaiting, Decision{Reason: ReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
 		return reconcile.Result{RequeueAfter: verifyEvery}, nil
+	}
+	if err == nil {
+		err = inRanges(mesh, t.Pod.IPs)
 	}
 	if err == nil {
 		if !have.complete {
@@ -169,7 +174,7 @@ func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1
 	if len(ips) == 0 {
 		return Target{}, fmt.Errorf("the pod has no address yet: %w", netns.ErrNoSandbox)
 	}
-	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
+	path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
 	if err != nil {
 		if !errors.Is(err, netns.ErrNoSandbox) {
 			err = fail(CauseSandbox, "see whether the container runtime answers on this node", fmt.Errorf("find the pod's network namespace: %w", err))
@@ -233,7 +238,7 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 
 // releaseUnknown lets a pod go that an earlier run of the agent captured.
 func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Decision) error {
-	path, err := r.sandboxes.Netns(ctx, string(pod.UID))
+	path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
 	if errors.Is(err, netns.ErrNoSandbox) {
 		return nil
 	}
@@ -244,7 +249,7 @@ func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Deci
 		return err
 	}
 	r.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
-	return nil
+	return r.host.set(string(pod.UID), nil)
 }
 
 // worthNoting tells whether people who look at the agent want to see why a pod isn't captured.

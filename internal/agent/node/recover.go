@@ -18,49 +18,65 @@ import (
 )
 
 const (
-	// runtimeWait bounds the wait for the container runtime at start.
+	// runtimeWait bounds the wait for the container runtime at start, for all pods together.
 	runtimeWait = 30 * time.Second
 	// runtimeRetry is how often it is asked meanwhile.
 	runtimeRetry = time.Second
+	// orphanGrace is how long rules stay that belong to no pod that the container runtime names: it names a pod only once
+	// its sandbox is complete, which comes after CNI ADD. Kubelet waits four minutes for that.
+	orphanGrace = 5 * time.Minute
 )
 
-// recover sets the listeners of all pods that may be captured already, and removes rules from the namespaces of those that
-// no longer should be. Then the proxy's list is complete: one that ran on while the agent was away keeps its listeners.
-func (r *reconciler) recover(ctx context.Context, netnsDir string) error {
+// recover sets the listeners of all pods that may be captured already. Then the proxy's list is complete: one that ran on
+// while the agent was away keeps its listeners. It removes rules from the namespaces of pods that no longer should be
+// captured, and returns the namespaces whose rules belong to no known pod.
+func (r *reconciler) recover(ctx context.Context, netnsDir string) (orphans []string, err error) {
 	pods := &corev1.PodList{}
 	if err := r.client.List(ctx, pods); err != nil {
-		return fmt.Errorf("list the pods of this node: %w", err)
+		return nil, fmt.Errorf("list the pods of this node: %w", err)
 	}
+	patience, cancel := context.WithTimeout(ctx, r.waits.runtime)
+	defer cancel()
 	wanted := map[string]bool{}
-	complete := true
 	for i := range pods.Items {
-		path, err := r.recoverPod(ctx, &pods.Items[i])
+		path, err := r.recoverPod(ctx, patience, &pods.Items[i])
 		if err != nil {
 			r.log.Info("a pod is taken up later", "pod", client.ObjectKeyFromObject(&pods.Items[i]), "reason", err.Error())
-			complete = false
 		}
 		wanted[path] = true
 	}
-	if complete {
-		r.sweep(netnsDir, wanted)
+	// It is tried again later, and kubelet's probes are no reason to keep all pods waiting.
+	if err := r.host.repair(); err != nil {
+		r.log.Error(err, "the node's probe rules can't be set")
 	}
-	return nil
+	for _, path := range r.captured(netnsDir) {
+		if !wanted[path] {
+			orphans = append(orphans, path)
+		}
+	}
+	if len(orphans) == 0 {
+		return nil, nil
+	}
+	return r.sweep(patience, orphans, false), nil
 }
 
 // recoverPod returns the pod's network namespace if it may stay captured.
-func (r *reconciler) recoverPod(ctx context.Context, pod *corev1.Pod) (string, error) {
+func (r *reconciler) recoverPod(ctx, patience context.Context, pod *corev1.Pod) (string, error) {
 	d, mesh, err := r.decide(ctx, pod)
 	if err != nil || d.Action == Release {
 		return "", err
 	}
-	host, err := r.netnsPatiently(ctx, string(pod.UID))
+	ips := podIPs(pod)
+	host, err := r.netnsPatiently(patience, pod)
 	if errors.Is(err, netns.ErrNoSandbox) {
 		return "", nil
 	}
 	if err != nil {
+		// It may be captured, and its kubelet must not miss its probes until that is known.
+		r.host.note(string(pod.UID), probes(pod, ips))
 		return "", err
 	}
-	path, ips := r.seen(host), podIPs(pod)
+	path := r.seen(host)
 	if mesh == nil || len(ips) == 0 {
 		return path, nil
 	}
@@ -74,11 +90,9 @@ func (r *reconciler) recoverPod(ctx context.Context, pod *corev1.Pod) (string, e
 }
 
 // netnsPatiently waits for a container runtime that is starting.
-func (r *reconciler) netnsPatiently(ctx context.Context, uid string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, runtimeWait)
-	defer cancel()
+func (r *reconciler) netnsPatiently(ctx context.Context, pod *corev1.Pod) (string, error) {
 	for {
-		path, err := r.sandboxes.Netns(ctx, uid)
+		path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
 		if err == nil || errors.Is(err, netns.ErrNoSandbox) {
 			return path, err
 		}
@@ -90,21 +104,90 @@ func (r *reconciler) netnsPatiently(ctx context.Context, uid string) (string, er
 	}
 }
 
-// sweep removes our rules from all other namespaces of the node's pods.
-func (r *reconciler) sweep(netnsDir string, keep map[string]bool) {
-	for _, path := range namespacesIn(netnsDir) {
-		if keep[path] {
-			continue
+// sweepLater removes the rules of orphans that still belong to no pod after a while.
+func (r *reconciler) sweepLater(ctx context.Context, orphans []string) error {
+	for len(orphans) > 0 {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(r.waits.orphan):
 		}
-		if has, err := r.kernel.Has(path); err != nil || !has {
-			continue
-		}
-		if err := r.kernel.Remove(path); err != nil && !gone(err) {
-			r.log.Error(err, "rules of an earlier run stay in a network namespace", "netns", path)
-			continue
-		}
-		r.log.Info("removed rules of an earlier run", "netns", path)
+		orphans = r.sweep(ctx, orphans, true)
 	}
+	return nil
+}
+
+// sweep removes our rules from those of the namespaces that belong to a pod that must not be captured, and, at the last,
+// from those that belong to no pod. It returns those that may belong to a pod that is not known yet.
+func (r *reconciler) sweep(ctx context.Context, orphans []string, last bool) []string {
+	keep, remove, err := r.owned(ctx)
+	if err != nil {
+		r.log.Info("rules of an earlier run stay for now", "reason", err.Error())
+		return orphans
+	}
+	var later []string
+	for _, path := range orphans {
+		switch {
+		case keep[path]:
+		case remove[path] || last:
+			r.removeRules(path)
+		default:
+			later = append(later, path)
+		}
+	}
+	return later
+}
+
+// owned are the network namespaces of the node's pods: those that may be captured, and those that must not be.
+func (r *reconciler) owned(ctx context.Context) (keep, remove map[string]bool, err error) {
+	pods := &corev1.PodList{}
+	if err := r.client.List(ctx, pods); err != nil {
+		return nil, nil, fmt.Errorf("list the pods of this node: %w", err)
+	}
+	keep, remove = map[string]bool{}, map[string]bool{}
+	for _, s := range r.pods.snapshot() {
+		keep[s.Netns] = true
+	}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		d, _, err := r.decide(ctx, pod)
+		if err != nil {
+			return nil, nil, err
+		}
+		if d.Reason == ReasonHostNetwork || d.Reason == ReasonFinished {
+			continue
+		}
+		path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
+		switch {
+		case errors.Is(err, netns.ErrNoSandbox):
+		case err != nil:
+			return nil, nil, err
+		case d.Action == Release:
+			remove[r.seen(path)] = true
+		default:
+			keep[r.seen(path)] = true
+		}
+	}
+	return keep, remove, nil
+}
+
+func (r *reconciler) removeRules(path string) {
+	if err := r.kernel.Remove(path); err != nil && !gone(err) {
+		r.log.Error(err, "rules of an earlier run stay in a network namespace", "netns", path)
+		return
+	}
+	r.log.Info("removed rules of an earlier run", "netns", path)
+}
+
+// captured lists the network namespaces with rules of ours.
+func (r *reconciler) captured(netnsDir string) []string {
+	var out []string
+	for _, path := range namespacesIn(netnsDir) {
+		if has, err := r.kernel.Has(path); err == nil && has {
+			out = append(out, path)
+		}
+	}
+	return out
 }
 
 // namespacesIn lists the network namespaces that the runtime keeps in a directory.

@@ -5,6 +5,7 @@ package node
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 )
@@ -27,13 +29,13 @@ type Target struct {
 }
 
 // newTarget says how a pod is captured in a network namespace with these addresses.
-func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, netns string, ips []netip.Addr) Target {
+func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ips []netip.Addr) Target {
 	return Target{
 		Pod: translate.Pod{
 			UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
 			IPs:      ips,
 			Identity: names.SPIFFEID(cmp.Or(mesh.Spec.TrustDomain, names.DefaultTrustDomain), pod.Namespace, cmp.Or(pod.Spec.ServiceAccountName, "default")),
-			Netns:    netns,
+			Netns:    path,
 			Strict:   d.Strict,
 		},
 		Ranges: ranges(mesh),
@@ -41,21 +43,55 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, netns string, i
 	}
 }
 
-// ranges are what the operator found out, sorted, each once. What can't be parsed is the operator's to report.
+// ranges are what the operator found out, sorted, each once.
 func ranges(mesh *v1alpha1.Mesh) []netip.Prefix {
-	if mesh.Status.Network == nil {
-		return nil
-	}
-	var out []netip.Prefix
-	for _, s := range slices.Concat(mesh.Status.Network.PodCIDRs, mesh.Status.Network.ServiceCIDRs) {
-		if p, err := netip.ParsePrefix(s); err == nil {
-			out = append(out, p.Masked())
-		}
-	}
+	pods, services := networks(mesh)
+	out := slices.Concat(pods, services)
 	slices.SortFunc(out, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 	})
 	return slices.Compact(out)
+}
+
+// networks are the ranges of pods and of Services. What can't be parsed is the operator's to report.
+func networks(mesh *v1alpha1.Mesh) (pods, services []netip.Prefix) {
+	if mesh.Status.Network == nil {
+		return nil, nil
+	}
+	parse := func(in []string) (out []netip.Prefix) {
+		for _, s := range in {
+			if p, err := netip.ParsePrefix(s); err == nil {
+				out = append(out, p.Masked())
+			}
+		}
+		return out
+	}
+	return parse(mesh.Status.Network.PodCIDRs), parse(mesh.Status.Network.ServiceCIDRs)
+}
+
+// inRanges refuses a pod none of whose addresses is in the ranges: what other pods send to it would leave in plaintext.
+func inRanges(mesh *v1alpha1.Mesh, ips []netip.Addr) error {
+	pods, _ := networks(mesh)
+	for _, ip := range ips {
+		if slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+			return nil
+		}
+	}
+	return fail(CauseRanges, "the cluster's network plugin hands out addresses by itself: set spec.network.podCIDRs of the Mesh to its ranges",
+		fmt.Errorf("the pod's addresses %v are in none of the mesh's pod ranges %v", ips, pods))
+}
+
+// annotationConfigHash is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
+const annotationConfigHash = "kubernetes.io/config.hash"
+
+// sandboxOf is how the container runtime knows a pod. Anybody may set the annotation, so it counts only together with the
+// pod's namespace and name.
+func sandboxOf(pod *corev1.Pod) netns.Pod {
+	p := netns.Pod{Namespace: pod.Namespace, Name: pod.Name, UIDs: []string{string(pod.UID)}}
+	if static := pod.Annotations[annotationConfigHash]; static != "" {
+		p.UIDs = append(p.UIDs, static)
+	}
+	return p
 }
 
 // podIPs are the pod's addresses, the primary one first.

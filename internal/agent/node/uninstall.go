@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -27,7 +28,8 @@ const ReasonUninstalled = "Uninstalled"
 
 // uninstaller takes the mesh off the node.
 type uninstaller struct {
-	client    client.Client // not cached: caches have stopped by then
+	client    client.Client // not cached: it asks how things stand when the agent stops
+	cached    client.Reader // what the agent saw last while it had its rights
 	kernel    Kernel
 	pods      *registry
 	installer *cni.Installer
@@ -38,9 +40,10 @@ type uninstaller struct {
 	files     []string
 }
 
-// leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an upgrade or an
-// API server that doesn't answer is no such case: then everything stays, since captured pods that lost their proxy for
-// a moment are better than pods that lost their protection.
+// leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an upgrade, an
+// API server that doesn't answer or one that refuses to is no such case: then everything stays, since captured pods that
+// lost their proxy for a moment are better than pods that lost their protection. An uninstallation takes the agent's
+// rights as well, but not before the agent saw the Mesh or its own namespace go.
 func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	ds := &appsv1.DaemonSet{}
 	err := u.client.Get(ctx, types.NamespacedName{Namespace: u.system, Name: names.NodeDaemonSet}, ds)
@@ -48,7 +51,11 @@ func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	case apierrors.IsNotFound(err):
 		return true, "DaemonSet " + names.NodeDaemonSet + " is gone"
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		return true, "the agent's rights are gone"
+		why := u.sawGo(ctx)
+		if why == "" {
+			u.log.Info("the API server refuses to say whether the mesh is being uninstalled; pods stay captured", "reason", err.Error())
+		}
+		return why != "", why
 	case err != nil:
 		u.log.Info("the API server doesn't say whether the mesh is being uninstalled; pods stay captured", "reason", err.Error())
 		return false, ""
@@ -63,6 +70,20 @@ func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 		return true, "the Mesh's nodeSelector no longer selects this node"
 	}
 	return false, ""
+}
+
+// sawGo says what the agent saw go that a running mesh has; empty if nothing.
+func (u *uninstaller) sawGo(ctx context.Context) string {
+	for what, o := range map[string]client.Object{
+		"Mesh " + names.Mesh:    &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}},
+		"namespace " + u.system: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: u.system}},
+	} {
+		err := u.cached.Get(ctx, client.ObjectKeyFromObject(o), o)
+		if apierrors.IsNotFound(err) || err == nil && !o.GetDeletionTimestamp().IsZero() {
+			return what + " is gone or being deleted, and the agent's rights with it"
+		}
+	}
+	return ""
 }
 
 // uninstall leaves every pod uncaptured and working, and nothing of ours on the node.

@@ -4,6 +4,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ type world struct {
 	drained   map[string]bool
 	host      []netip.AddrPort
 	changed   chan struct{}
+	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
+	runtimeDown bool
+	asked       func(netns.Pod)
 }
 
 func newWorld(t *testing.T) *world {
@@ -166,11 +170,22 @@ func (w *world) Await(ctx context.Context, id string) error {
 	})
 }
 
-func (w *world) Netns(_ context.Context, uid string) (string, error) {
+func (w *world) Netns(ctx context.Context, pod netns.Pod) (string, error) {
+	w.mu.Lock()
+	asked := w.asked
+	w.mu.Unlock()
+	if asked != nil {
+		asked(pod)
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if path := w.sandboxes[uid]; path != "" {
-		return path, nil
+	if w.runtimeDown {
+		return "", cmp.Or(ctx.Err(), errors.New("the runtime is silent"))
+	}
+	for _, uid := range pod.UIDs {
+		if path := w.sandboxes[uid]; path != "" {
+			return path, nil
+		}
 	}
 	return "", netns.ErrNoSandbox
 }
