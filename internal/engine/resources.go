@@ -128,7 +128,7 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 	case xds.TypeListener, xds.TypeCluster:
 		switch k.name {
 		case names.ListenerHBONE:
-			return r.resource(k, waypoint.HBONEListener(w.Identity))
+			return r.resource(k, waypoint.HBONEListener(w.Identity, w.Listen...))
 		case names.ListenerTunnel: // the cluster's name, too
 			if k.typeURL == xds.TypeCluster {
 				return r.resource(k, waypoint.TunnelCluster(w.Identity))

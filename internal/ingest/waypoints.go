@@ -6,6 +6,7 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -131,7 +132,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	if i.gateway(c, key) == nil {
 		return nil
 	}
-	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key)}
+	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key)}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
 		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.None() {
 			continue
@@ -150,6 +151,24 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	slices.SortFunc(out.Backends, ComparePorts)
 	out.Backends = slices.Compact(out.Backends)
 	return out
+}
+
+// listen follows the families of the waypoint's own Service, which are those that the API server gave it.
+func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
+	svc := i.Service.Get(c, cluster.Key{Namespace: gateway.Namespace, Name: names.WaypointResource(gateway.Name)})
+	if svc == nil {
+		return nil
+	}
+	var out []netip.Addr
+	for _, vip := range svc.VIPs {
+		wildcard := netip.IPv6Unspecified()
+		if vip.Is4() {
+			wildcard = netip.IPv4Unspecified()
+		}
+		out = append(out, wildcard)
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.WaypointPort {

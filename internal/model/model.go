@@ -90,6 +90,8 @@ type Endpoint struct {
 type Waypoint struct {
 	Name     types.NamespacedName // of the Gateway
 	Identity string               // SPIFFE ID of its pods
+	// Listen on the wildcard address of each family that its own Service has, IPv4 first; empty until there is one.
+	Listen []netip.Addr
 	// Ports of every Service bound to it, sorted by namespace, service, port.
 	Ports []ServicePort
 	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.

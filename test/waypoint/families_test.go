@@ -1,0 +1,46 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+)
+
+// TestBothFamilies gives a running waypoint a second address, of the other family, as where its Service gets one.
+func TestBothFamilies(t *testing.T) {
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skip("this machine has no IPv6: ", err)
+	}
+	_ = l.Close()
+	w := newWorld(t)
+	w.backend(web, model.ProtocolHTTP, model.Endpoint{Address: w.app(&echo{Name: "v1"})})
+	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+
+	v6 := netip.IPv6Loopback()
+	both := resource(t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint, v6))
+	w.apply(both)
+	w.acknowledged(both)
+	over6 := newCaller(t, v6, v6, &tls.Config{
+		Certificates: []tls.Certificate{w.ca.issue(clientID)}, VerifyConnection: w.ca.peer(waypointID),
+	})
+	for name, c := range map[string]*caller{"IPv4": w.caller(clientID), "IPv6": over6} {
+		resp, err := c.client(t, dialled, nil).Get("http://web/")
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: status %d", name, resp.StatusCode)
+		}
+	}
+}
