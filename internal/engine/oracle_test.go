@@ -101,7 +101,9 @@ func vary(r *rand.Rand, o client.Object) {
 			delete(o.Labels, "fairway.dev/mesh")
 		}
 	case *corev1.Service:
-		switch r.IntN(6) {
+		switch r.IntN(7) {
+		case 2:
+			o.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 		case 0:
 			o.Labels = map[string]string{"fairway.dev/use-waypoint": []string{"none", "mine", "auto", "nowhere"}[r.IntN(4)]}
 		case 1:

@@ -191,7 +191,7 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 			return r.resource(k, waypoint.InboundCluster(port))
 		}
 		if port, ok := parsePort(k.name, "service"); ok {
-			return r.resource(k, waypoint.Cluster(port, r.ingest.Table.Get(c, port).Protocol))
+			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port)))
 		}
 	case xds.TypeEndpoint:
 		if port, ok := parsePort(k.name, "node"); ok {

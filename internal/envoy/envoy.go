@@ -10,8 +10,12 @@ import (
 	"net/netip"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	lbcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
+	maglevv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/maglev/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -103,6 +107,16 @@ func Struct(values map[string]string) *structpb.Struct {
 		s.Fields[k] = structpb.NewStringValue(v)
 	}
 	return s
+}
+
+// Maglev picks the endpoint by a hash, so that equal clients get the same one on every proxy. It takes precedence over
+// the cluster's LbPolicy.
+func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+		TypedExtensionConfig: Extension("envoy.load_balancing_policies.maglev", &maglevv3.Maglev{
+			ConsistentHashingLbConfig: &lbcommonv3.ConsistentHashingLbConfig{HashPolicy: []*routev3.RouteAction_HashPolicy{by}},
+		}),
+	}}}
 }
 
 // Extension is an extension's typed configuration.

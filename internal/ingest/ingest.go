@@ -37,10 +37,12 @@ type Ingest struct {
 	// Identities that may answer for a Service's port, sorted.
 	Identities *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
-	Route *memo.Func[model.ObjectRef, *Route]
+	Route  *memo.Func[model.ObjectRef, *Route]
 	claims *memo.Func[model.ServicePort, *claims]
 	// Table of a Service's port; never nil.
 	Table *memo.Func[model.ServicePort, *model.RouteTable]
+	// Upstream is a Service's port as a destination of waypoints.
+	Upstream *memo.Func[model.ServicePort, model.Upstream]
 	// Binding of a Service to its waypoint.
 	Binding *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
@@ -81,6 +83,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
+	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
 	i.Binding = memo.Define(g, "binding", same[Binding], i.binding)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
 	i.WaypointPort = memo.Define(g, "waypointPort", reflectEqual[*model.WaypointPort], i.waypointPort)

@@ -27,6 +27,7 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 	out := &model.Service{
 		Name: key, Enrolled: i.enrolled(c, key.Namespace),
 		External: s.Spec.Type == corev1.ServiceTypeExternalName,
+		ClientIP: s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 	}
 	for _, ip := range s.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(ip); err == nil {
@@ -227,6 +228,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	case b.Unserved(), b.Pending:
 		out.Kind, out.Port = model.DestinationService, port
 		out.Identities = i.Identities.Get(c, port)
+		out.ClientIP = i.Service.Get(c, port.ServiceName()).ClientIP
 	case b.Problem != "":
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
 	default:

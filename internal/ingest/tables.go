@@ -97,6 +97,14 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 	return out
 }
 
+func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
+	out := model.Upstream{ServicePort: port, Protocol: i.claims.Get(c, port).protocol}
+	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
+		out.ClientIP = svc.ClientIP
+	}
+	return out
+}
+
 // orderedRules flattens the routes of one namespace.
 func orderedRules(routes []*Route) []model.Rule {
 	rules := []model.Rule{} // not nil: routes with no rules at all match nothing

@@ -46,6 +46,7 @@ type Service struct {
 	Ports    []Port       // TCP ports, by number
 	Enrolled bool         // its namespace is in the mesh
 	External bool         // of type ExternalName: a name for a host, without endpoints
+	ClientIP bool         // connections of one client address go to one endpoint (sessionAffinity)
 }
 
 // Port finds a port by its number.
@@ -63,6 +64,13 @@ type Port struct {
 	Number   uint16
 	Name     string
 	Protocol Protocol
+}
+
+// Upstream is a Service's port as waypoints send traffic to it.
+type Upstream struct {
+	ServicePort
+	Protocol Protocol
+	ClientIP bool
 }
 
 // Workload is a pod as the mesh sees it.
@@ -287,6 +295,8 @@ type Destination struct {
 	Port ServicePort
 	// Identities that may answer, sorted (SPIFFE IDs).
 	Identities []string
+	// ClientIP: connections of one client address go to one endpoint.
+	ClientIP bool
 	// Reason a DestinationRefused is refused, for people.
 	Reason string
 }

@@ -146,6 +146,8 @@ const (
 const (
 	// FilterStateSource carries the caller's SPIFFE ID inside a waypoint.
 	FilterStateSource = "fairway.source"
+	// FilterStateSourceIP carries the caller's IP address inside a waypoint.
+	FilterStateSourceIP = "fairway.source_ip"
 	// MetadataTunnel is the endpoint metadata namespace that the internal listeners read: MetadataHBONE, MetadataTarget.
 	MetadataTunnel = "fairway.tunnel"
 	// MetadataHBONE is the HBONE address (ip:15008) of an endpoint.

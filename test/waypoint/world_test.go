@@ -189,8 +189,13 @@ func (w *world) acknowledged(updates ...xds.Update) {
 // backend adds a Service's port that requests can be sent to.
 func (w *world) backend(p model.ServicePort, protocol model.Protocol, endpoints ...model.Endpoint) {
 	w.t.Helper()
-	cluster := resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Cluster(p, protocol))
-	cla := w.claOf(p, endpoints)
+	w.upstream(model.Upstream{ServicePort: p, Protocol: protocol}, endpoints...)
+}
+
+func (w *world) upstream(u model.Upstream, endpoints ...model.Endpoint) {
+	w.t.Helper()
+	cluster := resource(w.t, names.ServicePort(u.Namespace, u.Service, u.Port), waypoint.Cluster(u))
+	cla := w.claOf(u.ServicePort, endpoints)
 	w.apply(cluster, cla)
 	w.acknowledged(cluster, cla)
 }

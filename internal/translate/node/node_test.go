@@ -55,6 +55,9 @@ var cases = map[string]func() []proto.Message{
 	"destination-service": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids})}
 	},
+	"destination-client-ip": func() []proto.Message {
+		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true})}
+	},
 	"destination-waypoint": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{
 			Address: vip, Kind: model.DestinationWaypoint,

@@ -127,7 +127,9 @@ func servicePortsCase() bundle {
 			ServiceListener(model.WaypointPort{ServicePort: webV1, Protocol: model.ProtocolUndeclared, HTTP: true}),
 		},
 		clusters: []*clusterv3.Cluster{
-			Cluster(web, model.ProtocolHTTP), Cluster(db, model.ProtocolTCP), Cluster(webV2, model.ProtocolHTTP2),
+			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}),
+			Cluster(model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}),
+			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}),
 		},
 	}
 }

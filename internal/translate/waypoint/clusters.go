@@ -8,6 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -30,8 +31,9 @@ const (
 
 // Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in the
 // protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared HTTP/2.
-func Cluster(p model.ServicePort, protocol model.Protocol) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
+func Cluster(u model.Upstream) *clusterv3.Cluster {
+	p := u.ServicePort
+	out := &clusterv3.Cluster{
 		Name:                 clusterName(p),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{
@@ -43,8 +45,15 @@ func Cluster(p model.ServicePort, protocol model.Protocol) *clusterv3.Cluster {
 		CircuitBreakers: circuitBreakers(),
 		// To a plain address it is a raw buffer; to an internal one it also carries the metadata.
 		TransportSocket:               envoy.Internal(names.MetadataTunnel),
-		TypedExtensionProtocolOptions: protocolOptions(protocol),
+		TypedExtensionProtocolOptions: protocolOptions(u.Protocol),
 	}
+	if u.ClientIP {
+		// The address that the HBONE listener saw: what Envoy takes for the client's is up to x-forwarded-for.
+		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
+			FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
+		}})
+	}
+	return out
 }
 
 func protocolOptions(protocol model.Protocol) map[string]*anypb.Any {

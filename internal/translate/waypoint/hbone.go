@@ -41,6 +41,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 				// Hashable, so that a connection to an internal listener is never handed from one caller to
 				// another. Shared once: it ends at the internal listener of the service port.
 				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
+				envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedOnce),
 				envoy.FilterState(filterStateLocalAddress, "", "%REQ(:AUTHORITY)%", envoy.SharedOnce),
 				// The connection's own address; a peer could write what it likes into x-forwarded-for.
 				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
