@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -64,6 +65,9 @@ type operator struct {
 	programmed   map[types.NamespacedName]programmed
 	automatic    map[string]bool
 
+	statusesCleared atomic.Bool
+	clearedAsked    atomic.Int32
+
 	certificatesChanged, nodesChanged, programmedChanged, automaticChanged *controllers.Trigger
 }
 
@@ -97,6 +101,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		certificatesChanged: controllers.NewTrigger(), nodesChanged: controllers.NewTrigger(),
 		programmedChanged: controllers.NewTrigger(), automaticChanged: controllers.NewTrigger(),
 	}
+	o.statusesCleared.Store(true)
 	o.system = o.namespace("fairway-system-")
 	o.create(&corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.TrustBundleConfigMap, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}},
@@ -117,6 +122,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		NodeReports: o.nodeReports, NodesChanged: o.nodesChanged,
 		Programmed: o.probe, ProgrammedChanged: o.programmedChanged,
 		AutomaticWaypoints: o.needsWaypoint, AutomaticChanged: o.automaticChanged,
+		StatusesCleared: func() bool { o.clearedAsked.Add(1); return o.statusesCleared.Load() },
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -34,6 +34,9 @@ const (
 	conflictPause = 20 * time.Millisecond
 	// finalizePause is how soon a Mesh is looked at again whose node proxies are still there; their going is watched.
 	finalizePause = 2 * time.Second
+	// clearPatience bounds how long a Mesh waits for statuses to be taken back, looking every clearPause.
+	clearPatience = 30 * time.Second
+	clearPause    = 200 * time.Millisecond
 )
 
 // MeshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
@@ -200,7 +203,7 @@ func (r *MeshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
 }
 
 // finalize lets agents let their pods go, in this order: the node proxies end, while their permissions are still there;
-// then the waypoints, which nothing uses any more; then the Mesh.
+// then the waypoints, which nothing uses any more, and what the mesh wrote into statuses; then the Mesh.
 func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
 	if !controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
 		return reconcile.Result{}, nil
@@ -225,6 +228,10 @@ func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (rec
 	}
 	if err := removeAllWaypoints(ctx, r.client); err != nil {
 		return reconcile.Result{}, err
+	}
+	// Once the Mesh is gone the operator may go at any time, and nobody would take back what it wrote.
+	if c := r.options.StatusesCleared; c != nil && !c() && time.Since(mesh.DeletionTimestamp.Time) < clearPatience {
+		return reconcile.Result{RequeueAfter: clearPause}, nil
 	}
 	before := mesh.DeepCopy()
 	controllerutil.RemoveFinalizer(mesh, meshFinalizer)

@@ -103,7 +103,8 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "CaptureFailed")
 	})
 
-	// Deletion: first the DaemonSet, then its pods, then the Mesh.
+	// Deletion: first the DaemonSet, then its pods, then what was said in statuses, then the Mesh.
+	o.statusesCleared.Store(false)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(t, o.Delete(ctx, mesh))
 	o.eventually("the DaemonSet is being deleted", func() error {
@@ -117,7 +118,16 @@ func TestMesh(t *testing.T) {
 	get(o, "the Mesh waits for the pod", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
 	})
+	asked := o.clearedAsked.Load()
 	require.NoError(t, o.Delete(ctx, pod, client.GracePeriodSeconds(0)))
+	o.eventually("the Mesh waits for statuses", func() error {
+		if o.clearedAsked.Load() < asked+2 {
+			return errors.New("it does not ask")
+		}
+		return nil
+	})
+	require.Error(t, o.gone(mesh))
+	o.statusesCleared.Store(true)
 	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
 }
 

@@ -61,6 +61,10 @@ type Options struct {
 	// AutomaticChanged is notified with the namespace (as Name) whose answer may have changed.
 	AutomaticChanged *Trigger
 
+	// StatusesCleared tells whether the statuses of routes and Services say nothing of the mesh any more; nil for yes. A
+	// Mesh that is deleted waits for it, for a while.
+	StatusesCleared func() bool
+
 	// Features that GatewayClass and XMesh publish; DefaultFeatures if nil.
 	Features []features.FeatureName
 }

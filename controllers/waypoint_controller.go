@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -14,6 +15,7 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -35,6 +37,7 @@ type WaypointReconciler struct {
 	client   client.Client
 	applier  *applier
 	announce announcer
+	holds    *holds
 	options  Options
 }
 
@@ -43,6 +46,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		client:  mgr.GetClient(),
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		options: o,
+		holds:   &holds{since: map[types.NamespacedName]time.Time{}},
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
 			string(gatewayv1.GatewayReasonInvalidParameters), string(gatewayv1.GatewayReasonListenersNotValid),
 			string(gatewayv1.GatewayReasonUnsupportedAddress), string(gatewayv1.GatewayReasonInvalid),
@@ -108,6 +112,7 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	g := &gatewayv1.Gateway{}
 	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
 		// What it owned goes with it.
+		r.holds.forget(req.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if g.DeletionTimestamp != nil {
@@ -122,11 +127,15 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 		return reconcile.Result{}, r.remove(ctx, g)
 	}
 	observed, deployErr := r.deploy(ctx, g, class)
+	held := r.holds.hold(g, &observed, time.Now())
 	after := g.DeepCopy()
 	waypointStatus(after, observed)
 	result, err := writeStatus(ctx, r.client, g, after)
 	if err == nil && result.IsZero() {
 		r.announce.announce(g, g.Status.Conditions, after.Status.Conditions)
+	}
+	if result.IsZero() {
+		result.RequeueAfter = held
 	}
 	return result, errors.Join(deployErr, err)
 }

@@ -6,10 +6,14 @@ package controllers
 import (
 	"fmt"
 	"slices"
+	"sync"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -34,6 +38,13 @@ type waypointObserved struct {
 	clusterIPs                       []string
 	acked, total                     int
 	rejected                         string
+	// held is what Programmed said, while proxies that served are given time to acknowledge again; see holds.
+	held string
+}
+
+// pending tells whether ready proxies have not acknowledged their configuration (yet).
+func (o waypointObserved) pending() bool {
+	return o.deployment != nil && o.acked < int(o.deployment.Status.ReadyReplicas)
 }
 
 func (o waypointObserved) problem() string { return o.parametersProblem }
@@ -114,11 +125,51 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 		return false, gatewayv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
 	case ready == 0:
 		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready" + replicaFailure(o.deployment) + "."
-	case o.acked < ready:
+	case o.pending() && o.held != "":
+		return true, gatewayv1.GatewayReasonProgrammed, o.held
+	case o.pending():
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
 	}
 	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.", ready, ready)
+}
+
+// programmedHold is how long a waypoint that serves stays Programmed while acknowledgements are missing: its proxies reach
+// another replica of the operator meanwhile, or new ones get their configuration.
+const programmedHold = 15 * time.Second
+
+// holds remembers since when acknowledgements are missing.
+type holds struct {
+	mu    sync.Mutex
+	since map[types.NamespacedName]time.Time
+}
+
+// hold sets o.held while a Gateway's present generation stays Programmed, and tells for how long; zero if it doesn't.
+func (h *holds) hold(g *gatewayv1.Gateway, o *waypointObserved, now time.Time) time.Duration {
+	was := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+	key := types.NamespacedName{Namespace: g.Namespace, Name: g.Name}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !o.pending() || was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != g.Generation {
+		delete(h.since, key)
+		return 0
+	}
+	since, ok := h.since[key]
+	if !ok {
+		since = now
+		h.since[key] = now
+	}
+	left := max(programmedHold-now.Sub(since), 0)
+	if left > 0 {
+		o.held = was.Message
+	}
+	return left
+}
+
+func (h *holds) forget(key types.NamespacedName) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.since, key)
 }
 
 func replicaFailure(d *appsv1.Deployment) string {

@@ -146,6 +146,9 @@ func (e *Engine) Process() {
 }
 
 func (e *Engine) change(o queued) {
+	if o.recreated {
+		e.change(queued{object: o.object, deleted: true})
+	}
 	op := e.store.Set
 	if o.deleted {
 		op = e.store.Delete
@@ -169,10 +172,10 @@ func (e *Engine) change(o queued) {
 
 func (e *Engine) watchService(key types.NamespacedName, deleted bool) {
 	if deleted {
-		e.ingest.Binding.Unwatch(key)
+		e.ingest.Bound.Unwatch(key)
 		e.opts.OnBinding(key, ingest.Binding{})
-	} else if !e.ingest.Binding.Watched(key) {
-		e.ingest.Binding.Watch(key, func(b ingest.Binding) {
+	} else if !e.ingest.Bound.Watched(key) {
+		e.ingest.Bound.Watch(key, func(b ingest.Binding) {
 			e.told = append(e.told, func() { e.opts.OnBinding(key, b) })
 		})
 	}
@@ -325,10 +328,13 @@ func (e *Engine) forget(name string, s *scope) {
 type queued struct {
 	object  client.Object
 	deleted bool
+	// recreated: an object of the name was deleted, and this is another one. What depends on the old one, such as its
+	// status, went with it.
+	recreated bool
 }
 
-// queue holds what is to be taken in. Of an object only the latest state is kept, so it never holds more than the
-// cluster does.
+// queue holds what is to be taken in. Of an object only the latest state is kept (and whether it is another object than
+// before), so it never holds more than the cluster does.
 type queue struct {
 	mu      sync.Mutex
 	objects []queued
@@ -346,13 +352,14 @@ func (q *queue) object(o client.Object, deleted bool) {
 	id := objectID{fmt.Sprintf("%T", o), client.ObjectKeyFromObject(o)}
 	q.mu.Lock()
 	if n, ok := q.at[id]; ok {
-		q.objects[n] = queued{o, deleted}
+		was := q.objects[n]
+		q.objects[n] = queued{o, deleted, !deleted && (was.deleted || was.recreated)}
 	} else {
 		if q.at == nil {
 			q.at = map[objectID]int{}
 		}
 		q.at[id] = len(q.objects)
-		q.objects = append(q.objects, queued{o, deleted})
+		q.objects = append(q.objects, queued{object: o, deleted: deleted})
 	}
 	q.mu.Unlock()
 	q.signal()

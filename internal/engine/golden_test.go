@@ -43,6 +43,7 @@ type harness struct {
 	reports   map[model.ObjectRef]*ingest.RouteReport
 	automatic map[string]bool
 	bindings  map[string]ingest.Binding
+	told      []string // of routes and Services, in order
 }
 
 func newHarness(t testing.TB) *harness {
@@ -55,15 +56,19 @@ func newHarness(t testing.TB) *harness {
 		Log:   testr.NewWithInterface(t, testr.Options{}),
 		OnReport: func(ref model.ObjectRef, r *ingest.RouteReport) {
 			if r == nil {
+				h.told = append(h.told, "no "+ref.Name)
 				delete(h.reports, ref)
 			} else {
+				h.told = append(h.told, ref.Name)
 				h.reports[ref] = r
 			}
 		},
 		OnBinding: func(svc types.NamespacedName, b ingest.Binding) {
 			if b.None() {
+				h.told = append(h.told, "unbound "+svc.Name)
 				delete(h.bindings, svc.String())
 			} else {
+				h.told = append(h.told, "bound "+svc.Name)
 				h.bindings[svc.String()] = b
 			}
 		},

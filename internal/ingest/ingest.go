@@ -45,6 +45,8 @@ type Ingest struct {
 	Upstream *memo.Func[model.ServicePort, model.Upstream]
 	// Binding of a Service to its waypoint.
 	Binding *memo.Func[cluster.Key, Binding]
+	// Bound is the Binding, for the Service's status.
+	Bound *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
 	Waypoint *memo.Func[cluster.Key, *model.Waypoint]
 	// WaypointPort as the Service's waypoint serves it; nil where no waypoint does.
@@ -61,7 +63,7 @@ type Ingest struct {
 
 // Settings is what the Mesh object says to every proxy.
 type Settings struct {
-	// Present is false until there is a Mesh object.
+	// Present is false until there is a Mesh object, and once it is being deleted.
 	Present     bool
 	TrustDomain string
 	// LogAll and LogErrors are what proxies write to their access logs.
@@ -85,6 +87,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
 	i.Binding = memo.Define(g, "binding", same[Binding], i.binding)
+	i.Bound = memo.Define(g, "bound", same[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
 	i.WaypointPort = memo.Define(g, "waypointPort", reflectEqual[*model.WaypointPort], i.waypointPort)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
@@ -104,7 +107,7 @@ func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
 	}
 	mode := cmp.Or(m.Spec.AccessLog.Mode, v1alpha1.AccessLogAll)
 	s := Settings{
-		Present: true, TrustDomain: m.Spec.TrustDomain,
+		Present: m.DeletionTimestamp == nil, TrustDomain: m.Spec.TrustDomain,
 		LogAll: mode == v1alpha1.AccessLogAll, LogErrors: mode != v1alpha1.AccessLogOff,
 	}
 	if s.TrustDomain == "" {

@@ -22,6 +22,8 @@ type Parent struct {
 	// Ports that the route asks for; empty if refused. Which of them it gets depends on other routes: see claims.
 	Ports   []model.ServicePort
 	Refused *Verdict
+	// Foreign: the parent's namespace is not in the mesh.
+	Foreign bool
 }
 
 func (r *Route) attachesToPort(port model.ServicePort) bool {
@@ -29,7 +31,7 @@ func (r *Route) attachesToPort(port model.ServicePort) bool {
 }
 
 func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference) {
-	b.route.Generation, b.route.Created = m.Generation, m.CreationTimestamp.Time
+	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
 	for _, ref := range refs {
 		if !cluster.IsService(ref.Group, ref.Kind) {
 			continue // somebody else's parent
@@ -38,6 +40,7 @@ func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference)
 		if ref.Namespace != nil {
 			p.Service.Namespace = string(*ref.Namespace)
 		}
+		p.Foreign = !b.i.enrolled(b.c, p.Service.Namespace)
 		p.Ports, p.Refused = b.attach(p)
 		b.route.Parents = append(b.route.Parents, p)
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -28,9 +29,12 @@ const (
 
 // RouteReport is what a route's status is to say, but for what only the proxies know.
 type RouteReport struct {
-	Ref        model.ObjectRef
+	Ref model.ObjectRef
+	// UID tells a route from a later one of the same name.
+	UID        types.UID
 	Generation int64
-	Parents    []ParentReport
+	// Parents are empty while there is no Mesh: then the mesh has nothing to say.
+	Parents []ParentReport
 }
 
 // ParentReport is about one parentRef.
@@ -41,6 +45,10 @@ type ParentReport struct {
 	// Waypoint whose proxies must acknowledge the route tables of Ports before the route is Programmed.
 	Waypoint cluster.Key
 	Ports    []model.ServicePort
+	// Backends of the rules, sorted: the proxies need their clusters.
+	Backends []model.ServicePort
+	// Foreign: the parent's namespace is not in the mesh, so the route may be meant for another one.
+	Foreign bool
 	// Unprogrammed says why no proxy will serve the route; nil where one should.
 	Unprogrammed *Verdict
 }
@@ -50,7 +58,10 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 	if r == nil {
 		return nil
 	}
-	out := &RouteReport{Ref: ref, Generation: r.Generation}
+	out := &RouteReport{Ref: ref, UID: r.UID, Generation: r.Generation}
+	if !i.Settings.Get(c, struct{}{}).Present {
+		return out
+	}
 	for _, p := range r.Parents {
 		out.Parents = append(out.Parents, i.parentReport(c, r, p))
 	}
@@ -59,7 +70,7 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	ports, lost := i.outcome(c, r, p)
-	out := ParentReport{Ref: p.Ref, Ports: ports}
+	out := ParentReport{Ref: p.Ref, Ports: ports, Foreign: p.Foreign}
 	refused := p.Refused
 	if refused == nil && len(ports) == 0 {
 		refused = &Verdict{lost[0].Reason, fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost))}
@@ -96,6 +107,9 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": connections to the Service are refused meanwhile"}
 	default:
 		out.Waypoint = b.Waypoint
+		out.Backends = ruleBackends(r.Rules)
+		slices.SortFunc(out.Backends, ComparePorts)
+		out.Backends = slices.Compact(out.Backends)
 	}
 	return out
 }

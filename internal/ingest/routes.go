@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -25,6 +26,7 @@ const (
 // backends. What other routes do to it (conflicts) is decided by the route table of each port.
 type Route struct {
 	Ref        model.ObjectRef
+	UID        types.UID
 	Generation int64
 	Created    time.Time
 	Parents    []Parent

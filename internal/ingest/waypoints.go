@@ -38,6 +38,14 @@ func (b Binding) None() bool { return b == Binding{} }
 // Unserved tells that connections to the Service have nothing to do with a waypoint.
 func (b Binding) Unserved() bool { return b.None() || b.Unsupported != "" }
 
+// bound is what a Service's status says of its binding: nothing while there is no Mesh.
+func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
+	if !i.Settings.Get(c, struct{}{}).Present {
+		return Binding{}
+	}
+	return i.Binding.Get(c, key)
+}
+
 func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	svc := i.Service.Get(c, key)
 	if svc == nil || !svc.Enrolled {
@@ -197,26 +205,29 @@ func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 	return false
 }
 
-// tableBackends lists what the rules of a table send traffic to, mirrors included.
+// tableBackends lists what the rules of a table send traffic to.
 func tableBackends(t *model.RouteTable) []model.ServicePort {
+	out := ruleBackends(t.Default)
+	for _, caller := range t.Callers {
+		out = append(out, ruleBackends(caller.Rules)...)
+	}
+	return out
+}
+
+// ruleBackends lists what rules send traffic to, mirrors included.
+func ruleBackends(rules []model.Rule) []model.ServicePort {
 	var out []model.ServicePort
-	visit := func(rules []model.Rule) {
-		for _, r := range rules {
-			for _, b := range r.Backends {
-				if !b.Invalid {
-					out = append(out, b.Port)
-				}
-			}
-			for _, f := range r.Filters {
-				if f.Mirror != nil && !f.Mirror.Backend.Invalid {
-					out = append(out, f.Mirror.Backend.Port)
-				}
+	for _, r := range rules {
+		for _, b := range r.Backends {
+			if !b.Invalid {
+				out = append(out, b.Port)
 			}
 		}
-	}
-	visit(t.Default)
-	for _, caller := range t.Callers {
-		visit(caller.Rules)
+		for _, f := range r.Filters {
+			if f.Mirror != nil && !f.Mirror.Backend.Invalid {
+				out = append(out, f.Mirror.Backend.Port)
+			}
+		}
 	}
 	return out
 }

@@ -37,6 +37,8 @@ type feed struct {
 	ready  *readiness
 	// taken is told once the engine has taken in all that existed at the start.
 	taken func()
+	// touched is told of every object that was added or changed, after the engine.
+	touched func(obj client.Object)
 	// pod is told of every pod besides, the last time when it is gone.
 	pod func(p *corev1.Pod, gone bool)
 }
@@ -116,7 +118,7 @@ func (f *feed) watch(ctx context.Context, obj client.Object) (toolscache.Informe
 	}
 	reg, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { f.set(o) },
-		UpdateFunc: func(_, o any) { f.set(o) },
+		UpdateFunc: f.update,
 		DeleteFunc: func(o any) {
 			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj
@@ -130,12 +132,22 @@ func (f *feed) watch(ctx context.Context, obj client.Object) (toolscache.Informe
 	return reg.HasSynced, nil
 }
 
+// update tells of a deletion that the informer missed: after a broken watch, another object of the name may be there.
+func (f *feed) update(before, now any) {
+	old, ok := before.(client.Object)
+	if obj, also := now.(client.Object); ok && also && old.GetUID() != obj.GetUID() {
+		f.remove(old)
+	}
+	f.set(now)
+}
+
 func (f *feed) set(o any) {
 	obj, ok := o.(client.Object)
 	if !ok {
 		return
 	}
 	f.engine.Set(obj)
+	f.touched(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, false)
 	}

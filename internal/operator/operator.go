@@ -38,7 +38,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/identity/server"
 	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/peers"
 	"github.com/fairway-mesh/fairway/internal/status"
@@ -109,6 +111,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	f := &feed{
 		cache: mgr.GetCache(), engine: p.engine, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
 		ready: ready, taken: ready.await("the state of the cluster"),
+		touched: p.touched,
 		pod: func(pod *corev1.Pod, gone bool) {
 			if gone {
 				captures.remove(client.ObjectKeyFromObject(pod))
@@ -188,11 +191,13 @@ type plane struct {
 	writer *status.Writer
 	bound  *status.ServiceWriter
 
-	automatic *automatic
+	rejections *rejections
+	automatic  *automatic
 }
 
 func newPlane(mgr ctrl.Manager, o Options) *plane {
 	p := &plane{cache: xds.NewCache(), automatic: newAutomatic()}
+	p.rejections = newRejections(acknowledgements{p})
 	p.writer = status.NewWriter(mgr.GetClient(), acknowledgements{p}, o.Log.WithName("status"))
 	p.bound = status.NewServiceWriter(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.engine = engine.New(engine.Options{
@@ -263,5 +268,15 @@ func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
 	return a.p.book.State(scope, typeURL, name)
 }
 
-// Connected counts the proxies that have asked for their listeners.
-func (a acknowledgements) Connected(scope string) int { return a.p.book.Connected(scope) }
+// touched makes the writers look at what others may have overwritten.
+func (p *plane) touched(obj client.Object) {
+	key := client.ObjectKeyFromObject(obj)
+	switch obj.(type) {
+	case *gwv1.HTTPRoute:
+		p.writer.Touch(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name})
+	case *gwv1.GRPCRoute:
+		p.writer.Touch(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name})
+	case *corev1.Service:
+		p.bound.Touch(key)
+	}
+}

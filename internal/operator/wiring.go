@@ -79,8 +79,13 @@ func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewTrigger()}
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	p.book.OnChange(func(scope, typeURL, name string) {
+		ns, gw, ok := names.ParseWaypointScope(scope)
+		if !ok {
+			return
+		}
 		p.writer.Acknowledged(scope, typeURL, name)
-		if ns, gw, ok := names.ParseWaypointScope(scope); ok && (typeURL == xds.TypeListener || typeURL == xds.TypeCluster || name == names.RouteHBONE) {
+		// The two resources that say which proxies serve, and any that one of them rejects.
+		if p.rejections.note(scope, typeURL, name) || name == names.ListenerHBONE || name == names.RouteHBONE {
 			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
 		}
 	})
@@ -97,6 +102,7 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 		ProgrammedChanged:  t.programmed,
 		AutomaticWaypoints: p.automatic.need,
 		AutomaticChanged:   t.automatic,
+		StatusesCleared:    func() bool { return p.writer.Cleared() && p.bound.Cleared() },
 	})
 }
 
@@ -104,24 +110,17 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 // the route table that says which Services it serves.
 func (p *plane) programmed(gateway types.NamespacedName) (acked, total int, rejected string) {
 	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
-	listener := p.book.State(scope, xds.TypeListener, names.ListenerHBONE)
 	serving := map[string]bool{}
 	for _, a := range p.book.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
-		serving[a.Proxy.Pod] = a.State == xds.Acked
-		if a.State == xds.Rejected {
-			rejected = a.Error
-		}
+		serving[a.Proxy.ID()] = a.State == xds.Acked
 	}
-	for _, a := range listener.Proxies {
+	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
 		total++
-		switch {
-		case a.State == xds.Acked && serving[a.Proxy.Pod]:
+		if a.State == xds.Acked && serving[a.Proxy.ID()] {
 			acked++
-		case a.State == xds.Rejected:
-			rejected = a.Error
 		}
 	}
-	return acked, total, rejected
+	return acked, total, p.rejections.first(scope)
 }
 
 // certificates lets the Mesh's reconciler keep the CA.

@@ -200,16 +200,16 @@ func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
 	defer b.mu.RUnlock()
 	at := map[string]int{}
 	for i, a := range out.Proxies {
-		at[identityOf(a.Proxy)] = i
+		at[a.Proxy.ID()] = i // so that one that moved to another replica is not two
 	}
 	for r := range b.remotes {
 		e := r.entries.of[key{scope, typeURL, name}]
 		for _, p := range e.Proxies {
 			a := p.judge(scope, e.Version, out.Version)
-			i, known := at[identityOf(a.Proxy)]
+			i, known := at[a.Proxy.ID()]
 			switch {
 			case !known:
-				at[identityOf(a.Proxy)] = len(out.Proxies)
+				at[a.Proxy.ID()] = len(out.Proxies)
 				out.Proxies = append(out.Proxies, a)
 			case rank(a.State) > rank(out.Proxies[i].State):
 				out.Proxies[i] = a
@@ -221,15 +221,6 @@ func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
 	})
 	return out
 }
-
-// Connected counts the proxies of a waypoint's scope that have asked for their listeners, on any replica.
-func (b *Book) Connected(scope string) int {
-	k := listenerOf(scope)
-	return len(b.State(k.scope, k.typeURL, k.name).Proxies)
-}
-
-// identityOf tells a proxy that moved to another replica from two proxies.
-func identityOf(p xds.Proxy) string { return cmp.Or(p.PodUID, p.Pod) }
 
 // rank orders what two replicas say of one proxy, which was connected to one and is connected to the other: no clock is
 // common to both. Whoever has seen it accept the current version is right, and a verdict says more than none.

@@ -238,3 +238,8 @@ func (s signal) Write(p []byte) (int, error) {
 	}
 	return len(p), nil
 }
+
+// connected counts the proxies that have asked for their listeners, as a book knows them.
+func connected(b *Book) int {
+	return len(b.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies)
+}

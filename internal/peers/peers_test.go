@@ -48,7 +48,7 @@ func TestProxiesOfAllReplicasCount(t *testing.T) {
 	b.proxy("three", "")
 	for _, r := range []*replica{a, b} {
 		eventually(t, "all acknowledged", r.says(3, 0, 0))
-		eventually(t, "all connected", func() bool { return r.book.Connected(scope) == 3 })
+		eventually(t, "all connected", func() bool { return connected(r.book) == 3 })
 	}
 }
 
@@ -84,7 +84,7 @@ func TestAProxyThatMovesCountsOnce(t *testing.T) {
 	eventually(t, "gone there", func() bool { return len(b.server.Proxies()) == 0 })
 	eventually(t, "still acknowledged", b.says(1, 0, 0))
 	eventually(t, "still acknowledged", a.says(1, 0, 0))
-	require.Equal(t, 1, a.book.Connected(scope))
+	require.Equal(t, 1, connected(a.book))
 }
 
 func TestAReplicaThatGoesAway(t *testing.T) {
@@ -102,7 +102,7 @@ func TestAReplicaThatGoesAway(t *testing.T) {
 		eventually(t, "acknowledged", a.says(1, 0, 0))
 		b.stop()
 		eventually(t, "gone", a.says(0, 0, 0))
-		require.Zero(t, a.book.Connected(scope))
+		require.Zero(t, connected(a.book))
 		k := key{scope, xds.TypeRoute, route}
 		eventually(t, "no longer derived for them", func() bool { return !a.wants(k) })
 		a.mu.Lock()
@@ -282,14 +282,14 @@ func TestAReplicaThatHangsIsGivenUp(t *testing.T) {
 	tm := long(quick)
 	a := newReplica(t, ca, tm)
 	a.book.SetPeers([]string{addr})
-	eventually(t, "followed", func() bool { return a.book.Connected(scope) == 1 })
+	eventually(t, "followed", func() bool { return connected(a.book) == 1 })
 	require.Empty(t, a.book.State("node/n", xds.TypeRoute, "x").Proxies, "what no status needs is not kept")
 	select {
 	case <-ended:
 	case <-time.After(patience):
 		t.Fatal("the silent feed was not ended")
 	}
-	require.Equal(t, 1, a.book.Connected(scope), "within the time of grace")
+	require.Equal(t, 1, connected(a.book), "within the time of grace")
 }
 
 func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
@@ -320,9 +320,9 @@ func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
 	a := newReplica(t, ca, long(times{heartbeat: time.Hour, age: time.Hour, retry: time.Millisecond, retryMax: time.Millisecond}))
 	a.book.SetPeers([]string{addr})
 	eventually(t, "the third attempt", func() bool { mu.Lock(); defer mu.Unlock(); return calls == 3 })
-	require.Equal(t, 1, a.book.Connected(scope))
+	require.Equal(t, 1, connected(a.book))
 	close(third)
-	eventually(t, "the whole snapshot", func() bool { return a.book.Connected(scope) == 2 })
+	eventually(t, "the whole snapshot", func() bool { return connected(a.book) == 2 })
 }
 
 func TestTooManyFollowersAreTurnedAway(t *testing.T) {

@@ -17,9 +17,9 @@ import (
 const (
 	// ReasonProgrammed: every ready proxy that must serve the route has acknowledged it.
 	ReasonProgrammed = "Programmed"
-	// ReasonPending: some proxy has not answered yet.
+	// ReasonPending: some ready proxy has not answered yet.
 	ReasonPending = "Pending"
-	// ReasonNoProxies: no proxy of the waypoint is connected.
+	// ReasonNoProxies: no proxy of the waypoint is ready.
 	ReasonNoProxies = "NoProxies"
 	// ReasonProxyRejected: a proxy refused the configuration; it goes on with the last good one.
 	ReasonProxyRejected = "ProxyRejected"
@@ -29,46 +29,88 @@ const (
 type Acknowledgements interface {
 	// State of a resource at its current version.
 	State(scope, typeURL, name string) xds.ResourceState
-	// Connected counts the proxies of a scope.
-	Connected(scope string) int
 }
 
-// programmed joins what should be served with what the proxies acknowledged. settled is false while an answer is
-// still to be expected.
-func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) (c metav1.Condition, settled bool) {
-	c = metav1.Condition{Type: names.ConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
-	if p.Unprogrammed != nil {
-		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
-		return c, true
+// resource that a status depends on.
+type resource struct{ scope, typeURL, name string }
+
+// resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the two resources that every proxy
+// of the waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends.
+func resourcesOf(p ingest.ParentReport) []resource {
+	if p.Waypoint.Name == "" {
+		return nil
 	}
 	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-	total := acks.Connected(scope)
-	if total == 0 {
-		c.Reason = ReasonNoProxies
-		c.Message = fmt.Sprintf("no proxy of waypoint %s is connected yet: see the conditions of its Gateway", p.Waypoint)
-		return c, true
-	}
-	acked := total
+	out := []resource{{scope, xds.TypeListener, names.ListenerHBONE}, {scope, xds.TypeRoute, names.RouteHBONE}}
 	for _, port := range p.Ports {
+		name := names.ServicePort(port.Namespace, port.Service, port.Port)
+		out = append(out,
+			resource{scope, xds.TypeCluster, names.InboundCluster(port.Namespace, port.Service, port.Port)},
+			resource{scope, xds.TypeListener, name},
+			resource{scope, xds.TypeRoute, name})
+	}
+	for _, port := range p.Backends {
+		out = append(out, resource{scope, xds.TypeCluster, names.ServicePort(port.Namespace, port.Service, port.Port)})
+	}
+	return out
+}
+
+// readyProxies are those that run some version of what every proxy of a waypoint has: the agent calls a proxy ready then.
+// One that starts serves nobody yet, so nothing waits for it.
+func readyProxies(scope string, acks Acknowledgements) map[string]bool {
+	listens := map[string]bool{}
+	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
+		listens[a.Proxy.ID()] = a.Version != ""
+	}
+	ready := map[string]bool{}
+	for _, a := range acks.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
+		if id := a.Proxy.ID(); a.Version != "" && listens[id] {
+			ready[id] = true
+		}
+	}
+	return ready
+}
+
+// programmed joins what should be served with what the proxies acknowledged.
+func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
+	c := metav1.Condition{Type: names.ConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
+	if p.Unprogrammed != nil {
+		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
+		return c
+	}
+	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
+	ready := readyProxies(scope, acks)
+	acked := len(ready)
+	for _, r := range resourcesOf(p) {
 		n := 0
-		for _, a := range acks.State(scope, xds.TypeRoute, names.ServicePort(port.Namespace, port.Service, port.Port)).Proxies {
-			switch a.State {
-			case xds.Acked:
-				n++
-			case xds.Pending:
-			case xds.Rejected:
+		for _, a := range acks.State(r.scope, r.typeURL, r.name).Proxies {
+			switch {
+			case a.State == xds.Rejected:
 				c.Reason = ReasonProxyRejected
-				c.Message = fmt.Sprintf("proxy %s rejects the configuration and keeps the last good one: %s", a.Proxy.Pod, a.Error)
-				return c, true
+				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, xds.Describe(r.typeURL, r.name), a.Error)
+				return c
+			case a.State == xds.Acked && ready[a.Proxy.ID()]:
+				n++
 			}
 		}
-		acked = min(acked, n)
+		// Of other resources only rejections are told between replicas; who has the route table has what leads to it.
+		if r.typeURL == xds.TypeRoute && r.name != names.RouteHBONE {
+			acked = min(acked, n)
+		}
 	}
-	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, total, p.Waypoint)
-	if acked < total {
+	switch {
+	case len(ready) == 0:
+		c.Reason = ReasonNoProxies
+		c.Message = fmt.Sprintf("no proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
+		return c
+	case acked < len(ready):
 		c.Reason = ReasonPending
-		return c, false
+	default:
+		c.Status, c.Reason = metav1.ConditionTrue, ReasonProgrammed
 	}
-	c.Status, c.Reason = metav1.ConditionTrue, ReasonProgrammed
-	return c, true
+	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
+	return c
 }
+
+// waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.
+func waits(c metav1.Condition) bool { return c.Reason == ReasonPending || c.Reason == ReasonNoProxies }

@@ -45,12 +45,15 @@ type ServiceWriter struct {
 
 	mu       sync.Mutex
 	bindings map[types.NamespacedName]ingest.Binding
+	// unwritten counts what was said of a Service since its condition was last written.
+	unwritten map[types.NamespacedName]int
 }
 
 // NewServiceWriter returns a writer that must run on the leader only.
 func NewServiceWriter(c client.Client, r events.EventRecorder, log logr.Logger) *ServiceWriter {
 	return &ServiceWriter{
 		client: c, events: r, log: log, bindings: map[types.NamespacedName]ingest.Binding{},
+		unwritten: map[types.NamespacedName]int{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](
 			20*time.Millisecond, 30*time.Second)),
 	}
@@ -67,9 +70,20 @@ func (w *ServiceWriter) Bound(svc types.NamespacedName, b ingest.Binding) {
 	} else {
 		w.bindings[svc] = b
 	}
+	w.unwritten[svc]++
 	w.mu.Unlock()
 	// A Service may carry the condition from before a restart: always look
 	w.queue.Add(svc)
+}
+
+// Touch looks at a Service's condition again: somebody changed the Service, and may have overwritten it.
+func (w *ServiceWriter) Touch(svc types.NamespacedName) { w.queue.Add(svc) }
+
+// Cleared tells whether every condition that the mesh wrote is taken back, and nothing is left to write.
+func (w *ServiceWriter) Cleared() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.bindings) == 0 && len(w.unwritten) == 0
 }
 
 // Start writes until the context ends.
@@ -80,6 +94,9 @@ func (w *ServiceWriter) Start(ctx context.Context) error {
 		if shutdown {
 			return nil
 		}
+		w.mu.Lock()
+		turn := w.unwritten[svc]
+		w.mu.Unlock()
 		if err := w.write(ctx, svc); err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 			if !apierrors.IsConflict(err) {
 				w.log.Error(err, "a Service's condition could not be written and will be tried again", "service", svc)
@@ -87,8 +104,18 @@ func (w *ServiceWriter) Start(ctx context.Context) error {
 			w.queue.AddRateLimited(svc)
 		} else {
 			w.queue.Forget(svc)
+			w.wrote(svc, turn)
 		}
 		w.queue.Done(svc)
+	}
+}
+
+// wrote notes that all is written that had been said by a turn.
+func (w *ServiceWriter) wrote(svc types.NamespacedName, turn int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.unwritten[svc] == turn {
+		delete(w.unwritten, svc)
 	}
 }
 

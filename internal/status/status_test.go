@@ -36,79 +36,128 @@ var (
 	port81   = model.ServicePort{Namespace: "bookshop", Service: "reviews", Port: 81}
 )
 
-// book is what the proxies are made to say.
+// book is what the proxies are made to say: each is ready, or starting, and says something of each resource.
 type book struct {
-	mu        sync.Mutex
-	connected int
-	states    map[string][]xds.ProxyAck
+	mu      sync.Mutex
+	proxies []string
+	says    map[resource]map[string]xds.AckState // by proxy; what is not in it is acknowledged
+	absent  map[resource]map[string]bool         // not subscribed
 }
 
-func (b *book) Connected(string) int { b.mu.Lock(); defer b.mu.Unlock(); return b.connected }
+func newBook(proxies ...string) *book {
+	return &book{proxies: proxies, says: map[resource]map[string]xds.AckState{}, absent: map[resource]map[string]bool{}}
+}
 
-func (b *book) State(s, _, name string) xds.ResourceState {
+func (b *book) State(s, typeURL, name string) xds.ResourceState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if s != scope {
 		return xds.ResourceState{}
 	}
-	return xds.ResourceState{Version: "v", Proxies: b.states[name]}
+	k := resource{s, typeURL, name}
+	out := xds.ResourceState{Version: "v"}
+	for _, p := range b.proxies {
+		if b.absent[k][p] {
+			continue
+		}
+		a := xds.ProxyAck{Proxy: xds.Proxy{Pod: "bookshop/" + p, PodUID: p}, State: xds.Acked, Version: "v"}
+		if state, ok := b.says[k][p]; ok {
+			a.State, a.Version = state, "older"
+			if state == xds.Rejected {
+				a.Error = "its own words"
+			}
+			if k == listener && state == xds.Pending {
+				a.Version = "" // it starts
+			}
+		}
+		out.Proxies = append(out.Proxies, a)
+	}
+	return out
 }
 
-func (b *book) set(connected int, port model.ServicePort, states ...xds.AckState) {
+func (b *book) set(proxies ...string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.connected = connected
-	var acks []xds.ProxyAck
-	for _, s := range states {
-		acks = append(acks, xds.ProxyAck{State: s, Proxy: xds.Proxy{Pod: "bookshop/w-0"}, Error: "its own words"})
-	}
-	if b.states == nil {
-		b.states = map[string][]xds.ProxyAck{}
-	}
-	b.states[names.ServicePort(port.Namespace, port.Service, port.Port)] = acks
+	b.proxies = proxies
 }
 
-func TestProgrammedCountsWhatProxiesAcknowledged(t *testing.T) {
-	served := ingest.ParentReport{Waypoint: waypoint, Ports: []model.ServicePort{port80, port81}}
+func (b *book) say(proxy string, k resource, state xds.AckState) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.says[k] == nil {
+		b.says[k] = map[string]xds.AckState{}
+	}
+	b.says[k][proxy] = state
+}
+
+var (
+	listener = resource{scope, xds.TypeListener, names.ListenerHBONE}
+	table80  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/80"}
+	table81  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/81"}
+)
+
+func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
+	served := ingest.ParentReport{
+		Waypoint: waypoint, Ports: []model.ServicePort{port80, port81},
+		Backends: []model.ServicePort{{Namespace: "bookshop", Service: "ratings", Port: 80}},
+	}
+	both := func(change func(*book)) *book {
+		b := newBook("a", "b")
+		change(b)
+		return b
+	}
+	rejects := func(typeURL, name string) *book {
+		return both(func(b *book) { b.say("b", resource{scope, typeURL, name}, xds.Rejected) })
+	}
 	for name, c := range map[string]struct {
-		report  ingest.ParentReport
-		say     func(*book)
-		status  metav1.ConditionStatus
-		reason  string
-		text    string
-		settled bool
+		report ingest.ParentReport
+		book   *book
+		status metav1.ConditionStatus
+		reason string
+		text   string
 	}{
 		"not accepted": {
 			report: ingest.ParentReport{Unprogrammed: &ingest.Verdict{Reason: "Conflicted", Message: "taken"}},
-			say:    func(*book) {}, status: "False", reason: "Conflicted", text: "taken", settled: true,
+			book:   newBook(), status: "False", reason: "Conflicted", text: "taken",
 		},
-		"no proxy yet": {report: served, say: func(*book) {}, status: "False", reason: ReasonNoProxies, text: "no proxy", settled: true},
+		"no proxy yet": {report: served, book: newBook(), status: "False", reason: ReasonNoProxies, text: "no proxy"},
+		"only a starting proxy": {
+			report: served, status: "False", reason: ReasonNoProxies, text: "no proxy",
+			book: func() *book { b := newBook("a"); b.say("a", listener, xds.Pending); return b }(),
+		},
+		"a starting proxy does not count": {
+			report: served, status: "True", reason: ReasonProgrammed, text: "1/1 proxies",
+			book: both(func(b *book) { b.say("b", listener, xds.Pending); b.say("b", table80, xds.Pending) }),
+		},
+		"a new listener does not make a proxy start": {
+			report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies",
+			book: both(func(b *book) { b.say("b", resource{scope, xds.TypeRoute, names.RouteHBONE}, xds.Pending) }),
+		},
 		"one port is behind": {
 			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
-			say: func(b *book) { b.set(2, port80, xds.Acked, xds.Acked); b.set(2, port81, xds.Acked, xds.Pending) },
+			book: both(func(b *book) { b.say("b", table81, xds.Pending) }),
 		},
 		"a proxy has not asked yet": {
 			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
-			say: func(b *book) { b.set(2, port80, xds.Acked); b.set(2, port81, xds.Acked, xds.Acked) },
+			book: both(func(b *book) { b.absent[table80] = map[string]bool{"a": true} }),
 		},
-		"rejected": {
-			report: served, status: "False", reason: ReasonProxyRejected, text: "its own words", settled: true,
-			say: func(b *book) { b.set(2, port80, xds.Acked, xds.Rejected); b.set(2, port81, xds.Acked, xds.Acked) },
+		"a starting proxy rejects": {
+			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/b rejects listener hbone",
+			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
-		"all": {
-			report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", settled: true,
-			say: func(b *book) { b.set(2, port80, xds.Acked, xds.Acked); b.set(2, port81, xds.Acked, xds.Acked) },
-		},
+		"route table rejected": {report: served, status: "False", reason: ReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
+		"listener rejected":    {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects listener service/bookshop/reviews/81", book: rejects(xds.TypeListener, "service/bookshop/reviews/81")},
+		"way in rejected":      {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster inbound/bookshop/reviews/80", book: rejects(xds.TypeCluster, "inbound/bookshop/reviews/80")},
+		"backend rejected":     {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
+		"another's cluster":    {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
+		"all":                  {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: newBook("a", "b")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := &book{}
-			c.say(b)
-			got, settled := programmed(c.report, 7, b)
-			require.Equal(t, c.status, got.Status)
+			got := programmed(c.report, 7, c.book)
+			require.Equal(t, c.status, got.Status, got.Message)
 			require.Equal(t, c.reason, got.Reason)
 			require.Contains(t, got.Message, c.text)
 			require.Equal(t, int64(7), got.ObservedGeneration)
-			require.Equal(t, c.settled, settled)
 		})
 	}
 }
@@ -147,8 +196,8 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		parent := gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: "reviews"}
 		route.Spec.ParentRefs = []gwv1.ParentReference{parent}
 		require.NoError(t, c.Create(ctx, route))
-		b := &book{}
-		b.set(1, port80, xds.Pending)
+		b := newBook("w-0")
+		b.say("w-0", table80, xds.Pending)
 		w := NewWriter(c, b, logr.Discard())
 		go func() { _ = w.Start(ctx) }()
 		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.RouteReport{
@@ -169,7 +218,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 			}
 		}
 		require.Eventually(t, programmedIs(metav1.ConditionFalse), 10*time.Second, 10*time.Millisecond, "Pending is said after patience")
-		b.set(1, port80, xds.Acked)
+		b.say("w-0", table80, xds.Acked)
 		w.Acknowledged(scope, xds.TypeRoute, "service/bookshop/reviews/80")
 		require.Eventually(t, programmedIs(metav1.ConditionTrue), 10*time.Second, 10*time.Millisecond)
 	})
@@ -198,5 +247,6 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, w.Cleared, 10*time.Second, 10*time.Millisecond)
 	})
 }

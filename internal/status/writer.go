@@ -7,6 +7,7 @@ package status
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,14 +24,16 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 const (
 	// patience is how long an answer of the proxies is awaited before a status says Pending: an edit that is
 	// acknowledged at once costs one write, not two.
 	patience = 300 * time.Millisecond
-	workers  = 4
+	// hold is how long a route stays Programmed, with the count that it has, while proxies are away or new ones come: a
+	// restart of the operator, a rollout and a new stream must not cost a write, or two, of every route.
+	hold    = 15 * time.Second
+	workers = 4
 )
 
 // Writer writes the statuses of routes. It must run on the leader only.
@@ -40,14 +43,23 @@ type Writer struct {
 	log    logr.Logger
 	queue  workqueue.TypedRateLimitingInterface[model.ObjectRef]
 
-	mu      sync.Mutex
-	reports map[model.ObjectRef]*ingest.RouteReport
-	// users lists the routes whose status depends on a resource of a scope.
+	mu     sync.Mutex
+	routes map[model.ObjectRef]*route
+	// users lists the routes whose status depends on a resource.
 	users map[resource]map[model.ObjectRef]struct{}
-	since map[model.ObjectRef]time.Time // when a route was first found unsettled
 }
 
-type resource struct{ scope, name string }
+// route is what a status is written from.
+type route struct {
+	report *ingest.RouteReport
+	// moved: other waypoints serve it than those that its status was written about.
+	moved bool
+	// unsettled and held are since when an answer is awaited, and since when the status says what was true before; zero
+	// where that is not so.
+	unsettled, held time.Time
+	// written: the status says what is to be said.
+	written bool
+}
 
 // NewWriter returns a writer that reads and writes routes through the client.
 func NewWriter(c client.Client, acks Acknowledgements, log logr.Logger) *Writer {
@@ -55,9 +67,8 @@ func NewWriter(c client.Client, acks Acknowledgements, log logr.Logger) *Writer 
 		client: c, acks: acks, log: log,
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[model.ObjectRef](
 			20*time.Millisecond, 30*time.Second)),
-		reports: map[model.ObjectRef]*ingest.RouteReport{},
-		users:   map[resource]map[model.ObjectRef]struct{}{},
-		since:   map[model.ObjectRef]time.Time{},
+		routes: map[model.ObjectRef]*route{},
+		users:  map[resource]map[model.ObjectRef]struct{}{},
 	}
 }
 
@@ -67,71 +78,81 @@ func (w *Writer) NeedLeaderElection() bool { return true }
 // Report takes what a route's status is to say; nil where the route is gone. It does not block.
 func (w *Writer) Report(ref model.ObjectRef, report *ingest.RouteReport) {
 	w.mu.Lock()
-	w.unlink(ref)
+	defer w.mu.Unlock()
+	old := w.routes[ref]
+	if old != nil {
+		w.unlink(ref, old.report)
+	}
 	if report == nil {
-		delete(w.reports, ref)
-		delete(w.since, ref)
-	} else {
-		w.reports[ref] = report
-		for _, r := range resourcesOf(report) {
+		delete(w.routes, ref)
+		return
+	}
+	now := &route{report: report}
+	if old != nil {
+		now.moved = old.moved || moved(old.report, report)
+		now.unsettled, now.held = old.unsettled, old.held
+	}
+	w.routes[ref] = now
+	w.link(ref, report)
+	w.queue.Add(ref)
+}
+
+func (w *Writer) link(ref model.ObjectRef, report *ingest.RouteReport) {
+	for _, p := range report.Parents {
+		for _, r := range resourcesOf(p) {
 			if w.users[r] == nil {
 				w.users[r] = map[model.ObjectRef]struct{}{}
 			}
 			w.users[r][ref] = struct{}{}
 		}
 	}
-	w.mu.Unlock()
-	if report != nil {
+}
+
+func (w *Writer) unlink(ref model.ObjectRef, report *ingest.RouteReport) {
+	for _, p := range report.Parents {
+		for _, r := range resourcesOf(p) {
+			delete(w.users[r], ref)
+			if len(w.users[r]) == 0 {
+				delete(w.users, r)
+			}
+		}
+	}
+}
+
+// moved tells whether other waypoints than before serve a route.
+func moved(old, now *ingest.RouteReport) bool {
+	return !slices.EqualFunc(old.Parents, now.Parents, func(a, b ingest.ParentReport) bool { return a.Waypoint == b.Waypoint })
+}
+
+// Touch looks at a route's status again: somebody changed the route, and may have overwritten it.
+func (w *Writer) Touch(ref model.ObjectRef) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.routes[ref] != nil {
 		w.queue.Add(ref)
 	}
-}
-
-func (w *Writer) unlink(ref model.ObjectRef) {
-	old := w.reports[ref]
-	if old == nil {
-		return
-	}
-	for _, r := range resourcesOf(old) {
-		delete(w.users[r], ref)
-		if len(w.users[r]) == 0 {
-			delete(w.users, r)
-		}
-	}
-}
-
-// resourcesOf lists what a route waits for; the empty name stands for the proxies of the scope themselves.
-func resourcesOf(report *ingest.RouteReport) []resource {
-	var out []resource
-	for _, p := range report.Parents {
-		if p.Waypoint.Name == "" {
-			continue
-		}
-		scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-		out = append(out, resource{scope, ""})
-		for _, port := range p.Ports {
-			out = append(out, resource{scope, names.ServicePort(port.Namespace, port.Service, port.Port)})
-		}
-	}
-	return out
 }
 
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
 func (w *Writer) Acknowledged(scope, typeURL, name string) {
-	if typeURL != xds.TypeRoute {
-		return
-	}
-	if name == names.RouteHBONE {
-		name = "" // every proxy of a waypoint has this one: it comes and goes with the proxy
-	}
 	w.mu.Lock()
-	var refs []model.ObjectRef
-	for ref := range w.users[resource{scope, name}] {
-		refs = append(refs, ref)
-	}
-	w.mu.Unlock()
-	for _, ref := range refs {
+	defer w.mu.Unlock()
+	for ref := range w.users[resource{scope, typeURL, name}] {
 		w.queue.Add(ref)
 	}
+}
+
+// Cleared tells whether every status that the mesh wrote is taken back: there is no Mesh (any more), and nothing is left
+// to write.
+func (w *Writer) Cleared() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.routes {
+		if len(r.report.Parents) > 0 || !r.written {
+			return false
+		}
+	}
+	return true
 }
 
 // Start writes until the context ends.
@@ -171,60 +192,113 @@ func (w *Writer) next(ctx context.Context) bool {
 
 func (w *Writer) write(ctx context.Context, ref model.ObjectRef) error {
 	w.mu.Lock()
-	report := w.reports[ref]
+	r := w.routes[ref]
 	w.mu.Unlock()
-	if report == nil {
+	if r == nil {
 		return nil
-	}
-	parents, settled := w.parents(report)
-	if !settled && w.wait(ref) {
-		return nil
-	}
-	if settled {
-		w.mu.Lock()
-		delete(w.since, ref)
-		w.mu.Unlock()
 	}
 	obj, current := newRoute(ref.Kind)
 	if err := w.client.Get(ctx, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}, obj); err != nil {
 		return err
 	}
-	merged := merge(current.Parents, parents)
-	if equality.Semantic.DeepEqual(current.Parents, merged) {
+	if r.report.UID != "" && obj.GetUID() != r.report.UID {
+		return nil // a report on the new one, or on its absence, is on its way
+	}
+	ours := w.parents(r.report, current.Parents)
+	if !w.settle(ref, r, current.Parents, ours) {
 		return nil
 	}
-	current.Parents = merged
-	return w.client.Status().Update(ctx, obj)
+	merged := merge(current.Parents, ours)
+	if !equality.Semantic.DeepEqual(current.Parents, merged) {
+		current.Parents = merged
+		if err := w.client.Status().Update(ctx, obj); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	r.written = true
+	w.mu.Unlock()
+	return nil
 }
 
-// wait puts a write off while answers are still to be expected, for no longer than patience.
-func (w *Writer) wait(ref model.ObjectRef) bool {
+// parents is what is to be said, of the proxies as they are now.
+func (w *Writer) parents(report *ingest.RouteReport, written []gwv1.RouteParentStatus) []gwv1.RouteParentStatus {
+	var out []gwv1.RouteParentStatus
+	for _, p := range report.Parents {
+		if p.Foreign && othersSay(written, p.Ref) {
+			continue // it is another mesh's Service, and the route works there
+		}
+		out = append(out, gwv1.RouteParentStatus{
+			ParentRef: p.Ref, ControllerName: names.MeshController,
+			Conditions: append(append([]metav1.Condition{}, p.Conditions...), programmed(p, report.Generation, w.acks)),
+		})
+	}
+	return out
+}
+
+func othersSay(written []gwv1.RouteParentStatus, ref gwv1.ParentReference) bool {
+	return slices.ContainsFunc(written, func(p gwv1.RouteParentStatus) bool {
+		return p.ControllerName != names.MeshController && equality.Semantic.DeepEqual(p.ParentRef, ref)
+	})
+}
+
+// settle waits where an answer of proxies is missing that may come any moment. ok is false if nothing is to be written
+// now. A route that is Programmed stays so, in ours, while it is held: it lost proxies, or got new ones, and its
+// generation is still the one that they serve.
+func (w *Writer) settle(ref model.ObjectRef, r *route, written, ours []gwv1.RouteParentStatus) (ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	first, ok := w.since[ref]
-	if !ok {
-		first = time.Now()
-		w.since[ref] = first
+	unsettled, waiting := false, false
+	held := map[*metav1.Condition]metav1.Condition{}
+	for _, p := range ours {
+		c := &p.Conditions[len(p.Conditions)-1]
+		waiting = waiting || waits(*c)
+		old := programmedBefore(written, p)
+		switch {
+		case old != nil && !r.moved && (waits(*c) || c.Status == metav1.ConditionTrue && c.Message != old.Message):
+			held[c] = *old
+		case c.Reason == ReasonPending:
+			unsettled = true
+		}
 	}
-	left := patience - time.Since(first)
+	r.moved = r.moved && waiting
+	if w.within(ref, &r.held, len(held) > 0, hold) {
+		for c, old := range held {
+			*c = old
+		}
+	}
+	return !w.within(ref, &r.unsettled, unsettled, patience)
+}
+
+// programmedBefore is the condition that says that the same generation is programmed; nil if there is none.
+func programmedBefore(written []gwv1.RouteParentStatus, now gwv1.RouteParentStatus) *metav1.Condition {
+	for _, p := range written {
+		if p.ControllerName != names.MeshController || !equality.Semantic.DeepEqual(p.ParentRef, now.ParentRef) {
+			continue
+		}
+		old := meta.FindStatusCondition(p.Conditions, names.ConditionProgrammed)
+		if old != nil && old.Status == metav1.ConditionTrue && old.ObservedGeneration == now.Conditions[len(now.Conditions)-1].ObservedGeneration {
+			return old
+		}
+	}
+	return nil
+}
+
+// within tells whether something has been so for less than a while, and then looks at the route again at its end.
+func (w *Writer) within(ref model.ObjectRef, since *time.Time, so bool, while time.Duration) bool {
+	if !so {
+		*since = time.Time{}
+		return false
+	}
+	if since.IsZero() {
+		*since = time.Now()
+	}
+	left := while - time.Since(*since)
 	if left <= 0 {
 		return false
 	}
 	w.queue.AddAfter(ref, left)
 	return true
-}
-
-func (w *Writer) parents(report *ingest.RouteReport) (out []gwv1.RouteParentStatus, settled bool) {
-	settled = true
-	for _, p := range report.Parents {
-		c, ok := programmed(p, report.Generation, w.acks)
-		settled = settled && ok
-		out = append(out, gwv1.RouteParentStatus{
-			ParentRef: p.Ref, ControllerName: names.MeshController,
-			Conditions: append(append([]metav1.Condition{}, p.Conditions...), c),
-		})
-	}
-	return out, settled
 }
 
 // merge replaces our entries and keeps those of others. Times of conditions that did not change stay.

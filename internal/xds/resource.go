@@ -98,6 +98,22 @@ func (r *Resource) endpoints() string {
 	return r.eds
 }
 
+// Describe names a resource for people: "route table service/bookshop/reviews/80".
+func Describe(typeURL, name string) string {
+	kind := "resource"
+	switch typeURL {
+	case TypeCluster:
+		kind = "cluster"
+	case TypeEndpoint:
+		kind = "endpoints"
+	case TypeListener:
+		kind = "listener"
+	case TypeRoute:
+		kind = "route table"
+	}
+	return kind + " " + name
+}
+
 // Equal tells whether both have the same name, type and content; a nil resource equals only nil.
 func (r *Resource) Equal(o *Resource) bool {
 	if r == nil || o == nil {

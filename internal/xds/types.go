@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ type Proxy struct {
 	// Address is the peer's network address.
 	Address string
 }
+
+// ID tells proxies apart, whichever replica they are connected to.
+func (p Proxy) ID() string { return cmp.Or(p.PodUID, p.Pod) }
 
 // Kind is the part of the scope before its first slash ("node", "waypoint"): a low-cardinality label.
 func (p Proxy) Kind() string {

@@ -1,0 +1,249 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package status
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// world is a writer with one route, on a clock that the test has in its hand.
+type world struct {
+	t      *testing.T
+	client client.Client
+	writer *Writer
+	book   *book
+	writes atomic.Int32
+	parent gwv1.ParentReference
+	ref    model.ObjectRef
+}
+
+func inWorld(t *testing.T, do func(*world)) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{
+			t: t, book: newBook("a", "b"), ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"},
+			parent: gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: "reviews"},
+		}
+		s := runtime.NewScheme()
+		require.NoError(t, gwv1.Install(s))
+		route := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews", UID: "1", Generation: 1}}
+		w.client = fake.NewClientBuilder().WithScheme(s).WithObjects(route).WithStatusSubresource(route).
+			WithInterceptorFuncs(interceptor.Funcs{SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+				w.writes.Add(1)
+				return c.SubResource(sub).Update(ctx, o, opts...)
+			}}).Build()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		w.writer = NewWriter(w.client, w.book, logr.Discard())
+		go func() { defer close(ended); _ = w.writer.Start(ctx) }()
+		do(w)
+		cancel()
+		<-ended
+	})
+}
+
+func (w *world) report(parents ...ingest.ParentReport) {
+	w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "1", Generation: 1, Parents: parents})
+	synctest.Wait()
+}
+
+func (w *world) served() ingest.ParentReport {
+	return ingest.ParentReport{
+		Ref: w.parent, Waypoint: waypoint, Ports: []model.ServicePort{port80},
+		Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}},
+	}
+}
+
+// changed tells the writer what the book's server would.
+func (w *world) changed() {
+	w.writer.Acknowledged(scope, xds.TypeListener, names.ListenerHBONE)
+	synctest.Wait()
+}
+
+func (w *world) status() []gwv1.RouteParentStatus {
+	route := &gwv1.HTTPRoute{}
+	require.NoError(w.t, w.client.Get(w.t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "reviews"}, route))
+	return route.Status.Parents
+}
+
+func (w *world) says(status metav1.ConditionStatus, text string) {
+	w.t.Helper()
+	parents := w.status()
+	require.Len(w.t, parents, 1)
+	c := meta.FindStatusCondition(parents[0].Conditions, names.ConditionProgrammed)
+	require.Equal(w.t, status, c.Status, c.Message)
+	require.Contains(w.t, c.Message, text)
+}
+
+func TestARolloutCostsAtMostOneWrite(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.says("True", "2/2")
+		require.EqualValues(t, 1, w.writes.Load())
+
+		w.book.say("c", listener, xds.Pending) // it starts
+		w.book.set("a", "b", "c")
+		w.changed()
+		w.book.say("c", table80, xds.Pending)
+		w.book.say("c", listener, xds.Acked) // ready, and one table behind
+		w.changed()
+		time.Sleep(time.Second)
+		w.book.say("c", table80, xds.Acked)
+		w.changed()
+		w.book.set("b", "c") // the old one goes
+		w.changed()
+		time.Sleep(2 * hold)
+		w.says("True", "2/2")
+		require.EqualValues(t, 1, w.writes.Load())
+
+		w.book.set("a", "b", "c")
+		w.changed()
+		require.EqualValues(t, 1, w.writes.Load())
+		time.Sleep(2 * hold)
+		w.says("True", "3/3")
+		require.EqualValues(t, 2, w.writes.Load())
+	})
+}
+
+func TestProxiesAwayAreGivenTime(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.book.set()
+		w.changed()
+		time.Sleep(hold - time.Second)
+		w.says("True", "2/2")
+		w.book.set("a", "b")
+		w.changed()
+		time.Sleep(2 * hold)
+		require.EqualValues(t, 1, w.writes.Load(), "they came back in time")
+
+		w.book.set()
+		w.changed()
+		time.Sleep(hold + time.Second)
+		w.says("False", "no proxy")
+	})
+}
+
+func TestARestartedOperatorHoldsWhatIsWritten(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.says("True", "2/2")
+		w.book.set()
+		// Another leader knows what is written, and no proxy yet.
+		w.writer.mu.Lock()
+		clear(w.writer.routes)
+		w.writer.mu.Unlock()
+		w.report(w.served())
+		w.says("True", "2/2")
+		time.Sleep(time.Second)
+		w.book.set("a", "b")
+		w.changed()
+		time.Sleep(2 * hold)
+		require.EqualValues(t, 1, w.writes.Load())
+	})
+}
+
+func TestNothingElseIsHeld(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.says("True", "2/2")
+		w.book.say("b", table80, xds.Rejected)
+		w.changed()
+		w.says("False", "its own words")
+		w.book.say("b", table80, xds.Acked)
+		w.changed()
+		w.says("True", "2/2")
+
+		other := w.served()
+		other.Waypoint.Name = "other"
+		w.report(other)
+		w.says("False", "other")
+		w.report(w.served())
+		w.says("True", "2/2")
+
+		// While it is held, the rest of the status is written.
+		w.book.set()
+		partial := w.served()
+		partial.Conditions = append(partial.Conditions, metav1.Condition{Type: "ResolvedRefs", Status: "False", Reason: "BackendNotFound"})
+		w.report(partial)
+		w.says("True", "2/2")
+		require.True(t, meta.IsStatusConditionFalse(w.status()[0].Conditions, "ResolvedRefs"))
+	})
+}
+
+func TestStatusesAreRepairedAndTakenBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.says("True", "2/2")
+		require.False(t, w.writer.Cleared())
+		route := &gwv1.HTTPRoute{}
+		require.NoError(t, w.client.Get(t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "reviews"}, route))
+		route.Status.Parents = []gwv1.RouteParentStatus{{ControllerName: "example.org/other", ParentRef: w.parent, Conditions: []metav1.Condition{}}}
+		require.NoError(t, w.client.Status().Update(t.Context(), route))
+		w.writer.Touch(w.ref)
+		synctest.Wait()
+		require.Len(t, w.status(), 2)
+
+		// The Mesh goes.
+		w.report()
+		require.Len(t, w.status(), 1)
+		require.Equal(t, gwv1.GatewayController("example.org/other"), w.status()[0].ControllerName)
+		require.True(t, w.writer.Cleared())
+	})
+}
+
+func TestAnotherMeshsRouteIsLeftAlone(t *testing.T) {
+	inWorld(t, func(w *world) {
+		foreign := ingest.ParentReport{
+			Ref: w.parent, Foreign: true, Unprogrammed: &ingest.Verdict{Reason: "NamespaceNotEnrolled", Message: "the route is not accepted"},
+			Conditions: []metav1.Condition{{Type: "Accepted", Status: "False", Reason: "NamespaceNotEnrolled", ObservedGeneration: 1}},
+		}
+		w.report(foreign)
+		require.Len(t, w.status(), 1, "as long as nobody else says anything, the user is told")
+		route := &gwv1.HTTPRoute{}
+		require.NoError(t, w.client.Get(t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "reviews"}, route))
+		route.Status.Parents = append(route.Status.Parents, gwv1.RouteParentStatus{ControllerName: "istio.io/gateway-controller", ParentRef: w.parent, Conditions: []metav1.Condition{}})
+		require.NoError(t, w.client.Status().Update(t.Context(), route))
+		w.writer.Touch(w.ref)
+		synctest.Wait()
+		require.Len(t, w.status(), 1)
+		require.Equal(t, gwv1.GatewayController("istio.io/gateway-controller"), w.status()[0].ControllerName)
+	})
+}
+
+func TestARecreatedRouteIsAnotherRoute(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		route := &gwv1.HTTPRoute{}
+		key := types.NamespacedName{Namespace: "bookshop", Name: "reviews"}
+		require.NoError(t, w.client.Get(t.Context(), key, route))
+		require.NoError(t, w.client.Delete(t.Context(), route))
+		require.NoError(t, w.client.Create(t.Context(), &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: "2", Generation: 1}}))
+		w.writer.Touch(w.ref)
+		synctest.Wait()
+		require.Empty(t, w.status(), "what is known is about the old one")
+		w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{w.served()}})
+		synctest.Wait()
+		w.says("True", "2/2")
+	})
+}
