@@ -48,11 +48,16 @@ install-cli: build ## Install the user's commands as "fairway" and "kubectl fair
 
 CONTROLLER_GEN := $(BIN)/controller-gen
 GOLANGCI_LINT := $(BIN)/golangci-lint
+GOTESTSUM := $(BIN)/gotestsum
 
 # Tools are modules of their own under hack/tools, so that what they need never becomes what the product needs.
 $(CONTROLLER_GEN): hack/tools/go.mod hack/tools/go.sum
 	@mkdir -p $(BIN)
 	go -C hack/tools build -o $(abspath $@) sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(GOTESTSUM): hack/tools/go.mod hack/tools/go.sum
+	@mkdir -p $(BIN)
+	go -C hack/tools build -o $(abspath $@) gotest.tools/gotestsum
 
 $(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
 	@mkdir -p $(BIN)
@@ -98,6 +103,14 @@ lint-fix: $(GOLANGCI_LINT) ## Repair what the linter can repair by itself.
 
 ##@ Test
 
+# go test hides what a package prints unless it fails, and with it which tests were skipped and why. The first form prints a
+# line for each package, the second, for packages that take long, one for each test.
+WITH_SUMMARY := $(abspath $(GOTESTSUM)) --format-icons text --post-run-command $(CURDIR)/hack/no-skips.sh
+GOTEST := $(WITH_SUMMARY) --format pkgname --format-hide-empty-pkg --
+GOTEST_LONG := $(WITH_SUMMARY) --format testname --
+# The conformance suite skips by itself what a profile does not ask for.
+GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
+
 # Packages whose tests need more than Go: an API server, or root and an Envoy, or a cluster.
 INTEGRATION := ./api/... ./controllers/... ./internal/status/... ./internal/agent/node/... ./test/manifests/...
 DATAPATH := ./test/datapath/... ./test/waypoint/...
@@ -112,27 +125,28 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
 
 .PHONY: test-unit
-test-unit: ## Run unit and golden tests.
-	go test $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test|internal/status|internal/agent/node)(/|$$)') ./test/apiserver/...
-	@for m in $(OTHER_MODULES); do echo "module $$m"; go -C $$m test $(TESTFLAGS) -skip '^($(CLUSTER_TESTS))$$' ./...; done
+test-unit: $(GOTESTSUM) ## Run unit and golden tests.
+	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test|internal/status|internal/agent/node)(/|$$)') ./test/apiserver/...
+	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS))$$' ./...); done
 
 .PHONY: test-prerequisites
 test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
 	$(DEVCLUSTER) build
 
 .PHONY: test-integration
-test-integration: ## Run tests against a real kube-apiserver and etcd.
-	go test $(TESTFLAGS) $(INTEGRATION)
+test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and etcd.
+	$(GOTEST_LONG) $(TESTFLAGS) $(INTEGRATION)
 
 .PHONY: test-datapath
-test-datapath: ## Run tests of the data path through real Envoys in network namespaces (root).
-	go test $(TESTFLAGS) $(DATAPATH)
+test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in network namespaces (root).
+	$(GOTEST_LONG) $(TESTFLAGS) $(DATAPATH)
 
 .PHONY: test-e2e
-test-e2e: ## Run end-to-end tests on the dev cluster (root).
+test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		go test -count=1 -timeout 20m -v $(TESTFLAGS) ./test/e2e/... && go -C hack/devcluster test -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
+		$(GOTEST_LONG) -count=1 -timeout 20m $(TESTFLAGS) ./test/e2e/... \
+		&& cd hack/devcluster && $(GOTEST_LONG) -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
@@ -186,9 +200,9 @@ undeploy: ## Remove the Mesh, which lets every pod go, then everything else.
 CONFORMANCE_REPORT := test/conformance/reports/experimental-v0.1.0-default-report.yaml
 
 .PHONY: conformance
-conformance: ## Run the Gateway API's conformance suite on the dev cluster (root).
+conformance: $(GOTESTSUM) ## Run the Gateway API's conformance suite on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: conformance needs root for the dev cluster"; exit 0; fi; \
-	$(MAKE) on-devcluster IMAGES=--conformance RUN='go -C test/conformance test -count=1 -timeout 30m -v . -args -report-output $(abspath $(CONFORMANCE_REPORT))'
+	$(MAKE) on-devcluster IMAGES=--conformance RUN='cd test/conformance && $(GOTEST_SUITE) -count=1 -timeout 30m . -args -report-output $(abspath $(CONFORMANCE_REPORT))'
 
 # The dev cluster and the demo bring their own targets.
 -include hack/devcluster/devcluster.mk

@@ -97,14 +97,14 @@ func (a *app) build() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "build", Short: "Build the binaries of cluster and tests from their pinned tool modules", Args: cobra.NoArgs,
 		RunE: a.withBuilder(func(ctx context.Context, b *images.Builder) error {
-			if envoyOnly {
-				return b.Envoy(ctx)
-			}
 			// What only nodes run is of no use to a user who can't start one.
 			if cluster.NeedsRoot() == nil {
 				if err := b.Prerequisites(ctx); err != nil {
 					return err
 				}
+			}
+			if envoyOnly {
+				return b.Envoy(ctx)
 			}
 			if err := b.Ensure(ctx, build.ForCluster()); err != nil {
 				return err
@@ -115,7 +115,7 @@ func (a *app) build() *cobra.Command {
 			return b.Envoy(ctx)
 		}),
 	}
-	cmd.Flags().BoolVar(&envoyOnly, "envoy", false, "get stock Envoy alone, which takes seconds")
+	cmd.Flags().BoolVar(&envoyOnly, "envoy", false, "get stock Envoy and missing Debian packages alone, which takes seconds")
 	return cmd
 }
 

@@ -44,6 +44,15 @@ func version2Root(t *testing.T) (*cgroups, []string) {
 		if !version2(h) {
 			continue
 		}
+		machine := &cgroups{roots: []string{h}, record: filepath.Join(t.TempDir(), "machine")}
+		if err := machine.passOn(h); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := machine.restore(); err != nil {
+				t.Error(err)
+			}
+		})
 		root := filepath.Join(h, fmt.Sprintf("fairway-test-%d", os.Getpid()))
 		if err := os.Mkdir(root, 0o755); err != nil {
 			t.Skipf("skipped: no cgroup can be made (root): %v", err)
