@@ -35,6 +35,7 @@ const (
 type Store struct {
 	Meshes         *Collection[*v1alpha1.Mesh]
 	Namespaces     *Collection[*corev1.Namespace]
+	Nodes          *Collection[*corev1.Node]
 	Services       *Collection[*corev1.Service]
 	EndpointSlices *Collection[*discoveryv1.EndpointSlice]
 	Pods           *Collection[*corev1.Pod]
@@ -50,6 +51,7 @@ func NewStore(g *memo.Graph) *Store {
 	return &Store{
 		Meshes:         newCollection(g, "Mesh", sameGeneration[*v1alpha1.Mesh], nil),
 		Namespaces:     newCollection(g, "Namespace", sameLabels[*corev1.Namespace], nil),
+		Nodes:          newCollection(g, "Node", sameZone, nil),
 		Services:       newCollection(g, "Service", sameService, map[string]func(*corev1.Service) []string{ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses}),
 		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, map[string]func(*discoveryv1.EndpointSlice) []string{ByService: sliceService, ByAddress: sliceAddresses}),
 		Pods:           newCollection(g, "Pod", samePod, map[string]func(*corev1.Pod) []string{ByAddress: podAddresses}),
@@ -68,6 +70,8 @@ func (s *Store) Set(obj client.Object) error {
 		s.Meshes.Set(o)
 	case *corev1.Namespace:
 		s.Namespaces.Set(o)
+	case *corev1.Node:
+		s.Nodes.Set(o)
 	case *corev1.Service:
 		s.Services.Set(o)
 	case *discoveryv1.EndpointSlice:
@@ -98,6 +102,8 @@ func (s *Store) Delete(obj client.Object) error {
 		s.Meshes.Delete(key)
 	case *corev1.Namespace:
 		s.Namespaces.Delete(key)
+	case *corev1.Node:
+		s.Nodes.Delete(key)
 	case *corev1.Service:
 		s.Services.Delete(key)
 	case *discoveryv1.EndpointSlice:
@@ -128,6 +134,11 @@ func sameGeneration[T client.Object](old, new T) bool {
 
 func sameLabels[T client.Object](old, new T) bool {
 	return maps.Equal(old.GetLabels(), new.GetLabels())
+}
+
+// sameZone looks at the one thing that the mesh reads of a Node.
+func sameZone(old, new *corev1.Node) bool {
+	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone]
 }
 
 func sameGateway(old, new *gwv1.Gateway) bool {

@@ -70,7 +70,7 @@ func served(c *xds.Cache, scope string) map[string]string {
 	out := map[string]string{}
 	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeRoute, xds.TypeEndpoint} {
 		for _, res := range c.List(scope, typeURL) {
-			if typeURL == xds.TypeEndpoint && strings.HasPrefix(res.Name(), "node/") {
+			if typeURL == xds.TypeEndpoint && strings.HasPrefix(res.Name(), "node") {
 				continue // asked for while a cluster was of another kind
 			}
 			out[typeURL+" "+res.Name()] = res.Version()
@@ -100,6 +100,8 @@ func vary(r *rand.Rand, o client.Object) {
 		if r.IntN(4) == 0 {
 			delete(o.Labels, "fairway.dev/mesh")
 		}
+	case *corev1.Node:
+		o.Labels[corev1.LabelTopologyZone] = []string{"a", "b"}[r.IntN(2)]
 	case *corev1.Service:
 		switch r.IntN(7) {
 		case 2:

@@ -110,8 +110,13 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if _, _, _, ok := names.ParseServicePort(k.name, "node"); !ok {
+		port, ipv6, ok := parseNodeEndpoints(k.name)
+		if !ok {
 			return nil
+		}
+		if !r.ingest.Spread.Get(c, port) {
+			list := r.ingest.NodeEndpoints.Get(c, ingest.NodePort{ServicePort: port, Node: nodeName})
+			return r.resource(k, node.LoadAssignment(k.name, ofFamily(ipv6, list)))
 		}
 	case xds.TypeCluster:
 		if _, err := netip.ParseAddrPort(k.name); err != nil {
@@ -180,6 +185,11 @@ func parsePort(name, prefix string) (model.ServicePort, bool) {
 	return model.ServicePort{Namespace: ns, Service: svc, Port: port}, ok
 }
 
+func parseNodeEndpoints(name string) (port model.ServicePort, ipv6, ok bool) {
+	ns, svc, number, ipv6, ok := names.ParseNodeEndpoints(name)
+	return model.ServicePort{Namespace: ns, Service: svc, Port: number}, ipv6, ok
+}
+
 // makeShared derives a resource that every scope that may see it sees alike.
 func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 	switch k.typeURL {
@@ -194,8 +204,8 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port)))
 		}
 	case xds.TypeEndpoint:
-		if port, ok := parsePort(k.name, "node"); ok {
-			return r.resource(k, node.LoadAssignment(k.name, r.ingest.Endpoints.Get(c, port)))
+		if port, ipv6, ok := parseNodeEndpoints(k.name); ok {
+			return r.resource(k, node.LoadAssignment(k.name, ofFamily(ipv6, r.ingest.Endpoints.Get(c, port))))
 		}
 		if port, ok := parsePort(k.name, "waypoint"); ok {
 			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
@@ -225,6 +235,11 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		}
 	}
 	return nil
+}
+
+// ofFamily picks the endpoints of one address family.
+func ofFamily(ipv6 bool, endpoints []model.Endpoint) []model.Endpoint {
+	return slices.DeleteFunc(slices.Clone(endpoints), func(e model.Endpoint) bool { return e.Address.Addr().Is6() != ipv6 })
 }
 
 // resource marshals; a message that can't be is reported and left out.

@@ -34,6 +34,10 @@ type Ingest struct {
 	Workload *memo.Func[netip.Addr, *model.Workload]
 	// Endpoints of a Service's port, sorted by address.
 	Endpoints *memo.Func[model.ServicePort, []model.Endpoint]
+	// NodeEndpoints are a Service's endpoints as the proxy of one node should see them; Spread tells whether that is the
+	// same for all nodes.
+	NodeEndpoints *memo.Func[NodePort, []model.Endpoint]
+	Spread        *memo.Func[model.ServicePort, bool]
 	// Identities that may answer for a Service's port, sorted.
 	Identities *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
@@ -80,7 +84,9 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
-	i.Endpoints = memo.Define(g, "endpoints", slices.Equal[[]model.Endpoint], i.endpoints)
+	i.Endpoints = memo.Define(g, "endpoints", reflectEqual[[]model.Endpoint], i.endpoints)
+	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", reflectEqual[[]model.Endpoint], i.nodeEndpoints)
+	i.Spread = memo.Define(g, "spread", same[bool], i.spread)
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)

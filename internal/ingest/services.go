@@ -28,6 +28,7 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 		Name: key, Enrolled: i.enrolled(c, key.Namespace),
 		External: s.Spec.Type == corev1.ServiceTypeExternalName,
 		ClientIP: s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
+		Local:    s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 	}
 	for _, ip := range s.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(ip); err == nil {
@@ -99,12 +100,18 @@ func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	if account == "" {
 		account = "default"
 	}
+	var addresses []netip.Addr
+	for _, ip := range pod.Status.PodIPs {
+		if a, err := netip.ParseAddr(ip.IP); err == nil {
+			addresses = append(addresses, a)
+		}
+	}
 	return &model.Workload{
-		Pod:      cluster.Key{Namespace: pod.Namespace, Name: pod.Name},
-		Node:     pod.Spec.NodeName,
-		Address:  addr,
-		Identity: names.SPIFFEID(i.trustDomain(c), pod.Namespace, account),
-		HBONE:    cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace),
+		Pod:       cluster.Key{Namespace: pod.Namespace, Name: pod.Name},
+		Node:      pod.Spec.NodeName,
+		Addresses: addresses,
+		Identity:  names.SPIFFEID(i.trustDomain(c), pod.Namespace, account),
+		HBONE:     cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace),
 	}
 }
 
@@ -156,6 +163,14 @@ func (i *Ingest) endpoint(c *memo.Ctx, addr netip.AddrPort, e discoveryv1.Endpoi
 	}
 	if e.Zone != nil {
 		out.Zone = *e.Zone
+	}
+	if e.Hints != nil {
+		for _, h := range e.Hints.ForNodes {
+			out.ForNodes = append(out.ForNodes, h.Name)
+		}
+		for _, h := range e.Hints.ForZones {
+			out.ForZones = append(out.ForZones, h.Name)
+		}
 	}
 	if w := i.Workload.Get(c, addr.Addr()); w != nil && w.HBONE {
 		out.HBONE, out.Identity = true, w.Identity
@@ -226,7 +241,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	b := i.Binding.Get(c, port.ServiceName())
 	switch {
 	case b.Unserved(), b.Pending:
-		out.Kind, out.Port = model.DestinationService, port
+		out.Kind, out.Port, out.IPv6 = model.DestinationService, port, out.Address.Addr().Is6()
 		out.Identities = i.Identities.Get(c, port)
 		out.ClientIP = i.Service.Get(c, port.ServiceName()).ClientIP
 	case b.Problem != "":
@@ -234,6 +249,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	default:
 		out.Kind = model.DestinationWaypoint
 		out.Port = model.ServicePort{Namespace: b.Waypoint.Namespace, Service: names.WaypointResource(b.Waypoint.Name), Port: names.PortHBONE}
+		out.IPv6 = waypointFamily(i.Service.Get(c, out.Port.ServiceName()), out.Address.Addr()).Is6()
 		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
 	}
 }
@@ -247,11 +263,35 @@ func (i *Ingest) serviceAt(c *memo.Ctx, addr netip.Addr) *model.Service {
 	return nil
 }
 
+// waypointFamily is an address of the family in which a waypoint is reached, whatever its Services were dialled by: the
+// primary one of its own Service, which its pods listen on.
+func waypointFamily(svc *model.Service, dialled netip.Addr) netip.Addr {
+	if svc == nil || len(svc.VIPs) == 0 {
+		return dialled
+	}
+	return svc.VIPs[0]
+}
+
+// slicesOf are the slices that have a pod's addresses among their endpoints. A pod of two families is in two slices of each
+// Service.
+func (i *Ingest) slicesOf(c *memo.Ctx, addresses []netip.Addr) []*discoveryv1.EndpointSlice {
+	var out []*discoveryv1.EndpointSlice
+	for _, a := range addresses {
+		out = append(out, i.slices(c, cluster.ByAddress, a.String())...)
+	}
+	return out
+}
+
 // inbound is there even for an address that no pod is known to have: a node asks while it sets a pod up, before the
 // kubelet has reported the pod's address, and must not wait for that.
 func (i *Ingest) inbound(c *memo.Ctx, addr netip.Addr) *model.Inbound {
 	out := &model.Inbound{Address: addr}
-	for _, slice := range i.slices(c, cluster.ByAddress, addr.String()) {
+	own := []netip.Addr{addr}
+	if w := i.Workload.Get(c, addr); w != nil {
+		own = w.Addresses
+		out.Others = slices.DeleteFunc(slices.Clone(own), func(a netip.Addr) bool { return a == addr })
+	}
+	for _, slice := range i.slicesOf(c, own) {
 		svc := i.Service.Get(c, cluster.Key{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]})
 		if svc == nil {
 			continue

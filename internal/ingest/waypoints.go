@@ -27,6 +27,8 @@ type Binding struct {
 	Pending bool
 	// Problem says why the waypoint can't serve; connections to the Service are refused then, never let through.
 	Problem string
+	// Spreads: the Service asks for connections to stay on their node, which its waypoint can't do.
+	Spreads bool
 	// Unsupported says why no waypoint can ever serve the Service, though its label names one. Nothing changes for its
 	// connections.
 	Unsupported string
@@ -65,7 +67,7 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	if use == "" || use == names.UseWaypointAuto {
 		return i.automaticBinding(c, svc)
 	}
-	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}}
+	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}, Spreads: svc.Local}
 	if i.gateway(c, b.Waypoint) == nil {
 		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named)",
 			names.LabelUseWaypoint, use, key.Namespace, names.WaypointClass)
@@ -82,7 +84,7 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 	if !routed {
 		return Binding{}
 	}
-	b := Binding{Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}}
+	b := Binding{Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Spreads: svc.Local}
 	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
 		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is kept for it, is of class %s: delete that one, or make a waypoint and name it in label %s",
 			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)

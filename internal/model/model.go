@@ -47,6 +47,7 @@ type Service struct {
 	Enrolled bool         // its namespace is in the mesh
 	External bool         // of type ExternalName: a name for a host, without endpoints
 	ClientIP bool         // connections of one client address go to one endpoint (sessionAffinity)
+	Local    bool         // connections stay on the caller's node (internalTrafficPolicy)
 }
 
 // Port finds a port by its number.
@@ -75,11 +76,11 @@ type Upstream struct {
 
 // Workload is a pod as the mesh sees it.
 type Workload struct {
-	Pod      types.NamespacedName
-	Node     string
-	Address  netip.Addr
-	Identity string // SPIFFE ID of its service account
-	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own address.
+	Pod       types.NamespacedName
+	Node      string
+	Addresses []netip.Addr // of every family that it has, the primary one first
+	Identity  string       // SPIFFE ID of its service account
+	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own addresses.
 	HBONE bool
 }
 
@@ -90,8 +91,13 @@ type Endpoint struct {
 	Identity string         // SPIFFE ID that must be presented; set where HBONE is
 	Node     string
 	Zone     string
+	// ForNodes and ForZones are the hints which callers the endpoint is meant for (trafficDistribution).
+	ForNodes, ForZones []string
 	// Draining endpoints are terminating yet still serve; they take traffic only when nothing else is left.
 	Draining bool
+	// Distance from the node for whose proxy the endpoint is listed; 0 is the nearest. Farther ones take traffic only when
+	// nothing nearer is left.
+	Distance uint8
 }
 
 // Waypoint is the L7 proxy of a namespace.
@@ -293,6 +299,9 @@ type Destination struct {
 	Kind    DestinationKind
 	// Port names the endpoints: of the Service, or of the waypoint's own Service.
 	Port ServicePort
+	// IPv6 is the family of those endpoints. The receiver connects to the application with the caller's address, so a
+	// connection stays in the family in which it was dialled.
+	IPv6 bool
 	// Identities that may answer, sorted (SPIFFE IDs).
 	Identities []string
 	// ClientIP: connections of one client address go to one endpoint.

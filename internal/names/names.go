@@ -192,9 +192,21 @@ func WaypointEndpoints(namespace, service string, port uint16) string {
 	return fmt.Sprintf("waypoint/%s/%s/%d", namespace, service, port)
 }
 
-// NodeEndpoints names the load assignment of a Service's port as node proxies see it.
-func NodeEndpoints(namespace, service string, port uint16) string {
+// NodeEndpoints names the load assignment of a Service's port as node proxies see it: its endpoints of one address family.
+func NodeEndpoints(namespace, service string, port uint16, ipv6 bool) string {
+	if ipv6 {
+		return fmt.Sprintf("node6/%s/%s/%d", namespace, service, port)
+	}
 	return fmt.Sprintf("node/%s/%s/%d", namespace, service, port)
+}
+
+// ParseNodeEndpoints is the inverse of NodeEndpoints.
+func ParseNodeEndpoints(name string) (namespace, service string, port uint16, ipv6, ok bool) {
+	if namespace, service, port, ok = ParseServicePort(name, "node"); ok {
+		return namespace, service, port, false, true
+	}
+	namespace, service, port, ok = ParseServicePort(name, "node6")
+	return namespace, service, port, true, ok
 }
 
 // InboundRoute names the route configuration of a captured pod's HBONE listener.
@@ -248,8 +260,8 @@ func ParseNodeScope(scope string) (node string, ok bool) {
 	return strings.CutPrefix(scope, "node/")
 }
 
-// ParseServicePort is the inverse of ServicePort, InboundCluster, WaypointEndpoints and NodeEndpoints for the given
-// first element of the name.
+// ParseServicePort is the inverse of ServicePort, InboundCluster and WaypointEndpoints for the given first element of the
+// name.
 func ParseServicePort(name, prefix string) (namespace, service string, port uint16, ok bool) {
 	p := strings.Split(name, "/")
 	if len(p) != 4 || p[0] != prefix || p[1] == "" || p[2] == "" {

@@ -19,7 +19,7 @@ func TestParsersInvert(t *testing.T) {
 	require.Equal(t, "n", node)
 	for prefix, name := range map[string]string{
 		"service": ServicePort("a", "b", 80), "inbound": InboundCluster("a", "b", 80),
-		"waypoint": WaypointEndpoints("a", "b", 80), "node": NodeEndpoints("a", "b", 80),
+		"waypoint": WaypointEndpoints("a", "b", 80),
 	} {
 		ns, svc, port, ok := ParseServicePort(name, prefix)
 		require.True(t, ok, name)
@@ -27,6 +27,12 @@ func TestParsersInvert(t *testing.T) {
 		_, _, _, ok = ParseServicePort(name, "other")
 		require.False(t, ok)
 	}
+	for _, ipv6 := range []bool{false, true} {
+		ns, svc, port, v6, ok := ParseNodeEndpoints(NodeEndpoints("a", "b", 80, ipv6))
+		require.Equal(t, []any{"a", "b", uint16(80), ipv6, true}, []any{ns, svc, port, v6, ok})
+	}
+	_, _, _, _, ok = ParseNodeEndpoints(WaypointEndpoints("a", "b", 80))
+	require.False(t, ok)
 	addr := netip.MustParseAddr("10.0.0.1")
 	got, ok := ParseInboundRoute(InboundRoute(addr))
 	require.True(t, ok)

@@ -64,7 +64,7 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: user}},
 		}))
 	}
-	grant("core", "", "namespaces", "services", "pods")
+	grant("core", "", "namespaces", "nodes", "services", "pods")
 	grant("mesh", v1alpha1.GroupVersion.Group, "meshes")
 	grant("routes", "gateway.networking.k8s.io", "*")
 	grant("crds", "apiextensions.k8s.io", "customresourcedefinitions")

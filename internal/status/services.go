@@ -150,6 +150,9 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
 		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
 	}
+	if b.Spreads {
+		c.Message += ", which spreads them over the endpoints of all nodes: internalTrafficPolicy Local does not hold for them"
+	}
 	switch {
 	case b.Unsupported != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"

@@ -5,6 +5,7 @@ package status
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -243,6 +244,11 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.Contains(t, <-rec.Events, "no such Gateway")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
+		w.Bound(key, ingest.Binding{Waypoint: waypoint, Spreads: true})
+		require.Eventually(t, func() bool {
+			b := bound()
+			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local does not hold")
+		}, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -181,6 +183,31 @@ func TestPlaintextInbound(t *testing.T) {
 		require.NoError(t, capture.Remove(strict.ns))
 		requireHello(t, outsider, strict.at(8080).String(), "strict sees "+outsider.addr.String())
 	})
+}
+
+// TestServiceThatIsNewToItsPods has the client's proxy know of a Service before the server's.
+func TestServiceThatIsNewToItsPods(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", false)
+	server.greet(8080)
+	vip := addrPort("10.96.0.9:80")
+	m.service("web", vip, 8080, server)
+	server.inbound()
+	m.nodes[1].acked(xds.TypeRoute, names.InboundRoute(server.addr))
+	heard := make(chan error, 1)
+	go func() {
+		_, err := client.hello(vip.String())
+		heard <- err
+	}()
+	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "dialled": vip.String(), "status": 404.0})
+	server.inbound(model.InboundAuthority{Authority: vip, Target: 8080})
+	require.NoError(t, <-heard, "the client is tried again")
+
+	start := time.Now()
+	server.workload(8099)
+	requireRefused(t, client, server.at(8099).String())
+	require.Less(t, time.Since(start), 4*time.Second, "an application that is not there is noticed soon")
 }
 
 func TestIdentities(t *testing.T) {

@@ -8,11 +8,13 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 
 	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -62,6 +64,7 @@ type meshNode struct {
 	pods   int
 	// tolerant: rejected configuration is part of the test.
 	tolerant atomic.Bool
+	server   *xds.Server
 	uplink   int // index of the interface to the other node
 }
 
@@ -132,12 +135,22 @@ func (n *meshNode) serve() {
 		},
 		Log: logr.Discard(),
 	})
+	n.server = server
 	n.xds = grpc.NewServer(xds.GRPCOptions()...)
 	server.Register(n.xds)
 	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)
 	t.Cleanup(n.xds.Stop)
 	n.mesh.apply(n.scope(), names.RuntimeLayer, envoy.RuntimeLayer(true, true))
 	n.mesh.cache.Ready(n.scope(), xds.TypeListener)
+}
+
+// acked waits until the proxy runs the current version of a resource.
+func (n *meshNode) acked(typeURL, name string) {
+	n.mesh.t.Helper()
+	require.EventuallyWithT(n.mesh.t, func(c *assert.CollectT) {
+		s := n.server.State(n.scope(), typeURL, name)
+		require.True(c, len(s.Proxies) > 0 && s.Settled(), "%s is not acknowledged", name)
+	}, patience, interval)
 }
 
 // answer makes clusters on demand, as the operator does.
@@ -171,11 +184,14 @@ func (m *mesh) destination(d model.Destination) {
 	}
 }
 
-// endpoints of a service's port, for all nodes.
+// endpoints of a service's port, for all nodes, by their families.
 func (m *mesh) endpoints(p model.ServicePort, list ...model.Endpoint) {
-	name := names.NodeEndpoints(p.Namespace, p.Service, p.Port)
-	for _, n := range m.nodes {
-		m.apply(n.scope(), name, node.LoadAssignment(name, list))
+	for _, ipv6 := range []bool{false, true} {
+		name := names.NodeEndpoints(p.Namespace, p.Service, p.Port, ipv6)
+		list := slices.DeleteFunc(slices.Clone(list), func(e model.Endpoint) bool { return e.Address.Addr().Is6() != ipv6 })
+		for _, n := range m.nodes {
+			m.apply(n.scope(), name, node.LoadAssignment(name, list))
+		}
 	}
 }
 
@@ -197,7 +213,7 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 		}
 	}
 	m.endpoints(port, endpoints...)
-	m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: identities})
+	m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, IPv6: vip.Addr().Is6(), Identities: identities})
 }
 
 func (m *mesh) apply(scope, name string, msg proto.Message) {

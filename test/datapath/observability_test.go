@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -100,5 +101,24 @@ func TestAccessLogModes(t *testing.T) {
 		require.Nil(t, n.proxy.line(map[string]any{"dialled": "10.96.0.9:80", "flags": "-"}), "it did not fail")
 		require.Nil(t, n.proxy.line(map[string]any{"dialled": "10.96.0.10:80"}), "nothing is logged")
 		require.Nil(t, n.proxy.line(map[string]any{"dialled": server.at(8098).String()}), "nothing is logged")
+	}
+}
+
+// TestMetricNames: what a proxy counts has a name that doesn't depend on what was dialled.
+func TestMetricNames(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", false)
+	server.greet(8080)
+	server.workload(8080)
+	m.service("web", addrPort("10.96.0.9:80"), 8080, server)
+	requireHello(t, client, "10.96.0.9:80", "server sees "+client.addr.String())
+	requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+	requireRefused(t, client, "10.96.0.99:80")
+	stats, err := m.nodes[0].proxy.ask("/stats/prometheus")
+	require.NoError(t, err)
+	require.NotRegexp(t, `(?m)^(# TYPE )?envoy_cluster_\d`, stats)
+	for _, cluster := range []string{"node/default/web/80", "10_244_2_2:8080", "10_96_0_99:80"} {
+		require.Regexp(t, `(?m)^envoy_cluster_upstream_cx_total\{envoy_cluster_name="`+strings.ReplaceAll(cluster, ":", "[:_]")+`"\} `, stats)
 	}
 }

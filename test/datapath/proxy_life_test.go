@@ -103,6 +103,21 @@ func TestIPv6(t *testing.T) {
 		m.destination(model.Destination{Address: to, Kind: model.DestinationWorkload, Identities: []string{server.identity}})
 		requireHello(t, client, to.String(), "server sees "+client.addr6.String())
 	})
+	t.Run("each family stays what it is, from the client to the server", func(t *testing.T) {
+		both := model.ServicePort{Namespace: "default", Service: "both", Port: 80}
+		vip, vip6 := addrPort("10.96.0.20:80"), addrPort("[fd00:96::20]:80")
+		server.inbound(model.InboundAuthority{Authority: vip, Target: 8080}, model.InboundAuthority{Authority: vip6, Target: 8080})
+		m.endpoints(both,
+			model.Endpoint{Address: server.at(8080), HBONE: true, Identity: server.identity},
+			model.Endpoint{Address: netip.AddrPortFrom(server.addr6, 8080), HBONE: true, Identity: server.identity})
+		for _, v := range []netip.AddrPort{vip, vip6} {
+			m.destination(model.Destination{Address: v, Kind: model.DestinationService, Port: both, IPv6: v.Addr().Is6(), Identities: []string{server.identity}})
+		}
+		for range 20 { // more than chance
+			requireHello(t, client, vip.String(), "server sees "+client.addr.String())
+			requireHello(t, client, vip6.String(), "server sees "+client.addr6.String())
+		}
+	})
 	t.Run("plaintext out", func(t *testing.T) {
 		to := netip.AddrPortFrom(outsider.addr6, 8080)
 		m.destination(model.Destination{Address: to, Kind: model.DestinationPassthrough})

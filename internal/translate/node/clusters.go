@@ -5,8 +5,10 @@ package node
 
 import (
 	"cmp"
+	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -33,9 +35,13 @@ const idleHBONE = 10 * time.Minute
 
 // Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
+//
+// Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would become
+// part of each metric's name.
 func Cluster(d model.Destination) *clusterv3.Cluster {
 	c := &clusterv3.Cluster{
 		Name:                          d.Address.String(),
+		AltStatName:                   strings.ReplaceAll(d.Address.String(), ".", "_"),
 		ConnectTimeout:                envoy.Duration(connectTimeout),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
@@ -48,8 +54,9 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		c.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{
 			EdsConfig:   envoy.ADS(0),
-			ServiceName: names.NodeEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port),
+			ServiceName: names.NodeEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port, d.IPv6),
 		}
+		c.AltStatName = c.GetEdsClusterConfig().GetServiceName()
 		if d.ClientIP {
 			c.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
 				ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
@@ -83,18 +90,19 @@ func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
 	c.LoadAssignment = LoadAssignment(c.Name, endpoints)
 }
 
-// LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them. Draining endpoints
-// come second; zones become localities and change no balance by themselves. Endpoints that are equal for a node proxy,
+// LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
+// that drain last; zones become localities and change no balance by themselves. Endpoints that are equal for a node proxy,
 // such as two HBONE ports of one pod, are one.
 func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
-		priority uint32
-		zone     string
+		rank int
+		zone string
 	}
 	groups := map[group][]*endpointv3.LbEndpoint{}
+	var ranks []int
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
-		return cmp.Or(cmp.Compare(drainingLast(a), drainingLast(b)), a.Address.Compare(b.Address))
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Address.Compare(b.Address))
 	}) {
 		at := e.Address
 		if e.HBONE {
@@ -104,19 +112,18 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 			continue
 		}
 		seen[at] = true
-		g := group{priority: drainingLast(e), zone: e.Zone}
+		g := group{rank: rank(e), zone: e.Zone}
+		if !slices.Contains(ranks, g.rank) {
+			ranks = append(ranks, g.rank)
+		}
 		groups[g] = append(groups[g], endpoint(e, at))
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
-	// Envoy wants priorities without gaps: where all endpoints drain, they are the first choice.
-	lowest := uint32(1)
-	for g := range groups {
-		lowest = min(lowest, g.priority)
-	}
 	for g, list := range groups {
 		out.Endpoints = append(out.Endpoints, &endpointv3.LocalityLbEndpoints{
-			Locality:    &corev3.Locality{Zone: g.zone},
-			Priority:    g.priority - lowest,
+			Locality: &corev3.Locality{Zone: g.zone},
+			// Envoy wants priorities without gaps.
+			Priority:    uint32(slices.Index(ranks, g.rank)),
 			LbEndpoints: list,
 		})
 	}
@@ -126,11 +133,12 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 	return out
 }
 
-func drainingLast(e model.Endpoint) uint32 {
+// rank is the order in which endpoints are taken: any that serves comes before all that drain.
+func rank(e model.Endpoint) int {
 	if e.Draining {
-		return 1
+		return math.MaxUint8 + 1
 	}
-	return 0
+	return int(e.Distance)
 }
 
 // endpoint at an address that the proxy connects to itself (HBONE), or through the internal listener "plaintext", which
