@@ -24,14 +24,11 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	root := &cobra.Command{
-		Use:           "fairway",
-		Short:         "Fairway is an ambient service mesh on stock Envoy, programmed by Gateway API",
-		SilenceUsage:  true,
-		SilenceErrors: true,
-	}
+	root := cli.Root(&cobra.Command{
+		Use:   "fairway",
+		Short: "Fairway is an ambient service mesh on stock Envoy, programmed by Gateway API",
+	})
 	root.AddCommand(command.Operator(), command.Agent())
-	root.AddCommand(cli.Commands()...)
 	return report(root.ExecuteContext(ctx))
 }
 

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,36 @@ func (k *collector) readProxies(ctx context.Context) {
 		}
 	}
 	k.compare(streams, len(failures) > 0)
+	k.askDisconnected(ctx)
+	for _, r := range k.report.Proxies {
+		k.judgeProxy(r)
+	}
+}
+
+// askDisconnected asks the agents of proxies without a stream why they have none.
+func (k *collector) askDisconnected(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(maxParallel)
+	for i := range k.report.Proxies {
+		r := &k.report.Proxies[i]
+		if r.State != stateDisconnected {
+			continue
+		}
+		g.Go(func() error {
+			namespace, name, _ := strings.Cut(r.Pod, "/")
+			var agent introspect.Agent
+			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent, &agent); {
+			case err != nil:
+				r.Reason = "its agent could not be asked why: " + err.Error()
+			case agent.Operator.Error != "":
+				r.Reason = agent.Operator.Error
+			case agent.Operator.Connected:
+				r.Reason = "its agent has just connected"
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // its functions return no errors
 }
 
 func settled(streams []connected) bool {
@@ -123,11 +154,12 @@ func (k *collector) compare(streams []connected, partial bool) {
 			r.State = stateUnknown
 		}
 		k.report.Proxies = append(k.report.Proxies, r)
-		k.judgeProxy(r)
 	}
 	// Streams of pods that the list above missed (just started, or on their way out) are shown and not judged.
 	for _, s := range byPod {
-		k.report.Proxies = append(k.report.Proxies, reportOf(s))
+		r := reportOf(s)
+		r.unlisted = true
+		k.report.Proxies = append(k.report.Proxies, r)
 	}
 	slices.SortFunc(k.report.Proxies, func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
 }
@@ -149,9 +181,16 @@ func reportOf(s connected) proxyReport {
 }
 
 func (k *collector) judgeProxy(r proxyReport) {
+	if r.unlisted {
+		return
+	}
 	switch r.State {
 	case stateDisconnected:
-		k.problem("proxy %s is connected to no operator: it serves what it had, and learns nothing new", r.Pod)
+		why := ""
+		if r.Reason != "" {
+			why = " (" + oneLine(r.Reason) + ")"
+		}
+		k.problem("proxy %s is connected to no operator%s: it serves what it had, and learns nothing new", r.Pod, why)
 	case statePending:
 		_, pending, _ := r.counts()
 		k.problem("proxy %s has not acknowledged %d resources", r.Pod, pending)

@@ -46,11 +46,24 @@ func Commands() []*cobra.Command {
 	out := []*cobra.Command{statusCommand(), proxyCommand(), versionCommand()}
 	for _, c := range out {
 		c.SilenceUsage, c.SilenceErrors = true, true
-		c.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-			return usagef("%w (see %s --help)", err, c.CommandPath())
-		})
+		c.SetFlagErrorFunc(flagError)
 	}
 	return out
+}
+
+// Root gives the root command the exit codes of its subcommands: without one it shows its help, and a word that is none is
+// a mistake in the command line.
+func Root(root *cobra.Command) *cobra.Command {
+	root.SilenceUsage, root.SilenceErrors = true, true
+	root.Args = args(cobra.NoArgs)
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(Commands()...)
+	return root
+}
+
+func flagError(c *cobra.Command, err error) error {
+	return usagef("%w (see %s --help)", err, c.CommandPath())
 }
 
 // args turns cobra's complaint about arguments into a usage error.

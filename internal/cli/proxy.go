@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -24,16 +25,21 @@ type proxyView struct {
 	path string
 	// section picks what -o json prints of the answer; nil prints all.
 	section func(answer []byte) (json.RawMessage, error)
+	// nameOf is a resource's name in the arrays of the section, which -o json leaves out if it is not the named pod's; nil
+	// leaves nothing out.
+	nameOf func(entry map[string]any) string
+	// keeps tells whether a resource belongs to the pod.
+	keeps func(f filter, name string) bool
 	// draw writes the table.
 	draw func(t *table, section json.RawMessage, f filter, now time.Time) error
 }
 
 func proxyViews() []proxyView {
 	return []proxyView{
-		{"clusters", "Show where a proxy connects to: clusters, endpoints, their health and use", "clusters?format=json", whole, drawClusters},
-		{"routes", "Show a proxy's route configurations: what is matched, and where it goes", "config_dump", dumpSection("RoutesConfigDump"), drawRoutes},
-		{"listeners", "Show what a proxy listens on", "config_dump", dumpSection("ListenersConfigDump"), drawListeners},
-		{"secrets", "Show the certificates that a proxy holds, never their keys", "config_dump", dumpSection("SecretsConfigDump"), drawSecrets},
+		{"clusters", "Show where a proxy connects to: clusters, endpoints, their health and use", "clusters?format=json", whole, nil, nil, drawClusters},
+		{"routes", "Show a proxy's route configurations: what is matched, and where it goes", "config_dump", dumpSection("RoutesConfigDump"), nameOfRoutes, filter.route, drawRoutes},
+		{"listeners", "Show what a proxy listens on", "config_dump", dumpSection("ListenersConfigDump"), nameOfEntry, filter.listener, drawListeners},
+		{"secrets", "Show the certificates that a proxy holds, never their keys", "config_dump", dumpSection("SecretsConfigDump"), nameOfEntry, filter.secret, drawSecrets},
 	}
 }
 
@@ -47,7 +53,9 @@ func proxyCommand() *cobra.Command {
 
 POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy of
 the pod's node that answers, and listeners, routes and secrets are those of the pod. Clusters of a node proxy are shared by
-all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its address.`,
+all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its address.
+
+Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return usagef("%s: say what to show: clusters, routes, listeners or secrets", cmd.CommandPath())
@@ -112,12 +120,46 @@ func (v proxyView) run(ctx context.Context, c *cluster, system string, pod types
 	if err != nil {
 		return fmt.Errorf("proxy %s: %w", target.pod, err)
 	}
+	if section, err = v.prune(section, target.filter); err != nil {
+		return fmt.Errorf("proxy %s: %w", target.pod, err)
+	}
 	var drawErr error
 	err = o.print(out, section, func(t *table) { drawErr = v.draw(t, section, target.filter, time.Now()) })
 	if drawErr != nil {
 		return fmt.Errorf("proxy %s: %w", target.pod, drawErr)
 	}
 	return err
+}
+
+// prune leaves out the resources that are not the named pod's.
+func (v proxyView) prune(section json.RawMessage, f filter) (json.RawMessage, error) {
+	if f.all() || v.keeps == nil {
+		return section, nil
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(section, &fields); err != nil {
+		return nil, fmt.Errorf("its answer can't be read: %w", err)
+	}
+	for key, value := range fields {
+		if list, ok := value.([]any); ok {
+			fields[key] = slices.DeleteFunc(list, func(entry any) bool {
+				m, _ := entry.(map[string]any)
+				return !v.keeps(f, v.nameOf(m))
+			})
+		}
+	}
+	return json.Marshal(fields)
+}
+
+func nameOfEntry(entry map[string]any) string {
+	name, _ := entry["name"].(string)
+	return name
+}
+
+// nameOfRoutes looks into the state of a route configuration, which has no name itself.
+func nameOfRoutes(entry map[string]any) string {
+	config, _ := entry["route_config"].(map[string]any)
+	return nameOfEntry(config)
 }
 
 // whole answers are shown as they are.

@@ -118,8 +118,23 @@ func captured(status corev1.ConditionStatus, reason, message string) func(*corev
 	}
 }
 
+// ofNodeA is a pod on node a that is not captured.
+func ofNodeA(name, namespace, why string) target {
+	return target{
+		pod:    types.NamespacedName{Namespace: names.SystemNamespace, Name: "node-a"},
+		filter: filter{uid: name, account: "/ns/" + namespace + "/sa/default"},
+		note:   "pod " + namespace + "/" + name + " is not captured: " + why,
+	}
+}
+
 func TestFindProxy(t *testing.T) {
 	c := fakeCluster(t, nil,
+		mesh(metav1.ConditionTrue, "Ready", ""),
+		&corev1.Namespace{ObjectMeta: object("shop", map[string]string{names.LabelMesh: names.MeshEnabled})},
+		&corev1.Namespace{ObjectMeta: object("other", nil)},
+		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
+		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+		pod("other", "stranger", "a", ""),
 		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode),
 		pod(names.SystemNamespace, "operator", "a", names.ComponentOperator),
 		pod("shop", "waypoint", "a", names.ComponentWaypoint),
@@ -147,9 +162,12 @@ func TestFindProxy(t *testing.T) {
 			filter: filter{uid: "plain", account: "/ns/shop/sa/default"},
 			note:   "pod shop/plain is not captured: the agent of its node has not reported it",
 		}},
-		"shop/elsewhere": {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
-		"shop/pending":   {says: "runs on no node yet"},
-		"shop/none":      {says: "there is no pod none in namespace shop"},
+		"shop/opted-out":   {target: ofNodeA("opted-out", "shop", "OptedOut: the pod has label fairway.dev/mesh=disabled")},
+		"shop/on-the-host": {target: ofNodeA("on-the-host", "shop", "HostNetwork: the pod shares the node's network, where its traffic can't be told from the node's own")},
+		"other/stranger":   {target: ofNodeA("stranger", "other", "NotEnrolled: label namespace other with fairway.dev/mesh=enabled to bring its pods into the mesh")},
+		"shop/elsewhere":   {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
+		"shop/pending":     {says: "runs on no node yet"},
+		"shop/none":        {says: "there is no pod none in namespace shop"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace, pod := filepath.Split(name)
@@ -177,4 +195,33 @@ func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 
 	c.reach = fakePods{}
 	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"table"}, &out, &notes), "connection refused")
+}
+
+// TestProxyAsJSONOfAnApplicationsPod: of the proxy of a whole node, only what is the pod's.
+func TestProxyAsJSONOfAnApplicationsPod(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "config_dump.json"))
+	require.NoError(t, err)
+	f := filter{uid: testUID, routes: []string{"inbound/10.200.1.7"}, account: "/ns/bookshop/sa/shop"}
+	for _, v := range proxyViews() {
+		if v.keeps == nil {
+			continue
+		}
+		t.Run(v.name, func(t *testing.T) {
+			section, err := v.section(data)
+			require.NoError(t, err)
+			whole, err := v.prune(section, filter{})
+			require.NoError(t, err)
+			require.JSONEq(t, string(section), string(whole))
+			pruned, err := v.prune(section, f)
+			require.NoError(t, err)
+			require.Less(t, len(pruned), len(whole), "other pods' are left out")
+			// What is left is what the table shows of the pod.
+			var before, after bytes.Buffer
+			require.NoError(t, v.draw(&table{out: &before}, section, f, testNow))
+			require.NoError(t, v.draw(&table{out: &after}, pruned, f, testNow))
+			require.Equal(t, before.String(), after.String())
+			_, err = v.prune([]byte("[1"), f)
+			require.ErrorContains(t, err, "can't be read")
+		})
+	}
 }

@@ -13,9 +13,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -74,13 +77,37 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 		p := &proxies.Items[i]
 		if p.Spec.NodeName == pod.Spec.NodeName && p.DeletionTimestamp == nil {
 			t := target{pod: client.ObjectKeyFromObject(p), filter: filterFor(&pod)}
-			if captured, reason := captureOf(&pod); !captured {
-				t.note = fmt.Sprintf("pod %s is not captured: %s", key, reason)
+			captured, reason := captureOf(&pod)
+			if !captured {
+				why, err := whyNot(ctx, c, system, &pod, reason)
+				if err != nil {
+					return target{}, err
+				}
+				t.note = fmt.Sprintf("pod %s is not captured: %s", key, why)
 			}
 			return t, nil
 		}
 	}
 	return target{}, fmt.Errorf("node %s, where pod %s runs, has no node proxy in namespace %s", pod.Spec.NodeName, key, system)
+}
+
+// whyNot prefers what follows from the pod, its namespace and the Mesh to what an agent has reported: of pods that are not to
+// be captured agents report nothing.
+func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, reported string) (string, error) {
+	mesh := &v1alpha1.Mesh{}
+	if err := c.client.Get(ctx, types.NamespacedName{Name: names.Mesh}, mesh); meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+		mesh = nil
+	} else if err != nil {
+		return "", err
+	}
+	namespace := &corev1.Namespace{}
+	if err := c.client.Get(ctx, types.NamespacedName{Name: pod.Namespace}, namespace); err != nil {
+		return "", err
+	}
+	if d := node.Decide(pod, namespace, mesh, system); d.Action == node.Release {
+		return d.Reason + ": " + d.Message, nil
+	}
+	return reported, nil
 }
 
 func filterFor(pod *corev1.Pod) filter {

@@ -84,10 +84,14 @@ type proxyReport struct {
 	Scope string `json:"scope,omitempty"`
 	Node  string `json:"node,omitempty"`
 	State string `json:"state"`
+	// Reason why it is not connected.
+	Reason string `json:"reason,omitempty"`
 	// Operator is the replica that the proxy is connected to.
 	Operator  string            `json:"operator,omitempty"`
 	Connected *time.Time        `json:"connected,omitempty"`
 	Types     []introspect.Type `json:"types,omitempty"`
+	// unlisted: there was no such pod when pods were listed.
+	unlisted bool
 }
 
 func (p proxyReport) counts() (acked, pending, rejected int) {

@@ -8,9 +8,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
@@ -182,6 +184,14 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 			reach:   func(t *testing.T) fakePods { return operators(t, inSync()[:2]...) },
 			problem: "proxy shop/waypoint-1 is connected to no operator",
 		},
+		"a proxy without a stream whose agent says why": {
+			reach: func(t *testing.T) fakePods {
+				pods := operators(t, inSync()[:2]...)
+				pods["shop/waypoint-1"+introspect.PathAgent] = `{"operator": {"connected": false, "error": "x509: unknown authority"}}`
+				return pods
+			},
+			problem: "proxy shop/waypoint-1 is connected to no operator (x509: unknown authority): it serves",
+		},
 		"a proxy that rejects": {
 			reach: func(t *testing.T) fakePods {
 				return operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", rejected))...)
@@ -271,6 +281,23 @@ func TestExitCodes(t *testing.T) {
 	}
 	assert.Equal(t, ExitUnhealthy, errUnhealthy.ExitCode())
 	assert.Empty(t, errUnhealthy.Error())
+}
+
+func TestTheRootCommandsExitCodes(t *testing.T) {
+	root := func(args ...string) error {
+		cmd := Root(&cobra.Command{Use: "fairway"})
+		cmd.SetOut(io.Discard)
+		cmd.SetArgs(args)
+		return cmd.ExecuteContext(t.Context())
+	}
+	for _, given := range [][]string{{"bogus"}, {"--bogus"}, {"proxy", "bogus"}, {"proxy", "clusters", "--bogus", "x"}} {
+		err := root(given...)
+		var coded exitError
+		require.ErrorAs(t, err, &coded, "%v", given)
+		require.Equal(t, ExitUsage, coded.ExitCode(), "%v", given)
+		require.ErrorContains(t, err, "bogus")
+	}
+	require.NoError(t, root(), "help is what one gets without a command")
 }
 
 func TestVersionAndHelp(t *testing.T) {
