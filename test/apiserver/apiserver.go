@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -151,10 +150,21 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	return env, cfg, nil
 }
 
-// Root is the directory of the repository.
+// Root is the directory of the repository: the nearest one above the test's package that holds the PROJECT file. Source
+// paths in the binary don't tell it, as tests are built with -trimpath.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..")
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, missing := os.Stat(filepath.Join(dir, "PROJECT")); missing == nil {
+			return dir
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			break
+		}
+		dir = parent
+	}
+	panic("tests must run inside the repository")
 }
 
 // GatewayAPICRDs is the directory of the CRDs of a channel, in the module that go.mod pins.

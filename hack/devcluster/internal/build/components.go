@@ -9,11 +9,13 @@ import "slices"
 type Component struct {
 	// Name is the folder of its module below tools/.
 	Name string
-	// Packages to build: those that the module's go.mod names as tools.
+	// Packages to build: those that the module's go.mod names as tools, or "." for its own program.
 	Packages []string
+	// Links are further names of the first binary, which becomes what it is called by.
+	Links []string
 	// CNI says that the results are CNI plugins, which live in a folder of their own.
 	CNI bool
-	// Rename gives the one binary a name other than that of its package's folder.
+	// Rename gives the first binary a name other than that of its package's folder.
 	Rename string
 	// Tags are build tags.
 	Tags string
@@ -33,11 +35,10 @@ const (
 // Components lists everything that is built, slowest first.
 var Components = []Component{
 	{
-		Name: "kubernetes",
-		Packages: []string{
-			kubernetesCmd + "kube-apiserver", kubernetesCmd + "kube-controller-manager", kubernetesCmd + "kube-scheduler",
-			kubernetesCmd + "kube-proxy", kubernetesCmd + "kubelet", kubernetesCmd + "kubectl",
-		},
+		Name:     "kubernetes",
+		Packages: []string{".", kubernetesCmd + "kubectl"},
+		Rename:   "kubernetes",
+		Links:    []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet"},
 		// Without these the API server says v0.0.0, and kubelet is refused.
 		LDFlags: "-X " + componentBase + ".gitVersion=" + kubernetesVersion +
 			" -X " + componentBase + ".gitMajor=1 -X " + componentBase + ".gitMinor=37",
@@ -53,7 +54,7 @@ var Components = []Component{
 		Packages: []string{cniPlugins + "main/ptp", cniPlugins + "main/loopback", cniPlugins + "ipam/host-local", cniPlugins + "meta/portmap"},
 		CNI:      true,
 	},
-	{Name: "coredns", Packages: []string{"github.com/coredns/coredns"}},
+	{Name: "coredns", Packages: []string{"."}, Rename: "coredns"},
 	{Name: "echo-basic", Packages: []string{"sigs.k8s.io/gateway-api/conformance/echo-basic"}},
 	{Name: "echo-advanced", Packages: []string{istioEcho + "server", istioEcho + "client"}},
 }
