@@ -167,7 +167,15 @@ func TestPlaintextInbound(t *testing.T) {
 	t.Run("strict and permissive change without a restart", func(t *testing.T) {
 		strict.configure(false)
 		requireEventually(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
+		strict.workload(8080)
+		requireEventually(t, func() error { _, err := permissive.hello(strict.at(8080).String()); return err })
+		plaintext, hbone := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
 		strict.configure(true)
+		plaintext.ends()
+		n, err := capture.EndPlaintext(strict.ns)
+		require.NoError(t, err)
+		require.Zero(t, n, "all else passes the proxy")
+		hbone.alive()
 		requireEventuallyNot(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
 	})
 	t.Run("nobody dials the capture ports", func(t *testing.T) {

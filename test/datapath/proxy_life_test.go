@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
@@ -127,6 +128,22 @@ func TestIPv6(t *testing.T) {
 		requireHello(t, outsider, netip.AddrPortFrom(server.addr6, 8080).String(), "server sees "+outsider.addr6.String())
 		requireHello(t, outsider, server.at(8080).String(), "server sees "+outsider.addr.String())
 	})
+}
+
+// TestStrictEndsConnectionsFromBefore captures the server of connections that are open, in strict mode.
+func TestStrictEndsConnectionsFromBefore(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.nodes[0].newPod("client"), m.nodes[1].newPod("server")
+	server.greet(8080)
+	client.greet(8081)
+	in, out := client.session(server.at(8080).String()), server.session(client.at(8081).String())
+	server.join(true)
+	in.alive()
+	n, err := capture.EndPlaintext(server.ns)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	in.ends()
+	out.alive()
 }
 
 // TestEnrolmentLeavesConnectionsAlone captures both ends of an open connection.

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -302,6 +303,15 @@ func (p *pod) session(to string) *session {
 	require.NoError(t, err)
 	s.alive()
 	return s
+}
+
+// ends waits until the other side has closed the connection.
+func (s *session) ends() {
+	s.t.Helper()
+	require.NoError(s.t, s.c.SetDeadline(time.Now().Add(patience)))
+	_, err := s.r.ReadByte()
+	require.Error(s.t, err)
+	require.NotErrorIs(s.t, err, os.ErrDeadlineExceeded)
 }
 
 func (s *session) alive() {

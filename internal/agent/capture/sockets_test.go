@@ -1,0 +1,116 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+)
+
+// echoes serves a port of a namespace.
+func echoes(t *testing.T, ns *netns.Namespace, address string) {
+	t.Helper()
+	var l net.Listener
+	require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", address); return err }))
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+}
+
+type opened struct {
+	net.Conn
+	in *bufio.Reader
+}
+
+// open a connection from a namespace, from any address of it unless one is given.
+func open(t *testing.T, ns *netns.Namespace, from, to string) opened {
+	t.Helper()
+	d := net.Dialer{Timeout: 10 * time.Second}
+	if from != "" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	}
+	var c net.Conn
+	require.NoError(t, ns.Do(func() (err error) { c, err = d.Dial("tcp", to); return err }))
+	t.Cleanup(func() { _ = c.Close() })
+	o := opened{c, bufio.NewReader(c)}
+	require.NoError(t, o.say())
+	return o
+}
+
+func (o opened) say() error {
+	if err := o.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintln(o, "x"); err != nil {
+		return err
+	}
+	_, err := o.in.ReadString('\n')
+	return err
+}
+
+// Only what others opened to the pod's applications, past the proxy, ends.
+func TestEndPlaintext(t *testing.T) {
+	pod, peer := netnstest.New(t, "pod"), netnstest.New(t, "peer")
+	netnstest.Link(t, pod, "eth0", peer, "eth0")
+	for ns, addresses := range map[*netns.Namespace][]string{
+		pod: {"10.244.0.1/24", "fd00:244::1/64"}, peer: {"10.244.0.2/24", "fd00:244::2/64"},
+	} {
+		for _, a := range addresses {
+			netnstest.Address(t, ns, "eth0", netip.MustParsePrefix(a))
+		}
+	}
+	echoes(t, pod, "10.244.0.1:8080")
+	echoes(t, pod, "[::]:9090")
+	echoes(t, pod, "[::]:15008")
+	echoes(t, peer, "[::]:7070")
+	ended := map[string]opened{
+		"IPv4":           open(t, peer, "", "10.244.0.1:8080"),
+		"to any address": open(t, peer, "", "10.244.0.1:9090"),
+		"IPv6":           open(t, peer, "", "[fd00:244::1]:9090"),
+		"a port picked":  open(t, peer, "10.244.0.2:9090", "10.244.0.1:8080"),
+	}
+	stay := map[string]opened{
+		"the pod's own":      open(t, pod, "", "10.244.0.2:7070"),
+		"the pod's own IPv6": open(t, pod, "", "[fd00:244::2]:7070"),
+		"within the pod":     open(t, pod, "", "10.244.0.1:8080"),
+		"over loopback":      open(t, pod, "", "127.0.0.1:9090"),
+		"HBONE":              open(t, peer, "", "10.244.0.1:15008"),
+	}
+	n, err := EndPlaintext(pod)
+	require.NoError(t, err)
+	require.Equal(t, len(ended), n)
+	for name, c := range ended {
+		err := c.say()
+		require.Error(t, err, name)
+		var late net.Error
+		require.False(t, errors.As(err, &late) && late.Timeout(), "%s: reset, not silent", name)
+	}
+	for name, c := range stay {
+		require.NoError(t, c.say(), name)
+	}
+	n, err = EndPlaintext(pod)
+	require.NoError(t, err)
+	require.Zero(t, n, "a second time")
+}
