@@ -56,7 +56,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		options: o,
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
 			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
-			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
+			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed, v1alpha1.MeshReasonPluginMissing,
 			v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
 	}
 	gatewayAPI := NewTrigger()

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // maxNamed is how many nodes or pods a message names.
@@ -103,11 +104,34 @@ func setNodes(c *conditionSet, n *v1alpha1.NodesStatus, o meshObserved) {
 		c.set(kind, false, v1alpha1.MeshReasonNoNodes, "No node is to run a node proxy: see spec.node.nodeSelector and spec.node.tolerations of the Mesh.")
 	case n.Ready < n.Desired:
 		c.set(kind, false, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired, troubles(o.pods)))
+	case len(withoutPlugin(o.pods)) > 0:
+		c.set(kind, false, v1alpha1.MeshReasonPluginMissing, "Of some nodes, new pods start uncaptured: "+enumerate(withoutPlugin(o.pods))+".")
 	case len(problems) > 0:
 		c.set(kind, false, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
 	default:
 		c.set(kind, true, v1alpha1.MeshReasonReady, fmt.Sprintf("All %d node proxies are ready.", n.Desired))
 	}
+}
+
+// withoutPlugin names the nodes whose agent can't install the CNI plugin, and why.
+func withoutPlugin(pods []corev1.Pod) []string {
+	var out []string
+	for i := range pods {
+		if why := pluginTrouble(&pods[i]); why != "" {
+			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), why))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func pluginTrouble(pod *corev1.Pod) string {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == names.ConditionPluginInstalled && c.Status == corev1.ConditionFalse && pod.DeletionTimestamp == nil {
+			return strings.TrimSuffix(c.Message, ".")
+		}
+	}
+	return ""
 }
 
 func captureProblems(reports []NodeReport) []string {

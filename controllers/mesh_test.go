@@ -97,6 +97,22 @@ func TestMesh(t *testing.T) {
 			condition(c.Status.Conditions, "SupportedVersion", metav1.ConditionTrue, "SupportedVersion"))
 	})
 
+	// A node without the CNI plugin is told.
+	plugin := func(status corev1.ConditionStatus, message string) {
+		changeStatus(o, o.system, pod.Name, func(p *corev1.Pod) {
+			p.Status.Conditions = []corev1.PodCondition{{Type: names.ConditionPluginInstalled, Status: status, Message: message}}
+		})
+	}
+	plugin(corev1.ConditionFalse, "No CNI configuration.")
+	get(o, "a plugin is missing", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "PluginMissing")
+		if want := "NodesReady: Of some nodes, new pods start uncaptured: b (No CNI configuration)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
+			return errors.New(messageOf(m.Status.Conditions, "Ready"))
+		}
+		return err
+	})
+	plugin(corev1.ConditionTrue, "")
+
 	// A pod that can't be captured is told.
 	o.tell(func() { o.reports[0].Problems = []string{"pod shop/cart"} }, o.nodesChanged, meshName)
 	get(o, "a capture fails", "", names.Mesh, func(m *v1alpha1.Mesh) error {

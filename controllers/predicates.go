@@ -47,6 +47,6 @@ func nodePodChanged() predicate.Predicate {
 	return predicate.And(ours, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.Pod)
 		after, ok2 := e.ObjectNew.(*corev1.Pod)
-		return !ok1 || !ok2 || podTrouble(before) != podTrouble(after)
+		return !ok1 || !ok2 || podTrouble(before) != podTrouble(after) || pluginTrouble(before) != pluginTrouble(after)
 	}})
 }

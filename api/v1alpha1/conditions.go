@@ -57,6 +57,9 @@ const (
 	MeshReasonGatewayAPIMissing = "GatewayAPIMissing"
 	// MeshReasonCaptureFailed: a node proxy runs, but pods on its node could not be captured.
 	MeshReasonCaptureFailed = "CaptureFailed"
+	// MeshReasonPluginMissing: a node proxy runs, but the CNI plugin can't be installed on its node, so that pods start
+	// uncaptured there; the message says why.
+	MeshReasonPluginMissing = "PluginMissing"
 )
 
 // Reasons that Fairway adds to the Gateway API's own for Gateways.

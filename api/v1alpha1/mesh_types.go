@@ -212,11 +212,44 @@ type Node struct {
 	// +kubebuilder:validation:MaxProperties=16
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
+	// Where things are on the nodes, for those that are not set up as most are: k3s, for instance, has its CNI directories
+	// elsewhere.
+	// +optional
+	Host *HostPaths `json:"host,omitempty"`
+
 	// Tolerations of the node pods. Default: every taint is tolerated, because a pod can only be captured where they run.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
+}
+
+// HostPath is an absolute path on the nodes.
+//
+// +kubebuilder:validation:MaxLength=255
+// +kubebuilder:validation:Pattern=`^(/[^/:]+)+$`
+// +kubebuilder:validation:XValidation:rule="!self.contains('..')",message="must be an absolute path without '..'"
+type HostPath string
+
+// HostPaths are where a node's container runtime keeps what the agent needs. They are those of all nodes.
+type HostPaths struct {
+	// Socket of the container runtime (CRI). Without it, the first one that answers of containerd
+	// (/run/containerd/containerd.sock), k3s (/run/k3s/containerd/containerd.sock) and CRI-O (/run/crio/crio.sock).
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="self.split('/').size() > 2",message="must be in a directory of its own, not in /"
+	RuntimeSocket HostPath `json:"runtimeSocket,omitempty"`
+
+	// Directory of the CNI plugins. Default /opt/cni/bin.
+	// +optional
+	CNIBinDir HostPath `json:"cniBinDir,omitempty"`
+
+	// Directory of the CNI configuration. Default /etc/cni/net.d.
+	// +optional
+	CNIConfDir HostPath `json:"cniConfDir,omitempty"`
+
+	// Directory of the pods' network namespaces. Default /var/run/netns.
+	// +optional
+	NetnsDir HostPath `json:"netnsDir,omitempty"`
 }
 
 // AccessLogMode is what the proxies log.

@@ -100,7 +100,19 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 		LayeredRuntime:  runtime(),
 		StatsConfig:     stats(),
 		OverloadManager: overload(o.MaxConnections),
+		Watchdogs:       watchdogs(),
 	}
+}
+
+// hangTimeout is how long a thread of the proxy may do nothing but one thing: long enough for a node that has no CPU to
+// spare.
+const hangTimeout = time.Minute
+
+// watchdogs end a proxy one of whose threads hangs, so that kubelet starts another. Nobody else would: kubelet's probes ask
+// the agent.
+func watchdogs() *bootstrapv3.Watchdogs {
+	w := &bootstrapv3.Watchdog{KillTimeout: envoy.Duration(hangTimeout)}
+	return &bootstrapv3.Watchdogs{MainThreadWatchdog: w, WorkerWatchdog: w}
 }
 
 // xdsCluster leads to the agent beside the proxy. Pings find an agent that hangs.

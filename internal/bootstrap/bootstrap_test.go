@@ -36,6 +36,8 @@ func TestEnvoyAcceptsTheBootstrap(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	b := Bootstrap(Options{})
 	require.Equal(t, names.AdminSocket, b.GetAdmin().GetAddress().GetPipe().GetPath())
+	require.Equal(t, hangTimeout, b.GetWatchdogs().GetWorkerWatchdog().GetKillTimeout().AsDuration())
+	require.Equal(t, hangTimeout, b.GetWatchdogs().GetMainThreadWatchdog().GetKillTimeout().AsDuration())
 	xds := b.GetStaticResources().GetClusters()[0].GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints()[0]
 	require.Equal(t, names.XDSSocket, xds.GetEndpoint().GetAddress().GetPipe().GetPath())
 	require.Nil(t, b.GetDynamicResources().GetCdsConfig(), "clusters come on demand unless asked for")

@@ -10,47 +10,43 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
-	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// criSocket is where the container runtime answers; its directory is mounted from the node.
-const criSocket = "/run/containerd/containerd.sock"
-
 func agentNode() *cobra.Command {
 	var o operatorFlags
-	nodeName, cri, withoutCNI := "", criSocket, false
+	n := node.Options{RuntimeSockets: names.RuntimeSockets(), CNIBinDir: names.CNIBinDir, CNIConfDir: names.CNIConfDir, NetnsDir: names.NetnsDir}
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Serve the Envoy of a node and capture the node's pods",
 		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runNode(cmd.Context(), o, nodeName, cri, withoutCNI)
-		},
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runNode(cmd.Context(), o, n) },
 	}
 	o.add(cmd)
 	f := cmd.Flags()
-	f.StringVar(&nodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
-	f.StringVar(&cri, "cri-socket", cri, "socket of the container runtime (CRI)")
-	f.BoolVar(&withoutCNI, "without-cni", withoutCNI, "leave the node's CNI configuration alone: new pods are captured a moment late")
+	f.StringVar(&n.NodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
+	f.StringSliceVar(&n.RuntimeSockets, "cri-socket", n.RuntimeSockets, "socket of the container runtime (CRI); the first that answers is taken")
+	f.StringVar(&n.CNIBinDir, "cni-bin-dir", n.CNIBinDir, "the node's directory of CNI plugins")
+	f.StringVar(&n.CNIConfDir, "cni-conf-dir", n.CNIConfDir, "the node's directory of CNI configuration")
+	f.StringVar(&n.NetnsDir, "netns-dir", n.NetnsDir, "the node's directory of pods' network namespaces")
+	f.BoolVar(&n.WithoutCNI, "without-cni", false, "leave the node's CNI configuration alone: new pods are captured a moment late")
 	return cmd
 }
 
-func runNode(ctx context.Context, o operatorFlags, nodeName, criSocket string, withoutCNI bool) error {
+func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	log, err := newLogger(o.level)
 	if err != nil {
 		return err
 	}
-	cfg, err := kubeConfig()
-	if err != nil {
+	if n.Config, err = kubeConfig(); err != nil {
 		return err
 	}
 	var pods *node.Agent
 	core, err := agent.NewCore(agent.Options{
-		Kind: introspect.KindNode, NodeID: nodeName, NodeName: nodeName,
+		Kind: introspect.KindNode, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates,
 		Local: []string{xds.TypeListener}, Log: log,
 		Captures: func() []introspect.Capture { return captures(pods.Snapshot()) },
@@ -58,16 +54,10 @@ func runNode(ctx context.Context, o operatorFlags, nodeName, criSocket string, w
 	if err != nil {
 		return err
 	}
-	runtime, err := netns.NewRuntime(criSocket)
-	if err != nil {
-		return err
-	}
-	pods, err = node.New(node.Options{
-		Config: cfg, NodeName: nodeName, SystemNamespace: fromEnv("POD_NAMESPACE", names.SystemNamespace),
-		Proxy: core.Relay, Certificates: core.Identities, Sandboxes: runtime,
-		WithoutCNI: withoutCNI, Log: log.WithName("node"), Registerer: core.Registry,
-	})
-	if err != nil {
+	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
+	n.Proxy, n.Certificates = core.Relay, core.Identities
+	n.Log, n.Registerer = log.WithName("node"), core.Registry
+	if pods, err = node.New(n); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -84,6 +84,16 @@ func envoyArgs(level v1alpha1.LogLevel, concurrency *int32, drainSeconds int64) 
 	}
 }
 
+// podAnnotations of every pod with an agent, which shows the metrics of both containers.
+func podAnnotations(defaultContainer string) map[string]string {
+	return map[string]string{
+		"kubectl.kubernetes.io/default-container": defaultContainer,
+		"prometheus.io/scrape":                    "true",
+		"prometheus.io/port":                      strconv.Itoa(names.PortAgent),
+		"prometheus.io/path":                      "/metrics",
+	}
+}
+
 // restricted is the security context of a container without any privilege.
 func restricted() *corev1.SecurityContext {
 	return &corev1.SecurityContext{

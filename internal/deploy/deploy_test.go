@@ -60,6 +60,10 @@ func TestGolden(t *testing.T) {
 			NodeSelector: map[string]string{"mesh": "yes"},
 			Tolerations:  []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
 		}}}, control())},
+		"node-host": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{Host: &v1alpha1.HostPaths{
+			RuntimeSocket: "/run/k3s/containerd/containerd.sock", CNIBinDir: "/var/lib/rancher/k3s/data/cni",
+			CNIConfDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", NetnsDir: "/run/other/netns",
+		}}}}, control())},
 		"waypoint-defaults": deploy.Waypoint{Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n"}.Objects(),
 		"waypoint-parameters": deploy.Waypoint{
 			Control: control(), TrustBundle: "PEM\n",

@@ -4,6 +4,8 @@
 package deploy
 
 import (
+	"fmt"
+	"path"
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,12 +17,66 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Directories of the host that the agent needs, at the same paths as on the host.
-const (
-	hostCNIBin     = "/opt/cni/bin"
-	hostCNIConf    = "/etc/cni/net.d"
-	hostContainerd = "/run/containerd"
-)
+// hostDirectory is one that agent or proxy needs, at the same path as on the host.
+type hostDirectory struct {
+	name, path string
+	// write: the agent installs something there. Others are read, and mounts in them come and go while the pod runs, so they
+	// must propagate from the host.
+	write bool
+}
+
+func (d hostDirectory) mount() corev1.VolumeMount {
+	m := corev1.VolumeMount{Name: d.name, MountPath: d.path}
+	if !d.write {
+		m.ReadOnly, m.MountPropagation = true, new(corev1.MountPropagationHostToContainer)
+	}
+	return m
+}
+
+// volume makes the directory where it is missing: a runtime that isn't this node's has none, and must not keep the pod
+// from starting.
+func (d hostDirectory) volume() corev1.Volume {
+	return corev1.Volume{Name: d.name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{
+		Path: d.path, Type: new(corev1.HostPathDirectoryOrCreate),
+	}}}
+}
+
+// host is where a node keeps what agent and proxy need, and the agent's flags that say so.
+type host struct {
+	netns hostDirectory
+	// agent are the directories that only the agent needs.
+	agent []hostDirectory
+	flags []string
+}
+
+func hostOf(spec *v1alpha1.HostPaths) host {
+	p := v1alpha1.HostPaths{}
+	if spec != nil {
+		p = *spec
+	}
+	var h host
+	set := func(flag string, own v1alpha1.HostPath, def string) string {
+		if own == "" {
+			return def
+		}
+		h.flags = append(h.flags, "--"+flag+"="+string(own))
+		return string(own)
+	}
+	h.netns = hostDirectory{name: "netns", path: set("netns-dir", p.NetnsDir, names.NetnsDir)}
+	h.agent = []hostDirectory{
+		{name: "cni-bin", path: set("cni-bin-dir", p.CNIBinDir, names.CNIBinDir), write: true},
+		{name: "cni-conf", path: set("cni-conf-dir", p.CNIConfDir, names.CNIConfDir), write: true},
+	}
+	// A runtime's directory is mounted, not its socket, because a restart replaces the socket.
+	if socket := set("cri-socket", p.RuntimeSocket, ""); socket != "" {
+		h.agent = append(h.agent, hostDirectory{name: "runtime", path: path.Dir(socket)})
+		return h
+	}
+	for i, socket := range names.RuntimeSockets() {
+		h.agent = append(h.agent, hostDirectory{name: fmt.Sprintf("runtime-%d", i), path: path.Dir(socket)})
+	}
+	return h
+}
 
 const nodeDrainSeconds = 20
 
@@ -43,6 +99,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 	if tolerations == nil {
 		tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	}
+	host := hostOf(spec.Host)
 	own := merged(NodeLabels(), map[string]string{names.LabelManagedBy: names.ManagedBy})
 	return &appsv1.DaemonSet{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"},
@@ -56,7 +113,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					Labels:      merged(own, map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: map[string]string{"kubectl.kubernetes.io/default-container": ContainerAgent},
+					Annotations: podAnnotations(ContainerAgent),
 				},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            names.NodeServiceAccount,
@@ -70,8 +127,8 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 						SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 					},
 					InitContainers: []corev1.Container{nodeBootstrap(c)},
-					Containers:     []corev1.Container{nodeAgent(spec, c), nodeEnvoy(spec, c)},
-					Volumes:        nodeVolumes(),
+					Containers:     []corev1.Container{nodeAgent(spec, host, c), nodeEnvoy(spec, host, c)},
+					Volumes:        nodeVolumes(host),
 				},
 			},
 		},
@@ -102,21 +159,24 @@ func nodeBootstrap(c Control) corev1.Container {
 	}
 }
 
-func nodeAgent(spec v1alpha1.Node, c Control) corev1.Container {
+func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
+	mounts := append(agentMounts(), host.netns.mount())
+	for _, d := range host.agent {
+		mounts = append(mounts, d.mount())
+	}
 	agent := corev1.Container{
 		Name:            ContainerAgent,
 		Image:           c.Image,
 		ImagePullPolicy: corev1.PullIfNotPresent,
-		Args:            append([]string{"agent", "node", "--node-name=$(NODE_NAME)"}, c.operatorFlags()...),
+		Args:            slices.Concat([]string{"agent", "node", "--node-name=$(NODE_NAME)"}, c.operatorFlags(), host.flags),
 		Env: []corev1.EnvVar{
 			fieldEnv("NODE_NAME", "spec.nodeName"),
-			fieldEnv("NODE_IP", "status.hostIP"),
 			fieldEnv("POD_NAME", "metadata.name"),
 			fieldEnv("POD_NAMESPACE", "metadata.namespace"),
 		},
 		Ports:                    []corev1.ContainerPort{{Name: "metrics", ContainerPort: names.PortAgent, HostPort: names.PortAgent, Protocol: corev1.ProtocolTCP}},
 		Resources:                orDefault(spec.AgentResources, requests("20m", "64Mi")),
-		VolumeMounts:             append(agentMounts(), nodeAgentMounts()...),
+		VolumeMounts:             mounts,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          nodeSecurity(),
 	}
@@ -124,49 +184,25 @@ func nodeAgent(spec v1alpha1.Node, c Control) corev1.Container {
 	return agent
 }
 
-func nodeEnvoy(spec v1alpha1.Node, c Control) corev1.Container {
+func nodeEnvoy(spec v1alpha1.Node, host host, c Control) corev1.Container {
 	return corev1.Container{
 		Name:                     ContainerEnvoy,
 		Image:                    c.EnvoyImage,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     envoyArgs(spec.LogLevel, spec.Concurrency, nodeDrainSeconds),
 		Resources:                orDefault(spec.Resources, requests("50m", "128Mi")),
-		VolumeMounts:             []corev1.VolumeMount{runMount(), netnsMount()},
+		VolumeMounts:             []corev1.VolumeMount{runMount(), host.netns.mount()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          nodeSecurity(),
 	}
 }
 
-// netnsMount shows pods' network namespaces. They come and go while the pod runs, so mounts must propagate from the host.
-func netnsMount() corev1.VolumeMount {
-	return corev1.VolumeMount{
-		Name: "netns", MountPath: names.NetnsDir, ReadOnly: true,
-		MountPropagation: new(corev1.MountPropagationHostToContainer),
-	}
-}
-
-// nodeAgentMounts are what only the node's agent needs. containerd's directory is mounted, not its socket, because a
-// restart replaces the socket; its mounts propagate, so that those of other containers aren't held busy here.
-func nodeAgentMounts() []corev1.VolumeMount {
-	return []corev1.VolumeMount{
-		netnsMount(),
-		{Name: "cni-bin", MountPath: hostCNIBin},
-		{Name: "cni-conf", MountPath: hostCNIConf},
-		{Name: "containerd", MountPath: hostContainerd, ReadOnly: true, MountPropagation: new(corev1.MountPropagationHostToContainer)},
-	}
-}
-
-func nodeVolumes() []corev1.Volume {
-	host := func(name, path string, kind corev1.HostPathType) corev1.Volume {
-		return corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: path, Type: &kind}}}
-	}
+func nodeVolumes(host host) []corev1.Volume {
 	// The run directory is the host's, because the CNI plugin, which runs on the host, dials the agent's socket in it.
-	return slices.Concat(
-		[]corev1.Volume{host(volumeRun, names.RunDir, corev1.HostPathDirectoryOrCreate), tokenVolume(), trustVolume(names.TrustBundleConfigMap)},
-		[]corev1.Volume{
-			host("netns", names.NetnsDir, corev1.HostPathDirectoryOrCreate),
-			host("cni-bin", hostCNIBin, corev1.HostPathDirectoryOrCreate),
-			host("cni-conf", hostCNIConf, corev1.HostPathDirectoryOrCreate),
-			host("containerd", hostContainerd, corev1.HostPathDirectory),
-		})
+	run := hostDirectory{name: volumeRun, path: names.RunDir}
+	out := []corev1.Volume{run.volume(), tokenVolume(), trustVolume(names.TrustBundleConfigMap), host.netns.volume()}
+	for _, d := range host.agent {
+		out = append(out, d.volume())
+	}
+	return out
 }

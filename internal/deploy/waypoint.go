@@ -190,13 +190,8 @@ func (w Waypoint) deployment() *appsv1.Deployment {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					// A waypoint speaks HBONE itself: captured, it would go through a node proxy in turn.
-					Labels: merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), map[string]string{
-						"kubectl.kubernetes.io/default-container": ContainerEnvoy,
-						"prometheus.io/scrape":                    "true",
-						"prometheus.io/port":                      fmt.Sprint(names.PortAgent),
-						"prometheus.io/path":                      "/metrics",
-					}),
+					Labels:      merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
+					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(ContainerEnvoy)),
 				},
 				Spec: w.podSpec(drainSeconds, graceSeconds),
 			},

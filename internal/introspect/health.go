@@ -33,8 +33,6 @@ const (
 
 // Public is what an agent answers on names.PortAgent.
 type Public struct {
-	// Healthy tells whether the agent itself works; nil means always.
-	Healthy func() error
 	// Configured tells whether the proxy has its configuration; see ListenersAcknowledged. nil means always.
 	Configured func() error
 	Envoy      *Envoy
@@ -45,7 +43,7 @@ type Public struct {
 // Handler answers kubelet and Prometheus.
 func (p Public) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, call(p.Healthy)) })
+	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, nil) })
 	mux.HandleFunc("GET "+PathReady, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()

@@ -54,6 +54,9 @@ const (
 	// ConditionCaptured is the pod condition in which a node's agent says that the pod's traffic is captured; senders
 	// speak HBONE to the pod from then on.
 	ConditionCaptured = Domain + "/Captured"
+	// ConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place on its
+	// node: without it, pods start uncaptured.
+	ConditionPluginInstalled = Domain + "/PluginInstalled"
 	// ReasonCaptureFailed is the reason of a ConditionCaptured that is False though the pod should be captured.
 	ReasonCaptureFailed = "CaptureFailed"
 	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
@@ -139,6 +142,8 @@ const (
 	TrustBundlePath = "/var/run/fairway-trust/" + TrustBundleKey
 	BootstrapPath   = RunDir + "/envoy.yaml"
 	NetnsDir        = "/var/run/netns"
+	CNIBinDir       = "/opt/cni/bin"
+	CNIConfDir      = "/etc/cni/net.d"
 	CNIPlugin       = "fairway-cni"
 )
 
@@ -269,4 +274,9 @@ func ParseServicePort(name, prefix string) (namespace, service string, port uint
 	}
 	n, err := strconv.ParseUint(p[3], 10, 16)
 	return p[1], p[2], uint16(n), err == nil
+}
+
+// RuntimeSockets are where container runtimes answer: containerd, k3s, CRI-O.
+func RuntimeSockets() []string {
+	return []string{"/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock", "/run/crio/crio.sock"}
 }

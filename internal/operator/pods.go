@@ -7,8 +7,10 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -83,6 +85,12 @@ func trimPod(o any) (any, error) {
 	out.OwnerReferences = p.OwnerReferences
 	out.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork}
 	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
+	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) {
+		// The Mesh's status says what keeps a node proxy, of which there are as many as nodes.
+		out.Status.Conditions = p.Status.Conditions
+		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses, p.Status.ContainerStatuses
+		return out, nil
+	}
 	for _, c := range p.Status.Conditions {
 		if c.Type == names.ConditionCaptured || c.Type == corev1.PodReady {
 			out.Status.Conditions = append(out.Status.Conditions, c)

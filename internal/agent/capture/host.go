@@ -47,17 +47,17 @@ func RemoveHost(ns *netns.Namespace) error {
 	return nil
 }
 
-// VerifyHost compares the node's namespace with how it should be.
-func VerifyHost(ns *netns.Namespace, h Host) (State, error) {
+// VerifyHost compares the node's namespace with how it should be, and says for people what differs.
+func VerifyHost(ns *netns.Namespace, h Host) (drift []string, err error) {
 	c, err := connect(ns)
 	if err != nil {
-		return State{}, err
+		return nil, err
 	}
-	drift, err := h.ruleset().drift(c)
+	drift, err = h.ruleset().drift(c)
 	if err != nil {
-		return State{}, fmt.Errorf("read the node's nftables rules: %w", err)
+		return nil, fmt.Errorf("read the node's nftables rules: %w", err)
 	}
-	return State{Captured: len(drift) == 0, Drift: drift}, nil
+	return drift, nil
 }
 
 // justBefore kube-proxy's and the CNI's source NAT: the first chain that translates a connection decides.

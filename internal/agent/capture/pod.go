@@ -26,14 +26,6 @@ type Pod struct {
 	Ranges []netip.Prefix
 }
 
-// State of the capture of one namespace.
-type State struct {
-	// Captured: everything is as it should be.
-	Captured bool
-	// Drift says, for people, what is not.
-	Drift []string
-}
-
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
 func Apply(ns *netns.Namespace, p Pod) error {
 	c, err := connect(ns)
@@ -92,19 +84,19 @@ func Remove(ns *netns.Namespace) error {
 	return inPolicyRouting(ns, removeRouting)
 }
 
-// Verify compares the namespace with how it should be.
-func Verify(ns *netns.Namespace, p Pod) (State, error) {
+// Verify compares the namespace with how it should be, and says for people what differs.
+func Verify(ns *netns.Namespace, p Pod) (drift []string, err error) {
 	c, err := connect(ns)
 	if err != nil {
-		return State{}, err
+		return nil, err
 	}
 	addresses, err := addresses(ns)
 	if err != nil {
-		return State{}, err
+		return nil, err
 	}
-	drift, err := p.ruleset(addresses).drift(c)
+	drift, err = p.ruleset(addresses).drift(c)
 	if err != nil {
-		return State{}, fmt.Errorf("read nftables rules in %s: %w", ns.Path(), err)
+		return nil, fmt.Errorf("read nftables rules in %s: %w", ns.Path(), err)
 	}
 	err = inPolicyRouting(ns, func(h *netlink.Handle, f int) error {
 		ok, err := hasRouting(h, f)
@@ -113,7 +105,7 @@ func Verify(ns *netns.Namespace, p Pod) (State, error) {
 		}
 		return err
 	})
-	return State{Captured: err == nil && len(drift) == 0, Drift: drift}, err
+	return drift, err
 }
 
 func connect(ns *netns.Namespace) (*nftables.Conn, error) {

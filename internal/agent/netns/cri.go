@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -34,22 +35,49 @@ const (
 
 // Runtime is the container runtime of the node, asked over CRI. It is safe for concurrent use.
 type Runtime struct {
-	conn   *grpc.ClientConn
+	candidates []candidate
+
+	mu     sync.Mutex
+	chosen cri.RuntimeServiceClient // nil until one has answered
+}
+
+type candidate struct {
+	socket string
 	client cri.RuntimeServiceClient
 }
 
-// NewRuntime asks the runtime that listens on a Unix socket. It connects when it is asked first, and again after the
-// runtime was restarted.
-func NewRuntime(socket string) (*Runtime, error) {
-	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, fmt.Errorf("container runtime at %s: %w", socket, err)
+// NewRuntime asks the runtime that listens on a Unix socket; of several, the first that answers, which stays the one. It
+// connects when it is asked first, and again after the runtime was restarted.
+func NewRuntime(sockets ...string) (*Runtime, error) {
+	r := &Runtime{}
+	for _, socket := range sockets {
+		conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return nil, fmt.Errorf("container runtime at %s: %w", socket, err)
+		}
+		r.candidates = append(r.candidates, candidate{socket, cri.NewRuntimeServiceClient(conn)})
 	}
-	return &Runtime{conn: conn, client: cri.NewRuntimeServiceClient(conn)}, nil
+	return r, nil
 }
 
-// Close ends the connection.
-func (r *Runtime) Close() error { return r.conn.Close() }
+// client is that of the node's runtime.
+func (r *Runtime) client(ctx context.Context) (cri.RuntimeServiceClient, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.chosen != nil {
+		return r.chosen, nil
+	}
+	var failed []error
+	for _, c := range r.candidates {
+		_, err := c.client.Version(ctx, &cri.VersionRequest{})
+		if err == nil {
+			r.chosen = c.client
+			return r.chosen, nil
+		}
+		failed = append(failed, fmt.Errorf("%s: %w", c.socket, err))
+	}
+	return nil, fmt.Errorf("no container runtime answers; is its socket elsewhere on this node (spec.node.host.runtimeSocket of the Mesh)? %w", errors.Join(failed...))
+}
 
 // Pod is a pod as kubelet tells the container runtime of it.
 type Pod struct {
@@ -64,19 +92,23 @@ func (p Pod) String() string { return p.Namespace + "/" + p.Name }
 func (r *Runtime) Netns(ctx context.Context, pod Pod) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	list, err := r.client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
+	client, err := r.client(ctx)
+	if err != nil {
+		return "", err
+	}
+	list, err := client.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{
 		LabelSelector: map[string]string{labelPodNamespace: pod.Namespace, labelPodName: pod.Name},
 		State:         &cri.PodSandboxStateValue{State: cri.PodSandboxState_SANDBOX_READY},
 	}})
 	if err != nil {
-		return "", fmt.Errorf("list the sandboxes of pod %s (is the runtime's socket mounted?): %w", pod, err)
+		return "", fmt.Errorf("list the sandboxes of pod %s: %w", pod, err)
 	}
 	sandboxes := slices.DeleteFunc(list.GetItems(), func(s *cri.PodSandbox) bool { return !slices.Contains(pod.UIDs, s.GetLabels()[labelPodUID]) })
 	if len(sandboxes) == 0 {
 		return "", fmt.Errorf("pod %s: %w", pod, ErrNoSandbox)
 	}
 	newest := slices.MaxFunc(sandboxes, func(a, b *cri.PodSandbox) int { return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1)) })
-	status, err := r.client.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: newest.GetId(), Verbose: true})
+	status, err := client.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: newest.GetId(), Verbose: true})
 	if err != nil {
 		return "", fmt.Errorf("status of sandbox %s of pod %s: %w", newest.GetId(), pod, err)
 	}

@@ -23,6 +23,10 @@ type fakeRuntime struct {
 	status    map[string]*cri.PodSandboxStatusResponse
 }
 
+func (f *fakeRuntime) Version(context.Context, *cri.VersionRequest) (*cri.VersionResponse, error) {
+	return &cri.VersionResponse{}, nil
+}
+
 func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
 	if r.GetFilter().GetLabelSelector()["io.kubernetes.pod.namespace"] != "shop" {
 		return &cri.ListPodSandboxResponse{}, nil
@@ -62,16 +66,16 @@ func TestNetnsOfASandbox(t *testing.T) {
 			"odd": withInfo("not JSON"),
 		},
 	}
-	socket := filepath.Join(t.TempDir(), "cri.sock")
+	dir := t.TempDir()
+	socket := filepath.Join(dir, "cri.sock")
 	l, err := net.Listen("unix", socket)
 	require.NoError(t, err)
 	s := grpc.NewServer()
 	cri.RegisterRuntimeServiceServer(s, f)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
-	r, err := NewRuntime(socket)
+	r, err := NewRuntime(filepath.Join(dir, "another.sock"), socket)
 	require.NoError(t, err)
-	t.Cleanup(func() { _ = r.Close() })
 
 	pod := func(name string, uids ...string) Pod {
 		return Pod{Namespace: "shop", Name: name, UIDs: append(uids, "1")}
@@ -96,5 +100,6 @@ func TestNetnsOfASandbox(t *testing.T) {
 	gone, err := NewRuntime(filepath.Join(t.TempDir(), "none.sock"))
 	require.NoError(t, err)
 	_, err = gone.Netns(t.Context(), pod("x"))
-	require.ErrorContains(t, err, "is the runtime's socket mounted?")
+	require.ErrorContains(t, err, "spec.node.host.runtimeSocket")
+	require.ErrorContains(t, err, "none.sock")
 }

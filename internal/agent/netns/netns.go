@@ -24,9 +24,8 @@ var ErrNotNamespace = errors.New("not a network namespace")
 
 // Namespace is a network namespace held open: it lives on until Close, even when its pod is gone.
 type Namespace struct {
-	path  string
-	inode uint64
-	file  *os.File
+	path string
+	file *os.File
 }
 
 // Open holds the network namespace at a path. The error is fs.ErrNotExist or ErrNotNamespace where the path is gone or
@@ -41,19 +40,11 @@ func Open(path string) (*Namespace, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%s: %w", path, ErrNotNamespace)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("stat %s: %w", path, err)
-	}
-	return &Namespace{path: path, inode: st.Ino, file: f}, nil
+	return &Namespace{path: path, file: f}, nil
 }
 
 // Path that the namespace was opened by.
 func (n *Namespace) Path() string { return n.path }
-
-// Inode tells namespaces apart, also when a path is used again for another one.
-func (n *Namespace) Inode() uint64 { return n.inode }
 
 // Fd is valid until Close.
 func (n *Namespace) Fd() int { return int(n.file.Fd()) }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -20,6 +21,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,14 +34,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
-)
-
-// Defaults of Options.
-const (
-	DefaultCNIBinDir    = "/opt/cni/bin"
-	DefaultCNIConfDir   = "/etc/cni/net.d"
-	DefaultCRISocket    = "/run/containerd/containerd.sock"
-	DefaultPluginSource = "/" + names.CNIPlugin
 )
 
 // stopTimeout bounds what is done after the agent was told to stop; the pod's grace period is longer.
@@ -56,17 +50,20 @@ type Options struct {
 	NodeName string
 	// SystemNamespace is where the mesh runs; default names.SystemNamespace.
 	SystemNamespace string
+	// PodName of the agent itself, which says there whether the CNI plugin is in place; without it, only the log does.
+	PodName string
 
 	Proxy        Proxy
 	Certificates Certificates
-	// Sandboxes is the container runtime at CRISocket (default DefaultCRISocket) unless a test says otherwise.
-	Sandboxes Sandboxes
-	CRISocket string
+	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets), unless a
+	// test says otherwise.
+	Sandboxes      Sandboxes
+	RuntimeSockets []string
 	// Kernel is the real one unless a test says otherwise.
 	Kernel Kernel
 
-	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: names.CNISocket, DefaultCNIBinDir,
-	// DefaultCNIConfDir, DefaultPluginSource, names.NetnsDir.
+	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: those of package names, and the plugin
+	// where the image has it.
 	CNISocket, CNIBinDir, CNIConfDir, PluginSource, NetnsDir string
 	// WithoutCNI leaves the node's CNI configuration alone: running pods are captured, starting ones a moment late.
 	WithoutCNI bool
@@ -83,6 +80,7 @@ type Agent struct {
 	manager    manager.Manager
 	uninstall  *uninstaller
 	installer  *cni.Installer
+	plugin     *pluginReport
 	requests   chan event.TypedGenericEvent[*corev1.Pod]
 }
 
@@ -90,9 +88,9 @@ type Agent struct {
 func New(o Options) (*Agent, error) {
 	o.SystemNamespace = cmp.Or(o.SystemNamespace, names.SystemNamespace)
 	o.CNISocket = cmp.Or(o.CNISocket, names.CNISocket)
-	o.CNIBinDir = cmp.Or(o.CNIBinDir, DefaultCNIBinDir)
-	o.CNIConfDir = cmp.Or(o.CNIConfDir, DefaultCNIConfDir)
-	o.PluginSource = cmp.Or(o.PluginSource, DefaultPluginSource)
+	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
+	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
+	o.PluginSource = cmp.Or(o.PluginSource, "/"+names.CNIPlugin)
 	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
 	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
 		return nil, errors.New("node: Config, NodeName, Proxy and Certificates are required")
@@ -101,7 +99,10 @@ func New(o Options) (*Agent, error) {
 		o.Log = logr.Discard()
 	}
 	if o.Sandboxes == nil {
-		r, err := netns.NewRuntime(cmp.Or(o.CRISocket, DefaultCRISocket))
+		if len(o.RuntimeSockets) == 0 {
+			o.RuntimeSockets = names.RuntimeSockets()
+		}
+		r, err := netns.NewRuntime(o.RuntimeSockets...)
 		if err != nil {
 			return nil, err
 		}
@@ -167,6 +168,12 @@ func (a *Agent) assemble() error {
 			Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir), append([]string{o.SystemNamespace}, systemNamespaces...)),
 		}
 	}
+	if a.installer != nil && o.PodName != "" {
+		a.plugin = &pluginReport{
+			client: a.manager.GetClient(), events: a.reconciler.events, log: o.Log.WithName("cni"), confDir: o.CNIConfDir,
+			pod: types.NamespacedName{Namespace: o.SystemNamespace, Name: o.PodName}, latest: make(chan error, 1),
+		}
+	}
 	a.uninstall = &uninstaller{
 		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, pods: pods, installer: a.installer, log: o.Log,
 		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
@@ -184,10 +191,11 @@ func newScheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-// inDir is the path of a network namespace as seen through our mount of the runtime's directory. Runtimes name it
-// /run/netns or /var/run/netns, which are one on the host and not always here.
+// inDir is the path of a network namespace as seen through our mount of the runtime's directory. /run and /var/run are one
+// on the host and not always here.
 func inDir(path, dir string) string {
-	if d := filepath.Dir(path); d == "/run/netns" || d == "/var/run/netns" {
+	onHost := func(p string) string { return strings.TrimPrefix(p, "/var") }
+	if onHost(filepath.Dir(path)) == onHost(dir) {
 		return filepath.Join(dir, filepath.Base(path))
 	}
 	return path
@@ -241,10 +249,21 @@ func (a *Agent) start(ctx context.Context) error {
 			case <-ctx.Done():
 				return nil
 			}
-			return a.installer.Keep(ctx, a.opts.Log.WithName("cni"), a.reconciler.metrics.installation)
+			return a.installer.Keep(ctx, a.opts.Log.WithName("cni"), a.installation)
 		})
+		if a.plugin != nil {
+			g.Go(func() error { return a.plugin.run(ctx) })
+		}
 	}
 	return g.Wait()
+}
+
+// installation takes in the outcome of an attempt to install the CNI plugin.
+func (a *Agent) installation(err error) {
+	a.reconciler.metrics.installation(err)
+	if a.plugin != nil {
+		a.plugin.note(err)
+	}
 }
 
 // repairHost looks after the node's own rules.

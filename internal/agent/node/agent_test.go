@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
@@ -62,6 +63,7 @@ type fixture struct {
 	namespace string
 	dir       string
 	agent     *Agent
+	podName   string // of the agent itself
 	stop      func() error
 }
 
@@ -70,6 +72,7 @@ func setUp(t *testing.T) *fixture {
 	cfg := shared.Config(t)
 	scheme, err := newScheme()
 	require.NoError(t, err)
+	require.NoError(t, eventsv1.AddToScheme(scheme))
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	require.NoError(t, err)
 	f := &fixture{Client: c, world: newWorld(t), t: t, config: cfg, dir: t.TempDir()}
@@ -122,7 +125,7 @@ func asAgent(cfg *rest.Config, node string) *rest.Config {
 func (f *fixture) start() {
 	f.t.Helper()
 	a, err := New(Options{
-		Config: asAgent(f.config, f.node), NodeName: f.node,
+		Config: asAgent(f.config, f.node), NodeName: f.node, PodName: f.podName,
 		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
 		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"), CNIConfDir: filepath.Join(f.dir, "net.d"),
 		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
@@ -258,6 +261,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	p.Labels = map[string]string{names.LabelMTLSMode: names.MTLSStrict}
 	require.NoError(t, f.Patch(context.Background(), p, patch))
 	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
+	f.eventually(func() bool { return f.index("end plaintext ns-cart") > f.index("apply ns-cart") }, "plaintext ends")
 	f.eventually(func() bool {
 		return f.condition(p, corev1.ConditionTrue, ReasonCaptured).Message == messageCapturedStrict
 	}, "the condition says strict")

@@ -6,6 +6,7 @@ package node
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,8 +19,12 @@ const maxMessage = 1024
 
 // condition is the pod's ConditionCaptured, or nil.
 func condition(pod *corev1.Pod) *corev1.PodCondition {
+	return conditionOf(pod, names.ConditionCaptured)
+}
+
+func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == names.ConditionCaptured {
+		if pod.Status.Conditions[i].Type == kind {
 			return &pod.Status.Conditions[i]
 		}
 	}
@@ -32,20 +37,21 @@ func saysCaptured(pod *corev1.Pod) bool {
 	return c != nil && c.Status == corev1.ConditionTrue
 }
 
-// conditionPatch is the strategic merge patch of pods/status that sets ConditionCaptured and nothing else; nil if the pod
-// has it so already. The UID in it keeps it off a later pod of the same name.
-func conditionPatch(pod *corev1.Pod, status corev1.ConditionStatus, reason, message string, now metav1.Time) ([]byte, error) {
-	if len(message) > maxMessage {
-		message = message[:maxMessage]
-	}
-	want := corev1.PodCondition{
-		Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message, LastTransitionTime: now,
-	}
-	if have := condition(pod); have != nil {
-		if have.Status == status && have.Reason == reason && have.Message == message {
+// capturedPatch is the conditionPatch of ConditionCaptured.
+func capturedPatch(pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) ([]byte, error) {
+	return conditionPatch(pod, corev1.PodCondition{Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message})
+}
+
+// conditionPatch is the strategic merge patch of pods/status that sets a condition and nothing else; nil if the pod has it
+// so already. The UID in it keeps it off a later pod of the same name.
+func conditionPatch(pod *corev1.Pod, want corev1.PodCondition) ([]byte, error) {
+	want.LastTransitionTime = metav1.Now()
+	want.Message = strings.ToValidUTF8(want.Message[:min(len(want.Message), maxMessage)], "")
+	if have := conditionOf(pod, want.Type); have != nil {
+		if have.Status == want.Status && have.Reason == want.Reason && have.Message == want.Message {
 			return nil, nil
 		}
-		if have.Status == status {
+		if have.Status == want.Status {
 			want.LastTransitionTime = have.LastTransitionTime
 		}
 	}

@@ -5,6 +5,7 @@ package node
 
 import (
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -39,6 +40,7 @@ const (
 	ReasonNamespaceUnknown   = "NamespaceUnknown"
 	ReasonCaptured           = "Captured"
 	ReasonAwaitingSandbox    = "AwaitingSandbox"
+	ReasonUnknownLabel       = "UnknownLabel"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
 	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
@@ -53,6 +55,13 @@ const (
 	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted beside it (permissive)."
 )
 
+const (
+	problemModeLabel = "Label " + names.LabelMTLSMode + " of %s has the unknown value %q, which is taken for " + names.MTLSStrict +
+		": set " + names.MTLSStrict + " or " + names.MTLSPermissive + "."
+	problemMeshLabel = " Label " + names.LabelMesh + " of the pod has the unknown value %q, which says nothing: only " +
+		names.MeshDisabled + " takes a pod out of the mesh."
+)
+
 // Decision about a pod.
 type Decision struct {
 	Action  Action
@@ -60,6 +69,8 @@ type Decision struct {
 	Message string
 	// Strict refuses plaintext.
 	Strict bool
+	// Problem is what a person should mend, in a sentence; empty if there is nothing. It is part of Message.
+	Problem string
 }
 
 // Decide says what should become of a pod. namespace and mesh are nil where there is none.
@@ -85,9 +96,16 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
 		return release(ReasonOptedOut, messagePodIsOptedOut)
 	}
-	d := Decision{Action: Capture, Reason: ReasonCaptured, Strict: strict(pod, namespace, mesh), Message: messageCapturedPermitted}
+	d := Decision{Action: Capture, Reason: ReasonCaptured, Message: messageCapturedPermitted}
+	d.Strict, d.Problem = strict(pod, namespace, mesh)
 	if d.Strict {
 		d.Message = messageCapturedStrict
+	}
+	if v := pod.Labels[names.LabelMesh]; v != "" && v != names.MeshEnabled {
+		d.Problem = strings.TrimSpace(d.Problem + fmt.Sprintf(problemMeshLabel, v))
+	}
+	if d.Problem != "" {
+		d.Message += " " + d.Problem
 	}
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
@@ -106,15 +124,22 @@ func networkKnown(mesh *v1alpha1.Mesh) bool {
 	return len(pods) > 0 && len(services) > 0
 }
 
-// strict is the pod's mode: its own label before the namespace's before the Mesh. Other values of the label say nothing.
-func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) bool {
-	for _, labels := range []map[string]string{pod.Labels, namespace.Labels} {
-		switch labels[names.LabelMTLSMode] {
-		case names.MTLSStrict:
-			return true
-		case names.MTLSPermissive:
-			return false
+// strict is the pod's mode: its own label before the namespace's before the Mesh. Whoever sets the label wants to say
+// something about who may come in, so a value that can't be understood means the mode that lets fewer in, and a problem.
+func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (strict bool, problem string) {
+	for _, on := range []struct {
+		what   string
+		labels map[string]string
+	}{{"the pod", pod.Labels}, {"namespace " + namespace.Name, namespace.Labels}} {
+		switch v := on.labels[names.LabelMTLSMode]; {
+		case v == "":
+		case strings.EqualFold(v, names.MTLSStrict):
+			return true, ""
+		case strings.EqualFold(v, names.MTLSPermissive):
+			return false, ""
+		default:
+			return true, fmt.Sprintf(problemModeLabel, on.what, v)
 		}
 	}
-	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict
+	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
 }

@@ -5,6 +5,7 @@ package node
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,7 +99,9 @@ func TestDecide(t *testing.T) {
 			testPod(labelled(names.LabelMTLSMode, names.MTLSStrict)),
 			testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, ReasonCaptured, true,
 		},
-		"a word that is no mode": {testPod(labelled(names.LabelMTLSMode, "none")), testNamespace(), strictMesh, Capture, ReasonCaptured, true},
+		"another case":           {testPod(labelled(names.LabelMTLSMode, "Permissive")), testNamespace(names.LabelMTLSMode, "STRICT"), strictMesh, Capture, ReasonCaptured, false},
+		"no word":                {testPod(labelled(names.LabelMTLSMode, "")), testNamespace(names.LabelMTLSMode, "Strict"), testMesh(), Capture, ReasonCaptured, true},
+		"a word that is no mode": {testPod(labelled(names.LabelMTLSMode, "none")), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, ReasonCaptured, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := Decide(c.pod, c.ns, c.mesh, names.SystemNamespace)
@@ -106,6 +109,36 @@ func TestDecide(t *testing.T) {
 			require.Equal(t, c.reason, d.Reason)
 			require.Equal(t, c.strict, d.Strict)
 			require.NotEmpty(t, d.Message)
+		})
+	}
+}
+
+// A label whose value can't be understood is said, and never lets anybody in.
+func TestDecideNamesUnknownLabels(t *testing.T) {
+	for name, c := range map[string]struct {
+		pod  *corev1.Pod
+		ns   *corev1.Namespace
+		want string
+	}{
+		"known": {testPod(labelled(names.LabelMesh, names.MeshEnabled)), testNamespace(names.LabelMTLSMode, "Strict"), ""},
+		"mode of the pod": {
+			testPod(labelled(names.LabelMTLSMode, "permisive")), testNamespace(),
+			`Label fairway.dev/mtls-mode of the pod has the unknown value "permisive", which is taken for strict: set strict or permissive.`,
+		},
+		"mode of the namespace": {
+			testPod(), testNamespace(names.LabelMTLSMode, "on"),
+			`Label fairway.dev/mtls-mode of namespace shop has the unknown value "on", which is taken for strict: set strict or permissive.`,
+		},
+		"mesh": {
+			testPod(labelled(names.LabelMesh, "Disabled")), testNamespace(),
+			`Label fairway.dev/mesh of the pod has the unknown value "Disabled", which says nothing: only disabled takes a pod out of the mesh.`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Decide(c.pod, c.ns, testMesh(), names.SystemNamespace)
+			require.Equal(t, Capture, d.Action)
+			require.Equal(t, c.want, d.Problem)
+			require.True(t, strings.HasSuffix(d.Message, c.want))
 		})
 	}
 }
@@ -163,5 +196,7 @@ func TestTarget(t *testing.T) {
 
 func TestInDir(t *testing.T) {
 	require.Equal(t, "/var/run/netns/cni-1", inDir("/run/netns/cni-1", names.NetnsDir))
+	require.Equal(t, "/var/run/docker/netns/1", inDir("/run/docker/netns/1", "/var/run/docker/netns"))
+	require.Equal(t, "/run/docker/netns/1", inDir("/run/docker/netns/1", names.NetnsDir))
 	require.Equal(t, "/proc/7/ns/net", inDir("/proc/7/ns/net", names.NetnsDir))
 }

@@ -10,6 +10,7 @@
 //   - The condition is True only once the pod answers HBONE, because senders use HBONE from then on, and it is False
 //     before the redirect goes.
 //   - A pod of the mesh starts only when its traffic is captured (CNI). A pod that runs already is not restarted; its open
-//     connections go on as they are, in plaintext if they were, also where the mode is strict.
+//     connections go on as they are, in plaintext if they were. Where the mode is strict, or becomes so, those that others
+//     opened to it in plaintext end.
 //   - What is captured stays captured while the agent is away, unless the mesh is being uninstalled.
 package node

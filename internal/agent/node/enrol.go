@@ -97,7 +97,7 @@ func (n *enroller) capture(ctx context.Context, t Target, o order) error {
 	e.releaseAt = time.Time{}
 	if e.target.Pod.Netns != t.Pod.Netns {
 		// A new sandbox: nothing that was done in the old one counts.
-		e.redirected, e.complete = false, false
+		e.redirected, e.complete, e.closed = false, false, false
 	}
 	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
 		return err
@@ -114,6 +114,7 @@ func (n *enroller) capture(ctx context.Context, t Target, o order) error {
 	if err := n.redirect(e, t); err != nil {
 		return err
 	}
+	n.closePlaintext(e, t)
 	if o == starting || e.complete {
 		return nil
 	}
@@ -241,6 +242,25 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	}
 	e.target.Ranges = t.Ranges
 	return nil
+}
+
+// closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the proxy
+// end by themselves: Envoy closes them when the listener that took them has drained.
+func (n *enroller) closePlaintext(e *entry, t Target) {
+	if !t.Pod.Strict || e.closed {
+		e.closed = t.Pod.Strict
+		return
+	}
+	ended, err := n.kernel.EndPlaintext(t.Pod.Netns)
+	if err != nil {
+		// Capture goes on, since new connections are safe; it is tried again at the next look.
+		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
+		return
+	}
+	e.closed = true
+	if ended > 0 {
+		n.log.Info("ended connections in plaintext from before", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "connections", ended)
+	}
 }
 
 func (n *enroller) verify(t Target, want capture.Pod) error {

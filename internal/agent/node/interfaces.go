@@ -47,6 +47,8 @@ type Kernel interface {
 	UpdateRanges(path string, ranges []netip.Prefix) error
 	// Verify says what differs from how it should be; nothing, if all is well.
 	Verify(path string, p capture.Pod) (drift []string, err error)
+	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy.
+	EndPlaintext(path string) (ended int, err error)
 	// Drain ends the redirect of new connections and keeps what open ones need.
 	Drain(path string) error
 	Remove(path string) error

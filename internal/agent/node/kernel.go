@@ -45,12 +45,16 @@ func (k *kernel) UpdateRanges(path string, ranges []netip.Prefix) error {
 }
 
 func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
-	err = in(path, func(ns *netns.Namespace) error {
-		st, err := capture.Verify(ns, p)
-		drift = st.Drift
+	err = in(path, func(ns *netns.Namespace) (err error) {
+		drift, err = capture.Verify(ns, p)
 		return err
 	})
 	return drift, err
+}
+
+func (k *kernel) EndPlaintext(path string) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns); return err })
+	return ended, err
 }
 
 func (k *kernel) Drain(path string) error { return in(path, capture.Drain) }
@@ -64,9 +68,6 @@ func (k *kernel) Has(path string) (has bool, err error) {
 
 func (k *kernel) ApplyHost(h capture.Host) error { return capture.ApplyHost(k.host, h) }
 
-func (k *kernel) VerifyHost(h capture.Host) ([]string, error) {
-	st, err := capture.VerifyHost(k.host, h)
-	return st.Drift, err
-}
+func (k *kernel) VerifyHost(h capture.Host) ([]string, error) { return capture.VerifyHost(k.host, h) }
 
 func (k *kernel) RemoveHost() error { return capture.RemoveHost(k.host) }

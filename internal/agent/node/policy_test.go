@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -40,7 +39,7 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
 	}
 	captured := func(status corev1.ConditionStatus, message string) string {
-		b, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, ReasonCaptured, message, metav1.Now())
+		b, err := capturedPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, ReasonCaptured, message)
 		require.NoError(t, err)
 		return string(b)
 	}
@@ -49,6 +48,9 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return apierrors.IsForbidden(patch("another", captured(corev1.ConditionTrue, "probing")))
 	}, "the policy is in force")
 
+	plugin, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, corev1.PodCondition{Type: names.ConditionPluginInstalled, Status: corev1.ConditionTrue})
+	require.NoError(t, err)
+	require.NoError(t, patch(f.node, string(plugin)))
 	require.NoError(t, patch(f.node, captured(corev1.ConditionTrue, "one")))
 	require.NoError(t, patch(f.node, captured(corev1.ConditionFalse, "two")))
 	c := f.condition(p, corev1.ConditionFalse, ReasonCaptured)
@@ -77,4 +79,5 @@ func TestPolicyOfTheAgent(t *testing.T) {
 	require.Equal(t, "two", f.condition(p, corev1.ConditionFalse, ReasonCaptured).Message)
 	require.True(t, apierrors.IsForbidden(as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))), "RBAC: the status only")
 	require.Equal(t, names.Domain+"/Captured", names.ConditionCaptured, "as the policy spells it")
+	require.Equal(t, names.Domain+"/PluginInstalled", names.ConditionPluginInstalled, "as the policy spells it")
 }

@@ -10,11 +10,11 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -152,6 +152,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, ReasonCaptured, d.Message); err != nil {
 		return reconcile.Result{}, err
 	}
+	r.warn(pod, d)
 	return reconcile.Result{RequeueAfter: r.waits.verify + rand.N(r.waits.verify/4+1)}, nil //nolint:gosec // to spread work
 }
 
@@ -280,10 +281,18 @@ func mode(d Decision) string {
 	return names.MTLSPermissive
 }
 
+// warn of what a person should mend, once: when the pod's condition did not say it before.
+func (r *reconciler) warn(pod *corev1.Pod, d Decision) {
+	if before := condition(pod); d.Problem == "" || before != nil && strings.Contains(before.Message, d.Problem) {
+		return
+	}
+	r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonUnknownLabel, "Capture", "%s", d.Problem)
+}
+
 // setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
 // condition without its message.
 func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) error {
-	patch, err := conditionPatch(pod, status, reason, message, metav1.Now())
+	patch, err := capturedPatch(pod, status, reason, message)
 	if err != nil || patch == nil {
 		return err
 	}
@@ -296,7 +305,7 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status c
 	if err != nil {
 		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
 	}
-	if r.events != nil && (before == nil || before.Status != status || before.Reason != reason) {
+	if before == nil || before.Status != status || before.Reason != reason {
 		kind := corev1.EventTypeNormal
 		if reason == names.ReasonCaptureFailed {
 			kind = corev1.EventTypeWarning

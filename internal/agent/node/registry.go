@@ -82,6 +82,8 @@ type entry struct {
 	redirected bool
 	// complete: the pod has answered HBONE since.
 	complete bool
+	// closed: strict, and what came past the proxy before has ended.
+	closed bool
 	// verified is when the kernel's rules were last compared.
 	verified time.Time
 	// releaseAt is when listeners go, once the redirect is gone.

@@ -128,7 +128,7 @@ func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
 	if err != nil {
 		return err
 	}
-	patch, err := conditionPatch(pod, corev1.ConditionFalse, ReasonUninstalled, "Not captured: the mesh was removed from this node.", metav1.Now())
+	patch, err := capturedPatch(pod, corev1.ConditionFalse, ReasonUninstalled, "Not captured: the mesh was removed from this node.")
 	if err != nil || patch == nil {
 		return err
 	}

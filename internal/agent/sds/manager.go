@@ -183,7 +183,7 @@ func (m *Manager) forget(e *entry) {
 	}
 }
 
-// Await waits until a wanted identity has a certificate. If the context ends first, the error is that of the last attempt.
+// Await waits until a wanted identity has a certificate that has not expired. If the context ends first, the error is that of the last attempt.
 func (m *Manager) Await(ctx context.Context, id string) error {
 	for {
 		m.mu.Lock()
@@ -194,7 +194,7 @@ func (m *Manager) Await(ctx context.Context, id string) error {
 		}
 		st, changed := e.status, e.changed
 		m.mu.Unlock()
-		if !st.NotAfter.IsZero() {
+		if time.Now().Before(st.NotAfter) {
 			return nil
 		}
 		select {

@@ -1,0 +1,83 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Where the plugin can't be installed, the agent's own pod says so, until it can.
+func TestPluginThatCantBeInstalled(t *testing.T) {
+	f := setUp(t)
+	f.podName = "agent-" + f.node
+	own := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: f.podName},
+		Spec: corev1.PodSpec{
+			NodeName: f.node, HostNetwork: true, TerminationGracePeriodSeconds: new(int64(0)),
+			Containers: []corev1.Container{{Name: "agent", Image: "agent"}},
+		},
+	}
+	f.ensure(own)
+	t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(f.Delete(context.Background(), own))) })
+	list := filepath.Join(f.dir, "net.d", "10-dev.conflist")
+	require.NoError(t, os.Remove(list))
+	f.start()
+	says := func(status corev1.ConditionStatus) string {
+		var have *corev1.PodCondition
+		f.eventually(func() bool {
+			now := &corev1.Pod{}
+			require.NoError(t, f.Get(context.Background(), client.ObjectKeyFromObject(own), now))
+			have = conditionOf(now, names.ConditionPluginInstalled)
+			return have != nil && have.Status == status
+		}, "the agent's pod says %s", status)
+		return have.Message
+	}
+	message := says(corev1.ConditionFalse)
+	require.Contains(t, message, "no CNI configuration yet")
+	require.Contains(t, message, filepath.Join(f.dir, "net.d"))
+	require.Contains(t, message, "spec.node.host")
+	f.eventually(func() bool {
+		events := &eventsv1.EventList{}
+		require.NoError(t, f.List(context.Background(), events, client.InNamespace(names.SystemNamespace)))
+		for _, e := range events.Items {
+			if e.Regarding.Name == f.podName && e.Reason == ReasonInstallFailed && e.Type == corev1.EventTypeWarning {
+				return true
+			}
+		}
+		return false
+	}, "an Event says so")
+	require.NoError(t, os.WriteFile(list, []byte(originalCNI), 0o600))
+	says(corev1.ConditionTrue)
+}
+
+// A label that nobody understands is said on the pod and by an Event.
+func TestUnknownLabelIsSaid(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5", func(p *corev1.Pod) { p.Labels[names.LabelMTLSMode] = "on" })
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	require.Contains(t, f.condition(p, corev1.ConditionTrue, ReasonCaptured).Message, `the unknown value "on"`)
+	f.eventually(func() bool {
+		events := &eventsv1.EventList{}
+		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
+		for _, e := range events.Items {
+			if e.Regarding.Name == p.Name && e.Reason == ReasonUnknownLabel && e.Type == corev1.EventTypeWarning {
+				return true
+			}
+		}
+		return false
+	}, "an Event says so")
+	require.Equal(t, names.MTLSStrict, f.state(p).Mode)
+}
