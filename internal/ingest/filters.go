@@ -29,7 +29,7 @@ func (b *routeBuilder) httpFilters(in []gwv1.HTTPRouteFilter) ([]model.Filter, e
 		case f.Type == gwv1.HTTPRouteFilterRequestMirror && f.RequestMirror != nil:
 			filter.Mirror = b.mirror(f.RequestMirror)
 		case f.Type == gwv1.HTTPRouteFilterCORS && f.CORS != nil:
-			filter.CORS = cors(f.CORS)
+			filter.CORS = b.cors(f.CORS)
 		default:
 			return nil, fmt.Errorf("filter %s is not supported", f.Type)
 		}
@@ -141,7 +141,7 @@ func (b *routeBuilder) mirror(in *gwv1.HTTPRequestMirrorFilter) *model.Mirror {
 	return out
 }
 
-func cors(in *gwv1.HTTPCORSFilter) *model.CORS {
+func (b *routeBuilder) cors(in *gwv1.HTTPCORSFilter) *model.CORS {
 	out := &model.CORS{MaxAge: time.Duration(in.MaxAge) * time.Second, AllowCredentials: in.AllowCredentials != nil && *in.AllowCredentials}
 	for _, o := range in.AllowOrigins {
 		out.AllowOrigins = append(out.AllowOrigins, string(o))
@@ -153,6 +153,11 @@ func cors(in *gwv1.HTTPCORSFilter) *model.CORS {
 		out.AllowHeaders = append(out.AllowHeaders, string(h))
 	}
 	for _, h := range in.ExposeHeaders {
+		if h == "*" && out.AllowCredentials {
+			// The API forbids it in the answer, and a browser would take it for a header's name.
+			b.note(`CORS exposeHeaders "*" exposes no header where credentials are allowed: name the headers`)
+			continue
+		}
 		out.ExposeHeaders = append(out.ExposeHeaders, string(h))
 	}
 	return out

@@ -41,7 +41,7 @@ func (b *routeBuilder) retry(rule model.Rule, in *gwv1.HTTPRouteRetry) (*model.R
 	}
 	if out.Attempts > model.MaxRetries {
 		out.Attempts = model.MaxRetries
-		b.route.Notes = append(b.route.Notes, fmt.Sprintf("rule %s: retry.attempts is taken for %d, the most there is", ruleLabel(rule), model.MaxRetries))
+		b.note(fmt.Sprintf("rule %s: retry.attempts is taken for %d, the most there is", ruleLabel(rule), model.MaxRetries))
 	}
 	backoff, err := duration(in.Backoff)
 	if err != nil {

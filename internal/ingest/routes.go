@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,7 +100,13 @@ type routeBuilder struct {
 // hostnames mean nothing to a mesh (GEP-1294, "hostnames field").
 func (b *routeBuilder) hostnames(h []gwv1.Hostname) {
 	if len(h) > 0 {
-		b.route.Notes = append(b.route.Notes, "spec.hostnames has no effect in a mesh: match the header Host instead")
+		b.note("spec.hostnames has no effect in a mesh: match the header Host instead")
+	}
+}
+
+func (b *routeBuilder) note(text string) {
+	if !slices.Contains(b.route.Notes, text) {
+		b.route.Notes = append(b.route.Notes, text)
 	}
 }
 

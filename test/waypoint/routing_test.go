@@ -458,6 +458,9 @@ func TestCORSAndSessions(t *testing.T) {
 	s.endpoints(webV1, e1, e2)
 	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/cors"), filters(model.Filter{CORS: &policy}), to(webV1, 1)),
+		rule(below("/any"), filters(model.Filter{CORS: &model.CORS{
+			AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, AllowCredentials: true,
+		}}), to(webV1, 1)),
 		session("/cookie", model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}),
 		session("/header", model.SessionPersistence{Name: "x-sid", Header: true}),
 	}})
@@ -477,6 +480,22 @@ func TestCORSAndSessions(t *testing.T) {
 		}
 		if r := do(t, c, "GET", "http://web/cors", "Origin", origin); (r.header.Get("Access-Control-Allow-Origin") == origin) != allowed {
 			t.Errorf("request from %s: %v", origin, r.header)
+		}
+	}
+	for asked, method := range map[string]string{"x-a, x-b": "PUT", "": "DELETE"} {
+		header := []string{"Origin", "https://a.example", "Access-Control-Request-Method", method}
+		if asked != "" {
+			header = append(header, "Access-Control-Request-Headers", asked)
+		}
+		h := do(t, c, "OPTIONS", "http://web/any", header...).header
+		if _, there := h["Access-Control-Allow-Headers"]; there != (asked != "") || h.Get("Access-Control-Allow-Headers") != asked ||
+			h.Get("Access-Control-Allow-Methods") != method || h.Get("Access-Control-Allow-Origin") != "https://a.example" {
+			t.Errorf("preflight for %q: %v", asked, h)
+		}
+		for name := range do(t, c, "GET", "http://web/any", "Origin", "https://a.example").header {
+			if strings.HasPrefix(name, "Access-Control-Allow-") && name != "Access-Control-Allow-Origin" && name != "Access-Control-Allow-Credentials" {
+				t.Errorf("a plain request's answer has %s", name)
+			}
 		}
 	}
 	for path, keep := range map[string][2]string{"/cookie": {"Set-Cookie", "Cookie"}, "/header": {"X-Sid", "X-Sid"}} {

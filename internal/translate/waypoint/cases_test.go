@@ -301,7 +301,7 @@ func corsCase() bundle {
 			AllowHeaders: []string{"x-a", "x-b"}, ExposeHeaders: []string{"x-c"}, AllowCredentials: true, MaxAge: time.Hour,
 		}),
 		rule(model.CORS{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}}),
-		rule(model.CORS{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowCredentials: true}),
+		rule(model.CORS{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, AllowCredentials: true}),
 	))
 }
 

@@ -22,6 +22,7 @@ import (
 
 // HTTP filters of a service port, by the names that routes configure them with.
 const (
+	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
 	filterSession = "envoy.filters.http.stateful_session"
 	filterRepeat  = "fairway.repeatable"
@@ -31,13 +32,15 @@ const (
 // httpFilters are the HTTP filters of every service port, in order. All are always there and do nothing until a route
 // configures them, so that no route ever changes a listener.
 //
-//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials.
+//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't say
+//     by itself is added to its answer; see echo.
 //  2. Session persistence: picks the endpoint that an earlier answer named.
 //  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
 //  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
 //     no x-envoy-* headers from outside and adds none.
 func httpFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
+		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
 		repeatable(),

@@ -5,14 +5,16 @@ package waypoint
 
 import (
 	"cmp"
-	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	cookiestatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
 	headerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
@@ -36,19 +38,24 @@ func configure(r *routev3.Route, filter string, m message) error {
 	return nil
 }
 
-// cors as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so methods are spelled
-// out then.
-func cors(c model.CORS) (*corsv3.CorsPolicy, error) {
+// configureCORS is CORS as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so what
+// the caller asks for is allowed by its name then.
+func configureCORS(r *routev3.Route, c model.CORS) error {
+	var echoed []*mutationrulesv3.HeaderMutation
+	allow := func(names []string, answer, ask string) string {
+		if !c.AllowCredentials || !slices.Contains(names, "*") {
+			return list(names)
+		}
+		echoed = append(echoed, echo(answer, ask))
+		return ""
+	}
 	p := &corsv3.CorsPolicy{
-		AllowMethods:     list(c.AllowMethods),
-		AllowHeaders:     list(c.AllowHeaders),
+		AllowMethods:     allow(c.AllowMethods, "access-control-allow-methods", "access-control-request-method"),
+		AllowHeaders:     allow(c.AllowHeaders, "access-control-allow-headers", "access-control-request-headers"),
 		ExposeHeaders:    list(c.ExposeHeaders),
 		AllowCredentials: envoy.Bool(c.AllowCredentials),
 		// A preflight from elsewhere is not the application's to answer.
 		ForwardNotMatchingPreflights: envoy.Bool(false),
-	}
-	if c.AllowCredentials && slices.Contains(c.AllowMethods, "*") {
-		p.AllowMethods = list(allMethods)
 	}
 	if c.MaxAge > 0 {
 		p.MaxAge = strconv.FormatInt(int64(c.MaxAge.Seconds()), 10)
@@ -56,16 +63,26 @@ func cors(c model.CORS) (*corsv3.CorsPolicy, error) {
 	for _, o := range c.AllowOrigins {
 		m, err := origin(o)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p.AllowOriginStringMatch = append(p.AllowOriginStringMatch, m)
 	}
-	return p, nil
+	if echoed != nil {
+		mutations := &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: echoed}}
+		if err := configure(r, filterEcho, mutations); err != nil {
+			return err
+		}
+	}
+	return configure(r, filterCORS, p)
 }
 
-var allMethods = []string{
-	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
-	http.MethodOptions, http.MethodConnect, http.MethodTrace,
+// echo puts what a preflight asks for into its answer. Other requests don't ask: browsers keep scripts from setting these
+// headers.
+func echo(answer, ask string) *mutationrulesv3.HeaderMutation {
+	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: answer, Value: "%REQ(" + ask + ")%"},
+		AppendAction: corev3.HeaderValueOption_ADD_IF_ABSENT,
+	}}}
 }
 
 // origin matches an origin; a wildcard stands for any text within the host and port.

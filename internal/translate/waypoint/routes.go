@@ -12,7 +12,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -156,10 +155,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		case f.Mirror != nil:
 			mirror(action, *f.Mirror)
 		case f.CORS != nil:
-			var policy *corsv3.CorsPolicy
-			if policy, err = cors(*f.CORS); err == nil {
-				err = configure(route, filterCORS, policy)
-			}
+			err = configureCORS(route, *f.CORS)
 		}
 		if err != nil {
 			return nil, err
