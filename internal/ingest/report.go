@@ -80,7 +80,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"
 	}
 	out.Conditions = append(out.Conditions,
-		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, acceptedMessage(r, p.Service, ports, lost), r.Generation),
+		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, i.acceptedMessage(c, r, p.Service, ports, lost), r.Generation),
 		condition(gwv1.RouteConditionResolvedRefs, r.Resolved, gwv1.RouteReasonResolvedRefs, "every backend was found", r.Generation))
 	if refused != nil {
 		out.Unprogrammed = &Verdict{refused.Reason, unprogrammed}
@@ -153,12 +153,20 @@ func portNumbers(ports []model.ServicePort) string {
 	return strings.Join(out, ", ")
 }
 
-func acceptedMessage(r *Route, svc cluster.Key, ports []model.ServicePort, lost []lostPorts) string {
+func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports []model.ServicePort, lost []lostPorts) string {
 	out := fmt.Sprintf("attached to Service %s, port %s", svc, portNumbers(ports))
 	if len(lost) > 0 {
 		out += "; not to " + sentences(lost)
 	}
-	return strings.Join(append([]string{out}, r.Notes...), "; ")
+	parts := append([]string{out}, r.Notes...)
+	for _, port := range ports {
+		for _, text := range i.claims.Get(c, port).shadowed[r.Ref] {
+			if !slices.Contains(parts, text) {
+				parts = append(parts, text)
+			}
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteConditionReason, message string, generation int64) metav1.Condition {

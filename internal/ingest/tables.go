@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -20,6 +21,8 @@ type claims struct {
 	routes   []*Route // that have the port, the one with precedence first
 	// lost says, for routes that ask for the port, why they don't get it.
 	lost map[model.ObjectRef]Verdict
+	// shadowed says, for routes that have the port, which of their rules others go before for all requests.
+	shadowed map[model.ObjectRef][]string
 }
 
 // claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or by
@@ -62,7 +65,44 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 			out.routes = append(out.routes, r)
 		}
 	}
+	out.shadowed = shadows(out.routes)
 	return out
+}
+
+// shadows finds rules with the very match that a route with precedence has already.
+func shadows(routes []*Route) map[model.ObjectRef][]string {
+	type place struct{ namespace, match string }
+	first := map[place]model.ObjectRef{}
+	out := map[model.ObjectRef][]string{}
+	for _, r := range routes {
+		for _, rule := range r.Rules {
+			at := place{r.Ref.Namespace, matchKey(rule.Match)}
+			winner, taken := first[at]
+			if !taken {
+				first[at] = r.Ref
+			}
+			if !taken || winner == r.Ref {
+				continue
+			}
+			text := fmt.Sprintf("%s %s has a match of rule %s, too, and goes before it", winner.Kind, winner.Name, ruleLabel(rule))
+			if !slices.Contains(out[r.Ref], text) {
+				out[r.Ref] = append(out[r.Ref], text)
+			}
+		}
+	}
+	return out
+}
+
+// matchKey is the same for matches that take the same requests.
+func matchKey(m model.Match) string {
+	var path model.StringMatch
+	if m.Path != nil {
+		path = *m.Path
+	}
+	named := func(in []model.NamedMatch) []model.NamedMatch {
+		return slices.SortedFunc(slices.Values(in), func(a, b model.NamedMatch) int { return cmp.Compare(a.Name, b.Name) })
+	}
+	return fmt.Sprintf("%q %q %q %q %q %q %q", path, m.Method, m.GRPCService, m.GRPCMethod, m.GRPCType, named(m.Headers), named(m.Query))
 }
 
 // asking lists the routes that ask for a port, the one with precedence first.
