@@ -26,6 +26,27 @@ func TestCountsOfTheTestTool(t *testing.T) {
 	assert.Error(t, err)
 }
 
+func TestExpectations(t *testing.T) {
+	split := shares{"200 v1": {0.8, 0.98}, "200 v2": {0.02, 0.2}}
+	for name, c := range map[string]struct {
+		want expectation
+		got  []count
+		ok   bool
+	}{
+		"within bounds":          {split, []count{{90, "200 v1"}, {10, "200 v2"}}, true},
+		"no weights at all":      {split, []count{{50, "200 v1"}, {50, "200 v2"}}, false},
+		"one version only":       {split, []count{{100, "200 v1"}}, false},
+		"an answer too many":     {split, []count{{90, "200 v1"}, {9, "200 v2"}, {1, "503"}}, false},
+		"all of a kind":          {all("200 v2"), []count{{100, "200 v2"}}, true},
+		"all but one of a kind":  {all("200 v2"), []count{{99, "200 v2"}, {1, "200 v1"}}, false},
+		"some without an answer": {someUnanswered{}, []count{{5, "200 stock-1"}, {7, unanswered + "deadline"}}, true},
+		"all answered":           {someUnanswered{}, []count{{12, "200 stock-1"}}, false},
+		"none answered":          {someUnanswered{}, []count{{12, unanswered + "deadline"}}, false},
+	} {
+		t.Run(name, func(t *testing.T) { assert.Equal(t, c.ok, c.want.check(c.got) == nil) })
+	}
+}
+
 func TestParsePacket(t *testing.T) {
 	packet := []byte{
 		0x45, 0, 0, 44, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, // IPv4, TCP

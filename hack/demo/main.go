@@ -82,7 +82,9 @@ func run(down, running bool) error {
 	for _, s := range d.steps(running) {
 		d.ui.title(s.title)
 		if err := s.do(ctx); err != nil {
-			return fmt.Errorf("%s: %w", s.title, err)
+			d.ui.bad("%v", err)
+			d.troubled()
+			return fmt.Errorf("%s: this step failed", s.title)
 		}
 	}
 	d.next()

@@ -39,6 +39,14 @@ func (d *demo) path(parts ...string) string {
 	return filepath.Join(append([]string{d.source}, parts...)...)
 }
 
+// devclusterHome is where the dev cluster keeps what it built and what runs. It says so by the place of its kubeconfig.
+func (d *demo) devclusterHome() string {
+	if d.kubeconfig == "" {
+		return "~/.cache/fairway/devcluster"
+	}
+	return filepath.Dir(d.kubeconfig)
+}
+
 func (d *demo) exec(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = d.source
@@ -145,6 +153,9 @@ func counts(out string) ([]count, error) {
 	return all, nil
 }
 
+// unanswered begins the label of a request that got no answer.
+const unanswered = "no answer: "
+
 // short makes a label of a client's error, as in `error Get "http://stock/": context deadline exceeded (Client.Timeout …)`.
 func short(name string) string {
 	text, failed := strings.CutPrefix(name, "error ")
@@ -160,7 +171,7 @@ func short(name string) string {
 	if i := strings.LastIndex(text, ": "); i >= 0 {
 		text = text[i+2:]
 	}
-	return "no answer: " + strings.TrimSpace(text)
+	return unanswered + strings.TrimSpace(text)
 }
 
 // until asks again until the condition holds. What the last attempt said is part of the error.

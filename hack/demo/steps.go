@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -45,7 +46,8 @@ func (d *demo) cluster(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--wait=false"); err != nil {
 		return err
 	}
-	return d.shown(ctx, "get", "nodes", "-o", "wide")
+	return d.shown(ctx, "get", "nodes", "-o", columns("NAME:.metadata.name", `ADDRESS:.status.addresses[?(@.type=="InternalIP")].address`,
+		"KUBELET:.status.nodeInfo.kubeletVersion", "RUNTIME:.status.nodeInfo.containerRuntimeVersion"))
 }
 
 // found is the cluster that runs already.
@@ -96,8 +98,17 @@ func (d *demo) deploy(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "wait", "mesh/default", "--for=condition=Ready", "--timeout=120s"); err != nil {
 		return err
 	}
-	return d.shown(ctx, "get", "mesh,daemonset,pods", "-n", system, "-o", "wide")
+	if err := d.shown(ctx, "get", "mesh,daemonset", "-n", system); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "pods", "-n", system, "-o", podColumns)
 }
+
+// columns is a table of its own: kubectl's wide ones are wider than a terminal.
+func columns(all ...string) string { return "custom-columns=" + strings.Join(all, ",") }
+
+// podColumns says where pods run.
+var podColumns = columns("NAME:.metadata.name", "READY:.status.containerStatuses[*].ready", "NODE:.spec.nodeName", "ADDRESS:.status.podIP")
 
 // renew makes pods of an earlier run use the image that was just built, which has the same name.
 func (d *demo) renew(ctx context.Context) error {
@@ -135,7 +146,10 @@ func (d *demo) application(ctx context.Context) error {
 	if d.before, err = d.pods(ctx); err != nil {
 		return err
 	}
-	return d.shown(ctx, "get", "pods,services", "-n", namespace, "-o", "wide")
+	if err := d.shown(ctx, "get", "pods", "-n", namespace, "-o", podColumns); err != nil {
+		return err
+	}
+	return d.shown(ctx, "get", "services", "-n", namespace)
 }
 
 func (d *demo) enrol(ctx context.Context) error {
@@ -164,7 +178,9 @@ func (d *demo) enrol(ctx context.Context) error {
 
 func (d *demo) split(ctx context.Context) error {
 	d.ui.say("Without a route, both versions get the same:")
-	if err := d.count(ctx, "get", "-n", "100", "-c", "4", "--no-keepalive", "http://reviews/"); err != nil {
+	half := [2]float64{0.2, 0.8}
+	if err := d.count(ctx, shares{"200 reviews-v1": half, "200 reviews-v2": half},
+		"get", "-n", "100", "-c", "4", "--no-keepalive", "http://reviews/"); err != nil {
 		return err
 	}
 	if err := d.applyRoute(ctx, "route-reviews.yaml", "reviews"); err != nil {
@@ -173,7 +189,9 @@ func (d *demo) split(ctx context.Context) error {
 	if err := d.shown(ctx, "get", "gateway,deploy", "-n", namespace, "-l", "app.kubernetes.io/managed-by=fairway-operator"); err != nil {
 		return err
 	}
-	return d.count(ctx, "get", "-n", "400", "-c", "4", "http://reviews/")
+	// Five standard deviations around 90 and 10 %, so that chance never fails the demo.
+	return d.count(ctx, shares{"200 reviews-v1": {0.82, 0.98}, "200 reviews-v2": {0.02, 0.18}},
+		"get", "-n", "400", "-c", "4", "http://reviews/")
 }
 
 // applyRoute applies a route and waits until proxies serve it, and until callers go through them.
@@ -206,37 +224,39 @@ func condition(name string, value bool) string {
 	return `--for=jsonpath={.status.parents[0].conditions[?(@.type=="` + name + `")].status}=` + word
 }
 
-// count asks many times from shop and draws what came.
-func (d *demo) count(ctx context.Context, args ...string) error {
+// count asks many times from shop, draws what came, and fails unless that is what it should be.
+func (d *demo) count(ctx context.Context, want expectation, args ...string) error {
+	// The test tool ends with an error where a request got no answer; whether that may be, the expectation says.
 	out, err := d.fromShop(ctx, true, args...)
-	all, parseErr := counts(out)
+	got, parseErr := counts(out)
 	if parseErr != nil {
-		return fmt.Errorf("%w (%w)", err, parseErr)
+		return errors.Join(parseErr, err)
 	}
-	d.ui.bars(all)
-	return nil
+	d.ui.bars(got)
+	return want.check(got)
 }
 
 func (d *demo) header(ctx context.Context) error {
-	return d.count(ctx, "get", "-n", "100", "-c", "4", "-H", "x-beta: yes", "http://reviews/")
+	d.ui.say("The same route sends whoever asks with the header x-beta to version 2, whatever the weights:")
+	return d.count(ctx, all("200 reviews-v2"), "get", "-n", "100", "-c", "4", "-H", "x-beta: yes", "http://reviews/")
 }
 
 func (d *demo) retries(ctx context.Context) error {
 	d.ui.say("One of the two replicas of stock answers after 3 s only; a caller that waits 1 s sees errors:")
 	ask := []string{"get", "-n", "12", "-c", "12", "--timeout", "1s", "--no-keepalive", "http://stock/"}
-	if err := d.timed(ctx, ask); err != nil {
+	if err := d.timed(ctx, someUnanswered{}, ask); err != nil {
 		return err
 	}
 	if err := d.applyRoute(ctx, "route-stock.yaml", "stock"); err != nil {
 		return err
 	}
 	d.ui.say("The waypoint gives each try 250 ms and then asks another replica:")
-	return d.timed(ctx, ask)
+	return d.timed(ctx, all("200 stock-1"), ask)
 }
 
-func (d *demo) timed(ctx context.Context, ask []string) error {
+func (d *demo) timed(ctx context.Context, want expectation, ask []string) error {
 	start := time.Now()
-	if err := d.count(ctx, ask...); err != nil {
+	if err := d.count(ctx, want, ask...); err != nil {
 		return err
 	}
 	d.ui.say("%s", d.ui.style(dim, fmt.Sprintf("in %s", time.Since(start).Round(10*time.Millisecond))))
@@ -267,17 +287,18 @@ func (d *demo) broken(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("Programmed", true), "--timeout=30s"); err != nil {
 		return err
 	}
-	columns := `jsonpath={range .status.parents[0].conditions[*]}{.type}={.status}  {.reason}: {.message}{"\n"}{end}`
-	if err := d.shown(ctx, "get", "httproute", "-n", namespace, "recommendations", "-o", columns); err != nil {
+	conditions := `jsonpath={range .status.parents[0].conditions[*]}{.type}={.status}  {.reason}: {.message}{"\n"}{end}`
+	if err := d.shown(ctx, "get", "httproute", "-n", namespace, "recommendations", "-o", conditions); err != nil {
 		return err
 	}
 	d.ui.say("Requests that match the broken rule are refused, the other rules and routes go on:")
-	for _, url := range []string{"http://shop/recommendations", "http://shop/", "http://reviews/"} {
-		if err := d.count(ctx, "get", "-n", "20", url); err != nil {
-			return err
-		}
+	if err := d.count(ctx, all("500"), "get", "-n", "20", "http://shop/recommendations"); err != nil {
+		return err
 	}
-	return nil
+	if err := d.count(ctx, all("200 shop"), "get", "-n", "20", "http://shop/"); err != nil {
+		return err
+	}
+	return d.count(ctx, shares{"200 reviews-v1": {0, 1}, "200 reviews-v2": {0, 1}}, "get", "-n", "20", "http://reviews/")
 }
 
 func (d *demo) status(ctx context.Context) error {
@@ -307,18 +328,34 @@ func (d *demo) next() {
 		"kubectl logs -n fairway-system ds/fairway-node -c envoy -f",
 		"make demo-down    # remove all of it",
 	} {
-		command, comment, _ := strings.Cut(line, "    # ")
-		if comment != "" {
-			comment = d.ui.style(dim, "  # "+comment)
-		}
-		d.ui.say("%s%s", d.ui.style(yellow, "$ "+command), comment)
+		d.ui.hint(line)
 	}
 	d.ui.say("\n   Done in %s. Docs: README.md, docs/user-guide.md", time.Since(d.ui.start).Round(time.Second))
 }
 
 // remove takes the demo away, and the cluster with all that is in it.
 func (d *demo) remove(ctx context.Context) error {
+	if err := d.find(ctx); err != nil {
+		return err
+	}
 	d.ui.command("make cluster-down")
-	_, err := d.progress(ctx, d.devcluster(), "down")
-	return err
+	if _, err := d.progress(ctx, d.devcluster(), "down"); err != nil {
+		return err
+	}
+	d.ui.say("What was built stays for the next time: in %s, which make cluster-clean removes,", d.devclusterHome())
+	d.ui.say("in bin/, and in Go's build cache.")
+	return nil
+}
+
+// troubled says where to look after a step has failed.
+func (d *demo) troubled() {
+	d.ui.say("\n   Everything is left as it is. Where to look:")
+	for _, line := range []string{
+		"hack/kubectl get mesh,pods,gateways,httproutes -A",
+		"hack/kubectl logs -n fairway-system deploy/fairway-operator    # or ds/fairway-node -c envoy, -c agent",
+		"ls " + d.devclusterHome() + "/state/*.log    # of the nodes; their daemons: state/node1/root/var/log/fairway-dev",
+		"make demo-down    # remove all of it, and make demo begins anew",
+	} {
+		d.ui.hint(line)
+	}
 }

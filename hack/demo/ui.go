@@ -69,6 +69,15 @@ func (u *ui) bad(format string, args ...any) {
 // command shows what could be typed to do the same.
 func (u *ui) command(line string) { u.print("   %s\n", u.style(yellow, "$ "+line)) }
 
+// hint shows a command to try, and what it does, which follows it after four spaces and a #.
+func (u *ui) hint(line string) {
+	command, comment, _ := strings.Cut(line, "    # ")
+	if comment != "" {
+		comment = u.style(dim, "  # "+comment)
+	}
+	u.say("%s%s", u.style(yellow, "$ "+command), comment)
+}
+
 // output shows lines of a program.
 func (u *ui) output(text string) {
 	for line := range strings.Lines(strings.TrimRight(text, "\n")) {

@@ -147,6 +147,18 @@ func (a *app) down() *cobra.Command {
 	return cmd
 }
 
+func (a *app) clean() *cobra.Command {
+	return &cobra.Command{
+		Use: "clean", Short: "Stop the cluster and remove the built binaries and images as well", Args: cobra.NoArgs,
+		RunE: asRoot(a.changing(func(context.Context, []string) error {
+			if err := a.cluster().Down(false); err != nil {
+				return err
+			}
+			return a.home.Clean()
+		})),
+	}
+}
+
 func (a *app) images() *cobra.Command {
 	var own, conformance bool
 	cmd := &cobra.Command{

@@ -14,6 +14,10 @@ cluster: ## Start a real two-node Kubernetes in network namespaces, and load the
 cluster-down: ## Stop the dev cluster; the built binaries stay.
 	$(DEVCLUSTER) down
 
+.PHONY: cluster-clean
+cluster-clean: ## Stop the dev cluster and remove what it has built, which takes minutes to build anew.
+	$(DEVCLUSTER) clean
+
 .PHONY: images
 images: ## Build the images of the working tree, Envoy and the test tool, and load what changed into the dev cluster.
 	$(DEVCLUSTER) images

@@ -85,6 +85,15 @@ func (h Home) Kubeconfig() string { return h.join("admin.conf") }
 // InnerKubeconfig is the administrator's, for programs in the namespaces of the lan, a node or a pod.
 func (h Home) InnerKubeconfig() string { return h.join("admin-inner.conf") }
 
+// Clean removes everything that was built. It names what it removes: the folder may be one that the user shares with others.
+func (h Home) Clean() error {
+	var errs []error
+	for _, path := range []string{h.Bin(), h.CNI(), h.Stamps(), h.Images(), h.Boot(), h.Work(), h.join("devcluster")} {
+		errs = append(errs, os.RemoveAll(path))
+	}
+	return errors.Join(errs...)
+}
+
 // FindSource walks up from the working folder to the top of Fairway's source tree.
 func FindSource() (string, error) {
 	dir, err := os.Getwd()
