@@ -27,7 +27,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// graceAfterDisconnect is how long what a scope's proxies wanted is kept up to date after the last one went away.
+// graceAfterDisconnect is how long what a proxy wanted is kept up to date after it went away, if no other one wants it.
 const graceAfterDisconnect = 5 * time.Minute
 
 // Options of an Engine. The callbacks run on the engine's goroutine and must not block.
@@ -56,6 +56,7 @@ type Engine struct {
 	synced    bool
 	updates   map[string][]xds.Update
 	complete  []setRef // wildcard sets that the next flush derives for the first time
+	released  []ref    // no longer derived, so no longer to be served
 	told      []func() // callbacks held back until the cache has what they are about
 }
 
@@ -64,7 +65,10 @@ type scope struct {
 	wildcards map[string][]string   // by type URL: the names that the set has now
 	named     map[ref]bool          // asked for by name
 	wanted    map[xds.Interest]bool // open interests
-	sweep     *time.Timer           // runs while no proxy is connected
+	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or nothing
+	// is wanted.
+	orphans map[ref]time.Time
+	sweep   *time.Timer
 }
 
 // New returns an engine with an empty store.
@@ -208,6 +212,13 @@ func (e *Engine) flush() {
 		delete(e.updates, name)
 		e.opts.Cache.Apply(name, updates)
 	}
+	released := e.released
+	e.released = nil
+	for _, k := range released {
+		if !e.resources.scoped.Watched(k) { // wanted again meanwhile
+			e.opts.Cache.Forget(k.scope, k.typeURL, k.name)
+		}
+	}
 	told := e.told
 	e.told = nil
 	for _, f := range told {
@@ -225,30 +236,62 @@ func (e *Engine) flush() {
 func (e *Engine) interest(i xds.Interest) {
 	s := e.scopes[i.Scope]
 	key := xds.Interest{Scope: i.Scope, TypeURL: i.TypeURL, Name: i.Name}
+	k := ref{i.Scope, i.TypeURL, i.Name}
 	switch {
 	case i.Wanted:
 		if s == nil {
-			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}}
+			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}, orphans: map[ref]time.Time{}}
 			e.scopes[i.Scope] = s
 		}
-		if s.sweep != nil {
-			s.sweep.Stop()
-			s.sweep = nil
-		}
+		delete(s.orphans, k)
 		s.wanted[key] = true
 		e.want(s, i)
 	case s == nil:
 	case i.Disconnected:
 		delete(s.wanted, key)
-		if len(s.wanted) == 0 {
-			s.sweep = time.AfterFunc(graceAfterDisconnect, func() { e.queue.do(func() { e.forget(i.Scope, s) }) })
+		if s.named[k] {
+			s.orphans[k] = time.Now()
 		}
+		e.sweepLater(i.Scope, s, graceAfterDisconnect)
 	default:
 		delete(s.wanted, key)
-		if k := (ref{i.Scope, i.TypeURL, i.Name}); s.named[k] {
+		delete(s.orphans, k)
+		if s.named[k] {
 			delete(s.named, k)
 			e.release(s, k)
 		}
+	}
+}
+
+// sweepLater has the scope swept after a time, unless it will be anyway.
+func (e *Engine) sweepLater(name string, s *scope, after time.Duration) {
+	if s.sweep == nil {
+		s.sweep = time.AfterFunc(after, func() { e.queue.do(func() { e.sweep(name, s) }) })
+	}
+}
+
+// sweep lets go what no proxy came back for within the time of grace: names one by one, and the scope once nothing is
+// wanted of it.
+func (e *Engine) sweep(name string, s *scope) {
+	s.sweep = nil
+	if e.scopes[name] != s {
+		return
+	}
+	var next time.Duration
+	for k, since := range s.orphans {
+		if left := graceAfterDisconnect - time.Since(since); left > 0 {
+			next = max(next, left)
+			continue
+		}
+		delete(s.orphans, k)
+		delete(s.named, k)
+		e.release(s, k)
+	}
+	switch {
+	case len(s.orphans) > 0:
+		e.sweepLater(name, s, next)
+	case len(s.wanted) == 0:
+		e.forget(name, s)
 	}
 }
 
@@ -303,13 +346,11 @@ func (e *Engine) release(s *scope, k ref) {
 		return
 	}
 	e.resources.scoped.Unwatch(k)
+	e.released = append(e.released, k)
 }
 
 // forget drops a scope whose proxies have been gone for the time of grace.
 func (e *Engine) forget(name string, s *scope) {
-	if e.scopes[name] != s || len(s.wanted) > 0 {
-		return
-	}
 	for k := range s.named {
 		e.resources.scoped.Unwatch(k)
 	}

@@ -4,11 +4,16 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -28,40 +33,115 @@ var oracleScopes = map[string][]string{
 }
 
 // TestIncrementalEqualsFromScratch sends random sequences of events through an engine and holds everything that it
-// serves and reports, after each step, against an engine that is given the resulting cluster all at once.
+// serves and reports, after each step, against an engine that is given the resulting cluster all at once. Proxies go away
+// and come back meanwhile, some of them after the time of grace; in the end all go, and nothing is left of them.
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	pool := objectPool(t)
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			r := rand.New(rand.NewPCG(seed, 7))
-			h := newHarness(t)
-			h.Synced()
-			present := map[string]client.Object{}
-			for step := range 120 {
-				for range 1 + r.IntN(6) {
-					event(r, h, pool, present)
-				}
-				h.Process()
-				for scope, dialled := range oracleScopes {
-					h.subscribe(scope, dialled...)
-				}
-				if step%6 != 5 {
-					continue
-				}
-				scratch := newHarness(t)
-				for _, o := range present {
-					scratch.Set(o)
-				}
-				scratch.Synced()
-				scratch.Process()
-				for scope, dialled := range oracleScopes {
-					scratch.subscribe(scope, dialled...)
-					require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
-				}
-				require.Equal(t, string(scratch.statuses(t)), string(h.statuses(t)), "seed %d step %d", seed, step)
-			}
+			synctest.Test(t, func(t *testing.T) { incremental(t, seed, pool) })
 		})
 	}
+}
+
+func incremental(t *testing.T, seed uint64, pool []client.Object) {
+	r := rand.New(rand.NewPCG(seed, 7))
+	h := newHarness(t)
+	h.Synced()
+	present := map[string]client.Object{}
+	for step := range 120 {
+		for range 1 + r.IntN(6) {
+			event(r, h, pool, present)
+		}
+		if r.IntN(3) == 0 {
+			h.disconnect(func() bool { return r.IntN(3) == 0 })
+		}
+		if r.IntN(5) == 0 {
+			h.graceOver()
+		}
+		h.Process()
+		for scope, dialled := range oracleScopes {
+			h.subscribe(scope, dialled...)
+		}
+		if step%6 != 5 {
+			continue
+		}
+		scratch := newHarness(t)
+		for _, o := range present {
+			scratch.Set(o)
+		}
+		scratch.Synced()
+		scratch.Process()
+		for scope, dialled := range oracleScopes {
+			scratch.subscribe(scope, dialled...)
+			require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
+		}
+		require.Equal(t, string(scratch.statuses(t)), string(h.statuses(t)), "seed %d step %d", seed, step)
+	}
+	h.disconnect(func() bool { return true })
+	h.graceOver()
+	require.Empty(t, h.scopes)
+	require.Empty(t, h.cache.Scopes())
+}
+
+// disconnect says that the last proxy went that wanted something, for what is chosen of all that is wanted.
+func (h *harness) disconnect(choose func() bool) {
+	h.Process()
+	for _, name := range slices.Sorted(maps.Keys(h.scopes)) {
+		wanted := slices.SortedFunc(maps.Keys(h.scopes[name].wanted), func(a, b xds.Interest) int {
+			return cmp.Or(cmp.Compare(a.TypeURL, b.TypeURL), cmp.Compare(a.Name, b.Name))
+		})
+		for _, i := range wanted {
+			if choose() {
+				i.Disconnected = true
+				h.Interest(i)
+			}
+		}
+	}
+	h.Process()
+}
+
+// graceOver lets the time of grace pass for all that went before.
+func (h *harness) graceOver() {
+	for range 2 { // a sweep may put off what went later
+		time.Sleep(graceAfterDisconnect)
+		synctest.Wait()
+		h.Process()
+	}
+}
+
+// TestNamesOfProxiesThatWentAreReleased: each of them, while other proxies of the scope stay.
+func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(t)
+		for _, o := range readManifests(t, "testdata/split/input.yaml") {
+			h.Set(o)
+		}
+		h.Synced()
+		const scope = "node/node1"
+		h.subscribe(scope, "10.96.0.10:80", "10.96.0.11:80", "10.96.0.12:80")
+		known := func(name string) bool {
+			_, known := h.cache.Get(scope, xds.TypeCluster, name)
+			return known && h.resources.scoped.Watched(ref{scope, xds.TypeCluster, name})
+		}
+		gone := xds.Interest{Scope: scope, TypeURL: xds.TypeCluster, Name: "10.96.0.10:80", Disconnected: true}
+		back := gone
+		back.Name = "10.96.0.11:80"
+		h.Interest(gone)
+		h.Interest(back)
+		h.Process()
+		time.Sleep(graceAfterDisconnect / 2)
+		back.Wanted, back.Disconnected = true, false
+		h.Interest(back)
+		h.Process()
+		require.True(t, known("10.96.0.10:80"), "it may come back")
+		h.graceOver()
+		require.False(t, known("10.96.0.10:80"))
+		require.True(t, known("10.96.0.11:80"))
+		require.True(t, known("10.96.0.12:80"))
+		h.subscribe(scope, "10.96.0.10:80")
+		require.True(t, known("10.96.0.10:80"))
+	})
 }
 
 // served lists versions by type and name: they are hashes of the content. Resources that only the incremental engine was

@@ -140,7 +140,7 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 			}
 			return r.resource(k, waypoint.TunnelListener())
 		}
-		if !slices.Contains(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name) {
+		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name); !found {
 			return nil
 		}
 	case xds.TypeRoute:

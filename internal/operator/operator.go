@@ -50,6 +50,9 @@ import (
 // leaderLease names the Lease that the replicas elect their leader with.
 const leaderLease = "fairway-operator"
 
+// streamAge bounds how long what a proxy's token proved is relied on. A pod that ends is noticed at once besides.
+const streamAge = time.Hour
+
 // Options of the operator.
 type Options struct {
 	// Namespace that the operator runs in, PodName of this replica; empty outside of a cluster.
@@ -113,6 +116,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		ready: ready, taken: ready.await("the state of the cluster"),
 		touched: p.touched,
 		pod: func(pod *corev1.Pod, gone bool) {
+			if gone || terminated(pod) {
+				p.server.Disconnect(string(pod.UID))
+			}
 			if gone {
 				captures.remove(client.ObjectKeyFromObject(pod))
 			} else {
@@ -226,6 +232,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 		Log:           o.Log.WithName("xds"),
 		Registerer:    metrics.Registry,
 		Supersede:     true,
+		MaxAge:        streamAge,
 		Relays:        true,
 	})
 	if err := p.addPeers(mgr, authority, o); err != nil {

@@ -104,6 +104,28 @@ func (c *Cache) Scopes() []string {
 	return out
 }
 
+// Forget makes a resource unknown that nobody subscribes to, so that the cache holds only what is kept up to date. One that
+// has subscribers after all is left as it is.
+func (c *Cache) Forget(scopeName, typeURL, name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.scopes[scopeName]
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.types[typeURL]
+	if t == nil || len(t.named[name]) > 0 || len(t.wild) > 0 && t.entries[name] != nil && t.entries[name].res != nil {
+		return
+	}
+	delete(t.entries, name)
+	if t.idle() {
+		delete(s.types, typeURL)
+	}
+	c.reap(s)
+}
+
 // Drop forgets the contents of a scope. Connected proxies keep what they have: the resources are unknown now, not gone.
 func (c *Cache) Drop(scopeName string) {
 	c.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
@@ -68,6 +69,34 @@ func TestNewerStreamOfAPodTakesOver(t *testing.T) {
 	f.connect(testScope, "p")
 	require.Equal(t, codes.Aborted, status.Code(<-old.err))
 	f.eventually("one is left", func() bool { return len(f.server.Proxies()) == 1 })
+}
+
+func TestAStreamEndsWithItsPod(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.Supersede = true })
+	gone, other := f.connect(testScope, "gone"), f.connect(testScope, "other")
+	f.eventually("both", func() bool { return len(f.server.Proxies()) == 2 })
+	f.server.Disconnect("gone")
+	f.server.Disconnect("never seen")
+	require.Equal(t, codes.PermissionDenied, status.Code(<-gone.err))
+	f.eventually("the other stays", func() bool { return len(f.server.Proxies()) == 1 })
+	require.Empty(t, other.err)
+}
+
+// TestAStreamEndsOfAge: its proxy comes back with what it has, and is sent only what changed meanwhile.
+func TestAStreamEndsOfAge(t *testing.T) {
+	f := newFixture(t, func(o *Options) { refuseProbe(o); o.MaxAge = 100 * time.Millisecond })
+	f.apply(cluster(t, "a", 1), cluster(t, "b", 1))
+	f.ready(TypeCluster)
+	c := f.connect(testScope, "p")
+	c.subscribe(TypeCluster)
+	c.expect(TypeCluster, "a", "b")
+	require.Equal(t, codes.Aborted, status.Code(<-c.err))
+	f.apply(cluster(t, "b", 2))
+
+	again := f.connect(testScope, "p")
+	again.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: c.has[TypeCluster]})
+	again.expect(TypeCluster, "b")
+	require.Equal(t, codes.Aborted, status.Code(<-again.err))
 }
 
 func TestRefusedSubscriptionsAreAnsweredAsAbsent(t *testing.T) {

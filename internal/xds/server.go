@@ -56,6 +56,9 @@ type Options struct {
 	// Supersede ends the older stream of a pod when a newer one comes: set it where each pod has one stream, so that a
 	// half-open connection does not linger in the acknowledgement book.
 	Supersede bool
+	// MaxAge, if set, ends each stream after about this long, so that its proxy authenticates anew. It says what it has when it
+	// comes back, so that costs nothing else.
+	MaxAge time.Duration
 	// Relays: the clients are agents, which serve their Envoy by a Server of their own, so what only Envoy needs (the
 	// endpoints of a cluster that is replaced, again) is left to them.
 	Relays bool
@@ -169,6 +172,15 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 	}
 	s.metrics.connected.WithLabelValues(proxy.Kind()).Inc()
 	return st, nil
+}
+
+// Disconnect ends the stream of a pod that is no more: what its token proved is no longer so. It needs Options.Supersede.
+func (s *Server) Disconnect(podUID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if st := s.byPod[podUID]; st != nil {
+		st.cancel(status.Error(codes.PermissionDenied, "the proxy's pod is gone or has ended"))
+	}
 }
 
 // dismiss undoes admit and all subscriptions of the stream.

@@ -14,6 +14,9 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/go-logr/logr"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // stream serves one proxy. One goroutine (run) owns the protocol state and sends; another only receives. The cache reaches
@@ -89,6 +92,9 @@ func (st *stream) mark(marks []mark) {
 	}
 }
 
+// ageJitter is how many percent longer or shorter than Options.MaxAge a stream lives.
+const ageJitter = 10
+
 type adsStream = discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 
 // run serves until the stream or ctx ends.
@@ -109,6 +115,8 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 		}
 	}()
 	st.log.V(1).Info("xDS stream opened", "address", st.proxy.Address)
+	old, stop := st.aged()
+	defer stop()
 	for {
 		st.absorb()
 		if err := st.flush(g); err != nil {
@@ -125,6 +133,8 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 				return err
 			}
 		case <-st.wake:
+		case <-old:
+			return status.Error(codes.Aborted, "the stream has reached its age: open another one, which authenticates the proxy anew")
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -134,6 +144,16 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// aged fires when the stream is to end for its age, with jitter: proxies that came together must not go together.
+func (st *stream) aged() (old <-chan time.Time, stop func()) {
+	age := st.srv.opts.MaxAge
+	if age == 0 {
+		return nil, func() {}
+	}
+	timer := time.NewTimer(wait.Jitter(age*(100-ageJitter)/100, 2*ageJitter/100.))
+	return timer.C, func() { timer.Stop() }
 }
 
 // flush sends all that may be sent now.

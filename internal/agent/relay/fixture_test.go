@@ -152,6 +152,7 @@ type envoy struct {
 	gone   map[string]bool
 	reject map[string]string // version: text
 	hold   chan struct{}     // while not nil, no answer is sent until it is closed
+	heard  int               // responses
 }
 
 func (a *agent) envoy(reject map[string]string) *envoy {
@@ -177,6 +178,7 @@ func (e *envoy) run() {
 		}
 		e.mu.Lock()
 		hold, text := e.hold, ""
+		e.heard++
 		for _, r := range resp.GetResources() {
 			if t := e.reject[r.GetVersion()]; t != "" {
 				text = t
@@ -225,6 +227,12 @@ func (e *envoy) knowsGone(typeURL, name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.gone[typeURL+" "+name]
+}
+
+func (e *envoy) responses() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.heard
 }
 
 func (e *envoy) snapshot() map[string]string {

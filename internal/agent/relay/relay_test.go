@@ -133,6 +133,31 @@ func TestOperatorAwayAndBack(t *testing.T) {
 	require.Equal(t, received+1, count(t, a.metrics.received), "only what changed is sent again")
 }
 
+// TestAStreamThatTheOperatorEndsCostsNothing: streams have an age, and Envoy must not notice.
+func TestAStreamThatTheOperatorEndsCostsNothing(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial})
+	one := cluster(t, "one", 1)
+	o.apply(one)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	a.eventually("ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
+	received, breaks := count(t, a.metrics.received), count(t, a.metrics.breaks)
+	responses := e.responses()
+
+	o.server.Disconnect("uid")
+	a.eventually("another stream", func() bool {
+		s, _ := o.state(one)
+		return count(t, a.metrics.breaks) > breaks && a.Status().Connected && s == xds.Acked
+	})
+	two := cluster(t, "two", 1)
+	o.apply(two)
+	a.eventually("it goes on", func() bool { return e.runs(two) })
+	require.Equal(t, received+1, count(t, a.metrics.received))
+	require.Equal(t, responses+1, e.responses())
+}
+
 func TestSnapshotServesAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "xds.snapshot")
 	o := newOperator(t)
