@@ -145,7 +145,8 @@ func fingerprintOf(o client.Object) fingerprint {
 	return f
 }
 
-// remove deletes an object if the owner controls it, and tells whether it is gone.
+// remove deletes an object if the operator made it for the owner, and tells whether it is gone. A Gateway of another
+// class has a controller of its own, which may give the Gateway objects of the same names.
 func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bool, err error) {
 	gvk, err := a.client.GroupVersionKindFor(obj)
 	if err != nil {
@@ -159,7 +160,7 @@ func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bo
 		return true, nil
 	case err != nil:
 		return false, err
-	case !metav1.IsControlledBy(obj, owner):
+	case !madeFor(obj, owner.GetUID()):
 		return true, nil
 	case obj.GetDeletionTimestamp() != nil:
 		return false, nil
@@ -169,4 +170,10 @@ func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bo
 		return false, nil
 	}
 	return false, err
+}
+
+// madeFor tells whether the operator made an object for the owner.
+func madeFor(obj client.Object, owner types.UID) bool {
+	ref := metav1.GetControllerOfNoCopy(obj)
+	return ref != nil && ref.UID == owner && obj.GetLabels()[names.LabelManagedBy] == names.ManagedBy
 }

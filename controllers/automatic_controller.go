@@ -5,7 +5,10 @@ package controllers
 
 import (
 	"context"
+	"sync"
+	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,11 +27,18 @@ import (
 // Its requests are namespaces (in Name).
 type AutomaticWaypointReconciler struct {
 	client client.Client
-	needed func(namespace string) bool
+	needed func(namespace string) (needed, known bool)
+	linger time.Duration
+
+	mu sync.Mutex
+	// idle holds since when a waypoint is not needed, for those that linger. A new leader counts anew.
+	idle map[string]time.Time
 }
 
 func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &AutomaticWaypointReconciler{client: mgr.GetClient(), needed: o.AutomaticWaypoints}
+	r := &AutomaticWaypointReconciler{
+		client: mgr.GetClient(), needed: o.AutomaticWaypoints, linger: o.AutomaticLinger, idle: map[string]time.Time{},
+	}
 	toNamespace := func(_ context.Context, obj client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetNamespace()}}}
 	}
@@ -58,34 +68,77 @@ func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) 
 
 // Reconcile makes or removes the automatic waypoint of a namespace. Only a Gateway with the label is ever removed.
 func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	mesh, err := currentMesh(ctx, r.client)
-	if err != nil {
+	needed, known := r.needed(req.Name)
+	if !known {
+		r.busy(req.Name)
+		return reconcile.Result{}, nil
+	}
+	mesh := &v1alpha1.Mesh{}
+	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, mesh)
+	noMesh := apierrors.IsNotFound(err)
+	if client.IgnoreNotFound(err) != nil {
 		return reconcile.Result{}, err
 	}
 	key := client.ObjectKey{Namespace: req.Name, Name: names.AutomaticWaypoint}
 	g := &gatewayv1.Gateway{}
 	err = r.client.Get(ctx, key, g)
 	missing := apierrors.IsNotFound(err)
-	if err != nil && !missing {
+	if client.IgnoreNotFound(err) != nil {
 		return reconcile.Result{}, err
 	}
-	wanted := mesh != nil && r.needed(req.Name)
+	removable := !missing && g.Labels[names.LabelAutomatic] != "" && g.DeletionTimestamp == nil
 	switch {
-	case wanted && missing:
-		err := r.client.Create(ctx, automaticWaypoint(key, mesh), client.FieldOwner(names.ManagedBy))
-		// The namespace may be going away, or the user may have been faster.
-		if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, "NamespaceTerminating") {
-			err = nil
+	case removable && noMesh:
+		return r.remove(ctx, g)
+	case removable && !needed:
+		if rest := r.lingers(req.Name); rest > 0 {
+			return reconcile.Result{RequeueAfter: rest}, nil
 		}
-		return reconcile.Result{}, err
-	case !wanted && !missing && g.Labels[names.LabelAutomatic] != "" && g.DeletionTimestamp == nil:
-		err := r.client.Delete(ctx, g, client.Preconditions{UID: new(g.UID), ResourceVersion: new(g.ResourceVersion)})
-		if apierrors.IsConflict(err) {
-			return reconcile.Result{RequeueAfter: conflictPause}, nil
-		}
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+		return r.remove(ctx, g)
+	}
+	r.busy(req.Name)
+	// A Mesh that is going takes its waypoints along itself, once no pod is captured any more.
+	if needed && missing && !noMesh && mesh.DeletionTimestamp == nil {
+		return reconcile.Result{}, r.create(ctx, automaticWaypoint(key, mesh))
 	}
 	return reconcile.Result{}, nil
+}
+
+func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gatewayv1.Gateway) error {
+	err := r.client.Create(ctx, g, client.FieldOwner(names.ManagedBy))
+	// The namespace may be going away, or the user may have been faster.
+	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil
+	}
+	return err
+}
+
+func (r *AutomaticWaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) (reconcile.Result, error) {
+	err := r.client.Delete(ctx, g, client.Preconditions{UID: new(g.UID), ResourceVersion: new(g.ResourceVersion)})
+	if apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: conflictPause}, nil
+	}
+	r.busy(g.Namespace)
+	return reconcile.Result{}, client.IgnoreNotFound(err)
+}
+
+// lingers is for how much longer an idle waypoint stays.
+func (r *AutomaticWaypointReconciler) lingers(namespace string) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	since, ok := r.idle[namespace]
+	if !ok {
+		since = time.Now()
+		r.idle[namespace] = since
+	}
+	return r.linger - time.Since(since)
+}
+
+// busy ends a waypoint's idle time.
+func (r *AutomaticWaypointReconciler) busy(namespace string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.idle, namespace)
 }
 
 func automaticWaypoint(key client.ObjectKey, mesh *v1alpha1.Mesh) *gatewayv1.Gateway {

@@ -76,6 +76,9 @@ type programmed struct {
 	rejected     string
 }
 
+// automaticLinger is long enough for a test to see that a waypoint stays.
+const automaticLinger = time.Second
+
 func testScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	scheme := runtime.NewScheme()
@@ -123,6 +126,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		Programmed: o.probe, ProgrammedChanged: o.programmedChanged,
 		AutomaticWaypoints: o.needsWaypoint, AutomaticChanged: o.automaticChanged,
 		StatusesCleared: func() bool { o.clearedAsked.Add(1); return o.statusesCleared.Load() },
+		AutomaticLinger: automaticLinger,
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -186,10 +190,11 @@ func (o *operator) probe(gateway types.NamespacedName) (acked, total int, reject
 	return p.acked, p.total, p.rejected
 }
 
-func (o *operator) needsWaypoint(namespace string) bool {
+func (o *operator) needsWaypoint(namespace string) (needed, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.automatic[namespace]
+	needed, known = o.automatic[namespace]
+	return needed, known
 }
 
 // tell changes what the rest of the operator says and lets the reconcilers know.

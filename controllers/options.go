@@ -32,6 +32,9 @@ const (
 	EnvEnvoyImage = "RELATED_IMAGE_ENVOY"
 )
 
+// DefaultAutomaticLinger outlasts a route that is deleted and created again, as some deployment tools do.
+const DefaultAutomaticLinger = 30 * time.Second
+
 // Options are what the reconcilers need from the rest of the operator.
 type Options struct {
 	// Namespace of the operator and of the node proxies.
@@ -56,10 +59,14 @@ type Options struct {
 	// ProgrammedChanged is notified with the Gateway whose answer may have changed.
 	ProgrammedChanged *Trigger
 
-	// AutomaticWaypoints tells whether a namespace needs an automatic waypoint.
-	AutomaticWaypoints func(namespace string) bool
+	// AutomaticWaypoints tells whether a namespace needs an automatic waypoint. While that is not known, as in an operator
+	// that has not read the cluster yet, nothing is made and nothing removed.
+	AutomaticWaypoints func(namespace string) (needed, known bool)
 	// AutomaticChanged is notified with the namespace (as Name) whose answer may have changed.
 	AutomaticChanged *Trigger
+	// AutomaticLinger is how long an automatic waypoint stays after its namespace stopped needing it;
+	// DefaultAutomaticLinger if zero.
+	AutomaticLinger time.Duration
 
 	// StatusesCleared tells whether the statuses of routes and Services say nothing of the mesh any more; nil for yes. A
 	// Mesh that is deleted waits for it, for a while.
@@ -108,6 +115,9 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	}
 	if o.ClusterDomain == "" {
 		o.ClusterDomain = names.DefaultClusterDomain
+	}
+	if o.AutomaticLinger == 0 {
+		o.AutomaticLinger = DefaultAutomaticLinger
 	}
 	if o.Features == nil {
 		o.Features = DefaultFeatures()

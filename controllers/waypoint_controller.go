@@ -260,8 +260,7 @@ func (r *WaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) e
 	return failed
 }
 
-// waypointObjects are the keys of everything that deploy.Waypoint makes, except for Services: those of other owners
-// bear the same names all the time, so each is asked for its controller first.
+// waypointObjects are the keys of everything that deploy.Waypoint may make.
 func waypointObjects(namespace, gateway string) []client.Object {
 	m := metav1.ObjectMeta{Namespace: namespace, Name: names.WaypointResource(gateway)}
 	bundle := m
@@ -297,7 +296,7 @@ func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner 
 	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if have := metav1.GetControllerOf(obj); have == nil || have.UID != owner.UID {
+	if !madeFor(obj, owner.UID) {
 		return nil
 	}
 	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
@@ -162,6 +163,13 @@ func TestWaypointRefusals(t *testing.T) {
 	other := waypoint(ns, "other")
 	other.Spec.GatewayClassName = "somebody-elses"
 	o.create(theirs, waypoint(ns, "taken"), protocol, port, addresses, other)
+	// Another controller gives its Gateways Services of their names, too.
+	foreign := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: other.Name},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}
+	require.NoError(t, controllerutil.SetControllerReference(other, foreign, o.Scheme()))
+	o.create(foreign)
 
 	get(o, "a name is taken", ns, "taken", func(g *gatewayv1.Gateway) error {
 		if m := messageOf(g.Status.Conditions, "Programmed"); m != "" && g.Status.Conditions[0].Reason != "Pending" {
@@ -185,6 +193,9 @@ func TestWaypointRefusals(t *testing.T) {
 	g = get(o, "of another class", ns, "other", exists[*gatewayv1.Gateway])
 	require.NoError(t, condition(g.Status.Conditions, "Accepted", metav1.ConditionUnknown, "Pending"))
 	finishDaemonSet(o)
+	// The Gateway of another class was reconciled before and after: its Service is not the operator's to remove.
+	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(foreign), foreign))
+	require.Nil(t, foreign.DeletionTimestamp)
 }
 
 // TestAutomaticWaypoint: it comes and goes with the need; a Gateway of the user's of the same name stays.
@@ -205,6 +216,15 @@ func TestAutomaticWaypoint(t *testing.T) {
 	})
 	require.Equal(t, "true", g.Labels[names.LabelAutomatic])
 	require.Equal(t, mesh.UID, g.OwnerReferences[0].UID)
+
+	// A leader that has not read the cluster yet knows of no need, and removes nothing. Requests are served one after the
+	// other: once the second namespace has its waypoint, the first was looked at.
+	unread := o.namespace("unread-")
+	o.tell(func() { delete(o.automatic, ns); o.automatic[unread] = true }, o.automaticChanged, types.NamespacedName{Name: ns})
+	o.automaticChanged.Notify(types.NamespacedName{Name: unread})
+	get(o, "a need that is known", unread, names.AutomaticWaypoint, exists[*gatewayv1.Gateway])
+	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(g), g))
+	require.Nil(t, g.DeletionTimestamp)
 
 	for _, n := range []string{ns, users} {
 		o.tell(func() { o.automatic[n] = false }, o.automaticChanged, types.NamespacedName{Name: n})

@@ -23,7 +23,7 @@ import (
 
 // Operator runs the control plane.
 func Operator() *cobra.Command {
-	o := operator.Options{LeaderElection: true, CARotation: identity.DefaultPolicy}
+	o := operator.Options{LeaderElection: true, AutomaticLinger: controllers.DefaultAutomaticLinger, CARotation: identity.DefaultPolicy}
 	level := "info"
 	cmd := &cobra.Command{
 		Use:   "operator",
@@ -39,6 +39,9 @@ func Operator() *cobra.Command {
 			if o.CARotation.Propagation <= 0 || o.CARotation.Margin <= 0 {
 				return errors.New("--ca-propagation and --ca-margin take durations above zero, such as 5m")
 			}
+			if o.AutomaticLinger <= 0 {
+				return errors.New("--automatic-waypoint-linger takes a duration above zero, such as 30s")
+			}
 			cfg, err := kubeConfig()
 			if err != nil {
 				return err
@@ -52,6 +55,8 @@ func Operator() *cobra.Command {
 	f.StringVar(&o.Image, "image", fromEnv(controllers.EnvImage, names.Image), "image of the agents")
 	f.StringVar(&o.EnvoyImage, "envoy-image", fromEnv(controllers.EnvEnvoyImage, names.EnvoyImage), "image of the proxies")
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "elect a leader among the replicas; all of them serve proxies")
+	f.DurationVar(&o.AutomaticLinger, "automatic-waypoint-linger", o.AutomaticLinger,
+		"how long an automatic waypoint stays after the last route of its namespace went")
 	f.DurationVar(&o.CARotation.Propagation, "ca-propagation", o.CARotation.Propagation,
 		"how long a new CA's root is published before the CA signs; longer than any proxy takes to learn of it")
 	f.DurationVar(&o.CARotation.Margin, "ca-margin", o.CARotation.Margin,

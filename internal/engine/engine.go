@@ -38,8 +38,9 @@ type Options struct {
 	OnReport func(model.ObjectRef, *ingest.RouteReport)
 	// OnBinding is told which waypoint a Service is bound to; the zero Binding for none.
 	OnBinding func(service types.NamespacedName, b ingest.Binding)
-	// OnAutomatic is told whether a namespace needs an automatic waypoint.
-	OnAutomatic func(namespace string, needed bool)
+	// OnAutomatic is told of every namespace, once it is known, whether it needs an automatic waypoint; and with known
+	// false that the namespace is gone.
+	OnAutomatic func(namespace string, needed, known bool)
 }
 
 // Engine is the pipeline. Make it with New, run it with Run; all other methods may be called from anywhere.
@@ -80,7 +81,7 @@ func New(o Options) *Engine {
 		o.OnBinding = func(types.NamespacedName, ingest.Binding) {}
 	}
 	if o.OnAutomatic == nil {
-		o.OnAutomatic = func(string, bool) {}
+		o.OnAutomatic = func(string, bool, bool) {}
 	}
 	e := &Engine{opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{}}
 	e.queue.wake = make(chan struct{}, 1)
@@ -199,9 +200,9 @@ func (e *Engine) watchRoute(r model.ObjectRef, deleted bool) {
 func (e *Engine) watchNamespace(name string, deleted bool) {
 	if deleted {
 		e.ingest.NeedsAutomatic.Unwatch(name)
-		e.opts.OnAutomatic(name, false)
+		e.opts.OnAutomatic(name, false, false)
 	} else if !e.ingest.NeedsAutomatic.Watched(name) {
-		e.ingest.NeedsAutomatic.Watch(name, func(needed bool) { e.opts.OnAutomatic(name, needed) })
+		e.ingest.NeedsAutomatic.Watch(name, func(needed bool) { e.opts.OnAutomatic(name, needed, true) })
 	}
 }
 

@@ -72,7 +72,7 @@ func newHarness(t testing.TB) *harness {
 				h.bindings[svc.String()] = b
 			}
 		},
-		OnAutomatic: func(ns string, needed bool) { h.automatic[ns] = needed },
+		OnAutomatic: func(ns string, needed, _ bool) { h.automatic[ns] = needed },
 	})
 	return h
 }

@@ -60,6 +60,8 @@ type Options struct {
 	// Image of the agent, EnvoyImage of the proxies.
 	Image, EnvoyImage string
 	LeaderElection    bool
+	// AutomaticLinger is controllers.Options.AutomaticLinger.
+	AutomaticLinger time.Duration
 	// CARotation holds the delays of a change of CA; identity.DefaultPolicy if zero.
 	CARotation identity.Policy
 	Log        logr.Logger

@@ -40,7 +40,8 @@ func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening fun
 	return g.Serve(ln)
 }
 
-// automatic holds the namespaces that need an automatic waypoint.
+// automatic remembers of each namespace whether it needs an automatic waypoint. A namespace that the engine has not
+// spoken of is not in it: before the engine has read the cluster, nobody may take that for "no".
 type automatic struct {
 	mu      sync.Mutex
 	needed  map[string]bool
@@ -49,10 +50,10 @@ type automatic struct {
 
 func newAutomatic() *automatic { return &automatic{needed: map[string]bool{}} }
 
-func (a *automatic) set(namespace string, needed bool) {
+func (a *automatic) set(namespace string, needed, known bool) {
 	a.mu.Lock()
-	if needed {
-		a.needed[namespace] = true
+	if known {
+		a.needed[namespace] = needed
 	} else {
 		delete(a.needed, namespace)
 	}
@@ -63,10 +64,11 @@ func (a *automatic) set(namespace string, needed bool) {
 	}
 }
 
-func (a *automatic) need(namespace string) bool {
+func (a *automatic) need(namespace string) (needed, known bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.needed[namespace]
+	needed, known = a.needed[namespace]
+	return needed, known
 }
 
 // triggers make reconcilers look again at what only the rest of the operator knows.
@@ -103,6 +105,7 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 		AutomaticWaypoints: p.automatic.need,
 		AutomaticChanged:   t.automatic,
 		StatusesCleared:    func() bool { return p.writer.Cleared() && p.bound.Cleared() },
+		AutomaticLinger:    o.AutomaticLinger,
 	})
 }
 

@@ -6,6 +6,7 @@ package e2e
 import (
 	"net/http"
 	"testing"
+	"time"
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -41,14 +43,14 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).To(ContainSubstring("URI="+identityOf(s, "client")), "the application learns who calls")
 
 	g.Expect(world.client.Delete(t.Context(), route)).To(Succeed())
-	g.Eventually(func() bool {
-		return errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
-	}).Should(BeTrue(), "the last route takes the waypoint along")
 	g.Eventually(func(g Gomega) {
 		got := s.many("client", 20, "http://app/")
 		g.Expect(got.failures()).To(BeEmpty())
 		g.Expect(got.of("app-v2")).To(BeNumerically(">", 0), "%v", got)
 	}).Should(Succeed())
+	g.Eventually(func() bool {
+		return errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+	}).WithTimeout(controllers.DefaultAutomaticLinger+time.Minute).Should(BeTrue(), "the last route takes the waypoint along")
 }
 
 func TestEditingARouteLosesNoRequest(t *testing.T) {
