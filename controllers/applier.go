@@ -12,6 +12,7 @@ import (
 	"reflect"
 	"sync"
 
+	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -62,37 +63,117 @@ func newApplier(c client.Client, live client.Reader) *applier {
 	return &applier{client: c, live: live, seen: map[appliedKey]applied{}}
 }
 
+// application is an object that is ready to be applied.
+type application struct {
+	object *unstructured.Unstructured
+	key    appliedKey
+	hash   [sha256.Size]byte
+	// current is the live object; nil if there is none.
+	current client.Object
+}
+
 // apply makes the object as desired and the owner its controller. errTaken is returned if an object of that name has
 // no or another controller.
 func (a *applier) apply(ctx context.Context, owner, desired client.Object) error {
-	if err := controllerutil.SetControllerReference(owner, desired, a.client.Scheme()); err != nil {
+	p, err := a.prepare(ctx, owner, desired)
+	if err != nil || a.unchanged(p) {
 		return err
+	}
+	return a.send(ctx, p)
+}
+
+// applyScaled applies a Deployment whose number of replicas is an autoscaler's. A new one starts with the given number.
+// One that had a fixed number keeps it: a field that its only manager stops applying would fall back to its default,
+// one replica, so another manager takes it over first, until the autoscaler does.
+func (a *applier) applyScaled(ctx context.Context, owner client.Object, desired *appsv1.Deployment, start int32) error {
+	p, err := a.prepare(ctx, owner, desired)
+	if err != nil || a.unchanged(p) {
+		return err
+	}
+	if p.current == nil {
+		first := desired.DeepCopy()
+		first.Spec.Replicas = &start
+		if err := a.apply(ctx, owner, first); err != nil {
+			return err
+		}
+	}
+	if err := a.handOverReplicas(ctx, client.ObjectKeyFromObject(desired)); err != nil {
+		return err
+	}
+	return a.send(ctx, p)
+}
+
+// handOverReplicas makes another manager than the one that applies everything else the owner of a Deployment's number of
+// replicas, if the latter is.
+func (a *applier) handOverReplicas(ctx context.Context, key client.ObjectKey) error {
+	d := &appsv1.Deployment{}
+	// Past the cache, which holds no managed fields.
+	if err := a.live.Get(ctx, key, d); err != nil {
+		return fmt.Errorf("read Deployment %s: %w", key, err)
+	}
+	if d.Spec.Replicas == nil || !appliesReplicas(d) {
+		return nil
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{"spec": map[string]any{"replicas": int64(*d.Spec.Replicas)}}}
+	u.SetGroupVersionKind(appsv1.SchemeGroupVersion.WithKind("Deployment"))
+	u.SetNamespace(key.Namespace)
+	u.SetName(key.Name)
+	// The autoscaler may be writing another number at this moment: a conflict is tried again.
+	u.SetResourceVersion(d.ResourceVersion)
+	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(names.ManagedBy+"-replicas"), client.ForceOwnership)
+	if err != nil {
+		return fmt.Errorf("keep the replicas of Deployment %s: %w", key, err)
+	}
+	return nil
+}
+
+// appliesReplicas tells whether the operator applies the Deployment's number of replicas.
+func appliesReplicas(d *appsv1.Deployment) bool {
+	for _, m := range d.ManagedFields {
+		if m.Manager != names.ManagedBy || m.Operation != metav1.ManagedFieldsOperationApply || m.FieldsV1 == nil {
+			continue
+		}
+		var fields struct {
+			Spec map[string]json.RawMessage `json:"f:spec"`
+		}
+		if json.Unmarshal(m.FieldsV1.Raw, &fields) == nil && fields.Spec["f:replicas"] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *applier) prepare(ctx context.Context, owner, desired client.Object) (application, error) {
+	if err := controllerutil.SetControllerReference(owner, desired, a.client.Scheme()); err != nil {
+		return application{}, err
 	}
 	u, err := deploy.ForApply(desired)
 	if err != nil {
-		return err
+		return application{}, err
 	}
 	raw, err := json.Marshal(u.Object)
 	if err != nil {
-		return err
+		return application{}, err
 	}
-	hash := sha256.Sum256(raw)
-	key := appliedKey{u.GroupVersionKind().GroupKind(), client.ObjectKeyFromObject(desired)}
+	p := application{object: u, hash: sha256.Sum256(raw)}
+	p.key = appliedKey{u.GroupVersionKind().GroupKind(), client.ObjectKeyFromObject(desired)}
+	if p.current, err = a.current(ctx, desired); err != nil {
+		return application{}, err
+	}
+	if p.current != nil && !metav1.IsControlledBy(p.current, owner) {
+		return application{}, fmt.Errorf("%s %s %w: rename it, or %s", u.GetKind(), p.key.name, errTaken, owner.GetName())
+	}
+	return p, nil
+}
 
-	current, err := a.current(ctx, desired)
-	switch {
-	case err != nil:
-		return err
-	case current != nil && !metav1.IsControlledBy(current, owner):
-		return fmt.Errorf("%s %s %w: rename it, or %s", u.GetKind(), key.name, errTaken, owner.GetName())
-	case current != nil && a.unchanged(key, hash, current):
-		return nil
-	}
-	err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(names.ManagedBy), client.ForceOwnership)
+func (a *applier) send(ctx context.Context, p application) error {
+	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(p.object), client.FieldOwner(names.ManagedBy), client.ForceOwnership)
 	if err != nil {
-		return fmt.Errorf("apply %s %s: %w", u.GetKind(), key.name, err)
+		return fmt.Errorf("apply %s %s: %w", p.object.GetKind(), p.key.name, err)
 	}
-	a.remember(key, hash, u)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seen[p.key] = applied{p.hash, fingerprintOf(p.object)}
 	return nil
 }
 
@@ -113,23 +194,22 @@ func (a *applier) current(ctx context.Context, desired client.Object) (client.Ob
 	return out, err
 }
 
-func (a *applier) unchanged(key appliedKey, desired [sha256.Size]byte, current client.Object) bool {
+func (a *applier) unchanged(p application) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	last, ok := a.seen[key]
-	return ok && last.desired == desired && last.result == fingerprintOf(current)
+	last, ok := a.seen[p.key]
+	return ok && p.current != nil && last.desired == p.hash && last.result == fingerprintOf(p.current)
 }
 
-func (a *applier) remember(key appliedKey, desired [sha256.Size]byte, result *unstructured.Unstructured) {
+// forget drops what is remembered of objects.
+func (a *applier) forget(objs ...client.Object) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seen[key] = applied{desired, fingerprintOf(result)}
-}
-
-func (a *applier) forget(kind schema.GroupKind, name types.NamespacedName) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.seen, appliedKey{kind, name})
+	for _, obj := range objs {
+		if gvk, err := a.client.GroupVersionKindFor(obj); err == nil {
+			delete(a.seen, appliedKey{gvk.GroupKind(), client.ObjectKeyFromObject(obj)})
+		}
+	}
 }
 
 func fingerprintOf(o client.Object) fingerprint {
@@ -148,13 +228,8 @@ func fingerprintOf(o client.Object) fingerprint {
 // remove deletes an object if the operator made it for the owner, and tells whether it is gone. A Gateway of another
 // class has a controller of its own, which may give the Gateway objects of the same names.
 func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bool, err error) {
-	gvk, err := a.client.GroupVersionKindFor(obj)
-	if err != nil {
-		return false, err
-	}
-	key := client.ObjectKeyFromObject(obj)
-	a.forget(gvk.GroupKind(), key)
-	err = a.client.Get(ctx, key, obj)
+	a.forget(obj)
+	err = a.client.Get(ctx, client.ObjectKeyFromObject(obj), obj)
 	switch {
 	case apierrors.IsNotFound(err):
 		return true, nil

@@ -20,6 +20,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -46,7 +47,7 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("automatic-waypoint").
 			Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace), builder.WithPredicates(named(names.AutomaticWaypoint))).
-			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			WatchesRawSource(o.AutomaticChanged).
 			Complete(r)
 	}, gatewayKinds()...)
@@ -151,7 +152,7 @@ func automaticWaypoint(key client.ObjectKey, mesh *v1alpha1.Mesh) *gatewayv1.Gat
 		},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: protocolHBONE}},
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ingest.ProtocolHBONE}},
 		},
 	}
 }

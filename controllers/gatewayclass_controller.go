@@ -17,6 +17,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -75,7 +76,8 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("gatewayclass").
 			For(&gatewayv1.GatewayClass{}).
-			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass)).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(meshChanged())).
+			Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(classChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
 			Complete(r)
@@ -125,8 +127,13 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	if err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	if class.Spec.ControllerName != names.GatewayController || class.DeletionTimestamp != nil {
+	if class.Spec.ControllerName != names.GatewayController {
 		return reconcile.Result{}, nil
+	}
+	if err := r.hold(ctx, class); apierrors.IsConflict(err) {
+		return reconcile.Result{RequeueAfter: conflictPause}, nil
+	} else if err != nil || class.DeletionTimestamp != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	after := class.DeepCopy()
 	c := conditionsOf(class, class.Status.Conditions)
@@ -169,6 +176,36 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 	return nil
 }
 
+// hold keeps a class from being deleted while there are Gateways of it, as the Gateway API recommends. Without a Mesh
+// nothing serves them, and the class must be free to go with Fairway.
+func (r *GatewayClassReconciler) hold(ctx context.Context, class *gatewayv1.GatewayClass) error {
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil {
+		return err
+	}
+	var gateways gatewayv1.GatewayList
+	if err := r.client.List(ctx, &gateways); err != nil {
+		return err
+	}
+	used := mesh != nil && slices.ContainsFunc(gateways.Items, func(g gatewayv1.Gateway) bool {
+		return string(g.Spec.GatewayClassName) == class.Name
+	})
+	before := class.DeepCopy()
+	switch {
+	case !used:
+		if !controllerutil.RemoveFinalizer(class, gatewayv1.GatewayClassFinalizerGatewaysExist) {
+			return nil
+		}
+	case class.DeletionTimestamp != nil: // no finalizer can be added any more
+		return nil
+	default:
+		if !controllerutil.AddFinalizer(class, gatewayv1.GatewayClassFinalizerGatewaysExist) {
+			return nil
+		}
+	}
+	return r.client.Patch(ctx, class, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+}
+
 func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditionSet) error {
 	kind := string(gatewayv1.GatewayClassConditionStatusAccepted)
 	if class.Name != names.WaypointClass {
@@ -181,7 +218,7 @@ func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.Ga
 	case err != nil:
 		return err
 	case problem != "":
-		c.set(kind, false, string(gatewayv1.GatewayClassReasonInvalidParameters), problem)
+		c.set(kind, false, string(gatewayv1.GatewayClassReasonInvalidParameters), problem+".")
 	default:
 		c.set(kind, true, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
 	}

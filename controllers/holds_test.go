@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -21,7 +22,7 @@ import (
 // unless its spec changes or a proxy rejects.
 func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 	g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "waypoint", Generation: 1}}
-	g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: protocolHBONE}}
+	g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ingest.ProtocolHBONE}}
 	h := &holds{since: map[types.NamespacedName]time.Time{}}
 	now := time.Unix(1000, 0)
 	observe := func(acked int, rejected string) (string, time.Duration) {

@@ -38,6 +38,41 @@ type Kinds struct {
 	mu      sync.Mutex
 	waiting []waiter
 	tries   int
+
+	known knownKinds
+}
+
+// knownKinds remembers which kinds are served, so that who asks often doesn't cost the API server a request each time. A
+// change of any CRD ends that, and until the API server has caught up with it, nothing is remembered.
+type knownKinds struct {
+	mu     sync.Mutex
+	served map[schema.GroupVersionKind]bool
+	from   time.Time
+}
+
+func (k *knownKinds) has(gvk schema.GroupVersionKind) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.served[gvk]
+}
+
+// add remembers what was true when the API server was asked.
+func (k *knownKinds) add(gvk schema.GroupVersionKind, asked time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if asked.Before(k.from) {
+		return
+	}
+	if k.served == nil {
+		k.served = map[schema.GroupVersionKind]bool{}
+	}
+	k.served[gvk] = true
+}
+
+func (k *knownKinds) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.served, k.from = nil, time.Now().Add(discoveryTries*discoveryPause)
 }
 
 type waiter struct {
@@ -81,9 +116,13 @@ func (k *Kinds) When(start func() error, kinds ...schema.GroupVersionKind) error
 	return nil
 }
 
-// Served asks the API server whether it serves all of the kinds.
+// Served tells whether the API server serves all of the kinds.
 func (k *Kinds) Served(kinds ...schema.GroupVersionKind) (bool, error) {
 	for _, gvk := range kinds {
+		if k.known.has(gvk) {
+			continue
+		}
+		asked := time.Now()
 		list, err := k.discovery.ServerResourcesForGroupVersion(gvk.GroupVersion().String())
 		if ignoreMissing(err) != nil {
 			return false, fmt.Errorf("look for %s: %w", gvk, err)
@@ -91,6 +130,7 @@ func (k *Kinds) Served(kinds ...schema.GroupVersionKind) (bool, error) {
 		if err != nil || !hasKind(list, gvk.Kind) {
 			return false, nil //nolint:nilerr // the error says that the group is not served, which is the answer
 		}
+		k.known.add(gvk, asked)
 	}
 	return true, nil
 }
@@ -106,6 +146,7 @@ func hasKind(list *metav1.APIResourceList, kind string) bool {
 
 // changed maps every CRD to one request, so that a hundred of them are looked at once.
 func (k *Kinds) changed(context.Context, client.Object) []reconcile.Request {
+	k.known.forget()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.tries = discoveryTries

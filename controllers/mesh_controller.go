@@ -62,7 +62,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("mesh").
-		For(&v1alpha1.Mesh{}).
+		For(&v1alpha1.Mesh{}, builder.WithPredicates(meshChanged())).
 		Owns(&appsv1.DaemonSet{}).
 		Watches(&corev1.Node{}, toMesh(), builder.WithPredicates(podCIDRsChanged())).
 		Watches(&corev1.Pod{}, toMesh(), builder.WithPredicates(in(o.Namespace), nodePodChanged())).

@@ -4,6 +4,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -72,6 +73,12 @@ type Options struct {
 	// Mesh that is deleted waits for it, for a while.
 	StatusesCleared func() bool
 
+	// DeployRetry is how soon a waypoint that the cluster refused to deploy is tried again; 30 s if zero.
+	DeployRetry time.Duration
+	// ReleaseTimeout bounds how long the deletion of a Mesh waits until agents have let their pods go, and ReleaseGrace
+	// is how long node proxies stay after that, for senders that have yet to hear of it; 45 s and 5 s if zero.
+	ReleaseTimeout, ReleaseGrace time.Duration
+
 	// Features that GatewayClass and XMesh publish; DefaultFeatures if nil.
 	Features []features.FeatureName
 }
@@ -116,9 +123,10 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	if o.ClusterDomain == "" {
 		o.ClusterDomain = names.DefaultClusterDomain
 	}
-	if o.AutomaticLinger == 0 {
-		o.AutomaticLinger = DefaultAutomaticLinger
-	}
+	o.AutomaticLinger = cmp.Or(o.AutomaticLinger, DefaultAutomaticLinger)
+	o.DeployRetry = cmp.Or(o.DeployRetry, 30*time.Second)
+	o.ReleaseTimeout = cmp.Or(o.ReleaseTimeout, 45*time.Second)
+	o.ReleaseGrace = cmp.Or(o.ReleaseGrace, 5*time.Second)
 	if o.Features == nil {
 		o.Features = DefaultFeatures()
 	}

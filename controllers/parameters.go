@@ -24,7 +24,7 @@ func classParameters(ctx context.Context, c client.Reader, class *gatewayv1.Gate
 	case string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindProxyParameters:
 		return nil, wrongKind(string(ref.Group), string(ref.Kind)), nil
 	case ref.Namespace == nil || *ref.Namespace == "":
-		return nil, fmt.Sprintf("spec.parametersRef needs a namespace: %s is a namespaced kind.", v1alpha1.KindProxyParameters), nil
+		return nil, fmt.Sprintf("spec.parametersRef needs a namespace: %s is a namespaced kind", v1alpha1.KindProxyParameters), nil
 	}
 	return findParameters(ctx, c, client.ObjectKey{Namespace: string(*ref.Namespace), Name: ref.Name})
 }
@@ -42,7 +42,7 @@ func gatewayParameters(ctx context.Context, c client.Reader, g *gatewayv1.Gatewa
 }
 
 func wrongKind(group, kind string) string {
-	return fmt.Sprintf("parametersRef names a %s of group %q, but must name a %s of group %s.",
+	return fmt.Sprintf("parametersRef names a %s of group %q, but must name a %s of group %s",
 		kind, group, v1alpha1.KindProxyParameters, v1alpha1.GroupVersion.Group)
 }
 
@@ -50,7 +50,7 @@ func findParameters(ctx context.Context, c client.Reader, key client.ObjectKey) 
 	p := &v1alpha1.ProxyParameters{}
 	err := c.Get(ctx, key, p)
 	if apierrors.IsNotFound(err) {
-		return nil, fmt.Sprintf("parametersRef names %s %s, which does not exist.", v1alpha1.KindProxyParameters, key), nil
+		return nil, fmt.Sprintf("parametersRef names %s %s, which does not exist", v1alpha1.KindProxyParameters, key), nil
 	}
 	if err != nil {
 		return nil, "", err

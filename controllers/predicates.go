@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
 )
@@ -22,6 +23,25 @@ func in(namespace string) predicate.Predicate {
 // named passes the objects of a name.
 func named(name string) predicate.Predicate {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == name })
+}
+
+// meshChanged passes a Mesh that comes, goes or changes in more than its status, which counts pods and so changes often.
+func meshChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, after := e.ObjectOld, e.ObjectNew
+		return before.GetGeneration() != after.GetGeneration() || before.GetUID() != after.GetUID() ||
+			!before.GetDeletionTimestamp().Equal(after.GetDeletionTimestamp()) ||
+			!slices.Equal(before.GetFinalizers(), after.GetFinalizers())
+	}}
+}
+
+// classChanged passes Gateways that come, go or change their class.
+func classChanged() predicate.Predicate {
+	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*gatewayv1.Gateway)
+		after, ok2 := e.ObjectNew.(*gatewayv1.Gateway)
+		return !ok1 || !ok2 || before.Spec.GatewayClassName != after.Spec.GatewayClassName
+	}}
 }
 
 // podCIDRsChanged passes Nodes that come, go or change their ranges; their heartbeats don't matter.

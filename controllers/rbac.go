@@ -8,18 +8,18 @@ package controllers
 
 // The mesh's own kinds.
 // +kubebuilder:rbac:groups=fairway.dev,resources=meshes,verbs=get;list;watch;patch
-// +kubebuilder:rbac:groups=fairway.dev,resources=meshes/status,verbs=get;update;patch
+// +kubebuilder:rbac:groups=fairway.dev,resources=meshes/status,verbs=update
 // +kubebuilder:rbac:groups=fairway.dev,resources=meshes/finalizers,verbs=update
 // +kubebuilder:rbac:groups=fairway.dev,resources=proxyparameters,verbs=get;list;watch
 
 // The Gateway API: routes and grants are read, statuses written; the class and automatic waypoints are made.
-// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses,verbs=get;list;watch;create
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;referencegrants,verbs=get;list;watch
-// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses/status;gateways/status;httproutes/status;grpcroutes/status,verbs=get;update;patch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses/status;gateways/status;httproutes/status;grpcroutes/status,verbs=update
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways/finalizers,verbs=update
 // +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes,verbs=get;list;watch
-// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes/status,verbs=get;update;patch
+// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes/status,verbs=update
 
 // What the configuration of proxies is made from.
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods,verbs=get;list;watch

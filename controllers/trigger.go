@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -16,6 +17,8 @@ import (
 // Trigger is a source of reconcile requests from inside the operator. It never blocks who notifies it: before the
 // controller runs (a replica that does not lead) it remembers each request once, afterwards the controller's queue does.
 type Trigger struct {
+	pause time.Duration
+
 	mu      sync.Mutex
 	queue   workqueue.TypedRateLimitingInterface[reconcile.Request]
 	pending map[reconcile.Request]struct{}
@@ -26,13 +29,21 @@ var _ source.Source = (*Trigger)(nil)
 // NewTrigger makes a trigger for one controller.
 func NewTrigger() *Trigger { return &Trigger{pending: map[reconcile.Request]struct{}{}} }
 
+// NewPausedTrigger makes a trigger that lets notifications gather for a while, where each costs a reconcile and many come
+// at once.
+func NewPausedTrigger(pause time.Duration) *Trigger {
+	t := NewTrigger()
+	t.pause = pause
+	return t
+}
+
 // Notify asks for a reconcile.
 func (t *Trigger) Notify(name types.NamespacedName) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := reconcile.Request{NamespacedName: name}
 	if t.queue != nil {
-		t.queue.Add(r)
+		t.queue.AddAfter(r, t.pause) // at once if the pause is zero
 		return
 	}
 	t.pending[r] = struct{}{}

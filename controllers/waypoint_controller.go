@@ -26,6 +26,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -65,7 +66,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
 			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
-			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
 			WatchesRawSource(o.ProgrammedChanged).
 			Complete(r)
@@ -111,8 +112,11 @@ func (r *WaypointReconciler) matching(ctx context.Context, match func(*gatewayv1
 func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	g := &gatewayv1.Gateway{}
 	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
-		// What it owned goes with it.
-		r.holds.forget(req.NamespacedName)
+		if apierrors.IsNotFound(err) {
+			// What it owned goes with it.
+			r.holds.forget(req.NamespacedName)
+			r.applier.forget(waypointObjects(req.Namespace, req.Name)...)
+		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if g.DeletionTimestamp != nil {
@@ -123,8 +127,12 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if class == nil {
+	switch {
+	case !ingest.IsWaypoint(g, class):
 		return reconcile.Result{}, r.remove(ctx, g)
+	case class == nil:
+		// The operator makes the class again while there is a Mesh; what runs goes on until then.
+		return reconcile.Result{}, r.withoutMesh(ctx, g)
 	}
 	observed, deployErr := r.deploy(ctx, g, class)
 	held := r.holds.hold(g, &observed, time.Now())
@@ -133,6 +141,9 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	result, err := writeStatus(ctx, r.client, g, after)
 	if err == nil && result.IsZero() {
 		r.announce.announce(g, g.Status.Conditions, after.Status.Conditions)
+		if observed.deployProblem != "" {
+			result.RequeueAfter = r.options.DeployRetry
+		}
 	}
 	if result.IsZero() {
 		result.RequeueAfter = held
@@ -140,15 +151,12 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	return result, errors.Join(deployErr, err)
 }
 
-// class is the Gateway's class if it is ours, nil otherwise.
+// class finds the Gateway's class; nil if there is none.
 func (r *WaypointReconciler) class(ctx context.Context, g *gatewayv1.Gateway) (*gatewayv1.GatewayClass, error) {
-	if g.Spec.GatewayClassName != names.WaypointClass {
-		return nil, nil //nolint:nilnil // "none" is an answer here, not an error
-	}
 	class := &gatewayv1.GatewayClass{}
-	err := r.client.Get(ctx, client.ObjectKey{Name: names.WaypointClass}, class)
-	if apierrors.IsNotFound(err) || (err == nil && class.Spec.ControllerName != names.GatewayController) {
-		return nil, nil //nolint:nilnil // see above
+	err := r.client.Get(ctx, client.ObjectKey{Name: string(g.Spec.GatewayClassName)}, class)
+	if apierrors.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // "none" is an answer here, not an error
 	}
 	return class, err
 }
@@ -174,7 +182,8 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, c
 		return o, err
 	}
 	o.trustBundle = bundle.Data[names.TrustBundleKey] != ""
-	if o.problem() == "" && o.trustBundle && len(g.Name) <= deploy.MaxGatewayName {
+	// What is not accepted is not deployed; what a mistake finds running goes on as it was.
+	if o.trustBundle && gatewayProblem(g, o) == nil {
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
 		}
@@ -200,11 +209,16 @@ func (r *WaypointReconciler) parameters(ctx context.Context, g *gatewayv1.Gatewa
 	return deploy.MergeParameters(ofClass, own), err
 }
 
-// apply applies the objects of a waypoint. A name that is taken and an object that the API server finds invalid are the
-// user's to mend; they are tried again when something changes.
+// apply applies the objects of a waypoint. A name that is taken and an object that the API server refuses (invalid, over
+// a quota) are the user's to mend. How they do it can't be watched, so it is tried again after Options.DeployRetry.
 func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
 	for _, obj := range w.Objects() {
-		err := r.applier.apply(ctx, w.Gateway, obj)
+		var err error
+		if d, ok := obj.(*appsv1.Deployment); ok && w.Autoscaled() {
+			err = r.applier.applyScaled(ctx, w.Gateway, d, w.MinReplicas())
+		} else {
+			err = r.applier.apply(ctx, w.Gateway, obj)
+		}
 		switch {
 		case errors.Is(err, errTaken) || apierrors.IsInvalid(err) || apierrors.IsForbidden(err):
 			o.deployProblem = err.Error()
@@ -236,6 +250,13 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 	}
 	if metav1.IsControlledBy(service, g) {
 		o.clusterIPs = service.Spec.ClusterIPs
+	}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{}
+	if err := r.client.Get(ctx, key, hpa); client.IgnoreNotFound(err) != nil {
+		return err
+	}
+	if metav1.IsControlledBy(hpa, g) {
+		o.autoscaler = hpa
 	}
 	o.acked, o.total, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
 	return nil

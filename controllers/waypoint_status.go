@@ -10,6 +10,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,14 +18,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
-)
-
-// Protocols of a waypoint's listener. The Gateway API has no name for HBONE; other meshes write it without a domain.
-const (
-	protocolHBONE       gatewayv1.ProtocolType = "HBONE"
-	protocolHBONEDomain gatewayv1.ProtocolType = names.Domain + "/HBONE"
 )
 
 // waypointObserved is what the status of a waypoint's Gateway is made from.
@@ -35,6 +30,7 @@ type waypointObserved struct {
 	// parametersProblem and deployProblem are the user's to mend.
 	parametersProblem, deployProblem string
 	deployment                       *appsv1.Deployment
+	autoscaler                       *autoscalingv2.HorizontalPodAutoscaler
 	clusterIPs                       []string
 	acked, total                     int
 	rejected                         string
@@ -47,18 +43,14 @@ func (o waypointObserved) pending() bool {
 	return o.deployment != nil && o.acked < int(o.deployment.Status.ReadyReplicas)
 }
 
-func (o waypointObserved) problem() string { return o.parametersProblem }
-
 // waypointStatus writes the status of a Gateway (pure). Accepted speaks of its spec, Programmed of what runs.
 func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
 	c := conditionsOf(g, g.Status.Conditions)
-	listeners, listenersValid := listenerStatuses(g)
-	reason, message := gatewayProblem(g, o, listenersValid)
 	accepted := string(gatewayv1.GatewayConditionAccepted)
-	if reason == "" {
-		c.set(accepted, true, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
+	if v := gatewayProblem(g, o); v != nil {
+		c.set(accepted, false, v.Reason, v.Message+".")
 	} else {
-		c.set(accepted, false, string(reason), message)
+		c.set(accepted, true, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
 	}
 
 	programmed, reason, message := programmedState(c.isTrue(accepted), o)
@@ -68,7 +60,7 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
 	}
 	g.Status.Conditions = c.list
 	g.Status.Addresses = addresses(g, o)
-	g.Status.Listeners = listeners
+	g.Status.Listeners = listenerStatuses(g)
 	for i := range g.Status.Listeners {
 		l := &g.Status.Listeners[i]
 		lc := conditionsOf(g, l.Conditions)
@@ -85,21 +77,15 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
 	}
 }
 
-// gatewayProblem is why a Gateway is not accepted; an empty reason if it is.
-func gatewayProblem(g *gatewayv1.Gateway, o waypointObserved, listenersValid bool) (gatewayv1.GatewayConditionReason, string) {
-	switch {
-	case len(g.Name) > deploy.MaxGatewayName:
-		return gatewayv1.GatewayReasonInvalid,
-			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one.", deploy.MaxGatewayName)
-	case len(g.Spec.Addresses) > 0:
-		return gatewayv1.GatewayReasonUnsupportedAddress, "A waypoint's address can't be chosen: remove spec.addresses."
-	case o.parametersProblem != "":
-		return gatewayv1.GatewayReasonInvalidParameters, o.parametersProblem
-	case !listenersValid:
-		return gatewayv1.GatewayReasonListenersNotValid,
-			fmt.Sprintf("A waypoint has one listener, with protocol HBONE and port %d; see the conditions of the listeners.", names.PortHBONE)
+// gatewayProblem is why a Gateway is not accepted, and so not deployed; nil if it is.
+func gatewayProblem(g *gatewayv1.Gateway, o waypointObserved) *ingest.Verdict {
+	if v := ingest.JudgeWaypoint(g); v != nil {
+		return v
 	}
-	return "", ""
+	if o.parametersProblem != "" {
+		return &ingest.Verdict{Reason: string(gatewayv1.GatewayReasonInvalidParameters), Message: o.parametersProblem}
+	}
+	return nil
 }
 
 // programmedState says whether every ready proxy has acknowledged its configuration, and if not, what is missing.
@@ -110,7 +96,7 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 	}
 	switch {
 	case !accepted:
-		return false, gatewayv1.GatewayReasonInvalid, "The Gateway is not accepted."
+		return false, gatewayv1.GatewayReasonInvalid, "The Gateway is not accepted; what was deployed before runs on."
 	case !o.mesh:
 		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
 	case o.deployProblem != "":
@@ -131,7 +117,7 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
 	}
-	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.", ready, ready)
+	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
 }
 
 // programmedHold is how long a waypoint that serves stays Programmed while acknowledgements are missing: its proxies reach
@@ -183,6 +169,19 @@ func replicaFailure(d *appsv1.Deployment) string {
 	return " yet"
 }
 
+// scalingProblem says what keeps the autoscaler from working. The waypoint serves all the same.
+func scalingProblem(hpa *autoscalingv2.HorizontalPodAutoscaler) string {
+	if hpa == nil {
+		return ""
+	}
+	for _, c := range hpa.Status.Conditions {
+		if c.Type == autoscalingv2.ScalingActive && c.Status == corev1.ConditionFalse && c.Reason != "ScalingDisabled" {
+			return " Autoscaling does not work: " + c.Message + "."
+		}
+	}
+	return ""
+}
+
 func addresses(g *gatewayv1.Gateway, o waypointObserved) []gatewayv1.GatewayStatusAddress {
 	if len(o.clusterIPs) == 0 {
 		return nil
@@ -199,24 +198,20 @@ func addresses(g *gatewayv1.Gateway, o waypointObserved) []gatewayv1.GatewayStat
 	})
 }
 
-// listenerStatuses judges each listener. The first good one is served; routes attach to Services, never to it.
-func listenerStatuses(g *gatewayv1.Gateway) (out []gatewayv1.ListenerStatus, valid bool) {
-	valid = true
-	served := false
-	for i := range g.Spec.Listeners {
+// listenerStatuses says of each listener whether it is served.
+func listenerStatuses(g *gatewayv1.Gateway) []gatewayv1.ListenerStatus {
+	out := make([]gatewayv1.ListenerStatus, 0, len(g.Spec.Listeners))
+	for i, v := range ingest.JudgeListeners(g) {
 		l := &g.Spec.Listeners[i]
 		s := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: []gatewayv1.RouteGroupKind{}}
 		if at := slices.IndexFunc(g.Status.Listeners, func(s gatewayv1.ListenerStatus) bool { return s.Name == l.Name }); at >= 0 {
 			s.Conditions = g.Status.Listeners[at].Conditions
 		}
 		c := conditionsOf(g, s.Conditions)
-		reason, message := listenerProblem(l, served)
-		if reason == "" {
-			served = true
+		if v == nil {
 			c.set(string(gatewayv1.ListenerConditionAccepted), true, string(gatewayv1.ListenerReasonAccepted), "The listener takes HBONE.")
 		} else {
-			valid = false
-			c.set(string(gatewayv1.ListenerConditionAccepted), false, string(reason), message)
+			c.set(string(gatewayv1.ListenerConditionAccepted), false, v.Reason, v.Message+".")
 		}
 		c.setStatus(string(gatewayv1.ListenerConditionConflicted), metav1.ConditionFalse, string(gatewayv1.ListenerReasonNoConflicts), "No other listener has the port.")
 		if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 {
@@ -228,18 +223,5 @@ func listenerStatuses(g *gatewayv1.Gateway) (out []gatewayv1.ListenerStatus, val
 		s.Conditions = c.list
 		out = append(out, s)
 	}
-	return out, valid && served
-}
-
-func listenerProblem(l *gatewayv1.Listener, served bool) (gatewayv1.ListenerConditionReason, string) {
-	switch {
-	case l.Protocol != protocolHBONE && l.Protocol != protocolHBONEDomain:
-		return gatewayv1.ListenerReasonUnsupportedProtocol,
-			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s.", l.Protocol, protocolHBONE)
-	case l.Port != names.PortHBONE:
-		return gatewayv1.ListenerReasonPortUnavailable, fmt.Sprintf("A waypoint listens on port %d only.", names.PortHBONE)
-	case served:
-		return gatewayv1.ListenerReasonPortUnavailable, "Another listener has the port already: a waypoint needs one."
-	}
-	return "", ""
+	return out
 }

@@ -7,10 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -181,6 +184,10 @@ func TestWaypointRefusals(t *testing.T) {
 	require.Empty(t, theirs.OwnerReferences)
 	require.Empty(t, theirs.Labels)
 
+	// How the name became free can't be watched; it is tried again.
+	require.NoError(t, o.Delete(context.Background(), theirs))
+	get(o, "the name is free", ns, "taken", exists[*appsv1.Deployment])
+
 	for name, reason := range map[string]string{"protocol": "ListenersNotValid", "port": "ListenersNotValid", "addresses": "UnsupportedAddress"} {
 		get(o, name, ns, name, func(g *gatewayv1.Gateway) error {
 			return errors.Join(condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, reason),
@@ -189,6 +196,16 @@ func TestWaypointRefusals(t *testing.T) {
 	}
 	g := get(o, "listener", ns, "protocol", exists[*gatewayv1.Gateway])
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionFalse, "UnsupportedProtocol"))
+	for _, name := range []string{"protocol", "port", "addresses"} {
+		require.NoError(t, o.gone(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}), "what is not accepted is not deployed")
+	}
+	// A mistake in one that runs leaves it running.
+	change(o, ns, "taken", func(g *gatewayv1.Gateway) { g.Spec.Listeners[0].Port = 80 })
+	get(o, "the mistake is told", ns, "taken", func(g *gatewayv1.Gateway) error {
+		return condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, "ListenersNotValid")
+	})
+	d := get(o, "it runs on", ns, "taken", exists[*appsv1.Deployment])
+	require.Nil(t, d.DeletionTimestamp)
 
 	g = get(o, "of another class", ns, "other", exists[*gatewayv1.Gateway])
 	require.NoError(t, condition(g.Status.Conditions, "Accepted", metav1.ConditionUnknown, "Pending"))
@@ -196,6 +213,116 @@ func TestWaypointRefusals(t *testing.T) {
 	// The Gateway of another class was reconciled before and after: its Service is not the operator's to remove.
 	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(foreign), foreign))
 	require.Nil(t, foreign.DeletionTimestamp)
+}
+
+// TestWaypointReplicas: an autoscaled waypoint starts with the least number, and one that had a fixed number keeps it
+// until the autoscaler decides.
+func TestWaypointReplicas(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ns := o.namespace("replicas-")
+	g := waypoint(ns, "waypoint")
+	g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
+		ParametersRef: &gatewayv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "p"},
+	}
+	o.create(&v1alpha1.ProxyParameters{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "p"},
+		Spec:       v1alpha1.ProxyParametersSpec{Autoscaling: &v1alpha1.Autoscaling{MinReplicas: 2}},
+	}, g)
+	replicas := func(what string, want int32, label string) {
+		t.Helper()
+		get(o, what, ns, "waypoint", func(d *appsv1.Deployment) error {
+			if *d.Spec.Replicas != want || d.Spec.Template.Labels["round"] != label {
+				return fmt.Errorf("%d replicas, labels %v", *d.Spec.Replicas, d.Spec.Template.Labels)
+			}
+			return nil
+		})
+	}
+	set := func(round string, edit func(*v1alpha1.ProxyParametersSpec)) {
+		t.Helper()
+		change(o, ns, "p", func(p *v1alpha1.ProxyParameters) {
+			p.Spec.PodLabels = map[string]string{"round": round}
+			edit(&p.Spec)
+		})
+	}
+	scale := func(n int32) {
+		t.Helper()
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}
+		require.NoError(t, o.SubResource("scale").Update(context.Background(), d,
+			client.WithSubResourceBody(&autoscalingv1.Scale{Spec: autoscalingv1.ScaleSpec{Replicas: n}})))
+	}
+	replicas("it starts with the least number", 2, "")
+	scale(5)
+	set("a", func(*v1alpha1.ProxyParametersSpec) {})
+	replicas("the autoscaler's number stays", 5, "a")
+	set("b", func(s *v1alpha1.ProxyParametersSpec) { s.Autoscaling, s.Replicas = nil, new(int32(4)) })
+	replicas("a fixed number", 4, "b")
+	set("c", func(s *v1alpha1.ProxyParametersSpec) {
+		s.Autoscaling, s.Replicas = &v1alpha1.Autoscaling{MinReplicas: 2}, nil
+	})
+	replicas("it is kept", 4, "c")
+	scale(3)
+	set("d", func(*v1alpha1.ProxyParametersSpec) {})
+	replicas("the autoscaler has it again", 3, "d")
+	finishDaemonSet(o)
+}
+
+// TestTheClassStays: deleting the class, by mistake or by force, takes no waypoint along.
+func TestTheClassStays(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ctx := context.Background()
+	ns := o.namespace("class-")
+	o.create(waypoint(ns, "waypoint"))
+	d := get(o, "deployed", ns, "waypoint", exists[*appsv1.Deployment])
+	class := get(o, "the class is held", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+		if !slices.Contains(c.Finalizers, gatewayv1.GatewayClassFinalizerGatewaysExist) {
+			return fmt.Errorf("finalizers %v", c.Finalizers)
+		}
+		return nil
+	})
+	again := func() {
+		t.Helper()
+		class = get(o, "the class comes back", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+			if c.UID == class.UID || len(c.Status.Conditions) == 0 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+	}
+	// By force.
+	require.NoError(t, o.Delete(ctx, class))
+	change(o, "", names.WaypointClass, func(c *gatewayv1.GatewayClass) { c.Finalizers = nil })
+	again()
+	// A change that is carried out shows that the Gateway was looked at since.
+	change(o, ns, "waypoint", func(g *gatewayv1.Gateway) {
+		g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{Labels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{"a": "b"}}
+	})
+	now := get(o, "the waypoint is looked after", ns, "waypoint", func(d *appsv1.Deployment) error {
+		if d.Labels["a"] != "b" {
+			return fmt.Errorf("labels %v", d.Labels)
+		}
+		return nil
+	})
+	require.Equal(t, d.UID, now.UID)
+	require.Nil(t, now.DeletionTimestamp)
+
+	// By mistake: it goes, and comes back, with the last Gateway (other tests have left some).
+	get(o, "the class is held again", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+		if len(c.Finalizers) == 0 {
+			return errors.New("it is not")
+		}
+		return nil
+	})
+	require.NoError(t, o.Delete(ctx, class))
+	require.Never(t, func() bool { return o.gone(class) == nil }, 300*time.Millisecond, 50*time.Millisecond, "there are Gateways of it")
+	var gateways gatewayv1.GatewayList
+	require.NoError(t, o.List(ctx, &gateways))
+	for i := range gateways.Items {
+		require.NoError(t, o.Delete(ctx, &gateways.Items[i]))
+	}
+	again()
+	finishDaemonSet(o)
 }
 
 // TestAutomaticWaypoint: it comes and goes with the need; a Gateway of the user's of the same name stays.

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -35,7 +36,7 @@ func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("xmesh").
 			For(&xv1alpha1.XMesh{}).
-			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all)).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Complete(r)
 	}, schema.GroupVersionKind{Group: xv1alpha1.GroupVersion.Group, Version: xv1alpha1.GroupVersion.Version, Kind: "XMesh"})
 }

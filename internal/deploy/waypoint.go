@@ -20,10 +20,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// MaxGatewayName is the longest name of a Gateway that can be deployed: its infrastructure carries the name in a label
-// (GEP-1762) and in the name of a Service, both of which end at 63 characters.
-const MaxGatewayName = 63
-
 // Waypoint is what a waypoint's infrastructure is made from.
 type Waypoint struct {
 	Control
@@ -55,6 +51,18 @@ func (w Waypoint) Objects() []client.Object {
 
 // Autoscaled says whether the waypoint has a HorizontalPodAutoscaler.
 func (w Waypoint) Autoscaled() bool { return w.Parameters.Replicas == nil }
+
+// MinReplicas is the least number of replicas that the autoscaler keeps.
+func (w Waypoint) MinReplicas() int32 { return w.autoscaling().MinReplicas }
+
+func (w Waypoint) autoscaling() v1alpha1.Autoscaling {
+	a := v1alpha1.Autoscaling{}
+	if w.Parameters.Autoscaling != nil {
+		a = *w.Parameters.Autoscaling
+	}
+	a.SetDefaults()
+	return a
+}
 
 func (w Waypoint) meta(name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{
@@ -124,7 +132,11 @@ func (w Waypoint) service() *corev1.Service {
 }
 
 func (w Waypoint) disruptionBudget() *policyv1.PodDisruptionBudget {
-	spec := policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)}}
+	spec := policyv1.PodDisruptionBudgetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)},
+		// A proxy that does not serve is no loss; by default it would keep its node from being drained.
+		UnhealthyPodEvictionPolicy: new(policyv1.AlwaysAllow),
+	}
 	if b := w.Parameters.DisruptionBudget; b != nil {
 		spec.MinAvailable, spec.MaxUnavailable = b.MinAvailable, b.MaxUnavailable
 	} else {
@@ -143,11 +155,7 @@ func (w Waypoint) autoscaler() *autoscalingv2.HorizontalPodAutoscaler {
 	if !w.Autoscaled() {
 		return nil
 	}
-	a := v1alpha1.Autoscaling{}
-	if w.Parameters.Autoscaling != nil {
-		a = *w.Parameters.Autoscaling
-	}
-	a.SetDefaults()
+	a := w.autoscaling()
 	return &autoscalingv2.HorizontalPodAutoscaler{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler"},
 		ObjectMeta: w.meta(w.Gateway.Name),

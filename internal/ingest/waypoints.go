@@ -68,9 +68,15 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 		return i.automaticBinding(c, svc)
 	}
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}, Spreads: svc.Local}
-	if i.gateway(c, b.Waypoint) == nil {
+	g := i.gateway(c, b.Waypoint)
+	if g == nil {
 		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named)",
 			names.LabelUseWaypoint, use, key.Namespace, names.WaypointClass)
+		return b
+	}
+	// A waypoint that has served runs on as it was before the mistake.
+	if v := JudgeWaypoint(g); v != nil && !cluster.GatewayEstablished(g) {
+		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint, use, v.Reason, v.Message)
 	}
 	return b
 }
@@ -127,8 +133,8 @@ func (i *Ingest) gateway(c *memo.Ctx, key cluster.Key) *gwv1.Gateway {
 	if !ok || g.DeletionTimestamp != nil {
 		return nil
 	}
-	class, ok := i.store.GatewayClasses.Get(c, cluster.Key{Name: string(g.Spec.GatewayClassName)})
-	if !ok || class.Spec.ControllerName != names.GatewayController || class.Name != names.WaypointClass {
+	class, _ := i.store.GatewayClasses.Get(c, cluster.Key{Name: string(g.Spec.GatewayClassName)})
+	if !IsWaypoint(g, class) {
 		return nil
 	}
 	return g

@@ -104,6 +104,10 @@ const (
 	TokenAudience = Domain
 )
 
+// MaxGatewayName is the longest name of a Gateway that can be deployed: its infrastructure carries the name in a label
+// (GEP-1762) and in the name of a Service, both of which end at 63 characters.
+const MaxGatewayName = 63
+
 // Images that the manifests use.
 const (
 	// Image is the product's own image.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -77,8 +78,11 @@ type triggers struct {
 	reports                      func() []controllers.NodeReport
 }
 
+// capturesPause is how long changes of pods' capture gather before the Mesh counts them: a rollout makes many.
+const capturesPause = 500 * time.Millisecond
+
 func triggersOf(p *plane) *triggers {
-	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewTrigger()}
+	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewPausedTrigger(capturesPause)}
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	p.book.OnChange(func(scope, typeURL, name string) {
 		ns, gw, ok := names.ParseWaypointScope(scope)

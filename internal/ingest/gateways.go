@@ -1,0 +1,78 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Protocols of a waypoint's listener. The Gateway API has no name for HBONE; other meshes write it without a domain.
+const (
+	ProtocolHBONE       gwv1.ProtocolType = "HBONE"
+	ProtocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
+)
+
+// IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for, nil
+// if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
+func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
+	return g.Spec.GatewayClassName == names.WaypointClass && (class == nil || class.Spec.ControllerName == names.GatewayController)
+}
+
+// JudgeWaypoint says why a Gateway of our class can't be a waypoint; nil if it can. It is the one judge of a Gateway's
+// spec: for the condition Accepted, for what is deployed, and for what Services may be bound to.
+func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
+	switch {
+	case len(g.Name) > names.MaxGatewayName:
+		return &Verdict{string(gwv1.GatewayReasonInvalid),
+			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one", names.MaxGatewayName)}
+	case len(g.Spec.Addresses) > 0:
+		return &Verdict{string(gwv1.GatewayReasonUnsupportedAddress), "A waypoint's address can't be chosen: remove spec.addresses"}
+	}
+	served := false
+	for _, v := range JudgeListeners(g) {
+		if v != nil {
+			return listenersNotValid()
+		}
+		served = true
+	}
+	if !served {
+		return listenersNotValid()
+	}
+	return nil
+}
+
+func listenersNotValid() *Verdict {
+	return &Verdict{string(gwv1.GatewayReasonListenersNotValid),
+		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolHBONE, names.PortHBONE)}
+}
+
+// JudgeListeners says of each listener why it can't be served; nil if it can. The first good one is; routes attach to
+// Services, never to it.
+func JudgeListeners(g *gwv1.Gateway) []*Verdict {
+	out := make([]*Verdict, len(g.Spec.Listeners))
+	served := false
+	for i := range g.Spec.Listeners {
+		if out[i] = judgeListener(&g.Spec.Listeners[i], served); out[i] == nil {
+			served = true
+		}
+	}
+	return out
+}
+
+func judgeListener(l *gwv1.Listener, served bool) *Verdict {
+	switch {
+	case l.Protocol != ProtocolHBONE && l.Protocol != ProtocolHBONEDomain:
+		return &Verdict{string(gwv1.ListenerReasonUnsupportedProtocol),
+			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolHBONE)}
+	case l.Port != names.PortHBONE:
+		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d only", names.PortHBONE)}
+	case served:
+		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), "Another listener has the port already: a waypoint needs one"}
+	}
+	return nil
+}
