@@ -96,6 +96,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := indexPods(ctx, mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("index pods: %w", err)
 	}
+	// Every replica asks for them when a waypoint connects, and should not wait for a first look then.
+	if _, err := mgr.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("watch service accounts: %w", err)
+	}
 	kinds, err := controllers.NewKinds(mgr)
 	if err != nil {
 		return err
@@ -174,6 +178,7 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 			ByObject:         byObject,
 			DefaultTransform: cache.TransformStripManagedFields(),
 		},
+		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
 		Metrics:                       metricsserver.Options{BindAddress: fmt.Sprintf(":%d", names.PortOperatorMetrics)},
 		HealthProbeBindAddress:        fmt.Sprintf(":%d", names.PortOperatorHealth),
 		LeaderElection:                o.LeaderElection,
@@ -223,7 +228,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 	view := pods{mgr.GetCache()}
 	rights := &auth.Authorizer{
 		SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
-		WaypointServiceAccount: func(_, gateway string) (string, bool) { return names.WaypointResource(gateway), true },
+		WaypointServiceAccount: view.WaypointServiceAccount,
 	}
 	host := names.OperatorService + "." + o.Namespace
 	tls := authority.ServingConfig(o.Namespace, names.OperatorServiceAccount, names.OperatorService, host, host+".svc", host+".svc."+names.DefaultClusterDomain)

@@ -7,11 +7,15 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -71,6 +75,29 @@ func (p pods) RunsOn(node, namespace, account string) bool {
 		}
 	}
 	return false
+}
+
+// WaypointServiceAccount names the service account of a waypoint's pods, if the Gateway is a waypoint of ours and the
+// operator made the account for it. Whoever may label pods can't get a waypoint's configuration by the label alone.
+func (p pods) WaypointServiceAccount(namespace, gateway string) (string, bool) {
+	ctx := context.Background()
+	g, account := &gwv1.Gateway{}, &corev1.ServiceAccount{}
+	if err := p.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: gateway}, g); err != nil {
+		return "", false
+	}
+	class := &gwv1.GatewayClass{}
+	err := p.reader.Get(ctx, client.ObjectKey{Name: string(g.Spec.GatewayClassName)}, class)
+	if apierrors.IsNotFound(err) {
+		class, err = nil, nil
+	}
+	if err != nil || !ingest.IsWaypoint(g, class) {
+		return "", false
+	}
+	name := names.WaypointResource(gateway)
+	if err := p.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, account); err != nil {
+		return "", false
+	}
+	return name, metav1.IsControlledBy(account, g)
 }
 
 // trimPod keeps of a pod what the mesh reads, so that memory does not grow with what pods carry besides.
