@@ -76,7 +76,7 @@ type programmed struct {
 	rejected     string
 }
 
-// automaticLinger is long enough for a test to see that a waypoint stays.
+// automaticLinger is shorter than in earnest.
 const automaticLinger = time.Second
 
 func testScheme(t *testing.T) *runtime.Scheme {
@@ -115,6 +115,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		Cache:      cache.Options{ByObject: controllers.CacheByObject(o.system)},
+		Client:     client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
 	})
 	require.NoError(t, err)
 	kinds, err := controllers.NewKinds(mgr)
@@ -126,7 +127,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		Programmed: o.probe, ProgrammedChanged: o.programmedChanged,
 		AutomaticWaypoints: o.needsWaypoint, AutomaticChanged: o.automaticChanged,
 		StatusesCleared: func() bool { o.clearedAsked.Add(1); return o.statusesCleared.Load() },
-		AutomaticLinger: automaticLinger,
+		AutomaticLinger: automaticLinger, DeployRetry: 500 * time.Millisecond, ReleaseGrace: 100 * time.Millisecond,
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -6,6 +6,7 @@ package controllers
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -46,6 +47,9 @@ type MeshReconciler struct {
 	announce announcer
 	kinds    *Kinds
 	options  Options
+	// Of a Mesh that is being deleted: since when no pod is captured any more, and since when its node proxies have ended.
+	// The one worker alone uses them.
+	released, ended time.Time
 }
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
@@ -131,12 +135,9 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 		failed = append(failed, err)
 		certificates.Reason, certificates.Message = v1alpha1.MeshReasonPending, err.Error()
 	}
-	// Without a CA agents could not start; with the former one they can.
-	if certificates.Signing {
-		if err := r.applier.apply(ctx, mesh, deploy.Node(mesh, r.control(mesh))); err != nil {
-			failed = append(failed, err)
-			observed.applyError = err
-		}
+	if err := r.apply(ctx, mesh, certificates.Signing); err != nil {
+		failed = append(failed, err)
+		observed.applyError = err
 	}
 	after := mesh.DeepCopy()
 	after.Status = meshStatus(mesh, observed, certificates)
@@ -151,6 +152,20 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 		result.RequeueAfter = max(time.Until(certificates.Next), time.Second)
 	}
 	return result, nil
+}
+
+// apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies. No
+// agent runs before the policy that limits it.
+func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing bool) error {
+	for _, obj := range deploy.Policies(r.options.Namespace) {
+		if err := r.applier.apply(ctx, mesh, obj); err != nil {
+			return err
+		}
+	}
+	if !signing {
+		return nil
+	}
+	return r.applier.apply(ctx, mesh, deploy.Node(mesh, r.control(mesh)))
 }
 
 func (r *MeshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
@@ -202,11 +217,15 @@ func (r *MeshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
 	return pods.Items, err
 }
 
-// finalize lets agents let their pods go, in this order: the node proxies end, while their permissions are still there;
-// then the waypoints, which nothing uses any more, and what the mesh wrote into statuses; then the Mesh.
+// finalize lets agents let their pods go, in this order: each agent stops capturing, which it does as soon as the Mesh is
+// being deleted; the node proxies end, while their permissions are still there; then the waypoints, which nothing uses any
+// more, and what the mesh wrote into statuses; then the Mesh.
 func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
 	if !controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
 		return reconcile.Result{}, nil
+	}
+	if wait := r.releasing(mesh); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, r.tellTerminating(ctx, mesh, nil)
 	}
 	ds := &appsv1.DaemonSet{}
 	ds.Namespace, ds.Name = r.options.Namespace, names.NodeDaemonSet
@@ -218,26 +237,108 @@ func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (rec
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if !gone || len(pods) > 0 {
-		after := mesh.DeepCopy()
-		terminating(after, pods)
-		if _, err := writeStatus(ctx, r.client, mesh, after); err != nil {
-			return reconcile.Result{}, err
-		}
-		return reconcile.Result{RequeueAfter: finalizePause}, nil
+	ending, lost, err := r.reachable(ctx, pods)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	// A DaemonSet stays as long as any of its pods.
+	if len(ending) > 0 || (!gone && len(lost) == 0) {
+		return reconcile.Result{RequeueAfter: finalizePause}, r.tellTerminating(ctx, mesh, ending)
 	}
 	if err := removeAllWaypoints(ctx, r.client); err != nil {
 		return reconcile.Result{}, err
 	}
-	// Once the Mesh is gone the operator may go at any time, and nobody would take back what it wrote.
-	if c := r.options.StatusesCleared; c != nil && !c() && time.Since(mesh.DeletionTimestamp.Time) < clearPatience {
+	// Not left to the garbage collector: another Mesh that is made at once could not have them.
+	for _, obj := range deploy.Policies(r.options.Namespace) {
+		if err := removeOwned(ctx, r.client, obj, mesh.UID); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if r.clearing() {
 		return reconcile.Result{RequeueAfter: clearPause}, nil
 	}
+	return r.finish(ctx, mesh, lost)
+}
+
+// releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders
+// hear later than agents that a pod takes no HBONE any more.
+func (r *MeshReconciler) releasing(mesh *v1alpha1.Mesh) time.Duration {
+	left := r.options.ReleaseTimeout - time.Since(mesh.DeletionTimestamp.Time)
+	captured := 0
+	if r.options.NodeReports != nil {
+		for _, report := range r.options.NodeReports() {
+			captured += report.Captured
+		}
+	}
+	if captured > 0 {
+		r.released = time.Time{}
+		return left
+	}
+	if r.released.IsZero() {
+		r.released = time.Now()
+	}
+	return min(left, r.options.ReleaseGrace-time.Since(r.released))
+}
+
+// clearing tells whether to wait for statuses to be taken back: once the Mesh is gone the operator may go at any time, and
+// nobody would take back what it wrote.
+func (r *MeshReconciler) clearing() bool {
+	if r.options.StatusesCleared == nil || r.options.StatusesCleared() {
+		return false
+	}
+	if r.ended.IsZero() {
+		r.ended = time.Now()
+	}
+	return time.Since(r.ended) < clearPatience
+}
+
+// reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter are
+// not waited for: their nodes may never come back.
+func (r *MeshReconciler) reachable(ctx context.Context, pods []corev1.Pod) (ending []corev1.Pod, lost []string, err error) {
+	for i := range pods {
+		node := &corev1.Node{}
+		err := r.client.Get(ctx, client.ObjectKey{Name: pods[i].Spec.NodeName}, node)
+		switch {
+		case client.IgnoreNotFound(err) != nil:
+			return nil, nil, err
+		case err == nil && !nodeReady(node):
+			lost = append(lost, node.Name)
+		default:
+			ending = append(ending, pods[i])
+		}
+	}
+	return ending, lost, nil
+}
+
+func nodeReady(node *corev1.Node) bool {
+	for _, c := range node.Status.Conditions {
+		if c.Type == corev1.NodeReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return true
+}
+
+func (r *MeshReconciler) tellTerminating(ctx context.Context, mesh *v1alpha1.Mesh, pods []corev1.Pod) error {
+	after := mesh.DeepCopy()
+	terminating(after, pods)
+	_, err := writeStatus(ctx, r.client, mesh, after)
+	return err
+}
+
+// finish lets the Mesh go, and says on which nodes something of it is left.
+func (r *MeshReconciler) finish(ctx context.Context, mesh *v1alpha1.Mesh, lost []string) (reconcile.Result, error) {
 	before := mesh.DeepCopy()
 	controllerutil.RemoveFinalizer(mesh, meshFinalizer)
-	err = r.client.Patch(ctx, mesh, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := r.client.Patch(ctx, mesh, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: conflictPause}, nil
 	}
+	if err == nil && len(lost) > 0 {
+		slices.Sort(lost)
+		r.announce.recorder.Eventf(mesh, nil, corev1.EventTypeWarning, v1alpha1.MeshReasonNodesUnreachable, "Delete",
+			"%s", "The Mesh went without nodes that are not ready: "+enumerate(lost)+". Their pods stay captured until the node is back, when its agent lets them go, or is restarted.")
+	}
+	r.released, r.ended = time.Time{}, time.Time{}
 	return reconcile.Result{}, client.IgnoreNotFound(err)
 }

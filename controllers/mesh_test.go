@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -45,18 +46,7 @@ func TestMesh(t *testing.T) {
 			condition(m.Status.Conditions, "GatewayAPIReady", metav1.ConditionTrue, "Installed"),
 			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"))
 	})
-	o.eventually("an Event tells", func() error {
-		var events eventsv1.EventList
-		if err := o.List(ctx, &events); err != nil {
-			return err
-		}
-		for _, e := range events.Items {
-			if e.Regarding.Kind == "Mesh" && e.Reason == "IssuerNotReady" && e.Note == "Issuer ca is missing." {
-				return nil
-			}
-		}
-		return fmt.Errorf("not among %+v", events.Items)
-	})
+	o.event("IssuerNotReady", "Issuer ca is missing.")
 
 	// With a CA they are deployed; the status follows the DaemonSet and its pods.
 	o.tell(func() {
@@ -119,10 +109,26 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "CaptureFailed")
 	})
 
-	// Deletion: first the DaemonSet, then its pods, then what was said in statuses, then the Mesh.
+	// Deletion: first no pod is captured any more, then the DaemonSet goes, then its pods, then
+	// what was said in statuses, then the Mesh. A node proxy on a node that is not ready can't go.
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "lost"}}
+	lost := pod.DeepCopy()
+	lost.ObjectMeta = metav1.ObjectMeta{Namespace: o.system, Name: "fairway-node-lost", Labels: deploy.NodeLabels()}
+	lost.Spec.NodeName = node.Name
+	o.create(node, lost)
+	t.Cleanup(func() { require.NoError(t, o.Delete(ctx, node)) })
+	changeStatus(o, "", node.Name, func(n *corev1.Node) {
+		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
+	})
 	o.statusesCleared.Store(false)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(t, o.Delete(ctx, mesh))
+	get(o, "the Mesh waits for captured pods", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
+	})
+	require.NoError(t, o.Get(ctx, client.ObjectKeyFromObject(ds), ds))
+	require.Nil(t, ds.DeletionTimestamp)
+	o.tell(func() { o.reports = nil }, o.nodesChanged, meshName)
 	o.eventually("the DaemonSet is being deleted", func() error {
 		if err := o.gone(ds); err == nil || ds.DeletionTimestamp != nil {
 			return nil
@@ -132,6 +138,9 @@ func TestMesh(t *testing.T) {
 	// No garbage collector runs here: play it.
 	change(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) { d.Finalizers = nil })
 	get(o, "the Mesh waits for the pod", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if message := messageOf(m.Status.Conditions, "Ready"); !strings.Contains(message, "Still there: b.") {
+			return errors.New(message)
+		}
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
 	})
 	asked := o.clearedAsked.Load()
@@ -145,6 +154,24 @@ func TestMesh(t *testing.T) {
 	require.Error(t, o.gone(mesh))
 	o.statusesCleared.Store(true)
 	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
+	o.event("NodesUnreachable", "nodes that are not ready: lost.")
+}
+
+// event waits for an Event of the Mesh.
+func (o *operator) event(reason, note string) {
+	o.t.Helper()
+	o.eventually("an Event tells "+reason, func() error {
+		var events eventsv1.EventList
+		if err := o.List(context.Background(), &events); err != nil {
+			return err
+		}
+		for _, e := range events.Items {
+			if e.Regarding.Kind == "Mesh" && e.Reason == reason && strings.Contains(e.Note, note) {
+				return nil
+			}
+		}
+		return fmt.Errorf("not among %+v", events.Items)
+	})
 }
 
 // TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.

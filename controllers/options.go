@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -148,6 +149,11 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Uncached are kinds that are read from the API server: the operator may read its own objects of them, and no others.
+func Uncached() []client.Object {
+	return []client.Object{&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}}
 }
 
 // CacheByObject restricts the manager's cache to what the reconcilers need of kinds that others fill: of these, only

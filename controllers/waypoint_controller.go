@@ -307,17 +307,17 @@ func removeAllWaypoints(ctx context.Context, c client.Client) error {
 			continue
 		}
 		for _, obj := range waypointObjects(deployments.Items[i].Namespace, owner.Name) {
-			errs = append(errs, removeOwned(ctx, c, obj, owner))
+			errs = append(errs, removeOwned(ctx, c, obj, owner.UID))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner *metav1.OwnerReference) error {
+func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner types.UID) error {
 	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if !madeFor(obj, owner.UID) {
+	if !madeFor(obj, owner) {
 		return nil
 	}
 	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))

@@ -31,6 +31,8 @@ const (
 	MeshReasonPending = "Pending"
 	// MeshReasonTerminating: the Mesh is being deleted; agents let their pods go.
 	MeshReasonTerminating = "Terminating"
+	// MeshReasonNodesUnreachable, of an Event: the Mesh was deleted while some nodes could not let their pods go.
+	MeshReasonNodesUnreachable = "NodesUnreachable"
 	// MeshReasonFound: the ranges were found in the cluster.
 	MeshReasonFound = "Found"
 	// MeshReasonConfigured: the ranges are those of spec.network.

@@ -82,6 +82,9 @@ const (
 	AutomaticWaypoint = "fairway-waypoint"
 	// SystemNamespace is where operator and agents run unless told otherwise.
 	SystemNamespace = "fairway-system"
+	// AgentPolicy limits what agents may write of pods; LabelPolicy refuses values of the mesh's labels that mean nothing.
+	AgentPolicy = "fairway-agents"
+	LabelPolicy = "fairway-labels"
 	// Mesh is the name of the one Mesh object.
 	Mesh = "default"
 	// OperatorService is the Service of the operator's xDS and certificate ports.

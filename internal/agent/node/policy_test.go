@@ -5,8 +5,6 @@ package node
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,17 +13,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// What config/policy lets an agent write: the condition, of pods of its own node, and nothing else.
+// What the admission policy lets an agent write: the condition, of pods of its own node, and nothing else.
 func TestPolicyOfTheAgent(t *testing.T) {
 	f := setUp(t)
-	policy, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "policy", "node-agent.yaml"))
-	require.NoError(t, err)
 	ctx := context.Background()
-	for _, o := range apiserver.Objects(t, string(policy)) {
+	for _, policy := range deploy.Policies(names.SystemNamespace) {
+		o, err := deploy.ForApply(policy)
+		require.NoError(t, err)
 		f.ensure(o)
 		t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(f.Delete(ctx, o))) })
 	}
@@ -67,10 +65,10 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := patch(f.node, body)
 			require.True(t, apierrors.IsForbidden(err), "%v", err)
-			require.Contains(t, err.Error(), "fairway-node-agent", "by the policy, not by RBAC")
+			require.Contains(t, err.Error(), names.AgentPolicy, "by the policy, not by RBAC")
 		})
 	}
-	err = patch("another", captured(corev1.ConditionTrue, "three"))
+	err := patch("another", captured(corev1.ConditionTrue, "three"))
 	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
 	require.True(t, apierrors.IsForbidden(patch("", captured(corev1.ConditionTrue, "four"))), "a token that isn't bound to a node")
 

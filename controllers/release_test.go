@@ -1,0 +1,37 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+)
+
+// TestReleasingIsBounded: node proxies stay until no pod is captured and a moment longer, but never beyond the timeout.
+func TestReleasingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		captured := 3
+		r := &MeshReconciler{options: Options{
+			ReleaseTimeout: 45 * time.Second, ReleaseGrace: 5 * time.Second,
+			NodeReports: func() []NodeReport { return []NodeReport{{Node: "a", Captured: captured}} },
+		}}
+		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: new(metav1.Now())}}
+		require.Equal(t, 45*time.Second, r.releasing(mesh))
+		time.Sleep(10 * time.Second)
+		captured = 0
+		require.Equal(t, 5*time.Second, r.releasing(mesh))
+		time.Sleep(2 * time.Second)
+		require.Equal(t, 3*time.Second, r.releasing(mesh))
+		captured = 1 // a pod that started meanwhile
+		require.Equal(t, 33*time.Second, r.releasing(mesh))
+		time.Sleep(33 * time.Second)
+		require.Zero(t, r.releasing(mesh), "an agent that does not answer is not waited for")
+	})
+}
