@@ -68,7 +68,7 @@ func TestPolicyOfTheAgent(t *testing.T) {
 			require.Contains(t, err.Error(), names.AgentPolicy, "by the policy, not by RBAC")
 		})
 	}
-	err := patch("another", captured(corev1.ConditionTrue, "three"))
+	err = patch("another", captured(corev1.ConditionTrue, "three"))
 	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
 	require.True(t, apierrors.IsForbidden(patch("", captured(corev1.ConditionTrue, "four"))), "a token that isn't bound to a node")
 
