@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -30,6 +31,8 @@ func TestClientIPAffinity(t *testing.T) {
 	w.upstream(model.Upstream{ServicePort: raw, Protocol: model.ProtocolTCP, ClientIP: true}, tcp...)
 	dialledHTTP, dialledTCP := w.serve(web, model.ProtocolHTTP, true, nil), w.serve(raw, model.ProtocolTCP, false, nil)
 
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // of every tunnel
+	defer cancel()
 	overHTTP, overTCP := map[string]int{}, map[string]int{}
 	for range clients {
 		c := w.caller(clientID)
@@ -41,7 +44,7 @@ func TestClientIPAffinity(t *testing.T) {
 				first = name
 				overHTTP[name]++
 			}
-			conn, err := c.dial(t.Context(), dialledTCP)
+			conn, err := c.dial(ctx, dialledTCP)
 			if err != nil {
 				t.Fatal(err)
 			}
