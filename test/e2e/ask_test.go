@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -106,6 +107,48 @@ func (s *space) answers(from, url, name string, flags ...string) answer {
 		g.Expect(got.Name).To(Equal(name))
 	}).Should(Succeed(), "GET %s from %s", url, from)
 	return got
+}
+
+// routed waits until a caller reaches a URL through the waypoint and all its answers come from the server of a name. The
+// answers alone would not do: ten times the same version comes by chance as well.
+func (s *space) routed(from, url, name string) {
+	s.t.Helper()
+	g := NewWithT(s.t)
+	g.Eventually(func(g Gomega) {
+		a, err := s.get(from, url)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "only a waypoint says who calls")
+	}).Should(Succeed(), "GET %s from %s goes through the waypoint", url, from)
+	const n = 10
+	g.Eventually(func(g Gomega) {
+		got := s.many(from, n, url)
+		g.Expect(got.of(name)).To(Equal(n), "%v", got)
+	}).Should(Succeed(), "GET %s from %s", url, from)
+}
+
+// refused are the ends of a client's error where the other side, or a proxy, closed the connection; the last is for one that
+// was closed before the request was written. An error of anything else, of the name's look-up or of a pod that is gone, is no
+// refusal, and neither is silence.
+var refused = []string{": connection refused", ": connection reset by peer", ": EOF", ": http: server closed idle connection"}
+
+// refuses waits until every one of many connections to a URL is refused, and sees that it stays so.
+func (s *space) refuses(from, url string, flags ...string) {
+	s.t.Helper()
+	g := NewWithT(s.t)
+	const n = 20
+	attempt := func(g Gomega) {
+		args := append([]string{"get", "-n", strconv.Itoa(n), "-c", strconv.Itoa(n), "--no-keepalive"}, flags...)
+		out, err := s.exec(s.t.Context(), from, append(args, url)...)
+		got := parseTally(out)
+		g.Expect(got).NotTo(BeEmpty(), "%v: %s", err, out)
+		for kind := range got {
+			g.Expect(slices.ContainsFunc(refused, func(end string) bool {
+				return strings.HasPrefix(kind, "error ") && strings.HasSuffix(kind, end)
+			})).To(BeTrue(), "want refusals only, got %v", got)
+		}
+	}
+	g.Eventually(attempt).Should(Succeed(), "%s refuses %s", url, from)
+	attempt(g)
 }
 
 // tally is how often each kind of answer came.

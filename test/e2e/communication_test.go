@@ -73,7 +73,7 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 	s.captured("client", "app-v1", "app-v2")
 	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
 	s.programmed("app")
-	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+	s.routed("client", "http://app/", "app-v1")
 	s.answers("client", "http://app-v2/", "app-v2")
 
 	routed, direct := s.steady("client", "http://app/"), s.steady("client", "http://app-v2/")
@@ -89,7 +89,7 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 	r.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend("app-v2")}
 	g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
 	s.programmed("app")
-	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v2") }).Should(Equal(10))
+	s.routed("client", "http://app/", "app-v2")
 	s.server("late")
 	s.service("late", "late")
 	s.captured("late")
@@ -129,7 +129,7 @@ func TestWaypointRestarts(t *testing.T) {
 	s.captured("client", "app-v1", "app-v2")
 	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
 	s.programmed("app")
-	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+	s.routed("client", "http://app/", "app-v1")
 
 	steady := s.steady("client", "http://app/", "--timeout", "2s")
 	replaced(t, s.name, names.ComponentWaypoint, nil)

@@ -33,10 +33,7 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
 	s.create(route)
 	s.programmed("app")
-	g.Eventually(func(g Gomega) {
-		got := s.many("client", 10, "http://app/")
-		g.Expect(got.of("app-v1")).To(Equal(10), "%v", got)
-	}).Should(Succeed())
+	s.routed("client", "http://app/", "app-v1")
 	g.Expect(s.many("client", 10, "http://app/", "-H", "x-beta:yes").of("app-v2")).To(Equal(10))
 	a, err := s.get("client", "http://app/")
 	g.Expect(err).NotTo(HaveOccurred())
@@ -62,7 +59,7 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 	s.captured("client", "app-v1", "app-v2")
 	s.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
 	s.programmed("app")
-	g.Eventually(func() int { return s.many("client", 10, "http://app/").of("app-v1") }).Should(Equal(10))
+	s.routed("client", "http://app/", "app-v1")
 
 	steady := s.steady("client", "http://app/")
 	for _, to := range []string{"app-v2", "app-v1", "app-v2"} {
@@ -79,7 +76,6 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 
 func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	producer, consumer, other := enrolled(t), enrolled(t), enrolled(t)
 	producer.versions("app")
 	consumer.client("client")
@@ -100,8 +96,8 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	consumer.says("mine", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
 	consumer.programmed("mine")
 	url := "http://" + producer.host("app") + "/"
-	g.Eventually(func() int { return consumer.many("client", 10, url).of("app-v2") }).Should(Equal(10))
-	g.Eventually(func() int { return other.many("client", 10, url).of("app-v1") }).Should(Equal(10))
+	consumer.routed("client", url, "app-v2")
+	other.routed("client", url, "app-v1")
 }
 
 func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
@@ -120,10 +116,7 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	s.captured("client", "server")
 	s.answers("client", "http://server/", "server")
 	for _, url := range []string{"http://" + s.host("server") + "/", "http://" + s.pod("server").Status.PodIP + ":8080/"} {
-		g.Eventually(func() error {
-			_, err := outside.get("stranger", url, "--timeout=3s")
-			return err
-		}).Should(HaveOccurred(), url)
+		outside.refuses("stranger", url)
 	}
 
 	// The strictest label wins where it stands closest: this pod says permissive.
@@ -140,7 +133,6 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 // Changing the mode of running pods takes effect on running pods.
 func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s, outside := enrolled(t), newSpace(t)
 	outside.client("stranger")
 	s.server("server")
@@ -149,10 +141,7 @@ func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
 	url := "http://" + s.host("server") + "/"
 	outside.answers("stranger", url, "server")
 	s.label(names.LabelMTLSMode, names.MTLSStrict)
-	g.Eventually(func() error {
-		_, err := outside.get("stranger", url, "--timeout=3s")
-		return err
-	}).Should(HaveOccurred())
+	outside.refuses("stranger", url)
 	s.label(names.LabelMTLSMode, "")
 	outside.answers("stranger", url, "server")
 }
