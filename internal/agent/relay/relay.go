@@ -26,7 +26,7 @@ const Scope = "local"
 // Defaults of Options.
 const (
 	DefaultFirstBackoff = 200 * time.Millisecond
-	DefaultBackoffMax   = 15 * time.Second
+	DefaultBackoffMax   = 3 * time.Second // well below the time for which a connection waits for the operator
 	DefaultLinger       = 10 * time.Minute
 	// maxEnvoys bounds local streams: one Envoy, two during a hot restart, and a person with a debugging client.
 	maxEnvoys = 16
@@ -76,7 +76,9 @@ type Relay struct {
 	local   map[string]bool
 
 	wake chan struct{} // capacity 1: there is something to tell the operator
-	save chan struct{} // capacity 1: the snapshot is out of date
+	// hurry (capacity 1) is filled when Envoy asks for something new.
+	hurry chan struct{}
+	save  chan struct{} // capacity 1: the snapshot is out of date
 
 	mu     sync.Mutex
 	types  map[string]*relayed
@@ -101,7 +103,7 @@ func New(opts Options) (*Relay, error) {
 	}
 	r := &Relay{
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
-		wake: make(chan struct{}, 1), save: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), save: make(chan struct{}, 1),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
 		waiters: map[key]map[chan struct{}]struct{}{},
 		status:  Status{Since: time.Now(), LastError: "not tried yet"},

@@ -5,12 +5,15 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -156,6 +159,30 @@ func TestAStreamThatTheOperatorEndsCostsNothing(t *testing.T) {
 	a.eventually("it goes on", func() bool { return e.runs(two) })
 	require.Equal(t, received+1, count(t, a.metrics.received))
 	require.Equal(t, responses+1, e.responses())
+}
+
+// TestSomethingNewEndsThePause: a connection waits for it.
+func TestSomethingNewEndsThePause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := New(Options{Dial: func() (*grpc.ClientConn, error) { return nil, errors.New("not here") }})
+		require.NoError(t, err)
+		pause := func() time.Duration {
+			start := time.Now()
+			require.NoError(t, r.pause(t.Context(), DefaultBackoffMax))
+			return time.Since(start)
+		}
+		require.Equal(t, DefaultBackoffMax, pause())
+		ask := xds.Interest{Scope: Scope, TypeURL: xds.TypeCluster, Name: "10.96.0.1:80", Wanted: true}
+		r.interest(ask)
+		got := pause()
+		require.GreaterOrEqual(t, got, DefaultFirstBackoff)
+		require.Less(t, got, 2*DefaultFirstBackoff)
+		r.interest(ask)
+		require.Equal(t, DefaultBackoffMax, pause(), "nothing new")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		require.Error(t, r.pause(ctx, DefaultBackoffMax))
+	})
 }
 
 func TestSnapshotServesAtOnce(t *testing.T) {

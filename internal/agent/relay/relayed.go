@@ -133,6 +133,9 @@ func (r *Relay) interest(i xds.Interest) {
 	_, asked := t.wanted[i.Name]
 	switch {
 	case i.Wanted:
+		if !asked {
+			poke(r.hurry)
+		}
 		t.want(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
 			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.

@@ -53,12 +53,32 @@ func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error
 		r.setStatus(false, text)
 		r.metrics.breaks.Inc()
 		r.log.Info("no xDS stream to the operator; what is known goes on being served", "reason", text, "retryIn", pause.String())
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return ctx.Err()
+		if err := r.pause(ctx, pause); err != nil {
+			return err
 		}
 	}
+}
+
+// pause waits between two attempts. A connection that waits for the operator's answer cuts it short, but not below the first
+// backoff.
+func (r *Relay) pause(ctx context.Context, long time.Duration) error {
+	end := time.NewTimer(long)
+	defer end.Stop()
+	short := time.NewTimer(wait.Jitter(r.opts.FirstBackoff, backoffJitter))
+	defer short.Stop()
+	for over, hurried := false, false; !over || !hurried; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-end.C:
+			return nil
+		case <-short.C:
+			over = true
+		case <-r.hurry:
+			hurried = true
+		}
+	}
+	return nil
 }
 
 // stream runs one stream until it breaks. accepted tells whether the operator let it in.

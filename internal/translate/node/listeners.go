@@ -54,7 +54,7 @@ func ListenerNames(uid string) []string {
 const (
 	// onDemandTimeout bounds how long a connection waits for the operator's answer about an address that nobody on
 	// the node dialled before. It matters only while agent and operator can't talk.
-	onDemandTimeout = 5 * time.Second
+	onDemandTimeout = 15 * time.Second
 	// routeTimeout bounds how long a new pod's HBONE listener waits for its routes. After that it answers 404 until
 	// they come, and the pod can start without the operator.
 	routeTimeout = 5 * time.Second
