@@ -30,7 +30,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		"no scope":      {pod: "p", code: codes.PermissionDenied, text: "only waypoints and node proxies"},
 		"no type":       {scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{}, code: codes.InvalidArgument, text: "type_url"},
 		"long name":     {scope: testScope, pod: "p", send: request(TypeCluster, strings.Repeat("x", maxNameLength+1)), code: codes.InvalidArgument, text: "resource name"},
-		"too many":      {scope: testScope, pod: "p", send: request(TypeCluster, "a", "b", "c", "d", "e", "f"), code: codes.ResourceExhausted, text: "more than 5"},
+		"too many":      {scope: testScope, pod: "p", send: request(TypeCluster, "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"), code: codes.ResourceExhausted, text: "more than 5"},
 		"many versions": {scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"a": "", "b": "", "c": "", "d": "", "e": "", "f": ""}}, code: codes.ResourceExhausted, text: "exceed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,6 +112,28 @@ func TestRefusedSubscriptionsAreAnsweredAsAbsent(t *testing.T) {
 	c.expect(TypeListener)
 	f.apply(cluster(t, "theirs", 2), cluster(t, "mine", 2))
 	c.expect(TypeCluster, "mine")
+}
+
+// TestNamesBeyondTheLimitDontExist: what the client has goes on, and there is room again once it gives names up.
+func TestNamesBeyondTheLimitDontExist(t *testing.T) {
+	f := newFixture(t, func(o *Options) { o.MaxSubscriptions = 2 })
+	f.apply(cluster(t, "a", 1), cluster(t, "b", 1), cluster(t, "c", 1))
+	c := f.connect(testScope, "p")
+	c.subscribe(TypeCluster, "a", "b")
+	c.expect(TypeCluster, "a", "b")
+	for range 3 { // more often than there is room for
+		c.subscribe(TypeCluster, "c", "d")
+		c.expect(TypeCluster, "-c", "-d")
+	}
+	f.apply(cluster(t, "c", 2))
+	f.apply(cluster(t, "a", 2))
+	c.expect(TypeCluster, "a")
+	p := f.server.Proxies()
+	require.Equal(t, []string{"a", "b"}, p[0].Types[TypeCluster].Names)
+	require.Len(t, p[0].Types[TypeCluster].Resources, 2, "nothing is kept of the others")
+	c.unsubscribe(TypeCluster, "b")
+	c.subscribe(TypeCluster, "c")
+	c.expect(TypeCluster, "c")
 }
 
 func TestScopesAreApart(t *testing.T) {

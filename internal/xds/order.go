@@ -162,6 +162,9 @@ func (sub *subscription) work(t *table) *work {
 			delete(sub.pending, name)
 		}
 	}
+	for name := range sub.turnedAway {
+		w.answers = append(w.answers, task{name: name})
+	}
 	return w
 }
 
@@ -308,6 +311,7 @@ func (sub *subscription) sending(r *response, k task) {
 	}
 	r.items = append(r.items, it)
 	delete(sub.pending, k.name)
+	delete(sub.turnedAway, k.name)
 }
 
 // rewarm sends the endpoints of a cluster again that the client has for another cluster, or for the one that this one

@@ -155,8 +155,9 @@ func (st *stream) leaveWildcard(sub *subscription) {
 func (st *stream) join(sub *subscription, name string, first bool) error {
 	if _, again := sub.named[name]; !again {
 		if st.names >= st.srv.opts.MaxSubscriptions {
-			return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream", st.srv.opts.MaxSubscriptions)
+			return st.turnAway(sub, name)
 		}
+		delete(sub.turnedAway, name)
 		st.names++
 		allowed := st.allowed(sub.typeURL, name)
 		sub.named[name] = allowed
@@ -172,9 +173,24 @@ func (st *stream) join(sub *subscription, name string, first bool) error {
 	return nil
 }
 
+// turnAway answers a name that there is no room for as non-existent. Ending the stream would be no way out: the client would
+// come back with the same names, and what it has would go stale. Only a client that doesn't read its answers is cut off.
+func (st *stream) turnAway(sub *subscription, name string) error {
+	if len(sub.turnedAway) >= st.srv.opts.MaxSubscriptions {
+		return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream, and as many unanswered", st.srv.opts.MaxSubscriptions)
+	}
+	sub.turnedAway[name] = struct{}{}
+	if !st.fullLogged {
+		st.fullLogged = true
+		st.log.Info("a proxy asks for more names than are kept; the rest is answered as non-existent", "type", typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
+	}
+	return nil
+}
+
 // leave unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and must be
 // told.
 func (st *stream) leave(sub *subscription, name string) {
+	delete(sub.turnedAway, name)
 	allowed, ok := sub.named[name]
 	if !ok {
 		return

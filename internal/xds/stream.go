@@ -40,8 +40,8 @@ type stream struct {
 	types  map[string]*subscription
 	names  int // subscribed names over all types
 	nonces uint64
-	// refusalLogged: one line per stream is enough.
-	refusalLogged bool
+	// refusalLogged and fullLogged: one line per stream is enough.
+	refusalLogged, fullLogged bool
 	// overdue is when next may have more to send although nothing happened; zero: never.
 	overdue time.Time
 }

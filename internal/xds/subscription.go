@@ -20,6 +20,8 @@ type subscription struct {
 	answerDue bool
 	// named maps each name subscribed to by itself to whether the proxy may have it.
 	named map[string]bool
+	// turnedAway are names that there was no room for: they are answered once as non-existent, and forgotten.
+	turnedAway map[string]struct{}
 	// held is what the client has, as far as it told us, by name.
 	held map[string]*held
 	// pending are names to decide about and perhaps to send; at most one entry per name, so changes coalesce.
@@ -72,8 +74,10 @@ func newSubscription(typeURL string) *subscription {
 		typeURL: typeURL,
 		lane:    laneOf(typeURL),
 		named:   map[string]bool{},
-		held:    map[string]*held{},
-		pending: map[string]span{},
+
+		turnedAway: map[string]struct{}{},
+		held:       map[string]*held{},
+		pending:    map[string]span{},
 	}
 }
 

@@ -14,6 +14,8 @@ type metrics struct {
 	breaks    prometheus.Counter
 	received  prometheus.Counter
 	nacks     prometheus.Counter
+	onDemand  prometheus.Gauge
+	refused   prometheus.Counter
 }
 
 // newMetrics registers with reg; with a nil reg the metrics are kept and not exposed.
@@ -34,6 +36,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		nacks: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator.",
+		}),
+		onDemand: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_on_demand_clusters", Help: "Clusters that Envoy asked for by name: on a node, the addresses that its pods dialled.",
+		}),
+		refused: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond the limit that Envoy asked for in vain.",
 		}),
 	}
 }

@@ -28,6 +28,7 @@ const (
 	DefaultFirstBackoff = 200 * time.Millisecond
 	DefaultBackoffMax   = 3 * time.Second // well below the time for which a connection waits for the operator
 	DefaultLinger       = 10 * time.Minute
+	DefaultMaxOnDemand  = 20000
 	// maxEnvoys bounds local streams: one Envoy, two during a hot restart, and a person with a debugging client.
 	maxEnvoys = 16
 )
@@ -52,9 +53,11 @@ type Options struct {
 	FirstBackoff, BackoffMax time.Duration
 	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
 	// DefaultLinger.
-	Linger     time.Duration
-	Log        logr.Logger
-	Registerer prometheus.Registerer
+	Linger time.Duration
+	// MaxOnDemand bounds the clusters that Envoy may ask for by name. 0 means DefaultMaxOnDemand.
+	MaxOnDemand int
+	Log         logr.Logger
+	Registerer  prometheus.Registerer
 }
 
 // Status of the stream to the operator.
@@ -74,6 +77,7 @@ type Relay struct {
 	metrics *metrics
 	log     logr.Logger
 	local   map[string]bool
+	demand  *demand
 
 	wake chan struct{} // capacity 1: there is something to tell the operator
 	// hurry (capacity 1) is filled when Envoy asks for something new.
@@ -98,6 +102,7 @@ func New(opts Options) (*Relay, error) {
 	opts.FirstBackoff = cmp.Or(opts.FirstBackoff, DefaultFirstBackoff)
 	opts.BackoffMax = cmp.Or(opts.BackoffMax, DefaultBackoffMax)
 	opts.Linger = cmp.Or(opts.Linger, DefaultLinger)
+	opts.MaxOnDemand = cmp.Or(opts.MaxOnDemand, DefaultMaxOnDemand)
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()
 	}
@@ -111,10 +116,14 @@ func New(opts Options) (*Relay, error) {
 	for _, url := range opts.Local {
 		r.local[url] = true
 	}
+	r.demand = &demand{
+		limit: opts.MaxOnDemand, log: opts.Log, held: r.metrics.onDemand, refused: r.metrics.refused, names: map[string]struct{}{},
+	}
 	r.server = xds.NewServer(xds.Options{
 		Cache:         r.cache,
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: Scope, Pod: "envoy"}, nil }),
 		OnInterest:    r.interest,
+		Allowed:       r.demand.allowed,
 		Log:           opts.Log,
 		Registerer:    opts.Registerer,
 		MaxStreams:    maxEnvoys,

@@ -161,6 +161,33 @@ func TestAStreamThatTheOperatorEndsCostsNothing(t *testing.T) {
 	require.Equal(t, responses+1, e.responses())
 }
 
+// TestClustersOnDemandAreBounded: what is beyond the limit fails at once, and what is there goes on.
+func TestClustersOnDemandAreBounded(t *testing.T) {
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial, MaxOnDemand: 2})
+	one, two, three := cluster(t, "one", 1), cluster(t, "two", 1), cluster(t, "three", 1)
+	o.apply(one, two, three)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster, "one", "two")
+	a.eventually("two", func() bool { return e.runs(one) && e.runs(two) })
+	e.subscribe(xds.TypeCluster, "three")
+	a.eventually("no third", func() bool { return e.knowsGone(xds.TypeCluster, "three") })
+	require.False(t, o.wants(xds.TypeCluster, "three"))
+	require.EqualValues(t, 1, count(t, a.metrics.refused))
+	one = cluster(t, "one", 2)
+	o.apply(one)
+	a.eventually("the others go on", func() bool { return e.runs(one) })
+
+	e.stop()
+	e = a.envoy(nil)
+	e.subscribe(xds.TypeCluster, "one", "two")
+	a.eventually("what was there comes back", func() bool { return e.runs(one) && e.runs(two) })
+	e.unsubscribe(xds.TypeCluster, "two")
+	a.eventually("room", func() bool { return !o.wants(xds.TypeCluster, "two") })
+	e.subscribe(xds.TypeCluster, "three")
+	a.eventually("a third instead", func() bool { return e.runs(three) })
+}
+
 // TestSomethingNewEndsThePause: a connection waits for it.
 func TestSomethingNewEndsThePause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

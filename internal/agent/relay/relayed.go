@@ -153,6 +153,7 @@ func (r *Relay) interest(i xds.Interest) {
 // release gives up a subscription and what came by it alone. r.mu is held.
 func (r *Relay) release(t *relayed, name string) {
 	t.unwant(name)
+	r.demand.release(t.typeURL, name)
 	names := []string{name}
 	if name == xds.Wildcard {
 		names = slices.Collect(maps.Keys(t.known))
