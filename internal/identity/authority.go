@@ -23,7 +23,7 @@ type Authority struct {
 	now   func() time.Time
 	state atomic.Pointer[State]
 
-	signed, refused atomic.Uint64
+	signed atomic.Uint64
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -86,7 +86,6 @@ func (a *Authority) Bundle() Bundle {
 func (a *Authority) Sign(_ context.Context, csr []byte, id string) (Leaf, error) {
 	leaf, err := a.sign(csr, id)
 	if err != nil {
-		a.refused.Add(1)
 		return Leaf{}, err
 	}
 	a.signed.Add(1)

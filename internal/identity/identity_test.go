@@ -159,7 +159,6 @@ func TestMetrics(t *testing.T) {
 	require.Error(t, err)
 	assert.Equal(t, map[string]float64{
 		"fairway_ca_not_after_timestamp_seconds": float64(testNow.Add(time.Hour).Unix()),
-		"fairway_certificates_refused_total":     1,
 		"fairway_certificates_signed_total":      0,
 		"fairway_trust_bundle_generation":        float64(testNow.Unix()),
 		"fairway_trust_bundle_roots":             1,

@@ -14,13 +14,11 @@ var (
 		"Generation of the trust bundle.", nil, nil)
 	descSigned = prometheus.NewDesc("fairway_certificates_signed_total",
 		"Certificates that this replica has signed for proxies.", nil, nil)
-	descRefused = prometheus.NewDesc("fairway_certificates_refused_total",
-		"Certificate requests that this replica could not sign: malformed, or without a usable CA.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (a *Authority) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descCANotAfter, descRoots, descBundle, descSigned, descRefused} {
+	for _, d := range []*prometheus.Desc{descCANotAfter, descRoots, descBundle, descSigned} {
 		ch <- d
 	}
 }
@@ -34,5 +32,4 @@ func (a *Authority) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descRoots, prometheus.GaugeValue, float64(len(b.Roots)))
 	ch <- prometheus.MustNewConstMetric(descBundle, prometheus.GaugeValue, float64(b.Generation))
 	ch <- prometheus.MustNewConstMetric(descSigned, prometheus.CounterValue, float64(a.signed.Load()))
-	ch <- prometheus.MustNewConstMetric(descRefused, prometheus.CounterValue, float64(a.refused.Load()))
 }

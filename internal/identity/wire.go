@@ -10,8 +10,6 @@ import "time"
 const (
 	// PathSign takes a SignRequest (POST) and answers a SignResponse.
 	PathSign = "/v1/sign"
-	// PathReport takes a node's report (POST), whose form is the caller's and the operator's business.
-	PathReport = "/v1/report"
 	// PathTrustBundle answers the bundle as PEM (GET). It is public; ETag and If-None-Match save the transfer.
 	PathTrustBundle = "/v1/trust-bundle"
 )

@@ -255,7 +255,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 	return mgr.Add(&server.Server{
 		Addr: net.JoinHostPort("", fmt.Sprint(names.PortCertificates)), TLS: tls,
 		Issuer: authority, Callers: callers, Rights: rights, Listening: ready.await("the certificate listener"),
-		Log: o.Log.WithName("certificates"),
+		Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	})
 }
 

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -45,6 +46,12 @@ func TestStreamsThatAreRefused(t *testing.T) {
 			f.eventually("no stream is left", func() bool { return len(f.server.Proxies()) == 0 && len(f.cache.Scopes()) == 0 })
 		})
 	}
+}
+
+func TestRefusalsAreToldApart(t *testing.T) {
+	require.Equal(t, "unauthenticated", refusedFor(errors.New("no token")))
+	require.Equal(t, "forbidden", refusedFor(status.Error(codes.PermissionDenied, "an application")))
+	require.Equal(t, "unavailable", refusedFor(status.Error(codes.Unavailable, "no API server")))
 }
 
 func request(typeURL string, names ...string) *discoveryv3.DeltaDiscoveryRequest {

@@ -122,7 +122,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	defer cancel(nil)
 	proxy, err := s.opts.Authenticator.Authenticate(ctx)
 	if err != nil {
-		s.metrics.refused.WithLabelValues("unauthenticated").Inc()
+		s.metrics.refused.WithLabelValues(refusedFor(err)).Inc()
 		s.opts.Log.Info("refused an xDS stream", "reason", err.Error())
 		return authError(err)
 	}
@@ -146,6 +146,18 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 // StreamAggregatedResources refuses the state-of-the-world variant.
 func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	return status.Error(codes.Unimplemented, "only delta xDS is served here: set api_type DELTA_GRPC in ads_config")
+}
+
+// refusedFor is the label for a refusal: who the proxy is can't be told, is known and may not be served, or can't be asked.
+func refusedFor(err error) string {
+	switch status.Code(authError(err)) {
+	case codes.PermissionDenied:
+		return "forbidden"
+	case codes.Unavailable:
+		return "unavailable"
+	default:
+		return "unauthenticated"
+	}
 }
 
 func authError(err error) error {

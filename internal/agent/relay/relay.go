@@ -44,8 +44,6 @@ type Options struct {
 	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is called by one
 	// goroutine and may call SetLocal.
 	OnLocalInterest func(xds.Interest)
-	// OnStatus is told when the stream to the operator comes up or breaks. It must not block.
-	OnStatus func(Status)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string
@@ -183,20 +181,16 @@ func (r *Relay) State(typeURL, name string) xds.ResourceState {
 // List returns the resources of a type that are served, sorted by name.
 func (r *Relay) List(typeURL string) []*xds.Resource { return r.cache.List(Scope, typeURL) }
 
-// setStatus notes and reports a change.
+// setStatus notes a change.
 func (r *Relay) setStatus(connected bool, why string) {
 	r.mu.Lock()
-	changed := r.status.Connected != connected
-	if changed {
+	if r.status.Connected != connected {
 		r.status.Connected, r.status.Since = connected, time.Now()
 	}
 	r.status.LastError = why
 	now := r.status
 	r.mu.Unlock()
 	r.metrics.setConnected(now)
-	if changed && r.opts.OnStatus != nil {
-		r.opts.OnStatus(now)
-	}
 }
 
 // poke fills a signal channel.

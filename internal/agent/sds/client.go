@@ -160,12 +160,6 @@ func (c *Client) Sign(ctx context.Context, csr []byte, id string) (Signed, error
 	return Signed{Chain: []byte(r.CertificateChain), NotAfter: r.NotAfter, Bundle: b}, nil
 }
 
-// Report sends a report of the node.
-func (c *Client) Report(ctx context.Context, body []byte) error {
-	_, _, err := c.call(ctx, http.MethodPost, identity.PathReport, body, nil)
-	return err
-}
-
 // Bundle fetches the trust bundle if its generation isn't the one that the caller has; fresh tells whether it did.
 func (c *Client) Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error) {
 	header := http.Header{"If-None-Match": {`"` + strconv.FormatInt(have, 10) + `"`}}

@@ -32,7 +32,6 @@ type world struct {
 	operator              *operator
 	tokenFile, bundleFile string
 	client                *Client
-	reports               chan string
 }
 
 func newWorld(t *testing.T) *world {
@@ -40,7 +39,7 @@ func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
 	w := &world{
 		t: t, cluster: identitytest.NewCluster(nil), operator: newOperator(t, time.Hour),
-		tokenFile: filepath.Join(dir, "token"), bundleFile: filepath.Join(dir, "ca.crt"), reports: make(chan string, 1),
+		tokenFile: filepath.Join(dir, "token"), bundleFile: filepath.Join(dir, "ca.crt"),
 	}
 	w.cluster.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
 	w.cluster.Run(auth.Pod{Namespace: "shop", Name: "pay-1", UID: "p1", Node: "n2", ServiceAccount: "pay"})
@@ -54,10 +53,6 @@ func newWorld(t *testing.T) *world {
 		Callers:  auth.NewAuthenticator(w.cluster, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: ca.TrustDomain, Pods: w.cluster, Workloads: w.cluster,
-		},
-		Report: func(_ context.Context, from auth.Grant, body []byte) error {
-			w.reports <- from.Scope + " " + string(body)
-			return nil
 		},
 		Log: logr.Discard(),
 	}
@@ -100,9 +95,6 @@ func TestClient(t *testing.T) {
 	_, err = w.sign(pay)
 	require.ErrorIs(t, err, ErrRefused)
 	require.ErrorContains(t, err, "runs on node n1")
-
-	require.NoError(t, w.client.Report(t.Context(), []byte("{}")))
-	assert.Equal(t, "node/n1 {}", <-w.reports)
 
 	b, fresh, err := w.client.Bundle(t.Context(), 0)
 	require.NoError(t, err)

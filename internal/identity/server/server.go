@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package server is the operator's HTTPS interface for agents: certificates, the trust bundle, and reports.
+// Package server is the operator's HTTPS interface for agents: certificates and the trust bundle.
 package server
 
 import (
@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/net/netutil"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
@@ -27,10 +29,10 @@ import (
 const (
 	// maxSignBytes bounds the body of a signing request: a CSR as JSON string and the identity.
 	maxSignBytes = 32 << 10
-	// maxReportBytes bounds a node's report: some hundred pods.
-	maxReportBytes = 1 << 20
-	// maxInFlight bounds requests being worked on; more get 503 at once.
-	maxInFlight = 256
+	// maxInFlight bounds signing requests being worked on; more get 503 at once. Whoever asks for the trust bundle proves
+	// nothing, and has slots of its own: it can't keep agents from their certificates.
+	maxInFlight        = 256
+	maxBundlesInFlight = 64
 	// maxConnections bounds open connections: the agents of some thousand nodes, spread over the replicas.
 	maxConnections = 8192
 	// A full node asks for about 250 identities at once when it starts, and then now and then.
@@ -66,12 +68,11 @@ type Server struct {
 	Issuer  Issuer
 	Callers Callers
 	Rights  Rights
-	// Report takes a report of an authenticated proxy. An error wrapping identity.ErrBadRequest or one of package auth's gets its
-	// own status code. Nil: reports are refused with 404.
-	Report func(ctx context.Context, from auth.Grant, body []byte) error
 	// Listening, if set, is called once Start has bound its address.
 	Listening func()
 	Log       logr.Logger
+	// Registerer gets the count of refusals; nil for none.
+	Registerer prometheus.Registerer
 }
 
 // NeedLeaderElection makes the manager run the server on every replica.
@@ -114,18 +115,45 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// Handler is the HTTP interface without its listener.
+// Handler is the HTTP interface without its listener. It is made once: it registers metrics.
 func (s *Server) Handler() http.Handler {
-	limits := newLimiter(perCallerPerSec, perCallerBurst)
-	slots := make(chan struct{}, maxInFlight)
+	h := &handler{Server: s, limits: newLimiter(perCallerPerSec, perCallerBurst), refused: newRefused(s.Registerer)}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+identity.PathTrustBundle, s.trustBundle)
-	mux.HandleFunc("POST "+identity.PathSign, s.withCaller(limits, s.sign))
-	mux.HandleFunc("POST "+identity.PathReport, s.withCaller(limits, s.report))
+	mux.HandleFunc("GET "+identity.PathTrustBundle, slotted(maxBundlesInFlight, h.trustBundle))
+	mux.HandleFunc("POST "+identity.PathSign, slotted(maxInFlight, h.withCaller(h.sign)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %.100s here", r.Method, r.URL.Path))
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return mux
+}
+
+// handler answers requests.
+type handler struct {
+	*Server
+	limits  *limiter
+	refused *prometheus.CounterVec
+}
+
+// Reasons of a refusal, as values of the label "reason".
+const (
+	refusedToken       = "unauthenticated"
+	refusedForbidden   = "forbidden"
+	refusedRequest     = "bad_request"
+	refusedFlood       = "too_many"
+	refusedUnavailable = "unavailable"
+	refusedInternal    = "internal"
+)
+
+func newRefused(r prometheus.Registerer) *prometheus.CounterVec {
+	return promauto.With(r).NewCounterVec(prometheus.CounterOpts{
+		Name: "fairway_certificates_refused_total", Help: "Certificate requests that this replica refused, by reason.",
+	}, []string{"reason"})
+}
+
+// slotted bounds how many requests are worked on at a time.
+func slotted(n int, next http.HandlerFunc) http.HandlerFunc {
+	slots := make(chan struct{}, n)
+	return func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case slots <- struct{}{}:
 			defer func() { <-slots }()
@@ -134,19 +162,20 @@ func (s *Server) Handler() http.Handler {
 			fail(w, http.StatusServiceUnavailable, errors.New("too many requests at once; ask again later"))
 			return
 		}
-		mux.ServeHTTP(w, r)
-	})
+		next(w, r)
+	}
 }
 
 // withCaller authenticates before the body is read.
-func (s *Server) withCaller(limits *limiter, next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
+func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		caller, err := s.Callers.Caller(r.Context(), bearer(r))
 		if err != nil {
 			s.refuse(w, r, err, "token refused")
 			return
 		}
-		if !limits.allow(caller.PodUID) {
+		if !s.limits.allow(caller.PodUID) {
+			s.refused.WithLabelValues(refusedFlood).Inc()
 			w.Header().Set("Retry-After", "1")
 			fail(w, http.StatusTooManyRequests, errors.New("too many requests from this pod; ask again later"))
 			return
@@ -160,7 +189,7 @@ func (s *Server) withCaller(limits *limiter, next func(http.ResponseWriter, *htt
 	}
 }
 
-func (s *Server) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
+func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 	body, ok := read(w, r, maxSignBytes)
 	if !ok {
 		return
@@ -188,23 +217,7 @@ func (s *Server) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 	})
 }
 
-func (s *Server) report(w http.ResponseWriter, r *http.Request, g auth.Grant) {
-	if s.Report == nil {
-		fail(w, http.StatusNotFound, errors.New("this operator takes no reports"))
-		return
-	}
-	body, ok := read(w, r, maxReportBytes)
-	if !ok {
-		return
-	}
-	if err := s.Report(r.Context(), g, body); err != nil {
-		s.refuse(w, r, err, "report refused", "caller", g.Caller.String())
-		return
-	}
-	w.WriteHeader(http.StatusNoContent)
-}
-
-func (s *Server) trustBundle(w http.ResponseWriter, r *http.Request) {
+func (s *handler) trustBundle(w http.ResponseWriter, r *http.Request) {
 	b := s.Issuer.Bundle()
 	if len(b.Roots) == 0 {
 		fail(w, http.StatusServiceUnavailable, identity.ErrNotReady)
@@ -221,8 +234,9 @@ func (s *Server) trustBundle(w http.ResponseWriter, r *http.Request) {
 }
 
 // refuse answers an error of identity or auth with its status code. Unknown errors keep their text to the log.
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error, msg string, kv ...any) {
-	code := statusOf(err)
+func (s *handler) refuse(w http.ResponseWriter, r *http.Request, err error, msg string, kv ...any) {
+	code, reason := statusOf(err)
+	s.refused.WithLabelValues(reason).Inc()
 	s.Log.Info(msg, append([]any{"from", r.RemoteAddr, "status", code, "reason", err.Error()}, kv...)...)
 	if code == http.StatusInternalServerError {
 		err = errors.New("internal error; the operator's log says more")
@@ -236,18 +250,18 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error, msg s
 	fail(w, code, err)
 }
 
-func statusOf(err error) int {
+func statusOf(err error) (code int, reason string) {
 	switch {
 	case errors.Is(err, auth.ErrUnauthenticated):
-		return http.StatusUnauthorized
+		return http.StatusUnauthorized, refusedToken
 	case errors.Is(err, auth.ErrForbidden):
-		return http.StatusForbidden
+		return http.StatusForbidden, refusedForbidden
 	case errors.Is(err, identity.ErrBadRequest):
-		return http.StatusBadRequest
+		return http.StatusBadRequest, refusedRequest
 	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, identity.ErrNotReady):
-		return http.StatusServiceUnavailable
+		return http.StatusServiceUnavailable, refusedUnavailable
 	}
-	return http.StatusInternalServerError
+	return http.StatusInternalServerError, refusedInternal
 }
 
 // read takes the body up to a limit, or answers with an error.

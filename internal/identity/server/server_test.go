@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -44,7 +44,7 @@ type operator struct {
 
 	mu      sync.Mutex
 	logs    strings.Builder
-	reports []string
+	metrics *prometheus.Registry
 }
 
 func (o *operator) logged() string {
@@ -55,7 +55,7 @@ func (o *operator) logged() string {
 
 func newOperator(t *testing.T) *operator {
 	t.Helper()
-	o := &operator{Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil)}
+	o := &operator{Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil), metrics: prometheus.NewRegistry()}
 	root, err := identity.NewRoot("cluster.local", identity.DefaultRootLifetime, time.Now())
 	require.NoError(t, err)
 	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: "cluster.local", LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
@@ -73,15 +73,7 @@ func newOperator(t *testing.T) *operator {
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: o.authority.TrustDomain, Pods: o.Cluster, Workloads: o.Cluster,
 		},
-		Report: func(_ context.Context, from auth.Grant, body []byte) error {
-			if string(body) == "broken" {
-				return errors.New("secret detail")
-			}
-			o.mu.Lock()
-			defer o.mu.Unlock()
-			o.reports = append(o.reports, from.Scope+" "+string(body))
-			return nil
-		},
+		Registerer: o.metrics,
 		Log: funcr.New(func(_, args string) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
@@ -173,9 +165,6 @@ func TestRefusals(t *testing.T) {
 		{"no CSR", "POST", identity.PathSign, good, []byte(`{"identity":"` + cart + `"}`), 400, "PEM"},
 		{"wrong method", "GET", identity.PathSign, good, nil, 404, "no GET"},
 		{"wrong path", "POST", "/v1/other", good, nil, 404, "no POST"},
-		{"report without token", "POST", identity.PathReport, "", []byte("x"), 401, "no bearer token"},
-		{"report by an application", "POST", identity.PathReport, app, []byte("x"), 403, "neither"},
-		{"report that breaks the handler", "POST", identity.PathReport, good, []byte("broken"), 500, "internal error"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			resp, body := o.do(t, tc.method, tc.path, tc.token, tc.body)
@@ -189,6 +178,10 @@ func TestRefusals(t *testing.T) {
 	resp, _ := o.do(t, http.MethodPost, identity.PathSign, good, signRequest(t, cart, cart))
 	assert.Equal(t, http.StatusOK, resp.StatusCode, "all else goes on working")
 
+	for reason, n := range map[string]float64{"unauthenticated": 4, "forbidden": 2} {
+		require.Equal(t, n, o.refused(t, reason), reason)
+	}
+
 	o.SetDown(true)
 	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(agent, 2*time.Hour), signRequest(t, cart, cart))
 	assert.Equal(t, http.StatusServiceUnavailable, resp.StatusCode, string(body))
@@ -198,11 +191,18 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-func TestReport(t *testing.T) {
-	o := newOperator(t)
-	resp, body := o.do(t, http.MethodPost, identity.PathReport, o.Token(identitytest.NodeAgent("n1"), time.Hour), []byte(`{"pods":1}`))
-	assert.Equal(t, http.StatusNoContent, resp.StatusCode, string(body))
-	assert.Equal(t, []string{`node/n1 {"pods":1}`}, o.reports)
+// refused is the count of refusals for a reason.
+func (o *operator) refused(t *testing.T, reason string) float64 {
+	families, err := o.metrics.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "fairway_certificates_refused_total" && m.GetLabel()[0].GetValue() == reason {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 func TestTrustBundle(t *testing.T) {
@@ -222,15 +222,15 @@ func TestOneCallerCanNotFloodTheOperator(t *testing.T) {
 	greedy, modest := o.Token(identitytest.NodeAgent("n1"), time.Hour), o.Token(identitytest.NodeAgent("n2"), time.Hour)
 	limited := false
 	for range 2000 {
-		resp, _ := o.do(t, http.MethodPost, identity.PathReport, greedy, nil)
+		resp, _ := o.do(t, http.MethodPost, identity.PathSign, greedy, nil)
 		if resp.StatusCode == http.StatusTooManyRequests {
 			limited = true
 			break
 		}
 	}
 	assert.True(t, limited)
-	resp, _ := o.do(t, http.MethodPost, identity.PathReport, modest, nil)
-	assert.Equal(t, http.StatusNoContent, resp.StatusCode)
+	resp, _ := o.do(t, http.MethodPost, identity.PathSign, modest, nil)
+	assert.Equal(t, http.StatusBadRequest, resp.StatusCode, "its own request is looked at")
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
@@ -241,14 +241,14 @@ func TestOldTLSIsRefused(t *testing.T) {
 	require.ErrorContains(t, err, "protocol version")
 }
 
-func TestWithoutReportHandler(t *testing.T) {
+func TestWithoutACA(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	h := (&server.Server{
 		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil),
 		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c},
 		Log:    logr.Discard(),
 	}).Handler()
-	for path, code := range map[string]int{identity.PathReport: 404, identity.PathSign: 503} {
+	for path, code := range map[string]int{identity.PathSign: 503} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path, bytes.NewReader(signRequest(t, cart, cart)))
 		require.NoError(t, err)
 		req.Header.Set("Authorization", "Bearer "+c.Token(identitytest.NodeAgent("n1"), time.Hour))
