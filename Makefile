@@ -121,8 +121,9 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname --
 # The conformance suite skips by itself what a profile does not ask for.
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
-# Packages whose tests need more than Go: an API server, or root and an Envoy, or a cluster.
-INTEGRATION := ./api/... ./controllers/... ./internal/status/... ./internal/agent/node/... ./test/manifests/...
+# Packages whose tests need more than Go: an API server (they import test/apiserver), or root and an Envoy, or a cluster.
+INTEGRATION_DIRS := api controllers internal/status internal/operator internal/agent/node test/manifests
+INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 
 .PHONY: test
@@ -136,7 +137,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 
 .PHONY: test-unit
 test-unit: $(GOTESTSUM) ## Run unit and golden tests.
-	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '/(api|controllers|test|internal/status|internal/agent/node)(/|$$)') ./test/apiserver/...
+	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
 	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS))$$' ./...); done
 
 .PHONY: test-prerequisites
