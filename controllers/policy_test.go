@@ -70,7 +70,8 @@ func TestLabelPolicy(t *testing.T) {
 		require.ErrorContains(t, dry(c.object), c.says)
 	}
 	for _, labels := range []map[string]string{
-		nil, {"app": "x"},
+		nil,
+		{"app": "x"},
 		{names.LabelMesh: "enabled", names.LabelMTLSMode: "strict", names.LabelUseWaypoint: "auto"},
 		{names.LabelMesh: "disabled", names.LabelMTLSMode: "permissive", names.LabelUseWaypoint: "my-waypoint"},
 	} {

@@ -28,8 +28,10 @@ func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
 func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 	switch {
 	case len(g.Name) > names.MaxGatewayName:
-		return &Verdict{string(gwv1.GatewayReasonInvalid),
-			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one", names.MaxGatewayName)}
+		return &Verdict{
+			string(gwv1.GatewayReasonInvalid),
+			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one", names.MaxGatewayName),
+		}
 	case len(g.Spec.Addresses) > 0:
 		return &Verdict{string(gwv1.GatewayReasonUnsupportedAddress), "A waypoint's address can't be chosen: remove spec.addresses"}
 	}
@@ -47,8 +49,10 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 }
 
 func listenersNotValid() *Verdict {
-	return &Verdict{string(gwv1.GatewayReasonListenersNotValid),
-		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolHBONE, names.PortHBONE)}
+	return &Verdict{
+		string(gwv1.GatewayReasonListenersNotValid),
+		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolHBONE, names.PortHBONE),
+	}
 }
 
 // JudgeListeners says of each listener why it can't be served; nil if it can. The first good one is; routes attach to
@@ -67,8 +71,10 @@ func JudgeListeners(g *gwv1.Gateway) []*Verdict {
 func judgeListener(l *gwv1.Listener, served bool) *Verdict {
 	switch {
 	case l.Protocol != ProtocolHBONE && l.Protocol != ProtocolHBONEDomain:
-		return &Verdict{string(gwv1.ListenerReasonUnsupportedProtocol),
-			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolHBONE)}
+		return &Verdict{
+			string(gwv1.ListenerReasonUnsupportedProtocol),
+			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolHBONE),
+		}
 	case l.Port != names.PortHBONE:
 		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d only", names.PortHBONE)}
 	case served:

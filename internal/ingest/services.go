@@ -226,7 +226,9 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 	if svc := i.serviceAt(c, addr.Addr()); svc != nil {
 		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: addr.Port()}
 		if _, ok := svc.Port(addr.Port()); !ok {
-			return out // kube-proxy rejects it, as it would without the mesh
+			// kube-proxy would reject it, too, but says so once a second at most (ICMP's rate limit), and by silence else.
+			out.Kind, out.Reason = model.DestinationRefused, "the Service has no such TCP port"
+			return out
 		}
 		i.serviceDestination(c, out, port)
 		return out

@@ -104,7 +104,7 @@ func (f *feed) Start(ctx context.Context) error {
 	}
 	f.engine.Synced()
 	// Once this is answered, the engine has taken in what was queued before.
-	if err := f.engine.Inspect(ctx, func(*ingest.Ingest) {}); err == nil {
+	if f.engine.Inspect(ctx, func(*ingest.Ingest) {}) == nil {
 		f.taken()
 	}
 	<-ctx.Done()

@@ -113,7 +113,7 @@ func TestServiceWithSeveralPorts(t *testing.T) {
 	s.answers("client", "http://server:80/", "server")
 	s.answers("client", "http://server:81/", "server")
 	for _, port := range []int{82, 83} { // no listener behind it; no port of the Service
-		s.refuses("client", fmt.Sprintf("http://server:%d/", port), "--timeout=20s")
+		s.refuses("client", fmt.Sprintf("http://server:%d/", port), "--timeout=5s")
 	}
 }
 

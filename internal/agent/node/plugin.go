@@ -41,7 +41,7 @@ type pluginReport struct {
 // note takes the outcome of an attempt in; it never waits.
 func (p *pluginReport) note(err error) {
 	select {
-	case <-p.latest:
+	case <-p.latest: //nolint:errcheck // an outcome that is replaced by a newer one
 	default:
 	}
 	select {

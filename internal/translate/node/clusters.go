@@ -99,7 +99,9 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 		zone string
 	}
 	groups := map[group][]*endpointv3.LbEndpoint{}
-	var ranks []int
+	// Envoy wants priorities without gaps.
+	priorities := map[int]uint32{}
+	next := uint32(0)
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Address.Compare(b.Address))
@@ -113,17 +115,17 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 		}
 		seen[at] = true
 		g := group{rank: rank(e), zone: e.Zone}
-		if !slices.Contains(ranks, g.rank) {
-			ranks = append(ranks, g.rank)
+		if _, known := priorities[g.rank]; !known {
+			priorities[g.rank] = next
+			next++
 		}
 		groups[g] = append(groups[g], endpoint(e, at))
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	for g, list := range groups {
 		out.Endpoints = append(out.Endpoints, &endpointv3.LocalityLbEndpoints{
-			Locality: &corev3.Locality{Zone: g.zone},
-			// Envoy wants priorities without gaps.
-			Priority:    uint32(slices.Index(ranks, g.rank)),
+			Locality:    &corev3.Locality{Zone: g.zone},
+			Priority:    priorities[g.rank],
 			LbEndpoints: list,
 		})
 	}
