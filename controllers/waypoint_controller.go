@@ -12,6 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,6 +65,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Owns(&corev1.ConfigMap{}).
 			Owns(&policyv1.PodDisruptionBudget{}).
 			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
+			Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofEndpoints)).
 			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
@@ -71,6 +73,15 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			WatchesRawSource(o.ProgrammedChanged).
 			Complete(r)
 	}, gatewayKinds()...)
+}
+
+// ofEndpoints finds the Gateway whose waypoint the endpoints are of: a slice has the labels of its Service.
+func ofEndpoints(_ context.Context, o client.Object) []reconcile.Request {
+	gateway := o.GetLabels()[names.LabelGatewayName]
+	if gateway == "" || o.GetLabels()[discoveryv1.LabelServiceName] != names.WaypointResource(gateway) {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: gateway}}}
 }
 
 func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
@@ -259,7 +270,23 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 		o.autoscaler = hpa
 	}
 	o.acked, o.total, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
+	var slices discoveryv1.EndpointSliceList
+	if err := r.client.List(ctx, &slices, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
+		return err
+	}
+	o.reachable = anyReady(slices.Items)
 	return nil
+}
+
+func anyReady(slices []discoveryv1.EndpointSlice) bool {
+	for _, s := range slices {
+		for _, e := range s.Endpoints {
+			if e.Conditions.Ready == nil || *e.Conditions.Ready {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // withoutMesh removes a waypoint once the Mesh is gone. While the Mesh goes, it stays: pods are still captured then.

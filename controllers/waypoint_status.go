@@ -32,8 +32,10 @@ type waypointObserved struct {
 	deployment                       *appsv1.Deployment
 	autoscaler                       *autoscalingv2.HorizontalPodAutoscaler
 	clusterIPs                       []string
-	acked, total                     int
-	rejected                         string
+	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there.
+	reachable    bool
+	acked, total int
+	rejected     string
 	// held is what Programmed said, while proxies that served are given time to acknowledge again; see holds.
 	held string
 }
@@ -55,7 +57,9 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
 
 	programmed, reason, message := programmedState(c.isTrue(accepted), o)
 	c.set(string(gatewayv1.GatewayConditionProgrammed), programmed, string(reason), message)
-	if programmed {
+	// Node proxies switch over with this condition, and refuse while the waypoint has no endpoint. A Deployment counts a
+	// ready pod a moment before its Service has the endpoint.
+	if programmed && o.reachable {
 		c.set(names.ConditionEstablished, true, "Served", "The waypoint has served: its Services are closed when it is away.")
 	}
 	g.Status.Conditions = c.list

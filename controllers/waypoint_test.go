@@ -16,7 +16,9 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -73,14 +75,24 @@ func TestWaypoint(t *testing.T) {
 		require.True(t, metav1.IsControlledBy(obj, g), "%T", obj)
 	}
 
-	// Programmed when all ready proxies have acknowledged, and Established from then on.
+	// Programmed when all ready proxies have acknowledged; Established once they can be reached, and from then on.
 	changeStatus(o, ns, "waypoint", func(d *appsv1.Deployment) { d.Status.Replicas, d.Status.ReadyReplicas = 2, 2 })
 	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2} }, o.programmedChanged, name)
 	get(o, "one has not acknowledged", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxiesPending"))
 	o.tell(func() { o.programmed[name] = programmed{acked: 2, total: 2} }, o.programmedChanged, name)
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
-	require.NoError(t, condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served"))
+	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, names.ConditionEstablished), "its Service has no endpoint")
+	require.NoError(t, o.Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint-1", Labels: map[string]string{
+			discoveryv1.LabelServiceName: "waypoint", names.LabelGatewayName: "waypoint",
+		}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.7"}}},
+	}))
+	g = get(o, "established", ns, "waypoint", func(g *gatewayv1.Gateway) error {
+		return condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served")
+	})
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionTrue, "Programmed"))
 	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2, rejected: "bad regex"} }, o.programmedChanged, name)
 	g = get(o, "rejected", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxyRejected"))

@@ -103,10 +103,8 @@ func (f *feed) Start(ctx context.Context) error {
 		return nil
 	}
 	f.engine.Synced()
-	// Once this is answered, the engine has taken in what was queued before.
-	if f.engine.Inspect(ctx, func(*ingest.Ingest) {}) == nil {
-		f.taken()
-	}
+	// It runs once the engine has taken in what was queued before, or never, if the operator ends.
+	_ = f.engine.Inspect(ctx, func(*ingest.Ingest) { f.taken() })
 	<-ctx.Done()
 	return nil
 }
