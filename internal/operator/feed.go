@@ -99,8 +99,10 @@ func (f *feed) Start(ctx context.Context) error {
 		}
 	}
 	synced.Wait()
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return nil
+	default:
 	}
 	f.engine.Synced()
 	// It runs once the engine has taken in what was queued before, or never, if the operator ends.
