@@ -18,7 +18,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -106,13 +105,13 @@ func newWorld(t testing.TB) *world {
 	}
 	cmd := exec.Command(binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--file-flush-interval-msec", "20", "-l", "warning")
 	cmd.Stdout, cmd.Stderr = w.log, w.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	ended, err := xdstest.StartTied(cmd)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 		if t.Failed() {
 			lines := strings.SplitAfter(w.log.String(), "\n")
 			t.Logf("the last of Envoy's output:\n%s", strings.Join(lines[max(0, len(lines)-15):], ""))

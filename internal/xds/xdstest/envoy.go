@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -46,7 +45,7 @@ func Binary(t testing.TB) string {
 type Envoy struct {
 	t     testing.TB
 	cmd   *exec.Cmd
-	done  chan struct{}
+	done  <-chan struct{}
 	admin *http.Client
 	log   *tail
 }
@@ -77,14 +76,12 @@ func Start(t testing.TB, opts Options) *Envoy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Envoy{t: t, done: make(chan struct{}), log: &tail{}}
+	e := &Envoy{t: t, log: &tail{}}
 	e.cmd = exec.Command(binary, "--config-yaml", string(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info")
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
-	e.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
+	if e.done, err = StartTied(e.cmd); err != nil {
 		t.Fatal(err)
 	}
-	go func() { _ = e.cmd.Wait(); close(e.done) }()
 	e.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
