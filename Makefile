@@ -18,7 +18,7 @@ KUBECTL ?= $(or $(shell command -v kubectl),$(DEVCLUSTER_HOME)/bin/kubectl)
 TESTFLAGS ?=
 
 # Git refuses to tell the commit of a clone that another user owns, as under sudo, and go build would fail over that.
-GO_BUILD_FLAGS := -trimpath -buildvcs=false
+GO_BUILD_FLAGS := -buildvcs=false
 # Programs of root, nft among them, that a plain user's PATH on Debian lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -270,6 +271,9 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 		o.autoscaler = hpa
 	}
 	o.acked, o.total, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
+	if meta.IsStatusConditionTrue(g.Status.Conditions, names.ConditionEstablished) {
+		return nil // what reachable is for has been decided for good
+	}
 	var slices discoveryv1.EndpointSliceList
 	if err := r.client.List(ctx, &slices, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
 		return err

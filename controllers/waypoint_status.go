@@ -32,7 +32,8 @@ type waypointObserved struct {
 	deployment                       *appsv1.Deployment
 	autoscaler                       *autoscalingv2.HorizontalPodAutoscaler
 	clusterIPs                       []string
-	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there.
+	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there. Looked at until
+	// the waypoint is established.
 	reachable    bool
 	acked, total int
 	rejected     string
