@@ -238,6 +238,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 		OnInterest:    func(i xds.Interest) { p.book.Interest(i) },
 		Log:           o.Log.WithName("xds"),
 		Registerer:    metrics.Registry,
+		Kinds:         []string{names.ComponentNode, names.ComponentWaypoint},
 		Supersede:     true,
 		MaxAge:        streamAge,
 		Relays:        true,

@@ -26,11 +26,12 @@ const (
 	stageAcked = "acked"
 )
 
-// newMetrics registers with reg; with a nil reg the metrics are kept and not exposed.
-func newMetrics(reg prometheus.Registerer) *metrics {
+// newMetrics registers with reg; with a nil reg the metrics are kept and not exposed. Proxies of the given kinds are counted
+// from zero: a server that has none says so.
+func newMetrics(reg prometheus.Registerer, kinds []string) *metrics {
 	f := promauto.With(reg)
 	byType := []string{"kind", "type"}
-	return &metrics{
+	m := &metrics{
 		connected: f.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "fairway_xds_connected_proxies", Help: "Connected xDS streams by kind of scope.",
 		}, []string{"kind"}),
@@ -51,6 +52,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 17),
 		}, []string{"stage", "type"}),
 	}
+	for _, kind := range kinds {
+		m.connected.WithLabelValues(kind)
+	}
+	return m
 }
 
 func (m *metrics) observePush(stage, typeURL string, since, now time.Time) {

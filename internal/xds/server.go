@@ -47,6 +47,8 @@ type Options struct {
 	Allowed    func(p Proxy, typeURL, name string) bool
 	Log        logr.Logger
 	Registerer prometheus.Registerer
+	// Kinds of proxies (Proxy.Kind) that the metrics show before the first one connects.
+	Kinds []string
 	// MaxStreams bounds the connected streams; 0 means DefaultMaxStreams.
 	MaxStreams int
 	// MaxSubscriptions bounds the names of one stream over all types; 0 means DefaultMaxSubscriptions.
@@ -87,7 +89,7 @@ func NewServer(opts Options) *Server {
 	}
 	s := &Server{
 		opts:      opts,
-		metrics:   newMetrics(opts.Registerer),
+		metrics:   newMetrics(opts.Registerer, opts.Kinds),
 		interests: newInterests(opts.Cache, opts.OnInterest),
 		book:      newBook(),
 		streams:   map[*stream]struct{}{},

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"regexp"
+	"strconv"
 	"testing"
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
@@ -30,6 +32,9 @@ func fairway(t *testing.T, args ...string) (out, notes string, err error) {
 	err = cmd.ExecuteContext(t.Context())
 	return stdout.String(), stderr.String(), err
 }
+
+// connectedNodes is what an operator says of the node proxies that it serves.
+var connectedNodes = regexp.MustCompile(`(?m)^fairway_xds_connected_proxies\{kind="node"\} (\d+)$`)
 
 // metrics of a pod of the mesh.
 func metrics(t *testing.T, g Gomega, pod *corev1.Pod, port int) string {
@@ -123,10 +128,21 @@ func TestWhatAUserSees(t *testing.T) {
 		g := NewWithT(t)
 		operators, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
 		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(metrics(t, g, &operators[0], names.PortOperatorMetrics)).To(And(
-			ContainSubstring("\nfairway_xds_connected_proxies{"), ContainSubstring("\nfairway_ca_not_after_timestamp_seconds{")))
 		nodes, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
 		g.Expect(err).NotTo(HaveOccurred())
+		g.Eventually(func(g Gomega) { // a stream that reached its age is opened anew
+			connected := 0
+			for i := range operators { // each proxy is connected to whichever replica it met
+				text := metrics(t, g, &operators[i], names.PortOperatorMetrics)
+				g.Expect(text).To(ContainSubstring("\nfairway_ca_not_after_timestamp_seconds{"))
+				value := connectedNodes.FindStringSubmatch(text)
+				g.Expect(value).To(HaveLen(2), "connected node proxies of %s", operators[i].Name)
+				n, err := strconv.Atoi(value[1])
+				g.Expect(err).NotTo(HaveOccurred())
+				connected += n
+			}
+			g.Expect(connected).To(Equal(len(nodes)), "connected node proxies")
+		}).Should(Succeed())
 		for i := range nodes {
 			if nodes[i].Spec.NodeName != client.Spec.NodeName {
 				continue
