@@ -19,7 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// The tests of this file restart parts of the mesh, so they run alone: none is parallel.
+// The tests of this file restart parts of the mesh. Those that others depend on run alone: they are not parallel.
 
 // component lists the mesh's pods of one kind in a namespace.
 func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error) {
@@ -122,6 +122,7 @@ func TestNodeProxyRestarts(t *testing.T) {
 
 // A waypoint's absence closes the Service: no request goes around it.
 func TestWaypointRestarts(t *testing.T) {
+	t.Parallel() // the waypoint is its own
 	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")

@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -34,6 +35,9 @@ const (
 
 // compilerGOGC lets Go's compiler trade memory for a sixth of its time.
 const compilerGOGC = "400"
+
+// majorVersion is the last part of the path of a module beyond its first version.
+var majorVersion = regexp.MustCompile(`^v[0-9]+$`)
 
 // Builder builds into Home from the tool modules of Source.
 type Builder struct {
@@ -138,11 +142,23 @@ func (b *Builder) dir(c Component) string {
 	return b.Home.Bin()
 }
 
+// built is what the go command calls the binary of a package: the last part of its path that is no major version.
+func (c Component) built(pkg string) string {
+	if pkg == "." {
+		return c.Name
+	}
+	name := path.Base(pkg)
+	if majorVersion.MatchString(name) {
+		name = path.Base(path.Dir(pkg))
+	}
+	return name
+}
+
 // binaries returns the name of what each package becomes.
 func (c Component) binaries() []string {
 	var out []string
 	for i, p := range c.Packages {
-		name := path.Base(p)
+		name := c.built(p)
 		if i == 0 && c.Rename != "" {
 			name = c.Rename
 		}
@@ -180,13 +196,17 @@ func (b *Builder) one(ctx context.Context, c Component) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	// All packages at once: while one is linked, which keeps one core busy, another compiles.
+	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + c.LDFlags), "-o", tmp + "/"}
+	if c.Tags != "" {
+		args = append(args, "-tags", c.Tags)
+	}
+	if err := Go(ctx, b.module(c), []string{"GOFLAGS=-mod=readonly"}, append(args, c.Packages...)...); err != nil {
+		return err
+	}
 	binaries := c.binaries()
-	for i, p := range c.Packages {
-		args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + c.LDFlags), "-o", filepath.Join(tmp, binaries[i])}
-		if c.Tags != "" {
-			args = append(args, "-tags", c.Tags)
-		}
-		if err := Go(ctx, b.module(c), []string{"GOFLAGS=-mod=readonly"}, append(args, p)...); err != nil {
+	if from := c.built(c.Packages[0]); from != binaries[0] {
+		if err := os.Rename(filepath.Join(tmp, from), filepath.Join(tmp, binaries[0])); err != nil {
 			return err
 		}
 	}

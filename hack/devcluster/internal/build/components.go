@@ -9,7 +9,8 @@ import "slices"
 type Component struct {
 	// Name is the folder of its module below tools/.
 	Name string
-	// Packages to build: those that the module's go.mod names as tools, or "." for its own program.
+	// Packages to build: those that the module's go.mod names as tools, or "." for its own program, which the module's
+	// folder gives its name.
 	Packages []string
 	// Links are further names of the first binary, which becomes what it is called by.
 	Links []string
@@ -17,7 +18,7 @@ type Component struct {
 	CNI bool
 	// Rename gives the first binary a name other than that of its package's folder.
 	Rename string
-	// Tags are build tags.
+	// Tags are build tags. What packages of Go itself know, such as netgo, would have much compiled a second time.
 	Tags string
 	// LDFlags go beside those that every component gets.
 	LDFlags string
@@ -47,7 +48,7 @@ var Components = []Component{
 	{
 		Name:     "containerd",
 		Packages: []string{containerdCmd + "containerd", containerdCmd + "containerd-shim-runc-v2", containerdCmd + "ctr"},
-		Tags:     "no_btrfs no_zfs no_devmapper netgo osusergo",
+		Tags:     "no_btrfs no_zfs no_devmapper no_rdt no_tracing",
 	},
 	{
 		Name:     "cni",

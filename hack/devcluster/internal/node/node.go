@@ -35,6 +35,10 @@ func Start(home topology.Home, n topology.Node) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	// Cgroups of a node that somebody else killed: kubelet would look for the container of each, for three seconds.
+	if err := groups.remove(n); err != nil {
+		return false, err
+	}
 	if err := groups.make(n); err != nil {
 		return false, err
 	}
