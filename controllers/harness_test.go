@@ -72,8 +72,8 @@ type operator struct {
 }
 
 type programmed struct {
-	acked, total int
-	rejected     string
+	acked    int
+	rejected string
 }
 
 // automaticLinger is shorter than in earnest.
@@ -184,11 +184,11 @@ func (o *operator) nodeReports() []controllers.NodeReport {
 	return o.reports
 }
 
-func (o *operator) probe(gateway types.NamespacedName) (acked, total int, rejected string) {
+func (o *operator) probe(gateway types.NamespacedName) (acked int, rejected string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	p := o.programmed[gateway]
-	return p.acked, p.total, p.rejected
+	return p.acked, p.rejected
 }
 
 func (o *operator) needsWaypoint(namespace string) (needed, known bool) {

@@ -270,7 +270,7 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 	if metav1.IsControlledBy(hpa, g) {
 		o.autoscaler = hpa
 	}
-	o.acked, o.total, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
+	o.acked, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
 	if meta.IsStatusConditionTrue(g.Status.Conditions, names.ConditionEstablished) {
 		return nil // what reachable is for has been decided for good
 	}

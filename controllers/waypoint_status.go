@@ -34,9 +34,9 @@ type waypointObserved struct {
 	clusterIPs                       []string
 	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there. Looked at until
 	// the waypoint is established.
-	reachable    bool
-	acked, total int
-	rejected     string
+	reachable bool
+	acked     int
+	rejected  string
 	// held is what Programmed said, while proxies that served are given time to acknowledge again; see holds.
 	held string
 }

@@ -77,9 +77,9 @@ func TestWaypoint(t *testing.T) {
 
 	// Programmed when all ready proxies have acknowledged; Established once they can be reached, and from then on.
 	changeStatus(o, ns, "waypoint", func(d *appsv1.Deployment) { d.Status.Replicas, d.Status.ReadyReplicas = 2, 2 })
-	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2} }, o.programmedChanged, name)
+	o.tell(func() { o.programmed[name] = programmed{acked: 1} }, o.programmedChanged, name)
 	get(o, "one has not acknowledged", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxiesPending"))
-	o.tell(func() { o.programmed[name] = programmed{acked: 2, total: 2} }, o.programmedChanged, name)
+	o.tell(func() { o.programmed[name] = programmed{acked: 2} }, o.programmedChanged, name)
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
 	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, names.ConditionEstablished), "its Service has no endpoint")
@@ -94,7 +94,7 @@ func TestWaypoint(t *testing.T) {
 		return condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served")
 	})
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionTrue, "Programmed"))
-	o.tell(func() { o.programmed[name] = programmed{acked: 1, total: 2, rejected: "bad regex"} }, o.programmedChanged, name)
+	o.tell(func() { o.programmed[name] = programmed{acked: 1, rejected: "bad regex"} }, o.programmedChanged, name)
 	g = get(o, "rejected", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxyRejected"))
 	require.Contains(t, messageOf(g.Status.Conditions, "Programmed"), "bad regex")
 	require.NoError(t, condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served"))

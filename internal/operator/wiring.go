@@ -115,19 +115,18 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 
 // programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener and
 // the route table that says which Services it serves.
-func (p *plane) programmed(gateway types.NamespacedName) (acked, total int, rejected string) {
+func (p *plane) programmed(gateway types.NamespacedName) (acked int, rejected string) {
 	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
 	serving := map[string]bool{}
 	for _, a := range p.book.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
 		serving[a.Proxy.ID()] = a.State == xds.Acked
 	}
 	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
-		total++
 		if a.State == xds.Acked && serving[a.Proxy.ID()] {
 			acked++
 		}
 	}
-	return acked, total, p.rejections.first(scope)
+	return acked, p.rejections.first(scope)
 }
 
 // certificates lets the Mesh's reconciler keep the CA.
