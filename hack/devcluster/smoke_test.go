@@ -62,7 +62,7 @@ func TestSmoke(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			reaches(t, want, func() (*exec.Cmd, error) {
-				return node.Command(home, topology.LanNetns, tool, "get", "-n", "20", "--no-keepalive", url)
+				return node.Command(home, topology.Lan, tool, "get", "-n", "20", "--no-keepalive", url)
 			})
 		})
 	}

@@ -19,9 +19,9 @@ import (
 type routes struct{ nl *netlink.Handle }
 
 func openRoutes() (*routes, error) {
-	ns, err := netns.GetFromName(topology.LanNetns)
+	ns, err := netns.GetFromName(topology.Netns(topology.Lan))
 	if err != nil {
-		return nil, fmt.Errorf("network namespace %s: %w", topology.LanNetns, err)
+		return nil, fmt.Errorf("network namespace %s: %w", topology.Netns(topology.Lan), err)
 	}
 	defer ns.Close()
 	nl, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)

@@ -42,7 +42,7 @@ func Start(home topology.Home, n topology.Node) (bool, error) {
 	if err := groups.make(n); err != nil {
 		return false, err
 	}
-	err = inNetns(n.Name, func() error {
+	err = inNetns(topology.Netns(n.Name), func() error {
 		cmd, err := process.Self(home.Log(n.Name), InitCommand, n.Name)
 		if err != nil {
 			return err
@@ -92,8 +92,8 @@ func inNetns(name string, f func() error) error {
 // Command returns a command that runs in all namespaces of the node or, for the name of the lan, in its network
 // namespace.
 func Command(home topology.Home, name string, args ...string) (*exec.Cmd, error) {
-	if name == topology.LanNetns {
-		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", name), "--"}, args...)...)
+	if name == topology.Lan {
+		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", topology.Netns(name)), "--"}, args...)...)
 		cmd.Env = environment("PATH="+home.Bin()+":"+os.Getenv("PATH"), "KUBECONFIG="+home.InnerKubeconfig())
 		return cmd, nil
 	}

@@ -13,9 +13,9 @@ import (
 // Addresses of the cluster. All of them exist only inside the cluster's own network namespaces: the machine's namespace
 // has no leg in them, so nothing is reachable from outside and nothing inside reaches out.
 const (
-	// LanNetns is the network namespace of the switch that joins the nodes; a client "outside the cluster" runs here.
-	LanNetns = "lan"
-	// LanBridge is the bridge in LanNetns.
+	// Lan is what commands call the switch that joins the nodes; a client "outside the cluster" runs in its network namespace.
+	Lan = "lan"
+	// LanBridge is the bridge of Lan.
 	LanBridge = "lan0"
 	// LanAddress is the bridge's own address, gateway of the nodes.
 	LanAddress = "172.30.0.254"
@@ -47,7 +47,7 @@ const (
 
 // Node is one node of the cluster.
 type Node struct {
-	// Name is the node's name in Kubernetes, its host name, and the name of its network namespace.
+	// Name is the node's name in Kubernetes, and its host name.
 	Name string
 	// Address is its address on the lan.
 	Address string
@@ -62,6 +62,10 @@ var Nodes = []Node{
 	{Name: "node1", Address: "172.30.0.11", PodCIDR: "10.200.1.0/24", ControlPlane: true},
 	{Name: "node2", Address: "172.30.0.12", PodCIDR: "10.200.2.0/24"},
 }
+
+// Netns is the name of the network namespace of a node or of Lan, as `ip netns` lists it: one that nobody else on the machine
+// has, because up takes what it finds for its own and down removes it.
+func Netns(name string) string { return "fairway-" + name }
 
 // Find returns the node of that name.
 func Find(name string) (Node, error) {
