@@ -18,9 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-	"k8s.io/klog/v2"
-
 	"github.com/cert-manager/cert-manager/pkg/controller"
 	"github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/approver"
 	"github.com/cert-manager/cert-manager/pkg/controller/certificaterequests/ca"
@@ -36,6 +33,8 @@ import (
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/ca"         // issuers of type ca
 	_ "github.com/cert-manager/cert-manager/pkg/issuer/selfsigned" // issuers of type selfSigned
 	logf "github.com/cert-manager/cert-manager/pkg/logs"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -66,17 +65,17 @@ func main() {
 	opts.CertificateRequestMinimumBackoffDuration = firstBackoff
 	opts.CertificateRequestMaximumBackoffDuration = lastBackoff
 
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	ctx = logf.NewContext(ctx, klog.Background())
-	if err := run(ctx, opts); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(opts); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "cert-manager:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, opts controller.ContextOptions) error {
-	g, ctx := errgroup.WithContext(ctx)
+// run returns when a controller fails or the process is told to end.
+func run(opts controller.ContextOptions) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	g, ctx := errgroup.WithContext(logf.NewContext(ctx, klog.Background()))
 	factory, err := controller.NewContextFactory(ctx, opts)
 	if err != nil {
 		return err
