@@ -38,7 +38,7 @@ const (
 	certManagerNamespace = "cert-manager"
 	// shortPropagation replaces the five minutes for which a new root is published before its CA signs. It leaves room for
 	// refreshTrust, which is much faster than the kubelet by itself.
-	shortPropagation = 15 * time.Second
+	shortPropagation = 10 * time.Second
 )
 
 // The mesh changes over to a CA from cert-manager and back without a failed request.

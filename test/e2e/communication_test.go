@@ -29,7 +29,7 @@ func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error
 }
 
 // replaced deletes pods and waits until as many others are ready.
-func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool) {
+func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool, how ...client.DeleteOption) {
 	t.Helper()
 	g := NewWithT(t)
 	pods, err := component(t.Context(), namespace, name)
@@ -38,7 +38,7 @@ func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool
 	for i := range pods {
 		if which == nil || which(&pods[i]) {
 			old[pods[i].UID] = true
-			g.Expect(world.client.Delete(t.Context(), &pods[i])).To(Succeed())
+			g.Expect(world.client.Delete(t.Context(), &pods[i], how...)).To(Succeed())
 		}
 	}
 	g.Expect(old).NotTo(BeEmpty(), "no %s pod to restart", name)
@@ -120,7 +120,7 @@ func TestNodeProxyRestarts(t *testing.T) {
 	g.Expect(total.failures()).To(BeEmpty())
 }
 
-// A waypoint's absence closes the Service: no request goes around it.
+// A waypoint's absence closes the Service: no request goes around it. Its pods get no time to wait for others.
 func TestWaypointRestarts(t *testing.T) {
 	t.Parallel() // the waypoint is its own
 	g := NewWithT(t)
@@ -133,7 +133,7 @@ func TestWaypointRestarts(t *testing.T) {
 	s.routed("client", "http://app/", "app-v1")
 
 	steady := s.steady("client", "http://app/", "--timeout", "2s")
-	replaced(t, s.name, names.ComponentWaypoint, nil)
+	replaced(t, s.name, names.ComponentWaypoint, nil, client.GracePeriodSeconds(1))
 	s.answers("client", "http://app/", "app-v1")
 	total := steady.end()
 	g.Expect(total.of("app-v2")).To(BeZero(), "a request went around the waypoint: %v", total)

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 func TestEndpointsComeAndGoUnderTraffic(t *testing.T) {
@@ -123,7 +125,7 @@ func TestNodePortAndLoadBalancer(t *testing.T) {
 	s := enrolled(t)
 	s.server("server")
 	s.client("client")
-	s.client("host", onHostNetwork(18098))
+	s.client("host", onHostNetwork(18098), apartFrom("server"))
 	svc := s.service("server", "server", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
 	s.captured("server", "client")
 	nodePort := strconv.Itoa(int(svc.Spec.Ports[0].NodePort))
@@ -140,4 +142,9 @@ func TestNodePortAndLoadBalancer(t *testing.T) {
 	for _, from := range []string{"host", "client"} {
 		s.answers(from, "http://"+address+"/", "server")
 	}
+	// Strict mode closes these doors as well: what comes through them has no certificate.
+	s.label(names.LabelMTLSMode, names.MTLSStrict)
+	s.refuses("host", "http://"+net.JoinHostPort(node, nodePort)+"/")
+	s.refuses("host", "http://"+address+"/")
+	s.answers("client", "http://server/", "server")
 }

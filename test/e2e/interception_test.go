@@ -43,7 +43,8 @@ func TestRunningPodsJoinAndLeaveWithoutARestart(t *testing.T) {
 	g.Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
 }
 
-// The server refuses plaintext, so each of these requests, which are the first thing that their pods do, was captured.
+// The server refuses plaintext, so each of these requests, which are the first thing that their pods do (in an init
+// container), was captured.
 func TestTheFirstPacketOfANewPodIsCaptured(t *testing.T) {
 	t.Parallel()
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
@@ -51,17 +52,21 @@ func TestTheFirstPacketOfANewPodIsCaptured(t *testing.T) {
 	s.service("server", "server")
 	s.captured("server")
 	never, pods := int32(0), int32(6)
+	ask := corev1.Container{
+		Name: "tool", Image: toolImage, ImagePullPolicy: corev1.PullIfNotPresent,
+		// By name: DNS goes by UDP and is not the mesh's business, but must work from the first moment.
+		Args: []string{"get", "--timeout=5s", "http://server/"},
+	}
+	first := ask
+	first.Name = "first"
 	job := &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "first"},
 		Spec: batchv1.JobSpec{
 			Completions: &pods, Parallelism: &pods, BackoffLimit: &never,
 			Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
-				RestartPolicy: corev1.RestartPolicyNever,
-				Containers: []corev1.Container{{
-					Name: "tool", Image: toolImage, ImagePullPolicy: corev1.PullIfNotPresent,
-					// By name: DNS goes by UDP and is not the mesh's business, but must work from the first moment.
-					Args: []string{"get", "--timeout=5s", "http://server/"},
-				}},
+				RestartPolicy:  corev1.RestartPolicyNever,
+				InitContainers: []corev1.Container{first},
+				Containers:     []corev1.Container{ask},
 			}},
 		},
 	}

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
@@ -51,6 +52,26 @@ func createMesh(t *testing.T, mesh *v1alpha1.Mesh) {
 		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(fresh), fresh)).To(Succeed())
 		g.Expect(meta.IsStatusConditionTrue(fresh.Status.Conditions, v1alpha1.MeshConditionReady)).To(BeTrue(), "%v", fresh.Status.Conditions)
 	}).WithTimeout(2 * time.Minute).Should(Succeed())
+}
+
+// The mode of the Mesh holds where no label says otherwise. It concerns all pods of the mesh, so this test runs alone.
+func TestAStrictMesh(t *testing.T) {
+	g := NewWithT(t)
+	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
+	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	s, outside := enrolled(t), newSpace(t)
+	outside.client("stranger")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("server")
+	url := "http://" + s.host("server") + "/"
+	outside.answers("stranger", url, "server")
+
+	t.Cleanup(func() { patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, mesh.Spec.MTLS.Mode)) })
+	patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, v1alpha1.MTLSModeStrict))
+	outside.refuses("stranger", url)
+	s.label(names.LabelMTLSMode, names.MTLSPermissive)
+	outside.answers("stranger", url, "server")
 }
 
 // enableUndeploy must be set, because the test needs `make undeploy` and `make deploy` of the working tree.

@@ -128,6 +128,17 @@ func listeningOn(port int) option {
 	}
 }
 
+// apartFrom keeps the pods off the nodes that have pods of another app.
+func apartFrom(app string) option {
+	return spec(func(p *corev1.PodSpec) {
+		p.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+				TopologyKey: corev1.LabelHostname, LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}},
+			}},
+		}}
+	})
+}
+
 func spec(change func(*corev1.PodSpec)) option {
 	return func(d *appsv1.Deployment) { change(&d.Spec.Template.Spec) }
 }

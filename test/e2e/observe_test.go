@@ -159,6 +159,7 @@ func TestWhatAUserSees(t *testing.T) {
 
 // TestAPodOptsOutWhileItRuns: the label is obeyed on a running pod, without a restart, and so is its absence.
 func TestAPodOptsOutWhileItRuns(t *testing.T) {
+	t.Parallel()
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")

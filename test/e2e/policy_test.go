@@ -110,6 +110,7 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	s.server("server", spec(func(p *corev1.PodSpec) {
 		http := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("http")}}
 		p.Containers[0].StartupProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 30, ProbeHandler: tcpProbe("http")}
+		p.Containers[0].ReadinessProbe.ProbeHandler = corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 8080}}
 		p.Containers[0].LivenessProbe = &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 3, ProbeHandler: http}
 	}))
 	s.service("server", "server")

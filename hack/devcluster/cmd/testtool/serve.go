@@ -66,8 +66,19 @@ func serve() *cobra.Command {
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("/grpc.health.v1.Health/Check", healthy)
 	mux.HandleFunc("/", s.echo)
 	return mux
+}
+
+// healthy answers a gRPC health check with SERVING, for probes of that kind
+// (https://github.com/grpc/grpc/blob/master/doc/health-checking.md).
+func healthy(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/grpc")
+	w.Header().Set("Trailer", "Grpc-Status")
+	// One message, not compressed, of two bytes: field 1, the status, is 1.
+	_, _ = w.Write([]byte{0, 0, 0, 0, 2, 1 << 3, 1})
+	w.Header().Set("Grpc-Status", "0")
 }
 
 func (s *server) listen(ctx context.Context, port int) error {
