@@ -91,6 +91,8 @@ verify-generated: ## Fail if generated files are not current.
 
 # Tests of the dev cluster itself, which must be up.
 CLUSTER_TESTS := TestSmoke|TestCertManager
+# A test that takes the dev cluster up and down.
+LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
 OTHER_MODULES := hack/bundle hack/devcluster
 
@@ -103,7 +105,7 @@ HACK_LENIENT := bodyclose,contextcheck,errcheck,errchkjson,gosec,noctx
 lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
 	$(call stage,golangci-lint)
 	$(GOLANGCI_LINT) run ./...
-	@for m in $(OTHER_MODULES) test/conformance; do echo "module $$m"; \
+	@for m in $(OTHER_MODULES) hack/certmanager test/conformance; do echo "module $$m"; \
 		(cd $$m && $(abspath $(GOLANGCI_LINT)) run -c $(CURDIR)/.golangci.yml --disable $(HACK_LENIENT) ./...); done
 	@hack/lint-scripts.sh
 
@@ -123,7 +125,7 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
 # Packages whose tests need more than Go: an API server (they import test/apiserver), or root and an Envoy, or a cluster.
-INTEGRATION_DIRS := api controllers internal/status internal/operator internal/agent/node test/manifests
+INTEGRATION_DIRS := internal/agent/node controllers internal/operator internal/status api test/manifests
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 
@@ -132,20 +134,25 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 	@hack/timed.sh 'stock Envoy' $(DEVCLUSTER) build --envoy
 	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
 	@hack/timed.sh 'binaries of Kubernetes, etcd and Envoy' $(MAKE) test-prerequisites
-	@hack/timed.sh 'integration with a real API server' $(MAKE) test-integration
-	@hack/timed.sh 'data path through real Envoys' $(MAKE) test-datapath
+	@hack/timed.sh 'integration with a real API server and real Envoys' $(MAKE) test-parts
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
 
 .PHONY: test-unit
 test-unit: export GOGC := 400 # Go's compiler, which is most of this on a cold machine, takes memory for a sixth of its time
 test-unit: $(GOTESTSUM) ## Run unit and golden tests.
-	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
+	@# More packages at a time than cores: some tests mostly wait.
+	$(GOTEST) -p 4 $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
 	@# What these skip depends on the machine's kernel, such as its version of cgroups, and is no fault of the set-up.
-	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS))$$' ./...); done
+	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) -p 4 $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST))$$' ./...); done
 
 .PHONY: test-prerequisites
 test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
 	$(DEVCLUSTER) build
+
+.PHONY: test-parts
+test-parts: $(GOTESTSUM) ## Run test-integration and test-datapath side by side, in two thirds of the time.
+	@# They mostly wait: for an API server, an Envoy, a time limit. More than three at once would make some of them late.
+	$(GOTEST_LONG) -p 3 $(TESTFLAGS) $(DATAPATH) $(INTEGRATION)
 
 .PHONY: test-integration
 test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and etcd.
@@ -159,8 +166,13 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 4 $(TESTFLAGS) ./test/e2e/... \
+		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 $(TESTFLAGS) ./test/e2e/... \
 		&& cd hack/devcluster && $(GOTEST_LONG) -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
+
+.PHONY: test-cluster
+test-cluster: $(GOTESTSUM) ## Check that the dev cluster comes and goes without a trace, while it is down (root).
+	$(DEVCLUSTER) build
+	cd hack/devcluster && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(LIFECYCLE_TEST)$$' .
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
@@ -173,7 +185,8 @@ IMAGES ?=
 on-devcluster:
 	$(DEVCLUSTER) up
 	$(DEVCLUSTER) images $(IMAGES)
-	@eval "$$($(DEVCLUSTER) env)"; $(MAKE) gateway-api-crds deploy restart mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
+	@eval "$$($(DEVCLUSTER) env)"; installed=$$($(KUBECTL) get namespace $(SYSTEM) --ignore-not-found -o name); \
+	$(MAKE) gateway-api-crds deploy $${installed:+restart} mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
 
 ##@ Deploy (to the cluster that KUBECONFIG names)
 

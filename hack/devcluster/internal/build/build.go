@@ -21,7 +21,10 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
@@ -46,9 +49,20 @@ type Builder struct {
 	Source string
 	// Out gets the progress.
 	Out io.Writer
+	out sync.Mutex
 }
 
-// Ensure builds those of the components that are missing or were built from other pins, one after the other.
+// say writes one line of progress.
+func (b *Builder) say(format string, args ...any) {
+	b.out.Lock()
+	defer b.out.Unlock()
+	fmt.Fprintf(b.Out, format, args...)
+}
+
+// sideBySide is how many components are built at a time: one compiles while another is linked, which keeps one core busy.
+const sideBySide = 2
+
+// Ensure builds those of the components that are missing or were built from other pins.
 func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 	var stale []Component
 	for _, c := range components {
@@ -60,18 +74,23 @@ func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 			stale = append(stale, c)
 		}
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(sideBySide)
 	for i, c := range stale {
-		what := fmt.Sprintf("[%d/%d] building %s", i+1, len(stale), c.Name)
-		if err := b.step(what, func() error { return b.one(ctx, c) }); err != nil {
-			return fmt.Errorf("building %s: %w", c.Name, err)
-		}
+		g.Go(func() error {
+			what := fmt.Sprintf("[%d/%d] building %s", i+1, len(stale), c.Name)
+			if err := b.step(what, func() error { return b.one(ctx, c) }); err != nil {
+				return fmt.Errorf("building %s: %w", c.Name, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return g.Wait()
 }
 
 // step runs f and says how long it takes, while it takes long and at the end.
 func (b *Builder) step(what string, f func() error) error {
-	fmt.Fprintf(b.Out, "%s ...\n", what)
+	b.say("%s ...\n", what)
 	return b.follow(what, time.Now(), start(f))
 }
 
@@ -82,7 +101,7 @@ func (b *Builder) StepUnlessSoon(what string, f func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(soon):
-		fmt.Fprintf(b.Out, "%s ...\n", what)
+		b.say("%s ...\n", what)
 		return b.follow(what, begin, done)
 	}
 }
@@ -102,11 +121,11 @@ func (b *Builder) follow(what string, begin time.Time, done <-chan error) error 
 		select {
 		case err := <-done:
 			if err == nil {
-				fmt.Fprintf(b.Out, "%s: done in %s\n", what, elapsed())
+				b.say("%s: done in %s\n", what, elapsed())
 			}
 			return err
 		case <-ticker.C:
-			fmt.Fprintf(b.Out, "%s: still running after %s\n", what, elapsed())
+			b.say("%s: still running after %s\n", what, elapsed())
 		}
 	}
 }

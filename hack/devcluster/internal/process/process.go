@@ -21,6 +21,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Name is what processes of the dev cluster are called.
+const Name = "fairway-devcluster"
+
 // killTimeout bounds the wait for a killed process to be gone.
 const killTimeout = 20 * time.Second
 
@@ -32,7 +35,7 @@ func Self(log string, args ...string) (*exec.Cmd, error) {
 		return nil, err
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Args[0] = "fairway-devcluster"
+	cmd.Args[0] = Name
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	return cmd, nil
