@@ -89,9 +89,8 @@ bundle: ## Generate the OLM bundle under bundle/ from config/.
 verify-generated: ## Fail if generated files are not current.
 	@hack/verify-generated.sh
 
-# Tests of the dev cluster itself, which must be up.
+# Tests of the dev cluster itself: those that need it up, and one that takes it up and down.
 CLUSTER_TESTS := TestSmoke|TestCertManager
-# A test that takes the dev cluster up and down.
 LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
 OTHER_MODULES := hack/bundle hack/devcluster
@@ -140,10 +139,9 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 .PHONY: test-unit
 test-unit: export GOGC := 400 # Go's compiler, which is most of this on a cold machine, takes memory for a sixth of its time
 test-unit: $(GOTESTSUM) ## Run unit and golden tests.
-	@# More packages at a time than cores: some tests mostly wait.
-	$(GOTEST) -p 4 $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
+	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
 	@# What these skip depends on the machine's kernel, such as its version of cgroups, and is no fault of the set-up.
-	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) -p 4 $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST))$$' ./...); done
+	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST))$$' ./...); done
 
 .PHONY: test-prerequisites
 test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
@@ -166,12 +164,15 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 $(TESTFLAGS) ./test/e2e/... \
-		&& cd hack/devcluster && $(GOTEST_LONG) -count=1 -run "^($(CLUSTER_TESTS))$$$$" .'
+		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 $(TESTFLAGS) ./test/e2e/...'
 
 .PHONY: test-cluster
-test-cluster: $(GOTESTSUM) ## Check that the dev cluster comes and goes without a trace, while it is down (root).
-	$(DEVCLUSTER) build
+test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).
+	$(DEVCLUSTER) up
+	$(DEVCLUSTER) images
+	$(DEVCLUSTER) cert-manager
+	cd hack/devcluster && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^($(CLUSTER_TESTS))$$' .
+	$(DEVCLUSTER) down
 	cd hack/devcluster && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(LIFECYCLE_TEST)$$' .
 
 .PHONY: update-golden

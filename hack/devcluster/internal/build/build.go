@@ -21,10 +21,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
@@ -49,20 +46,10 @@ type Builder struct {
 	Source string
 	// Out gets the progress.
 	Out io.Writer
-	out sync.Mutex
 }
 
-// say writes one line of progress.
-func (b *Builder) say(format string, args ...any) {
-	b.out.Lock()
-	defer b.out.Unlock()
-	fmt.Fprintf(b.Out, format, args...)
-}
-
-// sideBySide is how many components are built at a time: one compiles while another is linked, which keeps one core busy.
-const sideBySide = 2
-
-// Ensure builds those of the components that are missing or were built from other pins.
+// Ensure builds those of the components that are missing or were built from other pins, one after the other: side by side
+// they would compile what they share twice.
 func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 	var stale []Component
 	for _, c := range components {
@@ -74,23 +61,18 @@ func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 			stale = append(stale, c)
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(sideBySide)
 	for i, c := range stale {
-		g.Go(func() error {
-			what := fmt.Sprintf("[%d/%d] building %s", i+1, len(stale), c.Name)
-			if err := b.step(what, func() error { return b.one(ctx, c) }); err != nil {
-				return fmt.Errorf("building %s: %w", c.Name, err)
-			}
-			return nil
-		})
+		what := fmt.Sprintf("[%d/%d] building %s", i+1, len(stale), c.Name)
+		if err := b.step(what, func() error { return b.one(ctx, c) }); err != nil {
+			return fmt.Errorf("building %s: %w", c.Name, err)
+		}
 	}
-	return g.Wait()
+	return nil
 }
 
 // step runs f and says how long it takes, while it takes long and at the end.
 func (b *Builder) step(what string, f func() error) error {
-	b.say("%s ...\n", what)
+	fmt.Fprintf(b.Out, "%s ...\n", what)
 	return b.follow(what, time.Now(), start(f))
 }
 
@@ -101,7 +83,7 @@ func (b *Builder) StepUnlessSoon(what string, f func() error) error {
 	case err := <-done:
 		return err
 	case <-time.After(soon):
-		b.say("%s ...\n", what)
+		fmt.Fprintf(b.Out, "%s ...\n", what)
 		return b.follow(what, begin, done)
 	}
 }
@@ -121,11 +103,11 @@ func (b *Builder) follow(what string, begin time.Time, done <-chan error) error 
 		select {
 		case err := <-done:
 			if err == nil {
-				b.say("%s: done in %s\n", what, elapsed())
+				fmt.Fprintf(b.Out, "%s: done in %s\n", what, elapsed())
 			}
 			return err
 		case <-ticker.C:
-			b.say("%s: still running after %s\n", what, elapsed())
+			fmt.Fprintf(b.Out, "%s: still running after %s\n", what, elapsed())
 		}
 	}
 }
