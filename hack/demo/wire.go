@@ -38,14 +38,17 @@ type segment struct {
 // maxSegments bounds what is kept.
 const maxSegments = 10000
 
-// listen starts reading in named network namespaces.
-func listen(namespaces []string, interest []netip.Addr) (*wire, error) {
+// nodeNetns precedes a node's name in that of its network namespace (hack/devcluster/internal/topology).
+const nodeNetns = "fairway-"
+
+// listen starts reading in the network namespaces of nodes.
+func listen(nodes []string, interest []netip.Addr) (*wire, error) {
 	w := &wire{interest: map[netip.Addr]bool{}, stop: make(chan struct{})}
 	for _, a := range interest {
 		w.interest[a] = true
 	}
-	for _, name := range namespaces {
-		fd, err := packetSocket(name)
+	for _, name := range nodes {
+		fd, err := packetSocket(nodeNetns + name)
 		if err != nil {
 			_ = w.close()
 			return nil, fmt.Errorf("capture in %s: %w", name, err)

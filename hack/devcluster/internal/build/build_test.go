@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,5 +60,20 @@ func TestEnsure(t *testing.T) {
 	write("main.go", "package main\n\nfunc main() {}\n")
 	if got := ensure(); got == "" {
 		t.Error("doesn't build after a change of its source")
+	}
+}
+
+func TestBinariesOfAComponent(t *testing.T) {
+	for _, c := range []struct {
+		Component
+		want []string
+	}{
+		{Component{Name: "mine", Packages: []string{"."}}, []string{"mine"}},
+		{Component{Name: "mine", Packages: []string{".", "example.com/x/cmd/two"}, Rename: "one"}, []string{"one", "two"}},
+		{Component{Name: "mine", Packages: []string{"example.com/x/server/v3"}}, []string{"server"}},
+	} {
+		if got := c.binaries(); !slices.Equal(got, c.want) {
+			t.Errorf("%v are built as %v, want %v", c.Packages, got, c.want)
+		}
 	}
 }
