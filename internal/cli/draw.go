@@ -28,8 +28,24 @@ func (r report) draw(t *table, now time.Time) {
 		}
 	}
 	if r.Healthy {
-		t.line("\nAll is well.")
+		t.line("\n%s", r.verdict())
 	}
+}
+
+// verdict is the last line on a healthy mesh. What is wrong with a route is its owner's to mend, so the mesh is well all the
+// same; but it must not sound as if the route were.
+func (r report) verdict() string {
+	broken := 0
+	for _, w := range r.Waypoints {
+		broken += len(w.Broken)
+	}
+	switch broken {
+	case 0:
+		return "All is well."
+	case 1:
+		return "The mesh is well; one route has a problem, see above."
+	}
+	return fmt.Sprintf("The mesh is well; %d routes have problems, see above.", broken)
 }
 
 func (r report) drawMesh(t *table) {

@@ -256,6 +256,20 @@ func TestStatusWaitsForAProxyToSettle(t *testing.T) {
 	assert.Equal(t, 2, asked)
 }
 
+func TestVerdictCountsRoutesWithProblems(t *testing.T) {
+	for want, broken := range map[string][][]string{
+		"All is well.": {nil, {}},
+		"The mesh is well; one route has a problem, see above.": {{"a"}, nil},
+		"The mesh is well; 3 routes have problems, see above.":  {{"a", "b"}, {"c"}},
+	} {
+		var r report
+		for _, b := range broken {
+			r.Waypoints = append(r.Waypoints, waypointReport{Broken: b})
+		}
+		assert.Equal(t, want, r.verdict())
+	}
+}
+
 func TestExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		args []string
