@@ -164,7 +164,13 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 $(TESTFLAGS) ./test/e2e/...'
+		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 -skip "^TestBench$$$$" $(TESTFLAGS) ./test/e2e/...'
+
+BENCH_ROUTES ?= 0,1000,3000
+.PHONY: bench
+bench: ## Measure how soon changes are in force, and what they cost, on the dev cluster; write docs/benchmarks.md (root).
+	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 go test -v -count=1 -timeout 60m -run "^TestBench$$$$" ./test/e2e \
+		-args -bench-routes=$(BENCH_ROUTES) -bench-output=$(abspath docs/benchmarks.md)'
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).

@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -58,20 +59,26 @@ func (s *space) exec(ctx context.Context, app string, args ...string) (string, e
 }
 
 func execIn(ctx context.Context, p *corev1.Pod, args ...string) (string, error) {
+	var out bytes.Buffer
+	err := execTo(ctx, p, &out, args...)
+	return out.String(), err
+}
+
+// execTo runs the test tool in a pod; what it prints goes to out as it comes.
+func execTo(ctx context.Context, p *corev1.Pod, out io.Writer, args ...string) error {
 	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: p.Spec.Containers[0].Name, Command: append([]string{"/tool"}, args...), Stdout: true, Stderr: true,
 		}, scheme.ParameterCodec).URL()
 	e, err := executor(u)
 	if err != nil {
-		return "", err
+		return err
 	}
-	var out, errs bytes.Buffer
-	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errs})
-	if err != nil {
-		err = fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
+	var errs bytes.Buffer
+	if err := e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: out, Stderr: &errs}); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(errs.String()))
 	}
-	return out.String(), err
+	return nil
 }
 
 func executor(u *url.URL) (remotecommand.Executor, error) {

@@ -22,6 +22,9 @@ import (
 
 const toolImage = "fairway.dev/test/tool:v0.1.0"
 
+// labelTest is on every namespace that a test makes, with the test's name.
+const labelTest = "fairway.dev/e2e"
+
 // space is a namespace of one test.
 type space struct {
 	t    *testing.T
@@ -32,8 +35,8 @@ type space struct {
 func newSpace(t *testing.T, labels ...string) *space {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: pairs(labels)}}
-	ns.Labels["fairway.dev/e2e"] = strings.ToLower(t.Name()[:min(len(t.Name()), 60)])
-	ns.Labels["fairway.dev/e2e"] = strings.NewReplacer("/", ".", "_", ".").Replace(ns.Labels["fairway.dev/e2e"])
+	ns.Labels[labelTest] = strings.ToLower(t.Name()[:min(len(t.Name()), 60)])
+	ns.Labels[labelTest] = strings.NewReplacer("/", ".", "_", ".").Replace(ns.Labels[labelTest])
 	if err := world.client.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,281 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bufio"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// Flags of `make bench`.
+var (
+	benchRoutes  = flag.String("bench-routes", "", "numbers of routes to measure at, growing, such as 0,1000,3000; without, nothing is measured")
+	benchSamples = flag.Int("bench-samples", 20, "how often each figure is measured")
+	benchOutput  = flag.String("bench-output", "", "file for the report")
+)
+
+// routesPerService is how the routes of the load are spread: a Service has a handful.
+const routesPerService = 10
+
+// TestBench measures how soon a change of the user's is in force, and what it costs, at growing numbers of routes. It
+// reports and asserts nothing about time. `make bench` runs it, alone; `make test` leaves it out.
+func TestBench(t *testing.T) {
+	if *benchRoutes == "" {
+		t.Skip("skipped: measures for minutes; run it by make bench")
+	}
+	b := newBench(t)
+	report := benchReport{Cores: runtime.NumCPU(), Samples: *benchSamples, Date: time.Now().Format(time.DateOnly)}
+	version, err := world.clientset.Discovery().ServerVersion()
+	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	report.Kubernetes = version.GitVersion
+	for _, text := range strings.Split(*benchRoutes, ",") {
+		routes, err := strconv.Atoi(text)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred(), "-bench-routes")
+		report.Columns = append(report.Columns, b.column(routes))
+	}
+	t.Log("\n" + report.String())
+	if *benchOutput != "" {
+		NewWithT(t).Expect(os.WriteFile(*benchOutput, []byte(report.String()), 0o644)).To(Succeed())
+	}
+}
+
+// bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and two Services
+// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, one behind the waypoint.
+type bench struct {
+	*space
+	g      Gomega
+	routes int
+}
+
+const (
+	benchDirect = "moving-direct"
+	benchRouted = "moving-routed"
+)
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	g := NewWithT(t)
+	g.Eventually(func(g Gomega) { // what is still being deleted keeps everyone busy
+		var others corev1.NamespaceList
+		g.Expect(world.client.List(t.Context(), &others, client.HasLabels{labelTest})).To(Succeed())
+		g.Expect(others.Items).To(BeEmpty(), "namespaces of other tests")
+	}).WithTimeout(10 * time.Minute).Should(Succeed())
+	b := &bench{space: enrolled(t), g: g}
+	b.client("client")
+	b.versions("app")
+	b.captured("client", "app-v1", "app-v2")
+	b.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	b.programmed("app")
+	b.routed("client", "http://app/", "app-v1")
+	for _, name := range []string{benchDirect, benchRouted} {
+		b.service(name, "", func(s *corev1.Service) { s.Spec.Selector = nil })
+		http, port, ready := "http", int32(8080), true
+		b.create(&discoveryv1.EndpointSlice{
+			ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:       []discoveryv1.EndpointPort{{Name: &http, Port: &port}},
+			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{b.pod("app-v1").Status.PodIP}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+		})
+	}
+	b.create(httpRoute(benchRouted, toService(benchRouted), rule(nil, backend(benchRouted))))
+	b.programmed(benchRouted)
+	b.answers("client", "http://"+benchDirect+"/", "app-v1")
+	b.routed("client", "http://"+benchRouted+"/", "app-v1")
+	return b
+}
+
+// column measures everything at a number of routes.
+func (b *bench) column(routes int) benchColumn {
+	b.t.Helper()
+	out := benchColumn{Routes: routes}
+	out.Fill = b.fill(routes)
+	b.t.Logf("%d routes", routes)
+	out.NewRoute = b.newRoutes()
+	b.t.Logf("new route: %s", out.NewRoute)
+	out.EditedRoute, out.EditCost, out.Requests, out.Failed = b.edits()
+	b.t.Logf("edited route: %s, failed %d of %d", out.EditedRoute, out.Failed, out.Requests)
+	out.Direct = b.moves(benchDirect)
+	out.Routed = b.moves(benchRouted)
+	b.t.Logf("endpoint: %s; behind the waypoint: %s", out.Direct, out.Routed)
+	out.Memory = b.usage().memory
+	return out
+}
+
+// fill creates what is missing of a number of routes and waits until all are Programmed.
+func (b *bench) fill(routes int) benchFill {
+	b.t.Helper()
+	if routes <= b.routes {
+		return benchFill{}
+	}
+	before, start := b.usage(), time.Now()
+	var g errgroup.Group
+	g.SetLimit(16)
+	for i := b.routes; i < routes; i++ {
+		service := fmt.Sprintf("load-%d", i/routesPerService)
+		if i%routesPerService == 0 {
+			b.service(service, "app-v1")
+		}
+		route := httpRoute(fmt.Sprintf("load-%d", i), toService(service), rule(underPath(fmt.Sprintf("/load-%d", i)), backend("app-v1")))
+		route.Namespace = b.name
+		g.Go(func() error { return world.client.Create(b.t.Context(), route) })
+	}
+	b.g.Expect(g.Wait()).To(Succeed())
+	written := time.Since(start)
+	b.g.Eventually(func(g Gomega) {
+		var list gatewayv1.HTTPRouteList
+		g.Expect(world.client.List(b.t.Context(), &list, client.InNamespace(b.name))).To(Succeed())
+		pending := 0
+		for i := range list.Items {
+			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), names.ConditionProgrammed) {
+				pending++
+			}
+		}
+		g.Expect(pending).To(BeZero(), "routes that are not Programmed")
+	}).WithTimeout(10 * time.Minute).Should(Succeed())
+	out := benchFill{Routes: routes - b.routes, Written: written, Programmed: time.Since(start), CPU: b.usage().cpu - before.cpu}
+	b.routes = routes
+	return out
+}
+
+// newRoutes measures from before a route is created until it answers.
+func (b *bench) newRoutes() benchTimes {
+	b.t.Helper()
+	var out benchTimes
+	for i := range *benchSamples {
+		path := fmt.Sprintf("/new-%d", i)
+		route := httpRoute("new", toService("app"), rule(underPath(path), backend("app-v2")))
+		out = append(out, b.until("app-v2", "http://app"+path, func() { b.create(route) }))
+		b.g.Expect(world.client.Delete(b.t.Context(), route)).To(Succeed())
+	}
+	return out
+}
+
+// edits measures from before a route is updated until it answers as it now says, what an edit costs the operator, and
+// whether requests fail meanwhile.
+func (b *bench) edits() (times benchTimes, cost benchCost, requests, failed int) {
+	b.t.Helper()
+	route := httpRoute("edited", toService("app"), rule(underPath("/edited"), backend("app-v1")))
+	b.create(route)
+	b.programmed(route.Name)
+	idle := b.idle()
+	steady := b.steady("client", "http://app/")
+	before, start := b.usage(), time.Now()
+	for i := range *benchSamples {
+		to := []string{"app-v2", "app-v1"}[i%2]
+		times = append(times, b.until(to, "http://app/edited", func() {
+			b.g.Expect(world.client.Get(b.t.Context(), client.ObjectKeyFromObject(route), route)).To(Succeed())
+			route.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend(to)}
+			b.g.Expect(world.client.Update(b.t.Context(), route)).To(Succeed())
+		}))
+	}
+	b.programmed(route.Name)
+	after, elapsed := b.usage(), time.Since(start)
+	n := float64(*benchSamples)
+	cost.CPU = max(0, (after.cpu-before.cpu-idle*elapsed.Seconds())/n)
+	cost.Bytes = (after.bytes - before.bytes) / n
+	total := steady.end()
+	for _, count := range total {
+		requests += count
+	}
+	for _, count := range total.failures() {
+		failed += count
+	}
+	b.g.Expect(world.client.Delete(b.t.Context(), route)).To(Succeed())
+	return times, cost, requests, failed
+}
+
+// moves measures from before the only endpoint of a Service is replaced until the other one answers.
+func (b *bench) moves(service string) benchTimes {
+	b.t.Helper()
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: b.name, Name: service}}
+	var out benchTimes
+	for i := range *benchSamples / 2 * 2 { // an even number: it ends where it began
+		to := []string{"app-v2", "app-v1"}[i%2]
+		address := b.pod(to).Status.PodIP
+		out = append(out, b.until(to, "http://"+service+"/", func() {
+			patch := fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses","value":[%q]}]`, address)
+			b.g.Expect(world.client.Patch(b.t.Context(), slice, client.RawPatch("application/json-patch+json", patch))).To(Succeed())
+		}))
+	}
+	return out
+}
+
+// until makes a change once a client asks, and returns how long after its beginning a server of that name answered. Pods
+// and tests have one clock: it is the machine's.
+func (b *bench) until(name, url string, change func()) time.Duration {
+	b.t.Helper()
+	out, in := io.Pipe()
+	pod := b.pod("client")
+	done := make(chan error, 1)
+	go func() {
+		err := execTo(b.t.Context(), &pod, in, "until", "--no-keepalive", "--name="+name, url)
+		_ = in.CloseWithError(err) // nil is the end
+		done <- err
+	}()
+	lines := bufio.NewScanner(out)
+	b.g.Expect(lines.Scan()).To(BeTrue(), "%v", lines.Err())
+	b.g.Expect(lines.Text()).To(Equal("asking"), "the answer before the change")
+	start := time.Now()
+	change()
+	b.g.Expect(lines.Scan()).To(BeTrue(), "%v", lines.Err())
+	nanos, err := strconv.ParseInt(lines.Text(), 10, 64)
+	b.g.Expect(err).NotTo(HaveOccurred())
+	b.g.Expect(<-done).To(Succeed())
+	return time.Unix(0, nanos).Sub(start)
+}
+
+// usage is what all replicas of the operator have used: seconds of CPU, bytes of xDS; memory is that of the largest.
+type usage struct{ cpu, bytes, memory float64 }
+
+func (b *bench) usage() usage {
+	b.t.Helper()
+	operators, err := component(b.t.Context(), names.SystemNamespace, names.ComponentOperator)
+	b.g.Expect(err).NotTo(HaveOccurred())
+	var out usage
+	for i := range operators {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(metrics(b.t, b.g, &operators[i], names.PortOperatorMetrics)))
+		b.g.Expect(err).NotTo(HaveOccurred())
+		sum := func(name string) (total float64) {
+			for _, m := range families[name].GetMetric() {
+				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+			return total
+		}
+		out.cpu += sum("process_cpu_seconds_total")
+		out.bytes += sum("fairway_xds_sent_bytes_total")
+		out.memory = max(out.memory, sum("process_resident_memory_bytes"))
+	}
+	return out
+}
+
+// idle is how many seconds of CPU a second the operator uses while nothing is changed.
+func (b *bench) idle() float64 {
+	b.t.Helper()
+	const window = 5 * time.Second
+	before, start := b.usage(), time.Now()
+	b.g.Eventually(func() time.Duration { return time.Since(start) }).Should(BeNumerically(">", window))
+	return (b.usage().cpu - before.cpu) / time.Since(start).Seconds()
+}

@@ -1,0 +1,114 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+)
+
+// benchReport is what TestBench found, and how it looks in docs/benchmarks.md.
+type benchReport struct {
+	Date, Kubernetes string
+	Cores, Samples   int
+	Columns          []benchColumn
+}
+
+// benchColumn is what was measured at one number of routes.
+type benchColumn struct {
+	Routes                                int
+	Fill                                  benchFill
+	NewRoute, EditedRoute, Direct, Routed benchTimes
+	EditCost                              benchCost
+	// Requests were sent while routes were edited; Failed of them failed.
+	Requests, Failed int
+	// Memory of the larger replica of the operator, in bytes.
+	Memory float64
+}
+
+// benchFill is the creation of many routes at once.
+type benchFill struct {
+	Routes int
+	// Written is until the API server has taken the last one, Programmed until the last one was.
+	Written, Programmed time.Duration
+	// CPU of all replicas of the operator, in seconds.
+	CPU float64
+}
+
+// benchCost is the operator's, for one edit: seconds of CPU, bytes of xDS.
+type benchCost struct{ CPU, Bytes float64 }
+
+// benchTimes are samples of one figure.
+type benchTimes []time.Duration
+
+// String is the median and the worst, in milliseconds.
+func (b benchTimes) String() string {
+	if len(b) == 0 {
+		return ""
+	}
+	sorted := slices.Sorted(slices.Values(b))
+	return fmt.Sprintf("%d / %d ms", sorted[len(sorted)/2].Milliseconds(), sorted[len(sorted)-1].Milliseconds())
+}
+
+func (f benchFill) String() string {
+	if f.Routes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d: %.1f s (written %.1f s); %.1f s", f.Routes, f.Programmed.Seconds(), f.Written.Seconds(), f.CPU)
+}
+
+func (r benchReport) String() string {
+	rows := []struct {
+		name string
+		cell func(benchColumn) string
+	}{
+		{"a new route answers", func(c benchColumn) string { return c.NewRoute.String() }},
+		{"an edited route answers", func(c benchColumn) string { return c.EditedRoute.String() }},
+		{"a moved endpoint answers", func(c benchColumn) string { return c.Direct.String() }},
+		{"a moved endpoint behind a waypoint answers", func(c benchColumn) string { return c.Routed.String() }},
+		{"operator CPU for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f ms", c.EditCost.CPU*1000) }},
+		{"xDS bytes for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f KB", c.EditCost.Bytes/1000) }},
+		{"requests that failed during edits", func(c benchColumn) string { return fmt.Sprintf("%d of %d", c.Failed, c.Requests) }},
+		{"many routes at once: all Programmed; operator CPU", func(c benchColumn) string { return c.Fill.String() }},
+		{"operator memory, larger replica", func(c benchColumn) string { return fmt.Sprintf("%.0f MB", c.Memory/1e6) }},
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Benchmarks\n\n"+
+		"Written by `make bench` on %s: the dev cluster (two nodes, Kubernetes %s, stock Envoy, two operators) on %d cores, which it\n"+
+		"shares with what measures. Times are the median and the worst of %d, from just before the write to the API server until a client\n"+
+		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over Services by tens.\n\n",
+		r.Date, r.Kubernetes, r.Cores, r.Samples)
+	line := func(first string, cell func(benchColumn) string) {
+		fmt.Fprintf(&b, "| %s |", first)
+		for _, c := range r.Columns {
+			fmt.Fprintf(&b, " %s |", cell(c))
+		}
+		b.WriteString("\n")
+	}
+	line("routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) })
+	line("---", func(benchColumn) string { return "---" })
+	for _, row := range rows {
+		line(row.name, row.cell)
+	}
+	return b.String()
+}
+
+func TestBenchReport(t *testing.T) {
+	ms := time.Millisecond
+	report := benchReport{Date: "2030-01-02", Kubernetes: "v1", Cores: 2, Samples: 3, Columns: []benchColumn{
+		{NewRoute: benchTimes{9 * ms, 3 * ms, 5 * ms}, Requests: 10},
+		{Routes: 1000, Fill: benchFill{Routes: 1000, Written: 2 * time.Second, Programmed: 2500 * ms, CPU: 1.25}, EditCost: benchCost{CPU: 0.0042, Bytes: 1500}, Memory: 5e7},
+	}}
+	g := NewWithT(t)
+	g.Expect(report.String()).To(And(
+		ContainSubstring("| routes in the namespace | 0 | 1000 |\n| --- | --- | --- |\n| a new route answers | 5 / 9 ms |  |\n"),
+		ContainSubstring("| operator CPU for an edit | 0.0 ms | 4.2 ms |\n| xDS bytes for an edit | 0.0 KB | 1.5 KB |\n| requests that failed during edits | 0 of 10 | 0 of 0 |\n"),
+		ContainSubstring("|  | 1000: 2.5 s (written 2.0 s); 1.2 s |\n"),
+	))
+}
