@@ -31,7 +31,7 @@ const nodeLink = "eth0"
 // Up makes what is missing of the network.
 func Up() error {
 	if err := upLan(); err != nil {
-		return fmt.Errorf("network %s: %w", topology.Lan, err)
+		return fmt.Errorf("network %s: %w", topology.LanNetns, err)
 	}
 	for _, n := range topology.Nodes {
 		if err := upNode(n); err != nil {
@@ -45,9 +45,9 @@ func Up() error {
 func Down() error {
 	var errs []error
 	for _, n := range topology.Nodes {
-		errs = append(errs, remove(topology.Netns(n.Name)))
+		errs = append(errs, remove(n.Netns()))
 	}
-	return errors.Join(append(errs, remove(topology.Netns(topology.Lan)))...)
+	return errors.Join(append(errs, remove(topology.LanNetns))...)
 }
 
 func remove(name string) error {
@@ -63,7 +63,7 @@ func remove(name string) error {
 }
 
 func upLan() error {
-	h, err := open(topology.Netns(topology.Lan))
+	h, err := open(topology.LanNetns)
 	if err != nil {
 		return err
 	}
@@ -88,12 +88,12 @@ func upLan() error {
 }
 
 func upNode(n topology.Node) error {
-	lan, err := open(topology.Netns(topology.Lan))
+	lan, err := open(topology.LanNetns)
 	if err != nil {
 		return err
 	}
 	defer lan.Close()
-	node, err := open(topology.Netns(n.Name))
+	node, err := open(n.Netns())
 	if err != nil {
 		return err
 	}

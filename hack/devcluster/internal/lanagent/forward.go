@@ -30,7 +30,7 @@ func dialInLan(ctx context.Context, network, address string) (net.Conn, error) {
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		h, err := netns.GetFromName(topology.Netns(topology.Lan))
+		h, err := netns.GetFromName(topology.LanNetns)
 		if err == nil {
 			defer h.Close()
 			err = netns.Set(h)

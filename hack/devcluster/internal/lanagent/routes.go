@@ -19,9 +19,9 @@ import (
 type routes struct{ nl *netlink.Handle }
 
 func openRoutes() (*routes, error) {
-	ns, err := netns.GetFromName(topology.Netns(topology.Lan))
+	ns, err := netns.GetFromName(topology.LanNetns)
 	if err != nil {
-		return nil, fmt.Errorf("network namespace %s: %w", topology.Netns(topology.Lan), err)
+		return nil, fmt.Errorf("network namespace %s: %w", topology.LanNetns, err)
 	}
 	defer ns.Close()
 	nl, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)

@@ -42,7 +42,7 @@ func Start(home topology.Home, n topology.Node) (bool, error) {
 	if err := groups.make(n); err != nil {
 		return false, err
 	}
-	err = inNetns(topology.Netns(n.Name), func() error {
+	err = inNetns(n.Netns(), func() error {
 		cmd, err := process.Self(home.Log(n.Name), InitCommand, n.Name)
 		if err != nil {
 			return err
@@ -93,7 +93,7 @@ func inNetns(name string, f func() error) error {
 // namespace.
 func Command(home topology.Home, name string, args ...string) (*exec.Cmd, error) {
 	if name == topology.Lan {
-		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", topology.Netns(name)), "--"}, args...)...)
+		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", topology.LanNetns), "--"}, args...)...)
 		cmd.Env = environment("PATH="+home.Bin()+":"+os.Getenv("PATH"), "KUBECONFIG="+home.InnerKubeconfig())
 		return cmd, nil
 	}

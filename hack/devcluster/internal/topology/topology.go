@@ -10,12 +10,18 @@ import (
 	"net/netip"
 )
 
+// prefix begins the names of what the cluster has on the machine: names that nobody else uses, because up takes what it finds
+// for its own and down removes it.
+const prefix = "fairway-"
+
 // Addresses of the cluster. All of them exist only inside the cluster's own network namespaces: the machine's namespace
 // has no leg in them, so nothing is reachable from outside and nothing inside reaches out.
 const (
-	// Lan is what commands call the switch that joins the nodes; a client "outside the cluster" runs in its network namespace.
+	// Lan is what commands call the switch that joins the nodes.
 	Lan = "lan"
-	// LanBridge is the bridge of Lan.
+	// LanNetns is its network namespace; a client "outside the cluster" runs here.
+	LanNetns = prefix + Lan
+	// LanBridge is the bridge in LanNetns.
 	LanBridge = "lan0"
 	// LanAddress is the bridge's own address, gateway of the nodes.
 	LanAddress = "172.30.0.254"
@@ -63,10 +69,6 @@ var Nodes = []Node{
 	{Name: "node2", Address: "172.30.0.12", PodCIDR: "10.200.2.0/24"},
 }
 
-// Netns is the name of the network namespace of a node or of Lan, as `ip netns` lists it: one that nobody else on the machine
-// has, because up takes what it finds for its own and down removes it.
-func Netns(name string) string { return "fairway-" + name }
-
 // Find returns the node of that name.
 func Find(name string) (Node, error) {
 	for _, n := range Nodes {
@@ -83,4 +85,7 @@ func APIAddress() string {
 }
 
 // CgroupRoot is the cgroup, relative to the root of every hierarchy, under which kubelet puts the node's pods.
-func (n Node) CgroupRoot() string { return "/fairway-" + n.Name }
+func (n Node) CgroupRoot() string { return "/" + prefix + n.Name }
+
+// Netns is the name of the node's network namespace, as `ip netns` lists it.
+func (n Node) Netns() string { return prefix + n.Name }
