@@ -5,10 +5,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,26 +45,19 @@ func until() *cobra.Command {
 }
 
 func (c *client) until(ctx context.Context, out io.Writer, name string) error {
-	var last string
-	for asked := 0; ; asked++ {
-		resp, body, err := c.ask(ctx)
-		now := time.Now()
-		var a answer
-		switch {
-		case err != nil:
-			last = err.Error()
-		case json.Unmarshal(body, &a) == nil && resp.StatusCode == http.StatusOK && a.Name == name:
-			_, err = fmt.Fprintln(out, now.UnixNano())
+	want := strings.TrimSpace(fmt.Sprintf("%d %s", http.StatusOK, name))
+	for asked := 1; ; asked++ {
+		kind, _ := c.kind(ctx)
+		if kind == want {
+			_, err := fmt.Fprintln(out, time.Now().UnixNano())
 			return err
-		default:
-			last = fmt.Sprintf("%d %s", resp.StatusCode, a.Name)
 		}
-		if asked == 0 {
+		if asked == 1 {
 			fmt.Fprintln(out, "asking")
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s has not answered; the last answer of %d was: %s", name, asked+1, last)
+			return fmt.Errorf("%s has not answered; the last answer of %d was: %s", name, asked, kind)
 		case <-time.After(c.interval):
 		}
 	}
