@@ -59,13 +59,7 @@ func TestAStrictMesh(t *testing.T) {
 	g := NewWithT(t)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
 	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
-	s, outside := enrolled(t), newSpace(t)
-	outside.client("stranger")
-	s.server("server")
-	s.service("server", "server")
-	s.captured("server")
-	url := "http://" + s.host("server") + "/"
-	outside.answers("stranger", url, "server")
+	s, outside, url := reachedInPlaintext(t)
 
 	t.Cleanup(func() { patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, mesh.Spec.MTLS.Mode)) })
 	patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, v1alpha1.MTLSModeStrict))

@@ -8,11 +8,13 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"regexp"
-	"strconv"
+	"strings"
 	"testing"
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,9 +35,6 @@ func fairway(t *testing.T, args ...string) (out, notes string, err error) {
 	return stdout.String(), stderr.String(), err
 }
 
-// connectedNodes is what an operator says of the node proxies that it serves.
-var connectedNodes = regexp.MustCompile(`(?m)^fairway_xds_connected_proxies\{kind="node"\} (\d+)$`)
-
 // metrics of a pod of the mesh.
 func metrics(t *testing.T, g Gomega, pod *corev1.Pod, port int) string {
 	t.Helper()
@@ -45,6 +44,25 @@ func metrics(t *testing.T, g Gomega, pod *corev1.Pod, port int) string {
 	body, err := io.ReadAll(response.Body)
 	g.Expect(err).NotTo(HaveOccurred())
 	return string(body)
+}
+
+// families are the metrics of a pod of the mesh, by name.
+func families(t *testing.T, g Gomega, pod *corev1.Pod, port int) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	out, err := parser.TextToMetricFamilies(strings.NewReader(metrics(t, g, pod, port)))
+	g.Expect(err).NotTo(HaveOccurred())
+	return out
+}
+
+// connectedNodes is how many node proxies an operator says that it serves.
+func connectedNodes(all map[string]*dto.MetricFamily) (n int, said bool) {
+	for _, m := range all["fairway_xds_connected_proxies"].GetMetric() {
+		if m.GetLabel()[0].GetValue() == names.ComponentNode {
+			return int(m.GetGauge().GetValue()), true
+		}
+	}
+	return 0, false
 }
 
 // TestWhatAUserSees asks everything that there is to ask of a mesh that carries traffic at both layers.
@@ -133,12 +151,10 @@ func TestWhatAUserSees(t *testing.T) {
 		g.Eventually(func(g Gomega) { // a stream that reached its age is opened anew
 			connected := 0
 			for i := range operators { // each proxy is connected to whichever replica it met
-				text := metrics(t, g, &operators[i], names.PortOperatorMetrics)
-				g.Expect(text).To(ContainSubstring("\nfairway_ca_not_after_timestamp_seconds{"))
-				value := connectedNodes.FindStringSubmatch(text)
-				g.Expect(value).To(HaveLen(2), "connected node proxies of %s", operators[i].Name)
-				n, err := strconv.Atoi(value[1])
-				g.Expect(err).NotTo(HaveOccurred())
+				all := families(t, g, &operators[i], names.PortOperatorMetrics)
+				g.Expect(all).To(HaveKey("fairway_ca_not_after_timestamp_seconds"))
+				n, said := connectedNodes(all)
+				g.Expect(said).To(BeTrue(), "connected node proxies of %s", operators[i].Name)
 				connected += n
 			}
 			g.Expect(connected).To(Equal(len(nodes)), "connected node proxies")

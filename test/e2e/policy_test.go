@@ -131,16 +131,23 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	g.Expect(pod.Status.ContainerStatuses[0].Ready).To(BeTrue())
 }
 
-// Changing the mode of running pods takes effect on running pods.
-func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
-	t.Parallel()
-	s, outside := enrolled(t), newSpace(t)
+// reachedInPlaintext makes a server in the mesh, in permissive mode, and a pod "stranger" outside that reaches it at the URL.
+func reachedInPlaintext(t *testing.T) (s, outside *space, url string) {
+	t.Helper()
+	s, outside = enrolled(t), newSpace(t)
 	outside.client("stranger")
 	s.server("server")
 	s.service("server", "server")
 	s.captured("server")
-	url := "http://" + s.host("server") + "/"
+	url = "http://" + s.host("server") + "/"
 	outside.answers("stranger", url, "server")
+	return s, outside, url
+}
+
+// Changing the mode of running pods takes effect on running pods.
+func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
+	t.Parallel()
+	s, outside, url := reachedInPlaintext(t)
 	s.label(names.LabelMTLSMode, names.MTLSStrict)
 	outside.refuses("stranger", url)
 	s.label(names.LabelMTLSMode, "")
