@@ -151,6 +151,7 @@ func TestPlaintextInbound(t *testing.T) {
 	t.Run("strict lets probes pass, from the node only", func(t *testing.T) {
 		probe := []netip.AddrPort{strict.at(8080)}
 		require.NoError(t, capture.ApplyHost(m.nodes[0].ns, capture.Host{Probes: probe}))
+		require.NoError(t, capture.UpdateSets(strict.ns, capture.Pod{Ranges: ranges, Probes: probe}))
 		have, err := hello(m.nodes[0].ns.Do, strict.at(8080).String())
 		require.NoError(t, err)
 		require.Equal(t, "strict sees "+names.ProbeSourceAddress, have)
@@ -172,7 +173,7 @@ func TestPlaintextInbound(t *testing.T) {
 		plaintext, hbone := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
 		strict.configure(true)
 		plaintext.ends()
-		n, err := capture.EndPlaintext(strict.ns)
+		n, err := capture.EndPlaintext(strict.ns, nil)
 		require.NoError(t, err)
 		require.Zero(t, n, "all else passes the proxy")
 		hbone.alive()

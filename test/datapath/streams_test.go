@@ -362,10 +362,10 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 	})
 	t.Run("the rules are applied again, and other ranges", func(t *testing.T) {
 		require.NoError(t, capture.Apply(client.ns, capture.Pod{Ranges: ranges}))
-		require.NoError(t, capture.UpdateRanges(client.ns, []netip.Prefix{podRange}))
+		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Ranges: []netip.Prefix{podRange}}))
 		require.NoError(t, capture.Apply(server.ns, capture.Pod{Ranges: ranges}))
 		open.alive()
-		require.NoError(t, capture.UpdateRanges(client.ns, ranges))
+		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Ranges: ranges}))
 	})
 	t.Run("the endpoint goes from the service", func(t *testing.T) {
 		m.endpoints(port)

@@ -177,7 +177,7 @@ func TestVerifySeesEveryChange(t *testing.T) {
 		drift, err := Verify(ns, other)
 		require.NoError(t, err)
 		require.NotEmpty(t, drift)
-		require.NoError(t, UpdateRanges(ns, other.Ranges))
+		require.NoError(t, UpdateSets(ns, other))
 		drift, err = Verify(ns, other)
 		require.NoError(t, err)
 		require.Empty(t, drift)

@@ -12,6 +12,7 @@
 //   - Apply is idempotent, and so is Remove. After Remove nothing is left.
 //   - What the proxy itself sends carries names.MarkProxy and is never captured.
 //   - Only TCP to the mesh's own ranges is captured on the way out, so nothing else depends on the proxy.
-//   - Everything that comes in over TCP is captured, except HBONE and kubelet probes.
+//   - Everything that comes in over TCP is captured, except HBONE and kubelet probes; a probe comes from the node, to a port that
+//     kubelet calls.
 //   - Nobody dials the proxy's capture ports directly: that would lead a connection in a circle.
 package capture

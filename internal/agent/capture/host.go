@@ -17,7 +17,8 @@ import (
 
 // Host is what the node's own namespace needs: connections that start on the node itself and go to a probe port of a
 // local captured pod get a source address by which the pod's rules know them as probes. Kubelet is what starts there;
-// forwarded traffic, NodePorts included, keeps its address and never qualifies.
+// forwarded traffic, NodePorts included, keeps its address and never qualifies. Nobody else has that source address: what
+// comes with it from another interface, be it a pod's or the network's, is dropped.
 type Host struct {
 	// Probes are addresses of pods with ports that kubelet probes.
 	Probes []netip.AddrPort
@@ -65,17 +66,23 @@ const justBefore = -1
 
 func (h Host) ruleset() *ruleset {
 	r := newRuleset()
-	var rules [][]expr.Any
+	var forged, rules [][]expr.Any
 	for _, f := range families {
-		s := r.addSet(&nftables.Set{
-			Name:          "probes" + f.suffix,
-			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
-			Concatenation: true,
-		}, probeElements(f, h.Probes))
-		rules = append(rules, rule(f.toPortSet(s), local(true), f.snat(f.probe)))
+		forged = append(forged, rule(notFromLoopback(), f.from(f.probe), drop()))
+		rules = append(rules, rule(f.toPortSet(r.addProbes(f, h.Probes)), local(true), f.snat(f.probe)))
 	}
+	r.addChain("forged", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, forged...)
 	r.addChain("probes", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+justBefore, rules...)
 	return r
+}
+
+// addProbes adds the set of the addresses and ports of a family that kubelet calls.
+func (r *ruleset) addProbes(f family, probes []netip.AddrPort) *nftables.Set {
+	return r.addSet(&nftables.Set{
+		Name:          "probes" + f.suffix,
+		KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
+		Concatenation: true,
+	}, probeElements(f, probes))
 }
 
 func probeElements(f family, probes []netip.AddrPort) []nftables.SetElement {

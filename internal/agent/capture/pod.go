@@ -24,6 +24,9 @@ import (
 type Pod struct {
 	// Ranges are the destinations that are captured: the pod and service ranges of the cluster. They may overlap.
 	Ranges []netip.Prefix
+	// Probes are the pod's addresses with ports that kubelet calls: what comes to them from the probes' source passes the
+	// proxy by.
+	Probes []netip.AddrPort
 }
 
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
@@ -46,14 +49,14 @@ func Apply(ns *netns.Namespace, p Pod) error {
 	return nil
 }
 
-// UpdateRanges changes what an already captured pod's connections are captured for, and nothing else.
-func UpdateRanges(ns *netns.Namespace, ranges []netip.Prefix) error {
+// UpdateSets changes for what an already captured pod's connections are captured, and nothing else.
+func UpdateSets(ns *netns.Namespace, p Pod) error {
 	c, err := connect(ns)
 	if err != nil {
 		return err
 	}
-	if err := (Pod{Ranges: ranges}).ruleset(nil).applySets(c); err != nil {
-		return fmt.Errorf("update captured ranges in %s: %w", ns.Path(), err)
+	if err := p.ruleset(nil).applySets(c); err != nil {
+		return fmt.Errorf("update captured ranges and probes in %s: %w", ns.Path(), err)
 	}
 	return nil
 }
@@ -149,7 +152,8 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	for _, f := range families {
 		s := r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 		out = append(out, rule(syn(), f.toSet(s), redirect(names.PortOutbound)))
-		in = append(in, rule(f.from(f.probe), returns()))
+		// Whoever pretends to be kubelet gets no further than kubelet does.
+		in = append(in, rule(f.from(f.probe), f.toPortSet(r.addProbes(f, p.Probes)), returns()))
 	}
 	in = append(in,
 		rule(tcpPort(names.PortHBONE), returns()),

@@ -34,14 +34,14 @@ type connection struct {
 
 // EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before it was
 // captured: rules only see new ones. Those that the pod opened itself stay, as do those through the proxy, those within
-// the pod, and kubelet's.
-func EndPlaintext(ns *netns.Namespace) (ended int, err error) {
+// the pod, and kubelet's probes.
+func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, listening, err := sockets()
 		if err != nil {
 			return err
 		}
-		for _, c := range pastTheProxy(open, listening) {
+		for _, c := range pastTheProxy(open, listening, probes) {
 			switch err := destroy(c.socket); {
 			case err == nil:
 				ended++
@@ -60,16 +60,17 @@ func EndPlaintext(ns *netns.Namespace) (ended int, err error) {
 
 // pastTheProxy picks the connections to an application whose other end is not in the same namespace: the proxy connects to
 // the application from within.
-func pastTheProxy(open []connection, listening map[uint16]bool) []connection {
+func pastTheProxy(open []connection, listening map[uint16]bool, probes []netip.AddrPort) []connection {
 	within := map[netip.AddrPort]bool{}
 	for _, c := range open {
 		within[c.local] = true
 	}
 	proxy := []uint16{names.PortOutbound, names.PortInbound, names.PortHBONE}
-	probes := []netip.Addr{netip.MustParseAddr(names.ProbeSourceAddress), netip.MustParseAddr(names.ProbeSourceAddress6)}
+	kubelet := []netip.Addr{netip.MustParseAddr(names.ProbeSourceAddress), netip.MustParseAddr(names.ProbeSourceAddress6)}
 	return slices.DeleteFunc(slices.Clone(open), func(c connection) bool {
 		return !listening[c.local.Port()] || slices.Contains(proxy, c.local.Port()) ||
-			within[c.remote] || c.remote.Addr().IsLoopback() || slices.Contains(probes, c.remote.Addr())
+			within[c.remote] || c.remote.Addr().IsLoopback() ||
+			slices.Contains(kubelet, c.remote.Addr()) && slices.Contains(probes, c.local)
 	})
 }
 

@@ -98,7 +98,7 @@ func TestEndPlaintext(t *testing.T) {
 		"over loopback":      open(t, pod, "", "127.0.0.1:9090"),
 		"HBONE":              open(t, peer, "", "10.244.0.1:15008"),
 	}
-	n, err := EndPlaintext(pod)
+	n, err := EndPlaintext(pod, nil)
 	require.NoError(t, err)
 	require.Equal(t, len(ended), n)
 	for name, c := range ended {
@@ -110,7 +110,7 @@ func TestEndPlaintext(t *testing.T) {
 	for name, c := range stay {
 		require.NoError(t, c.say(), name)
 	}
-	n, err = EndPlaintext(pod)
+	n, err = EndPlaintext(pod, nil)
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
 }

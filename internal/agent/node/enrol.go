@@ -223,15 +223,15 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	if err := n.host.set(t.Pod.UID, t.Probes); err != nil {
 		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
 	}
-	want := capture.Pod{Ranges: t.Ranges}
+	want := capture.Pod{Ranges: t.Ranges, Probes: t.Probes}
 	switch now := n.now(); {
 	case !e.redirected:
 		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
 		e.redirected, e.verified = true, now
-	case !slices.Equal(e.target.Ranges, t.Ranges):
-		if err := n.kernel.UpdateRanges(t.Pod.Netns, t.Ranges); err != nil {
+	case !slices.Equal(e.target.Ranges, t.Ranges) || !slices.Equal(e.target.Probes, t.Probes):
+		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
 	case now.Sub(e.verified) >= n.waits.verify:
@@ -240,7 +240,7 @@ func (n *enroller) redirect(e *entry, t Target) error {
 		}
 		e.verified = now
 	}
-	e.target.Ranges = t.Ranges
+	e.target.Ranges, e.target.Probes = t.Ranges, t.Probes
 	return nil
 }
 
@@ -251,7 +251,7 @@ func (n *enroller) closePlaintext(e *entry, t Target) {
 		e.closed = t.Pod.Strict
 		return
 	}
-	ended, err := n.kernel.EndPlaintext(t.Pod.Netns)
+	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.Probes)
 	if err != nil {
 		// Capture goes on, since new connections are safe; it is tried again at the next look.
 		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
@@ -292,7 +292,7 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	}
 	n.setListeners(e, t)
 	if redirected {
-		e.redirected, e.target.Ranges = true, t.Ranges
+		e.redirected, e.target.Ranges, e.target.Probes = true, t.Ranges, t.Probes
 		n.host.note(t.Pod.UID, t.Probes)
 	}
 	return nil

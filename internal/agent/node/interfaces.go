@@ -44,11 +44,11 @@ type Kernel interface {
 	// Listening tells which ports have a listener.
 	Listening(path string, ports ...uint16) (map[uint16]bool, error)
 	Apply(path string, p capture.Pod) error
-	UpdateRanges(path string, ranges []netip.Prefix) error
+	UpdateSets(path string, p capture.Pod) error
 	// Verify says what differs from how it should be; nothing, if all is well.
 	Verify(path string, p capture.Pod) (drift []string, err error)
-	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy.
-	EndPlaintext(path string) (ended int, err error)
+	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
+	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
 	// Drain ends the redirect of new connections and keeps what open ones need.
 	Drain(path string) error
 	Remove(path string) error

@@ -40,8 +40,8 @@ func (k *kernel) Apply(path string, p capture.Pod) error {
 	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, p) })
 }
 
-func (k *kernel) UpdateRanges(path string, ranges []netip.Prefix) error {
-	return in(path, func(ns *netns.Namespace) error { return capture.UpdateRanges(ns, ranges) })
+func (k *kernel) UpdateSets(path string, p capture.Pod) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, p) })
 }
 
 func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
@@ -52,8 +52,8 @@ func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) 
 	return drift, err
 }
 
-func (k *kernel) EndPlaintext(path string) (ended int, err error) {
-	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns); return err })
+func (k *kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns, probes); return err })
 	return ended, err
 }
 

@@ -104,7 +104,7 @@ func TestKernelTellsWhatIsThere(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, drift)
 	p.Ranges = append(p.Ranges, netip.MustParsePrefix("10.96.0.0/16"))
-	require.NoError(t, k.UpdateRanges(pod.Path(), p.Ranges))
+	require.NoError(t, k.UpdateSets(pod.Path(), p))
 	drift, err = k.Verify(pod.Path(), p)
 	require.NoError(t, err)
 	require.Empty(t, drift)

@@ -216,10 +216,10 @@ func (w *world) Apply(path string, p capture.Pod) error {
 	return w.exists(path)
 }
 
-func (w *world) UpdateRanges(path string, ranges []netip.Prefix) error {
+func (w *world) UpdateSets(path string, p capture.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rules[path] = ranges
+	w.rules[path] = p.Ranges
 	w.note("ranges %s", filepath.Base(path))
 	return w.exists(path)
 }
@@ -233,7 +233,7 @@ func (w *world) Verify(path string, p capture.Pod) ([]string, error) {
 	return nil, w.exists(path)
 }
 
-func (w *world) EndPlaintext(path string) (int, error) {
+func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.note("end plaintext %s", filepath.Base(path))
