@@ -101,9 +101,10 @@ func ConnectRefused(status uint32) *routev3.Route {
 }
 
 // ConnectManager is the HTTP connection manager that terminates HBONE. Filters run before the router, which it adds; the
-// caller sets the route specifier. Idle tunnels live on.
+// caller sets the route specifier. Idle tunnels live on. The peer's address is that of its connection: a peer could write what
+// it likes into x-forwarded-for, which is not read; and since CONNECT ends here, no header of it goes any further.
 func ConnectManager(statPrefix string, filters []*hcmv3.HttpFilter, logs ...*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
+	m := &hcmv3.HttpConnectionManager{
 		StatPrefix:           statPrefix,
 		CodecType:            hcmv3.HttpConnectionManager_HTTP2,
 		Http2ProtocolOptions: HTTP2Options(),
@@ -112,12 +113,13 @@ func ConnectManager(statPrefix string, filters []*hcmv3.HttpFilter, logs ...*acc
 		// A peer that opens a connection and asks for nothing is let go; peers keep one open for as long as they use it.
 		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{IdleTimeout: Duration(time.Hour)},
 		GenerateRequestId:          Bool(false),
-		UseRemoteAddress:           Bool(false),
 		SkipXffAppend:              true,
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
 		HttpFilters:                append(filters, HTTPFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true})),
 		AccessLog:                  logs,
 	}
+	TrustNoCaller(m)
+	return m
 }
 
 // HTTPFilter is an HTTP filter with its configuration.

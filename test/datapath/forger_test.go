@@ -1,0 +1,95 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// forger has a member's certificate and speaks HBONE itself, with nothing of the mesh between it and its victim.
+type forger struct {
+	*pod
+	h2 *http.Transport
+}
+
+func (n *meshNode) newForger(name string) *forger {
+	t := n.mesh.t
+	t.Helper()
+	f := &forger{pod: n.newPod(name)}
+	s := n.mesh.ca.secret("", names.SPIFFEID(trustDomain, "default", name)).GetTlsCertificate()
+	cert, err := tls.X509KeyPair(s.GetCertificateChain().GetInlineBytes(), s.GetPrivateKey().GetInlineBytes())
+	require.NoError(t, err)
+	protocols := &http.Protocols{}
+	protocols.SetHTTP2(true)
+	f.h2 = &http.Transport{Protocols: protocols, DialTLSContext: func(ctx context.Context, _, to string) (net.Conn, error) {
+		c, err := f.dial(to)
+		if err != nil {
+			return nil, err
+		}
+		secured := tls.Client(c, &tls.Config{
+			Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}, MinVersion: tls.VersionTLS13,
+			InsecureSkipVerify: true, // it is the victim who must take care
+		})
+		return secured, secured.HandshakeContext(ctx)
+	}}
+	t.Cleanup(f.h2.CloseIdleConnections)
+	return f
+}
+
+// greeting is what an application says through a tunnel whose CONNECT has these headers.
+func (f *forger) greeting(victim netip.Addr, authority string, header http.Header) string {
+	t := f.mesh.t
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	body, w := io.Pipe()
+	defer w.Close()
+	resp, err := f.h2.RoundTrip((&http.Request{
+		Method: http.MethodConnect, Host: authority, Header: header, Body: body,
+		URL: &url.URL{Scheme: "https", Host: netip.AddrPortFrom(victim, names.PortHBONE).String()},
+	}).WithContext(ctx))
+	require.NoError(t, err)
+	defer resp.Body.Close()
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	line, err := bufio.NewReader(resp.Body).ReadString('\n')
+	require.NoError(t, err)
+	return line[:len(line)-1]
+}
+
+// TestNobodyChoosesItsAddress: whatever a peer says in its CONNECT, the application sees the address that it comes from, and
+// so does the access log.
+func TestNobodyChoosesItsAddress(t *testing.T) {
+	m := newMesh(t)
+	forger := m.nodes[0].newForger("forger")
+	server := m.nodes[1].newMember("server", true)
+	server.greet(8080)
+	for _, address := range []string{
+		"127.0.0.1", "169.254.77.1", "10.244.2.99", m.nodes[1].addr.String(), server.addr.String(), "::1", "198.51.100.7, 127.0.0.1",
+	} {
+		for _, name := range []string{"X-Forwarded-For", "X-Real-Ip", "Forwarded", "X-Envoy-External-Address"} {
+			value := address
+			if name == "Forwarded" {
+				value = "for=" + address
+			}
+			require.Equal(t, "server sees "+forger.addr.String(),
+				forger.greeting(server.addr, server.at(8080).String(), http.Header{name: {value}}), "%s: %s", name, value)
+		}
+	}
+	line := m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "pod": "default/server"})
+	from, err := netip.ParseAddrPort(line["from"].(string))
+	require.NoError(t, err)
+	require.Equal(t, forger.addr, from.Addr())
+}
