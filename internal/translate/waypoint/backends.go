@@ -88,7 +88,7 @@ func backendHeaders(b model.Backend, request, response *headerOps) error {
 		var err error
 		switch {
 		case f.RequestHeaders != nil:
-			err = request.change(*f.RequestHeaders)
+			err = request.changeRequest(*f.RequestHeaders)
 		case f.ResponseHeaders != nil:
 			err = response.change(*f.ResponseHeaders)
 		}

@@ -11,6 +11,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -44,6 +45,17 @@ func (o *headerOps) change(c model.HeaderChange) error {
 		o.remove = append(o.remove, name)
 	}
 	return nil
+}
+
+// changeRequest is change for requests. What steers the proxy can't be put into one: what a route may decide is what its
+// fields say.
+func (o *headerOps) changeRequest(c model.HeaderChange) error {
+	for _, h := range slices.Concat(c.Set, c.Add) {
+		if strings.HasPrefix(strings.ToLower(h.Name), envoy.ControlHeaders) {
+			return fmt.Errorf("%q can't be set: headers whose names begin with %s steer the proxy", h.Name, envoy.ControlHeaders)
+		}
+	}
+	return o.change(c)
 }
 
 func headerNames(c model.HeaderChange) []string {

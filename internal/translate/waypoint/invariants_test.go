@@ -15,6 +15,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -101,6 +102,15 @@ func routeInvariants(t *testing.T, r *routev3.Route) {
 		}
 		if sum == 0 || sum >= 1<<32 {
 			t.Errorf("%s: weights sum to %d", r.GetName(), sum)
+		}
+	}
+	asked := r.GetRequestHeadersToAdd()
+	for _, c := range a.GetWeightedClusters().GetClusters() {
+		asked = append(asked, c.GetRequestHeadersToAdd()...)
+	}
+	for _, h := range asked {
+		if strings.HasPrefix(strings.ToLower(h.GetHeader().GetKey()), envoy.ControlHeaders) {
+			t.Errorf("%s: %s steers the proxy", r.GetName(), h.GetHeader().GetKey())
 		}
 	}
 	for _, h := range slices.Concat(r.GetRequestHeadersToAdd(), r.GetResponseHeadersToAdd()) {
@@ -202,6 +212,7 @@ var nasty = []string{
 	"", "/", "//", "/foo", "/foo/", "/foo?bar", "/a#b", "x", "foo", "host", "Host", ":authority", ":method", "GET", "%", "%%",
 	"%REQ(x)%", "%ENVIRONMENT(HOME)%", "a\r\nb", "\x00", "\xff\xfe", "(", "[", "[a-z]+", ".*", "^/x$", "\\1", "\\", "a b", "ü",
 	"example.org", "*", `\pL{20}`, `(?i)[^/]{1,200}\.(?:png|\PL)`, ".{1000}", "https://*.example.org", strings.Repeat("x", 9000), "http", "https", "HTTPS", "x-h",
+	"X-Envoy-Retry-On",
 }
 
 func (g *generator) s() string { return nasty[g.IntN(len(nasty))] }

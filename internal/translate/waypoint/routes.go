@@ -145,7 +145,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		var err error
 		switch {
 		case f.RequestHeaders != nil:
-			err = request.change(*f.RequestHeaders)
+			err = request.changeRequest(*f.RequestHeaders)
 		case f.ResponseHeaders != nil:
 			err = response.change(*f.ResponseHeaders)
 		case f.Redirect != nil:

@@ -74,7 +74,7 @@ func tcpProxy(p model.WaypointPort) *tcpproxyv3.TcpProxy {
 
 // httpManager changes as little as it can about a request, and keeps out what callers could use to steer the proxy.
 func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
-	return &hcmv3.HttpConnectionManager{
+	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: "service",
 		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
@@ -99,10 +99,8 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		StreamIdleTimeout: envoy.Duration(0),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
-		// its x-forwarded-proto. Nobody is internal: x-envoy-* headers of callers are dropped.
-		UseRemoteAddress:      envoy.Bool(true),
-		XffNumTrustedHops:     1,
-		InternalAddressConfig: &hcmv3.HttpConnectionManager_InternalAddressConfig{},
+		// its x-forwarded-proto.
+		XffNumTrustedHops: 1,
 		// What callers claim is dropped; the route configuration sets what the handshake proved.
 		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
 
@@ -118,4 +116,6 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort),
 			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
 	}
+	envoy.TrustNoCaller(m)
+	return m
 }
