@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
@@ -152,7 +153,16 @@ func GatewayEstablished(g *gwv1.Gateway) bool {
 }
 
 func sameService(old, new *corev1.Service) bool {
-	return sameLabels(old, new) && equality.Semantic.DeepEqual(old.Spec, new.Spec)
+	return sameLabels(old, new) && equality.Semantic.DeepEqual(old.Spec, new.Spec) &&
+		equality.Semantic.DeepEqual(old.OwnerReferences, new.OwnerReferences) && ServiceClosed(old) == ServiceClosed(new)
+}
+
+// ServiceClosed tells whether nobody may reach a Service around its waypoint any more (condition fairway.dev/WaypointBound):
+// the waypoint has served it, or it was refused for want of one. It is remembered with the Service, because the Gateway may be
+// deleted and made again.
+func ServiceClosed(s *corev1.Service) bool {
+	c := meta.FindStatusCondition(s.Status.Conditions, names.ConditionWaypointBound)
+	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == names.ReasonWaypointMissing)
 }
 
 func sameSlice(old, new *discoveryv1.EndpointSlice) bool {

@@ -75,13 +75,13 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	return out
 }
 
-// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its own parent:
-// its callers dialled that Service to begin with.
+// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent: its
+// callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
 func (b *routeBuilder) granted(svc cluster.Key) bool {
 	if svc.Namespace == b.route.Ref.Namespace {
 		return true
 	}
-	if slices.ContainsFunc(b.route.Parents, func(p Parent) bool { return p.Service == svc }) {
+	if b.route.onlyParent(svc) {
 		return true
 	}
 	for _, k := range b.i.store.Grants.By(b.c, cluster.ByNamespace, svc.Namespace) {

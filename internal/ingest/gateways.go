@@ -17,6 +17,9 @@ const (
 	ProtocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
 )
 
+// kindGateway is the kind of a Gateway in references to it.
+const kindGateway = "Gateway"
+
 // IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for, nil
 // if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
 func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {

@@ -15,14 +15,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Parent is one parentRef of a route that names a Service.
+// Parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.
 type Parent struct {
-	Ref     gwv1.ParentReference
+	Ref gwv1.ParentReference
+	// Service that is named; none for what can't be a parent.
 	Service cluster.Key
 	// Ports that the route asks for; empty if refused. Which of them it gets depends on other routes: see claims.
 	Ports   []model.ServicePort
 	Refused *Verdict
-	// Foreign: the parent's namespace is not in the mesh.
+	// Foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
 	Foreign bool
 }
 
@@ -30,11 +31,29 @@ func (r *Route) attachesToPort(port model.ServicePort) bool {
 	return slices.ContainsFunc(r.Parents, func(p Parent) bool { return slices.Contains(p.Ports, port) })
 }
 
+// onlyParent tells whether a Service is the only one that the route names as parent.
+func (r *Route) onlyParent(svc cluster.Key) bool {
+	found := false
+	for _, p := range r.Parents {
+		switch p.Service {
+		case svc:
+			found = true
+		case cluster.Key{}: // no Service: no requests come from there
+		default:
+			return false
+		}
+	}
+	return found
+}
+
 func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference) {
 	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
 	for _, ref := range refs {
 		if !cluster.IsService(ref.Group, ref.Kind) {
-			continue // somebody else's parent
+			if p := b.noService(ref); p != nil {
+				b.route.Parents = append(b.route.Parents, *p)
+			}
+			continue
 		}
 		p := Parent{Ref: ref, Service: cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}}
 		if ref.Namespace != nil {
@@ -44,6 +63,34 @@ func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference)
 		p.Ports, p.Refused = b.attach(p)
 		b.route.Parents = append(b.route.Parents, p)
 	}
+}
+
+// noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's parent.
+func (b *routeBuilder) noService(ref gwv1.ParentReference) *Parent {
+	group, kind := gwv1.Group(gwv1.GroupName), gwv1.Kind(kindGateway)
+	if ref.Group != nil {
+		group = *ref.Group
+	}
+	if ref.Kind != nil {
+		kind = *ref.Kind
+	}
+	if group != gwv1.GroupName {
+		return nil
+	}
+	key := cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}
+	if ref.Namespace != nil {
+		key.Namespace = string(*ref.Namespace)
+	}
+	switch {
+	case kind == kindGateway && b.i.gateway(b.c, key) != nil:
+		return &Parent{Ref: ref, Refused: &Verdict{string(gwv1.RouteReasonNotAllowedByListeners), fmt.Sprintf(
+			`Gateway %s is a waypoint, and routes of a mesh attach to Services, not to it: name the Service in parentRefs, with group "" and kind Service`, key)}}
+	case kind == "Service":
+		// There is no such kind, so nobody else will answer either.
+		return &Parent{Ref: ref, Foreign: true, Refused: &Verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf(
+			`there is no kind Service in group %s, which parentRefs mean unless they say otherwise: for Service %s set group to ""`, group, key)}}
+	}
+	return nil
 }
 
 // attach finds the ports that a parentRef asks for, or says why there are none.

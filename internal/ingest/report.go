@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -47,7 +48,11 @@ type ParentReport struct {
 	Ports    []model.ServicePort
 	// Backends of the rules, sorted: the proxies need their clusters.
 	Backends []model.ServicePort
-	// Foreign: the parent's namespace is not in the mesh, so the route may be meant for another one.
+	// Dialled are the addresses of Ports: callers' node proxies must have acknowledged that these lead to the waypoint.
+	Dialled []netip.AddrPort
+	// Pending: they don't lead there yet, for the waypoint has not served for the first time.
+	Pending bool
+	// Foreign: somebody else may be responsible for the parent; what another controller says of it goes before.
 	Foreign bool
 	// Unprogrammed says why no proxy will serve the route; nil where one should.
 	Unprogrammed *Verdict
@@ -106,10 +111,22 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	case b.Problem != "":
 		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": connections to the Service are refused meanwhile"}
 	default:
-		out.Waypoint = b.Waypoint
+		out.Waypoint, out.Pending = b.Waypoint, b.Pending
+		out.Dialled = i.dialled(c, ports)
 		out.Backends = ruleBackends(r.Rules)
 		slices.SortFunc(out.Backends, ComparePorts)
 		out.Backends = slices.Compact(out.Backends)
+	}
+	return out
+}
+
+// dialled are the addresses at which callers dial ports of one Service.
+func (i *Ingest) dialled(c *memo.Ctx, ports []model.ServicePort) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, p := range ports {
+		for _, vip := range i.Service.Get(c, p.ServiceName()).VIPs {
+			out = append(out, netip.AddrPortFrom(vip, p.Port))
+		}
 	}
 	return out
 }

@@ -184,7 +184,7 @@ func (i *Ingest) waypointOf(c *memo.Ctx, port model.ServicePort) (cluster.Key, b
 		return cluster.Key{}, false
 	}
 	key := cluster.Key{Namespace: port.Namespace, Name: names.WaypointGateway(port.Service)}
-	return key, i.gateway(c, key) != nil
+	return key, i.ownService(c, port.ServiceName())
 }
 
 func (i *Ingest) slices(c *memo.Ctx, index, value string) []*discoveryv1.EndpointSlice {
@@ -249,8 +249,13 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	case b.Problem != "":
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
 	default:
-		out.Kind = model.DestinationWaypoint
 		out.Port = model.ServicePort{Namespace: b.Waypoint.Namespace, Service: names.WaypointResource(b.Waypoint.Name), Port: names.PortHBONE}
+		if i.Service.Get(c, out.Port.ServiceName()) != nil && !i.ownService(c, out.Port.ServiceName()) {
+			// Its pods are somebody else's, and nothing meant for the waypoint may reach them.
+			out.Kind, out.Reason, out.Port = model.DestinationRefused, "the waypoint's name belongs to another Service", model.ServicePort{}
+			return
+		}
+		out.Kind = model.DestinationWaypoint
 		out.IPv6 = waypointFamily(i.Service.Get(c, out.Port.ServiceName()), out.Address.Addr()).Is6()
 		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
 	}

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -22,8 +24,8 @@ type Binding struct {
 	Waypoint cluster.Key // of the Gateway
 	// Automatic: the operator is to make the waypoint.
 	Automatic bool
-	// Pending: the automatic waypoint has never served yet. Until it has, connections go straight to the Service, so
-	// that a first route does not interrupt the traffic that is there.
+	// Pending: the automatic waypoint has never served yet, and no waypoint has served the Service. Until then, connections
+	// go straight to the Service, so that a first route does not interrupt the traffic that is there.
 	Pending bool
 	// Problem says why the waypoint can't serve; connections to the Service are refused then, never let through.
 	Problem string
@@ -97,8 +99,14 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 		return b
 	}
 	b.Automatic = true
-	b.Pending = !cluster.GatewayEstablished(i.gateway(c, b.Waypoint))
+	b.Pending = !cluster.GatewayEstablished(i.gateway(c, b.Waypoint)) && !i.closed(c, svc.Name)
 	return b
+}
+
+// closed tells whether a Service must not be reached around its waypoint any more, whatever became of the Gateway.
+func (i *Ingest) closed(c *memo.Ctx, key cluster.Key) bool {
+	s, ok := i.store.Services.Get(c, key)
+	return ok && cluster.ServiceClosed(s)
 }
 
 // unservable says why no waypoint can serve a Service; "" if one can.
@@ -110,10 +118,25 @@ func (i *Ingest) unservable(c *memo.Ctx, svc *model.Service) string {
 		return "the Service has no cluster IP, so its clients dial pods directly and pass no waypoint"
 	case len(svc.Ports) == 0:
 		return "the Service has no TCP port, and a waypoint carries TCP only"
-	case i.gateway(c, cluster.Key{Namespace: svc.Name.Namespace, Name: names.WaypointGateway(svc.Name.Name)}) != nil:
+	case i.ownService(c, svc.Name):
 		return "the Service is that of a waypoint itself"
 	}
 	return ""
+}
+
+// ownService tells whether a Service is a waypoint's own: the operator made it, for a Gateway of ours that controls it. That
+// a Gateway has its name says nothing, for anyone may give it that.
+func (i *Ingest) ownService(c *memo.Ctx, key cluster.Key) bool {
+	s, ok := i.store.Services.Get(c, key)
+	if !ok {
+		return false
+	}
+	owner := metav1.GetControllerOfNoCopy(s)
+	if owner == nil || owner.Kind != kindGateway || names.WaypointResource(owner.Name) != key.Name {
+		return false
+	}
+	group, err := schema.ParseGroupVersion(owner.APIVersion)
+	return err == nil && group.Group == gwv1.GroupName && i.gateway(c, cluster.Key{Namespace: key.Namespace, Name: owner.Name}) != nil
 }
 
 // useWaypoint reads the label of the Service (own), else that of its namespace.
@@ -171,10 +194,11 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 
 // listen follows the families of the waypoint's own Service, which are those that the API server gave it.
 func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
-	svc := i.Service.Get(c, cluster.Key{Namespace: gateway.Namespace, Name: names.WaypointResource(gateway.Name)})
-	if svc == nil {
+	key := cluster.Key{Namespace: gateway.Namespace, Name: names.WaypointResource(gateway.Name)}
+	if !i.ownService(c, key) {
 		return nil
 	}
+	svc := i.Service.Get(c, key)
 	var out []netip.Addr
 	for _, vip := range svc.VIPs {
 		wildcard := netip.IPv6Unspecified()

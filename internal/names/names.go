@@ -60,10 +60,13 @@ const (
 	// ReasonCaptureFailed is the reason of a ConditionCaptured that is False though the pod should be captured.
 	ReasonCaptureFailed = "CaptureFailed"
 	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
-	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them.
+	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them. A new
+	// Gateway of the name starts anew; what was closed stays so by ConditionWaypointBound.
 	ConditionEstablished = Domain + "/Established"
 	// ConditionWaypointBound is the condition of a Service that says which waypoint serves it, or why none can.
 	ConditionWaypointBound = Domain + "/WaypointBound"
+	// ReasonWaypointMissing is the reason of a ConditionWaypointBound that is False, and connections to the Service refused.
+	ReasonWaypointMissing = "WaypointMissing"
 	// ConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
 	ConditionProgrammed = "Programmed"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
@@ -187,7 +190,10 @@ const (
 func WaypointScope(namespace, gateway string) string { return "waypoint/" + namespace + "/" + gateway }
 
 // NodeScope is the xDS scope of a node proxy.
-func NodeScope(node string) string { return "node/" + node }
+func NodeScope(node string) string { return ComponentNode + "/" + node }
+
+// AllNodesScope stands for the scopes of all node proxies together.
+const AllNodesScope = ComponentNode + "/*"
 
 // ServicePort names listener, route configuration and cluster of a Service's port.
 func ServicePort(namespace, service string, port uint16) string {

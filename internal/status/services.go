@@ -30,7 +30,7 @@ const (
 	// ReasonWaypointPending: the waypoint is being created; connections go straight to the Service meanwhile.
 	ReasonWaypointPending = "WaypointPending"
 	// ReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
-	ReasonWaypointMissing = "WaypointMissing"
+	ReasonWaypointMissing = names.ReasonWaypointMissing
 	// ReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
 	ReasonNotSupported = "NotSupported"
 )
