@@ -85,6 +85,9 @@ func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewPausedTrigger(capturesPause)}
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	p.book.OnChange(func(scope, typeURL, name string) {
+		if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
+			p.writer.Acknowledged(names.AllNodesScope, typeURL, name)
+		}
 		ns, gw, ok := names.ParseWaypointScope(scope)
 		if !ok {
 			return

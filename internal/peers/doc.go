@@ -13,8 +13,9 @@
 //	{"entries":[…]}                       what changed, coalesced by resource
 //	{}                                    still there
 //
-// Only what statuses depend on travels: who runs which version of the routes and of the listener hbone, and who rejects
-// another listener or a cluster, of waypoints alone.
+// Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener hbone, and who
+// rejects another listener or a cluster; of node proxies, all of them together, whether those that have the cluster of a
+// Service's address follow its current version.
 //
 // Versions are hashes of content, so a verdict made on one replica can be judged on another: a proxy has acknowledged a
 // resource if it runs the version that is current *here*. A resource that only proxies of other replicas have asked for

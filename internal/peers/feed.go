@@ -86,7 +86,7 @@ func (w logWriter) Write(p []byte) (int, error) {
 
 // changed notes what is due to whom.
 func (f *feed) changed(scope, typeURL, name string) {
-	k := key{scope, typeURL, name}
+	k := keyOf(scope, typeURL, name)
 	if k.relevance() == irrelevant {
 		return
 	}
@@ -184,7 +184,7 @@ func (f *feed) known() map[key]struct{} {
 	for _, p := range f.local.Proxies() {
 		for typeURL, t := range p.Types {
 			add := func(name string) {
-				if k := (key{p.Proxy.Scope, typeURL, name}); k.relevance() != irrelevant {
+				if k := keyOf(p.Proxy.Scope, typeURL, name); k.relevance() != irrelevant {
 					out[k] = struct{}{}
 				}
 			}

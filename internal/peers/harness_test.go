@@ -4,6 +4,7 @@
 package peers
 
 import (
+	"cmp"
 	"context"
 	"log"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -23,6 +25,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -80,7 +83,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 		Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			pod := strings.Join(md.Get("pod"), "")
-			return xds.Proxy{Scope: scope, Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
+			return xds.Proxy{Scope: cmp.Or(strings.Join(md.Get("scope"), ""), scope), Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
 		}),
 	})
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -139,6 +142,14 @@ func (r *replica) derive(k key) {
 	switch k.typeURL {
 	case xds.TypeRoute:
 		res, err := xds.NewResource(k.name, &routev3.RouteConfiguration{Name: k.name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
+		require.NoError(r.t, err)
+		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
+	case xds.TypeCluster:
+		timeout, err := time.ParseDuration(r.text + "s")
+		require.NoError(r.t, err)
+		res, err := xds.NewResource(k.name, &clusterv3.Cluster{
+			Name: k.name, ConnectTimeout: durationpb.New(timeout), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
 	case xds.TypeListener:
@@ -212,6 +223,34 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 		}
 	}()
 	return cancel
+}
+
+// node connects a node proxy that has dialled an address and acknowledges what that leads to, the later versions once it is let.
+func (r *replica) node(name, address string, let <-chan struct{}) {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", name, "scope", names.NodeScope(name)))
+	r.t.Cleanup(cancel)
+	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
+	require.NoError(r.t, err)
+	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{address}}))
+	go func() {
+		for first := true; ; first = false {
+			resp, err := stream.Recv()
+			if err != nil {
+				return
+			}
+			if !first {
+				select {
+				case <-let:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}) != nil {
+				return
+			}
+		}
+	}()
 }
 
 // fixed is a book that never changes by itself.

@@ -7,9 +7,11 @@ import (
 	"bufio"
 	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +52,43 @@ func TestProxiesOfAllReplicasCount(t *testing.T) {
 		eventually(t, "all acknowledged", r.says(3, 0, 0))
 		eventually(t, "all connected", func() bool { return connected(r.book) == 3 })
 	}
+}
+
+func TestNodesOfAllReplicasMustSwitch(t *testing.T) {
+	const vip = "10.96.0.10:80"
+	a, b := pair(t, long(quick))
+	switched := func(r *replica, proxies int) func() bool {
+		return func() bool {
+			s := r.book.State(names.AllNodesScope, xds.TypeCluster, vip)
+			return len(s.Proxies) == proxies && s.Settled() && s.Rejection() == ""
+		}
+	}
+	slow, quickly := make(chan struct{}), make(chan struct{})
+	close(quickly)
+	for n := range maxTold + 2 {
+		b.node(fmt.Sprint("b", n), vip, quickly)
+	}
+	b.node("slow", vip, slow)
+	// What the first replica derives itself, only to judge: none of its own nodes has dialled the address.
+	eventually(t, "some of the others are told of", switched(a, maxTold))
+	a.node("a", vip, quickly)
+	eventually(t, "and all of its own", switched(a, maxTold+1))
+	eventually(t, "all nodes, and one elsewhere", switched(b, maxTold+4))
+
+	a.edit("2")
+	eventually(t, "its own has switched", func() bool {
+		s := a.server.State(names.AllNodesScope, xds.TypeCluster, vip)
+		return len(s.Proxies) == 1 && s.Settled()
+	})
+	require.False(t, switched(a, maxTold+1)(), "the other replica has not seen the edit")
+	b.edit("2")
+	eventually(t, "one node is behind, and among those that are told of", func() bool {
+		s := a.book.State(names.AllNodesScope, xds.TypeCluster, vip)
+		return slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/slow" && p.State == xds.Pending }) &&
+			slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/b0" && p.State == xds.Acked })
+	})
+	close(slow)
+	eventually(t, "all have switched", switched(a, maxTold+1))
 }
 
 func TestOnlyTheVersionThatIsCurrentHereCounts(t *testing.T) {

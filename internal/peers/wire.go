@@ -18,6 +18,9 @@ const (
 	// proxies that all reject.
 	maxLine        = 16 << 20
 	recordsPerLine = 512
+	// maxTold bounds the proxies that are told of the clusters of node proxies: there are as many as nodes, and that one is behind
+	// says that not all have switched.
+	maxTold = 4
 	// maxRecords bounds the entries and proxies that are kept of one replica: some hundred megabytes.
 	maxRecords = 1 << 20
 )
@@ -64,9 +67,14 @@ const (
 	rejections
 	// everyone who subscribes to it matters.
 	everyone
+	// switched: whether all node proxies that have it follow its current version.
+	switched
 )
 
 func (k key) relevance() relevance {
+	if k.scope == names.AllNodesScope && k.typeURL == xds.TypeCluster {
+		return switched
+	}
 	if _, _, ok := names.ParseWaypointScope(k.scope); !ok || k.name == xds.Wildcard {
 		return irrelevant
 	}
@@ -82,10 +90,21 @@ func (k key) relevance() relevance {
 // listenerOf is the listener that every proxy of a waypoint has: whoever subscribes to it counts as connected.
 func listenerOf(scope string) key { return key{scope, xds.TypeListener, names.ListenerHBONE} }
 
+// keyOf is what of a resource is told: clusters of node proxies are told of all nodes together.
+func keyOf(scope, typeURL, name string) key {
+	if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
+		scope = names.AllNodesScope
+	}
+	return key{scope, typeURL, name}
+}
+
 // entryOf is the line for a state.
 func entryOf(k key, s xds.ResourceState) entry {
 	e := entry{Scope: k.scope, TypeURL: k.typeURL, Name: k.name, Version: s.Version}
-	all := k.relevance() == everyone
+	all := k.relevance() != rejections
+	if k.relevance() == switched {
+		s.Proxies = s.Proxies[:min(len(s.Proxies), maxTold)] // those that are behind come first
+	}
 	for _, a := range s.Proxies {
 		if all || a.State == xds.Rejected {
 			e.Proxies = append(e.Proxies, proxy{

@@ -4,6 +4,7 @@
 package status
 
 import (
+	"cmp"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,7 +18,7 @@ import (
 const (
 	// ReasonProgrammed: every ready proxy that must serve the route has acknowledged it.
 	ReasonProgrammed = "Programmed"
-	// ReasonPending: some ready proxy has not answered yet.
+	// ReasonPending: some ready proxy has not answered yet, or callers are not sent to the waypoint yet.
 	ReasonPending = "Pending"
 	// ReasonNoProxies: no proxy of the waypoint is ready.
 	ReasonNoProxies = "NoProxies"
@@ -35,7 +36,8 @@ type Acknowledgements interface {
 type resource struct{ scope, typeURL, name string }
 
 // resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the two resources that every proxy
-// of the waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends.
+// of the waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends; and last
+// what leads callers to the waypoint, on their nodes.
 func resourcesOf(p ingest.ParentReport) []resource {
 	if p.Waypoint.Name == "" {
 		return nil
@@ -51,6 +53,9 @@ func resourcesOf(p ingest.ParentReport) []resource {
 	}
 	for _, port := range p.Backends {
 		out = append(out, resource{scope, xds.TypeCluster, names.ServicePort(port.Namespace, port.Service, port.Port)})
+	}
+	for _, address := range p.Dialled {
+		out = append(out, resource{names.AllNodesScope, xds.TypeCluster, address.String()})
 	}
 	return out
 }
@@ -71,16 +76,16 @@ func readyProxies(scope string, acks Acknowledgements) map[string]bool {
 	return ready
 }
 
-// programmed joins what should be served with what the proxies acknowledged.
+// programmed joins what should be served with what the proxies acknowledged: those of the waypoint, and then the node proxies
+// that callers' requests come by.
 func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
 	c := metav1.Condition{Type: names.ConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
 	if p.Unprogrammed != nil {
 		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
 		return c
 	}
-	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-	ready := readyProxies(scope, acks)
-	acked := len(ready)
+	ready := readyProxies(names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name), acks)
+	acked, behind := len(ready), ""
 	for _, r := range resourcesOf(p) {
 		n := 0
 		for _, a := range acks.State(r.scope, r.typeURL, r.name).Proxies {
@@ -89,26 +94,33 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 				c.Reason = ReasonProxyRejected
 				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, xds.Describe(r.typeURL, r.name), a.Error)
 				return c
+			case r.scope == names.AllNodesScope && a.State != xds.Acked:
+				behind = cmp.Or(behind, a.Proxy.Pod)
 			case a.State == xds.Acked && ready[a.Proxy.ID()]:
 				n++
 			}
 		}
-		// Of other resources only rejections are told between replicas; who has the route table has what leads to it.
-		if r.typeURL == xds.TypeRoute && r.name != names.RouteHBONE {
+		// Of other resources only rejections are told between replicas; who has the route tables has what leads to them.
+		if r.typeURL == xds.TypeRoute {
 			acked = min(acked, n)
 		}
 	}
-	switch {
-	case len(ready) == 0:
+	if len(ready) == 0 {
 		c.Reason = ReasonNoProxies
 		c.Message = fmt.Sprintf("no proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
 		return c
+	}
+	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
+	switch {
 	case acked < len(ready):
 		c.Reason = ReasonPending
+	case p.Pending:
+		c.Reason, c.Message = ReasonPending, c.Message+", but callers go straight to the Service until its Gateway is "+names.ConditionEstablished
+	case behind != "":
+		c.Reason, c.Message = ReasonPending, c.Message+", but node proxy "+behind+" does not send callers to it yet"
 	default:
 		c.Status, c.Reason = metav1.ConditionTrue, ReasonProgrammed
 	}
-	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
 	return c
 }
 

@@ -5,6 +5,7 @@ package status
 
 import (
 	"context"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -41,6 +42,7 @@ var (
 type book struct {
 	mu      sync.Mutex
 	proxies []string
+	nodes   []string                             // whose proxies have what leads to the waypoint; those in says may lack it
 	says    map[resource]map[string]xds.AckState // by proxy; what is not in it is acknowledged
 	absent  map[resource]map[string]bool         // not subscribed
 }
@@ -52,12 +54,17 @@ func newBook(proxies ...string) *book {
 func (b *book) State(s, typeURL, name string) xds.ResourceState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if s != scope {
+	proxies := b.proxies
+	switch s {
+	case names.AllNodesScope:
+		proxies = b.nodes
+	case scope:
+	default:
 		return xds.ResourceState{}
 	}
 	k := resource{s, typeURL, name}
 	out := xds.ResourceState{Version: "v"}
-	for _, p := range b.proxies {
+	for _, p := range proxies {
 		if b.absent[k][p] {
 			continue
 		}
@@ -95,12 +102,15 @@ var (
 	listener = resource{scope, xds.TypeListener, names.ListenerHBONE}
 	table80  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/80"}
 	table81  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/81"}
+	// dialled80 is what callers' nodes have for port 80.
+	dialled80 = resource{names.AllNodesScope, xds.TypeCluster, "10.96.0.10:80"}
 )
 
 func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 	served := ingest.ParentReport{
 		Waypoint: waypoint, Ports: []model.ServicePort{port80, port81},
 		Backends: []model.ServicePort{{Namespace: "bookshop", Service: "ratings", Port: 80}},
+		Dialled:  []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:80")},
 	}
 	both := func(change func(*book)) *book {
 		b := newBook("a", "b")
@@ -130,9 +140,25 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: served, status: "True", reason: ReasonProgrammed, text: "1/1 proxies",
 			book: both(func(b *book) { b.say("b", listener, xds.Pending); b.say("b", table80, xds.Pending) }),
 		},
-		"a new listener does not make a proxy start": {
-			report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies",
+		"the way in is behind": {
+			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
 			book: both(func(b *book) { b.say("b", resource{scope, xds.TypeRoute, names.RouteHBONE}, xds.Pending) }),
+		},
+		"callers go straight to the Service": {
+			report: func() ingest.ParentReport { p := served; p.Pending = true; return p }(), book: newBook("a", "b"),
+			status: "False", reason: ReasonPending, text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
+		},
+		"a caller's node is behind": {
+			report: served, status: "False", reason: ReasonPending, text: "but node proxy bookshop/n2 does not",
+			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Pending) }),
+		},
+		"a caller's node rejects": {
+			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/n2 rejects cluster 10.96.0.10:80",
+			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Rejected) }),
+		},
+		"all callers' nodes": {
+			report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies",
+			book: both(func(b *book) { b.nodes = []string{"n1", "n2"} }),
 		},
 		"one port is behind": {
 			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",

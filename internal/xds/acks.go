@@ -6,6 +6,7 @@ package xds
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -44,8 +45,11 @@ func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) 
 }
 
 // State returns what the connected subscribers of a resource made of its current version. A proxy that disconnects leaves
-// the book; one that subscribes by wildcard counts for resources that exist.
+// the book; one that subscribes by wildcard counts for resources that exist. The scope may be AllOf a kind, for clusters.
 func (s *Server) State(scope, typeURL, name string) ResourceState {
+	if strings.HasSuffix(scope, anyScope) && typeURL == TypeCluster {
+		return s.joint(scope, name)
+	}
 	sc := s.opts.Cache.lookup(scope)
 	if sc == nil {
 		return ResourceState{}

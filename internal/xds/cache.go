@@ -16,10 +16,14 @@ type Cache struct {
 	mu     sync.RWMutex
 	scopes map[string]*scope
 	hooks  []func(scope string, changed []mark)
+	// clusters finds the scopes in which a cluster is subscribed to by name.
+	clusters subscribedScopes
 }
 
 // NewCache returns an empty cache.
-func NewCache() *Cache { return &Cache{scopes: map[string]*scope{}} }
+func NewCache() *Cache {
+	return &Cache{scopes: map[string]*scope{}, clusters: subscribedScopes{of: map[string]map[*scope]struct{}{}}}
+}
 
 // Apply sets resources of a scope as one atomic step: a stream sees all of the updates or none. Only streams of that scope
 // that subscribe to a name whose content changed are woken. An update whose resource has another name or type than the
@@ -161,7 +165,7 @@ func (c *Cache) scope(name string) *scope {
 	defer c.mu.Unlock()
 	s := c.scopes[name]
 	if s == nil {
-		s = &scope{name: name, types: map[string]*table{}}
+		s = &scope{name: name, types: map[string]*table{}, clusters: &c.clusters}
 		c.scopes[name] = s
 	}
 	return s
@@ -173,7 +177,7 @@ func (c *Cache) attach(name string) *scope {
 	defer c.mu.Unlock()
 	s := c.scopes[name]
 	if s == nil {
-		s = &scope{name: name, types: map[string]*table{}}
+		s = &scope{name: name, types: map[string]*table{}, clusters: &c.clusters}
 		c.scopes[name] = s
 	}
 	s.streams++

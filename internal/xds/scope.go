@@ -24,10 +24,12 @@ type watcher interface {
 
 // scope is the set of resources that one kind of proxy sees.
 //
-// Lock order: Cache.mu, scope.mu, then a stream's mark lock (a leaf). A stream's own lock is taken before scope.mu.
+// Lock order: Cache.mu, scope.mu, then a stream's mark lock or that of the subscribed scopes (leaves). A stream's own lock is
+// taken before scope.mu.
 type scope struct {
-	name    string
-	streams int // guarded by Cache.mu
+	name     string
+	streams  int // guarded by Cache.mu
+	clusters *subscribedScopes
 
 	mu    sync.RWMutex
 	dead  bool // reaped: whoever still holds it must look the scope up again
@@ -194,7 +196,10 @@ func (s *scope) subscribe(typeURL, name string, w watcher) (first bool) {
 		t.named[name] = set
 	}
 	set[w] = struct{}{}
-	return len(set) == 1
+	if first = len(set) == 1; first && typeURL == TypeCluster {
+		s.clusters.add(name, s)
+	}
+	return first
 }
 
 // unsubscribe removes w and tells whether it was the last.
@@ -211,6 +216,9 @@ func (s *scope) unsubscribe(typeURL, name string, w watcher) (last bool) {
 	} else {
 		delete(t.named[name], w)
 		if last = len(t.named[name]) == 0; last {
+			if typeURL == TypeCluster {
+				s.clusters.remove(name, s)
+			}
 			delete(t.named, name)
 			if e := t.entries[name]; e != nil && e.res == nil {
 				delete(t.entries, name)
