@@ -124,13 +124,23 @@ func Extension(name string, m proto.Message) *corev3.TypedExtensionConfig {
 	return &corev3.TypedExtensionConfig{Name: name, TypedConfig: Any(m)}
 }
 
-// Mark is the socket option that sets SO_MARK before a socket is bound (Linux: SOL_SOCKET 1, SO_MARK 36).
+// Mark is the socket option that sets SO_MARK before a socket is bound.
 func Mark(mark int64) *corev3.SocketOption {
+	return beforeBind("SO_MARK", 36, mark)
+}
+
+// ReuseAddress is the socket option that lets a listener have the port of a socket that connects, or has until lately.
+func ReuseAddress() *corev3.SocketOption {
+	return beforeBind("SO_REUSEADDR", 2, 1)
+}
+
+// beforeBind sets an option of the level SOL_SOCKET (1). The numbers are Linux's, whatever this runs on.
+func beforeBind(name string, option, value int64) *corev3.SocketOption {
 	return &corev3.SocketOption{
-		Description: "SO_MARK",
+		Description: name,
 		Level:       1,
-		Name:        36,
-		Value:       &corev3.SocketOption_IntValue{IntValue: mark},
+		Name:        option,
+		Value:       &corev3.SocketOption_IntValue{IntValue: value},
 		State:       corev3.SocketOption_STATE_PREBIND,
 	}
 }

@@ -73,7 +73,7 @@ func StaticListeners() []*listenerv3.Listener {
 }
 
 // bindInPodNetns makes a cluster's connections start in the network namespace that the downstream connection's filter
-// state names, marked as the proxy's own.
+// state names, marked as the proxy's own. The port that the kernel picks for one must not be taken from the application.
 func bindInPodNetns() *corev3.BindConfig {
 	return &corev3.BindConfig{
 		// The selector puts the namespace into this address; the kernel chooses address and port.
@@ -81,7 +81,7 @@ func bindInPodNetns() *corev3.BindConfig {
 		ExtraSourceAddresses: []*corev3.ExtraSourceAddress{{
 			Address: anySource(netip.IPv6Unspecified()),
 		}},
-		SocketOptions:        []*corev3.SocketOption{envoy.Mark(names.MarkProxy)},
+		SocketOptions:        []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()},
 		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &selectorv3.Config{}),
 	}
 }
