@@ -235,7 +235,7 @@ func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bo
 		return true, nil
 	case err != nil:
 		return false, err
-	case !madeFor(obj, owner.GetUID()):
+	case !MadeFor(obj, owner.GetUID()):
 		return true, nil
 	case obj.GetDeletionTimestamp() != nil:
 		return false, nil
@@ -247,8 +247,8 @@ func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bo
 	return false, err
 }
 
-// madeFor tells whether the operator made an object for the owner.
-func madeFor(obj client.Object, owner types.UID) bool {
+// MadeFor tells whether the operator made an object for the owner.
+func MadeFor(obj client.Object, owner types.UID) bool {
 	ref := metav1.GetControllerOfNoCopy(obj)
 	return ref != nil && ref.UID == owner && obj.GetLabels()[names.LabelManagedBy] == names.ManagedBy
 }

@@ -206,9 +206,10 @@ func (o *operator) tell(change func(), trigger *controllers.Trigger, name types.
 	trigger.Notify(name)
 }
 
+// namespace makes one that is enrolled.
 func (o *operator) namespace(prefix string) string {
 	o.t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
 	o.create(ns)
 	return ns.Name
 }

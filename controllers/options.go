@@ -163,6 +163,7 @@ func CacheByObject(namespace string) map[client.Object]cache.ByObject {
 	system := cache.ByObject{Namespaces: map[string]cache.Config{namespace: {}}}
 	return map[client.Object]cache.ByObject{
 		&appsv1.Deployment{}:                     managed,
+		&appsv1.ReplicaSet{}:                     managed,
 		&appsv1.DaemonSet{}:                      system,
 		&corev1.ServiceAccount{}:                 managed,
 		&corev1.ConfigMap{}:                      managed,

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -68,6 +69,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
 			Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofEndpoints)).
 			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
+			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
@@ -91,6 +93,10 @@ func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconci
 
 func (r *WaypointReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.matching(ctx, func(g *gatewayv1.Gateway) bool { return string(g.Spec.GatewayClassName) == o.GetName() })
+}
+
+func (r *WaypointReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+	return r.matching(ctx, func(g *gatewayv1.Gateway) bool { return g.Namespace == o.GetName() })
 }
 
 // ofParameters finds the Gateways that parameters are for: those that name them, or all if their class does.
@@ -176,6 +182,11 @@ func (r *WaypointReconciler) class(ctx context.Context, g *gatewayv1.Gateway) (*
 // deploy applies what the Gateway asks for. What the user must mend is in waypointObserved; errors are to be retried.
 func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, class *gatewayv1.GatewayClass) (waypointObserved, error) {
 	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
+	namespace := &corev1.Namespace{}
+	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
+		return o, err
+	}
+	o.enrolled = namespace.Labels[names.LabelMesh] == names.MeshEnabled
 	params, err := r.parameters(ctx, g, class, &o)
 	if err != nil {
 		return o, err
@@ -194,8 +205,8 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, c
 		return o, err
 	}
 	o.trustBundle = bundle.Data[names.TrustBundleKey] != ""
-	// What is not accepted is not deployed; what a mistake finds running goes on as it was.
-	if o.trustBundle && gatewayProblem(g, o) == nil {
+	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it was.
+	if o.trustBundle && o.enrolled && gatewayProblem(g, o) == nil {
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
 		}
@@ -348,7 +359,7 @@ func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner 
 	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if !madeFor(obj, owner) {
+	if !MadeFor(obj, owner) {
 		return nil
 	}
 	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))

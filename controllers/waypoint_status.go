@@ -27,6 +27,8 @@ type waypointObserved struct {
 	clusterDomain string
 	// mesh: there is a Mesh. trustBundle: its CA has published the bundle.
 	mesh, trustBundle bool
+	// enrolled: the Gateway's namespace is in the mesh; else its waypoint gets no identity.
+	enrolled bool
 	// parametersProblem and deployProblem are the user's to mend.
 	parametersProblem, deployProblem string
 	deployment                       *appsv1.Deployment
@@ -104,6 +106,9 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 		return false, gatewayv1.GatewayReasonInvalid, "The Gateway is not accepted; what was deployed before runs on."
 	case !o.mesh:
 		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
+	case !o.enrolled:
+		return false, v1alpha1.GatewayReasonNotEnrolled,
+			"The namespace is not enrolled, so a waypoint gets no identity there: label it " + names.LabelMesh + "=" + names.MeshEnabled + "."
 	case o.deployProblem != "":
 		return false, gatewayv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
 	case !o.trustBundle:

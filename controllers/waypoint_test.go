@@ -227,6 +227,29 @@ func TestWaypointRefusals(t *testing.T) {
 	require.Nil(t, foreign.DeletionTimestamp)
 }
 
+// TestWaypointOutsideTheMesh: a Gateway takes no namespace into the mesh. Nothing is deployed where it could get no identity.
+func TestWaypointOutsideTheMesh(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ns := o.namespace("outside-")
+	enrol := func(value string) {
+		t.Helper()
+		change(o, "", ns, func(n *corev1.Namespace) { n.Labels[names.LabelMesh] = value })
+	}
+	enrol(names.MeshDisabled)
+	o.create(waypoint(ns, "waypoint"))
+	g := get(o, "not enrolled", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NotEnrolled"))
+	require.Contains(t, messageOf(g.Status.Conditions, "Programmed"), "label it fairway.dev/mesh=enabled")
+	require.NoError(t, o.gone(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}))
+	enrol(names.MeshEnabled)
+	get(o, "enrolled", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NoResources"))
+	get(o, "it is deployed", ns, "waypoint", exists[*appsv1.Deployment])
+	enrol(names.MeshDisabled)
+	get(o, "no longer enrolled", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NotEnrolled"))
+	require.Nil(t, get(o, "it runs on", ns, "waypoint", exists[*appsv1.Deployment]).DeletionTimestamp)
+	finishDaemonSet(o)
+}
+
 // TestWaypointReplicas: an autoscaled waypoint starts with the least number, and one that had a fixed number keeps it
 // until the autoscaler decides.
 func TestWaypointReplicas(t *testing.T) {

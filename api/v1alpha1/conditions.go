@@ -70,6 +70,8 @@ const (
 	GatewayReasonProxiesPending = "ProxiesPending"
 	// GatewayReasonProxyRejected: a proxy rejected the configuration; the message carries its words.
 	GatewayReasonProxyRejected = "ProxyRejected"
+	// GatewayReasonNotEnrolled: the Gateway's namespace is not in the mesh, so that its waypoint gets no identity.
+	GatewayReasonNotEnrolled = "NotEnrolled"
 	// GatewayReasonNoMesh: there is no Mesh, so nothing can be programmed.
 	GatewayReasonNoMesh = "NoMesh"
 )

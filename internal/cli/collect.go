@@ -199,6 +199,7 @@ func (k *collector) wantsProxy(n *corev1.Node) bool {
 func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
 	return ns != nil && ns.Labels[names.LabelMesh] == names.MeshEnabled &&
 		p.Labels[names.LabelMesh] != names.MeshDisabled &&
+		names.PodAccount(p.Spec.ServiceAccountName, p.Annotations) != "" &&
 		!p.Spec.HostNetwork && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
 }
 

@@ -4,7 +4,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -113,7 +112,7 @@ func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, rep
 func filterFor(pod *corev1.Pod) filter {
 	f := filter{
 		uid:     string(pod.UID),
-		account: "/ns/" + pod.Namespace + "/sa/" + cmp.Or(pod.Spec.ServiceAccountName, "default"),
+		account: "/ns/" + pod.Namespace + "/sa/" + names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations),
 	}
 	for _, ip := range pod.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {

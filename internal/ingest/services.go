@@ -96,23 +96,19 @@ func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	if pod == nil {
 		return nil
 	}
-	account := pod.Spec.ServiceAccountName
-	if account == "" {
-		account = "default"
-	}
+	account := names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations)
 	var addresses []netip.Addr
 	for _, ip := range pod.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {
 			addresses = append(addresses, a)
 		}
 	}
-	return &model.Workload{
-		Pod:       cluster.Key{Namespace: pod.Namespace, Name: pod.Name},
-		Node:      pod.Spec.NodeName,
-		Addresses: addresses,
-		Identity:  names.SPIFFEID(i.trustDomain(c), pod.Namespace, account),
-		HBONE:     cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace),
+	w := &model.Workload{Pod: cluster.Key{Namespace: pod.Namespace, Name: pod.Name}, Node: pod.Spec.NodeName, Addresses: addresses}
+	if account != "" { // nobody can answer for a pod that has no identity
+		w.Identity = names.SPIFFEID(i.trustDomain(c), pod.Namespace, account)
+		w.HBONE = cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
 	}
+	return w
 }
 
 func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint {

@@ -79,7 +79,7 @@ type Workload struct {
 	Pod       types.NamespacedName
 	Node      string
 	Addresses []netip.Addr // of every family that it has, the primary one first
-	Identity  string       // SPIFFE ID of its service account
+	Identity  string       // SPIFFE ID of its service account; empty: it has none
 	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own addresses.
 	HBONE bool
 }

@@ -96,9 +96,8 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := indexPods(ctx, mgr.GetFieldIndexer()); err != nil {
 		return fmt.Errorf("index pods: %w", err)
 	}
-	// Every replica asks for them when a waypoint connects, and should not wait for a first look then.
-	if _, err := mgr.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(false)); err != nil {
-		return fmt.Errorf("watch service accounts: %w", err)
+	if err := watchWaypoints(ctx, mgr.GetCache()); err != nil {
+		return fmt.Errorf("watch what waypoints are made of: %w", err)
 	}
 	kinds, err := controllers.NewKinds(mgr)
 	if err != nil {
@@ -228,7 +227,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 	view := pods{mgr.GetCache()}
 	rights := &auth.Authorizer{
 		SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
-		WaypointServiceAccount: view.WaypointServiceAccount,
+		Waypoint: view.Waypoint,
 	}
 	host := names.OperatorService + "." + o.Namespace
 	tls := authority.ServingConfig(o.Namespace, names.OperatorServiceAccount, names.OperatorService, host, host+".svc", host+".svc."+names.DefaultClusterDomain)
@@ -286,12 +285,16 @@ func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
 // touched makes the writers look at what others may have overwritten.
 func (p *plane) touched(obj client.Object) {
 	key := client.ObjectKeyFromObject(obj)
-	switch obj.(type) {
+	switch o := obj.(type) {
 	case *gwv1.HTTPRoute:
 		p.writer.Touch(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name})
 	case *gwv1.GRPCRoute:
 		p.writer.Touch(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name})
 	case *corev1.Service:
 		p.bound.Touch(key)
+	case *corev1.Namespace:
+		if !enrolled(o) {
+			p.server.Evict(names.WaypointScope(key.Name, ""))
+		}
 	}
 }

@@ -7,15 +7,11 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
-	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -24,19 +20,23 @@ const podAccount = "fairway.podAccount"
 
 // indexPods adds the index to the manager's cache.
 func indexPods(ctx context.Context, indexer client.FieldIndexer) error {
-	return indexer.IndexField(ctx, &corev1.Pod{}, podAccount, func(o client.Object) []string {
-		p := o.(*corev1.Pod)
-		if p.Spec.NodeName == "" || terminated(p) {
-			return nil
-		}
-		return []string{accountKey(p.Spec.NodeName, p.Namespace, p.Spec.ServiceAccountName)}
-	})
+	return indexer.IndexField(ctx, &corev1.Pod{}, podAccount, accountsOf)
+}
+
+// accountsOf are the values of the index: one at most.
+func accountsOf(o client.Object) []string {
+	p, ok := o.(*corev1.Pod)
+	if !ok {
+		return nil
+	}
+	account := names.PodAccount(p.Spec.ServiceAccountName, p.Annotations)
+	if p.Spec.NodeName == "" || account == "" || terminated(p) {
+		return nil
+	}
+	return []string{accountKey(p.Spec.NodeName, p.Namespace, account)}
 }
 
 func accountKey(node, namespace, account string) string {
-	if account == "" {
-		account = "default"
-	}
 	return node + "/" + namespace + "/" + account
 }
 
@@ -55,14 +55,22 @@ func (p pods) Pod(namespace, name string) (auth.Pod, bool) {
 	}
 	return auth.Pod{
 		Namespace: namespace, Name: name, UID: string(pod.UID), Node: pod.Spec.NodeName,
-		ServiceAccount: pod.Spec.ServiceAccountName, Labels: pod.Labels, Terminated: terminated(pod),
+		ServiceAccount: names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations), Labels: pod.Labels, Terminated: terminated(pod),
 	}, true
 }
 
+// enrolled tells whether a namespace is in the mesh.
+func (p pods) enrolled(namespace string) bool {
+	ns := &corev1.Namespace{}
+	err := p.reader.Get(context.Background(), client.ObjectKey{Name: namespace}, ns)
+	return err == nil && enrolled(ns)
+}
+
+func enrolled(ns *corev1.Namespace) bool { return ns.Labels[names.LabelMesh] == names.MeshEnabled }
+
 // RunsOn implements auth.Workloads.
 func (p pods) RunsOn(node, namespace, account string) bool {
-	ns := &corev1.Namespace{}
-	if err := p.reader.Get(context.Background(), client.ObjectKey{Name: namespace}, ns); err != nil || ns.Labels[names.LabelMesh] != names.MeshEnabled {
+	if !p.enrolled(namespace) {
 		return false
 	}
 	var list corev1.PodList
@@ -77,29 +85,6 @@ func (p pods) RunsOn(node, namespace, account string) bool {
 	return false
 }
 
-// WaypointServiceAccount names the service account of a waypoint's pods, if the Gateway is a waypoint of ours and the
-// operator made the account for it. Whoever may label pods can't get a waypoint's configuration by the label alone.
-func (p pods) WaypointServiceAccount(namespace, gateway string) (string, bool) {
-	ctx := context.Background()
-	g, account := &gwv1.Gateway{}, &corev1.ServiceAccount{}
-	if err := p.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: gateway}, g); err != nil {
-		return "", false
-	}
-	class := &gwv1.GatewayClass{}
-	err := p.reader.Get(ctx, client.ObjectKey{Name: string(g.Spec.GatewayClassName)}, class)
-	if apierrors.IsNotFound(err) {
-		class, err = nil, nil
-	}
-	if err != nil || !ingest.IsWaypoint(g, class) {
-		return "", false
-	}
-	name := names.WaypointResource(gateway)
-	if err := p.reader.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, account); err != nil {
-		return "", false
-	}
-	return name, metav1.IsControlledBy(account, g)
-}
-
 // trimPod keeps of a pod what the mesh reads, so that memory does not grow with what pods carry besides.
 func trimPod(o any) (any, error) {
 	p, ok := o.(*corev1.Pod)
@@ -110,6 +95,9 @@ func trimPod(o any) (any, error) {
 	out.Name, out.Namespace, out.UID, out.ResourceVersion = p.Name, p.Namespace, p.UID, p.ResourceVersion
 	out.Labels, out.CreationTimestamp, out.DeletionTimestamp = p.Labels, p.CreationTimestamp, p.DeletionTimestamp
 	out.OwnerReferences = p.OwnerReferences
+	if v, mirror := p.Annotations[names.AnnotationMirror]; mirror {
+		out.Annotations = map[string]string{names.AnnotationMirror: v}
+	}
 	out.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork}
 	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
 	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) {

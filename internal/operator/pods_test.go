@@ -9,8 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -34,4 +36,28 @@ func TestTrimPod(t *testing.T) {
 	require.Equal(t, pod.Status.Conditions, out.(*corev1.Pod).Status.Conditions)
 	require.Equal(t, pod.Status.ContainerStatuses, out.(*corev1.Pod).Status.ContainerStatuses)
 	require.Empty(t, out.(*corev1.Pod).Annotations)
+}
+
+// A node can make mirror pods by itself: they are nobody, whatever account they name.
+func TestPodsWithoutAnAccountAreNobody(t *testing.T) {
+	of := func(account string, annotations map[string]string) auth.Pod {
+		out, err := trimPod(&corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p", Annotations: annotations},
+			Spec:       corev1.PodSpec{NodeName: "n", ServiceAccountName: account},
+		})
+		require.NoError(t, err)
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+		c := fake.NewClientBuilder().WithObjects(out.(*corev1.Pod), ns).WithIndex(&corev1.Pod{}, podAccount, accountsOf).Build()
+		view := pods{c}
+		require.Equal(t, account == "cart" && annotations == nil, view.RunsOn("n", "shop", "cart"))
+		require.False(t, view.RunsOn("n", "shop", "default"))
+		p, ok := view.Pod("shop", "p")
+		require.True(t, ok)
+		return p
+	}
+	mirror := map[string]string{names.AnnotationMirror: "hash"}
+	require.Equal(t, "cart", of("cart", nil).ServiceAccount)
+	require.Empty(t, of("", nil).ServiceAccount)
+	require.Empty(t, of("", mirror).ServiceAccount)
+	require.Empty(t, of("cart", mirror).ServiceAccount)
 }

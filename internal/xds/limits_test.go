@@ -89,6 +89,16 @@ func TestAStreamEndsWithItsPod(t *testing.T) {
 	require.Empty(t, other.err)
 }
 
+func TestStreamsEndWithTheRightToThem(t *testing.T) {
+	f := newFixture(t, nil)
+	evicted, other := f.connect("waypoint/shop/a", "a"), f.connect("waypoint/shop-2/a", "b")
+	f.eventually("both", func() bool { return len(f.server.Proxies()) == 2 })
+	f.server.Evict("waypoint/shop/")
+	require.Equal(t, codes.PermissionDenied, status.Code(<-evicted.err))
+	f.eventually("the other stays", func() bool { return len(f.server.Proxies()) == 1 })
+	require.Empty(t, other.err)
+}
+
 // TestAStreamEndsOfAge: its proxy comes back with what it has, and is sent only what changed meanwhile.
 func TestAStreamEndsOfAge(t *testing.T) {
 	f := newFixture(t, func(o *Options) { refuseProbe(o); o.MaxAge = 100 * time.Millisecond })

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -194,6 +195,17 @@ func (s *Server) Disconnect(podUID string) {
 	defer s.mu.Unlock()
 	if st := s.byPod[podUID]; st != nil {
 		st.cancel(status.Error(codes.PermissionDenied, "the proxy's pod is gone or has ended"))
+	}
+}
+
+// Evict ends the streams of all scopes that begin with a prefix: what let their proxies in is no longer so. They may ask again.
+func (s *Server) Evict(prefix string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for st := range s.streams {
+		if strings.HasPrefix(st.proxy.Scope, prefix) {
+			st.cancel(status.Error(codes.PermissionDenied, "the proxy's namespace is no longer in the mesh"))
+		}
 	}
 }
 

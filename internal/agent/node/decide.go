@@ -33,6 +33,7 @@ const (
 	ReasonNotEnrolled        = "NotEnrolled"
 	ReasonOptedOut           = "OptedOut"
 	ReasonProxy              = "Proxy"
+	ReasonNoServiceAccount   = "NoServiceAccount"
 	ReasonHostNetwork        = "HostNetwork"
 	ReasonFinished           = "Finished"
 	ReasonTerminating        = "Terminating"
@@ -47,6 +48,7 @@ const (
 	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
 	messageProxy             = "proxies of the mesh speak HBONE themselves"
+	messageNoServiceAccount  = "the pod has no service account, as static pods have none, so it has no identity in the mesh"
 	messageNamespaceUnknown  = "namespace %s is not known to the agent yet"
 	messageMeshAbsent        = "there is no Mesh, or it is being deleted"
 	messageFinished          = "the pod has finished"
@@ -95,6 +97,8 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 		return release(ReasonProxy, messageProxy)
 	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
 		return release(ReasonOptedOut, messagePodIsOptedOut)
+	case names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) == "":
+		return release(ReasonNoServiceAccount, messageNoServiceAccount)
 	}
 	d := Decision{Action: Capture, Reason: ReasonCaptured, Message: messageCapturedPermitted}
 	d.Strict, d.Problem = strict(pod, namespace, mesh)

@@ -63,6 +63,7 @@ func TestDecide(t *testing.T) {
 	noPods, noServices := testMesh(), testMesh()
 	noPods.Status.Network.PodCIDRs, noServices.Status.Network.ServiceCIDRs = nil, nil
 	terminating := func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: time.Now()} }
+	mirror := func(p *corev1.Pod) { p.Annotations = map[string]string{names.AnnotationMirror: "x"} }
 	for name, c := range map[string]struct {
 		pod    *corev1.Pod
 		ns     *corev1.Namespace
@@ -79,6 +80,8 @@ func TestDecide(t *testing.T) {
 		"namespace unknown":        {testPod(), nil, testMesh(), Hold, ReasonNamespaceUnknown, false},
 		"opted out":                {testPod(labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
 		"pod can't opt in":         {testPod(labelled(names.LabelMesh, names.MeshEnabled)), testNamespace(names.LabelMesh, ""), testMesh(), Release, ReasonNotEnrolled, false},
+		"no account":               {testPod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }), testNamespace(), testMesh(), Release, ReasonNoServiceAccount, false},
+		"static pod":               {testPod(mirror), testNamespace(), testMesh(), Release, ReasonNoServiceAccount, false},
 		"host network":             {testPod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), testNamespace(), testMesh(), Release, ReasonHostNetwork, false},
 		"job that is done":         {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), testNamespace(), testMesh(), Release, ReasonFinished, false},
 		"job that failed":          {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), testNamespace(), testMesh(), Release, ReasonFinished, false},
@@ -182,11 +185,10 @@ func TestTarget(t *testing.T) {
 	mesh := testMesh()
 	mesh.Status.Network.ServiceCIDRs = []string{"10.96.0.0/16", "nonsense", "10.244.0.0/16", "fd00::1/64"}
 	pod := testPod(func(p *corev1.Pod) {
-		p.Spec.ServiceAccountName = ""
 		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::5"})
 	})
 	have := newTarget(pod, mesh, Decision{Strict: true}, "/var/run/netns/x", podIPs(pod))
-	require.Equal(t, "spiffe://example.org/ns/shop/sa/default", have.Pod.Identity)
+	require.Equal(t, "spiffe://example.org/ns/shop/sa/cart", have.Pod.Identity)
 	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00::5")}, have.Pod.IPs)
 	require.True(t, have.Pod.Strict)
 	require.Equal(t, []netip.Prefix{

@@ -188,13 +188,22 @@ func TestRestartRightAfterAdd(t *testing.T) {
 	require.Equal(t, -1, f.index("remove ns-cart"))
 }
 
-// The runtime knows a static pod by another UID than the API server.
-func TestStaticPodIsTakenUp(t *testing.T) {
+// A node makes static pods by itself: they have no account, so no identity. One that an earlier version captured is let go,
+// though the runtime knows it by another UID than the API server.
+func TestStaticPodIsLetGo(t *testing.T) {
 	f := setUp(t)
-	f.start()
-	p := f.pod("static", "10.244.1.5", func(p *corev1.Pod) { p.Annotations = map[string]string{annotationConfigHash: "of-its-file"} })
 	f.sandbox(t, "of-its-file", "ns-static")
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	p := f.pod("static", "10.244.1.5", func(p *corev1.Pod) {
+		p.Spec.ServiceAccountName = ""
+		p.Annotations = map[string]string{annotationConfigHash: "of-its-file", names.AnnotationMirror: "of-its-file"}
+	})
+	before := p.DeepCopy()
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: names.ConditionCaptured, Status: corev1.ConditionTrue, Reason: ReasonCaptured})
+	require.NoError(t, f.Status().Patch(t.Context(), p, client.StrategicMergeFrom(before)))
+	f.start()
+	f.condition(p, corev1.ConditionFalse, ReasonNoServiceAccount)
+	f.eventually(func() bool { return f.index("remove ns-static") >= 0 }, "its rules go")
+	require.Equal(t, -1, f.index("apply "))
 }
 
 // Where the network plugin has ranges of its own, what other pods send would leave in plaintext.

@@ -34,7 +34,7 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ip
 		Pod: translate.Pod{
 			UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
 			IPs:      ips,
-			Identity: names.SPIFFEID(cmp.Or(mesh.Spec.TrustDomain, names.DefaultTrustDomain), pod.Namespace, cmp.Or(pod.Spec.ServiceAccountName, "default")),
+			Identity: names.SPIFFEID(cmp.Or(mesh.Spec.TrustDomain, names.DefaultTrustDomain), pod.Namespace, pod.Spec.ServiceAccountName),
 			Netns:    path,
 			Strict:   d.Strict,
 		},

@@ -53,6 +53,7 @@ func newWorld(t *testing.T) *world {
 		Callers:  auth.NewAuthenticator(w.cluster, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: ca.TrustDomain, Pods: w.cluster, Workloads: w.cluster,
+			Waypoint: w.cluster.Waypoint,
 		},
 		Log: logr.Discard(),
 	}

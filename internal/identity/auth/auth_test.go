@@ -5,6 +5,7 @@ package auth_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,7 @@ func newWorld() *world {
 	w.Cluster = identitytest.NewCluster(func() time.Time { return w.now })
 	w.Authorizer = &auth.Authorizer{
 		SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "cluster.local" }, Pods: w.Cluster, Workloads: w.Cluster,
+		Waypoint: w.Cluster.Waypoint,
 	}
 	return w
 }
@@ -190,14 +192,14 @@ func TestScope(t *testing.T) {
 func TestAPodWithAWaypointsLabelOnlyIsNoWaypoint(t *testing.T) {
 	w := newWorld()
 	w.Run(waypointPod)
-	w.WaypointServiceAccount = func(ns, gw string) (string, bool) { return "fairway-waypoint", ns == "shop" && gw == "wp" }
+	w.Authorizer.Waypoint = func(pod auth.Pod, gateway string) error {
+		require.Equal(t, waypointPod, pod)
+		require.Equal(t, "wp", gateway)
+		return fmt.Errorf("%w: a stranger", auth.ErrForbidden)
+	}
 	_, err := w.Scope(callerOf(waypointPod))
-	require.NoError(t, err)
-	p := waypointPod
-	p.ServiceAccount = "thief"
-	w.Run(p)
-	_, err = w.Scope(callerOf(p))
 	require.ErrorIs(t, err, auth.ErrForbidden)
+	require.ErrorContains(t, err, "a stranger")
 }
 
 func TestMayHave(t *testing.T) {

@@ -12,10 +12,11 @@ import (
 
 // Pod is what a decision needs to know of a pod.
 type Pod struct {
-	Namespace      string
-	Name           string
-	UID            string
-	Node           string
+	Namespace string
+	Name      string
+	UID       string
+	Node      string
+	// ServiceAccount is empty for a pod that has no identity.
 	ServiceAccount string
 	Labels         map[string]string
 	// Terminated: the phase is Succeeded or Failed.
@@ -58,9 +59,9 @@ type Authorizer struct {
 	TrustDomain func() string
 	Pods        Pods
 	Workloads   Workloads
-	// WaypointServiceAccount, if set, names the service account that the operator gave a waypoint's pods: a pod that
-	// merely carries the label gets nothing then.
-	WaypointServiceAccount func(namespace, gateway string) (string, bool)
+	// Waypoint says why a pod that carries a Gateway's label is none of its waypoint all the same; nil if it is one. Its
+	// errors are ErrForbidden or ErrUnavailable.
+	Waypoint func(pod Pod, gateway string) error
 }
 
 // Scope decides what a caller is. ErrForbidden: nothing of ours. ErrUnavailable: the pod isn't known yet.
@@ -85,10 +86,8 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 		return Grant{}, fmt.Errorf("%w: %s is neither a node agent nor a proxy of a Gateway (it has no label %s)",
 			ErrForbidden, c, names.LabelGatewayName)
 	}
-	if z.WaypointServiceAccount != nil {
-		if sa, ok := z.WaypointServiceAccount(c.Namespace, gateway); !ok || sa != c.ServiceAccount {
-			return Grant{}, fmt.Errorf("%w: %s isn't one that the operator made for Gateway %s/%s", ErrForbidden, c, c.Namespace, gateway)
-		}
+	if err := z.Waypoint(pod, gateway); err != nil {
+		return Grant{}, fmt.Errorf("%s is no proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
 	return Grant{Kind: KindWaypoint, Scope: names.WaypointScope(c.Namespace, gateway), Caller: c}, nil
 }

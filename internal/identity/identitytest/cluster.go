@@ -112,6 +112,9 @@ func (c *Cluster) RunsOn(node, namespace, serviceAccount string) bool {
 	return false
 }
 
+// Waypoint is auth.Authorizer.Waypoint; every pod counts as made for its Gateway.
+func (c *Cluster) Waypoint(auth.Pod, string) error { return nil }
+
 // Create implements auth.Reviewer as the API server does.
 func (c *Cluster) Create(_ context.Context, o client.Object, _ ...client.CreateOption) error {
 	review, ok := o.(*authenticationv1.TokenReview)

@@ -72,6 +72,7 @@ func newOperator(t *testing.T) *operator {
 		Callers:  auth.NewAuthenticator(o.Cluster, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: o.authority.TrustDomain, Pods: o.Cluster, Workloads: o.Cluster,
+			Waypoint: o.Waypoint,
 		},
 		Registerer: o.metrics,
 		Log: funcr.New(func(_, args string) {
@@ -245,7 +246,7 @@ func TestWithoutACA(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	h := (&server.Server{
 		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil),
-		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c},
+		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c, Waypoint: c.Waypoint},
 		Log:    logr.Discard(),
 	}).Handler()
 	for path, code := range map[string]int{identity.PathSign: 503} {

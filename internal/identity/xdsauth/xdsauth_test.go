@@ -28,7 +28,7 @@ func TestAuthenticate(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	a := &xdsauth.Authenticator{
 		Callers: auth.NewAuthenticator(c, nil),
-		Scopes:  &auth.Authorizer{SystemNamespace: names.SystemNamespace, Pods: c, Workloads: c},
+		Scopes:  &auth.Authorizer{SystemNamespace: names.SystemNamespace, Pods: c, Workloads: c, Waypoint: c.Waypoint},
 	}
 	token := c.Token(identitytest.NodeAgent("n1"), time.Hour)
 	pod := auth.Pod{Namespace: "shop", Name: "cart", UID: "u", Node: "n1", ServiceAccount: "cart"}
