@@ -6,7 +6,6 @@ package ingest
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -30,16 +29,16 @@ func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 
 // add flattens a rule. One that can't be carried out still takes its requests and answers them with an error: to skip a
 // filter would be to let through what it should have changed. Only a match that can't be understood takes none.
-func (b *routeBuilder) add(base model.Rule, matches []model.Match, bad ruleErrors) {
+func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) {
 	if !bad.none() {
 		base = refused(base)
 	}
 	flat := make([]model.Rule, 0, len(matches))
 	for _, m := range matches {
 		rule := base
-		rule.Match = m
+		rule.Match = m.Match
 		if badMatch, err := b.i.check(rule); badMatch {
-			bad.match(err)
+			bad.match(fmt.Errorf("match %d: %w", m.n, err))
 			continue
 		} else if err != nil {
 			bad.action(err)
@@ -56,6 +55,12 @@ func (b *routeBuilder) add(base model.Rule, matches []model.Match, bad ruleError
 		}
 	}
 	b.route.Rules = append(b.route.Rules, flat...)
+}
+
+// numbered is a match with its place in the object.
+type numbered struct {
+	n int
+	model.Match
 }
 
 // refused is the rule with nothing left but its place.
@@ -140,9 +145,9 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 }
 
 // httpMatches are the matches that can be understood, and what is wrong with the others.
-func httpMatches(in []gwv1.HTTPRouteMatch) (out []model.Match, bad ruleErrors) {
+func httpMatches(in []gwv1.HTTPRouteMatch) (out []numbered, bad ruleErrors) {
 	if len(in) == 0 {
-		return []model.Match{{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}}, bad
+		return []numbered{{Match: model.Match{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}}}, bad
 	}
 	for n, m := range in {
 		match, err := httpMatch(m)
@@ -150,7 +155,7 @@ func httpMatches(in []gwv1.HTTPRouteMatch) (out []model.Match, bad ruleErrors) {
 			bad.match(fmt.Errorf("match %d: %w", n, err))
 			continue
 		}
-		out = append(out, match)
+		out = append(out, numbered{n, match})
 	}
 	return out, bad
 }
@@ -218,9 +223,6 @@ func stringMatch(typ, value string) (*model.StringMatch, error) {
 	case "", string(gwv1.HeaderMatchExact):
 		return &model.StringMatch{Type: model.MatchExact, Value: value}, nil
 	case string(gwv1.HeaderMatchRegularExpression):
-		if _, err := regexp.Compile(value); err != nil {
-			return nil, fmt.Errorf("%q is not a regular expression in RE2 syntax: %w", value, err)
-		}
 		return &model.StringMatch{Type: model.MatchRegex, Value: value}, nil
 	}
 	return nil, fmt.Errorf("match type %q is not supported", typ)
@@ -259,9 +261,9 @@ func (b *routeBuilder) grpcRule(out *model.Rule, rule gwv1.GRPCRouteRule) error 
 }
 
 // grpcMatches are the matches that can be understood, and what is wrong with the others.
-func grpcMatches(in []gwv1.GRPCRouteMatch) (out []model.Match, bad ruleErrors) {
+func grpcMatches(in []gwv1.GRPCRouteMatch) (out []numbered, bad ruleErrors) {
 	if len(in) == 0 {
-		return []model.Match{{}}, bad
+		return []numbered{{}}, bad
 	}
 	for n, m := range in {
 		match, err := grpcMatch(m)
@@ -269,7 +271,7 @@ func grpcMatches(in []gwv1.GRPCRouteMatch) (out []model.Match, bad ruleErrors) {
 			bad.match(fmt.Errorf("match %d: %w", n, err))
 			continue
 		}
-		out = append(out, match)
+		out = append(out, numbered{n, match})
 	}
 	return out, bad
 }
@@ -281,13 +283,6 @@ func grpcMatch(m gwv1.GRPCRouteMatch) (out model.Match, err error) {
 			return out, fmt.Errorf("method: %w", err)
 		}
 		out.GRPCType, out.GRPCService, out.GRPCMethod = sm.Type, deref(m.Method.Service), deref(m.Method.Method)
-		if sm.Type == model.MatchRegex {
-			for _, re := range []string{out.GRPCService, out.GRPCMethod} {
-				if _, err := stringMatch(string(gwv1.HeaderMatchRegularExpression), re); err != nil {
-					return out, fmt.Errorf("method: %w", err)
-				}
-			}
-		}
 	}
 	for _, h := range m.Headers {
 		sm, err := stringMatch(deref(h.Type), h.Value)

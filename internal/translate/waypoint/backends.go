@@ -36,12 +36,13 @@ func destinations(a *routev3.RouteAction, r model.Rule, request, response *heade
 	}
 	weighted := &routev3.WeightedCluster{}
 	for i, weight := range weights(live) {
-		w, err := clusterWeight(live[i], weight)
+		w, err := clusterWeight(live[i], weight, request.host)
 		if err != nil {
 			return false, err
 		}
 		weighted.Clusters = append(weighted.Clusters, w)
 	}
+	request.host = "" // each backend has it: to Envoy, the route's would go before a backend's own
 	a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 	a.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
 	if r.GRPC {
@@ -64,13 +65,14 @@ func weights(backends []model.Backend) []uint32 {
 	return out
 }
 
-func clusterWeight(b model.Backend, weight uint32) (*routev3.WeightedCluster_ClusterWeight, error) {
+// clusterWeight is a backend among several; host is what the rule's filters make of the request's.
+func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.WeightedCluster_ClusterWeight, error) {
 	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterName(b.Port), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
 		w.Name = ClusterInvalid
 		return w, nil
 	}
-	var request, response headerOps
+	request, response := headerOps{host: host}, headerOps{}
 	if err := backendHeaders(b, &request, &response); err != nil {
 		return nil, err
 	}

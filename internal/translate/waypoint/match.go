@@ -6,7 +6,6 @@ package waypoint
 import (
 	"fmt"
 	"regexp"
-	"regexp/syntax"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -100,14 +99,18 @@ func grpcMatch(m *routev3.RouteMatch, g model.Match) error {
 		}
 		g.GRPCMethod = regexp.QuoteMeta(g.GRPCMethod)
 	}
-	service, method := anyName, anyName
-	if g.GRPCService != "" {
-		service = "(?:" + g.GRPCService + ")"
+	parts := []string{anyName, anyName}
+	for n, part := range []string{g.GRPCService, g.GRPCMethod} {
+		if part == "" {
+			continue
+		}
+		// Each by itself: "a)|(b" is an expression only together with what is around it.
+		if _, err := regex(part); err != nil {
+			return fmt.Errorf("gRPC method: %w", err)
+		}
+		parts[n] = "(?:" + part + ")"
 	}
-	if g.GRPCMethod != "" {
-		method = "(?:" + g.GRPCMethod + ")"
-	}
-	re, err := regex("/" + service + "/" + method)
+	re, err := regex("/" + parts[0] + "/" + parts[1])
 	if err != nil {
 		return fmt.Errorf("gRPC method: %w", err)
 	}
@@ -140,41 +143,4 @@ func stringMatch(s model.StringMatch) (*matcherv3.StringMatcher, error) {
 
 func exact(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
-}
-
-// regex is an RE2 expression for the whole string; Go's regexp package accepts the same syntax as Envoy.
-func regex(s string) (*matcherv3.RegexMatcher, error) {
-	parsed, err := syntax.Parse(s, syntax.Perl)
-	if err != nil {
-		return nil, err
-	}
-	program, err := syntax.Compile(parsed.Simplify())
-	if err != nil {
-		return nil, err
-	}
-	if n := programSize(program); n > maxProgramSize {
-		return nil, fmt.Errorf("the expression needs about %d instructions, and %d are allowed: simplify it", n, maxProgramSize)
-	}
-	return &matcherv3.RegexMatcher{Regex: s}, nil
-}
-
-// maxProgramSize is some way below what RE2 compiles within its memory; the proxies' bootstrap allows as much.
-const maxProgramSize = 20_000
-
-// programSize estimates, rather too high, how many instructions RE2 needs: it matches bytes, so a range of characters
-// becomes a few ranges of bytes.
-func programSize(p *syntax.Prog) int {
-	const perRange = 5
-	n := 0
-	for _, inst := range p.Inst {
-		n++
-		switch inst.Op {
-		case syntax.InstRune:
-			n += perRange * (len(inst.Rune) + 1) / 2
-		case syntax.InstRuneAny, syntax.InstRuneAnyNotNL:
-			n += 2 * perRange
-		default:
-		}
-	}
-	return n
 }

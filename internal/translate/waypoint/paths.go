@@ -57,10 +57,10 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	}
 }
 
-// rewrite changes the request's host and path.
-func rewrite(a *routev3.RouteAction, match *model.StringMatch, rw model.Rewrite) error {
+// rewrite changes the request's host and path. The host is one more change of a header: of several, the last one stands.
+func rewrite(a *routev3.RouteAction, request *headerOps, match *model.StringMatch, rw model.Rewrite) error {
 	if rw.Hostname != "" {
-		a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: rw.Hostname}
+		request.host = rw.Hostname
 	}
 	c, err := changePath(match, rw.Path)
 	if err != nil {

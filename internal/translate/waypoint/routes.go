@@ -151,7 +151,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		case f.Redirect != nil:
 			redirect = f.Redirect
 		case f.Rewrite != nil:
-			err = rewrite(action, r.Match.Path, *f.Rewrite)
+			err = rewrite(action, &request, r.Match.Path, *f.Rewrite)
 		case f.Mirror != nil:
 			mirror(action, *f.Mirror)
 		case f.CORS != nil:
