@@ -330,7 +330,7 @@ func TestPaths(t *testing.T) {
 		"/w/full/x?q=1": "/one%41?q=1",
 		"/foo":          "/xyz", "/foo/": "/xyz/", "/foo/bar": "/xyz/bar", "/foo/bar?q=1": "/xyz/bar?q=1",
 		"/bar": "/xyz", "/bar/": "/xyz/", "/bar/baz": "/xyz/baz",
-		"/strip": "/", "/strip/": "/", "/strip/x": "/x", "/strip//x": "//x", "/strip/x?q=/strip/": "/x?q=/strip/",
+		"/strip": "/", "/strip/": "/", "/strip/x": "/x", "/strip//x": "/x", "/strip/x?q=/strip/": "/x?q=/strip/",
 		"/": "/root/", "/x": "/root/x", "/foox": "/root/foox",
 	} {
 		if r := do(t, c, "GET", "http://web"+path); r.URI != want || r.Host != "web" {

@@ -26,7 +26,7 @@ const headerClientCert = "x-forwarded-client-cert"
 // and, where there are any, are all that counts for its callers; then the default rules; without rules, the Service
 // itself. Where no rule matches, the answer is 404.
 func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
-	b := &routeBuilder{table: t}
+	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseHiddenDots()}}
 	for _, c := range t.Callers {
 		guard := callersOf(trustDomain, c.Namespace)
 		for _, r := range c.Rules {
@@ -115,16 +115,16 @@ func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) 
 		route.Name = routeName(r)
 		err = errors.Join(err, check(route))
 	}
-	if err == nil {
-		b.routes = append(b.routes, routes...)
-		return
+	others, otherErr := spelledOtherwise(r, match)
+	if err = errors.Join(err, otherErr); err != nil {
+		if badMatch := check(match); badMatch != nil {
+			b.fail(r, true, badMatch)
+			return
+		}
+		b.fail(r, false, err)
+		routes = []*routev3.Route{{Name: routeName(r), Match: match, Action: refusal(r)}}
 	}
-	if badMatch := check(match); badMatch != nil {
-		b.fail(r, true, badMatch)
-		return
-	}
-	b.fail(r, false, err)
-	b.routes = append(b.routes, &routev3.Route{Name: routeName(r), Match: match, Action: refusal(r)})
+	b.routes = append(append(b.routes, routes...), others...)
 }
 
 func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {

@@ -111,8 +111,11 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 			UseRequestIdForTraceSampling: envoy.Bool(false),
 		})},
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
-		// Routes match the path that the application will see, with dot segments resolved (RFC 3986).
-		NormalizePath: envoy.Bool(true),
+		// Routes match the path that the application will see, with dot segments resolved (RFC 3986) and slashes
+		// merged. An escaped slash stays what it is, because to many applications it is data; see spelling.go.
+		NormalizePath:                envoy.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
 		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort),
 			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
 	}
