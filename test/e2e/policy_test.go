@@ -11,6 +11,7 @@ import (
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,15 +30,31 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	s.captured("client", "app-v1", "app-v2")
 	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: names.AutomaticWaypoint}}
 	g.Expect(errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))).To(BeTrue(), "no route, no waypoint")
+	g.Eventually(func() int { return s.many("client", 20, "http://app/").of("app-v2") }).Should(BeNumerically(">", 0), "the node has the way straight there")
 
 	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
 	s.create(route)
 	s.programmed("app")
-	s.routed("client", "http://app/", "app-v1")
+	g.Expect(s.many("client", 30, "http://app/").of("app-v1")).To(Equal(30), "Programmed is true for callers, at once")
 	g.Expect(s.many("client", 10, "http://app/", "-H", "x-beta:yes").of("app-v2")).To(Equal(10))
 	a, err := s.get("client", "http://app/")
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).To(ContainSubstring("URI="+identityOf(s, "client")), "the application learns who calls")
+
+	// Without its Gateway the Service is closed, until the operator has made another one that serves.
+	steady := s.steady("client", "http://app/")
+	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)).To(Succeed())
+	former := gateway.UID
+	g.Expect(world.client.Delete(t.Context(), gateway)).To(Succeed())
+	g.Eventually(func(g Gomega) {
+		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)).To(Succeed())
+		g.Expect(gateway.UID).NotTo(Equal(former))
+		g.Expect(meta.IsStatusConditionTrue(gateway.Status.Conditions, names.ConditionEstablished)).To(BeTrue())
+	}).Should(Succeed(), "another Gateway that has served")
+	s.routed("client", "http://app/", "app-v1")
+	total := steady.end()
+	g.Expect(total.of("app-v1")).To(BeNumerically(">", 0))
+	g.Expect(total.of("app-v2")).To(BeZero(), "nothing goes around the route meanwhile: %v", total)
 
 	g.Expect(world.client.Delete(t.Context(), route)).To(Succeed())
 	g.Eventually(func(g Gomega) {
@@ -197,11 +214,9 @@ func TestAFurtherServiceJoinsAWaypointUnderTraffic(t *testing.T) {
 	s.create(httpRoute("second", toService("second"), rule(nil, backend("second"))))
 	total := s.many("newcomer", 20, "http://second/")
 	s.programmed("second")
-	g.Eventually(func(g Gomega) {
-		a, err := s.get("client", "http://second/")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty())
-	}).Should(Succeed())
+	a, err := s.get("client", "http://second/")
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "Programmed is true for callers, at once")
 	known := steady.end()
 	g.Expect(known.failures()).To(BeEmpty(), "of those who know the Service: %v", known)
 	g.Expect(total.failures()).To(BeEmpty(), "of those who are new: %v", total)
