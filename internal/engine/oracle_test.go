@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,7 +28,7 @@ var oracleScopes = map[string][]string{
 	"waypoint/bookshop/mine":             nil,
 	"waypoint/all/wp":                    nil,
 	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080", "inbound/10.200.1.5"},
-	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "inbound/10.200.2.10"},
+	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "10.96.3.10:80", "inbound/10.200.2.10"},
 }
 
 // TestIncrementalEqualsFromScratch sends random sequences of events through an engine and holds everything that it
@@ -150,7 +149,7 @@ func served(c *xds.Cache, scope string) map[string]string {
 	out := map[string]string{}
 	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeRoute, xds.TypeEndpoint} {
 		for _, res := range c.List(scope, typeURL) {
-			if typeURL == xds.TypeEndpoint && strings.HasPrefix(res.Name(), "node") {
+			if _, ok := parseNodeEndpoints(res.Name()); ok && typeURL == xds.TypeEndpoint {
 				continue // asked for while a cluster was of another kind
 			}
 			out[typeURL+" "+res.Name()] = res.Version()

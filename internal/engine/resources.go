@@ -110,13 +110,13 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 			return nil
 		}
 	case xds.TypeEndpoint:
-		port, ipv6, ok := parseNodeEndpoints(k.name)
+		e, ok := parseNodeEndpoints(k.name)
 		if !ok {
 			return nil
 		}
-		if !r.ingest.Spread.Get(c, port) {
-			list := r.ingest.NodeEndpoints.Get(c, ingest.NodePort{ServicePort: port, Node: nodeName})
-			return r.resource(k, node.LoadAssignment(k.name, ofFamily(ipv6, list)))
+		if !r.ingest.Spread.Get(c, e.port) {
+			list := r.ingest.NodeEndpoints.Get(c, ingest.NodePort{ServicePort: e.port, Node: nodeName})
+			return r.resource(k, node.LoadAssignment(k.name, r.forNodes(c, e, list)))
 		}
 	case xds.TypeCluster:
 		if _, err := netip.ParseAddrPort(k.name); err != nil {
@@ -185,9 +185,31 @@ func parsePort(name, prefix string) (model.ServicePort, bool) {
 	return model.ServicePort{Namespace: ns, Service: svc, Port: port}, ok
 }
 
-func parseNodeEndpoints(name string) (port model.ServicePort, ipv6, ok bool) {
+// nodeEndpoints is what the name of a load assignment of node proxies says.
+type nodeEndpoints struct {
+	port model.ServicePort
+	ipv6 bool
+	// byCaller: the Service's waypoint is part of it, for some callers.
+	byCaller bool
+}
+
+func parseNodeEndpoints(name string) (e nodeEndpoints, ok bool) {
 	ns, svc, number, ipv6, ok := names.ParseNodeEndpoints(name)
-	return model.ServicePort{Namespace: ns, Service: svc, Port: number}, ipv6, ok
+	if !ok {
+		ns, svc, number, ipv6, ok = names.ParseCallerEndpoints(name)
+		e.byCaller = true
+	}
+	e.port, e.ipv6 = model.ServicePort{Namespace: ns, Service: svc, Port: number}, ipv6
+	return e, ok
+}
+
+// forNodes picks the endpoints of one address family, and adds those that are for some callers only.
+func (r *resources) forNodes(c *memo.Ctx, e nodeEndpoints, endpoints []model.Endpoint) []model.Endpoint {
+	out := slices.DeleteFunc(slices.Clone(endpoints), func(o model.Endpoint) bool { return o.Address.Addr().Is6() != e.ipv6 })
+	if e.byCaller {
+		out = append(out, r.ingest.CallerEndpoints.Get(c, e.port.ServiceName())...)
+	}
+	return out
 }
 
 // makeShared derives a resource that every scope that may see it sees alike.
@@ -204,8 +226,8 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port)))
 		}
 	case xds.TypeEndpoint:
-		if port, ipv6, ok := parseNodeEndpoints(k.name); ok {
-			return r.resource(k, node.LoadAssignment(k.name, ofFamily(ipv6, r.ingest.Endpoints.Get(c, port))))
+		if e, ok := parseNodeEndpoints(k.name); ok {
+			return r.resource(k, node.LoadAssignment(k.name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
 		}
 		if port, ok := parsePort(k.name, "waypoint"); ok {
 			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
@@ -235,11 +257,6 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		}
 	}
 	return nil
-}
-
-// ofFamily picks the endpoints of one address family.
-func ofFamily(ipv6 bool, endpoints []model.Endpoint) []model.Endpoint {
-	return slices.DeleteFunc(slices.Clone(endpoints), func(e model.Endpoint) bool { return e.Address.Addr().Is6() != ipv6 })
 }
 
 // resource marshals; a message that can't be is reported and left out.

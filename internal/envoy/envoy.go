@@ -15,7 +15,9 @@ import (
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	lbcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
+	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	maglevv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/maglev/v3"
+	subsetv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/subset/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -115,6 +117,28 @@ func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
 	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
 		TypedExtensionConfig: Extension("envoy.load_balancing_policies.maglev", &maglevv3.Maglev{
 			ConsistentHashingLbConfig: &lbcommonv3.ConsistentHashingLbConfig{HashPolicy: []*routev3.RouteAction_HashPolicy{by}},
+		}),
+	}}}
+}
+
+// MetadataBalance is where Envoy's load balancer looks for what endpoints and connections say of themselves.
+const MetadataBalance = "envoy.lb"
+
+// Subsets picks among the endpoints whose value of a key in MetadataBalance is the connection's, or whose list of values has
+// it; where there is none, among those with the other value. By what it picks is another policy: least requests if nil.
+func Subsets(key, other string, by *clusterv3.LoadBalancingPolicy) *clusterv3.LoadBalancingPolicy {
+	if by == nil {
+		by = &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+			TypedExtensionConfig: Extension("envoy.load_balancing_policies.least_request", &leastrequestv3.LeastRequest{}),
+		}}}
+	}
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+		TypedExtensionConfig: Extension("envoy.load_balancing_policies.subset", &subsetv3.Subset{
+			FallbackPolicy:  subsetv3.Subset_DEFAULT_SUBSET,
+			DefaultSubset:   Struct(map[string]string{key: other}),
+			SubsetSelectors: []*subsetv3.Subset_LbSubsetSelector{{Keys: []string{key}}},
+			ListAsAny:       true,
+			SubsetLbPolicy:  by,
 		}),
 	}}}
 }

@@ -38,6 +38,8 @@ type Ingest struct {
 	// same for all nodes.
 	NodeEndpoints *memo.Func[NodePort, []model.Endpoint]
 	Spread        *memo.Func[model.ServicePort, bool]
+	// CallerEndpoints of a Service are those that only callers of some namespaces go to: its waypoint's.
+	CallerEndpoints *memo.Func[cluster.Key, []model.Endpoint]
 	// Identities that may answer for a Service's port, sorted.
 	Identities *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
@@ -87,13 +89,14 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Endpoints = memo.Define(g, "endpoints", reflectEqual[[]model.Endpoint], i.endpoints)
 	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", reflectEqual[[]model.Endpoint], i.nodeEndpoints)
 	i.Spread = memo.Define(g, "spread", same[bool], i.spread)
+	i.CallerEndpoints = memo.Define(g, "callerEndpoints", reflectEqual[[]model.Endpoint], i.callerEndpoints)
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
-	i.Binding = memo.Define(g, "binding", same[Binding], i.binding)
-	i.Bound = memo.Define(g, "bound", same[Binding], i.bound)
+	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
+	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
 	i.WaypointPort = memo.Define(g, "waypointPort", reflectEqual[*model.WaypointPort], i.waypointPort)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)

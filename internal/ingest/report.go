@@ -109,7 +109,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		}
 		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), why}
 	case b.Problem != "":
-		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": connections to the Service are refused meanwhile"}
+		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile"}
 	default:
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, ports)

@@ -237,24 +237,57 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 
 func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port model.ServicePort) {
 	b := i.Binding.Get(c, port.ServiceName())
+	open := b.Unserved() || b.Pending
 	switch {
-	case b.Unserved(), b.Pending:
+	case open, len(b.Callers) > 0:
 		out.Kind, out.Port, out.IPv6 = model.DestinationService, port, out.Address.Addr().Is6()
 		out.Identities = i.Identities.Get(c, port)
 		out.ClientIP = i.Service.Get(c, port.ServiceName()).ClientIP
+		if !open {
+			out.Callers, out.Waypoint = b.Callers, i.waypointIdentity(c, b.Waypoint)
+		}
 	case b.Problem != "":
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
 	default:
-		out.Port = model.ServicePort{Namespace: b.Waypoint.Namespace, Service: names.WaypointResource(b.Waypoint.Name), Port: names.PortHBONE}
-		if i.Service.Get(c, out.Port.ServiceName()) != nil && !i.ownService(c, out.Port.ServiceName()) {
+		own := waypointHBONE(b.Waypoint)
+		if i.Service.Get(c, own.ServiceName()) != nil && !i.ownService(c, own.ServiceName()) {
 			// Its pods are somebody else's, and nothing meant for the waypoint may reach them.
-			out.Kind, out.Reason, out.Port = model.DestinationRefused, "the waypoint's name belongs to another Service", model.ServicePort{}
+			out.Kind, out.Reason = model.DestinationRefused, "the waypoint's name belongs to another Service"
 			return
 		}
-		out.Kind = model.DestinationWaypoint
-		out.IPv6 = waypointFamily(i.Service.Get(c, out.Port.ServiceName()), out.Address.Addr()).Is6()
+		out.Kind, out.Port = model.DestinationWaypoint, own
+		out.IPv6 = waypointFamily(i.Service.Get(c, own.ServiceName()), out.Address.Addr()).Is6()
 		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
 	}
+}
+
+// waypointHBONE is the port at which the pods of a waypoint are reached.
+func waypointHBONE(gateway cluster.Key) model.ServicePort {
+	return model.ServicePort{Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name), Port: names.PortHBONE}
+}
+
+// callerEndpoints are the endpoints of a waypoint that only callers of some namespaces go to. They are refused where there is
+// none.
+func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint {
+	b := i.Binding.Get(c, svc)
+	if len(b.Callers) == 0 || b.Pending {
+		return nil
+	}
+	var out []model.Endpoint
+	own := waypointHBONE(b.Waypoint)
+	if b.Problem == "" && i.ownService(c, own.ServiceName()) {
+		for _, e := range i.Endpoints.Get(c, own) {
+			family := waypointFamily(i.Service.Get(c, own.ServiceName()), e.Address.Addr())
+			if e.Address.Addr().Is6() == family.Is6() {
+				e.Callers = b.Callers
+				out = append(out, e)
+			}
+		}
+	}
+	if len(out) == 0 {
+		return []model.Endpoint{{Callers: b.Callers, Absent: true}}
+	}
+	return out
 }
 
 func (i *Ingest) serviceAt(c *memo.Ctx, addr netip.Addr) *model.Service {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -22,6 +23,9 @@ import (
 // Binding says which waypoint serves a Service. The zero value: none does.
 type Binding struct {
 	Waypoint cluster.Key // of the Gateway
+	// Callers are the namespaces whose callers alone go through the waypoint, sorted, for only their routes ask for it; nil
+	// where all do. What becomes of the waypoint concerns nobody else.
+	Callers []string
 	// Automatic: the operator is to make the waypoint.
 	Automatic bool
 	// Pending: the automatic waypoint has never served yet, and no waypoint has served the Service. Until then, connections
@@ -37,7 +41,17 @@ type Binding struct {
 }
 
 // None tells that no waypoint is asked for.
-func (b Binding) None() bool { return b == Binding{} }
+func (b Binding) None() bool {
+	return b.Waypoint == (cluster.Key{}) && b.Problem == "" && b.Unsupported == ""
+}
+
+// Connections says in a sentence whose connections the binding is about.
+func (b Binding) Connections() string {
+	if len(b.Callers) == 0 {
+		return "connections"
+	}
+	return "connections from namespace " + strings.Join(b.Callers, ", ")
+}
 
 // Unserved tells that connections to the Service have nothing to do with a waypoint.
 func (b Binding) Unserved() bool { return b.None() || b.Unsupported != "" }
@@ -85,14 +99,16 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 
 // automaticBinding is there as long as some route has a port of the Service.
 func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
-	routed := slices.ContainsFunc(svc.Ports, func(p model.Port) bool {
-		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: p.Number}
-		return len(i.claims.Get(c, port).routes) > 0
-	})
-	if !routed {
+	callers := i.callers(c, svc)
+	if len(callers) == 0 {
 		return Binding{}
 	}
-	b := Binding{Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Spreads: svc.Local}
+	if slices.Contains(callers, svc.Name.Namespace) {
+		callers = nil // the owner's own routes concern everyone
+	}
+	b := Binding{
+		Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Callers: callers, Spreads: svc.Local,
+	}
 	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
 		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is kept for it, is of class %s: delete that one, or make a waypoint and name it in label %s",
 			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)
@@ -101,6 +117,19 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 	b.Automatic = true
 	b.Pending = !cluster.GatewayEstablished(i.gateway(c, b.Waypoint)) && !i.closed(c, svc.Name)
 	return b
+}
+
+// callers are the namespaces whose routes have a port of a Service, sorted.
+func (i *Ingest) callers(c *memo.Ctx, svc *model.Service) []string {
+	var out []string
+	for _, p := range svc.Ports {
+		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: p.Number}
+		for _, r := range i.claims.Get(c, port).routes {
+			out = append(out, r.Ref.Namespace)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // closed tells whether a Service must not be reached around its waypoint any more, whatever became of the Gateway.

@@ -95,6 +95,10 @@ type Endpoint struct {
 	ForNodes, ForZones []string
 	// Draining endpoints are terminating yet still serve; they take traffic only when nothing else is left.
 	Draining bool
+	// Callers are the namespaces whose callers the endpoint is for, and nobody else; nil: for all others.
+	Callers []string
+	// Absent: there is no such endpoint, and callers that it would be for are refused.
+	Absent bool
 	// Distance from the node for whose proxy the endpoint is listed; 0 is the nearest. Farther ones take traffic only when
 	// nothing nearer is left.
 	Distance uint8
@@ -306,6 +310,10 @@ type Destination struct {
 	Identities []string
 	// ClientIP: connections of one client address go to one endpoint.
 	ClientIP bool
+	// Callers are the namespaces whose callers go to a waypoint of the identity Waypoint, while all others go to a
+	// DestinationService's own endpoints.
+	Callers  []string
+	Waypoint string
 	// Reason a DestinationRefused is refused, for people.
 	Reason string
 }

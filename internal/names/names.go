@@ -7,6 +7,7 @@ package names
 
 import (
 	"fmt"
+	"hash/fnv"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -239,6 +240,26 @@ func ParseNodeEndpoints(name string) (namespace, service string, port uint16, ip
 	namespace, service, port, ok = ParseServicePort(name, "node6")
 	return namespace, service, port, true, ok
 }
+
+// CallerEndpoints names the load assignment of a Service's port as node proxies see it where only callers of some namespaces go
+// to the waypoint. A different list of them gives a different name: a proxy that switches to it waits for its contents.
+func CallerEndpoints(namespace, service string, port uint16, ipv6 bool, callers []string) string {
+	list := fnv.New64a()
+	_, _ = list.Write([]byte(strings.Join(callers, "/"))) // never fails
+	return fmt.Sprintf("%s/%s/%x", prefixCallers, NodeEndpoints(namespace, service, port, ipv6), list.Sum64())
+}
+
+// ParseCallerEndpoints is the inverse of CallerEndpoints, but for the callers.
+func ParseCallerEndpoints(name string) (namespace, service string, port uint16, ipv6, ok bool) {
+	rest, found := strings.CutPrefix(name, prefixCallers+"/")
+	last := strings.LastIndex(rest, "/")
+	if !found || last < 0 {
+		return "", "", 0, false, false
+	}
+	return ParseNodeEndpoints(rest[:last])
+}
+
+const prefixCallers = "callers"
 
 // InboundRoute names the route configuration of a captured pod's HBONE listener.
 func InboundRoute(pod netip.Addr) string { return "inbound/" + pod.String() }

@@ -140,7 +140,7 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 		return err
 	}
 	if b.Problem != "" {
-		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonWaypointMissing, "Bind", "%s: connections to the Service are refused", b.Problem)
+		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonWaypointMissing, "Bind", "%s: %s to the Service are refused", b.Problem, b.Connections())
 	}
 	return nil
 }
@@ -150,6 +150,9 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
 		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
 	}
+	if len(b.Callers) > 0 {
+		c.Message = b.Connections() + ", which has routes for the Service, go through waypoint " + b.Waypoint.String() + "; all others go straight to the Service"
+	}
 	if b.Spreads {
 		c.Message += ", which spreads them over the endpoints of all nodes: internalTrafficPolicy Local does not hold for them"
 	}
@@ -157,7 +160,7 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 	case b.Unsupported != "":
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
 	case b.Problem != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": connections are refused"
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused"
 	case b.Pending:
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointPending,
 			"waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile"

@@ -77,6 +77,8 @@ type pod struct {
 	addr     netip.Addr
 	addr6    netip.Addr // unless the pod has IPv4 only
 	identity string
+	// namespace is "default" unless a test says else before the pod joins.
+	namespace string
 }
 
 func newMesh(t testing.TB) *mesh {

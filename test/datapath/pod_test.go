@@ -36,7 +36,7 @@ func (n *meshNode) newPod(name string) *pod {
 	n.pods++
 	b := n.podRange().Addr().As4()
 	b[3] = byte(n.pods + 1)
-	p := &pod{mesh: n.mesh, node: n, name: name, ns: netnstest.New(t, name), addr: netip.AddrFrom4(b)}
+	p := &pod{mesh: n.mesh, node: n, name: name, namespace: "default", ns: netnstest.New(t, name), addr: netip.AddrFrom4(b)}
 	veth := fmt.Sprintf("veth%d", n.pods)
 	netnstest.Link(t, p.ns, "eth0", n.ns, veth)
 	netnstest.Address(t, p.ns, "eth0", netip.PrefixFrom(p.addr, 32))
@@ -78,7 +78,7 @@ func (n *meshNode) newMember(name string, strict bool) *pod {
 func (p *pod) join(strict bool) {
 	t := p.mesh.t
 	t.Helper()
-	p.identity = names.SPIFFEID(trustDomain, "default", p.name)
+	p.identity = names.SPIFFEID(trustDomain, p.namespace, p.name)
 	p.mesh.issue(p.identity)
 	p.inbound()
 	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
@@ -91,7 +91,7 @@ func (p *pod) join(strict bool) {
 func (p *pod) configure(strict bool) {
 	ips := append([]netip.Addr{p.addr}, p.others()...)
 	for _, l := range node.Listeners(node.Pod{
-		UID: "uid-" + p.name, Namespace: "default", Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
+		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
 	}) {
 		p.mesh.apply(p.node.scope(), l.Name, l)
 	}

@@ -24,10 +24,12 @@ import (
 // metadataSocketMatch is where Envoy looks for the endpoint's side of a transport socket match.
 const metadataSocketMatch = "envoy.transport_socket_match"
 
-// Endpoints with keyTunnel: tunnelPlaintext are reached in plain; all others take HBONE.
+// Endpoints with keyTunnel: tunnelPlaintext are reached in plain; all others take HBONE, those with tunnelWaypoint as the
+// waypoint of the Service.
 const (
 	keyTunnel       = "tunnel"
 	tunnelPlaintext = "plaintext"
+	tunnelWaypoint  = "waypoint"
 )
 
 // idleHBONE is how long an HBONE connection without a stream is kept for the next one.
@@ -63,6 +65,9 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 			}})
 		}
 		reach(c, d.Identities)
+		if len(d.Callers) > 0 {
+			byCaller(c, d)
+		}
 	case model.DestinationWorkload:
 		static(c, model.Endpoint{Address: d.Address, HBONE: true})
 		reach(c, d.Identities)
@@ -103,6 +108,7 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 	priorities := map[int]uint32{}
 	next := uint32(0)
 	seen := map[netip.AddrPort]bool{}
+	_, _, _, _, chooses := names.ParseCallerEndpoints(name)
 	for _, e := range slices.SortedFunc(slices.Values(endpoints), func(a, b model.Endpoint) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Address.Compare(b.Address))
 	}) {
@@ -119,7 +125,14 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 			priorities[g.rank] = next
 			next++
 		}
-		groups[g] = append(groups[g], endpoint(e, at))
+		lb := endpoint(e, at)
+		if chooses {
+			if lb.Metadata == nil {
+				lb.Metadata = envoy.Metadata(nil)
+			}
+			lb.Metadata.FilterMetadata[envoy.MetadataBalance] = forCallers(e)
+		}
+		groups[g] = append(groups[g], lb)
 	}
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	for g, list := range groups {
@@ -146,7 +159,14 @@ func rank(e model.Endpoint) int {
 // endpoint at an address that the proxy connects to itself (HBONE), or through the internal listener "plaintext", which
 // reads from the metadata where to go.
 func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
-	if e.HBONE {
+	switch {
+	case e.Absent:
+		lb := envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, "absent"), nil)
+		lb.HealthStatus = corev3.HealthStatus_UNHEALTHY
+		return lb
+	case len(e.Callers) > 0:
+		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{metadataSocketMatch: {keyTunnel: tunnelWaypoint}}))
+	case e.HBONE:
 		return envoy.LbEndpoint(envoy.Address(at), nil)
 	}
 	return envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, at.String()), envoy.Metadata(map[string]map[string]string{

@@ -93,6 +93,7 @@ func outbound(p Pod) *listenerv3.Listener {
 		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
 			StatPrefix:       "outbound",
 			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
+			MetadataMatch:    ofCaller(p),
 			TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: "%DOWNSTREAM_LOCAL_ADDRESS%"},
 			OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
 				OdcdsConfig: envoy.ADS(0),

@@ -28,6 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -57,6 +58,28 @@ var cases = map[string]func() []proto.Message{
 	},
 	"destination-client-ip": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true})}
+	},
+	"destination-by-caller": func() []proto.Message {
+		return []proto.Message{Cluster(model.Destination{
+			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, Callers: []string{"other", "shop"}, Waypoint: ids[0],
+		})}
+	},
+	"destination-by-caller-client-ip": func() []proto.Message {
+		return []proto.Message{Cluster(model.Destination{
+			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true, Callers: []string{"shop"}, Waypoint: ids[0],
+		})}
+	},
+	"endpoints-by-caller": func() []proto.Message {
+		return []proto.Message{LoadAssignment(names.CallerEndpoints("shop", "web", 80, false, nil), []model.Endpoint{
+			{Address: at("10.244.0.3:8080"), HBONE: true, Zone: "a"},
+			{Address: at("10.244.0.4:8080"), Zone: "b"},
+			{Address: at("10.244.0.9:15008"), HBONE: true, Callers: []string{"other", "shop"}},
+		})}
+	},
+	"endpoints-by-caller-absent": func() []proto.Message {
+		return []proto.Message{LoadAssignment(names.CallerEndpoints("shop", "web", 80, false, nil), []model.Endpoint{
+			{Address: at("10.244.0.3:8080"), HBONE: true}, {Callers: []string{"other"}, Absent: true},
+		})}
 	},
 	"destination-waypoint": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{
