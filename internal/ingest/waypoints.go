@@ -50,7 +50,7 @@ func (b Binding) Connections() string {
 	if len(b.Callers) == 0 {
 		return "connections"
 	}
-	return "connections from namespace " + strings.Join(b.Callers, ", ")
+	return "connections from namespaces " + strings.Join(b.Callers, ", ")
 }
 
 // Unserved tells that connections to the Service have nothing to do with a waypoint.

@@ -151,7 +151,7 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
 	}
 	if len(b.Callers) > 0 {
-		c.Message = b.Connections() + ", which has routes for the Service, go through waypoint " + b.Waypoint.String() + "; all others go straight to the Service"
+		c.Message = b.Connections() + ", which have routes for the Service, go through waypoint " + b.Waypoint.String() + "; all others go straight to the Service"
 	}
 	if b.Spreads {
 		c.Message += ", which spreads them over the endpoints of all nodes: internalTrafficPolicy Local does not hold for them"

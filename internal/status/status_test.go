@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -185,6 +186,29 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			require.Equal(t, c.reason, got.Reason)
 			require.Contains(t, got.Message, c.text)
 			require.Equal(t, int64(7), got.ObservedGeneration)
+		})
+	}
+}
+
+// TestAServiceRemembersItsWaypoint: what is written is what ingest reads again when the Gateway is another one.
+func TestAServiceRemembersItsWaypoint(t *testing.T) {
+	for name, c := range map[string]struct {
+		binding ingest.Binding
+		closed  bool
+		text    string
+	}{
+		"served":             {ingest.Binding{Waypoint: waypoint}, true, "connections from the mesh go through waypoint bookshop/fairway-waypoint"},
+		"served for some":    {ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}}, true, "connections from namespaces a, b, which have routes"},
+		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "taken: connections are refused"},
+		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "taken: connections from namespaces a are refused"},
+		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service meanwhile"},
+		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "as they would be without the label"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			svc := &corev1.Service{}
+			meta.SetStatusCondition(&svc.Status.Conditions, boundCondition(c.binding))
+			require.Equal(t, c.closed, cluster.ServiceClosed(svc))
+			require.Contains(t, svc.Status.Conditions[0].Message, c.text)
 		})
 	}
 }
