@@ -38,6 +38,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
@@ -62,6 +63,7 @@ type operator struct {
 	mu           sync.Mutex
 	certificates controllers.CertificatesStatus
 	reports      []controllers.NodeReport
+	refused      []ingest.RefusedClaim
 	programmed   map[types.NamespacedName]programmed
 	automatic    map[string]bool
 
@@ -123,7 +125,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	require.NoError(t, controllers.Setup(mgr, kinds, controllers.Options{
 		Namespace: o.system, Image: "fairway:test", EnvoyImage: "envoy:test",
 		Certificates: o, CertificatesChanged: o.certificatesChanged,
-		NodeReports: o.nodeReports, NodesChanged: o.nodesChanged,
+		NodeReports: o.nodeReports, NodesChanged: o.nodesChanged, RefusedClaims: o.refusedClaims,
 		Programmed: o.probe, ProgrammedChanged: o.programmedChanged,
 		AutomaticWaypoints: o.needsWaypoint, AutomaticChanged: o.automaticChanged,
 		StatusesCleared: func() bool { o.clearedAsked.Add(1); return o.statusesCleared.Load() },
@@ -182,6 +184,12 @@ func (o *operator) nodeReports() []controllers.NodeReport {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.reports
+}
+
+func (o *operator) refusedClaims() []ingest.RefusedClaim {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.refused
 }
 
 func (o *operator) probe(gateway types.NamespacedName) (acked int, rejected string) {

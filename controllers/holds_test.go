@@ -27,7 +27,7 @@ func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 	now := time.Unix(1000, 0)
 	observe := func(acked int, rejected string) (string, time.Duration) {
 		o := waypointObserved{
-			mesh: true, trustBundle: true, clusterIPs: []string{"10.96.0.9"}, acked: acked, rejected: rejected,
+			mesh: true, enrolled: true, trustBundle: true, clusterIPs: []string{"10.96.0.9"}, acked: acked, rejected: rejected,
 			deployment: &appsv1.Deployment{Status: appsv1.DeploymentStatus{ReadyReplicas: 2}},
 		}
 		left := h.hold(g, &o, now)

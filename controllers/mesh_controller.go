@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -25,6 +26,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -47,8 +49,9 @@ type MeshReconciler struct {
 	announce announcer
 	kinds    *Kinds
 	options  Options
+	// claimed are the claims that an Event was made of. The one worker alone uses it, and what follows.
+	claimed map[ingest.RefusedClaim]bool
 	// Of a Mesh that is being deleted: since when no pod is captured any more, and since when its node proxies have ended.
-	// The one worker alone uses them.
 	released, ended time.Time
 }
 
@@ -61,7 +64,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
 			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
 			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed, v1alpha1.MeshReasonPluginMissing,
-			v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
+			v1alpha1.MeshReasonAddressConflict, v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
 	}
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).
@@ -144,6 +147,7 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 	result, err := writeStatus(ctx, r.client, mesh, after)
 	if err == nil && result.IsZero() {
 		r.announce.announce(mesh, mesh.Status.Conditions, after.Status.Conditions)
+		r.announceClaims(observed.refused)
 	}
 	if failed = append(failed, err); errors.Join(failed...) != nil {
 		return reconcile.Result{}, errors.Join(failed...)
@@ -152,6 +156,22 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 		result.RequeueAfter = max(time.Until(certificates.Next), time.Second)
 	}
 	return result, nil
+}
+
+// announceClaims makes an Event of each pod whose claim to an address is refused, once. The node that reports the pod writes
+// its conditions, so that none there could be relied on.
+func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
+	now := make(map[ingest.RefusedClaim]bool, len(refused))
+	for _, claim := range refused {
+		now[claim] = true
+		if !r.claimed[claim] {
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Pod.Namespace, Name: claim.Pod.Name, UID: types.UID(claim.UID)}}
+			pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+			r.announce.recorder.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.MeshReasonAddressConflict, "Reconcile",
+				"The mesh does not believe that %s.", claimText(claim))
+		}
+	}
+	r.claimed = now
 }
 
 // apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies. No
@@ -206,6 +226,9 @@ func (r *MeshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (mesh
 	}
 	if r.options.NodeReports != nil {
 		o.reports = r.options.NodeReports()
+	}
+	if r.options.RefusedClaims != nil {
+		o.refused = r.options.RefusedClaims()
 	}
 	o.gatewayAPI, err = r.kinds.Served(gatewayKinds()...)
 	return o, err

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -26,6 +27,7 @@ type meshObserved struct {
 	applyError error
 	pods       []corev1.Pod
 	reports    []NodeReport
+	refused    []ingest.RefusedClaim
 	gatewayAPI bool
 }
 
@@ -37,6 +39,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 	setCertificates(c, certificates)
 	nodes := nodesStatus(o)
 	setNodes(c, nodes, o)
+	setAddresses(c, o.refused)
 	if o.gatewayAPI {
 		c.set(v1alpha1.MeshConditionGatewayAPIReady, true, v1alpha1.MeshReasonInstalled, "The Gateway API is installed.")
 	} else {
@@ -113,6 +116,23 @@ func setNodes(c *conditionSet, n *v1alpha1.NodesStatus, o meshObserved) {
 	}
 }
 
+func setAddresses(c *conditionSet, refused []ingest.RefusedClaim) {
+	kind := v1alpha1.MeshConditionAddressesReady
+	if len(refused) == 0 {
+		c.set(kind, true, v1alpha1.MeshReasonUnambiguous, "No pod claims an address that is not its own.")
+		return
+	}
+	texts := make([]string, len(refused))
+	for i, r := range refused {
+		texts[i] = claimText(r)
+	}
+	c.set(kind, false, v1alpha1.MeshReasonAddressConflict, "Some nodes report addresses that can't be their pods' own, and are not believed: "+enumerate(texts)+".")
+}
+
+func claimText(r ingest.RefusedClaim) string {
+	return fmt.Sprintf("pod %s on node %s claims %s, but %s", r.Pod, r.Node, r.Address, r.Why)
+}
+
 // withoutPlugin names the nodes whose agent can't install the CNI plugin, and why.
 func withoutPlugin(pods []corev1.Pod) []string {
 	var out []string
@@ -149,7 +169,7 @@ func captureProblems(reports []NodeReport) []string {
 func setReady(c *conditionSet, n *v1alpha1.NodesStatus) {
 	for _, kind := range []string{
 		v1alpha1.MeshConditionAccepted, v1alpha1.MeshConditionNetworkReady, v1alpha1.MeshConditionCertificatesReady,
-		v1alpha1.MeshConditionNodesReady, v1alpha1.MeshConditionGatewayAPIReady,
+		v1alpha1.MeshConditionNodesReady, v1alpha1.MeshConditionAddressesReady, v1alpha1.MeshConditionGatewayAPIReady,
 	} {
 		for i := range c.list {
 			if c.list[i].Type == kind && c.list[i].Status != metav1.ConditionTrue {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -46,7 +48,7 @@ func TestMesh(t *testing.T) {
 			condition(m.Status.Conditions, "GatewayAPIReady", metav1.ConditionTrue, "Installed"),
 			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"))
 	})
-	o.event("IssuerNotReady", "Issuer ca is missing.")
+	o.event("Mesh", "IssuerNotReady", "Issuer ca is missing.")
 
 	// With a CA they are deployed; the status follows the DaemonSet and its pods.
 	o.tell(func() {
@@ -109,6 +111,28 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "CaptureFailed")
 	})
 
+	// So is an address that a node claims for a pod and that is another's: by the Mesh, since the node writes what the pod says.
+	o.tell(func() {
+		o.reports[0].Problems = nil
+		o.refused = []ingest.RefusedClaim{{
+			Pod: types.NamespacedName{Namespace: "default", Name: "thief"}, UID: "u", Node: "b",
+			Address: netip.MustParseAddr("10.244.0.5"), Why: "pod shop/cart on node a has it",
+		}}
+	}, o.nodesChanged, meshName)
+	claim := "pod default/thief on node b claims 10.244.0.5, but pod shop/cart on node a has it."
+	get(o, "a claim is refused", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if message := messageOf(m.Status.Conditions, "AddressesReady"); !strings.HasSuffix(message, claim) {
+			return errors.New(message)
+		}
+		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "AddressConflict")
+	})
+	o.event("Mesh", "AddressConflict", claim)
+	o.event("Pod", "AddressConflict", "The mesh does not believe that "+claim)
+	o.tell(func() { o.refused = nil }, o.nodesChanged, meshName)
+	get(o, "no claim is refused any more", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return condition(m.Status.Conditions, "AddressesReady", metav1.ConditionTrue, "Unambiguous")
+	})
+
 	// Deletion: first no pod is captured any more, then the DaemonSet goes, then its pods, then
 	// what was said in statuses, then the Mesh. A node proxy on a node that is not ready can't go.
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "lost"}}
@@ -154,11 +178,11 @@ func TestMesh(t *testing.T) {
 	require.Error(t, o.gone(mesh))
 	o.statusesCleared.Store(true)
 	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
-	o.event("NodesUnreachable", "nodes that are not ready: lost.")
+	o.event("Mesh", "NodesUnreachable", "nodes that are not ready: lost.")
 }
 
-// event waits for an Event of the Mesh.
-func (o *operator) event(reason, note string) {
+// event waits for an Event of the Mesh or a pod.
+func (o *operator) event(kind, reason, note string) {
 	o.t.Helper()
 	o.eventually("an Event tells "+reason, func() error {
 		var events eventsv1.EventList
@@ -166,7 +190,7 @@ func (o *operator) event(reason, note string) {
 			return err
 		}
 		for _, e := range events.Items {
-			if e.Regarding.Kind == "Mesh" && e.Reason == reason && strings.Contains(e.Note, note) {
+			if e.Regarding.Kind == kind && e.Reason == reason && strings.Contains(e.Note, note) {
 				return nil
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/features"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -53,6 +54,8 @@ type Options struct {
 
 	// NodeReports tell what the agents report; nil for none.
 	NodeReports func() []NodeReport
+	// RefusedClaims are claims of pods to an address that don't count; nil for none.
+	RefusedClaims func() []ingest.RefusedClaim
 	// NodesChanged, if set, makes the Mesh reconcile.
 	NodesChanged *Trigger
 

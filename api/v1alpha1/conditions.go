@@ -15,6 +15,8 @@ const (
 	MeshConditionCertificatesReady = "CertificatesReady"
 	// MeshConditionNodesReady says that the node proxy runs on every node that should have one.
 	MeshConditionNodesReady = "NodesReady"
+	// MeshConditionAddressesReady says that no pod claims an address that is not its own.
+	MeshConditionAddressesReady = "AddressesReady"
 	// MeshConditionGatewayAPIReady says that the CRDs of the Gateway API are installed.
 	MeshConditionGatewayAPIReady = "GatewayAPIReady"
 )
@@ -53,6 +55,10 @@ const (
 	MeshReasonNodesNotReady = "NodesNotReady"
 	// MeshReasonNoNodes: no node is to have a proxy.
 	MeshReasonNoNodes = "NoNodes"
+	// MeshReasonUnambiguous: every address that the mesh cares about is claimed by one node.
+	MeshReasonUnambiguous = "Unambiguous"
+	// MeshReasonAddressConflict: a node reports an address for a pod that another has, or that is outside of its ranges.
+	MeshReasonAddressConflict = "AddressConflict"
 	// MeshReasonInstalled: the Gateway API is there.
 	MeshReasonInstalled = "Installed"
 	// MeshReasonGatewayAPIMissing: the cluster does not serve the Gateway API.

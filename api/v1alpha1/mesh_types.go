@@ -282,8 +282,8 @@ type MeshStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Ready sums the others up. Accepted: the spec makes sense. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs. GatewayAPIReady: the Gateway API's
-	// CRDs are installed.
+	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs. AddressesReady: no
+	// pod claims an address that is not its own. GatewayAPIReady: the Gateway API's CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -33,19 +33,22 @@ type Collection[T client.Object] struct {
 	graph   *memo.Graph
 	objects map[Key]T
 	indexes map[string]*index[T]
+	// arrivals counts what came to be listed under a value of an index since Settled.
+	arrivals uint64
+	settled  bool
 	// same decides whether an update changes anything that the mesh reads; nil: every new resourceVersion does.
 	same func(old, new T) bool
 }
 
 type index[T client.Object] struct {
 	values func(T) []string
-	keys   map[string]map[Key]struct{}
+	keys   map[string]map[Key]uint64 // by value; what Arrived says of each
 }
 
 func newCollection[T client.Object](g *memo.Graph, kind string, same func(old, new T) bool, indexes map[string]func(T) []string) *Collection[T] {
 	c := &Collection[T]{kind: kind, graph: g, objects: map[Key]T{}, indexes: map[string]*index[T]{}, same: same}
 	for name, values := range indexes {
-		c.indexes[name] = &index[T]{values: values, keys: map[string]map[Key]struct{}{}}
+		c.indexes[name] = &index[T]{values: values, keys: map[string]map[Key]uint64{}}
 	}
 	return c
 }
@@ -67,6 +70,22 @@ func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 	}
 	slices.SortFunc(keys, compareKeys)
 	return keys
+}
+
+// Arrived tells when an object came to be listed under a value, as a number that grows; zero: before Settled, when all come
+// in no order. It changes with what By reads only.
+func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
+	return c.indexes[indexName].keys[value][key]
+}
+
+// Settled says that what existed at the start is in.
+func (c *Collection[T]) Settled() { c.settled = true }
+
+func (c *Collection[T]) arrival() uint64 {
+	if c.settled {
+		c.arrivals++
+	}
+	return c.arrivals
 }
 
 func compareKeys(a, b Key) int {
@@ -123,9 +142,9 @@ func (c *Collection[T]) reindex(name string, ix *index[T], key Key, before, afte
 			continue
 		}
 		if ix.keys[v] == nil {
-			ix.keys[v] = map[Key]struct{}{}
+			ix.keys[v] = map[Key]uint64{}
 		}
-		ix.keys[v][key] = struct{}{}
+		ix.keys[v][key] = c.arrival()
 		c.graph.Touch(indexInput{c.kind, name, v})
 	}
 }

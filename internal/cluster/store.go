@@ -27,9 +27,9 @@ import (
 
 // Indexes of the collections. A value is a namespace, an address, or namespace/name.
 const (
-	ByNamespace = "namespace"
-	ByAddress   = "address" // Services: VIP; Pods: pod IP; EndpointSlices: endpoint address
-	ByService   = "service" // EndpointSlices: of the Service; routes: parent Service
+	ByNamespace = "namespace" // Nodes have none: all are under ""
+	ByAddress   = "address"   // Services: VIP; Pods: pod IP; EndpointSlices: endpoint address
+	ByService   = "service"   // EndpointSlices: of the Service; routes: parent Service
 )
 
 // Store holds one collection for each kind that the mesh reads.
@@ -52,7 +52,7 @@ func NewStore(g *memo.Graph) *Store {
 	return &Store{
 		Meshes:         newCollection(g, "Mesh", sameGeneration[*v1alpha1.Mesh], nil),
 		Namespaces:     newCollection(g, "Namespace", sameLabels[*corev1.Namespace], nil),
-		Nodes:          newCollection(g, "Node", sameZone, nil),
+		Nodes:          newCollection(g, "Node", sameNode, map[string]func(*corev1.Node) []string{ByNamespace: namespaceOf[*corev1.Node]}),
 		Services:       newCollection(g, "Service", sameService, map[string]func(*corev1.Service) []string{ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses}),
 		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, map[string]func(*discoveryv1.EndpointSlice) []string{ByService: sliceService, ByAddress: sliceAddresses}),
 		Pods:           newCollection(g, "Pod", samePod, map[string]func(*corev1.Pod) []string{ByAddress: podAddresses}),
@@ -137,9 +137,9 @@ func sameLabels[T client.Object](old, new T) bool {
 	return maps.Equal(old.GetLabels(), new.GetLabels())
 }
 
-// sameZone looks at the one thing that the mesh reads of a Node.
-func sameZone(old, new *corev1.Node) bool {
-	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone]
+// sameNode looks at what the mesh reads of a Node.
+func sameNode(old, new *corev1.Node) bool {
+	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] && slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs)
 }
 
 func sameGateway(old, new *gwv1.Gateway) bool {
@@ -196,9 +196,12 @@ func podGone(p *corev1.Pod) bool {
 
 func namespaceOf[T client.Object](o T) []string { return []string{o.GetNamespace()} }
 
-func serviceAddresses(s *corev1.Service) []string {
+func serviceAddresses(s *corev1.Service) []string { return canonical(s.Spec.ClusterIPs) }
+
+// canonical writes addresses as they are looked up, and leaves out what is none.
+func canonical(in []string) []string {
 	var out []string
-	for _, ip := range s.Spec.ClusterIPs {
+	for _, ip := range in {
 		if a, err := netip.ParseAddr(ip); err == nil {
 			out = append(out, a.String())
 		}
@@ -230,7 +233,7 @@ func podAddresses(p *corev1.Pod) []string {
 	for _, ip := range p.Status.PodIPs {
 		out = append(out, ip.IP)
 	}
-	return out
+	return canonical(out)
 }
 
 func httpParents(r *gwv1.HTTPRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }

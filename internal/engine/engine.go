@@ -9,6 +9,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -41,6 +42,8 @@ type Options struct {
 	// OnAutomatic is told of every namespace, once it is known, whether it needs an automatic waypoint; and with known
 	// false that the namespace is gone.
 	OnAutomatic func(namespace string, needed, known bool)
+	// OnRefused is told of the claims of pods to an address that don't count; empty once there are none any more.
+	OnRefused func(netip.Addr, []ingest.RefusedClaim)
 }
 
 // Engine is the pipeline. Make it with New, run it with Run; all other methods may be called from anywhere.
@@ -83,6 +86,9 @@ func New(o Options) *Engine {
 	if o.OnAutomatic == nil {
 		o.OnAutomatic = func(string, bool, bool) {}
 	}
+	if o.OnRefused == nil {
+		o.OnRefused = func(netip.Addr, []ingest.RefusedClaim) {}
+	}
 	e := &Engine{opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{}}
 	e.queue.wake = make(chan struct{}, 1)
 	e.store = cluster.NewStore(e.graph)
@@ -104,7 +110,7 @@ func (e *Engine) Interest(i xds.Interest) { e.queue.do(func() { e.interest(i) })
 
 // Synced says that all objects that existed at the start have been queued. Nothing is served before: a proxy must not
 // take a half-read cluster for the truth.
-func (e *Engine) Synced() { e.queue.do(func() { e.synced = true }) }
+func (e *Engine) Synced() { e.queue.do(func() { e.synced = true; e.store.Pods.Settled() }) }
 
 // Inspect runs a function on the engine's goroutine, for introspection, and waits for it.
 func (e *Engine) Inspect(ctx context.Context, f func(*ingest.Ingest)) error {
@@ -154,6 +160,8 @@ func (e *Engine) change(o queued) {
 	if o.recreated {
 		e.change(queued{object: o.object, deleted: true})
 	}
+	key := client.ObjectKeyFromObject(o.object)
+	before, _ := e.store.Pods.Get(nil, key)
 	op := e.store.Set
 	if o.deleted {
 		op = e.store.Delete
@@ -162,8 +170,10 @@ func (e *Engine) change(o queued) {
 		e.opts.Log.Error(err, "an object was passed over")
 		return
 	}
-	key := client.ObjectKeyFromObject(o.object)
-	switch o.object.(type) {
+	switch object := o.object.(type) {
+	case *corev1.Pod:
+		e.watchAddresses(before)
+		e.watchAddresses(object)
 	case *gwv1.HTTPRoute:
 		e.watchRoute(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
 	case *gwv1.GRPCRoute:
@@ -172,6 +182,27 @@ func (e *Engine) change(o queued) {
 		e.watchNamespace(key.Name, o.deleted)
 	case *corev1.Service:
 		e.watchService(key, o.deleted)
+	}
+}
+
+// watchAddresses follows the claims to a pod's addresses, as long as any pod makes one.
+func (e *Engine) watchAddresses(pod *corev1.Pod) {
+	if pod == nil {
+		return
+	}
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if err != nil {
+			continue
+		}
+		claimed := len(e.store.Pods.By(nil, cluster.ByAddress, addr.String())) > 0
+		switch watched := e.ingest.Claims.Watched(addr); {
+		case claimed && !watched:
+			e.ingest.Claims.Watch(addr, func(c ingest.Claims) { e.opts.OnRefused(addr, c.Refused) })
+		case !claimed && watched:
+			e.ingest.Claims.Unwatch(addr)
+			e.opts.OnRefused(addr, nil)
+		}
 	}
 }
 

@@ -106,7 +106,7 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 		if !ok {
 			return nil
 		}
-		if w := r.ingest.Workload.Get(c, addr); w != nil && w.Node != nodeName {
+		if w := r.ingest.Workload.Get(c, addr); w != nil && !w.Closed && w.Node != nodeName {
 			return nil
 		}
 	case xds.TypeEndpoint:

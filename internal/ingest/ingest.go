@@ -30,6 +30,9 @@ type Ingest struct {
 	Settings *memo.Func[struct{}, Settings]
 	// Service is nil where there is none.
 	Service *memo.Func[cluster.Key, *model.Service]
+	// Claims of pods to an address.
+	Claims    *memo.Func[netip.Addr, Claims]
+	podRanges *memo.Func[struct{}, []netip.Prefix]
 	// Workload is nil where no pod has the address.
 	Workload *memo.Func[netip.Addr, *model.Workload]
 	// Endpoints of a Service's port, sorted by address.
@@ -85,6 +88,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i := &Ingest{store: store, check: check}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
+	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)
+	i.podRanges = memo.Define(g, "podRanges", slices.Equal[[]netip.Prefix], i.meshRanges)
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.Endpoints = memo.Define(g, "endpoints", reflectEqual[[]model.Endpoint], i.endpoints)
 	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", reflectEqual[[]model.Endpoint], i.nodeEndpoints)

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -84,29 +85,23 @@ func portProtocol(p corev1.ServicePort) model.Protocol {
 }
 
 func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
-	keys := i.store.Pods.By(c, cluster.ByAddress, addr.String())
-	// While an address is handed from a deleted pod to a new one, both may be there: the later one has it.
-	var pod *corev1.Pod
-	for _, k := range keys {
-		p, ok := i.store.Pods.Get(c, k)
-		if ok && (pod == nil || pod.CreationTimestamp.Before(&p.CreationTimestamp)) {
-			pod = p
-		}
-	}
-	if pod == nil {
+	claims := i.Claims.Get(c, addr)
+	pod, ok := i.store.Pods.Get(c, claims.Holder)
+	switch {
+	case claims.Closed:
+		return &model.Workload{Closed: true}
+	case !ok:
 		return nil
 	}
-	account := names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations)
-	var addresses []netip.Addr
+	w := &model.Workload{Pod: claims.Holder, Node: pod.Spec.NodeName, HBONE: i.takesHBONE(c, pod)}
 	for _, ip := range pod.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			addresses = append(addresses, a)
+		if a, err := netip.ParseAddr(ip.IP); err == nil && i.Claims.Get(c, a).Holder == claims.Holder {
+			w.Addresses = append(w.Addresses, a)
 		}
 	}
-	w := &model.Workload{Pod: cluster.Key{Namespace: pod.Namespace, Name: pod.Name}, Node: pod.Spec.NodeName, Addresses: addresses}
-	if account != "" { // nobody can answer for a pod that has no identity
+	// Nobody can answer for a pod that has no account.
+	if account := names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations); account != "" {
 		w.Identity = names.SPIFFEID(i.trustDomain(c), pod.Namespace, account)
-		w.HBONE = cluster.PodCaptured(pod) && pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
 	}
 	return w
 }
@@ -138,7 +133,9 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 				if err != nil {
 					continue // an FQDN slice: nothing that a proxy could connect to
 				}
-				out = append(out, i.endpoint(c, netip.AddrPortFrom(addr, target), e, draining))
+				if w := i.Workload.Get(c, addr); w == nil || !w.Closed {
+					out = append(out, endpoint(w, netip.AddrPortFrom(addr, target), e, draining))
+				}
 			}
 		}
 	}
@@ -152,7 +149,8 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 	return slices.CompactFunc(out, func(a, b model.Endpoint) bool { return a.Address == b.Address })
 }
 
-func (i *Ingest) endpoint(c *memo.Ctx, addr netip.AddrPort, e discoveryv1.Endpoint, draining bool) model.Endpoint {
+// endpoint is one of a slice; w is the pod that has its address, or nil.
+func endpoint(w *model.Workload, addr netip.AddrPort, e discoveryv1.Endpoint, draining bool) model.Endpoint {
 	out := model.Endpoint{Address: addr, Draining: draining}
 	if e.NodeName != nil {
 		out.Node = *e.NodeName
@@ -168,7 +166,7 @@ func (i *Ingest) endpoint(c *memo.Ctx, addr netip.AddrPort, e discoveryv1.Endpoi
 			out.ForZones = append(out.ForZones, h.Name)
 		}
 	}
-	if w := i.Workload.Get(c, addr.Addr()); w != nil && w.HBONE {
+	if w != nil && w.HBONE {
 		out.HBONE, out.Identity = true, w.Identity
 	}
 	return out
@@ -229,7 +227,11 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 		i.serviceDestination(c, out, port)
 		return out
 	}
-	if w := i.Workload.Get(c, addr.Addr()); w != nil && w.HBONE {
+	switch w := i.Workload.Get(c, addr.Addr()); {
+	case w == nil:
+	case w.Closed:
+		out.Kind, out.Reason = model.DestinationRefused, "the pod that claims the address can't have it; see condition "+v1alpha1.MeshConditionAddressesReady+" of the Mesh"
+	case w.HBONE:
 		out.Kind, out.Identities = model.DestinationWorkload, []string{w.Identity}
 	}
 	return out
@@ -323,7 +325,7 @@ func (i *Ingest) slicesOf(c *memo.Ctx, addresses []netip.Addr) []*discoveryv1.En
 func (i *Ingest) inbound(c *memo.Ctx, addr netip.Addr) *model.Inbound {
 	out := &model.Inbound{Address: addr}
 	own := []netip.Addr{addr}
-	if w := i.Workload.Get(c, addr); w != nil {
+	if w := i.Workload.Get(c, addr); w != nil && !w.Closed {
 		own = w.Addresses
 		out.Others = slices.DeleteFunc(slices.Clone(own), func(a netip.Addr) bool { return a == addr })
 	}

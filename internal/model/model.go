@@ -82,6 +82,8 @@ type Workload struct {
 	Identity  string       // SPIFFE ID of its service account; empty: it has none
 	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own addresses.
 	HBONE bool
+	// Closed: some pod claims the address that can't have it, and nothing may go there. Nothing else is set.
+	Closed bool
 }
 
 // Endpoint is one address behind a port of a Service.

@@ -205,10 +205,11 @@ type plane struct {
 
 	rejections *rejections
 	automatic  *automatic
+	claims     *claims
 }
 
 func newPlane(mgr ctrl.Manager, o Options) *plane {
-	p := &plane{cache: xds.NewCache(), automatic: newAutomatic()}
+	p := &plane{cache: xds.NewCache(), automatic: newAutomatic(), claims: newClaims(metrics.Registry)}
 	p.rejections = newRejections(acknowledgements{p})
 	p.writer = status.NewWriter(mgr.GetClient(), acknowledgements{p}, o.Log.WithName("status"))
 	p.bound = status.NewServiceWriter(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
@@ -217,6 +218,7 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 		OnReport:    p.writer.Report,
 		OnBinding:   p.bound.Bound,
 		OnAutomatic: p.automatic.set,
+		OnRefused:   p.claims.set,
 	})
 	return p
 }

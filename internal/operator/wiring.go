@@ -83,6 +83,7 @@ const capturesPause = 500 * time.Millisecond
 
 func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewPausedTrigger(capturesPause)}
+	p.claims.changed = func() { t.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	p.book.OnChange(func(scope, typeURL, name string) {
 		if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
@@ -107,6 +108,7 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 		Certificates:       certificates{&keeper.Keeper{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Policy: o.CARotation}, o.Namespace},
 		NodeReports:        func() []controllers.NodeReport { return t.reports() },
 		NodesChanged:       t.nodes,
+		RefusedClaims:      p.claims.list,
 		Programmed:         p.programmed,
 		ProgrammedChanged:  t.programmed,
 		AutomaticWaypoints: p.automatic.need,

@@ -1,0 +1,206 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// A pod's address is what its node's kubelet writes into its status, so a node may claim any. Claims decides which of them
+// counts; see docs/design/identity.md.
+
+// Claims of an address. The zero value: there are none.
+type Claims struct {
+	// Holder is the pod that has the address; the zero Key if no claim counts.
+	Holder cluster.Key
+	// Closed: no claim counts, but the mesh would take what goes there for a captured pod's. Nothing goes there, rather
+	// than in plaintext.
+	Closed bool
+	// Refused are the claims that don't count and that somebody should know of, by pod.
+	Refused []RefusedClaim
+}
+
+// RefusedClaim is a pod's claim to an address that another has, or that can't be its own.
+type RefusedClaim struct {
+	Pod     cluster.Key
+	UID     string
+	Node    string
+	Address netip.Addr
+	// Why, for people.
+	Why string
+}
+
+// claim is a pod that says it has an address.
+type claim struct {
+	pod *corev1.Pod
+	// arrived orders the claims; see cluster.Collection.Arrived.
+	arrived uint64
+	// captured: the pod takes HBONE, so whoever takes its address from it makes callers fall back to plaintext.
+	captured bool
+	// lost: its node is no more.
+	lost bool
+}
+
+func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
+	var all, fitting []claim
+	for _, key := range i.store.Pods.By(c, cluster.ByAddress, addr.String()) {
+		pod, ok := i.store.Pods.Get(c, key)
+		if !ok {
+			continue
+		}
+		cl := claim{pod: pod, arrived: i.store.Pods.Arrived(cluster.ByAddress, addr.String(), key), captured: i.takesHBONE(c, pod)}
+		_, known := i.store.Nodes.Get(c, cluster.Key{Name: pod.Spec.NodeName})
+		cl.lost = !known
+		all = append(all, cl)
+		if inRanges(i.rangesOf(c, pod.Spec.NodeName), addr) {
+			fitting = append(fitting, cl)
+		}
+	}
+	if len(all) == 0 {
+		return Claims{}
+	}
+	out := Claims{}
+	holder, ok := standing(fitting)
+	if ok {
+		out.Holder = cluster.Key{Namespace: holder.Namespace, Name: holder.Name}
+	}
+	// Pods that the mesh has nothing to do with may have what addresses they like.
+	if !slices.ContainsFunc(all, func(cl claim) bool { return cl.captured }) {
+		return out
+	}
+	out.Closed = !ok && i.inPodRanges(c, addr)
+	for _, cl := range all {
+		if ok && cl.pod.Spec.NodeName == holder.Spec.NodeName && slices.Contains(fitting, cl) {
+			continue
+		}
+		why := fmt.Sprintf("it is outside of the ranges of node %s: if the network plugin hands out addresses by itself, set spec.network.podCIDRs of the Mesh", cl.pod.Spec.NodeName)
+		if slices.Contains(fitting, cl) {
+			why = fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)
+		}
+		out.Refused = append(out.Refused, RefusedClaim{
+			Pod: cluster.Key{Namespace: cl.pod.Namespace, Name: cl.pod.Name}, UID: string(cl.pod.UID), Node: cl.pod.Spec.NodeName, Address: addr, Why: why,
+		})
+	}
+	return out
+}
+
+// standing is the pod whose claim counts. A node is believed about its own pods: while an address goes from a pod that ends
+// to a new one, both are there, and the later one has it. Between nodes the captured claim counts before others, and then
+// the older one; a claim lasts as long as any pod of the node makes it.
+func standing(claims []claim) (*corev1.Pod, bool) {
+	byNode := map[string]claim{}
+	for _, cl := range claims {
+		node := cl.pod.Spec.NodeName
+		have, ok := byNode[node]
+		if !ok {
+			byNode[node] = cl
+			continue
+		}
+		captured, arrived := have.captured || cl.captured, min(have.arrived, cl.arrived)
+		if have.pod.CreationTimestamp.Before(&cl.pod.CreationTimestamp) {
+			have = cl
+		}
+		have.captured, have.arrived = captured, arrived
+		byNode[node] = have
+	}
+	var best claim
+	for _, cl := range byNode {
+		if best.pod == nil || compareClaims(cl, best) < 0 {
+			best = cl
+		}
+	}
+	return best.pod, best.pod != nil
+}
+
+// compareClaims orders the claims of two nodes, the one that counts first. Those that were there when the operator started
+// have no order; then the pod's age decides, which a node can't choose.
+func compareClaims(a, b claim) int {
+	return cmp.Or(
+		compareBools(a.lost, b.lost), compareBools(b.captured, a.captured), cmp.Compare(a.arrived, b.arrived),
+		a.pod.CreationTimestamp.Compare(b.pod.CreationTimestamp.Time),
+		cmp.Compare(a.pod.Namespace, b.pod.Namespace), cmp.Compare(a.pod.Name, b.pod.Name),
+	)
+}
+
+// compareBools puts false first.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
+
+// takesHBONE tells whether a pod is a captured member of the mesh.
+func (i *Ingest) takesHBONE(c *memo.Ctx, pod *corev1.Pod) bool {
+	return cluster.PodCaptured(pod) && names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) != "" &&
+		pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
+}
+
+// rangesOf are the ranges that the pods of a node have their addresses from; none: they are not known. Where the Mesh names
+// ranges of its own, a network plugin hands out addresses by itself, and what Nodes say is nothing to go by.
+func (i *Ingest) rangesOf(c *memo.Ctx, node string) []netip.Prefix {
+	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
+		return ranges
+	}
+	n, _ := i.store.Nodes.Get(c, cluster.Key{Name: node})
+	if n == nil {
+		return nil
+	}
+	return prefixes(n.Spec.PodCIDRs)
+}
+
+// meshRanges are those that the Mesh itself names.
+func (i *Ingest) meshRanges(c *memo.Ctx, _ struct{}) []netip.Prefix {
+	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
+	if !ok || m.Spec.Network == nil {
+		return nil
+	}
+	return prefixes(m.Spec.Network.PodCIDRs)
+}
+
+// inPodRanges tells whether an address is one that pods of some node have. Only for an address in doubt: it reads all Nodes.
+func (i *Ingest) inPodRanges(c *memo.Ctx, addr netip.Addr) bool {
+	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
+		return contains(ranges, addr)
+	}
+	for _, key := range i.store.Nodes.By(c, cluster.ByNamespace, "") {
+		if contains(i.rangesOf(c, key.Name), addr) {
+			return true
+		}
+	}
+	return false
+}
+
+// inRanges tells whether an address is in a node's ranges; of a family that has none, every address is.
+func inRanges(ranges []netip.Prefix, addr netip.Addr) bool {
+	known := slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Addr().Is4() == addr.Is4() })
+	return !known || contains(ranges, addr)
+}
+
+func contains(ranges []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// prefixes leaves out what is none.
+func prefixes[S ~string](in []S) []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range in {
+		if p, err := netip.ParsePrefix(string(s)); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
