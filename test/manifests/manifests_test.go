@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -48,6 +50,47 @@ func TestManifests(t *testing.T) {
 		})
 	}
 	t.Run("images", func(t *testing.T) { require.NotZero(t, checkImages(t, rendered)) })
+}
+
+// TestOperatorPlacement renders what docs/install.md says of keeping the operator off workers.
+func TestOperatorPlacement(t *testing.T) {
+	dir := t.TempDir()
+	config, err := filepath.Rel(dir, filepath.Join(apiserver.Root(), "config"))
+	require.NoError(t, err)
+	render := func(t *testing.T, kustomization string) appsv1.Deployment {
+		t.Helper()
+		kustomization = strings.ReplaceAll(kustomization, "<path or URL>/config", config)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600))
+		for _, o := range apiserver.Objects(t, kustomize(t, dir)) {
+			if o.GetKind() == "Deployment" {
+				var d appsv1.Deployment
+				require.NoError(t, runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &d))
+				return d
+			}
+		}
+		t.Fatal("no Deployment")
+		return appsv1.Deployment{}
+	}
+	raw, err := os.ReadFile(filepath.Join(apiserver.Root(), "docs", "install.md"))
+	require.NoError(t, err)
+	_, section, _ := strings.Cut(string(raw), "### Where the operator runs")
+	blocks := strings.Split(section, "```yaml\n")
+	require.Greater(t, len(blocks), 2)
+	examples := make([]string, 2)
+	for n := range examples {
+		examples[n], _, _ = strings.Cut(blocks[n+1], "```")
+	}
+
+	spec := render(t, examples[0]).Spec.Template.Spec
+	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""}, spec.NodeSelector)
+	require.Contains(t, spec.Tolerations, corev1.Toleration{
+		Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
+	})
+	spec = render(t, examples[1]).Spec.Template.Spec
+	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "example.org/trusted": "true"}, spec.NodeSelector)
+	require.Contains(t, spec.Tolerations, corev1.Toleration{
+		Key: "example.org/trusted", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
+	})
 }
 
 // checkImages compares the operator's Deployment with the names that the code and the dev cluster's images use.
