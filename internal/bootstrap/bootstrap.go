@@ -39,15 +39,13 @@ type Options struct {
 	// WildcardClusters subscribes to all clusters of the scope. A waypoint needs it; a node proxy asks for clusters on
 	// demand, so that its memory follows its working set.
 	WildcardClusters bool
-	// MaxConnections over all listeners; beyond it new connections are closed at once. Zero: DefaultMaxConnections.
+	// MaxConnections over all listeners; beyond it new connections are closed at once. Zero: DefaultMaxConnections. See
+	// ConnectionsWithin.
 	MaxConnections uint64
 	// Listeners and Clusters that the proxy has from the start.
 	Listeners []*listenerv3.Listener
 	Clusters  []*clusterv3.Cluster
 }
-
-// DefaultMaxConnections keeps a proxy below the usual limit of open files.
-const DefaultMaxConnections = 500_000
 
 // Marshal is the bootstrap as JSON, which Envoy reads from a file named *.json or *.yaml.
 func Marshal(b *bootstrapv3.Bootstrap) ([]byte, error) {

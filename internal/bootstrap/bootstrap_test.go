@@ -4,6 +4,7 @@
 package bootstrap
 
 import (
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -42,4 +43,20 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, names.XDSSocket, xds.GetEndpoint().GetAddress().GetPipe().GetPath())
 	require.Nil(t, b.GetDynamicResources().GetCdsConfig(), "clusters come on demand unless asked for")
 	require.NotNil(t, Bootstrap(Options{WildcardClusters: true}).GetDynamicResources().GetCdsConfig())
+}
+
+func TestConnectionsFitTheLimitOfOpenFiles(t *testing.T) {
+	for openFiles, want := range map[uint64]uint64{
+		4096: 1536, 20_000: 7500, 524_288: 196_608, 1 << 20: 393_216, 1 << 30: DefaultMaxConnections, math.MaxUint64: DefaultMaxConnections,
+	} {
+		have, err := ConnectionsWithin(openFiles)
+		require.NoError(t, err)
+		require.Equal(t, want, have)
+		require.LessOrEqual(t, have*2, openFiles/4*3, "those taken and those made")
+	}
+	for _, openFiles := range []uint64{0, 1024, 4095} {
+		_, err := ConnectionsWithin(openFiles)
+		require.ErrorContains(t, err, "RLIMIT_NOFILE")
+		require.ErrorContains(t, err, "LimitNOFILE")
+	}
 }

@@ -4,6 +4,7 @@
 package bootstrap
 
 import (
+	"fmt"
 	"time"
 
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
@@ -63,6 +64,24 @@ func stats() *metricsv3.StatsConfig {
 			InclusionList: &matcherv3.ListStringMatcher{Patterns: patterns},
 		}},
 	}
+}
+
+const (
+	// DefaultMaxConnections is enough for any node, and what its memory bears.
+	DefaultMaxConnections = 500_000
+	// leastOpenFiles is what a proxy needs for its listeners, and to be of use.
+	leastOpenFiles = 4096
+)
+
+// ConnectionsWithin is how many connections a proxy may take, and as many may it make, where it may open so many files: once
+// no socket can be had, it serves nobody. A quarter is left for the sockets that listen (some for each pod of a
+// node), for connections that carry many others, and for files.
+func ConnectionsWithin(openFiles uint64) (uint64, error) {
+	if openFiles < leastOpenFiles {
+		return 0, fmt.Errorf("the proxy may open %d files at a time (RLIMIT_NOFILE), and needs %d at least: "+
+			"raise the limit of the container runtime, such as LimitNOFILE of its systemd unit", openFiles, leastOpenFiles)
+	}
+	return min(openFiles/8*3, DefaultMaxConnections), nil
 }
 
 // overload bounds what clients can make the proxy hold. Memory is bounded by the container; connections are bounded here.

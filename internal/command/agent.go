@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
@@ -102,9 +103,13 @@ func agentBootstrap() *cobra.Command {
 	onNode := &cobra.Command{
 		Use: "node", Short: "Write the node proxy's", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			most, err := maxConnections()
+			if err != nil {
+				return err
+			}
 			return writeBootstrap(out, bootstrap.Options{
-				ID: nodeName, Cluster: names.ComponentNode,
-				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(),
+				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most,
+				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(most),
 			})
 		},
 	}
@@ -113,8 +118,13 @@ func agentBootstrap() *cobra.Command {
 	onWaypoint := &cobra.Command{
 		Use: "waypoint", Short: "Write a waypoint's", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
+			most, err := maxConnections()
+			if err != nil {
+				return err
+			}
 			return writeBootstrap(out, bootstrap.Options{
 				ID: p.namespace + "/" + p.podName, Cluster: names.WaypointScope(p.namespace, p.gateway), WildcardClusters: true,
+				MaxConnections: most,
 			})
 		},
 	}
@@ -122,6 +132,16 @@ func agentBootstrap() *cobra.Command {
 	cmd.PersistentFlags().StringVar(&out, "out", out, "file to write")
 	cmd.AddCommand(onNode, onWaypoint)
 	return cmd
+}
+
+// maxConnections that fit the limit of open files. The runtime gives one limit to all containers of a pod, and Envoy raises
+// its own to the hard one.
+func maxConnections() (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0, fmt.Errorf("read the limit of open files: %w", err)
+	}
+	return bootstrap.ConnectionsWithin(limit.Max)
 }
 
 func writeBootstrap(file string, o bootstrap.Options) error {

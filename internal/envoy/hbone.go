@@ -76,6 +76,14 @@ func HTTP2Upstream(idle time.Duration) map[string]*anypb.Any {
 	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any(o)}
 }
 
+const (
+	// HandshakeTimeout bounds how long a listener of HBONE waits for a peer's TLS: longer than any client of the mesh
+	// waits. Until then a connection costs memory and a descriptor, and nobody has proved anything.
+	HandshakeTimeout = 10 * time.Second
+	// HeadersTimeout bounds how long a request's headers may take from their first byte to the last.
+	HeadersTimeout = 30 * time.Second
+)
+
 // ConnectRoute terminates CONNECT and passes the bytes on to a cluster as TCP. It never times out: the life of a tunnel
 // is the application's business.
 func ConnectRoute(cluster string) *routev3.Route {
@@ -105,11 +113,12 @@ func ConnectRefused(status uint32) *routev3.Route {
 // it likes into x-forwarded-for, which is not read; and since CONNECT ends here, no header of it goes any further.
 func ConnectManager(statPrefix string, filters []*hcmv3.HttpFilter, logs ...*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{
-		StatPrefix:           statPrefix,
-		CodecType:            hcmv3.HttpConnectionManager_HTTP2,
-		Http2ProtocolOptions: HTTP2Options(),
-		UpgradeConfigs:       []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "CONNECT"}},
-		StreamIdleTimeout:    Duration(0),
+		StatPrefix:            statPrefix,
+		CodecType:             hcmv3.HttpConnectionManager_HTTP2,
+		Http2ProtocolOptions:  HTTP2Options(),
+		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "CONNECT"}},
+		StreamIdleTimeout:     Duration(0),
+		RequestHeadersTimeout: Duration(HeadersTimeout),
 		// A peer that opens a connection and asks for nothing is let go; peers keep one open for as long as they use it.
 		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{IdleTimeout: Duration(time.Hour)},
 		GenerateRequestId:          Bool(false),

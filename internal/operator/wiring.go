@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -26,10 +27,7 @@ import (
 // serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and finds
 // another replica.
 func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening func()) error {
-	cfg = cfg.Clone()
-	cfg.NextProtos = []string{"h2"}
-	g := grpc.NewServer(append(xds.GRPCOptions(), grpc.Creds(credentials.NewTLS(cfg)))...)
-	s.Register(g)
+	g := newXDSServer(s, cfg, xdsPatience)
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", fmt.Sprintf(":%d", names.PortXDS))
 	if err != nil {
@@ -38,7 +36,29 @@ func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening fun
 	listening()
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
-	return g.Serve(ln)
+	return g.Serve(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer))
+}
+
+// patience with connections on which nobody has proved yet who asks: for TLS and the start of HTTP/2 together, and for one
+// without a stream. A proxy's agent opens its only stream at once.
+type patience struct{ handshake, idle time.Duration }
+
+var xdsPatience = patience{handshake: 10 * time.Second, idle: 30 * time.Second}
+
+const (
+	// maxXDSStreams of one connection; an agent needs one.
+	maxXDSStreams = 8
+	// maxXDSHeaders is how much a stream's headers may hold in bytes; the token is most of it.
+	maxXDSHeaders = 32 << 10
+)
+
+func newXDSServer(s *xds.Server, cfg *tls.Config, p patience) *grpc.Server {
+	cfg = cfg.Clone()
+	cfg.NextProtos = []string{"h2"}
+	g := grpc.NewServer(append(xds.GRPCOptions(p.idle), grpc.Creds(credentials.NewTLS(cfg)),
+		grpc.ConnectionTimeout(p.handshake), grpc.MaxConcurrentStreams(maxXDSStreams), grpc.MaxHeaderListSize(maxXDSHeaders))...)
+	s.Register(g)
+	return g
 }
 
 // automatic remembers of each namespace whether it needs an automatic waypoint. A namespace that the engine has not

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/fairway-mesh/fairway/internal/accept"
 )
 
 const (
@@ -71,7 +73,7 @@ func (f *feed) serve(ctx context.Context, ln net.Listener, cfg *tls.Config) erro
 	s.Protocols.SetHTTP1(true) // one feed on one connection: nothing to multiplex
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.ServeTLS(ln, "", ""); !errors.Is(err, http.ErrServerClosed) {
+	if err := s.ServeTLS(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer), "", ""); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve other replicas: %w", err)
 	}
 	return nil

@@ -100,7 +100,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	t.Cleanup(r.stop)
 
 	pipe := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(xds.GRPCOptions()...)
+	g := grpc.NewServer(xds.GRPCOptions(0)...)
 	r.server.Register(g)
 	go func() { _ = g.Serve(pipe) }()
 	t.Cleanup(g.Stop)

@@ -59,7 +59,7 @@ func newFixture(t testing.TB, tune func(*Options)) *fixture {
 	}
 	f.server = NewServer(opts)
 	lis := bufconn.Listen(1 << 20)
-	g := grpc.NewServer(GRPCOptions()...)
+	g := grpc.NewServer(GRPCOptions(0)...)
 	f.server.Register(g)
 	go func() { _ = g.Serve(lis) }()
 	t.Cleanup(g.Stop)

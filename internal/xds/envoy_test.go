@@ -43,7 +43,7 @@ func onSocket(t *testing.T) (*fixture, string) {
 	socket := filepath.Join(dir, "xds.sock")
 	lis, err := net.Listen("unix", socket)
 	require.NoError(t, err)
-	g := grpc.NewServer(GRPCOptions()...)
+	g := grpc.NewServer(GRPCOptions(0)...)
 	f.server.Register(g)
 	go func() { _ = g.Serve(lis) }()
 	t.Cleanup(g.Stop)

@@ -105,11 +105,11 @@ func NewServer(opts Options) *Server {
 }
 
 // GRPCOptions are the options that a gRPC server needs to serve xDS well: dead peers are noticed within half a minute, and a
-// reconnecting proxy may list everything that it has.
-func GRPCOptions() []grpc.ServerOption {
+// reconnecting proxy may list everything that it has. A connection without a stream ends after idle; zero: never.
+func GRPCOptions(idle time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveInterval, Timeout: keepaliveTimeout}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: keepaliveInterval, Timeout: keepaliveTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveInterval / 2, PermitWithoutStream: true}),
 	}
 }

@@ -12,11 +12,16 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // forger has a member's certificate and speaks HBONE itself, with nothing of the mesh between it and its victim.
@@ -92,4 +97,32 @@ func TestNobodyChoosesItsAddress(t *testing.T) {
 	from, err := netip.ParseAddrPort(line["from"].(string))
 	require.NoError(t, err)
 	require.Equal(t, forger.addr, from.Addr())
+}
+
+// TestSlowHandshakesWithPods: a connection to a pod's HBONE port that never proves an identity is not kept. The time limit
+// is shortened, so that the test needn't wait for it.
+func TestSlowHandshakesWithPods(t *testing.T) {
+	m := newMesh(t)
+	server := m.nodes[1].newMember("server", true)
+	outsider := m.nodes[0].newPod("outsider")
+	for _, l := range server.listeners(true) {
+		if !strings.HasPrefix(l.Name, "hbone/") {
+			continue
+		}
+		limit := l.FilterChains[0].TransportSocketConnectTimeout.AsDuration()
+		require.Positive(t, limit)
+		require.LessOrEqual(t, limit, 10*time.Second)
+		l.FilterChains[0].TransportSocketConnectTimeout = envoy.Duration(200 * time.Millisecond)
+		m.apply(server.node.scope(), l.Name, l)
+		server.node.acked(xds.TypeListener, l.Name)
+	}
+	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01"} {
+		c, err := outsider.dial(server.at(names.PortHBONE).String())
+		require.NoError(t, err)
+		_, err = io.WriteString(c, begin)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, c)
+		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is open still")
+		_ = c.Close()
+	}
 }

@@ -138,7 +138,7 @@ func (n *meshNode) serve() {
 		Log: logr.Discard(),
 	})
 	n.server = server
-	n.xds = grpc.NewServer(xds.GRPCOptions()...)
+	n.xds = grpc.NewServer(xds.GRPCOptions(0)...)
 	server.Register(n.xds)
 	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)
 	t.Cleanup(n.xds.Stop)

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -89,12 +90,17 @@ func (p *pod) join(strict bool) {
 
 // configure gives the pod's listeners to its node.
 func (p *pod) configure(strict bool) {
-	ips := append([]netip.Addr{p.addr}, p.others()...)
-	for _, l := range node.Listeners(node.Pod{
-		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
-	}) {
+	for _, l := range p.listeners(strict) {
 		p.mesh.apply(p.node.scope(), l.Name, l)
 	}
+}
+
+// listeners of the pod.
+func (p *pod) listeners(strict bool) []*listenerv3.Listener {
+	ips := append([]netip.Addr{p.addr}, p.others()...)
+	return node.Listeners(node.Pod{
+		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
+	})
 }
 
 func (p *pod) waitForListeners() {

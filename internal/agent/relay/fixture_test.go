@@ -70,7 +70,7 @@ func (o *operator) start() {
 			o.interests[i.TypeURL+" "+i.Name] = i.Wanted
 		},
 	})
-	o.grpc = grpc.NewServer(xds.GRPCOptions()...)
+	o.grpc = grpc.NewServer(xds.GRPCOptions(0)...)
 	o.server.Register(o.grpc)
 	go func(g *grpc.Server) { _ = g.Serve(lis) }(o.grpc)
 }

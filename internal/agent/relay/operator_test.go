@@ -69,7 +69,7 @@ func TestOperatorCredentialsFollowTheirFiles(t *testing.T) {
 	cert := root.issue(t, name)
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	g := grpc.NewServer(append(xds.GRPCOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
+	g := grpc.NewServer(append(xds.GRPCOptions(0), grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
 	xds.NewServer(xds.Options{Cache: xds.NewCache(), Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
 		md, _ := metadata.FromIncomingContext(ctx)
 		if got := md.Get("authorization"); len(got) != 1 || got[0] != "Bearer "+token {

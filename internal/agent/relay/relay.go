@@ -153,7 +153,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several listeners.
 func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
-	g := grpc.NewServer(xds.GRPCOptions()...)
+	g := grpc.NewServer(xds.GRPCOptions(0)...)
 	r.server.Register(g)
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()

@@ -69,7 +69,7 @@ func NewClient(addr, serverName, tokenFile, bundleFile string) *Client {
 			DialTLSContext:        c.dial,
 			MaxConnsPerHost:       4,
 			MaxIdleConnsPerHost:   4,
-			IdleConnTimeout:       time.Minute,
+			IdleConnTimeout:       20 * time.Second, // before the operator ends it
 			ResponseHeaderTimeout: requestTimeout,
 		},
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
-	"golang.org/x/net/netutil"
 
+	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 )
@@ -33,8 +33,6 @@ const (
 	// nothing, and has slots of its own: it can't keep agents from their certificates.
 	maxInFlight        = 256
 	maxBundlesInFlight = 64
-	// maxConnections bounds open connections: the agents of some thousand nodes, spread over the replicas.
-	maxConnections = 8192
 	// A full node asks for about 250 identities at once when it starts, and then now and then.
 	perCallerBurst  = 512
 	perCallerPerSec = 50
@@ -96,12 +94,12 @@ func (s *Server) Start(ctx context.Context) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,
-		IdleTimeout:       2 * time.Minute,
+		IdleTimeout:       30 * time.Second, // nobody has proved anything on a connection that only stays
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          quiet(s.Log),
 	}
 	done := make(chan error, 1)
-	go func() { done <- hs.ServeTLS(netutil.LimitListener(ln, maxConnections), "", "") }()
+	go func() { done <- hs.ServeTLS(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer), "", "") }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("serve certificate requests: %w", err)

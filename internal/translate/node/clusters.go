@@ -48,7 +48,7 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
 		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(idleHBONE),
-		CircuitBreakers:               unlimited(),
+		CircuitBreakers:               upTo(unlimited),
 		UpstreamBindConfig:            bindInPodNetns(),
 	}
 	switch d.Kind {
@@ -177,12 +177,14 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 
 // unlimited takes Envoy's default of 1,024 connections away: the mesh must not refuse what the application would have
 // taken. Limits are a matter of policy.
-func unlimited() *clusterv3.CircuitBreakers {
-	const most = 1 << 30
+const unlimited = 1 << 30
+
+// upTo so many connections, and any number of all else.
+func upTo(connections uint32) *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxConnections:     envoy.UInt32(most),
-		MaxPendingRequests: envoy.UInt32(most),
-		MaxRequests:        envoy.UInt32(most),
-		MaxRetries:         envoy.UInt32(most),
+		MaxConnections:     envoy.UInt32(connections),
+		MaxPendingRequests: envoy.UInt32(unlimited),
+		MaxRequests:        envoy.UInt32(unlimited),
+		MaxRetries:         envoy.UInt32(unlimited),
 	}}}
 }

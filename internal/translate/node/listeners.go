@@ -189,6 +189,7 @@ func hbone(p Pod) *listenerv3.Listener {
 	l.FilterChains = []*listenerv3.FilterChain{{
 		TransportSocket: envoy.HBONEServerOnDemand(p.Identity, names.TrustBundleSecret,
 			[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
+		TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
 		Filters: []*listenerv3.Filter{
 			envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
 			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),

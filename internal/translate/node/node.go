@@ -38,15 +38,16 @@ const ClusterDirect = "direct"
 // connectTimeout bounds a TCP (and TLS) connection attempt to one endpoint.
 const connectTimeout = 5 * time.Second
 
-// StaticClusters are the clusters that every node proxy has from the start.
-func StaticClusters() []*clusterv3.Cluster {
+// StaticClusters are the clusters that every node proxy has from the start. It makes no more connections in plain than most,
+// so that it never runs out of descriptors: one HBONE connection carries many.
+func StaticClusters(most uint64) []*clusterv3.Cluster {
 	return []*clusterv3.Cluster{{
 		Name:                 ClusterDirect,
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		UpstreamBindConfig:   bindInPodNetns(),
-		CircuitBreakers:      unlimited(),
+		CircuitBreakers:      upTo(uint32(min(most, unlimited))),
 	}}
 }
 

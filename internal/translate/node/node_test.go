@@ -50,7 +50,9 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // cases are all kinds of answers, by the name of their golden file.
 var cases = map[string]func() []proto.Message{
-	"static":     func() []proto.Message { return append(messages(StaticListeners()), messages(StaticClusters())...) },
+	"static": func() []proto.Message {
+		return append(messages(StaticListeners()), messages(StaticClusters(bootstrap.DefaultMaxConnections))...)
+	},
 	"pod":        func() []proto.Message { return messages(Listeners(dualStack)) },
 	"pod-strict": func() []proto.Message { return messages(Listeners(strict)) },
 	"destination-service": func() []proto.Message {
@@ -166,7 +168,7 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := bootstrap.Options{ID: "test", Cluster: "test"}
 			if name != "static" {
-				o.Listeners, o.Clusters = StaticListeners(), StaticClusters()
+				o.Listeners, o.Clusters = StaticListeners(), StaticClusters(bootstrap.DefaultMaxConnections)
 			}
 			for _, m := range build() {
 				switch m := m.(type) {

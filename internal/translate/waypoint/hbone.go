@@ -65,8 +65,9 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 		AdditionalAddresses: more,
 		TrafficDirection:    corev3.TrafficDirection_INBOUND,
 		FilterChains: []*listenerv3.FilterChain{{
-			TransportSocket: envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
-			Filters:         []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)},
+			TransportSocket:               envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
+			Filters:                       []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)},
 		}},
 	}
 }

@@ -95,8 +95,10 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		},
 		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
 
-		// Timeouts are set by routes only. Streams may be silent for as long as they like.
-		StreamIdleTimeout: envoy.Duration(0),
+		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Streams may be
+		// silent for as long as they like.
+		StreamIdleTimeout:     envoy.Duration(0),
+		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
 		// its x-forwarded-proto.

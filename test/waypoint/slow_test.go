@@ -1,0 +1,98 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+)
+
+// hurried is the time limit of a test, in place of the one that there is.
+const hurried = 300 * time.Millisecond
+
+// ends waits for the other side to end a connection.
+func ends(t *testing.T, c io.Reader) {
+	t.Helper()
+	_, err := io.Copy(io.Discard, c)
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		t.Error("the connection is open still")
+	}
+}
+
+// TestSlowHandshakes: a connection that never proves an identity is not kept.
+func TestSlowHandshakes(t *testing.T) {
+	w := newWorld(t)
+	l := waypoint.HBONEListener(waypointID, w.waypoint)
+	chain := l.GetFilterChains()[0]
+	if limit := chain.GetTransportSocketConnectTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
+		t.Fatalf("a handshake may take %s", limit)
+	}
+	chain.TransportSocketConnectTimeout = envoy.Duration(hurried)
+	u := resource(t, names.ListenerHBONE, l)
+	w.apply(u)
+	w.acknowledged(u)
+	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01"} {
+		c, err := net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortHBONE).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		_, _ = io.WriteString(c, begin)
+		ends(t, c)
+		_ = c.Close()
+	}
+}
+
+// TestSlowHeaders: a request whose headers never end is not waited for.
+func TestSlowHeaders(t *testing.T) {
+	s := newShop(t)
+	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	l := waypoint.ServiceListener(s.ports[0])
+	hurry(t, l.GetFilterChains()[0].GetFilters()[0])
+	u := resource(t, names.ServicePort(web.Namespace, web.Service, web.Port), l)
+	s.apply(u)
+	s.acknowledged(u)
+	for _, begin := range []string{"G", "GET / HTTP/1.1\r\nHost: web\r\nX-Long: "} {
+		c, err := s.caller(clientID).dial(t.Context(), dialled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(patience, func() { t.Error("the connection is open still"); _ = c.Close() })
+		_, _ = io.WriteString(c, begin)
+		ends(t, c)
+		timer.Stop()
+		_ = c.Close()
+	}
+	if r := do(t, s.caller(clientID).client(t, dialled, nil), "GET", "http://web/"); r.status != 200 {
+		t.Errorf("a request that doesn't wait: %d", r.status)
+	}
+}
+
+// hurry shortens the time for headers.
+func hurry(t *testing.T, f *listenerv3.Filter) {
+	t.Helper()
+	m := &hcmv3.HttpConnectionManager{}
+	if err := proto.Unmarshal(f.GetTypedConfig().GetValue(), m); err != nil {
+		t.Fatal(err)
+	}
+	if limit := m.GetRequestHeadersTimeout().AsDuration(); limit <= 0 || limit > time.Minute {
+		t.Fatalf("headers may take %s", limit)
+	}
+	m.RequestHeadersTimeout = envoy.Duration(hurried)
+	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
+}
