@@ -103,7 +103,11 @@ func (r report) drawWaypoints(t *table) {
 			t.line("  %s", b)
 		}
 	}
+	t.line("%s", noBoundary)
 }
+
+// noBoundary keeps a good state from promising what a mesh without policies can't hold.
+const noBoundary = "A route is no boundary: callers can reach pods around their waypoint, by the pods' own addresses for one."
 
 func (r report) drawProxies(t *table, now time.Time) {
 	rows := make([][]string, 0, len(r.Proxies))
