@@ -3,7 +3,10 @@
 
 package v1alpha1
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Defaults of what has none in the schema, because a default there would claim the field for the user's manifest.
 const (
@@ -21,6 +24,10 @@ const (
 	DefaultMinReplicas int32 = 1
 	DefaultMaxReplicas int32 = 10
 	DefaultTargetCPU   int32 = 80
+	// DefaultHeaderKiB and DefaultHeaderCount are the fields of HeaderLimits: as much as Go's server takes, which takes more
+	// than other common ones.
+	DefaultHeaderKiB   int32 = 1024
+	DefaultHeaderCount int32 = 10000
 )
 
 // LeafLifetime is how long certificates of identities live.
@@ -47,4 +54,10 @@ func (a *Autoscaling) SetDefaults() {
 	if a.TargetCPU == 0 {
 		a.TargetCPU = DefaultTargetCPU
 	}
+}
+
+// SetDefaults fills in what the schema's defaults would.
+func (l *HeaderLimits) SetDefaults() {
+	l.SizeKiB = cmp.Or(l.SizeKiB, DefaultHeaderKiB)
+	l.Count = cmp.Or(l.Count, DefaultHeaderCount)
 }

@@ -116,6 +116,10 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:Maximum=128
 	Concurrency *int32 `json:"concurrency,omitempty"`
 
+	// What the proxies take as headers. Default: 1024 KiB and 10000 headers, more than most servers take.
+	// +optional
+	HeaderLimits *HeaderLimits `json:"headerLimits,omitempty"`
+
 	// How long a proxy that is going away lets its connections finish. Default 30s.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -157,6 +161,24 @@ type Autoscaling struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	TargetCPU int32 `json:"targetCPU,omitempty"`
+}
+
+// HeaderLimits of one request or one answer. A request with more is answered 431, or its stream is reset (HTTP/2); an answer
+// with more becomes 502. Proxies hold headers in memory until they have been read to their end.
+type HeaderLimits struct {
+	// All headers together, in KiB. The trailers count by themselves. Of one header, HTTP/2 carries 256 KiB at most.
+	// +optional
+	// +kubebuilder:default=1024
+	// +kubebuilder:validation:Minimum=64
+	// +kubebuilder:validation:Maximum=8192
+	SizeKiB int32 `json:"sizeKiB,omitempty"`
+
+	// Number of headers.
+	// +optional
+	// +kubebuilder:default=10000
+	// +kubebuilder:validation:Minimum=50
+	// +kubebuilder:validation:Maximum=100000
+	Count int32 `json:"count,omitempty"`
 }
 
 // DisruptionBudget of a proxy's pods; exactly one of its fields is set.

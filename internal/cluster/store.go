@@ -45,6 +45,7 @@ type Store struct {
 	HTTPRoutes     *Collection[*gwv1.HTTPRoute]
 	GRPCRoutes     *Collection[*gwv1.GRPCRoute]
 	Grants         *Collection[*gwv1beta1.ReferenceGrant]
+	Parameters     *Collection[*v1alpha1.ProxyParameters]
 }
 
 // NewStore returns an empty store whose changes touch the graph.
@@ -61,6 +62,7 @@ func NewStore(g *memo.Graph) *Store {
 		HTTPRoutes:     newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], map[string]func(*gwv1.HTTPRoute) []string{ByService: httpParents}),
 		GRPCRoutes:     newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], map[string]func(*gwv1.GRPCRoute) []string{ByService: grpcParents}),
 		Grants:         newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], map[string]func(*gwv1beta1.ReferenceGrant) []string{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]}),
+		Parameters:     newCollection(g, "ProxyParameters", sameGeneration[*v1alpha1.ProxyParameters], nil),
 	}
 }
 
@@ -89,6 +91,8 @@ func (s *Store) Set(obj client.Object) error {
 		s.GRPCRoutes.Set(o)
 	case *gwv1beta1.ReferenceGrant:
 		s.Grants.Set(o)
+	case *v1alpha1.ProxyParameters:
+		s.Parameters.Set(o)
 	default:
 		return fmt.Errorf("the mesh does not read objects of type %T", obj)
 	}
@@ -121,6 +125,8 @@ func (s *Store) Delete(obj client.Object) error {
 		s.GRPCRoutes.Delete(key)
 	case *gwv1beta1.ReferenceGrant:
 		s.Grants.Delete(key)
+	case *v1alpha1.ProxyParameters:
+		s.Parameters.Delete(key)
 	default:
 		return fmt.Errorf("the mesh does not read objects of type %T", obj)
 	}

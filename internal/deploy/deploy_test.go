@@ -132,7 +132,7 @@ func TestEveryObjectIsTheGateways(t *testing.T) {
 func TestMergeParameters(t *testing.T) {
 	class := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Autoscaling: &v1alpha1.Autoscaling{MinReplicas: 2}, LogLevel: "info", DrainTimeout: duration(50 * time.Second),
-		PodLabels: map[string]string{"a": "class", "b": "class"},
+		HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100}, PodLabels: map[string]string{"a": "class", "b": "class"},
 	}}
 	own := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Replicas: new(int32(3)), TerminationGracePeriod: duration(40 * time.Second), PodLabels: map[string]string{"b": "own"},
@@ -141,8 +141,8 @@ func TestMergeParameters(t *testing.T) {
 	got := deploy.MergeParameters(class, own)
 	require.Equal(t, v1alpha1.ProxyParametersSpec{
 		Replicas: new(int32(3)), LogLevel: "info", DrainTimeout: duration(50 * time.Second),
-		TerminationGracePeriod: duration(40 * time.Second),
-		PodLabels:              map[string]string{"a": "class", "b": "own"}, PodAnnotations: map[string]string{},
+		TerminationGracePeriod: duration(40 * time.Second), HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100},
+		PodLabels: map[string]string{"a": "class", "b": "own"}, PodAnnotations: map[string]string{},
 	}, got)
 	require.Equal(t, before, class, "the class's parameters are shared and must not change")
 	require.Equal(t, class.Spec, deploy.MergeParameters(class, nil))

@@ -30,6 +30,7 @@ func MergeParameters(class, gateway *v1alpha1.ProxyParameters) v1alpha1.ProxyPar
 	override(&out.AgentResources, g.AgentResources)
 	override(&out.Affinity, g.Affinity)
 	override(&out.Concurrency, g.Concurrency)
+	override(&out.HeaderLimits, g.HeaderLimits)
 	override(&out.DrainTimeout, g.DrainTimeout)
 	override(&out.TerminationGracePeriod, g.TerminationGracePeriod)
 	if g.NodeSelector != nil {

@@ -200,7 +200,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	if i.gateway(c, key) == nil {
 		return nil
 	}
-	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key)}
+	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key), Headers: i.HeaderLimits.Get(c, key)}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
 		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.None() {
 			continue
@@ -242,7 +242,8 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 
 func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.WaypointPort {
 	svc := i.Service.Get(c, port.ServiceName())
-	if svc == nil || i.Binding.Get(c, port.ServiceName()).Unserved() {
+	b := i.Binding.Get(c, port.ServiceName())
+	if svc == nil || b.Unserved() {
 		return nil
 	}
 	if _, ok := svc.Port(port.Port); !ok {
@@ -254,6 +255,7 @@ func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.Waypoi
 		VIPs:        svc.VIPs,
 		Protocol:    table.Protocol,
 		HTTP:        table.Protocol.HTTP() || table.Default != nil,
+		Headers:     i.HeaderLimits.Get(c, b.Waypoint),
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 // Protocol is what a Service's port is known to speak.
 type Protocol string
 
-// Protocols of a port. Undeclared ports are tried as HTTP where a route attaches, and are TCP otherwise.
+// Protocols of a port. Undeclared ports are HTTP where a route of their own namespace attaches, and TCP otherwise.
 const (
 	ProtocolTCP        Protocol = "TCP"
 	ProtocolTLS        Protocol = "TLS" // TCP that starts with a TLS handshake between client and application
@@ -27,6 +27,9 @@ const (
 
 // HTTP tells whether the protocol is known to be a version of HTTP.
 func (p Protocol) HTTP() bool { return p == ProtocolHTTP || p == ProtocolHTTP2 }
+
+// Opaque tells whether the protocol is known to be something that no proxy reads.
+func (p Protocol) Opaque() bool { return p == ProtocolTCP || p == ProtocolTLS }
 
 // ServicePort identifies a port of a Service.
 type ServicePort struct {
@@ -116,6 +119,12 @@ type Waypoint struct {
 	Ports []ServicePort
 	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.
 	Backends []ServicePort
+	Headers  HeaderLimits
+}
+
+// HeaderLimits is what a waypoint takes as the headers of one request or answer.
+type HeaderLimits struct {
+	KiB, Count uint32
 }
 
 // WaypointPort is a Service's port as its waypoint serves it.
@@ -124,7 +133,8 @@ type WaypointPort struct {
 	VIPs     []netip.Addr
 	Protocol Protocol
 	// HTTP: terminate HTTP here; otherwise pass TCP on. Set for HTTP ports and where a route attaches.
-	HTTP bool
+	HTTP    bool
+	Headers HeaderLimits
 }
 
 // ObjectRef names the object that something in the model came from.

@@ -45,7 +45,7 @@ type feed struct {
 
 // watched lists what the engine reads; what may be missing from a cluster comes second.
 func watched() (always, optional []client.Object) {
-	return []client.Object{&corev1.Namespace{}, &corev1.Node{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Pod{}, &v1alpha1.Mesh{}},
+	return []client.Object{&corev1.Namespace{}, &corev1.Node{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Pod{}, &v1alpha1.Mesh{}, &v1alpha1.ProxyParameters{}},
 		[]client.Object{&gwv1.GatewayClass{}, &gwv1.Gateway{}, &gwv1.HTTPRoute{}, &gwv1.GRPCRoute{}, &gwv1beta1.ReferenceGrant{}}
 }
 

@@ -65,7 +65,7 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 		}))
 	}
 	grant("core", "", "namespaces", "nodes", "services", "pods")
-	grant("mesh", v1alpha1.GroupVersion.Group, "meshes")
+	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters")
 	grant("routes", "gateway.networking.k8s.io", "*")
 	grant("crds", "apiextensions.k8s.io", "customresourcedefinitions")
 
