@@ -143,6 +143,9 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name); !found {
 			return nil
 		}
+		if port, ok := parsePort(k.name, "service"); ok && k.typeURL == xds.TypeCluster {
+			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Headers))
+		}
 	case xds.TypeRoute:
 		if k.name == names.RouteHBONE {
 			return r.resource(k, waypoint.HBONERoutes(r.ports(c, w)))
@@ -221,9 +224,6 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		}
 		if port, ok := parsePort(k.name, "inbound"); ok {
 			return r.resource(k, waypoint.InboundCluster(port))
-		}
-		if port, ok := parsePort(k.name, "service"); ok {
-			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port)))
 		}
 	case xds.TypeEndpoint:
 		if e, ok := parseNodeEndpoints(k.name); ok {

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -47,6 +48,9 @@ var (
 	clientID   = names.SPIFFEID(trustDomain, "front", "client")
 	scope      = names.WaypointScope("shop", "waypoint")
 )
+
+// headers are the limits of a waypoint whose parameters set none.
+var headers = model.HeaderLimits{KiB: uint32(v1alpha1.DefaultHeaderKiB), Count: uint32(v1alpha1.DefaultHeaderCount)}
 
 // world is a mesh with one waypoint.
 type world struct {
@@ -193,7 +197,7 @@ func (w *world) backend(p model.ServicePort, protocol model.Protocol, endpoints 
 
 func (w *world) upstream(u model.Upstream, endpoints ...model.Endpoint) {
 	w.t.Helper()
-	cluster := resource(w.t, names.ServicePort(u.Namespace, u.Service, u.Port), waypoint.Cluster(u))
+	cluster := resource(w.t, names.ServicePort(u.Namespace, u.Service, u.Port), waypoint.Cluster(u, headers))
 	cla := w.claOf(u.ServicePort, endpoints)
 	w.apply(cluster, cla)
 	w.acknowledged(cluster, cla)
@@ -215,7 +219,7 @@ func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 func (w *world) serve(p model.ServicePort, protocol model.Protocol, http bool, t *model.RouteTable) string {
 	w.t.Helper()
 	vip := netip.AddrFrom4([4]byte{10, 96, 0, byte(len(w.ports) + 1)})
-	port := model.WaypointPort{ServicePort: p, VIPs: []netip.Addr{vip}, Protocol: protocol, HTTP: http}
+	port := model.WaypointPort{ServicePort: p, VIPs: []netip.Addr{vip}, Protocol: protocol, HTTP: http, Headers: headers}
 	w.ports = append(w.ports, port)
 	updates := []xds.Update{
 		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), waypoint.InboundCluster(p)),

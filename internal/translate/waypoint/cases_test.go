@@ -32,10 +32,11 @@ const (
 )
 
 var (
-	web    = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
-	webV1  = model.ServicePort{Namespace: "shop", Service: "web-v1", Port: 8080}
-	webV2  = model.ServicePort{Namespace: "shop", Service: "web-v2", Port: 8080}
-	source = model.ObjectRef{Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
+	web     = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
+	webV1   = model.ServicePort{Namespace: "shop", Service: "web-v1", Port: 8080}
+	webV2   = model.ServicePort{Namespace: "shop", Service: "web-v2", Port: 8080}
+	headers = model.HeaderLimits{KiB: 1024, Count: 10000}
+	source  = model.ObjectRef{Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
 )
 
 // routed is a case of one route table.
@@ -122,14 +123,14 @@ func servicePortsCase() bundle {
 	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
 	return bundle{
 		listeners: []*listenerv3.Listener{
-			ServiceListener(model.WaypointPort{ServicePort: web, Protocol: model.ProtocolHTTP, HTTP: true}),
+			ServiceListener(model.WaypointPort{ServicePort: web, Protocol: model.ProtocolHTTP, HTTP: true, Headers: headers}),
 			ServiceListener(model.WaypointPort{ServicePort: db, Protocol: model.ProtocolTCP}),
-			ServiceListener(model.WaypointPort{ServicePort: webV1, Protocol: model.ProtocolUndeclared, HTTP: true}),
+			ServiceListener(model.WaypointPort{ServicePort: webV1, Protocol: model.ProtocolUndeclared, HTTP: true, Headers: headers}),
 		},
 		clusters: []*clusterv3.Cluster{
-			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}),
-			Cluster(model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}),
-			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}),
+			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}, headers),
+			Cluster(model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}, headers),
+			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, model.HeaderLimits{KiB: 64, Count: 50}),
 		},
 	}
 }

@@ -7,10 +7,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -30,8 +27,9 @@ const (
 )
 
 // Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in the
-// protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared HTTP/2.
-func Cluster(u model.Upstream) *clusterv3.Cluster {
+// protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared HTTP/2. The
+// limits are of the waypoint that sends.
+func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 	p := u.ServicePort
 	out := &clusterv3.Cluster{
 		Name:                 clusterName(p),
@@ -45,7 +43,7 @@ func Cluster(u model.Upstream) *clusterv3.Cluster {
 		CircuitBreakers: circuitBreakers(),
 		// To a plain address it is a raw buffer; to an internal one it also carries the metadata.
 		TransportSocket:               envoy.Internal(names.MetadataTunnel),
-		TypedExtensionProtocolOptions: protocolOptions(u.Protocol),
+		TypedExtensionProtocolOptions: protocolOptions(u.Protocol, headers),
 	}
 	if u.ClientIP {
 		// The address that the HBONE listener saw: what Envoy takes for the client's is up to x-forwarded-for.
@@ -54,29 +52,6 @@ func Cluster(u model.Upstream) *clusterv3.Cluster {
 		}})
 	}
 	return out
-}
-
-func protocolOptions(protocol model.Protocol) map[string]*anypb.Any {
-	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true}
-	o := &upstreamhttpv3.HttpProtocolOptions{}
-	switch protocol {
-	case model.ProtocolTCP, model.ProtocolTLS:
-		return nil
-	case model.ProtocolHTTP2:
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
-			},
-		}
-	default:
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
-			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{},
-				Http2ProtocolOptions: h2,
-			},
-		}
-	}
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Any(o)}
 }
 
 func circuitBreakers() *clusterv3.CircuitBreakers {

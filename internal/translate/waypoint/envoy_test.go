@@ -60,7 +60,7 @@ func validate(t *testing.T, binary string, b bundle) {
 		o.Listeners = append(o.Listeners, inline(t, rc))
 	}
 	for _, cla := range b.endpoints {
-		c := proto.CloneOf(Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}))
+		c := proto.CloneOf(Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}, headers))
 		c.Name = cla.GetClusterName()
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		c.EdsClusterConfig = nil

@@ -15,7 +15,6 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	requestidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -76,25 +75,11 @@ func tcpProxy(p model.WaypointPort) *tcpproxyv3.TcpProxy {
 func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: "service",
-		CodecType:  hcmv3.HttpConnectionManager_AUTO,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			RouteConfigName: listenerName(p.ServicePort),
 			ConfigSource:    envoy.ADS(0),
 		}},
 		HttpFilters: httpFilters(),
-		HttpProtocolOptions: &corev3.Http1ProtocolOptions{
-			AcceptHttp_10:         true,
-			DefaultHostForHttp_10: p.Service + "." + p.Namespace,
-		},
-		Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-			AllowConnect: true, // for websockets, RFC 8441
-			// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
-			// after 1000 and then 33 a second.
-			StreamResetBurst: wrapperspb.UInt64(10_000),
-			StreamResetRate:  wrapperspb.UInt64(1_000),
-		},
-		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-
 		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Streams may be
 		// silent for as long as they like.
 		StreamIdleTimeout:     envoy.Duration(0),
@@ -121,6 +106,7 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(p.ServicePort),
 			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
 	}
+	speak(m, p)
 	envoy.TrustNoCaller(m)
 	return m
 }

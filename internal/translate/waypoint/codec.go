@@ -1,0 +1,108 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"strings"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// This file says how HTTP is spoken with callers and with applications. A waypoint is to be seen as little as can be: what
+// works between the two without it works through it.
+
+// upgradeWebSocket is the one protocol that a connection may be upgraded to.
+const upgradeWebSocket = "websocket"
+
+// idleUpstream is how long a connection to an application is kept without a request. It must end before the application
+// ends it, or a request meets a connection that is just closing and can't be sent again, for nobody knows whether it
+// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs little: the tunnel to the pod
+// stays, and the connection in it is made on the pod's own node.
+const idleUpstream = time.Second
+
+// speak sets how HTTP is spoken with callers.
+func speak(m *hcmv3.HttpConnectionManager, p model.WaypointPort) {
+	m.CodecType = hcmv3.HttpConnectionManager_AUTO
+	m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxHeadersCount: headerCount(p.Headers)}
+	m.MaxRequestHeadersKb = headerKiB(p.Headers)
+	m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{
+		AcceptHttp_10:         true,
+		DefaultHostForHttp_10: p.Service + "." + p.Namespace,
+		EnableTrailers:        true,
+		IgnoreHttp_11Upgrade:  []*matcherv3.StringMatcher{anyBut(upgradeWebSocket)},
+	}
+	m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
+		AllowConnect:         true, // for websockets, RFC 8441
+		MaxHeaderFieldSizeKb: headerFieldKiB(p.Headers),
+		// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
+		// after 1000 and then 33 a second.
+		StreamResetBurst: wrapperspb.UInt64(10_000),
+		StreamResetRate:  wrapperspb.UInt64(1_000),
+	}
+	m.UpgradeConfigs = []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: upgradeWebSocket}}
+	// Whether a body is wanted is the application's to say, or the route's.
+	m.Proxy_100Continue = true
+}
+
+// protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may send
+// requests to it all the same.
+func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[string]*anypb.Any {
+	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true, MaxHeaderFieldSizeKb: headerFieldKiB(headers)}
+	o := &upstreamhttpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:          envoy.Duration(idleUpstream),
+			MaxHeadersCount:      headerCount(headers),
+			MaxResponseHeadersKb: headerKiB(headers),
+		},
+	}
+	if protocol == model.ProtocolHTTP2 {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
+			},
+		}
+	} else {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{EnableTrailers: true},
+				Http2ProtocolOptions: h2,
+			},
+		}
+	}
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Any(o)}
+}
+
+// What headerKiB, headerFieldKiB and headerCount give is within what Envoy takes.
+func headerKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
+	return envoy.UInt32(min(max(l.KiB, 64), 8192))
+}
+
+// headerFieldKiB is for one header, as HTTP/2 packs it.
+func headerFieldKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
+	return envoy.UInt32(min(max(l.KiB, 64), 256))
+}
+
+func headerCount(l model.HeaderLimits) *wrapperspb.UInt32Value { return envoy.UInt32(max(l.Count, 1)) }
+
+// anyBut matches every offer of an upgrade but one. Envoy refuses a request that offers what it does not know, though
+// nobody need take an offer (RFC 9110, 7.8); those that match it takes out of the request. RE2 has no negation, so the
+// expression spells out how a text can differ from the word: it ends within it, turns from it, or goes on behind it.
+func anyBut(word string) *matcherv3.StringMatcher {
+	differs := []string{word + ".+"}
+	for n := range word {
+		differs = append(differs, word[:n], word[:n]+"[^"+word[n:n+1]+"].*")
+	}
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: "(?is)" + strings.Join(differs, "|")},
+	}}
+}
