@@ -7,6 +7,7 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -54,6 +55,18 @@ func AnsweredFrom(status uint32) Failed {
 			Op:    accesslogv3.ComparisonFilter_GE,
 			Value: &corev3.RuntimeUInt32{DefaultValue: status, RuntimeKey: runtimeLogFrom},
 		}},
+	}}
+}
+
+// NotTaken are the connections of a listener that ended before a filter chain had them.
+func NotTaken() Failed {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
+		ExtensionFilter: &accesslogv3.ExtensionFilter{
+			Name: "envoy.access_loggers.extension_filters.cel",
+			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
+				TypedConfig: Any(&celv3.ExpressionFilter{Expression: `xds.filter_chain_name == ""`}),
+			},
+		},
 	}}
 }
 

@@ -111,28 +111,29 @@ func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
 	}
 	named := p.Ref.Port != nil || sectionOf(p.Ref) != ""
 	var ports []model.ServicePort
-	var tls *model.Port
+	var opaque *model.Port
 	for _, port := range svc.Ports {
 		if !selects(p.Ref, port) {
 			continue
 		}
-		switch {
-		case port.Protocol == model.ProtocolTLS:
-			tls = &port
-		case named || port.Protocol != model.ProtocolTCP:
-			// A route that names no port takes those that speak, or may speak, HTTP; one that names a port means it.
-			ports = append(ports, model.ServicePort{Namespace: p.Service.Namespace, Service: p.Service.Name, Port: port.Number})
+		if port.Protocol.Opaque() {
+			opaque = &port
+			continue
 		}
+		ports = append(ports, model.ServicePort{Namespace: p.Service.Namespace, Service: p.Service.Name, Port: port.Number})
 	}
 	switch {
 	case len(ports) > 0:
 		return ports, nil
-	case named && tls != nil:
-		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS from its clients to its pods, and no route can read that", tls.Number, p.Service)
+	case named && opaque != nil && opaque.Protocol == model.ProtocolTLS:
+		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS from its clients to its pods, and no route can read that", opaque.Number, p.Service)
+	case named && opaque != nil:
+		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is declared to speak something else than HTTP, by appProtocol or its name, "+
+			"so no route can apply: if it is HTTP, declare it", opaque.Number, p.Service)
 	case named:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.Service, portAsked(p.Ref))
 	}
-	return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no port that speaks HTTP: set appProtocol, or name a port in parentRef.port", p.Service)
+	return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no port that speaks HTTP: set appProtocol", p.Service)
 }
 
 // selects tells whether a parentRef means a port. Where it gives both a number and a name, both must be the port's.

@@ -176,6 +176,10 @@ func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports [
 		out += "; not to " + sentences(lost)
 	}
 	parts := append([]string{out}, r.Notes...)
+	if undeclared := i.undeclared(c, svc, ports); len(undeclared) > 0 {
+		parts = append(parts, fmt.Sprintf("port %s declares no protocol and is HTTP because a route attaches: anything else is closed there (set appProtocol, to tcp if it is not HTTP)",
+			portNumbers(undeclared)))
+	}
 	for _, port := range ports {
 		for _, text := range i.claims.Get(c, port).shadowed[r.Ref] {
 			if !slices.Contains(parts, text) {
@@ -184,6 +188,18 @@ func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports [
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// undeclared are those of a Service's ports whose protocol a route decides, not a declaration.
+func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.ServicePort) []model.ServicePort {
+	svc := i.Service.Get(c, key)
+	if svc == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(ports), func(p model.ServicePort) bool {
+		port, ok := svc.Port(p.Port)
+		return !ok || port.Protocol != model.ProtocolUndeclared
+	})
 }
 
 func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteConditionReason, message string, generation int64) metav1.Condition {

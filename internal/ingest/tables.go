@@ -25,8 +25,8 @@ type claims struct {
 	shadowed map[model.ObjectRef][]string
 }
 
-// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or by
-// a route in the Service's own namespace. A route of another namespace never changes how the port treats everybody
+// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or else
+// by a route in the Service's own namespace. A route of another namespace never changes how the port treats everybody
 // else's connections.
 func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}}
@@ -48,11 +48,8 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 		}
 	}
 	out.protocol = p.Protocol
-	switch {
-	case grpc[port.Namespace] != "":
+	if grpc[port.Namespace] != "" {
 		out.protocol = model.ProtocolHTTP2
-	case produced && p.Protocol == model.ProtocolTCP:
-		out.protocol = model.ProtocolHTTP
 	}
 	for _, r := range asking {
 		switch winner := grpc[r.Ref.Namespace]; {

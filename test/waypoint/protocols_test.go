@@ -17,7 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -97,10 +96,13 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// TestUndeclared: where the protocol is not declared and a route attaches, HTTP takes the routes and all else is TCP.
+// TestUndeclared: a port that a route made HTTP is nothing else. Who says nothing, half a word, or something else than HTTP
+// reaches no application, and the log says why.
 func TestUndeclared(t *testing.T) {
 	s := newShop(t)
+	var reached atomic.Int64
 	greets, _ := s.inMesh(appID, s.listen(func(c *net.TCPConn) {
+		reached.Add(1)
 		_, _ = io.WriteString(c, "220 hello\r\n")
 		_, _ = io.Copy(c, c)
 	}))
@@ -110,26 +112,26 @@ func TestUndeclared(t *testing.T) {
 	if r := do(t, caller.client(t, dialled, nil), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/1.1" {
 		t.Errorf("HTTP/1.1: %d from %q in %s", r.status, r.Name, r.Proto)
 	}
-	h2c := &http.Protocols{}
-	h2c.SetUnencryptedHTTP2(true)
-	if r := do(t, caller.client(t, dialled, h2c), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/2.0" {
+	if r := do(t, caller.client(t, dialled, h2cOnly()), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/2.0" {
 		t.Errorf("h2c: %d from %q in %s", r.status, r.Name, r.Proto)
 	}
-	for _, first := range []string{"EHLO x\r\n", "\x16\x03\x01", ""} {
-		c, err := caller.dial(t.Context(), dialled)
-		if err != nil {
-			t.Fatal(err)
-		}
-		start := time.Now()
-		if _, err := io.WriteString(c, first); err != nil {
-			t.Fatal(err)
-		}
-		line, err := bufio.NewReader(c).ReadString('\n')
-		if err != nil || line != "220 hello\r\n" {
-			t.Errorf("after %q: %q, %v", first, line, err)
-		}
-		t.Logf("greeting after the client sent %q: %s", first, time.Since(start).Round(time.Millisecond))
-		_ = c.Close()
+	var wg sync.WaitGroup
+	for first, detail := range map[string]string{
+		"EHLO x\r\n": "http1.codec_error", "\x16\x03\x01": "http1.codec_error",
+		"": "no HTTP request began within 5s", "G": "no HTTP request began within 5s",
+	} {
+		wg.Go(func() {
+			c, in := raw(t, caller, dialled)
+			_, _ = io.WriteString(c, first)
+			if got, err := io.ReadAll(in); strings.Contains(string(got), "hello") {
+				t.Errorf("after %q: %q, %v", first, got, err)
+			}
+			s.accessLog(map[string]any{"service": "shop/web", "detail": detail})
+		})
+	}
+	wg.Wait()
+	if n := reached.Load(); n != 0 {
+		t.Errorf("the application was reached %d times", n)
 	}
 }
 

@@ -62,6 +62,11 @@ func tcpLog(p model.ServicePort) map[string]string {
 	return serviceLog(p, map[string]string{"cluster": "%UPSTREAM_CLUSTER%"})
 }
 
+// silentLog is a line per connection that was closed because no request began.
+func silentLog(p model.ServicePort) map[string]string {
+	return serviceLog(p, map[string]string{"detail": "no HTTP request began within " + silenceTimeout.String()})
+}
+
 // refusedLog is a line per CONNECT that was not served.
 func refusedLog() map[string]string {
 	return map[string]string{

@@ -26,12 +26,13 @@ const (
 	filterTCPProxy    = "envoy.filters.network.tcp_proxy"
 )
 
-// detectionTimeout bounds how long a port of undeclared protocol waits for the first bytes before it is taken for TCP.
-// A server-first protocol pays it once per connection; a shorter one would let a slow HTTP client past its routes.
-const detectionTimeout = 5 * time.Second
+// silenceTimeout bounds how long a caller of an undeclared port may be silent before its first request. Where a route made
+// a port HTTP that is none, its clients may wait for the server to speak first, and are to hear that it won't.
+const silenceTimeout = 5 * time.Second
 
-// ServiceListener is the internal listener of a service port: HTTP with the route configuration of the same name, plain
-// TCP, or, where the protocol is undeclared and a route attaches, HTTP if it looks like it and TCP otherwise.
+// ServiceListener is the internal listener of a service port: plain TCP, or HTTP with the route configuration of the same
+// name. An HTTP port is never anything else, whatever its callers send or don't: else they could choose to go around the
+// routes.
 func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:              listenerName(p.ServicePort),
@@ -42,20 +43,17 @@ func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 			envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
 		},
 	}
-	tcp := &listenerv3.FilterChain{Name: "tcp", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterTCPProxy, tcpProxy(p))}}
 	if !p.HTTP {
-		l.FilterChains = []*listenerv3.FilterChain{tcp}
+		l.FilterChains = []*listenerv3.FilterChain{{Name: "tcp", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterTCPProxy, tcpProxy(p))}}}
 		return l
 	}
-	web := &listenerv3.FilterChain{Name: "http", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, httpManager(p))}}
-	l.FilterChains = []*listenerv3.FilterChain{web}
+	l.FilterChains = []*listenerv3.FilterChain{{Name: "http", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, httpManager(p))}}}
 	if p.Protocol == model.ProtocolUndeclared {
-		web.FilterChainMatch = &listenerv3.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
-		l.DefaultFilterChain = tcp
+		// What the inspector finds decides nothing; it waits for the first bytes.
 		l.ListenerFilters = append(l.ListenerFilters,
 			envoy.ListenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
-		l.ListenerFiltersTimeout = envoy.Duration(detectionTimeout)
-		l.ContinueOnListenerFiltersTimeout = true
+		l.ListenerFiltersTimeout = envoy.Duration(silenceTimeout)
+		l.AccessLog = []*accesslogv3.AccessLog{envoy.StdoutErrors(silentLog(p.ServicePort), envoy.NotTaken())}
 	}
 	return l
 }
