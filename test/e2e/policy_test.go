@@ -93,6 +93,7 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 
 func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	t.Parallel()
+	g := NewWithT(t)
 	producer, consumer, other := enrolled(t), enrolled(t), enrolled(t)
 	producer.versions("app")
 	consumer.client("client")
@@ -101,8 +102,6 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	consumer.captured("client")
 	other.captured("client")
 
-	producer.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
-	producer.programmed("app")
 	parent, ns := toService("app"), gatewayv1.Namespace(producer.name)
 	parent.Namespace = &ns
 	route := httpRoute("mine", parent, rule(nil, backendIn(producer.name, "app-v2")))
@@ -114,7 +113,18 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	consumer.programmed("mine")
 	url := "http://" + producer.host("app") + "/"
 	consumer.routed("client", url, "app-v2")
-	other.routed("client", url, "app-v1")
+	// While nobody else asks for the waypoint, nobody else goes through it.
+	for range 5 {
+		a, err := other.get("client", url)
+		g.Expect(err).NotTo(HaveOccurred())
+		g.Expect(a.Headers).NotTo(HaveKey("X-Forwarded-Client-Cert"))
+	}
+
+	producer.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
+	producer.programmed("app")
+	for s, want := range map[*space]string{consumer: "app-v2", other: "app-v1"} {
+		g.Expect(s.many("client", 10, url).of(want)).To(Equal(10), "Programmed is true for callers of %s, at once", s.name)
+	}
 }
 
 func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
