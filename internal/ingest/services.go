@@ -272,7 +272,15 @@ func waypointHBONE(gateway cluster.Key) model.ServicePort {
 // none.
 func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint {
 	b := i.Binding.Get(c, svc)
-	if len(b.Callers) == 0 || b.Pending {
+	if b.Unserved() || b.Pending {
+		return nil
+	}
+	callers := b.Callers
+	if callers == nil {
+		// All go there now. A proxy that is about to switch must not open the Service meanwhile to those who went there before.
+		callers = i.callers(c, i.Service.Get(c, svc))
+	}
+	if len(callers) == 0 {
 		return nil
 	}
 	var out []model.Endpoint
@@ -281,13 +289,13 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 		for _, e := range i.Endpoints.Get(c, own) {
 			family := waypointFamily(i.Service.Get(c, own.ServiceName()), e.Address.Addr())
 			if e.Address.Addr().Is6() == family.Is6() {
-				e.Callers = b.Callers
+				e.Callers = callers
 				out = append(out, e)
 			}
 		}
 	}
 	if len(out) == 0 {
-		return []model.Endpoint{{Callers: b.Callers, Absent: true}}
+		return []model.Endpoint{{Callers: callers, Absent: true}}
 	}
 	return out
 }
