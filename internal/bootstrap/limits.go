@@ -26,6 +26,7 @@ var kept = struct{ prefixes, suffixes []string }{
 		"control_plane.",
 		"http.hbone.downstream_",
 		"http.hbone.rbac.",
+		"connection_limit.hbone.",
 		"http.service.",
 		"tcp.outbound.",
 		"tcp.inbound.",

@@ -17,8 +17,12 @@ import (
 	"testing"
 	"time"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -125,4 +129,57 @@ func TestSlowHandshakesWithPods(t *testing.T) {
 		require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is open still")
 		_ = c.Close()
 	}
+}
+
+// TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's HBONE port are counted before they prove anything, and one pod's
+// are not another's. The limit is lowered, so that the test needn't reach it.
+func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", true)
+	neighbour := m.nodes[1].newMember("neighbour", true)
+	outsider := m.nodes[0].newPod("outsider")
+	for _, p := range []*pod{server, neighbour} {
+		p.greet(8080)
+		p.workload(8080)
+	}
+	const most = 3
+	for _, l := range server.listeners(true) {
+		if !strings.HasPrefix(l.Name, "hbone/") {
+			continue
+		}
+		filter := l.FilterChains[0].Filters[0]
+		limit := &connectionlimitv3.ConnectionLimit{}
+		require.NoError(t, filter.GetTypedConfig().UnmarshalTo(limit))
+		require.LessOrEqual(t, limit.MaxConnections.GetValue(), uint64(bootstrap.DefaultMaxConnections/16))
+		limit.MaxConnections = wrapperspb.UInt64(most)
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(limit)}
+		m.apply(server.node.scope(), l.Name, l)
+		server.node.acked(xds.TypeListener, l.Name)
+	}
+	silent := func() *net.TCPConn {
+		c, err := outsider.dial(server.at(names.PortHBONE).String())
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	var held []*net.TCPConn
+	for range most {
+		held = append(held, silent())
+	}
+	// Connections come to Envoy's threads in any order, so any of them may be the one too many.
+	closed := make(chan struct{}, most+1)
+	for _, c := range append(held, silent()) {
+		go func() {
+			_, _ = io.Copy(io.Discard, c)
+			closed <- struct{}{}
+		}()
+	}
+	<-closed
+	requireRefused(t, client, server.at(8080).String())
+	requireHello(t, client, neighbour.at(8080).String(), "neighbour sees "+client.addr.String())
+	for _, c := range held {
+		require.NoError(t, c.Close())
+	}
+	requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
 }
