@@ -44,6 +44,10 @@ type Options struct {
 	OnAutomatic func(namespace string, needed, known bool)
 	// OnRefused is told of the claims of pods to an address that don't count; empty once there are none any more.
 	OnRefused func(netip.Addr, []ingest.RefusedClaim)
+	// Acks tells which route tables proxies reject; nil: nobody is asked.
+	Acks Acknowledgements
+	// OnRejection is told of each rule that proxies were found to reject, here or on another replica.
+	OnRejection func(ingest.Rejection)
 }
 
 // Engine is the pipeline. Make it with New, run it with Run; all other methods may be called from anywhere.
@@ -62,6 +66,11 @@ type Engine struct {
 	complete  []setRef // wildcard sets that the next flush derives for the first time
 	released  []ref    // no longer derived, so no longer to be served
 	told      []func() // callbacks held back until the cache has what they are about
+
+	answered   map[ref]bool                 // route tables that proxies answered about since the last flush
+	isolations map[string]*isolation        // by scope, where a table is rejected
+	accepted   map[string]*model.RouteTable // by name, as all proxies took it last
+	givenUp    map[string]string            // by name, the version that no rule of it is to blame for
 }
 
 // scope is what the proxies of one scope have asked for.
@@ -89,7 +98,13 @@ func New(o Options) *Engine {
 	if o.OnRefused == nil {
 		o.OnRefused = func(netip.Addr, []ingest.RefusedClaim) {}
 	}
-	e := &Engine{opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{}}
+	if o.OnRejection == nil {
+		o.OnRejection = func(ingest.Rejection) {}
+	}
+	e := &Engine{
+		opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{},
+		answered: map[ref]bool{}, isolations: map[string]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
+	}
 	e.queue.wake = make(chan struct{}, 1)
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, waypoint.CheckRule)
@@ -152,6 +167,9 @@ func (e *Engine) Process() {
 		}
 		if e.synced {
 			e.flush()
+			for e.isolate() {
+				e.flush()
+			}
 		}
 	}
 }
@@ -249,6 +267,7 @@ func (e *Engine) flush() {
 	for _, k := range released {
 		if !e.resources.scoped.Watched(k) { // wanted again meanwhile
 			e.opts.Cache.Forget(k.scope, k.typeURL, k.name)
+			e.unlearn(k)
 		}
 	}
 	told := e.told
@@ -385,6 +404,7 @@ func (e *Engine) release(s *scope, k ref) {
 func (e *Engine) forget(name string, s *scope) {
 	for k := range s.named {
 		e.resources.scoped.Unwatch(k)
+		e.unlearn(k)
 	}
 	for typeURL, set := range s.wildcards {
 		e.resources.set.Unwatch(setRef{name, typeURL})
@@ -393,6 +413,8 @@ func (e *Engine) forget(name string, s *scope) {
 		}
 	}
 	delete(e.scopes, name)
+	delete(e.isolations, name)
+	e.show(name, nil)
 	e.opts.Cache.Drop(name)
 }
 

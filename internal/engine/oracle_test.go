@@ -20,6 +20,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -58,6 +60,9 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 		if r.IntN(5) == 0 {
 			h.graceOver()
 		}
+		if r.IntN(4) == 0 {
+			h.rejectOne(r)
+		}
 		h.Process()
 		for scope, dialled := range oracleScopes {
 			h.subscribe(scope, dialled...)
@@ -66,6 +71,9 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 			continue
 		}
 		scratch := newHarness(t)
+		for _, rejection := range h.ingest.Rejected.All() {
+			scratch.Reject(rejection)
+		}
 		for _, o := range present {
 			scratch.Set(o)
 		}
@@ -81,6 +89,21 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 	h.graceOver()
 	require.Empty(t, h.scopes)
 	require.Empty(t, h.cache.Scopes())
+}
+
+// rejectOne has proxies reject a rule of some route, as it is or as it was refused already.
+func (h *harness) rejectOne(r *rand.Rand) {
+	refs := slices.SortedFunc(maps.Keys(h.reports), func(a, b model.ObjectRef) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	if len(refs) == 0 {
+		return
+	}
+	ref := refs[r.IntN(len(refs))]
+	if route := h.ingest.Route.Get(nil, ref); route != nil && len(route.Rules) > 0 {
+		rule := route.Rules[r.IntN(len(route.Rules))]
+		h.Reject(ingest.Rejection{Route: ref, Rule: ingest.RuleKey(rule), Text: "rejected"})
+	}
 }
 
 // disconnect says that the last proxy went that wanted something, for what is chosen of all that is wanted.

@@ -35,12 +35,14 @@ type resources struct {
 	scoped *memo.Func[ref, *xds.Resource]
 	// set lists what a wildcard subscription gets.
 	set *memo.Func[setRef, []string]
+	// trials are what the proxies of a scope are shown besides; see trialRoutes.
+	trials map[string]*trial
 	// failed is told of resources that could not be made; nothing else is held up by them.
 	failed func(ref, error)
 }
 
 func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *resources {
-	r := &resources{ingest: in, failed: failed}
+	r := &resources{ingest: in, trials: map[string]*trial{}, failed: failed}
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
@@ -62,7 +64,7 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 	var out []string
 	switch k.typeURL {
 	case xds.TypeListener:
-		out = []string{names.ListenerHBONE, names.ListenerTunnel}
+		out = []string{names.ListenerHBONE, names.ListenerTunnel, names.ListenerTrial}
 		for _, p := range w.Ports {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
 		}
@@ -139,6 +141,10 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 				return r.resource(k, waypoint.TunnelCluster(w.Identity))
 			}
 			return r.resource(k, waypoint.TunnelListener())
+		case names.ListenerTrial:
+			if k.typeURL == xds.TypeListener {
+				return r.resource(k, waypoint.TrialListener())
+			}
 		}
 		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name); !found {
 			return nil
@@ -149,6 +155,9 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 	case xds.TypeRoute:
 		if k.name == names.RouteHBONE {
 			return r.resource(k, waypoint.HBONERoutes(r.ports(c, w)))
+		}
+		if k.name == names.RouteTrial {
+			return r.trialRoutes(c, k)
 		}
 		if !has(w.Ports, k.name, "service") {
 			return nil

@@ -25,6 +25,8 @@ import (
 type Ingest struct {
 	store *cluster.Store
 	check RuleCheck
+	// Rejected by proxies.
+	Rejected *Rejected
 
 	// Settings of the mesh as a whole.
 	Settings *memo.Func[struct{}, Settings]
@@ -87,7 +89,7 @@ type RuleCheck func(model.Rule) (badMatch bool, err error)
 
 // New defines the decisions over a store.
 func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
-	i := &Ingest{store: store, check: check}
+	i := &Ingest{store: store, check: check, Rejected: &Rejected{graph: g, of: map[model.ObjectRef]map[string]string{}}}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)

@@ -26,6 +26,8 @@ const (
 	ReasonConflicted gwv1.RouteConditionReason = "Conflicted"
 	// ReasonNoWaypoint: no waypoint serves the parent Service.
 	ReasonNoWaypoint gwv1.RouteConditionReason = "NoWaypoint"
+	// ReasonProxyRejected: proxies refuse what comes of the route.
+	ReasonProxyRejected gwv1.RouteConditionReason = "ProxyRejected"
 )
 
 // RouteReport is what a route's status is to say, but for what only the proxies know.

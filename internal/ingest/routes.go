@@ -93,6 +93,7 @@ type routeBuilder struct {
 	rules  int      // of the object
 	broken []string // what made a rule unusable, for people
 	reason gwv1.RouteConditionReason
+	shut   bool // proxies reject a match
 
 	unresolvedMessages []string
 }
@@ -117,8 +118,11 @@ func (b *routeBuilder) judge() {
 	if len(b.broken) == 0 {
 		return
 	}
+	if b.shut {
+		b.shutDown()
+	}
 	reason := string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue))
-	if len(b.broken) >= b.rules {
+	if b.shut || len(b.broken) >= b.rules {
 		b.route.Invalid = &Verdict{reason, strings.Join(b.broken, "; ")}
 		return
 	}

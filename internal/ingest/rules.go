@@ -37,7 +37,7 @@ func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) 
 	for _, m := range matches {
 		rule := base
 		rule.Match = m.Match
-		if badMatch, err := b.i.check(rule); badMatch {
+		if badMatch, err := b.check(rule); badMatch {
 			bad.match(fmt.Errorf("match %d: %w", m.n, err))
 			continue
 		} else if err != nil {
@@ -46,15 +46,27 @@ func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) 
 		flat = append(flat, rule)
 	}
 	if !bad.none() {
+		flat = b.refuse(flat, &bad)
 		b.broken = append(b.broken, fmt.Sprintf("Rule %s: %s", ruleLabel(base), bad.message(base.GRPC)))
 		if bad.incompatible {
 			b.reason = gwv1.RouteReasonIncompatibleFilters
 		}
-		for n, rule := range flat {
-			flat[n] = refused(rule)
-		}
 	}
 	b.route.Rules = append(b.route.Rules, flat...)
+}
+
+// refuse leaves nothing of the rules but their matches, and not those that proxies reject even so.
+func (b *routeBuilder) refuse(rules []model.Rule, bad *ruleErrors) []model.Rule {
+	out := make([]model.Rule, 0, len(rules))
+	for _, rule := range rules {
+		rule = refused(rule)
+		if badMatch, err := b.check(rule); badMatch {
+			bad.match(err)
+		} else {
+			out = append(out, rule)
+		}
+	}
+	return out
 }
 
 // numbered is a match with its place in the object.
@@ -97,7 +109,8 @@ func (e *ruleErrors) message(grpc bool) string {
 	if grpc {
 		answer = "UNAVAILABLE"
 	}
-	out := strings.Join(slices.Concat(e.matches, e.actions), ", ") + " (what the rule matches is answered " + answer
+	actions := slices.DeleteFunc(slices.Clone(e.actions), func(text string) bool { return slices.Contains(e.matches, text) })
+	out := strings.Join(slices.Concat(e.matches, actions), ", ") + " (what the rule matches is answered " + answer
 	if len(e.matches) > 0 {
 		out += "; a match that is not understood matches nothing"
 	}

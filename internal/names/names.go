@@ -196,6 +196,10 @@ const (
 	ListenerPlaintext = "plaintext"
 	RouteHBONE        = "hbone"
 	ClusterTunnel     = "tunnel"
+	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for. Nothing
+	// leads there.
+	ListenerTrial = "trial"
+	RouteTrial    = "trial"
 	// RuntimeLayer holds what of a proxy's behaviour may change without a new listener.
 	RuntimeLayer = "fairway"
 )

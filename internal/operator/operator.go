@@ -7,6 +7,7 @@ package operator
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"time"
@@ -219,6 +220,8 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 		OnBinding:   p.bound.Bound,
 		OnAutomatic: p.automatic.set,
 		OnRefused:   p.claims.set,
+		Acks:        ownProxies{p},
+		OnRejection: p.note,
 	})
 	return p
 }
@@ -265,8 +268,9 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 func (p *plane) addPeers(mgr ctrl.Manager, authority *identity.Authority, o Options) error {
 	p.book = peers.New(peers.Options{
 		Local: p.server, TLS: authority.MutualConfig(o.Namespace, names.OperatorServiceAccount),
-		OnInterest: p.engine.Interest, Log: o.Log.WithName("peers"),
+		OnInterest: p.engine.Interest, OnNote: p.noted, Log: o.Log.WithName("peers"),
 	})
+	p.server.OnChange(p.engine.Acknowledged)
 	service := client.ObjectKey{Namespace: o.Namespace, Name: names.OperatorService}
 	discover := everyReplica(func(ctx context.Context) error {
 		return peers.Discover(ctx, mgr.GetCache(), service, o.PodName, p.book.SetPeers)
@@ -282,6 +286,27 @@ type acknowledgements struct{ p *plane }
 
 func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
 	return a.p.book.State(scope, typeURL, name)
+}
+
+// ownProxies is what the engine asks: the server, which is made after it.
+type ownProxies struct{ p *plane }
+
+func (o ownProxies) State(scope, typeURL, name string) xds.ResourceState {
+	return o.p.server.State(scope, typeURL, name)
+}
+
+// note tells the other replicas that proxies reject a rule, so that all derive the same tables.
+func (p *plane) note(r ingest.Rejection) {
+	if text, err := json.Marshal(r); err == nil { // plain strings
+		p.book.Note(string(text))
+	}
+}
+
+func (p *plane) noted(text string) {
+	var r ingest.Rejection
+	if json.Unmarshal([]byte(text), &r) == nil { // else it is a newer release's
+		p.engine.Reject(r)
+	}
 }
 
 // touched makes the writers look at what others may have overwritten.

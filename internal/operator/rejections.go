@@ -6,7 +6,9 @@ package operator
 import (
 	"cmp"
 	"sync"
+	"time"
 
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -16,14 +18,21 @@ import (
 type rejections struct {
 	acks status.Acknowledgements
 
+	// again is to look at a table again that was just rejected.
+	again func(scope, typeURL, name string)
+
 	mu sync.Mutex
 	of map[string]map[rejectable]string // by scope: what the proxy said
+	// tables are rejected since then; see status.Search.
+	tables map[table]time.Time
 }
+
+type table struct{ scope, name string }
 
 type rejectable struct{ typeURL, name string }
 
 func newRejections(acks status.Acknowledgements) *rejections {
-	return &rejections{acks: acks, of: map[string]map[rejectable]string{}}
+	return &rejections{acks: acks, of: map[string]map[rejectable]string{}, tables: map[table]time.Time{}}
 }
 
 // note looks at a resource again and tells whether that changed anything. The book is read under the lock, so that the
@@ -32,7 +41,10 @@ func (r *rejections) note(scope, typeURL, name string) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k, text := rejectable{typeURL, name}, r.acks.State(scope, typeURL, name).Rejection()
-	if r.of[scope][k] == text {
+	if text == "" {
+		delete(r.tables, table{scope, name})
+	}
+	if text != "" && r.sought(scope, typeURL, name) || r.of[scope][k] == text {
 		return false
 	}
 	if text == "" {
@@ -46,6 +58,22 @@ func (r *rejections) note(scope, typeURL, name string) (changed bool) {
 	}
 	r.of[scope][k] = text
 	return true
+}
+
+// sought tells whether a rejected resource is a table whose culprit is still being sought, and looks again when that must be
+// over.
+func (r *rejections) sought(scope, typeURL, name string) bool {
+	if typeURL != xds.TypeRoute || name == names.RouteHBONE {
+		return false
+	}
+	k := table{scope, name}
+	since, known := r.tables[k]
+	if !known {
+		r.tables[k] = time.Now()
+		time.AfterFunc(status.Search, func() { r.again(scope, typeURL, name) })
+		return true
+	}
+	return time.Since(since) < status.Search
 }
 
 // first describes one rejection of a scope, the same as long as it lasts; empty if there is none.

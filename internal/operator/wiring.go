@@ -105,12 +105,12 @@ func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewPausedTrigger(capturesPause)}
 	p.claims.changed = func() { t.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
-	p.book.OnChange(func(scope, typeURL, name string) {
+	changed := func(scope, typeURL, name string) {
 		if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
 			p.writer.Acknowledged(names.AllNodesScope, typeURL, name)
 		}
 		ns, gw, ok := names.ParseWaypointScope(scope)
-		if !ok {
+		if !ok || typeURL == xds.TypeRoute && name == names.RouteTrial {
 			return
 		}
 		p.writer.Acknowledged(scope, typeURL, name)
@@ -118,7 +118,9 @@ func triggersOf(p *plane) *triggers {
 		if p.rejections.note(scope, typeURL, name) || name == names.ListenerHBONE || name == names.RouteHBONE {
 			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
 		}
-	})
+	}
+	p.rejections.again = changed
+	p.book.OnChange(changed)
 	return t
 }
 

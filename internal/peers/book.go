@@ -35,6 +35,8 @@ type Options struct {
 	TLS *tls.Config
 	// OnInterest is told what is to be derived here; see Book.Interest. It must not block.
 	OnInterest func(xds.Interest)
+	// OnNote is told what other replicas note, from several goroutines. It must not block.
+	OnNote func(text string)
 	// Listener to serve on; by default Start listens on names.PortPeers.
 	Listener net.Listener
 	Log      logr.Logger
@@ -119,6 +121,9 @@ func New(o Options) *Book {
 	}
 	if o.times == (times{}) {
 		o.times = defaultTimes
+	}
+	if o.OnNote == nil {
+		o.OnNote = func(string) {}
 	}
 	b := &Book{
 		opts: o, replica: rand.Text(), interests: newInterests(o.OnInterest),
@@ -239,6 +244,10 @@ func rank(s xds.AckState) int {
 // Interest takes what the local proxies want; it is for xds.Options.OnInterest, and Options.OnInterest gets it together
 // with what proxies of other replicas have.
 func (b *Book) Interest(i xds.Interest) { b.interests.here(i) }
+
+// Note tells all other replicas, those that come later too. A note that all of them make again is told again, so only what is
+// new to this replica is to be noted.
+func (b *Book) Note(text string) { b.feed.note(text) }
 
 // OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the same
 // time; fn must not block. The returned function ends it; a call may still be under way then.

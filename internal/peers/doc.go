@@ -11,6 +11,7 @@
 //	{"replica":"…"}                       who speaks
 //	{"entries":[…]} … {"complete":true}   the snapshot
 //	{"entries":[…]}                       what changed, coalesced by resource
+//	{"notes":["…"]}                       what replicas tell each other besides; the package does not read it
 //	{}                                    still there
 //
 // Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener hbone, and who

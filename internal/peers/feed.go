@@ -13,6 +13,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -37,6 +38,8 @@ type feed struct {
 
 	mu        sync.Mutex
 	followers map[*follower]struct{}
+	notes     []string
+	forgotten int // notes that were made before the ones that are kept
 }
 
 // follower is a replica that reads the feed. It holds no more than the names of the resources that there are.
@@ -46,7 +49,9 @@ type follower struct {
 	mu  sync.Mutex
 	due map[key]struct{}
 
-	told map[key]struct{} // entries that the follower has; only its own goroutine uses it
+	// What the follower has; only its own goroutine uses it: entries, and the number of notes.
+	told  map[key]struct{}
+	noted int
 }
 
 func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
@@ -99,10 +104,46 @@ func (f *feed) changed(scope, typeURL, name string) {
 	}
 }
 
+// note keeps a note for followers, present and future.
+func (f *feed) note(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.notes = append(f.notes, text); len(f.notes) > maxNotes {
+		f.notes = f.notes[1:]
+		f.forgotten++
+	}
+	for fo := range f.followers {
+		fo.hurry()
+	}
+}
+
+// unnoted are the notes that a follower does not have yet.
+func (f *feed) unnoted(fo *follower) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := slices.Clone(f.notes[max(fo.noted-f.forgotten, 0):])
+	fo.noted = f.forgotten + len(f.notes)
+	return out
+}
+
+func (f *feed) sendNotes(enc *json.Encoder, fo *follower) error {
+	for notes := range slices.Chunk(f.unnoted(fo), notesPerLine) {
+		if err := enc.Encode(line{Notes: notes}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (fo *follower) add(k key) {
 	fo.mu.Lock()
 	fo.due[k] = struct{}{}
 	fo.mu.Unlock()
+	fo.hurry()
+}
+
+// hurry says that something is due.
+func (fo *follower) hurry() {
 	select {
 	case fo.wake <- struct{}{}:
 	default:
@@ -155,6 +196,9 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 	if err := enc.Encode(line{Replica: f.replica}); err != nil {
 		return err
 	}
+	if err := f.sendNotes(enc, fo); err != nil {
+		return err
+	}
 	// The follower has joined: what changes from now on is due after the snapshot.
 	if err := f.send(enc, fo, f.known()); err != nil {
 		return err
@@ -172,7 +216,9 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 		case <-heartbeat.C:
 			err = enc.Encode(line{})
 		case <-fo.wake:
-			err = f.send(enc, fo, fo.take())
+			if err = f.sendNotes(enc, fo); err == nil { // versions follow from notes
+				err = f.send(enc, fo, fo.take())
+			}
 		}
 		if err != nil {
 			return err

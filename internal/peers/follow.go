@@ -112,6 +112,9 @@ func (b *Book) listen(ctx context.Context, client *http.Client, r *remote) (comp
 		if l.Replica == b.replica {
 			return false, errSelf
 		}
+		for _, text := range l.Notes {
+			b.opts.OnNote(text)
+		}
 		if !b.take(r, &snapshot, l.Entries, complete) {
 			return complete, errTooMuch
 		}

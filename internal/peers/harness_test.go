@@ -8,6 +8,7 @@ import (
 	"context"
 	"log"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +74,7 @@ type replica struct {
 	text   string
 	wanted map[key]bool
 	left   []xds.Interest
+	notes  []string
 }
 
 func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
@@ -91,7 +93,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	r.addr = ln.Addr().String()
 	r.book = New(Options{
 		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), Listener: ln,
-		OnInterest: r.interest, Log: testLog(t), times: tm,
+		OnInterest: r.interest, OnNote: r.heard, Log: testLog(t), times: tm,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -123,6 +125,21 @@ func pair(t testing.TB, tm times) (a, b *replica) {
 	a.book.SetPeers([]string{b.addr})
 	b.book.SetPeers([]string{a.addr})
 	return a, b
+}
+
+func (r *replica) heard(note string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notes = append(r.notes, note)
+}
+
+// knows tells whether these are the notes that were heard, in order.
+func (r *replica) knows(notes ...string) func() bool {
+	return func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.Equal(r.notes, notes)
+	}
 }
 
 func (r *replica) interest(i xds.Interest) {

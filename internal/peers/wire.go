@@ -23,13 +23,19 @@ const (
 	maxTold = 4
 	// maxRecords bounds the entries and proxies that are kept of one replica: some hundred megabytes.
 	maxRecords = 1 << 20
+	// maxNotes bounds what is kept to be told of notes, the latest ones.
+	maxNotes = 4096
+	// notesPerLine keeps lines below maxLine: a note is some kilobytes.
+	notesPerLine = 256
 )
 
 // line is the unit of the feed.
 type line struct {
-	Replica  string  `json:"replica,omitempty"`
-	Entries  []entry `json:"entries,omitempty"`
-	Complete bool    `json:"complete,omitempty"`
+	Replica string  `json:"replica,omitempty"`
+	Entries []entry `json:"entries,omitempty"`
+	// Notes are Book.Note's, in the order in which they were made.
+	Notes    []string `json:"notes,omitempty"`
+	Complete bool     `json:"complete,omitempty"`
 }
 
 // entry is all that a replica says of one resource; without proxies it says nothing any more.
@@ -75,7 +81,7 @@ func (k key) relevance() relevance {
 	if k.scope == names.AllNodesScope && k.typeURL == xds.TypeCluster {
 		return switched
 	}
-	if _, _, ok := names.ParseWaypointScope(k.scope); !ok || k.name == xds.Wildcard {
+	if _, _, ok := names.ParseWaypointScope(k.scope); !ok || k.name == xds.Wildcard || k.typeURL == xds.TypeRoute && k.name == names.RouteTrial {
 		return irrelevant
 	}
 	switch {

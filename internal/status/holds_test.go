@@ -169,6 +169,8 @@ func TestNothingElseIsHeld(t *testing.T) {
 		w.says("True", "2/2")
 		w.book.say("b", table80, xds.Rejected)
 		w.changed()
+		w.says("True", "2/2") // the culprit is being sought
+		time.Sleep(Search + time.Second)
 		w.says("False", "its own words")
 		w.book.say("b", table80, xds.Acked)
 		w.changed()

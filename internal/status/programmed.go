@@ -23,7 +23,7 @@ const (
 	// ReasonNoProxies: no proxy of the waypoint is ready.
 	ReasonNoProxies = "NoProxies"
 	// ReasonProxyRejected: a proxy refused the configuration; it goes on with the last good one.
-	ReasonProxyRejected = "ProxyRejected"
+	ReasonProxyRejected = string(ingest.ReasonProxyRejected)
 )
 
 // Acknowledgements is what the xDS servers know of the proxies.
@@ -122,6 +122,18 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		c.Status, c.Reason = metav1.ConditionTrue, ReasonProgrammed
 	}
 	return c
+}
+
+// tableRejected tells whether a proxy rejects a route table that a route is part of.
+func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
+	for _, p := range report.Parents {
+		for _, r := range resourcesOf(p) {
+			if r.typeURL == xds.TypeRoute && r.name != names.RouteHBONE && acks.State(r.scope, r.typeURL, r.name).Rejection() != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.

@@ -36,6 +36,10 @@ const (
 	workers = 4
 )
 
+// Search is how long the operator is given to find out which rule a rejected route table is rejected for, and to leave it out.
+// Until then nothing is said: it is the fault of one route, and most likely of another one.
+const Search = 5 * time.Second
+
 // Writer writes the statuses of routes. It must run on the leader only.
 type Writer struct {
 	client client.Client
@@ -57,6 +61,8 @@ type route struct {
 	// unsettled and held are since when an answer is awaited, and since when the status says what was true before; zero
 	// where that is not so.
 	unsettled, held time.Time
+	// rejected is since when a proxy rejects a route table that the route is part of.
+	rejected time.Time
 	// written: the status says what is to be said.
 	written bool
 }
@@ -90,7 +96,7 @@ func (w *Writer) Report(ref model.ObjectRef, report *ingest.RouteReport) {
 	now := &route{report: report}
 	if old != nil {
 		now.moved = old.moved || moved(old.report, report)
-		now.unsettled, now.held = old.unsettled, old.held
+		now.unsettled, now.held, now.rejected = old.unsettled, old.held, old.rejected
 	}
 	w.routes[ref] = now
 	w.link(ref, report)
@@ -246,8 +252,12 @@ func othersSay(written []gwv1.RouteParentStatus, ref gwv1.ParentReference) bool 
 // now. A route that is Programmed stays so, in ours, while it is held: it lost proxies, or got new ones, and its
 // generation is still the one that they serve.
 func (w *Writer) settle(ref model.ObjectRef, r *route, written, ours []gwv1.RouteParentStatus) (ok bool) {
+	rejected := tableRejected(r.report, w.acks)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.within(ref, &r.rejected, rejected, Search) {
+		return false
+	}
 	unsettled, waiting := false, false
 	held := map[*metav1.Condition]metav1.Condition{}
 	for _, p := range ours {

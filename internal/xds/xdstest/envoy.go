@@ -56,6 +56,8 @@ type Options struct {
 	XDSSocket string
 	// Wildcards subscribes to all clusters and all listeners (cds_config, lds_config).
 	Wildcards bool
+	// Internal lets listeners be internal ones.
+	Internal bool
 	// Clusters, Listeners: more static resources, as Envoy's JSON.
 	Clusters, Listeners []any
 }
@@ -178,11 +180,18 @@ func bootstrap(admin string, opts Options) object {
 			object{"endpoint": object{"address": object{"pipe": object{"path": opts.XDSSocket}}}},
 		}}}},
 	}
+	var extensions []any
+	if opts.Internal {
+		extensions = append(extensions, object{"name": "envoy.bootstrap.internal_listener", "typed_config": object{
+			"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener",
+		}})
+	}
 	return object{
-		"node":              object{"id": "test", "cluster": "test"},
-		"admin":             object{"address": object{"pipe": object{"path": admin}}},
-		"dynamic_resources": dynamic,
-		"static_resources":  object{"clusters": append([]any{agent}, opts.Clusters...), "listeners": append([]any{}, opts.Listeners...)},
+		"node":                 object{"id": "test", "cluster": "test"},
+		"bootstrap_extensions": extensions,
+		"admin":                object{"address": object{"pipe": object{"path": admin}}},
+		"dynamic_resources":    dynamic,
+		"static_resources":     object{"clusters": append([]any{agent}, opts.Clusters...), "listeners": append([]any{}, opts.Listeners...)},
 	}
 }
 

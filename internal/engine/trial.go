@@ -1,0 +1,256 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/quarantine"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// A proxy that rejects a route table keeps what it had, or has nothing. So the rules that it rejects it for are found and left
+// out: the same proxy is shown parts of the table as a table of its own, which serves nobody, until it is known whose fault it
+// is. docs/design/rejections.md says why it is done this way.
+
+// Acknowledgements is what the proxies that are connected to this replica made of their resources; xds.Server is one.
+type Acknowledgements interface {
+	State(scope, typeURL, name string) xds.ResourceState
+}
+
+// trial is what the proxies of a scope are shown: some rules of the table of a port.
+type trial struct {
+	port model.ServicePort
+	keys map[string]bool // ingest.RuleKey
+}
+
+type trialInput struct{ scope string }
+
+// isolation is what goes on in one scope. There is one search at a time.
+type isolation struct {
+	suspects map[string]bool // tables that a proxy rejects
+	table    string          // the one under search
+	search   *quarantine.Search
+}
+
+// Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
+func (e *Engine) Acknowledged(scope, typeURL, name string) {
+	if _, _, ok := names.ParseWaypointScope(scope); !ok || typeURL != xds.TypeRoute || name == names.RouteHBONE {
+		return
+	}
+	e.queue.do(func() { e.answered[ref{scope, typeURL, name}] = true })
+}
+
+// Reject takes in what another replica found out.
+func (e *Engine) Reject(r ingest.Rejection) { e.queue.do(func() { e.reject(r) }) }
+
+func (e *Engine) reject(r ingest.Rejection) {
+	if e.ingest.Rejected.Add(r) {
+		e.opts.OnRejection(r)
+	}
+}
+
+// isolate goes on with the searches as far as the proxies have answered. It runs when all that changed has been flushed, and
+// tells whether there is something to flush again.
+func (e *Engine) isolate() (changed bool) {
+	for k := range e.answered {
+		delete(e.answered, k)
+		if k.name != names.RouteTrial {
+			e.look(k)
+		}
+	}
+	for _, scope := range slices.Sorted(maps.Keys(e.isolations)) {
+		changed = e.step(scope, e.isolations[scope]) || changed
+	}
+	return changed
+}
+
+// look finds out whether a table is rejected. What all proxies take is remembered: a later edit is to blame first.
+func (e *Engine) look(k ref) {
+	st := e.opts.Acks.State(k.scope, k.typeURL, k.name)
+	port, ok := parsePort(k.name, "service")
+	switch {
+	case !ok:
+	case st.Version == "":
+		e.unlearn(k)
+	case st.Rejection() != "":
+		if e.givenUp[k.name] == st.Version {
+			return
+		}
+		if e.isolations[k.scope] == nil {
+			e.isolations[k.scope] = &isolation{suspects: map[string]bool{}}
+		}
+		e.isolations[k.scope].suspects[k.name] = true
+	case st.Settled() && len(st.Proxies) > 0:
+		e.accepted[k.name] = e.ingest.Table.Get(nil, port)
+		delete(e.givenUp, k.name)
+	}
+}
+
+// unlearn forgets what proxies said of a table that no proxy has any more.
+func (e *Engine) unlearn(k ref) {
+	if k.typeURL == xds.TypeRoute {
+		delete(e.accepted, k.name)
+		delete(e.givenUp, k.name)
+	}
+}
+
+// step takes in a verdict, if there is one, and shows the proxies what comes next.
+func (e *Engine) step(scope string, i *isolation) (changed bool) {
+	if i.search == nil && !e.begin(i) {
+		delete(e.isolations, scope)
+		return e.show(scope, nil)
+	}
+	st := e.opts.Acks.State(scope, xds.TypeRoute, i.table)
+	judges := map[string]bool{}
+	for _, a := range st.Proxies {
+		if a.State != xds.Acked {
+			judges[a.Proxy.ID()] = true
+		}
+	}
+	if len(judges) == 0 { // all take it, or all are gone
+		i.end()
+		return e.step(scope, i)
+	}
+	port, _ := parsePort(i.table, "service")
+	items := itemsOf(e.ingest.Table.Get(nil, port))
+	keys, more := i.search.Next(items)
+	if !more {
+		if st.Rejection() == "" {
+			return false // it is on its way without the culprits
+		}
+		e.opts.Log.Info("a route table is rejected, and no rule of it is to blame", "table", i.table, "error", st.Rejection())
+		e.givenUp[i.table] = st.Version
+		i.end()
+		return e.step(scope, i)
+	}
+	if e.show(scope, &trial{port, keys}) {
+		return true
+	}
+	answered, text := verdict(e.opts.Acks.State(scope, xds.TypeRoute, names.RouteTrial), judges)
+	if !answered {
+		return false
+	}
+	for _, culprit := range i.search.Verdict(items, text == "") {
+		e.blame(i.table, port, culprit.Key, text)
+	}
+	return true
+}
+
+// begin takes up the next search of a scope; ok is false if there is none.
+func (e *Engine) begin(i *isolation) (ok bool) {
+	if len(i.suspects) == 0 {
+		return false
+	}
+	name := slices.Min(slices.Collect(maps.Keys(i.suspects)))
+	delete(i.suspects, name)
+	trusted := map[string]bool{}
+	for _, it := range itemsOf(e.accepted[name]) {
+		trusted[it.Key] = true
+	}
+	i.table, i.search = name, quarantine.New(trusted)
+	return true
+}
+
+func (i *isolation) end() { i.table, i.search = "", nil }
+
+// show sets what the proxies of a scope are shown, and tells whether that is something else than before.
+func (e *Engine) show(scope string, t *trial) (changed bool) {
+	old := e.resources.trials[scope]
+	if old == t || old != nil && t != nil && old.port == t.port && maps.Equal(old.keys, t.keys) {
+		return false
+	}
+	if t == nil {
+		delete(e.resources.trials, scope)
+	} else {
+		e.resources.trials[scope] = t
+	}
+	e.graph.Touch(trialInput{scope})
+	return true
+}
+
+// maxText bounds what is kept of a proxy's words.
+const maxText = 1024
+
+// blame leaves a rule out from now on, in every table.
+func (e *Engine) blame(table string, port model.ServicePort, key, text string) {
+	for rule := range rulesOf(e.ingest.Table.Get(nil, port)) {
+		if ingest.RuleKey(rule) == key {
+			e.opts.Log.Info("proxies reject a rule; it is left out", "table", table, "kind", rule.Source.Kind,
+				"namespace", rule.Source.Namespace, "name", rule.Source.Name, "rule", rule.RuleIndex, "error", text)
+			e.reject(ingest.Rejection{Route: rule.Source, Rule: key, Text: strings.ToValidUTF8(text[:min(len(text), maxText)], "")})
+			return
+		}
+	}
+}
+
+// verdict is that of the judges on the trial; text is the words of one that rejects it. A judge that does not know it yet
+// is waited for.
+func verdict(st xds.ResourceState, judges map[string]bool) (answered bool, text string) {
+	acked := 0
+	for _, a := range st.Proxies {
+		switch {
+		case !judges[a.Proxy.ID()]:
+		case a.State == xds.Rejected:
+			return true, a.Error
+		case a.State == xds.Acked:
+			acked++
+		}
+	}
+	return acked == len(judges), ""
+}
+
+func rulesOf(t *model.RouteTable) func(yield func(model.Rule) bool) {
+	return func(yield func(model.Rule) bool) {
+		if t == nil {
+			return
+		}
+		for _, c := range t.Callers {
+			for _, r := range c.Rules {
+				if !yield(r) {
+					return
+				}
+			}
+		}
+		for _, r := range t.Default {
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+func itemsOf(t *model.RouteTable) (items []quarantine.Item) {
+	for rule := range rulesOf(t) {
+		src := rule.Source
+		items = append(items, quarantine.Item{Key: ingest.RuleKey(rule), Group: src.Kind + "/" + src.Namespace + "/" + src.Name})
+	}
+	return items
+}
+
+// trialRoutes is the table that a scope's proxies are shown, if any.
+func (r *resources) trialRoutes(c *memo.Ctx, k ref) *xds.Resource {
+	c.Read(trialInput{k.scope})
+	trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
+	table := model.RouteTable{Default: []model.Rule{}}
+	if t := r.trials[k.scope]; t != nil {
+		only := func(rules []model.Rule) []model.Rule {
+			return slices.DeleteFunc(slices.Clone(rules), func(rule model.Rule) bool { return !t.keys[ingest.RuleKey(rule)] })
+		}
+		whole := r.ingest.Table.Get(c, t.port)
+		table.Port, table.Protocol = whole.Port, whole.Protocol
+		table.Default = append(table.Default, only(whole.Default)...)
+		for _, caller := range whole.Callers {
+			table.Callers = append(table.Callers, model.CallerRules{Namespace: caller.Namespace, Rules: only(caller.Rules)})
+		}
+	}
+	return r.resource(k, waypoint.TrialRoutes(trustDomain, table))
+}

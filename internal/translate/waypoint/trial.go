@@ -1,0 +1,39 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// TrialListener makes a proxy ask for TrialRoutes and judge them as those of a service port. It is internal, and no cluster
+// leads to it.
+func TrialListener() *listenerv3.Listener {
+	hcm := &hcmv3.HttpConnectionManager{
+		StatPrefix:  names.ListenerTrial,
+		HttpFilters: httpFilters(),
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			RouteConfigName: names.RouteTrial,
+			ConfigSource:    envoy.ADS(0),
+		}},
+	}
+	return &listenerv3.Listener{
+		Name:              names.ListenerTrial,
+		ListenerSpecifier: internalListener(),
+		FilterChains:      []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}}},
+	}
+}
+
+// TrialRoutes are the routes of a table, for a proxy to say whether it takes them.
+func TrialRoutes(trustDomain string, t model.RouteTable) *routev3.RouteConfiguration {
+	rc, _ := RouteConfiguration(trustDomain, t) // what can't be expressed is no part of the table either
+	rc.Name = names.RouteTrial
+	return rc
+}
