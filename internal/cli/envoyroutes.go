@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // envoyRoutes is as much of envoy.admin.v3.RoutesConfigDump as is shown.
@@ -182,7 +184,11 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 		for _, h := range state.Config.VirtualHosts {
 			for _, r := range h.Routes {
 				timeout, retries := r.limits()
-				rows = append(rows, []string{dash(state.Config.Name), strings.Join(h.Domains, ","), r.Match.String(), r.action(), timeout, retries, dash(r.Name)})
+				match := r.Match.String()
+				if strings.HasPrefix(r.Name, names.AmbiguousRoutes) {
+					match = "other spellings" // long expressions that nobody wrote
+				}
+				rows = append(rows, []string{dash(state.Config.Name), strings.Join(h.Domains, ","), match, r.action(), timeout, retries, dash(r.Name)})
 			}
 		}
 	}

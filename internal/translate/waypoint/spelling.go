@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // One path has many spellings, and servers differ in which of them they take for the same. The connection manager settles
@@ -64,7 +65,7 @@ func spelledOtherwise(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route
 // ambiguous refuses requests whose path can be read in two ways.
 func ambiguous(name string, match *routev3.RouteMatch) *routev3.Route {
 	return &routev3.Route{
-		Name:   "ambiguous/" + name,
+		Name:   names.AmbiguousRoutes + name,
 		Match:  match,
 		Action: answer(http.StatusBadRequest, "the path can be read in two ways: spell it without escaped slashes, dots and parameters"),
 	}
