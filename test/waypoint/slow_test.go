@@ -47,10 +47,12 @@ func TestSlowHandshakes(t *testing.T) {
 	w.apply(u)
 	w.acknowledged(u)
 	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01"} {
-		c, err := net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortHBONE).String())
-		if err != nil {
-			t.Fatal(err)
-		}
+		var c net.Conn
+		w.eventually("the listener to be bound", func() bool { // Envoy acknowledges it before that
+			var err error
+			c, err = net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortHBONE).String())
+			return err == nil
+		})
 		_ = c.SetDeadline(time.Now().Add(patience))
 		_, _ = io.WriteString(c, begin)
 		ends(t, c)
