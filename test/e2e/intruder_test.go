@@ -32,6 +32,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/portforward"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -123,6 +124,19 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	s := enrolled(t)
 	s.server("app")
 	pod := s.pod("app")
+	// It has all of a waypoint's but the Deployment: the label and the account.
+	s.create(&gatewayv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "waypoint"},
+		Spec: gatewayv1.GatewaySpec{
+			GatewayClassName: names.WaypointClass,
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+		},
+	})
+	g.Eventually(func() error {
+		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "waypoint"}, &corev1.ServiceAccount{})
+	}).Should(Succeed())
+	s.server("thief", podLabel(names.LabelGatewayName, "waypoint"), spec(func(p *corev1.PodSpec) { p.ServiceAccountName = "waypoint" }))
+	thief := s.pod("thief")
 	for name, c := range map[string]struct {
 		token string
 		code  codes.Code
@@ -131,6 +145,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 		"a made-up token":           {"ey.not.real", codes.Unauthenticated},
 		"of another audience":       {token(t, &pod, "https://kubernetes.default.svc"), codes.Unauthenticated},
 		"of an application, honest": {token(t, &pod, names.TokenAudience), codes.PermissionDenied},
+		"of a waypoint's double":    {token(t, &thief, names.TokenAudience), codes.PermissionDenied},
 	} {
 		err := subscribe(t, operatorPort(t, names.PortXDS), c.token)
 		g.Expect(status.Code(err)).To(Equal(c.code), "%s: %v", name, err)
