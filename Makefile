@@ -208,6 +208,9 @@ gateway-api-crds: ## Install the CRDs of the Gateway API (GATEWAY_API_CHANNEL=st
 .PHONY: deploy
 deploy: ## Install CRDs, permissions and the operator, and wait for it.
 	$(KUBECTL) apply --server-side --force-conflicts -k config/default
+	@minor=$$($(KUBECTL) get --raw /version | sed -n 's/.*"minor": *"\([0-9]*\).*/\1/p'); \
+	if [ "$${minor:-0}" -lt 36 ]; then $(KUBECTL) apply --server-side --force-conflicts -k config/agents-before-1.36; \
+	else $(KUBECTL) delete -k config/agents-before-1.36 --ignore-not-found; fi
 	$(KUBECTL) -n $(SYSTEM) rollout status deployment/fairway-operator --timeout=180s
 
 .PHONY: restart
@@ -227,6 +230,7 @@ mesh: ## Create the Mesh with default settings, and wait until it is ready.
 undeploy: ## Remove the Mesh, which lets every pod go, then everything else.
 	@if $(KUBECTL) get customresourcedefinition meshes.fairway.dev >/dev/null 2>&1; then \
 		$(KUBECTL) delete meshes.fairway.dev --all --ignore-not-found --timeout=180s; fi
+	$(KUBECTL) delete -k config/agents-before-1.36 --ignore-not-found
 	$(KUBECTL) delete -k config/default --ignore-not-found
 
 ##@ Conformance

@@ -39,6 +39,7 @@ func TestManifests(t *testing.T) {
 	config := filepath.Join(apiserver.Root(), "config")
 	rendered := kustomize(t, filepath.Join(config, "default"))
 	apply(t, rendered)
+	apply(t, kustomize(t, filepath.Join(config, "agents-before-1.36")))
 	samples, err := filepath.Glob(filepath.Join(config, "samples", "[fg]*.yaml"))
 	require.NoError(t, err)
 	require.NotEmpty(t, samples)

@@ -128,7 +128,8 @@ func (a *Agent) assemble() error {
 	if err != nil {
 		return err
 	}
-	a.manager, err = manager.New(o.Config, manager.Options{
+	config := asNode(o.Config, o.NodeName, o.Log)
+	a.manager, err = manager.New(config, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 o.Log,
 		LeaderElection:         false,
@@ -137,7 +138,7 @@ func (a *Agent) assemble() error {
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Pod{}: {Field: fields.OneTermEqualSelector("spec.nodeName", o.NodeName)},
+				&corev1.Pod{}: {Field: fields.OneTermEqualSelector(fieldNode, o.NodeName)},
 			},
 		},
 		GracefulShutdownTimeout: new(5 * time.Second),
@@ -157,8 +158,8 @@ func (a *Agent) assemble() error {
 		ready:  make(chan struct{}),
 		seen:   func(path string) string { return inDir(path, o.NetnsDir) },
 	}
-	a.gate = &gatekeeper{reconciler: a.reconciler, live: a.manager.GetAPIReader(), again: a.enqueue}
-	direct, err := client.New(o.Config, client.Options{Scheme: scheme})
+	a.gate = &gatekeeper{reconciler: a.reconciler, live: a.manager.GetAPIReader(), node: o.NodeName, again: a.enqueue}
+	direct, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return err
 	}

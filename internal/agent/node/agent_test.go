@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -111,7 +112,25 @@ func (f *fixture) ensure(o client.Object) {
 	require.NoError(f.t, client.IgnoreAlreadyExists(f.Create(context.Background(), o)))
 }
 
-// asAgent is the API server as an agent on a node reaches it, with the rights that the manifests give.
+// asBoundAgent is the API server as an agent on a node reaches it: with a token that names the node, as a pod's does, and with
+// the rights that the manifests give.
+func (f *fixture) asBoundAgent() *rest.Config {
+	f.t.Helper()
+	ctx := context.Background()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.node}}
+	f.ensure(node)
+	require.NoError(f.t, f.Get(ctx, client.ObjectKeyFromObject(node), node))
+	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID},
+	}}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount}}
+	require.NoError(f.t, f.SubResource("token").Create(ctx, account, token))
+	cfg := rest.AnonymousClientConfig(f.config)
+	cfg.BearerToken, cfg.QPS = token.Status.Token, f.config.QPS
+	return cfg
+}
+
+// asAgent is who an agent on a node is to admission, whether or not there is such a node.
 func asAgent(cfg *rest.Config, node string) *rest.Config {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Impersonate = rest.ImpersonationConfig{
@@ -125,7 +144,7 @@ func asAgent(cfg *rest.Config, node string) *rest.Config {
 func (f *fixture) start() {
 	f.t.Helper()
 	a, err := New(Options{
-		Config: asAgent(f.config, f.node), NodeName: f.node, PodName: f.podName,
+		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
 		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
 		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"), CNIConfDir: filepath.Join(f.dir, "net.d"),
 		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,

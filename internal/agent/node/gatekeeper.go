@@ -27,6 +27,7 @@ type gatekeeper struct {
 	*reconciler
 	// live reads past the cache, which may not know yet what was applied a moment before the pod.
 	live client.Reader
+	node string
 	// again has a pod reconciled.
 	again func(pod *corev1.Pod)
 }
@@ -172,8 +173,7 @@ func (g *gatekeeper) pod(ctx context.Context, req plugin.Request) (*corev1.Pod, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
 	defer cancel()
-	pod = &corev1.Pod{}
-	err := g.live.Get(ctx, key, pod)
+	pod, err := readPod(ctx, g.live, key, g.node)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("pod %s isn't known to the API server (any more, or yet)", key)

@@ -120,8 +120,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 }
 
 func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
-	pod := &corev1.Pod{}
-	err := u.client.Get(ctx, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, pod)
+	pod, err := readPod(ctx, u.client, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, u.node)
 	if apierrors.IsNotFound(err) || err == nil && (string(pod.UID) != s.UID || !saysCaptured(pod)) {
 		return nil
 	}
