@@ -97,7 +97,10 @@ func (p pods) madeBy(of auth.Pod, g *gwv1.Gateway) error {
 	if owner == nil || owner.Kind != "ReplicaSet" {
 		return stranger
 	}
-	if err := p.get(of.Namespace, owner.Name, rs); err != nil {
+	// Only those of waypoints are watched, so one that isn't there is hardly ever late, and asking again helps then, too.
+	if err := p.get(of.Namespace, owner.Name, rs); apierrors.IsNotFound(err) {
+		return stranger
+	} else if err != nil {
 		return err
 	}
 	if !metav1.IsControlledBy(pod, rs) {

@@ -143,6 +143,7 @@ func TestWaypoint(t *testing.T) {
 		"an account nobody made":       {w.pod("shop", "bare", "bare", "bare", bare), "bare", "service account"},
 		"Gateway of another class":     {w.pod("shop", "foreign", "foreign", "foreign", foreign), "foreign", "no waypoint"},
 		"no Gateway":                   {w.pod("shop", "stranger", "ours", "nothing", rs), "nothing", "not found"},
+		"of a ReplicaSet nobody made":  {w.pod("shop", "nobodys", "ours", "ours", &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "none", UID: "x"}}), "ours", "not one of the Deployment"},
 		"no owner":                     {w.pod("shop", "loose", "ours", "ours", nil), "ours", "not one of the Deployment"},
 		"owned by the Gateway itself":  {w.pod("shop", "direct", "ours", "ours", g), "ours", "not one of the Deployment"},
 		"of a ReplicaSet beside it":    {w.pod("shop", "side-a", "ours", "ours", side), "ours", "not one of the Deployment"},
