@@ -23,10 +23,10 @@ import (
 // fieldNode selects the pods of a node; without it the API server lets a node read none.
 const fieldNode = "spec.nodeName"
 
-// asNode makes a client read pods as the node that it runs on: an agent may do that for its own node and for this alone
-// (constrained impersonation, Kubernetes 1.36), and the API server shows a node its own pods. RBAC knows no such right. On an
-// older cluster it falls back to what the agent itself may read, for which an administrator has to give it the pods of all
-// nodes (config/agents-before-1.36).
+// asNode makes a client read pods and Nodes as the node that it runs on: an agent may do that for its own node and for this
+// alone (constrained impersonation, Kubernetes 1.36), and the API server shows a node its own pods and itself. RBAC knows no
+// such right. On an older cluster it falls back to what the agent itself may read, for which an administrator has to give it
+// the pods of all nodes (config/agents-before-1.36).
 func asNode(cfg *rest.Config, node string, log logr.Logger) *rest.Config {
 	out := rest.CopyConfig(cfg)
 	out.Wrap(func(next http.RoundTripper) http.RoundTripper {
@@ -44,7 +44,7 @@ type nodeReader struct {
 
 // RoundTrip implements http.RoundTripper.
 func (n *nodeReader) RoundTrip(req *http.Request) (*http.Response, error) {
-	if !readsPods(req) {
+	if !nodesOwn(req) {
 		return n.next.RoundTrip(req)
 	}
 	as := req.Clone(req.Context())
@@ -64,14 +64,14 @@ func (n *nodeReader) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (n *nodeReader) tell(status int) {
 	if status == http.StatusForbidden {
-		n.log.Info("the agent may not read the pods of its node: that takes Kubernetes 1.36 with the node authorizer, or the permissions in config/agents-before-1.36", "as", n.user)
+		n.log.Info("the agent may read neither the pods of its node nor the Node: that takes Kubernetes 1.36 with the node authorizer, or the permissions in config/agents-before-1.36", "as", n.user)
 		return
 	}
-	n.log.Info("the API server doesn't let the agent read pods as its node, so it reads them by permissions for the pods of all nodes", "as", n.user)
+	n.log.Info("the API server doesn't let the agent act as its node, so it reads by permissions for the pods of all nodes", "as", n.user)
 }
 
-// readsPods tells whether a request reads pods; a GET has no body, so it can be sent again.
-func readsPods(req *http.Request) bool {
+// nodesOwn tells whether a request reads what the API server shows a node. A GET has no body, so it can be sent again.
+func nodesOwn(req *http.Request) bool {
 	if req.Method != http.MethodGet {
 		return false
 	}
@@ -81,7 +81,8 @@ func readsPods(req *http.Request) bool {
 	}
 	inAny, _ := path.Match("pods", rest)
 	inOne, _ := path.Match("namespaces/*/pods", rest)
-	return inAny || inOne
+	node, _ := path.Match("nodes/*", rest)
+	return inAny || inOne || node
 }
 
 // readPod reads a pod of the node past any cache, or says that there is none. It is a list, since a node may list its pods by

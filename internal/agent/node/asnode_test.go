@@ -44,6 +44,7 @@ func TestAnAgentReadsThePodsOfItsNode(t *testing.T) {
 	_, err = readPod(ctx, agent, client.ObjectKeyFromObject(other), f.node)
 	require.True(t, apierrors.IsNotFound(err), "%v", err)
 
+	require.NoError(t, agent.Get(ctx, types.NamespacedName{Name: f.node}, &corev1.Node{}))
 	for name, c := range map[string]client.Client{
 		"as its node": agent, "by itself": as(bound), "as another node": as(asNode(bound, "another", testLog())),
 	} {
@@ -53,6 +54,8 @@ func TestAnAgentReadsThePodsOfItsNode(t *testing.T) {
 				"the pods of another":     c.List(ctx, &list, client.MatchingFields{fieldNode: "another"}),
 				"the pods of a namespace": c.List(ctx, &list, client.InNamespace(f.namespace)),
 				"a pod":                   c.Get(ctx, client.ObjectKeyFromObject(other), &corev1.Pod{}),
+				"another node":            c.Get(ctx, types.NamespacedName{Name: "another"}, &corev1.Node{}),
+				"all nodes":               c.List(ctx, &corev1.NodeList{}),
 				"a pod's log":             c.SubResource("log").Get(ctx, own, &corev1.Pod{}),
 			} {
 				require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
@@ -81,12 +84,12 @@ func TestAnAgentFallsBackToItsOwnPermissions(t *testing.T) {
 	}, "the permission is in force")
 }
 
-func TestOnlyReadsOfPodsAreMadeAsTheNode(t *testing.T) {
+func TestOnlyReadsOfTheNodesOwnAreMadeAsTheNode(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/api/v1/pods": true, "/api/v1/namespaces/shop/pods": true, "/api/v1/namespaces/shop/pods/cart": false,
-		"/api/v1/namespaces/shop/pods/cart/log": false, "/api/v1/namespaces": false, "/api/v1/nodes/n": false, "/apis/apps/v1/pods": false,
+		"/api/v1/namespaces/shop/pods/cart/log": false, "/api/v1/namespaces": false, "/api/v1/nodes": false, "/api/v1/nodes/n": true, "/api/v1/nodes/n/proxy": false, "/apis/apps/v1/pods": false,
 	} {
-		require.Equal(t, want, readsPods(httptest.NewRequest(http.MethodGet, path, nil)), path)
-		require.False(t, readsPods(httptest.NewRequest(http.MethodPatch, path, nil)), path)
+		require.Equal(t, want, nodesOwn(httptest.NewRequest(http.MethodGet, path, nil)), path)
+		require.False(t, nodesOwn(httptest.NewRequest(http.MethodPatch, path, nil)), path)
 	}
 }
