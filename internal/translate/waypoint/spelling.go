@@ -59,6 +59,14 @@ func spelledOtherwise(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route
 		return nil, errors.New("a match's copy is no match")
 	}
 	other.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: re}
+	// Looked at before the path is. Most paths have nothing to spell otherwise, and cost next to nothing.
+	other.Headers = append([]*routev3.HeaderMatcher{{
+		Name:        ":path",
+		InvertMatch: true,
+		HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: `[^%;]*`}},
+		}},
+	}}, other.Headers...)
 	return []*routev3.Route{ambiguous(routeName(r), other)}, nil
 }
 
