@@ -17,8 +17,12 @@ KUBECTL ?= $(or $(shell command -v kubectl),$(DEVCLUSTER_HOME)/bin/kubectl)
 # Flags for go test, as in: make test-unit TESTFLAGS=-race
 TESTFLAGS ?=
 
-# Git refuses to tell the commit of a clone that another user owns, as under sudo, and go build would fail over that.
-GO_BUILD_FLAGS := -buildvcs=false
+# Binaries know their commit where there is one. Git refuses to tell that of a clone that another user owns, as under sudo,
+# and go build would fail over it, unless git is told to.
+GO_BUILD_FLAGS := -buildvcs=auto
+build: export GIT_CONFIG_COUNT := 1
+build: export GIT_CONFIG_KEY_0 := safe.directory
+build: export GIT_CONFIG_VALUE_0 := *
 # Programs of root, nft among them, that a plain user's PATH on Debian lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -229,7 +233,9 @@ mesh: ## Create the Mesh with default settings, and wait until it is ready.
 .PHONY: undeploy
 undeploy: ## Remove the Mesh, which lets every pod go, then everything else.
 	@if $(KUBECTL) get customresourcedefinition meshes.fairway.dev >/dev/null 2>&1; then \
-		$(KUBECTL) delete meshes.fairway.dev --all --ignore-not-found --timeout=180s; fi
+		$(KUBECTL) delete meshes.fairway.dev --all --ignore-not-found --timeout=60s; fi
+	@$(KUBECTL) -n $(SYSTEM) wait --for=delete daemonset/fairway-node --timeout=120s || \
+		echo "the operator does not take the node proxies down; going on without it"
 	$(KUBECTL) delete -k config/agents-before-1.36 --ignore-not-found
 	$(KUBECTL) delete -k config/default --ignore-not-found
 

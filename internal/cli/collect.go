@@ -32,7 +32,18 @@ type collector struct {
 	namespaces  map[string]*corev1.Namespace
 	pods        []corev1.Pod
 	deployments map[types.NamespacedName]*appsv1.Deployment
+	services    []corev1.Service
+	// unread are the kinds that could not be listed: nothing may be concluded from there being none.
+	unread map[string]bool
 }
+
+// Kinds by the names that sentences have for them.
+const (
+	whatNamespaces = "namespaces"
+	whatPods       = "pods"
+	whatNodes      = "nodes"
+	whatGateways   = "Gateways"
+)
 
 // collect asks everything once; proxies again while they have not settled.
 func collect(ctx context.Context, c *cluster, system string) report {
@@ -40,12 +51,14 @@ func collect(ctx context.Context, c *cluster, system string) report {
 		cluster: c, system: system,
 		namespaces:  map[string]*corev1.Namespace{},
 		deployments: map[types.NamespacedName]*appsv1.Deployment{},
+		unread:      map[string]bool{},
 		report:      report{Nodes: []nodeReport{}, Waypoints: []waypointReport{}, Proxies: []proxyReport{}},
 	}
 	k.readMesh(ctx)
 	k.readObjects(ctx)
 	k.readNodes(ctx)
 	k.readWaypoints(ctx)
+	k.judgeServices()
 	k.readProxies(ctx)
 	k.report.Healthy = len(k.report.Problems) == 0 && len(k.report.Unknown) == 0
 	return k.report
@@ -62,6 +75,7 @@ func (k *collector) unknown(format string, args ...any) {
 // list reads a kind; what is not installed is empty.
 func (k *collector) list(ctx context.Context, what string, into client.ObjectList, opts ...client.ListOption) {
 	if err := k.client.List(ctx, into, opts...); err != nil && !meta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
+		k.unread[what] = true
 		k.unknown("%s can't be listed: %v", what, err)
 	}
 }
@@ -77,6 +91,7 @@ func (k *collector) readMesh(ctx context.Context) {
 		k.problem("there is no Mesh: create one named %q", names.Mesh)
 		return
 	case err != nil:
+		k.report.Mesh.Unknown = true
 		k.unknown("the Mesh can't be read: %v", err)
 		return
 	}
@@ -104,12 +119,12 @@ func conditionsOf(in []metav1.Condition) []condition {
 // readObjects reads what several parts of the report need.
 func (k *collector) readObjects(ctx context.Context) {
 	var namespaces corev1.NamespaceList
-	k.list(ctx, "namespaces", &namespaces)
+	k.list(ctx, whatNamespaces, &namespaces)
 	for i := range namespaces.Items {
 		k.namespaces[namespaces.Items[i].Name] = &namespaces.Items[i]
 	}
 	var pods corev1.PodList
-	k.list(ctx, "pods", &pods)
+	k.list(ctx, whatPods, &pods)
 	k.pods = pods.Items
 	slices.SortFunc(k.pods, func(a, b corev1.Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -120,11 +135,14 @@ func (k *collector) readObjects(ctx context.Context) {
 		d := &deployments.Items[i]
 		k.deployments[client.ObjectKeyFromObject(d)] = d
 	}
+	var services corev1.ServiceList
+	k.list(ctx, "Services", &services)
+	k.services = services.Items
 }
 
 func (k *collector) readNodes(ctx context.Context) {
 	var nodes corev1.NodeList
-	k.list(ctx, "nodes", &nodes)
+	k.list(ctx, whatNodes, &nodes)
 	at := map[string]*nodeReport{}
 	for i := range nodes.Items {
 		n := &nodes.Items[i]
@@ -158,7 +176,12 @@ func (k *collector) readNodes(ctx context.Context) {
 	}
 }
 
+// judgeNode says what is wrong with a node. Without a Mesh there is to be nothing on it, and what the Mesh says, or which
+// pods there are, may not have been found out.
 func (k *collector) judgeNode(n nodeReport) {
+	if k.mesh == nil || k.unread[whatPods] {
+		return
+	}
 	switch {
 	case !n.Wanted && len(n.Uncaptured) > 0:
 		k.problem("node %s is to have no proxy (Mesh.spec.node.nodeSelector), but enrolled pods run on it", n.Name)
@@ -223,7 +246,8 @@ func podReady(p *corev1.Pod) bool {
 
 func (k *collector) readWaypoints(ctx context.Context) {
 	var gateways gatewayv1.GatewayList
-	k.list(ctx, "Gateways", &gateways)
+	k.list(ctx, whatGateways, &gateways)
+	k.report.WaypointsUnknown = k.unread[whatGateways]
 	routes := k.readRoutes(ctx)
 	for i := range gateways.Items {
 		g := &gateways.Items[i]
@@ -246,6 +270,7 @@ func (k *collector) readWaypoints(ctx context.Context) {
 				w.Broken = append(w.Broken, r.name+": "+r.complaint)
 			}
 		}
+		delete(routes, key)
 		slices.Sort(w.Broken)
 		k.report.Waypoints = append(k.report.Waypoints, w)
 		if c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)); !w.Programmed {
@@ -255,5 +280,14 @@ func (k *collector) readWaypoints(ctx context.Context) {
 			}
 			k.problem("waypoint %s is not programmed: %s", key, why)
 		}
+	} // What is left belongs to no waypoint that there is.
+	for _, rest := range routes {
+		for _, r := range rest {
+			if r.complaint != "" {
+				k.report.Elsewhere = append(k.report.Elsewhere, r.name+": "+r.complaint)
+			}
+		}
 	}
+	slices.Sort(k.report.Elsewhere)
+	k.report.Elsewhere = slices.Compact(k.report.Elsewhere)
 }

@@ -31,7 +31,7 @@ type connected struct {
 // readProxies asks all operator replicas and compares with the proxies that there should be.
 func (k *collector) readProxies(ctx context.Context) {
 	operators := k.operators()
-	if len(operators) == 0 {
+	if len(operators) == 0 && !k.unread[whatPods] {
 		k.problem("no operator runs in namespace %s (label %s=%s)", k.system, names.LabelComponent, names.ComponentOperator)
 	}
 	for _, o := range operators {

@@ -35,7 +35,7 @@ func (r report) draw(t *table, now time.Time) {
 // verdict is the last line on a healthy mesh. What is wrong with a route is its owner's to mend, so the mesh is well all the
 // same; but it must not sound as if the route were.
 func (r report) verdict() string {
-	broken := 0
+	broken := len(r.Elsewhere)
 	for _, w := range r.Waypoints {
 		broken += len(w.Broken)
 	}
@@ -43,13 +43,17 @@ func (r report) verdict() string {
 	case 0:
 		return "All is well."
 	case 1:
-		return "The mesh is well; one route has a problem, see above."
+		return "The mesh is well; one route or Service has a problem, see above."
 	}
-	return fmt.Sprintf("The mesh is well; %d routes have problems, see above.", broken)
+	return fmt.Sprintf("The mesh is well; %d routes or Services have problems, see above.", broken)
 }
 
 func (r report) drawMesh(t *table) {
-	if !r.Mesh.Found {
+	switch {
+	case r.Mesh.Unknown:
+		t.line("Mesh: could not be found out, see below")
+		return
+	case !r.Mesh.Found:
 		t.line("Mesh: none")
 		return
 	}
@@ -80,8 +84,13 @@ func (r report) drawNodes(t *table) {
 }
 
 func (r report) drawWaypoints(t *table) {
-	if len(r.Waypoints) == 0 {
-		t.line("\nNo waypoints: no route asks for one.")
+	defer r.drawElsewhere(t)
+	switch {
+	case r.WaypointsUnknown:
+		t.line("\nWaypoints: could not be found out, see below")
+		return
+	case len(r.Waypoints) == 0:
+		t.line("\nNo waypoints.")
 		return
 	}
 	var rows [][]string
@@ -108,6 +117,16 @@ func (r report) drawWaypoints(t *table) {
 
 // noBoundary keeps a good state from promising what a mesh without policies can't hold.
 const noBoundary = "A route is no boundary: callers can reach pods around their waypoint, by the pods' own addresses for one."
+
+func (r report) drawElsewhere(t *table) {
+	if len(r.Elsewhere) == 0 {
+		return
+	}
+	t.line("\nServed by no waypoint:")
+	for _, e := range r.Elsewhere {
+		t.line("  %s", e)
+	}
+}
 
 func (r report) drawProxies(t *table, now time.Time) {
 	rows := make([][]string, 0, len(r.Proxies))

@@ -16,7 +16,11 @@ type report struct {
 	Nodes   []nodeReport `json:"nodes"`
 	// Waypoints of all namespaces.
 	Waypoints []waypointReport `json:"waypoints"`
-	Proxies   []proxyReport    `json:"proxies"`
+	// WaypointsUnknown: they could not be asked for.
+	WaypointsUnknown bool `json:"waypointsUnknown,omitempty"`
+	// Elsewhere is what the conditions of routes and Services complain of that no waypoint serves.
+	Elsewhere []string      `json:"elsewhere,omitempty"`
+	Proxies   []proxyReport `json:"proxies"`
 	// Problems are what is wrong, a sentence each.
 	Problems []string `json:"problems,omitempty"`
 	// Unknown is what could not be found out, a sentence each.
@@ -24,7 +28,9 @@ type report struct {
 }
 
 type meshReport struct {
-	Found       bool        `json:"found"`
+	Found bool `json:"found"`
+	// Unknown: it could not be asked for, so that Found says nothing.
+	Unknown     bool        `json:"unknown,omitempty"`
 	TrustDomain string      `json:"trustDomain,omitempty"`
 	MTLS        string      `json:"mtls,omitempty"`
 	Operators   []string    `json:"operators,omitempty"`

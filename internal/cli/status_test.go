@@ -17,9 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -259,8 +262,8 @@ func TestStatusWaitsForAProxyToSettle(t *testing.T) {
 func TestVerdictCountsRoutesWithProblems(t *testing.T) {
 	for want, broken := range map[string][][]string{
 		"All is well.": {nil, {}},
-		"The mesh is well; one route has a problem, see above.": {{"a"}, nil},
-		"The mesh is well; 3 routes have problems, see above.":  {{"a", "b"}, {"c"}},
+		"The mesh is well; one route or Service has a problem, see above.": {{"a"}, nil},
+		"The mesh is well; 3 routes or Services have problems, see above.": {{"a", "b"}, {"c"}},
 	} {
 		var r report
 		for _, b := range broken {
@@ -268,6 +271,82 @@ func TestVerdictCountsRoutesWithProblems(t *testing.T) {
 		}
 		assert.Equal(t, want, r.verdict())
 	}
+}
+
+// What no waypoint serves is shown all the same: it is what most needs showing.
+func TestStatusOfWhatNoWaypointServes(t *testing.T) {
+	service, gateway := gatewayv1.Kind("Service"), gatewayv1.Kind("Gateway")
+	core := gatewayv1.Group("")
+	refused := func(name string, ref gatewayv1.ParentReference, reason, message string) *gatewayv1.HTTPRoute {
+		r := route(name, metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: reason, Message: message})
+		r.Status.Parents[0].ParentRef = ref
+		return r
+	}
+	unanswered := route("unanswered")
+	unanswered.Spec.ParentRefs = []gatewayv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
+	unanswered.Status.Parents = unanswered.Status.Parents[1:]
+	bound := func(name, reason, message string) *corev1.Service {
+		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
+		s.Status.Conditions = []metav1.Condition{{Type: names.ConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message}}
+		return s
+	}
+	objects := append(healthyMesh(),
+		bound("cart", names.ReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
+		bound("headless", names.ReasonNotSupported, "it has no cluster IP"),
+		refused("of-cart", gatewayv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
+		refused("of-nothing", gatewayv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
+		refused("of-the-gateway", gatewayv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint}, "NotAllowedByListeners", "name the Service"),
+		unanswered)
+	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace)
+	assert.Equal(t, []string{"Service shop/cart: no Gateway nowhere: connections are refused"}, r.Problems)
+	assert.Equal(t, []string{
+		"HTTPRoute shop/of-cart: Accepted=False NoWaypoint: no Gateway nowhere",
+		`HTTPRoute shop/of-nothing: Accepted=False NoMatchingParent: set group to ""`,
+		"HTTPRoute shop/unanswered: the operator has not answered it yet",
+		"Service shop/headless: it has no cluster IP",
+	}, r.Elsewhere)
+	require.Len(t, r.Waypoints, 1)
+	assert.Contains(t, r.Waypoints[0].Broken, "HTTPRoute shop/of-the-gateway: Accepted=False NotAllowedByListeners: name the Service")
+	var out bytes.Buffer
+	r.draw(&table{out: &out}, testNow)
+	assert.Contains(t, out.String(), "\nServed by no waypoint:\n  HTTPRoute shop/of-cart")
+}
+
+// What could not be asked is not said to be missing.
+func TestStatusWithoutRights(t *testing.T) {
+	c := fakeCluster(t, nil, healthyMesh()...)
+	forbidden := apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("no rights"))
+	c.client = interceptor.NewClient(c.client.(client.WithWatch), interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return forbidden
+		},
+		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error {
+			return forbidden
+		},
+	})
+	r := collect(t.Context(), c, names.SystemNamespace)
+	assert.False(t, r.Healthy)
+	assert.Empty(t, r.Problems)
+	assert.NotEmpty(t, r.Unknown)
+	var out bytes.Buffer
+	r.draw(&table{out: &out}, testNow)
+	assert.Contains(t, out.String(), "Mesh: could not be found out, see below")
+	assert.NotContains(t, out.String(), "none")
+	assert.NotContains(t, out.String(), "No waypoints")
+
+	// Pods alone: no node is said to lack its proxy, and no operator to be missing.
+	c = fakeCluster(t, nil, healthyMesh()...)
+	c.client = interceptor.NewClient(c.client.(client.WithWatch), interceptor.Funcs{
+		List: func(ctx context.Context, w client.WithWatch, l client.ObjectList, opts ...client.ListOption) error {
+			if _, ok := l.(*corev1.PodList); ok {
+				return forbidden
+			}
+			return w.List(ctx, l, opts...)
+		},
+	})
+	r = collect(t.Context(), c, names.SystemNamespace)
+	assert.Empty(t, r.Problems)
+	assert.Len(t, r.Unknown, 1)
 }
 
 func TestExitCodes(t *testing.T) {
@@ -301,7 +380,7 @@ func TestTheRootCommandsExitCodes(t *testing.T) {
 	root := func(args ...string) error {
 		cmd := Root(&cobra.Command{Use: "fairway"})
 		cmd.SetOut(io.Discard)
-		cmd.SetArgs(args)
+		cmd.SetArgs(append([]string{}, args...)) // without any, not those of the test
 		return cmd.ExecuteContext(t.Context())
 	}
 	for _, given := range [][]string{{"bogus"}, {"--bogus"}, {"proxy", "bogus"}, {"proxy", "clusters", "--bogus", "x"}} {

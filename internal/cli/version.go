@@ -23,18 +23,23 @@ type version struct {
 
 func buildVersion() version {
 	v := version{Version: names.Version, Envoy: names.EnvoyImage, Go: runtime.Version()}
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return v
+	if info, ok := debug.ReadBuildInfo(); ok {
+		v.Revision = revision(info)
 	}
+	return v
+}
+
+// revision is the commit as Go puts it into a binary.
+func revision(info *debug.BuildInfo) string {
 	settings := map[string]string{}
 	for _, s := range info.Settings {
 		if strings.HasPrefix(s.Key, "vcs.") {
 			settings[s.Key] = s.Value
 		}
 	}
-	if v.Revision = settings["vcs.revision"]; v.Revision != "" && settings["vcs.modified"] == "true" {
-		v.Revision += "-dirty"
+	commit := settings["vcs.revision"]
+	if commit != "" && settings["vcs.modified"] == "true" {
+		commit += "-dirty"
 	}
-	return v
+	return commit
 }

@@ -6,6 +6,7 @@ package ingest
 import (
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -30,10 +31,10 @@ func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
 // spec: for the condition Accepted, for what is deployed, and for what Services may be bound to.
 func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 	switch {
-	case len(g.Name) > names.MaxGatewayName:
+	case len(validation.IsDNS1035Label(g.Name)) > 0:
 		return &Verdict{
 			string(gwv1.GatewayReasonInvalid),
-			fmt.Sprintf("The name is longer than %d characters, so no Service can bear it: choose a shorter one", names.MaxGatewayName),
+			fmt.Sprintf("No Service can bear the name, and a waypoint's must: choose one of at most %d lower-case letters, digits and dashes that begins with a letter", validation.DNS1035LabelMaxLength),
 		}
 	case len(g.Spec.Addresses) > 0:
 		return &Verdict{string(gwv1.GatewayReasonUnsupportedAddress), "A waypoint's address can't be chosen: remove spec.addresses"}

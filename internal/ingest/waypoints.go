@@ -86,7 +86,7 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}, Spreads: svc.Local}
 	g := i.gateway(c, b.Waypoint)
 	if g == nil {
-		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named)",
+		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named): make one, or remove the label",
 			names.LabelUseWaypoint, use, key.Namespace, names.WaypointClass)
 		return b
 	}

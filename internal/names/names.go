@@ -68,6 +68,8 @@ const (
 	ConditionWaypointBound = Domain + "/WaypointBound"
 	// ReasonWaypointMissing is the reason of a ConditionWaypointBound that is False, and connections to the Service refused.
 	ReasonWaypointMissing = "WaypointMissing"
+	// ReasonNotSupported is the reason of a ConditionWaypointBound that is False, and no waypoint can serve such a Service.
+	ReasonNotSupported = "NotSupported"
 	// ConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
 	ConditionProgrammed = "Programmed"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
@@ -106,6 +108,8 @@ const (
 	Mesh = "default"
 	// OperatorService is the Service of the operator's xDS and certificate ports.
 	OperatorService = "fairway-operator"
+	// OperatorDeployment is the Deployment of the operator.
+	OperatorDeployment = "fairway-operator"
 	// OperatorServiceAccount is the operator's identity.
 	OperatorServiceAccount = "fairway-operator"
 	// NodeDaemonSet is the name of the DaemonSet of agent and node proxy.
@@ -123,10 +127,6 @@ const (
 	// TokenAudience is the audience of the projected token with which a proxy's agent authenticates to the operator.
 	TokenAudience = Domain
 )
-
-// MaxGatewayName is the longest name of a Gateway that can be deployed: its infrastructure carries the name in a label
-// (GEP-1762) and in the name of a Service, both of which end at 63 characters.
-const MaxGatewayName = 63
 
 // Images that the manifests use.
 const (

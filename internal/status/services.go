@@ -32,7 +32,7 @@ const (
 	// ReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
 	ReasonWaypointMissing = names.ReasonWaypointMissing
 	// ReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
-	ReasonNotSupported = "NotSupported"
+	ReasonNotSupported = names.ReasonNotSupported
 )
 
 // ServiceWriter writes the one condition that the mesh has for Services: which waypoint serves it. Services that have
@@ -128,10 +128,11 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 		return err
 	}
 	before := svc.DeepCopy()
+	now := boundCondition(b)
 	if !bound {
 		meta.RemoveStatusCondition(&svc.Status.Conditions, names.ConditionWaypointBound)
 	} else {
-		meta.SetStatusCondition(&svc.Status.Conditions, boundCondition(b))
+		meta.SetStatusCondition(&svc.Status.Conditions, now)
 	}
 	if equality.Semantic.DeepEqual(before.Status.Conditions, svc.Status.Conditions) {
 		return nil
@@ -139,8 +140,9 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 	if err := w.client.Status().Patch(ctx, svc, client.StrategicMergeFrom(before)); err != nil {
 		return err
 	}
-	if b.Problem != "" {
-		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonWaypointMissing, "Bind", "%s: %s to the Service are refused", b.Problem, b.Connections())
+	// kubectl describe shows no conditions of a Service.
+	if b.Problem != "" || b.Unsupported != "" || b.Spreads {
+		w.events.Eventf(svc, nil, corev1.EventTypeWarning, now.Reason, "Bind", "%s", now.Message)
 	}
 	return nil
 }

@@ -301,6 +301,8 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
+		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local does not hold")
+		require.Contains(t, <-rec.Events, "NotSupported the Service has no cluster IP")
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)
 		require.Eventually(t, w.Cleared, 10*time.Second, 10*time.Millisecond)

@@ -1,0 +1,25 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"os/exec"
+	"runtime/debug"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// The commit is in what "make build" builds, and shown.
+func TestVersionHasTheCommit(t *testing.T) {
+	info := &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "false"}}}
+	require.Equal(t, "abc", revision(info))
+	info.Settings[1].Value = "true"
+	require.Equal(t, "abc-dirty", revision(info))
+	require.Empty(t, revision(&debug.BuildInfo{}))
+
+	out, err := exec.CommandContext(t.Context(), "make", "-n", "-C", "../..", "build").Output()
+	require.NoError(t, err)
+	require.Contains(t, string(out), "go build -buildvcs=auto")
+}
