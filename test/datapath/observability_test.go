@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -96,6 +98,13 @@ func TestAccessLogModes(t *testing.T) {
 	m.log(true, true)
 	echoes()
 	serve("10.96.0.11:80")
+	// Where it went is an address, in plain text as well, which takes a way through the proxy that has none.
+	outsider.greet(8081)
+	m.destination(model.Destination{Address: outsider.at(8081), Kind: model.DestinationPassthrough})
+	requireHello(t, client, outsider.at(8081).String(), "outsider sees "+client.addr.String())
+	for _, to := range []netip.AddrPort{outsider.at(8081), netip.AddrPortFrom(server.addr, names.PortHBONE)} {
+		m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "to": to.String()})
+	}
 	for _, n := range m.nodes {
 		n.proxy.logged(map[string]any{"dialled": "10.96.0.11:80"})
 		require.Nil(t, n.proxy.line(map[string]any{"dialled": "10.96.0.9:80", "flags": "-"}), "it did not fail")

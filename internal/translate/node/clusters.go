@@ -169,10 +169,12 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 	case e.HBONE:
 		return envoy.LbEndpoint(envoy.Address(at), nil)
 	}
-	return envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, at.String()), envoy.Metadata(map[string]map[string]string{
+	lb := envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, at.String()), envoy.Metadata(map[string]map[string]string{
 		metadataSocketMatch:  {keyTunnel: tunnelPlaintext},
 		names.MetadataTunnel: {names.MetadataTarget: at.String()},
 	}))
+	lb.GetEndpoint().Hostname = at.String() // for the access log
+	return lb
 }
 
 // unlimited takes Envoy's default of 1,024 connections away: the mesh must not refuse what the application would have

@@ -256,7 +256,8 @@ func logFields(p Pod, fields map[string]string) map[string]string {
 	fields["time"] = "%START_TIME%"
 	fields["pod"] = envoy.Literal(p.Namespace + "/" + p.Name)
 	fields["from"] = "%DOWNSTREAM_REMOTE_ADDRESS%"
-	fields["to"] = "%UPSTREAM_HOST%"
+	// The endpoint's address; of one behind the internal listener "plaintext", the name that it has for this.
+	fields["to"] = "%UPSTREAM_HOST_NAME%"
 	fields["received"] = "%BYTES_RECEIVED%"
 	fields["sent"] = "%BYTES_SENT%"
 	fields["ms"] = "%DURATION%"
