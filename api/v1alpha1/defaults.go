@@ -18,8 +18,9 @@ const (
 	DefaultConcurrency int32 = 2
 	// DefaultDrainTimeout is ProxyParametersSpec.DrainTimeout. The schema's CEL rules know it.
 	DefaultDrainTimeout = 30 * time.Second
-	// DefaultTerminationGracePeriod is ProxyParametersSpec.TerminationGracePeriod. The schema's CEL rules know it.
-	DefaultTerminationGracePeriod = 60 * time.Second
+	// DefaultGraceAfterDrain is by how much ProxyParametersSpec.TerminationGracePeriod is longer than the drain timeout.
+	// Not more: a namespace that is deleted is looked at again after half the grace period, however soon its pods went.
+	DefaultGraceAfterDrain = 10 * time.Second
 	// DefaultMinReplicas, DefaultMaxReplicas and DefaultTargetCPU are the fields of Autoscaling.
 	DefaultMinReplicas int32 = 1
 	DefaultMaxReplicas int32 = 10

@@ -42,7 +42,6 @@ type ProxyParametersList struct {
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.replicas) && has(self.autoscaling))",message="set replicas or autoscaling, not both: the autoscaler would undo a fixed number of replicas"
 // +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || !has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration(self.terminationGracePeriod)",message="drainTimeout must be shorter than terminationGracePeriod, or connections are cut while they drain"
-// +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration('60s')",message="drainTimeout must be shorter than terminationGracePeriod, which is 60s unless set"
 // +kubebuilder:validation:XValidation:rule="!has(self.terminationGracePeriod) || has(self.drainTimeout) || duration(self.terminationGracePeriod) > duration('30s')",message="terminationGracePeriod must be longer than drainTimeout, which is 30s unless set"
 type ProxyParametersSpec struct {
 	// A fixed number of proxies. Without replicas and autoscaling, the proxies scale from 1 to 10 by CPU.
@@ -128,7 +127,7 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('1h')",message="drainTimeout must be at most 1h"
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
 
-	// When a proxy that is going away is killed. Whole seconds; default 60s.
+	// When a proxy that is going away is killed. Whole seconds; default: 10s after drainTimeout.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

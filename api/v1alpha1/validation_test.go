@@ -74,7 +74,7 @@ func TestValidation(t *testing.T) {
 		{"parameters: budget that is no number", params("{disruptionBudget: {minAvailable: half}}"), "should match"},
 		{"parameters: draining", params("{drainTimeout: 2m, terminationGracePeriod: 150s}"), ""},
 		{"parameters: draining too long", params("{drainTimeout: 2m, terminationGracePeriod: 1m}"), "must be shorter"},
-		{"parameters: draining longer than the default", params("{drainTimeout: 2m}"), "60s unless set"},
+		{"parameters: draining long", params("{drainTimeout: 2m}"), ""},
 		{"parameters: killed before drained", params("{terminationGracePeriod: 10s}"), "30s unless set"},
 		{"parameters: header limits", params("{headerLimits: {sizeKiB: 8192, count: 50}}"), ""},
 		{"parameters: headers smaller than proxies can have them", params("{headerLimits: {sizeKiB: 60}}"), "greater than or equal to 64"},

@@ -157,7 +157,7 @@ func (d *demo) enrol(ctx context.Context) error {
 	if err := d.shown(ctx, "label", "namespace", namespace, "fairway.dev/mesh=enabled"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "pods", "--all", "--for=condition=fairway.dev/Captured", "--timeout=60s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "pods", "-l", "fairway.dev/mesh!=disabled", "--for=condition=fairway.dev/Captured", "--timeout=60s"); err != nil {
 		return err
 	}
 	d.ui.good("every pod was captured within %s", time.Since(start).Round(10*time.Millisecond))

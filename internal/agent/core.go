@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
@@ -43,7 +44,9 @@ type Options struct {
 	Required []string
 	// Captures is shown by the introspection of a node's agent.
 	Captures func() []introspect.Capture
-	Log      logr.Logger
+	// Drain is told to kubelet; nil for a proxy that is not drained.
+	Drain *introspect.Drain
+	Log   logr.Logger
 }
 
 // Core is the part that all agents have in common.
@@ -92,7 +95,7 @@ func (c *Core) Run(ctx context.Context) error {
 	}
 	public := introspect.Public{
 		Configured: introspect.ListenersAcknowledged(c.Relay, c.opts.Required...),
-		Envoy:      c.Envoy, Metrics: c.Registry,
+		Envoy:      c.Envoy, Metrics: c.Registry, Drain: c.opts.Drain, Patience: time.Second,
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })

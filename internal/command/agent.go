@@ -66,10 +66,11 @@ func agentWaypoint() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			drained := introspect.NewDrain()
 			core, err := agent.NewCore(agent.Options{
 				Kind: introspect.KindWaypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates,
-				Required: []string{names.ListenerHBONE}, Log: log,
+				Required: []string{names.ListenerHBONE}, Drain: drained, Log: log,
 			})
 			if err != nil {
 				return err
@@ -80,7 +81,9 @@ func agentWaypoint() *cobra.Command {
 			// The agent goes on serving its Envoy while that drains.
 			run, stop := context.WithCancel(context.WithoutCancel(cmd.Context()))
 			context.AfterFunc(cmd.Context(), func() {
+				drained.Begin()
 				defer stop()
+				defer drained.End()
 				if err := agent.Drain(run, drain); err != nil {
 					log.Error(err, "going without draining")
 				}

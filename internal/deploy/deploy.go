@@ -41,6 +41,8 @@ const (
 	PathReady = "/readyz"
 	// PathHealthy is what kubelet asks for liveness: the agent itself runs.
 	PathHealthy = "/healthz"
+	// PathDrained answers when the agent has drained its proxy.
+	PathDrained = "/drained"
 )
 
 // Control says where an agent finds the operator, and which images it runs with.
@@ -163,10 +165,12 @@ func agentProbe(path string, period, failures int32) *corev1.Probe {
 	}
 }
 
-// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy is.
+// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy is; not
+// before there can be an answer, because kubelet makes a Warning of each that fails.
 // Only readiness waits for the operator: an agent that can't reach it is not restarted for that.
 func setProbes(agent *corev1.Container) {
 	agent.StartupProbe = agentProbe(PathHealthy, 1, 60)
+	agent.StartupProbe.InitialDelaySeconds = 1
 	agent.ReadinessProbe = agentProbe(PathReady, 1, 3)
 	agent.LivenessProbe = agentProbe(PathHealthy, 10, 6)
 }

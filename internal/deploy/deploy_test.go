@@ -8,14 +8,18 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -154,7 +158,27 @@ func TestMergeParameters(t *testing.T) {
 			b, err := yaml.Marshal(u.Object)
 			require.NoError(t, err)
 			require.Contains(t, string(b), "terminationGracePeriodSeconds: 60")
-			require.Contains(t, string(b), "seconds: 50")
+			require.Contains(t, string(b), "--drain-timeout=50s")
+		}
+	}
+}
+
+// What the user guide says to wait for comes: its selector leaves out waypoints, which are never captured.
+func TestTheGuideWaitsForNoWaypoint(t *testing.T) {
+	guide, err := os.ReadFile("../../docs/user-guide.md")
+	require.NoError(t, err)
+	waits := regexp.MustCompile(`kubectl wait .* pods (.*) --for=condition=`+names.ConditionCaptured).FindAllStringSubmatch(string(guide), -1)
+	require.NotEmpty(t, waits)
+	for _, wait := range waits {
+		text, ok := strings.CutPrefix(wait[1], "-l ")
+		require.True(t, ok, wait[0])
+		selector, err := labels.Parse(strings.Trim(text, "'"))
+		require.NoError(t, err)
+		require.True(t, selector.Matches(labels.Set{"app": "reviews"}))
+		for _, o := range (deploy.Waypoint{Control: control(), Gateway: gateway(nil)}).Objects() {
+			if d, ok := o.(*appsv1.Deployment); ok {
+				require.False(t, selector.Matches(labels.Set(d.Spec.Template.Labels)))
+			}
 		}
 	}
 }

@@ -62,15 +62,13 @@ func override[T any](to **T, from *T) {
 // drain is how long a proxy drains and when it is killed, in whole seconds. Each object's own CEL keeps the first below
 // the second; a class's and a Gateway's together may not, so the grace period follows the drain timeout here.
 func drain(p *v1alpha1.ProxyParametersSpec) (drainSeconds, graceSeconds int64) {
-	d, g := v1alpha1.DefaultDrainTimeout, v1alpha1.DefaultTerminationGracePeriod
+	d := v1alpha1.DefaultDrainTimeout
 	if p.DrainTimeout != nil {
 		d = p.DrainTimeout.Duration
 	}
-	if p.TerminationGracePeriod != nil {
+	g := d + v1alpha1.DefaultGraceAfterDrain
+	if p.TerminationGracePeriod != nil && p.TerminationGracePeriod.Duration > d {
 		g = p.TerminationGracePeriod.Duration
-	}
-	if g <= d {
-		g = d + 10*time.Second
 	}
 	return int64(d.Round(time.Second) / time.Second), int64(g.Round(time.Second) / time.Second)
 }

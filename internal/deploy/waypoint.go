@@ -297,8 +297,8 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	return agent
 }
 
-// envoy keeps running for the drain timeout after the pod is told to go: the agent, which hears of it at once, drains
-// it meanwhile (GOAWAY on HBONE connections), and callers move on.
+// envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it (GOAWAY on
+// HBONE connections), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
 		Name:                     ContainerEnvoy,
@@ -312,7 +312,9 @@ func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 		SecurityContext:          restricted(),
 	}
 	if drainSeconds > 0 {
-		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: drainSeconds}}}
+		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{
+			Path: PathDrained, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
+		}}}
 	}
 	return c
 }

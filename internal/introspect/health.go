@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,12 +24,17 @@ const (
 	PathHealthy = "/healthz"
 	PathReady   = "/readyz"
 	PathMetrics = "/metrics"
+	// PathDrained answers when the proxy has drained. Kubelet asks it before it ends the proxy of a pod that goes.
+	PathDrained = "/drained"
 )
 
 const (
 	// readyTimeout is below kubelet's own (2 s), so that the answer says what is slow.
 	readyTimeout   = 1500 * time.Millisecond
+	readyPause     = 50 * time.Millisecond
 	metricsTimeout = 8 * time.Second
+	// drainBegins is how long the agent itself may take to hear that the pod goes, which kubelet tells all containers at once.
+	drainBegins = 5 * time.Second
 )
 
 // Public is what an agent answers on names.PortAgent.
@@ -38,23 +44,76 @@ type Public struct {
 	Envoy      *Envoy
 	// Metrics are the agent's own.
 	Metrics prometheus.Gatherer
+	// Patience is how long the answer to readiness is held back until the proxy is ready for the first time: kubelet makes a
+	// Warning of each that says no. It is below readyTimeout.
+	Patience time.Duration
+	// Drain is nil for a proxy that nobody drains.
+	Drain *Drain
+}
+
+// Drain is how far a proxy has drained.
+type Drain struct {
+	begun, done chan struct{}
+}
+
+// NewDrain is of a proxy that serves.
+func NewDrain() *Drain { return &Drain{begun: make(chan struct{}), done: make(chan struct{})} }
+
+// Begin must be called once, End after it.
+func (d *Drain) Begin() { close(d.begun) }
+
+// End tells those who wait.
+func (d *Drain) End() { close(d.done) }
+
+// wait returns when the proxy has drained. Whoever asks while nothing is to be drained is not kept waiting for long.
+func (d *Drain) wait(ctx context.Context) error {
+	begins, cancel := context.WithTimeout(ctx, drainBegins)
+	defer cancel()
+	select {
+	case <-d.begun:
+	case <-begins.Done():
+		return errors.New("the pod is not being ended")
+	}
+	select {
+	case <-d.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Handler answers kubelet and Prometheus.
 func (p Public) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, nil) })
+	var started atomic.Bool
 	mux.HandleFunc("GET "+PathReady, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
-		err := call(p.Configured)
+		err := p.ready(ctx)
+		for held := time.Now(); err != nil && !started.Load() && time.Since(held) < p.Patience && ctx.Err() == nil; err = p.ready(ctx) {
+			time.Sleep(readyPause)
+		}
 		if err == nil {
-			err = p.Envoy.Ready(ctx)
+			started.Store(true)
 		}
 		verdict(w, err)
 	})
 	mux.HandleFunc("GET "+PathMetrics, p.metrics)
+	if p.Drain != nil {
+		mux.HandleFunc("GET "+PathDrained, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // it takes what draining takes
+			verdict(w, p.Drain.wait(r.Context()))
+		})
+	}
 	return mux
+}
+
+func (p Public) ready(ctx context.Context) error {
+	if err := call(p.Configured); err != nil {
+		return err
+	}
+	return p.Envoy.Ready(ctx)
 }
 
 func call(f func() error) error {

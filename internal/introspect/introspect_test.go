@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -223,4 +224,43 @@ func TestServeUntilTheContextEnds(t *testing.T) {
 	cancel()
 	assert.NoError(t, <-done)
 	assert.ErrorContains(t, Serve(t.Context(), "127.0.0.1:not-a-port", nil), "introspection:")
+}
+
+// Kubelet's hook waits until the proxy has drained.
+func TestDrained(t *testing.T) {
+	d := NewDrain()
+	server := httptest.NewServer(Public{Drain: d}.Handler())
+	defer server.Close()
+	answered := make(chan int, 1)
+	go func() {
+		res, err := http.Get(server.URL + PathDrained)
+		if err == nil {
+			answered <- res.StatusCode
+			_ = res.Body.Close()
+		}
+	}()
+	d.Begin()
+	require.Never(t, func() bool { return len(answered) > 0 }, 50*time.Millisecond, 10*time.Millisecond)
+	d.End()
+	require.Equal(t, http.StatusOK, <-answered)
+}
+
+// A proxy that starts is waited for a moment, once.
+func TestReadyWaitsForAStart(t *testing.T) {
+	var configured atomic.Bool
+	h := Public{
+		Envoy:    fakeEnvoy(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})),
+		Patience: time.Minute,
+		Configured: func() error {
+			if configured.Swap(true) {
+				return nil
+			}
+			return errors.New("not yet")
+		},
+	}.Handler()
+	code, _ := ask(h, http.MethodGet, PathReady)
+	require.Equal(t, http.StatusOK, code)
+	configured.Store(false)
+	code, _ = ask(h, http.MethodGet, PathReady)
+	require.Equal(t, http.StatusServiceUnavailable, code, "it had started")
 }

@@ -91,6 +91,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	}
 	authority := identity.NewAuthority(time.Now)
 	ready := newReadiness(signing(mgr.GetCache(), authority))
+	ready.patience = readyPatience
 	if err := mgr.AddReadyzCheck("serving", ready.check); err != nil {
 		return err
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/go-logr/logr"
 )
 
+// readyPatience is below the time limit of the readiness probe (config/manager).
+const readyPatience = 2 * time.Second
+
 // waitReported is how long a start may take before it is logged what it waits for, and how often from then on.
 const waitReported = 15 * time.Second
 
@@ -25,6 +28,8 @@ const waitReported = 15 * time.Second
 type readiness struct {
 	// signs says why no certificate can be had though there is a Mesh; nil if all is well. It is asked last.
 	signs func(context.Context) error
+	// patience is how long an answer is held back while the operator starts: kubelet makes a Warning of each that says no.
+	patience time.Duration
 
 	mu      sync.Mutex
 	waiting map[string]struct{}
@@ -62,6 +67,11 @@ func (r *readiness) missing() string {
 
 // check implements healthz.Checker.
 func (r *readiness) check(req *http.Request) error {
+	select {
+	case <-r.started:
+	case <-req.Context().Done():
+	case <-time.After(r.patience):
+	}
 	if missing := r.missing(); missing != "" {
 		return errors.New("still waiting for: " + missing)
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -46,6 +47,23 @@ func TestReadyNamesWhatIsMissing(t *testing.T) {
 	<-r.started
 	signs = nil
 	require.NoError(t, r.check(ask()))
+}
+
+// TestReadyWaitsForAStart: one that takes no longer than usual is no Warning of kubelet's.
+func TestReadyWaitsForAStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReadiness(func(context.Context) error { return nil })
+		r.patience = readyPatience
+		done := r.await("a")
+		time.AfterFunc(readyPatience/2, done)
+		require.NoError(t, r.check(ask()))
+		r = newReadiness(nil)
+		r.patience = readyPatience
+		_ = r.await("a")
+		began := time.Now()
+		require.ErrorContains(t, r.check(ask()), "waiting for: a")
+		require.Equal(t, readyPatience, time.Since(began))
+	})
 }
 
 // TestNotReadyWhileAWatchFails runs the feed on a real API server, as a user that may not read one kind.
