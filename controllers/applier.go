@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -73,7 +74,7 @@ type application struct {
 }
 
 // apply makes the object as desired and the owner its controller. errTaken is returned if an object of that name has
-// no or another controller.
+// no or another controller, unless the owner succeeds that one.
 func (a *applier) apply(ctx context.Context, owner, desired client.Object) error {
 	p, err := a.prepare(ctx, owner, desired)
 	if err != nil || a.unchanged(p) {
@@ -160,7 +161,7 @@ func (a *applier) prepare(ctx context.Context, owner, desired client.Object) (ap
 	if p.current, err = a.current(ctx, desired); err != nil {
 		return application{}, err
 	}
-	if p.current != nil && !metav1.IsControlledBy(p.current, owner) {
+	if p.current != nil && !metav1.IsControlledBy(p.current, owner) && !inherits(owner, p.current) {
 		return application{}, fmt.Errorf("%s %s %w: rename it, or %s", u.GetKind(), p.key.name, errTaken, owner.GetName())
 	}
 	return p, nil
@@ -225,9 +226,26 @@ func fingerprintOf(o client.Object) fingerprint {
 	return f
 }
 
+// inherits tells whether the owner may take over an object of its name: a Mesh what is left of the Mesh before it.
+func inherits(owner, obj client.Object) bool {
+	_, ok := owner.(*v1alpha1.Mesh)
+	return ok && madeForMesh(obj)
+}
+
+// madeForMesh tells whether the operator made an object for a Mesh, perhaps one that is gone: then the object may have no
+// controller any more.
+func madeForMesh(obj client.Object) bool {
+	ref := metav1.GetControllerOfNoCopy(obj)
+	return obj.GetLabels()[names.LabelManagedBy] == names.ManagedBy && (ref == nil || ref.Kind == v1alpha1.KindMesh)
+}
+
 // remove deletes an object if the operator made it for the owner, and tells whether it is gone. A Gateway of another
 // class has a controller of its own, which may give the Gateway objects of the same names.
 func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bool, err error) {
+	return a.removeIf(ctx, obj, func(o client.Object) bool { return MadeFor(o, owner.GetUID()) })
+}
+
+func (a *applier) removeIf(ctx context.Context, obj client.Object, ours func(client.Object) bool) (gone bool, err error) {
 	a.forget(obj)
 	err = a.client.Get(ctx, client.ObjectKeyFromObject(obj), obj)
 	switch {
@@ -235,7 +253,7 @@ func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bo
 		return true, nil
 	case err != nil:
 		return false, err
-	case !MadeFor(obj, owner.GetUID()):
+	case !ours(obj):
 		return true, nil
 	case obj.GetDeletionTimestamp() != nil:
 		return false, nil

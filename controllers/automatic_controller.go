@@ -28,6 +28,7 @@ import (
 // Its requests are namespaces (in Name).
 type AutomaticWaypointReconciler struct {
 	client client.Client
+	system string // the operator's namespace
 	needed func(namespace string) (needed, known bool)
 	linger time.Duration
 
@@ -38,7 +39,7 @@ type AutomaticWaypointReconciler struct {
 
 func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &AutomaticWaypointReconciler{
-		client: mgr.GetClient(), needed: o.AutomaticWaypoints, linger: o.AutomaticLinger, idle: map[string]time.Time{},
+		client: mgr.GetClient(), system: o.Namespace, needed: o.AutomaticWaypoints, linger: o.AutomaticLinger, idle: map[string]time.Time{},
 	}
 	toNamespace := func(_ context.Context, obj client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetNamespace()}}}
@@ -74,10 +75,8 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 		r.busy(req.Name)
 		return reconcile.Result{}, nil
 	}
-	mesh := &v1alpha1.Mesh{}
-	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, mesh)
-	noMesh := apierrors.IsNotFound(err)
-	if client.IgnoreNotFound(err) != nil {
+	mesh, err := currentMesh(ctx, r.client)
+	if err != nil {
 		return reconcile.Result{}, err
 	}
 	key := client.ObjectKey{Namespace: req.Name, Name: names.AutomaticWaypoint}
@@ -88,21 +87,22 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 		return reconcile.Result{}, err
 	}
 	removable := !missing && g.Labels[names.LabelAutomatic] != "" && g.DeletionTimestamp == nil
-	switch {
-	case removable && noMesh:
-		return r.remove(ctx, g)
-	case removable && !needed:
+	// A Mesh that is gone takes its waypoints along, once no pod is captured any more; see MeshReconciler.
+	if removable && !needed && mesh != nil {
 		if rest := r.lingers(req.Name); rest > 0 {
 			return reconcile.Result{RequeueAfter: rest}, nil
 		}
 		return r.remove(ctx, g)
 	}
 	r.busy(req.Name)
-	// A Mesh that is going takes its waypoints along itself, once no pod is captured any more.
-	if needed && missing && !noMesh && mesh.DeletionTimestamp == nil {
-		return reconcile.Result{}, r.create(ctx, automaticWaypoint(key, mesh))
+	if !needed || !missing || mesh == nil {
+		return reconcile.Result{}, nil
 	}
-	return reconcile.Result{}, nil
+	owners, err := systemOwner(ctx, r.client, r.system)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	return reconcile.Result{}, r.create(ctx, automaticWaypoint(key, append(owners, meshOwner(mesh))))
 }
 
 func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gatewayv1.Gateway) error {
@@ -142,13 +142,13 @@ func (r *AutomaticWaypointReconciler) busy(namespace string) {
 	delete(r.idle, namespace)
 }
 
-func automaticWaypoint(key client.ObjectKey, mesh *v1alpha1.Mesh) *gatewayv1.Gateway {
+func automaticWaypoint(key client.ObjectKey, owners []metav1.OwnerReference) *gatewayv1.Gateway {
 	return &gatewayv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       key.Namespace,
 			Name:            key.Name,
 			Labels:          map[string]string{names.LabelAutomatic: "true", names.LabelManagedBy: names.ManagedBy},
-			OwnerReferences: []metav1.OwnerReference{meshOwner(mesh)},
+			OwnerReferences: owners,
 		},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,

@@ -17,7 +17,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -77,7 +76,6 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Named("gatewayclass").
 			For(&gatewayv1.GatewayClass{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(meshChanged())).
-			Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(classChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
 			Complete(r)
@@ -130,9 +128,9 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	if class.Spec.ControllerName != names.GatewayController {
 		return reconcile.Result{}, nil
 	}
-	if err := r.hold(ctx, class); apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: conflictPause}, nil
-	} else if err != nil || class.DeletionTimestamp != nil {
+	// It was set once, and kept the class for ever where the operator went first. What is deleted is made again.
+	err = dropFinalizer(ctx, r.client, class, gatewayv1.GatewayClassFinalizerGatewaysExist)
+	if err != nil || class.DeletionTimestamp != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	after := class.DeepCopy()
@@ -174,36 +172,6 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 		return err
 	}
 	return nil
-}
-
-// hold keeps a class from being deleted while there are Gateways of it, as the Gateway API recommends. Without a Mesh
-// nothing serves them, and the class must be free to go with Fairway.
-func (r *GatewayClassReconciler) hold(ctx context.Context, class *gatewayv1.GatewayClass) error {
-	mesh, err := currentMesh(ctx, r.client)
-	if err != nil {
-		return err
-	}
-	var gateways gatewayv1.GatewayList
-	if err := r.client.List(ctx, &gateways); err != nil {
-		return err
-	}
-	used := mesh != nil && slices.ContainsFunc(gateways.Items, func(g gatewayv1.Gateway) bool {
-		return string(g.Spec.GatewayClassName) == class.Name
-	})
-	before := class.DeepCopy()
-	switch {
-	case !used:
-		if !controllerutil.RemoveFinalizer(class, gatewayv1.GatewayClassFinalizerGatewaysExist) {
-			return nil
-		}
-	case class.DeletionTimestamp != nil: // no finalizer can be added any more
-		return nil
-	default:
-		if !controllerutil.AddFinalizer(class, gatewayv1.GatewayClassFinalizerGatewaysExist) {
-			return nil
-		}
-	}
-	return r.client.Patch(ctx, class, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 }
 
 func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditionSet) error {
@@ -262,11 +230,4 @@ func currentMesh(ctx context.Context, c client.Reader) (*v1alpha1.Mesh, error) {
 		return nil, err
 	}
 	return mesh, nil
-}
-
-// meshOwner makes an object go with the Mesh, without holding up the Mesh's deletion.
-func meshOwner(mesh *v1alpha1.Mesh) metav1.OwnerReference {
-	return metav1.OwnerReference{
-		APIVersion: v1alpha1.GroupVersion.String(), Kind: v1alpha1.KindMesh, Name: mesh.Name, UID: mesh.UID,
-	}
 }

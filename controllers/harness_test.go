@@ -70,6 +70,9 @@ type operator struct {
 	statusesCleared atomic.Bool
 	clearedAsked    atomic.Int32
 
+	// stop ends the operator, which the end of the test does otherwise.
+	stop func()
+
 	certificatesChanged, nodesChanged, programmedChanged, automaticChanged *controllers.Trigger
 }
 
@@ -134,15 +137,13 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
+	o.stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(t, <-done)
 	})
+	t.Cleanup(o.stop)
 	t.Cleanup(func() {
-		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
-		if err := c.Delete(context.Background(), mesh); err == nil {
-			o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
-		}
+		_ = c.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
 		class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}
 		_ = c.Delete(context.Background(), class)
 	})

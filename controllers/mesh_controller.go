@@ -6,7 +6,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -19,7 +18,6 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
@@ -30,17 +28,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-const (
-	// meshFinalizer keeps a Mesh, and with it the permissions of agents, until they let their pods go.
-	meshFinalizer = names.Domain + "/node-proxies"
-	// conflictPause is how soon a status is written again that somebody else wrote meanwhile.
-	conflictPause = 20 * time.Millisecond
-	// finalizePause is how soon a Mesh is looked at again whose node proxies are still there; their going is watched.
-	finalizePause = 2 * time.Second
-	// clearPatience bounds how long a Mesh waits for statuses to be taken back, looking every clearPause.
-	clearPatience = 30 * time.Second
-	clearPause    = 200 * time.Millisecond
-)
+// conflictPause is how soon a status is written again that somebody else wrote meanwhile.
+const conflictPause = 20 * time.Millisecond
 
 // MeshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
 type MeshReconciler struct {
@@ -51,8 +40,8 @@ type MeshReconciler struct {
 	options  Options
 	// claimed are the claims that an Event was made of. The one worker alone uses it, and what follows.
 	claimed map[ingest.RefusedClaim]bool
-	// Of a Mesh that is being deleted: since when no pod is captured any more, and since when its node proxies have ended.
-	released, ended time.Time
+	// going is how far the node proxies of a Mesh that is gone are let go.
+	going teardown
 }
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
@@ -70,7 +59,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	c, err := ctrl.NewControllerManagedBy(mgr).
 		Named("mesh").
 		For(&v1alpha1.Mesh{}, builder.WithPredicates(meshChanged())).
-		Owns(&appsv1.DaemonSet{}).
+		Watches(&appsv1.DaemonSet{}, toMesh(), builder.WithPredicates(in(o.Namespace), named(names.NodeDaemonSet))).
 		Watches(&corev1.Node{}, toMesh(), builder.WithPredicates(podCIDRsChanged())).
 		Watches(&corev1.Pod{}, toMesh(), builder.WithPredicates(in(o.Namespace), nodePodChanged())).
 		Watches(&corev1.Secret{}, toMesh(), builder.WithPredicates(in(o.Namespace))).
@@ -105,25 +94,22 @@ func toMesh() handler.EventHandler {
 	})
 }
 
-// Reconcile brings a Mesh about.
+// Reconcile brings a Mesh about, or takes down what is left of one.
 func (r *MeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	mesh := &v1alpha1.Mesh{}
-	if err := r.client.Get(ctx, req.NamespacedName, mesh); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
+	err := r.client.Get(ctx, req.NamespacedName, mesh)
+	if client.IgnoreNotFound(err) != nil {
+		return reconcile.Result{}, err
 	}
-	if mesh.DeletionTimestamp != nil {
-		return r.finalize(ctx, mesh)
+	if err == nil {
+		if err := dropFinalizer(ctx, r.client, mesh, formerFinalizer); err != nil {
+			return reconcile.Result{}, client.IgnoreNotFound(err)
+		}
 	}
-	if controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
-		return r.bringAbout(ctx, mesh)
+	if err != nil || mesh.DeletionTimestamp != nil {
+		return r.takeDown(ctx)
 	}
-	// The patch changes the finalizer list as it was read, so it must not be applied to a newer one.
-	before := mesh.DeepCopy()
-	controllerutil.AddFinalizer(mesh, meshFinalizer)
-	patch := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})
-	if err := r.client.Patch(ctx, mesh, patch); err != nil {
-		return reconcile.Result{}, client.IgnoreNotFound(err)
-	}
+	r.going = teardown{}
 	return r.bringAbout(ctx, mesh)
 }
 
@@ -177,7 +163,12 @@ func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 // apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies. No
 // agent runs before the policy that limits it.
 func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing bool) error {
+	system, err := systemOwner(ctx, r.client, r.options.Namespace)
+	if err != nil {
+		return err
+	}
 	for _, obj := range deploy.Policies(r.options.Namespace) {
+		obj.SetOwnerReferences(system)
 		if err := r.applier.apply(ctx, mesh, obj); err != nil {
 			return err
 		}
@@ -185,7 +176,11 @@ func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing
 	if !signing {
 		return nil
 	}
-	return r.applier.apply(ctx, mesh, deploy.Node(mesh, r.control(mesh)))
+	ds := deploy.Node(mesh, r.control(mesh))
+	if ds.OwnerReferences, err = r.operatorOwner(ctx); err != nil {
+		return err
+	}
+	return r.applier.apply(ctx, mesh, ds)
 }
 
 func (r *MeshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
@@ -238,130 +233,4 @@ func (r *MeshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
 	var pods corev1.PodList
 	err := r.client.List(ctx, &pods, client.InNamespace(r.options.Namespace), client.MatchingLabels(deploy.NodeLabels()))
 	return pods.Items, err
-}
-
-// finalize lets agents let their pods go, in this order: each agent stops capturing, which it does as soon as the Mesh is
-// being deleted; the node proxies end, while their permissions are still there; then the waypoints, which nothing uses any
-// more, and what the mesh wrote into statuses; then the Mesh.
-func (r *MeshReconciler) finalize(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
-	if !controllerutil.ContainsFinalizer(mesh, meshFinalizer) {
-		return reconcile.Result{}, nil
-	}
-	if wait := r.releasing(mesh); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, r.tellTerminating(ctx, mesh, nil)
-	}
-	ds := &appsv1.DaemonSet{}
-	ds.Namespace, ds.Name = r.options.Namespace, names.NodeDaemonSet
-	gone, err := r.applier.remove(ctx, mesh, ds)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	pods, err := r.nodePods(ctx)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	ending, lost, err := r.reachable(ctx, pods)
-	if err != nil {
-		return reconcile.Result{}, err
-	}
-	// A DaemonSet stays as long as any of its pods.
-	if len(ending) > 0 || (!gone && len(lost) == 0) {
-		return reconcile.Result{RequeueAfter: finalizePause}, r.tellTerminating(ctx, mesh, ending)
-	}
-	if err := removeAllWaypoints(ctx, r.client); err != nil {
-		return reconcile.Result{}, err
-	}
-	// Not left to the garbage collector: another Mesh that is made at once could not have them.
-	for _, obj := range deploy.Policies(r.options.Namespace) {
-		if err := removeOwned(ctx, r.client, obj, mesh.UID); err != nil {
-			return reconcile.Result{}, err
-		}
-	}
-	if r.clearing() {
-		return reconcile.Result{RequeueAfter: clearPause}, nil
-	}
-	return r.finish(ctx, mesh, lost)
-}
-
-// releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders
-// hear later than agents that a pod takes no HBONE any more.
-func (r *MeshReconciler) releasing(mesh *v1alpha1.Mesh) time.Duration {
-	left := r.options.ReleaseTimeout - time.Since(mesh.DeletionTimestamp.Time)
-	captured := 0
-	if r.options.NodeReports != nil {
-		for _, report := range r.options.NodeReports() {
-			captured += report.Captured
-		}
-	}
-	if captured > 0 {
-		r.released = time.Time{}
-		return left
-	}
-	if r.released.IsZero() {
-		r.released = time.Now()
-	}
-	return min(left, r.options.ReleaseGrace-time.Since(r.released))
-}
-
-// clearing tells whether to wait for statuses to be taken back: once the Mesh is gone the operator may go at any time, and
-// nobody would take back what it wrote.
-func (r *MeshReconciler) clearing() bool {
-	if r.options.StatusesCleared == nil || r.options.StatusesCleared() {
-		return false
-	}
-	if r.ended.IsZero() {
-		r.ended = time.Now()
-	}
-	return time.Since(r.ended) < clearPatience
-}
-
-// reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter are
-// not waited for: their nodes may never come back.
-func (r *MeshReconciler) reachable(ctx context.Context, pods []corev1.Pod) (ending []corev1.Pod, lost []string, err error) {
-	for i := range pods {
-		node := &corev1.Node{}
-		err := r.client.Get(ctx, client.ObjectKey{Name: pods[i].Spec.NodeName}, node)
-		switch {
-		case client.IgnoreNotFound(err) != nil:
-			return nil, nil, err
-		case err == nil && !nodeReady(node):
-			lost = append(lost, node.Name)
-		default:
-			ending = append(ending, pods[i])
-		}
-	}
-	return ending, lost, nil
-}
-
-func nodeReady(node *corev1.Node) bool {
-	for _, c := range node.Status.Conditions {
-		if c.Type == corev1.NodeReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return true
-}
-
-func (r *MeshReconciler) tellTerminating(ctx context.Context, mesh *v1alpha1.Mesh, pods []corev1.Pod) error {
-	after := mesh.DeepCopy()
-	terminating(after, pods)
-	_, err := writeStatus(ctx, r.client, mesh, after)
-	return err
-}
-
-// finish lets the Mesh go, and says on which nodes something of it is left.
-func (r *MeshReconciler) finish(ctx context.Context, mesh *v1alpha1.Mesh, lost []string) (reconcile.Result, error) {
-	before := mesh.DeepCopy()
-	controllerutil.RemoveFinalizer(mesh, meshFinalizer)
-	err := r.client.Patch(ctx, mesh, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-	if apierrors.IsConflict(err) {
-		return reconcile.Result{RequeueAfter: conflictPause}, nil
-	}
-	if err == nil && len(lost) > 0 {
-		slices.Sort(lost)
-		r.announce.recorder.Eventf(mesh, nil, corev1.EventTypeWarning, v1alpha1.MeshReasonNodesUnreachable, "Delete",
-			"%s", "The Mesh went without nodes that are not ready: "+enumerate(lost)+". Their pods stay captured until the node is back, when its agent lets them go, or is restarted.")
-	}
-	r.released, r.ended = time.Time{}, time.Time{}
-	return reconcile.Result{}, client.IgnoreNotFound(err)
 }

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/gateway-api/pkg/consts"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
@@ -45,7 +46,8 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 	} else {
 		c.set(v1alpha1.MeshConditionGatewayAPIReady, false, v1alpha1.MeshReasonGatewayAPIMissing,
 			"The cluster has no CRDs of the Gateway API (v1), so there are no routes and no waypoints; mTLS works without. "+
-				"Install them, for instance with \"make gateway-api-crds\".")
+				"Install them, for instance with: kubectl apply --server-side -f "+
+				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml")
 	}
 	setReady(c, nodes)
 	return v1alpha1.MeshStatus{
@@ -181,24 +183,6 @@ func setReady(c *conditionSet, n *v1alpha1.NodesStatus) {
 	c.set(v1alpha1.MeshConditionReady, true, v1alpha1.MeshReasonReady, fmt.Sprintf("The mesh is up on %d nodes.", n.Desired))
 }
 
-// terminating says in the status what the deletion of a Mesh waits for.
-func terminating(mesh *v1alpha1.Mesh, pods []corev1.Pod) {
-	nodes := make([]string, 0, len(pods))
-	for i := range pods {
-		nodes = append(nodes, pods[i].Spec.NodeName)
-	}
-	slices.Sort(nodes)
-	message := "The agents let their pods go, then the node proxies end."
-	if len(nodes) > 0 {
-		message += " Still there: " + enumerate(nodes) + "."
-	}
-	c := conditionsOf(mesh, mesh.Status.Conditions)
-	c.set(v1alpha1.MeshConditionAccepted, false, v1alpha1.MeshReasonTerminating, "The Mesh is being deleted.")
-	c.set(v1alpha1.MeshConditionReady, false, v1alpha1.MeshReasonTerminating, message)
-	mesh.Status.Conditions = c.list
-	mesh.Status.ObservedGeneration = mesh.Generation
-}
-
 // troubles names the nodes whose proxy is not ready, and why.
 func troubles(pods []corev1.Pod) string {
 	var out []string
@@ -219,34 +203,6 @@ func nodeOf(pod *corev1.Pod) string {
 		return "pod " + pod.Name
 	}
 	return pod.Spec.NodeName
-}
-
-// podTrouble says why a pod is not ready; empty if it is.
-func podTrouble(pod *corev1.Pod) string {
-	if pod.DeletionTimestamp != nil {
-		return "terminating"
-	}
-	ready := false
-	for _, c := range pod.Status.Conditions {
-		switch {
-		case c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue:
-			ready = true
-		case c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse:
-			return c.Reason + ": " + c.Message
-		}
-	}
-	if ready {
-		return ""
-	}
-	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		switch {
-		case s.State.Waiting != nil && s.State.Waiting.Reason != "" && s.State.Waiting.Reason != "PodInitializing":
-			return s.Name + ": " + s.State.Waiting.Reason
-		case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:
-			return fmt.Sprintf("%s: exit code %d", s.Name, s.State.Terminated.ExitCode)
-		}
-	}
-	return "starting"
 }
 
 func enumerate(items []string) string {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
@@ -32,7 +33,6 @@ var meshName = types.NamespacedName{Name: names.Mesh}
 // TestMesh follows a Mesh from its creation to Ready, and to its end.
 func TestMesh(t *testing.T) {
 	o := start(t, shared.Config(t))
-	ctx := context.Background()
 	o.certificates = controllers.CertificatesStatus{Reason: v1alpha1.MeshReasonIssuerNotReady, Message: "Issuer ca is missing."}
 	o.mesh()
 
@@ -133,26 +133,39 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "AddressesReady", metav1.ConditionTrue, "Unambiguous")
 	})
 
-	// Deletion: first no pod is captured any more, then the DaemonSet goes, then its pods, then
-	// what was said in statuses, then the Mesh. A node proxy on a node that is not ready can't go.
+	o.deleteMesh(ds, pod)
+}
+
+// deleteMesh deletes the Mesh, which goes at once. Of what it leaves, first no pod is captured any more, then goes what was
+// said in statuses, then the DaemonSet, then its pods, then the policies. A node proxy on a node that is not ready can't go.
+func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
+	o.t.Helper()
+	ctx := context.Background()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "lost"}}
 	lost := pod.DeepCopy()
 	lost.ObjectMeta = metav1.ObjectMeta{Namespace: o.system, Name: "fairway-node-lost", Labels: deploy.NodeLabels()}
 	lost.Spec.NodeName = node.Name
 	o.create(node, lost)
-	t.Cleanup(func() { require.NoError(t, o.Delete(ctx, node)) })
+	o.t.Cleanup(func() { require.NoError(o.t, o.Delete(ctx, node)) })
 	changeStatus(o, "", node.Name, func(n *corev1.Node) {
 		n.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionUnknown}}
 	})
 	o.statusesCleared.Store(false)
+	asked := o.clearedAsked.Load()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
-	require.NoError(t, o.Delete(ctx, mesh))
-	get(o, "the Mesh waits for captured pods", "", names.Mesh, func(m *v1alpha1.Mesh) error {
-		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
-	})
-	require.NoError(t, o.Get(ctx, client.ObjectKeyFromObject(ds), ds))
-	require.Nil(t, ds.DeletionTimestamp)
+	require.NoError(o.t, o.Delete(ctx, mesh))
+	require.NoError(o.t, o.gone(mesh))
+	require.Never(o.t, func() bool { return o.clearedAsked.Load() > asked }, 300*time.Millisecond, 50*time.Millisecond, "pods are captured")
 	o.tell(func() { o.reports = nil }, o.nodesChanged, meshName)
+	o.eventually("the node proxies wait for statuses", func() error {
+		if o.clearedAsked.Load() < asked+2 {
+			return errors.New("nobody asks")
+		}
+		return nil
+	})
+	require.NoError(o.t, o.Get(ctx, client.ObjectKeyFromObject(ds), ds))
+	require.Nil(o.t, ds.DeletionTimestamp)
+	o.statusesCleared.Store(true)
 	o.eventually("the DaemonSet is being deleted", func() error {
 		if err := o.gone(ds); err == nil || ds.DeletionTimestamp != nil {
 			return nil
@@ -161,27 +174,18 @@ func TestMesh(t *testing.T) {
 	})
 	// No garbage collector runs here: play it.
 	change(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) { d.Finalizers = nil })
-	get(o, "the Mesh waits for the pod", "", names.Mesh, func(m *v1alpha1.Mesh) error {
-		if message := messageOf(m.Status.Conditions, "Ready"); !strings.Contains(message, "Still there: b.") {
-			return errors.New(message)
-		}
-		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "Terminating")
-	})
-	asked := o.clearedAsked.Load()
-	require.NoError(t, o.Delete(ctx, pod, client.GracePeriodSeconds(0)))
-	o.eventually("the Mesh waits for statuses", func() error {
-		if o.clearedAsked.Load() < asked+2 {
-			return errors.New("it does not ask")
-		}
-		return nil
-	})
-	require.Error(t, o.gone(mesh))
-	o.statusesCleared.Store(true)
-	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
-	o.event("Mesh", "NodesUnreachable", "nodes that are not ready: lost.")
+	policies := deploy.Policies(o.system)
+	for _, p := range policies {
+		require.Error(o.t, o.gone(p), "an agent runs")
+	}
+	require.NoError(o.t, o.Delete(ctx, pod, client.GracePeriodSeconds(0)))
+	for _, p := range policies {
+		o.eventually("the policies go", func() error { return o.gone(p) })
+	}
+	o.event("DaemonSet", "NodesUnreachable", "nodes that are not ready: lost.")
 }
 
-// event waits for an Event of the Mesh or a pod.
+// event waits for an Event of an object of a kind.
 func (o *operator) event(kind, reason, note string) {
 	o.t.Helper()
 	o.eventually("an Event tells "+reason, func() error {
@@ -218,19 +222,19 @@ func TestNodeDaemonSetDrift(t *testing.T) {
 	finishDaemonSet(o)
 }
 
-// finishDaemonSet removes the Mesh, playing the garbage collector.
+// finishDaemonSet removes the Mesh and waits for what it leaves, playing the garbage collector.
 func finishDaemonSet(o *operator) {
 	o.t.Helper()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(o.t, o.Delete(context.Background(), mesh))
-	o.eventually("the Mesh goes", func() error {
-		ds := &appsv1.DaemonSet{}
-		err := o.Get(context.Background(), client.ObjectKey{Namespace: o.system, Name: names.NodeDaemonSet}, ds)
-		if err == nil && ds.DeletionTimestamp != nil && len(ds.Finalizers) > 0 {
+	o.eventually("the node proxies go", func() error {
+		ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.NodeDaemonSet}}
+		err := o.gone(ds)
+		if err != nil && ds.DeletionTimestamp != nil && len(ds.Finalizers) > 0 {
 			ds.Finalizers = nil
 			_ = o.Update(context.Background(), ds)
 		}
-		return o.gone(mesh)
+		return err
 	})
 }
 

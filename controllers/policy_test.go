@@ -34,7 +34,7 @@ func TestLabelPolicy(t *testing.T) {
 	mesh := o.mesh()
 	policy := get(o, "the policy of agents", "", names.AgentPolicy, exists[*admissionv1.ValidatingAdmissionPolicy])
 	require.Contains(t, policy.Spec.MatchConditions[0].Expression, "system:serviceaccount:"+o.system+":"+names.NodeServiceAccount)
-	require.Equal(t, mesh.UID, policy.OwnerReferences[0].UID)
+	require.True(t, metav1.IsControlledBy(policy, mesh))
 
 	namespace := func(labels map[string]string) client.Object {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "labelled-", Labels: labels}}

@@ -10,9 +10,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // in passes the objects of a namespace.
@@ -30,17 +30,7 @@ func meshChanged() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld, e.ObjectNew
 		return before.GetGeneration() != after.GetGeneration() || before.GetUID() != after.GetUID() ||
-			!before.GetDeletionTimestamp().Equal(after.GetDeletionTimestamp()) ||
-			!slices.Equal(before.GetFinalizers(), after.GetFinalizers())
-	}}
-}
-
-// classChanged passes Gateways that come, go or change their class.
-func classChanged() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		before, ok1 := e.ObjectOld.(*gatewayv1.Gateway)
-		after, ok2 := e.ObjectNew.(*gatewayv1.Gateway)
-		return !ok1 || !ok2 || before.Spec.GatewayClassName != after.Spec.GatewayClassName
+			!before.GetDeletionTimestamp().Equal(after.GetDeletionTimestamp())
 	}}
 }
 
@@ -68,5 +58,17 @@ func nodePodChanged() predicate.Predicate {
 		before, ok1 := e.ObjectOld.(*corev1.Pod)
 		after, ok2 := e.ObjectNew.(*corev1.Pod)
 		return !ok1 || !ok2 || podTrouble(before) != podTrouble(after) || pluginTrouble(before) != pluginTrouble(after)
+	}})
+}
+
+// waypointPodChanged passes pods of waypoints whose readiness, or the reason why they lack it, changed.
+func waypointPodChanged() predicate.Predicate {
+	ours := predicate.NewPredicateFuncs(func(o client.Object) bool {
+		return o.GetLabels()[names.LabelComponent] == names.ComponentWaypoint && o.GetLabels()[names.LabelGatewayName] != ""
+	})
+	return predicate.And(ours, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
+		before, ok1 := e.ObjectOld.(*corev1.Pod)
+		after, ok2 := e.ObjectNew.(*corev1.Pod)
+		return !ok1 || !ok2 || podTrouble(before) != podTrouble(after)
 	}})
 }

@@ -9,9 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
 
 // TestReleasingIsBounded: node proxies stay until no pod is captured and a moment longer, but never beyond the timeout.
@@ -22,16 +19,16 @@ func TestReleasingIsBounded(t *testing.T) {
 			ReleaseTimeout: 45 * time.Second, ReleaseGrace: 5 * time.Second,
 			NodeReports: func() []NodeReport { return []NodeReport{{Node: "a", Captured: captured}} },
 		}}
-		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: new(metav1.Now())}}
-		require.Equal(t, 45*time.Second, r.releasing(mesh))
+		r.going.began = time.Now()
+		require.Equal(t, 45*time.Second, r.releasing())
 		time.Sleep(10 * time.Second)
 		captured = 0
-		require.Equal(t, 5*time.Second, r.releasing(mesh))
+		require.Equal(t, 5*time.Second, r.releasing())
 		time.Sleep(2 * time.Second)
-		require.Equal(t, 3*time.Second, r.releasing(mesh))
+		require.Equal(t, 3*time.Second, r.releasing())
 		captured = 1 // a pod that started meanwhile
-		require.Equal(t, 33*time.Second, r.releasing(mesh))
+		require.Equal(t, 33*time.Second, r.releasing())
 		time.Sleep(33 * time.Second)
-		require.Zero(t, r.releasing(mesh), "an agent that does not answer is not waited for")
+		require.Zero(t, r.releasing(), "an agent that does not answer is not waited for")
 	})
 }

@@ -68,6 +68,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Owns(&policyv1.PodDisruptionBudget{}).
 			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
 			Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofEndpoints)).
+			Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofPod), builder.WithPredicates(waypointPodChanged())).
 			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
 			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
@@ -85,6 +86,11 @@ func ofEndpoints(_ context.Context, o client.Object) []reconcile.Request {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: gateway}}}
+}
+
+// ofPod finds the Gateway of a waypoint's pod.
+func ofPod(_ context.Context, o client.Object) []reconcile.Request {
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[names.LabelGatewayName]}}}
 }
 
 func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
@@ -268,6 +274,13 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 	if metav1.IsControlledBy(deployment, g) {
 		o.deployment = deployment
 	}
+	if o.deployment != nil && deployment.Status.ReadyReplicas == 0 {
+		var pods corev1.PodList
+		if err := r.client.List(ctx, &pods, client.InNamespace(g.Namespace), client.MatchingLabels(deploy.WaypointSelector(g.Name))); err != nil {
+			return err
+		}
+		o.troubles = waypointTroubles(pods.Items)
+	}
 	if err := r.client.Get(ctx, key, service); client.IgnoreNotFound(err) != nil {
 		return err
 	}
@@ -304,9 +317,14 @@ func anyReady(slices []discoveryv1.EndpointSlice) bool {
 	return false
 }
 
-// withoutMesh removes a waypoint once the Mesh is gone. While the Mesh goes, it stays: pods are still captured then.
+// withoutMesh removes a waypoint once the Mesh is gone and its node proxies with it. Before, pods are captured still, and
+// MeshReconciler removes the waypoints when they are not.
 func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gateway) error {
 	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, &v1alpha1.Mesh{})
+	if !apierrors.IsNotFound(err) {
+		return err
+	}
+	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet}, &appsv1.DaemonSet{})
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
@@ -349,17 +367,18 @@ func removeAllWaypoints(ctx context.Context, c client.Client) error {
 			continue
 		}
 		for _, obj := range waypointObjects(deployments.Items[i].Namespace, owner.Name) {
-			errs = append(errs, removeOwned(ctx, c, obj, owner.UID))
+			errs = append(errs, removeOurs(ctx, c, obj, func(o client.Object) bool { return MadeFor(o, owner.UID) }))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func removeOwned(ctx context.Context, c client.Client, obj client.Object, owner types.UID) error {
+// removeOurs deletes an object unless it is gone or not ours.
+func removeOurs(ctx context.Context, c client.Client, obj client.Object, ours func(client.Object) bool) error {
 	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	if !MadeFor(obj, owner) {
+	if !ours(obj) || obj.GetDeletionTimestamp() != nil {
 		return nil
 	}
 	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))

@@ -6,6 +6,7 @@ package controllers
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -32,8 +33,10 @@ type waypointObserved struct {
 	// parametersProblem and deployProblem are the user's to mend.
 	parametersProblem, deployProblem string
 	deployment                       *appsv1.Deployment
-	autoscaler                       *autoscalingv2.HorizontalPodAutoscaler
-	clusterIPs                       []string
+	// troubles are what keeps pods of the Deployment from being ready.
+	troubles   []string
+	autoscaler *autoscalingv2.HorizontalPodAutoscaler
+	clusterIPs []string
 	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there. Looked at until
 	// the waypoint is established.
 	reachable bool
@@ -103,7 +106,7 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 	}
 	switch {
 	case !accepted:
-		return false, gatewayv1.GatewayReasonInvalid, "The Gateway is not accepted; what was deployed before runs on."
+		return false, gatewayv1.GatewayReasonInvalid, notAccepted(o)
 	case !o.mesh:
 		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
 	case !o.enrolled:
@@ -119,8 +122,10 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 		return false, gatewayv1.GatewayReasonPending, "The waypoint is being deployed."
 	case len(o.clusterIPs) == 0:
 		return false, gatewayv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
+	case ready == 0 && notReady(o) == "":
+		return false, gatewayv1.GatewayReasonPending, "The waypoint's proxies are starting."
 	case ready == 0:
-		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready" + replicaFailure(o.deployment) + "."
+		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready: " + notReady(o) + "."
 	case o.pending() && o.held != "":
 		return true, gatewayv1.GatewayReasonProgrammed, o.held
 	case o.pending():
@@ -168,15 +173,30 @@ func (h *holds) forget(key types.NamespacedName) {
 	delete(h.since, key)
 }
 
+func notAccepted(o waypointObserved) string {
+	if o.deployment == nil {
+		return "The Gateway is not accepted, so no proxy is deployed: see condition Accepted."
+	}
+	return "The Gateway is not accepted: see condition Accepted. What was deployed before runs on."
+}
+
+// notReady says what keeps a waypoint's pods, empty if they just start: where there are some, their own word says more than the Deployment's.
+func notReady(o waypointObserved) string {
+	if len(o.troubles) > 0 {
+		return enumerate(o.troubles)
+	}
+	return replicaFailure(o.deployment)
+}
+
 func replicaFailure(d *appsv1.Deployment) string {
 	for _, c := range d.Status.Conditions {
 		failed := c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue
 		stuck := c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse
 		if failed || stuck {
-			return ": " + c.Message
+			return strings.TrimSuffix(c.Message, ".")
 		}
 	}
-	return " yet"
+	return ""
 }
 
 // scalingProblem says what keeps the autoscaler from working. The waypoint serves all the same.
@@ -185,7 +205,13 @@ func scalingProblem(hpa *autoscalingv2.HorizontalPodAutoscaler) string {
 		return ""
 	}
 	for _, c := range hpa.Status.Conditions {
-		if c.Type == autoscalingv2.ScalingActive && c.Status == corev1.ConditionFalse && c.Reason != "ScalingDisabled" {
+		if c.Type != autoscalingv2.ScalingActive || c.Status != corev1.ConditionFalse || c.Reason == "ScalingDisabled" {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(c.Reason, "FailedGet"): // every waypoint of a cluster without a metrics server has it
+			return " Their number stays: there are no metrics to scale by."
+		default:
 			return " Autoscaling does not work: " + c.Message + "."
 		}
 	}

@@ -31,9 +31,7 @@ const (
 	MeshReasonInvalid = "Invalid"
 	// MeshReasonPending: the operator has not got there yet.
 	MeshReasonPending = "Pending"
-	// MeshReasonTerminating: the Mesh is being deleted; agents let their pods go.
-	MeshReasonTerminating = "Terminating"
-	// MeshReasonNodesUnreachable, of an Event: the Mesh was deleted while some nodes could not let their pods go.
+	// MeshReasonNodesUnreachable, of an Event of the node DaemonSet: the Mesh was deleted while some nodes could not let their pods go.
 	MeshReasonNodesUnreachable = "NodesUnreachable"
 	// MeshReasonFound: the ranges were found in the cluster.
 	MeshReasonFound = "Found"

@@ -108,6 +108,14 @@ func TestClusterServiceVersion(t *testing.T) {
 			t.Errorf("spec.%s is empty", field)
 		}
 	}
+	// What the cluster needs is said once more for people.
+	install, err := os.ReadFile(filepath.Join(root, "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "Kubernetes " + strings.TrimSuffix(c.str("spec", "minKubeVersion"), ".0") + " or later"; !strings.Contains(string(install), want) {
+		t.Errorf("docs/install.md does not say %q", want)
+	}
 	for _, field := range []string{"maintainers", "keywords", "relatedImages", "links"} {
 		if l, _ := c.at("spec", field).([]any); len(l) == 0 {
 			t.Errorf("spec.%s is empty", field)

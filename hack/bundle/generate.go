@@ -150,8 +150,8 @@ func clusterServiceVersion(src *source) (object, error) {
 			"links":       []any{map[string]any{"name": "Source", "url": repository}},
 			"maturity":    "alpha",
 			"version":     version,
-			// CEL on metadata.name, IP and CIDR functions of CEL, sleep before stop.
-			"minKubeVersion": "1.31.0",
+			// What docs/install.md says; the first with ServiceCIDR objects.
+			"minKubeVersion": "1.33.0",
 			"installModes": []any{
 				installMode("OwnNamespace", false), installMode("SingleNamespace", false),
 				installMode("MultiNamespace", false), installMode("AllNamespaces", true),

@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -156,6 +157,14 @@ func (f *feed) set(o any) {
 func (f *feed) remove(o any) {
 	obj, ok := o.(client.Object)
 	if !ok {
+		return
+	}
+	if mesh, ok := obj.(*v1alpha1.Mesh); ok {
+		// Pods are captured for a while longer, under the trust domain that the Mesh had.
+		mesh = mesh.DeepCopy()
+		mesh.DeletionTimestamp = new(metav1.Now())
+		mesh.Generation++ // as the API server does for a deletion that waits
+		f.engine.Set(mesh)
 		return
 	}
 	f.engine.Delete(obj)

@@ -100,8 +100,8 @@ func trimPod(o any) (any, error) {
 	}
 	out.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork}
 	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
-	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) {
-		// The Mesh's status says what keeps a node proxy, of which there are as many as nodes.
+	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) || p.Labels[names.LabelComponent] == names.ComponentWaypoint {
+		// Statuses of Mesh and Gateways say what keeps a proxy, of which there are few.
 		out.Status.Conditions = p.Status.Conditions
 		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses, p.Status.ContainerStatuses
 		return out, nil

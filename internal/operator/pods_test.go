@@ -16,7 +16,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// What the Mesh's status says of a node proxy that can't start must be in the cache.
+// What statuses say of a proxy that can't start must be in the cache.
 func TestTrimPod(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{"a": "b"}},
@@ -30,12 +30,14 @@ func TestTrimPod(t *testing.T) {
 	require.Equal(t, []corev1.PodCondition{{Type: corev1.PodReady}}, out.(*corev1.Pod).Status.Conditions)
 	require.Empty(t, out.(*corev1.Pod).Status.ContainerStatuses)
 
-	pod.Labels = deploy.NodeLabels()
-	out, err = trimPod(pod)
-	require.NoError(t, err)
-	require.Equal(t, pod.Status.Conditions, out.(*corev1.Pod).Status.Conditions)
-	require.Equal(t, pod.Status.ContainerStatuses, out.(*corev1.Pod).Status.ContainerStatuses)
-	require.Empty(t, out.(*corev1.Pod).Annotations)
+	for _, labels := range []map[string]string{deploy.NodeLabels(), {names.LabelComponent: names.ComponentWaypoint}} {
+		pod.Labels = labels
+		out, err = trimPod(pod)
+		require.NoError(t, err)
+		require.Equal(t, pod.Status.Conditions, out.(*corev1.Pod).Status.Conditions)
+		require.Equal(t, pod.Status.ContainerStatuses, out.(*corev1.Pod).Status.ContainerStatuses)
+		require.Empty(t, out.(*corev1.Pod).Annotations)
+	}
 }
 
 // A node can make mirror pods by itself: they are nobody, whatever account they name.

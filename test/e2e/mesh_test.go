@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -19,9 +22,10 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// deleteMesh waits until the Mesh is gone and sees to it that it comes back when the test ends.
+// deleteMesh waits until all of the Mesh is gone and sees to it that it comes back when the test ends.
 func deleteMesh(t *testing.T) *v1alpha1.Mesh {
 	t.Helper()
 	g := NewWithT(t)
@@ -29,10 +33,8 @@ func deleteMesh(t *testing.T) *v1alpha1.Mesh {
 	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
 	t.Cleanup(func() { restore(mesh) })
 	g.Expect(world.client.Delete(t.Context(), mesh)).To(Succeed())
-	g.Eventually(func() bool {
-		now := &v1alpha1.Mesh{}
-		return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), now))
-	}).WithTimeout(2*time.Minute).Should(BeTrue(), "the Mesh goes once the nodes are clean")
+	g.Eventually(func() bool { return gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet) }).
+		WithTimeout(2*time.Minute).Should(BeTrue(), "the node proxies go once the nodes are clean")
 	return mesh
 }
 
@@ -71,7 +73,7 @@ func TestAStrictMesh(t *testing.T) {
 // enableUndeploy must be set, because the test needs `make undeploy` and `make deploy` of the working tree.
 const enableUndeploy = "FAIRWAY_E2E_UNDEPLOY"
 
-// Removing Fairway as a whole leaves pods uncaptured and working.
+// Removing Fairway as a whole, in whatever order, leaves pods uncaptured and working, and nothing that hangs.
 func TestUndeploy(t *testing.T) {
 	if os.Getenv(enableUndeploy) == "" {
 		t.Skipf("runs make undeploy and make deploy: set %s=1", enableUndeploy)
@@ -89,21 +91,61 @@ func TestUndeploy(t *testing.T) {
 		run(context.Background(), t, "deploy")
 		restore(mesh)
 	})
+	for name, undeploy := range map[string]func(*testing.T){
+		"in order": func(t *testing.T) {
+			t.Helper()
+			run(t.Context(), t, "undeploy")
+			s.captureIs(corev1.ConditionFalse, "client", "server")
+		},
+		"all at once": func(t *testing.T) { t.Helper(); kubectl(t, "delete", "-k", "../../config/default", "--timeout=60s") },
+		// As the Operator Lifecycle Manager does: the agents' rights go with the operator, while the Mesh is there.
+		"the operator first": func(t *testing.T) {
+			t.Helper()
+			kubectl(t, "delete", "-n", names.SystemNamespace, "deployment/"+names.OperatorDeployment)
+			kubectl(t, "delete", "-k", "../../config/rbac")
+			kubectl(t, "delete", "meshes.fairway.dev", names.Mesh, "--timeout=20s")
+			NewWithT(t).Eventually(func() bool { return gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet) }).
+				WithTimeout(time.Minute).Should(BeTrue())
+			run(t.Context(), t, "undeploy")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := NewWithT(t)
+			undeploy(t)
+			g.Expect(gone(t, &corev1.Namespace{}, "", names.SystemNamespace)).To(BeTrue())
+			got := s.many("client", 20, "http://server/")
+			g.Expect(got.failures()).To(BeEmpty())
+			// A pod that starts without the mesh starts as if there had never been one.
+			late := strings.ReplaceAll(name, " ", "-")
+			s.server(late)
+			s.service(late, late)
+			s.answers("client", "http://"+late+"/", late)
 
-	run(t.Context(), t, "undeploy")
-	s.captureIs(corev1.ConditionFalse, "client", "server")
-	got := s.many("client", 20, "http://server/")
-	g.Expect(got.failures()).To(BeEmpty())
-	s.server("late")
-	s.service("late", "late")
-	s.answers("client", "http://late/", "late")
-	g.Expect(apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKey{Name: names.SystemNamespace}, &corev1.Namespace{}))).To(BeTrue())
+			run(t.Context(), t, "deploy")
+			createMesh(t, mesh)
+			s.captured("client", "server", late)
+			s.answers("client", "http://server/", "server")
+			g.Expect(s.pod("server").UID).To(Equal(before.UID))
+		})
+	}
+}
 
-	run(t.Context(), t, "deploy")
-	createMesh(t, mesh)
-	s.captured("client", "server", "late")
-	s.answers("client", "http://server/", "server")
-	g.Expect(s.pod("server").UID).To(Equal(before.UID))
+func gone(t *testing.T, obj client.Object, namespace, name string) bool {
+	t.Helper()
+	return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, obj))
+}
+
+// kubectl must not fail.
+func kubectl(t *testing.T, args ...string) {
+	t.Helper()
+	path, err := exec.LookPath("kubectl")
+	if err != nil {
+		path = filepath.Join(os.Getenv(apiserver.EnvBin), "kubectl") // the dev cluster's
+	}
+	out, err := exec.CommandContext(t.Context(), path, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+	}
 }
 
 // run a target of the Makefile.

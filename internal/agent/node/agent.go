@@ -138,7 +138,8 @@ func (a *Agent) assemble() error {
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Pod{}: {Field: fields.OneTermEqualSelector(fieldNode, o.NodeName)},
+				&corev1.Pod{}:            {Field: fields.OneTermEqualSelector(fieldNode, o.NodeName)},
+				&corev1.ServiceAccount{}: ownAccount(o.SystemNamespace),
 			},
 		},
 		GracefulShutdownTimeout: new(5 * time.Second),
@@ -180,6 +181,14 @@ func (a *Agent) assemble() error {
 		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
 	}
 	return a.watch()
+}
+
+// ownAccount restricts what the agent sees of service accounts to its own.
+func ownAccount(namespace string) cache.ByObject {
+	return cache.ByObject{
+		Namespaces: map[string]cache.Config{namespace: {}},
+		Field:      fields.OneTermEqualSelector("metadata.name", names.NodeServiceAccount),
+	}
 }
 
 func newScheme() (*runtime.Scheme, error) {
@@ -228,6 +237,10 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // start takes up what an earlier run left, and only then answers proxy and CNI plugin.
 func (a *Agent) start(ctx context.Context) error {
+	// Nothing follows from it while the agent runs; see uninstaller.sawGo.
+	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("watch the agent's service account: %w", err)
+	}
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}

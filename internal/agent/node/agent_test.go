@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -314,6 +315,14 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	require.Contains(t, c.Message, "no certificate")
 	require.Contains(t, c.Message, "kubectl describe mesh")
 	require.Equal(t, -1, f.index("apply"), "a running pod without a certificate is not redirected")
+	// An Event tells why for as long as it goes on: kubectl describe shows no more of a condition than its status.
+	f.eventually(func() bool {
+		var list eventsv1.EventList
+		require.NoError(t, f.List(t.Context(), &list, client.InNamespace(p.Namespace)))
+		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
+			return e.Reason == names.ReasonCaptureFailed && e.Series != nil && strings.Contains(e.Note, "no certificate")
+		})
+	}, "the failure is told again")
 	f.do(func() { f.caDown = false })
 	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
 

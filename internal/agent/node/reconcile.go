@@ -290,11 +290,17 @@ func (r *reconciler) warn(pod *corev1.Pod, d Decision) {
 }
 
 // setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
-// condition without its message.
+// condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a count.
 func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) error {
 	patch, err := capturedPatch(pod, status, reason, message)
-	if err != nil || patch == nil {
+	if err != nil {
 		return err
+	}
+	if reason == names.ReasonCaptureFailed {
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Capture", "%s", message)
+	}
+	if patch == nil {
+		return nil
 	}
 	before := condition(pod)
 	after := pod.DeepCopy()
@@ -305,12 +311,8 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status c
 	if err != nil {
 		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
 	}
-	if before == nil || before.Status != status || before.Reason != reason {
-		kind := corev1.EventTypeNormal
-		if reason == names.ReasonCaptureFailed {
-			kind = corev1.EventTypeWarning
-		}
-		r.events.Eventf(after, nil, kind, reason, "Capture", "%s", message)
+	if reason != names.ReasonCaptureFailed && (before == nil || before.Status != status || before.Reason != reason) {
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, reason, "Capture", "%s", message)
 	}
 	return nil
 }

@@ -43,7 +43,8 @@ type uninstaller struct {
 // leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an upgrade, an
 // API server that doesn't answer or one that refuses to is no such case: then everything stays, since captured pods that
 // lost their proxy for a moment are better than pods that lost their protection. An uninstallation takes the agent's
-// rights as well, but not before the agent saw the Mesh or its own namespace go.
+// rights as well, but not before the agent saw the Mesh, its own namespace or its own service account go: a watch that
+// runs outlives the rights to it.
 func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	ds := &appsv1.DaemonSet{}
 	err := u.client.Get(ctx, types.NamespacedName{Namespace: u.system, Name: names.NodeDaemonSet}, ds)
@@ -77,6 +78,9 @@ func (u *uninstaller) sawGo(ctx context.Context) string {
 	for what, o := range map[string]client.Object{
 		"Mesh " + names.Mesh:    &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}},
 		"namespace " + u.system: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: u.system}},
+		"service account " + names.NodeServiceAccount: &corev1.ServiceAccount{
+			ObjectMeta: metav1.ObjectMeta{Namespace: u.system, Name: names.NodeServiceAccount},
+		},
 	} {
 		err := u.cached.Get(ctx, client.ObjectKeyFromObject(o), o)
 		if apierrors.IsNotFound(err) || err == nil && !o.GetDeletionTimestamp().IsZero() {

@@ -41,7 +41,10 @@ func TestLeaving(t *testing.T) {
 	namespace := func() client.Object {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: names.SystemNamespace}}
 	}
-	there := []client.Object{mesh(), namespace()}
+	account := func() client.Object {
+		return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount}}
+	}
+	there := []client.Object{mesh(), namespace(), account()}
 	for name, c := range map[string]struct {
 		err     error
 		objects []client.Object
@@ -55,9 +58,10 @@ func TestLeaving(t *testing.T) {
 		"an API server that is away":   {errors.New("connection refused"), nil, there, false},
 		"a token that expired":         {unauthorized, nil, there, false},
 		"rights that somebody changed": {forbidden, nil, there, false},
-		"the namespace went before":    {unauthorized, nil, []client.Object{mesh(), going(namespace())}, true},
-		"the Mesh went before":         {forbidden, nil, []client.Object{namespace()}, true},
-		"the Mesh goes":                {forbidden, nil, []client.Object{going(mesh()), namespace()}, true},
+		"the namespace went before":    {unauthorized, nil, []client.Object{mesh(), going(namespace()), account()}, true},
+		"the Mesh went before":         {forbidden, nil, []client.Object{namespace(), account()}, true},
+		"the Mesh goes":                {forbidden, nil, []client.Object{going(mesh()), namespace(), account()}, true},
+		"the operator went before":     {unauthorized, nil, []client.Object{mesh(), namespace()}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			scheme, err := newScheme()
