@@ -37,12 +37,14 @@ type resources struct {
 	set *memo.Func[setRef, []string]
 	// trials are what the proxies of a scope are shown besides; see trialRoutes.
 	trials map[string]*trial
+	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
+	closed map[string]map[string]bool
 	// failed is told of resources that could not be made; nothing else is held up by them.
 	failed func(ref, error)
 }
 
 func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *resources {
-	r := &resources{ingest: in, trials: map[string]*trial{}, failed: failed}
+	r := &resources{ingest: in, trials: map[string]*trial{}, closed: map[string]map[string]bool{}, failed: failed}
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
@@ -247,7 +249,7 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		}
 		if port, ok := parsePort(k.name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			rc, bad := waypoint.RouteConfiguration(trustDomain, *r.ingest.Table.Get(c, port))
+			rc, bad := waypoint.RouteConfiguration(trustDomain, r.table(c, k.name, port))
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}

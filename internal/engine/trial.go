@@ -39,7 +39,14 @@ type isolation struct {
 	suspects map[string]bool // tables that a proxy rejects
 	table    string          // the one under search
 	search   *quarantine.Search
+	again    bool // the search has begun anew, with no trust in what was accepted
+	shown    int  // trials
 }
+
+// maxShown is how many trials a search may take before the callers' namespaces that have rules of which nothing good is known
+// yet are closed until its end. Otherwise somebody who edits a bad rule faster than it can be tried would keep the owner's
+// edits from being served.
+const maxShown = 100
 
 // Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
 func (e *Engine) Acknowledged(scope, typeURL, name string) {
@@ -47,6 +54,29 @@ func (e *Engine) Acknowledged(scope, typeURL, name string) {
 		return
 	}
 	e.queue.do(func() { e.answered[ref{scope, typeURL, name}] = true })
+}
+
+// Verdict is told of each verdict of a proxy of this replica; it is for xds.Options.OnAck. A table may have changed since it was
+// rejected, and is suspect all the same: somebody may change it without end.
+func (e *Engine) Verdict(a xds.Ack) {
+	if _, _, ok := names.ParseWaypointScope(a.Proxy.Scope); !ok || a.Error == "" || a.TypeURL != xds.TypeRoute {
+		return
+	}
+	if _, ok := parsePort(a.Name, "service"); !ok {
+		return
+	}
+	e.queue.do(func() {
+		if e.givenUp[a.Name] != a.Version {
+			e.suspect(a.Proxy.Scope, a.Name)
+		}
+	})
+}
+
+func (e *Engine) suspect(scope, table string) {
+	if e.isolations[scope] == nil {
+		e.isolations[scope] = &isolation{suspects: map[string]bool{}}
+	}
+	e.isolations[scope].suspects[table] = true
 }
 
 // Reject takes in what another replica found out.
@@ -73,7 +103,7 @@ func (e *Engine) isolate() (changed bool) {
 	return changed
 }
 
-// look finds out whether a table is rejected. What all proxies take is remembered: a later edit is to blame first.
+// look remembers what all proxies take of a table: a later edit is to blame first.
 func (e *Engine) look(k ref) {
 	st := e.opts.Acks.State(k.scope, k.typeURL, k.name)
 	port, ok := parsePort(k.name, "service")
@@ -81,17 +111,11 @@ func (e *Engine) look(k ref) {
 	case !ok:
 	case st.Version == "":
 		e.unlearn(k)
-	case st.Rejection() != "":
-		if e.givenUp[k.name] == st.Version {
-			return
-		}
-		if e.isolations[k.scope] == nil {
-			e.isolations[k.scope] = &isolation{suspects: map[string]bool{}}
-		}
-		e.isolations[k.scope].suspects[k.name] = true
-	case st.Settled() && len(st.Proxies) > 0:
-		e.accepted[k.name] = e.ingest.Table.Get(nil, port)
+	case st.Rejection() == "":
 		delete(e.givenUp, k.name)
+		if st.Settled() && len(st.Proxies) > 0 && e.resources.closed[k.name] == nil {
+			e.accepted[k.name] = e.ingest.Table.Get(nil, port)
+		}
 	}
 }
 
@@ -117,8 +141,9 @@ func (e *Engine) step(scope string, i *isolation) (changed bool) {
 		}
 	}
 	if len(judges) == 0 { // all take it, or all are gone
+		opened := e.open(i.table)
 		i.end()
-		return e.step(scope, i)
+		return e.step(scope, i) || opened
 	}
 	port, _ := parsePort(i.table, "service")
 	items := itemsOf(e.ingest.Table.Get(nil, port))
@@ -127,12 +152,13 @@ func (e *Engine) step(scope string, i *isolation) (changed bool) {
 		if st.Rejection() == "" {
 			return false // it is on its way without the culprits
 		}
-		e.opts.Log.Info("a route table is rejected, and no rule of it is to blame", "table", i.table, "error", st.Rejection())
-		e.givenUp[i.table] = st.Version
-		i.end()
+		e.fail(i, st)
 		return e.step(scope, i)
 	}
 	if e.show(scope, &trial{port, keys}) {
+		if i.shown++; i.shown == maxShown {
+			e.close(i, port)
+		}
 		return true
 	}
 	answered, text := verdict(e.opts.Acks.State(scope, xds.TypeRoute, names.RouteTrial), judges)
@@ -160,7 +186,62 @@ func (e *Engine) begin(i *isolation) (ok bool) {
 	return true
 }
 
-func (i *isolation) end() { i.table, i.search = "", nil }
+func (i *isolation) end() { *i = isolation{suspects: i.suspects} }
+
+// fail ends a search that found nobody else to blame, and yet the table is rejected. It begins anew once: an agent whose Envoy
+// was away for a moment accepts in its name.
+func (e *Engine) fail(i *isolation, st xds.ResourceState) {
+	if !i.again {
+		i.search, i.again = quarantine.New(nil), true
+		return
+	}
+	e.opts.Log.Info("a route table is rejected, and no rule of it is to blame", "table", i.table, "error", st.Rejection())
+	e.givenUp[i.table] = st.Version
+	e.open(i.table)
+	i.end()
+}
+
+type closedInput struct{ table string }
+
+// close has a table answer an error to the callers of all namespaces that have rules which the proxies have yet to try.
+func (e *Engine) close(i *isolation, port model.ServicePort) {
+	closed := map[string]bool{}
+	for _, c := range e.ingest.Table.Get(nil, port).Callers {
+		if slices.ContainsFunc(c.Rules, func(r model.Rule) bool { return !i.search.Good(ingest.RuleKey(r)) }) {
+			closed[c.Namespace] = true
+		}
+	}
+	e.opts.Log.Info("rules of a rejected route table change faster than they can be tried; their namespaces are closed meanwhile",
+		"table", i.table, "namespaces", slices.Sorted(maps.Keys(closed)))
+	e.resources.closed[i.table] = closed
+	e.graph.Touch(closedInput{i.table})
+}
+
+// open ends that, and tells whether it was so.
+func (e *Engine) open(table string) bool {
+	if e.resources.closed[table] == nil {
+		return false
+	}
+	delete(e.resources.closed, table)
+	e.graph.Touch(closedInput{table})
+	return true
+}
+
+// table is what is served for a port: as ingest has it, but for namespaces that are closed.
+func (r *resources) table(c *memo.Ctx, name string, port model.ServicePort) model.RouteTable {
+	c.Read(closedInput{name})
+	table := *r.ingest.Table.Get(c, port)
+	if closed := r.closed[name]; closed != nil {
+		table.Callers = slices.Clone(table.Callers)
+		for n, caller := range table.Callers {
+			if closed[caller.Namespace] {
+				all := model.Rule{Source: model.ObjectRef{Kind: "Namespace", Name: caller.Namespace}, Invalid: true}
+				table.Callers[n].Rules = []model.Rule{all}
+			}
+		}
+	}
+	return table
+}
 
 // show sets what the proxies of a scope are shown, and tells whether that is something else than before.
 func (e *Engine) show(scope string, t *trial) (changed bool) {

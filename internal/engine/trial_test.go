@@ -66,11 +66,12 @@ type proxies struct {
 	answered map[string]string // by table: the version that they have decided about
 	runs     map[string]*routev3.RouteConfiguration
 	tables   int // that were shown to them
+	seen     func(table string)
 }
 
 // startProxies connects them to an engine that knows the objects.
 func startProxies(t testing.TB, why func(*routev3.RouteConfiguration) string, objects ...client.Object) *proxies {
-	p := &proxies{t: t, h: newHarness(t), why: why, answered: map[string]string{}, runs: map[string]*routev3.RouteConfiguration{}}
+	p := &proxies{t: t, h: newHarness(t), why: why, answered: map[string]string{}, runs: map[string]*routev3.RouteConfiguration{}, seen: func(string) {}}
 	p.h.opts.Acks = p
 	p.change(objects...)
 	p.h.Synced()
@@ -128,7 +129,10 @@ func (p *proxies) settle() {
 			if _, rc := p.table(r.Name()); p.why(rc) == "" {
 				p.runs[r.Name()] = rc
 			}
+			_, rc := p.table(r.Name())
+			p.h.Verdict(xds.Ack{Proxy: xds.Proxy{Scope: sharedScope}, TypeURL: xds.TypeRoute, Name: r.Name(), Version: r.Version(), Error: p.why(rc)})
 			p.h.Acknowledged(sharedScope, xds.TypeRoute, r.Name())
+			p.seen(r.Name())
 		}
 		p.h.Process()
 	}
@@ -290,6 +294,48 @@ func TestEveryRuleCanBeLeftOut(t *testing.T) {
 	}
 }
 
+// TestFasterThanTrials: a tenant who edits a bad rule before each verdict keeps nobody else's edits from being served.
+func TestFasterThanTrials(t *testing.T) {
+	p := startProxies(t, action, sharedCluster(t, routeOf("bookshop", "reviews", 10, "first", "/owner"))...)
+	edits := int64(0)
+	served := func() bool { return slices.Contains(p.serves(), "HTTPRoute/bookshop/reviews/0 second") }
+	p.seen = func(string) {
+		if !served() && edits < 10*maxShown {
+			edits++
+			p.change(routeOf("tenant", "bad", edits, fmt.Sprint("bad ", edits), "/x"))
+		}
+	}
+	p.change(routeOf("tenant", "bad", 0, "bad", "/x"), routeOf("bookshop", "reviews", 11, "second", "/owner"))
+	p.settle()
+	require.True(t, served())
+	require.Less(t, edits, int64(2*maxShown))
+	require.Empty(t, p.h.resources.closed)
+	require.Contains(t, p.serves(), "HTTPRoute/tenant/bad/0 500", "it is found once it stands still")
+}
+
+// TestAFalseVerdictIsMadeGood: a trial that is accepted though it must not be costs some more trials.
+func TestAFalseVerdictIsMadeGood(t *testing.T) {
+	blind := 3
+	p := startProxies(t, action, sharedCluster(t, routeOf("tenant", "good", 1, "good", "/good"))...)
+	p.why = func(rc *routev3.RouteConfiguration) string {
+		if rc.GetName() == names.RouteTrial && blind > 0 {
+			return ""
+		}
+		return action(rc)
+	}
+	p.change(routeOf("tenant", "bad", 1, "bad", "/x"))
+	p.h.Process()
+	p.seen = func(name string) {
+		if name == names.RouteTrial {
+			blind--
+		}
+	}
+	p.settle()
+	require.LessOrEqual(t, blind, 0)
+	require.Contains(t, p.serves(), "HTTPRoute/tenant/bad/0 500")
+	require.Contains(t, p.serves(), "HTTPRoute/tenant/good/0 good")
+}
+
 // TestNoRuleIsToBlame: what is rejected without any rule as well is left as it is, and the operator goes on.
 func TestNoRuleIsToBlame(t *testing.T) {
 	p := startProxies(t, func(*routev3.RouteConfiguration) string { return "not today" }, sharedCluster(t)...)
@@ -342,7 +388,7 @@ type serving struct {
 func startServer(t *testing.T, objects ...client.Object) *serving {
 	s := &serving{harness: newHarness(t)}
 	s.server = xds.NewServer(xds.Options{
-		Cache: s.cache, OnInterest: s.Interest,
+		Cache: s.cache, OnInterest: s.Interest, OnAck: s.Verdict,
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
 			return xds.Proxy{Scope: sharedScope, Pod: "bookshop/envoy"}, nil
 		}),

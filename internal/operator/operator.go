@@ -241,6 +241,7 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 		Cache:         p.cache,
 		Authenticator: &xdsauth.Authenticator{Callers: callers, Scopes: rights},
 		OnInterest:    func(i xds.Interest) { p.book.Interest(i) },
+		OnAck:         p.engine.Verdict,
 		Log:           o.Log.WithName("xds"),
 		Registerer:    metrics.Registry,
 		Kinds:         []string{names.ComponentNode, names.ComponentWaypoint},

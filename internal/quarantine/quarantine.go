@@ -112,6 +112,9 @@ func (s *Search) Verdict(items []Item, accepted bool) (culprits []Item) {
 	return tried
 }
 
+// Good tells whether the judge accepts an item, as far as is known.
+func (s *Search) Good(key string) bool { return s.good[key] }
+
 // base takes in what the judge says to the good ones alone. If they are not, all are to be tried.
 func (s *Search) base(items []Item, accepted bool) {
 	switch {
