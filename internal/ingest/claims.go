@@ -80,18 +80,22 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 	}
 	out.Closed = !ok && i.inPodRanges(c, addr)
 	for _, cl := range all {
-		if ok && cl.pod.Spec.NodeName == holder.Spec.NodeName && slices.Contains(fitting, cl) {
-			continue
+		switch fits := slices.Contains(fitting, cl); {
+		case !fits:
+			out.Refused = append(out.Refused, cl.refused(addr, fmt.Sprintf(outsideOfItsNode, cl.pod.Spec.NodeName)))
+		case cl.pod.Spec.NodeName != holder.Spec.NodeName:
+			out.Refused = append(out.Refused, cl.refused(addr, fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)))
 		}
-		why := fmt.Sprintf("it is outside of the ranges of node %s: if the network plugin hands out addresses by itself, set spec.network.podCIDRs of the Mesh", cl.pod.Spec.NodeName)
-		if slices.Contains(fitting, cl) {
-			why = fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)
-		}
-		out.Refused = append(out.Refused, RefusedClaim{
-			Pod: cluster.Key{Namespace: cl.pod.Namespace, Name: cl.pod.Name}, UID: string(cl.pod.UID), Node: cl.pod.Spec.NodeName, Address: addr, Why: why,
-		})
 	}
 	return out
+}
+
+const outsideOfItsNode = "it is outside of the ranges of node %s: if the network plugin hands out addresses by itself, " +
+	"set spec.network.podCIDRs of the Mesh"
+
+func (cl claim) refused(addr netip.Addr, why string) RefusedClaim {
+	key := cluster.Key{Namespace: cl.pod.Namespace, Name: cl.pod.Name}
+	return RefusedClaim{Pod: key, UID: string(cl.pod.UID), Node: cl.pod.Spec.NodeName, Address: addr, Why: why}
 }
 
 // standing is the pod whose claim counts. A node is believed about its own pods: while an address goes from a pod that ends

@@ -230,7 +230,8 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 	switch w := i.Workload.Get(c, addr.Addr()); {
 	case w == nil:
 	case w.Closed:
-		out.Kind, out.Reason = model.DestinationRefused, "the pod that claims the address can't have it; see condition "+v1alpha1.MeshConditionAddressesReady+" of the Mesh"
+		out.Kind, out.Reason = model.DestinationRefused, "the pod that claims the address can't have it; see condition "+
+			v1alpha1.MeshConditionAddressesReady+" of the Mesh"
 	case w.HBONE:
 		out.Kind, out.Identities = model.DestinationWorkload, []string{w.Identity}
 	}
