@@ -3,6 +3,8 @@
 
 package names
 
+import "time"
+
 // Names and numbers of traffic capture in network namespaces.
 const (
 	// NftTable is the one nftables table (family inet) that Fairway has in a namespace.
@@ -12,6 +14,10 @@ const (
 	MarkReply    = 0x53a
 	RouteTable   = 0x539
 	RulePriority = 0x539
+	// DialledMost is how many addresses of the mesh (of each IP family) a pod may dial within DialledTime; each counts from when it was
+	// dialled last.
+	DialledMost = 4000
+	DialledTime = time.Hour
 	// ApplicationAddress and ApplicationAddress6 are what the proxy dials, from inside a pod's namespace, to hand captured
 	// plaintext to the pod's application: capture translates them to the pod's own address. With the pod's address
 	// itself, the kernel would now and then take the new connection for the captured one, which has the same client

@@ -253,3 +253,32 @@ func TestIntervals(t *testing.T) {
 		})
 	}
 }
+
+// TestShareOfAPod dials ever new addresses. Others of the pod go on, as do all of another pod.
+func TestShareOfAPod(t *testing.T) {
+	for name, address := range map[string]func(n int) netip.Addr{
+		"IPv4": func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 96, byte(n >> 8), byte(n)}) },
+		"IPv6": func(n int) netip.Addr {
+			return netip.AddrFrom16([16]byte{0: 0xfd, 2: 0x02, 3: 0x44, 13: 1, 14: byte(n >> 8), 15: byte(n)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := newPod(t)
+			netnstest.Route(t, ns, "eth0", netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.244.0.1"))
+			netnstest.Route(t, ns, "eth0", netip.MustParsePrefix("::/0"), netip.MustParseAddr("fd00:244::1"))
+			require.NoError(t, Apply(ns, testPod))
+			echoes(t, ns, fmt.Sprintf(":%d", names.PortOutbound)) // the proxy
+			dial := func(n int) error { return dialOnce(ns, netip.AddrPortFrom(address(n), 80)) }
+			for n := range names.DialledMost {
+				require.NoError(t, dial(n))
+			}
+			require.ErrorIs(t, dial(names.DialledMost), syscall.ECONNREFUSED)
+			require.NoError(t, dial(0), "what was dialled before")
+			require.NoError(t, UpdateSets(ns, testPod))
+			require.ErrorIs(t, dial(names.DialledMost), syscall.ECONNREFUSED, "an update changes nothing about it")
+			drift, err := Verify(ns, testPod)
+			require.NoError(t, err)
+			require.Empty(t, drift)
+		})
+	}
+}

@@ -135,6 +135,11 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
 
 	r.addAnswers()
+	ranges := make([]*nftables.Set, len(families))
+	for i, f := range families {
+		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
+	}
+	r.addShare(ranges)
 
 	var out [][]expr.Any
 	for _, f := range families {
@@ -149,9 +154,8 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	in := [][]expr.Any{
 		rule(fromLoopback(), returns()),
 	}
-	for _, f := range families {
-		s := r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
-		out = append(out, rule(syn(), f.toSet(s), redirect(names.PortOutbound)))
+	for i, f := range families {
+		out = append(out, rule(syn(), f.toSet(ranges[i]), redirect(names.PortOutbound)))
 		// Whoever pretends to be kubelet gets no further than kubelet does.
 		in = append(in, rule(f.from(f.probe), f.toPortSet(r.addProbes(f, p.Probes)), returns()))
 	}
@@ -161,6 +165,28 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	)
 	r.addCapture(out, in)
 	return r
+}
+
+// addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
+// something for each. What is beyond is refused at once. It runs before the addresses are translated.
+func (r *ruleset) addShare(ranges []*nftables.Set) {
+	rules := [][]expr.Any{rule(mark(names.MarkProxy), returns()), rule(toLoopback(), returns())}
+	for i, f := range families {
+		dialled := r.addSet(&nftables.Set{
+			Name:          "dialled" + f.suffix,
+			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
+			Concatenation: true,
+			Dynamic:       true,
+			HasTimeout:    true,
+			Timeout:       names.DialledTime,
+			Size:          names.DialledMost,
+		}, nil)
+		rules = append(rules,
+			rule(syn(), f.toSet(ranges[i]), f.noteIn(dialled), returns()),
+			rule(syn(), f.toSet(ranges[i]), reset()),
+		)
+	}
+	r.addChain("share", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
 }
 
 // drainRuleset is what connections need that are captured already.

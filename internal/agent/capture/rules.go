@@ -146,14 +146,24 @@ func (f family) toSet(s *nftables.Set) []expr.Any {
 
 // toPortSet is: ip daddr . tcp dport @SET. Address and port lie in consecutive 32-bit registers.
 func (f family) toPortSet(s *nftables.Set) []expr.Any {
+	return rule(f.is(), tcp(), f.destination(), []expr.Any{
+		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.Name, SetID: s.ID},
+	})
+}
+
+// noteIn is: update @SET { ip daddr . tcp dport }. It doesn't match what finds no room in the set.
+func (f family) noteIn(s *nftables.Set) []expr.Any {
+	return rule(f.destination(), []expr.Any{
+		&expr.Dynset{SrcRegKey: unix.NFT_REG32_00, SetName: s.Name, SetID: s.ID, Operation: unix.NFT_DYNSET_OP_UPDATE},
+	})
+}
+
+// destination loads ip daddr . tcp dport.
+func (f family) destination() []expr.Any {
 	const first32 = unix.NFT_REG32_00
 	a := f.address(f.dst)
 	a.DestRegister = first32
-	return rule(f.is(), tcp(), []expr.Any{
-		a,
-		transportPort(first32 + f.length/4),
-		&expr.Lookup{SourceRegister: first32, SetName: s.Name, SetID: s.ID},
-	})
+	return []expr.Any{a, transportPort(first32 + f.length/4)}
 }
 
 // local is: fib daddr type local, or fib saddr type local.

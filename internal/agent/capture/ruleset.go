@@ -73,9 +73,12 @@ func (r *ruleset) apply(c *nftables.Conn) error {
 	return c.Flush()
 }
 
-// applySets replaces the elements of the sets in one transaction and leaves the rules as they are.
+// applySets replaces the elements of the sets in one transaction and leaves the rules, and what rules note in sets, as they are.
 func (r *ruleset) applySets(c *nftables.Conn) error {
 	for _, s := range r.sets {
+		if s.Dynamic {
+			continue
+		}
 		c.FlushSet(s.Set)
 		if err := c.SetAddElements(s.Set, s.elements); err != nil {
 			return fmt.Errorf("set %s: %w", s.Name, err)
@@ -110,7 +113,7 @@ func (r *ruleset) drift(c *nftables.Conn) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", s.Name, err)
 		}
-		if !slices.Equal(elementKeys(have), elementKeys(s.elements)) {
+		if !s.Dynamic && !slices.Equal(elementKeys(have), elementKeys(s.elements)) {
 			out = append(out, "set "+s.Name+" has other elements")
 		}
 	}
@@ -166,6 +169,10 @@ func canonical(e expr.Any) expr.Any {
 	case *expr.Payload:
 		c := *e
 		c.DestRegister = register(c.DestRegister)
+		return &c
+	case *expr.Dynset:
+		c := *e
+		c.SetID, c.SrcRegKey = 0, register(c.SrcRegKey)
 		return &c
 	case *expr.Redir:
 		c := *e

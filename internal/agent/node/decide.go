@@ -4,7 +4,9 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,9 +44,11 @@ const (
 	ReasonCaptured           = "Captured"
 	ReasonAwaitingSandbox    = "AwaitingSandbox"
 	ReasonUnknownLabel       = "UnknownLabel"
+	ReasonReservedPort       = "ReservedPort"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
 	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
+	messageReservedPort      = "container %s declares port %d, where the node proxy would listen in the pod's network namespace: give the application another port"
 	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
 	messageProxy             = "proxies of the mesh speak HBONE themselves"
@@ -100,6 +104,9 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	case names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) == "":
 		return release(ReasonNoServiceAccount, messageNoServiceAccount)
 	}
+	if container, port := reservedPort(pod); port != 0 {
+		return release(ReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
+	}
 	d := Decision{Action: Capture, Reason: ReasonCaptured, Message: messageCapturedPermitted}
 	d.Strict, d.Problem = strict(pod, namespace, mesh)
 	if d.Strict {
@@ -119,6 +126,19 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 		d.Action, d.Reason, d.Message = Hold, ReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
+}
+
+// reservedPort is the first port of the proxy's own that a container declares: captured, the container could not listen there.
+func reservedPort(pod *corev1.Pod) (container string, port int32) {
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, p := range c.Ports {
+			tcp := cmp.Or(p.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
+			if tcp && slices.Contains([]int32{names.PortOutbound, names.PortInbound, names.PortHBONE}, p.ContainerPort) {
+				return c.Name, p.ContainerPort
+			}
+		}
+	}
+	return "", 0
 }
 
 // networkKnown tells whether there is what to capture. With half of it, pods would say that they are captured while what

@@ -48,6 +48,12 @@ func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
+func declares(port int32) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "app", Ports: []corev1.ContainerPort{{ContainerPort: port}}})
+	}
+}
+
 func labelled(key, value string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Labels[key] = value }
 }
@@ -93,6 +99,7 @@ func TestDecide(t *testing.T) {
 		"terminating":                  {testPod(terminating), testNamespace(), testMesh(), Hold, ReasonTerminating, false},
 		"terminating and strict":       {testPod(terminating), testNamespace(), strictMesh, Hold, ReasonTerminating, true},
 		"terminating and opted out":    {testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, ReasonOptedOut, false},
+		"a port of the proxy's":        {testPod(declares(15008)), testNamespace(), testMesh(), Release, ReasonReservedPort, false},
 		"ranges not known":             {testPod(), testNamespace(), unknown, Hold, ReasonNetworkUnknown, false},
 		"ranges of pods not known":     {testPod(), testNamespace(), noPods, Hold, ReasonNetworkUnknown, false},
 		"ranges of Services not known": {testPod(), testNamespace(), noServices, Hold, ReasonNetworkUnknown, false},

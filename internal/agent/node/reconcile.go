@@ -205,8 +205,8 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 		// Nothing runs in it, and nobody sends to it.
 		return reconcile.Result{}, r.forget(ctx, string(pod.UID))
 	}
-	// Senders must hear first that the pod no longer takes HBONE.
-	if saysCaptured(pod) {
+	// Senders must hear first that the pod no longer takes HBONE; and people, what nobody chose.
+	if saysCaptured(pod) || d.Reason == ReasonReservedPort {
 		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
 			return reconcile.Result{}, err
 		}
@@ -256,7 +256,7 @@ func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Deci
 // worthNoting tells whether people who look at the agent want to see why a pod isn't captured.
 func (r *reconciler) worthNoting(pod *corev1.Pod, d Decision) bool {
 	switch d.Reason {
-	case ReasonOptedOut, ReasonProxy:
+	case ReasonOptedOut, ReasonProxy, ReasonReservedPort:
 		return true
 	default:
 		return condition(pod) != nil

@@ -35,12 +35,18 @@ const (
 // idleHBONE is how long an HBONE connection without a stream is kept for the next one.
 const idleHBONE = 10 * time.Minute
 
+// idlePlaintext is the same within the proxy, where a new one costs no handshake, and one that is kept some 100 KB.
+const idlePlaintext = time.Second
+
 // Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
 //
 // Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would become
 // part of each metric's name.
 func Cluster(d model.Destination) *clusterv3.Cluster {
+	if d.Kind == model.DestinationRefused {
+		return nowhere(d)
+	}
 	c := &clusterv3.Cluster{
 		Name:                          d.Address.String(),
 		AltStatName:                   strings.ReplaceAll(d.Address.String(), ".", "_"),
@@ -73,11 +79,20 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		reach(c, d.Identities)
 	case model.DestinationPassthrough:
 		static(c, model.Endpoint{Address: d.Address})
-		reach(c, nil)
-	default:
-		static(c)
+		c.TransportSocket = envoy.Internal(names.MetadataTunnel)
+		c.TypedExtensionProtocolOptions = envoy.HTTP2Upstream(idlePlaintext)
 	}
 	return c
+}
+
+// nowhere is a cluster that refuses, as small as Envoy can make one: a pod may dial such addresses by the thousand.
+func nowhere(d model.Destination) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 d.Address.String(),
+		AltStatName:          "nowhere",
+		ConnectTimeout:       envoy.Duration(connectTimeout),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+	}
 }
 
 // reach adds both ways to reach an endpoint. HBONE is what an endpoint gets that doesn't say plaintext itself.

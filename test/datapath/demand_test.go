@@ -1,0 +1,56 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// TestDeadAddressesCostLittle has a pod dial many addresses where nobody is. What each takes to be tried is given back; what stays
+// is the address, as long as the proxy lives.
+func TestDeadAddressesCostLittle(t *testing.T) {
+	const many, most = 500, 64 << 10
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	address := func(i int) string { return fmt.Sprintf("10.96.%d.%d:80", 100+i/200, i%200) }
+	for i := range many {
+		m.destination(model.Destination{Address: addrPort(address(i)), Kind: model.DestinationPassthrough})
+	}
+	before := m.nodes[0].proxy.allocated()
+	g := errgroup.Group{}
+	g.SetLimit(64)
+	for i := range many {
+		g.Go(func() error {
+			if have, err := client.hello(address(i)); err == nil {
+				return fmt.Errorf("nobody answers %q", have)
+			}
+			return nil
+		})
+	}
+	require.NoError(t, g.Wait())
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		require.Less(c, (m.nodes[0].proxy.allocated()-before)/many, most)
+	}, patience, 10*interval)
+}
+
+// allocated is the memory that the proxy uses, in bytes.
+func (p *proxy) allocated() int {
+	p.t.Helper()
+	page, err := p.ask("/memory")
+	require.NoError(p.t, err)
+	var have struct{ Allocated string }
+	require.NoError(p.t, json.Unmarshal([]byte(page), &have))
+	n, err := strconv.Atoi(have.Allocated)
+	require.NoError(p.t, err)
+	return n
+}
