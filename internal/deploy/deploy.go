@@ -107,11 +107,16 @@ func restricted() *corev1.SecurityContext {
 	}
 }
 
-func requests(cpu, memory string) corev1.ResourceRequirements {
-	return corev1.ResourceRequirements{Requests: corev1.ResourceList{
-		corev1.ResourceCPU:    resource.MustParse(cpu),
-		corev1.ResourceMemory: resource.MustParse(memory),
-	}}
+// resources of a container. The limit of memory is far above what it needs: it keeps what goes wrong in one container from the rest of
+// the node.
+func resources(cpu, memory, mostMemory string) corev1.ResourceRequirements {
+	return corev1.ResourceRequirements{
+		Requests: corev1.ResourceList{
+			corev1.ResourceCPU:    resource.MustParse(cpu),
+			corev1.ResourceMemory: resource.MustParse(memory),
+		},
+		Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse(mostMemory)},
+	}
 }
 
 func orDefault(set *corev1.ResourceRequirements, def corev1.ResourceRequirements) corev1.ResourceRequirements {

@@ -10,5 +10,5 @@ func AgentHandler(snapshot func() Agent, envoy *Envoy) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+PathAgent, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, snapshot()) })
 	mux.Handle("GET "+PathEnvoy+"{path...}", envoy.handler())
-	return mux
+	return addressedLocally(mux)
 }

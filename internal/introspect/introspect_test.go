@@ -43,7 +43,9 @@ func absentEnvoy(t *testing.T) *Envoy { return NewEnvoy(filepath.Join(t.TempDir(
 
 func ask(h http.Handler, method, target string) (int, string) {
 	w := httptest.NewRecorder()
-	h.ServeHTTP(w, httptest.NewRequest(method, target, nil))
+	r := httptest.NewRequest(method, target, nil)
+	r.Host = LoopbackAddress
+	h.ServeHTTP(w, r)
 	return w.Code, w.Body.String()
 }
 
@@ -263,4 +265,21 @@ func TestReadyWaitsForAStart(t *testing.T) {
 	configured.Store(false)
 	code, _ = ask(h, http.MethodGet, PathReady)
 	require.Equal(t, http.StatusServiceUnavailable, code, "it had started")
+}
+
+// TestNamesOfOthersAreRefused: a browser that is led to the loopback address under another site's name must not read anything.
+func TestNamesOfOthersAreRefused(t *testing.T) {
+	for host, want := range map[string]int{
+		LoopbackAddress: http.StatusOK, "localhost:8001": http.StatusOK, "[::1]:15000": http.StatusOK, "127.0.0.1": http.StatusOK,
+		"attacker.example:15000": http.StatusMisdirectedRequest, "10.0.0.1:15000": http.StatusMisdirectedRequest, "": http.StatusMisdirectedRequest,
+	} {
+		for name, h := range map[string]http.Handler{
+			PathProxies: OperatorHandler(proxies{}), PathAgent: AgentHandler(func() Agent { return Agent{} }, nil),
+		} {
+			r, w := httptest.NewRequest(http.MethodGet, name, nil), httptest.NewRecorder()
+			r.Host = host
+			h.ServeHTTP(w, r)
+			require.Equal(t, want, w.Code, "%s as %q", name, host)
+		}
+	}
 }

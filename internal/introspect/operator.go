@@ -31,7 +31,7 @@ func OperatorHandler(source ProxySource) http.Handler {
 		}
 		writeJSON(w, out)
 	})
-	return mux
+	return addressedLocally(mux)
 }
 
 func proxyOf(p xds.ProxyState) Proxy {
