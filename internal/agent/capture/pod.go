@@ -144,11 +144,11 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	var out [][]expr.Any
 	for _, f := range families {
 		if i := slices.IndexFunc(own, f.has); i >= 0 {
-			out = append(out, rule(mark(names.MarkProxy), f.to(f.application), f.dnat(own[i])))
+			out = append(out, rule(ofProxy(), f.to(f.application), f.dnat(own[i])))
 		}
 	}
 	out = append(out,
-		rule(mark(names.MarkProxy), returns()),
+		rule(ofProxy(), returns()),
 		rule(toLoopback(), returns()),
 	)
 	in := [][]expr.Any{
@@ -170,7 +170,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 // addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
 // something for each. What is beyond is refused at once. It runs before the addresses are translated.
 func (r *ruleset) addShare(ranges []*nftables.Set) {
-	rules := [][]expr.Any{rule(mark(names.MarkProxy), returns()), rule(toLoopback(), returns())}
+	rules := [][]expr.Any{rule(ofProxy(), returns()), rule(toLoopback(), returns())}
 	for i, f := range families {
 		dialled := r.addSet(&nftables.Set{
 			Name:          "dialled" + f.suffix,
@@ -201,7 +201,7 @@ func drainRuleset() *ruleset {
 // as source, so they would leave to the client.
 func (r *ruleset) addAnswers() {
 	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
-		rule(mark(names.MarkProxy), toLoopback(), setCtMark(names.MarkProxy)),
+		rule(ofProxy(), toLoopback(), setCtMark(names.MarkProxy)),
 		rule(reply(), ctMark(names.MarkProxy), setMark(names.MarkReply)),
 	)
 }

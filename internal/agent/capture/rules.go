@@ -33,9 +33,9 @@ func compare(op expr.CmpOp, load expr.Any, data []byte) []expr.Any {
 
 func u32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
-// mark is: meta mark V.
-func mark(v uint32) []expr.Any {
-	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, u32(v))
+// ofProxy is: meta mark MARK, what the proxy itself sends.
+func ofProxy() []expr.Any {
+	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, u32(names.MarkProxy))
 }
 
 // setMark is: meta mark set V.

@@ -262,6 +262,18 @@ func (f *fixture) ask(req plugin.Request) plugin.Response {
 	return answer
 }
 
+// A pod that could not run with the proxy's listeners in its namespace is left out, and says why.
+func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5", declares(15006))
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	c := f.condition(p, corev1.ConditionFalse, ReasonReservedPort)
+	require.Contains(t, c.Message, "container proxy declares port 15006")
+	require.Equal(t, -1, f.index("apply ns-cart"))
+	require.Equal(t, StateNotCaptured, f.state(p).State)
+}
+
 func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	f := setUp(t)
 	p := f.pod("cart", "10.244.1.5")

@@ -50,7 +50,7 @@ func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
 
 func declares(port int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
-		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "app", Ports: []corev1.ContainerPort{{ContainerPort: port}}})
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "proxy", Image: "proxy", Ports: []corev1.ContainerPort{{ContainerPort: port}}})
 	}
 }
 

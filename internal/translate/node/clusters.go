@@ -44,9 +44,6 @@ const idlePlaintext = time.Second
 // Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would become
 // part of each metric's name.
 func Cluster(d model.Destination) *clusterv3.Cluster {
-	if d.Kind == model.DestinationRefused {
-		return nowhere(d)
-	}
 	c := &clusterv3.Cluster{
 		Name:                          d.Address.String(),
 		AltStatName:                   strings.ReplaceAll(d.Address.String(), ".", "_"),
@@ -81,6 +78,8 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		static(c, model.Endpoint{Address: d.Address})
 		c.TransportSocket = envoy.Internal(names.MetadataTunnel)
 		c.TypedExtensionProtocolOptions = envoy.HTTP2Upstream(idlePlaintext)
+	case model.DestinationRefused:
+		return nowhere(d)
 	}
 	return c
 }
