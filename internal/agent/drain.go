@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -63,8 +62,8 @@ func drain(ctx context.Context, socket string, d, atLeast time.Duration) error {
 	}
 }
 
-// activeConnections asks for the connections of each listener on an address; those of internal listeners come from them.
-var activeConnections = "/stats?" + url.Values{"filter": {`^listener\..*_` + strconv.Itoa(names.PortHBONE) + `\.downstream_cx_active$`}}.Encode()
+// activeConnections asks for the connections of callers; statistics of listeners are not kept (package bootstrap).
+var activeConnections = "/stats?" + url.Values{"filter": {`^http\.` + names.ListenerHBONE + `\.downstream_cx_active$`}}.Encode()
 
 // idle tells whether every gauge is zero, and there is one.
 func idle(stats string) bool {

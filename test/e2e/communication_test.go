@@ -143,6 +143,18 @@ func TestWaypointRestarts(t *testing.T) {
 		got := s.many("client", 20, "http://app/")
 		g.Expect(got.failures()).To(BeEmpty())
 	}).Should(Succeed())
+	goesSoon(t, s.name)
+}
+
+// goesSoon: an idle waypoint's drain, of 30 s, ends with the connections that its callers keep, which heed its GOAWAY.
+func goesSoon(t *testing.T, namespace string) {
+	t.Helper()
+	g := NewWithT(t)
+	pods, err := component(t.Context(), namespace, names.ComponentWaypoint)
+	g.Expect(err).NotTo(HaveOccurred())
+	g.Expect(pods).NotTo(BeEmpty())
+	g.Expect(world.client.Delete(t.Context(), &pods[0])).To(Succeed())
+	g.Eventually(func() bool { return gone(t, &corev1.Pod{}, namespace, pods[0].Name) }).WithTimeout(20 * time.Second).Should(BeTrue())
 }
 
 // Deleting the Mesh lets every pod go, without a restart; creating it again takes them back.
