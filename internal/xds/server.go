@@ -14,6 +14,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -32,6 +33,7 @@ const (
 	maxRequestBytes         = 32 << 20 // a reconnecting proxy lists all that it has in its first request
 	keepaliveInterval       = 20 * time.Second
 	keepaliveTimeout        = 10 * time.Second
+	firstRefusals           = 20 // refused streams that are logged each; one in a second after that
 )
 
 // Options configure a Server. Cache and Authenticator are required.
@@ -74,6 +76,8 @@ type Server struct {
 	metrics   *metrics
 	interests *interests
 	book      *book
+	// refusals limits what is logged about strangers: anyone may come with a bad token, as often as they like. The metric counts all.
+	refusals rate.Sometimes
 
 	mu      sync.Mutex
 	streams map[*stream]struct{}
@@ -93,6 +97,7 @@ func NewServer(opts Options) *Server {
 		metrics:   newMetrics(opts.Registerer, opts.Kinds),
 		interests: newInterests(opts.Cache, opts.OnInterest),
 		book:      newBook(),
+		refusals:  rate.Sometimes{First: firstRefusals, Interval: time.Second},
 		streams:   map[*stream]struct{}{},
 		byPod:     map[string]*stream{},
 	}
@@ -126,7 +131,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	proxy, err := s.opts.Authenticator.Authenticate(ctx)
 	if err != nil {
 		s.metrics.refused.WithLabelValues(refusedFor(err)).Inc()
-		s.opts.Log.Info("refused an xDS stream", "reason", err.Error())
+		s.refusals.Do(func() { s.opts.Log.Info("refused an xDS stream", "reason", err.Error()) })
 		return authError(err)
 	}
 	if proxy.Scope == "" {

@@ -4,10 +4,13 @@
 package xds
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/go-logr/logr/funcr"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -101,4 +104,25 @@ func TestUnauthenticated(t *testing.T) {
 	err := <-c.err
 	require.Equal(t, codes.Unauthenticated, status.Code(err))
 	require.ErrorContains(t, err, "send a token")
+}
+
+// stranger opens streams that are refused.
+type stranger struct {
+	discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+}
+
+func (stranger) Context() context.Context { return context.Background() }
+
+func TestRefusedStreamsDoNotFloodTheLog(t *testing.T) {
+	lines := 0
+	s := NewServer(Options{
+		Cache:         NewCache(),
+		Authenticator: AuthenticatorFunc(func(context.Context) (Proxy, error) { return Proxy{}, errors.New("a bad token") }),
+		Log:           funcr.New(func(_, _ string) { lines++ }, funcr.Options{}),
+	})
+	for range 10_000 {
+		require.Error(t, s.DeltaAggregatedResources(stranger{}))
+	}
+	require.GreaterOrEqual(t, lines, firstRefusals)
+	require.Less(t, lines, 100)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"golang.org/x/time/rate"
 
 	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/identity"
@@ -116,6 +117,7 @@ func (s *Server) Start(ctx context.Context) error {
 // Handler is the HTTP interface without its listener. It is made once: it registers metrics.
 func (s *Server) Handler() http.Handler {
 	h := &handler{Server: s, limits: newLimiter(perCallerPerSec, perCallerBurst), refused: newRefused(s.Registerer)}
+	h.strangers = rate.Sometimes{First: firstStrangers, Interval: time.Second}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+identity.PathTrustBundle, slotted(maxBundlesInFlight, h.trustBundle))
 	mux.HandleFunc("POST "+identity.PathSign, slotted(maxInFlight, h.withCaller(h.sign)))
@@ -125,11 +127,16 @@ func (s *Server) Handler() http.Handler {
 	return mux
 }
 
+// firstStrangers are logged each; one in a second after that.
+const firstStrangers = 20
+
 // handler answers requests.
 type handler struct {
 	*Server
 	limits  *limiter
 	refused *prometheus.CounterVec
+	// strangers limits what is logged about bad tokens, which anyone may send as often as they like. The metric counts all.
+	strangers rate.Sometimes
 }
 
 // Reasons of a refusal, as values of the label "reason".
@@ -235,7 +242,14 @@ func (s *handler) trustBundle(w http.ResponseWriter, r *http.Request) {
 func (s *handler) refuse(w http.ResponseWriter, r *http.Request, err error, msg string, kv ...any) {
 	code, reason := statusOf(err)
 	s.refused.WithLabelValues(reason).Inc()
-	s.Log.Info(msg, append([]any{"from", r.RemoteAddr, "status", code, "reason", err.Error()}, kv...)...)
+	log := func() {
+		s.Log.Info(msg, append([]any{"from", r.RemoteAddr, "status", code, "reason", err.Error()}, kv...)...)
+	}
+	if reason == refusedToken {
+		s.strangers.Do(log)
+	} else {
+		log()
+	}
 	if code == http.StatusInternalServerError {
 		err = errors.New("internal error; the operator's log says more")
 	}

@@ -267,3 +267,14 @@ type recorder struct {
 func (r *recorder) Header() http.Header         { return r.header }
 func (r *recorder) Write(b []byte) (int, error) { return len(b), nil }
 func (r *recorder) WriteHeader(code int)        { r.code = code }
+
+func TestBadTokensDoNotFloodTheLog(t *testing.T) {
+	o := newOperator(t)
+	for range 300 {
+		resp, _ := o.do(t, http.MethodPost, identity.PathSign, "nonsense", nil)
+		require.Equal(t, http.StatusUnauthorized, resp.StatusCode)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	require.Less(t, strings.Count(o.logs.String(), "token refused"), 100)
+}
