@@ -118,6 +118,8 @@ func outbound(p Pod) *listenerv3.Listener {
 				"source":      envoy.Literal(p.Identity),
 				"destination": "%UPSTREAM_PEER_URI_SAN%",
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+				// The endpoint's address; of one behind the internal listener "plaintext", the name that it has for this.
+				"to": "%UPSTREAM_HOST_NAME%",
 			}), envoy.Flagged())},
 		}),
 	}}}
@@ -256,8 +258,9 @@ func logFields(p Pod, fields map[string]string) map[string]string {
 	fields["time"] = "%START_TIME%"
 	fields["pod"] = envoy.Literal(p.Namespace + "/" + p.Name)
 	fields["from"] = "%DOWNSTREAM_REMOTE_ADDRESS%"
-	// The endpoint's address; of one behind the internal listener "plaintext", the name that it has for this.
-	fields["to"] = "%UPSTREAM_HOST_NAME%"
+	if fields["to"] == "" {
+		fields["to"] = "%UPSTREAM_HOST%"
+	}
 	fields["received"] = "%BYTES_RECEIVED%"
 	fields["sent"] = "%BYTES_SENT%"
 	fields["ms"] = "%DURATION%"
