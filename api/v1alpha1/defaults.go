@@ -16,6 +16,8 @@ const (
 	DefaultLogLevel LogLevel = "warning"
 	// DefaultConcurrency is the number of worker threads of every proxy.
 	DefaultConcurrency int32 = 2
+	// DefaultAddressesPerPod is Node.AddressesPerPod.
+	DefaultAddressesPerPod int32 = 4000
 	// DefaultDrainTimeout is ProxyParametersSpec.DrainTimeout. The schema's CEL rules know it.
 	DefaultDrainTimeout = 30 * time.Second
 	// DefaultGraceAfterDrain is by how much ProxyParametersSpec.TerminationGracePeriod is longer than the drain timeout.
@@ -37,6 +39,14 @@ func (s *MeshSpec) LeafLifetime() time.Duration {
 		return DefaultLeafLifetime
 	}
 	return s.Certificates.LeafLifetime.Duration
+}
+
+// AddressesPerPod is how many addresses one pod may dial within an hour, in each IP family.
+func (s *MeshSpec) AddressesPerPod() int32 {
+	if s.Node == nil || s.Node.AddressesPerPod == nil {
+		return DefaultAddressesPerPod
+	}
+	return *s.Node.AddressesPerPod
 }
 
 // UsesCertManager says whether the CA comes from cert-manager.

@@ -217,6 +217,14 @@ type Node struct {
 	// +optional
 	Host *HostPaths `json:"host,omitempty"`
 
+	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP family.
+	// Default 4000. Connections to more of them are refused: the node proxy keeps something for each address that any pod
+	// dialled, and takes 20000 in all. A change begins to count anew.
+	// +optional
+	// +kubebuilder:validation:Minimum=100
+	// +kubebuilder:validation:Maximum=20000
+	AddressesPerPod *int32 `json:"addressesPerPod,omitempty"`
+
 	// Tolerations of the node pods. Default: every taint is tolerated, because a pod can only be captured where they run.
 	// +optional
 	// +listType=atomic

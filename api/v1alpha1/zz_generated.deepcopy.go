@@ -393,6 +393,11 @@ func (in *Node) DeepCopyInto(out *Node) {
 		*out = new(HostPaths)
 		**out = **in
 	}
+	if in.AddressesPerPod != nil {
+		in, out := &in.AddressesPerPod, &out.AddressesPerPod
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Tolerations != nil {
 		in, out := &in.Tolerations, &out.Tolerations
 		*out = make([]corev1.Toleration, len(*in))

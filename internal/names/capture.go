@@ -14,9 +14,7 @@ const (
 	MarkReply    = 0x53a
 	RouteTable   = 0x539
 	RulePriority = 0x539
-	// DialledMost is how many addresses of the mesh (of each IP family) a pod may dial within DialledTime; each counts from when it was
-	// dialled last.
-	DialledMost = 4000
+	// DialledTime is within what time the addresses are counted that a pod dials; each counts from when it was dialled last.
 	DialledTime = time.Hour
 	// ApplicationAddress and ApplicationAddress6 are what the proxy dials, from inside a pod's namespace, to hand captured
 	// plaintext to the pod's application: capture translates them to the pod's own address. With the pod's address

@@ -266,19 +266,37 @@ func TestShareOfAPod(t *testing.T) {
 			ns := newPod(t)
 			netnstest.Route(t, ns, "eth0", netip.MustParsePrefix("0.0.0.0/0"), netip.MustParseAddr("10.244.0.1"))
 			netnstest.Route(t, ns, "eth0", netip.MustParsePrefix("::/0"), netip.MustParseAddr("fd00:244::1"))
-			require.NoError(t, Apply(ns, testPod))
+			pod := testPod
+			pod.Share = 300
+			most := int(pod.Share)
+			require.NoError(t, Apply(ns, pod))
 			echoes(t, ns, fmt.Sprintf(":%d", names.PortOutbound)) // the proxy
 			dial := func(n int) error { return dialOnce(ns, netip.AddrPortFrom(address(n), 80)) }
-			for n := range names.DialledMost {
+			beyond := func() uint64 {
+				n, err := BeyondShare(ns)
+				require.NoError(t, err)
+				return n
+			}
+			for n := range most {
 				require.NoError(t, dial(n))
 			}
-			require.ErrorIs(t, dial(names.DialledMost), syscall.ECONNREFUSED)
+			require.Zero(t, beyond())
+			require.ErrorIs(t, dial(most), syscall.ECONNREFUSED)
 			require.NoError(t, dial(0), "what was dialled before")
-			require.NoError(t, UpdateSets(ns, testPod))
-			require.ErrorIs(t, dial(names.DialledMost), syscall.ECONNREFUSED, "an update changes nothing about it")
-			drift, err := Verify(ns, testPod)
+			require.NoError(t, UpdateSets(ns, pod))
+			require.ErrorIs(t, dial(most), syscall.ECONNREFUSED, "an update changes nothing about it")
+			require.EqualValues(t, 2, beyond())
+			drift, err := Verify(ns, pod)
 			require.NoError(t, err)
-			require.Empty(t, drift)
+			require.Empty(t, drift, "what is counted is no change of the rules")
+
+			pod.Share++
+			drift, err = Verify(ns, pod)
+			require.NoError(t, err)
+			require.Len(t, drift, len(families), "another share is wanted: %v", drift)
+			require.NoError(t, Apply(ns, pod))
+			require.NoError(t, dial(most))
+			require.Zero(t, beyond())
 		})
 	}
 }

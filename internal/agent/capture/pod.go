@@ -27,6 +27,9 @@ type Pod struct {
 	// Probes are the pod's addresses with ports that kubelet calls: what comes to them from the probes' source passes the
 	// proxy by.
 	Probes []netip.AddrPort
+	// Share is how many addresses of each IP family the pod may dial within names.DialledTime. Zero: as many as without
+	// a setting of the Mesh.
+	Share uint32
 }
 
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
@@ -139,7 +142,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	for i, f := range families {
 		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 	}
-	r.addShare(ranges)
+	r.addShare(ranges, p.Share)
 
 	var out [][]expr.Any
 	for _, f := range families {
@@ -165,28 +168,6 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	)
 	r.addCapture(out, in)
 	return r
-}
-
-// addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
-// something for each. What is beyond is refused at once. It runs before the addresses are translated.
-func (r *ruleset) addShare(ranges []*nftables.Set) {
-	rules := [][]expr.Any{rule(ofProxy(), returns()), rule(toLoopback(), returns())}
-	for i, f := range families {
-		dialled := r.addSet(&nftables.Set{
-			Name:          "dialled" + f.suffix,
-			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
-			Concatenation: true,
-			Dynamic:       true,
-			HasTimeout:    true,
-			Timeout:       names.DialledTime,
-			Size:          names.DialledMost,
-		}, nil)
-		rules = append(rules,
-			rule(syn(), f.toSet(ranges[i]), f.noteIn(dialled), returns()),
-			rule(syn(), f.toSet(ranges[i]), reset()),
-		)
-	}
-	r.addChain("share", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
 }
 
 // drainRuleset is what connections need that are captured already.

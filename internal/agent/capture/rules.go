@@ -182,6 +182,9 @@ func returns() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictRe
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
+// counted is: counter.
+func counted() []expr.Any { return []expr.Any{&expr.Counter{}} }
+
 // reset is: reject with tcp reset.
 func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 

@@ -116,6 +116,14 @@ func (r *ruleset) drift(c *nftables.Conn) ([]string, error) {
 		if !s.Dynamic && !slices.Equal(elementKeys(have), elementKeys(s.elements)) {
 			out = append(out, "set "+s.Name+" has other elements")
 		}
+		if !s.Dynamic {
+			continue
+		}
+		if is, err := c.GetSetByName(s.Table, s.Name); err != nil {
+			return nil, fmt.Errorf("read set %s: %w", s.Name, err)
+		} else if is.Size != s.Size {
+			out = append(out, fmt.Sprintf("set %s has room for %d elements instead of %d", s.Name, is.Size, s.Size))
+		}
 	}
 	for _, ch := range r.chains {
 		have, err := c.GetRules(r.table, ch.Chain)
@@ -174,6 +182,8 @@ func canonical(e expr.Any) expr.Any {
 		c := *e
 		c.SetID, c.SrcRegKey = 0, register(c.SrcRegKey)
 		return &c
+	case *expr.Counter:
+		return &expr.Counter{} // what it has counted is no difference
 	case *expr.Redir:
 		c := *e
 		c.RegisterProtoMax = max(c.RegisterProtoMax, c.RegisterProtoMin)

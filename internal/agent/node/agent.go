@@ -153,6 +153,7 @@ func (a *Agent) assemble() error {
 		enroller: &enroller{
 			proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: newHostRules(o.Kernel, o.Log),
 			pods: pods, log: o.Log, onRepair: m.repairs.Inc, now: time.Now, waits: defaultWaits,
+			onRefused: func(t Target, n uint64) { m.refused.Add(float64(n)); a.reconciler.warnOfShare(t, n) },
 		},
 		client: a.manager.GetClient(), sandboxes: o.Sandboxes, metrics: m, system: o.SystemNamespace,
 		events: a.manager.GetEventRecorder("fairway-agent"),

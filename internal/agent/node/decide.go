@@ -44,6 +44,7 @@ const (
 	ReasonCaptured           = "Captured"
 	ReasonAwaitingSandbox    = "AwaitingSandbox"
 	ReasonUnknownLabel       = "UnknownLabel"
+	ReasonShareUsedUp        = "AddressShareUsedUp"
 	ReasonReservedPort       = "ReservedPort"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
 	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh

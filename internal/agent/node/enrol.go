@@ -82,8 +82,10 @@ type enroller struct {
 	pods         *registry
 	log          logr.Logger
 	onRepair     func()
-	now          func() time.Time
-	waits        waits
+	// onRefused is told of connections beyond a pod's share.
+	onRefused func(t Target, connections uint64)
+	now       func() time.Time
+	waits     waits
 }
 
 // capture brings a pod to its target. With order starting, it returns once traffic is redirected, and a later call with order
@@ -223,25 +225,42 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	if err := n.host.set(t.Pod.UID, t.Probes); err != nil {
 		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
 	}
-	want := capture.Pod{Ranges: t.Ranges, Probes: t.Probes}
+	want := capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share}
 	switch now := n.now(); {
-	case !e.redirected:
+	case !e.redirected || e.target.Share != t.Share:
 		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
-		e.redirected, e.verified = true, now
+		e.redirected, e.verified, e.beyondShare = true, now, 0
 	case !slices.Equal(e.target.Ranges, t.Ranges) || !slices.Equal(e.target.Probes, t.Probes):
 		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
 	case now.Sub(e.verified) >= n.waits.verify:
+		n.noteRefused(e, t)
 		if err := n.verify(t, want); err != nil {
 			return err
 		}
 		e.verified = now
 	}
-	e.target.Ranges, e.target.Probes = t.Ranges, t.Probes
+	e.target.Ranges, e.target.Probes, e.target.Share = t.Ranges, t.Probes, t.Share
 	return nil
+}
+
+// noteRefused tells of connections that the kernel refused since the last look because the pod had used its share up. It is
+// called where the rules are compared anyway, and if they can't be read, that says so.
+func (n *enroller) noteRefused(e *entry, t Target) {
+	total, err := n.kernel.BeyondShare(t.Pod.Netns)
+	if err != nil {
+		return
+	}
+	if total < e.beyondShare { // the rules were put back meanwhile, and count anew
+		e.beyondShare = 0
+	}
+	if fresh := total - e.beyondShare; fresh > 0 {
+		n.onRefused(t, fresh)
+	}
+	e.beyondShare = total
 }
 
 // closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the proxy
@@ -292,7 +311,7 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	}
 	n.setListeners(e, t)
 	if redirected {
-		e.redirected, e.target.Ranges, e.target.Probes = true, t.Ranges, t.Probes
+		e.redirected, e.target.Ranges, e.target.Probes, e.target.Share = true, t.Ranges, t.Probes, t.Share
 		n.host.note(t.Pod.UID, t.Probes)
 	}
 	return nil

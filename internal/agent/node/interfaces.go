@@ -47,6 +47,8 @@ type Kernel interface {
 	UpdateSets(path string, p capture.Pod) error
 	// Verify says what differs from how it should be; nothing, if all is well.
 	Verify(path string, p capture.Pod) (drift []string, err error)
+	// BeyondShare is how many connections were refused, since Apply, because the pod had used up its share of addresses.
+	BeyondShare(path string) (uint64, error)
 	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
 	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
 	// Drain ends the redirect of new connections and keeps what open ones need.

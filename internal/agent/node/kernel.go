@@ -52,6 +52,11 @@ func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) 
 	return drift, err
 }
 
+func (k *kernel) BeyondShare(path string) (refused uint64, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { refused, err = capture.BeyondShare(ns); return err })
+	return refused, err
+}
+
 func (k *kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns, probes); return err })
 	return ended, err

@@ -11,6 +11,7 @@ import (
 type metrics struct {
 	failures  *prometheus.CounterVec
 	repairs   prometheus.Counter
+	refused   prometheus.Counter
 	starts    *prometheus.HistogramVec
 	installed prometheus.Gauge
 }
@@ -25,6 +26,10 @@ func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_capture_repairs_total", Help: "Times that changed rules of a captured pod were put back.",
 		}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_agent_share_refused_total",
+			Help: "Connections that were refused because their pod had used up its share of addresses.",
+		}),
 		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fairway_agent_cni_add_seconds", Help: "Time that the start of a pod waited for the agent.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
@@ -34,7 +39,7 @@ func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.repairs, m.starts, m.installed, podsCollector{pods})
+		r.MustRegister(m.failures, m.repairs, m.refused, m.starts, m.installed, podsCollector{pods})
 	}
 	return m
 }

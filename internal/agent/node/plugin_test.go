@@ -5,16 +5,20 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -80,4 +84,44 @@ func TestUnknownLabelIsSaid(t *testing.T) {
 		return false
 	}, "an Event says so")
 	require.Equal(t, names.MTLSStrict, f.state(p).Mode)
+}
+
+// TestShareThatIsUsedUpIsSaid has a pod dial more addresses than it may, and then be given more.
+func TestShareThatIsUsedUpIsSaid(t *testing.T) {
+	f := setUp(t)
+	give := func(most int32) {
+		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+		patch := fmt.Appendf(nil, `{"spec":{"node":{"addressesPerPod":%d}}}`, most)
+		require.NoError(t, f.Patch(t.Context(), mesh, client.RawPatch(types.MergePatchType, patch)))
+	}
+	give(500)
+	p := f.pod("scraper", "10.244.1.5")
+	path := f.sandbox(t, string(p.UID), "ns-scraper")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	share := func() uint32 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.share[path]
+	}
+	require.EqualValues(t, 500, share())
+	f.do(func() { f.beyond[path] = 7 })
+	f.eventually(func() bool {
+		events := &eventsv1.EventList{}
+		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
+		for _, e := range events.Items {
+			if e.Regarding.UID == p.UID && e.Reason == ReasonShareUsedUp && e.Type == corev1.EventTypeWarning {
+				require.Contains(t, e.Note, "more than 500 addresses")
+				require.Contains(t, e.Note, "7 connections")
+				return true
+			}
+		}
+		return false
+	}, "an Event says so")
+	counted := &dto.Metric{}
+	require.NoError(t, f.agent.reconciler.metrics.refused.Write(counted))
+	require.InDelta(t, 7, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+
+	give(600)
+	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
 }

@@ -26,6 +26,8 @@ type Target struct {
 	Ranges []netip.Prefix
 	// Probes are the ports that kubelet calls.
 	Probes []netip.AddrPort
+	// Share is how many addresses the pod may dial.
+	Share uint32
 }
 
 // newTarget says how a pod is captured in a network namespace with these addresses.
@@ -40,6 +42,7 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ip
 		},
 		Ranges: ranges(mesh),
 		Probes: probes(pod, ips),
+		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)), //nolint:gosec // not negative
 	}
 }
 

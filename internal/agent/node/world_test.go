@@ -40,6 +40,8 @@ type world struct {
 	sandboxes map[string]string // pod UID -> path
 	rules     map[string][]netip.Prefix
 	drained   map[string]bool
+	share     map[string]uint32
+	beyond    map[string]uint64
 	host      []netip.AddrPort
 	changed   chan struct{}
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
@@ -50,7 +52,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
-		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, changed: make(chan struct{}),
+		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{}, beyond: map[string]uint64{}, changed: make(chan struct{}),
 	}
 }
 
@@ -210,7 +212,7 @@ func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error)
 func (w *world) Apply(path string, p capture.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rules[path] = p.Ranges
+	w.rules[path], w.share[path] = p.Ranges, p.Share
 	delete(w.drained, path)
 	w.note("apply %s", filepath.Base(path))
 	return w.exists(path)
@@ -231,6 +233,12 @@ func (w *world) Verify(path string, p capture.Pod) ([]string, error) {
 		return []string{"other rules"}, nil
 	}
 	return nil, w.exists(path)
+}
+
+func (w *world) BeyondShare(path string) (uint64, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.beyond[path], w.exists(path)
 }
 
 func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {

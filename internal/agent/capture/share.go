@@ -1,0 +1,62 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package capture
+
+import (
+	"cmp"
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// chainShare is the chain that refuses what is beyond a pod's share, and counts it.
+const chainShare = "share"
+
+// addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
+// something for each. What is beyond is refused at once. It runs before the addresses are translated.
+func (r *ruleset) addShare(ranges []*nftables.Set, most uint32) {
+	rules := [][]expr.Any{rule(ofProxy(), returns()), rule(toLoopback(), returns())}
+	for i, f := range families {
+		dialled := r.addSet(&nftables.Set{
+			Name:          "dialled" + f.suffix,
+			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
+			Concatenation: true,
+			Dynamic:       true,
+			HasTimeout:    true,
+			Timeout:       names.DialledTime,
+			Size:          cmp.Or(most, uint32(v1alpha1.DefaultAddressesPerPod)),
+		}, nil)
+		rules = append(rules,
+			rule(syn(), f.toSet(ranges[i]), f.noteIn(dialled), returns()),
+			rule(syn(), f.toSet(ranges[i]), counted(), reset()),
+		)
+	}
+	r.addChain(chainShare, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
+}
+
+// BeyondShare is how many connections the kernel refused because the pod had used its share up, since Apply.
+func BeyondShare(ns *netns.Namespace) (uint64, error) {
+	c, err := connect(ns)
+	if err != nil {
+		return 0, err
+	}
+	rules, err := c.GetRules(newRuleset().table, &nftables.Chain{Name: chainShare})
+	if err != nil && !isMissing(err) {
+		return 0, fmt.Errorf("read chain %s in %s: %w", chainShare, ns.Path(), err)
+	}
+	var n uint64
+	for _, r := range rules {
+		for _, e := range r.Exprs {
+			if counter, ok := e.(*expr.Counter); ok {
+				n += counter.Packets
+			}
+		}
+	}
+	return n, nil
+}
