@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package accept bounds the connections that a server of the operator takes before it knows who asks: in all, and of one
-// address, so that nobody who can reach its port can fill it for the others.
+// Package accept bounds what a server of the operator takes before it knows who asks: connections in all and of one
+// address, and how often one may ask, so that nobody who can reach its port can fill it for the others.
 package accept
 
 import (
@@ -42,7 +42,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		peer := addressOf(c)
+		peer := Address(c.RemoteAddr().String())
 		if l.take(peer) {
 			return &conn{Conn: c, closed: sync.OnceFunc(func() { l.giveBack(peer) })}, nil
 		}
@@ -68,9 +68,9 @@ func (l *listener) giveBack(peer netip.Addr) {
 	}
 }
 
-// addressOf the peer; connections that have none share one.
-func addressOf(c net.Conn) netip.Addr {
-	at, err := netip.ParseAddrPort(c.RemoteAddr().String())
+// Address of a peer that is written with its port; those that have none share one.
+func Address(peer string) netip.Addr {
+	at, err := netip.ParseAddrPort(peer)
 	if err != nil {
 		return netip.Addr{}
 	}

@@ -229,7 +229,11 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 
 // addServers adds the xDS and the certificate server; both need the CA.
 func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, ready *readiness, o Options) error {
-	callers := auth.NewAuthenticator(mgr.GetClient(), time.Now)
+	reviewer, err := reviewer(mgr)
+	if err != nil {
+		return err
+	}
+	callers := auth.NewAuthenticator(reviewer, time.Now, metrics.Registry)
 	view := pods{mgr.GetCache()}
 	rights := &auth.Authorizer{
 		SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
@@ -264,6 +268,18 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 		Issuer: authority, Callers: callers, Rights: rights, Listening: ready.await("the certificate listener"),
 		Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	})
+}
+
+// reviewer has a rate of its own, which the authenticator limits: whoever sends tokens must not hold up what the operator
+// writes besides.
+func reviewer(mgr ctrl.Manager) (auth.Reviewer, error) {
+	cfg := rest.CopyConfig(mgr.GetConfig())
+	cfg.QPS = -1
+	c, err := client.New(cfg, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	if err != nil {
+		return nil, fmt.Errorf("make the client for token reviews: %w", err)
+	}
+	return c, nil
 }
 
 // addPeers joins the acknowledgements of all replicas.

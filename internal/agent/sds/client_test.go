@@ -50,7 +50,7 @@ func newWorld(t *testing.T) *world {
 		Listener: ln,
 		TLS:      ca.ServingConfig(names.SystemNamespace, names.OperatorServiceAccount, serverName),
 		Issuer:   ca,
-		Callers:  auth.NewAuthenticator(w.cluster, nil),
+		Callers:  auth.NewAuthenticator(w.cluster, nil, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: ca.TrustDomain, Pods: w.cluster, Workloads: w.cluster,
 			Waypoint: w.cluster.Waypoint,

@@ -70,9 +70,9 @@ func TestCaller(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld()
-			a := auth.NewAuthenticator(w.Cluster, func() time.Time { return w.now })
+			a := auth.NewAuthenticator(w.Cluster, func() time.Time { return w.now }, nil)
 			token := tc.token(w)
-			got, err := a.Caller(t.Context(), token)
+			got, err := a.Caller(t.Context(), token, peer)
 			if tc.want == "" {
 				require.NoError(t, err)
 				assert.Equal(t, agent, got)
@@ -89,10 +89,10 @@ func TestCaller(t *testing.T) {
 
 func TestVerdictsAreRememberedForAShortTime(t *testing.T) {
 	w := newWorld()
-	a := auth.NewAuthenticator(w.Cluster, func() time.Time { return w.now })
+	a := auth.NewAuthenticator(w.Cluster, func() time.Time { return w.now }, nil)
 	agent := identitytest.NodeAgent("n1")
 	ask := func(token string) error {
-		_, err := a.Caller(t.Context(), token)
+		_, err := a.Caller(t.Context(), token, peer)
 		return err
 	}
 	token := w.Token(agent, time.Hour)
@@ -108,7 +108,7 @@ func TestVerdictsAreRememberedForAShortTime(t *testing.T) {
 
 	n := w.Reviews()
 	for range 5 {
-		require.Error(t, ask("nonsense"))
+		require.Error(t, ask(forged(1)))
 	}
 	assert.Equal(t, n+1, w.Reviews(), "a wrong token doesn't cost a review each time")
 
@@ -126,20 +126,20 @@ func TestVerdictsAreRememberedForAShortTime(t *testing.T) {
 
 func TestConcurrentCallersShareOneReview(t *testing.T) {
 	w := newWorld()
-	a := auth.NewAuthenticator(w.Cluster, nil)
+	a := auth.NewAuthenticator(w.Cluster, nil, nil)
 	w.now = time.Now()
 	token := w.Token(identitytest.NodeAgent("n1"), time.Hour)
 	var wg sync.WaitGroup
 	for range 50 {
 		wg.Go(func() {
-			_, err := a.Caller(context.Background(), token)
+			_, err := a.Caller(context.Background(), token, peer)
 			assert.NoError(t, err)
 		})
 	}
 	wg.Wait()
 	assert.LessOrEqual(t, w.Reviews(), 50)
 	n := w.Reviews()
-	_, err := a.Caller(t.Context(), token)
+	_, err := a.Caller(t.Context(), token, peer)
 	require.NoError(t, err)
 	assert.Equal(t, n, w.Reviews())
 }

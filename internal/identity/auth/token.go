@@ -8,13 +8,14 @@ package auth
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/singleflight"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
@@ -44,13 +45,13 @@ const (
 const (
 	// maxTokenBytes bounds a token before it is hashed or sent on; projected tokens have about 1.2 KiB.
 	maxTokenBytes = 16 << 10
-	// cacheSize bounds the cache: a few tokens for each of some thousand nodes and waypoint pods.
-	cacheSize = 8192
+	// acceptedSize bounds the good verdicts: a few tokens for each of some thousand nodes and waypoint pods. The bad ones have a
+	// cache of their own, so that they displace nothing.
+	acceptedSize = 8192
+	rejectedSize = 1024
 	// acceptedFor is how long a deleted pod's token may still be taken; rejectedFor spares the API server a flood.
 	acceptedFor = time.Minute
 	rejectedFor = 5 * time.Second
-	// maxReviews bounds the reviews under way at once.
-	maxReviews = 32
 	// reviewTimeout bounds one review.
 	reviewTimeout = 10 * time.Second
 )
@@ -79,23 +80,37 @@ type Authenticator struct {
 	reviewer Reviewer
 	audience string
 	now      func() time.Time
-	cache    *cache.LRUExpireCache
 	flights  singleflight.Group
-	slots    chan struct{}
+	limits   *limits
+	reviews  *prometheus.CounterVec
+
+	accepted, rejected *cache.LRUExpireCache
 }
 
 type clock func() time.Time
 
 func (c clock) Now() time.Time { return c() }
 
-// outcome is what the cache holds: a caller or the reason of refusal.
+// outcome is what the caches hold: a caller or the reason of refusal.
 type outcome struct {
 	caller Caller
 	err    error
 }
 
-// NewAuthenticator makes an authenticator for tokens of names.TokenAudience. now is time.Now unless a test says else.
-func NewAuthenticator(r Reviewer, now func() time.Time) *Authenticator {
+// Results of a token that no cache knew, as values of the label "result".
+const (
+	resultAccepted = "accepted"
+	resultRejected = "rejected"
+	// The API server was not asked: the token could not have passed, or there were too many.
+	resultHopeless = "hopeless"
+	resultLimited  = "limited"
+	// The API server gave no verdict.
+	resultFailed = "failed"
+)
+
+// NewAuthenticator makes an authenticator for tokens of names.TokenAudience. now is time.Now unless a test says else, and
+// registerer may be nil.
+func NewAuthenticator(r Reviewer, now func() time.Time, registerer prometheus.Registerer) *Authenticator {
 	if now == nil {
 		now = time.Now
 	}
@@ -103,13 +118,17 @@ func NewAuthenticator(r Reviewer, now func() time.Time) *Authenticator {
 		reviewer: r,
 		audience: names.TokenAudience,
 		now:      now,
-		cache:    cache.NewLRUExpireCacheWithClock(cacheSize, clock(now)),
-		slots:    make(chan struct{}, maxReviews),
+		accepted: cache.NewLRUExpireCacheWithClock(acceptedSize, clock(now)),
+		rejected: cache.NewLRUExpireCacheWithClock(rejectedSize, clock(now)),
+		limits:   newLimits(),
+		reviews: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
+			Name: "fairway_token_reviews_total", Help: "Tokens of proxies that were not known yet, by what became of them.",
+		}, []string{"result"}),
 	}
 }
 
-// Caller authenticates a token. The error is ErrUnauthenticated or ErrUnavailable.
-func (a *Authenticator) Caller(ctx context.Context, token string) (Caller, error) {
+// Caller authenticates a token that came from a peer. The error is ErrUnauthenticated or ErrUnavailable.
+func (a *Authenticator) Caller(ctx context.Context, token string, peer netip.Addr) (Caller, error) {
 	switch {
 	case token == "":
 		return Caller{}, fmt.Errorf("%w: no bearer token; send a projected service-account token with audience %q", ErrUnauthenticated, a.audience)
@@ -117,15 +136,25 @@ func (a *Authenticator) Caller(ctx context.Context, token string) (Caller, error
 		return Caller{}, fmt.Errorf("%w: the token is too long", ErrUnauthenticated)
 	}
 	key := sha256.Sum256([]byte(token))
-	if hit, ok := a.cache.Get(key); ok {
-		o := hit.(outcome)
-		return o.caller, o.err
+	for _, c := range []*cache.LRUExpireCache{a.accepted, a.rejected} {
+		if hit, ok := c.Get(key); ok {
+			o := hit.(outcome)
+			return o.caller, o.err
+		}
+	}
+	said, err := claimsOf(token)
+	if err == nil {
+		err = said.hopeless(a.audience, a.now())
+	}
+	if err != nil {
+		a.reviews.WithLabelValues(resultHopeless).Inc()
+		return Caller{}, fmt.Errorf("%w: the API server rejects the token: %w", ErrUnauthenticated, err)
 	}
 	// One review per token at a time. It runs under its own deadline, since other callers wait for the same result.
 	flight := a.flights.DoChan(string(key[:]), func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviewTimeout)
 		defer cancel()
-		return a.review(ctx, key, token)
+		return a.review(ctx, key, token, said, peer)
 	})
 	select {
 	case r := <-flight:
@@ -140,27 +169,31 @@ func (a *Authenticator) Caller(ctx context.Context, token string) (Caller, error
 }
 
 // review asks the API server and remembers its verdict; an error, as opposed to a verdict, isn't remembered.
-func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token string) (outcome, error) {
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-	case <-ctx.Done():
-		return outcome{}, fmt.Errorf("%w: too many token reviews are under way", ErrUnavailable)
+func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token string, said claims, peer netip.Addr) (outcome, error) {
+	leave, err := a.limits.enter(ctx, peer)
+	if err != nil {
+		a.reviews.WithLabelValues(resultLimited).Inc()
+		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	defer leave()
 	review := &authenticationv1.TokenReview{
 		Spec: authenticationv1.TokenReviewSpec{Token: token, Audiences: []string{a.audience}},
 	}
 	if err := a.reviewer.Create(ctx, review); err != nil {
+		a.reviews.WithLabelValues(resultFailed).Inc()
 		return outcome{}, fmt.Errorf("%w: the API server doesn't review the token: %w", ErrUnavailable, err)
 	}
 	caller, err := a.verdict(review.Status)
 	o := outcome{caller: caller, err: err}
-	ttl := rejectedFor
-	if err == nil {
-		ttl = min(acceptedFor, a.remaining(token))
+	if err != nil {
+		a.reviews.WithLabelValues(resultRejected).Inc()
+		a.rejected.Add(key, o, rejectedFor)
+		return o, nil
 	}
-	if ttl > 0 {
-		a.cache.Add(key, o, ttl)
+	a.reviews.WithLabelValues(resultAccepted).Inc()
+	a.limits.accepted(peer)
+	if ttl := min(acceptedFor, a.remaining(said)); ttl > 0 {
+		a.accepted.Add(key, o, ttl)
 	}
 	return o, nil
 }
@@ -187,29 +220,18 @@ func (a *Authenticator) verdict(st authenticationv1.TokenReviewStatus) (Caller, 
 		NodeName: single(st.User.Extra[extraNodeName]),
 	}
 	if c.PodName == "" || c.PodUID == "" || c.NodeName == "" {
-		return refuse("the token isn't bound to a pod on a node; use a projected token of the pod (Kubernetes 1.32 or later)")
+		return refuse("%s", errNotBound)
 	}
 	return c, nil
 }
 
 // remaining is the rest of a reviewed token's life, so that the cache doesn't outlive it. The claim needs no
-// verification here: the API server has just vouched for the token. Tokens that aren't JWTs have no known end.
-func (a *Authenticator) remaining(token string) time.Duration {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
+// verification here: the API server has just vouched for the token.
+func (a *Authenticator) remaining(c claims) time.Duration {
+	if c.Expires == 0 {
 		return acceptedFor
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return acceptedFor
-	}
-	var claims struct {
-		Exp int64 `json:"exp"`
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil || claims.Exp == 0 {
-		return acceptedFor
-	}
-	return time.Unix(claims.Exp, 0).Sub(a.now())
+	return time.Unix(c.Expires, 0).Sub(a.now())
 }
 
 func contains(list []string, s string) bool {

@@ -55,7 +55,12 @@ func (c *Cluster) Token(caller auth.Caller, life time.Duration, audiences ...str
 		audiences = []string{names.TokenAudience}
 	}
 	expires := c.Now().Add(life)
-	payload, err := json.Marshal(map[string]any{"exp": expires.Unix()})
+	payload, err := json.Marshal(map[string]any{
+		"exp": expires.Unix(), "aud": audiences, "sub": user(caller).Username,
+		"kubernetes.io": map[string]any{
+			"pod": map[string]string{"name": caller.PodName, "uid": caller.PodUID}, "node": map[string]string{"name": caller.NodeName},
+		},
+	})
 	if err != nil {
 		panic(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -48,7 +49,7 @@ type Issuer interface {
 
 // Callers authenticates; auth.Authenticator is one.
 type Callers interface {
-	Caller(ctx context.Context, token string) (auth.Caller, error)
+	Caller(ctx context.Context, token string, peer netip.Addr) (auth.Caller, error)
 }
 
 // Rights authorizes; auth.Authorizer is one.
@@ -116,7 +117,7 @@ func (s *Server) Start(ctx context.Context) error {
 
 // Handler is the HTTP interface without its listener. It is made once: it registers metrics.
 func (s *Server) Handler() http.Handler {
-	h := &handler{Server: s, limits: newLimiter(perCallerPerSec, perCallerBurst), refused: newRefused(s.Registerer)}
+	h := &handler{Server: s, limits: accept.NewRates(perCallerPerSec, perCallerBurst), refused: newRefused(s.Registerer)}
 	h.strangers = rate.Sometimes{First: firstStrangers, Interval: time.Second}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+identity.PathTrustBundle, slotted(maxBundlesInFlight, h.trustBundle))
@@ -133,7 +134,7 @@ const firstStrangers = 20
 // handler answers requests.
 type handler struct {
 	*Server
-	limits  *limiter
+	limits  *accept.Rates
 	refused *prometheus.CounterVec
 	// strangers limits what is logged about bad tokens, which anyone may send as often as they like. The metric counts all.
 	strangers rate.Sometimes
@@ -174,12 +175,12 @@ func slotted(n int, next http.HandlerFunc) http.HandlerFunc {
 // withCaller authenticates before the body is read.
 func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		caller, err := s.Callers.Caller(r.Context(), bearer(r))
+		caller, err := s.Callers.Caller(r.Context(), bearer(r), accept.Address(r.RemoteAddr))
 		if err != nil {
 			s.refuse(w, r, err, "token refused")
 			return
 		}
-		if !s.limits.allow(caller.PodUID) {
+		if !s.limits.Allow(caller.PodUID) {
 			s.refused.WithLabelValues(refusedFlood).Inc()
 			w.Header().Set("Retry-After", "1")
 			fail(w, http.StatusTooManyRequests, errors.New("too many requests from this pod; ask again later"))

@@ -69,7 +69,7 @@ func newOperator(t *testing.T) *operator {
 		Listener: ln,
 		TLS:      o.authority.ServingConfig(names.SystemNamespace, names.OperatorServiceAccount, serverName),
 		Issuer:   o.authority,
-		Callers:  auth.NewAuthenticator(o.Cluster, nil),
+		Callers:  auth.NewAuthenticator(o.Cluster, nil, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: o.authority.TrustDomain, Pods: o.Cluster, Workloads: o.Cluster,
 			Waypoint: o.Waypoint,
@@ -245,7 +245,7 @@ func TestOldTLSIsRefused(t *testing.T) {
 func TestWithoutACA(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	h := (&server.Server{
-		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil),
+		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil, nil),
 		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c, Waypoint: c.Waypoint},
 		Log:    logr.Discard(),
 	}).Handler()

@@ -7,6 +7,7 @@ package xdsauth
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -21,7 +23,7 @@ import (
 // Authenticator implements xds.Authenticator. Errors carry a gRPC status.
 type Authenticator struct {
 	Callers interface {
-		Caller(ctx context.Context, token string) (auth.Caller, error)
+		Caller(ctx context.Context, token string, peer netip.Addr) (auth.Caller, error)
 	}
 	Scopes interface {
 		Scope(c auth.Caller) (auth.Grant, error)
@@ -30,7 +32,11 @@ type Authenticator struct {
 
 // Authenticate takes the token from the metadata "authorization: Bearer <token>" of the stream.
 func (a *Authenticator) Authenticate(ctx context.Context) (xds.Proxy, error) {
-	caller, err := a.Callers.Caller(ctx, bearer(ctx))
+	from := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		from = p.Addr.String()
+	}
+	caller, err := a.Callers.Caller(ctx, bearer(ctx), accept.Address(from))
 	if err != nil {
 		return xds.Proxy{}, toStatus(err)
 	}
@@ -38,16 +44,13 @@ func (a *Authenticator) Authenticate(ctx context.Context) (xds.Proxy, error) {
 	if err != nil {
 		return xds.Proxy{}, toStatus(err)
 	}
-	p := xds.Proxy{
-		Scope:  grant.Scope,
-		Pod:    caller.Namespace + "/" + caller.PodName,
-		PodUID: caller.PodUID,
-		Node:   caller.NodeName,
-	}
-	if from, ok := peer.FromContext(ctx); ok {
-		p.Address = from.Addr.String()
-	}
-	return p, nil
+	return xds.Proxy{
+		Scope:   grant.Scope,
+		Pod:     caller.Namespace + "/" + caller.PodName,
+		PodUID:  caller.PodUID,
+		Node:    caller.NodeName,
+		Address: from,
+	}, nil
 }
 
 // bearer is the token of the one authorization header; several are none, since it would be unclear which counts.

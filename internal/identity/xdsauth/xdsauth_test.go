@@ -27,7 +27,7 @@ var _ xds.Authenticator = (*xdsauth.Authenticator)(nil)
 func TestAuthenticate(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	a := &xdsauth.Authenticator{
-		Callers: auth.NewAuthenticator(c, nil),
+		Callers: auth.NewAuthenticator(c, nil, nil),
 		Scopes:  &auth.Authorizer{SystemNamespace: names.SystemNamespace, Pods: c, Workloads: c, Waypoint: c.Waypoint},
 	}
 	token := c.Token(identitytest.NodeAgent("n1"), time.Hour)
