@@ -22,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
@@ -38,6 +39,8 @@ type Options struct {
 	NodeID, NodeName string
 	// Operator is host:port of the xDS server, Certificates the URL of the certificate server.
 	Operator, Certificates string
+	// Adapt is relay.Options.Adapt.
+	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// Local lists the xDS types that this agent makes itself besides secrets.
 	Local []string
 	// Required lists the listeners without which the proxy is not ready.
@@ -80,6 +83,7 @@ func NewCore(o Options) (*Core, error) {
 		NodeID:          o.NodeID,
 		Local:           append([]string{xds.TypeSecret}, o.Local...),
 		OnLocalInterest: c.interest,
+		Adapt:           o.Adapt,
 		SnapshotPath:    filepath.Join(names.RunDir, "relay.snapshot"),
 		Log:             o.Log.WithName("relay"),
 		Registerer:      c.Registry,

@@ -5,7 +5,9 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
@@ -110,9 +113,14 @@ func agentBootstrap() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeBootstrap(out, bootstrap.Options{
+			mark, err := proxymark.Ensure(filepath.Join(filepath.Dir(out), filepath.Base(names.MarkPath)))
+			if err != nil {
+				return err
+			}
+			// The mark is a secret. The node's Envoy is root, too.
+			return writeBootstrap(out, 0o600, bootstrap.Options{
 				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most,
-				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(most),
+				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(most, mark),
 			})
 		},
 	}
@@ -125,7 +133,8 @@ func agentBootstrap() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return writeBootstrap(out, bootstrap.Options{
+			// Envoy reads it as another user; there is no secret in it.
+			return writeBootstrap(out, 0o644, bootstrap.Options{
 				ID: p.namespace + "/" + p.podName, Cluster: names.WaypointScope(p.namespace, p.gateway), WildcardClusters: true,
 				MaxConnections: most,
 			})
@@ -147,17 +156,19 @@ func maxConnections() (uint64, error) {
 	return bootstrap.ConnectionsWithin(limit.Max)
 }
 
-func writeBootstrap(file string, o bootstrap.Options) error {
+func writeBootstrap(file string, mode fs.FileMode, o bootstrap.Options) error {
 	text, err := bootstrap.Marshal(bootstrap.Bootstrap(o))
 	if err != nil {
 		return err
 	}
-	// Envoy reads it as another user; there is no secret in it.
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
 	tmp := file + ".new"
-	if err := os.WriteFile(tmp, text, 0o644); err != nil {
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // its mode would stay
+	}
+	if err := os.WriteFile(tmp, text, mode); err != nil {
 		return err
 	}
 	return os.Rename(tmp, file)

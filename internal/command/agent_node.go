@@ -5,14 +5,18 @@ package command
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
+	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -44,11 +48,18 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if n.Config, err = kubeConfig(); err != nil {
 		return err
 	}
+	// Made before the agent starts, by the container that writes the proxy's bootstrap: both must have the same.
+	if n.Mark, err = proxymark.Load(names.MarkPath); err != nil {
+		return fmt.Errorf("%w; where it is gone, delete this pod: the next one makes another", err)
+	}
 	var pods *node.Agent
 	core, err := agent.NewCore(agent.Options{
 		Kind: introspect.KindNode, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates,
 		Local: []string{xds.TypeListener}, Log: log,
+		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
+			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translate.Marked(c, n.Mark) },
+		},
 		Captures: func() []introspect.Capture { return captures(pods.Snapshot()) },
 	})
 	if err != nil {

@@ -153,6 +153,11 @@ func Mark(mark int64) *corev3.SocketOption {
 	return beforeBind("SO_MARK", 36, mark)
 }
 
+// Priority is the socket option that sets SO_PRIORITY before a socket is bound.
+func Priority(priority int64) *corev3.SocketOption {
+	return beforeBind("SO_PRIORITY", 12, priority)
+}
+
 // ReuseAddress is the socket option that lets a listener have the port of a socket that connects, or has until lately.
 func ReuseAddress() *corev3.SocketOption {
 	return beforeBind("SO_REUSEADDR", 2, 1)

@@ -9,8 +9,9 @@ import "time"
 const (
 	// NftTable is the one nftables table (family inet) that Fairway has in a namespace.
 	NftTable = "fairway"
-	// MarkReply routes an application's answers to a connection that the proxy opened with the client's address as
-	// source back to the proxy: policy rule RulePriority sends them to RouteTable, which delivers locally.
+	// MarkAnswered is the mark of a connection (not of its packets) that the proxy opened with the client's address as source.
+	MarkAnswered = 0x539
+	// MarkReply routes an application's answers to such a connection back to the proxy: policy rule RulePriority sends them to RouteTable, which delivers locally.
 	MarkReply    = 0x53a
 	RouteTable   = 0x539
 	RulePriority = 0x539

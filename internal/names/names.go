@@ -150,7 +150,7 @@ const (
 	PortPeers            = 15014 // operator: acknowledgements for its other replicas, mutual TLS
 	PortOperatorHealth   = 8081
 	PortOperatorMetrics  = 8080
-	MarkProxy            = 0x539 // SO_MARK of the proxy's own connections: never captured
+	MarkProxy            = 0x539 // SO_MARK that agents of earlier versions expect in clusters; others put their node's there
 	ProbeSourceAddress   = "169.254.77.1"
 	DefaultTrustDomain   = "cluster.local"
 	DefaultClusterDomain = "cluster.local"
@@ -165,6 +165,7 @@ const (
 	TokenPath       = "/var/run/secrets/fairway/token"
 	TrustBundlePath = "/var/run/fairway-trust/" + TrustBundleKey
 	BootstrapPath   = RunDir + "/envoy.yaml"
+	MarkPath        = RunDir + "/mark"
 	NetnsDir        = "/var/run/netns"
 	CNIBinDir       = "/opt/cni/bin"
 	CNIConfDir      = "/etc/cni/net.d"

@@ -151,7 +151,7 @@ func TestPlaintextInbound(t *testing.T) {
 	t.Run("strict lets probes pass, from the node only", func(t *testing.T) {
 		probe := []netip.AddrPort{strict.at(8080)}
 		require.NoError(t, capture.ApplyHost(m.nodes[0].ns, capture.Host{Probes: probe}))
-		require.NoError(t, capture.UpdateSets(strict.ns, capture.Pod{Ranges: ranges, Probes: probe}))
+		require.NoError(t, capture.UpdateSets(strict.ns, capture.Pod{Proxy: strict.node.mark, Ranges: ranges, Probes: probe}))
 		have, err := hello(m.nodes[0].ns.Do, strict.at(8080).String())
 		require.NoError(t, err)
 		require.Equal(t, "strict sees "+names.ProbeSourceAddress, have)
@@ -264,7 +264,7 @@ func TestIdentities(t *testing.T) {
 		stranger.inbound()
 		stranger.configure(false)
 		stranger.waitForListeners()
-		require.NoError(t, capture.Apply(stranger.ns, capture.Pod{Ranges: ranges}))
+		require.NoError(t, capture.Apply(stranger.ns, capture.Pod{Proxy: stranger.node.mark, Ranges: ranges}))
 		server.workload(8080)
 		requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
 		requireRefused(t, stranger, server.at(8080).String())

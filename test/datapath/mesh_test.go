@@ -13,17 +13,20 @@ import (
 	"sync/atomic"
 	"testing"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
@@ -58,6 +61,7 @@ type meshNode struct {
 	name   string
 	ns     *netns.Namespace
 	addr   netip.Addr
+	mark   proxymark.Mark
 	socket string
 	xds    *grpc.Server
 	proxy  *proxy
@@ -87,7 +91,7 @@ func newMesh(t testing.TB) *mesh {
 	xdstest.Binary(t) // or skip before anything is made
 	m := &mesh{t: t, ca: newAuthority(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
 	for i, name := range []string{"n1", "n2"} {
-		n := &meshNode{mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next()}
+		n := &meshNode{mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(), mark: proxymark.From(uint32(i), uint32(i)+1)}
 		if i == 1 {
 			n.addr = n.addr.Next()
 		}
@@ -171,7 +175,23 @@ func (m *mesh) answer(i xds.Interest) {
 	if !ok {
 		d = model.Destination{Address: at, Kind: model.DestinationRefused}
 	}
-	m.apply(i.Scope, i.Name, node.Cluster(d))
+	m.cluster(i.Scope, d)
+}
+
+// cluster of a dialled address, with the mark of the node that dials it, as the node's agent passes it on.
+func (m *mesh) cluster(scope string, d model.Destination) {
+	i := slices.IndexFunc(m.nodes, func(n *meshNode) bool { return n.scope() == scope })
+	packed, err := anypb.New(node.Cluster(d))
+	if err == nil {
+		packed, err = node.Marked(packed, m.nodes[i].mark)
+	}
+	if err != nil {
+		m.t.Errorf("cluster %s: %v", d.Address, err)
+		return
+	}
+	c := &clusterv3.Cluster{}
+	require.NoError(m.t, packed.UnmarshalTo(c))
+	m.apply(scope, d.Address.String(), c)
 }
 
 // destination says what is behind an address, for all nodes.
@@ -181,7 +201,7 @@ func (m *mesh) destination(d model.Destination) {
 	m.mu.Unlock()
 	for _, n := range m.nodes {
 		if _, known := m.cache.Get(n.scope(), xds.TypeCluster, d.Address.String()); known {
-			m.apply(n.scope(), d.Address.String(), node.Cluster(d))
+			m.cluster(n.scope(), d)
 		}
 	}
 }

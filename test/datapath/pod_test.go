@@ -85,7 +85,7 @@ func (p *pod) join(strict bool) {
 	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
 	p.configure(strict)
 	p.waitForListeners()
-	require.NoError(t, capture.Apply(p.ns, capture.Pod{Ranges: ranges}))
+	require.NoError(t, capture.Apply(p.ns, capture.Pod{Proxy: p.node.mark, Ranges: ranges}))
 }
 
 // configure gives the pod's listeners to its node.
@@ -176,6 +176,10 @@ func hello(do func(func() error) error, to string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	return helloOver(c)
+}
+
+func helloOver(c net.Conn) (string, error) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	line, err := r.ReadString('\n')

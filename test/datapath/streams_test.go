@@ -361,11 +361,11 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		open.alive()
 	})
 	t.Run("the rules are applied again, and other ranges", func(t *testing.T) {
-		require.NoError(t, capture.Apply(client.ns, capture.Pod{Ranges: ranges}))
-		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Ranges: []netip.Prefix{podRange}}))
-		require.NoError(t, capture.Apply(server.ns, capture.Pod{Ranges: ranges}))
+		require.NoError(t, capture.Apply(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: ranges}))
+		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: []netip.Prefix{podRange}}))
+		require.NoError(t, capture.Apply(server.ns, capture.Pod{Proxy: server.node.mark, Ranges: ranges}))
 		open.alive()
-		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Ranges: ranges}))
+		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: ranges}))
 	})
 	t.Run("the endpoint goes from the service", func(t *testing.T) {
 		m.endpoints(port)
@@ -388,9 +388,9 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		open.alive()
 	})
 	t.Run("the pods leave the mesh", func(t *testing.T) {
-		require.NoError(t, capture.Drain(client.ns))
+		require.NoError(t, capture.Drain(client.ns, client.node.mark))
 		open.alive()
-		require.NoError(t, capture.Drain(server.ns))
+		require.NoError(t, capture.Drain(server.ns, server.node.mark))
 		open.alive()
 		requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
 		require.NoError(t, capture.Remove(client.ns))

@@ -21,6 +21,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -33,7 +34,10 @@ func prefixes(s ...string) []netip.Prefix {
 	return out
 }
 
-var testPod = Pod{Ranges: prefixes("10.244.0.0/16", "10.96.0.0/16", "10.244.3.0/24", "fd00:244::/56")}
+// testMark is the same each time, for the golden files.
+var testMark = proxymark.From(0x0badcafe, 0x1badcafe)
+
+var testPod = Pod{Proxy: testMark, Ranges: prefixes("10.244.0.0/16", "10.96.0.0/16", "10.244.3.0/24", "fd00:244::/56")}
 
 var testHost = Host{Probes: []netip.AddrPort{
 	netip.MustParseAddrPort("10.244.0.3:8080"),
@@ -173,7 +177,7 @@ func TestVerifySeesEveryChange(t *testing.T) {
 	t.Run("other ranges are wanted", func(t *testing.T) {
 		ns := newPod(t)
 		require.NoError(t, Apply(ns, testPod))
-		other := Pod{Ranges: prefixes("10.244.0.0/16")}
+		other := Pod{Proxy: testMark, Ranges: prefixes("10.244.0.0/16")}
 		drift, err := Verify(ns, other)
 		require.NoError(t, err)
 		require.NotEmpty(t, drift)
@@ -246,8 +250,8 @@ func TestIntervals(t *testing.T) {
 			}
 			require.Equal(t, c.want, have)
 			ns := netnstest.New(t, "pod")
-			require.NoError(t, Apply(ns, Pod{Ranges: c.in}), "the kernel takes it")
-			drift, err := Verify(ns, Pod{Ranges: c.in})
+			require.NoError(t, Apply(ns, Pod{Proxy: testMark, Ranges: c.in}), "the kernel takes it")
+			drift, err := Verify(ns, Pod{Proxy: testMark, Ranges: c.in})
 			require.NoError(t, err)
 			require.Empty(t, drift)
 		})

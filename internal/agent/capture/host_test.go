@@ -52,7 +52,7 @@ func TestOnlyTheNodeProbes(t *testing.T) {
 			probed, other := netip.AddrPortFrom(c.pod.Addr(), 8080), netip.AddrPortFrom(c.pod.Addr(), 8081)
 			echoes(t, pod, probed.String())
 			echoes(t, pod, other.String())
-			require.NoError(t, Apply(pod, Pod{Probes: []netip.AddrPort{probed}}))
+			require.NoError(t, Apply(pod, Pod{Proxy: testMark, Probes: []netip.AddrPort{probed}}))
 			forge := func(to netip.AddrPort, patience time.Duration) error {
 				return outside.Do(func() error {
 					d := net.Dialer{Timeout: patience, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(probe.Addr(), 0))}

@@ -18,10 +18,13 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // Pod is how a pod is captured.
 type Pod struct {
+	// Proxy is the mark of the node's proxy.
+	Proxy proxymark.Mark
 	// Ranges are the destinations that are captured: the pod and service ranges of the cluster. They may overlap.
 	Ranges []netip.Prefix
 	// Probes are the pod's addresses with ports that kubelet calls: what comes to them from the probes' source passes the
@@ -34,7 +37,7 @@ type Pod struct {
 
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
 func Apply(ns *netns.Namespace, p Pod) error {
-	c, err := connect(ns)
+	c, err := connectFor(ns, p.Proxy)
 	if err != nil {
 		return err
 	}
@@ -64,14 +67,24 @@ func UpdateSets(ns *netns.Namespace, p Pod) error {
 	return nil
 }
 
+// Prepare comes before the proxy gets the listeners of a pod whose processes run already: from then on the proxy sends in the
+// namespace, and nobody may see its mark. Nothing is captured yet.
+func Prepare(ns *netns.Namespace, proxy proxymark.Mark) error {
+	// The same policy routing as later: the proxy may hand connections to the application that come to its ports.
+	if err := inPolicyRouting(ns, ensureRouting); err != nil {
+		return err
+	}
+	return Drain(ns, proxy)
+}
+
 // Drain captures no new connections and lets those through the proxy go on. The proxy must keep the pod's listeners until
 // Remove.
-func Drain(ns *netns.Namespace) error {
-	c, err := connect(ns)
+func Drain(ns *netns.Namespace, proxy proxymark.Mark) error {
+	c, err := connectFor(ns, proxy)
 	if err != nil {
 		return err
 	}
-	if err := drainRuleset().apply(c); err != nil {
+	if err := drainRuleset(proxy).apply(c); err != nil {
 		return fmt.Errorf("drain the capture in %s: %w", ns.Path(), err)
 	}
 	return nil
@@ -122,6 +135,14 @@ func connect(ns *netns.Namespace) (*nftables.Conn, error) {
 	return c, nil
 }
 
+// connectFor is connect for rules that let the proxy pass: without a mark they would let everybody.
+func connectFor(ns *netns.Namespace, proxy proxymark.Mark) (*nftables.Conn, error) {
+	if proxy.IsZero() {
+		return nil, errors.New("capture needs the mark of the node's proxy")
+	}
+	return connect(ns)
+}
+
 // ruleset of a pod's namespace, whose own addresses are given. Chains run in the order in which they stand here.
 func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	r := newRuleset()
@@ -137,21 +158,21 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
 
-	r.addAnswers()
+	r.addAnswers(p.Proxy)
 	ranges := make([]*nftables.Set, len(families))
 	for i, f := range families {
 		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 	}
-	r.addShare(ranges, p.Share)
+	r.addShare(p.Proxy, ranges, p.Share)
 
 	var out [][]expr.Any
 	for _, f := range families {
 		if i := slices.IndexFunc(own, f.has); i >= 0 {
-			out = append(out, rule(ofProxy(), f.to(f.application), f.dnat(own[i])))
+			out = append(out, rule(of(p.Proxy), f.to(f.application), f.dnat(own[i])))
 		}
 	}
 	out = append(out,
-		rule(ofProxy(), returns()),
+		rule(of(p.Proxy), returns()),
 		rule(toLoopback(), returns()),
 	)
 	in := [][]expr.Any{
@@ -167,24 +188,33 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		rule(syn(), local(false), redirect(names.PortInbound)),
 	)
 	r.addCapture(out, in)
+	r.addHidden(p.Proxy)
 	return r
 }
 
 // drainRuleset is what connections need that are captured already.
-func drainRuleset() *ruleset {
+func drainRuleset(proxy proxymark.Mark) *ruleset {
 	r := newRuleset()
-	r.addAnswers()
+	r.addAnswers(proxy)
 	r.addCapture(nil, nil)
+	r.addHidden(proxy)
 	return r
 }
 
 // addAnswers brings an application's answers back to the proxy: it connects to the application with the client's address
 // as source, so they would leave to the client.
-func (r *ruleset) addAnswers() {
+func (r *ruleset) addAnswers(proxy proxymark.Mark) {
 	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
-		rule(ofProxy(), toLoopback(), setCtMark(names.MarkProxy)),
-		rule(reply(), ctMark(names.MarkProxy), setMark(names.MarkReply)),
+		rule(of(proxy), toLoopback(), setCtMark(names.MarkAnswered)),
+		rule(reply(), ctMark(names.MarkAnswered), setMark(names.MarkReply)),
 	)
+}
+
+// addHidden takes the mark off a packet that no rule has to know any more. Sockets that look at packets (AF_PACKET, raw ones,
+// filters) see it only after this.
+func (r *ruleset) addHidden(proxy proxymark.Mark) {
+	r.addChain("hidden", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, *nftables.ChainPriorityLast,
+		rule(of(proxy), setMark(0), setPriority(0)))
 }
 
 func (r *ruleset) addCapture(out, in [][]expr.Any) {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // reg is the register that every expression uses.
@@ -33,16 +34,24 @@ func compare(op expr.CmpOp, load expr.Any, data []byte) []expr.Any {
 
 func u32(v uint32) []byte { return binaryutil.NativeEndian.PutUint32(v) }
 
-// ofProxy is: meta mark MARK, what the proxy itself sends.
-func ofProxy() []expr.Any {
-	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, u32(names.MarkProxy))
+// of is: meta mark MARK meta priority PRIORITY, what the proxy itself sends.
+func of(proxy proxymark.Mark) []expr.Any {
+	return rule(
+		compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, u32(proxy.Mark())),
+		compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyPRIORITY, Register: reg}, u32(proxy.Priority())),
+	)
 }
 
 // setMark is: meta mark set V.
-func setMark(v uint32) []expr.Any {
+func setMark(v uint32) []expr.Any { return setMeta(expr.MetaKeyMARK, v) }
+
+// setPriority is: meta priority set V.
+func setPriority(v uint32) []expr.Any { return setMeta(expr.MetaKeyPRIORITY, v) }
+
+func setMeta(key expr.MetaKey, v uint32) []expr.Any {
 	return []expr.Any{
 		&expr.Immediate{Register: reg, Data: u32(v)},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg},
+		&expr.Meta{Key: key, SourceRegister: true, Register: reg},
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // chainShare is the chain that refuses what is beyond a pod's share, and counts it.
@@ -20,8 +21,8 @@ const chainShare = "share"
 
 // addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
 // something for each. What is beyond is refused at once. It runs before the addresses are translated.
-func (r *ruleset) addShare(ranges []*nftables.Set, most uint32) {
-	rules := [][]expr.Any{rule(ofProxy(), returns()), rule(toLoopback(), returns())}
+func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most uint32) {
+	rules := [][]expr.Any{rule(of(proxy), returns()), rule(toLoopback(), returns())}
 	for i, f := range families {
 		dialled := r.addSet(&nftables.Set{
 			Name:          "dialled" + f.suffix,

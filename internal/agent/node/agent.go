@@ -33,6 +33,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -61,6 +62,8 @@ type Options struct {
 	RuntimeSockets []string
 	// Kernel is the real one unless a test says otherwise.
 	Kernel Kernel
+	// Mark is the proxy's; the real Kernel needs it.
+	Mark proxymark.Mark
 
 	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: those of package names, and the plugin
 	// where the image has it.
@@ -109,7 +112,10 @@ func New(o Options) (*Agent, error) {
 		o.Sandboxes = r
 	}
 	if o.Kernel == nil {
-		k, err := newKernel()
+		if o.Mark.IsZero() {
+			return nil, errors.New("node: Mark is required")
+		}
+		k, err := newKernel(o.Mark)
 		if err != nil {
 			return nil, fmt.Errorf("open the node's network namespace: %w", err)
 		}

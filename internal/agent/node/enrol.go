@@ -104,6 +104,11 @@ func (n *enroller) capture(ctx context.Context, t Target, o order) error {
 	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
 		return err
 	}
+	if o == running {
+		if err := n.prepare(e, t); err != nil {
+			return namespaceFailure(err)
+		}
+	}
 	n.setListeners(e, t)
 	if err := n.awaitListeners(ctx, e, t); err != nil {
 		return err
@@ -139,6 +144,14 @@ func (n *enroller) wantIdentity(e *entry, id string) error {
 	}
 	e.identity = id
 	return nil
+}
+
+// prepare keeps the processes of a pod that isn't captured yet from seeing what they must not of its listeners' connections.
+func (n *enroller) prepare(e *entry, t Target) error {
+	if e.redirected || reflect.DeepEqual(e.target.Pod, t.Pod) {
+		return nil
+	}
+	return n.kernel.Prepare(t.Pod.Netns)
 }
 
 // setListeners gives the proxy the pod's listeners.
@@ -225,7 +238,7 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	if err := n.host.set(t.Pod.UID, t.Probes); err != nil {
 		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
 	}
-	want := capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share}
+	want := wanted(t)
 	switch now := n.now(); {
 	case !e.redirected || e.target.Share != t.Share:
 		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
@@ -299,7 +312,8 @@ func (n *enroller) verify(t Target, want capture.Pod) error {
 }
 
 // prime sets the listeners and the certificate of a pod that may be captured already, so that the proxy's first
-// complete list has them. Nothing is waited for. redirected tells that the kernel has rules; they are verified later.
+// complete list has them. Nothing is waited for. redirected tells that the kernel has rules. They may be of an earlier version or for
+// the mark of an earlier proxy, and would lead what this proxy sends back to it, so they are brought up to date before.
 func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	e, err := n.pods.acquire(ctx, t.Pod.UID)
 	if err != nil {
@@ -309,12 +323,35 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
 		return err
 	}
+	if redirected {
+		err = n.renew(t)
+	} else {
+		err = n.prepare(e, t)
+	}
+	if err != nil {
+		return err
+	}
 	n.setListeners(e, t)
 	if redirected {
+		e.verified = n.now()
 		e.redirected, e.target.Ranges, e.target.Probes, e.target.Share = true, t.Ranges, t.Probes, t.Share
 		n.host.note(t.Pod.UID, t.Probes)
 	}
 	return nil
+}
+
+// wanted is how the kernel should capture a pod.
+func wanted(t Target) capture.Pod { return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share} }
+
+// renew brings the rules of an earlier run up to date.
+func (n *enroller) renew(t Target) error {
+	want := wanted(t)
+	drift, err := n.kernel.Verify(t.Pod.Netns, want)
+	if err != nil || len(drift) == 0 {
+		return err
+	}
+	n.log.Info("the rules of an earlier run are brought up to date", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	return n.kernel.Apply(t.Pod.Netns, want)
 }
 
 // release ends a pod's capture in two steps: new connections at once, the rest after a while. It returns how long to wait

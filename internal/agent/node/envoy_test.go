@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
@@ -111,7 +112,7 @@ func realNode(t *testing.T) (*enroller, *signer) {
 	go func() { _ = r.Serve(ctx, lis) }()
 	go func() { _ = r.Run(ctx) }()
 	go func() { _ = m.Start(ctx) }()
-	k, err := newKernel()
+	k, err := newKernel(proxymark.From(1, 2))
 	require.NoError(t, err)
 	host := newHostRules(nowhere{k}, testLog())
 	r.LocalReady(xds.TypeListener)

@@ -51,6 +51,8 @@ type Kernel interface {
 	BeyondShare(path string) (uint64, error)
 	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
 	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
+	// Prepare must come before the proxy gets the listeners of a pod that runs already.
+	Prepare(path string) error
 	// Drain ends the redirect of new connections and keeps what open ones need.
 	Drain(path string) error
 	Remove(path string) error

@@ -8,18 +8,22 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // kernel is the real Kernel. It opens a namespace for each call and holds none, so that none outlives its pod.
-type kernel struct{ host *netns.Namespace }
+type kernel struct {
+	host  *netns.Namespace
+	proxy proxymark.Mark
+}
 
 // newKernel must be called before anything enters another namespace: the agent's own is the node's.
-func newKernel() (*kernel, error) {
+func newKernel(proxy proxymark.Mark) (*kernel, error) {
 	host, err := netns.Open("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{host: host}, nil
+	return &kernel{host: host, proxy: proxy}, nil
 }
 
 func in(path string, f func(*netns.Namespace) error) error {
@@ -37,14 +41,17 @@ func (k *kernel) Listening(path string, ports ...uint16) (out map[uint16]bool, e
 }
 
 func (k *kernel) Apply(path string, p capture.Pod) error {
+	p.Proxy = k.proxy
 	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, p) })
 }
 
 func (k *kernel) UpdateSets(path string, p capture.Pod) error {
+	p.Proxy = k.proxy
 	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, p) })
 }
 
 func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
+	p.Proxy = k.proxy
 	err = in(path, func(ns *netns.Namespace) (err error) {
 		drift, err = capture.Verify(ns, p)
 		return err
@@ -62,7 +69,13 @@ func (k *kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, 
 	return ended, err
 }
 
-func (k *kernel) Drain(path string) error { return in(path, capture.Drain) }
+func (k *kernel) Prepare(path string) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Prepare(ns, k.proxy) })
+}
+
+func (k *kernel) Drain(path string) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Drain(ns, k.proxy) })
+}
 
 func (k *kernel) Remove(path string) error { return in(path, capture.Remove) }
 

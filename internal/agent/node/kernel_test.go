@@ -16,6 +16,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // twoPods are two namespaces that reach each other at 10.244.0.1 and 10.244.0.2.
@@ -74,7 +75,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 	say(t, in, "in before")
 	say(t, out, "out before")
 
-	k, err := newKernel()
+	k, err := newKernel(proxymark.From(1, 2))
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	require.NoError(t, k.Apply(pod.Path(), p))
@@ -90,7 +91,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 
 func TestKernelTellsWhatIsThere(t *testing.T) {
 	pod, _ := twoPods(t)
-	k, err := newKernel()
+	k, err := newKernel(proxymark.From(1, 2))
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	has, err := k.Has(pod.Path())

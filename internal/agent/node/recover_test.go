@@ -223,3 +223,23 @@ func TestPodOutsideOfTheRanges(t *testing.T) {
 	f.setMesh(mesh)
 	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
 }
+
+// The rules of an earlier version know another mark than this run's proxy has: they would lead what it sends back to it.
+func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	f.ensure(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.node}})
+	p := f.pod("cart", "10.244.1.5")
+	path := f.sandbox(t, string(p.UID), "ns-cart")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	require.Less(t, f.index("prepare ns-cart"), f.index("set outbound/"), "a pod that runs must not see what the proxy sends")
+	require.GreaterOrEqual(t, f.index("prepare ns-cart"), 0)
+	f.restart(func() { f.rules[path] = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} })
+	f.eventually(func() bool { return f.index("ready ") >= 0 }, "the agent has started")
+	renewed := f.index("apply ns-cart")
+	require.GreaterOrEqual(t, renewed, 0)
+	require.Less(t, renewed, f.index("set outbound/"))
+	require.Less(t, renewed, f.index("ready "))
+	require.Equal(t, -1, f.index("prepare "), "it stays captured")
+}

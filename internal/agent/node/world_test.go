@@ -248,6 +248,13 @@ func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {
 	return 0, w.exists(path)
 }
 
+func (w *world) Prepare(path string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("prepare %s", filepath.Base(path))
+	return w.exists(path)
+}
+
 func (w *world) Drain(path string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -44,6 +45,8 @@ type Options struct {
 	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is called by one
 	// goroutine and may call SetLocal.
 	OnLocalInterest func(xds.Interest)
+	// Adapt changes what the operator sends of some types for this node; it must give the same for the same.
+	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string

@@ -26,10 +26,12 @@ import (
 // The snapshot is a header line and then one length-delimited DeltaDiscoveryResponse per type: its resources, as removed_resources
 // the names known not to exist, and as system_version_info whether the wildcard was answered.
 const (
-	snapshotHeader  = "fairway xds snapshot 1\n"
-	snapshotReady   = "ready"
-	snapshotPause   = 500 * time.Millisecond // changes within it are written at once
-	maxSnapshotType = 1 << 30                // bytes of one type
+	snapshotHeader = "fairway xds snapshot 2\n"
+	// An agent of a version that adapts nothing must not take what was adapted; the other way round it may.
+	snapshotUnadapted = "fairway xds snapshot 1\n"
+	snapshotReady     = "ready"
+	snapshotPause     = 500 * time.Millisecond // changes within it are written at once
+	maxSnapshotType   = 1 << 30                // bytes of one type
 )
 
 // saveForever writes the snapshot some time after changes, and a last time at the end.
@@ -123,6 +125,9 @@ func (r *Relay) restore() error {
 	}
 	rest, ok := bytes.CutPrefix(data, []byte(snapshotHeader))
 	if !ok {
+		rest, ok = bytes.CutPrefix(data, []byte(snapshotUnadapted))
+	}
+	if !ok {
 		return errors.New("the snapshot is of another version")
 	}
 	types := map[string]*relayed{}
@@ -136,7 +141,7 @@ func (r *Relay) restore() error {
 		if err != nil {
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
-		t, ups, err := restoreType(m, time.Now())
+		t, ups, err := r.restoreType(m, time.Now())
 		if err != nil {
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
@@ -158,12 +163,12 @@ func (r *Relay) restore() error {
 	return nil
 }
 
-func restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time) (*relayed, []xds.Update, error) {
+func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time) (*relayed, []xds.Update, error) {
 	t := newRelayed(m.GetTypeUrl())
 	if t.ready = m.GetSystemVersionInfo() == snapshotReady; t.ready {
 		t.wanted[xds.Wildcard] = now
 	}
-	resources, err := unwrap(m)
+	resources, err := r.unwrap(m)
 	if err != nil {
 		return nil, nil, err
 	}

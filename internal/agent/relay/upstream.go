@@ -212,7 +212,7 @@ func (r *Relay) first(t *relayed) *request {
 
 // receive takes a response in and answers it as soon as Envoy has decided.
 func (r *Relay) receive(resp *response) {
-	resources, err := unwrap(resp)
+	resources, err := r.unwrap(resp)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.typeOf(resp.GetTypeUrl())
@@ -229,8 +229,8 @@ func (r *Relay) receive(resp *response) {
 	r.conclude(t)
 }
 
-// unwrap checks the envelope; the content is Envoy's to judge.
-func unwrap(resp *response) ([]*xds.Resource, error) {
+// unwrap checks the envelope and adapts the content, which is Envoy's to judge. Versions stay the operator's.
+func (r *Relay) unwrap(resp *response) ([]*xds.Resource, error) {
 	out := make([]*xds.Resource, 0, len(resp.GetResources()))
 	var errs []error
 	for _, w := range resp.GetResources() {
@@ -241,7 +241,15 @@ func unwrap(resp *response) ([]*xds.Resource, error) {
 			errs = append(errs, fmt.Errorf("resource %q is a %s in a response of %s", w.GetName(), got, resp.GetTypeUrl()))
 			continue
 		}
-		res, err := xds.NewRawResource(w.GetName(), w.GetVersion(), w.GetResource())
+		packed := w.GetResource()
+		if adapt := r.opts.Adapt[resp.GetTypeUrl()]; adapt != nil {
+			var err error
+			if packed, err = adapt(packed); err != nil {
+				errs = append(errs, fmt.Errorf("resource %q: %w", w.GetName(), err))
+				continue
+			}
+		}
+		res, err := xds.NewRawResource(w.GetName(), w.GetVersion(), packed)
 		if err != nil {
 			errs = append(errs, err)
 			continue

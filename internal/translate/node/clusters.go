@@ -52,7 +52,7 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
 		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(idleHBONE),
 		CircuitBreakers:               upTo(unlimited),
-		UpstreamBindConfig:            bindInPodNetns(),
+		UpstreamBindConfig:            bindInPodNetns(unmarked()),
 	}
 	switch d.Kind {
 	case model.DestinationService, model.DestinationWaypoint:
@@ -82,6 +82,11 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		return nowhere(d)
 	}
 	return c
+}
+
+// unmarked is what a node's agent replaces (Marked). Those of versions that don't are content with it.
+func unmarked() []*corev3.SocketOption {
+	return []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()}
 }
 
 // nowhere is a cluster that refuses, as small as Envoy can make one: a pod may dial such addresses by the thousand.

@@ -136,7 +136,7 @@ func inbound(p Pod) *listenerv3.Listener {
 		return l
 	}
 	l.ListenerFilters = append(l.ListenerFilters,
-		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{Mark: names.MarkProxy}))
+		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))
 	for _, a := range families(p.IPs) {
 		application := names.ApplicationAddress
 		if a.Is6() {
@@ -180,7 +180,7 @@ func hbone(p Pod) *listenerv3.Listener {
 		// Both act by what the route configuration says of the authority; see InboundRoutes.
 		envoy.HTTPFilter(filterAuthorize, &rbacv3.RBAC{}),
 		envoy.HTTPFilter(filterTarget, &httpstatev3.Config{}),
-		envoy.HTTPFilter("envoy.filters.http.original_src", &httpsrcv3.OriginalSrc{Mark: names.MarkProxy}),
+		envoy.HTTPFilter("envoy.filters.http.original_src", &httpsrcv3.OriginalSrc{}),
 	}, envoy.StdoutLog(logFields(p, map[string]string{
 		"direction":   "inbound-hbone",
 		"source":      "%DOWNSTREAM_PEER_URI_SAN%",

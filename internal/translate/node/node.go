@@ -29,6 +29,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // ClusterDirect connects in plain to the address in the filter state, from the network namespace in the filter state,
@@ -38,15 +39,15 @@ const ClusterDirect = "direct"
 // connectTimeout bounds a TCP (and TLS) connection attempt to one endpoint.
 const connectTimeout = 5 * time.Second
 
-// StaticClusters are the clusters that every node proxy has from the start. It makes no more connections in plain than most,
+// StaticClusters are the clusters that a node proxy has from the start, with the mark of its node. It makes no more connections in plain than most,
 // so that it never runs out of descriptors: one HBONE connection carries many.
-func StaticClusters(most uint64) []*clusterv3.Cluster {
+func StaticClusters(most uint64, mark proxymark.Mark) []*clusterv3.Cluster {
 	return []*clusterv3.Cluster{{
 		Name:                 ClusterDirect,
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
-		UpstreamBindConfig:   bindInPodNetns(),
+		UpstreamBindConfig:   bindInPodNetns(socketOptions(mark)),
 		CircuitBreakers:      upTo(uint32(min(most, unlimited))),
 	}}
 }
@@ -74,15 +75,15 @@ func StaticListeners() []*listenerv3.Listener {
 }
 
 // bindInPodNetns makes a cluster's connections start in the network namespace that the downstream connection's filter
-// state names, marked as the proxy's own. The port that the kernel picks for one must not be taken from the application.
-func bindInPodNetns() *corev3.BindConfig {
+// state names, marked as the proxy's own.
+func bindInPodNetns(options []*corev3.SocketOption) *corev3.BindConfig {
 	return &corev3.BindConfig{
 		// The selector puts the namespace into this address; the kernel chooses address and port.
 		SourceAddress: anySource(netip.IPv4Unspecified()),
 		ExtraSourceAddresses: []*corev3.ExtraSourceAddress{{
 			Address: anySource(netip.IPv6Unspecified()),
 		}},
-		SocketOptions:        []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()},
+		SocketOptions:        options,
 		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &selectorv3.Config{}),
 	}
 }

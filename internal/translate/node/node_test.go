@@ -29,6 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -43,7 +44,9 @@ var (
 	strict = func() Pod { p := dualStack; p.Strict = true; return p }()
 	vip    = netip.MustParseAddrPort("10.96.0.9:80")
 	web    = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
-	ids    = []string{"spiffe://cluster.local/ns/shop/sa/a", "spiffe://cluster.local/ns/shop/sa/b"}
+	// testMark is the same each time, for the golden files.
+	testMark = proxymark.From(1, 2)
+	ids      = []string{"spiffe://cluster.local/ns/shop/sa/a", "spiffe://cluster.local/ns/shop/sa/b"}
 )
 
 func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -51,7 +54,7 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // cases are all kinds of answers, by the name of their golden file.
 var cases = map[string]func() []proto.Message{
 	"static": func() []proto.Message {
-		return append(messages(StaticListeners()), messages(StaticClusters(bootstrap.DefaultMaxConnections))...)
+		return append(messages(StaticListeners()), messages(StaticClusters(bootstrap.DefaultMaxConnections, testMark))...)
 	},
 	"pod":        func() []proto.Message { return messages(Listeners(dualStack)) },
 	"pod-strict": func() []proto.Message { return messages(Listeners(strict)) },
@@ -168,7 +171,7 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := bootstrap.Options{ID: "test", Cluster: "test"}
 			if name != "static" {
-				o.Listeners, o.Clusters = StaticListeners(), StaticClusters(bootstrap.DefaultMaxConnections)
+				o.Listeners, o.Clusters = StaticListeners(), StaticClusters(bootstrap.DefaultMaxConnections, testMark)
 			}
 			for _, m := range build() {
 				switch m := m.(type) {

@@ -1,0 +1,76 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// here adapts clusters to this node.
+var here = map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeCluster: func(packed *anypb.Any) (*anypb.Any, error) {
+	c := &clusterv3.Cluster{}
+	if err := packed.UnmarshalTo(c); err != nil {
+		return nil, err
+	}
+	if c.GetConnectTimeout().GetSeconds() == 13 {
+		return nil, errors.New("it can't be adapted")
+	}
+	c.AltStatName = "here"
+	return anypb.New(c)
+}}
+
+// adapted are the clusters that the relay serves, all of which must be adapted, with their versions.
+func (a *agent) adapted() map[string]string {
+	out := map[string]string{}
+	for _, r := range a.List(xds.TypeCluster) {
+		c := &clusterv3.Cluster{}
+		require.NoError(a.t, r.Any().UnmarshalTo(c))
+		require.Equal(a.t, "here", c.GetAltStatName())
+		out[r.Name()] = r.Version()
+	}
+	return out
+}
+
+func TestClustersAreAdapted(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "xds.snapshot")
+	o := newOperator(t)
+	before := startRelay(t, Options{Dial: o.dial, SnapshotPath: path}) // of a version that adapts nothing
+	one, two := cluster(t, "a", 1), cluster(t, "b", 1)
+	o.apply(one)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := before.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	before.eventually("all", func() bool { return e.runs(one) })
+	before.stop()
+	o.stop()
+	written, err := os.ReadFile(path)
+	require.NoError(t, err)
+	resources, ok := bytes.CutPrefix(written, []byte(snapshotHeader))
+	require.True(t, ok)
+	require.NoError(t, os.WriteFile(path, append([]byte(snapshotUnadapted), resources...), 0o600))
+
+	a := startRelay(t, Options{Dial: o.dial, SnapshotPath: path, Adapt: here})
+	require.Equal(t, map[string]string{"a": one.Version()}, a.adapted(), "what the snapshot holds")
+	e = a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	o.start()
+	o.apply(two)
+	a.eventually("all", func() bool { return e.runs(one) && e.runs(two) })
+	require.Equal(t, map[string]string{"a": one.Version(), "b": two.Version()}, a.adapted(), "versions stay the operator's")
+	o.apply(cluster(t, "c", 13))
+	a.eventually("refusal", func() bool {
+		state, reason := o.state(cluster(t, "c", 13))
+		return state == xds.Rejected && contains(reason, "it can't be adapted")
+	})
+}
