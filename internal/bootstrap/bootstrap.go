@@ -42,6 +42,8 @@ type Options struct {
 	// MaxConnections over all listeners; beyond it new connections are closed at once. Zero: DefaultMaxConnections. See
 	// ConnectionsWithin.
 	MaxConnections uint64
+	// Memory that the proxy's container may have, in bytes; it defends itself before it has that much. Zero: unknown.
+	Memory uint64
 	// Listeners and Clusters that the proxy has from the start.
 	Listeners []*listenerv3.Listener
 	Clusters  []*clusterv3.Cluster
@@ -95,10 +97,11 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{
 			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{}),
 		},
-		LayeredRuntime:  runtime(),
-		StatsConfig:     stats(),
-		OverloadManager: overload(o.MaxConnections),
-		Watchdogs:       watchdogs(),
+		LayeredRuntime:         runtime(),
+		StatsConfig:            stats(),
+		OverloadManager:        overload(o.MaxConnections, o.Memory),
+		MemoryAllocatorManager: allocator(o.Memory),
+		Watchdogs:              watchdogs(),
 	}
 }
 

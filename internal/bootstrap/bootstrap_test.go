@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
+	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -19,7 +21,7 @@ import (
 func TestEnvoyAcceptsTheBootstrap(t *testing.T) {
 	binary := xdstest.Binary(t)
 	for name, o := range map[string]Options{
-		"node":     {ID: "node/n1", Cluster: "node"},
+		"node":     {ID: "node/n1", Cluster: "node", Memory: 2 << 30},
 		"waypoint": {ID: "shop/waypoint-0", Cluster: "waypoint/shop/waypoint", WildcardClusters: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -43,6 +45,26 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, names.XDSSocket, xds.GetEndpoint().GetAddress().GetPipe().GetPath())
 	require.Nil(t, b.GetDynamicResources().GetCdsConfig(), "clusters come on demand unless asked for")
 	require.NotNil(t, Bootstrap(Options{WildcardClusters: true}).GetDynamicResources().GetCdsConfig())
+}
+
+func TestMemory(t *testing.T) {
+	b := Bootstrap(Options{})
+	require.Nil(t, b.GetMemoryAllocatorManager())
+	require.Len(t, b.GetOverloadManager().GetResourceMonitors(), 1, "what is unknown can't be watched")
+	require.Empty(t, b.GetOverloadManager().GetActions())
+	require.Empty(t, b.GetOverloadManager().GetLoadshedPoints())
+
+	const memory = 1 << 30
+	b = Bootstrap(Options{Memory: memory})
+	m := b.GetOverloadManager()
+	require.Len(t, m.GetResourceMonitors(), 2)
+	heap := &heapv3.FixedHeapConfig{}
+	require.NoError(t, m.GetResourceMonitors()[1].GetTypedConfig().UnmarshalTo(heap))
+	require.EqualValues(t, memory, heap.GetMaxHeapSizeBytes())
+	require.Less(t, b.GetMemoryAllocatorManager().GetSoftMemoryLimitBytes().GetValue(), uint64(memory/2))
+	parts := []float64{giveBackFrom, refuseFrom, resetFrom, closeFrom, resetMost}
+	require.True(t, slices.IsSorted(parts), "what hurts less comes first")
+	require.Less(t, resetMost, 1.0)
 }
 
 func TestConnectionsFitTheLimitOfOpenFiles(t *testing.T) {

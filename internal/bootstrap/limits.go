@@ -85,9 +85,9 @@ func ConnectionsWithin(openFiles uint64) (uint64, error) {
 	return min(openFiles/8*3, DefaultMaxConnections), nil
 }
 
-// overload bounds what clients can make the proxy hold. Memory is bounded by the container; connections are bounded here.
-func overload(maxConnections uint64) *overloadv3.OverloadManager {
-	return &overloadv3.OverloadManager{
+// overload bounds what clients can make the proxy hold: connections always, memory where it is known what there is.
+func overload(maxConnections, memory uint64) *overloadv3.OverloadManager {
+	m := &overloadv3.OverloadManager{
 		RefreshInterval: envoy.Duration(time.Second),
 		ResourceMonitors: []*overloadv3.ResourceMonitor{{
 			Name: "envoy.resource_monitors.global_downstream_max_connections",
@@ -96,4 +96,8 @@ func overload(maxConnections uint64) *overloadv3.OverloadManager {
 			})},
 		}},
 	}
+	if memory > 0 {
+		boundMemory(m, memory)
+	}
+	return m
 }

@@ -105,7 +105,7 @@ func agentWaypoint() *cobra.Command {
 
 func agentBootstrap() *cobra.Command {
 	cmd := &cobra.Command{Use: "bootstrap", Short: "Write the configuration that an Envoy starts with"}
-	nodeName, out := "", names.BootstrapPath
+	nodeName, out, memory := "", names.BootstrapPath, uint64(0)
 	onNode := &cobra.Command{
 		Use: "node", Short: "Write the node proxy's", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
@@ -119,7 +119,7 @@ func agentBootstrap() *cobra.Command {
 			}
 			// The mark is a secret. The node's Envoy is root, too.
 			return writeBootstrap(out, 0o600, bootstrap.Options{
-				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most,
+				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most, Memory: memory,
 				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(most, mark),
 			})
 		},
@@ -136,12 +136,13 @@ func agentBootstrap() *cobra.Command {
 			// Envoy reads it as another user; there is no secret in it.
 			return writeBootstrap(out, 0o644, bootstrap.Options{
 				ID: p.namespace + "/" + p.podName, Cluster: names.WaypointScope(p.namespace, p.gateway), WildcardClusters: true,
-				MaxConnections: most,
+				MaxConnections: most, Memory: memory,
 			})
 		},
 	}
 	p.add(onWaypoint)
 	cmd.PersistentFlags().StringVar(&out, "out", out, "file to write")
+	cmd.PersistentFlags().Uint64Var(&memory, "memory", memory, "bytes of memory that the proxy may have; 0: not known, and it defends itself against no shortage")
 	cmd.AddCommand(onNode, onWaypoint)
 	return cmd
 }

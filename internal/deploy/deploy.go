@@ -130,6 +130,16 @@ func fieldEnv(name, fieldPath string) corev1.EnvVar {
 	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}}
 }
 
+// memoryFlag tells the container that writes the proxy's bootstrap how much memory the proxy may have: its limit, or what the
+// node has where there is none.
+const memoryFlag = "--memory=$(ENVOY_MEMORY)"
+
+func memoryEnv() corev1.EnvVar {
+	return corev1.EnvVar{Name: "ENVOY_MEMORY", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{
+		ContainerName: ContainerEnvoy, Resource: "limits.memory", Divisor: resource.MustParse("1"),
+	}}}
+}
+
 // tokenVolume projects the token with which an agent authenticates: bound to the pod, for the mesh's audience only.
 func tokenVolume() corev1.Volume {
 	return corev1.Volume{Name: volumeToken, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{

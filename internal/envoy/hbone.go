@@ -43,6 +43,7 @@ const (
 func HTTP2Options() *corev3.Http2ProtocolOptions {
 	return &corev3.Http2ProtocolOptions{
 		AllowConnect:                true,
+		MaxConcurrentStreams:        UInt32(mostTunnels),
 		InitialStreamWindowSize:     UInt32(1 << 20),
 		InitialConnectionWindowSize: UInt32(16 << 20),
 		ConnectionKeepalive: &corev3.KeepaliveSettings{

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
@@ -61,6 +62,7 @@ type world struct {
 	cache  *xds.Cache
 	server *xds.Server
 	log    *output
+	pid    int // Envoy's
 
 	waypoint netip.Addr
 	ports    []model.WaypointPort
@@ -70,6 +72,12 @@ var subnets atomic.Uint32
 
 // newWorld starts the control plane and Envoy.
 func newWorld(t testing.TB) *world {
+	t.Helper()
+	return newWorldWithin(t, 0, nil)
+}
+
+// newWorldWithin is newWorld with an Envoy that goes by so many bytes of memory, and what changes its bootstrap.
+func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootstrap)) *world {
 	t.Helper()
 	binary := xdstest.Binary(t)
 	w := &world{t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{}}
@@ -97,9 +105,14 @@ func newWorld(t testing.TB) *world {
 	t.Cleanup(g.Stop)
 
 	w.fixed()
-	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
+	b := bootstrap.Bootstrap(bootstrap.Options{
 		ID: "waypoint-0", Cluster: scope, XDSSocket: socket, AdminSocket: filepath.Join(dir, "admin.sock"), WildcardClusters: true,
-	}))
+		Memory: memory,
+	})
+	if change != nil {
+		change(b)
+	}
+	config, err := bootstrap.Marshal(b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,6 +126,7 @@ func newWorld(t testing.TB) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.pid = cmd.Process.Pid
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		<-ended

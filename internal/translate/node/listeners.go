@@ -17,11 +17,9 @@ import (
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
-	connectionlimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/connection_limit/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -68,11 +66,6 @@ const (
 	backoffFirst    = 50 * time.Millisecond
 	backoffMost     = 800 * time.Millisecond
 )
-
-// mostPeers is how many connections to a pod's HBONE port may be open, those that have proved nothing yet included: two for
-// each of 8,000 clients, and a small part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a flood
-// that one pod draws leaves the node's other pods alone.
-const mostPeers = 16_384
 
 // strictRefused is a cluster that never exists: tcp_proxy closes the connection, and the access log names the reason.
 const strictRefused = "refused/plaintext-in-strict-mode"
@@ -200,9 +193,7 @@ func hbone(p Pod) *listenerv3.Listener {
 			[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
 		TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
 		Filters: []*listenerv3.Filter{
-			envoy.NetworkFilter("envoy.filters.network.connection_limit", &connectionlimitv3.ConnectionLimit{
-				StatPrefix: "hbone", MaxConnections: wrapperspb.UInt64(mostPeers),
-			}),
+			envoy.PeerLimit(),
 			envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
 			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
 		},

@@ -43,6 +43,7 @@ func speak(m *hcmv3.HttpConnectionManager, p model.WaypointPort) {
 	}
 	m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
 		AllowConnect:         true, // for websockets, RFC 8441
+		MaxConcurrentStreams: mostStreams(p.Headers),
 		MaxHeaderFieldSizeKb: headerFieldKiB(p.Headers),
 		// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
 		// after 1000 and then 33 a second.
@@ -93,6 +94,16 @@ func headerFieldKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
 }
 
 func headerCount(l model.HeaderLimits) *wrapperspb.UInt32Value { return envoy.UInt32(max(l.Count, 1)) }
+
+// heldKiB is what the headers of all requests of one connection may take. HTTP/2 packs what repeats to next to nothing, and
+// nothing can stop a worker that is just reading what a connection brought.
+const heldKiB = 128 << 10
+
+// mostStreams is how many requests a connection may carry at a time: 100 in any case, as all clients expect (RFC 9113,
+// 6.5.2), and no more than Envoy's own 1024.
+func mostStreams(l model.HeaderLimits) *wrapperspb.UInt32Value {
+	return envoy.UInt32(min(max(heldKiB/headerKiB(l).GetValue(), 100), 1024))
+}
 
 // anyBut matches every offer of an upgrade but one. Envoy refuses a request that offers what it does not know, though
 // nobody need take an offer (RFC 9110, 7.8); those that match it takes out of the request. RE2 has no negation, so the

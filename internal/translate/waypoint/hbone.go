@@ -67,7 +67,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 		FilterChains: []*listenerv3.FilterChain{{
 			TransportSocket:               envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
-			Filters:                       []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)},
+			Filters:                       []*listenerv3.Filter{envoy.PeerLimit(), envoy.NetworkFilter(filterHTTPManager, hcm)},
 		}},
 	}
 }

@@ -30,6 +30,9 @@ const (
 // a port HTTP that is none, its clients may wait for the server to speak first, and are to hear that it won't.
 const silenceTimeout = 5 * time.Second
 
+// forEver is a time limit that is none, but one that the overload manager of a proxy short of memory can shorten.
+const forEver = 10 * 365 * 24 * time.Hour
+
 // ServiceListener is the internal listener of a service port: plain TCP, or HTTP with the route configuration of the same
 // name. An HTTP port is never anything else, whatever its callers send or don't: else they could choose to go around the
 // routes.
@@ -78,9 +81,9 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 			ConfigSource:    envoy.ADS(0),
 		}},
 		HttpFilters: httpFilters(),
-		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Streams may be
-		// silent for as long as they like.
-		StreamIdleTimeout:     envoy.Duration(0),
+		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Requests may be
+		// silent for as long as they like, as long as the proxy has memory to spare.
+		StreamIdleTimeout:     envoy.Duration(forEver),
 		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps

@@ -1,0 +1,162 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// TestFloodOfHeaders: requests with headers of 1.2 GB in all, which HTTP/2 packs to less than 1 MB, cost themselves. The
+// proxy stays within its memory and serves others.
+func TestFloodOfHeaders(t *testing.T) {
+	const memory = 768 << 20
+	w := newWorldWithin(t, memory, nil)
+	e, _ := w.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	w.backend(web, model.ProtocolHTTP, e)
+	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	var tunnels []tunnel
+	for range 50 {
+		c, err := w.caller(clientID).dial(t.Context(), dialled)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+		tunnels = append(tunnels, c)
+	}
+	var refused atomic.Int64
+	requests := packedRequests(100, 60)
+	for _, c := range tunnels {
+		go countRefused(c, &refused)
+		go func() { _, _ = c.Write(requests) }()
+	}
+	w.eventually("a refusal", func() bool { return refused.Load() > 0 })
+	others := w.caller(clientID).client(t, dialled, nil)
+	w.eventually("another's request to be served", func() bool {
+		resp, err := others.Get("http://web/")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	require.Less(t, w.peak(), memory)
+}
+
+// TestSilentRequests: one that has nothing to say gives its memory back when that is short, and only then.
+func TestSilentRequests(t *testing.T) {
+	for what, short := range map[string]bool{"short": true, "plenty": false} {
+		t.Run(what, func(t *testing.T) {
+			w := newWorldWithin(t, 1<<30, func(b *bootstrapv3.Bootstrap) { hurrySilent(t, b.GetOverloadManager(), short) })
+			begun := make(chan struct{}, 1)
+			e, _ := w.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				begun <- struct{}{}
+				_, _ = io.Copy(io.Discard, r.Body)
+			}))
+			w.backend(web, model.ProtocolHTTP, e)
+			dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+			body, end := io.Pipe()
+			// Some bodies last for ever, and this one for longer than a silent request may.
+			time.AfterFunc(4*hurried, func() {
+				if !short {
+					_ = end.Close()
+				}
+			})
+			t.Cleanup(func() { _ = end.Close() })
+			req, err := http.NewRequest(http.MethodPost, "http://web/", body)
+			require.NoError(t, err)
+			resp, err := w.caller(clientID).client(t, dialled, nil).Do(req)
+			require.NoError(t, err)
+			_ = resp.Body.Close()
+			<-begun
+			want := http.StatusOK
+			if short {
+				want = http.StatusRequestTimeout
+			}
+			require.Equal(t, want, resp.StatusCode)
+		})
+	}
+}
+
+// hurrySilent shortens how long a request may be silent while memory is short, which it may be from the start.
+func hurrySilent(t *testing.T, m *overloadv3.OverloadManager, short bool) {
+	t.Helper()
+	for _, a := range m.GetActions() {
+		config := &overloadv3.ScaleTimersOverloadActionConfig{}
+		if a.GetTypedConfig().UnmarshalTo(config) != nil {
+			continue
+		}
+		require.Len(t, config.GetTimerScaleFactors(), 1)
+		config.TimerScaleFactors[0].OverloadAdjust = &overloadv3.ScaleTimersOverloadActionConfig_ScaleTimer_MinTimeout{
+			MinTimeout: envoy.Duration(hurried),
+		}
+		a.TypedConfig = envoy.Any(config)
+		if short {
+			a.GetTriggers()[0].GetThreshold().Value = 0
+		}
+		return
+	}
+	t.Fatal("requests may be silent while memory is short")
+}
+
+// packedRequests is what a client of HTTP/2 sends that begins requests with so many headers of 4 KB each, and ends none.
+func packedRequests(requests, headers int) []byte {
+	var out, block bytes.Buffer
+	out.WriteString(http2.ClientPreface)
+	f := http2.NewFramer(&out, nil)
+	_ = f.WriteSettings()
+	pack := hpack.NewEncoder(&block)
+	for n := range requests {
+		block.Reset()
+		for name, value := range map[string]string{":method": "POST", ":scheme": "http", ":authority": "web", ":path": "/"} {
+			_ = pack.WriteField(hpack.HeaderField{Name: name, Value: value})
+		}
+		for range headers {
+			_ = pack.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 4000)})
+		}
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*n + 1), BlockFragment: block.Bytes(), EndHeaders: true})
+	}
+	return out.Bytes()
+}
+
+// countRefused counts the streams that the other side answers or ends, and the end of the connection.
+func countRefused(c io.Reader, refused *atomic.Int64) {
+	for f := http2.NewFramer(nil, c); ; {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			refused.Add(1)
+			return
+		}
+		switch frame.(type) {
+		case *http2.HeadersFrame, *http2.RSTStreamFrame:
+			refused.Add(1)
+		}
+	}
+}
+
+// peak is the most memory that Envoy ever had.
+func (w *world) peak() int {
+	w.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid))
+	require.NoError(w.t, err, "Envoy runs")
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kib int
+	_, err = fmt.Sscan(rest, &kib)
+	require.NoError(w.t, err)
+	return kib << 10
+}
