@@ -201,8 +201,8 @@ const (
 	// leads there.
 	ListenerTrial = "trial"
 	RouteTrial    = "trial"
-	// AmbiguousRoutes is how the names of a waypoint's routes begin that refuse what only some servers take for the path
-	// of the rule that is named behind it.
+	// AmbiguousRoutes is how the names of a waypoint's routes begin that refuse what only some servers take for
+	// a rule's path or method; which, is said behind it.
 	AmbiguousRoutes = "ambiguous/"
 	// RuntimeLayer holds what of a proxy's behaviour may change without a new listener.
 	RuntimeLayer = "fairway"

@@ -91,3 +91,35 @@ func TestSpellings(t *testing.T) {
 		t.Errorf("access log: %v", line)
 	}
 }
+
+// TestMethodSpellings: a method that only some servers take for that of a rule does not go around the rule, in either version
+// of HTTP. Other methods are the application's business.
+func TestMethodSpellings(t *testing.T) {
+	s := newShop(t)
+	dialled := s.serve(web, model.ProtocolUndeclared, true, &model.RouteTable{Default: []model.Rule{
+		rule(model.Match{Path: below("/").Path, Method: "POST"}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}), // answers 500
+		rule(below("/"), nil, to(webV1, 1)),
+	}})
+	const taken, refused, passed = 500, 400, 200
+	caller := s.caller(clientID)
+	for what, protocols := range map[string]*http.Protocols{"HTTP/1": nil, "HTTP/2": h2cOnly()} {
+		client := caller.client(t, dialled, protocols)
+		for method, want := range map[string]int{
+			"POST": taken, "post": refused, "Post": refused, "pOST": refused, "get": refused, "Delete": refused, "patch": refused,
+			"GET": passed, "DELETE": passed, "PROPFIND": passed,
+		} {
+			if r := do(t, client, method, "http://web/"); r.status != want {
+				t.Errorf("%s: %s: %d, and the application sees %q, want %d", what, method, r.status, r.Method, want)
+			}
+		}
+	}
+	// HTTP/1 has a list of methods, HTTP/2 has none.
+	for _, method := range []string{"posts", "xpost", "frobnicate", "FROBNICATE"} {
+		if r := do(t, caller.client(t, dialled, h2cOnly()), method, "http://web/"); r.status != passed || r.Method != method {
+			t.Errorf("%s: %d, and the application sees %q", method, r.status, r.Method)
+		}
+	}
+	if line := s.accessLog(map[string]any{"method": "pOST", "protocol": "HTTP/2"}); line["route"] != "ambiguous/method" {
+		t.Errorf("access log: %v", line)
+	}
+}

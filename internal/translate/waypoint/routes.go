@@ -26,7 +26,7 @@ const headerClientCert = "x-forwarded-client-cert"
 // and, where there are any, are all that counts for its callers; then the default rules; without rules, the Service
 // itself. Where no rule matches, the answer is 404.
 func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
-	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseHiddenDots()}}
+	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseOddMethods(), refuseHiddenDots()}}
 	for _, c := range t.Callers {
 		guard := callersOf(trustDomain, c.Namespace)
 		for _, r := range c.Rules {

@@ -43,6 +43,33 @@ func refuseHiddenDots() *routev3.Route {
 	})
 }
 
+// matchable are the methods that a rule can ask for.
+var matchable = []string{
+	http.MethodConnect, http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPatch, http.MethodPost,
+	http.MethodPut, http.MethodTrace,
+}
+
+// refuseOddMethods answers for a method that differs from one of a rule's in case only. It is another one (RFC 9110, 9.1), so
+// it would go around the rule, and some applications take it for the same. Envoy's HTTP/1 refuses it by itself.
+func refuseOddMethods() *routev3.Route {
+	method := func(expression string, invert bool) *routev3.HeaderMatcher {
+		return &routev3.HeaderMatcher{
+			Name: ":method", InvertMatch: invert,
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
+				MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: expression}},
+			}},
+		}
+	}
+	return &routev3.Route{
+		Name: names.AmbiguousRoutes + "method",
+		Match: &routev3.RouteMatch{
+			PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
+			Headers:       []*routev3.HeaderMatcher{method(`[^a-z]*`, true), method(`(?i)`+strings.Join(matchable, "|"), false)},
+		},
+		Action: answer(http.StatusBadRequest, "methods are case-sensitive: spell this one in capital letters"),
+	}
+}
+
 // spelledOtherwise refuses the requests that go around a rule by another spelling of its path: all that the rule's match
 // says besides the path holds for them, too.
 func spelledOtherwise(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
