@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -30,6 +31,7 @@ const (
 	ByNamespace = "namespace" // Nodes have none: all are under ""
 	ByAddress   = "address"   // Services: VIP; Pods: pod IP; EndpointSlices: endpoint address
 	ByService   = "service"   // EndpointSlices: of the Service; routes: parent Service
+	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 )
 
 // Store holds one collection for each kind that the mesh reads.
@@ -59,8 +61,8 @@ func NewStore(g *memo.Graph) *Store {
 		Pods:           newCollection(g, "Pod", samePod, map[string]func(*corev1.Pod) []string{ByAddress: podAddresses}),
 		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
 		Gateways:       newCollection(g, "Gateway", sameGateway, nil),
-		HTTPRoutes:     newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], map[string]func(*gwv1.HTTPRoute) []string{ByService: httpParents}),
-		GRPCRoutes:     newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], map[string]func(*gwv1.GRPCRoute) []string{ByService: grpcParents}),
+		HTTPRoutes:     newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], map[string]func(*gwv1.HTTPRoute) []string{ByService: httpParents, ByConsumer: httpOwners}),
+		GRPCRoutes:     newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], map[string]func(*gwv1.GRPCRoute) []string{ByService: grpcParents, ByConsumer: grpcOwners}),
 		Grants:         newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], map[string]func(*gwv1beta1.ReferenceGrant) []string{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]}),
 		Parameters:     newCollection(g, "ProxyParameters", sameGeneration[*v1alpha1.ProxyParameters], nil),
 	}
@@ -245,6 +247,21 @@ func podAddresses(p *corev1.Pod) []string {
 func httpParents(r *gwv1.HTTPRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
 
 func grpcParents(r *gwv1.GRPCRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
+
+func httpOwners(r *gwv1.HTTPRoute) []string { return owners(r.Namespace, r.Spec.ParentRefs) }
+
+func grpcOwners(r *gwv1.GRPCRoute) []string { return owners(r.Namespace, r.Spec.ParentRefs) }
+
+func owners(namespace string, refs []gwv1.ParentReference) []string {
+	var out []string
+	for _, parent := range parentServices(namespace, refs) {
+		owner, _, _ := strings.Cut(parent, "/")
+		if v := namespace + "/" + owner; owner != namespace && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
 
 func parentServices(namespace string, refs []gwv1.ParentReference) []string {
 	var out []string

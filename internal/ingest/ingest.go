@@ -50,6 +50,8 @@ type Ingest struct {
 	// Route is nil where there is none.
 	Route  *memo.Func[model.ObjectRef, *Route]
 	claims *memo.Func[model.ServicePort, *claims]
+	// budget are a consumer's routes that would cost the owner's waypoints too much.
+	budget *memo.Func[consumer, map[model.ObjectRef]Verdict]
 	// Table of a Service's port; never nil.
 	Table *memo.Func[model.ServicePort, *model.RouteTable]
 	// Upstream is a Service's port as a destination of waypoints.
@@ -102,6 +104,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
+	i.budget = memo.Define(g, "budget", reflectEqual[map[model.ObjectRef]Verdict], i.overBudget)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)

@@ -24,6 +24,8 @@ const (
 	ReasonNotEnrolled gwv1.RouteConditionReason = "NamespaceNotEnrolled"
 	// ReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
 	ReasonConflicted gwv1.RouteConditionReason = "Conflicted"
+	// ReasonOverBudget: the routes of one namespace would cost the waypoints of another too much.
+	ReasonOverBudget gwv1.RouteConditionReason = "OverBudget"
 	// ReasonNoWaypoint: no waypoint serves the parent Service.
 	ReasonNoWaypoint gwv1.RouteConditionReason = "NoWaypoint"
 	// ReasonProxyRejected: proxies refuse what comes of the route.
@@ -81,6 +83,9 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	refused := p.Refused
 	if refused == nil && len(ports) == 0 {
 		refused = &Verdict{lost[0].Reason, fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost))}
+	}
+	if over, ok := i.over(c, r.Ref, p.Service.Namespace); ok && refused == nil {
+		refused = &over
 	}
 	unprogrammed := "the route is not accepted"
 	if refused == nil && r.Invalid != nil {

@@ -46,8 +46,16 @@ type Verdict struct {
 
 // routesOf lists the routes that name a Service as parent, HTTPRoutes first.
 func (i *Ingest) routesOf(c *memo.Ctx, svc cluster.Key) []model.ObjectRef {
-	value := svc.Namespace + "/" + svc.Name
-	http, grpc := i.store.HTTPRoutes.By(c, cluster.ByService, value), i.store.GRPCRoutes.By(c, cluster.ByService, value)
+	return i.routesBy(c, cluster.ByService, svc.Namespace+"/"+svc.Name)
+}
+
+// routesFor lists a consumer's routes, HTTPRoutes first.
+func (i *Ingest) routesFor(c *memo.Ctx, k consumer) []model.ObjectRef {
+	return i.routesBy(c, cluster.ByConsumer, k.author+"/"+k.owner)
+}
+
+func (i *Ingest) routesBy(c *memo.Ctx, index, value string) []model.ObjectRef {
+	http, grpc := i.store.HTTPRoutes.By(c, index, value), i.store.GRPCRoutes.By(c, index, value)
 	out := make([]model.ObjectRef, 0, len(http)+len(grpc))
 	for _, k := range http {
 		out = append(out, model.ObjectRef{Kind: KindHTTPRoute, Namespace: k.Namespace, Name: k.Name})

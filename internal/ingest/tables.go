@@ -21,6 +21,8 @@ type claims struct {
 	routes   []*Route // that have the port, the one with precedence first
 	// lost says, for routes that ask for the port, why they don't get it.
 	lost map[model.ObjectRef]Verdict
+	// over are routes that have the port and no rule there.
+	over map[model.ObjectRef]bool
 	// shadowed says, for routes that have the port, which of their rules others go before for all requests.
 	shadowed map[model.ObjectRef][]string
 }
@@ -29,7 +31,7 @@ type claims struct {
 // by a route in the Service's own namespace. A route of another namespace never changes how the port treats everybody
 // else's connections.
 func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
-	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}}
+	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}, over: map[model.ObjectRef]bool{}}
 	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return out
@@ -60,10 +62,18 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 			out.lost[r.Ref] = Verdict{string(ReasonConflicted), "GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)"}
 		default:
 			out.routes = append(out.routes, r)
+			if _, over := i.over(c, r.Ref, port.Namespace); over {
+				out.over[r.Ref] = true
+			}
 		}
 	}
-	out.shadowed = shadows(out.routes)
+	out.shadowed = shadows(out.withRules())
 	return out
+}
+
+// withRules are the routes that say what becomes of requests to the port.
+func (cl *claims) withRules() []*Route {
+	return slices.DeleteFunc(slices.Clone(cl.routes), func(r *Route) bool { return cl.over[r.Ref] })
 }
 
 // shadows finds rules with the very match that a route with precedence has already.
@@ -120,6 +130,9 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 	out := &model.RouteTable{Port: port, Protocol: claims.protocol}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
+		byNamespace[r.Ref.Namespace] = nil // there is a route, so what none matches is answered 404
+	}
+	for _, r := range claims.withRules() {
 		byNamespace[r.Ref.Namespace] = append(byNamespace[r.Ref.Namespace], r)
 	}
 	for ns, routes := range byNamespace {
