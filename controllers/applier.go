@@ -239,15 +239,21 @@ func madeForMesh(obj client.Object) bool {
 	return obj.GetLabels()[names.LabelManagedBy] == names.ManagedBy && (ref == nil || ref.Kind == v1alpha1.KindMesh)
 }
 
-// remove deletes an object if the operator made it for the owner, and tells whether it is gone. A Gateway of another
-// class has a controller of its own, which may give the Gateway objects of the same names.
+// remove deletes an object if the operator made it for the owner, and tells whether it is gone with all that it owns. A
+// Gateway of another class has a controller of its own, which may give the Gateway objects of the same names.
 func (a *applier) remove(ctx context.Context, owner, obj client.Object) (gone bool, err error) {
-	return a.removeIf(ctx, obj, func(o client.Object) bool { return MadeFor(o, owner.GetUID()) })
+	ours := func(o client.Object) bool { return MadeFor(o, owner.GetUID()) }
+	return a.removeIf(ctx, obj, metav1.DeletePropagationForeground, ours)
 }
 
-func (a *applier) removeIf(ctx context.Context, obj client.Object, ours func(client.Object) bool) (gone bool, err error) {
+// removeIf deletes an object if it is ours, and tells whether it is gone, or never was ours. Only with foreground
+// propagation has all that it owns gone before.
+func (a *applier) removeIf(
+	ctx context.Context, obj client.Object, how metav1.DeletionPropagation, ours func(client.Object) bool,
+) (gone bool, err error) {
 	a.forget(obj)
-	err = a.client.Get(ctx, client.ObjectKeyFromObject(obj), obj)
+	key := client.ObjectKeyFromObject(obj)
+	err = a.client.Get(ctx, key, obj)
 	switch {
 	case apierrors.IsNotFound(err):
 		return true, nil
@@ -258,11 +264,11 @@ func (a *applier) removeIf(ctx context.Context, obj client.Object, ours func(cli
 	case obj.GetDeletionTimestamp() != nil:
 		return false, nil
 	}
-	err = a.client.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationForeground))
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return false, nil
+	err = a.client.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(how))
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return false, fmt.Errorf("delete %T %s: %w", obj, key, err)
 	}
-	return false, err
+	return false, nil
 }
 
 // MadeFor tells whether the operator made an object for the owner.

@@ -5,11 +5,13 @@ package controllers
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -67,7 +69,7 @@ func (r *MeshReconciler) takeDown(ctx context.Context) (reconcile.Result, error)
 func (r *MeshReconciler) removeNodes(ctx context.Context) (reconcile.Result, error) {
 	ds := &appsv1.DaemonSet{}
 	ds.Namespace, ds.Name = r.options.Namespace, names.NodeDaemonSet
-	gone, err := r.applier.removeIf(ctx, ds, madeForMesh)
+	gone, err := r.applier.removeIf(ctx, ds, metav1.DeletePropagationForeground, madeForMesh)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -90,16 +92,16 @@ func (r *MeshReconciler) removeNodes(ctx context.Context) (reconcile.Result, err
 			"%s", "The Mesh went without nodes that are not ready: "+enumerate(lost)+". Their pods stay captured until the node is back, when its agent lets them go, or is restarted.")
 	}
 	for _, obj := range deploy.Policies(r.options.Namespace) {
-		if err := removeOurs(ctx, r.client, obj, madeForMesh); err != nil {
+		if _, err := r.applier.removeIf(ctx, obj, metav1.DeletePropagationBackground, madeForMesh); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
 	return reconcile.Result{}, nil
 }
 
-// removeWaypoints removes every waypoint, and the Gateways that the operator made.
+// removeWaypoints removes every waypoint, whatever becomes of its Gateway, and the Gateways that the operator made.
 func (r *MeshReconciler) removeWaypoints(ctx context.Context) error {
-	if err := removeAllWaypoints(ctx, r.client); err != nil {
+	if err := r.removeWaypointObjects(ctx); err != nil {
 		return err
 	}
 	served, err := r.kinds.Served(gatewayKinds()...)
@@ -111,11 +113,34 @@ func (r *MeshReconciler) removeWaypoints(ctx context.Context) error {
 		return err
 	}
 	for i := range gateways.Items {
-		if err := removeOurs(ctx, r.client, &gateways.Items[i], madeForMesh); err != nil {
+		_, err := r.applier.removeIf(ctx, &gateways.Items[i], metav1.DeletePropagationBackground, madeForMesh)
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeWaypointObjects removes what waypoints are made of, but for their Gateways.
+func (r *MeshReconciler) removeWaypointObjects(ctx context.Context) error {
+	var deployments appsv1.DeploymentList
+	ours := client.MatchingLabels{names.LabelManagedBy: names.ManagedBy, names.LabelComponent: names.ComponentWaypoint}
+	if err := r.client.List(ctx, &deployments, ours); err != nil {
+		return err
+	}
+	var errs []error
+	for i := range deployments.Items {
+		owner := metav1.GetControllerOf(&deployments.Items[i])
+		if owner == nil {
+			continue
+		}
+		made := func(o client.Object) bool { return MadeFor(o, owner.UID) }
+		for _, obj := range waypointObjects(deployments.Items[i].Namespace, owner.Name) {
+			_, err := r.applier.removeIf(ctx, obj, metav1.DeletePropagationBackground, made)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders

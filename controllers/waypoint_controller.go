@@ -6,7 +6,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -351,39 +350,4 @@ func waypointObjects(namespace, gateway string) []client.Object {
 		&policyv1.PodDisruptionBudget{ObjectMeta: m}, &corev1.Service{ObjectMeta: m},
 		&corev1.ConfigMap{ObjectMeta: bundle}, &corev1.ServiceAccount{ObjectMeta: m},
 	}
-}
-
-// removeAllWaypoints removes every waypoint in the cluster, whatever becomes of its Gateway.
-func removeAllWaypoints(ctx context.Context, c client.Client) error {
-	var deployments appsv1.DeploymentList
-	err := c.List(ctx, &deployments, client.MatchingLabels{names.LabelManagedBy: names.ManagedBy, names.LabelComponent: names.ComponentWaypoint})
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for i := range deployments.Items {
-		owner := metav1.GetControllerOf(&deployments.Items[i])
-		if owner == nil {
-			continue
-		}
-		for _, obj := range waypointObjects(deployments.Items[i].Namespace, owner.Name) {
-			errs = append(errs, removeOurs(ctx, c, obj, func(o client.Object) bool { return MadeFor(o, owner.UID) }))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// removeOurs deletes an object unless it is gone or not ours.
-func removeOurs(ctx context.Context, c client.Client, obj client.Object, ours func(client.Object) bool) error {
-	if err := c.Get(ctx, client.ObjectKeyFromObject(obj), obj); err != nil {
-		return client.IgnoreNotFound(err)
-	}
-	if !ours(obj) || obj.GetDeletionTimestamp() != nil {
-		return nil
-	}
-	err := c.Delete(ctx, obj, client.Preconditions{UID: new(obj.GetUID())}, client.PropagationPolicy(metav1.DeletePropagationBackground))
-	if err = client.IgnoreNotFound(err); err != nil && !apierrors.IsConflict(err) {
-		return fmt.Errorf("delete %T %s: %w", obj, client.ObjectKeyFromObject(obj), err)
-	}
-	return nil
 }
