@@ -1,0 +1,71 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package peers
+
+import (
+	"bufio"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
+	local := &fixed{states: map[key]xds.ResourceState{}}
+	acked := xds.ProxyAck{Proxy: xds.Proxy{Pod: "p", PodUID: "u"}, State: xds.Acked, Version: "1"}
+	nacked := xds.ProxyAck{Proxy: xds.Proxy{Pod: "q", PodUID: "v"}, State: xds.Rejected, Error: strings.Repeat("x", 5000)}
+	keys := map[key]struct{}{}
+	for _, k := range []key{
+		{scope, xds.TypeCluster, "quiet"},
+		{scope, xds.TypeCluster, "bad"},
+		{scope, xds.TypeRoute, "r"},
+		{scope, xds.TypeListener, "l"},
+		listenerOf(scope),
+	} {
+		keys[k] = struct{}{}
+		local.states[k] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked}}
+	}
+	bad := key{scope, xds.TypeCluster, "bad"}
+	local.states[bad] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked, nacked}}
+	f := newFeed(local, "x", quick, testLog(t))
+	fo := f.join()
+	got := sent(t, f, fo, keys)
+	require.Len(t, got, 3)
+	require.Len(t, got[bad].Proxies, 1)
+	require.Len(t, got[bad].Proxies[0].Error, maxError)
+	require.Contains(t, got, key{scope, xds.TypeRoute, "r"})
+	require.Contains(t, got, listenerOf(scope))
+
+	local.states[bad] = xds.ResourceState{Version: "2", Proxies: []xds.ProxyAck{acked}}
+	got = sent(t, f, fo, map[key]struct{}{bad: {}})
+	require.Contains(t, got, bad, "that it is over is told")
+	require.Empty(t, got[bad].Proxies)
+	require.Empty(t, sent(t, f, fo, map[key]struct{}{bad: {}}), "once")
+
+	for _, k := range []key{{"node/n", xds.TypeRoute, "r"}, {scope, xds.TypeEndpoint, "e"}, {scope, xds.TypeListener, xds.Wildcard}} {
+		f.changed(k.scope, k.typeURL, k.name)
+	}
+	require.Empty(t, fo.take())
+	f.changed(scope, xds.TypeRoute, "r")
+	f.changed(scope, xds.TypeRoute, "r")
+	require.Len(t, fo.take(), 1)
+}
+
+func sent(t *testing.T, f *feed, fo *follower, keys map[key]struct{}) map[key]entry {
+	t.Helper()
+	var out strings.Builder
+	require.NoError(t, f.send(json.NewEncoder(&out), fo, keys))
+	got := map[key]entry{}
+	for lines := bufio.NewScanner(strings.NewReader(out.String())); lines.Scan(); {
+		var l line
+		require.NoError(t, json.Unmarshal(lines.Bytes(), &l))
+		for _, e := range l.Entries {
+			got[e.key()] = e
+		}
+	}
+	return got
+}
