@@ -58,13 +58,12 @@ const (
 	// routeTimeout bounds how long a new pod's HBONE listener waits for its routes. After that it answers 404 until
 	// they come, and the pod can start without the operator.
 	routeTimeout = 5 * time.Second
-	// connectAttempts before the application sees a failure, with a pause between them that begins at backoffFirst,
-	// doubles up to backoffMost, and is anything from nothing to that. Where a Service is new to a pod, its clients may know
-	// before the pod's proxy does, which answers 404 until then: all attempts together give it about a second. An
-	// application that isn't there is noticed later by as much.
+	// connectAttempts before the application sees a failure, with a pause between them of anything up to backoff. Where a
+	// Service is new to a pod, its clients may know before the pod's proxy does, which answers 404 until then: all attempts
+	// together give it about a second. An application that isn't there is noticed later by as much. The pauses don't grow:
+	// Envoy keeps how far they have for all connections of a listener together, so those that fail would slow others.
 	connectAttempts = 6
-	backoffFirst    = 50 * time.Millisecond
-	backoffMost     = 800 * time.Millisecond
+	backoff         = 320 * time.Millisecond
 )
 
 // strictRefused is a cluster that never exists: tcp_proxy closes the connection, and the access log names the reason.
@@ -103,8 +102,8 @@ func outbound(p Pod) *listenerv3.Listener {
 			IdleTimeout:        envoy.Duration(0),
 			MaxConnectAttempts: envoy.UInt32(connectAttempts),
 			BackoffOptions: &corev3.BackoffStrategy{
-				BaseInterval: envoy.Duration(backoffFirst),
-				MaxInterval:  envoy.Duration(backoffMost),
+				BaseInterval: envoy.Duration(backoff),
+				MaxInterval:  envoy.Duration(backoff),
 			},
 			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
 				"direction":   "outbound",
