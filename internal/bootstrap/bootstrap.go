@@ -99,6 +99,7 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 		},
 		LayeredRuntime:         runtime(),
 		StatsConfig:            stats(),
+		StatsEviction:          &bootstrapv3.Bootstrap_StatsEvictionInterval{StatsEvictionInterval: envoy.Duration(statsEviction)},
 		OverloadManager:        overload(o.MaxConnections, o.Memory),
 		MemoryAllocatorManager: allocator(o.Memory),
 		Watchdogs:              watchdogs(),

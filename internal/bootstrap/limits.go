@@ -19,6 +19,7 @@ import (
 // memory with every address and seconds per update with thousands of clusters (envoyproxy/envoy issue 19946).
 var kept = struct{ prefixes, suffixes []string }{
 	prefixes: []string{
+		envoy.StatsPrefix,
 		"server.",
 		"listener_manager.",
 		"cluster_manager.",
@@ -51,6 +52,10 @@ var kept = struct{ prefixes, suffixes []string }{
 		".update_rejected",
 	},
 }
+
+// statsEviction is after what time statistics go that have labels of the mesh's own and that nothing happened to. It is far longer than
+// what lies between two looks of a Prometheus, which would miss what a counter that comes anew counts first.
+const statsEviction = time.Hour
 
 func stats() *metricsv3.StatsConfig {
 	var patterns []*matcherv3.StringMatcher

@@ -112,7 +112,7 @@ func outbound(p Pod) *listenerv3.Listener {
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 				// The endpoint's address; of one behind the internal listener "plaintext", the name that it has for this.
 				"to": "%UPSTREAM_HOST_NAME%",
-			}), envoy.Flagged())},
+			}), envoy.Flagged()), envoy.CountPlaintext(p.Namespace)},
 		}),
 	}}}
 	return l

@@ -1,0 +1,52 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
+	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// StatsPrefix is how the statistics begin that are the mesh's own and not Envoy's.
+const StatsPrefix = "fairway."
+
+// mostPlaintext bounds the destinations that are counted for one pod, since pods choose what they dial. Those that nothing
+// happened to for a while go (bootstrap).
+const mostPlaintext = 200
+
+// CountPlaintext counts connections of a namespace's pods that were made in plain text, by destination, when they end. Those that reached
+// nobody have sent nothing. The labels are a literal and names of clusters, which the mesh makes: nothing of what a peer says.
+func CountPlaintext(namespace string) *accesslogv3.AccessLog {
+	return &accesslogv3.AccessLog{
+		Name: "envoy.access_loggers.stats",
+		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
+			ExtensionFilter: &accesslogv3.ExtensionFilter{
+				Name: "envoy.access_loggers.extension_filters.cel",
+				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: Any(&celv3.ExpressionFilter{
+					Expression: `has(upstream.local_address) && !has(upstream.uri_san_peer_certificate)`,
+				})},
+			},
+		}},
+		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: Any(&statsv3.Config{
+			// One scope for each listener. With a sharing_name they would have one together, and Envoy 1.40 crashes when it ends.
+			StatsScope: &typev3.Scope{
+				Prefix: "fairway", EnableEviction: true,
+				MaxCounters: UInt32(mostPlaintext), MaxGauges: UInt32(0), MaxHistograms: UInt32(0),
+			},
+			Counters: []*statsv3.Config_Counter{{
+				Stat: &statsv3.Config_Stat{
+					Name: "plaintext_total",
+					Tags: []*statsv3.Config_Tag{
+						{Name: "source_namespace", ValueFormat: Literal(namespace)},
+						{Name: "destination", ValueFormat: "%UPSTREAM_CLUSTER%"},
+					},
+				},
+				ValueFixed: wrapperspb.UInt64(1),
+			}},
+		})},
+	}
+}
