@@ -42,7 +42,7 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ip
 		},
 		Ranges: ranges(mesh),
 		Probes: probes(pod, ips),
-		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)), //nolint:gosec // not negative
+		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)),
 	}
 }
 
