@@ -341,7 +341,9 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 }
 
 // wanted is how the kernel should capture a pod.
-func wanted(t Target) capture.Pod { return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share} }
+func wanted(t Target) capture.Pod {
+	return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share}
+}
 
 // renew brings the rules of an earlier run up to date.
 func (n *enroller) renew(t Target) error {
