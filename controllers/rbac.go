@@ -40,6 +40,7 @@ package controllers
 
 // Authentication of proxies, and Events.
 // +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
 // Certificates are watched wherever they are, for want of a narrower watch of a kind that may be missing; they hold no

@@ -6,6 +6,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -36,7 +37,7 @@ func generate(src *source) (map[string][]byte, error) {
 		return nil, err
 	}
 	for _, o := range src.objects {
-		name, ok := manifestName(o)
+		name, ok := manifestName(src, o)
 		if !ok {
 			continue
 		}
@@ -57,18 +58,18 @@ func generate(src *source) (map[string][]byte, error) {
 
 // manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and their
 // permissions are in the ClusterServiceVersion; the namespace is the user's.
-func manifestName(o object) (string, bool) {
+func manifestName(src *source, o object) (string, bool) {
 	switch o.kind() {
 	case "CustomResourceDefinition":
 		return o.str("spec", "group") + "_" + o.str("spec", "names", "plural") + ".yaml", true
 	case "Service", "PodDisruptionBudget":
 		return o.name() + "_" + strings.ToLower(o.kind()) + ".yaml", true
 	case "ClusterRole":
-		labels, _ := o.at("metadata", "labels").(map[string]any)
-		for l := range labels {
-			if strings.HasPrefix(l, "rbac.authorization.k8s.io/aggregate-to-") {
-				return o.name() + "_clusterrole.yaml", true
-			}
+		bound := func(b object) bool {
+			return b.str("roleRef", "kind") == o.kind() && b.str("roleRef", "name") == o.name()
+		}
+		if !slices.ContainsFunc(src.of("ClusterRoleBinding"), bound) { // it is for users
+			return o.name() + "_clusterrole.yaml", true
 		}
 	}
 	return "", false

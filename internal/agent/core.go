@@ -28,6 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/scrape"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -47,10 +48,17 @@ type Options struct {
 	Required []string
 	// Captures is shown by the introspection of a node's agent.
 	Captures func() []introspect.Capture
+	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's network: all else
+	// is for the node itself. A waypoint's agent has none: it has no rights in the cluster, and lives among its users, who must not be
+	// sent tokens of others.
+	Guard *scrape.Guard
 	// Drain is told to kubelet; nil for a proxy that is not drained.
 	Drain *introspect.Drain
 	Log   logr.Logger
 }
+
+// loopback is where kubelet asks an agent that shares its network.
+const loopback = "127.0.0.1"
 
 // Core is the part that all agents have in common.
 type Core struct {
@@ -99,16 +107,31 @@ func (c *Core) Run(ctx context.Context) error {
 	}
 	public := introspect.Public{
 		Configured: introspect.ListenersAcknowledged(c.Relay, c.opts.Required...),
-		Envoy:      c.Envoy, Metrics: c.Registry, Drain: c.opts.Drain, Patience: time.Second,
+		Envoy:      c.Envoy, Drain: c.opts.Drain, Patience: time.Second,
+	}
+	metrics := introspect.Metrics(c.Registry, c.Envoy)
+	local := introspect.AgentHandler(c.snapshot, c.Envoy, metrics)
+	host := ""
+	if c.opts.Guard == nil {
+		public.Metrics = c.Registry
+	} else {
+		local, host = toRoot(local), loopback
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
 	g.Go(func() error { return c.Relay.Run(ctx) })
 	g.Go(func() error { return c.Identities.Start(ctx) })
+	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, local) })
 	g.Go(func() error {
-		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.AgentHandler(c.snapshot, c.Envoy))
+		return introspect.Serve(ctx, net.JoinHostPort(host, strconv.Itoa(names.PortAgent)), public.Handler())
 	})
-	g.Go(func() error { return introspect.Serve(ctx, ":"+strconv.Itoa(names.PortAgent), public.Handler()) })
+	if c.opts.Guard != nil {
+		g.Go(func() error {
+			mux := http.NewServeMux()
+			mux.Handle("GET "+introspect.PathMetrics, metrics)
+			return scrape.Serve(ctx, names.PortMetrics, c.opts.Guard.Protect(mux))
+		})
+	}
 	err = g.Wait()
 	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
 		return nil

@@ -16,6 +16,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
+	"github.com/fairway-mesh/fairway/internal/scrape"
 	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -52,6 +53,10 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if n.Mark, err = proxymark.Load(names.MarkPath); err != nil {
 		return fmt.Errorf("%w; where it is gone, delete this pod: the next one makes another", err)
 	}
+	guard, err := scrape.NewGuard(n.Config, log.WithName("metrics"))
+	if err != nil {
+		return err
+	}
 	var pods *node.Agent
 	core, err := agent.NewCore(agent.Options{
 		Kind: introspect.KindNode, NodeID: n.NodeName, NodeName: n.NodeName,
@@ -60,6 +65,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translate.Marked(c, n.Mark) },
 		},
+		Guard:    guard,
 		Captures: func() []introspect.Capture { return captures(pods.Snapshot()) },
 	})
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path"
 	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -87,11 +88,12 @@ func envoyArgs(level v1alpha1.LogLevel, concurrency *int32, drainSeconds int64) 
 }
 
 // podAnnotations of every pod with an agent, which shows the metrics of both containers.
-func podAnnotations(defaultContainer string) map[string]string {
+func podAnnotations(defaultContainer string, metricsPort int, scheme corev1.URIScheme) map[string]string {
 	return map[string]string{
 		"kubectl.kubernetes.io/default-container": defaultContainer,
 		"prometheus.io/scrape":                    "true",
-		"prometheus.io/port":                      strconv.Itoa(names.PortAgent),
+		"prometheus.io/port":                      strconv.Itoa(metricsPort),
+		"prometheus.io/scheme":                    strings.ToLower(string(scheme)),
 		"prometheus.io/path":                      "/metrics",
 	}
 }
@@ -171,10 +173,10 @@ func runMount() corev1.VolumeMount {
 	return corev1.VolumeMount{Name: volumeRun, MountPath: names.RunDir}
 }
 
-func agentProbe(path string, period, failures int32) *corev1.Probe {
+func agentProbe(host, path string, period, failures int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-			Path: path, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
+			Host: host, Path: path, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
 		}},
 		PeriodSeconds: period, FailureThreshold: failures, TimeoutSeconds: 2,
 	}
@@ -182,12 +184,13 @@ func agentProbe(path string, period, failures int32) *corev1.Probe {
 
 // setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy is; not
 // before there can be an answer, because kubelet makes a Warning of each that fails.
-// Only readiness waits for the operator: an agent that can't reach it is not restarted for that.
-func setProbes(agent *corev1.Container) {
-	agent.StartupProbe = agentProbe(PathHealthy, 1, 60)
+// Only readiness waits for the operator: an agent that can't reach it is not restarted for that. Without a host kubelet asks at the
+// pod's address.
+func setProbes(agent *corev1.Container, host string) {
+	agent.StartupProbe = agentProbe(host, PathHealthy, 1, 60)
 	agent.StartupProbe.InitialDelaySeconds = 1
-	agent.ReadinessProbe = agentProbe(PathReady, 1, 3)
-	agent.LivenessProbe = agentProbe(PathHealthy, 10, 6)
+	agent.ReadinessProbe = agentProbe(host, PathReady, 1, 3)
+	agent.LivenessProbe = agentProbe(host, PathHealthy, 10, 6)
 }
 
 // merged is the union of maps; later ones win.

@@ -113,7 +113,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					Labels:      merged(own, map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: podAnnotations(ContainerAgent),
+					Annotations: podAnnotations(ContainerAgent, names.PortMetrics, corev1.URISchemeHTTPS),
 				},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            names.NodeServiceAccount,
@@ -174,13 +174,17 @@ func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
 			fieldEnv("POD_NAME", "metadata.name"),
 			fieldEnv("POD_NAMESPACE", "metadata.namespace"),
 		},
-		Ports:                    []corev1.ContainerPort{{Name: "metrics", ContainerPort: names.PortAgent, HostPort: names.PortAgent, Protocol: corev1.ProtocolTCP}},
+		Ports: []corev1.ContainerPort{
+			{Name: "health", ContainerPort: names.PortAgent, HostPort: names.PortAgent, Protocol: corev1.ProtocolTCP},
+			{Name: "metrics", ContainerPort: names.PortMetrics, HostPort: names.PortMetrics, Protocol: corev1.ProtocolTCP},
+		},
 		Resources:                orDefault(spec.AgentResources, resources("20m", "64Mi", "512Mi")),
 		VolumeMounts:             mounts,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          nodeSecurity(),
 	}
-	setProbes(&agent)
+	// Kubelet is on the node, and nobody else need be answered who proves nothing.
+	setProbes(&agent, "127.0.0.1")
 	return agent
 }
 

@@ -199,7 +199,7 @@ func (w Waypoint) deployment() *appsv1.Deployment {
 				ObjectMeta: metav1.ObjectMeta{
 					// A waypoint speaks HBONE itself: captured, it would go through a node proxy in turn.
 					Labels:      merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(ContainerEnvoy)),
+					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(ContainerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
 				},
 				Spec: w.podSpec(drainSeconds, graceSeconds),
 			},
@@ -293,7 +293,7 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          restricted(),
 	}
-	setProbes(&agent)
+	setProbes(&agent, "")
 	return agent
 }
 

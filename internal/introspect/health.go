@@ -37,12 +37,12 @@ const (
 	drainBegins = 5 * time.Second
 )
 
-// Public is what an agent answers on names.PortAgent.
+// Public is what an agent answers on names.PortAgent: to kubelet, and on a waypoint to Prometheus.
 type Public struct {
 	// Configured tells whether the proxy has its configuration; see ListenersAcknowledged. nil means always.
 	Configured func() error
 	Envoy      *Envoy
-	// Metrics are the agent's own.
+	// Metrics are the agent's own; nil where they are not for everybody who reaches the port.
 	Metrics prometheus.Gatherer
 	// Patience is how long the answer to readiness is held back until the proxy is ready for the first time: kubelet makes a
 	// Warning of each that says no. It is below readyTimeout.
@@ -82,7 +82,7 @@ func (d *Drain) wait(ctx context.Context) error {
 	}
 }
 
-// Handler answers kubelet and Prometheus.
+// Handler answers them.
 func (p Public) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, nil) })
@@ -99,7 +99,9 @@ func (p Public) Handler() http.Handler {
 		}
 		verdict(w, err)
 	})
-	mux.HandleFunc("GET "+PathMetrics, p.metrics)
+	if p.Metrics != nil {
+		mux.Handle("GET "+PathMetrics, Metrics(p.Metrics, p.Envoy))
+	}
 	if p.Drain != nil {
 		mux.HandleFunc("GET "+PathDrained, func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // it takes what draining takes
@@ -131,10 +133,14 @@ func verdict(w http.ResponseWriter, err error) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-// metrics writes the agent's own families, then Envoy's as they are. The names can't collide: Envoy's begin with
+// Metrics writes the agent's own families, then Envoy's as they are. The names can't collide: Envoy's begin with
 // "envoy_". An absent Envoy is itself a measurement, not an error of the scrape.
-func (p Public) metrics(w http.ResponseWriter, r *http.Request) {
-	families, err := p.Metrics.Gather()
+func Metrics(own prometheus.Gatherer, envoy *Envoy) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { writeMetrics(w, r, own, envoy) })
+}
+
+func writeMetrics(w http.ResponseWriter, r *http.Request, own prometheus.Gatherer, envoy *Envoy) {
+	families, err := own.Gather()
 	if err != nil && len(families) == 0 {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -149,7 +155,7 @@ func (p Public) metrics(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), metricsTimeout)
 	defer cancel()
-	res, err := p.Envoy.get(ctx, "stats/prometheus", nil)
+	res, err := envoy.get(ctx, "stats/prometheus", nil)
 	up := 0
 	if err == nil {
 		defer func() { _ = res.Body.Close() }()

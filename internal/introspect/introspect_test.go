@@ -67,7 +67,7 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 				{Name: "10.96.0.1:80", Sent: "1", Acked: "1"},
 			}},
 		},
-	}})
+	}}, http.NotFoundHandler())
 	code, body := ask(h, http.MethodGet, PathProxies)
 	require.Equal(t, http.StatusOK, code)
 	var got Proxies
@@ -87,10 +87,10 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 
 func TestOperatorIsReadOnly(t *testing.T) {
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		code, _ := ask(OperatorHandler(proxies{}), method, PathProxies)
+		code, _ := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), method, PathProxies)
 		assert.Equal(t, http.StatusMethodNotAllowed, code, method)
 	}
-	code, body := ask(OperatorHandler(proxies{}), http.MethodGet, PathProxies)
+	code, body := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), http.MethodGet, PathProxies)
 	assert.Equal(t, http.StatusOK, code)
 	assert.JSONEq(t, `{"proxies": []}`, body)
 }
@@ -100,7 +100,7 @@ func TestAgentPassesOnlyReadingOn(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, r.Method+" "+r.URL.String())
 	}))
-	h := AgentHandler(func() Agent { return Agent{Kind: KindNode, Node: "node1"} }, envoy)
+	h := AgentHandler(func() Agent { return Agent{Kind: KindNode, Node: "node1"} }, envoy, http.NotFoundHandler())
 
 	for path, want := range map[string]string{
 		"config_dump?include_eds=on": "GET /config_dump?include_eds=on",
@@ -122,7 +122,7 @@ func TestAgentPassesOnlyReadingOn(t *testing.T) {
 	assert.Equal(t, http.StatusOK, code)
 	assert.Contains(t, body, `"node":"node1"`)
 
-	code, body = ask(AgentHandler(nil, absentEnvoy(t)), http.MethodGet, PathEnvoy+"clusters")
+	code, body = ask(AgentHandler(nil, absentEnvoy(t), http.NotFoundHandler()), http.MethodGet, PathEnvoy+"clusters")
 	assert.Equal(t, http.StatusBadGateway, code)
 	assert.Contains(t, body, "admin interface doesn't answer")
 }
@@ -218,7 +218,7 @@ func TestServeUntilTheContextEnds(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, OperatorHandler(proxies{})) }()
+	go func() { done <- serve(ctx, l, OperatorHandler(proxies{}, http.NotFoundHandler())) }()
 	res, err := http.Get("http://" + l.Addr().String() + PathProxies)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
@@ -274,7 +274,7 @@ func TestNamesOfOthersAreRefused(t *testing.T) {
 		"attacker.example:15000": http.StatusMisdirectedRequest, "10.0.0.1:15000": http.StatusMisdirectedRequest, "": http.StatusMisdirectedRequest,
 	} {
 		for name, h := range map[string]http.Handler{
-			PathProxies: OperatorHandler(proxies{}), PathAgent: AgentHandler(func() Agent { return Agent{} }, nil),
+			PathProxies: OperatorHandler(proxies{}, http.NotFoundHandler()), PathAgent: AgentHandler(func() Agent { return Agent{} }, nil, http.NotFoundHandler()),
 		} {
 			r, w := httptest.NewRequest(http.MethodGet, name, nil), httptest.NewRecorder()
 			r.Host = host

@@ -22,8 +22,9 @@ type ProxySource interface {
 }
 
 // OperatorHandler is the operator's read-only interface.
-func OperatorHandler(source ProxySource) http.Handler {
+func OperatorHandler(source ProxySource, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("GET "+PathMetrics, metrics)
 	mux.HandleFunc("GET "+PathProxies, func(w http.ResponseWriter, _ *http.Request) {
 		out := Proxies{Proxies: []Proxy{}}
 		for _, p := range source.Proxies() {

@@ -143,13 +143,14 @@ const (
 	PortOutbound         = 15001 // captured outbound connections, in the pod's netns
 	PortInbound          = 15006 // captured inbound plaintext, in the pod's netns
 	PortHBONE            = 15008 // HTTP/2 CONNECT over mTLS
-	PortAgent            = 15020 // agent: health, readiness and merged metrics
+	PortAgent            = 15020 // agent: health and readiness; a waypoint's also metrics
+	PortMetrics          = 15021 // node's agent: merged metrics over TLS, for those who may read them
 	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
 	PortXDS              = 15010 // operator: delta ADS over TLS
 	PortCertificates     = 15012 // operator: certificate signing and node reports over TLS
 	PortPeers            = 15014 // operator: acknowledgements for its other replicas, mutual TLS
 	PortOperatorHealth   = 8081
-	PortOperatorMetrics  = 8080
+	PortOperatorMetrics  = 8443  // over TLS, for those who may read them
 	MarkProxy            = 0x539 // SO_MARK that agents of earlier versions expect in clusters; others put their node's there
 	ProbeSourceAddress   = "169.254.77.1"
 	DefaultTrustDomain   = "cluster.local"

@@ -10,10 +10,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"time"
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -44,6 +46,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/peers"
+	"github.com/fairway-mesh/fairway/internal/scrape"
 	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -133,10 +136,20 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 			}
 		},
 	}
+	guard, err := scrape.NewGuard(cfg, o.Log.WithName("metrics"))
+	if err != nil {
+		return err
+	}
+	measured := promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 	introspection := everyReplica(func(ctx context.Context) error {
-		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server))
+		return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server, measured))
 	})
-	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, introspection, p.writer, p.bound} {
+	scraped := everyReplica(func(ctx context.Context) error {
+		mux := http.NewServeMux()
+		mux.Handle("GET "+introspect.PathMetrics, measured)
+		return scrape.Serve(ctx, names.PortOperatorMetrics, guard.Protect(mux))
+	})
+	for _, r := range []manager.Runnable{everyReplica(p.engine.Run), f, introspection, scraped, p.writer, p.bound} {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}
@@ -180,7 +193,7 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 			DefaultTransform: cache.TransformStripManagedFields(),
 		},
 		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
-		Metrics:                       metricsserver.Options{BindAddress: fmt.Sprintf(":%d", names.PortOperatorMetrics)},
+		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see scrape
 		HealthProbeBindAddress:        fmt.Sprintf(":%d", names.PortOperatorHealth),
 		LeaderElection:                o.LeaderElection,
 		LeaderElectionID:              leaderLease,

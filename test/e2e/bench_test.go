@@ -253,7 +253,7 @@ func (b *bench) usage() usage {
 	b.g.Expect(err).NotTo(HaveOccurred())
 	var out usage
 	for i := range operators {
-		all := families(b.t, b.g, &operators[i], names.PortOperatorMetrics)
+		all := families(b.t, b.g, &operators[i], names.PortAdmin)
 		sum := func(name string) (total float64) {
 			for _, m := range all[name].GetMetric() {
 				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()

@@ -82,11 +82,11 @@ func operatorTLS(t *testing.T) *tls.Config {
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, ServerName: names.OperatorService + "." + names.SystemNamespace + ".svc"}
 }
 
-// token of a service account, bound to a pod.
-func token(t *testing.T, pod *corev1.Pod, audience string) string {
+// token of a service account, bound to a pod; without audiences it is for the API server.
+func token(t *testing.T, pod *corev1.Pod, audiences ...string) string {
 	t.Helper()
 	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		Audiences:      []string{audience},
+		Audiences:      audiences,
 		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
 	}}
 	out, err := world.clientset.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(t.Context(), pod.Spec.ServiceAccountName, r, metav1.CreateOptions{})

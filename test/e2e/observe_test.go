@@ -151,7 +151,7 @@ func TestWhatAUserSees(t *testing.T) {
 		g.Eventually(func(g Gomega) { // a stream that reached its age is opened anew
 			connected := 0
 			for i := range operators { // each proxy is connected to whichever replica it met
-				all := families(t, g, &operators[i], names.PortOperatorMetrics)
+				all := families(t, g, &operators[i], names.PortAdmin)
 				g.Expect(all).To(HaveKey("fairway_ca_not_after_timestamp_seconds"))
 				n, said := connectedNodes(all)
 				g.Expect(said).To(BeTrue(), "connected node proxies of %s", operators[i].Name)
@@ -163,7 +163,7 @@ func TestWhatAUserSees(t *testing.T) {
 			if nodes[i].Spec.NodeName != client.Spec.NodeName {
 				continue
 			}
-			g.Expect(metrics(t, g, &nodes[i], names.PortAgent)).To(And(
+			g.Expect(metrics(t, g, &nodes[i], names.PortAdmin)).To(And(
 				ContainSubstring("\nfairway_relay_connected 1\n"), ContainSubstring("\nfairway_agent_pods{"),
 				ContainSubstring(`envoy_cluster_upstream_cx_total{envoy_cluster_name="`+names.NodeEndpoints(s.name, "server", 80, false)+`"}`)))
 		}

@@ -23,7 +23,7 @@ import (
 func TestEveryMetricIsDocumented(t *testing.T) {
 	docs, err := os.ReadFile(filepath.Join(apiserver.Root(), "docs", "metrics.md"))
 	require.NoError(t, err)
-	name := regexp.MustCompile(`"(fairway_(?:xds|ca|trust|certificates|relay|agent)_[a-z_]+)"`)
+	name := regexp.MustCompile(`"(fairway_(?:xds|ca|trust|token|certificates|relay|agent)_[a-z_]+)"`)
 	found := 0
 	for _, dir := range []string{"internal", "controllers"} {
 		require.NoError(t, filepath.WalkDir(filepath.Join(apiserver.Root(), dir), func(path string, d fs.DirEntry, err error) error {

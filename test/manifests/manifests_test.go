@@ -40,7 +40,7 @@ func TestManifests(t *testing.T) {
 	rendered := kustomize(t, filepath.Join(config, "default"))
 	apply(t, rendered)
 	apply(t, kustomize(t, filepath.Join(config, "agents-before-1.36")))
-	samples, err := filepath.Glob(filepath.Join(config, "samples", "[fg]*.yaml"))
+	samples, err := filepath.Glob(filepath.Join(config, "samples", "[fgn]*.yaml"))
 	require.NoError(t, err)
 	require.NotEmpty(t, samples)
 	for _, file := range samples {

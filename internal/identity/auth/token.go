@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -56,6 +57,11 @@ const (
 	reviewTimeout = 10 * time.Second
 )
 
+// share of the reviews. They cost the API server, and whoever reaches the operator may send ever new tokens. A proxy's token is
+// reviewed once a minute. A peer's share is enough for all the proxies of a node, where the network gives them its address; all
+// proxies of some hundred nodes come at once when the operator starts, and those of thousands within a minute.
+var share = accept.Share{PeerPerSecond: 2, PeerBurst: 128, PerSecond: 60, Burst: 600, AtOnce: 16}
+
 // Caller is a pod that has proved who it is.
 type Caller struct {
 	Namespace      string
@@ -81,7 +87,7 @@ type Authenticator struct {
 	audience string
 	now      func() time.Time
 	flights  singleflight.Group
-	limits   *limits
+	limits   *accept.Reviews
 	reviews  *prometheus.CounterVec
 
 	accepted, rejected *cache.LRUExpireCache
@@ -120,7 +126,7 @@ func NewAuthenticator(r Reviewer, now func() time.Time, registerer prometheus.Re
 		now:      now,
 		accepted: cache.NewLRUExpireCacheWithClock(acceptedSize, clock(now)),
 		rejected: cache.NewLRUExpireCacheWithClock(rejectedSize, clock(now)),
-		limits:   newLimits(),
+		limits:   accept.NewReviews(share),
 		reviews: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
 			Name: "fairway_token_reviews_total", Help: "Tokens of proxies that were not known yet, by what became of them.",
 		}, []string{"result"}),
@@ -170,7 +176,7 @@ func (a *Authenticator) Caller(ctx context.Context, token string, peer netip.Add
 
 // review asks the API server and remembers its verdict; an error, as opposed to a verdict, isn't remembered.
 func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token string, said claims, peer netip.Addr) (outcome, error) {
-	leave, err := a.limits.enter(ctx, peer)
+	leave, err := a.limits.Enter(ctx, peer)
 	if err != nil {
 		a.reviews.WithLabelValues(resultLimited).Inc()
 		return outcome{}, fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -191,7 +197,7 @@ func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token
 		return o, nil
 	}
 	a.reviews.WithLabelValues(resultAccepted).Inc()
-	a.limits.accepted(peer)
+	a.limits.Accepted(peer)
 	if ttl := min(acceptedFor, a.remaining(said)); ttl > 0 {
 		a.accepted.Add(key, o, ttl)
 	}
