@@ -52,14 +52,19 @@ func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *re
 	return r
 }
 
-// makeSet lists what a proxy gets that subscribes to everything. Node proxies ask for what they need by name; their
-// listeners are made by the agent.
-func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
-	ns, gw, ok := names.ParseWaypointScope(k.scope)
+// waypoint of a scope; nil where it is no waypoint's.
+func (r *resources) waypoint(c *memo.Ctx, scope string) *model.Waypoint {
+	ns, gw, ok := names.ParseWaypointScope(scope)
 	if !ok {
 		return nil
 	}
-	w := r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+	return r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+}
+
+// makeSet lists what a proxy gets that subscribes to everything. Node proxies ask for what they need by name; their
+// listeners are made by the agent.
+func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
+	w := r.waypoint(c, k.scope)
 	if w == nil {
 		return nil
 	}
@@ -91,11 +96,7 @@ func (r *resources) makeScoped(c *memo.Ctx, k ref) *xds.Resource {
 	if node, ok := names.ParseNodeScope(k.scope); ok {
 		return r.forNode(c, node, k)
 	}
-	ns, gw, ok := names.ParseWaypointScope(k.scope)
-	if !ok {
-		return nil
-	}
-	w := r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+	w := r.waypoint(c, k.scope)
 	if w == nil {
 		return nil
 	}

@@ -76,6 +76,18 @@ func (c Caller) String() string {
 	return fmt.Sprintf("pod %s/%s (service account %s, node %s)", c.Namespace, c.PodName, c.ServiceAccount, c.NodeName)
 }
 
+// Bearer is the token of the one Authorization header; several are none, since it would be unclear which counts.
+func Bearer(headers []string) string {
+	if len(headers) != 1 {
+		return ""
+	}
+	scheme, token, ok := strings.Cut(headers[0], " ")
+	if !ok || !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
 // Reviewer is the part of a Kubernetes client that creates a TokenReview.
 type Reviewer interface {
 	Create(ctx context.Context, obj client.Object, opts ...client.CreateOption) error

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -175,7 +174,7 @@ func slotted(n int, next http.HandlerFunc) http.HandlerFunc {
 // withCaller authenticates before the body is read.
 func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		caller, err := s.Callers.Caller(r.Context(), bearer(r), accept.Address(r.RemoteAddr))
+		caller, err := s.Callers.Caller(r.Context(), auth.Bearer(r.Header.Values("Authorization")), accept.Address(r.RemoteAddr))
 		if err != nil {
 			s.refuse(w, r, err, "token refused")
 			return
@@ -290,19 +289,6 @@ func read(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
 		return nil, false
 	}
 	return body, true
-}
-
-// bearer is the token of the one Authorization header.
-func bearer(r *http.Request) string {
-	values := r.Header.Values("Authorization")
-	if len(values) != 1 {
-		return ""
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }
 
 func fail(w http.ResponseWriter, code int, err error) {

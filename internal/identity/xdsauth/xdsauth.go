@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -36,7 +35,8 @@ func (a *Authenticator) Authenticate(ctx context.Context) (xds.Proxy, error) {
 	if p, ok := peer.FromContext(ctx); ok {
 		from = p.Addr.String()
 	}
-	caller, err := a.Callers.Caller(ctx, bearer(ctx), accept.Address(from))
+	md, _ := metadata.FromIncomingContext(ctx)
+	caller, err := a.Callers.Caller(ctx, auth.Bearer(md.Get("authorization")), accept.Address(from))
 	if err != nil {
 		return xds.Proxy{}, toStatus(err)
 	}
@@ -51,20 +51,6 @@ func (a *Authenticator) Authenticate(ctx context.Context) (xds.Proxy, error) {
 		Node:    caller.NodeName,
 		Address: from,
 	}, nil
-}
-
-// bearer is the token of the one authorization header; several are none, since it would be unclear which counts.
-func bearer(ctx context.Context) string {
-	md, _ := metadata.FromIncomingContext(ctx)
-	values := md.Get("authorization")
-	if len(values) != 1 {
-		return ""
-	}
-	scheme, token, ok := strings.Cut(values[0], " ")
-	if !ok || !strings.EqualFold(scheme, "bearer") {
-		return ""
-	}
-	return strings.TrimSpace(token)
 }
 
 func toStatus(err error) error {
