@@ -29,8 +29,8 @@ import (
 // errTaken says that an object of the wanted name belongs to somebody else. It is never overwritten.
 var errTaken = errors.New("belongs to somebody else")
 
-// applier applies objects on behalf of an owner. It skips what would change nothing: the same desired object, and a live
-// object that is as it was after the last apply.
+// applier applies objects on behalf of an owner. It skips what would change nothing: the same desired object, and a
+// live object that is as it was after the last apply.
 type applier struct {
 	client client.Client
 	// live reads past the cache, which holds managed objects only.
@@ -104,8 +104,8 @@ func (a *applier) applyScaled(ctx context.Context, owner client.Object, desired 
 	return a.send(ctx, p)
 }
 
-// handOverReplicas makes another manager than the one that applies everything else the owner of a Deployment's number of
-// replicas, if the latter is.
+// handOverReplicas makes another manager than the one that applies everything else the owner of a Deployment's number
+// of replicas, if the latter is.
 func (a *applier) handOverReplicas(ctx context.Context, key client.ObjectKey) error {
 	d := &appsv1.Deployment{}
 	// Past the cache, which holds no managed fields.
@@ -232,8 +232,8 @@ func inherits(owner, obj client.Object) bool {
 	return ok && madeForMesh(obj)
 }
 
-// madeForMesh tells whether the operator made an object for a Mesh, perhaps one that is gone: then the object may have no
-// controller any more.
+// madeForMesh tells whether the operator made an object for a Mesh, perhaps one that is gone: then the object may have
+// no controller any more.
 func madeForMesh(obj client.Object) bool {
 	ref := metav1.GetControllerOfNoCopy(obj)
 	return obj.GetLabels()[names.LabelManagedBy] == names.ManagedBy && (ref == nil || ref.Kind == v1alpha1.KindMesh)

@@ -18,8 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestProgrammedIsHeldWhileProxiesReconnect: a waypoint that serves stays Programmed for a while without acknowledgements,
-// unless its spec changes or a proxy rejects.
+// TestProgrammedIsHeldWhileProxiesReconnect: a waypoint that serves stays Programmed for a while without
+// acknowledgements, unless its spec changes or a proxy rejects.
 func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 	g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "waypoint", Generation: 1}}
 	g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ingest.ProtocolHBONE}}

@@ -42,8 +42,8 @@ type Kinds struct {
 	known knownKinds
 }
 
-// knownKinds remembers which kinds are served, so that who asks often doesn't cost the API server a request each time. A
-// change of any CRD ends that, and until the API server has caught up with it, nothing is remembered.
+// knownKinds remembers which kinds are served, so that who asks often doesn't cost the API server a request each time.
+// A change of any CRD ends that, and until the API server has caught up with it, nothing is remembered.
 type knownKinds struct {
 	mu     sync.Mutex
 	served map[schema.GroupVersionKind]bool

@@ -16,8 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// TestGatewayAPIAppears: without the Gateway API the operator runs and says what is missing; when its CRDs are installed,
-// it goes on without a restart.
+// TestGatewayAPIAppears: without the Gateway API the operator runs and says what is missing; when its CRDs are
+// installed, it goes on without a restart.
 func TestGatewayAPIAppears(t *testing.T) {
 	cfg := apiserver.Start(t, apiserver.Options{Fairway: true})
 	o := start(t, cfg)

@@ -144,8 +144,8 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 	return result, nil
 }
 
-// announceClaims makes an Event of each pod whose claim to an address is refused, once. The node that reports the pod writes
-// its conditions, so that none there could be relied on.
+// announceClaims makes an Event of each pod whose claim to an address is refused, once. The node that reports the pod
+// writes its conditions, so that none there could be relied on.
 func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 	now := make(map[ingest.RefusedClaim]bool, len(refused))
 	for _, claim := range refused {
@@ -160,8 +160,8 @@ func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 	r.claimed = now
 }
 
-// apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies. No
-// agent runs before the policy that limits it.
+// apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies.
+// No agent runs before the policy that limits it.
 func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing bool) error {
 	system, err := systemOwner(ctx, r.client, r.options.Namespace)
 	if err != nil {

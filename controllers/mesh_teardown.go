@@ -29,8 +29,8 @@ const (
 	clearPause    = 200 * time.Millisecond
 )
 
-// teardown is how far a Mesh that is gone has been taken down: since when the operator knows that it is gone, since when
-// no pod is captured any more, and since when nothing but statuses is left.
+// teardown is how far a Mesh that is gone has been taken down: since when the operator knows that it is gone, since
+// when no pod is captured any more, and since when nothing but statuses is left.
 type teardown struct {
 	began, released, cleared time.Time
 	// told: an Event has named the nodes that are not waited for.
@@ -38,9 +38,9 @@ type teardown struct {
 }
 
 // takeDown removes what a Mesh leaves, in this order: each agent stops capturing, which it does as soon as the Mesh is
-// gone; then go the waypoints, which nothing uses any more, and what the mesh wrote into statuses; then the node proxies;
-// and when the last agent has ended, the policies that limit agents. Whoever waits for the DaemonSet to be gone, as "make
-// undeploy" does before it removes the operator, so waits for all of it.
+// gone; then go the waypoints, which nothing uses any more, and what the mesh wrote into statuses; then the node
+// proxies; and when the last agent has ended, the policies that limit agents. Whoever waits for the DaemonSet to be
+// gone, as "make undeploy" does before it removes the operator, so waits for all of it.
 func (r *MeshReconciler) takeDown(ctx context.Context) (reconcile.Result, error) {
 	ds := &appsv1.DaemonSet{}
 	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet}, ds)
@@ -163,8 +163,8 @@ func (r *MeshReconciler) releasing() time.Duration {
 	return min(left, r.options.ReleaseGrace-time.Since(r.going.released))
 }
 
-// clearing tells whether to wait for statuses to be taken back: once the node proxies are gone the operator may go at any
-// time, and nobody would take back what it wrote.
+// clearing tells whether to wait for statuses to be taken back: once the node proxies are gone the operator may go at
+// any time, and nobody would take back what it wrote.
 func (r *MeshReconciler) clearing() bool {
 	if r.options.StatusesCleared == nil || r.options.StatusesCleared() {
 		return false
@@ -175,8 +175,8 @@ func (r *MeshReconciler) clearing() bool {
 	return time.Since(r.going.cleared) < clearPatience
 }
 
-// reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter are
-// not waited for: their nodes may never come back.
+// reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter
+// are not waited for: their nodes may never come back.
 func (r *MeshReconciler) reachable(ctx context.Context, pods []corev1.Pod) (ending []corev1.Pod, lost []string, err error) {
 	for i := range pods {
 		node := &corev1.Node{}

@@ -111,7 +111,8 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "CaptureFailed")
 	})
 
-	// So is an address that a node claims for a pod and that is another's: by the Mesh, since the node writes what the pod says.
+	// So is an address that a node claims for a pod and that is another's: by the Mesh, since the node writes what the
+	// pod says.
 	o.tell(func() {
 		o.reports[0].Problems = nil
 		o.refused = []ingest.RefusedClaim{{
@@ -136,8 +137,9 @@ func TestMesh(t *testing.T) {
 	o.deleteMesh(ds, pod)
 }
 
-// deleteMesh deletes the Mesh, which goes at once. Of what it leaves, first no pod is captured any more, then goes what was
-// said in statuses, then the DaemonSet, then its pods, then the policies. A node proxy on a node that is not ready can't go.
+// deleteMesh deletes the Mesh, which goes at once. Of what it leaves, first no pod is captured any more, then goes what
+// was said in statuses, then the DaemonSet, then its pods, then the policies. A node proxy on a node that is not ready
+// can't go.
 func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	o.t.Helper()
 	ctx := context.Background()

@@ -87,8 +87,8 @@ type Options struct {
 	Features []features.FeatureName
 }
 
-// ProgrammedProbe tells how many proxies of a waypoint have acknowledged what makes it serve. rejected is what a proxy said
-// when it rejected some of its configuration; empty if none did.
+// ProgrammedProbe tells how many proxies of a waypoint have acknowledged what makes it serve. rejected is what a proxy
+// said when it rejected some of its configuration; empty if none did.
 type ProgrammedProbe func(gateway types.NamespacedName) (acked int, rejected string)
 
 // Certificates keeps the CA that the Mesh asks for. Errors are the API server's, to be retried; what a person must mend

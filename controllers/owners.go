@@ -18,9 +18,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Nothing of the mesh has a finalizer, since an operator that is removed first could not take it away any more. Instead,
-// what must outlast the Mesh until the operator has let pods go has a second owner, and Kubernetes removes it once both
-// are gone: in whatever order they go.
+// Nothing of the mesh has a finalizer, since an operator that is removed first could not take it away any more.
+// Instead, what must outlast the Mesh until the operator has let pods go has a second owner, and Kubernetes removes it
+// once both are gone: in whatever order they go.
 
 // formerFinalizer was on every Mesh once.
 const formerFinalizer = names.Domain + "/node-proxies"
@@ -45,8 +45,8 @@ func meshOwner(mesh *v1alpha1.Mesh) metav1.OwnerReference {
 	}
 }
 
-// operatorOwner makes the node proxies outlast the Mesh while there is an operator to take them down in order. Outside of
-// a cluster it has no Deployment.
+// operatorOwner makes the node proxies outlast the Mesh while there is an operator to take them down in order. Outside
+// of a cluster it has no Deployment.
 func (r *MeshReconciler) operatorOwner(ctx context.Context) ([]metav1.OwnerReference, error) {
 	d := &appsv1.Deployment{}
 	// Not in the cache, which holds what the operator manages.
@@ -62,8 +62,8 @@ func (r *MeshReconciler) operatorOwner(ctx context.Context) ([]metav1.OwnerRefer
 	}}, nil
 }
 
-// systemOwner is the second owner of what is in no namespace, or in another one, where the operator's Deployment can own
-// nothing: its namespace.
+// systemOwner is the second owner of what is in no namespace, or in another one, where the operator's Deployment can
+// own nothing: its namespace.
 func systemOwner(ctx context.Context, c client.Reader, namespace string) ([]metav1.OwnerReference, error) {
 	ns := &corev1.Namespace{}
 	if err := c.Get(ctx, client.ObjectKey{Name: namespace}, ns); err != nil {

@@ -44,7 +44,8 @@ func podTrouble(pod *corev1.Pod) string {
 	return podStarting
 }
 
-// waypointTroubles says of a waypoint's pods why they are not ready, each cause once; a pod that starts or ends is no trouble.
+// waypointTroubles says of a waypoint's pods why they are not ready, each cause once; a pod that starts or ends is no
+// trouble.
 func waypointTroubles(pods []corev1.Pod) []string {
 	var out []string
 	for i := range pods {

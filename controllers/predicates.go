@@ -25,7 +25,8 @@ func named(name string) predicate.Predicate {
 	return predicate.NewPredicateFuncs(func(o client.Object) bool { return o.GetName() == name })
 }
 
-// meshChanged passes a Mesh that comes, goes or changes in more than its status, which counts pods and so changes often.
+// meshChanged passes a Mesh that comes, goes or changes in more than its status, which counts pods and so changes
+// often.
 func meshChanged() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, after := e.ObjectOld, e.ObjectNew

@@ -29,8 +29,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// TestRemovalInAnyOrder: once Mesh and operator are gone, the node proxies go, whichever of the two went first, and though
-// no operator runs any more. Each keeps them while it is there.
+// TestRemovalInAnyOrder: once Mesh and operator are gone, the node proxies go, whichever of the two went first, and
+// though no operator runs any more. Each keeps them while it is there.
 func TestRemovalInAnyOrder(t *testing.T) {
 	cfg := shared.Config(t)
 	collectGarbage(t, cfg)

@@ -15,7 +15,8 @@ import (
 )
 
 // Trigger is a source of reconcile requests from inside the operator. It never blocks who notifies it: before the
-// controller runs (a replica that does not lead) it remembers each request once, afterwards the controller's queue does.
+// controller runs (a replica that does not lead) it remembers each request once, afterwards the controller's queue
+// does.
 type Trigger struct {
 	pause time.Duration
 
@@ -29,8 +30,8 @@ var _ source.Source = (*Trigger)(nil)
 // NewTrigger makes a trigger for one controller.
 func NewTrigger() *Trigger { return &Trigger{pending: map[reconcile.Request]struct{}{}} }
 
-// NewPausedTrigger makes a trigger that lets notifications gather for a while, where each costs a reconcile and many come
-// at once.
+// NewPausedTrigger makes a trigger that lets notifications gather for a while, where each costs a reconcile and many
+// come at once.
 func NewPausedTrigger(pause time.Duration) *Trigger {
 	t := NewTrigger()
 	t.pause = pause

@@ -210,7 +210,8 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, c
 		return o, err
 	}
 	o.trustBundle = bundle.Data[names.TrustBundleKey] != ""
-	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it was.
+	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it
+	// was.
 	if o.trustBundle && o.enrolled && gatewayProblem(g, o) == nil {
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
@@ -237,8 +238,9 @@ func (r *WaypointReconciler) parameters(ctx context.Context, g *gatewayv1.Gatewa
 	return deploy.MergeParameters(ofClass, own), err
 }
 
-// apply applies the objects of a waypoint. A name that is taken and an object that the API server refuses (invalid, over
-// a quota) are the user's to mend. How they do it can't be watched, so it is tried again after Options.DeployRetry.
+// apply applies the objects of a waypoint. A name that is taken and an object that the API server refuses (invalid,
+// over a quota) are the user's to mend. How they do it can't be watched, so it is tried again after
+// Options.DeployRetry.
 func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
 	for _, obj := range w.Objects() {
 		var err error
@@ -316,8 +318,8 @@ func anyReady(slices []discoveryv1.EndpointSlice) bool {
 	return false
 }
 
-// withoutMesh removes a waypoint once the Mesh is gone and its node proxies with it. Before, pods are captured still, and
-// MeshReconciler removes the waypoints when they are not.
+// withoutMesh removes a waypoint once the Mesh is gone and its node proxies with it. Before, pods are captured still,
+// and MeshReconciler removes the waypoints when they are not.
 func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gateway) error {
 	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, &v1alpha1.Mesh{})
 	if !apierrors.IsNotFound(err) {

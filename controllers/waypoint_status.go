@@ -135,8 +135,8 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
 }
 
-// programmedHold is how long a waypoint that serves stays Programmed while acknowledgements are missing: its proxies reach
-// another replica of the operator meanwhile, or new ones get their configuration.
+// programmedHold is how long a waypoint that serves stays Programmed while acknowledgements are missing: its proxies
+// reach another replica of the operator meanwhile, or new ones get their configuration.
 const programmedHold = 15 * time.Second
 
 // holds remembers since when acknowledgements are missing.
@@ -180,7 +180,8 @@ func notAccepted(o waypointObserved) string {
 	return "The Gateway is not accepted: see condition Accepted. What was deployed before runs on."
 }
 
-// notReady says what keeps a waypoint's pods, empty if they just start: where there are some, their own word says more than the Deployment's.
+// notReady says what keeps a waypoint's pods, empty if they just start: where there are some, their own word says more
+// than the Deployment's.
 func notReady(o waypointObserved) string {
 	if len(o.troubles) > 0 {
 		return enumerate(o.troubles)

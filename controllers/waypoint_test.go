@@ -254,7 +254,8 @@ func TestWaypointRefusals(t *testing.T) {
 	require.Nil(t, foreign.DeletionTimestamp)
 }
 
-// TestWaypointOutsideTheMesh: a Gateway takes no namespace into the mesh. Nothing is deployed where it could get no identity.
+// TestWaypointOutsideTheMesh: a Gateway takes no namespace into the mesh. Nothing is deployed where it could get no
+// identity.
 func TestWaypointOutsideTheMesh(t *testing.T) {
 	o := start(t, shared.Config(t))
 	o.mesh()

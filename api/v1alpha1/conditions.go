@@ -31,7 +31,8 @@ const (
 	MeshReasonInvalid = "Invalid"
 	// MeshReasonPending: the operator has not got there yet.
 	MeshReasonPending = "Pending"
-	// MeshReasonNodesUnreachable, of an Event of the node DaemonSet: the Mesh was deleted while some nodes could not let their pods go.
+	// MeshReasonNodesUnreachable, of an Event of the node DaemonSet: the Mesh was deleted while some nodes could not
+	// let their pods go.
 	MeshReasonNodesUnreachable = "NodesUnreachable"
 	// MeshReasonFound: the ranges were found in the cluster.
 	MeshReasonFound = "Found"

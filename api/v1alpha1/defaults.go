@@ -27,8 +27,8 @@ const (
 	DefaultMinReplicas int32 = 1
 	DefaultMaxReplicas int32 = 10
 	DefaultTargetCPU   int32 = 80
-	// DefaultHeaderKiB and DefaultHeaderCount are the fields of HeaderLimits: as much as Go's server takes, which takes more
-	// than other common ones.
+	// DefaultHeaderKiB and DefaultHeaderCount are the fields of HeaderLimits: as much as Go's server takes, which takes
+	// more than other common ones.
 	DefaultHeaderKiB   int32 = 1024
 	DefaultHeaderCount int32 = 10000
 )

@@ -152,8 +152,8 @@ const (
 // MTLS of captured pods.
 type MTLS struct {
 	// Whether captured pods accept plaintext. Permissive accepts it beside mTLS, for callers that aren't in the mesh yet.
-	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a namespace or
-	// a pod overrides this. Captured pods always speak mTLS to each other, in both modes.
+	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a
+	// namespace or a pod overrides this. Captured pods always speak mTLS to each other, in both modes.
 	// +optional
 	// +kubebuilder:default=Permissive
 	Mode MTLSMode `json:"mode,omitempty"`
@@ -217,9 +217,9 @@ type Node struct {
 	// +optional
 	Host *HostPaths `json:"host,omitempty"`
 
-	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP family.
-	// Default 4000. Connections to more of them are refused: the node proxy keeps something for each address that any pod
-	// dialled, and takes 20000 in all. A change begins to count anew.
+	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP
+	// family. Default 4000. Connections to more of them are refused: the node proxy keeps something for each address
+	// that any pod dialled, and takes 20000 in all. A change begins to count anew.
 	// +optional
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=20000

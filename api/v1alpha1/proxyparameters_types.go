@@ -9,9 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// ProxyParameters say how the Deployment of a proxy is to look: how many, how large, where. They are named by a GatewayClass
-// (spec.parametersRef, with a namespace), for all its Gateways, or by a Gateway (spec.infrastructure.parametersRef), for it
-// alone. What the Gateway's parameters set wins over what the class's set, field by field.
+// ProxyParameters say how the Deployment of a proxy is to look: how many, how large, where. They are named by a
+// GatewayClass (spec.parametersRef, with a namespace), for all its Gateways, or by a Gateway
+// (spec.infrastructure.parametersRef), for it alone. What the Gateway's parameters set wins over what the class's set,
+// field by field.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Namespaced,path=proxyparameters,singular=proxyparameters,shortName=pparams,categories=fairway
@@ -162,8 +163,8 @@ type Autoscaling struct {
 	TargetCPU int32 `json:"targetCPU,omitempty"`
 }
 
-// HeaderLimits of one request or one answer. A request with more is answered 431, or its stream is reset (HTTP/2); an answer
-// with more becomes 502. Proxies hold headers in memory until they have been read to their end.
+// HeaderLimits of one request or one answer. A request with more is answered 431, or its stream is reset (HTTP/2); an
+// answer with more becomes 502. Proxies hold headers in memory until they have been read to their end.
 type HeaderLimits struct {
 	// All headers together, in KiB. The trailers count by themselves. Of one header, HTTP/2 carries 256 KiB at most.
 	// +optional
@@ -184,7 +185,8 @@ type HeaderLimits struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="set minAvailable or maxUnavailable, and only one of them"
 type DisruptionBudget struct {
-	// Proxies that must stay: a number, or a percentage as "50%". With as many as there are replicas, nodes can't be drained.
+	// Proxies that must stay: a number, or a percentage as "50%". With as many as there are replicas, nodes can't be
+	// drained.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:Pattern=`^[0-9]{1,3}%$`

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command bundle writes the bundle for the Operator Lifecycle Manager from config/: the ClusterServiceVersion with the
-// operator's Deployment and permissions, the CRDs, and what else config/default holds that a bundle may. Nothing in it is
-// edited by hand, and the same config/ gives the same bundle, byte by byte.
+// operator's Deployment and permissions, the CRDs, and what else config/default holds that a bundle may. Nothing in it
+// is edited by hand, and the same config/ gives the same bundle, byte by byte.
 package main
 
 import (

@@ -156,7 +156,8 @@ func counts(out string) ([]count, error) {
 // unanswered begins the label of a request that got no answer.
 const unanswered = "no answer: "
 
-// short makes a label of a client's error, as in `error Get "http://stock/": context deadline exceeded (Client.Timeout …)`.
+// short makes a label of a client's error, as in `error Get "http://stock/": context deadline exceeded (Client.Timeout
+// …)`.
 func short(name string) string {
 	text, failed := strings.CutPrefix(name, "error ")
 	if !failed {

@@ -59,8 +59,8 @@ func listen(nodes []string, interest []netip.Addr) (*wire, error) {
 	return w, nil
 }
 
-// packetSocket opens a socket (packet(7)) that gets what every interface of a network namespace receives. A socket stays
-// in the namespace it was made in.
+// packetSocket opens a socket (packet(7)) that gets what every interface of a network namespace receives. A socket
+// stays in the namespace it was made in.
 func packetSocket(namespace string) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -168,7 +168,8 @@ func (w *wire) close() error {
 	return w.err
 }
 
-// tlsRecord tells whether a payload begins with the header of a TLS record (RFC 8446, section 5.1) of a plausible length.
+// tlsRecord tells whether a payload begins with the header of a TLS record (RFC 8446, section 5.1) of a plausible
+// length.
 func tlsRecord(p []byte) bool {
 	return len(p) >= 5 && p[0] >= 20 && p[0] <= 23 && p[1] == 3 && p[2] <= 4 && binary.BigEndian.Uint16(p[3:]) <= 1<<14+256
 }

@@ -18,7 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
-// TestUpAndDown: up on a running cluster and down on a stopped one change nothing, and down leaves the machine as it was.
+// TestUpAndDown: up on a running cluster and down on a stopped one change nothing, and down leaves the machine as it
+// was.
 func TestUpAndDown(t *testing.T) {
 	home, err := topology.FindHome()
 	if err != nil {

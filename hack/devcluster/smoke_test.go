@@ -130,8 +130,8 @@ func TestCertManager(t *testing.T) {
 	}
 }
 
-// reaches runs a command of twenty requests until its answers come from all the servers that are wanted, which kube-proxy
-// picks at random.
+// reaches runs a command of twenty requests until its answers come from all the servers that are wanted, which
+// kube-proxy picks at random.
 func reaches(t *testing.T, want []string, command func() (*exec.Cmd, error)) {
 	t.Helper()
 	var last string

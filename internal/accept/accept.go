@@ -21,8 +21,8 @@ const (
 	MaxPerPeer = 256
 )
 
-// Limit is the listener with these bounds. A connection beyond an address's share is closed at once; beyond the bound for
-// all, connections wait.
+// Limit is the listener with these bounds. A connection beyond an address's share is closed at once; beyond the bound
+// for all, connections wait.
 func Limit(l net.Listener, all, perPeer int) net.Listener {
 	return netutil.LimitListener(&listener{Listener: l, most: perPeer, open: map[netip.Addr]int{}}, all)
 }

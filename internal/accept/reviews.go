@@ -30,8 +30,8 @@ type Share struct {
 	AtOnce int
 }
 
-// Reviews bounds what asks the API server about tokens, by peer and in all. Peers that have shown a good token lately have a pool of
-// their own, so nobody else can use it up, from however many addresses.
+// Reviews bounds what asks the API server about tokens, by peer and in all. Peers that have shown a good token lately
+// have a pool of their own, so nobody else can use it up, from however many addresses.
 type Reviews struct {
 	perPeer            *Rates
 	known              *cache.LRUExpireCache

@@ -48,9 +48,9 @@ type Options struct {
 	Required []string
 	// Captures is shown by the introspection of a node's agent.
 	Captures func() []introspect.Capture
-	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's network: all else
-	// is for the node itself. A waypoint's agent has none: it has no rights in the cluster, and lives among its users, who must not be
-	// sent tokens of others.
+	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's
+	// network: all else is for the node itself. A waypoint's agent has none: it has no rights in the cluster, and lives
+	// among its users, who must not be sent tokens of others.
 	Guard *scrape.Guard
 	// Drain is told to kubelet; nil for a proxy that is not drained.
 	Drain *introspect.Drain

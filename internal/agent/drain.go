@@ -26,8 +26,8 @@ const (
 	drainPause = 500 * time.Millisecond
 )
 
-// Drain makes Envoy tell its peers to go elsewhere (GOAWAY on HBONE connections) and waits until no connection is left, or
-// the time is up, so that a waypoint that scales down or is replaced resets no request and an idle one goes soon.
+// Drain makes Envoy tell its peers to go elsewhere (GOAWAY on HBONE connections) and waits until no connection is left,
+// or the time is up, so that a waypoint that scales down or is replaced resets no request and an idle one goes soon.
 func Drain(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil

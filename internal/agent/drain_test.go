@@ -15,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A proxy without connections is drained as soon as callers have heard of it; one with some when the last is gone, or the
-// time is up.
+// A proxy without connections is drained as soon as callers have heard of it; one with some when the last is gone, or
+// the time is up.
 func TestDrainEndsWithTheLastConnection(t *testing.T) {
 	var connections atomic.Int32
 	var asked atomic.Int32

@@ -10,8 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// toRoot lets only processes of root through, as the container runtime is, which forwards ports for people who have the right to
-// that. A node's loopback address is that of all pods on the node's network, too.
+// toRoot lets only processes of root through, as the container runtime is, which forwards ports for people who have the
+// right to that. A node's loopback address is that of all pods on the node's network, too.
 func toRoot(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !ofRoot(r) {

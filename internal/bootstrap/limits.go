@@ -53,8 +53,9 @@ var kept = struct{ prefixes, suffixes []string }{
 	},
 }
 
-// statsEviction is after what time statistics go that have labels of the mesh's own and that nothing happened to. It is far longer than
-// what lies between two looks of a Prometheus, which would miss what a counter that comes anew counts first.
+// statsEviction is after what time statistics go that have labels of the mesh's own and that nothing happened to. It is
+// far longer than what lies between two looks of a Prometheus, which would miss what a counter that comes anew counts
+// first.
 const statsEviction = time.Hour
 
 func stats() *metricsv3.StatsConfig {
@@ -79,8 +80,8 @@ const (
 	leastOpenFiles = 4096
 )
 
-// ConnectionsWithin is how many connections a proxy may take, and as many may it make, where it may open so many files: once
-// no socket can be had, it serves nobody. A quarter is left for the sockets that listen (some for each pod of a
+// ConnectionsWithin is how many connections a proxy may take, and as many may it make, where it may open so many files:
+// once no socket can be had, it serves nobody. A quarter is left for the sockets that listen (some for each pod of a
 // node), for connections that carry many others, and for files.
 func ConnectionsWithin(openFiles uint64) (uint64, error) {
 	if openFiles < leastOpenFiles {

@@ -14,10 +14,10 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 )
 
-// A proxy that comes near its container's limit of memory refuses what would make it need more, for the kernel would end it,
-// and everybody's connections with it. These are the parts of the limit from which on it does what. The first refusals are
-// far below the limit: headers that were let in are held a second time while they are passed on, what workers are just
-// reading can't be stopped, and the heap is not all the memory there is.
+// A proxy that comes near its container's limit of memory refuses what would make it need more, for the kernel would
+// end it, and everybody's connections with it. These are the parts of the limit from which on it does what. The first
+// refusals are far below the limit: headers that were let in are held a second time while they are passed on, what
+// workers are just reading can't be stopped, and the heap is not all the memory there is.
 const (
 	giveBackFrom = 0.40 // free pages go back to the kernel
 	refuseFrom   = 0.50 // requests and tunnels are answered 503, and silent requests ended
@@ -38,8 +38,9 @@ const (
 	monitorHeap = "envoy.resource_monitors.fixed_heap"
 )
 
-// boundMemory has the overload manager act on the heap. Where there is a choice between a load shed point and an overload
-// action it is the former: workers see it at once, the other only when they are done with all that they are just reading.
+// boundMemory has the overload manager act on the heap. Where there is a choice between a load shed point and an
+// overload action it is the former: workers see it at once, the other only when they are done with all that they are
+// just reading.
 func boundMemory(m *overloadv3.OverloadManager, memory uint64) {
 	m.RefreshInterval = envoy.Duration(heapInterval)
 	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{
@@ -85,8 +86,8 @@ func heapAbove(part float64) []*overloadv3.Trigger {
 	}}
 }
 
-// allocator gives free pages back before it asks the kernel for more, once the proxy is short of memory. The heap that the
-// overload manager looks at does not count them, and the kernel does.
+// allocator gives free pages back before it asks the kernel for more, once the proxy is short of memory. The heap that
+// the overload manager looks at does not count them, and the kernel does.
 func allocator(memory uint64) *bootstrapv3.MemoryAllocatorManager {
 	if memory == 0 {
 		return nil

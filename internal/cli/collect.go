@@ -176,8 +176,8 @@ func (k *collector) readNodes(ctx context.Context) {
 	}
 }
 
-// judgeNode says what is wrong with a node. Without a Mesh there is to be nothing on it, and what the Mesh says, or which
-// pods there are, may not have been found out.
+// judgeNode says what is wrong with a node. Without a Mesh there is to be nothing on it, and what the Mesh says, or
+// which pods there are, may not have been found out.
 func (k *collector) judgeNode(n nodeReport) {
 	if k.mesh == nil || k.unread[whatPods] {
 		return

@@ -23,8 +23,8 @@ type attachedRoute struct {
 	complaint string // what its conditions say, if anything
 }
 
-// routes are those that name a Service of the mesh, or a waypoint, as parent; by the waypoint that is meant. Those whose
-// parent has none, or does not exist, are under the empty name.
+// routes are those that name a Service of the mesh, or a waypoint, as parent; by the waypoint that is meant. Those
+// whose parent has none, or does not exist, are under the empty name.
 type routes map[types.NamespacedName][]attachedRoute
 
 // messageUnanswered is said of a route without a status.
@@ -71,7 +71,8 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 	return out
 }
 
-// expectsAnswer tells whether the operator should have written a status: a parent is a Service in a namespace of the mesh.
+// expectsAnswer tells whether the operator should have written a status: a parent is a Service in a namespace of the
+// mesh.
 func (k *collector) expectsAnswer(namespace string, parents []gatewayv1.ParentReference) bool {
 	if k.mesh == nil {
 		return false

@@ -40,8 +40,8 @@ func usagef(format string, args ...any) error {
 	return exitError{fmt.Errorf(format, args...), ExitUsage}
 }
 
-// Commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how the
-// process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
+// Commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how
+// the process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
 func Commands() []*cobra.Command {
 	out := []*cobra.Command{statusCommand(), proxyCommand(), versionCommand()}
 	for _, c := range out {
@@ -51,8 +51,8 @@ func Commands() []*cobra.Command {
 	return out
 }
 
-// Root gives the root command the exit codes of its subcommands: without one it shows its help, and a word that is none is
-// a mistake in the command line.
+// Root gives the root command the exit codes of its subcommands: without one it shows its help, and a word that is none
+// is a mistake in the command line.
 func Root(root *cobra.Command) *cobra.Command {
 	root.SilenceUsage, root.SilenceErrors = true, true
 	root.Args = args(cobra.NoArgs)

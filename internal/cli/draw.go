@@ -32,8 +32,8 @@ func (r report) draw(t *table, now time.Time) {
 	}
 }
 
-// verdict is the last line on a healthy mesh. What is wrong with a route is its owner's to mend, so the mesh is well all the
-// same; but it must not sound as if the route were.
+// verdict is the last line on a healthy mesh. What is wrong with a route is its owner's to mend, so the mesh is well
+// all the same; but it must not sound as if the route were.
 func (r report) verdict() string {
 	broken := len(r.Elsewhere)
 	for _, w := range r.Waypoints {

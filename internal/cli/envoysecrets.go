@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// envoySecrets is as much of envoy.admin.v3.SecretsConfigDump as is shown. Private keys are not read: Envoy has redacted
-// them already.
+// envoySecrets is as much of envoy.admin.v3.SecretsConfigDump as is shown. Private keys are not read: Envoy has
+// redacted them already.
 type envoySecrets struct {
 	Active  []envoySecretState `json:"dynamic_active_secrets"`
 	Warming []envoySecretState `json:"dynamic_warming_secrets"`

@@ -165,9 +165,9 @@ func sameService(old, new *corev1.Service) bool {
 		equality.Semantic.DeepEqual(old.OwnerReferences, new.OwnerReferences) && ServiceClosed(old) == ServiceClosed(new)
 }
 
-// ServiceClosed tells whether nobody may reach a Service around its waypoint any more (condition fairway.dev/WaypointBound):
-// the waypoint has served it, or it was refused for want of one. It is remembered with the Service, because the Gateway may be
-// deleted and made again.
+// ServiceClosed tells whether nobody may reach a Service around its waypoint any more (condition
+// fairway.dev/WaypointBound): the waypoint has served it, or it was refused for want of one. It is remembered with the
+// Service, because the Gateway may be deleted and made again.
 func ServiceClosed(s *corev1.Service) bool {
 	c := meta.FindStatusCondition(s.Status.Conditions, names.ConditionWaypointBound)
 	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == names.ReasonWaypointMissing)

@@ -109,8 +109,8 @@ func restricted() *corev1.SecurityContext {
 	}
 }
 
-// resources of a container. The limit of memory is far above what it needs: it keeps what goes wrong in one container from the rest of
-// the node.
+// resources of a container. The limit of memory is far above what it needs: it keeps what goes wrong in one container
+// from the rest of the node.
 func resources(cpu, memory, mostMemory string) corev1.ResourceRequirements {
 	return corev1.ResourceRequirements{
 		Requests: corev1.ResourceList{
@@ -132,8 +132,8 @@ func fieldEnv(name, fieldPath string) corev1.EnvVar {
 	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}}
 }
 
-// memoryFlag tells the container that writes the proxy's bootstrap how much memory the proxy may have: its limit, or what the
-// node has where there is none.
+// memoryFlag tells the container that writes the proxy's bootstrap how much memory the proxy may have: its limit, or
+// what the node has where there is none.
 const memoryFlag = "--memory=$(ENVOY_MEMORY)"
 
 func memoryEnv() corev1.EnvVar {
@@ -160,7 +160,8 @@ func trustVolume(configMap string) corev1.Volume {
 	}}}
 }
 
-// agentMounts are the mounts of every agent; Envoy has the run directory only, so that it sees neither token nor bundle.
+// agentMounts are the mounts of every agent; Envoy has the run directory only, so that it sees neither token nor
+// bundle.
 func agentMounts() []corev1.VolumeMount {
 	return []corev1.VolumeMount{
 		runMount(),
@@ -182,10 +183,10 @@ func agentProbe(host, path string, period, failures int32) *corev1.Probe {
 	}
 }
 
-// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy is; not
-// before there can be an answer, because kubelet makes a Warning of each that fails.
-// Only readiness waits for the operator: an agent that can't reach it is not restarted for that. Without a host kubelet asks at the
-// pod's address.
+// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy
+// is; not before there can be an answer, because kubelet makes a Warning of each that fails. Only readiness waits for
+// the operator: an agent that can't reach it is not restarted for that. Without a host kubelet asks at the pod's
+// address.
 func setProbes(agent *corev1.Container, host string) {
 	agent.StartupProbe = agentProbe(host, PathHealthy, 1, 60)
 	agent.StartupProbe.InitialDelaySeconds = 1

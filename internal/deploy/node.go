@@ -20,8 +20,8 @@ import (
 // hostDirectory is one that agent or proxy needs, at the same path as on the host.
 type hostDirectory struct {
 	name, path string
-	// write: the agent installs something there. Others are read, and mounts in them come and go while the pod runs, so they
-	// must propagate from the host.
+	// write: the agent installs something there. Others are read, and mounts in them come and go while the pod runs, so
+	// they must propagate from the host.
 	write bool
 }
 

@@ -297,8 +297,8 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	return agent
 }
 
-// envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it (GOAWAY on
-// HBONE connections), and callers have moved on: for the drain timeout at most.
+// envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it (GOAWAY
+// on HBONE connections), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
 		Name:                     ContainerEnvoy,

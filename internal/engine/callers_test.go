@@ -13,8 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestCallersKeepTheirWaypointWhileAllOthersJoin: the owner's first route sends everyone through the waypoint. Until a node
-// proxy has switched to that, callers of consumers' routes go on through it.
+// TestCallersKeepTheirWaypointWhileAllOthersJoin: the owner's first route sends everyone through the waypoint. Until a
+// node proxy has switched to that, callers of consumers' routes go on through it.
 func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 	const scope, vip = "node/node1", "10.96.3.10:80"
 	h := newHarness(t)

@@ -16,7 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// Refused claims to an address are told when they come and when they go, and nothing of an address stays that nobody claims.
+// Refused claims to an address are told when they come and when they go, and nothing of an address stays that nobody
+// claims.
 func TestRefusedClaimsAreTold(t *testing.T) {
 	refused := map[string][]string{}
 	e := New(Options{Cache: xds.NewCache(), OnRefused: func(a netip.Addr, claims []ingest.RefusedClaim) {

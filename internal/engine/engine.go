@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package engine wires the pipeline: watched objects go into the store, ingest decides what they mean, translate turns
-// that into xDS resources, and the cache of the xDS server is given those that changed. One goroutine does all of it, so
-// no stage takes a lock; what a change did not touch is not looked at.
+// that into xDS resources, and the cache of the xDS server is given those that changed. One goroutine does all of it,
+// so no stage takes a lock; what a change did not touch is not looked at.
 package engine
 
 import (
@@ -78,8 +78,8 @@ type scope struct {
 	wildcards map[string][]string   // by type URL: the names that the set has now
 	named     map[ref]bool          // asked for by name
 	wanted    map[xds.Interest]bool // open interests
-	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or nothing
-	// is wanted.
+	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or
+	// nothing is wanted.
 	orphans map[ref]time.Time
 	sweep   *time.Timer
 }
@@ -151,8 +151,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 }
 
-// Process works the queue off: everything that is queued is taken in at once, then each value that it touched is derived
-// once. Run calls it; only tests do, besides.
+// Process works the queue off: everything that is queued is taken in at once, then each value that it touched is
+// derived once. Run calls it; only tests do, besides.
 func (e *Engine) Process() {
 	for {
 		objects, calls := e.queue.take()

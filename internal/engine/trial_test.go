@@ -138,7 +138,8 @@ func (p *proxies) settle() {
 	}
 }
 
-// serves are the routes that they run and that come of rules, by the header that each sets or the status that it answers.
+// serves are the routes that they run and that come of rules, by the header that each sets or the status that it
+// answers.
 func (p *proxies) serves() (out []string) {
 	for _, r := range p.runs[sharedTable].GetVirtualHosts()[0].GetRoutes() {
 		if strings.HasPrefix(r.GetName(), "ambiguous/") {
@@ -176,8 +177,8 @@ func match(rc *routev3.RouteConfiguration) string {
 	return ""
 }
 
-// TestARejectedRuleCostsItsAuthorOnly, whatever it is rejected for: the owner's edits go on, also after a restart of every
-// proxy and of the operator.
+// TestARejectedRuleCostsItsAuthorOnly, whatever it is rejected for: the owner's edits go on, also after a restart of
+// every proxy and of the operator.
 func TestARejectedRuleCostsItsAuthorOnly(t *testing.T) {
 	for name, c := range map[string]struct {
 		why func(*routev3.RouteConfiguration) string

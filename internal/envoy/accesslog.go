@@ -77,8 +77,8 @@ func EitherOf(a, b Failed) Failed {
 	}}
 }
 
-// StdoutLog writes one JSON line per connection or stream to standard output, or one for each that failed, or none, as the
-// mesh has its access log set. Keys are sorted by Envoy.
+// StdoutLog writes one JSON line per connection or stream to standard output, or one for each that failed, or none, as
+// the mesh has its access log set. Keys are sorted by Envoy.
 func StdoutLog(fields map[string]string, failed Failed) *accesslogv3.AccessLog {
 	log := StdoutErrors(fields, failed)
 	log.Filter = EitherOf(ifRuntime(runtimeLogAll), log.Filter)

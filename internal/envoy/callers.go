@@ -14,9 +14,9 @@ import (
 // ControlHeaders is the prefix of the headers by which Envoy is steered, request by request.
 const ControlHeaders = "x-envoy-"
 
-// TrustNoCaller makes a connection manager take the connection's own address for the caller's, and none of its callers for
-// internal. What they send under ControlHeaders is gone before anything reads it: Envoy drops what it reads itself, and
-// would pass the rest on, which looks to the application as if the mesh had said it.
+// TrustNoCaller makes a connection manager take the connection's own address for the caller's, and none of its callers
+// for internal. What they send under ControlHeaders is gone before anything reads it: Envoy drops what it reads itself,
+// and would pass the rest on, which looks to the application as if the mesh had said it.
 func TrustNoCaller(m *hcmv3.HttpConnectionManager) {
 	m.UseRemoteAddress = Bool(true)
 	m.InternalAddressConfig = &hcmv3.HttpConnectionManager_InternalAddressConfig{

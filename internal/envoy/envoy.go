@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package envoy holds the small pieces of Envoy configuration that more than one translator needs (Any, addresses, TLS
-// contexts, HTTP/2 options, filter state, access logs), so that node proxies and waypoints agree on how HBONE is spoken.
-// It knows Envoy's API and nothing of the mesh's model.
+// contexts, HTTP/2 options, filter state, access logs), so that node proxies and waypoints agree on how HBONE is
+// spoken. It knows Envoy's API and nothing of the mesh's model.
 package envoy
 
 import (
@@ -124,8 +124,9 @@ func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
 // MetadataBalance is where Envoy's load balancer looks for what endpoints and connections say of themselves.
 const MetadataBalance = "envoy.lb"
 
-// Subsets picks among the endpoints whose value of a key in MetadataBalance is the connection's, or whose list of values has
-// it; where there is none, among those with the other value. By what it picks is another policy: least requests if nil.
+// Subsets picks among the endpoints whose value of a key in MetadataBalance is the connection's, or whose list of
+// values has it; where there is none, among those with the other value. By what it picks is another policy: least
+// requests if nil.
 func Subsets(key, other string, by *clusterv3.LoadBalancingPolicy) *clusterv3.LoadBalancingPolicy {
 	if by == nil {
 		by = &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{

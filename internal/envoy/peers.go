@@ -11,8 +11,8 @@ import (
 
 const (
 	// mostPeers is how many connections to an HBONE port may be open, those that have proved nothing yet included: two for
-	// each of 8,000 clients, and a small part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a flood
-	// that one pod draws leaves the node's other pods alone. Envoy counts nothing by source address.
+	// each of 8,000 clients, and a small part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a
+	// flood that one pod draws leaves the node's other pods alone. Envoy counts nothing by source address.
 	mostPeers = 16_384
 	// mostTunnels of one HBONE connection; Envoy opens another one beyond it.
 	mostTunnels = 1024

@@ -14,12 +14,13 @@ import (
 // StatsPrefix is how the statistics begin that are the mesh's own and not Envoy's.
 const StatsPrefix = "fairway."
 
-// mostPlaintext bounds the destinations that are counted for one pod, since pods choose what they dial. Those that nothing
-// happened to for a while go (bootstrap).
+// mostPlaintext bounds the destinations that are counted for one pod, since pods choose what they dial. Those that
+// nothing happened to for a while go (bootstrap).
 const mostPlaintext = 200
 
-// CountPlaintext counts connections of a namespace's pods that were made in plain text, by destination, when they end. Those that reached
-// nobody have sent nothing. The labels are a literal and names of clusters, which the mesh makes: nothing of what a peer says.
+// CountPlaintext counts connections of a namespace's pods that were made in plain text, by destination, when they end.
+// Those that reached nobody have sent nothing. The labels are a literal and names of clusters, which the mesh makes:
+// nothing of what a peer says.
 func CountPlaintext(namespace string) *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stats",
@@ -32,7 +33,8 @@ func CountPlaintext(namespace string) *accesslogv3.AccessLog {
 			},
 		}},
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: Any(&statsv3.Config{
-			// One scope for each listener. With a sharing_name they would have one together, and Envoy 1.40 crashes when it ends.
+			// One scope for each listener. With a sharing_name they would have one together, and Envoy 1.40 crashes
+			// when it ends.
 			StatsScope: &typev3.Scope{
 				Prefix: "fairway", EnableEviction: true,
 				MaxCounters: UInt32(mostPlaintext), MaxGauges: UInt32(0), MaxHistograms: UInt32(0),

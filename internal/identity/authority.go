@@ -116,8 +116,8 @@ func (a *Authority) current() (*State, error) {
 }
 
 // ServingConfig is the TLS configuration of the operator's servers: TLS 1.3 with a certificate of the mesh CA for the
-// SPIFFE ID of a service account and the DNS names, issued on first use and again after half of its life or when another CA signs. The
-// key stays in memory. Handshakes fail while there is no CA.
+// SPIFFE ID of a service account and the DNS names, issued on first use and again after half of its life or when
+// another CA signs. The key stays in memory. Handshakes fail while there is no CA.
 func (a *Authority) ServingConfig(namespace, serviceAccount string, dnsNames ...string) *tls.Config {
 	s := &serving{authority: a, namespace: namespace, serviceAccount: serviceAccount, dnsNames: dnsNames}
 	return &tls.Config{

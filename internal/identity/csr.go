@@ -66,9 +66,9 @@ func plainName(s string) bool {
 	return true
 }
 
-// ParseCSR reads a PEM certificate request for an identity and accepts exactly what an agent makes: a valid signature of
-// an allowed key, an empty subject, and one extension, the subject alternative name, with one URI that is the identity.
-// Everything else is ErrBadRequest: the signer would ignore it, and whoever sent it meant something by it.
+// ParseCSR reads a PEM certificate request for an identity and accepts exactly what an agent makes: a valid signature
+// of an allowed key, an empty subject, and one extension, the subject alternative name, with one URI that is the
+// identity. Everything else is ErrBadRequest: the signer would ignore it, and whoever sent it meant something by it.
 func ParseCSR(text []byte, id string) (crypto.PublicKey, error) {
 	if len(text) > MaxCSRBytes {
 		return nil, badRequest("the request has %d bytes, more than the limit of %d", len(text), MaxCSRBytes)

@@ -18,8 +18,8 @@ import (
 // redacted is what every way of printing a key yields.
 const redacted = "[redacted private key]"
 
-// PrivateKey holds key material and redacts itself however it is printed or encoded; PEM and Signer are the only ways to
-// get at the key. The zero value holds no key.
+// PrivateKey holds key material and redacts itself however it is printed or encoded; PEM and Signer are the only ways
+// to get at the key. The zero value holds no key.
 type PrivateKey struct {
 	// A closure, not the key: fmt prints unexported fields of an enclosing struct by reflection without asking
 	// Format, and would show the bytes of an Ed25519 key.

@@ -11,9 +11,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// MutualConfig is the TLS configuration with which the replicas of one workload talk to each other, for dialling and for
-// serving: TLS 1.3 only, both ends present a certificate of the mesh CA for the SPIFFE ID of the service account, verify
-// the other's against the current bundle, and accept no other identity. Where the other end is does not matter.
+// MutualConfig is the TLS configuration with which the replicas of one workload talk to each other, for dialling and
+// for serving: TLS 1.3 only, both ends present a certificate of the mesh CA for the SPIFFE ID of the service account,
+// verify the other's against the current bundle, and accept no other identity. Where the other end is does not matter.
 // Handshakes fail while there is no CA.
 func (a *Authority) MutualConfig(namespace, serviceAccount string) *tls.Config {
 	s := &serving{authority: a, namespace: namespace, serviceAccount: serviceAccount}

@@ -214,8 +214,8 @@ func (s *State) extendHorizon(c *x509.Certificate, until time.Time) {
 	}
 }
 
-// NeedsRoot tells whether the built-in CA must make a new root: there is none, it comes from an issuer no longer wanted,
-// or a fifth of its life is left (of ten years, two: time enough to notice a rotation that is stuck).
+// NeedsRoot tells whether the built-in CA must make a new root: there is none, it comes from an issuer no longer
+// wanted, or a fifth of its life is left (of ten years, two: time enough to notice a rotation that is stuck).
 func (s State) NeedsRoot(now time.Time) bool {
 	if s.Next.Usable(now) && s.Next.Origin == OriginBuiltIn {
 		return false

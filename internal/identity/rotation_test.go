@@ -215,8 +215,8 @@ func TestACAThatAnAdministratorBroughtIsTaken(t *testing.T) {
 	}
 }
 
-// TestRotationNeverStrandsALeaf is the invariant of Step, under random new CAs, lost writes, restarts, replicas that lag,
-// changed lifetimes and a lost Secret: every bundle that a proxy can hold verifies every valid leaf.
+// TestRotationNeverStrandsALeaf is the invariant of Step, under random new CAs, lost writes, restarts, replicas that
+// lag, changed lifetimes and a lost Secret: every bundle that a proxy can hold verifies every valid leaf.
 func TestRotationNeverStrandsALeaf(t *testing.T) {
 	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newWorld(t, seed).run(400) })
@@ -382,8 +382,8 @@ func (w *world) check() {
 	}
 }
 
-// TestLeavesOfBothRootsSpeakDuringARotation does real handshakes between leaves of the old and of the new root, with the
-// bundle that a proxy has at each time.
+// TestLeavesOfBothRootsSpeakDuringARotation does real handshakes between leaves of the old and of the new root, with
+// the bundle that a proxy has at each time.
 func TestLeavesOfBothRootsSpeakDuringARotation(t *testing.T) {
 	now := testNow
 	s := &steps{t: t, lifetime: time.Hour}

@@ -83,7 +83,8 @@ func encodeSigner(data map[string][]byte, chainKey, keyKey string, s *Signer) er
 }
 
 // DecodeState reads the data of the CA Secret. A Secret with only tls.crt, tls.key and ca.crt is a CA that an
-// administrator brought: it becomes the built-in one, and other anchors in its ca.crt stay trusted while they are valid.
+// administrator brought: it becomes the built-in one, and other anchors in its ca.crt stay trusted while they are
+// valid.
 func DecodeState(data map[string][]byte) (State, error) {
 	bundle, err := ParseBundle(data[keyBundle])
 	if err != nil {

@@ -75,8 +75,8 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	return out
 }
 
-// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent: its
-// callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
+// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent:
+// its callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
 func (b *routeBuilder) granted(svc cluster.Key) bool {
 	if svc.Namespace == b.route.Ref.Namespace {
 		return true

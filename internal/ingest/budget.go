@@ -12,9 +12,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// What the routes of one namespace may cost the waypoints of another. A proxy keeps an automaton for each regular expression,
-// which grows with what it is asked, to some MB; and every rule costs tens of KB. The Services' own namespace has no budget:
-// it pays with its own waypoint.
+// What the routes of one namespace may cost the waypoints of another. A proxy keeps an automaton for each regular
+// expression, which grows with what it is asked, to some MB; and every rule costs tens of KB. The Services' own
+// namespace has no budget: it pays with its own waypoint.
 const (
 	mostExpressions = 64
 	mostRules       = 4096
@@ -28,8 +28,8 @@ type cost struct{ rules, expressions int }
 
 func (a cost) plus(b cost) cost { return cost{a.rules + b.rules, a.expressions + b.expressions} }
 
-// overBudget says which of a consumer's routes are too much, and why. The oldest have what there is, so that a new route takes
-// nothing from those that work.
+// overBudget says which of a consumer's routes are too much, and why. The oldest have what there is, so that a new
+// route takes nothing from those that work.
 func (i *Ingest) overBudget(c *memo.Ctx, k consumer) map[model.ObjectRef]Verdict {
 	var routes []*Route
 	for _, ref := range i.routesFor(c, k) {

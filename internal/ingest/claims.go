@@ -16,8 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// A pod's address is what its node's kubelet writes into its status, so a node may claim any. Claims decides which of them
-// counts; see docs/design/identity.md.
+// A pod's address is what its node's kubelet writes into its status, so a node may claim any. Claims decides which of
+// them counts; see docs/design/identity.md.
 
 // Claims of an address. The zero value: there are none.
 type Claims struct {
@@ -98,9 +98,9 @@ func (cl claim) refused(addr netip.Addr, why string) RefusedClaim {
 	return RefusedClaim{Pod: key, UID: string(cl.pod.UID), Node: cl.pod.Spec.NodeName, Address: addr, Why: why}
 }
 
-// standing is the pod whose claim counts. A node is believed about its own pods: while an address goes from a pod that ends
-// to a new one, both are there, and the later one has it. Between nodes the captured claim counts before others, and then
-// the older one; a claim lasts as long as any pod of the node makes it.
+// standing is the pod whose claim counts. A node is believed about its own pods: while an address goes from a pod that
+// ends to a new one, both are there, and the later one has it. Between nodes the captured claim counts before others,
+// and then the older one; a claim lasts as long as any pod of the node makes it.
 func standing(claims []claim) (*corev1.Pod, bool) {
 	byNode := map[string]claim{}
 	for _, cl := range claims {
@@ -126,8 +126,8 @@ func standing(claims []claim) (*corev1.Pod, bool) {
 	return best.pod, best.pod != nil
 }
 
-// compareClaims orders the claims of two nodes, the one that counts first. Those that were there when the operator started
-// have no order; then the pod's age decides, which a node can't choose.
+// compareClaims orders the claims of two nodes, the one that counts first. Those that were there when the operator
+// started have no order; then the pod's age decides, which a node can't choose.
 func compareClaims(a, b claim) int {
 	return cmp.Or(
 		compareBools(a.lost, b.lost), compareBools(b.captured, a.captured), cmp.Compare(a.arrived, b.arrived),
@@ -153,8 +153,8 @@ func (i *Ingest) takesHBONE(c *memo.Ctx, pod *corev1.Pod) bool {
 		pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
 }
 
-// rangesOf are the ranges that the pods of a node have their addresses from; none: they are not known. Where the Mesh names
-// ranges of its own, a network plugin hands out addresses by itself, and what Nodes say is nothing to go by.
+// rangesOf are the ranges that the pods of a node have their addresses from; none: they are not known. Where the Mesh
+// names ranges of its own, a network plugin hands out addresses by itself, and what Nodes say is nothing to go by.
 func (i *Ingest) rangesOf(c *memo.Ctx, node string) []netip.Prefix {
 	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
 		return ranges
@@ -175,7 +175,8 @@ func (i *Ingest) meshRanges(c *memo.Ctx, _ struct{}) []netip.Prefix {
 	return prefixes(m.Spec.Network.PodCIDRs)
 }
 
-// inPodRanges tells whether an address is one that pods of some node have. Only for an address in doubt: it reads all Nodes.
+// inPodRanges tells whether an address is one that pods of some node have. Only for an address in doubt: it reads all
+// Nodes.
 func (i *Ingest) inPodRanges(c *memo.Ctx, addr netip.Addr) bool {
 	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
 		return contains(ranges, addr)

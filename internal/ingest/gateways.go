@@ -21,8 +21,8 @@ const (
 // kindGateway is the kind of a Gateway in references to it.
 const kindGateway = "Gateway"
 
-// IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for, nil
-// if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
+// IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for,
+// nil if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
 func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
 	return g.Spec.GatewayClassName == names.WaypointClass && (class == nil || class.Spec.ControllerName == names.GatewayController)
 }

@@ -58,8 +58,8 @@ func (i *Ingest) nodeEndpoints(c *memo.Ctx, at NodePort) []model.Endpoint {
 func forNodes(e model.Endpoint) []string { return e.ForNodes }
 func forZones(e model.Endpoint) []string { return e.ForZones }
 
-// hinted tells whether every endpoint in service has a hint. As long as one has none, the hints are not complete, and to
-// follow them could overload the few that have one; kube-proxy sees it the same way.
+// hinted tells whether every endpoint in service has a hint. As long as one has none, the hints are not complete, and
+// to follow them could overload the few that have one; kube-proxy sees it the same way.
 func hinted(list []model.Endpoint, hint func(model.Endpoint) []string) bool {
 	any := false
 	for _, e := range list {

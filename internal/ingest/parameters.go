@@ -12,8 +12,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// headerLimits are those of the Gateway's parameters, else of its class's, else the default. Whether a reference is good is
-// judged, and said, where the waypoint is deployed; one that is not counts for nothing here.
+// headerLimits are those of the Gateway's parameters, else of its class's, else the default. Whether a reference is
+// good is judged, and said, where the waypoint is deployed; one that is not counts for nothing here.
 func (i *Ingest) headerLimits(c *memo.Ctx, gateway cluster.Key) model.HeaderLimits {
 	var limits v1alpha1.HeaderLimits
 	if g := i.gateway(c, gateway); g != nil {

@@ -65,7 +65,8 @@ func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference)
 	}
 }
 
-// noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's parent.
+// noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's
+// parent.
 func (b *routeBuilder) noService(ref gwv1.ParentReference) *Parent {
 	group, kind := gwv1.Group(gwv1.GroupName), gwv1.Kind(kindGateway)
 	if ref.Group != nil {

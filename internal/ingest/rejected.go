@@ -17,9 +17,9 @@ import (
 // maxRejected bounds what is kept: the latest. What is lost is found anew if it still matters.
 const maxRejected = 10_000
 
-// Rejected are the rules that proxies reject, found by trial. It is an input like the objects of the cluster: what a rule
-// means depends on it, and nothing else does. What was found about a rule stays when the rule goes, for it may come back,
-// and replicas that learn of both in another order must end up with the same.
+// Rejected are the rules that proxies reject, found by trial. It is an input like the objects of the cluster: what a
+// rule means depends on it, and nothing else does. What was found about a rule stays when the rule goes, for it may
+// come back, and replicas that learn of both in another order must end up with the same.
 type Rejected struct {
 	graph *memo.Graph
 	of    map[model.ObjectRef]map[string]string // by route and RuleKey: the proxy's words
@@ -37,8 +37,8 @@ type Rejection struct {
 	Text string `json:"text"`
 }
 
-// RuleKey tells rules apart by all that they are. Rules of another release are others: it may make something else of them,
-// or have another Envoy.
+// RuleKey tells rules apart by all that they are. Rules of another release are others: it may make something else of
+// them, or have another Envoy.
 func RuleKey(r model.Rule) string {
 	text, err := json.Marshal(r)
 	if err != nil {
@@ -80,15 +80,16 @@ func (r *Rejected) All() (out []Rejection) {
 	return out
 }
 
-// shutDown refuses what is left of a route that had to lose a match: requests that it would have taken, and perhaps refused,
-// must not come by another rule of the route.
+// shutDown refuses what is left of a route that had to lose a match: requests that it would have taken, and perhaps
+// refused, must not come by another rule of the route.
 func (b *routeBuilder) shutDown() {
 	var more ruleErrors // said already, or of no use to anybody
 	b.route.Rules = b.refuse(b.route.Rules, &more)
 	b.broken = append(b.broken, "the other rules are answered with an error as well, for what the lost match would have taken must not come by them")
 }
 
-// check is Ingest.check, and whether proxies reject the rule. One that is nothing but its match is rejected for its match.
+// check is Ingest.check, and whether proxies reject the rule. One that is nothing but its match is rejected for its
+// match.
 func (b *routeBuilder) check(rule model.Rule) (badMatch bool, err error) {
 	if badMatch, err = b.i.check(rule); err != nil {
 		return badMatch, err

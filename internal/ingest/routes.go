@@ -119,9 +119,9 @@ func (b *routeBuilder) note(text string) {
 	}
 }
 
-// judge turns what was found in the rules into verdicts. A route none of whose rules can be used is not accepted, one with
-// some bad rules is partially invalid. Either way it keeps its ports: what matches a bad rule is answered with an error and
-// never goes on as if there were no rule, and what matches nothing gets 404.
+// judge turns what was found in the rules into verdicts. A route none of whose rules can be used is not accepted, one
+// with some bad rules is partially invalid. Either way it keeps its ports: what matches a bad rule is answered with an
+// error and never goes on as if there were no rule, and what matches nothing gets 404.
 func (b *routeBuilder) judge() {
 	if len(b.broken) == 0 {
 		return

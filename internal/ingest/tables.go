@@ -27,9 +27,9 @@ type claims struct {
 	shadowed map[model.ObjectRef][]string
 }
 
-// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or else
-// by a route in the Service's own namespace. A route of another namespace never changes how the port treats everybody
-// else's connections.
+// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or
+// else by a route in the Service's own namespace. A route of another namespace never changes how the port treats
+// everybody else's connections.
 func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}, over: map[model.ObjectRef]bool{}}
 	svc := i.Service.Get(c, port.ServiceName())

@@ -18,7 +18,8 @@ func path(t model.MatchType, v string) model.Match {
 
 func with(m model.Match, change func(*model.Match)) model.Match { change(&m); return m }
 
-// TestOrderedRulesFollowThePrecedenceOfTheAPI gives matches in the wrong order, spread over two routes of different age.
+// TestOrderedRulesFollowThePrecedenceOfTheAPI gives matches in the wrong order, spread over two routes of different
+// age.
 func TestOrderedRulesFollowThePrecedenceOfTheAPI(t *testing.T) {
 	header := []model.NamedMatch{{Name: "a"}}
 	want := []model.Match{

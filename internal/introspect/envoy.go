@@ -29,8 +29,8 @@ type Envoy struct {
 	client *http.Client
 }
 
-// NewEnvoy talks to the admin interface at a socket's path (names.AdminSocket). It connects when asked, so the proxy may
-// come later.
+// NewEnvoy talks to the admin interface at a socket's path (names.AdminSocket). It connects when asked, so the proxy
+// may come later.
 func NewEnvoy(socket string) *Envoy {
 	return &Envoy{client: &http.Client{
 		Timeout: envoyTimeout,

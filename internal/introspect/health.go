@@ -33,7 +33,8 @@ const (
 	readyTimeout   = 1500 * time.Millisecond
 	readyPause     = 50 * time.Millisecond
 	metricsTimeout = 8 * time.Second
-	// drainBegins is how long the agent itself may take to hear that the pod goes, which kubelet tells all containers at once.
+	// drainBegins is how long the agent itself may take to hear that the pod goes, which kubelet tells all containers
+	// at once.
 	drainBegins = 5 * time.Second
 )
 
@@ -44,8 +45,8 @@ type Public struct {
 	Envoy      *Envoy
 	// Metrics are the agent's own; nil where they are not for everybody who reaches the port.
 	Metrics prometheus.Gatherer
-	// Patience is how long the answer to readiness is held back until the proxy is ready for the first time: kubelet makes a
-	// Warning of each that says no. It is below readyTimeout.
+	// Patience is how long the answer to readiness is held back until the proxy is ready for the first time: kubelet
+	// makes a Warning of each that says no. It is below readyTimeout.
 	Patience time.Duration
 	// Drain is nil for a proxy that nobody drains.
 	Drain *Drain

@@ -267,7 +267,8 @@ func TestReadyWaitsForAStart(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, code, "it had started")
 }
 
-// TestNamesOfOthersAreRefused: a browser that is led to the loopback address under another site's name must not read anything.
+// TestNamesOfOthersAreRefused: a browser that is led to the loopback address under another site's name must not read
+// anything.
 func TestNamesOfOthersAreRefused(t *testing.T) {
 	for host, want := range map[string]int{
 		LoopbackAddress: http.StatusOK, "localhost:8001": http.StatusOK, "[::1]:15000": http.StatusOK, "127.0.0.1": http.StatusOK,

@@ -18,8 +18,8 @@ import (
 // LoopbackAddress is where operator and agents answer on the loopback interface.
 var LoopbackAddress = net.JoinHostPort("127.0.0.1", strconv.Itoa(names.PortAdmin))
 
-// addressedLocally refuses requests whose Host is a name: on the loopback address that is a browser which was led here under the name of
-// another site.
+// addressedLocally refuses requests whose Host is a name: on the loopback address that is a browser which was led here
+// under the name of another site.
 func addressedLocally(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		host, _, err := net.SplitHostPort(r.Host)

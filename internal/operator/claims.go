@@ -15,8 +15,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
-// claims keeps the pods' claims to an address that don't count, as the engine tells of them: for the Mesh's status, and as
-// a metric of every replica.
+// claims keeps the pods' claims to an address that don't count, as the engine tells of them: for the Mesh's status, and
+// as a metric of every replica.
 type claims struct {
 	changed func()
 	gauge   prometheus.Gauge

@@ -21,7 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestConnectionsThatProveNothingEnd: whoever reaches the port may hold a connection for a moment only, however far it gets.
+// TestConnectionsThatProveNothingEnd: whoever reaches the port may hold a connection for a moment only, however far it
+// gets.
 func TestConnectionsThatProveNothingEnd(t *testing.T) {
 	require.LessOrEqual(t, xdsPatience.handshake, 10*time.Second)
 	require.LessOrEqual(t, xdsPatience.idle, time.Minute)

@@ -283,8 +283,8 @@ func (p *plane) addServers(mgr ctrl.Manager, authority *identity.Authority, read
 	})
 }
 
-// reviewer has a rate of its own, which the authenticator limits: whoever sends tokens must not hold up what the operator
-// writes besides.
+// reviewer has a rate of its own, which the authenticator limits: whoever sends tokens must not hold up what the
+// operator writes besides.
 func reviewer(mgr ctrl.Manager) (auth.Reviewer, error) {
 	cfg := rest.CopyConfig(mgr.GetConfig())
 	cfg.QPS = -1

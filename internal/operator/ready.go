@@ -23,8 +23,8 @@ const readyPatience = 2 * time.Second
 // waitReported is how long a start may take before it is logged what it waits for, and how often from then on.
 const waitReported = 15 * time.Second
 
-// readiness tells whether this replica can serve proxies: it listens, it has read the cluster, and if there is a Mesh, it
-// can sign. A Deployment must not call a replica available before, or a rollout replaces the last one that serves.
+// readiness tells whether this replica can serve proxies: it listens, it has read the cluster, and if there is a Mesh,
+// it can sign. A Deployment must not call a replica available before, or a rollout replaces the last one that serves.
 type readiness struct {
 	// signs says why no certificate can be had though there is a Mesh; nil if all is well. It is asked last.
 	signs func(context.Context) error
@@ -40,8 +40,8 @@ func newReadiness(signs func(context.Context) error) *readiness {
 	return &readiness{signs: signs, waiting: map[string]struct{}{}, started: make(chan struct{})}
 }
 
-// await adds something that the start waits for; done says that it is there. The start ends once, so nothing may be added
-// when nothing is left.
+// await adds something that the start waits for; done says that it is there. The start ends once, so nothing may be
+// added when nothing is left.
 func (r *readiness) await(what string) (done func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

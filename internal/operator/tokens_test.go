@@ -18,7 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// TestTokensOfARealAPIServer has tokens as kubelet gets them: what the operator looks for in one before it asks is there.
+// TestTokensOfARealAPIServer has tokens as kubelet gets them: what the operator looks for in one before it asks is
+// there.
 func TestTokensOfARealAPIServer(t *testing.T) {
 	cfg := apiserver.Start(t, apiserver.Options{})
 	c, err := client.New(cfg, client.Options{})

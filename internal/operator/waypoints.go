@@ -22,8 +22,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// watchWaypoints starts the watches that Waypoint reads: every replica is asked, also one that runs no controllers, and a
-// proxy should not wait for a first look.
+// watchWaypoints starts the watches that Waypoint reads: every replica is asked, also one that runs no controllers, and
+// a proxy should not wait for a first look.
 func watchWaypoints(ctx context.Context, c cache.Cache) error {
 	for _, obj := range []client.Object{&corev1.ServiceAccount{}, &appsv1.Deployment{}, replicaSet()} {
 		if _, err := c.GetInformer(ctx, obj, cache.BlockUntilSynced(false)); err != nil {
@@ -41,9 +41,9 @@ func replicaSet() *metav1.PartialObjectMetadata {
 }
 
 // Waypoint says why a pod is not one of a Gateway's waypoint; nil if it is. Labels prove nothing: the namespace must be
-// enrolled, and the pod must come, UID by UID, from the Deployment that the operator made for the Gateway, with the account
-// that it made for it. Who may write owner references in the namespace can forge that chain, and could replace the
-// waypoint's pods as well; the enrolment is not theirs to write.
+// enrolled, and the pod must come, UID by UID, from the Deployment that the operator made for the Gateway, with the
+// account that it made for it. Who may write owner references in the namespace can forge that chain, and could replace
+// the waypoint's pods as well; the enrolment is not theirs to write.
 func (p pods) Waypoint(pod auth.Pod, gateway string) error {
 	if !p.enrolled(pod.Namespace) {
 		return forbidden("namespace %s is not enrolled: label it %s=%s", pod.Namespace, names.LabelMesh, names.MeshEnabled)

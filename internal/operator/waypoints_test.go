@@ -19,7 +19,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// waypointWorld makes what a waypoint consists of, as the operator and the cluster's controllers do, or as a forger would.
+// waypointWorld makes what a waypoint consists of, as the operator and the cluster's controllers do, or as a forger
+// would.
 type waypointWorld struct {
 	client.Client
 	t *testing.T
@@ -109,8 +110,8 @@ func (w waypointWorld) waypoint(namespace, name string) (auth.Pod, *appsv1.Repli
 	return w.pod(namespace, name+"-1-a", name, name, rs), rs, g
 }
 
-// TestWaypoint: neither the label of a Gateway nor its account makes a pod a waypoint. The namespace must be enrolled, the
-// Gateway of our class, and the pod one of the Deployment that was made for it.
+// TestWaypoint: neither the label of a Gateway nor its account makes a pod a waypoint. The namespace must be enrolled,
+// the Gateway of our class, and the pod one of the Deployment that was made for it.
 func TestWaypoint(t *testing.T) {
 	w := newWaypointWorld(t)
 	view := pods{w}

@@ -198,8 +198,8 @@ func (b *Book) SetPeers(addresses []string) {
 }
 
 // State returns what the connected proxies of all replicas made of the resource's version that is current here. Of a
-// waypoint's cluster, and of a listener other than hbone, only those proxies of other replicas are told that reject it; of a
-// cluster of all nodes, some, and those that are behind before others.
+// waypoint's cluster, and of a listener other than hbone, only those proxies of other replicas are told that reject it;
+// of a cluster of all nodes, some, and those that are behind before others.
 func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
 	out := b.opts.Local.State(scope, typeURL, name)
 	b.mu.RLock()
@@ -245,12 +245,12 @@ func rank(s xds.AckState) int {
 // with what proxies of other replicas have.
 func (b *Book) Interest(i xds.Interest) { b.interests.here(i) }
 
-// Note tells all other replicas, those that come later too. A note that all of them make again is told again, so only what is
-// new to this replica is to be noted.
+// Note tells all other replicas, those that come later too. A note that all of them make again is told again, so only
+// what is new to this replica is to be noted.
 func (b *Book) Note(text string) { b.feed.note(text) }
 
-// OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the same
-// time; fn must not block. The returned function ends it; a call may still be under way then.
+// OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the
+// same time; fn must not block. The returned function ends it; a call may still be under way then.
 func (b *Book) OnChange(fn func(scope, typeURL, name string)) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -242,7 +242,8 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 	return cancel
 }
 
-// node connects a node proxy that has dialled an address and acknowledges what that leads to, the later versions once it is let.
+// node connects a node proxy that has dialled an address and acknowledges what that leads to, the later versions once
+// it is let.
 func (r *replica) node(name, address string, let <-chan struct{}) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", name, "scope", names.NodeScope(name)))

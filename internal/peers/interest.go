@@ -9,8 +9,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// interests unites what proxies of this replica want with what the others' proxies have, so that neither takes a resource
-// away from the other.
+// interests unites what proxies of this replica want with what the others' proxies have, so that neither takes a
+// resource away from the other.
 type interests struct {
 	fn func(xds.Interest) // called with the lock held, so in order; it only queues
 

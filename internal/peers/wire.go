@@ -18,8 +18,8 @@ const (
 	// proxies that all reject.
 	maxLine        = 16 << 20
 	recordsPerLine = 512
-	// maxTold bounds the proxies that are told of the clusters of node proxies: there are as many as nodes, and that one is behind
-	// says that not all have switched.
+	// maxTold bounds the proxies that are told of the clusters of node proxies: there are as many as nodes, and that
+	// one is behind says that not all have switched.
 	maxTold = 4
 	// maxRecords bounds the entries and proxies that are kept of one replica: some hundred megabytes.
 	maxRecords = 1 << 20

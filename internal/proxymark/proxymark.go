@@ -1,9 +1,10 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package proxymark is the mark by which the rules in pods' network namespaces know what the node's proxy sends. A process in
-// a pod that has CAP_NET_RAW may set any SO_MARK and any SO_PRIORITY, so the two together are a secret of the node: nobody
-// tries 2^60 of them. Both are taken off before a packet reaches what a pod can look at (see package capture).
+// Package proxymark is the mark by which the rules in pods' network namespaces know what the node's proxy sends. A
+// process in a pod that has CAP_NET_RAW may set any SO_MARK and any SO_PRIORITY, so the two together are a secret of
+// the node: nobody tries 2^60 of them. Both are taken off before a packet reaches what a pod can look at (see package
+// capture).
 package proxymark
 
 import (

@@ -1,17 +1,18 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package quarantine finds out which items of a list make a judge reject the whole: it says what the judge is to be shown
-// next, and is told the verdict. It is a pure state machine, knows neither proxies nor routes, and starts nothing.
+// Package quarantine finds out which items of a list make a judge reject the whole: it says what the judge is to be
+// shown next, and is told the verdict. It is a pure state machine, knows neither proxies nor routes, and starts
+// nothing.
 //
-// Halving finds one culprit among n items in about 2·log2(n) trials. What was found to be good stays so, whatever comes and
-// goes meanwhile, so nobody who changes items without end keeps the search from its end.
+// Halving finds one culprit among n items in about 2·log2(n) trials. What was found to be good stays so, whatever comes
+// and goes meanwhile, so nobody who changes items without end keeps the search from its end.
 package quarantine
 
 import "slices"
 
-// MaxPerGroup bounds what one group can cost: when so many culprits of it are found, the rest that is not known to be good
-// goes with them.
+// MaxPerGroup bounds what one group can cost: when so many culprits of it are found, the rest that is not known to be
+// good goes with them.
 const MaxPerGroup = 4
 
 // Item is one thing that may be to blame. Equal keys are equal items.
@@ -42,8 +43,8 @@ func New(trusted map[string]bool) *Search {
 	return s
 }
 
-// Next says which of the items that there are now the judge is to be shown. ok is false where the search is at its end: each
-// item is known to be good or a culprit, or there is none to blame, because nothing at all is rejected as well.
+// Next says which of the items that there are now the judge is to be shown. ok is false where the search is at its end:
+// each item is known to be good or a culprit, or there is none to blame, because nothing at all is rejected as well.
 func (s *Search) Next(items []Item) (keys map[string]bool, ok bool) {
 	var fresh []Item
 	present := map[string]bool{}
@@ -82,7 +83,8 @@ func (s *Search) Next(items []Item) (keys map[string]bool, ok bool) {
 	return keys, true
 }
 
-// Verdict tells what the judge said to what Next returned last, of these items, and returns the culprits that are known by it.
+// Verdict tells what the judge said to what Next returned last, of these items, and returns the culprits that are known
+// by it.
 func (s *Search) Verdict(items []Item, accepted bool) (culprits []Item) {
 	if !s.proven {
 		s.base(items, accepted)

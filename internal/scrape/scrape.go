@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package scrape serves metrics over TLS to those whom the cluster lets read them, as kubelet does: the bearer token is reviewed
-// by the API server, and its owner must have the right to get the path (a nonResourceURL of RBAC).
+// Package scrape serves metrics over TLS to those whom the cluster lets read them, as kubelet does: the bearer token is
+// reviewed by the API server, and its owner must have the right to get the path (a nonResourceURL of RBAC).
 package scrape
 
 import (

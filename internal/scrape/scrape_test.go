@@ -112,7 +112,8 @@ func TestMetricsAreForThoseWhoMayReadThem(t *testing.T) {
 	}
 }
 
-// TestReviewsOfStrangersAreBounded has an API server that nobody reaches: it is not asked without end, and nobody gets in.
+// TestReviewsOfStrangersAreBounded has an API server that nobody reaches: it is not asked without end, and nobody gets
+// in.
 func TestReviewsOfStrangersAreBounded(t *testing.T) {
 	reviews := make(chan struct{}, 1000)
 	api := http.NewServeMux()

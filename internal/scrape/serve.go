@@ -32,8 +32,8 @@ const (
 	serialBits           = 127
 )
 
-// Serve answers on all addresses, on a port, until the context ends. The certificate is the process's own: who scrapes can't
-// verify it, as that of most kubelets.
+// Serve answers on all addresses, on a port, until the context ends. The certificate is the process's own: who scrapes
+// can't verify it, as that of most kubelets.
 func Serve(ctx context.Context, port int, h http.Handler) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("", strconv.Itoa(port)))
 	if err != nil {

@@ -36,8 +36,8 @@ const (
 	workers = 4
 )
 
-// Search is how long the operator is given to find out which rule a rejected route table is rejected for, and to leave it out.
-// Until then nothing is said: it is the fault of one route, and most likely of another one.
+// Search is how long the operator is given to find out which rule a rejected route table is rejected for, and to leave
+// it out. Until then nothing is said: it is the fault of one route, and most likely of another one.
 const Search = 5 * time.Second
 
 // Writer writes the statuses of routes. It must run on the leader only.
@@ -148,8 +148,8 @@ func (w *Writer) Acknowledged(scope, typeURL, name string) {
 	}
 }
 
-// Cleared tells whether every status that the mesh wrote is taken back: there is no Mesh (any more), and nothing is left
-// to write.
+// Cleared tells whether every status that the mesh wrote is taken back: there is no Mesh (any more), and nothing is
+// left to write.
 func (w *Writer) Cleared() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

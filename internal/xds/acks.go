@@ -28,8 +28,8 @@ func (b *book) changed(scope, typeURL, name string) {
 	}
 }
 
-// OnChange calls fn whenever State of a resource may have changed: coalesced, one call at a time, outside all locks. The
-// returned function ends it; a call may still be under way then.
+// OnChange calls fn whenever State of a resource may have changed: coalesced, one call at a time, outside all locks.
+// The returned function ends it; a call may still be under way then.
 func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) {
 	b := s.book
 	b.mu.Lock()
@@ -44,8 +44,9 @@ func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) 
 	}
 }
 
-// State returns what the connected subscribers of a resource made of its current version. A proxy that disconnects leaves
-// the book; one that subscribes by wildcard counts for resources that exist. The scope may be AllOf a kind, for clusters.
+// State returns what the connected subscribers of a resource made of its current version. A proxy that disconnects
+// leaves the book; one that subscribes by wildcard counts for resources that exist. The scope may be AllOf a kind, for
+// clusters.
 func (s *Server) State(scope, typeURL, name string) ResourceState {
 	if strings.HasSuffix(scope, anyScope) && typeURL == TypeCluster {
 		return s.joint(scope, name)

@@ -25,9 +25,9 @@ func NewCache() *Cache {
 	return &Cache{scopes: map[string]*scope{}, clusters: subscribedScopes{of: map[string]map[*scope]struct{}{}}}
 }
 
-// Apply sets resources of a scope as one atomic step: a stream sees all of the updates or none. Only streams of that scope
-// that subscribe to a name whose content changed are woken. An update whose resource has another name or type than the
-// update says is ignored.
+// Apply sets resources of a scope as one atomic step: a stream sees all of the updates or none. Only streams of that
+// scope that subscribe to a name whose content changed are woken. An update whose resource has another name or type
+// than the update says is ignored.
 func (c *Cache) Apply(scopeName string, updates []Update) {
 	if len(updates) == 0 {
 		return
@@ -59,7 +59,8 @@ func (c *Cache) IsReady(scopeName, typeURL string) bool {
 	return t != nil && t.ready
 }
 
-// Get returns a resource. known is false if nothing was ever applied under the name; a known nil resource does not exist.
+// Get returns a resource. known is false if nothing was ever applied under the name; a known nil resource does not
+// exist.
 func (c *Cache) Get(scopeName, typeURL, name string) (r *Resource, known bool) {
 	s := c.lookup(scopeName)
 	if s == nil {
@@ -108,8 +109,8 @@ func (c *Cache) Scopes() []string {
 	return out
 }
 
-// Forget makes a resource unknown that nobody subscribes to, so that the cache holds only what is kept up to date. One that
-// has subscribers after all is left as it is.
+// Forget makes a resource unknown that nobody subscribes to, so that the cache holds only what is kept up to date. One
+// that has subscribers after all is left as it is.
 func (c *Cache) Forget(scopeName, typeURL, name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

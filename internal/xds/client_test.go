@@ -215,7 +215,8 @@ func (c *client) answer(r *discoveryv3.DeltaDiscoveryResponse) {
 	c.ack(r)
 }
 
-// expect waits for a response of a type that brings and removes exactly these names ("-name" is a removal), and ACKs it.
+// expect waits for a response of a type that brings and removes exactly these names ("-name" is a removal), and ACKs
+// it.
 func (c *client) expect(typeURL string, names ...string) *discoveryv3.DeltaDiscoveryResponse {
 	c.t.Helper()
 	r := c.recv()

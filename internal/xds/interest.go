@@ -6,8 +6,9 @@ package xds
 // interestKey names what a scope's proxies want as a whole.
 type interestKey struct{ scope, typeURL, name string }
 
-// interests turns subscriptions into calls of Options.OnInterest. It reports the state at the time of the call, and only
-// when that differs from what it reported before, so that two streams that come and go can't be reported out of order.
+// interests turns subscriptions into calls of Options.OnInterest. It reports the state at the time of the call, and
+// only when that differs from what it reported before, so that two streams that come and go can't be reported out of
+// order.
 type interests struct {
 	cache *Cache
 	fn    func(Interest)

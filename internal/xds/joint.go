@@ -52,12 +52,12 @@ func (i *subscribedScopes) list(name, prefix string) []*scope {
 	return out
 }
 
-// joint is the state of a cluster over all scopes of a kind. Who has no version of it yet is left out: its proxy waits for
-// the first one, and never sees an older. So are clusters without endpoints of their own: they are as many as addresses
-// that somebody dials, the others only as many as there are Services.
+// joint is the state of a cluster over all scopes of a kind. Who has no version of it yet is left out: its proxy waits
+// for the first one, and never sees an older. So are clusters without endpoints of their own: they are as many as
+// addresses that somebody dials, the others only as many as there are Services.
 //
-// Content comes to one scope after the other, and to the scope that stands for all of them where somebody is interested in that.
-// Until all have the same, everyone is pending, for which one is the current content can't be told.
+// Content comes to one scope after the other, and to the scope that stands for all of them where somebody is interested
+// in that. Until all have the same, everyone is pending, for which one is the current content can't be told.
 func (s *Server) joint(all, name string) ResourceState {
 	var out ResourceState
 	if res, _ := s.opts.Cache.Get(all, TypeCluster, name); res != nil {
@@ -92,7 +92,8 @@ func (s *Server) joint(all, name string) ResourceState {
 	return out
 }
 
-// running is where those of a scope's subscribers stand that have some version of a cluster, or refused their first one.
+// running is where those of a scope's subscribers stand that have some version of a cluster, or refused their first
+// one.
 func (s *Server) running(watchers []watcher, name, version string) []ProxyAck {
 	var out []ProxyAck
 	for _, w := range watchers {

@@ -345,7 +345,8 @@ func fuzzOne(t *testing.T, data []byte) {
 	require.Empty(t, cache.Scopes())
 }
 
-// BenchmarkApply measures a change that 100 streams subscribe to, until all of them are marked; a million other names don't matter.
+// BenchmarkApply measures a change that 100 streams subscribe to, until all of them are marked; a million other names
+// don't matter.
 func BenchmarkApply(b *testing.B) {
 	for _, streams := range []int{1, 100} {
 		b.Run(fmt.Sprintf("streams=%d", streams), func(b *testing.B) {

@@ -26,8 +26,8 @@ const (
 	stageAcked = "acked"
 )
 
-// newMetrics registers with reg; with a nil reg the metrics are kept and not exposed. Proxies of the given kinds are counted
-// from zero: a server that has none says so.
+// newMetrics registers with reg; with a nil reg the metrics are kept and not exposed. Proxies of the given kinds are
+// counted from zero: a server that has none says so.
 func newMetrics(reg prometheus.Registerer, kinds []string) *metrics {
 	f := promauto.With(reg)
 	byType := []string{"kind", "type"}

@@ -10,7 +10,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAServerWithoutProxiesSaysZero: of several replicas one may serve none, which is no reason for its metric to be missing.
+// TestAServerWithoutProxiesSaysZero: of several replicas one may serve none, which is no reason for its metric to be
+// missing.
 func TestAServerWithoutProxiesSaysZero(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	NewServer(Options{Cache: NewCache(), Registerer: reg, Kinds: []string{"node", "waypoint"}})

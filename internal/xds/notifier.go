@@ -5,8 +5,8 @@ package xds
 
 import "sync"
 
-// notifier hands keys to a function: each key at most once per hand-over, in order of first addition, one call at a time.
-// It holds no more than the distinct keys, and a goroutine runs only while there is something to hand over.
+// notifier hands keys to a function: each key at most once per hand-over, in order of first addition, one call at a
+// time. It holds no more than the distinct keys, and a goroutine runs only while there is something to hand over.
 type notifier[K comparable] struct {
 	fn func(K)
 

@@ -13,18 +13,20 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
-// lane is the place of a type in the make-before-break order: what a lane brings may be used by later lanes, so later lanes
-// wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they use.
+// lane is the place of a type in the make-before-break order: what a lane brings may be used by later lanes, so later
+// lanes wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they
+// use.
 //
-// Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which it
-// needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.
+// Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which
+// it needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.
 type lane struct{ bring, take int }
 
-// orderPatience bounds how long later lanes wait for the ACK of one response. A cluster that cannot warm (Envoy gives up after
-// 15 s) must not hold up the routes of everyone else on the proxy for longer than that.
+// orderPatience bounds how long later lanes wait for the ACK of one response. A cluster that cannot warm (Envoy gives
+// up after 15 s) must not hold up the routes of everyone else on the proxy for longer than that.
 const orderPatience = 3 * time.Second
 
-// free types depend on nothing in this order (secrets, extension configurations): they are sent at once, and no other waits.
+// free types depend on nothing in this order (secrets, extension configurations): they are sent at once, and no other
+// waits.
 const free = -1
 
 func laneOf(typeURL string) lane {
@@ -61,8 +63,8 @@ type task struct {
 
 // next picks one response that may be sent now, notes it as in flight, and returns it; nil if there is none.
 //
-// A change with revision r waits for everything of an earlier lane that is pending or in flight from a revision <= r. It does
-// not wait for later changes, so a stream of endpoint updates never starves a route.
+// A change with revision r waits for everything of an earlier lane that is pending or in flight from a revision <= r.
+// It does not wait for later changes, so a stream of endpoint updates never starves a route.
 func (st *stream) next() (*discoveryv3.DeltaDiscoveryResponse, *response) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -83,8 +85,8 @@ func (st *stream) next() (*discoveryv3.DeltaDiscoveryResponse, *response) {
 	return nil, nil
 }
 
-// nextToBring finds the first subscription, by lane, that may bring something. If any waits for the ACK of an earlier lane,
-// st.overdue is when to try again.
+// nextToBring finds the first subscription, by lane, that may bring something. If any waits for the ACK of an earlier
+// lane, st.overdue is when to try again.
 func (st *stream) nextToBring(works []*work) (*work, []task) {
 	slices.SortFunc(works, func(a, b *work) int {
 		return cmp.Or(cmp.Compare(a.sub.lane.bring, b.sub.lane.bring), cmp.Compare(a.sub.typeURL, b.sub.typeURL))
@@ -110,8 +112,8 @@ func (st *stream) nextToBring(works []*work) (*work, []task) {
 	return nil, nil
 }
 
-// nextToTake finds the first subscription that may take something away: after all that was brought is acknowledged, however
-// long that takes, and users before what they use.
+// nextToTake finds the first subscription that may take something away: after all that was brought is acknowledged,
+// however long that takes, and users before what they use.
 func nextToTake(works []*work) (*work, []task) {
 	floor := none
 	for _, w := range works {
@@ -138,8 +140,8 @@ func nextToTake(works []*work) (*work, []task) {
 	return nil, nil
 }
 
-// work decides about the pending names and forgets those that need nothing. Names in flight are decided about after their
-// verdict; until then they only count as something to bring.
+// work decides about the pending names and forgets those that need nothing. Names in flight are decided about after
+// their verdict; until then they only count as something to bring.
 func (sub *subscription) work(t *table) *work {
 	w := &work{sub: sub, table: t}
 	for name, s := range sub.pending {
@@ -210,8 +212,8 @@ func (sub *subscription) part(t *table, p part) []task {
 	return tasks
 }
 
-// bringing is the oldest revision that the subscription still has to bring and see acknowledged. A response that is in flight
-// for longer than orderPatience doesn't count; overdue is when that will be. With a zero now it counts for ever.
+// bringing is the oldest revision that the subscription still has to bring and see acknowledged. A response that is in
+// flight for longer than orderPatience doesn't count; overdue is when that will be. With a zero now it counts for ever.
 func (w *work) bringing(now time.Time) (first uint64, overdue time.Time) {
 	first = oldest(w.upserts)
 	for _, p := range w.sub.isolating {

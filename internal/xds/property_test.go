@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestAnyHistoryConverges drives random histories of changes, subscriptions, verdicts and reconnects, and then checks that
-// what each client has follows from the cache alone.
+// TestAnyHistoryConverges drives random histories of changes, subscriptions, verdicts and reconnects, and then checks
+// that what each client has follows from the cache alone.
 func TestAnyHistoryConverges(t *testing.T) {
 	rounds := 150
 	if testing.Short() {

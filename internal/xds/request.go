@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// handle takes in one request: a verdict on the response in flight, a change of subscriptions, or both. An error ends the
-// stream.
+// handle takes in one request: a verdict on the response in flight, a change of subscriptions, or both. An error ends
+// the stream.
 func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if err := st.check(req); err != nil {
 		st.log.Info("ended an xDS stream", "reason", err.Error())
@@ -65,8 +65,8 @@ func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
 	return nil
 }
 
-// subscribe applies the subscription part of a request. The very first request of a type that names nothing at all is the
-// legacy form of a wildcard.
+// subscribe applies the subscription part of a request. The very first request of a type that names nothing at all is
+// the legacy form of a wildcard.
 func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest, first bool) error {
 	for _, name := range req.GetResourceNamesUnsubscribe() {
 		if name == Wildcard {
@@ -99,8 +99,9 @@ func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 	return nil
 }
 
-// rewarmAll catches up with clusters that were sent before the stream's first request for endpoints came: a reconnecting client
-// lists the endpoints as current in it, and needs them again all the same if their cluster was replaced.
+// rewarmAll catches up with clusters that were sent before the stream's first request for endpoints came: a
+// reconnecting client lists the endpoints as current in it, and needs them again all the same if their cluster was
+// replaced.
 func (st *stream) rewarmAll() {
 	clusters := st.types[TypeCluster]
 	if clusters == nil {
@@ -150,8 +151,8 @@ func (st *stream) leaveWildcard(sub *subscription) {
 	}
 }
 
-// join subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the first
-// request of a type does it say by initial_resource_versions what it needs no more.
+// join subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the
+// first request of a type does it say by initial_resource_versions what it needs no more.
 func (st *stream) join(sub *subscription, name string, first bool) error {
 	if _, again := sub.named[name]; !again {
 		if st.names >= st.srv.opts.MaxSubscriptions {
@@ -173,8 +174,9 @@ func (st *stream) join(sub *subscription, name string, first bool) error {
 	return nil
 }
 
-// turnAway answers a name that there is no room for as non-existent. Ending the stream would be no way out: the client would
-// come back with the same names, and what it has would go stale. Only a client that doesn't read its answers is cut off.
+// turnAway answers a name that there is no room for as non-existent. Ending the stream would be no way out: the client
+// would come back with the same names, and what it has would go stale. Only a client that doesn't read its answers is
+// cut off.
 func (st *stream) turnAway(sub *subscription, name string) error {
 	if len(sub.turnedAway) >= st.srv.opts.MaxSubscriptions {
 		return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream, and as many unanswered", st.srv.opts.MaxSubscriptions)
@@ -187,8 +189,8 @@ func (st *stream) turnAway(sub *subscription, name string) error {
 	return nil
 }
 
-// leave unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and must be
-// told.
+// leave unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and
+// must be told.
 func (st *stream) leave(sub *subscription, name string) {
 	delete(sub.turnedAway, name)
 	allowed, ok := sub.named[name]
@@ -250,8 +252,8 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 	return acks
 }
 
-// nacked books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards, the
-// client runs what it accepted last.
+// nacked books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards,
+// the client runs what it accepted last.
 func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 	st.srv.metrics.nacks.WithLabelValues(st.proxy.Kind(), typeLabel(sub.typeURL)).Inc()
 	if len(r.items) != 1 {
@@ -273,8 +275,8 @@ func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 	return []Ack{{Proxy: st.proxy, TypeURL: sub.typeURL, Name: it.name, Version: it.version, Error: text}}
 }
 
-// isolate halves a rejected response. Halving finds k culprits among n resources in about 2k·log2(n) responses, and each
-// half without one gets through at once.
+// isolate halves a rejected response. Halving finds k culprits among n resources in about 2k·log2(n) responses, and
+// each half without one gets through at once.
 func (st *stream) isolate(sub *subscription, r *response) {
 	names := make([]string, 0, len(r.items))
 	for _, it := range r.items {

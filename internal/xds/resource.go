@@ -42,9 +42,9 @@ type Resource struct {
 	edsOnce sync.Once
 }
 
-// NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal version
-// on every replica. A message nested in an Any was marshalled by the caller: use deterministic marshalling there too, or
-// the version changes without cause.
+// NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal
+// version on every replica. A message nested in an Any was marshalled by the caller: use deterministic marshalling
+// there too, or the version changes without cause.
 func NewResource(name string, m proto.Message) (*Resource, error) {
 	if m == nil {
 		return nil, fmt.Errorf("resource %q: no message", name)
@@ -56,8 +56,8 @@ func NewResource(name string, m proto.Message) (*Resource, error) {
 	return NewRawResource(name, "", packed)
 }
 
-// NewRawResource wraps bytes that are marshalled already, for a relay that must pass on what it got. With an empty version
-// the hash of the bytes is the version. The caller must not change packed afterwards.
+// NewRawResource wraps bytes that are marshalled already, for a relay that must pass on what it got. With an empty
+// version the hash of the bytes is the version. The caller must not change packed afterwards.
 func NewRawResource(name, version string, packed *anypb.Any) (*Resource, error) {
 	switch {
 	case name == "" || name == Wildcard || !utf8.ValidString(name):

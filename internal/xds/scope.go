@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// mark tells a stream that a name changed. The stream reads the content itself when it is about to send, so a change that is
-// overtaken by another costs nothing.
+// mark tells a stream that a name changed. The stream reads the content itself when it is about to send, so a change
+// that is overtaken by another costs nothing.
 type mark struct {
 	typeURL string
 	name    string // Wildcard: the type became ready
@@ -24,8 +24,8 @@ type watcher interface {
 
 // scope is the set of resources that one kind of proxy sees.
 //
-// Lock order: Cache.mu, scope.mu, then a stream's mark lock or that of the subscribed scopes (leaves). A stream's own lock is
-// taken before scope.mu.
+// Lock order: Cache.mu, scope.mu, then a stream's mark lock or that of the subscribed scopes (leaves). A stream's own
+// lock is taken before scope.mu.
 type scope struct {
 	name     string
 	streams  int // guarded by Cache.mu

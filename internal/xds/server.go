@@ -61,8 +61,8 @@ type Options struct {
 	// Supersede ends the older stream of a pod when a newer one comes: set it where each pod has one stream, so that a
 	// half-open connection does not linger in the acknowledgement book.
 	Supersede bool
-	// MaxAge, if set, ends each stream after about this long, so that its proxy authenticates anew. It says what it has when it
-	// comes back, so that costs nothing else.
+	// MaxAge, if set, ends each stream after about this long, so that its proxy authenticates anew. It says what it has
+	// when it comes back, so that costs nothing else.
 	MaxAge time.Duration
 	// Relays: the clients are agents, which serve their Envoy by a Server of their own, so what only Envoy needs (the
 	// endpoints of a cluster that is replaced, again) is left to them.
@@ -76,7 +76,8 @@ type Server struct {
 	metrics   *metrics
 	interests *interests
 	book      *book
-	// refusals limits what is logged about strangers: anyone may come with a bad token, as often as they like. The metric counts all.
+	// refusals limits what is logged about strangers: anyone may come with a bad token, as often as they like. The
+	// metric counts all.
 	refusals rate.Sometimes
 
 	mu      sync.Mutex
@@ -109,8 +110,8 @@ func NewServer(opts Options) *Server {
 	return s
 }
 
-// GRPCOptions are the options that a gRPC server needs to serve xDS well: dead peers are noticed within half a minute, and a
-// reconnecting proxy may list everything that it has. A connection without a stream ends after idle; zero: never.
+// GRPCOptions are the options that a gRPC server needs to serve xDS well: dead peers are noticed within half a minute,
+// and a reconnecting proxy may list everything that it has. A connection without a stream ends after idle; zero: never.
 func GRPCOptions(idle time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
@@ -156,7 +157,8 @@ func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryServic
 	return status.Error(codes.Unimplemented, "only delta xDS is served here: set api_type DELTA_GRPC in ads_config")
 }
 
-// refusedFor is the label for a refusal: who the proxy is can't be told, is known and may not be served, or can't be asked.
+// refusedFor is the label for a refusal: who the proxy is can't be told, is known and may not be served, or can't be
+// asked.
 func refusedFor(err error) string {
 	switch status.Code(authError(err)) {
 	case codes.PermissionDenied:
@@ -194,7 +196,8 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 	return st, nil
 }
 
-// Disconnect ends the stream of a pod that is no more: what its token proved is no longer so. It needs Options.Supersede.
+// Disconnect ends the stream of a pod that is no more: what its token proved is no longer so. It needs
+// Options.Supersede.
 func (s *Server) Disconnect(podUID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +206,8 @@ func (s *Server) Disconnect(podUID string) {
 	}
 }
 
-// Evict ends the streams of all scopes that begin with a prefix: what let their proxies in is no longer so. They may ask again.
+// Evict ends the streams of all scopes that begin with a prefix: what let their proxies in is no longer so. They may
+// ask again.
 func (s *Server) Evict(prefix string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// stream serves one proxy. One goroutine (run) owns the protocol state and sends; another only receives. The cache reaches
-// in through mark, which never waits for the proxy.
+// stream serves one proxy. One goroutine (run) owns the protocol state and sends; another only receives. The cache
+// reaches in through mark, which never waits for the proxy.
 type stream struct {
 	srv       *Server
 	proxy     Proxy

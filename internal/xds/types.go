@@ -33,8 +33,8 @@ func (p Proxy) Kind() string {
 	return kind
 }
 
-// Authenticator tells who opened a stream. An error that carries no gRPC status is answered as codes.Unauthenticated; its
-// text reaches the client, so it must say what to do and hold no secret.
+// Authenticator tells who opened a stream. An error that carries no gRPC status is answered as codes.Unauthenticated;
+// its text reaches the client, so it must say what to do and hold no secret.
 type Authenticator interface {
 	Authenticate(ctx context.Context) (Proxy, error)
 }

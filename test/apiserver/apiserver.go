@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apiserver runs a real etcd and kube-apiserver on loopback for tests, with Fairway's and the Gateway API's CRDs
-// installed. What an API server does (validation, CEL, defaulting, server-side apply, garbage of managed fields) is
-// tested against the real one, never against a fake client.
+// Package apiserver runs a real etcd and kube-apiserver on loopback for tests, with Fairway's and the Gateway API's
+// CRDs installed. What an API server does (validation, CEL, defaulting, server-side apply, garbage of managed fields)
+// is tested against the real one, never against a fake client.
 package apiserver
 
 import (
@@ -109,8 +109,8 @@ func (s *Shared) Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// BinDir finds the directory with etcd and kube-apiserver: $FAIRWAY_KUBE_BIN, or the one that the dev cluster builds. The
-// error says what to run.
+// BinDir finds the directory with etcd and kube-apiserver: $FAIRWAY_KUBE_BIN, or the one that the dev cluster builds.
+// The error says what to run.
 func BinDir() (string, error) {
 	dir := os.Getenv(EnvBin)
 	if dir == "" {

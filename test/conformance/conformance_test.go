@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/features"
 )
 
-// TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The suite's
-// own flags apply, such as -report-output and -version.
+// TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The
+// suite's own flags apply, such as -report-output and -version.
 func TestConformance(t *testing.T) {
 	if os.Getenv("KUBECONFIG") == "" {
 		t.Skip("KUBECONFIG is not set: run make conformance, or set it to a cluster that Fairway is deployed to")

@@ -170,7 +170,8 @@ func BenchmarkStream(b *testing.B) {
 	})
 }
 
-// BenchmarkFirstConnection dials an address that the node's proxy has never seen: cluster, endpoints and all are fetched.
+// BenchmarkFirstConnection dials an address that the node's proxy has never seen: cluster, endpoints and all are
+// fetched.
 func BenchmarkFirstConnection(b *testing.B) {
 	m := newMesh(b)
 	client := m.nodes[0].newMember("client", false)

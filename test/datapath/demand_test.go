@@ -16,8 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestDeadAddressesCostLittle has a pod dial many addresses where nobody is. What each takes to be tried is given back; what stays
-// is the address, as long as the proxy lives.
+// TestDeadAddressesCostLittle has a pod dial many addresses where nobody is. What each takes to be tried is given back;
+// what stays is the address, as long as the proxy lives.
 func TestDeadAddressesCostLittle(t *testing.T) {
 	const many, most = 500, 64 << 10
 	m := newMesh(t)

@@ -42,8 +42,9 @@ func (p *pod) raw(to string, options map[int]uint32) (string, error) {
 	return helloOver(c)
 }
 
-// TestNobodyLeavesTheMeshByTheMark has a process of a member that sets the mark of the proxy's connections, as far as it knows it.
-// What it can look at tells it nothing. A strict pod answers only what came through the mesh, and the mesh refuses an address that it doesn't know.
+// TestNobodyLeavesTheMeshByTheMark has a process of a member that sets the mark of the proxy's connections, as far as
+// it knows it. What it can look at tells it nothing. A strict pod answers only what came through the mesh, and the mesh
+// refuses an address that it doesn't know.
 func TestNobodyLeavesTheMeshByTheMark(t *testing.T) {
 	m := newMesh(t)
 	client, server, outside := m.nodes[0].newMember("client", false), m.nodes[1].newMember("server", true), m.nodes[1].newPod("outside")

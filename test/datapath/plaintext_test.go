@@ -22,8 +22,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestPlaintextIsCounted has a strict member dial what is in the mesh and what isn't: what left in plain text is counted by
-// destination, and not what reached nobody.
+// TestPlaintextIsCounted has a strict member dial what is in the mesh and what isn't: what left in plain text is
+// counted by destination, and not what reached nobody.
 func TestPlaintextIsCounted(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", true)

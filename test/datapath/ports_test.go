@@ -12,8 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPortsStayTheApplications has connections come in by each way, some of them open and some closed by either end, and then an
-// application that listens on each port from which the proxy has connected. Ports of the ephemeral range are as good as any other.
+// TestPortsStayTheApplications has connections come in by each way, some of them open and some closed by either end,
+// and then an application that listens on each port from which the proxy has connected. Ports of the ephemeral range
+// are as good as any other.
 func TestPortsStayTheApplications(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", false)

@@ -18,8 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestWhatCantBeReached says what an application sees of it, as the user guide has it: the proxy accepts before it knows, so
-// connecting succeeds, and then the connection ends without a byte.
+// TestWhatCantBeReached says what an application sees of it, as the user guide has it: the proxy accepts before it
+// knows, so connecting succeeds, and then the connection ends without a byte.
 func TestWhatCantBeReached(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", false)

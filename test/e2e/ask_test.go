@@ -116,8 +116,8 @@ func (s *space) answers(from, url, name string, flags ...string) answer {
 	return got
 }
 
-// routed waits until a caller reaches a URL through the waypoint and all its answers come from the server of a name. The
-// answers alone would not do: ten times the same version comes by chance as well.
+// routed waits until a caller reaches a URL through the waypoint and all its answers come from the server of a name.
+// The answers alone would not do: ten times the same version comes by chance as well.
 func (s *space) routed(from, url, name string) {
 	s.t.Helper()
 	g := NewWithT(s.t)
@@ -133,9 +133,9 @@ func (s *space) routed(from, url, name string) {
 	}).Should(Succeed(), "GET %s from %s", url, from)
 }
 
-// refused are the ends of a client's error where the other side, or a proxy, closed the connection; the last is for one that
-// was closed before the request was written. An error of anything else, of the name's look-up or of a pod that is gone, is no
-// refusal, and neither is silence.
+// refused are the ends of a client's error where the other side, or a proxy, closed the connection; the last is for one
+// that was closed before the request was written. An error of anything else, of the name's look-up or of a pod that is
+// gone, is no refusal, and neither is silence.
 var refused = []string{": connection refused", ": connection reset by peer", ": EOF", ": http: server closed idle connection"}
 
 // refuses waits until every one of many connections to a URL is refused, and sees that it stays so.

@@ -60,7 +60,8 @@ func TestBench(t *testing.T) {
 }
 
 // bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and two Services
-// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, one behind the waypoint.
+// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, one behind the
+// waypoint.
 type bench struct {
 	*space
 	g      Gomega
@@ -220,8 +221,8 @@ func (b *bench) moves(service string) benchTimes {
 	return out
 }
 
-// until makes a change once a client asks, and returns how long after its beginning a server of that name answered. Pods
-// and tests have one clock: it is the machine's.
+// until makes a change once a client asks, and returns how long after its beginning a server of that name answered.
+// Pods and tests have one clock: it is the machine's.
 func (b *bench) until(name, url string, change func()) time.Duration {
 	b.t.Helper()
 	out, in := io.Pipe()

@@ -339,8 +339,8 @@ func operatorFlags(t *testing.T, flags ...string) {
 	set(t.Context(), NewWithT(t), append(slices.Clone(args), flags...))
 }
 
-// refreshTrust waits until every node proxy trusts a root. It makes the kubelet refresh the mounted bundle at once, which
-// a changed annotation does; by itself it takes a minute or two.
+// refreshTrust waits until every node proxy trusts a root. It makes the kubelet refresh the mounted bundle at once,
+// which a changed annotation does; by itself it takes a minute or two.
 func refreshTrust(t *testing.T, root *x509.Certificate) {
 	t.Helper()
 	for _, pod := range nodePods(t) {

@@ -16,8 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// A node that writes another node's pod's address into the status of its own pod gets nothing by it: callers go on speaking
-// mutual TLS with the pod that has the address, and everybody hears of it.
+// A node that writes another node's pod's address into the status of its own pod gets nothing by it: callers go on
+// speaking mutual TLS with the pod that has the address, and everybody hears of it.
 func TestANodeCantTakeAPodsAddress(t *testing.T) {
 	g := NewWithT(t)
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)

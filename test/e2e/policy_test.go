@@ -158,7 +158,8 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	g.Expect(pod.Status.ContainerStatuses[0].Ready).To(BeTrue())
 }
 
-// reachedInPlaintext makes a server in the mesh, in permissive mode, and a pod "stranger" outside that reaches it at the URL.
+// reachedInPlaintext makes a server in the mesh, in permissive mode, and a pod "stranger" outside that reaches it at
+// the URL.
 func reachedInPlaintext(t *testing.T) (s, outside *space, url string) {
 	t.Helper()
 	s, outside = enrolled(t), newSpace(t)

@@ -44,8 +44,8 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	require.NotZero(t, found)
 }
 
-// TestDocumentsNameTestsThatExist looks up every test that a document names: what a page says is held by a test must be. A link must lead
-// to the test's file. A subtest is a name in that file, or a directory of test data beside it.
+// TestDocumentsNameTestsThatExist looks up every test that a document names: what a page says is held by a test must
+// be. A link must lead to the test's file. A subtest is a name in that file, or a directory of test data beside it.
 func TestDocumentsNameTestsThatExist(t *testing.T) {
 	root := apiserver.Root()
 	tests := testsOf(t, root)

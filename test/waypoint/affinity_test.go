@@ -14,8 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestClientIPAffinity: a client address stays with one endpoint, over connections and whatever it says about itself, and
-// different ones are spread.
+// TestClientIPAffinity: a client address stays with one endpoint, over connections and whatever it says about itself,
+// and different ones are spread.
 func TestClientIPAffinity(t *testing.T) {
 	w := newWorld(t)
 	const clients, tries, replicas = 24, 6, 4

@@ -9,7 +9,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestTheLastChangeOfTheHostStands: URLRewrite.hostname and header filters that set Host, in every order and on every level.
+// TestTheLastChangeOfTheHostStands: URLRewrite.hostname and header filters that set Host, in every order and on every
+// level.
 func TestTheLastChangeOfTheHostStands(t *testing.T) {
 	s := newShop(t)
 	host := func(name string) model.Filter {

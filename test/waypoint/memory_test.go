@@ -24,8 +24,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestFloodOfHeaders: requests with headers of 1.2 GB in all, which HTTP/2 packs to less than 1 MB, cost themselves. The
-// proxy stays within its memory and serves others.
+// TestFloodOfHeaders: requests with headers of 1.2 GB in all, which HTTP/2 packs to less than 1 MB, cost themselves.
+// The proxy stays within its memory and serves others.
 func TestFloodOfHeaders(t *testing.T) {
 	const memory = 768 << 20
 	w := newWorldWithin(t, memory, nil)
@@ -114,7 +114,8 @@ func hurrySilent(t *testing.T, m *overloadv3.OverloadManager, short bool) {
 	t.Fatal("requests may be silent while memory is short")
 }
 
-// packedRequests is what a client of HTTP/2 sends that begins requests with so many headers of 4 KB each, and ends none.
+// packedRequests is what a client of HTTP/2 sends that begins requests with so many headers of 4 KB each, and ends
+// none.
 func packedRequests(requests, headers int) []byte {
 	var out, block bytes.Buffer
 	out.WriteString(http2.ClientPreface)

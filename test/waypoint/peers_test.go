@@ -24,8 +24,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 )
 
-// TestConnectionsOfPeers: connections to a waypoint are counted before they prove anything, and there is an end to them. The
-// limit is lowered, so that the test needn't reach it.
+// TestConnectionsOfPeers: connections to a waypoint are counted before they prove anything, and there is an end to
+// them. The limit is lowered, so that the test needn't reach it.
 func TestConnectionsOfPeers(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, model.ProtocolHTTP, true, nil)

@@ -13,8 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestSpellings: no spelling of a path that some server takes for that of a rule goes around the rule, and all other paths
-// reach the application as they are.
+// TestSpellings: no spelling of a path that some server takes for that of a rule goes around the rule, and all other
+// paths reach the application as they are.
 func TestSpellings(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
@@ -92,8 +92,8 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// TestMethodSpellings: a method that only some servers take for that of a rule does not go around the rule, in either version
-// of HTTP. Other methods are the application's business.
+// TestMethodSpellings: a method that only some servers take for that of a rule does not go around the rule, in either
+// version of HTTP. Other methods are the application's business.
 func TestMethodSpellings(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, model.ProtocolUndeclared, true, &model.RouteTable{Default: []model.Rule{

@@ -4,9 +4,9 @@
 // Package capture makes a pod's TCP traffic pass the node proxy: nftables rules and policy routing inside the pod's
 // network namespace, and, in the node's own namespace, the rule that lets kubelet probes pass.
 //
-// It speaks netlink through github.com/google/nftables and not sigs.k8s.io/knftables: knftables runs the nft program, and
-// the agent's image is static and has none; nor would nft run inside a pod's namespace without a process per pod. One
-// netlink batch is one transaction: either all rules of a namespace change, or none.
+// It speaks netlink through github.com/google/nftables and not sigs.k8s.io/knftables: knftables runs the nft program,
+// and the agent's image is static and has none; nor would nft run inside a pod's namespace without a process per pod.
+// One netlink batch is one transaction: either all rules of a namespace change, or none.
 //
 // Invariants:
 //   - Apply is idempotent, and so is Remove. After Remove nothing is left.

@@ -17,8 +17,8 @@ import (
 
 // Host is what the node's own namespace needs: connections that start on the node itself and go to a probe port of a
 // local captured pod get a source address by which the pod's rules know them as probes. Kubelet is what starts there;
-// forwarded traffic, NodePorts included, keeps its address and never qualifies. Nobody else has that source address: what
-// comes with it from another interface, be it a pod's or the network's, is dropped.
+// forwarded traffic, NodePorts included, keeps its address and never qualifies. Nobody else has that source address:
+// what comes with it from another interface, be it a pod's or the network's, is dropped.
 type Host struct {
 	// Probes are addresses of pods with ports that kubelet probes.
 	Probes []netip.AddrPort

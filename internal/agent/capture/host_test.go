@@ -17,8 +17,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestOnlyTheNodeProbes has another machine, and another pod, that send with the source address of the node's probes. Nobody listens
-// on the capture ports, so what is captured is refused.
+// TestOnlyTheNodeProbes has another machine, and another pod, that send with the source address of the node's probes.
+// Nobody listens on the capture ports, so what is captured is refused.
 func TestOnlyTheNodeProbes(t *testing.T) {
 	for name, c := range map[string]struct {
 		probe, all                        string

@@ -113,7 +113,8 @@ func TestNobodyPassesForTheProxy(t *testing.T) {
 	}
 }
 
-// TestNobodySeesTheMark has a process with CAP_NET_RAW that looks at all packets of the pod and asks the kernel for their marks.
+// TestNobodySeesTheMark has a process with CAP_NET_RAW that looks at all packets of the pod and asks the kernel for
+// their marks.
 func TestNobodySeesTheMark(t *testing.T) {
 	for name, prepare := range map[string]func(*netns.Namespace) error{
 		"before the pod is captured": func(ns *netns.Namespace) error { return Prepare(ns, testMark) },

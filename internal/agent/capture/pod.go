@@ -67,8 +67,8 @@ func UpdateSets(ns *netns.Namespace, p Pod) error {
 	return nil
 }
 
-// Prepare comes before the proxy gets the listeners of a pod whose processes run already: from then on the proxy sends in the
-// namespace, and nobody may see its mark. Nothing is captured yet.
+// Prepare comes before the proxy gets the listeners of a pod whose processes run already: from then on the proxy sends
+// in the namespace, and nobody may see its mark. Nothing is captured yet.
 func Prepare(ns *netns.Namespace, proxy proxymark.Mark) error {
 	// The same policy routing as later: the proxy may hand connections to the application that come to its ports.
 	if err := inPolicyRouting(ns, ensureRouting); err != nil {
@@ -77,8 +77,8 @@ func Prepare(ns *netns.Namespace, proxy proxymark.Mark) error {
 	return Drain(ns, proxy)
 }
 
-// Drain captures no new connections and lets those through the proxy go on. The proxy must keep the pod's listeners until
-// Remove.
+// Drain captures no new connections and lets those through the proxy go on. The proxy must keep the pod's listeners
+// until Remove.
 func Drain(ns *netns.Namespace, proxy proxymark.Mark) error {
 	c, err := connectFor(ns, proxy)
 	if err != nil {
@@ -201,8 +201,8 @@ func drainRuleset(proxy proxymark.Mark) *ruleset {
 	return r
 }
 
-// addAnswers brings an application's answers back to the proxy: it connects to the application with the client's address
-// as source, so they would leave to the client.
+// addAnswers brings an application's answers back to the proxy: it connects to the application with the client's
+// address as source, so they would leave to the client.
 func (r *ruleset) addAnswers(proxy proxymark.Mark) {
 	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
 		rule(of(proxy), toLoopback(), setCtMark(names.MarkAnswered)),
@@ -210,8 +210,8 @@ func (r *ruleset) addAnswers(proxy proxymark.Mark) {
 	)
 }
 
-// addHidden takes the mark off a packet that no rule has to know any more. Sockets that look at packets (AF_PACKET, raw ones,
-// filters) see it only after this.
+// addHidden takes the mark off a packet that no rule has to know any more. Sockets that look at packets (AF_PACKET, raw
+// ones, filters) see it only after this.
 func (r *ruleset) addHidden(proxy proxymark.Mark) {
 	r.addChain("hidden", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, *nftables.ChainPriorityLast,
 		rule(of(proxy), setMark(0), setPriority(0)))

@@ -95,8 +95,8 @@ func tcpPort(port uint16) []expr.Any {
 	return rule(tcp(), compare(expr.CmpOpEq, transportPort(reg), binaryutil.BigEndian.PutUint16(port)))
 }
 
-// syn is: tcp flags & (fin | syn | rst | ack) == syn, a connection's first packet. Those that were open before the kernel
-// began to track them look new at any later packet, and redirecting them then would break them.
+// syn is: tcp flags & (fin | syn | rst | ack) == syn, a connection's first packet. Those that were open before the
+// kernel began to track them look new at any later packet, and redirecting them then would break them.
 func syn() []expr.Any {
 	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
 	return rule(tcp(), []expr.Any{

@@ -73,7 +73,8 @@ func (r *ruleset) apply(c *nftables.Conn) error {
 	return c.Flush()
 }
 
-// applySets replaces the elements of the sets in one transaction and leaves the rules, and what rules note in sets, as they are.
+// applySets replaces the elements of the sets in one transaction and leaves the rules, and what rules note in sets, as
+// they are.
 func (r *ruleset) applySets(c *nftables.Conn) error {
 	for _, s := range r.sets {
 		if s.Dynamic {

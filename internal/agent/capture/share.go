@@ -19,8 +19,8 @@ import (
 // chainShare is the chain that refuses what is beyond a pod's share, and counts it.
 const chainShare = "share"
 
-// addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the node share, keeps
-// something for each. What is beyond is refused at once. It runs before the addresses are translated.
+// addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the
+// node share, keeps something for each. What is beyond is refused at once. It runs before the addresses are translated.
 func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most uint32) {
 	rules := [][]expr.Any{rule(of(proxy), returns()), rule(toLoopback(), returns())}
 	for i, f := range families {

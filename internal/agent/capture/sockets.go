@@ -32,9 +32,9 @@ type connection struct {
 	local, remote netip.AddrPort
 }
 
-// EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before it was
-// captured: rules only see new ones. Those that the pod opened itself stay, as do those through the proxy, those within
-// the pod, and kubelet's probes.
+// EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before
+// it was captured: rules only see new ones. Those that the pod opened itself stay, as do those through the proxy, those
+// within the pod, and kubelet's probes.
 func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, listening, err := sockets()
@@ -58,8 +58,8 @@ func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err 
 	return ended, err
 }
 
-// pastTheProxy picks the connections to an application whose other end is not in the same namespace: the proxy connects to
-// the application from within.
+// pastTheProxy picks the connections to an application whose other end is not in the same namespace: the proxy connects
+// to the application from within.
 func pastTheProxy(open []connection, listening map[uint16]bool, probes []netip.AddrPort) []connection {
 	within := map[netip.AddrPort]bool{}
 	for _, c := range open {

@@ -284,7 +284,8 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeAtomic replaces a file; the directory is made if need be. The temporary name has no extension that a runtime reads.
+// writeAtomic replaces a file; the directory is made if need be. The temporary name has no extension that a runtime
+// reads.
 func writeAtomic(path string, content []byte, mode os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {

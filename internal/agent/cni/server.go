@@ -45,8 +45,8 @@ type Server struct {
 	Log     logr.Logger
 }
 
-// Run serves until the context ends, and then until the requests under way are answered. It calls listening (unless nil)
-// once the socket is there.
+// Run serves until the context ends, and then until the requests under way are answered. It calls listening (unless
+// nil) once the socket is there.
 func (s *Server) Run(ctx context.Context, listening func()) error {
 	l, err := listen(ctx, s.Socket)
 	if err != nil {
@@ -81,8 +81,8 @@ func (s *Server) Run(ctx context.Context, listening func()) error {
 	}
 }
 
-// listen makes the socket, accessible to root only, and puts it in place in one step: a client meets either no socket or
-// one that answers.
+// listen makes the socket, accessible to root only, and puts it in place in one step: a client meets either no socket
+// or one that answers.
 func listen(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make the directory of the CNI socket: %w", err)

@@ -46,8 +46,8 @@ type candidate struct {
 	client cri.RuntimeServiceClient
 }
 
-// NewRuntime asks the runtime that listens on a Unix socket; of several, the first that answers, which stays the one. It
-// connects when it is asked first, and again after the runtime was restarted.
+// NewRuntime asks the runtime that listens on a Unix socket; of several, the first that answers, which stays the one.
+// It connects when it is asked first, and again after the runtime was restarted.
 func NewRuntime(sockets ...string) (*Runtime, error) {
 	r := &Runtime{}
 	for _, socket := range sockets {

@@ -103,8 +103,8 @@ func (n *Namespace) Listening(ports ...uint16) (map[uint16]bool, error) {
 // stateListen is TCP_LISTEN as /proc/net/tcp prints it.
 const stateListen = "0A"
 
-// listening collects the ports of listening sockets of /proc/net/tcp. The kernel prints them before all others, so a pod
-// with very many connections costs no more than one without.
+// listening collects the ports of listening sockets of /proc/net/tcp. The kernel prints them before all others, so a
+// pod with very many connections costs no more than one without.
 func listening(r io.Reader, found map[uint16]bool) error {
 	s := bufio.NewScanner(r)
 	s.Scan() // the header

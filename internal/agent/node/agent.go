@@ -40,8 +40,8 @@ import (
 // stopTimeout bounds what is done after the agent was told to stop; the pod's grace period is longer.
 const stopTimeout = 15 * time.Second
 
-// systemNamespaces are those whose pods start without asking the agent, beside the mesh's own: without DNS nothing comes up.
-// If one is enrolled all the same, its pods are captured once they run.
+// systemNamespaces are those whose pods start without asking the agent, beside the mesh's own: without DNS nothing
+// comes up. If one is enrolled all the same, its pods are captured once they run.
 var systemNamespaces = []string{"kube-system"}
 
 // Options of an Agent. Config, NodeName, Proxy and Certificates are required.
@@ -56,8 +56,8 @@ type Options struct {
 
 	Proxy        Proxy
 	Certificates Certificates
-	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets), unless a
-	// test says otherwise.
+	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
+	// unless a test says otherwise.
 	Sandboxes      Sandboxes
 	RuntimeSockets []string
 	// Kernel is the real one unless a test says otherwise.
@@ -208,8 +208,8 @@ func newScheme() (*runtime.Scheme, error) {
 	return s, nil
 }
 
-// inDir is the path of a network namespace as seen through our mount of the runtime's directory. /run and /var/run are one
-// on the host and not always here.
+// inDir is the path of a network namespace as seen through our mount of the runtime's directory. /run and /var/run are
+// one on the host and not always here.
 func inDir(path, dir string) string {
 	onHost := func(p string) string { return strings.TrimPrefix(p, "/var") }
 	if onHost(filepath.Dir(path)) == onHost(dir) {
@@ -218,8 +218,8 @@ func inDir(path, dir string) string {
 	return path
 }
 
-// Run enrols pods until the context ends. Then it leaves everything as it is, or takes the mesh off the node if that is being
-// uninstalled.
+// Run enrols pods until the context ends. Then it leaves everything as it is, or takes the mesh off the node if that is
+// being uninstalled.
 func (a *Agent) Run(ctx context.Context) error {
 	g, runCtx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.manager.Start(runCtx) })

@@ -113,8 +113,8 @@ func (f *fixture) ensure(o client.Object) {
 	require.NoError(f.t, client.IgnoreAlreadyExists(f.Create(context.Background(), o)))
 }
 
-// asBoundAgent is the API server as an agent on a node reaches it: with a token that names the node, as a pod's does, and with
-// the rights that the manifests give.
+// asBoundAgent is the API server as an agent on a node reaches it: with a token that names the node, as a pod's does,
+// and with the rights that the manifests give.
 func (f *fixture) asBoundAgent() *rest.Config {
 	f.t.Helper()
 	ctx := context.Background()

@@ -23,10 +23,10 @@ import (
 // fieldNode selects the pods of a node; without it the API server lets a node read none.
 const fieldNode = "spec.nodeName"
 
-// asNode makes a client read pods and Nodes as the node that it runs on: an agent may do that for its own node and for this
-// alone (constrained impersonation, Kubernetes 1.36), and the API server shows a node its own pods and itself. RBAC knows no
-// such right. On an older cluster it falls back to what the agent itself may read, for which an administrator has to give it
-// the pods of all nodes (config/agents-before-1.36).
+// asNode makes a client read pods and Nodes as the node that it runs on: an agent may do that for its own node and for
+// this alone (constrained impersonation, Kubernetes 1.36), and the API server shows a node its own pods and itself.
+// RBAC knows no such right. On an older cluster it falls back to what the agent itself may read, for which an
+// administrator has to give it the pods of all nodes (config/agents-before-1.36).
 func asNode(cfg *rest.Config, node string, log logr.Logger) *rest.Config {
 	out := rest.CopyConfig(cfg)
 	out.Wrap(func(next http.RoundTripper) http.RoundTripper {
@@ -86,8 +86,8 @@ func nodesOwn(req *http.Request) bool {
 	return inAny || inOne || node
 }
 
-// readPod reads a pod of the node past any cache, or says that there is none. It is a list, since a node may list its pods by
-// what the request itself says, but get one only once the API server has noticed that it is there.
+// readPod reads a pod of the node past any cache, or says that there is none. It is a list, since a node may list its
+// pods by what the request itself says, but get one only once the API server has noticed that it is there.
 func readPod(ctx context.Context, live client.Reader, key types.NamespacedName, node string) (*corev1.Pod, error) {
 	list := &corev1.PodList{}
 	err := live.List(ctx, list, client.InNamespace(key.Namespace), client.MatchingFields{"metadata.name": key.Name, fieldNode: node})

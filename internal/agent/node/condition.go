@@ -42,8 +42,8 @@ func capturedPatch(pod *corev1.Pod, status corev1.ConditionStatus, reason, messa
 	return conditionPatch(pod, corev1.PodCondition{Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message})
 }
 
-// conditionPatch is the strategic merge patch of pods/status that sets a condition and nothing else; nil if the pod has it
-// so already. The UID in it keeps it off a later pod of the same name.
+// conditionPatch is the strategic merge patch of pods/status that sets a condition and nothing else; nil if the pod has
+// it so already. The UID in it keeps it off a later pod of the same name.
 func conditionPatch(pod *corev1.Pod, want corev1.PodCondition) ([]byte, error) {
 	want.LastTransitionTime = metav1.Now()
 	want.Message = strings.ToValidUTF8(want.Message[:min(len(want.Message), maxMessage)], "")

@@ -129,7 +129,8 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	return d
 }
 
-// reservedPort is the first port of the proxy's own that a container declares: captured, the container could not listen there.
+// reservedPort is the first port of the proxy's own that a container declares: captured, the container could not listen
+// there.
 func reservedPort(pod *corev1.Pod) (container string, port int32) {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range c.Ports {
@@ -142,15 +143,16 @@ func reservedPort(pod *corev1.Pod) (container string, port int32) {
 	return "", 0
 }
 
-// networkKnown tells whether there is what to capture. With half of it, pods would say that they are captured while what
-// they send to Services, or to each other, leaves in plaintext.
+// networkKnown tells whether there is what to capture. With half of it, pods would say that they are captured while
+// what they send to Services, or to each other, leaves in plaintext.
 func networkKnown(mesh *v1alpha1.Mesh) bool {
 	pods, services := networks(mesh)
 	return len(pods) > 0 && len(services) > 0
 }
 
 // strict is the pod's mode: its own label before the namespace's before the Mesh. Whoever sets the label wants to say
-// something about who may come in, so a value that can't be understood means the mode that lets fewer in, and a problem.
+// something about who may come in, so a value that can't be understood means the mode that lets fewer in, and a
+// problem.
 func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (strict bool, problem string) {
 	for _, on := range []struct {
 		what   string

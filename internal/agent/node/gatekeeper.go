@@ -113,8 +113,8 @@ func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
 	}
 }
 
-// question finds out what should become of the pod of a request. The pod is nil where its namespace decides already, so that
-// a pod outside the mesh starts whatever else is wrong.
+// question finds out what should become of the pod of a request. The pod is nil where its namespace decides already, so
+// that a pod outside the mesh starts whatever else is wrong.
 func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
 	pass := func(reason string) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
 		return nil, Decision{Action: Release, Reason: reason}, nil, nil
@@ -140,8 +140,8 @@ func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.
 	return pod, Decide(pod, ns, mesh, g.system), mesh, nil
 }
 
-// namespace is read past the cache unless that says enrolled: a pod that is created right after its namespace was labelled
-// must not slip through. Without the API server the cache is what there is.
+// namespace is read past the cache unless that says enrolled: a pod that is created right after its namespace was
+// labelled must not slip through. Without the API server the cache is what there is.
 func (g *gatekeeper) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
 	key := types.NamespacedName{Name: name}
 	cached := &corev1.Namespace{}

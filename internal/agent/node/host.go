@@ -14,8 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 )
 
-// hostRules keeps the node's own rules equal to the sum of what its captured pods need. What is applied replaces what was
-// there, so nothing may be applied before all pods of an earlier run are noted.
+// hostRules keeps the node's own rules equal to the sum of what its captured pods need. What is applied replaces what
+// was there, so nothing may be applied before all pods of an earlier run are noted.
 type hostRules struct {
 	kernel Kernel
 	log    logr.Logger

@@ -164,8 +164,8 @@ func enrolling(have programmed) State {
 	return StateEnrolling
 }
 
-// target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where the
-// runtime says.
+// target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where
+// the runtime says.
 func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, have programmed) (Target, error) {
 	ips, path := podIPs(pod), have.target.Pod.Netns
 	if path != "" && (len(ips) == 0 || slices.Equal(ips, have.target.Pod.IPs)) {
@@ -299,8 +299,9 @@ func (r *reconciler) warnOfShare(t Target, connections uint64) {
 		t.Share, connections, names.LabelMesh, names.MeshDisabled)
 }
 
-// setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
-// condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a count.
+// setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows
+// a condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a
+// count.
 func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) error {
 	patch, err := capturedPatch(pod, status, reason, message)
 	if err != nil {

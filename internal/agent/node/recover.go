@@ -27,9 +27,9 @@ const (
 	orphanGrace = 5 * time.Minute
 )
 
-// recover sets the listeners of all pods that may be captured already. Then the proxy's list is complete: one that ran on
-// while the agent was away keeps its listeners. It removes rules from the namespaces of pods that no longer should be
-// captured, and returns the namespaces whose rules belong to no known pod.
+// recover sets the listeners of all pods that may be captured already. Then the proxy's list is complete: one that ran
+// on while the agent was away keeps its listeners. It removes rules from the namespaces of pods that no longer should
+// be captured, and returns the namespaces whose rules belong to no known pod.
 func (r *reconciler) recover(ctx context.Context, netnsDir string) (orphans []string, err error) {
 	pods := &corev1.PodList{}
 	if err := r.client.List(ctx, pods); err != nil {
@@ -117,8 +117,8 @@ func (r *reconciler) sweepLater(ctx context.Context, orphans []string) error {
 	return nil
 }
 
-// sweep removes our rules from those of the namespaces that belong to a pod that must not be captured, and, at the last,
-// from those that belong to no pod. It returns those that may belong to a pod that is not known yet.
+// sweep removes our rules from those of the namespaces that belong to a pod that must not be captured, and, at the
+// last, from those that belong to no pod. It returns those that may belong to a pod that is not known yet.
 func (r *reconciler) sweep(ctx context.Context, orphans []string, last bool) []string {
 	keep, remove, err := r.owned(ctx)
 	if err != nil {

@@ -188,8 +188,8 @@ func TestRestartRightAfterAdd(t *testing.T) {
 	require.Equal(t, -1, f.index("remove ns-cart"))
 }
 
-// A node makes static pods by itself: they have no account, so no identity. One that an earlier version captured is let go,
-// though the runtime knows it by another UID than the API server.
+// A node makes static pods by itself: they have no account, so no identity. One that an earlier version captured is let
+// go, though the runtime knows it by another UID than the API server.
 func TestStaticPodIsLetGo(t *testing.T) {
 	f := setUp(t)
 	f.sandbox(t, "of-its-file", "ns-static")
@@ -224,7 +224,8 @@ func TestPodOutsideOfTheRanges(t *testing.T) {
 	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
 }
 
-// The rules of an earlier version know another mark than this run's proxy has: they would lead what it sends back to it.
+// The rules of an earlier version know another mark than this run's proxy has: they would lead what it sends back to
+// it.
 func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()

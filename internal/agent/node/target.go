@@ -84,11 +84,12 @@ func inRanges(mesh *v1alpha1.Mesh, ips []netip.Addr) error {
 		fmt.Errorf("the pod's addresses %v are in none of the mesh's pod ranges %v", ips, pods))
 }
 
-// annotationConfigHash is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
+// annotationConfigHash is the UID by which kubelet and the runtime know a static pod; its mirror in the API has
+// another.
 const annotationConfigHash = "kubernetes.io/config.hash"
 
-// sandboxOf is how the container runtime knows a pod. Anybody may set the annotation, so it counts only together with the
-// pod's namespace and name.
+// sandboxOf is how the container runtime knows a pod. Anybody may set the annotation, so it counts only together with
+// the pod's namespace and name.
 func sandboxOf(pod *corev1.Pod) netns.Pod {
 	p := netns.Pod{Namespace: pod.Namespace, Name: pod.Name, UIDs: []string{string(pod.UID)}}
 	if static := pod.Annotations[annotationConfigHash]; static != "" {

@@ -40,11 +40,11 @@ type uninstaller struct {
 	files     []string
 }
 
-// leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an upgrade, an
-// API server that doesn't answer or one that refuses to is no such case: then everything stays, since captured pods that
-// lost their proxy for a moment are better than pods that lost their protection. An uninstallation takes the agent's
-// rights as well, but not before the agent saw the Mesh, its own namespace or its own service account go: a watch that
-// runs outlives the rights to it.
+// leaving tells, when the agent is told to stop, whether the mesh leaves this node for good, and why. A restart, an
+// upgrade, an API server that doesn't answer or one that refuses to is no such case: then everything stays, since
+// captured pods that lost their proxy for a moment are better than pods that lost their protection. An uninstallation
+// takes the agent's rights as well, but not before the agent saw the Mesh, its own namespace or its own service account
+// go: a watch that runs outlives the rights to it.
 func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	ds := &appsv1.DaemonSet{}
 	err := u.client.Get(ctx, types.NamespacedName{Namespace: u.system, Name: names.NodeDaemonSet}, ds)

@@ -26,8 +26,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// world is what is around the enrolment on a node (proxy, certificates, container runtime, kernel), in memory. It writes
-// down what happens, in order.
+// world is what is around the enrolment on a node (proxy, certificates, container runtime, kernel), in memory. It
+// writes down what happens, in order.
 type world struct {
 	mu        sync.Mutex
 	netnsDir  string

@@ -12,9 +12,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// demand bounds the clusters that Envoy asks for by name. On a node each address that a pod dials is one, and Envoy keeps it
-// for good: without a bound, one pod that dials every address fills the memory of a proxy that all pods of the node share.
-// A cluster beyond the bound does not exist, so that its connection fails at once, and all others go on.
+// demand bounds the clusters that Envoy asks for by name. On a node each address that a pod dials is one, and Envoy
+// keeps it for good: without a bound, one pod that dials every address fills the memory of a proxy that all pods of the
+// node share. A cluster beyond the bound does not exist, so that its connection fails at once, and all others go on.
 //
 // Its lock is a leaf: the server asks with locks held that the relay takes after its own.
 type demand struct {

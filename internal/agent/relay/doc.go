@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package relay makes the agent the only xDS server of the Envoy beside it: what the agent makes itself (secrets, on a node
-// listeners) and what it relays from the operator over one delta ADS stream come from one local cache.
+// Package relay makes the agent the only xDS server of the Envoy beside it: what the agent makes itself (secrets, on a
+// node listeners) and what it relays from the operator over one delta ADS stream come from one local cache.
 //
 // Guarantees:
 //   - A subscription of Envoy becomes a subscription at the operator; a resource goes to Envoy as the bytes that came.

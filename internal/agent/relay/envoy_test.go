@@ -27,7 +27,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
-// TestEnvoyThroughTheRelay runs a real Envoy: listeners from the agent, clusters, endpoints and routes from the operator.
+// TestEnvoyThroughTheRelay runs a real Envoy: listeners from the agent, clusters, endpoints and routes from the
+// operator.
 func TestEnvoyThroughTheRelay(t *testing.T) {
 	xdstest.Binary(t)
 	o := newOperator(t)

@@ -21,8 +21,8 @@ const (
 	socketMode    = 0o666 // who may connect is decided by user ID, below
 )
 
-// Listen makes the Unix socket that Envoy connects to, in place of one that an earlier agent left. With uids, connections of other
-// users are closed at once: who can talk to this socket can have the keys of the proxy.
+// Listen makes the Unix socket that Envoy connects to, in place of one that an earlier agent left. With uids,
+// connections of other users are closed at once: who can talk to this socket can have the keys of the proxy.
 func Listen(path string, uids ...uint32) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), socketDirMode); err != nil {
 		return nil, fmt.Errorf("xDS socket: %w", err)

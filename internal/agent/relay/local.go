@@ -10,8 +10,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// SetLocal sets resources that the agent makes itself, as one atomic step. Of a type that is relayed otherwise, the names set
-// here are the agent's from now on (until an update with a nil Resource), and are not asked of the operator.
+// SetLocal sets resources that the agent makes itself, as one atomic step. Of a type that is relayed otherwise, the
+// names set here are the agent's from now on (until an update with a nil Resource), and are not asked of the operator.
 func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -37,13 +37,13 @@ func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 	r.cache.Apply(Scope, typed)
 }
 
-// LocalReady says that the wildcard contents of a Local type are complete; until then an Envoy that starts waits for its
-// listeners, say.
+// LocalReady says that the wildcard contents of a Local type are complete; until then an Envoy that starts waits for
+// its listeners, say.
 func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(Scope, typeURL) }
 
-// WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a resource. It
-// returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was missing. For a listener
-// an ACK means that Envoy took it, not yet that it finished warming.
+// WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a
+// resource. It returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was
+// missing. For a listener an ACK means that Envoy took it, not yet that it finished warming.
 func (r *Relay) WaitAcked(ctx context.Context, typeURL, name string) error {
 	k, c := key{typeURL, name}, make(chan struct{}, 1)
 	r.mu.Lock()

@@ -42,8 +42,8 @@ type Options struct {
 	NodeID string
 	// Local lists the type URLs that the agent makes itself; they are never asked of the operator.
 	Local []string
-	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is called by one
-	// goroutine and may call SetLocal.
+	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is
+	// called by one goroutine and may call SetLocal.
 	OnLocalInterest func(xds.Interest)
 	// Adapt changes what the operator sends of some types for this node; it must give the same for the same.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
@@ -154,7 +154,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return err
 }
 
-// Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several listeners.
+// Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several
+// listeners.
 func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
 	g := grpc.NewServer(xds.GRPCOptions(0)...)
 	r.server.Register(g)

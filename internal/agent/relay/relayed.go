@@ -332,7 +332,8 @@ func (in *received) text() string {
 	return strings.Join(in.errs, "; ")
 }
 
-// sweep ends the subscriptions that Envoy did not renew: it had Linger to ask again since it connected. r.mu is not held.
+// sweep ends the subscriptions that Envoy did not renew: it had Linger to ask again since it connected. r.mu is not
+// held.
 func (r *Relay) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -23,8 +23,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// The snapshot is a header line and then one length-delimited DeltaDiscoveryResponse per type: its resources, as removed_resources
-// the names known not to exist, and as system_version_info whether the wildcard was answered.
+// The snapshot is a header line and then one length-delimited DeltaDiscoveryResponse per type: its resources, as
+// removed_resources the names known not to exist, and as system_version_info whether the wildcard was answered.
 const (
 	snapshotHeader = "fairway xds snapshot 2\n"
 	// An agent of a version that adapts nothing must not take what was adapted; the other way round it may.
@@ -110,8 +110,8 @@ func (r *Relay) capture() []*discoveryv3.DeltaDiscoveryResponse {
 	return out
 }
 
-// restore loads the snapshot into the cache, all or nothing. What it holds stays subscribed until Envoy has had time to ask for
-// it again. A missing file is no error.
+// restore loads the snapshot into the cache, all or nothing. What it holds stays subscribed until Envoy has had time to
+// ask for it again. A missing file is no error.
 func (r *Relay) restore() error {
 	if r.opts.SnapshotPath == "" {
 		return nil

@@ -34,8 +34,8 @@ const (
 	backoffJitter    = 0.5
 )
 
-// connectForever keeps one stream to the operator. The wait between attempts grows while they fail, and starts over after a
-// stream that the operator accepted.
+// connectForever keeps one stream to the operator. The wait between attempts grows while they fail, and starts over
+// after a stream that the operator accepted.
 func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error {
 	fresh := wait.Backoff{Duration: r.opts.FirstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30, Cap: r.opts.BackoffMax}
 	backoff := fresh
@@ -59,8 +59,8 @@ func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error
 	}
 }
 
-// pause waits between two attempts. A connection that waits for the operator's answer cuts it short, but not below the first
-// backoff.
+// pause waits between two attempts. A connection that waits for the operator's answer cuts it short, but not below the
+// first backoff.
 func (r *Relay) pause(ctx context.Context, long time.Duration) error {
 	end := time.NewTimer(long)
 	defer end.Stop()
@@ -184,8 +184,8 @@ func (r *Relay) requests() []*request {
 	return out
 }
 
-// first subscribes to everything of a type at once, and says what need not be sent: the versions that Envoy accepted, or that
-// no Envoy has yet to decide about.
+// first subscribes to everything of a type at once, and says what need not be sent: the versions that Envoy accepted,
+// or that no Envoy has yet to decide about.
 func (r *Relay) first(t *relayed) *request {
 	t.opened = true
 	t.add, t.del = map[string]struct{}{}, map[string]struct{}{}

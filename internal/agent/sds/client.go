@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sds makes the certificates of a node's or a waypoint's proxy: it creates keys in memory, has the operator sign
-// them, renews them early, and hands them to the proxy as Envoy secrets. Private keys never leave the process but for
-// the proxy's Unix socket.
+// Package sds makes the certificates of a node's or a waypoint's proxy: it creates keys in memory, has the operator
+// sign them, renews them early, and hands them to the proxy as Envoy secrets. Private keys never leave the process but
+// for the proxy's Unix socket.
 package sds
 
 import (
@@ -56,9 +56,9 @@ type Client struct {
 	newest identity.Bundle
 }
 
-// NewClient makes a client for an operator at host:port, whose certificate must be for serverName and lead to the bundle
-// in bundleFile, or to a newer one that the operator sent over a connection so verified. Both files are read again
-// for each use, since the kubelet replaces them.
+// NewClient makes a client for an operator at host:port, whose certificate must be for serverName and lead to the
+// bundle in bundleFile, or to a newer one that the operator sent over a connection so verified. Both files are read
+// again for each use, since the kubelet replaces them.
 func NewClient(addr, serverName, tokenFile, bundleFile string) *Client {
 	c := &Client{url: "https://" + addr, serverName: serverName, tokenFile: tokenFile, bundleFile: bundleFile}
 	c.http = &http.Client{

@@ -183,7 +183,8 @@ func (m *Manager) forget(e *entry) {
 	}
 }
 
-// Await waits until a wanted identity has a certificate that has not expired. If the context ends first, the error is that of the last attempt.
+// Await waits until a wanted identity has a certificate that has not expired. If the context ends first, the error is
+// that of the last attempt.
 func (m *Manager) Await(ctx context.Context, id string) error {
 	for {
 		m.mu.Lock()

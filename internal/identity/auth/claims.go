@@ -15,8 +15,8 @@ import (
 // skew is by how much the operator's clock may be ahead of the API server's.
 const skew = 10 * time.Minute
 
-// claims are those of a service account's token that the API server looks at, too. Nothing is ever granted for them: whoever
-// sends a token writes them.
+// claims are those of a service account's token that the API server looks at, too. Nothing is ever granted for them:
+// whoever sends a token writes them.
 type claims struct {
 	Expires    int64    `json:"exp"`
 	Audience   audience `json:"aud"`

@@ -46,8 +46,8 @@ const (
 const (
 	// maxTokenBytes bounds a token before it is hashed or sent on; projected tokens have about 1.2 KiB.
 	maxTokenBytes = 16 << 10
-	// acceptedSize bounds the good verdicts: a few tokens for each of some thousand nodes and waypoint pods. The bad ones have a
-	// cache of their own, so that they displace nothing.
+	// acceptedSize bounds the good verdicts: a few tokens for each of some thousand nodes and waypoint pods. The bad
+	// ones have a cache of their own, so that they displace nothing.
 	acceptedSize = 8192
 	rejectedSize = 1024
 	// acceptedFor is how long a deleted pod's token may still be taken; rejectedFor spares the API server a flood.
@@ -57,9 +57,10 @@ const (
 	reviewTimeout = 10 * time.Second
 )
 
-// share of the reviews. They cost the API server, and whoever reaches the operator may send ever new tokens. A proxy's token is
-// reviewed once a minute. A peer's share is enough for all the proxies of a node, where the network gives them its address; all
-// proxies of some hundred nodes come at once when the operator starts, and those of thousands within a minute.
+// share of the reviews. They cost the API server, and whoever reaches the operator may send ever new tokens. A proxy's
+// token is reviewed once a minute. A peer's share is enough for all the proxies of a node, where the network gives them
+// its address; all proxies of some hundred nodes come at once when the operator starts, and those of thousands within a
+// minute.
 var share = accept.Share{PeerPerSecond: 2, PeerBurst: 128, PerSecond: 60, Burst: 600, AtOnce: 16}
 
 // Caller is a pod that has proved who it is.
@@ -126,8 +127,8 @@ const (
 	resultFailed = "failed"
 )
 
-// NewAuthenticator makes an authenticator for tokens of names.TokenAudience. now is time.Now unless a test says else, and
-// registerer may be nil.
+// NewAuthenticator makes an authenticator for tokens of names.TokenAudience. now is time.Now unless a test says else,
+// and registerer may be nil.
 func NewAuthenticator(r Reviewer, now func() time.Time, registerer prometheus.Registerer) *Authenticator {
 	if now == nil {
 		now = time.Now

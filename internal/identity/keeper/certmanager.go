@@ -157,8 +157,8 @@ func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanage
 	return cert, nil
 }
 
-// dropCertificate removes the Certificate and its Secret when the built-in root is wanted again, whether or not the issuer
-// ever issued. Once both were found gone there is no need to look again: only this keeper asks for them.
+// dropCertificate removes the Certificate and its Secret when the built-in root is wanted again, whether or not the
+// issuer ever issued. Once both were found gone there is no need to look again: only this keeper asks for them.
 func (k *Keeper) dropCertificate(ctx context.Context, cfg Config) error {
 	if k.dropped {
 		return nil

@@ -36,8 +36,8 @@ func Follow(mgr ctrl.Manager, namespace string, authority *identity.Authority) e
 		}))
 }
 
-// Load reads the CA Secret into an authority once. A Secret that is gone or can't be read leaves the authority as it is:
-// the CA in memory is better than none, and the leader reports what is wrong.
+// Load reads the CA Secret into an authority once. A Secret that is gone or can't be read leaves the authority as it
+// is: the CA in memory is better than none, and the leader reports what is wrong.
 func Load(ctx context.Context, r client.Reader, namespace string, authority *identity.Authority) error {
 	secret := &corev1.Secret{}
 	err := r.Get(ctx, client.ObjectKey{Namespace: namespace, Name: names.CASecret}, secret)

@@ -86,8 +86,8 @@ type Keeper struct {
 // problem is a state of affairs that a person must mend: a reason and a message, no error to retry fast.
 type problem struct{ reason, message string }
 
-// Reconcile takes the CA one step further: finds or makes the CA that the configuration asks for, moves the rotation on,
-// stores the state in Secret names.CASecret and publishes the trust bundle in ConfigMap names.TrustBundleConfigMap.
+// Reconcile takes the CA one step further: finds or makes the CA that the configuration asks for, moves the rotation
+// on, stores the state in Secret names.CASecret and publishes the trust bundle in ConfigMap names.TrustBundleConfigMap.
 // It is idempotent; errors are those of the API server, to be retried.
 func (k *Keeper) Reconcile(ctx context.Context, cfg Config) (Result, error) {
 	cfg = cfg.withDefaults()

@@ -135,7 +135,8 @@ type handler struct {
 	*Server
 	limits  *accept.Rates
 	refused *prometheus.CounterVec
-	// strangers limits what is logged about bad tokens, which anyone may send as often as they like. The metric counts all.
+	// strangers limits what is logged about bad tokens, which anyone may send as often as they like. The metric counts
+	// all.
 	strangers rate.Sometimes
 }
 

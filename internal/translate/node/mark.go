@@ -15,8 +15,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
-// Marked is a packed cluster of the operator's with the mark of this node's proxy. The operator makes clusters for all nodes alike
-// and knows no node's mark.
+// Marked is a packed cluster of the operator's with the mark of this node's proxy. The operator makes clusters for all
+// nodes alike and knows no node's mark.
 func Marked(packed *anypb.Any, mark proxymark.Mark) (*anypb.Any, error) {
 	c := &clusterv3.Cluster{}
 	if err := packed.UnmarshalTo(c); err != nil {
@@ -33,8 +33,8 @@ func Marked(packed *anypb.Any, mark proxymark.Mark) (*anypb.Any, error) {
 	return out, nil
 }
 
-// socketOptions of what the proxy connects in a pod's network namespace. The port that the kernel picks for a connection must not
-// be taken from the application.
+// socketOptions of what the proxy connects in a pod's network namespace. The port that the kernel picks for a
+// connection must not be taken from the application.
 func socketOptions(mark proxymark.Mark) []*corev3.SocketOption {
 	return append(mark.SocketOptions(), envoy.ReuseAddress())
 }

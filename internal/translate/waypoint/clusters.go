@@ -26,9 +26,9 @@ const (
 	ceiling = 65536
 )
 
-// Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in the
-// protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared HTTP/2. The
-// limits are of the waypoint that sends.
+// Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in
+// the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared
+// HTTP/2. The limits are of the waypoint that sends.
 func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 	p := u.ServicePort
 	out := &clusterv3.Cluster{

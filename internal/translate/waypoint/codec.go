@@ -18,16 +18,16 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// This file says how HTTP is spoken with callers and with applications. A waypoint is to be seen as little as can be: what
-// works between the two without it works through it.
+// This file says how HTTP is spoken with callers and with applications. A waypoint is to be seen as little as can be:
+// what works between the two without it works through it.
 
 // upgradeWebSocket is the one protocol that a connection may be upgraded to.
 const upgradeWebSocket = "websocket"
 
 // idleUpstream is how long a connection to an application is kept without a request. It must end before the application
 // ends it, or a request meets a connection that is just closing and can't be sent again, for nobody knows whether it
-// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs little: the tunnel to the pod
-// stays, and the connection in it is made on the pod's own node.
+// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs little: the tunnel to the
+// pod stays, and the connection in it is made on the pod's own node.
 const idleUpstream = time.Second
 
 // speak sets how HTTP is spoken with callers.
@@ -55,8 +55,8 @@ func speak(m *hcmv3.HttpConnectionManager, p model.WaypointPort) {
 	m.Proxy_100Continue = true
 }
 
-// protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may send
-// requests to it all the same.
+// protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may
+// send requests to it all the same.
 func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[string]*anypb.Any {
 	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true, MaxHeaderFieldSizeKb: headerFieldKiB(headers)}
 	o := &upstreamhttpv3.HttpProtocolOptions{
@@ -95,8 +95,8 @@ func headerFieldKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
 
 func headerCount(l model.HeaderLimits) *wrapperspb.UInt32Value { return envoy.UInt32(max(l.Count, 1)) }
 
-// heldKiB is what the headers of all requests of one connection may take. HTTP/2 packs what repeats to next to nothing, and
-// nothing can stop a worker that is just reading what a connection brought.
+// heldKiB is what the headers of all requests of one connection may take. HTTP/2 packs what repeats to next to nothing,
+// and nothing can stop a worker that is just reading what a connection brought.
 const heldKiB = 128 << 10
 
 // mostStreams is how many requests a connection may carry at a time: 100 in any case, as all clients expect (RFC 9113,

@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package waypoint turns the model into the Envoy resources of waypoints. Every function is pure and total: any value of
-// the model gives resources that Envoy accepts. What can't be expressed is reported as a RuleError and answered with an
-// error, so that one route's mistake never stops another's.
+// Package waypoint turns the model into the Envoy resources of waypoints. Every function is pure and total: any value
+// of the model gives resources that Envoy accepts. What can't be expressed is reported as a RuleError and answered with
+// an error, so that one route's mistake never stops another's.
 //
 // The way of a request:
 //
@@ -14,8 +14,8 @@
 //	                  ├─► internal listener "tunnel" ─► cluster "tunnel" ──mTLS, CONNECT──► pod of the mesh
 //	                  └─► plain TCP ──► pod outside the mesh
 //
-// A listener depends on a port and its protocol only. Everything that users edit is in route configurations and endpoints,
-// so no edit ever drains a connection. The order of the HTTP filters is in filters.go.
+// A listener depends on a port and its protocol only. Everything that users edit is in route configurations and
+// endpoints, so no edit ever drains a connection. The order of the HTTP filters is in filters.go.
 package waypoint
 
 import (
@@ -25,8 +25,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// RuleError says that a rule of a route, or a part of it, can't be expressed. Ingest refuses such rules with a condition
-// before they get here; what still comes is isolated and reported instead of making Envoy reject the whole resource.
+// RuleError says that a rule of a route, or a part of it, can't be expressed. Ingest refuses such rules with a
+// condition before they get here; what still comes is isolated and reported instead of making Envoy reject the whole
+// resource.
 type RuleError struct {
 	Source    model.ObjectRef
 	RuleName  string

@@ -51,10 +51,11 @@ func httpFilters() []*hcmv3.HttpFilter {
 // safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).
 const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 
-// repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without it
-// an endpoint that vanished would cost such requests, too: an endpoint in the mesh is an internal connection, which
-// stands at once, so the request is on its way before the tunnel beyond it turns out to lead nowhere. A policy of its own
-// per method is nothing that a route can have, but the router takes additions from this header, and callers can't send it.
+// repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without
+// it an endpoint that vanished would cost such requests, too: an endpoint in the mesh is an internal connection, which
+// stands at once, so the request is on its way before the tunnel beyond it turns out to lead nowhere. A policy of its
+// own per method is nothing that a route can have, but the router takes additions from this header, and callers can't
+// send it.
 func repeatable() *hcmv3.HttpFilter {
 	notSafe := &xdsmatcherv3.Matcher_MatcherList_Predicate{
 		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{

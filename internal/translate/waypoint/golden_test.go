@@ -23,8 +23,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
-// TestGolden compares what each case gives with testdata/<case>.yaml; test/waypoint shows each file to a real Envoy. After
-// a change that is meant, run it with -update and read the difference.
+// TestGolden compares what each case gives with testdata/<case>.yaml; test/waypoint shows each file to a real Envoy.
+// After a change that is meant, run it with -update and read the difference.
 func TestGolden(t *testing.T) {
 	for name, build := range cases {
 		t.Run(name, func(t *testing.T) {

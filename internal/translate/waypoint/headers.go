@@ -23,8 +23,8 @@ type headerOps struct {
 	host   string // Envoy changes the host by a rewrite only
 }
 
-// change applies one filter: set, add, remove, in that order. Adding to the host or removing it makes no request that HTTP
-// knows, so adding replaces it and removing does nothing.
+// change applies one filter: set, add, remove, in that order. Adding to the host or removing it makes no request that
+// HTTP knows, so adding replaces it and removing does nothing.
 func (o *headerOps) change(c model.HeaderChange) error {
 	for _, name := range headerNames(c) {
 		if strings.HasPrefix(name, ":") {
@@ -47,8 +47,8 @@ func (o *headerOps) change(c model.HeaderChange) error {
 	return nil
 }
 
-// changeRequest is change for requests. What steers the proxy can't be put into one: what a route may decide is what its
-// fields say.
+// changeRequest is change for requests. What steers the proxy can't be put into one: what a route may decide is what
+// its fields say.
 func (o *headerOps) changeRequest(c model.HeaderChange) error {
 	for _, h := range slices.Concat(c.Set, c.Add) {
 		if strings.HasPrefix(strings.ToLower(h.Name), envoy.ControlHeaders) {

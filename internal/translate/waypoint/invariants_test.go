@@ -142,7 +142,8 @@ func TestRouteConfigurationIsTotal(t *testing.T) {
 	}
 }
 
-// TestCheckRuleFindsWhatATableWould: a rule that passes has nothing wrong with it in any table, under any caller's guard.
+// TestCheckRuleFindsWhatATableWould: a rule that passes has nothing wrong with it in any table, under any caller's
+// guard.
 func TestCheckRuleFindsWhatATableWould(t *testing.T) {
 	for seed := range uint64(2000) {
 		g := &generator{rand.New(rand.NewPCG(seed, 3))}

@@ -57,7 +57,8 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	}
 }
 
-// rewrite changes the request's host and path. The host is one more change of a header: of several, the last one stands.
+// rewrite changes the request's host and path. The host is one more change of a header: of several, the last one
+// stands.
 func rewrite(a *routev3.RouteAction, request *headerOps, match *model.StringMatch, rw model.Rewrite) error {
 	if rw.Hostname != "" {
 		request.host = rw.Hostname
@@ -84,8 +85,8 @@ var redirectCodes = map[int]routev3.RedirectAction_RedirectResponseCode{
 const hostWithPort = ".+:[0-9]+"
 
 // redirects complete a route. A port that goes without saying (80 for http, 443 for https) is left out, as Gateway API
-// wishes. Envoy keeps the port of the request's host then, so requests that name one get a route of their own, before the
-// other, whose Location names the port.
+// wishes. Envoy keeps the port of the request's host then, so requests that name one get a route of their own, before
+// the other, whose Location names the port.
 func redirects(route *routev3.Route, match *model.StringMatch, rd model.Redirect, servicePort uint16) ([]*routev3.Route, error) {
 	code, ok := redirectCodes[rd.StatusCode]
 	if !ok {

@@ -38,8 +38,8 @@ func configure(r *routev3.Route, filter string, m message) error {
 	return nil
 }
 
-// configureCORS is CORS as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so what
-// the caller asks for is allowed by its name then.
+// configureCORS is CORS as of GEP-1767. Browsers take a wildcard for a literal name where credentials are allowed, so
+// what the caller asks for is allowed by its name then.
 func configureCORS(r *routev3.Route, c model.CORS) error {
 	var echoed []*mutationrulesv3.HeaderMutation
 	allow := func(names []string, answer, ask string) string {
@@ -76,8 +76,8 @@ func configureCORS(r *routev3.Route, c model.CORS) error {
 	return configure(r, filterCORS, p)
 }
 
-// echo puts what a preflight asks for into its answer. Other requests don't ask: browsers keep scripts from setting these
-// headers.
+// echo puts what a preflight asks for into its answer. Other requests don't ask: browsers keep scripts from setting
+// these headers.
 func echo(answer, ask string) *mutationrulesv3.HeaderMutation {
 	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: answer, Value: "%REQ(" + ask + ")%"},

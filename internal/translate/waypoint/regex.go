@@ -14,8 +14,8 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// regex is an RE2 expression for the whole string. Go's parser is RE2's but for what checkEscapes looks at; an expression
-// that Envoy refused would cost everybody else's routes of the table.
+// regex is an RE2 expression for the whole string. Go's parser is RE2's but for what checkEscapes looks at; an
+// expression that Envoy refused would cost everybody else's routes of the table.
 func regex(s string) (*matcherv3.RegexMatcher, error) {
 	parsed, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {

@@ -34,8 +34,8 @@ var envoys = []string{
 	strings.Repeat("\U0001F600", 4900),
 }
 
-// TestRegexIsWhatEnvoyTakes: by name of every Unicode class that Go knows, by the known differences, and by many thousands
-// of expressions put together at random, what passes our check passes a real Envoy's, all in one table.
+// TestRegexIsWhatEnvoyTakes: by name of every Unicode class that Go knows, by the known differences, and by many
+// thousands of expressions put together at random, what passes our check passes a real Envoy's, all in one table.
 func TestRegexIsWhatEnvoyTakes(t *testing.T) {
 	for _, s := range notEnvoys {
 		if _, err := regex(s); err == nil {

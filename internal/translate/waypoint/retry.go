@@ -77,14 +77,15 @@ func retryPolicy(r model.Rule) *routev3.RetryPolicy {
 // maxDuration is far below what Envoy takes for out of range.
 const maxDuration = 100 * 365 * 24 * time.Hour
 
-// backOff waits at random below a bound that starts here and doubles up to ten times that. Envoy counts whole milliseconds.
+// backOff waits at random below a bound that starts here and doubles up to ten times that. Envoy counts whole
+// milliseconds.
 func backOff(d time.Duration) *routev3.RetryPolicy_RetryBackOff {
 	d = min(max(d, time.Millisecond), maxDuration/10)
 	return &routev3.RetryPolicy_RetryBackOff{BaseInterval: envoy.Duration(d), MaxInterval: envoy.Duration(10 * d)}
 }
 
-// defaultRetry makes good what no application can see: an endpoint that went away, a connection that was closed before the
-// request was on it. Another endpoint is preferred.
+// defaultRetry makes good what no application can see: an endpoint that went away, a connection that was closed before
+// the request was on it. Another endpoint is preferred.
 func defaultRetry() *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn:    retrySafe,

@@ -22,9 +22,9 @@ import (
 // headerClientCert tells the application who calls (Envoy's format, `URI=` alone).
 const headerClientCert = "x-forwarded-client-cert"
 
-// RouteConfiguration says what happens to requests to a service port. The rules of the caller's own namespace come first
-// and, where there are any, are all that counts for its callers; then the default rules; without rules, the Service
-// itself. Where no rule matches, the answer is 404.
+// RouteConfiguration says what happens to requests to a service port. The rules of the caller's own namespace come
+// first and, where there are any, are all that counts for its callers; then the default rules; without rules, the
+// Service itself. Where no rule matches, the answer is 404.
 func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
 	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseOddMethods(), refuseHiddenDots()}}
 	for _, c := range t.Callers {
@@ -62,8 +62,8 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 	}, b.errs
 }
 
-// CheckRule says why a rule can't be expressed, and whether that is for its match; it is how ingest finds out. Which table
-// the rule is put into makes no difference.
+// CheckRule says why a rule can't be expressed, and whether that is for its match; it is how ingest finds out. Which
+// table the rule is put into makes no difference.
 func CheckRule(r model.Rule) (badMatch bool, err error) {
 	var b routeBuilder
 	b.add(r, nil)
@@ -201,7 +201,8 @@ func routeName(r model.Rule) string {
 // text is what can be in a protobuf string. Names of Kubernetes objects always can.
 func text(s string) string { return strings.ToValidUTF8(s, "?") }
 
-// refusal answers for a rule without a backend that could: 500 for HTTP; for gRPC 503, which clients read as UNAVAILABLE.
+// refusal answers for a rule without a backend that could: 500 for HTTP; for gRPC 503, which clients read as
+// UNAVAILABLE.
 func refusal(r model.Rule) *routev3.Route_DirectResponse {
 	return answer(refusalStatus(r), "the rule has no valid backend")
 }

@@ -18,11 +18,12 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// One path has many spellings, and servers differ in which of them they take for the same. The connection manager settles
-// what all agree on: dot segments are resolved, slashes merged, escapes of letters and digits undone. Of the rest nobody can
-// tell what the server will make: an escaped slash is data to one server and a slash to another, and parameters belong to
-// their path element here and are cut off there. Such paths pass as they are, except where it matters: a path that some
-// server takes for one that a rule matches, and the waypoint doesn't, is refused, for it would go around the rule.
+// One path has many spellings, and servers differ in which of them they take for the same. The connection manager
+// settles what all agree on: dot segments are resolved, slashes merged, escapes of letters and digits undone. Of the
+// rest nobody can tell what the server will make: an escaped slash is data to one server and a slash to another, and
+// parameters belong to their path element here and are cut off there. Such paths pass as they are, except where it
+// matters: a path that some server takes for one that a rule matches, and the waypoint doesn't, is refused, for it
+// would go around the rule.
 
 // Parts of regular expressions.
 const (
@@ -49,8 +50,9 @@ var matchable = []string{
 	http.MethodPut, http.MethodTrace,
 }
 
-// refuseOddMethods answers for a method that differs from one of a rule's in case only. It is another one (RFC 9110, 9.1), so
-// it would go around the rule, and some applications take it for the same. Envoy's HTTP/1 refuses it by itself.
+// refuseOddMethods answers for a method that differs from one of a rule's in case only. It is another one (RFC 9110,
+// 9.1), so it would go around the rule, and some applications take it for the same. Envoy's HTTP/1 refuses it by
+// itself.
 func refuseOddMethods() *routev3.Route {
 	method := func(expression string, invert bool) *routev3.HeaderMatcher {
 		return &routev3.HeaderMatcher{
@@ -70,8 +72,8 @@ func refuseOddMethods() *routev3.Route {
 	}
 }
 
-// spelledOtherwise refuses the requests that go around a rule by another spelling of its path: all that the rule's match
-// says besides the path holds for them, too.
+// spelledOtherwise refuses the requests that go around a rule by another spelling of its path: all that the rule's
+// match says besides the path holds for them, too.
 func spelledOtherwise(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
 	pattern := otherSpellings(r.Match.Path)
 	if pattern == "" {
@@ -131,7 +133,8 @@ func otherSpellings(p *model.StringMatch) string {
 	return b.String()
 }
 
-// spell matches a path element, each character as it is or escaped. Letters, digits and -._~ are never escaped any more.
+// spell matches a path element, each character as it is or escaped. Letters, digits and -._~ are never escaped any
+// more.
 func spell(b *strings.Builder, element string) {
 	if plain, err := url.PathUnescape(element); err == nil {
 		element = plain

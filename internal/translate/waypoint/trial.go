@@ -13,8 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TrialListener makes a proxy ask for TrialRoutes and judge them as those of a service port. It is internal, and no cluster
-// leads to it.
+// TrialListener makes a proxy ask for TrialRoutes and judge them as those of a service port. It is internal, and no
+// cluster leads to it.
 func TrialListener() *listenerv3.Listener {
 	hcm := &hcmv3.HttpConnectionManager{
 		StatPrefix:  names.ListenerTrial,

@@ -62,8 +62,8 @@ type Options struct {
 	Clusters, Listeners []any
 }
 
-// Start runs Envoy until the test ends, or Stop. It returns as soon as the admin interface answers, which is before Envoy has
-// any configuration.
+// Start runs Envoy until the test ends, or Stop. It returns as soon as the admin interface answers, which is before
+// Envoy has any configuration.
 func Start(t testing.TB, opts Options) *Envoy {
 	t.Helper()
 	binary := Binary(t)

@@ -9,11 +9,12 @@ import (
 	"syscall"
 )
 
-// StartTied starts a command that the kernel ends when the test's process does, however that ends. The channel is closed once
-// the command has ended.
+// StartTied starts a command that the kernel ends when the test's process does, however that ends. The channel is
+// closed once the command has ended.
 //
-// To the kernel, the parent is the thread that started the command, and in Go threads end: with a goroutine that was locked to
-// one in another network namespace, for example. So the command gets a thread of its own, which lives as long.
+// To the kernel, the parent is the thread that started the command, and in Go threads end: with a goroutine that was
+// locked to one in another network namespace, for example. So the command gets a thread of its own, which lives as
+// long.
 func StartTied(cmd *exec.Cmd) (<-chan struct{}, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started, done := make(chan error, 1), make(chan struct{})

@@ -48,8 +48,8 @@ type Builder struct {
 	Out io.Writer
 }
 
-// Ensure builds those of the components that are missing or were built from other pins, one after the other: side by side
-// they would compile what they share twice.
+// Ensure builds those of the components that are missing or were built from other pins, one after the other: side by
+// side they would compile what they share twice.
 func (b *Builder) Ensure(ctx context.Context, components []Component) error {
 	var stale []Component
 	for _, c := range components {

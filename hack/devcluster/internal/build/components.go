@@ -60,8 +60,8 @@ var Components = []Component{
 	{Name: "echo-advanced", Packages: []string{istioEcho + "server", istioEcho + "client"}},
 }
 
-// forConformance names the components that only the conformance suite's images need. They take minutes to compile, which
-// neither the cluster nor the other tests are to wait for.
+// forConformance names the components that only the conformance suite's images need. They take minutes to compile,
+// which neither the cluster nor the other tests are to wait for.
 var forConformance = []string{"echo-basic", "echo-advanced"}
 
 // ForCluster returns the components that the cluster itself is made of.

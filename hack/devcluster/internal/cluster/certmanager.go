@@ -21,8 +21,8 @@ const (
 	certManagerTimeout   = 2 * time.Minute
 )
 
-// InstallCertManager applies cert-manager's CRDs and the manifests of its controllers, and waits for them. The image must be
-// loaded.
+// InstallCertManager applies cert-manager's CRDs and the manifests of its controllers, and waits for them. The image
+// must be loaded.
 func (c *Cluster) InstallCertManager(ctx context.Context, b *build.Builder) error {
 	c.start = time.Now()
 	dir := filepath.Join(b.Source, "hack", "certmanager")

@@ -112,8 +112,8 @@ const (
 	enoughInotify = 512
 )
 
-// warnOfInotify tells of a limit that pods of this cluster and programs of its user share. It is the machine's, so it is not
-// changed here.
+// warnOfInotify tells of a limit that pods of this cluster and programs of its user share. It is the machine's, so it
+// is not changed here.
 func (c *Cluster) warnOfInotify() {
 	data, err := os.ReadFile(inotifyInstances)
 	if err != nil {

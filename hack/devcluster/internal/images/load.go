@@ -21,8 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
 
-// BuildConformance builds the images that only the conformance suite needs, the components in them included, and returns
-// their names.
+// BuildConformance builds the images that only the conformance suite needs, the components in them included, and
+// returns their names.
 func (b *Builder) BuildConformance(ctx context.Context) ([]string, error) {
 	if err := b.Ensure(ctx, build.Components); err != nil {
 		return nil, err

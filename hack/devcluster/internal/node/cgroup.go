@@ -142,8 +142,8 @@ func (c *cgroups) passOn(root string) error {
 	return errors.Join(err, f.Close())
 }
 
-// enable makes a cgroup pass its controllers on and returns those that it passes on only now. Each is asked for by itself:
-// one that the kernel can't pass on must not keep the others.
+// enable makes a cgroup pass its controllers on and returns those that it passes on only now. Each is asked for by
+// itself: one that the kernel can't pass on must not keep the others.
 func enable(dir string) ([]string, error) {
 	have, err := words(filepath.Join(dir, controllersFile))
 	if err != nil {

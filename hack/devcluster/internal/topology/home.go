@@ -79,13 +79,15 @@ func (h Home) Process(name string) string { return h.join("state", name+".proces
 // Log is where the process of that name writes.
 func (h Home) Log(name string) string { return h.join("state", name+".log") }
 
-// Kubeconfig is the administrator's, for the machine's own network namespace: it goes through the forwarder on loopback.
+// Kubeconfig is the administrator's, for the machine's own network namespace: it goes through the forwarder on
+// loopback.
 func (h Home) Kubeconfig() string { return h.join("admin.conf") }
 
 // InnerKubeconfig is the administrator's, for programs in the namespaces of the lan, a node or a pod.
 func (h Home) InnerKubeconfig() string { return h.join("admin-inner.conf") }
 
-// Clean removes everything that was built. It names what it removes: the folder may be one that the user shares with others.
+// Clean removes everything that was built. It names what it removes: the folder may be one that the user shares with
+// others.
 func (h Home) Clean() error {
 	var errs []error
 	for _, path := range []string{h.Bin(), h.CNI(), h.Stamps(), h.Images(), h.Boot(), h.Work(), h.join("devcluster")} {

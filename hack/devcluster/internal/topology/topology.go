@@ -10,8 +10,8 @@ import (
 	"net/netip"
 )
 
-// prefix begins the names of what the cluster has on the machine: names that nobody else uses, because up takes what it finds
-// for its own and down removes it.
+// prefix begins the names of what the cluster has on the machine: names that nobody else uses, because up takes what it
+// finds for its own and down removes it.
 const prefix = "fairway-"
 
 // Addresses of the cluster. All of them exist only inside the cluster's own network namespaces: the machine's namespace

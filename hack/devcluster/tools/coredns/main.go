@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command coredns is CoreDNS with the plugins that the dev cluster's Corefile uses and no others: the full set brings the
-// clients of several clouds, which take minutes to compile.
+// Command coredns is CoreDNS with the plugins that the dev cluster's Corefile uses and no others: the full set brings
+// the clients of several clouds, which take minutes to compile.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubernetes is every daemon of Kubernetes in one binary, which becomes the one whose name it is called by. Linking
-// one binary instead of five saves a minute of the dev cluster's first start.
+// Command kubernetes is every daemon of Kubernetes in one binary, which becomes the one whose name it is called by.
+// Linking one binary instead of five saves a minute of the dev cluster's first start.
 package main
 
 import (

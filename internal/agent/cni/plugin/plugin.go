@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package plugin is the CNI plugin fairway-cni: chained behind the cluster's own plugins, it tells the node's agent of each
-// new pod and lets the pod start only once the agent has answered, so that no packet of a pod in the mesh escapes. It
-// changes nothing itself, and it imports little, since the runtime starts it for every pod.
+// Package plugin is the CNI plugin fairway-cni: chained behind the cluster's own plugins, it tells the node's agent of
+// each new pod and lets the pod start only once the agent has answered, so that no packet of a pod in the mesh escapes.
+// It changes nothing itself, and it imports little, since the runtime starts it for every pod.
 //
 // What it does while the agent doesn't answer:
 //   - Pods of excluded namespaces (the system's own) start always. The agent isn't even asked, so that a broken agent never

@@ -14,8 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 )
 
-// OnlyRaw leaves the thread CAP_NET_RAW, which a container has by default, and no other capability. The thread must be one
-// that ends soon, such as that of Namespace.Do.
+// OnlyRaw leaves the thread CAP_NET_RAW, which a container has by default, and no other capability. The thread must be
+// one that ends soon, such as that of Namespace.Do.
 func OnlyRaw() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_NET_RAW, Permitted: 1 << unix.CAP_NET_RAW}}
@@ -29,8 +29,8 @@ type Packet struct {
 	Mark, Priority uint32
 }
 
-// Watch opens a packet socket, as a process in the namespace may that has CAP_NET_RAW. What it returns gives the TCP packets
-// that were seen since the last call.
+// Watch opens a packet socket, as a process in the namespace may that has CAP_NET_RAW. What it returns gives the TCP
+// packets that were seen since the last call.
 func Watch(t testing.TB, ns *netns.Namespace) func() []Packet {
 	t.Helper()
 	var fd int
