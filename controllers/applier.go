@@ -121,7 +121,8 @@ func (a *applier) handOverReplicas(ctx context.Context, key client.ObjectKey) er
 	u.SetName(key.Name)
 	// The autoscaler may be writing another number at this moment: a conflict is tried again.
 	u.SetResourceVersion(d.ResourceVersion)
-	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u), client.FieldOwner(names.ManagedBy+"-replicas"), client.ForceOwnership)
+	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(u),
+		client.FieldOwner(names.ManagedBy+"-replicas"), client.ForceOwnership)
 	if err != nil {
 		return fmt.Errorf("keep the replicas of Deployment %s: %w", key, err)
 	}
@@ -168,7 +169,8 @@ func (a *applier) prepare(ctx context.Context, owner, desired client.Object) (ap
 }
 
 func (a *applier) send(ctx context.Context, p application) error {
-	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(p.object), client.FieldOwner(names.ManagedBy), client.ForceOwnership)
+	err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(p.object),
+		client.FieldOwner(names.ManagedBy), client.ForceOwnership)
 	if err != nil {
 		return fmt.Errorf("apply %s %s: %w", p.object.GetKind(), p.key.name, err)
 	}

@@ -89,7 +89,8 @@ func (r *MeshReconciler) removeNodes(ctx context.Context) (reconcile.Result, err
 		r.going.told = true
 		slices.Sort(lost)
 		r.announce.recorder.Eventf(ds, nil, corev1.EventTypeWarning, v1alpha1.MeshReasonNodesUnreachable, "Delete",
-			"%s", "The Mesh went without nodes that are not ready: "+enumerate(lost)+". Their pods stay captured until the node is back, when its agent lets them go, or is restarted.")
+			"%s", "The Mesh went without nodes that are not ready: "+enumerate(lost)+". Their pods stay captured until "+
+				"the node is back, when its agent lets them go, or is restarted.")
 	}
 	for _, obj := range deploy.Policies(r.options.Namespace) {
 		if _, err := r.applier.removeIf(ctx, obj, metav1.DeletePropagationBackground, madeForMesh); err != nil {
@@ -177,7 +178,9 @@ func (r *MeshReconciler) clearing() bool {
 
 // reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter
 // are not waited for: their nodes may never come back.
-func (r *MeshReconciler) reachable(ctx context.Context, pods []corev1.Pod) (ending []corev1.Pod, lost []string, err error) {
+func (r *MeshReconciler) reachable(
+	ctx context.Context, pods []corev1.Pod,
+) (ending []corev1.Pod, lost []string, err error) {
 	for i := range pods {
 		node := &corev1.Node{}
 		err := r.client.Get(ctx, client.ObjectKey{Name: pods[i].Spec.NodeName}, node)

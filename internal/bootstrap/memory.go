@@ -43,9 +43,9 @@ const (
 // just reading.
 func boundMemory(m *overloadv3.OverloadManager, memory uint64) {
 	m.RefreshInterval = envoy.Duration(heapInterval)
+	heap := envoy.Any(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: memory})
 	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{
-		Name:       monitorHeap,
-		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: envoy.Any(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: memory})},
+		Name: monitorHeap, ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: heap},
 	})
 	m.BufferFactoryConfig = &overloadv3.BufferFactoryConfig{MinimumAccountToTrackPowerOfTwo: trackedFrom}
 	m.Actions = []*overloadv3.OverloadAction{{
@@ -92,5 +92,6 @@ func allocator(memory uint64) *bootstrapv3.MemoryAllocatorManager {
 	if memory == 0 {
 		return nil
 	}
-	return &bootstrapv3.MemoryAllocatorManager{SoftMemoryLimitBytes: wrapperspb.UInt64(uint64(float64(memory) * giveBackFrom))}
+	soft := uint64(float64(memory) * giveBackFrom)
+	return &bootstrapv3.MemoryAllocatorManager{SoftMemoryLimitBytes: wrapperspb.UInt64(soft)}
 }

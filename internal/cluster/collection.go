@@ -45,9 +45,11 @@ type index[T client.Object] struct {
 	keys   map[string]map[Key]uint64 // by value; what Arrived says of each
 }
 
-func newCollection[T client.Object](g *memo.Graph, kind string, same func(old, new T) bool, indexes map[string]func(T) []string) *Collection[T] {
+func newCollection[T client.Object](
+	g *memo.Graph, kind string, same func(old, new T) bool, by indexes[T],
+) *Collection[T] {
 	c := &Collection[T]{kind: kind, graph: g, objects: map[Key]T{}, indexes: map[string]*index[T]{}, same: same}
-	for name, values := range indexes {
+	for name, values := range by {
 		c.indexes[name] = &index[T]{values: values, keys: map[string]map[Key]uint64{}}
 	}
 	return c

@@ -50,21 +50,34 @@ type Store struct {
 	Parameters     *Collection[*v1alpha1.ProxyParameters]
 }
 
+// indexes of a collection: by name, what the values of an object are.
+type indexes[T any] = map[string]func(T) []string
+
 // NewStore returns an empty store whose changes touch the graph.
 func NewStore(g *memo.Graph) *Store {
 	return &Store{
-		Meshes:         newCollection(g, "Mesh", sameGeneration[*v1alpha1.Mesh], nil),
-		Namespaces:     newCollection(g, "Namespace", sameLabels[*corev1.Namespace], nil),
-		Nodes:          newCollection(g, "Node", sameNode, map[string]func(*corev1.Node) []string{ByNamespace: namespaceOf[*corev1.Node]}),
-		Services:       newCollection(g, "Service", sameService, map[string]func(*corev1.Service) []string{ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses}),
-		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, map[string]func(*discoveryv1.EndpointSlice) []string{ByService: sliceService, ByAddress: sliceAddresses}),
-		Pods:           newCollection(g, "Pod", samePod, map[string]func(*corev1.Pod) []string{ByAddress: podAddresses}),
+		Meshes:     newCollection(g, "Mesh", sameGeneration[*v1alpha1.Mesh], nil),
+		Namespaces: newCollection(g, "Namespace", sameLabels[*corev1.Namespace], nil),
+		Nodes:      newCollection(g, "Node", sameNode, indexes[*corev1.Node]{ByNamespace: namespaceOf[*corev1.Node]}),
+		Services: newCollection(g, "Service", sameService, indexes[*corev1.Service]{
+			ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses,
+		}),
+		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, indexes[*discoveryv1.EndpointSlice]{
+			ByService: sliceService, ByAddress: sliceAddresses,
+		}),
+		Pods:           newCollection(g, "Pod", samePod, indexes[*corev1.Pod]{ByAddress: podAddresses}),
 		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
 		Gateways:       newCollection(g, "Gateway", sameGateway, nil),
-		HTTPRoutes:     newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], map[string]func(*gwv1.HTTPRoute) []string{ByService: httpParents, ByConsumer: httpOwners}),
-		GRPCRoutes:     newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], map[string]func(*gwv1.GRPCRoute) []string{ByService: grpcParents, ByConsumer: grpcOwners}),
-		Grants:         newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], map[string]func(*gwv1beta1.ReferenceGrant) []string{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]}),
-		Parameters:     newCollection(g, "ProxyParameters", sameGeneration[*v1alpha1.ProxyParameters], nil),
+		HTTPRoutes: newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], indexes[*gwv1.HTTPRoute]{
+			ByService: httpParents, ByConsumer: httpOwners,
+		}),
+		GRPCRoutes: newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], indexes[*gwv1.GRPCRoute]{
+			ByService: grpcParents, ByConsumer: grpcOwners,
+		}),
+		Grants: newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], indexes[*gwv1beta1.ReferenceGrant]{
+			ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant],
+		}),
+		Parameters: newCollection(g, "ProxyParameters", sameGeneration[*v1alpha1.ProxyParameters], nil),
 	}
 }
 
@@ -147,7 +160,8 @@ func sameLabels[T client.Object](old, new T) bool {
 
 // sameNode looks at what the mesh reads of a Node.
 func sameNode(old, new *corev1.Node) bool {
-	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] && slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs)
+	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
+		slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs)
 }
 
 func sameGateway(old, new *gwv1.Gateway) bool {

@@ -142,7 +142,8 @@ func agentBootstrap() *cobra.Command {
 	}
 	p.add(onWaypoint)
 	cmd.PersistentFlags().StringVar(&out, "out", out, "file to write")
-	cmd.PersistentFlags().Uint64Var(&memory, "memory", memory, "bytes of memory that the proxy may have; 0: not known, and it defends itself against no shortage")
+	cmd.PersistentFlags().Uint64Var(&memory, "memory", memory,
+		"bytes of memory that the proxy may have; 0: not known, and it defends itself against no shortage")
 	cmd.AddCommand(onNode, onWaypoint)
 	return cmd
 }

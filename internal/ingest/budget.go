@@ -47,9 +47,10 @@ func (i *Ingest) overBudget(c *memo.Ctx, k consumer) map[model.ObjectRef]Verdict
 			continue
 		}
 		out[r.Ref] = Verdict{string(ReasonOverBudget), fmt.Sprintf(
-			"the routes of a namespace for Services of another may have %d regular expressions and %d matches, each counted for each port: "+
-				"this one has %d and %d, and older ones of namespace %s for Services of %s have %d and %d (what reaches these Services from there "+
-				"and no other route matches is answered 404; use fewer, or have the route made in namespace %s)",
+			"the routes of a namespace for Services of another may have %d regular expressions and %d matches, each counted "+
+				"for each port: this one has %d and %d, and older ones of namespace %s for Services of %s have %d and %d (what "+
+				"reaches these Services from there and no other route matches is answered 404; use fewer, or have the route "+
+				"made in namespace %s)",
 			mostExpressions, mostRules, own.expressions, own.rules, k.author, k.owner, spent.expressions, spent.rules, k.owner)}
 	}
 	return out

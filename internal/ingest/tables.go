@@ -31,7 +31,9 @@ type claims struct {
 // else by a route in the Service's own namespace. A route of another namespace never changes how the port treats
 // everybody else's connections.
 func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
-	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}, over: map[model.ObjectRef]bool{}}
+	out := &claims{
+		protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}, over: map[model.ObjectRef]bool{},
+	}
 	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return out
@@ -59,7 +61,8 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 			out.lost[r.Ref] = Verdict{string(gwv1.RouteReasonUnsupportedProtocol), "it is not known to speak HTTP, and a route of another namespace " +
 				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
-			out.lost[r.Ref] = Verdict{string(ReasonConflicted), "GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)"}
+			out.lost[r.Ref] = Verdict{string(ReasonConflicted),
+				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)"}
 		default:
 			out.routes = append(out.routes, r)
 			if _, over := i.over(c, r.Ref, port.Namespace); over {
@@ -109,7 +112,8 @@ func matchKey(m model.Match) string {
 	named := func(in []model.NamedMatch) []model.NamedMatch {
 		return slices.SortedFunc(slices.Values(in), func(a, b model.NamedMatch) int { return cmp.Compare(a.Name, b.Name) })
 	}
-	return fmt.Sprintf("%q %q %q %q %q %q %q", path, m.Method, m.GRPCService, m.GRPCMethod, m.GRPCType, named(m.Headers), named(m.Query))
+	return fmt.Sprintf("%q %q %q %q %q %q %q", path, m.Method, m.GRPCService, m.GRPCMethod, m.GRPCType,
+		named(m.Headers), named(m.Query))
 }
 
 // asking lists the routes that ask for a port, the one with precedence first.

@@ -46,7 +46,9 @@ func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
 	require.Empty(t, got[bad].Proxies)
 	require.Empty(t, sent(t, f, fo, map[key]struct{}{bad: {}}), "once")
 
-	for _, k := range []key{{"node/n", xds.TypeRoute, "r"}, {scope, xds.TypeEndpoint, "e"}, {scope, xds.TypeListener, xds.Wildcard}} {
+	for _, k := range []key{
+		{"node/n", xds.TypeRoute, "r"}, {scope, xds.TypeEndpoint, "e"}, {scope, xds.TypeListener, xds.Wildcard},
+	} {
 		f.changed(k.scope, k.typeURL, k.name)
 	}
 	require.Empty(t, fo.take())

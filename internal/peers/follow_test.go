@@ -18,6 +18,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
+// pending is a proxy that has acknowledged nothing.
+var pending = proxy{Pod: "shop/one", PodUID: "1", State: xds.Pending}
+
 // impostor is a replica that says what a test wants.
 func impostor(t *testing.T, ca *identity.Authority, say func(w http.ResponseWriter, r *http.Request)) string {
 	t.Helper()
@@ -53,8 +56,8 @@ func TestAReplicaThatHangsIsGivenUp(t *testing.T) {
 	addr := impostor(t, ca, func(w http.ResponseWriter, r *http.Request) {
 		encode(w, line{Replica: "x"},
 			line{Entries: []entry{
-				{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{{Pod: "shop/one", PodUID: "1", State: xds.Pending}}},
-				{Scope: "node/n", TypeURL: xds.TypeRoute, Name: "x", Proxies: []proxy{{Pod: "shop/one", PodUID: "1", State: xds.Pending}}},
+				{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{pending}},
+				{Scope: "node/n", TypeURL: xds.TypeRoute, Name: "x", Proxies: []proxy{pending}},
 			}},
 			line{Complete: true})
 		<-r.Context().Done() // says nothing more
@@ -77,7 +80,7 @@ func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
 	ca := newAuthority(t)
 	var mu sync.Mutex
 	calls := 0
-	one := entry{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{{Pod: "shop/one", PodUID: "1", State: xds.Pending}}}
+	one := entry{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{pending}}
 	two := one
 	two.Proxies = append([]proxy{{Pod: "shop/two", PodUID: "2", State: xds.Pending}}, one.Proxies...)
 	third := make(chan struct{})
@@ -98,7 +101,9 @@ func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
 			<-r.Context().Done()
 		}
 	})
-	a := newReplica(t, ca, long(times{heartbeat: time.Hour, age: time.Hour, retry: time.Millisecond, retryMax: time.Millisecond}))
+	a := newReplica(t, ca, long(times{
+		heartbeat: time.Hour, age: time.Hour, retry: time.Millisecond, retryMax: time.Millisecond,
+	}))
 	a.book.SetPeers([]string{addr})
 	eventually(t, "the third attempt", func() bool { mu.Lock(); defer mu.Unlock(); return calls == 3 })
 	require.Equal(t, 1, connected(a.book))

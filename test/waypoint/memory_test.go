@@ -29,7 +29,9 @@ import (
 func TestFloodOfHeaders(t *testing.T) {
 	const memory = 768 << 20
 	w := newWorldWithin(t, memory, nil)
-	e, _ := w.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
+	e, _ := w.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+	}))
 	w.backend(web, model.ProtocolHTTP, e)
 	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
 	var tunnels []tunnel

@@ -46,8 +46,8 @@ func refuseHiddenDots() *routev3.Route {
 
 // matchable are the methods that a rule can ask for.
 var matchable = []string{
-	http.MethodConnect, http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPatch, http.MethodPost,
-	http.MethodPut, http.MethodTrace,
+	http.MethodConnect, http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPatch,
+	http.MethodPost, http.MethodPut, http.MethodTrace,
 }
 
 // refuseOddMethods answers for a method that differs from one of a rule's in case only. It is another one (RFC 9110,
@@ -102,9 +102,10 @@ func spelledOtherwise(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route
 // ambiguous refuses requests whose path can be read in two ways.
 func ambiguous(name string, match *routev3.RouteMatch) *routev3.Route {
 	return &routev3.Route{
-		Name:   names.AmbiguousRoutes + name,
-		Match:  match,
-		Action: answer(http.StatusBadRequest, "the path can be read in two ways: spell it without escaped slashes, dots and parameters"),
+		Name:  names.AmbiguousRoutes + name,
+		Match: match,
+		Action: answer(http.StatusBadRequest,
+			"the path can be read in two ways: spell it without escaped slashes, dots and parameters"),
 	}
 }
 
