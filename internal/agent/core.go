@@ -48,6 +48,8 @@ type Options struct {
 	Required []string
 	// Captures is shown by the introspection of a node's agent.
 	Captures func() []introspect.Capture
+	// Hidden are numbers of the proxy's configuration that nobody is shown.
+	Hidden []string
 	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's
 	// network: all else is for the node itself. A waypoint's agent has none: it has no rights in the cluster, and lives
 	// among its users, who must not be sent tokens of others.
@@ -73,6 +75,9 @@ type Core struct {
 // NewCore connects the pieces; Run starts them.
 func NewCore(o Options) (*Core, error) {
 	c := &Core{Registry: prometheus.NewRegistry(), Envoy: introspect.NewEnvoy(names.AdminSocket), opts: o}
+	if len(o.Hidden) > 0 {
+		c.Envoy.Hide(o.Hidden...)
+	}
 	c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	host, _, err := net.SplitHostPort(o.Operator)
 	if err != nil {

@@ -66,6 +66,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translate.Marked(c, n.Mark) },
 		},
 		Guard:    guard,
+		Hidden:   n.Mark.Numbers(),
 		Captures: func() []introspect.Capture { return captures(pods.Snapshot()) },
 	})
 	if err != nil {

@@ -4,6 +4,7 @@
 package introspect
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -27,6 +28,16 @@ var envoyPaths = []string{
 // Envoy is the admin interface of one Envoy on a Unix socket.
 type Envoy struct {
 	client *http.Client
+	hidden *strings.Replacer // nil for nothing
+}
+
+// Hide shows numbers of the configuration as 0. It is called before anybody asks.
+func (e *Envoy) Hide(numbers ...string) {
+	var pairs []string
+	for _, n := range numbers {
+		pairs = append(pairs, n, "0")
+	}
+	e.hidden = strings.NewReplacer(pairs...)
 }
 
 // NewEnvoy talks to the admin interface at a socket's path (names.AdminSocket). It connects when asked, so the proxy
@@ -96,6 +107,20 @@ func (e *Envoy) handler() http.Handler {
 			w.Header().Set("Content-Type", t)
 		}
 		w.WriteHeader(res.StatusCode)
-		_, _ = io.Copy(w, res.Body)
+		e.show(w, res.Body)
 	})
+}
+
+// show passes an answer on, line by line: dumps are long, and their lines are not. A reader that goes away is its own business.
+func (e *Envoy) show(w io.Writer, body io.Reader) {
+	if e.hidden == nil {
+		_, _ = io.Copy(w, body)
+		return
+	}
+	for in := bufio.NewReader(body); ; {
+		line, err := in.ReadString('\n')
+		if _, writing := e.hidden.WriteString(w, line); writing != nil || err != nil {
+			return
+		}
+	}
 }

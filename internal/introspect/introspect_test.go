@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -125,6 +126,17 @@ func TestAgentPassesOnlyReadingOn(t *testing.T) {
 	code, body = ask(AgentHandler(nil, absentEnvoy(t), http.NotFoundHandler()), http.MethodGet, PathEnvoy+"clusters")
 	assert.Equal(t, http.StatusBadGateway, code)
 	assert.Contains(t, body, "admin interface doesn't answer")
+}
+
+func TestSecretNumbersAreHidden(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	envoy := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"int_value": "1234567890"}`+"\n"+long+"1987654321\n"+`{"other": 7}`)
+	}))
+	envoy.Hide("1234567890", "1987654321")
+	code, body := ask(AgentHandler(nil, envoy, http.NotFoundHandler()), http.MethodGet, PathEnvoy+"config_dump")
+	require.Equal(t, http.StatusOK, code)
+	require.Equal(t, `{"int_value": "0"}`+"\n"+long+"0\n"+`{"other": 7}`, body)
 }
 
 func TestReadyAndHealthy(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
@@ -41,6 +42,11 @@ func (m Mark) Mark() uint32 { return m.mark }
 
 // Priority is the half that is SO_PRIORITY.
 func (m Mark) Priority() uint32 { return m.priority }
+
+// Numbers are both halves as Envoy's configuration has them.
+func (m Mark) Numbers() []string {
+	return []string{strconv.FormatUint(uint64(m.mark), 10), strconv.FormatUint(uint64(m.priority), 10)}
+}
 
 // String keeps it out of logs.
 func (m Mark) String() string { return "(secret)" }
