@@ -19,11 +19,11 @@ import (
 // refusals are far below the limit: headers that were let in are held a second time while they are passed on, what
 // workers are just reading can't be stopped, and the heap is not all the memory there is.
 const (
-	giveBackFrom = 0.40 // free pages go back to the kernel
-	refuseFrom   = 0.50 // requests and tunnels are answered 503, and silent requests ended
-	resetFrom    = 0.60 // the streams that hold most in buffers are reset, the more the nearer to resetMost
-	resetMost    = 0.80
-	closeFrom    = 0.70 // connections that come, or bring anything, are closed, and none is made
+	giveBackFrom = 0.35 // free pages go back to the kernel
+	refuseFrom   = 0.40 // requests and tunnels are answered 503, and silent requests ended
+	resetFrom    = 0.50 // the streams that hold most in buffers are reset, the more the nearer to resetMost
+	resetMost    = 0.70
+	closeFrom    = 0.60 // connections that come, or bring anything, are closed, and none is made
 )
 
 const (

@@ -39,7 +39,7 @@ func startProxy(t testing.TB, n *meshNode) *proxy {
 	dir := t.TempDir()
 	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
 	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
-		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin,
+		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin, Memory: 2 << 30,
 		Listeners: node.StaticListeners(), Clusters: node.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
 	}))
 	require.NoError(t, err)

@@ -27,7 +27,7 @@ import (
 // TestFloodOfHeaders: requests with headers of 1.2 GB in all, which HTTP/2 packs to less than 1 MB, cost themselves.
 // The proxy stays within its memory and serves others.
 func TestFloodOfHeaders(t *testing.T) {
-	const memory = 768 << 20
+	const memory = 1 << 30
 	w := newWorldWithin(t, memory, nil)
 	e, _ := w.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

@@ -73,7 +73,7 @@ var subnets atomic.Uint32
 // newWorld starts the control plane and Envoy.
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	return newWorldWithin(t, 0, nil)
+	return newWorldWithin(t, 2<<30, nil) // as in a Deployment without settings
 }
 
 // newWorldWithin is newWorld with an Envoy that goes by so many bytes of memory, and what changes its bootstrap.
