@@ -164,6 +164,26 @@ func TestRootSeesNoMark(t *testing.T) {
 	require.NotContains(t, text, fmt.Sprintf("mark=%d ", testMark.Mark()))
 }
 
+// TestWhatRedirects: an agent that starts must tell a pod that it captured from one that it only got ready.
+func TestWhatRedirects(t *testing.T) {
+	pod := netnstest.New(t, "pod")
+	for _, step := range []struct {
+		do   func() error
+		want bool
+	}{
+		{func() error { return nil }, false},
+		{func() error { return Prepare(pod, testMark) }, false},
+		{func() error { return Apply(pod, testPod) }, true},
+		{func() error { return Drain(pod, testMark) }, false},
+		{func() error { return Remove(pod) }, false},
+	} {
+		require.NoError(t, step.do())
+		have, err := Redirects(pod)
+		require.NoError(t, err)
+		require.Equal(t, step.want, have)
+	}
+}
+
 // A Mark is never left out: without one, everybody would pass for the proxy.
 func TestNoRulesWithoutAMark(t *testing.T) {
 	pod := netnstest.New(t, "pod")

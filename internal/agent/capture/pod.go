@@ -217,8 +217,11 @@ func (r *ruleset) addHidden(proxy proxymark.Mark) {
 		rule(of(proxy), setMark(0), setPriority(0)))
 }
 
+// chainOut is the chain that captures what a pod sends.
+const chainOut = "capture-out"
+
 func (r *ruleset) addCapture(out, in [][]expr.Any) {
-	r.addChain("capture-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, out...)
+	r.addChain(chainOut, nftables.ChainTypeNAT, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest, out...)
 	r.addChain("capture-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, *nftables.ChainPriorityNATDest, in...)
 }
 

@@ -27,3 +27,16 @@ func Present(ns *netns.Namespace) (bool, error) {
 	}
 	return true, nil
 }
+
+// Redirects tells whether the namespace has rules that capture, of whatever version; after Prepare and Drain it has none.
+func Redirects(ns *netns.Namespace) (bool, error) {
+	c, err := connect(ns)
+	if err != nil {
+		return false, err
+	}
+	rules, err := c.GetRules(newRuleset().table, &nftables.Chain{Name: chainOut})
+	if err != nil && !isMissing(err) {
+		return false, fmt.Errorf("read chain %s in %s: %w", chainOut, ns.Path(), err)
+	}
+	return len(rules) > 0, nil
+}

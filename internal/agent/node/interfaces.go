@@ -58,6 +58,8 @@ type Kernel interface {
 	Remove(path string) error
 	// Has tells whether there is anything of ours in the namespace.
 	Has(path string) (bool, error)
+	// Redirects tells whether the namespace's traffic is captured.
+	Redirects(path string) (bool, error)
 	ApplyHost(h capture.Host) error
 	VerifyHost(h capture.Host) (drift []string, err error)
 	RemoveHost() error

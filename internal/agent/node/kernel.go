@@ -84,6 +84,11 @@ func (k *kernel) Has(path string) (has bool, err error) {
 	return has, err
 }
 
+func (k *kernel) Redirects(path string) (redirects bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { redirects, err = capture.Redirects(ns); return err })
+	return redirects, err
+}
+
 func (k *kernel) ApplyHost(h capture.Host) error { return capture.ApplyHost(k.host, h) }
 
 func (k *kernel) VerifyHost(h capture.Host) ([]string, error) { return capture.VerifyHost(k.host, h) }

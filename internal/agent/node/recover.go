@@ -80,7 +80,7 @@ func (r *reconciler) recoverPod(ctx, patience context.Context, pod *corev1.Pod) 
 	if mesh == nil || len(ips) == 0 {
 		return path, nil
 	}
-	redirected, err := r.kernel.Has(path)
+	redirected, err := r.kernel.Redirects(path)
 	if err != nil || d.Action == Hold && !redirected {
 		return path, nil //nolint:nilerr // a namespace that is gone needs nothing; another error shows when it is captured
 	}

@@ -277,6 +277,12 @@ func (w *world) Has(path string) (bool, error) {
 	return w.rules[path] != nil, w.exists(path)
 }
 
+func (w *world) Redirects(path string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.rules[path] != nil && !w.drained[path], w.exists(path)
+}
+
 func (w *world) ApplyHost(h capture.Host) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
