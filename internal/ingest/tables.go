@@ -61,8 +61,10 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 			out.lost[r.Ref] = Verdict{string(gwv1.RouteReasonUnsupportedProtocol), "it is not known to speak HTTP, and a route of another namespace " +
 				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
-			out.lost[r.Ref] = Verdict{string(ReasonConflicted),
-				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)"}
+			out.lost[r.Ref] = Verdict{
+				string(ReasonConflicted),
+				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
+			}
 		default:
 			out.routes = append(out.routes, r)
 			if _, over := i.over(c, r.Ref, port.Namespace); over {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func TestConnectionsOfPeers(t *testing.T) {
 		if err != nil {
 			return false
 		}
-		return resp.Body.Close() == nil && resp.StatusCode == 200
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 	})
 }
 
