@@ -95,6 +95,54 @@ func TestSilentRequests(t *testing.T) {
 	}
 }
 
+// TestStreamsThatHoldMost: an answer that nobody reads is reset when memory is short, and other ones go on.
+func TestStreamsThatHoldMost(t *testing.T) {
+	w := newWorldWithin(t, 1<<30, func(b *bootstrapv3.Bootstrap) { resetAlways(t, b.GetOverloadManager()) })
+	ended := make(chan struct{})
+	e, _ := w.pod(appID, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/large" {
+			return
+		}
+		for part := make([]byte, 1<<20); ; {
+			if _, err := rw.Write(part); err != nil {
+				close(ended)
+				return
+			}
+		}
+	}))
+	w.backend(web, model.ProtocolHTTP, e)
+	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	client := w.caller(clientID).client(t, dialled, h2cOnly())
+	client.Timeout = 0
+	resp, err := client.Get("http://web/large")
+	require.NoError(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("the stream goes on")
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	require.Error(t, err, "what is cut off must not look like an end")
+	// The tunnel held as much as its only request, and may be gone as well.
+	others := w.caller(clientID).client(t, dialled, h2cOnly())
+	require.Equal(t, http.StatusOK, do(t, others, http.MethodGet, "http://web/small").status)
+}
+
+// resetAlways has streams reset as if memory were short. Envoy does it whenever the shortage changes, so it may not be as
+// short as can be: then the streams that hold most are those of the last of eight classes, each of twice the size.
+func resetAlways(t *testing.T, m *overloadv3.OverloadManager) {
+	t.Helper()
+	for _, a := range m.GetActions() {
+		if scaled := a.GetTriggers()[0].GetScaled(); scaled != nil {
+			scaled.ScalingThreshold, scaled.SaturationThreshold = 0, 1
+			m.BufferFactoryConfig.MinimumAccountToTrackPowerOfTwo = 10
+			return
+		}
+	}
+	t.Fatal("no streams are reset")
+}
+
 // hurrySilent shortens how long a request may be silent while memory is short, which it may be from the start.
 func hurrySilent(t *testing.T, m *overloadv3.OverloadManager, short bool) {
 	t.Helper()
