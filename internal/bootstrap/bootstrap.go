@@ -157,9 +157,14 @@ func runtime() *bootstrapv3.LayeredRuntime {
 		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
 			// Deprecated configuration is an error in our tests today, not a surprise at the next upgrade.
 			"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
-			// The end of a tunnel is END_STREAM and RST_STREAM(NO_ERROR) right behind it, because the application has
-			// not ended its side. If that reset reached the application, it would lose what it hasn't read yet.
-			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(false),
+			// A connection that is cut must never look like one that ended: a reset passes on as a reset, both ways. (The
+			// first switch is about tcp_proxy as a whole, not tunnels only.)
+			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
+			"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
+			"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
+			// But for connections within the proxy: there an ordinary close would count as a reset, too, and cost the
+			// other side what it has not read.
+			"envoy.reloadable_features.enable_send_rst_on_user_space_socket": structpb.NewBoolValue(false),
 			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
 			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
 			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),

@@ -171,16 +171,15 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 	if err := json.Unmarshal(section, &dump); err != nil {
 		return fmt.Errorf("its routes can't be read: %w", err)
 	}
-	all := dump.Dynamic
-	if f.all() {
-		all = slices.Concat(all, dump.Static)
+	if !f.all() {
+		t.line("A pod has no routes of its own: requests are routed by waypoints. Ask a waypoint's pod, or %q for the pod's connections.",
+			"fairway proxy clusters")
+		return nil
 	}
+	all := slices.Concat(dump.Dynamic, dump.Static)
 	slices.SortStableFunc(all, func(a, b envoyRouteState) int { return cmp.Compare(a.Config.Name, b.Config.Name) })
 	var rows [][]string
 	for _, state := range all {
-		if !f.route(state.Config.Name) {
-			continue
-		}
 		for _, h := range state.Config.VirtualHosts {
 			for _, r := range h.Routes {
 				timeout, retries := r.limits()

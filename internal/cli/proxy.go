@@ -52,7 +52,7 @@ func proxyCommand() *cobra.Command {
 		Long: `Show what an Envoy of the mesh runs, by asking the agent beside it through a port-forward.
 
 POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy of
-the pod's node that answers, and listeners, routes and secrets are those of the pod. Clusters of a node proxy are shared by
+the pod's node that answers, and listeners and secrets are those of the pod; it has no routes. Clusters of a node proxy are shared by
 all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its address.
 
 Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,

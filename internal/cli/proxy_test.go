@@ -71,7 +71,7 @@ func TestProxyTables(t *testing.T) {
 		require.NoError(t, err)
 		for suffix, f := range map[string]filter{
 			"all": {},
-			"pod": {uid: testUID, routes: []string{"inbound/10.200.1.7"}, account: "/ns/bookshop/sa/shop"},
+			"pod": {uid: testUID, account: "/ns/bookshop/sa/shop"},
 		} {
 			t.Run(v.name+"/"+suffix, func(t *testing.T) {
 				var out bytes.Buffer
@@ -155,7 +155,7 @@ func TestFindProxy(t *testing.T) {
 		"fairway-system/operator": {says: "is the operator, which has no proxy"},
 		"shop/app": {target: target{
 			pod:    types.NamespacedName{Namespace: "fairway-system", Name: "node-a"},
-			filter: filter{uid: "app", routes: []string{"inbound/10.0.0.1", "inbound/fd00::1"}, account: "/ns/shop/sa/app"},
+			filter: filter{uid: "app", account: "/ns/shop/sa/app"},
 		}},
 		"shop/plain": {target: target{
 			pod:    types.NamespacedName{Namespace: "fairway-system", Name: "node-a"},
@@ -201,7 +201,7 @@ func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 func TestProxyAsJSONOfAnApplicationsPod(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "config_dump.json"))
 	require.NoError(t, err)
-	f := filter{uid: testUID, routes: []string{"inbound/10.200.1.7"}, account: "/ns/bookshop/sa/shop"}
+	f := filter{uid: testUID, account: "/ns/bookshop/sa/shop"}
 	for _, v := range proxyViews() {
 		if v.keeps == nil {
 			continue

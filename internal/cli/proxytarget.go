@@ -6,8 +6,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -33,8 +31,7 @@ type target struct {
 
 // filter leaves what belongs to one application pod; the zero filter leaves everything.
 type filter struct {
-	uid    string
-	routes []string
+	uid string
 	// account ends the pod's SPIFFE ID.
 	account string
 }
@@ -43,7 +40,8 @@ func (f filter) all() bool { return f.uid == "" }
 
 func (f filter) listener(name string) bool { return f.all() || strings.HasSuffix(name, "/"+f.uid) }
 
-func (f filter) route(name string) bool { return f.all() || slices.Contains(f.routes, name) }
+// route: a node proxy routes nothing, so no route configuration is a pod's.
+func (f filter) route(string) bool { return f.all() }
 
 func (f filter) secret(name string) bool {
 	return f.all() || name == names.TrustBundleSecret || strings.HasSuffix(name, f.account)
@@ -110,14 +108,8 @@ func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, rep
 }
 
 func filterFor(pod *corev1.Pod) filter {
-	f := filter{
+	return filter{
 		uid:     string(pod.UID),
 		account: "/ns/" + pod.Namespace + "/sa/" + names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations),
 	}
-	for _, ip := range pod.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			f.routes = append(f.routes, names.InboundRoute(a))
-		}
-	}
-	return f
 }

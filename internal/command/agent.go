@@ -120,7 +120,7 @@ func agentBootstrap() *cobra.Command {
 			// The mark is a secret. The node's Envoy is root, too.
 			return writeBootstrap(out, 0o600, bootstrap.Options{
 				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most, Memory: memory,
-				Listeners: node.StaticListeners(), Clusters: node.StaticClusters(most, mark),
+				Clusters: node.StaticClusters(most, mark),
 			})
 		},
 	}

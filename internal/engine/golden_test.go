@@ -86,14 +86,9 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 	if strings.HasPrefix(scope, "waypoint/") {
 		want(xds.TypeListener, xds.Wildcard)
 		want(xds.TypeCluster, xds.Wildcard)
-		want(xds.TypeRoute, names.RouteHBONE)
 	}
 	for _, d := range dialled {
-		if strings.HasPrefix(d, "inbound/") {
-			want(xds.TypeRoute, d)
-		} else {
-			want(xds.TypeCluster, d)
-		}
+		want(xds.TypeCluster, d)
 	}
 	h.Process()
 	for _, r := range h.cache.List(scope, xds.TypeListener) {

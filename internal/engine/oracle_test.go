@@ -29,8 +29,8 @@ var oracleScopes = map[string][]string{
 	"waypoint/bookshop/fairway-waypoint": nil,
 	"waypoint/bookshop/mine":             nil,
 	"waypoint/all/wp":                    nil,
-	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080", "inbound/10.200.1.5"},
-	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "10.96.3.10:80", "inbound/10.200.2.10"},
+	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080"},
+	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "10.96.3.10:80"},
 }
 
 // TestIncrementalEqualsFromScratch sends random sequences of events through an engine and holds everything that it

@@ -105,15 +105,6 @@ func (r *resources) makeScoped(c *memo.Ctx, k ref) *xds.Resource {
 
 func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 	switch k.typeURL {
-	case xds.TypeRoute:
-		// A node learns only how its own pods are asked for.
-		addr, ok := names.ParseInboundRoute(k.name)
-		if !ok {
-			return nil
-		}
-		if w := r.ingest.Workload.Get(c, addr); w != nil && !w.Closed && w.Node != nodeName {
-			return nil
-		}
 	case xds.TypeEndpoint:
 		e, ok := parseNodeEndpoints(k.name)
 		if !ok {
@@ -156,9 +147,6 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Headers))
 		}
 	case xds.TypeRoute:
-		if k.name == names.RouteHBONE {
-			return r.resource(k, waypoint.HBONERoutes(r.ports(c, w)))
-		}
 		if k.name == names.RouteTrial {
 			return r.trialRoutes(c, k)
 		}
@@ -173,16 +161,6 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 		return nil
 	}
 	return r.shared.Get(c, ref{"", k.typeURL, k.name})
-}
-
-func (r *resources) ports(c *memo.Ctx, w *model.Waypoint) []model.WaypointPort {
-	out := make([]model.WaypointPort, 0, len(w.Ports))
-	for _, p := range w.Ports {
-		if wp := r.ingest.WaypointPort.Get(c, p); wp != nil {
-			out = append(out, *wp)
-		}
-	}
-	return out
 }
 
 // has looks a resource name up in a sorted list of ports.
@@ -234,8 +212,8 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		if addr, err := netip.ParseAddrPort(k.name); err == nil {
 			return r.resource(k, node.Cluster(*r.ingest.Destination.Get(c, addr)))
 		}
-		if port, ok := parsePort(k.name, "inbound"); ok {
-			return r.resource(k, waypoint.InboundCluster(port))
+		if ns, svc, port, ok := names.ParseInboundCluster(k.name); ok {
+			return r.resource(k, waypoint.InboundCluster(model.ServicePort{Namespace: ns, Service: svc, Port: port}))
 		}
 	case xds.TypeEndpoint:
 		if e, ok := parseNodeEndpoints(k.name); ok {
@@ -245,9 +223,6 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
-		if addr, ok := names.ParseInboundRoute(k.name); ok {
-			return r.resource(k, node.InboundRoutes(*r.ingest.Inbound.Get(c, addr)))
-		}
 		if port, ok := parsePort(k.name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
 			rc, bad := waypoint.RouteConfiguration(trustDomain, r.table(c, k.name, port))

@@ -50,7 +50,7 @@ const maxShown = 100
 
 // Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
 func (e *Engine) Acknowledged(scope, typeURL, name string) {
-	if _, _, ok := names.ParseWaypointScope(scope); !ok || typeURL != xds.TypeRoute || name == names.RouteHBONE {
+	if _, _, ok := names.ParseWaypointScope(scope); !ok || typeURL != xds.TypeRoute {
 		return
 	}
 	e.queue.do(func() { e.answered[ref{scope, typeURL, name}] = true })

@@ -16,6 +16,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -91,8 +92,11 @@ func as[M proto.Message](t testing.TB, r *xds.Resource) M {
 func routeListener(rc *routev3.RouteConfiguration) *listenerv3.Listener {
 	// Names of clusters are checked against what EDS and on-demand clusters would bring only at run time.
 	rc.ValidateClusters = envoy.Bool(false)
-	hcm := envoy.ConnectManager("validate", nil)
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
+	hcm := &hcmv3.HttpConnectionManager{
+		StatPrefix:     "validate",
+		RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc},
+		HttpFilters:    []*hcmv3.HttpFilter{envoy.HTTPFilter("envoy.filters.http.router", &routerv3.Router{})},
+	}
 	return &listenerv3.Listener{
 		Name:              "validate/" + rc.GetName(),
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},

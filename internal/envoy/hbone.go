@@ -7,18 +7,13 @@ import (
 	"strings"
 	"time"
 
-	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Well-known filter state keys, with the meaning that Envoy gives them.
@@ -29,6 +24,8 @@ const (
 	FilterStateOriginalDst = "envoy.network.transport_socket.original_dst_address"
 	// FilterStateCertificate names the secret that HBONEClientOnDemand presents.
 	FilterStateCertificate = "envoy.tls.certificate_mappers.on_demand_secret"
+	// FilterStateServerName is the server name (SNI) of a TLS connection to the upstream.
+	FilterStateServerName = "envoy.network.upstream_server_name"
 	// FilterStateNetns is the path of the network namespace that upstream sockets are made in, for clusters with the
 	// filter_state_override address selector.
 	FilterStateNetns = "envoy.network.upstream_bind_override.network_namespace"
@@ -38,98 +35,17 @@ const (
 	FactoryHashableString = "envoy.hashable_string"
 )
 
-// HTTP2Options of HBONE on either side. Windows are per stream and per connection, in bytes; a connection carries many
-// streams, so its window is larger. Pings find a dead peer within about 40 s, where TCP alone takes many minutes.
-func HTTP2Options() *corev3.Http2ProtocolOptions {
-	return &corev3.Http2ProtocolOptions{
-		AllowConnect:                true,
-		MaxConcurrentStreams:        UInt32(mostTunnels),
-		InitialStreamWindowSize:     UInt32(1 << 20),
-		InitialConnectionWindowSize: UInt32(16 << 20),
-		ConnectionKeepalive: &corev3.KeepaliveSettings{
-			Interval: Duration(30 * time.Second),
-			Timeout:  Duration(10 * time.Second),
-		},
-		StreamResetBurst: wrapperspb.UInt64(resetsPerSecond),
-		StreamResetRate:  wrapperspb.UInt64(resetsPerSecond),
-	}
-}
+// HeadersTimeout bounds how long a request's headers may take from their first byte to the last.
+const HeadersTimeout = 30 * time.Second
 
-// resetsPerSecond that a peer may send. Envoy's default (1000 at once, then 33 a second) ends the whole connection: in
-// HBONE a reset is nothing but an application that broke off, and the connection carries everyone else's tunnels, too.
-const resetsPerSecond = 1 << 20
-
-// HTTP2Upstream are the protocol options of a cluster that HBONE goes to. Connections without a stream are closed after
-// idle; zero keeps Envoy's default of one hour.
-func HTTP2Upstream(idle time.Duration) map[string]*anypb.Any {
-	o := &upstreamhttpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: HTTP2Options(),
-				},
-			},
-		},
-	}
-	if idle > 0 {
-		o.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: Duration(idle)}
-	}
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": Any(o)}
-}
-
-const (
-	// HandshakeTimeout bounds how long a listener of HBONE waits for a peer's TLS: longer than any client of the mesh
-	// waits. Until then a connection costs memory and a descriptor, and nobody has proved anything.
-	HandshakeTimeout = 10 * time.Second
-	// HeadersTimeout bounds how long a request's headers may take from their first byte to the last.
-	HeadersTimeout = 30 * time.Second
-)
-
-// ConnectRoute terminates CONNECT and passes the bytes on to a cluster as TCP. It never times out: the life of a tunnel
-// is the application's business.
-func ConnectRoute(cluster string) *routev3.Route {
-	return &routev3.Route{
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}},
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
-			Timeout:          Duration(0),
-			UpgradeConfigs: []*routev3.RouteAction_UpgradeConfig{{
-				UpgradeType:   "CONNECT",
-				ConnectConfig: &routev3.RouteAction_UpgradeConfig_ConnectConfig{},
-			}},
-		}},
-	}
-}
-
-// ConnectRefused answers CONNECT with a status.
-func ConnectRefused(status uint32) *routev3.Route {
-	return &routev3.Route{
-		Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_ConnectMatcher_{ConnectMatcher: &routev3.RouteMatch_ConnectMatcher{}}},
-		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: status}},
-	}
-}
-
-// ConnectManager is the HTTP connection manager that terminates HBONE. Filters run before the router, which it adds; the
-// caller sets the route specifier. Idle tunnels live on. The peer's address is that of its connection: a peer could write what
-// it likes into x-forwarded-for, which is not read; and since CONNECT ends here, no header of it goes any further.
-func ConnectManager(statPrefix string, filters []*hcmv3.HttpFilter, logs ...*accesslogv3.AccessLog) *hcmv3.HttpConnectionManager {
-	m := &hcmv3.HttpConnectionManager{
-		StatPrefix:            statPrefix,
-		CodecType:             hcmv3.HttpConnectionManager_HTTP2,
-		Http2ProtocolOptions:  HTTP2Options(),
-		UpgradeConfigs:        []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "CONNECT"}},
-		StreamIdleTimeout:     Duration(0),
-		RequestHeadersTimeout: Duration(HeadersTimeout),
-		// A peer that opens a connection and asks for nothing is let go; peers keep one open for as long as they use it.
-		CommonHttpProtocolOptions:  &corev3.HttpProtocolOptions{IdleTimeout: Duration(time.Hour)},
-		GenerateRequestId:          Bool(false),
-		SkipXffAppend:              true,
-		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
-		HttpFilters:                append(filters, HTTPFilter("envoy.filters.http.router", &routerv3.Router{SuppressEnvoyHeaders: true})),
-		AccessLog:                  logs,
-	}
-	TrustNoCaller(m)
-	return m
+// Ended makes tcp_proxy the end of an mTLS connection: it connects on only when the handshake has proved who the peer is, and
+// an end of either side passes on as it came, half closed as half closed. How long a connection may be idle is the
+// application's business.
+func Ended(p *tcpproxyv3.TcpProxy) *listenerv3.Filter {
+	p.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
+	p.MaxEarlyDataBytes = UInt32(0) // what the peer sends before that waits in the kernel
+	p.IdleTimeout = Duration(0)
+	return NetworkFilter("envoy.filters.network.tcp_proxy", p)
 }
 
 // HTTPFilter is an HTTP filter with its configuration.
@@ -172,8 +88,16 @@ func Literal(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
 // SetFilterState is the network filter that sets filter state when a connection is accepted.
 func SetFilterState(values ...*statev3.FilterStateValue) *listenerv3.Filter {
-	return NetworkFilter("envoy.filters.network.set_filter_state", &netstatev3.Config{OnNewConnection: values})
+	return NetworkFilter(filterSetFilterState, &netstatev3.Config{OnNewConnection: values})
 }
+
+// SetFilterStateOfPeer is SetFilterState with further values, which are set when the handshake has proved who the peer is.
+// tcp_proxy has picked its cluster by then.
+func SetFilterStateOfPeer(first, proved []*statev3.FilterStateValue) *listenerv3.Filter {
+	return NetworkFilter(filterSetFilterState, &netstatev3.Config{OnNewConnection: first, OnDownstreamTlsHandshake: proved})
+}
+
+const filterSetFilterState = "envoy.filters.network.set_filter_state"
 
 func inlineString(s string) *corev3.SubstitutionFormatString {
 	return &corev3.SubstitutionFormatString{

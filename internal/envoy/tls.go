@@ -73,8 +73,7 @@ func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3
 // certificate that satisfies sans is required. The listener waits for the secret.
 func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return hboneServer(&tlsv3.CommonTlsContext{
-		TlsParams:     TLSParameters(),
-		AlpnProtocols: []string{"h2"},
+		TlsParams: TLSParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
 		},
@@ -87,8 +86,7 @@ func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMa
 // it already). The listener starts without the secret; handshakes wait for it.
 func HBONEServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return hboneServer(&tlsv3.CommonTlsContext{
-		TlsParams:     TLSParameters(),
-		AlpnProtocols: []string{"h2"},
+		TlsParams: TLSParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
 			Extension("envoy.tls.certificate_mappers.static_name", &staticnamev3.StaticName{Name: certSecret}), certSecret),
 		ValidationContextType: Validation(bundleSecret, sans),
@@ -119,11 +117,11 @@ func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev
 	})
 }
 
-// HBONEClient is the transport socket of an HBONE connection whose client certificate is the secret named certSecret.
+// HBONEClient is the transport socket of an HBONE connection whose client certificate is the secret named certSecret. The
+// peer is asked for the server name in the downstream connection's filter state, FilterStateServerName.
 func HBONEClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneClient(&tlsv3.CommonTlsContext{
-		TlsParams:     TLSParameters(),
-		AlpnProtocols: []string{"h2"},
+	return hboneClient("", &tlsv3.CommonTlsContext{
+		TlsParams: TLSParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
 		},
@@ -132,11 +130,11 @@ func HBONEClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMa
 }
 
 // HBONEClientOnDemand is HBONEClient for a cluster that many identities share: the secret's name is the downstream
-// connection's filter state FilterStateCertificate, fetched at the first handshake that needs it.
-func HBONEClientOnDemand(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneClient(&tlsv3.CommonTlsContext{
-		TlsParams:     TLSParameters(),
-		AlpnProtocols: []string{"h2"},
+// connection's filter state FilterStateCertificate, fetched at the first handshake that needs it. The peer is asked for
+// serverName, or for the endpoint's host name where that is empty.
+func HBONEClientOnDemand(bundleSecret, serverName string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return hboneClient(serverName, &tlsv3.CommonTlsContext{
+		TlsParams: TLSParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
 			Extension("envoy.tls.upstream_certificate_mappers.filter_state_override", &mapperv3.Config{DefaultValue: NoSecret})),
 		ValidationContextType: Validation(bundleSecret, sans),
@@ -144,11 +142,13 @@ func HBONEClientOnDemand(bundleSecret string, sans []*tlsv3.SubjectAltNameMatche
 }
 
 // hboneClient never resumes sessions: a session belongs to one client identity, and the cluster serves many.
-func hboneClient(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
+func hboneClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: TransportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.UpstreamTlsContext{
 			CommonTlsContext: c,
+			Sni:              serverName,
+			AutoHostSni:      serverName == "",
 			MaxSessionKeys:   UInt32(0),
 		})},
 	}

@@ -231,7 +231,6 @@ func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.2.0.5")}, w.Workload.Get(nil, netip.MustParseAddr("10.2.0.5")).Addresses)
 	w.pod("victim", "n1", "10.1.0.5", captured)
 	require.Len(t, w.Endpoints.Get(nil, port), 2)
-	require.Empty(t, w.Inbound.Get(nil, netip.MustParseAddr("10.2.0.5")).Others)
 }
 
 // A pod without an account is nobody, even if its node says that it is captured.

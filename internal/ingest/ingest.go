@@ -70,8 +70,6 @@ type Ingest struct {
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
-	// Inbound of a pod's address; never nil.
-	Inbound *memo.Func[netip.Addr, *model.Inbound]
 	// Report on a route, for its status; nil where the route is gone.
 	Report *memo.Func[model.ObjectRef, *RouteReport]
 }
@@ -114,7 +112,6 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
-	i.Inbound = memo.Define(g, "inbound", reflectEqual[*model.Inbound], i.inbound)
 	i.Report = memo.Define(g, "report", reflectEqual[*RouteReport], i.report)
 	return i
 }

@@ -258,7 +258,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 			out.Kind, out.Reason = model.DestinationRefused, "the waypoint's name belongs to another Service"
 			return
 		}
-		out.Kind, out.Port = model.DestinationWaypoint, own
+		out.Kind, out.Port, out.Service = model.DestinationWaypoint, own, port
 		out.IPv6 = waypointFamily(i.Service.Get(c, own.ServiceName()), out.Address.Addr()).Is6()
 		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
 	}
@@ -326,34 +326,5 @@ func (i *Ingest) slicesOf(c *memo.Ctx, addresses []netip.Addr) []*discoveryv1.En
 	for _, a := range addresses {
 		out = append(out, i.slices(c, cluster.ByAddress, a.String())...)
 	}
-	return out
-}
-
-// inbound is there even for an address that no pod is known to have: a node asks while it sets a pod up, before the
-// kubelet has reported the pod's address, and must not wait for that.
-func (i *Ingest) inbound(c *memo.Ctx, addr netip.Addr) *model.Inbound {
-	out := &model.Inbound{Address: addr}
-	own := []netip.Addr{addr}
-	if w := i.Workload.Get(c, addr); w != nil && !w.Closed {
-		own = w.Addresses
-		out.Others = slices.DeleteFunc(slices.Clone(own), func(a netip.Addr) bool { return a == addr })
-	}
-	for _, slice := range i.slicesOf(c, own) {
-		svc := i.Service.Get(c, cluster.Key{Namespace: slice.Namespace, Name: slice.Labels[discoveryv1.LabelServiceName]})
-		if svc == nil {
-			continue
-		}
-		for _, p := range svc.Ports {
-			target, ok := slicePort(slice, p.Name)
-			if !ok {
-				continue
-			}
-			for _, vip := range svc.VIPs {
-				out.Authorities = append(out.Authorities, model.InboundAuthority{Authority: netip.AddrPortFrom(vip, p.Number), Target: target})
-			}
-		}
-	}
-	slices.SortFunc(out.Authorities, func(a, b model.InboundAuthority) int { return a.Authority.Compare(b.Authority) })
-	out.Authorities = slices.CompactFunc(out.Authorities, func(a, b model.InboundAuthority) bool { return a.Authority == b.Authority })
 	return out
 }

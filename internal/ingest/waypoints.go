@@ -252,7 +252,6 @@ func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.Waypoi
 	table := i.Table.Get(c, port)
 	return &model.WaypointPort{
 		ServicePort: port,
-		VIPs:        svc.VIPs,
 		Protocol:    table.Protocol,
 		HTTP:        table.Protocol.HTTP() || table.Default != nil,
 		Headers:     i.HeaderLimits.Get(c, b.Waypoint),

@@ -130,7 +130,6 @@ type HeaderLimits struct {
 // WaypointPort is a Service's port as its waypoint serves it.
 type WaypointPort struct {
 	ServicePort
-	VIPs     []netip.Addr
 	Protocol Protocol
 	// HTTP: terminate HTTP here; otherwise pass TCP on. Set for HTTP ports and where a route attaches.
 	HTTP    bool
@@ -315,6 +314,8 @@ type Destination struct {
 	Kind    DestinationKind
 	// Port names the endpoints: of the Service, or of the waypoint's own Service.
 	Port ServicePort
+	// Service is the port of the Service that a waypoint is asked for.
+	Service ServicePort
 	// IPv6 is the family of those endpoints. The receiver connects to the application with the caller's address, so a
 	// connection stays in the family in which it was dialled.
 	IPv6 bool
@@ -328,20 +329,4 @@ type Destination struct {
 	Waypoint string
 	// Reason a DestinationRefused is refused, for people.
 	Reason string
-}
-
-// InboundAuthority is one address at which a captured pod may be asked for over HBONE.
-type InboundAuthority struct {
-	Authority netip.AddrPort // service VIP:port
-	Target    uint16         // the pod's port
-	// Callers are the only identities (SPIFFE IDs, sorted) that may ask; empty: every member of the mesh.
-	Callers []string
-}
-
-// Inbound is what a captured pod answers over HBONE, besides its own address on any port.
-type Inbound struct {
-	Address netip.Addr
-	// Others are the pod's further addresses, such as the one of the other family.
-	Others      []netip.Addr
-	Authorities []InboundAuthority
 }

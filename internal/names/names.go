@@ -8,7 +8,6 @@ package names
 import (
 	"fmt"
 	"hash/fnv"
-	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -142,7 +141,7 @@ const (
 const (
 	PortOutbound         = 15001 // captured outbound connections, in the pod's netns
 	PortInbound          = 15006 // captured inbound plaintext, in the pod's netns
-	PortHBONE            = 15008 // HTTP/2 CONNECT over mTLS
+	PortHBONE            = 15008 // mTLS, one connection for one connection
 	PortAgent            = 15020 // agent: health and readiness; a waypoint's also metrics
 	PortMetrics          = 15021 // node's agent: merged metrics over TLS, for those who may read them
 	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
@@ -179,11 +178,13 @@ const (
 	FilterStateSource = "fairway.source"
 	// FilterStateSourceIP carries the caller's IP address inside a waypoint.
 	FilterStateSourceIP = "fairway.source_ip"
-	// MetadataTunnel is the endpoint metadata namespace that the internal listeners read: MetadataHBONE, MetadataTarget.
+	// MetadataTunnel is the endpoint metadata namespace that the internal listener "tunnel" and the access log read.
 	MetadataTunnel = "fairway.tunnel"
 	// MetadataHBONE is the HBONE address (ip:15008) of an endpoint.
 	MetadataHBONE = "hbone"
-	// MetadataTarget is the address that the application is dialled at (the CONNECT authority).
+	// MetadataPort is the port of the endpoint's pod, which its proxy is asked for.
+	MetadataPort = "port"
+	// MetadataTarget is the address that the application is dialled at.
 	MetadataTarget = "target"
 	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its HBONE connection.
 	MetadataIdentity = "identity"
@@ -193,11 +194,9 @@ const (
 
 // ListenerHBONE and the other fixed xDS resource names.
 const (
-	ListenerHBONE     = "hbone"
-	ListenerTunnel    = "tunnel"
-	ListenerPlaintext = "plaintext"
-	RouteHBONE        = "hbone"
-	ClusterTunnel     = "tunnel"
+	ListenerHBONE  = "hbone"
+	ListenerTunnel = "tunnel"
+	ClusterTunnel  = "tunnel"
 	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for. Nothing
 	// leads there.
 	ListenerTrial = "trial"
@@ -223,9 +222,28 @@ func ServicePort(namespace, service string, port uint16) string {
 	return fmt.Sprintf("service/%s/%s/%d", namespace, service, port)
 }
 
+// ServerName is what a waypoint is asked for in the handshake (SNI): a port of a Service.
+func ServerName(namespace, service string, port uint16) string {
+	return fmt.Sprintf("%d.%s.%s", port, service, namespace)
+}
+
+// PrefixInboundCluster is how the name of an InboundCluster begins; a server name follows.
+const PrefixInboundCluster = "inbound/"
+
 // InboundCluster is the waypoint's cluster that leads from the HBONE listener to the internal listener of a port.
 func InboundCluster(namespace, service string, port uint16) string {
-	return fmt.Sprintf("inbound/%s/%s/%d", namespace, service, port)
+	return PrefixInboundCluster + ServerName(namespace, service, port)
+}
+
+// ParseInboundCluster is the inverse of InboundCluster.
+func ParseInboundCluster(name string) (namespace, service string, port uint16, ok bool) {
+	serverName, found := strings.CutPrefix(name, PrefixInboundCluster)
+	p := strings.Split(serverName, ".")
+	if !found || len(p) != 3 || p[1] == "" || p[2] == "" {
+		return "", "", 0, false
+	}
+	n, err := strconv.ParseUint(p[0], 10, 16)
+	return p[2], p[1], uint16(n), err == nil
 }
 
 // WaypointEndpoints names the load assignment of a Service's port as waypoints see it.
@@ -270,19 +288,6 @@ func ParseCallerEndpoints(name string) (namespace, service string, port uint16, 
 
 const prefixCallers = "callers"
 
-// InboundRoute names the route configuration of a captured pod's HBONE listener.
-func InboundRoute(pod netip.Addr) string { return "inbound/" + pod.String() }
-
-// ParseInboundRoute is the inverse of InboundRoute.
-func ParseInboundRoute(name string) (netip.Addr, bool) {
-	s, ok := strings.CutPrefix(name, "inbound/")
-	if !ok {
-		return netip.Addr{}, false
-	}
-	a, err := netip.ParseAddr(s)
-	return a, err == nil
-}
-
 // SPIFFEID is the identity of a service account (SPIFFE X.509-SVID, URI SAN).
 func SPIFFEID(trustDomain, namespace, serviceAccount string) string {
 	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
@@ -321,7 +326,7 @@ func ParseNodeScope(scope string) (node string, ok bool) {
 	return strings.CutPrefix(scope, "node/")
 }
 
-// ParseServicePort is the inverse of ServicePort, InboundCluster and WaypointEndpoints for the given first element of the
+// ParseServicePort is the inverse of ServicePort and WaypointEndpoints for the given first element of the
 // name.
 func ParseServicePort(name, prefix string) (namespace, service string, port uint16, ok bool) {
 	p := strings.Split(name, "/")

@@ -4,7 +4,6 @@
 package names
 
 import (
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,7 +17,7 @@ func TestParsersInvert(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "n", node)
 	for prefix, name := range map[string]string{
-		"service": ServicePort("a", "b", 80), "inbound": InboundCluster("a", "b", 80),
+		"service":  ServicePort("a", "b", 80),
 		"waypoint": WaypointEndpoints("a", "b", 80),
 	} {
 		ns, svc, port, ok := ParseServicePort(name, prefix)
@@ -33,10 +32,12 @@ func TestParsersInvert(t *testing.T) {
 	}
 	_, _, _, _, ok = ParseNodeEndpoints(WaypointEndpoints("a", "b", 80))
 	require.False(t, ok)
-	addr := netip.MustParseAddr("10.0.0.1")
-	got, ok := ParseInboundRoute(InboundRoute(addr))
-	require.True(t, ok)
-	require.Equal(t, addr, got)
+	ns, svc, port, ok := ParseInboundCluster(InboundCluster("a", "b", 80))
+	require.Equal(t, []any{"a", "b", uint16(80), true}, []any{ns, svc, port, ok})
+	for _, bad := range []string{"inbound/80.b", "inbound/80.b.a.c", "inbound/80..a", "80.b.a", "inbound/99999.b.a"} {
+		_, _, _, ok = ParseInboundCluster(bad)
+		require.False(t, ok, bad)
+	}
 	td, ns, sa, ok := ParseSPIFFEID(SPIFFEID("example.org", "a", "b"))
 	require.True(t, ok)
 	require.Equal(t, [3]string{"example.org", "a", "b"}, [3]string{td, ns, sa})
@@ -45,7 +46,7 @@ func TestParsersInvert(t *testing.T) {
 // FuzzParsers: names come from proxies, so no string may make a parser panic or take a name apart that it would not
 // put together the same way.
 func FuzzParsers(f *testing.F) {
-	for _, s := range []string{"service/a/b/80", "waypoint/a/b", "node/n", "inbound/10.0.0.1", "spiffe://t/ns/a/sa/b", "service/a/b/99999", "///"} {
+	for _, s := range []string{"service/a/b/80", "waypoint/a/b", "node/n", "inbound/80.b.a", "spiffe://t/ns/a/sa/b", "service/a/b/99999", "///"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -55,7 +56,7 @@ func FuzzParsers(f *testing.F) {
 		if ns, gw, ok := ParseWaypointScope(s); ok {
 			require.Equal(t, s, WaypointScope(ns, gw))
 		}
-		_, _ = ParseInboundRoute(s)
+		_, _, _, _ = ParseInboundCluster(s)
 		_, _, _, _ = ParseServicePort(s, "service")
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -63,7 +62,7 @@ func (r *rejections) note(scope, typeURL, name string) (changed bool) {
 // sought tells whether a rejected resource is a table whose culprit is still being sought, and looks again when that must be
 // over.
 func (r *rejections) sought(scope, typeURL, name string) bool {
-	if typeURL != xds.TypeRoute || name == names.RouteHBONE {
+	if typeURL != xds.TypeRoute {
 		return false
 	}
 	k := table{scope, name}

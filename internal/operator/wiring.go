@@ -114,8 +114,8 @@ func triggersOf(p *plane) *triggers {
 			return
 		}
 		p.writer.Acknowledged(scope, typeURL, name)
-		// The two resources that say which proxies serve, and any that one of them rejects.
-		if p.rejections.note(scope, typeURL, name) || name == names.ListenerHBONE || name == names.RouteHBONE {
+		// The resource that says which proxies serve, and any that one of them rejects.
+		if p.rejections.note(scope, typeURL, name) || typeURL == xds.TypeListener && name == names.ListenerHBONE {
 			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
 		}
 	}
@@ -140,16 +140,11 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 	})
 }
 
-// programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener and
-// the route table that says which Services it serves.
+// programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener.
 func (p *plane) programmed(gateway types.NamespacedName) (acked int, rejected string) {
 	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
-	serving := map[string]bool{}
-	for _, a := range p.book.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
-		serving[a.Proxy.ID()] = a.State == xds.Acked
-	}
 	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
-		if a.State == xds.Acked && serving[a.Proxy.ID()] {
+		if a.State == xds.Acked {
 			acked++
 		}
 	}

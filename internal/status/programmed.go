@@ -35,15 +35,15 @@ type Acknowledgements interface {
 // resource that a status depends on.
 type resource struct{ scope, typeURL, name string }
 
-// resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the two resources that every proxy
-// of the waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends; and last
+// resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the listener that every proxy of the
+// waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends; and last
 // what leads callers to the waypoint, on their nodes.
 func resourcesOf(p ingest.ParentReport) []resource {
 	if p.Waypoint.Name == "" {
 		return nil
 	}
 	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-	out := []resource{{scope, xds.TypeListener, names.ListenerHBONE}, {scope, xds.TypeRoute, names.RouteHBONE}}
+	out := []resource{{scope, xds.TypeListener, names.ListenerHBONE}}
 	for _, port := range p.Ports {
 		name := names.ServicePort(port.Namespace, port.Service, port.Port)
 		out = append(out,
@@ -63,14 +63,10 @@ func resourcesOf(p ingest.ParentReport) []resource {
 // readyProxies are those that run some version of what every proxy of a waypoint has: the agent calls a proxy ready then.
 // One that starts serves nobody yet, so nothing waits for it.
 func readyProxies(scope string, acks Acknowledgements) map[string]bool {
-	listens := map[string]bool{}
-	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
-		listens[a.Proxy.ID()] = a.Version != ""
-	}
 	ready := map[string]bool{}
-	for _, a := range acks.State(scope, xds.TypeRoute, names.RouteHBONE).Proxies {
-		if id := a.Proxy.ID(); a.Version != "" && listens[id] {
-			ready[id] = true
+	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
+		if a.Version != "" {
+			ready[a.Proxy.ID()] = true
 		}
 	}
 	return ready
@@ -128,7 +124,7 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
 	for _, p := range report.Parents {
 		for _, r := range resourcesOf(p) {
-			if r.typeURL == xds.TypeRoute && r.name != names.RouteHBONE && acks.State(r.scope, r.typeURL, r.name).Rejection() != "" {
+			if r.typeURL == xds.TypeRoute && acks.State(r.scope, r.typeURL, r.name).Rejection() != "" {
 				return true
 			}
 		}

@@ -141,10 +141,6 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: served, status: "True", reason: ReasonProgrammed, text: "1/1 proxies",
 			book: both(func(b *book) { b.say("b", listener, xds.Pending); b.say("b", table80, xds.Pending) }),
 		},
-		"the way in is behind": {
-			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
-			book: both(func(b *book) { b.say("b", resource{scope, xds.TypeRoute, names.RouteHBONE}, xds.Pending) }),
-		},
 		"callers go straight to the Service": {
 			report: func() ingest.ParentReport { p := served; p.Pending = true; return p }(), book: newBook("a", "b"),
 			status: "False", reason: ReasonPending, text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
@@ -175,7 +171,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		},
 		"route table rejected": {report: served, status: "False", reason: ReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
 		"listener rejected":    {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects listener service/bookshop/reviews/81", book: rejects(xds.TypeListener, "service/bookshop/reviews/81")},
-		"way in rejected":      {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster inbound/bookshop/reviews/80", book: rejects(xds.TypeCluster, "inbound/bookshop/reviews/80")},
+		"way in rejected":      {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster inbound/80.reviews.bookshop", book: rejects(xds.TypeCluster, "inbound/80.reviews.bookshop")},
 		"backend rejected":     {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
 		"another's cluster":    {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
 		"all":                  {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: newBook("a", "b")},

@@ -13,8 +13,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // TestFirstDialsUnderChurn makes Services under the eyes of their clients, moves older ones from pod to pod, and dials
@@ -33,14 +31,7 @@ func TestFirstDialsUnderChurn(t *testing.T) {
 		p.greet(8080)
 		servers = append(servers, p)
 	}
-	authorities := map[*pod][]model.InboundAuthority{}
 	vip := func(i int) netip.AddrPort { return addrPort(fmt.Sprintf("10.96.1.%d:80", i+1)) }
-	route := func(i int, pods ...*pod) { // adds only: connections may be under way to where a Service was
-		for _, p := range pods {
-			authorities[p] = append(authorities[p], model.InboundAuthority{Authority: vip(i), Target: 8080})
-			p.inbound(authorities[p]...)
-		}
-	}
 	serve := func(i int, pods ...*pod) {
 		port := model.ServicePort{Namespace: "default", Service: fmt.Sprintf("s%d", i), Port: 80}
 		var endpoints []model.Endpoint
@@ -73,14 +64,11 @@ func TestFirstDialsUnderChurn(t *testing.T) {
 		if i > 0 {
 			old := r.IntN(i)
 			to := servers[r.IntN(len(servers))]
-			route(old, to)
-			to.node.acked(xds.TypeRoute, names.InboundRoute(to.addr))
 			serve(old, to)
 			for _, c := range clients {
 				dial(&g, c, old)
 			}
 		}
-		route(i, pods...)
 		require.NoError(t, g.Wait(), "round %d of seed %d", i, seed)
 	}
 }

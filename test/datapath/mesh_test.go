@@ -231,7 +231,6 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 		endpoints = append(endpoints, e)
 		if e.HBONE {
 			identities = append(identities, p.identity)
-			p.inbound(model.InboundAuthority{Authority: vip, Target: target})
 		}
 	}
 	m.endpoints(port, endpoints...)

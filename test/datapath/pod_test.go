@@ -81,7 +81,6 @@ func (p *pod) join(strict bool) {
 	t.Helper()
 	p.identity = names.SPIFFEID(trustDomain, p.namespace, p.name)
 	p.mesh.issue(p.identity)
-	p.inbound()
 	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
 	p.configure(strict)
 	p.waitForListeners()
@@ -109,11 +108,6 @@ func (p *pod) waitForListeners() {
 		require.NoError(c, err)
 		require.Equal(c, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortHBONE: true}, have)
 	}, patience, interval)
-}
-
-// inbound says what the pod answers over HBONE.
-func (p *pod) inbound(authorities ...model.InboundAuthority) {
-	p.mesh.apply(p.node.scope(), names.InboundRoute(p.addr), node.InboundRoutes(model.Inbound{Address: p.addr, Others: p.others(), Authorities: authorities}))
 }
 
 // listen on a port in the pod.

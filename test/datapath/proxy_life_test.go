@@ -107,7 +107,6 @@ func TestIPv6(t *testing.T) {
 	t.Run("each family stays what it is, from the client to the server", func(t *testing.T) {
 		both := model.ServicePort{Namespace: "default", Service: "both", Port: 80}
 		vip, vip6 := addrPort("10.96.0.20:80"), addrPort("[fd00:96::20]:80")
-		server.inbound(model.InboundAuthority{Authority: vip, Target: 8080}, model.InboundAuthority{Authority: vip6, Target: 8080})
 		m.endpoints(both,
 			model.Endpoint{Address: server.at(8080), HBONE: true, Identity: server.identity},
 			model.Endpoint{Address: netip.AddrPortFrom(server.addr6, 8080), HBONE: true, Identity: server.identity})

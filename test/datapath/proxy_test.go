@@ -40,7 +40,7 @@ func startProxy(t testing.TB, n *meshNode) *proxy {
 	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
 	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
 		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin, Memory: 2 << 30,
-		Listeners: node.StaticListeners(), Clusters: node.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
+		Clusters: node.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
 	}))
 	require.NoError(t, err)
 	file := filepath.Join(dir, "envoy.json")

@@ -41,7 +41,7 @@ func TestWhatCantBeReached(t *testing.T) {
 	}{
 		"no Service":                {client, "10.96.0.99:80", false},
 		"a Service without a pod":   {client, empty.String(), false},
-		"a closed port":             {client, server.at(8099).String(), true},
+		"a closed port":             {client, server.at(8099).String(), false},
 		"a closed port, plain text": {client, plain.at(8099).String(), true},
 		"plain text to a strict":    {outsider, strict.at(8080).String(), false},
 	} {

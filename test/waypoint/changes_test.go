@@ -6,6 +6,7 @@ package waypoint
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -221,7 +222,7 @@ func TestBrokenTunnels(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	talk := func(c tunnel, message string) {
+	talk := func(c *tls.Conn, message string) {
 		t.Helper()
 		got := make([]byte, len(message))
 		if _, err := io.WriteString(c, message); err != nil {

@@ -7,14 +7,11 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"io"
-	"log"
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
-	"sync"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,75 +21,36 @@ import (
 
 var errWrongPeer = errors.New("the peer has another identity")
 
-// tunnel is a CONNECT stream as a connection.
-type tunnel struct {
-	io.ReadCloser
-	w *io.PipeWriter
-}
-
-func (c tunnel) Write(p []byte) (int, error)    { return c.w.Write(p) }
-func (c tunnel) CloseWrite() error              { return c.w.Close() }
-func (c tunnel) Close() error                   { _ = c.w.CloseWithError(net.ErrClosed); return c.ReadCloser.Close() }
-func (tunnel) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (tunnel) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
-func (tunnel) SetDeadline(time.Time) error      { return nil }
-func (tunnel) SetReadDeadline(time.Time) error  { return nil }
-func (tunnel) SetWriteDeadline(time.Time) error { return nil }
-
 // caller speaks HBONE to the waypoint as the node proxy of a client pod would.
 type caller struct {
 	address  netip.Addr
 	waypoint netip.AddrPort
-	h2       *http.Transport
-	header   http.Header // of each CONNECT
+	config   *tls.Config
 }
 
 func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *caller {
-	c.NextProtos = []string{"h2"}
+	t.Helper()
 	c.MinVersion = tls.VersionTLS13
 	c.InsecureSkipVerify = true // names are no host names; VerifyConnection checks the identity
-	dialer := &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(address, 0))}
-	p := &caller{header: http.Header{}, address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), h2: &http.Transport{
-		Protocols: http2Only(),
-		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			return (&tls.Dialer{NetDialer: dialer, Config: c}).DialContext(ctx, network, addr)
-		},
-	}}
-	t.Cleanup(p.h2.CloseIdleConnections)
-	return p
+	return &caller{address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), config: c}
 }
 
-// refusedError is a CONNECT that was answered with a status other than 200.
-type refusedError int
-
-func (e refusedError) Error() string { return fmt.Sprintf("CONNECT: status %d", int(e)) }
-
-// dial opens a tunnel to an address that the application dials.
-func (p *caller) dial(ctx context.Context, dialled string) (tunnel, error) {
-	r, w := io.Pipe()
-	req := (&http.Request{
-		Method: http.MethodConnect,
-		URL:    &url.URL{Scheme: "https", Host: p.waypoint.String()},
-		Host:   dialled,
-		Header: p.header.Clone(),
-		Body:   r,
-	}).WithContext(ctx)
-	resp, err := p.h2.RoundTrip(req)
+// dial opens a connection to what a server name stands for. A waypoint that refuses ends it after the handshake.
+func (p *caller) dial(ctx context.Context, serverName string) (*tls.Conn, error) {
+	config := p.config.Clone()
+	config.ServerName = serverName
+	dialer := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.address, 0))}, Config: config}
+	c, err := dialer.DialContext(ctx, "tcp", p.waypoint.String())
 	if err != nil {
-		return tunnel{}, err
+		return nil, err
 	}
-	if resp.StatusCode != http.StatusOK {
-		_ = resp.Body.Close()
-		return tunnel{}, refusedError(resp.StatusCode)
-	}
-	return tunnel{ReadCloser: resp.Body, w: w}, nil
+	return c.(*tls.Conn), nil
 }
 
-// client is an HTTP client whose connections all go to one dialled address, and which follows no redirect.
-func (p *caller) client(t testing.TB, dialled string, protocols *http.Protocols) *http.Client {
-	// The tunnel outlives the request that opened it.
+// client is an HTTP client whose connections all go to one server name, and which follows no redirect.
+func (p *caller) client(t testing.TB, serverName string, protocols *http.Protocols) *http.Client {
 	transport := &http.Transport{
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return p.dial(context.Background(), dialled) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return p.dial(ctx, serverName) },
 		Protocols:   protocols,
 	}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -106,88 +64,58 @@ func (p *caller) client(t testing.TB, dialled string, protocols *http.Protocols)
 // pod takes HBONE at its address with an identity and passes it on to its port, as a node proxy would.
 type pod struct {
 	address netip.AddrPort // of the application
-	tunnels atomic.Int64   // ever opened
-	mu      sync.Mutex
-	conns   map[net.Conn]struct{}
+	// opened counts the connections that ever came, open those that are there.
+	opened, open atomic.Int64
 }
 
 // newPod starts the HBONE side of a pod; only the waypoint may connect.
 func newPod(t testing.TB, address netip.AddrPort, cert tls.Certificate, verify func(tls.ConnectionState) error) *pod {
 	t.Helper()
-	p := &pod{address: address, conns: map[net.Conn]struct{}{}}
-	l, err := net.Listen("tcp", netip.AddrPortFrom(address.Addr(), names.PortHBONE).String())
+	p := &pod{address: address}
+	l, err := tls.Listen("tcp", netip.AddrPortFrom(address.Addr(), names.PortHBONE).String(), &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
+		ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{
-		Handler: p, Protocols: http2Only(), ConnState: p.track,
-		ErrorLog: log.New(io.Discard, "", 0), // refused handshakes are what some tests want
-		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
-			ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
-		},
-	}
-	go func() { _ = server.ServeTLS(l, "", "") }()
-	t.Cleanup(func() { _ = server.Close() })
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go p.serve(c.(*tls.Conn))
+		}
+	}()
 	return p
 }
 
-func http2Only() *http.Protocols {
-	p := &http.Protocols{}
-	p.SetHTTP2(true)
-	return p
-}
-
-// connections is how many HBONE connections are open.
-func (p *pod) connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.conns)
-}
-
-func (p *pod) track(c net.Conn, state http.ConnState) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	switch state {
-	case http.StateActive:
-		p.conns[c] = struct{}{}
-	case http.StateClosed:
-		delete(p.conns, c)
-	default:
-	}
-}
-
-// ServeHTTP serves one CONNECT.
-func (p *pod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodConnect || r.Host != p.address.String() {
-		w.WriteHeader(http.StatusNotFound)
+// serve carries one connection to the port that it asks for.
+func (p *pod) serve(c *tls.Conn) {
+	defer func() { _ = c.Close() }()
+	if c.Handshake() != nil || c.ConnectionState().ServerName != strconv.Itoa(int(p.address.Port())) {
 		return
 	}
-	p.tunnels.Add(1)
-	up, err := net.Dial("tcp", r.Host)
+	p.opened.Add(1)
+	p.open.Add(1)
+	defer p.open.Add(-1)
+	up, err := net.Dial("tcp", p.address.String())
 	if err != nil {
-		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
 	defer func() { _ = up.Close() }()
-	w.WriteHeader(http.StatusOK)
-	rc := http.NewResponseController(w)
-	_ = rc.Flush()
+	down := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(up, r.Body)
-		_ = up.(*net.TCPConn).CloseWrite()
+		defer close(down)
+		_, _ = io.Copy(c, up)
+		_ = c.CloseWrite()
 	}()
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := up.Read(buf)
-		if n > 0 {
-			if _, err := w.Write(buf[:n]); err != nil {
-				return
-			}
-			_ = rc.Flush()
-		}
-		if err != nil {
-			return
-		}
+	_, err = io.Copy(up, c)
+	_ = up.(*net.TCPConn).CloseWrite()
+	if err != nil {
+		return // broken off
 	}
+	<-down
 }

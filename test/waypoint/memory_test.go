@@ -5,6 +5,7 @@ package waypoint
 
 import (
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,16 +35,16 @@ func TestFloodOfHeaders(t *testing.T) {
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
 	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
-	var tunnels []tunnel
+	var callers []*tls.Conn
 	for range 50 {
 		c, err := w.caller(clientID).dial(t.Context(), dialled)
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
-		tunnels = append(tunnels, c)
+		callers = append(callers, c)
 	}
 	var refused atomic.Int64
 	requests := packedRequests(100, 60)
-	for _, c := range tunnels {
+	for _, c := range callers {
 		go countRefused(c, &refused)
 		go func() { _, _ = c.Write(requests) }()
 	}

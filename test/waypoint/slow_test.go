@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -43,10 +44,14 @@ func TestSlowHandshakes(t *testing.T) {
 		t.Fatalf("a handshake may take %s", limit)
 	}
 	chain.TransportSocketConnectTimeout = envoy.Duration(hurried)
+	if limit := l.GetListenerFiltersTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
+		t.Fatalf("a peer may be silent for %s", limit)
+	}
+	l.ListenerFiltersTimeout = envoy.Duration(hurried)
 	u := resource(t, names.ListenerHBONE, l)
 	w.apply(u)
 	w.acknowledged(u)
-	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01"} {
+	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", hello(t)} {
 		var c net.Conn
 		w.eventually("the listener to be bound", func() bool { // Envoy acknowledges it before that
 			var err error
@@ -58,6 +63,22 @@ func TestSlowHandshakes(t *testing.T) {
 		ends(t, c)
 		_ = c.Close()
 	}
+}
+
+// hello is all that a client says before the server has answered.
+func hello(t *testing.T) string {
+	t.Helper()
+	client, server := net.Pipe()
+	go func() {
+		_ = tls.Client(client, &tls.Config{ServerName: "80.web.shop", MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
+	}()
+	first := make([]byte, 64<<10)
+	n, err := server.Read(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = server.Close()
+	return string(first[:n])
 }
 
 // TestSlowHeaders: a request whose headers never end is not waited for.

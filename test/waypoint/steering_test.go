@@ -90,7 +90,6 @@ func TestNobodySteers(t *testing.T) {
 			}
 			if forwarded != "" {
 				header = append(header, "X-Forwarded-For", forwarded)
-				caller.header.Set("X-Forwarded-For", forwarded) // of the CONNECT
 			}
 			tries.Store(0)
 			r := do(t, c, "POST", "http://web"+path, header...)

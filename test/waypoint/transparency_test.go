@@ -6,6 +6,7 @@ package waypoint
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -24,7 +25,7 @@ import (
 // Tests of what works between a client and a server by themselves, and so must through a waypoint.
 
 // raw is a connection to a dialled address, on which each read is up within a time.
-func raw(t *testing.T, caller *caller, dialled string) (tunnel, *bufio.Reader) {
+func raw(t *testing.T, caller *caller, dialled string) (*tls.Conn, *bufio.Reader) {
 	t.Helper()
 	c, err := caller.dial(t.Context(), dialled)
 	require.NoError(t, err)

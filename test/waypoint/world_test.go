@@ -171,7 +171,6 @@ func (w *world) fixed() {
 		resource(w.t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint)),
 		resource(w.t, names.ListenerTunnel, waypoint.TunnelListener()),
 		resource(w.t, names.ClusterTunnel, waypoint.TunnelCluster(waypointID)),
-		resource(w.t, names.RouteHBONE, waypoint.HBONERoutes(nil)),
 	)
 	for _, u := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeSecret, xds.TypeRuntime} {
 		w.cache.Ready(scope, u)
@@ -229,16 +228,14 @@ func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 	w.acknowledged(u)
 }
 
-// serve binds a Service's port to the waypoint and returns the address to dial. Its backend must be there.
+// serve binds a Service's port to the waypoint and returns the server name to ask for. Its backend must be there.
 func (w *world) serve(p model.ServicePort, protocol model.Protocol, http bool, t *model.RouteTable) string {
 	w.t.Helper()
-	vip := netip.AddrFrom4([4]byte{10, 96, 0, byte(len(w.ports) + 1)})
-	port := model.WaypointPort{ServicePort: p, VIPs: []netip.Addr{vip}, Protocol: protocol, HTTP: http, Headers: headers}
+	port := model.WaypointPort{ServicePort: p, Protocol: protocol, HTTP: http, Headers: headers}
 	w.ports = append(w.ports, port)
 	updates := []xds.Update{
 		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), waypoint.InboundCluster(p)),
 		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.ServiceListener(port)),
-		resource(w.t, names.RouteHBONE, waypoint.HBONERoutes(w.ports)),
 	}
 	if http {
 		if t == nil {
@@ -249,7 +246,7 @@ func (w *world) serve(p model.ServicePort, protocol model.Protocol, http bool, t
 	}
 	w.apply(updates...)
 	w.acknowledged(updates...)
-	return netip.AddrPortFrom(vip, p.Port).String()
+	return names.ServerName(p.Namespace, p.Service, p.Port)
 }
 
 func (w *world) tableOf(t model.RouteTable) xds.Update {

@@ -155,6 +155,12 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		guardIn = append(guardIn, rule(notFromLoopback(), syn(), tcpPort(port), reset()))
 		guardOut = append(guardOut, rule(toLoopback(), syn(), tcpPort(port), reset()))
 	}
+	// A peer asks a pod's proxy for a port of the pod. That of HBONE would lead into the proxy once more.
+	for _, f := range families {
+		if i := slices.IndexFunc(own, f.has); i >= 0 {
+			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortHBONE), reset()))
+		}
+	}
 	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
 

@@ -148,6 +148,11 @@ func (f family) from(a netip.Addr) []expr.Any {
 	return rule(f.is(), compare(expr.CmpOpEq, f.address(f.src), a.AsSlice()))
 }
 
+// notFrom is: ip saddr != ADDRESS.
+func (f family) notFrom(a netip.Addr) []expr.Any {
+	return rule(f.is(), compare(expr.CmpOpNeq, f.address(f.src), a.AsSlice()))
+}
+
 // toSet is: ip daddr @SET.
 func (f family) toSet(s *nftables.Set) []expr.Any {
 	return rule(f.is(), []expr.Any{f.address(f.dst), &expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID}})

@@ -8,8 +8,8 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -32,12 +32,6 @@ const (
 	tunnelWaypoint  = "waypoint"
 )
 
-// idleHBONE is how long an HBONE connection without a stream is kept for the next one.
-const idleHBONE = 10 * time.Minute
-
-// idlePlaintext is the same within the proxy, where a new one costs no handshake, and one that is kept some 100 KB.
-const idlePlaintext = time.Second
-
 // Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
 //
@@ -50,7 +44,6 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		ConnectTimeout:                envoy.Duration(connectTimeout),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
 		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
-		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(idleHBONE),
 		CircuitBreakers:               upTo(unlimited),
 		UpstreamBindConfig:            bindInPodNetns(unmarked()),
 	}
@@ -67,17 +60,16 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 				ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
 			}})
 		}
-		reach(c, d.Identities)
+		reach(c, d.Identities, serverName(d))
 		if len(d.Callers) > 0 {
 			byCaller(c, d)
 		}
 	case model.DestinationWorkload:
 		static(c, model.Endpoint{Address: d.Address, HBONE: true})
-		reach(c, d.Identities)
+		reach(c, d.Identities, "")
 	case model.DestinationPassthrough:
 		static(c, model.Endpoint{Address: d.Address})
-		c.TransportSocket = envoy.Internal(names.MetadataTunnel)
-		c.TypedExtensionProtocolOptions = envoy.HTTP2Upstream(idlePlaintext)
+		c.TransportSocket = envoy.Raw()
 	case model.DestinationRefused:
 		return nowhere(d)
 	}
@@ -99,13 +91,21 @@ func nowhere(d model.Destination) *clusterv3.Cluster {
 	}
 }
 
+// serverName is what a waypoint is asked for: a Service's port. A pod is asked for a port of its own, which its endpoint says.
+func serverName(d model.Destination) string {
+	if d.Kind != model.DestinationWaypoint {
+		return ""
+	}
+	return names.ServerName(d.Service.Namespace, d.Service.Service, d.Service.Port)
+}
+
 // reach adds both ways to reach an endpoint. HBONE is what an endpoint gets that doesn't say plaintext itself.
-func reach(c *clusterv3.Cluster, identities []string) {
-	c.TransportSocket = envoy.HBONEClientOnDemand(names.TrustBundleSecret, envoy.SPIFFEIDs(identities...))
+func reach(c *clusterv3.Cluster, identities []string, serverName string) {
+	c.TransportSocket = envoy.HBONEClientOnDemand(names.TrustBundleSecret, serverName, envoy.SPIFFEIDs(identities...))
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
 		Name:            tunnelPlaintext,
 		Match:           envoy.Struct(map[string]string{keyTunnel: tunnelPlaintext}),
-		TransportSocket: envoy.Internal(names.MetadataTunnel),
+		TransportSocket: envoy.Raw(),
 	}}
 }
 
@@ -175,25 +175,23 @@ func rank(e model.Endpoint) int {
 	return int(e.Distance)
 }
 
-// endpoint at an address that the proxy connects to itself (HBONE), or through the internal listener "plaintext", which
-// reads from the metadata where to go.
+// endpoint at an address. One that takes HBONE has the name of its port, which is what its pod's proxy is asked for.
 func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 	switch {
 	case e.Absent:
-		lb := envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, "absent"), nil)
+		lb := envoy.LbEndpoint(envoy.InternalAddress("nowhere", "absent"), nil)
 		lb.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		return lb
 	case len(e.Callers) > 0:
 		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{metadataSocketMatch: {keyTunnel: tunnelWaypoint}}))
 	case e.HBONE:
-		return envoy.LbEndpoint(envoy.Address(at), nil)
+		lb := envoy.LbEndpoint(envoy.Address(at), nil)
+		lb.GetEndpoint().Hostname = strconv.Itoa(int(e.Address.Port()))
+		return lb
 	}
-	lb := envoy.LbEndpoint(envoy.InternalAddress(names.ListenerPlaintext, at.String()), envoy.Metadata(map[string]map[string]string{
-		metadataSocketMatch:  {keyTunnel: tunnelPlaintext},
-		names.MetadataTunnel: {names.MetadataTarget: at.String()},
+	return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
+		metadataSocketMatch: {keyTunnel: tunnelPlaintext},
 	}))
-	lb.GetEndpoint().Hostname = at.String() // for the access log
-	return lb
 }
 
 // unlimited takes Envoy's default of 1,024 connections away: the mesh must not refuse what the application would have

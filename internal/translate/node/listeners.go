@@ -4,20 +4,16 @@
 package node
 
 import (
-	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	httpsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/original_src/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
@@ -55,13 +51,9 @@ const (
 	// onDemandTimeout bounds how long a connection waits for the operator's answer about an address that nobody on
 	// the node dialled before. It matters only while agent and operator can't talk.
 	onDemandTimeout = 15 * time.Second
-	// routeTimeout bounds how long a new pod's HBONE listener waits for its routes. After that it answers 404 until
-	// they come, and the pod can start without the operator.
-	routeTimeout = 5 * time.Second
-	// connectAttempts before the application sees a failure, with a pause between them of anything up to backoff. Where a
-	// Service is new to a pod, its clients may know before the pod's proxy does, which answers 404 until then: all attempts
-	// together give it about a second. An application that isn't there is noticed later by as much. The pauses don't grow:
-	// Envoy keeps how far they have for all connections of a listener together, so those that fail would slow others.
+	// connectAttempts before the application sees a failure, with a pause between them of anything up to backoff, so that a
+	// connection outlives an endpoint that has just gone. The pauses don't grow: Envoy keeps how far they have for all
+	// connections of a listener together, so those that fail would slow others.
 	connectAttempts = 6
 	backoff         = 320 * time.Millisecond
 )
@@ -86,14 +78,12 @@ func outbound(p Pod) *listenerv3.Listener {
 		envoy.SetFilterState(
 			envoy.FilterState(envoy.FilterStateCluster, "", "%DOWNSTREAM_LOCAL_ADDRESS%", envoy.SharedNot),
 			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, envoy.Literal(p.Identity), envoy.SharedOnce),
-			// Transitive: it must reach beyond the internal listener "plaintext".
-			podNetns(p, envoy.SharedTransitive),
+			podNetns(p, envoy.SharedOnce),
 		),
 		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
 			StatPrefix:       "outbound",
 			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 			MetadataMatch:    ofCaller(p),
-			TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: "%DOWNSTREAM_LOCAL_ADDRESS%"},
 			OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
 				OdcdsConfig: envoy.ADS(0),
 				Timeout:     envoy.Duration(onDemandTimeout),
@@ -110,8 +100,6 @@ func outbound(p Pod) *listenerv3.Listener {
 				"source":      envoy.Literal(p.Identity),
 				"destination": "%UPSTREAM_PEER_URI_SAN%",
 				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-				// The endpoint's address; of one behind the internal listener "plaintext", the name that it has for this.
-				"to": "%UPSTREAM_HOST_NAME%",
 			}), envoy.Flagged()), envoy.CountPlaintext(p.Namespace)},
 		}),
 	}}}
@@ -130,9 +118,9 @@ func inbound(p Pod) *listenerv3.Listener {
 	l.ListenerFilters = append(l.ListenerFilters,
 		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))
 	for _, a := range families(p.IPs) {
-		application := names.ApplicationAddress
+		application := netip.MustParseAddr(names.ApplicationAddress)
 		if a.Is6() {
-			application = "[" + names.ApplicationAddress6 + "]"
+			application = netip.MustParseAddr(names.ApplicationAddress6)
 		}
 		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
 			Name: a.String(),
@@ -142,7 +130,7 @@ func inbound(p Pod) *listenerv3.Listener {
 			Filters: []*listenerv3.Filter{
 				envoy.SetFilterState(
 					podNetns(p, envoy.SharedOnce),
-					envoy.FilterState(envoy.FilterStateOriginalDst, "", application+":%DOWNSTREAM_LOCAL_PORT%", envoy.SharedNot),
+					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(application)+":%DOWNSTREAM_LOCAL_PORT%", envoy.SharedNot),
 				),
 				inboundProxy(p, ClusterDirect),
 			},
@@ -168,36 +156,56 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 // hbone takes what other members of the mesh send to the pod.
 func hbone(p Pod) *listenerv3.Listener {
 	trustDomain, _, _, _ := names.ParseSPIFFEID(p.Identity)
-	hcm := envoy.ConnectManager("hbone", []*hcmv3.HttpFilter{
-		// Both act by what the route configuration says of the authority; see InboundRoutes.
-		envoy.HTTPFilter(filterAuthorize, &rbacv3.RBAC{}),
-		envoy.HTTPFilter(filterTarget, &httpstatev3.Config{}),
-		envoy.HTTPFilter("envoy.filters.http.original_src", &httpsrcv3.OriginalSrc{}),
-	}, envoy.StdoutLog(logFields(p, map[string]string{
-		"direction":   "inbound-hbone",
-		"source":      "%DOWNSTREAM_PEER_URI_SAN%",
-		"destination": envoy.Literal(p.Identity),
-		"dialled":     "%REQ(:AUTHORITY)%",
-		"status":      "%RESPONSE_CODE%",
-		"detail":      "%RESPONSE_CODE_DETAILS%",
-	}), envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusBadRequest))))
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-		RouteConfigName: names.InboundRoute(p.IPs[0]),
-		ConfigSource:    envoy.ADS(routeTimeout),
-	}}
 	l := listener(p, prefixHBONE+p.UID, names.PortHBONE)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
-	l.FilterChains = []*listenerv3.FilterChain{{
-		TransportSocket: envoy.HBONEServerOnDemand(p.Identity, names.TrustBundleSecret,
-			[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
-		TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
-		Filters: []*listenerv3.Filter{
-			envoy.PeerLimit(),
-			envoy.SetFilterState(podNetns(p, envoy.SharedOnce)),
-			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
-		},
-	}}
+	envoy.AwaitHello(l)
+	l.ListenerFilters = append(l.ListenerFilters,
+		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))
+	for _, a := range families(p.IPs) {
+		own := ofFamily(p.IPs, a)
+		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
+			Name: a.String(),
+			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: []*corev3.CidrRange{{
+				AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0),
+			}}},
+			TransportSocket: envoy.HBONEServerOnDemand(p.Identity, names.TrustBundleSecret,
+				[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
+			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
+			Filters: []*listenerv3.Filter{
+				envoy.PeerLimit(),
+				// The peer names the pod's port, and no address: it can ask for nothing but the pod itself.
+				envoy.SetFilterState(
+					podNetns(p, envoy.SharedOnce),
+					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(own)+":%REQUESTED_SERVER_NAME%", envoy.SharedNot),
+				),
+				envoy.Ended(&tcpproxyv3.TcpProxy{
+					StatPrefix:       "hbone",
+					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: ClusterDirect},
+					AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
+						"direction":   "inbound-hbone",
+						"source":      "%DOWNSTREAM_PEER_URI_SAN%",
+						"destination": envoy.Literal(p.Identity),
+						"dialled":     host(own) + ":%REQUESTED_SERVER_NAME%",
+					}), envoy.Flagged())},
+				}),
+			},
+		})
+	}
 	return l
+}
+
+// ofFamily is the first of addresses that is of a family. The caller's address becomes the source of the connection to the
+// application, so both must be of one family.
+func ofFamily(ips []netip.Addr, family netip.Addr) netip.Addr {
+	return ips[slices.IndexFunc(ips, func(a netip.Addr) bool { return a.Unmap().Is4() == family.Is4() })].Unmap()
+}
+
+// host is an address as it stands before a port.
+func host(a netip.Addr) string {
+	if a.Is6() {
+		return "[" + a.String() + "]"
+	}
+	return a.String()
 }
 
 // listener listens on a port inside the pod's network namespace, for each address family that the pod has.
@@ -248,9 +256,7 @@ func logFields(p Pod, fields map[string]string) map[string]string {
 	fields["time"] = "%START_TIME%"
 	fields["pod"] = envoy.Literal(p.Namespace + "/" + p.Name)
 	fields["from"] = "%DOWNSTREAM_REMOTE_ADDRESS%"
-	if fields["to"] == "" {
-		fields["to"] = "%UPSTREAM_HOST%"
-	}
+	fields["to"] = "%UPSTREAM_HOST%"
 	fields["received"] = "%BYTES_RECEIVED%"
 	fields["sent"] = "%BYTES_SENT%"
 	fields["ms"] = "%DURATION%"

@@ -2,16 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package node makes the configuration of node proxies. It has two callers. The agent asks for the listeners of the
-// captured pods of its own node (Listeners) and for what every node proxy has from the start (StaticListeners,
-// StaticClusters). The operator answers what a proxy asks for as it needs it: the cluster of a dialled address
-// (Cluster), its endpoints (LoadAssignment) and what a captured pod answers over HBONE (InboundRoutes).
+// captured pods of its own node (Listeners) and for what every node proxy has from the start (StaticClusters). The operator
+// answers what a proxy asks for as it needs it: the cluster of a dialled address (Cluster) and its endpoints
+// (LoadAssignment).
 //
-// One connection passes like this. The sending pod's listener "outbound" tunnels it, with the dialled address as CONNECT
-// authority, to the cluster named by that address. Endpoints that take HBONE get it over mTLS with the pod's own
-// certificate, from the pod's own network namespace and address. All others are endpoints whose address is the internal
-// listener "plaintext", which ends the tunnel and connects in plain from the same namespace. The receiving pod's
-// listener "hbone" resolves the authority by a route configuration and connects to the application, with the caller's
-// address as source.
+// One connection passes like this. The sending pod's listener "outbound" hands it to the cluster named by the dialled
+// address, which connects from the pod's own network namespace and address. Endpoints that take HBONE get it over mTLS with the
+// pod's own certificate, one connection for one connection, and are asked for their port by the server name (SNI). All
+// others get it in plain. The receiving pod's listener "hbone" connects to the application's port, with the caller's address
+// as source.
 //
 // All functions are pure.
 package node
@@ -22,13 +21,9 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/local_address_selectors/filter_state_override/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
-	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
@@ -49,28 +44,6 @@ func StaticClusters(most uint64, mark proxymark.Mark) []*clusterv3.Cluster {
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		UpstreamBindConfig:   bindInPodNetns(socketOptions(mark)),
 		CircuitBreakers:      upTo(uint32(min(most, unlimited))),
-	}}
-}
-
-// StaticListeners are the listeners that every node proxy has from the start: the internal listener "plaintext".
-func StaticListeners() []*listenerv3.Listener {
-	hcm := envoy.ConnectManager("plaintext", nil)
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{
-		Name: names.ListenerPlaintext,
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name:    names.ListenerPlaintext,
-			Domains: []string{"*"},
-			Routes:  []*routev3.Route{envoy.ConnectRoute(ClusterDirect)},
-		}},
-	}}
-	return []*listenerv3.Listener{{
-		Name:              names.ListenerPlaintext,
-		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.SetFilterState(envoy.FilterState(envoy.FilterStateOriginalDst, "",
-				"%DYNAMIC_METADATA("+names.MetadataTunnel+":"+names.MetadataTarget+")%", envoy.SharedOnce)),
-			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
-		}}},
 	}}
 }
 

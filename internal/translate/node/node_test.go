@@ -16,10 +16,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -54,7 +50,7 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // cases are all kinds of answers, by the name of their golden file.
 var cases = map[string]func() []proto.Message{
 	"static": func() []proto.Message {
-		return append(messages(StaticListeners()), messages(StaticClusters(bootstrap.DefaultMaxConnections, testMark))...)
+		return messages(StaticClusters(bootstrap.DefaultMaxConnections, testMark))
 	},
 	"pod":        func() []proto.Message { return messages(Listeners(dualStack)) },
 	"pod-strict": func() []proto.Message { return messages(Listeners(strict)) },
@@ -89,7 +85,7 @@ var cases = map[string]func() []proto.Message{
 	"destination-waypoint": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{
 			Address: vip, Kind: model.DestinationWaypoint,
-			Port: model.ServicePort{Namespace: "shop", Service: "waypoint", Port: 15008}, Identities: ids[:1],
+			Port: model.ServicePort{Namespace: "shop", Service: "waypoint", Port: 15008}, Service: web, Identities: ids[:1],
 		})}
 	},
 	"destination-workload": func() []proto.Message {
@@ -114,20 +110,6 @@ var cases = map[string]func() []proto.Message{
 		return []proto.Message{LoadAssignment("node/shop/web/80", []model.Endpoint{{Address: at("10.244.0.5:8080"), HBONE: true, Draining: true}})}
 	},
 	"endpoints-none": func() []proto.Message { return []proto.Message{LoadAssignment("node/shop/web/80", nil)} },
-	"inbound": func() []proto.Message {
-		return []proto.Message{InboundRoutes(model.Inbound{Address: netip.MustParseAddr("10.244.0.3"), Authorities: []model.InboundAuthority{
-			{Authority: vip, Target: 8080},
-			{Authority: at("10.96.0.9:81"), Target: 8081, Callers: ids},
-			{Authority: at("10.244.0.3:8081"), Target: 8081, Callers: ids[:1]},
-			{Authority: at("10.96.0.9:81"), Target: 9999},
-		}})}
-	},
-	"inbound-dual-stack": func() []proto.Message {
-		return []proto.Message{InboundRoutes(model.Inbound{Address: netip.MustParseAddr("10.244.0.3"), Others: []netip.Addr{netip.MustParseAddr("fd00:244::3")}, Authorities: []model.InboundAuthority{
-			{Authority: vip, Target: 8080},
-			{Authority: at("[fd00:96::9]:80"), Target: 8080},
-		}})}
-	},
 }
 
 func messages[M proto.Message](in []M) []proto.Message {
@@ -171,7 +153,7 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			o := bootstrap.Options{ID: "test", Cluster: "test"}
 			if name != "static" {
-				o.Listeners, o.Clusters = StaticListeners(), StaticClusters(bootstrap.DefaultMaxConnections, testMark)
+				o.Clusters = StaticClusters(bootstrap.DefaultMaxConnections, testMark)
 			}
 			for _, m := range build() {
 				switch m := m.(type) {
@@ -183,8 +165,6 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 					c := Cluster(model.Destination{Address: vip, Kind: model.DestinationPassthrough})
 					c.LoadAssignment = m
 					o.Clusters = append(o.Clusters, withoutADS(t, c))
-				case *routev3.RouteConfiguration:
-					o.Listeners = append(o.Listeners, listenerOf(m))
 				}
 			}
 			config, err := bootstrap.Marshal(bootstrap.Bootstrap(o))
@@ -194,22 +174,6 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 			out, err := exec.Command(binary, "--mode", "validate", "-l", "error", "--disable-hot-restart", "-c", file).CombinedOutput()
 			require.NoError(t, err, string(out))
 		})
-	}
-}
-
-// listenerOf has the route configuration inside.
-func listenerOf(rc *routev3.RouteConfiguration) *listenerv3.Listener {
-	hcm := envoy.ConnectManager("test", []*hcmv3.HttpFilter{
-		envoy.HTTPFilter(filterAuthorize, &rbacv3.RBAC{}),
-		envoy.HTTPFilter(filterTarget, &httpstatev3.Config{}),
-	})
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	return &listenerv3.Listener{
-		Name:              "test",
-		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", hcm),
-		}}},
 	}
 }
 

@@ -5,6 +5,7 @@ package waypoint
 
 import (
 	"maps"
+	"strconv"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -25,9 +26,9 @@ func serviceLog(p model.ServicePort, more map[string]string) map[string]string {
 		"time":        "%START_TIME%",
 		"direction":   "waypoint",
 		"service":     p.Namespace + "/" + p.Service,
+		"port":        strconv.Itoa(int(p.Port)),
 		"source":      logSource,
 		"destination": logDestination,
-		"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
 		"from":        logFrom,
 		"to":          "%UPSTREAM_METADATA(" + names.MetadataTunnel + ":" + names.MetadataTarget + ")%",
 		"received":    "%BYTES_RECEIVED%",
@@ -73,10 +74,9 @@ func refusedLog() map[string]string {
 		"time":      "%START_TIME%",
 		"direction": "waypoint-hbone",
 		"source":    "%DOWNSTREAM_PEER_URI_SAN%",
-		"dialled":   "%REQ(:AUTHORITY)%",
+		"dialled":   "%REQUESTED_SERVER_NAME%",
 		"from":      "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-		"status":    "%RESPONSE_CODE%",
-		"detail":    "%RESPONSE_CODE_DETAILS%",
+		"failure":   "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
 		"flags":     "%RESPONSE_FLAGS%",
 	}
 }

@@ -109,13 +109,6 @@ func hboneCase() bundle {
 			TunnelListener(),
 		},
 		clusters: []*clusterv3.Cluster{TunnelCluster(waypointID), InboundCluster(web)},
-		routes: []*routev3.RouteConfiguration{HBONERoutes([]model.WaypointPort{
-			{ServicePort: web, VIPs: []netip.Addr{netip.MustParseAddr("10.96.0.9"), netip.MustParseAddr("fd00::9")}},
-			{ServicePort: webV1, VIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}},
-			{ServicePort: model.ServicePort{Namespace: "shop", Service: "headless", Port: 80}},
-			// Claims what web has already.
-			{ServicePort: model.ServicePort{Namespace: "shop", Service: "twin", Port: 80}, VIPs: []netip.Addr{netip.MustParseAddr("10.96.0.9")}},
-		})},
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -71,6 +72,7 @@ func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	if e.HBONE {
 		address = envoy.InternalAddress(names.ListenerTunnel, target+"/"+digest(e.Identity))
 		tunnel[names.MetadataHBONE] = netip.AddrPortFrom(e.Address.Addr(), names.PortHBONE).String()
+		tunnel[names.MetadataPort] = strconv.Itoa(int(e.Address.Port()))
 		tunnel[names.MetadataIdentity] = e.Identity
 	}
 	return envoy.LbEndpoint(address, envoy.Metadata(map[string]map[string]string{names.MetadataTunnel: tunnel}))

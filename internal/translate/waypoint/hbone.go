@@ -4,7 +4,6 @@
 package waypoint
 
 import (
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -13,10 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
@@ -25,33 +21,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Filter state that the original_dst listener filter turns into the addresses of an internal connection.
-const (
-	filterStateLocalAddress  = "envoy.filters.listener.original_dst.local_ip"
-	filterStateRemoteAddress = "envoy.filters.listener.original_dst.remote_ip"
-)
+// filterStateRemoteAddress is what the original_dst listener filter makes the remote address of an internal connection.
+const filterStateRemoteAddress = "envoy.filters.listener.original_dst.remote_ip"
 
 // HBONEListener takes HBONE from the mesh. The waypoint presents its own SPIFFE ID (the SDS name of its certificate); peers
 // must have an identity of the same trust domain. An identity that is no SPIFFE ID gives a listener that lets nobody in.
-// It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families are), or on 0.0.0.0 without any.
+// The server name that a peer asks for is a Service's port (names.ServerName), and leads to its InboundCluster; any other name
+// leads nowhere, and the connection ends. It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families
+// are), or on 0.0.0.0 without any.
 func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listener {
-	hcm := envoy.ConnectManager("hbone", []*hcmv3.HttpFilter{
-		envoy.HTTPFilter("envoy.filters.http.set_filter_state", &httpstatev3.Config{
-			OnRequestHeaders: []*statev3.FilterStateValue{
-				// Hashable, so that a connection to an internal listener is never handed from one caller to
-				// another. Shared once: it ends at the internal listener of the service port.
-				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
-				envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedOnce),
-				envoy.FilterState(filterStateLocalAddress, "", "%REQ(:AUTHORITY)%", envoy.SharedOnce),
-				// The connection's own address; a peer could write what it likes into x-forwarded-for.
-				envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
-			},
-		}),
-	}, envoy.StdoutErrors(refusedLog(), envoy.AnsweredFrom(http.StatusBadRequest)))
-	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-		RouteConfigName: names.RouteHBONE,
-		ConfigSource:    envoy.ADS(0),
-	}}
 	if len(addresses) == 0 {
 		addresses = []netip.Addr{netip.IPv4Unspecified()}
 	}
@@ -59,7 +37,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 	for _, a := range addresses[1:] {
 		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortHBONE))})
 	}
-	return &listenerv3.Listener{
+	l := &listenerv3.Listener{
 		Name:                names.ListenerHBONE,
 		Address:             envoy.Address(netip.AddrPortFrom(addresses[0], names.PortHBONE)),
 		AdditionalAddresses: more,
@@ -67,38 +45,26 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 		FilterChains: []*listenerv3.FilterChain{{
 			TransportSocket:               envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
-			Filters:                       []*listenerv3.Filter{envoy.PeerLimit(), envoy.NetworkFilter(filterHTTPManager, hcm)},
+			Filters: []*listenerv3.Filter{
+				envoy.PeerLimit(),
+				envoy.SetFilterStateOfPeer([]*statev3.FilterStateValue{
+					envoy.FilterState(envoy.FilterStateCluster, "", names.PrefixInboundCluster+"%REQUESTED_SERVER_NAME%", envoy.SharedNot),
+				}, []*statev3.FilterStateValue{
+					// Shared once: it ends at the internal listener of the service port.
+					envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
+					envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedOnce),
+					envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
+				}),
+				envoy.Ended(&tcpproxyv3.TcpProxy{
+					StatPrefix:       names.ListenerHBONE,
+					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
+					AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.Flagged())},
+				}),
+			},
 		}},
 	}
-}
-
-// HBONERoutes lead each authority that the waypoint serves (a VIP and port of a Service) to the internal listener of that
-// service port. Any other authority is answered 404. Where two ports claim one authority, the first has it.
-func HBONERoutes(ports []model.WaypointPort) *routev3.RouteConfiguration {
-	rc := &routev3.RouteConfiguration{Name: names.RouteHBONE}
-	claimed := map[string]bool{}
-	for _, p := range ports {
-		var domains []string
-		for _, vip := range p.VIPs {
-			authority := netip.AddrPortFrom(vip.Unmap(), p.Port).String()
-			if !vip.IsValid() || claimed[authority] {
-				continue
-			}
-			claimed[authority] = true
-			domains = append(domains, authority)
-		}
-		name := names.InboundCluster(p.Namespace, p.Service, p.Port)
-		if len(domains) == 0 || claimed[name] {
-			continue
-		}
-		claimed[name] = true
-		rc.VirtualHosts = append(rc.VirtualHosts, &routev3.VirtualHost{
-			Name:    name,
-			Domains: domains,
-			Routes:  []*routev3.Route{envoy.ConnectRoute(name)},
-		})
-	}
-	return rc
+	envoy.AwaitHello(l)
+	return l
 }
 
 // InboundCluster leads from the HBONE listener to the internal listener of a service port.
@@ -120,8 +86,8 @@ func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 }
 
 // TunnelListener puts connections to endpoints of the mesh into HBONE. What the endpoint's metadata says travels as filter
-// state to the TLS connection: its address, and the one SPIFFE ID that may answer there. Metadata that is missing reads
-// "-", which is neither an address nor an identity, so it fails closed.
+// state to the TLS connection: its address, the port that its pod's proxy is asked for, and the one SPIFFE ID that may answer
+// there. Metadata that is missing reads "-", which is no address, port or identity, so it fails closed.
 func TunnelListener() *listenerv3.Listener {
 	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
 	return &listenerv3.Listener{
@@ -131,11 +97,11 @@ func TunnelListener() *listenerv3.Listener {
 			envoy.SetFilterState(
 				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataHBONE), envoy.SharedOnce),
 				envoy.FilterState(filterStateServerSAN, "", metadata(names.MetadataIdentity), envoy.SharedOnce),
+				envoy.FilterState(envoy.FilterStateServerName, "", metadata(names.MetadataPort), envoy.SharedOnce),
 			),
 			envoy.NetworkFilter(filterTCPProxy, &tcpproxyv3.TcpProxy{
 				StatPrefix:       names.ListenerTunnel,
 				ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: names.ClusterTunnel},
-				TunnelingConfig:  &tcpproxyv3.TcpProxy_TunnelingConfig{Hostname: metadata(names.MetadataTarget)},
 				IdleTimeout:      envoy.Duration(0),
 				AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(tunnelLog(), envoy.Flagged())},
 			}),
@@ -146,19 +112,17 @@ func TunnelListener() *listenerv3.Listener {
 // filterStateServerSAN holds the subject alternative names of which the server must present one, per connection.
 const filterStateServerSAN = "envoy.network.upstream_subject_alt_names"
 
-// TunnelCluster is where the tunnel listener connects to: any HBONE address, as the waypoint's own identity. A connection
-// is shared by tunnels to the same address with the same expected identity only.
+// TunnelCluster is where the tunnel listener connects to: any HBONE address, as the waypoint's own identity.
 func TunnelCluster(identity string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 names.ClusterTunnel,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		ConnectTimeout:       envoy.Duration(connectTimeout),
-		// An address that was not dialled for this long is forgotten; its connection ends with its last stream.
-		CleanupInterval:               envoy.Duration(time.Minute),
-		CircuitBreakers:               circuitBreakers(),
-		TransportSocket:               envoy.HBONEClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
-		TypedExtensionProtocolOptions: envoy.HTTP2Upstream(0),
+		// An address that was not dialled for this long is forgotten.
+		CleanupInterval: envoy.Duration(time.Minute),
+		CircuitBreakers: circuitBreakers(),
+		TransportSocket: envoy.HBONEClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 	}
 }
 

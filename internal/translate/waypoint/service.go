@@ -42,7 +42,7 @@ func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 		ListenerSpecifier: internalListener(),
 		TrafficDirection:  corev3.TrafficDirection_INBOUND,
 		ListenerFilters: []*listenerv3.ListenerFilter{
-			// Gives the connection the addresses that the HBONE listener saw: the caller's and the dialled one.
+			// Gives the connection the address of the caller, as the HBONE listener saw it.
 			envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
 		},
 	}
@@ -85,6 +85,9 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		// silent for as long as they like, as long as the proxy has memory to spare.
 		StreamIdleTimeout:     envoy.Duration(forEver),
 		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
+		// A connection that is over is closed when all is written, however slowly the caller reads. To go on waiting behind
+		// that would spare a caller that still sends a reset; within the proxy there is none.
+		DelayedCloseTimeout: envoy.Duration(0),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
 		// its x-forwarded-proto.
