@@ -29,7 +29,7 @@ import (
 // Indexes of the collections. A value is a namespace, an address, or namespace/name.
 const (
 	ByNamespace = "namespace" // Nodes have none: all are under ""
-	ByAddress   = "address"   // Services: VIP; Pods: pod IP; EndpointSlices: endpoint address
+	ByAddress   = "address"   // Services: VIP; Pods: pod IP
 	ByService   = "service"   // EndpointSlices: of the Service; routes: parent Service
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 )
@@ -63,7 +63,7 @@ func NewStore(g *memo.Graph) *Store {
 			ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses,
 		}),
 		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, indexes[*discoveryv1.EndpointSlice]{
-			ByService: sliceService, ByAddress: sliceAddresses,
+			ByService: sliceService,
 		}),
 		Pods:           newCollection(g, "Pod", samePod, indexes[*corev1.Pod]{ByAddress: podAddresses}),
 		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
@@ -236,14 +236,6 @@ func sliceService(s *discoveryv1.EndpointSlice) []string {
 		return []string{s.Namespace + "/" + name}
 	}
 	return nil
-}
-
-func sliceAddresses(s *discoveryv1.EndpointSlice) []string {
-	var out []string
-	for _, e := range s.Endpoints {
-		out = append(out, e.Addresses...)
-	}
-	return out
 }
 
 // podAddresses lists the addresses that are a pod's own: host-network and finished pods have none.

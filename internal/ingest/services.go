@@ -116,7 +116,7 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 		return nil
 	}
 	var out []model.Endpoint
-	for _, slice := range i.slices(c, cluster.ByService, port.Namespace+"/"+port.Service) {
+	for _, slice := range i.slices(c, port.Namespace+"/"+port.Service) {
 		target, ok := slicePort(slice, p.Name)
 		if !ok {
 			continue
@@ -181,9 +181,9 @@ func (i *Ingest) waypointOf(c *memo.Ctx, port model.ServicePort) (cluster.Key, b
 	return key, i.ownService(c, port.ServiceName())
 }
 
-func (i *Ingest) slices(c *memo.Ctx, index, value string) []*discoveryv1.EndpointSlice {
+func (i *Ingest) slices(c *memo.Ctx, service string) []*discoveryv1.EndpointSlice {
 	var out []*discoveryv1.EndpointSlice
-	for _, k := range i.store.EndpointSlices.By(c, index, value) {
+	for _, k := range i.store.EndpointSlices.By(c, cluster.ByService, service) {
 		if s, ok := i.store.EndpointSlices.Get(c, k); ok && s.AddressType != discoveryv1.AddressTypeFQDN {
 			out = append(out, s)
 		}
@@ -317,14 +317,4 @@ func waypointFamily(svc *model.Service, dialled netip.Addr) netip.Addr {
 		return dialled
 	}
 	return svc.VIPs[0]
-}
-
-// slicesOf are the slices that have a pod's addresses among their endpoints. A pod of two families is in two slices of each
-// Service.
-func (i *Ingest) slicesOf(c *memo.Ctx, addresses []netip.Addr) []*discoveryv1.EndpointSlice {
-	var out []*discoveryv1.EndpointSlice
-	for _, a := range addresses {
-		out = append(out, i.slices(c, cluster.ByAddress, a.String())...)
-	}
-	return out
 }
