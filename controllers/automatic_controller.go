@@ -152,7 +152,7 @@ func automaticWaypoint(key client.ObjectKey, owners []metav1.OwnerReference) *ga
 		},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ingest.ProtocolHBONE}},
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}},
 		},
 	}
 }

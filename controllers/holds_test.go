@@ -22,7 +22,7 @@ import (
 // acknowledgements, unless its spec changes or a proxy rejects.
 func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 	g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "waypoint", Generation: 1}}
-	g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ingest.ProtocolHBONE}}
+	g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}}
 	h := &holds{since: map[types.NamespacedName]time.Time{}}
 	now := time.Unix(1000, 0)
 	observe := func(acked int, rejected string) (string, time.Duration) {

@@ -145,7 +145,7 @@ func (r *MeshReconciler) removeWaypointObjects(ctx context.Context) error {
 }
 
 // releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders
-// hear later than agents that a pod takes no HBONE any more.
+// hear later than agents that a pod takes no mTLS any more.
 func (r *MeshReconciler) releasing() time.Duration {
 	left := r.options.ReleaseTimeout - time.Since(r.going.began)
 	captured := 0

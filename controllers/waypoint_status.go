@@ -246,7 +246,7 @@ func listenerStatuses(g *gatewayv1.Gateway) []gatewayv1.ListenerStatus {
 		}
 		c := conditionsOf(g, s.Conditions)
 		if v == nil {
-			c.set(string(gatewayv1.ListenerConditionAccepted), true, string(gatewayv1.ListenerReasonAccepted), "The listener takes HBONE.")
+			c.set(string(gatewayv1.ListenerConditionAccepted), true, string(gatewayv1.ListenerReasonAccepted), "The listener takes mTLS.")
 		} else {
 			c.set(string(gatewayv1.ListenerConditionAccepted), false, v.Reason, v.Message+".")
 		}

@@ -33,7 +33,7 @@ func waypoint(ns, name string) *gatewayv1.Gateway {
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	}
 }

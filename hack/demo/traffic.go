@@ -150,7 +150,7 @@ func (d *demo) accessLog(ctx context.Context) error {
 			return err
 		}
 		for l := range strings.Lines(out) {
-			if strings.Contains(l, "inbound-hbone") && strings.Contains(l, "/ns/bookshop/sa/shop") && strings.Contains(l, "/ns/bookshop/sa/reviews") {
+			if strings.Contains(l, "inbound-mtls") && strings.Contains(l, "/ns/bookshop/sa/shop") && strings.Contains(l, "/ns/bookshop/sa/reviews") {
 				line = l
 			}
 		}

@@ -26,7 +26,7 @@ const (
 	drainPause = 500 * time.Millisecond
 )
 
-// Drain makes Envoy tell its peers to go elsewhere (GOAWAY on HBONE connections) and waits until no connection is left,
+// Drain makes Envoy tell its peers to go elsewhere (GOAWAY on mTLS connections) and waits until no connection is left,
 // or the time is up, so that a waypoint that scales down or is replaced resets no request and an idle one goes soon.
 func Drain(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
@@ -63,7 +63,7 @@ func drain(ctx context.Context, socket string, d, atLeast time.Duration) error {
 }
 
 // activeConnections asks for the connections of callers; statistics of listeners are not kept (package bootstrap).
-var activeConnections = "/stats?" + url.Values{"filter": {`^http\.` + names.ListenerHBONE + `\.downstream_cx_active$`}}.Encode()
+var activeConnections = "/stats?" + url.Values{"filter": {`^http\.` + names.ListenerMTLS + `\.downstream_cx_active$`}}.Encode()
 
 // idle tells whether every gauge is zero, and there is one.
 func idle(stats string) bool {

@@ -158,7 +158,7 @@ func runtime() *bootstrapv3.LayeredRuntime {
 			// Deprecated configuration is an error in our tests today, not a surprise at the next upgrade.
 			"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
 			// A connection that is cut must never look like one that ended: a reset passes on as a reset, both ways. (The
-			// first switch is about tcp_proxy as a whole, not tunnels only.)
+			// first switch is about tcp_proxy as a whole, whatever its name says of tunnels.)
 			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
 			"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
 			"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),

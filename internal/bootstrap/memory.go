@@ -20,10 +20,10 @@ import (
 // workers are just reading can't be stopped, and the heap is not all the memory there is.
 const (
 	giveBackFrom = 0.35 // free pages go back to the kernel
-	refuseFrom   = 0.40 // requests and tunnels are answered 503, and silent requests ended
+	refuseFrom   = 0.40 // requests are answered 503, and silent ones ended
 	resetFrom    = 0.50 // the streams that hold most in buffers are reset, the more the nearer to resetMost
 	resetMost    = 0.70
-	closeFrom    = 0.60 // connections that come, or bring anything, are closed, and none is made
+	closeFrom    = 0.60 // connections that come, or bring HTTP, are closed, and none is made
 )
 
 const (

@@ -73,7 +73,7 @@ func agentWaypoint() *cobra.Command {
 			core, err := agent.NewCore(agent.Options{
 				Kind: introspect.KindWaypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates,
-				Required: []string{names.ListenerHBONE}, Drain: drained, Log: log,
+				Required: []string{names.ListenerMTLS}, Drain: drained, Log: log,
 			})
 			if err != nil {
 				return err

@@ -43,7 +43,7 @@ func gateway(change func(*gatewayv1.Gateway)) *gatewayv1.Gateway {
 		ObjectMeta: metav1.ObjectMeta{Name: "waypoint", Namespace: "shop"},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	}
 	if change != nil {

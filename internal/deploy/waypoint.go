@@ -124,8 +124,8 @@ func (w Waypoint) service() *corev1.Service {
 			Type:     corev1.ServiceTypeClusterIP,
 			Selector: WaypointSelector(w.Gateway.Name),
 			Ports: []corev1.ServicePort{{
-				Name: "hbone", Port: names.PortHBONE, TargetPort: intstr.FromInt32(names.PortHBONE),
-				Protocol: corev1.ProtocolTCP, AppProtocol: new(names.Domain + "/hbone"),
+				Name: "mtls", Port: names.PortMTLS, TargetPort: intstr.FromInt32(names.PortMTLS),
+				Protocol: corev1.ProtocolTCP, AppProtocol: new(names.Domain + "/mtls"),
 			}},
 		},
 	}
@@ -197,7 +197,7 @@ func (w Waypoint) deployment() *appsv1.Deployment {
 			},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
-					// A waypoint speaks HBONE itself: captured, it would go through a node proxy in turn.
+					// A waypoint speaks mTLS itself: captured, it would go through a node proxy in turn.
 					Labels:      merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
 					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(ContainerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
 				},
@@ -297,15 +297,15 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	return agent
 }
 
-// envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it (GOAWAY
-// on HBONE connections), and callers have moved on: for the drain timeout at most.
+// envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it
+// (agent.Drain), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
 		Name:                     ContainerEnvoy,
 		Image:                    w.EnvoyImage,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
-		Ports:                    []corev1.ContainerPort{{Name: "hbone", ContainerPort: names.PortHBONE, Protocol: corev1.ProtocolTCP}},
+		Ports:                    []corev1.ContainerPort{{Name: "mtls", ContainerPort: names.PortMTLS, Protocol: corev1.ProtocolTCP}},
 		Resources:                orDefault(w.Parameters.Resources, resources("100m", "128Mi", "2Gi")),
 		VolumeMounts:             []corev1.VolumeMount{runMount()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,

@@ -71,7 +71,7 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 	var out []string
 	switch k.typeURL {
 	case xds.TypeListener:
-		out = []string{names.ListenerHBONE, names.ListenerTunnel, names.ListenerTrial}
+		out = []string{names.ListenerMTLS, names.ListenerTunnel, names.ListenerTrial}
 		for _, p := range w.Ports {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
 		}
@@ -128,8 +128,8 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 	switch k.typeURL {
 	case xds.TypeListener, xds.TypeCluster:
 		switch k.name {
-		case names.ListenerHBONE:
-			return r.resource(k, waypoint.HBONEListener(w.Identity, w.Listen...))
+		case names.ListenerMTLS:
+			return r.resource(k, waypoint.MTLSListener(w.Identity, w.Listen...))
 		case names.ListenerTunnel: // the cluster's name, too
 			if k.typeURL == xds.TypeCluster {
 				return r.resource(k, waypoint.TunnelCluster(w.Identity))

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package envoy holds the small pieces of Envoy configuration that more than one translator needs (Any, addresses, TLS
-// contexts, HTTP/2 options, filter state, access logs), so that node proxies and waypoints agree on how HBONE is
+// contexts, limits of peers, filter state, access logs), so that node proxies and waypoints agree on how mTLS is
 // spoken. It knows Envoy's API and nothing of the mesh's model.
 package envoy
 

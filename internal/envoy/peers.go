@@ -18,25 +18,25 @@ const (
 	// helloTimeout bounds how long a peer may take to say what it asks for: its first packet behind the one that opens the
 	// connection, lost twice.
 	helloTimeout = 4 * time.Second
-	// peersPerSecond is how many connections to an HBONE port may begin in a second. Those that have said nothing yet are not
+	// peersPerSecond is how many connections to an mTLS port may begin in a second. Those that have said nothing yet are not
 	// counted by PeerLimit; there are at most helloTimeout times as many.
 	peersPerSecond = 4_096
-	// HandshakeTimeout bounds how long a listener of HBONE waits for a peer's TLS: longer than any client of the mesh
+	// HandshakeTimeout bounds how long an mTLS listener waits for a peer's TLS: longer than any client of the mesh
 	// waits. Until then a connection costs memory and a descriptor, and nobody has proved anything.
 	HandshakeTimeout = 10 * time.Second
-	// mostPeers is how many connections to an HBONE port may be open, those that have proved nothing yet included: a small
+	// mostPeers is how many connections to an mTLS port may be open, those that have proved nothing yet included: a small
 	// part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a flood that one pod draws leaves the
 	// node's other pods alone. Envoy counts nothing by source address.
 	mostPeers = 16_384
 )
 
-// AwaitHello makes a listener of HBONE read which server name (SNI) a peer asks for, and wait for that no longer than it must.
+// AwaitHello makes an mTLS listener read which server name (SNI) a peer asks for, and wait for that no longer than it must.
 // More listener filters may follow.
 func AwaitHello(l *listenerv3.Listener) {
 	l.ListenerFiltersTimeout = Duration(helloTimeout)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{
 		ListenerFilter("envoy.filters.listener.local_ratelimit", &ratelimitv3.LocalRateLimit{
-			StatPrefix: "hbone",
+			StatPrefix: "mtls",
 			TokenBucket: &typev3.TokenBucket{
 				MaxTokens: peersPerSecond, TokensPerFill: UInt32(peersPerSecond / 16), FillInterval: Duration(time.Second / 16),
 			},
@@ -45,9 +45,9 @@ func AwaitHello(l *listenerv3.Listener) {
 	}
 }
 
-// PeerLimit closes the connections to an HBONE port beyond what it may have, before they prove anything.
+// PeerLimit closes the connections to an mTLS port beyond what it may have, before they prove anything.
 func PeerLimit() *listenerv3.Filter {
 	return NetworkFilter("envoy.filters.network.connection_limit", &connectionlimitv3.ConnectionLimit{
-		StatPrefix: "hbone", MaxConnections: wrapperspb.UInt64(mostPeers),
+		StatPrefix: "mtls", MaxConnections: wrapperspb.UInt64(mostPeers),
 	})
 }

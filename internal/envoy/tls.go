@@ -69,10 +69,10 @@ func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3
 	}
 }
 
-// HBONEServer is the transport socket of an HBONE listener: the certificate is the secret named certSecret, and a client
+// MTLSServer is the transport socket of an mTLS listener: the certificate is the secret named certSecret, and a client
 // certificate that satisfies sans is required. The listener waits for the secret.
-func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneServer(&tlsv3.CommonTlsContext{
+func MTLSServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return mtlsServer(&tlsv3.CommonTlsContext{
 		TlsParams: TLSParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
@@ -81,11 +81,11 @@ func HBONEServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMa
 	})
 }
 
-// HBONEServerOnDemand is HBONEServer for an Envoy that also uses HBONEClientOnDemand: it must fetch a secret in one of
+// MTLSServerOnDemand is MTLSServer for an Envoy that also uses MTLSClientOnDemand: it must fetch a secret in one of
 // the two ways only, because the other request for the same name would never be answered (the stream is subscribed to
 // it already). The listener starts without the secret; handshakes wait for it.
-func HBONEServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneServer(&tlsv3.CommonTlsContext{
+func MTLSServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return mtlsServer(&tlsv3.CommonTlsContext{
 		TlsParams: TLSParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
 			Extension("envoy.tls.certificate_mappers.static_name", &staticnamev3.StaticName{Name: certSecret}), certSecret),
@@ -93,8 +93,8 @@ func HBONEServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectA
 	})
 }
 
-// hboneServer never resumes sessions: a resumed one would outlive a change of the trust bundle.
-func hboneServer(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
+// mtlsServer never resumes sessions: a resumed one would outlive a change of the trust bundle.
+func mtlsServer(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: TransportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.DownstreamTlsContext{
@@ -117,10 +117,10 @@ func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev
 	})
 }
 
-// HBONEClient is the transport socket of an HBONE connection whose client certificate is the secret named certSecret. The
+// MTLSClient is the transport socket of an mTLS connection whose client certificate is the secret named certSecret. The
 // peer is asked for the server name in the downstream connection's filter state, FilterStateServerName.
-func HBONEClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneClient("", &tlsv3.CommonTlsContext{
+func MTLSClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return mtlsClient("", &tlsv3.CommonTlsContext{
 		TlsParams: TLSParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
@@ -129,11 +129,11 @@ func HBONEClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMa
 	})
 }
 
-// HBONEClientOnDemand is HBONEClient for a cluster that many identities share: the secret's name is the downstream
+// MTLSClientOnDemand is MTLSClient for a cluster that many identities share: the secret's name is the downstream
 // connection's filter state FilterStateCertificate, fetched at the first handshake that needs it. The peer is asked for
 // serverName, or for the endpoint's host name where that is empty.
-func HBONEClientOnDemand(bundleSecret, serverName string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
-	return hboneClient(serverName, &tlsv3.CommonTlsContext{
+func MTLSClientOnDemand(bundleSecret, serverName string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
+	return mtlsClient(serverName, &tlsv3.CommonTlsContext{
 		TlsParams: TLSParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
 			Extension("envoy.tls.upstream_certificate_mappers.filter_state_override", &mapperv3.Config{DefaultValue: NoSecret})),
@@ -141,8 +141,8 @@ func HBONEClientOnDemand(bundleSecret, serverName string, sans []*tlsv3.SubjectA
 	})
 }
 
-// hboneClient never resumes sessions: a session belongs to one client identity, and the cluster serves many.
-func hboneClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
+// mtlsClient never resumes sessions: a session belongs to one client identity, and the cluster serves many.
+func mtlsClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: TransportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.UpstreamTlsContext{

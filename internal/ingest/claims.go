@@ -45,7 +45,7 @@ type claim struct {
 	pod *corev1.Pod
 	// arrived orders the claims; see cluster.Collection.Arrived.
 	arrived uint64
-	// captured: the pod takes HBONE, so whoever takes its address from it makes callers fall back to plaintext.
+	// captured: the pod takes mTLS, so whoever takes its address from it makes callers fall back to plaintext.
 	captured bool
 	// lost: its node is no more.
 	lost bool
@@ -58,7 +58,7 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 		if !ok {
 			continue
 		}
-		cl := claim{pod: pod, arrived: i.store.Pods.Arrived(cluster.ByAddress, addr.String(), key), captured: i.takesHBONE(c, pod)}
+		cl := claim{pod: pod, arrived: i.store.Pods.Arrived(cluster.ByAddress, addr.String(), key), captured: i.takesMTLS(c, pod)}
 		_, known := i.store.Nodes.Get(c, cluster.Key{Name: pod.Spec.NodeName})
 		cl.lost = !known
 		all = append(all, cl)
@@ -147,8 +147,8 @@ func compareBools(a, b bool) int {
 	return -1
 }
 
-// takesHBONE tells whether a pod is a captured member of the mesh.
-func (i *Ingest) takesHBONE(c *memo.Ctx, pod *corev1.Pod) bool {
+// takesMTLS tells whether a pod is a captured member of the mesh.
+func (i *Ingest) takesMTLS(c *memo.Ctx, pod *corev1.Pod) bool {
 	return cluster.PodCaptured(pod) && names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) != "" &&
 		pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
 }

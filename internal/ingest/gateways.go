@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -12,8 +13,12 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Protocols of a waypoint's listener. The Gateway API has no name for HBONE; other meshes write it without a domain.
+// Protocols of a waypoint's listener. The Gateway API has no name for mTLS without a terminated protocol in it, so ours has a
+// domain.
 const (
+	ProtocolMTLS gwv1.ProtocolType = names.Domain + "/MTLS"
+	// ProtocolHBONE and ProtocolHBONEDomain are what Gateways say that were written for earlier versions, or for other
+	// meshes. They mean ProtocolMTLS.
 	ProtocolHBONE       gwv1.ProtocolType = "HBONE"
 	ProtocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
 )
@@ -55,7 +60,7 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 func listenersNotValid() *Verdict {
 	return &Verdict{
 		string(gwv1.GatewayReasonListenersNotValid),
-		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolHBONE, names.PortHBONE),
+		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolMTLS, names.PortMTLS),
 	}
 }
 
@@ -74,13 +79,13 @@ func JudgeListeners(g *gwv1.Gateway) []*Verdict {
 
 func judgeListener(l *gwv1.Listener, served bool) *Verdict {
 	switch {
-	case l.Protocol != ProtocolHBONE && l.Protocol != ProtocolHBONEDomain:
+	case !slices.Contains([]gwv1.ProtocolType{ProtocolMTLS, ProtocolHBONE, ProtocolHBONEDomain}, l.Protocol):
 		return &Verdict{
 			string(gwv1.ListenerReasonUnsupportedProtocol),
-			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolHBONE),
+			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolMTLS),
 		}
-	case l.Port != names.PortHBONE:
-		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d only", names.PortHBONE)}
+	case l.Port != names.PortMTLS:
+		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d only", names.PortMTLS)}
 	case served:
 		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), "Another listener has the port already: a waypoint needs one"}
 	}

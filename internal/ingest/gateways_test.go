@@ -21,11 +21,29 @@ func TestNamesOfWaypoints(t *testing.T) {
 		"my.waypoint": false, "1st": false, strings.Repeat("a", 64): false,
 	} {
 		g := &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		g.Spec.Listeners = []gwv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: ProtocolHBONE}}
+		g.Spec.Listeners = []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ProtocolMTLS}}
 		v := JudgeWaypoint(g)
 		require.Equal(t, ok, v == nil, name)
 		if !ok {
 			require.Equal(t, string(gwv1.GatewayReasonInvalid), v.Reason)
+		}
+	}
+}
+
+// Gateways that were written for earlier versions go on being waypoints.
+func TestProtocolsOfWaypoints(t *testing.T) {
+	for protocol, ok := range map[gwv1.ProtocolType]bool{
+		"fairway.dev/MTLS": true, "fairway.dev/HBONE": true, "HBONE": true,
+		"MTLS": false, gwv1.TLSProtocolType: false, gwv1.HTTPProtocolType: false, "": false,
+	} {
+		g := &gwv1.Gateway{}
+		g.Spec.Listeners = []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: protocol}}
+		verdicts := JudgeListeners(g)
+		require.Len(t, verdicts, 1)
+		require.Equal(t, ok, verdicts[0] == nil, protocol)
+		if !ok {
+			require.Equal(t, string(gwv1.ListenerReasonUnsupportedProtocol), verdicts[0].Reason)
+			require.Contains(t, verdicts[0].Message, "use fairway.dev/MTLS")
 		}
 	}
 }

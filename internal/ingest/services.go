@@ -93,7 +93,7 @@ func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	case !ok:
 		return nil
 	}
-	w := &model.Workload{Pod: claims.Holder, Node: pod.Spec.NodeName, HBONE: i.takesHBONE(c, pod)}
+	w := &model.Workload{Pod: claims.Holder, Node: pod.Spec.NodeName, MTLS: i.takesMTLS(c, pod)}
 	for _, ip := range pod.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil && i.Claims.Get(c, a).Holder == claims.Holder {
 			w.Addresses = append(w.Addresses, a)
@@ -140,8 +140,8 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 		}
 	}
 	if gw, ok := i.waypointOf(c, port); ok {
-		for n := range out { // a waypoint speaks HBONE itself
-			out[n].HBONE, out[n].Identity = true, i.waypointIdentity(c, gw)
+		for n := range out { // a waypoint speaks mTLS itself
+			out[n].MTLS, out[n].Identity = true, i.waypointIdentity(c, gw)
 		}
 	}
 	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
@@ -166,15 +166,15 @@ func endpoint(w *model.Workload, addr netip.AddrPort, e discoveryv1.Endpoint, dr
 			out.ForZones = append(out.ForZones, h.Name)
 		}
 	}
-	if w != nil && w.HBONE {
-		out.HBONE, out.Identity = true, w.Identity
+	if w != nil && w.MTLS {
+		out.MTLS, out.Identity = true, w.Identity
 	}
 	return out
 }
 
-// waypointOf finds the waypoint that a port is the HBONE port of.
+// waypointOf finds the waypoint that a port is the mTLS port of.
 func (i *Ingest) waypointOf(c *memo.Ctx, port model.ServicePort) (cluster.Key, bool) {
-	if port.Port != names.PortHBONE {
+	if port.Port != names.PortMTLS {
 		return cluster.Key{}, false
 	}
 	key := cluster.Key{Namespace: port.Namespace, Name: names.WaypointGateway(port.Service)}
@@ -207,7 +207,7 @@ func slicePort(s *discoveryv1.EndpointSlice, name string) (uint16, bool) {
 func (i *Ingest) identities(c *memo.Ctx, port model.ServicePort) []string {
 	var out []string
 	for _, e := range i.Endpoints.Get(c, port) {
-		if e.HBONE {
+		if e.MTLS {
 			out = append(out, e.Identity)
 		}
 	}
@@ -232,7 +232,7 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 	case w.Closed:
 		out.Kind, out.Reason = model.DestinationRefused, "the pod that claims the address can't have it; see condition "+
 			v1alpha1.MeshConditionAddressesReady+" of the Mesh"
-	case w.HBONE:
+	case w.MTLS:
 		out.Kind, out.Identities = model.DestinationWorkload, []string{w.Identity}
 	}
 	return out
@@ -252,7 +252,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	case b.Problem != "":
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
 	default:
-		own := waypointHBONE(b.Waypoint)
+		own := waypointMTLS(b.Waypoint)
 		if i.Service.Get(c, own.ServiceName()) != nil && !i.ownService(c, own.ServiceName()) {
 			// Its pods are somebody else's, and nothing meant for the waypoint may reach them.
 			out.Kind, out.Reason = model.DestinationRefused, "the waypoint's name belongs to another Service"
@@ -264,9 +264,9 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 	}
 }
 
-// waypointHBONE is the port at which the pods of a waypoint are reached.
-func waypointHBONE(gateway cluster.Key) model.ServicePort {
-	return model.ServicePort{Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name), Port: names.PortHBONE}
+// waypointMTLS is the port at which the pods of a waypoint are reached.
+func waypointMTLS(gateway cluster.Key) model.ServicePort {
+	return model.ServicePort{Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name), Port: names.PortMTLS}
 }
 
 // callerEndpoints are the endpoints of a waypoint that only callers of some namespaces go to. They are refused where there is
@@ -285,7 +285,7 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 		return nil
 	}
 	var out []model.Endpoint
-	own := waypointHBONE(b.Waypoint)
+	own := waypointMTLS(b.Waypoint)
 	if b.Problem == "" && i.ownService(c, own.ServiceName()) {
 		for _, e := range i.Endpoints.Get(c, own) {
 			family := waypointFamily(i.Service.Get(c, own.ServiceName()), e.Address.Addr())

@@ -196,7 +196,7 @@ func TestListenersAcknowledged(t *testing.T) {
 	lds := func(inFlight bool, r ...xds.ResourceStatus) proxies {
 		return proxies{{Types: map[string]xds.TypeState{xds.TypeListener: {Wildcard: true, InFlight: inFlight, Resources: r}}}}
 	}
-	acked := xds.ResourceStatus{Name: "hbone", Sent: "1", Acked: "1"}
+	acked := xds.ResourceStatus{Name: "mtls", Sent: "1", Acked: "1"}
 	for name, c := range map[string]struct {
 		source   proxies
 		required []string
@@ -206,13 +206,13 @@ func TestListenersAcknowledged(t *testing.T) {
 		"no subscription":                 {proxies{{}}, nil, "has not asked for its listeners"},
 		"a node without pods":             {lds(false), nil, ""},
 		"first answer under way":          {lds(true), nil, "has not answered for its listeners"},
-		"accepted":                        {lds(false, acked), []string{"hbone"}, ""},
-		"a required one is missing":       {lds(false, acked), []string{"hbone", "tunnel"}, "has not accepted listener tunnel"},
+		"accepted":                        {lds(false, acked), []string{"mtls"}, ""},
+		"a required one is missing":       {lds(false, acked), []string{"mtls", "tunnel"}, "has not accepted listener tunnel"},
 		"never answered":                  {lds(true, acked, xds.ResourceStatus{Name: "b", Sent: "1"}), nil, "has not answered for listener b"},
-		"an update under way is no alarm": {lds(true, xds.ResourceStatus{Name: "hbone", Sent: "2", Acked: "1"}), []string{"hbone"}, ""},
+		"an update under way is no alarm": {lds(true, xds.ResourceStatus{Name: "mtls", Sent: "2", Acked: "1"}), []string{"mtls"}, ""},
 		"a bad one beside good ones":      {lds(false, acked, xds.ResourceStatus{Name: "b", Sent: "1", Rejected: "1"}), nil, ""},
-		"a required one is bad":           {lds(false, xds.ResourceStatus{Name: "hbone", Sent: "1", Rejected: "1"}), []string{"hbone"}, "has not accepted listener hbone"},
-		"one of two streams is complete":  {append(lds(true), lds(false, acked)...), []string{"hbone"}, ""},
+		"a required one is bad":           {lds(false, xds.ResourceStatus{Name: "mtls", Sent: "1", Rejected: "1"}), []string{"mtls"}, "has not accepted listener mtls"},
+		"one of two streams is complete":  {append(lds(true), lds(false, acked)...), []string{"mtls"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := ListenersAcknowledged(c.source, c.required...)()

@@ -83,8 +83,8 @@ type Workload struct {
 	Node      string
 	Addresses []netip.Addr // of every family that it has, the primary one first
 	Identity  string       // SPIFFE ID of its service account; empty: it has none
-	// HBONE: the pod is enrolled and captured, so it takes HBONE on its own addresses.
-	HBONE bool
+	// MTLS: the pod is enrolled and captured, so it takes mTLS on its own addresses.
+	MTLS bool
 	// Closed: some pod claims the address that can't have it, and nothing may go there. Nothing else is set.
 	Closed bool
 }
@@ -92,8 +92,8 @@ type Workload struct {
 // Endpoint is one address behind a port of a Service.
 type Endpoint struct {
 	Address  netip.AddrPort // where the application listens
-	HBONE    bool           // reached through HBONE at Address.Addr():15008
-	Identity string         // SPIFFE ID that must be presented; set where HBONE is
+	MTLS     bool           // reached through mTLS at Address.Addr():15008
+	Identity string         // SPIFFE ID that must be presented; set where mTLS is
 	Node     string
 	Zone     string
 	// ForNodes and ForZones are the hints which callers the endpoint is meant for (trafficDistribution).
@@ -300,7 +300,7 @@ const (
 	DestinationService DestinationKind = "Service"
 	// DestinationWaypoint: the pods of the waypoint that serves the Service.
 	DestinationWaypoint DestinationKind = "Waypoint"
-	// DestinationWorkload: one pod that takes HBONE.
+	// DestinationWorkload: one pod that takes mTLS.
 	DestinationWorkload DestinationKind = "Workload"
 	// DestinationPassthrough: plain TCP to the dialled address itself.
 	DestinationPassthrough DestinationKind = "Passthrough"

@@ -52,7 +52,7 @@ const (
 	ComponentNode     = "node"
 	ComponentWaypoint = "waypoint"
 	// ConditionCaptured is the pod condition in which a node's agent says that the pod's traffic is captured; senders
-	// speak HBONE to the pod from then on.
+	// speak mTLS to the pod from then on.
 	ConditionCaptured = Domain + "/Captured"
 	// ConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place on its
 	// node: without it, pods start uncaptured.
@@ -141,7 +141,7 @@ const (
 const (
 	PortOutbound         = 15001 // captured outbound connections, in the pod's netns
 	PortInbound          = 15006 // captured inbound plaintext, in the pod's netns
-	PortHBONE            = 15008 // mTLS, one connection for one connection
+	PortMTLS             = 15008 // mTLS, one connection for one connection
 	PortAgent            = 15020 // agent: health and readiness; a waypoint's also metrics
 	PortMetrics          = 15021 // node's agent: merged metrics over TLS, for those who may read them
 	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
@@ -180,21 +180,21 @@ const (
 	FilterStateSourceIP = "fairway.source_ip"
 	// MetadataTunnel is the endpoint metadata namespace that the internal listener "tunnel" and the access log read.
 	MetadataTunnel = "fairway.tunnel"
-	// MetadataHBONE is the HBONE address (ip:15008) of an endpoint.
-	MetadataHBONE = "hbone"
+	// MetadataMTLS is the address of an endpoint at which it takes mTLS (ip:15008).
+	MetadataMTLS = "mtls"
 	// MetadataPort is the port of the endpoint's pod, which its proxy is asked for.
 	MetadataPort = "port"
 	// MetadataTarget is the address that the application is dialled at.
 	MetadataTarget = "target"
-	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its HBONE connection.
+	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its mTLS connection.
 	MetadataIdentity = "identity"
 	// TrustBundleSecret is the SDS name of the validation context.
 	TrustBundleSecret = "trust-bundle"
 )
 
-// ListenerHBONE and the other fixed xDS resource names.
+// ListenerMTLS and the other fixed xDS resource names.
 const (
-	ListenerHBONE  = "hbone"
+	ListenerMTLS   = "mtls"
 	ListenerTunnel = "tunnel"
 	ClusterTunnel  = "tunnel"
 	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for. Nothing
@@ -230,7 +230,7 @@ func ServerName(namespace, service string, port uint16) string {
 // PrefixInboundCluster is how the name of an InboundCluster begins; a server name follows.
 const PrefixInboundCluster = "inbound/"
 
-// InboundCluster is the waypoint's cluster that leads from the HBONE listener to the internal listener of a port.
+// InboundCluster is the waypoint's cluster that leads from the mTLS listener to the internal listener of a port.
 func InboundCluster(namespace, service string, port uint16) string {
 	return PrefixInboundCluster + ServerName(namespace, service, port)
 }

@@ -54,7 +54,7 @@ func TestARejectedTableIsSaidWhenItLasts(t *testing.T) {
 func TestRejectionsOfAScope(t *testing.T) {
 	s := says{"waypoint/a/w service/a/b/80": "no such filter", "waypoint/a/w service/a/c/80": "bad"}
 	r := newRejections(s)
-	require.False(t, r.note("waypoint/a/w", xds.TypeRoute, "hbone"))
+	require.False(t, r.note("waypoint/a/w", xds.TypeRoute, "service/a/d/80"))
 	require.Empty(t, r.first("waypoint/a/w"))
 	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/c/80"))
 	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/b/80"))

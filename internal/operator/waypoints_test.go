@@ -57,7 +57,7 @@ func (w waypointWorld) class(name, controller string) {
 func (w waypointWorld) gateway(namespace, name, class string) *gwv1.Gateway {
 	g := &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}, Spec: gwv1.GatewaySpec{
 		GatewayClassName: gwv1.ObjectName(class),
-		Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+		Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 	}}
 	w.make(g, nil)
 	return g

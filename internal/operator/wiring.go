@@ -115,7 +115,7 @@ func triggersOf(p *plane) *triggers {
 		}
 		p.writer.Acknowledged(scope, typeURL, name)
 		// The resource that says which proxies serve, and any that one of them rejects.
-		if p.rejections.note(scope, typeURL, name) || typeURL == xds.TypeListener && name == names.ListenerHBONE {
+		if p.rejections.note(scope, typeURL, name) || typeURL == xds.TypeListener && name == names.ListenerMTLS {
 			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
 		}
 	}
@@ -143,7 +143,7 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 // programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener.
 func (p *plane) programmed(gateway types.NamespacedName) (acked int, rejected string) {
 	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
-	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
+	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies {
 		if a.State == xds.Acked {
 			acked++
 		}

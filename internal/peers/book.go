@@ -198,7 +198,7 @@ func (b *Book) SetPeers(addresses []string) {
 }
 
 // State returns what the connected proxies of all replicas made of the resource's version that is current here. Of a
-// waypoint's cluster, and of a listener other than hbone, only those proxies of other replicas are told that reject it;
+// waypoint's cluster, and of a listener other than mtls, only those proxies of other replicas are told that reject it;
 // of a cluster of all nodes, some, and those that are behind before others.
 func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
 	out := b.opts.Local.State(scope, typeURL, name)

@@ -14,7 +14,7 @@
 //	{"notes":["…"]}                       what replicas tell each other besides; the package does not read it
 //	{}                                    still there
 //
-// Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener hbone,
+// Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener mtls,
 // and who rejects another listener or a cluster; of node proxies, all of them together, whether those that have the
 // cluster of a Service's address follow its current version.
 //

@@ -56,7 +56,7 @@ func TestAReplicaThatHangsIsGivenUp(t *testing.T) {
 	addr := impostor(t, ca, func(w http.ResponseWriter, r *http.Request) {
 		encode(w, line{Replica: "x"},
 			line{Entries: []entry{
-				{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{pending}},
+				{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerMTLS, Proxies: []proxy{pending}},
 				{Scope: "node/n", TypeURL: xds.TypeRoute, Name: "x", Proxies: []proxy{pending}},
 			}},
 			line{Complete: true})
@@ -80,7 +80,7 @@ func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
 	ca := newAuthority(t)
 	var mu sync.Mutex
 	calls := 0
-	one := entry{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerHBONE, Proxies: []proxy{pending}}
+	one := entry{Scope: scope, TypeURL: xds.TypeListener, Name: names.ListenerMTLS, Proxies: []proxy{pending}}
 	two := one
 	two.Proxies = append([]proxy{{Pod: "shop/two", PodUID: "2", State: xds.Pending}}, one.Proxies...)
 	third := make(chan struct{})

@@ -170,9 +170,9 @@ func (r *replica) derive(k key) {
 		require.NoError(r.t, err)
 		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
 	case xds.TypeListener:
-		res, err := xds.NewResource(names.ListenerHBONE, &listenerv3.Listener{Name: names.ListenerHBONE})
+		res, err := xds.NewResource(names.ListenerMTLS, &listenerv3.Listener{Name: names.ListenerMTLS})
 		require.NoError(r.t, err)
-		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: names.ListenerHBONE, Resource: res}})
+		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: names.ListenerMTLS, Resource: res}})
 		r.cache.Ready(k.scope, k.typeURL)
 	}
 }
@@ -298,5 +298,5 @@ func (s signal) Write(p []byte) (int, error) {
 
 // connected counts the proxies that have asked for their listeners, as a book knows them.
 func connected(b *Book) int {
-	return len(b.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies)
+	return len(b.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies)
 }

@@ -94,7 +94,7 @@ func (k key) relevance() relevance {
 }
 
 // listenerOf is the listener that every proxy of a waypoint has: whoever subscribes to it counts as connected.
-func listenerOf(scope string) key { return key{scope, xds.TypeListener, names.ListenerHBONE} }
+func listenerOf(scope string) key { return key{scope, xds.TypeListener, names.ListenerMTLS} }
 
 // keyOf is what of a resource is told: clusters of node proxies are told of all nodes together.
 func keyOf(scope, typeURL, name string) key {

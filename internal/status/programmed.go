@@ -43,7 +43,7 @@ func resourcesOf(p ingest.ParentReport) []resource {
 		return nil
 	}
 	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-	out := []resource{{scope, xds.TypeListener, names.ListenerHBONE}}
+	out := []resource{{scope, xds.TypeListener, names.ListenerMTLS}}
 	for _, port := range p.Ports {
 		name := names.ServicePort(port.Namespace, port.Service, port.Port)
 		out = append(out,
@@ -64,7 +64,7 @@ func resourcesOf(p ingest.ParentReport) []resource {
 // One that starts serves nobody yet, so nothing waits for it.
 func readyProxies(scope string, acks Acknowledgements) map[string]bool {
 	ready := map[string]bool{}
-	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerHBONE).Proxies {
+	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies {
 		if a.Version != "" {
 			ready[a.Proxy.ID()] = true
 		}

@@ -100,7 +100,7 @@ func (b *book) say(proxy string, k resource, state xds.AckState) {
 }
 
 var (
-	listener = resource{scope, xds.TypeListener, names.ListenerHBONE}
+	listener = resource{scope, xds.TypeListener, names.ListenerMTLS}
 	table80  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/80"}
 	table81  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/81"}
 	// dialled80 is what callers' nodes have for port 80.
@@ -166,7 +166,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			book: both(func(b *book) { b.absent[table80] = map[string]bool{"a": true} }),
 		},
 		"a starting proxy rejects": {
-			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/b rejects listener hbone",
+			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/b rejects listener mtls",
 			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
 		"route table rejected": {report: served, status: "False", reason: ReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},

@@ -45,7 +45,7 @@ func startWaypoints(t *testing.T, c client.Client) {
 			ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: waypointName},
 			Spec: gwv1.GatewaySpec{
 				GatewayClassName: "fairway-waypoint",
-				Listeners:        []gwv1.Listener{{Name: "mesh", Port: 15008, Protocol: "fairway.dev/HBONE"}},
+				Listeners:        []gwv1.Listener{{Name: "mesh", Port: 15008, Protocol: "fairway.dev/MTLS"}},
 			},
 		})
 		require.NoError(t, client.IgnoreAlreadyExists(err))

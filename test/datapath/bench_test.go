@@ -34,7 +34,7 @@ func routes(b *testing.B, each func(b *testing.B, m *mesh, from *pod, to netip.A
 		to   netip.AddrPort
 	}{
 		{"direct", outsider, plain.at(8080)},
-		{"HBONE", client, server.at(8080)},
+		{"mTLS", client, server.at(8080)},
 		{"plaintext-out", client, addrPort("10.96.0.10:8080")},
 		{"plaintext-in", outsider, server.at(8080)},
 	} {

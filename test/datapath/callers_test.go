@@ -32,7 +32,7 @@ func TestOnlyTheRoutesCallersDependOnItsWaypoint(t *testing.T) {
 	consumer.join(false)
 
 	callers := []string{"another", "shopper"}
-	through := model.Endpoint{Address: waypoint.at(names.PortHBONE), HBONE: true, Callers: callers}
+	through := model.Endpoint{Address: waypoint.at(names.PortMTLS), MTLS: true, Callers: callers}
 	absent := model.Endpoint{Callers: callers, Absent: true}
 	for n, clientIP := range []bool{false, true} {
 		t.Run(fmt.Sprint("sticky ", clientIP), func(t *testing.T) {
@@ -46,7 +46,7 @@ func TestOnlyTheRoutesCallersDependOnItsWaypoint(t *testing.T) {
 			assignment := names.CallerEndpoints("default", name, vip.Port(), false, callers)
 			leads := func(to model.Endpoint) {
 				m.apply(m.nodes[0].scope(), assignment, node.LoadAssignment(assignment, []model.Endpoint{
-					{Address: servers[0].at(8080), HBONE: true}, {Address: servers[1].at(8080)}, to,
+					{Address: servers[0].at(8080), MTLS: true}, {Address: servers[1].at(8080)}, to,
 				}))
 			}
 			straight := func() {

@@ -40,7 +40,7 @@ func TestFirstDialsUnderChurn(t *testing.T) {
 			identities = append(identities, p.identity)
 		}
 		for _, p := range pods {
-			endpoints = append(endpoints, model.Endpoint{Address: p.at(8080), HBONE: true, Identity: p.identity})
+			endpoints = append(endpoints, model.Endpoint{Address: p.at(8080), MTLS: true, Identity: p.identity})
 		}
 		m.endpoints(port, endpoints...)
 		m.destination(model.Destination{Address: vip(i), Kind: model.DestinationService, Port: port, Identities: identities})

@@ -22,7 +22,7 @@ func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // at is the pod's own address with a port.
 func (p *pod) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(p.addr, port) }
 
-// workload makes the pod's own address known as one that takes HBONE.
+// workload makes the pod's own address known as one that takes mTLS.
 func (p *pod) workload(port uint16) {
 	p.mesh.destination(model.Destination{Address: p.at(port), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
 }
@@ -45,10 +45,10 @@ func TestBetweenMembers(t *testing.T) {
 		require.NotContains(t, string(wire()), secret, "nobody can read it")
 		m.nodes[0].proxy.logged(map[string]any{
 			"direction": "outbound", "dialled": vip.String(), "pod": "default/client",
-			"source": client.identity, "destination": server.identity, "to": server.at(names.PortHBONE).String(),
+			"source": client.identity, "destination": server.identity, "to": server.at(names.PortMTLS).String(),
 		})
 		line := m.nodes[1].proxy.logged(map[string]any{
-			"direction": "inbound-hbone", "dialled": server.at(8080).String(), "pod": "default/server",
+			"direction": "inbound-mtls", "dialled": server.at(8080).String(), "pod": "default/server",
 			"source": client.identity, "destination": server.identity, "to": server.at(8080).String(),
 		})
 		require.NotZero(t, line["sent"])
@@ -65,7 +65,7 @@ func TestBetweenMembers(t *testing.T) {
 	t.Run("on one node", func(t *testing.T) {
 		requireHello(t, client, neighbour.at(8080).String(), "neighbour sees "+client.addr.String())
 		m.nodes[0].proxy.logged(map[string]any{
-			"direction": "inbound-hbone", "source": client.identity, "destination": neighbour.identity,
+			"direction": "inbound-mtls", "source": client.identity, "destination": neighbour.identity,
 		})
 	})
 	t.Run("to oneself by VIP", func(t *testing.T) {
@@ -73,7 +73,7 @@ func TestBetweenMembers(t *testing.T) {
 		m.service("self", self, 8080, client)
 		requireHello(t, client, self.String(), "client sees "+client.addr.String())
 		m.nodes[0].proxy.logged(map[string]any{
-			"direction": "inbound-hbone", "source": client.identity, "destination": client.identity,
+			"direction": "inbound-mtls", "source": client.identity, "destination": client.identity,
 		})
 	})
 	t.Run("to oneself by address, past the proxy", func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestBetweenMembers(t *testing.T) {
 	})
 }
 
-func TestDestinationsWithoutHBONE(t *testing.T) {
+func TestDestinationsWithoutMTLS(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", false)
 	server := m.nodes[1].newMember("server", false)
@@ -100,7 +100,7 @@ func TestDestinationsWithoutHBONE(t *testing.T) {
 		m.destination(model.Destination{Address: plain.at(8080), Kind: model.DestinationPassthrough})
 		requireHello(t, client, plain.at(8080).String(), "plain sees "+client.addr.String())
 	})
-	t.Run("beside others that take HBONE", func(t *testing.T) {
+	t.Run("beside others that take mTLS", func(t *testing.T) {
 		mixed := addrPort("10.96.0.11:80")
 		m.service("mixed", mixed, 8080, plain, server)
 		seen := map[string]bool{}
@@ -169,13 +169,13 @@ func TestPlaintextInbound(t *testing.T) {
 		requireEventually(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
 		strict.workload(8080)
 		requireEventually(t, func() error { _, err := permissive.hello(strict.at(8080).String()); return err })
-		plaintext, hbone := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
+		plaintext, mtls := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
 		strict.configure(true)
 		plaintext.ends()
 		n, err := capture.EndPlaintext(strict.ns, nil)
 		require.NoError(t, err)
 		require.Zero(t, n, "all else passes the proxy")
-		hbone.alive()
+		mtls.alive()
 		requireEventuallyNot(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
 	})
 	t.Run("nobody dials the capture ports", func(t *testing.T) {
@@ -202,7 +202,7 @@ func TestAbsentApplication(t *testing.T) {
 	start := time.Now()
 	requireRefused(t, client, server.at(8099).String())
 	require.Less(t, time.Since(start), 4*time.Second)
-	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "dialled": server.at(8099).String(), "flags": "UF,URX"})
+	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-mtls", "dialled": server.at(8099).String(), "flags": "UF,URX"})
 }
 
 func TestIdentities(t *testing.T) {

@@ -26,7 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// forger has a member's certificate and speaks HBONE itself, with nothing of the mesh between it and its victim.
+// forger has a member's certificate and speaks mTLS itself, with nothing of the mesh between it and its victim.
 type forger struct {
 	*pod
 	cert tls.Certificate
@@ -44,9 +44,9 @@ func (n *meshNode) newForger(name string) *forger {
 // identity that the forger has a certificate of.
 func (f *forger) identity() string { return names.SPIFFEID(trustDomain, "default", f.name) }
 
-// serve HBONE, as a waypoint does: say which server name was asked for, and by whom.
+// serve mTLS, as a waypoint does: say which server name was asked for, and by whom.
 func (f *forger) serve() {
-	l := tls.NewListener(f.listen(names.PortHBONE), &tls.Config{
+	l := tls.NewListener(f.listen(names.PortMTLS), &tls.Config{
 		Certificates: []tls.Certificate{f.cert}, MinVersion: tls.VersionTLS13, ClientAuth: tls.RequireAnyClientCert,
 	})
 	go func() {
@@ -71,7 +71,7 @@ func (f *forger) serve() {
 func (f *forger) greeting(victim netip.Addr, serverName string) string {
 	t := f.mesh.t
 	t.Helper()
-	c, err := f.dial(netip.AddrPortFrom(victim, names.PortHBONE).String())
+	c, err := f.dial(netip.AddrPortFrom(victim, names.PortMTLS).String())
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
@@ -98,7 +98,7 @@ func TestWhatAPeerMayAskFor(t *testing.T) {
 	}
 	server.workload(8080)
 	require.Equal(t, "server sees "+forger.addr.String(), forger.greeting(server.addr, "8080"))
-	line := m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "pod": "default/server"})
+	line := m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-mtls", "pod": "default/server"})
 	from, err := netip.ParseAddrPort(line["from"].(string))
 	require.NoError(t, err)
 	require.Equal(t, forger.addr, from.Addr())
@@ -115,14 +115,14 @@ func TestWhatAPeerMayAskFor(t *testing.T) {
 	require.Equal(t, "server sees "+forger.addr.String(), forger.greeting(server.addr, "8080"))
 }
 
-// TestSlowHandshakesWithPods: a connection to a pod's HBONE port that never proves an identity is not kept. The time limit
+// TestSlowHandshakesWithPods: a connection to a pod's mTLS port that never proves an identity is not kept. The time limit
 // is shortened, so that the test needn't wait for it.
 func TestSlowHandshakesWithPods(t *testing.T) {
 	m := newMesh(t)
 	server := m.nodes[1].newMember("server", true)
 	outsider := m.nodes[0].newPod("outsider")
 	for _, l := range server.listeners(true) {
-		if !strings.HasPrefix(l.Name, "hbone/") {
+		if !strings.HasPrefix(l.Name, "mtls/") {
 			continue
 		}
 		limit := l.FilterChains[0].TransportSocketConnectTimeout.AsDuration()
@@ -136,7 +136,7 @@ func TestSlowHandshakesWithPods(t *testing.T) {
 		server.node.acked(xds.TypeListener, l.Name)
 	}
 	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01"} {
-		c, err := outsider.dial(server.at(names.PortHBONE).String())
+		c, err := outsider.dial(server.at(names.PortMTLS).String())
 		require.NoError(t, err)
 		_, err = io.WriteString(c, begin)
 		require.NoError(t, err)
@@ -160,7 +160,7 @@ func clientHello(t *testing.T) string {
 	return string(first[:n])
 }
 
-// TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's HBONE port are counted before they prove anything, and one pod's
+// TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's mTLS port are counted before they prove anything, and one pod's
 // are not another's. The limit is lowered, so that the test needn't reach it.
 func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 	m := newMesh(t)
@@ -174,7 +174,7 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 	}
 	const most = 3
 	for _, l := range server.listeners(true) {
-		if !strings.HasPrefix(l.Name, "hbone/") {
+		if !strings.HasPrefix(l.Name, "mtls/") {
 			continue
 		}
 		filter := l.FilterChains[0].Filters[0]
@@ -188,7 +188,7 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 	}
 	var held []*net.TCPConn
 	for range most {
-		c, err := outsider.dial(server.at(names.PortHBONE).String())
+		c, err := outsider.dial(server.at(names.PortMTLS).String())
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
 		_, err = io.WriteString(c, clientHello(t))

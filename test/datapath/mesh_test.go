@@ -227,9 +227,9 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 		if vip.Addr().Is6() {
 			addr = p.addr6 // as EndpointSlices of an IPv6 Service have it
 		}
-		e := model.Endpoint{Address: netip.AddrPortFrom(addr, target), HBONE: p.identity != "", Identity: p.identity}
+		e := model.Endpoint{Address: netip.AddrPortFrom(addr, target), MTLS: p.identity != "", Identity: p.identity}
 		endpoints = append(endpoints, e)
-		if e.HBONE {
+		if e.MTLS {
 			identities = append(identities, p.identity)
 		}
 	}

@@ -86,7 +86,7 @@ func TestAccessLogModes(t *testing.T) {
 	serve("10.96.0.9:80")
 	requireRefused(t, client, server.at(8099).String())
 	requireRefused(t, outsider, server.at(8080).String())
-	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-hbone", "dialled": server.at(8099).String()})
+	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-mtls", "dialled": server.at(8099).String()})
 	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-plaintext", "pod": "default/server"})
 
 	m.log(false, false)
@@ -101,7 +101,7 @@ func TestAccessLogModes(t *testing.T) {
 	outsider.greet(8081)
 	m.destination(model.Destination{Address: outsider.at(8081), Kind: model.DestinationPassthrough})
 	requireHello(t, client, outsider.at(8081).String(), "outsider sees "+client.addr.String())
-	for _, to := range []netip.AddrPort{outsider.at(8081), netip.AddrPortFrom(server.addr, names.PortHBONE)} {
+	for _, to := range []netip.AddrPort{outsider.at(8081), netip.AddrPortFrom(server.addr, names.PortMTLS)} {
 		m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "to": to.String()})
 	}
 	m.nodes[0].proxy.logged(map[string]any{"dialled": "10.96.0.11:80"})

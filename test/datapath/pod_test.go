@@ -104,9 +104,9 @@ func (p *pod) listeners(strict bool) []*listenerv3.Listener {
 
 func (p *pod) waitForListeners() {
 	require.EventuallyWithT(p.mesh.t, func(c *assert.CollectT) {
-		have, err := p.ns.Listening(names.PortOutbound, names.PortInbound, names.PortHBONE)
+		have, err := p.ns.Listening(names.PortOutbound, names.PortInbound, names.PortMTLS)
 		require.NoError(c, err)
-		require.Equal(c, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortHBONE: true}, have)
+		require.Equal(c, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortMTLS: true}, have)
 	}, patience, interval)
 }
 

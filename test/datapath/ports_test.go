@@ -42,7 +42,7 @@ func TestPortsStayTheApplications(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	ports := map[string]int{}
-	for name, from := range map[string]*pod{"HBONE": client, "plain text": outsider} {
+	for name, from := range map[string]*pod{"mTLS": client, "plain text": outsider} {
 		_, a := accept(from)
 		ports[name+", open"] = a.RemoteAddr().(*net.TCPAddr).Port
 		c, a := accept(from)

@@ -108,8 +108,8 @@ func TestIPv6(t *testing.T) {
 		both := model.ServicePort{Namespace: "default", Service: "both", Port: 80}
 		vip, vip6 := addrPort("10.96.0.20:80"), addrPort("[fd00:96::20]:80")
 		m.endpoints(both,
-			model.Endpoint{Address: server.at(8080), HBONE: true, Identity: server.identity},
-			model.Endpoint{Address: netip.AddrPortFrom(server.addr6, 8080), HBONE: true, Identity: server.identity})
+			model.Endpoint{Address: server.at(8080), MTLS: true, Identity: server.identity},
+			model.Endpoint{Address: netip.AddrPortFrom(server.addr6, 8080), MTLS: true, Identity: server.identity})
 		for _, v := range []netip.AddrPort{vip, vip6} {
 			m.destination(model.Destination{Address: v, Kind: model.DestinationService, Port: both, IPv6: v.Addr().Is6(), Identities: []string{server.identity}})
 		}

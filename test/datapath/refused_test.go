@@ -68,7 +68,7 @@ func TestWhatCantBeReached(t *testing.T) {
 		for range many {
 			g.Go(func() error {
 				began := time.Now()
-				conn, err := client.dial(server.at(8099).String())
+				conn, err := client.dial(plain.at(8099).String())
 				if err != nil {
 					return err
 				}

@@ -45,8 +45,8 @@ func ways(t *testing.T, m *mesh) map[string]way {
 	m.service("plain", addrPort("10.96.0.10:80"), 7000, plain)
 	neighbour.workload(7000)
 	return map[string]way{
-		"HBONE to another node":   {client, server, addrPort("10.96.0.9:80")},
-		"HBONE on one node":       {client, neighbour, neighbour.at(7000)},
+		"mTLS to another node":    {client, server, addrPort("10.96.0.9:80")},
+		"mTLS on one node":        {client, neighbour, neighbour.at(7000)},
 		"plaintext out of mesh":   {client, plain, addrPort("10.96.0.10:80")},
 		"plaintext into the mesh": {outsider, server, server.at(7000)},
 	}
@@ -364,7 +364,7 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 		m.endpoints(port)
 		requireEventuallyNot(t, func() error { _, err := client.hello(vip.String()); return err })
 		open.alive()
-		m.endpoints(port, model.Endpoint{Address: server.at(8080), HBONE: true, Identity: server.identity})
+		m.endpoints(port, model.Endpoint{Address: server.at(8080), MTLS: true, Identity: server.identity})
 		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
 	})
 	t.Run("the control plane goes away", func(t *testing.T) {

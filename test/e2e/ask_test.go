@@ -285,8 +285,8 @@ func logged(s *space, after time.Time, pod corev1.Pod, fields map[string]string)
 	}).Should(Succeed())
 }
 
-// overMTLS waits until the log of a pod's node says that a caller reached it over HBONE.
+// overMTLS waits until the log of a pod's node says that a caller reached it over mTLS.
 func overMTLS(s *space, after time.Time, pod corev1.Pod, source, destination string) {
 	s.t.Helper()
-	logged(s, after, pod, map[string]string{"direction": "inbound-hbone", "source": source, "destination": destination})
+	logged(s, after, pod, map[string]string{"direction": "inbound-mtls", "source": source, "destination": destination})
 }

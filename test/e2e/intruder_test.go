@@ -129,7 +129,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "waypoint"},
 		Spec: gatewayv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortHBONE, Protocol: "HBONE"}},
+			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	})
 	g.Eventually(func() error {

@@ -191,7 +191,7 @@ func TestExplicitWaypoint(t *testing.T) {
 	s.create(&gatewayv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
 		Spec: gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gatewayv1.Listener{
-			{Name: "mesh", Port: names.PortHBONE, Protocol: names.Domain + "/HBONE"},
+			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
 		}},
 	})
 	s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })

@@ -31,7 +31,7 @@ func TestClientIPAffinity(t *testing.T) {
 	w.upstream(model.Upstream{ServicePort: raw, Protocol: model.ProtocolTCP, ClientIP: true}, tcp...)
 	dialledHTTP, dialledTCP := w.serve(web, model.ProtocolHTTP, true, nil), w.serve(raw, model.ProtocolTCP, false, nil)
 
-	ctx, cancel := context.WithTimeout(t.Context(), patience) // of every tunnel
+	ctx, cancel := context.WithTimeout(t.Context(), patience) // of every connection
 	defer cancel()
 	overHTTP, overTCP := map[string]int{}, map[string]int{}
 	for range clients {

@@ -175,12 +175,12 @@ func TestDeadEndpoint(t *testing.T) {
 	w := newWorld(t)
 	alive := &echo{Name: "alive"}
 	e, _ := w.pod(appID, alive)
-	dead := model.Endpoint{Address: netip.AddrPortFrom(w.address(), 8080), HBONE: true, Identity: appID}
+	dead := model.Endpoint{Address: netip.AddrPortFrom(w.address(), 8080), MTLS: true, Identity: appID}
 	deadOutside := model.Endpoint{Address: netip.AddrPortFrom(w.address(), 8080)}
 	w.backend(web, model.ProtocolHTTP, e, dead)
 	w.backend(plain, model.ProtocolHTTP, e, deadOutside)
-	refuses := model.Endpoint{Address: netip.AddrPortFrom(w.address(), 8080), HBONE: true, Identity: appID}
-	l, err := net.Listen("tcp", netip.AddrPortFrom(refuses.Address.Addr(), names.PortHBONE).String())
+	refuses := model.Endpoint{Address: netip.AddrPortFrom(w.address(), 8080), MTLS: true, Identity: appID}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(refuses.Address.Addr(), names.PortMTLS).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +211,8 @@ func TestDeadEndpoint(t *testing.T) {
 	}
 }
 
-// TestBrokenTunnels: applications that break off by the hundred don't end the connection that they share with others.
-func TestBrokenTunnels(t *testing.T) {
+// TestBrokenConnections: callers that break off by the hundred end nobody else's connection.
+func TestBrokenConnections(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.inMesh(appID, w.listen(func(c *net.TCPConn) { _, _ = io.Copy(c, c) }))
 	w.backend(web, model.ProtocolTCP, e)
@@ -233,7 +233,7 @@ func TestBrokenTunnels(t *testing.T) {
 		}
 	}
 	talk(kept, "before")
-	for range 1500 { // Envoy's own limit is 1000
+	for range 1500 {
 		c, err := caller.dial(t.Context(), dialled)
 		if err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ func TestBothFamilies(t *testing.T) {
 	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
 
 	v6 := netip.IPv6Loopback()
-	both := resource(t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint, v6))
+	both := resource(t, names.ListenerMTLS, waypoint.MTLSListener(waypointID, w.waypoint, v6))
 	w.apply(both)
 	w.acknowledged(both)
 	over6 := newCaller(t, v6, v6, &tls.Config{

@@ -125,7 +125,7 @@ func TestStreamsThatHoldMost(t *testing.T) {
 	}
 	_, err = io.Copy(io.Discard, resp.Body)
 	require.Error(t, err, "what is cut off must not look like an end")
-	// The tunnel held as much as its only request, and may be gone as well.
+	// The connection held as much as its only request, and may be gone as well.
 	others := w.caller(clientID).client(t, dialled, h2cOnly())
 	require.Equal(t, http.StatusOK, do(t, others, http.MethodGet, "http://web/small").status)
 }

@@ -47,10 +47,10 @@ func TestConnectionsOfPeers(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			s := newShop(t)
 			dialled := s.serve(web, model.ProtocolHTTP, true, nil)
-			plenty, few := waypoint.HBONEListener(waypointID, s.waypoint), waypoint.HBONEListener(waypointID, s.waypoint)
+			plenty, few := waypoint.MTLSListener(waypointID, s.waypoint), waypoint.MTLSListener(waypointID, s.waypoint)
 			lower(t, few)
 			listens := func(l *listenerv3.Listener) {
-				u := resource(t, names.ListenerHBONE, l)
+				u := resource(t, names.ListenerMTLS, l)
 				s.apply(u)
 				s.acknowledged(u)
 			}

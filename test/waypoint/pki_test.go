@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package waypoint runs a real Envoy as a waypoint, programmed by the project's own translation and xDS server, between
-// HBONE clients and HBONE servers written here in Go. All traffic stays on loopback.
+// mTLS clients and mTLS servers written here in Go. All traffic stays on loopback.
 package waypoint
 
 import (

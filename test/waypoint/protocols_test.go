@@ -57,7 +57,7 @@ func (w *world) listen(serve func(*net.TCPConn)) netip.AddrPort {
 func (w *world) inMesh(id string, app netip.AddrPort) (model.Endpoint, *pod) {
 	w.t.Helper()
 	p := newPod(w.t, app, w.ca.issue(id), w.ca.peer(waypointID))
-	return model.Endpoint{Address: app, HBONE: true, Identity: id}, p
+	return model.Endpoint{Address: app, MTLS: true, Identity: id}, p
 }
 
 func TestTCP(t *testing.T) {
@@ -315,7 +315,7 @@ func TestWhoMayAsk(t *testing.T) {
 			t.Errorf("%q is answered", name)
 		}
 	}
-	line := s.accessLog(map[string]any{"direction": "waypoint-hbone", "dialled": "80.other.shop"})
+	line := s.accessLog(map[string]any{"direction": "waypoint-mtls", "dialled": "80.other.shop"})
 	if line["source"] != clientID {
 		t.Errorf("access log: %v", line)
 	}

@@ -38,7 +38,7 @@ func ends(t *testing.T, c io.Reader) {
 // TestSlowHandshakes: a connection that never proves an identity is not kept.
 func TestSlowHandshakes(t *testing.T) {
 	w := newWorld(t)
-	l := waypoint.HBONEListener(waypointID, w.waypoint)
+	l := waypoint.MTLSListener(waypointID, w.waypoint)
 	chain := l.GetFilterChains()[0]
 	if limit := chain.GetTransportSocketConnectTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
 		t.Fatalf("a handshake may take %s", limit)
@@ -48,14 +48,14 @@ func TestSlowHandshakes(t *testing.T) {
 		t.Fatalf("a peer may be silent for %s", limit)
 	}
 	l.ListenerFiltersTimeout = envoy.Duration(hurried)
-	u := resource(t, names.ListenerHBONE, l)
+	u := resource(t, names.ListenerMTLS, l)
 	w.apply(u)
 	w.acknowledged(u)
 	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", hello(t)} {
 		var c net.Conn
 		w.eventually("the listener to be bound", func() bool { // Envoy acknowledges it before that
 			var err error
-			c, err = net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortHBONE).String())
+			c, err = net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortMTLS).String())
 			return err == nil
 		})
 		_ = c.SetDeadline(time.Now().Add(patience))

@@ -168,7 +168,7 @@ func (w *world) fixed() {
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
 		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
-		resource(w.t, names.ListenerHBONE, waypoint.HBONEListener(waypointID, w.waypoint)),
+		resource(w.t, names.ListenerMTLS, waypoint.MTLSListener(waypointID, w.waypoint)),
 		resource(w.t, names.ListenerTunnel, waypoint.TunnelListener()),
 		resource(w.t, names.ClusterTunnel, waypoint.TunnelCluster(waypointID)),
 	)
@@ -270,7 +270,7 @@ func (w *world) pod(id string, h http.Handler) (model.Endpoint, *pod) {
 	w.t.Helper()
 	address := w.app(h)
 	p := newPod(w.t, address, w.ca.issue(id), w.ca.peer(waypointID))
-	return model.Endpoint{Address: address, HBONE: true, Identity: id}, p
+	return model.Endpoint{Address: address, MTLS: true, Identity: id}, p
 }
 
 // app is an application outside the mesh; it speaks HTTP/1.1 and h2c.

@@ -155,10 +155,10 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		guardIn = append(guardIn, rule(notFromLoopback(), syn(), tcpPort(port), reset()))
 		guardOut = append(guardOut, rule(toLoopback(), syn(), tcpPort(port), reset()))
 	}
-	// A peer asks a pod's proxy for a port of the pod. That of HBONE would lead into the proxy once more.
+	// A peer asks a pod's proxy for a port of the pod. That of mTLS itself would lead into the proxy once more.
 	for _, f := range families {
 		if i := slices.IndexFunc(own, f.has); i >= 0 {
-			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortHBONE), reset()))
+			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortMTLS), reset()))
 		}
 	}
 	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
@@ -190,7 +190,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		in = append(in, rule(f.from(f.probe), f.toPortSet(r.addProbes(f, p.Probes)), returns()))
 	}
 	in = append(in,
-		rule(tcpPort(names.PortHBONE), returns()),
+		rule(tcpPort(names.PortMTLS), returns()),
 		rule(syn(), local(false), redirect(names.PortInbound)),
 	)
 	r.addCapture(out, in)

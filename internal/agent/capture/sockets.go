@@ -65,7 +65,7 @@ func pastTheProxy(open []connection, listening map[uint16]bool, probes []netip.A
 	for _, c := range open {
 		within[c.local] = true
 	}
-	proxy := []uint16{names.PortOutbound, names.PortInbound, names.PortHBONE}
+	proxy := []uint16{names.PortOutbound, names.PortInbound, names.PortMTLS}
 	kubelet := []netip.Addr{netip.MustParseAddr(names.ProbeSourceAddress), netip.MustParseAddr(names.ProbeSourceAddress6)}
 	return slices.DeleteFunc(slices.Clone(open), func(c connection) bool {
 		return !listening[c.local.Port()] || slices.Contains(proxy, c.local.Port()) ||

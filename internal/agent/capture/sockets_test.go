@@ -96,7 +96,7 @@ func TestEndPlaintext(t *testing.T) {
 		"the pod's own IPv6": open(t, pod, "", "[fd00:244::2]:7070"),
 		"within the pod":     open(t, pod, "", "10.244.0.1:8080"),
 		"over loopback":      open(t, pod, "", "127.0.0.1:9090"),
-		"HBONE":              open(t, peer, "", "10.244.0.1:15008"),
+		"mTLS":               open(t, peer, "", "10.244.0.1:15008"),
 	}
 	n, err := EndPlaintext(pod, nil)
 	require.NoError(t, err)

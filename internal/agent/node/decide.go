@@ -52,7 +52,7 @@ const (
 	messageReservedPort      = "container %s declares port %d, where the node proxy would listen in the pod's network namespace: give the application another port"
 	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
-	messageProxy             = "proxies of the mesh speak HBONE themselves"
+	messageProxy             = "proxies of the mesh speak mTLS themselves"
 	messageNoServiceAccount  = "the pod has no service account, as static pods have none, so it has no identity in the mesh"
 	messageNamespaceUnknown  = "namespace %s is not known to the agent yet"
 	messageMeshAbsent        = "there is no Mesh, or it is being deleted"
@@ -135,7 +135,7 @@ func reservedPort(pod *corev1.Pod) (container string, port int32) {
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range c.Ports {
 			tcp := cmp.Or(p.Protocol, corev1.ProtocolTCP) == corev1.ProtocolTCP
-			if tcp && slices.Contains([]int32{names.PortOutbound, names.PortInbound, names.PortHBONE}, p.ContainerPort) {
+			if tcp && slices.Contains([]int32{names.PortOutbound, names.PortInbound, names.PortMTLS}, p.ContainerPort) {
 				return c.Name, p.ContainerPort
 			}
 		}

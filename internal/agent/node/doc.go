@@ -7,7 +7,7 @@
 //
 // Invariants:
 //   - Nothing is redirected before the proxy listens in the pod's network namespace.
-//   - The condition is True only once the pod answers HBONE, because senders use HBONE from then on, and it is False
+//   - The condition is True only once the pod answers mTLS, because senders use mTLS from then on, and it is False
 //     before the redirect goes.
 //   - A pod of the mesh starts only when its traffic is captured (CNI). A pod that runs already is not restarted; its open
 //     connections go on as they are, in plaintext if they were. Where the mode is strict, or becomes so, those that others

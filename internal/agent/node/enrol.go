@@ -22,7 +22,7 @@ import (
 const (
 	// verifyEvery is how often the kernel's rules of a captured pod are compared with how they should be.
 	verifyEvery = 30 * time.Second
-	// linger is how long a released pod answers HBONE: until all senders have heard that it doesn't.
+	// linger is how long a released pod answers mTLS: until all senders have heard that it doesn't.
 	linger = 30 * time.Second
 	// listenPoll is how often the listening sockets of a namespace are looked at: the kernel tells nobody of them.
 	listenPoll = 20 * time.Millisecond
@@ -66,7 +66,7 @@ func fail(cause, advice string, err error) error {
 type order int
 
 const (
-	// running: nothing is redirected until the pod could answer HBONE, since it has traffic already.
+	// running: nothing is redirected until the pod could answer mTLS, since it has traffic already.
 	running order = iota
 	// starting: the pod has no process yet, so redirecting costs nothing, and nothing may escape. It doesn't wait for the
 	// certificate: until that comes, connections between it and the mesh wait or are refused.
@@ -114,7 +114,7 @@ func (n *enroller) capture(ctx context.Context, t Target, o order) error {
 		return err
 	}
 	if o == running && !e.redirected {
-		if err := n.awaitHBONE(ctx, e, t); err != nil {
+		if err := n.awaitMTLS(ctx, e, t); err != nil {
 			return err
 		}
 	}
@@ -125,7 +125,7 @@ func (n *enroller) capture(ctx context.Context, t Target, o order) error {
 	if o == starting || e.complete {
 		return nil
 	}
-	if err := n.awaitHBONE(ctx, e, t); err != nil {
+	if err := n.awaitMTLS(ctx, e, t); err != nil {
 		return err
 	}
 	e.complete = true
@@ -192,8 +192,8 @@ func (n *enroller) awaitListeners(ctx context.Context, e *entry, t Target) error
 	return nil
 }
 
-// awaitHBONE waits until the pod has a certificate and its HBONE port is open.
-func (n *enroller) awaitHBONE(ctx context.Context, e *entry, t Target) error {
+// awaitMTLS waits until the pod has a certificate and its mTLS port is open.
+func (n *enroller) awaitMTLS(ctx context.Context, e *entry, t Target) error {
 	if e.complete {
 		return nil
 	}
@@ -202,7 +202,7 @@ func (n *enroller) awaitHBONE(ctx context.Context, e *entry, t Target) error {
 	if err := n.certificates.Await(certCtx, t.Pod.Identity); err != nil {
 		return fail(CauseCertificate, "see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
 	}
-	return n.awaitPorts(ctx, t, names.PortHBONE)
+	return n.awaitPorts(ctx, t, names.PortMTLS)
 }
 
 func (n *enroller) awaitPorts(ctx context.Context, t Target, ports ...uint16) error {

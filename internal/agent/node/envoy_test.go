@@ -140,7 +140,7 @@ func realTarget(ns *netns.Namespace) Target {
 	}
 }
 
-// A pod that starts is captured by a real Envoy while the operator is away; it answers HBONE once it has a certificate.
+// A pod that starts is captured by a real Envoy while the operator is away; it answers mTLS once it has a certificate.
 func TestEnvoyServesAStartingPod(t *testing.T) {
 	n, s := realNode(t)
 	s.away.Store(true)
@@ -151,10 +151,10 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, n.capture(ctx, target, starting))
 	require.Less(t, time.Since(began), 3*time.Second, "a pod's start doesn't wait for the operator")
-	// On HBONE's port it listens, too, and nobody passes the handshake yet.
-	open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortHBONE)
+	// On the port of mTLS it listens, too, and nobody passes the handshake yet.
+	open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortMTLS)
 	require.NoError(t, err)
-	require.Equal(t, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortHBONE: true}, open)
+	require.Equal(t, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortMTLS: true}, open)
 	has, err := n.kernel.Has(ns.Path())
 	require.NoError(t, err)
 	require.True(t, has)
@@ -162,9 +162,9 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 	require.ErrorContains(t, n.capture(ctx, target, running), "the operator is away")
 	s.away.Store(false)
 	require.Eventually(t, func() bool { return n.capture(ctx, target, running) == nil }, testTimeout, testPoll)
-	open, err = n.kernel.Listening(ns.Path(), names.PortHBONE)
+	open, err = n.kernel.Listening(ns.Path(), names.PortMTLS)
 	require.NoError(t, err)
-	require.True(t, open[names.PortHBONE])
+	require.True(t, open[names.PortMTLS])
 
 	// And let go again.
 	require.Eventually(t, func() bool {
@@ -175,7 +175,7 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, has)
 	require.Eventually(t, func() bool {
-		open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortHBONE)
-		return err == nil && !open[names.PortOutbound] && !open[names.PortInbound] && !open[names.PortHBONE]
+		open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortMTLS)
+		return err == nil && !open[names.PortOutbound] && !open[names.PortInbound] && !open[names.PortMTLS]
 	}, testTimeout, testPoll, "the proxy leaves the namespace")
 }

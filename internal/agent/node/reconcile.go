@@ -206,7 +206,7 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 		// Nothing runs in it, and nobody sends to it.
 		return reconcile.Result{}, r.forget(ctx, string(pod.UID))
 	}
-	// Senders must hear first that the pod no longer takes HBONE; and people, what nobody chose.
+	// Senders must hear first that the pod no longer takes mTLS; and people, what nobody chose.
 	if saysCaptured(pod) || d.Reason == ReasonReservedPort {
 		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
 			return reconcile.Result{}, err

@@ -127,7 +127,7 @@ func TestRestartKeepsProbes(t *testing.T) {
 	before := job.DeepCopy()
 	job.Status.Phase = corev1.PodSucceeded
 	require.NoError(t, f.Status().Patch(context.Background(), job, client.MergeFrom(before)))
-	f.eventually(func() bool { return f.index("unset hbone/"+string(job.UID)) >= 0 }, "the job is forgotten")
+	f.eventually(func() bool { return f.index("unset mtls/"+string(job.UID)) >= 0 }, "the job is forgotten")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 	f.do(func() { f.proxyDown = false })
 	f.eventually(func() bool { return f.state(one).State == StateCaptured }, "captured again")

@@ -22,11 +22,11 @@ const (
 	StateWaiting State = "Waiting"
 	// StateEnrolling: listeners and certificate are being made; traffic isn't redirected yet.
 	StateEnrolling State = "Enrolling"
-	// StateStarting: traffic is redirected, and the pod doesn't answer HBONE yet.
+	// StateStarting: traffic is redirected, and the pod doesn't answer mTLS yet.
 	StateStarting State = "Starting"
 	// StateCaptured: all is in place.
 	StateCaptured State = "Captured"
-	// StateReleasing: traffic is no longer redirected; senders may still use HBONE for a moment.
+	// StateReleasing: traffic is no longer redirected; senders may still use mTLS for a moment.
 	StateReleasing State = "Releasing"
 	// StateFailed: the last attempt failed; another follows.
 	StateFailed State = "Failed"
@@ -80,7 +80,7 @@ type entry struct {
 	listening bool
 	// redirected: the pod's network namespace redirects to them.
 	redirected bool
-	// complete: the pod has answered HBONE since.
+	// complete: the pod has answered mTLS since.
 	complete bool
 	// closed: strict, and what came past the proxy before has ended.
 	closed bool

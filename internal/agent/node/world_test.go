@@ -204,7 +204,7 @@ func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error)
 	defer w.mu.Unlock()
 	out := map[uint16]bool{}
 	for _, p := range ports {
-		out[p] = !w.proxyDown && len(w.listeners) > 0 && (p != names.PortHBONE || !w.caDown)
+		out[p] = !w.proxyDown && len(w.listeners) > 0 && (p != names.PortMTLS || !w.caDown)
 	}
 	return out, w.exists(path)
 }

@@ -32,9 +32,9 @@ func byCaller(c *clusterv3.Cluster, d model.Destination) {
 	// Whose waypoint is absent is refused, not sent to the unhealthy endpoint that stands for it.
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}
 	c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-		Name:  tunnelWaypoint,
-		Match: envoy.Struct(map[string]string{keyTunnel: tunnelWaypoint}),
-		TransportSocket: envoy.HBONEClientOnDemand(names.TrustBundleSecret,
+		Name:  wayWaypoint,
+		Match: envoy.Struct(map[string]string{keyWay: wayWaypoint}),
+		TransportSocket: envoy.MTLSClientOnDemand(names.TrustBundleSecret,
 			names.ServerName(d.Port.Namespace, d.Port.Service, d.Port.Port), envoy.SPIFFEIDs(d.Waypoint)),
 	})
 }

@@ -24,12 +24,12 @@ import (
 // metadataSocketMatch is where Envoy looks for the endpoint's side of a transport socket match.
 const metadataSocketMatch = "envoy.transport_socket_match"
 
-// Endpoints with keyTunnel: tunnelPlaintext are reached in plain; all others take HBONE, those with tunnelWaypoint as the
-// waypoint of the Service.
+// Endpoints with keyWay: wayPlaintext are reached in plain; all others take mTLS, those with wayWaypoint as the waypoint of
+// the Service.
 const (
-	keyTunnel       = "tunnel"
-	tunnelPlaintext = "plaintext"
-	tunnelWaypoint  = "waypoint"
+	keyWay       = "way"
+	wayPlaintext = "plaintext"
+	wayWaypoint  = "waypoint"
 )
 
 // Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
@@ -65,7 +65,7 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 			byCaller(c, d)
 		}
 	case model.DestinationWorkload:
-		static(c, model.Endpoint{Address: d.Address, HBONE: true})
+		static(c, model.Endpoint{Address: d.Address, MTLS: true})
 		reach(c, d.Identities, "")
 	case model.DestinationPassthrough:
 		static(c, model.Endpoint{Address: d.Address})
@@ -99,12 +99,12 @@ func serverName(d model.Destination) string {
 	return names.ServerName(d.Service.Namespace, d.Service.Service, d.Service.Port)
 }
 
-// reach adds both ways to reach an endpoint. HBONE is what an endpoint gets that doesn't say plaintext itself.
+// reach adds both ways to reach an endpoint. mTLS is what an endpoint gets that doesn't say plaintext itself.
 func reach(c *clusterv3.Cluster, identities []string, serverName string) {
-	c.TransportSocket = envoy.HBONEClientOnDemand(names.TrustBundleSecret, serverName, envoy.SPIFFEIDs(identities...))
+	c.TransportSocket = envoy.MTLSClientOnDemand(names.TrustBundleSecret, serverName, envoy.SPIFFEIDs(identities...))
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
-		Name:            tunnelPlaintext,
-		Match:           envoy.Struct(map[string]string{keyTunnel: tunnelPlaintext}),
+		Name:            wayPlaintext,
+		Match:           envoy.Struct(map[string]string{keyWay: wayPlaintext}),
 		TransportSocket: envoy.Raw(),
 	}}
 }
@@ -116,7 +116,7 @@ func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
 
 // LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
 // that drain last; zones become localities and change no balance by themselves. Endpoints that are equal for a node proxy,
-// such as two HBONE ports of one pod, are one.
+// such as two mTLS ports of one pod, are one.
 func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
 		rank int
@@ -132,8 +132,8 @@ func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.Cluster
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Address.Compare(b.Address))
 	}) {
 		at := e.Address
-		if e.HBONE {
-			at = netip.AddrPortFrom(at.Addr(), names.PortHBONE)
+		if e.MTLS {
+			at = netip.AddrPortFrom(at.Addr(), names.PortMTLS)
 		}
 		if seen[at] {
 			continue
@@ -175,7 +175,7 @@ func rank(e model.Endpoint) int {
 	return int(e.Distance)
 }
 
-// endpoint at an address. One that takes HBONE has the name of its port, which is what its pod's proxy is asked for.
+// endpoint at an address. One that takes mTLS has the name of its port, which is what its pod's proxy is asked for.
 func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 	switch {
 	case e.Absent:
@@ -183,14 +183,14 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 		lb.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		return lb
 	case len(e.Callers) > 0:
-		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{metadataSocketMatch: {keyTunnel: tunnelWaypoint}}))
-	case e.HBONE:
+		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{metadataSocketMatch: {keyWay: wayWaypoint}}))
+	case e.MTLS:
 		lb := envoy.LbEndpoint(envoy.Address(at), nil)
 		lb.GetEndpoint().Hostname = strconv.Itoa(int(e.Address.Port()))
 		return lb
 	}
 	return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
-		metadataSocketMatch: {keyTunnel: tunnelPlaintext},
+		metadataSocketMatch: {keyWay: wayPlaintext},
 	}))
 }
 

@@ -39,12 +39,12 @@ type Pod struct {
 const (
 	prefixOutbound = "outbound/"
 	prefixInbound  = "inbound/"
-	prefixHBONE    = "hbone/"
+	prefixMTLS     = "mtls/"
 )
 
 // ListenerNames are the names of the listeners of the pod with a UID.
 func ListenerNames(uid string) []string {
-	return []string{prefixOutbound + uid, prefixInbound + uid, prefixHBONE + uid}
+	return []string{prefixOutbound + uid, prefixInbound + uid, prefixMTLS + uid}
 }
 
 const (
@@ -66,10 +66,10 @@ func Listeners(p Pod) []*listenerv3.Listener {
 	if len(p.IPs) == 0 {
 		return nil
 	}
-	return []*listenerv3.Listener{outbound(p), inbound(p), hbone(p)}
+	return []*listenerv3.Listener{outbound(p), inbound(p), mtls(p)}
 }
 
-// outbound takes what the pod's applications send to addresses of the mesh and tunnels it.
+// outbound takes what the pod's applications send to addresses of the mesh.
 func outbound(p Pod) *listenerv3.Listener {
 	l := listener(p, prefixOutbound+p.UID, names.PortOutbound)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
@@ -153,10 +153,10 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 	})
 }
 
-// hbone takes what other members of the mesh send to the pod.
-func hbone(p Pod) *listenerv3.Listener {
+// mtls takes what other members of the mesh send to the pod.
+func mtls(p Pod) *listenerv3.Listener {
 	trustDomain, _, _, _ := names.ParseSPIFFEID(p.Identity)
-	l := listener(p, prefixHBONE+p.UID, names.PortHBONE)
+	l := listener(p, prefixMTLS+p.UID, names.PortMTLS)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	envoy.AwaitHello(l)
 	l.ListenerFilters = append(l.ListenerFilters,
@@ -168,7 +168,7 @@ func hbone(p Pod) *listenerv3.Listener {
 			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: []*corev3.CidrRange{{
 				AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0),
 			}}},
-			TransportSocket: envoy.HBONEServerOnDemand(p.Identity, names.TrustBundleSecret,
+			TransportSocket: envoy.MTLSServerOnDemand(p.Identity, names.TrustBundleSecret,
 				[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
 			Filters: []*listenerv3.Filter{
@@ -179,10 +179,10 @@ func hbone(p Pod) *listenerv3.Listener {
 					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(own)+":%REQUESTED_SERVER_NAME%", envoy.SharedNot),
 				),
 				envoy.Ended(&tcpproxyv3.TcpProxy{
-					StatPrefix:       "hbone",
+					StatPrefix:       "mtls",
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: ClusterDirect},
 					AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
-						"direction":   "inbound-hbone",
+						"direction":   "inbound-mtls",
 						"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 						"destination": envoy.Literal(p.Identity),
 						"dialled":     host(own) + ":%REQUESTED_SERVER_NAME%",

@@ -7,9 +7,9 @@
 // (LoadAssignment).
 //
 // One connection passes like this. The sending pod's listener "outbound" hands it to the cluster named by the dialled
-// address, which connects from the pod's own network namespace and address. Endpoints that take HBONE get it over mTLS with the
-// pod's own certificate, one connection for one connection, and are asked for their port by the server name (SNI). All
-// others get it in plain. The receiving pod's listener "hbone" connects to the application's port, with the caller's address
+// address, which connects from the pod's own network namespace and address. Endpoints that take mTLS get it with the pod's own
+// certificate, one connection for one connection, and are asked for their port by the server name (SNI). All others get
+// it in plain. The receiving pod's listener "mtls" connects to the application's port, with the caller's address
 // as source.
 //
 // All functions are pure.
@@ -34,8 +34,8 @@ const ClusterDirect = "direct"
 // connectTimeout bounds a TCP (and TLS) connection attempt to one endpoint.
 const connectTimeout = 5 * time.Second
 
-// StaticClusters are the clusters that a node proxy has from the start, with the mark of its node. It makes no more connections in plain than most,
-// so that it never runs out of descriptors: one HBONE connection carries many.
+// StaticClusters are the clusters that a node proxy has from the start, with the mark of its node. It makes no more connections
+// to applications than most, so that it never runs out of descriptors.
 func StaticClusters(most uint64, mark proxymark.Mark) []*clusterv3.Cluster {
 	return []*clusterv3.Cluster{{
 		Name:                 ClusterDirect,

@@ -72,14 +72,14 @@ var cases = map[string]func() []proto.Message{
 	},
 	"endpoints-by-caller": func() []proto.Message {
 		return []proto.Message{LoadAssignment(names.CallerEndpoints("shop", "web", 80, false, nil), []model.Endpoint{
-			{Address: at("10.244.0.3:8080"), HBONE: true, Zone: "a"},
+			{Address: at("10.244.0.3:8080"), MTLS: true, Zone: "a"},
 			{Address: at("10.244.0.4:8080"), Zone: "b"},
-			{Address: at("10.244.0.9:15008"), HBONE: true, Callers: []string{"other", "shop"}},
+			{Address: at("10.244.0.9:15008"), MTLS: true, Callers: []string{"other", "shop"}},
 		})}
 	},
 	"endpoints-by-caller-absent": func() []proto.Message {
 		return []proto.Message{LoadAssignment(names.CallerEndpoints("shop", "web", 80, false, nil), []model.Endpoint{
-			{Address: at("10.244.0.3:8080"), HBONE: true}, {Callers: []string{"other"}, Absent: true},
+			{Address: at("10.244.0.3:8080"), MTLS: true}, {Callers: []string{"other"}, Absent: true},
 		})}
 	},
 	"destination-waypoint": func() []proto.Message {
@@ -100,14 +100,14 @@ var cases = map[string]func() []proto.Message{
 	"endpoints": func() []proto.Message {
 		return []proto.Message{LoadAssignment("node/shop/web/80", []model.Endpoint{
 			{Address: at("10.244.0.4:8080"), Zone: "b"},
-			{Address: at("10.244.0.3:8080"), HBONE: true, Zone: "a"},
-			{Address: at("10.244.0.3:8081"), HBONE: true, Zone: "a"},
-			{Address: at("10.244.0.5:8080"), HBONE: true, Zone: "a", Draining: true},
-			{Address: at("[fd00:244::3]:8080"), HBONE: true, Zone: "b"},
+			{Address: at("10.244.0.3:8080"), MTLS: true, Zone: "a"},
+			{Address: at("10.244.0.3:8081"), MTLS: true, Zone: "a"},
+			{Address: at("10.244.0.5:8080"), MTLS: true, Zone: "a", Draining: true},
+			{Address: at("[fd00:244::3]:8080"), MTLS: true, Zone: "b"},
 		})}
 	},
 	"endpoints-all-draining": func() []proto.Message {
-		return []proto.Message{LoadAssignment("node/shop/web/80", []model.Endpoint{{Address: at("10.244.0.5:8080"), HBONE: true, Draining: true}})}
+		return []proto.Message{LoadAssignment("node/shop/web/80", []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Draining: true}})}
 	},
 	"endpoints-none": func() []proto.Message { return []proto.Message{LoadAssignment("node/shop/web/80", nil)} },
 }

@@ -14,7 +14,7 @@ import (
 // Operators that name both ends of a request.
 const (
 	logSource = "%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"
-	// logFrom is the caller's address as the HBONE listener saw it. What Envoy calls the remote address would be what
+	// logFrom is the caller's address as the mTLS listener saw it. What Envoy calls the remote address would be what
 	// the caller says in x-forwarded-for.
 	logFrom        = "%FILTER_STATE(" + filterStateRemoteAddress + ":PLAIN)%"
 	logDestination = "%UPSTREAM_METADATA(" + names.MetadataTunnel + ":" + names.MetadataIdentity + ")%"
@@ -68,11 +68,11 @@ func silentLog(p model.ServicePort) map[string]string {
 	return serviceLog(p, map[string]string{"detail": "no HTTP request began within " + silenceTimeout.String()})
 }
 
-// refusedLog is a line per CONNECT that was not served.
+// refusedLog is a line per connection of a caller that was not served.
 func refusedLog() map[string]string {
 	return map[string]string{
 		"time":      "%START_TIME%",
-		"direction": "waypoint-hbone",
+		"direction": "waypoint-mtls",
 		"source":    "%DOWNSTREAM_PEER_URI_SAN%",
 		"dialled":   "%REQUESTED_SERVER_NAME%",
 		"from":      "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
@@ -81,7 +81,7 @@ func refusedLog() map[string]string {
 	}
 }
 
-// tunnelLog is a line per failed tunnel: here is the reason for which a service port's request failed.
+// tunnelLog is a line per failed connection to a pod: here is the reason for which a service port's request failed.
 func tunnelLog() map[string]string {
 	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
 	return map[string]string{
@@ -89,7 +89,7 @@ func tunnelLog() map[string]string {
 		"direction":   "waypoint-tunnel",
 		"destination": metadata(names.MetadataIdentity),
 		"dialled":     metadata(names.MetadataTarget),
-		"to":          metadata(names.MetadataHBONE),
+		"to":          metadata(names.MetadataMTLS),
 		"ms":          "%DURATION%",
 		"flags":       "%RESPONSE_FLAGS%",
 		"failure":     "%UPSTREAM_TRANSPORT_FAILURE_REASON%",

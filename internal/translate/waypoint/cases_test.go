@@ -83,7 +83,7 @@ func full(s string) *model.PathChange { return &model.PathChange{Full: &s} }
 
 // cases by the name of the golden file.
 var cases = map[string]func() bundle{
-	"hbone":          hboneCase,
+	"mtls":           mtlsCase,
 	"service-ports":  servicePortsCase,
 	"endpoints":      endpointsCase,
 	"no-routes":      func() bundle { return routed(model.RouteTable{}) },
@@ -102,10 +102,10 @@ var cases = map[string]func() bundle{
 	"values-escaped": escapedCase,
 }
 
-func hboneCase() bundle {
+func mtlsCase() bundle {
 	return bundle{
 		listeners: []*listenerv3.Listener{
-			HBONEListener(waypointID, netip.IPv4Unspecified(), netip.IPv6Unspecified()),
+			MTLSListener(waypointID, netip.IPv4Unspecified(), netip.IPv6Unspecified()),
 			TunnelListener(),
 		},
 		clusters: []*clusterv3.Cluster{TunnelCluster(waypointID), InboundCluster(web)},
@@ -133,13 +133,13 @@ func endpointsCase() bundle {
 	id := "spiffe://cluster.local/ns/shop/sa/web"
 	return bundle{endpoints: []*endpointv3.ClusterLoadAssignment{
 		Endpoints(web, []model.Endpoint{
-			{Address: at("10.244.1.3:8080"), HBONE: true, Identity: id, Zone: "b"},
-			{Address: at("10.244.0.3:8080"), HBONE: true, Identity: id, Zone: "a"},
+			{Address: at("10.244.1.3:8080"), MTLS: true, Identity: id, Zone: "b"},
+			{Address: at("10.244.0.3:8080"), MTLS: true, Identity: id, Zone: "a"},
 			{Address: at("10.244.0.4:8080"), Zone: "a"},
-			{Address: at("[fd00::3]:8080"), HBONE: true, Identity: id, Zone: "a"},
-			{Address: at("10.244.0.5:8080"), HBONE: true, Identity: id, Zone: "a", Draining: true},
+			{Address: at("[fd00::3]:8080"), MTLS: true, Identity: id, Zone: "a"},
+			{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Zone: "a", Draining: true},
 		}),
-		Endpoints(webV1, []model.Endpoint{{Address: at("10.244.0.5:8080"), HBONE: true, Identity: id, Draining: true}}),
+		Endpoints(webV1, []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Draining: true}}),
 		Endpoints(webV2, nil),
 	}}
 }

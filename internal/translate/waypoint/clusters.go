@@ -46,7 +46,7 @@ func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 		TypedExtensionProtocolOptions: protocolOptions(u.Protocol, headers),
 	}
 	if u.ClientIP {
-		// The address that the HBONE listener saw: what Envoy takes for the client's is up to x-forwarded-for.
+		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
 		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
 			FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
 		}})

@@ -26,8 +26,8 @@ const upgradeWebSocket = "websocket"
 
 // idleUpstream is how long a connection to an application is kept without a request. It must end before the application
 // ends it, or a request meets a connection that is just closing and can't be sent again, for nobody knows whether it
-// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs little: the tunnel to the
-// pod stays, and the connection in it is made on the pod's own node.
+// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs
+// a handshake.
 const idleUpstream = time.Second
 
 // speak sets how HTTP is spoken with callers.

@@ -7,11 +7,11 @@
 //
 // The way of a request:
 //
-//	peer ──mTLS──► listener "hbone": CONNECT VIP:port, caller's SPIFFE ID kept as filter state
-//	   └─► route configuration "hbone": the authority picks cluster inbound/<ns>/<svc>/<port>
+//	peer ──mTLS──► listener "mtls": caller's SPIFFE ID kept as filter state
+//	   └─► the server name (SNI) picks cluster inbound/<port>.<svc>.<ns>
 //	        └─► internal listener service/<ns>/<svc>/<port>: HTTP with a route configuration of that name, or TCP
 //	             └─► cluster service/<ns>/<svc>/<port>, endpoints waypoint/<ns>/<svc>/<port>
-//	                  ├─► internal listener "tunnel" ─► cluster "tunnel" ──mTLS, CONNECT──► pod of the mesh
+//	                  ├─► internal listener "tunnel" ─► cluster "tunnel" ──mTLS──► pod of the mesh
 //	                  └─► plain TCP ──► pod outside the mesh
 //
 // A listener depends on a port and its protocol only. Everything that users edit is in route configurations and

@@ -69,9 +69,9 @@ func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
 	target := e.Address.String()
 	tunnel := map[string]string{names.MetadataTarget: target}
 	address := envoy.Address(e.Address)
-	if e.HBONE {
+	if e.MTLS {
 		address = envoy.InternalAddress(names.ListenerTunnel, target+"/"+digest(e.Identity))
-		tunnel[names.MetadataHBONE] = netip.AddrPortFrom(e.Address.Addr(), names.PortHBONE).String()
+		tunnel[names.MetadataMTLS] = netip.AddrPortFrom(e.Address.Addr(), names.PortMTLS).String()
 		tunnel[names.MetadataPort] = strconv.Itoa(int(e.Address.Port()))
 		tunnel[names.MetadataIdentity] = e.Identity
 	}

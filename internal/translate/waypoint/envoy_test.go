@@ -88,9 +88,6 @@ func inline(t *testing.T, rc *routev3.RouteConfiguration) *listenerv3.Listener {
 	rc = proto.CloneOf(rc)
 	rc.ValidateClusters = envoy.Bool(false) // as by RDS
 	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
-	if rc.GetName() == "hbone" {
-		hcm.UpgradeConfigs = append(hcm.UpgradeConfigs, &hcmv3.HttpConnectionManager_UpgradeConfig{UpgradeType: "CONNECT"})
-	}
 	l.Name = "inline/" + rc.GetName()
 	l.FilterChains[0].Filters = []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}
 	return l

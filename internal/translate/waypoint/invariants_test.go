@@ -193,7 +193,7 @@ func TestEndpointsIgnoreOrder(t *testing.T) {
 	for i := range 40 {
 		in = append(in, model.Endpoint{
 			Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 8), byte(i)}), 80),
-			Zone:    string(rune('a' + i%3)), HBONE: i%2 == 0, Draining: i%5 == 0,
+			Zone:    string(rune('a' + i%3)), MTLS: i%2 == 0, Draining: i%5 == 0,
 		})
 	}
 	want := Endpoints(web, in)

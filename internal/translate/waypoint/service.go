@@ -42,7 +42,7 @@ func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 		ListenerSpecifier: internalListener(),
 		TrafficDirection:  corev3.TrafficDirection_INBOUND,
 		ListenerFilters: []*listenerv3.ListenerFilter{
-			// Gives the connection the address of the caller, as the HBONE listener saw it.
+			// Gives the connection the address of the caller, as the mTLS listener saw it.
 			envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
 		},
 	}

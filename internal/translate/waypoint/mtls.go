@@ -24,26 +24,26 @@ import (
 // filterStateRemoteAddress is what the original_dst listener filter makes the remote address of an internal connection.
 const filterStateRemoteAddress = "envoy.filters.listener.original_dst.remote_ip"
 
-// HBONEListener takes HBONE from the mesh. The waypoint presents its own SPIFFE ID (the SDS name of its certificate); peers
+// MTLSListener takes what members of the mesh send. The waypoint presents its own SPIFFE ID (the SDS name of its certificate); peers
 // must have an identity of the same trust domain. An identity that is no SPIFFE ID gives a listener that lets nobody in.
 // The server name that a peer asks for is a Service's port (names.ServerName), and leads to its InboundCluster; any other name
 // leads nowhere, and the connection ends. It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families
 // are), or on 0.0.0.0 without any.
-func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listener {
+func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener {
 	if len(addresses) == 0 {
 		addresses = []netip.Addr{netip.IPv4Unspecified()}
 	}
 	more := make([]*listenerv3.AdditionalAddress, 0, len(addresses)-1)
 	for _, a := range addresses[1:] {
-		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortHBONE))})
+		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortMTLS))})
 	}
 	l := &listenerv3.Listener{
-		Name:                names.ListenerHBONE,
-		Address:             envoy.Address(netip.AddrPortFrom(addresses[0], names.PortHBONE)),
+		Name:                names.ListenerMTLS,
+		Address:             envoy.Address(netip.AddrPortFrom(addresses[0], names.PortMTLS)),
 		AdditionalAddresses: more,
 		TrafficDirection:    corev3.TrafficDirection_INBOUND,
 		FilterChains: []*listenerv3.FilterChain{{
-			TransportSocket:               envoy.HBONEServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+			TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
 			Filters: []*listenerv3.Filter{
 				envoy.PeerLimit(),
@@ -56,7 +56,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 					envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
 				}),
 				envoy.Ended(&tcpproxyv3.TcpProxy{
-					StatPrefix:       names.ListenerHBONE,
+					StatPrefix:       names.ListenerMTLS,
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 					AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.Flagged())},
 				}),
@@ -67,7 +67,7 @@ func HBONEListener(identity string, addresses ...netip.Addr) *listenerv3.Listene
 	return l
 }
 
-// InboundCluster leads from the HBONE listener to the internal listener of a service port.
+// InboundCluster leads from the mTLS listener to the internal listener of a service port.
 func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 	name := names.InboundCluster(p.Namespace, p.Service, p.Port)
 	return &clusterv3.Cluster{
@@ -85,7 +85,7 @@ func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 	}
 }
 
-// TunnelListener puts connections to endpoints of the mesh into HBONE. What the endpoint's metadata says travels as filter
+// TunnelListener takes connections to endpoints of the mesh, which leave in mTLS. What the endpoint's metadata says travels as filter
 // state to the TLS connection: its address, the port that its pod's proxy is asked for, and the one SPIFFE ID that may answer
 // there. Metadata that is missing reads "-", which is no address, port or identity, so it fails closed.
 func TunnelListener() *listenerv3.Listener {
@@ -95,7 +95,7 @@ func TunnelListener() *listenerv3.Listener {
 		ListenerSpecifier: internalListener(),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			envoy.SetFilterState(
-				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataHBONE), envoy.SharedOnce),
+				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataMTLS), envoy.SharedOnce),
 				envoy.FilterState(filterStateServerSAN, "", metadata(names.MetadataIdentity), envoy.SharedOnce),
 				envoy.FilterState(envoy.FilterStateServerName, "", metadata(names.MetadataPort), envoy.SharedOnce),
 			),
@@ -112,7 +112,7 @@ func TunnelListener() *listenerv3.Listener {
 // filterStateServerSAN holds the subject alternative names of which the server must present one, per connection.
 const filterStateServerSAN = "envoy.network.upstream_subject_alt_names"
 
-// TunnelCluster is where the tunnel listener connects to: any HBONE address, as the waypoint's own identity.
+// TunnelCluster is where the tunnel listener connects to: port 15008 of any address, as the waypoint's own identity.
 func TunnelCluster(identity string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 names.ClusterTunnel,
@@ -122,7 +122,7 @@ func TunnelCluster(identity string) *clusterv3.Cluster {
 		// An address that was not dialled for this long is forgotten.
 		CleanupInterval: envoy.Duration(time.Minute),
 		CircuitBreakers: circuitBreakers(),
-		TransportSocket: envoy.HBONEClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		TransportSocket: envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 	}
 }
 

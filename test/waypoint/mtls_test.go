@@ -21,7 +21,7 @@ import (
 
 var errWrongPeer = errors.New("the peer has another identity")
 
-// caller speaks HBONE to the waypoint as the node proxy of a client pod would.
+// caller speaks mTLS to the waypoint as the node proxy of a client pod would.
 type caller struct {
 	address  netip.Addr
 	waypoint netip.AddrPort
@@ -32,7 +32,7 @@ func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *calle
 	t.Helper()
 	c.MinVersion = tls.VersionTLS13
 	c.InsecureSkipVerify = true // names are no host names; VerifyConnection checks the identity
-	return &caller{address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortHBONE), config: c}
+	return &caller{address: address, waypoint: netip.AddrPortFrom(waypoint, names.PortMTLS), config: c}
 }
 
 // dial opens a connection to what a server name stands for. A waypoint that refuses ends it after the handshake.
@@ -61,18 +61,18 @@ func (p *caller) client(t testing.TB, serverName string, protocols *http.Protoco
 	}
 }
 
-// pod takes HBONE at its address with an identity and passes it on to its port, as a node proxy would.
+// pod takes mTLS at its address with an identity and passes it on to its port, as a node proxy would.
 type pod struct {
 	address netip.AddrPort // of the application
 	// opened counts the connections that ever came, open those that are there.
 	opened, open atomic.Int64
 }
 
-// newPod starts the HBONE side of a pod; only the waypoint may connect.
+// newPod starts the mTLS side of a pod; only the waypoint may connect.
 func newPod(t testing.TB, address netip.AddrPort, cert tls.Certificate, verify func(tls.ConnectionState) error) *pod {
 	t.Helper()
 	p := &pod{address: address}
-	l, err := tls.Listen("tcp", netip.AddrPortFrom(address.Addr(), names.PortHBONE).String(), &tls.Config{
+	l, err := tls.Listen("tcp", netip.AddrPortFrom(address.Addr(), names.PortMTLS).String(), &tls.Config{
 		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13,
 		ClientAuth: tls.RequireAnyClientCert, VerifyConnection: verify,
 	})

@@ -22,7 +22,7 @@ const (
 	FilterStateCluster = "envoy.tcp_proxy.cluster"
 	// FilterStateOriginalDst is the address that an ORIGINAL_DST cluster connects to.
 	FilterStateOriginalDst = "envoy.network.transport_socket.original_dst_address"
-	// FilterStateCertificate names the secret that HBONEClientOnDemand presents.
+	// FilterStateCertificate names the secret that MTLSClientOnDemand presents.
 	FilterStateCertificate = "envoy.tls.certificate_mappers.on_demand_secret"
 	// FilterStateServerName is the server name (SNI) of a TLS connection to the upstream.
 	FilterStateServerName = "envoy.network.upstream_server_name"
