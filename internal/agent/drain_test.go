@@ -25,7 +25,7 @@ func TestDrainEndsWithTheLastConnection(t *testing.T) {
 	mux.HandleFunc("POST /drain_listeners", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("GET /stats", func(w http.ResponseWriter, _ *http.Request) {
 		asked.Add(1)
-		_, _ = fmt.Fprintf(w, "http.mtls.downstream_cx_active: %d\n", connections.Load())
+		_, _ = fmt.Fprintf(w, "connection_limit.mtls.active_connections: %d\n", connections.Load())
 	})
 	socket := filepath.Join(t.TempDir(), "admin.sock")
 	l, err := net.Listen("unix", socket)

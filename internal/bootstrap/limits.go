@@ -25,9 +25,9 @@ var kept = struct{ prefixes, suffixes []string }{
 		"cluster_manager.",
 		"overload.",
 		"control_plane.",
-		"http.mtls.downstream_",
-		"http.mtls.rbac.",
 		"connection_limit.mtls.",
+		"listener_local_ratelimit.mtls.",
+		"tcp.mtls.",
 		"http.service.",
 		"tcp.outbound.",
 		"tcp.inbound.",
@@ -82,7 +82,7 @@ const (
 
 // ConnectionsWithin is how many connections a proxy may take, and as many may it make, where it may open so many files:
 // once no socket can be had, it serves nobody. A quarter is left for the sockets that listen (some for each pod of a
-// node), for connections that carry many others, and for files.
+// node), for connections to applications that wait for their next request, and for files.
 func ConnectionsWithin(openFiles uint64) (uint64, error) {
 	if openFiles < leastOpenFiles {
 		return 0, fmt.Errorf("the proxy may open %d files at a time (RLIMIT_NOFILE), and needs %d at least: "+

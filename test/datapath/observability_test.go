@@ -97,7 +97,7 @@ func TestAccessLogModes(t *testing.T) {
 	m.log(true, true)
 	echoes()
 	serve("10.96.0.11:80")
-	// Where it went is an address, in plain text as well, which takes a way through the proxy that has none.
+	// Where it went is an address, in plain text as well.
 	outsider.greet(8081)
 	m.destination(model.Destination{Address: outsider.at(8081), Kind: model.DestinationPassthrough})
 	requireHello(t, client, outsider.at(8081).String(), "outsider sees "+client.addr.String())
@@ -129,5 +129,14 @@ func TestMetricNames(t *testing.T) {
 	require.NotRegexp(t, `(?m)^(# TYPE )?envoy_cluster_\d`, stats)
 	for _, cluster := range []string{"node/default/web/80", "10_244_2_2:8080", "nowhere"} {
 		require.Regexp(t, `(?m)^envoy_cluster_upstream_cx_total\{envoy_cluster_name="`+strings.ReplaceAll(cluster, ":", "[:_]")+`"\} `, stats)
+	}
+	stats, err = m.nodes[1].proxy.ask("/stats/prometheus")
+	require.NoError(t, err)
+	for _, metric := range []string{
+		`envoy_tcp_downstream_cx_total{envoy_tcp_prefix="mtls"} 2`,
+		`envoy_connection_limit_limited_connections{envoy_connection_limit_prefix="mtls"} 0`,
+		`envoy_listener_local_ratelimit_rate_limited{envoy_local_listener_ratelimit_prefix="mtls"} 0`,
+	} {
+		require.Contains(t, stats, metric+"\n", "what came in is counted")
 	}
 }
