@@ -56,13 +56,12 @@ type envoyRoute struct {
 }
 
 type envoyMatch struct {
-	Prefix        string           `json:"prefix"`
-	Path          string           `json:"path"`
-	PathSeparated string           `json:"path_separated_prefix"`
-	Regex         *envoyRegex      `json:"safe_regex"`
-	Connect       *json.RawMessage `json:"connect_matcher"`
-	Headers       []envoyHeader    `json:"headers"`
-	Query         []envoyHeader    `json:"query_parameters"`
+	Prefix        string        `json:"prefix"`
+	Path          string        `json:"path"`
+	PathSeparated string        `json:"path_separated_prefix"`
+	Regex         *envoyRegex   `json:"safe_regex"`
+	Headers       []envoyHeader `json:"headers"`
+	Query         []envoyHeader `json:"query_parameters"`
 	FilterState   []struct {
 		Key    string      `json:"key"`
 		String envoyString `json:"string_match"`
@@ -100,8 +99,6 @@ func (s envoyString) String() string {
 func (m envoyMatch) String() string {
 	var out []string
 	switch {
-	case m.Connect != nil:
-		out = append(out, "CONNECT")
 	case m.Path != "":
 		out = append(out, "= "+m.Path)
 	case m.PathSeparated != "":
