@@ -116,7 +116,6 @@ func TestWhatAUserSees(t *testing.T) {
 		for view, has := range map[string]string{
 			"clusters":  direct.Spec.ClusterIP + ":80",
 			"listeners": "outbound/" + string(client.UID),
-			"routes":    client.Status.PodIP + ":*",
 			"secrets":   "/ns/" + s.name + "/sa/client",
 		} {
 			for _, format := range []string{"table", "json"} {
@@ -128,6 +127,9 @@ func TestWhatAUserSees(t *testing.T) {
 				}
 			}
 		}
+		out, _, err := fairway(t, "proxy", "routes", "-n", s.name, client.Name)
+		NewWithT(t).Expect(err).NotTo(HaveOccurred())
+		NewWithT(t).Expect(out).To(ContainSubstring("no routes of its own"))
 		_, notes, err := fairway(t, "proxy", "listeners", "-n", s.name, s.pod("outside").Name)
 		NewWithT(t).Expect(err).NotTo(HaveOccurred())
 		NewWithT(t).Expect(notes).To(ContainSubstring("OptedOut"))
