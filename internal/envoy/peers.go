@@ -21,6 +21,8 @@ const (
 	// peersPerSecond is how many connections to an mTLS port may begin in a second. Those that have said nothing yet are not
 	// counted by PeerLimit; there are at most helloTimeout times as many.
 	peersPerSecond = 4_096
+	// helloBytes are held for a peer that has said nothing yet: what a hello of the mesh takes. It may be longer.
+	helloBytes = 2048
 	// HandshakeTimeout bounds how long an mTLS listener waits for a peer's TLS: longer than any client of the mesh
 	// waits. Until then a connection costs memory and a descriptor, and nobody has proved anything.
 	HandshakeTimeout = 10 * time.Second
@@ -33,6 +35,7 @@ const (
 // AwaitHello makes an mTLS listener read which server name (SNI) a peer asks for, and wait for that no longer than it must.
 // More listener filters may follow.
 func AwaitHello(l *listenerv3.Listener) {
+	NoticeDeadClients(l)
 	l.ListenerFiltersTimeout = Duration(helloTimeout)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{
 		ListenerFilter("envoy.filters.listener.local_ratelimit", &ratelimitv3.LocalRateLimit{
@@ -41,7 +44,7 @@ func AwaitHello(l *listenerv3.Listener) {
 				MaxTokens: peersPerSecond, TokensPerFill: UInt32(peersPerSecond / 16), FillInterval: Duration(time.Second / 16),
 			},
 		}),
-		ListenerFilter("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{}),
+		ListenerFilter("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{InitialReadBufferSize: UInt32(helloBytes)}),
 	}
 }
 

@@ -109,6 +109,7 @@ func outbound(p Pod) *listenerv3.Listener {
 // inbound takes the plaintext that reaches the pod from outside.
 func inbound(p Pod) *listenerv3.Listener {
 	l := listener(p, prefixInbound+p.UID, names.PortInbound)
+	envoy.NoticeDeadClients(l)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
 	if p.Strict {
@@ -211,9 +212,8 @@ func host(a netip.Addr) string {
 // listener listens on a port inside the pod's network namespace, for each address family that the pod has.
 func listener(p Pod, name string, port uint16) *listenerv3.Listener {
 	l := &listenerv3.Listener{
-		Name: name,
-		// An application that writes faster than its peer reads is stopped at this many bytes per connection.
-		PerConnectionBufferLimitBytes: envoy.UInt32(1 << 20),
+		Name:                          name,
+		PerConnectionBufferLimitBytes: envoy.UInt32(heldBytes),
 	}
 	for _, a := range families(p.IPs) {
 		address := envoy.AddressInNetns(netip.AddrPortFrom(a, port), p.Netns)

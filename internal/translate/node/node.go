@@ -31,6 +31,11 @@ import (
 // marked so that capture leaves the connection alone. Every pod of the node shares it.
 const ClusterDirect = "direct"
 
+// heldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is under way
+// between nodes is the kernel's to hold; a proxy that held more would be at the mercy of those who open connections and don't
+// read.
+const heldBytes = 64 << 10
+
 // connectTimeout bounds a TCP (and TLS) connection attempt to one endpoint.
 const connectTimeout = 5 * time.Second
 
@@ -38,12 +43,13 @@ const connectTimeout = 5 * time.Second
 // to applications than most, so that it never runs out of descriptors.
 func StaticClusters(most uint64, mark proxymark.Mark) []*clusterv3.Cluster {
 	return []*clusterv3.Cluster{{
-		Name:                 ClusterDirect,
-		ConnectTimeout:       envoy.Duration(connectTimeout),
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
-		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
-		UpstreamBindConfig:   bindInPodNetns(socketOptions(mark)),
-		CircuitBreakers:      upTo(uint32(min(most, unlimited))),
+		Name:                          ClusterDirect,
+		ConnectTimeout:                envoy.Duration(connectTimeout),
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
+		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
+		PerConnectionBufferLimitBytes: envoy.UInt32(heldBytes),
+		UpstreamBindConfig:            bindInPodNetns(socketOptions(mark)),
+		CircuitBreakers:               upTo(uint32(min(most, unlimited))),
 	}}
 }
 

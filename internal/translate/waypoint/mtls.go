@@ -120,9 +120,10 @@ func TunnelCluster(identity string) *clusterv3.Cluster {
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		// An address that was not dialled for this long is forgotten.
-		CleanupInterval: envoy.Duration(time.Minute),
-		CircuitBreakers: circuitBreakers(),
-		TransportSocket: envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		CleanupInterval:           envoy.Duration(time.Minute),
+		CircuitBreakers:           circuitBreakers(),
+		UpstreamConnectionOptions: envoy.NoticeDeadServers(),
+		TransportSocket:           envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 	}
 }
 
