@@ -12,7 +12,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestCostOfARoute: every expression of an author counts, wherever it is, for each port that it is for.
+// TestCostOfARoute: every expression and byte of an author counts, wherever it is, for each port that it is for.
 func TestCostOfARoute(t *testing.T) {
 	re, exact := model.StringMatch{Type: model.MatchRegex, Value: "a+"}, model.StringMatch{Type: model.MatchExact, Value: "a"}
 	rules := []model.Rule{
@@ -29,5 +29,5 @@ func TestCostOfARoute(t *testing.T) {
 		{Service: cluster.Key{Namespace: "owner", Name: "refused"}},
 		{Service: cluster.Key{Namespace: "another", Name: "a"}, Ports: make([]model.ServicePort, 5)},
 	}
-	require.Equal(t, cost{rules: 18, expressions: 21}, costOf(&Route{Rules: rules, Parents: parents}, "owner"))
+	require.Equal(t, cost{rules: 18, expressions: 21, bytes: 156}, costOf(&Route{Rules: rules, Parents: parents}, "owner"))
 }
