@@ -95,7 +95,7 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 			AccessLog: []*accesslogv3.AccessLog{},
 		},
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{
-			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{}),
+			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{BufferSizeKb: envoy.UInt32(envoy.HeldBytes >> 10)}),
 		},
 		LayeredRuntime:         runtime(),
 		StatsConfig:            stats(),

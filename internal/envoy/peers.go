@@ -32,6 +32,11 @@ const (
 	mostPeers = 16_384
 )
 
+// HeldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is under way
+// between nodes is the kernel's to hold; a proxy that held more would be at the mercy of those who open connections and don't
+// read.
+const HeldBytes = 64 << 10
+
 // AwaitHello makes an mTLS listener read which server name (SNI) a peer asks for, and wait for that no longer than it must.
 // More listener filters may follow.
 func AwaitHello(l *listenerv3.Listener) {

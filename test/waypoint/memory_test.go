@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -211,4 +212,33 @@ func (w *world) peak() int {
 	_, err = fmt.Sscan(rest, &kib)
 	require.NoError(w.t, err)
 	return kib << 10
+}
+
+// TestStalledReadersCostLittle: connections to a TCP port whose reader stalls hold little of the proxy's memory. Nothing resets
+// those, as it does with HTTP.
+func TestStalledReadersCostLittle(t *testing.T) {
+	const connections, most = 100, 1 << 20
+	w := newWorld(t)
+	stalled := make(chan error, connections)
+	e, _ := w.inMesh(appID, w.listen(func(c *net.TCPConn) {
+		var err error
+		for b := make([]byte, 1<<20); err == nil; {
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+			_, err = c.Write(b)
+		}
+		stalled <- err
+	}))
+	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+	w.backend(db, model.ProtocolTCP, e)
+	dialled := w.serve(db, model.ProtocolTCP, false, nil)
+	before := w.peak()
+	for range connections {
+		c, err := w.caller(clientID).dial(t.Context(), dialled)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	for range connections {
+		require.ErrorIs(t, <-stalled, os.ErrDeadlineExceeded)
+	}
+	require.Less(t, w.peak()-before, connections*most)
 }

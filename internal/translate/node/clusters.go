@@ -43,7 +43,7 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 		AltStatName:                   strings.ReplaceAll(d.Address.String(), ".", "_"),
 		ConnectTimeout:                envoy.Duration(connectTimeout),
 		LbPolicy:                      clusterv3.Cluster_LEAST_REQUEST,
-		PerConnectionBufferLimitBytes: envoy.UInt32(heldBytes),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		UpstreamConnectionOptions:     envoy.NoticeDeadServers(),
 		CircuitBreakers:               upTo(unlimited),
 		UpstreamBindConfig:            bindInPodNetns(unmarked()),

@@ -213,7 +213,7 @@ func host(a netip.Addr) string {
 func listener(p Pod, name string, port uint16) *listenerv3.Listener {
 	l := &listenerv3.Listener{
 		Name:                          name,
-		PerConnectionBufferLimitBytes: envoy.UInt32(heldBytes),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 	}
 	for _, a := range families(p.IPs) {
 		address := envoy.AddressInNetns(netip.AddrPortFrom(a, port), p.Netns)

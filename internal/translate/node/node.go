@@ -31,11 +31,6 @@ import (
 // marked so that capture leaves the connection alone. Every pod of the node shares it.
 const ClusterDirect = "direct"
 
-// heldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is under way
-// between nodes is the kernel's to hold; a proxy that held more would be at the mercy of those who open connections and don't
-// read.
-const heldBytes = 64 << 10
-
 // connectTimeout bounds a TCP (and TLS) connection attempt to one endpoint.
 const connectTimeout = 5 * time.Second
 
@@ -47,7 +42,7 @@ func StaticClusters(most uint64, mark proxymark.Mark) []*clusterv3.Cluster {
 		ConnectTimeout:                envoy.Duration(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
-		PerConnectionBufferLimitBytes: envoy.UInt32(heldBytes),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		UpstreamBindConfig:            bindInPodNetns(socketOptions(mark)),
 		CircuitBreakers:               upTo(uint32(min(most, unlimited))),
 	}}

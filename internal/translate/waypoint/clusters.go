@@ -45,6 +45,9 @@ func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 		TransportSocket:               envoy.Internal(names.MetadataTunnel),
 		TypedExtensionProtocolOptions: protocolOptions(u.Protocol, headers),
 	}
+	if u.Protocol == model.ProtocolTCP || u.Protocol == model.ProtocolTLS {
+		out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
+	}
 	if u.ClientIP {
 		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
 		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{

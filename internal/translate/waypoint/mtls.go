@@ -38,10 +38,11 @@ func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener
 		more = append(more, &listenerv3.AdditionalAddress{Address: envoy.Address(netip.AddrPortFrom(a, names.PortMTLS))})
 	}
 	l := &listenerv3.Listener{
-		Name:                names.ListenerMTLS,
-		Address:             envoy.Address(netip.AddrPortFrom(addresses[0], names.PortMTLS)),
-		AdditionalAddresses: more,
-		TrafficDirection:    corev3.TrafficDirection_INBOUND,
+		Name:                          names.ListenerMTLS,
+		Address:                       envoy.Address(netip.AddrPortFrom(addresses[0], names.PortMTLS)),
+		AdditionalAddresses:           more,
+		TrafficDirection:              corev3.TrafficDirection_INBOUND,
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		FilterChains: []*listenerv3.FilterChain{{
 			TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
@@ -71,11 +72,12 @@ func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener
 func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 	name := names.InboundCluster(p.Namespace, p.Service, p.Port)
 	return &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:       envoy.Duration(connectTimeout),
-		CircuitBreakers:      circuitBreakers(),
-		TransportSocket:      envoy.Internal(),
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                envoy.Duration(connectTimeout),
+		CircuitBreakers:               circuitBreakers(),
+		TransportSocket:               envoy.Internal(),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
 			ClusterName: name,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{
@@ -91,8 +93,9 @@ func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 func TunnelListener() *listenerv3.Listener {
 	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
 	return &listenerv3.Listener{
-		Name:              names.ListenerTunnel,
-		ListenerSpecifier: internalListener(),
+		Name:                          names.ListenerTunnel,
+		ListenerSpecifier:             internalListener(),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			envoy.SetFilterState(
 				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataMTLS), envoy.SharedOnce),
@@ -120,10 +123,11 @@ func TunnelCluster(identity string) *clusterv3.Cluster {
 		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		// An address that was not dialled for this long is forgotten.
-		CleanupInterval:           envoy.Duration(time.Minute),
-		CircuitBreakers:           circuitBreakers(),
-		UpstreamConnectionOptions: envoy.NoticeDeadServers(),
-		TransportSocket:           envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		CleanupInterval:               envoy.Duration(time.Minute),
+		CircuitBreakers:               circuitBreakers(),
+		UpstreamConnectionOptions:     envoy.NoticeDeadServers(),
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
+		TransportSocket:               envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
 	}
 }
 

@@ -47,6 +47,7 @@ func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 		},
 	}
 	if !p.HTTP {
+		l.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 		l.FilterChains = []*listenerv3.FilterChain{{Name: "tcp", Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterTCPProxy, tcpProxy(p))}}}
 		return l
 	}
