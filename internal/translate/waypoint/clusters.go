@@ -38,9 +38,10 @@ func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 			ServiceName: names.WaypointEndpoints(p.Namespace, p.Service, p.Port),
 			EdsConfig:   envoy.ADS(0),
 		},
-		LbPolicy:        clusterv3.Cluster_LEAST_REQUEST,
-		ConnectTimeout:  envoy.Duration(connectTimeout),
-		CircuitBreakers: circuitBreakers(),
+		LbPolicy:                                clusterv3.Cluster_LEAST_REQUEST,
+		ConnectTimeout:                          envoy.Duration(connectTimeout),
+		CircuitBreakers:                         circuitBreakers(),
+		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
 		// To a plain address it is a raw buffer; to an internal one it also carries the metadata.
 		TransportSocket:               envoy.Internal(names.MetadataTunnel),
 		TypedExtensionProtocolOptions: protocolOptions(u.Protocol, headers),

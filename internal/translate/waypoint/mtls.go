@@ -72,12 +72,13 @@ func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener
 func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 	name := names.InboundCluster(p.Namespace, p.Service, p.Port)
 	return &clusterv3.Cluster{
-		Name:                          name,
-		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:                envoy.Duration(connectTimeout),
-		CircuitBreakers:               circuitBreakers(),
-		TransportSocket:               envoy.Internal(),
-		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
+		Name:                                    name,
+		ClusterDiscoveryType:                    &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:                          envoy.Duration(connectTimeout),
+		CircuitBreakers:                         circuitBreakers(),
+		TransportSocket:                         envoy.Internal(),
+		PerConnectionBufferLimitBytes:           envoy.UInt32(envoy.HeldBytes),
+		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
 			ClusterName: name,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{
@@ -93,9 +94,10 @@ func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
 func TunnelListener() *listenerv3.Listener {
 	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
 	return &listenerv3.Listener{
-		Name:                          names.ListenerTunnel,
-		ListenerSpecifier:             internalListener(),
-		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
+		Name:                                    names.ListenerTunnel,
+		ListenerSpecifier:                       internalListener(),
+		PerConnectionBufferLimitBytes:           envoy.UInt32(envoy.HeldBytes),
+		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			envoy.SetFilterState(
 				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataMTLS), envoy.SharedOnce),

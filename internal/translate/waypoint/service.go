@@ -30,6 +30,11 @@ const (
 // a port HTTP that is none, its clients may wait for the server to speak first, and are to hear that it won't.
 const silenceTimeout = 5 * time.Second
 
+// stalledTimeout bounds how long one side of a connection may wait for the other to take anything at all. It is for
+// connections within the proxy: Envoy 1.40 doesn't tell a side that waits to write that the other one is gone (its issue
+// 38148), so the caller or server behind it would wait for ever, and its connection count for as long.
+const stalledTimeout = 5 * time.Minute
+
 // forEver is a time limit that is none, but one that the overload manager of a proxy short of memory can shorten.
 const forEver = 10 * 365 * 24 * time.Hour
 
@@ -38,9 +43,10 @@ const forEver = 10 * 365 * 24 * time.Hour
 // routes.
 func ServiceListener(p model.WaypointPort) *listenerv3.Listener {
 	l := &listenerv3.Listener{
-		Name:              listenerName(p.ServicePort),
-		ListenerSpecifier: internalListener(),
-		TrafficDirection:  corev3.TrafficDirection_INBOUND,
+		Name:                                    listenerName(p.ServicePort),
+		ListenerSpecifier:                       internalListener(),
+		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
+		TrafficDirection:                        corev3.TrafficDirection_INBOUND,
 		ListenerFilters: []*listenerv3.ListenerFilter{
 			// Gives the connection the address of the caller, as the mTLS listener saw it.
 			envoy.ListenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{}),
@@ -86,9 +92,9 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		// silent for as long as they like, as long as the proxy has memory to spare.
 		StreamIdleTimeout:     envoy.Duration(forEver),
 		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
-		// A connection that is over is closed when all is written, however slowly the caller reads. To go on waiting behind
-		// that would spare a caller that still sends a reset; within the proxy there is none.
-		DelayedCloseTimeout: envoy.Duration(0),
+		// An answer that ends before its request has the caller still sending. What it sends is no longer read, and its
+		// connection must not be closed before it has read the answer; nor before a slow caller has.
+		DelayedCloseTimeout: envoy.Duration(stalledTimeout),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
 		// its x-forwarded-proto.

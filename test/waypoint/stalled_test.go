@@ -1,0 +1,153 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"bufio"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// hurryStalled shortens how long a side may wait for one that takes nothing.
+func (w *world) hurryStalled(p model.ServicePort, protocol model.Protocol, isHTTP bool) {
+	w.t.Helper()
+	listener := func(l *listenerv3.Listener) *listenerv3.Listener {
+		requireStalled(w.t, l.GetPerConnectionBufferHighWatermarkTimeout())
+		l.PerConnectionBufferHighWatermarkTimeout = envoy.Duration(hurried)
+		return l
+	}
+	cluster := func(c *clusterv3.Cluster) *clusterv3.Cluster {
+		requireStalled(w.t, c.GetPerConnectionBufferHighWatermarkTimeout())
+		c.PerConnectionBufferHighWatermarkTimeout = envoy.Duration(hurried)
+		return c
+	}
+	name := names.ServicePort(p.Namespace, p.Service, p.Port)
+	service := waypoint.ServiceListener(model.WaypointPort{ServicePort: p, Protocol: protocol, HTTP: isHTTP, Headers: headers})
+	if isHTTP {
+		hurryClose(w.t, service.GetFilterChains()[0].GetFilters()[0])
+	}
+	updates := []xds.Update{
+		resource(w.t, names.ListenerTunnel, listener(waypoint.TunnelListener())),
+		resource(w.t, name, listener(service)),
+		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), cluster(waypoint.InboundCluster(p))),
+		resource(w.t, name, cluster(waypoint.Cluster(model.Upstream{ServicePort: p, Protocol: protocol}, headers))),
+	}
+	w.apply(updates...)
+	w.acknowledged(updates...)
+}
+
+// hurryClose shortens how long a caller may take to read the answer with which its connection ends.
+func hurryClose(t testing.TB, f *listenerv3.Filter) {
+	t.Helper()
+	m := &hcmv3.HttpConnectionManager{}
+	require.NoError(t, proto.Unmarshal(f.GetTypedConfig().GetValue(), m))
+	requireStalled(t, m.GetDelayedCloseTimeout())
+	m.DelayedCloseTimeout = envoy.Duration(3 * time.Second)
+	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
+}
+
+func requireStalled(t testing.TB, limit *durationpb.Duration) {
+	t.Helper()
+	require.Positive(t, limit.AsDuration())
+	require.LessOrEqual(t, limit.AsDuration(), 10*time.Minute)
+}
+
+// TestWhoWaitsHears: a side that waits for the other to read hears that it is gone, and its connection goes.
+func TestWhoWaitsHears(t *testing.T) {
+	w := newWorld(t)
+	accepted, done := make(chan *net.TCPConn), make(chan struct{})
+	defer close(done)
+	for name, p := range w.inAndOut(model.ProtocolTCP, func(c *net.TCPConn) {
+		accepted <- c
+		<-done
+	}) {
+		dialled := w.serve(p, model.ProtocolTCP, false, nil)
+		w.hurryStalled(p, model.ProtocolTCP, false)
+		before := w.descriptors()
+		for _, gone := range []string{"client", "server"} {
+			c, err := w.caller(clientID).dial(t.Context(), dialled)
+			require.NoError(t, err)
+			s := <-accepted
+			_ = c.SetDeadline(time.Now().Add(patience))
+			_ = s.SetDeadline(time.Now().Add(patience))
+			var goes, waits net.Conn = s, c
+			if gone == "client" {
+				goes, waits = c.NetConn(), s
+			}
+			time.AfterFunc(hurried, func() { _ = goes.Close() })
+			_, err = io.Copy(waits, random(64<<20))
+			require.Error(t, err)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%s: the other side of the %s waits for ever", name, gone)
+			_ = waits.Close()
+		}
+		w.eventually(name+": connections of peers that are gone to end", func() bool { return w.descriptors() <= before })
+	}
+}
+
+// TestEarlyAnswers: an answer to a request that has not ended arrives, and the connection of a caller that is gone ends.
+func TestEarlyAnswers(t *testing.T) {
+	w := newWorld(t)
+	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {
+		in := bufio.NewReader(c)
+		if _, err := http.ReadRequest(in); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 5\r\n\r\nlarge")
+			_ = c.CloseWrite()
+			_, _ = io.Copy(io.Discard, in)
+		}
+	}) {
+		dialled := w.serve(p, model.ProtocolHTTP, true, nil)
+		w.hurryStalled(p, model.ProtocolHTTP, true)
+		before := w.descriptors()
+		for range 10 {
+			c, err := w.caller(clientID).dial(t.Context(), dialled)
+			require.NoError(t, err)
+			require.Equal(t, "413 large", uploaded(t, c), name)
+		}
+		w.eventually(name+": connections of callers that are gone to end", func() bool { return w.descriptors() <= before })
+	}
+}
+
+// uploaded is the answer to a large request, of which the caller goes on sending until it has the answer.
+func uploaded(t *testing.T, c *tls.Conn) string {
+	t.Helper()
+	const size = 20 << 20
+	_ = c.SetDeadline(time.Now().Add(patience))
+	sent := make(chan struct{})
+	go func() {
+		defer close(sent)
+		_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: %d\r\n\r\n", size)
+		_, _ = io.Copy(c, random(size))
+	}()
+	resp, got := answerTo(t, bufio.NewReader(c))
+	_ = c.NetConn().Close()
+	<-sent
+	return fmt.Sprint(resp.StatusCode, " ", got)
+}
+
+// descriptors that Envoy has open.
+func (w *world) descriptors() int {
+	w.t.Helper()
+	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.pid))
+	require.NoError(w.t, err)
+	return len(open)
+}
