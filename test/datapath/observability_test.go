@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -93,6 +94,13 @@ func TestAccessLogModes(t *testing.T) {
 	echoes()
 	serve("10.96.0.10:80")
 	requireRefused(t, client, server.at(8098).String())
+	for _, n := range m.nodes { // what has ended is logged, or not, only when the proxy has seen its end
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			stats, err := n.proxy.ask(`/stats?filter=^cluster\.[^x].*\.upstream_cx_active$`)
+			require.NoError(c, err)
+			require.Len(c, regexp.MustCompile(`active: [1-9]`).FindAllString(stats, -1), 1, "the one that stays open")
+		}, patience, interval)
+	}
 
 	m.log(true, true)
 	echoes()
