@@ -116,8 +116,9 @@ func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
 }
 
 // LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
-// that drain last; zones become localities and change no balance by themselves. Endpoints that are equal for a node proxy,
-// such as two mTLS ports of one pod, are one.
+// that drain last; zones become localities and change no balance by themselves. Envoy tells endpoints of a cluster by their
+// address, which all ports of a pod in the mesh share: of two ports of one pod behind one port of a Service (slices made by hand
+// can have that), the first serves.
 func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
 		rank int
