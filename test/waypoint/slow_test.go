@@ -117,5 +117,9 @@ func hurry(t *testing.T, f *listenerv3.Filter) {
 		t.Fatalf("headers may take %s", limit)
 	}
 	m.RequestHeadersTimeout = envoy.Duration(hurried)
+	if limit := m.GetDelayedCloseTimeout().AsDuration(); limit <= 0 || limit > time.Minute {
+		t.Fatalf("a connection that is over may take %s to close", limit)
+	}
+	m.DelayedCloseTimeout = envoy.Duration(hurried)
 	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
 }

@@ -35,6 +35,10 @@ const silenceTimeout = 5 * time.Second
 // 38148), so the caller or server behind it would wait for ever, and its connection count for as long.
 const stalledTimeout = 5 * time.Minute
 
+// closeTimeout bounds how long a caller may take to read anything of the last answer of a connection, and to close it
+// then: as long as servers of HTTP commonly wait.
+const closeTimeout = time.Minute
+
 // forEver is a time limit that is none, but one that the overload manager of a proxy short of memory can shorten.
 const forEver = 10 * 365 * 24 * time.Hour
 
@@ -94,7 +98,7 @@ func httpManager(p model.WaypointPort) *hcmv3.HttpConnectionManager {
 		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
 		// An answer that ends before its request has the caller still sending. What it sends is no longer read, and its
 		// connection must not be closed before it has read the answer; nor before a slow caller has.
-		DelayedCloseTimeout: envoy.Duration(stalledTimeout),
+		DelayedCloseTimeout: envoy.Duration(closeTimeout),
 
 		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
 		// its x-forwarded-proto.
