@@ -271,7 +271,7 @@ func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	c := f.condition(p, corev1.ConditionFalse, ReasonReservedPort)
 	require.Contains(t, c.Message, "container proxy declares port 15006")
 	require.Equal(t, -1, f.index("apply ns-cart"))
-	require.Equal(t, StateNotCaptured, f.state(p).State)
+	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "the agent's own view follows the condition")
 }
 
 func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
@@ -285,8 +285,9 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	require.Less(t, f.index("set mtls/"), f.index("apply ns-cart"))
 	require.Less(t, f.index("host 1"), f.index("apply ns-cart"), "probes are known before plaintext is looked at")
 	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("10.244.1.5:8080")}, f.host)
-	require.Equal(t, StateCaptured, f.state(p).State)
-	require.Equal(t, names.MTLSPermissive, f.state(p).Mode)
+	f.eventually(func() bool {
+		return f.state(p).State == StateCaptured && f.state(p).Mode == names.MTLSPermissive
+	}, "the agent's own view follows the condition")
 
 	// Another mode changes listeners and message, not the rules.
 	patch := client.MergeFrom(p.DeepCopy())

@@ -83,7 +83,7 @@ func TestUnknownLabelIsSaid(t *testing.T) {
 		}
 		return false
 	}, "an Event says so")
-	require.Equal(t, names.MTLSStrict, f.state(p).Mode)
+	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
 }
 
 // TestShareThatIsUsedUpIsSaid has a pod dial more addresses than it may, and then be given more.
