@@ -66,11 +66,10 @@ func ListenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
 // Sharing tells how far filter state travels.
 type Sharing = statev3.FilterStateValue_SharedWithUpstream
 
-// Filter state stays with the connection, goes to the upstream connection, or through internal listeners beyond it.
+// Filter state stays with the connection, or goes to the upstream connection.
 const (
-	SharedNot        = statev3.FilterStateValue_NONE
-	SharedOnce       = statev3.FilterStateValue_ONCE
-	SharedTransitive = statev3.FilterStateValue_TRANSITIVE
+	SharedNot  = statev3.FilterStateValue_NONE
+	SharedOnce = statev3.FilterStateValue_ONCE
 )
 
 // FilterState is one entry of filter state; the value may use access log operators. An empty factory means the key's own.
