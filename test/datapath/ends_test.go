@@ -5,11 +5,9 @@ package datapath
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"syscall"
 	"testing"
@@ -18,6 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
+
+	"github.com/fairway-mesh/fairway/test/streamtest"
 )
 
 // slowReader is an application that takes no more than so many bytes a second.
@@ -36,16 +36,6 @@ func (s slowReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p[:min(len(p), slowPiece)])
 	_ = s.l.WaitN(context.Background(), n)
 	return n, err
-}
-
-// random are the first bytes of an endless stream that is always the same.
-func random(size int) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), int64(size)) }
-
-// sums reads to the end and returns how much there was, with its checksum.
-func sums(r io.Reader) (int64, [sha256.Size]byte, error) {
-	h := sha256.New()
-	n, err := io.Copy(h, r)
-	return n, [sha256.Size]byte(h.Sum(nil)), err
 }
 
 // sizes of what is sent before an end: nothing, less and more than any buffer on the way.
@@ -81,49 +71,12 @@ func TestEnds(t *testing.T) {
 						if first == "server" {
 							closer, reader = reader, closer
 						}
-						ends(t, closer, reader, size)
+						require.NoError(t, streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader { return slow(r, 100<<20) }))
 					})
 				}
 			}
 		})
 	}
-}
-
-// ends has one side send size bytes and close its own side, and the other read slowly, talk meanwhile, and close last.
-func ends(t *testing.T, closer, reader *net.TCPConn, size int) {
-	t.Helper()
-	const talk = 1000
-	_, want, _ := sums(random(size))
-	var g errgroup.Group
-	g.Go(func() error {
-		if _, err := io.Copy(closer, random(size)); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-		return closer.CloseWrite()
-	})
-	g.Go(func() error {
-		n, err := io.Copy(io.Discard, closer)
-		if err == nil && n != talk {
-			err = fmt.Errorf("%d bytes of %d arrive at the side that closed first", n, talk)
-		}
-		return err
-	})
-	g.Go(func() error {
-		for range talk / 2 {
-			if _, err := reader.Write([]byte{0}); err != nil {
-				return fmt.Errorf("talk: %w", err)
-			}
-		}
-		n, have, err := sums(slow(reader, 100<<20))
-		if err != nil || have != want {
-			return fmt.Errorf("%d bytes of %d arrive: %w", n, size, err)
-		}
-		if _, err := reader.Write(make([]byte, talk/2)); err != nil {
-			return fmt.Errorf("talk after the end: %w", err)
-		}
-		return reader.CloseWrite()
-	})
-	require.NoError(t, g.Wait())
 }
 
 // TestStalledReaders: who doesn't read for a while loses nothing by it.
@@ -138,7 +91,7 @@ func TestStalledReaders(t *testing.T) {
 		_ = l.Close() // two ways lead to one pod
 		g.Go(func() error {
 			defer server.Close()
-			_, err := io.Copy(server, random(size))
+			_, err := io.Copy(server, streamtest.Random(size))
 			return err
 		})
 		_, err := io.ReadFull(client, make([]byte, taken))
@@ -178,7 +131,7 @@ func TestCuts(t *testing.T) {
 							require.NoError(t, err)
 						}
 						go func() {
-							_, _ = io.Copy(cutter, random(size))
+							_, _ = io.Copy(cutter, streamtest.Random(size))
 							_ = cutter.SetLinger(0)
 							_ = cutter.Close()
 						}()

@@ -24,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
+	"github.com/fairway-mesh/fairway/test/streamtest"
 )
 
 // forger has a member's certificate and speaks mTLS itself, with nothing of the mesh between it and its victim.
@@ -146,20 +147,6 @@ func TestSlowHandshakesWithPods(t *testing.T) {
 	}
 }
 
-// clientHello is all that a client says before the server has answered.
-func clientHello(t *testing.T) string {
-	t.Helper()
-	client, server := net.Pipe()
-	go func() {
-		_ = tls.Client(client, &tls.Config{ServerName: "8080", MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
-	}()
-	first := make([]byte, 64<<10)
-	n, err := server.Read(first)
-	require.NoError(t, err)
-	require.NoError(t, server.Close())
-	return string(first[:n])
-}
-
 // TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's mTLS port are counted before they prove anything, and one pod's
 // are not another's. The limit is lowered, so that the test needn't reach it.
 func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
@@ -191,7 +178,9 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 		c, err := outsider.dial(server.at(names.PortMTLS).String())
 		require.NoError(t, err)
 		t.Cleanup(func() { _ = c.Close() })
-		_, err = io.WriteString(c, clientHello(t))
+		hello, err := streamtest.ClientHello(t.Context(), "8080")
+		require.NoError(t, err)
+		_, err = io.WriteString(c, hello)
 		require.NoError(t, err)
 		_, err = c.Read(make([]byte, 1)) // the server's side of the handshake, and the client's never comes
 		require.NoError(t, err)

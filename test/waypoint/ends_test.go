@@ -5,10 +5,8 @@ package waypoint
 
 import (
 	"bufio"
-	"crypto/sha256"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"testing"
@@ -18,17 +16,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/test/streamtest"
 )
-
-// random are the first bytes of an endless stream that is always the same.
-func random(size int) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), int64(size)) }
-
-// sums reads to the end and returns how much there was, with its checksum.
-func sums(r io.Reader) (int64, [sha256.Size]byte, error) {
-	h := sha256.New()
-	n, err := io.Copy(h, r)
-	return n, [sha256.Size]byte(h.Sum(nil)), err
-}
 
 // stalled is an application that takes the first bytes, nothing for a while, and then the rest in small pieces.
 type stalled struct {
@@ -48,12 +37,6 @@ func (s *stalled) Read(p []byte) (int, error) {
 
 // pauses of readers: none, and longer than Envoy waits anywhere by default.
 var pauses = []time.Duration{0, 1500 * time.Millisecond}
-
-// halfCloser is an end of a connection.
-type halfCloser interface {
-	net.Conn
-	CloseWrite() error
-}
 
 // inAndOut are backends whose applications do the same, one in the mesh and one outside of it.
 func (w *world) inAndOut(protocol model.Protocol, serve func(*net.TCPConn)) map[string]model.ServicePort {
@@ -80,7 +63,7 @@ func TestTCPEnds(t *testing.T) {
 					for _, pause := range pauses {
 						c, err := w.caller(clientID).dial(t.Context(), dialled)
 						require.NoError(t, err)
-						var closer, reader halfCloser = c, <-accepted
+						var closer, reader streamtest.HalfCloser = c, <-accepted
 						if first == "server" {
 							closer, reader = reader, closer
 						}
@@ -98,42 +81,13 @@ func TestTCPEnds(t *testing.T) {
 	}
 }
 
-// wholeEnd has one side send size bytes and close its own side, and the other talk, read with a pause, and talk again.
-func wholeEnd(closer, reader halfCloser, size int, pause time.Duration) error {
-	const talk = 1000
+// wholeEnd is streamtest.WholeEnd with a pause in reading.
+func wholeEnd(closer, reader streamtest.HalfCloser, size int, pause time.Duration) error {
 	for _, c := range []net.Conn{closer, reader} {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		defer func() { _ = c.Close() }()
 	}
-	_, want, _ := sums(random(size))
-	var g errgroup.Group
-	g.Go(func() error {
-		if _, err := io.Copy(closer, random(size)); err != nil {
-			return fmt.Errorf("send: %w", err)
-		}
-		return closer.CloseWrite()
-	})
-	g.Go(func() error {
-		n, err := io.Copy(io.Discard, closer)
-		if err == nil && n != talk {
-			err = fmt.Errorf("%d bytes of %d arrive at the side that closed first", n, talk)
-		}
-		return err
-	})
-	g.Go(func() error {
-		if _, err := reader.Write(make([]byte, talk/2)); err != nil {
-			return fmt.Errorf("talk: %w", err)
-		}
-		n, have, err := sums(&stalled{r: reader, pause: pause})
-		if err != nil || have != want {
-			return fmt.Errorf("%d bytes arrive: %w", n, err)
-		}
-		if _, err := reader.Write(make([]byte, talk/2)); err != nil {
-			return fmt.Errorf("talk after the end: %w", err)
-		}
-		return reader.CloseWrite()
-	})
-	return g.Wait()
+	return streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader { return &stalled{r: r, pause: pause} })
 }
 
 // TestAnswersThatClose: an answer arrives whole, however late it is taken, also where the connection ends with it.
@@ -145,14 +99,14 @@ func TestAnswersThatClose(t *testing.T) {
 		"/chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size),
 		"/end":     "\r\n",
 	}
-	_, want, _ := sums(random(size))
+	_, want, _ := streamtest.Sums(streamtest.Random(size))
 	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
 		}
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n"+heads[r.URL.Path])
-		_, _ = io.Copy(c, random(size))
+		_, _ = io.Copy(c, streamtest.Random(size))
 		if r.URL.Path == "/chunked" {
 			_, _ = io.WriteString(c, "\r\n0\r\n\r\n")
 		}
@@ -177,7 +131,7 @@ func TestAnswersThatClose(t *testing.T) {
 							if err != nil {
 								return fmt.Errorf("%s: %w", what, err)
 							}
-							if n, have, err := sums(resp.Body); err != nil || have != want {
+							if n, have, err := streamtest.Sums(resp.Body); err != nil || have != want {
 								return fmt.Errorf("%s: %d bytes of %d arrive: %w", what, n, size, err)
 							}
 							return nil

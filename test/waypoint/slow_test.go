@@ -4,7 +4,6 @@
 package waypoint
 
 import (
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -20,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/test/streamtest"
 )
 
 // hurried is the time limit of a test, in place of the one that there is.
@@ -51,7 +51,11 @@ func TestSlowHandshakes(t *testing.T) {
 	u := resource(t, names.ListenerMTLS, l)
 	w.apply(u)
 	w.acknowledged(u)
-	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", hello(t)} {
+	hello, err := streamtest.ClientHello(t.Context(), "80.web.shop")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", hello} {
 		var c net.Conn
 		w.eventually("the listener to be bound", func() bool { // Envoy acknowledges it before that
 			var err error
@@ -63,22 +67,6 @@ func TestSlowHandshakes(t *testing.T) {
 		ends(t, c)
 		_ = c.Close()
 	}
-}
-
-// hello is all that a client says before the server has answered.
-func hello(t *testing.T) string {
-	t.Helper()
-	client, server := net.Pipe()
-	go func() {
-		_ = tls.Client(client, &tls.Config{ServerName: "80.web.shop", MinVersion: tls.VersionTLS13}).HandshakeContext(t.Context())
-	}()
-	first := make([]byte, 64<<10)
-	n, err := server.Read(first)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = server.Close()
-	return string(first[:n])
 }
 
 // TestSlowHeaders: a request whose headers never end is not waited for.

@@ -26,6 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
+	"github.com/fairway-mesh/fairway/test/streamtest"
 )
 
 // hurryStalled shortens how long a side may wait for one that takes nothing.
@@ -95,7 +96,7 @@ func TestWhoWaitsHears(t *testing.T) {
 				goes, waits = c.NetConn(), s
 			}
 			time.AfterFunc(hurried, func() { _ = goes.Close() })
-			_, err = io.Copy(waits, random(64<<20))
+			_, err = io.Copy(waits, streamtest.Random(64<<20))
 			require.Error(t, err)
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%s: the other side of the %s waits for ever", name, gone)
 			_ = waits.Close()
@@ -136,7 +137,7 @@ func uploaded(t *testing.T, c *tls.Conn) string {
 	go func() {
 		defer close(sent)
 		_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: %d\r\n\r\n", size)
-		_, _ = io.Copy(c, random(size))
+		_, _ = io.Copy(c, streamtest.Random(size))
 	}()
 	resp, got := answerTo(t, bufio.NewReader(c))
 	_ = c.NetConn().Close()
