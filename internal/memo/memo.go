@@ -16,6 +16,8 @@ type Graph struct {
 	revision uint64
 	inputs   map[any]*node
 	dirty    []*node // roots to look at again at the next Flush
+	// unsettled are steady values to look at again before anything else.
+	unsettled []*node
 	// Computed counts the computations since the start; tests hold the cost of a change against it.
 	Computed uint64
 }
@@ -43,6 +45,8 @@ type node struct {
 	forget    func()
 	root      func() // called by Flush when the value changed; nil for all but roots
 	queued    bool
+	steady    bool   // see Func.Steady
+	spoiledAt uint64 // changedAt of the value that all users of a steady one have read or were marked for
 	toldAt    uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
 }
 
@@ -93,8 +97,30 @@ func (g *Graph) spoil(n *node) {
 		}
 		u.state = maybe
 		g.enqueue(u)
+		if u.steady {
+			g.unsettled = append(g.unsettled, u)
+			continue
+		}
 		g.spoil(u)
 	}
+}
+
+// settle brings steady values up to date, and marks the users of those that really changed. Until then these users look
+// clean, so it goes before every look at a value from outside.
+func (g *Graph) settle() {
+	for len(g.unsettled) > 0 {
+		n := g.unsettled[0]
+		g.unsettled = g.unsettled[1:]
+		if len(n.users) == 0 {
+			continue // whoever reads it next looks at it then
+		}
+		g.refresh(n)
+		if n.spoiledAt != n.changedAt {
+			n.spoiledAt = n.changedAt
+			g.spoil(n)
+		}
+	}
+	g.unsettled = nil
 }
 
 func (g *Graph) enqueue(n *node) {
@@ -106,11 +132,13 @@ func (g *Graph) enqueue(n *node) {
 
 // Flush brings every watched value up to date and calls the watchers of those that changed.
 func (g *Graph) Flush() {
+	g.settle()
 	for len(g.dirty) > 0 {
 		batch := g.dirty
 		g.dirty = nil
 		for _, n := range batch {
 			n.queued = false
+			g.settle()
 			if n.root == nil {
 				continue // unwatched meanwhile
 			}
@@ -163,6 +191,9 @@ func (g *Graph) run(n *node) {
 		g.revision++
 		n.changedAt = g.revision
 	}
+	if n.state == fresh {
+		n.spoiledAt = n.changedAt // nobody has read another value
+	}
 	n.state, n.checkedAt = clean, g.revision
 	for _, d := range old {
 		d.collect()
@@ -191,6 +222,14 @@ type Func[K comparable, V any] struct {
 	compute func(*Ctx, K) V
 	equal   func(a, b V) bool
 	nodes   map[K]*entry[V]
+	steady  bool
+}
+
+// Steady says that the values hardly ever come out different though what they read changes often, and that many others read
+// them. They are derived as soon as anything of theirs changed, so that their readers are not even looked at in vain.
+func (f *Func[K, V]) Steady() *Func[K, V] {
+	f.steady = true
+	return f
 }
 
 type entry[V any] struct {
@@ -210,6 +249,8 @@ func (f *Func[K, V]) Get(c *Ctx, key K) V {
 	e := f.entry(key)
 	if c != nil {
 		c.depend(&e.node)
+	} else {
+		f.graph.settle()
 	}
 	f.graph.refresh(&e.node)
 	value := e.value
@@ -246,7 +287,7 @@ func (f *Func[K, V]) entry(key K) *entry[V] {
 		return e
 	}
 	e := &entry[V]{}
-	e.state = fresh
+	e.state, e.steady = fresh, f.steady
 	e.users = map[*node]struct{}{}
 	e.compute = func(c *Ctx) bool {
 		v := f.compute(c, key)

@@ -55,6 +55,32 @@ func TestAnEqualResultStopsTheChange(t *testing.T) {
 	require.Equal(t, n+1, s.g.Computed)
 }
 
+// What reads a steady value is not even marked until that has come out different.
+func TestASteadyValueStopsTheChangeBeforeItsReaders(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3, 2: 5}}
+	sum := Define(s.g, "sum", eq, func(c *Ctx, _ int) int { return s.read(c, 1) + s.read(c, 2) })
+	large := Define(s.g, "large", eq, func(c *Ctx, k int) int { return sum.Get(c, k) / 100 }).Steady()
+	top := Define(s.g, "top", eq, func(c *Ctx, k int) int { return large.Get(c, 0) + k })
+	var got []int
+	top.Watch(7, func(v int) { got = append(got, v) })
+	s.g.Flush()
+	s.set(1, 4)
+	require.Equal(t, clean, top.nodes[7].state)
+	require.Equal(t, 0, large.Get(nil, 0))
+	require.Equal(t, clean, top.nodes[7].state)
+	s.set(1, 100)
+	require.Equal(t, 1, large.Get(nil, 0))
+	require.Equal(t, maybe, top.nodes[7].state)
+	s.set(2, 100)
+	require.Equal(t, 9, top.Get(nil, 7), "it is never read before it is right")
+	s.g.Flush()
+	require.Equal(t, []int{7, 9}, got)
+	top.Unwatch(7)
+	s.set(1, 0)
+	s.g.Flush()
+	require.Empty(t, s.g.inputs)
+}
+
 func TestUnwatchForgets(t *testing.T) {
 	s := &cells{New(), map[int]int{1: 3}}
 	a := Define(s.g, "a", eq, func(c *Ctx, k int) int { return s.read(c, k) })
@@ -92,13 +118,18 @@ func TestAgreesWithFromScratch(t *testing.T) {
 		s := &cells{New(), map[int]int{}}
 		build := func(g *Graph) *Func[int, int] {
 			low := Define(g, "low", eq, func(c *Ctx, k int) int { return s.read(c, k) % 7 })
+			rare := Define(g, "rare", eq, func(c *Ctx, k int) int { return low.Get(c, k) / 5 }).Steady()
+			rarer := Define(g, "rarer", eq, func(c *Ctx, k int) int { return low.Get(c, k)/6 + rare.Get(c, (k+1)%10) }).Steady()
 			mid := Define(g, "mid", eq, func(c *Ctx, k int) int {
 				if low.Get(c, k)%2 == 0 {
 					return low.Get(c, (k+1)%10)
 				}
-				return low.Get(c, (k+low.Get(c, (k+2)%10))%10)
+				return low.Get(c, (k+low.Get(c, (k+2)%10))%10) + 7*rarer.Get(c, k)
 			})
-			return Define(g, "high", eq, func(c *Ctx, k int) int { return mid.Get(c, k)*10 + mid.Get(c, (k+3)%10) })
+			early := Define(g, "early", eq, func(c *Ctx, k int) int { return mid.Get(c, k) % 3 }).Steady()
+			return Define(g, "high", eq, func(c *Ctx, k int) int {
+				return mid.Get(c, k)*100 + mid.Get(c, (k+3)%10)*10 + early.Get(c, (k+5)%10) + rare.Get(c, k)
+			})
 		}
 		f := build(s.g)
 		seen := map[int]int{}
