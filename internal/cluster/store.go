@@ -32,6 +32,7 @@ const (
 	ByAddress   = "address"   // Services: VIP; Pods: pod IP
 	ByService   = "service"   // EndpointSlices: of the Service; routes: parent Service
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
+	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
 )
 
 // Store holds one collection for each kind that the mesh reads.
@@ -69,10 +70,10 @@ func NewStore(g *memo.Graph) *Store {
 		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
 		Gateways:       newCollection(g, "Gateway", sameGateway, nil),
 		HTTPRoutes: newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], indexes[*gwv1.HTTPRoute]{
-			ByService: httpParents, ByConsumer: httpOwners,
+			ByNamespace: namespaceOf[*gwv1.HTTPRoute], ByService: httpParents, ByConsumer: httpConsumers, ByOwner: httpOwners,
 		}),
 		GRPCRoutes: newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], indexes[*gwv1.GRPCRoute]{
-			ByService: grpcParents, ByConsumer: grpcOwners,
+			ByNamespace: namespaceOf[*gwv1.GRPCRoute], ByService: grpcParents, ByConsumer: grpcConsumers, ByOwner: grpcOwners,
 		}),
 		Grants: newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], indexes[*gwv1beta1.ReferenceGrant]{
 			ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant],
@@ -258,12 +259,23 @@ func httpOwners(r *gwv1.HTTPRoute) []string { return owners(r.Namespace, r.Spec.
 
 func grpcOwners(r *gwv1.GRPCRoute) []string { return owners(r.Namespace, r.Spec.ParentRefs) }
 
+func httpConsumers(r *gwv1.HTTPRoute) []string { return consumers(r.Namespace, httpOwners(r)) }
+
+func grpcConsumers(r *gwv1.GRPCRoute) []string { return consumers(r.Namespace, grpcOwners(r)) }
+
+func consumers(namespace string, owners []string) []string {
+	out := make([]string, 0, len(owners))
+	for _, owner := range owners {
+		out = append(out, namespace+"/"+owner)
+	}
+	return out
+}
+
 func owners(namespace string, refs []gwv1.ParentReference) []string {
 	var out []string
 	for _, parent := range parentServices(namespace, refs) {
-		owner, _, _ := strings.Cut(parent, "/")
-		if v := namespace + "/" + owner; owner != namespace && !slices.Contains(out, v) {
-			out = append(out, v)
+		if owner, _, _ := strings.Cut(parent, "/"); owner != namespace && !slices.Contains(out, owner) {
+			out = append(out, owner)
 		}
 	}
 	return out

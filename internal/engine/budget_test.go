@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // TestABudgetIsGivenBack: what the oldest routes of a namespace no longer need, the younger ones have.
@@ -47,27 +51,148 @@ func TestABudgetIsGivenBack(t *testing.T) {
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
 }
 
+// accepted tells whether there is a route and it is accepted; if not, then for its cost.
+func (h *harness) accepted(t *testing.T, namespace, name string) bool {
+	report := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: namespace, Name: name}]
+	if report == nil {
+		return false
+	}
+	reason := report.Parents[0].Conditions[0].Reason
+	if reason != string(gwv1.RouteReasonAccepted) {
+		require.Equal(t, string(ingest.ReasonOverBudget), reason)
+	}
+	return reason == string(gwv1.RouteReasonAccepted)
+}
+
+// budgetHarness has all of the case over-budget but its routes.
+func budgetHarness(t *testing.T) *harness {
+	h := newHarness(t)
+	for _, obj := range readManifests(t, "testdata/over-budget/input.yaml") {
+		if _, ok := obj.(*gwv1.HTTPRoute); !ok {
+			h.Set(obj)
+		}
+	}
+	h.Synced()
+	return h
+}
+
 // TestLargeRoutes: what a route says is made for each match of a rule and for each port, so one that is small itself could
 // take all the memory that the operator and a waypoint have.
 func TestLargeRoutes(t *testing.T) {
-	for _, author := range []string{"owner", "consumer-a"} {
+	for author, most := range map[string]int{"owner": 63, "consumer-a": 31} {
 		t.Run(author, func(t *testing.T) {
-			h := newHarness(t)
-			for _, obj := range readManifests(t, "testdata/over-budget/input.yaml") {
-				if _, ok := obj.(*gwv1.HTTPRoute); !ok {
-					h.Set(obj)
-				}
-			}
+			h := budgetHarness(t)
 			h.Set(largeRoute(author, "few", 1))
-			h.Set(largeRoute(author, "many", 64))
-			h.Synced()
+			h.Set(largeRoute(author, "many", most+1))
 			h.Process()
-			for name, want := range map[string]string{"few": string(gwv1.RouteReasonAccepted), "many": string(ingest.ReasonOverBudget)} {
-				r := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: author, Name: name}]
-				require.Equal(t, want, r.Parents[0].Conditions[0].Reason, name)
-			}
+			require.True(t, h.accepted(t, author, "few"))
+			require.False(t, h.accepted(t, author, "many"))
 		})
 	}
+}
+
+// TestRoutesOfANamespaceInAll: many large routes of one namespace take no more of the operator than a few, whosever Services
+// they are for.
+func TestRoutesOfANamespaceInAll(t *testing.T) {
+	const scope = "waypoint/owner/fairway-waypoint"
+	h := budgetHarness(t)
+	set := func(name string, day, matches int) *gwv1.HTTPRoute {
+		r := largeRoute("owner", name, matches)
+		r.CreationTimestamp = metav1.Date(2026, 1, day, 0, 0, 0, 0, time.UTC)
+		h.Set(r)
+		return r
+	}
+	const fit = 5 // of 6 MiB for the two ports
+	for n := range fit + 2 {
+		set(fmt.Sprint("r", n), 1+n, 12)
+	}
+	set("small", 20, 1)
+	h.Set(largeRoute("consumer-a", "another", 1))
+	accepted := func() (out []bool) {
+		h.Process()
+		for n := range fit + 2 {
+			out = append(out, h.accepted(t, "owner", fmt.Sprint("r", n)))
+		}
+		require.True(t, h.accepted(t, "owner", "small"))
+		require.True(t, h.accepted(t, "consumer-a", "another"))
+		return out
+	}
+	require.Equal(t, []bool{true, true, true, true, true, false, false}, accepted())
+	older := set("older", 1, 12)
+	require.Equal(t, []bool{true, true, true, true, false, false, false}, accepted())
+	h.Delete(older)
+	require.Equal(t, []bool{true, true, true, true, true, false, false}, accepted())
+	h.Delete(largeRoute("owner", "r1", 12))
+	h.Process()
+	require.True(t, h.accepted(t, "owner", "r5"))
+	require.False(t, h.accepted(t, "owner", "r6"))
+	h.subscribe(scope)
+	wire := 0
+	for _, r := range h.cache.List(scope, xds.TypeRoute) {
+		wire += len(r.Any().GetValue())
+	}
+	require.InDelta(t, 31<<20, wire, 1<<20)
+}
+
+// TestWhatARouteIsForDoesNotMatter: what a namespace may cost the operator is one budget for all Services.
+func TestWhatARouteIsForDoesNotMatter(t *testing.T) {
+	h := budgetHarness(t)
+	own := corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "consumer-a", Name: "web"}}
+	own.Spec.ClusterIPs, own.Spec.Ports = []string{"10.96.3.77"}, []corev1.ServicePort{{Name: "http", Port: 80}}
+	h.Set(&own)
+	old := largeRoute("consumer-a", "own", 100)
+	old.Spec.ParentRefs[0].Namespace = new(gwv1.Namespace("consumer-a"))
+	old.CreationTimestamp = metav1.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	young := largeRoute("consumer-a", "foreign", 15)
+	young.CreationTimestamp = metav1.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	h.Set(old)
+	h.Set(young)
+	h.Process()
+	require.True(t, h.accepted(t, "consumer-a", "own"))
+	require.False(t, h.accepted(t, "consumer-a", "foreign"))
+}
+
+// TestManyConsumers: many namespaces take no more of a waypoint than a few, and nothing from a consumer that has little.
+func TestManyConsumers(t *testing.T) {
+	const consumers, routes = 5, 32
+	h := budgetHarness(t)
+	author := func(n int) string { return fmt.Sprint("greedy-", n) }
+	name := func(n int) string { return fmt.Sprintf("r%02d", n) } // all are of one age, so names decide
+	for c := range consumers {
+		for n := range routes {
+			h.Set(expressionRoute(author(c), name(n)))
+		}
+	}
+	h.Set(expressionRoute("modest", "youngest"))
+	served := func() (out []int) {
+		h.Process()
+		require.True(t, h.accepted(t, "modest", "youngest"))
+		for c := range consumers {
+			fit := 0
+			for fit < routes && h.accepted(t, author(c), name(fit)) {
+				fit++
+			}
+			for n := fit; n < routes; n++ {
+				require.False(t, h.accepted(t, author(c), name(n)), "the oldest have what there is")
+			}
+			out = append(out, fit)
+		}
+		return out
+	}
+	// There are 128 expressions in all, and each route has one for each of two ports.
+	require.Equal(t, []int{12, 12, 12, 12, 12}, served())
+	for n := 4; n < routes; n++ { // what one has no use for, the others have
+		h.Delete(expressionRoute(author(0), name(n)))
+	}
+	require.Equal(t, []int{4, 14, 14, 14, 14}, served())
+}
+
+// expressionRoute has one regular expression, for the two ports of the Service.
+func expressionRoute(namespace, name string) *gwv1.HTTPRoute {
+	r := largeRoute(namespace, name, 0)
+	header := gwv1.HTTPHeaderMatch{Name: "h", Type: new(gwv1.HeaderMatchRegularExpression), Value: name + "+"}
+	r.Spec.Rules = []gwv1.HTTPRouteRule{{Matches: []gwv1.HTTPRouteMatch{{Headers: []gwv1.HTTPHeaderMatch{header}}}}}
+	return r
 }
 
 // largeRoute has a rule with so many matches that sets 256 KiB of headers.

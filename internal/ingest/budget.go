@@ -5,156 +5,150 @@ package ingest
 
 import (
 	"fmt"
+	"math"
 	"slices"
-	"strings"
 
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// What the routes of one namespace may cost the waypoints of another. A proxy keeps an automaton for each regular
-// expression, which grows with what it is asked, to some MB; every rule costs tens of KB, and what it says besides: each match
-// of a rule has all that the rule does, for each port. The Services' own namespace has no such budget: it pays with its own
-// waypoint. But the operator makes it all, so no single route may be larger than all of a consumer's.
-const (
-	mostExpressions = 64
-	mostRules       = 4096
-	mostBytes       = 16 << 20
+// What routes may cost. A proxy keeps an automaton for each regular expression, which grows with what it is asked, to some
+// MB; every rule costs tens of KB, and what it says besides: each match of a rule has all that the rule does, for each port.
+var (
+	// mostOfConsumer is what the routes of one namespace may cost the waypoints of another. The Services' own namespace
+	// pays with its own waypoint.
+	mostOfConsumer = cost{rules: 4096, expressions: 64, bytes: 16 << 20}
+	// mostOfConsumers is what those of all others may cost the waypoints of a namespace.
+	mostOfConsumers = cost{rules: 16384, expressions: 128, bytes: 64 << 20}
+	// mostOfAuthor is what all routes of one namespace may cost the operator, which makes the tables of everybody.
+	mostOfAuthor = cost{rules: math.MaxInt, expressions: math.MaxInt, bytes: 32 << 20}
 )
 
 // consumer is a namespace with routes for Services of another.
 type consumer struct{ author, owner string }
 
-// cost of routes in the tables of a waypoint.
-type cost struct{ rules, expressions, bytes int }
-
-func (a cost) plus(b cost) cost {
-	return cost{a.rules + b.rules, a.expressions + b.expressions, a.bytes + b.bytes}
-}
-
-func (a cost) fits() bool {
-	return a.rules <= mostRules && a.expressions <= mostExpressions && a.bytes <= mostBytes
-}
-
-// overBudget says which of a consumer's routes are too much, and why. The oldest have what there is, so that a new
-// route takes nothing from those that work.
-func (i *Ingest) overBudget(c *memo.Ctx, k consumer) map[model.ObjectRef]Verdict {
-	var routes []*Route
-	for _, ref := range i.routesFor(c, k) {
-		if r := i.Route.Get(c, ref); r != nil {
-			routes = append(routes, r)
-		}
-	}
-	slices.SortFunc(routes, compareRoutes)
-	var spent cost
-	out := map[model.ObjectRef]Verdict{}
-	for _, r := range routes {
-		own := costOf(r, k.owner)
-		if all := spent.plus(own); all.fits() {
-			spent = all
-			continue
-		}
-		out[r.Ref] = Verdict{string(ReasonOverBudget), fmt.Sprintf(
-			"the routes of a namespace for Services of another may have %d regular expressions, %d matches and %d bytes, each counted "+
-				"for each port, and what a rule does for each of its matches: this one has %d, %d and %d, and older ones of "+
-				"namespace %s for Services of %s have %d, %d and %d (what reaches these Services from there and no other route matches is answered 404; use fewer, or have the route "+
-				"made in namespace %s)",
-			mostExpressions, mostRules, mostBytes, own.expressions, own.rules, own.bytes,
-			k.author, k.owner, spent.expressions, spent.rules, spent.bytes, k.owner)}
-	}
-	return out
-}
-
 // over tells whether a route is too much for the Services of a namespace.
-func (i *Ingest) over(c *memo.Ctx, ref model.ObjectRef, owner string) (Verdict, bool) {
-	if ref.Namespace == owner {
-		r := i.Route.Get(c, ref)
-		if r == nil || costOf(r, owner).bytes <= mostBytes {
-			return Verdict{}, false
-		}
-		return Verdict{string(ReasonOverBudget), fmt.Sprintf("a route may have %d bytes, counted for each port, and what a rule does "+
-			"for each of its matches: this one has %d (use several, or name the port in parentRefs)", mostBytes, costOf(r, owner).bytes)}, true
+func (i *Ingest) over(c *memo.Ctx, ref model.ObjectRef, owner string) (why Verdict, over bool) {
+	if why, over = i.overAuthor.Get(c, ref.Namespace)[ref]; over || ref.Namespace == owner {
+		return why, over
 	}
-	why, over := i.budget.Get(c, consumer{ref.Namespace, owner})[ref]
+	why, over = i.overConsumer.Get(c, consumer{ref.Namespace, owner})[ref]
 	return why, over
 }
 
-// costOf a route for the Services of a namespace.
-func costOf(r *Route, owner string) cost {
-	ports := 0
-	for _, p := range r.Parents {
-		if p.Service.Namespace == owner {
-			ports += len(p.Ports)
+// spend gives routes what they cost as long as there is something left. The oldest come first, so that a new route
+// takes nothing from those that work. refused is told of the others, and of what older ones have.
+func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bill, older cost)) (spent cost) {
+	for _, b := range bills {
+		spent = spent.plus(price(b))
+	}
+	if spent.within(most) {
+		return spent // nearly always
+	}
+	spent = cost{}
+	slices.SortFunc(bills, func(a, b *bill) int { return compareAge(a.created, a.ref, b.created, b.ref) })
+	for _, b := range bills {
+		if all := spent.plus(price(b)); all.within(most) {
+			spent = all
+		} else {
+			refused(b, spent)
 		}
 	}
-	out := cost{rules: ports * len(r.Rules)}
-	for _, rule := range r.Rules {
-		out.expressions += ports * expressions(rule)
-		out.bytes += ports * bytesOf(rule)
-	}
+	return spent
+}
+
+// tooMuchOfAuthor says which of a namespace's routes are too much for the operator, and why.
+func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef]Verdict {
+	bills := i.bills(c, i.routesBy(c, cluster.ByNamespace, author))
+	out := map[model.ObjectRef]Verdict{}
+	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
+		out[b.ref] = Verdict{string(ReasonOverBudget), fmt.Sprintf(
+			"all routes of a namespace may have %d bytes, counted for each port, and what a rule does for each of its matches: this "+
+				"one has %d, and older ones of namespace %s have %d (what no other route matches at the same ports is answered 404; "+
+				"name fewer ports in parentRefs, or use several namespaces)",
+			mostOfAuthor.bytes, b.all.bytes, author, older.bytes)}
+	})
 	return out
 }
 
-// bytesOf are the bytes that a rule's author wrote and may make as many of as the API lets them: of matches, of changes of headers,
-// and of backends, with those that come with each.
-func bytesOf(r model.Rule) int {
-	const backend = 128
-	n := bytesOfFilters(r.Filters) + len(r.Match.GRPCService) + len(r.Match.GRPCMethod)
-	if r.Match.Path != nil {
-		n += len(r.Match.Path.Value)
-	}
-	for _, m := range slices.Concat(r.Match.Headers, r.Match.Query) {
-		n += len(m.Name) + len(m.Value)
-	}
-	for _, b := range r.Backends {
-		n += backend + bytesOfFilters(b.Filters)
-	}
-	return n
+// tooMuchOfConsumer says which of a consumer's routes are too much for the owner's waypoints, and why.
+func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]Verdict {
+	most := i.share.Get(c, k.owner)
+	out := map[model.ObjectRef]Verdict{}
+	i.spendOfConsumer(c, k, most, func(b *bill, older cost) {
+		own, part := b.of[k.owner], ""
+		if most != mostOfConsumer {
+			part = fmt.Sprintf(", an equal part of what all others may that have routes for Services of %s", k.owner)
+		}
+		out[b.ref] = Verdict{string(ReasonOverBudget), fmt.Sprintf(
+			"the routes of a namespace for Services of another may have %d regular expressions, %d matches and %d bytes%s, "+
+				"each counted for each port, and what a rule does for each of its matches: this one has %d, %d and %d, and older "+
+				"ones of namespace %s for Services of %s have %d, %d and %d (what reaches these Services from there and no other "+
+				"route matches is answered 404; use fewer, or have the route made in namespace %s)",
+			most.expressions, most.rules, most.bytes, part, own.expressions, own.rules, own.bytes,
+			k.author, k.owner, older.expressions, older.rules, older.bytes, k.owner)}
+	})
+	return out
 }
 
-func bytesOfFilters(filters []model.Filter) int {
-	n := 0
-	for _, f := range filters {
-		for _, change := range []*model.HeaderChange{f.RequestHeaders, f.ResponseHeaders} {
-			if change == nil {
-				continue
-			}
-			for _, h := range slices.Concat(change.Set, change.Add) {
-				n += len(h.Name) + len(h.Value)
-			}
-			n += len(strings.Join(change.Remove, ""))
-		}
-		if f.CORS != nil {
-			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders, f.CORS.ExposeHeaders), ""))
-		}
-	}
-	return n
+func (i *Ingest) spendOfConsumer(c *memo.Ctx, k consumer, most cost, refused func(b *bill, older cost)) cost {
+	author := i.overAuthor.Get(c, k.author)
+	bills := slices.DeleteFunc(i.bills(c, i.routesFor(c, k)), func(b *bill) bool { _, over := author[b.ref]; return over })
+	return spend(bills, func(b *bill) cost { return b.of[k.owner] }, most, refused)
 }
 
-// expressions are those that a rule's author wrote, wildcards in origins included.
-func expressions(r model.Rule) int {
-	n := 0
-	count := func(t model.MatchType) {
-		if t == model.MatchRegex {
-			n++
+// spentByConsumer is what a consumer's routes would cost if there were no others.
+func (i *Ingest) spentByConsumer(c *memo.Ctx, k consumer) cost {
+	return i.spendOfConsumer(c, k, mostOfConsumer, func(*bill, cost) {})
+}
+
+// shareOfConsumers is what each consumer's routes may cost the waypoints of a namespace. Where all together cost too much,
+// those are refused that cost most, down to equal parts, so that nobody's many namespaces or large routes take from a
+// consumer that has few.
+func (i *Ingest) shareOfConsumers(c *memo.Ctx, owner string) cost {
+	var rules, expressions, bytes []int
+	for _, author := range i.authors.Get(c, owner) {
+		spent := i.spent.Get(c, consumer{author, owner})
+		rules, expressions, bytes = append(rules, spent.rules), append(expressions, spent.expressions), append(bytes, spent.bytes)
+	}
+	return cost{
+		rules:       min(mostOfConsumer.rules, equalPart(rules, mostOfConsumers.rules)),
+		expressions: min(mostOfConsumer.expressions, equalPart(expressions, mostOfConsumers.expressions)),
+		bytes:       min(mostOfConsumer.bytes, equalPart(bytes, mostOfConsumers.bytes)),
+	}
+}
+
+// equalPart is the most that each may have so that all together have no more than there is; those that ask for less
+// have what they ask for. It sorts what it is given.
+func equalPart(asked []int, most int) int {
+	slices.Sort(asked)
+	for n, a := range asked {
+		part := most / (len(asked) - n)
+		if a > part {
+			return part
+		}
+		most -= a
+	}
+	return math.MaxInt
+}
+
+// authorsFor are the other namespaces with routes for Services of a namespace, sorted.
+func (i *Ingest) authorsFor(c *memo.Ctx, owner string) []string {
+	var out []string
+	for _, ref := range i.routesBy(c, cluster.ByOwner, owner) {
+		out = append(out, ref.Namespace)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (i *Ingest) bills(c *memo.Ctx, refs []model.ObjectRef) []*bill {
+	out := make([]*bill, 0, len(refs))
+	for _, ref := range refs {
+		if b := i.billOf.Get(c, ref); b != nil {
+			out = append(out, b)
 		}
 	}
-	if r.Match.Path != nil {
-		count(r.Match.Path.Type)
-	}
-	count(r.Match.GRPCType)
-	for _, m := range slices.Concat(r.Match.Headers, r.Match.Query) {
-		count(m.Type)
-	}
-	for _, f := range r.Filters {
-		if f.CORS == nil {
-			continue
-		}
-		for _, origin := range f.CORS.AllowOrigins {
-			if origin != "*" && strings.Contains(origin, "*") {
-				n++
-			}
-		}
-	}
-	return n
+	return out
 }

@@ -10,6 +10,7 @@ package ingest
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -50,8 +51,14 @@ type Ingest struct {
 	// Route is nil where there is none.
 	Route  *memo.Func[model.ObjectRef, *Route]
 	claims *memo.Func[model.ServicePort, *claims]
-	// budget are a consumer's routes that would cost the owner's waypoints too much.
-	budget *memo.Func[consumer, map[model.ObjectRef]Verdict]
+	billOf *memo.Func[model.ObjectRef, *bill]
+	// overAuthor and overConsumer are routes that would cost too much: all of a namespace's, and those for Services of another.
+	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
+	overConsumer *memo.Func[consumer, map[model.ObjectRef]Verdict]
+	spent        *memo.Func[consumer, cost]
+	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
+	share   *memo.Func[string, cost]
+	authors *memo.Func[string, []string]
 	// Table of a Service's port; never nil.
 	Table *memo.Func[model.ServicePort, *model.RouteTable]
 	// Upstream is a Service's port as a destination of waypoints.
@@ -102,7 +109,12 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
-	i.budget = memo.Define(g, "budget", reflectEqual[map[model.ObjectRef]Verdict], i.overBudget)
+	i.billOf = memo.Define(g, "bill", reflectEqual[*bill], i.bill)
+	i.overAuthor = memo.Define(g, "overAuthor", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfAuthor).Steady()
+	i.overConsumer = memo.Define(g, "overConsumer", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfConsumer).Steady()
+	i.spent = memo.Define(g, "spent", same[cost], i.spentByConsumer)
+	i.share = memo.Define(g, "share", same[cost], i.shareOfConsumers).Steady()
+	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)

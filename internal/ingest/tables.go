@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -173,9 +174,11 @@ func orderedRules(routes []*Route) []model.Rule {
 }
 
 // compareRoutes orders by age, then by namespace/name, as the Gateway API asks for.
-func compareRoutes(a, b *Route) int {
-	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Ref.Namespace, b.Ref.Namespace),
-		cmp.Compare(a.Ref.Name, b.Ref.Name), cmp.Compare(a.Ref.Kind, b.Ref.Kind))
+func compareRoutes(a, b *Route) int { return compareAge(a.Created, a.Ref, b.Created, b.Ref) }
+
+func compareAge(a time.Time, aRef model.ObjectRef, b time.Time, bRef model.ObjectRef) int {
+	return cmp.Or(a.Compare(b), cmp.Compare(aRef.Namespace, bRef.Namespace),
+		cmp.Compare(aRef.Name, bRef.Name), cmp.Compare(aRef.Kind, bRef.Kind))
 }
 
 // compareMatches puts the more specific match first: HTTPRouteRule.matches and GRPCRouteRule.matches of the Gateway

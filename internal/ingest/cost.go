@@ -1,0 +1,127 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// cost of routes in the tables of a waypoint.
+type cost struct{ rules, expressions, bytes int }
+
+func (a cost) plus(b cost) cost {
+	return cost{a.rules + b.rules, a.expressions + b.expressions, a.bytes + b.bytes}
+}
+
+func (a cost) times(n int) cost { return cost{n * a.rules, n * a.expressions, n * a.bytes} }
+
+func (a cost) within(most cost) bool {
+	return a.rules <= most.rules && a.expressions <= most.expressions && a.bytes <= most.bytes
+}
+
+// bill is what a route costs, and all that decides whether it gets that.
+type bill struct {
+	ref     model.ObjectRef
+	created time.Time
+	// of is what it costs for the Services of each namespace, and all of them together.
+	of  map[string]cost
+	all cost
+}
+
+// bill is nil where there is no route.
+func (i *Ingest) bill(c *memo.Ctx, ref model.ObjectRef) *bill {
+	r := i.Route.Get(c, ref)
+	if r == nil {
+		return nil
+	}
+	b := &bill{ref: r.Ref, created: r.Created, of: costsOf(r)}
+	for _, of := range b.of {
+		b.all = b.all.plus(of)
+	}
+	return b
+}
+
+// costsOf a route for the Services of each namespace. Each port of a parent has a table with all of the rules.
+func costsOf(r *Route) map[string]cost {
+	var once cost
+	for _, rule := range r.Rules {
+		once = once.plus(cost{1, expressions(rule), bytesOf(rule)})
+	}
+	out := map[string]cost{}
+	for _, p := range r.Parents {
+		if len(p.Ports) > 0 {
+			out[p.Service.Namespace] = out[p.Service.Namespace].plus(once.times(len(p.Ports)))
+		}
+	}
+	return out
+}
+
+// bytesOf are the bytes that a rule's author wrote and may make as many of as the API lets them: of matches, of changes of headers,
+// and of backends, with those that come with each, and with the rule itself.
+func bytesOf(r model.Rule) int {
+	const itself, backend = 512, 128
+	n := itself + bytesOfFilters(r.Filters) + len(r.Match.GRPCService) + len(r.Match.GRPCMethod)
+	if r.Match.Path != nil {
+		n += len(r.Match.Path.Value)
+	}
+	for _, m := range slices.Concat(r.Match.Headers, r.Match.Query) {
+		n += len(m.Name) + len(m.Value)
+	}
+	for _, b := range r.Backends {
+		n += backend + bytesOfFilters(b.Filters)
+	}
+	return n
+}
+
+func bytesOfFilters(filters []model.Filter) int {
+	n := 0
+	for _, f := range filters {
+		for _, change := range []*model.HeaderChange{f.RequestHeaders, f.ResponseHeaders} {
+			if change == nil {
+				continue
+			}
+			for _, h := range slices.Concat(change.Set, change.Add) {
+				n += len(h.Name) + len(h.Value)
+			}
+			n += len(strings.Join(change.Remove, ""))
+		}
+		if f.CORS != nil {
+			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders, f.CORS.ExposeHeaders), ""))
+		}
+	}
+	return n
+}
+
+// expressions are those that a rule's author wrote, wildcards in origins included.
+func expressions(r model.Rule) int {
+	n := 0
+	count := func(t model.MatchType) {
+		if t == model.MatchRegex {
+			n++
+		}
+	}
+	if r.Match.Path != nil {
+		count(r.Match.Path.Type)
+	}
+	count(r.Match.GRPCType)
+	for _, m := range slices.Concat(r.Match.Headers, r.Match.Query) {
+		count(m.Type)
+	}
+	for _, f := range r.Filters {
+		if f.CORS == nil {
+			continue
+		}
+		for _, origin := range f.CORS.AllowOrigins {
+			if origin != "*" && strings.Contains(origin, "*") {
+				n++
+			}
+		}
+	}
+	return n
+}
