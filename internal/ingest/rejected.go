@@ -88,10 +88,10 @@ func (b *routeBuilder) shutDown() {
 	b.broken = append(b.broken, "the other rules are answered with an error as well, for what the lost match would have taken must not come by them")
 }
 
-// check is Ingest.check, and whether proxies reject the rule. One that is nothing but its match is rejected for its
-// match.
-func (b *routeBuilder) check(rule model.Rule) (badMatch bool, err error) {
-	if badMatch, err = b.i.check(rule); err != nil {
+// check is Ingest.check of what is left to check of the rule, and whether proxies reject the rule. One that is nothing but
+// its match is rejected for its match.
+func (b *routeBuilder) check(rule, left model.Rule) (badMatch bool, err error) {
+	if badMatch, err = b.i.check(left); err != nil {
 		return badMatch, err
 	}
 	b.c.Read(rejectedInput{rule.Source})

@@ -21,7 +21,7 @@ func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
-		matches, bad := httpMatches(rule.Matches)
+		matches, bad := understood(rule.Matches, model.Match{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}, httpMatch)
 		bad.action(b.httpRule(&base, rule))
 		b.add(base, matches, bad)
 	}
@@ -34,15 +34,17 @@ func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) 
 		base = refused(base)
 	}
 	flat := make([]model.Rule, 0, len(matches))
+	checked := base
 	for _, m := range matches {
 		rule := base
-		rule.Match = m.Match
-		if badMatch, err := b.check(rule); badMatch {
+		rule.Match, checked.Match = m.Match, m.Match
+		if badMatch, err := b.check(rule, checked); badMatch {
 			bad.match(fmt.Errorf("match %d: %w", m.n, err))
 			continue
 		} else if err != nil {
 			bad.action(err)
 		}
+		checked = forMatch(checked)
 		flat = append(flat, rule)
 	}
 	if !bad.none() {
@@ -55,12 +57,23 @@ func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) 
 	b.route.Rules = append(b.route.Rules, flat...)
 }
 
+// forMatch is what is left of a rule to check for each match, once it was checked for one: what it says for itself may be
+// large, and a rule has many matches.
+func forMatch(r model.Rule) model.Rule {
+	r.Filters = slices.DeleteFunc(slices.Clone(r.Filters), func(f model.Filter) bool { return f.Redirect == nil && f.Rewrite == nil })
+	r.Backends = slices.Clone(r.Backends)
+	for n := range r.Backends {
+		r.Backends[n].Filters = nil
+	}
+	return r
+}
+
 // refuse leaves nothing of the rules but their matches, and not those that proxies reject even so.
 func (b *routeBuilder) refuse(rules []model.Rule, bad *ruleErrors) []model.Rule {
 	out := make([]model.Rule, 0, len(rules))
 	for _, rule := range rules {
 		rule = refused(rule)
-		if badMatch, err := b.check(rule); badMatch {
+		if badMatch, err := b.check(rule, rule); badMatch {
 			bad.match(err)
 		} else {
 			out = append(out, rule)
@@ -157,13 +170,13 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 	return err
 }
 
-// httpMatches are the matches that can be understood, and what is wrong with the others.
-func httpMatches(in []gwv1.HTTPRouteMatch) (out []numbered, bad ruleErrors) {
+// understood are the matches of a rule that can be, and what is wrong with the others. A rule without any has the match all.
+func understood[M any](in []M, all model.Match, read func(M) (model.Match, error)) (out []numbered, bad ruleErrors) {
 	if len(in) == 0 {
-		return []numbered{{Match: model.Match{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}}}, bad
+		return []numbered{{Match: all}}, bad
 	}
 	for n, m := range in {
-		match, err := httpMatch(m)
+		match, err := read(m)
 		if err != nil {
 			bad.match(fmt.Errorf("match %d: %w", n, err))
 			continue
@@ -248,7 +261,7 @@ func (b *routeBuilder) grpcRules(r *gwv1.GRPCRoute) {
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
-		matches, bad := grpcMatches(rule.Matches)
+		matches, bad := understood(rule.Matches, model.Match{}, grpcMatch)
 		bad.action(b.grpcRule(&base, rule))
 		b.add(base, matches, bad)
 	}
@@ -271,22 +284,6 @@ func (b *routeBuilder) grpcRule(out *model.Rule, rule gwv1.GRPCRouteRule) error 
 	}
 	out.SessionPersistence, err = sessionPersistence(rule.SessionPersistence)
 	return err
-}
-
-// grpcMatches are the matches that can be understood, and what is wrong with the others.
-func grpcMatches(in []gwv1.GRPCRouteMatch) (out []numbered, bad ruleErrors) {
-	if len(in) == 0 {
-		return []numbered{{}}, bad
-	}
-	for n, m := range in {
-		match, err := grpcMatch(m)
-		if err != nil {
-			bad.match(fmt.Errorf("match %d: %w", n, err))
-			continue
-		}
-		out = append(out, numbered{n, match})
-	}
-	return out, bad
 }
 
 func grpcMatch(m gwv1.GRPCRouteMatch) (out model.Match, err error) {
