@@ -228,7 +228,6 @@ func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 	list := w.Endpoints.Get(nil, port)
 	require.Len(t, list, 1)
 	require.Equal(t, "10.2.0.5:8080", list[0].Address.String())
-	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.2.0.5")}, w.Workload.Get(nil, netip.MustParseAddr("10.2.0.5")).Addresses)
 	w.pod("victim", "n1", "10.1.0.5", captured)
 	require.Len(t, w.Endpoints.Get(nil, port), 2)
 }

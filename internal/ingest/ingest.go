@@ -38,6 +38,9 @@ type Ingest struct {
 	podRanges *memo.Func[struct{}, []netip.Prefix]
 	// Workload is nil where no pod has the address.
 	Workload *memo.Func[netip.Addr, *model.Workload]
+	sliceOf  *memo.Func[cluster.Key, *slice]
+	// backingOf a Service; never nil.
+	backingOf *memo.Func[cluster.Key, *backing]
 	// Endpoints of a Service's port, sorted by address.
 	Endpoints *memo.Func[model.ServicePort, []model.Endpoint]
 	// NodeEndpoints are a Service's endpoints as the proxy of one node should see them; Spread tells whether that is the
@@ -102,10 +105,12 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)
 	i.podRanges = memo.Define(g, "podRanges", slices.Equal[[]netip.Prefix], i.meshRanges)
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
-	i.Endpoints = memo.Define(g, "endpoints", reflectEqual[[]model.Endpoint], i.endpoints)
-	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", reflectEqual[[]model.Endpoint], i.nodeEndpoints)
+	i.sliceOf = memo.Define(g, "slice", sameSlice, i.slice)
+	i.backingOf = memo.Define(g, "backing", same[*backing], i.backing)
+	i.Endpoints = memo.Define(g, "endpoints", sameEndpoints, i.endpoints)
+	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", sameEndpoints, i.nodeEndpoints)
 	i.Spread = memo.Define(g, "spread", same[bool], i.spread)
-	i.CallerEndpoints = memo.Define(g, "callerEndpoints", reflectEqual[[]model.Endpoint], i.callerEndpoints)
+	i.CallerEndpoints = memo.Define(g, "callerEndpoints", sameEndpoints, i.callerEndpoints)
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -93,83 +92,12 @@ func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	case !ok:
 		return nil
 	}
-	w := &model.Workload{Pod: claims.Holder, Node: pod.Spec.NodeName, MTLS: i.takesMTLS(c, pod)}
-	for _, ip := range pod.Status.PodIPs {
-		if a, err := netip.ParseAddr(ip.IP); err == nil && i.Claims.Get(c, a).Holder == claims.Holder {
-			w.Addresses = append(w.Addresses, a)
-		}
-	}
+	w := &model.Workload{MTLS: i.takesMTLS(c, pod)}
 	// Nobody can answer for a pod that has no account.
 	if account := names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations); account != "" {
 		w.Identity = names.SPIFFEID(i.trustDomain(c), pod.Namespace, account)
 	}
 	return w
-}
-
-func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint {
-	svc := i.Service.Get(c, port.ServiceName())
-	if svc == nil {
-		return nil
-	}
-	p, ok := svc.Port(port.Port)
-	if !ok {
-		return nil
-	}
-	var out []model.Endpoint
-	for _, slice := range i.slices(c, port.Namespace+"/"+port.Service) {
-		target, ok := slicePort(slice, p.Name)
-		if !ok {
-			continue
-		}
-		for _, e := range slice.Endpoints {
-			serving := e.Conditions.Serving == nil || *e.Conditions.Serving
-			ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-			draining := !ready && serving && e.Conditions.Terminating != nil && *e.Conditions.Terminating
-			if !ready && !draining {
-				continue
-			}
-			for _, a := range e.Addresses {
-				addr, err := netip.ParseAddr(a)
-				if err != nil {
-					continue // an FQDN slice: nothing that a proxy could connect to
-				}
-				if w := i.Workload.Get(c, addr); w == nil || !w.Closed {
-					out = append(out, endpoint(w, netip.AddrPortFrom(addr, target), e, draining))
-				}
-			}
-		}
-	}
-	if gw, ok := i.waypointOf(c, port); ok {
-		for n := range out { // a waypoint speaks mTLS itself
-			out[n].MTLS, out[n].Identity = true, i.waypointIdentity(c, gw)
-		}
-	}
-	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
-	// An endpoint may be in two slices while its Service's slices are rearranged.
-	return slices.CompactFunc(out, func(a, b model.Endpoint) bool { return a.Address == b.Address })
-}
-
-// endpoint is one of a slice; w is the pod that has its address, or nil.
-func endpoint(w *model.Workload, addr netip.AddrPort, e discoveryv1.Endpoint, draining bool) model.Endpoint {
-	out := model.Endpoint{Address: addr, Draining: draining}
-	if e.NodeName != nil {
-		out.Node = *e.NodeName
-	}
-	if e.Zone != nil {
-		out.Zone = *e.Zone
-	}
-	if e.Hints != nil {
-		for _, h := range e.Hints.ForNodes {
-			out.ForNodes = append(out.ForNodes, h.Name)
-		}
-		for _, h := range e.Hints.ForZones {
-			out.ForZones = append(out.ForZones, h.Name)
-		}
-	}
-	if w != nil && w.MTLS {
-		out.MTLS, out.Identity = true, w.Identity
-	}
-	return out
 }
 
 // waypointOf finds the waypoint that a port is the mTLS port of.
@@ -179,40 +107,6 @@ func (i *Ingest) waypointOf(c *memo.Ctx, port model.ServicePort) (cluster.Key, b
 	}
 	key := cluster.Key{Namespace: port.Namespace, Name: names.WaypointGateway(port.Service)}
 	return key, i.ownService(c, port.ServiceName())
-}
-
-func (i *Ingest) slices(c *memo.Ctx, service string) []*discoveryv1.EndpointSlice {
-	var out []*discoveryv1.EndpointSlice
-	for _, k := range i.store.EndpointSlices.By(c, cluster.ByService, service) {
-		if s, ok := i.store.EndpointSlices.Get(c, k); ok && s.AddressType != discoveryv1.AddressTypeFQDN {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
-// slicePort finds the number behind a named port of a Service; a Service's only port may have no name.
-func slicePort(s *discoveryv1.EndpointSlice, name string) (uint16, bool) {
-	for _, p := range s.Ports {
-		if p.Port == nil || (p.Protocol != nil && *p.Protocol != corev1.ProtocolTCP) {
-			continue
-		}
-		if (p.Name == nil && name == "") || (p.Name != nil && *p.Name == name) {
-			return portNumber(*p.Port), true
-		}
-	}
-	return 0, false
-}
-
-func (i *Ingest) identities(c *memo.Ctx, port model.ServicePort) []string {
-	var out []string
-	for _, e := range i.Endpoints.Get(c, port) {
-		if e.MTLS {
-			out = append(out, e.Identity)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destination {

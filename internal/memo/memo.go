@@ -18,8 +18,9 @@ type Graph struct {
 	dirty    []*node // roots to look at again at the next Flush
 	// unsettled are steady values to look at again before anything else.
 	unsettled []*node
-	// Computed counts the computations since the start; tests hold the cost of a change against it.
-	Computed uint64
+	// Computed counts the computations since the start, and Reads what they read; tests hold the cost of a change against
+	// them.
+	Computed, Reads uint64
 }
 
 // New returns an empty graph.
@@ -72,6 +73,7 @@ func (c *Ctx) Read(key any) {
 }
 
 func (c *Ctx) depend(on *node) {
+	c.g.Reads++
 	if _, ok := on.users[c.node]; ok {
 		return
 	}

@@ -7,7 +7,9 @@
 package model
 
 import (
+	"cmp"
 	"net/netip"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -55,10 +57,8 @@ type Service struct {
 
 // Port finds a port by its number.
 func (s *Service) Port(number uint16) (Port, bool) {
-	for _, p := range s.Ports {
-		if p.Number == number {
-			return p, true
-		}
+	if n, found := slices.BinarySearchFunc(s.Ports, number, func(p Port, number uint16) int { return cmp.Compare(p.Number, number) }); found {
+		return s.Ports[n], true
 	}
 	return Port{}, false
 }
@@ -79,10 +79,7 @@ type Upstream struct {
 
 // Workload is a pod as the mesh sees it.
 type Workload struct {
-	Pod       types.NamespacedName
-	Node      string
-	Addresses []netip.Addr // of every family that it has, the primary one first
-	Identity  string       // SPIFFE ID of its service account; empty: it has none
+	Identity string // SPIFFE ID of its service account; empty: it has none
 	// MTLS: the pod is enrolled and captured, so it takes mTLS on its own addresses.
 	MTLS bool
 	// Closed: some pod claims the address that can't have it, and nothing may go there. Nothing else is set.
