@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -20,7 +19,7 @@ type Parent struct {
 	Ref gwv1.ParentReference
 	// Service that is named; none for what can't be a parent.
 	Service cluster.Key
-	// Ports that the route asks for; empty if refused. Which of them it gets depends on other routes: see claims.
+	// Ports that the route asks for, sorted; empty if refused. Which of them it gets depends on other routes: see claims.
 	Ports   []model.ServicePort
 	Refused *Verdict
 	// Foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
@@ -28,7 +27,10 @@ type Parent struct {
 }
 
 func (r *Route) attachesToPort(port model.ServicePort) bool {
-	return slices.ContainsFunc(r.Parents, func(p Parent) bool { return slices.Contains(p.Ports, port) })
+	return slices.ContainsFunc(r.Parents, func(p Parent) bool {
+		_, found := slices.BinarySearchFunc(p.Ports, port, ComparePorts)
+		return found
+	})
 }
 
 // onlyParent tells whether a Service is the only one that the route names as parent.
@@ -46,8 +48,7 @@ func (r *Route) onlyParent(svc cluster.Key) bool {
 	return found
 }
 
-func (b *routeBuilder) parents(m metav1.ObjectMeta, refs []gwv1.ParentReference) {
-	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
+func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 	for _, ref := range refs {
 		if !cluster.IsService(ref.Group, ref.Kind) {
 			if p := b.noService(ref); p != nil {

@@ -24,7 +24,7 @@ const (
 	ReasonNotEnrolled gwv1.RouteConditionReason = "NamespaceNotEnrolled"
 	// ReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
 	ReasonConflicted gwv1.RouteConditionReason = "Conflicted"
-	// ReasonOverBudget: the routes of one namespace would cost the waypoints of another too much.
+	// ReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too much.
 	ReasonOverBudget gwv1.RouteConditionReason = "OverBudget"
 	// ReasonNoWaypoint: no waypoint serves the parent Service.
 	ReasonNoWaypoint gwv1.RouteConditionReason = "NoWaypoint"

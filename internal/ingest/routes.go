@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -32,6 +33,7 @@ type Route struct {
 	Created    time.Time
 	Parents    []Parent
 	Rules      []model.Rule // flattened, in the order of the object
+	matches    []string     // the matchKey of each
 	// Resolved, Partial and Invalid become conditions.
 	Resolved, Partial, Invalid *Verdict
 	// Notes tell people what the route does otherwise than they may think.
@@ -57,12 +59,13 @@ func (i *Ingest) routesFor(c *memo.Ctx, k consumer) []model.ObjectRef {
 func (i *Ingest) routesBy(c *memo.Ctx, index, value string) []model.ObjectRef {
 	http, grpc := i.store.HTTPRoutes.By(c, index, value), i.store.GRPCRoutes.By(c, index, value)
 	out := make([]model.ObjectRef, 0, len(http)+len(grpc))
-	for _, k := range http {
-		out = append(out, model.ObjectRef{Kind: KindHTTPRoute, Namespace: k.Namespace, Name: k.Name})
+	add := func(kind string, keys []cluster.Key) {
+		for _, k := range keys {
+			out = append(out, model.ObjectRef{Kind: kind, Namespace: k.Namespace, Name: k.Name})
+		}
 	}
-	for _, k := range grpc {
-		out = append(out, model.ObjectRef{Kind: KindGRPCRoute, Namespace: k.Namespace, Name: k.Name})
-	}
+	add(KindHTTPRoute, http)
+	add(KindGRPCRoute, grpc)
 	return out
 }
 
@@ -75,21 +78,22 @@ func (i *Ingest) route(c *memo.Ctx, ref model.ObjectRef) *Route {
 		if !ok {
 			return nil
 		}
-		b.parents(r.ObjectMeta, r.Spec.ParentRefs)
-		b.hostnames(r.Spec.Hostnames)
+		b.about(r.ObjectMeta, r.Spec.ParentRefs, r.Spec.Hostnames)
 		b.httpRules(r)
 	case KindGRPCRoute:
 		r, ok := i.store.GRPCRoutes.Get(c, key)
 		if !ok {
 			return nil
 		}
-		b.parents(r.ObjectMeta, r.Spec.ParentRefs)
-		b.hostnames(r.Spec.Hostnames)
+		b.about(r.ObjectMeta, r.Spec.ParentRefs, r.Spec.Hostnames)
 		b.grpcRules(r)
 	default:
 		return nil
 	}
 	b.judge()
+	for _, rule := range b.route.Rules {
+		b.route.matches = append(b.route.matches, matchKey(rule.Match))
+	}
 	return b.route
 }
 
@@ -106,9 +110,11 @@ type routeBuilder struct {
 	unresolvedMessages []string
 }
 
-// hostnames mean nothing to a mesh (GEP-1294, "hostnames field").
-func (b *routeBuilder) hostnames(h []gwv1.Hostname) {
-	if len(h) > 0 {
+// about reads what routes of all kinds have.
+func (b *routeBuilder) about(m metav1.ObjectMeta, parents []gwv1.ParentReference, hostnames []gwv1.Hostname) {
+	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
+	b.parents(parents)
+	if len(hostnames) > 0 { // GEP-1294, "hostnames field"
 		b.note("spec.hostnames has no effect in a mesh: match the header Host instead")
 	}
 }

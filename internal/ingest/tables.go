@@ -88,8 +88,8 @@ func shadows(routes []*Route) map[model.ObjectRef][]string {
 	first := map[place]model.ObjectRef{}
 	out := map[model.ObjectRef][]string{}
 	for _, r := range routes {
-		for _, rule := range r.Rules {
-			at := place{r.Ref.Namespace, matchKey(rule.Match)}
+		for n, rule := range r.Rules {
+			at := place{r.Ref.Namespace, r.matches[n]}
 			winner, taken := first[at]
 			if !taken {
 				first[at] = r.Ref
