@@ -42,6 +42,8 @@ type Options struct {
 	Operator, Certificates string
 	// Adapt is relay.Options.Adapt.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
+	// MaxEndpoints is relay.Options.MaxEndpoints.
+	MaxEndpoints int
 	// Local lists the xDS types that this agent makes itself besides secrets.
 	Local []string
 	// Required lists the listeners without which the proxy is not ready.
@@ -97,6 +99,7 @@ func NewCore(o Options) (*Core, error) {
 		Local:           append([]string{xds.TypeSecret}, o.Local...),
 		OnLocalInterest: c.interest,
 		Adapt:           o.Adapt,
+		MaxEndpoints:    o.MaxEndpoints,
 		SnapshotPath:    filepath.Join(names.RunDir, "relay.snapshot"),
 		Log:             o.Log.WithName("relay"),
 		Registerer:      c.Registry,

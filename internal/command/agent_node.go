@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
+	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
@@ -65,9 +66,10 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translate.Marked(c, n.Mark) },
 		},
-		Guard:    guard,
-		Hidden:   n.Mark.Numbers(),
-		Captures: func() []introspect.Capture { return captures(pods.Snapshot()) },
+		MaxEndpoints: relay.MaxEndpoints,
+		Guard:        guard,
+		Hidden:       n.Mark.Numbers(),
+		Captures:     func() []introspect.Capture { return captures(pods.Snapshot()) },
 	})
 	if err != nil {
 		return err

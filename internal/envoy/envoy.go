@@ -114,10 +114,22 @@ func Struct(values map[string]string) *structpb.Struct {
 // Maglev picks the endpoint by a hash, so that equal clients get the same one on every proxy. It takes precedence over
 // the cluster's LbPolicy.
 func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
+	return maglev(by, &maglevv3.Maglev{})
+}
+
+// smallTable is a prime number.
+const smallTable = 8191
+
+// SmallMaglev is Maglev for clusters of which there may be thousands, with few clients each: its table takes an eighth of
+// the memory, some 110 KB otherwise, and has room for 8,191 endpoints.
+func SmallMaglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
+	return maglev(by, &maglevv3.Maglev{TableSize: wrapperspb.UInt64(smallTable)})
+}
+
+func maglev(by *routev3.RouteAction_HashPolicy, m *maglevv3.Maglev) *clusterv3.LoadBalancingPolicy {
+	m.ConsistentHashingLbConfig = &lbcommonv3.ConsistentHashingLbConfig{HashPolicy: []*routev3.RouteAction_HashPolicy{by}}
 	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
-		TypedExtensionConfig: Extension("envoy.load_balancing_policies.maglev", &maglevv3.Maglev{
-			ConsistentHashingLbConfig: &lbcommonv3.ConsistentHashingLbConfig{HashPolicy: []*routev3.RouteAction_HashPolicy{by}},
-		}),
+		TypedExtensionConfig: Extension("envoy.load_balancing_policies.maglev", m),
 	}}}
 }
 

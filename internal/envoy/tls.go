@@ -37,7 +37,7 @@ func TLSParameters() *tlsv3.TlsParameters {
 
 // TrustDomain matches every SPIFFE ID of a trust domain.
 func TrustDomain(trustDomain string) *tlsv3.SubjectAltNameMatcher {
-	return uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + trustDomain + "/"}})
+	return SPIFFEPrefix("spiffe://" + trustDomain + "/")
 }
 
 // SPIFFEIDs matches exactly these identities, in the order given.
@@ -47,6 +47,11 @@ func SPIFFEIDs(ids ...string) []*tlsv3.SubjectAltNameMatcher {
 		out = append(out, uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}}))
 	}
 	return out
+}
+
+// SPIFFEPrefix matches every SPIFFE ID that begins so.
+func SPIFFEPrefix(prefix string) *tlsv3.SubjectAltNameMatcher {
+	return uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
 }
 
 func uriSAN(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {

@@ -293,6 +293,12 @@ func SPIFFEID(trustDomain, namespace, serviceAccount string) string {
 	return "spiffe://" + trustDomain + "/ns/" + namespace + "/sa/" + serviceAccount
 }
 
+// SPIFFENamespace is what the SPIFFE IDs of a namespace begin with, given one of them.
+func SPIFFENamespace(id string) string {
+	trustDomain, namespace, _, _ := ParseSPIFFEID(id)
+	return SPIFFEID(trustDomain, namespace, "")
+}
+
 // ParseSPIFFEID takes a SPIFFE ID of the mesh apart; ok is false for any other string.
 func ParseSPIFFEID(id string) (trustDomain, namespace, serviceAccount string, ok bool) {
 	rest, found := strings.CutPrefix(id, "spiffe://")

@@ -66,7 +66,7 @@ func (s *Server) joint(all, name string) ResourceState {
 	mixed := false
 	for _, sc := range s.opts.Cache.clusters.list(name, strings.TrimSuffix(all, anyScope)+"/") {
 		res, watchers := sc.subscribers(TypeCluster, name)
-		if res != nil && res.endpoints() == "" {
+		if res != nil && res.Endpoints() == "" {
 			return ResourceState{}
 		}
 		version := ""

@@ -320,7 +320,7 @@ func (sub *subscription) sending(r *response, k task) {
 // replaces. Envoy makes a new cluster that stays in warming until it gets endpoints, yet does not ask for them: to its
 // subscription they are nothing new.
 func (st *stream) rewarm(res *Resource) {
-	sub, name := st.types[TypeEndpoint], res.endpoints()
+	sub, name := st.types[TypeEndpoint], res.Endpoints()
 	if sub == nil || name == "" {
 		return
 	}

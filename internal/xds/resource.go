@@ -37,7 +37,7 @@ const (
 // Resource is one xDS resource, marshalled once and shared by reference between scopes and streams. It is immutable.
 type Resource struct {
 	wire *discoveryv3.Resource
-	// eds is computed once, when first needed; see endpoints.
+	// eds is computed once, when first needed; see Endpoints.
 	eds     string
 	edsOnce sync.Once
 }
@@ -87,8 +87,8 @@ func (r *Resource) Any() *anypb.Any { return r.wire.GetResource() }
 // Size is the length of the marshalled message in bytes.
 func (r *Resource) Size() int { return len(r.wire.GetResource().GetValue()) }
 
-// endpoints is the EDS name of a cluster that takes its endpoints from EDS, and empty for all else.
-func (r *Resource) endpoints() string {
+// Endpoints is the EDS name of a cluster that takes its endpoints from EDS, and empty for all else.
+func (r *Resource) Endpoints() string {
 	r.edsOnce.Do(func() {
 		var c clusterv3.Cluster
 		if r.TypeURL() == TypeCluster && r.Any().UnmarshalTo(&c) == nil && c.GetType() == clusterv3.Cluster_EDS {

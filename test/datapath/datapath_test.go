@@ -15,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
@@ -221,6 +222,19 @@ func TestIdentities(t *testing.T) {
 		requireRefused(t, client, vip.String())
 		m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "dialled": vip.String()})
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{other, server.identity}})
+		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
+	})
+	t.Run("of many, the namespace counts", func(t *testing.T) {
+		many := func(namespace string) (out []string) {
+			for n := range 20 {
+				out = append(out, names.SPIFFEID(trustDomain, namespace, fmt.Sprint("account-", n)))
+			}
+			return out
+		}
+		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("defaul")})
+		m.nodes[0].acked(xds.TypeCluster, vip.String())
+		requireRefused(t, client, vip.String())
+		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("default")})
 		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
 	})
 	t.Run("a server that may be nobody is refused", func(t *testing.T) {

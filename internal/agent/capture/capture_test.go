@@ -301,6 +301,15 @@ func TestShareOfAPod(t *testing.T) {
 			require.NoError(t, Apply(ns, pod))
 			require.NoError(t, dial(most))
 			require.Zero(t, beyond())
+			require.NoError(t, dial(0))
+			dialled, err := Dialled(ns)
+			require.NoError(t, err)
+			require.ElementsMatch(t, []netip.AddrPort{
+				netip.AddrPortFrom(address(0), 80), netip.AddrPortFrom(address(most), 80),
+			}, dialled)
+			require.NoError(t, Remove(ns))
+			_, err = Dialled(ns)
+			require.Error(t, err)
 		})
 	}
 }

@@ -5,7 +5,9 @@ package capture
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -19,13 +21,16 @@ import (
 // chainShare is the chain that refuses what is beyond a pod's share, and counts it.
 const chainShare = "share"
 
+// setDialled is what the names of the sets begin with that note what a pod dials.
+const setDialled = "dialled"
+
 // addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the
 // node share, keeps something for each. What is beyond is refused at once. It runs before the addresses are translated.
 func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most uint32) {
 	rules := [][]expr.Any{rule(of(proxy), returns()), rule(toLoopback(), returns())}
 	for i, f := range families {
 		dialled := r.addSet(&nftables.Set{
-			Name:          "dialled" + f.suffix,
+			Name:          setDialled + f.suffix,
 			KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
 			Concatenation: true,
 			Dynamic:       true,
@@ -60,4 +65,29 @@ func BeyondShare(ns *netns.Namespace) (uint64, error) {
 		}
 	}
 	return n, nil
+}
+
+// Dialled is what the pod dialled within names.DialledTime, as far as it was let. A pod that isn't captured is an error.
+func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
+	c, err := connect(ns)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.AddrPort
+	for _, f := range families {
+		set := &nftables.Set{
+			Table: newRuleset().table, Name: setDialled + f.suffix,
+			KeyType: nftables.MustConcatSetType(f.key, nftables.TypeInetService),
+		}
+		elements, err := c.GetSetElements(set)
+		if err != nil {
+			return nil, fmt.Errorf("read set %s in %s: %w", set.Name, ns.Path(), err)
+		}
+		for _, e := range elements {
+			if addr, ok := netip.AddrFromSlice(e.Key[:f.length]); ok {
+				out = append(out, netip.AddrPortFrom(addr, binary.BigEndian.Uint16(e.Key[f.length:])))
+			}
+		}
+	}
+	return out, nil
 }

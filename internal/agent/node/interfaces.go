@@ -22,6 +22,10 @@ type Proxy interface {
 	LocalReady(typeURL string)
 	// WaitAcked waits until the proxy has accepted the resource as it is set now.
 	WaitAcked(ctx context.Context, typeURL, name string) error
+	// Short tells whether the proxy has fewer endpoints than there are.
+	Short() bool
+	// Prefer is told the clusters that each pod dialled lately, to give those pods all endpoints first that want few.
+	Prefer(pods [][]string)
 }
 
 // Certificates makes certificates; sds.Manager is one.
@@ -49,6 +53,8 @@ type Kernel interface {
 	Verify(path string, p capture.Pod) (drift []string, err error)
 	// BeyondShare is how many connections were refused, since Apply, because the pod had used up its share of addresses.
 	BeyondShare(path string) (uint64, error)
+	// Dialled is what a pod dialled lately.
+	Dialled(path string) ([]netip.AddrPort, error)
 	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
 	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
 	// Prepare must come before the proxy gets the listeners of a pod that runs already.

@@ -64,6 +64,11 @@ func (k *kernel) BeyondShare(path string) (refused uint64, err error) {
 	return refused, err
 }
 
+func (k *kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { dialled, err = capture.Dialled(ns); return err })
+	return dialled, err
+}
+
 func (k *kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns, probes); return err })
 	return ended, err

@@ -42,6 +42,9 @@ type world struct {
 	drained   map[string]bool
 	share     map[string]uint32
 	beyond    map[string]uint64
+	dialled   map[string][]netip.AddrPort
+	short     bool
+	preferred [][]string
 	host      []netip.AddrPort
 	changed   chan struct{}
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
@@ -239,6 +242,24 @@ func (w *world) BeyondShare(path string) (uint64, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.beyond[path], w.exists(path)
+}
+
+func (w *world) Dialled(path string) ([]netip.AddrPort, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dialled[path], w.exists(path)
+}
+
+func (w *world) Short() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.short
+}
+
+func (w *world) Prefer(pods [][]string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.preferred = pods
 }
 
 func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {

@@ -25,6 +25,7 @@ type demand struct {
 
 	mu     sync.Mutex
 	names  map[string]struct{}
+	cost   int // of those with endpoints, in halves of what a name without costs
 	warned bool
 }
 
@@ -38,7 +39,7 @@ func (d *demand) allowed(_ xds.Proxy, typeURL, name string) bool {
 	if _, again := d.names[name]; again {
 		return true
 	}
-	if len(d.names) >= d.limit {
+	if len(d.names)+d.cost/2 >= d.limit {
 		d.refused.Inc()
 		if !d.warned {
 			d.warned = true
@@ -61,4 +62,11 @@ func (d *demand) release(typeURL, name string) {
 	defer d.mu.Unlock()
 	delete(d.names, name)
 	d.held.Set(float64(len(d.names)))
+}
+
+// weigh is told how much those of the names cost besides that have endpoints.
+func (d *demand) weigh(cost int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cost = cost
 }

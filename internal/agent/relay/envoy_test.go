@@ -108,11 +108,14 @@ func ads() *corev3.ConfigSource {
 	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
-func edsCluster(t testing.TB, name string) *xds.Resource {
+func edsCluster(t testing.TB, name string) *xds.Resource { return edsClusterOf(t, name, "") }
+
+// edsClusterOf has its endpoints from an assignment of another name.
+func edsClusterOf(t testing.TB, name, assignment string) *xds.Resource {
 	return must(t, name, &clusterv3.Cluster{
 		Name: name, ConnectTimeout: durationpb.New(time.Second),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: assignment},
 	})
 }
 

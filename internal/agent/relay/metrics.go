@@ -16,6 +16,8 @@ type metrics struct {
 	nacks     prometheus.Counter
 	onDemand  prometheus.Gauge
 	refused   prometheus.Counter
+
+	endpoints, endpointsOut prometheus.Gauge
 }
 
 // newMetrics registers with reg; with a nil reg the metrics are kept and not exposed.
@@ -42,6 +44,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond the limit that Envoy asked for in vain.",
+		}),
+		endpoints: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_endpoints", Help: "Endpoints that a node's Envoy holds beyond those that any cluster may have.",
+		}),
+		endpointsOut: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_endpoints_left_out", Help: "Endpoints that a node's Envoy was not given, for it holds as many as it may.",
 		}),
 	}
 }

@@ -55,6 +55,9 @@ type Options struct {
 	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
 	// DefaultLinger.
 	Linger time.Duration
+	// MaxEndpoints bounds the endpoints that Envoy holds beyond leastEndpoints of each cluster; clusters that find no room
+	// get fewer than there are. NodeID picks which. 0: no bound.
+	MaxEndpoints int
 	// MaxOnDemand bounds the clusters that Envoy may ask for by name. 0 means DefaultMaxOnDemand.
 	MaxOnDemand int
 	Log         logr.Logger
@@ -88,6 +91,9 @@ type Relay struct {
 	mu     sync.Mutex
 	types  map[string]*relayed
 	status Status
+	// room for endpoints, and whether the log says that there is none left.
+	room      *room
+	saidShort bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
 	waiters map[key]map[chan struct{}]struct{}
@@ -111,8 +117,8 @@ func New(opts Options) (*Relay, error) {
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), save: make(chan struct{}, 1),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
-		waiters: map[key]map[chan struct{}]struct{}{},
-		status:  Status{Since: time.Now(), LastError: "not tried yet"},
+		waiters: map[key]map[chan struct{}]struct{}{}, room: newRoom(opts.MaxEndpoints),
+		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	for _, url := range opts.Local {
 		r.local[url] = true

@@ -162,6 +162,7 @@ func (r *Relay) release(t *relayed, name string) {
 	for _, n := range names {
 		if _, ok := t.known[n]; ok && !t.covers(n) {
 			delete(t.known, n)
+			r.unbound(t.typeURL, n)
 			gone = append(gone, xds.Update{TypeURL: t.typeURL, Name: n})
 		}
 	}
@@ -173,11 +174,13 @@ func (r *Relay) release(t *relayed, name string) {
 func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
 	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
 	var updates []xds.Update
+	toFit := map[string]bool{}
 	for _, res := range resources {
 		name := res.Name()
 		if !t.covers(name) || r.own[t.typeURL][name] {
 			continue
 		}
+		res = r.bound(res, toFit)
 		in.versions[name] = res.Version()
 		k := t.known[name]
 		if k == nil {
@@ -202,9 +205,11 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		} else {
 			delete(t.known, name)
 		}
+		r.unbound(t.typeURL, name)
 		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name})
 	}
 	r.cache.Apply(Scope, updates)
+	r.fit(slices.Sorted(maps.Keys(toFit)))
 	if _, all := t.wanted[xds.Wildcard]; all && !t.ready {
 		t.ready = true
 		r.cache.Ready(Scope, t.typeURL)

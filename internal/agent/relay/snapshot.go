@@ -143,6 +143,7 @@ func (r *Relay) restore() error {
 		}
 		t, ups, err := r.restoreType(m, time.Now())
 		if err != nil {
+			r.room = newRoom(r.opts.MaxEndpoints)
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
 		if r.local[m.GetTypeUrl()] {
@@ -174,6 +175,7 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 	}
 	var updates []xds.Update
 	for _, res := range resources {
+		res = r.bound(res, map[string]bool{}) // clusters come first, so there is nothing to fit
 		t.known[res.Name()] = &known{current: res, good: res}
 		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: res.Name(), Resource: res})
 		if !t.ready {

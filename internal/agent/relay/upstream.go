@@ -197,13 +197,13 @@ func (r *Relay) first(t *relayed) *request {
 	}
 	for name, k := range t.known {
 		switch {
-		case k.current == nil:
+		case k.current == nil, r.mayHaveMore(k.current):
 		case k.rejected == k.current.Version():
 			if k.good != nil {
-				req.InitialResourceVersions[name] = k.good.Version()
+				req.InitialResourceVersions[name] = operatorsVersion(k.good.Version())
 			}
 		case r.State(t.typeURL, name).Settled():
-			req.InitialResourceVersions[name] = k.current.Version()
+			req.InitialResourceVersions[name] = operatorsVersion(k.current.Version())
 			k.told = toldAck
 		}
 	}

@@ -6,6 +6,7 @@ package node
 import (
 	"encoding/json"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -87,6 +88,15 @@ var cases = map[string]func() []proto.Message{
 			Address: vip, Kind: model.DestinationWaypoint,
 			Port: model.ServicePort{Namespace: "shop", Service: "waypoint", Port: 15008}, Service: web, Identities: ids[:1],
 		})}
+	},
+	"destination-many-identities": func() []proto.Message {
+		var all []string
+		for _, ns := range []string{"a", "ab", "shop"} {
+			for n := range 10 {
+				all = append(all, names.SPIFFEID("cluster.local", ns, fmt.Sprint("account-", n)))
+			}
+		}
+		return []proto.Message{Cluster(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: all})}
 	},
 	"destination-workload": func() []proto.Message {
 		return []proto.Message{Cluster(model.Destination{Address: at("10.244.0.3:8080"), Kind: model.DestinationWorkload, Identities: ids[:1]})}
