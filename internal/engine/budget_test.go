@@ -11,7 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/ingest"
@@ -221,4 +223,32 @@ func largeRoute(namespace, name string, matches int) *gwv1.HTTPRoute {
 	r.Spec.ParentRefs = []gwv1.ParentReference{{Group: &group, Kind: &kind, Name: "web", Namespace: &owner}}
 	r.Spec.Rules = []gwv1.HTTPRouteRule{rule}
 	return r
+}
+
+// TestPartialServicesAreTold: of Services with more endpoints than proxies are to know, and of those that are gone.
+func TestPartialServicesAreTold(t *testing.T) {
+	told := map[string]bool{}
+	e := New(Options{Cache: xds.NewCache(), OnPartial: func(svc types.NamespacedName, partial bool) { told[svc.Name] = partial }})
+	set := func(name string, ports, endpoints int) *corev1.Service {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
+		for n := range ports {
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", n), Port: int32(1 + n)})
+		}
+		slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name},
+		}}
+		slice.Endpoints = make([]discoveryv1.Endpoint, endpoints)
+		e.Set(svc)
+		e.Set(slice)
+		return svc
+	}
+	set("small", 3, 1000)
+	large := set("large", ingest.MostEndpoints/1000, 1200)
+	e.Synced()
+	e.Process()
+	require.Equal(t, map[string]bool{"small": false, "large": true}, told)
+	e.Delete(large)
+	e.Process()
+	require.Equal(t, map[string]bool{"small": false, "large": false}, told)
+	require.False(t, e.ingest.Partial.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
 }

@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -100,7 +101,7 @@ func endpoint(w *model.Workload, addr netip.Addr, e discoveryv1.Endpoint, draini
 // backing is what all EndpointSlices say of a Service.
 type backing struct {
 	slices []*slice
-	// endpoints of all slices, sorted by address.
+	// endpoints of all slices, sorted by address, but for those that were chosen.
 	endpoints []backed
 }
 
@@ -135,7 +136,11 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 	if !ok {
 		return nil
 	}
-	out := i.backingOf.Get(c, port.ServiceName()).at(p.Name)
+	from, most := i.backingOf, i.most.Get(c, port.ServiceName())
+	if most < math.MaxInt {
+		from = i.chosenOf
+	}
+	out := from.Get(c, port.ServiceName()).at(p.Name, most)
 	if gw, ok := i.waypointOf(c, port); ok {
 		for n := range out { // a waypoint speaks mTLS itself
 			out[n].MTLS, out[n].Identity = true, i.waypointIdentity(c, gw)
@@ -144,18 +149,18 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 	return out
 }
 
-// at a port of the Service, sorted by address. The name of a port is what Service and slices have in common.
-func (b *backing) at(name string) []model.Endpoint {
-	out := make([]model.Endpoint, 0, len(b.endpoints))
+// at a port of the Service, the first ones, sorted by address. The name of a port is what Service and slices have in common.
+func (b *backing) at(name string, most int) []model.Endpoint {
+	out := make([]model.Endpoint, 0, min(len(b.endpoints), most))
 	for _, e := range b.endpoints {
+		if len(out) == most {
+			break
+		}
 		if number, ok := b.slices[e.slice].ports[name]; ok {
 			at := *e.Endpoint
 			at.Address = netip.AddrPortFrom(at.Address.Addr(), number)
 			out = append(out, at)
 		}
-	}
-	if len(b.slices) == 1 {
-		return out
 	}
 	// The port of one address may differ between slices. An endpoint may be in two slices while they are rearranged.
 	slices.SortStableFunc(out, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })

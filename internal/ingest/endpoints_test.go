@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -81,6 +82,72 @@ func TestEndpointsOfSeveralSlices(t *testing.T) {
 	require.Equal(t, []string{"10.1.0.1:9090", "10.1.0.2:8080", "10.1.0.2:9090", "10.1.0.3:8080"}, at(80))
 	require.Equal(t, []string{"10.1.0.1:81", "10.1.0.2:81"}, at(81))
 	require.Empty(t, at(82))
+}
+
+// TestMostEndpoints: a Service of many ports and endpoints makes no larger lists than there may be, every port of it has
+// endpoints, and no other Service has fewer for it.
+func TestMostEndpoints(t *testing.T) {
+	const ports, endpoints = 1000, 300
+	g := memo.New()
+	store := cluster.NewStore(g)
+	in := New(g, store, nil)
+	service := func(namespace, name string, n int) []discoveryv1.EndpointPort {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+		var out []discoveryv1.EndpointPort
+		for n := range n {
+			name, number := fmt.Sprint("p", n), int32(1+n)
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: name, Port: number})
+			out = append(out, discoveryv1.EndpointPort{Name: &name, Port: &number})
+		}
+		store.Services.Set(svc)
+		return out
+	}
+	at := func(namespace, name string, port uint16) (out []netip.Addr) {
+		g.Flush()
+		list := in.Endpoints.Get(nil, model.ServicePort{Namespace: namespace, Service: name, Port: port})
+		for n, e := range list {
+			require.Equal(t, port, e.Address.Port())
+			require.True(t, n == 0 || list[n-1].Address.Compare(e.Address) < 0, "sorted")
+			out = append(out, e.Address.Addr())
+		}
+		return out
+	}
+	web := service("shop", "web", ports)
+	slice := endpointSlice("web-1", web, addresses(0, endpoints)...)
+	slice.Endpoints[7].Conditions = discoveryv1.EndpointConditions{Ready: new(false), Serving: new(true), Terminating: new(true)}
+	store.EndpointSlices.Set(slice)
+	small := service("shop", "small", 1)
+	of := endpointSlice("small-1", small, addresses(0, 250)...)
+	of.Labels[discoveryv1.LabelServiceName] = "small"
+	store.EndpointSlices.Set(of)
+
+	first := at("shop", "web", 1)
+	require.Len(t, first, 131, "131,072 for 1,000 ports")
+	require.Equal(t, first, at("shop", "web", ports), "all ports know the same")
+	require.NotContains(t, first, netip.MustParseAddr("10.1.0.7"), "it drains")
+	require.Len(t, at("shop", "small", 1), 250)
+	require.True(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "web"}))
+	require.False(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "small"}))
+
+	gone := slices.IndexFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Addresses[0] == first[0].String() })
+	less := slice.DeepCopy()
+	less.Endpoints = slices.Delete(less.Endpoints, gone, gone+1)
+	store.EndpointSlices.Set(less)
+	now := at("shop", "web", 1)
+	require.Len(t, now, 131)
+	require.Subset(t, now, first[1:], "another one takes its place")
+
+	other := service("shop", "other", ports)
+	of = endpointSlice("other-1", other, addresses(0, 120)...)
+	of.Labels[discoveryv1.LabelServiceName] = "other"
+	store.EndpointSlices.Set(of)
+	require.Len(t, at("shop", "other", 1), 65, "an equal part")
+	require.Len(t, at("shop", "web", 1), 65)
+	require.Len(t, at("shop", "small", 1), 250)
+	store.Services.Delete(cluster.Key{Namespace: "shop", Name: "other"})
+	require.Equal(t, now, at("shop", "web", 1))
+	store.EndpointSlices.Set(endpointSlice("web-1", web, addresses(0, endpoints/2)...))
+	require.Len(t, at("shop", "web", 1), endpoints/2)
 }
 
 func endpointSlice(name string, ports []discoveryv1.EndpointPort, addresses ...string) *discoveryv1.EndpointSlice {

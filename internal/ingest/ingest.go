@@ -40,7 +40,12 @@ type Ingest struct {
 	Workload *memo.Func[netip.Addr, *model.Workload]
 	sliceOf  *memo.Func[cluster.Key, *slice]
 	// backingOf a Service; never nil.
-	backingOf *memo.Func[cluster.Key, *backing]
+	backingOf, chosenOf *memo.Func[cluster.Key, *backing]
+	// asked and most are numbers of endpoints of a Service, endpointShare of each Service in a namespace.
+	asked, most   *memo.Func[cluster.Key, int]
+	endpointShare *memo.Func[string, int]
+	// Partial tells that proxies know only some of a Service's endpoints.
+	Partial *memo.Func[cluster.Key, bool]
 	// Endpoints of a Service's port, sorted by address.
 	Endpoints *memo.Func[model.ServicePort, []model.Endpoint]
 	// NodeEndpoints are a Service's endpoints as the proxy of one node should see them; Spread tells whether that is the
@@ -107,6 +112,11 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.sliceOf = memo.Define(g, "slice", sameSlice, i.slice)
 	i.backingOf = memo.Define(g, "backing", same[*backing], i.backing)
+	i.chosenOf = memo.Define(g, "chosen", same[*backing], i.chosen)
+	i.asked = memo.Define(g, "askedEndpoints", same[int], i.askedEndpoints)
+	i.endpointShare = memo.Define(g, "endpointShare", same[int], i.shareOfServices).Steady()
+	i.most = memo.Define(g, "mostAtPort", same[int], i.mostAtPort)
+	i.Partial = memo.Define(g, "partial", same[bool], i.partial)
 	i.Endpoints = memo.Define(g, "endpoints", sameEndpoints, i.endpoints)
 	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", sameEndpoints, i.nodeEndpoints)
 	i.Spread = memo.Define(g, "spread", same[bool], i.spread)

@@ -232,6 +232,7 @@ func newPlane(mgr ctrl.Manager, o Options) *plane {
 		Cache: p.cache, Log: o.Log.WithName("engine"),
 		OnReport:    p.writer.Report,
 		OnBinding:   p.bound.Bound,
+		OnPartial:   p.bound.Partial,
 		OnAutomatic: p.automatic.set,
 		OnRefused:   p.claims.set,
 		Acks:        ownProxies{p},

@@ -35,6 +35,9 @@ const (
 	ReasonNotSupported = names.ReasonNotSupported
 )
 
+// ReasonEndpointsLeftOut is that of an Event: proxies know only some of a Service's endpoints.
+const ReasonEndpointsLeftOut = "EndpointsLeftOut"
+
 // ServiceWriter writes the one condition that the mesh has for Services: which waypoint serves it. Services that have
 // none carry no condition.
 type ServiceWriter struct {
@@ -45,6 +48,8 @@ type ServiceWriter struct {
 
 	mu       sync.Mutex
 	bindings map[types.NamespacedName]ingest.Binding
+	// partial are Services some of whose endpoints proxies don't know; true: it is still to be said.
+	partial map[types.NamespacedName]bool
 	// unwritten counts what was said of a Service since its condition was last written.
 	unwritten map[types.NamespacedName]int
 }
@@ -53,6 +58,7 @@ type ServiceWriter struct {
 func NewServiceWriter(c client.Client, r events.EventRecorder, log logr.Logger) *ServiceWriter {
 	return &ServiceWriter{
 		client: c, events: r, log: log, bindings: map[types.NamespacedName]ingest.Binding{},
+		partial:   map[types.NamespacedName]bool{},
 		unwritten: map[types.NamespacedName]int{},
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.NamespacedName](
 			20*time.Millisecond, 30*time.Second)),
@@ -74,6 +80,32 @@ func (w *ServiceWriter) Bound(svc types.NamespacedName, b ingest.Binding) {
 	w.mu.Unlock()
 	// A Service may carry the condition from before a restart: always look
 	w.queue.Add(svc)
+}
+
+// Partial takes whether proxies know only some of a Service's endpoints. It does not block.
+func (w *ServiceWriter) Partial(svc types.NamespacedName, partial bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.partial, svc)
+	if partial {
+		w.partial[svc] = true
+		w.queue.Add(svc)
+	}
+}
+
+// sayPartial does so once.
+func (w *ServiceWriter) sayPartial(svc *corev1.Service, key types.NamespacedName) {
+	w.mu.Lock()
+	say := w.partial[key]
+	if say {
+		w.partial[key] = false
+	}
+	w.mu.Unlock()
+	if say {
+		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonEndpointsLeftOut, "Balance", "proxies know only some of the endpoints: "+
+			"the Services of namespace %s have more than %d, each counted for each port, and this one has more than an equal part of "+
+			"that (use fewer ports, or several namespaces)", key.Namespace, ingest.MostEndpoints)
+	}
 }
 
 // Touch looks at a Service's condition again: somebody changed the Service, and may have overwritten it.
@@ -127,6 +159,7 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 	if err := w.client.Get(ctx, key, svc); err != nil {
 		return err
 	}
+	w.sayPartial(svc, key)
 	before := svc.DeepCopy()
 	now := boundCondition(b)
 	if !bound {

@@ -299,8 +299,12 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local does not hold")
 		require.Contains(t, <-rec.Events, "NotSupported the Service has no cluster IP")
+		w.Partial(key, true)
+		require.Contains(t, <-rec.Events, "EndpointsLeftOut proxies know only some of the endpoints")
+		w.Touch(key) // it is said once: the channel has nothing more in the end
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)
 		require.Eventually(t, w.Cleared, 10*time.Second, 10*time.Millisecond)
+		require.Empty(t, rec.Events)
 	})
 }

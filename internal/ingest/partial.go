@@ -1,0 +1,85 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math"
+	"math/bits"
+	"slices"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// Each port of a Service has a list of all endpoints, so a few objects could make lists that take all the memory and time that
+// the operator has.
+
+// MostEndpoints is how many endpoints the Services of a namespace may have, each counted for each port. Where they have more,
+// proxies know only some of the endpoints of those Services that have most.
+const MostEndpoints = 200_000
+
+// askedEndpoints is how many endpoints a Service has, each counted for each port. It is rounded down, by an eighth at
+// most, so that few changes show.
+func (i *Ingest) askedEndpoints(c *memo.Ctx, key cluster.Key) int {
+	svc := i.Service.Get(c, key)
+	if svc == nil {
+		return 0
+	}
+	n := 0
+	for _, k := range i.store.EndpointSlices.By(c, cluster.ByService, key.Namespace+"/"+key.Name) {
+		if s, ok := i.store.EndpointSlices.Get(c, k); ok {
+			n += len(s.Endpoints)
+		}
+	}
+	n *= len(svc.Ports)
+	return n >> max(0, bits.Len(uint(n))-4) << max(0, bits.Len(uint(n))-4)
+}
+
+// shareOfServices is how many endpoints each Service of a namespace may have, likewise.
+func (i *Ingest) shareOfServices(c *memo.Ctx, namespace string) int {
+	keys := i.store.Services.By(c, cluster.ByNamespace, namespace)
+	asked := make([]int, 0, len(keys))
+	for _, key := range keys {
+		asked = append(asked, i.asked.Get(c, key))
+	}
+	part := equalPart(asked, MostEndpoints)
+	if part == math.MaxInt {
+		return part
+	}
+	return 1 << (bits.Len(uint(part)) - 1) // so that it stays while Services come and go
+}
+
+// mostAtPort is how many endpoints proxies know of each port of a Service.
+func (i *Ingest) mostAtPort(c *memo.Ctx, key cluster.Key) int {
+	share := i.endpointShare.Get(c, key.Namespace)
+	if i.asked.Get(c, key) <= share {
+		return math.MaxInt
+	}
+	return max(1, share/len(i.Service.Get(c, key).Ports))
+}
+
+// partial tells that proxies know only some of a Service's endpoints.
+func (i *Ingest) partial(c *memo.Ctx, key cluster.Key) bool { return i.most.Get(c, key) < math.MaxInt }
+
+// chosen is the backing of a Service in another order: those first that proxies are to know. It is as good as random, so that
+// every node and zone has its part, and yet the same for all ports and times.
+func (i *Ingest) chosen(c *memo.Ctx, key cluster.Key) *backing {
+	from := i.backingOf.Get(c, key)
+	out := &backing{slices: from.slices, endpoints: slices.Clone(from.endpoints)}
+	places := make(map[*model.Endpoint]uint64, len(out.endpoints))
+	for _, e := range out.endpoints {
+		addr := e.Address.Addr().As16()
+		h := fnv.New64a()
+		h.Write(addr[:]) //nolint:errcheck // it never fails
+		places[e.Endpoint] = h.Sum64() >> 1
+		if e.Draining {
+			places[e.Endpoint] += 1 << 63
+		}
+	}
+	slices.SortStableFunc(out.endpoints, func(a, b backed) int { return cmp.Compare(places[a.Endpoint], places[b.Endpoint]) })
+	return out
+}
