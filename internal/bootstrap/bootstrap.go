@@ -95,7 +95,7 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 			AccessLog: []*accesslogv3.AccessLog{},
 		},
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{
-			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{BufferSizeKb: envoy.UInt32(envoy.HeldBytes >> 10)}),
+			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{}),
 		},
 		LayeredRuntime:         runtime(),
 		StatsConfig:            stats(),
@@ -162,9 +162,6 @@ func runtime() *bootstrapv3.LayeredRuntime {
 			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
 			"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
 			"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
-			// But for connections within the proxy: there an ordinary close would count as a reset, too, and cost the
-			// other side what it has not read.
-			"envoy.reloadable_features.enable_send_rst_on_user_space_socket": structpb.NewBoolValue(false),
 			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
 			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
 			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),

@@ -85,16 +85,15 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 	want(xds.TypeRuntime, names.RuntimeLayer)
 	if strings.HasPrefix(scope, "waypoint/") {
 		want(xds.TypeListener, xds.Wildcard)
+		want(xds.TypeScopedRoute, xds.Wildcard)
 		want(xds.TypeCluster, xds.Wildcard)
 	}
 	for _, d := range dialled {
 		want(xds.TypeCluster, d)
 	}
 	h.Process()
-	for _, r := range h.cache.List(scope, xds.TypeListener) {
-		if strings.HasPrefix(r.Name(), "service/") {
-			want(xds.TypeRoute, r.Name())
-		}
+	for _, r := range h.cache.List(scope, xds.TypeScopedRoute) {
+		want(xds.TypeRoute, r.Name())
 	}
 	for _, r := range h.cache.List(scope, xds.TypeCluster) {
 		if name := edsName(r); name != "" {
@@ -107,7 +106,7 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 // dump renders what a scope is served, by type and name.
 func (h *harness) dump(t testing.TB, scope string) []byte {
 	var out bytes.Buffer
-	for _, typeURL := range []string{xds.TypeRuntime, xds.TypeListener, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
+	for _, typeURL := range []string{xds.TypeRuntime, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
 		for _, r := range h.cache.List(scope, typeURL) {
 			m, err := r.Any().UnmarshalNew()
 			require.NoError(t, err)

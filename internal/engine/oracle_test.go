@@ -170,7 +170,7 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 // ever asked for by name are passed over.
 func served(c *xds.Cache, scope string) map[string]string {
 	out := map[string]string{}
-	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeRoute, xds.TypeEndpoint} {
+	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeEndpoint} {
 		for _, res := range c.List(scope, typeURL) {
 			if _, ok := parseNodeEndpoints(res.Name()); ok && typeURL == xds.TypeEndpoint {
 				continue // asked for while a cluster was of another kind

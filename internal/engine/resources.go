@@ -71,13 +71,13 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 	var out []string
 	switch k.typeURL {
 	case xds.TypeListener:
-		out = []string{names.ListenerMTLS, names.ListenerTunnel, names.ListenerTrial}
+		out = []string{names.ListenerMTLS, names.ListenerTrial}
+	case xds.TypeScopedRoute:
 		for _, p := range w.Ports {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
 		}
 	case xds.TypeCluster:
-		out = []string{names.ClusterTunnel}
-		for _, p := range w.Ports {
+		for _, p := range w.TCP {
 			out = append(out, names.InboundCluster(p.Namespace, p.Service, p.Port))
 		}
 		for _, p := range w.Backends {
@@ -126,25 +126,29 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
 
 func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Resource {
 	switch k.typeURL {
-	case xds.TypeListener, xds.TypeCluster:
+	case xds.TypeListener:
 		switch k.name {
 		case names.ListenerMTLS:
-			return r.resource(k, waypoint.MTLSListener(w.Identity, w.Listen...))
-		case names.ListenerTunnel: // the cluster's name, too
-			if k.typeURL == xds.TypeCluster {
-				return r.resource(k, waypoint.TunnelCluster(w.Identity))
-			}
-			return r.resource(k, waypoint.TunnelListener())
+			return r.resource(k, waypoint.MTLSListener(*w))
 		case names.ListenerTrial:
-			if k.typeURL == xds.TypeListener {
-				return r.resource(k, waypoint.TrialListener())
-			}
+			return r.resource(k, waypoint.TrialListener())
 		}
+		return nil
+	case xds.TypeCluster:
 		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name); !found {
 			return nil
 		}
-		if port, ok := parsePort(k.name, "service"); ok && k.typeURL == xds.TypeCluster {
-			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Headers))
+		if port, ok := parsePort(k.name, "service"); ok {
+			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+		}
+		if ns, svc, port, ok := names.ParseInboundCluster(k.name); ok {
+			port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
+			return r.resource(k, waypoint.InboundCluster(r.ingest.Upstream.Get(c, port), w.Identity))
+		}
+		return nil
+	case xds.TypeScopedRoute:
+		if !has(w.Ports, k.name, "service") {
+			return nil
 		}
 	case xds.TypeRoute:
 		if k.name == names.RouteTrial {
@@ -212,9 +216,6 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 		if addr, err := netip.ParseAddrPort(k.name); err == nil {
 			return r.resource(k, node.Cluster(*r.ingest.Destination.Get(c, addr)))
 		}
-		if ns, svc, port, ok := names.ParseInboundCluster(k.name); ok {
-			return r.resource(k, waypoint.InboundCluster(model.ServicePort{Namespace: ns, Service: svc, Port: port}))
-		}
 	case xds.TypeEndpoint:
 		if e, ok := parseNodeEndpoints(k.name); ok {
 			return r.resource(k, node.LoadAssignment(k.name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
@@ -236,11 +237,9 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 			s := r.ingest.Settings.Get(c, struct{}{})
 			return r.resource(k, envoy.RuntimeLayer(s.LogAll, s.LogErrors))
 		}
-	case xds.TypeListener:
+	case xds.TypeScopedRoute:
 		if port, ok := parsePort(k.name, "service"); ok {
-			if wp := r.ingest.WaypointPort.Get(c, port); wp != nil {
-				return r.resource(k, waypoint.ServiceListener(*wp))
-			}
+			return r.resource(k, waypoint.Scope(port))
 		}
 	}
 	return nil

@@ -58,13 +58,13 @@ func AnsweredFrom(status uint32) Failed {
 	}}
 }
 
-// NotTaken are the connections of a listener that ended before a filter chain had them.
-func NotTaken() Failed {
+// NotProved are the connections of an mTLS listener whose handshake failed.
+func NotProved() Failed {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
 		ExtensionFilter: &accesslogv3.ExtensionFilter{
 			Name: "envoy.access_loggers.extension_filters.cel",
 			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
-				TypedConfig: Any(&celv3.ExpressionFilter{Expression: `xds.filter_chain_name == ""`}),
+				TypedConfig: Any(&celv3.ExpressionFilter{Expression: `connection.transport_failure_reason != ""`}),
 			},
 		},
 	}}

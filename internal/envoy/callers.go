@@ -16,8 +16,9 @@ const ControlHeaders = "x-envoy-"
 
 // TrustNoCaller makes a connection manager take the connection's own address for the caller's, and none of its callers
 // for internal. What they send under ControlHeaders is gone before anything reads it: Envoy drops what it reads itself,
-// and would pass the rest on, which looks to the application as if the mesh had said it.
-func TrustNoCaller(m *hcmv3.HttpConnectionManager) {
+// and would pass the rest on, which looks to the application as if the mesh had said it. Further changes to a request that
+// arrives come after that.
+func TrustNoCaller(m *hcmv3.HttpConnectionManager, more ...*mutationrulesv3.HeaderMutation) {
 	m.UseRemoteAddress = Bool(true)
 	m.InternalAddressConfig = &hcmv3.HttpConnectionManager_InternalAddressConfig{
 		// Without a range, the private ones would be internal, and all pods have private addresses. Nobody calls
@@ -26,11 +27,11 @@ func TrustNoCaller(m *hcmv3.HttpConnectionManager) {
 	}
 	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{
 		Extension("envoy.http.early_header_mutation.header_mutation", &earlymutationv3.HeaderMutation{
-			Mutations: []*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_RemoveOnMatch_{
+			Mutations: append([]*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_RemoveOnMatch_{
 				RemoveOnMatch: &mutationrulesv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
 					MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: ControlHeaders},
 				}},
-			}}},
+			}}}, more...),
 		}),
 	}
 }

@@ -133,6 +133,9 @@ func maglev(by *routev3.RouteAction_HashPolicy, m *maglevv3.Maglev) *clusterv3.L
 	}}}
 }
 
+// MetadataSocketMatch is where Envoy looks for the endpoint's side of a transport socket match.
+const MetadataSocketMatch = "envoy.transport_socket_match"
+
 // MetadataBalance is where Envoy's load balancer looks for what endpoints and connections say of themselves.
 const MetadataBalance = "envoy.lb"
 

@@ -24,8 +24,6 @@ const (
 	FilterStateOriginalDst = "envoy.network.transport_socket.original_dst_address"
 	// FilterStateCertificate names the secret that MTLSClientOnDemand presents.
 	FilterStateCertificate = "envoy.tls.certificate_mappers.on_demand_secret"
-	// FilterStateServerName is the server name (SNI) of a TLS connection to the upstream.
-	FilterStateServerName = "envoy.network.upstream_server_name"
 	// FilterStateNetns is the path of the network namespace that upstream sockets are made in, for clusters with the
 	// filter_state_override address selector.
 	FilterStateNetns = "envoy.network.upstream_bind_override.network_namespace"

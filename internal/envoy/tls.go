@@ -5,21 +5,18 @@ package envoy
 
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	internalv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	mapperv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/filter_state_override/v3"
 	staticnamev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/static_name/v3"
 	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 )
 
 // Names under which Envoy registers its transport sockets.
 const (
-	TransportTLS      = "envoy.transport_sockets.tls"
-	TransportRaw      = "envoy.transport_sockets.raw_buffer"
-	TransportInternal = "envoy.transport_sockets.internal_upstream"
+	TransportTLS = "envoy.transport_sockets.tls"
+	TransportRaw = "envoy.transport_sockets.raw_buffer"
 )
 
 // NoSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then fails.
@@ -123,7 +120,7 @@ func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev
 }
 
 // MTLSClient is the transport socket of an mTLS connection whose client certificate is the secret named certSecret. The
-// peer is asked for the server name in the downstream connection's filter state, FilterStateServerName.
+// peer is asked for the endpoint's host name.
 func MTLSClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return mtlsClient("", &tlsv3.CommonTlsContext{
 		TlsParams: TLSParameters(),
@@ -164,21 +161,5 @@ func Raw() *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name:       TransportRaw,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&rawv3.RawBuffer{})},
-	}
-}
-
-// Internal is the transport socket to an internal listener. Shared filter state always travels; of the endpoint's
-// metadata the namespaces listed become dynamic metadata of the internal connection.
-func Internal(metadataNamespaces ...string) *corev3.TransportSocket {
-	t := &internalv3.InternalUpstreamTransport{TransportSocket: Raw()}
-	for _, ns := range metadataNamespaces {
-		t.PassthroughMetadata = append(t.PassthroughMetadata, &internalv3.InternalUpstreamTransport_MetadataValueSource{
-			Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
-			Name: ns,
-		})
-	}
-	return &corev3.TransportSocket{
-		Name:       TransportInternal,
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(t)},
 	}
 }

@@ -131,7 +131,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.share = memo.Define(g, "share", same[cost], i.shareOfConsumers).Steady()
 	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
-	i.Upstream = memo.Define(g, "upstream", same[model.Upstream], i.upstream)
+	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)

@@ -155,7 +155,7 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 }
 
 func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
-	out := model.Upstream{ServicePort: port, Protocol: i.claims.Get(c, port).protocol}
+	out := model.Upstream{ServicePort: port, Protocol: i.claims.Get(c, port).protocol, Identities: i.Identities.Get(c, port)}
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}

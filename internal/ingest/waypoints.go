@@ -207,15 +207,20 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		}
 		for _, p := range i.Service.Get(c, svcKey).Ports {
 			port := model.ServicePort{Namespace: svcKey.Namespace, Service: svcKey.Name, Port: p.Number}
-			if i.WaypointPort.Get(c, port) == nil {
+			served := i.WaypointPort.Get(c, port)
+			if served == nil {
 				continue
 			}
 			out.Ports = append(out.Ports, port)
+			if !served.HTTP {
+				out.TCP = append(out.TCP, port)
+			}
 			out.Backends = append(out.Backends, port)
 			out.Backends = append(out.Backends, tableBackends(i.Table.Get(c, port))...)
 		}
 	}
 	slices.SortFunc(out.Ports, ComparePorts)
+	slices.SortFunc(out.TCP, ComparePorts)
 	slices.SortFunc(out.Backends, ComparePorts)
 	out.Backends = slices.Compact(out.Backends)
 	return out
@@ -254,7 +259,6 @@ func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.Waypoi
 		ServicePort: port,
 		Protocol:    table.Protocol,
 		HTTP:        table.Protocol.HTTP() || table.Default != nil,
-		Headers:     i.HeaderLimits.Get(c, b.Waypoint),
 	}
 }
 

@@ -75,6 +75,8 @@ type Upstream struct {
 	ServicePort
 	Protocol Protocol
 	ClientIP bool
+	// Identities that its endpoints in the mesh have, sorted.
+	Identities []string
 }
 
 // Workload is a pod as the mesh sees it.
@@ -114,6 +116,8 @@ type Waypoint struct {
 	Listen []netip.Addr
 	// Ports of every Service bound to it, sorted by namespace, service, port.
 	Ports []ServicePort
+	// TCP are those of Ports that are passed on as they are; the others are HTTP, and nothing else.
+	TCP []ServicePort
 	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.
 	Backends []ServicePort
 	Headers  HeaderLimits
@@ -129,8 +133,7 @@ type WaypointPort struct {
 	ServicePort
 	Protocol Protocol
 	// HTTP: terminate HTTP here; otherwise pass TCP on. Set for HTTP ports and where a route attaches.
-	HTTP    bool
-	Headers HeaderLimits
+	HTTP bool
 }
 
 // ObjectRef names the object that something in the model came from.

@@ -178,12 +178,8 @@ const (
 	FilterStateSource = "fairway.source"
 	// FilterStateSourceIP carries the caller's IP address inside a waypoint.
 	FilterStateSourceIP = "fairway.source_ip"
-	// MetadataTunnel is the endpoint metadata namespace that the internal listener "tunnel" and the access log read.
-	MetadataTunnel = "fairway.tunnel"
-	// MetadataMTLS is the address of an endpoint at which it takes mTLS (ip:15008).
-	MetadataMTLS = "mtls"
-	// MetadataPort is the port of the endpoint's pod, which its proxy is asked for.
-	MetadataPort = "port"
+	// MetadataEndpoint is the endpoint metadata namespace that a waypoint's access log reads.
+	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.
 	MetadataTarget = "target"
 	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its mTLS connection.
@@ -194,9 +190,7 @@ const (
 
 // ListenerMTLS and the other fixed xDS resource names.
 const (
-	ListenerMTLS   = "mtls"
-	ListenerTunnel = "tunnel"
-	ClusterTunnel  = "tunnel"
+	ListenerMTLS = "mtls"
 	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for. Nothing
 	// leads there.
 	ListenerTrial = "trial"
@@ -217,7 +211,7 @@ func NodeScope(node string) string { return ComponentNode + "/" + node }
 // AllNodesScope stands for the scopes of all node proxies together.
 const AllNodesScope = ComponentNode + "/*"
 
-// ServicePort names listener, route configuration and cluster of a Service's port.
+// ServicePort names scope, route configuration and cluster of a Service's port.
 func ServicePort(namespace, service string, port uint16) string {
 	return fmt.Sprintf("service/%s/%s/%d", namespace, service, port)
 }
@@ -230,7 +224,7 @@ func ServerName(namespace, service string, port uint16) string {
 // PrefixInboundCluster is how the name of an InboundCluster begins; a server name follows.
 const PrefixInboundCluster = "inbound/"
 
-// InboundCluster is the waypoint's cluster that leads from the mTLS listener to the internal listener of a port.
+// InboundCluster is the waypoint's cluster that connections to a port go to which are passed on as they are.
 func InboundCluster(namespace, service string, port uint16) string {
 	return PrefixInboundCluster + ServerName(namespace, service, port)
 }

@@ -87,7 +87,7 @@ func (k key) relevance() relevance {
 	switch {
 	case k.typeURL == xds.TypeRoute, k == listenerOf(k.scope):
 		return everyone
-	case k.typeURL == xds.TypeListener, k.typeURL == xds.TypeCluster:
+	case k.typeURL == xds.TypeListener, k.typeURL == xds.TypeScopedRoute, k.typeURL == xds.TypeCluster:
 		return rejections
 	}
 	return irrelevant

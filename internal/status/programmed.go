@@ -36,8 +36,8 @@ type Acknowledgements interface {
 type resource struct{ scope, typeURL, name string }
 
 // resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the listener that every proxy of the
-// waypoint has, and by which it comes and goes, then those of its ports, then the clusters of its backends; and last
-// what leads callers to the waypoint, on their nodes.
+// waypoint has, and by which it comes and goes, then the tables of its ports and what leads to them, then the clusters of its
+// backends; and last what leads callers to the waypoint, on their nodes.
 func resourcesOf(p ingest.ParentReport) []resource {
 	if p.Waypoint.Name == "" {
 		return nil
@@ -46,10 +46,7 @@ func resourcesOf(p ingest.ParentReport) []resource {
 	out := []resource{{scope, xds.TypeListener, names.ListenerMTLS}}
 	for _, port := range p.Ports {
 		name := names.ServicePort(port.Namespace, port.Service, port.Port)
-		out = append(out,
-			resource{scope, xds.TypeCluster, names.InboundCluster(port.Namespace, port.Service, port.Port)},
-			resource{scope, xds.TypeListener, name},
-			resource{scope, xds.TypeRoute, name})
+		out = append(out, resource{scope, xds.TypeScopedRoute, name}, resource{scope, xds.TypeRoute, name})
 	}
 	for _, port := range p.Backends {
 		out = append(out, resource{scope, xds.TypeCluster, names.ServicePort(port.Namespace, port.Service, port.Port)})

@@ -108,6 +108,8 @@ func Describe(typeURL, name string) string {
 		kind = "endpoints"
 	case TypeListener:
 		kind = "listener"
+	case TypeScopedRoute:
+		kind = "way to route table"
 	case TypeRoute:
 		kind = "route table"
 	}

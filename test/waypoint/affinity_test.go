@@ -29,7 +29,7 @@ func TestClientIPAffinity(t *testing.T) {
 	}
 	w.upstream(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, ClientIP: true}, http1...)
 	w.upstream(model.Upstream{ServicePort: raw, Protocol: model.ProtocolTCP, ClientIP: true}, tcp...)
-	dialledHTTP, dialledTCP := w.serve(web, model.ProtocolHTTP, true, nil), w.serve(raw, model.ProtocolTCP, false, nil)
+	dialledHTTP, dialledTCP := w.serve(web, true, nil), w.serve(raw, false, nil)
 
 	ctx, cancel := context.WithTimeout(t.Context(), patience) // of every connection
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,7 @@ func TestRouteEdits(t *testing.T) {
 		return model.RouteTable{Port: web, Default: []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))}}
 	}
 	first := table(webV1)
-	dialled := s.serve(web, model.ProtocolHTTP, true, &first)
+	dialled := s.serve(web, true, &first)
 	caller := s.caller(clientID)
 
 	long, err := caller.client(t, dialled, nil).Get("http://web/slow")
@@ -143,7 +144,7 @@ func TestEndpointChanges(t *testing.T) {
 	}))
 	e2, _ := w.pod(appID, fresh)
 	w.backend(web, model.ProtocolHTTP, e1)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	c := w.caller(clientID).client(t, dialled, nil)
 
 	answer := make(chan reply, 1)
@@ -170,7 +171,7 @@ func TestEndpointChanges(t *testing.T) {
 	}
 }
 
-// TestDeadEndpoint: an endpoint that is gone before the control plane says so costs no request that may be repeated.
+// TestDeadEndpoint: an endpoint that is gone before the control plane says so costs no request.
 func TestDeadEndpoint(t *testing.T) {
 	w := newWorld(t)
 	alive := &echo{Name: "alive"}
@@ -196,17 +197,100 @@ func TestDeadEndpoint(t *testing.T) {
 	}()
 	w.backend(webV1, model.ProtocolHTTP, e, refuses)
 	for _, p := range []model.ServicePort{web, plain, webV1} {
-		c := w.caller(clientID).client(t, w.serve(p, model.ProtocolHTTP, true, nil), nil)
+		c := w.caller(clientID).client(t, w.serve(p, true, nil), nil)
 		for _, method := range []string{"GET", "POST"} {
 			count := map[int]int{}
 			for range 50 {
 				count[do(t, c, method, "http://web/").status]++
 			}
 			t.Log(p.Service, method, count)
-			// What is not safe may be repeated only where it can't have left: a connection that was never made.
-			if (method == "GET" || p == plain) && count[200] != 50 {
+			// What is not safe may be repeated, too, for it can't have left: a connection was never made.
+			if count[200] != 50 {
 				t.Errorf("%s to %s: %v", method, p.Service, count)
 			}
+		}
+	}
+}
+
+// TestPortsComeAndGo: a port that comes, goes, or is no longer TCP, ends no connection of another.
+func TestPortsComeAndGo(t *testing.T) {
+	s := newShop(t)
+	echoes := func(c *net.TCPConn) { _, _ = io.Copy(c, c) }
+	in, _ := s.inMesh(appID, s.listen(echoes))
+	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+	s.backend(db, model.ProtocolTCP, in)
+	caller := s.caller(clientID)
+	overHTTP := s.serve(web, true, nil)
+	overTCP := s.serve(db, false, nil)
+	dial := func(to string) (net.Conn, *bufio.Reader) {
+		c, err := caller.dial(t.Context(), to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.SetDeadline(time.Now().Add(patience))
+		return c, bufio.NewReader(c)
+	}
+	kept, keptIn := dial(overHTTP)
+	raw, rawIn := dial(overTCP)
+	both := func(when string) {
+		t.Helper()
+		_, _ = io.WriteString(kept, "GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+		if resp, err := http.ReadResponse(keptIn, nil); err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%s, over HTTP: %v, %v", when, resp, err)
+		} else if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(raw, "line\n")
+		if got, err := rawIn.ReadString('\n'); err != nil || got != "line\n" {
+			t.Fatalf("%s, over TCP: %q, %v", when, got, err)
+		}
+	}
+	both("before")
+	turned := model.ServicePort{Namespace: "shop", Service: "turned", Port: 80}
+	s.backend(turned, model.ProtocolUndeclared, model.Endpoint{Address: s.app(&echo{Name: "turned"})})
+	name := s.serve(turned, false, nil)
+	s.serve(webV1, true, nil)
+	both("with more ports")
+	s.tcp = slices.DeleteFunc(s.tcp, func(p model.ServicePort) bool { return p == turned })
+	u := s.listener()
+	s.apply(u)
+	s.acknowledged(u)
+	s.eventually("the port to be HTTP", func() bool {
+		c, in := dial(name)
+		defer func() { _ = c.Close() }()
+		_, _ = io.WriteString(c, "nonsense\r\n\r\n")
+		resp, err := http.ReadResponse(in, nil)
+		return err == nil && resp.StatusCode == http.StatusBadRequest && resp.Header.Get("Server") == ""
+	})
+	both("with a port that is HTTP now")
+	s.ports, s.tcp = []model.ServicePort{web, db}, []model.ServicePort{db}
+	u = s.listener()
+	s.apply(u)
+	s.acknowledged(u)
+	s.eventually("the port to be gone", func() bool {
+		c, err := caller.dial(t.Context(), name)
+		return err == nil && asks(c) != nil
+	})
+	both("with fewer ports")
+}
+
+// TestPortsOfPods: a pod that serves at another port from now on is reached there, and not where it was before.
+func TestPortsOfPods(t *testing.T) {
+	s := newShop(t)
+	e, _ := s.pod(appID, &echo{Name: "old"})
+	s.backend(web, model.ProtocolHTTP, e)
+	moved := e
+	moved.Address = netip.AddrPortFrom(e.Address.Addr(), 9090)
+	s.appAt(moved.Address, &echo{Name: "new"})
+	c := s.caller(clientID).client(t, s.serve(web, true, nil), nil)
+	if r := do(t, c, "GET", "http://web/"); r.Name != "old" {
+		t.Fatalf("%d from %q", r.status, r.Name)
+	}
+	s.endpoints(web, moved)
+	s.eventually("the other port to answer", func() bool { return do(t, c, "GET", "http://web/").Name == "new" })
+	for range 20 {
+		if r := do(t, c, "GET", "http://web/"); r.Name != "new" {
+			t.Errorf("%d from %q", r.status, r.Name)
 		}
 	}
 }
@@ -216,7 +300,7 @@ func TestBrokenConnections(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.inMesh(appID, w.listen(func(c *net.TCPConn) { _, _ = io.Copy(c, c) }))
 	w.backend(web, model.ProtocolTCP, e)
-	dialled := w.serve(web, model.ProtocolTCP, false, nil)
+	dialled := w.serve(web, false, nil)
 	caller := w.caller(clientID)
 	kept, err := caller.dial(t.Context(), dialled)
 	if err != nil {
@@ -248,10 +332,10 @@ func TestBrokenConnections(t *testing.T) {
 // TestAccessLogModes: what is logged follows the mesh's setting, and the listeners stay as they are.
 func TestAccessLogModes(t *testing.T) {
 	s := newShop(t)
-	c := s.caller(clientID).client(t, s.serve(web, model.ProtocolHTTP, true, nil), nil)
+	c := s.caller(clientID).client(t, s.serve(web, true, nil), nil)
 	empty := model.ServicePort{Namespace: "shop", Service: "empty", Port: 80}
 	s.backend(empty, model.ProtocolHTTP)
-	nobody := s.caller(clientID).client(t, s.serve(empty, model.ProtocolHTTP, true, nil), nil)
+	nobody := s.caller(clientID).client(t, s.serve(empty, true, nil), nil)
 	ask := func(mode string, logAll, logErrors bool) {
 		layer := resource(t, names.RuntimeLayer, envoy.RuntimeLayer(logAll, logErrors))
 		s.apply(layer)

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ func TestTCPEnds(t *testing.T) {
 	accepted, done := make(chan *net.TCPConn), make(chan struct{})
 	defer close(done)
 	for name, p := range w.inAndOut(model.ProtocolTCP, func(c *net.TCPConn) { accepted <- c; <-done }) {
-		dialled := w.serve(p, model.ProtocolTCP, false, nil)
+		dialled := w.serve(p, false, nil)
 		for _, first := range []string{"client", "server"} {
 			t.Run(name+", "+first+" first", func(t *testing.T) {
 				var g errgroup.Group
@@ -90,32 +91,107 @@ func wholeEnd(closer, reader streamtest.HalfCloser, size int, pause time.Duratio
 	return streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader { return &stalled{r: r, pause: pause} })
 }
 
+// TestTCPCuts: a connection that one side cuts is cut for the other, too, and never looks like one that ended.
+func TestTCPCuts(t *testing.T) {
+	w := newWorld(t)
+	accepted, done := make(chan *net.TCPConn), make(chan struct{})
+	defer close(done)
+	for name, p := range w.inAndOut(model.ProtocolTCP, func(c *net.TCPConn) { accepted <- c; <-done }) {
+		dialled := w.serve(p, false, nil)
+		for _, who := range []string{"client", "server"} {
+			for _, size := range []int{0, 100 << 10, 3 << 20, 20 << 20} {
+				t.Run(fmt.Sprintf("%s, %s, after %d bytes", name, who, size), func(t *testing.T) {
+					c, err := w.caller(clientID).dial(t.Context(), dialled)
+					require.NoError(t, err)
+					server := <-accepted
+					var cutter, other net.Conn = c, server
+					if who == "server" {
+						cutter, other = server, c
+					}
+					// Both ends stand before anything is cut.
+					for _, c := range []net.Conn{cutter, other} {
+						_ = c.SetDeadline(time.Now().Add(patience))
+						_, err := c.Write([]byte{0})
+						require.NoError(t, err)
+					}
+					for _, c := range []net.Conn{cutter, other} {
+						_, err := io.ReadFull(c, make([]byte, 1))
+						require.NoError(t, err)
+					}
+					go func() {
+						_, _ = io.Copy(cutter, streamtest.Random(size))
+						if cutter == net.Conn(c) {
+							cut(c.NetConn())
+						} else {
+							cut(cutter)
+						}
+					}()
+					n, err := io.Copy(io.Discard, other)
+					require.ErrorIs(t, err, syscall.ECONNRESET, "after %d bytes of %d", n, size)
+				})
+			}
+		}
+	}
+}
+
+// TestAnswersThatAreCut: an answer that is cut does not look like a whole one, unless nothing but the end of a connection
+// tells where it ends, on either side of the waypoint: that Envoy takes for the end of the answer, however it came.
+func TestAnswersThatAreCut(t *testing.T) {
+	w := newWorld(t)
+	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {
+		if r, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n"+answerHeads[r.URL.Path])
+			_, _ = io.Copy(c, streamtest.Random(answerSize/2))
+		}
+		cut(c)
+	}) {
+		dialled := w.serve(p, true, nil)
+		w.hurry()
+		for _, asked := range []string{"/length HTTP/1.0", "/length HTTP/1.1", "/chunked HTTP/1.1"} {
+			t.Run(name+", "+asked, func(t *testing.T) {
+				c, err := w.caller(clientID).dial(t.Context(), dialled)
+				require.NoError(t, err)
+				defer func() { _ = c.Close() }()
+				_ = c.SetDeadline(time.Now().Add(patience))
+				_, _ = fmt.Fprintf(c, "GET %s\r\nHost: web\r\n\r\n", asked)
+				resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+				require.NoError(t, err)
+				_, err = io.Copy(io.Discard, resp.Body)
+				require.Error(t, err)
+			})
+		}
+	}
+}
+
+// answerSize is how long an answer is; answerHeads are the ways to say so, by the path that is asked for.
+const answerSize = 20 << 20
+
+var answerHeads = map[string]string{
+	"/length":  fmt.Sprintf("Content-Length: %d\r\n\r\n", answerSize),
+	"/chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", answerSize),
+	"/end":     "\r\n",
+}
+
 // TestAnswersThatClose: an answer arrives whole, however late it is taken, also where the connection ends with it.
 func TestAnswersThatClose(t *testing.T) {
 	w := newWorld(t)
-	const size = 20 << 20
-	heads := map[string]string{
-		"/length":  fmt.Sprintf("Content-Length: %d\r\n\r\n", size),
-		"/chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size),
-		"/end":     "\r\n",
-	}
-	_, want, _ := streamtest.Sums(streamtest.Random(size))
+	_, want, _ := streamtest.Sums(streamtest.Random(answerSize))
 	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {
 		r, err := http.ReadRequest(bufio.NewReader(c))
 		if err != nil {
 			return
 		}
-		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n"+heads[r.URL.Path])
-		_, _ = io.Copy(c, streamtest.Random(size))
+		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nConnection: close\r\n"+answerHeads[r.URL.Path])
+		_, _ = io.Copy(c, streamtest.Random(answerSize))
 		if r.URL.Path == "/chunked" {
 			_, _ = io.WriteString(c, "\r\n0\r\n\r\n")
 		}
 	}) {
-		dialled := w.serve(p, model.ProtocolHTTP, true, nil)
+		dialled := w.serve(p, true, nil)
 		t.Run(name, func(t *testing.T) {
 			var g errgroup.Group
 			g.SetLimit(6)
-			for path := range heads {
+			for path := range answerHeads {
 				for _, version := range []string{"1.0", "1.1"} {
 					for _, pause := range pauses {
 						g.Go(func() error {
@@ -132,7 +208,7 @@ func TestAnswersThatClose(t *testing.T) {
 								return fmt.Errorf("%s: %w", what, err)
 							}
 							if n, have, err := streamtest.Sums(resp.Body); err != nil || have != want {
-								return fmt.Errorf("%s: %d bytes of %d arrive: %w", what, n, size, err)
+								return fmt.Errorf("%s: %d bytes of %d arrive: %w", what, n, answerSize, err)
 							}
 							return nil
 						})

@@ -24,10 +24,12 @@ func TestBothFamilies(t *testing.T) {
 	_ = l.Close()
 	w := newWorld(t)
 	w.backend(web, model.ProtocolHTTP, model.Endpoint{Address: w.app(&echo{Name: "v1"})})
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 
 	v6 := netip.IPv6Loopback()
-	both := resource(t, names.ListenerMTLS, waypoint.MTLSListener(waypointID, w.waypoint, v6))
+	listens := w.model()
+	listens.Listen = append(listens.Listen, v6)
+	both := resource(t, names.ListenerMTLS, waypoint.MTLSListener(listens))
 	w.apply(both)
 	w.acknowledged(both)
 	over6 := newCaller(t, v6, v6, &tls.Config{

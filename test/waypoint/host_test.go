@@ -32,7 +32,7 @@ func TestTheLastChangeOfTheHostStands(t *testing.T) {
 		c.rule.Match = below(path)
 		table.Default = append(table.Default, c.rule)
 	}
-	dialled := s.serve(web, model.ProtocolHTTP, true, &table)
+	dialled := s.serve(web, true, &table)
 	client := s.caller(clientID).client(t, dialled, nil)
 	for path, c := range cases {
 		if got := do(t, client, "GET", "http://web"+path).Host; got != c.want {

@@ -35,7 +35,7 @@ func TestFloodOfHeaders(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	var callers []*tls.Conn
 	for range 50 {
 		c, err := w.caller(clientID).dial(t.Context(), dialled)
@@ -73,7 +73,7 @@ func TestSilentRequests(t *testing.T) {
 				_, _ = io.Copy(io.Discard, r.Body)
 			}))
 			w.backend(web, model.ProtocolHTTP, e)
-			dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+			dialled := w.serve(web, true, nil)
 			body, end := io.Pipe()
 			// Some bodies last for ever, and this one for longer than a silent request may.
 			time.AfterFunc(4*hurried, func() {
@@ -113,7 +113,7 @@ func TestStreamsThatHoldMost(t *testing.T) {
 		}
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	client := w.caller(clientID).client(t, dialled, h2cOnly())
 	client.Timeout = 0
 	resp, err := client.Get("http://web/large")
@@ -230,7 +230,7 @@ func TestStalledReadersCostLittle(t *testing.T) {
 	}))
 	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
 	w.backend(db, model.ProtocolTCP, e)
-	dialled := w.serve(db, model.ProtocolTCP, false, nil)
+	dialled := w.serve(db, false, nil)
 	before := w.peak()
 	for range connections {
 		c, err := w.caller(clientID).dial(t.Context(), dialled)

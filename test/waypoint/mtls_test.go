@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -92,16 +93,20 @@ func newPod(t testing.TB, address netip.AddrPort, cert tls.Certificate, verify f
 	return p
 }
 
-// serve carries one connection to the port that it asks for.
+// serve carries one connection to the port that it asks for. What is cut at one end is cut at the other.
 func (p *pod) serve(c *tls.Conn) {
 	defer func() { _ = c.Close() }()
-	if c.Handshake() != nil || c.ConnectionState().ServerName != strconv.Itoa(int(p.address.Port())) {
+	if c.Handshake() != nil {
+		return
+	}
+	port, err := strconv.ParseUint(c.ConnectionState().ServerName, 10, 16)
+	if err != nil {
 		return
 	}
 	p.opened.Add(1)
 	p.open.Add(1)
 	defer p.open.Add(-1)
-	up, err := net.Dial("tcp", p.address.String())
+	up, err := net.Dial("tcp", netip.AddrPortFrom(p.address.Addr(), uint16(port)).String())
 	if err != nil {
 		return
 	}
@@ -109,13 +114,23 @@ func (p *pod) serve(c *tls.Conn) {
 	down := make(chan struct{})
 	go func() {
 		defer close(down)
-		_, _ = io.Copy(c, up)
+		_, err := io.Copy(c, up)
+		if errors.Is(err, syscall.ECONNRESET) {
+			cut(c.NetConn())
+		}
 		_ = c.CloseWrite()
 	}()
 	_, err = io.Copy(up, c)
-	_ = up.(*net.TCPConn).CloseWrite()
 	if err != nil {
-		return // broken off
+		cut(up)
+		return
 	}
+	_ = up.(*net.TCPConn).CloseWrite()
 	<-down
+}
+
+// cut ends a connection by a reset.
+func cut(c net.Conn) {
+	_ = c.(*net.TCPConn).SetLinger(0)
+	_ = c.Close()
 }

@@ -16,7 +16,6 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
-	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 )
@@ -46,8 +45,8 @@ func TestConnectionsOfPeers(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			s := newShop(t)
-			dialled := s.serve(web, model.ProtocolHTTP, true, nil)
-			plenty, few := waypoint.MTLSListener(waypointID, s.waypoint), waypoint.MTLSListener(waypointID, s.waypoint)
+			dialled := s.serve(web, true, nil)
+			plenty, few := waypoint.MTLSListener(s.model()), waypoint.MTLSListener(s.model())
 			lower(t, few)
 			listens := func(l *listenerv3.Listener) {
 				u := resource(t, names.ListenerMTLS, l)

@@ -26,7 +26,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // listen starts a TCP server and is its address.
@@ -75,7 +74,7 @@ func TestTCP(t *testing.T) {
 	old := model.ServicePort{Namespace: "shop", Service: "old-db", Port: 5432}
 	w.backend(db, model.ProtocolTCP, e)
 	w.backend(old, model.ProtocolTCP, outside)
-	for _, dialled := range []string{w.serve(db, model.ProtocolTCP, false, nil), w.serve(old, model.ProtocolTCP, false, nil)} {
+	for _, dialled := range []string{w.serve(db, false, nil), w.serve(old, false, nil)} {
 		c, err := w.caller(clientID).dial(t.Context(), dialled)
 		if err != nil {
 			t.Fatal(err)
@@ -91,14 +90,14 @@ func TestTCP(t *testing.T) {
 		}
 		_ = c.Close()
 	}
-	line := w.accessLog(map[string]any{"service": "shop/db"})
+	line := w.accessLog(map[string]any{"dialled": "5432.db.shop"})
 	if line["source"] != clientID || line["destination"] != appID {
 		t.Errorf("access log: %v", line)
 	}
 }
 
 // TestUndeclared: a port that a route made HTTP is nothing else. Who says nothing, half a word, or something else than HTTP
-// reaches no application, and the log says why.
+// reaches no application, and the log says why; but of silence, of which there is nothing to say.
 func TestUndeclared(t *testing.T) {
 	s := newShop(t)
 	var reached atomic.Int64
@@ -108,7 +107,8 @@ func TestUndeclared(t *testing.T) {
 		_, _ = io.Copy(c, c)
 	}))
 	s.backend(web, model.ProtocolUndeclared, greets)
-	dialled := s.serve(web, model.ProtocolUndeclared, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), nil, to(webV2, 1))}})
+	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), nil, to(webV2, 1))}})
+	s.hurry()
 	caller := s.caller(clientID)
 	if r := do(t, caller.client(t, dialled, nil), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/1.1" {
 		t.Errorf("HTTP/1.1: %d from %q in %s", r.status, r.Name, r.Proto)
@@ -119,7 +119,7 @@ func TestUndeclared(t *testing.T) {
 	var wg sync.WaitGroup
 	for first, detail := range map[string]string{
 		"EHLO x\r\n": "http1.codec_error", "\x16\x03\x01": "http1.codec_error",
-		"": "no HTTP request began within 5s", "G": "no HTTP request began within 5s",
+		"G": "request_header_timeout", "": "",
 	} {
 		wg.Go(func() {
 			c, in := raw(t, caller, dialled)
@@ -127,7 +127,9 @@ func TestUndeclared(t *testing.T) {
 			if got, err := io.ReadAll(in); strings.Contains(string(got), "hello") {
 				t.Errorf("after %q: %q, %v", first, got, err)
 			}
-			s.accessLog(map[string]any{"service": "shop/web", "detail": detail})
+			if detail != "" {
+				s.accessLog(map[string]any{"dialled": dialled, "detail": detail})
+			}
 		})
 	}
 	wg.Wait()
@@ -152,7 +154,7 @@ func TestWebSocket(t *testing.T) {
 		_, _ = io.Copy(c, b)
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	c, err := w.caller(clientID).dial(t.Context(), dialled)
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +211,7 @@ func TestGRPC(t *testing.T) {
 	canary := model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Check", Headers: []model.NamedMatch{
 		{Name: "canary", StringMatch: model.StringMatch{Type: model.MatchExact, Value: "1"}},
 	}}
-	dialled := w.serve(rpc, model.ProtocolHTTP2, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(rpc, true, &model.RouteTable{Default: []model.Rule{
 		grpcRule(canary, to(v2, 1)),
 		grpcRule(model.Match{GRPCMethod: "Check"}, to(v1, 1)),
 		grpcRule(model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Watch"}, to(v1, 1)),
@@ -254,12 +256,12 @@ func TestWhoMayAnswer(t *testing.T) {
 	e, p := s.pod("spiffe://cluster.local/ns/evil/sa/evil", impostor)
 	e.Identity = appID
 	s.backend(web, model.ProtocolHTTP, e)
-	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := s.serve(web, true, nil)
 	c := s.caller(clientID).client(t, dialled, nil)
 	if r := do(t, c, "POST", "http://web/"); r.status != 503 || impostor.Requests.Load() != 0 || p.opened.Load() != 0 {
 		t.Errorf("status %d, %d requests and %d connections arrived", r.status, impostor.Requests.Load(), p.opened.Load())
 	}
-	line := s.accessLog(map[string]any{"direction": "waypoint-tunnel"})
+	line := s.accessLog(map[string]any{"dialled": dialled, "status": 503})
 	if failure, _ := line["failure"].(string); !strings.Contains(failure, "SAN") {
 		t.Errorf("the log does not say why: %v", line)
 	}
@@ -300,12 +302,12 @@ func TestWhoMayAnswer(t *testing.T) {
 // TestWhoMayAsk: only members of the mesh, and only for what the waypoint serves.
 func TestWhoMayAsk(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := s.serve(web, true, nil)
 	if r := do(t, s.caller(clientID).client(t, dialled, nil), "GET", "http://web/"); r.status != 200 {
 		t.Fatalf("a member: %d", r.status)
 	}
 	for _, name := range []string{
-		"80.other.shop", "81.web.shop", "web:80", "127.0.0.1:15000", names.ClusterTunnel, "../service/shop/web/80", "", s.waypoint.String(),
+		"80.other.shop", "81.web.shop", "web:80", "127.0.0.1:15000", "../service/shop/web/80", "", s.waypoint.String(),
 	} {
 		c, err := s.caller(clientID).dial(t.Context(), name)
 		if err != nil {
@@ -364,7 +366,7 @@ func TestIdentitiesNeverMix(t *testing.T) {
 		}
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	// Requests that come before Envoy has noted an address each make a connection; one alone makes one.
 	do(t, w.caller(clientID).client(t, dialled, nil), "GET", "http://web/", "X-Claim", clientID)
 	const callers, requests = 8, 60
@@ -402,7 +404,7 @@ func TestIdentitiesNeverMix(t *testing.T) {
 // TestOldClients: what HTTP allows and few still send.
 func TestOldClients(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := s.serve(web, true, nil)
 	for what, request := range map[string]string{
 		"HTTP/1.0 without a host": "GET / HTTP/1.0\r\n\r\n",
 		"upgrade to h2c": "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n" +

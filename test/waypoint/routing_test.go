@@ -134,7 +134,7 @@ func TestRouting(t *testing.T) {
 			}}), to(webV1, 1)),
 		},
 	}
-	dialled := s.serve(web, model.ProtocolHTTP, true, &table)
+	dialled := s.serve(web, true, &table)
 	caller := s.caller(clientID)
 	c := caller.client(t, dialled, nil)
 
@@ -230,7 +230,7 @@ func TestRouting(t *testing.T) {
 		r := do(t, c, "GET", "http://web/api",
 			"X-Forwarded-Client-Cert", "URI=spiffe://cluster.local/ns/kube-system/sa/admin",
 			"X-Forwarded-For", "198.51.100.7", "X-Forwarded-Proto", "https", "X-Request-Id", "mine",
-			"X-Envoy-Max-Retries", "9", "X-Envoy-Upstream-Rq-Timeout-Ms", "1")
+			"X-Envoy-Max-Retries", "9", "X-Envoy-Upstream-Rq-Timeout-Ms", "1", "X-Fairway-Port", "8080.web-v2.shop")
 		if got := r.Header["X-Forwarded-Client-Cert"]; len(got) != 1 || got[0] != "URI="+clientID {
 			t.Errorf("x-forwarded-client-cert: %q", got)
 		}
@@ -247,7 +247,7 @@ func TestRouting(t *testing.T) {
 			t.Errorf("x-request-id: %q", got)
 		}
 		for name := range r.Header {
-			if strings.HasPrefix(name, "X-Envoy") {
+			if strings.HasPrefix(name, "X-Envoy") || strings.HasPrefix(name, "X-Fairway") {
 				t.Errorf("the application sees %s: %q", name, r.Header.Get(name))
 			}
 		}
@@ -265,7 +265,7 @@ func TestRouting(t *testing.T) {
 		}
 		for k, v := range map[string]string{
 			"source": clientID, "destination": appID, "status": "200", "route": "HTTPRoute/shop/web/0",
-			"service": "shop/web", "port": "80", "method": "GET", "cluster": "service/shop/web-v1/8080", "host": "web", "tries": "1",
+			"dialled": "80.web.shop", "method": "GET", "cluster": "service/shop/web-v1/8080", "host": "web", "tries": "1",
 		} {
 			if got := fmt.Sprint(line[k]); got != v {
 				t.Errorf("%s is %v, want %v", k, got, v)
@@ -296,7 +296,7 @@ func TestPaths(t *testing.T) {
 		rule(below("/strip"), rewrite(model.Rewrite{Path: prefix("/")}), to(webV1, 1)),
 		rule(below("/"), rewrite(model.Rewrite{Path: prefix("/root")}), to(webV1, 1)),
 	}}
-	dialled := s.serve(port, model.ProtocolHTTP, true, &table)
+	dialled := s.serve(port, true, &table)
 	c := s.caller(clientID).client(t, dialled, nil)
 	for _, tc := range []struct {
 		host, path string
@@ -349,7 +349,7 @@ func TestMirrors(t *testing.T) {
 	e, _ := s.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hosts <- r.Host }))
 	copies := model.ServicePort{Namespace: "shop", Service: "copies", Port: 80}
 	s.backend(copies, model.ProtocolHTTP, e)
-	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/all"), filters(m(copies, 1, 1), m(webV2, 1, 1)), to(webV1, 1)),
 		rule(below("/half"), filters(m(webV2, 1, 2)), to(webV1, 1)),
 	}})
@@ -394,7 +394,7 @@ func TestCORSAndSessions(t *testing.T) {
 	e1, _ := s.pod(appID, s.v1)
 	e2, _ := s.pod(appID, other)
 	s.endpoints(webV1, e1, e2)
-	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/cors"), filters(model.Filter{CORS: &policy}), to(webV1, 1)),
 		rule(below("/any"), filters(model.Filter{CORS: &model.CORS{
 			AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, AllowCredentials: true,

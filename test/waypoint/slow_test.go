@@ -14,9 +14,9 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
-	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/test/streamtest"
@@ -38,12 +38,13 @@ func ends(t *testing.T, c io.Reader) {
 // TestSlowHandshakes: a connection that never proves an identity is not kept.
 func TestSlowHandshakes(t *testing.T) {
 	w := newWorld(t)
-	l := waypoint.MTLSListener(waypointID, w.waypoint)
-	chain := l.GetFilterChains()[0]
-	if limit := chain.GetTransportSocketConnectTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
-		t.Fatalf("a handshake may take %s", limit)
+	l := waypoint.MTLSListener(w.model())
+	for _, chain := range l.GetFilterChains() {
+		if limit := chain.GetTransportSocketConnectTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
+			t.Fatalf("a handshake may take %s", limit)
+		}
+		chain.TransportSocketConnectTimeout = envoy.Duration(hurried)
 	}
-	chain.TransportSocketConnectTimeout = envoy.Duration(hurried)
 	if limit := l.GetListenerFiltersTimeout().AsDuration(); limit <= 0 || limit > 10*time.Second {
 		t.Fatalf("a peer may be silent for %s", limit)
 	}
@@ -72,12 +73,8 @@ func TestSlowHandshakes(t *testing.T) {
 // TestSlowHeaders: a request whose headers never end is not waited for.
 func TestSlowHeaders(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, model.ProtocolHTTP, true, nil)
-	l := waypoint.ServiceListener(s.ports[0])
-	hurry(t, l.GetFilterChains()[0].GetFilters()[0])
-	u := resource(t, names.ServicePort(web.Namespace, web.Service, web.Port), l)
-	s.apply(u)
-	s.acknowledged(u)
+	dialled := s.serve(web, true, nil)
+	s.hurry()
 	for _, begin := range []string{"G", "GET / HTTP/1.1\r\nHost: web\r\nX-Long: "} {
 		c, err := s.caller(clientID).dial(t.Context(), dialled)
 		if err != nil {
@@ -94,20 +91,33 @@ func TestSlowHeaders(t *testing.T) {
 	}
 }
 
-// hurry shortens the time for headers.
-func hurry(t *testing.T, f *listenerv3.Filter) {
-	t.Helper()
+// managerOf is the filter of a waypoint's listener that speaks HTTP.
+func managerOf(l *listenerv3.Listener) *listenerv3.Filter {
+	filters := l.GetFilterChains()[0].GetFilters()
+	return filters[len(filters)-1]
+}
+
+// hurry shortens the time for headers, and for a connection to begin or to end.
+func (w *world) hurry() {
+	w.t.Helper()
+	l := waypoint.MTLSListener(w.model())
 	m := &hcmv3.HttpConnectionManager{}
-	if err := proto.Unmarshal(f.GetTypedConfig().GetValue(), m); err != nil {
-		t.Fatal(err)
+	if err := proto.Unmarshal(managerOf(l).GetTypedConfig().GetValue(), m); err != nil {
+		w.t.Fatal(err)
 	}
-	if limit := m.GetRequestHeadersTimeout().AsDuration(); limit <= 0 || limit > time.Minute {
-		t.Fatalf("headers may take %s", limit)
+	within := func(most time.Duration, limit *durationpb.Duration) *durationpb.Duration {
+		w.t.Helper()
+		if d := limit.AsDuration(); d <= 0 || d > most {
+			w.t.Fatalf("a limit is %s, not up to %s", d, most)
+		}
+		return envoy.Duration(hurried)
 	}
-	m.RequestHeadersTimeout = envoy.Duration(hurried)
-	if limit := m.GetDelayedCloseTimeout().AsDuration(); limit <= 0 || limit > time.Minute {
-		t.Fatalf("a connection that is over may take %s to close", limit)
-	}
-	m.DelayedCloseTimeout = envoy.Duration(hurried)
-	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
+	m.RequestHeadersTimeout = within(time.Minute, m.GetRequestHeadersTimeout())
+	m.DelayedCloseTimeout = within(time.Minute, m.GetDelayedCloseTimeout())
+	idle := m.GetCommonHttpProtocolOptions()
+	idle.IdleTimeout = within(time.Hour, idle.GetIdleTimeout())
+	managerOf(l).ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
+	u := resource(w.t, names.ListenerMTLS, l)
+	w.apply(u)
+	w.acknowledged(u)
 }

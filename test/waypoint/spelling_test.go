@@ -17,7 +17,7 @@ import (
 // paths reach the application as they are.
 func TestSpellings(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/admin"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}), // answers 500
 		rule(below("/a/@b"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
 		rule(at(model.MatchExact, "/exact"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
@@ -96,7 +96,7 @@ func TestSpellings(t *testing.T) {
 // version of HTTP. Other methods are the application's business.
 func TestMethodSpellings(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, model.ProtocolUndeclared, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(model.Match{Path: below("/").Path, Method: "POST"}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}), // answers 500
 		rule(below("/"), nil, to(webV1, 1)),
 	}})

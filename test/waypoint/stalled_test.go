@@ -14,64 +14,11 @@ import (
 	"testing"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
-	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/test/streamtest"
 )
-
-// hurryStalled shortens how long a side may wait for one that takes nothing.
-func (w *world) hurryStalled(p model.ServicePort, protocol model.Protocol, isHTTP bool) {
-	w.t.Helper()
-	listener := func(l *listenerv3.Listener) *listenerv3.Listener {
-		requireStalled(w.t, l.GetPerConnectionBufferHighWatermarkTimeout())
-		l.PerConnectionBufferHighWatermarkTimeout = envoy.Duration(hurried)
-		return l
-	}
-	cluster := func(c *clusterv3.Cluster) *clusterv3.Cluster {
-		requireStalled(w.t, c.GetPerConnectionBufferHighWatermarkTimeout())
-		c.PerConnectionBufferHighWatermarkTimeout = envoy.Duration(hurried)
-		return c
-	}
-	name := names.ServicePort(p.Namespace, p.Service, p.Port)
-	service := waypoint.ServiceListener(model.WaypointPort{ServicePort: p, Protocol: protocol, HTTP: isHTTP, Headers: headers})
-	if isHTTP {
-		hurryClose(w.t, service.GetFilterChains()[0].GetFilters()[0])
-	}
-	updates := []xds.Update{
-		resource(w.t, names.ListenerTunnel, listener(waypoint.TunnelListener())),
-		resource(w.t, name, listener(service)),
-		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), cluster(waypoint.InboundCluster(p))),
-		resource(w.t, name, cluster(waypoint.Cluster(model.Upstream{ServicePort: p, Protocol: protocol}, headers))),
-	}
-	w.apply(updates...)
-	w.acknowledged(updates...)
-}
-
-// hurryClose shortens how long a caller may take to read the answer with which its connection ends.
-func hurryClose(t testing.TB, f *listenerv3.Filter) {
-	t.Helper()
-	m := &hcmv3.HttpConnectionManager{}
-	require.NoError(t, proto.Unmarshal(f.GetTypedConfig().GetValue(), m))
-	requireStalled(t, m.GetDelayedCloseTimeout())
-	m.DelayedCloseTimeout = envoy.Duration(3 * time.Second)
-	f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(m)}
-}
-
-func requireStalled(t testing.TB, limit *durationpb.Duration) {
-	t.Helper()
-	require.Positive(t, limit.AsDuration())
-	require.LessOrEqual(t, limit.AsDuration(), 10*time.Minute)
-}
 
 // TestWhoWaitsHears: a side that waits for the other to read hears that it is gone, and its connection goes.
 func TestWhoWaitsHears(t *testing.T) {
@@ -82,8 +29,7 @@ func TestWhoWaitsHears(t *testing.T) {
 		accepted <- c
 		<-done
 	}) {
-		dialled := w.serve(p, model.ProtocolTCP, false, nil)
-		w.hurryStalled(p, model.ProtocolTCP, false)
+		dialled := w.serve(p, false, nil)
 		before := w.descriptors()
 		for _, gone := range []string{"client", "server"} {
 			c, err := w.caller(clientID).dial(t.Context(), dialled)
@@ -116,8 +62,8 @@ func TestEarlyAnswers(t *testing.T) {
 			_, _ = io.Copy(io.Discard, in)
 		}
 	}) {
-		dialled := w.serve(p, model.ProtocolHTTP, true, nil)
-		w.hurryStalled(p, model.ProtocolHTTP, true)
+		dialled := w.serve(p, true, nil)
+		w.hurry()
 		before := w.descriptors()
 		for range 10 {
 			c, err := w.caller(clientID).dial(t.Context(), dialled)

@@ -73,7 +73,7 @@ func TestNobodySteers(t *testing.T) {
 	}))
 	w.backend(webV1, model.ProtocolHTTP, e)
 	full := "/rewritten"
-	dialled := w.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/rewrite"), filters(model.Filter{Rewrite: &model.Rewrite{Path: &model.PathChange{Full: &full}, Hostname: "other"}}), to(webV1, 1)),
 		rule(below("/"), nil, to(webV1, 1)),
 	}})

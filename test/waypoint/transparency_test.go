@@ -53,7 +53,7 @@ func TestUpgradeOffers(t *testing.T) {
 		_, _ = fmt.Fprintf(rw, "%s %s %q", r.Method, b, r.Header.Get("Upgrade"))
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	caller := w.caller(clientID)
 	for _, offer := range []string{
 		"TLS/1.2", "TLS/1.3, TLS/1.2", "SPDY/3.1", "h2c", "h2c, TLS/1.2", "tcp", "acme/7", "websockets", "web", "socket", "",
@@ -84,7 +84,7 @@ func TestExpectContinue(t *testing.T) {
 		}
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
 		rule(below("/routed"), redirect(model.Redirect{Hostname: "elsewhere"})),
 		rule(below("/"), nil, to(web, 1)),
 	}})
@@ -156,7 +156,7 @@ func TestLargeHeaders(t *testing.T) {
 		fill(rw.Header(), r.URL.Path)
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	for _, protocols := range []*http.Protocols{nil, h2cOnly()} {
 		c := w.caller(clientID).client(t, dialled, protocols)
 		for how, want := range map[string]int{"/large": 110, "/one": 1, "/many": 2000} {
@@ -193,7 +193,7 @@ func TestTrailers(t *testing.T) {
 		rw.Header().Set("X-Back", r.Trailer.Get("X-Sum"))
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	for proto, protocols := range map[string]*http.Protocols{"HTTP/1.1": nil, "HTTP/2.0": h2cOnly()} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", io.MultiReader(bytes.NewReader([]byte("body"))))
 		require.NoError(t, err)
@@ -227,7 +227,7 @@ func TestIdleConnectionsEnd(t *testing.T) {
 		ended <- time.Since(idle)
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, model.ProtocolHTTP, true, nil)
+	dialled := w.serve(web, true, nil)
 	require.Equal(t, http.StatusOK, do(t, w.caller(clientID).client(t, dialled, nil), "POST", "http://web/").status)
 	require.Less(t, <-ended, 1800*time.Millisecond)
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,7 +66,10 @@ type world struct {
 	pid    int // Envoy's
 
 	waypoint netip.Addr
-	ports    []model.WaypointPort
+	ports    []model.ServicePort
+	tcp      []model.ServicePort // of ports
+
+	upstreams map[model.ServicePort]model.Upstream
 }
 
 var subnets atomic.Uint32
@@ -80,7 +84,8 @@ func newWorld(t testing.TB) *world {
 func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootstrap)) *world {
 	t.Helper()
 	binary := xdstest.Binary(t)
-	w := &world{t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{}}
+	w := &world{t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
+		upstreams: map[model.ServicePort]model.Upstream{}}
 	w.waypoint = w.address()
 	w.server = xds.NewServer(xds.Options{
 		Cache: w.cache,
@@ -168,13 +173,23 @@ func (w *world) fixed() {
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
 		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
-		resource(w.t, names.ListenerMTLS, waypoint.MTLSListener(waypointID, w.waypoint)),
-		resource(w.t, names.ListenerTunnel, waypoint.TunnelListener()),
-		resource(w.t, names.ClusterTunnel, waypoint.TunnelCluster(waypointID)),
+		w.listener(),
 	)
-	for _, u := range []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeSecret, xds.TypeRuntime} {
+	for _, u := range []string{
+		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret, xds.TypeRuntime,
+	} {
 		w.cache.Ready(scope, u)
 	}
+}
+
+// listener is the waypoint's for what it serves.
+func (w *world) listener() xds.Update {
+	return resource(w.t, names.ListenerMTLS, waypoint.MTLSListener(w.model()))
+}
+
+// model is the waypoint with what it serves.
+func (w *world) model() model.Waypoint {
+	return model.Waypoint{Identity: waypointID, Listen: []netip.Addr{w.waypoint}, Headers: headers, Ports: w.ports, TCP: w.tcp}
 }
 
 func resource(t testing.TB, name string, m proto.Message) xds.Update {
@@ -210,40 +225,47 @@ func (w *world) backend(p model.ServicePort, protocol model.Protocol, endpoints 
 
 func (w *world) upstream(u model.Upstream, endpoints ...model.Endpoint) {
 	w.t.Helper()
-	cluster := resource(w.t, names.ServicePort(u.Namespace, u.Service, u.Port), waypoint.Cluster(u, headers))
-	cla := w.claOf(u.ServicePort, endpoints)
-	w.apply(cluster, cla)
-	w.acknowledged(cluster, cla)
+	w.upstreams[u.ServicePort] = u
+	w.endpoints(u.ServicePort, endpoints...)
 }
 
 func (w *world) claOf(p model.ServicePort, endpoints []model.Endpoint) xds.Update {
 	return resource(w.t, names.WaypointEndpoints(p.Namespace, p.Service, p.Port), waypoint.Endpoints(p, endpoints))
 }
 
-// endpoints replaces the endpoints of a backend.
+// endpoints replaces the endpoints of a backend. Identities that were there once are still known to the cluster, so that
+// it changes no more than it must.
 func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 	w.t.Helper()
-	u := w.claOf(p, endpoints)
-	w.apply(u)
-	w.acknowledged(u)
+	u := w.upstreams[p]
+	for _, e := range endpoints {
+		if e.MTLS && !slices.Contains(u.Identities, e.Identity) {
+			u.Identities = append(u.Identities, e.Identity)
+		}
+	}
+	w.upstreams[p] = u
+	updates := []xds.Update{
+		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Cluster(u, waypointID, headers)), w.claOf(p, endpoints),
+	}
+	w.apply(updates...)
+	w.acknowledged(updates...)
 }
 
 // serve binds a Service's port to the waypoint and returns the server name to ask for. Its backend must be there.
-func (w *world) serve(p model.ServicePort, protocol model.Protocol, http bool, t *model.RouteTable) string {
+func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) string {
 	w.t.Helper()
-	port := model.WaypointPort{ServicePort: p, Protocol: protocol, HTTP: http, Headers: headers}
-	w.ports = append(w.ports, port)
-	updates := []xds.Update{
-		resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), waypoint.InboundCluster(p)),
-		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.ServiceListener(port)),
+	w.ports = append(w.ports, p)
+	if t == nil {
+		t = &model.RouteTable{}
 	}
-	if http {
-		if t == nil {
-			t = &model.RouteTable{}
-		}
-		t.Port = p
-		updates = append(updates, w.tableOf(*t))
+	t.Port = p
+	updates := []xds.Update{resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Scope(p)), w.tableOf(*t)}
+	if !http {
+		w.tcp = append(w.tcp, p)
+		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
+			waypoint.InboundCluster(w.upstreams[p], waypointID)))
 	}
+	updates = append(updates, w.listener())
 	w.apply(updates...)
 	w.acknowledged(updates...)
 	return names.ServerName(p.Namespace, p.Service, p.Port)
@@ -277,6 +299,13 @@ func (w *world) pod(id string, h http.Handler) (model.Endpoint, *pod) {
 func (w *world) app(h http.Handler) netip.AddrPort {
 	w.t.Helper()
 	address := netip.AddrPortFrom(w.address(), 8080)
+	w.appAt(address, h)
+	return address
+}
+
+// appAt is app at an address that is known.
+func (w *world) appAt(address netip.AddrPort, h http.Handler) {
+	w.t.Helper()
 	l, err := net.Listen("tcp", address.String())
 	if err != nil {
 		w.t.Fatal(err)
@@ -287,7 +316,6 @@ func (w *world) app(h http.Handler) netip.AddrPort {
 	s := &http.Server{Handler: h, Protocols: protocols, ReadHeaderTimeout: patience}
 	go func() { _ = s.Serve(l) }()
 	w.t.Cleanup(func() { _ = s.Close() })
-	return address
 }
 
 // echo answers with what it got.

@@ -138,7 +138,7 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 }
 
 // order of the types in which to ask; the operator orders its answers by itself.
-var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute}
+var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute}
 
 func rank(typeURL string) int {
 	if i := slices.Index(order, typeURL); i >= 0 {

@@ -22,9 +22,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// metadataSocketMatch is where Envoy looks for the endpoint's side of a transport socket match.
-const metadataSocketMatch = "envoy.transport_socket_match"
-
 // Endpoints with keyWay: wayPlaintext are reached in plain; all others take mTLS, those with wayWaypoint as the waypoint of
 // the Service.
 const (
@@ -204,14 +201,14 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 		lb.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		return lb
 	case len(e.Callers) > 0:
-		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{metadataSocketMatch: {keyWay: wayWaypoint}}))
+		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{envoy.MetadataSocketMatch: {keyWay: wayWaypoint}}))
 	case e.MTLS:
 		lb := envoy.LbEndpoint(envoy.Address(at), nil)
 		lb.GetEndpoint().Hostname = strconv.Itoa(int(e.Address.Port()))
 		return lb
 	}
 	return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
-		metadataSocketMatch: {keyWay: wayPlaintext},
+		envoy.MetadataSocketMatch: {keyWay: wayPlaintext},
 	}))
 }
 

@@ -20,6 +20,7 @@ import (
 // bundle is what one golden case gives.
 type bundle struct {
 	listeners []*listenerv3.Listener
+	scopes    []*routev3.ScopedRouteConfiguration
 	routes    []*routev3.RouteConfiguration
 	clusters  []*clusterv3.Cluster
 	endpoints []*endpointv3.ClusterLoadAssignment
@@ -34,6 +35,7 @@ const (
 var (
 	web     = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
 	webV1   = model.ServicePort{Namespace: "shop", Service: "web-v1", Port: 8080}
+	db      = model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
 	webV2   = model.ServicePort{Namespace: "shop", Service: "web-v2", Port: 8080}
 	headers = model.HeaderLimits{KiB: 1024, Count: 10000}
 	source  = model.ObjectRef{Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
@@ -103,27 +105,23 @@ var cases = map[string]func() bundle{
 }
 
 func mtlsCase() bundle {
-	return bundle{
-		listeners: []*listenerv3.Listener{
-			MTLSListener(waypointID, netip.IPv4Unspecified(), netip.IPv6Unspecified()),
-			TunnelListener(),
-		},
-		clusters: []*clusterv3.Cluster{TunnelCluster(waypointID), InboundCluster(web)},
-	}
+	return bundle{listeners: []*listenerv3.Listener{MTLSListener(model.Waypoint{
+		Identity: waypointID, Listen: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, Headers: headers,
+		Ports: []model.ServicePort{db, web}, TCP: []model.ServicePort{db},
+	})}}
 }
 
 func servicePortsCase() bundle {
-	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+	mine := []string{"spiffe://cluster.local/ns/shop/sa/old-web", "spiffe://cluster.local/ns/shop/sa/web"}
+	pinned := model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}
 	return bundle{
-		listeners: []*listenerv3.Listener{
-			ServiceListener(model.WaypointPort{ServicePort: web, Protocol: model.ProtocolHTTP, HTTP: true, Headers: headers}),
-			ServiceListener(model.WaypointPort{ServicePort: db, Protocol: model.ProtocolTCP}),
-			ServiceListener(model.WaypointPort{ServicePort: webV1, Protocol: model.ProtocolUndeclared, HTTP: true, Headers: headers}),
-		},
+		scopes: []*routev3.ScopedRouteConfiguration{Scope(db), Scope(web)},
 		clusters: []*clusterv3.Cluster{
-			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}, headers),
-			Cluster(model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}, headers),
-			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, model.HeaderLimits{KiB: 64, Count: 50}),
+			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Identities: mine}, waypointID, headers),
+			Cluster(pinned, waypointID, headers),
+			InboundCluster(pinned, waypointID),
+			Cluster(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolUndeclared}, waypointID, headers),
+			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID, model.HeaderLimits{KiB: 64, Count: 50}),
 		},
 	}
 }

@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -26,29 +27,37 @@ const (
 	ceiling = 65536
 )
 
-// Cluster is a service port as a destination: its endpoints by EDS, each inside or outside the mesh. Requests leave in
-// the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared
-// HTTP/2. The limits are of the waypoint that sends.
-func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
-	p := u.ServicePort
+// Cluster is a service port as a destination of requests: its endpoints by EDS, each inside or outside the mesh. Requests
+// leave in the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared
+// HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
+func Cluster(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
+	out := cluster(clusterName(u.ServicePort), u, identity)
+	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
+	return out
+}
+
+// InboundCluster is a service port as the destination of connections that are passed on as they are.
+func InboundCluster(u model.Upstream, identity string) *clusterv3.Cluster {
+	out := cluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
+	out.AltStatName = strings.ReplaceAll(out.GetName(), ".", "_") // Envoy takes a cluster's name to end at the first dot
+	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
+	return out
+}
+
+func cluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
 	out := &clusterv3.Cluster{
-		Name:                 clusterName(p),
+		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{
-			ServiceName: names.WaypointEndpoints(p.Namespace, p.Service, p.Port),
+			ServiceName: names.WaypointEndpoints(u.Namespace, u.Service, u.Port),
 			EdsConfig:   envoy.ADS(0),
 		},
-		LbPolicy:                                clusterv3.Cluster_LEAST_REQUEST,
-		ConnectTimeout:                          envoy.Duration(connectTimeout),
-		CircuitBreakers:                         circuitBreakers(),
-		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
-		// To a plain address it is a raw buffer; to an internal one it also carries the metadata.
-		TransportSocket:               envoy.Internal(names.MetadataTunnel),
-		TypedExtensionProtocolOptions: protocolOptions(u.Protocol, headers),
+		LbPolicy:                  clusterv3.Cluster_LEAST_REQUEST,
+		ConnectTimeout:            envoy.Duration(connectTimeout),
+		CircuitBreakers:           circuitBreakers(),
+		UpstreamConnectionOptions: envoy.NoticeDeadServers(),
 	}
-	if u.Protocol == model.ProtocolTCP || u.Protocol == model.ProtocolTLS {
-		out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
-	}
+	reach(out, u.Identities, identity)
 	if u.ClientIP {
 		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
 		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
@@ -56,6 +65,22 @@ func Cluster(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 		}})
 	}
 	return out
+}
+
+// reach lets an endpoint be reached as it says (endpoint): in plain, or by mTLS as the one identity that may answer
+// there. One that says nothing of this is reached by nobody.
+func reach(c *clusterv3.Cluster, identities []string, own string) {
+	c.TransportSocket = envoy.MTLSClient(own, names.TrustBundleSecret, nil)
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
+		Name: wayPlaintext, Match: envoy.Struct(map[string]string{keyWay: wayPlaintext}), TransportSocket: envoy.Raw(),
+	}}
+	for _, id := range identities {
+		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
+			Name:            "mtls",
+			Match:           envoy.Struct(map[string]string{keyWay: id}),
+			TransportSocket: envoy.MTLSClient(own, names.TrustBundleSecret, envoy.SPIFFEIDs(id)),
+		})
+	}
 }
 
 func circuitBreakers() *clusterv3.CircuitBreakers {

@@ -30,21 +30,26 @@ const upgradeWebSocket = "websocket"
 // a handshake.
 const idleUpstream = time.Second
 
+// defaultHost is the host of a request that has none, as HTTP/1.0 allows.
+const defaultHost = "localhost"
+
 // speak sets how HTTP is spoken with callers.
-func speak(m *hcmv3.HttpConnectionManager, p model.WaypointPort) {
+func speak(m *hcmv3.HttpConnectionManager, limits model.HeaderLimits) {
 	m.CodecType = hcmv3.HttpConnectionManager_AUTO
-	m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{MaxHeadersCount: headerCount(p.Headers)}
-	m.MaxRequestHeadersKb = headerKiB(p.Headers)
+	m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
+		IdleTimeout: envoy.Duration(idleDownstream), MaxHeadersCount: headerCount(limits),
+	}
+	m.MaxRequestHeadersKb = headerKiB(limits)
 	m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{
 		AcceptHttp_10:         true,
-		DefaultHostForHttp_10: p.Service + "." + p.Namespace,
+		DefaultHostForHttp_10: defaultHost,
 		EnableTrailers:        true,
 		IgnoreHttp_11Upgrade:  []*matcherv3.StringMatcher{anyBut(upgradeWebSocket)},
 	}
 	m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
 		AllowConnect:         true, // for websockets, RFC 8441
-		MaxConcurrentStreams: mostStreams(p.Headers),
-		MaxHeaderFieldSizeKb: headerFieldKiB(p.Headers),
+		MaxConcurrentStreams: mostStreams(limits),
+		MaxHeaderFieldSizeKb: headerFieldKiB(limits),
 		// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
 		// after 1000 and then 33 a second.
 		StreamResetBurst: wrapperspb.UInt64(10_000),

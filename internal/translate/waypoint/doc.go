@@ -7,15 +7,19 @@
 //
 // The way of a request:
 //
-//	peer ──mTLS──► listener "mtls": caller's SPIFFE ID kept as filter state
-//	   └─► the server name (SNI) picks cluster inbound/<port>.<svc>.<ns>
-//	        └─► internal listener service/<ns>/<svc>/<port>: HTTP with a route configuration of that name, or TCP
-//	             └─► cluster service/<ns>/<svc>/<port>, endpoints waypoint/<ns>/<svc>/<port>
-//	                  ├─► internal listener "tunnel" ─► cluster "tunnel" ──mTLS──► pod of the mesh
-//	                  └─► plain TCP ──► pod outside the mesh
+//	peer ──mTLS──► listener "mtls": the server name (SNI) is a service port, and picks the filter chain
+//	   ├─► http: the scope of that name leads to route configuration service/<ns>/<svc>/<port>
+//	   │    └─► cluster service/<ns>/<svc>/<port> ─┐
+//	   └─► tcp: cluster inbound/<port>.<svc>.<ns> ─┴─► endpoints waypoint/<ns>/<svc>/<port>
+//	        ├──mTLS──► pod of the mesh
+//	        └──TCP───► pod outside the mesh
 //
-// A listener depends on a port and its protocol only. Everything that users edit is in route configurations and
-// endpoints, so no edit ever drains a connection. The order of the HTTP filters is in filters.go.
+// A connection is never handed from listener to listener within the proxy: Envoy doesn't tell a side that waits to write that
+// the other one is gone (its issue 38148), and a reset would become an ordinary end.
+//
+// The listener depends on which ports there are and whether they are HTTP; its filter chains on neither. Everything that
+// users edit is in route configurations and endpoints, so no edit ever drains a connection. The order of the HTTP filters is
+// in filters.go.
 package waypoint
 
 import (
@@ -49,7 +53,7 @@ func (e *RuleError) Error() string {
 // Unwrap returns the cause.
 func (e *RuleError) Unwrap() error { return e.Err }
 
-func listenerName(p model.ServicePort) string {
+func tableName(p model.ServicePort) string {
 	return names.ServicePort(p.Namespace, p.Service, p.Port)
 }
 

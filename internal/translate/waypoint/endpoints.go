@@ -19,12 +19,20 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
+// keyWay of an endpoint is wayPlaintext, or the SPIFFE ID that may answer there by mTLS.
+const (
+	keyWay       = "way"
+	wayPlaintext = "plaintext"
+)
+
 // Endpoints are the endpoints of a service port as waypoints reach them, grouped by zone. Those that drain have the lower
-// priority: they get traffic only when no other is left. The order of the input does not matter.
+// priority: they get traffic only when no other is left. The order of the input does not matter. Envoy tells endpoints of
+// a cluster by their address, which all ports of a pod in the mesh share: of two ports of one pod behind one port of a
+// Service (slices made by hand can have that), the first serves.
 func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
-		priority uint32
-		zone     string
+		priority  uint32
+		zone, way string
 	}
 	// Priorities must start at 0, so draining endpoints alone have it.
 	var behind uint32
@@ -40,46 +48,62 @@ func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.Clus
 	cla := &endpointv3.ClusterLoadAssignment{ClusterName: names.WaypointEndpoints(p.Namespace, p.Service, p.Port)}
 	seen := map[netip.AddrPort]bool{}
 	for _, e := range sorted {
-		if !e.Address.IsValid() || seen[e.Address] {
+		at := reachedAt(e)
+		if !at.IsValid() || seen[at] {
 			continue
 		}
-		seen[e.Address] = true
-		g := group{zone: e.Zone}
+		seen[at] = true
+		g := group{zone: e.Zone, way: way(e)}
 		if e.Draining {
 			g.priority = behind
 		}
 		locality := groups[g]
 		if locality == nil {
-			locality = &endpointv3.LocalityLbEndpoints{Priority: g.priority, Locality: &corev3.Locality{Zone: g.zone}}
+			locality = &endpointv3.LocalityLbEndpoints{
+				Priority: g.priority, Locality: &corev3.Locality{Zone: g.zone, SubZone: g.way},
+			}
 			groups[g] = locality
 			cla.Endpoints = append(cla.Endpoints, locality)
 		}
-		locality.LbEndpoints = append(locality.LbEndpoints, endpoint(e))
+		locality.LbEndpoints = append(locality.LbEndpoints, endpoint(e, at))
 	}
 	slices.SortFunc(cla.Endpoints, func(a, b *endpointv3.LocalityLbEndpoints) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Locality.Zone, b.Locality.Zone))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Locality.Zone, b.Locality.Zone),
+			cmp.Compare(a.Locality.SubZone, b.Locality.SubZone))
 	})
 	return cla
 }
 
-// endpoint in the mesh is the tunnel listener with all that it needs to know; outside of it, the address itself. The
-// identity is part of the internal address: where it changes, Envoy takes the endpoint for another one and drops the
-// connections that were good for the identity before.
-func endpoint(e model.Endpoint) *endpointv3.LbEndpoint {
-	target := e.Address.String()
-	tunnel := map[string]string{names.MetadataTarget: target}
-	address := envoy.Address(e.Address)
-	if e.MTLS {
-		address = envoy.InternalAddress(names.ListenerTunnel, target+"/"+digest(e.Identity))
-		tunnel[names.MetadataMTLS] = netip.AddrPortFrom(e.Address.Addr(), names.PortMTLS).String()
-		tunnel[names.MetadataPort] = strconv.Itoa(int(e.Address.Port()))
-		tunnel[names.MetadataIdentity] = e.Identity
+// reachedAt is the address that the waypoint connects to: the proxy's in the mesh, else the application's.
+func reachedAt(e model.Endpoint) netip.AddrPort {
+	if e.MTLS && e.Address.IsValid() {
+		return netip.AddrPortFrom(e.Address.Addr(), names.PortMTLS)
 	}
-	return envoy.LbEndpoint(address, envoy.Metadata(map[string]map[string]string{names.MetadataTunnel: tunnel}))
+	return e.Address
 }
 
-// digest tells identities apart where they should not be read, as in the cookie of a session.
-func digest(identity string) string {
-	sum := sha256.Sum256([]byte(identity))
+// way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the connections
+// that were good for the one before, which it would not do for another identity alone.
+func way(e model.Endpoint) string {
+	if !e.MTLS {
+		return wayPlaintext
+	}
+	sum := sha256.Sum256([]byte(e.Identity))
 	return hex.EncodeToString(sum[:8])
+}
+
+// endpoint at an address. In the mesh it has the name of its port, which is what its pod's proxy is asked for.
+func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
+	reached, told := wayPlaintext, map[string]string{names.MetadataTarget: e.Address.String()}
+	if e.MTLS {
+		reached, told[names.MetadataIdentity] = e.Identity, e.Identity
+	}
+	lb := envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
+		envoy.MetadataSocketMatch: {keyWay: reached},
+		names.MetadataEndpoint:    told,
+	}))
+	if e.MTLS {
+		lb.GetEndpoint().Hostname = strconv.Itoa(int(e.Address.Port()))
+	}
+	return lb
 }

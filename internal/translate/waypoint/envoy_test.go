@@ -22,7 +22,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -60,7 +59,7 @@ func validate(t *testing.T, binary string, b bundle) {
 		o.Listeners = append(o.Listeners, inline(t, rc))
 	}
 	for _, cla := range b.endpoints {
-		c := proto.CloneOf(Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}, headers))
+		c := withoutADS(t, Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP}, waypointID, headers))
 		c.Name = cla.GetClusterName()
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		c.EdsClusterConfig = nil
@@ -83,8 +82,8 @@ func validate(t *testing.T, binary string, b bundle) {
 // inline is a listener with a route configuration inside.
 func inline(t *testing.T, rc *routev3.RouteConfiguration) *listenerv3.Listener {
 	t.Helper()
-	l := ServiceListener(model.WaypointPort{ServicePort: web, Protocol: model.ProtocolHTTP, HTTP: true})
-	hcm := httpManager(model.WaypointPort{ServicePort: web})
+	l := TrialListener()
+	hcm := httpManager(headers)
 	rc = proto.CloneOf(rc)
 	rc.ValidateClusters = envoy.Bool(false) // as by RDS
 	hcm.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
@@ -97,9 +96,6 @@ func inline(t *testing.T, rc *routev3.RouteConfiguration) *listenerv3.Listener {
 // crashes if one refers to it; ours come over that stream.
 func withoutADS(t *testing.T, c *clusterv3.Cluster) *clusterv3.Cluster {
 	t.Helper()
-	if c.GetName() != names.ClusterTunnel {
-		return c
-	}
 	j, err := protojson.Marshal(c)
 	if err != nil {
 		t.Fatal(err)

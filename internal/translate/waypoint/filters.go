@@ -52,9 +52,8 @@ func httpFilters() []*hcmv3.HttpFilter {
 const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 
 // repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without
-// it an endpoint that vanished would cost such requests, too: an endpoint in the mesh is an internal connection, which
-// stands at once, so the request is on its way before the connection beyond it turns out to lead nowhere. A policy of its
-// own per method is nothing that a route can have, but the router takes additions from this header, and callers can't
+// it an endpoint that goes away with the request on its way would cost such requests, too. A policy of its own per method is
+// nothing that a route can have, but the router takes additions from this header, and callers can't
 // send it.
 func repeatable() *hcmv3.HttpFilter {
 	notSafe := &xdsmatcherv3.Matcher_MatcherList_Predicate{

@@ -65,6 +65,7 @@ func render(t *testing.T, b bundle) []byte {
 	t.Helper()
 	out := map[string]any{}
 	section(t, out, "listeners", b.listeners)
+	section(t, out, "scopes", b.scopes)
 	section(t, out, "routes", b.routes)
 	section(t, out, "clusters", b.clusters)
 	section(t, out, "endpoints", b.endpoints)

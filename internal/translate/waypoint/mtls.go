@@ -5,31 +5,41 @@ package waypoint
 
 import (
 	"net/netip"
-	"time"
 
+	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
-	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// filterStateRemoteAddress is what the original_dst listener filter makes the remote address of an internal connection.
-const filterStateRemoteAddress = "envoy.filters.listener.original_dst.remote_ip"
+// Filter chains of the mTLS listener.
+const (
+	chainHTTP    = "http"
+	chainTCP     = "tcp"
+	chainRefused = "refused"
+)
 
-// MTLSListener takes what members of the mesh send. The waypoint presents its own SPIFFE ID (the SDS name of its certificate); peers
-// must have an identity of the same trust domain. An identity that is no SPIFFE ID gives a listener that lets nobody in.
-// The server name that a peer asks for is a Service's port (names.ServerName), and leads to its InboundCluster; any other name
-// leads nowhere, and the connection ends. It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families
-// are), or on 0.0.0.0 without any.
-func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener {
+// MTLSListener takes what members of the mesh send. The waypoint presents its own SPIFFE ID (the SDS name of its
+// certificate); peers must have an identity of the same trust domain. An identity that is no SPIFFE ID gives a listener
+// that lets nobody in. It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families are), or on
+// 0.0.0.0 without any.
+//
+// The server name that a peer asks for is a Service's port (names.ServerName), and picks the filter chain: HTTP, which is
+// then nothing else, whatever callers send or don't (or they could choose to go around the routes), or TCP. Any other name
+// leads nowhere, and the connection ends. No chain changes with a port: to Envoy, a chain that changed is another one, and
+// it would end the connections of all ports.
+func MTLSListener(w model.Waypoint) *listenerv3.Listener {
+	addresses := w.Listen
 	if len(addresses) == 0 {
 		addresses = []netip.Addr{netip.IPv4Unspecified()}
 	}
@@ -43,94 +53,70 @@ func MTLSListener(identity string, addresses ...netip.Addr) *listenerv3.Listener
 		AdditionalAddresses:           more,
 		TrafficDirection:              corev3.TrafficDirection_INBOUND,
 		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
-		FilterChains: []*listenerv3.FilterChain{{
-			TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
-			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
-			Filters: []*listenerv3.Filter{
-				envoy.PeerLimit(),
-				envoy.SetFilterStateOfPeer([]*statev3.FilterStateValue{
-					envoy.FilterState(envoy.FilterStateCluster, "", names.PrefixInboundCluster+"%REQUESTED_SERVER_NAME%", envoy.SharedNot),
-				}, []*statev3.FilterStateValue{
-					// Shared once: it ends at the internal listener of the service port.
-					envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedOnce),
-					envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedOnce),
-					envoy.FilterState(filterStateRemoteAddress, "", "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", envoy.SharedOnce),
-				}),
-				envoy.Ended(&tcpproxyv3.TcpProxy{
-					StatPrefix:       names.ListenerMTLS,
-					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
-					AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.Flagged())},
-				}),
-			},
-		}},
+		FilterChains: []*listenerv3.FilterChain{
+			chain(chainHTTP, w.Identity, envoy.NetworkFilter(filterHTTPManager, httpManager(w.Headers))),
+			chain(chainTCP, w.Identity,
+				envoy.SetFilterState(envoy.FilterState(envoy.FilterStateCluster, "",
+					names.PrefixInboundCluster+"%REQUESTED_SERVER_NAME%", envoy.SharedNot)),
+				envoy.Ended(tcpProxy())),
+			chain(chainRefused, w.Identity, envoy.Ended(refuse())),
+		},
+		FilterChainMatcher: chainOf(w),
+		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.NotProved())},
 	}
 	envoy.AwaitHello(l)
 	return l
 }
 
-// InboundCluster leads from the mTLS listener to the internal listener of a service port.
-func InboundCluster(p model.ServicePort) *clusterv3.Cluster {
-	name := names.InboundCluster(p.Namespace, p.Service, p.Port)
-	return &clusterv3.Cluster{
-		Name:                                    name,
-		ClusterDiscoveryType:                    &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-		ConnectTimeout:                          envoy.Duration(connectTimeout),
-		CircuitBreakers:                         circuitBreakers(),
-		TransportSocket:                         envoy.Internal(),
-		PerConnectionBufferLimitBytes:           envoy.UInt32(envoy.HeldBytes),
-		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: name,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{
-				LbEndpoints: []*endpointv3.LbEndpoint{envoy.LbEndpoint(envoy.InternalAddress(listenerName(p), ""), nil)},
-			}},
-		},
-	}
-}
-
-// TunnelListener takes connections to endpoints of the mesh, which leave in mTLS. What the endpoint's metadata says travels as filter
-// state to the TLS connection: its address, the port that its pod's proxy is asked for, and the one SPIFFE ID that may answer
-// there. Metadata that is missing reads "-", which is no address, port or identity, so it fails closed.
-func TunnelListener() *listenerv3.Listener {
-	metadata := func(key string) string { return "%DYNAMIC_METADATA(" + names.MetadataTunnel + ":" + key + ")%" }
-	return &listenerv3.Listener{
-		Name:                                    names.ListenerTunnel,
-		ListenerSpecifier:                       internalListener(),
-		PerConnectionBufferLimitBytes:           envoy.UInt32(envoy.HeldBytes),
-		PerConnectionBufferHighWatermarkTimeout: envoy.Duration(stalledTimeout),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.SetFilterState(
-				envoy.FilterState(envoy.FilterStateOriginalDst, "", metadata(names.MetadataMTLS), envoy.SharedOnce),
-				envoy.FilterState(filterStateServerSAN, "", metadata(names.MetadataIdentity), envoy.SharedOnce),
-				envoy.FilterState(envoy.FilterStateServerName, "", metadata(names.MetadataPort), envoy.SharedOnce),
-			),
-			envoy.NetworkFilter(filterTCPProxy, &tcpproxyv3.TcpProxy{
-				StatPrefix:       names.ListenerTunnel,
-				ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: names.ClusterTunnel},
-				IdleTimeout:      envoy.Duration(0),
-				AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(tunnelLog(), envoy.Flagged())},
+// chain ends mTLS and keeps who the peer is as filter state, for what comes behind.
+func chain(name, identity string, rest ...*listenerv3.Filter) *listenerv3.FilterChain {
+	return &listenerv3.FilterChain{
+		Name:                          name,
+		TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
+		Filters: append([]*listenerv3.Filter{
+			envoy.PeerLimit(),
+			envoy.SetFilterStateOfPeer([]*statev3.FilterStateValue{
+				envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString,
+					"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedNot),
+			}, []*statev3.FilterStateValue{
+				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedNot),
 			}),
-		}}},
+		}, rest...),
 	}
 }
 
-// filterStateServerSAN holds the subject alternative names of which the server must present one, per connection.
-const filterStateServerSAN = "envoy.network.upstream_subject_alt_names"
-
-// TunnelCluster is where the tunnel listener connects to: port 15008 of any address, as the waypoint's own identity.
-func TunnelCluster(identity string) *clusterv3.Cluster {
-	return &clusterv3.Cluster{
-		Name:                 names.ClusterTunnel,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
-		LbPolicy:             clusterv3.Cluster_CLUSTER_PROVIDED,
-		ConnectTimeout:       envoy.Duration(connectTimeout),
-		// An address that was not dialled for this long is forgotten.
-		CleanupInterval:               envoy.Duration(time.Minute),
-		CircuitBreakers:               circuitBreakers(),
-		UpstreamConnectionOptions:     envoy.NoticeDeadServers(),
-		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
-		TransportSocket:               envoy.MTLSClient(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+// chainOf a server name: as the ports are, and none for any other.
+func chainOf(w model.Waypoint) *xdsmatcherv3.Matcher {
+	m := &xdsmatcherv3.Matcher{OnNoMatch: toChain(chainRefused)}
+	if len(w.Ports) == 0 {
+		return m
 	}
+	ports := make(map[string]*xdsmatcherv3.Matcher_OnMatch, len(w.Ports))
+	for _, p := range w.Ports {
+		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chainHTTP)
+	}
+	for _, p := range w.TCP {
+		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chainTCP)
+	}
+	m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
+		Input: matching("server name", &networkinputsv3.ServerNameInput{}),
+		TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{
+			ExactMatchMap: &xdsmatcherv3.Matcher_MatcherTree_MatchMap{Map: ports},
+		},
+	}}
+	return m
+}
+
+func toChain(name string) *xdsmatcherv3.Matcher_OnMatch {
+	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: matching(name, wrapperspb.String(name)),
+	}}
+}
+
+// matching is an extension of Envoy's matching API, which has a type of its own for them.
+func matching(name string, m proto.Message) *xdscorev3.TypedExtensionConfig {
+	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: envoy.Any(m)}
 }
 
 // trustDomainOf matches the peers of an identity; none if it is not a SPIFFE ID.
@@ -140,8 +126,4 @@ func trustDomainOf(identity string) []*tlsv3.SubjectAltNameMatcher {
 		return nil
 	}
 	return []*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(td)}
-}
-
-func internalListener() *listenerv3.Listener_InternalListener {
-	return &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}}
 }

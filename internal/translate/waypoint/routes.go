@@ -14,6 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -21,6 +22,9 @@ import (
 
 // headerClientCert tells the application who calls (Envoy's format, `URI=` alone).
 const headerClientCert = "x-forwarded-client-cert"
+
+// heldBody is how much of a request's body is kept, so that it can be sent again; a longer one is sent once.
+const heldBody = 1 << 20
 
 // RouteConfiguration says what happens to requests to a service port. The rules of the caller's own namespace come
 // first and, where there are any, are all that counts for its callers; then the default rules; without rules, the
@@ -45,20 +49,22 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 		b.routes = append(b.routes, toService(t.Port))
 	}
 	return &routev3.RouteConfiguration{
-		Name: listenerName(t.Port),
+		Name: tableName(t.Port),
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name:        "service",
 			Domains:     []string{"*"},
 			Routes:      b.routes,
 			RetryPolicy: defaultRetry(),
+			// What is repeated or mirrored is held whole until then.
+			RequestBodyBufferLimit: wrapperspb.UInt64(heldBody),
 		}},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
-		// Envoy's own addition; x-forwarded-for says the same in a way that everyone knows.
-		RequestHeadersToRemove: []string{"x-envoy-external-address"},
+		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
+		RequestHeadersToRemove: []string{"x-envoy-external-address", headerPort},
 	}, b.errs
 }
 

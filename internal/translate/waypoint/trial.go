@@ -26,7 +26,7 @@ func TrialListener() *listenerv3.Listener {
 	}
 	return &listenerv3.Listener{
 		Name:              names.ListenerTrial,
-		ListenerSpecifier: internalListener(),
+		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
 		FilterChains:      []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}}},
 	}
 }

@@ -1,0 +1,143 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"net/http"
+	"time"
+
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	requestidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// This file is what the two filter chains of the mTLS listener end in: one HTTP connection manager and one TCP proxy for
+// all ports.
+
+const filterHTTPManager = "envoy.filters.network.http_connection_manager"
+
+// headerPort picks the route table of a request: the server name that its connection asked for. It is set anew on every
+// request, before anything reads it, and taken out again where requests leave.
+const headerPort = "x-fairway-port"
+
+const (
+	// idleDownstream is how long a connection of a caller is kept without a request, or without its first one: longer
+	// than HTTP clients keep theirs, so that it is they who end it.
+	idleDownstream = 10 * time.Minute
+	// closeTimeout bounds how long a caller may take to read anything of the last answer of a connection, and to close
+	// it then. Envoy's own 1 s would cut slow readers off. But everyone waits for it who is answered before the end of a
+	// long body and reads nothing until all is sent, or whose answer broke off: Envoy keeps that to itself meanwhile.
+	closeTimeout = 5 * time.Second
+	// forEver is a time limit that is none, but one that the overload manager of a proxy short of memory can shorten.
+	forEver = 10 * 365 * 24 * time.Hour
+)
+
+// tcpProxy passes bytes on. How long a connection may be idle is the application's business.
+func tcpProxy() *tcpproxyv3.TcpProxy {
+	return &tcpproxyv3.TcpProxy{
+		StatPrefix:         chainTCP,
+		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
+		MaxConnectAttempts: envoy.UInt32(connectAttempts),
+		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.Flagged())},
+	}
+}
+
+// refuse ends a connection that leads nowhere, and says so in the log.
+func refuse() *tcpproxyv3.TcpProxy {
+	return &tcpproxyv3.TcpProxy{
+		StatPrefix:       chainRefused,
+		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "nowhere"},
+		AccessLog:        []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.Flagged())},
+	}
+}
+
+// httpManager changes as little as it can about a request, and keeps out what callers could use to steer the proxy.
+func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix:     chainHTTP,
+		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: tables()},
+		HttpFilters:    httpFilters(),
+		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Requests may be
+		// silent for as long as they like, as long as the proxy has memory to spare.
+		StreamIdleTimeout:     envoy.Duration(forEver),
+		RequestHeadersTimeout: envoy.Duration(envoy.HeadersTimeout),
+		DelayedCloseTimeout:   envoy.Duration(closeTimeout),
+
+		// The caller's address is appended to x-forwarded-for. One trusted hop: a gateway before the waypoint keeps
+		// its x-forwarded-proto.
+		XffNumTrustedHops: 1,
+		// What callers claim is dropped; the route configuration sets what the handshake proved.
+		ForwardClientCertDetails: hcmv3.HttpConnectionManager_SANITIZE,
+
+		// A request ID is the application's if it sent one, and is never altered.
+		PreserveExternalRequestId: true,
+		RequestIdExtension: &hcmv3.RequestIDExtension{TypedConfig: envoy.Any(&requestidv3.UuidRequestIdConfig{
+			PackTraceReason:              envoy.Bool(false),
+			UseRequestIdForTraceSampling: envoy.Bool(false),
+		})},
+		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
+		// Routes match the path that the application will see, with dot segments resolved (RFC 3986) and slashes
+		// merged. An escaped slash stays what it is, because to many applications it is data; see spelling.go.
+		NormalizePath:                envoy.Bool(true),
+		MergeSlashes:                 true,
+		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
+		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(),
+			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
+	}
+	speak(m, limits)
+	envoy.TrustNoCaller(m, arrival()...)
+	return m
+}
+
+// arrival is what a request gets before anything reads it: the port that it is for, and that its caller spoke
+// HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
+func arrival() []*mutationrulesv3.HeaderMutation {
+	set := func(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationrulesv3.HeaderMutation {
+		return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+			Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
+		}}}
+	}
+	return []*mutationrulesv3.HeaderMutation{
+		set(headerPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		set("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
+	}
+}
+
+// tables are the route tables of all ports, each a route configuration that a Scope leads to.
+func tables() *hcmv3.ScopedRoutes {
+	return &hcmv3.ScopedRoutes{
+		Name: names.ListenerMTLS,
+		ScopeKeyBuilder: &hcmv3.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
+			Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
+				HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
+					Name:        headerPort,
+					ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
+				},
+			},
+		}}},
+		RdsConfigSource: envoy.ADS(0),
+		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: envoy.ADS(0)}},
+	}
+}
+
+// Scope leads the requests to a port to its route table, which has the same name.
+func Scope(p model.ServicePort) *routev3.ScopedRouteConfiguration {
+	return &routev3.ScopedRouteConfiguration{
+		Name:                   tableName(p),
+		RouteConfigurationName: tableName(p),
+		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
+			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{
+				StringKey: names.ServerName(p.Namespace, p.Service, p.Port),
+			},
+		}}},
+	}
+}
