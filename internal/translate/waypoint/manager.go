@@ -44,7 +44,7 @@ const (
 // tcpProxy passes bytes on. How long a connection may be idle is the application's business.
 func tcpProxy() *tcpproxyv3.TcpProxy {
 	return &tcpproxyv3.TcpProxy{
-		StatPrefix:         chainTCP,
+		StatPrefix:         "service",
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
 		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.Flagged())},
@@ -63,7 +63,7 @@ func refuse() *tcpproxyv3.TcpProxy {
 // httpManager changes as little as it can about a request, and keeps out what callers could use to steer the proxy.
 func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{
-		StatPrefix:     chainHTTP,
+		StatPrefix:     "service",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: tables()},
 		HttpFilters:    httpFilters(),
 		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Requests may be
