@@ -138,10 +138,12 @@ func TestWhatAUserSees(t *testing.T) {
 	g.Expect(err).NotTo(HaveOccurred())
 	g.Expect(waypoints).NotTo(BeEmpty())
 	t.Run("proxy of a waypoint", func(t *testing.T) {
-		for _, view := range []string{"clusters", "listeners", "routes"} {
+		for view, has := range map[string]string{
+			"clusters": names.ServicePort(s.name, "app", 80), "listeners": names.ListenerMTLS, "routes": names.ServicePort(s.name, "app", 80),
+		} {
 			out, _, err := fairway(t, "proxy", view, "-n", s.name, waypoints[0].Name)
 			NewWithT(t).Expect(err).NotTo(HaveOccurred(), view)
-			NewWithT(t).Expect(out).To(ContainSubstring(names.ServicePort(s.name, "app", 80)), view)
+			NewWithT(t).Expect(out).To(ContainSubstring(has), view)
 		}
 	})
 	t.Run("metrics", func(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"testing"
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
@@ -54,8 +55,9 @@ func TestPortsAnswerThoseTheyAreFor(t *testing.T) {
 	g.Expect(plain.Status).To(Equal(http.StatusBadRequest), plain.Body)
 
 	bearer := token(t, &collector) // for the API server itself
-	operators, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
+	all, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
 	g.Expect(err).NotTo(HaveOccurred())
+	operators := slices.DeleteFunc(all, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
 	for port, pod := range map[int]*corev1.Pod{names.PortMetrics: node, names.PortOperatorMetrics: &operators[0]} {
 		code, body := scrapes(t, pod, port, "")
 		g.Expect(code).To(Equal(http.StatusUnauthorized), body)

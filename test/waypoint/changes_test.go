@@ -235,7 +235,7 @@ func TestPortsComeAndGo(t *testing.T) {
 	both := func(when string) {
 		t.Helper()
 		_, _ = io.WriteString(kept, "GET / HTTP/1.1\r\nHost: web\r\n\r\n")
-		if resp, err := http.ReadResponse(keptIn, nil); err != nil || resp.StatusCode != 200 {
+		if resp, err := http.ReadResponse(keptIn, nil); err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatalf("%s, over HTTP: %v, %v", when, resp, err)
 		} else if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 			t.Fatal(err)

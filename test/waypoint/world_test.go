@@ -84,8 +84,10 @@ func newWorld(t testing.TB) *world {
 func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootstrap)) *world {
 	t.Helper()
 	binary := xdstest.Binary(t)
-	w := &world{t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
-		upstreams: map[model.ServicePort]model.Upstream{}}
+	w := &world{
+		t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
+		upstreams: map[model.ServicePort]model.Upstream{},
+	}
 	w.waypoint = w.address()
 	w.server = xds.NewServer(xds.Options{
 		Cache: w.cache,
