@@ -219,7 +219,7 @@ type Node struct {
 
 	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP
 	// family. Default 4000. Connections to more of them are refused: the node proxy keeps something for each address
-	// that any pod dialled, and takes 20000 in all. A change begins to count anew.
+	// that any pod dialled, and takes 20000 in all, or 13000 of Services. A change begins to count anew.
 	// +optional
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=20000

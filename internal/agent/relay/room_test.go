@@ -6,6 +6,7 @@ package relay
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -73,4 +74,37 @@ func TestRoomIsForThoseThatWantLittle(t *testing.T) {
 	require.Equal(t, []string{"hog-0", "idle", "new"}, e.prefer([][]string{{"new"}, {"mine"}, nil}),
 		"it is given back once nobody dials it")
 	require.Equal(t, 1000, e.used)
+}
+
+// TestRoomIsNeverExceeded does all that can happen, in any order.
+func TestRoomIsNeverExceeded(t *testing.T) {
+	const limit, seed = 500, 3
+	r := rand.New(rand.NewPCG(seed, seed))
+	e := newRoom(limit)
+	cluster := func() string { return fmt.Sprint("cluster-", r.IntN(40)) }
+	assignments := []string{"", "a", "b", "c", "d", "e", "f", "callers/node/shop/web/80/1", "callers/node/shop/web/81/1"}
+	for step := range 20000 {
+		name := assignments[1+r.IntN(len(assignments)-1)]
+		switch r.IntN(5) {
+		case 0, 1:
+			e.refer(cluster(), assignments[r.IntN(len(assignments))])
+		case 2:
+			total := r.IntN(300)
+			e.change(name, total, func(a *allotment) { a.total = total })
+		case 3:
+			e.change(name, math.MaxInt, func(a *allotment) { a.total = 0 })
+		case 4:
+			e.prefer([][]string{{cluster(), cluster(), cluster()}, {cluster()}, {"unknown"}})
+		}
+		used, out, cost, clusters := 0, 0, 0, 0
+		for name, a := range e.of {
+			used += a.beyond()
+			out += a.total - a.given()
+			cost += a.clusters * a.cost
+			clusters += a.clusters
+			require.GreaterOrEqual(t, a.given(), min(a.total, leastEndpoints), "%s in step %d", name, step)
+		}
+		require.LessOrEqual(t, used, limit, "step %d", step)
+		require.Equal(t, []int{used, out, cost, clusters}, []int{e.used, e.out, e.cost, len(e.clusters)}, "step %d", step)
+	}
 }

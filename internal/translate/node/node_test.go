@@ -119,6 +119,26 @@ var cases = map[string]func() []proto.Message{
 	"endpoints-all-draining": func() []proto.Message {
 		return []proto.Message{LoadAssignment("node/shop/web/80", []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Draining: true}})}
 	},
+	"endpoints-fewer": func() []proto.Message {
+		list := many(5)
+		for n := range list[:3] {
+			list[n].Distance = uint8(n)
+		}
+		for n := range 3 {
+			at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 245, 0, byte(n)}), 15008)
+			list = append(list, model.Endpoint{Address: at, MTLS: true, Callers: []string{"other"}, Draining: n > 0})
+		}
+		packed := envoy.Any(LoadAssignment(names.CallerEndpoints("shop", "web", 80, false, nil), list))
+		fewer, err := FewerEndpoints(packed, 4, "node-1")
+		if err != nil {
+			panic(err)
+		}
+		m, err := fewer.UnmarshalNew()
+		if err != nil {
+			panic(err)
+		}
+		return []proto.Message{m}
+	},
 	"endpoints-none": func() []proto.Message { return []proto.Message{LoadAssignment("node/shop/web/80", nil)} },
 }
 
