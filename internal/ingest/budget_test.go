@@ -4,15 +4,22 @@
 package ingest
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // TestCostOfARoute: every expression and byte of an author counts, wherever it is, for each port that it is for.
@@ -35,6 +42,40 @@ func TestCostOfARoute(t *testing.T) {
 	require.Equal(t, map[string]cost{
 		"owner": {rules: 18, expressions: 21, bytes: 18*512 + 156}, "another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
 	}, costsOf(&Route{Rules: rules, Parents: parents}))
+}
+
+// TestRefusedRoutesCostLittle: also where a Service has many ports and all routes are for all of them.
+func TestRefusedRoutesCostLittle(t *testing.T) {
+	const ports, routes, fit = 200, 100, 2
+	g := memo.New()
+	store := cluster.NewStore(g)
+	in := New(g, store, func(model.Rule) (bool, error) { return false, nil })
+	store.Meshes.Set(&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
+	store.Namespaces.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	svc.Spec.ClusterIPs = []string{"10.96.0.1"}
+	for n := range ports {
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", n), Port: int32(1 + n)})
+	}
+	store.Services.Set(svc)
+	accepted := 0
+	for n := range routes {
+		r := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprintf("r%02d", n)}}
+		group, kind := gwv1.Group(""), gwv1.Kind("Service")
+		r.Spec.ParentRefs = []gwv1.ParentReference{{Group: &group, Kind: &kind, Name: "web"}}
+		r.Spec.Rules = []gwv1.HTTPRouteRule{{Matches: make([]gwv1.HTTPRouteMatch, 128)}}
+		store.HTTPRoutes.Set(r)
+		ref := model.ObjectRef{Kind: KindHTTPRoute, Namespace: r.Namespace, Name: r.Name}
+		in.Report.Watch(ref, func(report *RouteReport) {
+			if c := report.Parents[0].Conditions[0]; c.Reason != string(ReasonOverBudget) {
+				require.Equal(t, string(gwv1.RouteReasonAccepted), c.Reason)
+				accepted++
+			}
+		})
+	}
+	g.Flush()
+	require.Equal(t, fit, accepted)
+	require.Less(t, g.Reads, uint64(ports*routes/2))
 }
 
 // TestEqualPart: all together have no more than there is, nothing of it is left over while somebody wants it, and nobody gets

@@ -59,7 +59,10 @@ type Ingest struct {
 	// Route is nil where there is none.
 	Route  *memo.Func[model.ObjectRef, *Route]
 	claims *memo.Func[model.ServicePort, *claims]
-	billOf *memo.Func[model.ObjectRef, *bill]
+	// attached are the routes of a Service, routable its ports that may have some.
+	attached *memo.Func[cluster.Key, []attached]
+	routable *memo.Func[cluster.Key, []model.ServicePort]
+	billOf   *memo.Func[model.ObjectRef, *bill]
 	// overAuthor and overConsumer are routes that would cost too much: all of a namespace's, and those for Services of another.
 	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
 	overConsumer *memo.Func[consumer, map[model.ObjectRef]Verdict]
@@ -123,6 +126,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.CallerEndpoints = memo.Define(g, "callerEndpoints", sameEndpoints, i.callerEndpoints)
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
+	i.attached = memo.Define(g, "attached", slices.Equal[[]attached], i.attachedTo)
+	i.routable = memo.Define(g, "routable", slices.Equal[[]model.ServicePort], i.routablePorts)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
 	i.billOf = memo.Define(g, "bill", reflectEqual[*bill], i.bill)
 	i.overAuthor = memo.Define(g, "overAuthor", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfAuthor).Steady()

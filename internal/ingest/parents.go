@@ -4,12 +4,14 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -28,8 +30,8 @@ type Parent struct {
 
 func (r *Route) attachesToPort(port model.ServicePort) bool {
 	return slices.ContainsFunc(r.Parents, func(p Parent) bool {
-		_, found := slices.BinarySearchFunc(p.Ports, port, ComparePorts)
-		return found
+		_, found := slices.BinarySearchFunc(p.Ports, port.Port, func(p model.ServicePort, n uint16) int { return cmp.Compare(p.Port, n) })
+		return found && p.Service == port.ServiceName()
 	})
 }
 
@@ -112,30 +114,47 @@ func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.Service)
 	}
 	named := p.Ref.Port != nil || sectionOf(p.Ref) != ""
-	var ports []model.ServicePort
+	ports := b.i.routable.Get(b.c, p.Service)
 	var opaque *model.Port
-	for _, port := range svc.Ports {
-		if !selects(p.Ref, port) {
-			continue
+	if named {
+		ports = nil
+		for _, port := range svc.Ports {
+			switch {
+			case !selects(p.Ref, port):
+			case port.Protocol.Opaque():
+				opaque = &port
+			default:
+				ports = append(ports, model.ServicePort{Namespace: p.Service.Namespace, Service: p.Service.Name, Port: port.Number})
+			}
 		}
-		if port.Protocol.Opaque() {
-			opaque = &port
-			continue
-		}
-		ports = append(ports, model.ServicePort{Namespace: p.Service.Namespace, Service: p.Service.Name, Port: port.Number})
 	}
 	switch {
 	case len(ports) > 0:
 		return ports, nil
-	case named && opaque != nil && opaque.Protocol == model.ProtocolTLS:
+	case opaque != nil && opaque.Protocol == model.ProtocolTLS:
 		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS from its clients to its pods, and no route can read that", opaque.Number, p.Service)
-	case named && opaque != nil:
+	case opaque != nil:
 		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is declared to speak something else than HTTP, by appProtocol or its name, "+
 			"so no route can apply: if it is HTTP, declare it", opaque.Number, p.Service)
 	case named:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.Service, portAsked(p.Ref))
 	}
 	return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no port that speaks HTTP: set appProtocol", p.Service)
+}
+
+// routablePorts are all that do not speak something else than HTTP. Routes that name no port share the list.
+func (i *Ingest) routablePorts(c *memo.Ctx, service cluster.Key) []model.ServicePort {
+	svc := i.Service.Get(c, service)
+	if svc == nil {
+		return nil
+	}
+	var out []model.ServicePort
+	for _, port := range svc.Ports {
+		if !port.Protocol.Opaque() {
+			out = append(out, model.ServicePort{Namespace: service.Namespace, Service: service.Name, Port: port.Number})
+		}
+	}
+	return out
 }
 
 // selects tells whether a parentRef means a port. Where it gives both a number and a name, both must be the port's.

@@ -78,15 +78,18 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 }
 
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
-	ports, lost := i.outcome(c, r, p)
-	out := ParentReport{Ref: p.Ref, Ports: ports, Foreign: p.Foreign}
+	var ports []model.ServicePort
+	var lost []lostPorts
 	refused := p.Refused
+	if over, ok := i.over(c, r.Ref, p.Service.Namespace); ok && refused == nil {
+		refused = &over // and nothing else that would cost, for there may be many like it
+	} else if refused == nil {
+		ports, lost = i.outcome(c, r, p)
+	}
 	if refused == nil && len(ports) == 0 {
 		refused = &Verdict{lost[0].Reason, fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost))}
 	}
-	if over, ok := i.over(c, r.Ref, p.Service.Namespace); ok && refused == nil {
-		refused = &over
-	}
+	out := ParentReport{Ref: p.Ref, Ports: ports, Foreign: p.Foreign}
 	unprogrammed := "the route is not accepted"
 	if refused == nil && r.Invalid != nil {
 		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"

@@ -12,6 +12,7 @@ import (
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -20,10 +21,10 @@ import (
 type claims struct {
 	protocol model.Protocol
 	routes   []*Route // that have the port, the one with precedence first
+	// effective are those of them that say what becomes of requests; the others cost too much.
+	effective []*Route
 	// lost says, for routes that ask for the port, why they don't get it.
 	lost map[model.ObjectRef]Verdict
-	// over are routes that have the port and no rule there.
-	over map[model.ObjectRef]bool
 	// shadowed says, for routes that have the port, which of their rules others go before for all requests.
 	shadowed map[model.ObjectRef][]string
 }
@@ -32,9 +33,7 @@ type claims struct {
 // else by a route in the Service's own namespace. A route of another namespace never changes how the port treats
 // everybody else's connections.
 func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
-	out := &claims{
-		protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}, over: map[model.ObjectRef]bool{},
-	}
+	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}}
 	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return out
@@ -67,19 +66,14 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
 			}
 		default:
-			out.routes = append(out.routes, r)
-			if _, over := i.over(c, r.Ref, port.Namespace); over {
-				out.over[r.Ref] = true
+			out.routes = append(out.routes, r.Route)
+			if !r.over {
+				out.effective = append(out.effective, r.Route)
 			}
 		}
 	}
-	out.shadowed = shadows(out.withRules())
+	out.shadowed = shadows(out.effective)
 	return out
-}
-
-// withRules are the routes that say what becomes of requests to the port.
-func (cl *claims) withRules() []*Route {
-	return slices.DeleteFunc(slices.Clone(cl.routes), func(r *Route) bool { return cl.over[r.Ref] })
 }
 
 // shadows finds rules with the very match that a route with precedence has already.
@@ -119,16 +113,28 @@ func matchKey(m model.Match) string {
 		named(m.Headers), named(m.Query))
 }
 
-// asking lists the routes that ask for a port, the one with precedence first.
-func (i *Ingest) asking(c *memo.Ctx, port model.ServicePort) []*Route {
-	var out []*Route
-	for _, ref := range i.routesOf(c, port.ServiceName()) {
-		if r := i.Route.Get(c, ref); r != nil && r.attachesToPort(port) {
-			out = append(out, r)
+// attached is a route with a Service as parent.
+type attached struct {
+	*Route
+	over bool // it costs too much
+}
+
+// attachedTo lists the routes of a Service, the one with precedence first. It is done once for all of its ports.
+func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
+	var out []attached
+	for _, ref := range i.routesOf(c, service) {
+		if r := i.Route.Get(c, ref); r != nil {
+			_, over := i.over(c, ref, service.Namespace)
+			out = append(out, attached{r, over})
 		}
 	}
-	slices.SortFunc(out, compareRoutes)
+	slices.SortFunc(out, func(a, b attached) int { return compareAge(a.Created, a.Ref, b.Created, b.Ref) })
 	return out
+}
+
+// asking lists the routes that ask for a port, the one with precedence first.
+func (i *Ingest) asking(c *memo.Ctx, port model.ServicePort) []attached {
+	return slices.DeleteFunc(slices.Clone(i.attached.Get(c, port.ServiceName())), func(r attached) bool { return !r.attachesToPort(port) })
 }
 
 // table puts together what every route does with requests to one port, in order of precedence.
@@ -139,7 +145,7 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 	for _, r := range claims.routes {
 		byNamespace[r.Ref.Namespace] = nil // there is a route, so what none matches is answered 404
 	}
-	for _, r := range claims.withRules() {
+	for _, r := range claims.effective {
 		byNamespace[r.Ref.Namespace] = append(byNamespace[r.Ref.Namespace], r)
 	}
 	for ns, routes := range byNamespace {
@@ -173,9 +179,7 @@ func orderedRules(routes []*Route) []model.Rule {
 	return rules
 }
 
-// compareRoutes orders by age, then by namespace/name, as the Gateway API asks for.
-func compareRoutes(a, b *Route) int { return compareAge(a.Created, a.Ref, b.Created, b.Ref) }
-
+// compareAge orders routes by age, then by namespace/name, as the Gateway API asks for.
 func compareAge(a time.Time, aRef model.ObjectRef, b time.Time, bRef model.ObjectRef) int {
 	return cmp.Or(a.Compare(b), cmp.Compare(aRef.Namespace, bRef.Namespace),
 		cmp.Compare(aRef.Name, bRef.Name), cmp.Compare(aRef.Kind, bRef.Kind))

@@ -18,8 +18,8 @@ type Graph struct {
 	dirty    []*node // roots to look at again at the next Flush
 	// unsettled are steady values to look at again before anything else.
 	unsettled []*node
-	// Computed counts the computations since the start, and Reads what they read; tests hold the cost of a change against
-	// them.
+	// Computed counts the computations since the start, and Reads what each of them read; tests hold the cost of a change
+	// against them.
 	Computed, Reads uint64
 }
 
@@ -73,10 +73,10 @@ func (c *Ctx) Read(key any) {
 }
 
 func (c *Ctx) depend(on *node) {
-	c.g.Reads++
 	if _, ok := on.users[c.node]; ok {
 		return
 	}
+	c.g.Reads++
 	on.users[c.node] = struct{}{}
 	c.node.deps = append(c.node.deps, on)
 }
