@@ -50,7 +50,7 @@ func (i *Ingest) shareOfServices(c *memo.Ctx, namespace string) int {
 	if part == math.MaxInt {
 		return part
 	}
-	return 1 << (bits.Len(uint(part)) - 1) // so that it stays while Services come and go
+	return 1 << (bits.Len(uint(max(part, 1))) - 1) // so that it stays while Services come and go
 }
 
 // mostAtPort is how many endpoints proxies know of each port of a Service.
@@ -74,7 +74,7 @@ func (i *Ingest) chosen(c *memo.Ctx, key cluster.Key) *backing {
 	for _, e := range out.endpoints {
 		addr := e.Address.Addr().As16()
 		h := fnv.New64a()
-		h.Write(addr[:]) //nolint:errcheck // it never fails
+		h.Write(addr[:])
 		places[e.Endpoint] = h.Sum64() >> 1
 		if e.Draining {
 			places[e.Endpoint] += 1 << 63
