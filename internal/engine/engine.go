@@ -376,6 +376,9 @@ func (e *Engine) resize(s *scope, scopeName, typeURL string, set []string) {
 	for _, name := range set {
 		if _, found := slices.BinarySearch(old, name); !found {
 			e.watch(ref{scopeName, typeURL, name})
+			if typeURL == xds.TypeScopedRoute {
+				e.watch(ref{scopeName, xds.TypeRoute, name})
+			}
 		}
 	}
 	for _, name := range old {
@@ -383,8 +386,22 @@ func (e *Engine) resize(s *scope, scopeName, typeURL string, set []string) {
 			k := ref{scopeName, typeURL, name}
 			e.updates[scopeName] = append(e.updates[scopeName], xds.Update{TypeURL: typeURL, Name: name})
 			e.release(s, k)
+			if typeURL == xds.TypeScopedRoute {
+				e.release(s, ref{scopeName, xds.TypeRoute, name})
+			}
 		}
 	}
+}
+
+// has tells whether a set has the resource. Route tables come with what leads to them, before they are asked for: what
+// changes together is one revision, and the listener waits for the table of a port that is new.
+func (s *scope) has(k ref) bool {
+	set := s.wildcards[k.typeURL]
+	if k.typeURL == xds.TypeRoute {
+		set = s.wildcards[xds.TypeScopedRoute]
+	}
+	_, found := slices.BinarySearch(set, k.name)
+	return found
 }
 
 func (e *Engine) watch(k ref) {
@@ -398,10 +415,7 @@ func (e *Engine) watch(k ref) {
 
 // release ends the watch of a resource unless it is still wanted by name or as part of a set.
 func (e *Engine) release(s *scope, k ref) {
-	if s.named[k] {
-		return
-	}
-	if _, found := slices.BinarySearch(s.wildcards[k.typeURL], k.name); found {
+	if s.named[k] || s.has(k) {
 		return
 	}
 	e.resources.scoped.Unwatch(k)
@@ -418,6 +432,9 @@ func (e *Engine) forget(name string, s *scope) {
 		e.resources.set.Unwatch(setRef{name, typeURL})
 		for _, n := range set {
 			e.resources.scoped.Unwatch(ref{name, typeURL, n})
+			if typeURL == xds.TypeScopedRoute {
+				e.resources.scoped.Unwatch(ref{name, xds.TypeRoute, n})
+			}
 		}
 	}
 	delete(e.scopes, name)

@@ -284,4 +284,8 @@ func route(t testing.TB, name string, v int) *Resource {
 	return must(t, name, &routev3.RouteConfiguration{Name: name, MostSpecificHeaderMutationsWins: v%2 == 1, VirtualHosts: []*routev3.VirtualHost{{Name: fmt.Sprint(v)}}})
 }
 
+func scopedRoute(t testing.TB, name string) *Resource {
+	return must(t, name, &routev3.ScopedRouteConfiguration{Name: name, RouteConfigurationName: name})
+}
+
 func errorDetail(text string) *statuspb.Status { return &statuspb.Status{Code: 13, Message: text} }

@@ -17,6 +17,9 @@ import (
 // lanes wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they
 // use.
 //
+// Listeners come last, though it is for them that Envoy asks for scopes, and for those that it asks for routes: from then on
+// a port that is new leads nowhere wrong, for its table is there. What Envoy has not asked for is not waited for.
+//
 // Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which
 // it needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.
 type lane struct{ bring, take int }
@@ -32,13 +35,15 @@ const free = -1
 func laneOf(typeURL string) lane {
 	switch typeURL {
 	case TypeCluster:
-		return lane{bring: 0, take: 3}
-	case TypeEndpoint:
 		return lane{bring: 0, take: 4}
+	case TypeEndpoint:
+		return lane{bring: 0, take: 5}
+	case TypeScopedRoute:
+		return lane{bring: 1, take: 2}
+	case TypeRoute, TypeVirtualHost:
+		return lane{bring: 2, take: 3}
 	case TypeListener:
-		return lane{bring: 1, take: 1}
-	case TypeRoute, TypeScopedRoute, TypeVirtualHost:
-		return lane{bring: 2, take: 2}
+		return lane{bring: 3, take: 1}
 	}
 	return lane{bring: free, take: free}
 }

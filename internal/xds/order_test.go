@@ -44,13 +44,43 @@ func TestMakeBeforeBreak(t *testing.T) {
 	c.expect(TypeEndpoint, "eds/c2") // before the cluster's ACK, for which Envoy needs it
 	c.quiet()
 	c.ack(clusters)
-	c.expect(TypeListener, "l1")
-	routes := c.recv()
-	require.Equal(t, describe(TypeRoute, []string{"r1"}), describe(routes.GetTypeUrl(), contents(routes)))
+	c.expect(TypeRoute, "r1")
+	listeners := c.recv()
+	require.Equal(t, describe(TypeListener, []string{"l1"}), describe(listeners.GetTypeUrl(), contents(listeners)))
 	c.quiet() // the cluster is still in use
-	c.ack(routes)
+	c.ack(listeners)
 	c.expect(TypeCluster, "-c1")
 	c.expect(TypeEndpoint, "-eds/c1")
+}
+
+// TestAListenerWaitsForTheTablesOfItsPorts, for which Envoy asks only once a scope leads to them.
+func TestAListenerWaitsForTheTablesOfItsPorts(t *testing.T) {
+	f, c := started(t)
+	f.ready(TypeScopedRoute)
+	c.subscribe(TypeScopedRoute)
+	c.ack(c.recv()) // there are none
+	f.apply(scopedRoute(t, "r2"), route(t, "r2", 1), listener(t, "l1", 2))
+	scopes := c.recv()
+	require.Equal(t, describe(TypeScopedRoute, []string{"r2"}), describe(scopes.GetTypeUrl(), contents(scopes)))
+	c.quiet()
+	c.subscribe(TypeRoute, "r2")
+	routes := c.recv()
+	require.Equal(t, describe(TypeRoute, []string{"r2"}), describe(routes.GetTypeUrl(), contents(routes)))
+	c.ack(scopes)
+	c.quiet()
+	c.ack(routes)
+	c.expect(TypeListener, "l1")
+
+	f.cache.Apply(testScope, []Update{
+		{TypeURL: TypeScopedRoute, Name: "r2"}, {TypeURL: TypeRoute, Name: "r2"},
+		{TypeURL: TypeListener, Name: "l1", Resource: listener(t, "l1", 3)},
+	})
+	listeners := c.recv()
+	require.Equal(t, describe(TypeListener, []string{"l1"}), describe(listeners.GetTypeUrl(), contents(listeners)))
+	c.quiet() // the listener leads there until it is replaced
+	c.ack(listeners)
+	c.expect(TypeScopedRoute, "-r2")
+	c.expect(TypeRoute, "-r2")
 }
 
 func TestLaterChangesDontHoldUpARoute(t *testing.T) {

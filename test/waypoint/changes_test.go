@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -272,6 +273,38 @@ func TestPortsComeAndGo(t *testing.T) {
 		return err == nil && asks(c) != nil
 	})
 	both("with fewer ports")
+}
+
+// TestNewPorts: nobody who asks for a port before it is there is told that it has no route.
+func TestNewPorts(t *testing.T) {
+	s := newShop(t)
+	s.serve(webV2, true, nil)
+	for n := range 10 {
+		p := model.ServicePort{Namespace: "shop", Service: "fresh", Port: uint16(8000 + n)}
+		s.backend(p, model.ProtocolHTTP, model.Endpoint{Address: s.app(&echo{Name: "fresh"})})
+		var g errgroup.Group
+		for range 4 {
+			c := s.caller(clientID).client(t, names.ServerName(p.Namespace, p.Service, p.Port), nil)
+			g.Go(func() error {
+				for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+					resp, err := c.Get("http://fresh/")
+					if err != nil {
+						continue
+					}
+					_ = resp.Body.Close()
+					if resp.StatusCode != http.StatusOK {
+						return fmt.Errorf("the first answer of port %d is %d", p.Port, resp.StatusCode)
+					}
+					return nil
+				}
+				return fmt.Errorf("port %d is not there after %s", p.Port, patience)
+			})
+		}
+		s.serve(p, true, nil)
+		if err := g.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestPortsOfPods: a pod that serves at another port from now on is reached there, and not where it was before.

@@ -137,8 +137,9 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 	}
 }
 
-// order of the types in which to ask; the operator orders its answers by itself.
-var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute}
+// order of the types in which to ask; the operator orders its answers by itself. What a scope made Envoy ask for comes before
+// its ACK, so that the operator has what follows wait for it.
+var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeRoute, xds.TypeScopedRoute}
 
 func rank(typeURL string) int {
 	if i := slices.Index(order, typeURL); i >= 0 {
