@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // listen starts a TCP server and is its address.
@@ -281,6 +282,33 @@ func TestWhoMayAnswer(t *testing.T) {
 		}
 		if n := impostor.Requests.Load() - before; n != 0 {
 			t.Errorf("%d requests reached it", n)
+		}
+	})
+	t.Run("of many, any may answer", func(t *testing.T) {
+		many := func(n int, namespace string) (out []string) {
+			for i := range n {
+				out = append(out, names.SPIFFEID(trustDomain, namespace, fmt.Sprint("account-", i)))
+			}
+			return out
+		}
+		for _, tc := range []struct {
+			identities []string
+			reached    bool
+		}{
+			{many(5, "evil"), false},
+			{append(many(5, "evil"), "spiffe://cluster.local/ns/evil/sa/evil"), true},
+			{many(20, "evi"), false},
+			{many(20, "evil"), true},
+		} {
+			before := impostor.Requests.Load()
+			s.upstream(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Identities: tc.identities}, model.Endpoint{
+				Address: e.Address, MTLS: true, Identity: tc.identities[0],
+			})
+			want := map[bool]int{false: 503, true: 200}[tc.reached]
+			s.eventually(fmt.Sprint(want), func() bool { return do(t, c, "GET", "http://web/").status == want })
+			if reached := impostor.Requests.Load() > before; reached != tc.reached {
+				t.Errorf("%v: reached: %v", tc.identities, reached)
+			}
 		}
 	})
 	t.Run("no identity known", func(t *testing.T) {

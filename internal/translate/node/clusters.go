@@ -15,7 +15,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -100,30 +99,12 @@ func serverName(d model.Destination) string {
 
 // reach adds both ways to reach an endpoint. mTLS is what an endpoint gets that doesn't say plaintext itself.
 func reach(c *clusterv3.Cluster, identities []string, serverName string) {
-	c.TransportSocket = envoy.MTLSClientOnDemand(names.TrustBundleSecret, serverName, mayAnswer(identities))
+	c.TransportSocket = envoy.MTLSClientOnDemand(names.TrustBundleSecret, serverName, envoy.MayAnswer(identities))
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
 		Name:            wayPlaintext,
 		Match:           envoy.Struct(map[string]string{keyWay: wayPlaintext}),
 		TransportSocket: envoy.Raw(),
 	}}
-}
-
-// mostIdentities may answer by name for one address: each costs a proxy 0.7 KB.
-const mostIdentities = 16
-
-// mayAnswer matches who may answer. Where those are too many, it is their namespaces.
-func mayAnswer(identities []string) []*tlsv3.SubjectAltNameMatcher {
-	if len(identities) <= mostIdentities {
-		return envoy.SPIFFEIDs(identities...)
-	}
-	var out []*tlsv3.SubjectAltNameMatcher
-	last := ""
-	for _, id := range identities { // sorted
-		if ns := names.SPIFFENamespace(id); ns != last {
-			out, last = append(out, envoy.SPIFFEPrefix(ns)), ns
-		}
-	}
-	return out
 }
 
 func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {

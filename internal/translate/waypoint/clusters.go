@@ -67,10 +67,18 @@ func cluster(name string, u model.Upstream, identity string) *clusterv3.Cluster 
 	return out
 }
 
+// mostTold is how many identities that may answer for a Service's port are told apart, endpoint by endpoint: each costs a proxy
+// 15 KB, for each port.
+const mostTold = 4
+
 // reach lets an endpoint be reached as it says (endpoint): in plain, or by mTLS as the one identity that may answer
-// there. One that says nothing of this is reached by nobody.
+// there. Where identities are too many, whoever may answer at one endpoint may at another, too.
 func reach(c *clusterv3.Cluster, identities []string, own string) {
-	c.TransportSocket = envoy.MTLSClient(own, names.TrustBundleSecret, nil)
+	var others []string
+	if len(identities) > mostTold {
+		identities, others = nil, identities
+	}
+	c.TransportSocket = envoy.MTLSClient(own, names.TrustBundleSecret, envoy.MayAnswer(others))
 	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
 		Name: wayPlaintext, Match: envoy.Struct(map[string]string{keyWay: wayPlaintext}), TransportSocket: envoy.Raw(),
 	}}

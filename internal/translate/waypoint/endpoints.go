@@ -37,7 +37,7 @@ func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.Clus
 	// Priorities must start at 0, so draining endpoints alone have it.
 	var behind uint32
 	for _, e := range endpoints {
-		if e.Address.IsValid() && !e.Draining {
+		if reachedAt(e).IsValid() && !e.Draining {
 			behind = 1
 		}
 	}
@@ -74,8 +74,12 @@ func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.Clus
 	return cla
 }
 
-// reachedAt is the address that the waypoint connects to: the proxy's in the mesh, else the application's.
+// reachedAt is the address that the waypoint connects to: the proxy's in the mesh, else the application's. There is none where
+// nobody may answer.
 func reachedAt(e model.Endpoint) netip.AddrPort {
+	if e.MTLS && e.Identity == "" {
+		return netip.AddrPort{}
+	}
 	if e.MTLS && e.Address.IsValid() {
 		return netip.AddrPortFrom(e.Address.Addr(), names.PortMTLS)
 	}
