@@ -243,7 +243,7 @@ func TestPartialServicesAreTold(t *testing.T) {
 		return svc
 	}
 	set("small", 3, 1000)
-	large := set("large", ingest.MostEndpoints/1000, 1200)
+	large := set("large", ingest.MostEndpointsOfService/1000, 1200)
 	e.Synced()
 	e.Process()
 	require.Equal(t, map[string]bool{"small": false, "large": true}, told)

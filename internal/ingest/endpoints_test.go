@@ -122,7 +122,7 @@ func TestMostEndpoints(t *testing.T) {
 	store.EndpointSlices.Set(of)
 
 	first := at("shop", "web", 1)
-	require.Len(t, first, 131, "131,072 for 1,000 ports")
+	require.Len(t, first, 65, "65,536 for 1,000 ports")
 	require.Equal(t, first, at("shop", "web", ports), "all ports know the same")
 	require.NotContains(t, first, netip.MustParseAddr("10.1.0.7"), "it drains")
 	require.Len(t, at("shop", "small", 1), 250)
@@ -134,20 +134,23 @@ func TestMostEndpoints(t *testing.T) {
 	less.Endpoints = slices.Delete(less.Endpoints, gone, gone+1)
 	store.EndpointSlices.Set(less)
 	now := at("shop", "web", 1)
-	require.Len(t, now, 131)
+	require.Len(t, now, 65)
 	require.Subset(t, now, first[1:], "another one takes its place")
 
-	other := service("shop", "other", ports)
-	of = endpointSlice("other-1", other, addresses(0, 120)...)
-	of.Labels[discoveryv1.LabelServiceName] = "other"
-	store.EndpointSlices.Set(of)
-	require.Len(t, at("shop", "other", 1), 65, "an equal part")
-	require.Len(t, at("shop", "web", 1), 65)
+	for n := range 4 {
+		name := fmt.Sprint("other-", n)
+		of = endpointSlice(name, service("shop", name, ports), addresses(0, 64)...)
+		of.Labels[discoveryv1.LabelServiceName] = name
+		store.EndpointSlices.Set(of)
+	}
+	require.Len(t, at("shop", "other-3", 1), 32, "a fifth of 200,000, or a little less")
+	require.Len(t, at("shop", "web", 1), 32)
 	require.Len(t, at("shop", "small", 1), 250)
-	store.Services.Delete(cluster.Key{Namespace: "shop", Name: "other"})
+	store.Services.Delete(cluster.Key{Namespace: "shop", Name: "other-0"})
+	store.Services.Delete(cluster.Key{Namespace: "shop", Name: "other-1"})
 	require.Equal(t, now, at("shop", "web", 1))
-	store.EndpointSlices.Set(endpointSlice("web-1", web, addresses(0, endpoints/2)...))
-	require.Len(t, at("shop", "web", 1), endpoints/2)
+	store.EndpointSlices.Set(endpointSlice("web-1", web, addresses(0, 60)...))
+	require.Len(t, at("shop", "web", 1), 60)
 }
 
 func endpointSlice(name string, ports []discoveryv1.EndpointPort, addresses ...string) *discoveryv1.EndpointSlice {

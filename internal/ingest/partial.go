@@ -18,9 +18,12 @@ import (
 // Each port of a Service has a list of all endpoints, so a few objects could make lists that take all the memory and time that
 // the operator has.
 
-// MostEndpoints is how many endpoints the Services of a namespace may have, each counted for each port. Where they have more,
-// proxies know only some of the endpoints of those Services that have most.
-const MostEndpoints = 200_000
+// How many endpoints one Service may have, and all of a namespace, each counted for each port. Where there are more, proxies
+// know only some of the endpoints of those Services that have most. The first bounds what a change costs, the other what is kept.
+const (
+	MostEndpointsOfService   = 1 << 16
+	MostEndpointsOfNamespace = 200_000
+)
 
 // askedEndpoints is how many endpoints a Service has, each counted for each port. It is rounded down, by an eighth at
 // most, so that few changes show.
@@ -46,11 +49,8 @@ func (i *Ingest) shareOfServices(c *memo.Ctx, namespace string) int {
 	for _, key := range keys {
 		asked = append(asked, i.asked.Get(c, key))
 	}
-	part := equalPart(asked, MostEndpoints)
-	if part == math.MaxInt {
-		return part
-	}
-	return 1 << (bits.Len(uint(max(part, 1))) - 1) // so that it stays while Services come and go
+	part := min(MostEndpointsOfService, max(1, equalPart(asked, MostEndpointsOfNamespace)))
+	return 1 << (bits.Len(uint(part)) - 1) // so that it stays while Services come and go
 }
 
 // mostAtPort is how many endpoints proxies know of each port of a Service.

@@ -103,8 +103,9 @@ func (w *ServiceWriter) sayPartial(svc *corev1.Service, key types.NamespacedName
 	w.mu.Unlock()
 	if say {
 		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonEndpointsLeftOut, "Balance", "proxies know only some of the endpoints: "+
-			"the Services of namespace %s have more than %d, each counted for each port, and this one has more than an equal part of "+
-			"that (use fewer ports, or several namespaces)", key.Namespace, ingest.MostEndpoints)
+			"each counted for each port, a Service may have %d, and all of namespace %s together %d, so this one has too many (use "+
+			"fewer ports, or several Services and namespaces)",
+			ingest.MostEndpointsOfService, key.Namespace, ingest.MostEndpointsOfNamespace)
 	}
 }
 
