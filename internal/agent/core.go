@@ -158,7 +158,7 @@ func (c *Core) interest(i xds.Interest) {
 	}
 	if err := c.Identities.Want(i.Name); err != nil {
 		c.opts.Log.Error(err, "the proxy asks for a certificate that can't be had", "name", i.Name)
-		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{{TypeURL: xds.TypeSecret, Name: i.Name}})
+		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: i.Name})})
 	}
 }
 
@@ -186,10 +186,10 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 			p.c.opts.Log.Error(errors.New("a secret could not be packed"), "certificate is not published", "name", s.GetName())
 			continue
 		}
-		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: s.GetName(), Resource: r})
+		updates = append(updates, xds.Set(r))
 	}
 	for _, name := range removed {
-		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: name})
+		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: name}))
 	}
 	p.c.Relay.SetLocal(xds.TypeSecret, updates)
 }

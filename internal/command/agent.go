@@ -14,9 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
@@ -73,7 +75,7 @@ func agentWaypoint() *cobra.Command {
 			core, err := agent.NewCore(agent.Options{
 				Kind: introspect.KindWaypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates,
-				Required: []string{names.ListenerMTLS}, Drain: drained, Log: log,
+				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
 			})
 			if err != nil {
 				return err
@@ -135,7 +137,7 @@ func agentBootstrap() *cobra.Command {
 			}
 			// Envoy reads it as another user; there is no secret in it.
 			return writeBootstrap(out, 0o644, bootstrap.Options{
-				ID: p.namespace + "/" + p.podName, Cluster: names.WaypointScope(p.namespace, p.gateway), WildcardClusters: true,
+				ID: p.namespace + "/" + p.podName, Cluster: string(catalogue.WaypointScope(types.NamespacedName{Namespace: p.namespace, Name: p.gateway})), WildcardClusters: true,
 				MaxConnections: most, Memory: memory,
 			})
 		},

@@ -96,7 +96,7 @@ func TestLargeRoutes(t *testing.T) {
 // TestRoutesOfANamespaceInAll: many large routes of one namespace take no more of the operator than a few, whosever Services
 // they are for.
 func TestRoutesOfANamespaceInAll(t *testing.T) {
-	const scope = "waypoint/owner/fairway-waypoint"
+	const scope xds.Scope = "waypoint/owner/fairway-waypoint"
 	h := budgetHarness(t)
 	set := func(name string, day, matches int) *gwv1.HTTPRoute {
 		r := largeRoute("owner", name, matches)

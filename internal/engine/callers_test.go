@@ -16,7 +16,7 @@ import (
 // TestCallersKeepTheirWaypointWhileAllOthersJoin: the owner's first route sends everyone through the waypoint. Until a
 // node proxy has switched to that, callers of consumers' routes go on through it.
 func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
-	const scope, vip = "node/node1", "10.96.3.10:80"
+	const scope, vip = xds.Scope("node/node1"), "10.96.3.10:80"
 	h := newHarness(t)
 	var route client.Object
 	for _, obj := range readManifests(t, "testdata/consumers-alone/input.yaml") {
@@ -28,10 +28,10 @@ func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 	h.Synced()
 	h.Process()
 	h.subscribe(scope, vip)
-	cluster, _ := h.cache.Get(scope, xds.TypeCluster, vip)
+	cluster, _ := h.cache.Get(scope.Key(xds.TypeCluster, vip))
 	name := edsName(cluster)
 	waypoints := func() (n int) {
-		r, _ := h.cache.Get(scope, xds.TypeEndpoint, name)
+		r, _ := h.cache.Get(scope.Key(xds.TypeEndpoint, name))
 		var a endpointv3.ClusterLoadAssignment
 		require.NoError(t, r.Any().UnmarshalTo(&a))
 		for _, group := range a.Endpoints {
@@ -49,7 +49,7 @@ func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 	own.SetNamespace("owner")
 	h.Set(own)
 	h.Process()
-	now, _ := h.cache.Get(scope, xds.TypeCluster, vip)
+	now, _ := h.cache.Get(scope.Key(xds.TypeCluster, vip))
 	require.NotEqual(t, name, edsName(now), "all go there")
 	require.Equal(t, 1, waypoints())
 }

@@ -62,15 +62,15 @@ type Engine struct {
 	store     *cluster.Store
 	ingest    *ingest.Ingest
 	resources *resources
-	scopes    map[string]*scope
+	scopes    map[xds.Scope]*scope
 	synced    bool
-	updates   map[string][]xds.Update
-	complete  []setRef // wildcard sets that the next flush derives for the first time
-	released  []ref    // no longer derived, so no longer to be served
-	told      []func() // callbacks held back until the cache has what they are about
+	updates   map[xds.Scope][]xds.Update
+	complete  []setRef  // wildcard sets that the next flush derives for the first time
+	released  []xds.Key // no longer derived, so no longer to be served
+	told      []func()  // callbacks held back until the cache has what they are about
 
-	answered   map[ref]bool                 // route tables that proxies answered about since the last flush
-	isolations map[string]*isolation        // by scope, where a table is rejected
+	answered   map[xds.Key]bool             // route tables that proxies answered about since the last flush
+	isolations map[xds.Scope]*isolation     // by scope, where a table is rejected
 	accepted   map[string]*model.RouteTable // by name, as all proxies took it last
 	givenUp    map[string]string            // by name, the version that no rule of it is to blame for
 }
@@ -78,11 +78,11 @@ type Engine struct {
 // scope is what the proxies of one scope have asked for.
 type scope struct {
 	wildcards map[string][]string   // by type URL: the names that the set has now
-	named     map[ref]bool          // asked for by name
+	named     map[xds.Key]bool      // asked for by name
 	wanted    map[xds.Interest]bool // open interests
 	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or
 	// nothing is wanted.
-	orphans map[ref]time.Time
+	orphans map[xds.Key]time.Time
 	sweep   *time.Timer
 }
 
@@ -107,14 +107,14 @@ func New(o Options) *Engine {
 		o.OnRejection = func(ingest.Rejection) {}
 	}
 	e := &Engine{
-		opts: o, graph: memo.New(), scopes: map[string]*scope{}, updates: map[string][]xds.Update{},
-		answered: map[ref]bool{}, isolations: map[string]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
+		opts: o, graph: memo.New(), scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
+		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
 	}
 	e.queue.wake = make(chan struct{}, 1)
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, waypoint.CheckRule)
-	e.resources = newResources(e.graph, e.ingest, func(k ref, err error) {
-		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.scope, "type", k.typeURL, "name", k.name)
+	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
+		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.Scope, "type", k.TypeURL, "name", k.Name)
 	})
 	return e
 }
@@ -274,7 +274,7 @@ func (e *Engine) flush() {
 	e.released = nil
 	for _, k := range released {
 		if !e.resources.scoped.Watched(k) { // wanted again meanwhile
-			e.opts.Cache.Forget(k.scope, k.typeURL, k.name)
+			e.opts.Cache.Forget(k)
 			e.unlearn(k)
 		}
 	}
@@ -294,12 +294,12 @@ func (e *Engine) flush() {
 
 func (e *Engine) interest(i xds.Interest) {
 	s := e.scopes[i.Scope]
-	key := xds.Interest{Scope: i.Scope, TypeURL: i.TypeURL, Name: i.Name}
-	k := ref{i.Scope, i.TypeURL, i.Name}
+	key := xds.Interest{Key: i.Key}
+	k := i.Key
 	switch {
 	case i.Wanted:
 		if s == nil {
-			s = &scope{wildcards: map[string][]string{}, named: map[ref]bool{}, wanted: map[xds.Interest]bool{}, orphans: map[ref]time.Time{}}
+			s = &scope{wildcards: map[string][]string{}, named: map[xds.Key]bool{}, wanted: map[xds.Interest]bool{}, orphans: map[xds.Key]time.Time{}}
 			e.scopes[i.Scope] = s
 		}
 		delete(s.orphans, k)
@@ -323,7 +323,7 @@ func (e *Engine) interest(i xds.Interest) {
 }
 
 // sweepLater has the scope swept after a time, unless it will be anyway.
-func (e *Engine) sweepLater(name string, s *scope, after time.Duration) {
+func (e *Engine) sweepLater(name xds.Scope, s *scope, after time.Duration) {
 	if s.sweep == nil {
 		s.sweep = time.AfterFunc(after, func() { e.queue.do(func() { e.sweep(name, s) }) })
 	}
@@ -331,7 +331,7 @@ func (e *Engine) sweepLater(name string, s *scope, after time.Duration) {
 
 // sweep lets go what no proxy came back for within the time of grace: names one by one, and the scope once nothing is
 // wanted of it.
-func (e *Engine) sweep(name string, s *scope) {
+func (e *Engine) sweep(name xds.Scope, s *scope) {
 	s.sweep = nil
 	if e.scopes[name] != s {
 		return
@@ -356,7 +356,7 @@ func (e *Engine) sweep(name string, s *scope) {
 
 func (e *Engine) want(s *scope, i xds.Interest) {
 	if i.Name != xds.Wildcard {
-		k := ref{i.Scope, i.TypeURL, i.Name}
+		k := i.Key
 		s.named[k] = true
 		e.watch(k)
 		return
@@ -370,24 +370,24 @@ func (e *Engine) want(s *scope, i xds.Interest) {
 }
 
 // resize follows the set of resources that a wildcard subscription gets.
-func (e *Engine) resize(s *scope, scopeName, typeURL string, set []string) {
+func (e *Engine) resize(s *scope, scopeName xds.Scope, typeURL string, set []string) {
 	old := s.wildcards[typeURL]
 	s.wildcards[typeURL] = set
 	for _, name := range set {
 		if _, found := slices.BinarySearch(old, name); !found {
-			e.watch(ref{scopeName, typeURL, name})
+			e.watch(scopeName.Key(typeURL, name))
 			if typeURL == xds.TypeScopedRoute {
-				e.watch(ref{scopeName, xds.TypeRoute, name})
+				e.watch(scopeName.Key(xds.TypeRoute, name))
 			}
 		}
 	}
 	for _, name := range old {
 		if _, found := slices.BinarySearch(set, name); !found {
-			k := ref{scopeName, typeURL, name}
-			e.updates[scopeName] = append(e.updates[scopeName], xds.Update{TypeURL: typeURL, Name: name})
+			k := scopeName.Key(typeURL, name)
+			e.updates[scopeName] = append(e.updates[scopeName], xds.Gone(k.ID))
 			e.release(s, k)
 			if typeURL == xds.TypeScopedRoute {
-				e.release(s, ref{scopeName, xds.TypeRoute, name})
+				e.release(s, scopeName.Key(xds.TypeRoute, name))
 			}
 		}
 	}
@@ -395,26 +395,26 @@ func (e *Engine) resize(s *scope, scopeName, typeURL string, set []string) {
 
 // has tells whether a set has the resource. Route tables come with what leads to them, before they are asked for: what
 // changes together is one revision, and the listener waits for the table of a port that is new.
-func (s *scope) has(k ref) bool {
-	set := s.wildcards[k.typeURL]
-	if k.typeURL == xds.TypeRoute {
+func (s *scope) has(k xds.Key) bool {
+	set := s.wildcards[k.TypeURL]
+	if k.TypeURL == xds.TypeRoute {
 		set = s.wildcards[xds.TypeScopedRoute]
 	}
-	_, found := slices.BinarySearch(set, k.name)
+	_, found := slices.BinarySearch(set, k.Name)
 	return found
 }
 
-func (e *Engine) watch(k ref) {
+func (e *Engine) watch(k xds.Key) {
 	if e.resources.scoped.Watched(k) {
 		return
 	}
 	e.resources.scoped.Watch(k, func(r *xds.Resource) {
-		e.updates[k.scope] = append(e.updates[k.scope], xds.Update{TypeURL: k.typeURL, Name: k.name, Resource: r})
+		e.updates[k.Scope] = append(e.updates[k.Scope], xds.Update{ID: k.ID, Resource: r})
 	})
 }
 
 // release ends the watch of a resource unless it is still wanted by name or as part of a set.
-func (e *Engine) release(s *scope, k ref) {
+func (e *Engine) release(s *scope, k xds.Key) {
 	if s.named[k] || s.has(k) {
 		return
 	}
@@ -423,7 +423,7 @@ func (e *Engine) release(s *scope, k ref) {
 }
 
 // forget drops a scope whose proxies have been gone for the time of grace.
-func (e *Engine) forget(name string, s *scope) {
+func (e *Engine) forget(name xds.Scope, s *scope) {
 	for k := range s.named {
 		e.resources.scoped.Unwatch(k)
 		e.unlearn(k)
@@ -431,9 +431,9 @@ func (e *Engine) forget(name string, s *scope) {
 	for typeURL, set := range s.wildcards {
 		e.resources.set.Unwatch(setRef{name, typeURL})
 		for _, n := range set {
-			e.resources.scoped.Unwatch(ref{name, typeURL, n})
+			e.resources.scoped.Unwatch(name.Key(typeURL, n))
 			if typeURL == xds.TypeScopedRoute {
-				e.resources.scoped.Unwatch(ref{name, xds.TypeRoute, n})
+				e.resources.scoped.Unwatch(name.Key(xds.TypeRoute, n))
 			}
 		}
 	}

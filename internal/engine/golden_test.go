@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -78,12 +79,12 @@ func newHarness(t testing.TB) *harness {
 }
 
 // subscribe wants everything that a proxy of the scope would ask for, following the references in what it gets.
-func (h *harness) subscribe(scope string, dialled ...string) {
+func (h *harness) subscribe(scope xds.Scope, dialled ...string) {
 	want := func(typeURL, name string) {
-		h.Interest(xds.Interest{Scope: scope, TypeURL: typeURL, Name: name, Wanted: true})
+		h.Interest(xds.Interest{Key: scope.Key(typeURL, name), Wanted: true})
 	}
 	want(xds.TypeRuntime, names.RuntimeLayer)
-	if strings.HasPrefix(scope, "waypoint/") {
+	if _, ok := catalogue.WaypointOf(scope); ok {
 		want(xds.TypeListener, xds.Wildcard)
 		want(xds.TypeScopedRoute, xds.Wildcard)
 		want(xds.TypeCluster, xds.Wildcard)
@@ -104,7 +105,7 @@ func (h *harness) subscribe(scope string, dialled ...string) {
 }
 
 // dump renders what a scope is served, by type and name.
-func (h *harness) dump(t testing.TB, scope string) []byte {
+func (h *harness) dump(t testing.TB, scope xds.Scope) []byte {
 	var out bytes.Buffer
 	for _, typeURL := range []string{xds.TypeRuntime, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
 		for _, r := range h.cache.List(scope, typeURL) {
@@ -187,7 +188,8 @@ func TestGolden(t *testing.T) {
 			h.Synced()
 			h.Process()
 			for _, line := range strings.Fields(string(readFile(t, filepath.Join(dir, "scopes")))) {
-				scope, dialled, _ := strings.Cut(line, "=")
+				name, dialled, _ := strings.Cut(line, "=")
+				scope := xds.Scope(name)
 				var addrs []string
 				if dialled != "" {
 					addrs = strings.Split(dialled, ",")
@@ -195,7 +197,7 @@ func TestGolden(t *testing.T) {
 				h.subscribe(scope, addrs...)
 				got := h.dump(t, scope)
 				require.NotEmpty(t, got, "scope %s is served nothing", scope)
-				golden(t, filepath.Join(dir, strings.ReplaceAll(scope, "/", "-")+".yaml"), got)
+				golden(t, filepath.Join(dir, strings.ReplaceAll(name, "/", "-")+".yaml"), got)
 				validateWithEnvoy(t, h.cache, scope)
 			}
 			golden(t, filepath.Join(dir, "status.yaml"), h.statuses(t))

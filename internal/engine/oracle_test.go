@@ -25,7 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-var oracleScopes = map[string][]string{
+var oracleScopes = map[xds.Scope][]string{
 	"waypoint/bookshop/fairway-waypoint": nil,
 	"waypoint/bookshop/mine":             nil,
 	"waypoint/all/wp":                    nil,
@@ -140,13 +140,13 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 			h.Set(o)
 		}
 		h.Synced()
-		const scope = "node/node1"
+		const scope xds.Scope = "node/node1"
 		h.subscribe(scope, "10.96.0.10:80", "10.96.0.11:80", "10.96.0.12:80")
 		known := func(name string) bool {
-			_, known := h.cache.Get(scope, xds.TypeCluster, name)
-			return known && h.resources.scoped.Watched(ref{scope, xds.TypeCluster, name})
+			_, known := h.cache.Get(scope.Key(xds.TypeCluster, name))
+			return known && h.resources.scoped.Watched(scope.Key(xds.TypeCluster, name))
 		}
-		gone := xds.Interest{Scope: scope, TypeURL: xds.TypeCluster, Name: "10.96.0.10:80", Disconnected: true}
+		gone := xds.Interest{Key: scope.Key(xds.TypeCluster, "10.96.0.10:80"), Disconnected: true}
 		back := gone
 		back.Name = "10.96.0.11:80"
 		h.Interest(gone)
@@ -168,7 +168,7 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 
 // served lists versions by type and name: they are hashes of the content. Resources that only the incremental engine was
 // ever asked for by name are passed over.
-func served(c *xds.Cache, scope string) map[string]string {
+func served(c *xds.Cache, scope xds.Scope) map[string]string {
 	out := map[string]string{}
 	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeEndpoint} {
 		for _, res := range c.List(scope, typeURL) {

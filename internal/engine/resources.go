@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
@@ -20,31 +20,31 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// ref names a resource as one scope sees it. An empty scope names a resource that is the same for all.
-type ref struct{ scope, typeURL, name string }
-
 // setRef names the resources of a type that belong to a scope.
-type setRef struct{ scope, typeURL string }
+type setRef struct {
+	scope   xds.Scope
+	typeURL string
+}
 
 // resources derives xDS resources from the decisions of ingest. A resource that is equal in all scopes is derived and
 // marshalled once.
 type resources struct {
 	ingest *ingest.Ingest
 	// shared holds what does not depend on the scope; scoped what a scope sees, nil where it may not or there is none.
-	shared *memo.Func[ref, *xds.Resource]
-	scoped *memo.Func[ref, *xds.Resource]
+	shared *memo.Func[xds.Key, *xds.Resource]
+	scoped *memo.Func[xds.Key, *xds.Resource]
 	// set lists what a wildcard subscription gets.
 	set *memo.Func[setRef, []string]
 	// trials are what the proxies of a scope are shown besides; see trialRoutes.
-	trials map[string]*trial
+	trials map[xds.Scope]*trial
 	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
 	closed map[string]map[string]bool
 	// failed is told of resources that could not be made; nothing else is held up by them.
-	failed func(ref, error)
+	failed func(xds.Key, error)
 }
 
-func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *resources {
-	r := &resources{ingest: in, trials: map[string]*trial{}, closed: map[string]map[string]bool{}, failed: failed}
+func newResources(g *memo.Graph, in *ingest.Ingest, failed func(xds.Key, error)) *resources {
+	r := &resources{ingest: in, trials: map[xds.Scope]*trial{}, closed: map[string]map[string]bool{}, failed: failed}
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
@@ -53,12 +53,12 @@ func newResources(g *memo.Graph, in *ingest.Ingest, failed func(ref, error)) *re
 }
 
 // waypoint of a scope; nil where it is no waypoint's.
-func (r *resources) waypoint(c *memo.Ctx, scope string) *model.Waypoint {
-	ns, gw, ok := names.ParseWaypointScope(scope)
+func (r *resources) waypoint(c *memo.Ctx, scope xds.Scope) *model.Waypoint {
+	gateway, ok := catalogue.WaypointOf(scope)
 	if !ok {
 		return nil
 	}
-	return r.ingest.Waypoint.Get(c, cluster.Key{Namespace: ns, Name: gw})
+	return r.ingest.Waypoint.Get(c, gateway)
 }
 
 // makeSet lists what a proxy gets that subscribes to everything. Node proxies ask for what they need by name; their
@@ -89,45 +89,45 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 }
 
 // makeScoped decides whether a scope may see a resource, and where it comes from.
-func (r *resources) makeScoped(c *memo.Ctx, k ref) *xds.Resource {
-	if k.typeURL == xds.TypeRuntime {
-		return r.shared.Get(c, ref{"", k.typeURL, k.name})
+func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
+	if k.TypeURL == xds.TypeRuntime {
+		return r.shared.Get(c, xds.Key{ID: k.ID})
 	}
-	if node, ok := names.ParseNodeScope(k.scope); ok {
+	if node, ok := catalogue.NodeOf(k.Scope); ok {
 		return r.forNode(c, node, k)
 	}
-	w := r.waypoint(c, k.scope)
+	w := r.waypoint(c, k.Scope)
 	if w == nil {
 		return nil
 	}
 	return r.forWaypoint(c, w, k)
 }
 
-func (r *resources) forNode(c *memo.Ctx, nodeName string, k ref) *xds.Resource {
-	switch k.typeURL {
+func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resource {
+	switch k.TypeURL {
 	case xds.TypeEndpoint:
-		e, ok := parseNodeEndpoints(k.name)
+		e, ok := parseNodeEndpoints(k.Name)
 		if !ok {
 			return nil
 		}
 		if !r.ingest.Spread.Get(c, e.port) {
 			list := r.ingest.NodeEndpoints.Get(c, ingest.NodePort{ServicePort: e.port, Node: nodeName})
-			return r.resource(k, node.LoadAssignment(k.name, r.forNodes(c, e, list)))
+			return r.resource(k, node.LoadAssignment(k.Name, r.forNodes(c, e, list)))
 		}
 	case xds.TypeCluster:
-		if _, err := netip.ParseAddrPort(k.name); err != nil {
+		if _, err := netip.ParseAddrPort(k.Name); err != nil {
 			return nil
 		}
 	default:
 		return nil
 	}
-	return r.shared.Get(c, ref{"", k.typeURL, k.name})
+	return r.shared.Get(c, xds.Key{ID: k.ID})
 }
 
-func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Resource {
-	switch k.typeURL {
+func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.Resource {
+	switch k.TypeURL {
 	case xds.TypeListener:
-		switch k.name {
+		switch k.Name {
 		case names.ListenerMTLS:
 			return r.resource(k, waypoint.MTLSListener(*w))
 		case names.ListenerTrial:
@@ -135,36 +135,36 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k ref) *xds.Reso
 		}
 		return nil
 	case xds.TypeCluster:
-		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.scope, k.typeURL}), k.name); !found {
+		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.Scope, k.TypeURL}), k.Name); !found {
 			return nil
 		}
-		if port, ok := parsePort(k.name, "service"); ok {
+		if port, ok := parsePort(k.Name, "service"); ok {
 			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
 		}
-		if ns, svc, port, ok := names.ParseInboundCluster(k.name); ok {
+		if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
 			port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
 			return r.resource(k, waypoint.InboundCluster(r.ingest.Upstream.Get(c, port), w.Identity))
 		}
 		return nil
 	case xds.TypeScopedRoute:
-		if !has(w.Ports, k.name, "service") {
+		if !has(w.Ports, k.Name, "service") {
 			return nil
 		}
 	case xds.TypeRoute:
-		if k.name == names.RouteTrial {
+		if k.Name == names.RouteTrial {
 			return r.trialRoutes(c, k)
 		}
-		if !has(w.Ports, k.name, "service") {
+		if !has(w.Ports, k.Name, "service") {
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if !has(w.Backends, k.name, "waypoint") {
+		if !has(w.Backends, k.Name, "waypoint") {
 			return nil
 		}
 	default:
 		return nil
 	}
-	return r.shared.Get(c, ref{"", k.typeURL, k.name})
+	return r.shared.Get(c, xds.Key{ID: k.ID})
 }
 
 // has looks a resource name up in a sorted list of ports.
@@ -210,35 +210,35 @@ func (r *resources) forNodes(c *memo.Ctx, e nodeEndpoints, endpoints []model.End
 }
 
 // makeShared derives a resource that every scope that may see it sees alike.
-func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
-	switch k.typeURL {
+func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
+	switch k.TypeURL {
 	case xds.TypeCluster:
-		if addr, err := netip.ParseAddrPort(k.name); err == nil {
+		if addr, err := netip.ParseAddrPort(k.Name); err == nil {
 			return r.resource(k, node.Cluster(*r.ingest.Destination.Get(c, addr)))
 		}
 	case xds.TypeEndpoint:
-		if e, ok := parseNodeEndpoints(k.name); ok {
-			return r.resource(k, node.LoadAssignment(k.name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
+		if e, ok := parseNodeEndpoints(k.Name); ok {
+			return r.resource(k, node.LoadAssignment(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
 		}
-		if port, ok := parsePort(k.name, "waypoint"); ok {
+		if port, ok := parsePort(k.Name, "waypoint"); ok {
 			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
-		if port, ok := parsePort(k.name, "service"); ok {
+		if port, ok := parsePort(k.Name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			rc, bad := waypoint.RouteConfiguration(trustDomain, r.table(c, k.name, port))
+			rc, bad := waypoint.RouteConfiguration(trustDomain, r.table(c, k.Name, port))
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
 			return r.resource(k, rc)
 		}
 	case xds.TypeRuntime:
-		if k.name == names.RuntimeLayer {
+		if k.Name == names.RuntimeLayer {
 			s := r.ingest.Settings.Get(c, struct{}{})
 			return r.resource(k, envoy.RuntimeLayer(s.LogAll, s.LogErrors))
 		}
 	case xds.TypeScopedRoute:
-		if port, ok := parsePort(k.name, "service"); ok {
+		if port, ok := parsePort(k.Name, "service"); ok {
 			return r.resource(k, waypoint.Scope(port))
 		}
 	}
@@ -246,8 +246,8 @@ func (r *resources) makeShared(c *memo.Ctx, k ref) *xds.Resource {
 }
 
 // resource marshals; a message that can't be is reported and left out.
-func (r *resources) resource(k ref, m proto.Message) *xds.Resource {
-	res, err := xds.NewResource(k.name, m)
+func (r *resources) resource(k xds.Key, m proto.Message) *xds.Resource {
+	res, err := xds.NewResource(k.Name, m)
 	if err != nil {
 		r.failed(k, err)
 		return nil

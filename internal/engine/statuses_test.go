@@ -14,6 +14,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // split returns an engine that runs the case "split", and its objects by type and name.
@@ -77,7 +78,7 @@ func TestRecreatedInOneBatch(t *testing.T) {
 // TestWithoutAMeshNothingIsSaid: statuses are taken back once the Mesh is being deleted, while its proxies go on.
 func TestWithoutAMeshNothingIsSaid(t *testing.T) {
 	h, mesh, _, svc := split(t)
-	scope := "waypoint/bookshop/fairway-waypoint"
+	scope := xds.Scope("waypoint/bookshop/fairway-waypoint")
 	h.subscribe(scope)
 	serves := served(h.cache, scope)
 	going := mesh.DeepCopy()

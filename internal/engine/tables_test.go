@@ -13,7 +13,7 @@ import (
 
 // TestTablesComeWithWhatLeadsToThem, before any proxy asks for them: the listener then waits for those of new ports.
 func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
-	const scope = "waypoint/bookshop/fairway-waypoint"
+	const scope xds.Scope = "waypoint/bookshop/fairway-waypoint"
 	h := newHarness(t)
 	for _, obj := range readManifests(t, "testdata/split/input.yaml") {
 		h.Set(obj)
@@ -26,12 +26,12 @@ func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 		}
 		return out
 	}
-	all := xds.Interest{Scope: scope, TypeURL: xds.TypeScopedRoute, Name: xds.Wildcard, Wanted: true}
+	all := xds.Interest{Key: scope.Key(xds.TypeScopedRoute, xds.Wildcard), Wanted: true}
 	h.Interest(all)
 	require.NotEmpty(t, tables())
 	require.Len(t, tables(), len(h.cache.List(scope, xds.TypeScopedRoute)))
 
-	one := xds.Interest{Scope: scope, TypeURL: xds.TypeRoute, Name: tables()[0], Wanted: true}
+	one := xds.Interest{Key: scope.Key(xds.TypeRoute, tables()[0]), Wanted: true}
 	h.Interest(one)
 	one.Wanted = false
 	h.Interest(one)

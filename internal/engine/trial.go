@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -23,7 +24,7 @@ import (
 
 // Acknowledgements is what the proxies that are connected to this replica made of their resources; xds.Server is one.
 type Acknowledgements interface {
-	State(scope, typeURL, name string) xds.ResourceState
+	State(k xds.Key) xds.ResourceState
 }
 
 // trial is what the proxies of a scope are shown: some rules of the table of a port.
@@ -32,7 +33,7 @@ type trial struct {
 	keys map[string]bool // ingest.RuleKey
 }
 
-type trialInput struct{ scope string }
+type trialInput struct{ scope xds.Scope }
 
 // isolation is what goes on in one scope. There is one search at a time.
 type isolation struct {
@@ -49,17 +50,17 @@ type isolation struct {
 const maxShown = 100
 
 // Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
-func (e *Engine) Acknowledged(scope, typeURL, name string) {
-	if _, _, ok := names.ParseWaypointScope(scope); !ok || typeURL != xds.TypeRoute {
+func (e *Engine) Acknowledged(k xds.Key) {
+	if _, ok := catalogue.WaypointOf(k.Scope); !ok || k.TypeURL != xds.TypeRoute {
 		return
 	}
-	e.queue.do(func() { e.answered[ref{scope, typeURL, name}] = true })
+	e.queue.do(func() { e.answered[k] = true })
 }
 
 // Verdict is told of each verdict of a proxy of this replica; it is for xds.Options.OnAck. A table may have changed since it was
 // rejected, and is suspect all the same: somebody may change it without end.
 func (e *Engine) Verdict(a xds.Ack) {
-	if _, _, ok := names.ParseWaypointScope(a.Proxy.Scope); !ok || a.Error == "" || a.TypeURL != xds.TypeRoute {
+	if _, ok := catalogue.WaypointOf(a.Proxy.Scope); !ok || a.Error == "" || a.TypeURL != xds.TypeRoute {
 		return
 	}
 	if _, ok := parsePort(a.Name, "service"); !ok {
@@ -72,7 +73,7 @@ func (e *Engine) Verdict(a xds.Ack) {
 	})
 }
 
-func (e *Engine) suspect(scope, table string) {
+func (e *Engine) suspect(scope xds.Scope, table string) {
 	if e.isolations[scope] == nil {
 		e.isolations[scope] = &isolation{suspects: map[string]bool{}}
 	}
@@ -93,7 +94,7 @@ func (e *Engine) reject(r ingest.Rejection) {
 func (e *Engine) isolate() (changed bool) {
 	for k := range e.answered {
 		delete(e.answered, k)
-		if k.name != names.RouteTrial {
+		if k.Name != names.RouteTrial {
 			e.look(k)
 		}
 	}
@@ -104,36 +105,36 @@ func (e *Engine) isolate() (changed bool) {
 }
 
 // look remembers what all proxies take of a table: a later edit is to blame first.
-func (e *Engine) look(k ref) {
-	st := e.opts.Acks.State(k.scope, k.typeURL, k.name)
-	port, ok := parsePort(k.name, "service")
+func (e *Engine) look(k xds.Key) {
+	st := e.opts.Acks.State(k)
+	port, ok := parsePort(k.Name, "service")
 	switch {
 	case !ok:
 	case st.Version == "":
 		e.unlearn(k)
 	case st.Rejection() == "":
-		delete(e.givenUp, k.name)
-		if st.Settled() && len(st.Proxies) > 0 && e.resources.closed[k.name] == nil {
-			e.accepted[k.name] = e.ingest.Table.Get(nil, port)
+		delete(e.givenUp, k.Name)
+		if st.Settled() && len(st.Proxies) > 0 && e.resources.closed[k.Name] == nil {
+			e.accepted[k.Name] = e.ingest.Table.Get(nil, port)
 		}
 	}
 }
 
 // unlearn forgets what proxies said of a table that no proxy has any more.
-func (e *Engine) unlearn(k ref) {
-	if k.typeURL == xds.TypeRoute {
-		delete(e.accepted, k.name)
-		delete(e.givenUp, k.name)
+func (e *Engine) unlearn(k xds.Key) {
+	if k.TypeURL == xds.TypeRoute {
+		delete(e.accepted, k.Name)
+		delete(e.givenUp, k.Name)
 	}
 }
 
 // step takes in a verdict, if there is one, and shows the proxies what comes next.
-func (e *Engine) step(scope string, i *isolation) (changed bool) {
+func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 	if i.search == nil && !e.begin(i) {
 		delete(e.isolations, scope)
 		return e.show(scope, nil)
 	}
-	st := e.opts.Acks.State(scope, xds.TypeRoute, i.table)
+	st := e.opts.Acks.State(scope.Key(xds.TypeRoute, i.table))
 	judges := map[string]bool{}
 	for _, a := range st.Proxies {
 		if a.State != xds.Acked {
@@ -161,7 +162,7 @@ func (e *Engine) step(scope string, i *isolation) (changed bool) {
 		}
 		return true
 	}
-	answered, text := verdict(e.opts.Acks.State(scope, xds.TypeRoute, names.RouteTrial), judges)
+	answered, text := verdict(e.opts.Acks.State(scope.Key(xds.TypeRoute, names.RouteTrial)), judges)
 	if !answered {
 		return false
 	}
@@ -244,7 +245,7 @@ func (r *resources) table(c *memo.Ctx, name string, port model.ServicePort) mode
 }
 
 // show sets what the proxies of a scope are shown, and tells whether that is something else than before.
-func (e *Engine) show(scope string, t *trial) (changed bool) {
+func (e *Engine) show(scope xds.Scope, t *trial) (changed bool) {
 	old := e.resources.trials[scope]
 	if old == t || old != nil && t != nil && old.port == t.port && maps.Equal(old.keys, t.keys) {
 		return false
@@ -318,11 +319,11 @@ func itemsOf(t *model.RouteTable) (items []quarantine.Item) {
 }
 
 // trialRoutes is the table that a scope's proxies are shown, if any.
-func (r *resources) trialRoutes(c *memo.Ctx, k ref) *xds.Resource {
-	c.Read(trialInput{k.scope})
+func (r *resources) trialRoutes(c *memo.Ctx, k xds.Key) *xds.Resource {
+	c.Read(trialInput{k.Scope})
 	trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
 	table := model.RouteTable{Default: []model.Rule{}}
-	if t := r.trials[k.scope]; t != nil {
+	if t := r.trials[k.Scope]; t != nil {
 		only := func(rules []model.Rule) []model.Rule {
 			return slices.DeleteFunc(slices.Clone(rules), func(rule model.Rule) bool { return !t.keys[ingest.RuleKey(rule)] })
 		}

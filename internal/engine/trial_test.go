@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	sharedScope = "waypoint/bookshop/fairway-waypoint"
+	sharedScope = xds.Scope("waypoint/bookshop/fairway-waypoint")
 	sharedTable = "service/bookshop/reviews/80"
 )
 
@@ -77,20 +77,21 @@ func startProxies(t testing.TB, why func(*routev3.RouteConfiguration) string, ob
 	p.h.Synced()
 	p.h.Process()
 	p.h.subscribe(sharedScope)
-	p.h.Interest(xds.Interest{Scope: sharedScope, TypeURL: xds.TypeRoute, Name: names.RouteTrial, Wanted: true})
+	p.h.Interest(xds.Interest{Key: sharedScope.Key(xds.TypeRoute, names.RouteTrial), Wanted: true})
 	p.settle()
 	return p
 }
 
 func (p *proxies) table(name string) (*xds.Resource, *routev3.RouteConfiguration) {
-	r, _ := p.h.cache.Get(sharedScope, xds.TypeRoute, name)
+	r, _ := p.h.cache.Get(sharedScope.Key(xds.TypeRoute, name))
 	if r == nil {
 		return nil, nil
 	}
 	return r, as[*routev3.RouteConfiguration](p.t, r)
 }
 
-func (p *proxies) State(_, _, name string) (out xds.ResourceState) {
+func (p *proxies) State(k xds.Key) (out xds.ResourceState) {
+	name := k.Name
 	r, rc := p.table(name)
 	if r == nil {
 		return out
@@ -130,8 +131,8 @@ func (p *proxies) settle() {
 				p.runs[r.Name()] = rc
 			}
 			_, rc := p.table(r.Name())
-			p.h.Verdict(xds.Ack{Proxy: xds.Proxy{Scope: sharedScope}, TypeURL: xds.TypeRoute, Name: r.Name(), Version: r.Version(), Error: p.why(rc)})
-			p.h.Acknowledged(sharedScope, xds.TypeRoute, r.Name())
+			p.h.Verdict(xds.Ack{Proxy: xds.Proxy{Scope: sharedScope}, ID: xds.ID{TypeURL: xds.TypeRoute, Name: r.Name()}, Version: r.Version(), Error: p.why(rc)})
+			p.h.Acknowledged(sharedScope.Key(xds.TypeRoute, r.Name()))
 			p.seen(r.Name())
 		}
 		p.h.Process()
@@ -265,8 +266,8 @@ func TestWhatOtherReplicasFound(t *testing.T) {
 		other.Reject(r)
 	}
 	other.Process()
-	mine, _ := p.h.cache.Get(sharedScope, xds.TypeRoute, sharedTable)
-	theirs, _ := other.cache.Get(sharedScope, xds.TypeRoute, sharedTable)
+	mine, _ := p.h.cache.Get(sharedScope.Key(xds.TypeRoute, sharedTable))
+	theirs, _ := other.cache.Get(sharedScope.Key(xds.TypeRoute, sharedTable))
 	require.Equal(t, mine.Version(), theirs.Version())
 }
 
@@ -353,10 +354,10 @@ func TestEnvoyRejects(t *testing.T) {
 	bad := routeOf("tenant", "bad", 1, "bad", "/[a-z0-9-]{1,63}/x", "/fine")
 	for round := range 2 { // the second one starts with everything anew
 		s := startServer(t, sharedCluster(t, bad, routeOf("tenant", "good", 1, "good", "/good"))...)
-		e := xdstest.Start(t, xdstest.Options{XDSSocket: s.socket, Wildcards: true, Internal: true})
+		e := xdstest.Start(t, xdstest.Options{XDSSocket: s.socket, Wildcards: true, Internal: true, Isolated: true})
 		serves := func(header string) func() bool {
 			return func() bool {
-				st := s.server.State(sharedScope, xds.TypeRoute, sharedTable)
+				st := s.server.State(sharedScope.Key(xds.TypeRoute, sharedTable))
 				if len(st.Proxies) != 1 || st.Proxies[0].State != xds.Acked {
 					return false
 				}

@@ -49,7 +49,7 @@ func findEnvoy() string {
 
 // validateWithEnvoy lets stock Envoy judge everything that a scope is served. Route configurations become listeners of
 // their own, so that Envoy looks into them, too.
-func validateWithEnvoy(t testing.TB, cache *xds.Cache, scope string) {
+func validateWithEnvoy(t testing.TB, cache *xds.Cache, scope xds.Scope) {
 	binary := findEnvoy()
 	if binary == "" {
 		sayNoEnvoy()

@@ -37,7 +37,7 @@ func OperatorHandler(source ProxySource, metrics http.Handler) http.Handler {
 
 func proxyOf(p xds.ProxyState) Proxy {
 	out := Proxy{
-		Scope: p.Proxy.Scope, Pod: p.Proxy.Pod, PodUID: p.Proxy.PodUID, Node: p.Proxy.Node,
+		Scope: string(p.Proxy.Scope), Pod: p.Proxy.Pod, PodUID: p.Proxy.PodUID, Node: p.Proxy.Node,
 		Address: p.Proxy.Address, Connected: p.Connected,
 		Types: []Type{},
 	}

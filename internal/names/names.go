@@ -202,15 +202,6 @@ const (
 	RuntimeLayer = "fairway"
 )
 
-// WaypointScope is the xDS scope of a waypoint's proxies.
-func WaypointScope(namespace, gateway string) string { return "waypoint/" + namespace + "/" + gateway }
-
-// NodeScope is the xDS scope of a node proxy.
-func NodeScope(node string) string { return ComponentNode + "/" + node }
-
-// AllNodesScope stands for the scopes of all node proxies together.
-const AllNodesScope = ComponentNode + "/*"
-
 // ServicePort names scope, route configuration and cluster of a Service's port.
 func ServicePort(namespace, service string, port uint16) string {
 	return fmt.Sprintf("service/%s/%s/%d", namespace, service, port)
@@ -311,20 +302,6 @@ func WaypointResource(gateway string) string { return gateway }
 
 // WaypointGateway is the inverse of WaypointResource.
 func WaypointGateway(resource string) string { return resource }
-
-// ParseWaypointScope is the inverse of WaypointScope.
-func ParseWaypointScope(scope string) (namespace, gateway string, ok bool) {
-	p := strings.Split(scope, "/")
-	if len(p) != 3 || p[0] != "waypoint" {
-		return "", "", false
-	}
-	return p[1], p[2], true
-}
-
-// ParseNodeScope is the inverse of NodeScope.
-func ParseNodeScope(scope string) (node string, ok bool) {
-	return strings.CutPrefix(scope, "node/")
-}
 
 // ParseServicePort is the inverse of ServicePort and WaypointEndpoints for the given first element of the
 // name.

@@ -10,12 +10,6 @@ import (
 )
 
 func TestParsersInvert(t *testing.T) {
-	ns, gw, ok := ParseWaypointScope(WaypointScope("a", "b"))
-	require.True(t, ok)
-	require.Equal(t, [2]string{"a", "b"}, [2]string{ns, gw})
-	node, ok := ParseNodeScope(NodeScope("n"))
-	require.True(t, ok)
-	require.Equal(t, "n", node)
 	for prefix, name := range map[string]string{
 		"service":  ServicePort("a", "b", 80),
 		"waypoint": WaypointEndpoints("a", "b", 80),
@@ -30,7 +24,7 @@ func TestParsersInvert(t *testing.T) {
 		ns, svc, port, v6, ok := ParseNodeEndpoints(NodeEndpoints("a", "b", 80, ipv6))
 		require.Equal(t, []any{"a", "b", uint16(80), ipv6, true}, []any{ns, svc, port, v6, ok})
 	}
-	_, _, _, _, ok = ParseNodeEndpoints(WaypointEndpoints("a", "b", 80))
+	_, _, _, _, ok := ParseNodeEndpoints(WaypointEndpoints("a", "b", 80))
 	require.False(t, ok)
 	ns, svc, port, ok := ParseInboundCluster(InboundCluster("a", "b", 80))
 	require.Equal(t, []any{"a", "b", uint16(80), true}, []any{ns, svc, port, ok})
@@ -52,9 +46,6 @@ func FuzzParsers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if td, ns, sa, ok := ParseSPIFFEID(s); ok {
 			require.Equal(t, s, SPIFFEID(td, ns, sa))
-		}
-		if ns, gw, ok := ParseWaypointScope(s); ok {
-			require.Equal(t, s, WaypointScope(ns, gw))
 		}
 		_, _, _, _ = ParseInboundCluster(s)
 		_, _, _, _ = ParseServicePort(s, "service")

@@ -35,6 +35,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/engine"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
@@ -316,15 +317,15 @@ func (p *plane) addPeers(mgr ctrl.Manager, authority *identity.Authority, o Opti
 // acknowledgements is what the status writer asks: the book, which is made after the writer.
 type acknowledgements struct{ p *plane }
 
-func (a acknowledgements) State(scope, typeURL, name string) xds.ResourceState {
-	return a.p.book.State(scope, typeURL, name)
+func (a acknowledgements) State(k xds.Key) xds.ResourceState {
+	return a.p.book.State(k)
 }
 
 // ownProxies is what the engine asks: the server, which is made after it.
 type ownProxies struct{ p *plane }
 
-func (o ownProxies) State(scope, typeURL, name string) xds.ResourceState {
-	return o.p.server.State(scope, typeURL, name)
+func (o ownProxies) State(k xds.Key) xds.ResourceState {
+	return o.p.server.State(k)
 }
 
 // note tells the other replicas that proxies reject a rule, so that all derive the same tables.
@@ -353,7 +354,10 @@ func (p *plane) touched(obj client.Object) {
 		p.bound.Touch(key)
 	case *corev1.Namespace:
 		if !enrolled(o) {
-			p.server.Evict(names.WaypointScope(key.Name, ""))
+			p.server.Evict(func(s xds.Scope) bool {
+				gateway, ok := catalogue.WaypointOf(s)
+				return ok && gateway.Namespace == key.Name
+			})
 		}
 	}
 }

@@ -18,75 +18,70 @@ type rejections struct {
 	acks status.Acknowledgements
 
 	// again is to look at a table again that was just rejected.
-	again func(scope, typeURL, name string)
+	again func(xds.Key)
 
 	mu sync.Mutex
-	of map[string]map[rejectable]string // by scope: what the proxy said
+	of map[xds.Scope]map[xds.ID]string // what the proxy said
 	// tables are rejected since then; see status.Search.
-	tables map[table]time.Time
+	tables map[xds.Key]time.Time
 }
 
-type table struct{ scope, name string }
-
-type rejectable struct{ typeURL, name string }
-
 func newRejections(acks status.Acknowledgements) *rejections {
-	return &rejections{acks: acks, of: map[string]map[rejectable]string{}, tables: map[table]time.Time{}}
+	return &rejections{acks: acks, of: map[xds.Scope]map[xds.ID]string{}, tables: map[xds.Key]time.Time{}}
 }
 
 // note looks at a resource again and tells whether that changed anything. The book is read under the lock, so that the
 // later of two calls has the last word.
-func (r *rejections) note(scope, typeURL, name string) (changed bool) {
+func (r *rejections) note(k xds.Key) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k, text := rejectable{typeURL, name}, r.acks.State(scope, typeURL, name).Rejection()
+	text := r.acks.State(k).Rejection()
 	if text == "" {
-		delete(r.tables, table{scope, name})
+		delete(r.tables, k)
 	}
-	if text != "" && r.sought(scope, typeURL, name) || r.of[scope][k] == text {
+	if text != "" && r.sought(k) || r.of[k.Scope][k.ID] == text {
 		return false
 	}
 	if text == "" {
-		if delete(r.of[scope], k); len(r.of[scope]) == 0 {
-			delete(r.of, scope)
+		if delete(r.of[k.Scope], k.ID); len(r.of[k.Scope]) == 0 {
+			delete(r.of, k.Scope)
 		}
 		return true
 	}
-	if r.of[scope] == nil {
-		r.of[scope] = map[rejectable]string{}
+	if r.of[k.Scope] == nil {
+		r.of[k.Scope] = map[xds.ID]string{}
 	}
-	r.of[scope][k] = text
+	r.of[k.Scope][k.ID] = text
 	return true
 }
 
 // sought tells whether a rejected resource is a table whose culprit is still being sought, and looks again when that must be
 // over.
-func (r *rejections) sought(scope, typeURL, name string) bool {
-	if typeURL != xds.TypeRoute {
+func (r *rejections) sought(k xds.Key) bool {
+	if k.TypeURL != xds.TypeRoute {
 		return false
 	}
-	k := table{scope, name}
 	since, known := r.tables[k]
 	if !known {
 		r.tables[k] = time.Now()
-		time.AfterFunc(status.Search, func() { r.again(scope, typeURL, name) })
+		time.AfterFunc(status.Search, func() { r.again(k) })
 		return true
 	}
 	return time.Since(since) < status.Search
 }
 
 // first describes one rejection of a scope, the same as long as it lasts; empty if there is none.
-func (r *rejections) first(scope string) string {
+func (r *rejections) first(scope xds.Scope) string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var first rejectable
-	for k := range r.of[scope] {
-		if first == (rejectable{}) || cmp.Or(cmp.Compare(k.typeURL, first.typeURL), cmp.Compare(k.name, first.name)) < 0 {
-			first = k
+	var first xds.ID
+	for id := range r.of[scope] {
+		if first == (xds.ID{}) || cmp.Or(cmp.Compare(id.TypeURL, first.TypeURL), cmp.Compare(id.Name, first.Name)) < 0 {
+			first = id
 		}
 	}
-	if first == (rejectable{}) {
+	if first == (xds.ID{}) {
 		return ""
 	}
-	return xds.Describe(first.typeURL, first.name) + ": " + r.of[scope][first]
+	return first.String() + ": " + r.of[scope][first]
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-type says map[string]string
+type says map[xds.Key]string
 
-func (s says) State(scope, _, name string) xds.ResourceState {
-	text, ok := s[scope+" "+name]
+func (s says) State(k xds.Key) xds.ResourceState {
+	text, ok := s[k]
 	if !ok {
 		return xds.ResourceState{}
 	}
@@ -27,43 +27,46 @@ func (s says) State(scope, _, name string) xds.ResourceState {
 // TestARejectedTableIsSaidWhenItLasts: until then its culprit is being sought.
 func TestARejectedTableIsSaidWhenItLasts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const scope, name = "waypoint/a/w", "service/a/b/80"
-		s := says{scope + " " + name: "no such filter"}
+		const scope xds.Scope = "waypoint/a/w"
+		k := scope.Key(xds.TypeRoute, "service/a/b/80")
+		s := says{k: "no such filter"}
 		r := newRejections(s)
 		said := 0
-		r.again = func(scope, typeURL, name string) {
-			if r.note(scope, typeURL, name) {
+		r.again = func(k xds.Key) {
+			if r.note(k) {
 				said++
 			}
 		}
-		require.False(t, r.note(scope, xds.TypeRoute, name))
-		require.False(t, r.note(scope, xds.TypeRoute, name))
+		require.False(t, r.note(k))
+		require.False(t, r.note(k))
 		require.Empty(t, r.first(scope))
 		time.Sleep(status.Search)
 		synctest.Wait()
 		require.Equal(t, 1, said)
 		require.Equal(t, "route table service/a/b/80: no such filter", r.first(scope))
 
-		delete(s, scope+" "+name)
-		require.True(t, r.note(scope, xds.TypeRoute, name))
+		delete(s, k)
+		require.True(t, r.note(k))
 		require.Empty(t, r.of)
 		require.Empty(t, r.tables)
 	})
 }
 
 func TestRejectionsOfAScope(t *testing.T) {
-	s := says{"waypoint/a/w service/a/b/80": "no such filter", "waypoint/a/w service/a/c/80": "bad"}
+	const scope xds.Scope = "waypoint/a/w"
+	b, c := scope.Key(xds.TypeCluster, "service/a/b/80"), scope.Key(xds.TypeCluster, "service/a/c/80")
+	s := says{b: "no such filter", c: "bad"}
 	r := newRejections(s)
-	require.False(t, r.note("waypoint/a/w", xds.TypeRoute, "service/a/d/80"))
-	require.Empty(t, r.first("waypoint/a/w"))
-	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/c/80"))
-	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/b/80"))
-	require.False(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/b/80"), "nothing new")
-	require.Equal(t, "cluster service/a/b/80: no such filter", r.first("waypoint/a/w"))
+	require.False(t, r.note(scope.Key(xds.TypeRoute, "service/a/d/80")))
+	require.Empty(t, r.first(scope))
+	require.True(t, r.note(c))
+	require.True(t, r.note(b))
+	require.False(t, r.note(b), "nothing new")
+	require.Equal(t, "cluster service/a/b/80: no such filter", r.first(scope))
 	require.Empty(t, r.first("waypoint/a/v"))
 	clear(s)
-	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/b/80"))
-	require.Equal(t, "cluster service/a/c/80: bad", r.first("waypoint/a/w"))
-	require.True(t, r.note("waypoint/a/w", xds.TypeCluster, "service/a/c/80"))
+	require.True(t, r.note(b))
+	require.Equal(t, "cluster service/a/c/80: bad", r.first(scope))
+	require.True(t, r.note(c))
 	require.Empty(t, r.of)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/accept"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -105,18 +106,17 @@ func triggersOf(p *plane) *triggers {
 	t := &triggers{programmed: controllers.NewTrigger(), automatic: controllers.NewTrigger(), nodes: controllers.NewPausedTrigger(capturesPause)}
 	p.claims.changed = func() { t.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
-	changed := func(scope, typeURL, name string) {
-		if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
-			p.writer.Acknowledged(names.AllNodesScope, typeURL, name)
+	changed := func(k xds.Key) {
+		if all := catalogue.Together(k); all != k {
+			p.writer.Acknowledged(all)
 		}
-		ns, gw, ok := names.ParseWaypointScope(scope)
-		if !ok || typeURL == xds.TypeRoute && name == names.RouteTrial {
+		gateway, ok := catalogue.WaypointOf(k.Scope)
+		if !ok || catalogue.IsTrial(k.ID) {
 			return
 		}
-		p.writer.Acknowledged(scope, typeURL, name)
-		// The resource that says which proxies serve, and any that one of them rejects.
-		if p.rejections.note(scope, typeURL, name) || typeURL == xds.TypeListener && name == names.ListenerMTLS {
-			t.programmed.Notify(types.NamespacedName{Namespace: ns, Name: gw})
+		p.writer.Acknowledged(k)
+		if p.rejections.note(k) || k == catalogue.Serving(gateway) {
+			t.programmed.Notify(gateway)
 		}
 	}
 	p.rejections.again = changed
@@ -140,15 +140,9 @@ func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, t *tri
 	})
 }
 
-// programmed implements controllers.ProgrammedProbe: a waypoint serves once a proxy has acknowledged its listener.
-func (p *plane) programmed(gateway types.NamespacedName) (acked int, rejected string) {
-	scope := names.WaypointScope(gateway.Namespace, gateway.Name)
-	for _, a := range p.book.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies {
-		if a.State == xds.Acked {
-			acked++
-		}
-	}
-	return acked, p.rejections.first(scope)
+// programmed implements controllers.ProgrammedProbe.
+func (p *plane) programmed(gateway types.NamespacedName) (ready int, rejected string) {
+	return len(catalogue.Ready(p.book.State(catalogue.Serving(gateway)))), p.rejections.first(catalogue.WaypointScope(gateway))
 }
 
 // certificates lets the Mesh's reconciler keep the CA.

@@ -23,8 +23,8 @@ import (
 
 // Local is this replica's own book; xds.Server is one.
 type Local interface {
-	State(scope, typeURL, name string) xds.ResourceState
-	OnChange(fn func(scope, typeURL, name string)) (cancel func())
+	State(k xds.Key) xds.ResourceState
+	OnChange(fn func(xds.Key)) (cancel func())
 	Proxies() []xds.ProxyState
 }
 
@@ -73,7 +73,7 @@ type Book struct {
 	remotes   map[*remote]struct{}
 	following map[string]context.CancelFunc // by address
 	follow    func(address string) context.CancelFunc
-	listeners map[int]func(scope, typeURL, name string)
+	listeners map[int]func(xds.Key)
 	next      int
 }
 
@@ -90,11 +90,11 @@ type remote struct {
 
 // entries are bounded by maxRecords.
 type entries struct {
-	of      map[key]entry
+	of      map[xds.Key]entry
 	records int
 }
 
-func newEntries() entries { return entries{of: map[key]entry{}} }
+func newEntries() entries { return entries{of: map[xds.Key]entry{}} }
 
 // put stores an entry, or removes one that says nothing any more. ok is false if it does not fit.
 func (es *entries) put(e entry) (ok bool) {
@@ -128,7 +128,7 @@ func New(o Options) *Book {
 	b := &Book{
 		opts: o, replica: rand.Text(), interests: newInterests(o.OnInterest),
 		remotes: map[*remote]struct{}{}, following: map[string]context.CancelFunc{},
-		listeners: map[int]func(scope, typeURL, name string){},
+		listeners: map[int]func(xds.Key){},
 	}
 	b.feed = newFeed(o.Local, b.replica, o.times, o.Log)
 	return b
@@ -200,8 +200,8 @@ func (b *Book) SetPeers(addresses []string) {
 // State returns what the connected proxies of all replicas made of the resource's version that is current here. Of a
 // waypoint's cluster, and of a listener other than mtls, only those proxies of other replicas are told that reject it;
 // of a cluster of all nodes, some, and those that are behind before others.
-func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
-	out := b.opts.Local.State(scope, typeURL, name)
+func (b *Book) State(k xds.Key) xds.ResourceState {
+	out := b.opts.Local.State(k)
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	at := map[string]int{}
@@ -209,9 +209,9 @@ func (b *Book) State(scope, typeURL, name string) xds.ResourceState {
 		at[a.Proxy.ID()] = i // so that one that moved to another replica is not two
 	}
 	for r := range b.remotes {
-		e := r.entries.of[key{scope, typeURL, name}]
+		e := r.entries.of[k]
 		for _, p := range e.Proxies {
-			a := p.judge(scope, e.Version, out.Version)
+			a := p.judge(k.Scope, e.Version, out.Version)
 			i, known := at[a.Proxy.ID()]
 			switch {
 			case !known:
@@ -251,7 +251,7 @@ func (b *Book) Note(text string) { b.feed.note(text) }
 
 // OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the
 // same time; fn must not block. The returned function ends it; a call may still be under way then.
-func (b *Book) OnChange(fn func(scope, typeURL, name string)) (cancel func()) {
+func (b *Book) OnChange(fn func(xds.Key)) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	id := b.next
@@ -267,9 +267,9 @@ func (b *Book) OnChange(fn func(scope, typeURL, name string)) (cancel func()) {
 }
 
 // delta is what an exchange of entries did.
-type delta struct{ changed, added, removed []key }
+type delta struct{ changed, added, removed []xds.Key }
 
-func (d *delta) note(k key, old, now entry) {
+func (d *delta) note(k xds.Key, old, now entry) {
 	had, has := len(old.Proxies) > 0, len(now.Proxies) > 0
 	switch {
 	case !had && !has, old.Version == now.Version && slices.Equal(old.Proxies, now.Proxies):
@@ -288,25 +288,25 @@ func (b *Book) tell(d delta) {
 		b.interests.add(k)
 	}
 	b.mu.RLock()
-	connected := map[string]bool{}
+	connected := map[xds.Scope]bool{}
 	for r := range b.remotes {
 		for _, k := range d.removed {
-			if _, ok := r.entries.of[listenerOf(k.scope)]; ok {
-				connected[k.scope] = true
+			if _, ok := r.entries.of[servingOf(k.Scope)]; ok {
+				connected[k.Scope] = true
 			}
 		}
 	}
-	listeners := make([]func(scope, typeURL, name string), 0, len(b.listeners))
+	listeners := make([]func(xds.Key), 0, len(b.listeners))
 	for _, fn := range b.listeners {
 		listeners = append(listeners, fn)
 	}
 	b.mu.RUnlock()
 	for _, k := range d.removed {
-		b.interests.remove(k, !connected[k.scope])
+		b.interests.remove(k, !connected[k.Scope])
 	}
 	for _, k := range d.changed {
 		for _, fn := range listeners {
-			fn(k.scope, k.typeURL, k.name)
+			fn(k)
 		}
 	}
 }

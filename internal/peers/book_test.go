@@ -38,10 +38,10 @@ func TestJudge(t *testing.T) {
 }
 
 func TestInterestsNeverTakeFromEachOther(t *testing.T) {
-	k := key{scope, xds.TypeRoute, route}
+	k := scope.Key(xds.TypeRoute, route)
 	var got []xds.Interest
 	n := newInterests(func(i xds.Interest) { got = append(got, i) })
-	wanted := xds.Interest{Scope: scope, TypeURL: xds.TypeRoute, Name: route, Wanted: true}
+	wanted := xds.Interest{Key: scope.Key(xds.TypeRoute, route), Wanted: true}
 	gone := wanted
 	gone.Wanted = false
 	left := gone
@@ -62,7 +62,7 @@ func TestInterestsNeverTakeFromEachOther(t *testing.T) {
 	step("elsewhere", func() { n.add(k) })
 	step("gone elsewhere", func() { n.remove(k, true) })
 	step("gone here", func() { n.here(gone) }, gone)
-	node := xds.Interest{Scope: "node/n", TypeURL: xds.TypeCluster, Name: "10.0.0.1:80"}
+	node := xds.Interest{Key: xds.Scope("node/n").Key(xds.TypeCluster, "10.0.0.1:80")}
 	step("what no status needs passes through", func() { n.here(node) }, node)
 	require.Empty(t, n.local)
 	require.Empty(t, n.remote)

@@ -20,6 +20,8 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/fairway-mesh/fairway/internal/accept"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 const (
@@ -47,10 +49,10 @@ type follower struct {
 	wake chan struct{} // capacity 1: something is due
 
 	mu  sync.Mutex
-	due map[key]struct{}
+	due map[xds.Key]struct{}
 
 	// What the follower has; only its own goroutine uses it: entries, and the number of notes.
-	told  map[key]struct{}
+	told  map[xds.Key]struct{}
 	noted int
 }
 
@@ -92,9 +94,9 @@ func (w logWriter) Write(p []byte) (int, error) {
 }
 
 // changed notes what is due to whom.
-func (f *feed) changed(scope, typeURL, name string) {
-	k := keyOf(scope, typeURL, name)
-	if k.relevance() == irrelevant {
+func (f *feed) changed(k xds.Key) {
+	k = catalogue.Together(k)
+	if catalogue.PartOf(k) == catalogue.Nobody {
 		return
 	}
 	f.mu.Lock()
@@ -135,7 +137,7 @@ func (f *feed) sendNotes(enc *json.Encoder, fo *follower) error {
 	return nil
 }
 
-func (fo *follower) add(k key) {
+func (fo *follower) add(k xds.Key) {
 	fo.mu.Lock()
 	fo.due[k] = struct{}{}
 	fo.mu.Unlock()
@@ -150,11 +152,11 @@ func (fo *follower) hurry() {
 	}
 }
 
-func (fo *follower) take() map[key]struct{} {
+func (fo *follower) take() map[xds.Key]struct{} {
 	fo.mu.Lock()
 	defer fo.mu.Unlock()
 	due := fo.due
-	fo.due = map[key]struct{}{}
+	fo.due = map[xds.Key]struct{}{}
 	return due
 }
 
@@ -164,7 +166,7 @@ func (f *feed) join() *follower {
 	if len(f.followers) >= maxFollowers {
 		return nil
 	}
-	fo := &follower{wake: make(chan struct{}, 1), due: map[key]struct{}{}, told: map[key]struct{}{}}
+	fo := &follower{wake: make(chan struct{}, 1), due: map[xds.Key]struct{}{}, told: map[xds.Key]struct{}{}}
 	f.followers[fo] = struct{}{}
 	return fo
 }
@@ -227,12 +229,12 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 }
 
 // known lists what connected proxies subscribe to or have.
-func (f *feed) known() map[key]struct{} {
-	out := map[key]struct{}{}
+func (f *feed) known() map[xds.Key]struct{} {
+	out := map[xds.Key]struct{}{}
 	for _, p := range f.local.Proxies() {
 		for typeURL, t := range p.Types {
 			add := func(name string) {
-				if k := keyOf(p.Proxy.Scope, typeURL, name); k.relevance() != irrelevant {
+				if k := catalogue.Together(p.Proxy.Scope.Key(typeURL, name)); catalogue.PartOf(k) != catalogue.Nobody {
 					out[k] = struct{}{}
 				}
 			}
@@ -248,11 +250,11 @@ func (f *feed) known() map[key]struct{} {
 }
 
 // send tells the present state of the keys, in lines of bounded size.
-func (f *feed) send(enc *json.Encoder, fo *follower, keys map[key]struct{}) error {
+func (f *feed) send(enc *json.Encoder, fo *follower, keys map[xds.Key]struct{}) error {
 	var l line
 	records := 0
 	for k := range keys {
-		e := entryOf(k, f.local.State(k.scope, k.typeURL, k.name))
+		e := entryOf(k, f.local.State(k))
 		if _, told := fo.told[k]; len(e.Proxies) == 0 && !told {
 			continue // most clusters, most of the time
 		}

@@ -11,25 +11,24 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
-	local := &fixed{states: map[key]xds.ResourceState{}}
+	local := &fixed{states: map[xds.Key]xds.ResourceState{}}
 	acked := xds.ProxyAck{Proxy: xds.Proxy{Pod: "p", PodUID: "u"}, State: xds.Acked, Version: "1"}
 	nacked := xds.ProxyAck{Proxy: xds.Proxy{Pod: "q", PodUID: "v"}, State: xds.Rejected, Error: strings.Repeat("x", 5000)}
-	keys := map[key]struct{}{}
-	for _, k := range []key{
-		{scope, xds.TypeCluster, "quiet"},
-		{scope, xds.TypeCluster, "bad"},
-		{scope, xds.TypeRoute, "r"},
-		{scope, xds.TypeListener, "l"},
-		listenerOf(scope),
+	keys := map[xds.Key]struct{}{}
+	serving := servingOf(scope)
+	for _, k := range []xds.Key{
+		scope.Key(xds.TypeCluster, "quiet"), scope.Key(xds.TypeCluster, "bad"), scope.Key(xds.TypeRoute, "r"),
+		scope.Key(xds.TypeListener, "l"), serving,
 	} {
 		keys[k] = struct{}{}
 		local.states[k] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked}}
 	}
-	bad := key{scope, xds.TypeCluster, "bad"}
+	bad := scope.Key(xds.TypeCluster, "bad")
 	local.states[bad] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked, nacked}}
 	f := newFeed(local, "x", quick, testLog(t))
 	fo := f.join()
@@ -37,31 +36,31 @@ func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
 	require.Len(t, got, 3)
 	require.Len(t, got[bad].Proxies, 1)
 	require.Len(t, got[bad].Proxies[0].Error, maxError)
-	require.Contains(t, got, key{scope, xds.TypeRoute, "r"})
-	require.Contains(t, got, listenerOf(scope))
+	require.Contains(t, got, scope.Key(xds.TypeRoute, "r"))
+	require.Contains(t, got, serving)
 
 	local.states[bad] = xds.ResourceState{Version: "2", Proxies: []xds.ProxyAck{acked}}
-	got = sent(t, f, fo, map[key]struct{}{bad: {}})
+	got = sent(t, f, fo, map[xds.Key]struct{}{bad: {}})
 	require.Contains(t, got, bad, "that it is over is told")
 	require.Empty(t, got[bad].Proxies)
-	require.Empty(t, sent(t, f, fo, map[key]struct{}{bad: {}}), "once")
+	require.Empty(t, sent(t, f, fo, map[xds.Key]struct{}{bad: {}}), "once")
 
-	for _, k := range []key{
-		{"node/n", xds.TypeRoute, "r"}, {scope, xds.TypeEndpoint, "e"}, {scope, xds.TypeListener, xds.Wildcard},
+	for _, k := range []xds.Key{
+		catalogue.NodeScope("n").Key(xds.TypeRoute, "r"), scope.Key(xds.TypeEndpoint, "e"), scope.Key(xds.TypeListener, xds.Wildcard),
 	} {
-		f.changed(k.scope, k.typeURL, k.name)
+		f.changed(k)
 	}
 	require.Empty(t, fo.take())
-	f.changed(scope, xds.TypeRoute, "r")
-	f.changed(scope, xds.TypeRoute, "r")
+	f.changed(scope.Key(xds.TypeRoute, "r"))
+	f.changed(scope.Key(xds.TypeRoute, "r"))
 	require.Len(t, fo.take(), 1)
 }
 
-func sent(t *testing.T, f *feed, fo *follower, keys map[key]struct{}) map[key]entry {
+func sent(t *testing.T, f *feed, fo *follower, keys map[xds.Key]struct{}) map[xds.Key]entry {
 	t.Helper()
 	var out strings.Builder
 	require.NoError(t, f.send(json.NewEncoder(&out), fo, keys))
-	got := map[key]entry{}
+	got := map[xds.Key]entry{}
 	for lines := bufio.NewScanner(strings.NewReader(out.String())); lines.Scan(); {
 		var l line
 		require.NoError(t, json.Unmarshal(lines.Bytes(), &l))

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 )
 
 const (
@@ -137,7 +139,7 @@ func (b *Book) listen(ctx context.Context, client *http.Client, r *remote) (comp
 func (b *Book) take(r *remote, snapshot *entries, es []entry, complete bool) (ok bool) {
 	kept := es[:0]
 	for _, e := range es {
-		if e.key().relevance() != irrelevant { // a newer release may tell more
+		if catalogue.PartOf(e.key()) != catalogue.Nobody { // a newer release may tell more
 			e.compact()
 			kept = append(kept, e)
 		}

@@ -67,7 +67,7 @@ func TestAReplicaThatHangsIsGivenUp(t *testing.T) {
 	a := newReplica(t, ca, tm)
 	a.book.SetPeers([]string{addr})
 	eventually(t, "followed", func() bool { return connected(a.book) == 1 })
-	require.Empty(t, a.book.State("node/n", xds.TypeRoute, "x").Proxies, "what no status needs is not kept")
+	require.Empty(t, a.book.State(xds.Scope("node/n").Key(xds.TypeRoute, "x")).Proxies, "what no status needs is not kept")
 	select {
 	case <-ended:
 	case <-time.After(patience):

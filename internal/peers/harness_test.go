@@ -28,16 +28,17 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 const (
-	domain   = "mesh.test"
-	scope    = "waypoint/shop/wp"
-	route    = "service/shop/cart/80"
-	patience = 10 * time.Second
+	domain             = "mesh.test"
+	scope    xds.Scope = "waypoint/shop/wp"
+	route              = "service/shop/cart/80"
+	patience           = 10 * time.Second
 )
 
 var quick = times{grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, age: time.Hour, retry: time.Millisecond, retryMax: 10 * time.Millisecond}
@@ -72,20 +73,20 @@ type replica struct {
 
 	mu     sync.Mutex
 	text   string
-	wanted map[key]bool
+	wanted map[xds.Key]bool
 	left   []xds.Interest
 	notes  []string
 }
 
 func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	t.Helper()
-	r := &replica{t: t, cache: xds.NewCache(), text: "1", wanted: map[key]bool{}}
+	r := &replica{t: t, cache: xds.NewCache(), text: "1", wanted: map[xds.Key]bool{}}
 	r.server = xds.NewServer(xds.Options{
 		Cache: r.cache, OnInterest: func(i xds.Interest) { r.book.Interest(i) },
 		Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			pod := strings.Join(md.Get("pod"), "")
-			return xds.Proxy{Scope: cmp.Or(strings.Join(md.Get("scope"), ""), scope), Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
+			return xds.Proxy{Scope: cmp.Or(xds.Scope(strings.Join(md.Get("scope"), "")), scope), Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
 		}),
 	})
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -145,7 +146,7 @@ func (r *replica) knows(notes ...string) func() bool {
 func (r *replica) interest(i xds.Interest) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	k := key{i.Scope, i.TypeURL, i.Name}
+	k := i.Key
 	if !i.Wanted {
 		delete(r.wanted, k)
 		r.left = append(r.left, i)
@@ -155,25 +156,25 @@ func (r *replica) interest(i xds.Interest) {
 	r.derive(k)
 }
 
-func (r *replica) derive(k key) {
-	switch k.typeURL {
+func (r *replica) derive(k xds.Key) {
+	switch k.TypeURL {
 	case xds.TypeRoute:
-		res, err := xds.NewResource(k.name, &routev3.RouteConfiguration{Name: k.name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
+		res, err := xds.NewResource(k.Name, &routev3.RouteConfiguration{Name: k.Name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
 		require.NoError(r.t, err)
-		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
+		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
 	case xds.TypeCluster:
 		timeout, err := time.ParseDuration(r.text + "s")
 		require.NoError(r.t, err)
-		res, err := xds.NewResource(k.name, &clusterv3.Cluster{
-			Name: k.name, ConnectTimeout: durationpb.New(timeout), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		res, err := xds.NewResource(k.Name, &clusterv3.Cluster{
+			Name: k.Name, ConnectTimeout: durationpb.New(timeout), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		})
 		require.NoError(r.t, err)
-		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: k.name, Resource: res}})
+		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
 	case xds.TypeListener:
 		res, err := xds.NewResource(names.ListenerMTLS, &listenerv3.Listener{Name: names.ListenerMTLS})
 		require.NoError(r.t, err)
-		r.cache.Apply(k.scope, []xds.Update{{TypeURL: k.typeURL, Name: names.ListenerMTLS, Resource: res}})
-		r.cache.Ready(k.scope, k.typeURL)
+		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
+		r.cache.Ready(k.Scope, k.TypeURL)
 	}
 }
 
@@ -187,7 +188,7 @@ func (r *replica) edit(text string) {
 	}
 }
 
-func (r *replica) wants(k key) bool {
+func (r *replica) wants(k xds.Key) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.wanted[k]
@@ -195,7 +196,7 @@ func (r *replica) wants(k key) bool {
 
 // tally counts what the replica knows of the route's proxies.
 func (r *replica) tally() (acked, pending, rejected int) {
-	for _, p := range r.book.State(scope, xds.TypeRoute, route).Proxies {
+	for _, p := range r.book.State(scope.Key(xds.TypeRoute, route)).Proxies {
 		switch p.State {
 		case xds.Acked:
 			acked++
@@ -246,7 +247,7 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 // it is let.
 func (r *replica) node(name, address string, let <-chan struct{}) {
 	r.t.Helper()
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", name, "scope", names.NodeScope(name)))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", name, "scope", string(catalogue.NodeScope(name))))
 	r.t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(r.t, err)
@@ -272,13 +273,11 @@ func (r *replica) node(name, address string, let <-chan struct{}) {
 }
 
 // fixed is a book that never changes by itself.
-type fixed struct{ states map[key]xds.ResourceState }
+type fixed struct{ states map[xds.Key]xds.ResourceState }
 
-func (f *fixed) State(scope, typeURL, name string) xds.ResourceState {
-	return f.states[key{scope, typeURL, name}]
-}
-func (f *fixed) OnChange(func(scope, typeURL, name string)) func() { return func() {} }
-func (f *fixed) Proxies() []xds.ProxyState                         { return nil }
+func (f *fixed) State(k xds.Key) xds.ResourceState { return f.states[k] }
+func (f *fixed) OnChange(func(xds.Key)) func()     { return func() {} }
+func (f *fixed) Proxies() []xds.ProxyState         { return nil }
 
 // testLog drops what is logged: goroutines of a server may outlive the test.
 func testLog(t testing.TB) logr.Logger { return testr.New(t.(*testing.T)) }
@@ -298,5 +297,5 @@ func (s signal) Write(p []byte) (int, error) {
 
 // connected counts the proxies that have asked for their listeners, as a book knows them.
 func connected(b *Book) int {
-	return len(b.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies)
+	return len(b.State(scope.Key(xds.TypeListener, names.ListenerMTLS)).Proxies)
 }

@@ -6,6 +6,7 @@ package peers
 import (
 	"sync"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -15,21 +16,21 @@ type interests struct {
 	fn func(xds.Interest) // called with the lock held, so in order; it only queues
 
 	mu     sync.Mutex
-	local  map[key]struct{}
-	remote map[key]int // replicas that told of it
+	local  map[xds.Key]struct{}
+	remote map[xds.Key]int // replicas that told of it
 }
 
 func newInterests(fn func(xds.Interest)) *interests {
 	if fn == nil {
 		fn = func(xds.Interest) {}
 	}
-	return &interests{fn: fn, local: map[key]struct{}{}, remote: map[key]int{}}
+	return &interests{fn: fn, local: map[xds.Key]struct{}{}, remote: map[xds.Key]int{}}
 }
 
 // here takes what a local proxy wants or wants no more. What no other replica tells of passes through.
 func (n *interests) here(i xds.Interest) {
-	k := key{i.Scope, i.TypeURL, i.Name}
-	if k.relevance() == irrelevant {
+	k := i.Key
+	if catalogue.PartOf(k) == catalogue.Nobody {
 		n.fn(i)
 		return
 	}
@@ -46,17 +47,17 @@ func (n *interests) here(i xds.Interest) {
 	}
 }
 
-func (n *interests) add(k key) {
+func (n *interests) add(k xds.Key) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.remote[k]++
 	if _, local := n.local[k]; !local && n.remote[k] == 1 {
-		n.fn(xds.Interest{Scope: k.scope, TypeURL: k.typeURL, Name: k.name, Wanted: true})
+		n.fn(xds.Interest{Key: k, Wanted: true})
 	}
 }
 
 // remove undoes an add. disconnected: the scope's proxies are gone and likely to come back.
-func (n *interests) remove(k key, disconnected bool) {
+func (n *interests) remove(k xds.Key, disconnected bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.remote[k]--; n.remote[k] > 0 {
@@ -64,6 +65,6 @@ func (n *interests) remove(k key, disconnected bool) {
 	}
 	delete(n.remote, k)
 	if _, local := n.local[k]; !local {
-		n.fn(xds.Interest{Scope: k.scope, TypeURL: k.typeURL, Name: k.name, Disconnected: disconnected})
+		n.fn(xds.Interest{Key: k, Disconnected: disconnected})
 	}
 }

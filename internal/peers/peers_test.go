@@ -13,18 +13,18 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 func TestProxiesOfAllReplicasCount(t *testing.T) {
 	a, b := pair(t, long(quick))
 	var mu sync.Mutex
-	told := map[key]bool{}
-	cancel := a.book.OnChange(func(scope, typeURL, name string) {
+	told := map[xds.Key]bool{}
+	cancel := a.book.OnChange(func(k xds.Key) {
 		mu.Lock()
 		defer mu.Unlock()
-		told[key{scope, typeURL, name}] = true
+		told[k] = true
 	})
 	defer cancel()
 	// The first replica has no proxy yet and must derive the route only to know its version.
@@ -33,7 +33,7 @@ func TestProxiesOfAllReplicasCount(t *testing.T) {
 	eventually(t, "listeners hear of changes elsewhere", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return told[key{scope, xds.TypeRoute, route}]
+		return told[scope.Key(xds.TypeRoute, route)]
 	})
 	a.proxy("two", "")
 	b.proxy("three", "")
@@ -48,7 +48,7 @@ func TestNodesOfAllReplicasMustSwitch(t *testing.T) {
 	a, b := pair(t, long(quick))
 	switched := func(r *replica, proxies int) func() bool {
 		return func() bool {
-			s := r.book.State(names.AllNodesScope, xds.TypeCluster, vip)
+			s := r.book.State(catalogue.AllNodes.Key(xds.TypeCluster, vip))
 			return len(s.Proxies) == proxies && s.Settled() && s.Rejection() == ""
 		}
 	}
@@ -66,13 +66,13 @@ func TestNodesOfAllReplicasMustSwitch(t *testing.T) {
 
 	a.edit("2")
 	eventually(t, "its own has switched", func() bool {
-		s := a.server.State(names.AllNodesScope, xds.TypeCluster, vip)
+		s := a.server.State(catalogue.AllNodes.Key(xds.TypeCluster, vip))
 		return len(s.Proxies) == 1 && s.Settled()
 	})
 	require.False(t, switched(a, maxTold+1)(), "the other replica has not seen the edit")
 	b.edit("2")
 	eventually(t, "one node is behind, and among those that are told of", func() bool {
-		s := a.book.State(names.AllNodesScope, xds.TypeCluster, vip)
+		s := a.book.State(catalogue.AllNodes.Key(xds.TypeCluster, vip))
 		return slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/slow" && p.State == xds.Pending }) &&
 			slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/b0" && p.State == xds.Acked })
 	})
@@ -94,7 +94,7 @@ func TestRejections(t *testing.T) {
 	a, b := pair(t, long(quick))
 	b.proxy("one", "no such cluster")
 	eventually(t, "rejected", a.says(0, 0, 1))
-	assert.Equal(t, "no such cluster", a.book.State(scope, xds.TypeRoute, route).Rejection())
+	assert.Equal(t, "no such cluster", a.book.State(scope.Key(xds.TypeRoute, route)).Rejection())
 	a.edit("2")
 	eventually(t, "a rejection of another version is none of this one", a.says(0, 1, 0))
 	b.edit("2")
@@ -131,7 +131,7 @@ func TestAReplicaThatGoesAway(t *testing.T) {
 		b.stop()
 		eventually(t, "gone", a.says(0, 0, 0))
 		require.Zero(t, connected(a.book))
-		k := key{scope, xds.TypeRoute, route}
+		k := scope.Key(xds.TypeRoute, route)
 		eventually(t, "no longer derived for them", func() bool { return !a.wants(k) })
 		a.mu.Lock()
 		defer a.mu.Unlock()

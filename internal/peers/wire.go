@@ -6,7 +6,7 @@ package peers
 import (
 	"unique"
 
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -40,9 +40,9 @@ type line struct {
 
 // entry is all that a replica says of one resource; without proxies it says nothing any more.
 type entry struct {
-	Scope   string `json:"scope"`
-	TypeURL string `json:"type"`
-	Name    string `json:"name"`
+	Scope   xds.Scope `json:"scope"`
+	TypeURL string    `json:"type"`
+	Name    string    `json:"name"`
 	// Version is the current one on the replica that speaks.
 	Version string  `json:"version,omitempty"`
 	Proxies []proxy `json:"proxies,omitempty"`
@@ -58,61 +58,24 @@ type proxy struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (e entry) key() key     { return key{e.Scope, e.TypeURL, e.Name} }
+func (e entry) key() xds.Key { return e.Scope.Key(e.TypeURL, e.Name) }
 func (e entry) records() int { return 1 + len(e.Proxies) }
 
-// key names a resource of a scope.
-type key struct{ scope, typeURL, name string }
-
-// relevance of a resource for statuses.
-type relevance int
-
-const (
-	irrelevant relevance = iota
-	// rejections: only who rejects it matters.
-	rejections
-	// everyone who subscribes to it matters.
-	everyone
-	// switched: whether all node proxies that have it follow its current version.
-	switched
-)
-
-func (k key) relevance() relevance {
-	if k.scope == names.AllNodesScope && k.typeURL == xds.TypeCluster {
-		return switched
-	}
-	if _, _, ok := names.ParseWaypointScope(k.scope); !ok || k.name == xds.Wildcard || k.typeURL == xds.TypeRoute && k.name == names.RouteTrial {
-		return irrelevant
-	}
-	switch {
-	case k.typeURL == xds.TypeRoute, k == listenerOf(k.scope):
-		return everyone
-	case k.typeURL == xds.TypeListener, k.typeURL == xds.TypeScopedRoute, k.typeURL == xds.TypeCluster:
-		return rejections
-	}
-	return irrelevant
-}
-
-// listenerOf is the listener that every proxy of a waypoint has: whoever subscribes to it counts as connected.
-func listenerOf(scope string) key { return key{scope, xds.TypeListener, names.ListenerMTLS} }
-
-// keyOf is what of a resource is told: clusters of node proxies are told of all nodes together.
-func keyOf(scope, typeURL, name string) key {
-	if _, ok := names.ParseNodeScope(scope); ok && typeURL == xds.TypeCluster {
-		scope = names.AllNodesScope
-	}
-	return key{scope, typeURL, name}
+// servingOf is what every proxy of a waypoint has, by the scope of any resource of theirs.
+func servingOf(scope xds.Scope) xds.Key {
+	gateway, _ := catalogue.WaypointOf(scope)
+	return catalogue.Serving(gateway)
 }
 
 // entryOf is the line for a state.
-func entryOf(k key, s xds.ResourceState) entry {
-	e := entry{Scope: k.scope, TypeURL: k.typeURL, Name: k.name, Version: s.Version}
-	all := k.relevance() != rejections
-	if k.relevance() == switched {
+func entryOf(k xds.Key, s xds.ResourceState) entry {
+	e := entry{Scope: k.Scope, TypeURL: k.TypeURL, Name: k.Name, Version: s.Version}
+	part := catalogue.PartOf(k)
+	if part == catalogue.Switched {
 		s.Proxies = s.Proxies[:min(len(s.Proxies), maxTold)] // those that are behind come first
 	}
 	for _, a := range s.Proxies {
-		if all || a.State == xds.Rejected {
+		if part != catalogue.Rejecting || a.State == xds.Rejected {
 			e.Proxies = append(e.Proxies, proxy{
 				Pod: a.Proxy.Pod, PodUID: a.Proxy.PodUID, Node: a.Proxy.Node,
 				State: a.State, Runs: a.Version, Error: a.Error[:min(len(a.Error), maxError)],
@@ -124,7 +87,7 @@ func entryOf(k key, s xds.ResourceState) entry {
 
 // compact makes equal strings share memory: a proxy's name comes with each of its resources.
 func (e *entry) compact() {
-	for _, s := range []*string{&e.Scope, &e.TypeURL, &e.Name, &e.Version} {
+	for _, s := range []*string{(*string)(&e.Scope), &e.TypeURL, &e.Name, &e.Version} {
 		*s = unique.Make(*s).Value()
 	}
 	for i := range e.Proxies {
@@ -137,7 +100,7 @@ func (e *entry) compact() {
 
 // judge tells where a proxy of another replica stands with the version that is current here. theirs is the version that
 // was current there when the proxy's state was noted.
-func (p proxy) judge(scope, theirs, here string) xds.ProxyAck {
+func (p proxy) judge(scope xds.Scope, theirs, here string) xds.ProxyAck {
 	a := xds.ProxyAck{
 		Proxy: xds.Proxy{Scope: scope, Pod: p.Pod, PodUID: p.PodUID, Node: p.Node},
 		State: xds.Pending, Version: p.Runs,

@@ -76,7 +76,7 @@ func (w *world) served() ingest.ParentReport {
 
 // changed tells the writer what the book's server would.
 func (w *world) changed() {
-	w.writer.Acknowledged(scope, xds.TypeListener, names.ListenerMTLS)
+	w.writer.Acknowledged(scope.Key(xds.TypeListener, names.ListenerMTLS))
 	synctest.Wait()
 }
 

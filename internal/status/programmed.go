@@ -9,6 +9,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -29,44 +30,29 @@ const (
 // Acknowledgements is what the xDS servers know of the proxies.
 type Acknowledgements interface {
 	// State of a resource at its current version.
-	State(scope, typeURL, name string) xds.ResourceState
+	State(k xds.Key) xds.ResourceState
 }
-
-// resource that a status depends on.
-type resource struct{ scope, typeURL, name string }
 
 // resourcesOf lists what the proxies of a parent's waypoint need to serve the route: the listener that every proxy of the
 // waypoint has, and by which it comes and goes, then the tables of its ports and what leads to them, then the clusters of its
 // backends; and last what leads callers to the waypoint, on their nodes.
-func resourcesOf(p ingest.ParentReport) []resource {
+func resourcesOf(p ingest.ParentReport) []xds.Key {
 	if p.Waypoint.Name == "" {
 		return nil
 	}
-	scope := names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name)
-	out := []resource{{scope, xds.TypeListener, names.ListenerMTLS}}
+	scope := catalogue.WaypointScope(p.Waypoint)
+	out := []xds.Key{catalogue.Serving(p.Waypoint)}
 	for _, port := range p.Ports {
 		name := names.ServicePort(port.Namespace, port.Service, port.Port)
-		out = append(out, resource{scope, xds.TypeScopedRoute, name}, resource{scope, xds.TypeRoute, name})
+		out = append(out, scope.Key(xds.TypeScopedRoute, name), scope.Key(xds.TypeRoute, name))
 	}
 	for _, port := range p.Backends {
-		out = append(out, resource{scope, xds.TypeCluster, names.ServicePort(port.Namespace, port.Service, port.Port)})
+		out = append(out, scope.Key(xds.TypeCluster, names.ServicePort(port.Namespace, port.Service, port.Port)))
 	}
 	for _, address := range p.Dialled {
-		out = append(out, resource{names.AllNodesScope, xds.TypeCluster, address.String()})
+		out = append(out, catalogue.AllNodes.Key(xds.TypeCluster, address.String()))
 	}
 	return out
-}
-
-// readyProxies are those that run some version of what every proxy of a waypoint has: the agent calls a proxy ready then.
-// One that starts serves nobody yet, so nothing waits for it.
-func readyProxies(scope string, acks Acknowledgements) map[string]bool {
-	ready := map[string]bool{}
-	for _, a := range acks.State(scope, xds.TypeListener, names.ListenerMTLS).Proxies {
-		if a.Version != "" {
-			ready[a.Proxy.ID()] = true
-		}
-	}
-	return ready
 }
 
 // programmed joins what should be served with what the proxies acknowledged: those of the waypoint, and then the node proxies
@@ -77,24 +63,24 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
 		return c
 	}
-	ready := readyProxies(names.WaypointScope(p.Waypoint.Namespace, p.Waypoint.Name), acks)
+	ready := catalogue.Ready(acks.State(catalogue.Serving(p.Waypoint)))
 	acked, behind := len(ready), ""
 	for _, r := range resourcesOf(p) {
 		n := 0
-		for _, a := range acks.State(r.scope, r.typeURL, r.name).Proxies {
+		for _, a := range acks.State(r).Proxies {
 			switch {
 			case a.State == xds.Rejected:
 				c.Reason = ReasonProxyRejected
-				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, xds.Describe(r.typeURL, r.name), a.Error)
+				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, r.ID, a.Error)
 				return c
-			case r.scope == names.AllNodesScope && a.State != xds.Acked:
+			case r.Scope == catalogue.AllNodes && a.State != xds.Acked:
 				behind = cmp.Or(behind, a.Proxy.Pod)
 			case a.State == xds.Acked && ready[a.Proxy.ID()]:
 				n++
 			}
 		}
 		// Of other resources only rejections are told between replicas; who has the route tables has what leads to them.
-		if r.typeURL == xds.TypeRoute {
+		if r.TypeURL == xds.TypeRoute {
 			acked = min(acked, n)
 		}
 	}
@@ -121,7 +107,7 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
 	for _, p := range report.Parents {
 		for _, r := range resourcesOf(p) {
-			if r.typeURL == xds.TypeRoute && acks.State(r.scope, r.typeURL, r.name).Rejection() != "" {
+			if r.TypeURL == xds.TypeRoute && acks.State(r).Rejection() != "" {
 				return true
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -31,7 +32,7 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-const scope = "waypoint/bookshop/fairway-waypoint"
+const scope xds.Scope = "waypoint/bookshop/fairway-waypoint"
 
 var (
 	waypoint = types.NamespacedName{Namespace: "bookshop", Name: "fairway-waypoint"}
@@ -43,27 +44,26 @@ var (
 type book struct {
 	mu      sync.Mutex
 	proxies []string
-	nodes   []string                             // whose proxies have what leads to the waypoint; those in says may lack it
-	says    map[resource]map[string]xds.AckState // by proxy; what is not in it is acknowledged
-	absent  map[resource]map[string]bool         // not subscribed
+	nodes   []string                            // whose proxies have what leads to the waypoint; those in says may lack it
+	says    map[xds.Key]map[string]xds.AckState // by proxy; what is not in it is acknowledged
+	absent  map[xds.Key]map[string]bool         // not subscribed
 }
 
 func newBook(proxies ...string) *book {
-	return &book{proxies: proxies, says: map[resource]map[string]xds.AckState{}, absent: map[resource]map[string]bool{}}
+	return &book{proxies: proxies, says: map[xds.Key]map[string]xds.AckState{}, absent: map[xds.Key]map[string]bool{}}
 }
 
-func (b *book) State(s, typeURL, name string) xds.ResourceState {
+func (b *book) State(k xds.Key) xds.ResourceState {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	proxies := b.proxies
-	switch s {
-	case names.AllNodesScope:
+	switch k.Scope {
+	case catalogue.AllNodes:
 		proxies = b.nodes
 	case scope:
 	default:
 		return xds.ResourceState{}
 	}
-	k := resource{s, typeURL, name}
 	out := xds.ResourceState{Version: "v"}
 	for _, p := range proxies {
 		if b.absent[k][p] {
@@ -90,7 +90,7 @@ func (b *book) set(proxies ...string) {
 	b.proxies = proxies
 }
 
-func (b *book) say(proxy string, k resource, state xds.AckState) {
+func (b *book) say(proxy string, k xds.Key, state xds.AckState) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.says[k] == nil {
@@ -100,11 +100,11 @@ func (b *book) say(proxy string, k resource, state xds.AckState) {
 }
 
 var (
-	listener = resource{scope, xds.TypeListener, names.ListenerMTLS}
-	table80  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/80"}
-	table81  = resource{scope, xds.TypeRoute, "service/bookshop/reviews/81"}
+	listener = scope.Key(xds.TypeListener, names.ListenerMTLS)
+	table80  = scope.Key(xds.TypeRoute, "service/bookshop/reviews/80")
+	table81  = scope.Key(xds.TypeRoute, "service/bookshop/reviews/81")
 	// dialled80 is what callers' nodes have for port 80.
-	dialled80 = resource{names.AllNodesScope, xds.TypeCluster, "10.96.0.10:80"}
+	dialled80 = catalogue.AllNodes.Key(xds.TypeCluster, "10.96.0.10:80")
 )
 
 func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
@@ -119,7 +119,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		return b
 	}
 	rejects := func(typeURL, name string) *book {
-		return both(func(b *book) { b.say("b", resource{scope, typeURL, name}, xds.Rejected) })
+		return both(func(b *book) { b.say("b", scope.Key(typeURL, name), xds.Rejected) })
 	}
 	for name, c := range map[string]struct {
 		report ingest.ParentReport
@@ -265,7 +265,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}
 		require.Eventually(t, programmedIs(metav1.ConditionFalse), 10*time.Second, 10*time.Millisecond, "Pending is said after patience")
 		b.say("w-0", table80, xds.Acked)
-		w.Acknowledged(scope, xds.TypeRoute, "service/bookshop/reviews/80")
+		w.Acknowledged(scope.Key(xds.TypeRoute, "service/bookshop/reviews/80"))
 		require.Eventually(t, programmedIs(metav1.ConditionTrue), 10*time.Second, 10*time.Millisecond)
 	})
 

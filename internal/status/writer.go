@@ -24,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 const (
@@ -50,7 +51,7 @@ type Writer struct {
 	mu     sync.Mutex
 	routes map[model.ObjectRef]*route
 	// users lists the routes whose status depends on a resource.
-	users map[resource]map[model.ObjectRef]struct{}
+	users map[xds.Key]map[model.ObjectRef]struct{}
 }
 
 // route is what a status is written from.
@@ -74,7 +75,7 @@ func NewWriter(c client.Client, acks Acknowledgements, log logr.Logger) *Writer 
 		queue: workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[model.ObjectRef](
 			20*time.Millisecond, 30*time.Second)),
 		routes: map[model.ObjectRef]*route{},
-		users:  map[resource]map[model.ObjectRef]struct{}{},
+		users:  map[xds.Key]map[model.ObjectRef]struct{}{},
 	}
 }
 
@@ -140,10 +141,10 @@ func (w *Writer) Touch(ref model.ObjectRef) {
 }
 
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
-func (w *Writer) Acknowledged(scope, typeURL, name string) {
+func (w *Writer) Acknowledged(k xds.Key) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for ref := range w.users[resource{scope, typeURL, name}] {
+	for ref := range w.users[k] {
 		w.queue.Add(ref)
 	}
 }

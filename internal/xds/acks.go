@@ -6,37 +6,36 @@ package xds
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 )
 
 // book tells listeners which resources' acknowledgement state may have changed.
 type book struct {
 	mu        sync.Mutex
-	listeners map[int]*notifier[interestKey]
+	listeners map[int]*notifier[Key]
 	next      int
 }
 
-func newBook() *book { return &book{listeners: map[int]*notifier[interestKey]{}} }
+func newBook() *book { return &book{listeners: map[int]*notifier[Key]{}} }
 
 // changed never blocks; with no listeners it costs nothing.
-func (b *book) changed(scope, typeURL, name string) {
+func (b *book) changed(k Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, n := range b.listeners {
-		n.add(interestKey{scope, typeURL, name})
+		n.add(k)
 	}
 }
 
 // OnChange calls fn whenever State of a resource may have changed: coalesced, one call at a time, outside all locks.
 // The returned function ends it; a call may still be under way then.
-func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) {
+func (s *Server) OnChange(fn func(Key)) (cancel func()) {
 	b := s.book
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	id := b.next
 	b.next++
-	b.listeners[id] = newNotifier(func(k interestKey) { fn(k.scope, k.typeURL, k.name) })
+	b.listeners[id] = newNotifier(fn)
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -47,15 +46,15 @@ func (s *Server) OnChange(fn func(scope, typeURL, name string)) (cancel func()) 
 // State returns what the connected subscribers of a resource made of its current version. A proxy that disconnects
 // leaves the book; one that subscribes by wildcard counts for resources that exist. The scope may be AllOf a kind, for
 // clusters.
-func (s *Server) State(scope, typeURL, name string) ResourceState {
-	if strings.HasSuffix(scope, anyScope) && typeURL == TypeCluster {
-		return s.joint(scope, name)
+func (s *Server) State(k Key) ResourceState {
+	if k.Scope.ofAll() && k.TypeURL == TypeCluster {
+		return s.joint(k)
 	}
-	sc := s.opts.Cache.lookup(scope)
+	sc := s.opts.Cache.lookup(k.Scope)
 	if sc == nil {
 		return ResourceState{}
 	}
-	res, watchers := sc.subscribers(typeURL, name)
+	res, watchers := sc.subscribers(k.ID)
 	var out ResourceState
 	if res != nil {
 		out.Version = res.Version()
@@ -63,7 +62,7 @@ func (s *Server) State(scope, typeURL, name string) ResourceState {
 	for _, w := range watchers {
 		// Another server may share the cache: its streams are not in this book.
 		if st, ok := w.(*stream); ok && st.srv == s {
-			out.Proxies = append(out.Proxies, st.ack(typeURL, name, out.Version))
+			out.Proxies = append(out.Proxies, st.ack(k.ID, out.Version))
 		}
 	}
 	slices.SortFunc(out.Proxies, func(a, b ProxyAck) int {

@@ -14,61 +14,49 @@ import (
 // proxy.
 type Cache struct {
 	mu     sync.RWMutex
-	scopes map[string]*scope
-	hooks  []func(scope string, changed []mark)
+	scopes map[Scope]*scope
+	hooks  []func(scope Scope, changed []mark)
 	// clusters finds the scopes in which a cluster is subscribed to by name.
 	clusters subscribedScopes
 }
 
 // NewCache returns an empty cache.
 func NewCache() *Cache {
-	return &Cache{scopes: map[string]*scope{}, clusters: subscribedScopes{of: map[string]map[*scope]struct{}{}}}
+	return &Cache{scopes: map[Scope]*scope{}, clusters: subscribedScopes{of: map[string]map[*scope]struct{}{}}}
 }
 
 // Apply sets resources of a scope as one atomic step: a stream sees all of the updates or none. Only streams of that
 // scope that subscribe to a name whose content changed are woken. An update whose resource has another name or type
 // than the update says is ignored.
-func (c *Cache) Apply(scopeName string, updates []Update) {
+func (c *Cache) Apply(name Scope, updates []Update) {
 	if len(updates) == 0 {
 		return
 	}
 	var changed []mark
 	for done := false; !done; {
-		changed, done = c.scope(scopeName).apply(updates, time.Now())
+		changed, done = c.scope(name).apply(updates, time.Now())
 	}
-	c.notify(scopeName, changed)
+	c.notify(name, changed)
 }
 
 // Ready says that the wildcard contents of a type are complete. Until then an initial wildcard subscription is not
 // answered, so that a proxy never starts from a partial list, and nothing is removed from a proxy that reconnects.
-func (c *Cache) Ready(scopeName, typeURL string) {
+func (c *Cache) Ready(name Scope, typeURL string) {
 	for done := false; !done; {
-		done = c.scope(scopeName).setReady(typeURL, time.Now())
+		done = c.scope(name).setReady(typeURL, time.Now())
 	}
-}
-
-// IsReady tells whether Ready was called for the type.
-func (c *Cache) IsReady(scopeName, typeURL string) bool {
-	s := c.lookup(scopeName)
-	if s == nil {
-		return false
-	}
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	t := s.types[typeURL]
-	return t != nil && t.ready
 }
 
 // Get returns a resource. known is false if nothing was ever applied under the name; a known nil resource does not
 // exist.
-func (c *Cache) Get(scopeName, typeURL, name string) (r *Resource, known bool) {
-	s := c.lookup(scopeName)
+func (c *Cache) Get(k Key) (r *Resource, known bool) {
+	s := c.lookup(k.Scope)
 	if s == nil {
 		return nil, false
 	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	e := s.types[typeURL].entry(name)
+	e := s.types[k.TypeURL].entry(k.Name)
 	if e == nil {
 		return nil, false
 	}
@@ -76,8 +64,8 @@ func (c *Cache) Get(scopeName, typeURL, name string) (r *Resource, known bool) {
 }
 
 // List returns the existing resources of a type, sorted by name.
-func (c *Cache) List(scopeName, typeURL string) []*Resource {
-	s := c.lookup(scopeName)
+func (c *Cache) List(name Scope, typeURL string) []*Resource {
+	s := c.lookup(name)
 	if s == nil {
 		return nil
 	}
@@ -97,11 +85,11 @@ func (c *Cache) List(scopeName, typeURL string) []*Resource {
 	return out
 }
 
-// Scopes returns the names of all scopes, sorted.
-func (c *Cache) Scopes() []string {
+// Scopes returns all scopes, sorted.
+func (c *Cache) Scopes() []Scope {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	out := make([]string, 0, len(c.scopes))
+	out := make([]Scope, 0, len(c.scopes))
 	for name := range c.scopes {
 		out = append(out, name)
 	}
@@ -111,54 +99,54 @@ func (c *Cache) Scopes() []string {
 
 // Forget makes a resource unknown that nobody subscribes to, so that the cache holds only what is kept up to date. One
 // that has subscribers after all is left as it is.
-func (c *Cache) Forget(scopeName, typeURL, name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.scopes[scopeName]
-	if s == nil {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.types[typeURL]
-	if t == nil || len(t.named[name]) > 0 || len(t.wild) > 0 && t.entries[name] != nil && t.entries[name].res != nil {
-		return
-	}
-	delete(t.entries, name)
-	if t.idle() {
-		delete(s.types, typeURL)
-	}
-	c.reap(s)
+func (c *Cache) Forget(k Key) {
+	c.trim(k.Scope, func(s *scope) {
+		t, name := s.types[k.TypeURL], k.Name
+		if t == nil || len(t.named[name]) > 0 || len(t.wild) > 0 && t.entries[name] != nil && t.entries[name].res != nil {
+			return
+		}
+		delete(t.entries, name)
+		if t.idle() {
+			delete(s.types, k.TypeURL)
+		}
+	})
 }
 
 // Drop forgets the contents of a scope. Connected proxies keep what they have: the resources are unknown now, not gone.
-func (c *Cache) Drop(scopeName string) {
+func (c *Cache) Drop(name Scope) {
+	c.trim(name, func(s *scope) {
+		for url, t := range s.types {
+			t.ready, t.entries = false, map[string]*entry{}
+			if t.idle() {
+				delete(s.types, url)
+			}
+		}
+	})
+}
+
+// trim takes something from a scope, if there is one, and forgets it if nothing is left.
+func (c *Cache) trim(name Scope, take func(*scope)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s := c.scopes[scopeName]
+	s := c.scopes[name]
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for url, t := range s.types {
-		t.ready, t.entries = false, map[string]*entry{}
-		if t.idle() {
-			delete(s.types, url)
-		}
-	}
+	take(s)
 	c.reap(s)
 }
 
 // lookup returns the scope or nil.
-func (c *Cache) lookup(name string) *scope {
+func (c *Cache) lookup(name Scope) *scope {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	return c.scopes[name]
 }
 
 // scope returns the scope, made if need be. It may be reaped before the caller locks it; see scope.dead.
-func (c *Cache) scope(name string) *scope {
+func (c *Cache) scope(name Scope) *scope {
 	if s := c.lookup(name); s != nil {
 		return s
 	}
@@ -173,7 +161,7 @@ func (c *Cache) scope(name string) *scope {
 }
 
 // attach keeps the scope alive for a stream, until detach.
-func (c *Cache) attach(name string) *scope {
+func (c *Cache) attach(name Scope) *scope {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.scopes[name]
@@ -205,13 +193,13 @@ func (c *Cache) reap(s *scope) {
 }
 
 // onApply registers fn to be told what changed, after each Apply and outside all locks.
-func (c *Cache) onApply(fn func(scope string, changed []mark)) {
+func (c *Cache) onApply(fn func(scope Scope, changed []mark)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.hooks = append(c.hooks, fn)
 }
 
-func (c *Cache) notify(scopeName string, changed []mark) {
+func (c *Cache) notify(name Scope, changed []mark) {
 	if len(changed) == 0 {
 		return
 	}
@@ -219,6 +207,6 @@ func (c *Cache) notify(scopeName string, changed []mark) {
 	hooks := c.hooks
 	c.mu.RUnlock()
 	for _, fn := range hooks {
-		fn(scopeName, changed)
+		fn(name, changed)
 	}
 }

@@ -30,7 +30,7 @@ import (
 )
 
 const (
-	testScope = "waypoint/ns/gw"
+	testScope Scope = "waypoint/ns/gw"
 	// patience bounds how long a test waits for what must happen.
 	patience = 20 * time.Second
 )
@@ -52,7 +52,7 @@ func newFixture(t testing.TB, tune func(*Options)) *fixture {
 		if get("pod") == "" {
 			return Proxy{}, errors.New("send a token")
 		}
-		return Proxy{Scope: get("scope"), Pod: get("pod"), PodUID: get("pod")}, nil
+		return Proxy{Scope: Scope(get("scope")), Pod: get("pod"), PodUID: get("pod")}, nil
 	})}
 	if tune != nil {
 		tune(&opts)
@@ -78,7 +78,7 @@ func newFixture(t testing.TB, tune func(*Options)) *fixture {
 func (f *fixture) apply(rs ...*Resource) {
 	var ups []Update
 	for _, r := range rs {
-		ups = append(ups, Update{TypeURL: r.TypeURL(), Name: r.Name(), Resource: r})
+		ups = append(ups, Set(r))
 	}
 	f.cache.Apply(testScope, ups)
 }
@@ -86,7 +86,7 @@ func (f *fixture) apply(rs ...*Resource) {
 func (f *fixture) remove(typeURL string, names ...string) {
 	var ups []Update
 	for _, n := range names {
-		ups = append(ups, Update{TypeURL: typeURL, Name: n})
+		ups = append(ups, Gone(ID{TypeURL: typeURL, Name: n}))
 	}
 	f.cache.Apply(testScope, ups)
 }
@@ -116,9 +116,9 @@ type client struct {
 	reject func(r *discoveryv3.Resource) string
 }
 
-func (f *fixture) connect(scope, pod string) *client {
+func (f *fixture) connect(scope Scope, pod string) *client {
 	f.t.Helper()
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "scope", scope, "pod", pod))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "scope", string(scope), "pod", pod))
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(f.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(f.t, err)
 	f.t.Cleanup(cancel)
@@ -241,7 +241,7 @@ func (c *client) quiet() {
 const probeType = resource.APITypePrefix + "test.Probe"
 
 func refuseProbe(o *Options) {
-	o.Allowed = func(_ Proxy, typeURL, _ string) bool { return typeURL != probeType }
+	o.Allowed = func(_ Proxy, id ID) bool { return id.TypeURL != probeType }
 }
 
 func contents(r *discoveryv3.DeltaDiscoveryResponse) []string {

@@ -151,7 +151,7 @@ func TestEnvoy(t *testing.T) {
 	e := xdstest.Start(t, xdstest.Options{XDSSocket: socket, Wildcards: true})
 	acked := func(typeURL, name string) func() bool {
 		return func() bool {
-			s := f.server.State(testScope, typeURL, name)
+			s := f.server.State(testScope.Key(typeURL, name))
 			return len(s.Proxies) == 1 && s.Proxies[0].State == Acked
 		}
 	}
@@ -170,14 +170,14 @@ func TestEnvoy(t *testing.T) {
 		bad := must(t, "bad", &clusterv3.Cluster{Name: "bad", ConnectTimeout: durationpb.New(-time.Second)})
 		f.apply(edsCluster(t, "good-1", time.Second), bad, edsCluster(t, "good-2", time.Second),
 			assignment(t, "eds/good-1", one), assignment(t, "eds/good-2", two))
-		e.Eventually("NACK", func() bool { return f.server.State(testScope, TypeCluster, "bad").Rejection() != "" })
+		e.Eventually("NACK", func() bool { return f.server.State(testScope.Key(TypeCluster, "bad")).Rejection() != "" })
 		e.Eventually("ACK of good-1", acked(TypeCluster, "good-1"))
 		e.Eventually("ACK of good-2", acked(TypeCluster, "good-2"))
 		e.Eventually("good clusters run", func() bool {
 			active := e.Active("dynamic_active_clusters")
 			return active["good-1"] && active["good-2"] && !active["bad"]
 		})
-		require.Equal(t, "Invalid duration: Expected positive duration: seconds: -1", f.server.State(testScope, TypeCluster, "bad").Rejection())
+		require.Equal(t, "Invalid duration: Expected positive duration: seconds: -1", f.server.State(testScope.Key(TypeCluster, "bad")).Rejection())
 	})
 
 	t.Run("a bad route keeps the last good one", func(t *testing.T) {
@@ -185,7 +185,7 @@ func TestEnvoy(t *testing.T) {
 			{Name: "a", Domains: []string{"*"}}, {Name: "b", Domains: []string{"*"}},
 		}})
 		f.apply(bad)
-		e.Eventually("NACK", func() bool { return f.server.State(testScope, TypeRoute, "web").Rejection() != "" })
+		e.Eventually("NACK", func() bool { return f.server.State(testScope.Key(TypeRoute, "web")).Rejection() != "" })
 		require.Equal(t, "200 two", fetch(port))
 		f.apply(routes(t, "web", "one"))
 		e.Eventually("traffic to one", func() bool { return fetch(port) == "200 one" })
@@ -212,9 +212,7 @@ func TestEnvoy(t *testing.T) {
 
 	t.Run("a removal comes after its last use", func(t *testing.T) {
 		f.cache.Apply(testScope, []Update{
-			{TypeURL: TypeCluster, Name: "one"},
-			{TypeURL: TypeEndpoint, Name: "eds/one"},
-			{TypeURL: TypeRoute, Name: "web", Resource: routes(t, "web", "two")},
+			Gone(ID{TypeCluster, "one"}), Gone(ID{TypeEndpoint, "eds/one"}), Set(routes(t, "web", "two")),
 		})
 		e.Eventually("gone", func() bool { return !e.Active("dynamic_active_clusters")["one"] })
 		require.Equal(t, "200 two", fetch(port))

@@ -6,16 +6,8 @@ package xds
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"sync"
 )
-
-// anyScope is the last part of a scope that stands for all scopes of a kind of proxy.
-const anyScope = "/*"
-
-// AllOf is the scope that stands for all scopes of a kind of proxy in Server.State: it joins what all of them made of a
-// cluster of one name and of content that is the same for all.
-func AllOf(kind string) string { return kind + anyScope }
 
 // subscribedScopes finds the scopes in which a name has subscribers, without a look at all the others.
 type subscribedScopes struct {
@@ -40,12 +32,12 @@ func (i *subscribedScopes) remove(name string, s *scope) {
 	}
 }
 
-func (i *subscribedScopes) list(name, prefix string) []*scope {
+func (i *subscribedScopes) list(name, kind string) []*scope {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	var out []*scope
 	for s := range i.of[name] {
-		if strings.HasPrefix(s.name, prefix) {
+		if s.name.Kind() == kind {
 			out = append(out, s)
 		}
 	}
@@ -58,14 +50,14 @@ func (i *subscribedScopes) list(name, prefix string) []*scope {
 //
 // Content comes to one scope after the other, and to the scope that stands for all of them where somebody is interested
 // in that. Until all have the same, everyone is pending, for which one is the current content can't be told.
-func (s *Server) joint(all, name string) ResourceState {
+func (s *Server) joint(all Key) ResourceState {
 	var out ResourceState
-	if res, _ := s.opts.Cache.Get(all, TypeCluster, name); res != nil {
+	if res, _ := s.opts.Cache.Get(all); res != nil {
 		out.Version = res.Version()
 	}
 	mixed := false
-	for _, sc := range s.opts.Cache.clusters.list(name, strings.TrimSuffix(all, anyScope)+"/") {
-		res, watchers := sc.subscribers(TypeCluster, name)
+	for _, sc := range s.opts.Cache.clusters.list(all.Name, all.Scope.Kind()) {
+		res, watchers := sc.subscribers(all.ID)
 		if res != nil && res.Endpoints() == "" {
 			return ResourceState{}
 		}
@@ -73,7 +65,7 @@ func (s *Server) joint(all, name string) ResourceState {
 		if res != nil {
 			version = res.Version()
 		}
-		if running := s.running(watchers, name, version); len(running) > 0 {
+		if running := s.running(watchers, all.ID, version); len(running) > 0 {
 			mixed = mixed || out.Version != "" && version != out.Version
 			out.Version = cmp.Or(version, out.Version)
 			out.Proxies = append(out.Proxies, running...)
@@ -94,11 +86,11 @@ func (s *Server) joint(all, name string) ResourceState {
 
 // running is where those of a scope's subscribers stand that have some version of a cluster, or refused their first
 // one.
-func (s *Server) running(watchers []watcher, name, version string) []ProxyAck {
+func (s *Server) running(watchers []watcher, cluster ID, version string) []ProxyAck {
 	var out []ProxyAck
 	for _, w := range watchers {
 		if st, ok := w.(*stream); ok && st.srv == s {
-			if a := st.ack(TypeCluster, name, version); a.Version != "" || a.State == Rejected {
+			if a := st.ack(cluster, version); a.Version != "" || a.State == Rejected {
 				out = append(out, a)
 			}
 		}

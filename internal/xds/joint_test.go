@@ -23,12 +23,12 @@ func leading(t testing.TB, name string, v int) *Resource {
 func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 	f := newFixture(t, refuseProbe)
 	all := AllOf("node")
-	apply := func(scope string, r *Resource) {
-		f.cache.Apply(scope, []Update{{TypeURL: TypeCluster, Name: r.Name(), Resource: r}})
+	apply := func(scope Scope, r *Resource) {
+		f.cache.Apply(scope, []Update{Set(r)})
 	}
 	says := func(states ...AckState) func() bool {
 		return func() bool {
-			got := f.server.State(all, TypeCluster, "vip").Proxies
+			got := f.server.State(all.Key(TypeCluster, "vip")).Proxies
 			if len(got) != len(states) {
 				return false
 			}
@@ -40,7 +40,7 @@ func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 			return true
 		}
 	}
-	require.Empty(t, f.server.State(all, TypeCluster, "vip"))
+	require.Empty(t, f.server.State(all.Key(TypeCluster, "vip")))
 	apply("node/one", leading(t, "vip", 1))
 	apply("node/two", leading(t, "vip", 1))
 	apply(testScope, leading(t, "vip", 3))
@@ -63,10 +63,10 @@ func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 	require.True(t, says(Pending, Pending)(), "both run an older one")
 	one.expect(TypeCluster, "vip")
 	f.eventually("one has switched; who is behind comes first", says(Pending, Acked))
-	require.Equal(t, leading(t, "vip", 2).Version(), f.server.State(all, TypeCluster, "vip").Version)
+	require.Equal(t, leading(t, "vip", 2).Version(), f.server.State(all.Key(TypeCluster, "vip")).Version)
 	two.nack(two.recv(), "no")
 	f.eventually("a rejection is told", says(Rejected, Acked))
-	require.Equal(t, "no", f.server.State(all, TypeCluster, "vip").Rejection())
+	require.Equal(t, "no", f.server.State(all.Key(TypeCluster, "vip")).Rejection())
 	two.cancel()
 	f.eventually("who is gone is waited for by nobody", says(Acked))
 
@@ -78,7 +78,7 @@ func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 	f.eventually("and acknowledged", says(Acked))
 
 	apply("node/one", cluster(t, "vip", 4))
-	require.Empty(t, f.server.State(all, TypeCluster, "vip"), "an address that leads to no Service")
+	require.Empty(t, f.server.State(all.Key(TypeCluster, "vip")), "an address that leads to no Service")
 	one.expect(TypeCluster, "vip")
 	one.unsubscribe(TypeCluster, "vip")
 	one.quiet()

@@ -22,10 +22,11 @@ import (
 
 func TestStreamsThatAreRefused(t *testing.T) {
 	for name, tc := range map[string]struct {
-		scope, pod string
-		send       *discoveryv3.DeltaDiscoveryRequest
-		code       codes.Code
-		text       string
+		scope Scope
+		pod   string
+		send  *discoveryv3.DeltaDiscoveryRequest
+		code  codes.Code
+		text  string
 	}{
 		"no token":      {scope: testScope, code: codes.Unauthenticated, text: "send a token"},
 		"no scope":      {pod: "p", code: codes.PermissionDenied, text: "only waypoints and node proxies"},
@@ -93,7 +94,7 @@ func TestStreamsEndWithTheRightToThem(t *testing.T) {
 	f := newFixture(t, nil)
 	evicted, other := f.connect("waypoint/shop/a", "a"), f.connect("waypoint/shop-2/a", "b")
 	f.eventually("both", func() bool { return len(f.server.Proxies()) == 2 })
-	f.server.Evict("waypoint/shop/")
+	f.server.Evict(func(s Scope) bool { return strings.HasPrefix(string(s), "waypoint/shop/") })
 	require.Equal(t, codes.PermissionDenied, status.Code(<-evicted.err))
 	f.eventually("the other stays", func() bool { return len(f.server.Proxies()) == 1 })
 	require.Empty(t, other.err)
@@ -118,7 +119,7 @@ func TestAStreamEndsOfAge(t *testing.T) {
 
 func TestRefusedSubscriptionsAreAnsweredAsAbsent(t *testing.T) {
 	f := newFixture(t, func(o *Options) {
-		o.Allowed = func(_ Proxy, _, name string) bool { return name == "mine" }
+		o.Allowed = func(_ Proxy, id ID) bool { return id.Name == "mine" }
 	})
 	f.apply(cluster(t, "mine", 1), cluster(t, "theirs", 1))
 	f.ready(TypeCluster, TypeListener)
@@ -181,7 +182,7 @@ func TestInterest(t *testing.T) {
 		}
 	}
 	name := func(n string, wanted, lost bool) Interest {
-		return Interest{Scope: testScope, TypeURL: TypeEndpoint, Name: n, Wanted: wanted, Disconnected: lost}
+		return Interest{Key: testScope.Key(TypeEndpoint, n), Wanted: wanted, Disconnected: lost}
 	}
 	a, b := f.connect(testScope, "a"), f.connect(testScope, "b")
 	a.subscribe(TypeEndpoint, "x", "*")
@@ -210,10 +211,10 @@ func TestBook(t *testing.T) {
 		o.Registerer = reg
 		o.OnAck = func(a Ack) { mu.Lock(); defer mu.Unlock(); acks = append(acks, a) }
 	})
-	f.server.OnChange(func(_, typeURL, name string) {
+	f.server.OnChange(func(k Key) {
 		mu.Lock()
 		defer mu.Unlock()
-		changes[typeLabel(typeURL)+" "+name]++
+		changes[typeLabel(k.TypeURL)+" "+k.Name]++
 	})
 	r1 := route(t, "r", 1)
 	f.apply(r1)
@@ -223,7 +224,7 @@ func TestBook(t *testing.T) {
 	b.subscribe(TypeRoute, "r")
 	b.recv()
 	state := func() string {
-		out := f.server.State(testScope, TypeRoute, "r")
+		out := f.server.State(testScope.Key(TypeRoute, "r"))
 		var s []string
 		for _, p := range out.Proxies {
 			s = append(s, p.Proxy.Pod+" "+string(p.State)+" "+p.Error)
@@ -234,10 +235,10 @@ func TestBook(t *testing.T) {
 	r2 := route(t, "r", 2)
 	f.apply(r2)
 	require.Equal(t, "a Pending , b Pending ", state())
-	require.Equal(t, r2.Version(), f.server.State(testScope, TypeRoute, "r").Version)
+	require.Equal(t, r2.Version(), f.server.State(testScope.Key(TypeRoute, "r")).Version)
 	a.nack(a.recv(), "goo.gle/debugonly  bad\nroute")
 	f.eventually("a rejected", func() bool { return state() == "a Rejected bad route, b Pending " })
-	require.Equal(t, r1.Version(), f.server.State(testScope, TypeRoute, "r").Proxies[0].Version, "the last good one")
+	require.Equal(t, r1.Version(), f.server.State(testScope.Key(TypeRoute, "r")).Proxies[0].Version, "the last good one")
 	f.eventually("change told", func() bool { mu.Lock(); defer mu.Unlock(); return changes["rds r"] > 0 })
 	a.cancel()
 	f.eventually("a left", func() bool { return state() == "b Pending " })
@@ -277,7 +278,6 @@ func TestDropLeavesProxiesAlone(t *testing.T) {
 	c.subscribe(TypeCluster)
 	c.expect(TypeCluster, "a")
 	f.cache.Drop(testScope)
-	require.False(t, f.cache.IsReady(testScope, TypeCluster))
 	c.quiet()
 	f.apply(cluster(t, "b", 1))
 	c.quiet()
@@ -320,11 +320,11 @@ func fuzzOne(t *testing.T, data []byte) {
 			packed := cluster(t, "x", int(data[3])).Any()
 			packed.TypeUrl = u
 			if r, err := NewRawResource(n, "", packed); err == nil {
-				cache.Apply(testScope, []Update{{TypeURL: u, Name: n, Resource: r}})
+				cache.Apply(testScope, []Update{Set(r)})
 			}
 		case 6:
 			cache.Ready(testScope, u)
-			cache.Apply(testScope, []Update{{TypeURL: u, Name: n}})
+			cache.Apply(testScope, []Update{Gone(ID{u, n})})
 		}
 		data = data[4:]
 		st.absorb()
@@ -360,7 +360,7 @@ func BenchmarkApply(b *testing.B) {
 			versions := []*Resource{endpoints(b, "a", 1), endpoints(b, "a", 2)}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				cache.Apply(testScope, []Update{{TypeURL: TypeEndpoint, Name: "a", Resource: versions[i%2]}})
+				cache.Apply(testScope, []Update{Set(versions[i%2])})
 			}
 		})
 	}

@@ -31,12 +31,12 @@ func started(t *testing.T) (*fixture, *client) {
 func TestMakeBeforeBreak(t *testing.T) {
 	f, c := started(t)
 	f.cache.Apply(testScope, []Update{
-		{TypeURL: TypeRoute, Name: "r1", Resource: route(t, "r1", 2)},
-		{TypeURL: TypeListener, Name: "l1", Resource: listener(t, "l1", 2)},
-		{TypeURL: TypeCluster, Name: "c1"},
-		{TypeURL: TypeEndpoint, Name: "eds/c1"},
-		{TypeURL: TypeCluster, Name: "c2", Resource: edsCluster(t, "c2", 1*time.Second)},
-		{TypeURL: TypeEndpoint, Name: "eds/c2", Resource: endpoints(t, "eds/c2", 1)},
+		Set(route(t, "r1", 2)),
+		Set(listener(t, "l1", 2)),
+		Gone(ID{TypeCluster, "c1"}),
+		Gone(ID{TypeEndpoint, "eds/c1"}),
+		Set(edsCluster(t, "c2", 1*time.Second)),
+		Set(endpoints(t, "eds/c2", 1)),
 	})
 	clusters := c.recv()
 	require.Equal(t, describe(TypeCluster, []string{"c2"}), describe(clusters.GetTypeUrl(), contents(clusters)))
@@ -72,8 +72,8 @@ func TestAListenerWaitsForTheTablesOfItsPorts(t *testing.T) {
 	c.expect(TypeListener, "l1")
 
 	f.cache.Apply(testScope, []Update{
-		{TypeURL: TypeScopedRoute, Name: "r2"}, {TypeURL: TypeRoute, Name: "r2"},
-		{TypeURL: TypeListener, Name: "l1", Resource: listener(t, "l1", 3)},
+		Gone(ID{TypeScopedRoute, "r2"}), Gone(ID{TypeRoute, "r2"}),
+		Set(listener(t, "l1", 3)),
 	})
 	listeners := c.recv()
 	require.Equal(t, describe(TypeListener, []string{"l1"}), describe(listeners.GetTypeUrl(), contents(listeners)))
@@ -133,7 +133,7 @@ func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
 	has := c.has
 	c.cancel()
 	f.eventually("gone from the book", func() bool { return len(f.server.Proxies()) == 0 })
-	require.Empty(t, f.server.State(testScope, TypeRoute, "r1").Proxies)
+	require.Empty(t, f.server.State(testScope.Key(TypeRoute, "r1")).Proxies)
 	f.apply(listener(t, "l1", 2))
 	f.remove(TypeListener, "l2")
 
@@ -147,7 +147,7 @@ func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
 	c.expect(TypeListener, "l1")
 	c.expect(TypeListener, "-l2")
 	c.quiet()
-	require.Equal(t, Acked, f.server.State(testScope, TypeRoute, "r1").Proxies[0].State)
+	require.Equal(t, Acked, f.server.State(testScope.Key(TypeRoute, "r1")).Proxies[0].State)
 }
 
 func TestEndpointsFollowAClusterReplacedWhileAway(t *testing.T) {
@@ -212,7 +212,7 @@ func TestOnDemandClustersWithoutAWildcard(t *testing.T) {
 	f.apply(cluster(t, "10.96.0.10:80", 1))
 	c.quiet()
 	c.subscribe(TypeCluster, "10.0.0.1:1")
-	f.eventually("interest", func() bool { return f.cache.lookup(testScope).wanted(TypeCluster, "10.0.0.1:1") })
+	f.eventually("interest", func() bool { return f.cache.lookup(testScope).wanted(ID{TypeCluster, "10.0.0.1:1"}) })
 	f.remove(TypeCluster, "10.0.0.1:1")
 	c.expect(TypeCluster, "-10.0.0.1:1")
 	f.apply(cluster(t, "10.0.0.1:1", 1))
@@ -225,7 +225,7 @@ func TestAClusterThatNeverWarmsHoldsUpRoutesForAWhileOnly(t *testing.T) {
 	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
 	require.NoError(t, err)
 	cold, r := cluster(t, "cold", 1), route(t, "r", 1)
-	cache.Apply(testScope, []Update{{TypeURL: TypeCluster, Name: "cold", Resource: cold}, {TypeURL: TypeRoute, Name: "r", Resource: r}})
+	cache.Apply(testScope, []Update{Set(cold), Set(r)})
 	require.NoError(t, st.handle(request(TypeCluster, "cold")))
 	require.NoError(t, st.handle(request(TypeRoute, "r")))
 	resp, inflight := st.next()

@@ -119,7 +119,7 @@ func (h *history) change() {
 		} else {
 			delete(h.exists[u], name)
 		}
-		ups = append(ups, Update{TypeURL: u, Name: name, Resource: r})
+		ups = append(ups, Update{ID: ID{u, name}, Resource: r})
 	}
 	h.cache.Apply(testScope, ups)
 }
@@ -303,7 +303,7 @@ func (m *model) check() {
 
 // told tells whether the cache knows that the resource does not exist.
 func (h *history) told(u, name string) bool {
-	r, known := h.cache.Get(testScope, u, name)
+	r, known := h.cache.Get(testScope.Key(u, name))
 	return known && r == nil
 }
 
@@ -311,7 +311,7 @@ func (h *history) told(u, name string) bool {
 func (m *model) book(u, name string) (out ProxyAck) {
 	m.t.Helper()
 	m.h.eventually("the book is settled", func() bool {
-		for _, p := range m.h.server.State(testScope, u, name).Proxies {
+		for _, p := range m.h.server.State(testScope.Key(u, name)).Proxies {
 			if p.Proxy.Pod == m.pod {
 				out = p
 			}

@@ -122,13 +122,13 @@ func (st *stream) joinWildcard(sub *subscription, answerDue bool) {
 		return
 	}
 	sub.answerDue = answerDue
-	if !st.allowed(sub.typeURL, Wildcard) {
+	if !st.allowed(ID{sub.typeURL, Wildcard}) {
 		sub.refused, sub.answerDue = true, true
 		return
 	}
 	sub.wildcard = true
-	if st.scope.subscribe(sub.typeURL, Wildcard, st) {
-		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, Wildcard}, false)
+	if st.scope.subscribe(ID{sub.typeURL, Wildcard}, st) {
+		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, Wildcard), false)
 	}
 	st.enqueueAll(sub)
 }
@@ -140,13 +140,13 @@ func (st *stream) leaveWildcard(sub *subscription) {
 		return
 	}
 	sub.wildcard, sub.complete = false, false
-	if st.scope.unsubscribe(sub.typeURL, Wildcard, st) {
-		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, Wildcard}, false)
+	if st.scope.unsubscribe(ID{sub.typeURL, Wildcard}, st) {
+		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, Wildcard), false)
 	}
 	for name := range sub.held {
 		if !sub.covers(name) {
 			sub.forget(name)
-			st.srv.book.changed(st.scope.name, sub.typeURL, name)
+			st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
 		}
 	}
 }
@@ -160,17 +160,17 @@ func (st *stream) join(sub *subscription, name string, first bool) error {
 		}
 		delete(sub.turnedAway, name)
 		st.names++
-		allowed := st.allowed(sub.typeURL, name)
+		allowed := st.allowed(ID{sub.typeURL, name})
 		sub.named[name] = allowed
-		if allowed && st.scope.subscribe(sub.typeURL, name, st) {
-			st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, name}, false)
+		if allowed && st.scope.subscribe(ID{sub.typeURL, name}, st) {
+			st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
 		}
 	}
 	if h := sub.held[name]; h != nil && !first {
 		h.unsure = true
 	}
 	st.enqueueNamed(sub, name)
-	st.srv.book.changed(st.scope.name, sub.typeURL, name)
+	st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
 	return nil
 }
 
@@ -199,8 +199,8 @@ func (st *stream) leave(sub *subscription, name string) {
 	}
 	delete(sub.named, name)
 	st.names--
-	if allowed && st.scope.unsubscribe(sub.typeURL, name, st) {
-		st.srv.interests.changed(interestKey{st.scope.name, sub.typeURL, name}, false)
+	if allowed && st.scope.unsubscribe(ID{sub.typeURL, name}, st) {
+		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
 	}
 	if sub.wildcard {
 		sub.of(name).unsure = true
@@ -208,17 +208,17 @@ func (st *stream) leave(sub *subscription, name string) {
 	} else {
 		sub.forget(name)
 	}
-	st.srv.book.changed(st.scope.name, sub.typeURL, name)
+	st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
 }
 
 // allowed asks Options.Allowed and logs the first refusal of the stream.
-func (st *stream) allowed(typeURL, name string) bool {
-	if st.srv.opts.Allowed == nil || st.srv.opts.Allowed(st.proxy, typeURL, name) {
+func (st *stream) allowed(id ID) bool {
+	if st.srv.opts.Allowed == nil || st.srv.opts.Allowed(st.proxy, id) {
 		return true
 	}
 	if !st.refusalLogged {
 		st.refusalLogged = true
-		st.log.Info("a proxy asks for what it may not have; answered as non-existent", "type", typeURL, "name", name)
+		st.log.Info("a proxy asks for what it may not have; answered as non-existent", "type", id.TypeURL, "name", id.Name)
 	}
 	return false
 }
@@ -246,8 +246,8 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 	var acks []Ack
 	for _, it := range r.items {
 		sub.accepted(it)
-		acks = append(acks, Ack{Proxy: st.proxy, TypeURL: sub.typeURL, Name: it.name, Version: it.version})
-		st.srv.book.changed(st.scope.name, sub.typeURL, it.name)
+		acks = append(acks, Ack{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version})
+		st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
 	}
 	return acks
 }
@@ -255,7 +255,7 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 // nacked books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards,
 // the client runs what it accepted last.
 func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
-	st.srv.metrics.nacks.WithLabelValues(st.proxy.Kind(), typeLabel(sub.typeURL)).Inc()
+	st.srv.metrics.nacks.WithLabelValues(st.proxy.Scope.Kind(), typeLabel(sub.typeURL)).Inc()
 	if len(r.items) != 1 {
 		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources", len(r.items), "error", text)
 		st.isolate(sub, r)
@@ -271,8 +271,8 @@ func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 			h.version = ""
 		}
 	}
-	st.srv.book.changed(st.scope.name, sub.typeURL, it.name)
-	return []Ack{{Proxy: st.proxy, TypeURL: sub.typeURL, Name: it.name, Version: it.version, Error: text}}
+	st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
+	return []Ack{{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version, Error: text}}
 }
 
 // isolate halves a rejected response. Halving finds k culprits among n resources in about 2k·log2(n) responses, and

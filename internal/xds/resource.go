@@ -78,6 +78,9 @@ func (r *Resource) Name() string { return r.wire.GetName() }
 // TypeURL is the type URL of the resource's message.
 func (r *Resource) TypeURL() string { return r.wire.GetResource().GetTypeUrl() }
 
+// ID is its type and name.
+func (r *Resource) ID() ID { return ID{r.TypeURL(), r.Name()} }
+
 // Version identifies the content: resources of one name and equal version are equal.
 func (r *Resource) Version() string { return r.wire.GetVersion() }
 
@@ -98,24 +101,6 @@ func (r *Resource) Endpoints() string {
 	return r.eds
 }
 
-// Describe names a resource for people: "route table service/bookshop/reviews/80".
-func Describe(typeURL, name string) string {
-	kind := "resource"
-	switch typeURL {
-	case TypeCluster:
-		kind = "cluster"
-	case TypeEndpoint:
-		kind = "endpoints"
-	case TypeListener:
-		kind = "listener"
-	case TypeScopedRoute:
-		kind = "way to route table"
-	case TypeRoute:
-		kind = "route table"
-	}
-	return kind + " " + name
-}
-
 // Equal tells whether both have the same name, type and content; a nil resource equals only nil.
 func (r *Resource) Equal(o *Resource) bool {
 	if r == nil || o == nil {
@@ -127,7 +112,12 @@ func (r *Resource) Equal(o *Resource) bool {
 // Update sets one resource of a scope. A nil Resource says that the resource is known not to exist, which is an answer:
 // who subscribes to it by name is told so. A resource that was never applied is unknown, and its subscribers wait.
 type Update struct {
-	TypeURL  string
-	Name     string
+	ID
 	Resource *Resource
 }
+
+// Set is the update that a resource's content is.
+func Set(r *Resource) Update { return Update{r.ID(), r} }
+
+// Gone says that a resource doesn't exist.
+func Gone(id ID) Update { return Update{ID: id} }

@@ -11,10 +11,9 @@ import (
 // mark tells a stream that a name changed. The stream reads the content itself when it is about to send, so a change
 // that is overtaken by another costs nothing.
 type mark struct {
-	typeURL string
-	name    string // Wildcard: the type became ready
-	rev     uint64 // the scope's revision that made the change
-	at      time.Time
+	ID         // named Wildcard: the type became ready
+	rev uint64 // the scope's revision that made the change
+	at  time.Time
 }
 
 // watcher is a stream, as the cache sees it. mark must not block and must not call back into the cache.
@@ -27,7 +26,7 @@ type watcher interface {
 // Lock order: Cache.mu, scope.mu, then a stream's mark lock or that of the subscribed scopes (leaves). A stream's own
 // lock is taken before scope.mu.
 type scope struct {
-	name     string
+	name     Scope
 	streams  int // guarded by Cache.mu
 	clusters *subscribedScopes
 
@@ -95,7 +94,7 @@ func (s *scope) apply(updates []Update, now time.Time) (changed []mark, ok bool)
 	s.rev++
 	for _, u := range updates {
 		if s.set(u) {
-			changed = append(changed, mark{typeURL: u.TypeURL, name: u.Name, rev: s.rev, at: now})
+			changed = append(changed, mark{ID: u.ID, rev: s.rev, at: now})
 		}
 	}
 	s.deliver(changed)
@@ -107,7 +106,7 @@ func (s *scope) set(u Update) bool {
 	if u.Name == "" || u.Name == Wildcard || u.TypeURL == "" {
 		return false
 	}
-	if u.Resource != nil && (u.Resource.Name() != u.Name || u.Resource.TypeURL() != u.TypeURL) {
+	if u.Resource != nil && u.Resource.ID() != u.ID {
 		return false
 	}
 	t := s.table(u.TypeURL)
@@ -135,11 +134,11 @@ func (s *scope) set(u Update) bool {
 // deliver marks each subscriber once with all that concerns it.
 func (s *scope) deliver(changed []mark) {
 	if len(changed) == 1 { // the common case needs no grouping
-		t := s.types[changed[0].typeURL]
+		t := s.types[changed[0].TypeURL]
 		for w := range t.wild {
 			w.mark(changed)
 		}
-		for w := range t.named[changed[0].name] {
+		for w := range t.named[changed[0].Name] {
 			if _, both := t.wild[w]; !both {
 				w.mark(changed)
 			}
@@ -148,11 +147,11 @@ func (s *scope) deliver(changed []mark) {
 	}
 	grouped := map[watcher][]mark{}
 	for _, m := range changed {
-		t := s.types[m.typeURL]
+		t := s.types[m.TypeURL]
 		for w := range t.wild {
 			grouped[w] = append(grouped[w], m)
 		}
-		for w := range t.named[m.name] {
+		for w := range t.named[m.Name] {
 			if _, both := t.wild[w]; !both {
 				grouped[w] = append(grouped[w], m)
 			}
@@ -176,95 +175,95 @@ func (s *scope) setReady(typeURL string, now time.Time) (ok bool) {
 	t.ready = true
 	s.rev++
 	for w := range t.wild {
-		w.mark([]mark{{typeURL: typeURL, name: Wildcard, rev: s.rev, at: now}})
+		w.mark([]mark{{ID: ID{typeURL, Wildcard}, rev: s.rev, at: now}})
 	}
 	return true
 }
 
 // subscribe adds w to the subscribers of a name (or Wildcard) and tells whether it is the first.
-func (s *scope) subscribe(typeURL, name string, w watcher) (first bool) {
+func (s *scope) subscribe(id ID, w watcher) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.table(typeURL)
-	if name == Wildcard {
+	t := s.table(id.TypeURL)
+	if id.Name == Wildcard {
 		t.wild[w] = struct{}{}
 		return len(t.wild) == 1
 	}
-	set := t.named[name]
+	set := t.named[id.Name]
 	if set == nil {
 		set = map[watcher]struct{}{}
-		t.named[name] = set
+		t.named[id.Name] = set
 	}
 	set[w] = struct{}{}
-	if first = len(set) == 1; first && typeURL == TypeCluster {
-		s.clusters.add(name, s)
+	if first = len(set) == 1; first && id.TypeURL == TypeCluster {
+		s.clusters.add(id.Name, s)
 	}
 	return first
 }
 
 // unsubscribe removes w and tells whether it was the last.
-func (s *scope) unsubscribe(typeURL, name string, w watcher) (last bool) {
+func (s *scope) unsubscribe(id ID, w watcher) (last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.types[typeURL]
+	t := s.types[id.TypeURL]
 	if t == nil {
 		return false
 	}
-	if name == Wildcard {
+	if id.Name == Wildcard {
 		delete(t.wild, w)
 		last = len(t.wild) == 0
 	} else {
-		delete(t.named[name], w)
-		if last = len(t.named[name]) == 0; last {
-			if typeURL == TypeCluster {
-				s.clusters.remove(name, s)
+		delete(t.named[id.Name], w)
+		if last = len(t.named[id.Name]) == 0; last {
+			if id.TypeURL == TypeCluster {
+				s.clusters.remove(id.Name, s)
 			}
-			delete(t.named, name)
-			if e := t.entries[name]; e != nil && e.res == nil {
-				delete(t.entries, name)
+			delete(t.named, id.Name)
+			if e := t.entries[id.Name]; e != nil && e.res == nil {
+				delete(t.entries, id.Name)
 			}
 		}
 	}
 	if t.idle() {
-		delete(s.types, typeURL)
+		delete(s.types, id.TypeURL)
 	}
 	return last
 }
 
 // wanted tells whether a name (or Wildcard) has a subscriber.
-func (s *scope) wanted(typeURL, name string) bool {
+func (s *scope) wanted(id ID) bool {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	t := s.types[typeURL]
+	t := s.types[id.TypeURL]
 	if t == nil {
 		return false
 	}
-	if name == Wildcard {
+	if id.Name == Wildcard {
 		return len(t.wild) > 0
 	}
-	return len(t.named[name]) > 0
+	return len(t.named[id.Name]) > 0
 }
 
 // subscribers returns the current resource and all that subscribe to it, by name or by wildcard.
-func (s *scope) subscribers(typeURL, name string) (*Resource, []watcher) {
+func (s *scope) subscribers(id ID) (*Resource, []watcher) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	t := s.types[typeURL]
+	t := s.types[id.TypeURL]
 	if t == nil {
 		return nil, nil
 	}
 	var res *Resource
-	e := t.entries[name]
+	e := t.entries[id.Name]
 	if e != nil {
 		res = e.res
 	}
-	out := make([]watcher, 0, len(t.wild)+len(t.named[name]))
-	for w := range t.named[name] {
+	out := make([]watcher, 0, len(t.wild)+len(t.named[id.Name]))
+	for w := range t.named[id.Name] {
 		out = append(out, w)
 	}
 	for w := range t.wild {
 		// A wildcard only covers what exists.
-		if _, both := t.named[name][w]; !both && res != nil {
+		if _, both := t.named[id.Name][w]; !both && res != nil {
 			out = append(out, w)
 		}
 	}

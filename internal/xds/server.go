@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -47,7 +46,7 @@ type Options struct {
 	OnAck func(Ack)
 	// Allowed restricts what a proxy may subscribe to (name may be Wildcard). What it refuses is answered as if it did not
 	// exist, and logged once per stream. nil allows everything in the proxy's own scope.
-	Allowed    func(p Proxy, typeURL, name string) bool
+	Allowed    func(p Proxy, id ID) bool
 	Log        logr.Logger
 	Registerer prometheus.Registerer
 	// Kinds of proxies (Proxy.Kind) that the metrics show before the first one connects.
@@ -102,9 +101,9 @@ func NewServer(opts Options) *Server {
 		streams:   map[*stream]struct{}{},
 		byPod:     map[string]*stream{},
 	}
-	opts.Cache.onApply(func(scope string, changed []mark) {
+	opts.Cache.onApply(func(scope Scope, changed []mark) {
 		for _, m := range changed {
-			s.book.changed(scope, m.typeURL, m.name)
+			s.book.changed(Key{scope, m.ID})
 		}
 	})
 	return s
@@ -192,7 +191,7 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 		}
 		s.byPod[proxy.PodUID] = st
 	}
-	s.metrics.connected.WithLabelValues(proxy.Kind()).Inc()
+	s.metrics.connected.WithLabelValues(proxy.Scope.Kind()).Inc()
 	return st, nil
 }
 
@@ -206,13 +205,12 @@ func (s *Server) Disconnect(podUID string) {
 	}
 }
 
-// Evict ends the streams of all scopes that begin with a prefix: what let their proxies in is no longer so. They may
-// ask again.
-func (s *Server) Evict(prefix string) {
+// Evict ends the streams of the scopes that it is told: what let their proxies in is no longer so. They may ask again.
+func (s *Server) Evict(whose func(Scope) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for st := range s.streams {
-		if strings.HasPrefix(st.proxy.Scope, prefix) {
+		if whose(st.proxy.Scope) {
 			st.cancel(status.Error(codes.PermissionDenied, "the proxy's namespace is no longer in the mesh"))
 		}
 	}
@@ -226,7 +224,7 @@ func (s *Server) dismiss(st *stream) {
 		delete(s.byPod, st.proxy.PodUID)
 	}
 	s.mu.Unlock()
-	s.metrics.connected.WithLabelValues(st.proxy.Kind()).Dec()
+	s.metrics.connected.WithLabelValues(st.proxy.Scope.Kind()).Dec()
 	st.close()
 }
 

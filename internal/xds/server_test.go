@@ -87,15 +87,15 @@ func TestNackBisectsAndRemembers(t *testing.T) {
 	for len(c.has[TypeRoute]) < 19 {
 		c.answer(c.recv())
 	}
-	f.eventually("rejection", func() bool { return f.server.State(testScope, TypeRoute, "r07").Rejection() == "bad r07" })
-	require.Empty(t, f.server.State(testScope, TypeRoute, "r08").Rejection())
-	f.eventually("acks", func() bool { return f.server.State(testScope, TypeRoute, "r08").Settled() })
+	f.eventually("rejection", func() bool { return f.server.State(testScope.Key(TypeRoute, "r07")).Rejection() == "bad r07" })
+	require.Empty(t, f.server.State(testScope.Key(TypeRoute, "r08")).Rejection())
+	f.eventually("acks", func() bool { return f.server.State(testScope.Key(TypeRoute, "r08")).Settled() })
 	c.quiet()
 	f.apply(route(t, "r08", 2))
 	c.expect(TypeRoute, "r08")
 	f.apply(route(t, "r07", 2))
 	c.expect(TypeRoute, "r07")
-	f.eventually("recovery", func() bool { return f.server.State(testScope, TypeRoute, "r07").Proxies[0].State == Acked })
+	f.eventually("recovery", func() bool { return f.server.State(testScope.Key(TypeRoute, "r07")).Proxies[0].State == Acked })
 }
 
 func TestUnauthenticated(t *testing.T) {

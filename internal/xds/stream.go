@@ -32,7 +32,7 @@ type stream struct {
 	wake  chan struct{} // capacity 1: there are marks
 	marks struct {      // its lock is a leaf: nothing is called with it held
 		sync.Mutex
-		byKey map[markKey]span
+		byKey map[ID]span
 	}
 
 	// mu guards the protocol state. run writes it; introspection reads. It is never held while sending.
@@ -45,8 +45,6 @@ type stream struct {
 	// overdue is when next may have more to send although nothing happened; zero: never.
 	overdue time.Time
 }
-
-type markKey struct{ typeURL, name string }
 
 // span is the range of revisions that a not yet sent change covers, and the time of its first.
 type span struct {
@@ -71,7 +69,7 @@ func newStream(srv *Server, proxy Proxy, cancel context.CancelCauseFunc) *stream
 		wake:      make(chan struct{}, 1),
 		types:     map[string]*subscription{},
 	}
-	st.marks.byKey = map[markKey]span{}
+	st.marks.byKey = map[ID]span{}
 	return st
 }
 
@@ -79,7 +77,7 @@ func newStream(srv *Server, proxy Proxy, cancel context.CancelCauseFunc) *stream
 func (st *stream) mark(marks []mark) {
 	st.marks.Lock()
 	for _, m := range marks {
-		key, s := markKey{m.typeURL, m.name}, span{first: m.rev, last: m.rev, since: m.at}
+		key, s := m.ID, span{first: m.rev, last: m.rev, since: m.at}
 		if old, ok := st.marks.byKey[key]; ok {
 			s = old.merge(s)
 		}
@@ -166,7 +164,7 @@ func (st *stream) flush(g adsStream) error {
 		if err := g.Send(resp); err != nil {
 			return err
 		}
-		m, kind, label := st.srv.metrics, st.proxy.Kind(), typeLabel(resp.GetTypeUrl())
+		m, kind, label := st.srv.metrics, st.proxy.Scope.Kind(), typeLabel(resp.GetTypeUrl())
 		m.responses.WithLabelValues(kind, label).Inc()
 		m.bytes.WithLabelValues(kind, label).Add(float64(r.bytes))
 		m.observePush(stageSent, resp.GetTypeUrl(), r.span.since, time.Now())
@@ -181,19 +179,19 @@ func (st *stream) absorb() {
 		st.marks.Unlock()
 		return
 	}
-	st.marks.byKey = map[markKey]span{}
+	st.marks.byKey = map[ID]span{}
 	st.marks.Unlock()
 
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	for key, s := range marks {
-		sub := st.types[key.typeURL]
+		sub := st.types[key.TypeURL]
 		switch {
 		case sub == nil:
-		case key.name == Wildcard:
+		case key.Name == Wildcard:
 			st.enqueueAll(sub)
-		case sub.covers(key.name):
-			sub.enqueue(key.name, s)
+		case sub.covers(key.Name):
+			sub.enqueue(key.Name, s)
 		}
 	}
 }
@@ -206,7 +204,7 @@ func (st *stream) enqueueAll(sub *subscription) {
 		sub.complete = sub.wildcard
 		for name, e := range t.entries {
 			sub.enqueue(name, span{first: e.created, last: e.changed})
-			st.srv.book.changed(st.scope.name, sub.typeURL, name)
+			st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
 		}
 	}
 	for name := range sub.held {
@@ -232,18 +230,18 @@ func (st *stream) close() {
 	defer st.mu.Unlock()
 	for url, sub := range st.types {
 		for name, allowed := range sub.named {
-			if allowed && st.scope.unsubscribe(url, name, st) {
-				st.srv.interests.changed(interestKey{st.scope.name, url, name}, true)
+			if allowed && st.scope.unsubscribe(ID{url, name}, st) {
+				st.srv.interests.changed(st.scope.name.Key(url, name), true)
 			}
-			st.srv.book.changed(st.scope.name, url, name)
+			st.srv.book.changed(st.scope.name.Key(url, name))
 		}
 		if sub.wildcard {
-			if st.scope.unsubscribe(url, Wildcard, st) {
-				st.srv.interests.changed(interestKey{st.scope.name, url, Wildcard}, true)
+			if st.scope.unsubscribe(ID{url, Wildcard}, st) {
+				st.srv.interests.changed(st.scope.name.Key(url, Wildcard), true)
 			}
 		}
 		for name := range sub.held {
-			st.srv.book.changed(st.scope.name, url, name)
+			st.srv.book.changed(st.scope.name.Key(url, name))
 		}
 	}
 	clear(st.types)
@@ -252,15 +250,15 @@ func (st *stream) close() {
 }
 
 // ack tells where the proxy stands with a version ("" for a resource that does not exist).
-func (st *stream) ack(typeURL, name, version string) ProxyAck {
+func (st *stream) ack(id ID, version string) ProxyAck {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	a := ProxyAck{Proxy: st.proxy, State: Pending}
-	sub := st.types[typeURL]
+	sub := st.types[id.TypeURL]
 	if sub == nil {
 		return a
 	}
-	h := sub.held[name]
+	h := sub.held[id.Name]
 	if h == nil {
 		return a
 	}

@@ -6,14 +6,13 @@ package xds
 import (
 	"cmp"
 	"context"
-	"strings"
 	"time"
 )
 
 // Proxy is the authenticated peer of a stream. Nothing in it comes from what the client claims about itself.
 type Proxy struct {
-	// Scope selects the resources that the proxy sees: "waypoint/<namespace>/<gateway>" or "node/<nodeName>".
-	Scope string
+	// Scope selects the resources that the proxy sees.
+	Scope Scope
 	// Pod is "<namespace>/<name>" of the proxy's pod.
 	Pod string
 	// PodUID tells successive pods of one name apart.
@@ -26,12 +25,6 @@ type Proxy struct {
 
 // ID tells proxies apart, whichever replica they are connected to.
 func (p Proxy) ID() string { return cmp.Or(p.PodUID, p.Pod) }
-
-// Kind is the part of the scope before its first slash ("node", "waypoint"): a low-cardinality label.
-func (p Proxy) Kind() string {
-	kind, _, _ := strings.Cut(p.Scope, "/")
-	return kind
-}
 
 // Authenticator tells who opened a stream. An error that carries no gRPC status is answered as codes.Unauthenticated;
 // its text reaches the client, so it must say what to do and hold no secret.
@@ -47,10 +40,8 @@ func (f AuthenticatorFunc) Authenticate(ctx context.Context) (Proxy, error) { re
 
 // Interest says that a name got its first subscriber in a scope (Wanted), or lost its last one.
 type Interest struct {
-	Scope   string
-	TypeURL string
-	// Name is a resource name, or Wildcard.
-	Name   string
+	// Key's name is that of a resource, or Wildcard.
+	Key
 	Wanted bool
 	// Disconnected is set with Wanted false when the last subscriber's stream ended: nobody unsubscribed, and the proxy
 	// is likely to come back.
@@ -59,9 +50,8 @@ type Interest struct {
 
 // Ack is one proxy's verdict on one version of one resource. An empty Version is a removal.
 type Ack struct {
-	Proxy   Proxy
-	TypeURL string
-	Name    string
+	Proxy Proxy
+	ID
 	Version string
 	// Error is the proxy's own text; empty for an acknowledgement.
 	Error string

@@ -23,6 +23,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -111,7 +112,7 @@ func newMesh(t testing.TB) *mesh {
 	return m
 }
 
-func (n *meshNode) scope() string { return names.NodeScope(n.name) }
+func (n *meshNode) scope() xds.Scope { return catalogue.NodeScope(n.name) }
 
 // podRange of the node.
 func (n *meshNode) podRange() netip.Prefix {
@@ -154,7 +155,7 @@ func (n *meshNode) serve() {
 func (n *meshNode) acked(typeURL, name string) {
 	n.mesh.t.Helper()
 	require.EventuallyWithT(n.mesh.t, func(c *assert.CollectT) {
-		s := n.server.State(n.scope(), typeURL, name)
+		s := n.server.State(n.scope().Key(typeURL, name))
 		require.True(c, len(s.Proxies) > 0 && s.Settled(), "%s is not acknowledged", name)
 	}, patience, interval)
 }
@@ -179,7 +180,7 @@ func (m *mesh) answer(i xds.Interest) {
 }
 
 // cluster of a dialled address, with the mark of the node that dials it, as the node's agent passes it on.
-func (m *mesh) cluster(scope string, d model.Destination) {
+func (m *mesh) cluster(scope xds.Scope, d model.Destination) {
 	i := slices.IndexFunc(m.nodes, func(n *meshNode) bool { return n.scope() == scope })
 	packed, err := anypb.New(node.Cluster(d))
 	if err == nil {
@@ -200,7 +201,7 @@ func (m *mesh) destination(d model.Destination) {
 	m.destinations[d.Address.String()] = d
 	m.mu.Unlock()
 	for _, n := range m.nodes {
-		if _, known := m.cache.Get(n.scope(), xds.TypeCluster, d.Address.String()); known {
+		if _, known := m.cache.Get(n.scope().Key(xds.TypeCluster, d.Address.String())); known {
 			m.cluster(n.scope(), d)
 		}
 	}
@@ -237,11 +238,11 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 	m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, IPv6: vip.Addr().Is6(), Identities: identities})
 }
 
-func (m *mesh) apply(scope, name string, msg proto.Message) {
+func (m *mesh) apply(scope xds.Scope, name string, msg proto.Message) {
 	r, err := xds.NewResource(name, msg)
 	if err != nil {
 		m.t.Errorf("resource %s: %v", name, err)
 		return
 	}
-	m.cache.Apply(scope, []xds.Update{{TypeURL: r.TypeURL(), Name: name, Resource: r}})
+	m.cache.Apply(scope, []xds.Update{xds.Set(r)})
 }

@@ -28,9 +28,11 @@ import (
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -48,7 +50,7 @@ var (
 	waypointID = names.SPIFFEID(trustDomain, "shop", "waypoint")
 	appID      = names.SPIFFEID(trustDomain, "shop", "app")
 	clientID   = names.SPIFFEID(trustDomain, "front", "client")
-	scope      = names.WaypointScope("shop", "waypoint")
+	scope      = catalogue.WaypointScope(types.NamespacedName{Namespace: "shop", Name: "waypoint"})
 )
 
 // headers are the limits of a waypoint whose parameters set none.
@@ -113,7 +115,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 
 	w.fixed()
 	b := bootstrap.Bootstrap(bootstrap.Options{
-		ID: "waypoint-0", Cluster: scope, XDSSocket: socket, AdminSocket: filepath.Join(dir, "admin.sock"), WildcardClusters: true,
+		ID: "waypoint-0", Cluster: string(scope), XDSSocket: socket, AdminSocket: filepath.Join(dir, "admin.sock"), WildcardClusters: true,
 		Memory: memory,
 	})
 	if change != nil {
@@ -200,7 +202,7 @@ func resource(t testing.TB, name string, m proto.Message) xds.Update {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return xds.Update{TypeURL: r.TypeURL(), Name: name, Resource: r}
+	return xds.Set(r)
 }
 
 func (w *world) apply(u ...xds.Update) { w.cache.Apply(scope, u) }
@@ -210,7 +212,7 @@ func (w *world) acknowledged(updates ...xds.Update) {
 	w.t.Helper()
 	for _, u := range updates {
 		w.eventually("acknowledgement of "+u.Name, func() bool {
-			s := w.server.State(scope, u.TypeURL, u.Name)
+			s := w.server.State(scope.Key(u.TypeURL, u.Name))
 			if r := s.Rejection(); r != "" {
 				w.t.Fatalf("%s: %s", u.Name, r)
 			}

@@ -166,7 +166,7 @@ func (n *enroller) setListeners(e *entry, t Target) {
 			n.log.Error(err, "listener of a pod", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
 			continue
 		}
-		updates = append(updates, xds.Update{TypeURL: xds.TypeListener, Name: l.GetName(), Resource: r})
+		updates = append(updates, xds.Set(r))
 	}
 	n.proxy.SetLocal(xds.TypeListener, updates)
 	e.target.Pod = t.Pod
@@ -181,7 +181,7 @@ func (n *enroller) awaitListeners(ctx context.Context, e *entry, t Target) error
 		return nil
 	}
 	for _, name := range translate.ListenerNames(t.Pod.UID) {
-		if err := n.proxy.WaitAcked(ctx, xds.TypeListener, name); err != nil {
+		if err := n.proxy.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: name}); err != nil {
 			return fail(CauseProxy, adviceProxy, err)
 		}
 	}
@@ -427,7 +427,7 @@ func (n *enroller) clear(uid string, e *entry) error {
 	listeners := translate.ListenerNames(uid)
 	updates := make([]xds.Update, 0, len(listeners))
 	for _, name := range listeners {
-		updates = append(updates, xds.Update{TypeURL: xds.TypeListener, Name: name})
+		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeListener, Name: name}))
 	}
 	n.proxy.SetLocal(xds.TypeListener, updates)
 	if e.identity != "" {

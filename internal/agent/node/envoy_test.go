@@ -78,10 +78,10 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 			p.t.Error("a secret can't be packed")
 			continue
 		}
-		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: s.GetName(), Resource: r})
+		updates = append(updates, xds.Set(r))
 	}
 	for _, name := range removed {
-		updates = append(updates, xds.Update{TypeURL: xds.TypeSecret, Name: name})
+		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: name}))
 	}
 	p.relay.SetLocal(xds.TypeSecret, updates)
 }

@@ -21,7 +21,7 @@ type Proxy interface {
 	// LocalReady says that all resources of a type that the proxy starts with are set.
 	LocalReady(typeURL string)
 	// WaitAcked waits until the proxy has accepted the resource as it is set now.
-	WaitAcked(ctx context.Context, typeURL, name string) error
+	WaitAcked(ctx context.Context, id xds.ID) error
 	// Short tells whether the proxy has fewer endpoints than there are.
 	Short() bool
 	// Prefer is told the clusters that each pod dialled lately, to give those pods all endpoints first that want few.

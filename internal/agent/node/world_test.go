@@ -140,9 +140,9 @@ func (w *world) LocalReady(string) {
 	w.note("ready %d", len(w.listeners))
 }
 
-func (w *world) WaitAcked(ctx context.Context, _, name string) error {
+func (w *world) WaitAcked(ctx context.Context, id xds.ID) error {
 	return w.await(ctx, func() error {
-		if w.proxyDown || w.listeners[name] == "" {
+		if w.proxyDown || w.listeners[id.Name] == "" {
 			return errors.New("no Envoy is connected")
 		}
 		return nil

@@ -30,13 +30,13 @@ type demand struct {
 }
 
 // allowed implements xds.Options.Allowed.
-func (d *demand) allowed(_ xds.Proxy, typeURL, name string) bool {
-	if typeURL != xds.TypeCluster || name == xds.Wildcard {
+func (d *demand) allowed(_ xds.Proxy, id xds.ID) bool {
+	if id.TypeURL != xds.TypeCluster || id.Name == xds.Wildcard {
 		return true
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, again := d.names[name]; again {
+	if _, again := d.names[id.Name]; again {
 		return true
 	}
 	if len(d.names)+d.cost/2 >= d.limit {
@@ -48,7 +48,7 @@ func (d *demand) allowed(_ xds.Proxy, typeURL, name string) bool {
 		}
 		return false
 	}
-	d.names[name] = struct{}{}
+	d.names[id.Name] = struct{}{}
 	d.held.Set(float64(len(d.names)))
 	return true
 }

@@ -119,7 +119,7 @@ func (r *Relay) fit(names []string) {
 			poke(r.wake)
 		case a.has(k.current.Version()) > a.given():
 			k.current = r.fewer(k.current, a)
-			updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name, Resource: k.current})
+			updates = append(updates, xds.Set(k.current))
 		}
 	}
 	r.cache.Apply(Scope, updates)

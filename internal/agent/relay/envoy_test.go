@@ -43,7 +43,7 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 		return xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Wildcards: true})
 	}
 	e := start()
-	require.NoError(t, a.WaitAcked(t.Context(), xds.TypeListener, web.Name()))
+	require.NoError(t, a.WaitAcked(t.Context(), xds.ID{TypeURL: xds.TypeListener, Name: web.Name()}))
 	e.Eventually("traffic", func() bool { return fetch(port) == "200 one" })
 	e.Eventually("ACKs at the operator", func() bool { s, _ := o.state(routeTo(t, "one")); return s == xds.Acked })
 

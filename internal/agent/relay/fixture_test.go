@@ -31,8 +31,8 @@ import (
 )
 
 const (
-	nodeScope = "node/n1"
-	patience  = 20 * time.Second
+	nodeScope xds.Scope = "node/n1"
+	patience            = 20 * time.Second
 )
 
 // operator is a fake one: a real xds.Server that can go away and come back with the same cache.
@@ -91,13 +91,13 @@ func (o *operator) wants(typeURL, name string) bool {
 func (o *operator) apply(rs ...*xds.Resource) { o.cache.Apply(nodeScope, updates(rs...)) }
 
 func (o *operator) remove(typeURL, name string) {
-	o.cache.Apply(nodeScope, []xds.Update{{TypeURL: typeURL, Name: name}})
+	o.cache.Apply(nodeScope, []xds.Update{xds.Gone(xds.ID{TypeURL: typeURL, Name: name})})
 }
 
 // state is what the operator's book says of a resource: its one proxy, or nothing.
 func (o *operator) state(r *xds.Resource) (xds.AckState, string) {
 	o.mu.Lock()
-	s := o.server.State(nodeScope, r.TypeURL(), r.Name())
+	s := o.server.State(nodeScope.Key(r.TypeURL(), r.Name()))
 	o.mu.Unlock()
 	if s.Version != r.Version() || len(s.Proxies) != 1 {
 		return "", ""
@@ -244,7 +244,7 @@ func (e *envoy) snapshot() map[string]string {
 func updates(rs ...*xds.Resource) []xds.Update {
 	var out []xds.Update
 	for _, r := range rs {
-		out = append(out, xds.Update{TypeURL: r.TypeURL(), Name: r.Name(), Resource: r})
+		out = append(out, xds.Set(r))
 	}
 	return out
 }

@@ -44,28 +44,28 @@ func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(Scope, typeURL) }
 // WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a
 // resource. It returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was
 // missing. For a listener an ACK means that Envoy took it, not yet that it finished warming.
-func (r *Relay) WaitAcked(ctx context.Context, typeURL, name string) error {
-	k, c := key{typeURL, name}, make(chan struct{}, 1)
+func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
+	c := make(chan struct{}, 1)
 	r.mu.Lock()
-	if r.waiters[k] == nil {
-		r.waiters[k] = map[chan struct{}]struct{}{}
+	if r.waiters[id] == nil {
+		r.waiters[id] = map[chan struct{}]struct{}{}
 	}
-	r.waiters[k][c] = struct{}{}
+	r.waiters[id][c] = struct{}{}
 	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if delete(r.waiters[k], c); len(r.waiters[k]) == 0 {
-			delete(r.waiters, k)
+		if delete(r.waiters[id], c); len(r.waiters[id]) == 0 {
+			delete(r.waiters, id)
 		}
 	}()
 	for {
-		s := r.State(typeURL, name)
+		s := r.State(id)
 		switch {
 		case s.Version == "":
-			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", name)
+			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", id.Name)
 		case s.Rejection() != "":
-			return fmt.Errorf("the proxy rejected %q: %s", name, s.Rejection())
+			return fmt.Errorf("the proxy rejected %q: %s", id.Name, s.Rejection())
 		case len(s.Proxies) > 0 && s.Settled():
 			return nil
 		}
@@ -76,7 +76,7 @@ func (r *Relay) WaitAcked(ctx context.Context, typeURL, name string) error {
 			if len(s.Proxies) == 0 {
 				why = "no Envoy is connected to the agent; see the log of the proxy container"
 			}
-			return fmt.Errorf("waiting for Envoy to accept %q: %s: %w", name, why, context.Cause(ctx))
+			return fmt.Errorf("waiting for Envoy to accept %q: %s: %w", id.Name, why, context.Cause(ctx))
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // Scope is the one scope of the local cache.
-const Scope = "local"
+const Scope xds.Scope = "local"
 
 // Defaults of Options.
 const (
@@ -96,10 +96,8 @@ type Relay struct {
 	saidShort bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
-	waiters map[key]map[chan struct{}]struct{}
+	waiters map[xds.ID]map[chan struct{}]struct{}
 }
-
-type key struct{ typeURL, name string }
 
 // New returns a relay that already serves the snapshot, if there is a good one.
 func New(opts Options) (*Relay, error) {
@@ -117,7 +115,7 @@ func New(opts Options) (*Relay, error) {
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
 		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), save: make(chan struct{}, 1),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
-		waiters: map[key]map[chan struct{}]struct{}{}, room: newRoom(opts.MaxEndpoints),
+		waiters: map[xds.ID]map[chan struct{}]struct{}{}, room: newRoom(opts.MaxEndpoints),
 		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	for _, url := range opts.Local {
@@ -135,7 +133,7 @@ func New(opts Options) (*Relay, error) {
 		Registerer:    opts.Registerer,
 		MaxStreams:    maxEnvoys,
 	})
-	r.server.OnChange(func(_, typeURL, name string) { r.changed(typeURL, name) })
+	r.server.OnChange(func(k xds.Key) { r.changed(k.ID) })
 	if err := r.restore(); err != nil {
 		r.log.Error(err, "no snapshot is served; everything comes from the operator", "path", opts.SnapshotPath)
 	}
@@ -184,8 +182,8 @@ func (r *Relay) Status() Status {
 func (r *Relay) Proxies() []xds.ProxyState { return r.server.Proxies() }
 
 // State is what the connected Envoys made of a resource; see xds.Server.
-func (r *Relay) State(typeURL, name string) xds.ResourceState {
-	return r.server.State(Scope, typeURL, name)
+func (r *Relay) State(id xds.ID) xds.ResourceState {
+	return r.server.State(xds.Key{Scope: Scope, ID: id})
 }
 
 // List returns the resources of a type that are served, sorted by name.

@@ -199,7 +199,7 @@ func TestSomethingNewEndsThePause(t *testing.T) {
 			return time.Since(start)
 		}
 		require.Equal(t, DefaultBackoffMax, pause())
-		ask := xds.Interest{Scope: Scope, TypeURL: xds.TypeCluster, Name: "10.96.0.1:80", Wanted: true}
+		ask := xds.Interest{Key: Scope.Key(xds.TypeCluster, "10.96.0.1:80"), Wanted: true}
 		r.interest(ask)
 		got := pause()
 		require.GreaterOrEqual(t, got, DefaultFirstBackoff)
@@ -266,11 +266,11 @@ func TestLocalResources(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 
-	require.ErrorContains(t, a.WaitAcked(ctx, xds.TypeListener, "in"), "not set")
+	require.ErrorContains(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "in"}), "not set")
 	in, bad := listener(t, "in"), listener(t, "bad")
 	a.SetLocal(xds.TypeListener, updates(in))
 	short, stop := context.WithTimeout(ctx, time.Millisecond)
-	err := a.WaitAcked(short, xds.TypeListener, "in")
+	err := a.WaitAcked(short, xds.ID{TypeURL: xds.TypeListener, Name: "in"})
 	stop()
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, "no Envoy is connected")
@@ -278,11 +278,11 @@ func TestLocalResources(t *testing.T) {
 	e := a.envoy(map[string]string{bad.Version(): "address in use"})
 	e.subscribe(xds.TypeListener)
 	i := <-wanted
-	require.Equal(t, xds.Interest{Scope: Scope, TypeURL: xds.TypeListener, Name: xds.Wildcard, Wanted: true}, i)
+	require.Equal(t, xds.Interest{Key: Scope.Key(xds.TypeListener, xds.Wildcard), Wanted: true}, i)
 	a.LocalReady(xds.TypeListener)
-	require.NoError(t, a.WaitAcked(ctx, xds.TypeListener, "in"))
+	require.NoError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "in"}))
 	a.SetLocal(xds.TypeListener, updates(bad))
-	require.EqualError(t, a.WaitAcked(ctx, xds.TypeListener, "bad"), `the proxy rejected "bad": address in use`)
+	require.EqualError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "bad"}), `the proxy rejected "bad": address in use`)
 
 	e.subscribe(xds.TypeSecret, "spiffe://td/ns/a/sa/b")
 	require.Equal(t, "spiffe://td/ns/a/sa/b", (<-wanted).Name)

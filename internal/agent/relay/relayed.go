@@ -139,7 +139,7 @@ func (r *Relay) interest(i xds.Interest) {
 		t.want(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
 			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.
-			r.cache.Apply(Scope, []xds.Update{{TypeURL: t.typeURL, Name: i.Name}})
+			r.cache.Apply(Scope, []xds.Update{xds.Gone(xds.ID{TypeURL: t.typeURL, Name: i.Name})})
 		}
 	case !asked:
 	case i.Disconnected:
@@ -163,7 +163,7 @@ func (r *Relay) release(t *relayed, name string) {
 		if _, ok := t.known[n]; ok && !t.covers(n) {
 			delete(t.known, n)
 			r.unbound(t.typeURL, n)
-			gone = append(gone, xds.Update{TypeURL: t.typeURL, Name: n})
+			gone = append(gone, xds.Gone(xds.ID{TypeURL: t.typeURL, Name: n}))
 		}
 	}
 	r.cache.Apply(Scope, gone)
@@ -194,7 +194,7 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		}
 		k.current, k.rejected, k.reason, k.told = res, "", "", untold
 		in.waiting[name] = struct{}{}
-		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name, Resource: res})
+		updates = append(updates, xds.Set(res))
 	}
 	for _, name := range removed {
 		if r.own[t.typeURL][name] {
@@ -206,7 +206,7 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 			delete(t.known, name)
 		}
 		r.unbound(t.typeURL, name)
-		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: name})
+		updates = append(updates, xds.Gone(xds.ID{TypeURL: t.typeURL, Name: name}))
 	}
 	r.cache.Apply(Scope, updates)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
@@ -221,13 +221,13 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 }
 
 // changed is told by the local server that Envoy decided about a resource, came or went.
-func (r *Relay) changed(typeURL, name string) {
+func (r *Relay) changed(id xds.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for c := range r.waiters[key{typeURL, name}] {
+	for c := range r.waiters[id] {
 		poke(c)
 	}
-	t := r.types[typeURL]
+	t, name := r.types[id.TypeURL], id.Name
 	if t == nil {
 		return
 	}
@@ -244,7 +244,7 @@ func (r *Relay) changed(typeURL, name string) {
 
 // weigh notes what Envoy made of the current version of a resource. r.mu is held.
 func (r *Relay) weigh(t *relayed, name string, k *known) {
-	s := r.State(t.typeURL, name)
+	s := r.State(xds.ID{TypeURL: t.typeURL, Name: name})
 	if s.Version != k.current.Version() {
 		return // the last good version is served instead
 	}
@@ -252,7 +252,7 @@ func (r *Relay) weigh(t *relayed, name string, k *known) {
 	case text != "" && k.rejected != s.Version:
 		k.rejected, k.reason = s.Version, text
 		if k.good != nil && !k.good.Equal(k.current) {
-			r.cache.Apply(Scope, []xds.Update{{TypeURL: t.typeURL, Name: name, Resource: k.good}})
+			r.cache.Apply(Scope, []xds.Update{xds.Set(k.good)})
 			poke(r.save)
 		}
 		r.correct(t, name, k, toldAck)
@@ -284,7 +284,7 @@ func (r *Relay) judge(t *relayed, in *received, name string) {
 		return
 	}
 	r.weigh(t, name, k)
-	s := r.State(t.typeURL, name)
+	s := r.State(xds.ID{TypeURL: t.typeURL, Name: name})
 	switch {
 	case k.rejected == in.versions[name]:
 		in.errs = append(in.errs, name+": "+k.reason)

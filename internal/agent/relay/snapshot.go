@@ -177,7 +177,7 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 	for _, res := range resources {
 		res = r.bound(res, map[string]bool{}) // clusters come first, so there is nothing to fit
 		t.known[res.Name()] = &known{current: res, good: res}
-		updates = append(updates, xds.Update{TypeURL: t.typeURL, Name: res.Name(), Resource: res})
+		updates = append(updates, xds.Set(res))
 		if !t.ready {
 			t.wanted[res.Name()] = now
 		}

@@ -203,7 +203,7 @@ func (r *Relay) first(t *relayed) *request {
 			if k.good != nil {
 				req.InitialResourceVersions[name] = operatorsVersion(k.good.Version())
 			}
-		case r.State(t.typeURL, name).Settled():
+		case r.State(xds.ID{TypeURL: t.typeURL, Name: name}).Settled():
 			req.InitialResourceVersions[name] = operatorsVersion(k.current.Version())
 			k.told = toldAck
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/identity/identitytest"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 type world struct {
@@ -154,7 +155,7 @@ func TestScope(t *testing.T) {
 		name   string
 		pod    auth.Pod
 		caller auth.Caller
-		scope  string
+		scope  xds.Scope
 		kind   error
 		want   string
 	}{

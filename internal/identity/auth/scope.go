@@ -6,8 +6,12 @@ package auth
 import (
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // Pod is what a decision needs to know of a pod.
@@ -45,9 +49,8 @@ const (
 
 // Grant is what a caller is to the mesh.
 type Grant struct {
-	Kind Kind
-	// Scope is the xDS scope (names.NodeScope, names.WaypointScope).
-	Scope  string
+	Kind   Kind
+	Scope  xds.Scope
 	Caller Caller
 }
 
@@ -67,7 +70,7 @@ type Authorizer struct {
 // Scope decides what a caller is. ErrForbidden: nothing of ours. ErrUnavailable: the pod isn't known yet.
 func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if c.Namespace == z.SystemNamespace && c.ServiceAccount == names.NodeServiceAccount {
-		return Grant{Kind: KindNode, Scope: names.NodeScope(c.NodeName), Caller: c}, nil
+		return Grant{Kind: KindNode, Scope: catalogue.NodeScope(c.NodeName), Caller: c}, nil
 	}
 	pod, ok := z.Pods.Pod(c.Namespace, c.PodName)
 	if !ok {
@@ -89,7 +92,7 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if err := z.Waypoint(pod, gateway); err != nil {
 		return Grant{}, fmt.Errorf("%s is no proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
-	return Grant{Kind: KindWaypoint, Scope: names.WaypointScope(c.Namespace, gateway), Caller: c}, nil
+	return Grant{Kind: KindWaypoint, Scope: catalogue.WaypointScope(types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
 }
 
 // MayHave decides whether a caller may get a certificate for a SPIFFE ID: a node agent for enrolled pods on its node, a

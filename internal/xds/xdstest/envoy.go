@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -56,6 +57,8 @@ type Options struct {
 	XDSSocket string
 	// Wildcards subscribes to all clusters and all listeners (cds_config, lds_config).
 	Wildcards bool
+	// Isolated has Envoy in a network of its own, where any port is free. Root only; without effect for others.
+	Isolated bool
 	// Internal lets listeners be internal ones.
 	Internal bool
 	// Clusters, Listeners: more static resources, as Envoy's JSON.
@@ -81,6 +84,9 @@ func Start(t testing.TB, opts Options) *Envoy {
 	e := &Envoy{t: t, log: &tail{}}
 	e.cmd = exec.Command(binary, "--config-yaml", string(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info")
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
+	if opts.Isolated && os.Geteuid() == 0 {
+		e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	if e.done, err = StartTied(e.cmd); err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,10 @@ import (
 // locked to one in another network namespace, for example. So the command gets a thread of its own, which lives as
 // long.
 func StartTied(cmd *exec.Cmd) (<-chan struct{}, error) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started, done := make(chan error, 1), make(chan struct{})
 	go func() {
 		defer close(done)
