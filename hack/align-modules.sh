@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-modules=(. hack/devcluster hack/certmanager hack/devcluster/tools/{kubernetes,etcd,containerd,cni,coredns})
+modules=(. hack/devcluster hack/certmanager hack/devcluster/tools/{kubernetes,etcd,containerd,cni,coredns,network-policies})
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

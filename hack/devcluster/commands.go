@@ -292,3 +292,25 @@ func (a *app) certManager() *cobra.Command {
 		})),
 	}
 }
+
+func (a *app) networkPolicies() *cobra.Command {
+	var off bool
+	cmd := &cobra.Command{
+		Use: "network-policies", Short: "Have the cluster enforce NetworkPolicies, which it doesn't by itself", Args: cobra.NoArgs,
+		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
+			if off {
+				return a.cluster().RemoveNetworkPolicies(ctx, b.Builder)
+			}
+			names, err := b.BuildNetworkPolicies(ctx)
+			if err != nil {
+				return err
+			}
+			if err := a.loader(b.Store).Load(ctx, names); err != nil {
+				return err
+			}
+			return a.cluster().InstallNetworkPolicies(ctx, b.Builder)
+		})),
+	}
+	cmd.Flags().BoolVar(&off, "off", false, "enforce them no longer")
+	return cmd
+}

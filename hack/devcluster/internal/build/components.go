@@ -60,6 +60,9 @@ var Components = []Component{
 	{Name: "echo-advanced", Packages: []string{istioEcho + "server", istioEcho + "client"}},
 }
 
+// NetworkPolicies is what enforces NetworkPolicies in a cluster that is to. Nothing else needs it.
+var NetworkPolicies = Component{Name: "network-policies", Packages: []string{"."}}
+
 // forConformance names the components that only the conformance suite's images need. They take minutes to compile,
 // which neither the cluster nor the other tests are to wait for.
 var forConformance = []string{"echo-basic", "echo-advanced"}

@@ -65,6 +65,14 @@ func (b *Builder) BuildCertManager(ctx context.Context) ([]string, error) {
 	return b.put([]oci.Image{i})
 }
 
+// BuildNetworkPolicies builds what enforces NetworkPolicies, and its image, and returns the image's name.
+func (b *Builder) BuildNetworkPolicies(ctx context.Context) ([]string, error) {
+	if err := b.Ensure(ctx, []build.Component{build.NetworkPolicies}); err != nil {
+		return nil, err
+	}
+	return b.put([]oci.Image{b.networkPolicies()})
+}
+
 func (b *Builder) put(list []oci.Image) ([]string, error) {
 	var names []string
 	for _, i := range list {

@@ -24,6 +24,8 @@ const (
 	Envoy       = "envoyproxy/envoy:distroless-v1.40.0"
 	TestTool    = "fairway.dev/test/tool:v0.1.0"
 	CertManager = "fairway.dev/dev/cert-manager:v1.21.2"
+
+	NetworkPolicies = "fairway.dev/dev/network-policies:v0.8.0"
 )
 
 // nonRoot is the user that images run as, unless a manifest says otherwise.
@@ -161,4 +163,10 @@ func (b *Builder) testTool(ctx context.Context) (oci.Image, error) {
 func (b *Builder) CertManagerImage(ctx context.Context) (oci.Image, error) {
 	controller, err := b.goBuild(ctx, "hack/certmanager", ".", "cert-manager")
 	return program(CertManager, controller, "/cert-manager"), err
+}
+
+func (b *Builder) networkPolicies() oci.Image {
+	i := program(NetworkPolicies, filepath.Join(b.Home.Bin(), build.NetworkPolicies.Name), "/network-policies")
+	i.User = "0" // changes the node's packet filter
+	return i
 }
