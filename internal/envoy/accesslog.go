@@ -59,14 +59,34 @@ func AnsweredFrom(status uint32) Failed {
 }
 
 // NotProved are the connections of an mTLS listener whose handshake failed.
-func NotProved() Failed {
-	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
-		ExtensionFilter: &accesslogv3.ExtensionFilter{
-			Name: "envoy.access_loggers.extension_filters.cel",
-			ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
-				TypedConfig: Any(&celv3.ExpressionFilter{Expression: `connection.transport_failure_reason != ""`}),
+func NotProved() Failed { return expression(`connection.transport_failure_reason != ""`) }
+
+// NoTable are the requests for which there is no route table at all.
+func NoTable() Failed {
+	return bothOf(
+		&accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ResponseFlagFilter{
+			ResponseFlagFilter: &accesslogv3.ResponseFlagFilter{Flags: []string{"NR"}},
+		}},
+		expression(`!has(xds.virtual_host_name) || xds.virtual_host_name == ""`),
+	)
+}
+
+func expression(cel string) Failed {
+	return &accesslogv3.AccessLogFilter{
+		FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
+			ExtensionFilter: &accesslogv3.ExtensionFilter{
+				Name: "envoy.access_loggers.extension_filters.cel",
+				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{
+					TypedConfig: Any(&celv3.ExpressionFilter{Expression: cel}),
+				},
 			},
 		},
+	}
+}
+
+func bothOf(a, b Failed) Failed {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
+		AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{a, b}},
 	}}
 }
 
@@ -88,10 +108,8 @@ func StdoutLog(fields map[string]string, failed Failed) *accesslogv3.AccessLog {
 // StdoutErrors writes a line for what failed only. It is for what another log has a line of if it went well.
 func StdoutErrors(fields map[string]string, failed Failed) *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
-		Name: "envoy.access_loggers.file",
-		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_AndFilter{
-			AndFilter: &accesslogv3.AndFilter{Filters: []*accesslogv3.AccessLogFilter{ifRuntime(runtimeLogErrors), failed}},
-		}},
+		Name:   "envoy.access_loggers.file",
+		Filter: bothOf(ifRuntime(runtimeLogErrors), failed),
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: Any(&filelogv3.FileAccessLog{
 			Path: "/dev/stdout",
 			AccessLogFormat: &filelogv3.FileAccessLog_LogFormat{LogFormat: &corev3.SubstitutionFormatString{

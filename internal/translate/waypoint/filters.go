@@ -16,12 +16,14 @@ import (
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 )
 
 // HTTP filters of a service port, by the names that routes configure them with.
 const (
+	filterGone    = "fairway.gone"
 	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
 	filterSession = "envoy.filters.http.stateful_session"
@@ -32,14 +34,16 @@ const (
 // httpFilters are the HTTP filters of every service port, in order. All are always there and do nothing until a route
 // configures them, so that no route ever changes a listener.
 //
-//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't say
+//  1. End of the connection with an answer that says that its port is gone; see gone.go.
+//  2. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't say
 //     by itself is added to its answer; see echo.
-//  2. Session persistence: picks the endpoint that an earlier answer named.
-//  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
+//  3. Session persistence: picks the endpoint that an earlier answer named.
+//  4. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  5. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
 //     no x-envoy-* headers from outside and adds none.
 func httpFilters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
+		endConnection(),
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
@@ -56,31 +60,24 @@ const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 // nothing that a route can have, but the router takes additions from this header, and callers can't
 // send it.
 func repeatable() *hcmv3.HttpFilter {
-	notSafe := &xdsmatcherv3.Matcher_MatcherList_Predicate{
-		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{
-			NotMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate{
-				MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-					SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-						Input: &xdscorev3.TypedExtensionConfig{
-							Name:        "method",
-							TypedConfig: envoy.Any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
+	safe := &xdsmatcherv3.Matcher_MatcherList_Predicate{
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+				Input: &xdscorev3.TypedExtensionConfig{
+					Name:        "method",
+					TypedConfig: envoy.Any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
+				},
+				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+					ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+						SafeRegex: &xdsmatcherv3.RegexMatcher{
+							EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+							Regex:      safeMethods,
 						},
-						Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-							ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
-								SafeRegex: &xdsmatcherv3.RegexMatcher{
-									EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-									Regex:      safeMethods,
-								},
-							}},
-						},
-					},
+					}},
 				},
 			},
 		},
 	}
-	skip := &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
-		Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: envoy.Any(&actionv3.SkipFilter{})},
-	}}
 	mutation := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: []*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_Append{
 			Append: &corev3.HeaderValueOption{
@@ -89,11 +86,24 @@ func repeatable() *hcmv3.HttpFilter {
 			},
 		}}},
 	}}
-	return envoy.HTTPFilter(filterRepeat, &matchingv3.ExtensionWithMatcher{
-		ExtensionConfig: envoy.Extension("envoy.filters.http.header_mutation", mutation),
+	return onlyIf(filterRepeat, safe, "envoy.filters.http.header_mutation", mutation)
+}
+
+// onlyIf skips a filter where a predicate doesn't hold.
+func onlyIf(
+	name string, holds *xdsmatcherv3.Matcher_MatcherList_Predicate, extension string, config proto.Message,
+) *hcmv3.HttpFilter {
+	not := &xdsmatcherv3.Matcher_MatcherList_Predicate{
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: holds},
+	}
+	skip := &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
+		Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: envoy.Any(&actionv3.SkipFilter{})},
+	}}
+	return envoy.HTTPFilter(name, &matchingv3.ExtensionWithMatcher{
+		ExtensionConfig: envoy.Extension(extension, config),
 		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{
 			MatcherList: &xdsmatcherv3.Matcher_MatcherList{Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
-				Predicate: notSafe, OnMatch: skip,
+				Predicate: not, OnMatch: skip,
 			}}},
 		}},
 	})

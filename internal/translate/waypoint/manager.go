@@ -66,6 +66,8 @@ func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 		StatPrefix:     "service",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: tables()},
 		HttpFilters:    httpFilters(),
+		// Where there is no table.
+		LocalReplyConfig: answerGone(),
 		// Timeouts are set by routes only, but for headers, which no client has reason to send slowly. Requests may be
 		// silent for as long as they like, as long as the proxy has memory to spare.
 		StreamIdleTimeout:     envoy.Duration(forEver),
