@@ -65,7 +65,8 @@ type world struct {
 	cache  *xds.Cache
 	server *xds.Server
 	log    *output
-	pid    int // Envoy's
+	pid    int    // Envoy's
+	admin  string // its Unix socket
 
 	waypoint netip.Addr
 	ports    []model.ServicePort
@@ -114,8 +115,9 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	t.Cleanup(g.Stop)
 
 	w.fixed()
+	w.admin = filepath.Join(dir, "admin.sock")
 	b := bootstrap.Bootstrap(bootstrap.Options{
-		ID: "waypoint-0", Cluster: string(scope), XDSSocket: socket, AdminSocket: filepath.Join(dir, "admin.sock"), WildcardClusters: true,
+		ID: "waypoint-0", Cluster: string(scope), XDSSocket: socket, AdminSocket: w.admin, WildcardClusters: true,
 		Memory: memory,
 	})
 	if change != nil {

@@ -44,7 +44,7 @@ const (
 // tcpProxy passes bytes on. How long a connection may be idle is the application's business.
 func tcpProxy() *tcpproxyv3.TcpProxy {
 	return &tcpproxyv3.TcpProxy{
-		StatPrefix:         "service",
+		StatPrefix:         names.ListenerMTLS,
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
 		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.Flagged())},
