@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -56,97 +57,35 @@ type indexes[T any] = map[string]func(T) []string
 
 // NewStore returns an empty store whose changes touch the graph.
 func NewStore(g *memo.Graph) *Store {
-	return &Store{
-		Meshes:     newCollection(g, "Mesh", sameGeneration[*v1alpha1.Mesh], nil),
-		Namespaces: newCollection(g, "Namespace", sameLabels[*corev1.Namespace], nil),
-		Nodes:      newCollection(g, "Node", sameNode, indexes[*corev1.Node]{ByNamespace: namespaceOf[*corev1.Node]}),
-		Services: newCollection(g, "Service", sameService, indexes[*corev1.Service]{
-			ByNamespace: namespaceOf[*corev1.Service], ByAddress: serviceAddresses,
-		}),
-		EndpointSlices: newCollection(g, "EndpointSlice", sameSlice, indexes[*discoveryv1.EndpointSlice]{
-			ByService: sliceService,
-		}),
-		Pods:           newCollection(g, "Pod", samePod, indexes[*corev1.Pod]{ByAddress: podAddresses}),
-		GatewayClasses: newCollection(g, "GatewayClass", sameGeneration[*gwv1.GatewayClass], nil),
-		Gateways:       newCollection(g, "Gateway", sameGateway, nil),
-		HTTPRoutes: newCollection(g, "HTTPRoute", sameGeneration[*gwv1.HTTPRoute], indexes[*gwv1.HTTPRoute]{
-			ByNamespace: namespaceOf[*gwv1.HTTPRoute], ByService: httpParents, ByConsumer: httpConsumers, ByOwner: httpOwners,
-		}),
-		GRPCRoutes: newCollection(g, "GRPCRoute", sameGeneration[*gwv1.GRPCRoute], indexes[*gwv1.GRPCRoute]{
-			ByNamespace: namespaceOf[*gwv1.GRPCRoute], ByService: grpcParents, ByConsumer: grpcConsumers, ByOwner: grpcOwners,
-		}),
-		Grants: newCollection(g, "ReferenceGrant", sameGeneration[*gwv1beta1.ReferenceGrant], indexes[*gwv1beta1.ReferenceGrant]{
-			ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant],
-		}),
-		Parameters: newCollection(g, "ProxyParameters", sameGeneration[*v1alpha1.ProxyParameters], nil),
+	s := &Store{}
+	for _, k := range kinds {
+		k.make(s, g)
 	}
+	return s
 }
 
 // Set stores an object of any kind that the mesh reads.
 func (s *Store) Set(obj client.Object) error {
-	switch o := obj.(type) {
-	case *v1alpha1.Mesh:
-		s.Meshes.Set(o)
-	case *corev1.Namespace:
-		s.Namespaces.Set(o)
-	case *corev1.Node:
-		s.Nodes.Set(o)
-	case *corev1.Service:
-		s.Services.Set(o)
-	case *discoveryv1.EndpointSlice:
-		s.EndpointSlices.Set(o)
-	case *corev1.Pod:
-		s.Pods.Set(o)
-	case *gwv1.GatewayClass:
-		s.GatewayClasses.Set(o)
-	case *gwv1.Gateway:
-		s.Gateways.Set(o)
-	case *gwv1.HTTPRoute:
-		s.HTTPRoutes.Set(o)
-	case *gwv1.GRPCRoute:
-		s.GRPCRoutes.Set(o)
-	case *gwv1beta1.ReferenceGrant:
-		s.Grants.Set(o)
-	case *v1alpha1.ProxyParameters:
-		s.Parameters.Set(o)
-	default:
-		return fmt.Errorf("the mesh does not read objects of type %T", obj)
+	k, ok := byType[reflect.TypeOf(obj)]
+	if !ok {
+		return notRead(obj)
 	}
+	k.set(s, obj)
 	return nil
 }
 
 // Delete removes an object of any kind that the mesh reads.
 func (s *Store) Delete(obj client.Object) error {
-	key := client.ObjectKeyFromObject(obj)
-	switch obj.(type) {
-	case *v1alpha1.Mesh:
-		s.Meshes.Delete(key)
-	case *corev1.Namespace:
-		s.Namespaces.Delete(key)
-	case *corev1.Node:
-		s.Nodes.Delete(key)
-	case *corev1.Service:
-		s.Services.Delete(key)
-	case *discoveryv1.EndpointSlice:
-		s.EndpointSlices.Delete(key)
-	case *corev1.Pod:
-		s.Pods.Delete(key)
-	case *gwv1.GatewayClass:
-		s.GatewayClasses.Delete(key)
-	case *gwv1.Gateway:
-		s.Gateways.Delete(key)
-	case *gwv1.HTTPRoute:
-		s.HTTPRoutes.Delete(key)
-	case *gwv1.GRPCRoute:
-		s.GRPCRoutes.Delete(key)
-	case *gwv1beta1.ReferenceGrant:
-		s.Grants.Delete(key)
-	case *v1alpha1.ProxyParameters:
-		s.Parameters.Delete(key)
-	default:
-		return fmt.Errorf("the mesh does not read objects of type %T", obj)
+	k, ok := byType[reflect.TypeOf(obj)]
+	if !ok {
+		return notRead(obj)
 	}
+	k.delete(s, client.ObjectKeyFromObject(obj))
 	return nil
+}
+
+func notRead(obj client.Object) error {
+	return fmt.Errorf("the mesh does not read objects of type %T", obj)
 }
 
 // --- what makes an update worth looking at
@@ -251,17 +190,16 @@ func podAddresses(p *corev1.Pod) []string {
 	return canonical(out)
 }
 
-func httpParents(r *gwv1.HTTPRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
-
-func grpcParents(r *gwv1.GRPCRoute) []string { return parentServices(r.Namespace, r.Spec.ParentRefs) }
-
-func httpOwners(r *gwv1.HTTPRoute) []string { return owners(r.Namespace, r.Spec.ParentRefs) }
-
-func grpcOwners(r *gwv1.GRPCRoute) []string { return owners(r.Namespace, r.Spec.ParentRefs) }
-
-func httpConsumers(r *gwv1.HTTPRoute) []string { return consumers(r.Namespace, httpOwners(r)) }
-
-func grpcConsumers(r *gwv1.GRPCRoute) []string { return consumers(r.Namespace, grpcOwners(r)) }
+// routeIndexes are those of a kind of route.
+func routeIndexes[T client.Object](parents func(T) []gwv1.ParentReference) indexes[T] {
+	of := func(r T) []string { return owners(r.GetNamespace(), parents(r)) }
+	return indexes[T]{
+		ByNamespace: namespaceOf[T],
+		ByService:   func(r T) []string { return parentServices(r.GetNamespace(), parents(r)) },
+		ByConsumer:  func(r T) []string { return consumers(r.GetNamespace(), of(r)) },
+		ByOwner:     of,
+	}
+}
 
 func consumers(namespace string, owners []string) []string {
 	out := make([]string, 0, len(owners))

@@ -18,7 +18,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
@@ -197,14 +196,14 @@ func (e *Engine) change(o queued) {
 	case *corev1.Pod:
 		e.watchAddresses(before)
 		e.watchAddresses(object)
-	case *gwv1.HTTPRoute:
-		e.watchRoute(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
-	case *gwv1.GRPCRoute:
-		e.watchRoute(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name}, o.deleted)
 	case *corev1.Namespace:
 		e.watchNamespace(key.Name, o.deleted)
 	case *corev1.Service:
 		e.watchService(key, o.deleted)
+	default:
+		if ref, ok := ingest.RouteRef(object); ok {
+			e.watchRoute(ref, o.deleted)
+		}
 	}
 }
 

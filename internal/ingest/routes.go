@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -23,6 +24,20 @@ const (
 	KindHTTPRoute = "HTTPRoute"
 	KindGRPCRoute = "GRPCRoute"
 )
+
+// RouteRef names a route; ok is false for any other object.
+func RouteRef(obj client.Object) (ref model.ObjectRef, ok bool) {
+	switch obj.(type) {
+	case *gwv1.HTTPRoute:
+		ref.Kind = KindHTTPRoute
+	case *gwv1.GRPCRoute:
+		ref.Kind = KindGRPCRoute
+	default:
+		return ref, false
+	}
+	ref.Namespace, ref.Name = obj.GetNamespace(), obj.GetName()
+	return ref, true
+}
 
 // Route is an HTTPRoute or GRPCRoute with everything decided that can be decided from it, its parents and its
 // backends. What other routes do to it (conflicts) is decided by the route table of each port.

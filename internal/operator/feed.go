@@ -10,7 +10,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,11 +17,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/engine"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 )
@@ -44,18 +42,11 @@ type feed struct {
 	pod func(p *corev1.Pod, gone bool)
 }
 
-// watched lists what the engine reads; what may be missing from a cluster comes second.
-func watched() (always, optional []client.Object) {
-	return []client.Object{&corev1.Namespace{}, &corev1.Node{}, &corev1.Service{}, &discoveryv1.EndpointSlice{}, &corev1.Pod{}, &v1alpha1.Mesh{}, &v1alpha1.ProxyParameters{}},
-		[]client.Object{&gwv1.GatewayClass{}, &gwv1.Gateway{}, &gwv1.HTTPRoute{}, &gwv1.GRPCRoute{}, &gwv1beta1.ReferenceGrant{}}
-}
-
 // NeedLeaderElection makes the manager run the feed on every replica.
 func (f *feed) NeedLeaderElection() bool { return false }
 
 // Start registers with the informers and tells the engine when all of them have handed over what existed.
 func (f *feed) Start(ctx context.Context) error {
-	always, optional := watched()
 	var synced sync.WaitGroup
 	read := func(gvk schema.GroupVersionKind, has toolscache.InformerSynced) {
 		done := f.ready.await("watch of " + gvk.Kind + " (" + gvk.GroupVersion().String() + ")")
@@ -65,30 +56,25 @@ func (f *feed) Start(ctx context.Context) error {
 			}
 		})
 	}
-	for _, obj := range always {
+	for _, kind := range cluster.Kinds() {
+		obj := kind.New()
 		gvk, err := apiutil.GVKForObject(obj, f.scheme)
 		if err != nil {
 			return err
 		}
-		s, err := f.watch(ctx, obj)
-		if err != nil {
-			return fmt.Errorf("watch %s: %w", gvk, err)
-		}
-		read(gvk, s)
-	}
-	for _, obj := range optional {
-		gvk, err := apiutil.GVKForObject(obj, f.scheme)
-		if err != nil {
-			return err
-		}
-		now := make(chan toolscache.InformerSynced, 1) // filled before When returns, or some day after
-		err = f.kinds.When(func() error {
+		now := make(chan toolscache.InformerSynced, 1) // filled at once, or where the kind is yet to come, some day
+		watch := func() error {
 			s, err := f.watch(ctx, obj)
 			if err == nil {
 				now <- s
 			}
 			return err
-		}, gvk)
+		}
+		if kind.Optional() {
+			err = f.kinds.When(watch, gvk)
+		} else {
+			err = watch()
+		}
 		if err != nil {
 			return fmt.Errorf("watch %s: %w", gvk, err)
 		}

@@ -44,7 +44,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/introspect"
-	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/peers"
 	"github.com/fairway-mesh/fairway/internal/scrape"
@@ -346,10 +345,6 @@ func (p *plane) noted(text string) {
 func (p *plane) touched(obj client.Object) {
 	key := client.ObjectKeyFromObject(obj)
 	switch o := obj.(type) {
-	case *gwv1.HTTPRoute:
-		p.writer.Touch(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: key.Namespace, Name: key.Name})
-	case *gwv1.GRPCRoute:
-		p.writer.Touch(model.ObjectRef{Kind: ingest.KindGRPCRoute, Namespace: key.Namespace, Name: key.Name})
 	case *corev1.Service:
 		p.bound.Touch(key)
 	case *corev1.Namespace:
@@ -358,6 +353,10 @@ func (p *plane) touched(obj client.Object) {
 				gateway, ok := catalogue.WaypointOf(s)
 				return ok && gateway.Namespace == key.Name
 			})
+		}
+	default:
+		if ref, ok := ingest.RouteRef(o); ok {
+			p.writer.Touch(ref)
 		}
 	}
 }
