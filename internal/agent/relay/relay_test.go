@@ -336,3 +336,17 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	a.eventually("swept", func() bool { return !o.wants(xds.TypeEndpoint, "one") })
 	require.True(t, o.wants(xds.TypeEndpoint, "absent"))
 }
+
+// TestAStreamThatBreaksWithAnswersUnderWay: what can't be sent any more must not wait for what nobody reads any more.
+func TestAStreamThatBreaksWithAnswersUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		responses, failed := make(chan *response), make(chan error, 1)
+		gone := errors.New("gone")
+		go func() {
+			responses <- &response{}
+			responses <- &response{}
+			failed <- gone
+		}()
+		require.ErrorIs(t, broken(responses, failed), gone)
+	})
+}

@@ -124,7 +124,7 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 	for {
 		for _, req := range r.requests() {
 			if err := s.Send(req); err != nil {
-				return true, <-failed // sending only says io.EOF; receiving says why
+				return true, broken(responses, failed)
 			}
 		}
 		select {
@@ -133,6 +133,18 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 		case <-r.wake:
 		case err := <-failed:
 			return true, err
+		}
+	}
+}
+
+// broken is why a stream broke: sending says io.EOF only, and receiving says why. Until it does, it has to get rid of what
+// arrived before.
+func broken(responses <-chan *response, failed <-chan error) error {
+	for {
+		select {
+		case <-responses:
+		case err := <-failed:
+			return err
 		}
 	}
 }
