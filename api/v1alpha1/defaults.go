@@ -18,6 +18,8 @@ const (
 	DefaultConcurrency int32 = 2
 	// DefaultAddressesPerPod is Node.AddressesPerPod.
 	DefaultAddressesPerPod int32 = 4000
+	// DefaultConnectionsPerPeer is Node.ConnectionsPerPeer: an eighth of what a pod takes of all peers.
+	DefaultConnectionsPerPeer int32 = 2048
 	// DefaultDrainTimeout is ProxyParametersSpec.DrainTimeout. The schema's CEL rules know it.
 	DefaultDrainTimeout = 30 * time.Second
 	// DefaultGraceAfterDrain is by how much ProxyParametersSpec.TerminationGracePeriod is longer than the drain timeout.
@@ -47,6 +49,14 @@ func (s *MeshSpec) AddressesPerPod() int32 {
 		return DefaultAddressesPerPod
 	}
 	return *s.Node.AddressesPerPod
+}
+
+// ConnectionsPerPeer is how many connections one address may have open to one captured pod.
+func (s *MeshSpec) ConnectionsPerPeer() int32 {
+	if s.Node == nil || s.Node.ConnectionsPerPeer == nil {
+		return DefaultConnectionsPerPeer
+	}
+	return *s.Node.ConnectionsPerPeer
 }
 
 // UsesCertManager says whether the CA comes from cert-manager.

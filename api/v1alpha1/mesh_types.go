@@ -225,6 +225,15 @@ type Node struct {
 	// +kubebuilder:validation:Maximum=20000
 	AddressesPerPod *int32 `json:"addressesPerPod,omitempty"`
 
+	// How many connections one address, such as another pod or a waypoint, may have open to one captured pod, mTLS and
+	// plain text together. Default 2048. More of them are refused, so that one caller can't use up the 16384 that a pod
+	// takes of all callers. The more a caller has open, the more its next one costs the node. A change begins to count
+	// anew.
+	// +optional
+	// +kubebuilder:validation:Minimum=64
+	// +kubebuilder:validation:Maximum=16384
+	ConnectionsPerPeer *int32 `json:"connectionsPerPeer,omitempty"`
+
 	// Tolerations of the node pods. Default: every taint is tolerated, because a pod can only be captured where they run.
 	// +optional
 	// +listType=atomic

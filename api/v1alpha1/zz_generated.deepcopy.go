@@ -398,6 +398,11 @@ func (in *Node) DeepCopyInto(out *Node) {
 		*out = new(int32)
 		**out = **in
 	}
+	if in.ConnectionsPerPeer != nil {
+		in, out := &in.ConnectionsPerPeer, &out.ConnectionsPerPeer
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Tolerations != nil {
 		in, out := &in.Tolerations, &out.Tolerations
 		*out = make([]corev1.Toleration, len(*in))

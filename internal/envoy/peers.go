@@ -28,7 +28,7 @@ const (
 	HandshakeTimeout = 10 * time.Second
 	// mostPeers is how many connections to an mTLS port may be open, those that have proved nothing yet included: a small
 	// part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a flood that one pod draws leaves the
-	// node's other pods alone. Envoy counts nothing by source address.
+	// node's other pods alone. Envoy counts nothing by source address; in captured pods the kernel does (package capture).
 	mostPeers = 16_384
 )
 

@@ -11,10 +11,13 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
 
 // routes are the ways that benchmarks compare; the first one has no proxy in it.
@@ -119,26 +122,82 @@ func BenchmarkExchange(b *testing.B) {
 
 // BenchmarkConnect opens a connection, sends 1 KiB there and back, and closes it, 16 at a time.
 func BenchmarkConnect(b *testing.B) {
-	routes(b, func(b *testing.B, _ *mesh, from *pod, to netip.AddrPort) {
-		b.SetParallelism(8)
-		b.RunParallel(func(pb *testing.PB) {
-			buf := make([]byte, 1024)
-			for pb.Next() {
-				c, err := from.dial(to.String())
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				err = exchange(c, buf)
-				_ = c.SetLinger(0) // no TIME_WAIT: the benchmark would run out of ports
-				_ = c.Close()
-				if err != nil {
-					b.Error(err)
-					return
-				}
+	routes(b, func(b *testing.B, _ *mesh, from *pod, to netip.AddrPort) { connect(b, from, to) })
+}
+
+func connect(b *testing.B, from *pod, to netip.AddrPort) {
+	b.SetParallelism(8)
+	b.RunParallel(func(pb *testing.PB) {
+		buf := make([]byte, 1024)
+		for pb.Next() {
+			c, err := from.dial(to.String())
+			if err != nil {
+				b.Error(err)
+				return
 			}
-		})
+			err = exchange(c, buf)
+			_ = c.SetLinger(0) // no TIME_WAIT: the benchmark would run out of ports
+			_ = c.Close()
+			if err != nil {
+				b.Error(err)
+				return
+			}
+		}
 	})
+}
+
+// cpu that both ends and both proxies have used, with what the kernel does for them.
+func (m *mesh) cpu() (used time.Duration) {
+	const tick = time.Second / 100
+	pids := []int{os.Getpid()}
+	for _, n := range m.nodes {
+		pids = append(pids, n.proxy.cmd.Process.Pid)
+	}
+	for _, pid := range pids {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		require.NoError(m.t, err)
+		_, after, _ := strings.Cut(string(b), ") ")
+		for _, f := range strings.Fields(after)[11:13] { // utime, stime
+			n, err := strconv.Atoi(f)
+			require.NoError(m.t, err)
+			used += time.Duration(n) * tick
+		}
+	}
+	return used
+}
+
+// BenchmarkPeers is BenchmarkConnect over mTLS from a client that has connections open to the server already, with and
+// without a limit of them. Each server counts from before the first one: a change of the limit would count anew.
+func BenchmarkPeers(b *testing.B) {
+	m := newMesh(b)
+	client := m.nodes[0].newMember("client", false)
+	limits := []uint32{0, uint32(v1alpha1.DefaultConnectionsPerPeer)}
+	var servers []*pod
+	for _, limit := range limits {
+		server := m.nodes[1].newMember(fmt.Sprintf("limit-%d", limit), false)
+		server.workload(8080)
+		server.echo(8080)
+		server.capture(limit)
+		servers = append(servers, server)
+	}
+	held := 0
+	for _, open := range []int{0, 1_000, 1_900} {
+		for ; held < open; held++ {
+			for _, server := range servers {
+				c, err := client.dial(server.at(8080).String())
+				require.NoError(b, err)
+				b.Cleanup(func() { _ = c.Close() })
+				require.NoError(b, exchange(c, make([]byte, 1)))
+			}
+		}
+		for _, server := range servers {
+			b.Run(fmt.Sprintf("%d open, %s", open, server.name), func(b *testing.B) {
+				before := m.cpu()
+				connect(b, client, server.at(8080))
+				b.ReportMetric(float64((m.cpu()-before).Microseconds())/float64(b.N), "cpu-µs/op")
+			})
+		}
+	}
 }
 
 // BenchmarkStream sends and gets back as much as one connection carries.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -160,29 +162,10 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 		p.workload(8080)
 	}
 	const most = 3
-	for _, l := range server.listeners(true) {
-		if !strings.HasPrefix(l.Name, "mtls/") {
-			continue
-		}
-		filter := l.FilterChains[0].Filters[0]
-		limit := &connectionlimitv3.ConnectionLimit{}
-		require.NoError(t, filter.GetTypedConfig().UnmarshalTo(limit))
-		require.LessOrEqual(t, limit.MaxConnections.GetValue(), uint64(bootstrap.DefaultMaxConnections/16))
-		limit.MaxConnections = wrapperspb.UInt64(most)
-		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(limit)}
-		m.apply(server.node.scope(), l.Name, l)
-		server.node.acked(xds.TypeListener, l.Name)
-	}
+	server.takeConnections(most)
 	var held []*net.TCPConn
 	for range most {
-		c, err := outsider.dial(server.at(names.PortMTLS).String())
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = c.Close() })
-		hello, err := streamtest.ClientHello(t.Context(), "8080")
-		require.NoError(t, err)
-		_, err = io.WriteString(c, hello)
-		require.NoError(t, err)
-		_, err = c.Read(make([]byte, 1)) // the server's side of the handshake, and the client's never comes
+		c, err := outsider.greetMTLS(server)
 		require.NoError(t, err)
 		held = append(held, c)
 	}
@@ -192,4 +175,69 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
+}
+
+// takeConnections lowers how many the proxy takes at the pod's mTLS port, of all peers together.
+func (p *pod) takeConnections(most uint64) {
+	t := p.mesh.t
+	t.Helper()
+	for _, l := range p.listeners(true) {
+		if !strings.HasPrefix(l.Name, "mtls/") {
+			continue
+		}
+		filter := l.FilterChains[0].Filters[0]
+		limit := &connectionlimitv3.ConnectionLimit{}
+		require.NoError(t, filter.GetTypedConfig().UnmarshalTo(limit))
+		require.LessOrEqual(t, limit.MaxConnections.GetValue(), uint64(bootstrap.DefaultMaxConnections/16))
+		limit.MaxConnections = wrapperspb.UInt64(most)
+		filter.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(limit)}
+		p.mesh.apply(p.node.scope(), l.Name, l)
+		p.node.acked(xds.TypeListener, l.Name)
+	}
+}
+
+// greetMTLS begins a handshake with a pod and stops halfway: it has proved nothing, and is open.
+func (p *pod) greetMTLS(server *pod) (*net.TCPConn, error) {
+	t := p.mesh.t
+	t.Helper()
+	c, err := p.dial(server.at(names.PortMTLS).String())
+	if err != nil {
+		return nil, err
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	hello, err := streamtest.ClientHello(t.Context(), "8080")
+	require.NoError(t, err)
+	if _, err := io.WriteString(c, hello); err != nil {
+		return nil, err
+	}
+	_, err = c.Read(make([]byte, 1)) // the server's side of the handshake
+	return c, err
+}
+
+// TestAFloodOfOnePeerLeavesOthersAlone: one address takes what one may, and others have the rest of what the pod takes.
+// The limits are lowered, so that the test needn't reach them.
+func TestAFloodOfOnePeerLeavesOthersAlone(t *testing.T) {
+	m := newMesh(t)
+	client := m.nodes[0].newMember("client", false)
+	server := m.nodes[1].newMember("server", true)
+	outsider := m.nodes[0].newPod("outsider")
+	server.greet(8080)
+	server.workload(8080)
+	const most, ofOne = 6, 4
+	server.takeConnections(most)
+	server.capture(ofOne)
+	for n := range 2 * most {
+		_, err := outsider.greetMTLS(server)
+		if n < ofOne {
+			require.NoError(t, err)
+		} else {
+			require.ErrorIs(t, err, syscall.ECONNREFUSED)
+		}
+	}
+	for range 2 * most {
+		requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+	}
+	refused, err := capture.ReadRefused(server.ns)
+	require.NoError(t, err)
+	require.EqualValues(t, 2*most-ofOne, refused.Peers)
 }

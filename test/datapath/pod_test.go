@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -84,7 +85,14 @@ func (p *pod) join(strict bool) {
 	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
 	p.configure(strict)
 	p.waitForListeners()
-	require.NoError(t, capture.Apply(p.ns, capture.Pod{Proxy: p.node.mark, Ranges: ranges}))
+	p.capture(uint32(v1alpha1.DefaultConnectionsPerPeer))
+}
+
+// capture the pod, to which one address may have so many connections open.
+func (p *pod) capture(peers uint32) {
+	t := p.mesh.t
+	t.Helper()
+	require.NoError(t, capture.Apply(p.ns, capture.Pod{Proxy: p.node.mark, Ranges: ranges, Peers: peers}))
 }
 
 // configure gives the pod's listeners to its node.

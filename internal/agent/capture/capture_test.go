@@ -37,7 +37,9 @@ func prefixes(s ...string) []netip.Prefix {
 // testMark is the same each time, for the golden files.
 var testMark = proxymark.From(0x0badcafe, 0x1badcafe)
 
-var testPod = Pod{Proxy: testMark, Ranges: prefixes("10.244.0.0/16", "10.96.0.0/16", "10.244.3.0/24", "fd00:244::/56")}
+var testPod = Pod{
+	Proxy: testMark, Ranges: prefixes("10.244.0.0/16", "10.96.0.0/16", "10.244.3.0/24", "fd00:244::/56"), Peers: 2048,
+}
 
 var testHost = Host{Probes: []netip.AddrPort{
 	netip.MustParseAddrPort("10.244.0.3:8080"),
@@ -177,7 +179,7 @@ func TestVerifySeesEveryChange(t *testing.T) {
 	t.Run("other ranges are wanted", func(t *testing.T) {
 		ns := newPod(t)
 		require.NoError(t, Apply(ns, testPod))
-		other := Pod{Proxy: testMark, Ranges: prefixes("10.244.0.0/16")}
+		other := Pod{Proxy: testMark, Ranges: prefixes("10.244.0.0/16"), Peers: testPod.Peers}
 		drift, err := Verify(ns, other)
 		require.NoError(t, err)
 		require.NotEmpty(t, drift)
@@ -277,9 +279,9 @@ func TestShareOfAPod(t *testing.T) {
 			echoes(t, ns, fmt.Sprintf(":%d", names.PortOutbound)) // the proxy
 			dial := func(n int) error { return dialOnce(ns, netip.AddrPortFrom(address(n), 80)) }
 			beyond := func() uint64 {
-				n, err := BeyondShare(ns)
+				n, err := ReadRefused(ns)
 				require.NoError(t, err)
-				return n
+				return n.Share
 			}
 			for n := range most {
 				require.NoError(t, dial(n))

@@ -33,6 +33,9 @@ type Pod struct {
 	// Share is how many addresses of each IP family the pod may dial within names.DialledTime. Zero: as many as without
 	// a setting of the Mesh.
 	Share uint32
+	// Peers is how many connections one address may have open to the pod. Zero: any number, which is for kernels that can't
+	// count them (CanLimitPeers).
+	Peers uint32
 }
 
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
@@ -170,6 +173,13 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 	}
 	r.addShare(p.Proxy, ranges, p.Share)
+	probes := make([]*nftables.Set, len(families))
+	for i, f := range families {
+		probes[i] = r.addProbes(f, p.Probes)
+	}
+	if p.Peers > 0 {
+		r.addPeers(probes, p.Peers)
+	}
 
 	var out [][]expr.Any
 	for _, f := range families {
@@ -187,7 +197,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	for i, f := range families {
 		out = append(out, rule(syn(), f.toSet(ranges[i]), redirect(names.PortOutbound)))
 		// Whoever pretends to be kubelet gets no further than kubelet does.
-		in = append(in, rule(f.from(f.probe), f.toPortSet(r.addProbes(f, p.Probes)), returns()))
+		in = append(in, rule(f.from(f.probe), f.toPortSet(probes[i]), returns()))
 	}
 	in = append(in,
 		rule(tcpPort(names.PortMTLS), returns()),

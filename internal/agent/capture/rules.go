@@ -86,8 +86,13 @@ func fromLoopback() []expr.Any    { return ifname(expr.MetaKeyIIFNAME, expr.CmpO
 func notFromLoopback() []expr.Any { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo") }
 
 // tcp is: meta l4proto tcp.
-func tcp() []expr.Any {
-	return compare(expr.CmpOpEq, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, []byte{unix.IPPROTO_TCP})
+func tcp() []expr.Any { return l4proto(expr.CmpOpEq) }
+
+// notTCP is: meta l4proto != tcp.
+func notTCP() []expr.Any { return l4proto(expr.CmpOpNeq) }
+
+func l4proto(op expr.CmpOp) []expr.Any {
+	return compare(op, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, []byte{unix.IPPROTO_TCP})
 }
 
 // tcpPort is: tcp dport PORT.
@@ -97,13 +102,18 @@ func tcpPort(port uint16) []expr.Any {
 
 // syn is: tcp flags & (fin | syn | rst | ack) == syn, a connection's first packet. Those that were open before the
 // kernel began to track them look new at any later packet, and redirecting them then would break them.
-func syn() []expr.Any {
+func syn() []expr.Any { return rule(tcp(), flagsSyn(expr.CmpOpEq)) }
+
+// notSyn is: tcp flags & (fin | syn | rst | ack) != syn. What isn't TCP must be gone by then.
+func notSyn() []expr.Any { return flagsSyn(expr.CmpOpNeq) }
+
+func flagsSyn(op expr.CmpOp) []expr.Any {
 	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
-	return rule(tcp(), []expr.Any{
+	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{syn}},
-	})
+		&expr.Cmp{Op: op, Register: reg, Data: []byte{syn}},
+	}
 }
 
 func transportPort(register uint32) *expr.Payload {
@@ -181,8 +191,13 @@ func (f family) destination() []expr.Any {
 }
 
 // local is: fib daddr type local, or fib saddr type local.
-func local(source bool) []expr.Any {
-	return compare(expr.CmpOpEq, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}, u32(unix.RTN_LOCAL))
+func local(source bool) []expr.Any { return addressType(expr.CmpOpEq, source) }
+
+// notLocal is: fib daddr type != local.
+func notLocal() []expr.Any { return addressType(expr.CmpOpNeq, false) }
+
+func addressType(op expr.CmpOp, source bool) []expr.Any {
+	return compare(op, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}, u32(unix.RTN_LOCAL))
 }
 
 // to is: ip daddr ADDRESS.

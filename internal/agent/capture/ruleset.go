@@ -58,6 +58,14 @@ func (r *ruleset) apply(c *nftables.Conn) error {
 	// Added first, so that deleting never fails, whether it was there or not.
 	c.AddTable(r.table)
 	c.DelTable(r.table)
+	if err := r.add(c); err != nil {
+		return err
+	}
+	return c.Flush()
+}
+
+// add our table to what the next transaction does.
+func (r *ruleset) add(c *nftables.Conn) error {
 	c.AddTable(r.table)
 	for _, s := range r.sets {
 		if err := c.AddSet(s.Set, s.elements); err != nil {
@@ -70,7 +78,7 @@ func (r *ruleset) apply(c *nftables.Conn) error {
 			c.AddRule(&nftables.Rule{Table: r.table, Chain: ch.Chain, Exprs: exprs})
 		}
 	}
-	return c.Flush()
+	return nil
 }
 
 // applySets replaces the elements of the sets in one transaction and leaves the rules, and what rules note in sets, as
@@ -106,25 +114,11 @@ func (r *ruleset) drift(c *nftables.Conn) ([]string, error) {
 	}
 	var out []string
 	for _, s := range r.sets {
-		have, err := c.GetSetElements(s.Set)
-		if isMissing(err) {
-			out = append(out, "set "+s.Name+" is missing")
-			continue
-		}
+		d, err := s.drift(c)
 		if err != nil {
 			return nil, fmt.Errorf("read set %s: %w", s.Name, err)
 		}
-		if !s.Dynamic && !slices.Equal(elementKeys(have), elementKeys(s.elements)) {
-			out = append(out, "set "+s.Name+" has other elements")
-		}
-		if !s.Dynamic {
-			continue
-		}
-		if is, err := c.GetSetByName(s.Table, s.Name); err != nil {
-			return nil, fmt.Errorf("read set %s: %w", s.Name, err)
-		} else if is.Size != s.Size {
-			out = append(out, fmt.Sprintf("set %s has room for %d elements instead of %d", s.Name, is.Size, s.Size))
-		}
+		out = append(out, d...)
 	}
 	for _, ch := range r.chains {
 		have, err := c.GetRules(r.table, ch.Chain)
@@ -142,6 +136,31 @@ func (r *ruleset) drift(c *nftables.Conn) ([]string, error) {
 		}
 	}
 	return out, nil
+}
+
+// drift says how the kernel's set differs. What rules note in a set is no difference, and may be much to read.
+func (s set) drift(c *nftables.Conn) ([]string, error) {
+	have, err := c.GetSetByName(s.Table, s.Name)
+	if isMissing(err) {
+		return []string{"set " + s.Name + " is missing"}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if s.Dynamic {
+		if have.Size != s.Size {
+			return []string{fmt.Sprintf("set %s has room for %d elements instead of %d", s.Name, have.Size, s.Size)}, nil
+		}
+		return nil, nil
+	}
+	elements, err := c.GetSetElements(s.Set)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Equal(elementKeys(elements), elementKeys(s.elements)) {
+		return []string{"set " + s.Name + " has other elements"}, nil
+	}
+	return nil, nil
 }
 
 func isMissing(err error) bool { return errors.Is(err, unix.ENOENT) }

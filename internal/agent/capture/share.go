@@ -46,27 +46,6 @@ func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most ui
 	r.addChain(chainShare, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
 }
 
-// BeyondShare is how many connections the kernel refused because the pod had used its share up, since Apply.
-func BeyondShare(ns *netns.Namespace) (uint64, error) {
-	c, err := connect(ns)
-	if err != nil {
-		return 0, err
-	}
-	rules, err := c.GetRules(newRuleset().table, &nftables.Chain{Name: chainShare})
-	if err != nil && !isMissing(err) {
-		return 0, fmt.Errorf("read chain %s in %s: %w", chainShare, ns.Path(), err)
-	}
-	var n uint64
-	for _, r := range rules {
-		for _, e := range r.Exprs {
-			if counter, ok := e.(*expr.Counter); ok {
-				n += counter.Packets
-			}
-		}
-	}
-	return n, nil
-}
-
 // Dialled is what the pod dialled within names.DialledTime, as far as it was let. A pod that isn't captured is an error.
 func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
 	c, err := connect(ns)

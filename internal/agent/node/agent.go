@@ -30,6 +30,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -155,11 +156,17 @@ func (a *Agent) assemble() error {
 	}
 	pods := newRegistry()
 	m := newMetrics(o.Registerer, pods)
+	if err := o.Kernel.CanLimitPeers(); err != nil {
+		o.Log.Error(err, "pods are captured without a limit of connections for each caller: "+
+			"that takes Linux 5.11 with CONFIG_NFT_CONNLIMIT")
+	} else {
+		m.limited.Set(1)
+	}
 	a.reconciler = &reconciler{
 		enroller: &enroller{
 			proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: newHostRules(o.Kernel, o.Log),
 			pods: pods, log: o.Log, onRepair: m.repairs.Inc, now: time.Now, waits: defaultWaits,
-			onRefused: func(t Target, n uint64) { m.refused.Add(float64(n)); a.reconciler.warnOfShare(t, n) },
+			onRefused: func(t Target, fresh capture.Refused) { a.reconciler.noteRefused(t, fresh) },
 		},
 		client: a.manager.GetClient(), sandboxes: o.Sandboxes, metrics: m, system: o.SystemNamespace,
 		events: a.manager.GetEventRecorder("fairway-agent"),

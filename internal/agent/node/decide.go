@@ -45,6 +45,7 @@ const (
 	ReasonAwaitingSandbox    = "AwaitingSandbox"
 	ReasonUnknownLabel       = "UnknownLabel"
 	ReasonShareUsedUp        = "AddressShareUsedUp"
+	ReasonPeerRefused        = "PeerRefused"
 	ReasonReservedPort       = "ReservedPort"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
 	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh

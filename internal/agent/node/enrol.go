@@ -82,8 +82,8 @@ type enroller struct {
 	pods         *registry
 	log          logr.Logger
 	onRepair     func()
-	// onRefused is told of connections beyond a pod's share.
-	onRefused func(t Target, connections uint64)
+	// onRefused is told of connections beyond a pod's limits.
+	onRefused func(t Target, fresh capture.Refused)
 	now       func() time.Time
 	waits     waits
 }
@@ -240,11 +240,11 @@ func (n *enroller) redirect(e *entry, t Target) error {
 	}
 	want := wanted(t)
 	switch now := n.now(); {
-	case !e.redirected || e.target.Share != t.Share:
+	case !e.redirected || e.target.Share != t.Share || e.target.Peers != t.Peers:
 		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
-		e.redirected, e.verified, e.beyondShare = true, now, 0
+		e.redirected, e.verified, e.refused = true, now, capture.Refused{}
 	case !slices.Equal(e.target.Ranges, t.Ranges) || !slices.Equal(e.target.Probes, t.Probes):
 		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
@@ -256,24 +256,26 @@ func (n *enroller) redirect(e *entry, t Target) error {
 		}
 		e.verified = now
 	}
-	e.target.Ranges, e.target.Probes, e.target.Share = t.Ranges, t.Probes, t.Share
+	e.applied(t)
 	return nil
 }
 
-// noteRefused tells of connections that the kernel refused since the last look because the pod had used its share up. It is
+// applied notes what the kernel has been told.
+func (e *entry) applied(t Target) {
+	e.target.Ranges, e.target.Probes, e.target.Share, e.target.Peers = t.Ranges, t.Probes, t.Share, t.Peers
+}
+
+// noteRefused tells of connections that the kernel refused since the last look because of the pod's limits. It is
 // called where the rules are compared anyway, and if they can't be read, that says so.
 func (n *enroller) noteRefused(e *entry, t Target) {
-	total, err := n.kernel.BeyondShare(t.Pod.Netns)
+	total, err := n.kernel.Refused(t.Pod.Netns)
 	if err != nil {
 		return
 	}
-	if total < e.beyondShare { // the rules were put back meanwhile, and count anew
-		e.beyondShare = 0
-	}
-	if fresh := total - e.beyondShare; fresh > 0 {
+	if fresh := total.Since(e.refused); fresh != (capture.Refused{}) {
 		n.onRefused(t, fresh)
 	}
-	e.beyondShare = total
+	e.refused = total
 }
 
 // closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the proxy
@@ -334,7 +336,8 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 	n.setListeners(e, t)
 	if redirected {
 		e.verified = n.now()
-		e.redirected, e.target.Ranges, e.target.Probes, e.target.Share = true, t.Ranges, t.Probes, t.Share
+		e.redirected = true
+		e.applied(t)
 		n.host.note(t.Pod.UID, t.Probes)
 	}
 	return nil
@@ -342,7 +345,7 @@ func (n *enroller) prime(ctx context.Context, t Target, redirected bool) error {
 
 // wanted is how the kernel should capture a pod.
 func wanted(t Target) capture.Pod {
-	return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share}
+	return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share, Peers: t.Peers}
 }
 
 // renew brings the rules of an earlier run up to date.

@@ -121,7 +121,7 @@ func realNode(t *testing.T) (*enroller, *signer) {
 	e.Eventually("live", func() bool { _, err := e.Get("/ready"); return err == nil })
 	return &enroller{
 		proxy: r, certificates: m, kernel: k, host: host, pods: newRegistry(), log: testLog(),
-		onRepair: func() {}, onRefused: func(Target, uint64) {}, now: time.Now, waits: waits{certificate: 100 * time.Millisecond, verify: time.Hour},
+		onRepair: func() {}, onRefused: func(Target, capture.Refused) {}, now: time.Now, waits: waits{certificate: 100 * time.Millisecond, verify: time.Hour},
 	}, s
 }
 

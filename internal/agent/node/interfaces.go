@@ -51,8 +51,10 @@ type Kernel interface {
 	UpdateSets(path string, p capture.Pod) error
 	// Verify says what differs from how it should be; nothing, if all is well.
 	Verify(path string, p capture.Pod) (drift []string, err error)
-	// BeyondShare is how many connections were refused, since Apply, because the pod had used up its share of addresses.
-	BeyondShare(path string) (uint64, error)
+	// Refused is how many connections were refused, since Apply, because of the pod's limits.
+	Refused(path string) (capture.Refused, error)
+	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
+	CanLimitPeers() error
 	// Dialled is what a pod dialled lately.
 	Dialled(path string) ([]netip.AddrPort, error)
 	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.

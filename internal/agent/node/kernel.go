@@ -15,6 +15,8 @@ import (
 type kernel struct {
 	host  *netns.Namespace
 	proxy proxymark.Mark
+	// noPeers is why the kernel can't count connections by peer.
+	noPeers error
 }
 
 // newKernel must be called before anything enters another namespace: the agent's own is the node's.
@@ -23,7 +25,7 @@ func newKernel(proxy proxymark.Mark) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &kernel{host: host, proxy: proxy}, nil
+	return &kernel{host: host, proxy: proxy, noPeers: capture.CanLimitPeers(host)}, nil
 }
 
 func in(path string, f func(*netns.Namespace) error) error {
@@ -41,27 +43,35 @@ func (k *kernel) Listening(path string, ports ...uint16) (out map[uint16]bool, e
 }
 
 func (k *kernel) Apply(path string, p capture.Pod) error {
-	p.Proxy = k.proxy
-	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, p) })
+	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, k.pod(p)) })
 }
 
 func (k *kernel) UpdateSets(path string, p capture.Pod) error {
-	p.Proxy = k.proxy
-	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, p) })
+	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, k.pod(p)) })
 }
 
 func (k *kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
-	p.Proxy = k.proxy
 	err = in(path, func(ns *netns.Namespace) (err error) {
-		drift, err = capture.Verify(ns, p)
+		drift, err = capture.Verify(ns, k.pod(p))
 		return err
 	})
 	return drift, err
 }
 
-func (k *kernel) BeyondShare(path string) (refused uint64, err error) {
-	err = in(path, func(ns *netns.Namespace) (err error) { refused, err = capture.BeyondShare(ns); return err })
+func (k *kernel) Refused(path string) (refused capture.Refused, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { refused, err = capture.ReadRefused(ns); return err })
 	return refused, err
+}
+
+func (k *kernel) CanLimitPeers() error { return k.noPeers }
+
+// pod is how the pod is captured by this node's proxy, as far as its kernel can.
+func (k *kernel) pod(p capture.Pod) capture.Pod {
+	p.Proxy = k.proxy
+	if k.noPeers != nil {
+		p.Peers = 0
+	}
+	return p
 }
 
 func (k *kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {

@@ -5,6 +5,7 @@ package node
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -117,4 +118,27 @@ func TestKernelTellsWhatIsThere(t *testing.T) {
 
 	_, err = k.Has(pod.Path() + "-gone")
 	require.True(t, gone(err))
+}
+
+// TestKernelWithoutLimitsOfPeers captures pods all the same.
+func TestKernelWithoutLimitsOfPeers(t *testing.T) {
+	pod, _ := twoPods(t)
+	k, err := newKernel(proxymark.From(1, 2))
+	require.NoError(t, err)
+	require.NoError(t, k.CanLimitPeers(), "this one can")
+	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Peers: 2048}
+	require.NoError(t, k.Apply(pod.Path(), p))
+
+	k.noPeers = errors.New("no such expression")
+	require.NoError(t, k.Apply(pod.Path(), p))
+	refused, err := k.Refused(pod.Path())
+	require.NoError(t, err)
+	require.Zero(t, refused)
+	drift, err := k.Verify(pod.Path(), p)
+	require.NoError(t, err)
+	require.Empty(t, drift)
+	k.noPeers = nil
+	drift, err = k.Verify(pod.Path(), p)
+	require.NoError(t, err)
+	require.Contains(t, drift, "set peers4 is missing")
 }

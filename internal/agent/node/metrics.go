@@ -12,6 +12,8 @@ type metrics struct {
 	failures  *prometheus.CounterVec
 	repairs   prometheus.Counter
 	refused   prometheus.Counter
+	peers     prometheus.Counter
+	limited   prometheus.Gauge
 	starts    *prometheus.HistogramVec
 	installed prometheus.Gauge
 }
@@ -30,6 +32,13 @@ func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
 			Name: "fairway_agent_share_refused_total",
 			Help: "Connections that were refused because their pod had used up its share of addresses.",
 		}),
+		peers: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_agent_peer_refused_total",
+			Help: "Connections to pods that were refused because their caller had as many as one peer may.",
+		}),
+		limited: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_agent_peers_limited", Help: "1 if the kernel of this node can count connections by peer.",
+		}),
 		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fairway_agent_cni_add_seconds", Help: "Time that the start of a pod waited for the agent.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
@@ -39,7 +48,7 @@ func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.repairs, m.refused, m.starts, m.installed, podsCollector{pods})
+		r.MustRegister(m.failures, m.repairs, m.refused, m.peers, m.limited, m.starts, m.installed, podsCollector{pods})
 	}
 	return m
 }

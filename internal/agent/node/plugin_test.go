@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -105,7 +106,7 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 		return f.share[path]
 	}
 	require.EqualValues(t, 500, share())
-	f.do(func() { f.beyond[path] = 7 })
+	f.do(func() { f.beyond[path] = capture.Refused{Share: 7} })
 	f.eventually(func() bool {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
@@ -124,4 +125,39 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 
 	give(600)
 	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
+}
+
+// TestRefusedPeersAreSaid has a caller with more connections to a pod than one may have, and then callers that may have more.
+func TestRefusedPeersAreSaid(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("server", "10.244.1.5")
+	path := f.sandbox(t, string(p.UID), "ns-server")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	peers := func() uint32 {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.peers[path]
+	}
+	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
+	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
+	f.eventually(func() bool {
+		events := &eventsv1.EventList{}
+		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
+		for _, e := range events.Items {
+			if e.Regarding.UID == p.UID && e.Reason == ReasonPeerRefused && e.Type == corev1.EventTypeWarning {
+				require.Contains(t, e.Note, "7 connections to the pod were refused, because their caller had 2048 open")
+				return true
+			}
+		}
+		return false
+	}, "an Event says so")
+	counted := &dto.Metric{}
+	require.NoError(t, f.agent.reconciler.metrics.peers.Write(counted))
+	require.InDelta(t, 7, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+
+	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+	patch := []byte(`{"spec":{"node":{"connectionsPerPeer":4000}}}`)
+	require.NoError(t, f.Patch(t.Context(), mesh, client.RawPatch(types.MergePatchType, patch)))
+	f.eventually(func() bool { return peers() == 4000 }, "a caller may have more")
 }

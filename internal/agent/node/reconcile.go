@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -288,15 +287,6 @@ func (r *reconciler) warn(pod *corev1.Pod, d Decision) {
 		return
 	}
 	r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonUnknownLabel, "Capture", "%s", d.Problem)
-}
-
-// warnOfShare says on the pod that it dials more addresses than it may.
-func (r *reconciler) warnOfShare(t Target, connections uint64) {
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name, UID: types.UID(t.Pod.UID)}}
-	r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonShareUsedUp, "Capture",
-		"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were refused. "+
-			"If it needs that many, set spec.node.addressesPerPod of the Mesh, or leave the pod out by its label %s=%s.",
-		t.Share, connections, names.LabelMesh, names.MeshDisabled)
 }
 
 // setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 )
 
 // State of a pod on this node.
@@ -84,8 +86,8 @@ type entry struct {
 	complete bool
 	// closed: strict, and what came past the proxy before has ended.
 	closed bool
-	// beyondShare is how many connections beyond the pod's share the kernel had refused at the last look.
-	beyondShare uint64
+	// refused is how many connections beyond the pod's limits the kernel had refused at the last look.
+	refused capture.Refused
 	// verified is when the kernel's rules were last compared.
 	verified time.Time
 	// releaseAt is when listeners go, once the redirect is gone.

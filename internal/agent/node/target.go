@@ -28,6 +28,8 @@ type Target struct {
 	Probes []netip.AddrPort
 	// Share is how many addresses the pod may dial.
 	Share uint32
+	// Peers is how many connections one address may have open to the pod.
+	Peers uint32
 }
 
 // newTarget says how a pod is captured in a network namespace with these addresses.
@@ -43,6 +45,7 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ip
 		Ranges: ranges(mesh),
 		Probes: probes(pod, ips),
 		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)),
+		Peers:  uint32(max(mesh.Spec.ConnectionsPerPeer(), 0)),
 	}
 }
 

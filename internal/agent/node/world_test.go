@@ -41,7 +41,8 @@ type world struct {
 	rules     map[string][]netip.Prefix
 	drained   map[string]bool
 	share     map[string]uint32
-	beyond    map[string]uint64
+	peers     map[string]uint32
+	beyond    map[string]capture.Refused
 	dialled   map[string][]netip.AddrPort
 	short     bool
 	preferred [][]string
@@ -55,7 +56,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
-		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{}, beyond: map[string]uint64{}, changed: make(chan struct{}),
+		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{}, peers: map[string]uint32{},
+		beyond: map[string]capture.Refused{}, changed: make(chan struct{}),
 	}
 }
 
@@ -215,7 +217,7 @@ func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error)
 func (w *world) Apply(path string, p capture.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rules[path], w.share[path] = p.Ranges, p.Share
+	w.rules[path], w.share[path], w.peers[path] = p.Ranges, p.Share, p.Peers
 	delete(w.drained, path)
 	w.note("apply %s", filepath.Base(path))
 	return w.exists(path)
@@ -238,7 +240,9 @@ func (w *world) Verify(path string, p capture.Pod) ([]string, error) {
 	return nil, w.exists(path)
 }
 
-func (w *world) BeyondShare(path string) (uint64, error) {
+func (w *world) CanLimitPeers() error { return nil }
+
+func (w *world) Refused(path string) (capture.Refused, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.beyond[path], w.exists(path)
