@@ -162,6 +162,9 @@ func runtime() *bootstrapv3.LayeredRuntime {
 			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
 			"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
 			"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
+			// HTTP/2 packs headers that repeat to next to nothing, so one read may bring any number of requests that take
+			// memory. Between a few of them and the next, a worker sees to what the overload manager says.
+			"http.max_requests_per_io_cycle": structpb.NewNumberValue(8),
 			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
 			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
 			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),

@@ -66,6 +66,7 @@ func TestWhatStatusesNeed(t *testing.T) {
 		require.Equal(t, want, PartOf(k), k)
 	}
 	require.Equal(t, AllNodes.Key(xds.TypeCluster, "x"), Together(NodeScope("n").Key(xds.TypeCluster, "x")))
+	require.Equal(t, AllNodes.Key(xds.TypeCluster, "x"), Together(AllNodes.Key(xds.TypeCluster, "x")), "as other replicas tell")
 	require.Equal(t, scope.Key(xds.TypeCluster, "x"), Together(scope.Key(xds.TypeCluster, "x")))
 }
 

@@ -93,7 +93,7 @@ func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if k.TypeURL == xds.TypeRuntime {
 		return r.shared.Get(c, xds.Key{ID: k.ID})
 	}
-	if node, ok := catalogue.NodeOf(k.Scope); ok {
+	if node, ok := catalogue.NodeOf(k.Scope); ok || k.Scope == catalogue.AllNodes {
 		return r.forNode(c, node, k)
 	}
 	w := r.waypoint(c, k.Scope)

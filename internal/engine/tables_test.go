@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -36,4 +37,24 @@ func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 	one.Wanted = false
 	h.Interest(one)
 	require.Len(t, tables(), len(h.cache.List(scope, xds.TypeScopedRoute)), "they stay as long as something leads to them")
+}
+
+// TestClustersOfAllNodes: a replica that has no node that dials an address knows all the same what such a node should have,
+// to judge what other replicas say of theirs.
+func TestClustersOfAllNodes(t *testing.T) {
+	h := newHarness(t)
+	for _, obj := range readManifests(t, "testdata/split/input.yaml") {
+		h.Set(obj)
+	}
+	h.Synced()
+	const address = "10.96.0.10:80"
+	for _, scope := range []xds.Scope{catalogue.AllNodes, "node/node1"} {
+		h.Interest(xds.Interest{Key: scope.Key(xds.TypeCluster, address), Wanted: true})
+	}
+	h.Process()
+	all, known := h.cache.Get(catalogue.AllNodes.Key(xds.TypeCluster, address))
+	require.True(t, known)
+	require.NotNil(t, all)
+	one, _ := h.cache.Get(xds.Scope("node/node1").Key(xds.TypeCluster, address))
+	require.True(t, all.Equal(one))
 }

@@ -107,8 +107,9 @@ func triggersOf(p *plane) *triggers {
 	p.claims.changed = func() { t.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.automatic.changed = func(ns string) { t.automatic.Notify(types.NamespacedName{Name: ns}) }
 	changed := func(k xds.Key) {
-		if all := catalogue.Together(k); all != k {
+		if all := catalogue.Together(k); catalogue.PartOf(all) == catalogue.Switched { // here, or as other replicas tell
 			p.writer.Acknowledged(all)
+			return
 		}
 		gateway, ok := catalogue.WaypointOf(k.Scope)
 		if !ok || catalogue.IsTrial(k.ID) {
