@@ -314,6 +314,9 @@ func inexpressibleCase() bundle {
 		model.Rule{Match: path(model.MatchExact, "/c"), Filters: rewriteTo(model.Rewrite{Hostname: "a\nb"}), Backends: b},
 		model.Rule{Match: path(model.MatchExact, "/d\xff"), Backends: b},
 		model.Rule{Match: path(model.MatchRegex, strings.Repeat(".{1000}", 3)), Backends: b},
+		model.Rule{Match: path(model.MatchExact, "/e"), Backends: b, Filters: []model.Filter{
+			{RequestHeaders: &model.HeaderChange{Set: []model.Header{{Name: "X-Fairway-Port", Value: "80.other.shop"}}}},
+		}},
 		model.Rule{Match: path(model.MatchExact, "/fine"), Backends: b},
 	))
 }

@@ -51,8 +51,10 @@ func (o *headerOps) change(c model.HeaderChange) error {
 // its fields say.
 func (o *headerOps) changeRequest(c model.HeaderChange) error {
 	for _, h := range slices.Concat(c.Set, c.Add) {
-		if strings.HasPrefix(strings.ToLower(h.Name), envoy.ControlHeaders) {
-			return fmt.Errorf("%q can't be set: headers whose names begin with %s steer the proxy", h.Name, envoy.ControlHeaders)
+		name := strings.ToLower(h.Name)
+		if strings.HasPrefix(name, envoy.ControlHeaders) || name == headerPort {
+			return fmt.Errorf("%q can't be set: headers whose names begin with %s, and %s, steer the proxy",
+				h.Name, envoy.ControlHeaders, headerPort)
 		}
 	}
 	return o.change(c)
