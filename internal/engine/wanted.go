@@ -1,0 +1,175 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// This file follows what proxies want, and derives nothing else.
+
+// scope is what the proxies of one scope have asked for.
+type scope struct {
+	wildcards map[string][]string   // by type URL: the names that the set has now
+	named     map[xds.Key]bool      // asked for by name
+	wanted    map[xds.Interest]bool // open interests
+	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or
+	// nothing is wanted.
+	orphans map[xds.Key]time.Time
+	sweep   *time.Timer
+}
+
+func (e *Engine) interest(i xds.Interest) {
+	s := e.scopes[i.Scope]
+	key := xds.Interest{Key: i.Key}
+	k := i.Key
+	switch {
+	case i.Wanted:
+		if s == nil {
+			s = &scope{wildcards: map[string][]string{}, named: map[xds.Key]bool{}, wanted: map[xds.Interest]bool{}, orphans: map[xds.Key]time.Time{}}
+			e.scopes[i.Scope] = s
+		}
+		delete(s.orphans, k)
+		s.wanted[key] = true
+		e.want(s, i)
+	case s == nil:
+	case i.Disconnected:
+		delete(s.wanted, key)
+		if s.named[k] {
+			s.orphans[k] = time.Now()
+		}
+		e.sweepLater(i.Scope, s, graceAfterDisconnect)
+	default:
+		delete(s.wanted, key)
+		delete(s.orphans, k)
+		if s.named[k] {
+			delete(s.named, k)
+			e.release(s, k)
+		}
+	}
+}
+
+// sweepLater has the scope swept after a time, unless it will be anyway.
+func (e *Engine) sweepLater(name xds.Scope, s *scope, after time.Duration) {
+	if s.sweep == nil {
+		s.sweep = time.AfterFunc(after, func() { e.queue.do(func() { e.sweep(name, s) }) })
+	}
+}
+
+// sweep lets go what no proxy came back for within the time of grace: names one by one, and the scope once nothing is
+// wanted of it.
+func (e *Engine) sweep(name xds.Scope, s *scope) {
+	s.sweep = nil
+	if e.scopes[name] != s {
+		return
+	}
+	var next time.Duration
+	for k, since := range s.orphans {
+		if left := graceAfterDisconnect - time.Since(since); left > 0 {
+			next = max(next, left)
+			continue
+		}
+		delete(s.orphans, k)
+		delete(s.named, k)
+		e.release(s, k)
+	}
+	switch {
+	case len(s.orphans) > 0:
+		e.sweepLater(name, s, next)
+	case len(s.wanted) == 0:
+		e.forget(name, s)
+	}
+}
+
+func (e *Engine) want(s *scope, i xds.Interest) {
+	if i.Name != xds.Wildcard {
+		k := i.Key
+		s.named[k] = true
+		e.watch(k)
+		return
+	}
+	if _, ok := s.wildcards[i.TypeURL]; ok {
+		return
+	}
+	s.wildcards[i.TypeURL] = nil
+	e.complete = append(e.complete, setRef{i.Scope, i.TypeURL})
+	e.resources.set.Watch(setRef{i.Scope, i.TypeURL}, func(set []string) { e.resize(s, i.Scope, i.TypeURL, set) })
+}
+
+// resize follows the set of resources that a wildcard subscription gets.
+func (e *Engine) resize(s *scope, scopeName xds.Scope, typeURL string, set []string) {
+	old := s.wildcards[typeURL]
+	s.wildcards[typeURL] = set
+	for _, name := range set {
+		if _, found := slices.BinarySearch(old, name); !found {
+			e.watch(scopeName.Key(typeURL, name))
+			if typeURL == xds.TypeScopedRoute {
+				e.watch(scopeName.Key(xds.TypeRoute, name))
+			}
+		}
+	}
+	for _, name := range old {
+		if _, found := slices.BinarySearch(set, name); !found {
+			k := scopeName.Key(typeURL, name)
+			e.updates[scopeName] = append(e.updates[scopeName], xds.Gone(k.ID))
+			e.release(s, k)
+			if typeURL == xds.TypeScopedRoute {
+				e.release(s, scopeName.Key(xds.TypeRoute, name))
+			}
+		}
+	}
+}
+
+// has tells whether a set has the resource. Route tables come with what leads to them, before they are asked for: what
+// changes together is one revision, and the listener waits for the table of a port that is new.
+func (s *scope) has(k xds.Key) bool {
+	set := s.wildcards[k.TypeURL]
+	if k.TypeURL == xds.TypeRoute {
+		set = s.wildcards[xds.TypeScopedRoute]
+	}
+	_, found := slices.BinarySearch(set, k.Name)
+	return found
+}
+
+func (e *Engine) watch(k xds.Key) {
+	if e.resources.scoped.Watched(k) {
+		return
+	}
+	e.resources.scoped.Watch(k, func(r *xds.Resource) {
+		e.updates[k.Scope] = append(e.updates[k.Scope], xds.Update{ID: k.ID, Resource: r})
+	})
+}
+
+// release ends the watch of a resource unless it is still wanted by name or as part of a set.
+func (e *Engine) release(s *scope, k xds.Key) {
+	if s.named[k] || s.has(k) {
+		return
+	}
+	e.resources.scoped.Unwatch(k)
+	e.released = append(e.released, k)
+}
+
+// forget drops a scope whose proxies have been gone for the time of grace.
+func (e *Engine) forget(name xds.Scope, s *scope) {
+	for k := range s.named {
+		e.resources.scoped.Unwatch(k)
+		e.unlearn(k)
+	}
+	for typeURL, set := range s.wildcards {
+		e.resources.set.Unwatch(setRef{name, typeURL})
+		for _, n := range set {
+			e.resources.scoped.Unwatch(name.Key(typeURL, n))
+			if typeURL == xds.TypeScopedRoute {
+				e.resources.scoped.Unwatch(name.Key(xds.TypeRoute, n))
+			}
+		}
+	}
+	delete(e.scopes, name)
+	delete(e.isolations, name)
+	e.show(name, nil)
+	e.opts.Cache.Drop(name)
+}
