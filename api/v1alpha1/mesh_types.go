@@ -175,7 +175,7 @@ type Network struct {
 	PodCIDRs []CIDR `json:"podCIDRs,omitempty"`
 
 	// Ranges of Service addresses. Without them, those of the cluster's ServiceCIDR objects are taken; set them where the
-	// cluster has none (Kubernetes before 1.33).
+	// cluster has none (where that API is switched off).
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
