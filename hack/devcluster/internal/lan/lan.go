@@ -59,7 +59,12 @@ func remove(name string) error {
 	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("removing network namespace %s: %w", name, err)
 	}
-	return os.Remove(path)
+	err := os.Remove(path)
+	if errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("network namespace %s lies below what was mounted over %s since, as `ip netns add` does: "+
+			"umount %s, and try again", name, netnsDir, netnsDir)
+	}
+	return err
 }
 
 func upLan() error {
