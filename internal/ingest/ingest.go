@@ -80,8 +80,6 @@ type Ingest struct {
 	Bound *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
 	Waypoint *memo.Func[cluster.Key, *model.Waypoint]
-	// WaypointPort as the Service's waypoint serves it; nil where no waypoint does.
-	WaypointPort *memo.Func[model.ServicePort, *model.WaypointPort]
 	// HeaderLimits of a waypoint.
 	HeaderLimits *memo.Func[cluster.Key, model.HeaderLimits]
 	// NeedsAutomatic tells whether a namespace needs an automatic waypoint.
@@ -140,7 +138,6 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
-	i.WaypointPort = memo.Define(g, "waypointPort", reflectEqual[*model.WaypointPort], i.waypointPort)
 	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)

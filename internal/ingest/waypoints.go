@@ -202,21 +202,18 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	}
 	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key), Headers: i.HeaderLimits.Get(c, key)}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
-		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.None() {
+		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() {
 			continue
 		}
 		for _, p := range i.Service.Get(c, svcKey).Ports {
 			port := model.ServicePort{Namespace: svcKey.Namespace, Service: svcKey.Name, Port: p.Number}
-			served := i.WaypointPort.Get(c, port)
-			if served == nil {
-				continue
-			}
+			table := i.Table.Get(c, port)
 			out.Ports = append(out.Ports, port)
-			if !served.HTTP {
+			if !table.Protocol.HTTP() && table.Default == nil {
 				out.TCP = append(out.TCP, port)
 			}
 			out.Backends = append(out.Backends, port)
-			out.Backends = append(out.Backends, tableBackends(i.Table.Get(c, port))...)
+			out.Backends = append(out.Backends, tableBackends(table)...)
 		}
 	}
 	slices.SortFunc(out.Ports, ComparePorts)
@@ -243,23 +240,6 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out)
-}
-
-func (i *Ingest) waypointPort(c *memo.Ctx, port model.ServicePort) *model.WaypointPort {
-	svc := i.Service.Get(c, port.ServiceName())
-	b := i.Binding.Get(c, port.ServiceName())
-	if svc == nil || b.Unserved() {
-		return nil
-	}
-	if _, ok := svc.Port(port.Port); !ok {
-		return nil
-	}
-	table := i.Table.Get(c, port)
-	return &model.WaypointPort{
-		ServicePort: port,
-		Protocol:    table.Protocol,
-		HTTP:        table.Protocol.HTTP() || table.Default != nil,
-	}
 }
 
 func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {

@@ -116,7 +116,8 @@ type Waypoint struct {
 	Listen []netip.Addr
 	// Ports of every Service bound to it, sorted by namespace, service, port.
 	Ports []ServicePort
-	// TCP are those of Ports that are passed on as they are; the others are HTTP, and nothing else.
+	// TCP are those of Ports that are passed on as they are. The others are HTTP, and nothing else: those that are declared so,
+	// and where a route of their namespace attaches.
 	TCP []ServicePort
 	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.
 	Backends []ServicePort
@@ -126,14 +127,6 @@ type Waypoint struct {
 // HeaderLimits is what a waypoint takes as the headers of one request or answer.
 type HeaderLimits struct {
 	KiB, Count uint32
-}
-
-// WaypointPort is a Service's port as its waypoint serves it.
-type WaypointPort struct {
-	ServicePort
-	Protocol Protocol
-	// HTTP: terminate HTTP here; otherwise pass TCP on. Set for HTTP ports and where a route attaches.
-	HTTP bool
 }
 
 // ObjectRef names the object that something in the model came from.
