@@ -26,6 +26,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/scrape"
@@ -34,8 +35,8 @@ import (
 
 // Options of any agent.
 type Options struct {
-	// Kind is introspect.KindNode or KindWaypoint.
-	Kind string
+	// Kind of the proxy.
+	Kind catalogue.Kind
 	// NodeID is for the operator's logs; NodeName is the Kubernetes node.
 	NodeID, NodeName string
 	// Operator is host:port of the xDS server, Certificates the URL of the certificate server.

@@ -35,33 +35,33 @@ func WaypointScope(gateway types.NamespacedName) xds.Scope {
 	return xds.Scope(string(Waypoint) + "/" + gateway.Namespace + "/" + gateway.Name)
 }
 
-// Owner is whose proxies a scope is for.
-type Owner struct {
-	Kind Kind
-	// Name is the Node's, or the Gateway's.
-	Name types.NamespacedName
+// owner is whose proxies a scope is for.
+type owner struct {
+	kind Kind
+	// name is the Node's, or the Gateway's.
+	name types.NamespacedName
 }
 
-// OwnerOf is the inverse of NodeScope and WaypointScope; false for a scope that is neither, such as AllNodes.
-func OwnerOf(s xds.Scope) (Owner, bool) {
+// ownerOf is the inverse of NodeScope and WaypointScope; false for a scope that is neither, such as AllNodes.
+func ownerOf(s xds.Scope) (owner, bool) {
 	p := strings.Split(string(s), "/")
 	switch {
 	case len(p) == 2 && p[0] == string(Node) && p[1] != "" && s != AllNodes:
-		return Owner{Node, types.NamespacedName{Name: p[1]}}, true
+		return owner{Node, types.NamespacedName{Name: p[1]}}, true
 	case len(p) == 3 && p[0] == string(Waypoint) && p[1] != "" && p[2] != "":
-		return Owner{Waypoint, types.NamespacedName{Namespace: p[1], Name: p[2]}}, true
+		return owner{Waypoint, types.NamespacedName{Namespace: p[1], Name: p[2]}}, true
 	}
-	return Owner{}, false
+	return owner{}, false
 }
 
 // NodeOf is the node of a node proxy's scope.
 func NodeOf(s xds.Scope) (string, bool) {
-	o, ok := OwnerOf(s)
-	return o.Name.Name, ok && o.Kind == Node
+	o, ok := ownerOf(s)
+	return o.name.Name, ok && o.kind == Node
 }
 
 // WaypointOf is the Gateway of a waypoint's scope.
 func WaypointOf(s xds.Scope) (gateway types.NamespacedName, ok bool) {
-	o, ok := OwnerOf(s)
-	return o.Name, ok && o.Kind == Waypoint
+	o, ok := ownerOf(s)
+	return o.name, ok && o.kind == Waypoint
 }

@@ -23,7 +23,7 @@ func TestScopesAndOwners(t *testing.T) {
 	require.True(t, ok)
 	require.Equal(t, "n", node)
 	for _, s := range []xds.Scope{"", "/", "node", "node/", AllNodes, "waypoint/a", "waypoint/a/", "waypoint//b", "waypoint/a/b/c", "gateway/a/b", "local"} {
-		_, ok := OwnerOf(s)
+		_, ok := ownerOf(s)
 		require.False(t, ok, "%q", s)
 	}
 	_, ok = NodeOf(WaypointScope(gateway))
@@ -38,12 +38,12 @@ func FuzzOwnerOf(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		o, ok := OwnerOf(xds.Scope(s))
+		o, ok := ownerOf(xds.Scope(s))
 		switch {
-		case ok && o.Kind == Node:
-			require.EqualValues(t, s, NodeScope(o.Name.Name))
+		case ok && o.kind == Node:
+			require.EqualValues(t, s, NodeScope(o.name.Name))
 		case ok:
-			require.EqualValues(t, s, WaypointScope(o.Name))
+			require.EqualValues(t, s, WaypointScope(o.name))
 		}
 	})
 }

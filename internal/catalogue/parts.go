@@ -70,9 +70,6 @@ func PartOf(k xds.Key) Part {
 	return Nobody
 }
 
-// IsServing tells whether a resource is the one of Serving.
-func IsServing(id xds.ID) bool { return id == serving }
-
 // IsTrial tells whether a resource is the routes that proxies are shown to hear what is wrong with them; they serve
 // nobody.
 func IsTrial(id xds.ID) bool { return id == xds.ID{TypeURL: xds.TypeRoute, Name: names.RouteTrial} }

@@ -73,7 +73,7 @@ func agentWaypoint() *cobra.Command {
 			}
 			drained := introspect.NewDrain()
 			core, err := agent.NewCore(agent.Options{
-				Kind: introspect.KindWaypoint, NodeID: p.namespace + "/" + p.podName,
+				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
 			})

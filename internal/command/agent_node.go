@@ -14,6 +14,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
@@ -60,7 +61,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	}
 	var pods *node.Agent
 	core, err := agent.NewCore(agent.Options{
-		Kind: introspect.KindNode, NodeID: n.NodeName, NodeName: n.NodeName,
+		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates,
 		Local: []string{xds.TypeListener}, Log: log,
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){

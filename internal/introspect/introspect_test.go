@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -101,7 +102,7 @@ func TestAgentPassesOnlyReadingOn(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = io.WriteString(w, r.Method+" "+r.URL.String())
 	}))
-	h := AgentHandler(func() Agent { return Agent{Kind: KindNode, Node: "node1"} }, envoy, http.NotFoundHandler())
+	h := AgentHandler(func() Agent { return Agent{Kind: catalogue.Node, Node: "node1"} }, envoy, http.NotFoundHandler())
 
 	for path, want := range map[string]string{
 		"config_dump?include_eds=on": "GET /config_dump?include_eds=on",

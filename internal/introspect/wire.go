@@ -3,7 +3,11 @@
 
 package introspect
 
-import "time"
+import (
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/catalogue"
+)
 
 // Paths of the loopback interface.
 const (
@@ -69,18 +73,12 @@ type Rejection struct {
 	Error    string `json:"error"`
 }
 
-// Kinds of agents.
-const (
-	KindNode     = "node"
-	KindWaypoint = "waypoint"
-)
-
 // Agent is what an agent says about itself.
 type Agent struct {
-	// Kind is KindNode or KindWaypoint.
-	Kind    string `json:"kind"`
-	Version string `json:"version,omitempty"`
-	Node    string `json:"node,omitempty"`
+	// Kind of the proxy.
+	Kind    catalogue.Kind `json:"kind"`
+	Version string         `json:"version,omitempty"`
+	Node    string         `json:"node,omitempty"`
 	// Operator is the stream to the operator.
 	Operator Connection `json:"operator"`
 	// Captures are the pods that a node's agent is responsible for; empty on a waypoint.

@@ -38,18 +38,9 @@ type Workloads interface {
 	RunsOn(node, namespace, serviceAccount string) bool
 }
 
-// Kind tells the two kinds of proxies apart.
-type Kind string
-
-// The kinds of proxies.
-const (
-	KindNode     Kind = "node"
-	KindWaypoint Kind = "waypoint"
-)
-
 // Grant is what a caller is to the mesh.
 type Grant struct {
-	Kind   Kind
+	Kind   catalogue.Kind
 	Scope  xds.Scope
 	Caller Caller
 }
@@ -70,7 +61,7 @@ type Authorizer struct {
 // Scope decides what a caller is. ErrForbidden: nothing of ours. ErrUnavailable: the pod isn't known yet.
 func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if c.Namespace == z.SystemNamespace && c.ServiceAccount == names.NodeServiceAccount {
-		return Grant{Kind: KindNode, Scope: catalogue.NodeScope(c.NodeName), Caller: c}, nil
+		return Grant{Kind: catalogue.Node, Scope: catalogue.NodeScope(c.NodeName), Caller: c}, nil
 	}
 	pod, ok := z.Pods.Pod(c.Namespace, c.PodName)
 	if !ok {
@@ -92,7 +83,7 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if err := z.Waypoint(pod, gateway); err != nil {
 		return Grant{}, fmt.Errorf("%s is no proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
-	return Grant{Kind: KindWaypoint, Scope: catalogue.WaypointScope(types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
+	return Grant{Kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
 }
 
 // MayHave decides whether a caller may get a certificate for a SPIFFE ID: a node agent for enrolled pods on its node, a
@@ -110,12 +101,12 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 		return fmt.Errorf("%w: the operator's own identity is given to nobody", ErrForbidden)
 	}
 	switch g.Kind {
-	case KindWaypoint:
+	case catalogue.Waypoint:
 		if ns == g.Caller.Namespace && sa == g.Caller.ServiceAccount {
 			return nil
 		}
 		return fmt.Errorf("%w: a waypoint gets a certificate for its own service account only, not for %s", ErrForbidden, id)
-	case KindNode:
+	case catalogue.Node:
 		if z.Workloads.RunsOn(g.Caller.NodeName, ns, sa) {
 			return nil
 		}
