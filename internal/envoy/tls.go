@@ -4,6 +4,7 @@
 package envoy
 
 import (
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	mapperv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/filter_state_override/v3"
@@ -174,6 +175,25 @@ func mtlsClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportS
 			MaxSessionKeys:   UInt32(0),
 		})},
 	}
+}
+
+// WayPlaintext is the way of an endpoint that is reached in plain.
+const WayPlaintext = "plaintext"
+
+// keyWay is where an endpoint's metadata have its way.
+const keyWay = "way"
+
+// ReachedBy is metadata by which an endpoint says its way, under MetadataSocketMatch.
+func ReachedBy(way string) map[string]string { return map[string]string{keyWay: way} }
+
+// OnWay is the transport socket for endpoints of a way. Others get that of the next match, and in the end the cluster's own.
+func OnWay(name, way string, socket *corev3.TransportSocket) *clusterv3.Cluster_TransportSocketMatch {
+	return &clusterv3.Cluster_TransportSocketMatch{Name: name, Match: Struct(ReachedBy(way)), TransportSocket: socket}
+}
+
+// InPlain is OnWay for WayPlaintext.
+func InPlain() *clusterv3.Cluster_TransportSocketMatch {
+	return OnWay(WayPlaintext, WayPlaintext, Raw())
 }
 
 // Raw is the transport socket without TLS.

@@ -31,12 +31,9 @@ func byCaller(c *clusterv3.Cluster, d model.Destination) {
 	c.LoadBalancingPolicy = envoy.Subsets(keyCaller, otherCallers, c.LoadBalancingPolicy)
 	// Whose waypoint is absent is refused, not sent to the unhealthy endpoint that stands for it.
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}
-	c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-		Name:  wayWaypoint,
-		Match: envoy.Struct(map[string]string{keyWay: wayWaypoint}),
-		TransportSocket: envoy.MTLSClientOnDemand(names.TrustBundleSecret,
-			names.ServerName(d.Port.Namespace, d.Port.Service, d.Port.Port), envoy.SPIFFEIDs(d.Waypoint)),
-	})
+	c.TransportSocketMatches = append(c.TransportSocketMatches,
+		envoy.OnWay(wayWaypoint, wayWaypoint, envoy.MTLSClientOnDemand(names.TrustBundleSecret,
+			names.ServerName(d.Port.Namespace, d.Port.Service, d.Port.Port), envoy.SPIFFEIDs(d.Waypoint))))
 }
 
 // ofCaller is what a pod's connections say of their caller.

@@ -21,13 +21,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Endpoints with keyWay: wayPlaintext are reached in plain; all others take mTLS, those with wayWaypoint as the waypoint of
-// the Service.
-const (
-	keyWay       = "way"
-	wayPlaintext = "plaintext"
-	wayWaypoint  = "waypoint"
-)
+// wayWaypoint is the way of endpoints that take mTLS as the waypoint of the Service. All others take it as themselves, but for
+// those that are reached in plain.
+const wayWaypoint = "waypoint"
 
 // Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
@@ -100,11 +96,7 @@ func serverName(d model.Destination) string {
 // reach adds both ways to reach an endpoint. mTLS is what an endpoint gets that doesn't say plaintext itself.
 func reach(c *clusterv3.Cluster, identities []string, serverName string) {
 	c.TransportSocket = envoy.MTLSClientOnDemand(names.TrustBundleSecret, serverName, envoy.MayAnswer(identities))
-	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
-		Name:            wayPlaintext,
-		Match:           envoy.Struct(map[string]string{keyWay: wayPlaintext}),
-		TransportSocket: envoy.Raw(),
-	}}
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{envoy.InPlain()}
 }
 
 func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
@@ -182,14 +174,14 @@ func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 		lb.HealthStatus = corev3.HealthStatus_UNHEALTHY
 		return lb
 	case len(e.Callers) > 0:
-		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{envoy.MetadataSocketMatch: {keyWay: wayWaypoint}}))
+		return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{envoy.MetadataSocketMatch: envoy.ReachedBy(wayWaypoint)}))
 	case e.MTLS:
 		lb := envoy.LbEndpoint(envoy.Address(at), nil)
 		lb.GetEndpoint().Hostname = strconv.Itoa(int(e.Address.Port()))
 		return lb
 	}
 	return envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
-		envoy.MetadataSocketMatch: {keyWay: wayPlaintext},
+		envoy.MetadataSocketMatch: envoy.ReachedBy(envoy.WayPlaintext),
 	}))
 }
 

@@ -79,15 +79,10 @@ func reach(c *clusterv3.Cluster, identities []string, own string) {
 		identities, others = nil, identities
 	}
 	c.TransportSocket = envoy.MTLSClient(own, names.TrustBundleSecret, envoy.MayAnswer(others))
-	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{{
-		Name: wayPlaintext, Match: envoy.Struct(map[string]string{keyWay: wayPlaintext}), TransportSocket: envoy.Raw(),
-	}}
+	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{envoy.InPlain()}
 	for _, id := range identities {
-		c.TransportSocketMatches = append(c.TransportSocketMatches, &clusterv3.Cluster_TransportSocketMatch{
-			Name:            "mtls",
-			Match:           envoy.Struct(map[string]string{keyWay: id}),
-			TransportSocket: envoy.MTLSClient(own, names.TrustBundleSecret, envoy.SPIFFEIDs(id)),
-		})
+		c.TransportSocketMatches = append(c.TransportSocketMatches,
+			envoy.OnWay("mtls", id, envoy.MTLSClient(own, names.TrustBundleSecret, envoy.SPIFFEIDs(id))))
 	}
 }
 

@@ -19,12 +19,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// keyWay of an endpoint is wayPlaintext, or the SPIFFE ID that may answer there by mTLS.
-const (
-	keyWay       = "way"
-	wayPlaintext = "plaintext"
-)
-
 // Endpoints are the endpoints of a service port as waypoints reach them, grouped by zone. Those that drain have the lower
 // priority: they get traffic only when no other is left. The order of the input does not matter. Envoy tells endpoints of
 // a cluster by their address, which all ports of a pod in the mesh share: of two ports of one pod behind one port of a
@@ -90,20 +84,20 @@ func reachedAt(e model.Endpoint) netip.AddrPort {
 // that were good for the one before, which it would not do for another identity alone.
 func way(e model.Endpoint) string {
 	if !e.MTLS {
-		return wayPlaintext
+		return envoy.WayPlaintext
 	}
 	sum := sha256.Sum256([]byte(e.Identity))
 	return hex.EncodeToString(sum[:8])
 }
 
-// endpoint at an address. In the mesh it has the name of its port, which is what its pod's proxy is asked for.
+// endpoint at an address. It is reached in plain, or by mTLS as the SPIFFE ID that may answer there. In the mesh it has the name of its port, which is what its pod's proxy is asked for.
 func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
-	reached, told := wayPlaintext, map[string]string{names.MetadataTarget: e.Address.String()}
+	reached, told := envoy.WayPlaintext, map[string]string{names.MetadataTarget: e.Address.String()}
 	if e.MTLS {
 		reached, told[names.MetadataIdentity] = e.Identity, e.Identity
 	}
 	lb := envoy.LbEndpoint(envoy.Address(at), envoy.Metadata(map[string]map[string]string{
-		envoy.MetadataSocketMatch: {keyWay: reached},
+		envoy.MetadataSocketMatch: envoy.ReachedBy(reached),
 		names.MetadataEndpoint:    told,
 	}))
 	if e.MTLS {

@@ -60,44 +60,54 @@ const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 // nothing that a route can have, but the router takes additions from this header, and callers can't
 // send it.
 func repeatable() *hcmv3.HttpFilter {
-	safe := &xdsmatcherv3.Matcher_MatcherList_Predicate{
-		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-				Input: &xdscorev3.TypedExtensionConfig{
-					Name:        "method",
-					TypedConfig: envoy.Any(&matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
-				},
-				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-					ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
-						SafeRegex: &xdsmatcherv3.RegexMatcher{
-							EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-							Regex:      safeMethods,
-						},
-					}},
-				},
+	safe := holds(matching("method", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
+		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+			SafeRegex: &xdsmatcherv3.RegexMatcher{
+				EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+				Regex:      safeMethods,
 			},
-		},
-	}
+		}})
 	mutation := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations: []*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_Append{
-			Append: &corev3.HeaderValueOption{
-				Header:       &corev3.HeaderValue{Key: "x-envoy-retry-on", Value: retryBrokenOff},
-				AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-			},
-		}}},
+		RequestMutations: []*mutationrulesv3.HeaderMutation{
+			setHeader("x-envoy-retry-on", retryBrokenOff, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		},
 	}}
 	return onlyIf(filterRepeat, safe, "envoy.filters.http.header_mutation", mutation)
 }
 
+// setHeader changes a header; the value is a format.
+func setHeader(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationrulesv3.HeaderMutation {
+	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
+		Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
+	}}}
+}
+
+// matching is an extension of Envoy's matching API, which has a type of its own for them.
+func matching(name string, m proto.Message) *xdscorev3.TypedExtensionConfig {
+	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: envoy.Any(m)}
+}
+
+// holds is a predicate about one input.
+func holds(input *xdscorev3.TypedExtensionConfig, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+	return &xdsmatcherv3.Matcher_MatcherList_Predicate{
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
+			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
+				Input:   input,
+				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
+			},
+		},
+	}
+}
+
 // onlyIf skips a filter where a predicate doesn't hold.
 func onlyIf(
-	name string, holds *xdsmatcherv3.Matcher_MatcherList_Predicate, extension string, config proto.Message,
+	name string, p *xdsmatcherv3.Matcher_MatcherList_Predicate, extension string, config proto.Message,
 ) *hcmv3.HttpFilter {
 	not := &xdsmatcherv3.Matcher_MatcherList_Predicate{
-		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: holds},
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: p},
 	}
 	skip := &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
-		Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: envoy.Any(&actionv3.SkipFilter{})},
+		Action: matching("skip", &actionv3.SkipFilter{}),
 	}}
 	return envoy.HTTPFilter(name, &matchingv3.ExtensionWithMatcher{
 		ExtensionConfig: envoy.Extension(extension, config),

@@ -6,7 +6,6 @@ package waypoint
 import (
 	"net/http"
 
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
@@ -47,18 +46,8 @@ func endConnection() *hcmv3.HttpFilter {
   answer:streamInfo():drainConnectionUponCompletion()
 end
 `
-	marked := &xdsmatcherv3.Matcher_MatcherList_Predicate{
-		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-				Input: &xdscorev3.TypedExtensionConfig{
-					Name: "header", TypedConfig: envoy.Any(&matcherv3.HttpResponseHeaderMatchInput{HeaderName: headerGone}),
-				},
-				Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
-					ValueMatch: &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: "1"}},
-				},
-			},
-		},
-	}
+	marked := holds(matching("header", &matcherv3.HttpResponseHeaderMatchInput{HeaderName: headerGone}),
+		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: "1"}})
 	return onlyIf(filterGone, marked, "envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: &corev3.DataSource{
 		Specifier: &corev3.DataSource_InlineString{InlineString: script},
 	}})

@@ -103,14 +103,9 @@ func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 // arrival is what a request gets before anything reads it: the port that it is for, and that its caller spoke
 // HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
 func arrival() []*mutationrulesv3.HeaderMutation {
-	set := func(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationrulesv3.HeaderMutation {
-		return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-			Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
-		}}}
-	}
 	return []*mutationrulesv3.HeaderMutation{
-		set(headerPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
-		set("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
+		setHeader(headerPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		setHeader("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
 	}
 }
 

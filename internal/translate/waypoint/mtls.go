@@ -6,7 +6,6 @@ package waypoint
 import (
 	"net/netip"
 
-	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,7 +13,6 @@ import (
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -112,11 +110,6 @@ func toChain(name string) *xdsmatcherv3.Matcher_OnMatch {
 	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
 		Action: matching(name, wrapperspb.String(name)),
 	}}
-}
-
-// matching is an extension of Envoy's matching API, which has a type of its own for them.
-func matching(name string, m proto.Message) *xdscorev3.TypedExtensionConfig {
-	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: envoy.Any(m)}
 }
 
 // trustDomainOf matches the peers of an identity; none if it is not a SPIFFE ID.

@@ -79,10 +79,7 @@ func configureCORS(r *routev3.Route, c model.CORS) error {
 // echo puts what a preflight asks for into its answer. Other requests don't ask: browsers keep scripts from setting
 // these headers.
 func echo(answer, ask string) *mutationrulesv3.HeaderMutation {
-	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: answer, Value: "%REQ(" + ask + ")%"},
-		AppendAction: corev3.HeaderValueOption_ADD_IF_ABSENT,
-	}}}
+	return setHeader(answer, "%REQ("+ask+")%", corev3.HeaderValueOption_ADD_IF_ABSENT)
 }
 
 // origin matches an origin; a wildcard stands for any text within the host and port.
