@@ -265,8 +265,8 @@ func (a *Agent) start(ctx context.Context) error {
 	a.opts.Proxy.LocalReady(xds.TypeListener)
 	close(a.reconciler.ready)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.repairHost(ctx) })
-	g.Go(func() error { return a.reconciler.shareForever(ctx) })
+	g.Go(func() error { return lookAgain(ctx, a.repairHost) })
+	g.Go(func() error { return lookAgain(ctx, a.reconciler.share) })
 	g.Go(func() error { return a.reconciler.sweepLater(ctx, orphans) })
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.CNISocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
@@ -296,7 +296,14 @@ func (a *Agent) installation(err error) {
 }
 
 // repairHost looks after the node's own rules.
-func (a *Agent) repairHost(ctx context.Context) error {
+func (a *Agent) repairHost() {
+	if err := a.reconciler.host.repair(); err != nil {
+		a.opts.Log.Error(err, "the node's probe rules can't be looked after")
+	}
+}
+
+// lookAgain looks after something every verifyEvery, until the context ends.
+func lookAgain(ctx context.Context, after func()) error {
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
 	for {
@@ -304,9 +311,7 @@ func (a *Agent) repairHost(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if err := a.reconciler.host.repair(); err != nil {
-				a.opts.Log.Error(err, "the node's probe rules can't be looked after")
-			}
+			after()
 		}
 	}
 }

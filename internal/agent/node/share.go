@@ -3,25 +3,6 @@
 
 package node
 
-import (
-	"context"
-	"time"
-)
-
-// shareForever has the room for endpoints in the proxy shared among the pods.
-func (r *reconciler) shareForever(ctx context.Context) error {
-	tick := time.NewTicker(verifyEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			r.share()
-		}
-	}
-}
-
 // share says what each pod dialled lately, as long as there are endpoints that the proxy doesn't get. What a pod with
 // the right to changes in its own namespace concerns what it gets itself.
 func (r *reconciler) share() {

@@ -54,13 +54,13 @@ func (d *demand) allowed(_ xds.Proxy, id xds.ID) bool {
 }
 
 // release makes room for another name.
-func (d *demand) release(typeURL, name string) {
-	if typeURL != xds.TypeCluster {
+func (d *demand) release(id xds.ID) {
+	if id.TypeURL != xds.TypeCluster {
 		return
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.names, name)
+	delete(d.names, id.Name)
 	d.held.Set(float64(len(d.names)))
 }
 

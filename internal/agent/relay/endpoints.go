@@ -66,14 +66,14 @@ func (r *Relay) bound(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 }
 
 // unbound forgets a resource that Envoy no longer has. r.mu is held.
-func (r *Relay) unbound(typeURL, name string) {
+func (r *Relay) unbound(id xds.ID) {
 	switch {
 	case r.opts.MaxEndpoints == 0:
-	case typeURL == xds.TypeCluster:
-		r.room.refer(name, "")
+	case id.TypeURL == xds.TypeCluster:
+		r.room.refer(id.Name, "")
 		r.demand.weigh(r.room.cost)
-	case typeURL == xds.TypeEndpoint:
-		r.room.change(name, math.MaxInt, func(a *allotment) { a.total = 0 })
+	case id.TypeURL == xds.TypeEndpoint:
+		r.room.change(id.Name, math.MaxInt, func(a *allotment) { a.total = 0 })
 	}
 	r.countEndpoints()
 }

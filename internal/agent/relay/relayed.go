@@ -82,6 +82,9 @@ func (t *relayed) reset() {
 	}
 }
 
+// id names a resource of the type.
+func (t *relayed) id(name string) xds.ID { return xds.ID{TypeURL: t.typeURL, Name: name} }
+
 func (t *relayed) want(name string) {
 	if _, ok := t.wanted[name]; !ok {
 		t.add[name] = struct{}{}
@@ -139,7 +142,7 @@ func (r *Relay) interest(i xds.Interest) {
 		t.want(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
 			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.
-			r.cache.Apply(Scope, []xds.Update{xds.Gone(xds.ID{TypeURL: t.typeURL, Name: i.Name})})
+			r.cache.Apply(Scope, []xds.Update{xds.Gone(t.id(i.Name))})
 		}
 	case !asked:
 	case i.Disconnected:
@@ -153,7 +156,7 @@ func (r *Relay) interest(i xds.Interest) {
 // release gives up a subscription and what came by it alone. r.mu is held.
 func (r *Relay) release(t *relayed, name string) {
 	t.unwant(name)
-	r.demand.release(t.typeURL, name)
+	r.demand.release(t.id(name))
 	names := []string{name}
 	if name == xds.Wildcard {
 		names = slices.Collect(maps.Keys(t.known))
@@ -162,8 +165,8 @@ func (r *Relay) release(t *relayed, name string) {
 	for _, n := range names {
 		if _, ok := t.known[n]; ok && !t.covers(n) {
 			delete(t.known, n)
-			r.unbound(t.typeURL, n)
-			gone = append(gone, xds.Gone(xds.ID{TypeURL: t.typeURL, Name: n}))
+			r.unbound(t.id(n))
+			gone = append(gone, xds.Gone(t.id(n)))
 		}
 	}
 	r.cache.Apply(Scope, gone)
@@ -205,8 +208,8 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		} else {
 			delete(t.known, name)
 		}
-		r.unbound(t.typeURL, name)
-		updates = append(updates, xds.Gone(xds.ID{TypeURL: t.typeURL, Name: name}))
+		r.unbound(t.id(name))
+		updates = append(updates, xds.Gone(t.id(name)))
 	}
 	r.cache.Apply(Scope, updates)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
@@ -244,7 +247,7 @@ func (r *Relay) changed(id xds.ID) {
 
 // weigh notes what Envoy made of the current version of a resource. r.mu is held.
 func (r *Relay) weigh(t *relayed, name string, k *known) {
-	s := r.State(xds.ID{TypeURL: t.typeURL, Name: name})
+	s := r.State(t.id(name))
 	if s.Version != k.current.Version() {
 		return // the last good version is served instead
 	}
@@ -284,7 +287,7 @@ func (r *Relay) judge(t *relayed, in *received, name string) {
 		return
 	}
 	r.weigh(t, name, k)
-	s := r.State(xds.ID{TypeURL: t.typeURL, Name: name})
+	s := r.State(t.id(name))
 	switch {
 	case k.rejected == in.versions[name]:
 		in.errs = append(in.errs, name+": "+k.reason)
