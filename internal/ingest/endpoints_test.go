@@ -20,6 +20,18 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
+// serviceOf is a Service with so many ports, from a number on, and those of its EndpointSlices.
+func serviceOf(namespace, name string, ports, from int) (*corev1.Service, []discoveryv1.EndpointPort) {
+	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	var sliced []discoveryv1.EndpointPort
+	for n := range ports {
+		name, number := fmt.Sprint("p", n), int32(from+n)
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: name, Port: number})
+		sliced = append(sliced, discoveryv1.EndpointPort{Name: &name, Port: &number})
+	}
+	return svc, sliced
+}
+
 // TestPortsShareWhatIsReadOfTheirService: a Service of many ports and endpoints costs the sum of both, not the product, to
 // read.
 func TestPortsShareWhatIsReadOfTheirService(t *testing.T) {
@@ -27,13 +39,7 @@ func TestPortsShareWhatIsReadOfTheirService(t *testing.T) {
 	g := memo.New()
 	store := cluster.NewStore(g)
 	in := New(g, store, nil)
-	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
-	var sliced []discoveryv1.EndpointPort
-	for n := range ports {
-		name, number := fmt.Sprint("p", n), int32(1000+n)
-		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: name, Port: number})
-		sliced = append(sliced, discoveryv1.EndpointPort{Name: &name, Port: &number})
-	}
+	svc, sliced := serviceOf("shop", "web", ports, 1000)
 	store.Services.Set(svc)
 	for n := range 4 {
 		store.EndpointSlices.Set(endpointSlice(fmt.Sprint("web-", n), sliced, addresses(100*n, 100*n+endpoints/4)...))
@@ -92,13 +98,7 @@ func TestMostEndpoints(t *testing.T) {
 	store := cluster.NewStore(g)
 	in := New(g, store, nil)
 	service := func(namespace, name string, n int) []discoveryv1.EndpointPort {
-		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
-		var out []discoveryv1.EndpointPort
-		for n := range n {
-			name, number := fmt.Sprint("p", n), int32(1+n)
-			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: name, Port: number})
-			out = append(out, discoveryv1.EndpointPort{Name: &name, Port: &number})
-		}
+		svc, out := serviceOf(namespace, name, n, 1)
 		store.Services.Set(svc)
 		return out
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -107,24 +108,37 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 	}
 	require.EqualValues(t, 500, share())
 	f.do(func() { f.beyond[path] = capture.Refused{Share: 7} })
+	note := f.warned(p, ReasonShareUsedUp)
+	require.Contains(t, note, "more than 500 addresses")
+	require.Contains(t, note, "7 connections")
+	countedOnce(t, f.agent.reconciler.metrics.refused, 7)
+
+	give(600)
+	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
+}
+
+// warned waits for a Warning Event of a pod and is what it says.
+func (f *fixture) warned(p *corev1.Pod, reason string) (note string) {
+	f.t.Helper()
 	f.eventually(func() bool {
 		events := &eventsv1.EventList{}
-		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
+		require.NoError(f.t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
 		for _, e := range events.Items {
-			if e.Regarding.UID == p.UID && e.Reason == ReasonShareUsedUp && e.Type == corev1.EventTypeWarning {
-				require.Contains(t, e.Note, "more than 500 addresses")
-				require.Contains(t, e.Note, "7 connections")
+			if e.Regarding.UID == p.UID && e.Reason == reason && e.Type == corev1.EventTypeWarning {
+				note = e.Note
 				return true
 			}
 		}
 		return false
 	}, "an Event says so")
-	counted := &dto.Metric{}
-	require.NoError(t, f.agent.reconciler.metrics.refused.Write(counted))
-	require.InDelta(t, 7, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+	return note
+}
 
-	give(600)
-	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
+func countedOnce(t *testing.T, counter prometheus.Counter, want float64) {
+	t.Helper()
+	counted := &dto.Metric{}
+	require.NoError(t, counter.Write(counted))
+	require.InDelta(t, want, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
 }
 
 // TestRefusedPeersAreSaid has a caller with more connections to a pod than one may have, and then callers that may have more.
@@ -141,20 +155,8 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	}
 	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
 	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
-	f.eventually(func() bool {
-		events := &eventsv1.EventList{}
-		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
-		for _, e := range events.Items {
-			if e.Regarding.UID == p.UID && e.Reason == ReasonPeerRefused && e.Type == corev1.EventTypeWarning {
-				require.Contains(t, e.Note, "7 connections to the pod were refused, because their caller had 2048 open")
-				return true
-			}
-		}
-		return false
-	}, "an Event says so")
-	counted := &dto.Metric{}
-	require.NoError(t, f.agent.reconciler.metrics.peers.Write(counted))
-	require.InDelta(t, 7, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+	require.Contains(t, f.warned(p, ReasonPeerRefused), "7 connections to the pod were refused, because their caller had 2048 open")
+	countedOnce(t, f.agent.reconciler.metrics.peers, 7)
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	patch := []byte(`{"spec":{"node":{"connectionsPerPeer":4000}}}`)
