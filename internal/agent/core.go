@@ -22,8 +22,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -90,12 +92,12 @@ func NewCore(o Options) (*Core, error) {
 	if !ok {
 		return nil, fmt.Errorf("--certificates %q must begin with https://", o.Certificates)
 	}
-	operator := relay.Operator{Target: "dns:///" + o.Operator, ServerName: host, TrustBundlePath: names.TrustBundlePath, TokenPath: names.TokenPath}
-	client := sds.NewClient(certificates, host, names.TokenPath, names.TrustBundlePath)
+	operator := control.New(host, names.TokenPath, names.TrustBundlePath)
+	client := sds.NewClient(certificates, operator)
 	c.Identities = sds.NewManager(client, publisher{c}, o.Log.WithName("identities"))
 	c.Registry.MustRegister(c.Identities)
 	c.Relay, err = relay.New(relay.Options{
-		Dial:            operator.Dial,
+		Dial:            func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
 		NodeID:          o.NodeID,
 		Local:           append([]string{xds.TypeSecret}, o.Local...),
 		OnLocalInterest: c.interest,

@@ -36,7 +36,7 @@ const (
 
 // Options configure a Relay. Dial is required.
 type Options struct {
-	// Dial makes the connection to the operator; see Operator.Dial. It is called once, by Run.
+	// Dial makes the connection to the operator; see control.Operator. It is called once, by Run.
 	Dial func() (*grpc.ClientConn, error)
 	// NodeID goes into the first request, for the operator's logs; it proves nothing.
 	NodeID string

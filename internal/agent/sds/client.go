@@ -16,12 +16,10 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"strconv"
-	"strings"
-	"sync"
 	"time"
 
+	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/identity"
 )
 
@@ -46,21 +44,14 @@ type Signed struct {
 
 // Client speaks to the operator's HTTPS interface. It is safe for concurrent use.
 type Client struct {
-	url        string
-	serverName string
-	tokenFile  string
-	bundleFile string
-	http       *http.Client
-
-	mu     sync.Mutex
-	newest identity.Bundle
+	url      string
+	operator *control.Operator
+	http     *http.Client
 }
 
-// NewClient makes a client for an operator at host:port, whose certificate must be for serverName and lead to the
-// bundle in bundleFile, or to a newer one that the operator sent over a connection so verified. Both files are read
-// again for each use, since the kubelet replaces them.
-func NewClient(addr, serverName, tokenFile, bundleFile string) *Client {
-	c := &Client{url: "https://" + addr, serverName: serverName, tokenFile: tokenFile, bundleFile: bundleFile}
+// NewClient makes a client for an operator at host:port.
+func NewClient(addr string, operator *control.Operator) *Client {
+	c := &Client{url: "https://" + addr, operator: operator}
 	c.http = &http.Client{
 		Timeout:       requestTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -76,57 +67,11 @@ func NewClient(addr, serverName, tokenFile, bundleFile string) *Client {
 	return c
 }
 
-// TLSConfig verifies the operator as the client itself does, for the agent's xDS stream to the same operator.
-func (c *Client) TLSConfig() (*tls.Config, error) {
-	b, err := c.Trusted()
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: c.serverName, RootCAs: b.Pool()}, nil
-}
-
-// Token is the current bearer token.
-func (c *Client) Token() (string, error) {
-	token, err := os.ReadFile(c.tokenFile)
-	if err != nil {
-		return "", fmt.Errorf("read the service-account token: %w", err)
-	}
-	t := strings.TrimSpace(string(token))
-	if t == "" {
-		return "", fmt.Errorf("the service-account token file %s is empty", c.tokenFile)
-	}
-	return t, nil
-}
-
-// Trusted is the newest bundle known: of the file, or of the operator.
-func (c *Client) Trusted() (identity.Bundle, error) {
-	text, err := os.ReadFile(c.bundleFile)
-	var file identity.Bundle
-	if err == nil {
-		file, err = identity.ParseBundle(text)
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case err == nil && (len(c.newest.Roots) == 0 || file.Generation >= c.newest.Generation):
-		return file, nil
-	case len(c.newest.Roots) > 0:
-		return c.newest, nil
-	}
-	return identity.Bundle{}, fmt.Errorf("trust bundle %s: %w", c.bundleFile, err)
-}
-
-// learn keeps a bundle that came over a verified connection.
-func (c *Client) learn(b identity.Bundle) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if b.Generation >= c.newest.Generation {
-		c.newest = b
-	}
-}
+// Trusted is the newest bundle known, whoever it came from.
+func (c *Client) Trusted() (identity.Bundle, error) { return c.operator.Trusted() }
 
 func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, error) {
-	cfg, err := c.TLSConfig()
+	cfg, err := c.operator.TLS()
 	if err != nil {
 		return nil, err
 	}
@@ -156,7 +101,7 @@ func (c *Client) Sign(ctx context.Context, csr []byte, id string) (Signed, error
 	if err != nil {
 		return Signed{}, fmt.Errorf("the operator's answer: %w", err)
 	}
-	c.learn(b)
+	c.operator.Learn(b)
 	return Signed{Chain: []byte(r.CertificateChain), NotAfter: r.NotAfter, Bundle: b}, nil
 }
 
@@ -170,7 +115,7 @@ func (c *Client) Bundle(ctx context.Context, have int64) (b identity.Bundle, fre
 	if b, err = identity.ParseBundle(answer); err != nil {
 		return identity.Bundle{}, false, fmt.Errorf("the operator's answer: %w", err)
 	}
-	c.learn(b)
+	c.operator.Learn(b)
 	return b, true, nil
 }
 
@@ -183,7 +128,7 @@ func (c *Client) call(ctx context.Context, method, path string, body []byte, hea
 		req.Header[k] = v
 	}
 	if method == http.MethodPost { // what is read without a token shouldn't be sent one
-		token, err := c.Token()
+		token, err := c.operator.Token()
 		if err != nil {
 			return nil, 0, err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/identity/identitytest"
@@ -31,6 +32,7 @@ type world struct {
 	cluster               *identitytest.Cluster
 	operator              *operator
 	tokenFile, bundleFile string
+	address               string
 	client                *Client
 }
 
@@ -60,15 +62,21 @@ func newWorld(t *testing.T) *world {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- srv.Start(ctx) }()
+	w.address = ln.Addr().String()
 	w.write(w.tokenFile, w.cluster.Token(identitytest.NodeAgent("n1"), time.Hour)+"\n")
 	w.write(w.bundleFile, string(ca.Bundle().PEM()))
-	w.client = NewClient(ln.Addr().String(), serverName, w.tokenFile, w.bundleFile)
+	w.client = w.clientOf(serverName)
 	t.Cleanup(func() {
 		w.client.http.CloseIdleConnections()
 		cancel()
 		assert.NoError(t, <-done)
 	})
 	return w
+}
+
+// clientOf asks the operator, who must be serverName.
+func (w *world) clientOf(serverName string) *Client {
+	return NewClient(w.address, control.New(serverName, w.tokenFile, w.bundleFile))
 }
 
 func (w *world) write(file, text string) {
@@ -107,7 +115,7 @@ func TestClient(t *testing.T) {
 
 func TestClientReadsTheTokenAgain(t *testing.T) {
 	w := newWorld(t)
-	good, err := w.client.Token()
+	good, err := w.client.operator.Token()
 	require.NoError(t, err)
 	w.write(w.tokenFile, w.cluster.Token(identitytest.NodeAgent("n1"), -time.Second))
 	_, err = w.sign(cart)
@@ -136,8 +144,7 @@ func TestClientTrustsTheMeshOnly(t *testing.T) {
 	_, err = w.sign(cart)
 	require.NoError(t, err)
 
-	w.client.serverName = "elsewhere.example"
-	w.client.http.CloseIdleConnections()
+	w.client = w.clientOf("elsewhere.example")
 	_, err = w.sign(cart)
 	require.ErrorContains(t, err, "elsewhere.example")
 }

@@ -1,0 +1,89 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package control is the way from an agent to the operator: who the operator must prove to be, and how the agent proves
+// who it is. The xDS stream and the certificate requests go this one way, so both follow a change of CA alike.
+package control
+
+import (
+	"crypto/tls"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/fairway-mesh/fairway/internal/identity"
+)
+
+// Operator is the operator as an agent knows it. Make it with New. It is safe for concurrent use.
+type Operator struct {
+	serverName, tokenFile, bundleFile string
+
+	mu     sync.Mutex
+	learnt identity.Bundle
+}
+
+// New returns an operator whose certificate must be for serverName and lead to the PEM bundle in bundleFile, or to a newer
+// one that the operator itself sent (see Learn), and to whom the projected service-account token in tokenFile is shown.
+// Both files are read again for each use, since the kubelet replaces them.
+func New(serverName, tokenFile, bundleFile string) *Operator {
+	return &Operator{serverName: serverName, tokenFile: tokenFile, bundleFile: bundleFile}
+}
+
+// TLS is the configuration for one handshake: TLS 1.3, and the roots that are trusted now. It fails where none are known.
+func (o *Operator) TLS() (*tls.Config, error) {
+	b, err := o.Trusted()
+	if err != nil {
+		return nil, fmt.Errorf("the operator can't be verified: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: o.serverName, RootCAs: b.Pool()}, nil
+}
+
+// Token is the bearer token as it is now.
+func (o *Operator) Token() (string, error) {
+	text, err := os.ReadFile(o.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("no token to authenticate to the operator with: %w", err)
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" {
+		return "", fmt.Errorf("no token to authenticate to the operator with: %s is empty", o.tokenFile)
+	}
+	return token, nil
+}
+
+// Trusted is the newest bundle known: of the file, or of the operator. A file that is late, or gone, takes no trust away.
+func (o *Operator) Trusted() (identity.Bundle, error) {
+	file, err := o.file()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	known := len(o.learnt.Roots) > 0
+	switch {
+	case err == nil && (!known || file.Generation >= o.learnt.Generation):
+		return file, nil
+	case known:
+		return o.learnt, nil
+	}
+	return identity.Bundle{}, err
+}
+
+func (o *Operator) file() (identity.Bundle, error) {
+	text, err := os.ReadFile(o.bundleFile)
+	if err != nil {
+		return identity.Bundle{}, fmt.Errorf("read the mesh's trust bundle: %w", err)
+	}
+	b, err := identity.ParseBundle(text)
+	if err != nil {
+		return identity.Bundle{}, fmt.Errorf("%s: %w", o.bundleFile, err)
+	}
+	return b, nil
+}
+
+// Learn keeps a bundle that the operator sent over a connection on which it was verified.
+func (o *Operator) Learn(b identity.Bundle) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if b.Generation >= o.learnt.Generation {
+		o.learnt = b
+	}
+}
