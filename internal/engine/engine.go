@@ -29,6 +29,8 @@ const graceAfterDisconnect = 5 * time.Minute
 
 // Options of an Engine. The callbacks run on the engine's goroutine and must not block.
 type Options struct {
+	// Inbox that the engine takes in; a new one if nil.
+	Inbox *Inbox
 	Cache *xds.Cache
 	Log   logr.Logger
 	// OnReport is told what a route's status is to say, and nil for a route that is gone.
@@ -48,10 +50,11 @@ type Options struct {
 	OnRejection func(ingest.Rejection)
 }
 
-// Engine is the pipeline. Make it with New, run it with Run; all other methods may be called from anywhere.
+// Engine is the pipeline. Make it with New, run it with Run; what it is to take in goes to its Inbox.
 type Engine struct {
-	opts  Options
-	queue queue
+	*Inbox
+
+	opts Options
 
 	// Everything below belongs to Run's goroutine.
 	graph     *memo.Graph
@@ -73,6 +76,9 @@ type Engine struct {
 
 // New returns an engine with an empty store.
 func New(o Options) *Engine {
+	if o.Inbox == nil {
+		o.Inbox = NewInbox()
+	}
 	if o.OnReport == nil {
 		o.OnReport = func(model.ObjectRef, *ingest.RouteReport) {}
 	}
@@ -92,10 +98,9 @@ func New(o Options) *Engine {
 		o.OnRejection = func(ingest.Rejection) {}
 	}
 	e := &Engine{
-		opts: o, graph: memo.New(), scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
+		Inbox: o.Inbox, opts: o, graph: memo.New(), scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
 		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
 	}
-	e.queue.wake = make(chan struct{}, 1)
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, waypoint.CheckRule)
 	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
@@ -104,38 +109,13 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Set queues an object that was added or changed.
-func (e *Engine) Set(obj client.Object) { e.queue.object(obj, false) }
-
-// Delete queues an object that is gone.
-func (e *Engine) Delete(obj client.Object) { e.queue.object(obj, true) }
-
-// Interest queues what a proxy wants, or wants no more; it is xds.Options.OnInterest.
-func (e *Engine) Interest(i xds.Interest) { e.queue.do(func() { e.interest(i) }) }
-
-// Synced says that all objects that existed at the start have been queued. Nothing is served before: a proxy must not
-// take a half-read cluster for the truth.
-func (e *Engine) Synced() { e.queue.do(func() { e.synced = true; e.store.Pods.Settled() }) }
-
-// Inspect runs a function on the engine's goroutine, for introspection, and waits for it.
-func (e *Engine) Inspect(ctx context.Context, f func(*ingest.Ingest)) error {
-	done := make(chan struct{})
-	e.queue.do(func() { f(e.ingest); close(done) })
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // Run processes what is queued until the context ends.
 func (e *Engine) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-e.queue.wake:
+		case <-e.wake:
 		}
 		e.Process()
 	}
@@ -145,7 +125,7 @@ func (e *Engine) Run(ctx context.Context) error {
 // derived once. Run calls it; only tests do, besides.
 func (e *Engine) Process() {
 	for {
-		objects, calls := e.queue.take()
+		objects, calls := e.take()
 		if len(objects) == 0 && len(calls) == 0 {
 			return
 		}
@@ -153,7 +133,7 @@ func (e *Engine) Process() {
 			e.change(o)
 		}
 		for _, f := range calls {
-			f()
+			f(e)
 		}
 		if e.synced {
 			e.flush()

@@ -65,7 +65,7 @@ func TestRecreatedInOneBatch(t *testing.T) {
 		h.Delete(svc)
 		h.Set(svc)
 	}
-	require.Len(t, h.queue.objects, 1, "however often")
+	require.Len(t, h.objects, 1, "however often")
 	h.Process()
 	require.Subset(t, h.told, []string{"unbound " + svc.Name, "bound " + svc.Name})
 

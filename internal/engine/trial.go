@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -49,28 +48,12 @@ type isolation struct {
 // edits from being served.
 const maxShown = 100
 
-// Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
-func (e *Engine) Acknowledged(k xds.Key) {
-	if _, ok := catalogue.WaypointOf(k.Scope); !ok || k.TypeURL != xds.TypeRoute {
-		return
+// rejected takes a table for suspect that a proxy rejected. It may have changed since then, and is suspect all the same:
+// somebody may change it without end.
+func (e *Engine) rejected(a xds.Ack) {
+	if _, ok := parsePort(a.Name, "service"); ok && e.givenUp[a.Name] != a.Version {
+		e.suspect(a.Proxy.Scope, a.Name)
 	}
-	e.queue.do(func() { e.answered[k] = true })
-}
-
-// Verdict is told of each verdict of a proxy of this replica; it is for xds.Options.OnAck. A table may have changed since it was
-// rejected, and is suspect all the same: somebody may change it without end.
-func (e *Engine) Verdict(a xds.Ack) {
-	if _, ok := catalogue.WaypointOf(a.Proxy.Scope); !ok || a.Error == "" || a.TypeURL != xds.TypeRoute {
-		return
-	}
-	if _, ok := parsePort(a.Name, "service"); !ok {
-		return
-	}
-	e.queue.do(func() {
-		if e.givenUp[a.Name] != a.Version {
-			e.suspect(a.Proxy.Scope, a.Name)
-		}
-	})
 }
 
 func (e *Engine) suspect(scope xds.Scope, table string) {
@@ -79,9 +62,6 @@ func (e *Engine) suspect(scope xds.Scope, table string) {
 	}
 	e.isolations[scope].suspects[table] = true
 }
-
-// Reject takes in what another replica found out.
-func (e *Engine) Reject(r ingest.Rejection) { e.queue.do(func() { e.reject(r) }) }
 
 func (e *Engine) reject(r ingest.Rejection) {
 	if e.ingest.Rejected.Add(r) {

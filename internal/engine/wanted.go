@@ -56,7 +56,7 @@ func (e *Engine) interest(i xds.Interest) {
 // sweepLater has the scope swept after a time, unless it will be anyway.
 func (e *Engine) sweepLater(name xds.Scope, s *scope, after time.Duration) {
 	if s.sweep == nil {
-		s.sweep = time.AfterFunc(after, func() { e.queue.do(func() { e.sweep(name, s) }) })
+		s.sweep = time.AfterFunc(after, func() { e.do(func(e *Engine) { e.sweep(name, s) }) })
 	}
 }
 

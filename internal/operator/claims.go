@@ -25,9 +25,9 @@ type claims struct {
 	refused map[netip.Addr][]ingest.RefusedClaim
 }
 
-func newClaims(r prometheus.Registerer) *claims {
+func newClaims(changed func(), r prometheus.Registerer) *claims {
 	return &claims{
-		changed: func() {}, refused: map[netip.Addr][]ingest.RefusedClaim{},
+		changed: changed, refused: map[netip.Addr][]ingest.RefusedClaim{},
 		gauge: promauto.With(r).NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_refused_address_claims", Help: "Claims of pods to an address that another pod has, or that is outside of their node's ranges.",
 		}),

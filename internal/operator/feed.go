@@ -29,7 +29,7 @@ import (
 // does not have yet are picked up when their CustomResourceDefinition appears.
 type feed struct {
 	cache  cache.Cache
-	engine *engine.Engine
+	inbox  *engine.Inbox
 	kinds  *controllers.Kinds
 	scheme *runtime.Scheme
 	log    logr.Logger
@@ -91,9 +91,9 @@ func (f *feed) Start(ctx context.Context) error {
 		return nil
 	default:
 	}
-	f.engine.Synced()
+	f.inbox.Synced()
 	// It runs once the engine has taken in what was queued before, or never, if the operator ends.
-	_ = f.engine.Inspect(ctx, func(*ingest.Ingest) { f.taken() })
+	_ = f.inbox.Inspect(ctx, func(*ingest.Ingest) { f.taken() })
 	<-ctx.Done()
 	return nil
 }
@@ -133,7 +133,7 @@ func (f *feed) set(o any) {
 	if !ok {
 		return
 	}
-	f.engine.Set(obj)
+	f.inbox.Set(obj)
 	f.touched(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, false)
@@ -150,10 +150,10 @@ func (f *feed) remove(o any) {
 		mesh = mesh.DeepCopy()
 		mesh.DeletionTimestamp = new(metav1.Now())
 		mesh.Generation++ // as the API server does for a deletion that waits
-		f.engine.Set(mesh)
+		f.inbox.Set(mesh)
 		return
 	}
-	f.engine.Delete(obj)
+	f.inbox.Delete(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, true)
 	}

@@ -117,7 +117,7 @@ func runFeed(t *testing.T, cfg *rest.Config, authority *identity.Authority) (*re
 	e := engine.New(engine.Options{Cache: xds.NewCache(), Log: logr.Discard()})
 	ready := newReadiness(signing(mgr.GetCache(), authority))
 	f := &feed{
-		cache: mgr.GetCache(), engine: e, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
+		cache: mgr.GetCache(), inbox: e.Inbox, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
 		ready: ready, taken: ready.await("the state of the cluster"), pod: func(*corev1.Pod, bool) {}, touched: func(client.Object) {},
 	}
 	require.NoError(t, mgr.Add(f))

@@ -17,7 +17,7 @@ import (
 type rejections struct {
 	acks status.Acknowledgements
 
-	// again is to look at a table again that was just rejected.
+	// again is told of a table that has been rejected for so long that the search for a culprit must be over.
 	again func(xds.Key)
 
 	mu sync.Mutex
@@ -26,8 +26,8 @@ type rejections struct {
 	tables map[xds.Key]time.Time
 }
 
-func newRejections(acks status.Acknowledgements) *rejections {
-	return &rejections{acks: acks, of: map[xds.Scope]map[xds.ID]string{}, tables: map[xds.Key]time.Time{}}
+func newRejections(acks status.Acknowledgements, again func(xds.Key)) *rejections {
+	return &rejections{acks: acks, again: again, of: map[xds.Scope]map[xds.ID]string{}, tables: map[xds.Key]time.Time{}}
 }
 
 // note looks at a resource again and tells whether that changed anything. The book is read under the lock, so that the

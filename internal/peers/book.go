@@ -28,13 +28,13 @@ type Local interface {
 	Proxies() []xds.ProxyState
 }
 
-// Options of a Book. Local and TLS are required.
+// Options of a Book. Local, Interests and TLS are required.
 type Options struct {
 	Local Local
 	// TLS serves and dials; it must verify the other end (identity.Authority.MutualConfig).
 	TLS *tls.Config
-	// OnInterest is told what is to be derived here; see Book.Interest. It must not block.
-	OnInterest func(xds.Interest)
+	// Interests are told what proxies of other replicas have.
+	Interests *Interests
 	// OnNote is told what other replicas note, from several goroutines. It must not block.
 	OnNote func(text string)
 	// Listener to serve on; by default Start listens on names.PortPeers.
@@ -64,10 +64,9 @@ var defaultTimes = times{
 
 // Book is the joint book of all replicas. Make it with New; Start serves and follows.
 type Book struct {
-	opts      Options
-	replica   string // tells this process from all others
-	feed      *feed
-	interests *interests
+	opts    Options
+	replica string // tells this process from all others
+	feed    *feed
 
 	mu        sync.RWMutex
 	remotes   map[*remote]struct{}
@@ -126,7 +125,7 @@ func New(o Options) *Book {
 		o.OnNote = func(string) {}
 	}
 	b := &Book{
-		opts: o, replica: rand.Text(), interests: newInterests(o.OnInterest),
+		opts: o, replica: rand.Text(),
 		remotes: map[*remote]struct{}{}, following: map[string]context.CancelFunc{},
 		listeners: map[int]func(xds.Key){},
 	}
@@ -241,10 +240,6 @@ func rank(s xds.AckState) int {
 	}
 }
 
-// Interest takes what the local proxies want; it is for xds.Options.OnInterest, and Options.OnInterest gets it together
-// with what proxies of other replicas have.
-func (b *Book) Interest(i xds.Interest) { b.interests.here(i) }
-
 // Note tells all other replicas, those that come later too. A note that all of them make again is told again, so only
 // what is new to this replica is to be noted.
 func (b *Book) Note(text string) { b.feed.note(text) }
@@ -285,7 +280,7 @@ func (d *delta) note(k xds.Key, old, now entry) {
 // tell passes a delta on. The lock is not held.
 func (b *Book) tell(d delta) {
 	for _, k := range d.added {
-		b.interests.add(k)
+		b.opts.Interests.add(k)
 	}
 	b.mu.RLock()
 	connected := map[xds.Scope]bool{}
@@ -302,7 +297,7 @@ func (b *Book) tell(d delta) {
 	}
 	b.mu.RUnlock()
 	for _, k := range d.removed {
-		b.interests.remove(k, !connected[k.Scope])
+		b.opts.Interests.remove(k, !connected[k.Scope])
 	}
 	for _, k := range d.changed {
 		for _, fn := range listeners {

@@ -40,7 +40,7 @@ func TestJudge(t *testing.T) {
 func TestInterestsNeverTakeFromEachOther(t *testing.T) {
 	k := scope.Key(xds.TypeRoute, route)
 	var got []xds.Interest
-	n := newInterests(func(i xds.Interest) { got = append(got, i) })
+	n := NewInterests(func(i xds.Interest) { got = append(got, i) })
 	wanted := xds.Interest{Key: scope.Key(xds.TypeRoute, route), Wanted: true}
 	gone := wanted
 	gone.Wanted = false
@@ -54,16 +54,16 @@ func TestInterestsNeverTakeFromEachOther(t *testing.T) {
 	}
 	step("first elsewhere", func() { n.add(k) }, wanted)
 	step("second elsewhere", func() { n.add(k) })
-	step("here too", func() { n.here(wanted) }, wanted)
-	step("gone here", func() { n.here(gone) })
+	step("here too", func() { n.Here(wanted) }, wanted)
+	step("gone here", func() { n.Here(gone) })
 	step("one gone elsewhere", func() { n.remove(k, false) })
 	step("all gone", func() { n.remove(k, true) }, left)
-	step("here", func() { n.here(wanted) }, wanted)
+	step("here", func() { n.Here(wanted) }, wanted)
 	step("elsewhere", func() { n.add(k) })
 	step("gone elsewhere", func() { n.remove(k, true) })
-	step("gone here", func() { n.here(gone) }, gone)
+	step("gone here", func() { n.Here(gone) }, gone)
 	node := xds.Interest{Key: xds.Scope("node/n").Key(xds.TypeCluster, "10.0.0.1:80")}
-	step("what no status needs passes through", func() { n.here(node) }, node)
+	step("what no status needs passes through", func() { n.Here(node) }, node)
 	require.Empty(t, n.local)
 	require.Empty(t, n.remote)
 }

@@ -81,8 +81,9 @@ type replica struct {
 func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	t.Helper()
 	r := &replica{t: t, cache: xds.NewCache(), text: "1", wanted: map[xds.Key]bool{}}
+	interests := NewInterests(r.interest)
 	r.server = xds.NewServer(xds.Options{
-		Cache: r.cache, OnInterest: func(i xds.Interest) { r.book.Interest(i) },
+		Cache: r.cache, OnInterest: interests.Here,
 		Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			pod := strings.Join(md.Get("pod"), "")
@@ -94,7 +95,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	r.addr = ln.Addr().String()
 	r.book = New(Options{
 		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), Listener: ln,
-		OnInterest: r.interest, OnNote: r.heard, Log: testLog(t), times: tm,
+		Interests: interests, OnNote: r.heard, Log: testLog(t), times: tm,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

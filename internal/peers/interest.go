@@ -10,9 +10,10 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// interests unites what proxies of this replica want with what the others' proxies have, so that neither takes a
-// resource away from the other.
-type interests struct {
+// Interests unites what proxies of this replica want with what the others' proxies have, so that neither takes a
+// resource away from the other. It exists before the xDS server, which tells it the one, and the Book, which tells it the
+// other.
+type Interests struct {
 	fn func(xds.Interest) // called with the lock held, so in order; it only queues
 
 	mu     sync.Mutex
@@ -20,15 +21,14 @@ type interests struct {
 	remote map[xds.Key]int // replicas that told of it
 }
 
-func newInterests(fn func(xds.Interest)) *interests {
-	if fn == nil {
-		fn = func(xds.Interest) {}
-	}
-	return &interests{fn: fn, local: map[xds.Key]struct{}{}, remote: map[xds.Key]int{}}
+// NewInterests returns one that tells fn what is to be derived here. fn must not block.
+func NewInterests(fn func(xds.Interest)) *Interests {
+	return &Interests{fn: fn, local: map[xds.Key]struct{}{}, remote: map[xds.Key]int{}}
 }
 
-// here takes what a local proxy wants or wants no more. What no other replica tells of passes through.
-func (n *interests) here(i xds.Interest) {
+// Here takes what a local proxy wants or wants no more; it is for xds.Options.OnInterest. What no other replica tells of
+// passes through.
+func (n *Interests) Here(i xds.Interest) {
 	k := i.Key
 	if catalogue.PartOf(k) == catalogue.Nobody {
 		n.fn(i)
@@ -47,7 +47,7 @@ func (n *interests) here(i xds.Interest) {
 	}
 }
 
-func (n *interests) add(k xds.Key) {
+func (n *Interests) add(k xds.Key) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.remote[k]++
@@ -57,7 +57,7 @@ func (n *interests) add(k xds.Key) {
 }
 
 // remove undoes an add. disconnected: the scope's proxies are gone and likely to come back.
-func (n *interests) remove(k xds.Key, disconnected bool) {
+func (n *Interests) remove(k xds.Key, disconnected bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.remote[k]--; n.remote[k] > 0 {
