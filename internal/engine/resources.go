@@ -143,7 +143,7 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 		}
 		if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
 			port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
-			return r.resource(k, waypoint.InboundCluster(r.ingest.Upstream.Get(c, port), w.Identity))
+			return r.resource(k, waypoint.InboundCluster(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
 		}
 		return nil
 	case xds.TypeScopedRoute:
@@ -158,7 +158,7 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if !has(w.Backends, k.Name, "waypoint") {
+		if !has(w.Backends, k.Name, "waypoint") && !has(w.TCP, k.Name, "waypoint") {
 			return nil
 		}
 	default:

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -57,4 +58,54 @@ func TestClustersOfAllNodes(t *testing.T) {
 	require.NotNil(t, all)
 	one, _ := h.cache.Get(xds.Scope("node/node1").Key(xds.TypeCluster, address))
 	require.True(t, all.Equal(one))
+}
+
+// TestAPortHasOneCluster: that of what it is, and the other one in the very revision in which it turns, so that proxies have it
+// before the table that leads there.
+func TestAPortHasOneCluster(t *testing.T) {
+	const scope xds.Scope = "waypoint/bookshop/mine"
+	const requests, connections = "service/bookshop/chat/1234", "inbound/1234.chat.bookshop"
+	h := newHarness(t)
+	var route *gwv1.HTTPRoute
+	for _, obj := range readManifests(t, "testdata/consumer-and-grpc/input.yaml") {
+		if r, ok := obj.(*gwv1.HTTPRoute); ok && r.Name == "chat-http" {
+			route = r.DeepCopy()
+		}
+		h.Set(obj)
+	}
+	h.Synced()
+	for _, k := range []xds.Key{
+		scope.Key(xds.TypeCluster, xds.Wildcard), scope.Key(xds.TypeScopedRoute, xds.Wildcard),
+		scope.Key(xds.TypeEndpoint, "waypoint/bookshop/chat/1234"),
+	} {
+		h.Interest(xds.Interest{Key: k, Wanted: true})
+	}
+	has := func(typeURL, name string) bool {
+		res, _ := h.cache.Get(scope.Key(typeURL, name))
+		return res != nil
+	}
+	is := func(protocol string) {
+		h.Process()
+		require.Equal(t, protocol == "HTTP", has(xds.TypeCluster, requests))
+		require.Equal(t, protocol == "TCP", has(xds.TypeCluster, connections))
+		require.True(t, has(xds.TypeEndpoint, "waypoint/bookshop/chat/1234"), "they have the same endpoints")
+	}
+	is("TCP")
+	port := gwv1.PortNumber(1234)
+	route.Name, route.Spec.ParentRefs[0].Port = "odd", &port
+	h.Set(route)
+	is("HTTP")
+	h.Delete(route)
+	is("TCP")
+
+	name, ns := gwv1.ObjectName("chat"), gwv1.Namespace("bookshop")
+	other := route.DeepCopy()
+	other.Name, other.Spec.ParentRefs[0].Port = "to-odd", new(gwv1.PortNumber)
+	*other.Spec.ParentRefs[0].Port = 80
+	other.Spec.Rules = []gwv1.HTTPRouteRule{{BackendRefs: []gwv1.HTTPBackendRef{{BackendRef: gwv1.BackendRef{
+		BackendObjectReference: gwv1.BackendObjectReference{Name: name, Namespace: &ns, Port: &port},
+	}}}}}
+	h.Set(other)
+	h.Process()
+	require.True(t, has(xds.TypeCluster, requests) && has(xds.TypeCluster, connections), "requests to another port are sent there")
 }

@@ -209,10 +209,11 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 			port := model.ServicePort{Namespace: svcKey.Namespace, Service: svcKey.Name, Port: p.Number}
 			table := i.Table.Get(c, port)
 			out.Ports = append(out.Ports, port)
-			if !table.Protocol.HTTP() && table.Default == nil {
+			if table.TCP() {
 				out.TCP = append(out.TCP, port)
+			} else {
+				out.Backends = append(out.Backends, port)
 			}
-			out.Backends = append(out.Backends, port)
 			out.Backends = append(out.Backends, tableBackends(table)...)
 		}
 	}

@@ -119,7 +119,7 @@ type Waypoint struct {
 	// TCP are those of Ports that are passed on as they are. The others are HTTP, and nothing else: those that are declared so,
 	// and where a route of their namespace attaches.
 	TCP []ServicePort
-	// Backends are the ports that its route tables send traffic to (its own Ports included), sorted likewise.
+	// Backends are the ports that requests are sent to, those of Ports included that are HTTP, sorted likewise.
 	Backends []ServicePort
 	Headers  HeaderLimits
 }
@@ -147,6 +147,9 @@ type RouteTable struct {
 	// Where routes exist and no rule matches, the answer is 404.
 	Default []Rule
 }
+
+// TCP tells that connections to the port are passed on as they are.
+func (t RouteTable) TCP() bool { return !t.Protocol.HTTP() && t.Default == nil }
 
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.
 type CallerRules struct {

@@ -265,11 +265,14 @@ func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) strin
 		t = &model.RouteTable{}
 	}
 	t.Port = p
+	if http {
+		t.Protocol = model.ProtocolHTTP
+	}
 	updates := []xds.Update{resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Scope(p)), w.tableOf(*t)}
 	if !http {
 		w.tcp = append(w.tcp, p)
 		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
-			waypoint.InboundCluster(w.upstreams[p], waypointID)))
+			waypoint.InboundCluster(w.upstreams[p], waypointID, headers)))
 	}
 	updates = append(updates, w.listener())
 	w.apply(updates...)

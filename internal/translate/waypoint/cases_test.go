@@ -88,7 +88,8 @@ var cases = map[string]func() bundle{
 	"mtls":           mtlsCase,
 	"service-ports":  servicePortsCase,
 	"endpoints":      endpointsCase,
-	"no-routes":      func() bundle { return routed(model.RouteTable{}) },
+	"no-routes":      func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolHTTP}) },
+	"tcp":            func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolUndeclared}) },
 	"callers":        callersCase,
 	"matches":        matchesCase,
 	"grpc":           grpcCase,
@@ -119,7 +120,7 @@ func servicePortsCase() bundle {
 		clusters: []*clusterv3.Cluster{
 			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Identities: mine}, waypointID, headers),
 			Cluster(pinned, waypointID, headers),
-			InboundCluster(pinned, waypointID),
+			InboundCluster(pinned, waypointID, headers),
 			Cluster(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolUndeclared}, waypointID, headers),
 			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID, model.HeaderLimits{KiB: 64, Count: 50}),
 		},

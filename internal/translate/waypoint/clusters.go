@@ -36,9 +36,11 @@ func Cluster(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 	return out
 }
 
-// InboundCluster is a service port as the destination of connections that are passed on as they are.
-func InboundCluster(u model.Upstream, identity string) *clusterv3.Cluster {
+// InboundCluster is a service port as the destination of connections that are passed on as they are; and of requests, on
+// connections from when the port was HTTP.
+func InboundCluster(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := cluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
+	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
 	out.AltStatName = strings.ReplaceAll(out.GetName(), ".", "_") // Envoy takes a cluster's name to end at the first dot
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	return out

@@ -46,7 +46,7 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 		b.add(r, nil)
 	}
 	if t.Default == nil {
-		b.routes = append(b.routes, toService(t.Port))
+		b.routes = append(b.routes, toService(t))
 	}
 	return &routev3.RouteConfiguration{
 		Name: tableName(t.Port),
@@ -89,13 +89,18 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 	}}
 }
 
-// toService is what happens without routes.
-func toService(p model.ServicePort) *routev3.Route {
+// toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on connections
+// from when it was HTTP go where its connections do.
+func toService(t model.RouteTable) *routev3.Route {
+	to := clusterName(t.Port)
+	if t.TCP() {
+		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
+	}
 	return &routev3.Route{
 		Name:  "default",
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: clusterName(p)},
+			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: to},
 			Timeout:          requestTimeout(model.Rule{}),
 		}},
 	}
