@@ -24,10 +24,20 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-func TestManifests(t *testing.T) {
-	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
-	c, err := client.New(cfg, client.Options{Scheme: runtime.NewScheme()})
+// server is one API server for all tests of the package.
+var server = apiserver.Shared{Options: apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard}}
+
+func TestMain(m *testing.M) { server.Main(m) }
+
+func newClient(t *testing.T) client.Client {
+	t.Helper()
+	c, err := client.New(server.Config(t), client.Options{})
 	require.NoError(t, err)
+	return c
+}
+
+func TestManifests(t *testing.T) {
+	c := newClient(t)
 	apply := func(t *testing.T, manifests string) {
 		t.Helper()
 		for _, o := range apiserver.Objects(t, manifests) {
@@ -72,15 +82,13 @@ func TestOperatorPlacement(t *testing.T) {
 		t.Fatal("no Deployment")
 		return appsv1.Deployment{}
 	}
-	raw, err := os.ReadFile(filepath.Join(apiserver.Root(), "docs", "install.md"))
-	require.NoError(t, err)
-	_, section, _ := strings.Cut(string(raw), "### Where the operator runs")
-	blocks := strings.Split(section, "```yaml\n")
-	require.Greater(t, len(blocks), 2)
-	examples := make([]string, 2)
-	for n := range examples {
-		examples[n], _, _ = strings.Cut(blocks[n+1], "```")
+	var examples []string
+	for _, b := range pages(t)["docs/install.md"].blocks {
+		if b.note == noteKustomization {
+			examples = append(examples, b.text)
+		}
 	}
+	require.Len(t, examples, 2)
 
 	spec := render(t, examples[0]).Spec.Template.Spec
 	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""}, spec.NodeSelector)
