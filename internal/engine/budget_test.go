@@ -25,7 +25,7 @@ import (
 func TestABudgetIsGivenBack(t *testing.T) {
 	h := newHarness(t)
 	var old *gwv1.HTTPRoute
-	for _, obj := range readManifests(t, "testdata/over-budget/input.yaml") {
+	for _, obj := range caseOf(t, "over-budget") {
 		h.Set(obj)
 		if r, ok := obj.(*gwv1.HTTPRoute); ok && r.Name == "old" {
 			old = r
@@ -69,7 +69,7 @@ func (h *harness) accepted(t *testing.T, namespace, name string) bool {
 // budgetHarness has all of the case over-budget but its routes.
 func budgetHarness(t *testing.T) *harness {
 	h := newHarness(t)
-	for _, obj := range readManifests(t, "testdata/over-budget/input.yaml") {
+	for _, obj := range caseOf(t, "over-budget") {
 		if _, ok := obj.(*gwv1.HTTPRoute); !ok {
 			h.Set(obj)
 		}

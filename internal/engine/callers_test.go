@@ -19,7 +19,7 @@ func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 	const scope, vip = xds.Scope("node/node1"), "10.96.3.10:80"
 	h := newHarness(t)
 	var route client.Object
-	for _, obj := range readManifests(t, "testdata/consumers-alone/input.yaml") {
+	for _, obj := range caseOf(t, "consumers-alone") {
 		h.Set(obj)
 		if obj.GetName() == "web" && obj.GetNamespace() == "consumer-a" {
 			route = obj

@@ -172,17 +172,22 @@ func readManifests(t testing.TB, file string) []client.Object {
 	return out
 }
 
-// TestGolden feeds each testdata/<case>/input.yaml to an engine and holds what proxies are served, and what statuses
-// are to say, against the files beside it. Run with -update after a wanted change, and read the difference.
+// caseOf is the cluster of a case of internal/ingest.
+func caseOf(t testing.TB, name string) []client.Object {
+	return readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))
+}
+
+// TestGolden feeds cases of internal/ingest to an engine and holds what proxies are served, and what statuses are to
+// say, against the files of testdata/<case>. Run with -update after a wanted change, and read the difference.
 func TestGolden(t *testing.T) {
-	inputs, err := filepath.Glob("testdata/*/input.yaml")
+	cases, err := filepath.Glob("testdata/*/scopes")
 	require.NoError(t, err)
-	require.NotEmpty(t, inputs)
-	for _, input := range inputs {
-		dir := filepath.Dir(input)
+	require.NotEmpty(t, cases)
+	for _, file := range cases {
+		dir := filepath.Dir(file)
 		t.Run(filepath.Base(dir), func(t *testing.T) {
 			h := newHarness(t)
-			for _, obj := range readManifests(t, input) {
+			for _, obj := range caseOf(t, filepath.Base(dir)) {
 				h.Set(obj)
 			}
 			h.Synced()

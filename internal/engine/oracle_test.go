@@ -136,7 +136,7 @@ func (h *harness) graceOver() {
 func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(t)
-		for _, o := range readManifests(t, "testdata/split/input.yaml") {
+		for _, o := range caseOf(t, "split") {
 			h.Set(o)
 		}
 		h.Synced()
@@ -239,11 +239,11 @@ func vary(r *rand.Rand, o client.Object) {
 }
 
 func objectPool(t testing.TB) []client.Object {
-	inputs, err := filepath.Glob("testdata/*/input.yaml")
+	cases, err := filepath.Glob("testdata/*/scopes")
 	require.NoError(t, err)
 	var out []client.Object
-	for _, in := range inputs {
-		out = append(out, readManifests(t, in)...)
+	for _, file := range cases {
+		out = append(out, caseOf(t, filepath.Base(filepath.Dir(file)))...)
 	}
 	return out
 }

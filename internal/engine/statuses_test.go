@@ -20,7 +20,7 @@ import (
 // split returns an engine that runs the case "split", and its objects by type and name.
 func split(t *testing.T) (h *harness, mesh *v1alpha1.Mesh, route *gwv1.HTTPRoute, svc *corev1.Service) {
 	h = newHarness(t)
-	for _, obj := range readManifests(t, "testdata/split/input.yaml") {
+	for _, obj := range caseOf(t, "split") {
 		h.Set(obj)
 		switch o := obj.(type) {
 		case *v1alpha1.Mesh:

@@ -17,7 +17,7 @@ import (
 func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 	const scope xds.Scope = "waypoint/bookshop/fairway-waypoint"
 	h := newHarness(t)
-	for _, obj := range readManifests(t, "testdata/split/input.yaml") {
+	for _, obj := range caseOf(t, "split") {
 		h.Set(obj)
 	}
 	h.Synced()
@@ -44,7 +44,7 @@ func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 // to judge what other replicas say of theirs.
 func TestClustersOfAllNodes(t *testing.T) {
 	h := newHarness(t)
-	for _, obj := range readManifests(t, "testdata/split/input.yaml") {
+	for _, obj := range caseOf(t, "split") {
 		h.Set(obj)
 	}
 	h.Synced()

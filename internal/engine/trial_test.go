@@ -37,7 +37,7 @@ const (
 // sharedCluster is the case "split" and a tenant who may have routes for the owner's Service.
 func sharedCluster(t testing.TB, more ...client.Object) []client.Object {
 	tenant := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
-	return append(append(readManifests(t, "testdata/split/input.yaml"), tenant), more...)
+	return append(append(caseOf(t, "split"), tenant), more...)
 }
 
 // routeOf sends paths that match an expression to the Service, with a header.

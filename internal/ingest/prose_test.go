@@ -1,0 +1,223 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// This file puts the pieces of the model into words: a line for each thing, as a reviewer reads it.
+
+// ruleLine is a rule of a table: where it is from, what it matches, what it does.
+func ruleLine(r model.Rule) string {
+	does := []string{"an error"}
+	if !r.Invalid {
+		does = ruleDoes(r)
+	}
+	return fmt.Sprintf("%s %s/%s rule %s: %s → %s", r.Source.Kind, r.Source.Namespace, r.Source.Name, ruleLabel(r),
+		matchWords(r.Match), strings.Join(does, "; "))
+}
+
+func ruleDoes(r model.Rule) (out []string) {
+	for _, f := range r.Filters {
+		out = append(out, filterWords(f))
+	}
+	var backends []string
+	for _, b := range r.Backends {
+		backends = append(backends, fmt.Sprintf("%d %s", b.Weight, backendWords(b)))
+	}
+	switch {
+	case len(backends) == 1 && r.Backends[0].Weight == 1:
+		out = append(out, "to "+backendWords(r.Backends[0]))
+	case len(backends) > 0:
+		out = append(out, "to "+strings.Join(backends, " + "))
+	case len(out) == 0 || r.Filters[len(r.Filters)-1].Redirect == nil:
+		out = append(out, "to no backend")
+	}
+	out = append(out, timeoutWords("timeout", r.RequestTimeout)...)
+	out = append(out, timeoutWords("timeout of a try", r.BackendTimeout)...)
+	if t := r.Retry; t != nil {
+		text := fmt.Sprintf("%d retries", t.Attempts)
+		if len(t.Codes) > 0 {
+			text += fmt.Sprint(" on ", t.Codes)
+		}
+		if t.Backoff != 0 {
+			text += fmt.Sprint(" after ", t.Backoff)
+		}
+		out = append(out, text)
+	}
+	if s := r.SessionPersistence; s != nil {
+		text := "sessions by cookie"
+		if s.Header {
+			text = "sessions by header"
+		}
+		if s.Name != "" {
+			text += " " + word(s.Name)
+		}
+		if s.CookieLifetime != 0 {
+			text += fmt.Sprint(" for ", s.CookieLifetime)
+		}
+		out = append(out, text)
+	}
+	return out
+}
+
+func timeoutWords(what string, d *time.Duration) []string {
+	switch {
+	case d == nil:
+		return nil
+	case *d == 0:
+		return []string{"no " + what}
+	}
+	return []string{fmt.Sprint(what, " ", *d)}
+}
+
+func matchWords(m model.Match) string {
+	var out []string
+	if m.Path != nil && *m.Path != (model.StringMatch{Type: model.MatchPrefix, Value: "/"}) {
+		out = append(out, "path "+comparison(*m.Path))
+	}
+	if m.Method != "" {
+		out = append(out, "method "+word(m.Method))
+	}
+	if m.GRPCType != "" {
+		out = append(out, "call "+comparison(model.StringMatch{Type: m.GRPCType, Value: m.GRPCService + "/" + m.GRPCMethod}))
+	}
+	for _, h := range m.Headers {
+		out = append(out, "header "+word(h.Name)+" "+comparison(h.StringMatch))
+	}
+	for _, q := range m.Query {
+		out = append(out, "query "+word(q.Name)+" "+comparison(q.StringMatch))
+	}
+	if len(out) == 0 {
+		return "anything"
+	}
+	return strings.Join(out, " and ")
+}
+
+func comparison(m model.StringMatch) string {
+	sign := map[model.MatchType]string{model.MatchExact: "=", model.MatchPrefix: "under", model.MatchRegex: "~"}[m.Type]
+	return sign + " " + word(m.Value)
+}
+
+func filterWords(f model.Filter) string {
+	switch {
+	case f.RequestHeaders != nil:
+		return "request " + changeWords(f.RequestHeaders)
+	case f.ResponseHeaders != nil:
+		return "response " + changeWords(f.ResponseHeaders)
+	case f.Redirect != nil:
+		r := f.Redirect
+		out := fmt.Sprint("redirect ", r.StatusCode)
+		parts := []struct{ name, value string }{{"scheme", r.Scheme}, {"host", r.Hostname}, {"port", number(r.Port)}}
+		for _, part := range parts {
+			if part.value != "" {
+				out += " " + part.name + " " + word(part.value)
+			}
+		}
+		return out + pathWords(r.Path)
+	case f.Rewrite != nil:
+		out := "rewrite"
+		if f.Rewrite.Hostname != "" {
+			out += " host " + word(f.Rewrite.Hostname)
+		}
+		return out + pathWords(f.Rewrite.Path)
+	case f.Mirror != nil:
+		return fmt.Sprintf("mirror %d/%d to %s", f.Mirror.Numerator, f.Mirror.Denominator, backendWords(f.Mirror.Backend))
+	case f.CORS != nil:
+		return corsWords(f.CORS)
+	}
+	return "a filter of no kind"
+}
+
+func pathWords(p *model.PathChange) string {
+	switch {
+	case p == nil:
+		return ""
+	case p.Full != nil:
+		return " path " + word(*p.Full)
+	case p.Prefix != nil:
+		return " prefix " + word(*p.Prefix)
+	}
+	return " path to nothing"
+}
+
+func corsWords(c *model.CORS) string {
+	out := "CORS"
+	for _, part := range []struct {
+		name   string
+		values []string
+	}{
+		{"origins", c.AllowOrigins}, {"methods", c.AllowMethods}, {"headers", c.AllowHeaders}, {"exposes", c.ExposeHeaders},
+	} {
+		if len(part.values) > 0 {
+			out += " " + part.name + " " + strings.Join(part.values, ",")
+		}
+	}
+	if c.AllowCredentials {
+		out += " with credentials"
+	}
+	return out + fmt.Sprint(" for ", c.MaxAge)
+}
+
+func changeWords(h *model.HeaderChange) string {
+	var out []string
+	for _, s := range h.Set {
+		out = append(out, "set "+word(s.Name)+": "+word(s.Value))
+	}
+	for _, a := range h.Add {
+		out = append(out, "add "+word(a.Name)+": "+word(a.Value))
+	}
+	for _, r := range h.Remove {
+		out = append(out, "remove "+word(r))
+	}
+	return strings.Join(out, ", ")
+}
+
+func backendWords(b model.Backend) string {
+	if b.Invalid {
+		return "500"
+	}
+	out := portWords(b.Port)
+	var filters []string
+	for _, f := range b.Filters {
+		filters = append(filters, filterWords(f))
+	}
+	if len(filters) > 0 {
+		out += " (" + strings.Join(filters, "; ") + ")"
+	}
+	return out
+}
+
+func portWords(p model.ServicePort) string {
+	return fmt.Sprintf("%s/%s:%d", p.Namespace, p.Service, p.Port)
+}
+
+func portList(ports []model.ServicePort) string {
+	var out []string
+	for _, p := range ports {
+		out = append(out, portWords(p))
+	}
+	return strings.Join(out, ", ")
+}
+
+func number(n uint16) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(n))
+}
+
+// word is quoted where it would not be read as one.
+func word(s string) string {
+	if s == "" || strings.ContainsAny(s, " ,;") || strconv.Quote(s) != `"`+s+`"` {
+		return strconv.Quote(s)
+	}
+	return s
+}
