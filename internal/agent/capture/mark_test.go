@@ -74,8 +74,8 @@ func proxied() map[int]uint32 {
 }
 
 // podAndPeer are a pod and what is around it, where a server is at every address of the pod's ranges.
-func podAndPeer(t *testing.T) *netns.Namespace {
-	pod, peer := netnstest.New(t, "pod"), netnstest.New(t, "peer")
+func podAndPeer(t *testing.T) (pod, peer *netns.Namespace) {
+	pod, peer = netnstest.New(t, "pod"), netnstest.New(t, "peer")
 	netnstest.Link(t, pod, "eth0", peer, "eth0")
 	for _, a := range []string{"10.244.0.3/24", "fd00:244::3/64"} {
 		netnstest.Address(t, pod, "eth0", netip.MustParsePrefix(a))
@@ -86,12 +86,12 @@ func podAndPeer(t *testing.T) *netns.Namespace {
 	says(t, peer, ":80", "the peer")
 	says(t, pod, fmt.Sprintf(":%d", names.PortOutbound), "the proxy")
 	says(t, pod, ":8080", "the application")
-	return pod
+	return pod, peer
 }
 
 // TestNobodyPassesForTheProxy has a process with CAP_NET_RAW that sets what it likes.
 func TestNobodyPassesForTheProxy(t *testing.T) {
-	pod := podAndPeer(t)
+	pod, _ := podAndPeer(t)
 	require.NoError(t, Apply(pod, testPod))
 	for _, to := range []string{"10.244.0.1:80", "[fd00:244::1]:80"} {
 		for name, options := range map[string]map[int]uint32{
@@ -124,7 +124,7 @@ func TestNobodySeesTheMark(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			pod := podAndPeer(t)
+			pod, _ := podAndPeer(t)
 			require.NoError(t, prepare(pod))
 			seen := netnstest.Watch(t, pod)
 			ports := map[uint16]bool{80: true, 8080: true}
@@ -144,7 +144,7 @@ func TestNobodySeesTheMark(t *testing.T) {
 
 // TestRootSeesNoMark reads what /proc shows of the pod's connections to root without a capability.
 func TestRootSeesNoMark(t *testing.T) {
-	pod := podAndPeer(t)
+	pod, _ := podAndPeer(t)
 	require.NoError(t, Apply(pod, testPod))
 	_, err := ask(pod, names.ApplicationAddress+":8080", proxied())
 	require.NoError(t, err)

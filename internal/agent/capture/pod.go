@@ -204,6 +204,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		rule(syn(), local(false), redirect(names.PortInbound)),
 	)
 	r.addCapture(out, in)
+	r.addMidway(p.Proxy, ranges, probes)
 	r.addHidden(p.Proxy)
 	return r
 }
