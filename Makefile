@@ -193,7 +193,7 @@ test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves no
 
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
-	for p in deploy engine cli agent/cni agent/capture translate/node translate/waypoint; do go test ./internal/$$p -args -update; done
+	for p in deploy engine cli agent/cni agent/capture translate/node translate/route translate/upstream translate/waypoint; do go test ./internal/$$p -args -update; done
 
 # on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set. IMAGES are flags
 # for `devcluster images`.

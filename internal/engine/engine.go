@@ -20,7 +20,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -102,7 +102,7 @@ func New(o Options) *Engine {
 		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
 	}
 	e.store = cluster.NewStore(e.graph)
-	e.ingest = ingest.New(e.graph, e.store, waypoint.CheckRule)
+	e.ingest = ingest.New(e.graph, e.store, route.CheckRule)
 	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
 		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.Scope, "type", k.TypeURL, "name", k.Name)
 	})

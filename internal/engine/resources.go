@@ -15,7 +15,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -112,7 +113,7 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resour
 		}
 		if !r.ingest.Spread.Get(c, e.port) {
 			list := r.ingest.NodeEndpoints.Get(c, ingest.NodePort{ServicePort: e.port, Node: nodeName})
-			return r.resource(k, node.LoadAssignment(k.Name, r.forNodes(c, e, list)))
+			return r.resource(k, upstream.NodeEndpoints(k.Name, r.forNodes(c, e, list)))
 		}
 	case xds.TypeCluster:
 		if _, err := netip.ParseAddrPort(k.Name); err != nil {
@@ -139,11 +140,11 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 			return nil
 		}
 		if port, ok := parsePort(k.Name, "service"); ok {
-			return r.resource(k, waypoint.Cluster(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+			return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
 		}
 		if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
 			port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
-			return r.resource(k, waypoint.InboundCluster(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+			return r.resource(k, upstream.Inbound(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
 		}
 		return nil
 	case xds.TypeScopedRoute:
@@ -214,19 +215,19 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 	switch k.TypeURL {
 	case xds.TypeCluster:
 		if addr, err := netip.ParseAddrPort(k.Name); err == nil {
-			return r.resource(k, node.Cluster(*r.ingest.Destination.Get(c, addr)))
+			return r.resource(k, upstream.Destination(*r.ingest.Destination.Get(c, addr)))
 		}
 	case xds.TypeEndpoint:
 		if e, ok := parseNodeEndpoints(k.Name); ok {
-			return r.resource(k, node.LoadAssignment(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
+			return r.resource(k, upstream.NodeEndpoints(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
 		}
 		if port, ok := parsePort(k.Name, "waypoint"); ok {
-			return r.resource(k, waypoint.Endpoints(port, r.ingest.Endpoints.Get(c, port)))
+			return r.resource(k, upstream.WaypointEndpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
 		if port, ok := parsePort(k.Name, "service"); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			rc, bad := waypoint.RouteConfiguration(trustDomain, r.table(c, k.Name, port))
+			rc, bad := route.Configuration(trustDomain, r.table(c, k.Name, port))
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
@@ -239,7 +240,7 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 		}
 	case xds.TypeScopedRoute:
 		if port, ok := parsePort(k.Name, "service"); ok {
-			return r.resource(k, waypoint.Scope(port))
+			return r.resource(k, route.Scope(port))
 		}
 	}
 	return nil

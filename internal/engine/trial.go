@@ -13,7 +13,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/quarantine"
-	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -314,5 +314,5 @@ func (r *resources) trialRoutes(c *memo.Ctx, k xds.Key) *xds.Resource {
 			table.Callers = append(table.Callers, model.CallerRules{Namespace: caller.Namespace, Rules: only(caller.Rules)})
 		}
 	}
-	return r.resource(k, waypoint.TrialRoutes(trustDomain, table))
+	return r.resource(k, route.Trial(trustDomain, table))
 }

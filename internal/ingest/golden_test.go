@@ -29,7 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -127,7 +127,7 @@ type world struct {
 func newWorld() *world {
 	w := &world{graph: memo.New()}
 	w.store = cluster.NewStore(w.graph)
-	w.in = New(w.graph, w.store, waypoint.CheckRule)
+	w.in = New(w.graph, w.store, route.CheckRule)
 	return w
 }
 

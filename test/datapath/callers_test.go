@@ -12,7 +12,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -45,7 +45,7 @@ func TestOnlyTheRoutesCallersDependOnItsWaypoint(t *testing.T) {
 			}
 			assignment := names.CallerEndpoints("default", name, vip.Port(), false, callers)
 			leads := func(to model.Endpoint) {
-				m.apply(m.nodes[0].scope(), assignment, node.LoadAssignment(assignment, []model.Endpoint{
+				m.apply(m.nodes[0].scope(), assignment, upstream.NodeEndpoints(assignment, []model.Endpoint{
 					{Address: servers[0].at(8080), MTLS: true}, {Address: servers[1].at(8080)}, to,
 				}))
 			}

@@ -29,6 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
@@ -182,7 +183,7 @@ func (m *mesh) answer(i xds.Interest) {
 // cluster of a dialled address, with the mark of the node that dials it, as the node's agent passes it on.
 func (m *mesh) cluster(scope xds.Scope, d model.Destination) {
 	i := slices.IndexFunc(m.nodes, func(n *meshNode) bool { return n.scope() == scope })
-	packed, err := anypb.New(node.Cluster(d))
+	packed, err := anypb.New(upstream.Destination(d))
 	if err == nil {
 		packed, err = node.Marked(packed, m.nodes[i].mark)
 	}
@@ -213,7 +214,7 @@ func (m *mesh) endpoints(p model.ServicePort, list ...model.Endpoint) {
 		name := names.NodeEndpoints(p.Namespace, p.Service, p.Port, ipv6)
 		list := slices.DeleteFunc(slices.Clone(list), func(e model.Endpoint) bool { return e.Address.Addr().Is6() != ipv6 })
 		for _, n := range m.nodes {
-			m.apply(n.scope(), name, node.LoadAssignment(name, list))
+			m.apply(n.scope(), name, upstream.NodeEndpoints(name, list))
 		}
 	}
 }

@@ -17,7 +17,8 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -35,16 +36,16 @@ func (p turning) turn(isHTTP bool) {
 	requests := names.ServicePort(p.port.Namespace, p.port.Service, p.port.Port)
 	connections := names.InboundCluster(p.port.Namespace, p.port.Service, p.port.Port)
 	gone := xds.Gone(xds.ID{TypeURL: xds.TypeCluster, Name: requests})
-	cluster := resource(p.t, connections, waypoint.InboundCluster(p.upstreams[p.port], waypointID, headers))
+	cluster := resource(p.t, connections, upstream.Inbound(p.upstreams[p.port], waypointID, headers))
 	p.tcp = []model.ServicePort{p.port}
 	if isHTTP {
 		table.Default = []model.Rule{rule(below("/"), nil, to(p.port, 1))}
 		gone.Name = connections
-		cluster = resource(p.t, requests, waypoint.Cluster(p.upstreams[p.port], waypointID, headers))
+		cluster = resource(p.t, requests, upstream.ServicePort(p.upstreams[p.port], waypointID, headers))
 		p.tcp = nil
 	}
 	p.ports = []model.ServicePort{p.port}
-	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, waypoint.Scope(p.port)), cluster}
+	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(p.port)), cluster}
 	p.apply(append(updates, gone)...)
 	p.acknowledged(updates...)
 	p.eventually("the other cluster to be gone", func() bool {

@@ -36,6 +36,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
@@ -236,7 +238,7 @@ func (w *world) upstream(u model.Upstream, endpoints ...model.Endpoint) {
 }
 
 func (w *world) claOf(p model.ServicePort, endpoints []model.Endpoint) xds.Update {
-	return resource(w.t, names.WaypointEndpoints(p.Namespace, p.Service, p.Port), waypoint.Endpoints(p, endpoints))
+	return resource(w.t, names.WaypointEndpoints(p.Namespace, p.Service, p.Port), upstream.WaypointEndpoints(p, endpoints))
 }
 
 // endpoints replaces the endpoints of a backend. Identities that were there once are still known to the cluster, so that
@@ -251,7 +253,7 @@ func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 	}
 	w.upstreams[p] = u
 	updates := []xds.Update{
-		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Cluster(u, waypointID, headers)), w.claOf(p, endpoints),
+		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), upstream.ServicePort(u, waypointID, headers)), w.claOf(p, endpoints),
 	}
 	w.apply(updates...)
 	w.acknowledged(updates...)
@@ -268,11 +270,11 @@ func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) strin
 	if http {
 		t.Protocol = model.ProtocolHTTP
 	}
-	updates := []xds.Update{resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), waypoint.Scope(p)), w.tableOf(*t)}
+	updates := []xds.Update{resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), route.Scope(p)), w.tableOf(*t)}
 	if !http {
 		w.tcp = append(w.tcp, p)
 		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
-			waypoint.InboundCluster(w.upstreams[p], waypointID, headers)))
+			upstream.Inbound(w.upstreams[p], waypointID, headers)))
 	}
 	updates = append(updates, w.listener())
 	w.apply(updates...)
@@ -282,7 +284,7 @@ func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) strin
 
 func (w *world) tableOf(t model.RouteTable) xds.Update {
 	w.t.Helper()
-	rc, errs := waypoint.RouteConfiguration(trustDomain, t)
+	rc, errs := route.Configuration(trustDomain, t)
 	for _, err := range errs {
 		w.t.Error(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -52,7 +52,7 @@ func (r *Relay) bound(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 	case res.TypeURL() == xds.TypeEndpoint:
 		upTo, total, part := partOf(res.Version())
 		if !part { // and not from the snapshot
-			n, err := node.CountEndpoints(res.Any())
+			n, err := upstream.CountEndpoints(res.Any())
 			if err != nil {
 				return res // Envoy says what is wrong with it
 			}
@@ -83,7 +83,7 @@ func (r *Relay) fewer(res *xds.Resource, a *allotment) *xds.Resource {
 	if a.has(res.Version()) <= a.given() {
 		return res
 	}
-	packed, err := node.FewerEndpoints(res.Any(), a.given(), r.opts.NodeID)
+	packed, err := upstream.FewerEndpoints(res.Any(), a.given(), r.opts.NodeID)
 	if err != nil {
 		return res
 	}

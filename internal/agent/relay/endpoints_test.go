@@ -13,7 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -40,7 +40,7 @@ func (e *envoy) dials(clusters ...string) {
 func (a *agent) endpoints(e *envoy) map[string]int {
 	out := map[string]int{}
 	for _, r := range a.List(xds.TypeEndpoint) {
-		n, err := node.CountEndpoints(r.Any())
+		n, err := upstream.CountEndpoints(r.Any())
 		require.NoError(a.t, err)
 		if e.runs(r) {
 			out[r.Name()] = n

@@ -9,7 +9,7 @@ import (
 	"math"
 	"slices"
 
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 const (
@@ -57,7 +57,7 @@ func (a *allotment) beyond() int { return max(0, a.given()-leastEndpoints) * a.e
 func (e *room) change(name string, upTo int, f func(*allotment)) *allotment {
 	a := e.of[name]
 	if a == nil {
-		a = &allotment{cost: node.EndpointCost(name)}
+		a = &allotment{cost: upstream.EndpointCost(name)}
 		e.of[name] = a
 	}
 	e.used, e.out = e.used-a.beyond(), e.out-(a.total-a.given())

@@ -19,6 +19,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 // Pod is a captured pod of the node, as far as its listeners depend on it. Equal pods get equal listeners, so nothing
@@ -83,7 +84,7 @@ func outbound(p Pod) *listenerv3.Listener {
 		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
 			StatPrefix:       "outbound",
 			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
-			MetadataMatch:    ofCaller(p),
+			MetadataMatch:    upstream.OfCaller(p.Namespace),
 			OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
 				OdcdsConfig: envoy.ADS(0),
 				Timeout:     envoy.Duration(onDemandTimeout),
@@ -133,7 +134,7 @@ func inbound(p Pod) *listenerv3.Listener {
 					podNetns(p, envoy.SharedOnce),
 					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(application)+":%DOWNSTREAM_LOCAL_PORT%", envoy.SharedNot),
 				),
-				inboundProxy(p, ClusterDirect),
+				inboundProxy(p, upstream.ClusterDirect),
 			},
 		})
 	}
@@ -181,7 +182,7 @@ func mtls(p Pod) *listenerv3.Listener {
 				),
 				envoy.Ended(&tcpproxyv3.TcpProxy{
 					StatPrefix:       "mtls",
-					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: ClusterDirect},
+					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: upstream.ClusterDirect},
 					AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
 						"direction":   "inbound-mtls",
 						"source":      "%DOWNSTREAM_PEER_URI_SAN%",

@@ -15,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 // TestMarked has clusters as operators of this version and of earlier ones make them.
@@ -23,7 +24,7 @@ func TestMarked(t *testing.T) {
 	for _, kind := range []model.DestinationKind{
 		model.DestinationService, model.DestinationWaypoint, model.DestinationWorkload, model.DestinationPassthrough, model.DestinationRefused,
 	} {
-		sent := Cluster(model.Destination{Address: vip, Kind: kind, Port: web, Identities: ids})
+		sent := upstream.Destination(model.Destination{Address: vip, Kind: kind, Port: web, Identities: ids})
 		packed, err := anypb.New(sent)
 		require.NoError(t, err)
 		adapted, err := Marked(packed, testMark)

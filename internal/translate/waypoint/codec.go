@@ -5,30 +5,21 @@ package waypoint
 
 import (
 	"strings"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// This file says how HTTP is spoken with callers and with applications. A waypoint is to be seen as little as can be:
+// This file says how HTTP is spoken with callers; package upstream says how it is with applications. A waypoint is to be seen as little as can be:
 // what works between the two without it works through it.
 
 // upgradeWebSocket is the one protocol that a connection may be upgraded to.
 const upgradeWebSocket = "websocket"
-
-// idleUpstream is how long a connection to an application is kept without a request. It must end before the application
-// ends it, or a request meets a connection that is just closing and can't be sent again, for nobody knows whether it
-// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs
-// a handshake.
-const idleUpstream = time.Second
 
 // defaultHost is the host of a request that has none, as HTTP/1.0 allows.
 const defaultHost = "localhost"
@@ -37,9 +28,9 @@ const defaultHost = "localhost"
 func speak(m *hcmv3.HttpConnectionManager, limits model.HeaderLimits) {
 	m.CodecType = hcmv3.HttpConnectionManager_AUTO
 	m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{
-		IdleTimeout: envoy.Duration(idleDownstream), MaxHeadersCount: headerCount(limits),
+		IdleTimeout: envoy.Duration(idleDownstream), MaxHeadersCount: envoy.HeaderCount(limits.Count),
 	}
-	m.MaxRequestHeadersKb = headerKiB(limits)
+	m.MaxRequestHeadersKb = envoy.HeadersKiB(limits.KiB)
 	m.HttpProtocolOptions = &corev3.Http1ProtocolOptions{
 		AcceptHttp_10:         true,
 		DefaultHostForHttp_10: defaultHost,
@@ -49,7 +40,7 @@ func speak(m *hcmv3.HttpConnectionManager, limits model.HeaderLimits) {
 	m.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{
 		AllowConnect:         true, // for websockets, RFC 8441
 		MaxConcurrentStreams: mostStreams(limits),
-		MaxHeaderFieldSizeKb: headerFieldKiB(limits),
+		MaxHeaderFieldSizeKb: envoy.HeaderFieldKiB(limits.KiB),
 		// Clients that cancel calls by the hundred are no attack yet; Envoy's default ends their connection
 		// after 1000 and then 33 a second.
 		StreamResetBurst: wrapperspb.UInt64(10_000),
@@ -60,46 +51,6 @@ func speak(m *hcmv3.HttpConnectionManager, limits model.HeaderLimits) {
 	m.Proxy_100Continue = true
 }
 
-// protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may
-// send requests to it all the same.
-func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[string]*anypb.Any {
-	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true, MaxHeaderFieldSizeKb: headerFieldKiB(headers)}
-	o := &upstreamhttpv3.HttpProtocolOptions{
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout:          envoy.Duration(idleUpstream),
-			MaxHeadersCount:      headerCount(headers),
-			MaxResponseHeadersKb: headerKiB(headers),
-		},
-	}
-	if protocol == model.ProtocolHTTP2 {
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
-			},
-		}
-	} else {
-		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
-			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
-				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{EnableTrailers: true},
-				Http2ProtocolOptions: h2,
-			},
-		}
-	}
-	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Any(o)}
-}
-
-// What headerKiB, headerFieldKiB and headerCount give is within what Envoy takes.
-func headerKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
-	return envoy.UInt32(min(max(l.KiB, 64), 8192))
-}
-
-// headerFieldKiB is for one header, as HTTP/2 packs it.
-func headerFieldKiB(l model.HeaderLimits) *wrapperspb.UInt32Value {
-	return envoy.UInt32(min(max(l.KiB, 64), 256))
-}
-
-func headerCount(l model.HeaderLimits) *wrapperspb.UInt32Value { return envoy.UInt32(max(l.Count, 1)) }
-
 // heldKiB is what the headers of all requests of one connection may take. HTTP/2 packs what repeats to next to nothing,
 // and nothing can stop a worker that is just reading what a connection brought.
 const heldKiB = 128 << 10
@@ -107,7 +58,7 @@ const heldKiB = 128 << 10
 // mostStreams is how many requests a connection may carry at a time: 100 in any case, as all clients expect (RFC 9113,
 // 6.5.2), and no more than Envoy's own 1024.
 func mostStreams(l model.HeaderLimits) *wrapperspb.UInt32Value {
-	return envoy.UInt32(min(max(heldKiB/headerKiB(l).GetValue(), 100), 1024))
+	return envoy.UInt32(min(max(heldKiB/envoy.HeadersKiB(l.KiB).GetValue(), 100), 1024))
 }
 
 // anyBut matches every offer of an upgrade but one. Envoy refuses a request that offers what it does not know, though

@@ -4,121 +4,50 @@
 package waypoint
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"net/netip"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
-var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
+var (
+	web = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
+	db  = model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+)
 
-// TestGolden compares what each case gives with testdata/<case>.yaml; test/waypoint shows each file to a real Envoy.
-// After a change that is meant, run it with -update and read the difference.
+// cases by the name of the golden file. What is in all listeners is printed once: here, and nowhere else.
+var cases = map[string]func() *listenerv3.Listener{
+	"mtls": func() *listenerv3.Listener {
+		return MTLSListener(model.Waypoint{
+			Identity: "spiffe://cluster.local/ns/shop/sa/waypoint",
+			Listen:   []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()},
+			Headers:  model.HeaderLimits{KiB: 1024, Count: 10000},
+			Ports:    []model.ServicePort{db, web}, TCP: []model.ServicePort{db},
+		})
+	},
+}
+
 func TestGolden(t *testing.T) {
+	translatetest.Golden(t, "testdata", cases, func(t testing.TB, l *listenerv3.Listener) []byte {
+		return translatetest.Sections(t, map[string]any{"listeners": translatetest.Messages([]*listenerv3.Listener{l})})
+	})
+}
+
+// TestEnvoyAcceptsGoldens shows every golden case to a real Envoy.
+func TestEnvoyAcceptsGoldens(t *testing.T) {
+	binary := xdstest.Binary(t)
 	for name, build := range cases {
 		t.Run(name, func(t *testing.T) {
-			b := build()
-			invariants(t, b)
-			file := filepath.Join("testdata", name+".yaml")
-			got := render(t, b)
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got):\n%s", file, diff)
-			}
+			l := build()
+			require.NoError(t, envoy.Check(l))
+			translatetest.Validate(t, binary, bootstrap.Options{Listeners: []*listenerv3.Listener{l}})
 		})
-	}
-}
-
-func TestGoldenFilesHaveCases(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		if cases[strings.TrimSuffix(filepath.Base(f), ".yaml")] == nil {
-			t.Errorf("%s belongs to no case", f)
-		}
-	}
-}
-
-func render(t *testing.T, b bundle) []byte {
-	t.Helper()
-	out := map[string]any{}
-	section(t, out, "listeners", b.listeners)
-	section(t, out, "scopes", b.scopes)
-	section(t, out, "routes", b.routes)
-	section(t, out, "clusters", b.clusters)
-	section(t, out, "endpoints", b.endpoints)
-	var errs []string
-	for _, e := range b.errs {
-		errs = append(errs, plain(e.Error()))
-	}
-	if errs != nil {
-		out["errors"] = errs
-	}
-	y, err := yaml.Marshal(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return y
-}
-
-// plain undoes what protobuf does to its error texts so that nobody compares them.
-func plain(s string) string { return strings.ReplaceAll(s, "\u00a0", " ") }
-
-func section[M proto.Message](t *testing.T, out map[string]any, name string, messages []M) {
-	t.Helper()
-	var list []any
-	for _, m := range messages {
-		j, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var v any
-		d := json.NewDecoder(bytes.NewReader(j))
-		d.UseNumber()
-		if err := d.Decode(&v); err != nil {
-			t.Fatal(err)
-		}
-		list = append(list, v)
-	}
-	if list != nil {
-		out[name] = list
-	}
-}
-
-// BenchmarkRouteConfiguration is the cost of an edit at a service port with many rules.
-func BenchmarkRouteConfiguration(b *testing.B) {
-	var t model.RouteTable
-	for i := range 1000 {
-		t.Default = append(t.Default, model.Rule{
-			Source: source, RuleIndex: i, Match: path(model.MatchPrefix, fmt.Sprintf("/api/%d", i)), Backends: backends(to(webV1, 90), to(webV2, 10)),
-		})
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, errs := RouteConfiguration(trustDomain, t); errs != nil {
-			b.Fatal(errs)
-		}
 	}
 }

@@ -20,6 +20,8 @@ import (
 // these by itself, and a client that keeps its connection would get 404 for ever, as if it had asked for something that
 // is not there. It gets one 503 instead, which it may try again, and the connection ends (HTTP/2: GOAWAY).
 
+const filterGone = "fairway.gone"
+
 // headerGone marks the answer to a request whose port has no route table. It is taken out again before callers see it.
 const headerGone = "x-fairway-gone"
 
@@ -46,9 +48,9 @@ func endConnection() *hcmv3.HttpFilter {
   answer:streamInfo():drainConnectionUponCompletion()
 end
 `
-	marked := holds(matching("header", &matcherv3.HttpResponseHeaderMatchInput{HeaderName: headerGone}),
+	marked := envoy.Holds(envoy.Matching("header", &matcherv3.HttpResponseHeaderMatchInput{HeaderName: headerGone}),
 		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: "1"}})
-	return onlyIf(filterGone, marked, "envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: &corev3.DataSource{
+	return envoy.OnlyIf(filterGone, marked, "envoy.filters.http.lua", &luav3.Lua{DefaultSourceCode: &corev3.DataSource{
 		Specifier: &corev3.DataSource_InlineString{InlineString: script},
 	}})
 }

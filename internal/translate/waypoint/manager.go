@@ -10,7 +10,6 @@ import (
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	requestidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
@@ -18,16 +17,13 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 // This file is what the two filter chains of the mTLS listener end in: one HTTP connection manager and one TCP proxy for
 // all ports.
 
 const filterHTTPManager = "envoy.filters.network.http_connection_manager"
-
-// headerPort picks the route table of a request: the server name that its connection asked for. It is set anew on every
-// request, before anything reads it, and taken out again where requests leave.
-const headerPort = "x-fairway-port"
 
 const (
 	// idleDownstream is how long a connection of a caller is kept without a request, or without its first one: longer
@@ -37,6 +33,8 @@ const (
 	// it then. Envoy's own 1 s would cut slow readers off. But everyone waits for it who is answered before the end of a
 	// long body and reads nothing until all is sent, or whose answer broke off: Envoy keeps that to itself meanwhile.
 	closeTimeout = 5 * time.Second
+	// connectAttempts over different endpoints, before a caller of a TCP port sees a failure.
+	connectAttempts = 3
 	// forEver is a time limit that is none, but one that the overload manager of a proxy short of memory can shorten.
 	forEver = 10 * 365 * 24 * time.Hour
 )
@@ -64,7 +62,7 @@ func refuse() *tcpproxyv3.TcpProxy {
 func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 	m := &hcmv3.HttpConnectionManager{
 		StatPrefix:     "service",
-		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: tables()},
+		RouteSpecifier: &hcmv3.HttpConnectionManager_ScopedRoutes{ScopedRoutes: route.Tables(names.ListenerMTLS)},
 		HttpFilters:    httpFilters(),
 		// Where there is no table.
 		LocalReplyConfig: answerGone(),
@@ -100,41 +98,16 @@ func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 	return m
 }
 
+// httpFilters end connections to ports that are gone (gone.go), and do what routes say.
+func httpFilters() []*hcmv3.HttpFilter {
+	return append([]*hcmv3.HttpFilter{endConnection()}, route.Filters()...)
+}
+
 // arrival is what a request gets before anything reads it: the port that it is for, and that its caller spoke
 // HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
 func arrival() []*mutationrulesv3.HeaderMutation {
 	return []*mutationrulesv3.HeaderMutation{
-		setHeader(headerPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
-		setHeader("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
-	}
-}
-
-// tables are the route tables of all ports, each a route configuration that a Scope leads to.
-func tables() *hcmv3.ScopedRoutes {
-	return &hcmv3.ScopedRoutes{
-		Name: names.ListenerMTLS,
-		ScopeKeyBuilder: &hcmv3.ScopedRoutes_ScopeKeyBuilder{Fragments: []*hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder{{
-			Type: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_{
-				HeaderValueExtractor: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor{
-					Name:        headerPort,
-					ExtractType: &hcmv3.ScopedRoutes_ScopeKeyBuilder_FragmentBuilder_HeaderValueExtractor_Index{Index: 0},
-				},
-			},
-		}}},
-		RdsConfigSource: envoy.ADS(0),
-		ConfigSpecifier: &hcmv3.ScopedRoutes_ScopedRds{ScopedRds: &hcmv3.ScopedRds{ScopedRdsConfigSource: envoy.ADS(0)}},
-	}
-}
-
-// Scope leads the requests to a port to its route table, which has the same name.
-func Scope(p model.ServicePort) *routev3.ScopedRouteConfiguration {
-	return &routev3.ScopedRouteConfiguration{
-		Name:                   tableName(p),
-		RouteConfigurationName: tableName(p),
-		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
-			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{
-				StringKey: names.ServerName(p.Namespace, p.Service, p.Port),
-			},
-		}}},
+		envoy.SetHeader(route.HeaderPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		envoy.SetHeader("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
 	}
 }

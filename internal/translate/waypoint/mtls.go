@@ -98,7 +98,7 @@ func chainOf(w model.Waypoint) *xdsmatcherv3.Matcher {
 		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chainTCP)
 	}
 	m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
-		Input: matching("server name", &networkinputsv3.ServerNameInput{}),
+		Input: envoy.Matching("server name", &networkinputsv3.ServerNameInput{}),
 		TreeType: &xdsmatcherv3.Matcher_MatcherTree_ExactMatchMap{
 			ExactMatchMap: &xdsmatcherv3.Matcher_MatcherTree_MatchMap{Map: ports},
 		},
@@ -108,7 +108,7 @@ func chainOf(w model.Waypoint) *xdsmatcherv3.Matcher {
 
 func toChain(name string) *xdsmatcherv3.Matcher_OnMatch {
 	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
-		Action: matching(name, wrapperspb.String(name)),
+		Action: envoy.Matching(name, wrapperspb.String(name)),
 	}}
 }
 

@@ -5,15 +5,13 @@ package waypoint
 
 import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
-	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TrialListener makes a proxy ask for TrialRoutes and judge them as those of a service port. It is internal, and no
+// TrialListener makes a proxy ask for route.Trial and judge them as those of a service port. It is internal, and no
 // cluster leads to it.
 func TrialListener() *listenerv3.Listener {
 	hcm := &hcmv3.HttpConnectionManager{
@@ -29,11 +27,4 @@ func TrialListener() *listenerv3.Listener {
 		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
 		FilterChains:      []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}}},
 	}
-}
-
-// TrialRoutes are the routes of a table, for a proxy to say whether it takes them.
-func TrialRoutes(trustDomain string, t model.RouteTable) *routev3.RouteConfiguration {
-	rc, _ := RouteConfiguration(trustDomain, t) // what can't be expressed is no part of the table either
-	rc.Name = names.RouteTrial
-	return rc
 }

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package upstream
 
 import (
 	"strings"
@@ -16,37 +16,35 @@ import (
 )
 
 const (
-	// connectTimeout bounds TCP and TLS to one endpoint: two lost packets are made good, and an endpoint that vanished
+	// portTimeout bounds TCP and TLS to one endpoint: two lost packets are made good, and an endpoint that vanished
 	// without a trace does not hold a request for long before another is tried.
-	connectTimeout = 4 * time.Second
-	// connectAttempts over different endpoints, before a caller of a TCP port sees a failure.
-	connectAttempts = 3
+	portTimeout = 4 * time.Second
 	// ceiling of connections, requests and waiting requests per cluster and worker-shared: far above what a waypoint
 	// serves, and low enough that a backend that hangs can't exhaust the memory. Envoy's own default of 1024 refuses
 	// ordinary load.
 	ceiling = 65536
 )
 
-// Cluster is a service port as a destination of requests: its endpoints by EDS, each inside or outside the mesh. Requests
+// ServicePort is a service port as a destination of requests: its endpoints by EDS, each inside or outside the mesh. Requests
 // leave in the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared
 // HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
-func Cluster(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
-	out := cluster(clusterName(u.ServicePort), u, identity)
+func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
+	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
 	return out
 }
 
-// InboundCluster is a service port as the destination of connections that are passed on as they are; and of requests, on
+// Inbound is a service port as the destination of connections that are passed on as they are; and of requests, on
 // connections from when the port was HTTP.
-func InboundCluster(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
-	out := cluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
+func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
+	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
 	out.AltStatName = strings.ReplaceAll(out.GetName(), ".", "_") // Envoy takes a cluster's name to end at the first dot
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	return out
 }
 
-func cluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
+func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
 	out := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
@@ -55,11 +53,11 @@ func cluster(name string, u model.Upstream, identity string) *clusterv3.Cluster 
 			EdsConfig:   envoy.ADS(0),
 		},
 		LbPolicy:                  clusterv3.Cluster_LEAST_REQUEST,
-		ConnectTimeout:            envoy.Duration(connectTimeout),
+		ConnectTimeout:            envoy.Duration(portTimeout),
 		CircuitBreakers:           circuitBreakers(),
 		UpstreamConnectionOptions: envoy.NoticeDeadServers(),
 	}
-	reach(out, u.Identities, identity)
+	reachPort(out, u.Identities, identity)
 	if u.ClientIP {
 		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
 		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
@@ -73,9 +71,9 @@ func cluster(name string, u model.Upstream, identity string) *clusterv3.Cluster 
 // 15 KB, for each port.
 const mostTold = 4
 
-// reach lets an endpoint be reached as it says (endpoint): in plain, or by mTLS as the one identity that may answer
+// reachPort lets an endpoint be reached as it says (portEndpoint): in plain, or by mTLS as the one identity that may answer
 // there. Where identities are too many, whoever may answer at one endpoint may at another, too.
-func reach(c *clusterv3.Cluster, identities []string, own string) {
+func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 	var others []string
 	if len(identities) > mostTold {
 		identities, others = nil, identities

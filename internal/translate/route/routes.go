@@ -1,11 +1,10 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -13,9 +12,9 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -26,10 +25,10 @@ const headerClientCert = "x-forwarded-client-cert"
 // heldBody is how much of a request's body is kept, so that it can be sent again; a longer one is sent once.
 const heldBody = 1 << 20
 
-// RouteConfiguration says what happens to requests to a service port. The rules of the caller's own namespace come
+// Configuration says what happens to requests to a service port. The rules of the caller's own namespace come
 // first and, where there are any, are all that counts for its callers; then the default rules; without rules, the
 // Service itself. Where no rule matches, the answer is 404.
-func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
+func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
 	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseOddMethods(), refuseHiddenDots()}}
 	for _, c := range t.Callers {
 		guard := callersOf(trustDomain, c.Namespace)
@@ -49,7 +48,7 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 		b.routes = append(b.routes, toService(t))
 	}
 	return &routev3.RouteConfiguration{
-		Name: tableName(t.Port),
+		Name: nameOf(t.Port),
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name:        "service",
 			Domains:     []string{"*"},
@@ -64,7 +63,7 @@ func RouteConfiguration(trustDomain string, t model.RouteTable) (*routev3.RouteC
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
 		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
-		RequestHeadersToRemove: []string{"x-envoy-external-address", headerPort},
+		RequestHeadersToRemove: []string{"x-envoy-external-address", HeaderPort},
 	}, b.errs
 }
 
@@ -92,7 +91,7 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 // toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on connections
 // from when it was HTTP go where its connections do.
 func toService(t model.RouteTable) *routev3.Route {
-	to := clusterName(t.Port)
+	to := nameOf(t.Port)
 	if t.TCP() {
 		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
 	}
@@ -105,6 +104,9 @@ func toService(t model.RouteTable) *routev3.Route {
 		}},
 	}
 }
+
+// nameOf a service port is the name of its table, and that of the cluster which requests to it go to.
+func nameOf(p model.ServicePort) string { return names.ServicePort(p.Namespace, p.Service, p.Port) }
 
 type routeBuilder struct {
 	table  model.RouteTable
@@ -124,11 +126,11 @@ func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) 
 	routes, err := b.ruleRoutes(r, match)
 	for _, route := range routes {
 		route.Name = routeName(r)
-		err = errors.Join(err, check(route))
+		err = errors.Join(err, envoy.Check(route))
 	}
 	others, otherErr := spelledOtherwise(r, match)
 	if err = errors.Join(err, otherErr); err != nil {
-		if badMatch := check(match); badMatch != nil {
+		if badMatch := envoy.Check(match); badMatch != nil {
 			b.fail(r, true, badMatch)
 			return
 		}
@@ -230,22 +232,4 @@ func answer(status uint32, text string) *routev3.Route_DirectResponse {
 		Status: status,
 		Body:   &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: text + "\n"}},
 	}}
-}
-
-// message is any message of Envoy's API.
-type message interface {
-	proto.Message
-	ValidateAll() error
-}
-
-// check tells whether Envoy would accept a message: its own validation rules, and that it can be marshalled at all (no
-// string that is not UTF-8). It doesn't look into an Any.
-func check(m message) error {
-	if err := m.ValidateAll(); err != nil {
-		return err
-	}
-	if _, err := proto.Marshal(m); err != nil {
-		return fmt.Errorf("not UTF-8: %w", err)
-	}
-	return nil
 }

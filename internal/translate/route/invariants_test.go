@@ -1,17 +1,15 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
@@ -29,26 +27,9 @@ func invariants(t *testing.T, b bundle) {
 		}
 		names[kind+name] = true
 	}
-	valid := func(name string, m message) {
-		if err := check(m); err != nil {
+	valid := func(name string, m envoy.Message) {
+		if err := envoy.Check(m); err != nil {
 			t.Errorf("%s: %v", name, err)
-		}
-	}
-	for _, l := range b.listeners {
-		unique("listener", l.GetName())
-		valid(l.GetName(), l)
-	}
-	for _, c := range b.clusters {
-		unique("cluster", c.GetName())
-		valid(c.GetName(), c)
-	}
-	for _, e := range b.endpoints {
-		unique("endpoints", e.GetClusterName())
-		valid(e.GetClusterName(), e)
-		for i, l := range e.GetEndpoints() {
-			if i == 0 && l.GetPriority() != 0 {
-				t.Errorf("%s: no endpoint has priority 0", e.GetClusterName())
-			}
 		}
 	}
 	for _, rc := range b.routes {
@@ -91,7 +72,7 @@ func routeInvariants(t *testing.T, r *routev3.Route) {
 	for name, c := range r.GetTypedPerFilterConfig() {
 		if m, err := c.UnmarshalNew(); err != nil {
 			t.Errorf("%s: configuration of %s: %v", r.GetName(), name, err)
-		} else if v, ok := m.(message); !ok || v.ValidateAll() != nil {
+		} else if v, ok := m.(envoy.Message); !ok || v.ValidateAll() != nil {
 			t.Errorf("%s: configuration of %s is not valid", r.GetName(), name)
 		}
 	}
@@ -125,9 +106,9 @@ func TestRouteConfigurationIsTotal(t *testing.T) {
 	for seed := range uint64(3000) {
 		g := &generator{rand.New(rand.NewPCG(seed, 1))}
 		table := g.table()
-		rc, errs := RouteConfiguration(trustDomain, table)
+		rc, errs := Configuration(trustDomain, table)
 		invariants(t, bundle{routes: []*routev3.RouteConfiguration{rc}})
-		again, _ := RouteConfiguration(trustDomain, table)
+		again, _ := Configuration(trustDomain, table)
 		if !proto.Equal(rc, again) {
 			t.Error("not deterministic")
 		}
@@ -159,12 +140,12 @@ func TestCheckRuleFindsWhatATableWould(t *testing.T) {
 			}
 		}
 		var got []bool
-		_, errs := RouteConfiguration(trustDomain, table)
+		_, errs := Configuration(trustDomain, table)
 		for _, e := range errs {
 			got = append(got, e.Dropped)
 		}
 		if !slices.Equal(want, got) {
-			t.Fatalf("seed %d: CheckRule finds %v, RouteConfiguration %v", seed, want, got)
+			t.Fatalf("seed %d: CheckRule finds %v, Configuration %v", seed, want, got)
 		}
 	}
 }
@@ -174,7 +155,7 @@ func TestEveryRuleIsAnswered(t *testing.T) {
 	for seed := range uint64(1000) {
 		g := &generator{rand.New(rand.NewPCG(seed, 2))}
 		table := model.RouteTable{Port: web, Default: g.rules()}
-		rc, errs := RouteConfiguration(trustDomain, table)
+		rc, errs := Configuration(trustDomain, table)
 		dropped := 0
 		for _, e := range errs {
 			if e.Dropped {
@@ -183,25 +164,6 @@ func TestEveryRuleIsAnswered(t *testing.T) {
 		}
 		if got, want := len(rc.GetVirtualHosts()[0].GetRoutes()), len(table.Default)-dropped; got < want {
 			t.Fatalf("seed %d: %d rules, %d left out, %d routes", seed, len(table.Default), dropped, got)
-		}
-	}
-}
-
-func TestEndpointsIgnoreOrder(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 1))
-	var in []model.Endpoint
-	for i := range 40 {
-		in = append(in, model.Endpoint{
-			Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 8), byte(i)}), 80),
-			Zone:    string(rune('a' + i%3)), MTLS: i%2 == 0, Draining: i%5 == 0,
-		})
-	}
-	want := Endpoints(web, in)
-	invariants(t, bundle{endpoints: []*endpointv3.ClusterLoadAssignment{want}})
-	for range 20 {
-		r.Shuffle(len(in), func(i, j int) { in[i], in[j] = in[j], in[i] })
-		if !proto.Equal(want, Endpoints(web, in)) {
-			t.Fatal("the order of endpoints matters")
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package upstream
 
 import (
 	"cmp"
@@ -19,11 +19,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Endpoints are the endpoints of a service port as waypoints reach them, grouped by zone. Those that drain have the lower
+// WaypointEndpoints are the endpoints of a service port as waypoints reach them, grouped by zone. Those that drain have the lower
 // priority: they get traffic only when no other is left. The order of the input does not matter. Envoy tells endpoints of
 // a cluster by their address, which all ports of a pod in the mesh share: of two ports of one pod behind one port of a
 // Service (slices made by hand can have that), the first serves.
-func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
 		priority  uint32
 		zone, way string
@@ -59,7 +59,7 @@ func Endpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.Clus
 			groups[g] = locality
 			cla.Endpoints = append(cla.Endpoints, locality)
 		}
-		locality.LbEndpoints = append(locality.LbEndpoints, endpoint(e, at))
+		locality.LbEndpoints = append(locality.LbEndpoints, portEndpoint(e, at))
 	}
 	slices.SortFunc(cla.Endpoints, func(a, b *endpointv3.LocalityLbEndpoints) int {
 		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Locality.Zone, b.Locality.Zone),
@@ -90,8 +90,8 @@ func way(e model.Endpoint) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// endpoint at an address. It is reached in plain, or by mTLS as the SPIFFE ID that may answer there. In the mesh it has the name of its port, which is what its pod's proxy is asked for.
-func endpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
+// portEndpoint is at an address. It is reached in plain, or by mTLS as the SPIFFE ID that may answer there. In the mesh it has the name of its port, which is what its pod's proxy is asked for.
+func portEndpoint(e model.Endpoint, at netip.AddrPort) *endpointv3.LbEndpoint {
 	reached, told := envoy.WayPlaintext, map[string]string{names.MetadataTarget: e.Address.String()}
 	if e.MTLS {
 		reached, told[names.MetadataIdentity] = e.Identity, e.Identity

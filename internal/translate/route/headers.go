@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
 	"fmt"
@@ -52,9 +52,9 @@ func (o *headerOps) change(c model.HeaderChange) error {
 func (o *headerOps) changeRequest(c model.HeaderChange) error {
 	for _, h := range slices.Concat(c.Set, c.Add) {
 		name := strings.ToLower(h.Name)
-		if strings.HasPrefix(name, envoy.ControlHeaders) || name == headerPort {
+		if strings.HasPrefix(name, envoy.ControlHeaders) || name == HeaderPort {
 			return fmt.Errorf("%q can't be set: headers whose names begin with %s, and %s, steer the proxy",
-				h.Name, envoy.ControlHeaders, headerPort)
+				h.Name, envoy.ControlHeaders, HeaderPort)
 		}
 	}
 	return o.change(c)

@@ -1,16 +1,12 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
-	"net/netip"
 	"strings"
 	"time"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"k8s.io/utils/ptr"
 
@@ -19,26 +15,21 @@ import (
 
 // bundle is what one golden case gives.
 type bundle struct {
-	listeners []*listenerv3.Listener
-	scopes    []*routev3.ScopedRouteConfiguration
-	routes    []*routev3.RouteConfiguration
-	clusters  []*clusterv3.Cluster
-	endpoints []*endpointv3.ClusterLoadAssignment
-	errs      []*RuleError
+	scopes []*routev3.ScopedRouteConfiguration
+	routes []*routev3.RouteConfiguration
+	errs   []*RuleError
 }
 
 const (
 	trustDomain = "cluster.local"
-	waypointID  = "spiffe://cluster.local/ns/shop/sa/waypoint"
 )
 
 var (
-	web     = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
-	webV1   = model.ServicePort{Namespace: "shop", Service: "web-v1", Port: 8080}
-	db      = model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
-	webV2   = model.ServicePort{Namespace: "shop", Service: "web-v2", Port: 8080}
-	headers = model.HeaderLimits{KiB: 1024, Count: 10000}
-	source  = model.ObjectRef{Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
+	web    = model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
+	webV1  = model.ServicePort{Namespace: "shop", Service: "web-v1", Port: 8080}
+	db     = model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
+	webV2  = model.ServicePort{Namespace: "shop", Service: "web-v2", Port: 8080}
+	source = model.ObjectRef{Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
 )
 
 // routed is a case of one route table.
@@ -46,7 +37,7 @@ func routed(t model.RouteTable) bundle {
 	if t.Port == (model.ServicePort{}) {
 		t.Port = web
 	}
-	rc, errs := RouteConfiguration(trustDomain, t)
+	rc, errs := Configuration(trustDomain, t)
 	return bundle{routes: []*routev3.RouteConfiguration{rc}, errs: errs}
 }
 
@@ -85,9 +76,7 @@ func full(s string) *model.PathChange { return &model.PathChange{Full: &s} }
 
 // cases by the name of the golden file.
 var cases = map[string]func() bundle{
-	"mtls":           mtlsCase,
-	"service-ports":  servicePortsCase,
-	"endpoints":      endpointsCase,
+	"scopes":         scopesCase,
 	"no-routes":      func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolHTTP}) },
 	"tcp":            func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolUndeclared}) },
 	"callers":        callersCase,
@@ -105,42 +94,8 @@ var cases = map[string]func() bundle{
 	"values-escaped": escapedCase,
 }
 
-func mtlsCase() bundle {
-	return bundle{listeners: []*listenerv3.Listener{MTLSListener(model.Waypoint{
-		Identity: waypointID, Listen: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, Headers: headers,
-		Ports: []model.ServicePort{db, web}, TCP: []model.ServicePort{db},
-	})}}
-}
-
-func servicePortsCase() bundle {
-	mine := []string{"spiffe://cluster.local/ns/shop/sa/old-web", "spiffe://cluster.local/ns/shop/sa/web"}
-	pinned := model.Upstream{ServicePort: db, Protocol: model.ProtocolTCP, ClientIP: true}
-	return bundle{
-		scopes: []*routev3.ScopedRouteConfiguration{Scope(db), Scope(web)},
-		clusters: []*clusterv3.Cluster{
-			Cluster(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Identities: mine}, waypointID, headers),
-			Cluster(pinned, waypointID, headers),
-			InboundCluster(pinned, waypointID, headers),
-			Cluster(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolUndeclared}, waypointID, headers),
-			Cluster(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID, model.HeaderLimits{KiB: 64, Count: 50}),
-		},
-	}
-}
-
-func endpointsCase() bundle {
-	at := netip.MustParseAddrPort
-	id := "spiffe://cluster.local/ns/shop/sa/web"
-	return bundle{endpoints: []*endpointv3.ClusterLoadAssignment{
-		Endpoints(web, []model.Endpoint{
-			{Address: at("10.244.1.3:8080"), MTLS: true, Identity: id, Zone: "b"},
-			{Address: at("10.244.0.3:8080"), MTLS: true, Identity: id, Zone: "a"},
-			{Address: at("10.244.0.4:8080"), Zone: "a"},
-			{Address: at("[fd00::3]:8080"), MTLS: true, Identity: id, Zone: "a"},
-			{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Zone: "a", Draining: true},
-		}),
-		Endpoints(webV1, []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Draining: true}}),
-		Endpoints(webV2, nil),
-	}}
+func scopesCase() bundle {
+	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(db), Scope(web)}}
 }
 
 func callersCase() bundle {

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
 	"cmp"
@@ -27,8 +27,8 @@ import (
 )
 
 // configure sets what an HTTP filter does on a route.
-func configure(r *routev3.Route, filter string, m message) error {
-	if err := check(m); err != nil {
+func configure(r *routev3.Route, filter string, m envoy.Message) error {
+	if err := envoy.Check(m); err != nil {
 		return err
 	}
 	if r.TypedPerFilterConfig == nil {
@@ -79,7 +79,7 @@ func configureCORS(r *routev3.Route, c model.CORS) error {
 // echo puts what a preflight asks for into its answer. Other requests don't ask: browsers keep scripts from setting
 // these headers.
 func echo(answer, ask string) *mutationrulesv3.HeaderMutation {
-	return setHeader(answer, "%REQ("+ask+")%", corev3.HeaderValueOption_ADD_IF_ABSENT)
+	return envoy.SetHeader(answer, "%REQ("+ask+")%", corev3.HeaderValueOption_ADD_IF_ABSENT)
 }
 
 // origin matches an origin; a wildcard stands for any text within the host and port.
@@ -110,7 +110,7 @@ const (
 // back. Where that endpoint is gone, another one is named.
 func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 	var extension string
-	var state message
+	var state envoy.Message
 	if s.Header {
 		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: cmp.Or(s.Name, sessionHeader)}
 	} else {
@@ -118,7 +118,7 @@ func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 			Cookie: &httpv3.Cookie{Name: cmp.Or(s.Name, sessionCookie), Path: "/", Ttl: envoy.Duration(positive(&s.CookieLifetime))},
 		}
 	}
-	if err := check(state); err != nil {
+	if err := envoy.Check(state); err != nil {
 		return err
 	}
 	return configure(r, filterSession, &sessionv3.StatefulSessionPerRoute{Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package upstream
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -36,9 +36,9 @@ func byCaller(c *clusterv3.Cluster, d model.Destination) {
 			names.ServerName(d.Port.Namespace, d.Port.Service, d.Port.Port), envoy.SPIFFEIDs(d.Waypoint))))
 }
 
-// ofCaller is what a pod's connections say of their caller.
-func ofCaller(p Pod) *corev3.Metadata {
-	return envoy.Metadata(map[string]map[string]string{envoy.MetadataBalance: {keyCaller: p.Namespace}})
+// OfCaller is what connections of a namespace's pods say of their caller.
+func OfCaller(namespace string) *corev3.Metadata {
+	return envoy.Metadata(map[string]map[string]string{envoy.MetadataBalance: {keyCaller: namespace}})
 }
 
 // forCallers is what an endpoint says of whom it is for.

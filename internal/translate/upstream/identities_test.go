@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package upstream
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -19,8 +20,8 @@ func TestManyIdentitiesCostLittle(t *testing.T) {
 	u := model.Upstream{ServicePort: model.ServicePort{Namespace: "shop", Service: "web", Port: 80}}
 	for n := range 100 {
 		u.Identities = append(u.Identities, names.SPIFFEID(trustDomain, "shop", fmt.Sprintf("account-%02d", n)))
-		c := Cluster(u, names.SPIFFEID(trustDomain, "shop", "waypoint"), model.HeaderLimits{})
-		require.NoError(t, check(c))
+		c := ServicePort(u, names.SPIFFEID(trustDomain, "shop", "waypoint"), model.HeaderLimits{})
+		require.NoError(t, envoy.Check(c))
 		require.LessOrEqual(t, len(c.GetTransportSocketMatches()), 1+mostTold)
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package waypoint
+package route
 
 import (
 	"math"
@@ -31,7 +31,7 @@ func destinations(a *routev3.RouteAction, r model.Rule, request, response *heade
 		return false, nil
 	}
 	if len(live) == 1 {
-		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterName(live[0].Port)}
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: nameOf(live[0].Port)}
 		return true, backendHeaders(live[0], request, response)
 	}
 	weighted := &routev3.WeightedCluster{}
@@ -67,7 +67,7 @@ func weights(backends []model.Backend) []uint32 {
 
 // clusterWeight is a backend among several; host is what the rule's filters make of the request's.
 func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.WeightedCluster_ClusterWeight, error) {
-	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterName(b.Port), Weight: envoy.UInt32(weight)}
+	w := &routev3.WeightedCluster_ClusterWeight{Name: nameOf(b.Port), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
 		w.Name = ClusterInvalid
 		return w, nil
@@ -107,7 +107,7 @@ func mirror(a *routev3.RouteAction, m model.Mirror) {
 		return
 	}
 	p := &routev3.RouteAction_RequestMirrorPolicy{
-		Cluster:                       clusterName(m.Backend.Port),
+		Cluster:                       nameOf(m.Backend.Port),
 		DisableShadowHostSuffixAppend: true,
 	}
 	if m.Denominator != 0 && m.Numerator < m.Denominator {

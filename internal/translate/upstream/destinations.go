@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package upstream
 
 import (
 	"cmp"
@@ -25,12 +25,12 @@ import (
 // those that are reached in plain.
 const wayWaypoint = "waypoint"
 
-// Cluster is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
+// Destination is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
 //
 // Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would become
 // part of each metric's name.
-func Cluster(d model.Destination) *clusterv3.Cluster {
+func Destination(d model.Destination) *clusterv3.Cluster {
 	c := &clusterv3.Cluster{
 		Name:                          d.Address.String(),
 		AltStatName:                   strings.ReplaceAll(d.Address.String(), ".", "_"),
@@ -70,11 +70,6 @@ func Cluster(d model.Destination) *clusterv3.Cluster {
 	return c
 }
 
-// unmarked is what a node's agent replaces (Marked). Those of versions that don't are content with it.
-func unmarked() []*corev3.SocketOption {
-	return []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()}
-}
-
 // nowhere is a cluster that refuses, as small as Envoy can make one: a pod may dial such addresses by the thousand.
 func nowhere(d model.Destination) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
@@ -101,14 +96,14 @@ func reach(c *clusterv3.Cluster, identities []string, serverName string) {
 
 func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-	c.LoadAssignment = LoadAssignment(c.Name, endpoints)
+	c.LoadAssignment = NodeEndpoints(c.Name, endpoints)
 }
 
-// LoadAssignment is the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
+// NodeEndpoints are the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
 // that drain last; zones become localities and change no balance by themselves. Envoy tells endpoints of a cluster by their
 // address, which all ports of a pod in the mesh share: of two ports of one pod behind one port of a Service (slices made by hand
 // can have that), the first serves.
-func LoadAssignment(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+func NodeEndpoints(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	type group struct {
 		rank int
 		zone string

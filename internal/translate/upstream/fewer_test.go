@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package upstream
 
 import (
 	"fmt"
@@ -56,7 +56,7 @@ func places(t *testing.T, packed *anypb.Any) map[string]uint32 {
 
 func TestFewerEndpoints(t *testing.T) {
 	all := many(1000)
-	full := envoy.Any(LoadAssignment(webEndpoints, all))
+	full := envoy.Any(NodeEndpoints(webEndpoints, all))
 	require.Equal(t, places(t, full), places(t, fewer(t, full, 1000, "n1")))
 	some := places(t, fewer(t, full, 100, "n1"))
 	require.Len(t, some, 100)
@@ -70,7 +70,7 @@ func TestFewerEndpoints(t *testing.T) {
 			continue
 		}
 		rest := append(all[:i:i], all[i+1:]...)
-		moved := places(t, fewer(t, envoy.Any(LoadAssignment(webEndpoints, rest)), 100, "n1"))
+		moved := places(t, fewer(t, envoy.Any(NodeEndpoints(webEndpoints, rest)), 100, "n1"))
 		stayed := 0
 		for at := range moved {
 			if _, before := some[at]; before {
@@ -106,7 +106,7 @@ func TestFewerEndpointsAreTheNearest(t *testing.T) {
 			list[i].Distance = 2
 		}
 	}
-	full := envoy.Any(LoadAssignment(webEndpoints, list))
+	full := envoy.Any(NodeEndpoints(webEndpoints, list))
 	count := func(most int) map[uint32]int {
 		out := map[uint32]int{}
 		for _, priority := range places(t, fewer(t, full, most, "n1")) {
@@ -130,7 +130,7 @@ func TestFewerEndpointsOfEachKindOfCaller(t *testing.T) {
 			})
 		}
 		all, some := 0, 0
-		for at := range places(t, fewer(t, envoy.Any(LoadAssignment(name, list)), most, "n1")) {
+		for at := range places(t, fewer(t, envoy.Any(NodeEndpoints(name, list)), most, "n1")) {
 			if netip.MustParseAddr(at).As4()[1] == 245 {
 				some++
 			} else {
@@ -153,7 +153,7 @@ func TestFewerEndpointsOfEachKindOfCaller(t *testing.T) {
 	// Without a waypoint, its callers are refused.
 	absent := append(many(100), model.Endpoint{Callers: []string{"other"}, Absent: true})
 	a := &endpointv3.ClusterLoadAssignment{}
-	require.NoError(t, fewer(t, envoy.Any(LoadAssignment(name, absent)), 8, "n1").UnmarshalTo(a))
+	require.NoError(t, fewer(t, envoy.Any(NodeEndpoints(name, absent)), 8, "n1").UnmarshalTo(a))
 	var kept []string
 	for _, l := range a.GetEndpoints() {
 		for _, e := range l.GetLbEndpoints() {

@@ -1,0 +1,69 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+)
+
+// HTTP filters, by the names that routes configure them with.
+const (
+	filterEcho    = "fairway.cors_echo"
+	filterCORS    = "envoy.filters.http.cors"
+	filterSession = "envoy.filters.http.stateful_session"
+	filterRepeat  = "fairway.repeatable"
+	filterRouter  = "envoy.filters.http.router"
+)
+
+// Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there and
+// do nothing until a route configures them, so that no route ever changes a listener.
+//
+//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't say
+//     by itself is added to its answer; see echo.
+//  2. Session persistence: picks the endpoint that an earlier answer named.
+//  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
+//     no x-envoy-* headers from outside and adds none.
+func Filters() []*hcmv3.HttpFilter {
+	return []*hcmv3.HttpFilter{
+		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
+		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
+		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
+		repeatable(),
+		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
+	}
+}
+
+// safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).
+const safeMethods = "GET|HEAD|OPTIONS|TRACE"
+
+// repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without
+// it an endpoint that goes away with the request on its way would cost such requests, too. A policy of its own per method is
+// nothing that a route can have, but the router takes additions from this header, and callers can't
+// send it.
+func repeatable() *hcmv3.HttpFilter {
+	safe := envoy.Holds(envoy.Matching("method", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
+		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+			SafeRegex: &xdsmatcherv3.RegexMatcher{
+				EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+				Regex:      safeMethods,
+			},
+		}})
+	mutation := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: []*mutationrulesv3.HeaderMutation{
+			envoy.SetHeader("x-envoy-retry-on", retryBrokenOff, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
+		},
+	}}
+	return envoy.OnlyIf(filterRepeat, safe, "envoy.filters.http.header_mutation", mutation)
+}

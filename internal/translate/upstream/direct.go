@@ -1,0 +1,59 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"net/netip"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/local_address_selectors/filter_state_override/v3"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// ClusterDirect connects in plain to the address in the filter state, from the network namespace in the filter state,
+// marked so that capture leaves the connection alone. Every pod of the node shares it.
+const ClusterDirect = "direct"
+
+// connectTimeout bounds a TCP (and TLS) connection attempt of a node proxy to one endpoint.
+const connectTimeout = 5 * time.Second
+
+// Direct is ClusterDirect, with the socket options of what a node's proxy connects. It has so many connections at most.
+func Direct(most uint64, options []*corev3.SocketOption) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                          ClusterDirect,
+		ConnectTimeout:                envoy.Duration(connectTimeout),
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
+		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
+		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
+		UpstreamBindConfig:            bindInPodNetns(options),
+		CircuitBreakers:               upTo(uint32(min(most, unlimited))),
+	}
+}
+
+// unmarked is what a node's agent replaces (node.Marked). Those of versions that don't are content with it.
+func unmarked() []*corev3.SocketOption {
+	return []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()}
+}
+
+// bindInPodNetns makes a cluster's connections start in the network namespace that the downstream connection's filter
+// state names, marked as the proxy's own.
+func bindInPodNetns(options []*corev3.SocketOption) *corev3.BindConfig {
+	return &corev3.BindConfig{
+		// The selector puts the namespace into this address; the kernel chooses address and port.
+		SourceAddress: anySource(netip.IPv4Unspecified()),
+		ExtraSourceAddresses: []*corev3.ExtraSourceAddress{{
+			Address: anySource(netip.IPv6Unspecified()),
+		}},
+		SocketOptions:        options,
+		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &selectorv3.Config{}),
+	}
+}
+
+func anySource(a netip.Addr) *corev3.SocketAddress {
+	return &corev3.SocketAddress{Address: a.String(), PortSpecifier: &corev3.SocketAddress_PortValue{}}
+}

@@ -1,0 +1,49 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// idleUpstream is how long a connection to an application is kept without a request. It must end before the application
+// ends it, or a request meets a connection that is just closing and can't be sent again, for nobody knows whether it
+// arrived. Of the servers in common use gunicorn ends it first, after 2 s. A new one costs
+// a handshake.
+const idleUpstream = time.Second
+
+// protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may
+// send requests to it all the same.
+func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[string]*anypb.Any {
+	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true, MaxHeaderFieldSizeKb: envoy.HeaderFieldKiB(headers.KiB)}
+	o := &upstreamhttpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
+			IdleTimeout:          envoy.Duration(idleUpstream),
+			MaxHeadersCount:      envoy.HeaderCount(headers.Count),
+			MaxResponseHeadersKb: envoy.HeadersKiB(headers.KiB),
+		},
+	}
+	if protocol == model.ProtocolHTTP2 {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: h2},
+			},
+		}
+	} else {
+		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
+			UseDownstreamProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_UseDownstreamHttpConfig{
+				HttpProtocolOptions:  &corev3.Http1ProtocolOptions{EnableTrailers: true},
+				Http2ProtocolOptions: h2,
+			},
+		}
+	}
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": envoy.Any(o)}
+}
