@@ -15,7 +15,6 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // maxNamed is how many nodes or pods a message names.
@@ -149,7 +148,7 @@ func withoutPlugin(pods []corev1.Pod) []string {
 
 func pluginTrouble(pod *corev1.Pod) string {
 	for _, c := range pod.Status.Conditions {
-		if c.Type == names.ConditionPluginInstalled && c.Status == corev1.ConditionFalse && pod.DeletionTimestamp == nil {
+		if c.Type == v1alpha1.PodConditionPluginInstalled && c.Status == corev1.ConditionFalse && pod.DeletionTimestamp == nil {
 			return strings.TrimSuffix(c.Message, ".")
 		}
 	}

@@ -92,7 +92,7 @@ func TestMesh(t *testing.T) {
 	// A node without the CNI plugin is told.
 	plugin := func(status corev1.ConditionStatus, message string) {
 		changeStatus(o, o.system, pod.Name, func(p *corev1.Pod) {
-			p.Status.Conditions = []corev1.PodCondition{{Type: names.ConditionPluginInstalled, Status: status, Message: message}}
+			p.Status.Conditions = []corev1.PodCondition{{Type: v1alpha1.PodConditionPluginInstalled, Status: status, Message: message}}
 		})
 	}
 	plugin(corev1.ConditionFalse, "No CNI configuration.")

@@ -296,7 +296,7 @@ func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, 
 		o.autoscaler = hpa
 	}
 	o.acked, o.rejected = r.options.Programmed(client.ObjectKeyFromObject(g))
-	if meta.IsStatusConditionTrue(g.Status.Conditions, names.ConditionEstablished) {
+	if meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.GatewayConditionEstablished) {
 		return nil // what reachable is for has been decided for good
 	}
 	var slices discoveryv1.EndpointSliceList

@@ -66,7 +66,7 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
 	// Node proxies switch over with this condition, and refuse while the waypoint has no endpoint. A Deployment counts a
 	// ready pod a moment before its Service has the endpoint.
 	if programmed && o.reachable {
-		c.set(names.ConditionEstablished, true, "Served", "The waypoint has served: its Services are closed when it is away.")
+		c.set(v1alpha1.GatewayConditionEstablished, true, "Served", "The waypoint has served: its Services are closed when it is away.")
 	}
 	g.Status.Conditions = c.list
 	g.Status.Addresses = addresses(g, o)

@@ -109,7 +109,7 @@ func TestWaypoint(t *testing.T) {
 	o.tell(func() { o.programmed[name] = programmed{acked: 2} }, o.programmedChanged, name)
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
-	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, names.ConditionEstablished), "its Service has no endpoint")
+	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished), "its Service has no endpoint")
 	require.NoError(t, o.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint-1", Labels: map[string]string{
 			discoveryv1.LabelServiceName: "waypoint", names.LabelGatewayName: "waypoint",
@@ -118,13 +118,13 @@ func TestWaypoint(t *testing.T) {
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.7"}}},
 	}))
 	g = get(o, "established", ns, "waypoint", func(g *gatewayv1.Gateway) error {
-		return condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served")
+		return condition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished, metav1.ConditionTrue, "Served")
 	})
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionTrue, "Programmed"))
 	o.tell(func() { o.programmed[name] = programmed{acked: 1, rejected: "bad regex"} }, o.programmedChanged, name)
 	g = get(o, "rejected", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxyRejected"))
 	require.Contains(t, messageOf(g.Status.Conditions, "Programmed"), "bad regex")
-	require.NoError(t, condition(g.Status.Conditions, names.ConditionEstablished, metav1.ConditionTrue, "Served"))
+	require.NoError(t, condition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished, metav1.ConditionTrue, "Served"))
 
 	// Drift is repaired; what others own is left alone, the autoscaler's number of replicas for one.
 	change(o, ns, "waypoint", func(d *appsv1.Deployment) {

@@ -68,15 +68,3 @@ const (
 	// uncaptured there; the message says why.
 	MeshReasonPluginMissing = "PluginMissing"
 )
-
-// Reasons that Fairway adds to the Gateway API's own for Gateways.
-const (
-	// GatewayReasonProxiesPending: not every ready proxy has acknowledged the configuration yet.
-	GatewayReasonProxiesPending = "ProxiesPending"
-	// GatewayReasonProxyRejected: a proxy rejected the configuration; the message carries its words.
-	GatewayReasonProxyRejected = "ProxyRejected"
-	// GatewayReasonNotEnrolled: the Gateway's namespace is not in the mesh, so that its waypoint gets no identity.
-	GatewayReasonNotEnrolled = "NotEnrolled"
-	// GatewayReasonNoMesh: there is no Mesh, so nothing can be programmed.
-	GatewayReasonNoMesh = "NoMesh"
-)

@@ -228,7 +228,7 @@ func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
 
 func captureOf(p *corev1.Pod) (captured bool, reason string) {
 	for _, c := range p.Status.Conditions {
-		if c.Type == names.ConditionCaptured {
+		if c.Type == v1alpha1.PodConditionCaptured {
 			return c.Status == corev1.ConditionTrue, oneLine(c.Reason + ": " + c.Message)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -100,14 +101,14 @@ func isGateway(p gatewayv1.ParentReference) bool { return p.Kind == nil || *p.Ki
 func (k *collector) judgeServices() {
 	for i := range k.services {
 		s := &k.services[i]
-		c := meta.FindStatusCondition(s.Status.Conditions, names.ConditionWaypointBound)
+		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
 		if c == nil || c.Status != metav1.ConditionFalse {
 			continue
 		}
 		switch c.Reason {
-		case names.ReasonWaypointMissing:
+		case v1alpha1.ServiceReasonWaypointMissing:
 			k.problem("Service %s/%s: %s", s.Namespace, s.Name, oneLine(c.Message))
-		case names.ReasonNotSupported:
+		case v1alpha1.ServiceReasonNotSupported:
 			k.report.Elsewhere = append(k.report.Elsewhere, "Service "+s.Namespace+"/"+s.Name+": "+oneLine(c.Message))
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -114,7 +115,7 @@ func pod(namespace, name, node, component string, change ...func(*corev1.Pod)) *
 func captured(status corev1.ConditionStatus, reason, message string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Status.Conditions = append(p.Status.Conditions,
-			corev1.PodCondition{Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message})
+			corev1.PodCondition{Type: v1alpha1.PodConditionCaptured, Status: status, Reason: reason, Message: message})
 	}
 }
 

@@ -287,12 +287,12 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {
 		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
-		s.Status.Conditions = []metav1.Condition{{Type: names.ConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message}}
+		s.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message}}
 		return s
 	}
 	objects := append(healthyMesh(),
-		bound("cart", names.ReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
-		bound("headless", names.ReasonNotSupported, "it has no cluster IP"),
+		bound("cart", v1alpha1.ServiceReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
+		bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP"),
 		refused("of-cart", gatewayv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
 		refused("of-nothing", gatewayv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
 		refused("of-the-gateway", gatewayv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint}, "NotAllowedByListeners", "name the Service"),

@@ -24,7 +24,6 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // Indexes of the collections. A value is a namespace, an address, or namespace/name.
@@ -111,7 +110,7 @@ func sameGateway(old, new *gwv1.Gateway) bool {
 
 // GatewayEstablished tells whether a waypoint has served before (condition fairway.dev/Established); false for nil.
 func GatewayEstablished(g *gwv1.Gateway) bool {
-	return g != nil && meta.IsStatusConditionTrue(g.Status.Conditions, names.ConditionEstablished)
+	return g != nil && meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.GatewayConditionEstablished)
 }
 
 func sameService(old, new *corev1.Service) bool {
@@ -123,8 +122,8 @@ func sameService(old, new *corev1.Service) bool {
 // fairway.dev/WaypointBound): the waypoint has served it, or it was refused for want of one. It is remembered with the
 // Service, because the Gateway may be deleted and made again.
 func ServiceClosed(s *corev1.Service) bool {
-	c := meta.FindStatusCondition(s.Status.Conditions, names.ConditionWaypointBound)
-	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == names.ReasonWaypointMissing)
+	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
+	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ServiceReasonWaypointMissing)
 }
 
 func sameSlice(old, new *discoveryv1.EndpointSlice) bool {
@@ -143,7 +142,7 @@ func samePod(old, new *corev1.Pod) bool {
 // PodCaptured tells whether the node's agent has reported the pod as captured (condition fairway.dev/Captured).
 func PodCaptured(p *corev1.Pod) bool {
 	for _, c := range p.Status.Conditions {
-		if c.Type == names.ConditionCaptured {
+		if c.Type == v1alpha1.PodConditionCaptured {
 			return c.Status == corev1.ConditionTrue
 		}
 	}

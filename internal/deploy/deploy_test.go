@@ -167,7 +167,7 @@ func TestMergeParameters(t *testing.T) {
 func TestTheGuideWaitsForNoWaypoint(t *testing.T) {
 	guide, err := os.ReadFile("../../docs/user-guide.md")
 	require.NoError(t, err)
-	waits := regexp.MustCompile(`kubectl wait .* pods (.*) --for=condition=`+names.ConditionCaptured).FindAllStringSubmatch(string(guide), -1)
+	waits := regexp.MustCompile(`kubectl wait .* pods (.*) --for=condition=`+v1alpha1.PodConditionCaptured).FindAllStringSubmatch(string(guide), -1)
 	require.NotEmpty(t, waits)
 	for _, wait := range waits {
 		text, ok := strings.CutPrefix(wait[1], "-l ")

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -38,7 +39,7 @@ func TestABudgetIsGivenBack(t *testing.T) {
 		r := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "consumer-a", Name: "young"}]
 		return r.Parents[0].Conditions[0].Reason
 	}
-	require.Equal(t, string(ingest.ReasonOverBudget), accepted())
+	require.Equal(t, string(v1alpha1.RouteReasonOverBudget), accepted())
 	less := old.DeepCopy()
 	less.Generation++
 	less.Spec.Rules[0].Matches = less.Spec.Rules[0].Matches[:1]
@@ -47,7 +48,7 @@ func TestABudgetIsGivenBack(t *testing.T) {
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
 	h.Set(old)
 	h.Process()
-	require.Equal(t, string(ingest.ReasonOverBudget), accepted())
+	require.Equal(t, string(v1alpha1.RouteReasonOverBudget), accepted())
 	h.Delete(old)
 	h.Process()
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
@@ -61,7 +62,7 @@ func (h *harness) accepted(t *testing.T, namespace, name string) bool {
 	}
 	reason := report.Parents[0].Conditions[0].Reason
 	if reason != string(gwv1.RouteReasonAccepted) {
-		require.Equal(t, string(ingest.ReasonOverBudget), reason)
+		require.Equal(t, string(v1alpha1.RouteReasonOverBudget), reason)
 	}
 	return reason == string(gwv1.RouteReasonAccepted)
 }

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -32,7 +33,7 @@ func TestRefusedClaimsAreTold(t *testing.T) {
 			Spec:       corev1.PodSpec{NodeName: node, ServiceAccountName: name},
 			Status: corev1.PodStatus{
 				Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}},
-				Conditions: []corev1.PodCondition{{Type: names.ConditionCaptured, Status: corev1.ConditionTrue}},
+				Conditions: []corev1.PodCondition{{Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue}},
 			},
 		}
 	}

@@ -67,7 +67,7 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 		store.HTTPRoutes.Set(r)
 		ref := model.ObjectRef{Kind: KindHTTPRoute, Namespace: r.Namespace, Name: r.Name}
 		in.Report.Watch(ref, func(report *RouteReport) {
-			if c := report.Parents[0].Conditions[0]; c.Reason != string(ReasonOverBudget) {
+			if c := report.Parents[0].Conditions[0]; c.Reason != v1alpha1.RouteReasonOverBudget {
 				require.Equal(t, string(gwv1.RouteReasonAccepted), c.Reason)
 				accepted++
 			}

@@ -63,7 +63,7 @@ func (w claimWorld) anywhere() {
 type change func(*corev1.Pod)
 
 func captured(p *corev1.Pod) {
-	p.Status.Conditions = []corev1.PodCondition{{Type: names.ConditionCaptured, Status: corev1.ConditionTrue}}
+	p.Status.Conditions = []corev1.PodCondition{{Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue}}
 }
 
 func aged(minutes int) change {

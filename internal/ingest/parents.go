@@ -10,6 +10,7 @@ import (
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -107,7 +108,7 @@ func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
 	case svc == nil:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.Service)
 	case !svc.Enrolled:
-		return refuse(ReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace, names.LabelMesh, names.MeshEnabled)
+		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace, names.LabelMesh, names.MeshEnabled)
 	case svc.External:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s is of type ExternalName: it is another name for a host, and no route can apply to what its clients dial", p.Service)
 	case len(svc.VIPs) == 0:

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -103,7 +104,7 @@ func (b *routeBuilder) check(rule, left model.Rule) (badMatch bool, err error) {
 	if !rejected {
 		return false, nil
 	}
-	b.reason = ReasonProxyRejected
+	b.reason = v1alpha1.RouteReasonProxyRejected
 	b.shut = b.shut || rule.Invalid
 	return rule.Invalid, fmt.Errorf("proxies reject it: %s", text)
 }

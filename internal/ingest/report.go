@@ -13,23 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
-)
-
-// Reasons that Fairway adds to the Gateway API's own for routes.
-const (
-	// ReasonNotEnrolled: the parent Service's namespace is not in the mesh.
-	ReasonNotEnrolled gwv1.RouteConditionReason = "NamespaceNotEnrolled"
-	// ReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
-	ReasonConflicted gwv1.RouteConditionReason = "Conflicted"
-	// ReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too much.
-	ReasonOverBudget gwv1.RouteConditionReason = "OverBudget"
-	// ReasonNoWaypoint: no waypoint serves the parent Service.
-	ReasonNoWaypoint gwv1.RouteConditionReason = "NoWaypoint"
-	// ReasonProxyRejected: proxies refuse what comes of the route.
-	ReasonProxyRejected gwv1.RouteConditionReason = "ProxyRejected"
 )
 
 // RouteReport is what a route's status is to say, but for what only the proxies know.
@@ -111,15 +98,15 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	b := i.Binding.Get(c, p.Service)
 	switch {
 	case b.Unsupported != "":
-		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Unsupported}
+		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, b.Unsupported}
 	case b.None():
 		why := i.unservable(c, i.Service.Get(c, p.Service))
 		if why == "" {
 			why = fmt.Sprintf("Service %s is kept off every waypoint by its label or its namespace's", p.Service)
 		}
-		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), why}
+		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, why}
 	case b.Problem != "":
-		out.Unprogrammed = &Verdict{string(ReasonNoWaypoint), b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile"}
+		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile"}
 	default:
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, ports)

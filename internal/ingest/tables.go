@@ -12,6 +12,7 @@ import (
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -62,7 +63,7 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
 			out.lost[r.Ref] = Verdict{
-				string(ReasonConflicted),
+				v1alpha1.RouteReasonConflicted,
 				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
 			}
 		default:

@@ -51,26 +51,6 @@ const (
 	ComponentOperator = "operator"
 	ComponentNode     = "node"
 	ComponentWaypoint = "waypoint"
-	// ConditionCaptured is the pod condition in which a node's agent says that the pod's traffic is captured; senders
-	// speak mTLS to the pod from then on.
-	ConditionCaptured = Domain + "/Captured"
-	// ConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place on its
-	// node: without it, pods start uncaptured.
-	ConditionPluginInstalled = Domain + "/PluginInstalled"
-	// ReasonCaptureFailed is the reason of a ConditionCaptured that is False though the pod should be captured.
-	ReasonCaptureFailed = "CaptureFailed"
-	// ConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for the
-	// first time and never turns back: from then on the waypoint's absence closes its Services, never opens them. A new
-	// Gateway of the name starts anew; what was closed stays so by ConditionWaypointBound.
-	ConditionEstablished = Domain + "/Established"
-	// ConditionWaypointBound is the condition of a Service that says which waypoint serves it, or why none can.
-	ConditionWaypointBound = Domain + "/WaypointBound"
-	// ReasonWaypointMissing is the reason of a ConditionWaypointBound that is False, and connections to the Service refused.
-	ReasonWaypointMissing = "WaypointMissing"
-	// ReasonNotSupported is the reason of a ConditionWaypointBound that is False, and no waypoint can serve such a Service.
-	ReasonNotSupported = "NotSupported"
-	// ConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
-	ConditionProgrammed = "Programmed"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
 	LabelAutomatic = Domain + "/automatic"
 )

@@ -12,8 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // captures follows the condition fairway.dev/Captured of all pods and sums it up by node, so that the Mesh's status
@@ -34,14 +34,14 @@ func newCaptures(changed func()) *captures {
 func (c *captures) set(p *corev1.Pod) {
 	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 	for _, cond := range p.Status.Conditions {
-		if cond.Type != names.ConditionCaptured || terminated(p) {
+		if cond.Type != v1alpha1.PodConditionCaptured || terminated(p) {
 			continue
 		}
 		switch {
 		case cond.Status == corev1.ConditionTrue:
 			c.put(p.Spec.NodeName, key, "")
 			return
-		case cond.Reason == names.ReasonCaptureFailed:
+		case cond.Reason == v1alpha1.PodReasonCaptureFailed:
 			c.put(p.Spec.NodeName, key, fmt.Sprintf("%s: %s", key, cond.Message))
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -107,7 +108,7 @@ func trimPod(o any) (any, error) {
 		return out, nil
 	}
 	for _, c := range p.Status.Conditions {
-		if c.Type == names.ConditionCaptured || c.Type == corev1.PodReady {
+		if c.Type == v1alpha1.PodConditionCaptured || c.Type == corev1.PodReady {
 			out.Status.Conditions = append(out.Status.Conditions, c)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -21,7 +22,7 @@ func TestTrimPod(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{"a": "b"}},
 		Status: corev1.PodStatus{
-			Conditions:        []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: names.ConditionPluginInstalled}, {Type: corev1.PodReady}},
+			Conditions:        []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: v1alpha1.PodConditionPluginInstalled}, {Type: corev1.PodReady}},
 			ContainerStatuses: []corev1.ContainerStatus{{Name: "agent"}},
 		},
 	}

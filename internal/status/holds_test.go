@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -90,7 +91,7 @@ func (w *world) says(status metav1.ConditionStatus, text string) {
 	w.t.Helper()
 	parents := w.status()
 	require.Len(w.t, parents, 1)
-	c := meta.FindStatusCondition(parents[0].Conditions, names.ConditionProgrammed)
+	c := meta.FindStatusCondition(parents[0].Conditions, v1alpha1.RouteConditionProgrammed)
 	require.Equal(w.t, status, c.Status, c.Message)
 	require.Contains(w.t, c.Message, text)
 }

@@ -9,22 +9,11 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
-)
-
-// Reasons of the condition Programmed of a route.
-const (
-	// ReasonProgrammed: every ready proxy that must serve the route has acknowledged it.
-	ReasonProgrammed = "Programmed"
-	// ReasonPending: some ready proxy has not answered yet, or callers are not sent to the waypoint yet.
-	ReasonPending = "Pending"
-	// ReasonNoProxies: no proxy of the waypoint is ready.
-	ReasonNoProxies = "NoProxies"
-	// ReasonProxyRejected: a proxy refused the configuration; it goes on with the last good one.
-	ReasonProxyRejected = string(ingest.ReasonProxyRejected)
 )
 
 // Acknowledgements is what the xDS servers know of the proxies.
@@ -58,7 +47,7 @@ func resourcesOf(p ingest.ParentReport) []xds.Key {
 // programmed joins what should be served with what the proxies acknowledged: those of the waypoint, and then the node proxies
 // that callers' requests come by.
 func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
-	c := metav1.Condition{Type: names.ConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
+	c := metav1.Condition{Type: v1alpha1.RouteConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
 	if p.Unprogrammed != nil {
 		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
 		return c
@@ -70,7 +59,7 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		for _, a := range acks.State(r).Proxies {
 			switch {
 			case a.State == xds.Rejected:
-				c.Reason = ReasonProxyRejected
+				c.Reason = v1alpha1.RouteReasonProxyRejected
 				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, r.ID, a.Error)
 				return c
 			case r.Scope == catalogue.AllNodes && a.State != xds.Acked:
@@ -85,20 +74,20 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		}
 	}
 	if len(ready) == 0 {
-		c.Reason = ReasonNoProxies
+		c.Reason = v1alpha1.RouteReasonNoProxies
 		c.Message = fmt.Sprintf("no proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
 		return c
 	}
 	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
 	switch {
 	case acked < len(ready):
-		c.Reason = ReasonPending
+		c.Reason = v1alpha1.RouteReasonPending
 	case p.Pending:
-		c.Reason, c.Message = ReasonPending, c.Message+", but callers go straight to the Service until its Gateway is "+names.ConditionEstablished
+		c.Reason, c.Message = v1alpha1.RouteReasonPending, c.Message+", but callers go straight to the Service until its Gateway is "+v1alpha1.GatewayConditionEstablished
 	case behind != "":
-		c.Reason, c.Message = ReasonPending, c.Message+", but node proxy "+behind+" does not send callers to it yet"
+		c.Reason, c.Message = v1alpha1.RouteReasonPending, c.Message+", but node proxy "+behind+" does not send callers to it yet"
 	default:
-		c.Status, c.Reason = metav1.ConditionTrue, ReasonProgrammed
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
 	}
 	return c
 }
@@ -116,4 +105,6 @@ func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
 }
 
 // waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.
-func waits(c metav1.Condition) bool { return c.Reason == ReasonPending || c.Reason == ReasonNoProxies }
+func waits(c metav1.Condition) bool {
+	return c.Reason == v1alpha1.RouteReasonPending || c.Reason == v1alpha1.RouteReasonNoProxies
+}

@@ -19,24 +19,9 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
-
-// Reasons of the condition fairway.dev/WaypointBound of a Service.
-const (
-	// ReasonWaypointAccepted: connections to the Service go through the waypoint.
-	ReasonWaypointAccepted = "WaypointAccepted"
-	// ReasonWaypointPending: the waypoint is being created; connections go straight to the Service meanwhile.
-	ReasonWaypointPending = "WaypointPending"
-	// ReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
-	ReasonWaypointMissing = names.ReasonWaypointMissing
-	// ReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
-	ReasonNotSupported = names.ReasonNotSupported
-)
-
-// ReasonEndpointsLeftOut is that of an Event: proxies know only some of a Service's endpoints.
-const ReasonEndpointsLeftOut = "EndpointsLeftOut"
 
 // ServiceWriter writes the one condition that the mesh has for Services: which waypoint serves it. Services that have
 // none carry no condition.
@@ -102,7 +87,7 @@ func (w *ServiceWriter) sayPartial(svc *corev1.Service, key types.NamespacedName
 	}
 	w.mu.Unlock()
 	if say {
-		w.events.Eventf(svc, nil, corev1.EventTypeWarning, ReasonEndpointsLeftOut, "Balance", "proxies know only some of the endpoints: "+
+		w.events.Eventf(svc, nil, corev1.EventTypeWarning, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", "proxies know only some of the endpoints: "+
 			"each counted for each port, a Service may have %d, and all of namespace %s together %d, so this one has too many (use "+
 			"fewer ports, or several Services and namespaces)",
 			ingest.MostEndpointsOfService, key.Namespace, ingest.MostEndpointsOfNamespace)
@@ -164,7 +149,7 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 	before := svc.DeepCopy()
 	now := boundCondition(b)
 	if !bound {
-		meta.RemoveStatusCondition(&svc.Status.Conditions, names.ConditionWaypointBound)
+		meta.RemoveStatusCondition(&svc.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
 	} else {
 		meta.SetStatusCondition(&svc.Status.Conditions, now)
 	}
@@ -183,7 +168,7 @@ func (w *ServiceWriter) write(ctx context.Context, key types.NamespacedName) err
 
 func boundCondition(b ingest.Binding) metav1.Condition {
 	c := metav1.Condition{
-		Type: names.ConditionWaypointBound, Status: metav1.ConditionTrue, Reason: ReasonWaypointAccepted,
+		Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionTrue, Reason: v1alpha1.ServiceReasonWaypointAccepted,
 		Message: "connections from the mesh go through waypoint " + b.Waypoint.String(),
 	}
 	if len(b.Callers) > 0 {
@@ -194,11 +179,11 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 	}
 	switch {
 	case b.Unsupported != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ServiceReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
 	case b.Problem != "":
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused"
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused"
 	case b.Pending:
-		c.Status, c.Reason, c.Message = metav1.ConditionFalse, ReasonWaypointPending,
+		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointPending,
 			"waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile"
 	}
 	return c

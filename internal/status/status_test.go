@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
@@ -132,48 +133,48 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: ingest.ParentReport{Unprogrammed: &ingest.Verdict{Reason: "Conflicted", Message: "taken"}},
 			book:   newBook(), status: "False", reason: "Conflicted", text: "taken",
 		},
-		"no proxy yet": {report: served, book: newBook(), status: "False", reason: ReasonNoProxies, text: "no proxy"},
+		"no proxy yet": {report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "no proxy"},
 		"only a starting proxy": {
-			report: served, status: "False", reason: ReasonNoProxies, text: "no proxy",
+			report: served, status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "no proxy",
 			book: func() *book { b := newBook("a"); b.say("a", listener, xds.Pending); return b }(),
 		},
 		"a starting proxy does not count": {
-			report: served, status: "True", reason: ReasonProgrammed, text: "1/1 proxies",
+			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "1/1 proxies",
 			book: both(func(b *book) { b.say("b", listener, xds.Pending); b.say("b", table80, xds.Pending) }),
 		},
 		"callers go straight to the Service": {
 			report: func() ingest.ParentReport { p := served; p.Pending = true; return p }(), book: newBook("a", "b"),
-			status: "False", reason: ReasonPending, text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
+			status: "False", reason: v1alpha1.RouteReasonPending, text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
 		},
 		"a caller's node is behind": {
-			report: served, status: "False", reason: ReasonPending, text: "but node proxy bookshop/n2 does not",
+			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "but node proxy bookshop/n2 does not",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Pending) }),
 		},
 		"a caller's node rejects": {
-			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/n2 rejects cluster 10.96.0.10:80",
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/n2 rejects cluster 10.96.0.10:80",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Rejected) }),
 		},
 		"all callers' nodes": {
-			report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies",
+			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"} }),
 		},
 		"one port is behind": {
-			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
+			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "1/2 proxies",
 			book: both(func(b *book) { b.say("b", table81, xds.Pending) }),
 		},
 		"a proxy has not asked yet": {
-			report: served, status: "False", reason: ReasonPending, text: "1/2 proxies",
+			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "1/2 proxies",
 			book: both(func(b *book) { b.absent[table80] = map[string]bool{"a": true} }),
 		},
 		"a starting proxy rejects": {
-			report: served, status: "False", reason: ReasonProxyRejected, text: "bookshop/b rejects listener mtls",
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/b rejects listener mtls",
 			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
-		"route table rejected": {report: served, status: "False", reason: ReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
-		"scope rejected":       {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects way to route table service/bookshop/reviews/81", book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81")},
-		"backend rejected":     {report: served, status: "False", reason: ReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
-		"another's cluster":    {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
-		"all":                  {report: served, status: "True", reason: ReasonProgrammed, text: "2/2 proxies", book: newBook("a", "b")},
+		"route table rejected": {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
+		"scope rejected":       {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects way to route table service/bookshop/reviews/81", book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81")},
+		"backend rejected":     {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
+		"another's cluster":    {report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
+		"all":                  {report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies", book: newBook("a", "b")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := programmed(c.report, 7, c.book)
@@ -259,7 +260,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 				if c.Get(ctx, client.ObjectKeyFromObject(route), got) != nil || len(got.Status.Parents) != 1 {
 					return false
 				}
-				p := meta.FindStatusCondition(got.Status.Parents[0].Conditions, names.ConditionProgrammed)
+				p := meta.FindStatusCondition(got.Status.Parents[0].Conditions, v1alpha1.RouteConditionProgrammed)
 				return p != nil && p.Status == status
 			}
 		}
@@ -282,10 +283,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		bound := func() *metav1.Condition {
 			got := &corev1.Service{}
 			require.NoError(t, c.Get(ctx, key, got))
-			return meta.FindStatusCondition(got.Status.Conditions, names.ConditionWaypointBound)
+			return meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
 		}
 		w.Bound(key, ingest.Binding{Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"}, Problem: "no such Gateway"})
-		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonWaypointMissing }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing }, 10*time.Second, 10*time.Millisecond)
 		require.Contains(t, <-rec.Events, "no such Gateway")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
@@ -295,7 +296,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local does not hold")
 		}, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
-		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == ReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local does not hold")
 		require.Contains(t, <-rec.Events, "NotSupported the Service has no cluster IP")
 		w.Partial(key, true)

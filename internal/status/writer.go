@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -268,7 +269,7 @@ func (w *Writer) settle(ref model.ObjectRef, r *route, written, ours []gwv1.Rout
 		switch {
 		case old != nil && !r.moved && (waits(*c) || c.Status == metav1.ConditionTrue && c.Message != old.Message):
 			held[c] = *old
-		case c.Reason == ReasonPending:
+		case c.Reason == v1alpha1.RouteReasonPending:
 			unsettled = true
 		}
 	}
@@ -287,7 +288,7 @@ func programmedBefore(written []gwv1.RouteParentStatus, now gwv1.RouteParentStat
 		if p.ControllerName != names.MeshController || !equality.Semantic.DeepEqual(p.ParentRef, now.ParentRef) {
 			continue
 		}
-		old := meta.FindStatusCondition(p.Conditions, names.ConditionProgrammed)
+		old := meta.FindStatusCondition(p.Conditions, v1alpha1.RouteConditionProgrammed)
 		if old != nil && old.Status == metav1.ConditionTrue && old.ObservedGeneration == now.Conditions[len(now.Conditions)-1].ObservedGeneration {
 			return old
 		}

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -168,7 +169,7 @@ func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	s.service("free", "server")
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))
-	c := s.says("route", names.ConditionProgrammed, metav1.ConditionFalse, "")
+	c := s.says("route", v1alpha1.RouteConditionProgrammed, metav1.ConditionFalse, "")
 	g.Expect(c.Message).To(ContainSubstring("nowhere"))
 	s.refuses("client", "http://server/") // a Service whose waypoint is missing is closed, not open
 	s.answers("client", "http://free/", "server")

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -147,7 +148,7 @@ func (b *bench) fill(routes int) benchFill {
 		g.Expect(world.client.List(b.t.Context(), &list, client.InNamespace(b.name))).To(Succeed())
 		pending := 0
 		for i := range list.Items {
-			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), names.ConditionProgrammed) {
+			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), v1alpha1.RouteConditionProgrammed) {
 				pending++
 			}
 		}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -276,7 +277,7 @@ func (s *space) captureIs(want corev1.ConditionStatus, apps ...string) {
 // captureOf is False for a pod that no agent ever spoke of.
 func captureOf(p *corev1.Pod) (corev1.ConditionStatus, string) {
 	for _, c := range p.Status.Conditions {
-		if c.Type == names.ConditionCaptured {
+		if c.Type == v1alpha1.PodConditionCaptured {
 			return c.Status, c.Reason + ": " + c.Message
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -49,7 +50,7 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	g.Eventually(func(g Gomega) {
 		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)).To(Succeed())
 		g.Expect(gateway.UID).NotTo(Equal(former))
-		g.Expect(meta.IsStatusConditionTrue(gateway.Status.Conditions, names.ConditionEstablished)).To(BeTrue())
+		g.Expect(meta.IsStatusConditionTrue(gateway.Status.Conditions, v1alpha1.GatewayConditionEstablished)).To(BeTrue())
 	}).Should(Succeed(), "another Gateway that has served")
 	s.routed("client", "http://app/", "app-v1")
 	total := steady.end()

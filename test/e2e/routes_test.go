@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -86,7 +87,7 @@ func (s *space) says(route, condition string, status metav1.ConditionStatus, rea
 // programmed waits until every ready proxy has acknowledged the route.
 func (s *space) programmed(route string) {
 	s.t.Helper()
-	s.says(route, names.ConditionProgrammed, metav1.ConditionTrue, "")
+	s.says(route, v1alpha1.RouteConditionProgrammed, metav1.ConditionTrue, "")
 }
 
 // versions makes a Service named app whose pods are app-v1 and app-v2, with a Service each.

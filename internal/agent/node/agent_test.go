@@ -268,7 +268,7 @@ func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5", declares(15006))
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	c := f.condition(p, corev1.ConditionFalse, ReasonReservedPort)
+	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonReservedPort)
 	require.Contains(t, c.Message, "container proxy declares port 15006")
 	require.Equal(t, -1, f.index("apply ns-cart"))
 	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "the agent's own view follows the condition")
@@ -279,7 +279,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	c := f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	c := f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.Equal(t, messageCapturedPermitted, c.Message)
 	require.Less(t, f.index("want spiffe://cluster.local/ns/"+f.namespace+"/sa/cart"), f.index("apply ns-cart"))
 	require.Less(t, f.index("set mtls/"), f.index("apply ns-cart"))
@@ -296,7 +296,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
 	f.eventually(func() bool { return f.index("end plaintext ns-cart") > f.index("apply ns-cart") }, "plaintext ends")
 	f.eventually(func() bool {
-		return f.condition(p, corev1.ConditionTrue, ReasonCaptured).Message == messageCapturedStrict
+		return f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Message == messageCapturedStrict
 	}, "the condition says strict")
 
 	// Other ranges.
@@ -309,7 +309,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	patch = client.MergeFrom(p.DeepCopy())
 	p.Labels = map[string]string{names.LabelMesh: names.MeshDisabled}
 	require.NoError(t, f.Patch(context.Background(), p, patch))
-	f.condition(p, corev1.ConditionFalse, ReasonOptedOut)
+	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonOptedOut)
 	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners go")
 	require.Less(t, f.index("drain ns-cart"), f.index("remove ns-cart"))
 	require.Less(t, f.index("remove ns-cart"), f.index("unset mtls/"))
@@ -324,7 +324,7 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	c := f.condition(p, corev1.ConditionFalse, names.ReasonCaptureFailed)
+	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed)
 	require.Contains(t, c.Message, "no certificate")
 	require.Contains(t, c.Message, "kubectl describe mesh")
 	require.Equal(t, -1, f.index("apply"), "a running pod without a certificate is not redirected")
@@ -333,11 +333,11 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 		var list eventsv1.EventList
 		require.NoError(t, f.List(t.Context(), &list, client.InNamespace(p.Namespace)))
 		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
-			return e.Reason == names.ReasonCaptureFailed && e.Series != nil && strings.Contains(e.Note, "no certificate")
+			return e.Reason == v1alpha1.PodReasonCaptureFailed && e.Series != nil && strings.Contains(e.Note, "no certificate")
 		})
 	}, "the failure is told again")
 	f.do(func() { f.caDown = false })
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 
 	// Somebody takes the rules away.
 	f.do(func() { f.rules[f.sandboxes[string(p.UID)]] = []netip.Prefix{} })
@@ -370,7 +370,7 @@ func TestStartingPod(t *testing.T) {
 		f.sandboxes[string(p.UID)] = path
 	})
 	f.run(p, "10.244.1.5")
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 
 	req.Command = plugin.CommandCheck
 	require.Equal(t, plugin.Response{Captured: true}, f.ask(req))
@@ -416,7 +416,7 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	path := f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.NoError(t, f.stop())
 	require.Equal(t, -1, f.index("drain"))
 	require.Equal(t, -1, f.index("remove"))
@@ -431,7 +431,7 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 	})
 	f.start()
 	f.eventually(func() bool { return f.state(p).State == StateFailed }, "the proxy is missed")
-	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, ReasonCaptured).Status, "its rules are still there")
+	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Status, "its rules are still there")
 	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
 	f.eventually(func() bool { return f.index("remove ns-orphan") >= 0 }, "the orphan's rules go")
 	f.do(func() { f.proxyDown = false })
@@ -444,7 +444,7 @@ func TestUninstallationLetsPodsGo(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	f.eventually(func() bool {
 		b, err := os.ReadFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"))
 		return err == nil && string(b) != originalCNI
@@ -452,7 +452,7 @@ func TestUninstallationLetsPodsGo(t *testing.T) {
 	require.NoError(t, f.stop())
 	require.NotEqual(t, -1, f.index("remove ns-cart"))
 	require.NotEqual(t, -1, f.index("remove host"))
-	f.condition(p, corev1.ConditionFalse, ReasonUninstalled)
+	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled)
 	b, err := os.ReadFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"))
 	require.NoError(t, err)
 	require.Equal(t, originalCNI, string(b))
@@ -466,8 +466,8 @@ func TestMeshDeletionLetsPodsGo(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.NoError(t, f.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}))
-	f.condition(p, corev1.ConditionFalse, ReasonMeshAbsent)
+	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonMeshAbsent)
 	f.eventually(func() bool { return f.index("remove ns-cart") >= 0 && len(f.listenerNames()) == 0 }, "nothing is left")
 }

@@ -11,7 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
 
 // maxMessage bounds a condition's message, in bytes.
@@ -19,7 +19,7 @@ const maxMessage = 1024
 
 // condition is the pod's ConditionCaptured, or nil.
 func condition(pod *corev1.Pod) *corev1.PodCondition {
-	return conditionOf(pod, names.ConditionCaptured)
+	return conditionOf(pod, v1alpha1.PodConditionCaptured)
 }
 
 func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
@@ -39,7 +39,7 @@ func saysCaptured(pod *corev1.Pod) bool {
 
 // capturedPatch is the conditionPatch of ConditionCaptured.
 func capturedPatch(pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) ([]byte, error) {
-	return conditionPatch(pod, corev1.PodCondition{Type: names.ConditionCaptured, Status: status, Reason: reason, Message: message})
+	return conditionPatch(pod, corev1.PodCondition{Type: v1alpha1.PodConditionCaptured, Status: status, Reason: reason, Message: message})
 }
 
 // conditionPatch is the strategic merge patch of pods/status that sets a condition and nothing else; nil if the pod has

@@ -28,25 +28,8 @@ const (
 	Hold
 )
 
-// Reasons of a Decision other than to capture. They are reasons of the pod's condition as well.
+// Messages of a Decision.
 const (
-	ReasonMeshAbsent         = "MeshAbsent"
-	ReasonSystemNamespace    = "SystemNamespace"
-	ReasonNotEnrolled        = "NotEnrolled"
-	ReasonOptedOut           = "OptedOut"
-	ReasonProxy              = "Proxy"
-	ReasonNoServiceAccount   = "NoServiceAccount"
-	ReasonHostNetwork        = "HostNetwork"
-	ReasonFinished           = "Finished"
-	ReasonTerminating        = "Terminating"
-	ReasonNetworkUnknown     = "NetworkUnknown"
-	ReasonNamespaceUnknown   = "NamespaceUnknown"
-	ReasonCaptured           = "Captured"
-	ReasonAwaitingSandbox    = "AwaitingSandbox"
-	ReasonUnknownLabel       = "UnknownLabel"
-	ReasonShareUsedUp        = "AddressShareUsedUp"
-	ReasonPeerRefused        = "PeerRefused"
-	ReasonReservedPort       = "ReservedPort"
 	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
 	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
@@ -88,28 +71,28 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	}
 	switch {
 	case mesh == nil || !mesh.DeletionTimestamp.IsZero():
-		return release(ReasonMeshAbsent, messageMeshAbsent)
+		return release(v1alpha1.PodReasonMeshAbsent, messageMeshAbsent)
 	case pod.Namespace == systemNamespace:
-		return release(ReasonSystemNamespace, fmt.Sprintf(messageSystemNamespace, systemNamespace))
+		return release(v1alpha1.PodReasonSystemNamespace, fmt.Sprintf(messageSystemNamespace, systemNamespace))
 	case pod.Spec.HostNetwork:
-		return release(ReasonHostNetwork, messageHostNetwork)
+		return release(v1alpha1.PodReasonHostNetwork, messageHostNetwork)
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return release(ReasonFinished, messageFinished)
+		return release(v1alpha1.PodReasonFinished, messageFinished)
 	case namespace == nil:
-		return Decision{Action: Hold, Reason: ReasonNamespaceUnknown, Message: fmt.Sprintf(messageNamespaceUnknown, pod.Namespace)}
+		return Decision{Action: Hold, Reason: v1alpha1.PodReasonNamespaceUnknown, Message: fmt.Sprintf(messageNamespaceUnknown, pod.Namespace)}
 	case namespace.Labels[names.LabelMesh] != names.MeshEnabled:
-		return release(ReasonNotEnrolled, fmt.Sprintf(messageEnrolNamespace, pod.Namespace))
+		return release(v1alpha1.PodReasonNotEnrolled, fmt.Sprintf(messageEnrolNamespace, pod.Namespace))
 	case pod.Labels[names.LabelComponent] == names.ComponentWaypoint && pod.Labels[names.LabelGatewayName] != "":
-		return release(ReasonProxy, messageProxy)
+		return release(v1alpha1.PodReasonProxy, messageProxy)
 	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
-		return release(ReasonOptedOut, messagePodIsOptedOut)
+		return release(v1alpha1.PodReasonOptedOut, messagePodIsOptedOut)
 	case names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) == "":
-		return release(ReasonNoServiceAccount, messageNoServiceAccount)
+		return release(v1alpha1.PodReasonNoServiceAccount, messageNoServiceAccount)
 	}
 	if container, port := reservedPort(pod); port != 0 {
-		return release(ReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
+		return release(v1alpha1.PodReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
 	}
-	d := Decision{Action: Capture, Reason: ReasonCaptured, Message: messageCapturedPermitted}
+	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured, Message: messageCapturedPermitted}
 	d.Strict, d.Problem = strict(pod, namespace, mesh)
 	if d.Strict {
 		d.Message = messageCapturedStrict
@@ -123,9 +106,9 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
-		d.Action, d.Reason, d.Message = Hold, ReasonTerminating, messageTerminating
+		d.Action, d.Reason, d.Message = Hold, v1alpha1.PodReasonTerminating, messageTerminating
 	case !networkKnown(mesh):
-		d.Action, d.Reason, d.Message = Hold, ReasonNetworkUnknown, messageNetworkUnknown
+		d.Action, d.Reason, d.Message = Hold, v1alpha1.PodReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
 }

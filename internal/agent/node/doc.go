@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package node enrols the pods of one node: it decides which pods the mesh captures, makes their listeners and has
-// their certificates made, programs their network namespaces, and says on each pod's condition names.ConditionCaptured
+// their certificates made, programs their network namespaces, and says on each pod's condition v1alpha1.PodConditionCaptured
 // how that went. How rules, listeners and certificates are made is the business of the packages it calls.
 //
 // Invariants:

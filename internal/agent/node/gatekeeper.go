@@ -57,7 +57,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		}
 		return false, g.forget(ctx, string(pod.UID))
 	case Hold:
-		if d.Reason == ReasonTerminating {
+		if d.Reason == v1alpha1.PodReasonTerminating {
 			return false, nil
 		}
 		return false, errors.New(d.Message)
@@ -76,7 +76,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 	g.setStatus(pod, StateEnrolling, d, t)
 	if err := g.capture(ctx, t, starting); err != nil {
 		failed := d
-		failed.Reason, failed.Message = names.ReasonCaptureFailed, err.Error()
+		failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, err.Error()
 		g.setStatus(pod, StateFailed, failed, t)
 		return false, err
 	}
@@ -124,14 +124,14 @@ func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.
 		return nil, Decision{}, nil, err
 	}
 	if mesh == nil {
-		return pass(ReasonMeshAbsent)
+		return pass(v1alpha1.PodReasonMeshAbsent)
 	}
 	ns, err := g.namespace(ctx, req.PodNamespace)
 	if err != nil {
 		return nil, Decision{}, nil, err
 	}
 	if ns == nil || ns.Labels[names.LabelMesh] != names.MeshEnabled {
-		return pass(ReasonNotEnrolled)
+		return pass(v1alpha1.PodReasonNotEnrolled)
 	}
 	pod, err := g.pod(ctx, req)
 	if err != nil {

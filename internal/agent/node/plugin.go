@@ -14,13 +14,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/fairway-mesh/fairway/internal/names"
-)
-
-// Reasons of the condition names.ConditionPluginInstalled.
-const (
-	ReasonInstalled     = "Installed"
-	ReasonInstallFailed = "InstallFailed"
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
 
 // pluginRetry is the wait before the condition is written again after that failed.
@@ -74,11 +68,11 @@ func (p *pluginReport) run(ctx context.Context) error {
 
 func (p *pluginReport) report(ctx context.Context, outcome error) error {
 	want := corev1.PodCondition{
-		Type: names.ConditionPluginInstalled, Status: corev1.ConditionTrue, Reason: ReasonInstalled,
+		Type: v1alpha1.PodConditionPluginInstalled, Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonInstalled,
 		Message: "Pods of the mesh start captured.",
 	}
 	if outcome != nil {
-		want.Status, want.Reason = corev1.ConditionFalse, ReasonInstallFailed
+		want.Status, want.Reason = corev1.ConditionFalse, v1alpha1.PodReasonInstallFailed
 		want.Message = fmt.Sprintf("The CNI plugin is not installed, so pods of the mesh start uncaptured: %v (in %s; if this node's container runtime reads another directory, set spec.node.host of the Mesh).", outcome, p.confDir)
 	}
 	pod := &corev1.Pod{}
@@ -94,7 +88,7 @@ func (p *pluginReport) report(ctx context.Context, outcome error) error {
 		return err
 	}
 	if outcome != nil && (before == nil || before.Message != want.Message) {
-		p.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonInstallFailed, "Install", "%s", want.Message)
+		p.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonInstallFailed, "Install", "%s", want.Message)
 	}
 	return nil
 }

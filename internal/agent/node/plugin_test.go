@@ -45,7 +45,7 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 		f.eventually(func() bool {
 			now := &corev1.Pod{}
 			require.NoError(t, f.Get(context.Background(), client.ObjectKeyFromObject(own), now))
-			have = conditionOf(now, names.ConditionPluginInstalled)
+			have = conditionOf(now, v1alpha1.PodConditionPluginInstalled)
 			return have != nil && have.Status == status
 		}, "the agent's pod says %s", status)
 		return have.Message
@@ -58,7 +58,7 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(names.SystemNamespace)))
 		for _, e := range events.Items {
-			if e.Regarding.Name == f.podName && e.Reason == ReasonInstallFailed && e.Type == corev1.EventTypeWarning {
+			if e.Regarding.Name == f.podName && e.Reason == v1alpha1.PodReasonInstallFailed && e.Type == corev1.EventTypeWarning {
 				return true
 			}
 		}
@@ -74,12 +74,12 @@ func TestUnknownLabelIsSaid(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5", func(p *corev1.Pod) { p.Labels[names.LabelMTLSMode] = "on" })
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	require.Contains(t, f.condition(p, corev1.ConditionTrue, ReasonCaptured).Message, `the unknown value "on"`)
+	require.Contains(t, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Message, `the unknown value "on"`)
 	f.eventually(func() bool {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
 		for _, e := range events.Items {
-			if e.Regarding.Name == p.Name && e.Reason == ReasonUnknownLabel && e.Type == corev1.EventTypeWarning {
+			if e.Regarding.Name == p.Name && e.Reason == v1alpha1.PodReasonUnknownLabel && e.Type == corev1.EventTypeWarning {
 				return true
 			}
 		}
@@ -100,7 +100,7 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 	p := f.pod("scraper", "10.244.1.5")
 	path := f.sandbox(t, string(p.UID), "ns-scraper")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	share := func() uint32 {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -108,7 +108,7 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 	}
 	require.EqualValues(t, 500, share())
 	f.do(func() { f.beyond[path] = capture.Refused{Share: 7} })
-	note := f.warned(p, ReasonShareUsedUp)
+	note := f.warned(p, v1alpha1.PodReasonShareUsedUp)
 	require.Contains(t, note, "more than 500 addresses")
 	require.Contains(t, note, "7 connections")
 	countedOnce(t, f.agent.reconciler.metrics.refused, 7)
@@ -147,7 +147,7 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	p := f.pod("server", "10.244.1.5")
 	path := f.sandbox(t, string(p.UID), "ns-server")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	peers := func() uint32 {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -155,7 +155,7 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	}
 	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
 	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
-	require.Contains(t, f.warned(p, ReasonPeerRefused), "7 connections to the pod were refused, because their caller had 2048 open")
+	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused), "7 connections to the pod were refused, because their caller had 2048 open")
 	countedOnce(t, f.agent.reconciler.metrics.peers, 7)
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}

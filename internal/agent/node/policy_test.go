@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -37,7 +38,7 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
 	}
 	captured := func(status corev1.ConditionStatus, message string) string {
-		b, err := capturedPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, ReasonCaptured, message)
+		b, err := capturedPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, v1alpha1.PodReasonCaptured, message)
 		require.NoError(t, err)
 		return string(b)
 	}
@@ -46,12 +47,12 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return apierrors.IsForbidden(patch("another", captured(corev1.ConditionTrue, "probing")))
 	}, "the policy is in force")
 
-	plugin, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, corev1.PodCondition{Type: names.ConditionPluginInstalled, Status: corev1.ConditionTrue})
+	plugin, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, corev1.PodCondition{Type: v1alpha1.PodConditionPluginInstalled, Status: corev1.ConditionTrue})
 	require.NoError(t, err)
 	require.NoError(t, patch(f.node, string(plugin)))
 	require.NoError(t, patch(f.node, captured(corev1.ConditionTrue, "one")))
 	require.NoError(t, patch(f.node, captured(corev1.ConditionFalse, "two")))
-	c := f.condition(p, corev1.ConditionFalse, ReasonCaptured)
+	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured)
 	require.Equal(t, "two", c.Message)
 	for name, body := range map[string]string{
 		"another condition":  `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`,
@@ -74,8 +75,8 @@ func TestPolicyOfTheAgent(t *testing.T) {
 
 	// Others aren't concerned, and the condition of another writer is left alone by kubelet's kind of patch.
 	f.run(p, "10.244.1.7")
-	require.Equal(t, "two", f.condition(p, corev1.ConditionFalse, ReasonCaptured).Message)
+	require.Equal(t, "two", f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured).Message)
 	require.True(t, apierrors.IsForbidden(as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))), "RBAC: the status only")
-	require.Equal(t, names.Domain+"/Captured", names.ConditionCaptured, "as the policy spells it")
-	require.Equal(t, names.Domain+"/PluginInstalled", names.ConditionPluginInstalled, "as the policy spells it")
+	require.Equal(t, names.Domain+"/Captured", v1alpha1.PodConditionCaptured, "as the policy spells it")
+	require.Equal(t, names.Domain+"/PluginInstalled", v1alpha1.PodConditionPluginInstalled, "as the policy spells it")
 }

@@ -130,7 +130,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 				return reconcile.Result{}, err
 			}
 		}
-		r.setStatus(pod, StateWaiting, Decision{Reason: ReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
+		r.setStatus(pod, StateWaiting, Decision{Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
 		return reconcile.Result{RequeueAfter: verifyEvery}, nil
 	}
 	if err == nil {
@@ -149,7 +149,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 	if !have.complete {
 		r.log.Info("captured a pod", "pod", client.ObjectKeyFromObject(pod), "netns", t.Pod.Netns, "mode", mode(d))
 	}
-	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, ReasonCaptured, d.Message); err != nil {
+	if err := r.setCondition(ctx, pod, corev1.ConditionTrue, v1alpha1.PodReasonCaptured, d.Message); err != nil {
 		return reconcile.Result{}, err
 	}
 	r.warn(pod, d)
@@ -189,7 +189,7 @@ func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1
 func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have programmed, t Target, d Decision, cause error) error {
 	r.metrics.failures.WithLabelValues(causeOf(cause)).Inc()
 	failed := d
-	failed.Reason, failed.Message = names.ReasonCaptureFailed, cause.Error()
+	failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, cause.Error()
 	r.setStatus(pod, StateFailed, failed, t)
 	if have.complete || have.redirected && saysCaptured(pod) {
 		return cause
@@ -197,16 +197,16 @@ func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have pr
 	// The attempt's own time may be over; saying so must not fail for that.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	defer cancel()
-	return errors.Join(cause, r.setCondition(ctx, pod, corev1.ConditionFalse, names.ReasonCaptureFailed, "Not captured, trying again: "+cause.Error()))
+	return errors.Join(cause, r.setCondition(ctx, pod, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed, "Not captured, trying again: "+cause.Error()))
 }
 
 func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d Decision) (reconcile.Result, error) {
-	if d.Reason == ReasonFinished {
+	if d.Reason == v1alpha1.PodReasonFinished {
 		// Nothing runs in it, and nobody sends to it.
 		return reconcile.Result{}, r.forget(ctx, string(pod.UID))
 	}
 	// Senders must hear first that the pod no longer takes mTLS; and people, what nobody chose.
-	if saysCaptured(pod) || d.Reason == ReasonReservedPort {
+	if saysCaptured(pod) || d.Reason == v1alpha1.PodReasonReservedPort {
 		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
 			return reconcile.Result{}, err
 		}
@@ -256,7 +256,7 @@ func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Deci
 // worthNoting tells whether people who look at the agent want to see why a pod isn't captured.
 func (r *reconciler) worthNoting(pod *corev1.Pod, d Decision) bool {
 	switch d.Reason {
-	case ReasonOptedOut, ReasonProxy, ReasonReservedPort:
+	case v1alpha1.PodReasonOptedOut, v1alpha1.PodReasonProxy, v1alpha1.PodReasonReservedPort:
 		return true
 	default:
 		return condition(pod) != nil
@@ -286,7 +286,7 @@ func (r *reconciler) warn(pod *corev1.Pod, d Decision) {
 	if before := condition(pod); d.Problem == "" || before != nil && strings.Contains(before.Message, d.Problem) {
 		return
 	}
-	r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonUnknownLabel, "Capture", "%s", d.Problem)
+	r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonUnknownLabel, "Capture", "%s", d.Problem)
 }
 
 // setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows
@@ -297,7 +297,7 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status c
 	if err != nil {
 		return err
 	}
-	if reason == names.ReasonCaptureFailed {
+	if reason == v1alpha1.PodReasonCaptureFailed {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Capture", "%s", message)
 	}
 	if patch == nil {
@@ -310,9 +310,9 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status c
 		return nil // gone, or another pod of the same name: the watch says so soon
 	}
 	if err != nil {
-		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
+		return fmt.Errorf("set condition %s: %w", v1alpha1.PodConditionCaptured, err)
 	}
-	if reason != names.ReasonCaptureFailed && (before == nil || before.Status != status || before.Reason != reason) {
+	if reason != v1alpha1.PodReasonCaptureFailed && (before == nil || before.Status != status || before.Reason != reason) {
 		r.events.Eventf(after, nil, corev1.EventTypeNormal, reason, "Capture", "%s", message)
 	}
 	return nil

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 )
 
@@ -154,7 +155,7 @@ func (r *reconciler) owned(ctx context.Context) (keep, remove map[string]bool, e
 		if err != nil {
 			return nil, nil, err
 		}
-		if d.Reason == ReasonHostNetwork || d.Reason == ReasonFinished {
+		if d.Reason == v1alpha1.PodReasonHostNetwork || d.Reason == v1alpha1.PodReasonFinished {
 			continue
 		}
 		path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))

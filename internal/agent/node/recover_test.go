@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -70,7 +71,7 @@ func TestStartingPodKeepsItsListeners(t *testing.T) {
 	})
 	f.run(p, "10.244.1.5")
 	require.Equal(t, plugin.Response{Captured: true}, <-captured)
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.Equal(t, -1, f.index("unset "), "the pod's listeners never go")
 }
 
@@ -80,7 +81,7 @@ func TestCleanUpOfAnOldSandbox(t *testing.T) {
 	f.start()
 	p := f.pod("cart", "10.244.1.5")
 	path := f.sandbox(t, string(p.UID), "ns-cart")
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	del := addRequest(p, "", "10.244.1.5")
 	del.Command = plugin.CommandDel
 	require.Equal(t, plugin.Response{}, f.ask(del))
@@ -109,7 +110,7 @@ func TestRestartKeepsProbes(t *testing.T) {
 	}
 	f.start()
 	for _, p := range []*corev1.Pod{one, two, job} {
-		f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+		f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	}
 	t.Cleanup(func() {
 		now := &corev1.Pod{}
@@ -118,7 +119,7 @@ func TestRestartKeepsProbes(t *testing.T) {
 		require.NoError(t, f.Update(context.Background(), now))
 	})
 	require.NoError(t, f.Delete(context.Background(), two))
-	f.eventually(func() bool { return f.state(two).Reason == ReasonTerminating }, "two terminates")
+	f.eventually(func() bool { return f.state(two).Reason == v1alpha1.PodReasonTerminating }, "two terminates")
 	f.restart(func() { f.proxyDown = true })
 	f.eventually(func() bool { return f.state(one).State == StateFailed }, "no pod is taken up yet")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
@@ -147,7 +148,7 @@ func TestStartWithoutRuntime(t *testing.T) {
 	}
 	f.start()
 	for _, p := range pods {
-		f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+		f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	}
 	began := time.Now()
 	f.restart(func() { f.runtimeDown = true })
@@ -173,7 +174,7 @@ func TestRestartRightAfterAdd(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
 	require.Equal(t, plugin.Response{Captured: true}, f.ask(addRequest(p, path, "10.244.1.5")))
 	outPath := f.sandbox(t, string(out.UID), "ns-out")
-	f.condition(out, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(out, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.NoError(t, f.stop())
 	before := out.DeepCopy()
 	out.Labels = map[string]string{names.LabelMesh: names.MeshDisabled}
@@ -184,7 +185,7 @@ func TestRestartRightAfterAdd(t *testing.T) {
 	require.Less(t, f.index("remove ns-out"), f.index("ready "), outPath)
 	f.do(func() { f.sandboxes[string(p.UID)] = path })
 	f.run(p, "10.244.1.5")
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.Equal(t, -1, f.index("remove ns-cart"))
 }
 
@@ -198,10 +199,10 @@ func TestStaticPodIsLetGo(t *testing.T) {
 		p.Annotations = map[string]string{annotationConfigHash: "of-its-file", names.AnnotationMirror: "of-its-file"}
 	})
 	before := p.DeepCopy()
-	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: names.ConditionCaptured, Status: corev1.ConditionTrue, Reason: ReasonCaptured})
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonCaptured})
 	require.NoError(t, f.Status().Patch(t.Context(), p, client.StrategicMergeFrom(before)))
 	f.start()
-	f.condition(p, corev1.ConditionFalse, ReasonNoServiceAccount)
+	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonNoServiceAccount)
 	f.eventually(func() bool { return f.index("remove ns-static") >= 0 }, "its rules go")
 	require.Equal(t, -1, f.index("apply "))
 }
@@ -212,7 +213,7 @@ func TestPodOutsideOfTheRanges(t *testing.T) {
 	f.start()
 	p, next := f.pod("cart", "192.168.7.5"), f.pod("next", "")
 	f.sandbox(t, string(p.UID), "ns-cart")
-	c := f.condition(p, corev1.ConditionFalse, names.ReasonCaptureFailed)
+	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed)
 	require.Contains(t, c.Message, "[192.168.7.5] are in none of the mesh's pod ranges [10.244.0.0/16]")
 	require.Contains(t, c.Message, "spec.network.podCIDRs")
 	answer := f.ask(addRequest(next, filepath.Join(f.netnsDir, "ns-next"), "192.168.7.6"))
@@ -221,7 +222,7 @@ func TestPodOutsideOfTheRanges(t *testing.T) {
 	mesh := testMesh()
 	mesh.Status.Network.PodCIDRs = []string{"192.168.0.0/16"}
 	f.setMesh(mesh)
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 }
 
 // The rules of an earlier version know another mark than this run's proxy has: they would lead what it sends back to
@@ -233,13 +234,13 @@ func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 	p := f.pod("cart", "10.244.1.5")
 	path := f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
-	f.condition(p, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.Less(t, f.index("prepare ns-cart"), f.index("set outbound/"), "a pod that runs must not see what the proxy sends")
 	require.GreaterOrEqual(t, f.index("prepare ns-cart"), 0)
 	late := f.pod("late", "")
 	f.sandbox(t, string(late.UID), "ns-late")
 	f.run(late, "10.244.1.6")
-	f.condition(late, corev1.ConditionTrue, ReasonCaptured)
+	f.condition(late, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.GreaterOrEqual(t, f.index("prepare ns-late"), 0)
 	require.Less(t, f.index("prepare ns-late"), f.index("set outbound/"+string(late.UID)))
 	f.restart(func() { f.rules[path] = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} })

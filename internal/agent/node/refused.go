@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -19,13 +20,13 @@ func (r *reconciler) noteRefused(t Target, fresh capture.Refused) {
 	r.metrics.peers.Add(float64(fresh.Peers))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name, UID: types.UID(t.Pod.UID)}}
 	if fresh.Share > 0 {
-		r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonShareUsedUp, "Capture",
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonShareUsedUp, "Capture",
 			"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were refused. "+
 				"If it needs that many, set spec.node.addressesPerPod of the Mesh, or leave the pod out by its label %s=%s.",
 			t.Share, fresh.Share, names.LabelMesh, names.MeshDisabled)
 	}
 	if fresh.Peers > 0 {
-		r.events.Eventf(pod, nil, corev1.EventTypeWarning, ReasonPeerRefused, "Capture",
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonPeerRefused, "Capture",
 			"%d connections to the pod were refused, because their caller had %d open already or began more than %d in a second. "+
 				"If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
 			fresh.Peers, t.Peers, capture.PeerPerSecond)

@@ -23,9 +23,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// ReasonUninstalled of a pod's condition: the mesh went from its node.
-const ReasonUninstalled = "Uninstalled"
-
 // uninstaller takes the mesh off the node.
 type uninstaller struct {
 	client    client.Client // not cached: it asks how things stand when the agent stops
@@ -131,12 +128,12 @@ func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
 	if err != nil {
 		return err
 	}
-	patch, err := capturedPatch(pod, corev1.ConditionFalse, ReasonUninstalled, "Not captured: the mesh was removed from this node.")
+	patch, err := capturedPatch(pod, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled, "Not captured: the mesh was removed from this node.")
 	if err != nil || patch == nil {
 		return err
 	}
 	if err := u.client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch)); err != nil {
-		return fmt.Errorf("set condition %s: %w", names.ConditionCaptured, err)
+		return fmt.Errorf("set condition %s: %w", v1alpha1.PodConditionCaptured, err)
 	}
 	return nil
 }

@@ -1,0 +1,63 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// What Fairway adds to the Gateway API's own conditions of Gateways.
+const (
+	// GatewayConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for
+	// the first time and never turns back: from then on the waypoint's absence closes its Services, never opens them. A
+	// new Gateway of the name starts anew; what was closed stays so by ServiceConditionWaypointBound.
+	GatewayConditionEstablished = "fairway.dev/Established"
+
+	// GatewayReasonServed, of GatewayConditionEstablished: the waypoint has served.
+	GatewayReasonServed = "Served"
+	// GatewayReasonProxiesPending: not every ready proxy has acknowledged the configuration yet.
+	GatewayReasonProxiesPending = "ProxiesPending"
+	// GatewayReasonProxyRejected: a proxy rejected the configuration; the message carries its words.
+	GatewayReasonProxyRejected = "ProxyRejected"
+	// GatewayReasonNotEnrolled: the Gateway's namespace is not in the mesh, so that its waypoint gets no identity.
+	GatewayReasonNotEnrolled = "NotEnrolled"
+	// GatewayReasonNoMesh: there is no Mesh, so nothing can be programmed.
+	GatewayReasonNoMesh = "NoMesh"
+)
+
+// What Fairway adds to the Gateway API's own conditions of routes.
+const (
+	// RouteConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
+	RouteConditionProgrammed = "Programmed"
+
+	// RouteReasonProgrammed: every ready proxy that must serve the route has acknowledged it.
+	RouteReasonProgrammed = "Programmed"
+	// RouteReasonPending: some ready proxy has not answered yet, or callers are not sent to the waypoint yet.
+	RouteReasonPending = "Pending"
+	// RouteReasonNoProxies: no proxy of the waypoint is ready.
+	RouteReasonNoProxies = "NoProxies"
+	// RouteReasonProxyRejected: a proxy refuses what comes of the route; it goes on with the last good configuration.
+	RouteReasonProxyRejected = "ProxyRejected"
+	// RouteReasonNotEnrolled: the parent Service's namespace is not in the mesh.
+	RouteReasonNotEnrolled = "NamespaceNotEnrolled"
+	// RouteReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
+	RouteReasonConflicted = "Conflicted"
+	// RouteReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too much.
+	RouteReasonOverBudget = "OverBudget"
+	// RouteReasonNoWaypoint: no waypoint serves the parent Service.
+	RouteReasonNoWaypoint = "NoWaypoint"
+)
+
+// The one condition that the mesh has for Services.
+const (
+	// ServiceConditionWaypointBound is the condition of a Service that says which waypoint serves it, or why none can.
+	ServiceConditionWaypointBound = "fairway.dev/WaypointBound"
+
+	// ServiceReasonWaypointAccepted: connections to the Service go through the waypoint.
+	ServiceReasonWaypointAccepted = "WaypointAccepted"
+	// ServiceReasonWaypointPending: the waypoint is being created; connections go straight to the Service meanwhile.
+	ServiceReasonWaypointPending = "WaypointPending"
+	// ServiceReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
+	ServiceReasonWaypointMissing = "WaypointMissing"
+	// ServiceReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
+	ServiceReasonNotSupported = "NotSupported"
+	// ServiceReasonEndpointsLeftOut, of an Event: proxies know only some of the Service's endpoints.
+	ServiceReasonEndpointsLeftOut = "EndpointsLeftOut"
+)
