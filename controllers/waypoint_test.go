@@ -214,7 +214,7 @@ func TestWaypointRefusals(t *testing.T) {
 	o.create(foreign)
 
 	get(o, "a name is taken", ns, "taken", func(g *gatewayv1.Gateway) error {
-		if m := messageOf(g.Status.Conditions, "Programmed"); m != "" && g.Status.Conditions[0].Reason != "Pending" {
+		if m := messageOf(g.Status.Conditions, "Programmed"); m != "" && condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "Pending") != nil {
 			require.Contains(t, m, "ServiceAccount "+ns+"/taken belongs to somebody else")
 		}
 		return condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "NoResources")

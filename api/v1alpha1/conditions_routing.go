@@ -45,6 +45,16 @@ const (
 	RouteReasonNoWaypoint = "NoWaypoint"
 )
 
+// What Fairway adds to every kind of entry that the Gateway API lists by controller: parents of routes, ancestors of
+// policies.
+const (
+	// EntryConditionStatusFull is True where the status has no room for all of the mesh's entries.
+	EntryConditionStatusFull = "fairway.dev/StatusFull"
+
+	// EntryReasonTooMany, of EntryConditionStatusFull: some entries are left out; the message says how many.
+	EntryReasonTooMany = "TooManyEntries"
+)
+
 // The one condition that the mesh has for Services.
 const (
 	// ServiceConditionWaypointBound is the condition of a Service that says which waypoint serves it, or why none can.

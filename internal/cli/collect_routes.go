@@ -133,7 +133,7 @@ func waypointName(s *corev1.Service, ns *corev1.Namespace) (string, bool) {
 func complaint(conditions []metav1.Condition) string {
 	for _, c := range conditions {
 		bad := metav1.ConditionFalse
-		if c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) {
+		if c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) || c.Type == v1alpha1.EntryConditionStatusFull {
 			bad = metav1.ConditionTrue
 		}
 		if c.Status == bad {

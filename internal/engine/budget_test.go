@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -37,7 +38,7 @@ func TestABudgetIsGivenBack(t *testing.T) {
 	require.NotNil(t, old)
 	accepted := func() string {
 		r := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "consumer-a", Name: "young"}]
-		return r.Parents[0].Conditions[0].Reason
+		return meta.FindStatusCondition(r.Parents[0].Conditions, string(gwv1.RouteConditionAccepted)).Reason
 	}
 	require.Equal(t, string(v1alpha1.RouteReasonOverBudget), accepted())
 	less := old.DeepCopy()
@@ -60,7 +61,7 @@ func (h *harness) accepted(t *testing.T, namespace, name string) bool {
 	if report == nil {
 		return false
 	}
-	reason := report.Parents[0].Conditions[0].Reason
+	reason := meta.FindStatusCondition(report.Parents[0].Conditions, string(gwv1.RouteConditionAccepted)).Reason
 	if reason != string(gwv1.RouteReasonAccepted) {
 		require.Equal(t, string(v1alpha1.RouteReasonOverBudget), reason)
 	}

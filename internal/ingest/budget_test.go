@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -67,7 +68,7 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 		store.HTTPRoutes.Set(r)
 		ref := model.ObjectRef{Kind: KindHTTPRoute, Namespace: r.Namespace, Name: r.Name}
 		in.Report.Watch(ref, func(report *RouteReport) {
-			if c := report.Parents[0].Conditions[0]; c.Reason != v1alpha1.RouteReasonOverBudget {
+			if c := meta.FindStatusCondition(report.Parents[0].Conditions, string(gwv1.RouteConditionAccepted)); c.Reason != v1alpha1.RouteReasonOverBudget {
 				require.Equal(t, string(gwv1.RouteReasonAccepted), c.Reason)
 				accepted++
 			}

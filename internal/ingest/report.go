@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -89,11 +90,8 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		return out
 	}
 	if r.Partial != nil { // not where the route isn't accepted, says the API
-		out.Conditions = append(out.Conditions, metav1.Condition{
-			Type:   string(gwv1.RouteConditionPartiallyInvalid),
-			Status: metav1.ConditionTrue, Reason: r.Partial.Reason, ObservedGeneration: r.Generation,
-			Message: clip(r.Partial.Message),
-		})
+		out.Conditions = append(out.Conditions, conditions.New(string(gwv1.RouteConditionPartiallyInvalid), metav1.ConditionTrue,
+			r.Partial.Reason, r.Partial.Message, r.Generation))
 	}
 	b := i.Binding.Get(c, p.Service)
 	switch {
@@ -200,22 +198,8 @@ func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.ServiceP
 }
 
 func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteConditionReason, message string, generation int64) metav1.Condition {
-	out := metav1.Condition{Type: string(t), Status: metav1.ConditionTrue, Reason: string(good), Message: message, ObservedGeneration: generation}
 	if bad != nil {
-		out.Status, out.Reason, out.Message = metav1.ConditionFalse, bad.Reason, bad.Message
+		return conditions.New(string(t), metav1.ConditionFalse, bad.Reason, bad.Message, generation)
 	}
-	out.Message = clip(out.Message)
-	return out
-}
-
-// maxMessage is what the API server takes as a condition's message.
-const maxMessage = 32768
-
-// clip keeps one route with a great many mistakes from having no status at all.
-func clip(message string) string {
-	if len(message) <= maxMessage {
-		return message
-	}
-	const more = " ..."
-	return strings.ToValidUTF8(message[:maxMessage-len(more)], "") + more
+	return conditions.New(string(t), metav1.ConditionTrue, string(good), message, generation)
 }

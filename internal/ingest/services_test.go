@@ -4,7 +4,6 @@
 package ingest
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -29,11 +28,4 @@ func TestPortProtocol(t *testing.T) {
 	} {
 		require.Equal(t, want, portProtocol(corev1.ServicePort{Name: "http", AppProtocol: &declared}), "appProtocol %q", declared)
 	}
-}
-
-func TestMessagesFitIntoAStatus(t *testing.T) {
-	long := clip(strings.Repeat("é", maxMessage))
-	require.LessOrEqual(t, len(long), maxMessage)
-	require.Equal(t, long, strings.ToValidUTF8(long, "?"))
-	require.Equal(t, "short", clip("short"))
 }

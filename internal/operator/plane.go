@@ -30,7 +30,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/peers"
-	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/status/serving"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -43,8 +43,8 @@ type plane struct {
 	server   *xds.Server
 	book     *peers.Book
 	issuing  *server.Server
-	writer   *status.Writer
-	bound    *status.ServiceWriter
+	writer   *serving.Routes
+	bound    *serving.Services
 
 	rejections *rejections
 	automatic  *automatic
@@ -75,8 +75,8 @@ func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plan
 		return nil, err
 	}
 	p.server.OnChange(p.inbox.Acknowledged)
-	p.writer = status.NewWriter(mgr.GetClient(), p.book, o.Log.WithName("status"))
-	p.bound = status.NewServiceWriter(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
+	p.writer = serving.NewRoutes(mgr.GetClient(), p.book, o.Log.WithName("status"))
+	p.bound = serving.NewServices(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.rejections = newRejections(p.book, p.acknowledged)
 	p.book.OnChange(p.acknowledged)
 	p.engine = engine.New(engine.Options{

@@ -8,25 +8,25 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/status/serving"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // rejections follows which resources of each scope some proxy rejects, so that a Gateway can say so whatever the resource
 // is, at the cost of what changed.
 type rejections struct {
-	acks status.Acknowledgements
+	acks serving.Acknowledgements
 
 	// again is told of a table that has been rejected for so long that the search for a culprit must be over.
 	again func(xds.Key)
 
 	mu sync.Mutex
 	of map[xds.Scope]map[xds.ID]string // what the proxy said
-	// tables are rejected since then; see status.Search.
+	// tables are rejected since then; see serving.Search.
 	tables map[xds.Key]time.Time
 }
 
-func newRejections(acks status.Acknowledgements, again func(xds.Key)) *rejections {
+func newRejections(acks serving.Acknowledgements, again func(xds.Key)) *rejections {
 	return &rejections{acks: acks, again: again, of: map[xds.Scope]map[xds.ID]string{}, tables: map[xds.Key]time.Time{}}
 }
 
@@ -64,10 +64,10 @@ func (r *rejections) sought(k xds.Key) bool {
 	since, known := r.tables[k]
 	if !known {
 		r.tables[k] = time.Now()
-		time.AfterFunc(status.Search, func() { r.again(k) })
+		time.AfterFunc(serving.Search, func() { r.again(k) })
 		return true
 	}
-	return time.Since(since) < status.Search
+	return time.Since(since) < serving.Search
 }
 
 // first describes one rejection of a scope, the same as long as it lasts; empty if there is none.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/status/serving"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -40,7 +40,7 @@ func TestARejectedTableIsSaidWhenItLasts(t *testing.T) {
 		require.False(t, r.note(k))
 		require.False(t, r.note(k))
 		require.Empty(t, r.first(scope))
-		time.Sleep(status.Search)
+		time.Sleep(serving.Search)
 		synctest.Wait()
 		require.Equal(t, 1, said)
 		require.Equal(t, "route table service/a/b/80: no such filter", r.first(scope))

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package status
+package serving
 
 import (
 	"cmp"
@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -47,11 +48,16 @@ func resourcesOf(p ingest.ParentReport) []xds.Key {
 // programmed joins what should be served with what the proxies acknowledged: those of the waypoint, and then the node proxies
 // that callers' requests come by.
 func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
-	c := metav1.Condition{Type: v1alpha1.RouteConditionProgrammed, Status: metav1.ConditionFalse, ObservedGeneration: generation}
+	status, reason, message := metav1.ConditionFalse, "", ""
 	if p.Unprogrammed != nil {
-		c.Reason, c.Message = p.Unprogrammed.Reason, p.Unprogrammed.Message
-		return c
+		reason, message = p.Unprogrammed.Reason, p.Unprogrammed.Message
+	} else {
+		status, reason, message = acknowledged(p, acks)
 	}
+	return conditions.New(v1alpha1.RouteConditionProgrammed, status, reason, message, generation)
+}
+
+func acknowledged(p ingest.ParentReport, acks Acknowledgements) (status metav1.ConditionStatus, reason, message string) {
 	ready := catalogue.Ready(acks.State(catalogue.Serving(p.Waypoint)))
 	acked, behind := len(ready), ""
 	for _, r := range resourcesOf(p) {
@@ -59,9 +65,8 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		for _, a := range acks.State(r).Proxies {
 			switch {
 			case a.State == xds.Rejected:
-				c.Reason = v1alpha1.RouteReasonProxyRejected
-				c.Message = fmt.Sprintf("proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, r.ID, a.Error)
-				return c
+				return metav1.ConditionFalse, v1alpha1.RouteReasonProxyRejected,
+					fmt.Sprintf("Proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, r.ID, a.Error)
 			case r.Scope == catalogue.AllNodes && a.State != xds.Acked:
 				behind = cmp.Or(behind, a.Proxy.Pod)
 			case a.State == xds.Acked && ready[a.Proxy.ID()]:
@@ -74,22 +79,21 @@ func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) 
 		}
 	}
 	if len(ready) == 0 {
-		c.Reason = v1alpha1.RouteReasonNoProxies
-		c.Message = fmt.Sprintf("no proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
-		return c
+		return metav1.ConditionFalse, v1alpha1.RouteReasonNoProxies,
+			fmt.Sprintf("No proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
 	}
-	c.Message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
+	message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
+	status, reason = metav1.ConditionFalse, v1alpha1.RouteReasonPending
 	switch {
 	case acked < len(ready):
-		c.Reason = v1alpha1.RouteReasonPending
 	case p.Pending:
-		c.Reason, c.Message = v1alpha1.RouteReasonPending, c.Message+", but callers go straight to the Service until its Gateway is "+v1alpha1.GatewayConditionEstablished
+		message += ", but callers go straight to the Service until its Gateway is " + v1alpha1.GatewayConditionEstablished
 	case behind != "":
-		c.Reason, c.Message = v1alpha1.RouteReasonPending, c.Message+", but node proxy "+behind+" does not send callers to it yet"
+		message += ", but node proxy " + behind + " does not send callers to it yet"
 	default:
-		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
+		status, reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
 	}
-	return c
+	return status, reason, message
 }
 
 // tableRejected tells whether a proxy rejects a route table that a route is part of.
@@ -105,6 +109,6 @@ func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
 }
 
 // waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.
-func waits(c metav1.Condition) bool {
+func waits(c *metav1.Condition) bool {
 	return c.Reason == v1alpha1.RouteReasonPending || c.Reason == v1alpha1.RouteReasonNoProxies
 }

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package status
+package serving
 
 import (
 	"context"
@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -32,7 +33,7 @@ import (
 type world struct {
 	t      *testing.T
 	client client.Client
-	writer *Writer
+	writer *Routes
 	book   *book
 	writes atomic.Int32
 	parent gwv1.ParentReference
@@ -55,7 +56,7 @@ func inWorld(t *testing.T, do func(*world)) {
 			}}).Build()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		w.writer = NewWriter(w.client, w.book, logr.Discard())
+		w.writer = NewRoutes(w.client, w.book, logr.Discard())
 		go func() { defer close(ended); _ = w.writer.Start(ctx) }()
 		do(w)
 		cancel()
@@ -113,14 +114,14 @@ func TestARolloutCostsAtMostOneWrite(t *testing.T) {
 		w.changed()
 		w.book.set("b", "c") // the old one goes
 		w.changed()
-		time.Sleep(2 * hold)
+		time.Sleep(2 * status.HoldTime)
 		w.says("True", "2/2")
 		require.EqualValues(t, 1, w.writes.Load())
 
 		w.book.set("a", "b", "c")
 		w.changed()
 		require.EqualValues(t, 1, w.writes.Load())
-		time.Sleep(2 * hold)
+		time.Sleep(2 * status.HoldTime)
 		w.says("True", "3/3")
 		require.EqualValues(t, 2, w.writes.Load())
 	})
@@ -131,17 +132,17 @@ func TestProxiesAwayAreGivenTime(t *testing.T) {
 		w.report(w.served())
 		w.book.set()
 		w.changed()
-		time.Sleep(hold - time.Second)
+		time.Sleep(status.HoldTime - time.Second)
 		w.says("True", "2/2")
 		w.book.set("a", "b")
 		w.changed()
-		time.Sleep(2 * hold)
+		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load(), "they came back in time")
 
 		w.book.set()
 		w.changed()
-		time.Sleep(hold + time.Second)
-		w.says("False", "no proxy")
+		time.Sleep(status.HoldTime + time.Second)
+		w.says("False", "No proxy")
 	})
 }
 
@@ -151,15 +152,13 @@ func TestARestartedOperatorHoldsWhatIsWritten(t *testing.T) {
 		w.says("True", "2/2")
 		w.book.set()
 		// Another leader knows what is written, and no proxy yet.
-		w.writer.mu.Lock()
-		clear(w.writer.routes)
-		w.writer.mu.Unlock()
+		w.writer.Forget(w.ref)
 		w.report(w.served())
 		w.says("True", "2/2")
 		time.Sleep(time.Second)
 		w.book.set("a", "b")
 		w.changed()
-		time.Sleep(2 * hold)
+		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load())
 	})
 }

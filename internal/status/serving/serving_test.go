@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package status
+package serving
 
 import (
 	"context"
@@ -131,11 +131,11 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 	}{
 		"not accepted": {
 			report: ingest.ParentReport{Unprogrammed: &ingest.Verdict{Reason: "Conflicted", Message: "taken"}},
-			book:   newBook(), status: "False", reason: "Conflicted", text: "taken",
+			book:   newBook(), status: "False", reason: "Conflicted", text: "Taken.",
 		},
-		"no proxy yet": {report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "no proxy"},
+		"no proxy yet": {report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "No proxy"},
 		"only a starting proxy": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "no proxy",
+			report: served, status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "No proxy",
 			book: func() *book { b := newBook("a"); b.say("a", listener, xds.Pending); return b }(),
 		},
 		"a starting proxy does not count": {
@@ -193,38 +193,20 @@ func TestAServiceRemembersItsWaypoint(t *testing.T) {
 		closed  bool
 		text    string
 	}{
-		"served":             {ingest.Binding{Waypoint: waypoint}, true, "connections from the mesh go through waypoint bookshop/fairway-waypoint"},
-		"served for some":    {ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}}, true, "connections from namespaces a, b, which have routes"},
-		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "taken: connections are refused"},
-		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "taken: connections from namespaces a are refused"},
-		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service meanwhile"},
-		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "as they would be without the label"},
+		"served":             {ingest.Binding{Waypoint: waypoint}, true, "Connections from the mesh go through waypoint bookshop/fairway-waypoint."},
+		"served for some":    {ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}}, true, "Connections from namespaces a, b, which have routes"},
+		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "Taken: connections are refused."},
+		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "Taken: connections from namespaces a are refused."},
+		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service meanwhile."},
+		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "as they would be without the label."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			svc := &corev1.Service{}
 			meta.SetStatusCondition(&svc.Status.Conditions, boundCondition(c.binding))
 			require.Equal(t, c.closed, cluster.ServiceClosed(svc))
-			require.Contains(t, svc.Status.Conditions[0].Message, c.text)
+			require.Contains(t, boundCondition(c.binding).Message, c.text)
 		})
 	}
-}
-
-func TestMergeKeepsOthersAndTimes(t *testing.T) {
-	long := metav1.NewTime(time.Unix(1000, 0))
-	ref := gwv1.ParentReference{Name: "reviews"}
-	other := gwv1.RouteParentStatus{ControllerName: "example.org/other", ParentRef: ref}
-	old := []gwv1.RouteParentStatus{other, {ControllerName: names.MeshController, ParentRef: ref, Conditions: []metav1.Condition{
-		{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: long},
-		{Type: "PartiallyInvalid", Status: "True", Reason: "x", LastTransitionTime: long},
-	}}, {ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Name: "former"}}}
-	got := merge(old, []gwv1.RouteParentStatus{{ControllerName: names.MeshController, ParentRef: ref, Conditions: []metav1.Condition{
-		{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 2},
-	}}})
-	require.Len(t, got, 2)
-	require.Equal(t, other, got[0])
-	require.Len(t, got[1].Conditions, 1)
-	require.Equal(t, long, got[1].Conditions[0].LastTransitionTime)
-	require.Equal(t, int64(2), got[1].Conditions[0].ObservedGeneration)
 }
 
 func TestWritersOnARealAPIServer(t *testing.T) {
@@ -245,7 +227,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.NoError(t, c.Create(ctx, route))
 		b := newBook("w-0")
 		b.say("w-0", table80, xds.Pending)
-		w := NewWriter(c, b, logr.Discard())
+		w := NewRoutes(c, b, logr.Discard())
 		go func() { _ = w.Start(ctx) }()
 		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.RouteReport{
 			Ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, Generation: 1,
@@ -277,7 +259,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}
 		require.NoError(t, c.Create(ctx, svc))
 		rec := events.NewFakeRecorder(4)
-		w := NewServiceWriter(c, rec, logr.Discard())
+		w := NewServices(c, rec, logr.Discard())
 		go func() { _ = w.Start(ctx) }()
 		key := client.ObjectKeyFromObject(svc)
 		bound := func() *metav1.Condition {
@@ -287,7 +269,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}
 		w.Bound(key, ingest.Binding{Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"}, Problem: "no such Gateway"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing }, 10*time.Second, 10*time.Millisecond)
-		require.Contains(t, <-rec.Events, "no such Gateway")
+		require.Contains(t, <-rec.Events, "No such Gateway: connections are refused.")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Waypoint: waypoint, Spreads: true})
@@ -298,9 +280,9 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
 		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local does not hold")
-		require.Contains(t, <-rec.Events, "NotSupported the Service has no cluster IP")
+		require.Contains(t, <-rec.Events, "NotSupported The Service has no cluster IP")
 		w.Partial(key, true)
-		require.Contains(t, <-rec.Events, "EndpointsLeftOut proxies know only some of the endpoints")
+		require.Contains(t, <-rec.Events, "EndpointsLeftOut Proxies know only some of the endpoints")
 		w.Touch(key) // it is said once: the channel has nothing more in the end
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)

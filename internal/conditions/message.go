@@ -1,0 +1,53 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package conditions
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxMessage is what the API server takes as a condition's message, in bytes.
+	maxMessage = 32768
+	// maxNote is what it takes as an Event's.
+	maxNote = 1024
+)
+
+// Message makes a text the message of a condition: a sentence that the API server takes.
+func Message(text string) string { return Shorten(Sentence(text), maxMessage) }
+
+// Note makes a text the note of an Event, or the message of a pod's condition, which is read in Events.
+func Note(text string) string { return Shorten(Sentence(text), maxNote) }
+
+// Sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as the
+// path of a field or a name with capitals of its own, stays as it is.
+func Sentence(text string) string {
+	text = strings.TrimRightFunc(strings.TrimSpace(text), func(r rune) bool { return strings.ContainsRune(",;: \n", r) })
+	if text == "" {
+		return ""
+	}
+	word, _, _ := strings.Cut(text, " ")
+	if plain(strings.TrimRight(word, ",;:.")) {
+		text = string(unicode.ToUpper(rune(text[0]))) + text[1:]
+	}
+	if last, _ := utf8.DecodeLastRuneInString(text); !strings.ContainsRune(".!?…", last) {
+		text += "."
+	}
+	return text
+}
+
+func plain(word string) bool {
+	return word != "" && strings.IndexFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }) < 0
+}
+
+// Shorten cuts a text that has more than so many bytes, and shows that it did.
+func Shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	const more = "…"
+	return strings.ToValidUTF8(text[:most-len(more)], "") + more
+}

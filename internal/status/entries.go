@@ -1,0 +1,109 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package status
+
+import (
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
+)
+
+// How many entries the Gateway API has room for.
+const (
+	maxParents   = 32 // RouteStatus.parents
+	maxAncestors = 16 // PolicyStatus.ancestors
+)
+
+// entry is what RouteParentStatus and PolicyAncestorStatus are alike in: one controller's word on one object that a route
+// or a policy refers to.
+type entry struct {
+	ref        gwv1.ParentReference
+	controller gwv1.GatewayController
+	conditions []metav1.Condition
+}
+
+// MergeParents puts what a controller says of a route's parents into its status. See merge.
+func MergeParents(old, ours []gwv1.RouteParentStatus, by gwv1.GatewayController) []gwv1.RouteParentStatus {
+	from := func(p gwv1.RouteParentStatus) entry { return entry{p.ParentRef, p.ControllerName, p.Conditions} }
+	to := func(e entry) gwv1.RouteParentStatus {
+		return gwv1.RouteParentStatus{ParentRef: e.ref, ControllerName: e.controller, Conditions: e.conditions}
+	}
+	return convert(merge(convert(old, from), convert(ours, from), by, maxParents), to)
+}
+
+// MergeAncestors puts what a controller says of the ancestors that a policy affects into its status. See merge. A policy
+// whose status has no room for an ancestor can't be implemented there, says the API.
+func MergeAncestors(old, ours []gwv1.PolicyAncestorStatus, by gwv1.GatewayController) []gwv1.PolicyAncestorStatus {
+	from := func(p gwv1.PolicyAncestorStatus) entry { return entry{p.AncestorRef, p.ControllerName, p.Conditions} }
+	to := func(e entry) gwv1.PolicyAncestorStatus {
+		return gwv1.PolicyAncestorStatus{AncestorRef: e.ref, ControllerName: e.controller, Conditions: e.conditions}
+	}
+	return convert(merge(convert(old, from), convert(ours, from), by, maxAncestors), to)
+}
+
+func convert[A, B any](in []A, each func(A) B) []B {
+	out := make([]B, 0, len(in))
+	for _, a := range in {
+		out = append(out, each(a))
+	}
+	return out
+}
+
+// merge replaces the entries of one controller and keeps those of others. Times of conditions that did not change stay.
+// Where the API has no room for all, as many of ours as fit are there, and say so: with one more, the API server would
+// refuse all of it. An entry is its controller's alone, so what ours no longer says goes.
+func merge(old, ours []entry, by gwv1.GatewayController, most int) []entry {
+	out := make([]entry, 0, len(old)+len(ours))
+	for _, e := range old {
+		if e.controller != by {
+			out = append(out, e)
+		}
+	}
+	room := max(most-len(out), 0)
+	for _, e := range ours[:min(len(ours), room)] {
+		e.controller = by
+		if left := len(ours) - room; left > 0 {
+			e.conditions = append(slices.Clone(e.conditions), full(left, most, e.conditions))
+		}
+		said := conditions.For(0, saidBefore(old, e))
+		for _, c := range e.conditions {
+			said.Put(c)
+		}
+		e.conditions = said.List()
+		out = append(out, e)
+	}
+	return out
+}
+
+// saidBefore are those conditions of the entry as written that it still has.
+func saidBefore(old []entry, now entry) []metav1.Condition {
+	var out []metav1.Condition
+	for _, e := range old {
+		if e.controller != now.controller || !equality.Semantic.DeepEqual(e.ref, now.ref) {
+			continue
+		}
+		for _, c := range e.conditions {
+			if meta.FindStatusCondition(now.conditions, c.Type) != nil {
+				out = append(out, c)
+			}
+		}
+	}
+	return out
+}
+
+func full(left, most int, others []metav1.Condition) metav1.Condition {
+	var generation int64
+	for _, c := range others {
+		generation = max(generation, c.ObservedGeneration)
+	}
+	return conditions.New(v1alpha1.EntryConditionStatusFull, metav1.ConditionTrue, v1alpha1.EntryReasonTooMany, fmt.Sprintf(
+		"A status has room for %d entries, those of all controllers together: %d of the mesh's are left out.", most, left), generation)
+}

@@ -1,0 +1,70 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package status
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func accepted(generation int64) []metav1.Condition {
+	return []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: generation}}
+}
+
+func TestMergeKeepsOthersAndTimes(t *testing.T) {
+	long := metav1.NewTime(time.Unix(1000, 0))
+	ref := gwv1.ParentReference{Name: "reviews"}
+	other := gwv1.RouteParentStatus{ControllerName: "example.org/other", ParentRef: ref}
+	old := []gwv1.RouteParentStatus{other, {ControllerName: names.MeshController, ParentRef: ref, Conditions: []metav1.Condition{
+		{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: long},
+		{Type: "PartiallyInvalid", Status: "True", Reason: "x", LastTransitionTime: long},
+	}}, {ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Name: "former"}}}
+	got := MergeParents(old, []gwv1.RouteParentStatus{
+		{ControllerName: names.MeshController, ParentRef: ref, Conditions: accepted(2)},
+	}, names.MeshController)
+	require.Len(t, got, 2)
+	require.Equal(t, other, got[0])
+	require.Len(t, got[1].Conditions, 1, "what is no longer said goes")
+	c := meta.FindStatusCondition(got[1].Conditions, "Accepted")
+	require.Equal(t, long, c.LastTransitionTime)
+	require.Equal(t, int64(2), c.ObservedGeneration)
+}
+
+// The API server would refuse a status with more ancestors, and so all of it.
+func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
+	ancestors := func(n int, by gwv1.GatewayController) (out []gwv1.PolicyAncestorStatus) {
+		for i := range n {
+			ref := gwv1.ParentReference{Name: gwv1.ObjectName(fmt.Sprint(i))}
+			out = append(out, gwv1.PolicyAncestorStatus{AncestorRef: ref, ControllerName: by, Conditions: accepted(3)})
+		}
+		return out
+	}
+	theirs, ours := ancestors(10, "example.org/other"), ancestors(9, names.MeshController)
+	got := MergeAncestors(theirs, ours, names.MeshController)
+	require.Len(t, got, 16)
+	require.Equal(t, theirs, got[:10])
+	for n, a := range got[10:] {
+		require.Equal(t, ours[n].AncestorRef, a.AncestorRef)
+		c := meta.FindStatusCondition(a.Conditions, v1alpha1.EntryConditionStatusFull)
+		require.NotNil(t, c)
+		require.Equal(t, "A status has room for 16 entries, those of all controllers together: 3 of the mesh's are left out.", c.Message)
+		require.Equal(t, int64(3), c.ObservedGeneration)
+	}
+	got = MergeAncestors(got, ours[:6], names.MeshController)
+	require.Len(t, got, 16)
+	for _, a := range got[10:] {
+		require.Nil(t, meta.FindStatusCondition(a.Conditions, v1alpha1.EntryConditionStatusFull), "there is room again")
+	}
+	require.Equal(t, ancestors(16, "example.org/other"), MergeAncestors(ancestors(16, "example.org/other"), ours, names.MeshController))
+	require.Len(t, MergeParents(nil, make([]gwv1.RouteParentStatus, 33), names.MeshController), 32)
+}

@@ -1,0 +1,204 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package serving says in the statuses of routes and Services what serves them. It joins what ingest decided together
+// with the configuration and what the proxies acknowledged.
+package serving
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// patience is how long an answer of the proxies is awaited before a status says Pending: an edit that is acknowledged at
+// once costs one write, not two.
+const patience = 300 * time.Millisecond
+
+// Search is how long the operator is given to find out which rule a rejected route table is rejected for, and to leave
+// it out. Until then nothing is said: it is the fault of one route, and most likely of another one.
+const Search = 5 * time.Second
+
+// Routes writes the statuses of routes.
+type Routes struct {
+	*status.Writer[*ingest.RouteReport, routeMemory]
+	acks Acknowledgements
+
+	mu sync.Mutex
+	// users lists the routes whose status depends on a resource, uses the resources of each.
+	users map[xds.Key]map[model.ObjectRef]struct{}
+	uses  map[model.ObjectRef][]xds.Key
+}
+
+// routeMemory is about one route.
+type routeMemory struct {
+	// said is the report that the status was written about when no answer was awaited any more.
+	said *ingest.RouteReport
+	// hold is of conditions that say what was true before.
+	hold status.Hold
+	// rejected measures how long a proxy rejects a route table that the route is part of, unsettled how long an answer is
+	// awaited.
+	rejected, unsettled status.Timer
+}
+
+// NewRoutes returns a writer that reads and writes routes through the client.
+func NewRoutes(c client.Client, acks Acknowledgements, log logr.Logger) *Routes {
+	r := &Routes{acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{}}
+	r.Writer = status.NewWriter(c, log, status.Kinds[*ingest.RouteReport, routeMemory]{
+		New:     newRoute,
+		UID:     func(report *ingest.RouteReport) types.UID { return report.UID },
+		Render:  r.render,
+		Nothing: func(report *ingest.RouteReport) bool { return len(report.Parents) == 0 },
+	})
+	return r
+}
+
+// Report takes what a route's status is to say; nil where the route is gone. It does not block.
+func (r *Routes) Report(ref model.ObjectRef, report *ingest.RouteReport) {
+	r.link(ref, report)
+	if report == nil {
+		r.Forget(ref)
+		return
+	}
+	r.Writer.Report(ref, func(*ingest.RouteReport) *ingest.RouteReport { return report })
+}
+
+// link notes which resources a route's status depends on.
+func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range r.uses[ref] {
+		delete(r.users[k], ref)
+		if len(r.users[k]) == 0 {
+			delete(r.users, k)
+		}
+	}
+	delete(r.uses, ref)
+	if report == nil {
+		return
+	}
+	for _, p := range report.Parents {
+		for _, k := range resourcesOf(p) {
+			if r.users[k] == nil {
+				r.users[k] = map[model.ObjectRef]struct{}{}
+			}
+			r.users[k][ref] = struct{}{}
+			r.uses[ref] = append(r.uses[ref], k)
+		}
+	}
+}
+
+// Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
+func (r *Routes) Acknowledged(k xds.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for ref := range r.users[k] {
+		r.Touch(ref)
+	}
+}
+
+// render says what is to be said, of the proxies as they are now. It waits where an answer is missing that may come any
+// moment. A route that is Programmed stays so while it is held: it lost proxies, or got new ones, and its generation is
+// still the one that they serve.
+func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *routeMemory) status.Plan {
+	if left := memory.rejected.Left(tableRejected(report, r.acks), Search); left > 0 {
+		return status.Plan{Wait: true, Again: left}
+	}
+	parents := parentsOf(obj)
+	ours := r.entries(report, *parents)
+	moved := memory.said != nil && moved(memory.said, report)
+	waiting := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool { return waits(programmedOf(p)) })
+	if !waiting || memory.said == nil {
+		memory.said = report
+	}
+	var may []status.Held
+	if !moved {
+		may = held(*parents, ours)
+	}
+	plan := status.Plan{Again: memory.hold.Keep(may...)}
+	unsettled := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool {
+		return programmedOf(p).Reason == v1alpha1.RouteReasonPending
+	})
+	if left := memory.unsettled.Left(unsettled, patience); left > 0 {
+		plan.Wait = true
+		return plan.Sooner(left)
+	}
+	*parents = status.MergeParents(*parents, ours, names.MeshController)
+	return plan
+}
+
+// entries are what is to be said of each parent.
+func (r *Routes) entries(report *ingest.RouteReport, written []gwv1.RouteParentStatus) []gwv1.RouteParentStatus {
+	var out []gwv1.RouteParentStatus
+	for _, p := range report.Parents {
+		if p.Foreign && othersSay(written, p.Ref) {
+			continue // it is another mesh's Service, and the route works there
+		}
+		out = append(out, gwv1.RouteParentStatus{
+			ParentRef: p.Ref, ControllerName: names.MeshController,
+			Conditions: append(slices.Clone(p.Conditions), programmed(p, report.Generation, r.acks)),
+		})
+	}
+	return out
+}
+
+func othersSay(written []gwv1.RouteParentStatus, ref gwv1.ParentReference) bool {
+	return slices.ContainsFunc(written, func(p gwv1.RouteParentStatus) bool {
+		return p.ControllerName != names.MeshController && equality.Semantic.DeepEqual(p.ParentRef, ref)
+	})
+}
+
+// held are the conditions Programmed that may say what they said before: answers are missing, or only their count is new.
+func held(written, ours []gwv1.RouteParentStatus) []status.Held {
+	out := make([]status.Held, 0, len(ours))
+	for _, p := range ours {
+		now := programmedOf(p)
+		n := slices.IndexFunc(written, func(w gwv1.RouteParentStatus) bool {
+			return w.ControllerName == names.MeshController && equality.Semantic.DeepEqual(w.ParentRef, p.ParentRef)
+		})
+		if n >= 0 {
+			out = append(out, status.Held{Now: now, Written: written[n].Conditions, May: func(was *metav1.Condition) bool {
+				return waits(now) || now.Status == metav1.ConditionTrue && now.Message != was.Message
+			}})
+		}
+	}
+	return out
+}
+
+func programmedOf(p gwv1.RouteParentStatus) *metav1.Condition {
+	return meta.FindStatusCondition(p.Conditions, v1alpha1.RouteConditionProgrammed)
+}
+
+// moved tells whether other waypoints than before serve a route.
+func moved(old, now *ingest.RouteReport) bool {
+	return !slices.EqualFunc(old.Parents, now.Parents, func(a, b ingest.ParentReport) bool { return a.Waypoint == b.Waypoint })
+}
+
+func newRoute(kind string) client.Object {
+	if kind == ingest.KindGRPCRoute {
+		return &gwv1.GRPCRoute{}
+	}
+	return &gwv1.HTTPRoute{}
+}
+
+func parentsOf(route client.Object) *[]gwv1.RouteParentStatus {
+	if r, ok := route.(*gwv1.GRPCRoute); ok {
+		return &r.Status.Parents
+	}
+	return &route.(*gwv1.HTTPRoute).Status.Parents //nolint:forcetypeassert // newRoute makes no other
+}

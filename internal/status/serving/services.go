@@ -1,0 +1,151 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"fmt"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/status"
+)
+
+// Services writes the one condition that the mesh has for Services: which waypoint serves it. Services that have none
+// carry no condition.
+type Services struct {
+	*status.Writer[serviceReport, serviceMemory]
+	events events.EventRecorder
+}
+
+// serviceReport is what is known of a Service.
+type serviceReport struct {
+	// binding is nil until it is known. Until then nothing is written: what the Service says of its waypoint, from before a
+	// restart, decides who may reach it.
+	binding *ingest.Binding
+	// partial: proxies know only some of its endpoints.
+	partial bool
+}
+
+// bound is the binding; none where there is nothing to say.
+func (r serviceReport) bound() (b ingest.Binding, ok bool) {
+	if r.binding == nil || r.binding.None() {
+		return b, false
+	}
+	return *r.binding, true
+}
+
+// serviceMemory is about one Service.
+type serviceMemory struct {
+	// partial: an Event has told that proxies know only some of the endpoints.
+	partial bool
+}
+
+// NewServices returns a writer that must run on the leader only.
+func NewServices(c client.Client, r events.EventRecorder, log logr.Logger) *Services {
+	s := &Services{events: r}
+	s.Writer = status.NewWriter(c, log, status.Kinds[serviceReport, serviceMemory]{
+		New:    func(string) client.Object { return &corev1.Service{} },
+		Render: renderService,
+		Nothing: func(report serviceReport) bool {
+			_, bound := report.bound()
+			return !bound
+		},
+		Said: s.said,
+	})
+	return s
+}
+
+func serviceRef(svc types.NamespacedName) model.ObjectRef {
+	return model.ObjectRef{Kind: "Service", Namespace: svc.Namespace, Name: svc.Name}
+}
+
+// Bound takes the binding of a Service. It does not block.
+func (s *Services) Bound(svc types.NamespacedName, b ingest.Binding) {
+	s.Report(serviceRef(svc), func(r serviceReport) serviceReport {
+		r.binding = &b
+		return r
+	})
+}
+
+// Partial takes whether proxies know only some of a Service's endpoints. It does not block.
+func (s *Services) Partial(svc types.NamespacedName, partial bool) {
+	s.Report(serviceRef(svc), func(r serviceReport) serviceReport {
+		r.partial = partial
+		return r
+	})
+}
+
+// Touch looks at a Service's condition again: somebody changed the Service, and may have overwritten it.
+func (s *Services) Touch(svc types.NamespacedName) { s.Writer.Touch(serviceRef(svc)) }
+
+func renderService(obj client.Object, report serviceReport, _ *serviceMemory) status.Plan {
+	if report.binding == nil {
+		return status.Plan{Wait: true}
+	}
+	svc := obj.(*corev1.Service) //nolint:forcetypeassert // New makes no other
+	c := conditions.For(0, svc.Status.Conditions)
+	if b, bound := report.bound(); bound {
+		c.Put(boundCondition(b))
+	} else {
+		c.Remove(v1alpha1.ServiceConditionWaypointBound)
+	}
+	svc.Status.Conditions = c.List()
+	return status.Plan{}
+}
+
+// said makes Events of what a person should mend, for kubectl describe shows no conditions of a Service.
+func (s *Services) said(svc client.Object, report serviceReport, memory *serviceMemory, written bool) {
+	if report.partial && !memory.partial {
+		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", fmt.Sprintf(
+			"Proxies know only some of the endpoints: each counted for each port, a Service may have %d, and all of namespace %s "+
+				"together %d, so this one has too many (use fewer ports, or several Services and namespaces).",
+			ingest.MostEndpointsOfService, svc.GetNamespace(), ingest.MostEndpointsOfNamespace))
+	}
+	memory.partial = report.partial
+	if b, bound := report.bound(); bound && written && (b.Problem != "" || b.Unsupported != "" || b.Spreads) {
+		c := boundCondition(b)
+		s.warn(svc, c.Reason, "Bind", c.Message)
+	}
+}
+
+func (s *Services) warn(svc client.Object, reason, action, text string) {
+	s.events.Eventf(svc, nil, corev1.EventTypeWarning, reason, action, "%s", conditions.Note(text))
+}
+
+func boundCondition(b ingest.Binding) metav1.Condition {
+	is, reason, message := metav1.ConditionFalse, "", ""
+	switch {
+	case b.Unsupported != "":
+		reason, message = v1alpha1.ServiceReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
+	case b.Problem != "":
+		reason, message = v1alpha1.ServiceReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused"
+	case b.Pending:
+		reason = v1alpha1.ServiceReasonWaypointPending
+		message = "Waypoint " + b.Waypoint.String() + " is being created: connections go straight to the Service meanwhile"
+	default:
+		is, reason, message = metav1.ConditionTrue, v1alpha1.ServiceReasonWaypointAccepted, accepted(b)
+	}
+	return conditions.New(v1alpha1.ServiceConditionWaypointBound, is, reason, message, 0)
+}
+
+func accepted(b ingest.Binding) string {
+	out := "Connections from the mesh go through waypoint " + b.Waypoint.String()
+	if len(b.Callers) > 0 {
+		out = b.Connections() + ", which have routes for the Service, go through waypoint " + b.Waypoint.String() +
+			"; all others go straight to the Service"
+	}
+	if b.Spreads {
+		out += ", which spreads them over the endpoints of all nodes: internalTrafficPolicy Local does not hold for them"
+	}
+	return out
+}
