@@ -20,7 +20,7 @@
 //
 // Versions are hashes of content, so a verdict made on one replica can be judged on another: a proxy has acknowledged a
 // resource if it runs the version that is current *here*. A resource that only proxies of other replicas have asked for
-// has to be derived here as well, to have a version: Book.Interest adds that to what the local proxies want. Replicas
+// has to be derived here as well, to have a version: Interests adds that to what the local proxies want. Replicas
 // of different releases may derive different content; proxies of the other replica are pending then until the rollout
 // ends.
 package peers
