@@ -5,13 +5,13 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
@@ -168,12 +168,5 @@ func writeBootstrap(file string, mode fs.FileMode, o bootstrap.Options) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	tmp := file + ".new"
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // its mode would stay
-	}
-	if err := os.WriteFile(tmp, text, mode); err != nil {
-		return err
-	}
-	return os.Rename(tmp, file)
+	return renameio.WriteFile(file, text, mode, renameio.WithStaticPermissions(mode))
 }

@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 
+	"k8s.io/apimachinery/pkg/util/validation"
+
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -41,29 +43,16 @@ func badRequest(format string, args ...any) error {
 // ParseID checks that id is a SPIFFE ID of the trust domain and of the mesh's form, and takes it apart.
 func ParseID(trustDomain, id string) (namespace, serviceAccount string, err error) {
 	td, ns, sa, ok := names.ParseSPIFFEID(id)
-	if !ok || names.SPIFFEID(td, ns, sa) != id {
+	if !ok {
 		return "", "", badRequest("identity %.300q isn't of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>", id)
 	}
 	if td != trustDomain {
 		return "", "", badRequest("identity %.300q isn't in the trust domain %q", id, trustDomain)
 	}
-	if !plainName(ns) || !plainName(sa) {
+	if len(validation.IsDNS1123Label(ns)) > 0 || len(validation.IsDNS1123Subdomain(sa)) > 0 {
 		return "", "", badRequest("identity %.300q has a namespace or service account that Kubernetes couldn't have", id)
 	}
 	return ns, sa, nil
-}
-
-// plainName accepts a superset of DNS-1123 subdomains: nothing that would need escaping in a URI.
-func plainName(s string) bool {
-	if len(s) == 0 || len(s) > 253 || s == "." || s == ".." {
-		return false
-	}
-	for _, c := range []byte(s) {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.' {
-			return false
-		}
-	}
-	return true
 }
 
 // ParseCSR reads a PEM certificate request for an identity and accepts exactly what an agent makes: a valid signature

@@ -248,9 +248,10 @@ func TestCSRChecks(t *testing.T) {
 		{"oversized", make([]byte, MaxCSRBytes+1), testID, "limit"},
 		{"other trust domain", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://evil/ns/a/sa/b")}}, p256(t)), "spiffe://evil/ns/a/sa/b", "trust domain"},
 		{"not SPIFFE", csrOf(t, good, p256(t)), "https://cluster.local/ns/shop/sa/cart", "form"},
-		{"query", csrOf(t, good, p256(t)), testID + "?x=1", "couldn't have"},
-		{"escapes", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/shop/sa/c%61rt", "couldn't have"},
-		{"dots", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/../sa/cart", "couldn't have"},
+		{"query", csrOf(t, good, p256(t)), testID + "?x=1", "isn't of the form"},
+		{"escapes", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/shop/sa/c%61rt", "isn't of the form"},
+		{"case", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/Shop/sa/cart", "couldn't have"},
+		{"dots", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/../sa/cart", "isn't of the form"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a := newAuthority(t, newRoot(t, 48*time.Hour, testNow), time.Hour, at(testNow))

@@ -5,8 +5,11 @@ package identity
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -36,16 +39,17 @@ func (s *serving) verifyPeer(cs tls.ConnectionState) error {
 	if err != nil {
 		return err
 	}
-	if len(cs.PeerCertificates) == 0 {
-		return errors.New("the peer has no certificate")
+	td, err := spiffeid.TrustDomainFromString(st.TrustDomain)
+	if err != nil {
+		return err
 	}
-	if err := st.Bundle().VerifyLeaf(cs.PeerCertificates, s.authority.now()); err != nil {
+	roots := x509bundle.FromX509Authorities(td, st.Bundle().Roots)
+	id, _, err := x509svid.Verify(cs.PeerCertificates, roots, x509svid.WithTime(s.authority.now()))
+	if err != nil {
 		return fmt.Errorf("the peer's certificate: %w", err)
 	}
-	// Exactly one URI SAN: SPIFFE X.509-SVID, section 5.2.
-	want, uris := names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount), cs.PeerCertificates[0].URIs
-	if len(uris) != 1 || uris[0].String() != want {
-		return fmt.Errorf("the peer is %.300q and not %s", fmt.Sprint(uris), want)
+	if want := names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount); id.String() != want {
+		return fmt.Errorf("the peer is %.300q and not %s", id, want)
 	}
 	return nil
 }

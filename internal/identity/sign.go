@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"net/url"
 	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // ErrNotReady means that there is no CA that could sign now; asking again later helps.
@@ -87,11 +89,11 @@ func signLeaf(s *Signer, req leafRequest, now time.Time) (Leaf, error) {
 }
 
 func parseURI(id string) ([]*url.URL, error) {
-	u, err := url.Parse(id)
-	if err != nil || u.Scheme != "spiffe" || u.String() != id {
-		return nil, fmt.Errorf("%.300q isn't a SPIFFE ID", id)
+	parsed, err := spiffeid.FromString(id)
+	if err != nil {
+		return nil, fmt.Errorf("%.300q isn't a SPIFFE ID: %w", id, err)
 	}
-	return []*url.URL{u}, nil
+	return []*url.URL{parsed.URL()}, nil
 }
 
 func createCSR(tmpl *x509.CertificateRequest, key PrivateKey) ([]byte, error) {

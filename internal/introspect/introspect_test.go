@@ -231,7 +231,7 @@ func TestServeUntilTheContextEnds(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serve(ctx, l, OperatorHandler(proxies{}, http.NotFoundHandler())) }()
+	go func() { done <- serveOn(ctx, l, OperatorHandler(proxies{}, http.NotFoundHandler())) }()
 	res, err := http.Get("http://" + l.Addr().String() + PathProxies)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())

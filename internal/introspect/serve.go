@@ -5,7 +5,6 @@ package introspect
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/serve"
 )
 
 // LoopbackAddress is where operator and agents answer on the loopback interface.
@@ -40,10 +40,10 @@ func Serve(ctx context.Context, address string, h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("introspection: %w", err)
 	}
-	return serve(ctx, l, h)
+	return serveOn(ctx, l, h)
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
 	s := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -51,16 +51,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("introspection: %w", err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if err := s.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := serve.HTTP(ctx, s, l, time.Second); err != nil {
 		return fmt.Errorf("introspection: %w", err)
 	}
 	return nil

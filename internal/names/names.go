@@ -10,6 +10,8 @@ import (
 	"hash/fnv"
 	"strconv"
 	"strings"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
 // Domain prefixes every label, annotation and API group of the project.
@@ -266,15 +268,15 @@ func SPIFFENamespace(id string) string {
 
 // ParseSPIFFEID takes a SPIFFE ID of the mesh apart; ok is false for any other string.
 func ParseSPIFFEID(id string) (trustDomain, namespace, serviceAccount string, ok bool) {
-	rest, found := strings.CutPrefix(id, "spiffe://")
-	if !found {
+	parsed, err := spiffeid.FromString(id)
+	if err != nil {
 		return "", "", "", false
 	}
-	p := strings.Split(rest, "/")
-	if len(p) != 5 || p[1] != "ns" || p[3] != "sa" || p[0] == "" || p[2] == "" || p[4] == "" {
+	p := strings.Split(parsed.Path(), "/")
+	if len(p) != 5 || p[1] != "ns" || p[3] != "sa" {
 		return "", "", "", false
 	}
-	return p[0], p[2], p[4], true
+	return parsed.TrustDomain().Name(), p[2], p[4], true
 }
 
 // WaypointResource names the ServiceAccount, Deployment, Service, HPA and PDB of a waypoint after its Gateway.

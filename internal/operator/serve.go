@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -28,9 +29,7 @@ func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening fun
 		return fmt.Errorf("listen for xDS: %w", err)
 	}
 	listening()
-	stop := context.AfterFunc(ctx, g.Stop)
-	defer stop()
-	return g.Serve(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer))
+	return serve.GRPC(ctx, g, accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer))
 }
 
 // patience with connections on which nobody has proved yet who asks: for TLS and the start of HTTP/2 together, and for one

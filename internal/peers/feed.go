@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -78,9 +78,8 @@ func (f *feed) serve(ctx context.Context, ln net.Listener, cfg *tls.Config) erro
 		ErrorLog: log.New(logWriter{f.log}, "", 0),
 	}
 	s.Protocols.SetHTTP1(true) // one feed on one connection: nothing to multiplex
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	if err := s.ServeTLS(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer), "", ""); !errors.Is(err, http.ErrServerClosed) {
+	// A feed has no end of its own.
+	if err := serve.HTTP(ctx, s, accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer), 0); err != nil {
 		return fmt.Errorf("serve other replicas: %w", err)
 	}
 	return nil

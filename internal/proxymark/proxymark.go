@@ -18,6 +18,7 @@ import (
 	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/google/renameio/v2"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 )
@@ -93,16 +94,5 @@ func save(path string, m Mark) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // others have sockets there
 		return err
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(f, format, m.mark, m.priority)
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return renameio.WriteFile(path, fmt.Appendf(nil, format, m.mark, m.priority), 0o600)
 }

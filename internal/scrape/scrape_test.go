@@ -42,7 +42,7 @@ func start(t *testing.T, g *Guard) asked {
 	done := make(chan error, 1)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "measured 1\n") })
-	go func() { done <- serve(ctx, l, g.Protect(mux)) }()
+	go func() { done <- serveOn(ctx, l, g.Protect(mux)) }()
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-done)

@@ -11,7 +11,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -23,6 +22,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/accept"
+	"github.com/fairway-mesh/fairway/internal/serve"
 )
 
 const (
@@ -39,10 +39,10 @@ func Serve(ctx context.Context, port int, h http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
-	return serve(ctx, l, h)
+	return serveOn(ctx, l, h)
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
 	certificates := &selfSigned{now: time.Now}
 	s := &http.Server{
 		Handler:           h,
@@ -54,16 +54,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          log.New(io.Discard, "", 0), // failed handshakes of whoever reaches the port
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.ServeTLS(accept.Limit(l, connections, perPeer), "", "") }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("metrics: %w", err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	if err := s.Shutdown(grace); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	if err := serve.HTTP(ctx, s, accept.Limit(l, connections, perPeer), time.Second); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil

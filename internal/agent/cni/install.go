@@ -16,6 +16,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/renameio/v2"
+
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 )
 
@@ -284,25 +286,11 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeAtomic replaces a file; the directory is made if need be. The temporary name has no extension that a runtime
-// reads.
-func writeAtomic(path string, content []byte, mode os.FileMode) (err error) {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+// writeAtomic replaces a file; the directory is made if need be. The temporary name, which is hidden, has no extension that a
+// runtime reads.
+func writeAtomic(path string, content []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".new-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(f.Name())
-		}
-	}()
-	_, werr := f.Write(content)
-	if err := errors.Join(werr, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
+	return renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode))
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -163,9 +164,7 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
 	g := grpc.NewServer(xds.GRPCOptions(0)...)
 	r.server.Register(g)
-	stop := context.AfterFunc(ctx, g.Stop)
-	defer stop()
-	if err := g.Serve(lis); err != nil && ctx.Err() == nil {
+	if err := serve.GRPC(ctx, g, lis); err != nil {
 		return fmt.Errorf("relay: serving xDS on %s: %w", lis.Addr(), err)
 	}
 	return nil

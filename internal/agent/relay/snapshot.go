@@ -13,11 +13,11 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/google/renameio/v2"
 	"google.golang.org/protobuf/encoding/protodelim"
 
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -64,17 +64,7 @@ func (r *Relay) writeSnapshot() error {
 			return fmt.Errorf("encoding the snapshot: %w", err)
 		}
 	}
-	path := r.opts.SnapshotPath
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
-	if err != nil {
-		return fmt.Errorf("writing the snapshot: %w", err)
-	}
-	defer func() { _ = os.Remove(f.Name()) }() // fails once it is renamed
-	_, err = f.Write(buf.Bytes())
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing the snapshot: %w", err)
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	if err := renameio.WriteFile(r.opts.SnapshotPath, buf.Bytes(), 0o600); err != nil {
 		return fmt.Errorf("writing the snapshot: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 )
@@ -240,18 +242,18 @@ func (m *Manager) launch(e *entry) {
 
 // maintain fetches and renews one identity until it is no longer wanted.
 func (m *Manager) maintain(ctx context.Context, e *entry) {
-	wait := firstRetry
+	fresh := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.5, Cap: retryMax, Steps: math.MaxInt}
+	retry := fresh
 	for {
 		pause, err := m.refresh(ctx, e)
 		if ctx.Err() != nil {
 			return
 		}
 		if err != nil {
-			m.log.Info("no certificate, trying again", "identity", e.id, "in", wait.String(), "reason", err.Error())
-			pause = jitter(wait)
-			wait = min(2*wait, retryMax)
+			pause = retry.Step()
+			m.log.Info("no certificate, trying again", "identity", e.id, "in", pause.String(), "reason", err.Error())
 		} else {
-			wait = firstRetry
+			retry = fresh
 		}
 		if !sleep(ctx, pause) {
 			return
@@ -330,7 +332,7 @@ func (m *Manager) offer(b identity.Bundle) {
 
 // watchBundle follows the bundle's file and the operator's answer.
 func (m *Manager) watchBundle(ctx context.Context) {
-	askAt := time.Now().Add(jitter(bundleAskEvery))
+	askAt := time.Now().Add(wait.Jitter(bundleAskEvery, 0.25))
 	for {
 		if b, err := m.authority.Trusted(); err == nil {
 			m.offer(b)
@@ -338,7 +340,7 @@ func (m *Manager) watchBundle(ctx context.Context) {
 			m.log.Info("no trust bundle yet", "reason", err.Error())
 		}
 		if now := time.Now(); !now.Before(askAt) {
-			askAt = now.Add(jitter(bundleAskEvery))
+			askAt = now.Add(wait.Jitter(bundleAskEvery, 0.25))
 			if b, fresh, err := m.authority.Bundle(ctx, m.Bundle().Generation); err == nil && fresh {
 				m.offer(b)
 			} else if err != nil && ctx.Err() == nil {
@@ -359,9 +361,6 @@ func renewalDelay(life time.Duration) time.Duration {
 	}
 	return life/2 + rand.N(life/6+1) //nolint:gosec // it spreads load
 }
-
-// jitter spreads a duration over 75 % to 125 %.
-func jitter(d time.Duration) time.Duration { return d - d/4 + rand.N(d/2+1) } //nolint:gosec // it spreads load
 
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/serve"
 )
 
 const (
@@ -99,17 +100,10 @@ func (s *Server) Start(ctx context.Context) error {
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          quiet(s.Log),
 	}
-	done := make(chan error, 1)
-	go func() { done <- hs.ServeTLS(accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer), "", "") }()
-	select {
-	case err := <-done:
+	// Requests that don't finish in time are cut off; agents ask again.
+	l := accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer)
+	if err := serve.HTTP(ctx, hs, l, shutdownTimeout); err != nil {
 		return fmt.Errorf("serve certificate requests: %w", err)
-	case <-ctx.Done():
-	}
-	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	if err := hs.Shutdown(stop); err != nil {
-		_ = hs.Close() // requests that don't finish in time are cut off; agents ask again
 	}
 	return nil
 }
