@@ -31,7 +31,7 @@ func Direct(most uint64, options []*corev3.SocketOption) *clusterv3.Cluster {
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		UpstreamBindConfig:            bindInPodNetns(options),
-		CircuitBreakers:               upTo(uint32(min(most, unlimited))),
+		CircuitBreakers:               atMost(uint32(min(most, unlimited)), unlimited),
 	}
 }
 

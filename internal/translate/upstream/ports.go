@@ -4,10 +4,12 @@
 package upstream
 
 import (
-	"strings"
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -20,8 +22,7 @@ const (
 	// without a trace does not hold a request for long before another is tried.
 	portTimeout = 4 * time.Second
 	// ceiling of connections, requests and waiting requests per cluster and worker-shared: far above what a waypoint
-	// serves, and low enough that a backend that hangs can't exhaust the memory. Envoy's own default of 1024 refuses
-	// ordinary load.
+	// serves, and low enough that a backend that hangs can't exhaust the memory.
 	ceiling = 65536
 )
 
@@ -39,24 +40,15 @@ func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) 
 func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
-	out.AltStatName = strings.ReplaceAll(out.GetName(), ".", "_") // Envoy takes a cluster's name to end at the first dot
+	out.AltStatName = statName(out.GetName())
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	return out
 }
 
 func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
-	out := &clusterv3.Cluster{
-		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{
-			ServiceName: names.WaypointEndpoints(u.Namespace, u.Service, u.Port),
-			EdsConfig:   envoy.ADS(0),
-		},
-		LbPolicy:                  clusterv3.Cluster_LEAST_REQUEST,
-		ConnectTimeout:            envoy.Duration(portTimeout),
-		CircuitBreakers:           circuitBreakers(),
-		UpstreamConnectionOptions: envoy.NoticeDeadServers(),
-	}
+	out := cluster(name, portTimeout)
+	out.CircuitBreakers = atMost(ceiling, ceiling)
+	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
 	if u.ClientIP {
 		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
@@ -78,19 +70,47 @@ func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 	if len(identities) > mostTold {
 		identities, others = nil, identities
 	}
-	c.TransportSocket = envoy.MTLSClient(own, names.TrustBundleSecret, envoy.MayAnswer(others))
-	c.TransportSocketMatches = []*clusterv3.Cluster_TransportSocketMatch{envoy.InPlain()}
+	reachedInPlainOr(c, envoy.MTLSClient(own, names.TrustBundleSecret, envoy.MayAnswer(others)))
 	for _, id := range identities {
 		c.TransportSocketMatches = append(c.TransportSocketMatches,
 			envoy.OnWay("mtls", id, envoy.MTLSClient(own, names.TrustBundleSecret, envoy.SPIFFEIDs(id))))
 	}
 }
 
-func circuitBreakers() *clusterv3.CircuitBreakers {
-	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-		MaxConnections:     envoy.UInt32(ceiling),
-		MaxPendingRequests: envoy.UInt32(ceiling),
-		MaxRequests:        envoy.UInt32(ceiling),
-		MaxRetries:         envoy.UInt32(ceiling),
-	}}}
+// WaypointEndpoints are the endpoints of a service port as waypoints reach them. Those that drain get traffic only when no
+// other is left, and those that nobody may answer at are none.
+func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
+	var list []candidate
+	for _, e := range endpoints {
+		c := candidate{Endpoint: e, at: reachedAt(e), subZone: way(e)}
+		if e.Draining {
+			c.rank = 1
+		}
+		if c.at.IsValid() && (!e.MTLS || e.Identity != "") {
+			list = append(list, c)
+		}
+	}
+	return assign(names.WaypointEndpoints(p.Namespace, p.Service, p.Port), list, portEndpoint)
+}
+
+// way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the connections
+// that were good for the one before, which it would not do for another identity alone.
+func way(e model.Endpoint) string {
+	if !e.MTLS {
+		return envoy.WayPlaintext
+	}
+	sum := sha256.Sum256([]byte(e.Identity))
+	return hex.EncodeToString(sum[:8])
+}
+
+// portEndpoint is reached in plain, or by mTLS as the SPIFFE ID that may answer there.
+func portEndpoint(c candidate) *endpointv3.LbEndpoint {
+	reached, told := envoy.WayPlaintext, map[string]string{names.MetadataTarget: c.Address.String()}
+	if c.MTLS {
+		reached, told[names.MetadataIdentity] = c.Identity, c.Identity
+	}
+	return lbEndpoint(c, envoy.Metadata(map[string]map[string]string{
+		envoy.MetadataSocketMatch: envoy.ReachedBy(reached),
+		names.MetadataEndpoint:    told,
+	}))
 }
