@@ -78,8 +78,10 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
 		}
 	case xds.TypeCluster:
-		for _, p := range w.TCP {
-			out = append(out, names.InboundCluster(p.Namespace, p.Service, p.Port))
+		for _, p := range w.Ports {
+			if !p.Protocol.HTTP() {
+				out = append(out, names.InboundCluster(p.Namespace, p.Service, p.Port))
+			}
 		}
 		for _, p := range w.Backends {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
@@ -148,18 +150,18 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 		}
 		return nil
 	case xds.TypeScopedRoute:
-		if !has(w.Ports, k.Name, "service") {
+		if !serves(w, k.Name) {
 			return nil
 		}
 	case xds.TypeRoute:
 		if k.Name == names.RouteTrial {
 			return r.trialRoutes(c, k)
 		}
-		if !has(w.Ports, k.Name, "service") {
+		if !serves(w, k.Name) {
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if !has(w.Backends, k.Name, "waypoint") && !has(w.TCP, k.Name, "waypoint") {
+		if !reaches(w, k.Name) {
 			return nil
 		}
 	default:
@@ -168,14 +170,32 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 	return r.shared.Get(c, xds.Key{ID: k.ID})
 }
 
-// has looks a resource name up in a sorted list of ports.
-func has(ports []model.ServicePort, name, prefix string) bool {
-	port, ok := parsePort(name, prefix)
+// serves tells whether a waypoint serves the port that a route table or scope is named after.
+func serves(w *model.Waypoint, name string) bool {
+	at, ok := parseTable(name)
 	if !ok {
 		return false
 	}
-	_, found := slices.BinarySearchFunc(ports, port, ingest.ComparePorts)
+	_, found := w.Port(at.Port)
 	return found
+}
+
+// reaches tells whether a waypoint sends requests, or passes connections on, to the port that a load assignment is named
+// after.
+func reaches(w *model.Waypoint, name string) bool {
+	port, ok := parsePort(name, "waypoint")
+	if !ok {
+		return false
+	}
+	_, backend := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare)
+	_, served := w.Port(port)
+	return backend || served
+}
+
+// parseTable finds out what the route table of a name is for.
+func parseTable(name string) (model.Attachment, bool) {
+	port, ok := parsePort(name, "service")
+	return model.Attachment{Port: port}, ok
 }
 
 func parsePort(name, prefix string) (model.ServicePort, bool) {
@@ -225,9 +245,9 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 			return r.resource(k, upstream.WaypointEndpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
-		if port, ok := parsePort(k.Name, "service"); ok {
+		if at, ok := parseTable(k.Name); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			rc, bad := route.Configuration(trustDomain, r.table(c, k.Name, port))
+			rc, bad := route.Configuration(trustDomain, r.table(c, k.Name, at))
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
@@ -239,8 +259,8 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 			return r.resource(k, envoy.RuntimeLayer(s.LogAll, s.LogErrors))
 		}
 	case xds.TypeScopedRoute:
-		if port, ok := parsePort(k.Name, "service"); ok {
-			return r.resource(k, route.Scope(port))
+		if at, ok := parseTable(k.Name); ok {
+			return r.resource(k, route.Scope(at))
 		}
 	}
 	return nil

@@ -26,9 +26,9 @@ type Acknowledgements interface {
 	State(k xds.Key) xds.ResourceState
 }
 
-// trial is what the proxies of a scope are shown: some rules of the table of a port.
+// trial is what the proxies of a scope are shown: some rules of a table.
 type trial struct {
-	port model.ServicePort
+	at   model.Attachment
 	keys map[string]bool // ingest.RuleKey
 }
 
@@ -51,7 +51,7 @@ const maxShown = 100
 // rejected takes a table for suspect that a proxy rejected. It may have changed since then, and is suspect all the same:
 // somebody may change it without end.
 func (e *Engine) rejected(a xds.Ack) {
-	if _, ok := parsePort(a.Name, "service"); ok && e.givenUp[a.Name] != a.Version {
+	if _, ok := parseTable(a.Name); ok && e.givenUp[a.Name] != a.Version {
 		e.suspect(a.Proxy.Scope, a.Name)
 	}
 }
@@ -87,7 +87,7 @@ func (e *Engine) isolate() (changed bool) {
 // look remembers what all proxies take of a table: a later edit is to blame first.
 func (e *Engine) look(k xds.Key) {
 	st := e.opts.Acks.State(k)
-	port, ok := parsePort(k.Name, "service")
+	at, ok := parseTable(k.Name)
 	switch {
 	case !ok:
 	case st.Version == "":
@@ -95,7 +95,7 @@ func (e *Engine) look(k xds.Key) {
 	case st.Rejection() == "":
 		delete(e.givenUp, k.Name)
 		if st.Settled() && len(st.Proxies) > 0 && e.resources.closed[k.Name] == nil {
-			e.accepted[k.Name] = e.ingest.Table.Get(nil, port)
+			e.accepted[k.Name] = e.ingest.Table.Get(nil, at)
 		}
 	}
 }
@@ -126,8 +126,8 @@ func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 		i.end()
 		return e.step(scope, i) || opened
 	}
-	port, _ := parsePort(i.table, "service")
-	items := itemsOf(e.ingest.Table.Get(nil, port))
+	at, _ := parseTable(i.table)
+	items := itemsOf(e.ingest.Table.Get(nil, at))
 	keys, more := i.search.Next(items)
 	if !more {
 		if st.Rejection() == "" {
@@ -136,9 +136,9 @@ func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 		e.fail(i, st)
 		return e.step(scope, i)
 	}
-	if e.show(scope, &trial{port, keys}) {
+	if e.show(scope, &trial{at, keys}) {
 		if i.shown++; i.shown == maxShown {
-			e.close(i, port)
+			e.close(i, at)
 		}
 		return true
 	}
@@ -147,7 +147,7 @@ func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 		return false
 	}
 	for _, culprit := range i.search.Verdict(items, text == "") {
-		e.blame(i.table, port, culprit.Key, text)
+		e.blame(i.table, at, culprit.Key, text)
 	}
 	return true
 }
@@ -185,9 +185,9 @@ func (e *Engine) fail(i *isolation, st xds.ResourceState) {
 type closedInput struct{ table string }
 
 // close has a table answer an error to the callers of all namespaces that have rules which the proxies have yet to try.
-func (e *Engine) close(i *isolation, port model.ServicePort) {
+func (e *Engine) close(i *isolation, at model.Attachment) {
 	closed := map[string]bool{}
-	for _, c := range e.ingest.Table.Get(nil, port).Callers {
+	for _, c := range e.ingest.Table.Get(nil, at).Callers {
 		if slices.ContainsFunc(c.Rules, func(r model.Rule) bool { return !i.search.Good(ingest.RuleKey(r)) }) {
 			closed[c.Namespace] = true
 		}
@@ -208,10 +208,10 @@ func (e *Engine) open(table string) bool {
 	return true
 }
 
-// table is what is served for a port: as ingest has it, but for namespaces that are closed.
-func (r *resources) table(c *memo.Ctx, name string, port model.ServicePort) model.RouteTable {
+// table is what is served for an attachment: as ingest has it, but for namespaces that are closed.
+func (r *resources) table(c *memo.Ctx, name string, at model.Attachment) model.RouteTable {
 	c.Read(closedInput{name})
-	table := *r.ingest.Table.Get(c, port)
+	table := *r.ingest.Table.Get(c, at)
 	if closed := r.closed[name]; closed != nil {
 		table.Callers = slices.Clone(table.Callers)
 		for n, caller := range table.Callers {
@@ -227,7 +227,7 @@ func (r *resources) table(c *memo.Ctx, name string, port model.ServicePort) mode
 // show sets what the proxies of a scope are shown, and tells whether that is something else than before.
 func (e *Engine) show(scope xds.Scope, t *trial) (changed bool) {
 	old := e.resources.trials[scope]
-	if old == t || old != nil && t != nil && old.port == t.port && maps.Equal(old.keys, t.keys) {
+	if old == t || old != nil && t != nil && old.at == t.at && maps.Equal(old.keys, t.keys) {
 		return false
 	}
 	if t == nil {
@@ -243,8 +243,8 @@ func (e *Engine) show(scope xds.Scope, t *trial) (changed bool) {
 const maxText = 1024
 
 // blame leaves a rule out from now on, in every table.
-func (e *Engine) blame(table string, port model.ServicePort, key, text string) {
-	for rule := range rulesOf(e.ingest.Table.Get(nil, port)) {
+func (e *Engine) blame(table string, at model.Attachment, key, text string) {
+	for rule := range rulesOf(e.ingest.Table.Get(nil, at)) {
 		if ingest.RuleKey(rule) == key {
 			e.opts.Log.Info("proxies reject a rule; it is left out", "table", table, "kind", rule.Source.Kind,
 				"namespace", rule.Source.Namespace, "name", rule.Source.Name, "rule", rule.RuleIndex, "error", text)
@@ -307,8 +307,8 @@ func (r *resources) trialRoutes(c *memo.Ctx, k xds.Key) *xds.Resource {
 		only := func(rules []model.Rule) []model.Rule {
 			return slices.DeleteFunc(slices.Clone(rules), func(rule model.Rule) bool { return !t.keys[ingest.RuleKey(rule)] })
 		}
-		whole := r.ingest.Table.Get(c, t.port)
-		table.Port, table.Protocol = whole.Port, whole.Protocol
+		whole := r.ingest.Table.Get(c, t.at)
+		table.Attachment, table.Protocol = whole.Attachment, whole.Protocol
 		table.Default = append(table.Default, only(whole.Default)...)
 		for _, caller := range whole.Callers {
 			table.Callers = append(table.Callers, model.CallerRules{Namespace: caller.Namespace, Rules: only(caller.Rules)})

@@ -35,10 +35,10 @@ func TestCostOfARoute(t *testing.T) {
 		{Filters: []model.Filter{{CORS: &model.CORS{AllowOrigins: []string{"*", "https://a", "https://*.a", "https://*.b"}}}}},
 	}
 	parents := []Parent{
-		{Service: cluster.Key{Namespace: "owner", Name: "a"}, Ports: make([]model.ServicePort, 2)},
-		{Service: cluster.Key{Namespace: "owner", Name: "b"}, Ports: make([]model.ServicePort, 1)},
+		{Service: cluster.Key{Namespace: "owner", Name: "a"}, Attachments: make([]model.Attachment, 2)},
+		{Service: cluster.Key{Namespace: "owner", Name: "b"}, Attachments: make([]model.Attachment, 1)},
 		{Service: cluster.Key{Namespace: "owner", Name: "refused"}},
-		{Service: cluster.Key{Namespace: "another", Name: "a"}, Ports: make([]model.ServicePort, 5)},
+		{Service: cluster.Key{Namespace: "another", Name: "a"}, Attachments: make([]model.Attachment, 5)},
 	}
 	require.Equal(t, map[string]cost{
 		"owner": {rules: 18, expressions: 21, bytes: 18*512 + 156}, "another": {rules: 30, expressions: 35, bytes: 30*512 + 260},

@@ -55,8 +55,8 @@ func costsOf(r *Route) map[string]cost {
 	}
 	out := map[string]cost{}
 	for _, p := range r.Parents {
-		if len(p.Ports) > 0 {
-			out[p.Service.Namespace] = out[p.Service.Namespace].plus(once.times(len(p.Ports)))
+		if len(p.Attachments) > 0 {
+			out[p.Service.Namespace] = out[p.Service.Namespace].plus(once.times(len(p.Attachments)))
 		}
 	}
 	return out

@@ -168,7 +168,7 @@ func (w *world) flush() {
 		w.in.CallerEndpoints.Watch(key, func([]model.Endpoint) {})
 		for _, p := range w.in.Service.Get(nil, key).Ports {
 			at := model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: p.Number}
-			w.in.Table.Watch(at, func(*model.RouteTable) {})
+			w.in.Table.Watch(model.Attachment{Port: at}, func(*model.RouteTable) {})
 			w.in.Upstream.Watch(at, func(model.Upstream) {})
 			w.in.Spread.Watch(at, func(bool) {})
 			for _, node := range w.nodes() {

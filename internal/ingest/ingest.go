@@ -58,10 +58,10 @@ type Ingest struct {
 	Identities *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
 	Route  *memo.Func[model.ObjectRef, *Route]
-	claims *memo.Func[model.ServicePort, *claims]
+	claims *memo.Func[model.Attachment, *claims]
 	// attached are the routes of a Service, routable its ports that may have some.
 	attached *memo.Func[cluster.Key, []attached]
-	routable *memo.Func[cluster.Key, []model.ServicePort]
+	routable *memo.Func[cluster.Key, []model.Attachment]
 	billOf   *memo.Func[model.ObjectRef, *bill]
 	// overAuthor and overConsumer are routes that would cost too much: all of a namespace's, and those for Services of another.
 	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
@@ -70,8 +70,8 @@ type Ingest struct {
 	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
 	share   *memo.Func[string, cost]
 	authors *memo.Func[string, []string]
-	// Table of a Service's port; never nil.
-	Table *memo.Func[model.ServicePort, *model.RouteTable]
+	// Table of an attachment; never nil.
+	Table *memo.Func[model.Attachment, *model.RouteTable]
 	// Upstream is a Service's port as a destination of waypoints.
 	Upstream *memo.Func[model.ServicePort, model.Upstream]
 	// Binding of a Service to its waypoint.
@@ -125,7 +125,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.attached = memo.Define(g, "attached", slices.Equal[[]attached], i.attachedTo)
-	i.routable = memo.Define(g, "routable", slices.Equal[[]model.ServicePort], i.routablePorts)
+	i.routable = memo.Define(g, "routable", slices.Equal[[]model.Attachment], i.routablePorts)
 	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
 	i.billOf = memo.Define(g, "bill", reflectEqual[*bill], i.bill)
 	i.overAuthor = memo.Define(g, "overAuthor", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfAuthor).Steady()

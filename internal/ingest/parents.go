@@ -4,7 +4,6 @@
 package ingest
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -22,17 +21,17 @@ type Parent struct {
 	Ref gwv1.ParentReference
 	// Service that is named; none for what can't be a parent.
 	Service cluster.Key
-	// Ports that the route asks for, sorted; empty if refused. Which of them it gets depends on other routes: see claims.
-	Ports   []model.ServicePort
-	Refused *Verdict
+	// Attachments that the route asks for, sorted; none if refused. Which of them it gets depends on other routes: see claims.
+	Attachments []model.Attachment
+	Refused     *Verdict
 	// Foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
 	Foreign bool
 }
 
-func (r *Route) attachesToPort(port model.ServicePort) bool {
+func (r *Route) attachesTo(at model.Attachment) bool {
 	return slices.ContainsFunc(r.Parents, func(p Parent) bool {
-		_, found := slices.BinarySearchFunc(p.Ports, port.Port, func(p model.ServicePort, n uint16) int { return cmp.Compare(p.Port, n) })
-		return found && p.Service == port.ServiceName()
+		_, found := slices.BinarySearchFunc(p.Attachments, at, model.Attachment.Compare)
+		return found
 	})
 }
 
@@ -64,7 +63,7 @@ func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 			p.Service.Namespace = string(*ref.Namespace)
 		}
 		p.Foreign = !b.i.enrolled(b.c, p.Service.Namespace)
-		p.Ports, p.Refused = b.attach(p)
+		p.Attachments, p.Refused = b.attach(p)
 		b.route.Parents = append(b.route.Parents, p)
 	}
 }
@@ -99,8 +98,8 @@ func (b *routeBuilder) noService(ref gwv1.ParentReference) *Parent {
 }
 
 // attach finds the ports that a parentRef asks for, or says why there are none.
-func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
-	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.ServicePort, *Verdict) {
+func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
+	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.Attachment, *Verdict) {
 		return nil, &Verdict{string(reason), fmt.Sprintf(format, args...)}
 	}
 	svc := b.i.Service.Get(b.c, p.Service)
@@ -125,7 +124,7 @@ func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
 			case port.Protocol.Opaque():
 				opaque = &port
 			default:
-				ports = append(ports, model.ServicePort{Namespace: p.Service.Namespace, Service: p.Service.Name, Port: port.Number})
+				ports = append(ports, svc.Attachment(port))
 			}
 		}
 	}
@@ -144,15 +143,15 @@ func (b *routeBuilder) attach(p Parent) ([]model.ServicePort, *Verdict) {
 }
 
 // routablePorts are all that do not speak something else than HTTP. Routes that name no port share the list.
-func (i *Ingest) routablePorts(c *memo.Ctx, service cluster.Key) []model.ServicePort {
+func (i *Ingest) routablePorts(c *memo.Ctx, service cluster.Key) []model.Attachment {
 	svc := i.Service.Get(c, service)
 	if svc == nil {
 		return nil
 	}
-	var out []model.ServicePort
+	var out []model.Attachment
 	for _, port := range svc.Ports {
 		if !port.Protocol.Opaque() {
-			out = append(out, model.ServicePort{Namespace: service.Namespace, Service: service.Name, Port: port.Number})
+			out = append(out, svc.Attachment(port))
 		}
 	}
 	return out

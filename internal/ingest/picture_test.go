@@ -76,8 +76,8 @@ func (p *picture) service(key cluster.Key) {
 func (p *picture) tables(svc *model.Service) {
 	of := map[string][]string{}
 	for _, port := range svc.Ports {
-		at := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: port.Number}
-		t, up := p.in.Table.Get(nil, at), p.in.Upstream.Get(nil, at)
+		at := svc.Attachment(port)
+		t, up := p.in.Table.Get(nil, at), p.in.Upstream.Get(nil, at.Port)
 		text := string(t.Protocol)
 		if t.Protocol != port.Protocol {
 			text += fmt.Sprintf(" (declared %s)", port.Protocol)
@@ -137,9 +137,15 @@ func (p *picture) waypoint(key cluster.Key) {
 	}
 	p.line("\nwaypoint %s as %s listens on %v, headers of %d KiB, %d of them",
 		key, p.identity(w.Identity), w.Listen, w.Headers.KiB, w.Headers.Count)
-	isTCP := func(port model.ServicePort) bool { return slices.Contains(w.TCP, port) }
-	http := slices.DeleteFunc(slices.Clone(w.Ports), isTCP)
-	p.line("  HTTP: %s\n  TCP: %s\n  backends: %s", portList(http), portList(w.TCP), portList(w.Backends))
+	var http, tcp []model.ServicePort
+	for _, port := range w.Ports {
+		if port.Protocol.HTTP() {
+			http = append(http, port.ServicePort)
+		} else {
+			tcp = append(tcp, port.ServicePort)
+		}
+	}
+	p.line("  HTTP: %s\n  TCP: %s\n  backends: %s", portList(http), portList(tcp), portList(w.Backends))
 }
 
 // addresses are those of Services and pods: who has them, and where a connection to them goes.

@@ -109,7 +109,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, ports)
 		out.Backends = ruleBackends(r.Rules)
-		slices.SortFunc(out.Backends, ComparePorts)
+		slices.SortFunc(out.Backends, model.ServicePort.Compare)
 		out.Backends = slices.Compact(out.Backends)
 	}
 	return out
@@ -134,17 +134,17 @@ type lostPorts struct {
 
 // outcome tells which of the ports that a parentRef asks for the route gets, and why it doesn't get the others.
 func (i *Ingest) outcome(c *memo.Ctx, r *Route, p Parent) (ports []model.ServicePort, lost []lostPorts) {
-	for _, port := range p.Ports {
-		why, isLost := i.claims.Get(c, port).lost[r.Ref]
+	for _, at := range p.Attachments {
+		why, isLost := i.claims.Get(c, at).lost[r.Ref]
 		if !isLost {
-			ports = append(ports, port)
+			ports = append(ports, at.Port)
 			continue
 		}
 		n := slices.IndexFunc(lost, func(l lostPorts) bool { return l.Verdict == why })
 		if n < 0 {
 			n, lost = len(lost), append(lost, lostPorts{Verdict: why})
 		}
-		lost[n].ports = append(lost[n].ports, port)
+		lost[n].ports = append(lost[n].ports, at.Port)
 	}
 	return ports, lost
 }
@@ -176,7 +176,7 @@ func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports [
 			portNumbers(undeclared)))
 	}
 	for _, port := range ports {
-		for _, text := range i.claims.Get(c, port).shadowed[r.Ref] {
+		for _, text := range i.claims.Get(c, model.Attachment{Port: port}).shadowed[r.Ref] {
 			if !slices.Contains(parts, text) {
 				parts = append(parts, text)
 			}

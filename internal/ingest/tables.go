@@ -18,47 +18,47 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// claims says which routes have a port of a Service.
+// claims says which routes have an attachment.
 type claims struct {
 	protocol model.Protocol
-	routes   []*Route // that have the port, the one with precedence first
+	routes   []*Route // that have it, the one with precedence first
 	// effective are those of them that say what becomes of requests; the others cost too much.
 	effective []*Route
-	// lost says, for routes that ask for the port, why they don't get it.
+	// lost says, for routes that ask for it, why they don't get it.
 	lost map[model.ObjectRef]Verdict
-	// shadowed says, for routes that have the port, which of their rules others go before for all requests.
+	// shadowed says, for routes that have it, which of their rules others go before for all requests.
 	shadowed map[model.ObjectRef][]string
 }
 
-// claim decides between the routes that ask for a port. What a port speaks is its owner's to say: by declaration, or
+// claim decides between the routes that ask for an attachment. What a port speaks is its owner's to say: by declaration, or
 // else by a route in the Service's own namespace. A route of another namespace never changes how the port treats
 // everybody else's connections.
-func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
-	out := &claims{protocol: model.ProtocolUndeclared, lost: map[model.ObjectRef]Verdict{}}
-	svc := i.Service.Get(c, port.ServiceName())
-	if svc == nil {
-		return out
-	}
-	p, ok := svc.Port(port.Port)
+func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
+	out := &claims{protocol: model.ProtocolTCP, lost: map[model.ObjectRef]Verdict{}}
+	declared, ok := i.declared(c, at.Port)
 	if !ok {
 		return out
 	}
-	asking := i.asking(c, port)
+	asking := i.asking(c, at)
 	grpc := map[string]string{} // by namespace, the GRPCRoute with precedence
 	produced := false
 	for _, r := range asking {
-		produced = produced || r.Ref.Namespace == port.Namespace
+		produced = produced || r.Ref.Namespace == at.Namespace()
 		if r.Ref.Kind == KindGRPCRoute && grpc[r.Ref.Namespace] == "" {
 			grpc[r.Ref.Namespace] = r.Ref.Name
 		}
 	}
-	out.protocol = p.Protocol
-	if grpc[port.Namespace] != "" {
+	switch {
+	case grpc[at.Namespace()] != "":
 		out.protocol = model.ProtocolHTTP2
+	case declared != model.ProtocolUndeclared:
+		out.protocol = declared
+	case produced:
+		out.protocol = model.ProtocolHTTP
 	}
 	for _, r := range asking {
 		switch winner := grpc[r.Ref.Namespace]; {
-		case !produced && !p.Protocol.HTTP():
+		case !out.protocol.HTTP():
 			out.lost[r.Ref] = Verdict{string(gwv1.RouteReasonUnsupportedProtocol), "it is not known to speak HTTP, and a route of another namespace " +
 				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
@@ -75,6 +75,16 @@ func (i *Ingest) claim(c *memo.Ctx, port model.ServicePort) *claims {
 	}
 	out.shadowed = shadows(out.effective)
 	return out
+}
+
+// declared is what a Service says that one of its ports speaks; false if there is no such port.
+func (i *Ingest) declared(c *memo.Ctx, port model.ServicePort) (model.Protocol, bool) {
+	svc := i.Service.Get(c, port.ServiceName())
+	if svc == nil {
+		return "", false
+	}
+	p, ok := svc.Port(port.Port)
+	return p.Protocol, ok
 }
 
 // shadows finds rules with the very match that a route with precedence has already.
@@ -133,15 +143,16 @@ func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
 	return out
 }
 
-// asking lists the routes that ask for a port, the one with precedence first.
-func (i *Ingest) asking(c *memo.Ctx, port model.ServicePort) []attached {
-	return slices.DeleteFunc(slices.Clone(i.attached.Get(c, port.ServiceName())), func(r attached) bool { return !r.attachesToPort(port) })
+// asking lists the routes that ask for an attachment, the one with precedence first.
+func (i *Ingest) asking(c *memo.Ctx, at model.Attachment) []attached {
+	all := i.attached.Get(c, at.Port.ServiceName())
+	return slices.DeleteFunc(slices.Clone(all), func(r attached) bool { return !r.attachesTo(at) })
 }
 
-// table puts together what every route does with requests to one port, in order of precedence.
-func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
-	claims := i.claims.Get(c, port)
-	out := &model.RouteTable{Port: port, Protocol: claims.protocol}
+// table puts together what every route does with the requests to an attachment, in order of precedence.
+func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
+	claims := i.claims.Get(c, at)
+	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
 		byNamespace[r.Ref.Namespace] = nil // there is a route, so what none matches is answered 404
@@ -151,7 +162,7 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 	}
 	for ns, routes := range byNamespace {
 		rules := orderedRules(routes)
-		if ns == port.Namespace {
+		if ns == at.Namespace() {
 			out.Default = rules
 		} else {
 			out.Callers = append(out.Callers, model.CallerRules{Namespace: ns, Rules: rules})
@@ -162,7 +173,8 @@ func (i *Ingest) table(c *memo.Ctx, port model.ServicePort) *model.RouteTable {
 }
 
 func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
-	out := model.Upstream{ServicePort: port, Protocol: i.claims.Get(c, port).protocol, Identities: i.Identities.Get(c, port)}
+	claims := i.claims.Get(c, model.Attachment{Port: port})
+	out := model.Upstream{ServicePort: port, Protocol: claims.protocol, Identities: i.Identities.Get(c, port)}
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}

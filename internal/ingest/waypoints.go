@@ -4,7 +4,6 @@
 package ingest
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -123,8 +122,7 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 func (i *Ingest) callers(c *memo.Ctx, svc *model.Service) []string {
 	var out []string
 	for _, p := range svc.Ports {
-		port := model.ServicePort{Namespace: svc.Name.Namespace, Service: svc.Name.Name, Port: p.Number}
-		for _, r := range i.claims.Get(c, port).routes {
+		for _, r := range i.claims.Get(c, svc.Attachment(p)).routes {
 			out = append(out, r.Ref.Namespace)
 		}
 	}
@@ -205,21 +203,18 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() {
 			continue
 		}
-		for _, p := range i.Service.Get(c, svcKey).Ports {
-			port := model.ServicePort{Namespace: svcKey.Namespace, Service: svcKey.Name, Port: p.Number}
-			table := i.Table.Get(c, port)
-			out.Ports = append(out.Ports, port)
-			if table.TCP() {
-				out.TCP = append(out.TCP, port)
-			} else {
-				out.Backends = append(out.Backends, port)
+		svc := i.Service.Get(c, svcKey)
+		for _, p := range svc.Ports {
+			table := i.Table.Get(c, svc.Attachment(p))
+			out.Ports = append(out.Ports, model.ServedPort{ServicePort: table.Port, Protocol: table.Protocol})
+			if table.Protocol.HTTP() {
+				out.Backends = append(out.Backends, table.Port)
 			}
 			out.Backends = append(out.Backends, tableBackends(table)...)
 		}
 	}
-	slices.SortFunc(out.Ports, ComparePorts)
-	slices.SortFunc(out.TCP, ComparePorts)
-	slices.SortFunc(out.Backends, ComparePorts)
+	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
+	slices.SortFunc(out.Backends, model.ServicePort.Compare)
 	out.Backends = slices.Compact(out.Backends)
 	return out
 }
@@ -277,9 +272,4 @@ func ruleBackends(rules []model.Rule) []model.ServicePort {
 		}
 	}
 	return out
-}
-
-// ComparePorts orders by namespace, service and port.
-func ComparePorts(a, b model.ServicePort) int {
-	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Service, b.Service), cmp.Compare(a.Port, b.Port))
 }

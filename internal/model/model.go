@@ -15,19 +15,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Protocol is what a Service's port is known to speak.
+// Protocol is what a Service's port speaks.
 type Protocol string
 
-// Protocols of a port. Undeclared ports are HTTP where a route of their own namespace attaches, and TCP otherwise.
+// Protocols of a port.
 const (
-	ProtocolTCP        Protocol = "TCP"
-	ProtocolTLS        Protocol = "TLS" // TCP that starts with a TLS handshake between client and application
-	ProtocolHTTP       Protocol = "HTTP"
-	ProtocolHTTP2      Protocol = "HTTP2" // h2c with prior knowledge, gRPC included
+	ProtocolTCP   Protocol = "TCP"
+	ProtocolTLS   Protocol = "TLS" // TCP that starts with a TLS handshake between client and application
+	ProtocolHTTP  Protocol = "HTTP"
+	ProtocolHTTP2 Protocol = "HTTP2" // h2c with prior knowledge, gRPC included
+	// ProtocolUndeclared is what a Service says of a port that is HTTP where a route of its own namespace attaches, and TCP
+	// otherwise. What proxies go by is one of the others: ingest has decided.
 	ProtocolUndeclared Protocol = "Undeclared"
 )
 
-// HTTP tells whether the protocol is known to be a version of HTTP.
+// HTTP tells whether the protocol is a version of HTTP.
 func (p Protocol) HTTP() bool { return p == ProtocolHTTP || p == ProtocolHTTP2 }
 
 // Opaque tells whether the protocol is known to be something that no proxy reads.
@@ -42,6 +44,11 @@ type ServicePort struct {
 // ServiceName is the Service that the port belongs to.
 func (p ServicePort) ServiceName() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.Namespace, Name: p.Service}
+}
+
+// Compare orders by namespace, service and port.
+func (p ServicePort) Compare(o ServicePort) int {
+	return cmp.Or(cmp.Compare(p.Namespace, o.Namespace), cmp.Compare(p.Service, o.Service), cmp.Compare(p.Port, o.Port))
 }
 
 // Service is a Kubernetes Service as the mesh sees it.
@@ -63,11 +70,16 @@ func (s *Service) Port(number uint16) (Port, bool) {
 	return Port{}, false
 }
 
+// Attachment is one of its ports, as what routes attach to.
+func (s *Service) Attachment(p Port) Attachment {
+	return Attachment{Port: ServicePort{Namespace: s.Name.Namespace, Service: s.Name.Name, Port: p.Number}}
+}
+
 // Port is one TCP port of a Service.
 type Port struct {
 	Number   uint16
 	Name     string
-	Protocol Protocol
+	Protocol Protocol // as declared
 }
 
 // Upstream is a Service's port as waypoints send traffic to it.
@@ -115,13 +127,25 @@ type Waypoint struct {
 	// Listen on the wildcard address of each family that its own Service has, IPv4 first; empty until there is one.
 	Listen []netip.Addr
 	// Ports of every Service bound to it, sorted by namespace, service, port.
-	Ports []ServicePort
-	// TCP are those of Ports that are passed on as they are. The others are HTTP, and nothing else: those that are declared so,
-	// and where a route of their namespace attaches.
-	TCP []ServicePort
+	Ports []ServedPort
 	// Backends are the ports that requests are sent to, those of Ports included that are HTTP, sorted likewise.
 	Backends []ServicePort
 	Headers  HeaderLimits
+}
+
+// Port finds one of the ports that it serves.
+func (w *Waypoint) Port(port ServicePort) (ServedPort, bool) {
+	n, found := slices.BinarySearchFunc(w.Ports, port, func(p ServedPort, port ServicePort) int { return p.Compare(port) })
+	if !found {
+		return ServedPort{}, false
+	}
+	return w.Ports[n], true
+}
+
+// ServedPort is a port of a Service as its waypoint serves it: as HTTP and nothing else, or passed on as it is.
+type ServedPort struct {
+	ServicePort
+	Protocol Protocol
 }
 
 // HeaderLimits is what a waypoint takes as the headers of one request or answer.
@@ -136,9 +160,9 @@ type ObjectRef struct {
 	Name      string
 }
 
-// RouteTable holds everything that a waypoint does with requests to one port of a Service.
+// RouteTable holds everything that is done with the requests that come to an Attachment.
 type RouteTable struct {
-	Port     ServicePort
+	Attachment
 	Protocol Protocol
 	// Callers hold the rules for callers of one namespace (consumer routes); they replace Default for those callers.
 	// Sorted by namespace.
@@ -147,9 +171,6 @@ type RouteTable struct {
 	// Where routes exist and no rule matches, the answer is 404.
 	Default []Rule
 }
-
-// TCP tells that connections to the port are passed on as they are.
-func (t RouteTable) TCP() bool { return !t.Protocol.HTTP() && t.Default == nil }
 
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.
 type CallerRules struct {

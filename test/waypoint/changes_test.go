@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +48,7 @@ func TestRouteEdits(t *testing.T) {
 	slow := model.ServicePort{Namespace: "shop", Service: "slow", Port: 80}
 	s.backend(slow, model.ProtocolHTTP, stream)
 	table := func(p model.ServicePort) model.RouteTable {
-		return model.RouteTable{Port: web, Default: []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))}}
+		return model.RouteTable{Attachment: model.Attachment{Port: web}, Default: []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))}}
 	}
 	first := table(webV1)
 	dialled := s.serve(web, true, &first)
@@ -248,11 +247,15 @@ func TestPortsComeAndGo(t *testing.T) {
 	}
 	both("before")
 	turned := model.ServicePort{Namespace: "shop", Service: "turned", Port: 80}
-	s.backend(turned, model.ProtocolUndeclared, model.Endpoint{Address: s.app(&echo{Name: "turned"})})
+	s.backend(turned, model.ProtocolTCP, model.Endpoint{Address: s.app(&echo{Name: "turned"})})
 	name := s.serve(turned, false, nil)
 	s.serve(webV1, true, nil)
 	both("with more ports")
-	s.tcp = slices.DeleteFunc(s.tcp, func(p model.ServicePort) bool { return p == turned })
+	for n, p := range s.ports {
+		if p.ServicePort == turned {
+			s.ports[n].Protocol = model.ProtocolHTTP
+		}
+	}
 	u := s.listener()
 	s.apply(u)
 	s.acknowledged(u)
@@ -264,7 +267,7 @@ func TestPortsComeAndGo(t *testing.T) {
 		return err == nil && resp.StatusCode == http.StatusBadRequest && resp.Header.Get("Server") == ""
 	})
 	both("with a port that is HTTP now")
-	s.ports, s.tcp = []model.ServicePort{web, db}, []model.ServicePort{db}
+	s.ports = []model.ServedPort{{ServicePort: web, Protocol: model.ProtocolHTTP}, {ServicePort: db, Protocol: model.ProtocolTCP}}
 	u = s.listener()
 	s.apply(u)
 	s.acknowledged(u)

@@ -28,7 +28,7 @@ func TestPortsThatGo(t *testing.T) {
 	h2 := caller.client(t, dialled, h2cOnly())
 	require.Equal(t, http.StatusOK, do(t, h2, "GET", "http://web/").status)
 
-	s.ports = slices.DeleteFunc(s.ports, func(p model.ServicePort) bool { return p == web })
+	s.ports = slices.DeleteFunc(s.ports, func(p model.ServedPort) bool { return p.ServicePort == web })
 	name := names.ServicePort(web.Namespace, web.Service, web.Port)
 	s.apply(s.listener(), xds.Gone(xds.ID{TypeURL: xds.TypeScopedRoute, Name: name}), xds.Gone(xds.ID{TypeURL: xds.TypeRoute, Name: name}))
 

@@ -107,7 +107,7 @@ func TestUndeclared(t *testing.T) {
 		_, _ = io.WriteString(c, "220 hello\r\n")
 		_, _ = io.Copy(c, c)
 	}))
-	s.backend(web, model.ProtocolUndeclared, greets)
+	s.backend(web, model.ProtocolHTTP, greets)
 	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), nil, to(webV2, 1))}})
 	s.hurry()
 	caller := s.caller(clientID)

@@ -32,20 +32,19 @@ type turning struct {
 // turn is one revision, as when a route comes or goes.
 func (p turning) turn(isHTTP bool) {
 	p.t.Helper()
-	table := model.RouteTable{Port: p.port, Protocol: model.ProtocolUndeclared}
+	table := model.RouteTable{Attachment: model.Attachment{Port: p.port}, Protocol: model.ProtocolTCP}
 	requests := names.ServicePort(p.port.Namespace, p.port.Service, p.port.Port)
 	connections := names.InboundCluster(p.port.Namespace, p.port.Service, p.port.Port)
 	gone := xds.Gone(xds.ID{TypeURL: xds.TypeCluster, Name: requests})
 	cluster := resource(p.t, connections, upstream.Inbound(p.upstreams[p.port], waypointID, headers))
-	p.tcp = []model.ServicePort{p.port}
 	if isHTTP {
+		table.Protocol = model.ProtocolHTTP
 		table.Default = []model.Rule{rule(below("/"), nil, to(p.port, 1))}
 		gone.Name = connections
 		cluster = resource(p.t, requests, upstream.ServicePort(p.upstreams[p.port], waypointID, headers))
-		p.tcp = nil
 	}
-	p.ports = []model.ServicePort{p.port}
-	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(p.port)), cluster}
+	p.ports = []model.ServedPort{{ServicePort: p.port, Protocol: table.Protocol}}
+	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)), cluster}
 	p.apply(append(updates, gone)...)
 	p.acknowledged(updates...)
 	p.eventually("the other cluster to be gone", func() bool {
@@ -58,7 +57,7 @@ func (p turning) turn(isHTTP bool) {
 func TestPortsThatTurn(t *testing.T) {
 	p := turning{newWorld(t), web}
 	in, _ := p.pod(appID, &echo{Name: "web"})
-	p.upstreams[web] = model.Upstream{ServicePort: web, Protocol: model.ProtocolUndeclared, Identities: []string{appID}}
+	p.upstreams[web] = model.Upstream{ServicePort: web, Protocol: model.ProtocolTCP, Identities: []string{appID}}
 	p.apply(p.claOf(web, []model.Endpoint{in}))
 	p.turn(false)
 	name := names.ServerName(web.Namespace, web.Service, web.Port)

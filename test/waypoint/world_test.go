@@ -71,8 +71,7 @@ type world struct {
 	admin  string // its Unix socket
 
 	waypoint netip.Addr
-	ports    []model.ServicePort
-	tcp      []model.ServicePort // of ports
+	ports    []model.ServedPort
 
 	upstreams map[model.ServicePort]model.Upstream
 }
@@ -197,7 +196,7 @@ func (w *world) listener() xds.Update {
 
 // model is the waypoint with what it serves.
 func (w *world) model() model.Waypoint {
-	return model.Waypoint{Identity: waypointID, Listen: []netip.Addr{w.waypoint}, Headers: headers, Ports: w.ports, TCP: w.tcp}
+	return model.Waypoint{Identity: waypointID, Listen: []netip.Addr{w.waypoint}, Headers: headers, Ports: w.ports}
 }
 
 func resource(t testing.TB, name string, m proto.Message) xds.Update {
@@ -262,17 +261,17 @@ func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 // serve binds a Service's port to the waypoint and returns the server name to ask for. Its backend must be there.
 func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) string {
 	w.t.Helper()
-	w.ports = append(w.ports, p)
 	if t == nil {
 		t = &model.RouteTable{}
 	}
-	t.Port = p
+	t.Port, t.Protocol = p, model.ProtocolTCP
 	if http {
 		t.Protocol = model.ProtocolHTTP
 	}
-	updates := []xds.Update{resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), route.Scope(p)), w.tableOf(*t)}
+	w.ports = append(w.ports, model.ServedPort{ServicePort: p, Protocol: t.Protocol})
+	name := names.ServicePort(p.Namespace, p.Service, p.Port)
+	updates := []xds.Update{resource(w.t, name, route.Scope(t.Attachment)), w.tableOf(*t)}
 	if !http {
-		w.tcp = append(w.tcp, p)
 		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
 			upstream.Inbound(w.upstreams[p], waypointID, headers)))
 	}

@@ -78,7 +78,7 @@ func full(s string) *model.PathChange { return &model.PathChange{Full: &s} }
 var cases = map[string]func() bundle{
 	"scopes":         scopesCase,
 	"no-routes":      func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolHTTP}) },
-	"tcp":            func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolUndeclared}) },
+	"tcp":            func() bundle { return routed(model.RouteTable{Protocol: model.ProtocolTCP}) },
 	"callers":        callersCase,
 	"matches":        matchesCase,
 	"grpc":           grpcCase,
@@ -95,7 +95,7 @@ var cases = map[string]func() bundle{
 }
 
 func scopesCase() bundle {
-	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(db), Scope(web)}}
+	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(model.Attachment{Port: db}), Scope(model.Attachment{Port: web})}}
 }
 
 func callersCase() bundle {

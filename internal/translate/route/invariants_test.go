@@ -154,7 +154,7 @@ func TestCheckRuleFindsWhatATableWould(t *testing.T) {
 func TestEveryRuleIsAnswered(t *testing.T) {
 	for seed := range uint64(1000) {
 		g := &generator{rand.New(rand.NewPCG(seed, 2))}
-		table := model.RouteTable{Port: web, Default: g.rules()}
+		table := model.RouteTable{Attachment: model.Attachment{Port: web}, Default: g.rules()}
 		rc, errs := Configuration(trustDomain, table)
 		dropped := 0
 		for _, e := range errs {
@@ -303,7 +303,7 @@ func (g *generator) rule() model.Rule {
 func (g *generator) rules() []model.Rule { return many(g, 5, g.rule) }
 
 func (g *generator) table() model.RouteTable {
-	return model.RouteTable{Port: web, Default: g.rules(), Callers: many(g, 3, func() model.CallerRules {
+	return model.RouteTable{Attachment: model.Attachment{Port: web}, Default: g.rules(), Callers: many(g, 3, func() model.CallerRules {
 		return model.CallerRules{Namespace: g.s(), Rules: g.rules()}
 	})}
 }

@@ -25,7 +25,7 @@ const headerClientCert = "x-forwarded-client-cert"
 // heldBody is how much of a request's body is kept, so that it can be sent again; a longer one is sent once.
 const heldBody = 1 << 20
 
-// Configuration says what happens to requests to a service port. The rules of the caller's own namespace come
+// Configuration says what happens to the requests to an attachment. The rules of the caller's own namespace come
 // first and, where there are any, are all that counts for its callers; then the default rules; without rules, the
 // Service itself. Where no rule matches, the answer is 404.
 func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
@@ -48,15 +48,8 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		b.routes = append(b.routes, toService(t))
 	}
 	return &routev3.RouteConfiguration{
-		Name: nameOf(t.Port),
-		VirtualHosts: []*routev3.VirtualHost{{
-			Name:        "service",
-			Domains:     []string{"*"},
-			Routes:      b.routes,
-			RetryPolicy: defaultRetry(),
-			// What is repeated or mirrored is held whole until then.
-			RequestBodyBufferLimit: wrapperspb.UInt64(heldBody),
-		}},
+		Name:         nameOf(t.Port),
+		VirtualHosts: []*routev3.VirtualHost{virtualHost(b.routes)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"},
@@ -65,6 +58,18 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
 		RequestHeadersToRemove: []string{"x-envoy-external-address", HeaderPort},
 	}, b.errs
+}
+
+// virtualHost of an attachment, which is one. To a Service's port it makes no difference which host is asked for.
+func virtualHost(routes []*routev3.Route) *routev3.VirtualHost {
+	return &routev3.VirtualHost{
+		Name:        "service",
+		Domains:     []string{"*"},
+		Routes:      routes,
+		RetryPolicy: defaultRetry(),
+		// What is repeated or mirrored is held whole until then.
+		RequestBodyBufferLimit: wrapperspb.UInt64(heldBody),
+	}
 }
 
 // CheckRule says why a rule can't be expressed, and whether that is for its match; it is how ingest finds out. Which
@@ -92,7 +97,7 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 // from when it was HTTP go where its connections do.
 func toService(t model.RouteTable) *routev3.Route {
 	to := nameOf(t.Port)
-	if t.TCP() {
+	if !t.Protocol.HTTP() {
 		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
 	}
 	return &routev3.Route{

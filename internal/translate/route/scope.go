@@ -33,14 +33,14 @@ func Tables(name string) *hcmv3.ScopedRoutes {
 	}
 }
 
-// Scope leads the requests to a port to its route table, which has the same name.
-func Scope(p model.ServicePort) *routev3.ScopedRouteConfiguration {
+// Scope leads the requests to an attachment to its route table, which has the same name.
+func Scope(at model.Attachment) *routev3.ScopedRouteConfiguration {
 	return &routev3.ScopedRouteConfiguration{
-		Name:                   nameOf(p),
-		RouteConfigurationName: nameOf(p),
+		Name:                   nameOf(at.Port),
+		RouteConfigurationName: nameOf(at.Port),
 		Key: &routev3.ScopedRouteConfiguration_Key{Fragments: []*routev3.ScopedRouteConfiguration_Key_Fragment{{
 			Type: &routev3.ScopedRouteConfiguration_Key_Fragment_StringKey{
-				StringKey: names.ServerName(p.Namespace, p.Service, p.Port),
+				StringKey: names.ServerName(at.Port.Namespace, at.Port.Service, at.Port.Port),
 			},
 		}}},
 	}

@@ -92,10 +92,11 @@ func chainOf(w model.Waypoint) *xdsmatcherv3.Matcher {
 	}
 	ports := make(map[string]*xdsmatcherv3.Matcher_OnMatch, len(w.Ports))
 	for _, p := range w.Ports {
-		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chainHTTP)
-	}
-	for _, p := range w.TCP {
-		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chainTCP)
+		chain := chainTCP
+		if p.Protocol.HTTP() {
+			chain = chainHTTP
+		}
+		ports[names.ServerName(p.Namespace, p.Service, p.Port)] = toChain(chain)
 	}
 	m.MatcherType = &xdsmatcherv3.Matcher_MatcherTree_{MatcherTree: &xdsmatcherv3.Matcher_MatcherTree{
 		Input: envoy.Matching("server name", &networkinputsv3.ServerNameInput{}),
