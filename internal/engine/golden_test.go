@@ -6,16 +6,22 @@ package engine
 import (
 	"bytes"
 	"cmp"
+	"fmt"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
 	"github.com/go-logr/logr/testr"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
@@ -75,6 +81,15 @@ func newHarness(t testing.TB) *harness {
 	return h
 }
 
+// given has all objects, and no more to wait for.
+func (h *harness) given(objects []client.Object) {
+	for _, o := range objects {
+		h.Set(o)
+	}
+	h.Synced()
+	h.Process()
+}
+
 // subscribe wants everything that a proxy of the scope would ask for, following the references in what it gets.
 func (h *harness) subscribe(scope xds.Scope, dialled ...string) {
 	want := func(typeURL, name string) {
@@ -101,45 +116,59 @@ func (h *harness) subscribe(scope xds.Scope, dialled ...string) {
 	h.Process()
 }
 
-// dump renders what a scope is served, by type and name.
-func (h *harness) dump(t testing.TB, scope xds.Scope) []byte {
-	var out bytes.Buffer
-	for _, typeURL := range []string{xds.TypeRuntime, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint} {
+// dump lists what a scope is served, by type and name, and what leads on from there. What is in it is for the goldens
+// of internal/translate to show.
+func (h *harness) dump(t testing.TB, scope xds.Scope) string {
+	out := fmt.Sprintf("%s\n", scope)
+	for _, typeURL := range []string{
+		xds.TypeRuntime, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeCluster, xds.TypeEndpoint,
+	} {
 		for _, r := range h.cache.List(scope, typeURL) {
-			m, err := r.Any().UnmarshalNew()
-			require.NoError(t, err)
-			out.WriteString("---\n# " + typeURL[strings.LastIndex(typeURL, ".")+1:] + " " + r.Name() + "\n")
-			out.Write(protoYAML(t, m))
+			out += fmt.Sprintf("  %s %s", typeURL[strings.LastIndex(typeURL, ".")+1:], r.Name())
+			if on := leadsTo(t, r); on != "" {
+				out += ": " + on
+			}
+			out += "\n"
 		}
 	}
-	return out.Bytes()
+	return out
 }
 
-// protoYAML leaves the HTTP filters out: all connection managers have the same, and package waypoint prints them.
-func protoYAML(t testing.TB, m proto.Message) []byte {
-	j, err := protojson.Marshal(m)
+func leadsTo(t testing.TB, r *xds.Resource) string {
+	m, err := r.Any().UnmarshalNew()
 	require.NoError(t, err)
-	var v any
-	require.NoError(t, yaml.Unmarshal(j, &v))
-	y, err := yaml.Marshal(without(v, "httpFilters"))
-	require.NoError(t, err)
-	return y
-}
-
-// without a key, at any depth.
-func without(v any, key string) any {
-	switch v := v.(type) {
-	case map[string]any:
-		delete(v, key)
-		for k := range v {
-			v[k] = without(v[k], key)
+	switch m := m.(type) {
+	case *runtimev3.Runtime:
+		return fmt.Sprint(m.GetLayer().AsMap())
+	case *routev3.ScopedRouteConfiguration:
+		return m.GetRouteConfigurationName()
+	case *routev3.RouteConfiguration:
+		var rules []string
+		for _, host := range m.GetVirtualHosts() {
+			for _, route := range host.GetRoutes() {
+				if strings.Contains(route.GetName(), "Route/") {
+					rules = append(rules, strings.TrimPrefix(route.GetName(), names.AmbiguousRoutes))
+				}
+			}
 		}
-	case []any:
-		for i := range v {
-			v[i] = without(v[i], key)
+		return strings.Join(slices.Compact(rules), ", ")
+	case *clusterv3.Cluster:
+		return edsName(r)
+	case *endpointv3.ClusterLoadAssignment:
+		var addresses []string
+		for _, group := range m.GetEndpoints() {
+			for _, e := range group.GetLbEndpoints() {
+				a := e.GetEndpoint().GetAddress()
+				at := a.GetEnvoyInternalAddress().GetServerListenerName()
+				if s := a.GetSocketAddress(); s != nil {
+					at = net.JoinHostPort(s.GetAddress(), fmt.Sprint(s.GetPortValue()))
+				}
+				addresses = append(addresses, fmt.Sprintf("%s (%d)", at, group.GetPriority()))
+			}
 		}
+		return strings.Join(addresses, ", ")
 	}
-	return v
+	return ""
 }
 
 func (h *harness) statuses(t testing.TB) []byte {
@@ -190,44 +219,96 @@ func readManifests(t testing.TB, file string) []client.Object {
 
 // caseOf is the cluster of a case of internal/ingest.
 func caseOf(t testing.TB, name string) []client.Object {
-	return readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))
+	dir := filepath.Join("..", "ingest", "testdata")
+	all, own := readManifests(t, filepath.Join(dir, "mesh.yaml")), readManifests(t, filepath.Join(dir, name, "input.yaml"))
+	return append(all, own...)
 }
 
-// TestGolden feeds cases of internal/ingest to an engine and holds what proxies are served, and what statuses are to
-// say, against the files of testdata/<case>. Run with -update after a wanted change, and read the difference.
+// goldens are cases whose resources are listed, with the addresses that a node's pods dial.
+var goldens = map[string]map[xds.Scope]string{
+	"split": {
+		"node/node1":                         "10.96.0.10:80 10.96.0.11:80 10.96.0.13:81 10.200.2.6:8080 10.200.2.8:8080",
+		"waypoint/bookshop/fairway-waypoint": "",
+	},
+	"consumers-alone": {
+		"node/node1":                      "10.96.3.10:80 10.96.3.11:80 10.96.3.12:80",
+		"waypoint/owner/fairway-waypoint": "",
+	},
+	"families-and-nodes": {
+		"node/node1":       "10.96.2.1:80 10.96.2.2:80 10.96.2.3:80 10.96.2.4:80 10.96.2.5:80 10.96.2.6:80 [fd00:96::2:1]:80",
+		"node/node3":       "10.96.2.2:80 10.96.2.3:80 10.96.2.4:80 10.96.2.5:80",
+		"waypoint/shop/wp": "",
+	},
+	"consumer-and-grpc": {
+		"node/node2":             "10.96.0.15:7070 10.96.0.15:80 10.96.0.15:9090",
+		"waypoint/bookshop/mine": "",
+	},
+}
+
+// TestGolden feeds cases of internal/ingest to an engine and holds the names of what proxies are served against
+// testdata/<case>.txt. Run with -update after a wanted change, and read the difference.
 func TestGolden(t *testing.T) {
-	cases, err := filepath.Glob("testdata/*/scopes")
-	require.NoError(t, err)
-	require.NotEmpty(t, cases)
-	for _, file := range cases {
-		dir := filepath.Dir(file)
-		t.Run(filepath.Base(dir), func(t *testing.T) {
+	for name, scopes := range goldens {
+		t.Run(name, func(t *testing.T) {
 			h := newHarness(t)
-			for _, obj := range caseOf(t, filepath.Base(dir)) {
-				h.Set(obj)
+			h.given(caseOf(t, name))
+			out := ""
+			for _, scope := range slices.Sorted(maps.Keys(scopes)) {
+				h.subscribe(scope, strings.Fields(scopes[scope])...)
+				out += h.dump(t, scope)
 			}
-			h.Synced()
-			h.Process()
-			for _, line := range strings.Fields(string(readFile(t, filepath.Join(dir, "scopes")))) {
-				name, dialled, _ := strings.Cut(line, "=")
-				scope := xds.Scope(name)
-				var addrs []string
-				if dialled != "" {
-					addrs = strings.Split(dialled, ",")
-				}
-				h.subscribe(scope, addrs...)
-				got := h.dump(t, scope)
-				require.NotEmpty(t, got, "scope %s is served nothing", scope)
-				translatetest.File(t, filepath.Join(dir, strings.ReplaceAll(name, "/", "-")+".yaml"), got)
-				validateWithEnvoy(t, h.cache, scope)
-			}
-			translatetest.File(t, filepath.Join(dir, "status.yaml"), h.statuses(t))
+			translatetest.File(t, filepath.Join("testdata", name+".txt"), []byte(out))
 		})
 	}
 }
 
-func readFile(t testing.TB, file string) []byte {
-	b, err := os.ReadFile(file)
+// TestEnvoyTakesAllThatIsDecided: whatever comes of the cases of internal/ingest, for their waypoints and for a node
+// whose pods dial everything.
+func TestEnvoyTakesAllThatIsDecided(t *testing.T) {
+	if findEnvoy() == "" {
+		t.Skip("needs Envoy in PATH or FAIRWAY_ENVOY")
+	}
+	cases, err := filepath.Glob("../ingest/testdata/*/input.yaml")
 	require.NoError(t, err)
-	return b
+	require.NotEmpty(t, cases)
+	for _, file := range cases {
+		name := filepath.Base(filepath.Dir(file))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			objects := caseOf(t, name)
+			h.given(objects)
+			scopes := map[xds.Scope][]string{"node/node1": nil}
+			for _, o := range objects {
+				switch o := o.(type) {
+				case *gwv1.Gateway:
+					scopes[catalogue.WaypointScope(client.ObjectKeyFromObject(o))] = nil
+				case *corev1.Service:
+					scopes["node/node1"] = append(scopes["node/node1"], dialled(o)...)
+				case *corev1.Pod:
+					scopes["node/node1"] = append(scopes["node/node1"], podAddresses(o)...)
+				}
+			}
+			for scope, dialled := range scopes {
+				h.subscribe(scope, dialled...)
+				validateWithEnvoy(t, h.cache, scope)
+			}
+		})
+	}
+}
+
+func podAddresses(pod *corev1.Pod) (out []string) {
+	for _, ip := range pod.Status.PodIPs {
+		out = append(out, net.JoinHostPort(ip.IP, "8080"))
+	}
+	return out
+}
+
+func dialled(svc *corev1.Service) (out []string) {
+	for _, ip := range svc.Spec.ClusterIPs {
+		for _, port := range svc.Spec.Ports {
+			out = append(out, net.JoinHostPort(ip, fmt.Sprint(port.Port)))
+		}
+	}
+	return out
 }

@@ -67,7 +67,7 @@ func TestAPortHasOneCluster(t *testing.T) {
 	const requests, connections = "service/bookshop/chat/1234", "inbound/1234.chat.bookshop"
 	h := newHarness(t)
 	var route *gwv1.HTTPRoute
-	for _, obj := range readManifests(t, "testdata/consumer-and-grpc/input.yaml") {
+	for _, obj := range caseOf(t, "consumer-and-grpc") {
 		if r, ok := obj.(*gwv1.HTTPRoute); ok && r.Name == "chat-http" {
 			route = r.DeepCopy()
 		}

@@ -6,15 +6,12 @@ package ingest
 import (
 	"bytes"
 	"cmp"
-	"flag"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
-	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,9 +27,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
+	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
 
 // extras are what a case needs besides objects, in its extras.yaml.
 type extras struct {
@@ -55,8 +51,8 @@ func TestGolden(t *testing.T) {
 		w.set(t, objects...)
 		w.store.Pods.Settled()
 		w.reject(t, x)
-		golden(t, filepath.Join(dir, "model.txt"), w.modelText())
-		golden(t, filepath.Join(dir, "statuses.txt"), w.statusText())
+		translatetest.File(t, filepath.Join(dir, "model.txt"), []byte(w.modelText()))
+		translatetest.File(t, filepath.Join(dir, "statuses.txt"), []byte(w.statusText()))
 	})
 }
 
@@ -257,16 +253,4 @@ func readManifests(t *testing.T, file string) (out []client.Object) {
 		out = append(out, obj.(client.Object))
 	}
 	return out
-}
-
-func golden(t *testing.T, file, got string) {
-	if *update {
-		require.NoError(t, os.WriteFile(file, []byte(got), 0o644))
-		return
-	}
-	want, err := os.ReadFile(file)
-	require.NoError(t, err, "run with -update to make it")
-	if diff := gocmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("%s (-file +now; -update if it is wanted):\n%.4000s", file, diff)
-	}
 }
