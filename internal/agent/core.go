@@ -51,8 +51,6 @@ type Options struct {
 	Local []string
 	// Required lists the listeners without which the proxy is not ready.
 	Required []string
-	// Captures is shown by the introspection of a node's agent.
-	Captures func() []introspect.Capture
 	// Hidden are numbers of the proxy's configuration that nobody is shown.
 	Hidden []string
 	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's
@@ -93,25 +91,29 @@ func NewCore(o Options) (*Core, error) {
 		return nil, fmt.Errorf("--certificates %q must begin with https://", o.Certificates)
 	}
 	operator := control.New(host, names.TokenPath, names.TrustBundlePath)
-	client := sds.NewClient(certificates, operator)
-	c.Identities = sds.NewManager(client, publisher{c}, o.Log.WithName("identities"))
-	c.Registry.MustRegister(c.Identities)
 	c.Relay, err = relay.New(relay.Options{
-		Dial:            func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
-		NodeID:          o.NodeID,
-		Local:           append([]string{xds.TypeSecret}, o.Local...),
-		OnLocalInterest: c.interest,
-		Adapt:           o.Adapt,
-		MaxEndpoints:    o.MaxEndpoints,
-		SnapshotPath:    filepath.Join(names.RunDir, "relay.snapshot"),
-		Log:             o.Log.WithName("relay"),
-		Registerer:      c.Registry,
+		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
+		NodeID:       o.NodeID,
+		Local:        append([]string{xds.TypeSecret}, o.Local...),
+		Adapt:        o.Adapt,
+		MaxEndpoints: o.MaxEndpoints,
+		SnapshotPath: filepath.Join(names.RunDir, "relay.snapshot"),
+		Log:          o.Log.WithName("relay"),
+		Registerer:   c.Registry,
 	})
-	return c, err
+	if err != nil {
+		return nil, err
+	}
+	secrets := publisher{relay: c.Relay, log: o.Log}
+	c.Identities = sds.NewManager(sds.NewClient(certificates, operator), secrets, o.Log.WithName("identities"))
+	c.Registry.MustRegister(c.Identities)
+	c.Relay.OnLocalInterest(c.interest)
+	return c, nil
 }
 
-// Run serves Envoy, kubelet and Prometheus until the context ends.
-func (c *Core) Run(ctx context.Context) error {
+// Run serves Envoy, kubelet and Prometheus until the context ends. The introspection of a node's agent shows captures; nil
+// for an agent that captures no pods.
+func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) error {
 	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
 	if err != nil {
 		return err
@@ -121,7 +123,14 @@ func (c *Core) Run(ctx context.Context) error {
 		Envoy:      c.Envoy, Drain: c.opts.Drain, Patience: time.Second,
 	}
 	metrics := introspect.Metrics(c.Registry, c.Envoy)
-	local := introspect.AgentHandler(c.snapshot, c.Envoy, metrics)
+	snapshot := func() introspect.Agent {
+		a := c.snapshot()
+		if captures != nil {
+			a.Captures = captures()
+		}
+		return a
+	}
+	local := introspect.AgentHandler(snapshot, c.Envoy, metrics)
 	host := ""
 	if c.opts.Guard == nil {
 		public.Metrics = c.Registry
@@ -167,18 +176,17 @@ func (c *Core) interest(i xds.Interest) {
 
 func (c *Core) snapshot() introspect.Agent {
 	s := c.Relay.Status()
-	a := introspect.Agent{
+	return introspect.Agent{
 		Kind: c.opts.Kind, Version: names.Version, Node: c.opts.NodeName,
 		Operator: introspect.Connection{Connected: s.Connected, Since: s.Since, Error: s.LastError},
 	}
-	if c.opts.Captures != nil {
-		a.Captures = c.opts.Captures()
-	}
-	return a
 }
 
 // publisher hands secrets to the relay. They are never logged: they hold keys.
-type publisher struct{ c *Core }
+type publisher struct {
+	relay *relay.Relay
+	log   logr.Logger
+}
 
 // PublishSecrets implements sds.Publisher.
 func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
@@ -186,7 +194,7 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 	for _, s := range changed {
 		r, err := xds.NewResource(s.GetName(), s)
 		if err != nil {
-			p.c.opts.Log.Error(errors.New("a secret could not be packed"), "certificate is not published", "name", s.GetName())
+			p.log.Error(errors.New("a secret could not be packed"), "certificate is not published", "name", s.GetName())
 			continue
 		}
 		updates = append(updates, xds.Set(r))
@@ -194,5 +202,5 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 	for _, name := range removed {
 		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: name}))
 	}
-	p.c.Relay.SetLocal(xds.TypeSecret, updates)
+	p.relay.SetLocal(xds.TypeSecret, updates)
 }

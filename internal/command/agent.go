@@ -93,7 +93,7 @@ func agentWaypoint() *cobra.Command {
 					log.Error(err, "going without draining")
 				}
 			})
-			return core.Run(run)
+			return core.Run(run, nil)
 		},
 	}
 	o.add(cmd)

@@ -59,7 +59,6 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if err != nil {
 		return err
 	}
-	var pods *node.Agent
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates,
@@ -70,7 +69,6 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		MaxEndpoints: relay.MaxEndpoints,
 		Guard:        guard,
 		Hidden:       n.Mark.Numbers(),
-		Captures:     func() []introspect.Capture { return captures(pods.Snapshot()) },
 	})
 	if err != nil {
 		return err
@@ -78,11 +76,12 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
 	n.Proxy, n.Certificates = core.Relay, core.Identities
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
-	if pods, err = node.New(n); err != nil {
+	pods, err := node.New(n)
+	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return core.Run(ctx) })
+	g.Go(func() error { return core.Run(ctx, func() []introspect.Capture { return captures(pods.Snapshot()) }) })
 	g.Go(func() error { return pods.Run(ctx) })
 	return g.Wait()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/wake"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -32,11 +33,11 @@ type Inbox struct {
 	objects []queued
 	at      map[objectID]int
 	calls   []func(*Engine)
-	wake    chan struct{}
+	wake    wake.Signal
 }
 
 // NewInbox returns one that is empty.
-func NewInbox() *Inbox { return &Inbox{wake: make(chan struct{}, 1)} }
+func NewInbox() *Inbox { return &Inbox{wake: wake.New()} }
 
 // Set queues an object that was added or changed.
 func (q *Inbox) Set(obj client.Object) { q.object(obj, false) }
@@ -103,21 +104,14 @@ func (q *Inbox) object(o client.Object, deleted bool) {
 		q.objects = append(q.objects, queued{object: o, deleted: deleted})
 	}
 	q.mu.Unlock()
-	q.signal()
+	q.wake.Set()
 }
 
 func (q *Inbox) do(f func(*Engine)) {
 	q.mu.Lock()
 	q.calls = append(q.calls, f)
 	q.mu.Unlock()
-	q.signal()
-}
-
-func (q *Inbox) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
+	q.wake.Set()
 }
 
 func (q *Inbox) take() ([]queued, []func(*Engine)) {

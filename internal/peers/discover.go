@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 // Discover follows the EndpointSlices of a Service until the context ends and calls set with the addresses of all
@@ -27,16 +28,13 @@ func Discover(ctx context.Context, c cache.Cache, service client.ObjectKey, self
 	if err != nil {
 		return fmt.Errorf("watch EndpointSlices: %w", err)
 	}
-	changed := make(chan struct{}, 1)
+	changed := wake.New()
 	note := func(o any) {
 		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 			o = gone.Obj
 		}
 		if s, ok := o.(*discoveryv1.EndpointSlice); ok && s.Namespace == service.Namespace && s.Labels[discoveryv1.LabelServiceName] == service.Name {
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+			changed.Set()
 		}
 	}
 	handle, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{

@@ -21,6 +21,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/accept"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/serve"
+	"github.com/fairway-mesh/fairway/internal/wake"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -46,7 +47,7 @@ type feed struct {
 
 // follower is a replica that reads the feed. It holds no more than the names of the resources that there are.
 type follower struct {
-	wake chan struct{} // capacity 1: something is due
+	wake wake.Signal // something is due
 
 	mu  sync.Mutex
 	due map[xds.Key]struct{}
@@ -114,7 +115,7 @@ func (f *feed) note(text string) {
 		f.forgotten++
 	}
 	for fo := range f.followers {
-		fo.hurry()
+		fo.wake.Set()
 	}
 }
 
@@ -140,15 +141,7 @@ func (fo *follower) add(k xds.Key) {
 	fo.mu.Lock()
 	fo.due[k] = struct{}{}
 	fo.mu.Unlock()
-	fo.hurry()
-}
-
-// hurry says that something is due.
-func (fo *follower) hurry() {
-	select {
-	case fo.wake <- struct{}{}:
-	default:
-	}
+	fo.wake.Set()
 }
 
 func (fo *follower) take() map[xds.Key]struct{} {
@@ -165,7 +158,7 @@ func (f *feed) join() *follower {
 	if len(f.followers) >= maxFollowers {
 		return nil
 	}
-	fo := &follower{wake: make(chan struct{}, 1), due: map[xds.Key]struct{}{}, told: map[xds.Key]struct{}{}}
+	fo := &follower{wake: wake.New(), due: map[xds.Key]struct{}{}, told: map[xds.Key]struct{}{}}
 	f.followers[fo] = struct{}{}
 	return fo
 }

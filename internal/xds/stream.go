@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 // stream serves one proxy. One goroutine (run) owns the protocol state and sends; another only receives. The cache
@@ -29,8 +31,8 @@ type stream struct {
 	log       logr.Logger
 	cancel    context.CancelCauseFunc
 
-	wake  chan struct{} // capacity 1: there are marks
-	marks struct {      // its lock is a leaf: nothing is called with it held
+	wake  wake.Signal // there are marks
+	marks struct {    // its lock is a leaf: nothing is called with it held
 		sync.Mutex
 		byKey map[ID]span
 	}
@@ -66,7 +68,7 @@ func newStream(srv *Server, proxy Proxy, cancel context.CancelCauseFunc) *stream
 		scope:     srv.opts.Cache.attach(proxy.Scope),
 		connected: time.Now(),
 		log:       srv.opts.Log.WithValues("scope", proxy.Scope, "pod", proxy.Pod),
-		wake:      make(chan struct{}, 1),
+		wake:      wake.New(),
 		types:     map[string]*subscription{},
 	}
 	st.marks.byKey = map[ID]span{}
@@ -84,10 +86,7 @@ func (st *stream) mark(marks []mark) {
 		st.marks.byKey[key] = s
 	}
 	st.marks.Unlock()
-	select {
-	case st.wake <- struct{}{}:
-	default:
-	}
+	st.wake.Set()
 }
 
 // ageJitter is how many percent longer or shorter than Options.MaxAge a stream lives.

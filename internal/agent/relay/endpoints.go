@@ -116,7 +116,7 @@ func (r *Relay) fit(names []string) {
 		case k == nil || k.current == nil || a == nil:
 		case r.mayHaveMore(k.current):
 			t.add[name] = struct{}{}
-			poke(r.wake)
+			r.wake.Set()
 		case a.has(k.current.Version()) > a.given():
 			k.current = r.fewer(k.current, a)
 			updates = append(updates, xds.Set(k.current))
@@ -124,7 +124,7 @@ func (r *Relay) fit(names []string) {
 	}
 	r.cache.Apply(Scope, updates)
 	if len(updates) > 0 {
-		poke(r.save)
+		r.save.Set()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/fairway-mesh/fairway/internal/wake"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -27,7 +28,7 @@ func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 				r.typeOf(typeURL).unwant(u.Name)
 			}
 		}
-		poke(r.wake)
+		r.wake.Set()
 	}
 	typed := make([]xds.Update, len(updates))
 	for i, u := range updates {
@@ -45,10 +46,10 @@ func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(Scope, typeURL) }
 // resource. It returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was
 // missing. For a listener an ACK means that Envoy took it, not yet that it finished warming.
 func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
-	c := make(chan struct{}, 1)
+	c := wake.New()
 	r.mu.Lock()
 	if r.waiters[id] == nil {
-		r.waiters[id] = map[chan struct{}]struct{}{}
+		r.waiters[id] = map[wake.Signal]struct{}{}
 	}
 	r.waiters[id][c] = struct{}{}
 	r.mu.Unlock()

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/serve"
+	"github.com/fairway-mesh/fairway/internal/wake"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -43,9 +44,6 @@ type Options struct {
 	NodeID string
 	// Local lists the type URLs that the agent makes itself; they are never asked of the operator.
 	Local []string
-	// OnLocalInterest is told what Envoy wants of the Local types, such as a secret at the first handshake. It is
-	// called by one goroutine and may call SetLocal.
-	OnLocalInterest func(xds.Interest)
 	// Adapt changes what the operator sends of some types for this node; it must give the same for the same.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
@@ -84,10 +82,11 @@ type Relay struct {
 	local   map[string]bool
 	demand  *demand
 
-	wake chan struct{} // capacity 1: there is something to tell the operator
-	// hurry (capacity 1) is filled when Envoy asks for something new.
-	hurry chan struct{}
-	save  chan struct{} // capacity 1: the snapshot is out of date
+	onLocalInterest func(xds.Interest)
+
+	wake  wake.Signal // there is something to tell the operator
+	hurry wake.Signal // Envoy asks for something new
+	save  wake.Signal // the snapshot is out of date
 
 	mu     sync.Mutex
 	types  map[string]*relayed
@@ -97,7 +96,7 @@ type Relay struct {
 	saidShort bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
-	waiters map[xds.ID]map[chan struct{}]struct{}
+	waiters map[xds.ID]map[wake.Signal]struct{}
 }
 
 // New returns a relay that already serves the snapshot, if there is a good one.
@@ -114,9 +113,9 @@ func New(opts Options) (*Relay, error) {
 	}
 	r := &Relay{
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
-		wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1), save: make(chan struct{}, 1),
+		wake: wake.New(), hurry: wake.New(), save: wake.New(),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
-		waiters: map[xds.ID]map[chan struct{}]struct{}{}, room: newRoom(opts.MaxEndpoints),
+		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints),
 		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	for _, url := range opts.Local {
@@ -159,6 +158,10 @@ func (r *Relay) Run(ctx context.Context) error {
 	return err
 }
 
+// OnLocalInterest has fn told what Envoy wants of the Local types, such as a secret at the first handshake. It is set before
+// Serve, called by one goroutine and may call SetLocal.
+func (r *Relay) OnLocalInterest(fn func(xds.Interest)) { r.onLocalInterest = fn }
+
 // Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several
 // listeners.
 func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
@@ -198,12 +201,4 @@ func (r *Relay) setStatus(connected bool, why string) {
 	now := r.status
 	r.mu.Unlock()
 	r.metrics.setConnected(now)
-}
-
-// poke fills a signal channel.
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

@@ -262,7 +262,8 @@ func TestDamagedSnapshotIsNoObstacle(t *testing.T) {
 func TestLocalResources(t *testing.T) {
 	o := newOperator(t)
 	wanted := make(chan xds.Interest, 10)
-	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeSecret}, OnLocalInterest: func(i xds.Interest) { wanted <- i }})
+	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeSecret}})
+	a.OnLocalInterest(func(i xds.Interest) { wanted <- i })
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 

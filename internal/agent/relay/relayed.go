@@ -122,8 +122,8 @@ func (r *Relay) typeOf(typeURL string) *relayed {
 // interest turns what Envoy wants into what to ask of the operator.
 func (r *Relay) interest(i xds.Interest) {
 	if r.local[i.TypeURL] {
-		if r.opts.OnLocalInterest != nil {
-			r.opts.OnLocalInterest(i)
+		if r.onLocalInterest != nil {
+			r.onLocalInterest(i)
 		}
 		return
 	}
@@ -137,7 +137,7 @@ func (r *Relay) interest(i xds.Interest) {
 	switch {
 	case i.Wanted:
 		if !asked {
-			poke(r.hurry)
+			r.hurry.Set()
 		}
 		t.want(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
@@ -150,7 +150,7 @@ func (r *Relay) interest(i xds.Interest) {
 	default:
 		r.release(t, i.Name)
 	}
-	poke(r.wake)
+	r.wake.Set()
 }
 
 // release gives up a subscription and what came by it alone. r.mu is held.
@@ -170,7 +170,7 @@ func (r *Relay) release(t *relayed, name string) {
 		}
 	}
 	r.cache.Apply(Scope, gone)
-	poke(r.save)
+	r.save.Set()
 }
 
 // take puts a response of the operator into the local cache and returns it for a verdict. r.mu is held.
@@ -218,7 +218,7 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		r.cache.Ready(Scope, t.typeURL)
 	}
 	if len(updates) > 0 {
-		poke(r.save)
+		r.save.Set()
 	}
 	return in
 }
@@ -228,7 +228,7 @@ func (r *Relay) changed(id xds.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c := range r.waiters[id] {
-		poke(c)
+		c.Set()
 	}
 	t, name := r.types[id.TypeURL], id.Name
 	if t == nil {
@@ -256,7 +256,7 @@ func (r *Relay) weigh(t *relayed, name string, k *known) {
 		k.rejected, k.reason = s.Version, text
 		if k.good != nil && !k.good.Equal(k.current) {
 			r.cache.Apply(Scope, []xds.Update{xds.Set(k.good)})
-			poke(r.save)
+			r.save.Set()
 		}
 		r.correct(t, name, k, toldAck)
 	case text == "" && len(s.Proxies) > 0 && s.Settled():
@@ -274,7 +274,7 @@ func (r *Relay) correct(t *relayed, name string, k *known, wrong outcome) {
 			t.wanted[name] = time.Now() // only a name can be asked for again; Linger ends it
 		}
 		t.add[name] = struct{}{}
-		poke(r.wake)
+		r.wake.Set()
 	}
 }
 
@@ -318,7 +318,7 @@ func (r *Relay) conclude(t *relayed) {
 				k.told = toldNack
 			}
 		}
-		poke(r.wake)
+		r.wake.Set()
 	}
 	t.open = open
 }
@@ -356,7 +356,7 @@ func (r *Relay) sweep(now time.Time) {
 				}
 			}
 		}
-		poke(r.wake)
+		r.wake.Set()
 		return
 	}
 }
