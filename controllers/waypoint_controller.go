@@ -29,6 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -191,7 +192,7 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, c
 	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
 		return o, err
 	}
-	o.enrolled = namespace.Labels[names.LabelMesh] == names.MeshEnabled
+	o.enrolled = member.Enrolled(namespace)
 	params, err := r.parameters(ctx, g, class, &o)
 	if err != nil {
 		return o, err

@@ -19,6 +19,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -220,17 +221,12 @@ func (k *collector) wantsProxy(n *corev1.Node) bool {
 
 // shouldBeCaptured tells whether a pod is a running member of the mesh.
 func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
-	return ns != nil && ns.Labels[names.LabelMesh] == names.MeshEnabled &&
-		p.Labels[names.LabelMesh] != names.MeshDisabled &&
-		names.PodAccount(p.Spec.ServiceAccountName, p.Annotations) != "" &&
-		!p.Spec.HostNetwork && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+	return member.Is(p, ns) && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
 }
 
 func captureOf(p *corev1.Pod) (captured bool, reason string) {
-	for _, c := range p.Status.Conditions {
-		if c.Type == v1alpha1.PodConditionCaptured {
-			return c.Status == corev1.ConditionTrue, oneLine(c.Reason + ": " + c.Message)
-		}
+	if c := member.Condition(p); c != nil {
+		return member.Captured(p), oneLine(c.Reason + ": " + c.Message)
 	}
 	return false, "the agent of its node has not reported it"
 }

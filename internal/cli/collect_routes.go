@@ -4,7 +4,6 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +14,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -81,7 +81,7 @@ func (k *collector) expectsAnswer(namespace string, parents []gatewayv1.ParentRe
 	for _, p := range parents {
 		ns := k.namespaces[parentOf(namespace, p).Namespace]
 		service := p.Group != nil && *p.Group == "" && p.Kind != nil && *p.Kind == "Service"
-		if service && ns != nil && ns.Labels[names.LabelMesh] == names.MeshEnabled {
+		if service && member.Enrolled(ns) {
 			return true
 		}
 	}
@@ -116,17 +116,8 @@ func (k *collector) judgeServices() {
 
 // waypointName is the Gateway that a Service's label, or else its namespace's, leads to.
 func waypointName(s *corev1.Service, ns *corev1.Namespace) (string, bool) {
-	if ns == nil || ns.Labels[names.LabelMesh] != names.MeshEnabled {
-		return "", false
-	}
-	use := cmp.Or(s.Labels[names.LabelUseWaypoint], ns.Labels[names.LabelUseWaypoint], names.UseWaypointAuto)
-	switch use {
-	case names.UseWaypointNone:
-		return "", false
-	case names.UseWaypointAuto:
-		return names.AutomaticWaypoint, true
-	}
-	return use, true
+	use := member.UseOf(s, ns)
+	return use.Gateway(), member.Enrolled(ns) && !use.None()
 }
 
 // complaint is the first condition of a route that says that something is wrong.

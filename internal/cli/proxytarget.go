@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/agent/node"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -101,7 +101,7 @@ func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, rep
 	if err := c.client.Get(ctx, types.NamespacedName{Name: pod.Namespace}, namespace); err != nil {
 		return "", err
 	}
-	if d := node.Decide(pod, namespace, mesh, system); d.Action == node.Release {
+	if d := member.Decide(pod, namespace, mesh, system); d.Action == member.Release {
 		return d.Reason + ": " + d.Message, nil
 	}
 	return reported, nil
@@ -110,6 +110,6 @@ func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, rep
 func filterFor(pod *corev1.Pod) filter {
 	return filter{
 		uid:     string(pod.UID),
-		account: "/ns/" + pod.Namespace + "/sa/" + names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations),
+		account: "/ns/" + pod.Namespace + "/sa/" + member.Account(pod),
 	}
 }

@@ -23,6 +23,7 @@ import (
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 )
 
@@ -135,22 +136,8 @@ func sameSlice(old, new *discoveryv1.EndpointSlice) bool {
 func samePod(old, new *corev1.Pod) bool {
 	return old.UID == new.UID && sameLabels(old, new) && old.Spec.NodeName == new.Spec.NodeName &&
 		old.Spec.ServiceAccountName == new.Spec.ServiceAccountName &&
-		PodCaptured(old) == PodCaptured(new) && podGone(old) == podGone(new) &&
+		member.Captured(old) == member.Captured(new) && member.Finished(old) == member.Finished(new) &&
 		slices.EqualFunc(old.Status.PodIPs, new.Status.PodIPs, func(a, b corev1.PodIP) bool { return a == b })
-}
-
-// PodCaptured tells whether the node's agent has reported the pod as captured (condition fairway.dev/Captured).
-func PodCaptured(p *corev1.Pod) bool {
-	for _, c := range p.Status.Conditions {
-		if c.Type == v1alpha1.PodConditionCaptured {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
-}
-
-func podGone(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // --- index values
@@ -179,7 +166,7 @@ func sliceService(s *discoveryv1.EndpointSlice) []string {
 
 // podAddresses lists the addresses that are a pod's own: host-network and finished pods have none.
 func podAddresses(p *corev1.Pod) []string {
-	if p.Spec.HostNetwork || podGone(p) {
+	if p.Spec.HostNetwork || member.Finished(p) {
 		return nil
 	}
 	var out []string

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -149,8 +150,7 @@ func compareBools(a, b bool) int {
 
 // takesMTLS tells whether a pod is a captured member of the mesh.
 func (i *Ingest) takesMTLS(c *memo.Ctx, pod *corev1.Pod) bool {
-	return cluster.PodCaptured(pod) && names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) != "" &&
-		pod.Labels[names.LabelMesh] != names.MeshDisabled && i.enrolled(c, pod.Namespace)
+	return member.Captured(pod) && member.Is(pod, i.namespace(c, pod.Namespace))
 }
 
 // rangesOf are the ranges that the pods of a node have their addresses from; none: they are not known. Where the Mesh

@@ -15,8 +15,11 @@ import (
 	"reflect"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -151,24 +154,20 @@ func reflectEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
 	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
 	if !ok {
-		return Settings{TrustDomain: names.DefaultTrustDomain, LogAll: true, LogErrors: true}
+		return Settings{TrustDomain: member.TrustDomain(nil), LogAll: true, LogErrors: true}
 	}
 	mode := cmp.Or(m.Spec.AccessLog.Mode, v1alpha1.AccessLogAll)
-	s := Settings{
-		Present: m.DeletionTimestamp == nil, TrustDomain: m.Spec.TrustDomain,
+	return Settings{
+		Present: m.DeletionTimestamp == nil, TrustDomain: member.TrustDomain(m),
 		LogAll: mode == v1alpha1.AccessLogAll, LogErrors: mode != v1alpha1.AccessLogOff,
 	}
-	if s.TrustDomain == "" {
-		s.TrustDomain = names.DefaultTrustDomain
-	}
-	return s
 }
 
 // trustDomain is read by nearly everything; it hardly ever changes.
 func (i *Ingest) trustDomain(c *memo.Ctx) string { return i.Settings.Get(c, struct{}{}).TrustDomain }
 
-// enrolled tells whether a namespace is in the mesh.
-func (i *Ingest) enrolled(c *memo.Ctx, namespace string) bool {
-	ns, ok := i.store.Namespaces.Get(c, cluster.Key{Name: namespace})
-	return ok && ns.Labels[names.LabelMesh] == names.MeshEnabled
+// namespace is nil where there is none.
+func (i *Ingest) namespace(c *memo.Ctx, name string) *corev1.Namespace {
+	ns, _ := i.store.Namespaces.Get(c, cluster.Key{Name: name})
+	return ns
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -62,7 +63,7 @@ func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 		if ref.Namespace != nil {
 			p.Service.Namespace = string(*ref.Namespace)
 		}
-		p.Foreign = !b.i.enrolled(b.c, p.Service.Namespace)
+		p.Foreign = !member.Enrolled(b.i.namespace(b.c, p.Service.Namespace))
 		p.Attachments, p.Refused = b.attach(p)
 		b.route.Parents = append(b.route.Parents, p)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -25,7 +26,7 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 		return nil
 	}
 	out := &model.Service{
-		Name: key, Enrolled: i.enrolled(c, key.Namespace),
+		Name: key, Enrolled: member.Enrolled(i.namespace(c, key.Namespace)),
 		External: s.Spec.Type == corev1.ServiceTypeExternalName,
 		ClientIP: s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
 		Local:    s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
@@ -92,12 +93,7 @@ func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	case !ok:
 		return nil
 	}
-	w := &model.Workload{MTLS: i.takesMTLS(c, pod)}
-	// Nobody can answer for a pod that has no account.
-	if account := names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations); account != "" {
-		w.Identity = names.SPIFFEID(i.trustDomain(c), pod.Namespace, account)
-	}
-	return w
+	return &model.Workload{MTLS: i.takesMTLS(c, pod), Identity: member.Identity(i.trustDomain(c), pod)}
 }
 
 // waypointOf finds the waypoint that a port is the mTLS port of.

@@ -14,6 +14,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -68,30 +69,30 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	if svc == nil || !svc.Enrolled {
 		return Binding{}
 	}
-	own, use := i.useWaypoint(c, key)
-	if use == names.UseWaypointNone {
+	use := i.useWaypoint(c, key)
+	if use.None() {
 		return Binding{}
 	}
 	if why := i.unservable(c, svc); why != "" {
 		// What a namespace's label says of all Services leaves those out that it can't mean.
-		if own && use != names.UseWaypointAuto {
+		if use.Own && !use.Automatic() {
 			return Binding{Unsupported: why}
 		}
 		return Binding{}
 	}
-	if use == "" || use == names.UseWaypointAuto {
+	if use.Automatic() {
 		return i.automaticBinding(c, svc)
 	}
-	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use}, Spreads: svc.Local}
+	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use.Gateway()}, Spreads: svc.Local}
 	g := i.gateway(c, b.Waypoint)
 	if g == nil {
 		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named): make one, or remove the label",
-			names.LabelUseWaypoint, use, key.Namespace, names.WaypointClass)
+			names.LabelUseWaypoint, b.Waypoint.Name, key.Namespace, names.WaypointClass)
 		return b
 	}
 	// A waypoint that has served runs on as it was before the mistake.
 	if v := JudgeWaypoint(g); v != nil && !cluster.GatewayEstablished(g) {
-		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint, use, v.Reason, v.Message)
+		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint, b.Waypoint.Name, v.Reason, v.Message)
 	}
 	return b
 }
@@ -166,15 +167,10 @@ func (i *Ingest) ownService(c *memo.Ctx, key cluster.Key) bool {
 	return err == nil && group.Group == gwv1.GroupName && i.gateway(c, cluster.Key{Namespace: key.Namespace, Name: owner.Name}) != nil
 }
 
-// useWaypoint reads the label of the Service (own), else that of its namespace.
-func (i *Ingest) useWaypoint(c *memo.Ctx, key cluster.Key) (own bool, use string) {
-	if s, ok := i.store.Services.Get(c, key); ok && s.Labels[names.LabelUseWaypoint] != "" {
-		return true, s.Labels[names.LabelUseWaypoint]
-	}
-	if ns, ok := i.store.Namespaces.Get(c, cluster.Key{Name: key.Namespace}); ok {
-		return false, ns.Labels[names.LabelUseWaypoint]
-	}
-	return false, ""
+// useWaypoint is what labels say of the waypoint of a Service.
+func (i *Ingest) useWaypoint(c *memo.Ctx, key cluster.Key) member.WaypointUse {
+	s, _ := i.store.Services.Get(c, key)
+	return member.UseOf(s, i.namespace(c, key.Namespace))
 }
 
 // gateway finds a Gateway that is a waypoint of ours.

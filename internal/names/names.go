@@ -60,16 +60,6 @@ const (
 // AnnotationMirror marks the mirror of a static pod, which a node's kubelet makes by itself (corev1.MirrorPodAnnotationKey).
 const AnnotationMirror = "kubernetes.io/config.mirror"
 
-// PodAccount is the service account whose identity a pod has, from its spec.serviceAccountName and its annotations; empty:
-// the pod has none. The API server gives every pod an account but mirrors of static pods, and those say nothing but what
-// their node says, so they are nobody: neither is "default", nor what the name of an account in one would be.
-func PodAccount(account string, annotations map[string]string) string {
-	if _, mirror := annotations[AnnotationMirror]; mirror {
-		return ""
-	}
-	return account
-}
-
 // Controllers, classes and objects.
 const (
 	// GatewayController is GatewayClass.spec.controllerName of every class of ours.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/member"
 )
 
 // captures follows the condition fairway.dev/Captured of all pods and sums it up by node, so that the Mesh's status
@@ -33,10 +34,7 @@ func newCaptures(changed func()) *captures {
 // set takes a pod's condition in.
 func (c *captures) set(p *corev1.Pod) {
 	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
-	for _, cond := range p.Status.Conditions {
-		if cond.Type != v1alpha1.PodConditionCaptured || terminated(p) {
-			continue
-		}
+	if cond := member.Condition(p); cond != nil && !member.Finished(p) {
 		switch {
 		case cond.Status == corev1.ConditionTrue:
 			c.put(p.Spec.NodeName, key, "")

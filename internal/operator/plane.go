@@ -28,6 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/xdsauth"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/peers"
 	"github.com/fairway-mesh/fairway/internal/status/serving"
@@ -210,7 +211,7 @@ func (p *plane) touched(obj client.Object) {
 	case *corev1.Service:
 		p.bound.Touch(key)
 	case *corev1.Namespace:
-		if !enrolled(o) {
+		if !member.Enrolled(o) {
 			p.server.Evict(func(s xds.Scope) bool {
 				gateway, ok := catalogue.WaypointOf(s)
 				return ok && gateway.Namespace == key.Name
@@ -225,7 +226,7 @@ func (p *plane) touched(obj client.Object) {
 
 // pod is told of every pod, the last time when it is gone.
 func (p *plane) pod(pod *corev1.Pod, gone bool) {
-	if gone || terminated(pod) {
+	if gone || member.Finished(pod) {
 		p.server.Disconnect(string(pod.UID))
 	}
 	if gone {

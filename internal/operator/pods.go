@@ -13,6 +13,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -30,8 +31,8 @@ func accountsOf(o client.Object) []string {
 	if !ok {
 		return nil
 	}
-	account := names.PodAccount(p.Spec.ServiceAccountName, p.Annotations)
-	if p.Spec.NodeName == "" || account == "" || terminated(p) {
+	account := member.Account(p)
+	if p.Spec.NodeName == "" || account == "" || member.Finished(p) {
 		return nil
 	}
 	return []string{accountKey(p.Spec.NodeName, p.Namespace, account)}
@@ -39,10 +40,6 @@ func accountsOf(o client.Object) []string {
 
 func accountKey(node, namespace, account string) string {
 	return node + "/" + namespace + "/" + account
-}
-
-func terminated(p *corev1.Pod) bool {
-	return p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }
 
 // pods answers what authentication asks about pods, from the cache.
@@ -56,22 +53,23 @@ func (p pods) Pod(namespace, name string) (auth.Pod, bool) {
 	}
 	return auth.Pod{
 		Namespace: namespace, Name: name, UID: string(pod.UID), Node: pod.Spec.NodeName,
-		ServiceAccount: names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations), Labels: pod.Labels, Terminated: terminated(pod),
+		ServiceAccount: member.Account(pod), Labels: pod.Labels, Terminated: member.Finished(pod),
 	}, true
 }
 
-// enrolled tells whether a namespace is in the mesh.
-func (p pods) enrolled(namespace string) bool {
+// namespace is nil where there is none, or none is known.
+func (p pods) namespace(name string) *corev1.Namespace {
 	ns := &corev1.Namespace{}
-	err := p.reader.Get(context.Background(), client.ObjectKey{Name: namespace}, ns)
-	return err == nil && enrolled(ns)
+	if err := p.reader.Get(context.Background(), client.ObjectKey{Name: name}, ns); err != nil {
+		return nil
+	}
+	return ns
 }
-
-func enrolled(ns *corev1.Namespace) bool { return ns.Labels[names.LabelMesh] == names.MeshEnabled }
 
 // RunsOn implements auth.Workloads.
 func (p pods) RunsOn(node, namespace, account string) bool {
-	if !p.enrolled(namespace) {
+	ns := p.namespace(namespace)
+	if !member.Enrolled(ns) {
 		return false
 	}
 	var list corev1.PodList
@@ -79,7 +77,7 @@ func (p pods) RunsOn(node, namespace, account string) bool {
 		return false
 	}
 	for i := range list.Items {
-		if l := &list.Items[i]; l.Labels[names.LabelMesh] != names.MeshDisabled && !l.Spec.HostNetwork {
+		if member.Is(&list.Items[i], ns) {
 			return true
 		}
 	}

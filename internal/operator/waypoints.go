@@ -19,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -45,7 +46,7 @@ func replicaSet() *metav1.PartialObjectMetadata {
 // account that it made for it. Who may write owner references in the namespace can forge that chain, and could replace
 // the waypoint's pods as well; the enrolment is not theirs to write.
 func (p pods) Waypoint(pod auth.Pod, gateway string) error {
-	if !p.enrolled(pod.Namespace) {
+	if !member.Enrolled(p.namespace(pod.Namespace)) {
 		return forbidden("namespace %s is not enrolled: label it %s=%s", pod.Namespace, names.LabelMesh, names.MeshEnabled)
 	}
 	g, err := p.gateway(pod.Namespace, gateway)

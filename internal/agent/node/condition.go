@@ -17,11 +17,6 @@ import (
 // maxMessage bounds a condition's message, in bytes.
 const maxMessage = 1024
 
-// condition is the pod's ConditionCaptured, or nil.
-func condition(pod *corev1.Pod) *corev1.PodCondition {
-	return conditionOf(pod, v1alpha1.PodConditionCaptured)
-}
-
 func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondition {
 	for i := range pod.Status.Conditions {
 		if pod.Status.Conditions[i].Type == kind {
@@ -29,12 +24,6 @@ func conditionOf(pod *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondi
 		}
 	}
 	return nil
-}
-
-// saysCaptured tells whether senders take the pod for captured.
-func saysCaptured(pod *corev1.Pod) bool {
-	c := condition(pod)
-	return c != nil && c.Status == corev1.ConditionTrue
 }
 
 // capturedPatch is the conditionPatch of ConditionCaptured.

@@ -16,7 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/member"
 )
 
 // liveTimeout bounds a question to the API server at a pod's start.
@@ -51,17 +51,17 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		return false, err
 	}
 	switch d.Action {
-	case Release:
+	case member.Release:
 		if pod == nil {
 			return false, nil
 		}
 		return false, g.forget(ctx, string(pod.UID))
-	case Hold:
+	case member.Hold:
 		if d.Reason == v1alpha1.PodReasonTerminating {
 			return false, nil
 		}
 		return false, errors.New(d.Message)
-	case Capture:
+	case member.Capture:
 	}
 	ips := addresses(req.IPs)
 	if len(ips) == 0 {
@@ -87,7 +87,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 // Check implements cni.Handler.
 func (g *gatekeeper) Check(ctx context.Context, req plugin.Request) (bool, error) {
 	pod, d, _, err := g.question(ctx, req)
-	if err != nil || d.Action != Capture {
+	if err != nil || d.Action != member.Capture {
 		return false, err
 	}
 	have, err := g.current(ctx, string(pod.UID))
@@ -115,29 +115,29 @@ func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
 
 // question finds out what should become of the pod of a request. The pod is nil where its namespace decides already, so
 // that a pod outside the mesh starts whatever else is wrong.
-func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
-	pass := func(reason string) (*corev1.Pod, Decision, *v1alpha1.Mesh, error) {
-		return nil, Decision{Action: Release, Reason: reason}, nil, nil
+func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
+	pass := func(reason string) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
+		return nil, member.Decision{Action: member.Release, Reason: reason}, nil, nil
 	}
 	mesh, err := g.mesh(ctx)
 	if err != nil {
-		return nil, Decision{}, nil, err
+		return nil, member.Decision{}, nil, err
 	}
 	if mesh == nil {
 		return pass(v1alpha1.PodReasonMeshAbsent)
 	}
 	ns, err := g.namespace(ctx, req.PodNamespace)
 	if err != nil {
-		return nil, Decision{}, nil, err
+		return nil, member.Decision{}, nil, err
 	}
-	if ns == nil || ns.Labels[names.LabelMesh] != names.MeshEnabled {
+	if !member.Enrolled(ns) {
 		return pass(v1alpha1.PodReasonNotEnrolled)
 	}
 	pod, err := g.pod(ctx, req)
 	if err != nil {
-		return nil, Decision{}, nil, err
+		return nil, member.Decision{}, nil, err
 	}
-	return pod, Decide(pod, ns, mesh, g.system), mesh, nil
+	return pod, member.Decide(pod, ns, mesh, g.system), mesh, nil
 }
 
 // namespace is read past the cache unless that says enrolled: a pod that is created right after its namespace was
@@ -146,7 +146,7 @@ func (g *gatekeeper) namespace(ctx context.Context, name string) (*corev1.Namesp
 	key := types.NamespacedName{Name: name}
 	cached := &corev1.Namespace{}
 	cacheErr := g.client.Get(ctx, key, cached)
-	if cacheErr == nil && cached.Labels[names.LabelMesh] == names.MeshEnabled {
+	if cacheErr == nil && member.Enrolled(cached) {
 		return cached, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)

@@ -22,6 +22,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -69,27 +70,27 @@ func (r *reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 		return reconcile.Result{}, err
 	}
 	switch d.Action {
-	case Capture:
+	case member.Capture:
 		return r.reconcileCapture(ctx, pod, mesh, d)
-	case Release:
+	case member.Release:
 		return r.reconcileRelease(ctx, pod, d)
 	default:
 		return reconcile.Result{}, r.reconcileHold(ctx, pod, d)
 	}
 }
 
-func (r *reconciler) decide(ctx context.Context, pod *corev1.Pod) (Decision, *v1alpha1.Mesh, error) {
+func (r *reconciler) decide(ctx context.Context, pod *corev1.Pod) (member.Decision, *v1alpha1.Mesh, error) {
 	mesh, err := r.mesh(ctx)
 	if err != nil {
-		return Decision{}, nil, err
+		return member.Decision{}, nil, err
 	}
 	ns := &corev1.Namespace{}
 	if err := r.client.Get(ctx, types.NamespacedName{Name: pod.Namespace}, ns); apierrors.IsNotFound(err) {
 		ns = nil
 	} else if err != nil {
-		return Decision{}, nil, err
+		return member.Decision{}, nil, err
 	}
-	return Decide(pod, ns, mesh, r.system), mesh, nil
+	return member.Decide(pod, ns, mesh, r.system), mesh, nil
 }
 
 // mesh is the Mesh, or nil if there is none.
@@ -102,7 +103,7 @@ func (r *reconciler) mesh(ctx context.Context) (*v1alpha1.Mesh, error) {
 }
 
 // reconcileHold notes a pod's status and changes nothing.
-func (r *reconciler) reconcileHold(ctx context.Context, pod *corev1.Pod, d Decision) error {
+func (r *reconciler) reconcileHold(ctx context.Context, pod *corev1.Pod, d member.Decision) error {
 	have, err := r.current(ctx, string(pod.UID))
 	if err != nil {
 		return err
@@ -115,7 +116,7 @@ func (r *reconciler) reconcileHold(ctx context.Context, pod *corev1.Pod, d Decis
 	return nil
 }
 
-func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision) (reconcile.Result, error) {
+func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision) (reconcile.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.waits.attempt)
 	defer cancel()
 	have, err := r.current(ctx, string(pod.UID))
@@ -130,7 +131,7 @@ func (r *reconciler) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh
 				return reconcile.Result{}, err
 			}
 		}
-		r.setStatus(pod, StateWaiting, Decision{Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
+		r.setStatus(pod, StateWaiting, member.Decision{Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, Target{})
 		return reconcile.Result{RequeueAfter: verifyEvery}, nil
 	}
 	if err == nil {
@@ -165,7 +166,7 @@ func enrolling(have programmed) State {
 
 // target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where
 // the runtime says.
-func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, have programmed) (Target, error) {
+func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, have programmed) (Target, error) {
 	ips, path := podIPs(pod), have.target.Pod.Netns
 	if path != "" && (len(ips) == 0 || slices.Equal(ips, have.target.Pod.IPs)) {
 		if _, err := r.kernel.Has(path); !gone(err) {
@@ -186,12 +187,12 @@ func (r *reconciler) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1
 }
 
 // captureFailed says so on the pod, unless it still is captured as before; the error makes the queue try again.
-func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have programmed, t Target, d Decision, cause error) error {
+func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have programmed, t Target, d member.Decision, cause error) error {
 	r.metrics.failures.WithLabelValues(causeOf(cause)).Inc()
 	failed := d
 	failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, cause.Error()
 	r.setStatus(pod, StateFailed, failed, t)
-	if have.complete || have.redirected && saysCaptured(pod) {
+	if have.complete || have.redirected && member.Captured(pod) {
 		return cause
 	}
 	// The attempt's own time may be over; saying so must not fail for that.
@@ -200,13 +201,13 @@ func (r *reconciler) captureFailed(ctx context.Context, pod *corev1.Pod, have pr
 	return errors.Join(cause, r.setCondition(ctx, pod, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed, "Not captured, trying again: "+cause.Error()))
 }
 
-func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d Decision) (reconcile.Result, error) {
+func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d member.Decision) (reconcile.Result, error) {
 	if d.Reason == v1alpha1.PodReasonFinished {
 		// Nothing runs in it, and nobody sends to it.
 		return reconcile.Result{}, r.forget(ctx, string(pod.UID))
 	}
 	// Senders must hear first that the pod no longer takes mTLS; and people, what nobody chose.
-	if saysCaptured(pod) || d.Reason == v1alpha1.PodReasonReservedPort {
+	if member.Captured(pod) || d.Reason == v1alpha1.PodReasonReservedPort {
 		if err := r.setCondition(ctx, pod, corev1.ConditionFalse, d.Reason, "Not captured: "+d.Message); err != nil {
 			return reconcile.Result{}, err
 		}
@@ -215,7 +216,7 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if have.target.Pod.Netns == "" && saysCaptured(pod) {
+	if have.target.Pod.Netns == "" && member.Captured(pod) {
 		return reconcile.Result{}, r.releaseUnknown(ctx, pod, d)
 	}
 	wait, err := r.release(ctx, string(pod.UID))
@@ -238,7 +239,7 @@ func (r *reconciler) reconcileRelease(ctx context.Context, pod *corev1.Pod, d De
 }
 
 // releaseUnknown lets a pod go that an earlier run of the agent captured.
-func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Decision) error {
+func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d member.Decision) error {
 	path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
 	if errors.Is(err, netns.ErrNoSandbox) {
 		return nil
@@ -254,16 +255,16 @@ func (r *reconciler) releaseUnknown(ctx context.Context, pod *corev1.Pod, d Deci
 }
 
 // worthNoting tells whether people who look at the agent want to see why a pod isn't captured.
-func (r *reconciler) worthNoting(pod *corev1.Pod, d Decision) bool {
+func (r *reconciler) worthNoting(pod *corev1.Pod, d member.Decision) bool {
 	switch d.Reason {
 	case v1alpha1.PodReasonOptedOut, v1alpha1.PodReasonProxy, v1alpha1.PodReasonReservedPort:
 		return true
 	default:
-		return condition(pod) != nil
+		return member.Condition(pod) != nil
 	}
 }
 
-func (r *reconciler) setStatus(pod *corev1.Pod, state State, d Decision, t Target) {
+func (r *reconciler) setStatus(pod *corev1.Pod, state State, d member.Decision, t Target) {
 	s := PodStatus{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
 		State: state, Reason: d.Reason, Message: d.Message, Netns: t.Pod.Netns, Identity: t.Pod.Identity,
@@ -274,7 +275,7 @@ func (r *reconciler) setStatus(pod *corev1.Pod, state State, d Decision, t Targe
 	r.pods.set(s)
 }
 
-func mode(d Decision) string {
+func mode(d member.Decision) string {
 	if d.Strict {
 		return names.MTLSStrict
 	}
@@ -282,8 +283,8 @@ func mode(d Decision) string {
 }
 
 // warn of what a person should mend, once: when the pod's condition did not say it before.
-func (r *reconciler) warn(pod *corev1.Pod, d Decision) {
-	if before := condition(pod); d.Problem == "" || before != nil && strings.Contains(before.Message, d.Problem) {
+func (r *reconciler) warn(pod *corev1.Pod, d member.Decision) {
+	if before := member.Condition(pod); d.Problem == "" || before != nil && strings.Contains(before.Message, d.Problem) {
 		return
 	}
 	r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonUnknownLabel, "Capture", "%s", d.Problem)
@@ -303,7 +304,7 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status c
 	if patch == nil {
 		return nil
 	}
-	before := condition(pod)
+	before := member.Condition(pod)
 	after := pod.DeepCopy()
 	err = r.client.Status().Patch(ctx, after, client.RawPatch(types.StrategicMergePatchType, patch))
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {

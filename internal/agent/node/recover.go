@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/member"
 )
 
 const (
@@ -64,7 +65,7 @@ func (r *reconciler) recover(ctx context.Context, netnsDir string) (orphans []st
 // recoverPod returns the pod's network namespace if it may stay captured.
 func (r *reconciler) recoverPod(ctx, patience context.Context, pod *corev1.Pod) (string, error) {
 	d, mesh, err := r.decide(ctx, pod)
-	if err != nil || d.Action == Release {
+	if err != nil || d.Action == member.Release {
 		return "", err
 	}
 	ips := podIPs(pod)
@@ -82,7 +83,7 @@ func (r *reconciler) recoverPod(ctx, patience context.Context, pod *corev1.Pod) 
 		return path, nil
 	}
 	redirected, err := r.kernel.Redirects(path)
-	if err != nil || d.Action == Hold && !redirected {
+	if err != nil || d.Action == member.Hold && !redirected {
 		return path, nil //nolint:nilerr // a namespace that is gone needs nothing; another error shows when it is captured
 	}
 	t := newTarget(pod, mesh, d, path, ips)
@@ -163,7 +164,7 @@ func (r *reconciler) owned(ctx context.Context) (keep, remove map[string]bool, e
 		case errors.Is(err, netns.ErrNoSandbox):
 		case err != nil:
 			return nil, nil, err
-		case d.Action == Release:
+		case d.Action == member.Release:
 			remove[r.seen(path)] = true
 		default:
 			keep[r.seen(path)] = true

@@ -15,7 +15,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/member"
 	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
@@ -33,12 +33,12 @@ type Target struct {
 }
 
 // newTarget says how a pod is captured in a network namespace with these addresses.
-func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ips []netip.Addr) Target {
+func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path string, ips []netip.Addr) Target {
 	return Target{
 		Pod: translate.Pod{
 			UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
 			IPs:      ips,
-			Identity: names.SPIFFEID(cmp.Or(mesh.Spec.TrustDomain, names.DefaultTrustDomain), pod.Namespace, pod.Spec.ServiceAccountName),
+			Identity: member.Identity(member.TrustDomain(mesh), pod),
 			Netns:    path,
 			Strict:   d.Strict,
 		},
@@ -51,7 +51,7 @@ func newTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d Decision, path string, ip
 
 // ranges are what the operator found out, sorted, each once.
 func ranges(mesh *v1alpha1.Mesh) []netip.Prefix {
-	pods, services := networks(mesh)
+	pods, services := member.Networks(mesh)
 	out := slices.Concat(pods, services)
 	slices.SortFunc(out, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
@@ -59,25 +59,9 @@ func ranges(mesh *v1alpha1.Mesh) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-// networks are the ranges of pods and of Services. What can't be parsed is the operator's to report.
-func networks(mesh *v1alpha1.Mesh) (pods, services []netip.Prefix) {
-	if mesh.Status.Network == nil {
-		return nil, nil
-	}
-	parse := func(in []string) (out []netip.Prefix) {
-		for _, s := range in {
-			if p, err := netip.ParsePrefix(s); err == nil {
-				out = append(out, p.Masked())
-			}
-		}
-		return out
-	}
-	return parse(mesh.Status.Network.PodCIDRs), parse(mesh.Status.Network.ServiceCIDRs)
-}
-
 // inRanges refuses a pod none of whose addresses is in the ranges: what other pods send to it would leave in plaintext.
 func inRanges(mesh *v1alpha1.Mesh, ips []netip.Addr) error {
-	pods, _ := networks(mesh)
+	pods, _ := member.Networks(mesh)
 	for _, ip := range ips {
 		if slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(ip) }) {
 			return nil

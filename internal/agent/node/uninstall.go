@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -122,7 +123,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 
 func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
 	pod, err := readPod(ctx, u.client, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, u.node)
-	if apierrors.IsNotFound(err) || err == nil && (string(pod.UID) != s.UID || !saysCaptured(pod)) {
+	if apierrors.IsNotFound(err) || err == nil && (string(pod.UID) != s.UID || !member.Captured(pod)) {
 		return nil
 	}
 	if err != nil {

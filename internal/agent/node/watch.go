@@ -21,7 +21,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/member"
 )
 
 const (
@@ -93,7 +93,7 @@ func (a *Agent) writeEnrolled(ctx context.Context, _ reconcile.Request) (reconci
 	}
 	if mesh != nil && mesh.DeletionTimestamp.IsZero() {
 		list := &corev1.NamespaceList{}
-		if err := a.reconciler.client.List(ctx, list, client.MatchingLabels{names.LabelMesh: names.MeshEnabled}); err != nil {
+		if err := a.reconciler.client.List(ctx, list, client.MatchingLabels(member.EnrolledLabels())); err != nil {
 			return reconcile.Result{}, err
 		}
 		for _, ns := range list.Items {

@@ -1,11 +1,12 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package member
 
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -28,20 +29,14 @@ const (
 	Hold
 )
 
-// Messages of a Decision.
 const (
-	messageEnrolNamespace    = "label namespace %s with " + names.LabelMesh + "=" + names.MeshEnabled + " to bring its pods into the mesh"
-	messageNetworkUnknown    = "the address ranges of pods and Services, which are to be captured, are not all known yet; see condition NetworkReady of: kubectl describe mesh " + names.Mesh
-	messageHostNetwork       = "the pod shares the node's network, where its traffic can't be told from the node's own"
-	messageReservedPort      = "container %s declares port %d, where the node proxy would listen in the pod's network namespace: give the application another port"
-	messagePodIsOptedOut     = "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
-	messageSystemNamespace   = "pods of namespace %s run the mesh itself"
-	messageProxy             = "proxies of the mesh speak mTLS themselves"
-	messageNoServiceAccount  = "the pod has no service account, as static pods have none, so it has no identity in the mesh"
-	messageNamespaceUnknown  = "namespace %s is not known to the agent yet"
-	messageMeshAbsent        = "there is no Mesh, or it is being deleted"
-	messageFinished          = "the pod has finished"
-	messageTerminating       = "the pod is terminating"
+	messageMeshAbsent      = "there is no Mesh, or it is being deleted"
+	messageSystemNamespace = "pods of namespace %s run the mesh itself"
+	messageTerminating     = "the pod is terminating"
+	messageNetworkUnknown  = "the address ranges of pods and Services, which are to be captured, are not all known yet; " +
+		"see condition NetworkReady of: kubectl describe mesh " + names.Mesh
+	messageReservedPort = "container %s declares port %d, where the node proxy would listen in the pod's network namespace: " +
+		"give the application another port"
 	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
 	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted beside it (permissive)."
 )
@@ -66,28 +61,18 @@ type Decision struct {
 
 // Decide says what should become of a pod. namespace and mesh are nil where there is none.
 func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string) Decision {
-	release := func(reason, message string) Decision {
-		return Decision{Action: Release, Reason: reason, Message: message}
-	}
 	switch {
 	case mesh == nil || !mesh.DeletionTimestamp.IsZero():
 		return release(v1alpha1.PodReasonMeshAbsent, messageMeshAbsent)
 	case pod.Namespace == systemNamespace:
 		return release(v1alpha1.PodReasonSystemNamespace, fmt.Sprintf(messageSystemNamespace, systemNamespace))
-	case pod.Spec.HostNetwork:
-		return release(v1alpha1.PodReasonHostNetwork, messageHostNetwork)
-	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
-		return release(v1alpha1.PodReasonFinished, messageFinished)
-	case namespace == nil:
-		return Decision{Action: Hold, Reason: v1alpha1.PodReasonNamespaceUnknown, Message: fmt.Sprintf(messageNamespaceUnknown, pod.Namespace)}
-	case namespace.Labels[names.LabelMesh] != names.MeshEnabled:
-		return release(v1alpha1.PodReasonNotEnrolled, fmt.Sprintf(messageEnrolNamespace, pod.Namespace))
-	case pod.Labels[names.LabelComponent] == names.ComponentWaypoint && pod.Labels[names.LabelGatewayName] != "":
-		return release(v1alpha1.PodReasonProxy, messageProxy)
-	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
-		return release(v1alpha1.PodReasonOptedOut, messagePodIsOptedOut)
-	case names.PodAccount(pod.Spec.ServiceAccountName, pod.Annotations) == "":
-		return release(v1alpha1.PodReasonNoServiceAccount, messageNoServiceAccount)
+	}
+	switch why := WhyNot(pod, namespace); why {
+	case "":
+	case v1alpha1.PodReasonNamespaceUnknown:
+		return Decision{Action: Hold, Reason: why, Message: messageOf(why, pod)}
+	default:
+		return release(why, messageOf(why, pod))
 	}
 	if container, port := reservedPort(pod); port != 0 {
 		return release(v1alpha1.PodReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
@@ -113,6 +98,32 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	return d
 }
 
+func release(reason, message string) Decision {
+	return Decision{Action: Release, Reason: reason, Message: message}
+}
+
+// messageOf says to people why a pod is no member, and what they can do.
+func messageOf(why string, pod *corev1.Pod) string {
+	switch why {
+	case v1alpha1.PodReasonHostNetwork:
+		return "the pod shares the node's network, where its traffic can't be told from the node's own"
+	case v1alpha1.PodReasonFinished:
+		return "the pod has finished"
+	case v1alpha1.PodReasonNamespaceUnknown:
+		return "namespace " + pod.Namespace + " is not known to the agent yet"
+	case v1alpha1.PodReasonNotEnrolled:
+		return "label namespace " + pod.Namespace + " with " + names.LabelMesh + "=" + names.MeshEnabled +
+			" to bring its pods into the mesh"
+	case v1alpha1.PodReasonProxy:
+		return "proxies of the mesh speak mTLS themselves"
+	case v1alpha1.PodReasonOptedOut:
+		return "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
+	case v1alpha1.PodReasonNoServiceAccount:
+		return "the pod has no service account, as static pods have none, so it has no identity in the mesh"
+	}
+	return why
+}
+
 // reservedPort is the first port of the proxy's own that a container declares: captured, the container could not listen
 // there.
 func reservedPort(pod *corev1.Pod) (container string, port int32) {
@@ -130,7 +141,7 @@ func reservedPort(pod *corev1.Pod) (container string, port int32) {
 // networkKnown tells whether there is what to capture. With half of it, pods would say that they are captured while
 // what they send to Services, or to each other, leaves in plaintext.
 func networkKnown(mesh *v1alpha1.Mesh) bool {
-	pods, services := networks(mesh)
+	pods, services := Networks(mesh)
 	return len(pods) > 0 && len(services) > 0
 }
 
@@ -153,4 +164,21 @@ func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (
 		}
 	}
 	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
+}
+
+// Networks are the ranges of pods and of Services that the operator found out, which are captured. What can't be parsed is
+// the operator's to report.
+func Networks(mesh *v1alpha1.Mesh) (pods, services []netip.Prefix) {
+	if mesh.Status.Network == nil {
+		return nil, nil
+	}
+	parse := func(in []string) (out []netip.Prefix) {
+		for _, s := range in {
+			if p, err := netip.ParsePrefix(s); err == nil {
+				out = append(out, p.Masked())
+			}
+		}
+		return out
+	}
+	return parse(mesh.Status.Network.PodCIDRs), parse(mesh.Status.Network.ServiceCIDRs)
 }

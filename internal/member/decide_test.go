@@ -1,10 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package member
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -151,61 +149,4 @@ func TestDecideNamesUnknownLabels(t *testing.T) {
 			require.True(t, strings.HasSuffix(d.Message, c.want))
 		})
 	}
-}
-
-func TestProbes(t *testing.T) {
-	get := func(host string, port intstr.IntOrString) corev1.ProbeHandler {
-		return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: host, Port: port}}
-	}
-	always := corev1.ContainerRestartPolicyAlways
-	pod := testPod(func(p *corev1.Pod) {
-		p.Spec.InitContainers = []corev1.Container{{
-			Name: "sidecar", RestartPolicy: &always,
-			StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(7000)}}},
-		}}
-		p.Spec.Containers = []corev1.Container{{
-			Ports: []corev1.ContainerPort{
-				{Name: "http", ContainerPort: 8080},
-				{Name: "dns", ContainerPort: 53, Protocol: corev1.ProtocolUDP},
-			},
-			LivenessProbe:  &corev1.Probe{ProbeHandler: get("", intstr.FromString("http"))},
-			ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: 9090}}},
-			StartupProbe:   &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{}}},
-			Lifecycle: &corev1.Lifecycle{
-				PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{Port: intstr.FromInt32(8081), Host: "10.244.1.5"}},
-			},
-		}, {
-			LivenessProbe:  &corev1.Probe{ProbeHandler: get("192.0.2.1", intstr.FromInt32(1234))},
-			ReadinessProbe: &corev1.Probe{ProbeHandler: get("", intstr.FromString("dns"))},
-			StartupProbe:   &corev1.Probe{ProbeHandler: get("", intstr.FromString("8082"))},
-		}}
-	})
-	var want []netip.AddrPort
-	for _, p := range []uint16{7000, 8080, 8081, 8082, 9090} {
-		want = append(want, netip.AddrPortFrom(netip.MustParseAddr("10.244.1.5"), p))
-	}
-	require.Equal(t, want, probes(pod, podIPs(pod)))
-	require.Empty(t, probes(testPod(), podIPs(testPod())))
-}
-
-func TestTarget(t *testing.T) {
-	mesh := testMesh()
-	mesh.Status.Network.ServiceCIDRs = []string{"10.96.0.0/16", "nonsense", "10.244.0.0/16", "fd00::1/64"}
-	pod := testPod(func(p *corev1.Pod) {
-		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::5"})
-	})
-	have := newTarget(pod, mesh, Decision{Strict: true}, "/var/run/netns/x", podIPs(pod))
-	require.Equal(t, "spiffe://example.org/ns/shop/sa/cart", have.Pod.Identity)
-	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00::5")}, have.Pod.IPs)
-	require.True(t, have.Pod.Strict)
-	require.Equal(t, []netip.Prefix{
-		netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00::/64"),
-	}, have.Ranges)
-}
-
-func TestInDir(t *testing.T) {
-	require.Equal(t, "/var/run/netns/cni-1", inDir("/run/netns/cni-1", names.NetnsDir))
-	require.Equal(t, "/var/run/docker/netns/1", inDir("/run/docker/netns/1", "/var/run/docker/netns"))
-	require.Equal(t, "/run/docker/netns/1", inDir("/run/docker/netns/1", names.NetnsDir))
-	require.Equal(t, "/proc/7/ns/net", inDir("/proc/7/ns/net", names.NetnsDir))
 }
