@@ -54,16 +54,26 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	}, gatewayKinds()...)
 }
 
-// all are the namespaces that have an automatic waypoint.
+// all are the namespaces that have an automatic waypoint, or need one: while there is no Mesh, none is made.
 func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	var gateways gatewayv1.GatewayList
 	if err := r.client.List(ctx, &gateways, client.HasLabels{names.LabelAutomatic}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
 		return nil
 	}
-	out := make([]reconcile.Request, 0, len(gateways.Items))
+	var namespaces corev1.NamespaceList
+	if err := r.client.List(ctx, &namespaces); err != nil {
+		ctrl.LoggerFrom(ctx).Error(err, "list namespaces")
+		return nil
+	}
+	var out []reconcile.Request
 	for i := range gateways.Items {
 		out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: gateways.Items[i].Namespace}})
+	}
+	for i := range namespaces.Items {
+		if needed, known := r.needed(namespaces.Items[i].Name); needed && known {
+			out = append(out, reconcile.Request{NamespacedName: types.NamespacedName{Name: namespaces.Items[i].Name}})
+		}
 	}
 	return out
 }

@@ -66,6 +66,7 @@ type operator struct {
 	refused      []ingest.RefusedClaim
 	programmed   map[types.NamespacedName]programmed
 	automatic    map[string]bool
+	asked        map[string]bool // for whose need a reconciler asked
 
 	statusesCleared atomic.Bool
 	clearedAsked    atomic.Int32
@@ -106,6 +107,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 		certificates:        controllers.CertificatesStatus{Ready: true, Signing: true, Reason: v1alpha1.MeshReasonIssued, Message: "ok"},
 		programmed:          map[types.NamespacedName]programmed{},
 		automatic:           map[string]bool{},
+		asked:               map[string]bool{},
 		certificatesChanged: controllers.NewTrigger(), nodesChanged: controllers.NewTrigger(),
 		programmedChanged: controllers.NewTrigger(), automaticChanged: controllers.NewTrigger(),
 	}
@@ -204,7 +206,15 @@ func (o *operator) needsWaypoint(namespace string) (needed, known bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	needed, known = o.automatic[namespace]
+	o.asked[namespace] = true
 	return needed, known
+}
+
+// lookedAt says whether a reconciler has asked for the namespace's need.
+func (o *operator) lookedAt(namespace string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.asked[namespace]
 }
 
 // tell changes what the rest of the operator says and lets the reconcilers know.

@@ -370,11 +370,16 @@ func TestAutomaticWaypoint(t *testing.T) {
 	for _, n := range []string{ns, users} {
 		o.tell(func() { o.automatic[n] = true }, o.automaticChanged, types.NamespacedName{Name: n})
 	}
+	// There is no Mesh when the namespaces are looked at, which they are once a later request is served: from then on only
+	// the Mesh can be what makes the operator look again.
+	o.automaticChanged.Notify(types.NamespacedName{Name: "later"})
+	o.eventually("the namespaces are looked at", func() error {
+		if !o.lookedAt("later") {
+			return errors.New("not yet")
+		}
+		return nil
+	})
 	o.mesh()
-	// There was no Mesh when the namespaces were first looked at.
-	for _, n := range []string{ns, users} {
-		o.automaticChanged.Notify(types.NamespacedName{Name: n})
-	}
 	g := get(o, "it comes", ns, names.AutomaticWaypoint, func(g *gatewayv1.Gateway) error {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
 	})
