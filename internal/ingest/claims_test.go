@@ -232,6 +232,67 @@ func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 	require.Len(t, w.Endpoints.Get(nil, port), 2)
 }
 
+// What a node says of pods makes no Service of the mesh lead elsewhere: the mirrors of static pods, which it makes by
+// itself, serve nobody, and a refused claim is no endpoint of the thief's own Service either.
+func TestWhatANodeMakesUpIsNoEndpoint(t *testing.T) {
+	w := newClaimWorld(t)
+	w.store.Pods.Settled()
+	mirror := func(p *corev1.Pod) {
+		p.Spec.ServiceAccountName, p.Annotations = "", map[string]string{names.AnnotationMirror: "x"}
+	}
+	host := func(p *corev1.Pod) { p.Spec.HostNetwork = true }
+	w.pod("honest", "n1", "10.1.0.5", captured)
+	w.pod("plain", "n1", "10.1.0.6")
+	w.pod("host", "n1", "172.30.0.11", host)
+	w.pod("mirror", "n2", "10.2.0.7", mirror, captured)
+	w.pod("mirror-outside", "n2", "203.0.113.7", mirror)
+	w.pod("mirror-host", "n2", "203.0.113.8", mirror, host)
+	w.pod("mirror-of-victim", "n2", "10.1.0.5", mirror)
+	w.pod("thief", "n2", "10.1.0.5", captured)
+	w.pod("thief-outside", "n2", "203.0.113.9", captured)
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart-1", Labels: map[string]string{discoveryv1.LabelServiceName: "cart"}},
+		Ports:      []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(80))}},
+	}
+	for name, ip := range map[string]string{
+		"honest": "10.1.0.5", "plain": "10.1.0.6", "host": "172.30.0.11", "mirror": "10.2.0.7", "mirror-outside": "203.0.113.7",
+		"mirror-host": "203.0.113.8", "thief-outside": "203.0.113.9", "not-known": "203.0.113.10",
+	} {
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{ip}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "shop", Name: name},
+		})
+	}
+	byHand := slice.DeepCopy()
+	byHand.Name, byHand.Endpoints = "cart-2", []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.11"}}}
+	// The victim's address, as the Service of those who claim it has it.
+	other := slice.DeepCopy()
+	other.Name, other.Labels = "other", map[string]string{discoveryv1.LabelServiceName: "other"}
+	other.Endpoints = nil
+	for _, name := range []string{"mirror-of-victim", "thief"} {
+		other.Endpoints = append(other.Endpoints, discoveryv1.Endpoint{
+			Addresses: []string{"10.1.0.5"}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "shop", Name: name},
+		})
+	}
+	w.set(slice, byHand, other)
+	for _, name := range []string{"cart", "other"} {
+		w.set(&corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		})
+	}
+	endpoints := func(service string) (out []string) {
+		for _, e := range w.Endpoints.Get(nil, model.ServicePort{Namespace: "shop", Service: service, Port: 80}) {
+			out = append(out, e.Address.Addr().String())
+		}
+		return out
+	}
+	require.Equal(t, []string{"10.1.0.5", "10.1.0.6", "172.30.0.11", "203.0.113.11"}, endpoints("cart"))
+	require.Empty(t, endpoints("other"))
+
+	w.set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
+	require.Contains(t, endpoints("cart"), "10.2.0.7", "outside of the mesh static pods serve")
+}
+
 // A pod without an account is nobody, even if its node says that it is captured.
 func TestPodsWithoutAnAccountHaveNoIdentity(t *testing.T) {
 	w := newClaimWorld(t)

@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -66,13 +67,35 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 			if err != nil {
 				continue
 			}
-			if w := i.Workload.Get(c, addr); w == nil || !w.Closed {
-				out.endpoints = append(out.endpoints, endpoint(w, addr, e, draining))
+			if i.serves(c, key.Namespace, e, addr) {
+				out.endpoints = append(out.endpoints, endpoint(i.Workload.Get(c, addr), addr, e, draining))
 			}
 		}
 	}
 	slices.SortStableFunc(out.endpoints, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
 	return out
+}
+
+// serves tells whether connections may go to an endpoint in a namespace at one of its addresses. Both are what a node says:
+// it may make the mirror of a static pod that any Service selects, and give it any address. A mirror is nobody, so in the
+// mesh it serves nobody; and a pod whose claim to the address is refused isn't there.
+func (i *Ingest) serves(c *memo.Ctx, namespace string, e discoveryv1.Endpoint, addr netip.Addr) bool {
+	claims := i.Claims.Get(c, addr)
+	if claims.Closed {
+		return false
+	}
+	if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {
+		return true
+	}
+	key := cluster.Key{Namespace: e.TargetRef.Namespace, Name: e.TargetRef.Name}
+	if slices.ContainsFunc(claims.Refused, func(r RefusedClaim) bool { return r.Pod == key }) {
+		return false
+	}
+	if !member.Enrolled(i.namespace(c, namespace)) {
+		return true
+	}
+	pod, known := i.store.Pods.Get(c, key) // one that isn't yet may be a mirror
+	return known && member.Account(pod) != ""
 }
 
 // endpoint is one of a slice; w is the pod that has its address, or nil.

@@ -119,7 +119,8 @@ func messageOf(why string, pod *corev1.Pod) string {
 	case v1alpha1.PodReasonOptedOut:
 		return "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	case v1alpha1.PodReasonNoServiceAccount:
-		return "the pod has no service account, as static pods have none, so it has no identity in the mesh"
+		return "the pod has no service account, as static pods have none, so it has no identity in the mesh, " +
+			"whose Services don't lead to it"
 	}
 	return why
 }
