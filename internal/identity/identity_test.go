@@ -25,6 +25,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
 const (
@@ -42,25 +44,16 @@ func newRoot(t testing.TB, life time.Duration, now time.Time) *Signer {
 }
 
 // newIntermediate is a CA under root, as an issuer would give it; mutate changes the template.
-func newIntermediate(t testing.TB, root *Signer, life time.Duration, now time.Time, mutate ...func(*x509.Certificate)) *Signer {
+func newIntermediate(
+	t testing.TB, root *Signer, life time.Duration, now time.Time, mutate ...func(*x509.Certificate),
+) *Signer {
 	t.Helper()
-	key, err := GenerateKey()
+	issuer := testca.Of(t, root.Certificate(), root.Key.Signer())
+	issuer.Now = func() time.Time { return now }
+	ca := issuer.Intermediate(life, mutate...)
+	keyPEM, err := NewPrivateKey(ca.Key).PEM()
 	require.NoError(t, err)
-	tmpl := &x509.Certificate{
-		Subject:   pkix.Name{CommonName: "intermediate"},
-		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-	}
-	for _, m := range mutate {
-		m(tmpl)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, root.Certificate(), key.Signer().Public(), root.Key.Signer())
-	require.NoError(t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	keyPEM, err := key.PEM()
-	require.NoError(t, err)
-	s, err := ParseSigner("issuer", EncodeCertificates([]*x509.Certificate{cert}), keyPEM, EncodeCertificates([]*x509.Certificate{root.Root}))
+	s, err := ParseSigner("issuer", ca.PEM(), keyPEM, EncodeCertificates([]*x509.Certificate{root.Root}))
 	require.NoError(t, err)
 	return s
 }

@@ -38,7 +38,7 @@ type forger struct {
 func (n *meshNode) newForger(name string) *forger {
 	t := n.mesh.t
 	t.Helper()
-	s := n.mesh.ca.secret("", names.SPIFFEID(trustDomain, "default", name)).GetTlsCertificate()
+	s := n.mesh.secret("", names.SPIFFEID(trustDomain, "default", name)).GetTlsCertificate()
 	cert, err := tls.X509KeyPair(s.GetCertificateChain().GetInlineBytes(), s.GetPrivateKey().GetInlineBytes())
 	require.NoError(t, err)
 	return &forger{n.newPod(name), cert}

@@ -28,6 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
+	"github.com/fairway-mesh/fairway/internal/testca"
 	"github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -49,7 +50,7 @@ var (
 // mesh is two nodes, joined by a link.
 type mesh struct {
 	t     testing.TB
-	ca    *authority
+	ca    *testca.CA
 	cache *xds.Cache
 	nodes []*meshNode
 
@@ -91,7 +92,7 @@ func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	netnstest.NeedRoot(t)
 	xdstest.Binary(t) // or skip before anything is made
-	m := &mesh{t: t, ca: newAuthority(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
+	m := &mesh{t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
 	for i, name := range []string{"n1", "n2"} {
 		n := &meshNode{mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(), mark: proxymark.From(uint32(i), uint32(i)+1)}
 		if i == 1 {

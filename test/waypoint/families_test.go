@@ -33,7 +33,7 @@ func TestBothFamilies(t *testing.T) {
 	w.apply(both)
 	w.acknowledged(both)
 	over6 := newCaller(t, v6, v6, &tls.Config{
-		Certificates: []tls.Certificate{w.ca.issue(clientID)}, VerifyConnection: w.ca.peer(waypointID),
+		Certificates: []tls.Certificate{w.ca.Issue(clientID)}, VerifyConnection: peer(w.ca, waypointID),
 	})
 	for name, c := range map[string]*caller{"IPv4": w.caller(clientID), "IPv6": over6} {
 		client := c.client(t, dialled, nil)

@@ -27,6 +27,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
 // listen starts a TCP server and is its address.
@@ -56,7 +57,7 @@ func (w *world) listen(serve func(*net.TCPConn)) netip.AddrPort {
 // inMesh is the endpoint of a pod whose application listens at an address.
 func (w *world) inMesh(id string, app netip.AddrPort) (model.Endpoint, *pod) {
 	w.t.Helper()
-	p := newPod(w.t, app, w.ca.issue(id), w.ca.peer(waypointID))
+	p := newPod(w.t, app, w.ca.Issue(id), peer(w.ca, waypointID))
 	return model.Endpoint{Address: app, MTLS: true, Identity: id}, p
 }
 
@@ -349,14 +350,14 @@ func TestWhoMayAsk(t *testing.T) {
 	if line["source"] != clientID {
 		t.Errorf("access log: %v", line)
 	}
-	foreign := newAuthority(t)
+	foreign := testca.New(t, "cluster.local")
 	for what, certs := range map[string][]tls.Certificate{
 		"no certificate":       nil,
-		"another authority":    {foreign.issue(clientID)},
-		"another trust domain": {s.ca.issue("spiffe://elsewhere/ns/front/sa/client")},
-		"no SPIFFE ID":         {s.ca.issue("https://cluster.local/ns/front")},
+		"another authority":    {foreign.Issue(clientID)},
+		"another trust domain": {s.ca.Issue("spiffe://elsewhere/ns/front/sa/client")},
+		"no SPIFFE ID":         {s.ca.Issue("https://cluster.local/ns/front")},
 	} {
-		c := newCaller(t, s.address(), s.waypoint, &tls.Config{Certificates: certs, VerifyConnection: s.ca.peer(waypointID)})
+		c := newCaller(t, s.address(), s.waypoint, &tls.Config{Certificates: certs, VerifyConnection: peer(s.ca, waypointID)})
 		if conn, err := c.dial(t.Context(), dialled); err == nil { // TLS 1.3 tells the client later
 			if asks(conn) == nil {
 				t.Errorf("%s: is answered", what)
@@ -364,7 +365,7 @@ func TestWhoMayAsk(t *testing.T) {
 		}
 	}
 	c := newCaller(t, s.address(), s.waypoint, &tls.Config{
-		Certificates: []tls.Certificate{s.ca.issue(clientID)}, VerifyConnection: s.ca.peer(waypointID), MaxVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{s.ca.Issue(clientID)}, VerifyConnection: peer(s.ca, waypointID), MaxVersion: tls.VersionTLS12,
 	})
 	if _, err := c.dial(t.Context(), dialled); err == nil {
 		t.Error("TLS 1.2 is spoken")

@@ -79,7 +79,7 @@ func TestNobodySteers(t *testing.T) {
 	}})
 	// Envoy takes this address for a private one, as those of pods are; the others of a test's callers it does not.
 	caller := newCaller(t, netip.MustParseAddr("127.0.0.1"), w.waypoint, &tls.Config{
-		Certificates: []tls.Certificate{w.ca.issue(clientID)}, VerifyConnection: w.ca.peer(waypointID),
+		Certificates: []tls.Certificate{w.ca.Issue(clientID)}, VerifyConnection: peer(w.ca, waypointID),
 	})
 	c := caller.client(t, dialled, nil)
 	for _, forwarded := range []string{"", "10.0.0.1", "198.51.100.7", "255.255.255.255"} {

@@ -36,6 +36,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/testca"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -61,7 +62,7 @@ var headers = model.HeaderLimits{KiB: uint32(v1alpha1.DefaultHeaderKiB), Count: 
 // world is a mesh with one waypoint.
 type world struct {
 	t      testing.TB
-	ca     *authority
+	ca     *testca.CA
 	subnet byte
 	host   atomic.Uint32
 	cache  *xds.Cache
@@ -89,7 +90,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	t.Helper()
 	binary := xdstest.Binary(t)
 	w := &world{
-		t: t, ca: newAuthority(t), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
+		t: t, ca: testca.New(t, "cluster.local"), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
 		upstreams: map[model.ServicePort]model.Upstream{},
 	}
 	w.waypoint = w.address()
@@ -167,7 +168,7 @@ func (w *world) eventually(what string, cond func() bool) {
 
 // fixed is what a waypoint has whatever it serves.
 func (w *world) fixed() {
-	cert, key := w.ca.pemOf(w.ca.issue(waypointID))
+	cert, key := testca.PEM(w.t, w.ca.Issue(waypointID))
 	inline := func(b []byte) *corev3.DataSource {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 	}
@@ -175,7 +176,7 @@ func (w *world) fixed() {
 		TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: inline(cert), PrivateKey: inline(key)},
 	}}
 	bundle := &tlsv3.Secret{Name: names.TrustBundleSecret, Type: &tlsv3.Secret_ValidationContext{
-		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(w.ca.bundlePEM())},
+		ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(w.ca.PEM())},
 	}}
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
@@ -293,7 +294,7 @@ func (w *world) tableOf(t model.RouteTable) xds.Update {
 // caller has an identity of the mesh.
 func (w *world) caller(id string) *caller {
 	return newCaller(w.t, w.address(), w.waypoint, &tls.Config{
-		Certificates: []tls.Certificate{w.ca.issue(id)}, VerifyConnection: w.ca.peer(waypointID),
+		Certificates: []tls.Certificate{w.ca.Issue(id)}, VerifyConnection: peer(w.ca, waypointID),
 	})
 }
 
@@ -301,7 +302,7 @@ func (w *world) caller(id string) *caller {
 func (w *world) pod(id string, h http.Handler) (model.Endpoint, *pod) {
 	w.t.Helper()
 	address := w.app(h)
-	p := newPod(w.t, address, w.ca.issue(id), w.ca.peer(waypointID))
+	p := newPod(w.t, address, w.ca.Issue(id), peer(w.ca, waypointID))
 	return model.Endpoint{Address: address, MTLS: true, Identity: id}, p
 }
 

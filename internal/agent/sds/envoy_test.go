@@ -6,10 +6,8 @@ package sds
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/json"
 	"io"
 	"net"
@@ -33,6 +31,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
 // TestStockEnvoyTakesTheSecrets does real handshakes with stock Envoy that has a certificate of a new root, while both
@@ -87,16 +86,10 @@ func newCA(t *testing.T, parent *identity.Signer) *identity.Signer {
 		require.NoError(t, err)
 		return s
 	}
-	key, err := identity.GenerateKey()
-	require.NoError(t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		Subject: pkix.Name{CommonName: "intermediate " + time.Now().String()}, NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-	}, parent.Certificate(), key.Signer().Public(), parent.Key.Signer())
-	require.NoError(t, err)
-	c, err := x509.ParseCertificate(der)
-	require.NoError(t, err)
-	return &identity.Signer{Chain: append([]*x509.Certificate{c}, parent.Chain...), Root: parent.Root, Key: key}
+	ca := testca.Of(t, parent.Certificate(), parent.Key.Signer()).Intermediate(time.Hour)
+	return &identity.Signer{
+		Chain: append([]*x509.Certificate{ca.Certificate}, parent.Chain...), Root: parent.Root, Key: identity.NewPrivateKey(ca.Key),
+	}
 }
 
 func leafOf(t *testing.T, ca *identity.Signer, id string) ([]byte, identity.PrivateKey) {

@@ -5,9 +5,7 @@ package keeper_test
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"net/http"
 	"testing"
@@ -32,6 +30,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
 const ns = "fairway-system"
@@ -113,24 +112,17 @@ func (w *world) published() identity.Bundle {
 // issue does cert-manager's work: an intermediate under root into the Secret.
 func (w *world) issue(root *identity.Signer, issuer string) {
 	w.t.Helper()
-	key, err := identity.GenerateKey()
-	require.NoError(w.t, err)
-	tmpl := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "ca"}, NotBefore: w.now.Add(-time.Minute), NotAfter: w.now.Add(90 * 24 * time.Hour),
-		KeyUsage: x509.KeyUsageCertSign, BasicConstraintsValid: true, IsCA: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, tmpl, root.Root, key.Signer().Public(), root.Key.Signer())
-	require.NoError(w.t, err)
-	cert, err := x509.ParseCertificate(der)
-	require.NoError(w.t, err)
-	keyPEM, err := key.PEM()
+	from := testca.Of(w.t, root.Root, root.Key.Signer())
+	from.Now = func() time.Time { return w.now }
+	ca := from.Intermediate(90 * 24 * time.Hour)
+	keyPEM, err := identity.NewPrivateKey(ca.Key).PEM()
 	require.NoError(w.t, err)
 	s := &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: names.IssuedCA, Annotations: map[string]string{
 			certmanagerv1.IssuerNameAnnotationKey: issuer, certmanagerv1.IssuerKindAnnotationKey: "ClusterIssuer",
 		}},
 		Data: map[string][]byte{
-			"tls.crt": identity.EncodeCertificates([]*x509.Certificate{cert}), "tls.key": keyPEM,
+			"tls.crt": ca.PEM(), "tls.key": keyPEM,
 			"ca.crt": identity.EncodeCertificates([]*x509.Certificate{root.Root}),
 		},
 	}
