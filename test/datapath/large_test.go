@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -22,7 +23,7 @@ import (
 )
 
 // behindAgent has the proxy started anew, with an agent's relay between it and the operator.
-func (n *meshNode) behindAgent(maxEndpoints int) *relay.Relay {
+func (n *meshNode) behindAgent(maxEndpoints, maxAddresses int) *relay.Relay {
 	t := n.mesh.t
 	operator := "unix:" + n.socket
 	n.proxy.stop()
@@ -30,7 +31,7 @@ func (n *meshNode) behindAgent(maxEndpoints int) *relay.Relay {
 		Dial: func() (*grpc.ClientConn, error) {
 			return grpc.NewClient(operator, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		},
-		NodeID: n.name, MaxEndpoints: maxEndpoints,
+		NodeID: n.name, MaxEndpoints: maxEndpoints, MaxOnDemand: maxAddresses,
 	})
 	require.NoError(t, err)
 	n.socket = filepath.Join(t.TempDir(), "agent.sock")
@@ -80,7 +81,7 @@ func TestLargeServicesDontFillTheProxy(t *testing.T) {
 	const many, each, room, most = 150, 1000, 5000, 256 << 10
 	m := newMesh(t)
 	n := m.nodes[0]
-	agent := n.behindAgent(room)
+	agent := n.behindAgent(room, 0)
 	hog, modest := n.newMember("hog", false), n.newMember("modest", false)
 	nobody := make([]netip.AddrPort, each)
 	for i := range nobody {
@@ -142,7 +143,7 @@ func TestConnectionsOutliveTheirEndpoint(t *testing.T) {
 	const endpoints, connections = 40, 40
 	m := newMesh(t)
 	n := m.nodes[0]
-	agent := n.behindAgent(endpoints)
+	agent := n.behindAgent(endpoints, 0)
 	client, other := n.newMember("client", false), n.newMember("other", false)
 	server := m.nodes[1].newPod("server")
 	var served []netip.AddrPort
@@ -165,4 +166,59 @@ func TestConnectionsOutliveTheirEndpoint(t *testing.T) {
 		s.alive()
 	}
 	requireHello(t, client, vip, "server sees "+client.addr.String())
+}
+
+// TestAddressesAreSharedOut: greedy pods that use up the addresses that a proxy may hold leave another what it needs, and none of
+// their connections ends for that. They get back what is free again.
+func TestAddressesAreSharedOut(t *testing.T) {
+	const most, greed, need = 30, 14, 4
+	m := newMesh(t)
+	n := m.nodes[0]
+	agent := n.behindAgent(1000, most)
+	server := m.nodes[1].newPod("server")
+	address := func(i int) string { return server.at(uint16(8000 + i)).String() }
+	for i := range 2*greed + 2*need {
+		server.greet(uint16(8000 + i))
+		m.destination(model.Destination{Address: addrPort(address(i)), Kind: model.DestinationPassthrough})
+	}
+	pods := []*pod{n.newMember("greedy", false), n.newMember("greedier", false), n.newMember("modest", false)}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { // as the agent does
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-agent.Asks():
+			case <-tick.C:
+			}
+			if agent.Short() {
+				var all [][]string
+				for _, p := range pods {
+					all = append(all, dialled(t, p))
+				}
+				agent.Prefer(all)
+			}
+		}
+	}()
+	t.Cleanup(func() { stop(); <-done })
+
+	var open []*session
+	for p, pod := range pods[:2] {
+		for i := range greed {
+			open = append(open, pod.session(address(p*greed+i)))
+		}
+	}
+	for i := range 2 * need {
+		requireHello(t, pods[2], address(2*greed+i), "server sees "+pods[2].addr.String())
+	}
+	for _, s := range open {
+		s.alive()
+	}
+	for i := range 2 * need {
+		requireHello(t, pods[2], address(2*greed+i), "server sees "+pods[2].addr.String())
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -46,13 +48,18 @@ func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most ui
 	r.addChain(chainShare, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
 }
 
-// Dialled is what the pod dialled within names.DialledTime, as far as it was let. A pod that isn't captured is an error.
+// Dialled is what the pod dialled within names.DialledTime, as far as it was let, the last one first. A pod that isn't captured is
+// an error.
 func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
 	c, err := connect(ns)
 	if err != nil {
 		return nil, err
 	}
-	var out []netip.AddrPort
+	type dialled struct {
+		at   netip.AddrPort
+		left time.Duration // until it is forgotten
+	}
+	var found []dialled
 	for _, f := range families {
 		set := &nftables.Set{
 			Table: newRuleset().table, Name: setDialled + f.suffix,
@@ -64,9 +71,14 @@ func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
 		}
 		for _, e := range elements {
 			if addr, ok := netip.AddrFromSlice(e.Key[:f.length]); ok {
-				out = append(out, netip.AddrPortFrom(addr, binary.BigEndian.Uint16(e.Key[f.length:])))
+				found = append(found, dialled{netip.AddrPortFrom(addr, binary.BigEndian.Uint16(e.Key[f.length:])), e.Expires})
 			}
 		}
+	}
+	slices.SortStableFunc(found, func(a, b dialled) int { return cmp.Compare(b.left, a.left) })
+	out := make([]netip.AddrPort, 0, len(found))
+	for _, d := range found {
+		out = append(out, d.at)
 	}
 	return out, nil
 }

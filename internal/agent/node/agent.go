@@ -266,7 +266,7 @@ func (a *Agent) start(ctx context.Context) error {
 	close(a.reconciler.ready)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })
-	g.Go(func() error { return lookAgain(ctx, a.reconciler.share) })
+	g.Go(func() error { return a.reconciler.shareForever(ctx) })
 	g.Go(func() error { return a.reconciler.sweepLater(ctx, orphans) })
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.CNISocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}

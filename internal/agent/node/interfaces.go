@@ -22,9 +22,11 @@ type Proxy interface {
 	LocalReady(typeURL string)
 	// WaitAcked waits until the proxy has accepted the resource as it is set now.
 	WaitAcked(ctx context.Context, id xds.ID) error
-	// Short tells whether the proxy has fewer endpoints than there are.
+	// Short tells whether the proxy has fewer endpoints or addresses than there are.
 	Short() bool
-	// Prefer is told the clusters that each pod dialled lately, to give those pods all endpoints first that want few.
+	// Asks is filled when a connection waits until Prefer says whether the proxy gets its address.
+	Asks() <-chan struct{}
+	// Prefer is told the clusters that each pod dialled lately, the last one first, to give those pods all first that want few.
 	Prefer(pods [][]string)
 }
 
@@ -55,7 +57,7 @@ type Kernel interface {
 	Refused(path string) (capture.Refused, error)
 	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
 	CanLimitPeers() error
-	// Dialled is what a pod dialled lately.
+	// Dialled is what a pod dialled lately, the last one first.
 	Dialled(path string) ([]netip.AddrPort, error)
 	// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
 	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)

@@ -3,7 +3,38 @@
 
 package node
 
-// share says what each pod dialled lately, as long as there are endpoints that the proxy doesn't get. What a pod with
+import (
+	"context"
+	"time"
+)
+
+const (
+	// shareEvery is how often it is looked what pods dial, while the proxy can't have all of it: an address that was taken back
+	// is noticed so, and Envoy has its connection wait for 15 s.
+	shareEvery = 5 * time.Second
+	// sharePause is between any two looks.
+	sharePause = time.Second
+)
+
+// shareForever shares out what the proxy may hold, at once when a connection waits for its address.
+func (r *reconciler) shareForever(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.proxy.Asks():
+		case <-time.After(shareEvery):
+		}
+		r.share()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(sharePause):
+		}
+	}
+}
+
+// share says what each pod dialled lately, as long as there are endpoints or addresses that the proxy doesn't get. What a pod with
 // the right to changes in its own namespace concerns what it gets itself.
 func (r *reconciler) share() {
 	if !r.proxy.Short() {

@@ -46,6 +46,7 @@ type world struct {
 	dialled   map[string][]netip.AddrPort
 	short     bool
 	preferred [][]string
+	asks      chan struct{}
 	host      []netip.AddrPort
 	changed   chan struct{}
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
@@ -260,10 +261,12 @@ func (w *world) Short() bool {
 	return w.short
 }
 
+func (w *world) Asks() <-chan struct{} { return w.asks }
+
 func (w *world) Prefer(pods [][]string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.preferred = pods
+	w.preferred = append([][]string{}, pods...)
 }
 
 func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {

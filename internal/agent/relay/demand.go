@@ -4,6 +4,7 @@
 package relay
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -12,20 +13,27 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// demand bounds the clusters that Envoy asks for by name. On a node each address that a pod dials is one, and Envoy
-// keeps it for good: without a bound, one pod that dials every address fills the memory of a proxy that all pods of the
-// node share. A cluster beyond the bound does not exist, so that its connection fails at once, and all others go on.
+// On a node each address that a pod dials is a cluster that Envoy asks for by name, and keeps for good: without a
+// bound, one pod that dials every address fills the memory of a proxy that all pods of the node share. So Envoy has
+// as many as there is room for (room.admit). An address that finds none waits until it is known which pod dialled
+// what (Prefer): it is given to a pod that has less than its part, and Envoy gives others back for it. They are those
+// that a pod with more than its part dialled longest ago, or that nobody dialled lately. Open connections go on:
+// Envoy lets them end before it forgets where they went. To dial such an address again is to ask for it.
+
+// namesPerAddress is how many addresses Envoy may ask for in all, for each that it may have. Each costs it 1 KB, for
+// good.
+const namesPerAddress = 5
+
+// demand bounds those, and the agent's memory of them. A cluster beyond that does not exist.
 //
 // Its lock is a leaf: the server asks with locks held that the relay takes after its own.
 type demand struct {
 	limit   int
 	log     logr.Logger
-	held    prometheus.Gauge
 	refused prometheus.Counter
 
 	mu     sync.Mutex
 	names  map[string]struct{}
-	cost   int // of those with endpoints, in halves of what a name without costs
 	warned bool
 }
 
@@ -39,17 +47,16 @@ func (d *demand) allowed(_ xds.Proxy, id xds.ID) bool {
 	if _, again := d.names[id.Name]; again {
 		return true
 	}
-	if len(d.names)+d.cost/2 >= d.limit {
+	if len(d.names) >= d.limit {
 		d.refused.Inc()
 		if !d.warned {
 			d.warned = true
-			d.log.Error(nil, "Envoy has as many clusters on demand as it may; connections to further addresses fail. "+
+			d.log.Error(nil, "Envoy has asked for as many clusters on demand as it may; connections to further addresses fail. "+
 				"See which pod dials so many, and restart the pod of this proxy to start over", "limit", d.limit)
 		}
 		return false
 	}
 	d.names[id.Name] = struct{}{}
-	d.held.Set(float64(len(d.names)))
 	return true
 }
 
@@ -61,12 +68,108 @@ func (d *demand) release(id xds.ID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.names, id.Name)
-	d.held.Set(float64(len(d.names)))
 }
 
-// weigh is told how much those of the names cost besides that have endpoints.
-func (d *demand) weigh(cost int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.cost = cost
+// isAddress tells whether a resource is a cluster that Envoy asks for by name.
+func isAddress(id xds.ID) bool { return id.TypeURL == xds.TypeCluster && id.Name != xds.Wildcard }
+
+// Asks is filled when an address finds no room, and a connection waits for Prefer to say what becomes of it.
+func (r *Relay) Asks() <-chan struct{} { return r.asks }
+
+// admit tells whether Envoy may have what it asks for now. r.mu is held.
+func (r *Relay) admit(id xds.ID) bool {
+	if !isAddress(id) {
+		return true
+	}
+	defer r.countShared(0, 0)
+	if r.room.admit(id.Name) {
+		return true
+	}
+	r.asks.Set()
+	return false
+}
+
+// share decides which addresses Envoy has, and answers those who wait. r.mu is held.
+func (r *Relay) share(pods [][]string) {
+	back, given := r.room.share(pods)
+	var updates []xds.Update
+	for _, name := range back {
+		updates = append(updates, r.takeBack(name))
+	}
+	for _, name := range given {
+		r.room.hold(name)
+		r.typeOf(xds.TypeCluster).want(name)
+		r.hurry.Set()
+		r.wake.Set()
+	}
+	denied := 0
+	for name, w := range r.room.addresses.waiting {
+		if !w.answered {
+			w.answered = true
+			denied++
+			updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeCluster, Name: name}))
+		}
+	}
+	r.cache.Apply(Scope, updates)
+	if len(updates) > 0 {
+		r.save.Set()
+	}
+	r.countShared(len(back), denied)
+}
+
+// takeBack forgets an address that Envoy had, and returns what tells Envoy so. r.mu is held.
+func (r *Relay) takeBack(name string) xds.Update {
+	t := r.typeOf(xds.TypeCluster)
+	r.room.suspend(name)
+	t.unwant(name)
+	delete(t.known, name)
+	r.unbound(t.id(name))
+	return xds.Gone(t.id(name))
+}
+
+// reconsider takes back those of the addresses that changed which turn out to cost more than there is room for. What
+// Envoy would get of them is left out of the updates. r.mu is held.
+func (r *Relay) reconsider(in *received, updates []xds.Update, changed map[string]bool) []xds.Update {
+	over := r.room.excess(r.room.clustersOf(changed))
+	if len(over) == 0 {
+		return updates
+	}
+	left := map[xds.ID]bool{}
+	var back []xds.Update
+	for _, name := range over {
+		assignment := r.room.clusters[name]
+		back = append(back, r.takeBack(name))
+		left[xds.ID{TypeURL: xds.TypeCluster, Name: name}] = true
+		if a := r.room.of[assignment]; a == nil || a.clusters == 0 {
+			left[xds.ID{TypeURL: xds.TypeEndpoint, Name: assignment}] = true
+		}
+	}
+	updates = slices.DeleteFunc(updates, func(u xds.Update) bool {
+		if left[u.ID] {
+			delete(in.waiting, u.Name)
+		}
+		return left[u.ID]
+	})
+	r.asks.Set()
+	r.countShared(len(over), 0)
+	return append(updates, back...)
+}
+
+// countShared keeps metrics and log up to date. r.mu is held.
+func (r *Relay) countShared(back, denied int) {
+	a := &r.room.addresses
+	r.metrics.onDemand.Set(float64(len(a.held)))
+	r.metrics.waiting.Set(float64(len(a.waiting)))
+	r.metrics.takenBack.Add(float64(back))
+	r.metrics.refused.Add(float64(denied))
+	if len(a.waiting) > 0 && !r.saidFull {
+		r.saidFull = true
+		r.log.Info("the proxy holds as many addresses as it may; each pod that dials some has an equal part of them, and "+
+			"what is beyond that, or was not dialled for long, is taken back when others need it. Connections to addresses "+
+			"that are refused fail, open ones go on. The access log says which pod dials so many",
+			"addresses", len(a.held), "takenBack", back, "refused", denied)
+	}
+	if len(a.waiting) == 0 {
+		r.saidFull = false
+	}
 }

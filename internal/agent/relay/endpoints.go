@@ -48,17 +48,16 @@ func (r *Relay) bound(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 		for _, name := range r.room.refer(res.Name(), res.Endpoints()) {
 			toFit[name] = true
 		}
-		r.demand.weigh(r.room.cost)
 	case res.TypeURL() == xds.TypeEndpoint:
+		n, callers, err := upstream.CountEndpoints(res.Any())
+		if err != nil {
+			return res // Envoy says what is wrong with it
+		}
 		upTo, total, part := partOf(res.Version())
 		if !part { // and not from the snapshot
-			n, err := upstream.CountEndpoints(res.Any())
-			if err != nil {
-				return res // Envoy says what is wrong with it
-			}
 			upTo, total = n, n
 		}
-		a := r.room.change(res.Name(), upTo, func(a *allotment) { a.total = total })
+		a := r.room.change(res.Name(), upTo, func(a *allotment) { a.total, a.callers = total, callers })
 		r.countEndpoints()
 		return r.fewer(res, a)
 	}
@@ -71,9 +70,8 @@ func (r *Relay) unbound(id xds.ID) {
 	case r.opts.MaxEndpoints == 0:
 	case id.TypeURL == xds.TypeCluster:
 		r.room.refer(id.Name, "")
-		r.demand.weigh(r.room.cost)
 	case id.TypeURL == xds.TypeEndpoint:
-		r.room.change(id.Name, math.MaxInt, func(a *allotment) { a.total = 0 })
+		r.room.change(id.Name, math.MaxInt, func(a *allotment) { a.total, a.callers = 0, 0 })
 	}
 	r.countEndpoints()
 }
@@ -128,18 +126,19 @@ func (r *Relay) fit(names []string) {
 	}
 }
 
-// Short tells whether Envoy was given fewer endpoints than there are.
+// Short tells whether Envoy was given fewer endpoints than there are, or fewer addresses than it asked for.
 func (r *Relay) Short() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.room.out > 0
+	return r.room.out > 0 || len(r.room.addresses.waiting) > 0
 }
 
-// Prefer is told the clusters that each pod dialled lately, so that those that dial few large Services get all
-// endpoints before one that dials many.
+// Prefer is told the clusters that each pod dialled lately, the last one first. Pods that dial few have all of them before one
+// that dials many, and those that dial few large Services get all endpoints before one that dials many of these.
 func (r *Relay) Prefer(pods [][]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.share(pods)
 	r.fit(r.room.prefer(pods))
 }
 

@@ -15,7 +15,9 @@ type metrics struct {
 	received  prometheus.Counter
 	nacks     prometheus.Counter
 	onDemand  prometheus.Gauge
+	waiting   prometheus.Gauge
 	refused   prometheus.Counter
+	takenBack prometheus.Counter
 
 	endpoints, endpointsOut prometheus.Gauge
 }
@@ -40,7 +42,13 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator.",
 		}),
 		onDemand: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_on_demand_clusters", Help: "Clusters that Envoy asked for by name: on a node, the addresses that its pods dialled.",
+			Name: "fairway_relay_on_demand_clusters", Help: "Clusters that Envoy has because it asked for them by name: on a node, addresses that its pods dialled.",
+		}),
+		waiting: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_clusters_left_out", Help: "Clusters that Envoy asked for by name and doesn't have, for it has as many as it may.",
+		}),
+		takenBack: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_clusters_taken_back_total", Help: "Clusters that Envoy had to give back, so that others find room.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond the limit that Envoy asked for in vain.",

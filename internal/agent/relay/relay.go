@@ -57,7 +57,7 @@ type Options struct {
 	// MaxEndpoints bounds the endpoints that Envoy holds beyond leastEndpoints of each cluster; clusters that find no room
 	// get fewer than there are. NodeID picks which. 0: no bound.
 	MaxEndpoints int
-	// MaxOnDemand bounds the clusters that Envoy may ask for by name. 0 means DefaultMaxOnDemand.
+	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means DefaultMaxOnDemand.
 	MaxOnDemand int
 	Log         logr.Logger
 	Registerer  prometheus.Registerer
@@ -87,13 +87,14 @@ type Relay struct {
 	wake  wake.Signal // there is something to tell the operator
 	hurry wake.Signal // Envoy asks for something new
 	save  wake.Signal // the snapshot is out of date
+	asks  wake.Signal // an address waits for Prefer
 
 	mu     sync.Mutex
 	types  map[string]*relayed
 	status Status
-	// room for endpoints, and whether the log says that there is none left.
-	room      *room
-	saidShort bool
+	// room for addresses and endpoints, and whether the log says that there is none left.
+	room                *room
+	saidShort, saidFull bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
 	waiters map[xds.ID]map[wake.Signal]struct{}
@@ -113,16 +114,16 @@ func New(opts Options) (*Relay, error) {
 	}
 	r := &Relay{
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
-		wake: wake.New(), hurry: wake.New(), save: wake.New(),
+		wake: wake.New(), hurry: wake.New(), save: wake.New(), asks: wake.New(),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
-		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints),
+		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints, opts.MaxOnDemand),
 		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	for _, url := range opts.Local {
 		r.local[url] = true
 	}
 	r.demand = &demand{
-		limit: opts.MaxOnDemand, log: opts.Log, held: r.metrics.onDemand, refused: r.metrics.refused, names: map[string]struct{}{},
+		limit: opts.MaxOnDemand * namesPerAddress, log: opts.Log, refused: r.metrics.refused, names: map[string]struct{}{},
 	}
 	r.server = xds.NewServer(xds.Options{
 		Cache:         r.cache,

@@ -136,6 +136,9 @@ func (r *Relay) interest(i xds.Interest) {
 	_, asked := t.wanted[i.Name]
 	switch {
 	case i.Wanted:
+		if !asked && !r.admit(t.id(i.Name)) {
+			return // Prefer decides
+		}
 		if !asked {
 			r.hurry.Set()
 		}
@@ -145,6 +148,7 @@ func (r *Relay) interest(i xds.Interest) {
 			r.cache.Apply(Scope, []xds.Update{xds.Gone(t.id(i.Name))})
 		}
 	case !asked:
+		r.forget(t.id(i.Name))
 	case i.Disconnected:
 		t.wanted[i.Name] = time.Now() // Envoy is likely to come back
 	default:
@@ -156,7 +160,7 @@ func (r *Relay) interest(i xds.Interest) {
 // release gives up a subscription and what came by it alone. r.mu is held.
 func (r *Relay) release(t *relayed, name string) {
 	t.unwant(name)
-	r.demand.release(t.id(name))
+	r.forget(t.id(name))
 	names := []string{name}
 	if name == xds.Wildcard {
 		names = slices.Collect(maps.Keys(t.known))
@@ -173,17 +177,27 @@ func (r *Relay) release(t *relayed, name string) {
 	r.save.Set()
 }
 
+// forget a name that Envoy doesn't ask for any more. r.mu is held.
+func (r *Relay) forget(id xds.ID) {
+	r.demand.release(id)
+	if isAddress(id) {
+		r.room.forget(id.Name)
+		r.countShared(0, 0)
+	}
+}
+
 // take puts a response of the operator into the local cache and returns it for a verdict. r.mu is held.
 func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
 	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
 	var updates []xds.Update
-	toFit := map[string]bool{}
+	toFit, changed := map[string]bool{}, map[string]bool{}
 	for _, res := range resources {
 		name := res.Name()
 		if !t.covers(name) || r.own[t.typeURL][name] {
 			continue
 		}
 		res = r.bound(res, toFit)
+		changed[name] = true
 		in.versions[name] = res.Version()
 		k := t.known[name]
 		if k == nil {
@@ -211,7 +225,8 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		r.unbound(t.id(name))
 		updates = append(updates, xds.Gone(t.id(name)))
 	}
-	r.cache.Apply(Scope, updates)
+	r.cache.Apply(Scope, r.reconsider(in, updates, changed))
+	r.countShared(0, 0)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
 	if _, all := t.wanted[xds.Wildcard]; all && !t.ready {
 		t.ready = true

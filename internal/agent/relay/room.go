@@ -25,22 +25,27 @@ type room struct {
 	limit int // of used
 	used  int // by all endpoints that count
 	out   int // endpoints left out
-	// clusters are names of clusters, with those of their assignments; together they cost so much.
+	// clusters are names of clusters, with those of their assignments; together these cost so much, as addresses do.
 	clusters map[string]string
 	cost     int
 	of       map[string]*allotment
+
+	addresses addresses
 }
 
 // allotment is what there is of a load assignment, and what Envoy may have of it.
 type allotment struct {
 	clusters int // that have their endpoints from it
 	cost     int // of an endpoint for each of them
+	callers  int // namespaces that endpoints are told apart by
 	total    int // endpoints that there are
 	most     int // that it may have
 }
 
-func newRoom(limit int) *room {
-	return &room{limit: limit, clusters: map[string]string{}, of: map[string]*allotment{}}
+func newRoom(endpoints, addresses int) *room {
+	return &room{
+		limit: endpoints, clusters: map[string]string{}, of: map[string]*allotment{}, addresses: newAddresses(addresses),
+	}
 }
 
 // given is how many endpoints Envoy gets.
@@ -48,6 +53,9 @@ func (a *allotment) given() int { return min(a.total, a.most) }
 
 // each is what one endpoint costs, for all clusters together.
 func (a *allotment) each() int { return max(1, a.clusters) * a.cost }
+
+// ofCluster is what each cluster that has its endpoints from it costs for that, as addresses do.
+func (a *allotment) ofCluster() int { return a.cost + a.callers*costOfCaller }
 
 // beyond is what it uses of the room.
 func (a *allotment) beyond() int { return max(0, a.given()-leastEndpoints) * a.each() }
@@ -60,8 +68,9 @@ func (e *room) change(name string, upTo int, f func(*allotment)) *allotment {
 		a = &allotment{cost: upstream.EndpointCost(name)}
 		e.of[name] = a
 	}
-	e.used, e.out = e.used-a.beyond(), e.out-(a.total-a.given())
+	e.used, e.out, e.cost = e.used-a.beyond(), e.out-(a.total-a.given()), e.cost-a.clusters*a.ofCluster()
 	f(a)
+	e.cost += a.clusters * a.ofCluster()
 	e.grant(a, upTo)
 	if a.clusters == 0 && a.total == 0 {
 		delete(e.of, name)
@@ -83,12 +92,12 @@ func (e *room) refer(cluster, name string) []string {
 	delete(e.clusters, cluster)
 	var changed []string
 	if before != "" {
-		e.change(before, math.MaxInt, func(a *allotment) { a.clusters--; e.cost -= a.cost })
+		e.change(before, math.MaxInt, func(a *allotment) { a.clusters-- })
 		changed = append(changed, before)
 	}
 	if name != "" {
 		e.clusters[cluster] = name
-		e.change(name, math.MaxInt, func(a *allotment) { a.clusters++; e.cost += a.cost })
+		e.change(name, math.MaxInt, func(a *allotment) { a.clusters++ })
 		changed = append(changed, name)
 	}
 	return changed

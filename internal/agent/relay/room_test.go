@@ -19,7 +19,7 @@ func (e *room) arrives(cluster, name string, total int) int {
 }
 
 func TestRoomForEndpoints(t *testing.T) {
-	e := newRoom(100)
+	e := newRoom(100, 20)
 	require.Equal(t, 58, e.arrives("1", "a", 58))
 	require.Equal(t, 8, e.arrives("2", "small", 8), "what each gets does not count")
 	require.Equal(t, 50, e.used)
@@ -43,14 +43,14 @@ func TestRoomForEndpoints(t *testing.T) {
 	for _, name := range []string{"a", "b", "c", "d", "small"} {
 		e.change(name, math.MaxInt, func(a *allotment) { a.total = 0 })
 	}
-	require.Equal(t, newRoom(100), e, "nothing is left")
+	require.Equal(t, newRoom(100, 20), e, "nothing is left")
 
 	callers := "callers/node/shop/web/80/1"
 	require.Equal(t, 8+100/3, e.arrives("1", callers, 1000), "what is picked by its callers costs more")
 }
 
 func TestRoomIsForThoseThatWantLittle(t *testing.T) {
-	e := newRoom(1000)
+	e := newRoom(1000, 20)
 	var hog []string
 	for n := range 20 {
 		hog = append(hog, fmt.Sprint("hog-", n))
@@ -80,7 +80,7 @@ func TestRoomIsForThoseThatWantLittle(t *testing.T) {
 func TestRoomIsNeverExceeded(t *testing.T) {
 	const limit, seed = 500, 3
 	r := rand.New(rand.NewPCG(seed, seed))
-	e := newRoom(limit)
+	e := newRoom(limit, 20)
 	cluster := func() string { return fmt.Sprint("cluster-", r.IntN(40)) }
 	assignments := []string{"", "a", "b", "c", "d", "e", "f", "callers/node/shop/web/80/1", "callers/node/shop/web/81/1"}
 	for step := range 20000 {
@@ -90,7 +90,7 @@ func TestRoomIsNeverExceeded(t *testing.T) {
 			e.refer(cluster(), assignments[r.IntN(len(assignments))])
 		case 2:
 			total := r.IntN(300)
-			e.change(name, total, func(a *allotment) { a.total = total })
+			e.change(name, total, func(a *allotment) { a.total, a.callers = total, r.IntN(3) })
 		case 3:
 			e.change(name, math.MaxInt, func(a *allotment) { a.total = 0 })
 		case 4:
@@ -100,7 +100,7 @@ func TestRoomIsNeverExceeded(t *testing.T) {
 		for name, a := range e.of {
 			used += a.beyond()
 			out += a.total - a.given()
-			cost += a.clusters * a.cost
+			cost += a.clusters * a.ofCluster()
 			clusters += a.clusters
 			require.GreaterOrEqual(t, a.given(), min(a.total, leastEndpoints), "%s in step %d", name, step)
 		}

@@ -133,7 +133,7 @@ func (r *Relay) restore() error {
 		}
 		t, ups, err := r.restoreType(m, time.Now())
 		if err != nil {
-			r.room = newRoom(r.opts.MaxEndpoints)
+			r.room = newRoom(r.opts.MaxEndpoints, r.opts.MaxOnDemand)
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
 		if r.local[m.GetTypeUrl()] {
@@ -170,11 +170,20 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 		updates = append(updates, xds.Set(res))
 		if !t.ready {
 			t.wanted[res.Name()] = now
+			r.restoreAddress(t.id(res.Name()))
 		}
 	}
 	for _, name := range m.GetRemovedResources() {
 		t.known[name] = &known{}
 		t.wanted[name] = now
+		r.restoreAddress(t.id(name))
 	}
 	return t, updates, nil
+}
+
+// restoreAddress notes what Envoy has, or is about to ask for.
+func (r *Relay) restoreAddress(id xds.ID) {
+	if isAddress(id) {
+		r.room.hold(id.Name)
+	}
 }

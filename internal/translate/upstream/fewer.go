@@ -30,17 +30,20 @@ func EndpointCost(name string) int {
 	return 1
 }
 
-// CountEndpoints is how many endpoints a packed load assignment has.
-func CountEndpoints(packed *anypb.Any) (int, error) {
+// CountEndpoints is how many endpoints a packed load assignment has, and of how many namespaces the callers are that some of
+// them are for.
+func CountEndpoints(packed *anypb.Any) (n, callers int, err error) {
 	a := &endpointv3.ClusterLoadAssignment{}
 	if err := packed.UnmarshalTo(a); err != nil {
-		return 0, fmt.Errorf("endpoints: %w", err)
+		return 0, 0, fmt.Errorf("endpoints: %w", err)
 	}
-	n := 0
 	for _, l := range a.GetEndpoints() {
 		n += len(l.GetLbEndpoints())
+		for _, e := range l.GetLbEndpoints() {
+			callers = max(callers, len(callersOf(e)))
+		}
 	}
-	return n, nil
+	return n, callers, nil
 }
 
 // FewerEndpoints is a packed load assignment with the given number of its endpoints, the nearest first. Those for some
@@ -109,8 +112,9 @@ func place(nodeName, assignment string, e *endpointv3.LbEndpoint) uint64 {
 }
 
 // isForSome tells whether an endpoint is for some callers only; see forCallers.
-func isForSome(e *endpointv3.LbEndpoint) bool {
-	caller := e.GetMetadata().GetFilterMetadata()[envoy.MetadataBalance].GetFields()[keyCaller]
-	_, list := caller.GetKind().(*structpb.Value_ListValue)
-	return list
+func isForSome(e *endpointv3.LbEndpoint) bool { return len(callersOf(e)) > 0 }
+
+// callersOf are the namespaces whose callers alone an endpoint is for; none if it is for all others.
+func callersOf(e *endpointv3.LbEndpoint) []*structpb.Value {
+	return e.GetMetadata().GetFilterMetadata()[envoy.MetadataBalance].GetFields()[keyCaller].GetListValue().GetValues()
 }

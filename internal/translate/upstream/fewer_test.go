@@ -48,7 +48,7 @@ func places(t *testing.T, packed *anypb.Any) map[string]uint32 {
 			out[e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress()] = l.GetPriority()
 		}
 	}
-	n, err := CountEndpoints(packed)
+	n, _, err := CountEndpoints(packed)
 	require.NoError(t, err)
 	require.Len(t, out, n)
 	return out
