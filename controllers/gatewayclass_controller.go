@@ -24,7 +24,9 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/features"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 )
 
 // gatewayClassCRD is the CRD whose annotation tells which version of the Gateway API is installed.
@@ -133,21 +135,20 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	if err != nil || class.DeletionTimestamp != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	after := class.DeepCopy()
-	c := conditionsOf(class, class.Status.Conditions)
+	c := conditions.For(class.Generation, class.Status.Conditions)
 	if err := r.accept(ctx, class, c); err != nil {
 		return reconcile.Result{}, err
 	}
 	if err := r.version(ctx, c); err != nil {
 		return reconcile.Result{}, err
 	}
-	after.Status.Conditions = c.list
-	after.Status.SupportedFeatures = r.features
-	result, err := writeStatus(ctx, r.client, class, after)
-	if err == nil && result.IsZero() {
-		r.announce.announce(class, class.Status.Conditions, c.list)
-	}
-	return result, err
+	again, err := writeStatus(ctx, r.client, r.announce, class,
+		func(c *gatewayv1.GatewayClass) []metav1.Condition { return c.Status.Conditions },
+		func(after *gatewayv1.GatewayClass) status.Plan {
+			after.Status.Conditions, after.Status.SupportedFeatures = c.List(), r.features
+			return status.Plan{}
+		})
+	return reconcile.Result{RequeueAfter: again}, err
 }
 
 // create makes the class of waypoints, once there is a Mesh, and for its lifetime. An existing one is the user's to
@@ -174,10 +175,10 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 	return nil
 }
 
-func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditionSet) error {
+func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditions.Set) error {
 	kind := string(gatewayv1.GatewayClassConditionStatusAccepted)
 	if class.Name != names.WaypointClass {
-		c.set(kind, false, string(gatewayv1.GatewayClassReasonUnsupported),
+		c.False(kind, string(gatewayv1.GatewayClassReasonUnsupported),
 			fmt.Sprintf("Controller %s serves one class, and its name is %s.", names.GatewayController, names.WaypointClass))
 		return nil
 	}
@@ -186,16 +187,16 @@ func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.Ga
 	case err != nil:
 		return err
 	case problem != "":
-		c.set(kind, false, string(gatewayv1.GatewayClassReasonInvalidParameters), problem+".")
+		c.False(kind, string(gatewayv1.GatewayClassReasonInvalidParameters), problem)
 	default:
-		c.set(kind, true, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
+		c.True(kind, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
 	}
 	return nil
 }
 
 // version compares the installed version of the Gateway API with the one that this operator is built for. Another
 // version is served as well as possible.
-func (r *GatewayClassReconciler) version(ctx context.Context, c *conditionSet) error {
+func (r *GatewayClassReconciler) version(ctx context.Context, c *conditions.Set) error {
 	crd := CRDMetadata()
 	if err := r.client.Get(ctx, client.ObjectKey{Name: gatewayClassCRD}, crd); err != nil {
 		return client.IgnoreNotFound(err)
@@ -203,10 +204,10 @@ func (r *GatewayClassReconciler) version(ctx context.Context, c *conditionSet) e
 	installed := crd.Annotations[consts.BundleVersionAnnotation]
 	kind := string(gatewayv1.GatewayClassConditionStatusSupportedVersion)
 	if majorMinor(installed) == majorMinor(consts.BundleVersion) {
-		c.set(kind, true, string(gatewayv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
+		c.True(kind, string(gatewayv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
 		return nil
 	}
-	c.set(kind, false, string(gatewayv1.GatewayClassReasonUnsupportedVersion),
+	c.False(kind, string(gatewayv1.GatewayClassReasonUnsupportedVersion),
 		fmt.Sprintf("The Gateway API is %q; this operator is made for %s and serves what both know.", installed, consts.BundleVersion))
 	return nil
 }

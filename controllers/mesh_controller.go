@@ -26,10 +26,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 )
-
-// conflictPause is how soon a status is written again that somebody else wrote meanwhile.
-const conflictPause = 20 * time.Millisecond
 
 // MeshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
 type MeshReconciler struct {
@@ -128,20 +126,22 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 		failed = append(failed, err)
 		observed.applyError = err
 	}
-	after := mesh.DeepCopy()
-	after.Status = meshStatus(mesh, observed, certificates)
-	result, err := writeStatus(ctx, r.client, mesh, after)
-	if err == nil && result.IsZero() {
-		r.announce.announce(mesh, mesh.Status.Conditions, after.Status.Conditions)
+	again, err := writeStatus(ctx, r.client, r.announce, mesh,
+		func(m *v1alpha1.Mesh) []metav1.Condition { return m.Status.Conditions },
+		func(m *v1alpha1.Mesh) status.Plan {
+			m.Status = meshStatus(m, observed, certificates)
+			return status.Plan{}
+		})
+	if err == nil && again == 0 {
 		r.announceClaims(observed.refused)
 	}
 	if failed = append(failed, err); errors.Join(failed...) != nil {
 		return reconcile.Result{}, errors.Join(failed...)
 	}
-	if result.IsZero() && !certificates.Next.IsZero() {
-		result.RequeueAfter = max(time.Until(certificates.Next), time.Second)
+	if again == 0 && !certificates.Next.IsZero() {
+		again = max(time.Until(certificates.Next), time.Second)
 	}
-	return result, nil
+	return reconcile.Result{RequeueAfter: again}, nil
 }
 
 // announceClaims makes an Event of each pod whose claim to an address is refused, once. The node that reports the pod
@@ -153,8 +153,7 @@ func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 		if !r.claimed[claim] {
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Pod.Namespace, Name: claim.Pod.Name, UID: types.UID(claim.UID)}}
 			pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
-			r.announce.recorder.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.MeshReasonAddressConflict, "Reconcile",
-				"The mesh does not believe that %s.", claimText(claim))
+			r.announce.warn(pod, v1alpha1.MeshReasonAddressConflict, "Reconcile", "The mesh does not believe that "+claimText(claim))
 		}
 	}
 	r.claimed = now

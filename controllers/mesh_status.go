@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/consts"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
@@ -33,45 +34,45 @@ type meshObserved struct {
 
 // meshStatus sums up what was observed (pure).
 func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesStatus) v1alpha1.MeshStatus {
-	c := conditionsOf(mesh, mesh.Status.Conditions)
-	c.set(v1alpha1.MeshConditionAccepted, true, v1alpha1.MeshReasonAccepted, "The settings are valid.")
+	c := conditions.For(mesh.Generation, mesh.Status.Conditions)
+	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, "The settings are valid.")
 	setNetwork(c, mesh.Spec.Network, o.network)
 	setCertificates(c, certificates)
 	nodes := nodesStatus(o)
 	setNodes(c, nodes, o)
 	setAddresses(c, o.refused)
 	if o.gatewayAPI {
-		c.set(v1alpha1.MeshConditionGatewayAPIReady, true, v1alpha1.MeshReasonInstalled, "The Gateway API is installed.")
+		c.True(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonInstalled, "The Gateway API is installed.")
 	} else {
-		c.set(v1alpha1.MeshConditionGatewayAPIReady, false, v1alpha1.MeshReasonGatewayAPIMissing,
+		c.False(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonGatewayAPIMissing,
 			"The cluster has no CRDs of the Gateway API (v1), so there are no routes and no waypoints; mTLS works without. "+
-				"Install them, for instance with: kubectl apply --server-side -f "+
-				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml")
+				"Install them, for instance (kubectl apply --server-side -f "+
+				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
 	}
 	setReady(c, nodes)
 	return v1alpha1.MeshStatus{
-		ObservedGeneration: mesh.Generation, Conditions: c.list, Network: o.network, Nodes: nodes,
+		ObservedGeneration: mesh.Generation, Conditions: c.List(), Network: o.network, Nodes: nodes,
 	}
 }
 
-func setNetwork(c *conditionSet, spec *v1alpha1.Network, n *v1alpha1.NetworkStatus) {
+func setNetwork(c *conditions.Set, spec *v1alpha1.Network, n *v1alpha1.NetworkStatus) {
 	configured := spec != nil && (len(spec.PodCIDRs) > 0 || len(spec.ServiceCIDRs) > 0)
 	kind := v1alpha1.MeshConditionNetworkReady
 	switch {
 	case len(n.PodCIDRs) == 0:
-		c.set(kind, false, v1alpha1.MeshReasonNoPodCIDRs,
+		c.False(kind, v1alpha1.MeshReasonNoPodCIDRs,
 			"No Node reports spec.podCIDRs, so the mesh can't tell the addresses of pods: set spec.network.podCIDRs of the Mesh to the ranges of your CNI.")
 	case len(n.ServiceCIDRs) == 0:
-		c.set(kind, false, v1alpha1.MeshReasonNoServiceCIDRs,
+		c.False(kind, v1alpha1.MeshReasonNoServiceCIDRs,
 			"The cluster has no ServiceCIDR objects, so the mesh can't tell the addresses of Services: set spec.network.serviceCIDRs of the Mesh to the API server's --service-cluster-ip-range.")
 	case configured:
-		c.set(kind, true, v1alpha1.MeshReasonConfigured, "The ranges to capture are those of spec.network.")
+		c.True(kind, v1alpha1.MeshReasonConfigured, "The ranges to capture are those of spec.network.")
 	default:
-		c.set(kind, true, v1alpha1.MeshReasonFound, "The ranges to capture were found in the cluster.")
+		c.True(kind, v1alpha1.MeshReasonFound, "The ranges to capture were found in the cluster.")
 	}
 }
 
-func setCertificates(c *conditionSet, s CertificatesStatus) {
+func setCertificates(c *conditions.Set, s CertificatesStatus) {
 	reason := s.Reason
 	if reason == "" {
 		reason = v1alpha1.MeshReasonPending
@@ -79,7 +80,7 @@ func setCertificates(c *conditionSet, s CertificatesStatus) {
 			reason = v1alpha1.MeshReasonIssued
 		}
 	}
-	c.set(v1alpha1.MeshConditionCertificatesReady, s.Ready, reason, s.Message)
+	c.Set(v1alpha1.MeshConditionCertificatesReady, conditions.Is(s.Ready), reason, s.Message)
 }
 
 func nodesStatus(o meshObserved) *v1alpha1.NodesStatus {
@@ -94,40 +95,40 @@ func nodesStatus(o meshObserved) *v1alpha1.NodesStatus {
 	return n
 }
 
-func setNodes(c *conditionSet, n *v1alpha1.NodesStatus, o meshObserved) {
+func setNodes(c *conditions.Set, n *v1alpha1.NodesStatus, o meshObserved) {
 	kind := v1alpha1.MeshConditionNodesReady
 	problems := captureProblems(o.reports)
 	switch ds := o.daemonSet; {
 	case o.applyError != nil:
-		c.set(kind, false, v1alpha1.MeshReasonInvalid, fmt.Sprintf("The node proxies can't be deployed: %v.", o.applyError))
+		c.False(kind, v1alpha1.MeshReasonInvalid, fmt.Sprintf("The node proxies can't be deployed: %v.", o.applyError))
 	case ds == nil:
-		c.set(kind, false, v1alpha1.MeshReasonPending, "The node proxies are not deployed yet: they wait for the CA.")
+		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are not deployed yet: they wait for the CA.")
 	case ds.Status.ObservedGeneration != ds.Generation:
-		c.set(kind, false, v1alpha1.MeshReasonPending, "The node proxies are being deployed.")
+		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are being deployed.")
 	case n.Desired == 0:
-		c.set(kind, false, v1alpha1.MeshReasonNoNodes, "No node is to run a node proxy: see spec.node.nodeSelector and spec.node.tolerations of the Mesh.")
+		c.False(kind, v1alpha1.MeshReasonNoNodes, "No node is to run a node proxy: see spec.node.nodeSelector and spec.node.tolerations of the Mesh.")
 	case n.Ready < n.Desired:
-		c.set(kind, false, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired, troubles(o.pods)))
+		c.False(kind, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired, troubles(o.pods)))
 	case len(withoutPlugin(o.pods)) > 0:
-		c.set(kind, false, v1alpha1.MeshReasonPluginMissing, "Of some nodes, new pods start uncaptured: "+enumerate(withoutPlugin(o.pods))+".")
+		c.False(kind, v1alpha1.MeshReasonPluginMissing, "Of some nodes, new pods start uncaptured: "+enumerate(withoutPlugin(o.pods))+".")
 	case len(problems) > 0:
-		c.set(kind, false, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
+		c.False(kind, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
 	default:
-		c.set(kind, true, v1alpha1.MeshReasonReady, fmt.Sprintf("All %d node proxies are ready.", n.Desired))
+		c.True(kind, v1alpha1.MeshReasonReady, fmt.Sprintf("All %d node proxies are ready.", n.Desired))
 	}
 }
 
-func setAddresses(c *conditionSet, refused []ingest.RefusedClaim) {
+func setAddresses(c *conditions.Set, refused []ingest.RefusedClaim) {
 	kind := v1alpha1.MeshConditionAddressesReady
 	if len(refused) == 0 {
-		c.set(kind, true, v1alpha1.MeshReasonUnambiguous, "No pod claims an address that is not its own.")
+		c.True(kind, v1alpha1.MeshReasonUnambiguous, "No pod claims an address that is not its own.")
 		return
 	}
 	texts := make([]string, len(refused))
 	for i, r := range refused {
 		texts[i] = claimText(r)
 	}
-	c.set(kind, false, v1alpha1.MeshReasonAddressConflict, "Some nodes report addresses that can't be their pods' own, and are not believed: "+enumerate(texts)+".")
+	c.False(kind, v1alpha1.MeshReasonAddressConflict, "Some nodes report addresses that can't be their pods' own, and are not believed: "+enumerate(texts)+".")
 }
 
 func claimText(r ingest.RefusedClaim) string {
@@ -147,12 +148,11 @@ func withoutPlugin(pods []corev1.Pod) []string {
 }
 
 func pluginTrouble(pod *corev1.Pod) string {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == v1alpha1.PodConditionPluginInstalled && c.Status == corev1.ConditionFalse && pod.DeletionTimestamp == nil {
-			return strings.TrimSuffix(c.Message, ".")
-		}
+	c := conditions.OfPod(pod, v1alpha1.PodConditionPluginInstalled)
+	if c == nil || c.Status != corev1.ConditionFalse || pod.DeletionTimestamp != nil {
+		return ""
 	}
-	return ""
+	return strings.TrimSuffix(c.Message, ".")
 }
 
 func captureProblems(reports []NodeReport) []string {
@@ -167,19 +167,17 @@ func captureProblems(reports []NodeReport) []string {
 }
 
 // setReady sums up: the first thing that is missing is the reason.
-func setReady(c *conditionSet, n *v1alpha1.NodesStatus) {
+func setReady(c *conditions.Set, n *v1alpha1.NodesStatus) {
 	for _, kind := range []string{
 		v1alpha1.MeshConditionAccepted, v1alpha1.MeshConditionNetworkReady, v1alpha1.MeshConditionCertificatesReady,
 		v1alpha1.MeshConditionNodesReady, v1alpha1.MeshConditionAddressesReady, v1alpha1.MeshConditionGatewayAPIReady,
 	} {
-		for i := range c.list {
-			if c.list[i].Type == kind && c.list[i].Status != metav1.ConditionTrue {
-				c.set(v1alpha1.MeshConditionReady, false, c.list[i].Reason, kind+": "+c.list[i].Message)
-				return
-			}
+		if missing := c.Get(kind); missing != nil && missing.Status != metav1.ConditionTrue {
+			c.False(v1alpha1.MeshConditionReady, missing.Reason, kind+": "+missing.Message)
+			return
 		}
 	}
-	c.set(v1alpha1.MeshConditionReady, true, v1alpha1.MeshReasonReady, fmt.Sprintf("The mesh is up on %d nodes.", n.Desired))
+	c.True(v1alpha1.MeshConditionReady, v1alpha1.MeshReasonReady, fmt.Sprintf("The mesh is up on %d nodes.", n.Desired))
 }
 
 // troubles names the nodes whose proxy is not ready, and why.

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
 // podStarting is the trouble of a pod of which nothing else is known.
@@ -19,16 +21,10 @@ func podTrouble(pod *corev1.Pod) string {
 	if pod.DeletionTimestamp != nil {
 		return "terminating"
 	}
-	ready := false
-	for _, c := range pod.Status.Conditions {
-		switch {
-		case c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue:
-			ready = true
-		case c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse:
-			return c.Reason + ": " + c.Message
-		}
+	if c := conditions.OfPod(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
+		return c.Reason + ": " + c.Message
 	}
-	if ready {
+	if c := conditions.OfPod(pod, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
 		return ""
 	}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {

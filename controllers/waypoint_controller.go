@@ -6,7 +6,6 @@ package controllers
 import (
 	"context"
 	"errors"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -31,6 +30,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 )
 
 // waypointConcurrency is how many waypoints are deployed at the same time.
@@ -41,7 +41,7 @@ type WaypointReconciler struct {
 	client   client.Client
 	applier  *applier
 	announce announcer
-	holds    *holds
+	holds    status.Holds
 	options  Options
 }
 
@@ -50,7 +50,6 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		client:  mgr.GetClient(),
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		options: o,
-		holds:   &holds{since: map[types.NamespacedName]time.Time{}},
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
 			string(gatewayv1.GatewayReasonInvalidParameters), string(gatewayv1.GatewayReasonListenersNotValid),
 			string(gatewayv1.GatewayReasonUnsupportedAddress), string(gatewayv1.GatewayReasonInvalid),
@@ -138,7 +137,7 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
 		if apierrors.IsNotFound(err) {
 			// What it owned goes with it.
-			r.holds.forget(req.NamespacedName)
+			r.holds.Forget(req.NamespacedName)
 			r.applier.forget(waypointObjects(req.Namespace, req.Name)...)
 		}
 		return reconcile.Result{}, client.IgnoreNotFound(err)
@@ -159,20 +158,15 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 		return reconcile.Result{}, r.withoutMesh(ctx, g)
 	}
 	observed, deployErr := r.deploy(ctx, g, class)
-	held := r.holds.hold(g, &observed, time.Now())
-	after := g.DeepCopy()
-	waypointStatus(after, observed)
-	result, err := writeStatus(ctx, r.client, g, after)
-	if err == nil && result.IsZero() {
-		r.announce.announce(g, g.Status.Conditions, after.Status.Conditions)
-		if observed.deployProblem != "" {
-			result.RequeueAfter = r.options.DeployRetry
-		}
+	again, err := writeStatus(ctx, r.client, r.announce, g,
+		func(g *gatewayv1.Gateway) []metav1.Condition { return g.Status.Conditions },
+		func(g *gatewayv1.Gateway) status.Plan {
+			return waypointStatus(g, observed, r.holds.Of(req.NamespacedName))
+		})
+	if again == 0 && observed.deployProblem != "" {
+		again = r.options.DeployRetry
 	}
-	if result.IsZero() {
-		result.RequeueAfter = held
-	}
-	return result, errors.Join(deployErr, err)
+	return reconcile.Result{RequeueAfter: again}, errors.Join(deployErr, err)
 }
 
 // class finds the Gateway's class; nil if there is none.

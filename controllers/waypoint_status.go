@@ -7,20 +7,18 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 )
 
 // waypointObserved is what the status of a waypoint's Gateway is made from.
@@ -42,8 +40,6 @@ type waypointObserved struct {
 	reachable bool
 	acked     int
 	rejected  string
-	// held is what Programmed said, while proxies that served are given time to acknowledge again; see holds.
-	held string
 }
 
 // pending tells whether ready proxies have not acknowledged their configuration (yet).
@@ -51,40 +47,34 @@ func (o waypointObserved) pending() bool {
 	return o.deployment != nil && o.acked < int(o.deployment.Status.ReadyReplicas)
 }
 
-// waypointStatus writes the status of a Gateway (pure). Accepted speaks of its spec, Programmed of what runs.
-func waypointStatus(g *gatewayv1.Gateway, o waypointObserved) {
-	c := conditionsOf(g, g.Status.Conditions)
+// waypointStatus writes the status of a Gateway. Accepted speaks of its spec, Programmed of what runs. A waypoint that
+// serves stays Programmed for a while though acknowledgements are missing: its proxies reach another replica of the
+// operator meanwhile, or new ones get their configuration.
+func waypointStatus(g *gatewayv1.Gateway, o waypointObserved, hold *status.Hold) status.Plan {
+	c := conditions.For(g.Generation, g.Status.Conditions)
 	accepted := string(gatewayv1.GatewayConditionAccepted)
 	if v := gatewayProblem(g, o); v != nil {
-		c.set(accepted, false, v.Reason, v.Message+".")
+		c.False(accepted, v.Reason, v.Message)
 	} else {
-		c.set(accepted, true, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
+		c.True(accepted, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
 	}
 
-	programmed, reason, message := programmedState(c.isTrue(accepted), o)
-	c.set(string(gatewayv1.GatewayConditionProgrammed), programmed, string(reason), message)
+	serves, reason, message := programmedState(c.IsTrue(accepted), o)
+	programmed := conditions.New(string(gatewayv1.GatewayConditionProgrammed), conditions.Is(serves), string(reason), message, g.Generation)
+	left := hold.Keep(status.Held{Now: &programmed, Written: g.Status.Conditions, May: func(*metav1.Condition) bool {
+		return programmed.Reason == v1alpha1.GatewayReasonProxiesPending
+	}})
+	c.Put(programmed)
+	serves = programmed.Status == metav1.ConditionTrue
 	// Node proxies switch over with this condition, and refuse while the waypoint has no endpoint. A Deployment counts a
 	// ready pod a moment before its Service has the endpoint.
-	if programmed && o.reachable {
-		c.set(v1alpha1.GatewayConditionEstablished, true, "Served", "The waypoint has served: its Services are closed when it is away.")
+	if serves && o.reachable {
+		c.True(v1alpha1.GatewayConditionEstablished, v1alpha1.GatewayReasonServed, "The waypoint has served: its Services are closed when it is away.")
 	}
-	g.Status.Conditions = c.list
+	g.Status.Conditions = c.List()
 	g.Status.Addresses = addresses(g, o)
-	g.Status.Listeners = listenerStatuses(g)
-	for i := range g.Status.Listeners {
-		l := &g.Status.Listeners[i]
-		lc := conditionsOf(g, l.Conditions)
-		ok := programmed && lc.isTrue(string(gatewayv1.ListenerConditionAccepted))
-		lreason, lmessage := gatewayv1.ListenerReasonProgrammed, "The proxies serve the listener."
-		if !ok {
-			lreason, lmessage = gatewayv1.ListenerReasonPending, message
-		}
-		if !lc.isTrue(string(gatewayv1.ListenerConditionAccepted)) {
-			lreason, lmessage = gatewayv1.ListenerReasonInvalid, "The listener is not accepted."
-		}
-		lc.set(string(gatewayv1.ListenerConditionProgrammed), ok, string(lreason), lmessage)
-		l.Conditions = lc.list
-	}
+	g.Status.Listeners = listenerStatuses(g, programmed)
+	return status.Plan{Again: left}
 }
 
 // gatewayProblem is why a Gateway is not accepted, and so not deployed; nil if it is.
@@ -126,51 +116,11 @@ func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.Gateway
 		return false, gatewayv1.GatewayReasonPending, "The waypoint's proxies are starting."
 	case ready == 0:
 		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready: " + notReady(o) + "."
-	case o.pending() && o.held != "":
-		return true, gatewayv1.GatewayReasonProgrammed, o.held
 	case o.pending():
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
 	}
 	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
-}
-
-// programmedHold is how long a waypoint that serves stays Programmed while acknowledgements are missing: its proxies
-// reach another replica of the operator meanwhile, or new ones get their configuration.
-const programmedHold = 15 * time.Second
-
-// holds remembers since when acknowledgements are missing.
-type holds struct {
-	mu    sync.Mutex
-	since map[types.NamespacedName]time.Time
-}
-
-// hold sets o.held while a Gateway's present generation stays Programmed, and tells for how long; zero if it doesn't.
-func (h *holds) hold(g *gatewayv1.Gateway, o *waypointObserved, now time.Time) time.Duration {
-	was := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
-	key := types.NamespacedName{Namespace: g.Namespace, Name: g.Name}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !o.pending() || was == nil || was.Status != metav1.ConditionTrue || was.ObservedGeneration != g.Generation {
-		delete(h.since, key)
-		return 0
-	}
-	since, ok := h.since[key]
-	if !ok {
-		since = now
-		h.since[key] = now
-	}
-	left := max(programmedHold-now.Sub(since), 0)
-	if left > 0 {
-		o.held = was.Message
-	}
-	return left
-}
-
-func (h *holds) forget(key types.NamespacedName) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.since, key)
 }
 
 func notAccepted(o waypointObserved) string {
@@ -235,8 +185,8 @@ func addresses(g *gatewayv1.Gateway, o waypointObserved) []gatewayv1.GatewayStat
 	})
 }
 
-// listenerStatuses says of each listener whether it is served.
-func listenerStatuses(g *gatewayv1.Gateway) []gatewayv1.ListenerStatus {
+// listenerStatuses says of each listener whether it is served, as the Gateway is or is not.
+func listenerStatuses(g *gatewayv1.Gateway, programmed metav1.Condition) []gatewayv1.ListenerStatus {
 	out := make([]gatewayv1.ListenerStatus, 0, len(g.Spec.Listeners))
 	for i, v := range ingest.JudgeListeners(g) {
 		l := &g.Spec.Listeners[i]
@@ -244,21 +194,33 @@ func listenerStatuses(g *gatewayv1.Gateway) []gatewayv1.ListenerStatus {
 		if at := slices.IndexFunc(g.Status.Listeners, func(s gatewayv1.ListenerStatus) bool { return s.Name == l.Name }); at >= 0 {
 			s.Conditions = g.Status.Listeners[at].Conditions
 		}
-		c := conditionsOf(g, s.Conditions)
-		if v == nil {
-			c.set(string(gatewayv1.ListenerConditionAccepted), true, string(gatewayv1.ListenerReasonAccepted), "The listener takes mTLS.")
-		} else {
-			c.set(string(gatewayv1.ListenerConditionAccepted), false, v.Reason, v.Message+".")
-		}
-		c.setStatus(string(gatewayv1.ListenerConditionConflicted), metav1.ConditionFalse, string(gatewayv1.ListenerReasonNoConflicts), "No other listener has the port.")
+		c := conditions.For(g.Generation, s.Conditions)
+		setListener(c, v, programmed)
 		if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 {
-			c.set(string(gatewayv1.ListenerConditionResolvedRefs), false, string(gatewayv1.ListenerReasonInvalidRouteKinds),
+			c.False(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonInvalidRouteKinds),
 				"Routes of a mesh attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
 		} else {
-			c.set(string(gatewayv1.ListenerConditionResolvedRefs), true, string(gatewayv1.ListenerReasonResolvedRefs), "There is nothing to resolve.")
+			c.True(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs), "There is nothing to resolve.")
 		}
-		s.Conditions = c.list
+		s.Conditions = c.List()
 		out = append(out, s)
 	}
 	return out
+}
+
+// setListener says whether a listener is accepted, unless something is wrong with it, and served.
+func setListener(c *conditions.Set, wrong *ingest.Verdict, programmed metav1.Condition) {
+	const accepted, served = string(gatewayv1.ListenerConditionAccepted), string(gatewayv1.ListenerConditionProgrammed)
+	c.False(string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerReasonNoConflicts), "No other listener has the port.")
+	if wrong != nil {
+		c.False(accepted, wrong.Reason, wrong.Message)
+		c.False(served, string(gatewayv1.ListenerReasonInvalid), "The listener is not accepted.")
+		return
+	}
+	c.True(accepted, string(gatewayv1.ListenerReasonAccepted), "The listener takes mTLS.")
+	if programmed.Status == metav1.ConditionTrue {
+		c.True(served, string(gatewayv1.ListenerReasonProgrammed), "The proxies serve the listener.")
+	} else {
+		c.False(served, string(gatewayv1.ListenerReasonPending), programmed.Message)
+	}
 }

@@ -214,8 +214,8 @@ func TestWaypointRefusals(t *testing.T) {
 	o.create(foreign)
 
 	get(o, "a name is taken", ns, "taken", func(g *gatewayv1.Gateway) error {
-		if m := messageOf(g.Status.Conditions, "Programmed"); m != "" && condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "Pending") != nil {
-			require.Contains(t, m, "ServiceAccount "+ns+"/taken belongs to somebody else")
+		if c := meta.FindStatusCondition(g.Status.Conditions, "Programmed"); c != nil && c.Reason != "Pending" {
+			require.Contains(t, c.Message, "ServiceAccount "+ns+"/taken belongs to somebody else")
 		}
 		return condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "NoResources")
 	})

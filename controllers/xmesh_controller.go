@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -17,7 +18,9 @@ import (
 	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 )
 
 // XMeshReconciler writes the status of XMesh objects (GEP-3949) that name this mesh, where the cluster has the kind.
@@ -67,24 +70,23 @@ func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	after := x.DeepCopy()
-	c := conditionsOf(x, x.Status.Conditions)
+	c := conditions.For(x.Generation, x.Status.Conditions)
 	accepted := string(xv1alpha1.MeshConditionAccepted)
 	switch problem := xmeshProblem(x); {
 	case problem != "":
-		c.set(accepted, false, string(xv1alpha1.MeshReasonInvalidParameters), problem)
+		c.False(accepted, string(xv1alpha1.MeshReasonInvalidParameters), problem)
 	case mesh == nil:
-		c.set(accepted, false, string(xv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
+		c.False(accepted, string(xv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
 	default:
-		c.set(accepted, true, string(xv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
+		c.True(accepted, string(xv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
 	}
-	after.Status.Conditions = c.list
-	after.Status.SupportedFeatures = r.features
-	result, err := writeStatus(ctx, r.client, x, after)
-	if err == nil && result.IsZero() {
-		r.announce.announce(x, x.Status.Conditions, c.list)
-	}
-	return result, err
+	again, err := writeStatus(ctx, r.client, r.announce, x,
+		func(x *xv1alpha1.XMesh) []metav1.Condition { return x.Status.Conditions },
+		func(after *xv1alpha1.XMesh) status.Plan {
+			after.Status.Conditions, after.Status.SupportedFeatures = c.List(), r.features
+			return status.Plan{}
+		})
+	return reconcile.Result{RequeueAfter: again}, err
 }
 
 // xmeshProblem judges parametersRef: it may name the one Mesh, whose settings are in force anyway.

@@ -19,6 +19,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -232,12 +233,8 @@ func captureOf(p *corev1.Pod) (captured bool, reason string) {
 }
 
 func podReady(p *corev1.Pod) bool {
-	for _, c := range p.Status.Conditions {
-		if c.Type == corev1.PodReady {
-			return c.Status == corev1.ConditionTrue
-		}
-	}
-	return false
+	c := conditions.OfPod(p, corev1.PodReady)
+	return c != nil && c.Status == corev1.ConditionTrue
 }
 
 func (k *collector) readWaypoints(ctx context.Context) {

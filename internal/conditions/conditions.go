@@ -18,6 +18,14 @@ func New(kind string, status metav1.ConditionStatus, reason, message string, gen
 	}
 }
 
+// Is is the status of a condition that is so, or is not.
+func Is(so bool) metav1.ConditionStatus {
+	if so {
+		return metav1.ConditionTrue
+	}
+	return metav1.ConditionFalse
+}
+
 // Set is the conditions of one object, or of a part of one. What is not set stays as it was: it may be somebody else's.
 type Set struct {
 	generation int64

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -83,12 +84,7 @@ func TrustDomain(mesh *v1alpha1.Mesh) string {
 
 // Condition is what the agent of a pod's node has said of its capture (v1alpha1.PodConditionCaptured); nil: nothing.
 func Condition(pod *corev1.Pod) *corev1.PodCondition {
-	for i := range pod.Status.Conditions {
-		if pod.Status.Conditions[i].Type == v1alpha1.PodConditionCaptured {
-			return &pod.Status.Conditions[i]
-		}
-	}
-	return nil
+	return conditions.OfPod(pod, v1alpha1.PodConditionCaptured)
 }
 
 // Captured tells whether senders take a pod for captured.

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,17 +35,16 @@ func newCaptures(changed func()) *captures {
 // set takes a pod's condition in.
 func (c *captures) set(p *corev1.Pod) {
 	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
-	if cond := member.Condition(p); cond != nil && !member.Finished(p) {
-		switch {
-		case cond.Status == corev1.ConditionTrue:
-			c.put(p.Spec.NodeName, key, "")
-			return
-		case cond.Reason == v1alpha1.PodReasonCaptureFailed:
-			c.put(p.Spec.NodeName, key, fmt.Sprintf("%s: %s", key, cond.Message))
-			return
-		}
+	switch said := member.Condition(p); {
+	case said == nil || member.Finished(p):
+		c.remove(key)
+	case said.Status == corev1.ConditionTrue:
+		c.put(p.Spec.NodeName, key, "")
+	case said.Reason == v1alpha1.PodReasonCaptureFailed:
+		c.put(p.Spec.NodeName, key, fmt.Sprintf("%s: %s", key, strings.TrimSuffix(said.Message, ".")))
+	default:
+		c.remove(key)
 	}
-	c.remove(key)
 }
 
 func (c *captures) put(node string, key types.NamespacedName, problem string) {

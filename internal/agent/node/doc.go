@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package node enrols the pods of one node: it decides which pods the mesh captures, makes their listeners and has
-// their certificates made, programs their network namespaces, and says on each pod's condition v1alpha1.PodConditionCaptured
-// how that went. How rules, listeners and certificates are made is the business of the packages it calls.
+// their certificates made, programs their network namespaces, and says on each pod's condition
+// v1alpha1.PodConditionCaptured how that went. How rules, listeners and certificates are made is the business of the packages it calls.
 //
 // Invariants:
 //   - Nothing is redirected before the proxy listens in the pod's network namespace.

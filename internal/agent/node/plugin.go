@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
 // pluginRetry is the wait before the condition is written again after that failed.
@@ -67,28 +68,19 @@ func (p *pluginReport) run(ctx context.Context) error {
 }
 
 func (p *pluginReport) report(ctx context.Context, outcome error) error {
-	want := corev1.PodCondition{
-		Type: v1alpha1.PodConditionPluginInstalled, Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonInstalled,
-		Message: "Pods of the mesh start captured.",
-	}
+	is, reason, message := corev1.ConditionTrue, v1alpha1.PodReasonInstalled, "Pods of the mesh start captured."
 	if outcome != nil {
-		want.Status, want.Reason = corev1.ConditionFalse, v1alpha1.PodReasonInstallFailed
-		want.Message = fmt.Sprintf("The CNI plugin is not installed, so pods of the mesh start uncaptured: %v (in %s; if this node's container runtime reads another directory, set spec.node.host of the Mesh).", outcome, p.confDir)
+		is, reason = corev1.ConditionFalse, v1alpha1.PodReasonInstallFailed
+		message = fmt.Sprintf("The CNI plugin is not installed, so pods of the mesh start uncaptured: %v (in %s; if this node's "+
+			"container runtime reads another directory, set spec.node.host of the Mesh).", outcome, p.confDir)
 	}
 	pod := &corev1.Pod{}
 	if err := p.client.Get(ctx, p.pod, pod); err != nil {
 		return err
 	}
-	patch, err := conditionPatch(pod, want)
-	if err != nil || patch == nil {
-		return err
+	written, err := writeCondition(ctx, p.client, pod, v1alpha1.PodConditionPluginInstalled, is, reason, message)
+	if err == nil && written && outcome != nil {
+		p.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Install", "%s", conditions.Note(message))
 	}
-	before := conditionOf(pod, want.Type)
-	if err := p.client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch)); err != nil {
-		return err
-	}
-	if outcome != nil && (before == nil || before.Message != want.Message) {
-		p.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonInstallFailed, "Install", "%s", want.Message)
-	}
-	return nil
+	return err
 }

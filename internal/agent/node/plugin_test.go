@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -45,7 +46,7 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 		f.eventually(func() bool {
 			now := &corev1.Pod{}
 			require.NoError(t, f.Get(context.Background(), client.ObjectKeyFromObject(own), now))
-			have = conditionOf(now, v1alpha1.PodConditionPluginInstalled)
+			have = conditions.OfPod(now, v1alpha1.PodConditionPluginInstalled)
 			return have != nil && have.Status == status
 		}, "the agent's pod says %s", status)
 		return have.Message

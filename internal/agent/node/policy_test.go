@@ -37,23 +37,21 @@ func TestPolicyOfTheAgent(t *testing.T) {
 	patch := func(node, patch string) error {
 		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
 	}
-	captured := func(status corev1.ConditionStatus, message string) string {
-		b, err := capturedPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, status, v1alpha1.PodReasonCaptured, message)
-		require.NoError(t, err)
-		return string(b)
+	captured := func(node string, is corev1.ConditionStatus, message string) error {
+		_, err := writeCondition(ctx, as(node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionCaptured, is, v1alpha1.PodReasonCaptured, message)
+		return err
 	}
 	// A new policy takes a moment to be in force.
 	f.eventually(func() bool {
-		return apierrors.IsForbidden(patch("another", captured(corev1.ConditionTrue, "probing")))
+		return apierrors.IsForbidden(captured("another", corev1.ConditionTrue, "probing"))
 	}, "the policy is in force")
 
-	plugin, err := conditionPatch(&corev1.Pod{ObjectMeta: p.ObjectMeta}, corev1.PodCondition{Type: v1alpha1.PodConditionPluginInstalled, Status: corev1.ConditionTrue})
+	_, err := writeCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
 	require.NoError(t, err)
-	require.NoError(t, patch(f.node, string(plugin)))
-	require.NoError(t, patch(f.node, captured(corev1.ConditionTrue, "one")))
-	require.NoError(t, patch(f.node, captured(corev1.ConditionFalse, "two")))
+	require.NoError(t, captured(f.node, corev1.ConditionTrue, "one"))
+	require.NoError(t, captured(f.node, corev1.ConditionFalse, "two"))
 	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured)
-	require.Equal(t, "two", c.Message)
+	require.Equal(t, "Two.", c.Message)
 	for name, body := range map[string]string{
 		"another condition":  `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`,
 		"another IP":         `{"status":{"podIP":"10.244.1.6","podIPs":[{"$patch":"replace"},{"ip":"10.244.1.6"}]}}`,
@@ -69,13 +67,13 @@ func TestPolicyOfTheAgent(t *testing.T) {
 			require.Contains(t, err.Error(), names.AgentPolicy, "by the policy, not by RBAC")
 		})
 	}
-	err = patch("another", captured(corev1.ConditionTrue, "three"))
+	err = captured("another", corev1.ConditionTrue, "three")
 	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
-	require.True(t, apierrors.IsForbidden(patch("", captured(corev1.ConditionTrue, "four"))), "a token that isn't bound to a node")
+	require.True(t, apierrors.IsForbidden(captured("", corev1.ConditionTrue, "four")), "a token that isn't bound to a node")
 
 	// Others aren't concerned, and the condition of another writer is left alone by kubelet's kind of patch.
 	f.run(p, "10.244.1.7")
-	require.Equal(t, "two", f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured).Message)
+	require.Equal(t, "Two.", f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured).Message)
 	require.True(t, apierrors.IsForbidden(as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))), "RBAC: the status only")
 	require.Equal(t, names.Domain+"/Captured", v1alpha1.PodConditionCaptured, "as the policy spells it")
 	require.Equal(t, names.Domain+"/PluginInstalled", v1alpha1.PodConditionPluginInstalled, "as the policy spells it")

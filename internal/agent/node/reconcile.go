@@ -22,6 +22,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -290,33 +291,23 @@ func (r *reconciler) warn(pod *corev1.Pod, d member.Decision) {
 	r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonUnknownLabel, "Capture", "%s", d.Problem)
 }
 
-// setCondition patches ConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows
-// a condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a
+// setCondition says PodConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
+// condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a
 // count.
-func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, status corev1.ConditionStatus, reason, message string) error {
-	patch, err := capturedPatch(pod, status, reason, message)
-	if err != nil {
-		return err
-	}
+func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, is corev1.ConditionStatus, reason, message string) error {
 	if reason == v1alpha1.PodReasonCaptureFailed {
-		r.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Capture", "%s", message)
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Capture", "%s", conditions.Note(message))
 	}
-	if patch == nil {
-		return nil
-	}
-	before := member.Condition(pod)
-	after := pod.DeepCopy()
-	err = r.client.Status().Patch(ctx, after, client.RawPatch(types.StrategicMergePatchType, patch))
+	before, after := member.Condition(pod), pod.DeepCopy()
+	written, err := writeCondition(ctx, r.client, after, v1alpha1.PodConditionCaptured, is, reason, message)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil // gone, or another pod of the same name: the watch says so soon
 	}
-	if err != nil {
-		return fmt.Errorf("set condition %s: %w", v1alpha1.PodConditionCaptured, err)
+	news := before == nil || before.Status != is || before.Reason != reason
+	if written && news && reason != v1alpha1.PodReasonCaptureFailed {
+		r.events.Eventf(after, nil, corev1.EventTypeNormal, reason, "Capture", "%s", conditions.Note(message))
 	}
-	if reason != v1alpha1.PodReasonCaptureFailed && (before == nil || before.Status != status || before.Reason != reason) {
-		r.events.Eventf(after, nil, corev1.EventTypeNormal, reason, "Capture", "%s", message)
-	}
-	return nil
+	return err
 }
 
 // addresses from CNI come without those that the API will add; they are what is there.

@@ -6,7 +6,6 @@ package node
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -129,12 +128,7 @@ func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
 	if err != nil {
 		return err
 	}
-	patch, err := capturedPatch(pod, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled, "Not captured: the mesh was removed from this node.")
-	if err != nil || patch == nil {
-		return err
-	}
-	if err := u.client.Status().Patch(ctx, pod, client.RawPatch(types.StrategicMergePatchType, patch)); err != nil {
-		return fmt.Errorf("set condition %s: %w", v1alpha1.PodConditionCaptured, err)
-	}
-	return nil
+	_, err = writeCondition(ctx, u.client, pod, v1alpha1.PodConditionCaptured, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled,
+		"Not captured: the mesh was removed from this node.")
+	return err
 }
