@@ -91,7 +91,7 @@ func (p *picture) tables(svc *model.Service) {
 		if t.Default != nil {
 			text += ruleLines("all callers", t.Default)
 		}
-		of[text] = append(of[text], fmt.Sprintf("%d %s", port.Number, port.Name))
+		of[text] = append(of[text], strings.TrimSpace(fmt.Sprintf("%d %s", port.Number, port.Name)))
 	}
 	first := func(a, b string) int { return strings.Compare(of[a][0], of[b][0]) }
 	for _, text := range slices.SortedFunc(maps.Keys(of), first) {
@@ -145,12 +145,20 @@ func (p *picture) waypoint(key cluster.Key) {
 			tcp = append(tcp, port.ServicePort)
 		}
 	}
-	p.line("  HTTP: %s\n  TCP: %s\n  backends: %s", portList(http), portList(tcp), portList(w.Backends))
+	for _, of := range []struct{ name, ports string }{
+		{"HTTP", portList(http)}, {"TCP", portList(tcp)}, {"backends", portList(w.Backends)},
+	} {
+		if of.ports != "" {
+			p.line("  %s: %s", of.name, of.ports)
+		}
+	}
 }
 
 // addresses are those of Services and pods: who has them, and where a connection to them goes.
 func (p *picture) addresses() {
-	p.line("")
+	if len(p.podAddresses()) > 0 {
+		p.line("")
+	}
 	for _, addr := range p.podAddresses() {
 		p.line("%s is %s", addr, p.workload(addr))
 		for _, r := range p.in.Claims.Get(nil, addr).Refused {
@@ -296,14 +304,17 @@ func (p *picture) report(r *RouteReport) {
 			p.line("    Programmed False %s: %s", u.Reason, u.Message)
 		default:
 			pending := flags(map[string]bool{"pending": parent.Pending})
-			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to %s",
+			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]",
 				parent.Waypoint, pending, parent.Dialled, portList(parent.Ports), portList(parent.Backends))
 		}
 	}
 }
 
 func parentWords(ref gwv1.ParentReference) string {
-	out := strings.TrimPrefix(deref(ref.Group)+"/"+deref(ref.Kind), "/") + " " + string(ref.Name)
+	out := string(ref.Name)
+	if ref.Kind != nil {
+		out = string(*ref.Kind) + " " + out
+	}
 	if ref.Namespace != nil {
 		out += " of " + string(*ref.Namespace)
 	}
