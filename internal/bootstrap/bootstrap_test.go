@@ -5,9 +5,6 @@ package bootstrap
 
 import (
 	"math"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -27,11 +24,7 @@ func TestEnvoyAcceptsTheBootstrap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config, err := Marshal(Bootstrap(o))
 			require.NoError(t, err)
-			file := filepath.Join(t.TempDir(), "envoy.json")
-			require.NoError(t, os.WriteFile(file, config, 0o600))
-			out, err := exec.Command(binary, "--mode", "validate", "-l", "warning", "--disable-hot-restart", "-c", file).CombinedOutput()
-			require.NoError(t, err, string(out))
-			require.NotContains(t, string(out), "warning", "Envoy has nothing to complain about")
+			require.NotContains(t, xdstest.Validate(t, binary, config), "warning", "Envoy has nothing to complain about")
 		})
 	}
 }

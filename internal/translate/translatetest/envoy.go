@@ -4,9 +4,6 @@
 package translatetest
 
 import (
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -19,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
 // Validate shows a bootstrap to an Envoy, which must take it.
@@ -29,14 +27,7 @@ func Validate(t testing.TB, binary string, o bootstrap.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "envoy.json")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	c := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-l", "error", "--use-dynamic-base-id", "-c", file)
-	if out, err := c.CombinedOutput(); err != nil {
-		t.Errorf("Envoy refuses: %v\n%s", err, out)
-	}
+	xdstest.Validate(t, binary, config)
 }
 
 var adsSource = regexp.MustCompile(`"ads": ?\{\}`)

@@ -42,6 +42,21 @@ func Binary(t testing.TB) string {
 	return path
 }
 
+// Validate shows a configuration, JSON or YAML, to an Envoy, which must take it, and returns what it says besides.
+func Validate(t testing.TB, binary string, config []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "envoy.yaml")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-l", "warning", "--use-dynamic-base-id", "-c", file)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Errorf("Envoy refuses: %v\n%s", err, out)
+	}
+	return string(out)
+}
+
 // Envoy is a running proxy.
 type Envoy struct {
 	t     testing.TB
