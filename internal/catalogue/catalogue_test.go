@@ -56,6 +56,8 @@ func TestWhatStatusesNeed(t *testing.T) {
 		scope.Key(xds.TypeScopedRoute, "service/a/b/80"):  Rejecting,
 		scope.Key(xds.TypeCluster, "service/a/b/80"):      Rejecting,
 		scope.Key(xds.TypeListener, names.ListenerTrial):  Rejecting,
+		scope.Key(xds.TypeExtension, "policy"):            Rejecting,
+		NodeScope("n").Key(xds.TypeExtension, "policy"):   Nobody,
 		scope.Key(xds.TypeRoute, names.RouteTrial):        Nobody,
 		scope.Key(xds.TypeListener, xds.Wildcard):         Nobody,
 		scope.Key(xds.TypeEndpoint, "waypoint/a/b/80"):    Nobody,

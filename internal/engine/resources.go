@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -40,6 +41,8 @@ type resources struct {
 	trials map[xds.Scope]*trial
 	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
 	closed map[string]map[string]bool
+	// extensions are the configurations of filters that the listeners of a scope have by ECDS; nil as long as none has.
+	extensions func(c *memo.Ctx, scope xds.Scope) []*corev3.TypedExtensionConfig
 	// failed is told of resources that could not be made; nothing else is held up by them.
 	failed func(xds.Key, error)
 }
@@ -93,8 +96,11 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 
 // makeScoped decides whether a scope may see a resource, and where it comes from.
 func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
-	if k.TypeURL == xds.TypeRuntime {
+	switch k.TypeURL {
+	case xds.TypeRuntime:
 		return r.shared.Get(c, xds.Key{ID: k.ID})
+	case xds.TypeExtension:
+		return r.extension(c, k)
 	}
 	if node, ok := catalogue.NodeOf(k.Scope); ok || k.Scope == catalogue.AllNodes {
 		return r.forNode(c, node, k)
@@ -104,6 +110,19 @@ func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
 		return nil
 	}
 	return r.forWaypoint(c, w, k)
+}
+
+// extension is asked for by name when a listener came that has it, and that waits for it.
+func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
+	if r.extensions == nil {
+		return nil
+	}
+	for _, e := range r.extensions(c, k.Scope) {
+		if e.GetName() == k.Name {
+			return r.resource(k, e)
+		}
+	}
+	return nil
 }
 
 func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resource {

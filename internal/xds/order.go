@@ -20,6 +20,9 @@ import (
 // Listeners come last, though it is for them that Envoy asks for scopes, and for those that it asks for routes: from then on
 // a port that is new leads nowhere wrong, for its table is there. What Envoy has not asked for is not waited for.
 //
+// Extension configurations (of filters) come before all that leads to them: a policy is in force before the routes and ports
+// that come with it. A listener that is new asks for its own when it is there, and waits for them (envoy.HTTPFilterByECDS).
+//
 // Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which
 // it needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.
 type lane struct{ bring, take int }
@@ -28,22 +31,23 @@ type lane struct{ bring, take int }
 // up after 15 s) must not hold up the routes of everyone else on the proxy for longer than that.
 const orderPatience = 3 * time.Second
 
-// free types depend on nothing in this order (secrets, extension configurations): they are sent at once, and no other
-// waits.
+// free types depend on nothing in this order, such as secrets: they are sent at once, and no other waits.
 const free = -1
 
 func laneOf(typeURL string) lane {
 	switch typeURL {
 	case TypeCluster:
-		return lane{bring: 0, take: 4}
-	case TypeEndpoint:
 		return lane{bring: 0, take: 5}
+	case TypeEndpoint:
+		return lane{bring: 0, take: 6}
+	case TypeExtension:
+		return lane{bring: 1, take: 4}
 	case TypeScopedRoute:
-		return lane{bring: 1, take: 2}
+		return lane{bring: 2, take: 2}
 	case TypeRoute, TypeVirtualHost:
-		return lane{bring: 2, take: 3}
+		return lane{bring: 3, take: 3}
 	case TypeListener:
-		return lane{bring: 3, take: 1}
+		return lane{bring: 4, take: 1}
 	}
 	return lane{bring: free, take: free}
 }
@@ -308,6 +312,9 @@ func (sub *subscription) sending(r *response, k task) {
 	it := item{name: k.name}
 	if k.res != nil {
 		it.version = k.res.Version()
+	}
+	if sub.typeURL == TypeExtension {
+		it.res = k.res
 	}
 	h := sub.of(k.name)
 	h.sent, h.unsure, h.flying = it.version, false, true

@@ -245,7 +245,8 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 	st.srv.metrics.observePush(stageAcked, sub.typeURL, r.span.since, time.Now())
 	var acks []Ack
 	for _, it := range r.items {
-		sub.accepted(it)
+		sub.accepted(it, st.standsIn(sub, it))
+		st.took(sub, it)
 		acks = append(acks, Ack{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version})
 		st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
 	}
@@ -264,13 +265,14 @@ func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 	it := r.items[0]
 	st.log.Info("a proxy rejected a resource", "type", typeLabel(sub.typeURL), "name", it.name, "version", it.version, "error", text)
 	if it.version == "" {
-		sub.accepted(it) // nothing can be done about a refused removal
-	} else if h := sub.held[it.name]; h != nil {
+		sub.accepted(it, false) // nothing can be done about a refused removal
+	} else if h := sub.held[it.name]; h != nil && !st.standsIn(sub, it) {
 		h.rejected, h.err = it.version, text
 		if h.version == it.version {
 			h.version = ""
 		}
 	}
+	st.replace(sub, it)
 	st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
 	return []Ack{{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version, Error: text}}
 }
@@ -296,8 +298,8 @@ func (st *stream) isolate(sub *subscription, r *response) {
 	sub.isolating = append(parts, sub.isolating...)
 }
 
-// accepted notes what the client has now.
-func (sub *subscription) accepted(it item) {
+// accepted notes what the client has now, and whether that only stands in for what it rejected.
+func (sub *subscription) accepted(it item, standsIn bool) {
 	h := sub.held[it.name]
 	if h == nil {
 		return // unsubscribed meanwhile
@@ -308,7 +310,9 @@ func (sub *subscription) accepted(it item) {
 		return
 	}
 	h.version, h.absent = it.version, it.version == ""
-	h.rejected, h.err = "", ""
+	if !standsIn {
+		h.rejected, h.err = "", ""
+	}
 }
 
 // forget drops what is known about a name that is not subscribed to any more.

@@ -5,6 +5,7 @@ package xds
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -51,6 +52,8 @@ type entry struct {
 	// created is the revision that brought the name into existence, changed the one of its present content.
 	created uint64
 	changed uint64
+	// good is what a client of the scope took last; see extension.go.
+	good atomic.Pointer[Resource]
 }
 
 func newTable() *table {
@@ -125,6 +128,9 @@ func (s *scope) set(u Update) bool {
 	default:
 		if e.res == nil {
 			e.created = s.rev
+		}
+		if u.Resource == nil {
+			e.good.Store(nil)
 		}
 		e.res, e.changed = u.Resource, s.rev
 		return true

@@ -67,6 +67,8 @@ type response struct {
 type item struct {
 	name    string
 	version string // empty: removed, or does not exist
+	// res is kept of extension configurations only; see extension.go.
+	res *Resource
 }
 
 func newSubscription(typeURL string) *subscription {
@@ -138,11 +140,17 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 		return nothing, nil
 	case named && !allowed, e != nil && e.res == nil, e == nil && !named:
 		// Refused, known not to exist, or gone from a complete list.
+		if allowed && sub.keeps(h) {
+			return nothing, nil
+		}
 		return h.withoutResource(named), nil
 	case e == nil:
 		return nothing, nil // unknown yet: the client waits
-	case !h.unsure && (h.version == e.res.Version() || h.rejected == e.res.Version()):
+	case !h.unsure && h.version == e.res.Version():
+		sub.took(e, e.res)
 		return nothing, nil
+	case !h.unsure && h.rejected == e.res.Version():
+		return sub.insteadOf(e, h)
 	}
 	return upsert, e.res
 }
