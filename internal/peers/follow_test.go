@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -66,7 +67,7 @@ func TestAReplicaThatHangsIsGivenUp(t *testing.T) {
 	tm := long(quick)
 	a := newReplica(t, ca, tm)
 	a.book.SetPeers([]string{addr})
-	eventually(t, "followed", func() bool { return connected(a.book) == 1 })
+	eventually.True(t, "followed", func() bool { return connected(a.book) == 1 })
 	require.Empty(t, a.book.State(xds.Scope("node/n").Key(xds.TypeRoute, "x")).Proxies, "what no status needs is not kept")
 	select {
 	case <-ended:
@@ -105,8 +106,8 @@ func TestASnapshotThatBreaksOffChangesNothing(t *testing.T) {
 		heartbeat: time.Hour, age: time.Hour, retry: time.Millisecond, retryMax: time.Millisecond,
 	}))
 	a.book.SetPeers([]string{addr})
-	eventually(t, "the third attempt", func() bool { mu.Lock(); defer mu.Unlock(); return calls == 3 })
+	eventually.True(t, "the third attempt", func() bool { mu.Lock(); defer mu.Unlock(); return calls == 3 })
 	require.Equal(t, 1, connected(a.book))
 	close(third)
-	eventually(t, "the whole snapshot", func() bool { return connected(a.book) == 2 })
+	eventually.True(t, "the whole snapshot", func() bool { return connected(a.book) == 2 })
 }

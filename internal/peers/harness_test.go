@@ -46,11 +46,6 @@ var quick = times{grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecon
 // long is for tests in which no time of grace may end.
 func long(t times) times { t.grace = time.Hour; return t }
 
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	require.Eventually(t, cond, patience, time.Millisecond, what)
-}
-
 func newAuthority(t testing.TB) *identity.Authority {
 	t.Helper()
 	root, err := identity.NewRoot(domain, time.Hour, time.Now())

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // TestNotesReachEveryReplica, those that were there and those that come later, once and in order.
@@ -16,12 +18,12 @@ func TestNotesReachEveryReplica(t *testing.T) {
 	a, b := newReplica(t, ca, long(quick)), newReplica(t, ca, long(quick))
 	a.book.Note("before")
 	b.book.SetPeers([]string{a.addr})
-	eventually(t, "what was known", b.knows("before"))
+	eventually.True(t, "what was known", b.knows("before"))
 	a.book.Note("during")
-	eventually(t, "what is new", b.knows("before", "during"))
+	eventually.True(t, "what is new", b.knows("before", "during"))
 	c := newReplica(t, ca, long(quick))
 	c.book.SetPeers([]string{a.addr})
-	eventually(t, "all of it", c.knows("before", "during"))
+	eventually.True(t, "all of it", c.knows("before", "during"))
 	require.True(t, a.knows()(), "nobody tells it what it said")
 }
 
