@@ -11,14 +11,21 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
 // networkOf decides which ranges the mesh captures: those that the user gave, or else what the cluster says. Each range
 // is in its canonical form, and one that another covers is left out.
 func networkOf(spec *v1alpha1.Network, nodes []corev1.Node, services []networkingv1.ServiceCIDR) *v1alpha1.NetworkStatus {
 	var pods, vips []string
+	all := make([]*corev1.Node, len(nodes))
 	for i := range nodes {
-		pods = append(pods, nodes[i].Spec.PodCIDRs...)
+		all[i] = &nodes[i]
+	}
+	for _, of := range ingest.NodeRanges(all) {
+		for _, p := range of {
+			pods = append(pods, p.String())
+		}
 	}
 	for i := range services {
 		if services[i].DeletionTimestamp == nil {

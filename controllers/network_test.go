@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
@@ -18,6 +19,8 @@ func TestNetworkOf(t *testing.T) {
 		{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24", "fd00:1::/64"}}},
 		{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}},
 		{}, // a node whose CNI hands out addresses by itself
+		// One whose kubelet wants the traffic of others.
+		{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()}, Spec: corev1.NodeSpec{PodCIDRs: []string{"0.0.0.0/0", "::/0"}}},
 	}
 	services := []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}}
 	for _, tc := range []struct {

@@ -101,7 +101,7 @@ func sameLabels[T client.Object](old, new T) bool {
 // sameNode looks at what the mesh reads of a Node.
 func sameNode(old, new *corev1.Node) bool {
 	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
-		slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs)
+		slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs) && old.CreationTimestamp.Equal(&new.CreationTimestamp)
 }
 
 func sameGateway(old, new *gwv1.Gateway) bool {

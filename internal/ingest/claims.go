@@ -14,7 +14,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // A pod's address is what its node's kubelet writes into its status, so a node may claim any. Claims decides which of
@@ -63,7 +62,7 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 		_, known := i.store.Nodes.Get(c, cluster.Key{Name: pod.Spec.NodeName})
 		cl.lost = !known
 		all = append(all, cl)
-		if inRanges(i.rangesOf(c, pod.Spec.NodeName), addr) {
+		if i.rangesAt.Get(c, pod.Spec.NodeName).have(addr) {
 			fitting = append(fitting, cl)
 		}
 	}
@@ -151,61 +150,4 @@ func compareBools(a, b bool) int {
 // takesMTLS tells whether a pod is a captured member of the mesh.
 func (i *Ingest) takesMTLS(c *memo.Ctx, pod *corev1.Pod) bool {
 	return member.Captured(pod) && member.Is(pod, i.namespace(c, pod.Namespace))
-}
-
-// rangesOf are the ranges that the pods of a node have their addresses from; none: they are not known. Where the Mesh
-// names ranges of its own, a network plugin hands out addresses by itself, and what Nodes say is nothing to go by.
-func (i *Ingest) rangesOf(c *memo.Ctx, node string) []netip.Prefix {
-	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
-		return ranges
-	}
-	n, _ := i.store.Nodes.Get(c, cluster.Key{Name: node})
-	if n == nil {
-		return nil
-	}
-	return prefixes(n.Spec.PodCIDRs)
-}
-
-// meshRanges are those that the Mesh itself names.
-func (i *Ingest) meshRanges(c *memo.Ctx, _ struct{}) []netip.Prefix {
-	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
-	if !ok || m.Spec.Network == nil {
-		return nil
-	}
-	return prefixes(m.Spec.Network.PodCIDRs)
-}
-
-// inPodRanges tells whether an address is one that pods of some node have. Only for an address in doubt: it reads all
-// Nodes.
-func (i *Ingest) inPodRanges(c *memo.Ctx, addr netip.Addr) bool {
-	if ranges := i.podRanges.Get(c, struct{}{}); len(ranges) > 0 {
-		return contains(ranges, addr)
-	}
-	for _, key := range i.store.Nodes.By(c, cluster.ByNamespace, "") {
-		if contains(i.rangesOf(c, key.Name), addr) {
-			return true
-		}
-	}
-	return false
-}
-
-// inRanges tells whether an address is in a node's ranges; of a family that has none, every address is.
-func inRanges(ranges []netip.Prefix, addr netip.Addr) bool {
-	known := slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Addr().Is4() == addr.Is4() })
-	return !known || contains(ranges, addr)
-}
-
-func contains(ranges []netip.Prefix, addr netip.Addr) bool {
-	return slices.ContainsFunc(ranges, func(p netip.Prefix) bool { return p.Contains(addr) })
-}
-
-// prefixes leaves out what is none.
-func prefixes[S ~string](in []S) []netip.Prefix {
-	var out []netip.Prefix
-	for _, s := range in {
-		if p, err := netip.ParsePrefix(string(s)); err == nil {
-			out = append(out, p.Masked())
-		}
-	}
-	return out
 }

@@ -154,6 +154,21 @@ func TestANodeCantTakeAnothersAddress(t *testing.T) {
 			w.pod("six", "n1", "fd00::5", captured)
 			w.has("fd00::5", "six")
 		},
+		"a Node made again, with the ranges of others": func(w claimWorld) {
+			for _, evil := range [][]string{{"0.0.0.0/0"}, {"10.0.0.0/8"}, {"10.1.0.0/24"}, {"10.1.0.0/28"}, {"fd00::/64"}, {}} {
+				w.node("n2")
+				w.set(&corev1.Node{
+					ObjectMeta: metav1.ObjectMeta{Name: "n2", CreationTimestamp: metav1.NewTime(time.Unix(60, 0))},
+					Spec:       corev1.NodeSpec{PodCIDRs: evil},
+				})
+				w.pod("thief", "n2", "10.1.0.5", captured, aged(60))
+				w.has("10.1.0.5", closed, "thief")
+				w.pod("outside", "n2", "203.0.113.7", captured)
+				w.has("203.0.113.7", plain, "outside")
+			}
+			w.pod("victim", "n1", "10.1.0.5", captured)
+			w.has("10.1.0.5", "victim", "thief")
+		},
 		"outside of the mesh nobody cares": func(w claimWorld) {
 			w.pod("one", "n1", "10.1.0.5")
 			w.pod("two", "n2", "10.1.0.5")

@@ -39,6 +39,9 @@ type Ingest struct {
 	// Claims of pods to an address.
 	Claims    *memo.Func[netip.Addr, Claims]
 	podRanges *memo.Func[struct{}, []netip.Prefix]
+	// nodeRanges are what all Nodes say, by node, rangesAt what that means for the pods of one.
+	nodeRanges *memo.Func[struct{}, map[string]ranges]
+	rangesAt   *memo.Func[string, ranges]
 	// Workload is nil where no pod has the address.
 	Workload *memo.Func[netip.Addr, *model.Workload]
 	sliceOf  *memo.Func[cluster.Key, *slice]
@@ -113,6 +116,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)
 	i.podRanges = memo.Define(g, "podRanges", slices.Equal[[]netip.Prefix], i.meshRanges)
+	i.nodeRanges = memo.Define(g, "nodeRanges", reflectEqual[map[string]ranges], i.allRanges)
+	i.rangesAt = memo.Define(g, "rangesAt", sameRanges, i.rangesOf)
 	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.sliceOf = memo.Define(g, "slice", sameSlice, i.slice)
 	i.backingOf = memo.Define(g, "backing", same[*backing], i.backing)
