@@ -208,7 +208,7 @@ func owners(namespace string, refs []gwv1.ParentReference) []string {
 func parentServices(namespace string, refs []gwv1.ParentReference) []string {
 	var out []string
 	for _, ref := range refs {
-		if IsService(ref.Group, ref.Kind) {
+		if isService(ref.Group, ref.Kind) {
 			ns := namespace
 			if ref.Namespace != nil {
 				ns = string(*ref.Namespace)
@@ -221,7 +221,7 @@ func parentServices(namespace string, refs []gwv1.ParentReference) []string {
 	return out
 }
 
-// IsService tells whether a parent reference names a core Service (GEP-1324).
-func IsService(group *gwv1.Group, kind *gwv1.Kind) bool {
+// isService tells whether a parent reference names a core Service (GEP-1324).
+func isService(group *gwv1.Group, kind *gwv1.Kind) bool {
 	return group != nil && *group == "" && kind != nil && *kind == "Service"
 }

@@ -19,7 +19,7 @@ func (b *routeBuilder) unresolved(reason gwv1.RouteConditionReason, format strin
 	r := b.route.Resolved
 	switch {
 	case r == nil:
-		b.route.Resolved = &Verdict{string(reason), message}
+		b.route.Resolved = &Verdict{Reason: string(reason), Message: message}
 	case !slices.Contains(b.unresolvedMessages, message):
 		r.Message += "; " + message
 	default:

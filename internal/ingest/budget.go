@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -48,7 +49,7 @@ func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bil
 		return spent // nearly always
 	}
 	spent = cost{}
-	slices.SortFunc(bills, func(a, b *bill) int { return compareAge(a.created, a.ref, b.created, b.ref) })
+	slices.SortFunc(bills, func(a, b *bill) int { return policy.Compare(a.created, a.ref, b.created, b.ref) })
 	for _, b := range bills {
 		if all := spent.plus(price(b)); all.within(most) {
 			spent = all
@@ -64,7 +65,7 @@ func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef
 	bills := i.bills(c, i.routesBy(c, cluster.ByNamespace, author))
 	out := map[model.ObjectRef]Verdict{}
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
-		out[b.ref] = Verdict{v1alpha1.RouteReasonOverBudget, fmt.Sprintf(
+		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"all routes of a namespace may have %d bytes, counted for each port, and what a rule does for each of its matches: this "+
 				"one has %d, and older ones of namespace %s have %d (what no other route matches at the same ports is answered 404; "+
 				"name fewer ports in parentRefs, or use several namespaces)",
@@ -82,7 +83,7 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 		if most != mostOfConsumer {
 			part = fmt.Sprintf(", an equal part of what all others may that have routes for Services of %s", k.owner)
 		}
-		out[b.ref] = Verdict{v1alpha1.RouteReasonOverBudget, fmt.Sprintf(
+		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"the routes of a namespace for Services of another may have %d regular expressions, %d matches and %d bytes%s, "+
 				"each counted for each port, and what a rule does for each of its matches: this one has %d, %d and %d, and older "+
 				"ones of namespace %s for Services of %s have %d, %d and %d (what reaches these Services from there and no other "+

@@ -23,9 +23,6 @@ const (
 	ProtocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
 )
 
-// kindGateway is the kind of a Gateway in references to it.
-const kindGateway = "Gateway"
-
 // IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for,
 // nil if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
 func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
@@ -38,11 +35,15 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 	switch {
 	case len(validation.IsDNS1035Label(g.Name)) > 0:
 		return &Verdict{
-			string(gwv1.GatewayReasonInvalid),
-			fmt.Sprintf("No Service can bear the name, and a waypoint's must: choose one of at most %d lower-case letters, digits and dashes that begins with a letter", validation.DNS1035LabelMaxLength),
+			Reason: string(gwv1.GatewayReasonInvalid),
+			Message: fmt.Sprintf("No Service can bear the name, and a waypoint's must: choose one of at most %d "+
+				"lower-case letters, digits and dashes that begins with a letter", validation.DNS1035LabelMaxLength),
 		}
 	case len(g.Spec.Addresses) > 0:
-		return &Verdict{string(gwv1.GatewayReasonUnsupportedAddress), "A waypoint's address can't be chosen: remove spec.addresses"}
+		return &Verdict{
+			Reason:  string(gwv1.GatewayReasonUnsupportedAddress),
+			Message: "A waypoint's address can't be chosen: remove spec.addresses",
+		}
 	}
 	served := false
 	for _, v := range JudgeListeners(g) {
@@ -59,8 +60,9 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 
 func listenersNotValid() *Verdict {
 	return &Verdict{
-		string(gwv1.GatewayReasonListenersNotValid),
-		fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; see the conditions of the listeners", ProtocolMTLS, names.PortMTLS),
+		Reason: string(gwv1.GatewayReasonListenersNotValid),
+		Message: fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; "+
+			"see the conditions of the listeners", ProtocolMTLS, names.PortMTLS),
 	}
 }
 
@@ -81,13 +83,19 @@ func judgeListener(l *gwv1.Listener, served bool) *Verdict {
 	switch {
 	case !slices.Contains([]gwv1.ProtocolType{ProtocolMTLS, ProtocolHBONE, ProtocolHBONEDomain}, l.Protocol):
 		return &Verdict{
-			string(gwv1.ListenerReasonUnsupportedProtocol),
-			fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolMTLS),
+			Reason:  string(gwv1.ListenerReasonUnsupportedProtocol),
+			Message: fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolMTLS),
 		}
 	case l.Port != names.PortMTLS:
-		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), fmt.Sprintf("A waypoint listens on port %d only", names.PortMTLS)}
+		return &Verdict{
+			Reason:  string(gwv1.ListenerReasonPortUnavailable),
+			Message: fmt.Sprintf("A waypoint listens on port %d only", names.PortMTLS),
+		}
 	case served:
-		return &Verdict{string(gwv1.ListenerReasonPortUnavailable), "Another listener has the port already: a waypoint needs one"}
+		return &Verdict{
+			Reason:  string(gwv1.ListenerReasonPortUnavailable),
+			Message: "Another listener has the port already: a waypoint needs one",
+		}
 	}
 	return nil
 }

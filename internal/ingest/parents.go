@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -53,16 +54,14 @@ func (r *Route) onlyParent(svc cluster.Key) bool {
 
 func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 	for _, ref := range refs {
-		if !cluster.IsService(ref.Group, ref.Kind) {
-			if p := b.noService(ref); p != nil {
+		t := policy.Parent(b.route.Ref.Namespace, ref)
+		if t.GroupKind != policy.Service {
+			if p := b.noService(ref, t.Object); p != nil {
 				b.route.Parents = append(b.route.Parents, *p)
 			}
 			continue
 		}
-		p := Parent{Ref: ref, Service: cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}}
-		if ref.Namespace != nil {
-			p.Service.Namespace = string(*ref.Namespace)
-		}
+		p := Parent{Ref: ref, Service: t.NamespacedName}
 		p.Foreign = !member.Enrolled(b.i.namespace(b.c, p.Service.Namespace))
 		p.Attachments, p.Refused = b.attach(p)
 		b.route.Parents = append(b.route.Parents, p)
@@ -71,37 +70,29 @@ func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 
 // noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's
 // parent.
-func (b *routeBuilder) noService(ref gwv1.ParentReference) *Parent {
-	group, kind := gwv1.Group(gwv1.GroupName), gwv1.Kind(kindGateway)
-	if ref.Group != nil {
-		group = *ref.Group
-	}
-	if ref.Kind != nil {
-		kind = *ref.Kind
-	}
-	if group != gwv1.GroupName {
+func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *Parent {
+	p := &Parent{Ref: ref}
+	switch {
+	case o.GroupKind == policy.Gateway && b.i.gateway(b.c, o.NamespacedName) != nil:
+		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNotAllowedByListeners), Message: fmt.Sprintf(
+			"Gateway %s is a waypoint, and routes of a mesh attach to Services, not to it: "+
+				`name the Service in parentRefs, with group "" and kind Service`, o.NamespacedName)}
+	case o.Group == gwv1.GroupName && o.Kind == policy.Service.Kind:
+		// There is no such kind, so nobody else will answer either.
+		p.Foreign = true
+		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
+			"there is no kind Service in group %s, which parentRefs mean unless they say otherwise: "+
+				`for Service %s set group to ""`, o.Group, o.NamespacedName)}
+	default:
 		return nil
 	}
-	key := cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}
-	if ref.Namespace != nil {
-		key.Namespace = string(*ref.Namespace)
-	}
-	switch {
-	case kind == kindGateway && b.i.gateway(b.c, key) != nil:
-		return &Parent{Ref: ref, Refused: &Verdict{string(gwv1.RouteReasonNotAllowedByListeners), fmt.Sprintf(
-			`Gateway %s is a waypoint, and routes of a mesh attach to Services, not to it: name the Service in parentRefs, with group "" and kind Service`, key)}}
-	case kind == "Service":
-		// There is no such kind, so nobody else will answer either.
-		return &Parent{Ref: ref, Foreign: true, Refused: &Verdict{string(gwv1.RouteReasonNoMatchingParent), fmt.Sprintf(
-			`there is no kind Service in group %s, which parentRefs mean unless they say otherwise: for Service %s set group to ""`, group, key)}}
-	}
-	return nil
+	return p
 }
 
 // attach finds the ports that a parentRef asks for, or says why there are none.
 func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.Attachment, *Verdict) {
-		return nil, &Verdict{string(reason), fmt.Sprintf(format, args...)}
+		return nil, &Verdict{Reason: string(reason), Message: fmt.Sprintf(format, args...)}
 	}
 	svc := b.i.Service.Get(b.c, p.Service)
 	switch {

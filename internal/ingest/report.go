@@ -75,7 +75,10 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		ports, lost = i.outcome(c, r, p)
 	}
 	if refused == nil && len(ports) == 0 {
-		refused = &Verdict{lost[0].Reason, fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost))}
+		refused = &Verdict{
+			Reason:  lost[0].Reason,
+			Message: fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost)),
+		}
 	}
 	out := ParentReport{Ref: p.Ref, Ports: ports, Foreign: p.Foreign}
 	unprogrammed := "the route is not accepted"
@@ -83,10 +86,12 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"
 	}
 	out.Conditions = append(out.Conditions,
-		condition(gwv1.RouteConditionAccepted, refused, gwv1.RouteReasonAccepted, i.acceptedMessage(c, r, p.Service, ports, lost), r.Generation),
-		condition(gwv1.RouteConditionResolvedRefs, r.Resolved, gwv1.RouteReasonResolvedRefs, "every backend was found", r.Generation))
+		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
+			i.acceptedMessage(c, r, p.Service, ports, lost), r.Generation),
+		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.Resolved, string(gwv1.RouteReasonResolvedRefs),
+			"every backend was found", r.Generation))
 	if refused != nil {
-		out.Unprogrammed = &Verdict{refused.Reason, unprogrammed}
+		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: unprogrammed}
 		return out
 	}
 	if r.Partial != nil { // not where the route isn't accepted, says the API
@@ -96,15 +101,18 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	b := i.Binding.Get(c, p.Service)
 	switch {
 	case b.Unsupported != "":
-		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, b.Unsupported}
+		out.Unprogrammed = &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: b.Unsupported}
 	case b.None():
 		why := i.unservable(c, i.Service.Get(c, p.Service))
 		if why == "" {
 			why = fmt.Sprintf("Service %s is kept off every waypoint by its label or its namespace's", p.Service)
 		}
-		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, why}
+		out.Unprogrammed = &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: why}
 	case b.Problem != "":
-		out.Unprogrammed = &Verdict{v1alpha1.RouteReasonNoWaypoint, b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile"}
+		out.Unprogrammed = &Verdict{
+			Reason:  v1alpha1.RouteReasonNoWaypoint,
+			Message: b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile",
+		}
 	default:
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, ports)
@@ -195,11 +203,4 @@ func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.ServiceP
 		port, ok := svc.Port(p.Port)
 		return !ok || port.Protocol != model.ProtocolUndeclared
 	})
-}
-
-func condition(t gwv1.RouteConditionType, bad *Verdict, good gwv1.RouteConditionReason, message string, generation int64) metav1.Condition {
-	if bad != nil {
-		return conditions.New(string(t), metav1.ConditionFalse, bad.Reason, bad.Message, generation)
-	}
-	return conditions.New(string(t), metav1.ConditionTrue, string(good), message, generation)
 }

@@ -15,6 +15,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -55,11 +56,8 @@ type Route struct {
 	Notes []string
 }
 
-// Verdict is the reason and message of a condition that something went wrong for.
-type Verdict struct {
-	Reason  string
-	Message string
-}
+// Verdict says why something can't be done as it was asked for.
+type Verdict = conditions.Verdict
 
 // routesOf lists the routes that name a Service as parent, HTTPRoutes first.
 func (i *Ingest) routesOf(c *memo.Ctx, svc cluster.Key) []model.ObjectRef {
@@ -152,9 +150,9 @@ func (b *routeBuilder) judge() {
 	}
 	reason := string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue))
 	if b.shut || len(b.broken) >= b.rules {
-		b.route.Invalid = &Verdict{reason, strings.Join(b.broken, "; ")}
+		b.route.Invalid = &Verdict{Reason: reason, Message: strings.Join(b.broken, "; ")}
 		return
 	}
 	// "Dropped Rule" is how the API wants this message to begin.
-	b.route.Partial = &Verdict{reason, "Dropped " + strings.Join(b.broken, "; dropped ")}
+	b.route.Partial = &Verdict{Reason: reason, Message: "Dropped " + strings.Join(b.broken, "; dropped ")}
 }

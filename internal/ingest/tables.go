@@ -8,12 +8,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -59,12 +59,15 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 	for _, r := range asking {
 		switch winner := grpc[r.Ref.Namespace]; {
 		case !out.protocol.HTTP():
-			out.lost[r.Ref] = Verdict{string(gwv1.RouteReasonUnsupportedProtocol), "it is not known to speak HTTP, and a route of another namespace " +
-				"can't decide that for all callers (its owner can, with appProtocol or a route)"}
+			out.lost[r.Ref] = Verdict{
+				Reason: string(gwv1.RouteReasonUnsupportedProtocol),
+				Message: "it is not known to speak HTTP, and a route of another namespace can't decide that for all callers " +
+					"(its owner can, with appProtocol or a route)",
+			}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
 			out.lost[r.Ref] = Verdict{
-				v1alpha1.RouteReasonConflicted,
-				"GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
+				Reason:  v1alpha1.RouteReasonConflicted,
+				Message: "GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
 			}
 		default:
 			out.routes = append(out.routes, r.Route)
@@ -139,7 +142,7 @@ func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
 			out = append(out, attached{r, over})
 		}
 	}
-	slices.SortFunc(out, func(a, b attached) int { return compareAge(a.Created, a.Ref, b.Created, b.Ref) })
+	slices.SortFunc(out, func(a, b attached) int { return policy.Compare(a.Created, a.Ref, b.Created, b.Ref) })
 	return out
 }
 
@@ -190,12 +193,6 @@ func orderedRules(routes []*Route) []model.Rule {
 	// Stable: equal matches keep the order of their routes (oldest first, then by name) and of their rules.
 	slices.SortStableFunc(rules, func(a, b model.Rule) int { return compareMatches(a.Match, b.Match) })
 	return rules
-}
-
-// compareAge orders routes by age, then by namespace/name, as the Gateway API asks for.
-func compareAge(a time.Time, aRef model.ObjectRef, b time.Time, bRef model.ObjectRef) int {
-	return cmp.Or(a.Compare(b), cmp.Compare(aRef.Namespace, bRef.Namespace),
-		cmp.Compare(aRef.Name, bRef.Name), cmp.Compare(aRef.Kind, bRef.Kind))
 }
 
 // compareMatches puts the more specific match first: HTTPRouteRule.matches and GRPCRouteRule.matches of the Gateway

@@ -14,6 +14,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -160,7 +161,7 @@ func (i *Ingest) ownService(c *memo.Ctx, key cluster.Key) bool {
 		return false
 	}
 	owner := metav1.GetControllerOfNoCopy(s)
-	if owner == nil || owner.Kind != kindGateway || names.WaypointResource(owner.Name) != key.Name {
+	if owner == nil || owner.Kind != policy.Gateway.Kind || names.WaypointResource(owner.Name) != key.Name {
 		return false
 	}
 	group, err := schema.ParseGroupVersion(owner.APIVersion)
