@@ -10,6 +10,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -23,12 +24,21 @@ type headerOps struct {
 	host   string // Envoy changes the host by a rewrite only
 }
 
+// framing are headers of one connection, which say where a message ends or what follows it. A proxy shares its
+// connections to an application between callers: with another end, one's body would be read as the request of the next.
+var framing = []string{"connection", "content-length", "transfer-encoding", "upgrade"}
+
 // change applies one filter: set, add, remove, in that order. Adding to the host or removing it makes no request that
 // HTTP knows, so adding replaces it and removing does nothing.
 func (o *headerOps) change(c model.HeaderChange) error {
 	for _, name := range headerNames(c) {
-		if strings.HasPrefix(name, ":") {
+		if !httpguts.ValidHeaderFieldName(name) {
 			return fmt.Errorf("%q is no header that can be changed", name)
+		}
+	}
+	for _, h := range slices.Concat(c.Set, c.Add) {
+		if slices.Contains(framing, strings.ToLower(h.Name)) {
+			return fmt.Errorf("%q can't be set: it says where a message ends, and proxies do", h.Name)
 		}
 	}
 	for _, h := range c.Set {

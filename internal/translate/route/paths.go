@@ -30,6 +30,8 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	switch {
 	case c == nil:
 		return pathChange{}, nil
+	case !isPath(c.Full) || !isPath(c.Prefix):
+		return pathChange{}, errors.New("a path begins with a slash, and has neither spaces nor control characters, nor #")
 	case c.Full != nil:
 		if *c.Full == "" {
 			return pathChange{full: "/"}, nil
@@ -55,6 +57,13 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	default:
 		return pathChange{prefix: replacement}, nil
 	}
+}
+
+// isPath tells whether a path can be sent, if there is one. An empty one is a slash. Anything else could be read as more
+// than a path: as the end of the request's first line, or as a part of the host where it is redirected to.
+func isPath(p *string) bool {
+	other := func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }
+	return p == nil || *p == "" || (*p)[0] == '/' && !strings.ContainsFunc(*p, other)
 }
 
 // rewrite changes the request's host and path. The host is one more change of a header: of several, the last one

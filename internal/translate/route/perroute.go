@@ -5,6 +5,7 @@ package route
 
 import (
 	"cmp"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -20,6 +21,7 @@ import (
 	headerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/type/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -109,6 +111,12 @@ const (
 // configureSession is session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name
 // back. Where that endpoint is gone, another one is named.
 func configureSession(r *routev3.Route, s model.SessionPersistence) error {
+	if s.Name != "" && !httpguts.ValidHeaderFieldName(s.Name) {
+		return fmt.Errorf("sessionName: %q is no name of a cookie or header", s.Name)
+	}
+	if s.Header && slices.Contains(framing, strings.ToLower(s.Name)) {
+		return fmt.Errorf("sessionName: %q can't be set: it says where a message ends, and proxies do", s.Name)
+	}
 	var extension string
 	var state envoy.Message
 	if s.Header {
