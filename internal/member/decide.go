@@ -88,6 +88,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	if d.Problem != "" {
 		d.Message += " " + d.Problem
 	}
+	d.Message += uncaptured(pod, mesh)
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
@@ -96,6 +97,26 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 		d.Action, d.Reason, d.Message = Hold, v1alpha1.PodReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
+}
+
+// uncaptured says of which of the pod's addresses senders know nothing, as those of the second IP family. A pod that has no
+// others isn't captured.
+func uncaptured(pod *corev1.Pod, mesh *v1alpha1.Mesh) string {
+	var in, out []string
+	pods, _ := Networks(mesh)
+	for _, ip := range pod.Status.PodIPs {
+		addr, err := netip.ParseAddr(ip.IP)
+		if err == nil && slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(addr.Unmap()) }) {
+			in = append(in, ip.IP)
+		} else {
+			out = append(out, ip.IP)
+		}
+	}
+	if len(in) == 0 || len(out) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" What is sent to %s leaves in plaintext: it is outside of the mesh's pod ranges; "+
+		"add its own to spec.network.podCIDRs of the Mesh.", strings.Join(out, ", "))
 }
 
 func release(reason, message string) Decision {

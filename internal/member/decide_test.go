@@ -56,6 +56,18 @@ func labelled(key, value string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Labels[key] = value }
 }
 
+// A pod of two IP families, in a mesh that knows the ranges of one, says what leaves in plaintext.
+func TestAddressesOutsideOfTheMesh(t *testing.T) {
+	mesh := testMesh()
+	pod := testPod(func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00:244::5"}) })
+	d := Decide(pod, testNamespace(), mesh, names.SystemNamespace)
+	require.Equal(t, Capture, d.Action)
+	require.Contains(t, d.Message, "What is sent to fd00:244::5 leaves in plaintext")
+	mesh.Status.Network.PodCIDRs = append(mesh.Status.Network.PodCIDRs, "fd00:244::/56")
+	require.NotContains(t, Decide(pod, testNamespace(), mesh, names.SystemNamespace).Message, "leaves in plaintext")
+	require.NotContains(t, Decide(testPod(), testNamespace(), mesh, names.SystemNamespace).Message, "leaves")
+}
+
 func TestDecide(t *testing.T) {
 	deleted := func(m *v1alpha1.Mesh) *v1alpha1.Mesh {
 		m.DeletionTimestamp = &metav1.Time{Time: time.Now()}
