@@ -60,7 +60,8 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved, hold *status.Hold)
 	}
 
 	serves, reason, message := programmedState(c.IsTrue(accepted), o)
-	programmed := conditions.New(string(gatewayv1.GatewayConditionProgrammed), conditions.Is(serves), string(reason), message, g.Generation)
+	programmed := conditions.New(
+		string(gatewayv1.GatewayConditionProgrammed), conditions.Is(serves), string(reason), message, g.Generation)
 	left := hold.Keep(status.Held{Now: &programmed, Written: g.Status.Conditions, May: func(*metav1.Condition) bool {
 		return programmed.Reason == v1alpha1.GatewayReasonProxiesPending
 	}})
@@ -69,7 +70,8 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved, hold *status.Hold)
 	// Node proxies switch over with this condition, and refuse while the waypoint has no endpoint. A Deployment counts a
 	// ready pod a moment before its Service has the endpoint.
 	if serves && o.reachable {
-		c.True(v1alpha1.GatewayConditionEstablished, v1alpha1.GatewayReasonServed, "The waypoint has served: its Services are closed when it is away.")
+		c.True(v1alpha1.GatewayConditionEstablished, v1alpha1.GatewayReasonServed,
+			"The waypoint has served: its Services are closed when it is away.")
 	}
 	g.Status.Conditions = c.List()
 	g.Status.Addresses = addresses(g, o)
@@ -200,7 +202,8 @@ func listenerStatuses(g *gatewayv1.Gateway, programmed metav1.Condition) []gatew
 			c.False(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonInvalidRouteKinds),
 				"Routes of a mesh attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
 		} else {
-			c.True(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs), "There is nothing to resolve.")
+			c.True(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs),
+				"There is nothing to resolve.")
 		}
 		s.Conditions = c.List()
 		out = append(out, s)
@@ -211,7 +214,8 @@ func listenerStatuses(g *gatewayv1.Gateway, programmed metav1.Condition) []gatew
 // setListener says whether a listener is accepted, unless something is wrong with it, and served.
 func setListener(c *conditions.Set, wrong *ingest.Verdict, programmed metav1.Condition) {
 	const accepted, served = string(gatewayv1.ListenerConditionAccepted), string(gatewayv1.ListenerConditionProgrammed)
-	c.False(string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerReasonNoConflicts), "No other listener has the port.")
+	c.False(string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerReasonNoConflicts),
+		"No other listener has the port.")
 	if wrong != nil {
 		c.False(accepted, wrong.Reason, wrong.Message)
 		c.False(served, string(gatewayv1.ListenerReasonInvalid), "The listener is not accepted.")

@@ -5,11 +5,11 @@ package v1alpha1
 
 // Condition types of pods.
 const (
-	// PodConditionCaptured is the condition in which a node's agent says that the pod's traffic is captured; senders speak
-	// mTLS to the pod from then on.
+	// PodConditionCaptured is the condition in which a node's agent says that the pod's traffic is captured; senders
+	// speak mTLS to the pod from then on.
 	PodConditionCaptured = "fairway.dev/Captured"
-	// PodConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place on
-	// its node: without it, pods start uncaptured.
+	// PodConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place
+	// on its node: without it, pods start uncaptured.
 	PodConditionPluginInstalled = "fairway.dev/PluginInstalled"
 )
 

@@ -5,9 +5,9 @@ package v1alpha1
 
 // What Fairway adds to the Gateway API's own conditions of Gateways.
 const (
-	// GatewayConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served for
-	// the first time and never turns back: from then on the waypoint's absence closes its Services, never opens them. A
-	// new Gateway of the name starts anew; what was closed stays so by ServiceConditionWaypointBound.
+	// GatewayConditionEstablished is a condition of a waypoint's Gateway that turns True when its proxies have served
+	// for the first time and never turns back: from then on the waypoint's absence closes its Services, never opens
+	// them. A new Gateway of the name starts anew; what was closed stays so by ServiceConditionWaypointBound.
 	GatewayConditionEstablished = "fairway.dev/Established"
 
 	// GatewayReasonServed, of GatewayConditionEstablished: the waypoint has served.
@@ -39,7 +39,8 @@ const (
 	RouteReasonNotEnrolled = "NamespaceNotEnrolled"
 	// RouteReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
 	RouteReasonConflicted = "Conflicted"
-	// RouteReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too much.
+	// RouteReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too
+	// much.
 	RouteReasonOverBudget = "OverBudget"
 	// RouteReasonNoWaypoint: no waypoint serves the parent Service.
 	RouteReasonNoWaypoint = "NoWaypoint"

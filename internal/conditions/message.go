@@ -22,8 +22,8 @@ func Message(text string) string { return Shorten(Sentence(text), maxMessage) }
 // Note makes a text the note of an Event, or the message of a pod's condition, which is read in Events.
 func Note(text string) string { return Shorten(Sentence(text), maxNote) }
 
-// Sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as the
-// path of a field or a name with capitals of its own, stays as it is.
+// Sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as
+// the path of a field or a name with capitals of its own, stays as it is.
 func Sentence(text string) string {
 	text = strings.TrimRightFunc(strings.TrimSpace(text), func(r rune) bool { return strings.ContainsRune(",;: \n", r) })
 	if text == "" {

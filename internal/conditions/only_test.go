@@ -19,8 +19,8 @@ import (
 
 const root = "../.."
 
-// TestOneKitchen: conditions are made in one package, statuses written in one, reasons declared in one, and nobody finds a
-// condition by its place in the list.
+// TestOneKitchen: conditions are made in one package, statuses written in one, reasons declared in one, and nobody
+// finds a condition by its place in the list.
 func TestOneKitchen(t *testing.T) {
 	for _, dir := range []string{"api", "controllers", "internal"} {
 		require.NoError(t, filepath.WalkDir(filepath.Join(root, dir), func(path string, d fs.DirEntry, err error) error {
@@ -57,7 +57,8 @@ func outside(path string, n ast.Node) string {
 	}
 	switch n := n.(type) {
 	case *ast.CompositeLit:
-		if (selects(n.Type, "Condition") || selects(n.Type, "PodCondition")) && !in("internal/conditions") && !in("internal/status") {
+		made := selects(n.Type, "Condition") || selects(n.Type, "PodCondition")
+		if made && !in("internal/conditions") && !in("internal/status") {
 			return "make conditions by package conditions"
 		}
 	case *ast.CallExpr:
@@ -91,8 +92,8 @@ func literal(e ast.Expr) bool {
 	return ok && l.Kind == token.STRING
 }
 
-// TestGoldenMessagesAreSentences: every message of a condition that ingest makes in its golden files is one, and reads as
-// one.
+// TestGoldenMessagesAreSentences: every message of a condition that ingest makes in its golden files is one, and reads
+// as one.
 func TestGoldenMessagesAreSentences(t *testing.T) {
 	paths, err := filepath.Glob(filepath.Join(root, "internal/ingest/testdata/*/statuses.txt"))
 	require.NoError(t, err)

@@ -22,8 +22,8 @@ const (
 	maxAncestors = 16 // PolicyStatus.ancestors
 )
 
-// entry is what RouteParentStatus and PolicyAncestorStatus are alike in: one controller's word on one object that a route
-// or a policy refers to.
+// entry is what RouteParentStatus and PolicyAncestorStatus are alike in: one controller's word on one object that a
+// route or a policy refers to.
 type entry struct {
 	ref        gwv1.ParentReference
 	controller gwv1.GatewayController
@@ -39,8 +39,8 @@ func MergeParents(old, ours []gwv1.RouteParentStatus, by gwv1.GatewayController)
 	return convert(merge(convert(old, from), convert(ours, from), by, maxParents), to)
 }
 
-// MergeAncestors puts what a controller says of the ancestors that a policy affects into its status. See merge. A policy
-// whose status has no room for an ancestor can't be implemented there, says the API.
+// MergeAncestors puts what a controller says of the ancestors that a policy affects into its status. See merge. A
+// policy whose status has no room for an ancestor can't be implemented there, says the API.
 func MergeAncestors(old, ours []gwv1.PolicyAncestorStatus, by gwv1.GatewayController) []gwv1.PolicyAncestorStatus {
 	from := func(p gwv1.PolicyAncestorStatus) entry { return entry{p.AncestorRef, p.ControllerName, p.Conditions} }
 	to := func(e entry) gwv1.PolicyAncestorStatus {

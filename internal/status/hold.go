@@ -12,15 +12,15 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// HoldTime is how long what serves stays Programmed, with the count that it has, while proxies are away or new ones come:
-// a restart of the operator, a rollout and a new stream must not cost a write, or two, of every status.
+// HoldTime is how long what serves stays Programmed, with the count that it has, while proxies are away or new ones
+// come: a restart of the operator, a rollout and a new stream must not cost a write, or two, of every status.
 const HoldTime = 15 * time.Second
 
 // Timer tells since when something is so.
 type Timer struct{ since time.Time }
 
-// Left is how much is left of the time that something may be so; zero where it isn't so, and where it has been so for as
-// long.
+// Left is how much is left of the time that something may be so; zero where it isn't so, and where it has been so for
+// as long.
 func (t *Timer) Left(so bool, most time.Duration) time.Duration {
 	if !so {
 		t.since = time.Time{}
@@ -50,7 +50,8 @@ func (h *Hold) Keep(conditions ...Held) time.Duration {
 	held := map[*metav1.Condition]*metav1.Condition{}
 	for _, c := range conditions {
 		was := meta.FindStatusCondition(c.Written, c.Now.Type)
-		if was != nil && was.Status == metav1.ConditionTrue && was.ObservedGeneration == c.Now.ObservedGeneration && c.May(was) {
+		served := was != nil && was.Status == metav1.ConditionTrue && was.ObservedGeneration == c.Now.ObservedGeneration
+		if served && c.May(was) {
 			held[c.Now] = was
 		}
 	}

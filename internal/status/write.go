@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package status is the only writer of statuses: those of routes, Services, Gateways, classes, the Mesh and pods. What a
-// status is to say is decided elsewhere; this package sees to it that it is written, once, and that what others wrote
+// Package status is the only writer of statuses: those of routes, Services, Gateways, classes, the Mesh and pods. What
+// a status is to say is decided elsewhere; this package sees to it that it is written, once, and that what others wrote
 // stays.
 //
 // Write writes the status of an object that was read, for reconcilers and agents, which have queues of their own; a
@@ -40,9 +40,11 @@ func (p Plan) Sooner(after time.Duration) Plan {
 	return p
 }
 
-// Write brings the status of an object, as read, to what render makes of it, and tells whether that took a write. render
-// changes nothing but the status.
-func Write[T client.Object](ctx context.Context, c client.Client, obj T, render func(T) Plan) (changed bool, p Plan, err error) {
+// Write brings the status of an object, as read, to what render makes of it, and tells whether that took a write.
+// render changes nothing but the status.
+func Write[T client.Object](
+	ctx context.Context, c client.Client, obj T, render func(T) Plan,
+) (changed bool, p Plan, err error) {
 	before := obj.DeepCopyObject()
 	p = render(obj)
 	if p.Wait || equality.Semantic.DeepEqual(before, obj) {
@@ -51,9 +53,9 @@ func Write[T client.Object](ctx context.Context, c client.Client, obj T, render 
 	return true, p, send(ctx, c, before, obj)
 }
 
-// send writes a status. Pods and Services have other writers besides, and the API server merges their conditions by type:
-// of these only the conditions that changed are sent, for this object alone (its UID), and nobody is in anybody's way.
-// Other statuses are sent whole, and refused with a conflict if somebody wrote meanwhile.
+// send writes a status. Pods and Services have other writers besides, and the API server merges their conditions by
+// type: of these only the conditions that changed are sent, for this object alone (its UID), and nobody is in anybody's
+// way. Other statuses are sent whole, and refused with a conflict if somebody wrote meanwhile.
 func send(ctx context.Context, c client.Client, before any, after client.Object) error {
 	old, merged := conditionsOf(before)
 	if !merged {
@@ -93,7 +95,8 @@ func difference(old, now []metav1.Condition) []any {
 	for _, c := range now {
 		if was := meta.FindStatusCondition(old, c.Type); was == nil || !equality.Semantic.DeepEqual(*was, c) {
 			out = append(out, map[string]any{
-				"type": c.Type, "status": c.Status, "reason": c.Reason, "message": c.Message, "lastTransitionTime": c.LastTransitionTime,
+				"type": c.Type, "status": c.Status, "reason": c.Reason, "message": c.Message,
+				"lastTransitionTime": c.LastTransitionTime,
 			})
 		}
 	}

@@ -23,8 +23,8 @@ const (
 	retryFirst, retryMost = 20 * time.Millisecond, 30 * time.Second
 )
 
-// Kinds is what a Writer must know of the kinds of objects that it writes: R is the report that a status is made from, a
-// value; M is what is remembered of an object from one rendering to the next.
+// Kinds is what a Writer must know of the kinds of objects that it writes: R is the report that a status is made from,
+// a value; M is what is remembered of an object from one rendering to the next.
 type Kinds[R, M any] struct {
 	// New makes an empty object of a kind.
 	New func(kind string) client.Object
@@ -162,7 +162,8 @@ func (w *Writer[R, M]) write(ctx context.Context, ref model.ObjectRef) error {
 	}
 	wrote, plan := false, Plan{}
 	if err == nil {
-		wrote, plan, err = Write(ctx, w.client, obj, func(o client.Object) Plan { return w.kinds.Render(o, r.says, r.memory) })
+		render := func(o client.Object) Plan { return w.kinds.Render(o, r.says, r.memory) }
+		wrote, plan, err = Write(ctx, w.client, obj, render)
 	}
 	switch {
 	case apierrors.IsNotFound(err):

@@ -16,7 +16,8 @@ import (
 
 // writeCondition writes a condition of a pod, unless the pod has it so already; it tells whether it had to.
 func writeCondition(
-	ctx context.Context, c client.Client, pod *corev1.Pod, kind corev1.PodConditionType, is corev1.ConditionStatus, reason, message string,
+	ctx context.Context, c client.Client, pod *corev1.Pod,
+	kind corev1.PodConditionType, is corev1.ConditionStatus, reason, message string,
 ) (written bool, err error) {
 	written, _, err = status.Write(ctx, c, pod, func(p *corev1.Pod) status.Plan {
 		conditions.SetOfPod(p, kind, is, reason, message)

@@ -48,16 +48,16 @@ func resourcesOf(p ingest.ParentReport) []xds.Key {
 // programmed joins what should be served with what the proxies acknowledged: those of the waypoint, and then the node proxies
 // that callers' requests come by.
 func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
-	status, reason, message := metav1.ConditionFalse, "", ""
-	if p.Unprogrammed != nil {
-		reason, message = p.Unprogrammed.Reason, p.Unprogrammed.Message
-	} else {
-		status, reason, message = acknowledged(p, acks)
+	say := func(is metav1.ConditionStatus, reason, message string) metav1.Condition {
+		return conditions.New(v1alpha1.RouteConditionProgrammed, is, reason, message, generation)
 	}
-	return conditions.New(v1alpha1.RouteConditionProgrammed, status, reason, message, generation)
+	if p.Unprogrammed != nil {
+		return say(metav1.ConditionFalse, p.Unprogrammed.Reason, p.Unprogrammed.Message)
+	}
+	return say(acknowledged(p, acks))
 }
 
-func acknowledged(p ingest.ParentReport, acks Acknowledgements) (status metav1.ConditionStatus, reason, message string) {
+func acknowledged(p ingest.ParentReport, acks Acknowledgements) (is metav1.ConditionStatus, reason, message string) {
 	ready := catalogue.Ready(acks.State(catalogue.Serving(p.Waypoint)))
 	acked, behind := len(ready), ""
 	for _, r := range resourcesOf(p) {
@@ -83,7 +83,7 @@ func acknowledged(p ingest.ParentReport, acks Acknowledgements) (status metav1.C
 			fmt.Sprintf("No proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
 	}
 	message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", acked, len(ready), p.Waypoint)
-	status, reason = metav1.ConditionFalse, v1alpha1.RouteReasonPending
+	is, reason = metav1.ConditionFalse, v1alpha1.RouteReasonPending
 	switch {
 	case acked < len(ready):
 	case p.Pending:
@@ -91,9 +91,9 @@ func acknowledged(p ingest.ParentReport, acks Acknowledgements) (status metav1.C
 	case behind != "":
 		message += ", but node proxy " + behind + " does not send callers to it yet"
 	default:
-		status, reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
+		is, reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
 	}
-	return status, reason, message
+	return is, reason, message
 }
 
 // tableRejected tells whether a proxy rejects a route table that a route is part of.

@@ -26,8 +26,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// patience is how long an answer of the proxies is awaited before a status says Pending: an edit that is acknowledged at
-// once costs one write, not two.
+// patience is how long an answer of the proxies is awaited before a status says Pending: an edit that is acknowledged
+// at once costs one write, not two.
 const patience = 300 * time.Millisecond
 
 // Search is how long the operator is given to find out which rule a rejected route table is rejected for, and to leave
@@ -51,8 +51,8 @@ type routeMemory struct {
 	said *ingest.RouteReport
 	// hold is of conditions that say what was true before.
 	hold status.Hold
-	// rejected measures how long a proxy rejects a route table that the route is part of, unsettled how long an answer is
-	// awaited.
+	// rejected measures how long a proxy rejects a route table that the route is part of, unsettled how long an answer
+	// is awaited.
 	rejected, unsettled status.Timer
 }
 
@@ -163,7 +163,8 @@ func othersSay(written []gwv1.RouteParentStatus, ref gwv1.ParentReference) bool 
 	})
 }
 
-// held are the conditions Programmed that may say what they said before: answers are missing, or only their count is new.
+// held are the conditions Programmed that may say what they said before: answers are missing, or only their count is
+// new.
 func held(written, ours []gwv1.RouteParentStatus) []status.Held {
 	out := make([]status.Held, 0, len(ours))
 	for _, p := range ours {
@@ -186,7 +187,8 @@ func programmedOf(p gwv1.RouteParentStatus) *metav1.Condition {
 
 // moved tells whether other waypoints than before serve a route.
 func moved(old, now *ingest.RouteReport) bool {
-	return !slices.EqualFunc(old.Parents, now.Parents, func(a, b ingest.ParentReport) bool { return a.Waypoint == b.Waypoint })
+	same := func(a, b ingest.ParentReport) bool { return a.Waypoint == b.Waypoint }
+	return !slices.EqualFunc(old.Parents, now.Parents, same)
 }
 
 func newRoute(kind string) client.Object {

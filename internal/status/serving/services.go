@@ -29,8 +29,8 @@ type Services struct {
 
 // serviceReport is what is known of a Service.
 type serviceReport struct {
-	// binding is nil until it is known. Until then nothing is written: what the Service says of its waypoint, from before a
-	// restart, decides who may reach it.
+	// binding is nil until it is known. Until then nothing is written: what the Service says of its waypoint, from
+	// before a restart, decides who may reach it.
 	binding *ingest.Binding
 	// partial: proxies know only some of its endpoints.
 	partial bool
@@ -107,8 +107,8 @@ func renderService(obj client.Object, report serviceReport, _ *serviceMemory) st
 func (s *Services) said(svc client.Object, report serviceReport, memory *serviceMemory, written bool) {
 	if report.partial && !memory.partial {
 		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", fmt.Sprintf(
-			"Proxies know only some of the endpoints: each counted for each port, a Service may have %d, and all of namespace %s "+
-				"together %d, so this one has too many (use fewer ports, or several Services and namespaces).",
+			"Proxies know only some of the endpoints: each counted for each port, a Service may have %d, and all of "+
+				"namespace %s together %d, so this one has too many (use fewer ports, or several Services and namespaces).",
 			ingest.MostEndpointsOfService, svc.GetNamespace(), ingest.MostEndpointsOfNamespace))
 	}
 	memory.partial = report.partial
@@ -123,19 +123,20 @@ func (s *Services) warn(svc client.Object, reason, action, text string) {
 }
 
 func boundCondition(b ingest.Binding) metav1.Condition {
-	is, reason, message := metav1.ConditionFalse, "", ""
+	say := func(is metav1.ConditionStatus, reason, message string) metav1.Condition {
+		return conditions.New(v1alpha1.ServiceConditionWaypointBound, is, reason, message, 0)
+	}
 	switch {
 	case b.Unsupported != "":
-		reason, message = v1alpha1.ServiceReasonNotSupported, b.Unsupported+": its connections are as they would be without the label"
+		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonNotSupported,
+			b.Unsupported+": its connections are as they would be without the label")
 	case b.Problem != "":
-		reason, message = v1alpha1.ServiceReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused"
+		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused")
 	case b.Pending:
-		reason = v1alpha1.ServiceReasonWaypointPending
-		message = "Waypoint " + b.Waypoint.String() + " is being created: connections go straight to the Service meanwhile"
-	default:
-		is, reason, message = metav1.ConditionTrue, v1alpha1.ServiceReasonWaypointAccepted, accepted(b)
+		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointPending,
+			"Waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile")
 	}
-	return conditions.New(v1alpha1.ServiceConditionWaypointBound, is, reason, message, 0)
+	return say(metav1.ConditionTrue, v1alpha1.ServiceReasonWaypointAccepted, accepted(b))
 }
 
 func accepted(b ingest.Binding) string {

@@ -22,8 +22,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
-// TestAServiceOfWhichNothingIsKnownKeepsWhatItSays: when the operator starts, the watch tells of a Service, and the engine
-// of its endpoints, before the engine has found its binding. What the Service says decides who may reach it meanwhile.
+// TestAServiceOfWhichNothingIsKnownKeepsWhatItSays: when the operator starts, the watch tells of a Service, and the
+// engine of its endpoints, before the engine has found its binding. What the Service says decides who may reach it
+// meanwhile.
 func TestAServiceOfWhichNothingIsKnownKeepsWhatItSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"}}

@@ -5,6 +5,7 @@ package serving
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"sync"
@@ -250,6 +251,36 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		b.say("w-0", table80, xds.Acked)
 		w.Acknowledged(scope.Key(xds.TypeRoute, "service/bookshop/reviews/80"))
 		require.Eventually(t, programmedIs(metav1.ConditionTrue), 10*time.Second, 10*time.Millisecond)
+	})
+
+	t.Run("a route whose status is full says so", func(t *testing.T) {
+		route := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "many"}}
+		require.NoError(t, c.Create(ctx, route))
+		parent := func(n int) gwv1.ParentReference {
+			return gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: gwv1.ObjectName(fmt.Sprint("s", n))}
+		}
+		for n := range 30 {
+			route.Status.Parents = append(route.Status.Parents, gwv1.RouteParentStatus{
+				ControllerName: "example.org/other", ParentRef: parent(n), Conditions: []metav1.Condition{
+					{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: metav1.Now()},
+				},
+			})
+		}
+		require.NoError(t, c.Status().Update(ctx, route))
+		ref := model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "many"}
+		report := &ingest.RouteReport{Ref: ref, Generation: 1}
+		for n := range 3 {
+			report.Parents = append(report.Parents, ingest.ParentReport{Ref: parent(n), Unprogrammed: &ingest.Verdict{Reason: "NoWaypoint", Message: "none"}})
+		}
+		w := NewRoutes(c, newBook(), logr.Discard())
+		go func() { _ = w.Start(ctx) }()
+		w.Report(ref, report)
+		require.Eventually(t, func() bool {
+			require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(route), route))
+			return len(route.Status.Parents) == 32
+		}, 10*time.Second, 10*time.Millisecond)
+		full := meta.FindStatusCondition(route.Status.Parents[31].Conditions, v1alpha1.EntryConditionStatusFull)
+		require.Contains(t, full.Message, "1 of the mesh's are left out")
 	})
 
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {
