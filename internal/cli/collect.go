@@ -266,12 +266,8 @@ func (k *collector) readWaypoints(ctx context.Context) {
 		delete(routes, key)
 		slices.Sort(w.Broken)
 		k.report.Waypoints = append(k.report.Waypoints, w)
-		if c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)); !w.Programmed {
-			why := "the operator has not looked at it yet"
-			if c != nil {
-				why = c.Reason + ": " + c.Message
-			}
-			k.problem("waypoint %s is not programmed: %s", key, why)
+		if !w.Programmed {
+			k.problem("waypoint %s is not programmed: %s", key, whyNotProgrammed(g))
 		}
 	} // What is left belongs to no waypoint that there is.
 	for _, rest := range routes {
@@ -283,4 +279,14 @@ func (k *collector) readWaypoints(ctx context.Context) {
 	}
 	slices.Sort(k.report.Elsewhere)
 	k.report.Elsewhere = slices.Compact(k.report.Elsewhere)
+}
+
+// whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.
+func whyNotProgrammed(g *gatewayv1.Gateway) string {
+	for _, kind := range []gatewayv1.GatewayConditionType{gatewayv1.GatewayConditionAccepted, gatewayv1.GatewayConditionProgrammed} {
+		if c := meta.FindStatusCondition(g.Status.Conditions, string(kind)); c != nil && c.Status == metav1.ConditionFalse {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return "the operator has not looked at it yet"
 }

@@ -58,7 +58,10 @@ type table struct {
 	out  io.Writer
 	tabs *tabwriter.Writer
 	err  error
+	used bool
 }
+
+func (t *table) empty() bool { return !t.used }
 
 // line writes one line of running text.
 func (t *table) line(format string, args ...any) { t.write(t.out, fmt.Sprintf(format, args...)) }
@@ -79,6 +82,7 @@ func (t *table) rows(header []string, rows [][]string) {
 }
 
 func (t *table) write(w io.Writer, s string) {
+	t.used = true
 	if t.err == nil {
 		_, t.err = fmt.Fprintln(w, strings.TrimRight(s, " \t"))
 	}

@@ -124,7 +124,11 @@ func (v proxyView) run(ctx context.Context, c *cluster, system string, pod types
 		return fmt.Errorf("proxy %s: %w", target.pod, err)
 	}
 	var drawErr error
-	err = o.print(out, section, func(t *table) { drawErr = v.draw(t, section, target.filter, time.Now()) })
+	err = o.print(out, section, func(t *table) {
+		if drawErr = v.draw(t, section, target.filter, time.Now()); drawErr == nil && t.empty() {
+			_, drawErr = fmt.Fprintf(notes, "pod %s has no %s\n", pod, v.name)
+		}
+	})
 	if drawErr != nil {
 		return fmt.Errorf("proxy %s: %w", target.pod, drawErr)
 	}

@@ -198,6 +198,18 @@ func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"table"}, &out, &notes), "connection refused")
 }
 
+// TestNothingToShow is said to people, beside the table that is not there.
+func TestNothingToShow(t *testing.T) {
+	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": `{"configs": []}`}, pod(names.SystemNamespace, "node-a", "a", names.ComponentNode))
+	key := types.NamespacedName{Namespace: names.SystemNamespace, Name: "node-a"}
+	for format, want := range map[string]string{"table": "pod fairway-system/node-a has no routes\n", "json": ""} {
+		var out, notes bytes.Buffer
+		require.NoError(t, proxyViews()[1].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{format}, &out, &notes))
+		assert.Equal(t, want, notes.String(), format)
+		assert.Equal(t, want == "", out.Len() > 0, format)
+	}
+}
+
 // TestProxyAsJSONOfAnApplicationsPod: of the proxy of a whole node, only what is the pod's.
 func TestProxyAsJSONOfAnApplicationsPod(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "config_dump.json"))

@@ -207,6 +207,17 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 			},
 			problem: "proxy shop/waypoint-1 has not acknowledged 4 resources",
 		},
+		"a waypoint that is not accepted": {
+			objects: replace(t, healthyMesh(), &gatewayv1.Gateway{
+				ObjectMeta: in("shop", object("named", nil)),
+				Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+				Status: gatewayv1.GatewayStatus{Conditions: []metav1.Condition{
+					{Type: "Programmed", Status: metav1.ConditionFalse, Reason: "Invalid", Message: "see condition Accepted"},
+					{Type: "Accepted", Status: metav1.ConditionFalse, Reason: "InvalidParameters", Message: "no such parameters"},
+				}},
+			}),
+			problem: "waypoint shop/named is not programmed: InvalidParameters: no such parameters",
+		},
 		"a waypoint that is not programmed": {
 			objects: replace(t, healthyMesh(), &gatewayv1.Gateway{
 				ObjectMeta: in("shop", object("named", nil)),

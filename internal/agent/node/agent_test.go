@@ -275,6 +275,13 @@ func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	require.Contains(t, c.Message, "container proxy declares port 15006")
 	require.Equal(t, -1, f.index("apply ns-cart"))
 	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "the agent's own view follows the condition")
+	f.eventually(func() bool {
+		var list eventsv1.EventList
+		require.NoError(t, f.List(context.Background(), &list, client.InNamespace(f.namespace)))
+		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
+			return e.Reason == v1alpha1.PodReasonReservedPort && e.Type == corev1.EventTypeWarning
+		})
+	}, "the Event warns")
 }
 
 func TestRunningPodIsCapturedAndLetGo(t *testing.T) {

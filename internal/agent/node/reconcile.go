@@ -305,7 +305,11 @@ func (r *reconciler) setCondition(ctx context.Context, pod *corev1.Pod, is corev
 	}
 	news := before == nil || before.Status != is || before.Reason != reason
 	if written && news && reason != v1alpha1.PodReasonCaptureFailed {
-		r.events.Eventf(after, nil, corev1.EventTypeNormal, reason, "Capture", "%s", conditions.Note(message))
+		kind := corev1.EventTypeNormal
+		if reason == v1alpha1.PodReasonReservedPort {
+			kind = corev1.EventTypeWarning // nobody asked for it
+		}
+		r.events.Eventf(after, nil, kind, reason, "Capture", "%s", conditions.Note(message))
 	}
 	return err
 }
