@@ -203,7 +203,7 @@ on-devcluster:
 	$(DEVCLUSTER) up
 	$(DEVCLUSTER) images $(IMAGES)
 	@eval "$$($(DEVCLUSTER) env)"; installed=$$($(KUBECTL) get namespace $(SYSTEM) --ignore-not-found -o name); \
-	$(MAKE) gateway-api-crds deploy $${installed:+restart} mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
+	$(MAKE) allow-experimental-crds gateway-api-crds deploy $${installed:+restart} mesh GATEWAY_API_CHANNEL=experimental; $(RUN)
 
 ##@ Deploy (to the cluster that KUBECONFIG names)
 
@@ -214,6 +214,10 @@ SYSTEM := fairway-system
 gateway-api-crds: ## Install the CRDs of the Gateway API (GATEWAY_API_CHANNEL=standard or experimental).
 	@dir=$$(go mod download -json sigs.k8s.io/gateway-api | sed -n 's/^.*"Dir": "\(.*\)".*$$/\1/p'); \
 	$(KUBECTL) apply --server-side --force-conflicts -k "$$dir/config/crd/$(patsubst standard,,$(GATEWAY_API_CHANNEL))"
+
+.PHONY: allow-experimental-crds
+allow-experimental-crds: ## Let the experimental CRDs of the Gateway API replace standard ones, until gateway-api-crds runs.
+	$(KUBECTL) delete validatingadmissionpolicybinding safe-upgrades.gateway.networking.k8s.io --ignore-not-found
 
 .PHONY: deploy
 deploy: ## Install CRDs, permissions and the operator, and wait for it.

@@ -79,12 +79,13 @@ func (d *demo) find(ctx context.Context) error {
 }
 
 func (d *demo) deploy(ctx context.Context) error {
-	d.ui.command("make images gateway-api-crds deploy GATEWAY_API_CHANNEL=experimental")
+	targets := []string{"allow-experimental-crds", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental"}
+	d.ui.command("make images " + strings.Join(targets, " "))
 	loaded, err := d.progress(ctx, d.devcluster(), "images")
 	if err != nil {
 		return err
 	}
-	if _, err := d.progress(ctx, "make", "--no-print-directory", "gateway-api-crds", "deploy", "GATEWAY_API_CHANNEL=experimental", "KUBECTL="+d.kubectlPath); err != nil {
+	if _, err := d.progress(ctx, "make", append(targets, "--no-print-directory", "KUBECTL="+d.kubectlPath)...); err != nil {
 		return err
 	}
 	if err := d.shown(ctx, "apply", "-f", "config/samples/fairway_v1alpha1_mesh.yaml"); err != nil {
