@@ -31,12 +31,12 @@ func (st *stream) took(sub *subscription, it item) {
 	}
 }
 
-// insteadOf is what a client gets that rejects the current version.
-func (sub *subscription) insteadOf(e *entry, h *held) (action, *Resource) {
+// insteadOf is what a client gets that rejects the current version and has none; nil if there is nothing.
+func (h *held) insteadOf(e *entry) *Resource {
 	if good := e.good.Load(); h.version == "" && good != nil && !good.Equal(e.res) {
-		return upsert, good
+		return good
 	}
-	return nothing, nil
+	return nil
 }
 
 // standsIn tells whether what a client was sent is not what it should have, and the rejection of that stands.

@@ -80,11 +80,12 @@ func httpListenerNamed(t testing.TB, name string, port int, filters ...*hcmv3.Ht
 	})
 }
 
-func guardedTCP(t testing.TB, port int, cluster string) *Resource {
-	return must(t, "tcp", &listenerv3.Listener{
-		Name: "tcp", Address: socketAddress(port),
+func guardedTCP(t testing.TB, name string, port int, cluster, policy string) *Resource {
+	t.Helper()
+	return must(t, name, &listenerv3.Listener{
+		Name: name, Address: socketAddress(port),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.NetworkFilterByECDS("net-policy", &netrbacv3.RBAC{}),
+			envoy.NetworkFilterByECDS(policy, &netrbacv3.RBAC{}),
 			envoy.NetworkFilter("tcp", &tcpproxyv3.TcpProxy{StatPrefix: "tcp", ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster}}),
 		}}},
 	})
@@ -133,7 +134,7 @@ func TestExtensionsOnEnvoy(t *testing.T) {
 	xdstest.Binary(t)
 	f, socket := onSocket(t)
 	port, tcpPort, echo := freePort(t), freePort(t), echoServer(t)
-	f.apply(edsCluster(t, "echo", time.Second), assignment(t, "eds/echo", echo), guardedTCP(t, tcpPort, "echo"),
+	f.apply(edsCluster(t, "echo", time.Second), assignment(t, "eds/echo", echo), guardedTCP(t, "tcp", tcpPort, "echo", "net-policy"),
 		guardedHTTP(t, port, envoy.HTTPFilterByECDS("http-policy", &httprbacv3.RBAC{})))
 	f.ready(TypeCluster, TypeListener)
 	e := xdstest.Start(t, xdstest.Options{XDSSocket: socket, Wildcards: true})
@@ -201,6 +202,18 @@ func TestExtensionsOnEnvoy(t *testing.T) {
 		f.apply(httpListenerNamed(t, "other", other, envoy.HTTPFilterByECDS("other-policy", &httprbacv3.RBAC{})))
 		rejected(extension(t, "other-policy", &clusterv3.Cluster{}))
 		e.Eventually("an answer", func() bool { return fetch(other) == "500 " })
+
+		other = freePort(t)
+		f.apply(guardedTCP(t, "other-tcp", other, "echo", "other-net-policy"))
+		rejected(extension(t, "other-net-policy", &clusterv3.Cluster{}))
+		e.Eventually("the listener", func() bool {
+			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", other))
+			if err == nil {
+				_ = c.Close()
+			}
+			return err == nil
+		})
+		require.Empty(t, converse(t, other).echo("a"))
 	})
 
 	t.Run("what drains keeps what it has", func(t *testing.T) {

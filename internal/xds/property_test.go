@@ -37,7 +37,7 @@ type history struct {
 	next   int
 }
 
-var historyTypes = []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret}
+var historyTypes = []string{TypeCluster, TypeEndpoint, TypeExtension, TypeListener, TypeRoute, TypeSecret}
 
 // model is a client and what it should want. Resources in bad are refused by everyone.
 type model struct {
@@ -286,6 +286,7 @@ func (m *model) check() {
 				if !m.wildcard[u] {
 					require.Empty(m.t, has, what)
 				}
+			case want == nil && u == TypeExtension && m.named[u][name]: // it keeps what it has
 			case want == nil:
 				if complete && !m.named[u][name] || m.h.told(u, name) {
 					require.Empty(m.t, has, what)

@@ -149,8 +149,13 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 	case !h.unsure && h.version == e.res.Version():
 		sub.took(e, e.res)
 		return nothing, nil
-	case !h.unsure && h.rejected == e.res.Version():
-		return sub.insteadOf(e, h)
+	case h.rejected == e.res.Version():
+		if good := h.insteadOf(e); good != nil {
+			return upsert, good
+		}
+		if !h.unsure {
+			return nothing, nil
+		}
 	}
 	return upsert, e.res
 }

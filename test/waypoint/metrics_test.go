@@ -4,7 +4,6 @@
 package waypoint
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -27,19 +26,9 @@ func TestConnectionsAreCounted(t *testing.T) {
 	got, err := io.ReadAll(in)
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(got))
-	admin := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", s.admin)
-		},
-	}}
 	for _, counter := range []string{"http.service.downstream_cx_total: 1\n", "tcp.mtls.downstream_cx_total: 1\n"} {
 		s.eventually(counter, func() bool {
-			resp, err := admin.Get("http://localhost/stats?filter=downstream_cx_total")
-			require.NoError(t, err)
-			b, err := io.ReadAll(resp.Body)
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			return strings.Contains(string(b), counter)
+			return strings.Contains(s.stats("downstream_cx_total"), counter)
 		})
 	}
 }
