@@ -38,7 +38,7 @@ func TestMessagesAreSentences(t *testing.T) {
 
 func TestLongMessagesAreCutToWhatTheAPIServerTakes(t *testing.T) {
 	long := strings.Repeat("ä", maxMessage)
-	for most, short := range map[int]string{maxMessage: Message(long), maxNote: Note(long)} {
+	for most, short := range map[int]string{32768: Message(long), 1024: Note(long)} {
 		require.LessOrEqual(t, len(short), most)
 		require.Greater(t, len(short), most-4)
 		require.True(t, utf8.ValidString(short))
