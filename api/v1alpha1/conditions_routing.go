@@ -67,6 +67,9 @@ const (
 	ServiceReasonWaypointPending = "WaypointPending"
 	// ServiceReasonWaypointMissing: the Service names a waypoint that is not there; connections are refused.
 	ServiceReasonWaypointMissing = "WaypointMissing"
+	// ServiceReasonOverBudget: older Services of the namespace have so many ports that the waypoint can't serve this one;
+	// connections are refused.
+	ServiceReasonOverBudget = "OverBudget"
 	// ServiceReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
 	ServiceReasonNotSupported = "NotSupported"
 	// ServiceReasonEndpointsLeftOut, of an Event: proxies know only some of the Service's endpoints.

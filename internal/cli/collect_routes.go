@@ -106,7 +106,7 @@ func (k *collector) judgeServices() {
 			continue
 		}
 		switch c.Reason {
-		case v1alpha1.ServiceReasonWaypointMissing:
+		case v1alpha1.ServiceReasonWaypointMissing, v1alpha1.ServiceReasonOverBudget:
 			k.problem("Service %s/%s: %s", s.Namespace, s.Name, oneLine(c.Message))
 		case v1alpha1.ServiceReasonNotSupported:
 			k.report.Elsewhere = append(k.report.Elsewhere, "Service "+s.Namespace+"/"+s.Name+": "+oneLine(c.Message))

@@ -124,7 +124,8 @@ func sameService(old, new *corev1.Service) bool {
 // Service, because the Gateway may be deleted and made again.
 func ServiceClosed(s *corev1.Service) bool {
 	c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
-	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ServiceReasonWaypointMissing)
+	return c != nil && (c.Status == metav1.ConditionTrue || c.Reason == v1alpha1.ServiceReasonWaypointMissing ||
+		c.Reason == v1alpha1.ServiceReasonOverBudget)
 }
 
 func sameSlice(old, new *discoveryv1.EndpointSlice) bool {

@@ -20,6 +20,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -253,4 +254,80 @@ func TestPartialServicesAreTold(t *testing.T) {
 	e.Process()
 	require.Equal(t, map[string]bool{"small": false, "large": false}, told)
 	require.False(t, e.ingest.Partial.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
+}
+
+// TestMostConsumersOfAService: more than so many namespaces can't have routes for one, and say so; nobody else's change.
+func TestMostConsumersOfAService(t *testing.T) {
+	h := budgetHarness(t)
+	author := func(n int) string { return fmt.Sprintf("tenant-%03d", n) } // all are of one age, so names decide
+	route := func(n int) *gwv1.HTTPRoute {
+		r := expressionRoute(author(n), "own")
+		r.Spec.Rules = nil
+		return r
+	}
+	const most = ingest.MostConsumersOfService
+	for n := range most + 1 {
+		h.Set(route(n))
+	}
+	h.Process()
+	require.True(t, h.accepted(t, author(most-1), "own"))
+	require.False(t, h.accepted(t, author(most), "own"))
+	require.Len(t, h.bindings["owner/web"].Callers, most)
+	require.NotContains(t, h.bindings["owner/web"].Callers, author(most))
+	another := route(0)
+	another.Name = "second"
+	h.Set(another)
+	h.Process()
+	require.True(t, h.accepted(t, author(0), "second"), "namespaces count, not routes")
+	h.Delete(another)
+	h.Delete(route(0))
+	h.Process()
+	require.True(t, h.accepted(t, author(most), "own"))
+}
+
+// TestMostPortsOfANamespace: of the Services that have waypoints. The youngest have none beyond it, and are closed; their
+// waypoint goes on with the others.
+func TestMostPortsOfANamespace(t *testing.T) {
+	h := newHarness(t)
+	for _, obj := range caseOf(t, "consumer-and-grpc") {
+		h.Set(obj)
+	}
+	h.Synced()
+	service := func(name string, age time.Duration, ports int) *corev1.Service {
+		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "bookshop", Name: name, Labels: map[string]string{names.LabelUseWaypoint: "mine"},
+			CreationTimestamp: metav1.NewTime(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC).Add(-age)),
+		}}
+		svc.Spec.ClusterIP = "10.97.0.1"
+		svc.Spec.ClusterIPs = []string{"10.97.0.1"}
+		for n := range ports {
+			svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", n), Port: int32(1 + n)})
+		}
+		h.Set(svc)
+		return svc
+	}
+	served := 0
+	mine := types.NamespacedName{Namespace: "bookshop", Name: "mine"}
+	h.ingest.Waypoint.Watch(mine, func(w *model.Waypoint) { served = len(w.Ports) })
+	ports := func() int {
+		h.Process()
+		return served
+	}
+	had := ports()
+	const part = ingest.MostPortsOfNamespace / 4
+	for n := range 3 {
+		service(fmt.Sprint("old-", n), time.Hour, part)
+	}
+	require.Equal(t, had+3*part, ports())
+	large := service("large", time.Minute, part+1)
+	require.Equal(t, had+3*part, ports())
+	b := h.bindings["bookshop/large"]
+	require.True(t, b.OverBudget)
+	require.Contains(t, b.Problem, "may have 8192 ports")
+	service("small", time.Second, 5)
+	require.Equal(t, had+3*part+5, ports(), "a smaller one finds room")
+	require.Empty(t, h.bindings["bookshop/small"].Problem)
+	h.Delete(large)
+	require.Equal(t, had+3*part+5, ports())
+	require.Empty(t, h.bindings["bookshop/large"].Problem)
 }

@@ -27,6 +27,14 @@ var (
 	mostOfAuthor = cost{rules: math.MaxInt, expressions: math.MaxInt, bytes: 32 << 20}
 )
 
+// MostConsumersOfService is how many other namespaces may have routes for a Service, the oldest ones. Node proxies tell
+// the callers of each apart, at 12 KB for each address of the Service.
+const MostConsumersOfService = 256
+
+// MostPortsOfNamespace is how many ports the Services of a namespace that have waypoints may have, the oldest ones.
+// Each costs a waypoint 130 KB, and the operator 13.
+const MostPortsOfNamespace = 8192
+
 // consumer is a namespace with routes for Services of another.
 type consumer struct{ author, owner string }
 

@@ -80,6 +80,9 @@ type Ingest struct {
 	Table *memo.Func[model.Attachment, *model.RouteTable]
 	// Upstream is a Service's port as a destination of waypoints.
 	Upstream *memo.Func[model.ServicePort, model.Upstream]
+	// wantedBinding is the Binding that a Service asks for; overPorts are Services of a namespace that can't have it.
+	wantedBinding *memo.Func[cluster.Key, Binding]
+	overPorts     *memo.Func[string, map[cluster.Key]int]
 	// Binding of a Service to its waypoint.
 	Binding *memo.Func[cluster.Key, Binding]
 	// Bound is the Binding, for the Service's status.
@@ -143,6 +146,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
+	i.wantedBinding = memo.Define(g, "wantedBinding", reflectEqual[Binding], i.wanted)
+	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)

@@ -58,6 +58,11 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 	}
 	for _, r := range asking {
 		switch winner := grpc[r.Ref.Namespace]; {
+		case r.crowded:
+			out.lost[r.Ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
+				"routes of %d other namespaces, which are older, are attached to Service %s, and no more may be: it costs "+
+					"every node whose pods call the Service (have the route made in namespace %s)",
+				MostConsumersOfService, at.Port.ServiceName(), at.Port.Namespace)}
 		case !out.protocol.HTTP():
 			out.lost[r.Ref] = Verdict{
 				Reason: string(gwv1.RouteReasonUnsupportedProtocol),
@@ -131,6 +136,8 @@ func matchKey(m model.Match) string {
 type attached struct {
 	*Route
 	over bool // it costs too much
+	// crowded: too many other namespaces have routes for the Service already.
+	crowded bool
 }
 
 // attachedTo lists the routes of a Service, the one with precedence first. It is done once for all of its ports.
@@ -139,10 +146,18 @@ func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
 	for _, ref := range i.routesOf(c, service) {
 		if r := i.Route.Get(c, ref); r != nil {
 			_, over := i.over(c, ref, service.Namespace)
-			out = append(out, attached{r, over})
+			out = append(out, attached{Route: r, over: over})
 		}
 	}
 	slices.SortFunc(out, func(a, b attached) int { return policy.Compare(a.Created, a.Ref, b.Created, b.Ref) })
+	consumers := map[string]bool{}
+	for n, r := range out {
+		if r.Ref.Namespace != service.Namespace && !consumers[r.Ref.Namespace] {
+			if out[n].crowded = len(consumers) == MostConsumersOfService; !out[n].crowded {
+				consumers[r.Ref.Namespace] = true
+			}
+		}
+	}
 	return out
 }
 

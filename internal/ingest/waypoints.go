@@ -4,10 +4,12 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,6 +36,8 @@ type Binding struct {
 	Pending bool
 	// Problem says why the waypoint can't serve; connections to the Service are refused then, never let through.
 	Problem string
+	// OverBudget: the Problem is that the namespace has too many ports, so the waypoint serves none of this Service.
+	OverBudget bool
 	// Spreads: the Service asks for connections to stay on their node, which its waypoint can't do.
 	Spreads bool
 	// Unsupported says why no waypoint can ever serve the Service, though its label names one. Nothing changes for its
@@ -65,7 +69,62 @@ func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
 	return i.Binding.Get(c, key)
 }
 
+// binding is what is asked for, unless the namespace has too many ports for it.
 func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
+	b := i.wantedBinding.Get(c, key)
+	if b.Unserved() || b.Problem != "" {
+		return b
+	}
+	if older, over := i.overPorts.Get(c, key.Namespace)[key]; over {
+		b.Pending, b.OverBudget = false, true
+		b.Problem = fmt.Sprintf("the Services of a namespace that have waypoints may have %d ports, and older ones of namespace "+
+			"%s have %d: use fewer ports, or several namespaces, or keep the Service off its waypoint by label %s=%s",
+			MostPortsOfNamespace, key.Namespace, older, names.LabelUseWaypoint, names.UseWaypointNone)
+	}
+	return b
+}
+
+// tooManyPorts are Services whose ports would cost a namespace's waypoints too much, with how many ports older ones
+// have. The oldest come first, so that a new one takes nothing from those that work.
+func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int {
+	type served struct {
+		key     cluster.Key
+		created time.Time
+		ports   int
+	}
+	var all []served
+	sum := 0
+	for _, key := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
+		if b := i.wantedBinding.Get(c, key); b.Unserved() || b.Problem != "" {
+			continue
+		}
+		s, ok := i.store.Services.Get(c, key)
+		if !ok {
+			continue
+		}
+		all = append(all, served{key, s.CreationTimestamp.Time, len(i.Service.Get(c, key).Ports)})
+		sum += all[len(all)-1].ports
+	}
+	if sum <= MostPortsOfNamespace {
+		return nil // always, but for mistakes
+	}
+	slices.SortFunc(all, func(a, b served) int {
+		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.key.Name, b.key.Name))
+	})
+	out := map[cluster.Key]int{}
+	sum = 0
+	for _, s := range all {
+		if sum+s.ports > MostPortsOfNamespace {
+			out[s.key] = sum
+		} else {
+			sum += s.ports
+		}
+	}
+	return out
+}
+
+// wanted is the binding that a Service's labels and routes ask for.
+func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 	svc := i.Service.Get(c, key)
 	if svc == nil || !svc.Enrolled {
 		return Binding{}
@@ -197,7 +256,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	}
 	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key), Headers: i.HeaderLimits.Get(c, key)}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
-		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() {
+		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() || b.OverBudget {
 			continue
 		}
 		svc := i.Service.Get(c, svcKey)

@@ -131,7 +131,11 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonNotSupported,
 			b.Unsupported+": its connections are as they would be without the label")
 	case b.Problem != "":
-		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointMissing, b.Problem+": "+b.Connections()+" are refused")
+		reason := v1alpha1.ServiceReasonWaypointMissing
+		if b.OverBudget {
+			reason = v1alpha1.ServiceReasonOverBudget
+		}
+		return say(metav1.ConditionFalse, reason, b.Problem+": "+b.Connections()+" are refused")
 	case b.Pending:
 		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointPending,
 			"Waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile")
