@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/introspect"
@@ -76,17 +77,17 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
 	n.Proxy, n.Certificates = core.Relay, core.Identities
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
-	pods, err := node.New(n)
+	a, err := node.New(n)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return core.Run(ctx, func() []introspect.Capture { return captures(pods.Snapshot()) }) })
-	g.Go(func() error { return pods.Run(ctx) })
+	g.Go(func() error { return core.Run(ctx, func() []introspect.Capture { return captures(a.Snapshot()) }) })
+	g.Go(func() error { return a.Run(ctx) })
 	return g.Wait()
 }
 
-func captures(in []node.PodStatus) []introspect.Capture {
+func captures(in []pods.Status) []introspect.Capture {
 	out := make([]introspect.Capture, 0, len(in))
 	for _, p := range in {
 		out = append(out, introspect.Capture{

@@ -60,6 +60,9 @@ const (
 // AnnotationMirror marks the mirror of a static pod, which a node's kubelet makes by itself (corev1.MirrorPodAnnotationKey).
 const AnnotationMirror = "kubernetes.io/config.mirror"
 
+// AnnotationStatic is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
+const AnnotationStatic = "kubernetes.io/config.hash"
+
 // Controllers, classes and objects.
 const (
 	// GatewayController is GatewayClass.spec.controllerName of every class of ours.

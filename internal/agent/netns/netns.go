@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -21,6 +23,24 @@ import (
 // ErrNotNamespace is what Open says of a path that exists and is not a network namespace, as a runtime leaves behind
 // after a reboot: the file is there, nothing is mounted on it.
 var ErrNotNamespace = errors.New("not a network namespace")
+
+// Gone tells whether an error means that a network namespace no longer exists.
+func Gone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotNamespace)
+}
+
+// List names the network namespaces that the container runtime keeps in a directory; none, if there is no such directory.
+func List(dir string) []string {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, e := range entries {
+		out = append(out, filepath.Join(dir, e.Name()))
+	}
+	return out
+}
 
 // Namespace is a network namespace held open: it lives on until Close, even when its pod is gone.
 type Namespace struct {

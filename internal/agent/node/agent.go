@@ -4,7 +4,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/go-logr/logr"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -23,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -30,11 +28,10 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
-	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -45,82 +42,25 @@ const stopTimeout = 15 * time.Second
 // comes up. If one is enrolled all the same, its pods are captured once they run.
 var systemNamespaces = []string{"kube-system"}
 
-// Options of an Agent. Config, NodeName, Proxy and Certificates are required.
-type Options struct {
-	// Config reaches the API server.
-	Config   *rest.Config
-	NodeName string
-	// SystemNamespace is where the mesh runs; default names.SystemNamespace.
-	SystemNamespace string
-	// PodName of the agent itself, which says there whether the CNI plugin is in place; without it, only the log does.
-	PodName string
-
-	Proxy        Proxy
-	Certificates Certificates
-	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
-	// unless a test says otherwise.
-	Sandboxes      Sandboxes
-	RuntimeSockets []string
-	// Kernel is the real one unless a test says otherwise.
-	Kernel Kernel
-	// Mark is the proxy's; the real Kernel needs it.
-	Mark proxymark.Mark
-
-	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: those of package names, and the plugin
-	// where the image has it.
-	CNISocket, CNIBinDir, CNIConfDir, PluginSource, NetnsDir string
-	// WithoutCNI leaves the node's CNI configuration alone: running pods are captured, starting ones a moment late.
-	WithoutCNI bool
-
-	Log        logr.Logger
-	Registerer prometheus.Registerer
-}
-
 // Agent enrols the pods of one node. Make it with New, then Run it.
 type Agent struct {
-	opts       Options
-	reconciler *reconciler
-	gate       *gatekeeper
-	manager    manager.Manager
-	uninstall  *uninstaller
-	installer  *cni.Installer
-	plugin     *pluginReport
-	requests   chan event.TypedGenericEvent[*corev1.Pod]
+	opts      Options
+	pods      *pods.Follower
+	host      *hostRules
+	gate      *gatekeeper
+	manager   manager.Manager
+	uninstall *uninstaller
+	installer *cni.Installer
+	plugin    *pluginReport
+	metrics   *metrics
+	requests  chan event.TypedGenericEvent[*corev1.Pod]
 }
 
 // New makes an Agent. It must be called before anything enters another network namespace.
 func New(o Options) (*Agent, error) {
-	o.SystemNamespace = cmp.Or(o.SystemNamespace, names.SystemNamespace)
-	o.CNISocket = cmp.Or(o.CNISocket, names.CNISocket)
-	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
-	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
-	o.PluginSource = cmp.Or(o.PluginSource, "/"+names.CNIPlugin)
-	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
-	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
-		return nil, errors.New("node: Config, NodeName, Proxy and Certificates are required")
-	}
-	if o.Log.GetSink() == nil {
-		o.Log = logr.Discard()
-	}
-	if o.Sandboxes == nil {
-		if len(o.RuntimeSockets) == 0 {
-			o.RuntimeSockets = names.RuntimeSockets()
-		}
-		r, err := netns.NewRuntime(o.RuntimeSockets...)
-		if err != nil {
-			return nil, err
-		}
-		o.Sandboxes = r
-	}
-	if o.Kernel == nil {
-		if o.Mark.IsZero() {
-			return nil, errors.New("node: Mark is required")
-		}
-		k, err := newKernel(o.Mark)
-		if err != nil {
-			return nil, fmt.Errorf("open the node's network namespace: %w", err)
-		}
-		o.Kernel = k
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
 	}
 	a := &Agent{opts: o, requests: make(chan event.TypedGenericEvent[*corev1.Pod], 256)}
 	if err := a.assemble(); err != nil {
@@ -136,7 +76,65 @@ func (a *Agent) assemble() error {
 		return err
 	}
 	config := asNode(o.Config, o.NodeName, o.Log)
-	a.manager, err = manager.New(config, manager.Options{
+	if a.manager, err = newManager(config, scheme, o); err != nil {
+		return err
+	}
+	a.metrics = newMetrics(o.Registerer)
+	if err := o.Kernel.CanLimitPeers(); err != nil {
+		o.Log.Error(err, "pods are captured without a limit of connections for each caller: "+
+			"that takes Linux 5.11 with CONFIG_NFT_CONNLIMIT")
+	} else {
+		a.metrics.limited.Set(1)
+	}
+	recorder := a.manager.GetEventRecorder("fairway-agent")
+	reports := pods.NewReports(o.Registerer, recorder)
+	seen := func(path string) string { return inDir(path, o.NetnsDir) }
+	a.host = newHostRules(o.Kernel, o.Log)
+	a.pods = pods.New(pods.Options{
+		Client: a.manager.GetClient(), Sandboxes: o.Sandboxes, Kernel: o.Kernel, Host: a.host, Endpoints: o.Proxy,
+		Enroller: enrol.New(enrol.Options{
+			Proxy: o.Proxy, Certificates: o.Certificates, Kernel: o.Kernel, Host: a.host, Observer: reports, Log: o.Log,
+			Waits: o.waits.enrol,
+		}),
+		Reports: reports, System: o.SystemNamespace, Seen: seen, Log: o.Log, Registerer: o.Registerer, Waits: o.waits.pods,
+	})
+	a.gate = &gatekeeper{
+		pods: a.pods, cached: a.manager.GetClient(), live: a.manager.GetAPIReader(), node: o.NodeName, system: o.SystemNamespace,
+		seen: seen, again: a.enqueue, failed: reports.Failed, starts: a.metrics.starts, log: o.Log,
+	}
+	direct, err := client.New(config, client.Options{Scheme: scheme})
+	if err != nil {
+		return err
+	}
+	a.addPlugin(recorder)
+	a.uninstall = &uninstaller{
+		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, statuses: a.pods.Snapshot, installer: a.installer, log: o.Log,
+		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
+	}
+	return a.watch()
+}
+
+// addPlugin has the CNI plugin installed, unless it isn't wanted, and how that went said on the agent's own pod.
+func (a *Agent) addPlugin(recorder events.EventRecorder) {
+	o := a.opts
+	if o.WithoutCNI {
+		return
+	}
+	a.installer = &cni.Installer{
+		Source: o.PluginSource, BinDir: o.CNIBinDir, ConfDir: o.CNIConfDir,
+		Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir), append([]string{o.SystemNamespace}, systemNamespaces...)),
+	}
+	if o.PodName != "" {
+		a.plugin = &pluginReport{
+			client: a.manager.GetClient(), events: recorder, log: o.Log.WithName("cni"), confDir: o.CNIConfDir,
+			pod: types.NamespacedName{Namespace: o.SystemNamespace, Name: o.PodName}, latest: make(chan error, 1),
+		}
+	}
+}
+
+// newManager watches what the agent needs to see: of pods, those of its node.
+func newManager(config *rest.Config, scheme *runtime.Scheme, o Options) (manager.Manager, error) {
+	m, err := manager.New(config, manager.Options{
 		Scheme:                 scheme,
 		Logger:                 o.Log,
 		LeaderElection:         false,
@@ -152,49 +150,9 @@ func (a *Agent) assemble() error {
 		GracefulShutdownTimeout: new(5 * time.Second),
 	})
 	if err != nil {
-		return fmt.Errorf("set up the watches of the node's pods: %w", err)
+		return nil, fmt.Errorf("set up the watches of the node's pods: %w", err)
 	}
-	pods := newRegistry()
-	m := newMetrics(o.Registerer, pods)
-	if err := o.Kernel.CanLimitPeers(); err != nil {
-		o.Log.Error(err, "pods are captured without a limit of connections for each caller: "+
-			"that takes Linux 5.11 with CONFIG_NFT_CONNLIMIT")
-	} else {
-		m.limited.Set(1)
-	}
-	a.reconciler = &reconciler{
-		enroller: &enroller{
-			proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: newHostRules(o.Kernel, o.Log),
-			pods: pods, log: o.Log, onRepair: m.repairs.Inc, now: time.Now, waits: defaultWaits,
-			onRefused: func(t Target, fresh capture.Refused) { a.reconciler.noteRefused(t, fresh) },
-		},
-		client: a.manager.GetClient(), sandboxes: o.Sandboxes, metrics: m, system: o.SystemNamespace,
-		events: a.manager.GetEventRecorder("fairway-agent"),
-		ready:  make(chan struct{}),
-		seen:   func(path string) string { return inDir(path, o.NetnsDir) },
-	}
-	a.gate = &gatekeeper{reconciler: a.reconciler, live: a.manager.GetAPIReader(), node: o.NodeName, again: a.enqueue}
-	direct, err := client.New(config, client.Options{Scheme: scheme})
-	if err != nil {
-		return err
-	}
-	if !o.WithoutCNI {
-		a.installer = &cni.Installer{
-			Source: o.PluginSource, BinDir: o.CNIBinDir, ConfDir: o.CNIConfDir,
-			Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir), append([]string{o.SystemNamespace}, systemNamespaces...)),
-		}
-	}
-	if a.installer != nil && o.PodName != "" {
-		a.plugin = &pluginReport{
-			client: a.manager.GetClient(), events: a.reconciler.events, log: o.Log.WithName("cni"), confDir: o.CNIConfDir,
-			pod: types.NamespacedName{Namespace: o.SystemNamespace, Name: o.PodName}, latest: make(chan error, 1),
-		}
-	}
-	a.uninstall = &uninstaller{
-		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, pods: pods, installer: a.installer, log: o.Log,
-		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
-	}
-	return a.watch()
+	return m, nil
 }
 
 // ownAccount restricts what the agent sees of service accounts to its own.
@@ -258,16 +216,16 @@ func (a *Agent) start(ctx context.Context) error {
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}
-	orphans, err := a.reconciler.recover(ctx, a.opts.NetnsDir)
+	orphans, err := a.pods.Recover(ctx, a.opts.NetnsDir)
 	if err != nil {
 		return err
 	}
 	a.opts.Proxy.LocalReady(xds.TypeListener)
-	close(a.reconciler.ready)
+	a.pods.Ready()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })
-	g.Go(func() error { return a.reconciler.shareForever(ctx) })
-	g.Go(func() error { return a.reconciler.sweepLater(ctx, orphans) })
+	g.Go(func() error { return a.pods.Share(ctx) })
+	g.Go(func() error { return a.pods.SweepLater(ctx, orphans) })
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.CNISocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
 		listening := make(chan struct{})
@@ -289,7 +247,7 @@ func (a *Agent) start(ctx context.Context) error {
 
 // installation takes in the outcome of an attempt to install the CNI plugin.
 func (a *Agent) installation(err error) {
-	a.reconciler.metrics.installation(err)
+	a.metrics.installation(err)
 	if a.plugin != nil {
 		a.plugin.note(err)
 	}
@@ -297,14 +255,14 @@ func (a *Agent) installation(err error) {
 
 // repairHost looks after the node's own rules.
 func (a *Agent) repairHost() {
-	if err := a.reconciler.host.repair(); err != nil {
+	if err := a.host.Repair(); err != nil {
 		a.opts.Log.Error(err, "the node's probe rules can't be looked after")
 	}
 }
 
-// lookAgain looks after something every verifyEvery, until the context ends.
+// lookAgain looks after something every enrol.VerifyEvery, until the context ends.
 func lookAgain(ctx context.Context, after func()) error {
-	tick := time.NewTicker(verifyEvery)
+	tick := time.NewTicker(enrol.VerifyEvery)
 	defer tick.Stop()
 	for {
 		select {
@@ -317,7 +275,7 @@ func lookAgain(ctx context.Context, after func()) error {
 }
 
 // Snapshot is how the node's pods stand: those that are captured or to be captured, and those whose owners opted out.
-func (a *Agent) Snapshot() []PodStatus { return a.reconciler.pods.snapshot() }
+func (a *Agent) Snapshot() []pods.Status { return a.pods.Snapshot() }
 
 // enqueue has a pod reconciled.
 func (a *Agent) enqueue(pod *corev1.Pod) {

@@ -30,7 +30,10 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
@@ -67,6 +70,7 @@ type fixture struct {
 	dir       string
 	agent     *Agent
 	podName   string // of the agent itself
+	metrics   *prometheus.Registry
 	stop      func() error
 }
 
@@ -145,15 +149,19 @@ func asAgent(cfg *rest.Config, node string) *rest.Config {
 
 func (f *fixture) start() {
 	f.t.Helper()
+	f.metrics = prometheus.NewRegistry()
 	a, err := New(Options{
 		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
 		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
 		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"), CNIConfDir: filepath.Join(f.dir, "net.d"),
 		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
-		Log: testLog(), Registerer: prometheus.NewRegistry(),
+		Log: testLog(), Registerer: f.metrics,
+		waits: waits{
+			enrol: enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
+			pods:  pods.Waits{Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond},
+		},
 	})
 	require.NoError(f.t, err)
-	a.reconciler.waits = waits{attempt: time.Second, certificate: 500 * time.Millisecond, linger: 100 * time.Millisecond, verify: time.Second, runtime: time.Second, orphan: 200 * time.Millisecond}
 	f.agent = a
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -223,13 +231,13 @@ func (f *fixture) condition(p *corev1.Pod, status corev1.ConditionStatus, reason
 	return have
 }
 
-func (f *fixture) state(p *corev1.Pod) PodStatus {
+func (f *fixture) state(p *corev1.Pod) pods.Status {
 	for _, s := range f.agent.Snapshot() {
 		if s.UID == string(p.UID) {
 			return s
 		}
 	}
-	return PodStatus{}
+	return pods.Status{}
 }
 
 // daemonSet of the agents is there, so that stopping one is no uninstallation.
@@ -274,7 +282,7 @@ func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonReservedPort)
 	require.Contains(t, c.Message, "container proxy declares port 15006")
 	require.Equal(t, -1, f.index("apply ns-cart"))
-	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "the agent's own view follows the condition")
+	f.eventually(func() bool { return f.state(p).State == pods.StateNotCaptured }, "the agent's own view follows the condition")
 	f.eventually(func() bool {
 		var list eventsv1.EventList
 		require.NoError(t, f.List(context.Background(), &list, client.InNamespace(f.namespace)))
@@ -296,7 +304,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	require.Less(t, f.index("host 1"), f.index("apply ns-cart"), "probes are known before plaintext is looked at")
 	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("10.244.1.5:8080")}, f.host)
 	f.eventually(func() bool {
-		return f.state(p).State == StateCaptured && f.state(p).Mode == names.MTLSPermissive
+		return f.state(p).State == pods.StateCaptured && f.state(p).Mode == names.MTLSPermissive
 	}, "the agent's own view follows the condition")
 
 	// Another mode changes listeners and message, not the rules.
@@ -323,7 +331,7 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners go")
 	require.Less(t, f.index("drain ns-cart"), f.index("remove ns-cart"))
 	require.Less(t, f.index("remove ns-cart"), f.index("unset mtls/"))
-	f.eventually(func() bool { return f.state(p).State == StateNotCaptured }, "not captured")
+	f.eventually(func() bool { return f.state(p).State == pods.StateNotCaptured }, "not captured")
 	require.Empty(t, f.host)
 	require.Empty(t, f.wanted)
 }
@@ -352,7 +360,7 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	// Somebody takes the rules away.
 	f.do(func() { f.rules[f.sandboxes[string(p.UID)]] = []netip.Prefix{} })
 	f.eventually(func() bool {
-		drift, err := f.Verify(f.sandboxes[string(p.UID)], wantedRules())
+		drift, err := f.Verify(f.sandboxes[string(p.UID)], capture.Pod{Ranges: testRanges()})
 		return err == nil && len(drift) == 0
 	}, "rules are put back")
 
@@ -440,12 +448,12 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 		f.listeners, f.wanted = map[string]string{}, map[string]int{}
 	})
 	f.start()
-	f.eventually(func() bool { return f.state(p).State == StateFailed }, "the proxy is missed")
+	f.eventually(func() bool { return f.state(p).State == pods.StateFailed }, "the proxy is missed")
 	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Status, "its rules are still there")
 	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
 	f.eventually(func() bool { return f.index("remove ns-orphan") >= 0 }, "the orphan's rules go")
 	f.do(func() { f.proxyDown = false })
-	f.eventually(func() bool { return f.state(p).State == StateCaptured }, "captured again")
+	f.eventually(func() bool { return f.state(p).State == pods.StateCaptured }, "captured again")
 	require.Equal(t, -1, f.index("apply"), "rules that are right are not touched")
 }
 
@@ -480,4 +488,11 @@ func TestMeshDeletionLetsPodsGo(t *testing.T) {
 	require.NoError(t, f.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}))
 	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonMeshAbsent)
 	f.eventually(func() bool { return f.index("remove ns-cart") >= 0 && len(f.listenerNames()) == 0 }, "nothing is left")
+}
+
+func TestInDir(t *testing.T) {
+	require.Equal(t, "/var/run/netns/cni-1", inDir("/run/netns/cni-1", names.NetnsDir))
+	require.Equal(t, "/var/run/docker/netns/1", inDir("/run/docker/netns/1", "/var/run/docker/netns"))
+	require.Equal(t, "/run/docker/netns/1", inDir("/run/docker/netns/1", names.NetnsDir))
+	require.Equal(t, "/proc/7/ns/net", inDir("/proc/7/ns/net", names.NetnsDir))
 }

@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -14,22 +16,48 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/member"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // liveTimeout bounds a question to the API server at a pod's start.
 const liveTimeout = 3 * time.Second
 
+// follower captures pods and knows how they stand; pods.Follower is one.
+type follower interface {
+	// Mesh is nil if there is none.
+	Mesh(ctx context.Context) (*v1alpha1.Mesh, error)
+	// Start captures a pod that has no process yet.
+	Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error
+	// Redirects tells whether a pod's traffic is captured by now.
+	Redirects(ctx context.Context, uid string) (bool, error)
+	// UIDs are those of the pods of a name that something was done for.
+	UIDs(namespace, name string) []string
+	Forget(ctx context.Context, uid string) error
+	ForgetSandbox(ctx context.Context, uid, netns string) error
+}
+
 // gatekeeper is the cni.Handler: it lets a pod of the mesh start once its traffic is captured.
 type gatekeeper struct {
-	*reconciler
-	// live reads past the cache, which may not know yet what was applied a moment before the pod.
-	live client.Reader
-	node string
+	pods follower
+	// cached is what the agent watches. live reads past it, for it may not know yet what was applied a moment before the
+	// pod.
+	cached, live client.Reader
+	node, system string
+	// seen is the path of a network namespace as agent and proxy see it.
+	seen func(hostPath string) string
 	// again has a pod reconciled.
 	again func(pod *corev1.Pod)
+	// failed counts a failure to capture a pod.
+	failed func(error)
+	starts *prometheus.HistogramVec
+	log    logr.Logger
 }
 
 // Add implements cni.Handler.
@@ -39,11 +67,11 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		switch {
 		case err != nil:
 			result = "failed"
-			g.metrics.failures.WithLabelValues(causeOf(err)).Inc()
+			g.failed(err)
 		case captured:
 			result = "captured"
 		}
-		g.metrics.starts.WithLabelValues(result).Observe(time.Since(started).Seconds())
+		g.starts.WithLabelValues(result).Observe(time.Since(started).Seconds())
 	}(time.Now())
 
 	pod, d, mesh, err := g.question(ctx, req)
@@ -55,7 +83,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 		if pod == nil {
 			return false, nil
 		}
-		return false, g.forget(ctx, string(pod.UID))
+		return false, g.pods.Forget(ctx, string(pod.UID))
 	case member.Hold:
 		if d.Reason == v1alpha1.PodReasonTerminating {
 			return false, nil
@@ -67,20 +95,15 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 	if len(ips) == 0 {
 		return false, errors.New("the cluster's network plugin gave the pod no address")
 	}
-	if err := inRanges(mesh, ips); err != nil {
+	if err := enrol.InRanges(mesh, ips); err != nil {
 		return false, err
 	}
-	t := newTarget(pod, mesh, d, g.seen(req.Netns), ips)
+	t := enrol.NewTarget(pod, mesh, d, g.seen(req.Netns), ips)
 	// Whatever comes of it: the pod may be gone by then, and a failure may need no second try.
 	defer g.again(pod)
-	g.setStatus(pod, StateEnrolling, d, t)
-	if err := g.capture(ctx, t, starting); err != nil {
-		failed := d
-		failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, err.Error()
-		g.setStatus(pod, StateFailed, failed, t)
+	if err := g.pods.Start(ctx, pod, d, t); err != nil {
 		return false, err
 	}
-	g.setStatus(pod, StateStarting, d, t)
 	return true, nil
 }
 
@@ -90,24 +113,24 @@ func (g *gatekeeper) Check(ctx context.Context, req plugin.Request) (bool, error
 	if err != nil || d.Action != member.Capture {
 		return false, err
 	}
-	have, err := g.current(ctx, string(pod.UID))
-	if err == nil && !have.redirected {
+	redirects, err := g.pods.Redirects(ctx, string(pod.UID))
+	if err == nil && !redirects {
 		err = errors.New("the pod's traffic isn't captured yet")
 	}
-	return have.redirected, err
+	return redirects, err
 }
 
 // Del implements cni.Handler. The network namespace goes with all rules in it, but not before the proxy's listeners are
 // out of it.
 func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
-	for _, uid := range g.pods.uids(req.PodNamespace, req.PodName) {
+	for _, uid := range g.pods.UIDs(req.PodNamespace, req.PodName) {
 		netns := ""
 		if req.Netns != "" {
 			netns = g.seen(req.Netns)
 		} else if uid != req.PodUID {
 			continue
 		}
-		if err := g.forgetSandbox(ctx, uid, netns); err != nil {
+		if err := g.pods.ForgetSandbox(ctx, uid, netns); err != nil {
 			g.log.Info("clean up after a pod", "pod", req.PodNamespace+"/"+req.PodName, "reason", err.Error())
 		}
 	}
@@ -119,7 +142,7 @@ func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.
 	pass := func(reason string) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
 		return nil, member.Decision{Action: member.Release, Reason: reason}, nil, nil
 	}
-	mesh, err := g.mesh(ctx)
+	mesh, err := g.pods.Mesh(ctx)
 	if err != nil {
 		return nil, member.Decision{}, nil, err
 	}
@@ -145,7 +168,7 @@ func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.
 func (g *gatekeeper) namespace(ctx context.Context, name string) (*corev1.Namespace, error) {
 	key := types.NamespacedName{Name: name}
 	cached := &corev1.Namespace{}
-	cacheErr := g.client.Get(ctx, key, cached)
+	cacheErr := g.cached.Get(ctx, key, cached)
 	if cacheErr == nil && member.Enrolled(cached) {
 		return cached, nil
 	}
@@ -168,7 +191,7 @@ func (g *gatekeeper) namespace(ctx context.Context, name string) (*corev1.Namesp
 func (g *gatekeeper) pod(ctx context.Context, req plugin.Request) (*corev1.Pod, error) {
 	key := types.NamespacedName{Namespace: req.PodNamespace, Name: req.PodName}
 	pod := &corev1.Pod{}
-	if err := g.client.Get(ctx, key, pod); err == nil && isPod(pod, req.PodUID) {
+	if err := g.cached.Get(ctx, key, pod); err == nil && isPod(pod, req.PodUID) {
 		return pod, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
@@ -186,5 +209,16 @@ func (g *gatekeeper) pod(ctx context.Context, req plugin.Request) (*corev1.Pod, 
 }
 
 func isPod(pod *corev1.Pod, uid string) bool {
-	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[annotationConfigHash]
+	return uid == "" || uid == string(pod.UID) || uid == pod.Annotations[names.AnnotationStatic]
+}
+
+// addresses from CNI come without those that the API will add; they are what is there.
+func addresses(ips []netip.Addr) []netip.Addr {
+	var out []netip.Addr
+	for _, ip := range ips {
+		if ip = ip.Unmap(); ip.IsValid() && !slices.Contains(out, ip) {
+			out = append(out, ip)
+		}
+	}
+	return out
 }

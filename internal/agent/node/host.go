@@ -17,7 +17,7 @@ import (
 // hostRules keeps the node's own rules equal to the sum of what its captured pods need. What is applied replaces what
 // was there, so nothing may be applied before all pods of an earlier run are noted.
 type hostRules struct {
-	kernel Kernel
+	kernel hostKernel
 	log    logr.Logger
 
 	mu      sync.Mutex
@@ -25,19 +25,19 @@ type hostRules struct {
 	applied bool
 }
 
-func newHostRules(k Kernel, log logr.Logger) *hostRules {
+func newHostRules(k hostKernel, log logr.Logger) *hostRules {
 	return &hostRules{kernel: k, log: log, probes: map[string][]netip.AddrPort{}}
 }
 
-// note is set without applying it.
-func (h *hostRules) note(uid string, probes []netip.AddrPort) {
+// Note implements enrol.Host.
+func (h *hostRules) Note(uid string, probes []netip.AddrPort) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.record(uid, probes)
 }
 
-// set says what kubelet calls on a pod; nothing, once the pod isn't captured.
-func (h *hostRules) set(uid string, probes []netip.AddrPort) error {
+// Set implements enrol.Host.
+func (h *hostRules) Set(uid string, probes []netip.AddrPort) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.applied && slices.Equal(h.probes[uid], probes) {
@@ -56,8 +56,8 @@ func (h *hostRules) record(uid string, probes []netip.AddrPort) {
 	}
 }
 
-// repair applies the rules if that failed before, and puts them back if somebody changed them.
-func (h *hostRules) repair() error {
+// Repair implements pods.Host. It applies the rules if that failed before, and puts them back if somebody changed them.
+func (h *hostRules) Repair() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.applied {

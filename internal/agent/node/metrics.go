@@ -7,35 +7,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics of the enrolment. Labels are few: states and causes, never pods.
+// metrics of the node. Labels are few, and never pods.
 type metrics struct {
-	failures  *prometheus.CounterVec
-	repairs   prometheus.Counter
-	refused   prometheus.Counter
-	peers     prometheus.Counter
 	limited   prometheus.Gauge
 	starts    *prometheus.HistogramVec
 	installed prometheus.Gauge
 }
 
-var podsDesc = prometheus.NewDesc("fairway_agent_pods", "Pods of this node by state of their capture.", []string{"state"}, nil)
-
-func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
+func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_agent_capture_failures_total", Help: "Failed attempts to capture a pod, by cause.",
-		}, []string{"cause"}),
-		repairs: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_agent_capture_repairs_total", Help: "Times that changed rules of a captured pod were put back.",
-		}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_agent_share_refused_total",
-			Help: "Connections that were refused because their pod had used up its share of addresses.",
-		}),
-		peers: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_agent_peer_refused_total",
-			Help: "Connections to pods that were refused because their caller had as many as one peer may.",
-		}),
 		limited: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_agent_peers_limited", Help: "1 if the kernel of this node can count connections by peer.",
 		}),
@@ -48,7 +28,7 @@ func newMetrics(r prometheus.Registerer, pods *registry) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.failures, m.repairs, m.refused, m.peers, m.limited, m.starts, m.installed, podsCollector{pods})
+		r.MustRegister(m.limited, m.starts, m.installed)
 	}
 	return m
 }
@@ -60,21 +40,4 @@ func (m *metrics) installation(err error) {
 		return
 	}
 	m.installed.Set(1)
-}
-
-// podsCollector counts pods by state when it is asked.
-type podsCollector struct{ pods *registry }
-
-// Describe implements prometheus.Collector.
-func (c podsCollector) Describe(ch chan<- *prometheus.Desc) { ch <- podsDesc }
-
-// Collect implements prometheus.Collector.
-func (c podsCollector) Collect(ch chan<- prometheus.Metric) {
-	count := map[State]int{}
-	for _, s := range c.pods.snapshot() {
-		count[s.State]++
-	}
-	for _, s := range States {
-		ch <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(count[s]), string(s))
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
@@ -78,7 +79,7 @@ func (p *pluginReport) report(ctx context.Context, outcome error) error {
 	if err := p.client.Get(ctx, p.pod, pod); err != nil {
 		return err
 	}
-	written, err := writeCondition(ctx, p.client, pod, v1alpha1.PodConditionPluginInstalled, is, reason, message)
+	written, err := pods.WriteCondition(ctx, p.client, pod, v1alpha1.PodConditionPluginInstalled, is, reason, message)
 	if err == nil && written && outcome != nil {
 		p.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Install", "%s", conditions.Note(message))
 	}

@@ -8,9 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -112,7 +112,7 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 	note := f.warned(p, v1alpha1.PodReasonShareUsedUp)
 	require.Contains(t, note, "more than 500 addresses")
 	require.Contains(t, note, "7 connections")
-	countedOnce(t, f.agent.reconciler.metrics.refused, 7)
+	f.countedOnce("fairway_agent_share_refused_total", 7)
 
 	give(600)
 	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
@@ -135,11 +135,13 @@ func (f *fixture) warned(p *corev1.Pod, reason string) (note string) {
 	return note
 }
 
-func countedOnce(t *testing.T, counter prometheus.Counter, want float64) {
-	t.Helper()
-	counted := &dto.Metric{}
-	require.NoError(t, counter.Write(counted))
-	require.InDelta(t, want, counted.GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+func (f *fixture) countedOnce(counter string, want float64) {
+	f.t.Helper()
+	families, err := f.metrics.Gather()
+	require.NoError(f.t, err)
+	i := slices.IndexFunc(families, func(m *dto.MetricFamily) bool { return m.GetName() == counter })
+	require.GreaterOrEqual(f.t, i, 0, counter)
+	require.InDelta(f.t, want, families[i].GetMetric()[0].GetCounter().GetValue(), 0, "counted once, however often it is looked at")
 }
 
 // TestRefusedPeersAreSaid has a caller with more connections to a pod than one may have, and then callers that may have more.
@@ -157,7 +159,7 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
 	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
 	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused), "7 connections to the pod were refused, because their caller had 2048 open")
-	countedOnce(t, f.agent.reconciler.metrics.peers, 7)
+	f.countedOnce("fairway_agent_peer_refused_total", 7)
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	patch := []byte(`{"spec":{"node":{"connectionsPerPeer":4000}}}`)

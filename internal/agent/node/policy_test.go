@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -38,7 +39,7 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
 	}
 	captured := func(node string, is corev1.ConditionStatus, message string) error {
-		_, err := writeCondition(ctx, as(node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionCaptured, is, v1alpha1.PodReasonCaptured, message)
+		_, err := pods.WriteCondition(ctx, as(node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionCaptured, is, v1alpha1.PodReasonCaptured, message)
 		return err
 	}
 	// A new policy takes a moment to be in force.
@@ -46,7 +47,7 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return apierrors.IsForbidden(captured("another", corev1.ConditionTrue, "probing"))
 	}, "the policy is in force")
 
-	_, err := writeCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
+	_, err := pods.WriteCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
 	require.NoError(t, err)
 	require.NoError(t, captured(f.node, corev1.ConditionTrue, "one"))
 	require.NoError(t, captured(f.node, corev1.ConditionFalse, "two"))

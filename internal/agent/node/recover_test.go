@@ -21,6 +21,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -121,7 +122,7 @@ func TestRestartKeepsProbes(t *testing.T) {
 	require.NoError(t, f.Delete(context.Background(), two))
 	f.eventually(func() bool { return f.state(two).Reason == v1alpha1.PodReasonTerminating }, "two terminates")
 	f.restart(func() { f.proxyDown = true })
-	f.eventually(func() bool { return f.state(one).State == StateFailed }, "no pod is taken up yet")
+	f.eventually(func() bool { return f.state(one).State == pods.StateFailed }, "no pod is taken up yet")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 
 	// The job ends.
@@ -131,7 +132,7 @@ func TestRestartKeepsProbes(t *testing.T) {
 	f.eventually(func() bool { return f.index("unset mtls/"+string(job.UID)) >= 0 }, "the job is forgotten")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 	f.do(func() { f.proxyDown = false })
-	f.eventually(func() bool { return f.state(one).State == StateCaptured }, "captured again")
+	f.eventually(func() bool { return f.state(one).State == pods.StateCaptured }, "captured again")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 }
 
@@ -140,14 +141,14 @@ func TestStartWithoutRuntime(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()
 	f.ensure(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: f.node}})
-	var pods []*corev1.Pod
+	var all []*corev1.Pod
 	for _, ip := range []string{"10.244.1.5", "10.244.1.6", "10.244.1.7", "10.244.1.8"} {
 		p := f.pod("cart-"+ip[len(ip)-1:], ip)
 		f.sandbox(t, string(p.UID), "ns-"+p.Name)
-		pods = append(pods, p)
+		all = append(all, p)
 	}
 	f.start()
-	for _, p := range pods {
+	for _, p := range all {
 		f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	}
 	began := time.Now()
@@ -157,8 +158,8 @@ func TestStartWithoutRuntime(t *testing.T) {
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6", "10.244.1.7", "10.244.1.8"), "%v", f.host)
 	require.Equal(t, -1, f.index("remove "), "whose rules these are is not known yet")
 	f.do(func() { f.runtimeDown = false })
-	for _, p := range pods {
-		f.eventually(func() bool { return f.state(p).State == StateCaptured }, "taken up later")
+	for _, p := range all {
+		f.eventually(func() bool { return f.state(p).State == pods.StateCaptured }, "taken up later")
 	}
 	require.Equal(t, -1, f.index("remove "))
 }
@@ -196,7 +197,7 @@ func TestStaticPodIsLetGo(t *testing.T) {
 	f.sandbox(t, "of-its-file", "ns-static")
 	p := f.pod("static", "10.244.1.5", func(p *corev1.Pod) {
 		p.Spec.ServiceAccountName = ""
-		p.Annotations = map[string]string{annotationConfigHash: "of-its-file", names.AnnotationMirror: "of-its-file"}
+		p.Annotations = map[string]string{names.AnnotationStatic: "of-its-file", names.AnnotationMirror: "of-its-file"}
 	})
 	before := p.DeepCopy()
 	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonCaptured})

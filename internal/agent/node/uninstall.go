@@ -19,6 +19,8 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -28,7 +30,7 @@ type uninstaller struct {
 	client    client.Client // not cached: it asks how things stand when the agent stops
 	cached    client.Reader // what the agent saw last while it had its rights
 	kernel    Kernel
-	pods      *registry
+	statuses  func() []pods.Status
 	installer *cni.Installer
 	log       logr.Logger
 	node      string
@@ -95,12 +97,12 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 		failed = append(failed, u.installer.Uninstall())
 	}
 	var wg sync.WaitGroup
-	for _, path := range namespacesIn(u.netnsDir) {
+	for _, path := range netns.List(u.netnsDir) {
 		wg.Go(func() {
 			if has, err := u.kernel.Has(path); err != nil || !has {
 				return
 			}
-			if err := u.kernel.Remove(path); err != nil && !gone(err) {
+			if err := u.kernel.Remove(path); err != nil && !netns.Gone(err) {
 				u.log.Error(err, "rules stay in a pod's network namespace", "netns", path)
 			}
 		})
@@ -110,7 +112,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 	for _, f := range u.files {
 		failed = append(failed, removeFile(f))
 	}
-	for _, s := range u.pods.snapshot() {
+	for _, s := range u.statuses() {
 		if err := u.uncondition(ctx, s); err != nil {
 			// Without rights that is to be expected; the operator ignores the condition where no node proxy runs.
 			u.log.V(1).Info("a pod's condition stays", "pod", s.Namespace+"/"+s.Name, "reason", err.Error())
@@ -120,7 +122,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
+func (u *uninstaller) uncondition(ctx context.Context, s pods.Status) error {
 	pod, err := readPod(ctx, u.client, types.NamespacedName{Namespace: s.Namespace, Name: s.Name}, u.node)
 	if apierrors.IsNotFound(err) || err == nil && (string(pod.UID) != s.UID || !member.Captured(pod)) {
 		return nil
@@ -128,7 +130,7 @@ func (u *uninstaller) uncondition(ctx context.Context, s PodStatus) error {
 	if err != nil {
 		return err
 	}
-	_, err = writeCondition(ctx, u.client, pod, v1alpha1.PodConditionCaptured, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled,
+	_, err = pods.WriteCondition(ctx, u.client, pod, v1alpha1.PodConditionCaptured, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled,
 		"Not captured: the mesh was removed from this node.")
 	return err
 }

@@ -47,7 +47,7 @@ func (a *Agent) watch() error {
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(a.podsOf), builder.WithPredicates(labelsMatter())).
 		Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(a.podsOf), builder.WithPredicates(meshMatters())).
 		WatchesRawSource(source.Channel(a.requests, &handler.TypedEnqueueRequestForObject[*corev1.Pod]{})).
-		Complete(a.reconciler)
+		Complete(a.pods)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (a *Agent) podsOf(ctx context.Context, o client.Object) []reconcile.Request
 	if _, ok := o.(*corev1.Namespace); ok {
 		in = append(in, client.InNamespace(o.GetName()))
 	}
-	if err := a.reconciler.client.List(ctx, pods, in...); err != nil {
+	if err := a.manager.GetClient().List(ctx, pods, in...); err != nil {
 		a.opts.Log.Error(err, "list the pods of this node")
 		return nil
 	}
@@ -87,13 +87,13 @@ func (a *Agent) podsOf(ctx context.Context, o client.Object) []reconcile.Request
 // writeEnrolled keeps the CNI plugin's file of enrolled namespaces.
 func (a *Agent) writeEnrolled(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	var enrolled []string
-	mesh, err := a.reconciler.mesh(ctx)
+	mesh, err := a.pods.Mesh(ctx)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	if mesh != nil && mesh.DeletionTimestamp.IsZero() {
 		list := &corev1.NamespaceList{}
-		if err := a.reconciler.client.List(ctx, list, client.MatchingLabels(member.EnrolledLabels())); err != nil {
+		if err := a.manager.GetClient().List(ctx, list, client.MatchingLabels(member.EnrolledLabels())); err != nil {
 			return reconcile.Result{}, err
 		}
 		for _, ns := range list.Items {

@@ -19,7 +19,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -329,5 +331,17 @@ func (w *world) RemoveHost() error {
 	return nil
 }
 
-// wantedRules are those of testMesh.
-func wantedRules() capture.Pod { return capture.Pod{Ranges: ranges(testMesh())} }
+// testRanges are those of testMesh.
+func testRanges() []netip.Prefix {
+	return []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16")}
+}
+
+func testMesh() *v1alpha1.Mesh {
+	return &v1alpha1.Mesh{
+		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
+		Spec:       v1alpha1.MeshSpec{TrustDomain: "example.org"},
+		Status: v1alpha1.MeshStatus{Network: &v1alpha1.NetworkStatus{
+			PodCIDRs: []string{"10.244.0.0/16"}, ServiceCIDRs: []string{"10.96.0.0/16"},
+		}},
+	}
+}

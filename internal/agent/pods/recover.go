@@ -1,20 +1,19 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package pods
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/member"
 )
@@ -29,29 +28,29 @@ const (
 	orphanGrace = 5 * time.Minute
 )
 
-// recover sets the listeners of all pods that may be captured already. Then the proxy's list is complete: one that ran
+// Recover sets the listeners of all pods that may be captured already. Then the proxy's list is complete: one that ran
 // on while the agent was away keeps its listeners. It removes rules from the namespaces of pods that no longer should
 // be captured, and returns the namespaces whose rules belong to no known pod.
-func (r *reconciler) recover(ctx context.Context, netnsDir string) (orphans []string, err error) {
+func (f *Follower) Recover(ctx context.Context, netnsDir string) (orphans []string, err error) {
 	pods := &corev1.PodList{}
-	if err := r.client.List(ctx, pods); err != nil {
+	if err := f.client.List(ctx, pods); err != nil {
 		return nil, fmt.Errorf("list the pods of this node: %w", err)
 	}
-	patience, cancel := context.WithTimeout(ctx, r.waits.runtime)
+	patience, cancel := context.WithTimeout(ctx, f.waits.Runtime)
 	defer cancel()
 	wanted := map[string]bool{}
 	for i := range pods.Items {
-		path, err := r.recoverPod(ctx, patience, &pods.Items[i])
+		path, err := f.recoverPod(ctx, patience, &pods.Items[i])
 		if err != nil {
-			r.log.Info("a pod is taken up later", "pod", client.ObjectKeyFromObject(&pods.Items[i]), "reason", err.Error())
+			f.log.Info("a pod is taken up later", "pod", client.ObjectKeyFromObject(&pods.Items[i]), "reason", err.Error())
 		}
 		wanted[path] = true
 	}
 	// It is tried again later, and kubelet's probes are no reason to keep all pods waiting.
-	if err := r.host.repair(); err != nil {
-		r.log.Error(err, "the node's probe rules can't be set")
+	if err := f.host.Repair(); err != nil {
+		f.log.Error(err, "the node's probe rules can't be set")
 	}
-	for _, path := range r.captured(netnsDir) {
+	for _, path := range f.captured(netnsDir) {
 		if !wanted[path] {
 			orphans = append(orphans, path)
 		}
@@ -59,42 +58,42 @@ func (r *reconciler) recover(ctx context.Context, netnsDir string) (orphans []st
 	if len(orphans) == 0 {
 		return nil, nil
 	}
-	return r.sweep(patience, orphans, false), nil
+	return f.sweep(patience, orphans, false), nil
 }
 
 // recoverPod returns the pod's network namespace if it may stay captured.
-func (r *reconciler) recoverPod(ctx, patience context.Context, pod *corev1.Pod) (string, error) {
-	d, mesh, err := r.decide(ctx, pod)
+func (f *Follower) recoverPod(ctx, patience context.Context, pod *corev1.Pod) (string, error) {
+	d, mesh, err := f.decide(ctx, pod)
 	if err != nil || d.Action == member.Release {
 		return "", err
 	}
 	ips := podIPs(pod)
-	host, err := r.netnsPatiently(patience, pod)
+	host, err := f.netnsPatiently(patience, pod)
 	if errors.Is(err, netns.ErrNoSandbox) {
 		return "", nil
 	}
 	if err != nil {
 		// It may be captured, and its kubelet must not miss its probes until that is known.
-		r.host.note(string(pod.UID), probes(pod, ips))
+		f.host.Note(string(pod.UID), enrol.Probes(pod, ips))
 		return "", err
 	}
-	path := r.seen(host)
+	path := f.seen(host)
 	if mesh == nil || len(ips) == 0 {
 		return path, nil
 	}
-	redirected, err := r.kernel.Redirects(path)
+	redirected, err := f.kernel.Redirects(path)
 	if err != nil || d.Action == member.Hold && !redirected {
 		return path, nil //nolint:nilerr // a namespace that is gone needs nothing; another error shows when it is captured
 	}
-	t := newTarget(pod, mesh, d, path, ips)
-	r.setStatus(pod, enrolling(programmed{redirected: redirected}), d, t)
-	return path, r.prime(ctx, t, redirected)
+	t := enrol.NewTarget(pod, mesh, d, path, ips)
+	f.setStatus(pod, enrolling(enrol.Done{Redirected: redirected}), d, t)
+	return path, f.enroller.Prime(ctx, t, redirected)
 }
 
 // netnsPatiently waits for a container runtime that is starting.
-func (r *reconciler) netnsPatiently(ctx context.Context, pod *corev1.Pod) (string, error) {
+func (f *Follower) netnsPatiently(ctx context.Context, pod *corev1.Pod) (string, error) {
 	for {
-		path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
+		path, err := f.sandboxes.Netns(ctx, sandboxOf(pod))
 		if err == nil || errors.Is(err, netns.ErrNoSandbox) {
 			return path, err
 		}
@@ -106,25 +105,25 @@ func (r *reconciler) netnsPatiently(ctx context.Context, pod *corev1.Pod) (strin
 	}
 }
 
-// sweepLater removes the rules of orphans that still belong to no pod after a while.
-func (r *reconciler) sweepLater(ctx context.Context, orphans []string) error {
+// SweepLater removes the rules of orphans that still belong to no pod after a while.
+func (f *Follower) SweepLater(ctx context.Context, orphans []string) error {
 	for len(orphans) > 0 {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(r.waits.orphan):
+		case <-time.After(f.waits.Orphan):
 		}
-		orphans = r.sweep(ctx, orphans, true)
+		orphans = f.sweep(ctx, orphans, true)
 	}
 	return nil
 }
 
 // sweep removes our rules from those of the namespaces that belong to a pod that must not be captured, and, at the
 // last, from those that belong to no pod. It returns those that may belong to a pod that is not known yet.
-func (r *reconciler) sweep(ctx context.Context, orphans []string, last bool) []string {
-	keep, remove, err := r.owned(ctx)
+func (f *Follower) sweep(ctx context.Context, orphans []string, last bool) []string {
+	keep, remove, err := f.owned(ctx)
 	if err != nil {
-		r.log.Info("rules of an earlier run stay for now", "reason", err.Error())
+		f.log.Info("rules of an earlier run stay for now", "reason", err.Error())
 		return orphans
 	}
 	var later []string
@@ -132,7 +131,7 @@ func (r *reconciler) sweep(ctx context.Context, orphans []string, last bool) []s
 		switch {
 		case keep[path]:
 		case remove[path] || last:
-			r.removeRules(path)
+			f.removeRules(path)
 		default:
 			later = append(later, path)
 		}
@@ -141,66 +140,53 @@ func (r *reconciler) sweep(ctx context.Context, orphans []string, last bool) []s
 }
 
 // owned are the network namespaces of the node's pods: those that may be captured, and those that must not be.
-func (r *reconciler) owned(ctx context.Context) (keep, remove map[string]bool, err error) {
+func (f *Follower) owned(ctx context.Context) (keep, remove map[string]bool, err error) {
 	pods := &corev1.PodList{}
-	if err := r.client.List(ctx, pods); err != nil {
+	if err := f.client.List(ctx, pods); err != nil {
 		return nil, nil, fmt.Errorf("list the pods of this node: %w", err)
 	}
 	keep, remove = map[string]bool{}, map[string]bool{}
-	for _, s := range r.pods.snapshot() {
+	for _, s := range f.statuses.snapshot() {
 		keep[s.Netns] = true
 	}
 	for i := range pods.Items {
 		pod := &pods.Items[i]
-		d, _, err := r.decide(ctx, pod)
+		d, _, err := f.decide(ctx, pod)
 		if err != nil {
 			return nil, nil, err
 		}
 		if d.Reason == v1alpha1.PodReasonHostNetwork || d.Reason == v1alpha1.PodReasonFinished {
 			continue
 		}
-		path, err := r.sandboxes.Netns(ctx, sandboxOf(pod))
+		path, err := f.sandboxes.Netns(ctx, sandboxOf(pod))
 		switch {
 		case errors.Is(err, netns.ErrNoSandbox):
 		case err != nil:
 			return nil, nil, err
 		case d.Action == member.Release:
-			remove[r.seen(path)] = true
+			remove[f.seen(path)] = true
 		default:
-			keep[r.seen(path)] = true
+			keep[f.seen(path)] = true
 		}
 	}
 	return keep, remove, nil
 }
 
-func (r *reconciler) removeRules(path string) {
-	if err := r.kernel.Remove(path); err != nil && !gone(err) {
-		r.log.Error(err, "rules of an earlier run stay in a network namespace", "netns", path)
+func (f *Follower) removeRules(path string) {
+	if err := f.kernel.Remove(path); err != nil && !netns.Gone(err) {
+		f.log.Error(err, "rules of an earlier run stay in a network namespace", "netns", path)
 		return
 	}
-	r.log.Info("removed rules of an earlier run", "netns", path)
+	f.log.Info("removed rules of an earlier run", "netns", path)
 }
 
 // captured lists the network namespaces with rules of ours.
-func (r *reconciler) captured(netnsDir string) []string {
+func (f *Follower) captured(netnsDir string) []string {
 	var out []string
-	for _, path := range namespacesIn(netnsDir) {
-		if has, err := r.kernel.Has(path); err == nil && has {
+	for _, path := range netns.List(netnsDir) {
+		if has, err := f.kernel.Has(path); err == nil && has {
 			out = append(out, path)
 		}
-	}
-	return out
-}
-
-// namespacesIn lists the network namespaces that the runtime keeps in a directory.
-func namespacesIn(dir string) []string {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var out []string
-	for _, e := range entries {
-		out = append(out, filepath.Join(dir, e.Name()))
 	}
 	return out
 }

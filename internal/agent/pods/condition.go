@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package pods
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/status"
 )
 
-// writeCondition writes a condition of a pod, unless the pod has it so already; it tells whether it had to.
-func writeCondition(
+// WriteCondition writes a condition of a pod, unless the pod has it so already; it tells whether it had to.
+func WriteCondition(
 	ctx context.Context, c client.Client, pod *corev1.Pod,
 	kind corev1.PodConditionType, is corev1.ConditionStatus, reason, message string,
 ) (written bool, err error) {

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package pods
 
 import (
 	"context"
@@ -16,16 +16,16 @@ const (
 	sharePause = time.Second
 )
 
-// shareForever shares out what the proxy may hold, at once when a connection waits for its address.
-func (r *reconciler) shareForever(ctx context.Context) error {
+// Share shares out what the proxy may hold, at once when a connection waits for its address.
+func (f *Follower) Share(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-r.proxy.Asks():
+		case <-f.endpoints.Asks():
 		case <-time.After(shareEvery):
 		}
-		r.share()
+		f.share()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -36,16 +36,16 @@ func (r *reconciler) shareForever(ctx context.Context) error {
 
 // share says what each pod dialled lately, as long as there are endpoints or addresses that the proxy doesn't get. What a pod with
 // the right to changes in its own namespace concerns what it gets itself.
-func (r *reconciler) share() {
-	if !r.proxy.Short() {
+func (f *Follower) share() {
+	if !f.endpoints.Short() {
 		return
 	}
 	var pods [][]string
-	for _, s := range r.pods.snapshot() {
+	for _, s := range f.statuses.snapshot() {
 		if s.State != StateCaptured {
 			continue
 		}
-		dialled, err := r.kernel.Dialled(s.Netns)
+		dialled, err := f.kernel.Dialled(s.Netns)
 		if err != nil {
 			continue // it is gone, or the comparison of its rules says what is wrong
 		}
@@ -55,5 +55,5 @@ func (r *reconciler) share() {
 		}
 		pods = append(pods, clusters)
 	}
-	r.proxy.Prefer(pods)
+	f.endpoints.Prefer(pods)
 }

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package kernel
 
 import (
 	"bufio"
@@ -76,7 +76,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 	say(t, in, "in before")
 	say(t, out, "out before")
 
-	k, err := newKernel(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2))
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	require.NoError(t, k.Apply(pod.Path(), p))
@@ -92,7 +92,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 
 func TestKernelTellsWhatIsThere(t *testing.T) {
 	pod, _ := twoPods(t)
-	k, err := newKernel(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2))
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	has, err := k.Has(pod.Path())
@@ -117,13 +117,13 @@ func TestKernelTellsWhatIsThere(t *testing.T) {
 	require.Equal(t, map[uint16]bool{15001: true, 15006: false}, open)
 
 	_, err = k.Has(pod.Path() + "-gone")
-	require.True(t, gone(err))
+	require.True(t, netns.Gone(err))
 }
 
 // TestKernelWithoutLimitsOfPeers captures pods all the same.
 func TestKernelWithoutLimitsOfPeers(t *testing.T) {
 	pod, _ := twoPods(t)
-	k, err := newKernel(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2))
 	require.NoError(t, err)
 	require.NoError(t, k.CanLimitPeers(), "this one can")
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Peers: 2048}

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package enrol
 
 import (
 	"net/netip"
@@ -39,6 +39,13 @@ func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
+func podIPs(pod *corev1.Pod) (out []netip.Addr) {
+	for _, ip := range pod.Status.PodIPs {
+		out = append(out, netip.MustParseAddr(ip.IP))
+	}
+	return out
+}
+
 func TestProbes(t *testing.T) {
 	get := func(host string, port intstr.IntOrString) corev1.ProbeHandler {
 		return corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Host: host, Port: port}}
@@ -70,8 +77,8 @@ func TestProbes(t *testing.T) {
 	for _, p := range []uint16{7000, 8080, 8081, 8082, 9090} {
 		want = append(want, netip.AddrPortFrom(netip.MustParseAddr("10.244.1.5"), p))
 	}
-	require.Equal(t, want, probes(pod, podIPs(pod)))
-	require.Empty(t, probes(testPod(), podIPs(testPod())))
+	require.Equal(t, want, Probes(pod, podIPs(pod)))
+	require.Empty(t, Probes(testPod(), podIPs(testPod())))
 }
 
 func TestTarget(t *testing.T) {
@@ -80,18 +87,11 @@ func TestTarget(t *testing.T) {
 	pod := testPod(func(p *corev1.Pod) {
 		p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00::5"})
 	})
-	have := newTarget(pod, mesh, member.Decision{Strict: true}, "/var/run/netns/x", podIPs(pod))
+	have := NewTarget(pod, mesh, member.Decision{Strict: true}, "/var/run/netns/x", podIPs(pod))
 	require.Equal(t, "spiffe://example.org/ns/shop/sa/cart", have.Pod.Identity)
 	require.Equal(t, []netip.Addr{netip.MustParseAddr("10.244.1.5"), netip.MustParseAddr("fd00::5")}, have.Pod.IPs)
 	require.True(t, have.Pod.Strict)
 	require.Equal(t, []netip.Prefix{
 		netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00::/64"),
 	}, have.Ranges)
-}
-
-func TestInDir(t *testing.T) {
-	require.Equal(t, "/var/run/netns/cni-1", inDir("/run/netns/cni-1", names.NetnsDir))
-	require.Equal(t, "/var/run/docker/netns/1", inDir("/run/docker/netns/1", "/var/run/docker/netns"))
-	require.Equal(t, "/run/docker/netns/1", inDir("/run/docker/netns/1", names.NetnsDir))
-	require.Equal(t, "/proc/7/ns/net", inDir("/proc/7/ns/net", names.NetnsDir))
 }

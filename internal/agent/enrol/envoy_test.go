@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package node
+package enrol
 
 import (
 	"context"
@@ -14,11 +14,13 @@ import (
 	"time"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -29,6 +31,11 @@ import (
 	translate "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
+)
+
+const (
+	testTimeout = 30 * time.Second
+	testPoll    = 20 * time.Millisecond
 )
 
 // signer is the operator's certificate server, which may be away.
@@ -87,7 +94,7 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 }
 
 // realNode is a node's agent with a real Envoy, a real kernel and no operator.
-func realNode(t *testing.T) (*enroller, *signer) {
+func realNode(t *testing.T) (*Enroller, *signer) {
 	netnstest.NeedRoot(t)
 	xdstest.Binary(t)
 	// A Unix socket's path must be short.
@@ -102,33 +109,35 @@ func realNode(t *testing.T) (*enroller, *signer) {
 		},
 		// A node proxy asks for no wildcard of clusters; this test's does, and is told that there are none.
 		Local: []string{xds.TypeSecret, xds.TypeListener, xds.TypeCluster},
-		Log:   testLog(),
+		Log:   logr.Discard(),
 	})
 	require.NoError(t, err)
 	lis, err := relay.Listen(filepath.Join(dir, "xds.sock"))
 	require.NoError(t, err)
 	s := newSigner(t)
-	m := sds.NewManager(s, publisher{t, r}, testLog())
+	m := sds.NewManager(s, publisher{t, r}, logr.Discard())
 	go func() { _ = r.Serve(ctx, lis) }()
 	go func() { _ = r.Run(ctx) }()
 	go func() { _ = m.Start(ctx) }()
-	k, err := newKernel(proxymark.From(1, 2))
+	k, err := kernel.New(proxymark.From(1, 2))
 	require.NoError(t, err)
-	host := newHostRules(nowhere{k}, testLog())
 	r.LocalReady(xds.TypeListener)
 	r.LocalReady(xds.TypeCluster)
 	e := xdstest.Start(t, xdstest.Options{XDSSocket: filepath.Join(dir, "xds.sock"), Wildcards: true})
 	e.Eventually("live", func() bool { _, err := e.Get("/ready"); return err == nil })
-	return &enroller{
-		proxy: r, certificates: m, kernel: k, host: host, pods: newRegistry(), log: testLog(),
-		onRepair: func() {}, onRefused: func(Target, capture.Refused) {}, now: time.Now, waits: waits{certificate: 100 * time.Millisecond, verify: time.Hour},
-	}, s
+	return New(Options{
+		Proxy: r, Certificates: m, Kernel: k, Host: nowhere{}, Observer: nowhere{}, Log: logr.Discard(),
+		Waits: Waits{Certificate: 100 * time.Millisecond, Linger: time.Nanosecond, Verify: time.Hour},
+	}), s
 }
 
 // nowhere keeps a test from changing the machine's own rules.
-type nowhere struct{ Kernel }
+type nowhere struct{}
 
-func (nowhere) ApplyHost(capture.Host) error { return nil }
+func (nowhere) Set(string, []netip.AddrPort) error { return nil }
+func (nowhere) Note(string, []netip.AddrPort)      {}
+func (nowhere) Repaired()                          {}
+func (nowhere) Refused(Target, capture.Refused)    {}
 
 func realTarget(ns *netns.Namespace) Target {
 	return Target{
@@ -149,7 +158,7 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	began := time.Now()
-	require.NoError(t, n.capture(ctx, target, starting))
+	require.NoError(t, n.Capture(ctx, target, Starting))
 	require.Less(t, time.Since(began), 3*time.Second, "a pod's start doesn't wait for the operator")
 	// On the port of mTLS it listens, too, and nobody passes the handshake yet.
 	open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortMTLS)
@@ -159,16 +168,16 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, has)
 
-	require.ErrorContains(t, n.capture(ctx, target, running), "the operator is away")
+	require.ErrorContains(t, n.Capture(ctx, target, Running), "the operator is away")
 	s.away.Store(false)
-	require.Eventually(t, func() bool { return n.capture(ctx, target, running) == nil }, testTimeout, testPoll)
+	require.Eventually(t, func() bool { return n.Capture(ctx, target, Running) == nil }, testTimeout, testPoll)
 	open, err = n.kernel.Listening(ns.Path(), names.PortMTLS)
 	require.NoError(t, err)
 	require.True(t, open[names.PortMTLS])
 
 	// And let go again.
 	require.Eventually(t, func() bool {
-		wait, err := n.release(ctx, target.Pod.UID)
+		wait, err := n.Release(ctx, target.Pod.UID)
 		return err == nil && wait == 0
 	}, testTimeout, testPoll)
 	has, err = n.kernel.Has(ns.Path())

@@ -1,0 +1,53 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package enrol
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+)
+
+// Causes of a failed attempt: the label of a metric, and the first words of the message for people.
+const (
+	CauseCertificate = "Certificate"
+	CauseProxy       = "Proxy"
+	CauseListening   = "Listening"
+	CauseRules       = "Rules"
+	CauseSandbox     = "Sandbox"
+	CauseRanges      = "Ranges"
+)
+
+// CaptureError is why a pod could not be captured.
+type CaptureError struct {
+	Cause string
+	// Advice is what a person can do.
+	Advice string
+	Err    error
+}
+
+func (f *CaptureError) Error() string { return f.Err.Error() + "; " + f.Advice }
+func (f *CaptureError) Unwrap() error { return f.Err }
+
+// Fail is a CaptureError.
+func Fail(cause, advice string, err error) error {
+	return &CaptureError{Cause: cause, Advice: advice, Err: err}
+}
+
+func namespaceFailure(err error) error {
+	if netns.Gone(err) {
+		return Fail(CauseSandbox, "the agent tries again when the pod has a new one", fmt.Errorf("the pod's network namespace is gone: %w", err))
+	}
+	return Fail(CauseRules, "the agent needs the capabilities SYS_ADMIN and NET_ADMIN, and the kernel nf_tables", err)
+}
+
+// CauseOf is the label of a failure.
+func CauseOf(err error) string {
+	var f *CaptureError
+	if errors.As(err, &f) {
+		return f.Cause
+	}
+	return "Other"
+}

@@ -1,0 +1,109 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package enrol
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+)
+
+// redirect makes the kernel send the pod's traffic to the listeners, or brings what is there up to date.
+func (n *Enroller) redirect(e *entry, t Target) error {
+	// Probes must be known before plaintext is looked at.
+	if err := n.host.Set(t.Pod.UID, t.Probes); err != nil {
+		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
+	}
+	want := wanted(t)
+	switch now := time.Now(); {
+	case !e.redirected || e.target.Share != t.Share || e.target.Peers != t.Peers:
+		if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
+			return namespaceFailure(err)
+		}
+		e.redirected, e.verified, e.refused = true, now, capture.Refused{}
+	case !slices.Equal(e.target.Ranges, t.Ranges) || !slices.Equal(e.target.Probes, t.Probes):
+		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
+			return namespaceFailure(err)
+		}
+	case now.Sub(e.verified) >= n.waits.Verify:
+		n.noteRefused(e, t)
+		if err := n.verify(t, want); err != nil {
+			return err
+		}
+		e.verified = now
+	}
+	e.applied(t)
+	return nil
+}
+
+// applied notes what the kernel has been told.
+func (e *entry) applied(t Target) {
+	e.target.Ranges, e.target.Probes, e.target.Share, e.target.Peers = t.Ranges, t.Probes, t.Share, t.Peers
+}
+
+// noteRefused tells of connections that the kernel refused since the last look because of the pod's limits. It is
+// called where the rules are compared anyway, and if they can't be read, that says so.
+func (n *Enroller) noteRefused(e *entry, t Target) {
+	total, err := n.kernel.Refused(t.Pod.Netns)
+	if err != nil {
+		return
+	}
+	if fresh := total.Since(e.refused); fresh != (capture.Refused{}) {
+		n.observer.Refused(t, fresh)
+	}
+	e.refused = total
+}
+
+// closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the proxy
+// end by themselves: Envoy closes them when the listener that took them has drained.
+func (n *Enroller) closePlaintext(e *entry, t Target) {
+	if !t.Pod.Strict || e.closed {
+		e.closed = t.Pod.Strict
+		return
+	}
+	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.Probes)
+	if err != nil {
+		// Capture goes on, since new connections are safe; it is tried again at the next look.
+		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
+		return
+	}
+	e.closed = true
+	if ended > 0 {
+		n.log.Info("ended connections in plaintext from before", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "connections", ended)
+	}
+}
+
+func (n *Enroller) verify(t Target, want capture.Pod) error {
+	drift, err := n.kernel.Verify(t.Pod.Netns, want)
+	if err != nil {
+		return namespaceFailure(err)
+	}
+	if len(drift) == 0 {
+		return nil
+	}
+	n.log.Info("somebody changed the rules of a captured pod; putting them back", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	n.observer.Repaired()
+	if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
+		return namespaceFailure(err)
+	}
+	return nil
+}
+
+// wanted is how the kernel should capture a pod.
+func wanted(t Target) capture.Pod {
+	return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share, Peers: t.Peers}
+}
+
+// renew brings the rules of an earlier run up to date.
+func (n *Enroller) renew(t Target) error {
+	want := wanted(t)
+	drift, err := n.kernel.Verify(t.Pod.Netns, want)
+	if err != nil || len(drift) == 0 {
+		return err
+	}
+	n.log.Info("the rules of an earlier run are brought up to date", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	return n.kernel.Apply(t.Pod.Netns, want)
+}

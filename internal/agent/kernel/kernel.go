@@ -1,0 +1,129 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package kernel is what an agent does in network namespaces, by their paths. What the rules are is the business of package
+// capture; that they are for this node's proxy is said here.
+package kernel
+
+import (
+	"net/netip"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
+)
+
+// Kernel opens a namespace for each call and holds none, so that none outlives its pod.
+type Kernel struct {
+	host  *netns.Namespace
+	proxy proxymark.Mark
+	// noPeers is why the kernel can't count connections by peer.
+	noPeers error
+}
+
+// New must be called before anything enters another namespace: the agent's own is the node's.
+func New(proxy proxymark.Mark) (*Kernel, error) {
+	host, err := netns.Open("/proc/self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return &Kernel{host: host, proxy: proxy, noPeers: capture.CanLimitPeers(host)}, nil
+}
+
+func in(path string, f func(*netns.Namespace) error) error {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ns.Close() }()
+	return f(ns)
+}
+
+// Listening tells which ports have a listener.
+func (k *Kernel) Listening(path string, ports ...uint16) (out map[uint16]bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { out, err = ns.Listening(ports...); return err })
+	return out, err
+}
+
+// Apply has a pod's traffic captured.
+func (k *Kernel) Apply(path string, p capture.Pod) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, k.pod(p)) })
+}
+
+// UpdateSets brings the ranges and probes of a captured pod up to date.
+func (k *Kernel) UpdateSets(path string, p capture.Pod) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, k.pod(p)) })
+}
+
+// Verify says what differs from how it should be; nothing, if all is well.
+func (k *Kernel) Verify(path string, p capture.Pod) (drift []string, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) {
+		drift, err = capture.Verify(ns, k.pod(p))
+		return err
+	})
+	return drift, err
+}
+
+// Refused is how many connections were refused, since Apply, because of the pod's limits.
+func (k *Kernel) Refused(path string) (refused capture.Refused, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { refused, err = capture.ReadRefused(ns); return err })
+	return refused, err
+}
+
+// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
+func (k *Kernel) CanLimitPeers() error { return k.noPeers }
+
+// pod is how the pod is captured by this node's proxy, as far as its kernel can.
+func (k *Kernel) pod(p capture.Pod) capture.Pod {
+	p.Proxy = k.proxy
+	if k.noPeers != nil {
+		p.Peers = 0
+	}
+	return p
+}
+
+// Dialled is what a pod dialled lately, the last one first.
+func (k *Kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { dialled, err = capture.Dialled(ns); return err })
+	return dialled, err
+}
+
+// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
+func (k *Kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns, probes); return err })
+	return ended, err
+}
+
+// Prepare must come before the proxy gets the listeners of a pod that runs already.
+func (k *Kernel) Prepare(path string) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Prepare(ns, k.proxy) })
+}
+
+// Drain ends the redirect of new connections and keeps what open ones need.
+func (k *Kernel) Drain(path string) error {
+	return in(path, func(ns *netns.Namespace) error { return capture.Drain(ns, k.proxy) })
+}
+
+// Remove takes all rules of ours away.
+func (k *Kernel) Remove(path string) error { return in(path, capture.Remove) }
+
+// Has tells whether there is anything of ours in the namespace.
+func (k *Kernel) Has(path string) (has bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { has, err = capture.Present(ns); return err })
+	return has, err
+}
+
+// Redirects tells whether the namespace's traffic is captured.
+func (k *Kernel) Redirects(path string) (redirects bool, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { redirects, err = capture.Redirects(ns); return err })
+	return redirects, err
+}
+
+// ApplyHost sets the node's own rules.
+func (k *Kernel) ApplyHost(h capture.Host) error { return capture.ApplyHost(k.host, h) }
+
+// VerifyHost says what differs in them from how they should be.
+func (k *Kernel) VerifyHost(h capture.Host) ([]string, error) { return capture.VerifyHost(k.host, h) }
+
+// RemoveHost takes them away.
+func (k *Kernel) RemoveHost() error { return capture.RemoveHost(k.host) }

@@ -1,0 +1,122 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/rest"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/pods"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
+)
+
+// Options of an Agent. Config, NodeName, Proxy and Certificates are required.
+type Options struct {
+	// Config reaches the API server.
+	Config   *rest.Config
+	NodeName string
+	// SystemNamespace is where the mesh runs; default names.SystemNamespace.
+	SystemNamespace string
+	// PodName of the agent itself, which says there whether the CNI plugin is in place; without it, only the log does.
+	PodName string
+
+	Proxy        Proxy
+	Certificates enrol.Certificates
+	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
+	// unless a test says otherwise.
+	Sandboxes      pods.Sandboxes
+	RuntimeSockets []string
+	// Kernel is the real one unless a test says otherwise.
+	Kernel Kernel
+	// Mark is the proxy's; the real Kernel needs it.
+	Mark proxymark.Mark
+
+	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: those of package names, and the plugin
+	// where the image has it.
+	CNISocket, CNIBinDir, CNIConfDir, PluginSource, NetnsDir string
+	// WithoutCNI leaves the node's CNI configuration alone: running pods are captured, starting ones a moment late.
+	WithoutCNI bool
+
+	Log        logr.Logger
+	Registerer prometheus.Registerer
+
+	waits waits
+}
+
+// waits are those that tests shorten.
+type waits struct {
+	enrol enrol.Waits
+	pods  pods.Waits
+}
+
+// Proxy is the node proxy's configuration, as far as the agent makes it; relay.Relay is one.
+type Proxy interface {
+	enrol.Proxy
+	pods.Endpoints
+	// LocalReady says that all resources of a type that the proxy starts with are set.
+	LocalReady(typeURL string)
+}
+
+// Kernel is what the agent does in network namespaces; kernel.Kernel is one.
+type Kernel interface {
+	enrol.Kernel
+	pods.Kernel
+	hostKernel
+	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
+	CanLimitPeers() error
+}
+
+// hostKernel has the node's own rules.
+type hostKernel interface {
+	ApplyHost(h capture.Host) error
+	VerifyHost(h capture.Host) (drift []string, err error)
+	RemoveHost() error
+}
+
+// withDefaults fills in what is left out, and says what must not be.
+func (o Options) withDefaults() (Options, error) {
+	o.SystemNamespace = cmp.Or(o.SystemNamespace, names.SystemNamespace)
+	o.CNISocket = cmp.Or(o.CNISocket, names.CNISocket)
+	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
+	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
+	o.PluginSource = cmp.Or(o.PluginSource, "/"+names.CNIPlugin)
+	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
+	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
+		return o, errors.New("node: Config, NodeName, Proxy and Certificates are required")
+	}
+	if o.Log.GetSink() == nil {
+		o.Log = logr.Discard()
+	}
+	if o.Sandboxes == nil {
+		if len(o.RuntimeSockets) == 0 {
+			o.RuntimeSockets = names.RuntimeSockets()
+		}
+		r, err := netns.NewRuntime(o.RuntimeSockets...)
+		if err != nil {
+			return o, err
+		}
+		o.Sandboxes = r
+	}
+	if o.Kernel == nil {
+		if o.Mark.IsZero() {
+			return o, errors.New("node: Mark is required")
+		}
+		k, err := kernel.New(o.Mark)
+		if err != nil {
+			return o, fmt.Errorf("open the node's network namespace: %w", err)
+		}
+		o.Kernel = k
+	}
+	return o, nil
+}

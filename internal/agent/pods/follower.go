@@ -1,0 +1,143 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package pods
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
+	"github.com/fairway-mesh/fairway/internal/member"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// attemptTimeout bounds one attempt to enrol a pod, so that one that hangs doesn't keep others waiting.
+const attemptTimeout = 20 * time.Second
+
+// Waits are durations that tests shorten; the default of each is for its zero value.
+type Waits struct{ Attempt, Verify, Runtime, Orphan time.Duration }
+
+// Options of a Follower. Registerer and Waits may be left out.
+type Options struct {
+	Client    client.Client
+	Enroller  *enrol.Enroller
+	Sandboxes Sandboxes
+	Kernel    Kernel
+	Host      Host
+	Endpoints Endpoints
+	Reports   *Reports
+	// System is the mesh's own namespace.
+	System string
+	// Seen is the path of a network namespace as agent and proxy see it.
+	Seen       func(hostPath string) string
+	Log        logr.Logger
+	Registerer prometheus.Registerer
+	Waits      Waits
+}
+
+// Follower brings each pod of the node to where the API says it should be.
+type Follower struct {
+	client    client.Client
+	enroller  *enrol.Enroller
+	sandboxes Sandboxes
+	kernel    Kernel
+	host      Host
+	endpoints Endpoints
+	reports   *Reports
+	statuses  *statuses
+	system    string
+	seen      func(hostPath string) string
+	log       logr.Logger
+	waits     Waits
+	// ready is closed once what an earlier run left is taken up.
+	ready chan struct{}
+}
+
+// New makes a Follower. It reconciles nothing before Ready.
+func New(o Options) *Follower {
+	f := &Follower{
+		client: o.Client, enroller: o.Enroller, sandboxes: o.Sandboxes, kernel: o.Kernel, host: o.Host, endpoints: o.Endpoints,
+		reports: o.Reports, statuses: newStatuses(), system: o.System, seen: o.Seen, log: o.Log,
+		waits: Waits{
+			Attempt: cmp.Or(o.Waits.Attempt, attemptTimeout), Verify: cmp.Or(o.Waits.Verify, enrol.VerifyEvery),
+			Runtime: cmp.Or(o.Waits.Runtime, runtimeWait), Orphan: cmp.Or(o.Waits.Orphan, orphanGrace),
+		},
+		ready: make(chan struct{}),
+	}
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(podsCollector{f.statuses})
+	}
+	return f
+}
+
+// Ready lets the reconciling of pods begin, after Recover.
+func (f *Follower) Ready() { close(f.ready) }
+
+// Snapshot is the status of all pods, by namespace and name.
+func (f *Follower) Snapshot() []Status { return f.statuses.snapshot() }
+
+// Mesh is the Mesh, or nil if there is none.
+func (f *Follower) Mesh(ctx context.Context) (*v1alpha1.Mesh, error) {
+	mesh := &v1alpha1.Mesh{}
+	if err := f.client.Get(ctx, types.NamespacedName{Name: names.Mesh}, mesh); err != nil {
+		return nil, client.IgnoreNotFound(err)
+	}
+	return mesh, nil
+}
+
+func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision, *v1alpha1.Mesh, error) {
+	mesh, err := f.Mesh(ctx)
+	if err != nil {
+		return member.Decision{}, nil, err
+	}
+	ns := &corev1.Namespace{}
+	if err := f.client.Get(ctx, types.NamespacedName{Name: pod.Namespace}, ns); apierrors.IsNotFound(err) {
+		ns = nil
+	} else if err != nil {
+		return member.Decision{}, nil, err
+	}
+	return member.Decide(pod, ns, mesh, f.system), mesh, nil
+}
+
+// Start captures a pod that has no process yet, and says so in its status.
+func (f *Follower) Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error {
+	f.setStatus(pod, StateEnrolling, d, t)
+	if err := f.enroller.Capture(ctx, t, enrol.Starting); err != nil {
+		failed := d
+		failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, err.Error()
+		f.setStatus(pod, StateFailed, failed, t)
+		return err
+	}
+	f.setStatus(pod, StateStarting, d, t)
+	return nil
+}
+
+// Redirects tells whether a pod's traffic is captured by now.
+func (f *Follower) Redirects(ctx context.Context, uid string) (bool, error) {
+	have, err := f.enroller.Current(ctx, uid)
+	return have.Redirected, err
+}
+
+// Forget drops all that was done for a pod that is gone.
+func (f *Follower) Forget(ctx context.Context, uid string) error {
+	f.statuses.unset(uid)
+	return f.enroller.Forget(ctx, uid)
+}
+
+// ForgetSandbox is Forget for one of the network namespaces that a pod had; see enrol.Enroller.
+func (f *Follower) ForgetSandbox(ctx context.Context, uid, netns string) error {
+	return f.enroller.ForgetSandbox(ctx, uid, netns)
+}
+
+// UIDs are those of the pods of a name that something was done for.
+func (f *Follower) UIDs(namespace, name string) []string { return f.statuses.uids(namespace, name) }

@@ -1,0 +1,108 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package pods
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// State of a pod on this node.
+type State string
+
+// States.
+const (
+	// StateNotCaptured: the pod isn't to be captured; the reason says why.
+	StateNotCaptured State = "NotCaptured"
+	// StateWaiting: the pod is to be captured and has no network yet.
+	StateWaiting State = "Waiting"
+	// StateEnrolling: listeners and certificate are being made; traffic isn't redirected yet.
+	StateEnrolling State = "Enrolling"
+	// StateStarting: traffic is redirected, and the pod doesn't answer mTLS yet.
+	StateStarting State = "Starting"
+	// StateCaptured: all is in place.
+	StateCaptured State = "Captured"
+	// StateReleasing: traffic is no longer redirected; senders may still use mTLS for a moment.
+	StateReleasing State = "Releasing"
+	// StateFailed: the last attempt failed; another follows.
+	StateFailed State = "Failed"
+)
+
+// States are all of them.
+var States = []State{
+	StateNotCaptured, StateWaiting, StateEnrolling, StateStarting, StateCaptured, StateReleasing, StateFailed,
+}
+
+// Status is how one pod stands, for people and for the agent's introspection.
+type Status struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+	State     State  `json:"state"`
+	// Reason is a word, Message says more.
+	Reason  string `json:"reason,omitempty"`
+	Message string `json:"message,omitempty"`
+	// Mode is names.MTLSStrict or names.MTLSPermissive, of pods that are to be captured.
+	Mode string `json:"mode,omitempty"`
+	// Netns is the path of the pod's network namespace, where known.
+	Netns    string `json:"netns,omitempty"`
+	Identity string `json:"identity,omitempty"`
+	// Since is when the pod got into this state.
+	Since time.Time `json:"since"`
+}
+
+// statuses are those of all pods.
+type statuses struct {
+	mu    sync.Mutex
+	byUID map[string]Status
+}
+
+func newStatuses() *statuses { return &statuses{byUID: map[string]Status{}} }
+
+// set notes a pod's status; Since is kept while the state stays.
+func (all *statuses) set(s Status) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	old, ok := all.byUID[s.UID]
+	if s.Since = time.Now(); ok && old.State == s.State {
+		s.Since = old.Since
+	}
+	all.byUID[s.UID] = s
+}
+
+// unset forgets a pod's status.
+func (all *statuses) unset(uid string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	delete(all.byUID, uid)
+}
+
+// uids of the pods that something was done for or whose status is known, by namespace and name.
+func (all *statuses) uids(namespace, name string) []string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	var out []string
+	for uid, s := range all.byUID {
+		if s.Namespace == namespace && s.Name == name {
+			out = append(out, uid)
+		}
+	}
+	return out
+}
+
+// snapshot is the status of all pods, by namespace and name.
+func (all *statuses) snapshot() []Status {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	out := make([]Status, 0, len(all.byUID))
+	for _, s := range all.byUID {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b Status) int {
+		return strings.Compare(a.Namespace+"/"+a.Name+"/"+a.UID, b.Namespace+"/"+b.Name+"/"+b.UID)
+	})
+	return out
+}
