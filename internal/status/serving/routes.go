@@ -93,7 +93,7 @@ func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
 		return
 	}
 	for _, p := range report.Parents {
-		for _, k := range resourcesOf(p) {
+		for _, k := range resourcesOf(needsOf(p)) {
 			if r.users[k] == nil {
 				r.users[k] = map[model.ObjectRef]struct{}{}
 			}
