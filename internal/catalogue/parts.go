@@ -64,7 +64,8 @@ func PartOf(k xds.Key) Part {
 	switch {
 	case k.TypeURL == xds.TypeRoute, k.ID == serving:
 		return Everyone
-	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster, k.TypeURL == xds.TypeExtension:
+	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster,
+		k.TypeURL == xds.TypeExtension:
 		return Rejecting
 	}
 	return Nobody

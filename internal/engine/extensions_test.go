@@ -18,8 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestExtensions has a filter whose configuration says how many ports a waypoint has, and one of nodes: each is served to who
-// asks for it in a scope that has it, and follows what it is made of, in one step with it.
+// TestExtensions has a filter whose configuration says how many ports a waypoint has, and one of nodes: each is served
+// to who asks for it in a scope that has it, and follows what it is made of, in one step with it.
 func TestExtensions(t *testing.T) {
 	h := newHarness(t)
 	h.resources.extensions = func(c *memo.Ctx, scope xds.Scope) []*corev3.TypedExtensionConfig {

@@ -12,21 +12,21 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// HTTPFilterByECDS is an HTTP filter whose configuration, of the type of m, is the resource of its name. It changes without
-// its listener: the next request on any connection meets the new one.
+// HTTPFilterByECDS is an HTTP filter whose configuration, of the type of m, is the resource of its name. It changes
+// without its listener: the next request on any connection meets the new one.
 func HTTPFilterByECDS(name string, m proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_ConfigDiscovery{ConfigDiscovery: byECDS(m)}}
 }
 
-// NetworkFilterByECDS is likewise a network filter. Connections keep the one that they began with, so it is for what need
-// not hold for them: for what must, a listener that changes and drains is right.
+// NetworkFilterByECDS is likewise a network filter. Connections keep the one that they began with, so it is for what
+// need not hold for them: for what must, a listener that changes and drains is right.
 func NetworkFilterByECDS(name string, m proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: byECDS(m)}}
 }
 
-// byECDS fails closed. A listener is not taken into use before the configuration is there, however long that takes; the one
-// that it replaces serves until then. Where there is none all the same, for the first one was rejected, the filter refuses: that
-// is what Envoy does without a default.
+// byECDS fails closed. A listener is not taken into use before the configuration is there, however long that takes; the
+// one that it replaces serves until then. Where there is none all the same, for the first one was rejected, the filter
+// refuses: that is what Envoy does without a default.
 func byECDS(m proto.Message) *corev3.ExtensionConfigSource {
 	source := ADS(0)
 	source.InitialFetchTimeout = durationpb.New(0) // for ever

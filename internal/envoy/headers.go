@@ -16,7 +16,8 @@ func SetHeader(name, value string, action corev3.HeaderValueOption_HeaderAppendA
 	}}}
 }
 
-// HeadersKiB is a limit for all headers of a request or an answer together. It and the two below are within what Envoy takes.
+// HeadersKiB is a limit for all headers of a request or an answer together. It and the two below are within what Envoy
+// takes.
 func HeadersKiB(kib uint32) *wrapperspb.UInt32Value { return UInt32(min(max(kib, 64), 8192)) }
 
 // HeaderFieldKiB is for one header, as HTTP/2 packs it.

@@ -18,7 +18,9 @@ func Matching(name string, m proto.Message) *xdscorev3.TypedExtensionConfig {
 }
 
 // Holds is a predicate about one input.
-func Holds(input *xdscorev3.TypedExtensionConfig, value *xdsmatcherv3.StringMatcher) *xdsmatcherv3.Matcher_MatcherList_Predicate {
+func Holds(
+	input *xdscorev3.TypedExtensionConfig, value *xdsmatcherv3.StringMatcher,
+) *xdsmatcherv3.Matcher_MatcherList_Predicate {
 	return &xdsmatcherv3.Matcher_MatcherList_Predicate{
 		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
 			SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{

@@ -3,13 +3,13 @@
 
 package xds
 
-// Configurations of filters (ECDS) decide about what is open. Without one Envoy refuses, and it does so on every connection
-// that has the filter: also on those of a listener that was replaced and drains. So more is done than for other types that
-// clients always have what they can:
+// Configurations of filters (ECDS) decide about what is open. Without one Envoy refuses, and it does so on every
+// connection that has the filter: also on those of a listener that was replaced and drains. So more is done than for
+// other types that clients always have what they can:
 //
 //   - Nothing is taken away from a client that still asks for it. It ends its subscription with the last listener.
-//   - A client that rejects the current version and has no other, for it has just started, gets the one that another client of
-//     its scope took last. The rejection stands.
+//   - A client that rejects the current version and has no other, for it has just started, gets the one that another
+//     client of its scope took last. The rejection stands.
 
 // keeps tells whether a client goes on having what does not exist any more.
 func (sub *subscription) keeps(h *held) bool { return sub.typeURL == TypeExtension && h.version != "" }

@@ -86,7 +86,9 @@ func guardedTCP(t testing.TB, name string, port int, cluster, policy string) *Re
 		Name: name, Address: socketAddress(port),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			envoy.NetworkFilterByECDS(policy, &netrbacv3.RBAC{}),
-			envoy.NetworkFilter("tcp", &tcpproxyv3.TcpProxy{StatPrefix: "tcp", ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster}}),
+			envoy.NetworkFilter("tcp", &tcpproxyv3.TcpProxy{
+				StatPrefix: "tcp", ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
+			}),
 		}}},
 	})
 }
@@ -124,109 +126,136 @@ func nothingDrains(t testing.TB, e *xdstest.Envoy) {
 	t.Helper()
 	text, err := e.Get("/stats?filter=listener_manager")
 	require.NoError(t, err)
-	for _, name := range []string{"listener_modified", "listener_in_place_updated", "listener_removed", "total_listeners_draining", "total_filter_chains_draining"} {
+	for _, name := range []string{
+		"listener_modified", "listener_in_place_updated", "listener_removed",
+		"total_listeners_draining", "total_filter_chains_draining",
+	} {
 		require.Contains(t, text, "listener_manager."+name+": 0\n")
 	}
+}
+
+// guardedEnvoy is a real Envoy with an HTTP and a TCP port, each with a policy by ECDS.
+type guardedEnvoy struct {
+	*fixture
+	*xdstest.Envoy
+	http, tcp int
+}
+
+// acked waits until Envoy runs a resource as it is.
+func (g *guardedEnvoy) acked(t testing.TB, r *Resource) {
+	t.Helper()
+	g.Eventually("ACK of "+r.Name(), func() bool {
+		s := g.server.State(testScope.Key(r.TypeURL(), r.Name()))
+		return len(s.Proxies) == 1 && s.Proxies[0].State == Acked && s.Proxies[0].Version == r.Version()
+	})
+}
+
+func (g *guardedEnvoy) set(t testing.TB, r *Resource) {
+	t.Helper()
+	g.apply(r)
+	g.acked(t, r)
+}
+
+// rejected is what Envoy says of a resource that it doesn't take.
+func (g *guardedEnvoy) rejected(t testing.TB, r *Resource) (text string) {
+	t.Helper()
+	g.apply(r)
+	g.Eventually("NACK of "+r.Name(), func() bool {
+		text = g.server.State(testScope.Key(r.TypeURL(), r.Name())).Rejection()
+		return text != ""
+	})
+	return text
 }
 
 // TestExtensionsOnEnvoy holds what is told of ECDS in docs/design/extension-configs.md.
 func TestExtensionsOnEnvoy(t *testing.T) {
 	xdstest.Binary(t)
 	f, socket := onSocket(t)
-	port, tcpPort, echo := freePort(t), freePort(t), echoServer(t)
-	f.apply(edsCluster(t, "echo", time.Second), assignment(t, "eds/echo", echo), guardedTCP(t, "tcp", tcpPort, "echo", "net-policy"),
-		guardedHTTP(t, port, envoy.HTTPFilterByECDS("http-policy", &httprbacv3.RBAC{})))
+	g := &guardedEnvoy{fixture: f, http: freePort(t), tcp: freePort(t)}
+	f.apply(edsCluster(t, "echo", time.Second), assignment(t, "eds/echo", echoServer(t)),
+		guardedTCP(t, "tcp", g.tcp, "echo", "net-policy"),
+		guardedHTTP(t, g.http, envoy.HTTPFilterByECDS("http-policy", &httprbacv3.RBAC{})))
 	f.ready(TypeCluster, TypeListener)
-	e := xdstest.Start(t, xdstest.Options{XDSSocket: socket, Wildcards: true})
-	acked := func(r *Resource) {
-		t.Helper()
-		e.Eventually("ACK of "+r.Name(), func() bool {
-			s := f.server.State(testScope.Key(r.TypeURL(), r.Name()))
-			return len(s.Proxies) == 1 && s.Proxies[0].State == Acked && s.Proxies[0].Version == r.Version()
-		})
-	}
-	set := func(r *Resource) { t.Helper(); f.apply(r); acked(r) }
-	rejected := func(r *Resource) string {
-		t.Helper()
-		f.apply(r)
-		text := ""
-		e.Eventually("NACK of "+r.Name(), func() bool {
-			text = f.server.State(testScope.Key(r.TypeURL(), r.Name())).Rejection()
-			return text != ""
-		})
-		return text
-	}
+	g.Envoy = xdstest.Start(t, xdstest.Options{XDSSocket: socket, Wildcards: true})
 
-	for _, p := range []int{port, tcpPort} { // Envoy has the listeners, and waits
-		e.Eventually("listeners", func() bool { return len(f.server.State(testScope.Key(TypeExtension, "http-policy")).Proxies) == 1 })
-		_, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", p))
+	for name, port := range map[string]int{"http-policy": g.http, "net-policy": g.tcp} { // Envoy asks, and waits
+		g.Eventually("listeners", func() bool { return len(f.server.State(testScope.Key(TypeExtension, name)).Proxies) == 1 })
+		_, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		require.Error(t, err, "a connection before the first configuration")
 	}
-	set(httpPolicy(t, true))
-	set(netPolicy(t, true))
-	e.Eventually("traffic", func() bool { return fetch(port) == "200 in" })
+	g.set(t, httpPolicy(t, true))
+	g.set(t, netPolicy(t, true))
+	g.Eventually("traffic", func() bool { return fetch(g.http) == "200 in" })
 
-	t.Run("the next request of an open connection meets another HTTP filter", func(t *testing.T) {
-		c := converse(t, port)
-		require.Equal(t, 200, c.ask())
-		set(httpPolicy(t, false))
-		require.Equal(t, 403, c.ask())
-		set(httpPolicy(t, true))
-		require.Equal(t, 200, c.ask())
-		nothingDrains(t, e)
-	})
+	t.Run("the next request of an open connection meets another HTTP filter", g.nextRequest)
+	t.Run("a connection keeps the network filter that it began with", g.nextConnection)
+	t.Run("the last good one stays", g.lastGood)
+	t.Run("a first one that is rejected lets nothing through", g.noneGood)
+	t.Run("what drains keeps what it has", g.draining)
+}
 
-	t.Run("a connection keeps the network filter that it began with", func(t *testing.T) {
-		before := converse(t, tcpPort)
-		require.Equal(t, "a", before.echo("a"))
-		set(netPolicy(t, false))
-		require.Equal(t, "b", before.echo("b"), "it is not cut")
-		require.Empty(t, converse(t, tcpPort).echo("c"), "a new one is refused")
-		set(netPolicy(t, true))
-		require.Equal(t, "d", converse(t, tcpPort).echo("d"))
-		nothingDrains(t, e)
-	})
+func (g *guardedEnvoy) nextRequest(t *testing.T) {
+	c := converse(t, g.http)
+	require.Equal(t, 200, c.ask())
+	g.set(t, httpPolicy(t, false))
+	require.Equal(t, 403, c.ask())
+	g.set(t, httpPolicy(t, true))
+	require.Equal(t, 200, c.ask())
+	nothingDrains(t, g.Envoy)
+}
 
-	t.Run("the last good one stays", func(t *testing.T) {
-		set(httpPolicy(t, false))
-		c := converse(t, port)
-		require.Contains(t, rejected(extension(t, "http-policy", &clusterv3.Cluster{})), "filter config has type URL")
-		require.Equal(t, 403, c.ask())
-		set(httpPolicy(t, true))
-		require.Equal(t, 200, c.ask())
-		nothingDrains(t, e)
-	})
+func (g *guardedEnvoy) nextConnection(t *testing.T) {
+	before := converse(t, g.tcp)
+	require.Equal(t, "a", before.echo("a"))
+	g.set(t, netPolicy(t, false))
+	require.Equal(t, "b", before.echo("b"), "it is not cut")
+	require.Empty(t, converse(t, g.tcp).echo("c"), "a new one is refused")
+	g.set(t, netPolicy(t, true))
+	require.Equal(t, "d", converse(t, g.tcp).echo("d"))
+	nothingDrains(t, g.Envoy)
+}
 
-	t.Run("a first one that is rejected lets nothing through", func(t *testing.T) {
-		other := freePort(t)
-		f.apply(httpListenerNamed(t, "other", other, envoy.HTTPFilterByECDS("other-policy", &httprbacv3.RBAC{})))
-		rejected(extension(t, "other-policy", &clusterv3.Cluster{}))
-		e.Eventually("an answer", func() bool { return fetch(other) == "500 " })
+func (g *guardedEnvoy) lastGood(t *testing.T) {
+	g.set(t, httpPolicy(t, false))
+	c := converse(t, g.http)
+	bad := extension(t, "http-policy", &clusterv3.Cluster{})
+	require.Contains(t, g.rejected(t, bad), "filter config has type URL")
+	require.Equal(t, 403, c.ask())
+	g.set(t, httpPolicy(t, true))
+	require.Equal(t, 200, c.ask())
+	nothingDrains(t, g.Envoy)
+}
 
-		other = freePort(t)
-		f.apply(guardedTCP(t, "other-tcp", other, "echo", "other-net-policy"))
-		rejected(extension(t, "other-net-policy", &clusterv3.Cluster{}))
-		e.Eventually("the listener", func() bool {
-			c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", other))
-			if err == nil {
-				_ = c.Close()
-			}
-			return err == nil
-		})
-		require.Empty(t, converse(t, other).echo("a"))
-	})
+func (g *guardedEnvoy) noneGood(t *testing.T) {
+	port := freePort(t)
+	g.apply(httpListenerNamed(t, "other", port, envoy.HTTPFilterByECDS("other-policy", &httprbacv3.RBAC{})))
+	g.rejected(t, extension(t, "other-policy", &clusterv3.Cluster{}))
+	g.Eventually("an answer", func() bool { return fetch(port) == "500 " })
 
-	t.Run("what drains keeps what it has", func(t *testing.T) {
-		c := converse(t, port)
-		require.Equal(t, 200, c.ask())
-		without := guardedHTTP(t, port)
-		f.cache.Apply(testScope, []Update{Set(without), Gone(ID{TypeExtension, "http-policy"})})
-		acked(without)
-		for _, pass := range []bool{false, true, false} { // a removal would be between these
-			set(netPolicy(t, pass))
+	port = freePort(t)
+	g.apply(guardedTCP(t, "other-tcp", port, "echo", "other-net-policy"))
+	g.rejected(t, extension(t, "other-net-policy", &clusterv3.Cluster{}))
+	g.Eventually("the listener", func() bool {
+		c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = c.Close()
 		}
-		require.Equal(t, 200, c.ask())
+		return err == nil
 	})
+	require.Empty(t, converse(t, port).echo("a"))
+}
+
+// draining has the filter taken out of a listener, and its configuration away.
+func (g *guardedEnvoy) draining(t *testing.T) {
+	c := converse(t, g.http)
+	require.Equal(t, 200, c.ask())
+	without := guardedHTTP(t, g.http)
+	g.cache.Apply(testScope, []Update{Set(without), Gone(ID{TypeExtension, "http-policy"})})
+	g.acked(t, without)
+	for _, pass := range []bool{false, true, false} { // a removal would be between these
+		g.set(t, netPolicy(t, pass))
+	}
+	require.Equal(t, 200, c.ask())
 }
 
 // echo sends a line and returns what comes back; empty if the connection ends.

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -16,7 +15,7 @@ import (
 
 // policy is an extension configuration whose content follows v.
 func policy(t testing.TB, v int) *Resource {
-	return must(t, "policy", &corev3.TypedExtensionConfig{Name: "policy", TypedConfig: pack(t, wrapperspb.String(fmt.Sprint(v)))})
+	return extension(t, "policy", wrapperspb.String(fmt.Sprint(v)))
 }
 
 // TestExtensionsComeBeforeWhatLeadsToThem, and after the clusters that they may name.

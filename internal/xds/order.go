@@ -20,8 +20,9 @@ import (
 // Listeners come last, though it is for them that Envoy asks for scopes, and for those that it asks for routes: from then on
 // a port that is new leads nowhere wrong, for its table is there. What Envoy has not asked for is not waited for.
 //
-// Extension configurations (of filters) come before all that leads to them: a policy is in force before the routes and ports
-// that come with it. A listener that is new asks for its own when it is there, and waits for them (envoy.HTTPFilterByECDS).
+// Extension configurations (of filters) come before all that leads to them: a policy is in force before the routes and
+// ports that come with it. A listener that is new asks for its own when it is there, and waits for them
+// (envoy.HTTPFilterByECDS).
 //
 // Clusters and endpoints share a lane: Envoy withholds its ACK of a CDS response until the clusters are warm, for which
 // it needs their endpoints. That makes the ACK worth waiting for, and waiting for it before endpoints a deadlock.

@@ -25,9 +25,9 @@ import (
 
 var errNotYet = errors.New("not yet")
 
-// TestNetworkFilterByECDS has the filter by ECDS that says where a pod's mTLS listener leads to. Nobody gets in before it is
-// there; when it changes, connections that are open go on as they are and new ones follow; and one that Envoy rejects changes
-// nothing.
+// TestNetworkFilterByECDS has the filter by ECDS that says where a pod's mTLS listener leads to. Nobody gets in before
+// it is there; when it changes, connections that are open go on as they are and new ones follow; and one that Envoy
+// rejects changes nothing.
 func TestNetworkFilterByECDS(t *testing.T) {
 	const filter = "target/uid-server"
 	m := newMesh(t)
@@ -36,22 +36,18 @@ func TestNetworkFilterByECDS(t *testing.T) {
 	server.greet(8080)
 	server.identity = names.SPIFFEID(trustDomain, server.namespace, server.name)
 	m.issue(server.identity)
-	m.destination(model.Destination{Address: server.at(8080), Kind: model.DestinationWorkload, Identities: []string{server.identity}})
+	m.destination(model.Destination{
+		Address: server.at(8080), Kind: model.DestinationWorkload, Identities: []string{server.identity},
+	})
 
-	var mtls *listenerv3.Listener
-	for _, l := range server.listeners(false) {
-		if strings.HasPrefix(l.GetName(), "mtls/") {
-			mtls = l
-		} else {
-			m.apply(n.scope(), l.GetName(), l)
-		}
-	}
+	mtls := server.listenersBut("mtls/")
 	filters := mtls.GetFilterChains()[0].GetFilters()
 	open := filters[1].GetTypedConfig()
 	require.Contains(t, open.GetTypeUrl(), "set_filter_state")
 	filters[1] = envoy.NetworkFilterByECDS(filter, &netstatev3.Config{})
 	closed := envoy.SetFilterState(
-		envoy.FilterState(envoy.FilterStateNetns, envoy.FactoryHashableString, envoy.Literal(server.ns.Path()), envoy.SharedOnce),
+		envoy.FilterState(envoy.FilterStateNetns, envoy.FactoryHashableString, envoy.Literal(server.ns.Path()),
+			envoy.SharedOnce),
 		envoy.FilterState(envoy.FilterStateOriginalDst, "", server.at(9).String(), statev3.FilterStateValue_NONE),
 	).GetTypedConfig()
 	set := func(config *anypb.Any) {
@@ -61,12 +57,16 @@ func TestNetworkFilterByECDS(t *testing.T) {
 
 	m.apply(n.scope(), mtls.GetName(), mtls)
 	n.acked(xds.TypeListener, mtls.GetName())
-	requireEventually(t, func() error { // Envoy asks, and waits
-		if s := n.server.State(n.scope().Key(xds.TypeExtension, filter)); len(s.Proxies) == 0 {
-			return errNotYet
-		}
-		return nil
-	})
+	says := func(cond func(xds.ResourceState) bool) {
+		t.Helper()
+		requireEventually(t, func() error {
+			if !cond(n.server.State(n.scope().Key(xds.TypeExtension, filter))) {
+				return errNotYet
+			}
+			return nil
+		})
+	}
+	says(func(s xds.ResourceState) bool { return len(s.Proxies) > 0 }) // Envoy asks, and waits
 	server.capture(uint32(v1alpha1.DefaultConnectionsPerPeer))
 	requireRefused(t, client, to)
 	set(open)
@@ -83,18 +83,25 @@ func TestNetworkFilterByECDS(t *testing.T) {
 
 	n.tolerant.Store(true)
 	set(envoy.Any(&tcpproxyv3.TcpProxy{}))
-	requireEventually(t, func() error {
-		if n.server.State(n.scope().Key(xds.TypeExtension, filter)).Rejection() == "" {
-			return errNotYet
-		}
-		return nil
-	})
+	says(func(s xds.ResourceState) bool { return s.Rejection() != "" })
 	requireRefused(t, client, to)
 	set(open)
 	n.acked(xds.TypeExtension, filter)
 	requireHello(t, client, to, "server sees "+client.addr.String())
 	session.alive()
 	require.Equal(t, changes, listenerChanges(t, n), "listeners changed")
+}
+
+// listenersBut gives the pod's listeners to its node but for one, and returns that.
+func (p *pod) listenersBut(prefix string) (kept *listenerv3.Listener) {
+	for _, l := range p.listeners(false) {
+		if strings.HasPrefix(l.GetName(), prefix) {
+			kept = l
+		} else {
+			p.mesh.apply(p.node.scope(), l.GetName(), l)
+		}
+	}
+	return kept
 }
 
 func listenerChanges(t *testing.T, n *meshNode) string {

@@ -47,9 +47,9 @@ func policy(id string) *httprbacv3.RBAC {
 	if id != "" {
 		r.Policies = map[string]*rbacv3.Policy{"callers": {
 			Permissions: []*rbacv3.Permission{{Rule: &rbacv3.Permission_Any{Any: true}}},
-			Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Authenticated_{Authenticated: &rbacv3.Principal_Authenticated{
-				PrincipalName: envoy.SPIFFEIDs(id)[0].GetMatcher(),
-			}}}},
+			Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Authenticated_{
+				Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: envoy.SPIFFEIDs(id)[0].GetMatcher()},
+			}}},
 		}}
 	}
 	return &httprbacv3.RBAC{Rules: r}
@@ -88,61 +88,72 @@ func TestHTTPFilterByECDS(t *testing.T) {
 		return do(t, s.caller(appID).client(t, dialled, nil), "GET", "http://web/").status == http.StatusForbidden
 	})
 	changes := s.stats("listener_manager.listener_")
-	client := s.caller(clientID).client(t, dialled, nil)
-	connections := 0
-	ask := func(path string) *http.Response {
-		t.Helper()
-		trace := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
-			if !i.Reused {
-				connections++
-			}
-		}})
-		req, err := http.NewRequestWithContext(trace, http.MethodGet, "http://web"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp
-	}
-	status := func() int {
-		t.Helper()
-		resp := ask("/")
-		_, _ = io.Copy(io.Discard, resp.Body)
-		_ = resp.Body.Close()
-		return resp.StatusCode
-	}
-	long := ask("/slow")
+	c := &counted{t: t, client: s.caller(clientID).client(t, dialled, nil)}
+	long := c.ask("/slow")
 	defer func() { _ = long.Body.Close() }()
 	in := bufio.NewReader(long.Body)
 	if line, err := in.ReadString('\n'); err != nil || line != "begin\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
-	before := status()
+	before := c.status()
 	set(policy(""))
-	closed := status()
+	closed := c.status()
 	bad := extension(t, &hcmv3.HttpConnectionManager{})
 	s.apply(bad)
 	s.eventually("the rejection of a bad policy", func() bool {
-		return strings.Contains(s.server.State(scope.Key(xds.TypeExtension, "policy")).Rejection(), "filter config has type URL")
+		text := s.server.State(scope.Key(xds.TypeExtension, "policy")).Rejection()
+		return strings.Contains(text, "filter config has type URL")
 	})
-	kept := status()
+	kept := c.status()
 	set(policy(clientID))
-	if got := fmt.Sprint(before, closed, kept, status()); got != "200 403 403 200" {
+	if got := fmt.Sprint(before, closed, kept, c.status()); got != "200 403 403 200" {
 		t.Errorf("before, closed, with a bad policy, and open again: %s", got)
 	}
 	close(release)
 	if line, err := in.ReadString('\n'); err != nil || line != "end\n" {
 		t.Errorf("the open answer: %q, %v", line, err)
 	}
-	if connections != 2 {
-		t.Errorf("%d connections, not one for each request that was open at a time", connections)
+	if c.connections != 2 {
+		t.Errorf("%d connections, not one for each request that was open at a time", c.connections)
 	}
 	if now := s.stats("listener_manager.listener_"); now != changes {
 		t.Errorf("listeners changed: %s, and before %s", now, changes)
 	}
+}
+
+// counted is a client that counts the connections that it opens.
+type counted struct {
+	t           testing.TB
+	client      *http.Client
+	connections int
+}
+
+func (c *counted) ask(path string) *http.Response {
+	c.t.Helper()
+	trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
+		if !i.Reused {
+			c.connections++
+		}
+	}}
+	ctx := httptrace.WithClientTrace(context.Background(), trace)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web"+path, nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	resp, err := c.client.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return resp
+}
+
+// status of the answer to a request.
+func (c *counted) status() int {
+	c.t.Helper()
+	resp := c.ask("/")
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	return resp.StatusCode
 }
 
 // stats are the proxy's, of a name.

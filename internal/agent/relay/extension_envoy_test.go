@@ -88,7 +88,7 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	o.stop()
 	e.Stop()
 	e = start()
-	e.Eventually("the last good one, for an Envoy that starts while the operator is away", func() bool { return fetch(port) == forbidden })
+	e.Eventually("the last good one, the operator away", func() bool { return fetch(port) == forbidden })
 	e.Stop()
 	a.stop()
 

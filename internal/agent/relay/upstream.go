@@ -151,7 +151,9 @@ func broken(responses <-chan *response, failed <-chan error) error {
 
 // order of the types in which to ask; the operator orders its answers by itself. What a scope made Envoy ask for comes before
 // its ACK, so that the operator has what follows wait for it; so does what a listener did.
-var order = []string{xds.TypeCluster, xds.TypeEndpoint, xds.TypeExtension, xds.TypeListener, xds.TypeRoute, xds.TypeScopedRoute}
+var order = []string{
+	xds.TypeCluster, xds.TypeEndpoint, xds.TypeExtension, xds.TypeListener, xds.TypeRoute, xds.TypeScopedRoute,
+}
 
 func rank(typeURL string) int {
 	if i := slices.Index(order, typeURL); i >= 0 {

@@ -16,7 +16,8 @@ import (
 // request, before anything reads it, and taken out again where requests leave.
 const HeaderPort = "x-fairway-port"
 
-// Tables are the route tables of all ports, each a route configuration that a Scope leads to. The name is for statistics.
+// Tables are the route tables of all ports, each a route configuration that a Scope leads to. The name is for
+// statistics.
 func Tables(name string) *hcmv3.ScopedRoutes {
 	return &hcmv3.ScopedRoutes{
 		Name: name,

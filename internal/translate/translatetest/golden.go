@@ -1,7 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package translatetest is what tests of the translators share: golden files, and a real Envoy that judges what they hold.
+// Package translatetest is what tests of the translators share: golden files, and a real Envoy that judges what they
+// hold.
 package translatetest
 
 import (
@@ -21,8 +22,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
-// Golden compares what the cases give, by the name of the file, with the files of a directory. None may be left over. After a
-// change that is meant, run the test with -update and read the difference.
+// Golden compares what the cases give, by the name of the file, with the files of a directory. None may be left over.
+// After a change that is meant, run the test with -update and read the difference.
 func Golden[T any](t *testing.T, dir string, cases map[string]func() T, render func(testing.TB, T) []byte) {
 	t.Helper()
 	for name, build := range cases {

@@ -14,12 +14,12 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// A Service that only routes of other namespaces ask a waypoint for has one cluster for all callers of the node, like any
-// other. Its endpoints say by keyCaller for which namespace's callers they are; a pod's listener says of which namespace its
-// connections are.
+// A Service that only routes of other namespaces ask a waypoint for has one cluster for all callers of the node, like
+// any other. Its endpoints say by keyCaller for which namespace's callers they are; a pod's listener says of which
+// namespace its connections are.
 
-// keyCaller is the key, in the metadata that Envoy balances by, of the namespace of a caller; otherCallers is for all that
-// nothing else is for.
+// keyCaller is the key, in the metadata that Envoy balances by, of the namespace of a caller; otherCallers is for all
+// that nothing else is for.
 const (
 	keyCaller    = "caller"
 	otherCallers = "*"

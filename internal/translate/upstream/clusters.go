@@ -45,6 +45,6 @@ func atMost(connections, rest uint32) *clusterv3.CircuitBreakers {
 	}}}
 }
 
-// statName is a name for a cluster's statistics: Envoy takes a cluster's own to end at the first dot, and the rest would
-// become part of each metric's name.
+// statName is a name for a cluster's statistics: Envoy takes a cluster's own to end at the first dot, and the rest
+// would become part of each metric's name.
 func statName(name string) string { return strings.ReplaceAll(name, ".", "_") }

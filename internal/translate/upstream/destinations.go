@@ -16,15 +16,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// wayWaypoint is the way of endpoints that take mTLS as the waypoint of the Service. All others take it as themselves, but for
-// those that are reached in plain.
+// wayWaypoint is the way of endpoints that take mTLS as the waypoint of the Service. All others take it as themselves,
+// but for those that are reached in plain.
 const wayWaypoint = "waypoint"
 
 // Destination is the answer to a node proxy's on-demand subscription of a dialled address. It never removes: an address
 // that leads nowhere is a cluster without endpoints, because Envoy doesn't ask again for one that was removed.
 //
-// Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would become
-// part of each metric's name.
+// Its statistics have a name of their own: Envoy takes a cluster's name to end at the first dot, so an address would
+// become part of each metric's name.
 func Destination(d model.Destination) *clusterv3.Cluster {
 	c := cluster(d.Address.String(), connectTimeout)
 	c.AltStatName = statName(c.GetName())
@@ -66,7 +66,8 @@ func nowhere(d model.Destination) *clusterv3.Cluster {
 	}
 }
 
-// serverName is what a waypoint is asked for: a Service's port. A pod is asked for a port of its own, which its endpoint says.
+// serverName is what a waypoint is asked for: a Service's port. A pod is asked for a port of its own, which its
+// endpoint says.
 func serverName(d model.Destination) string {
 	if d.Kind != model.DestinationWaypoint {
 		return ""
@@ -84,8 +85,8 @@ func static(c *clusterv3.Cluster, endpoints ...model.Endpoint) {
 	c.LoadAssignment = NodeEndpoints(c.Name, endpoints)
 }
 
-// NodeEndpoints are the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first, those
-// that drain last.
+// NodeEndpoints are the endpoints of a Service's port (or of a waypoint) as node proxies see them: the nearest first,
+// those that drain last.
 func NodeEndpoints(name string, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	list := make([]candidate, 0, len(endpoints))
 	for _, e := range endpoints {

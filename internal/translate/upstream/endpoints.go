@@ -21,7 +21,8 @@ import (
 type candidate struct {
 	model.Endpoint
 	// at is where the proxy connects to, and what Envoy tells endpoints of a cluster by. All ports of a pod in the mesh
-	// share it: of two ports of one pod behind one port of a Service (slices made by hand can have that), the first serves.
+	// share it: of two ports of one pod behind one port of a Service (slices made by hand can have that), the first
+	// serves.
 	at netip.AddrPort
 	// rank is the order in which endpoints are taken: others only when none of a lower rank is left.
 	rank int
@@ -29,9 +30,11 @@ type candidate struct {
 	subZone string
 }
 
-// assign groups endpoints by rank, which becomes the priority, and zone; zones change no balance by themselves. The order
-// of the candidates does not matter.
-func assign(name string, candidates []candidate, build func(candidate) *endpointv3.LbEndpoint) *endpointv3.ClusterLoadAssignment {
+// assign groups endpoints by rank, which becomes the priority, and zone; zones change no balance by themselves. The
+// order of the candidates does not matter.
+func assign(
+	name string, candidates []candidate, build func(candidate) *endpointv3.LbEndpoint,
+) *endpointv3.ClusterLoadAssignment {
 	slices.SortFunc(candidates, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.rank, b.rank), a.Address.Compare(b.Address), cmp.Compare(a.Identity, b.Identity))
 	})
@@ -77,8 +80,8 @@ func reachedAt(e model.Endpoint) netip.AddrPort {
 	return e.Address
 }
 
-// lbEndpoint is an endpoint with its metadata. In the mesh it has the name of its port, which is what its pod's proxy is
-// asked for.
+// lbEndpoint is an endpoint with its metadata. In the mesh it has the name of its port, which is what its pod's proxy
+// is asked for.
 func lbEndpoint(c candidate, metadata *corev3.Metadata) *endpointv3.LbEndpoint {
 	lb := envoy.LbEndpoint(envoy.Address(c.at), metadata)
 	if c.MTLS {

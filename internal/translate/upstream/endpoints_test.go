@@ -12,14 +12,16 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// TestOneEndpointPerProxyAddress: of two ports of one pod, that which serves is taken before that which drains, by every kind
-// of proxy, and priorities begin at 0 all the same.
+// TestOneEndpointPerProxyAddress: of two ports of one pod, that which serves is taken before that which drains, by
+// every kind of proxy, and priorities begin at 0 all the same.
 func TestOneEndpointPerProxyAddress(t *testing.T) {
 	both := []model.Endpoint{
 		{Address: at("10.244.0.3:8080"), MTLS: true, Identity: ids[0], Draining: true},
 		{Address: at("10.244.0.3:8081"), MTLS: true, Identity: ids[0]},
 	}
-	for _, a := range []*endpointv3.ClusterLoadAssignment{WaypointEndpoints(web, both), NodeEndpoints("node/shop/web/80", both)} {
+	for _, a := range []*endpointv3.ClusterLoadAssignment{
+		WaypointEndpoints(web, both), NodeEndpoints("node/shop/web/80", both),
+	} {
 		invariants(t, a)
 		require.Len(t, a.GetEndpoints(), 1)
 		require.Len(t, a.GetEndpoints()[0].GetLbEndpoints(), 1)

@@ -30,8 +30,8 @@ func EndpointCost(name string) int {
 	return 1
 }
 
-// CountEndpoints is how many endpoints a packed load assignment has, and of how many namespaces the callers are that some of
-// them are for.
+// CountEndpoints is how many endpoints a packed load assignment has, and of how many namespaces the callers are that
+// some of them are for.
 func CountEndpoints(packed *anypb.Any) (n, callers int, err error) {
 	a := &endpointv3.ClusterLoadAssignment{}
 	if err := packed.UnmarshalTo(a); err != nil {

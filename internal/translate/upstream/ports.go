@@ -26,9 +26,9 @@ const (
 	ceiling = 65536
 )
 
-// ServicePort is a service port as a destination of requests: its endpoints by EDS, each inside or outside the mesh. Requests
-// leave in the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the port is declared
-// HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
+// ServicePort is a service port as a destination of requests: its endpoints by EDS, each inside or outside the mesh.
+// Requests leave in the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the
+// port is declared HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
 func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
@@ -59,12 +59,12 @@ func portCluster(name string, u model.Upstream, identity string) *clusterv3.Clus
 	return out
 }
 
-// mostTold is how many identities that may answer for a Service's port are told apart, endpoint by endpoint: each costs a proxy
-// 15 KB, for each port.
+// mostTold is how many identities that may answer for a Service's port are told apart, endpoint by endpoint: each costs
+// a proxy 15 KB, for each port.
 const mostTold = 4
 
-// reachPort lets an endpoint be reached as it says (portEndpoint): in plain, or by mTLS as the one identity that may answer
-// there. Where identities are too many, whoever may answer at one endpoint may at another, too.
+// reachPort lets an endpoint be reached as it says (portEndpoint): in plain, or by mTLS as the one identity that may
+// answer there. Where identities are too many, whoever may answer at one endpoint may at another, too.
 func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 	var others []string
 	if len(identities) > mostTold {
@@ -77,8 +77,8 @@ func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 	}
 }
 
-// WaypointEndpoints are the endpoints of a service port as waypoints reach them. Those that drain get traffic only when no
-// other is left, and those that nobody may answer at are none.
+// WaypointEndpoints are the endpoints of a service port as waypoints reach them. Those that drain get traffic only when
+// no other is left, and those that nobody may answer at are none.
 func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	var list []candidate
 	for _, e := range endpoints {
@@ -93,8 +93,8 @@ func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpoin
 	return assign(names.WaypointEndpoints(p.Namespace, p.Service, p.Port), list, portEndpoint)
 }
 
-// way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the connections
-// that were good for the one before, which it would not do for another identity alone.
+// way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the
+// connections that were good for the one before, which it would not do for another identity alone.
 func way(e model.Endpoint) string {
 	if !e.MTLS {
 		return envoy.WayPlaintext
