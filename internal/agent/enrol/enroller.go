@@ -36,10 +36,10 @@ type Waits struct{ Certificate, Linger, Verify time.Duration }
 type Order int
 
 const (
-	// Running: nothing is redirected until the pod could answer mTLS, since it has traffic already.
+	// Running pods have traffic already, so nothing is redirected until they could answer mTLS.
 	Running Order = iota
-	// Starting: the pod has no process yet, so redirecting costs nothing, and nothing may escape. It doesn't wait for the
-	// certificate: until that comes, connections between it and the mesh wait or are refused.
+	// Starting pods have no process yet, so redirecting costs nothing, and nothing may escape. They don't wait for the
+	// certificate: until that comes, connections between them and the mesh wait or are refused.
 	Starting
 )
 

@@ -34,7 +34,7 @@ func (n *Enroller) Release(ctx context.Context, uid string) (time.Duration, erro
 			return 0, namespaceFailure(err)
 		}
 	}
-	if wait := e.releaseAt.Sub(time.Now()); wait > 0 {
+	if wait := time.Until(e.releaseAt); wait > 0 {
 		return wait, nil
 	}
 	if err := n.kernel.Remove(e.target.Pod.Netns); err != nil && !netns.Gone(err) {
