@@ -304,8 +304,12 @@ func (p *picture) report(r *RouteReport) {
 			p.line("    Programmed False %s: %s", u.Reason, u.Message)
 		default:
 			pending := flags(map[string]bool{"pending": parent.Pending})
+			var ports []model.ServicePort
+			for _, at := range parent.Attachments {
+				ports = append(ports, at.Port)
+			}
 			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]",
-				parent.Waypoint, pending, parent.Dialled, portList(parent.Ports), portList(parent.Backends))
+				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends))
 		}
 	}
 }

@@ -35,12 +35,14 @@ type ParentReport struct {
 	Ref gwv1.ParentReference
 	// Conditions Accepted, ResolvedRefs and, where it applies, PartiallyInvalid; without times.
 	Conditions []metav1.Condition
-	// Waypoint whose proxies must acknowledge the route tables of Ports before the route is Programmed.
+	// Attachments that the route has.
+	Attachments []model.Attachment
+	// Waypoint whose proxies must acknowledge the route tables of Attachments before the route is Programmed.
 	Waypoint cluster.Key
-	Ports    []model.ServicePort
 	// Backends of the rules, sorted: the proxies need their clusters.
 	Backends []model.ServicePort
-	// Dialled are the addresses of Ports: callers' node proxies must have acknowledged that these lead to the waypoint.
+	// Dialled are the addresses of Attachments: callers' node proxies must have acknowledged that these lead to the
+	// waypoint.
 	Dialled []netip.AddrPort
 	// Pending: they don't lead there yet, for the waypoint has not served for the first time.
 	Pending bool
@@ -66,28 +68,28 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 }
 
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
-	var ports []model.ServicePort
+	var has []model.Attachment
 	var lost []lostPorts
 	refused := p.Refused
 	if over, ok := i.over(c, r.Ref, p.Service.Namespace); ok && refused == nil {
 		refused = &over // and nothing else that would cost, for there may be many like it
 	} else if refused == nil {
-		ports, lost = i.outcome(c, r, p)
+		has, lost = i.outcome(c, r, p)
 	}
-	if refused == nil && len(ports) == 0 {
+	if refused == nil && len(has) == 0 {
 		refused = &Verdict{
 			Reason:  lost[0].Reason,
 			Message: fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost)),
 		}
 	}
-	out := ParentReport{Ref: p.Ref, Ports: ports, Foreign: p.Foreign}
+	out := ParentReport{Ref: p.Ref, Attachments: has, Foreign: p.Foreign}
 	unprogrammed := "the route is not accepted"
 	if refused == nil && r.Invalid != nil {
 		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
-			i.acceptedMessage(c, r, p.Service, ports, lost), r.Generation),
+			i.acceptedMessage(c, r, p.Service, has, lost), r.Generation),
 		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.Resolved, string(gwv1.RouteReasonResolvedRefs),
 			"every backend was found", r.Generation))
 	if refused != nil {
@@ -115,7 +117,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		}
 	default:
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
-		out.Dialled = i.dialled(c, ports)
+		out.Dialled = i.dialled(c, has)
 		out.Backends = ruleBackends(r.Rules)
 		slices.SortFunc(out.Backends, model.ServicePort.Compare)
 		out.Backends = slices.Compact(out.Backends)
@@ -124,11 +126,11 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 }
 
 // dialled are the addresses at which callers dial ports of one Service.
-func (i *Ingest) dialled(c *memo.Ctx, ports []model.ServicePort) []netip.AddrPort {
+func (i *Ingest) dialled(c *memo.Ctx, ports []model.Attachment) []netip.AddrPort {
 	var out []netip.AddrPort
-	for _, p := range ports {
-		for _, vip := range i.Service.Get(c, p.ServiceName()).VIPs {
-			out = append(out, netip.AddrPortFrom(vip, p.Port))
+	for _, at := range ports {
+		for _, vip := range i.Service.Get(c, at.Port.ServiceName()).VIPs {
+			out = append(out, netip.AddrPortFrom(vip, at.Port.Port))
 		}
 	}
 	return out
@@ -137,24 +139,24 @@ func (i *Ingest) dialled(c *memo.Ctx, ports []model.ServicePort) []netip.AddrPor
 // lostPorts are ports of one Service that a route doesn't get, for one reason.
 type lostPorts struct {
 	Verdict
-	ports []model.ServicePort
+	ports []model.Attachment
 }
 
 // outcome tells which of the ports that a parentRef asks for the route gets, and why it doesn't get the others.
-func (i *Ingest) outcome(c *memo.Ctx, r *Route, p Parent) (ports []model.ServicePort, lost []lostPorts) {
+func (i *Ingest) outcome(c *memo.Ctx, r *Route, p Parent) (has []model.Attachment, lost []lostPorts) {
 	for _, at := range p.Attachments {
 		why, isLost := i.claims.Get(c, at).lost[r.Ref]
 		if !isLost {
-			ports = append(ports, at.Port)
+			has = append(has, at)
 			continue
 		}
 		n := slices.IndexFunc(lost, func(l lostPorts) bool { return l.Verdict == why })
 		if n < 0 {
 			n, lost = len(lost), append(lost, lostPorts{Verdict: why})
 		}
-		lost[n].ports = append(lost[n].ports, at.Port)
+		lost[n].ports = append(lost[n].ports, at)
 	}
-	return ports, lost
+	return has, lost
 }
 
 func sentences(lost []lostPorts) string {
@@ -165,15 +167,17 @@ func sentences(lost []lostPorts) string {
 	return strings.Join(out, "; ")
 }
 
-func portNumbers(ports []model.ServicePort) string {
+func portNumbers(ports []model.Attachment) string {
 	out := make([]string, 0, len(ports))
 	for _, p := range ports {
-		out = append(out, fmt.Sprint(p.Port))
+		out = append(out, fmt.Sprint(p.Port.Port))
 	}
 	return strings.Join(out, ", ")
 }
 
-func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports []model.ServicePort, lost []lostPorts) string {
+func (i *Ingest) acceptedMessage(
+	c *memo.Ctx, r *Route, svc cluster.Key, ports []model.Attachment, lost []lostPorts,
+) string {
 	out := fmt.Sprintf("attached to Service %s, port %s", svc, portNumbers(ports))
 	if len(lost) > 0 {
 		out += "; not to " + sentences(lost)
@@ -183,8 +187,8 @@ func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports [
 		parts = append(parts, fmt.Sprintf("port %s declares no protocol and is HTTP because a route attaches: anything else is closed there (set appProtocol, to tcp if it is not HTTP)",
 			portNumbers(undeclared)))
 	}
-	for _, port := range ports {
-		for _, text := range i.claims.Get(c, model.Attachment{Port: port}).shadowed[r.Ref] {
+	for _, at := range ports {
+		for _, text := range i.claims.Get(c, at).shadowed[r.Ref] {
 			if !slices.Contains(parts, text) {
 				parts = append(parts, text)
 			}
@@ -194,13 +198,13 @@ func (i *Ingest) acceptedMessage(c *memo.Ctx, r *Route, svc cluster.Key, ports [
 }
 
 // undeclared are those of a Service's ports whose protocol a route decides, not a declaration.
-func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.ServicePort) []model.ServicePort {
+func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.Attachment) []model.Attachment {
 	svc := i.Service.Get(c, key)
 	if svc == nil {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(ports), func(p model.ServicePort) bool {
-		port, ok := svc.Port(p.Port)
+	return slices.DeleteFunc(slices.Clone(ports), func(at model.Attachment) bool {
+		port, ok := svc.Port(at.Port.Port)
 		return !ok || port.Protocol != model.ProtocolUndeclared
 	})
 }

@@ -71,7 +71,7 @@ func (w *world) report(parents ...ingest.ParentReport) {
 
 func (w *world) served() ingest.ParentReport {
 	return ingest.ParentReport{
-		Ref: w.parent, Waypoint: waypoint, Ports: []model.ServicePort{port80},
+		Ref: w.parent, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}},
 		Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}},
 	}
 }

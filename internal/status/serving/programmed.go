@@ -30,8 +30,8 @@ func needsOf(p ingest.ParentReport) []need {
 	}
 	scope := catalogue.WaypointScope(p.Waypoint)
 	waypoint := need{serving: catalogue.Serving(p.Waypoint)}
-	for _, port := range p.Ports {
-		name := names.ServicePort(port.Namespace, port.Service, port.Port)
+	for _, at := range p.Attachments {
+		name := names.ServicePort(at.Port.Namespace, at.Port.Service, at.Port.Port)
 		waypoint.resources = append(waypoint.resources, scope.Key(xds.TypeScopedRoute, name), scope.Key(xds.TypeRoute, name))
 	}
 	for _, port := range p.Backends {

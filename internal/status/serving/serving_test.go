@@ -111,7 +111,7 @@ var (
 
 func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 	served := ingest.ParentReport{
-		Waypoint: waypoint, Ports: []model.ServicePort{port80, port81},
+		Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}, {Port: port81}},
 		Backends: []model.ServicePort{{Namespace: "bookshop", Service: "ratings", Port: 80}},
 		Dialled:  []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:80")},
 	}
@@ -233,7 +233,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.RouteReport{
 			Ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, Generation: 1,
 			Parents: []ingest.ParentReport{{
-				Ref: parent, Waypoint: waypoint, Ports: []model.ServicePort{port80},
+				Ref: parent, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}},
 				Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}},
 			}},
 		})
