@@ -17,7 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
@@ -47,7 +47,7 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("automatic-waypoint").
-			Watches(&gatewayv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace), builder.WithPredicates(named(names.AutomaticWaypoint))).
+			Watches(&gwv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace), builder.WithPredicates(named(names.AutomaticWaypoint))).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			WatchesRawSource(o.AutomaticChanged).
 			Complete(r)
@@ -56,7 +56,7 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 
 // all are the namespaces that have an automatic waypoint, or need one: while there is no Mesh, none is made.
 func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
-	var gateways gatewayv1.GatewayList
+	var gateways gwv1.GatewayList
 	if err := r.client.List(ctx, &gateways, client.HasLabels{names.LabelAutomatic}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
 		return nil
@@ -90,7 +90,7 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 		return reconcile.Result{}, err
 	}
 	key := client.ObjectKey{Namespace: req.Name, Name: names.AutomaticWaypoint}
-	g := &gatewayv1.Gateway{}
+	g := &gwv1.Gateway{}
 	err = r.client.Get(ctx, key, g)
 	missing := apierrors.IsNotFound(err)
 	if client.IgnoreNotFound(err) != nil {
@@ -115,7 +115,7 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 	return reconcile.Result{}, r.create(ctx, automaticWaypoint(key, append(owners, meshOwner(mesh))))
 }
 
-func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gatewayv1.Gateway) error {
+func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gwv1.Gateway) error {
 	err := r.client.Create(ctx, g, client.FieldOwner(names.ManagedBy))
 	// The namespace may be going away, or the user may have been faster.
 	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -124,7 +124,7 @@ func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gatewayv1.G
 	return err
 }
 
-func (r *AutomaticWaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) (reconcile.Result, error) {
+func (r *AutomaticWaypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) (reconcile.Result, error) {
 	err := r.client.Delete(ctx, g, client.Preconditions{UID: new(g.UID), ResourceVersion: new(g.ResourceVersion)})
 	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: conflictPause}, nil
@@ -152,17 +152,17 @@ func (r *AutomaticWaypointReconciler) busy(namespace string) {
 	delete(r.idle, namespace)
 }
 
-func automaticWaypoint(key client.ObjectKey, owners []metav1.OwnerReference) *gatewayv1.Gateway {
-	return &gatewayv1.Gateway{
+func automaticWaypoint(key client.ObjectKey, owners []metav1.OwnerReference) *gwv1.Gateway {
+	return &gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:       key.Namespace,
 			Name:            key.Name,
 			Labels:          map[string]string{names.LabelAutomatic: "true", names.LabelManagedBy: names.ManagedBy},
 			OwnerReferences: owners,
 		},
-		Spec: gatewayv1.GatewaySpec{
+		Spec: gwv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}},
+			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}},
 		},
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/gateway-api/pkg/consts"
 	"sigs.k8s.io/gateway-api/pkg/features"
 
@@ -38,7 +38,7 @@ func gatewayKinds() []schema.GroupVersionKind {
 }
 
 func gatewayKind(kind string) schema.GroupVersionKind {
-	return schema.GroupVersionKind{Group: gatewayv1.GroupVersion.Group, Version: gatewayv1.GroupVersion.Version, Kind: kind}
+	return schema.GroupVersionKind{Group: gwv1.GroupVersion.Group, Version: gwv1.GroupVersion.Version, Kind: kind}
 }
 
 // DefaultFeatures are the Gateway API's features that the mesh supports.
@@ -49,12 +49,12 @@ func DefaultFeatures() []features.FeatureName {
 }
 
 // supportedFeatures are features as statuses list them: sorted by name.
-func supportedFeatures(list []features.FeatureName) []gatewayv1.SupportedFeature {
-	out := make([]gatewayv1.SupportedFeature, 0, len(list))
+func supportedFeatures(list []features.FeatureName) []gwv1.SupportedFeature {
+	out := make([]gwv1.SupportedFeature, 0, len(list))
 	for _, f := range list {
-		out = append(out, gatewayv1.SupportedFeature{Name: gatewayv1.FeatureName(f)})
+		out = append(out, gwv1.SupportedFeature{Name: gwv1.FeatureName(f)})
 	}
-	slices.SortFunc(out, func(a, b gatewayv1.SupportedFeature) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(out, func(a, b gwv1.SupportedFeature) int { return cmp.Compare(a.Name, b.Name) })
 	return slices.Compact(out)
 }
 
@@ -62,7 +62,7 @@ func supportedFeatures(list []features.FeatureName) []gatewayv1.SupportedFeature
 type GatewayClassReconciler struct {
 	client   client.Client
 	announce announcer
-	features []gatewayv1.SupportedFeature
+	features []gwv1.SupportedFeature
 }
 
 func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
@@ -70,13 +70,13 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		client:   mgr.GetClient(),
 		features: supportedFeatures(o.Features),
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
-			string(gatewayv1.GatewayClassReasonInvalidParameters), string(gatewayv1.GatewayClassReasonUnsupported),
-			string(gatewayv1.GatewayClassReasonUnsupportedVersion)),
+			string(gwv1.GatewayClassReasonInvalidParameters), string(gwv1.GatewayClassReasonUnsupported),
+			string(gwv1.GatewayClassReasonUnsupportedVersion)),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("gatewayclass").
-			For(&gatewayv1.GatewayClass{}).
+			For(&gwv1.GatewayClass{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(meshChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
@@ -89,21 +89,21 @@ func (r *GatewayClassReconciler) waypointClass(context.Context, client.Object) [
 }
 
 func (r *GatewayClassReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
-	return r.matching(ctx, func(*gatewayv1.GatewayClass) bool { return true })
+	return r.matching(ctx, func(*gwv1.GatewayClass) bool { return true })
 }
 
 func (r *GatewayClassReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.matching(ctx, func(c *gatewayv1.GatewayClass) bool { return classNames(c, o) })
+	return r.matching(ctx, func(c *gwv1.GatewayClass) bool { return classNames(c, o) })
 }
 
 // classNames tells whether a class's parametersRef names an object.
-func classNames(c *gatewayv1.GatewayClass, o client.Object) bool {
+func classNames(c *gwv1.GatewayClass, o client.Object) bool {
 	ref := c.Spec.ParametersRef
 	return ref != nil && ref.Name == o.GetName() && ref.Namespace != nil && string(*ref.Namespace) == o.GetNamespace()
 }
 
-func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gatewayv1.GatewayClass) bool) []reconcile.Request {
-	var classes gatewayv1.GatewayClassList
+func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gwv1.GatewayClass) bool) []reconcile.Request {
+	var classes gwv1.GatewayClassList
 	if err := r.client.List(ctx, &classes); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list GatewayClasses")
 		return nil
@@ -119,7 +119,7 @@ func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gatew
 
 // Reconcile writes the status of a class of ours.
 func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	class := &gatewayv1.GatewayClass{}
+	class := &gwv1.GatewayClass{}
 	err := r.client.Get(ctx, req.NamespacedName, class)
 	if apierrors.IsNotFound(err) && req.Name == names.WaypointClass {
 		return reconcile.Result{}, r.create(ctx)
@@ -131,7 +131,7 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 		return reconcile.Result{}, nil
 	}
 	// It was set once, and kept the class for ever where the operator went first. What is deleted is made again.
-	err = dropFinalizer(ctx, r.client, class, gatewayv1.GatewayClassFinalizerGatewaysExist)
+	err = dropFinalizer(ctx, r.client, class, gwv1.GatewayClassFinalizerGatewaysExist)
 	if err != nil || class.DeletionTimestamp != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -143,8 +143,8 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 		return reconcile.Result{}, err
 	}
 	again, err := writeStatus(ctx, r.client, r.announce, class,
-		func(c *gatewayv1.GatewayClass) []metav1.Condition { return c.Status.Conditions },
-		func(after *gatewayv1.GatewayClass) status.Plan {
+		func(c *gwv1.GatewayClass) []metav1.Condition { return c.Status.Conditions },
+		func(after *gwv1.GatewayClass) status.Plan {
 			after.Status.Conditions, after.Status.SupportedFeatures = c.List(), r.features
 			return status.Plan{}
 		})
@@ -158,13 +158,13 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 	if err != nil || mesh == nil {
 		return err
 	}
-	class := &gatewayv1.GatewayClass{
+	class := &gwv1.GatewayClass{
 		ObjectMeta: metav1.ObjectMeta{
 			Name:            names.WaypointClass,
 			Labels:          map[string]string{names.LabelManagedBy: names.ManagedBy},
 			OwnerReferences: []metav1.OwnerReference{meshOwner(mesh)},
 		},
-		Spec: gatewayv1.GatewayClassSpec{
+		Spec: gwv1.GatewayClassSpec{
 			ControllerName: names.GatewayController,
 			Description:    new("Fairway waypoints: L7 proxies of a namespace's Services"),
 		},
@@ -175,10 +175,10 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 	return nil
 }
 
-func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.GatewayClass, c *conditions.Set) error {
-	kind := string(gatewayv1.GatewayClassConditionStatusAccepted)
+func (r *GatewayClassReconciler) accept(ctx context.Context, class *gwv1.GatewayClass, c *conditions.Set) error {
+	kind := string(gwv1.GatewayClassConditionStatusAccepted)
 	if class.Name != names.WaypointClass {
-		c.False(kind, string(gatewayv1.GatewayClassReasonUnsupported),
+		c.False(kind, string(gwv1.GatewayClassReasonUnsupported),
 			fmt.Sprintf("Controller %s serves one class, and its name is %s.", names.GatewayController, names.WaypointClass))
 		return nil
 	}
@@ -187,9 +187,9 @@ func (r *GatewayClassReconciler) accept(ctx context.Context, class *gatewayv1.Ga
 	case err != nil:
 		return err
 	case problem != "":
-		c.False(kind, string(gatewayv1.GatewayClassReasonInvalidParameters), problem)
+		c.False(kind, string(gwv1.GatewayClassReasonInvalidParameters), problem)
 	default:
-		c.True(kind, string(gatewayv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
+		c.True(kind, string(gwv1.GatewayClassReasonAccepted), "Gateways of this class become waypoints.")
 	}
 	return nil
 }
@@ -202,12 +202,12 @@ func (r *GatewayClassReconciler) version(ctx context.Context, c *conditions.Set)
 		return client.IgnoreNotFound(err)
 	}
 	installed := crd.Annotations[consts.BundleVersionAnnotation]
-	kind := string(gatewayv1.GatewayClassConditionStatusSupportedVersion)
+	kind := string(gwv1.GatewayClassConditionStatusSupportedVersion)
 	if majorMinor(installed) == majorMinor(consts.BundleVersion) {
-		c.True(kind, string(gatewayv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
+		c.True(kind, string(gwv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
 		return nil
 	}
-	c.False(kind, string(gatewayv1.GatewayClassReasonUnsupportedVersion),
+	c.False(kind, string(gwv1.GatewayClassReasonUnsupportedVersion),
 		fmt.Sprintf("The Gateway API is %q; this operator is made for %s and serves what both know.", installed, consts.BundleVersion))
 	return nil
 }

@@ -32,9 +32,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
@@ -89,7 +89,7 @@ func testScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gatewayv1.Install, xv1alpha1.Install, certmanagerv1.AddToScheme,
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwxv1alpha1.Install, certmanagerv1.AddToScheme,
 	} {
 		require.NoError(t, add(scheme))
 	}
@@ -119,7 +119,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	})
 
 	mgr, err := ctrl.NewManager(o.asOperator(cfg), ctrl.Options{
-		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
+		Scheme: scheme, Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)},
 		Cache:      cache.Options{ByObject: controllers.CacheByObject(o.system)},
 		Client:     client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
@@ -146,7 +146,7 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	t.Cleanup(o.stop)
 	t.Cleanup(func() {
 		_ = c.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
-		class := &gatewayv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}
+		class := &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}
 		_ = c.Delete(context.Background(), class)
 	})
 	return o

@@ -12,7 +12,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -23,8 +23,8 @@ import (
 // acknowledgements, unless its spec changes or a proxy rejects.
 func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "waypoint", Generation: 1}}
-		g.Spec.Listeners = []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}}
+		g := &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "waypoint", Generation: 1}}
+		g.Spec.Listeners = []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: ingest.ProtocolMTLS}}
 		hold := &status.Hold{}
 		observe := func(acked int, rejected string) (string, time.Duration) {
 			o := waypointObserved{
@@ -32,7 +32,7 @@ func TestProgrammedIsHeldWhileProxiesReconnect(t *testing.T) {
 				deployment: &appsv1.Deployment{Status: appsv1.DeploymentStatus{ReadyReplicas: 2}},
 			}
 			left := waypointStatus(g, o, hold).Again
-			c := meta.FindStatusCondition(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed))
+			c := meta.FindStatusCondition(g.Status.Conditions, string(gwv1.GatewayConditionProgrammed))
 			return string(c.Status) + " " + c.Message, left
 		}
 		said, left := observe(0, "")

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -29,7 +29,7 @@ func TestGatewayAPIAppears(t *testing.T) {
 	require.NoError(t, err)
 	_, err = envtest.InstallCRDs(cfg, envtest.CRDInstallOptions{Paths: []string{dir}})
 	require.NoError(t, err)
-	get(o, "the class appears", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		return condition(c.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
 	})
 	get(o, "the Mesh sees it", "", names.Mesh, func(m *v1alpha1.Mesh) error {
@@ -37,7 +37,7 @@ func TestGatewayAPIAppears(t *testing.T) {
 	})
 	ns := o.namespace("late-")
 	o.create(waypoint(ns, "waypoint"))
-	get(o, "waypoints work", ns, "waypoint", func(g *gatewayv1.Gateway) error {
+	get(o, "waypoints work", ns, "waypoint", func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
 	})
 	finishDaemonSet(o)

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
@@ -108,7 +108,7 @@ func (r *MeshReconciler) removeWaypoints(ctx context.Context) error {
 	if err != nil || !served {
 		return err
 	}
-	var gateways gatewayv1.GatewayList
+	var gateways gwv1.GatewayList
 	if err := r.client.List(ctx, &gateways, client.HasLabels{names.LabelAutomatic}); err != nil {
 		return err
 	}

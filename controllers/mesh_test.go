@@ -19,7 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
@@ -81,7 +81,7 @@ func TestMesh(t *testing.T) {
 		}
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready")
 	})
-	get(o, "the class appears", "", names.WaypointClass, func(c *gatewayv1.GatewayClass) error {
+	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		if len(c.Status.SupportedFeatures) == 0 {
 			return errors.New("no features")
 		}

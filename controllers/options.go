@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"time"
 
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -156,7 +156,7 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 
 // Uncached are kinds that are read from the API server: the operator may read its own objects of them, and no others.
 func Uncached() []client.Object {
-	return []client.Object{&admissionv1.ValidatingAdmissionPolicy{}, &admissionv1.ValidatingAdmissionPolicyBinding{}}
+	return []client.Object{&admissionregistrationv1.ValidatingAdmissionPolicy{}, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}}
 }
 
 // CacheByObject restricts the manager's cache to what the reconcilers need of kinds that others fill: of these, only

@@ -9,14 +9,14 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
 
 // classParameters finds the parameters that a GatewayClass names; nil if it names none. problem says what is wrong with
 // the reference, for the user to mend.
-func classParameters(ctx context.Context, c client.Reader, class *gatewayv1.GatewayClass) (p *v1alpha1.ProxyParameters, problem string, err error) {
+func classParameters(ctx context.Context, c client.Reader, class *gwv1.GatewayClass) (p *v1alpha1.ProxyParameters, problem string, err error) {
 	ref := class.Spec.ParametersRef
 	switch {
 	case ref == nil:
@@ -30,7 +30,7 @@ func classParameters(ctx context.Context, c client.Reader, class *gatewayv1.Gate
 }
 
 // gatewayParameters finds the parameters that a Gateway's infrastructure names; nil if it names none.
-func gatewayParameters(ctx context.Context, c client.Reader, g *gatewayv1.Gateway) (p *v1alpha1.ProxyParameters, problem string, err error) {
+func gatewayParameters(ctx context.Context, c client.Reader, g *gwv1.Gateway) (p *v1alpha1.ProxyParameters, problem string, err error) {
 	if g.Spec.Infrastructure == nil || g.Spec.Infrastructure.ParametersRef == nil {
 		return nil, "", nil
 	}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	admissionv1 "k8s.io/api/admissionregistration/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -32,7 +32,7 @@ func TestLabelPolicy(t *testing.T) {
 	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}})
 	o.eventually("no policy of another test is in force", func() error { return o.Create(ctx, old) })
 	mesh := o.mesh()
-	policy := get(o, "the policy of agents", "", names.AgentPolicy, exists[*admissionv1.ValidatingAdmissionPolicy])
+	policy := get(o, "the policy of agents", "", names.AgentPolicy, exists[*admissionregistrationv1.ValidatingAdmissionPolicy])
 	require.Contains(t, policy.Spec.MatchConditions[0].Expression, "system:serviceaccount:"+o.system+":"+names.NodeServiceAccount)
 	require.True(t, metav1.IsControlledBy(policy, mesh))
 

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
@@ -45,7 +45,7 @@ func TestRemovalInAnyOrder(t *testing.T) {
 			mesh := o.mesh()
 			o.automaticChanged.Notify(types.NamespacedName{Name: ns})
 			ds := get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, exists[*appsv1.DaemonSet])
-			class := get(o, "the class appears", "", names.WaypointClass, exists[*gatewayv1.GatewayClass])
+			class := get(o, "the class appears", "", names.WaypointClass, exists[*gwv1.GatewayClass])
 			get(o, "a waypoint appears", ns, names.AutomaticWaypoint, exists[*appsv1.Deployment])
 			require.ElementsMatch(t, []string{"Mesh", "Deployment"}, owners(ds))
 			for _, p := range deploy.Policies(o.system) {

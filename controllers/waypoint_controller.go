@@ -23,7 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
@@ -51,15 +51,15 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		options: o,
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
-			string(gatewayv1.GatewayReasonInvalidParameters), string(gatewayv1.GatewayReasonListenersNotValid),
-			string(gatewayv1.GatewayReasonUnsupportedAddress), string(gatewayv1.GatewayReasonInvalid),
-			string(gatewayv1.GatewayReasonNoResources), v1alpha1.GatewayReasonProxyRejected),
+			string(gwv1.GatewayReasonInvalidParameters), string(gwv1.GatewayReasonListenersNotValid),
+			string(gwv1.GatewayReasonUnsupportedAddress), string(gwv1.GatewayReasonInvalid),
+			string(gwv1.GatewayReasonNoResources), v1alpha1.GatewayReasonProxyRejected),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("waypoint").
 			WithOptions(controller.Options{MaxConcurrentReconciles: waypointConcurrency}).
-			For(&gatewayv1.Gateway{}).
+			For(&gwv1.Gateway{}).
 			Owns(&appsv1.Deployment{}).
 			Owns(&corev1.Service{}).
 			Owns(&corev1.ServiceAccount{}).
@@ -68,7 +68,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Owns(&autoscalingv2.HorizontalPodAutoscaler{}).
 			Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofEndpoints)).
 			Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofPod), builder.WithPredicates(waypointPodChanged())).
-			Watches(&gatewayv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
+			Watches(&gwv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
 			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
@@ -93,31 +93,31 @@ func ofPod(_ context.Context, o client.Object) []reconcile.Request {
 }
 
 func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
-	return r.matching(ctx, func(*gatewayv1.Gateway) bool { return true })
+	return r.matching(ctx, func(*gwv1.Gateway) bool { return true })
 }
 
 func (r *WaypointReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.matching(ctx, func(g *gatewayv1.Gateway) bool { return string(g.Spec.GatewayClassName) == o.GetName() })
+	return r.matching(ctx, func(g *gwv1.Gateway) bool { return string(g.Spec.GatewayClassName) == o.GetName() })
 }
 
 func (r *WaypointReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
-	return r.matching(ctx, func(g *gatewayv1.Gateway) bool { return g.Namespace == o.GetName() })
+	return r.matching(ctx, func(g *gwv1.Gateway) bool { return g.Namespace == o.GetName() })
 }
 
 // ofParameters finds the Gateways that parameters are for: those that name them, or all if their class does.
 func (r *WaypointReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
-	class := &gatewayv1.GatewayClass{}
+	class := &gwv1.GatewayClass{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: names.WaypointClass}, class); err == nil && classNames(class, o) {
 		return r.all(ctx, o)
 	}
-	return r.matching(ctx, func(g *gatewayv1.Gateway) bool {
+	return r.matching(ctx, func(g *gwv1.Gateway) bool {
 		i := g.Spec.Infrastructure
 		return g.Namespace == o.GetNamespace() && i != nil && i.ParametersRef != nil && i.ParametersRef.Name == o.GetName()
 	})
 }
 
-func (r *WaypointReconciler) matching(ctx context.Context, match func(*gatewayv1.Gateway) bool) []reconcile.Request {
-	var gateways gatewayv1.GatewayList
+func (r *WaypointReconciler) matching(ctx context.Context, match func(*gwv1.Gateway) bool) []reconcile.Request {
+	var gateways gwv1.GatewayList
 	if err := r.client.List(ctx, &gateways); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
 		return nil
@@ -133,7 +133,7 @@ func (r *WaypointReconciler) matching(ctx context.Context, match func(*gatewayv1
 
 // Reconcile deploys one waypoint.
 func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	g := &gatewayv1.Gateway{}
+	g := &gwv1.Gateway{}
 	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
 		if apierrors.IsNotFound(err) {
 			// What it owned goes with it.
@@ -159,8 +159,8 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	}
 	observed, deployErr := r.deploy(ctx, g, class)
 	again, err := writeStatus(ctx, r.client, r.announce, g,
-		func(g *gatewayv1.Gateway) []metav1.Condition { return g.Status.Conditions },
-		func(g *gatewayv1.Gateway) status.Plan {
+		func(g *gwv1.Gateway) []metav1.Condition { return g.Status.Conditions },
+		func(g *gwv1.Gateway) status.Plan {
 			return waypointStatus(g, observed, r.holds.Of(req.NamespacedName))
 		})
 	if again == 0 && observed.deployProblem != "" {
@@ -170,8 +170,8 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 }
 
 // class finds the Gateway's class; nil if there is none.
-func (r *WaypointReconciler) class(ctx context.Context, g *gatewayv1.Gateway) (*gatewayv1.GatewayClass, error) {
-	class := &gatewayv1.GatewayClass{}
+func (r *WaypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.GatewayClass, error) {
+	class := &gwv1.GatewayClass{}
 	err := r.client.Get(ctx, client.ObjectKey{Name: string(g.Spec.GatewayClassName)}, class)
 	if apierrors.IsNotFound(err) {
 		return nil, nil //nolint:nilnil // "none" is an answer here, not an error
@@ -180,7 +180,7 @@ func (r *WaypointReconciler) class(ctx context.Context, g *gatewayv1.Gateway) (*
 }
 
 // deploy applies what the Gateway asks for. What the user must mend is in waypointObserved; errors are to be retried.
-func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, class *gatewayv1.GatewayClass) (waypointObserved, error) {
+func (r *WaypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass) (waypointObserved, error) {
 	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
 	namespace := &corev1.Namespace{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
@@ -218,7 +218,7 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gatewayv1.Gateway, c
 	return o, r.observe(ctx, g, &o)
 }
 
-func (r *WaypointReconciler) parameters(ctx context.Context, g *gatewayv1.Gateway, class *gatewayv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
+func (r *WaypointReconciler) parameters(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
 	ofClass, problem, err := classParameters(ctx, r.client, class)
 	if err != nil {
 		return v1alpha1.ProxyParametersSpec{}, err
@@ -261,7 +261,7 @@ func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *wa
 }
 
 // observe reads how the waypoint is.
-func (r *WaypointReconciler) observe(ctx context.Context, g *gatewayv1.Gateway, o *waypointObserved) error {
+func (r *WaypointReconciler) observe(ctx context.Context, g *gwv1.Gateway, o *waypointObserved) error {
 	key := client.ObjectKey{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}
 	deployment, service := &appsv1.Deployment{}, &corev1.Service{}
 	if err := r.client.Get(ctx, key, deployment); client.IgnoreNotFound(err) != nil {
@@ -315,7 +315,7 @@ func anyReady(slices []discoveryv1.EndpointSlice) bool {
 
 // withoutMesh removes a waypoint once the Mesh is gone and its node proxies with it. Before, pods are captured still,
 // and MeshReconciler removes the waypoints when they are not.
-func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gateway) error {
+func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gwv1.Gateway) error {
 	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, &v1alpha1.Mesh{})
 	if !apierrors.IsNotFound(err) {
 		return err
@@ -328,7 +328,7 @@ func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gatewayv1.Gatew
 }
 
 // remove removes what was deployed for a Gateway that is no waypoint (any more).
-func (r *WaypointReconciler) remove(ctx context.Context, g *gatewayv1.Gateway) error {
+func (r *WaypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) error {
 	var failed error
 	for _, obj := range waypointObjects(g.Namespace, g.Name) {
 		_, err := r.applier.remove(ctx, g, obj)

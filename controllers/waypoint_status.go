@@ -12,7 +12,7 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
@@ -50,18 +50,18 @@ func (o waypointObserved) pending() bool {
 // waypointStatus writes the status of a Gateway. Accepted speaks of its spec, Programmed of what runs. A waypoint that
 // serves stays Programmed for a while though acknowledgements are missing: its proxies reach another replica of the
 // operator meanwhile, or new ones get their configuration.
-func waypointStatus(g *gatewayv1.Gateway, o waypointObserved, hold *status.Hold) status.Plan {
+func waypointStatus(g *gwv1.Gateway, o waypointObserved, hold *status.Hold) status.Plan {
 	c := conditions.For(g.Generation, g.Status.Conditions)
-	accepted := string(gatewayv1.GatewayConditionAccepted)
+	accepted := string(gwv1.GatewayConditionAccepted)
 	if v := gatewayProblem(g, o); v != nil {
 		c.False(accepted, v.Reason, v.Message)
 	} else {
-		c.True(accepted, string(gatewayv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
+		c.True(accepted, string(gwv1.GatewayReasonAccepted), "The Gateway is a waypoint of the mesh.")
 	}
 
 	serves, reason, message := programmedState(c.IsTrue(accepted), o)
 	programmed := conditions.New(
-		string(gatewayv1.GatewayConditionProgrammed), conditions.Is(serves), string(reason), message, g.Generation)
+		string(gwv1.GatewayConditionProgrammed), conditions.Is(serves), string(reason), message, g.Generation)
 	left := hold.Keep(status.Held{Now: &programmed, Written: g.Status.Conditions, May: func(*metav1.Condition) bool {
 		return programmed.Reason == v1alpha1.GatewayReasonProxiesPending
 	}})
@@ -80,49 +80,49 @@ func waypointStatus(g *gatewayv1.Gateway, o waypointObserved, hold *status.Hold)
 }
 
 // gatewayProblem is why a Gateway is not accepted, and so not deployed; nil if it is.
-func gatewayProblem(g *gatewayv1.Gateway, o waypointObserved) *ingest.Verdict {
+func gatewayProblem(g *gwv1.Gateway, o waypointObserved) *ingest.Verdict {
 	if v := ingest.JudgeWaypoint(g); v != nil {
 		return v
 	}
 	if o.parametersProblem != "" {
-		return &ingest.Verdict{Reason: string(gatewayv1.GatewayReasonInvalidParameters), Message: o.parametersProblem}
+		return &ingest.Verdict{Reason: string(gwv1.GatewayReasonInvalidParameters), Message: o.parametersProblem}
 	}
 	return nil
 }
 
 // programmedState says whether every ready proxy has acknowledged its configuration, and if not, what is missing.
-func programmedState(accepted bool, o waypointObserved) (bool, gatewayv1.GatewayConditionReason, string) {
+func programmedState(accepted bool, o waypointObserved) (bool, gwv1.GatewayConditionReason, string) {
 	ready := 0
 	if o.deployment != nil {
 		ready = int(o.deployment.Status.ReadyReplicas)
 	}
 	switch {
 	case !accepted:
-		return false, gatewayv1.GatewayReasonInvalid, notAccepted(o)
+		return false, gwv1.GatewayReasonInvalid, notAccepted(o)
 	case !o.mesh:
 		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
 	case !o.enrolled:
 		return false, v1alpha1.GatewayReasonNotEnrolled,
 			"The namespace is not enrolled, so a waypoint gets no identity there: label it " + names.LabelMesh + "=" + names.MeshEnabled + "."
 	case o.deployProblem != "":
-		return false, gatewayv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
+		return false, gwv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
 	case !o.trustBundle:
-		return false, gatewayv1.GatewayReasonPending, "The waypoint waits for the CA; see the conditions of the Mesh."
+		return false, gwv1.GatewayReasonPending, "The waypoint waits for the CA; see the conditions of the Mesh."
 	case o.rejected != "":
 		return false, v1alpha1.GatewayReasonProxyRejected, "A proxy rejected its configuration and keeps the last good one: " + o.rejected
 	case o.deployment == nil:
-		return false, gatewayv1.GatewayReasonPending, "The waypoint is being deployed."
+		return false, gwv1.GatewayReasonPending, "The waypoint is being deployed."
 	case len(o.clusterIPs) == 0:
-		return false, gatewayv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
+		return false, gwv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
 	case ready == 0 && notReady(o) == "":
-		return false, gatewayv1.GatewayReasonPending, "The waypoint's proxies are starting."
+		return false, gwv1.GatewayReasonPending, "The waypoint's proxies are starting."
 	case ready == 0:
-		return false, gatewayv1.GatewayReasonNoResources, "No proxy is ready: " + notReady(o) + "."
+		return false, gwv1.GatewayReasonNoResources, "No proxy is ready: " + notReady(o) + "."
 	case o.pending():
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
 	}
-	return true, gatewayv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
+	return true, gwv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
 }
 
 func notAccepted(o waypointObserved) string {
@@ -171,38 +171,38 @@ func scalingProblem(hpa *autoscalingv2.HorizontalPodAutoscaler) string {
 	return ""
 }
 
-func addresses(g *gatewayv1.Gateway, o waypointObserved) []gatewayv1.GatewayStatusAddress {
+func addresses(g *gwv1.Gateway, o waypointObserved) []gwv1.GatewayStatusAddress {
 	if len(o.clusterIPs) == 0 {
 		return nil
 	}
-	var out []gatewayv1.GatewayStatusAddress
+	var out []gwv1.GatewayStatusAddress
 	for _, ip := range o.clusterIPs {
 		if ip != "" && ip != corev1.ClusterIPNone {
-			out = append(out, gatewayv1.GatewayStatusAddress{Type: new(gatewayv1.IPAddressType), Value: ip})
+			out = append(out, gwv1.GatewayStatusAddress{Type: new(gwv1.IPAddressType), Value: ip})
 		}
 	}
-	return append(out, gatewayv1.GatewayStatusAddress{
-		Type:  new(gatewayv1.HostnameAddressType),
+	return append(out, gwv1.GatewayStatusAddress{
+		Type:  new(gwv1.HostnameAddressType),
 		Value: fmt.Sprintf("%s.%s.svc.%s", names.WaypointResource(g.Name), g.Namespace, o.clusterDomain),
 	})
 }
 
 // listenerStatuses says of each listener whether it is served, as the Gateway is or is not.
-func listenerStatuses(g *gatewayv1.Gateway, programmed metav1.Condition) []gatewayv1.ListenerStatus {
-	out := make([]gatewayv1.ListenerStatus, 0, len(g.Spec.Listeners))
+func listenerStatuses(g *gwv1.Gateway, programmed metav1.Condition) []gwv1.ListenerStatus {
+	out := make([]gwv1.ListenerStatus, 0, len(g.Spec.Listeners))
 	for i, v := range ingest.JudgeListeners(g) {
 		l := &g.Spec.Listeners[i]
-		s := gatewayv1.ListenerStatus{Name: l.Name, SupportedKinds: []gatewayv1.RouteGroupKind{}}
-		if at := slices.IndexFunc(g.Status.Listeners, func(s gatewayv1.ListenerStatus) bool { return s.Name == l.Name }); at >= 0 {
+		s := gwv1.ListenerStatus{Name: l.Name, SupportedKinds: []gwv1.RouteGroupKind{}}
+		if at := slices.IndexFunc(g.Status.Listeners, func(s gwv1.ListenerStatus) bool { return s.Name == l.Name }); at >= 0 {
 			s.Conditions = g.Status.Listeners[at].Conditions
 		}
 		c := conditions.For(g.Generation, s.Conditions)
 		setListener(c, v, programmed)
 		if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 {
-			c.False(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonInvalidRouteKinds),
+			c.False(string(gwv1.ListenerConditionResolvedRefs), string(gwv1.ListenerReasonInvalidRouteKinds),
 				"Routes of a mesh attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
 		} else {
-			c.True(string(gatewayv1.ListenerConditionResolvedRefs), string(gatewayv1.ListenerReasonResolvedRefs),
+			c.True(string(gwv1.ListenerConditionResolvedRefs), string(gwv1.ListenerReasonResolvedRefs),
 				"There is nothing to resolve.")
 		}
 		s.Conditions = c.List()
@@ -213,18 +213,18 @@ func listenerStatuses(g *gatewayv1.Gateway, programmed metav1.Condition) []gatew
 
 // setListener says whether a listener is accepted, unless something is wrong with it, and served.
 func setListener(c *conditions.Set, wrong *ingest.Verdict, programmed metav1.Condition) {
-	const accepted, served = string(gatewayv1.ListenerConditionAccepted), string(gatewayv1.ListenerConditionProgrammed)
-	c.False(string(gatewayv1.ListenerConditionConflicted), string(gatewayv1.ListenerReasonNoConflicts),
+	const accepted, served = string(gwv1.ListenerConditionAccepted), string(gwv1.ListenerConditionProgrammed)
+	c.False(string(gwv1.ListenerConditionConflicted), string(gwv1.ListenerReasonNoConflicts),
 		"No other listener has the port.")
 	if wrong != nil {
 		c.False(accepted, wrong.Reason, wrong.Message)
-		c.False(served, string(gatewayv1.ListenerReasonInvalid), "The listener is not accepted.")
+		c.False(served, string(gwv1.ListenerReasonInvalid), "The listener is not accepted.")
 		return
 	}
-	c.True(accepted, string(gatewayv1.ListenerReasonAccepted), "The listener takes mTLS.")
+	c.True(accepted, string(gwv1.ListenerReasonAccepted), "The listener takes mTLS.")
 	if programmed.Status == metav1.ConditionTrue {
-		c.True(served, string(gatewayv1.ListenerReasonProgrammed), "The proxies serve the listener.")
+		c.True(served, string(gwv1.ListenerReasonProgrammed), "The proxies serve the listener.")
 	} else {
-		c.False(served, string(gatewayv1.ListenerReasonPending), programmed.Message)
+		c.False(served, string(gwv1.ListenerReasonPending), programmed.Message)
 	}
 }

@@ -21,24 +21,24 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-func waypoint(ns, name string) *gatewayv1.Gateway {
-	return &gatewayv1.Gateway{
+func waypoint(ns, name string) *gwv1.Gateway {
+	return &gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name},
-		Spec: gatewayv1.GatewaySpec{
+		Spec: gwv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
+			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	}
 }
 
-func programmedIs(status metav1.ConditionStatus, reason string) func(*gatewayv1.Gateway) error {
-	return func(g *gatewayv1.Gateway) error {
+func programmedIs(status metav1.ConditionStatus, reason string) func(*gwv1.Gateway) error {
+	return func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, "Programmed", status, reason)
 	}
 }
@@ -82,7 +82,7 @@ func TestWaypoint(t *testing.T) {
 	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}}, pod)
 	says := func(want string) {
 		t.Helper()
-		get(o, want, ns, "waypoint", func(g *gatewayv1.Gateway) error {
+		get(o, want, ns, "waypoint", func(g *gwv1.Gateway) error {
 			if m := messageOf(g.Status.Conditions, "Programmed"); m != want {
 				return errors.New(m)
 			}
@@ -116,7 +116,7 @@ func TestWaypoint(t *testing.T) {
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.0.7"}}},
 	}))
-	g = get(o, "established", ns, "waypoint", func(g *gatewayv1.Gateway) error {
+	g = get(o, "established", ns, "waypoint", func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished, metav1.ConditionTrue, "Served")
 	})
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Programmed", metav1.ConditionTrue, "Programmed"))
@@ -152,13 +152,13 @@ func TestWaypoint(t *testing.T) {
 	})
 
 	// Parameters: missing ones are told, fixed replicas take the autoscaler's place.
-	change(o, ns, "waypoint", func(g *gatewayv1.Gateway) {
-		g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
-			Labels:        map[gatewayv1.LabelKey]gatewayv1.LabelValue{"team": "shop"},
-			ParametersRef: &gatewayv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "large"},
+	change(o, ns, "waypoint", func(g *gwv1.Gateway) {
+		g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{
+			Labels:        map[gwv1.LabelKey]gwv1.LabelValue{"team": "shop"},
+			ParametersRef: &gwv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "large"},
 		}
 	})
-	get(o, "parameters are missing", ns, "waypoint", func(g *gatewayv1.Gateway) error {
+	get(o, "parameters are missing", ns, "waypoint", func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")
 	})
 	o.create(&v1alpha1.ProxyParameters{
@@ -200,7 +200,7 @@ func TestWaypointRefusals(t *testing.T) {
 	protocol, port, addresses := waypoint(ns, "protocol"), waypoint(ns, "port"), waypoint(ns, "addresses")
 	protocol.Spec.Listeners[0].Protocol = "HTTP"
 	port.Spec.Listeners[0].Port = 80
-	addresses.Spec.Addresses = []gatewayv1.GatewaySpecAddress{{Value: "10.0.0.1"}}
+	addresses.Spec.Addresses = []gwv1.GatewaySpecAddress{{Value: "10.0.0.1"}}
 	other := waypoint(ns, "other")
 	other.Spec.GatewayClassName = "somebody-elses"
 	o.create(theirs, waypoint(ns, "taken"), protocol, port, addresses, other)
@@ -212,7 +212,7 @@ func TestWaypointRefusals(t *testing.T) {
 	require.NoError(t, controllerutil.SetControllerReference(other, foreign, o.Scheme()))
 	o.create(foreign)
 
-	get(o, "a name is taken", ns, "taken", func(g *gatewayv1.Gateway) error {
+	get(o, "a name is taken", ns, "taken", func(g *gwv1.Gateway) error {
 		if c := meta.FindStatusCondition(g.Status.Conditions, "Programmed"); c != nil && c.Reason != "Pending" {
 			require.Contains(t, c.Message, "ServiceAccount "+ns+"/taken belongs to somebody else")
 		}
@@ -227,25 +227,25 @@ func TestWaypointRefusals(t *testing.T) {
 	get(o, "the name is free", ns, "taken", exists[*appsv1.Deployment])
 
 	for name, reason := range map[string]string{"protocol": "ListenersNotValid", "port": "ListenersNotValid", "addresses": "UnsupportedAddress"} {
-		get(o, name, ns, name, func(g *gatewayv1.Gateway) error {
+		get(o, name, ns, name, func(g *gwv1.Gateway) error {
 			return errors.Join(condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, reason),
 				condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "Invalid"))
 		})
 	}
-	g := get(o, "listener", ns, "protocol", exists[*gatewayv1.Gateway])
+	g := get(o, "listener", ns, "protocol", exists[*gwv1.Gateway])
 	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionFalse, "UnsupportedProtocol"))
 	for _, name := range []string{"protocol", "port", "addresses"} {
 		require.NoError(t, o.gone(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}), "what is not accepted is not deployed")
 	}
 	// A mistake in one that runs leaves it running.
-	change(o, ns, "taken", func(g *gatewayv1.Gateway) { g.Spec.Listeners[0].Port = 80 })
-	get(o, "the mistake is told", ns, "taken", func(g *gatewayv1.Gateway) error {
+	change(o, ns, "taken", func(g *gwv1.Gateway) { g.Spec.Listeners[0].Port = 80 })
+	get(o, "the mistake is told", ns, "taken", func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, "ListenersNotValid")
 	})
 	d := get(o, "it runs on", ns, "taken", exists[*appsv1.Deployment])
 	require.Nil(t, d.DeletionTimestamp)
 
-	g = get(o, "of another class", ns, "other", exists[*gatewayv1.Gateway])
+	g = get(o, "of another class", ns, "other", exists[*gwv1.Gateway])
 	require.NoError(t, condition(g.Status.Conditions, "Accepted", metav1.ConditionUnknown, "Pending"))
 	finishDaemonSet(o)
 	// The Gateway of another class was reconciled before and after: its Service is not the operator's to remove.
@@ -284,8 +284,8 @@ func TestWaypointReplicas(t *testing.T) {
 	o.mesh()
 	ns := o.namespace("replicas-")
 	g := waypoint(ns, "waypoint")
-	g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
-		ParametersRef: &gatewayv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "p"},
+	g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{
+		ParametersRef: &gwv1.LocalParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "p"},
 	}
 	o.create(&v1alpha1.ProxyParameters{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "p"},
@@ -347,7 +347,7 @@ func TestAutomaticWaypoint(t *testing.T) {
 		return nil
 	})
 	o.mesh()
-	g := get(o, "it comes", ns, names.AutomaticWaypoint, func(g *gatewayv1.Gateway) error {
+	g := get(o, "it comes", ns, names.AutomaticWaypoint, func(g *gwv1.Gateway) error {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionTrue, "Accepted")
 	})
 	require.Equal(t, "true", g.Labels[names.LabelAutomatic])
@@ -359,7 +359,7 @@ func TestAutomaticWaypoint(t *testing.T) {
 	unread := o.namespace("unread-")
 	o.tell(func() { delete(o.automatic, ns); o.automatic[unread] = true }, o.automaticChanged, types.NamespacedName{Name: ns})
 	o.automaticChanged.Notify(types.NamespacedName{Name: unread})
-	get(o, "a need that is known", unread, names.AutomaticWaypoint, exists[*gatewayv1.Gateway])
+	get(o, "a need that is known", unread, names.AutomaticWaypoint, exists[*gwv1.Gateway])
 	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(g), g))
 	require.Nil(t, g.DeletionTimestamp)
 
@@ -371,10 +371,10 @@ func TestAutomaticWaypoint(t *testing.T) {
 
 	// Deleted by hand, it comes back while it is needed.
 	o.tell(func() { o.automatic[ns] = true }, o.automaticChanged, types.NamespacedName{Name: ns})
-	g = get(o, "it comes again", ns, names.AutomaticWaypoint, exists[*gatewayv1.Gateway])
+	g = get(o, "it comes again", ns, names.AutomaticWaypoint, exists[*gwv1.Gateway])
 	uid := g.UID
 	require.NoError(t, o.Delete(context.Background(), g))
-	get(o, "it comes back", ns, names.AutomaticWaypoint, func(g *gatewayv1.Gateway) error {
+	get(o, "it comes back", ns, names.AutomaticWaypoint, func(g *gwv1.Gateway) error {
 		if g.UID == uid {
 			return errors.New("still the former one")
 		}

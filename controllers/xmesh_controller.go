@@ -14,8 +14,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
-	xv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
@@ -27,25 +27,25 @@ import (
 type XMeshReconciler struct {
 	client   client.Client
 	announce announcer
-	features []gatewayv1.SupportedFeature
+	features []gwv1.SupportedFeature
 }
 
 func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &XMeshReconciler{
 		client: mgr.GetClient(), features: supportedFeatures(o.Features),
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(xv1alpha1.MeshReasonInvalidParameters)),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwxv1alpha1.MeshReasonInvalidParameters)),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("xmesh").
-			For(&xv1alpha1.XMesh{}).
+			For(&gwxv1alpha1.XMesh{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Complete(r)
-	}, schema.GroupVersionKind{Group: xv1alpha1.GroupVersion.Group, Version: xv1alpha1.GroupVersion.Version, Kind: "XMesh"})
+	}, schema.GroupVersionKind{Group: gwxv1alpha1.GroupVersion.Group, Version: gwxv1alpha1.GroupVersion.Version, Kind: "XMesh"})
 }
 
 func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
-	var list xv1alpha1.XMeshList
+	var list gwxv1alpha1.XMeshList
 	if err := r.client.List(ctx, &list); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list XMeshes")
 		return nil
@@ -59,7 +59,7 @@ func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.
 
 // Reconcile writes the status of one XMesh.
 func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	x := &xv1alpha1.XMesh{}
+	x := &gwxv1alpha1.XMesh{}
 	if err := r.client.Get(ctx, req.NamespacedName, x); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
@@ -71,18 +71,18 @@ func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 		return reconcile.Result{}, err
 	}
 	c := conditions.For(x.Generation, x.Status.Conditions)
-	accepted := string(xv1alpha1.MeshConditionAccepted)
+	accepted := string(gwxv1alpha1.MeshConditionAccepted)
 	switch problem := xmeshProblem(x); {
 	case problem != "":
-		c.False(accepted, string(xv1alpha1.MeshReasonInvalidParameters), problem)
+		c.False(accepted, string(gwxv1alpha1.MeshReasonInvalidParameters), problem)
 	case mesh == nil:
-		c.False(accepted, string(xv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
+		c.False(accepted, string(gwxv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
 	default:
-		c.True(accepted, string(xv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
+		c.True(accepted, string(gwxv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
 	}
 	again, err := writeStatus(ctx, r.client, r.announce, x,
-		func(x *xv1alpha1.XMesh) []metav1.Condition { return x.Status.Conditions },
-		func(after *xv1alpha1.XMesh) status.Plan {
+		func(x *gwxv1alpha1.XMesh) []metav1.Condition { return x.Status.Conditions },
+		func(after *gwxv1alpha1.XMesh) status.Plan {
 			after.Status.Conditions, after.Status.SupportedFeatures = c.List(), r.features
 			return status.Plan{}
 		})
@@ -90,7 +90,7 @@ func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 }
 
 // xmeshProblem judges parametersRef: it may name the one Mesh, whose settings are in force anyway.
-func xmeshProblem(x *xv1alpha1.XMesh) string {
+func xmeshProblem(x *gwxv1alpha1.XMesh) string {
 	ref := x.Spec.ParametersRef
 	if ref == nil {
 		return ""

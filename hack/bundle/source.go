@@ -13,11 +13,11 @@ import (
 	"sort"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
-	kyaml "sigs.k8s.io/yaml"
+	"sigs.k8s.io/yaml"
 )
 
 // object is a Kubernetes object as JSON has it.
@@ -87,7 +87,7 @@ func load(root string) (*source, error) {
 }
 
 func parse(b []byte) ([]object, error) {
-	d := yaml.NewDecoder(bytes.NewReader(b))
+	d := yamlv3.NewDecoder(bytes.NewReader(b))
 	var out []object
 	for {
 		var node map[string]any
@@ -102,12 +102,12 @@ func parse(b []byte) ([]object, error) {
 			continue
 		}
 		// Through YAML once more, for numbers and maps as JSON has them.
-		raw, err := yaml.Marshal(node)
+		raw, err := yamlv3.Marshal(node)
 		if err != nil {
 			return nil, err
 		}
 		o := object{}
-		if err := kyaml.Unmarshal(raw, &o); err != nil {
+		if err := yaml.Unmarshal(raw, &o); err != nil {
 			return nil, err
 		}
 		out = append(out, o)

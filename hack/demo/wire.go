@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netns"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,21 +64,21 @@ func listen(nodes []string, interest []netip.Addr) (*wire, error) {
 func packetSocket(namespace string) (int, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	home, err := netns.Get()
+	home, err := vnetns.Get()
 	if err != nil {
 		return -1, err
 	}
 	defer func() { _ = home.Close() }()
-	there, err := netns.GetFromName(namespace)
+	there, err := vnetns.GetFromName(namespace)
 	if err != nil {
 		return -1, err
 	}
 	defer func() { _ = there.Close() }()
-	if err := netns.Set(there); err != nil {
+	if err := vnetns.Set(there); err != nil {
 		return -1, err
 	}
 	defer func() {
-		if err := netns.Set(home); err != nil {
+		if err := vnetns.Set(home); err != nil {
 			panic(fmt.Sprintf("a thread is lost in network namespace %s: %v", namespace, err))
 		}
 	}()

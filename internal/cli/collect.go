@@ -16,7 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
@@ -238,7 +238,7 @@ func podReady(p *corev1.Pod) bool {
 }
 
 func (k *collector) readWaypoints(ctx context.Context) {
-	var gateways gatewayv1.GatewayList
+	var gateways gwv1.GatewayList
 	k.list(ctx, whatGateways, &gateways)
 	k.report.WaypointsUnknown = k.unread[whatGateways]
 	routes := k.readRoutes(ctx)
@@ -251,7 +251,7 @@ func (k *collector) readWaypoints(ctx context.Context) {
 		w := waypointReport{
 			Namespace: g.Namespace, Name: g.Name,
 			Automatic:  g.Labels[names.LabelAutomatic] != "",
-			Programmed: meta.IsStatusConditionTrue(g.Status.Conditions, string(gatewayv1.GatewayConditionProgrammed)),
+			Programmed: meta.IsStatusConditionTrue(g.Status.Conditions, string(gwv1.GatewayConditionProgrammed)),
 			Conditions: conditionsOf(g.Status.Conditions),
 		}
 		if d := k.deployments[types.NamespacedName{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}]; d != nil {
@@ -282,8 +282,8 @@ func (k *collector) readWaypoints(ctx context.Context) {
 }
 
 // whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.
-func whyNotProgrammed(g *gatewayv1.Gateway) string {
-	for _, kind := range []gatewayv1.GatewayConditionType{gatewayv1.GatewayConditionAccepted, gatewayv1.GatewayConditionProgrammed} {
+func whyNotProgrammed(g *gwv1.Gateway) string {
+	for _, kind := range []gwv1.GatewayConditionType{gwv1.GatewayConditionAccepted, gwv1.GatewayConditionProgrammed} {
 		if c := meta.FindStatusCondition(g.Status.Conditions, string(kind)); c != nil && c.Status == metav1.ConditionFalse {
 			return c.Reason + ": " + c.Message
 		}

@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/member"
@@ -41,7 +41,7 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 		}
 	}
 	out := routes{}
-	add := func(kind string, o metav1.ObjectMeta, spec []gatewayv1.ParentReference, parents []gatewayv1.RouteParentStatus) {
+	add := func(kind string, o metav1.ObjectMeta, spec []gwv1.ParentReference, parents []gwv1.RouteParentStatus) {
 		name := kind + " " + o.Namespace + "/" + o.Name
 		answered := false
 		for _, p := range parents {
@@ -59,12 +59,12 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 			out[types.NamespacedName{}] = append(out[types.NamespacedName{}], attachedRoute{name: name, complaint: messageUnanswered})
 		}
 	}
-	var http gatewayv1.HTTPRouteList
+	var http gwv1.HTTPRouteList
 	k.list(ctx, "HTTPRoutes", &http)
 	for i := range http.Items {
 		add("HTTPRoute", http.Items[i].ObjectMeta, http.Items[i].Spec.ParentRefs, http.Items[i].Status.Parents)
 	}
-	var grpc gatewayv1.GRPCRouteList
+	var grpc gwv1.GRPCRouteList
 	k.list(ctx, "GRPCRoutes", &grpc)
 	for i := range grpc.Items {
 		add("GRPCRoute", grpc.Items[i].ObjectMeta, grpc.Items[i].Spec.ParentRefs, grpc.Items[i].Status.Parents)
@@ -74,7 +74,7 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 
 // expectsAnswer tells whether the operator should have written a status: a parent is a Service in a namespace of the
 // mesh.
-func (k *collector) expectsAnswer(namespace string, parents []gatewayv1.ParentReference) bool {
+func (k *collector) expectsAnswer(namespace string, parents []gwv1.ParentReference) bool {
 	if k.mesh == nil {
 		return false
 	}
@@ -88,14 +88,14 @@ func (k *collector) expectsAnswer(namespace string, parents []gatewayv1.ParentRe
 	return false
 }
 
-func parentOf(namespace string, p gatewayv1.ParentReference) types.NamespacedName {
+func parentOf(namespace string, p gwv1.ParentReference) types.NamespacedName {
 	if p.Namespace != nil {
 		namespace = string(*p.Namespace)
 	}
 	return types.NamespacedName{Namespace: namespace, Name: string(p.Name)}
 }
 
-func isGateway(p gatewayv1.ParentReference) bool { return p.Kind == nil || *p.Kind == "Gateway" }
+func isGateway(p gwv1.ParentReference) bool { return p.Kind == nil || *p.Kind == "Gateway" }
 
 // judgeServices names the Services that refuse every connection, for want of the waypoint that they are to go through.
 func (k *collector) judgeServices() {
@@ -124,7 +124,7 @@ func waypointName(s *corev1.Service, ns *corev1.Namespace) (string, bool) {
 func complaint(conditions []metav1.Condition) string {
 	for _, c := range conditions {
 		bad := metav1.ConditionFalse
-		if c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) || c.Type == v1alpha1.EntryConditionStatusFull {
+		if c.Type == string(gwv1.RouteConditionPartiallyInvalid) || c.Type == v1alpha1.EntryConditionStatusFull {
 			bad = metav1.ConditionTrue
 		}
 		if c.Status == bad {

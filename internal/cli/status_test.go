@@ -23,7 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/introspect"
@@ -49,13 +49,13 @@ func in(namespace string, m metav1.ObjectMeta) metav1.ObjectMeta {
 	return m
 }
 
-func route(name string, conditions ...metav1.Condition) *gatewayv1.HTTPRoute {
-	kind := gatewayv1.Kind("Service")
-	return &gatewayv1.HTTPRoute{
+func route(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
+	kind := gwv1.Kind("Service")
+	return &gwv1.HTTPRoute{
 		ObjectMeta: in("shop", object(name, nil)),
-		Status: gatewayv1.HTTPRouteStatus{RouteStatus: gatewayv1.RouteStatus{Parents: []gatewayv1.RouteParentStatus{
-			{ControllerName: names.MeshController, ParentRef: gatewayv1.ParentReference{Kind: &kind, Name: "reviews"}, Conditions: conditions},
-			{ControllerName: "someone.else/controller", ParentRef: gatewayv1.ParentReference{Kind: &kind, Name: "reviews"}},
+		Status: gwv1.HTTPRouteStatus{RouteStatus: gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{
+			{ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Kind: &kind, Name: "reviews"}, Conditions: conditions},
+			{ControllerName: "someone.else/controller", ParentRef: gwv1.ParentReference{Kind: &kind, Name: "reviews"}},
 		}}},
 	}
 }
@@ -81,12 +81,12 @@ func healthyMesh() []client.Object {
 		pod("other", "stranger", "b", ""),
 		pod("shop", "waypoint-1", "b", names.ComponentWaypoint, func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		&corev1.Service{ObjectMeta: in("shop", object("reviews", nil))},
-		&gatewayv1.Gateway{
+		&gwv1.Gateway{
 			ObjectMeta: in("shop", object(names.AutomaticWaypoint, map[string]string{names.LabelAutomatic: "true"})),
-			Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
-			Status:     gatewayv1.GatewayStatus{Conditions: []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionTrue}}},
+			Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+			Status:     gwv1.GatewayStatus{Conditions: []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionTrue}}},
 		},
-		&gatewayv1.Gateway{ObjectMeta: in("shop", object("of-another-class", nil))},
+		&gwv1.Gateway{ObjectMeta: in("shop", object("of-another-class", nil))},
 		&appsv1.Deployment{ObjectMeta: in("shop", object(names.AutomaticWaypoint, labels)), Status: appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 1}},
 		route("split", accepted),
 		route("broken", accepted, metav1.Condition{Type: "ResolvedRefs", Status: metav1.ConditionFalse, Reason: "BackendNotFound", Message: "Service nobody\nis missing"}),
@@ -208,10 +208,10 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 			problem: "proxy shop/waypoint-1 has not acknowledged 4 resources",
 		},
 		"a waypoint that is not accepted": {
-			objects: replace(t, healthyMesh(), &gatewayv1.Gateway{
+			objects: replace(t, healthyMesh(), &gwv1.Gateway{
 				ObjectMeta: in("shop", object("named", nil)),
-				Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
-				Status: gatewayv1.GatewayStatus{Conditions: []metav1.Condition{
+				Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+				Status: gwv1.GatewayStatus{Conditions: []metav1.Condition{
 					{Type: "Programmed", Status: metav1.ConditionFalse, Reason: "Invalid", Message: "see condition Accepted"},
 					{Type: "Accepted", Status: metav1.ConditionFalse, Reason: "InvalidParameters", Message: "no such parameters"},
 				}},
@@ -219,9 +219,9 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 			problem: "waypoint shop/named is not programmed: InvalidParameters: no such parameters",
 		},
 		"a waypoint that is not programmed": {
-			objects: replace(t, healthyMesh(), &gatewayv1.Gateway{
+			objects: replace(t, healthyMesh(), &gwv1.Gateway{
 				ObjectMeta: in("shop", object("named", nil)),
-				Spec:       gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+				Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
 			}),
 			problem: "waypoint shop/named is not programmed: the operator has not looked at it yet",
 		},
@@ -286,15 +286,15 @@ func TestVerdictCountsRoutesWithProblems(t *testing.T) {
 
 // What no waypoint serves is shown all the same: it is what most needs showing.
 func TestStatusOfWhatNoWaypointServes(t *testing.T) {
-	service, gateway := gatewayv1.Kind("Service"), gatewayv1.Kind("Gateway")
-	core := gatewayv1.Group("")
-	refused := func(name string, ref gatewayv1.ParentReference, reason, message string) *gatewayv1.HTTPRoute {
+	service, gateway := gwv1.Kind("Service"), gwv1.Kind("Gateway")
+	core := gwv1.Group("")
+	refused := func(name string, ref gwv1.ParentReference, reason, message string) *gwv1.HTTPRoute {
 		r := route(name, metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: reason, Message: message})
 		r.Status.Parents[0].ParentRef = ref
 		return r
 	}
 	unanswered := route("unanswered")
-	unanswered.Spec.ParentRefs = []gatewayv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
+	unanswered.Spec.ParentRefs = []gwv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {
 		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
@@ -304,9 +304,9 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	objects := append(healthyMesh(),
 		bound("cart", v1alpha1.ServiceReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
 		bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP"),
-		refused("of-cart", gatewayv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
-		refused("of-nothing", gatewayv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
-		refused("of-the-gateway", gatewayv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint}, "NotAllowedByListeners", "name the Service"),
+		refused("of-cart", gwv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
+		refused("of-nothing", gwv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
+		refused("of-the-gateway", gwv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint}, "NotAllowedByListeners", "name the Service"),
 		unanswered)
 	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace)
 	assert.Equal(t, []string{"Service shop/cart: no Gateway nowhere: connections are refused"}, r.Problems)

@@ -22,7 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
 // Agent runs beside each Envoy.
@@ -122,7 +122,7 @@ func agentBootstrap() *cobra.Command {
 			// The mark is a secret. The node's Envoy is root, too.
 			return writeBootstrap(out, 0o600, bootstrap.Options{
 				ID: nodeName, Cluster: names.ComponentNode, MaxConnections: most, Memory: memory,
-				Clusters: node.StaticClusters(most, mark),
+				Clusters: translatenode.StaticClusters(most, mark),
 			})
 		},
 	}

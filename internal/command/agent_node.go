@@ -20,7 +20,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/scrape"
-	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -65,7 +65,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Operator: o.operator, Certificates: o.certificates,
 		Local: []string{xds.TypeListener}, Log: log,
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
-			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translate.Marked(c, n.Mark) },
+			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translatenode.Marked(c, n.Mark) },
 		},
 		MaxEndpoints: relay.MaxEndpoints,
 		Guard:        guard,

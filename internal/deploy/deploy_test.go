@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -38,12 +38,12 @@ func control() deploy.Control {
 	}
 }
 
-func gateway(change func(*gatewayv1.Gateway)) *gatewayv1.Gateway {
-	g := &gatewayv1.Gateway{
+func gateway(change func(*gwv1.Gateway)) *gwv1.Gateway {
+	g := &gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: "waypoint", Namespace: "shop"},
-		Spec: gatewayv1.GatewaySpec{
+		Spec: gwv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
+			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	}
 	if change != nil {
@@ -71,12 +71,12 @@ func TestGolden(t *testing.T) {
 		"waypoint-defaults": deploy.Waypoint{Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n"}.Objects(),
 		"waypoint-parameters": deploy.Waypoint{
 			Control: control(), TrustBundle: "PEM\n",
-			Gateway: gateway(func(g *gatewayv1.Gateway) {
-				g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
-					Labels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{
+			Gateway: gateway(func(g *gwv1.Gateway) {
+				g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{
+					Labels: map[gwv1.LabelKey]gwv1.LabelValue{
 						"team": "shop", names.LabelGatewayName: "stolen", names.LabelMesh: "enabled",
 					},
-					Annotations: map[gatewayv1.AnnotationKey]gatewayv1.AnnotationValue{"cost-centre": "42"},
+					Annotations: map[gwv1.AnnotationKey]gwv1.AnnotationValue{"cost-centre": "42"},
 				}
 			}),
 			Parameters: v1alpha1.ProxyParametersSpec{
@@ -120,9 +120,9 @@ func TestGolden(t *testing.T) {
 // TestEveryObjectIsTheGateways: whatever is deployed can be found by the Gateway's name, and no infrastructure label of
 // a user turns into one of the mesh.
 func TestEveryObjectIsTheGateways(t *testing.T) {
-	w := deploy.Waypoint{Control: control(), Gateway: gateway(func(g *gatewayv1.Gateway) {
-		g.Spec.Infrastructure = &gatewayv1.GatewayInfrastructure{
-			Labels: map[gatewayv1.LabelKey]gatewayv1.LabelValue{"team": "shop", names.LabelMesh: "enabled", names.LabelManagedBy: "me"},
+	w := deploy.Waypoint{Control: control(), Gateway: gateway(func(g *gwv1.Gateway) {
+		g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{
+			Labels: map[gwv1.LabelKey]gwv1.LabelValue{"team": "shop", names.LabelMesh: "enabled", names.LabelManagedBy: "me"},
 		}
 	})}
 	for _, o := range w.Objects() {

@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -24,7 +24,7 @@ import (
 type Waypoint struct {
 	Control
 	// Gateway that asks for the waypoint.
-	Gateway *gatewayv1.Gateway
+	Gateway *gwv1.Gateway
 	// Parameters as MergeParameters left them.
 	Parameters v1alpha1.ProxyParametersSpec
 	// TrustBundle is the PEM with which the pods verify the operator.

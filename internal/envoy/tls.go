@@ -9,7 +9,7 @@ import (
 	rawv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	mapperv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/filter_state_override/v3"
 	staticnamev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_mappers/static_name/v3"
-	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
+	certselectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/cert_selectors/on_demand_secret/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
@@ -133,7 +133,7 @@ func mtlsServer(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 
 // onDemandSecret asks for the secret that the mapper names, at the first handshake that needs it or ahead.
 func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev3.TypedExtensionConfig {
-	return Extension("envoy.tls.certificate_selectors.on_demand_secret", &selectorv3.Config{
+	return Extension("envoy.tls.certificate_selectors.on_demand_secret", &certselectorv3.Config{
 		ConfigSource:        ADS(0),
 		CertificateMapper:   mapper,
 		PrefetchSecretNames: ahead,

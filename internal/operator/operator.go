@@ -28,7 +28,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
-	gwx1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
@@ -64,7 +64,7 @@ func Scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwv1beta1.Install,
-		gwx1alpha1.Install, certmanagerv1.AddToScheme,
+		gwxv1alpha1.Install, certmanagerv1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			panic(err) // two packages register one kind differently: a mistake of the build

@@ -19,8 +19,8 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/cache"
-	authentication "k8s.io/client-go/kubernetes/typed/authentication/v1"
-	authorization "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	authenticationclient "k8s.io/client-go/kubernetes/typed/authentication/v1"
+	authorizationclient "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/fairway-mesh/fairway/internal/accept"
@@ -41,8 +41,8 @@ var share = accept.Share{PeerPerSecond: 1, PeerBurst: 10, PerSecond: 5, Burst: 2
 
 // Guard lets those pass who may read what they ask for.
 type Guard struct {
-	tokens           authentication.TokenReviewInterface
-	rights           authorization.SubjectAccessReviewInterface
+	tokens           authenticationclient.TokenReviewInterface
+	rights           authorizationclient.SubjectAccessReviewInterface
 	limits           *accept.Reviews
 	granted, refused *cache.LRUExpireCache
 	log              logr.Logger
@@ -52,11 +52,11 @@ type Guard struct {
 func NewGuard(cfg *rest.Config, log logr.Logger) (*Guard, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1 // limited here
-	tokens, err := authentication.NewForConfig(cfg)
+	tokens, err := authenticationclient.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client for token reviews: %w", err)
 	}
-	rights, err := authorization.NewForConfig(cfg)
+	rights, err := authorizationclient.NewForConfig(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("client for access reviews: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
 func listen(t *testing.T) net.Listener {
@@ -62,14 +62,14 @@ func TestHTTPFinishesWhatIsUnderWay(t *testing.T) {
 func TestGRPCCutsStreams(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := grpc.NewServer()
-	healthv1.RegisterHealthServer(s, watching{})
+	healthpb.RegisterHealthServer(s, watching{})
 	l := listen(t)
 	ended := make(chan error, 1)
 	go func() { ended <- GRPC(ctx, s, l) }()
 	conn, err := grpc.NewClient(l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	watch, err := healthv1.NewHealthClient(conn).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	watch, err := healthpb.NewHealthClient(conn).Watch(t.Context(), &healthpb.HealthCheckRequest{})
 	require.NoError(t, err)
 	_, err = watch.Recv()
 	require.NoError(t, err)
@@ -81,11 +81,11 @@ func TestGRPCCutsStreams(t *testing.T) {
 
 // watching sends one answer and waits.
 type watching struct {
-	healthv1.UnimplementedHealthServer
+	healthpb.UnimplementedHealthServer
 }
 
-func (watching) Watch(_ *healthv1.HealthCheckRequest, s healthv1.Health_WatchServer) error {
-	if err := s.Send(&healthv1.HealthCheckResponse{}); err != nil {
+func (watching) Watch(_ *healthpb.HealthCheckRequest, s healthpb.Health_WatchServer) error {
+	if err := s.Send(&healthpb.HealthCheckResponse{}); err != nil {
 		return err
 	}
 	<-s.Context().Done()

@@ -29,7 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/testca"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
@@ -186,7 +186,7 @@ func (m *mesh) cluster(scope xds.Scope, d model.Destination) {
 	i := slices.IndexFunc(m.nodes, func(n *meshNode) bool { return n.scope() == scope })
 	packed, err := anypb.New(upstream.Destination(d))
 	if err == nil {
-		packed, err = node.Marked(packed, m.nodes[i].mark)
+		packed, err = translatenode.Marked(packed, m.nodes[i].mark)
 	}
 	if err != nil {
 		m.t.Errorf("cluster %s: %v", d.Address, err)

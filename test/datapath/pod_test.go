@@ -22,7 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
 // patience bounds every wait; a passing test is far below.
@@ -105,7 +105,7 @@ func (p *pod) configure(strict bool) {
 // listeners of the pod.
 func (p *pod) listeners(strict bool) []*listenerv3.Listener {
 	ips := append([]netip.Addr{p.addr}, p.others()...)
-	return node.Listeners(node.Pod{
+	return translatenode.Listeners(translatenode.Pod{
 		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
 	})
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/model"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
 // TestProxyRestarts kills a node's Envoy and starts another one.
@@ -42,7 +42,7 @@ func TestProxyRestarts(t *testing.T) {
 func TestListenerOfAPodThatIsGone(t *testing.T) {
 	m := newMesh(t)
 	m.nodes[0].tolerant.Store(true)
-	for _, l := range node.Listeners(node.Pod{
+	for _, l := range translatenode.Listeners(translatenode.Pod{
 		UID: "gone", Namespace: "default", Name: "gone", IPs: []netip.Addr{netip.MustParseAddr("10.244.1.99")},
 		Identity: "spiffe://cluster.local/ns/default/sa/gone", Netns: filepath.Join(t.TempDir(), "gone"),
 	}) {

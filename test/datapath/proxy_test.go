@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
-	"github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -40,7 +40,7 @@ func startProxy(t testing.TB, n *meshNode) *proxy {
 	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
 	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
 		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin, Memory: 2 << 30,
-		Clusters: node.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
+		Clusters: translatenode.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
 	}))
 	require.NoError(t, err)
 	file := filepath.Join(dir, "envoy.json")

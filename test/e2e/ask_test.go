@@ -20,7 +20,7 @@ import (
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes/scheme"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -69,7 +69,7 @@ func execTo(ctx context.Context, p *corev1.Pod, out io.Writer, args ...string) e
 	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: p.Spec.Containers[0].Name, Command: append([]string{"/tool"}, args...), Stdout: true, Stderr: true,
-		}, scheme.ParameterCodec).URL()
+		}, clientgoscheme.ParameterCodec).URL()
 	e, err := executor(u)
 	if err != nil {
 		return err

@@ -9,11 +9,11 @@ import (
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/errors"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -34,7 +34,7 @@ func TestUnknownBackend(t *testing.T) {
 	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
 	s.programmed("good")
 	s.create(httpRoute("bad", toService("server"), rule(underPath("/bad"), backend("nobody")), rule(nil, backend("server"))))
-	c := s.says("bad", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonBackendNotFound))
+	c := s.says("bad", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonBackendNotFound))
 	g.Expect(c.Message).To(ContainSubstring("nobody"))
 	g.Eventually(func(g Gomega) {
 		a, err := s.get("client", "http://server/bad")
@@ -46,7 +46,7 @@ func TestUnknownBackend(t *testing.T) {
 	// The backend appears, and the route is whole.
 	s.server("nobody")
 	s.service("nobody", "nobody")
-	s.says("bad", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	s.says("bad", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
 	s.answers("client", "http://server/bad", "nobody")
 }
 
@@ -62,7 +62,7 @@ func TestMissingGrant(t *testing.T) {
 	s.captured("client", "server")
 	there.captured("far")
 	s.create(httpRoute("route", toService("server"), rule(underPath("/far"), backendIn(there.name, "far")), rule(nil, backend("server"))))
-	s.says("route", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonRefNotPermitted))
+	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonRefNotPermitted))
 	g.Eventually(func(g Gomega) {
 		a, err := s.get("client", "http://server/far")
 		g.Expect(err).NotTo(HaveOccurred())
@@ -70,7 +70,7 @@ func TestMissingGrant(t *testing.T) {
 	}).Should(Succeed())
 	s.answers("client", "http://server/", "server")
 	there.grant(s.name)
-	s.says("route", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
 	s.answers("client", "http://server/far", "far")
 }
 
@@ -84,21 +84,21 @@ func TestHTTPRouteAndGRPCRouteInConflict(t *testing.T) {
 	s.server("other")
 	s.service("other", "other")
 	s.captured("client", "server", "other")
-	s.create(&gatewayv1.GRPCRoute{
+	s.create(&gwv1.GRPCRoute{
 		ObjectMeta: metaOf("grpc"),
-		Spec: gatewayv1.GRPCRouteSpec{
-			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{toService("server")}},
-			Rules:           []gatewayv1.GRPCRouteRule{{BackendRefs: []gatewayv1.GRPCBackendRef{{BackendRef: backend("server").BackendRef}}}},
+		Spec: gwv1.GRPCRouteSpec{
+			CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{toService("server")}},
+			Rules:           []gwv1.GRPCRouteRule{{BackendRefs: []gwv1.GRPCBackendRef{{BackendRef: backend("server").BackendRef}}}},
 		},
 	})
 	s.create(httpRoute("http", toService("server"), rule(nil, backend("server"))))
 	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
-	c := s.says("http", string(gatewayv1.RouteConditionAccepted), metav1.ConditionFalse, "")
+	c := s.says("http", string(gwv1.RouteConditionAccepted), metav1.ConditionFalse, "")
 	g.Expect(c.Message).To(ContainSubstring("GRPCRoute"))
 	g.Eventually(func(g Gomega) {
-		var r gatewayv1.GRPCRoute
+		var r gwv1.GRPCRoute
 		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "grpc"}, &r)).To(Succeed())
-		g.Expect(meta.IsStatusConditionTrue(conditionsOf(r.Status.Parents), string(gatewayv1.RouteConditionAccepted))).To(BeTrue())
+		g.Expect(meta.IsStatusConditionTrue(conditionsOf(r.Status.Parents), string(gwv1.RouteConditionAccepted))).To(BeTrue())
 	}).Should(Succeed())
 	s.programmed("good")
 	s.answers("client", "http://other/", "other")
@@ -108,18 +108,18 @@ func TestImpossibleFiltersAreRefusedAtTheDoor(t *testing.T) {
 	t.Parallel()
 	g := NewWithT(t)
 	s := enrolled(t)
-	port := gatewayv1.PortNumber(8443)
-	host := gatewayv1.PreciseHostname("elsewhere.example")
-	route := httpRoute("both", toService("server"), gatewayv1.HTTPRouteRule{
-		BackendRefs: []gatewayv1.HTTPBackendRef{backend("server")},
-		Filters: []gatewayv1.HTTPRouteFilter{
-			{Type: gatewayv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gatewayv1.HTTPRequestRedirectFilter{Port: &port}},
-			{Type: gatewayv1.HTTPRouteFilterURLRewrite, URLRewrite: &gatewayv1.HTTPURLRewriteFilter{Hostname: &host}},
+	port := gwv1.PortNumber(8443)
+	host := gwv1.PreciseHostname("elsewhere.example")
+	route := httpRoute("both", toService("server"), gwv1.HTTPRouteRule{
+		BackendRefs: []gwv1.HTTPBackendRef{backend("server")},
+		Filters: []gwv1.HTTPRouteFilter{
+			{Type: gwv1.HTTPRouteFilterRequestRedirect, RequestRedirect: &gwv1.HTTPRequestRedirectFilter{Port: &port}},
+			{Type: gwv1.HTTPRouteFilterURLRewrite, URLRewrite: &gwv1.HTTPURLRewriteFilter{Hostname: &host}},
 		},
 	})
 	route.Namespace = s.name
 	err := world.client.Create(t.Context(), route)
-	g.Expect(errors.IsInvalid(err)).To(BeTrue(), "%v", err)
+	g.Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%v", err)
 }
 
 func TestAFilterThatNobodyKnows(t *testing.T) {
@@ -130,22 +130,22 @@ func TestAFilterThatNobodyKnows(t *testing.T) {
 	s.service("server", "server")
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"),
-		gatewayv1.HTTPRouteRule{
+		gwv1.HTTPRouteRule{
 			Matches:     underPath("/bad"),
-			BackendRefs: []gatewayv1.HTTPBackendRef{backend("server")},
-			Filters: []gatewayv1.HTTPRouteFilter{{
-				Type:         gatewayv1.HTTPRouteFilterExtensionRef,
-				ExtensionRef: &gatewayv1.LocalObjectReference{Group: "example.com", Kind: "Wish", Name: "wish"},
+			BackendRefs: []gwv1.HTTPBackendRef{backend("server")},
+			Filters: []gwv1.HTTPRouteFilter{{
+				Type:         gwv1.HTTPRouteFilterExtensionRef,
+				ExtensionRef: &gwv1.LocalObjectReference{Group: "example.com", Kind: "Wish", Name: "wish"},
 			}},
 		},
 		rule(nil, backend("server"))))
 	NewWithT(t).Eventually(func(g Gomega) {
-		var r gatewayv1.HTTPRoute
+		var r gwv1.HTTPRoute
 		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "route"}, &r)).To(Succeed())
 		conditions, complains := conditionsOf(r.Status.Parents), false
 		for _, c := range conditions {
 			bad := metav1.ConditionFalse
-			if c.Type == string(gatewayv1.RouteConditionPartiallyInvalid) {
+			if c.Type == string(gwv1.RouteConditionPartiallyInvalid) {
 				bad = metav1.ConditionTrue
 			}
 			complains = complains || c.Status == bad

@@ -22,7 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -144,7 +144,7 @@ func (b *bench) fill(routes int) benchFill {
 	b.g.Expect(g.Wait()).To(Succeed())
 	written := time.Since(start)
 	b.g.Eventually(func(g Gomega) {
-		var list gatewayv1.HTTPRouteList
+		var list gwv1.HTTPRouteList
 		g.Expect(world.client.List(b.t.Context(), &list, client.InNamespace(b.name))).To(Succeed())
 		pending := 0
 		for i := range list.Items {
@@ -186,7 +186,7 @@ func (b *bench) edits() (times benchTimes, cost benchCost, requests, failed int)
 		to := []string{"app-v2", "app-v1"}[i%2]
 		times = append(times, b.until(to, "http://app/edited", func() {
 			b.g.Expect(world.client.Get(b.t.Context(), client.ObjectKeyFromObject(route), route)).To(Succeed())
-			route.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend(to)}
+			route.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
 			b.g.Expect(world.client.Update(b.t.Context(), route)).To(Succeed())
 		}))
 	}

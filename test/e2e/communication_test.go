@@ -14,7 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -84,9 +84,9 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 	g.Expect(through.of("app-v2")).To(BeZero(), "the route holds: %v", through)
 
 	// And updates come again: a new route, a new Service, a new pod.
-	var r gatewayv1.HTTPRoute
+	var r gwv1.HTTPRoute
 	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
-	r.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend("app-v2")}
+	r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend("app-v2")}
 	g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
 	s.programmed("app")
 	s.routed("client", "http://app/", "app-v2")

@@ -32,7 +32,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/portforward"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -125,11 +125,11 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	s.server("app")
 	pod := s.pod("app")
 	// It has all of a waypoint's but the Deployment: the label and the account.
-	s.create(&gatewayv1.Gateway{
+	s.create(&gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: "waypoint"},
-		Spec: gatewayv1.GatewaySpec{
+		Spec: gwv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gatewayv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
+			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	})
 	g.Eventually(func() error {

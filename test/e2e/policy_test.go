@@ -10,12 +10,12 @@ import (
 
 	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/errors"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
@@ -29,8 +29,8 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	s.client("client")
 	s.versions("app")
 	s.captured("client", "app-v1", "app-v2")
-	gateway := &gatewayv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: names.AutomaticWaypoint}}
-	g.Expect(errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))).To(BeTrue(), "no route, no waypoint")
+	gateway := &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: names.AutomaticWaypoint}}
+	g.Expect(apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))).To(BeTrue(), "no route, no waypoint")
 	g.Eventually(func() int { return s.many("client", 20, "http://app/").of("app-v2") }).Should(BeNumerically(">", 0), "the node has the way straight there")
 
 	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
@@ -64,7 +64,7 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 		g.Expect(got.of("app-v2")).To(BeNumerically(">", 0), "%v", got)
 	}).Should(Succeed())
 	g.Eventually(func() bool {
-		return errors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+		return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
 	}).WithTimeout(controllers.DefaultAutomaticLinger+time.Minute).Should(BeTrue(), "the last route takes the waypoint along")
 }
 
@@ -81,9 +81,9 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 
 	steady := s.steady("client", "http://app/")
 	for _, to := range []string{"app-v2", "app-v1", "app-v2"} {
-		var r gatewayv1.HTTPRoute
+		var r gwv1.HTTPRoute
 		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
-		r.Spec.Rules[0].BackendRefs = []gatewayv1.HTTPBackendRef{backend(to)}
+		r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
 		g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
 		s.programmed("app")
 		g.Eventually(func() int { return s.many("client", 5, "http://app/").of(to) }).Should(Equal(5), "%s after the route is programmed", to)
@@ -103,14 +103,14 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	consumer.captured("client")
 	other.captured("client")
 
-	parent, ns := toService("app"), gatewayv1.Namespace(producer.name)
+	parent, ns := toService("app"), gwv1.Namespace(producer.name)
 	parent.Namespace = &ns
 	route := httpRoute("mine", parent, rule(nil, backendIn(producer.name, "app-v2")))
 	consumer.create(route)
 	// A consumer's route may only lead where the producer lets it.
-	consumer.says("mine", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gatewayv1.RouteReasonRefNotPermitted))
+	consumer.says("mine", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonRefNotPermitted))
 	producer.grant(consumer.name)
-	consumer.says("mine", string(gatewayv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
+	consumer.says("mine", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
 	consumer.programmed("mine")
 	url := "http://" + producer.host("app") + "/"
 	consumer.routed("client", url, "app-v2")
@@ -189,9 +189,9 @@ func TestExplicitWaypoint(t *testing.T) {
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
-	s.create(&gatewayv1.Gateway{
+	s.create(&gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
-		Spec: gatewayv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gatewayv1.Listener{
+		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
 			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
 		}},
 	})

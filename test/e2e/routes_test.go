@@ -8,56 +8,56 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // toService is a parentRef.
-func toService(name string) gatewayv1.ParentReference {
-	group, kind, port := gatewayv1.Group(""), gatewayv1.Kind("Service"), gatewayv1.PortNumber(80)
-	return gatewayv1.ParentReference{Group: &group, Kind: &kind, Name: gatewayv1.ObjectName(name), Port: &port}
+func toService(name string) gwv1.ParentReference {
+	group, kind, port := gwv1.Group(""), gwv1.Kind("Service"), gwv1.PortNumber(80)
+	return gwv1.ParentReference{Group: &group, Kind: &kind, Name: gwv1.ObjectName(name), Port: &port}
 }
 
-func backend(name string) gatewayv1.HTTPBackendRef {
-	port := gatewayv1.PortNumber(80)
-	return gatewayv1.HTTPBackendRef{BackendRef: gatewayv1.BackendRef{
-		BackendObjectReference: gatewayv1.BackendObjectReference{Name: gatewayv1.ObjectName(name), Port: &port},
+func backend(name string) gwv1.HTTPBackendRef {
+	port := gwv1.PortNumber(80)
+	return gwv1.HTTPBackendRef{BackendRef: gwv1.BackendRef{
+		BackendObjectReference: gwv1.BackendObjectReference{Name: gwv1.ObjectName(name), Port: &port},
 	}}
 }
 
-func backendIn(namespace, name string) gatewayv1.HTTPBackendRef {
-	b, ns := backend(name), gatewayv1.Namespace(namespace)
+func backendIn(namespace, name string) gwv1.HTTPBackendRef {
+	b, ns := backend(name), gwv1.Namespace(namespace)
 	b.Namespace = &ns
 	return b
 }
 
-func underPath(path string) []gatewayv1.HTTPRouteMatch {
-	kind := gatewayv1.PathMatchPathPrefix
-	return []gatewayv1.HTTPRouteMatch{{Path: &gatewayv1.HTTPPathMatch{Type: &kind, Value: &path}}}
+func underPath(path string) []gwv1.HTTPRouteMatch {
+	kind := gwv1.PathMatchPathPrefix
+	return []gwv1.HTTPRouteMatch{{Path: &gwv1.HTTPPathMatch{Type: &kind, Value: &path}}}
 }
 
-func withHeader(name, value string) []gatewayv1.HTTPRouteMatch {
-	return []gatewayv1.HTTPRouteMatch{{Headers: []gatewayv1.HTTPHeaderMatch{{Name: gatewayv1.HTTPHeaderName(name), Value: value}}}}
+func withHeader(name, value string) []gwv1.HTTPRouteMatch {
+	return []gwv1.HTTPRouteMatch{{Headers: []gwv1.HTTPHeaderMatch{{Name: gwv1.HTTPHeaderName(name), Value: value}}}}
 }
 
-func httpRoute(name string, parent gatewayv1.ParentReference, rules ...gatewayv1.HTTPRouteRule) *gatewayv1.HTTPRoute {
-	return &gatewayv1.HTTPRoute{
+func httpRoute(name string, parent gwv1.ParentReference, rules ...gwv1.HTTPRouteRule) *gwv1.HTTPRoute {
+	return &gwv1.HTTPRoute{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec: gatewayv1.HTTPRouteSpec{
-			CommonRouteSpec: gatewayv1.CommonRouteSpec{ParentRefs: []gatewayv1.ParentReference{parent}},
+		Spec: gwv1.HTTPRouteSpec{
+			CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{parent}},
 			Rules:           rules,
 		},
 	}
 }
 
-func rule(matches []gatewayv1.HTTPRouteMatch, backends ...gatewayv1.HTTPBackendRef) gatewayv1.HTTPRouteRule {
-	return gatewayv1.HTTPRouteRule{Matches: matches, BackendRefs: backends}
+func rule(matches []gwv1.HTTPRouteMatch, backends ...gwv1.HTTPBackendRef) gwv1.HTTPRouteRule {
+	return gwv1.HTTPRouteRule{Matches: matches, BackendRefs: backends}
 }
 
 // conditionsOf are those that Fairway wrote about the first parent, or nil.
-func conditionsOf(parents []gatewayv1.RouteParentStatus) []metav1.Condition {
+func conditionsOf(parents []gwv1.RouteParentStatus) []metav1.Condition {
 	for _, p := range parents {
 		if p.ControllerName == names.MeshController {
 			return p.Conditions
@@ -71,7 +71,7 @@ func (s *space) says(route, condition string, status metav1.ConditionStatus, rea
 	s.t.Helper()
 	var c *metav1.Condition
 	NewWithT(s.t).Eventually(func(g Gomega) {
-		var r gatewayv1.HTTPRoute
+		var r gwv1.HTTPRoute
 		g.Expect(world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: route}, &r)).To(Succeed())
 		c = meta.FindStatusCondition(conditionsOf(r.Status.Parents), condition)
 		g.Expect(c).NotTo(BeNil(), "condition %s in %v", condition, r.Status.Parents)
@@ -103,11 +103,11 @@ func (s *space) versions(app string) {
 // grant lets HTTPRoutes of another namespace lead to Services of this one.
 func (s *space) grant(to string) {
 	s.t.Helper()
-	s.create(&gatewayv1.ReferenceGrant{
+	s.create(&gwv1.ReferenceGrant{
 		ObjectMeta: metav1.ObjectMeta{Name: "grant"},
-		Spec: gatewayv1.ReferenceGrantSpec{
-			From: []gatewayv1.ReferenceGrantFrom{{Group: gatewayv1.GroupName, Kind: "HTTPRoute", Namespace: gatewayv1.Namespace(to)}},
-			To:   []gatewayv1.ReferenceGrantTo{{Kind: "Service"}},
+		Spec: gwv1.ReferenceGrantSpec{
+			From: []gwv1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: "HTTPRoute", Namespace: gwv1.Namespace(to)}},
+			To:   []gwv1.ReferenceGrantTo{{Kind: "Service"}},
 		},
 	})
 }

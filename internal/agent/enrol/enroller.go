@@ -14,7 +14,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/fairway-mesh/fairway/internal/names"
-	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -150,7 +150,7 @@ func (n *Enroller) setListeners(e *entry, t Target) {
 		return
 	}
 	var updates []xds.Update
-	for _, l := range translate.Listeners(t.Pod) {
+	for _, l := range translatenode.Listeners(t.Pod) {
 		r, err := xds.NewResource(l.GetName(), l)
 		if err != nil { // only a programming error gets here; the wait for the ACK reports it
 			n.log.Error(err, "listener of a pod", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
@@ -170,7 +170,7 @@ func (n *Enroller) awaitListeners(ctx context.Context, e *entry, t Target) error
 	if e.listening {
 		return nil
 	}
-	for _, name := range translate.ListenerNames(t.Pod.UID) {
+	for _, name := range translatenode.ListenerNames(t.Pod.UID) {
 		if err := n.proxy.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: name}); err != nil {
 			return Fail(CauseProxy, adviceProxy, err)
 		}

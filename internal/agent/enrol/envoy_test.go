@@ -28,7 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
-	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
@@ -141,7 +141,7 @@ func (nowhere) Refused(Target, capture.Refused)    {}
 
 func realTarget(ns *netns.Namespace) Target {
 	return Target{
-		Pod: translate.Pod{
+		Pod: translatenode.Pod{
 			UID: "uid-1", Namespace: "shop", Name: "cart", IPs: []netip.Addr{netip.MustParseAddr("10.244.0.1")},
 			Identity: "spiffe://cluster.local/ns/shop/sa/cart", Netns: ns.Path(),
 		},

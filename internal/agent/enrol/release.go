@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
-	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -79,7 +79,7 @@ func (n *Enroller) ForgetSandbox(ctx context.Context, uid, path string) error {
 
 // clear removes listeners, identity and the node's rules for a pod; the entry's lock is held.
 func (n *Enroller) clear(uid string, e *entry) error {
-	listeners := translate.ListenerNames(uid)
+	listeners := translatenode.ListenerNames(uid)
 	updates := make([]xds.Update, 0, len(listeners))
 	for _, name := range listeners {
 		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeListener, Name: name}))

@@ -13,12 +13,12 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/member"
-	translate "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
 // Target is how a pod should be captured.
 type Target struct {
-	Pod translate.Pod
+	Pod translatenode.Pod
 	// Ranges are the destinations that are captured.
 	Ranges []netip.Prefix
 	// Probes are the ports that kubelet calls.
@@ -32,7 +32,7 @@ type Target struct {
 // NewTarget says how a pod is captured in a network namespace with these addresses.
 func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path string, ips []netip.Addr) Target {
 	return Target{
-		Pod: translate.Pod{
+		Pod: translatenode.Pod{
 			UID: string(pod.UID), Namespace: pod.Namespace, Name: pod.Name,
 			IPs:      ips,
 			Identity: member.Identity(member.TrustDomain(mesh), pod),

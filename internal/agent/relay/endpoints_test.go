@@ -31,13 +31,13 @@ func service(t testing.TB, name string, n int) *xds.Resource {
 }
 
 // dials has Envoy ask for clusters and their endpoints.
-func (e *envoy) dials(clusters ...string) {
+func (e *fakeEnvoy) dials(clusters ...string) {
 	e.subscribe(xds.TypeCluster, clusters...)
 	e.subscribe(xds.TypeEndpoint, clusters...)
 }
 
 // endpoints that Envoy has, by load assignment.
-func (a *agent) endpoints(e *envoy) map[string]int {
+func (a *agent) endpoints(e *fakeEnvoy) map[string]int {
 	out := map[string]int{}
 	for _, r := range a.List(xds.TypeEndpoint) {
 		n, _, err := upstream.CountEndpoints(r.Any())
@@ -49,7 +49,7 @@ func (a *agent) endpoints(e *envoy) map[string]int {
 	return out
 }
 
-func (a *agent) gives(e *envoy, want map[string]int) {
+func (a *agent) gives(e *fakeEnvoy, want map[string]int) {
 	a.t.Helper()
 	a.eventually(fmt.Sprint(want), func() bool {
 		return fmt.Sprint(a.endpoints(e)) == fmt.Sprint(want)

@@ -17,14 +17,14 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
-	fairwayenvoy "github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
 func policyOf(t testing.TB, m proto.Message) *xds.Resource {
 	t.Helper()
-	return must(t, "policy", &corev3.TypedExtensionConfig{Name: "policy", TypedConfig: fairwayenvoy.Any(m)})
+	return must(t, "policy", &corev3.TypedExtensionConfig{Name: "policy", TypedConfig: envoy.Any(m)})
 }
 
 // closed and open are policies.
@@ -47,12 +47,12 @@ func guarded(t testing.TB, port int) *xds.Resource {
 			}}}},
 		}},
 		HttpFilters: []*hcmv3.HttpFilter{
-			fairwayenvoy.HTTPFilterByECDS("policy", &httprbacv3.RBAC{}), fairwayenvoy.HTTPFilter("router", &routerv3.Router{}),
+			envoy.HTTPFilterByECDS("policy", &httprbacv3.RBAC{}), envoy.HTTPFilter("router", &routerv3.Router{}),
 		},
 	}
 	return must(t, "guarded", &listenerv3.Listener{
 		Name: "guarded", Address: socketAddress(port),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{fairwayenvoy.NetworkFilter("hcm", hcm)}}},
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter("hcm", hcm)}}},
 	})
 }
 

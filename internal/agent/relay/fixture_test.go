@@ -141,8 +141,8 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	require.Eventually(t, cond, patience, time.Millisecond, what)
 }
 
-// envoy is a fake one: it accepts everything but what reject names, one response at a time.
-type envoy struct {
+// fakeEnvoy accepts everything but what reject names, one response at a time.
+type fakeEnvoy struct {
 	t      testing.TB
 	stream grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]
 	stop   func()
@@ -155,14 +155,14 @@ type envoy struct {
 	heard  int               // responses
 }
 
-func (a *agent) envoy(reject map[string]string) *envoy {
+func (a *agent) envoy(reject map[string]string) *fakeEnvoy {
 	a.t.Helper()
 	conn, err := grpc.NewClient("unix:"+a.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	require.NoError(a.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
 	require.NoError(a.t, err)
-	e := &envoy{t: a.t, stream: stream, has: map[string]string{}, gone: map[string]bool{}, reject: reject}
+	e := &fakeEnvoy{t: a.t, stream: stream, has: map[string]string{}, gone: map[string]bool{}, reject: reject}
 	done := make(chan struct{})
 	go func() { defer close(done); e.run() }()
 	e.stop = func() { cancel(); <-done; _ = conn.Close() }
@@ -170,7 +170,7 @@ func (a *agent) envoy(reject map[string]string) *envoy {
 	return e
 }
 
-func (e *envoy) run() {
+func (e *fakeEnvoy) run() {
 	for {
 		resp, err := e.stream.Recv()
 		if err != nil {
@@ -207,35 +207,35 @@ func (e *envoy) run() {
 	}
 }
 
-func (e *envoy) subscribe(typeURL string, names ...string) {
+func (e *fakeEnvoy) subscribe(typeURL string, names ...string) {
 	e.t.Helper()
 	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names}))
 }
 
-func (e *envoy) unsubscribe(typeURL string, names ...string) {
+func (e *fakeEnvoy) unsubscribe(typeURL string, names ...string) {
 	e.t.Helper()
 	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesUnsubscribe: names}))
 }
 
-func (e *envoy) runs(r *xds.Resource) bool {
+func (e *fakeEnvoy) runs(r *xds.Resource) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.has[r.TypeURL()+" "+r.Name()] == r.Version()
 }
 
-func (e *envoy) knowsGone(typeURL, name string) bool {
+func (e *fakeEnvoy) knowsGone(typeURL, name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.gone[typeURL+" "+name]
 }
 
-func (e *envoy) responses() int {
+func (e *fakeEnvoy) responses() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.heard
 }
 
-func (e *envoy) snapshot() map[string]string {
+func (e *fakeEnvoy) snapshot() map[string]string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return maps.Clone(e.has)

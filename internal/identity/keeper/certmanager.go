@@ -14,7 +14,7 @@ import (
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,7 +33,7 @@ const (
 func Certificate(cfg Config) *certmanagerv1.Certificate {
 	return &certmanagerv1.Certificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certmanagerv1.SchemeGroupVersion.String(), Kind: certmanagerv1.CertificateKind},
-		ObjectMeta: meta(cfg.Namespace, names.IssuedCA),
+		ObjectMeta: objectMeta(cfg.Namespace, names.IssuedCA),
 		Spec: certmanagerv1.CertificateSpec{
 			IsCA:        true,
 			CommonName:  commonName(cfg.TrustDomain),
@@ -81,7 +81,7 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	k.dropped = false
 	cert, err := k.ensureCertificate(ctx, cfg)
 	// Not found: the CRD went after the client had learned of it.
-	if apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		return nil, &problem{
 			v1alpha1.MeshReasonCertManagerMissing,
 			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install cert-manager, or remove spec.certificates.certManager.",
@@ -165,11 +165,11 @@ func (k *Keeper) dropCertificate(ctx context.Context, cfg Config) error {
 	}
 	gone := true
 	for _, o := range []client.Object{
-		&certmanagerv1.Certificate{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
-		&corev1.Secret{ObjectMeta: meta(cfg.Namespace, names.IssuedCA)},
+		&certmanagerv1.Certificate{ObjectMeta: objectMeta(cfg.Namespace, names.IssuedCA)},
+		&corev1.Secret{ObjectMeta: objectMeta(cfg.Namespace, names.IssuedCA)},
 	} {
 		err := k.Client.Delete(ctx, o)
-		if err != nil && !apierrors.IsNotFound(err) && !apimeta.IsNoMatchError(err) {
+		if err != nil && !apierrors.IsNotFound(err) && !meta.IsNoMatchError(err) {
 			return fmt.Errorf("delete %T %s/%s: %w", o, cfg.Namespace, names.IssuedCA, err)
 		}
 		gone = gone && err != nil

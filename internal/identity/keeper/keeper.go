@@ -185,7 +185,7 @@ func (k *Keeper) store(ctx context.Context, ns string, old *corev1.Secret, state
 		return nil, err
 	}
 	if old == nil {
-		secret := &corev1.Secret{ObjectMeta: meta(ns, names.CASecret), Data: data, Type: corev1.SecretTypeOpaque}
+		secret := &corev1.Secret{ObjectMeta: objectMeta(ns, names.CASecret), Data: data, Type: corev1.SecretTypeOpaque}
 		if err := k.Client.Create(ctx, secret); err != nil {
 			return nil, fmt.Errorf("create Secret %s/%s: %w", ns, names.CASecret, err)
 		}
@@ -250,12 +250,12 @@ func (k *Keeper) publish(ctx context.Context, ns string, p *publication, b ident
 func TrustBundle(ns string, b identity.Bundle) *corev1.ConfigMap {
 	return &corev1.ConfigMap{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"},
-		ObjectMeta: meta(ns, names.TrustBundleConfigMap),
+		ObjectMeta: objectMeta(ns, names.TrustBundleConfigMap),
 		Data:       map[string]string{names.TrustBundleKey: string(b.PEM())},
 	}
 }
 
-func meta(ns, name string) metav1.ObjectMeta {
+func objectMeta(ns, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: ns, Name: name, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}}
 }
 

@@ -9,7 +9,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	selectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/local_address_selectors/filter_state_override/v3"
+	addressselectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/local_address_selectors/filter_state_override/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -50,7 +50,7 @@ func bindInPodNetns(options []*corev3.SocketOption) *corev3.BindConfig {
 			Address: anySource(netip.IPv6Unspecified()),
 		}},
 		SocketOptions:        options,
-		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &selectorv3.Config{}),
+		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &addressselectorv3.Config{}),
 	}
 }
 

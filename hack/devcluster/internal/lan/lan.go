@@ -16,7 +16,7 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
@@ -165,7 +165,7 @@ func attrs(name string) netlink.LinkAttrs {
 // handle is a named network namespace that is open for changes.
 type handle struct {
 	*netlink.Handle
-	ns netns.NsHandle
+	ns vnetns.NsHandle
 }
 
 // open opens the namespace of that name, made if need be, with loopback up.
@@ -195,21 +195,21 @@ func (h *handle) Close() {
 	_ = h.ns.Close()
 }
 
-func ensureNetns(name string) (netns.NsHandle, error) {
+func ensureNetns(name string) (vnetns.NsHandle, error) {
 	path := filepath.Join(netnsDir, name)
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err == nil {
 		if st.Type == unix.NSFS_MAGIC {
-			return netns.GetFromPath(path)
+			return vnetns.GetFromPath(path)
 		}
 		// A file without its mount: left by a crash.
 		if err := os.Remove(path); err != nil {
-			return netns.None(), err
+			return vnetns.None(), err
 		}
 	}
-	ns := netns.None()
+	ns := vnetns.None()
 	err := onOwnThread(func() (err error) {
-		ns, err = netns.NewNamed(name)
+		ns, err = vnetns.NewNamed(name)
 		return err
 	})
 	return ns, err
@@ -253,7 +253,7 @@ func (h *handle) route(to, via string) error {
 // sysctl sets a network setting of the namespace: which one /proc/sys/net shows follows the thread that opens it.
 func (h *handle) sysctl(name, value string) error {
 	return onOwnThread(func() error {
-		if err := netns.Set(h.ns); err != nil {
+		if err := vnetns.Set(h.ns); err != nil {
 			return err
 		}
 		err := os.WriteFile(filepath.Join("/proc/sys", name), []byte(value), 0o644)

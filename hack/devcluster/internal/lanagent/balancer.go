@@ -23,7 +23,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
-	"k8s.io/client-go/tools/cache"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
@@ -50,12 +50,12 @@ func newBalancer(client kubernetes.Interface, r *routes) *balancer {
 		slices:   f.Discovery().V1().EndpointSlices().Lister(),
 		changed:  make(chan struct{}, 1),
 	}
-	poke := cache.ResourceEventHandlerFuncs{
+	poke := toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { b.poke() },
 		UpdateFunc: func(any, any) { b.poke() },
 		DeleteFunc: func(any) { b.poke() },
 	}
-	for _, i := range []cache.SharedIndexInformer{f.Core().V1().Services().Informer(), f.Discovery().V1().EndpointSlices().Informer()} {
+	for _, i := range []toolscache.SharedIndexInformer{f.Core().V1().Services().Informer(), f.Discovery().V1().EndpointSlices().Informer()} {
 		_, _ = i.AddEventHandler(poke) // fails only for a stopped informer
 	}
 	return b

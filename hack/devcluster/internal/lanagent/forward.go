@@ -12,7 +12,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/vishvananda/netns"
+	vnetns "github.com/vishvananda/netns"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
 )
@@ -30,10 +30,10 @@ func dialInLan(ctx context.Context, network, address string) (net.Conn, error) {
 	done := make(chan result, 1)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		h, err := netns.GetFromName(topology.LanNetns)
+		h, err := vnetns.GetFromName(topology.LanNetns)
 		if err == nil {
 			defer h.Close()
-			err = netns.Set(h)
+			err = vnetns.Set(h)
 		}
 		if err != nil {
 			done <- result{err: err}

@@ -9,7 +9,7 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/topology"
@@ -19,7 +19,7 @@ import (
 type routes struct{ nl *netlink.Handle }
 
 func openRoutes() (*routes, error) {
-	ns, err := netns.GetFromName(topology.LanNetns)
+	ns, err := vnetns.GetFromName(topology.LanNetns)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace %s: %w", topology.LanNetns, err)
 	}

@@ -15,7 +15,7 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/vishvananda/netns"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/nodeconf"
@@ -74,13 +74,13 @@ func inNetns(name string, f func() error) error {
 	go func() {
 		// Never unlocked: the thread ends with the goroutine instead of going back to the pool in a foreign namespace.
 		runtime.LockOSThread()
-		h, err := netns.GetFromName(name)
+		h, err := vnetns.GetFromName(name)
 		if err != nil {
 			done <- fmt.Errorf("network namespace %s: %w", name, err)
 			return
 		}
 		defer h.Close()
-		if err := netns.Set(h); err != nil {
+		if err := vnetns.Set(h); err != nil {
 			done <- err
 			return
 		}

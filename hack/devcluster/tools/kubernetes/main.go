@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-
 	_ "time/tzdata" // time zones of CronJobs, as in upstream's commands
 
 	"github.com/spf13/cobra"
