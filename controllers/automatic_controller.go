@@ -24,9 +24,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// AutomaticWaypointReconciler keeps one Gateway in each namespace that needs a waypoint and has asked for none by name.
+// automaticWaypointReconciler keeps one Gateway in each namespace that needs a waypoint and has asked for none by name.
 // Its requests are namespaces (in Name).
-type AutomaticWaypointReconciler struct {
+type automaticWaypointReconciler struct {
 	client client.Client
 	system string // the operator's namespace
 	needed func(namespace string) (needed, known bool)
@@ -38,7 +38,7 @@ type AutomaticWaypointReconciler struct {
 }
 
 func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &AutomaticWaypointReconciler{
+	r := &automaticWaypointReconciler{
 		client: mgr.GetClient(), system: o.Namespace, needed: o.AutomaticWaypoints, linger: o.AutomaticLinger, idle: map[string]time.Time{},
 	}
 	toNamespace := func(_ context.Context, obj client.Object) []reconcile.Request {
@@ -55,7 +55,7 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 }
 
 // all are the namespaces that have an automatic waypoint, or need one: while there is no Mesh, none is made.
-func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+func (r *automaticWaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	var gateways gwv1.GatewayList
 	if err := r.client.List(ctx, &gateways, client.HasLabels{names.LabelAutomatic}); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
@@ -79,7 +79,7 @@ func (r *AutomaticWaypointReconciler) all(ctx context.Context, _ client.Object) 
 }
 
 // Reconcile makes or removes the automatic waypoint of a namespace. Only a Gateway with the label is ever removed.
-func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+func (r *automaticWaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	needed, known := r.needed(req.Name)
 	if !known {
 		r.busy(req.Name)
@@ -97,7 +97,7 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 		return reconcile.Result{}, err
 	}
 	removable := !missing && g.Labels[names.LabelAutomatic] != "" && g.DeletionTimestamp == nil
-	// A Mesh that is gone takes its waypoints along, once no pod is captured any more; see MeshReconciler.
+	// A Mesh that is gone takes its waypoints along, once no pod is captured any more; see meshReconciler.
 	if removable && !needed && mesh != nil {
 		if rest := r.lingers(req.Name); rest > 0 {
 			return reconcile.Result{RequeueAfter: rest}, nil
@@ -115,7 +115,7 @@ func (r *AutomaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 	return reconcile.Result{}, r.create(ctx, automaticWaypoint(key, append(owners, meshOwner(mesh))))
 }
 
-func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gwv1.Gateway) error {
+func (r *automaticWaypointReconciler) create(ctx context.Context, g *gwv1.Gateway) error {
 	err := r.client.Create(ctx, g, client.FieldOwner(names.ManagedBy))
 	// The namespace may be going away, or the user may have been faster.
 	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -124,7 +124,7 @@ func (r *AutomaticWaypointReconciler) create(ctx context.Context, g *gwv1.Gatewa
 	return err
 }
 
-func (r *AutomaticWaypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) (reconcile.Result, error) {
+func (r *automaticWaypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) (reconcile.Result, error) {
 	err := r.client.Delete(ctx, g, client.Preconditions{UID: new(g.UID), ResourceVersion: new(g.ResourceVersion)})
 	if apierrors.IsConflict(err) {
 		return reconcile.Result{RequeueAfter: conflictPause}, nil
@@ -134,7 +134,7 @@ func (r *AutomaticWaypointReconciler) remove(ctx context.Context, g *gwv1.Gatewa
 }
 
 // lingers is for how much longer an idle waypoint stays.
-func (r *AutomaticWaypointReconciler) lingers(namespace string) time.Duration {
+func (r *automaticWaypointReconciler) lingers(namespace string) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	since, ok := r.idle[namespace]
@@ -146,7 +146,7 @@ func (r *AutomaticWaypointReconciler) lingers(namespace string) time.Duration {
 }
 
 // busy ends a waypoint's idle time.
-func (r *AutomaticWaypointReconciler) busy(namespace string) {
+func (r *automaticWaypointReconciler) busy(namespace string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.idle, namespace)

@@ -14,7 +14,7 @@ import (
 // TestAutomaticWaypointLingers: only an uninterrupted time without need ends a waypoint.
 func TestAutomaticWaypointLingers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &AutomaticWaypointReconciler{linger: 30 * time.Second, idle: map[string]time.Time{}}
+		r := &automaticWaypointReconciler{linger: 30 * time.Second, idle: map[string]time.Time{}}
 		require.Equal(t, 30*time.Second, r.lingers("shop"))
 		time.Sleep(20 * time.Second)
 		require.Equal(t, 10*time.Second, r.lingers("shop"))

@@ -41,8 +41,8 @@ func gatewayKind(kind string) schema.GroupVersionKind {
 	return schema.GroupVersionKind{Group: gwv1.GroupVersion.Group, Version: gwv1.GroupVersion.Version, Kind: kind}
 }
 
-// DefaultFeatures are the Gateway API's features that the mesh supports.
-func DefaultFeatures() []features.FeatureName {
+// defaultFeatures are the Gateway API's features that the mesh supports.
+func defaultFeatures() []features.FeatureName {
 	set := features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures)
 	set.Insert(features.SupportHTTPRoute, features.SupportGRPCRoute, features.SupportReferenceGrant)
 	return set.UnsortedList()
@@ -58,15 +58,15 @@ func supportedFeatures(list []features.FeatureName) []gwv1.SupportedFeature {
 	return slices.Compact(out)
 }
 
-// GatewayClassReconciler writes the status of the mesh's classes, and makes the class of waypoints if it is missing.
-type GatewayClassReconciler struct {
+// gatewayClassReconciler writes the status of the mesh's classes, and makes the class of waypoints if it is missing.
+type gatewayClassReconciler struct {
 	client   client.Client
 	announce announcer
 	features []gwv1.SupportedFeature
 }
 
 func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &GatewayClassReconciler{
+	r := &gatewayClassReconciler{
 		client:   mgr.GetClient(),
 		features: supportedFeatures(o.Features),
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
@@ -79,20 +79,20 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			For(&gwv1.GatewayClass{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(meshChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
-			WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
+			WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
 			Complete(r)
 	}, gatewayKinds()...)
 }
 
-func (r *GatewayClassReconciler) waypointClass(context.Context, client.Object) []reconcile.Request {
+func (r *gatewayClassReconciler) waypointClass(context.Context, client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: names.WaypointClass}}}
 }
 
-func (r *GatewayClassReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+func (r *gatewayClassReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	return r.matching(ctx, func(*gwv1.GatewayClass) bool { return true })
 }
 
-func (r *GatewayClassReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
+func (r *gatewayClassReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.matching(ctx, func(c *gwv1.GatewayClass) bool { return classNames(c, o) })
 }
 
@@ -102,7 +102,7 @@ func classNames(c *gwv1.GatewayClass, o client.Object) bool {
 	return ref != nil && ref.Name == o.GetName() && ref.Namespace != nil && string(*ref.Namespace) == o.GetNamespace()
 }
 
-func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gwv1.GatewayClass) bool) []reconcile.Request {
+func (r *gatewayClassReconciler) matching(ctx context.Context, match func(*gwv1.GatewayClass) bool) []reconcile.Request {
 	var classes gwv1.GatewayClassList
 	if err := r.client.List(ctx, &classes); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list GatewayClasses")
@@ -118,7 +118,7 @@ func (r *GatewayClassReconciler) matching(ctx context.Context, match func(*gwv1.
 }
 
 // Reconcile writes the status of a class of ours.
-func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+func (r *gatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	class := &gwv1.GatewayClass{}
 	err := r.client.Get(ctx, req.NamespacedName, class)
 	if apierrors.IsNotFound(err) && req.Name == names.WaypointClass {
@@ -153,7 +153,7 @@ func (r *GatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 
 // create makes the class of waypoints, once there is a Mesh, and for its lifetime. An existing one is the user's to
 // change: it is never applied again.
-func (r *GatewayClassReconciler) create(ctx context.Context) error {
+func (r *gatewayClassReconciler) create(ctx context.Context) error {
 	mesh, err := currentMesh(ctx, r.client)
 	if err != nil || mesh == nil {
 		return err
@@ -175,7 +175,7 @@ func (r *GatewayClassReconciler) create(ctx context.Context) error {
 	return nil
 }
 
-func (r *GatewayClassReconciler) accept(ctx context.Context, class *gwv1.GatewayClass, c *conditions.Set) error {
+func (r *gatewayClassReconciler) accept(ctx context.Context, class *gwv1.GatewayClass, c *conditions.Set) error {
 	kind := string(gwv1.GatewayClassConditionStatusAccepted)
 	if class.Name != names.WaypointClass {
 		c.False(kind, string(gwv1.GatewayClassReasonUnsupported),
@@ -196,8 +196,8 @@ func (r *GatewayClassReconciler) accept(ctx context.Context, class *gwv1.Gateway
 
 // version compares the installed version of the Gateway API with the one that this operator is built for. Another
 // version is served as well as possible.
-func (r *GatewayClassReconciler) version(ctx context.Context, c *conditions.Set) error {
-	crd := CRDMetadata()
+func (r *gatewayClassReconciler) version(ctx context.Context, c *conditions.Set) error {
+	crd := crdMetadata()
 	if err := r.client.Get(ctx, client.ObjectKey{Name: gatewayClassCRD}, crd); err != nil {
 		return client.IgnoreNotFound(err)
 	}

@@ -89,13 +89,13 @@ func NewKinds(mgr ctrl.Manager) (*Kinds, error) {
 	k := &Kinds{discovery: d}
 	return k, ctrl.NewControllerManagedBy(mgr).
 		Named("kinds").
-		WatchesMetadata(CRDMetadata(), handler.EnqueueRequestsFromMapFunc(k.changed)).
+		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(k.changed)).
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(k)
 }
 
-// CRDMetadata is the object to watch CRDs with: their schemas are large, and nobody needs them.
-func CRDMetadata() *metav1.PartialObjectMetadata {
+// crdMetadata is the object to watch CRDs with: their schemas are large, and nobody needs them.
+func crdMetadata() *metav1.PartialObjectMetadata {
 	o := &metav1.PartialObjectMetadata{}
 	o.SetGroupVersionKind(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"))
 	return o
@@ -103,7 +103,7 @@ func CRDMetadata() *metav1.PartialObjectMetadata {
 
 // When runs start once all kinds are served: before it returns if they are now.
 func (k *Kinds) When(start func() error, kinds ...schema.GroupVersionKind) error {
-	served, err := k.Served(kinds...)
+	served, err := k.served(kinds...)
 	if err != nil {
 		return err
 	}
@@ -116,8 +116,8 @@ func (k *Kinds) When(start func() error, kinds ...schema.GroupVersionKind) error
 	return nil
 }
 
-// Served tells whether the API server serves all of the kinds.
-func (k *Kinds) Served(kinds ...schema.GroupVersionKind) (bool, error) {
+// served tells whether the API server serves all of the kinds.
+func (k *Kinds) served(kinds ...schema.GroupVersionKind) (bool, error) {
 	for _, gvk := range kinds {
 		if k.known.has(gvk) {
 			continue
@@ -160,7 +160,7 @@ func (k *Kinds) Reconcile(context.Context, reconcile.Request) (reconcile.Result,
 	var rest []waiter
 	var errs []error
 	for _, w := range k.waiting {
-		served, err := k.Served(w.kinds...)
+		served, err := k.served(w.kinds...)
 		if err == nil && served {
 			err = w.start()
 		}

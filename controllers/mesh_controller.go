@@ -29,8 +29,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/status"
 )
 
-// MeshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
-type MeshReconciler struct {
+// meshReconciler runs the node proxies that a Mesh asks for, and tells in its status what is ready.
+type meshReconciler struct {
 	client   client.Client
 	applier  *applier
 	announce announcer
@@ -43,7 +43,7 @@ type MeshReconciler struct {
 }
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &MeshReconciler{
+	r := &meshReconciler{
 		client:  mgr.GetClient(),
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		kinds:   kinds,
@@ -62,7 +62,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		Watches(&corev1.Pod{}, toMesh(), builder.WithPredicates(in(o.Namespace), nodePodChanged())).
 		Watches(&corev1.Secret{}, toMesh(), builder.WithPredicates(in(o.Namespace))).
 		Watches(&corev1.ConfigMap{}, toMesh(), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
-		WatchesMetadata(CRDMetadata(), toMesh(), builder.WithPredicates(named(gatewayClassCRD))).
+		WatchesMetadata(crdMetadata(), toMesh(), builder.WithPredicates(named(gatewayClassCRD))).
 		WatchesRawSource(o.CertificatesChanged).
 		WatchesRawSource(o.NodesChanged).
 		WatchesRawSource(gatewayAPI).
@@ -93,7 +93,7 @@ func toMesh() handler.EventHandler {
 }
 
 // Reconcile brings a Mesh about, or takes down what is left of one.
-func (r *MeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+func (r *meshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	mesh := &v1alpha1.Mesh{}
 	err := r.client.Get(ctx, req.NamespacedName, mesh)
 	if client.IgnoreNotFound(err) != nil {
@@ -111,7 +111,7 @@ func (r *MeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (
 	return r.bringAbout(ctx, mesh)
 }
 
-func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
+func (r *meshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (reconcile.Result, error) {
 	observed, err := r.observe(ctx, mesh)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -146,7 +146,7 @@ func (r *MeshReconciler) bringAbout(ctx context.Context, mesh *v1alpha1.Mesh) (r
 
 // announceClaims makes an Event of each pod whose claim to an address is refused, once. The node that reports the pod
 // writes its conditions, so that none there could be relied on.
-func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
+func (r *meshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 	now := make(map[ingest.RefusedClaim]bool, len(refused))
 	for _, claim := range refused {
 		now[claim] = true
@@ -161,7 +161,7 @@ func (r *MeshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 
 // apply applies the admission policies, and once there is a CA, without which agents could not start, the node proxies.
 // No agent runs before the policy that limits it.
-func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing bool) error {
+func (r *meshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing bool) error {
 	system, err := systemOwner(ctx, r.client, r.options.Namespace)
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (r *MeshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing
 	return r.applier.apply(ctx, mesh, ds)
 }
 
-func (r *MeshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
+func (r *meshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
 	return controlOf(mesh, r.options)
 }
 
@@ -191,14 +191,14 @@ func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
 }
 
 // observe reads what the status is made from.
-func (r *MeshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (meshObserved, error) {
+func (r *meshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (meshObserved, error) {
 	var o meshObserved
 	var nodes corev1.NodeList
 	if err := r.client.List(ctx, &nodes); err != nil {
 		return o, err
 	}
 	var services networkingv1.ServiceCIDRList
-	if served, err := r.kinds.Served(networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR")); err != nil {
+	if served, err := r.kinds.served(networkingv1.SchemeGroupVersion.WithKind("ServiceCIDR")); err != nil {
 		return o, err
 	} else if served {
 		if err := r.client.List(ctx, &services); err != nil {
@@ -224,11 +224,11 @@ func (r *MeshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (mesh
 	if r.options.RefusedClaims != nil {
 		o.refused = r.options.RefusedClaims()
 	}
-	o.gatewayAPI, err = r.kinds.Served(gatewayKinds()...)
+	o.gatewayAPI, err = r.kinds.served(gatewayKinds()...)
 	return o, err
 }
 
-func (r *MeshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
+func (r *meshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
 	var pods corev1.PodList
 	err := r.client.List(ctx, &pods, client.InNamespace(r.options.Namespace), client.MatchingLabels(deploy.NodeLabels()))
 	return pods.Items, err

@@ -41,7 +41,7 @@ type teardown struct {
 // gone; then go the waypoints, which nothing uses any more, and what the mesh wrote into statuses; then the node
 // proxies; and when the last agent has ended, the policies that limit agents. Whoever waits for the DaemonSet to be
 // gone, as "make undeploy" does before it removes the operator, so waits for all of it.
-func (r *MeshReconciler) takeDown(ctx context.Context) (reconcile.Result, error) {
+func (r *meshReconciler) takeDown(ctx context.Context) (reconcile.Result, error) {
 	ds := &appsv1.DaemonSet{}
 	err := r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet}, ds)
 	if client.IgnoreNotFound(err) != nil {
@@ -66,7 +66,7 @@ func (r *MeshReconciler) takeDown(ctx context.Context) (reconcile.Result, error)
 }
 
 // removeNodes removes the node proxies and what goes after them.
-func (r *MeshReconciler) removeNodes(ctx context.Context) (reconcile.Result, error) {
+func (r *meshReconciler) removeNodes(ctx context.Context) (reconcile.Result, error) {
 	ds := &appsv1.DaemonSet{}
 	ds.Namespace, ds.Name = r.options.Namespace, names.NodeDaemonSet
 	gone, err := r.applier.removeIf(ctx, ds, metav1.DeletePropagationForeground, madeForMesh)
@@ -100,11 +100,11 @@ func (r *MeshReconciler) removeNodes(ctx context.Context) (reconcile.Result, err
 }
 
 // removeWaypoints removes every waypoint, whatever becomes of its Gateway, and the Gateways that the operator made.
-func (r *MeshReconciler) removeWaypoints(ctx context.Context) error {
+func (r *meshReconciler) removeWaypoints(ctx context.Context) error {
 	if err := r.removeWaypointObjects(ctx); err != nil {
 		return err
 	}
-	served, err := r.kinds.Served(gatewayKinds()...)
+	served, err := r.kinds.served(gatewayKinds()...)
 	if err != nil || !served {
 		return err
 	}
@@ -122,7 +122,7 @@ func (r *MeshReconciler) removeWaypoints(ctx context.Context) error {
 }
 
 // removeWaypointObjects removes what waypoints are made of, but for their Gateways.
-func (r *MeshReconciler) removeWaypointObjects(ctx context.Context) error {
+func (r *meshReconciler) removeWaypointObjects(ctx context.Context) error {
 	var deployments appsv1.DeploymentList
 	ours := client.MatchingLabels{names.LabelManagedBy: names.ManagedBy, names.LabelComponent: names.ComponentWaypoint}
 	if err := r.client.List(ctx, &deployments, ours); err != nil {
@@ -145,7 +145,7 @@ func (r *MeshReconciler) removeWaypointObjects(ctx context.Context) error {
 
 // releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders
 // hear later than agents that a pod takes no mTLS any more.
-func (r *MeshReconciler) releasing() time.Duration {
+func (r *meshReconciler) releasing() time.Duration {
 	left := r.options.ReleaseTimeout - time.Since(r.going.began)
 	captured := 0
 	if r.options.NodeReports != nil {
@@ -165,7 +165,7 @@ func (r *MeshReconciler) releasing() time.Duration {
 
 // clearing tells whether to wait for statuses to be taken back: once the node proxies are gone the operator may go at
 // any time, and nobody would take back what it wrote.
-func (r *MeshReconciler) clearing() bool {
+func (r *meshReconciler) clearing() bool {
 	if r.options.StatusesCleared == nil || r.options.StatusesCleared() {
 		return false
 	}
@@ -177,7 +177,7 @@ func (r *MeshReconciler) clearing() bool {
 
 // reachable splits node proxies into those whose kubelet can end them and the nodes of those whose can't. The latter
 // are not waited for: their nodes may never come back.
-func (r *MeshReconciler) reachable(
+func (r *meshReconciler) reachable(
 	ctx context.Context, pods []corev1.Pod,
 ) (ending []corev1.Pod, lost []string, err error) {
 	for i := range pods {

@@ -83,7 +83,7 @@ type Options struct {
 	// is how long node proxies stay after that, for senders that have yet to hear of it; 45 s and 5 s if zero.
 	ReleaseTimeout, ReleaseGrace time.Duration
 
-	// Features that GatewayClass and XMesh publish; DefaultFeatures if nil.
+	// Features that GatewayClass and XMesh publish; defaultFeatures if nil.
 	Features []features.FeatureName
 }
 
@@ -132,7 +132,7 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	o.ReleaseTimeout = cmp.Or(o.ReleaseTimeout, 45*time.Second)
 	o.ReleaseGrace = cmp.Or(o.ReleaseGrace, 5*time.Second)
 	if o.Features == nil {
-		o.Features = DefaultFeatures()
+		o.Features = defaultFeatures()
 	}
 	for _, t := range []**Trigger{&o.CertificatesChanged, &o.NodesChanged, &o.ProgrammedChanged, &o.AutomaticChanged} {
 		if *t == nil {

@@ -47,7 +47,7 @@ func meshOwner(mesh *v1alpha1.Mesh) metav1.OwnerReference {
 
 // operatorOwner makes the node proxies outlast the Mesh while there is an operator to take them down in order. Outside
 // of a cluster it has no Deployment.
-func (r *MeshReconciler) operatorOwner(ctx context.Context) ([]metav1.OwnerReference, error) {
+func (r *meshReconciler) operatorOwner(ctx context.Context) ([]metav1.OwnerReference, error) {
 	d := &appsv1.Deployment{}
 	// Not in the cache, which holds what the operator manages.
 	err := r.applier.live.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.OperatorDeployment}, d)

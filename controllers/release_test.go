@@ -15,7 +15,7 @@ import (
 func TestReleasingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		captured := 3
-		r := &MeshReconciler{options: Options{
+		r := &meshReconciler{options: Options{
 			ReleaseTimeout: 45 * time.Second, ReleaseGrace: 5 * time.Second,
 			NodeReports: func() []NodeReport { return []NodeReport{{Node: "a", Captured: captured}} },
 		}}

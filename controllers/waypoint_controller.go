@@ -36,8 +36,8 @@ import (
 // waypointConcurrency is how many waypoints are deployed at the same time.
 const waypointConcurrency = 4
 
-// WaypointReconciler deploys the waypoint of each Gateway of class names.WaypointClass and writes the Gateway's status.
-type WaypointReconciler struct {
+// waypointReconciler deploys the waypoint of each Gateway of class names.WaypointClass and writes the Gateway's status.
+type waypointReconciler struct {
 	client   client.Client
 	applier  *applier
 	announce announcer
@@ -46,7 +46,7 @@ type WaypointReconciler struct {
 }
 
 func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &WaypointReconciler{
+	r := &waypointReconciler{
 		client:  mgr.GetClient(),
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		options: o,
@@ -92,20 +92,20 @@ func ofPod(_ context.Context, o client.Object) []reconcile.Request {
 	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[names.LabelGatewayName]}}}
 }
 
-func (r *WaypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+func (r *waypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	return r.matching(ctx, func(*gwv1.Gateway) bool { return true })
 }
 
-func (r *WaypointReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
+func (r *waypointReconciler) ofClass(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.matching(ctx, func(g *gwv1.Gateway) bool { return string(g.Spec.GatewayClassName) == o.GetName() })
 }
 
-func (r *WaypointReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
+func (r *waypointReconciler) ofNamespace(ctx context.Context, o client.Object) []reconcile.Request {
 	return r.matching(ctx, func(g *gwv1.Gateway) bool { return g.Namespace == o.GetName() })
 }
 
 // ofParameters finds the Gateways that parameters are for: those that name them, or all if their class does.
-func (r *WaypointReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
+func (r *waypointReconciler) ofParameters(ctx context.Context, o client.Object) []reconcile.Request {
 	class := &gwv1.GatewayClass{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: names.WaypointClass}, class); err == nil && classNames(class, o) {
 		return r.all(ctx, o)
@@ -116,7 +116,7 @@ func (r *WaypointReconciler) ofParameters(ctx context.Context, o client.Object) 
 	})
 }
 
-func (r *WaypointReconciler) matching(ctx context.Context, match func(*gwv1.Gateway) bool) []reconcile.Request {
+func (r *waypointReconciler) matching(ctx context.Context, match func(*gwv1.Gateway) bool) []reconcile.Request {
 	var gateways gwv1.GatewayList
 	if err := r.client.List(ctx, &gateways); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
@@ -132,7 +132,7 @@ func (r *WaypointReconciler) matching(ctx context.Context, match func(*gwv1.Gate
 }
 
 // Reconcile deploys one waypoint.
-func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+func (r *waypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	g := &gwv1.Gateway{}
 	if err := r.client.Get(ctx, req.NamespacedName, g); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -170,7 +170,7 @@ func (r *WaypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 }
 
 // class finds the Gateway's class; nil if there is none.
-func (r *WaypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.GatewayClass, error) {
+func (r *waypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.GatewayClass, error) {
 	class := &gwv1.GatewayClass{}
 	err := r.client.Get(ctx, client.ObjectKey{Name: string(g.Spec.GatewayClassName)}, class)
 	if apierrors.IsNotFound(err) {
@@ -180,7 +180,7 @@ func (r *WaypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.
 }
 
 // deploy applies what the Gateway asks for. What the user must mend is in waypointObserved; errors are to be retried.
-func (r *WaypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass) (waypointObserved, error) {
+func (r *waypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass) (waypointObserved, error) {
 	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
 	namespace := &corev1.Namespace{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
@@ -218,7 +218,7 @@ func (r *WaypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class 
 	return o, r.observe(ctx, g, &o)
 }
 
-func (r *WaypointReconciler) parameters(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
+func (r *waypointReconciler) parameters(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
 	ofClass, problem, err := classParameters(ctx, r.client, class)
 	if err != nil {
 		return v1alpha1.ProxyParametersSpec{}, err
@@ -236,7 +236,7 @@ func (r *WaypointReconciler) parameters(ctx context.Context, g *gwv1.Gateway, cl
 // apply applies the objects of a waypoint. A name that is taken and an object that the API server refuses (invalid,
 // over a quota) are the user's to mend. How they do it can't be watched, so it is tried again after
 // Options.DeployRetry.
-func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
+func (r *waypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
 	for _, obj := range w.Objects() {
 		var err error
 		if d, ok := obj.(*appsv1.Deployment); ok && w.Autoscaled() {
@@ -261,7 +261,7 @@ func (r *WaypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *wa
 }
 
 // observe reads how the waypoint is.
-func (r *WaypointReconciler) observe(ctx context.Context, g *gwv1.Gateway, o *waypointObserved) error {
+func (r *waypointReconciler) observe(ctx context.Context, g *gwv1.Gateway, o *waypointObserved) error {
 	key := client.ObjectKey{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}
 	deployment, service := &appsv1.Deployment{}, &corev1.Service{}
 	if err := r.client.Get(ctx, key, deployment); client.IgnoreNotFound(err) != nil {
@@ -314,8 +314,8 @@ func anyReady(slices []discoveryv1.EndpointSlice) bool {
 }
 
 // withoutMesh removes a waypoint once the Mesh is gone and its node proxies with it. Before, pods are captured still,
-// and MeshReconciler removes the waypoints when they are not.
-func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gwv1.Gateway) error {
+// and meshReconciler removes the waypoints when they are not.
+func (r *waypointReconciler) withoutMesh(ctx context.Context, g *gwv1.Gateway) error {
 	err := r.client.Get(ctx, client.ObjectKey{Name: names.Mesh}, &v1alpha1.Mesh{})
 	if !apierrors.IsNotFound(err) {
 		return err
@@ -328,7 +328,7 @@ func (r *WaypointReconciler) withoutMesh(ctx context.Context, g *gwv1.Gateway) e
 }
 
 // remove removes what was deployed for a Gateway that is no waypoint (any more).
-func (r *WaypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) error {
+func (r *waypointReconciler) remove(ctx context.Context, g *gwv1.Gateway) error {
 	var failed error
 	for _, obj := range waypointObjects(g.Namespace, g.Name) {
 		_, err := r.applier.remove(ctx, g, obj)

@@ -23,15 +23,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/status"
 )
 
-// XMeshReconciler writes the status of XMesh objects (GEP-3949) that name this mesh, where the cluster has the kind.
-type XMeshReconciler struct {
+// xMeshReconciler writes the status of XMesh objects (GEP-3949) that name this mesh, where the cluster has the kind.
+type xMeshReconciler struct {
 	client   client.Client
 	announce announcer
 	features []gwv1.SupportedFeature
 }
 
 func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
-	r := &XMeshReconciler{
+	r := &xMeshReconciler{
 		client: mgr.GetClient(), features: supportedFeatures(o.Features),
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwxv1alpha1.MeshReasonInvalidParameters)),
 	}
@@ -44,7 +44,7 @@ func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	}, schema.GroupVersionKind{Group: gwxv1alpha1.GroupVersion.Group, Version: gwxv1alpha1.GroupVersion.Version, Kind: "XMesh"})
 }
 
-func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
+func (r *xMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
 	var list gwxv1alpha1.XMeshList
 	if err := r.client.List(ctx, &list); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list XMeshes")
@@ -58,7 +58,7 @@ func (r *XMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.
 }
 
 // Reconcile writes the status of one XMesh.
-func (r *XMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+func (r *xMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 	x := &gwxv1alpha1.XMesh{}
 	if err := r.client.Get(ctx, req.NamespacedName, x); err != nil {
 		return reconcile.Result{}, client.IgnoreNotFound(err)

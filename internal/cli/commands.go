@@ -14,11 +14,11 @@ import (
 
 // Exit codes of all commands.
 const (
-	ExitOK = 0
-	// ExitUnhealthy: the command worked and found something wrong, or could not find out.
-	ExitUnhealthy = 1
-	// ExitUsage: the command line makes no sense.
-	ExitUsage = 2
+	exitOK = 0
+	// exitUnhealthy: the command worked and found something wrong, or could not find out.
+	exitUnhealthy = 1
+	// exitUsage: the command line makes no sense.
+	exitUsage = 2
 )
 
 // exitError ends the process with a code. Without a text the command's output has said what is wrong.
@@ -33,16 +33,16 @@ func (e exitError) ExitCode() int { return e.code }
 func (e exitError) Unwrap() error { return e.error }
 
 // errUnhealthy ends a command that has already said what is wrong.
-var errUnhealthy = exitError{errors.New(""), ExitUnhealthy}
+var errUnhealthy = exitError{errors.New(""), exitUnhealthy}
 
 // usagef is about a command line that makes no sense.
 func usagef(format string, args ...any) error {
-	return exitError{fmt.Errorf(format, args...), ExitUsage}
+	return exitError{fmt.Errorf(format, args...), exitUsage}
 }
 
-// Commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how
+// commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how
 // the process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
-func Commands() []*cobra.Command {
+func commands() []*cobra.Command {
 	out := []*cobra.Command{statusCommand(), proxyCommand(), versionCommand()}
 	for _, c := range out {
 		c.SilenceUsage, c.SilenceErrors = true, true
@@ -58,7 +58,7 @@ func Root(root *cobra.Command) *cobra.Command {
 	root.Args = args(cobra.NoArgs)
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(Commands()...)
+	root.AddCommand(commands()...)
 	return root
 }
 

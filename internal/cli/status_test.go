@@ -366,24 +366,24 @@ func TestExitCodes(t *testing.T) {
 		code int
 		says string
 	}{
-		{[]string{"--no-such-flag"}, ExitUsage, "unknown flag"},
-		{[]string{"extra"}, ExitUsage, "unknown command"},
-		{[]string{"-o", "xml"}, ExitUsage, "the formats are table, json and yaml"},
-		{[]string{"--kubeconfig", "/does/not/exist"}, ExitUnhealthy, "no cluster to talk to"},
+		{[]string{"--no-such-flag"}, exitUsage, "unknown flag"},
+		{[]string{"extra"}, exitUsage, "unknown command"},
+		{[]string{"-o", "xml"}, exitUsage, "the formats are table, json and yaml"},
+		{[]string{"--kubeconfig", "/does/not/exist"}, exitUnhealthy, "no cluster to talk to"},
 	} {
 		cmd := statusCommand()
 		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		cmd.SetFlagErrorFunc(Commands()[0].FlagErrorFunc())
+		cmd.SetFlagErrorFunc(commands()[0].FlagErrorFunc())
 		cmd.SetArgs(c.args)
 		err := cmd.ExecuteContext(t.Context())
 		assert.ErrorContains(t, err, c.says)
-		code := ExitUnhealthy
+		code := exitUnhealthy
 		if e := (exitError{}); errors.As(err, &e) {
 			code = e.ExitCode()
 		}
 		assert.Equal(t, c.code, code, "%v", c.args)
 	}
-	assert.Equal(t, ExitUnhealthy, errUnhealthy.ExitCode())
+	assert.Equal(t, exitUnhealthy, errUnhealthy.ExitCode())
 	assert.Empty(t, errUnhealthy.Error())
 }
 
@@ -398,14 +398,14 @@ func TestTheRootCommandsExitCodes(t *testing.T) {
 		err := root(given...)
 		var coded exitError
 		require.ErrorAs(t, err, &coded, "%v", given)
-		require.Equal(t, ExitUsage, coded.ExitCode(), "%v", given)
+		require.Equal(t, exitUsage, coded.ExitCode(), "%v", given)
 		require.ErrorContains(t, err, "bogus")
 	}
 	require.NoError(t, root(), "help is what one gets without a command")
 }
 
 func TestVersionAndHelp(t *testing.T) {
-	for _, cmd := range Commands() {
+	for _, cmd := range commands() {
 		var out bytes.Buffer
 		cmd.SetOut(&out)
 		cmd.SetArgs([]string{"--help"})

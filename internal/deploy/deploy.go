@@ -22,9 +22,9 @@ import (
 
 // Names of containers and volumes of every proxy pod.
 const (
-	ContainerBootstrap = "bootstrap"
-	ContainerAgent     = "agent"
-	ContainerEnvoy     = "envoy"
+	containerBootstrap = "bootstrap"
+	containerAgent     = "agent"
+	containerEnvoy     = "envoy"
 
 	volumeRun   = "run"
 	volumeToken = "token"
@@ -37,13 +37,13 @@ const (
 	// tokenLifetimeSeconds of the projected token; kubelet renews it after 80% of it.
 	tokenLifetimeSeconds int64 = 3600
 
-	// PathReady is what kubelet asks of the agent (on port names.PortAgent) for readiness: the proxy has its configuration
+	// pathReady is what kubelet asks of the agent (on port names.PortAgent) for readiness: the proxy has its configuration
 	// and would serve.
-	PathReady = "/readyz"
-	// PathHealthy is what kubelet asks for liveness: the agent itself runs.
-	PathHealthy = "/healthz"
-	// PathDrained answers when the agent has drained its proxy.
-	PathDrained = "/drained"
+	pathReady = "/readyz"
+	// pathHealthy is what kubelet asks for liveness: the agent itself runs.
+	pathHealthy = "/healthz"
+	// pathDrained answers when the agent has drained its proxy.
+	pathDrained = "/drained"
 )
 
 // Control says where an agent finds the operator, and which images it runs with.
@@ -138,7 +138,7 @@ const memoryFlag = "--memory=$(ENVOY_MEMORY)"
 
 func memoryEnv() corev1.EnvVar {
 	return corev1.EnvVar{Name: "ENVOY_MEMORY", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{
-		ContainerName: ContainerEnvoy, Resource: "limits.memory", Divisor: resource.MustParse("1"),
+		ContainerName: containerEnvoy, Resource: "limits.memory", Divisor: resource.MustParse("1"),
 	}}}
 }
 
@@ -188,10 +188,10 @@ func agentProbe(host, path string, period, failures int32) *corev1.Probe {
 // the operator: an agent that can't reach it is not restarted for that. Without a host kubelet asks at the pod's
 // address.
 func setProbes(agent *corev1.Container, host string) {
-	agent.StartupProbe = agentProbe(host, PathHealthy, 1, 60)
+	agent.StartupProbe = agentProbe(host, pathHealthy, 1, 60)
 	agent.StartupProbe.InitialDelaySeconds = 1
-	agent.ReadinessProbe = agentProbe(host, PathReady, 1, 3)
-	agent.LivenessProbe = agentProbe(host, PathHealthy, 10, 6)
+	agent.ReadinessProbe = agentProbe(host, pathReady, 1, 3)
+	agent.LivenessProbe = agentProbe(host, pathHealthy, 10, 6)
 }
 
 // merged is the union of maps; later ones win.

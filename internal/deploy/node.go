@@ -113,7 +113,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					Labels:      merged(own, map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: podAnnotations(ContainerAgent, names.PortMetrics, corev1.URISchemeHTTPS),
+					Annotations: podAnnotations(containerAgent, names.PortMetrics, corev1.URISchemeHTTPS),
 				},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            names.NodeServiceAccount,
@@ -147,7 +147,7 @@ func nodeBootstrap(c Control) corev1.Container {
 	s := nodeSecurity()
 	s.Capabilities.Add = nil
 	return corev1.Container{
-		Name:                     ContainerBootstrap,
+		Name:                     containerBootstrap,
 		Image:                    c.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     []string{"agent", "bootstrap", "node", memoryFlag, "--node-name=$(NODE_NAME)"},
@@ -165,7 +165,7 @@ func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
 		mounts = append(mounts, d.mount())
 	}
 	agent := corev1.Container{
-		Name:            ContainerAgent,
+		Name:            containerAgent,
 		Image:           c.Image,
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		Args:            slices.Concat([]string{"agent", "node", "--node-name=$(NODE_NAME)"}, c.operatorFlags(), host.flags),
@@ -190,7 +190,7 @@ func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
 
 func nodeEnvoy(spec v1alpha1.Node, host host, c Control) corev1.Container {
 	return corev1.Container{
-		Name:                     ContainerEnvoy,
+		Name:                     containerEnvoy,
 		Image:                    c.EnvoyImage,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     envoyArgs(spec.LogLevel, spec.Concurrency, nodeDrainSeconds),

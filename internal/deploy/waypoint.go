@@ -166,7 +166,7 @@ func (w Waypoint) autoscaler() *autoscalingv2.HorizontalPodAutoscaler {
 			Metrics: []autoscalingv2.MetricSpec{{
 				Type: autoscalingv2.ContainerResourceMetricSourceType,
 				ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
-					Name: corev1.ResourceCPU, Container: ContainerEnvoy,
+					Name: corev1.ResourceCPU, Container: containerEnvoy,
 					Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(a.TargetCPU)},
 				},
 			}},
@@ -199,7 +199,7 @@ func (w Waypoint) deployment() *appsv1.Deployment {
 				ObjectMeta: metav1.ObjectMeta{
 					// A waypoint speaks mTLS itself: captured, it would go through a node proxy in turn.
 					Labels:      merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(ContainerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
+					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(containerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
 				},
 				Spec: w.podSpec(drainSeconds, graceSeconds),
 			},
@@ -264,7 +264,7 @@ func podEnv() []corev1.EnvVar {
 
 func (w Waypoint) bootstrap() corev1.Container {
 	return corev1.Container{
-		Name:                     ContainerBootstrap,
+		Name:                     containerBootstrap,
 		Image:                    w.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     append([]string{"agent", "bootstrap", "waypoint", memoryFlag}, w.podFlags()...),
@@ -282,7 +282,7 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	args = append(args, w.operatorFlags()...)
 	args = append(args, fmt.Sprintf("--drain-timeout=%ds", drainSeconds))
 	agent := corev1.Container{
-		Name:                     ContainerAgent,
+		Name:                     containerAgent,
 		Image:                    w.Image,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     args,
@@ -301,7 +301,7 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 // (agent.Drain), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
-		Name:                     ContainerEnvoy,
+		Name:                     containerEnvoy,
 		Image:                    w.EnvoyImage,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
 		Args:                     envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
@@ -313,7 +313,7 @@ func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	}
 	if drainSeconds > 0 {
 		c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{HTTPGet: &corev1.HTTPGetAction{
-			Path: PathDrained, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
+			Path: pathDrained, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
 		}}}
 	}
 	return c

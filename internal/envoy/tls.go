@@ -18,16 +18,16 @@ import (
 
 // Names under which Envoy registers its transport sockets.
 const (
-	TransportTLS = "envoy.transport_sockets.tls"
-	TransportRaw = "envoy.transport_sockets.raw_buffer"
+	transportTLS = "envoy.transport_sockets.tls"
+	transportRaw = "envoy.transport_sockets.raw_buffer"
 )
 
-// NoSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then fails.
-const NoSecret = "none"
+// noSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then fails.
+const noSecret = "none"
 
-// TLSParameters is TLS 1.3 only, with the post-quantum hybrid group first where the peer has it too. Both versions are
+// tlsParameters is TLS 1.3 only, with the post-quantum hybrid group first where the peer has it too. Both versions are
 // set because an upstream context's default maximum is TLS 1.2.
-func TLSParameters() *tlsv3.TlsParameters {
+func tlsParameters() *tlsv3.TlsParameters {
 	return &tlsv3.TlsParameters{
 		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
 		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
@@ -37,7 +37,7 @@ func TLSParameters() *tlsv3.TlsParameters {
 
 // TrustDomain matches every SPIFFE ID of a trust domain.
 func TrustDomain(trustDomain string) *tlsv3.SubjectAltNameMatcher {
-	return SPIFFEPrefix("spiffe://" + trustDomain + "/")
+	return spiffePrefix("spiffe://" + trustDomain + "/")
 }
 
 // SPIFFEIDs matches exactly these identities, in the order given.
@@ -61,14 +61,14 @@ func MayAnswer(identities []string) []*tlsv3.SubjectAltNameMatcher {
 	last := ""
 	for _, id := range identities {
 		if ns := names.SPIFFENamespace(id); ns != last {
-			out, last = append(out, SPIFFEPrefix(ns)), ns
+			out, last = append(out, spiffePrefix(ns)), ns
 		}
 	}
 	return out
 }
 
-// SPIFFEPrefix matches every SPIFFE ID that begins so.
-func SPIFFEPrefix(prefix string) *tlsv3.SubjectAltNameMatcher {
+// spiffePrefix matches every SPIFFE ID that begins so.
+func spiffePrefix(prefix string) *tlsv3.SubjectAltNameMatcher {
 	return uriSAN(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix}})
 }
 
@@ -76,9 +76,9 @@ func uriSAN(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
 	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
 }
 
-// Validation checks a peer against the trust bundle (a secret of the ADS stream) and its SPIFFE ID against sans. Without
+// validation checks a peer against the trust bundle (a secret of the ADS stream) and its SPIFFE ID against sans. Without
 // sans nobody passes: an empty list must never mean "anyone that the bundle vouches for".
-func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
+func validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
 	if len(sans) == 0 {
 		sans = SPIFFEIDs("spiffe://none")
 	}
@@ -96,11 +96,11 @@ func Validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3
 // certificate that satisfies sans is required. The listener waits for the secret.
 func MTLSServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return mtlsServer(&tlsv3.CommonTlsContext{
-		TlsParams: TLSParameters(),
+		TlsParams: tlsParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
 		},
-		ValidationContextType: Validation(bundleSecret, sans),
+		ValidationContextType: validation(bundleSecret, sans),
 	})
 }
 
@@ -109,17 +109,17 @@ func MTLSServer(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMat
 // it already). The listener starts without the secret; handshakes wait for it.
 func MTLSServerOnDemand(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return mtlsServer(&tlsv3.CommonTlsContext{
-		TlsParams: TLSParameters(),
+		TlsParams: tlsParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
 			Extension("envoy.tls.certificate_mappers.static_name", &staticnamev3.StaticName{Name: certSecret}), certSecret),
-		ValidationContextType: Validation(bundleSecret, sans),
+		ValidationContextType: validation(bundleSecret, sans),
 	})
 }
 
 // mtlsServer never resumes sessions: a resumed one would outlive a change of the trust bundle.
 func mtlsServer(c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
-		Name: TransportTLS,
+		Name: transportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.DownstreamTlsContext{
 			RequireClientCertificate: Bool(true),
 			CommonTlsContext:         c,
@@ -144,11 +144,11 @@ func onDemandSecret(mapper *corev3.TypedExtensionConfig, ahead ...string) *corev
 // peer is asked for the endpoint's host name.
 func MTLSClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return mtlsClient("", &tlsv3.CommonTlsContext{
-		TlsParams: TLSParameters(),
+		TlsParams: tlsParameters(),
 		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{
 			{Name: certSecret, SdsConfig: ADS(0)},
 		},
-		ValidationContextType: Validation(bundleSecret, sans),
+		ValidationContextType: validation(bundleSecret, sans),
 	})
 }
 
@@ -157,17 +157,17 @@ func MTLSClient(certSecret, bundleSecret string, sans []*tlsv3.SubjectAltNameMat
 // serverName, or for the endpoint's host name where that is empty.
 func MTLSClientOnDemand(bundleSecret, serverName string, sans []*tlsv3.SubjectAltNameMatcher) *corev3.TransportSocket {
 	return mtlsClient(serverName, &tlsv3.CommonTlsContext{
-		TlsParams: TLSParameters(),
+		TlsParams: tlsParameters(),
 		CustomTlsCertificateSelector: onDemandSecret(
-			Extension("envoy.tls.upstream_certificate_mappers.filter_state_override", &mapperv3.Config{DefaultValue: NoSecret})),
-		ValidationContextType: Validation(bundleSecret, sans),
+			Extension("envoy.tls.upstream_certificate_mappers.filter_state_override", &mapperv3.Config{DefaultValue: noSecret})),
+		ValidationContextType: validation(bundleSecret, sans),
 	})
 }
 
 // mtlsClient never resumes sessions: a session belongs to one client identity, and the cluster serves many.
 func mtlsClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
-		Name: TransportTLS,
+		Name: transportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.UpstreamTlsContext{
 			CommonTlsContext: c,
 			Sni:              serverName,
@@ -199,7 +199,7 @@ func InPlain() *clusterv3.Cluster_TransportSocketMatch {
 // Raw is the transport socket without TLS.
 func Raw() *corev3.TransportSocket {
 	return &corev3.TransportSocket{
-		Name:       TransportRaw,
+		Name:       transportRaw,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&rawv3.RawBuffer{})},
 	}
 }

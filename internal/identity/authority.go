@@ -100,7 +100,7 @@ func (a *Authority) sign(csr []byte, id string) (Leaf, error) {
 	if _, _, err := ParseID(s.TrustDomain, id); err != nil {
 		return Leaf{}, err
 	}
-	public, err := ParseCSR(csr, id)
+	public, err := parseCSR(csr, id)
 	if err != nil {
 		return Leaf{}, err
 	}

@@ -28,8 +28,8 @@ type Bundle struct {
 	Roots      []*x509.Certificate
 }
 
-// Fingerprint names a certificate by the SHA-256 of its DER form, in hex.
-func Fingerprint(c *x509.Certificate) string {
+// fingerprint names a certificate by the SHA-256 of its DER form, in hex.
+func fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
 }

@@ -20,8 +20,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// MaxCSRBytes bounds the PEM text of a certificate request: an RSA-8192 request has about 3 KiB.
-const MaxCSRBytes = 16 << 10
+// maxCSRBytes bounds the PEM text of a certificate request: an RSA-8192 request has about 3 KiB.
+const maxCSRBytes = 16 << 10
 
 const (
 	minRSABits = 2048
@@ -55,12 +55,12 @@ func ParseID(trustDomain, id string) (namespace, serviceAccount string, err erro
 	return ns, sa, nil
 }
 
-// ParseCSR reads a PEM certificate request for an identity and accepts exactly what an agent makes: a valid signature
+// parseCSR reads a PEM certificate request for an identity and accepts exactly what an agent makes: a valid signature
 // of an allowed key, an empty subject, and one extension, the subject alternative name, with one URI that is the
 // identity. Everything else is ErrBadRequest: the signer would ignore it, and whoever sent it meant something by it.
-func ParseCSR(text []byte, id string) (crypto.PublicKey, error) {
-	if len(text) > MaxCSRBytes {
-		return nil, badRequest("the request has %d bytes, more than the limit of %d", len(text), MaxCSRBytes)
+func parseCSR(text []byte, id string) (crypto.PublicKey, error) {
+	if len(text) > maxCSRBytes {
+		return nil, badRequest("the request has %d bytes, more than the limit of %d", len(text), maxCSRBytes)
 	}
 	block, rest := pem.Decode(text)
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
@@ -126,13 +126,13 @@ func checkPublicKey(pub crypto.PublicKey) error {
 	return errors.New("this type of key isn't allowed; use ECDSA P-256 or P-384, Ed25519 or RSA")
 }
 
-// NewCSR makes a request as ParseCSR accepts it.
+// NewCSR makes a request as parseCSR accepts it.
 func NewCSR(id string, key PrivateKey) ([]byte, error) {
 	uri, err := parseURI(id)
 	if err != nil {
 		return nil, err
 	}
-	if !key.Present() {
+	if !key.present() {
 		return nil, errors.New("no private key")
 	}
 	return createCSR(&x509.CertificateRequest{URIs: uri}, key)

@@ -238,7 +238,7 @@ func TestCSRChecks(t *testing.T) {
 		{"not PEM", []byte("hello"), testID, "PEM"},
 		{"certificate instead", newRoot(t, time.Hour, testNow).rootPEM(), testID, "CERTIFICATE REQUEST"},
 		{"two blocks", append(csrOf(t, good, p256(t)), csrOf(t, good, p256(t))...), testID, "more than one"},
-		{"oversized", make([]byte, MaxCSRBytes+1), testID, "limit"},
+		{"oversized", make([]byte, maxCSRBytes+1), testID, "limit"},
 		{"other trust domain", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://evil/ns/a/sa/b")}}, p256(t)), "spiffe://evil/ns/a/sa/b", "trust domain"},
 		{"not SPIFFE", csrOf(t, good, p256(t)), "https://cluster.local/ns/shop/sa/cart", "form"},
 		{"query", csrOf(t, good, p256(t)), testID + "?x=1", "isn't of the form"},
@@ -364,7 +364,7 @@ func FuzzParseDER(f *testing.F) {
 	block, _ := pem.Decode(csrOf(f, &x509.CertificateRequest{URIs: []*url.URL{uri(testID)}}, p256(f)))
 	f.Add(block.Bytes)
 	f.Fuzz(func(t *testing.T, der []byte) {
-		pub, err := ParseCSR(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), testID)
+		pub, err := parseCSR(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}), testID)
 		if (pub == nil) == (err == nil) {
 			t.Fatalf("key %v, error %v", pub, err)
 		}

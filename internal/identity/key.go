@@ -78,8 +78,8 @@ func ParsePrivateKey(text []byte) (PrivateKey, error) {
 	}
 }
 
-// Present tells whether there is a key.
-func (k PrivateKey) Present() bool { return k.signer != nil }
+// present tells whether there is a key.
+func (k PrivateKey) present() bool { return k.signer != nil }
 
 // Signer is the key for use with crypto packages; nil when there is none.
 func (k PrivateKey) Signer() crypto.Signer {
@@ -91,7 +91,7 @@ func (k PrivateKey) Signer() crypto.Signer {
 
 // Matches tells whether the key belongs to a certificate.
 func (k PrivateKey) Matches(cert *x509.Certificate) bool {
-	if !k.Present() || cert == nil {
+	if !k.present() || cert == nil {
 		return false
 	}
 	pub, ok := k.Signer().Public().(interface{ Equal(crypto.PublicKey) bool })
@@ -100,7 +100,7 @@ func (k PrivateKey) Matches(cert *x509.Certificate) bool {
 
 // PEM is the key as PKCS#8 PEM: secret, for a Secret or for Envoy's SDS only.
 func (k PrivateKey) PEM() ([]byte, error) {
-	if !k.Present() {
+	if !k.present() {
 		return nil, errors.New("no private key")
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(k.Signer())

@@ -60,8 +60,8 @@ type Policy struct {
 	Margin time.Duration
 }
 
-// MaxLeafLifetime is the longest that Mesh.spec.certificates.leafLifetime may be.
-const MaxLeafLifetime = 720 * time.Hour
+// maxLeafLifetime is the longest that Mesh.spec.certificates.leafLifetime may be.
+const maxLeafLifetime = 720 * time.Hour
 
 // DefaultPolicy suits a real cluster.
 var DefaultPolicy = Policy{Propagation: 5 * time.Minute, Margin: 10 * time.Minute}
@@ -117,7 +117,7 @@ func (s *State) recover(published Bundle, p Policy, now time.Time) {
 		return
 	}
 	for _, c := range published.Roots {
-		s.Roots = append(s.Roots, Root{Certificate: c, Published: now, Horizon: now.Add(MaxLeafLifetime + p.Margin)})
+		s.Roots = append(s.Roots, Root{Certificate: c, Published: now, Horizon: now.Add(maxLeafLifetime + p.Margin)})
 	}
 }
 

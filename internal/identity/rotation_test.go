@@ -49,11 +49,11 @@ func (s *steps) trusts(roots ...*Signer) {
 	s.t.Helper()
 	want := []string{}
 	for _, r := range roots {
-		want = append(want, Fingerprint(r.Root))
+		want = append(want, fingerprint(r.Root))
 	}
 	got := []string{}
 	for _, r := range s.state.Roots {
-		got = append(got, Fingerprint(r.Certificate))
+		got = append(got, fingerprint(r.Certificate))
 	}
 	assert.Equal(s.t, want, got)
 }
@@ -166,7 +166,7 @@ func TestRotationTable(t *testing.T) {
 		s.trusts(root, other)
 		assert.True(t, s.state.Active.Same(other))
 		assert.Greater(t, s.state.Generation, before)
-		s.step(now.Add(time.Second+MaxLeafLifetime+testPolicy.Margin), other)
+		s.step(now.Add(time.Second+maxLeafLifetime+testPolicy.Margin), other)
 		s.trusts(other)
 	})
 }
@@ -305,7 +305,7 @@ func (w *world) keeper() {
 		require.NoError(w.t, err)
 	}
 	if !next.Active.Same(before.Active) && !before.Active.Usable(w.now) {
-		w.emergency[Fingerprint(next.Active.Root)] = true
+		w.emergency[fingerprint(next.Active.Root)] = true
 	}
 	if before.Active != nil {
 		w.past, w.pastAt = append(w.past, before), append(w.pastAt, w.now)
@@ -360,7 +360,7 @@ func (w *world) check() {
 	w.leaves = keep
 	roots := map[string]*x509.Certificate{}
 	for _, l := range w.leaves {
-		roots[Fingerprint(l.root)] = l.root
+		roots[fingerprint(l.root)] = l.root
 	}
 	for i, p := range w.published {
 		superseded := w.now

@@ -49,7 +49,7 @@ func (s State) Encode() (map[string][]byte, error) {
 		Roots:               map[string]rootBookkeeping{},
 	}
 	for _, r := range s.Roots {
-		book.Roots[Fingerprint(r.Certificate)] = rootBookkeeping{Published: optional(r.Published), Horizon: optional(r.Horizon)}
+		book.Roots[fingerprint(r.Certificate)] = rootBookkeeping{Published: optional(r.Published), Horizon: optional(r.Horizon)}
 	}
 	data := map[string][]byte{keyBundle: s.Bundle().PEM()}
 	if err := encodeSigner(data, keyChain, keyKey, s.Active); err != nil {
@@ -112,7 +112,7 @@ func DecodeState(data map[string][]byte) (State, error) {
 	}
 	for _, c := range bundle.Roots {
 		r := Root{Certificate: c}
-		if b, ok := book.Roots[Fingerprint(c)]; ok {
+		if b, ok := book.Roots[fingerprint(c)]; ok {
 			r.Published, r.Horizon = value(b.Published), value(b.Horizon)
 		} else {
 			r.Horizon = c.NotAfter

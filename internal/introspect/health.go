@@ -21,11 +21,11 @@ import (
 
 // Paths on names.PortAgent.
 const (
-	PathHealthy = "/healthz"
-	PathReady   = "/readyz"
+	pathHealthy = "/healthz"
+	pathReady   = "/readyz"
 	PathMetrics = "/metrics"
-	// PathDrained answers when the proxy has drained. Kubelet asks it before it ends the proxy of a pod that goes.
-	PathDrained = "/drained"
+	// pathDrained answers when the proxy has drained. Kubelet asks it before it ends the proxy of a pod that goes.
+	pathDrained = "/drained"
 )
 
 const (
@@ -86,9 +86,9 @@ func (d *Drain) wait(ctx context.Context) error {
 // Handler answers them.
 func (p Public) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+PathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, nil) })
+	mux.HandleFunc("GET "+pathHealthy, func(w http.ResponseWriter, _ *http.Request) { verdict(w, nil) })
 	var started atomic.Bool
-	mux.HandleFunc("GET "+PathReady, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET "+pathReady, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
 		err := p.ready(ctx)
@@ -104,7 +104,7 @@ func (p Public) Handler() http.Handler {
 		mux.Handle("GET "+PathMetrics, Metrics(p.Metrics, p.Envoy))
 	}
 	if p.Drain != nil {
-		mux.HandleFunc("GET "+PathDrained, func(w http.ResponseWriter, r *http.Request) {
+		mux.HandleFunc("GET "+pathDrained, func(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Time{}) // it takes what draining takes
 			verdict(w, p.Drain.wait(r.Context()))
 		})
@@ -116,7 +116,7 @@ func (p Public) ready(ctx context.Context) error {
 	if err := call(p.Configured); err != nil {
 		return err
 	}
-	return p.Envoy.Ready(ctx)
+	return p.Envoy.ready(ctx)
 }
 
 func call(f func() error) error {

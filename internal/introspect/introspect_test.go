@@ -84,7 +84,7 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 			},
 		},
 	}}}, got)
-	assert.False(t, got.Proxies[0].InSync())
+	assert.False(t, got.Proxies[0].inSync())
 }
 
 func TestOperatorIsReadOnly(t *testing.T) {
@@ -157,14 +157,14 @@ func TestReadyAndHealthy(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := c.public.Handler()
-			code, _ := ask(h, http.MethodGet, PathHealthy)
+			code, _ := ask(h, http.MethodGet, pathHealthy)
 			assert.Equal(t, c.healthy, code)
-			code, body := ask(h, http.MethodGet, PathReady)
+			code, body := ask(h, http.MethodGet, pathReady)
 			assert.Equal(t, c.ready, code)
 			assert.Equal(t, c.says, body)
 		})
 	}
-	code, _ := ask(Public{Envoy: absentEnvoy(t)}.Handler(), http.MethodGet, PathReady)
+	code, _ := ask(Public{Envoy: absentEnvoy(t)}.Handler(), http.MethodGet, pathReady)
 	assert.Equal(t, http.StatusServiceUnavailable, code)
 }
 
@@ -248,7 +248,7 @@ func TestDrained(t *testing.T) {
 	defer server.Close()
 	answered := make(chan int, 1)
 	go func() {
-		res, err := http.Get(server.URL + PathDrained)
+		res, err := http.Get(server.URL + pathDrained)
 		if err == nil {
 			answered <- res.StatusCode
 			_ = res.Body.Close()
@@ -273,10 +273,10 @@ func TestReadyWaitsForAStart(t *testing.T) {
 			return errors.New("not yet")
 		},
 	}.Handler()
-	code, _ := ask(h, http.MethodGet, PathReady)
+	code, _ := ask(h, http.MethodGet, pathReady)
 	require.Equal(t, http.StatusOK, code)
 	configured.Store(false)
-	code, _ = ask(h, http.MethodGet, PathReady)
+	code, _ = ask(h, http.MethodGet, pathReady)
 	require.Equal(t, http.StatusServiceUnavailable, code, "it had started")
 }
 

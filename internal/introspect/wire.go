@@ -38,8 +38,8 @@ type Proxy struct {
 	Types []Type `json:"types"`
 }
 
-// InSync tells whether the proxy has accepted everything that it was sent.
-func (p Proxy) InSync() bool {
+// inSync tells whether the proxy has accepted everything that it was sent.
+func (p Proxy) inSync() bool {
 	_, pending, rejected := p.Counts()
 	return pending == 0 && rejected == 0
 }

@@ -67,7 +67,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	case pod.Namespace == systemNamespace:
 		return release(v1alpha1.PodReasonSystemNamespace, fmt.Sprintf(messageSystemNamespace, systemNamespace))
 	}
-	switch why := WhyNot(pod, namespace); why {
+	switch why := whyNot(pod, namespace); why {
 	case "":
 	case v1alpha1.PodReasonNamespaceUnknown:
 		return Decision{Action: Hold, Reason: why, Message: messageOf(why, pod)}

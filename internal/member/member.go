@@ -25,9 +25,9 @@ func Enrolled(namespace *corev1.Namespace) bool {
 // EnrolledLabels select the enrolled namespaces.
 func EnrolledLabels() map[string]string { return map[string]string{names.LabelMesh: names.MeshEnabled} }
 
-// WhyNot says why a pod is no member of the mesh, given its namespace (nil: it isn't known); empty if it is one. Whether
+// whyNot says why a pod is no member of the mesh, given its namespace (nil: it isn't known); empty if it is one. Whether
 // there is a mesh at all, and what else keeps a member from being captured, is for Decide to say.
-func WhyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
+func whyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
 	switch {
 	case pod.Spec.HostNetwork:
 		return v1alpha1.PodReasonHostNetwork
@@ -48,7 +48,7 @@ func WhyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
 }
 
 // Is tells whether a pod is a member of the mesh, given its namespace.
-func Is(pod *corev1.Pod, namespace *corev1.Namespace) bool { return WhyNot(pod, namespace) == "" }
+func Is(pod *corev1.Pod, namespace *corev1.Namespace) bool { return whyNot(pod, namespace) == "" }
 
 // Finished tells whether a pod has come to its end: nothing runs in it any more, and its address may be another's.
 func Finished(pod *corev1.Pod) bool {

@@ -64,7 +64,7 @@ func TestWhyNot(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod(c.pod...)
-			require.Equal(t, c.want, WhyNot(pod, c.ns))
+			require.Equal(t, c.want, whyNot(pod, c.ns))
 			require.Equal(t, c.want == "", Is(pod, c.ns))
 			if c.want != "" {
 				require.NotEqual(t, c.want, messageOf(c.want, pod), "people are told more than a word")

@@ -33,7 +33,7 @@ func TestKindsHaveRights(t *testing.T) {
 		})
 	}
 	for _, kind := range cluster.Kinds() {
-		gvk, err := apiutil.GVKForObject(kind.New(), Scheme())
+		gvk, err := apiutil.GVKForObject(kind.New(), scheme())
 		require.NoError(t, err)
 		resource, _ := meta.UnsafeGuessKindToResource(gvk)
 		if own, ok := plurals[gvk.Kind]; ok {

@@ -59,8 +59,8 @@ type Options struct {
 	Log        logr.Logger
 }
 
-// Scheme knows every kind that the operator reads or writes.
-func Scheme() *runtime.Scheme {
+// scheme knows every kind that the operator reads or writes.
+func scheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		clientgoscheme.AddToScheme, apiextensionsv1.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwv1beta1.Install,
@@ -202,7 +202,7 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	byObject := controllers.CacheByObject(o.Namespace)
 	byObject[&corev1.Pod{}] = cache.ByObject{Transform: trimPod}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: Scheme(),
+		Scheme: scheme(),
 		Logger: o.Log,
 		Cache: cache.Options{
 			ByObject:         byObject,

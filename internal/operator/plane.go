@@ -103,7 +103,7 @@ func (p *plane) makeServers(mgr ctrl.Manager, authority *identity.Authority, cac
 	view := pods{mgr.GetCache()}
 	rights := &auth.Authorizer{
 		SystemNamespace: o.Namespace, TrustDomain: authority.TrustDomain, Pods: view, Workloads: view,
-		Waypoint: view.Waypoint,
+		Waypoint: view.waypoint,
 	}
 	interests := peers.NewInterests(p.inbox.Interest)
 	p.server = xds.NewServer(xds.Options{

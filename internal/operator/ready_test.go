@@ -69,7 +69,7 @@ func TestReadyWaitsForAStart(t *testing.T) {
 // TestNotReadyWhileAWatchFails runs the feed on a real API server, as a user that may not read one kind.
 func TestNotReadyWhileAWatchFails(t *testing.T) {
 	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
-	admin, err := client.New(cfg, client.Options{Scheme: Scheme()})
+	admin, err := client.New(cfg, client.Options{Scheme: scheme()})
 	require.NoError(t, err)
 	const user = "reader"
 	grant := func(name, group string, resources ...string) {
@@ -108,7 +108,7 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 
 func runFeed(t *testing.T, cfg *rest.Config, authority *identity.Authority) (*readiness, context.CancelFunc) {
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
-		Scheme: Scheme(), Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
+		Scheme: scheme(), Logger: logr.Discard(), Metrics: metricsserver.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: new(true)},
 	})
 	require.NoError(t, err)

@@ -41,11 +41,11 @@ func replicaSet() *metav1.PartialObjectMetadata {
 	return rs
 }
 
-// Waypoint says why a pod is not one of a Gateway's waypoint; nil if it is. Labels prove nothing: the namespace must be
+// waypoint says why a pod is not one of a Gateway's waypoint; nil if it is. Labels prove nothing: the namespace must be
 // enrolled, and the pod must come, UID by UID, from the Deployment that the operator made for the Gateway, with the
 // account that it made for it. Who may write owner references in the namespace can forge that chain, and could replace
 // the waypoint's pods as well; the enrolment is not theirs to write.
-func (p pods) Waypoint(pod auth.Pod, gateway string) error {
+func (p pods) waypoint(pod auth.Pod, gateway string) error {
 	if !member.Enrolled(p.namespace(pod.Namespace)) {
 		return forbidden("namespace %s is not enrolled: label it %s=%s", pod.Namespace, names.LabelMesh, names.MeshEnabled)
 	}

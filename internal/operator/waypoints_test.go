@@ -29,7 +29,7 @@ type waypointWorld struct {
 func newWaypointWorld(t *testing.T) waypointWorld {
 	t.Helper()
 	cfg := apiserver.Start(t, apiserver.Options{GatewayAPI: apiserver.Standard})
-	c, err := client.New(cfg, client.Options{Scheme: Scheme()})
+	c, err := client.New(cfg, client.Options{Scheme: scheme()})
 	require.NoError(t, err)
 	return waypointWorld{c, t}
 }
@@ -153,7 +153,7 @@ func TestWaypoint(t *testing.T) {
 		"of an earlier name":           {auth.Pod{Namespace: "shop", Name: ours.Name, UID: "other", ServiceAccount: "ours"}, "ours", "replaced"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := view.Waypoint(c.pod, c.gateway)
+			err := view.waypoint(c.pod, c.gateway)
 			if c.says == "" {
 				require.NoError(t, err)
 				return
@@ -163,8 +163,8 @@ func TestWaypoint(t *testing.T) {
 	}
 
 	w.class(names.WaypointClass, names.GatewayController)
-	require.NoError(t, view.Waypoint(ours, "ours"))
+	require.NoError(t, view.waypoint(ours, "ours"))
 	require.NoError(t, w.Delete(t.Context(), &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: names.WaypointClass}}))
 	w.class(names.WaypointClass, "example.org/controller")
-	require.ErrorIs(t, view.Waypoint(ours, "ours"), auth.ErrForbidden, "the class is another controller's")
+	require.ErrorIs(t, view.waypoint(ours, "ours"), auth.ErrForbidden, "the class is another controller's")
 }

@@ -11,9 +11,9 @@ package quarantine
 
 import "slices"
 
-// MaxPerGroup bounds what one group can cost: when so many culprits of it are found, the rest that is not known to be
+// maxPerGroup bounds what one group can cost: when so many culprits of it are found, the rest that is not known to be
 // good goes with them.
-const MaxPerGroup = 4
+const maxPerGroup = 4
 
 // Item is one thing that may be to blame. Equal keys are equal items.
 type Item struct {
@@ -105,7 +105,7 @@ func (s *Search) Verdict(items []Item, accepted bool) (culprits []Item) {
 		return nil
 	}
 	culprit := tried[0]
-	if s.found[culprit.Group]++; s.found[culprit.Group] >= MaxPerGroup {
+	if s.found[culprit.Group]++; s.found[culprit.Group] >= maxPerGroup {
 		for n, group := range s.groups {
 			tried = append(tried, slices.DeleteFunc(slices.Clone(group), func(it Item) bool { return it.Group != culprit.Group })...)
 			s.groups[n] = slices.DeleteFunc(group, func(it Item) bool { return it.Group == culprit.Group })

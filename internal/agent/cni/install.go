@@ -29,8 +29,8 @@ const (
 	stateFile  = "namespaces.json"
 )
 
-// ErrNoNetwork means that the node has no CNI configuration yet to chain behind.
-var ErrNoNetwork = errors.New("no CNI configuration yet; the cluster's network plugin must be installed first")
+// errNoNetwork means that the node has no CNI configuration yet to chain behind.
+var errNoNetwork = errors.New("no CNI configuration yet; the cluster's network plugin must be installed first")
 
 // Installer puts the plugin on the node and takes it away again. All its writes are atomic: a runtime that reads
 // meanwhile finds the old file or the new one.
@@ -57,9 +57,9 @@ type record struct {
 	SHA256  string `json:"sha256"`
 }
 
-// Install makes sure that the plugin is in place and last in the list that the runtime uses. It tells whether it
+// install makes sure that the plugin is in place and last in the list that the runtime uses. It tells whether it
 // changed anything. The error is ErrNoNetwork while there is no list.
-func (i *Installer) Install() (changed bool, err error) {
+func (i *Installer) install() (changed bool, err error) {
 	binary, err := i.installBinary()
 	if err != nil {
 		return false, err
@@ -116,7 +116,7 @@ func (i *Installer) active() (string, error) {
 		}
 	}
 	if len(files) == 0 {
-		return "", ErrNoNetwork
+		return "", errNoNetwork
 	}
 	return slices.Min(files), nil
 }

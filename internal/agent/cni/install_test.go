@@ -62,7 +62,7 @@ func (i *Installer) files(t *testing.T) map[string]string {
 
 func install(t *testing.T, i *Installer, changes bool) {
 	t.Helper()
-	changed, err := i.Install()
+	changed, err := i.install()
 	require.NoError(t, err)
 	require.Equal(t, changes, changed)
 }
@@ -142,12 +142,12 @@ func TestANewEntryReplacesAnOldOne(t *testing.T) {
 
 func TestNothingToChainBehind(t *testing.T) {
 	i := testInstaller(t, nil)
-	_, err := i.Install()
-	require.ErrorIs(t, err, ErrNoNetwork)
+	_, err := i.install()
+	require.ErrorIs(t, err, errNoNetwork)
 	for name, bad := range map[string]string{"no JSON": "x", "no plugins": `{"name":"n","plugins":[]}`} {
 		t.Run(name, func(t *testing.T) {
 			i := testInstaller(t, map[string]string{"10-x.conflist": bad})
-			_, err := i.Install()
+			_, err := i.install()
 			require.Error(t, err)
 			require.Equal(t, bad, i.files(t)["10-x.conflist"])
 			require.NoError(t, i.Uninstall())
@@ -163,7 +163,7 @@ func TestKeepRepairs(t *testing.T) {
 	go func() {
 		done <- i.Keep(ctx, logr.Discard(), func(err error) { attempts <- err })
 	}()
-	require.ErrorIs(t, <-attempts, ErrNoNetwork)
+	require.ErrorIs(t, <-attempts, errNoNetwork)
 	hasEntry := func(name string) func() bool {
 		return func() bool {
 			b, err := os.ReadFile(filepath.Join(i.ConfDir, name))

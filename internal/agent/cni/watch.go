@@ -49,7 +49,7 @@ func (i *Installer) Keep(ctx context.Context, log logr.Logger, report func(error
 			log.Info("watch of the CNI directories", "reason", err.Error())
 			next.Reset(settle)
 		case <-next.C:
-			changed, err := i.Install()
+			changed, err := i.install()
 			if err != nil {
 				log.Info("the CNI plugin isn't installed, trying again", "reason", err.Error())
 				next.Reset(retryAfter)

@@ -20,20 +20,20 @@ const (
 	CauseRanges      = "Ranges"
 )
 
-// CaptureError is why a pod could not be captured.
-type CaptureError struct {
+// captureError is why a pod could not be captured.
+type captureError struct {
 	Cause string
 	// Advice is what a person can do.
 	Advice string
 	Err    error
 }
 
-func (f *CaptureError) Error() string { return f.Err.Error() + "; " + f.Advice }
-func (f *CaptureError) Unwrap() error { return f.Err }
+func (f *captureError) Error() string { return f.Err.Error() + "; " + f.Advice }
+func (f *captureError) Unwrap() error { return f.Err }
 
 // Fail is a CaptureError.
 func Fail(cause, advice string, err error) error {
-	return &CaptureError{Cause: cause, Advice: advice, Err: err}
+	return &captureError{Cause: cause, Advice: advice, Err: err}
 }
 
 func namespaceFailure(err error) error {
@@ -45,7 +45,7 @@ func namespaceFailure(err error) error {
 
 // CauseOf is the label of a failure.
 func CauseOf(err error) string {
-	var f *CaptureError
+	var f *captureError
 	if errors.As(err, &f) {
 		return f.Cause
 	}

@@ -110,7 +110,7 @@ func (r *Relay) share(pods [][]string) {
 			updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeCluster, Name: name}))
 		}
 	}
-	r.cache.Apply(Scope, updates)
+	r.cache.Apply(scope, updates)
 	if len(updates) > 0 {
 		r.save.Set()
 	}

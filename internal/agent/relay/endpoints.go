@@ -120,7 +120,7 @@ func (r *Relay) fit(names []string) {
 			updates = append(updates, xds.Set(k.current))
 		}
 	}
-	r.cache.Apply(Scope, updates)
+	r.cache.Apply(scope, updates)
 	if len(updates) > 0 {
 		r.save.Set()
 	}

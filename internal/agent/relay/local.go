@@ -35,12 +35,12 @@ func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 		u.TypeURL = typeURL
 		typed[i] = u
 	}
-	r.cache.Apply(Scope, typed)
+	r.cache.Apply(scope, typed)
 }
 
 // LocalReady says that the wildcard contents of a Local type are complete; until then an Envoy that starts waits for
 // its listeners, say.
-func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(Scope, typeURL) }
+func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(scope, typeURL) }
 
 // WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a
 // resource. It returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was

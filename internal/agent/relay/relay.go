@@ -23,15 +23,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// Scope is the one scope of the local cache.
-const Scope xds.Scope = "local"
+// scope is the one scope of the local cache.
+const scope xds.Scope = "local"
 
 // Defaults of Options.
 const (
-	DefaultFirstBackoff = 200 * time.Millisecond
-	DefaultBackoffMax   = 3 * time.Second // well below the time for which a connection waits for the operator
-	DefaultLinger       = 10 * time.Minute
-	DefaultMaxOnDemand  = 20000
+	defaultFirstBackoff = 200 * time.Millisecond
+	defaultBackoffMax   = 3 * time.Second // well below the time for which a connection waits for the operator
+	defaultLinger       = 10 * time.Minute
+	defaultMaxOnDemand  = 20000
 	// maxEnvoys bounds local streams: one Envoy, two during a hot restart, and a person with a debugging client.
 	maxEnvoys = 16
 )
@@ -52,12 +52,12 @@ type Options struct {
 	// FirstBackoff and BackoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
 	FirstBackoff, BackoffMax time.Duration
 	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
-	// DefaultLinger.
+	// defaultLinger.
 	Linger time.Duration
 	// MaxEndpoints bounds the endpoints that Envoy holds beyond leastEndpoints of each cluster; clusters that find no room
 	// get fewer than there are. NodeID picks which. 0: no bound.
 	MaxEndpoints int
-	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means DefaultMaxOnDemand.
+	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means defaultMaxOnDemand.
 	MaxOnDemand int
 	Log         logr.Logger
 	Registerer  prometheus.Registerer
@@ -105,10 +105,10 @@ func New(opts Options) (*Relay, error) {
 	if opts.Dial == nil {
 		return nil, errors.New("relay: Options.Dial is required")
 	}
-	opts.FirstBackoff = cmp.Or(opts.FirstBackoff, DefaultFirstBackoff)
-	opts.BackoffMax = cmp.Or(opts.BackoffMax, DefaultBackoffMax)
-	opts.Linger = cmp.Or(opts.Linger, DefaultLinger)
-	opts.MaxOnDemand = cmp.Or(opts.MaxOnDemand, DefaultMaxOnDemand)
+	opts.FirstBackoff = cmp.Or(opts.FirstBackoff, defaultFirstBackoff)
+	opts.BackoffMax = cmp.Or(opts.BackoffMax, defaultBackoffMax)
+	opts.Linger = cmp.Or(opts.Linger, defaultLinger)
+	opts.MaxOnDemand = cmp.Or(opts.MaxOnDemand, defaultMaxOnDemand)
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()
 	}
@@ -127,7 +127,7 @@ func New(opts Options) (*Relay, error) {
 	}
 	r.server = xds.NewServer(xds.Options{
 		Cache:         r.cache,
-		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: Scope, Pod: "envoy"}, nil }),
+		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: scope, Pod: "envoy"}, nil }),
 		OnInterest:    r.interest,
 		Allowed:       r.demand.allowed,
 		Log:           opts.Log,
@@ -186,11 +186,11 @@ func (r *Relay) Proxies() []xds.ProxyState { return r.server.Proxies() }
 
 // State is what the connected Envoys made of a resource; see xds.Server.
 func (r *Relay) State(id xds.ID) xds.ResourceState {
-	return r.server.State(xds.Key{Scope: Scope, ID: id})
+	return r.server.State(xds.Key{Scope: scope, ID: id})
 }
 
 // List returns the resources of a type that are served, sorted by name.
-func (r *Relay) List(typeURL string) []*xds.Resource { return r.cache.List(Scope, typeURL) }
+func (r *Relay) List(typeURL string) []*xds.Resource { return r.cache.List(scope, typeURL) }
 
 // setStatus notes a change.
 func (r *Relay) setStatus(connected bool, why string) {

@@ -199,20 +199,20 @@ func TestSomethingNewEndsThePause(t *testing.T) {
 		require.NoError(t, err)
 		pause := func() time.Duration {
 			start := time.Now()
-			require.NoError(t, r.pause(t.Context(), DefaultBackoffMax))
+			require.NoError(t, r.pause(t.Context(), defaultBackoffMax))
 			return time.Since(start)
 		}
-		require.Equal(t, DefaultBackoffMax, pause())
-		ask := xds.Interest{Key: Scope.Key(xds.TypeCluster, "10.96.0.1:80"), Wanted: true}
+		require.Equal(t, defaultBackoffMax, pause())
+		ask := xds.Interest{Key: scope.Key(xds.TypeCluster, "10.96.0.1:80"), Wanted: true}
 		r.interest(ask)
 		got := pause()
-		require.GreaterOrEqual(t, got, DefaultFirstBackoff)
-		require.Less(t, got, 2*DefaultFirstBackoff)
+		require.GreaterOrEqual(t, got, defaultFirstBackoff)
+		require.Less(t, got, 2*defaultFirstBackoff)
 		r.interest(ask)
-		require.Equal(t, DefaultBackoffMax, pause(), "nothing new")
+		require.Equal(t, defaultBackoffMax, pause(), "nothing new")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.Error(t, r.pause(ctx, DefaultBackoffMax))
+		require.Error(t, r.pause(ctx, defaultBackoffMax))
 	})
 }
 
@@ -283,7 +283,7 @@ func TestLocalResources(t *testing.T) {
 	e := a.envoy(map[string]string{bad.Version(): "address in use"})
 	e.subscribe(xds.TypeListener)
 	i := <-wanted
-	require.Equal(t, xds.Interest{Key: Scope.Key(xds.TypeListener, xds.Wildcard), Wanted: true}, i)
+	require.Equal(t, xds.Interest{Key: scope.Key(xds.TypeListener, xds.Wildcard), Wanted: true}, i)
 	a.LocalReady(xds.TypeListener)
 	require.NoError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "in"}))
 	a.SetLocal(xds.TypeListener, updates(bad))

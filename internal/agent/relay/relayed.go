@@ -145,7 +145,7 @@ func (r *Relay) interest(i xds.Interest) {
 		t.want(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
 			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.
-			r.cache.Apply(Scope, []xds.Update{xds.Gone(t.id(i.Name))})
+			r.cache.Apply(scope, []xds.Update{xds.Gone(t.id(i.Name))})
 		}
 	case !asked:
 		r.forget(t.id(i.Name))
@@ -173,7 +173,7 @@ func (r *Relay) release(t *relayed, name string) {
 			gone = append(gone, xds.Gone(t.id(n)))
 		}
 	}
-	r.cache.Apply(Scope, gone)
+	r.cache.Apply(scope, gone)
 	r.save.Set()
 }
 
@@ -225,12 +225,12 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		r.unbound(t.id(name))
 		updates = append(updates, xds.Gone(t.id(name)))
 	}
-	r.cache.Apply(Scope, r.reconsider(in, updates, changed))
+	r.cache.Apply(scope, r.reconsider(in, updates, changed))
 	r.countShared(0, 0)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
 	if _, all := t.wanted[xds.Wildcard]; all && !t.ready {
 		t.ready = true
-		r.cache.Ready(Scope, t.typeURL)
+		r.cache.Ready(scope, t.typeURL)
 	}
 	if len(updates) > 0 {
 		r.save.Set()
@@ -270,7 +270,7 @@ func (r *Relay) weigh(t *relayed, name string, k *known) {
 	case text != "" && k.rejected != s.Version:
 		k.rejected, k.reason = s.Version, text
 		if k.good != nil && !k.good.Equal(k.current) {
-			r.cache.Apply(Scope, []xds.Update{xds.Set(k.good)})
+			r.cache.Apply(scope, []xds.Update{xds.Set(k.good)})
 			r.save.Set()
 		}
 		r.correct(t, name, k, toldAck)

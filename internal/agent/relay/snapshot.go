@@ -145,10 +145,10 @@ func (r *Relay) restore() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.types = types
-	r.cache.Apply(Scope, updates)
+	r.cache.Apply(scope, updates)
 	for url, t := range types {
 		if t.ready {
-			r.cache.Ready(Scope, url)
+			r.cache.Ready(scope, url)
 		}
 	}
 	return nil

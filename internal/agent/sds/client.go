@@ -30,9 +30,9 @@ const (
 	dialTimeout    = 5 * time.Second
 )
 
-// ErrRefused means that the operator answered and won't grant the request as things stand (4xx); it may later, when it
+// errRefused means that the operator answered and won't grant the request as things stand (4xx); it may later, when it
 // has learnt of a pod.
-var ErrRefused = errors.New("the operator refuses")
+var errRefused = errors.New("the operator refuses")
 
 // Signed is what the operator answers to a request.
 type Signed struct {
@@ -156,7 +156,7 @@ func answerError(code int, body []byte) error {
 		e.Error = http.StatusText(code)
 	}
 	if code < http.StatusInternalServerError && code != http.StatusTooManyRequests {
-		return fmt.Errorf("%w (%d): %s", ErrRefused, code, e.Error)
+		return fmt.Errorf("%w (%d): %s", errRefused, code, e.Error)
 	}
 	return fmt.Errorf("the operator can't answer (%d): %s", code, e.Error)
 }

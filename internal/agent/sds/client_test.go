@@ -102,7 +102,7 @@ func TestClient(t *testing.T) {
 	require.NoError(t, s.Bundle.VerifyLeaf(chain, time.Now()))
 
 	_, err = w.sign(pay)
-	require.ErrorIs(t, err, ErrRefused)
+	require.ErrorIs(t, err, errRefused)
 	require.ErrorContains(t, err, "runs on node n1")
 
 	b, fresh, err := w.client.Bundle(t.Context(), 0)
@@ -119,7 +119,7 @@ func TestClientReadsTheTokenAgain(t *testing.T) {
 	require.NoError(t, err)
 	w.write(w.tokenFile, w.cluster.Token(identitytest.NodeAgent("n1"), -time.Second))
 	_, err = w.sign(cart)
-	require.ErrorIs(t, err, ErrRefused)
+	require.ErrorIs(t, err, errRefused)
 	require.ErrorContains(t, err, "401")
 	w.write(w.tokenFile, "")
 	_, err = w.sign(cart)

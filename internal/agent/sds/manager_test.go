@@ -84,7 +84,7 @@ func (o *operator) Sign(ctx context.Context, csr []byte, id string) (Signed, err
 	case down != nil:
 		return Signed{}, down
 	case refuse:
-		return Signed{}, fmt.Errorf("%w: no pod", ErrRefused)
+		return Signed{}, fmt.Errorf("%w: no pod", errRefused)
 	}
 	leaf, err := o.ca.Sign(ctx, csr, id)
 	return Signed{Chain: leaf.PEM(), NotAfter: leaf.NotAfter, Bundle: o.ca.Bundle()}, err

@@ -16,8 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TypeURL is that of the resources that this package makes.
-const TypeURL = resource.SecretType
+// typeURL is that of the resources that this package makes.
+const typeURL = resource.SecretType
 
 // certificateSecret is a certificate with its key, named by the SPIFFE ID. The message holds the key in clear, so it
 // must not be logged.

@@ -29,8 +29,8 @@ const (
 	issuedRenewBefore = 30 * 24 * time.Hour
 )
 
-// Certificate is the one object by which the mesh asks cert-manager for an intermediate CA.
-func Certificate(cfg Config) *certmanagerv1.Certificate {
+// certificate is the one object by which the mesh asks cert-manager for an intermediate CA.
+func certificate(cfg Config) *certmanagerv1.Certificate {
 	return &certmanagerv1.Certificate{
 		TypeMeta:   metav1.TypeMeta{APIVersion: certmanagerv1.SchemeGroupVersion.String(), Kind: certmanagerv1.CertificateKind},
 		ObjectMeta: objectMeta(cfg.Namespace, names.IssuedCA),
@@ -63,8 +63,8 @@ func commonName(trustDomain string) string {
 	return cn
 }
 
-// Origin names an issuer in the CA's state.
-func Origin(ref *v1alpha1.IssuerReference) string {
+// origin names an issuer in the CA's state.
+func origin(ref *v1alpha1.IssuerReference) string {
 	return fmt.Sprintf("cert-manager %s.%s %q", ref.Kind, ref.Group, ref.Name)
 }
 
@@ -98,20 +98,20 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	if len(secret.Data[corev1.TLSCertKey]) == 0 || !issuedBy(secret, ref) { // or not there at all
 		return nil, waiting(cfg, ref, cert), nil
 	}
-	signer, err := identity.ParseSigner(Origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data[cmmeta.TLSCAKey])
+	signer, err := identity.ParseSigner(origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data[cmmeta.TLSCAKey])
 	if err != nil {
 		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, can't be used: %v.",
-			cfg.Namespace, names.IssuedCA, Origin(ref), err)}, nil
+			cfg.Namespace, names.IssuedCA, origin(ref), err)}, nil
 	}
 	if !signer.Usable(k.now()) {
 		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is valid from %s to %s only, root included.",
-			cfg.Namespace, names.IssuedCA, Origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
+			cfg.Namespace, names.IssuedCA, origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
 	}
 	return signer, nil, nil
 }
 
 func waiting(cfg Config, ref *v1alpha1.IssuerReference, cert *certmanagerv1.Certificate) *problem {
-	msg := fmt.Sprintf("Waiting for %s to issue Certificate %s/%s.", Origin(ref), cfg.Namespace, names.IssuedCA)
+	msg := fmt.Sprintf("Waiting for %s to issue Certificate %s/%s.", origin(ref), cfg.Namespace, names.IssuedCA)
 	for _, c := range cert.Status.Conditions {
 		if c.Status != cmmeta.ConditionTrue && c.Message != "" {
 			msg += fmt.Sprintf(" cert-manager says %s: %s.", c.Type, strings.TrimSuffix(c.Message, "."))
@@ -134,7 +134,7 @@ func issuedBy(s *corev1.Secret, ref *v1alpha1.IssuerReference) bool {
 }
 
 func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanagerv1.Certificate, error) {
-	want := Certificate(cfg)
+	want := certificate(cfg)
 	cert := &certmanagerv1.Certificate{}
 	err := k.Reader.Get(ctx, client.ObjectKeyFromObject(want), cert)
 	if apierrors.IsNotFound(err) {

@@ -21,8 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// DefaultLeafLifetime is the lifetime of leaves when the Mesh doesn't say.
-const DefaultLeafLifetime = 24 * time.Hour
+// defaultLeafLifetime is the lifetime of leaves when the Mesh doesn't say.
+const defaultLeafLifetime = 24 * time.Hour
 
 // Config is what the Mesh asks for.
 type Config struct {
@@ -30,7 +30,7 @@ type Config struct {
 	Namespace string
 	// TrustDomain of every identity; default names.DefaultTrustDomain.
 	TrustDomain string
-	// LeafLifetime of every leaf; default DefaultLeafLifetime.
+	// LeafLifetime of every leaf; default defaultLeafLifetime.
 	LeafLifetime time.Duration
 	// CertManager names the issuer of the intermediate CA; nil for the built-in root.
 	CertManager *v1alpha1.IssuerReference
@@ -136,7 +136,7 @@ func (c Config) withDefaults() Config {
 		c.TrustDomain = names.DefaultTrustDomain
 	}
 	if c.LeafLifetime <= 0 {
-		c.LeafLifetime = DefaultLeafLifetime
+		c.LeafLifetime = defaultLeafLifetime
 	}
 	return c
 }

@@ -45,8 +45,8 @@ const (
 	codeTryAgain = 11
 )
 
-// Config is the plugin's element of the CNI configuration list.
-type Config struct {
+// config is the plugin's element of the CNI configuration list.
+type config struct {
 	types.PluginConf
 	// Socket of the agent.
 	Socket string `json:"socket,omitempty"`
@@ -68,11 +68,11 @@ type podArgs struct {
 
 // Main runs the plugin as CNI's environment says, and exits.
 func Main() {
-	skel.PluginMainFuncs(Funcs(), version.All, "CNI plugin "+names.CNIPlugin+" "+names.Version)
+	skel.PluginMainFuncs(funcs(), version.All, "CNI plugin "+names.CNIPlugin+" "+names.Version)
 }
 
-// Funcs are the plugin's commands.
-func Funcs() skel.CNIFuncs {
+// funcs are the plugin's commands.
+func funcs() skel.CNIFuncs {
 	return skel.CNIFuncs{
 		Add: add, Del: del, Check: check,
 		// What the agent holds for pods that are gone, it finds out from the API server.
@@ -131,8 +131,8 @@ func del(args *skel.CmdArgs) error {
 	return nil
 }
 
-func parse(args *skel.CmdArgs) (*Config, types.Result, error) {
-	conf := &Config{}
+func parse(args *skel.CmdArgs) (*config, types.Result, error) {
+	conf := &config{}
 	if err := json.Unmarshal(args.StdinData, conf); err != nil {
 		return nil, nil, types.NewError(types.ErrDecodingFailure, "configuration of "+names.CNIPlugin, err.Error())
 	}
@@ -172,12 +172,12 @@ func request(args *skel.CmdArgs, command string, prev types.Result) (Request, er
 	return req, nil
 }
 
-func (c *Config) excluded(namespace string) bool {
+func (c *config) excluded(namespace string) bool {
 	return slices.Contains(c.ExcludeNamespaces, namespace)
 }
 
 // ask has the agent decide about the pod; nil means that the pod may start.
-func (c *Config) ask(args *skel.CmdArgs, command string, prev types.Result) error {
+func (c *config) ask(args *skel.CmdArgs, command string, prev types.Result) error {
 	req, err := request(args, command, prev)
 	if err != nil {
 		return err
@@ -210,7 +210,7 @@ func (c *Config) ask(args *skel.CmdArgs, command string, prev types.Result) erro
 }
 
 // mayBeEnrolled tells, without the agent, whether pods of a namespace must wait for it, and why.
-func (c *Config) mayBeEnrolled(namespace string) (bool, string) {
+func (c *config) mayBeEnrolled(namespace string) (bool, string) {
 	state, err := ReadState(c.StateFile)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) || c.StateFile == "":

@@ -20,8 +20,8 @@ const (
 	CommandCheck = "CHECK"
 )
 
-// MaxMessage bounds a request and an answer, in bytes.
-const MaxMessage = 64 << 10
+// maxMessage bounds a request and an answer, in bytes.
+const maxMessage = 64 << 10
 
 // Request is what the plugin tells the agent: one line of JSON per connection.
 type Request struct {
@@ -48,7 +48,7 @@ type Response struct {
 
 // ReadMessage reads one JSON message of at most MaxMessage bytes.
 func ReadMessage(r io.Reader, into any) error {
-	err := json.NewDecoder(io.LimitReader(r, MaxMessage)).Decode(into)
+	err := json.NewDecoder(io.LimitReader(r, maxMessage)).Decode(into)
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
