@@ -57,7 +57,13 @@ func Within(t testing.TB, patience time.Duration, what string, check func() erro
 // Passes waits until all that a look asserts holds. require ends the look, not the test.
 func Passes(t testing.TB, what string, look func(require.TestingT)) {
 	t.Helper()
-	NoError(t, what, func() error { return run(look) })
+	PassesWithin(t, Patience, what, look)
+}
+
+// PassesWithin is Passes with a time of its own.
+func PassesWithin(t testing.TB, patience time.Duration, what string, look func(require.TestingT)) {
+	t.Helper()
+	Within(t, patience, what, func() error { return run(look) })
 }
 
 // run has a look in a goroutine of its own, which require can end.

@@ -17,13 +17,14 @@ import (
 	"strings"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/remotecommand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -106,13 +107,13 @@ func (s *space) get(from, url string, flags ...string) (answer, error) {
 func (s *space) answers(from, url, name string, flags ...string) answer {
 	s.t.Helper()
 	var got answer
-	NewWithT(s.t).Eventually(func(g Gomega) {
+	eventually.Passes(s.t, fmt.Sprintf("GET %s from %s", url, from), func(look require.TestingT) {
 		var err error
 		got, err = s.get(from, url, flags...)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(got.Status).To(Equal(http.StatusOK), got.Body)
-		g.Expect(got.Name).To(Equal(name))
-	}).Should(Succeed(), "GET %s from %s", url, from)
+		require.NoError(look, err)
+		require.Equal(look, http.StatusOK, got.Status, got.Body)
+		require.Equal(look, name, got.Name)
+	})
 	return got
 }
 
@@ -120,17 +121,17 @@ func (s *space) answers(from, url, name string, flags ...string) answer {
 // The answers alone would not do: ten times the same version comes by chance as well.
 func (s *space) routed(from, url, name string) {
 	s.t.Helper()
-	g := NewWithT(s.t)
-	g.Eventually(func(g Gomega) {
+	what := fmt.Sprintf("GET %s from %s goes through the waypoint", url, from)
+	eventually.Passes(s.t, what, func(look require.TestingT) {
 		a, err := s.get(from, url)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "only a waypoint says who calls")
-	}).Should(Succeed(), "GET %s from %s goes through the waypoint", url, from)
+		require.NoError(look, err)
+		require.NotEmpty(look, a.Headers.Get("X-Forwarded-Client-Cert"), "only a waypoint says who calls")
+	})
 	const n = 10
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(s.t, fmt.Sprintf("GET %s from %s", url, from), func(look require.TestingT) {
 		got := s.many(from, n, url)
-		g.Expect(got.of(name)).To(Equal(n), "%v", got)
-	}).Should(Succeed(), "GET %s from %s", url, from)
+		require.Equal(look, n, got.of(name), "%v", got)
+	})
 }
 
 // refused are the ends of a client's error where the other side, or a proxy, closed the connection; the last is for one
@@ -141,21 +142,20 @@ var refused = []string{": connection refused", ": connection reset by peer", ": 
 // refuses waits until every one of many connections to a URL is refused, and sees that it stays so.
 func (s *space) refuses(from, url string, flags ...string) {
 	s.t.Helper()
-	g := NewWithT(s.t)
 	const n = 20
-	attempt := func(g Gomega) {
+	attempt := func(look require.TestingT) {
 		args := append([]string{"get", "-n", strconv.Itoa(n), "-c", strconv.Itoa(n), "--no-keepalive"}, flags...)
 		out, err := s.exec(s.t.Context(), from, append(args, url)...)
 		got := parseTally(out)
-		g.Expect(got).NotTo(BeEmpty(), "%v: %s", err, out)
+		require.NotEmpty(look, got, "%v: %s", err, out)
 		for kind := range got {
-			g.Expect(slices.ContainsFunc(refused, func(end string) bool {
+			require.True(look, slices.ContainsFunc(refused, func(end string) bool {
 				return strings.HasPrefix(kind, "error ") && strings.HasSuffix(kind, end)
-			})).To(BeTrue(), "want refusals only, got %v", got)
+			}), "want refusals only, got %v", got)
 		}
 	}
-	g.Eventually(attempt).Should(Succeed(), "%s refuses %s", url, from)
-	attempt(g)
+	eventually.Passes(s.t, fmt.Sprintf("%s refuses %s", url, from), attempt)
+	attempt(s.t)
 }
 
 // tally is how often each kind of answer came.
@@ -270,9 +270,9 @@ func nodeLog(ctx context.Context, after time.Time, pod *corev1.Pod) ([]logLine, 
 // logged waits for a line about a pod with all these fields.
 func logged(s *space, after time.Time, pod corev1.Pod, fields map[string]string) {
 	s.t.Helper()
-	NewWithT(s.t).Eventually(func(g Gomega) {
+	eventually.Passes(s.t, fmt.Sprintf("a line of the access log with %v", fields), func(look require.TestingT) {
 		lines, err := nodeLog(s.t.Context(), after, &pod)
-		g.Expect(err).NotTo(HaveOccurred())
+		require.NoError(look, err)
 		found := false
 		for _, l := range lines {
 			match := true
@@ -281,8 +281,8 @@ func logged(s *space, after time.Time, pod corev1.Pod, fields map[string]string)
 			}
 			found = found || match
 		}
-		g.Expect(found).To(BeTrue(), "a line with %v; there are %v", fields, lines)
-	}).Should(Succeed())
+		require.True(look, found, "a line with %v; there are %v", fields, lines)
+	})
 }
 
 // overMTLS waits until the log of a pod's node says that a caller reached it over mTLS.

@@ -7,7 +7,7 @@ import (
 	"net/http"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -16,14 +16,15 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // Each mistake ends in a condition or a clear error, and everything else goes on.
 
-func TestUnknownBackend(t *testing.T) {
-	t.Parallel()
-	g := NewWithT(t)
+// twoServers is a namespace of the mesh: a client, a server for the mistake, and another for what goes on.
+func twoServers(t *testing.T) *space {
+	t.Helper()
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -31,16 +32,28 @@ func TestUnknownBackend(t *testing.T) {
 	s.server("other")
 	s.service("other", "other")
 	s.captured("client", "server", "other")
+	return s
+}
+
+// breaks waits until a URL answers that the route is broken.
+func breaks(s *space, url string) {
+	s.t.Helper()
+	eventually.Passes(s.t, "500 of "+url, func(look require.TestingT) {
+		a, err := s.get("client", url)
+		require.NoError(look, err)
+		require.Equal(look, http.StatusInternalServerError, a.Status)
+	})
+}
+
+func TestUnknownBackend(t *testing.T) {
+	t.Parallel()
+	s := twoServers(t)
 	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
 	s.programmed("good")
 	s.create(httpRoute("bad", toService("server"), rule(underPath("/bad"), backend("nobody")), rule(nil, backend("server"))))
 	c := s.says("bad", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonBackendNotFound))
-	g.Expect(c.Message).To(ContainSubstring("nobody"))
-	g.Eventually(func(g Gomega) {
-		a, err := s.get("client", "http://server/bad")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
-	}).Should(Succeed())
+	require.Contains(t, c.Message, "nobody")
+	breaks(s, "http://server/bad")
 	s.answers("client", "http://server/good", "server")
 	s.answers("client", "http://other/", "other")
 	// The backend appears, and the route is whole.
@@ -52,7 +65,6 @@ func TestUnknownBackend(t *testing.T) {
 
 func TestMissingGrant(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s, there := enrolled(t), enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -63,11 +75,7 @@ func TestMissingGrant(t *testing.T) {
 	there.captured("far")
 	s.create(httpRoute("route", toService("server"), rule(underPath("/far"), backendIn(there.name, "far")), rule(nil, backend("server"))))
 	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonRefNotPermitted))
-	g.Eventually(func(g Gomega) {
-		a, err := s.get("client", "http://server/far")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
-	}).Should(Succeed())
+	breaks(s, "http://server/far")
 	s.answers("client", "http://server/", "server")
 	there.grant(s.name)
 	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
@@ -76,14 +84,7 @@ func TestMissingGrant(t *testing.T) {
 
 func TestHTTPRouteAndGRPCRouteInConflict(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
-	s := enrolled(t)
-	s.client("client")
-	s.server("server")
-	s.service("server", "server")
-	s.server("other")
-	s.service("other", "other")
-	s.captured("client", "server", "other")
+	s := twoServers(t)
 	s.create(&gwv1.GRPCRoute{
 		ObjectMeta: metaOf("grpc"),
 		Spec: gwv1.GRPCRouteSpec{
@@ -94,19 +95,19 @@ func TestHTTPRouteAndGRPCRouteInConflict(t *testing.T) {
 	s.create(httpRoute("http", toService("server"), rule(nil, backend("server"))))
 	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
 	c := s.says("http", string(gwv1.RouteConditionAccepted), metav1.ConditionFalse, "")
-	g.Expect(c.Message).To(ContainSubstring("GRPCRoute"))
-	g.Eventually(func(g Gomega) {
+	require.Contains(t, c.Message, "GRPCRoute")
+	eventually.Passes(t, "the GRPCRoute is Accepted", func(look require.TestingT) {
 		var r gwv1.GRPCRoute
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "grpc"}, &r)).To(Succeed())
-		g.Expect(meta.IsStatusConditionTrue(conditionsOf(r.Status.Parents), string(gwv1.RouteConditionAccepted))).To(BeTrue())
-	}).Should(Succeed())
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "grpc"}, &r))
+		require.True(look,
+			meta.IsStatusConditionTrue(conditionsOf(r.Status.Parents), string(gwv1.RouteConditionAccepted)))
+	})
 	s.programmed("good")
 	s.answers("client", "http://other/", "other")
 }
 
 func TestImpossibleFiltersAreRefusedAtTheDoor(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	port := gwv1.PortNumber(8443)
 	host := gwv1.PreciseHostname("elsewhere.example")
@@ -119,7 +120,7 @@ func TestImpossibleFiltersAreRefusedAtTheDoor(t *testing.T) {
 	})
 	route.Namespace = s.name
 	err := world.client.Create(t.Context(), route)
-	g.Expect(apierrors.IsInvalid(err)).To(BeTrue(), "%v", err)
+	require.True(t, apierrors.IsInvalid(err), "%v", err)
 }
 
 func TestAFilterThatNobodyKnows(t *testing.T) {
@@ -139,9 +140,9 @@ func TestAFilterThatNobodyKnows(t *testing.T) {
 			}},
 		},
 		rule(nil, backend("server"))))
-	NewWithT(t).Eventually(func(g Gomega) {
+	eventually.Passes(t, "a condition that complains", func(look require.TestingT) {
 		var r gwv1.HTTPRoute
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "route"}, &r)).To(Succeed())
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "route"}, &r))
 		conditions, complains := conditionsOf(r.Status.Parents), false
 		for _, c := range conditions {
 			bad := metav1.ConditionFalse
@@ -150,18 +151,14 @@ func TestAFilterThatNobodyKnows(t *testing.T) {
 			}
 			complains = complains || c.Status == bad
 		}
-		g.Expect(complains).To(BeTrue(), "%v", conditions)
-		// What can't be carried out is never left out silently.
-		a, err := s.get("client", "http://server/bad")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Status).To(Equal(http.StatusInternalServerError))
-	}).Should(Succeed())
+		require.True(look, complains, "%v", conditions)
+	})
+	breaks(s, "http://server/bad") // what can't be carried out is never left out silently
 	s.answers("client", "http://server/", "server")
 }
 
 func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -170,7 +167,7 @@ func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))
 	c := s.says("route", v1alpha1.RouteConditionProgrammed, metav1.ConditionFalse, "")
-	g.Expect(c.Message).To(ContainSubstring("nowhere"))
+	require.Contains(t, c.Message, "nowhere")
 	s.refuses("client", "http://server/") // a Service whose waypoint is missing is closed, not open
 	s.answers("client", "http://free/", "server")
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -25,6 +25,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -47,16 +48,16 @@ func TestBench(t *testing.T) {
 	b := newBench(t)
 	report := benchReport{Cores: runtime.NumCPU(), Samples: *benchSamples, Date: time.Now().Format(time.DateOnly)}
 	version, err := world.clientset.Discovery().ServerVersion()
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	report.Kubernetes = version.GitVersion
 	for _, text := range strings.Split(*benchRoutes, ",") {
 		routes, err := strconv.Atoi(text)
-		NewWithT(t).Expect(err).NotTo(HaveOccurred(), "-bench-routes")
+		require.NoError(t, err, "-bench-routes")
 		report.Columns = append(report.Columns, b.column(routes))
 	}
 	t.Log("\n" + report.String())
 	if *benchOutput != "" {
-		NewWithT(t).Expect(os.WriteFile(*benchOutput, []byte(report.String()), 0o644)).To(Succeed())
+		require.NoError(t, os.WriteFile(*benchOutput, []byte(report.String()), 0o644))
 	}
 }
 
@@ -65,7 +66,6 @@ func TestBench(t *testing.T) {
 // waypoint.
 type bench struct {
 	*space
-	g      Gomega
 	routes int
 }
 
@@ -76,13 +76,13 @@ const (
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	g := NewWithT(t)
-	g.Eventually(func(g Gomega) { // what is still being deleted keeps everyone busy
+	// What is still being deleted keeps everyone busy.
+	eventually.PassesWithin(t, 10*time.Minute, "the namespaces of other tests are gone", func(look require.TestingT) {
 		var others corev1.NamespaceList
-		g.Expect(world.client.List(t.Context(), &others, client.HasLabels{labelTest})).To(Succeed())
-		g.Expect(others.Items).To(BeEmpty(), "namespaces of other tests")
-	}).WithTimeout(10 * time.Minute).Should(Succeed())
-	b := &bench{space: enrolled(t), g: g}
+		require.NoError(look, world.client.List(t.Context(), &others, client.HasLabels{labelTest}))
+		require.Empty(look, others.Items, "namespaces of other tests")
+	})
+	b := &bench{space: enrolled(t)}
 	b.client("client")
 	b.versions("app")
 	b.captured("client", "app-v1", "app-v2")
@@ -141,19 +141,19 @@ func (b *bench) fill(routes int) benchFill {
 		route.Namespace = b.name
 		g.Go(func() error { return world.client.Create(b.t.Context(), route) })
 	}
-	b.g.Expect(g.Wait()).To(Succeed())
+	require.NoError(b.t, g.Wait())
 	written := time.Since(start)
-	b.g.Eventually(func(g Gomega) {
+	eventually.PassesWithin(b.t, 10*time.Minute, "all routes are Programmed", func(look require.TestingT) {
 		var list gwv1.HTTPRouteList
-		g.Expect(world.client.List(b.t.Context(), &list, client.InNamespace(b.name))).To(Succeed())
+		require.NoError(look, world.client.List(b.t.Context(), &list, client.InNamespace(b.name)))
 		pending := 0
 		for i := range list.Items {
 			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), v1alpha1.RouteConditionProgrammed) {
 				pending++
 			}
 		}
-		g.Expect(pending).To(BeZero(), "routes that are not Programmed")
-	}).WithTimeout(10 * time.Minute).Should(Succeed())
+		require.Zero(look, pending, "routes that are not Programmed")
+	})
 	out := benchFill{Routes: routes - b.routes, Written: written, Programmed: time.Since(start), CPU: b.usage().cpu - before.cpu}
 	b.routes = routes
 	return out
@@ -167,7 +167,7 @@ func (b *bench) newRoutes() benchTimes {
 		path := fmt.Sprintf("/new-%d", i)
 		route := httpRoute("new", toService("app"), rule(underPath(path), backend("app-v2")))
 		out = append(out, b.until("app-v2", "http://app"+path, func() { b.create(route) }))
-		b.g.Expect(world.client.Delete(b.t.Context(), route)).To(Succeed())
+		require.NoError(b.t, world.client.Delete(b.t.Context(), route))
 	}
 	return out
 }
@@ -185,9 +185,9 @@ func (b *bench) edits() (times benchTimes, cost benchCost, requests, failed int)
 	for i := range *benchSamples {
 		to := []string{"app-v2", "app-v1"}[i%2]
 		times = append(times, b.until(to, "http://app/edited", func() {
-			b.g.Expect(world.client.Get(b.t.Context(), client.ObjectKeyFromObject(route), route)).To(Succeed())
+			require.NoError(b.t, world.client.Get(b.t.Context(), client.ObjectKeyFromObject(route), route))
 			route.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
-			b.g.Expect(world.client.Update(b.t.Context(), route)).To(Succeed())
+			require.NoError(b.t, world.client.Update(b.t.Context(), route))
 		}))
 	}
 	b.programmed(route.Name)
@@ -202,7 +202,7 @@ func (b *bench) edits() (times benchTimes, cost benchCost, requests, failed int)
 	for _, count := range total.failures() {
 		failed += count
 	}
-	b.g.Expect(world.client.Delete(b.t.Context(), route)).To(Succeed())
+	require.NoError(b.t, world.client.Delete(b.t.Context(), route))
 	return times, cost, requests, failed
 }
 
@@ -216,7 +216,7 @@ func (b *bench) moves(service string) benchTimes {
 		address := b.pod(to).Status.PodIP
 		out = append(out, b.until(to, "http://"+service+"/", func() {
 			patch := fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses","value":[%q]}]`, address)
-			b.g.Expect(world.client.Patch(b.t.Context(), slice, client.RawPatch("application/json-patch+json", patch))).To(Succeed())
+			require.NoError(b.t, world.client.Patch(b.t.Context(), slice, client.RawPatch("application/json-patch+json", patch)))
 		}))
 	}
 	return out
@@ -235,14 +235,14 @@ func (b *bench) until(name, url string, change func()) time.Duration {
 		done <- err
 	}()
 	lines := bufio.NewScanner(out)
-	b.g.Expect(lines.Scan()).To(BeTrue(), "%v", lines.Err())
-	b.g.Expect(lines.Text()).To(Equal("asking"), "the answer before the change")
+	require.True(b.t, lines.Scan(), "%v", lines.Err())
+	require.Equal(b.t, "asking", lines.Text(), "the answer before the change")
 	start := time.Now()
 	change()
-	b.g.Expect(lines.Scan()).To(BeTrue(), "%v", lines.Err())
+	require.True(b.t, lines.Scan(), "%v", lines.Err())
 	nanos, err := strconv.ParseInt(lines.Text(), 10, 64)
-	b.g.Expect(err).NotTo(HaveOccurred())
-	b.g.Expect(<-done).To(Succeed())
+	require.NoError(b.t, err)
+	require.NoError(b.t, <-done)
 	return time.Unix(0, nanos).Sub(start)
 }
 
@@ -252,10 +252,10 @@ type usage struct{ cpu, bytes, memory float64 }
 func (b *bench) usage() usage {
 	b.t.Helper()
 	operators, err := component(b.t.Context(), names.SystemNamespace, names.ComponentOperator)
-	b.g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(b.t, err)
 	var out usage
 	for i := range operators {
-		all := families(b.t, b.g, &operators[i], names.PortAdmin)
+		all := families(b.t, b.t, &operators[i], names.PortAdmin)
 		sum := func(name string) (total float64) {
 			for _, m := range all[name].GetMetric() {
 				total += m.GetCounter().GetValue() + m.GetGauge().GetValue()

@@ -16,7 +16,7 @@ import (
 
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -43,7 +44,6 @@ const (
 
 // The mesh changes over to a CA from cert-manager and back without a failed request.
 func TestCertManagerGivesTheCA(t *testing.T) {
-	g := NewWithT(t)
 	certs := certManager(t)
 	issuer := certs.issuer(t)
 	before := trustBundle(t)
@@ -59,15 +59,15 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 
 	setIssuer(t, issuer.name)
 	said := certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, issuer.name)
-	g.Expect(said).To(ContainSubstring("signed by the CA from built-in"), "the new CA is announced first")
+	require.Contains(t, said, "signed by the CA from built-in", "the new CA is announced first")
 	ours := certs.ofOperator(t)
-	g.Expect(ours).To(HaveLen(1))
-	g.Expect(ours[0].Spec.IsCA).To(BeTrue())
-	g.Expect(ours[0].Spec.IssuerRef.Name).To(Equal(issuer.name))
+	require.Len(t, ours, 1)
+	require.True(t, ours[0].Spec.IsCA)
+	require.Equal(t, issuer.name, ours[0].Spec.IssuerRef.Name)
 	both := trustBundle(t)
-	g.Expect(both).To(ContainElement(equalTo(issuer.root)))
+	require.True(t, slices.ContainsFunc(both, issuer.root.Equal), "the new root is trusted")
 	for _, root := range before {
-		g.Expect(both).To(ContainElement(equalTo(root)), "leaves under it are still in use")
+		require.True(t, slices.ContainsFunc(both, root.Equal), "leaves under it are still in use")
 	}
 	refreshTrust(t, issuer.root)
 
@@ -80,13 +80,17 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	s.answers("late", "http://server/", "server")
 	overMTLS(s, start, s.pod("late"), identityOf(s, "client"), identityOf(s, "late"))
 	chain := leafOf(s, "late")
-	g.Expect(chain).To(HaveLen(2), "the leaf and the intermediate")
-	g.Expect(chain[1]).To(equalTo(certs.issued(t)))
-	verifies(g, chain, issuer.root, identityOf(s, "late"))
+	require.Len(t, chain, 2, "the leaf and the intermediate")
+	require.True(t, certs.issued(t).Equal(chain[1]), "the intermediate is what cert-manager issued")
+	verifies(t, chain, issuer.root, identityOf(s, "late"))
 
 	setIssuer(t, "")
-	g.Eventually(func() []certmanagerv1.Certificate { return certs.ofOperator(t) }).Should(BeEmpty())
-	g.Eventually(func() []*x509.Certificate { return trustBundle(t) }).Should(HaveLen(len(both) + 1))
+	eventually.Passes(t, "no Certificate of the operator", func(look require.TestingT) {
+		require.Empty(look, certs.ofOperator(t))
+	})
+	eventually.Passes(t, "the root of the built-in CA in the trust bundle", func(look require.TestingT) {
+		require.Len(look, trustBundle(t), len(both)+1)
+	})
 	after := trustBundle(t)
 	refreshTrust(t, after[len(after)-1])
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
@@ -94,17 +98,16 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	s.service("last", "last")
 	s.captured("last")
 	s.answers("late", "http://last/", "last")
-	verifies(g, leafOf(s, "last"), after[len(after)-1], identityOf(s, "last"))
-	g.Expect(trustBundle(t)).To(ContainElement(equalTo(issuer.root)), "the pod from before has a leaf under it")
+	verifies(t, leafOf(s, "last"), after[len(after)-1], identityOf(s, "last"))
+	require.True(t, slices.ContainsFunc(trustBundle(t), issuer.root.Equal), "the pod from before has a leaf under it")
 	meshReady(t)
 	total := steady.end()
 	t.Logf("while the CA changed twice: %v", total)
-	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+	require.Empty(t, total.failures(), "of %v", total)
 }
 
 // An issuer that isn't there is reported, and the mesh goes on with the CA that it has.
 func TestAnIssuerThatDoesNotExistIsReported(t *testing.T) {
-	g := NewWithT(t)
 	certs := certManager(t)
 	keepCertificates(t)
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
@@ -120,20 +123,22 @@ func TestAnIssuerThatDoesNotExistIsReported(t *testing.T) {
 	setIssuer(t, missing)
 	certificatesSay(t, metav1.ConditionFalse, v1alpha1.MeshReasonIssuerNotReady,
 		missing, "check that the issuer exists", "describe certificaterequests", "certificates are signed by the former CA (built-in)")
-	g.Expect(trustBundle(t)).To(Equal(before))
+	require.Equal(t, before, trustBundle(t))
 	s.server("late")
 	s.service("late", "late")
 	s.captured("late")
 	s.answers("client", "http://late/", "late")
-	g.Expect(leafOf(s, "late")).NotTo(BeEmpty())
+	require.NotEmpty(t, leafOf(s, "late"))
 
 	setIssuer(t, "")
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
-	g.Eventually(func() []certmanagerv1.Certificate { return certs.ofOperator(t) }).Should(BeEmpty(), "nothing is left that could be issued later")
-	g.Expect(trustBundle(t)).To(Equal(before))
+	eventually.Passes(t, "nothing is left that could be issued later", func(look require.TestingT) {
+		require.Empty(look, certs.ofOperator(t))
+	})
+	require.Equal(t, before, trustBundle(t))
 	meshReady(t)
 	total := steady.end()
-	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+	require.Empty(t, total.failures(), "of %v", total)
 }
 
 // certManagerAPI reads and writes cert-manager's objects.
@@ -143,15 +148,14 @@ type certManagerAPI struct{ client.Client }
 func certManager(t *testing.T) certManagerAPI {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	g := NewWithT(t)
-	g.Expect(certmanagerv1.AddToScheme(scheme)).To(Succeed())
+	require.NoError(t, certmanagerv1.AddToScheme(scheme))
 	c, err := client.New(world.config, client.Options{Scheme: scheme})
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	err = c.List(t.Context(), &certmanagerv1.ClusterIssuerList{})
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		t.Skip("skipped: the cluster has no cert-manager (make cert-manager brings it to the dev cluster)")
 	}
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return certManagerAPI{c}
 }
 
@@ -165,7 +169,6 @@ type authority struct {
 // when the test ends.
 func (c certManagerAPI) issuer(t *testing.T) authority {
 	t.Helper()
-	g := NewWithT(t)
 	name := "e2e-" + rand.String(5)
 	object := metav1.ObjectMeta{Namespace: certManagerNamespace, Name: name}
 	c.create(t, &certmanagerv1.ClusterIssuer{ObjectMeta: metaOf(name + "-root"), Spec: certmanagerv1.IssuerSpec{
@@ -181,23 +184,25 @@ func (c certManagerAPI) issuer(t *testing.T) authority {
 	}}
 	t.Cleanup(func() { _ = world.client.Delete(context.Background(), &corev1.Secret{ObjectMeta: object}) })
 	var root []*x509.Certificate
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "cert-manager signs the root", func(look require.TestingT) {
 		var err error
 		root, err = certificatesIn(t.Context(), certManagerNamespace, name)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(root).To(HaveLen(1))
-	}).Should(Succeed(), "cert-manager signs the root")
+		require.NoError(look, err)
+		require.Len(look, root, 1)
+	})
 	c.create(t, issuer)
-	g.Eventually(func(g Gomega) {
-		g.Expect(c.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer)).To(Succeed())
-		g.Expect(issuer.Status.Conditions).To(ContainElement(HaveField("Status", cmmeta.ConditionTrue)))
-	}).Should(Succeed(), "the issuer is ready")
+	eventually.Passes(t, "the issuer is ready", func(look require.TestingT) {
+		require.NoError(look, c.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer))
+		require.True(look, slices.ContainsFunc(issuer.Status.Conditions, func(c certmanagerv1.IssuerCondition) bool {
+			return c.Status == cmmeta.ConditionTrue
+		}))
+	})
 	return authority{name, root[0]}
 }
 
 func (c certManagerAPI) create(t *testing.T, o client.Object) {
 	t.Helper()
-	NewWithT(t).Expect(c.Create(t.Context(), o)).To(Succeed())
+	require.NoError(t, c.Create(t.Context(), o))
 	t.Cleanup(func() { _ = c.Delete(context.Background(), o) })
 }
 
@@ -205,7 +210,7 @@ func (c certManagerAPI) create(t *testing.T, o client.Object) {
 func (c certManagerAPI) ofOperator(t *testing.T) []certmanagerv1.Certificate {
 	t.Helper()
 	var list certmanagerv1.CertificateList
-	NewWithT(t).Expect(c.List(t.Context(), &list, client.MatchingLabels{names.LabelManagedBy: names.ManagedBy})).To(Succeed())
+	require.NoError(t, c.List(t.Context(), &list, client.MatchingLabels{names.LabelManagedBy: names.ManagedBy}))
 	return list.Items
 }
 
@@ -213,7 +218,7 @@ func (c certManagerAPI) ofOperator(t *testing.T) []certmanagerv1.Certificate {
 func (c certManagerAPI) issued(t *testing.T) *x509.Certificate {
 	t.Helper()
 	chain, err := certificatesIn(t.Context(), names.SystemNamespace, names.IssuedCA)
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return chain[0]
 }
 
@@ -238,19 +243,14 @@ func parse(text []byte) ([]*x509.Certificate, error) {
 	return out, nil
 }
 
-// equalTo matches a certificate by its content.
-func equalTo(want *x509.Certificate) OmegaMatcher {
-	return WithTransform(func(c *x509.Certificate) string { return string(c.Raw) }, Equal(string(want.Raw)))
-}
-
 // trustBundle is what the mesh trusts, as published.
 func trustBundle(t *testing.T) []*x509.Certificate {
 	t.Helper()
-	g := NewWithT(t)
 	var cm corev1.ConfigMap
-	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}, &cm)).To(Succeed())
+	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}
+	require.NoError(t, world.client.Get(t.Context(), key, &cm))
 	roots, err := parse([]byte(cm.Data[names.TrustBundleKey]))
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return roots
 }
 
@@ -267,18 +267,18 @@ func setIssuer(t *testing.T, name string) {
 func patchMesh(t *testing.T, change string) {
 	t.Helper()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	NewWithT(t).Expect(world.client.Patch(context.WithoutCancel(t.Context()), mesh, client.RawPatch("application/merge-patch+json", []byte(change)))).To(Succeed())
+	patch := client.RawPatch("application/merge-patch+json", []byte(change))
+	require.NoError(t, world.client.Patch(context.WithoutCancel(t.Context()), mesh, patch))
 }
 
 // keepCertificates puts Mesh.spec.certificates back when the test ends.
 func keepCertificates(t *testing.T) {
 	t.Helper()
 	meshReady(t)
-	g := NewWithT(t)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	text, err := json.Marshal(mesh.Spec.Certificates)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	t.Cleanup(func() {
 		patchMesh(t, `{"spec":{"certificates":null}}`) // a merge alone would keep what the test added
 		patchMesh(t, fmt.Sprintf(`{"spec":{"certificates":%s}}`, text))
@@ -289,30 +289,31 @@ func keepCertificates(t *testing.T) {
 func certificatesSay(t *testing.T, status metav1.ConditionStatus, reason string, texts ...string) string {
 	t.Helper()
 	var message string
-	NewWithT(t).Eventually(func(g Gomega) {
+	eventually.Passes(t, fmt.Sprintf("CertificatesReady is %s, for %s", status, reason), func(look require.TestingT) {
 		mesh := &v1alpha1.Mesh{}
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Name: names.Mesh}, mesh)).To(Succeed())
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKey{Name: names.Mesh}, mesh))
 		c := meta.FindStatusCondition(mesh.Status.Conditions, v1alpha1.MeshConditionCertificatesReady)
-		g.Expect(c).NotTo(BeNil())
-		g.Expect(c.ObservedGeneration).To(Equal(mesh.Generation))
-		g.Expect(c.Status).To(Equal(status), c.Message)
-		g.Expect(c.Reason).To(Equal(reason), c.Message)
+		require.NotNil(look, c)
+		require.Equal(look, mesh.Generation, c.ObservedGeneration)
+		require.Equal(look, status, c.Status, c.Message)
+		require.Equal(look, reason, c.Reason, c.Message)
 		for _, text := range texts {
-			g.Expect(c.Message).To(ContainSubstring(text))
+			require.Contains(look, c.Message, text)
 		}
 		message = c.Message
-	}).Should(Succeed())
+	})
 	return message
 }
 
 func meshReady(t *testing.T) {
 	t.Helper()
-	NewWithT(t).Eventually(func(g Gomega) {
+	eventually.Passes(t, "the Mesh is Ready", func(look require.TestingT) {
 		mesh := &v1alpha1.Mesh{}
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Name: names.Mesh}, mesh)).To(Succeed())
-		g.Expect(mesh.Status.ObservedGeneration).To(Equal(mesh.Generation))
-		g.Expect(meta.IsStatusConditionTrue(mesh.Status.Conditions, v1alpha1.MeshConditionReady)).To(BeTrue(), "%v", mesh.Status.Conditions)
-	}).Should(Succeed())
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKey{Name: names.Mesh}, mesh))
+		require.Equal(look, mesh.Generation, mesh.Status.ObservedGeneration)
+		require.True(look, meta.IsStatusConditionTrue(mesh.Status.Conditions, v1alpha1.MeshConditionReady),
+			"%v", mesh.Status.Conditions)
+	})
 }
 
 // operatorFlags restarts the operator with further flags, and without them when the test ends.
@@ -320,23 +321,23 @@ func operatorFlags(t *testing.T, flags ...string) {
 	t.Helper()
 	d := &appsv1.Deployment{}
 	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.OperatorService}
-	NewWithT(t).Expect(world.client.Get(t.Context(), key, d)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), key, d))
 	args := d.Spec.Template.Spec.Containers[0].Args
-	set := func(ctx context.Context, g Gomega, args []string) {
-		g.Expect(world.client.Get(ctx, key, d)).To(Succeed())
+	set := func(ctx context.Context, args []string) {
+		require.NoError(t, world.client.Get(ctx, key, d))
 		patch := client.StrategicMergeFrom(d.DeepCopy())
 		d.Spec.Template.Spec.Containers[0].Args = args
-		g.Expect(world.client.Patch(ctx, d, patch)).To(Succeed())
-		g.Eventually(func(g Gomega) {
-			g.Expect(world.client.Get(ctx, key, d)).To(Succeed())
-			g.Expect(d.Status.ObservedGeneration).To(Equal(d.Generation))
-			g.Expect(d.Status.UpdatedReplicas).To(Equal(*d.Spec.Replicas))
-			g.Expect(d.Status.Replicas).To(Equal(*d.Spec.Replicas))
-			g.Expect(d.Status.AvailableReplicas).To(Equal(*d.Spec.Replicas))
-		}).WithTimeout(2 * time.Minute).Should(Succeed())
+		require.NoError(t, world.client.Patch(ctx, d, patch))
+		eventually.PassesWithin(t, 2*time.Minute, "the operator with these flags is rolled out", func(look require.TestingT) {
+			require.NoError(look, world.client.Get(ctx, key, d))
+			require.Equal(look, d.Generation, d.Status.ObservedGeneration)
+			require.Equal(look, *d.Spec.Replicas, d.Status.UpdatedReplicas)
+			require.Equal(look, *d.Spec.Replicas, d.Status.Replicas)
+			require.Equal(look, *d.Spec.Replicas, d.Status.AvailableReplicas)
+		})
 	}
-	t.Cleanup(func() { set(context.Background(), NewWithT(t), args) })
-	set(t.Context(), NewWithT(t), append(slices.Clone(args), flags...))
+	t.Cleanup(func() { set(context.Background(), args) })
+	set(t.Context(), append(slices.Clone(args), flags...))
 }
 
 // refreshTrust waits until every node proxy trusts a root. It makes the kubelet refresh the mounted bundle at once,
@@ -345,13 +346,13 @@ func refreshTrust(t *testing.T, root *x509.Certificate) {
 	t.Helper()
 	for _, pod := range nodePods(t) {
 		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{"fairway.dev/e2e":%q}}}`, rand.String(5)))
-		NewWithT(t).Expect(world.client.Patch(t.Context(), pod.DeepCopy(), patch)).To(Succeed())
+		require.NoError(t, world.client.Patch(t.Context(), pod.DeepCopy(), patch))
 	}
 	for node, pod := range nodePods(t) {
 		address := podPort(t, pod, names.PortAdmin)
-		NewWithT(t).Eventually(func(g Gomega) {
-			g.Expect(secretOf(g, address, names.TrustBundleSecret)).To(ContainElement(equalTo(root)))
-		}).Should(Succeed(), "the proxy of %s trusts the new root", node)
+		eventually.Passes(t, fmt.Sprintf("the proxy of %s trusts the new root", node), func(look require.TestingT) {
+			require.True(look, slices.ContainsFunc(secretOf(look, address, names.TrustBundleSecret), root.Equal))
+		})
 	}
 }
 
@@ -360,17 +361,17 @@ func leafOf(s *space, app string) []*x509.Certificate {
 	s.t.Helper()
 	address := podPort(s.t, nodePods(s.t)[s.pod(app).Spec.NodeName], names.PortAdmin)
 	var chain []*x509.Certificate
-	NewWithT(s.t).Eventually(func(g Gomega) {
-		chain = secretOf(g, address, identityOf(s, app))
-		g.Expect(chain).NotTo(BeEmpty())
-	}).Should(Succeed())
+	eventually.Passes(s.t, "a certificate of "+app, func(look require.TestingT) {
+		chain = secretOf(look, address, identityOf(s, app))
+		require.NotEmpty(look, chain)
+	})
 	return chain
 }
 
 // secretOf reads the certificates of one secret from Envoy's configuration.
-func secretOf(g Gomega, address, name string) []*x509.Certificate {
+func secretOf(look require.TestingT, address, name string) []*x509.Certificate {
 	res, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + introspect.PathEnvoy + "config_dump?resource=dynamic_active_secrets")
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(look, err)
 	defer res.Body.Close()
 	type pemData struct {
 		Bytes []byte `json:"inline_bytes"`
@@ -388,11 +389,11 @@ func secretOf(g Gomega, address, name string) []*x509.Certificate {
 			} `json:"secret"`
 		} `json:"configs"`
 	}
-	g.Expect(json.NewDecoder(res.Body).Decode(&dump)).To(Succeed())
+	require.NoError(look, json.NewDecoder(res.Body).Decode(&dump))
 	for _, c := range dump.Configs {
 		if c.Name == name {
 			out, err := parse(append(c.Secret.Certificate.Chain.Bytes, c.Secret.Validation.Trusted.Bytes...))
-			g.Expect(err).NotTo(HaveOccurred())
+			require.NoError(look, err)
 			return out
 		}
 	}
@@ -400,13 +401,14 @@ func secretOf(g Gomega, address, name string) []*x509.Certificate {
 }
 
 // verifies checks that a chain leads to a root, and whose it is.
-func verifies(g Gomega, chain []*x509.Certificate, root *x509.Certificate, id string) {
+func verifies(t *testing.T, chain []*x509.Certificate, root *x509.Certificate, id string) {
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	roots.AddCert(root)
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
 	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(chain[0].URIs).To(ConsistOf(HaveField("String()", id)))
+	require.NoError(t, err)
+	require.Len(t, chain[0].URIs, 1)
+	require.Equal(t, id, chain[0].URIs[0].String())
 }

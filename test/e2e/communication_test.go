@@ -5,17 +5,19 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -31,29 +33,29 @@ func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error
 // replaced deletes pods and waits until as many others are ready.
 func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool, how ...client.DeleteOption) {
 	t.Helper()
-	g := NewWithT(t)
 	pods, err := component(t.Context(), namespace, name)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	old, want := map[types.UID]bool{}, len(pods)
 	for i := range pods {
 		if which == nil || which(&pods[i]) {
 			old[pods[i].UID] = true
-			g.Expect(world.client.Delete(t.Context(), &pods[i], how...)).To(Succeed())
+			require.NoError(t, world.client.Delete(t.Context(), &pods[i], how...))
 		}
 	}
-	g.Expect(old).NotTo(BeEmpty(), "no %s pod to restart", name)
-	g.Eventually(func(g Gomega) {
+	require.NotEmpty(t, old, "no %s pod to restart", name)
+	what := fmt.Sprintf("%d pods of %s, all of them new", want, name)
+	eventually.PassesWithin(t, 2*time.Minute, what, func(look require.TestingT) {
 		now, err := component(t.Context(), namespace, name)
-		g.Expect(err).NotTo(HaveOccurred())
+		require.NoError(look, err)
 		ready := 0
 		for i := range now {
 			if !old[now[i].UID] && podReady(&now[i]) {
 				ready++
 			}
-			g.Expect(old[now[i].UID]).To(BeFalse(), "pod %s is still there", now[i].Name)
+			require.False(look, old[now[i].UID], "pod %s is still there", now[i].Name)
 		}
-		g.Expect(ready).To(Equal(want))
-	}).WithTimeout(2 * time.Minute).Should(Succeed())
+		require.Equal(look, want, ready)
+	})
 }
 
 func podReady(p *corev1.Pod) bool {
@@ -66,7 +68,6 @@ func podReady(p *corev1.Pod) bool {
 }
 
 func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.versions("app")
@@ -79,15 +80,15 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 	routed, direct := s.steady("client", "http://app/"), s.steady("client", "http://app-v2/")
 	replaced(t, names.SystemNamespace, names.ComponentOperator, nil)
 	through, straight := routed.end(), direct.end()
-	g.Expect(through.failures()).To(BeEmpty(), "through the waypoint: %v", through)
-	g.Expect(straight.failures()).To(BeEmpty(), "pod to pod: %v", straight)
-	g.Expect(through.of("app-v2")).To(BeZero(), "the route holds: %v", through)
+	require.Empty(t, through.failures(), "through the waypoint: %v", through)
+	require.Empty(t, straight.failures(), "pod to pod: %v", straight)
+	require.Zero(t, through.of("app-v2"), "the route holds: %v", through)
 
 	// And updates come again: a new route, a new Service, a new pod.
 	var r gwv1.HTTPRoute
-	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r))
 	r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend("app-v2")}
-	g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
+	require.NoError(t, world.client.Update(t.Context(), &r))
 	s.programmed("app")
 	s.routed("client", "http://app/", "app-v2")
 	s.server("late")
@@ -97,7 +98,6 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 }
 
 func TestNodeProxyRestarts(t *testing.T) {
-	g := NewWithT(t)
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
 	s.client("client")
 	s.server("server")
@@ -112,18 +112,17 @@ func TestNodeProxyRestarts(t *testing.T) {
 	start := since()
 	s.answers("client", "http://server/", "server")
 	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
-	g.Expect(s.pod("server").UID).To(Equal(before), "the pod itself was left alone")
+	require.Equal(t, before, s.pod("server").UID, "the pod itself was left alone")
 	// New pods of that node are taken in as before.
 	s.scale("server", 3)
 	s.captured("server")
 	total := s.many("client", 30, "http://server/")
-	g.Expect(total.failures()).To(BeEmpty())
+	require.Empty(t, total.failures())
 }
 
 // A waypoint's absence closes the Service: no request goes around it. Its pods get no time to wait for others.
 func TestWaypointRestarts(t *testing.T) {
 	t.Parallel() // the waypoint is its own
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.versions("app")
@@ -136,30 +135,30 @@ func TestWaypointRestarts(t *testing.T) {
 	replaced(t, s.name, names.ComponentWaypoint, nil, client.GracePeriodSeconds(1))
 	s.answers("client", "http://app/", "app-v1")
 	total := steady.end()
-	g.Expect(total.of("app-v2")).To(BeZero(), "a request went around the waypoint: %v", total)
-	g.Expect(total.of("app-v1")).To(BeNumerically(">", 0), "%v", total)
+	require.Zero(t, total.of("app-v2"), "a request went around the waypoint: %v", total)
+	require.Positive(t, total.of("app-v1"), "%v", total)
 	s.programmed("app")
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "no failure through the new waypoint", func(look require.TestingT) {
 		got := s.many("client", 20, "http://app/")
-		g.Expect(got.failures()).To(BeEmpty())
-	}).Should(Succeed())
+		require.Empty(look, got.failures())
+	})
 	goesSoon(t, s.name)
 }
 
 // goesSoon: an idle waypoint's drain, of 30 s, ends with the connections that its callers keep, which heed its GOAWAY.
 func goesSoon(t *testing.T, namespace string) {
 	t.Helper()
-	g := NewWithT(t)
 	pods, err := component(t.Context(), namespace, names.ComponentWaypoint)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(pods).NotTo(BeEmpty())
-	g.Expect(world.client.Delete(t.Context(), &pods[0])).To(Succeed())
-	g.Eventually(func() bool { return gone(t, &corev1.Pod{}, namespace, pods[0].Name) }).WithTimeout(20 * time.Second).Should(BeTrue())
+	require.NoError(t, err)
+	require.NotEmpty(t, pods)
+	require.NoError(t, world.client.Delete(t.Context(), &pods[0]))
+	eventually.PassesWithin(t, 20*time.Second, "the deleted waypoint is gone", func(look require.TestingT) {
+		require.True(look, gone(t, &corev1.Pod{}, namespace, pods[0].Name))
+	})
 }
 
 // Deleting the Mesh lets every pod go, without a restart; creating it again takes them back.
 func TestTheMeshGoesAndComesBack(t *testing.T) {
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -171,15 +170,15 @@ func TestTheMeshGoesAndComesBack(t *testing.T) {
 	steady := s.steady("client", "http://server/")
 	mesh := deleteMesh(t)
 	s.captureIs(corev1.ConditionFalse, "client", "server")
-	g.Eventually(func(g Gomega) {
+	eventually.PassesWithin(t, 2*time.Minute, "node proxies are removed", func(look require.TestingT) {
 		left, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(left).To(BeEmpty(), "node proxies are removed")
-	}).WithTimeout(2 * time.Minute).Should(Succeed())
+		require.NoError(look, err)
+		require.Empty(look, left, "node proxies are removed")
+	})
 	total := steady.end()
 	t.Logf("while the pods were let go: %v", total)
 	got := s.many("client", 20, "http://server/")
-	g.Expect(got.failures()).To(BeEmpty())
+	require.Empty(t, got.failures())
 	// A pod that starts without the mesh starts as if there had never been one.
 	s.server("late")
 	s.service("late", "late")
@@ -188,10 +187,10 @@ func TestTheMeshGoesAndComesBack(t *testing.T) {
 	createMesh(t, mesh)
 	s.captured("client", "server", "late")
 	a := s.answers("client", "http://server/", "server")
-	g.Expect(a.Status).To(Equal(http.StatusOK))
+	require.Equal(t, http.StatusOK, a.Status)
 	after := s.pod("server")
-	g.Expect(after.UID).To(Equal(before.UID))
-	g.Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+	require.Equal(t, before.UID, after.UID)
+	require.Zero(t, after.Status.ContainerStatuses[0].RestartCount)
 }
 
 func metaOf(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name} }

@@ -9,17 +9,17 @@ import (
 	"strconv"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 func TestEndpointsComeAndGoUnderTraffic(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -32,17 +32,17 @@ func TestEndpointsComeAndGoUnderTraffic(t *testing.T) {
 	s.scale("server", 3)
 	s.captured("server")
 	seen := map[string]bool{}
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "answers of all three pods", func(look require.TestingT) {
 		a, err := s.get("client", "http://server/")
-		g.Expect(err).NotTo(HaveOccurred())
+		require.NoError(look, err)
 		seen[a.Pod] = true
-		g.Expect(seen).To(HaveLen(3), "all three pods answer")
-	}).Should(Succeed())
-	g.Expect(world.client.Delete(t.Context(), &corev1.Pod{ObjectMeta: s.pod("server").ObjectMeta})).To(Succeed())
+		require.Len(look, seen, 3, "all three pods answer")
+	})
+	require.NoError(t, world.client.Delete(t.Context(), &corev1.Pod{ObjectMeta: s.pod("server").ObjectMeta}))
 	s.ready("server")
 	s.scale("server", 1)
 	total := steady.end()
-	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+	require.Empty(t, total.failures(), "of %v", total)
 	t.Logf("%v; first pod was %s", total, first)
 }
 
@@ -85,7 +85,6 @@ func TestPodByAddress(t *testing.T) {
 
 func TestNamedTargetPortsThatDiffer(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	common := func(d *deployment) { d.Spec.Template.Labels["group"] = "both" }
@@ -93,12 +92,12 @@ func TestNamedTargetPortsThatDiffer(t *testing.T) {
 	s.server("two", listeningOn(9090), common)
 	s.service("both", "", func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"group": "both"} })
 	s.captured("client", "one", "two")
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "answers of both servers", func(look require.TestingT) {
 		got := s.many("client", 20, "http://both/")
-		g.Expect(got.of("one")).To(BeNumerically(">", 0), "%v", got)
-		g.Expect(got.of("two")).To(BeNumerically(">", 0), "%v", got)
-		g.Expect(got.failures()).To(BeEmpty())
-	}).Should(Succeed())
+		require.Positive(look, got.of("one"), "%v", got)
+		require.Positive(look, got.of("two"), "%v", got)
+		require.Empty(look, got.failures())
+	})
 }
 
 func TestServiceWithSeveralPorts(t *testing.T) {
@@ -121,7 +120,6 @@ func TestServiceWithSeveralPorts(t *testing.T) {
 
 func TestNodePortAndLoadBalancer(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.server("server")
 	s.client("client")
@@ -134,11 +132,11 @@ func TestNodePortAndLoadBalancer(t *testing.T) {
 		s.answers(from, "http://"+net.JoinHostPort(node, nodePort)+"/", "server")
 	}
 	address := ""
-	g.Eventually(func(g Gomega) {
-		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(svc), svc)).To(Succeed())
-		g.Expect(svc.Status.LoadBalancer.Ingress).NotTo(BeEmpty(), "the cluster gives the Service no LoadBalancer address")
+	eventually.Passes(t, "an address of the LoadBalancer", func(look require.TestingT) {
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKeyFromObject(svc), svc))
+		require.NotEmpty(look, svc.Status.LoadBalancer.Ingress, "the cluster gives the Service no LoadBalancer address")
 		address = svc.Status.LoadBalancer.Ingress[0].IP
-	}).Should(Succeed())
+	})
 	for _, from := range []string{"host", "client"} {
 		s.answers(from, "http://"+address+"/", "server")
 	}

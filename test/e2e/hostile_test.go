@@ -9,17 +9,17 @@ import (
 	"net/http"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -34,7 +34,6 @@ type hostile struct {
 }
 
 func newHostile(t *testing.T) hostile {
-	g := NewWithT(t)
 	h := hostile{space: enrolled(t)}
 	h.client("client")
 	h.server("victim", podLabel(names.LabelMTLSMode, names.MTLSStrict))
@@ -50,18 +49,18 @@ func newHostile(t *testing.T) hostile {
 	as.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + h.node, Groups: []string{"system:nodes", "system:authenticated"}}
 	var err error
 	h.kubelet, err = client.New(as, client.Options{Scheme: world.client.Scheme()})
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	as = rest.AnonymousClientConfig(world.config)
 	as.BearerToken = h.tokenOf(h.agentPod)
 	h.agent, err = client.New(as, client.Options{Scheme: world.client.Scheme()})
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return h
 }
 
 // tokenOf a pod, as its kubelet gets it.
 func (h hostile) tokenOf(pod *corev1.Pod, audiences ...string) string {
 	r, err := h.askToken(pod, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}, audiences...)
-	NewWithT(h.t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(h.t, err)
 	return r.Status.Token
 }
 
@@ -80,7 +79,7 @@ func statusPatch(patch string, args ...any) client.Patch {
 // mirror of a static pod, as a node may make it in any namespace.
 func (h hostile) mirror(change ...func(*corev1.Pod)) *corev1.Pod {
 	node := &corev1.Node{}
-	NewWithT(h.t).Expect(world.client.Get(h.t.Context(), client.ObjectKey{Name: h.node}, node)).To(Succeed())
+	require.NoError(h.t, world.client.Get(h.t.Context(), client.ObjectKey{Name: h.node}, node))
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: h.name, Name: "mirror", Labels: map[string]string{"app": "victim"},
@@ -99,7 +98,6 @@ func (h hostile) mirror(change ...func(*corev1.Pod)) *corev1.Pod {
 
 // A node that was taken over gets no further than its own pods.
 func TestAHostileNode(t *testing.T) {
-	g := NewWithT(t)
 	h := newHostile(t)
 	ctx := t.Context()
 	proxies := nodePods(t)
@@ -130,19 +128,18 @@ func TestAHostileNode(t *testing.T) {
 		"the agent: another's pod":         h.agent.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
 		"the agent: an address of its own": h.agent.Status().Patch(ctx, h.own.DeepCopy(), statusPatch(`{"podIP":"203.0.113.7"}`)),
 	} {
-		g.Expect(apierrors.IsForbidden(err)).To(BeTrue(), "%s: %v", what, err)
+		require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
 	}
 	bearer, config := h.tokenOf(h.agentPod, names.TokenAudience), operatorTLS(t)
 	code, body := sign(t, config, bearer, identityOf(h.space, "own"))
-	g.Expect(code).To(Equal(http.StatusOK), body)
+	require.Equal(t, http.StatusOK, code, body)
 	code, body = sign(t, config, bearer, identityOf(h.space, "victim"))
-	g.Expect(code).To(Equal(http.StatusForbidden), body)
+	require.Equal(t, http.StatusForbidden, code, body)
 }
 
 // A node that was taken over may make mirrors of static pods, with any label and any address. No connection to another's
 // Service goes there.
 func TestAHostileNodeServesNobodyElsesService(t *testing.T) {
-	g := NewWithT(t)
 	h := newHostile(t)
 	url := "http://" + h.host("victim")
 	h.answers("client", url, "victim")
@@ -151,30 +148,32 @@ func TestAHostileNodeServesNobodyElsesService(t *testing.T) {
 	serving := statusPatch(`{"phase":"Running","podIP":%[1]q,"podIPs":[{"ip":%[1]q}],"conditions":[{"type":"Ready","status":"True"}]}`,
 		h.own.Status.PodIP)
 	seen := 0
-	g.Expect(wait.PollUntilContextTimeout(t.Context(), interval, 2*patience, true, func(ctx context.Context) (bool, error) {
+	eventually.Within(t, 2*eventually.Patience, "the cluster lets the mirror be an endpoint", func() error {
 		m := h.mirror()
-		if err := h.kubelet.Create(ctx, m); err == nil || apierrors.IsAlreadyExists(err) {
-			if err := h.kubelet.Status().Patch(ctx, m, serving); client.IgnoreNotFound(err) != nil {
-				return false, err
-			}
+		if err := h.kubelet.Create(t.Context(), m); err == nil || apierrors.IsAlreadyExists(err) {
+			require.NoError(t, client.IgnoreNotFound(h.kubelet.Status().Patch(t.Context(), m, serving)))
 		}
-		for _, a := range endpointsOf(ctx, g, h.space, "victim") {
+		for _, a := range endpointsOf(t.Context(), t, h.space, "victim") {
 			if a == h.own.Status.PodIP {
 				seen++
 			}
 		}
-		return seen >= 20, nil
-	})).To(Succeed(), "the cluster lets the mirror be an endpoint")
+		if seen < 20 {
+			return fmt.Errorf("it was one %d times", seen)
+		}
+		return nil
+	})
 	total := traffic.end()
-	g.Expect(total.failures()).To(BeEmpty(), "%v", total)
-	g.Expect(total.of("own")).To(BeZero(), "%v", total)
-	g.Expect(total.of("victim")).NotTo(BeZero())
+	require.Empty(t, total.failures(), "%v", total)
+	require.Zero(t, total.of("own"), "%v", total)
+	require.NotZero(t, total.of("victim"))
 }
 
 // endpointsOf a Service that serve, by their addresses.
-func endpointsOf(ctx context.Context, g *WithT, s *space, service string) (out []string) {
+func endpointsOf(ctx context.Context, look require.TestingT, s *space, service string) (out []string) {
 	var list discoveryv1.EndpointSliceList
-	g.Expect(world.client.List(ctx, &list, client.InNamespace(s.name), client.MatchingLabels{discoveryv1.LabelServiceName: service})).To(Succeed())
+	require.NoError(look, world.client.List(ctx, &list,
+		client.InNamespace(s.name), client.MatchingLabels{discoveryv1.LabelServiceName: service}))
 	for _, slice := range list.Items {
 		for _, e := range slice.Endpoints {
 			if e.Conditions.Ready != nil && *e.Conditions.Ready {

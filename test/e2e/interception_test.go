@@ -8,18 +8,18 @@ import (
 	"net/http"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 func TestRunningPodsJoinAndLeaveWithoutARestart(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := newSpace(t)
 	s.client("client")
 	s.server("server")
@@ -32,15 +32,15 @@ func TestRunningPodsJoinAndLeaveWithoutARestart(t *testing.T) {
 	start := since()
 	got := s.answers("client", "http://server/", "server")
 	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
-	g.Expect(got.from()).To(Equal(s.pod("client").Status.PodIP), "the server sees the client's own address")
+	require.Equal(t, s.pod("client").Status.PodIP, got.from(), "the server sees the client's own address")
 
 	s.label(names.LabelMesh, "")
 	s.captureIs(corev1.ConditionFalse, "client", "server")
 	s.answers("client", "http://server/", "server")
 
 	after := s.pod("server")
-	g.Expect(after.UID).To(Equal(before.UID))
-	g.Expect(after.Status.ContainerStatuses[0].RestartCount).To(BeZero())
+	require.Equal(t, before.UID, after.UID)
+	require.Zero(t, after.Status.ContainerStatuses[0].RestartCount)
 }
 
 // The server refuses plaintext, so each of these requests, which are the first thing that their pods do (in an init
@@ -71,16 +71,15 @@ func TestTheFirstPacketOfANewPodIsCaptured(t *testing.T) {
 		},
 	}
 	s.create(job)
-	NewWithT(t).Eventually(func(g Gomega) {
-		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(job), job)).To(Succeed())
-		g.Expect(job.Status.Failed).To(BeZero())
-		g.Expect(job.Status.Succeeded).To(Equal(pods))
-	}).Should(Succeed())
+	eventually.Passes(t, "all pods of the Job succeed", func(look require.TestingT) {
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKeyFromObject(job), job))
+		require.Zero(look, job.Status.Failed)
+		require.Equal(look, pods, job.Status.Succeeded)
+	})
 }
 
 func TestAPodOptsOut(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("outsider", podLabel(names.LabelMesh, names.MeshDisabled))
 	s.client("member")
@@ -99,7 +98,7 @@ func TestAPodOptsOut(t *testing.T) {
 	s.refuses("outsider", "http://closed/") // a strict pod refuses plaintext
 	outsider := s.pod("outsider")
 	status, reason := captureOf(&outsider)
-	g.Expect(status).To(Equal(corev1.ConditionFalse), reason)
+	require.Equal(t, corev1.ConditionFalse, status, reason)
 }
 
 func TestHostNetworkPods(t *testing.T) {
@@ -117,7 +116,6 @@ func TestHostNetworkPods(t *testing.T) {
 
 func TestTrafficWithTheWorldOutside(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	inside, outside := enrolled(t), newSpace(t)
 	inside.server("member")
 	inside.service("member", "member")
@@ -126,20 +124,21 @@ func TestTrafficWithTheWorldOutside(t *testing.T) {
 	inside.captured("member")
 
 	got := inside.answers("member", "http://"+outside.host("stranger")+"/", "stranger")
-	g.Expect(got.from()).To(Equal(inside.pod("member").Status.PodIP), "a server outside the mesh sees the client's own address")
+	require.Equal(t, inside.pod("member").Status.PodIP, got.from(),
+		"a server outside the mesh sees the client's own address")
 	got = outside.answers("stranger", "http://"+inside.host("member")+"/", "member")
-	g.Expect(got.from()).To(Equal(outside.pod("stranger").Status.PodIP), "a member sees the address of a client outside the mesh")
+	require.Equal(t, outside.pod("stranger").Status.PodIP, got.from(),
+		"a member sees the address of a client outside the mesh")
 
 	// TLS of applications is not touched: the API server's certificate is not of a root that the tool trusts.
 	_, err := inside.get("member", "https://kubernetes.default.svc/healthz")
-	g.Expect(err).To(MatchError(ContainSubstring("x509")))
+	require.ErrorContains(t, err, "x509")
 	// Nor is what is refused: nothing listens there.
 	inside.refuses("member", fmt.Sprintf("http://%s:9/", outside.pod("stranger").Status.PodIP))
 }
 
 func TestServersOfOtherProtocols(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server", func(d *deployment) {
@@ -148,18 +147,18 @@ func TestServersOfOtherProtocols(t *testing.T) {
 	})
 	s.service("server", "server", func(svc *corev1.Service) { svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp" })
 	s.captured("client", "server")
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "an echo over TCP", func(look require.TestingT) {
 		out, err := s.exec(t.Context(), "client", "tcp-send", "-n", "3", "server:80", "hello")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(out).To(ContainSubstring("hello"))
-	}).Should(Succeed())
+		require.NoError(look, err)
+		require.Contains(look, out, "hello")
+	})
 	start := since()
 	_, err := s.exec(t.Context(), "client", "tcp-send", "server:80", "hello")
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
 	// HTTP/2 without TLS passes, too.
 	s.server("h2")
 	s.service("h2", "h2")
 	s.captured("h2")
-	g.Expect(s.answers("client", "http://h2/", "h2", "--http2").Status).To(Equal(http.StatusOK))
+	require.Equal(t, http.StatusOK, s.answers("client", "http://h2/", "h2", "--http2").Status)
 }

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -34,6 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -42,23 +43,21 @@ import (
 // operatorPort forwards a port of one operator pod to this machine until the test ends.
 func operatorPort(t *testing.T, port int) string {
 	t.Helper()
-	g := NewWithT(t)
 	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(pods).NotTo(BeEmpty())
+	require.NoError(t, err)
+	require.NotEmpty(t, pods)
 	return podPort(t, &pods[0], port)
 }
 
 // podPort forwards a port of a pod to this machine until the test ends.
 func podPort(t *testing.T, pod *corev1.Pod, port int) string {
 	t.Helper()
-	g := NewWithT(t)
 	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 	dialer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, world.config)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	ready := make(chan struct{})
 	f, err := portforward.NewOnAddressesForStreamingWithContext(t.Context(), dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	failed := make(chan error, 1)
 	go func() { failed <- f.ForwardPorts() }()
 	select {
@@ -67,18 +66,18 @@ func podPort(t *testing.T, pod *corev1.Pod, port int) string {
 		t.Fatal(err)
 	}
 	ports, err := f.GetPorts()
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return fmt.Sprintf("127.0.0.1:%d", ports[0].Local)
 }
 
 // operatorTLS verifies the operator as an agent does.
 func operatorTLS(t *testing.T) *tls.Config {
 	t.Helper()
-	g := NewWithT(t)
 	var bundle corev1.ConfigMap
-	g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}, &bundle)).To(Succeed())
+	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}
+	require.NoError(t, world.client.Get(t.Context(), key, &bundle))
 	roots := x509.NewCertPool()
-	g.Expect(roots.AppendCertsFromPEM([]byte(bundle.Data[names.TrustBundleKey]))).To(BeTrue())
+	require.True(t, roots.AppendCertsFromPEM([]byte(bundle.Data[names.TrustBundleKey])))
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, ServerName: names.OperatorService + "." + names.SystemNamespace + ".svc"}
 }
 
@@ -90,7 +89,7 @@ func token(t *testing.T, pod *corev1.Pod, audiences ...string) string {
 		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
 	}}
 	out, err := world.clientset.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(t.Context(), pod.Spec.ServiceAccountName, r, metav1.CreateOptions{})
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return out.Status.Token
 }
 
@@ -120,7 +119,6 @@ func subscribe(t *testing.T, address, bearer string) error {
 
 func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.server("app")
 	pod := s.pod("app")
@@ -132,9 +130,9 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
 		},
 	})
-	g.Eventually(func() error {
+	eventually.NoError(t, "the waypoint's service account", func() error {
 		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "waypoint"}, &corev1.ServiceAccount{})
-	}).Should(Succeed())
+	})
 	s.server("thief", podLabel(names.LabelGatewayName, "waypoint"), spec(func(p *corev1.PodSpec) { p.ServiceAccountName = "waypoint" }))
 	thief := s.pod("thief")
 	for name, c := range map[string]struct {
@@ -148,7 +146,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 		"of a waypoint's double":    {token(t, &thief, names.TokenAudience), codes.PermissionDenied},
 	} {
 		err := subscribe(t, operatorPort(t, names.PortXDS), c.token)
-		g.Expect(status.Code(err)).To(Equal(c.code), "%s: %v", name, err)
+		require.Equal(t, c.code, status.Code(err), "%s: %v", name, err)
 	}
 }
 
@@ -156,7 +154,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 func nodePods(t *testing.T) map[string]*corev1.Pod {
 	t.Helper()
 	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	out := map[string]*corev1.Pod{}
 	for i := range pods {
 		out[pods[i].Spec.NodeName] = &pods[i]
@@ -166,7 +164,6 @@ func nodePods(t *testing.T) map[string]*corev1.Pod {
 
 func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.server("app")
 	s.captured("app")
@@ -177,40 +174,39 @@ func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 	for node, proxy := range proxies {
 		code, body := sign(t, config, token(t, proxy, names.TokenAudience), id)
 		if node == pod.Spec.NodeName {
-			g.Expect(code).To(Equal(http.StatusOK), body)
+			require.Equal(t, http.StatusOK, code, body)
 			continue
 		}
 		others++
-		g.Expect(code).To(Equal(http.StatusForbidden), body)
-		g.Expect(body).To(ContainSubstring(s.name+"/app"), "the refusal says what was asked for")
+		require.Equal(t, http.StatusForbidden, code, body)
+		require.Contains(t, body, s.name+"/app", "the refusal says what was asked for")
 	}
-	g.Expect(others).To(BeNumerically(">", 0), "the cluster has one node only")
+	require.Positive(t, others, "the cluster has one node only")
 	// The pod's own token gets nothing either: only agents ask.
 	code, body := sign(t, config, token(t, &pod, names.TokenAudience), id)
-	g.Expect(code).To(Equal(http.StatusForbidden), body)
+	require.Equal(t, http.StatusForbidden, code, body)
 }
 
 // sign asks through a forward of its own: client-go ends one when a connection through it is closed the hard way.
 func sign(t *testing.T, config *tls.Config, bearer, id string) (int, string) {
 	t.Helper()
-	g := NewWithT(t)
 	address := operatorPort(t, names.PortCertificates)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	uri, err := url.Parse(id)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	body, err := json.Marshal(identity.SignRequest{Identity: id, CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+address+identity.PathSign, bytes.NewReader(body))
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+bearer)
 	req.Header.Set("Content-Type", "application/json")
 	res, err := (&http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}}).Do(req)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	defer res.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	return res.StatusCode, string(answer)
 }

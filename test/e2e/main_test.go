@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"github.com/onsi/gomega"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -31,12 +30,6 @@ import (
 // enable must be set, because the tests restart and remove the mesh of the cluster that KUBECONFIG names.
 const enable = "FAIRWAY_E2E"
 
-// Limits of waiting. They are generous: a test ends as soon as the condition holds.
-const (
-	patience = 60 * time.Second
-	interval = 100 * time.Millisecond
-)
-
 // world is the cluster under test.
 var world struct {
 	config    *rest.Config
@@ -53,8 +46,6 @@ func TestMain(m *testing.M) {
 		fmt.Println("e2e:", err)
 		os.Exit(1)
 	}
-	gomega.SetDefaultEventuallyTimeout(patience)
-	gomega.SetDefaultEventuallyPollingInterval(interval)
 	os.Exit(m.Run())
 }
 

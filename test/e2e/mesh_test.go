@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
@@ -28,13 +29,13 @@ import (
 // deleteMesh waits until all of the Mesh is gone and sees to it that it comes back when the test ends.
 func deleteMesh(t *testing.T) *v1alpha1.Mesh {
 	t.Helper()
-	g := NewWithT(t)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	t.Cleanup(func() { restore(mesh) })
-	g.Expect(world.client.Delete(t.Context(), mesh)).To(Succeed())
-	g.Eventually(func() bool { return gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet) }).
-		WithTimeout(2*time.Minute).Should(BeTrue(), "the node proxies go once the nodes are clean")
+	require.NoError(t, world.client.Delete(t.Context(), mesh))
+	eventually.PassesWithin(t, 2*time.Minute, "the node proxies go once the nodes are clean", func(look require.TestingT) {
+		require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
+	})
 	return mesh
 }
 
@@ -47,20 +48,19 @@ func restore(mesh *v1alpha1.Mesh) {
 // createMesh waits until the mesh is ready again.
 func createMesh(t *testing.T, mesh *v1alpha1.Mesh) {
 	t.Helper()
-	g := NewWithT(t)
 	fresh := &v1alpha1.Mesh{ObjectMeta: metaOf(mesh.Name), Spec: mesh.Spec}
-	g.Expect(world.client.Create(t.Context(), fresh)).To(Succeed())
-	g.Eventually(func(g Gomega) {
-		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(fresh), fresh)).To(Succeed())
-		g.Expect(meta.IsStatusConditionTrue(fresh.Status.Conditions, v1alpha1.MeshConditionReady)).To(BeTrue(), "%v", fresh.Status.Conditions)
-	}).WithTimeout(2 * time.Minute).Should(Succeed())
+	require.NoError(t, world.client.Create(t.Context(), fresh))
+	eventually.PassesWithin(t, 2*time.Minute, "the Mesh is Ready", func(look require.TestingT) {
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKeyFromObject(fresh), fresh))
+		require.True(look, meta.IsStatusConditionTrue(fresh.Status.Conditions, v1alpha1.MeshConditionReady),
+			"%v", fresh.Status.Conditions)
+	})
 }
 
 // The mode of the Mesh holds where no label says otherwise. It concerns all pods of the mesh, so this test runs alone.
 func TestAStrictMesh(t *testing.T) {
-	g := NewWithT(t)
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	s, outside, url := reachedInPlaintext(t)
 
 	t.Cleanup(func() { patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, mesh.Spec.MTLS.Mode)) })
@@ -78,7 +78,6 @@ func TestUndeploy(t *testing.T) {
 	if os.Getenv(enableUndeploy) == "" {
 		t.Skipf("runs make undeploy and make deploy: set %s=1", enableUndeploy)
 	}
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -86,7 +85,7 @@ func TestUndeploy(t *testing.T) {
 	s.captured("client", "server")
 	before := s.pod("server")
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	t.Cleanup(func() {
 		run(context.Background(), t, "deploy")
 		restore(mesh)
@@ -104,17 +103,17 @@ func TestUndeploy(t *testing.T) {
 			kubectl(t, "delete", "-n", names.SystemNamespace, "deployment/"+names.OperatorDeployment)
 			kubectl(t, "delete", "-k", "../../config/rbac")
 			kubectl(t, "delete", "meshes.fairway.dev", names.Mesh, "--timeout=20s")
-			NewWithT(t).Eventually(func() bool { return gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet) }).
-				WithTimeout(time.Minute).Should(BeTrue())
+			eventually.PassesWithin(t, time.Minute, "the node proxies are gone", func(look require.TestingT) {
+				require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
+			})
 			run(t.Context(), t, "undeploy")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			g := NewWithT(t)
 			undeploy(t)
-			g.Expect(gone(t, &corev1.Namespace{}, "", names.SystemNamespace)).To(BeTrue())
+			require.True(t, gone(t, &corev1.Namespace{}, "", names.SystemNamespace))
 			got := s.many("client", 20, "http://server/")
-			g.Expect(got.failures()).To(BeEmpty())
+			require.Empty(t, got.failures())
 			// A pod that starts without the mesh starts as if there had never been one.
 			late := strings.ReplaceAll(name, " ", "-")
 			s.server(late)
@@ -125,7 +124,7 @@ func TestUndeploy(t *testing.T) {
 			createMesh(t, mesh)
 			s.captured("client", "server", late)
 			s.answers("client", "http://server/", "server")
-			g.Expect(s.pod("server").UID).To(Equal(before.UID))
+			require.Equal(t, before.UID, s.pod("server").UID)
 		})
 	}
 }

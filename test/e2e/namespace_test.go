@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -50,9 +51,9 @@ func newSpace(t *testing.T, labels ...string) *space {
 	})
 	s := &space{t: t, name: ns.Name}
 	// A pod that comes before its namespace's service account is refused.
-	NewWithT(t).Eventually(func() error {
+	eventually.NoError(t, "the namespace's service account", func() error {
 		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "default"}, &corev1.ServiceAccount{})
-	}).Should(Succeed())
+	})
 	return s
 }
 
@@ -86,7 +87,7 @@ func (s *space) label(labels ...string) {
 
 func relabel(t *testing.T, o client.Object, labels ...string) {
 	t.Helper()
-	NewWithT(t).Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(o), o)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(o), o))
 	patch := client.MergeFrom(o.DeepCopyObject().(client.Object))
 	now := o.GetLabels()
 	if now == nil {
@@ -98,7 +99,7 @@ func relabel(t *testing.T, o client.Object, labels ...string) {
 		}
 	}
 	o.SetLabels(now)
-	NewWithT(t).Expect(world.client.Patch(t.Context(), o, patch)).To(Succeed())
+	require.NoError(t, world.client.Patch(t.Context(), o, patch))
 }
 
 // option changes a Deployment before it is created.
@@ -190,18 +191,18 @@ func (s *space) client(name string, opts ...option) { s.t.Helper(); s.server(nam
 // ready waits until a Deployment is complete.
 func (s *space) ready(name string) {
 	s.t.Helper()
-	NewWithT(s.t).Eventually(func(g Gomega) {
+	eventually.Passes(s.t, fmt.Sprintf("Deployment %s is complete", name), func(look require.TestingT) {
 		var d appsv1.Deployment
-		g.Expect(world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d)).To(Succeed())
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d))
 		want := int32(1)
 		if d.Spec.Replicas != nil {
 			want = *d.Spec.Replicas
 		}
-		g.Expect(d.Status.ObservedGeneration).To(Equal(d.Generation))
-		g.Expect(d.Status.UpdatedReplicas).To(Equal(want))
-		g.Expect(d.Status.AvailableReplicas).To(Equal(want), "available replicas of "+name)
-		g.Expect(d.Status.Replicas).To(Equal(want), "replicas of "+name)
-	}).Should(Succeed())
+		require.Equal(look, d.Generation, d.Status.ObservedGeneration)
+		require.Equal(look, want, d.Status.UpdatedReplicas)
+		require.Equal(look, want, d.Status.AvailableReplicas, "available replicas of "+name)
+		require.Equal(look, want, d.Status.Replicas, "replicas of "+name)
+	})
 }
 
 // scale a Deployment and wait.
@@ -209,7 +210,7 @@ func (s *space) scale(name string, n int32) {
 	s.t.Helper()
 	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: name}}
-	NewWithT(s.t).Expect(world.client.Patch(s.t.Context(), d, patch)).To(Succeed())
+	require.NoError(s.t, world.client.Patch(s.t.Context(), d, patch))
 	s.ready(name)
 }
 
@@ -235,7 +236,8 @@ func (s *space) service(name, app string, change ...func(*corev1.Service)) *core
 func (s *space) pods(app string) []corev1.Pod {
 	s.t.Helper()
 	var list corev1.PodList
-	NewWithT(s.t).Expect(world.client.List(s.t.Context(), &list, client.InNamespace(s.name), client.MatchingLabels{"app": app})).To(Succeed())
+	require.NoError(s.t,
+		world.client.List(s.t.Context(), &list, client.InNamespace(s.name), client.MatchingLabels{"app": app}))
 	var out []corev1.Pod
 	for _, p := range list.Items {
 		if p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
@@ -263,14 +265,14 @@ func (s *space) captured(apps ...string) {
 func (s *space) captureIs(want corev1.ConditionStatus, apps ...string) {
 	s.t.Helper()
 	for _, app := range apps {
-		NewWithT(s.t).Eventually(func(g Gomega) {
+		eventually.Passes(s.t, fmt.Sprintf("condition Captured of %s is %s", app, want), func(look require.TestingT) {
 			pods := s.pods(app)
-			g.Expect(pods).NotTo(BeEmpty())
+			require.NotEmpty(look, pods)
 			for i := range pods {
 				status, text := captureOf(&pods[i])
-				g.Expect(status).To(Equal(want), "%s: %s", pods[i].Name, text)
+				require.Equal(look, want, status, "%s: %s", pods[i].Name, text)
 			}
-		}).Should(Succeed())
+		})
 	}
 }
 

@@ -15,11 +15,12 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -39,32 +40,30 @@ func needsEnforcement(t *testing.T) {
 // they are to be stopped, end in silence or are refused: enforcers differ, and take a moment.
 func (s *space) connects(from string, want bool, ip string, port int) {
 	s.t.Helper()
-	NewWithT(s.t).Eventually(func(g Gomega) {
+	eventually.Passes(s.t, fmt.Sprintf("%s to port %d", from, port), func(look require.TestingT) {
 		_, err := s.exec(s.t.Context(), from, "tcp-send", "--timeout=1s", fmt.Sprintf("%s:%d", ip, port), "hello")
 		stopped := err != nil && strings.Contains(err.Error(), "dial tcp")
-		g.Expect(!stopped).To(Equal(want), "%v", err)
-	}).Should(Succeed(), "%s to port %d", from, port)
+		require.Equal(look, want, !stopped, "%v", err)
+	})
 }
 
 // stopped waits until none of several requests of a pod of the mesh is answered by the server of a URL, and sees that it
 // stays so. Its node proxy takes the connections, and reaches nobody.
 func (s *space) stopped(from, url string) {
 	s.t.Helper()
-	g := NewWithT(s.t)
-	attempt := func(g Gomega) {
+	attempt := func(look require.TestingT) {
 		out, err := s.exec(s.t.Context(), from, "get", "-n", "5", "-c", "5", "--no-keepalive", "--timeout=3s", url)
 		got := parseTally(out)
-		g.Expect(got).NotTo(BeEmpty(), "%v: %s", err, out)
-		g.Expect(got.failures()).To(Equal(got))
+		require.NotEmpty(look, got, "%v: %s", err, out)
+		require.Equal(look, got, got.failures())
 	}
-	g.Eventually(attempt).Should(Succeed(), "%s to %s", from, url)
-	attempt(g)
+	eventually.Passes(s.t, fmt.Sprintf("%s to %s", from, url), attempt)
+	attempt(s.t)
 }
 
 // policies reads NetworkPolicies from YAML and creates them in the space.
 func (s *space) policies(manifests string, change ...func(*networkingv1.NetworkPolicy)) {
 	s.t.Helper()
-	g := NewWithT(s.t)
 	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(manifests), 4096)
 	made := 0
 	for ; ; made++ {
@@ -73,20 +72,20 @@ func (s *space) policies(manifests string, change ...func(*networkingv1.NetworkP
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		g.Expect(err).NotTo(HaveOccurred())
+		require.NoError(s.t, err)
 		for _, c := range change {
 			c(p)
 		}
 		s.create(p)
 	}
-	g.Expect(made).NotTo(BeZero())
+	require.NotZero(s.t, made)
 }
 
 // documented returns the example of the user's guide that begins with a policy of this name.
 func documented(t *testing.T, policy string) string {
 	t.Helper()
 	guide, err := os.ReadFile("../../docs/user-guide.md")
-	NewWithT(t).Expect(err).NotTo(HaveOccurred())
+	require.NoError(t, err)
 	for _, block := range strings.Split(string(guide), "```yaml\n")[1:] {
 		block, _, _ = strings.Cut(block, "```")
 		if first, _, _ := strings.Cut(block, "\n---\n"); strings.Contains(first, "metadata: {name: "+policy+",") {
@@ -113,17 +112,19 @@ func elsewhere(t *testing.T, node string) option {
 // agents reach them, they reach each other, and nobody else does.
 func TestNetworkPolicyOfTheOperator(t *testing.T) {
 	needsEnforcement(t)
-	g := NewWithT(t)
 	replaced(t, names.SystemNamespace, names.ComponentOperator, nil)
 	operators, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(len(operators)).To(BeNumerically(">", 1))
+	require.NoError(t, err)
+	require.Greater(t, len(operators), 1)
 	s := newSpace(t)
 	s.client("pod")
 	for i := range operators {
 		o := &operators[i]
-		g.Eventually(func() (string, error) { return logOf(t.Context(), o) }).
-			Should(ContainSubstring("following a replica's acknowledgements"), "replicas reach each other")
+		eventually.Passes(t, "replicas reach each other", func(look require.TestingT) {
+			said, err := logOf(t.Context(), o)
+			require.NoError(look, err)
+			require.Contains(look, said, "following a replica's acknowledgements")
+		})
 		host := fmt.Sprintf("host-%d", i)
 		s.client(host, onHostNetwork(18080+i), elsewhere(t, o.Spec.NodeName))
 		for port, may := range map[int][]string{
@@ -158,11 +159,10 @@ func logOf(ctx context.Context, p *corev1.Pod) (string, error) {
 func TestNetworkPolicyOfWaypoints(t *testing.T) {
 	needsEnforcement(t)
 	t.Parallel()
-	g := NewWithT(t)
 	s, collectors, outside := enrolled(t), newSpace(t), newSpace(t)
 	sample, err := os.ReadFile("../../config/samples/networkpolicy_waypoint.yaml")
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(bytes.Count(sample, []byte("monitoring"))).To(Equal(2), "in the comment and in the policy")
+	require.NoError(t, err)
+	require.Equal(t, 2, bytes.Count(sample, []byte("monitoring")), "in the comment and in the policy")
 	s.policies(strings.ReplaceAll(string(sample), "monitoring", collectors.name))
 	s.client("client")
 	s.versions("app")
@@ -172,16 +172,16 @@ func TestNetworkPolicyOfWaypoints(t *testing.T) {
 	s.routed("client", "http://app/", "app-v2")
 
 	waypoints, err := component(t.Context(), s.name, names.ComponentWaypoint)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(waypoints).NotTo(BeEmpty())
+	require.NoError(t, err)
+	require.NotEmpty(t, waypoints)
 	ip := waypoints[0].Status.PodIP
 	collectors.client("collector")
 	outside.client("stranger")
 	outside.connects("stranger", false, ip, names.PortAgent)
 	outside.connects("stranger", true, ip, names.PortMTLS)
 	a, err := collectors.get("collector", fmt.Sprintf("http://%s:%d/metrics", ip, names.PortAgent))
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(a.Status).To(Equal(http.StatusOK))
+	require.NoError(t, err)
+	require.Equal(t, http.StatusOK, a.Status)
 }
 
 // TestNetworkPolicyFromBeforeTheMesh holds what the guide says of a policy that names the application's port: members
@@ -189,7 +189,6 @@ func TestNetworkPolicyOfWaypoints(t *testing.T) {
 func TestNetworkPolicyFromBeforeTheMesh(t *testing.T) {
 	needsEnforcement(t)
 	t.Parallel()
-	g := NewWithT(t)
 	s, outside := enrolled(t), newSpace(t)
 	const policy = `
 apiVersion: networking.k8s.io/v1
@@ -226,8 +225,8 @@ spec:
 	s.stopped("other", "http://server/")
 	outside.connects("stranger", false, ip, names.PortMTLS)
 	a, err := s.get("client", "http://"+ip+":9090/")
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(a.Name).To(Equal("second"), "whom the policy lets in reaches every port")
+	require.NoError(t, err)
+	require.Equal(t, "second", a.Name, "whom the policy lets in reaches every port")
 }
 
 // TestNetworkPolicyOfANamespaceThatDenies applies the guide's example: a namespace that denies by default, with a

@@ -11,15 +11,16 @@ import (
 	"strings"
 	"testing"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"github.com/spf13/cobra"
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cli"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -36,22 +37,22 @@ func fairway(t *testing.T, args ...string) (out, notes string, err error) {
 }
 
 // metrics of a pod of the mesh.
-func metrics(t *testing.T, g Gomega, pod *corev1.Pod, port int) string {
+func metrics(t *testing.T, look require.TestingT, pod *corev1.Pod, port int) string {
 	t.Helper()
 	response, err := http.Get("http://" + podPort(t, pod, port) + "/metrics")
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(look, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	g.Expect(err).NotTo(HaveOccurred())
+	require.NoError(look, err)
 	return string(body)
 }
 
 // families are the metrics of a pod of the mesh, by name.
-func families(t *testing.T, g Gomega, pod *corev1.Pod, port int) map[string]*dto.MetricFamily {
+func families(t *testing.T, look require.TestingT, pod *corev1.Pod, port int) map[string]*dto.MetricFamily {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	out, err := parser.TextToMetricFamilies(strings.NewReader(metrics(t, g, pod, port)))
-	g.Expect(err).NotTo(HaveOccurred())
+	out, err := parser.TextToMetricFamilies(strings.NewReader(metrics(t, look, pod, port)))
+	require.NoError(look, err)
 	return out
 }
 
@@ -67,7 +68,6 @@ func connectedNodes(all map[string]*dto.MetricFamily) (n int, said bool) {
 
 // TestWhatAUserSees asks everything that there is to ask of a mesh that carries traffic at both layers.
 func TestWhatAUserSees(t *testing.T) {
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.client("outside", podLabel(names.LabelMesh, names.MeshDisabled))
@@ -82,35 +82,42 @@ func TestWhatAUserSees(t *testing.T) {
 	client := s.pod("client")
 
 	t.Run("status", func(t *testing.T) {
+		type waypoint struct {
+			Namespace  string
+			Programmed bool
+		}
+		type resources struct {
+			Name  string
+			Acked int
+		}
 		var report struct {
 			Healthy bool
 			Nodes   []struct {
 				Ready    bool
 				Captured int
 			}
-			Waypoints []struct {
-				Namespace  string
-				Programmed bool
-			}
-			Proxies []struct {
+			Waypoints []waypoint
+			Proxies   []struct {
 				State string
-				Types []struct {
-					Name  string
-					Acked int
-				}
+				Types []resources
 			}
 		}
-		NewWithT(t).Eventually(func(g Gomega) {
+		eventually.Passes(t, "a status that finds all well", func(look require.TestingT) {
 			out, _, err := fairway(t, "status", "-o", "json")
-			g.Expect(err).NotTo(HaveOccurred(), out)
-			g.Expect(json.Unmarshal([]byte(out), &report)).To(Succeed())
-			g.Expect(report.Healthy).To(BeTrue())
-			g.Expect(report.Nodes).To(HaveEach(HaveField("Ready", true)))
-			g.Expect(report.Waypoints).To(ContainElement(And(HaveField("Namespace", s.name), HaveField("Programmed", true))))
-			g.Expect(report.Proxies).To(HaveEach(HaveField("State", "in sync")))
-			g.Expect(report.Proxies).To(HaveEach(HaveField("Types", ContainElement(And(HaveField("Name", "Runtime"), HaveField("Acked", 1))))),
-				"what is logged comes as a runtime layer")
-		}).Should(Succeed())
+			require.NoError(look, err, out)
+			require.NoError(look, json.Unmarshal([]byte(out), &report))
+			require.True(look, report.Healthy)
+			require.NotEmpty(look, report.Nodes)
+			for _, n := range report.Nodes {
+				require.True(look, n.Ready)
+			}
+			require.Contains(look, report.Waypoints, waypoint{s.name, true})
+			require.NotEmpty(look, report.Proxies)
+			for _, p := range report.Proxies {
+				require.Equal(look, "in sync", p.State)
+				require.Contains(look, p.Types, resources{"Runtime", 1}, "what is logged comes as a runtime layer")
+			}
+		})
 	})
 	t.Run("proxy of an application's pod", func(t *testing.T) {
 		for view, has := range map[string]string{
@@ -120,60 +127,63 @@ func TestWhatAUserSees(t *testing.T) {
 		} {
 			for _, format := range []string{"table", "json"} {
 				out, _, err := fairway(t, "proxy", view, "-n", s.name, client.Name, "-o", format)
-				NewWithT(t).Expect(err).NotTo(HaveOccurred(), view)
-				NewWithT(t).Expect(out).To(ContainSubstring(has), "%s as %s", view, format)
+				require.NoError(t, err, view)
+				require.Contains(t, out, has, "%s as %s", view, format)
 				if view != "clusters" {
-					NewWithT(t).Expect(out).NotTo(ContainSubstring(string(s.pod("server").UID)), "%s of another pod", view)
+					require.NotContains(t, out, string(s.pod("server").UID), "%s of another pod", view)
 				}
 			}
 		}
 		out, _, err := fairway(t, "proxy", "routes", "-n", s.name, client.Name)
-		NewWithT(t).Expect(err).NotTo(HaveOccurred())
-		NewWithT(t).Expect(out).To(ContainSubstring("no routes of its own"))
+		require.NoError(t, err)
+		require.Contains(t, out, "no routes of its own")
 		_, notes, err := fairway(t, "proxy", "listeners", "-n", s.name, s.pod("outside").Name)
-		NewWithT(t).Expect(err).NotTo(HaveOccurred())
-		NewWithT(t).Expect(notes).To(ContainSubstring("OptedOut"))
+		require.NoError(t, err)
+		require.Contains(t, notes, "OptedOut")
 	})
 	waypoints, err := component(t.Context(), s.name, names.ComponentWaypoint)
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(waypoints).NotTo(BeEmpty())
+	require.NoError(t, err)
+	require.NotEmpty(t, waypoints)
 	t.Run("proxy of a waypoint", func(t *testing.T) {
 		for view, has := range map[string]string{
 			"clusters": names.ServicePort(s.name, "app", 80), "listeners": names.ListenerMTLS, "routes": names.ServicePort(s.name, "app", 80),
 		} {
 			out, _, err := fairway(t, "proxy", view, "-n", s.name, waypoints[0].Name)
-			NewWithT(t).Expect(err).NotTo(HaveOccurred(), view)
-			NewWithT(t).Expect(out).To(ContainSubstring(has), view)
+			require.NoError(t, err, view)
+			require.Contains(t, out, has, view)
 		}
 	})
 	t.Run("metrics", func(t *testing.T) {
-		g := NewWithT(t)
 		operators, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-		g.Expect(err).NotTo(HaveOccurred())
+		require.NoError(t, err)
 		nodes, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Eventually(func(g Gomega) { // a stream that reached its age is opened anew
+		require.NoError(t, err)
+		// A stream that reached its age is opened anew.
+		eventually.Passes(t, "every node proxy is connected", func(look require.TestingT) {
 			connected := 0
 			for i := range operators { // each proxy is connected to whichever replica it met
-				all := families(t, g, &operators[i], names.PortAdmin)
-				g.Expect(all).To(HaveKey("fairway_ca_not_after_timestamp_seconds"))
+				all := families(t, look, &operators[i], names.PortAdmin)
+				require.Contains(look, all, "fairway_ca_not_after_timestamp_seconds")
 				n, said := connectedNodes(all)
-				g.Expect(said).To(BeTrue(), "connected node proxies of %s", operators[i].Name)
+				require.True(look, said, "connected node proxies of %s", operators[i].Name)
 				connected += n
 			}
-			g.Expect(connected).To(Equal(len(nodes)), "connected node proxies")
-		}).Should(Succeed())
+			require.Equal(look, len(nodes), connected, "connected node proxies")
+		})
 		for i := range nodes {
 			if nodes[i].Spec.NodeName != client.Spec.NodeName {
 				continue
 			}
-			g.Expect(metrics(t, g, &nodes[i], names.PortAdmin)).To(And(
-				ContainSubstring("\nfairway_relay_connected 1\n"), ContainSubstring("\nfairway_agent_pods{"),
-				ContainSubstring(`envoy_cluster_upstream_cx_total{envoy_cluster_name="`+names.NodeEndpoints(s.name, "server", 80, false)+`"}`)))
+			all := metrics(t, t, &nodes[i], names.PortAdmin)
+			require.Contains(t, all, "\nfairway_relay_connected 1\n")
+			require.Contains(t, all, "\nfairway_agent_pods{")
+			require.Contains(t, all,
+				`envoy_cluster_upstream_cx_total{envoy_cluster_name="`+names.NodeEndpoints(s.name, "server", 80, false)+`"}`)
 		}
-		g.Expect(metrics(t, g, &waypoints[0], names.PortAgent)).To(And(
-			ContainSubstring("\nfairway_relay_connected 1\n"),
-			ContainSubstring(`envoy_cluster_upstream_rq_total{envoy_cluster_name="`+names.ServicePort(s.name, "app", 80)+`"}`)))
+		all := metrics(t, t, &waypoints[0], names.PortAgent)
+		require.Contains(t, all, "\nfairway_relay_connected 1\n")
+		require.Contains(t, all,
+			`envoy_cluster_upstream_rq_total{envoy_cluster_name="`+names.ServicePort(s.name, "app", 80)+`"}`)
 	})
 }
 
@@ -194,5 +204,5 @@ func TestAPodOptsOutWhileItRuns(t *testing.T) {
 	start := since()
 	s.answers("client", "http://server/", "server")
 	overMTLS(s, start, s.pod("server"), identityOf(s, "client"), identityOf(s, "server"))
-	NewWithT(t).Expect(s.pod("server").UID).To(Equal(pod.UID))
+	require.Equal(t, pod.UID, s.pod("server").UID)
 }

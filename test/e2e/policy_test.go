@@ -4,11 +4,12 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -19,58 +20,62 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.versions("app")
 	s.captured("client", "app-v1", "app-v2")
 	gateway := &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: names.AutomaticWaypoint}}
-	g.Expect(apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))).To(BeTrue(), "no route, no waypoint")
-	g.Eventually(func() int { return s.many("client", 20, "http://app/").of("app-v2") }).Should(BeNumerically(">", 0), "the node has the way straight there")
+	require.True(t, apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)),
+		"no route, no waypoint")
+	eventually.Passes(t, "the node has the way straight there", func(look require.TestingT) {
+		require.Positive(look, s.many("client", 20, "http://app/").of("app-v2"))
+	})
 
 	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
 	s.create(route)
 	s.programmed("app")
-	g.Expect(s.many("client", 30, "http://app/").of("app-v1")).To(Equal(30), "Programmed is true for callers, at once")
-	g.Expect(s.many("client", 10, "http://app/", "-H", "x-beta:yes").of("app-v2")).To(Equal(10))
+	require.Equal(t, 30, s.many("client", 30, "http://app/").of("app-v1"), "Programmed is true for callers, at once")
+	require.Equal(t, 10, s.many("client", 10, "http://app/", "-H", "x-beta:yes").of("app-v2"))
 	a, err := s.get("client", "http://app/")
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).To(ContainSubstring("URI="+identityOf(s, "client")), "the application learns who calls")
+	require.NoError(t, err)
+	require.Contains(t, a.Headers.Get("X-Forwarded-Client-Cert"),
+		"URI="+identityOf(s, "client"), "the application learns who calls")
 
 	// Without its Gateway the Service is closed, until the operator has made another one that serves.
 	steady := s.steady("client", "http://app/")
-	g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)).To(Succeed())
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
 	former := gateway.UID
-	g.Expect(world.client.Delete(t.Context(), gateway)).To(Succeed())
-	g.Eventually(func(g Gomega) {
-		g.Expect(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)).To(Succeed())
-		g.Expect(gateway.UID).NotTo(Equal(former))
-		g.Expect(meta.IsStatusConditionTrue(gateway.Status.Conditions, v1alpha1.GatewayConditionEstablished)).To(BeTrue())
-	}).Should(Succeed(), "another Gateway that has served")
+	require.NoError(t, world.client.Delete(t.Context(), gateway))
+	eventually.Passes(t, "another Gateway that has served", func(look require.TestingT) {
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
+		require.NotEqual(look, former, gateway.UID)
+		require.True(look, meta.IsStatusConditionTrue(gateway.Status.Conditions, v1alpha1.GatewayConditionEstablished))
+	})
 	s.routed("client", "http://app/", "app-v1")
 	total := steady.end()
-	g.Expect(total.of("app-v1")).To(BeNumerically(">", 0))
-	g.Expect(total.of("app-v2")).To(BeZero(), "nothing goes around the route meanwhile: %v", total)
+	require.Positive(t, total.of("app-v1"))
+	require.Zero(t, total.of("app-v2"), "nothing goes around the route meanwhile: %v", total)
 
-	g.Expect(world.client.Delete(t.Context(), route)).To(Succeed())
-	g.Eventually(func(g Gomega) {
+	require.NoError(t, world.client.Delete(t.Context(), route))
+	eventually.Passes(t, "answers without the route", func(look require.TestingT) {
 		got := s.many("client", 20, "http://app/")
-		g.Expect(got.failures()).To(BeEmpty())
-		g.Expect(got.of("app-v2")).To(BeNumerically(">", 0), "%v", got)
-	}).Should(Succeed())
-	g.Eventually(func() bool {
-		return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway))
-	}).WithTimeout(controllers.DefaultAutomaticLinger+time.Minute).Should(BeTrue(), "the last route takes the waypoint along")
+		require.Empty(look, got.failures())
+		require.Positive(look, got.of("app-v2"), "%v", got)
+	})
+	linger := controllers.DefaultAutomaticLinger + time.Minute
+	eventually.PassesWithin(t, linger, "the last route takes the waypoint along", func(look require.TestingT) {
+		require.True(look, apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(gateway), gateway)))
+	})
 }
 
 func TestEditingARouteLosesNoRequest(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.versions("app")
@@ -82,19 +87,20 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 	steady := s.steady("client", "http://app/")
 	for _, to := range []string{"app-v2", "app-v1", "app-v2"} {
 		var r gwv1.HTTPRoute
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r)).To(Succeed())
+		require.NoError(t, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r))
 		r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
-		g.Expect(world.client.Update(t.Context(), &r)).To(Succeed())
+		require.NoError(t, world.client.Update(t.Context(), &r))
 		s.programmed("app")
-		g.Eventually(func() int { return s.many("client", 5, "http://app/").of(to) }).Should(Equal(5), "%s after the route is programmed", to)
+		eventually.Passes(t, fmt.Sprintf("%s after the route is programmed", to), func(look require.TestingT) {
+			require.Equal(look, 5, s.many("client", 5, "http://app/").of(to))
+		})
 	}
 	total := steady.end()
-	g.Expect(total.failures()).To(BeEmpty(), "of %v", total)
+	require.Empty(t, total.failures(), "of %v", total)
 }
 
 func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	producer, consumer, other := enrolled(t), enrolled(t), enrolled(t)
 	producer.versions("app")
 	consumer.client("client")
@@ -117,20 +123,19 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	// While nobody else asks for the waypoint, nobody else goes through it.
 	for range 5 {
 		a, err := other.get("client", url)
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Headers).NotTo(HaveKey("X-Forwarded-Client-Cert"))
+		require.NoError(t, err)
+		require.NotContains(t, a.Headers, "X-Forwarded-Client-Cert")
 	}
 
 	producer.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
 	producer.programmed("app")
 	for s, want := range map[*space]string{consumer: "app-v2", other: "app-v1"} {
-		g.Expect(s.many("client", 10, url).of(want)).To(Equal(10), "Programmed is true for callers of %s, at once", s.name)
+		require.Equal(t, 10, s.many("client", 10, url).of(want), "Programmed is true for callers of %s, at once", s.name)
 	}
 }
 
 func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s, outside := enrolled(t, names.LabelMTLSMode, names.MTLSStrict), newSpace(t)
 	outside.client("stranger")
 	s.client("client")
@@ -155,8 +160,8 @@ func TestStrictModeRefusesPlaintextAndKeepsProbes(t *testing.T) {
 	outside.answers("stranger", "http://"+s.host("open")+"/", "open")
 
 	pod := s.pod("server")
-	g.Expect(pod.Status.ContainerStatuses[0].RestartCount).To(BeZero())
-	g.Expect(pod.Status.ContainerStatuses[0].Ready).To(BeTrue())
+	require.Zero(t, pod.Status.ContainerStatuses[0].RestartCount)
+	require.True(t, pod.Status.ContainerStatuses[0].Ready)
 }
 
 // reachedInPlaintext makes a server in the mesh, in permissive mode, and a pod "stranger" outside that reaches it at
@@ -185,7 +190,6 @@ func TestStrictModeIsSwitchedOnAndOff(t *testing.T) {
 
 func TestExplicitWaypoint(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
@@ -197,19 +201,18 @@ func TestExplicitWaypoint(t *testing.T) {
 	})
 	s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
 	s.captured("client", "server")
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "an answer through the waypoint", func(look require.TestingT) {
 		a, err := s.get("client", "http://server/")
-		g.Expect(err).NotTo(HaveOccurred())
-		g.Expect(a.Status).To(Equal(http.StatusOK))
-		g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "it goes through the waypoint, route or not")
-	}).Should(Succeed())
+		require.NoError(look, err)
+		require.Equal(look, http.StatusOK, a.Status)
+		require.NotEmpty(look, a.Headers.Get("X-Forwarded-Client-Cert"), "it goes through the waypoint, route or not")
+	})
 }
 
 // A Service that joins a waypoint that serves others already is not interrupted, neither for those who know its address
 // nor for those who dial it for the first time just then.
 func TestAFurtherServiceJoinsAWaypointUnderTraffic(t *testing.T) {
 	t.Parallel()
-	g := NewWithT(t)
 	s := enrolled(t)
 	s.client("client")
 	s.client("newcomer")
@@ -227,9 +230,9 @@ func TestAFurtherServiceJoinsAWaypointUnderTraffic(t *testing.T) {
 	total := s.many("newcomer", 20, "http://second/")
 	s.programmed("second")
 	a, err := s.get("client", "http://second/")
-	g.Expect(err).NotTo(HaveOccurred())
-	g.Expect(a.Headers.Get("X-Forwarded-Client-Cert")).NotTo(BeEmpty(), "Programmed is true for callers, at once")
+	require.NoError(t, err)
+	require.NotEmpty(t, a.Headers.Get("X-Forwarded-Client-Cert"), "Programmed is true for callers, at once")
 	known := steady.end()
-	g.Expect(known.failures()).To(BeEmpty(), "of those who know the Service: %v", known)
-	g.Expect(total.failures()).To(BeEmpty(), "of those who are new: %v", total)
+	require.Empty(t, known.failures(), "of those who know the Service: %v", known)
+	require.Empty(t, total.failures(), "of those who are new: %v", total)
 }

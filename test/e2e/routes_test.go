@@ -4,13 +4,16 @@
 package e2e
 
 import (
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"fmt"
+
+	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -70,17 +73,18 @@ func conditionsOf(parents []gwv1.RouteParentStatus) []metav1.Condition {
 func (s *space) says(route, condition string, status metav1.ConditionStatus, reason string) metav1.Condition {
 	s.t.Helper()
 	var c *metav1.Condition
-	NewWithT(s.t).Eventually(func(g Gomega) {
+	what := fmt.Sprintf("condition %s of route %s is %s", condition, route, status)
+	eventually.Passes(s.t, what, func(look require.TestingT) {
 		var r gwv1.HTTPRoute
-		g.Expect(world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: route}, &r)).To(Succeed())
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: route}, &r))
 		c = meta.FindStatusCondition(conditionsOf(r.Status.Parents), condition)
-		g.Expect(c).NotTo(BeNil(), "condition %s in %v", condition, r.Status.Parents)
-		g.Expect(c.ObservedGeneration).To(Equal(r.Generation))
-		g.Expect(c.Status).To(Equal(status), "%s: %s", c.Reason, c.Message)
+		require.NotNil(look, c, "condition %s in %v", condition, r.Status.Parents)
+		require.Equal(look, r.Generation, c.ObservedGeneration)
+		require.Equal(look, status, c.Status, "%s: %s", c.Reason, c.Message)
 		if reason != "" {
-			g.Expect(c.Reason).To(Equal(reason), c.Message)
+			require.Equal(look, reason, c.Reason, c.Message)
 		}
-	}).Should(Succeed())
+	})
 	return *c
 }
 

@@ -6,16 +6,18 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
-	. "github.com/onsi/gomega" //nolint:revive // assertions read as sentences
+	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -24,7 +26,7 @@ func rollOut(t *testing.T, o client.Object) {
 	t.Helper()
 	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil,
 		`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano)))
-	NewWithT(t).Expect(world.client.Patch(t.Context(), o, patch)).To(Succeed())
+	require.NoError(t, world.client.Patch(t.Context(), o, patch))
 }
 
 func rollOutOperator(t *testing.T) {
@@ -35,13 +37,14 @@ func rollOutOperator(t *testing.T) {
 // nodesRolledOut waits until every node has the newest node proxy.
 func nodesRolledOut(t *testing.T) {
 	t.Helper()
-	NewWithT(t).Eventually(func(g Gomega) {
+	eventually.PassesWithin(t, 3*time.Minute, "the node proxies are rolled out", func(look require.TestingT) {
 		var d appsv1.DaemonSet
-		g.Expect(world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}, &d)).To(Succeed())
-		g.Expect(d.Status.ObservedGeneration).To(Equal(d.Generation))
-		g.Expect(d.Status.UpdatedNumberScheduled).To(Equal(d.Status.DesiredNumberScheduled))
-		g.Expect(d.Status.NumberAvailable).To(Equal(d.Status.DesiredNumberScheduled))
-	}).WithTimeout(3 * time.Minute).Should(Succeed())
+		require.NoError(look,
+			world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}, &d))
+		require.Equal(look, d.Generation, d.Status.ObservedGeneration)
+		require.Equal(look, d.Status.DesiredNumberScheduled, d.Status.UpdatedNumberScheduled)
+		require.Equal(look, d.Status.DesiredNumberScheduled, d.Status.NumberAvailable)
+	})
 }
 
 // TestFirstConnectionsWhileTheMeshIsReplaced enrols a namespace while operator and node proxies are replaced, and then,
@@ -49,7 +52,6 @@ func nodesRolledOut(t *testing.T) {
 // answers.
 func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	const addresses = 24
-	g := NewWithT(t)
 	s := newSpace(t)
 	s.server("server")
 	s.scale("server", 2)
@@ -58,14 +60,15 @@ func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	for i := range services {
 		services[i] = s.service(fmt.Sprintf("server-%d", i), "server")
 	}
-	g.Eventually(func(g Gomega) {
+	eventually.Passes(t, "both endpoints of every Service", func(look require.TestingT) {
 		for _, svc := range services {
-			var slices discoveryv1.EndpointSliceList
-			g.Expect(world.client.List(t.Context(), &slices, client.InNamespace(s.name),
-				client.MatchingLabels{discoveryv1.LabelServiceName: svc.Name})).To(Succeed())
-			g.Expect(slices.Items).To(ContainElement(HaveField("Endpoints", HaveLen(2))))
+			var list discoveryv1.EndpointSliceList
+			require.NoError(look, world.client.List(t.Context(), &list, client.InNamespace(s.name),
+				client.MatchingLabels{discoveryv1.LabelServiceName: svc.Name}))
+			require.True(look,
+				slices.ContainsFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return len(s.Endpoints) == 2 }), svc.Name)
 		}
-	}).Should(Succeed())
+	})
 
 	rollOutOperator(t)
 	rollOut(t, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}})
@@ -78,8 +81,9 @@ func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	for i, svc := range services {
 		from := []string{"client", "fresh"}[i%2]
 		a, err := s.get(from, "http://"+svc.Spec.ClusterIP+"/", "--timeout", "10s")
-		g.Expect(err).NotTo(HaveOccurred(), "%s dials %s (%s) for the first time", from, svc.Name, svc.Spec.ClusterIP)
-		g.Expect(a.Status).To(Equal(http.StatusOK), "%s dials %s (%s) for the first time: %s", from, svc.Name, svc.Spec.ClusterIP, a.Body)
+		require.NoError(t, err, "%s dials %s (%s) for the first time", from, svc.Name, svc.Spec.ClusterIP)
+		require.Equal(t, http.StatusOK, a.Status,
+			"%s dials %s (%s) for the first time: %s", from, svc.Name, svc.Spec.ClusterIP, a.Body)
 	}
 	s.ready("server")
 	s.label(names.LabelMesh, "")
