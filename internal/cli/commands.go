@@ -12,9 +12,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Exit codes of all commands.
+// Exit codes of all commands, beside 0.
 const (
-	exitOK = 0
 	// exitUnhealthy: the command worked and found something wrong, or could not find out.
 	exitUnhealthy = 1
 	// exitUsage: the command line makes no sense.

@@ -10,14 +10,10 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
-
-// typeURL is that of the resources that this package makes.
-const typeURL = resource.SecretType
 
 // certificateSecret is a certificate with its key, named by the SPIFFE ID. The message holds the key in clear, so it
 // must not be logged.
