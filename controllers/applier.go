@@ -27,7 +27,7 @@ import (
 )
 
 // errTaken says that an object of the wanted name belongs to somebody else. It is never overwritten.
-var errTaken = errors.New("belongs to somebody else")
+var errTaken = errors.New("has another owner")
 
 // applier applies objects on behalf of an owner. It skips what would change nothing: the same desired object, and a
 // live object that is as it was after the last apply.

@@ -179,7 +179,7 @@ func (r *gatewayClassReconciler) accept(ctx context.Context, class *gwv1.Gateway
 	kind := string(gwv1.GatewayClassConditionStatusAccepted)
 	if class.Name != names.WaypointClass {
 		c.False(kind, string(gwv1.GatewayClassReasonUnsupported),
-			fmt.Sprintf("Controller %s serves one class, and its name is %s.", names.GatewayController, names.WaypointClass))
+			fmt.Sprintf("Controller %s serves only GatewayClass %s.", names.GatewayController, names.WaypointClass))
 		return nil
 	}
 	_, problem, err := classParameters(ctx, r.client, class)
@@ -204,11 +204,11 @@ func (r *gatewayClassReconciler) version(ctx context.Context, c *conditions.Set)
 	installed := crd.Annotations[consts.BundleVersionAnnotation]
 	kind := string(gwv1.GatewayClassConditionStatusSupportedVersion)
 	if majorMinor(installed) == majorMinor(consts.BundleVersion) {
-		c.True(kind, string(gwv1.GatewayClassReasonSupportedVersion), "The Gateway API is "+installed+".")
+		c.True(kind, string(gwv1.GatewayClassReasonSupportedVersion), "Gateway API "+installed+" is installed.")
 		return nil
 	}
 	c.False(kind, string(gwv1.GatewayClassReasonUnsupportedVersion),
-		fmt.Sprintf("The Gateway API is %q; this operator is made for %s and serves what both know.", installed, consts.BundleVersion))
+		fmt.Sprintf("Gateway API %q is installed, but this operator is built for %s: it supports what both versions have.", installed, consts.BundleVersion))
 	return nil
 }
 

@@ -153,7 +153,7 @@ func (r *meshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 		if !r.claimed[claim] {
 			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Pod.Namespace, Name: claim.Pod.Name, UID: types.UID(claim.UID)}}
 			pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
-			r.announce.warn(pod, v1alpha1.MeshReasonAddressConflict, "Reconcile", "The mesh does not believe that "+claimText(claim))
+			r.announce.warn(pod, v1alpha1.MeshReasonAddressConflict, "Reconcile", "The mesh ignores an address: "+claimText(claim))
 		}
 	}
 	r.claimed = now

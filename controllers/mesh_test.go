@@ -98,7 +98,7 @@ func TestMesh(t *testing.T) {
 	plugin(corev1.ConditionFalse, "No CNI configuration.")
 	get(o, "a plugin is missing", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "PluginMissing")
-		if want := "NodesReady: Of some nodes, new pods start uncaptured: b (No CNI configuration)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
+		if want := "NodesReady: New pods start uncaptured on some nodes: b (No CNI configuration)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
 			return errors.New(messageOf(m.Status.Conditions, "Ready"))
 		}
 		return err
@@ -128,7 +128,7 @@ func TestMesh(t *testing.T) {
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "AddressConflict")
 	})
 	o.event("Mesh", "AddressConflict", claim)
-	o.event("Pod", "AddressConflict", "The mesh does not believe that "+claim)
+	o.event("Pod", "AddressConflict", "The mesh ignores an address: "+claim)
 	o.tell(func() { o.refused = nil }, o.nodesChanged, meshName)
 	get(o, "no claim is refused any more", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		return condition(m.Status.Conditions, "AddressesReady", metav1.ConditionTrue, "Unambiguous")
@@ -184,7 +184,7 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	for _, p := range policies {
 		o.eventually("the policies go", func() error { return o.gone(p) })
 	}
-	o.event("DaemonSet", "NodesUnreachable", "nodes that are not ready: lost.")
+	o.event("DaemonSet", "NodesUnreachable", "some nodes were not ready: lost.")
 }
 
 // event waits for an Event of an object of a kind.

@@ -71,7 +71,7 @@ func waypointStatus(g *gwv1.Gateway, o waypointObserved, hold *status.Hold) stat
 	// ready pod a moment before its Service has the endpoint.
 	if serves && o.reachable {
 		c.True(v1alpha1.GatewayConditionEstablished, v1alpha1.GatewayReasonServed,
-			"The waypoint has served: its Services are closed when it is away.")
+			"The waypoint has served traffic: connections to its Services are refused while it is down.")
 	}
 	g.Status.Conditions = c.List()
 	g.Status.Addresses = addresses(g, o)
@@ -100,16 +100,16 @@ func programmedState(accepted bool, o waypointObserved) (bool, gwv1.GatewayCondi
 	case !accepted:
 		return false, gwv1.GatewayReasonInvalid, notAccepted(o)
 	case !o.mesh:
-		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one, or wait until it is created again."
+		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one."
 	case !o.enrolled:
 		return false, v1alpha1.GatewayReasonNotEnrolled,
-			"The namespace is not enrolled, so a waypoint gets no identity there: label it " + names.LabelMesh + "=" + names.MeshEnabled + "."
+			"The namespace is not enrolled, so the waypoint gets no identity: label it " + names.LabelMesh + "=" + names.MeshEnabled + "."
 	case o.deployProblem != "":
 		return false, gwv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
 	case !o.trustBundle:
-		return false, gwv1.GatewayReasonPending, "The waypoint waits for the CA; see the conditions of the Mesh."
+		return false, gwv1.GatewayReasonPending, "The waypoint is waiting for the CA: see the conditions of the Mesh."
 	case o.rejected != "":
-		return false, v1alpha1.GatewayReasonProxyRejected, "A proxy rejected its configuration and keeps the last good one: " + o.rejected
+		return false, v1alpha1.GatewayReasonProxyRejected, "A proxy rejected its configuration and keeps the last good version: " + o.rejected
 	case o.deployment == nil:
 		return false, gwv1.GatewayReasonPending, "The waypoint is being deployed."
 	case len(o.clusterIPs) == 0:
@@ -129,7 +129,7 @@ func notAccepted(o waypointObserved) string {
 	if o.deployment == nil {
 		return "The Gateway is not accepted, so no proxy is deployed: see condition Accepted."
 	}
-	return "The Gateway is not accepted: see condition Accepted. What was deployed before runs on."
+	return "The Gateway is not accepted: see condition Accepted. Its existing proxies keep running."
 }
 
 // notReady says what keeps a waypoint's pods, empty if they just start: where there are some, their own word says more
@@ -163,7 +163,7 @@ func scalingProblem(hpa *autoscalingv2.HorizontalPodAutoscaler) string {
 		}
 		switch {
 		case strings.HasPrefix(c.Reason, "FailedGet"): // every waypoint of a cluster without a metrics server has it
-			return " Their number stays: there are no metrics to scale by."
+			return " Their number doesn't change: there are no metrics to scale by."
 		default:
 			return " Autoscaling does not work: " + c.Message + "."
 		}
@@ -200,7 +200,7 @@ func listenerStatuses(g *gwv1.Gateway, programmed metav1.Condition) []gwv1.Liste
 		setListener(c, v, programmed)
 		if l.AllowedRoutes != nil && len(l.AllowedRoutes.Kinds) > 0 {
 			c.False(string(gwv1.ListenerConditionResolvedRefs), string(gwv1.ListenerReasonInvalidRouteKinds),
-				"Routes of a mesh attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
+				"Mesh routes attach to Services, not to a waypoint's listener: remove allowedRoutes.kinds.")
 		} else {
 			c.True(string(gwv1.ListenerConditionResolvedRefs), string(gwv1.ListenerReasonResolvedRefs),
 				"There is nothing to resolve.")
@@ -215,13 +215,13 @@ func listenerStatuses(g *gwv1.Gateway, programmed metav1.Condition) []gwv1.Liste
 func setListener(c *conditions.Set, wrong *ingest.Verdict, programmed metav1.Condition) {
 	const accepted, served = string(gwv1.ListenerConditionAccepted), string(gwv1.ListenerConditionProgrammed)
 	c.False(string(gwv1.ListenerConditionConflicted), string(gwv1.ListenerReasonNoConflicts),
-		"No other listener has the port.")
+		"No other listener uses the port.")
 	if wrong != nil {
 		c.False(accepted, wrong.Reason, wrong.Message)
 		c.False(served, string(gwv1.ListenerReasonInvalid), "The listener is not accepted.")
 		return
 	}
-	c.True(accepted, string(gwv1.ListenerReasonAccepted), "The listener takes mTLS.")
+	c.True(accepted, string(gwv1.ListenerReasonAccepted), "The listener accepts mTLS.")
 	if programmed.Status == metav1.ConditionTrue {
 		c.True(served, string(gwv1.ListenerReasonProgrammed), "The proxies serve the listener.")
 	} else {

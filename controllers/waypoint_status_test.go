@@ -17,7 +17,7 @@ func TestProgrammedOfWhatIsNotAccepted(t *testing.T) {
 	_, _, message := programmedState(false, waypointObserved{mesh: true})
 	require.Equal(t, "The Gateway is not accepted, so no proxy is deployed: see condition Accepted.", message)
 	_, _, message = programmedState(false, waypointObserved{mesh: true, deployment: &appsv1.Deployment{}})
-	require.Equal(t, "The Gateway is not accepted: see condition Accepted. What was deployed before runs on.", message)
+	require.Equal(t, "The Gateway is not accepted: see condition Accepted. Its existing proxies keep running.", message)
 }
 
 // Without a metrics server no waypoint can scale; the autoscaler's whole complaint with each of them helps nobody.
@@ -29,7 +29,7 @@ func TestAutoscalingWithoutMetrics(t *testing.T) {
 			}},
 		}}
 	}
-	require.Equal(t, " Their number stays: there are no metrics to scale by.", scalingProblem(hpa("FailedGetContainerResourceMetric")))
+	require.Equal(t, " Their number doesn't change: there are no metrics to scale by.", scalingProblem(hpa("FailedGetContainerResourceMetric")))
 	require.Equal(t, " Autoscaling does not work: the HPA was unable to.", scalingProblem(hpa("InvalidSelector")))
 	require.Empty(t, scalingProblem(hpa("ScalingDisabled")))
 }

@@ -214,7 +214,7 @@ func TestWaypointRefusals(t *testing.T) {
 
 	get(o, "a name is taken", ns, "taken", func(g *gwv1.Gateway) error {
 		if c := meta.FindStatusCondition(g.Status.Conditions, "Programmed"); c != nil && c.Reason != "Pending" {
-			require.Contains(t, c.Message, "ServiceAccount "+ns+"/taken belongs to somebody else")
+			require.Contains(t, c.Message, "ServiceAccount "+ns+"/taken has another owner")
 		}
 		return condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "NoResources")
 	})

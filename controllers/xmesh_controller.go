@@ -78,7 +78,7 @@ func (r *xMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	case mesh == nil:
 		c.False(accepted, string(gwxv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
 	default:
-		c.True(accepted, string(gwxv1alpha1.MeshReasonAccepted), "This mesh is Fairway.")
+		c.True(accepted, string(gwxv1alpha1.MeshReasonAccepted), "Fairway implements this mesh.")
 	}
 	again, err := writeStatus(ctx, r.client, r.announce, x,
 		func(x *gwxv1alpha1.XMesh) []metav1.Condition { return x.Status.Conditions },
@@ -98,5 +98,5 @@ func xmeshProblem(x *gwxv1alpha1.XMesh) string {
 	if string(ref.Group) == v1alpha1.GroupVersion.Group && ref.Kind == v1alpha1.KindMesh && ref.Name == names.Mesh && ref.Namespace == nil {
 		return ""
 	}
-	return fmt.Sprintf("spec.parametersRef can name %s %q of group %s only.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group)
+	return fmt.Sprintf("spec.parametersRef can only name %s %q of group %s.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group)
 }

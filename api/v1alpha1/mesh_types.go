@@ -9,13 +9,13 @@ import (
 )
 
 // Mesh switches the mesh on in this cluster and holds its settings. There is one, named "default". Creating it starts a
-// node proxy on every node; deleting it lets every captured pod go, then removes the node proxies.
+// node proxy on every node; deleting it releases every captured pod, then removes the node proxies.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,path=meshes,singular=mesh,shortName={mesh,fwm},categories=fairway
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
-// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.nodes.summary`,description="Nodes whose proxy is ready, of the nodes that should have one"
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.nodes.summary`,description="Nodes with a ready proxy, of all nodes that should have one"
 // +kubebuilder:printcolumn:name="Trust domain",type=string,JSONPath=`.spec.trustDomain`
 // +kubebuilder:printcolumn:name="mTLS",type=string,JSONPath=`.spec.mtls.mode`,priority=1
 // +kubebuilder:printcolumn:name="Captured pods",type=integer,JSONPath=`.status.nodes.capturedPods`,priority=1
@@ -31,7 +31,7 @@ type Mesh struct {
 	// +kubebuilder:default={}
 	Spec MeshSpec `json:"spec,omitempty"`
 
-	// What the operator found and did. Written by the operator only.
+	// Observed state of the mesh. Only the operator writes it.
 	// +optional
 	Status MeshStatus `json:"status,omitempty"`
 }
@@ -45,7 +45,7 @@ type MeshList struct {
 	Items           []Mesh `json:"items"`
 }
 
-// MeshSpec is what the user wants of the mesh.
+// MeshSpec is the desired state of the mesh.
 type MeshSpec struct {
 	// SPIFFE trust domain: the first part of every identity, "spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>".
 	// It can't be changed later, because every certificate and policy carries it.
@@ -57,7 +57,7 @@ type MeshSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="trustDomain can't be changed: every certificate carries it; delete the Mesh and create it again with the new trust domain"
 	TrustDomain string `json:"trustDomain,omitempty"`
 
-	// Where the mesh's certificates come from, and how long they live. Without it, from a root that the operator makes.
+	// Where the mesh's certificates come from, and how long they live. Default: from a root that the operator creates.
 	// +optional
 	Certificates *Certificates `json:"certificates,omitempty"`
 
@@ -66,7 +66,7 @@ type MeshSpec struct {
 	// +kubebuilder:default={}
 	MTLS MTLS `json:"mtls,omitempty"`
 
-	// Address ranges whose traffic the mesh captures, where they can't be found out from the cluster.
+	// Address ranges whose traffic the mesh captures. Set them where the operator can't find them in the cluster.
 	// +optional
 	Network *Network `json:"network,omitempty"`
 
@@ -84,7 +84,7 @@ type MeshSpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.builtin) && has(self.certManager))",message="set builtin or certManager, not both: they are two sources of the same root"
 type Certificates struct {
-	// The operator makes a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the default.
+	// The operator creates a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the default.
 	// +optional
 	Builtin *BuiltinCertificates `json:"builtin,omitempty"`
 
@@ -93,7 +93,7 @@ type Certificates struct {
 	// +optional
 	CertManager *CertManagerCertificates `json:"certManager,omitempty"`
 
-	// How long the certificate of a pod's identity lives. It is renewed after about two thirds of it. Default 24h.
+	// Lifetime of the certificate of a pod's identity. It is renewed after about two thirds of that time. Default 24h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -151,7 +151,7 @@ const (
 
 // MTLS of captured pods.
 type MTLS struct {
-	// Whether captured pods accept plaintext. Permissive accepts it beside mTLS, for callers that aren't in the mesh yet.
+	// Whether captured pods accept plaintext. Permissive accepts both, for callers that aren't in the mesh yet.
 	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a
 	// namespace or a pod overrides this. Captured pods always speak mTLS to each other, in both modes.
 	// +optional
@@ -162,20 +162,20 @@ type MTLS struct {
 // CIDR is an IPv4 or IPv6 range.
 //
 // +kubebuilder:validation:MaxLength=43
-// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR, as 10.244.0.0/16 or fd00:10:244::/56"
+// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR, such as 10.244.0.0/16 or fd00:10:244::/56"
 type CIDR string
 
 // Network holds the address ranges of the mesh. Connections to any other address never enter a proxy.
 type Network struct {
-	// Ranges of pod addresses. Without them, the ranges that Nodes report in spec.podCIDRs are taken; set them where a CNI
-	// hands out addresses by itself and Nodes report none.
+	// Ranges of pod addresses. Default: the ranges that Nodes report in spec.podCIDRs. Set them if the CNI assigns
+	// addresses by itself.
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	PodCIDRs []CIDR `json:"podCIDRs,omitempty"`
 
-	// Ranges of Service addresses. Without them, those of the cluster's ServiceCIDR objects are taken; set them where the
-	// cluster has none (where that API is switched off).
+	// Ranges of Service addresses. Default: those of the cluster's ServiceCIDR objects. Set them if the cluster has none
+	// (if that API is switched off).
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
@@ -212,29 +212,28 @@ type Node struct {
 	// +kubebuilder:validation:MaxProperties=16
 	NodeSelector map[string]string `json:"nodeSelector,omitempty"`
 
-	// Where things are on the nodes, for those that are not set up as most are: k3s, for instance, has its CNI directories
-	// elsewhere.
+	// Paths on the nodes, if they differ from the defaults: k3s, for example, has other CNI directories.
 	// +optional
 	Host *HostPaths `json:"host,omitempty"`
 
 	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP
-	// family. Default 4000. Connections to more of them are refused: the node proxy keeps something for each address
-	// that any pod dialled, and takes 20000 in all, or 13000 of Services. A change begins to count anew.
+	// family. Default 4000. Connections to further addresses are refused: the node proxy keeps state for each address
+	// that any pod dialled, and has room for 20000 in all, or 13000 of Services. A change resets the count.
 	// +optional
 	// +kubebuilder:validation:Minimum=100
 	// +kubebuilder:validation:Maximum=20000
 	AddressesPerPod *int32 `json:"addressesPerPod,omitempty"`
 
 	// How many connections one address, such as another pod or a waypoint, may have open to one captured pod, mTLS and
-	// plain text together. Default 2048. More of them are refused, so that one caller can't use up the 16384 that a pod
-	// takes of all callers. The more a caller has open, the more its next one costs the node. A change begins to count
-	// anew.
+	// plain text together. Default 2048. Further ones are refused, so that one caller can't use up the 16384 that a pod
+	// accepts from all callers. The more a caller has open, the more its next one costs the node. A change resets the
+	// count.
 	// +optional
 	// +kubebuilder:validation:Minimum=64
 	// +kubebuilder:validation:Maximum=16384
 	ConnectionsPerPeer *int32 `json:"connectionsPerPeer,omitempty"`
 
-	// Tolerations of the node pods. Default: every taint is tolerated, because a pod can only be captured where they run.
+	// Tolerations of the node pods. Default: all taints, because pods can only be captured on nodes where these run.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=32
@@ -248,9 +247,9 @@ type Node struct {
 // +kubebuilder:validation:XValidation:rule="!self.contains('..')",message="must be an absolute path without '..'"
 type HostPath string
 
-// HostPaths are where a node's container runtime keeps what the agent needs. They are those of all nodes.
+// HostPaths are where a node's container runtime keeps what the agent needs. They apply to all nodes.
 type HostPaths struct {
-	// Socket of the container runtime (CRI). Without it, the first one that answers of containerd
+	// Socket of the container runtime (CRI). Default: the first one that answers of containerd
 	// (/run/containerd/containerd.sock), k3s (/run/k3s/containerd/containerd.sock) and CRI-O (/run/crio/crio.sock).
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self.split('/').size() > 2",message="must be in a directory of its own, not in /"
@@ -285,29 +284,29 @@ const (
 
 // AccessLog of node proxies and waypoints: a line of JSON on standard output, with the identity of both ends.
 type AccessLog struct {
-	// What is logged: All connections and requests, those with Errors, or none (Off). A change takes effect at once and
-	// interrupts nothing.
+	// What is logged: All connections and requests, only those with Errors, or none (Off). A change takes effect at once
+	// and interrupts nothing.
 	// +optional
 	// +kubebuilder:default=All
 	Mode AccessLogMode `json:"mode,omitempty"`
 }
 
-// MeshStatus is what the operator found and did.
+// MeshStatus is the observed state of the mesh.
 type MeshStatus struct {
-	// Generation of the spec that this status speaks about.
+	// Generation of the spec that this status is about.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// Ready sums the others up. Accepted: the spec makes sense. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy runs. AddressesReady: no
-	// pod claims an address that is not its own. GatewayAPIReady: the Gateway API's CRDs are installed.
+	// Ready summarizes the others. Accepted: the spec is valid. NetworkReady: the ranges to capture are known.
+	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy is ready. AddressesReady: no pod
+	// claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// Ranges whose traffic is captured: those of spec.network, or else those found in the cluster.
+	// Ranges whose traffic is captured: those of spec.network, or those found in the cluster.
 	// +optional
 	Network *NetworkStatus `json:"network,omitempty"`
 

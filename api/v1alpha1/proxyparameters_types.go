@@ -9,10 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// ProxyParameters say how the Deployment of a proxy is to look: how many, how large, where. They are named by a
-// GatewayClass (spec.parametersRef, with a namespace), for all its Gateways, or by a Gateway
-// (spec.infrastructure.parametersRef), for it alone. What the Gateway's parameters set wins over what the class's set,
-// field by field.
+// ProxyParameters configure the Deployment of a proxy: replicas, resources, placement. A GatewayClass refers to them
+// (spec.parametersRef, with a namespace) for all its Gateways, or a Gateway (spec.infrastructure.parametersRef) for
+// itself. Each field that the Gateway's parameters set overrides the class's.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Namespaced,path=proxyparameters,singular=proxyparameters,shortName=pparams,categories=fairway
@@ -24,7 +23,7 @@ type ProxyParameters struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// The parameters. What isn't set keeps its default.
+	// The parameters. Fields that aren't set have their defaults.
 	// +optional
 	// +kubebuilder:default={}
 	Spec ProxyParametersSpec `json:"spec,omitempty"`
@@ -39,7 +38,7 @@ type ProxyParametersList struct {
 	Items           []ProxyParameters `json:"items"`
 }
 
-// ProxyParametersSpec is how a proxy's Deployment is to look.
+// ProxyParametersSpec configures a proxy's Deployment.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.replicas) && has(self.autoscaling))",message="set replicas or autoscaling, not both: the autoscaler would undo a fixed number of replicas"
 // +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || !has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration(self.terminationGracePeriod)",message="drainTimeout must be shorter than terminationGracePeriod, or connections are cut while they drain"
@@ -55,7 +54,7 @@ type ProxyParametersSpec struct {
 	// +optional
 	Autoscaling *Autoscaling `json:"autoscaling,omitempty"`
 
-	// How many proxies may be taken away at a time, for instance when a node is drained. Default: maxUnavailable 1.
+	// How many proxies may be unavailable at a time, for example when a node is drained. Default: maxUnavailable 1.
 	// +optional
 	DisruptionBudget *DisruptionBudget `json:"disruptionBudget,omitempty"`
 
@@ -82,23 +81,23 @@ type ProxyParametersSpec struct {
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 
-	// How the proxies spread. Default: over zones and nodes where possible. A constraint without labelSelector speaks
-	// of this proxy's pods.
+	// How the proxies spread. Default: over zones and nodes where possible. A constraint without labelSelector selects
+	// this proxy's pods.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=16
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 
-	// Further labels of the pods. Labels of the mesh and of the Gateway API can't be set here.
+	// Additional labels of the pods. Labels of the mesh and of the Gateway API can't be set here.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/') && !k.startsWith('gateway.networking.k8s.io/') && !k.startsWith('app.kubernetes.io/'))",message="labels under fairway.dev/, gateway.networking.k8s.io/ and app.kubernetes.io/ are the operator's"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/') && !k.startsWith('gateway.networking.k8s.io/') && !k.startsWith('app.kubernetes.io/'))",message="labels under fairway.dev/, gateway.networking.k8s.io/ and app.kubernetes.io/ are reserved for the operator"
 	PodLabels map[string]string `json:"podLabels,omitempty"`
 
-	// Further annotations of the pods. Annotations of the mesh can't be set here.
+	// Additional annotations of the pods. Annotations of the mesh can't be set here.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/'))",message="annotations under fairway.dev/ are the operator's"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('fairway.dev/'))",message="annotations under fairway.dev/ are reserved for the operator"
 	PodAnnotations map[string]string `json:"podAnnotations,omitempty"`
 
 	// Priority class of the pods.
@@ -116,11 +115,11 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:Maximum=128
 	Concurrency *int32 `json:"concurrency,omitempty"`
 
-	// What the proxies take as headers. Default: 1024 KiB and 10000 headers, more than most servers take.
+	// Limits of the headers that the proxies accept. Default: 1024 KiB and 10000 headers, more than most servers accept.
 	// +optional
 	HeaderLimits *HeaderLimits `json:"headerLimits,omitempty"`
 
-	// How long a proxy that is going away lets its connections finish. Default 30s.
+	// How long a terminating proxy lets its connections finish. Default 30s.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -128,7 +127,7 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('1h')",message="drainTimeout must be at most 1h"
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
 
-	// When a proxy that is going away is killed. Whole seconds; default: 10s after drainTimeout.
+	// When a terminating proxy is killed, in whole seconds. Default: 10s after drainTimeout.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -141,21 +140,21 @@ type ProxyParametersSpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="self.minReplicas <= self.maxReplicas",message="minReplicas must not be above maxReplicas"
 type Autoscaling struct {
-	// Fewest proxies.
+	// Minimum number of proxies.
 	// +optional
 	// +kubebuilder:default=1
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	MinReplicas int32 `json:"minReplicas,omitempty"`
 
-	// Most proxies.
+	// Maximum number of proxies.
 	// +optional
 	// +kubebuilder:default=10
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000
 	MaxReplicas int32 `json:"maxReplicas,omitempty"`
 
-	// CPU to aim at, in percent of the request.
+	// Target CPU utilization, in percent of the request.
 	// +optional
 	// +kubebuilder:default=80
 	// +kubebuilder:validation:Minimum=1
@@ -163,10 +162,10 @@ type Autoscaling struct {
 	TargetCPU int32 `json:"targetCPU,omitempty"`
 }
 
-// HeaderLimits of one request or one answer. A request with more is answered 431, or its stream is reset (HTTP/2); an
-// answer with more becomes 502. Proxies hold headers in memory until they have been read to their end.
+// HeaderLimits of one request or one response. A request with more gets a 431, or its stream is reset (HTTP/2); a
+// response with more becomes a 502. Proxies hold headers in memory until they have received all of them.
 type HeaderLimits struct {
-	// All headers together, in KiB. The trailers count by themselves. Of one header, HTTP/2 carries 256 KiB at most.
+	// All headers together, in KiB. Trailers are counted separately. In HTTP/2, one header has at most 256 KiB.
 	// +optional
 	// +kubebuilder:default=1024
 	// +kubebuilder:validation:Minimum=64
@@ -185,15 +184,15 @@ type HeaderLimits struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="set minAvailable or maxUnavailable, and only one of them"
 type DisruptionBudget struct {
-	// Proxies that must stay: a number, or a percentage as "50%". With as many as there are replicas, nodes can't be
-	// drained.
+	// Proxies that must stay available: a number, or a percentage such as "50%". If it equals the number of replicas,
+	// nodes can't be drained.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:Pattern=`^[0-9]{1,3}%$`
 	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 0",message="must be at least 0"
 	MinAvailable *intstr.IntOrString `json:"minAvailable,omitempty"`
 
-	// Proxies that may be away: a number, or a percentage as "50%".
+	// Proxies that may be unavailable: a number, or a percentage such as "50%".
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:Pattern=`^[0-9]{1,3}%$`

@@ -87,8 +87,8 @@ func TestValidation(t *testing.T) {
 		{"parameters: headers larger than proxies can have them", params("{headerLimits: {sizeKiB: 8193}}"), "less than or equal to 8192"},
 		{"parameters: too few headers", params("{headerLimits: {count: 1}}"), "greater than or equal to 50"},
 		{"parameters: labels", params("{podLabels: {team: a}, podAnnotations: {a/b: c}}"), ""},
-		{"parameters: labels of the mesh", params("{podLabels: {fairway.dev/mesh: enabled}}"), "are the operator's"},
-		{"parameters: annotations of the mesh", params("{podAnnotations: {fairway.dev/x: z}}"), "are the operator's"},
+		{"parameters: labels of the mesh", params("{podLabels: {fairway.dev/mesh: enabled}}"), "are reserved for the operator"},
+		{"parameters: annotations of the mesh", params("{podAnnotations: {fairway.dev/x: z}}"), "are reserved for the operator"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx := context.Background()

@@ -169,7 +169,7 @@ func (c *Core) interest(i xds.Interest) {
 		return
 	}
 	if err := c.Identities.Want(i.Name); err != nil {
-		c.opts.Log.Error(err, "the proxy asks for a certificate that can't be had", "name", i.Name)
+		c.opts.Log.Error(err, "the proxy asks for a certificate that is not available", "name", i.Name)
 		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: i.Name})})
 	}
 }
@@ -194,7 +194,7 @@ func (p publisher) PublishSecrets(changed []*tlsv3.Secret, removed []string) {
 	for _, s := range changed {
 		r, err := xds.NewResource(s.GetName(), s)
 		if err != nil {
-			p.log.Error(errors.New("a secret could not be packed"), "certificate is not published", "name", s.GetName())
+			p.log.Error(errors.New("failed to marshal a secret"), "certificate is not published", "name", s.GetName())
 			continue
 		}
 		updates = append(updates, xds.Set(r))

@@ -85,7 +85,7 @@ const (
 // node), for connections to applications that wait for their next request, and for files.
 func ConnectionsWithin(openFiles uint64) (uint64, error) {
 	if openFiles < leastOpenFiles {
-		return 0, fmt.Errorf("the proxy may open %d files at a time (RLIMIT_NOFILE), and needs %d at least: "+
+		return 0, fmt.Errorf("the proxy may open %d files at a time (RLIMIT_NOFILE) but needs at least %d: "+
 			"raise the limit of the container runtime, such as LimitNOFILE of its systemd unit", openFiles, leastOpenFiles)
 	}
 	return min(openFiles/8*3, DefaultMaxConnections), nil

@@ -104,7 +104,7 @@ func (k *collector) readMesh(ctx context.Context) {
 	ready := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.MeshConditionReady)
 	switch {
 	case ready == nil || ready.ObservedGeneration < m.Generation:
-		k.problem("the operator has not looked at the Mesh yet: does it run?")
+		k.problem("the operator has not processed the Mesh yet: is it running?")
 	case ready.Status != metav1.ConditionTrue:
 		k.problem("the Mesh is not ready: %s: %s", ready.Reason, ready.Message)
 	}
@@ -186,7 +186,7 @@ func (k *collector) judgeNode(n nodeReport) {
 	}
 	switch {
 	case !n.Wanted && len(n.Uncaptured) > 0:
-		k.problem("node %s is to have no proxy (Mesh.spec.node.nodeSelector), but enrolled pods run on it", n.Name)
+		k.problem("spec.node.nodeSelector of the Mesh excludes node %s, but enrolled pods run on it", n.Name)
 	case !n.Wanted:
 	case n.Proxy == "":
 		k.problem("node %s has no node proxy", n.Name)
@@ -288,5 +288,5 @@ func whyNotProgrammed(g *gwv1.Gateway) string {
 			return c.Reason + ": " + c.Message
 		}
 	}
-	return "the operator has not looked at it yet"
+	return "the operator has not processed it yet"
 }

@@ -46,7 +46,7 @@ func (k *collector) readProxies(ctx context.Context) {
 	})
 	for _, o := range operators {
 		if err := failures[o]; err != nil {
-			k.unknown("operator %s could not be asked for its proxies: %v", o, err)
+			k.unknown("operator %s could not be queried for its proxies: %v", o, err)
 		}
 	}
 	k.compare(streams, len(failures) > 0)
@@ -70,7 +70,7 @@ func (k *collector) askDisconnected(ctx context.Context) {
 			var agent introspect.Agent
 			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent, &agent); {
 			case err != nil:
-				r.Reason = "its agent could not be asked why: " + err.Error()
+				r.Reason = "its agent could not be queried: " + err.Error()
 			case agent.Operator.Error != "":
 				r.Reason = agent.Operator.Error
 			case agent.Operator.Connected:
@@ -190,7 +190,7 @@ func (k *collector) judgeProxy(r proxyReport) {
 		if r.Reason != "" {
 			why = " (" + oneLine(r.Reason) + ")"
 		}
-		k.problem("proxy %s is connected to no operator%s: it serves what it had, and learns nothing new", r.Pod, why)
+		k.problem("proxy %s is not connected to any operator%s: it keeps its last configuration and gets no updates", r.Pod, why)
 	case statePending:
 		_, pending, _ := r.counts()
 		k.problem("proxy %s has not acknowledged %d resources", r.Pod, pending)

@@ -29,7 +29,7 @@ type attachedRoute struct {
 type routes map[types.NamespacedName][]attachedRoute
 
 // messageUnanswered is said of a route without a status.
-const messageUnanswered = "the operator has not answered it yet"
+const messageUnanswered = "the operator has not processed it yet"
 
 // readRoutes finds the routes of each waypoint, by the Services that they are attached to.
 func (k *collector) readRoutes(ctx context.Context) routes {

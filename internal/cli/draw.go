@@ -18,7 +18,7 @@ func (r report) draw(t *table, now time.Time) {
 	for _, section := range []struct {
 		title string
 		lines []string
-	}{{"Problems", r.Problems}, {"Could not be found out", r.Unknown}} {
+	}{{"Problems", r.Problems}, {"Unknown", r.Unknown}} {
 		if len(section.lines) == 0 {
 			continue
 		}
@@ -51,7 +51,7 @@ func (r report) verdict() string {
 func (r report) drawMesh(t *table) {
 	switch {
 	case r.Mesh.Unknown:
-		t.line("Mesh: could not be found out, see below")
+		t.line("Mesh: unknown, see below")
 		return
 	case !r.Mesh.Found:
 		t.line("Mesh: none")
@@ -71,7 +71,7 @@ func (r report) drawNodes(t *table) {
 		state := "ready"
 		switch {
 		case !n.Wanted && n.Proxy == "":
-			state = "none wanted"
+			state = "excluded"
 		case n.Proxy == "":
 			state = "missing"
 		case !n.Ready:
@@ -87,7 +87,7 @@ func (r report) drawWaypoints(t *table) {
 	defer r.drawElsewhere(t)
 	switch {
 	case r.WaypointsUnknown:
-		t.line("\nWaypoints: could not be found out, see below")
+		t.line("\nWaypoints: unknown, see below")
 		return
 	case len(r.Waypoints) == 0:
 		t.line("\nNo waypoints.")
@@ -116,13 +116,13 @@ func (r report) drawWaypoints(t *table) {
 }
 
 // noBoundary keeps a good state from promising what a mesh without policies can't hold.
-const noBoundary = "A route is no boundary: callers can reach pods around their waypoint, by the pods' own addresses for one."
+const noBoundary = "A route is not a security boundary: callers can bypass a waypoint, for example by dialling the pods' addresses."
 
 func (r report) drawElsewhere(t *table) {
 	if len(r.Elsewhere) == 0 {
 		return
 	}
-	t.line("\nServed by no waypoint:")
+	t.line("\nNot served by any waypoint:")
 	for _, e := range r.Elsewhere {
 		t.line("  %s", e)
 	}

@@ -169,7 +169,7 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 		return fmt.Errorf("its routes can't be read: %w", err)
 	}
 	if !f.all() {
-		t.line("A pod has no routes of its own: requests are routed by waypoints. Ask a waypoint's pod, or %q for the pod's connections.",
+		t.line("A pod has no routes of its own: waypoints route its requests. Name a waypoint's pod, or use %q for the pod's connections.",
 			"fairway proxy clusters")
 		return nil
 	}

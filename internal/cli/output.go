@@ -28,7 +28,7 @@ func (o *outputFlag) check() error {
 	case "table", "json", "yaml":
 		return nil
 	}
-	return usagef("-o %s: the formats are table, json and yaml", o.format)
+	return usagef("-o %s: unknown format, use table, json or yaml", o.format)
 }
 
 // print writes v, or lets draw write a table for people.

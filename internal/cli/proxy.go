@@ -48,7 +48,7 @@ func proxyCommand() *cobra.Command {
 	var system string
 	cmd := &cobra.Command{
 		Use:   "proxy",
-		Short: "Show what the Envoy of a pod runs",
+		Short: "Show the configuration of a pod's Envoy",
 		Long: `Show what an Envoy of the mesh runs, by asking the agent beside it through a port-forward.
 
 POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy of
@@ -58,7 +58,7 @@ all pods of the node, so all are shown; a cluster is there once someone on the n
 Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("%s: say what to show: clusters, routes, listeners or secrets", cmd.CommandPath())
+			return usagef("%s: name what to show: clusters, routes, listeners or secrets", cmd.CommandPath())
 		},
 	}
 	conn.add(cmd)

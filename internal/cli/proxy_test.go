@@ -164,10 +164,10 @@ func TestFindProxy(t *testing.T) {
 			note:   "pod shop/plain is not captured: the agent of its node has not reported it",
 		}},
 		"shop/opted-out":   {target: ofNodeA("opted-out", "shop", "OptedOut: the pod has label fairway.dev/mesh=disabled")},
-		"shop/on-the-host": {target: ofNodeA("on-the-host", "shop", "HostNetwork: the pod shares the node's network, where its traffic can't be told from the node's own")},
+		"shop/on-the-host": {target: ofNodeA("on-the-host", "shop", "HostNetwork: the pod uses the host network, where its traffic can't be told apart from the node's")},
 		"other/stranger":   {target: ofNodeA("stranger", "other", "NotEnrolled: label namespace other with fairway.dev/mesh=enabled to bring its pods into the mesh")},
 		"shop/elsewhere":   {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
-		"shop/pending":     {says: "runs on no node yet"},
+		"shop/pending":     {says: "is not scheduled to a node yet"},
 		"shop/none":        {says: "there is no pod none in namespace shop"},
 	} {
 		t.Run(name, func(t *testing.T) {

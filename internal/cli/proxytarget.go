@@ -64,7 +64,7 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 		return target{}, usagef("pod %s is the operator, which has no proxy", key)
 	}
 	if pod.Spec.NodeName == "" {
-		return target{}, fmt.Errorf("pod %s runs on no node yet", key)
+		return target{}, fmt.Errorf("pod %s is not scheduled to a node yet", key)
 	}
 	var proxies corev1.PodList
 	if err := c.client.List(ctx, &proxies, client.InNamespace(system), client.MatchingLabels{names.LabelComponent: names.ComponentNode}); err != nil {

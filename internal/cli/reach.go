@@ -41,7 +41,7 @@ func getJSON(ctx context.Context, r reacher, pod types.NamespacedName, path stri
 		return err
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("pod %s answers something else than JSON: %w", pod, err)
+		return fmt.Errorf("the answer of pod %s is not JSON: %w", pod, err)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ Nodes, pods and waypoints are read from the API server. What the proxies acknowl
 through a port-forward, so it takes the right to create pods/portforward in the operator's namespace. What could not be
 asked is named.
 
-Exit code: 0 if all is well, 1 if not (or if it could not be found out), 2 if the command line is wrong. A route with a
+Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route with a
 mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
 		Example: `  # all at a glance
   fairway status

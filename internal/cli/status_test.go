@@ -167,7 +167,7 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 		},
 		"an operator that can't be asked": {
 			reach:   func(*testing.T) fakePods { return fakePods{} },
-			unknown: "operator fairway-system/operator-1 could not be asked for its proxies: connection refused",
+			unknown: "operator fairway-system/operator-1 could not be queried for its proxies: connection refused",
 		},
 		"a node without a proxy": {
 			objects: append(healthyMesh(), &corev1.Node{ObjectMeta: object("c", nil)}),
@@ -185,7 +185,7 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 		},
 		"a proxy without a stream": {
 			reach:   func(t *testing.T) fakePods { return operators(t, inSync()[:2]...) },
-			problem: "proxy shop/waypoint-1 is connected to no operator",
+			problem: "proxy shop/waypoint-1 is not connected to any operator",
 		},
 		"a proxy without a stream whose agent says why": {
 			reach: func(t *testing.T) fakePods {
@@ -193,7 +193,7 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 				pods["shop/waypoint-1"+introspect.PathAgent] = `{"operator": {"connected": false, "error": "x509: unknown authority"}}`
 				return pods
 			},
-			problem: "proxy shop/waypoint-1 is connected to no operator (x509: unknown authority): it serves",
+			problem: "proxy shop/waypoint-1 is not connected to any operator (x509: unknown authority): it keeps",
 		},
 		"a proxy that rejects": {
 			reach: func(t *testing.T) fakePods {
@@ -223,7 +223,7 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 				ObjectMeta: in("shop", object("named", nil)),
 				Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
 			}),
-			problem: "waypoint shop/named is not programmed: the operator has not looked at it yet",
+			problem: "waypoint shop/named is not programmed: the operator has not processed it yet",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -313,14 +313,14 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	assert.Equal(t, []string{
 		"HTTPRoute shop/of-cart: Accepted=False NoWaypoint: no Gateway nowhere",
 		`HTTPRoute shop/of-nothing: Accepted=False NoMatchingParent: set group to ""`,
-		"HTTPRoute shop/unanswered: the operator has not answered it yet",
+		"HTTPRoute shop/unanswered: the operator has not processed it yet",
 		"Service shop/headless: it has no cluster IP",
 	}, r.Elsewhere)
 	require.Len(t, r.Waypoints, 1)
 	assert.Contains(t, r.Waypoints[0].Broken, "HTTPRoute shop/of-the-gateway: Accepted=False NotAllowedByListeners: name the Service")
 	var out bytes.Buffer
 	r.draw(&table{out: &out}, testNow)
-	assert.Contains(t, out.String(), "\nServed by no waypoint:\n  HTTPRoute shop/of-cart")
+	assert.Contains(t, out.String(), "\nNot served by any waypoint:\n  HTTPRoute shop/of-cart")
 }
 
 // What could not be asked is not said to be missing.
@@ -341,7 +341,7 @@ func TestStatusWithoutRights(t *testing.T) {
 	assert.NotEmpty(t, r.Unknown)
 	var out bytes.Buffer
 	r.draw(&table{out: &out}, testNow)
-	assert.Contains(t, out.String(), "Mesh: could not be found out, see below")
+	assert.Contains(t, out.String(), "Mesh: unknown, see below")
 	assert.NotContains(t, out.String(), "none")
 	assert.NotContains(t, out.String(), "No waypoints")
 
@@ -368,7 +368,7 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{[]string{"--no-such-flag"}, exitUsage, "unknown flag"},
 		{[]string{"extra"}, exitUsage, "unknown command"},
-		{[]string{"-o", "xml"}, exitUsage, "the formats are table, json and yaml"},
+		{[]string{"-o", "xml"}, exitUsage, "unknown format, use table, json or yaml"},
 		{[]string{"--kubeconfig", "/does/not/exist"}, exitUnhealthy, "no cluster to talk to"},
 	} {
 		cmd := statusCommand()

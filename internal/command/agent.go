@@ -90,7 +90,7 @@ func agentWaypoint() *cobra.Command {
 				defer stop()
 				defer drained.End()
 				if err := agent.Drain(run, drain); err != nil {
-					log.Error(err, "going without draining")
+					log.Error(err, "stopping without draining")
 				}
 			})
 			return core.Run(run, nil)
@@ -101,7 +101,7 @@ func agentWaypoint() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&p.podIP, "pod-ip", fromEnv("POD_IP", ""), "address of the pod")
 	f.StringVar(&p.serviceAccount, "service-account", "", "service account of the pod, which is the waypoint's identity")
-	f.DurationVar(&drain, "drain-timeout", drain, "how long to let connections move elsewhere before the proxy goes")
+	f.DurationVar(&drain, "drain-timeout", drain, "how long connections have to move elsewhere before the proxy stops")
 	return cmd
 }
 
@@ -109,7 +109,7 @@ func agentBootstrap() *cobra.Command {
 	cmd := &cobra.Command{Use: "bootstrap", Short: "Write the configuration that an Envoy starts with"}
 	nodeName, out, memory := "", names.BootstrapPath, uint64(0)
 	onNode := &cobra.Command{
-		Use: "node", Short: "Write the node proxy's", Args: cobra.NoArgs,
+		Use: "node", Short: "Write the configuration of a node proxy", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			most, err := maxConnections()
 			if err != nil {
@@ -129,7 +129,7 @@ func agentBootstrap() *cobra.Command {
 	onNode.Flags().StringVar(&nodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
 	var p podFlags
 	onWaypoint := &cobra.Command{
-		Use: "waypoint", Short: "Write a waypoint's", Args: cobra.NoArgs,
+		Use: "waypoint", Short: "Write the configuration of a waypoint", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			most, err := maxConnections()
 			if err != nil {
@@ -145,7 +145,7 @@ func agentBootstrap() *cobra.Command {
 	p.add(onWaypoint)
 	cmd.PersistentFlags().StringVar(&out, "out", out, "file to write")
 	cmd.PersistentFlags().Uint64Var(&memory, "memory", memory,
-		"bytes of memory that the proxy may have; 0: not known, and it defends itself against no shortage")
+		"memory limit of the proxy in bytes; 0: unknown, the proxy does not protect itself against running out of memory")
 	cmd.AddCommand(onNode, onWaypoint)
 	return cmd
 }

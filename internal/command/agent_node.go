@@ -40,7 +40,7 @@ func agentNode() *cobra.Command {
 	f.StringVar(&n.CNIBinDir, "cni-bin-dir", n.CNIBinDir, "the node's directory of CNI plugins")
 	f.StringVar(&n.CNIConfDir, "cni-conf-dir", n.CNIConfDir, "the node's directory of CNI configuration")
 	f.StringVar(&n.NetnsDir, "netns-dir", n.NetnsDir, "the node's directory of pods' network namespaces")
-	f.BoolVar(&n.WithoutCNI, "without-cni", false, "leave the node's CNI configuration alone: new pods are captured a moment late")
+	f.BoolVar(&n.WithoutCNI, "without-cni", false, "don't change the node's CNI configuration: new pods are captured a moment after they start")
 	return cmd
 }
 
@@ -54,7 +54,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	}
 	// Made before the agent starts, by the container that writes the proxy's bootstrap: both must have the same.
 	if n.Mark, err = proxymark.Load(names.MarkPath); err != nil {
-		return fmt.Errorf("%w; where it is gone, delete this pod: the next one makes another", err)
+		return fmt.Errorf("%w; if the file is gone, delete this pod: the next one creates it", err)
 	}
 	guard, err := scrape.NewGuard(n.Config, log.WithName("metrics"))
 	if err != nil {

@@ -56,7 +56,7 @@ func Operator() *cobra.Command {
 	f.StringVar(&o.EnvoyImage, "envoy-image", fromEnv(controllers.EnvEnvoyImage, names.EnvoyImage), "image of the proxies")
 	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "elect a leader among the replicas; all of them serve proxies")
 	f.DurationVar(&o.AutomaticLinger, "automatic-waypoint-linger", o.AutomaticLinger,
-		"how long an automatic waypoint stays after the last route of its namespace went")
+		"how long an automatic waypoint stays after the last route of its namespace is gone")
 	f.DurationVar(&o.CARotation.Propagation, "ca-propagation", o.CARotation.Propagation,
 		"how long a new CA's root is published before the CA signs; longer than any proxy takes to learn of it")
 	f.DurationVar(&o.CARotation.Margin, "ca-margin", o.CARotation.Margin,

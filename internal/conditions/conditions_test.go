@@ -18,7 +18,7 @@ import (
 func TestMessagesAreSentences(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                    "",
-		"every backend was found":             "Every backend was found.",
+		"all backends were found":             "All backends were found.",
 		"All 3 node proxies are ready.":       "All 3 node proxies are ready.",
 		"2/2 proxies serve":                   "2/2 proxies serve.",
 		"spec.addresses can't be chosen":      "spec.addresses can't be chosen.",

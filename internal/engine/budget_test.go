@@ -323,7 +323,7 @@ func TestMostPortsOfANamespace(t *testing.T) {
 	require.Equal(t, had+3*part, ports())
 	b := h.bindings["bookshop/large"]
 	require.True(t, b.OverBudget)
-	require.Contains(t, b.Problem, "may have 8192 ports")
+	require.Contains(t, b.Problem, "limited to 8192 ports")
 	service("small", time.Second, 5)
 	require.Equal(t, had+3*part+5, ports(), "a smaller one finds room")
 	require.Empty(t, h.bindings["bookshop/small"].Problem)

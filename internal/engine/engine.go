@@ -104,7 +104,7 @@ func New(o Options) *Engine {
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, route.CheckRule)
 	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
-		e.opts.Log.Error(err, "a resource could not be made and is left out", "scope", k.Scope, "type", k.TypeURL, "name", k.Name)
+		e.opts.Log.Error(err, "failed to build a resource, leaving it out", "scope", k.Scope, "type", k.TypeURL, "name", k.Name)
 	})
 	return e
 }
@@ -155,7 +155,7 @@ func (e *Engine) change(o queued) {
 		op = e.store.Delete
 	}
 	if err := op(o.object); err != nil {
-		e.opts.Log.Error(err, "an object was passed over")
+		e.opts.Log.Error(err, "ignored an object")
 		return
 	}
 	switch object := o.object.(type) {

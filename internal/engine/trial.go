@@ -176,7 +176,7 @@ func (e *Engine) fail(i *isolation, st xds.ResourceState) {
 		i.search, i.again = quarantine.New(nil), true
 		return
 	}
-	e.opts.Log.Info("a route table is rejected, and no rule of it is to blame", "table", i.table, "error", st.Rejection())
+	e.opts.Log.Info("a route table is rejected, but none of its rules is the cause", "table", i.table, "error", st.Rejection())
 	e.givenUp[i.table] = st.Version
 	e.open(i.table)
 	i.end()
@@ -192,7 +192,7 @@ func (e *Engine) close(i *isolation, at model.Attachment) {
 			closed[c.Namespace] = true
 		}
 	}
-	e.opts.Log.Info("rules of a rejected route table change faster than they can be tried; their namespaces are closed meanwhile",
+	e.opts.Log.Info("rules of a rejected route table change faster than they can be tried; until then, their namespaces are closed",
 		"table", i.table, "namespaces", slices.Sorted(maps.Keys(closed)))
 	e.resources.closed[i.table] = closed
 	e.graph.Touch(closedInput{i.table})

@@ -44,7 +44,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		return out
 	}
 	if ref.Port == nil {
-		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend %s: a Service needs a port", key)
+		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend %s has no port: a reference to a Service needs one", key)
 		return out
 	}
 	if !b.granted(key) {
@@ -59,7 +59,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	}
 	if svc.External {
 		// The API leaves the type to implementations, and GEP-1294 advises against it: the name could lead anywhere.
-		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend Service %s is of type ExternalName, which has no endpoints: only Services with endpoints can be backends", key)
+		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend Service %s is of type ExternalName, which has no endpoints: use a Service with endpoints", key)
 		return out
 	}
 	out.Port = model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: portNumber(*ref.Port)}
@@ -68,7 +68,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	case !ok:
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
 	case port.Protocol == model.ProtocolTLS:
-		b.unresolved(gwv1.RouteReasonUnsupportedProtocol, "backend Service %s expects TLS from its clients on port %d, and routes send plain HTTP: name a port that takes that", key, *ref.Port)
+		b.unresolved(gwv1.RouteReasonUnsupportedProtocol, "backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it", key, *ref.Port)
 	default:
 		out.Invalid = false
 	}

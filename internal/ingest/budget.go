@@ -74,9 +74,9 @@ func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef
 	out := map[model.ObjectRef]Verdict{}
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-			"all routes of a namespace may have %d bytes, counted for each port, and what a rule does for each of its matches: this "+
-				"one has %d, and older ones of namespace %s have %d (what no other route matches at the same ports is answered 404; "+
-				"name fewer ports in parentRefs, or use several namespaces)",
+			"the routes of a namespace are limited to %d bytes in total. A route counts once for each of its ports, and the actions "+
+				"of a rule once for each of its matches. This route has %d, older routes of namespace %s have %d. Requests that no "+
+				"other route matches get a 404. Name fewer ports in parentRefs, or use several namespaces",
 			mostOfAuthor.bytes, b.all.bytes, author, older.bytes)}
 	})
 	return out
@@ -89,13 +89,13 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 	i.spendOfConsumer(c, k, most, func(b *bill, older cost) {
 		own, part := b.of[k.owner], ""
 		if most != mostOfConsumer {
-			part = fmt.Sprintf(", an equal part of what all others may that have routes for Services of %s", k.owner)
+			part = fmt.Sprintf(" (an equal share for each other namespace with routes for Services of %s)", k.owner)
 		}
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-			"the routes of a namespace for Services of another may have %d regular expressions, %d matches and %d bytes%s, "+
-				"each counted for each port, and what a rule does for each of its matches: this one has %d, %d and %d, and older "+
-				"ones of namespace %s for Services of %s have %d, %d and %d (what reaches these Services from there and no other "+
-				"route matches is answered 404; use fewer, or have the route made in namespace %s)",
+			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches and %d bytes%s. "+
+				"A route counts once for each of its ports, and the actions of a rule once for each of its matches. This route has "+
+				"%d, %d and %d, older routes of namespace %s for Services of %s have %d, %d and %d. Requests from there to these "+
+				"Services that no other route matches get a 404. Use fewer matches, or create the route in namespace %s",
 			most.expressions, most.rules, most.bytes, part, own.expressions, own.rules, own.bytes,
 			k.author, k.owner, older.expressions, older.rules, older.bytes, k.owner)}
 	})

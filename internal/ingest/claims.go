@@ -90,7 +90,7 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 	return out
 }
 
-const outsideOfItsNode = "it is outside of the ranges of node %s: if the network plugin hands out addresses by itself, " +
+const outsideOfItsNode = "it is outside the pod ranges of node %s: if the network plugin assigns addresses by itself, " +
 	"set spec.network.podCIDRs of the Mesh"
 
 func (cl claim) refused(addr netip.Addr, why string) RefusedClaim {

@@ -71,13 +71,13 @@ func checkFilters(filters []model.Filter, backends int) error {
 	}
 	switch {
 	case redirects > 1:
-		return fmt.Errorf("%w: RequestRedirect is given more than once", errIncompatible)
+		return fmt.Errorf("%w: more than one RequestRedirect", errIncompatible)
 	case rewrites > 1:
-		return fmt.Errorf("%w: URLRewrite is given more than once", errIncompatible)
+		return fmt.Errorf("%w: more than one URLRewrite", errIncompatible)
 	case redirects > 0 && rewrites > 0:
-		return fmt.Errorf("%w: a redirect sends nothing on that URLRewrite could change", errIncompatible)
+		return fmt.Errorf("%w: RequestRedirect and URLRewrite", errIncompatible)
 	case redirects > 0 && backends > 0:
-		return fmt.Errorf("%w: a redirect sends nothing on to backendRefs", errIncompatible)
+		return fmt.Errorf("%w: RequestRedirect and backendRefs", errIncompatible)
 	}
 	return nil
 }
@@ -88,7 +88,7 @@ var errIncompatible = errors.New("filters can't be combined")
 func checkBackendFilters(filters []model.Filter) error {
 	for _, f := range filters {
 		if f.RequestHeaders == nil && f.ResponseHeaders == nil {
-			return errors.New("only header modifiers are supported as filters of a backend: move the others to the rule")
+			return errors.New("a backend supports only header modifiers as filters: move the others to the rule")
 		}
 	}
 	return nil
@@ -155,7 +155,7 @@ func (b *routeBuilder) cors(in *gwv1.HTTPCORSFilter) *model.CORS {
 	for _, h := range in.ExposeHeaders {
 		if h == "*" && out.AllowCredentials {
 			// The API forbids it in the answer, and a browser would take it for a header's name.
-			b.note(`CORS exposeHeaders "*" exposes no header where credentials are allowed: name the headers`)
+			b.note(`CORS exposeHeaders "*" has no effect when credentials are allowed: list the headers`)
 			continue
 		}
 		out.ExposeHeaders = append(out.ExposeHeaders, string(h))

@@ -36,13 +36,13 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 	case len(validation.IsDNS1035Label(g.Name)) > 0:
 		return &Verdict{
 			Reason: string(gwv1.GatewayReasonInvalid),
-			Message: fmt.Sprintf("No Service can bear the name, and a waypoint's must: choose one of at most %d "+
-				"lower-case letters, digits and dashes that begins with a letter", validation.DNS1035LabelMaxLength),
+			Message: fmt.Sprintf("A waypoint's Service can't have the Gateway's name: use at most %d "+
+				"lower-case letters, digits and dashes, beginning with a letter", validation.DNS1035LabelMaxLength),
 		}
 	case len(g.Spec.Addresses) > 0:
 		return &Verdict{
 			Reason:  string(gwv1.GatewayReasonUnsupportedAddress),
-			Message: "A waypoint's address can't be chosen: remove spec.addresses",
+			Message: "A waypoint doesn't support spec.addresses: remove it",
 		}
 	}
 	served := false
@@ -61,7 +61,7 @@ func JudgeWaypoint(g *gwv1.Gateway) *Verdict {
 func listenersNotValid() *Verdict {
 	return &Verdict{
 		Reason: string(gwv1.GatewayReasonListenersNotValid),
-		Message: fmt.Sprintf("A waypoint has one listener, with protocol %s and port %d; "+
+		Message: fmt.Sprintf("A waypoint needs exactly one listener, with protocol %s and port %d: "+
 			"see the conditions of the listeners", ProtocolMTLS, names.PortMTLS),
 	}
 }
@@ -84,17 +84,17 @@ func judgeListener(l *gwv1.Listener, served bool) *Verdict {
 	case !slices.Contains([]gwv1.ProtocolType{ProtocolMTLS, ProtocolHBONE, ProtocolHBONEDomain}, l.Protocol):
 		return &Verdict{
 			Reason:  string(gwv1.ListenerReasonUnsupportedProtocol),
-			Message: fmt.Sprintf("Protocol %s can't be served by a waypoint: use %s", l.Protocol, ProtocolMTLS),
+			Message: fmt.Sprintf("A waypoint doesn't support protocol %s: use %s", l.Protocol, ProtocolMTLS),
 		}
 	case l.Port != names.PortMTLS:
 		return &Verdict{
 			Reason:  string(gwv1.ListenerReasonPortUnavailable),
-			Message: fmt.Sprintf("A waypoint listens on port %d only", names.PortMTLS),
+			Message: fmt.Sprintf("A waypoint can only listen on port %d", names.PortMTLS),
 		}
 	case served:
 		return &Verdict{
 			Reason:  string(gwv1.ListenerReasonPortUnavailable),
-			Message: "Another listener has the port already: a waypoint needs one",
+			Message: "Another listener already uses the port: remove one of them",
 		}
 	}
 	return nil

@@ -75,14 +75,14 @@ func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *Par
 	switch {
 	case o.GroupKind == policy.Gateway && b.i.gateway(b.c, o.NamespacedName) != nil:
 		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNotAllowedByListeners), Message: fmt.Sprintf(
-			"Gateway %s is a waypoint, and routes of a mesh attach to Services, not to it: "+
+			"Gateway %s is a waypoint, but mesh routes attach to Services: "+
 				`name the Service in parentRefs, with group "" and kind Service`, o.NamespacedName)}
 	case o.Group == gwv1.GroupName && o.Kind == policy.Service.Kind:
 		// There is no such kind, so nobody else will answer either.
 		p.Foreign = true
 		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
-			"there is no kind Service in group %s, which parentRefs mean unless they say otherwise: "+
-				`for Service %s set group to ""`, o.Group, o.NamespacedName)}
+			"there is no kind Service in group %s, which is the default group of parentRefs: "+
+				`for Service %s, set group to ""`, o.Group, o.NamespacedName)}
 	default:
 		return nil
 	}
@@ -101,7 +101,7 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	case !svc.Enrolled:
 		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace, names.LabelMesh, names.MeshEnabled)
 	case svc.External:
-		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s is of type ExternalName: it is another name for a host, and no route can apply to what its clients dial", p.Service)
+		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s is of type ExternalName: it is only an alias of a host name, so no route can apply", p.Service)
 	case len(svc.VIPs) == 0:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.Service)
 	}
@@ -124,10 +124,10 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	case len(ports) > 0:
 		return ports, nil
 	case opaque != nil && opaque.Protocol == model.ProtocolTLS:
-		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS from its clients to its pods, and no route can read that", opaque.Number, p.Service)
+		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS between clients and pods, which routes can't read", opaque.Number, p.Service)
 	case opaque != nil:
-		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is declared to speak something else than HTTP, by appProtocol or its name, "+
-			"so no route can apply: if it is HTTP, declare it", opaque.Number, p.Service)
+		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is declared to have a protocol other than HTTP, by appProtocol or its name, "+
+			"so no route can apply: if it speaks HTTP, declare that", opaque.Number, p.Service)
 	case named:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.Service, portAsked(p.Ref))
 	}

@@ -86,7 +86,7 @@ func (r *Rejected) All() (out []Rejection) {
 func (b *routeBuilder) shutDown() {
 	var more ruleErrors // said already, or of no use to anybody
 	b.route.Rules = b.refuse(b.route.Rules, &more)
-	b.broken = append(b.broken, "the other rules are answered with an error as well, for what the lost match would have taken must not come by them")
+	b.broken = append(b.broken, "the other rules return errors too, because they must not serve the requests of the rejected match")
 }
 
 // check is Ingest.check of what is left to check of the rule, and whether proxies reject the rule. One that is nothing but

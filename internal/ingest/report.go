@@ -79,19 +79,19 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	if refused == nil && len(has) == 0 {
 		refused = &Verdict{
 			Reason:  lost[0].Reason,
-			Message: fmt.Sprintf("the route gets no port of Service %s: %s", p.Service, sentences(lost)),
+			Message: fmt.Sprintf("the route attaches to no port of Service %s: %s", p.Service, sentences(lost)),
 		}
 	}
 	out := ParentReport{Ref: p.Ref, Attachments: has, Foreign: p.Foreign}
 	unprogrammed := "the route is not accepted"
 	if refused == nil && r.Invalid != nil {
-		refused, unprogrammed = r.Invalid, "the route is not accepted; what its rules match is answered with an error, and what they don't with 404"
+		refused, unprogrammed = r.Invalid, "the route is not accepted: requests that its rules match get an error, all others a 404"
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
 			i.acceptedMessage(c, r, p.Service, has, lost), r.Generation),
 		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.Resolved, string(gwv1.RouteReasonResolvedRefs),
-			"every backend was found", r.Generation))
+			"all backends were found", r.Generation))
 	if refused != nil {
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: unprogrammed}
 		return out
@@ -107,13 +107,13 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	case b.None():
 		why := i.unservable(c, i.Service.Get(c, p.Service))
 		if why == "" {
-			why = fmt.Sprintf("Service %s is kept off every waypoint by its label or its namespace's", p.Service)
+			why = fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.Service)
 		}
 		out.Unprogrammed = &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: why}
 	case b.Problem != "":
 		out.Unprogrammed = &Verdict{
 			Reason:  v1alpha1.RouteReasonNoWaypoint,
-			Message: b.Problem + ": " + b.Connections() + " to the Service are refused meanwhile",
+			Message: b.Problem + "; until then, " + b.Connections() + " to the Service are refused",
 		}
 	default:
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
@@ -184,7 +184,7 @@ func (i *Ingest) acceptedMessage(
 	}
 	parts := append([]string{out}, r.Notes...)
 	if undeclared := i.undeclared(c, svc, ports); len(undeclared) > 0 {
-		parts = append(parts, fmt.Sprintf("port %s declares no protocol and is HTTP because a route attaches: anything else is closed there (set appProtocol, to tcp if it is not HTTP)",
+		parts = append(parts, fmt.Sprintf("port %s declares no protocol and is taken for HTTP because a route attaches: connections with another protocol are closed (set appProtocol, to tcp if the port is not HTTP)",
 			portNumbers(undeclared)))
 	}
 	for _, at := range ports {

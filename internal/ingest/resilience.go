@@ -41,7 +41,7 @@ func (b *routeBuilder) retry(rule model.Rule, in *gwv1.HTTPRouteRetry) (*model.R
 	}
 	if out.Attempts > model.MaxRetries {
 		out.Attempts = model.MaxRetries
-		b.note(fmt.Sprintf("rule %s: retry.attempts is taken for %d, the most there is", ruleLabel(rule), model.MaxRetries))
+		b.note(fmt.Sprintf("rule %s: retry.attempts is capped at %d", ruleLabel(rule), model.MaxRetries))
 	}
 	backoff, err := duration(in.Backoff)
 	if err != nil {
@@ -70,11 +70,11 @@ func sessionPersistence(in *gwv1.SessionPersistence) (*model.SessionPersistence,
 	permanent := in.CookieConfig != nil && deref(in.CookieConfig.LifetimeType) == string(gwv1.PermanentCookieLifetimeType)
 	switch {
 	case out.Header && in.CookieConfig != nil:
-		return nil, errors.New("sessionPersistence.cookieConfig goes with type Cookie only")
+		return nil, errors.New("sessionPersistence.cookieConfig requires type Cookie")
 	case permanent && (absolute == nil || *absolute <= 0):
-		return nil, errors.New("sessionPersistence.cookieConfig.lifetimeType Permanent needs an absoluteTimeout")
+		return nil, errors.New("sessionPersistence.cookieConfig.lifetimeType Permanent requires absoluteTimeout")
 	case !permanent && absolute != nil && *absolute > 0:
-		return nil, errors.New("sessionPersistence.absoluteTimeout is supported with cookieConfig.lifetimeType Permanent only")
+		return nil, errors.New("sessionPersistence.absoluteTimeout requires cookieConfig.lifetimeType Permanent")
 	case permanent:
 		out.CookieLifetime = *absolute
 	}

@@ -128,7 +128,7 @@ func (b *routeBuilder) about(m metav1.ObjectMeta, parents []gwv1.ParentReference
 	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
 	b.parents(parents)
 	if len(hostnames) > 0 { // GEP-1294, "hostnames field"
-		b.note("spec.hostnames has no effect in a mesh: match the header Host instead")
+		b.note("spec.hostnames has no effect in a mesh: match the Host header instead")
 	}
 }
 

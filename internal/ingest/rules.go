@@ -123,9 +123,9 @@ func (e *ruleErrors) message(grpc bool) string {
 		answer = "UNAVAILABLE"
 	}
 	actions := slices.DeleteFunc(slices.Clone(e.actions), func(text string) bool { return slices.Contains(e.matches, text) })
-	out := strings.Join(slices.Concat(e.matches, actions), ", ") + " (what the rule matches is answered " + answer
+	out := strings.Join(slices.Concat(e.matches, actions), ", ") + " (requests that match the rule get " + answer
 	if len(e.matches) > 0 {
-		out += "; a match that is not understood matches nothing"
+		out += "; an invalid match matches no request"
 	}
 	return out + ")"
 }

@@ -120,7 +120,7 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 	switch w := i.Workload.Get(c, addr.Addr()); {
 	case w == nil:
 	case w.Closed:
-		out.Kind, out.Reason = model.DestinationRefused, "the pod that claims the address can't have it; see condition "+
+		out.Kind, out.Reason = model.DestinationRefused, "a pod claims the address but can't have it: see condition "+
 			v1alpha1.MeshConditionAddressesReady+" of the Mesh"
 	case w.MTLS:
 		out.Kind, out.Identities = model.DestinationWorkload, []string{w.Identity}
@@ -145,7 +145,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 		own := waypointMTLS(b.Waypoint)
 		if i.Service.Get(c, own.ServiceName()) != nil && !i.ownService(c, own.ServiceName()) {
 			// Its pods are somebody else's, and nothing meant for the waypoint may reach them.
-			out.Kind, out.Reason = model.DestinationRefused, "the waypoint's name belongs to another Service"
+			out.Kind, out.Reason = model.DestinationRefused, "another Service has the name of the waypoint's Service"
 			return
 		}
 		out.Kind, out.Port, out.Service = model.DestinationWaypoint, own, port

@@ -60,19 +60,19 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 		switch winner := grpc[r.Ref.Namespace]; {
 		case r.crowded:
 			out.lost[r.Ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-				"routes of %d other namespaces, which are older, are attached to Service %s, and no more may be: it costs "+
-					"every node whose pods call the Service (have the route made in namespace %s)",
+				"routes of %d other namespaces, which is the limit, are already attached to Service %s: create the route in "+
+					"namespace %s instead",
 				MostConsumersOfService, at.Port.ServiceName(), at.Port.Namespace)}
 		case !out.protocol.HTTP():
 			out.lost[r.Ref] = Verdict{
 				Reason: string(gwv1.RouteReasonUnsupportedProtocol),
-				Message: "it is not known to speak HTTP, and a route of another namespace can't decide that for all callers " +
-					"(its owner can, with appProtocol or a route)",
+				Message: "the port declares no protocol, and a route of another namespace can't make it HTTP for all callers " +
+					"(the Service's owner can, with appProtocol or a route)",
 			}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
 			out.lost[r.Ref] = Verdict{
 				Reason:  v1alpha1.RouteReasonConflicted,
-				Message: "GRPCRoute " + winner + " has it, and a GRPCRoute goes before an HTTPRoute (GEP-1294)",
+				Message: "GRPCRoute " + winner + " is attached to it, and a GRPCRoute takes precedence over an HTTPRoute (GEP-1294)",
 			}
 		default:
 			out.routes = append(out.routes, r.Route)
@@ -110,7 +110,7 @@ func shadows(routes []*Route) map[model.ObjectRef][]string {
 			if !taken || winner == r.Ref {
 				continue
 			}
-			text := fmt.Sprintf("%s %s has a match of rule %s, too, and goes before it", winner.Kind, winner.Name, ruleLabel(rule))
+			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", ruleLabel(rule), winner.Kind, winner.Name)
 			if !slices.Contains(out[r.Ref], text) {
 				out[r.Ref] = append(out[r.Ref], text)
 			}

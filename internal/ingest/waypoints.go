@@ -77,8 +77,8 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	}
 	if older, over := i.overPorts.Get(c, key.Namespace)[key]; over {
 		b.Pending, b.OverBudget = false, true
-		b.Problem = fmt.Sprintf("the Services of a namespace that have waypoints may have %d ports, and older ones of namespace "+
-			"%s have %d: use fewer ports, or several namespaces, or keep the Service off its waypoint by label %s=%s",
+		b.Problem = fmt.Sprintf("the Services with waypoints in a namespace are limited to %d ports in total, and older Services in namespace "+
+			"%s have %d: use fewer ports or several namespaces, or keep the Service off its waypoint with label %s=%s",
 			MostPortsOfNamespace, key.Namespace, older, names.LabelUseWaypoint, names.UseWaypointNone)
 	}
 	return b
@@ -146,7 +146,7 @@ func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use.Gateway()}, Spreads: svc.Local}
 	g := i.gateway(c, b.Waypoint)
 	if g == nil {
-		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway of that name with class %s (one in another namespace can't be named): make one, or remove the label",
+		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway with that name and class %s (one in another namespace can't be used): create it, or remove the label",
 			names.LabelUseWaypoint, b.Waypoint.Name, key.Namespace, names.WaypointClass)
 		return b
 	}
@@ -170,7 +170,7 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 		Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Callers: callers, Spreads: svc.Local,
 	}
 	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
-		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is kept for it, is of class %s: delete that one, or make a waypoint and name it in label %s",
+		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is reserved for it, has class %s: delete that Gateway, or create a waypoint and name it in label %s",
 			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)
 		return b
 	}
@@ -201,13 +201,13 @@ func (i *Ingest) closed(c *memo.Ctx, key cluster.Key) bool {
 func (i *Ingest) unservable(c *memo.Ctx, svc *model.Service) string {
 	switch {
 	case svc.External:
-		return "a Service of type ExternalName has no address of its own, so its clients reach no waypoint"
+		return "a Service of type ExternalName has no address of its own, so its clients can't reach a waypoint"
 	case len(svc.VIPs) == 0:
-		return "the Service has no cluster IP, so its clients dial pods directly and pass no waypoint"
+		return "the Service has no cluster IP, so its clients dial pods directly, without a waypoint"
 	case len(svc.Ports) == 0:
 		return "the Service has no TCP port, and a waypoint carries TCP only"
 	case i.ownService(c, svc.Name):
-		return "the Service is that of a waypoint itself"
+		return "the Service is a waypoint's own"
 	}
 	return ""
 }

@@ -94,7 +94,7 @@ func (e *Envoy) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.PathValue("path")
 		if !slices.Contains(envoyPaths, path) {
-			http.Error(w, fmt.Sprintf("%q can't be read here: one of %s can", path, strings.Join(envoyPaths, ", ")), http.StatusNotFound)
+			http.Error(w, fmt.Sprintf("%q can't be read here: use one of %s", path, strings.Join(envoyPaths, ", ")), http.StatusNotFound)
 			return
 		}
 		res, err := e.get(r.Context(), path, r.URL.Query())

@@ -73,7 +73,7 @@ func (d *Drain) wait(ctx context.Context) error {
 	select {
 	case <-d.begun:
 	case <-begins.Done():
-		return errors.New("the pod is not being ended")
+		return errors.New("the pod is not being terminated")
 	}
 	select {
 	case <-d.done:

@@ -27,7 +27,7 @@ func addressedLocally(h http.Handler) http.Handler {
 			host = r.Host
 		}
 		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			http.Error(w, "ask by the address 127.0.0.1 or the name localhost", http.StatusMisdirectedRequest)
+			http.Error(w, "use the address 127.0.0.1 or the name localhost", http.StatusMisdirectedRequest)
 			return
 		}
 		h.ServeHTTP(w, r)

@@ -33,18 +33,18 @@ const (
 	messageMeshAbsent      = "there is no Mesh, or it is being deleted"
 	messageSystemNamespace = "pods of namespace %s run the mesh itself"
 	messageTerminating     = "the pod is terminating"
-	messageNetworkUnknown  = "the address ranges of pods and Services, which are to be captured, are not all known yet; " +
+	messageNetworkUnknown  = "the address ranges of pods and Services are not all known yet: " +
 		"see condition NetworkReady of: kubectl describe mesh " + names.Mesh
-	messageReservedPort = "container %s declares port %d, where the node proxy would listen in the pod's network namespace: " +
-		"give the application another port"
+	messageReservedPort = "container %s declares port %d, which the node proxy needs in the pod's network namespace: " +
+		"use another port"
 	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
-	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted beside it (permissive)."
+	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted too (permissive)."
 )
 
 const (
-	problemModeLabel = "Label " + names.LabelMTLSMode + " of %s has the unknown value %q, which is taken for " + names.MTLSStrict +
-		": set " + names.MTLSStrict + " or " + names.MTLSPermissive + "."
-	problemMeshLabel = " Label " + names.LabelMesh + " of the pod has the unknown value %q, which says nothing: only " +
+	problemModeLabel = "Label " + names.LabelMTLSMode + " of %s has the unknown value %q, so mode " + names.MTLSStrict +
+		" applies: set " + names.MTLSStrict + " or " + names.MTLSPermissive + "."
+	problemMeshLabel = " Label " + names.LabelMesh + " of the pod has the unknown value %q, which has no effect: only " +
 		names.MeshDisabled + " takes a pod out of the mesh."
 )
 
@@ -115,8 +115,8 @@ func uncaptured(pod *corev1.Pod, mesh *v1alpha1.Mesh) string {
 	if len(in) == 0 || len(out) == 0 {
 		return ""
 	}
-	return fmt.Sprintf(" What is sent to %s leaves in plaintext: it is outside of the mesh's pod ranges; "+
-		"add its own to spec.network.podCIDRs of the Mesh.", strings.Join(out, ", "))
+	return fmt.Sprintf(" Traffic to %s is sent in plaintext, because the address is outside the mesh's pod ranges: "+
+		"add its range to spec.network.podCIDRs of the Mesh.", strings.Join(out, ", "))
 }
 
 func release(reason, message string) Decision {
@@ -127,7 +127,7 @@ func release(reason, message string) Decision {
 func messageOf(why string, pod *corev1.Pod) string {
 	switch why {
 	case v1alpha1.PodReasonHostNetwork:
-		return "the pod shares the node's network, where its traffic can't be told from the node's own"
+		return "the pod uses the host network, where its traffic can't be told apart from the node's"
 	case v1alpha1.PodReasonFinished:
 		return "the pod has finished"
 	case v1alpha1.PodReasonNamespaceUnknown:
@@ -140,8 +140,8 @@ func messageOf(why string, pod *corev1.Pod) string {
 	case v1alpha1.PodReasonOptedOut:
 		return "the pod has label " + names.LabelMesh + "=" + names.MeshDisabled
 	case v1alpha1.PodReasonNoServiceAccount:
-		return "the pod has no service account, as static pods have none, so it has no identity in the mesh, " +
-			"whose Services don't lead to it"
+		return "the pod has no service account (static pods have none), so it has no identity, " +
+			"and Services in the mesh don't lead to it"
 	}
 	return why
 }

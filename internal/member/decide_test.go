@@ -62,7 +62,7 @@ func TestAddressesOutsideOfTheMesh(t *testing.T) {
 	pod := testPod(func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "fd00:244::5"}) })
 	d := Decide(pod, testNamespace(), mesh, names.SystemNamespace)
 	require.Equal(t, Capture, d.Action)
-	require.Contains(t, d.Message, "What is sent to fd00:244::5 leaves in plaintext")
+	require.Contains(t, d.Message, "Traffic to fd00:244::5 is sent in plaintext")
 	mesh.Status.Network.PodCIDRs = append(mesh.Status.Network.PodCIDRs, "fd00:244::/56")
 	require.NotContains(t, Decide(pod, testNamespace(), mesh, names.SystemNamespace).Message, "leaves in plaintext")
 	require.NotContains(t, Decide(testPod(), testNamespace(), mesh, names.SystemNamespace).Message, "leaves")
@@ -143,15 +143,15 @@ func TestDecideNamesUnknownLabels(t *testing.T) {
 		"known": {testPod(labelled(names.LabelMesh, names.MeshEnabled)), testNamespace(names.LabelMTLSMode, "Strict"), ""},
 		"mode of the pod": {
 			testPod(labelled(names.LabelMTLSMode, "permisive")), testNamespace(),
-			`Label fairway.dev/mtls-mode of the pod has the unknown value "permisive", which is taken for strict: set strict or permissive.`,
+			`Label fairway.dev/mtls-mode of the pod has the unknown value "permisive", so mode strict applies: set strict or permissive.`,
 		},
 		"mode of the namespace": {
 			testPod(), testNamespace(names.LabelMTLSMode, "on"),
-			`Label fairway.dev/mtls-mode of namespace shop has the unknown value "on", which is taken for strict: set strict or permissive.`,
+			`Label fairway.dev/mtls-mode of namespace shop has the unknown value "on", so mode strict applies: set strict or permissive.`,
 		},
 		"mesh": {
 			testPod(labelled(names.LabelMesh, "Disabled")), testNamespace(),
-			`Label fairway.dev/mesh of the pod has the unknown value "Disabled", which says nothing: only disabled takes a pod out of the mesh.`,
+			`Label fairway.dev/mesh of the pod has the unknown value "Disabled", which has no effect: only disabled takes a pod out of the mesh.`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

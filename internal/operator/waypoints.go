@@ -79,7 +79,7 @@ func (p pods) gateway(namespace, name string) (*gwv1.Gateway, error) {
 		return nil, unavailable(err)
 	}
 	if !ingest.IsWaypoint(g, class) {
-		return nil, forbidden("Gateway %s/%s is no waypoint of this mesh", namespace, name)
+		return nil, forbidden("Gateway %s/%s is not a waypoint of this mesh", namespace, name)
 	}
 	return g, nil
 }

@@ -142,7 +142,7 @@ func TestWaypoint(t *testing.T) {
 		"in a namespace not enrolled":  {outside, "ours", "label it fairway.dev/mesh=enabled"},
 		"another account":              {w.pod("shop", "thief", "thief", "ours", rs), "ours", "service account"},
 		"an account nobody made":       {w.pod("shop", "bare", "bare", "bare", bare), "bare", "service account"},
-		"Gateway of another class":     {w.pod("shop", "foreign", "foreign", "foreign", foreign), "foreign", "no waypoint"},
+		"Gateway of another class":     {w.pod("shop", "foreign", "foreign", "foreign", foreign), "foreign", "not a waypoint"},
 		"no Gateway":                   {w.pod("shop", "stranger", "ours", "nothing", rs), "nothing", "not found"},
 		"of a ReplicaSet nobody made":  {w.pod("shop", "nobodys", "ours", "ours", &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "none", UID: "x"}}), "ours", "not one of the Deployment"},
 		"no owner":                     {w.pod("shop", "loose", "ours", "ours", nil), "ours", "not one of the Deployment"},

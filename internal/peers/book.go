@@ -371,7 +371,7 @@ func (b *Book) drop(r *remote, turn int) {
 		delete(b.remotes, r)
 	}
 	b.mu.Unlock()
-	b.opts.Log.Info("a replica has been silent for too long: the proxies that were connected to it count no more", "replica", r.address)
+	b.opts.Log.Info("a replica has been silent for too long: its proxies no longer count", "replica", r.address)
 	b.tell(d)
 }
 

@@ -30,7 +30,7 @@ const (
 var (
 	errSelf    = errors.New("this address is the replica's own")
 	errSilence = errors.New("the replica has been silent for too long")
-	errTooMuch = fmt.Errorf("the replica tells more than the %d records that are kept of it", maxRecords)
+	errTooMuch = fmt.Errorf("the replica sends more than %d records, which is the limit", maxRecords)
 )
 
 // run follows one address until the context ends.

@@ -82,7 +82,7 @@ func (g *Guard) Protect(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		no := &refusal{code: http.StatusServiceUnavailable, text: "it can't be found out now whether this may be read; ask again later"}
+		no := &refusal{code: http.StatusServiceUnavailable, text: "the right to read this can't be checked now; ask again later"}
 		switch {
 		case errors.As(err, &no):
 		case errors.Is(err, accept.ErrTooMany):

@@ -105,5 +105,5 @@ func full(left, most int, others []metav1.Condition) metav1.Condition {
 		generation = max(generation, c.ObservedGeneration)
 	}
 	return conditions.New(v1alpha1.EntryConditionStatusFull, metav1.ConditionTrue, v1alpha1.EntryReasonTooMany, fmt.Sprintf(
-		"A status has room for %d entries, those of all controllers together: %d of the mesh's are left out.", most, left), generation)
+		"A status is limited to %d entries of all controllers together: %d entries of the mesh are left out.", most, left), generation)
 }

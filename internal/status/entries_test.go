@@ -57,7 +57,7 @@ func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
 		require.Equal(t, ours[n].AncestorRef, a.AncestorRef)
 		c := meta.FindStatusCondition(a.Conditions, v1alpha1.EntryConditionStatusFull)
 		require.NotNil(t, c)
-		require.Equal(t, "A status has room for 16 entries, those of all controllers together: 3 of the mesh's are left out.", c.Message)
+		require.Equal(t, "A status is limited to 16 entries of all controllers together: 3 entries of the mesh are left out.", c.Message)
 		require.Equal(t, int64(3), c.ObservedGeneration)
 	}
 	got = MergeAncestors(got, ours[:6], names.MeshController)

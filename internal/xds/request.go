@@ -184,7 +184,7 @@ func (st *stream) turnAway(sub *subscription, name string) error {
 	sub.turnedAway[name] = struct{}{}
 	if !st.fullLogged {
 		st.fullLogged = true
-		st.log.Info("a proxy asks for more names than are kept; the rest is answered as non-existent", "type", typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
+		st.log.Info("a proxy subscribes to more names than the limit; the rest are answered as non-existent", "type", typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
 	}
 	return nil
 }

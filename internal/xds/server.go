@@ -187,7 +187,7 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 	s.streams[st] = struct{}{}
 	if s.opts.Supersede && proxy.PodUID != "" {
 		if old := s.byPod[proxy.PodUID]; old != nil {
-			old.cancel(status.Error(codes.Aborted, "a newer stream of the same pod took over"))
+			old.cancel(status.Error(codes.Aborted, "a newer stream of the same pod replaces this one"))
 		}
 		s.byPod[proxy.PodUID] = st
 	}

@@ -131,7 +131,7 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 			}
 		case <-st.wake:
 		case <-old:
-			return status.Error(codes.Aborted, "the stream has reached its age: open another one, which authenticates the proxy anew")
+			return status.Error(codes.Aborted, "the stream has reached its maximum age: open another one, which authenticates the proxy again")
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
 				return nil

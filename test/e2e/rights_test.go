@@ -62,7 +62,7 @@ func TestRightsForTheUsersCommands(t *testing.T) {
 	eventually.Passes(t, "a status with all that the rights are for", func(look require.TestingT) {
 		out, _, _ := fairway(t, "status", "--kubeconfig", file)
 		require.Contains(look, out, "Mesh: trust domain")
-		require.NotContains(look, out, "Could not be found out")
+		require.NotContains(look, out, "\nUnknown:")
 	})
 	out, _, err := fairway(t, "proxy", "listeners", "--kubeconfig", file, "-n", s.name, s.pod("client").Name)
 	require.NoError(t, err)

@@ -84,7 +84,7 @@ func (n *Enroller) verify(t Target, want capture.Pod) error {
 	if len(drift) == 0 {
 		return nil
 	}
-	n.log.Info("somebody changed the rules of a captured pod; putting them back", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	n.log.Info("the rules of a captured pod were changed, restoring them", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
 	n.observer.Repaired()
 	if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
 		return namespaceFailure(err)
@@ -104,6 +104,6 @@ func (n *Enroller) renew(t Target) error {
 	if err != nil || len(drift) == 0 {
 		return err
 	}
-	n.log.Info("the rules of an earlier run are brought up to date", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	n.log.Info("updated the rules of an earlier run", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
 	return n.kernel.Apply(t.Pod.Netns, want)
 }

@@ -81,8 +81,8 @@ func (a *Agent) assemble() error {
 	}
 	a.metrics = newMetrics(o.Registerer)
 	if err := o.Kernel.CanLimitPeers(); err != nil {
-		o.Log.Error(err, "pods are captured without a limit of connections for each caller: "+
-			"that takes Linux 5.11 with CONFIG_NFT_CONNLIMIT")
+		o.Log.Error(err, "pods are captured without a limit of connections per caller: "+
+			"that requires Linux 5.11 with CONFIG_NFT_CONNLIMIT")
 	} else {
 		a.metrics.limited.Set(1)
 	}
@@ -203,7 +203,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil
 	}
-	a.opts.Log.Info("the mesh leaves this node; pods are let go", "reason", why)
+	a.opts.Log.Info("the mesh leaves this node, releasing its pods", "reason", why)
 	return a.uninstall.uninstall(stopCtx)
 }
 
@@ -256,7 +256,7 @@ func (a *Agent) installation(err error) {
 // repairHost looks after the node's own rules.
 func (a *Agent) repairHost() {
 	if err := a.host.Repair(); err != nil {
-		a.opts.Log.Error(err, "the node's probe rules can't be looked after")
+		a.opts.Log.Error(err, "the node's probe rules can't be maintained")
 	}
 }
 

@@ -67,7 +67,7 @@ func (h *hostRules) Repair() error {
 	if err != nil || len(drift) == 0 {
 		return err
 	}
-	h.log.Info("somebody changed the node's probe rules; putting them back", "drift", drift)
+	h.log.Info("the node's probe rules were changed, restoring them", "drift", drift)
 	return h.apply()
 }
 

@@ -158,7 +158,7 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	}
 	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
 	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
-	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused), "7 connections to the pod were refused, because their caller had 2048 open")
+	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused), "7 connections to the pod were refused, because their caller already had 2048 open")
 	f.countedOnce("fairway_agent_peer_refused_total", 7)
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}

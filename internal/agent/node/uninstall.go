@@ -103,7 +103,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 				return
 			}
 			if err := u.kernel.Remove(path); err != nil && !netns.Gone(err) {
-				u.log.Error(err, "rules stay in a pod's network namespace", "netns", path)
+				u.log.Error(err, "failed to remove the rules in a pod's network namespace", "netns", path)
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func (u *uninstaller) uninstall(ctx context.Context) error {
 	for _, s := range u.statuses() {
 		if err := u.uncondition(ctx, s); err != nil {
 			// Without rights that is to be expected; the operator ignores the condition where no node proxy runs.
-			u.log.V(1).Info("a pod's condition stays", "pod", s.Namespace+"/"+s.Name, "reason", err.Error())
+			u.log.V(1).Info("failed to reset a pod's condition", "pod", s.Namespace+"/"+s.Name, "reason", err.Error())
 			break
 		}
 	}

@@ -182,7 +182,7 @@ func (f *Follower) reconcileRelease(ctx context.Context, pod *corev1.Pod, d memb
 		state = StateReleasing
 	}
 	if have.Redirected {
-		f.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
+		f.log.Info("released a pod", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
 	}
 	if f.worthNoting(pod, d) || wait > 0 {
 		f.setStatus(pod, state, d, have.Target)
@@ -204,6 +204,6 @@ func (f *Follower) releaseUnknown(ctx context.Context, pod *corev1.Pod, d member
 	if err := f.kernel.Remove(f.seen(path)); err != nil && !netns.Gone(err) {
 		return err
 	}
-	f.log.Info("let a pod go", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
+	f.log.Info("released a pod", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)
 	return f.host.Set(string(pod.UID), nil)
 }

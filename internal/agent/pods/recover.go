@@ -42,7 +42,7 @@ func (f *Follower) Recover(ctx context.Context, netnsDir string) (orphans []stri
 	for i := range pods.Items {
 		path, err := f.recoverPod(ctx, patience, &pods.Items[i])
 		if err != nil {
-			f.log.Info("a pod is taken up later", "pod", client.ObjectKeyFromObject(&pods.Items[i]), "reason", err.Error())
+			f.log.Info("a pod will be captured later", "pod", client.ObjectKeyFromObject(&pods.Items[i]), "reason", err.Error())
 		}
 		wanted[path] = true
 	}
@@ -123,7 +123,7 @@ func (f *Follower) SweepLater(ctx context.Context, orphans []string) error {
 func (f *Follower) sweep(ctx context.Context, orphans []string, last bool) []string {
 	keep, remove, err := f.owned(ctx)
 	if err != nil {
-		f.log.Info("rules of an earlier run stay for now", "reason", err.Error())
+		f.log.Info("keeping the rules of an earlier run for now", "reason", err.Error())
 		return orphans
 	}
 	var later []string
@@ -174,7 +174,7 @@ func (f *Follower) owned(ctx context.Context) (keep, remove map[string]bool, err
 
 func (f *Follower) removeRules(path string) {
 	if err := f.kernel.Remove(path); err != nil && !netns.Gone(err) {
-		f.log.Error(err, "rules of an earlier run stay in a network namespace", "netns", path)
+		f.log.Error(err, "failed to remove the rules of an earlier run in a network namespace", "netns", path)
 		return
 	}
 	f.log.Info("removed rules of an earlier run", "netns", path)

@@ -33,7 +33,7 @@ func NewReports(r prometheus.Registerer, recorder events.EventRecorder) *Reports
 			Name: "fairway_agent_capture_failures_total", Help: "Failed attempts to capture a pod, by cause.",
 		}, []string{"cause"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_agent_capture_repairs_total", Help: "Times that changed rules of a captured pod were put back.",
+			Name: "fairway_agent_capture_repairs_total", Help: "Times that changed rules of a captured pod were restored.",
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_share_refused_total",
@@ -41,7 +41,7 @@ func NewReports(r prometheus.Registerer, recorder events.EventRecorder) *Reports
 		}),
 		peers: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_peer_refused_total",
-			Help: "Connections to pods that were refused because their caller had as many as one peer may.",
+			Help: "Connections to pods that were refused because their caller was at its limit.",
 		}),
 	}
 	if r != nil {
@@ -65,12 +65,12 @@ func (r *Reports) Refused(t enrol.Target, fresh capture.Refused) {
 	if fresh.Share > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonShareUsedUp, "Capture",
 			"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were refused. "+
-				"If it needs that many, set spec.node.addressesPerPod of the Mesh, or leave the pod out by its label %s=%s.",
+				"If it needs that many, set spec.node.addressesPerPod of the Mesh, or exclude the pod with label %s=%s.",
 			t.Share, fresh.Share, names.LabelMesh, names.MeshDisabled)
 	}
 	if fresh.Peers > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonPeerRefused, "Capture",
-			"%d connections to the pod were refused, because their caller had %d open already or began more than %d in a second. "+
+			"%d connections to the pod were refused, because their caller already had %d open or opened more than %d in a second. "+
 				"If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
 			fresh.Peers, t.Peers, capture.PeerPerSecond)
 	}

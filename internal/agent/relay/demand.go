@@ -51,8 +51,8 @@ func (d *demand) allowed(_ xds.Proxy, id xds.ID) bool {
 		d.refused.Inc()
 		if !d.warned {
 			d.warned = true
-			d.log.Error(nil, "Envoy has asked for as many clusters on demand as it may; connections to further addresses fail. "+
-				"See which pod dials so many, and restart the pod of this proxy to start over", "limit", d.limit)
+			d.log.Error(nil, "Envoy has reached its limit of on-demand clusters; connections to further addresses fail. "+
+				"Find the pod that dials so many, and restart the pod of this proxy to start over", "limit", d.limit)
 		}
 		return false
 	}
@@ -164,9 +164,9 @@ func (r *Relay) countShared(back, denied int) {
 	r.metrics.refused.Add(float64(denied))
 	if len(a.waiting) > 0 && !r.saidFull {
 		r.saidFull = true
-		r.log.Info("the proxy holds as many addresses as it may; each pod that dials some has an equal part of them, and "+
-			"what is beyond that, or was not dialled for long, is taken back when others need it. Connections to addresses "+
-			"that are refused fail, open ones go on. The access log says which pod dials so many",
+		r.log.Info("the proxy has reached its limit of addresses; each pod that dials some has an equal share, and addresses "+
+			"beyond it, or not dialled for long, are taken back when other pods need room. New connections to refused "+
+			"addresses fail, open ones continue. The access log shows which pod dials so many",
 			"addresses", len(a.held), "takenBack", back, "refused", denied)
 	}
 	if len(a.waiting) == 0 {

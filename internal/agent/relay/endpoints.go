@@ -149,8 +149,8 @@ func (r *Relay) countEndpoints() {
 	r.metrics.endpointsOut.Set(float64(e.out))
 	if e.out > 0 && !r.saidShort {
 		r.saidShort = true
-		r.log.Info("the proxy holds as many endpoints of large Services as it may; addresses of more of them get fewer "+
-			"endpoints than there are. The access log says which pod dials so many", "limit", e.limit, "leftOut", e.out)
+		r.log.Info("the proxy has reached its limit of endpoints of large Services; further ones get only some of their "+
+			"endpoints. The access log shows which pod dials so many", "limit", e.limit, "leftOut", e.out)
 	}
 	if e.out == 0 {
 		r.saidShort = false

@@ -45,19 +45,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_on_demand_clusters", Help: "Clusters that Envoy has because it asked for them by name: on a node, addresses that its pods dialled.",
 		}),
 		waiting: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_clusters_left_out", Help: "Clusters that Envoy asked for by name and doesn't have, for it has as many as it may.",
+			Name: "fairway_relay_clusters_left_out", Help: "Clusters that Envoy asked for by name but doesn't have, because it is at its limit.",
 		}),
 		takenBack: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_clusters_taken_back_total", Help: "Clusters that Envoy had to give back, so that others find room.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond the limit that Envoy asked for in vain.",
+			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond its limit that Envoy asked for and didn't get.",
 		}),
 		endpoints: f.NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_relay_endpoints", Help: "Endpoints that a node's Envoy holds beyond those that any cluster may have.",
 		}),
 		endpointsOut: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_endpoints_left_out", Help: "Endpoints that a node's Envoy was not given, for it holds as many as it may.",
+			Name: "fairway_relay_endpoints_left_out", Help: "Endpoints that a node's Envoy was not given, because it is at its limit.",
 		}),
 	}
 }

@@ -52,7 +52,7 @@ func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error
 		text := status.Convert(err).Message()
 		r.setStatus(false, text)
 		r.metrics.breaks.Inc()
-		r.log.Info("no xDS stream to the operator; what is known goes on being served", "reason", text, "retryIn", pause.String())
+		r.log.Info("no xDS stream to the operator, serving the last known resources", "reason", text, "retryIn", pause.String())
 		if err := r.pause(ctx, pause); err != nil {
 			return err
 		}

@@ -44,7 +44,7 @@ func claimsOf(token string) (claims, error) {
 	var c claims
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 || parts[2] == "" {
-		return c, errors.New("it is no JWT, as a service account's tokens are")
+		return c, errors.New("it is not a JWT, as service account tokens are")
 	}
 	for i, into := range []any{&struct{}{}, &c} {
 		text, err := base64.RawURLEncoding.DecodeString(parts[i])
@@ -52,7 +52,7 @@ func claimsOf(token string) (claims, error) {
 			err = json.Unmarshal(text, into)
 		}
 		if err != nil {
-			return c, errors.New("it is no JWT that can be read")
+			return c, errors.New("it is a JWT that can't be parsed")
 		}
 	}
 	return c, nil

@@ -81,7 +81,7 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 			ErrForbidden, c, names.LabelGatewayName)
 	}
 	if err := z.Waypoint(pod, gateway); err != nil {
-		return Grant{}, fmt.Errorf("%s is no proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
+		return Grant{}, fmt.Errorf("%s is not a proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
 	return Grant{Kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
 }
@@ -98,7 +98,7 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 		return err
 	}
 	if ns == z.SystemNamespace && sa == names.OperatorServiceAccount {
-		return fmt.Errorf("%w: the operator's own identity is given to nobody", ErrForbidden)
+		return fmt.Errorf("%w: nobody gets the operator's own identity", ErrForbidden)
 	}
 	switch g.Kind {
 	case catalogue.Waypoint:

@@ -141,7 +141,7 @@ func NewAuthenticator(r Reviewer, now func() time.Time, registerer prometheus.Re
 		rejected: cache.NewLRUExpireCacheWithClock(rejectedSize, clock(now)),
 		limits:   accept.NewReviews(share),
 		reviews: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
-			Name: "fairway_token_reviews_total", Help: "Tokens of proxies that were not known yet, by what became of them.",
+			Name: "fairway_token_reviews_total", Help: "Tokens of proxies that were not known yet, by outcome.",
 		}, []string{"result"}),
 	}
 }

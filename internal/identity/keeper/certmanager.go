@@ -104,7 +104,7 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 			cfg.Namespace, names.IssuedCA, origin(ref), err)}, nil
 	}
 	if !signer.Usable(k.now()) {
-		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is valid from %s to %s only, root included.",
+		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is only valid from %s to %s, root included.",
 			cfg.Namespace, names.IssuedCA, origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
 	}
 	return signer, nil, nil

@@ -49,7 +49,7 @@ func Load(ctx context.Context, r client.Reader, namespace string, authority *ide
 	}
 	state, err := identity.DecodeState(secret.Data)
 	if err != nil {
-		ctrl.LoggerFrom(ctx).Error(err, "the CA Secret can't be used; going on with the former CA",
+		ctrl.LoggerFrom(ctx).Error(err, "the CA Secret can't be used, continuing with the former CA",
 			"namespace", namespace, "name", names.CASecret)
 		return nil
 	}

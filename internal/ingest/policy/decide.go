@@ -106,7 +106,7 @@ func (p *Policies[T]) find(c *memo.Ctx, o Object) ([]Section, *conditions.Verdic
 			kinds = append(kinds, k.String())
 		}
 		slices.Sort(kinds)
-		return nil, refuse(gwv1.PolicyReasonInvalid, "A %s can't target a %s, only: %s",
+		return nil, refuse(gwv1.PolicyReasonInvalid, "A %s can't target a %s: supported kinds are %s",
 			p.kind.Name, o.GroupKind, strings.Join(kinds, ", "))
 	}
 	return find(c, o.NamespacedName)
@@ -117,7 +117,7 @@ func (p *Policies[T]) find(c *memo.Ctx, o Object) ([]Section, *conditions.Verdic
 func (p *Policies[T]) refused(c *memo.Ctx, policy *Policy[T], n int, t Target) *conditions.Verdict {
 	if t.Namespace != policy.Ref.Namespace {
 		// Not even whether it is there: that is nobody's business in another namespace.
-		return refuse(gwv1.PolicyReasonInvalid, "A %s can target what is in its own namespace only", p.kind.Name)
+		return refuse(gwv1.PolicyReasonInvalid, "A %s can only target objects in its own namespace", p.kind.Name)
 	}
 	if n >= mostAncestors-policy.Taken {
 		return refuse(gwv1.PolicyReasonInvalid, "The policy's status has no room for another ancestor")
@@ -161,7 +161,7 @@ func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) 
 	if bad == nil {
 		h := p.holders.Get(c, t.Object)
 		if holder := h.bySection[t.Section]; holder.Ref != policy.Ref {
-			bad = refuse(gwv1.PolicyReasonConflicted, "%s targets the same and goes before it (the oldest does, or else the first by name)", nameOf(holder.Ref))
+			bad = refuse(gwv1.PolicyReasonConflicted, "%s has the same target and takes precedence (the oldest policy does, then the first by name)", nameOf(holder.Ref))
 		} else {
 			out.At, message = h.at(policy, t)
 		}
@@ -185,7 +185,7 @@ func (h holders[T]) at(policy *Policy[T], t Target) (at []model.Attachment, mess
 		case t.Section == s.Name, t.Section == "" && own == nil:
 			at = append(at, s.At)
 		case t.Section == "" && own.Ref != policy.Ref:
-			message += fmt.Sprintf(", but not for section %s, which %s targets by its name", s.Name, nameOf(own.Ref))
+			message += fmt.Sprintf(", except for section %s, which %s targets by name", s.Name, nameOf(own.Ref))
 		}
 	}
 	return at, message

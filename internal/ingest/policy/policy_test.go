@@ -136,8 +136,8 @@ func (w *world) inForce() [3]limit {
 }
 
 func TestWhichPolicyIsInForce(t *testing.T) {
-	const conflict = "Accepted Conflicted LimitPolicy shop/%s targets the same and goes before it " +
-		"(the oldest does, or else the first by name)."
+	const conflict = "Accepted Conflicted LimitPolicy shop/%s has the same target and takes precedence " +
+		"(the oldest policy does, then the first by name)."
 	other := web("")
 	other.Namespace = "other"
 	for what, tc := range map[string]struct {
@@ -164,8 +164,8 @@ func TestWhichPolicyIsInForce(t *testing.T) {
 		"one of a section, though it is younger than that of the whole": {
 			policies: []*Policy[limit]{with("whole", 1, web("")), with("section", 2, web("metrics"))}, inForce: [3]limit{1, 2, 0},
 			said: map[string][]string{
-				"whole": {"Accepted Accepted In force for Service shop/web, but not for section metrics, " +
-					"which LimitPolicy shop/section targets by its name."},
+				"whole": {"Accepted Accepted In force for Service shop/web, except for section metrics, " +
+					"which LimitPolicy shop/section targets by name."},
 				"section": {"Accepted Accepted In force for Service shop/web, section metrics."},
 			},
 		},
@@ -185,12 +185,12 @@ func TestWhichPolicyIsInForce(t *testing.T) {
 		},
 		"none in another namespace": {
 			policies: []*Policy[limit]{with("a", 1, other)},
-			said:     map[string][]string{"a": {"Accepted Invalid A LimitPolicy can target what is in its own namespace only."}},
+			said:     map[string][]string{"a": {"Accepted Invalid A LimitPolicy can only target objects in its own namespace."}},
 		},
 		"none for an unsupported kind": {
 			policies: []*Policy[limit]{with("a", 1, of("ConfigMap", "web", ""))},
 			said: map[string][]string{"a": {
-				"Accepted Invalid A LimitPolicy can't target a ConfigMap, only: Gateway.gateway.networking.k8s.io, Service.",
+				"Accepted Invalid A LimitPolicy can't target a ConfigMap: supported kinds are Gateway.gateway.networking.k8s.io, Service.",
 			}},
 		},
 		"each target by itself": {

@@ -63,7 +63,7 @@ func (n need) count(acks Acknowledgements) (out count) {
 		for _, a := range acks.State(r).Proxies {
 			switch {
 			case a.State == xds.Rejected:
-				out.rejection = fmt.Sprintf("Proxy %s rejects %s and keeps the last good one: %s", a.Proxy.Pod, r.ID, a.Error)
+				out.rejection = fmt.Sprintf("Proxy %s rejects %s and keeps the last good version: %s", a.Proxy.Pod, r.ID, a.Error)
 				return out
 			case part == catalogue.Switched && a.State != xds.Acked:
 				out.behind = cmp.Or(out.behind, a.Proxy.Pod)

@@ -50,7 +50,7 @@ func TestCountsOfAnyProxies(t *testing.T) {
 		require.Equal(t, c.want, countOf(acks, c.needs), what)
 	}
 	acks[dialled] = append(acks[dialled], ack("n4", xds.Rejected))
-	require.Equal(t, "Proxy n4 rejects cluster 10.96.0.10:80 and keeps the last good one: its own words",
+	require.Equal(t, "Proxy n4 rejects cluster 10.96.0.10:80 and keeps the last good version: its own words",
 		countOf(acks, []need{one, nodes}).rejection)
 	require.Equal(t, []xds.Key{one.serving, table1, dialled}, resourcesOf([]need{one, nodes}))
 }

@@ -107,8 +107,8 @@ func renderService(obj client.Object, report serviceReport, _ *serviceMemory) st
 func (s *Services) said(svc client.Object, report serviceReport, memory *serviceMemory, written bool) {
 	if report.partial && !memory.partial {
 		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", fmt.Sprintf(
-			"Proxies know only some of the endpoints: each counted for each port, a Service may have %d, and all of "+
-				"namespace %s together %d, so this one has too many (use fewer ports, or several Services and namespaces).",
+			"Proxies get only some of the endpoints: counted once for each port, a Service may have %d, and all Services of "+
+				"namespace %s together %d (use fewer ports, or several Services and namespaces).",
 			ingest.MostEndpointsOfService, svc.GetNamespace(), ingest.MostEndpointsOfNamespace))
 	}
 	memory.partial = report.partial
@@ -129,16 +129,16 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 	switch {
 	case b.Unsupported != "":
 		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonNotSupported,
-			b.Unsupported+": its connections are as they would be without the label")
+			b.Unsupported+": the label has no effect")
 	case b.Problem != "":
 		reason := v1alpha1.ServiceReasonWaypointMissing
 		if b.OverBudget {
 			reason = v1alpha1.ServiceReasonOverBudget
 		}
-		return say(metav1.ConditionFalse, reason, b.Problem+": "+b.Connections()+" are refused")
+		return say(metav1.ConditionFalse, reason, b.Problem+"; until then, "+b.Connections()+" are refused")
 	case b.Pending:
 		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointPending,
-			"Waypoint "+b.Waypoint.String()+" is being created: connections go straight to the Service meanwhile")
+			"Waypoint "+b.Waypoint.String()+" is being created: until then, connections go straight to the Service")
 	}
 	return say(metav1.ConditionTrue, v1alpha1.ServiceReasonWaypointAccepted, accepted(b))
 }
@@ -150,7 +150,7 @@ func accepted(b ingest.Binding) string {
 			"; all others go straight to the Service"
 	}
 	if b.Spreads {
-		out += ", which spreads them over the endpoints of all nodes: internalTrafficPolicy Local does not hold for them"
+		out += ", which balances them over the endpoints of all nodes: internalTrafficPolicy Local doesn't apply to them"
 	}
 	return out
 }

@@ -171,7 +171,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/b rejects listener mtls",
 			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
-		"route table rejected": {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "last good one: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
+		"route table rejected": {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "last good version: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
 		"scope rejected":       {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects way to route table service/bookshop/reviews/81", book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81")},
 		"backend rejected":     {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
 		"another's cluster":    {report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
@@ -196,10 +196,10 @@ func TestAServiceRemembersItsWaypoint(t *testing.T) {
 	}{
 		"served":             {ingest.Binding{Waypoint: waypoint}, true, "Connections from the mesh go through waypoint bookshop/fairway-waypoint."},
 		"served for some":    {ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}}, true, "Connections from namespaces a, b, which have routes"},
-		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "Taken: connections are refused."},
-		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "Taken: connections from namespaces a are refused."},
-		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service meanwhile."},
-		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "as they would be without the label."},
+		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "Taken; until then, connections are refused."},
+		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "Taken; until then, connections from namespaces a are refused."},
+		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service."},
+		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "the label has no effect."},
 	} {
 		t.Run(name, func(t *testing.T) {
 			svc := &corev1.Service{}
@@ -280,7 +280,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 			return len(route.Status.Parents) == 32
 		}, 10*time.Second, 10*time.Millisecond)
 		full := meta.FindStatusCondition(route.Status.Parents[31].Conditions, v1alpha1.EntryConditionStatusFull)
-		require.Contains(t, full.Message, "1 of the mesh's are left out")
+		require.Contains(t, full.Message, "1 entries of the mesh are left out")
 	})
 
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {
@@ -300,20 +300,20 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}
 		w.Bound(key, ingest.Binding{Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"}, Problem: "no such Gateway"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing }, 10*time.Second, 10*time.Millisecond)
-		require.Contains(t, <-rec.Events, "No such Gateway: connections are refused.")
+		require.Contains(t, <-rec.Events, "No such Gateway; until then, connections are refused.")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Waypoint: waypoint, Spreads: true})
 		require.Eventually(t, func() bool {
 			b := bound()
-			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local does not hold")
+			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local doesn't apply")
 		}, 10*time.Second, 10*time.Millisecond)
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
 		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
-		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local does not hold")
+		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local doesn't apply")
 		require.Contains(t, <-rec.Events, "NotSupported The Service has no cluster IP")
 		w.Partial(key, true)
-		require.Contains(t, <-rec.Events, "EndpointsLeftOut Proxies know only some of the endpoints")
+		require.Contains(t, <-rec.Events, "EndpointsLeftOut Proxies get only some of the endpoints")
 		w.Touch(key) // it is said once: the channel has nothing more in the end
 		w.Bound(key, ingest.Binding{})
 		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)

@@ -33,12 +33,12 @@ var framing = []string{"connection", "content-length", "transfer-encoding", "upg
 func (o *headerOps) change(c model.HeaderChange) error {
 	for _, name := range headerNames(c) {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return fmt.Errorf("%q is no header that can be changed", name)
+			return fmt.Errorf("header %q can't be modified", name)
 		}
 	}
 	for _, h := range slices.Concat(c.Set, c.Add) {
 		if slices.Contains(framing, strings.ToLower(h.Name)) {
-			return fmt.Errorf("%q can't be set: it says where a message ends, and proxies do", h.Name)
+			return fmt.Errorf("header %q can't be set: only the proxy may set it", h.Name)
 		}
 	}
 	for _, h := range c.Set {
@@ -63,7 +63,7 @@ func (o *headerOps) changeRequest(c model.HeaderChange) error {
 	for _, h := range slices.Concat(c.Set, c.Add) {
 		name := strings.ToLower(h.Name)
 		if strings.HasPrefix(name, envoy.ControlHeaders) || name == HeaderPort {
-			return fmt.Errorf("%q can't be set: headers whose names begin with %s, and %s, steer the proxy",
+			return fmt.Errorf("header %q can't be set: headers that begin with %s, and %s, control the proxy",
 				h.Name, envoy.ControlHeaders, HeaderPort)
 		}
 	}

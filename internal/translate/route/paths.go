@@ -31,7 +31,7 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	case c == nil:
 		return pathChange{}, nil
 	case !isPath(c.Full) || !isPath(c.Prefix):
-		return pathChange{}, errors.New("a path begins with a slash, and has neither spaces nor control characters, nor #")
+		return pathChange{}, errors.New("a path must begin with a slash and must not contain spaces, control characters or #")
 	case c.Full != nil:
 		if *c.Full == "" {
 			return pathChange{full: "/"}, nil
@@ -40,7 +40,7 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	case c.Prefix == nil:
 		return pathChange{}, nil
 	case match != nil && match.Type != model.MatchPrefix:
-		return pathChange{}, fmt.Errorf("a prefix can be replaced only where one is matched, not with a path match of type %s", match.Type)
+		return pathChange{}, fmt.Errorf("ReplacePrefixMatch requires a path match of type PathPrefix, not %s", match.Type)
 	}
 	prefix, replacement := "", trimPrefix(*c.Prefix)
 	if match != nil {
@@ -99,7 +99,7 @@ const hostWithPort = ".+:[0-9]+"
 func redirects(route *routev3.Route, match *model.StringMatch, rd model.Redirect, servicePort uint16) ([]*routev3.Route, error) {
 	code, ok := redirectCodes[rd.StatusCode]
 	if !ok {
-		return nil, fmt.Errorf("status %d is no redirect that can be sent", rd.StatusCode)
+		return nil, fmt.Errorf("redirect status %d is not supported", rd.StatusCode)
 	}
 	c, err := changePath(match, rd.Path)
 	if err != nil {

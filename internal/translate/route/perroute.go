@@ -112,10 +112,10 @@ const (
 // back. Where that endpoint is gone, another one is named.
 func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 	if s.Name != "" && !httpguts.ValidHeaderFieldName(s.Name) {
-		return fmt.Errorf("sessionName: %q is no name of a cookie or header", s.Name)
+		return fmt.Errorf("sessionName: %q is not a valid name of a cookie or header", s.Name)
 	}
 	if s.Header && slices.Contains(framing, strings.ToLower(s.Name)) {
-		return fmt.Errorf("sessionName: %q can't be set: it says where a message ends, and proxies do", s.Name)
+		return fmt.Errorf("sessionName: header %q can't be set: only the proxy may set it", s.Name)
 	}
 	var extension string
 	var state envoy.Message

@@ -29,7 +29,7 @@ func regex(s string) (*matcherv3.RegexMatcher, error) {
 		return nil, notRE2(s, err)
 	}
 	if n := programSize(program); n > maxProgramSize {
-		return nil, fmt.Errorf("the expression needs about %d instructions, and %d are allowed: simplify it", n, maxProgramSize)
+		return nil, fmt.Errorf("the regular expression needs about %d instructions, but the limit is %d: simplify it", n, maxProgramSize)
 	}
 	return &matcherv3.RegexMatcher{Regex: s}, nil
 }
@@ -56,11 +56,11 @@ func checkEscapes(s string) error {
 				name, s, _ = strings.Cut(braced, "}")
 			}
 			if !re2Class(strings.TrimPrefix(name, "^")) {
-				return fmt.Errorf("%q is no Unicode class: name a general category by its letters, or a script, in exactly this case", name)
+				return fmt.Errorf("%q is not a Unicode class: use the letters of a general category or the name of a script, with exact case", name)
 			}
 		case 'x', '4', '5', '6', '7':
 			if code := codePoint(kind, s); code > math.MaxUint8 {
-				return fmt.Errorf("character %#x is more than one byte: write it as it is", code)
+				return fmt.Errorf("character %#x is longer than one byte: write the character itself", code)
 			}
 		}
 	}

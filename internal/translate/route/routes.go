@@ -38,7 +38,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		b.routes = append(b.routes, &routev3.Route{
 			Name:   "unmatched/" + text(c.Namespace),
 			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, FilterState: guard},
-			Action: answer(http.StatusNotFound, "no rule of the caller's namespace matches"),
+			Action: answer(http.StatusNotFound, "no rule for the caller's namespace matches"),
 		})
 	}
 	for _, r := range t.Default {
@@ -153,7 +153,7 @@ func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
 func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
 	route := &routev3.Route{Match: match}
 	if r.Invalid {
-		route.Action = answer(refusalStatus(r), "the rule can't be carried out: see the status of its route")
+		route.Action = answer(refusalStatus(r), "the rule is invalid: see the status of its route")
 		return []*routev3.Route{route}, nil
 	}
 	var request, response headerOps

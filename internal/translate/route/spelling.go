@@ -68,7 +68,7 @@ func refuseOddMethods() *routev3.Route {
 			PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
 			Headers:       []*routev3.HeaderMatcher{method(`[^a-z]*`, true), method(`(?i)`+strings.Join(matchable, "|"), false)},
 		},
-		Action: answer(http.StatusBadRequest, "methods are case-sensitive: spell this one in capital letters"),
+		Action: answer(http.StatusBadRequest, "methods are case-sensitive: use capital letters"),
 	}
 }
 
@@ -105,7 +105,7 @@ func ambiguous(name string, match *routev3.RouteMatch) *routev3.Route {
 		Name:  names.AmbiguousRoutes + name,
 		Match: match,
 		Action: answer(http.StatusBadRequest,
-			"the path can be read in two ways: spell it without escaped slashes, dots and parameters"),
+			"the path is ambiguous: write it without escaped slashes, dots and parameters"),
 	}
 }
 

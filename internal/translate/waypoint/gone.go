@@ -31,7 +31,7 @@ func answerGone() *hcmv3.LocalReplyConfig {
 		Filter:     envoy.NoTable(),
 		StatusCode: envoy.UInt32(http.StatusServiceUnavailable),
 		Body: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
-			InlineString: "this waypoint doesn't serve the port any more: connect again\n",
+			InlineString: "this waypoint no longer serves the port: connect again\n",
 		}},
 		HeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: headerGone, Value: "1"},
