@@ -38,6 +38,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
@@ -260,25 +261,11 @@ func (o *operator) gone(obj client.Object) error {
 	return errors.Join(errors.New("is still there"), err)
 }
 
-// eventually waits for a condition; its last error is shown if it never comes.
-func (o *operator) eventually(what string, check func() error) {
-	o.t.Helper()
-	var last error
-	deadline := time.Now().Add(20 * time.Second)
-	for time.Now().Before(deadline) {
-		if last = check(); last == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond) // between two looks at the API server
-	}
-	require.NoError(o.t, last, what)
-}
-
 // get waits until an object is as check wants it.
 func get[T client.Object](o *operator, what, namespace, name string, check func(T) error) T {
 	o.t.Helper()
 	var obj T
-	o.eventually(what, func() error {
+	eventually.NoError(o.t, what, func() error {
 		obj = newOf[T]()
 		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
 			return err
@@ -291,7 +278,7 @@ func get[T client.Object](o *operator, what, namespace, name string, check func(
 // change updates an object, as kubectl edit would.
 func change[T client.Object](o *operator, namespace, name string, edit func(T)) {
 	o.t.Helper()
-	o.eventually("change "+name, func() error {
+	eventually.NoError(o.t, "change "+name, func() error {
 		obj := newOf[T]()
 		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
 			return err
@@ -304,7 +291,7 @@ func change[T client.Object](o *operator, namespace, name string, edit func(T)) 
 // changeStatus plays the controller that writes an object's status.
 func changeStatus[T client.Object](o *operator, namespace, name string, edit func(T)) {
 	o.t.Helper()
-	o.eventually("change the status of "+name, func() error {
+	eventually.NoError(o.t, "change the status of "+name, func() error {
 		obj := newOf[T]()
 		if err := o.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, obj); err != nil {
 			return err

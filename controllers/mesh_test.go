@@ -24,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -159,7 +160,7 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	require.NoError(o.t, o.gone(mesh))
 	require.Never(o.t, func() bool { return o.clearedAsked.Load() > asked }, 300*time.Millisecond, 50*time.Millisecond, "pods are captured")
 	o.tell(func() { o.reports = nil }, o.nodesChanged, meshName)
-	o.eventually("the node proxies wait for statuses", func() error {
+	eventually.NoError(o.t, "the node proxies wait for statuses", func() error {
 		if o.clearedAsked.Load() < asked+2 {
 			return errors.New("nobody asks")
 		}
@@ -168,7 +169,7 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	require.NoError(o.t, o.Get(ctx, client.ObjectKeyFromObject(ds), ds))
 	require.Nil(o.t, ds.DeletionTimestamp)
 	o.statusesCleared.Store(true)
-	o.eventually("the DaemonSet is being deleted", func() error {
+	eventually.NoError(o.t, "the DaemonSet is being deleted", func() error {
 		if err := o.gone(ds); err == nil || ds.DeletionTimestamp != nil {
 			return nil
 		}
@@ -182,7 +183,7 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	}
 	require.NoError(o.t, o.Delete(ctx, pod, client.GracePeriodSeconds(0)))
 	for _, p := range policies {
-		o.eventually("the policies go", func() error { return o.gone(p) })
+		eventually.NoError(o.t, "the policies go", func() error { return o.gone(p) })
 	}
 	o.event("DaemonSet", "NodesUnreachable", "some nodes were not ready: lost.")
 }
@@ -190,7 +191,7 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 // event waits for an Event of an object of a kind.
 func (o *operator) event(kind, reason, note string) {
 	o.t.Helper()
-	o.eventually("an Event tells "+reason, func() error {
+	eventually.NoError(o.t, "an Event tells "+reason, func() error {
 		var events eventsv1.EventList
 		if err := o.List(context.Background(), &events); err != nil {
 			return err
@@ -229,7 +230,7 @@ func finishDaemonSet(o *operator) {
 	o.t.Helper()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(o.t, o.Delete(context.Background(), mesh))
-	o.eventually("the node proxies go", func() error {
+	eventually.NoError(o.t, "the node proxies go", func() error {
 		ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.NodeDaemonSet}}
 		err := o.gone(ds)
 		if err != nil && ds.DeletionTimestamp != nil && len(ds.Finalizers) > 0 {

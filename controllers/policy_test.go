@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -30,7 +31,7 @@ func TestLabelPolicy(t *testing.T) {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "x"}}},
 	}
 	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}})
-	o.eventually("no policy of another test is in force", func() error { return o.Create(ctx, old) })
+	eventually.NoError(o.t, "no policy of another test is in force", func() error { return o.Create(ctx, old) })
 	mesh := o.mesh()
 	policy := get(o, "the policy of agents", "", names.AgentPolicy, exists[*admissionregistrationv1.ValidatingAdmissionPolicy])
 	require.Contains(t, policy.Spec.MatchConditions[0].Expression, "system:serviceaccount:"+o.system+":"+names.NodeServiceAccount)
@@ -51,7 +52,7 @@ func TestLabelPolicy(t *testing.T) {
 		}
 	}
 	dry := func(obj client.Object) error { return o.Create(ctx, obj, client.DryRunAll) }
-	o.eventually("the policy is in force", func() error {
+	eventually.NoError(o.t, "the policy is in force", func() error {
 		if err := dry(namespace(map[string]string{names.LabelMesh: "true"})); !apierrors.IsInvalid(err) {
 			return errors.Join(errors.New("not refused"), err)
 		}

@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
@@ -68,8 +69,8 @@ func TestRemovalInAnyOrder(t *testing.T) {
 			})
 			require.NoError(t, o.Delete(ctx, second))
 			require.NoError(t, o.gone(second))
-			o.eventually("the DaemonSet goes", func() error { return o.gone(ds) })
-			o.eventually("the class goes", func() error { return o.gone(class) })
+			eventually.NoError(o.t, "the DaemonSet goes", func() error { return o.gone(ds) })
+			eventually.NoError(o.t, "the class goes", func() error { return o.gone(class) })
 		})
 	}
 }
@@ -93,7 +94,7 @@ func TestMeshAfterMesh(t *testing.T) {
 	change(o, "", names.Mesh, func(m *v1alpha1.Mesh) { m.Finalizers = []string{"fairway.dev/node-proxies"} })
 	o.tell(func() { o.reports = nil }, o.nodesChanged, meshName)
 	finishDaemonSet(o)
-	o.eventually("the Mesh goes", func() error { return o.gone(mesh) })
+	eventually.NoError(o.t, "the Mesh goes", func() error { return o.gone(mesh) })
 }
 
 func operatorDeployment(namespace string) *appsv1.Deployment {

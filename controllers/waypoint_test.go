@@ -24,6 +24,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -170,7 +171,7 @@ func TestWaypoint(t *testing.T) {
 		}
 		return nil
 	})
-	o.eventually("the autoscaler goes", func() error {
+	eventually.NoError(o.t, "the autoscaler goes", func() error {
 		hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}
 		if err := o.gone(hpa); err != nil && hpa.DeletionTimestamp == nil {
 			return err
@@ -181,7 +182,7 @@ func TestWaypoint(t *testing.T) {
 	// Without a Mesh there is no waypoint, and its Gateway says so.
 	finishDaemonSet(o)
 	get(o, "the Gateway tells", ns, "waypoint", programmedIs(metav1.ConditionFalse, "NoMesh"))
-	o.eventually("the Deployment goes", func() error {
+	eventually.NoError(o.t, "the Deployment goes", func() error {
 		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}
 		if err := o.gone(d); err != nil && d.DeletionTimestamp == nil {
 			return err
@@ -340,7 +341,7 @@ func TestAutomaticWaypoint(t *testing.T) {
 	// There is no Mesh when the namespaces are looked at, which they are once a later request is served: from then on only
 	// the Mesh can be what makes the operator look again.
 	o.automaticChanged.Notify(types.NamespacedName{Name: "later"})
-	o.eventually("the namespaces are looked at", func() error {
+	eventually.NoError(o.t, "the namespaces are looked at", func() error {
 		if !o.lookedAt("later") {
 			return errors.New("not yet")
 		}
@@ -366,7 +367,7 @@ func TestAutomaticWaypoint(t *testing.T) {
 	for _, n := range []string{ns, users} {
 		o.tell(func() { o.automatic[n] = false }, o.automaticChanged, types.NamespacedName{Name: n})
 	}
-	o.eventually("it goes", func() error { return o.gone(g) })
+	eventually.NoError(o.t, "it goes", func() error { return o.gone(g) })
 	require.NoError(t, o.Get(context.Background(), client.ObjectKey{Namespace: users, Name: names.AutomaticWaypoint}, g))
 
 	// Deleted by hand, it comes back while it is needed.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -34,11 +35,11 @@ func TestDrainCountsWhatEnvoyCounts(t *testing.T) {
 	}}
 	t.Cleanup(client.CloseIdleConnections)
 	var c net.Conn
-	require.Eventually(t, func() bool {
+	eventually.True(t, "Envoy listens", func() bool {
 		var err error
 		c, err = net.Dial("unix", filepath.Join(dir, "mesh.sock"))
 		return err == nil
-	}, time.Minute, 10*time.Millisecond)
+	})
 	_, err := io.WriteString(c, "x")
 	require.NoError(t, err)
 	_, err = io.ReadFull(c, make([]byte, 1))

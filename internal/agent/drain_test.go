@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // A proxy without connections is drained as soon as callers have heard of it; one with some when the last is gone, or
@@ -43,7 +45,7 @@ func TestDrainEndsWithTheLastConnection(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- drain(t.Context(), socket, long, time.Millisecond) }()
 	was := asked.Load()
-	require.Eventually(t, func() bool { return asked.Load() > was }, 10*time.Second, time.Millisecond)
+	eventually.True(t, "the drain asks for connections", func() bool { return asked.Load() > was })
 	require.Empty(t, done, "a connection is left")
 	connections.Store(0)
 	require.NoError(t, <-done)

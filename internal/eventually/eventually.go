@@ -17,7 +17,8 @@ import (
 const (
 	// Patience is how long something may take that takes no time where a machine has nothing else to do.
 	Patience = 60 * time.Second
-	// first and longest are the pauses between two looks: short at first, so that what is there soon costs no time.
+	// first and longest are the pauses between two looks. They grow by a quarter, so that what comes is seen soon
+	// after, in proportion to the time that it took.
 	first, longest = time.Millisecond, 100 * time.Millisecond
 )
 
@@ -42,7 +43,7 @@ func NoError(t testing.TB, what string, check func() error) {
 func Within(t testing.TB, patience time.Duration, what string, check func() error) {
 	t.Helper()
 	deadline := time.Now().Add(patience)
-	for pause := first; ; pause = min(2*pause, longest) {
+	for pause := first; ; pause = min(pause+pause/4, longest) {
 		err := check()
 		if err == nil {
 			return

@@ -26,6 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/engine"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -92,17 +93,17 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 	limited.Impersonate.UserName = user
 	ready, stop := runFeed(t, limited, authority)
 	defer stop()
-	require.Eventually(t, func() bool {
+	eventually.True(t, "what is missing is the watch of EndpointSlices", func() bool {
 		return ready.missing() == "the state of the cluster, watch of EndpointSlice (discovery.k8s.io/v1)"
-	}, 20*time.Second, 10*time.Millisecond)
+	})
 	require.ErrorContains(t, ready.check(ask()), "EndpointSlice")
 
 	grant("slices", "discovery.k8s.io", "endpointslices")
-	require.Eventually(t, func() bool { return ready.check(ask()) == nil }, 40*time.Second, 10*time.Millisecond, "without a Mesh no CA is needed")
+	eventually.True(t, "without a Mesh no CA is needed", func() bool { return ready.check(ask()) == nil })
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(t, admin.Create(t.Context(), mesh))
-	require.Eventually(t, func() bool { return ready.check(ask()) != nil }, 20*time.Second, 10*time.Millisecond)
+	eventually.True(t, "not ready: the Mesh needs a CA", func() bool { return ready.check(ask()) != nil })
 	require.ErrorContains(t, ready.check(ask()), "no CA yet")
 }
 

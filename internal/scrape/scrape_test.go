@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
@@ -93,11 +94,11 @@ func TestMetricsAreForThoseWhoMayReadThem(t *testing.T) {
 	g, err := NewGuard(cfg, logr.Discard())
 	require.NoError(t, err)
 	s := start(t, g)
-	require.Eventually(t, func() bool { // RBAC is read from a cache
+	eventually.True(t, "the right is known", func() bool { // RBAC is read from a cache
 		g.refused.RemoveAll(func(any) bool { return true })
 		code, _ := s.get("/metrics", collector)
 		return code == http.StatusOK
-	}, 10*time.Second, 50*time.Millisecond)
+	})
 	_, body := s.get("/metrics", collector)
 	require.Equal(t, "measured 1\n", body)
 	code, body := s.get("/metrics", stranger)

@@ -97,11 +97,6 @@ func (f *fixture) ready(types ...string) {
 	}
 }
 
-func (f *fixture) eventually(what string, cond func() bool) {
-	f.t.Helper()
-	require.Eventually(f.t, cond, patience, time.Millisecond, what)
-}
-
 // client is a delta xDS client as strict as Envoy where it matters, driven step by step.
 type client struct {
 	t      testing.TB

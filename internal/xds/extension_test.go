@@ -11,6 +11,8 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // policy is an extension configuration whose content follows v.
@@ -80,7 +82,7 @@ func TestWhoStartsGetsWhatOthersTook(t *testing.T) {
 	instead := fresh.recv()
 	require.Equal(t, policy(t, 1).Version(), version(instead))
 	fresh.ack(instead)
-	f.eventually("the rejection stands", func() bool {
+	eventually.True(f.t, "the rejection stands", func() bool {
 		a := state("fresh")
 		return a.State == Rejected && a.Version == policy(t, 1).Version() && a.Error == "no"
 	})
@@ -100,6 +102,8 @@ func TestWhoStartsGetsWhatOthersTook(t *testing.T) {
 		require.Equal(t, policy(t, 3).Version(), version(r))
 		c.ack(r)
 	}
-	f.eventually("all have it", func() bool { return f.server.State(testScope.Key(TypeExtension, "policy")).Settled() })
+	eventually.True(f.t, "all have it", func() bool {
+		return f.server.State(testScope.Key(TypeExtension, "policy")).Settled()
+	})
 	require.Equal(t, Acked, state("odd").State)
 }

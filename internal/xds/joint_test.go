@@ -10,6 +10,8 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // leading is a cluster with endpoints by EDS, whose content follows v.
@@ -53,29 +55,29 @@ func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 	waypoint.expect(TypeCluster, "vip")
 	first := one.recv()
 	two.expect(TypeCluster, "vip")
-	f.eventually("who has no version yet does not count", says(Acked))
+	eventually.True(f.t, "who has no version yet does not count", says(Acked))
 	one.ack(first)
-	f.eventually("both have it", says(Acked, Acked))
+	eventually.True(f.t, "both have it", says(Acked, Acked))
 
 	apply("node/one", leading(t, "vip", 2))
 	require.True(t, says(Pending, Pending)(), "which content is current can't be told")
 	apply("node/two", leading(t, "vip", 2))
 	require.True(t, says(Pending, Pending)(), "both run an older one")
 	one.expect(TypeCluster, "vip")
-	f.eventually("one has switched; who is behind comes first", says(Pending, Acked))
+	eventually.True(f.t, "one has switched; who is behind comes first", says(Pending, Acked))
 	require.Equal(t, leading(t, "vip", 2).Version(), f.server.State(all.Key(TypeCluster, "vip")).Version)
 	two.nack(two.recv(), "no")
-	f.eventually("a rejection is told", says(Rejected, Acked))
+	eventually.True(f.t, "a rejection is told", says(Rejected, Acked))
 	require.Equal(t, "no", f.server.State(all.Key(TypeCluster, "vip")).Rejection())
 	two.cancel()
-	f.eventually("who is gone is waited for by nobody", says(Acked))
+	eventually.True(f.t, "who is gone is waited for by nobody", says(Acked))
 
 	// What others have of it may be newer.
 	apply(all, leading(t, "vip", 3))
 	require.True(t, says(Pending)())
 	apply("node/one", leading(t, "vip", 3))
 	one.expect(TypeCluster, "vip")
-	f.eventually("and acknowledged", says(Acked))
+	eventually.True(f.t, "and acknowledged", says(Acked))
 
 	apply("node/one", cluster(t, "vip", 4))
 	require.Empty(t, f.server.State(all.Key(TypeCluster, "vip")), "an address that leads to no Service")

@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 func TestStreamsThatAreRefused(t *testing.T) {
@@ -44,7 +46,9 @@ func TestStreamsThatAreRefused(t *testing.T) {
 			err := <-c.err
 			require.Equal(t, tc.code, status.Code(err))
 			require.ErrorContains(t, err, tc.text)
-			f.eventually("no stream is left", func() bool { return len(f.server.Proxies()) == 0 && len(f.cache.Scopes()) == 0 })
+			eventually.True(f.t, "no stream is left", func() bool {
+				return len(f.server.Proxies()) == 0 && len(f.cache.Scopes()) == 0
+			})
 		})
 	}
 }
@@ -62,7 +66,7 @@ func request(typeURL string, names ...string) *discoveryv3.DeltaDiscoveryRequest
 func TestMaxStreamsAndTypes(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.MaxStreams = 1 })
 	a := f.connect(testScope, "a")
-	f.eventually("first", func() bool { return len(f.server.Proxies()) == 1 })
+	eventually.True(f.t, "first", func() bool { return len(f.server.Proxies()) == 1 })
 	require.Equal(t, codes.ResourceExhausted, status.Code(<-f.connect(testScope, "b").err))
 	for i := range maxTypes + 1 {
 		a.subscribe(resource.APITypePrefix+fmt.Sprint("t", i), "x")
@@ -73,30 +77,30 @@ func TestMaxStreamsAndTypes(t *testing.T) {
 func TestNewerStreamOfAPodTakesOver(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Supersede = true })
 	old := f.connect(testScope, "p")
-	f.eventually("first", func() bool { return len(f.server.Proxies()) == 1 })
+	eventually.True(f.t, "first", func() bool { return len(f.server.Proxies()) == 1 })
 	f.connect(testScope, "p")
 	require.Equal(t, codes.Aborted, status.Code(<-old.err))
-	f.eventually("one is left", func() bool { return len(f.server.Proxies()) == 1 })
+	eventually.True(f.t, "one is left", func() bool { return len(f.server.Proxies()) == 1 })
 }
 
 func TestAStreamEndsWithItsPod(t *testing.T) {
 	f := newFixture(t, func(o *Options) { o.Supersede = true })
 	gone, other := f.connect(testScope, "gone"), f.connect(testScope, "other")
-	f.eventually("both", func() bool { return len(f.server.Proxies()) == 2 })
+	eventually.True(f.t, "both", func() bool { return len(f.server.Proxies()) == 2 })
 	f.server.Disconnect("gone")
 	f.server.Disconnect("never seen")
 	require.Equal(t, codes.PermissionDenied, status.Code(<-gone.err))
-	f.eventually("the other stays", func() bool { return len(f.server.Proxies()) == 1 })
+	eventually.True(f.t, "the other stays", func() bool { return len(f.server.Proxies()) == 1 })
 	require.Empty(t, other.err)
 }
 
 func TestStreamsEndWithTheRightToThem(t *testing.T) {
 	f := newFixture(t, nil)
 	evicted, other := f.connect("waypoint/shop/a", "a"), f.connect("waypoint/shop-2/a", "b")
-	f.eventually("both", func() bool { return len(f.server.Proxies()) == 2 })
+	eventually.True(f.t, "both", func() bool { return len(f.server.Proxies()) == 2 })
 	f.server.Evict(func(s Scope) bool { return strings.HasPrefix(string(s), "waypoint/shop/") })
 	require.Equal(t, codes.PermissionDenied, status.Code(<-evicted.err))
-	f.eventually("the other stays", func() bool { return len(f.server.Proxies()) == 1 })
+	eventually.True(f.t, "the other stays", func() bool { return len(f.server.Proxies()) == 1 })
 	require.Empty(t, other.err)
 }
 
@@ -186,17 +190,17 @@ func TestInterest(t *testing.T) {
 	}
 	a, b := f.connect(testScope, "a"), f.connect(testScope, "b")
 	a.subscribe(TypeEndpoint, "x", "*")
-	f.eventually("x wanted", seen(name("x", true, false)))
-	f.eventually("* wanted", seen(name("*", true, false)))
+	eventually.True(f.t, "x wanted", seen(name("x", true, false)))
+	eventually.True(f.t, "* wanted", seen(name("*", true, false)))
 	b.subscribe(TypeEndpoint, "x", "y")
-	f.eventually("y wanted", seen(name("y", true, false)))
+	eventually.True(f.t, "y wanted", seen(name("y", true, false)))
 	b.unsubscribe(TypeEndpoint, "y")
-	f.eventually("y unwanted", seen(name("y", false, false)))
+	eventually.True(f.t, "y unwanted", seen(name("y", false, false)))
 	a.cancel()
-	f.eventually("* lost", seen(name("*", false, true)))
+	eventually.True(f.t, "* lost", seen(name("*", false, true)))
 	require.False(t, seen(name("x", false, true))(), "b still wants it")
 	b.cancel()
-	f.eventually("x lost", seen(name("x", false, true)))
+	eventually.True(f.t, "x lost", seen(name("x", false, true)))
 	mu.Lock()
 	defer mu.Unlock()
 	require.Len(t, got, 6)
@@ -231,17 +235,17 @@ func TestBook(t *testing.T) {
 		}
 		return strings.Join(s, ", ")
 	}
-	f.eventually("a acked", func() bool { return state() == "a Acked , b Pending " })
+	eventually.True(f.t, "a acked", func() bool { return state() == "a Acked , b Pending " })
 	r2 := route(t, "r", 2)
 	f.apply(r2)
 	require.Equal(t, "a Pending , b Pending ", state())
 	require.Equal(t, r2.Version(), f.server.State(testScope.Key(TypeRoute, "r")).Version)
 	a.nack(a.recv(), "goo.gle/debugonly  bad\nroute")
-	f.eventually("a rejected", func() bool { return state() == "a Rejected bad route, b Pending " })
+	eventually.True(f.t, "a rejected", func() bool { return state() == "a Rejected bad route, b Pending " })
 	require.Equal(t, r1.Version(), f.server.State(testScope.Key(TypeRoute, "r")).Proxies[0].Version, "the last good one")
-	f.eventually("change told", func() bool { mu.Lock(); defer mu.Unlock(); return changes["rds r"] > 0 })
+	eventually.True(f.t, "change told", func() bool { mu.Lock(); defer mu.Unlock(); return changes["rds r"] > 0 })
 	a.cancel()
-	f.eventually("a left", func() bool { return state() == "b Pending " })
+	eventually.True(f.t, "a left", func() bool { return state() == "b Pending " })
 	mu.Lock()
 	require.Equal(t, []string{"", "bad route"}, []string{acks[0].Error, acks[1].Error})
 	mu.Unlock()

@@ -9,6 +9,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // started returns a client that runs one cluster with endpoints, one listener and one route.
@@ -132,7 +134,7 @@ func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
 	c.expect(TypeListener, "l2")
 	has := c.has
 	c.cancel()
-	f.eventually("gone from the book", func() bool { return len(f.server.Proxies()) == 0 })
+	eventually.True(f.t, "gone from the book", func() bool { return len(f.server.Proxies()) == 0 })
 	require.Empty(t, f.server.State(testScope.Key(TypeRoute, "r1")).Proxies)
 	f.apply(listener(t, "l1", 2))
 	f.remove(TypeListener, "l2")
@@ -154,7 +156,7 @@ func TestEndpointsFollowAClusterReplacedWhileAway(t *testing.T) {
 	f, c := started(t)
 	has := c.has
 	c.cancel()
-	f.eventually("gone", func() bool { return len(f.server.Proxies()) == 0 })
+	eventually.True(f.t, "gone", func() bool { return len(f.server.Proxies()) == 0 })
 	f.apply(edsCluster(t, "c1", 2*time.Second))
 	c = f.connect(testScope, "p")
 	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: has[TypeCluster]})
@@ -197,7 +199,7 @@ func TestNamesBesideAWildcard(t *testing.T) {
 	c.unsubscribe(TypeCluster, "demand")
 	c.expect(TypeCluster, "-demand")
 	c.unsubscribe(TypeCluster, "*")
-	f.eventually("wildcard left", func() bool { return !f.server.Proxies()[0].Types[TypeCluster].Wildcard })
+	eventually.True(f.t, "wildcard left", func() bool { return !f.server.Proxies()[0].Types[TypeCluster].Wildcard })
 	f.apply(cluster(t, "a", 2))
 	c.quiet()
 }
@@ -212,7 +214,9 @@ func TestOnDemandClustersWithoutAWildcard(t *testing.T) {
 	f.apply(cluster(t, "10.96.0.10:80", 1))
 	c.quiet()
 	c.subscribe(TypeCluster, "10.0.0.1:1")
-	f.eventually("interest", func() bool { return f.cache.lookup(testScope).wanted(ID{TypeCluster, "10.0.0.1:1"}) })
+	eventually.True(f.t, "interest", func() bool {
+		return f.cache.lookup(testScope).wanted(ID{TypeCluster, "10.0.0.1:1"})
+	})
 	f.remove(TypeCluster, "10.0.0.1:1")
 	c.expect(TypeCluster, "-10.0.0.1:1")
 	f.apply(cluster(t, "10.0.0.1:1", 1))

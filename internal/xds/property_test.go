@@ -12,6 +12,8 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // TestAnyHistoryConverges drives random histories of changes, subscriptions, verdicts and reconnects, and then checks
@@ -311,7 +313,7 @@ func (h *history) told(u, name string) bool {
 // book is what the acknowledgement book says of this client, once it is no more pending.
 func (m *model) book(u, name string) (out ProxyAck) {
 	m.t.Helper()
-	m.h.eventually("the book is settled", func() bool {
+	eventually.True(m.h.t, "the book is settled", func() bool {
 		for _, p := range m.h.server.State(testScope.Key(u, name)).Proxies {
 			if p.Proxy.Pod == m.pod {
 				out = p

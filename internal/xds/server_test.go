@@ -14,6 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 func TestWildcardWaitsUntilReadyAndFollowsChanges(t *testing.T) {
@@ -87,15 +89,19 @@ func TestNackBisectsAndRemembers(t *testing.T) {
 	for len(c.has[TypeRoute]) < 19 {
 		c.answer(c.recv())
 	}
-	f.eventually("rejection", func() bool { return f.server.State(testScope.Key(TypeRoute, "r07")).Rejection() == "bad r07" })
+	eventually.True(f.t, "rejection", func() bool {
+		return f.server.State(testScope.Key(TypeRoute, "r07")).Rejection() == "bad r07"
+	})
 	require.Empty(t, f.server.State(testScope.Key(TypeRoute, "r08")).Rejection())
-	f.eventually("acks", func() bool { return f.server.State(testScope.Key(TypeRoute, "r08")).Settled() })
+	eventually.True(f.t, "acks", func() bool { return f.server.State(testScope.Key(TypeRoute, "r08")).Settled() })
 	c.quiet()
 	f.apply(route(t, "r08", 2))
 	c.expect(TypeRoute, "r08")
 	f.apply(route(t, "r07", 2))
 	c.expect(TypeRoute, "r07")
-	f.eventually("recovery", func() bool { return f.server.State(testScope.Key(TypeRoute, "r07")).Proxies[0].State == Acked })
+	eventually.True(f.t, "recovery", func() bool {
+		return f.server.State(testScope.Key(TypeRoute, "r07")).Proxies[0].State == Acked
+	})
 }
 
 func TestUnauthenticated(t *testing.T) {

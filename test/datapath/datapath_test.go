@@ -167,9 +167,9 @@ func TestPlaintextInbound(t *testing.T) {
 	})
 	t.Run("strict and permissive change without a restart", func(t *testing.T) {
 		strict.configure(false)
-		requireEventually(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
+		outsider.reaches(t, strict.at(8080).String())
 		strict.workload(8080)
-		requireEventually(t, func() error { _, err := permissive.hello(strict.at(8080).String()); return err })
+		permissive.reaches(t, strict.at(8080).String())
 		plaintext, mtls := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
 		strict.configure(true)
 		plaintext.ends()
@@ -177,7 +177,7 @@ func TestPlaintextInbound(t *testing.T) {
 		require.NoError(t, err)
 		require.Zero(t, n, "all else passes the proxy")
 		mtls.alive()
-		requireEventuallyNot(t, func() error { _, err := outsider.hello(strict.at(8080).String()); return err })
+		outsider.reachesNoMore(t, strict.at(8080).String())
 	})
 	t.Run("nobody dials the capture ports", func(t *testing.T) {
 		for _, port := range []uint16{names.PortOutbound, names.PortInbound} {
@@ -222,7 +222,7 @@ func TestIdentities(t *testing.T) {
 		requireRefused(t, client, vip.String())
 		m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "dialled": vip.String()})
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{other, server.identity}})
-		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
+		client.reaches(t, vip.String())
 	})
 	t.Run("of many, the namespace counts", func(t *testing.T) {
 		many := func(namespace string) (out []string) {
@@ -235,7 +235,7 @@ func TestIdentities(t *testing.T) {
 		m.nodes[0].acked(xds.TypeCluster, vip.String())
 		requireRefused(t, client, vip.String())
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("default")})
-		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
+		client.reaches(t, vip.String())
 	})
 	t.Run("a server that may be nobody is refused", func(t *testing.T) {
 		nobody := server.at(8080)
@@ -250,7 +250,7 @@ func TestIdentities(t *testing.T) {
 		stranger.waitForListeners()
 		require.NoError(t, capture.Apply(stranger.ns, capture.Pod{Proxy: stranger.node.mark, Ranges: ranges}))
 		server.workload(8080)
-		requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
+		client.reaches(t, server.at(8080).String())
 		requireRefused(t, stranger, server.at(8080).String())
 	})
 }

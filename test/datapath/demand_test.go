@@ -9,10 +9,10 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -38,9 +38,9 @@ func TestDeadAddressesCostLittle(t *testing.T) {
 		})
 	}
 	require.NoError(t, g.Wait())
-	require.EventuallyWithT(t, func(c *assert.CollectT) {
-		require.Less(c, (m.nodes[0].proxy.allocated()-before)/many, most)
-	}, patience, 10*interval)
+	eventually.Passes(t, "an address costs little", func(look require.TestingT) {
+		require.Less(look, (m.nodes[0].proxy.allocated()-before)/many, most)
+	})
 }
 
 // allocated is the memory that the proxy uses, in bytes.

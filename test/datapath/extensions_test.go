@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -59,7 +60,7 @@ func TestNetworkFilterByECDS(t *testing.T) {
 	n.acked(xds.TypeListener, mtls.GetName())
 	says := func(cond func(xds.ResourceState) bool) {
 		t.Helper()
-		requireEventually(t, func() error {
+		eventually.NoError(t, "the state of the filter", func() error {
 			if !cond(n.server.State(n.scope().Key(xds.TypeExtension, filter))) {
 				return errNotYet
 			}
@@ -71,7 +72,7 @@ func TestNetworkFilterByECDS(t *testing.T) {
 	requireRefused(t, client, to)
 	set(open)
 	n.acked(xds.TypeExtension, filter)
-	requireEventually(t, func() error { _, err := client.hello(to); return err })
+	client.reaches(t, to)
 	requireHello(t, client, to, "server sees "+client.addr.String())
 	session := client.session(to)
 

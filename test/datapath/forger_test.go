@@ -174,7 +174,7 @@ func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 	for _, c := range held {
 		require.NoError(t, c.Close())
 	}
-	requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
+	client.reaches(t, server.at(8080).String())
 }
 
 // takeConnections lowers how many the proxy takes at the pod's mTLS port, of all peers together.

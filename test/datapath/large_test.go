@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -65,7 +66,7 @@ func (m *mesh) largeService(n int, endpoints []netip.AddrPort) netip.AddrPort {
 // hasEndpoints waits until the proxy has so many of a service.
 func (p *proxy) hasEndpoints(t *testing.T, service, want int) {
 	t.Helper()
-	requireEventually(t, func() error {
+	eventually.NoError(t, fmt.Sprintf("%d endpoints of large-%d", want, service), func() error {
 		assignment := names.NodeEndpoints("default", fmt.Sprint("large-", service), 80, false)
 		have, err := p.ask("/stats?filter=" + assignment + ".membership_healthy")
 		if err == nil && have != fmt.Sprintf("cluster.%s.membership_healthy: %d\n", assignment, want) {
@@ -99,7 +100,7 @@ func TestLargeServicesDontFillTheProxy(t *testing.T) {
 		})
 	}
 	require.NoError(t, g.Wait())
-	requireEventually(t, func() error {
+	eventually.NoError(t, "an address costs little", func() error {
 		if have := (n.proxy.allocated() - before) / many; have > most {
 			return fmt.Errorf("an address costs %d bytes", have)
 		}

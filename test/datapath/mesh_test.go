@@ -15,7 +15,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/go-logr/logr"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -25,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
@@ -156,10 +156,10 @@ func (n *meshNode) serve() {
 // acked waits until the proxy runs the current version of a resource.
 func (n *meshNode) acked(typeURL, name string) {
 	n.mesh.t.Helper()
-	require.EventuallyWithT(n.mesh.t, func(c *assert.CollectT) {
+	eventually.Passes(n.mesh.t, name+" is acknowledged", func(look require.TestingT) {
 		s := n.server.State(n.scope().Key(typeURL, name))
-		require.True(c, len(s.Proxies) > 0 && s.Settled(), "%s is not acknowledged", name)
-	}, patience, interval)
+		require.True(look, len(s.Proxies) > 0 && s.Settled(), "%s is not acknowledged", name)
+	})
 }
 
 // answer makes clusters on demand, as the operator does.

@@ -13,10 +13,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -44,13 +44,14 @@ func (m *mesh) log(logAll, logErrors bool) {
 	for _, n := range m.nodes {
 		layer := envoy.RuntimeLayer(logAll, logErrors)
 		m.apply(n.scope(), names.RuntimeLayer, layer)
-		require.EventuallyWithT(m.t, func(c *assert.CollectT) {
+		eventually.Passes(m.t, "the proxy knows what to log", func(look require.TestingT) {
 			runtime, err := n.proxy.ask("/runtime")
-			require.NoError(c, err)
+			require.NoError(look, err)
 			for key, value := range layer.GetLayer().AsMap() {
-				require.Regexp(c, key+`": \{\s*"final_value": "`+map[bool]string{true: "100", false: "0"}[value == 100.0]+`"`, runtime)
+				percent := map[bool]string{true: "100", false: "0"}[value == 100.0]
+				require.Regexp(look, key+`": \{\s*"final_value": "`+percent+`"`, runtime)
 			}
-		}, patience, interval)
+		})
 	}
 }
 
@@ -80,7 +81,7 @@ func TestAccessLogModes(t *testing.T) {
 	serve := func(vip string) {
 		t.Helper()
 		m.service("web", addrPort(vip), 8080, server)
-		requireEventually(t, func() error { _, err := client.hello(vip); return err })
+		client.reaches(t, vip)
 	}
 	m.log(false, true)
 	echoes()
@@ -95,11 +96,11 @@ func TestAccessLogModes(t *testing.T) {
 	serve("10.96.0.10:80")
 	requireRefused(t, client, server.at(8098).String())
 	for _, n := range m.nodes { // what has ended is logged, or not, only when the proxy has seen its end
-		require.EventuallyWithT(t, func(c *assert.CollectT) {
+		eventually.Passes(t, "one connection stays open", func(look require.TestingT) {
 			stats, err := n.proxy.ask(`/stats?filter=^cluster\.[^x].*\.upstream_cx_active$`)
-			require.NoError(c, err)
-			require.Len(c, regexp.MustCompile(`active: [1-9]`).FindAllString(stats, -1), 1, "the one that stays open")
-		}, patience, interval)
+			require.NoError(look, err)
+			require.Len(look, regexp.MustCompile(`active: [1-9]`).FindAllString(stats, -1), 1, "the one that stays open")
+		})
 	}
 
 	m.log(true, true)

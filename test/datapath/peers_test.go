@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -46,7 +47,7 @@ func TestDeadPeersAreNoticed(t *testing.T) {
 func requireKeptAlive(t *testing.T, p *pod, what string, which func(*netlink.Socket) bool) {
 	const established, keepalive = 1, 2 // of tcp_states.h and of inet_diag.h
 	t.Helper()
-	requireEventually(t, func() error { // the timer is another one while something is to be acknowledged
+	eventually.NoError(t, what, func() error { // the timer is another one while something is to be acknowledged
 		var all []*netlink.Socket
 		err := p.ns.Do(func() (err error) {
 			all, err = netlink.SocketDiagTCP(unix.AF_INET)

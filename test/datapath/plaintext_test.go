@@ -14,10 +14,10 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -63,7 +63,9 @@ func TestPlaintextIsCounted(t *testing.T) {
 		`envoy_fairway_plaintext_total{source_namespace="default",destination="node/default/plain/80"} 2`,
 		`envoy_fairway_plaintext_total{source_namespace="default",destination="10_244_2_3:8080"} 2`,
 	}
-	require.EventuallyWithT(t, func(c *assert.CollectT) { require.ElementsMatch(c, want, counted(c)) }, patience, interval)
+	eventually.Passes(t, "plaintext is counted by namespace and destination", func(look require.TestingT) {
+		require.ElementsMatch(look, want, counted(look))
+	})
 
 	// Who dials ever new addresses makes the proxy count no more than so many.
 	const most = 2

@@ -14,22 +14,19 @@ import (
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
-// patience bounds every wait; a passing test is far below.
-const (
-	patience = 15 * time.Second
-	interval = 5 * time.Millisecond
-)
+// patience bounds what a socket waits for; a passing test is far below.
+const patience = 15 * time.Second
 
 // newPod makes a pod that is outside the mesh: its identity is empty.
 func (n *meshNode) newPod(name string) *pod {
@@ -111,11 +108,11 @@ func (p *pod) listeners(strict bool) []*listenerv3.Listener {
 }
 
 func (p *pod) waitForListeners() {
-	require.EventuallyWithT(p.mesh.t, func(c *assert.CollectT) {
+	eventually.Passes(p.mesh.t, "the listeners of "+p.name, func(look require.TestingT) {
 		have, err := p.ns.Listening(names.PortOutbound, names.PortInbound, names.PortMTLS)
-		require.NoError(c, err)
-		require.Equal(c, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortMTLS: true}, have)
-	}, patience, interval)
+		require.NoError(look, err)
+		require.Equal(look, map[uint16]bool{names.PortOutbound: true, names.PortInbound: true, names.PortMTLS: true}, have)
+	})
 }
 
 // listen on a port in the pod.
@@ -223,12 +220,14 @@ func requireRefused(t *testing.T, p *pod, to string) {
 	}
 }
 
-func requireEventually(t *testing.T, f func() error) {
+// reaches waits until the pod hears who serves an address.
+func (p *pod) reaches(t *testing.T, to string) {
 	t.Helper()
-	require.EventuallyWithT(t, func(c *assert.CollectT) { require.NoError(c, f()) }, patience, interval)
+	eventually.NoError(t, p.name+" reaches "+to, func() error { _, err := p.hello(to); return err })
 }
 
-func requireEventuallyNot(t *testing.T, f func() error) {
+// reachesNoMore waits until the pod hears nobody at an address.
+func (p *pod) reachesNoMore(t *testing.T, to string) {
 	t.Helper()
-	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Error(c, f()) }, patience, interval)
+	eventually.True(t, p.name+" is refused by "+to, func() bool { _, err := p.hello(to); return err != nil })
 }

@@ -33,7 +33,7 @@ func TestProxyRestarts(t *testing.T) {
 		n.proxy = startProxy(t, n)
 		client.waitForListeners()
 		server.waitForListeners()
-		requireEventually(t, func() error { _, err := client.hello(to); return err })
+		client.reaches(t, to)
 	}
 }
 

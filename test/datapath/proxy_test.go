@@ -15,11 +15,11 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
@@ -108,10 +108,10 @@ func (p *proxy) stop() {
 func (p *proxy) logged(want map[string]any) map[string]any {
 	p.t.Helper()
 	var found map[string]any
-	require.EventuallyWithT(p.t, func(c *assert.CollectT) {
+	eventually.Passes(p.t, fmt.Sprintf("a line of the access log with %v", want), func(look require.TestingT) {
 		found = p.line(want)
-		require.NotNil(c, found, "no line with %v in the access log", want)
-	}, patience, interval)
+		require.NotNil(look, found, "no line with %v in the access log", want)
+	})
 	return found
 }
 

@@ -343,7 +343,7 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 			Address: vip, Kind: model.DestinationService, Port: port,
 			Identities: []string{names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"), server.identity},
 		})
-		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
+		client.reaches(t, vip.String())
 		open.alive()
 	})
 	t.Run("certificates are renewed", func(t *testing.T) {
@@ -362,10 +362,10 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 	})
 	t.Run("the endpoint goes from the service", func(t *testing.T) {
 		m.endpoints(port)
-		requireEventuallyNot(t, func() error { _, err := client.hello(vip.String()); return err })
+		client.reachesNoMore(t, vip.String())
 		open.alive()
 		m.endpoints(port, model.Endpoint{Address: server.at(8080), MTLS: true, Identity: server.identity})
-		requireEventually(t, func() error { _, err := client.hello(vip.String()); return err })
+		client.reaches(t, vip.String())
 	})
 	t.Run("the control plane goes away", func(t *testing.T) {
 		for _, n := range m.nodes {
@@ -377,7 +377,7 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 			n.serve()
 		}
 		server.workload(8080)
-		requireEventually(t, func() error { _, err := client.hello(server.at(8080).String()); return err })
+		client.reaches(t, server.at(8080).String())
 		open.alive()
 	})
 	t.Run("the pods leave the mesh", func(t *testing.T) {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // record captures all that passes the link between the nodes from now on. The result returns the bytes so far, all of
@@ -70,7 +72,7 @@ func (m *mesh) record() func() []byte {
 			_, err = c.Write(mark)
 			return err
 		}))
-		require.Eventually(t, func() bool { return bytes.Contains(taken(), mark) }, patience, interval, "the recorder reads plaintext")
+		eventually.True(t, "the recorder reads plaintext", func() bool { return bytes.Contains(taken(), mark) })
 		return taken()
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -106,7 +107,7 @@ func TestRouteEdits(t *testing.T) {
 		u := s.tableOf(table(p))
 		start := time.Now()
 		s.apply(u)
-		s.eventually("the edit to show", func() bool { return do(t, probe, "GET", "http://web/").Name == want })
+		eventually.True(s.t, "the edit to show", func() bool { return do(t, probe, "GET", "http://web/").Name == want })
 		took := time.Since(start)
 		sum, worst = sum+took, max(worst, took)
 	}
@@ -158,7 +159,9 @@ func TestEndpointChanges(t *testing.T) {
 		t.Errorf("the only endpoint drains: %d from %q", r.status, r.Name)
 	}
 	w.endpoints(web, draining, e2)
-	w.eventually("the new endpoint to take over", func() bool { return do(t, c, "GET", "http://web/").Name == "fresh" })
+	eventually.True(w.t, "the new endpoint to take over", func() bool {
+		return do(t, c, "GET", "http://web/").Name == "fresh"
+	})
 	for range 50 {
 		if r := do(t, c, "GET", "http://web/"); r.Name != "fresh" {
 			t.Errorf("a draining endpoint got a request: %d from %q", r.status, r.Name)
@@ -259,7 +262,7 @@ func TestPortsComeAndGo(t *testing.T) {
 	u := s.listener()
 	s.apply(u)
 	s.acknowledged(u)
-	s.eventually("the port to be HTTP", func() bool {
+	eventually.True(s.t, "the port to be HTTP", func() bool {
 		c, in := dial(name)
 		defer func() { _ = c.Close() }()
 		_, _ = io.WriteString(c, "nonsense\r\n\r\n")
@@ -271,7 +274,7 @@ func TestPortsComeAndGo(t *testing.T) {
 	u = s.listener()
 	s.apply(u)
 	s.acknowledged(u)
-	s.eventually("the port to be gone", func() bool {
+	eventually.True(s.t, "the port to be gone", func() bool {
 		c, err := caller.dial(t.Context(), name)
 		return err == nil && asks(c) != nil
 	})
@@ -323,7 +326,7 @@ func TestPortsOfPods(t *testing.T) {
 		t.Fatalf("%d from %q", r.status, r.Name)
 	}
 	s.endpoints(web, moved)
-	s.eventually("the other port to answer", func() bool { return do(t, c, "GET", "http://web/").Name == "new" })
+	eventually.True(s.t, "the other port to answer", func() bool { return do(t, c, "GET", "http://web/").Name == "new" })
 	for range 20 {
 		if r := do(t, c, "GET", "http://web/"); r.Name != "new" {
 			t.Errorf("%d from %q", r.status, r.Name)

@@ -22,6 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -84,7 +85,7 @@ func TestHTTPFilterByECDS(t *testing.T) {
 	s.acknowledged(listener)
 
 	// The new filter chain is taken into use a moment after its policy came.
-	s.eventually("the policy", func() bool {
+	eventually.True(s.t, "the policy", func() bool {
 		return do(t, s.caller(appID).client(t, dialled, nil), "GET", "http://web/").status == http.StatusForbidden
 	})
 	changes := s.stats("listener_manager.listener_")
@@ -100,7 +101,7 @@ func TestHTTPFilterByECDS(t *testing.T) {
 	closed := c.status()
 	bad := extension(t, &hcmv3.HttpConnectionManager{})
 	s.apply(bad)
-	s.eventually("the rejection of a bad policy", func() bool {
+	eventually.True(s.t, "the rejection of a bad policy", func() bool {
 		text := s.server.State(scope.Key(xds.TypeExtension, "policy")).Rejection()
 		return strings.Contains(text, "filter config has type URL")
 	})

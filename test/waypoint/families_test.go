@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -38,7 +39,7 @@ func TestBothFamilies(t *testing.T) {
 	for name, c := range map[string]*caller{"IPv4": w.caller(clientID), "IPv6": over6} {
 		client := c.client(t, dialled, nil)
 		// Envoy has opened new sockets; a connection that still waited at the old one is lost.
-		w.eventually("an answer over "+name, func() bool {
+		eventually.True(w.t, "an answer over "+name, func() bool {
 			resp, err := client.Get("http://web/")
 			if err != nil {
 				return false

@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -32,7 +33,7 @@ func TestPortsThatGo(t *testing.T) {
 	name := names.ServicePort(web.Namespace, web.Service, web.Port)
 	s.apply(s.listener(), xds.Gone(xds.ID{TypeURL: xds.TypeScopedRoute, Name: name}), xds.Gone(xds.ID{TypeURL: xds.TypeRoute, Name: name}))
 
-	s.eventually("the answer that the port is gone", func() bool {
+	eventually.True(s.t, "the answer that the port is gone", func() bool {
 		_, err := io.WriteString(kept, "GET / HTTP/1.1\r\nHost: web\r\n\r\n")
 		require.NoError(t, err)
 		resp, body := answerTo(t, keptIn)
@@ -46,7 +47,7 @@ func TestPortsThatGo(t *testing.T) {
 		return true
 	})
 	require.Equal(t, http.StatusServiceUnavailable, do(t, h2, "GET", "http://web/").status)
-	s.eventually("the connection of HTTP/2 to end", func() bool {
+	eventually.True(s.t, "the connection of HTTP/2 to end", func() bool {
 		resp, err := h2.Get("http://web/")
 		if err == nil {
 			require.NoError(t, resp.Body.Close())

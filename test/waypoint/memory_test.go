@@ -23,6 +23,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -49,9 +50,9 @@ func TestFloodOfHeaders(t *testing.T) {
 		go countRefused(c, &refused)
 		go func() { _, _ = c.Write(requests) }()
 	}
-	w.eventually("a refusal", func() bool { return refused.Load() > 0 })
+	eventually.True(w.t, "a refusal", func() bool { return refused.Load() > 0 })
 	others := w.caller(clientID).client(t, dialled, nil)
-	w.eventually("another's request to be served", func() bool {
+	eventually.True(w.t, "another's request to be served", func() bool {
 		resp, err := others.Get("http://web/")
 		if err != nil {
 			return false

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -27,7 +28,7 @@ func TestConnectionsAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(got))
 	for _, counter := range []string{"http.service.downstream_cx_total: 1\n", "tcp.mtls.downstream_cx_total: 1\n"} {
-		s.eventually(counter, func() bool {
+		eventually.True(s.t, counter, func() bool {
 			return strings.Contains(s.stats("downstream_cx_total"), counter)
 		})
 	}

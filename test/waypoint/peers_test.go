@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 )
@@ -58,7 +59,7 @@ func TestConnectionsOfPeers(t *testing.T) {
 				return err == nil && asks(c) == nil
 			}
 			listens(few)
-			s.eventually("a refusal", func() bool { // Envoy acknowledges a listener before it has its sockets
+			eventually.True(s.t, "a refusal", func() bool { // Envoy acknowledges a listener before it has its sockets
 				for range most {
 					if c, err := s.caller(clientID).dial(t.Context(), dialled); err == nil {
 						t.Cleanup(func() { _ = c.Close() })
@@ -67,7 +68,7 @@ func TestConnectionsOfPeers(t *testing.T) {
 				return !served()
 			})
 			listens(plenty)
-			s.eventually("a caller to be served again", served)
+			eventually.True(s.t, "a caller to be served again", served)
 		})
 	}
 }

@@ -25,6 +25,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
@@ -273,10 +274,14 @@ func TestWhoMayAnswer(t *testing.T) {
 		right := e
 		right.Identity = "spiffe://cluster.local/ns/evil/sa/evil"
 		s.endpoints(web, right)
-		s.eventually("the pod to be reached as what it is", func() bool { return do(t, c, "GET", "http://web/").status == 200 })
+		eventually.True(s.t, "the pod to be reached as what it is", func() bool {
+			return do(t, c, "GET", "http://web/").status == 200
+		})
 		// A connection that was good for one identity must not serve another.
 		s.endpoints(web, e)
-		s.eventually("the pod to be refused again", func() bool { return do(t, c, "GET", "http://web/").status == 503 })
+		eventually.True(s.t, "the pod to be refused again", func() bool {
+			return do(t, c, "GET", "http://web/").status == 503
+		})
 		before := impostor.Requests.Load()
 		for range 20 {
 			do(t, c, "GET", "http://web/")
@@ -306,7 +311,7 @@ func TestWhoMayAnswer(t *testing.T) {
 				Address: e.Address, MTLS: true, Identity: tc.identities[0],
 			})
 			want := map[bool]int{false: 503, true: 200}[tc.reached]
-			s.eventually(fmt.Sprint(want), func() bool { return do(t, c, "GET", "http://web/").status == want })
+			eventually.True(s.t, fmt.Sprint(want), func() bool { return do(t, c, "GET", "http://web/").status == want })
 			if reached := impostor.Requests.Load() > before; reached != tc.reached {
 				t.Errorf("%v: reached: %v", tc.identities, reached)
 			}

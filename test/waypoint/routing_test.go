@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -369,11 +370,11 @@ func TestMirrors(t *testing.T) {
 			t.Fatal("a copy is missing")
 		}
 	}
-	s.eventually("the copies to the second mirror", func() bool { return s.v2.Requests.Load() == 10 })
+	eventually.True(s.t, "the copies to the second mirror", func() bool { return s.v2.Requests.Load() == 10 })
 	for range 400 {
 		do(t, c, "GET", "http://web/half")
 	}
-	s.eventually("about half of the copies", func() bool { return s.v2.Requests.Load() >= 10+140 })
+	eventually.True(s.t, "about half of the copies", func() bool { return s.v2.Requests.Load() >= 10+140 })
 	if n := s.v2.Requests.Load(); n > 10+260 {
 		t.Errorf("%d copies of 400", n-10)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/test/streamtest"
@@ -58,7 +59,7 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 	for _, begin := range []string{"", "\x16", "\x16\x03\x01\x02\x00\x01", hello} {
 		var c net.Conn
-		w.eventually("the listener to be bound", func() bool { // Envoy acknowledges it before that
+		eventually.True(w.t, "the listener to be bound", func() bool { // Envoy acknowledges it before that
 			var err error
 			c, err = net.Dial("tcp", netip.AddrPortFrom(w.waypoint, names.PortMTLS).String())
 			return err == nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/test/streamtest"
 )
@@ -47,7 +48,9 @@ func TestWhoWaitsHears(t *testing.T) {
 			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%s: the other side of the %s waits for ever", name, gone)
 			_ = waits.Close()
 		}
-		w.eventually(name+": connections of peers that are gone to end", func() bool { return w.descriptors() <= before })
+		eventually.True(w.t, name+": connections of peers that are gone to end", func() bool {
+			return w.descriptors() <= before
+		})
 	}
 }
 
@@ -70,7 +73,9 @@ func TestEarlyAnswers(t *testing.T) {
 			require.NoError(t, err)
 			require.Equal(t, "413 large", uploaded(t, c), name)
 		}
-		w.eventually(name+": connections of callers that are gone to end", func() bool { return w.descriptors() <= before })
+		eventually.True(w.t, name+": connections of callers that are gone to end", func() bool {
+			return w.descriptors() <= before
+		})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
@@ -47,7 +48,7 @@ func (p turning) turn(isHTTP bool) {
 	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)), cluster}
 	p.apply(append(updates, gone)...)
 	p.acknowledged(updates...)
-	p.eventually("the other cluster to be gone", func() bool {
+	eventually.True(p.t, "the other cluster to be gone", func() bool {
 		return len(p.server.State(scope.Key(xds.TypeCluster, gone.Name)).Proxies) == 0
 	})
 }

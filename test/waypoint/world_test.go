@@ -34,6 +34,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
@@ -156,16 +157,6 @@ func (w *world) address() netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 64 + byte(os.Getpid()%128), w.subnet, byte(w.host.Add(1))})
 }
 
-// eventually waits for a condition.
-func (w *world) eventually(what string, cond func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("waited %s for: %s", patience, what)
-		}
-	}
-}
-
 // fixed is what a waypoint has whatever it serves.
 func (w *world) fixed() {
 	cert, key := testca.PEM(w.t, w.ca.Issue(waypointID))
@@ -215,7 +206,7 @@ func (w *world) apply(u ...xds.Update) { w.cache.Apply(scope, u) }
 func (w *world) acknowledged(updates ...xds.Update) {
 	w.t.Helper()
 	for _, u := range updates {
-		w.eventually("acknowledgement of "+u.Name, func() bool {
+		eventually.True(w.t, "acknowledgement of "+u.Name, func() bool {
 			s := w.server.State(scope.Key(u.TypeURL, u.Name))
 			if r := s.Rejection(); r != "" {
 				w.t.Fatalf("%s: %s", u.Name, r)
@@ -372,7 +363,7 @@ func (o *output) String() string {
 func (w *world) accessLog(want map[string]any) map[string]any {
 	w.t.Helper()
 	var found map[string]any
-	w.eventually(fmt.Sprintf("access log line with %v", want), func() bool {
+	eventually.True(w.t, fmt.Sprintf("access log line with %v", want), func() bool {
 		for line := range strings.Lines(w.log.String()) {
 			got := map[string]any{}
 			if json.Unmarshal([]byte(line), &got) != nil {

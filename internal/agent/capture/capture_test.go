@@ -16,11 +16,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
@@ -305,14 +305,15 @@ func TestShareOfAPod(t *testing.T) {
 			require.NoError(t, dial(most))
 			require.Zero(t, beyond())
 			for _, last := range []int{0, most} {
-				require.EventuallyWithT(t, func(c *assert.CollectT) { // the kernel's clock has ticks
-					require.NoError(c, dial(last))
+				// The kernel's clock has ticks.
+				eventually.Passes(t, fmt.Sprint("dialled last: ", last), func(look require.TestingT) {
+					require.NoError(look, dial(last))
 					dialled, err := Dialled(ns)
-					require.NoError(c, err)
-					require.Equal(c, []netip.AddrPort{
+					require.NoError(look, err)
+					require.Equal(look, []netip.AddrPort{
 						netip.AddrPortFrom(address(last), 80), netip.AddrPortFrom(address(most-last), 80),
 					}, dialled, "the last one first")
-				}, 10*time.Second, time.Millisecond)
+				})
 			}
 			require.NoError(t, Remove(ns))
 			_, err = Dialled(ns)

@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -113,10 +113,10 @@ func TestAPeerHasItsShareOfConnections(t *testing.T) {
 		c.requireRefused(0, names.PortMTLS)
 
 		require.NoError(t, open[0].Close())
-		require.EventuallyWithT(t, func(ct *assert.CollectT) {
+		eventually.Passes(t, "a connection in place of the one that has ended", func(look require.TestingT) {
 			_, err := c.dial(0, names.PortMTLS)
-			assert.NoError(ct, err, "one has ended")
-		}, 10*time.Second, 5*time.Millisecond)
+			require.NoError(look, err, "one has ended")
+		})
 
 		pod.Peers = 100
 		drift, err = Verify(c.pod, pod)

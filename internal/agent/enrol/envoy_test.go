@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
@@ -33,10 +34,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
-const (
-	testTimeout = 30 * time.Second
-	testPoll    = 20 * time.Millisecond
-)
+const testTimeout = 30 * time.Second
 
 // signer is the operator's certificate server, which may be away.
 type signer struct {
@@ -170,21 +168,23 @@ func TestEnvoyServesAStartingPod(t *testing.T) {
 
 	require.ErrorContains(t, n.Capture(ctx, target, Running), "the operator is away")
 	s.away.Store(false)
-	require.Eventually(t, func() bool { return n.Capture(ctx, target, Running) == nil }, testTimeout, testPoll)
+	eventually.True(t, "the pod is captured, the operator back", func() bool {
+		return n.Capture(ctx, target, Running) == nil
+	})
 	open, err = n.kernel.Listening(ns.Path(), names.PortMTLS)
 	require.NoError(t, err)
 	require.True(t, open[names.PortMTLS])
 
 	// And let go again.
-	require.Eventually(t, func() bool {
+	eventually.True(t, "the pod is released", func() bool {
 		wait, err := n.Release(ctx, target.Pod.UID)
 		return err == nil && wait == 0
-	}, testTimeout, testPoll)
+	})
 	has, err = n.kernel.Has(ns.Path())
 	require.NoError(t, err)
 	require.False(t, has)
-	require.Eventually(t, func() bool {
+	eventually.True(t, "the proxy leaves the namespace", func() bool {
 		open, err := n.kernel.Listening(ns.Path(), names.PortOutbound, names.PortInbound, names.PortMTLS)
 		return err == nil && !open[names.PortOutbound] && !open[names.PortInbound] && !open[names.PortMTLS]
-	}, testTimeout, testPoll, "the proxy leaves the namespace")
+	})
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -37,14 +38,16 @@ func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	c := f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonReservedPort)
 	require.Contains(t, c.Message, "container proxy declares port 15006")
 	require.Equal(t, -1, f.index("apply ns-cart"))
-	f.eventually(func() bool { return f.state(p).State == pods.StateNotCaptured }, "the agent's own view follows the condition")
-	f.eventually(func() bool {
+	eventually.True(f.t, "the agent's own view follows the condition", func() bool {
+		return f.state(p).State == pods.StateNotCaptured
+	})
+	eventually.True(f.t, "the Event warns", func() bool {
 		var list eventsv1.EventList
 		require.NoError(t, f.List(context.Background(), &list, client.InNamespace(f.namespace)))
 		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
 			return e.Reason == v1alpha1.PodReasonReservedPort && e.Type == corev1.EventTypeWarning
 		})
-	}, "the Event warns")
+	})
 }
 
 func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
@@ -58,35 +61,37 @@ func TestRunningPodIsCapturedAndLetGo(t *testing.T) {
 	require.Less(t, f.index("set mtls/"), f.index("apply ns-cart"))
 	require.Less(t, f.index("host 1"), f.index("apply ns-cart"), "probes are known before plaintext is looked at")
 	require.Equal(t, []netip.AddrPort{netip.MustParseAddrPort("10.244.1.5:8080")}, f.host)
-	f.eventually(func() bool {
+	eventually.True(f.t, "the agent's own view follows the condition", func() bool {
 		return f.state(p).State == pods.StateCaptured && f.state(p).Mode == names.MTLSPermissive
-	}, "the agent's own view follows the condition")
+	})
 
 	// Another mode changes listeners and message, not the rules.
 	patch := client.MergeFrom(p.DeepCopy())
 	p.Labels = map[string]string{names.LabelMTLSMode: names.MTLSStrict}
 	require.NoError(t, f.Patch(context.Background(), p, patch))
-	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
-	f.eventually(func() bool { return f.index("end plaintext ns-cart") > f.index("apply ns-cart") }, "plaintext ends")
-	f.eventually(func() bool {
+	eventually.True(f.t, "strict", func() bool { return f.state(p).Mode == names.MTLSStrict })
+	eventually.True(f.t, "plaintext ends", func() bool {
+		return f.index("end plaintext ns-cart") > f.index("apply ns-cart")
+	})
+	eventually.True(f.t, "the condition says strict", func() bool {
 		return strings.Contains(f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Message, "(strict)")
-	}, "the condition says strict")
+	})
 
 	// Other ranges.
 	mesh := testMesh()
 	mesh.Status.Network.PodCIDRs = []string{"10.244.0.0/16", "10.245.0.0/16"}
 	f.setMesh(mesh)
-	f.eventually(func() bool { return f.index("ranges ns-cart") > 0 }, "ranges follow the Mesh")
+	eventually.True(f.t, "ranges follow the Mesh", func() bool { return f.index("ranges ns-cart") > 0 })
 
 	// Opting out.
 	patch = client.MergeFrom(p.DeepCopy())
 	p.Labels = map[string]string{names.LabelMesh: names.MeshDisabled}
 	require.NoError(t, f.Patch(context.Background(), p, patch))
 	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonOptedOut)
-	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners go")
+	eventually.True(f.t, "listeners go", func() bool { return len(f.listenerNames()) == 0 })
 	require.Less(t, f.index("drain ns-cart"), f.index("remove ns-cart"))
 	require.Less(t, f.index("remove ns-cart"), f.index("unset mtls/"))
-	f.eventually(func() bool { return f.state(p).State == pods.StateNotCaptured }, "not captured")
+	eventually.True(f.t, "not captured", func() bool { return f.state(p).State == pods.StateNotCaptured })
 	require.Empty(t, f.host)
 	require.Empty(t, f.wanted)
 }
@@ -102,26 +107,28 @@ func TestFailureIsSaidAndTriedAgain(t *testing.T) {
 	require.Contains(t, c.Message, "kubectl describe mesh")
 	require.Equal(t, -1, f.index("apply"), "a running pod without a certificate is not redirected")
 	// An Event tells why for as long as it goes on: kubectl describe shows no more of a condition than its status.
-	f.eventually(func() bool {
+	eventually.True(f.t, "the failure is told again", func() bool {
 		var list eventsv1.EventList
 		require.NoError(t, f.List(t.Context(), &list, client.InNamespace(p.Namespace)))
 		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
 			return e.Reason == v1alpha1.PodReasonCaptureFailed && e.Series != nil && strings.Contains(e.Note, "no certificate")
 		})
-	}, "the failure is told again")
+	})
 	f.do(func() { f.caDown = false })
 	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 
 	// Somebody takes the rules away.
 	f.do(func() { f.rules[f.sandboxes[string(p.UID)]] = []netip.Prefix{} })
-	f.eventually(func() bool {
+	eventually.True(f.t, "rules are put back", func() bool {
 		drift, err := f.Verify(f.sandboxes[string(p.UID)], capture.Pod{Ranges: testRanges()})
 		return err == nil && len(drift) == 0
-	}, "rules are put back")
+	})
 
 	// The pod goes, and with it all that was done for it.
 	require.NoError(t, f.Delete(context.Background(), p))
-	f.eventually(func() bool { return len(f.listenerNames()) == 0 && len(f.agent.Snapshot()) == 0 }, "the pod is forgotten")
+	eventually.True(f.t, "the pod is forgotten", func() bool {
+		return len(f.listenerNames()) == 0 && len(f.agent.Snapshot()) == 0
+	})
 }
 
 func TestStartingPod(t *testing.T) {
@@ -150,7 +157,7 @@ func TestStartingPod(t *testing.T) {
 	req.Command = plugin.CommandDel
 	f.do(func() { delete(f.sandboxes, string(p.UID)) })
 	require.Equal(t, plugin.Response{}, f.ask(req))
-	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "listeners leave the namespace")
+	eventually.True(f.t, "listeners leave the namespace", func() bool { return len(f.listenerNames()) == 0 })
 }
 
 func TestStartingPodFailsClosed(t *testing.T) {
@@ -175,10 +182,10 @@ func TestStartingPodFailsClosed(t *testing.T) {
 	require.Contains(t, add(ns.Name, "absent", "u").Error, "isn't known to the API server")
 
 	// The plugin's own knowledge, for the time without an agent.
-	f.eventually(func() bool {
+	eventually.True(f.t, "the state file names the enrolled namespaces", func() bool {
 		s, err := plugin.ReadState(filepath.Join(f.dir, "net.d", "fairway.d", "namespaces.json"))
 		return err == nil && s.IsEnrolled(ns.Name) && s.IsEnrolled(f.namespace) && !s.IsEnrolled("default")
-	}, "the state file names the enrolled namespaces")
+	})
 	_ = p
 }
 
@@ -203,12 +210,12 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 		f.listeners, f.wanted = map[string]string{}, map[string]int{}
 	})
 	f.start()
-	f.eventually(func() bool { return f.state(p).State == pods.StateFailed }, "the proxy is missed")
+	eventually.True(f.t, "the proxy is missed", func() bool { return f.state(p).State == pods.StateFailed })
 	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Status, "its rules are still there")
 	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
-	f.eventually(func() bool { return f.index("remove ns-orphan") >= 0 }, "the orphan's rules go")
+	eventually.True(f.t, "the orphan's rules go", func() bool { return f.index("remove ns-orphan") >= 0 })
 	f.do(func() { f.proxyDown = false })
-	f.eventually(func() bool { return f.state(p).State == pods.StateCaptured }, "captured again")
+	eventually.True(f.t, "captured again", func() bool { return f.state(p).State == pods.StateCaptured })
 	require.Equal(t, -1, f.index("apply"), "rules that are right are not touched")
 }
 
@@ -218,10 +225,10 @@ func TestUninstallationLetsPodsGo(t *testing.T) {
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
 	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
-	f.eventually(func() bool {
+	eventually.True(f.t, "the plugin is installed", func() bool {
 		b, err := os.ReadFile(filepath.Join(f.dir, "net.d", "10-dev.conflist"))
 		return err == nil && string(b) != originalCNI
-	}, "the plugin is installed")
+	})
 	require.NoError(t, f.stop())
 	require.NotEqual(t, -1, f.index("remove ns-cart"))
 	require.NotEqual(t, -1, f.index("remove host"))
@@ -242,7 +249,9 @@ func TestMeshDeletionLetsPodsGo(t *testing.T) {
 	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	require.NoError(t, f.Delete(context.Background(), &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}))
 	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonMeshAbsent)
-	f.eventually(func() bool { return f.index("remove ns-cart") >= 0 && len(f.listenerNames()) == 0 }, "nothing is left")
+	eventually.True(f.t, "nothing is left", func() bool {
+		return f.index("remove ns-cart") >= 0 && len(f.listenerNames()) == 0
+	})
 }
 
 func TestInDir(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
@@ -78,10 +79,10 @@ func TestAnAgentFallsBackToItsOwnPermissions(t *testing.T) {
 	config := asNode(f.asBoundAgent(), "another", testLog())
 	c, err := client.New(config, client.Options{Scheme: f.Scheme()})
 	require.NoError(t, err)
-	f.eventually(func() bool {
+	eventually.True(f.t, "the permission is in force", func() bool {
 		have, err := readPod(t.Context(), c, types.NamespacedName{Namespace: f.namespace, Name: p.Name}, f.node)
 		return err == nil && have.UID == p.UID
-	}, "the permission is in force")
+	})
 }
 
 func TestOnlyReadsOfTheNodesOwnAreMadeAsTheNode(t *testing.T) {

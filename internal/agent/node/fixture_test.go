@@ -31,6 +31,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
@@ -50,11 +51,7 @@ func TestMain(m *testing.M) {
 	shared.Main(m)
 }
 
-const (
-	testTimeout = 30 * time.Second
-	testPoll    = 20 * time.Millisecond
-	originalCNI = `{"cniVersion":"1.0.0","name":"dev","plugins":[{"type":"ptp"}]}`
-)
+const originalCNI = `{"cniVersion":"1.0.0","name":"dev","plugins":[{"type":"ptp"}]}`
 
 // fixture is a node with an agent, against a real API server.
 type fixture struct {
@@ -208,23 +205,20 @@ func (f *fixture) run(p *corev1.Pod, ip string) {
 	require.NoError(f.t, f.Status().Patch(context.Background(), p, client.StrategicMergeFrom(before)))
 }
 
-func (f *fixture) eventually(what func() bool, message string, args ...any) {
-	f.t.Helper()
-	require.Eventually(f.t, what, testTimeout, testPoll, append([]any{message}, args...)...)
-}
-
 // condition waits until a pod's condition has a status and a reason, and returns it.
 func (f *fixture) condition(p *corev1.Pod, status corev1.ConditionStatus, reason string) *corev1.PodCondition {
 	f.t.Helper()
 	var have *corev1.PodCondition
-	f.eventually(func() bool {
+	eventually.NoError(f.t, fmt.Sprintf("condition %s %s", status, reason), func() error {
 		now := &corev1.Pod{}
 		if err := f.Get(context.Background(), client.ObjectKeyFromObject(p), now); err != nil {
-			return false
+			return err
 		}
-		have = member.Condition(now)
-		return have != nil && have.Status == status && have.Reason == reason
-	}, "condition %s %s; have %v", status, reason, &have)
+		if have = member.Condition(now); have == nil || have.Status != status || have.Reason != reason {
+			return fmt.Errorf("have %v", have)
+		}
+		return nil
+	})
 	return have
 }
 
@@ -256,11 +250,11 @@ func (f *fixture) daemonSet() *appsv1.DaemonSet {
 func (f *fixture) ask(req plugin.Request) plugin.Response {
 	f.t.Helper()
 	var conn net.Conn
-	f.eventually(func() bool {
+	eventually.True(f.t, "the agent listens for the plugin", func() bool {
 		var err error
 		conn, err = net.Dial("unix", filepath.Join(f.dir, "cni.sock"))
 		return err == nil
-	}, "the agent listens for the plugin")
+	})
 	defer conn.Close()
 	require.NoError(f.t, plugin.WriteMessage(conn, req))
 	var answer plugin.Response

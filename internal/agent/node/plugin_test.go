@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -43,19 +44,19 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 	f.start()
 	says := func(status corev1.ConditionStatus) string {
 		var have *corev1.PodCondition
-		f.eventually(func() bool {
+		eventually.True(f.t, fmt.Sprintf("the agent's pod says %s", status), func() bool {
 			now := &corev1.Pod{}
 			require.NoError(t, f.Get(context.Background(), client.ObjectKeyFromObject(own), now))
 			have = conditions.OfPod(now, v1alpha1.PodConditionPluginInstalled)
 			return have != nil && have.Status == status
-		}, "the agent's pod says %s", status)
+		})
 		return have.Message
 	}
 	message := says(corev1.ConditionFalse)
 	require.Contains(t, message, "no CNI configuration yet")
 	require.Contains(t, message, filepath.Join(f.dir, "net.d"))
 	require.Contains(t, message, "spec.node.host")
-	f.eventually(func() bool {
+	eventually.True(f.t, "an Event says so", func() bool {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(names.SystemNamespace)))
 		for _, e := range events.Items {
@@ -64,7 +65,7 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 			}
 		}
 		return false
-	}, "an Event says so")
+	})
 	require.NoError(t, os.WriteFile(list, []byte(originalCNI), 0o600))
 	says(corev1.ConditionTrue)
 }
@@ -76,7 +77,7 @@ func TestUnknownLabelIsSaid(t *testing.T) {
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
 	require.Contains(t, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Message, `the unknown value "on"`)
-	f.eventually(func() bool {
+	eventually.True(f.t, "an Event says so", func() bool {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
 		for _, e := range events.Items {
@@ -85,8 +86,8 @@ func TestUnknownLabelIsSaid(t *testing.T) {
 			}
 		}
 		return false
-	}, "an Event says so")
-	f.eventually(func() bool { return f.state(p).Mode == names.MTLSStrict }, "strict")
+	})
+	eventually.True(f.t, "strict", func() bool { return f.state(p).Mode == names.MTLSStrict })
 }
 
 // TestShareThatIsUsedUpIsSaid has a pod dial more addresses than it may, and then be given more.
@@ -115,13 +116,13 @@ func TestShareThatIsUsedUpIsSaid(t *testing.T) {
 	f.countedOnce("fairway_agent_share_refused_total", 7)
 
 	give(600)
-	f.eventually(func() bool { return share() == 600 }, "the pod may dial more")
+	eventually.True(f.t, "the pod may dial more", func() bool { return share() == 600 })
 }
 
 // warned waits for a Warning Event of a pod and is what it says.
 func (f *fixture) warned(p *corev1.Pod, reason string) (note string) {
 	f.t.Helper()
-	f.eventually(func() bool {
+	eventually.True(f.t, "an Event says so", func() bool {
 		events := &eventsv1.EventList{}
 		require.NoError(f.t, f.List(context.Background(), events, client.InNamespace(f.namespace)))
 		for _, e := range events.Items {
@@ -131,7 +132,7 @@ func (f *fixture) warned(p *corev1.Pod, reason string) (note string) {
 			}
 		}
 		return false
-	}, "an Event says so")
+	})
 	return note
 }
 
@@ -164,5 +165,5 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	patch := []byte(`{"spec":{"node":{"connectionsPerPeer":4000}}}`)
 	require.NoError(t, f.Patch(t.Context(), mesh, client.RawPatch(types.MergePatchType, patch)))
-	f.eventually(func() bool { return peers() == 4000 }, "a caller may have more")
+	eventually.True(f.t, "a caller may have more", func() bool { return peers() == 4000 })
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/deploy"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -43,9 +44,9 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return err
 	}
 	// A new policy takes a moment to be in force.
-	f.eventually(func() bool {
+	eventually.True(f.t, "the policy is in force", func() bool {
 		return apierrors.IsForbidden(captured("another", corev1.ConditionTrue, "probing"))
-	}, "the policy is in force")
+	})
 
 	_, err := pods.WriteCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
 	require.NoError(t, err)

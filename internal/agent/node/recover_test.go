@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -59,7 +60,7 @@ func addRequest(p *corev1.Pod, path, ip string) plugin.Request {
 func TestStartingPodKeepsItsListeners(t *testing.T) {
 	f := setUp(t)
 	f.start()
-	f.eventually(func() bool { return f.index("ready ") >= 0 }, "the agent has started")
+	eventually.True(f.t, "the agent has started", func() bool { return f.index("ready ") >= 0 })
 	p := f.pod("cart", "")
 	path := filepath.Join(f.netnsDir, "ns-cart")
 	require.NoError(t, os.WriteFile(path, nil, 0o600))
@@ -91,7 +92,7 @@ func TestCleanUpOfAnOldSandbox(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	f.do(func() { delete(f.sandboxes, string(p.UID)) })
 	require.Equal(t, plugin.Response{}, f.ask(del))
-	f.eventually(func() bool { return len(f.listenerNames()) == 0 }, "of the one that is gone nothing stays")
+	eventually.True(f.t, "of the one that is gone nothing stays", func() bool { return len(f.listenerNames()) == 0 })
 }
 
 // Nothing that happens to one pod after a restart may take the probes of another.
@@ -120,19 +121,19 @@ func TestRestartKeepsProbes(t *testing.T) {
 		require.NoError(t, f.Update(context.Background(), now))
 	})
 	require.NoError(t, f.Delete(context.Background(), two))
-	f.eventually(func() bool { return f.state(two).Reason == v1alpha1.PodReasonTerminating }, "two terminates")
+	eventually.True(f.t, "two terminates", func() bool { return f.state(two).Reason == v1alpha1.PodReasonTerminating })
 	f.restart(func() { f.proxyDown = true })
-	f.eventually(func() bool { return f.state(one).State == pods.StateFailed }, "no pod is taken up yet")
+	eventually.True(f.t, "no pod is taken up yet", func() bool { return f.state(one).State == pods.StateFailed })
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 
 	// The job ends.
 	before := job.DeepCopy()
 	job.Status.Phase = corev1.PodSucceeded
 	require.NoError(t, f.Status().Patch(context.Background(), job, client.MergeFrom(before)))
-	f.eventually(func() bool { return f.index("unset mtls/"+string(job.UID)) >= 0 }, "the job is forgotten")
+	eventually.True(f.t, "the job is forgotten", func() bool { return f.index("unset mtls/"+string(job.UID)) >= 0 })
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 	f.do(func() { f.proxyDown = false })
-	f.eventually(func() bool { return f.state(one).State == pods.StateCaptured }, "captured again")
+	eventually.True(f.t, "captured again", func() bool { return f.state(one).State == pods.StateCaptured })
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6"), "%v", f.host)
 }
 
@@ -153,13 +154,13 @@ func TestStartWithoutRuntime(t *testing.T) {
 	}
 	began := time.Now()
 	f.restart(func() { f.runtimeDown = true })
-	f.eventually(func() bool { return f.index("ready ") >= 0 }, "the agent starts")
+	eventually.True(f.t, "the agent starts", func() bool { return f.index("ready ") >= 0 })
 	require.Less(t, time.Since(began), 3*time.Second, "one deadline for all pods")
 	require.True(t, f.probed("10.244.1.5", "10.244.1.6", "10.244.1.7", "10.244.1.8"), "%v", f.host)
 	require.Equal(t, -1, f.index("remove "), "whose rules these are is not known yet")
 	f.do(func() { f.runtimeDown = false })
 	for _, p := range all {
-		f.eventually(func() bool { return f.state(p).State == pods.StateCaptured }, "taken up later")
+		eventually.True(f.t, "taken up later", func() bool { return f.state(p).State == pods.StateCaptured })
 	}
 	require.Equal(t, -1, f.index("remove "))
 }
@@ -181,7 +182,7 @@ func TestRestartRightAfterAdd(t *testing.T) {
 	out.Labels = map[string]string{names.LabelMesh: names.MeshDisabled}
 	require.NoError(t, f.Patch(context.Background(), out, client.MergeFrom(before)))
 	f.restart(nil)
-	f.eventually(func() bool { return f.index("ready ") >= 0 }, "the agent starts")
+	eventually.True(f.t, "the agent starts", func() bool { return f.index("ready ") >= 0 })
 	require.NotEqual(t, -1, f.index("remove ns-out"), "its owner is known, so its rules go at once")
 	require.Less(t, f.index("remove ns-out"), f.index("ready "), outPath)
 	f.do(func() { f.sandboxes[string(p.UID)] = path })
@@ -204,7 +205,7 @@ func TestStaticPodIsLetGo(t *testing.T) {
 	require.NoError(t, f.Status().Patch(t.Context(), p, client.StrategicMergeFrom(before)))
 	f.start()
 	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonNoServiceAccount)
-	f.eventually(func() bool { return f.index("remove ns-static") >= 0 }, "its rules go")
+	eventually.True(f.t, "its rules go", func() bool { return f.index("remove ns-static") >= 0 })
 	require.Equal(t, -1, f.index("apply "))
 }
 
@@ -245,7 +246,7 @@ func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 	require.GreaterOrEqual(t, f.index("prepare ns-late"), 0)
 	require.Less(t, f.index("prepare ns-late"), f.index("set outbound/"+string(late.UID)))
 	f.restart(func() { f.rules[path] = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} })
-	f.eventually(func() bool { return f.index("ready ") >= 0 }, "the agent has started")
+	eventually.True(f.t, "the agent has started", func() bool { return f.index("ready ") >= 0 })
 	renewed := f.index("apply ns-cart")
 	require.GreaterOrEqual(t, renewed, 0)
 	require.Less(t, renewed, f.index("set outbound/"+string(p.UID)))

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -51,7 +52,7 @@ func TestClustersAreAdapted(t *testing.T) {
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	e := before.envoy(nil)
 	e.subscribe(xds.TypeCluster)
-	before.eventually("all", func() bool { return e.runs(one) })
+	eventually.True(before.t, "all", func() bool { return e.runs(one) })
 	before.stop()
 	o.stop()
 	written, err := os.ReadFile(path)
@@ -66,10 +67,10 @@ func TestClustersAreAdapted(t *testing.T) {
 	e.subscribe(xds.TypeCluster)
 	o.start()
 	o.apply(two)
-	a.eventually("all", func() bool { return e.runs(one) && e.runs(two) })
+	eventually.True(a.t, "all", func() bool { return e.runs(one) && e.runs(two) })
 	require.Equal(t, map[string]string{"a": one.Version(), "b": two.Version()}, a.adapted(), "versions stay the operator's")
 	o.apply(cluster(t, "c", 13))
-	a.eventually("refusal", func() bool {
+	eventually.True(a.t, "refusal", func() bool {
 		state, reason := o.state(cluster(t, "c", 13))
 		return state == xds.Rejected && contains(reason, "it can't be adapted")
 	})

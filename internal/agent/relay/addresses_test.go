@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -167,16 +168,16 @@ func TestAddressesAreTakenBack(t *testing.T) {
 	runs := func(which ...int) bool {
 		return !slices.ContainsFunc(which, func(n int) bool { return !e.runs(all[n]) })
 	}
-	a.eventually("all that there is room for", func() bool { return runs(0, 1, 2, 3) })
+	eventually.True(a.t, "all that there is room for", func() bool { return runs(0, 1, 2, 3) })
 	e.subscribe(xds.TypeCluster, name(4))
 	<-a.Asks()
 	greedy, modest := []string{name(3), name(1), name(2), name(0)}, []string{name(4)}
 	a.Prefer([][]string{greedy, modest})
-	a.eventually("what was dialled longest ago is given back", func() bool {
+	eventually.True(a.t, "what was dialled longest ago is given back", func() bool {
 		return e.knowsGone(xds.TypeCluster, name(0)) && e.knowsGone(xds.TypeCluster, name(2)) && e.runs(all[4])
 	})
 	require.True(t, runs(1, 3))
-	a.eventually("the operator is asked no more", func() bool { return !o.wants(xds.TypeCluster, name(0)) })
+	eventually.True(a.t, "the operator is asked no more", func() bool { return !o.wants(xds.TypeCluster, name(0)) })
 	require.EqualValues(t, 2, count(t, a.metrics.takenBack))
 	require.EqualValues(t, 3, gauge(t, a.metrics.onDemand))
 	require.EqualValues(t, 2, gauge(t, a.metrics.waiting))
@@ -187,11 +188,11 @@ func TestAddressesAreTakenBack(t *testing.T) {
 	a = startRelay(t, opts)
 	e = a.envoy(nil)
 	e.subscribe(xds.TypeCluster, name(1), name(3), name(4), name(0))
-	a.eventually("what it had, and one more", func() bool { return runs(0, 1, 3, 4) })
+	eventually.True(a.t, "what it had, and one more", func() bool { return runs(0, 1, 3, 4) })
 	e.subscribe(xds.TypeCluster, name(2))
 	<-a.Asks()
 	a.Prefer([][]string{{name(0), name(2)}, {name(4)}})
-	a.eventually("what nobody dials is given back", func() bool {
+	eventually.True(a.t, "what nobody dials is given back", func() bool {
 		return e.knowsGone(xds.TypeCluster, name(1)) && e.knowsGone(xds.TypeCluster, name(3)) && e.runs(all[2])
 	})
 	require.True(t, runs(0, 4))
@@ -206,7 +207,7 @@ func TestAddressesThatAreTooDearAreLeftOut(t *testing.T) {
 	o.apply(cheap, dear)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster, cheap.Name(), dear.Name())
-	a.eventually("both", func() bool { return e.runs(cheap) && e.runs(dear) })
+	eventually.True(a.t, "both", func() bool { return e.runs(cheap) && e.runs(dear) })
 	some := model.Endpoint{Address: netip.MustParseAddrPort("10.244.0.9:15008"), MTLS: true}
 	for n := range 30 {
 		some.Callers = append(some.Callers, fmt.Sprint("tenant-", n))
@@ -214,7 +215,7 @@ func TestAddressesThatAreTooDearAreLeftOut(t *testing.T) {
 	many := must(t, assignment, upstream.NodeEndpoints(assignment, []model.Endpoint{some}))
 	o.apply(many)
 	e.subscribe(xds.TypeEndpoint, assignment)
-	a.eventually("it is given back", func() bool { return e.knowsGone(xds.TypeCluster, dear.Name()) })
+	eventually.True(a.t, "it is given back", func() bool { return e.knowsGone(xds.TypeCluster, dear.Name()) })
 	require.False(t, e.runs(many))
 	e.unsubscribe(xds.TypeEndpoint, assignment)
 	<-a.Asks()
@@ -230,11 +231,11 @@ func TestNamesAreBounded(t *testing.T) {
 	for n := range 2 * namesPerAddress {
 		e.subscribe(xds.TypeCluster, fmt.Sprint("10.0.0.1:", n))
 	}
-	a.eventually("all but two to wait", func() bool { return gauge(t, a.metrics.waiting) == 2*namesPerAddress-2 })
+	eventually.True(a.t, "all but two to wait", func() bool { return gauge(t, a.metrics.waiting) == 2*namesPerAddress-2 })
 	e.subscribe(xds.TypeCluster, "10.0.0.2:80")
-	a.eventually("no more", func() bool { return e.knowsGone(xds.TypeCluster, "10.0.0.2:80") })
+	eventually.True(a.t, "no more", func() bool { return e.knowsGone(xds.TypeCluster, "10.0.0.2:80") })
 	e.unsubscribe(xds.TypeCluster, "10.0.0.1:9")
 	e.subscribe(xds.TypeCluster, "10.0.0.3:80")
-	a.eventually("one instead", func() bool { return gauge(t, a.metrics.waiting) == 2*namesPerAddress-2 })
+	eventually.True(a.t, "one instead", func() bool { return gauge(t, a.metrics.waiting) == 2*namesPerAddress-2 })
 	require.False(t, e.knowsGone(xds.TypeCluster, "10.0.0.3:80"))
 }

@@ -13,6 +13,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -51,7 +52,7 @@ func (a *agent) endpoints(e *fakeEnvoy) map[string]int {
 
 func (a *agent) gives(e *fakeEnvoy, want map[string]int) {
 	a.t.Helper()
-	a.eventually(fmt.Sprint(want), func() bool {
+	eventually.True(a.t, fmt.Sprint(want), func() bool {
 		return fmt.Sprint(a.endpoints(e)) == fmt.Sprint(want)
 	})
 }
@@ -86,7 +87,10 @@ func TestEndpointsAreBounded(t *testing.T) {
 	require.True(t, a.Short())
 	require.EqualValues(t, 100, gauge(t, a.metrics.endpoints))
 	require.EqualValues(t, 484+72, gauge(t, a.metrics.endpointsOut))
-	a.eventually("ACK of what it got", func() bool { s, _ := o.state(service(t, "late", 80)); return s == xds.Acked })
+	eventually.True(a.t, "ACK of what it got", func() bool {
+		s, _ := o.state(service(t, "late", 80))
+		return s == xds.Acked
+	})
 
 	a.Prefer([][]string{{"big", "bigger"}, {"late"}})
 	a.gives(e, map[string]int{"big": 36, "bigger": 8, "late": 80, "small": 8})
@@ -99,9 +103,9 @@ func TestEndpointsAreBounded(t *testing.T) {
 	e.dials("big", "bigger", "late", "small")
 	a.gives(e, map[string]int{"big": 36, "bigger": 8, "late": 80, "small": 8})
 	o.stop()
-	a.eventually("operator away", func() bool { return !a.Status().Connected })
+	eventually.True(a.t, "operator away", func() bool { return !a.Status().Connected })
 	o.start()
-	a.eventually("operator back", func() bool { return a.Status().Connected })
+	eventually.True(a.t, "operator back", func() bool { return a.Status().Connected })
 	received := count(t, a.metrics.received)
 
 	// What others need no more, who is short gets at the next look.
@@ -128,14 +132,14 @@ func TestClustersShareTheirRoom(t *testing.T) {
 		if n == 0 {
 			e.subscribe(xds.TypeEndpoint, "waypoint")
 		}
-		a.eventually("cluster", func() bool { return e.runs(c) })
+		eventually.True(a.t, "cluster", func() bool { return e.runs(c) })
 		a.gives(e, map[string]int{"waypoint": want})
 	}
 	// They count for more than an address without endpoints.
 	last := cluster(t, "pod", 1)
 	o.apply(last)
 	e.subscribe(xds.TypeCluster, "pod")
-	a.eventually("cluster", func() bool { return e.runs(last) })
+	eventually.True(a.t, "cluster", func() bool { return e.runs(last) })
 	e.subscribe(xds.TypeCluster, "another")
-	a.eventually("no more clusters", func() bool { a.Prefer(nil); return e.knowsGone(xds.TypeCluster, "another") })
+	eventually.True(a.t, "no more clusters", func() bool { a.Prefer(nil); return e.knowsGone(xds.TypeCluster, "another") })
 }

@@ -134,13 +134,6 @@ func startRelay(t testing.TB, opts Options) *agent {
 	return a
 }
 
-func (a *agent) eventually(what string, cond func() bool) { eventually(a.t, what, cond) }
-
-func eventually(t testing.TB, what string, cond func() bool) {
-	t.Helper()
-	require.Eventually(t, cond, patience, time.Millisecond, what)
-}
-
 // fakeEnvoy accepts everything but what reject names, one response at a time.
 type fakeEnvoy struct {
 	t      testing.TB

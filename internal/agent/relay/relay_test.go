@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -29,11 +30,11 @@ func TestAckIsRelayedOnlyWhenEnvoyHasAcked(t *testing.T) {
 	e.hold = hold
 	e.mu.Unlock()
 	e.subscribe(xds.TypeCluster, "a")
-	a.eventually("cluster at Envoy", func() bool { return e.runs(c) })
+	eventually.True(a.t, "cluster at Envoy", func() bool { return e.runs(c) })
 	state, _ := o.state(c)
 	require.Equal(t, xds.Pending, state)
 	close(hold)
-	a.eventually("ACK at the operator", func() bool { s, _ := o.state(c); return s == xds.Acked })
+	eventually.True(a.t, "ACK at the operator", func() bool { s, _ := o.state(c); return s == xds.Acked })
 	require.True(t, a.Status().Connected)
 }
 
@@ -44,13 +45,13 @@ func TestWildcardIsRelayed(t *testing.T) {
 	o.apply(one)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster)
-	a.eventually("wildcard at the operator", func() bool { return o.wants(xds.TypeCluster, xds.Wildcard) })
+	eventually.True(a.t, "wildcard at the operator", func() bool { return o.wants(xds.TypeCluster, xds.Wildcard) })
 	require.Empty(t, e.snapshot(), "the operator is not ready")
 	o.apply(two)
 	o.cache.Ready(nodeScope, xds.TypeCluster)
-	a.eventually("clusters", func() bool { return e.runs(one) && e.runs(two) })
+	eventually.True(a.t, "clusters", func() bool { return e.runs(one) && e.runs(two) })
 	o.remove(xds.TypeCluster, "one")
-	a.eventually("removal", func() bool { return e.knowsGone(xds.TypeCluster, "one") })
+	eventually.True(a.t, "removal", func() bool { return e.knowsGone(xds.TypeCluster, "one") })
 }
 
 func TestNackIsRelayedAndTheLastGoodVersionStays(t *testing.T) {
@@ -61,23 +62,31 @@ func TestNackIsRelayedAndTheLastGoodVersionStays(t *testing.T) {
 	reject := map[string]string{bad.Version(): "no such thing"}
 	e := a.envoy(reject)
 	e.subscribe(xds.TypeCluster, "a", "b")
-	a.eventually("good", func() bool { return e.runs(good) && e.runs(other) })
+	eventually.True(a.t, "good", func() bool { return e.runs(good) && e.runs(other) })
 	otherNew := cluster(t, "b", 2)
 	o.apply(bad, otherNew)
-	a.eventually("NACK at the operator", func() bool { s, text := o.state(bad); return s == xds.Rejected && text == "no such thing" })
-	a.eventually("the other's update", func() bool { s, _ := o.state(otherNew); return s == xds.Acked && e.runs(otherNew) })
+	eventually.True(a.t, "NACK at the operator", func() bool {
+		s, text := o.state(bad)
+		return s == xds.Rejected && text == "no such thing"
+	})
+	eventually.True(a.t, "the other's update", func() bool {
+		s, _ := o.state(otherNew)
+		return s == xds.Acked && e.runs(otherNew)
+	})
 	require.True(t, e.runs(good))
 
 	e.stop()
 	again := a.envoy(reject)
 	again.subscribe(xds.TypeCluster, "a", "b")
-	a.eventually("last good for a restarted Envoy", func() bool { return again.runs(good) && again.runs(otherNew) })
+	eventually.True(a.t, "last good for a restarted Envoy", func() bool {
+		return again.runs(good) && again.runs(otherNew)
+	})
 	s, _ := o.state(bad)
 	require.Equal(t, xds.Rejected, s)
 
 	fixed := cluster(t, "a", 3)
 	o.apply(fixed)
-	a.eventually("fixed", func() bool { s, _ := o.state(fixed); return s == xds.Acked && again.runs(fixed) })
+	eventually.True(a.t, "fixed", func() bool { s, _ := o.state(fixed); return s == xds.Acked && again.runs(fixed) })
 }
 
 func TestOperatorLearnsOfALateNack(t *testing.T) {
@@ -90,15 +99,18 @@ func TestOperatorLearnsOfALateNack(t *testing.T) {
 			o.cache.Ready(nodeScope, xds.TypeCluster)
 			e := a.envoy(nil)
 			e.subscribe(xds.TypeCluster, subscribe...)
-			a.eventually("first", func() bool { s, _ := o.state(first); return s == xds.Acked })
+			eventually.True(a.t, "first", func() bool { s, _ := o.state(first); return s == xds.Acked })
 			e.stop()
-			a.eventually("Envoy away", func() bool { return len(a.Proxies()) == 0 })
+			eventually.True(a.t, "Envoy away", func() bool { return len(a.Proxies()) == 0 })
 			o.apply(bad)
-			a.eventually("ACK without Envoy", func() bool { s, _ := o.state(bad); return s == xds.Acked })
+			eventually.True(a.t, "ACK without Envoy", func() bool { s, _ := o.state(bad); return s == xds.Acked })
 			e = a.envoy(map[string]string{bad.Version(): "bad"})
 			e.subscribe(xds.TypeCluster, subscribe...)
-			a.eventually("NACK at the operator", func() bool { s, text := o.state(bad); return s == xds.Rejected && text == "bad" })
-			a.eventually("last good", func() bool { return e.runs(first) })
+			eventually.True(a.t, "NACK at the operator", func() bool {
+				s, text := o.state(bad)
+				return s == xds.Rejected && text == "bad"
+			})
+			eventually.True(a.t, "last good", func() bool { return e.runs(first) })
 		})
 	}
 }
@@ -111,24 +123,24 @@ func TestOperatorAwayAndBack(t *testing.T) {
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster)
-	a.eventually("all", func() bool { return len(e.snapshot()) == 3 })
-	a.eventually("ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
+	eventually.True(a.t, "all", func() bool { return len(e.snapshot()) == 3 })
+	eventually.True(a.t, "ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
 
 	o.stop()
-	a.eventually("operator away", func() bool { return !a.Status().Connected })
+	eventually.True(a.t, "operator away", func() bool { return !a.Status().Connected })
 	require.NotEmpty(t, a.Status().LastError)
 	e.stop()
 	e = a.envoy(nil)
 	e.subscribe(xds.TypeCluster)
-	a.eventually("a restarted Envoy is served", func() bool { return len(e.snapshot()) == 3 })
+	eventually.True(a.t, "a restarted Envoy is served", func() bool { return len(e.snapshot()) == 3 })
 
 	received := count(t, a.metrics.received)
 	two = cluster(t, "two", 2)
 	o.apply(two)
 	o.remove(xds.TypeCluster, "gone")
 	o.start()
-	a.eventually("changes while away", func() bool { return e.runs(two) && e.knowsGone(xds.TypeCluster, "gone") })
-	a.eventually("ACKs", func() bool {
+	eventually.True(a.t, "changes while away", func() bool { return e.runs(two) && e.knowsGone(xds.TypeCluster, "gone") })
+	eventually.True(a.t, "ACKs", func() bool {
 		s1, _ := o.state(one)
 		s2, _ := o.state(two)
 		return s1 == xds.Acked && s2 == xds.Acked
@@ -145,18 +157,18 @@ func TestAStreamThatTheOperatorEndsCostsNothing(t *testing.T) {
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster)
-	a.eventually("ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
+	eventually.True(a.t, "ACK", func() bool { s, _ := o.state(one); return s == xds.Acked })
 	received, breaks := count(t, a.metrics.received), count(t, a.metrics.breaks)
 	responses := e.responses()
 
 	o.server.Disconnect("uid")
-	a.eventually("another stream", func() bool {
+	eventually.True(a.t, "another stream", func() bool {
 		s, _ := o.state(one)
 		return count(t, a.metrics.breaks) > breaks && a.Status().Connected && s == xds.Acked
 	})
 	two := cluster(t, "two", 1)
 	o.apply(two)
-	a.eventually("it goes on", func() bool { return e.runs(two) })
+	eventually.True(a.t, "it goes on", func() bool { return e.runs(two) })
 	require.Equal(t, received+1, count(t, a.metrics.received))
 	require.Equal(t, responses+1, e.responses())
 }
@@ -169,27 +181,27 @@ func TestClustersOnDemandAreBounded(t *testing.T) {
 	o.apply(one, two, three)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster, "one", "two")
-	a.eventually("two", func() bool { return e.runs(one) && e.runs(two) })
+	eventually.True(a.t, "two", func() bool { return e.runs(one) && e.runs(two) })
 	e.subscribe(xds.TypeCluster, "three")
 	<-a.Asks()
 	require.False(t, e.knowsGone(xds.TypeCluster, "three"), "it waits until it is known who dialled it")
 	a.Prefer(nil)
-	a.eventually("no third", func() bool { return e.knowsGone(xds.TypeCluster, "three") })
+	eventually.True(a.t, "no third", func() bool { return e.knowsGone(xds.TypeCluster, "three") })
 	require.False(t, o.wants(xds.TypeCluster, "three"))
 	require.EqualValues(t, 1, count(t, a.metrics.refused))
 	require.True(t, a.Short())
 	one = cluster(t, "one", 2)
 	o.apply(one)
-	a.eventually("the others go on", func() bool { return e.runs(one) })
+	eventually.True(a.t, "the others go on", func() bool { return e.runs(one) })
 
 	e.stop()
 	e = a.envoy(nil)
 	e.subscribe(xds.TypeCluster, "one", "two")
-	a.eventually("what was there comes back", func() bool { return e.runs(one) && e.runs(two) })
+	eventually.True(a.t, "what was there comes back", func() bool { return e.runs(one) && e.runs(two) })
 	e.unsubscribe(xds.TypeCluster, "two")
-	a.eventually("room", func() bool { return !o.wants(xds.TypeCluster, "two") })
+	eventually.True(a.t, "room", func() bool { return !o.wants(xds.TypeCluster, "two") })
 	e.subscribe(xds.TypeCluster, "three")
-	a.eventually("a third instead", func() bool { return e.runs(three) })
+	eventually.True(a.t, "a third instead", func() bool { return e.runs(three) })
 }
 
 // TestSomethingNewEndsThePause: a connection waits for it.
@@ -228,10 +240,10 @@ func TestSnapshotServesAtOnce(t *testing.T) {
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster)
 	e.subscribe(xds.TypeEndpoint, "e", "never")
-	a.eventually("interest", func() bool { return o.wants(xds.TypeEndpoint, "never") })
+	eventually.True(a.t, "interest", func() bool { return o.wants(xds.TypeEndpoint, "never") })
 	o.remove(xds.TypeEndpoint, "never")
-	a.eventually("all", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
-	a.eventually("snapshot", func() bool {
+	eventually.True(a.t, "all", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
+	eventually.True(a.t, "snapshot", func() bool {
 		r, err := New(Options{Dial: o.dial, SnapshotPath: path})
 		return err == nil && len(r.List(xds.TypeCluster)) == 1 && len(r.List(xds.TypeEndpoint)) == 1 && len(r.types[xds.TypeEndpoint].known) == 2
 	})
@@ -242,11 +254,13 @@ func TestSnapshotServesAtOnce(t *testing.T) {
 	e = b.envoy(nil)
 	e.subscribe(xds.TypeCluster)
 	e.subscribe(xds.TypeEndpoint, "e", "never")
-	b.eventually("served without the operator", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
+	eventually.True(b.t, "served without the operator", func() bool {
+		return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never")
+	})
 	c = cluster(t, "a", 2)
 	o.apply(c)
 	o.start()
-	b.eventually("change", func() bool { return e.runs(c) })
+	eventually.True(b.t, "change", func() bool { return e.runs(c) })
 }
 
 func TestDamagedSnapshotIsNoObstacle(t *testing.T) {
@@ -303,7 +317,7 @@ func TestOwnNamesOfARelayedType(t *testing.T) {
 	o.apply(cluster(t, "own", 9), theirs)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeCluster, "own", "theirs")
-	a.eventually("both", func() bool { return e.runs(own) && e.runs(theirs) })
+	eventually.True(a.t, "both", func() bool { return e.runs(own) && e.runs(theirs) })
 	require.False(t, o.wants(xds.TypeCluster, "own"))
 }
 
@@ -314,16 +328,18 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	o.apply(one, two)
 	e := a.envoy(nil)
 	e.subscribe(xds.TypeEndpoint, "one", "two", "absent")
-	a.eventually("interest", func() bool { return o.wants(xds.TypeEndpoint, "absent") })
+	eventually.True(a.t, "interest", func() bool { return o.wants(xds.TypeEndpoint, "absent") })
 	o.remove(xds.TypeEndpoint, "absent")
-	a.eventually("both", func() bool { return e.runs(one) && e.runs(two) && e.knowsGone(xds.TypeEndpoint, "absent") })
+	eventually.True(a.t, "both", func() bool {
+		return e.runs(one) && e.runs(two) && e.knowsGone(xds.TypeEndpoint, "absent")
+	})
 	e.unsubscribe(xds.TypeEndpoint, "two")
-	a.eventually("unsubscription", func() bool { return !o.wants(xds.TypeEndpoint, "two") })
+	eventually.True(a.t, "unsubscription", func() bool { return !o.wants(xds.TypeEndpoint, "two") })
 	require.Len(t, a.List(xds.TypeEndpoint), 1)
 
 	e.stop()
-	a.eventually("Envoy away", func() bool { return len(a.Proxies()) == 0 })
-	a.eventually("noted", func() bool {
+	eventually.True(a.t, "Envoy away", func() bool { return len(a.Proxies()) == 0 })
+	eventually.True(a.t, "noted", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
 		return !a.types[xds.TypeEndpoint].wanted["one"].IsZero()
@@ -334,11 +350,11 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 
 	e = a.envoy(nil)
 	e.subscribe(xds.TypeEndpoint, "absent")
-	a.eventually("absent again", func() bool { return e.knowsGone(xds.TypeEndpoint, "absent") })
+	eventually.True(a.t, "absent again", func() bool { return e.knowsGone(xds.TypeEndpoint, "absent") })
 	a.sweep(time.Now().Add(time.Minute))
 	require.Len(t, a.List(xds.TypeEndpoint), 1)
 	a.sweep(time.Now().Add(3 * time.Hour))
-	a.eventually("swept", func() bool { return !o.wants(xds.TypeEndpoint, "one") })
+	eventually.True(a.t, "swept", func() bool { return !o.wants(xds.TypeEndpoint, "one") })
 	require.True(t, o.wants(xds.TypeEndpoint, "absent"))
 }
 

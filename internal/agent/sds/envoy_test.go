@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
@@ -187,7 +188,7 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 		return (&net.Dialer{}).DialContext(ctx, "unix", admin)
 	}}}
 	var addr string
-	require.Eventually(t, func() bool {
+	eventually.True(t, "Envoy's listener", func() bool {
 		resp, err := client.Get("http://envoy/listeners?format=json")
 		if err != nil {
 			return false
@@ -207,6 +208,6 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 		}
 		addr = (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: out.Listeners[0].Local.Socket.Port}).String()
 		return true
-	}, 30*time.Second, 20*time.Millisecond)
+	})
 	return addr
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
@@ -27,6 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -247,10 +247,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 				return p != nil && p.Status == status
 			}
 		}
-		require.Eventually(t, programmedIs(metav1.ConditionFalse), 10*time.Second, 10*time.Millisecond, "Pending is said after patience")
+		eventually.True(t, "Pending is said after patience", programmedIs(metav1.ConditionFalse))
 		b.say("w-0", table80, xds.Acked)
 		w.Acknowledged(scope.Key(xds.TypeRoute, "service/bookshop/reviews/80"))
-		require.Eventually(t, programmedIs(metav1.ConditionTrue), 10*time.Second, 10*time.Millisecond)
+		eventually.True(t, "the route is Programmed", programmedIs(metav1.ConditionTrue))
 	})
 
 	t.Run("a route whose status is full says so", func(t *testing.T) {
@@ -275,10 +275,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		w := NewRoutes(c, newBook(), logr.Discard())
 		go func() { _ = w.Start(ctx) }()
 		w.Report(ref, report)
-		require.Eventually(t, func() bool {
+		eventually.True(t, "the route's status is full", func() bool {
 			require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(route), route))
 			return len(route.Status.Parents) == 32
-		}, 10*time.Second, 10*time.Millisecond)
+		})
 		full := meta.FindStatusCondition(route.Status.Parents[31].Conditions, v1alpha1.EntryConditionStatusFull)
 		require.Contains(t, full.Message, "1 entries of the mesh are left out")
 	})
@@ -299,25 +299,34 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 			return meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
 		}
 		w.Bound(key, ingest.Binding{Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"}, Problem: "no such Gateway"})
-		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing }, 10*time.Second, 10*time.Millisecond)
+		eventually.True(t, "the waypoint is missing", func() bool {
+			b := bound()
+			return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing
+		})
 		require.Contains(t, <-rec.Events, "No such Gateway; until then, connections are refused.")
 		w.Bound(key, ingest.Binding{Waypoint: waypoint})
-		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Status == metav1.ConditionTrue }, 10*time.Second, 10*time.Millisecond)
+		eventually.True(t, "the waypoint is bound", func() bool {
+			b := bound()
+			return b != nil && b.Status == metav1.ConditionTrue
+		})
 		w.Bound(key, ingest.Binding{Waypoint: waypoint, Spreads: true})
-		require.Eventually(t, func() bool {
+		eventually.True(t, "internalTrafficPolicy does not hold", func() bool {
 			b := bound()
 			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local doesn't apply")
-		}, 10*time.Second, 10*time.Millisecond)
+		})
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
-		require.Eventually(t, func() bool { b := bound(); return b != nil && b.Reason == v1alpha1.ServiceReasonNotSupported }, 10*time.Second, 10*time.Millisecond)
+		eventually.True(t, "the Service is not supported", func() bool {
+			b := bound()
+			return b != nil && b.Reason == v1alpha1.ServiceReasonNotSupported
+		})
 		require.Contains(t, <-rec.Events, "internalTrafficPolicy Local doesn't apply")
 		require.Contains(t, <-rec.Events, "NotSupported The Service has no cluster IP")
 		w.Partial(key, true)
 		require.Contains(t, <-rec.Events, "EndpointsLeftOut Proxies get only some of the endpoints")
 		w.Touch(key) // it is said once: the channel has nothing more in the end
 		w.Bound(key, ingest.Binding{})
-		require.Eventually(t, func() bool { return bound() == nil }, 10*time.Second, 10*time.Millisecond)
-		require.Eventually(t, w.Cleared, 10*time.Second, 10*time.Millisecond)
+		eventually.True(t, "the condition is gone", func() bool { return bound() == nil })
+		eventually.True(t, "nothing is left to clear", w.Cleared)
 		require.Empty(t, rec.Events)
 	})
 }

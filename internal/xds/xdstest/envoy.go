@@ -18,16 +18,15 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
 // EnvBinary is the environment variable that names the Envoy binary; without it, "envoy" is looked up in PATH.
 const EnvBinary = "FAIRWAY_ENVOY"
 
-const (
-	startPatience = 60 * time.Second
-	keptLog       = 256 << 10 // bytes of Envoy's log kept for a failing test
-)
+// keptLog are the bytes of Envoy's log that are kept for a failing test.
+const keptLog = 256 << 10
 
 // Binary returns the path of Envoy, or skips the test with the reason.
 func Binary(t testing.TB) string {
@@ -141,21 +140,17 @@ func (e *Envoy) Get(path string) (string, error) {
 // Eventually waits for a condition, and fails the test if Envoy ends meanwhile.
 func (e *Envoy) Eventually(what string, cond func() bool) {
 	e.t.Helper()
-	deadline := time.After(startPatience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	eventually.True(e.t, what, func() bool {
 		if cond() {
-			return
+			return true
 		}
 		select {
-		case <-tick.C:
 		case <-e.done:
 			e.t.Fatalf("Envoy ended while waiting for: %s", what)
-		case <-deadline:
-			e.t.Fatalf("waited %s for: %s", startPatience, what)
+		default:
 		}
-	}
+		return false
+	})
 }
 
 // Active returns the names of a section of the configuration dump, such as dynamic_active_clusters.
