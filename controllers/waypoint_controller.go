@@ -161,7 +161,7 @@ func (r *waypointReconciler) Reconcile(ctx context.Context, req reconcile.Reques
 	again, err := writeStatus(ctx, r.client, r.announce, g,
 		func(g *gwv1.Gateway) []metav1.Condition { return g.Status.Conditions },
 		func(g *gwv1.Gateway) status.Plan {
-			return waypointStatus(g, observed, r.holds.Of(req.NamespacedName))
+			return waypointStatus(g, observed, r.holds.Ensure(req.NamespacedName))
 		})
 	if again == 0 && observed.deployProblem != "" {
 		again = r.options.DeployRetry

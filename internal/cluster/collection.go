@@ -80,8 +80,8 @@ func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
 	return c.indexes[indexName].keys[value][key]
 }
 
-// Settled says that what existed at the start is in.
-func (c *Collection[T]) Settled() { c.settled = true }
+// MarkSettled says that what existed at the start is in.
+func (c *Collection[T]) MarkSettled() { c.settled = true }
 
 func (c *Collection[T]) arrival() uint64 {
 	if c.settled {

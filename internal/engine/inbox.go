@@ -48,7 +48,7 @@ func (q *Inbox) Delete(obj client.Object) { q.object(obj, true) }
 // Synced says that all objects that existed at the start have been queued. Nothing is served before: a proxy must not
 // take a half-read cluster for the truth.
 func (q *Inbox) Synced() {
-	q.do(func(e *Engine) { e.synced = true; e.store.Pods.Settled() })
+	q.do(func(e *Engine) { e.synced = true; e.store.Pods.MarkSettled() })
 }
 
 // Interest queues what a proxy wants, or wants no more; it is xds.Options.OnInterest.

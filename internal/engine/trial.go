@@ -122,7 +122,7 @@ func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 		}
 	}
 	if len(judges) == 0 { // all take it, or all are gone
-		opened := e.open(i.table)
+		opened := e.reopen(i.table)
 		i.end()
 		return e.step(scope, i) || opened
 	}
@@ -178,7 +178,7 @@ func (e *Engine) fail(i *isolation, st xds.ResourceState) {
 	}
 	e.opts.Log.Info("a route table is rejected, but none of its rules is the cause", "table", i.table, "error", st.Rejection())
 	e.givenUp[i.table] = st.Version
-	e.open(i.table)
+	e.reopen(i.table)
 	i.end()
 }
 
@@ -198,8 +198,8 @@ func (e *Engine) close(i *isolation, at model.Attachment) {
 	e.graph.Touch(closedInput{i.table})
 }
 
-// open ends that, and tells whether it was so.
-func (e *Engine) open(table string) bool {
+// reopen ends that, and tells whether it was so.
+func (e *Engine) reopen(table string) bool {
 	if e.resources.closed[table] == nil {
 		return false
 	}

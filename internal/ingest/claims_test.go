@@ -182,7 +182,7 @@ func TestANodeCantTakeAnothersAddress(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newClaimWorld(t)
-			w.store.Pods.Settled()
+			w.store.Pods.MarkSettled()
 			c(w)
 		})
 	}
@@ -191,7 +191,7 @@ func TestANodeCantTakeAnothersAddress(t *testing.T) {
 // An address that becomes free is another pod's at once, on its node and, where the network plugin does so, on another.
 func TestAddressesAreUsedAgain(t *testing.T) {
 	w := newClaimWorld(t)
-	w.store.Pods.Settled()
+	w.store.Pods.MarkSettled()
 	w.anywhere()
 	first := w.pod("first", "n1", "10.1.0.5", captured, aged(5))
 	w.pod("second", "n2", "10.1.0.5", captured)
@@ -218,14 +218,14 @@ func TestClaimsFromBeforeTheStart(t *testing.T) {
 	w.anywhere()
 	w.pod("a-thief", "n2", "10.1.0.5", captured, aged(5))
 	w.pod("victim", "n1", "10.1.0.5", captured, aged(60))
-	w.store.Pods.Settled()
+	w.store.Pods.MarkSettled()
 	w.has("10.1.0.5", "victim", "a-thief")
 }
 
 // A claim that is refused gives a Service no endpoint in plaintext, and the thief nothing of the victim's.
 func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 	w := newClaimWorld(t)
-	w.store.Pods.Settled()
+	w.store.Pods.MarkSettled()
 	w.set(
 		&corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart"},
@@ -251,7 +251,7 @@ func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 // itself, serve nobody, and a refused claim is no endpoint of the thief's own Service either.
 func TestWhatANodeMakesUpIsNoEndpoint(t *testing.T) {
 	w := newClaimWorld(t)
-	w.store.Pods.Settled()
+	w.store.Pods.MarkSettled()
 	mirror := func(p *corev1.Pod) {
 		p.Spec.ServiceAccountName, p.Annotations = "", map[string]string{names.AnnotationMirror: "x"}
 	}

@@ -49,7 +49,7 @@ func TestGolden(t *testing.T) {
 	forCases(t, func(t *testing.T, dir string, x extras, objects []client.Object) {
 		w := newWorld()
 		w.set(t, objects...)
-		w.store.Pods.Settled()
+		w.store.Pods.MarkSettled()
 		w.reject(t, x)
 		translatetest.File(t, filepath.Join(dir, "model.txt"), []byte(w.modelText()))
 		translatetest.File(t, filepath.Join(dir, "statuses.txt"), []byte(w.statusText()))

@@ -39,7 +39,7 @@ func (r *rejections) note(k xds.Key) (changed bool) {
 	if text == "" {
 		delete(r.tables, k)
 	}
-	if text != "" && r.sought(k) || r.of[k.Scope][k.ID] == text {
+	if text != "" && r.awaitSearch(k) || r.of[k.Scope][k.ID] == text {
 		return false
 	}
 	if text == "" {
@@ -55,9 +55,9 @@ func (r *rejections) note(k xds.Key) (changed bool) {
 	return true
 }
 
-// sought tells whether a rejected resource is a table whose culprit is still being sought, and looks again when that must be
-// over.
-func (r *rejections) sought(k xds.Key) bool {
+// awaitSearch has a rejected table wait while the engine searches for its culprit, and is looked at again when that must be
+// over. It tells whether the resource waits.
+func (r *rejections) awaitSearch(k xds.Key) bool {
 	if k.TypeURL != xds.TypeRoute {
 		return false
 	}

@@ -19,9 +19,10 @@ const HoldTime = 15 * time.Second
 // Timer tells since when something is so.
 type Timer struct{ since time.Time }
 
-// Left is how much is left of the time that something may be so; zero where it isn't so, and where it has been so for
+// Track starts the time with which something is so, and resets it once it isn't. It returns how much is left of the time
+// that it may be so; zero where it isn't so, and where it has been so for
 // as long.
-func (t *Timer) Left(so bool, most time.Duration) time.Duration {
+func (t *Timer) Track(so bool, most time.Duration) time.Duration {
 	if !so {
 		t.since = time.Time{}
 		return 0
@@ -55,7 +56,7 @@ func (h *Hold) Keep(conditions ...Held) time.Duration {
 			held[c.Now] = was
 		}
 	}
-	left := h.timer.Left(len(held) > 0, HoldTime)
+	left := h.timer.Track(len(held) > 0, HoldTime)
 	if left > 0 {
 		for now, was := range held {
 			*now = *was
@@ -70,8 +71,8 @@ type Holds struct {
 	of map[types.NamespacedName]*Hold
 }
 
-// Of is the hold of an object. It is for one goroutine at a time.
-func (h *Holds) Of(key types.NamespacedName) *Hold {
+// Ensure returns the hold of an object, made if need be. It is for one goroutine at a time.
+func (h *Holds) Ensure(key types.NamespacedName) *Hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.of == nil {

@@ -71,7 +71,7 @@ func atDesk(t *testing.T, do func(*desk)) {
 
 // render says a report, but "later" only after a second.
 func render(obj client.Object, w word, since *Timer) Plan {
-	if left := since.Left(w.text == "later", time.Second); left > 0 {
+	if left := since.Track(w.text == "later", time.Second); left > 0 {
 		return Plan{Wait: true, Again: left}
 	}
 	g := obj.(*gwv1.Gateway)

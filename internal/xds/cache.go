@@ -34,7 +34,7 @@ func (c *Cache) Apply(name Scope, updates []Update) {
 	}
 	var changed []mark
 	for done := false; !done; {
-		changed, done = c.scope(name).apply(updates, time.Now())
+		changed, done = c.ensureScope(name).apply(updates, time.Now())
 	}
 	c.notify(name, changed)
 }
@@ -43,7 +43,7 @@ func (c *Cache) Apply(name Scope, updates []Update) {
 // answered, so that a proxy never starts from a partial list, and nothing is removed from a proxy that reconnects.
 func (c *Cache) Ready(name Scope, typeURL string) {
 	for done := false; !done; {
-		done = c.scope(name).setReady(typeURL, time.Now())
+		done = c.ensureScope(name).setReady(typeURL, time.Now())
 	}
 }
 
@@ -145,8 +145,8 @@ func (c *Cache) lookup(name Scope) *scope {
 	return c.scopes[name]
 }
 
-// scope returns the scope, made if need be. It may be reaped before the caller locks it; see scope.dead.
-func (c *Cache) scope(name Scope) *scope {
+// ensureScope returns the scope, made if need be. It may be reaped before the caller locks it; see scope.dead.
+func (c *Cache) ensureScope(name Scope) *scope {
 	if s := c.lookup(name); s != nil {
 		return s
 	}

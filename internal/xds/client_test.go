@@ -232,11 +232,11 @@ func (c *client) quiet() {
 	}
 }
 
-// probeType is a type that Options.Allowed refuses in tests, so it is answered at once.
+// probeType is a type that Options.Admit refuses in tests, so it is answered at once.
 const probeType = resource.APITypePrefix + "test.Probe"
 
 func refuseProbe(o *Options) {
-	o.Allowed = func(_ Proxy, id ID) bool { return id.TypeURL != probeType }
+	o.Admit = func(_ Proxy, id ID) bool { return id.TypeURL != probeType }
 }
 
 func contents(r *discoveryv3.DeltaDiscoveryResponse) []string {

@@ -14,18 +14,18 @@ package xds
 // keeps tells whether a client goes on having what does not exist any more.
 func (sub *subscription) keeps(h *held) bool { return sub.typeURL == TypeExtension && h.version != "" }
 
-// took notes what a client has.
-func (sub *subscription) took(e *entry, res *Resource) {
+// keepGood notes what a client has.
+func (sub *subscription) keepGood(e *entry, res *Resource) {
 	if sub.typeURL == TypeExtension && e.good.Load() != res {
 		e.good.Store(res)
 	}
 }
 
-// took notes that a client accepted what was sent.
-func (st *stream) took(sub *subscription, it item) {
+// keepGood notes that a client accepted what was sent.
+func (st *stream) keepGood(sub *subscription, it item) {
 	if e, done := st.extension(sub, it.name); e != nil {
 		if it.res != nil {
-			sub.took(e, it.res)
+			sub.keepGood(e, it.res)
 		}
 		done()
 	}

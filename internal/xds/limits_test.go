@@ -123,7 +123,7 @@ func TestAStreamEndsOfAge(t *testing.T) {
 
 func TestRefusedSubscriptionsAreAnsweredAsAbsent(t *testing.T) {
 	f := newFixture(t, func(o *Options) {
-		o.Allowed = func(_ Proxy, id ID) bool { return id.Name == "mine" }
+		o.Admit = func(_ Proxy, id ID) bool { return id.Name == "mine" }
 	})
 	f.apply(cluster(t, "mine", 1), cluster(t, "theirs", 1))
 	f.ready(TypeCluster, TypeListener)

@@ -151,11 +151,14 @@ func nextToTake(works []*work) (*work, []task) {
 }
 
 // work decides about the pending names and forgets those that need nothing. Names in flight are decided about after
-// their verdict; until then they only count as something to bring.
+// their ACK or NACK; until then they only count as something to bring.
 func (sub *subscription) work(t *table) *work {
 	w := &work{sub: sub, table: t}
 	for name, s := range sub.pending {
 		act, res := sub.decide(t, name)
+		if act == nothing && res != nil {
+			sub.keepGood(t.entry(name), res)
+		}
 		k := task{name: name, res: res, span: s}
 		if h := sub.held[name]; h != nil && h.flying {
 			if act == upsert {
@@ -211,6 +214,9 @@ func (sub *subscription) part(t *table, p part) []task {
 	for _, name := range p.names {
 		act, res := sub.decide(t, name)
 		if act == nothing {
+			if res != nil {
+				sub.keepGood(t.entry(name), res)
+			}
 			continue
 		}
 		s := p.span
@@ -317,7 +323,7 @@ func (sub *subscription) sending(r *response, k task) {
 	if sub.typeURL == TypeExtension {
 		it.res = k.res
 	}
-	h := sub.of(k.name)
+	h := sub.ensureHeld(k.name)
 	h.sent, h.unsure, h.flying = it.version, false, true
 	if len(r.items) == 0 {
 		r.span = k.span
@@ -340,7 +346,7 @@ func (st *stream) rewarm(res *Resource) {
 	if _, named := sub.named[name]; !named {
 		return
 	}
-	sub.of(name).unsure = true
+	sub.ensureHeld(name).unsure = true
 	s := span{first: st.scope.rev, last: st.scope.rev}
 	if e := st.scope.types[TypeEndpoint].entry(name); e != nil {
 		s.first, s.last = e.created, e.changed

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// handle takes in one request: a verdict on the response in flight, a change of subscriptions, or both. An error ends
+// handle takes in one request: an ACK or NACK of the response in flight, a change of subscriptions, or both. An error ends
 // the stream.
 func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if err := st.check(req); err != nil {
@@ -30,7 +30,7 @@ func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
 			sub.held[name] = &held{version: version}
 		}
 	}
-	acks := st.verdict(sub, req)
+	acks := st.acknowledge(sub, req)
 	err := st.subscribe(sub, req, !known)
 	st.mu.Unlock()
 
@@ -70,9 +70,9 @@ func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
 func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest, first bool) error {
 	for _, name := range req.GetResourceNamesUnsubscribe() {
 		if name == Wildcard {
-			st.leaveWildcard(sub)
+			st.unsubscribeWildcard(sub)
 		} else {
-			st.leave(sub, name)
+			st.unsubscribeName(sub, name)
 		}
 	}
 	names := req.GetResourceNamesSubscribe()
@@ -81,8 +81,8 @@ func (st *stream) subscribe(sub *subscription, req *discoveryv3.DeltaDiscoveryRe
 	}
 	for _, name := range names {
 		if name == Wildcard {
-			st.joinWildcard(sub, len(req.GetInitialResourceVersions()) == 0)
-		} else if err := st.join(sub, name, first); err != nil {
+			st.subscribeWildcard(sub, len(req.GetInitialResourceVersions()) == 0)
+		} else if err := st.subscribeName(sub, name, first); err != nil {
 			return err
 		}
 	}
@@ -116,13 +116,13 @@ func (st *stream) rewarmAll() {
 	}
 }
 
-// joinWildcard subscribes to everything. A client that already has something needs no answer if nothing changed.
-func (st *stream) joinWildcard(sub *subscription, answerDue bool) {
+// subscribeWildcard subscribes to everything. A client that already has something needs no answer if nothing changed.
+func (st *stream) subscribeWildcard(sub *subscription, answerDue bool) {
 	if sub.wildcard || sub.refused {
 		return
 	}
 	sub.answerDue = answerDue
-	if !st.allowed(ID{sub.typeURL, Wildcard}) {
+	if !st.admit(ID{sub.typeURL, Wildcard}) {
 		sub.refused, sub.answerDue = true, true
 		return
 	}
@@ -133,8 +133,8 @@ func (st *stream) joinWildcard(sub *subscription, answerDue bool) {
 	st.enqueueAll(sub)
 }
 
-// leaveWildcard keeps only what is named: the client drops the rest by itself.
-func (st *stream) leaveWildcard(sub *subscription) {
+// unsubscribeWildcard keeps only what is named: the client drops the rest by itself.
+func (st *stream) unsubscribeWildcard(sub *subscription) {
 	sub.refused, sub.answerDue = false, false
 	if !sub.wildcard {
 		return
@@ -151,16 +151,16 @@ func (st *stream) leaveWildcard(sub *subscription) {
 	}
 }
 
-// join subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the
+// subscribeName subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the
 // first request of a type does it say by initial_resource_versions what it needs no more.
-func (st *stream) join(sub *subscription, name string, first bool) error {
+func (st *stream) subscribeName(sub *subscription, name string, first bool) error {
 	if _, again := sub.named[name]; !again {
 		if st.names >= st.srv.opts.MaxSubscriptions {
 			return st.turnAway(sub, name)
 		}
 		delete(sub.turnedAway, name)
 		st.names++
-		allowed := st.allowed(ID{sub.typeURL, name})
+		allowed := st.admit(ID{sub.typeURL, name})
 		sub.named[name] = allowed
 		if allowed && st.scope.subscribe(ID{sub.typeURL, name}, st) {
 			st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
@@ -189,9 +189,9 @@ func (st *stream) turnAway(sub *subscription, name string) error {
 	return nil
 }
 
-// leave unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and
+// unsubscribeName unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and
 // must be told.
-func (st *stream) leave(sub *subscription, name string) {
+func (st *stream) unsubscribeName(sub *subscription, name string) {
 	delete(sub.turnedAway, name)
 	allowed, ok := sub.named[name]
 	if !ok {
@@ -203,7 +203,7 @@ func (st *stream) leave(sub *subscription, name string) {
 		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
 	}
 	if sub.wildcard {
-		sub.of(name).unsure = true
+		sub.ensureHeld(name).unsure = true
 		st.enqueueNamed(sub, name)
 	} else {
 		sub.forget(name)
@@ -211,9 +211,9 @@ func (st *stream) leave(sub *subscription, name string) {
 	st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
 }
 
-// allowed asks Options.Allowed and logs the first refusal of the stream.
-func (st *stream) allowed(id ID) bool {
-	if st.srv.opts.Allowed == nil || st.srv.opts.Allowed(st.proxy, id) {
+// admit asks Options.Admit and logs the first refusal of the stream.
+func (st *stream) admit(id ID) bool {
+	if st.srv.opts.Admit == nil || st.srv.opts.Admit(st.proxy, id) {
 		return true
 	}
 	if !st.refusalLogged {
@@ -223,8 +223,8 @@ func (st *stream) allowed(id ID) bool {
 	return false
 }
 
-// verdict books the ACK or NACK that a request carries. A stale nonce is no verdict.
-func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) []Ack {
+// acknowledge books the ACK or NACK that a request carries. A stale nonce acknowledges nothing.
+func (st *stream) acknowledge(sub *subscription, req *discoveryv3.DeltaDiscoveryRequest) []Ack {
 	r := sub.inflight
 	if r == nil || req.GetResponseNonce() != r.nonce {
 		return nil
@@ -235,27 +235,27 @@ func (st *stream) verdict(sub *subscription, req *discoveryv3.DeltaDiscoveryRequ
 			h.flying = false
 		} else if sub.covers(it.name) {
 			// It left and came back while the response was on its way: it may have taken this, or not.
-			sub.of(it.name).unsure = true
+			sub.ensureHeld(it.name).unsure = true
 			st.enqueueNamed(sub, it.name)
 		}
 	}
 	if req.GetErrorDetail() != nil {
-		return st.nacked(sub, r, errorText(req.GetErrorDetail().GetMessage()))
+		return st.nack(sub, r, errorText(req.GetErrorDetail().GetMessage()))
 	}
 	st.srv.metrics.observePush(stageAcked, sub.typeURL, r.span.since, time.Now())
 	var acks []Ack
 	for _, it := range r.items {
-		sub.accepted(it, st.standsIn(sub, it))
-		st.took(sub, it)
+		sub.ack(it, st.standsIn(sub, it))
+		st.keepGood(sub, it)
 		acks = append(acks, Ack{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version})
 		st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
 	}
 	return acks
 }
 
-// nacked books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards,
+// nack books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards,
 // the client runs what it accepted last.
-func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
+func (st *stream) nack(sub *subscription, r *response, text string) []Ack {
 	st.srv.metrics.nacks.WithLabelValues(st.proxy.Scope.Kind(), typeLabel(sub.typeURL)).Inc()
 	if len(r.items) != 1 {
 		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources", len(r.items), "error", text)
@@ -265,7 +265,7 @@ func (st *stream) nacked(sub *subscription, r *response, text string) []Ack {
 	it := r.items[0]
 	st.log.Info("a proxy rejected a resource", "type", typeLabel(sub.typeURL), "name", it.name, "version", it.version, "error", text)
 	if it.version == "" {
-		sub.accepted(it, false) // nothing can be done about a refused removal
+		sub.ack(it, false) // nothing can be done about a refused removal
 	} else if h := sub.held[it.name]; h != nil && !st.standsIn(sub, it) {
 		h.rejected, h.err = it.version, text
 		if h.version == it.version {
@@ -298,8 +298,8 @@ func (st *stream) isolate(sub *subscription, r *response) {
 	sub.isolating = append(parts, sub.isolating...)
 }
 
-// accepted notes what the client has now, and whether that only stands in for what it rejected.
-func (sub *subscription) accepted(it item, standsIn bool) {
+// ack notes what the client has now, and whether that only stands in for what it rejected.
+func (sub *subscription) ack(it item, standsIn bool) {
 	h := sub.held[it.name]
 	if h == nil {
 		return // unsubscribed meanwhile

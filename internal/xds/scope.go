@@ -76,8 +76,8 @@ func (t *table) idle() bool {
 	return !t.ready && len(t.entries) == 0 && len(t.named) == 0 && len(t.wild) == 0
 }
 
-// table returns the table of a type, made if need be. The lock is held for writing.
-func (s *scope) table(typeURL string) *table {
+// ensureTable returns the table of a type, made if need be. The lock is held for writing.
+func (s *scope) ensureTable(typeURL string) *table {
 	t := s.types[typeURL]
 	if t == nil {
 		t = newTable()
@@ -112,7 +112,7 @@ func (s *scope) set(u Update) bool {
 	if u.Resource != nil && u.Resource.ID() != u.ID {
 		return false
 	}
-	t := s.table(u.TypeURL)
+	t := s.ensureTable(u.TypeURL)
 	e := t.entries[u.Name]
 	switch {
 	case u.Resource == nil && len(t.named[u.Name]) == 0:
@@ -174,7 +174,7 @@ func (s *scope) setReady(typeURL string, now time.Time) (ok bool) {
 	if s.dead {
 		return false
 	}
-	t := s.table(typeURL)
+	t := s.ensureTable(typeURL)
 	if t.ready {
 		return true
 	}
@@ -190,7 +190,7 @@ func (s *scope) setReady(typeURL string, now time.Time) (ok bool) {
 func (s *scope) subscribe(id ID, w watcher) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	t := s.table(id.TypeURL)
+	t := s.ensureTable(id.TypeURL)
 	if id.Name == Wildcard {
 		t.wild[w] = struct{}{}
 		return len(t.wild) == 1

@@ -42,11 +42,11 @@ type Options struct {
 	// OnInterest is told of first and last subscribers, in order per name and outside all locks; it may call the Cache.
 	// Changes that cancel each other out before it is called are not reported.
 	OnInterest func(Interest)
-	// OnAck is told of each verdict from the goroutine of the stream; it must not block.
+	// OnAck is told of each ACK and NACK from the goroutine of the stream; it must not block.
 	OnAck func(Ack)
-	// Allowed restricts what a proxy may subscribe to (name may be Wildcard). What it refuses is answered as if it did not
+	// Admit restricts what a proxy may subscribe to (name may be Wildcard). What it refuses is answered as if it did not
 	// exist, and logged once per stream. nil allows everything in the proxy's own scope.
-	Allowed    func(p Proxy, id ID) bool
+	Admit      func(p Proxy, id ID) bool
 	Log        logr.Logger
 	Registerer prometheus.Registerer
 	// Kinds of proxies (Proxy.Kind) that the metrics show before the first one connects.

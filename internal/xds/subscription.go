@@ -99,8 +99,8 @@ func (sub *subscription) enqueue(name string, s span) {
 	sub.pending[name] = s
 }
 
-// of returns the client's side of a name, made if need be.
-func (sub *subscription) of(name string) *held {
+// ensureHeld returns the client's side of a name, made if need be.
+func (sub *subscription) ensureHeld(name string) *held {
 	h := sub.held[name]
 	if h == nil {
 		h = &held{}
@@ -126,7 +126,8 @@ func (sub *subscription) covering(t *table) bool {
 	return sub.wildcard && sub.complete && t != nil && t.ready
 }
 
-// decide compares what the client has with what the table holds.
+// decide compares what the client has with what the table holds. A resource that needs nothing is one that the client
+// has.
 func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 	h := sub.held[name]
 	if h == nil {
@@ -147,8 +148,7 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 	case e == nil:
 		return nothing, nil // unknown yet: the client waits
 	case !h.unsure && h.version == e.res.Version():
-		sub.took(e, e.res)
-		return nothing, nil
+		return nothing, e.res
 	case h.rejected == e.res.Version():
 		if good := h.insteadOf(e); good != nil {
 			return upsert, good

@@ -48,7 +48,7 @@ type Interest struct {
 	Disconnected bool
 }
 
-// Ack is one proxy's verdict on one version of one resource. An empty Version is a removal.
+// Ack is one proxy's ACK or NACK of one version of one resource. An empty Version is a removal.
 type Ack struct {
 	Proxy Proxy
 	ID

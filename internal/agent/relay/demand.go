@@ -37,8 +37,8 @@ type demand struct {
 	warned bool
 }
 
-// allowed implements xds.Options.Allowed.
-func (d *demand) allowed(_ xds.Proxy, id xds.ID) bool {
+// admit implements xds.Options.Admit.
+func (d *demand) admit(_ xds.Proxy, id xds.ID) bool {
 	if id.TypeURL != xds.TypeCluster || id.Name == xds.Wildcard {
 		return true
 	}
@@ -76,7 +76,7 @@ func isAddress(id xds.ID) bool { return id.TypeURL == xds.TypeCluster && id.Name
 // Asks is filled when an address finds no room, and a connection waits for Prefer to say what becomes of it.
 func (r *Relay) Asks() <-chan struct{} { return r.asks }
 
-// admit tells whether Envoy may have what it asks for now. r.mu is held.
+// admit gives Envoy what it asks for, if there is room for it now, and tells whether there is. r.mu is held.
 func (r *Relay) admit(id xds.ID) bool {
 	if !isAddress(id) {
 		return true
@@ -98,7 +98,7 @@ func (r *Relay) share(pods [][]string) {
 	}
 	for _, name := range given {
 		r.room.hold(name)
-		r.typeOf(xds.TypeCluster).want(name)
+		r.ensureType(xds.TypeCluster).subscribe(name)
 		r.hurry.Set()
 		r.wake.Set()
 	}
@@ -119,11 +119,11 @@ func (r *Relay) share(pods [][]string) {
 
 // takeBack forgets an address that Envoy had, and returns what tells Envoy so. r.mu is held.
 func (r *Relay) takeBack(name string) xds.Update {
-	t := r.typeOf(xds.TypeCluster)
+	t := r.ensureType(xds.TypeCluster)
 	r.room.suspend(name)
-	t.unwant(name)
+	t.unsubscribe(name)
 	delete(t.known, name)
-	r.unbound(t.id(name))
+	r.forgetEndpoints(t.id(name))
 	return xds.Gone(t.id(name))
 }
 

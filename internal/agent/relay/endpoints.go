@@ -39,9 +39,9 @@ func (a *allotment) has(version string) int {
 	return a.total
 }
 
-// bound notes a resource that Envoy is about to get, and returns it with as many endpoints as it may have. Assignments
+// limitEndpoints notes a resource that Envoy is about to get, and returns it with as many endpoints as it may have. Assignments
 // that may have another number now are added to those to fit. r.mu is held.
-func (r *Relay) bound(res *xds.Resource, toFit map[string]bool) *xds.Resource {
+func (r *Relay) limitEndpoints(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 	switch {
 	case r.opts.MaxEndpoints == 0:
 	case res.TypeURL() == xds.TypeCluster:
@@ -64,8 +64,8 @@ func (r *Relay) bound(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 	return res
 }
 
-// unbound forgets a resource that Envoy no longer has. r.mu is held.
-func (r *Relay) unbound(id xds.ID) {
+// forgetEndpoints forgets a resource that Envoy no longer has. r.mu is held.
+func (r *Relay) forgetEndpoints(id xds.ID) {
 	switch {
 	case r.opts.MaxEndpoints == 0:
 	case id.TypeURL == xds.TypeCluster:
@@ -113,7 +113,7 @@ func (r *Relay) fit(names []string) {
 		switch {
 		case k == nil || k.current == nil || a == nil:
 		case r.mayHaveMore(k.current):
-			t.add[name] = struct{}{}
+			t.toSubscribe[name] = struct{}{}
 			r.wake.Set()
 		case a.has(k.current.Version()) > a.given():
 			k.current = r.fewer(k.current, a)

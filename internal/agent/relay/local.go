@@ -25,7 +25,7 @@ func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 				delete(r.own[typeURL], u.Name)
 			} else {
 				r.own[typeURL][u.Name] = true
-				r.typeOf(typeURL).unwant(u.Name)
+				r.ensureType(typeURL).unsubscribe(u.Name)
 			}
 		}
 		r.wake.Set()

@@ -129,7 +129,7 @@ func New(opts Options) (*Relay, error) {
 		Cache:         r.cache,
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: scope, Pod: "envoy"}, nil }),
 		OnInterest:    r.interest,
-		Allowed:       r.demand.allowed,
+		Admit:         r.demand.admit,
 		Log:           opts.Log,
 		Registerer:    opts.Registerer,
 		MaxStreams:    maxEnvoys,

@@ -342,7 +342,7 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	eventually.True(a.t, "noted", func() bool {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		return !a.types[xds.TypeEndpoint].wanted["one"].IsZero()
+		return !a.types[xds.TypeEndpoint].subscribed["one"].IsZero()
 	})
 	require.True(t, o.wants(xds.TypeEndpoint, "one"), "Envoy is likely to come back")
 	a.sweep(time.Now().Add(3 * time.Hour))

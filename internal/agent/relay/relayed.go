@@ -16,21 +16,21 @@ import (
 // relayed is the state of one relayed resource type. Relay.mu guards it.
 type relayed struct {
 	typeURL string
-	// wanted is what to subscribe to at the operator: names, or xds.Wildcard. The value is since when no Envoy subscribes
+	// subscribed is what is subscribed to at the operator: names, or xds.Wildcard. The value is since when no Envoy subscribes
 	// to it; zero while one does.
-	wanted map[string]time.Time
-	known  map[string]*known
+	subscribed map[string]time.Time
+	known      map[string]*known
 	// ready: the wildcard was answered once, so the local cache may answer it.
 	ready bool
 
 	// The rest belongs to the present stream, and is reset with it.
 
-	opened bool                // the first request is sent
-	add    map[string]struct{} // to subscribe (again)
-	del    map[string]struct{} // to unsubscribe
-	// open are responses without a verdict yet; done are verdicts to send.
-	open []*received
-	done []verdict
+	opened        bool                // the first request is sent
+	toSubscribe   map[string]struct{} // in the next request, perhaps again
+	toUnsubscribe map[string]struct{} // likewise
+	// pending are responses that Envoy has not decided about yet; acks are ACKs and NACKs to send.
+	pending []*received
+	acks    []ack
 }
 
 // known is one relayed resource.
@@ -48,9 +48,9 @@ type known struct {
 type outcome int
 
 const (
-	untold outcome = iota
-	toldAck
-	toldNack
+	notAcked outcome = iota
+	acked
+	nacked
 )
 
 // received is a response of the operator.
@@ -62,55 +62,56 @@ type received struct {
 	errs     []string
 }
 
-type verdict struct{ nonce, err string }
+// ack answers a response: a NACK if it has an error.
+type ack struct{ nonce, err string }
 
 // maxReported bounds the rejections that one NACK lists; the operator isolates them one by one anyway.
 const maxReported = 8
 
 func newRelayed(typeURL string) *relayed {
-	t := &relayed{typeURL: typeURL, wanted: map[string]time.Time{}, known: map[string]*known{}}
+	t := &relayed{typeURL: typeURL, subscribed: map[string]time.Time{}, known: map[string]*known{}}
 	t.reset()
 	return t
 }
 
 // reset forgets the stream.
 func (t *relayed) reset() {
-	t.opened, t.open, t.done = false, nil, nil
-	t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+	t.opened, t.pending, t.acks = false, nil, nil
+	t.toSubscribe, t.toUnsubscribe = map[string]struct{}{}, map[string]struct{}{}
 	for _, k := range t.known {
-		k.told = untold
+		k.told = notAcked
 	}
 }
 
 // id names a resource of the type.
 func (t *relayed) id(name string) xds.ID { return xds.ID{TypeURL: t.typeURL, Name: name} }
 
-func (t *relayed) want(name string) {
-	if _, ok := t.wanted[name]; !ok {
-		t.add[name] = struct{}{}
-		delete(t.del, name)
+func (t *relayed) subscribe(name string) {
+	if _, ok := t.subscribed[name]; !ok {
+		t.toSubscribe[name] = struct{}{}
+		delete(t.toUnsubscribe, name)
 	}
-	t.wanted[name] = time.Time{}
+	t.subscribed[name] = time.Time{}
 }
 
-func (t *relayed) unwant(name string) {
-	if _, ok := t.wanted[name]; ok {
-		delete(t.wanted, name)
-		delete(t.add, name)
-		t.del[name] = struct{}{}
+func (t *relayed) unsubscribe(name string) {
+	if _, ok := t.subscribed[name]; ok {
+		delete(t.subscribed, name)
+		delete(t.toSubscribe, name)
+		t.toUnsubscribe[name] = struct{}{}
 	}
 }
 
 func (t *relayed) covers(name string) bool {
-	if _, ok := t.wanted[name]; ok {
+	if _, ok := t.subscribed[name]; ok {
 		return true
 	}
-	_, ok := t.wanted[xds.Wildcard]
+	_, ok := t.subscribed[xds.Wildcard]
 	return ok
 }
 
-// typeOf returns the state of a type, made if need be. r.mu is held.
-func (r *Relay) typeOf(typeURL string) *relayed {
+// ensureType returns the state of a type, made if need be. r.mu is held.
+func (r *Relay) ensureType(typeURL string) *relayed {
 	t := r.types[typeURL]
 	if t == nil {
 		t = newRelayed(typeURL)
@@ -132,8 +133,8 @@ func (r *Relay) interest(i xds.Interest) {
 	if r.own[i.TypeURL][i.Name] {
 		return
 	}
-	t := r.typeOf(i.TypeURL)
-	_, asked := t.wanted[i.Name]
+	t := r.ensureType(i.TypeURL)
+	_, asked := t.subscribed[i.Name]
 	switch {
 	case i.Wanted:
 		if !asked && !r.admit(t.id(i.Name)) {
@@ -142,7 +143,7 @@ func (r *Relay) interest(i xds.Interest) {
 		if !asked {
 			r.hurry.Set()
 		}
-		t.want(i.Name)
+		t.subscribe(i.Name)
 		if k := t.known[i.Name]; k != nil && k.current == nil {
 			// The operator said so earlier and will not say it again; the cache forgot with the last subscriber.
 			r.cache.Apply(scope, []xds.Update{xds.Gone(t.id(i.Name))})
@@ -150,7 +151,7 @@ func (r *Relay) interest(i xds.Interest) {
 	case !asked:
 		r.forget(t.id(i.Name))
 	case i.Disconnected:
-		t.wanted[i.Name] = time.Now() // Envoy is likely to come back
+		t.subscribed[i.Name] = time.Now() // Envoy is likely to come back
 	default:
 		r.release(t, i.Name)
 	}
@@ -159,7 +160,7 @@ func (r *Relay) interest(i xds.Interest) {
 
 // release gives up a subscription and what came by it alone. r.mu is held.
 func (r *Relay) release(t *relayed, name string) {
-	t.unwant(name)
+	t.unsubscribe(name)
 	r.forget(t.id(name))
 	names := []string{name}
 	if name == xds.Wildcard {
@@ -169,7 +170,7 @@ func (r *Relay) release(t *relayed, name string) {
 	for _, n := range names {
 		if _, ok := t.known[n]; ok && !t.covers(n) {
 			delete(t.known, n)
-			r.unbound(t.id(n))
+			r.forgetEndpoints(t.id(n))
 			gone = append(gone, xds.Gone(t.id(n)))
 		}
 	}
@@ -186,8 +187,8 @@ func (r *Relay) forget(id xds.ID) {
 	}
 }
 
-// take puts a response of the operator into the local cache and returns it for a verdict. r.mu is held.
-func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
+// apply puts a response of the operator into the local cache and returns it to be acknowledged. r.mu is held.
+func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
 	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
 	var updates []xds.Update
 	toFit, changed := map[string]bool{}, map[string]bool{}
@@ -196,7 +197,7 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		if !t.covers(name) || r.own[t.typeURL][name] {
 			continue
 		}
-		res = r.bound(res, toFit)
+		res = r.limitEndpoints(res, toFit)
 		changed[name] = true
 		in.versions[name] = res.Version()
 		k := t.known[name]
@@ -209,7 +210,7 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 			k.current = res
 			continue
 		}
-		k.current, k.rejected, k.reason, k.told = res, "", "", untold
+		k.current, k.rejected, k.reason, k.told = res, "", "", notAcked
 		in.waiting[name] = struct{}{}
 		updates = append(updates, xds.Set(res))
 	}
@@ -217,18 +218,18 @@ func (r *Relay) take(t *relayed, nonce string, resources []*xds.Resource, remove
 		if r.own[t.typeURL][name] {
 			continue
 		}
-		if _, named := t.wanted[name]; named {
+		if _, named := t.subscribed[name]; named {
 			t.known[name] = &known{}
 		} else {
 			delete(t.known, name)
 		}
-		r.unbound(t.id(name))
+		r.forgetEndpoints(t.id(name))
 		updates = append(updates, xds.Gone(t.id(name)))
 	}
 	r.cache.Apply(scope, r.reconsider(in, updates, changed))
 	r.countShared(0, 0)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
-	if _, all := t.wanted[xds.Wildcard]; all && !t.ready {
+	if _, all := t.subscribed[xds.Wildcard]; all && !t.ready {
 		t.ready = true
 		r.cache.Ready(scope, t.typeURL)
 	}
@@ -250,18 +251,18 @@ func (r *Relay) changed(id xds.ID) {
 		return
 	}
 	if k := t.known[name]; k != nil && k.current != nil {
-		r.weigh(t, name, k)
+		r.noteAck(t, name, k)
 	}
-	for _, in := range t.open {
+	for _, in := range t.pending {
 		if _, ok := in.waiting[name]; ok {
-			r.judge(t, in, name)
+			r.settle(t, in, name)
 		}
 	}
-	r.conclude(t)
+	r.acknowledge(t)
 }
 
-// weigh notes what Envoy made of the current version of a resource. r.mu is held.
-func (r *Relay) weigh(t *relayed, name string, k *known) {
+// noteAck notes what Envoy made of the current version of a resource. r.mu is held.
+func (r *Relay) noteAck(t *relayed, name string, k *known) {
 	s := r.State(t.id(name))
 	if s.Version != k.current.Version() {
 		return // the last good version is served instead
@@ -273,35 +274,35 @@ func (r *Relay) weigh(t *relayed, name string, k *known) {
 			r.cache.Apply(scope, []xds.Update{xds.Set(k.good)})
 			r.save.Set()
 		}
-		r.correct(t, name, k, toldAck)
+		r.correct(t, name, k, acked)
 	case text == "" && len(s.Proxies) > 0 && s.Settled():
 		k.good, k.rejected, k.reason = k.current, "", ""
-		r.correct(t, name, k, toldNack)
+		r.correct(t, name, k, nacked)
 	}
 }
 
 // correct asks the operator for a resource again if it was told otherwise about it: with the new response comes the
-// opportunity for the right verdict. r.mu is held.
+// opportunity for the right ACK or NACK. r.mu is held.
 func (r *Relay) correct(t *relayed, name string, k *known, wrong outcome) {
 	if k.told == wrong && t.opened {
-		k.told = untold
-		if _, named := t.wanted[name]; !named {
-			t.wanted[name] = time.Now() // only a name can be asked for again; Linger ends it
+		k.told = notAcked
+		if _, named := t.subscribed[name]; !named {
+			t.subscribed[name] = time.Now() // only a name can be asked for again; Linger ends it
 		}
-		t.add[name] = struct{}{}
+		t.toSubscribe[name] = struct{}{}
 		r.wake.Set()
 	}
 }
 
-// judge decides about one name of a response, if Envoy has. r.mu is held.
-func (r *Relay) judge(t *relayed, in *received, name string) {
+// settle decides about one name of a response, if Envoy has. r.mu is held.
+func (r *Relay) settle(t *relayed, in *received, name string) {
 	k := t.known[name]
 	if k == nil || k.current == nil || k.current.Version() != in.versions[name] {
 		// Unsubscribed, removed, or replaced: there is nothing to say about this version any more.
 		delete(in.waiting, name)
 		return
 	}
-	r.weigh(t, name, k)
+	r.noteAck(t, name, k)
 	s := r.State(t.id(name))
 	switch {
 	case k.rejected == in.versions[name]:
@@ -312,15 +313,15 @@ func (r *Relay) judge(t *relayed, in *received, name string) {
 	delete(in.waiting, name)
 }
 
-// conclude turns decided responses into verdicts. r.mu is held.
-func (r *Relay) conclude(t *relayed) {
-	open := t.open[:0]
-	for _, in := range t.open {
+// acknowledge turns decided responses into ACKs and NACKs. r.mu is held.
+func (r *Relay) acknowledge(t *relayed) {
+	open := t.pending[:0]
+	for _, in := range t.pending {
 		if len(in.waiting) > 0 {
 			open = append(open, in)
 			continue
 		}
-		t.done = append(t.done, verdict{nonce: in.nonce, err: in.text()})
+		t.acks = append(t.acks, ack{nonce: in.nonce, err: in.text()})
 		for name, version := range in.versions {
 			k := t.known[name]
 			if k == nil || k.current == nil || k.current.Version() != version {
@@ -328,14 +329,14 @@ func (r *Relay) conclude(t *relayed) {
 			}
 			switch {
 			case len(in.errs) == 0:
-				k.told = toldAck
+				k.told = acked
 			case len(in.versions) == 1:
-				k.told = toldNack
+				k.told = nacked
 			}
 		}
 		r.wake.Set()
 	}
-	t.open = open
+	t.pending = open
 }
 
 // text is empty for an ACK. A single resource's text is Envoy's own.
@@ -343,16 +344,16 @@ func (in *received) text() string {
 	if len(in.errs) == 0 {
 		return ""
 	}
-	slices.Sort(in.errs)
+	errs := slices.Sorted(slices.Values(in.errs))
 	if len(in.versions) == 1 {
 		for name := range in.versions {
-			return strings.TrimPrefix(in.errs[0], name+": ")
+			return strings.TrimPrefix(errs[0], name+": ")
 		}
 	}
-	if more := len(in.errs) - maxReported; more > 0 {
-		return fmt.Sprintf("%s; and %d more", strings.Join(in.errs[:maxReported], "; "), more)
+	if more := len(errs) - maxReported; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(errs[:maxReported], "; "), more)
 	}
-	return strings.Join(in.errs, "; ")
+	return strings.Join(errs, "; ")
 }
 
 // sweep ends the subscriptions that Envoy did not renew: it had Linger to ask again since it connected. r.mu is not
@@ -365,7 +366,7 @@ func (r *Relay) sweep(now time.Time) {
 			continue
 		}
 		for _, t := range r.types {
-			for name, orphaned := range t.wanted {
+			for name, orphaned := range t.subscribed {
 				if !orphaned.IsZero() && now.Sub(orphaned) >= r.opts.Linger {
 					r.release(t, name)
 				}

@@ -157,7 +157,7 @@ func (r *Relay) restore() error {
 func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time) (*relayed, []xds.Update, error) {
 	t := newRelayed(m.GetTypeUrl())
 	if t.ready = m.GetSystemVersionInfo() == snapshotReady; t.ready {
-		t.wanted[xds.Wildcard] = now
+		t.subscribed[xds.Wildcard] = now
 	}
 	resources, err := r.unwrap(m)
 	if err != nil {
@@ -165,17 +165,17 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 	}
 	var updates []xds.Update
 	for _, res := range resources {
-		res = r.bound(res, map[string]bool{}) // clusters come first, so there is nothing to fit
+		res = r.limitEndpoints(res, map[string]bool{}) // clusters come first, so there is nothing to fit
 		t.known[res.Name()] = &known{current: res, good: res}
 		updates = append(updates, xds.Set(res))
 		if !t.ready {
-			t.wanted[res.Name()] = now
+			t.subscribed[res.Name()] = now
 			r.restoreAddress(t.id(res.Name()))
 		}
 	}
 	for _, name := range m.GetRemovedResources() {
 		t.known[name] = &known{}
-		t.wanted[name] = now
+		t.subscribed[name] = now
 		r.restoreAddress(t.id(name))
 	}
 	return t, updates, nil

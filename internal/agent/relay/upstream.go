@@ -173,20 +173,20 @@ func (r *Relay) requests() []*request {
 	for _, url := range urls {
 		t := r.types[url]
 		if !t.opened {
-			if len(t.wanted) > 0 {
+			if len(t.subscribed) > 0 {
 				out = append(out, r.first(t))
 			}
 			continue
 		}
-		if len(t.add)+len(t.del) > 0 {
+		if len(t.toSubscribe)+len(t.toUnsubscribe) > 0 {
 			out = append(out, &request{
 				TypeUrl:                  url,
-				ResourceNamesSubscribe:   slices.Sorted(maps.Keys(t.add)),
-				ResourceNamesUnsubscribe: slices.Sorted(maps.Keys(t.del)),
+				ResourceNamesSubscribe:   slices.Sorted(maps.Keys(t.toSubscribe)),
+				ResourceNamesUnsubscribe: slices.Sorted(maps.Keys(t.toUnsubscribe)),
 			})
-			t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+			t.toSubscribe, t.toUnsubscribe = map[string]struct{}{}, map[string]struct{}{}
 		}
-		for _, v := range t.done {
+		for _, v := range t.acks {
 			req := &request{TypeUrl: url, ResponseNonce: v.nonce}
 			if v.err != "" {
 				r.metrics.nacks.Inc()
@@ -194,7 +194,7 @@ func (r *Relay) requests() []*request {
 			}
 			out = append(out, req)
 		}
-		t.done = nil
+		t.acks = nil
 	}
 	return out
 }
@@ -203,11 +203,11 @@ func (r *Relay) requests() []*request {
 // or that no Envoy has yet to decide about.
 func (r *Relay) first(t *relayed) *request {
 	t.opened = true
-	t.add, t.del = map[string]struct{}{}, map[string]struct{}{}
+	t.toSubscribe, t.toUnsubscribe = map[string]struct{}{}, map[string]struct{}{}
 	req := &request{
 		Node:                    &corev3.Node{Id: r.opts.NodeID},
 		TypeUrl:                 t.typeURL,
-		ResourceNamesSubscribe:  slices.Sorted(maps.Keys(t.wanted)),
+		ResourceNamesSubscribe:  slices.Sorted(maps.Keys(t.subscribed)),
 		InitialResourceVersions: map[string]string{},
 	}
 	for name, k := range t.known {
@@ -219,7 +219,7 @@ func (r *Relay) first(t *relayed) *request {
 			}
 		case r.State(xds.ID{TypeURL: t.typeURL, Name: name}).Settled():
 			req.InitialResourceVersions[name] = operatorsVersion(k.current.Version())
-			k.told = toldAck
+			k.told = acked
 		}
 	}
 	return req
@@ -230,18 +230,18 @@ func (r *Relay) receive(resp *response) {
 	resources, err := r.unwrap(resp)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := r.typeOf(resp.GetTypeUrl())
+	t := r.ensureType(resp.GetTypeUrl())
 	if err != nil {
-		t.done = append(t.done, verdict{nonce: resp.GetNonce(), err: err.Error()})
+		t.acks = append(t.acks, ack{nonce: resp.GetNonce(), err: err.Error()})
 		return
 	}
 	r.metrics.received.Add(float64(len(resources)))
-	in := r.take(t, resp.GetNonce(), resources, resp.GetRemovedResources())
+	in := r.apply(t, resp.GetNonce(), resources, resp.GetRemovedResources())
 	for name := range in.waiting {
-		r.judge(t, in, name)
+		r.settle(t, in, name)
 	}
-	t.open = append(t.open, in)
-	r.conclude(t)
+	t.pending = append(t.pending, in)
+	r.acknowledge(t)
 }
 
 // unwrap checks the envelope and adapts the content, which is Envoy's to judge. Versions stay the operator's.

@@ -116,7 +116,7 @@ func (r *Routes) Acknowledged(k xds.Key) {
 // moment. A route that is Programmed stays so while it is held: it lost proxies, or got new ones, and its generation is
 // still the one that they serve.
 func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *routeMemory) status.Plan {
-	if left := memory.rejected.Left(tableRejected(report, r.acks), Search); left > 0 {
+	if left := memory.rejected.Track(tableRejected(report, r.acks), Search); left > 0 {
 		return status.Plan{Wait: true, Again: left}
 	}
 	parents := parentsOf(obj)
@@ -134,7 +134,7 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 	unsettled := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool {
 		return programmedOf(p).Reason == v1alpha1.RouteReasonPending
 	})
-	if left := memory.unsettled.Left(unsettled, patience); left > 0 {
+	if left := memory.unsettled.Track(unsettled, patience); left > 0 {
 		plan.Wait = true
 		return plan.Sooner(left)
 	}
