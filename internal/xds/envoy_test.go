@@ -5,10 +5,7 @@ package xds
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -109,39 +106,10 @@ func routes(t testing.TB, name, cluster string) *Resource {
 	}}})
 }
 
-// backend answers every request with its name.
-func backend(t testing.TB, name string) int {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
-	go func() { _ = srv.Serve(lis) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	return lis.Addr().(*net.TCPAddr).Port
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().(*net.TCPAddr).Port
-}
-
-func fetch(port int) string {
-	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(resp.Body)
-	return fmt.Sprintf("%d %s", resp.StatusCode, body)
-}
-
 func TestEnvoy(t *testing.T) {
 	xdstest.Binary(t)
 	f, socket := onSocket(t)
-	one, two, port := backend(t, "one"), backend(t, "two"), freePort(t)
+	one, two, port := xdstest.Backend(t, "one"), xdstest.Backend(t, "two"), xdstest.FreePort(t)
 	f.apply(
 		edsCluster(t, "one", time.Second), edsCluster(t, "two", time.Second),
 		assignment(t, "eds/one", one), assignment(t, "eds/two", two),
@@ -158,11 +126,11 @@ func TestEnvoy(t *testing.T) {
 	for typeURL, name := range map[string]string{TypeCluster: "one", TypeEndpoint: "eds/one", TypeListener: "web", TypeRoute: "web"} {
 		e.Eventually("ACK of "+name, acked(typeURL, name))
 	}
-	e.Eventually("traffic", func() bool { return fetch(port) == "200 one" })
+	e.Eventually("traffic", func() bool { return xdstest.Fetch(port) == "200 one" })
 
 	t.Run("a route update reaches traffic", func(t *testing.T) {
 		f.apply(routes(t, "web", "two"))
-		e.Eventually("traffic to two", func() bool { return fetch(port) == "200 two" })
+		e.Eventually("traffic to two", func() bool { return xdstest.Fetch(port) == "200 two" })
 		e.Eventually("ACK", acked(TypeRoute, "web"))
 	})
 
@@ -186,9 +154,9 @@ func TestEnvoy(t *testing.T) {
 		}})
 		f.apply(bad)
 		e.Eventually("NACK", func() bool { return f.server.State(testScope.Key(TypeRoute, "web")).Rejection() != "" })
-		require.Equal(t, "200 two", fetch(port))
+		require.Equal(t, "200 two", xdstest.Fetch(port))
 		f.apply(routes(t, "web", "one"))
-		e.Eventually("traffic to one", func() bool { return fetch(port) == "200 one" })
+		e.Eventually("traffic to one", func() bool { return xdstest.Fetch(port) == "200 one" })
 	})
 
 	t.Run("a changed cluster does not warm without end", func(t *testing.T) {
@@ -215,6 +183,6 @@ func TestEnvoy(t *testing.T) {
 			Gone(ID{TypeCluster, "one"}), Gone(ID{TypeEndpoint, "eds/one"}), Set(routes(t, "web", "two")),
 		})
 		e.Eventually("gone", func() bool { return !e.Active("dynamic_active_clusters")["one"] })
-		require.Equal(t, "200 two", fetch(port))
+		require.Equal(t, "200 two", xdstest.Fetch(port))
 	})
 }

@@ -171,7 +171,7 @@ func (g *guardedEnvoy) rejected(t testing.TB, r *Resource) (text string) {
 func TestExtensionsOnEnvoy(t *testing.T) {
 	xdstest.Binary(t)
 	f, socket := onSocket(t)
-	g := &guardedEnvoy{fixture: f, http: freePort(t), tcp: freePort(t)}
+	g := &guardedEnvoy{fixture: f, http: xdstest.FreePort(t), tcp: xdstest.FreePort(t)}
 	f.apply(edsCluster(t, "echo", time.Second), assignment(t, "eds/echo", echoServer(t)),
 		guardedTCP(t, "tcp", g.tcp, "echo", "net-policy"),
 		guardedHTTP(t, g.http, envoy.HTTPFilterByECDS("http-policy", &httprbacv3.RBAC{})))
@@ -185,7 +185,7 @@ func TestExtensionsOnEnvoy(t *testing.T) {
 	}
 	g.set(t, httpPolicy(t, true))
 	g.set(t, netPolicy(t, true))
-	g.Eventually("traffic", func() bool { return fetch(g.http) == "200 in" })
+	g.Eventually("traffic", func() bool { return xdstest.Fetch(g.http) == "200 in" })
 
 	t.Run("the next request of an open connection meets another HTTP filter", g.nextRequest)
 	t.Run("a connection keeps the network filter that it began with", g.nextConnection)
@@ -227,12 +227,12 @@ func (g *guardedEnvoy) lastGood(t *testing.T) {
 }
 
 func (g *guardedEnvoy) noneGood(t *testing.T) {
-	port := freePort(t)
+	port := xdstest.FreePort(t)
 	g.apply(httpListenerNamed(t, "other", port, envoy.HTTPFilterByECDS("other-policy", &httprbacv3.RBAC{})))
 	g.rejected(t, extension(t, "other-policy", &clusterv3.Cluster{}))
-	g.Eventually("an answer", func() bool { return fetch(port) == "500 " })
+	g.Eventually("an answer", func() bool { return xdstest.Fetch(port) == "500 " })
 
-	port = freePort(t)
+	port = xdstest.FreePort(t)
 	g.apply(guardedTCP(t, "other-tcp", port, "echo", "other-net-policy"))
 	g.rejected(t, extension(t, "other-net-policy", &clusterv3.Cluster{}))
 	g.Eventually("the listener", func() bool {

@@ -277,7 +277,7 @@ func TestShareOfAPod(t *testing.T) {
 			pod.Share = 300
 			most := int(pod.Share)
 			require.NoError(t, Apply(ns, pod))
-			echoes(t, ns, fmt.Sprintf(":%d", names.PortOutbound)) // the proxy
+			netnstest.Echo(t, ns, fmt.Sprintf(":%d", names.PortOutbound)) // the proxy
 			dial := func(n int) error { return dialOnce(ns, netip.AddrPortFrom(address(n), 80)) }
 			beyond := func() uint64 {
 				n, err := ReadRefused(ns)

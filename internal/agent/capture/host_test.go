@@ -50,8 +50,8 @@ func TestOnlyTheNodeProbes(t *testing.T) {
 			netnstest.Route(t, host, "uplink", probe, c.outside.Addr())
 
 			probed, other := netip.AddrPortFrom(c.pod.Addr(), 8080), netip.AddrPortFrom(c.pod.Addr(), 8081)
-			echoes(t, pod, probed.String())
-			echoes(t, pod, other.String())
+			netnstest.Echo(t, pod, probed.String())
+			netnstest.Echo(t, pod, other.String())
 			require.NoError(t, Apply(pod, Pod{Proxy: testMark, Probes: []netip.AddrPort{probed}}))
 			forge := func(to netip.AddrPort, patience time.Duration) error {
 				return outside.Do(func() error {

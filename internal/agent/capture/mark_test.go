@@ -9,7 +9,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 	"testing"
@@ -26,19 +25,7 @@ import (
 // says serves a port of a namespace with one word.
 func says(t *testing.T, ns *netns.Namespace, address, word string) {
 	t.Helper()
-	var l net.Listener
-	require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", address); return err }))
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, word)
-			_ = c.Close()
-		}
-	}()
+	netnstest.Serve(t, ns, address, func(c net.Conn) { _, _ = io.WriteString(c, word) })
 }
 
 // ask who answers a process of the pod that sets options of SOL_SOCKET.
@@ -47,7 +34,7 @@ func ask(ns *netns.Namespace, to string, options map[int]uint32) (word string, e
 		if err := netnstest.OnlyRaw(); err != nil {
 			return err
 		}
-		d := net.Dialer{Timeout: 5 * time.Second, Control: func(_, _ string, c syscall.RawConn) error {
+		word, err = hear(net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 			var set error
 			err := c.Control(func(fd uintptr) {
 				for name, value := range options {
@@ -55,17 +42,22 @@ func ask(ns *netns.Namespace, to string, options map[int]uint32) (word string, e
 				}
 			})
 			return errors.Join(err, set)
-		}}
-		c, err := d.Dial("tcp", to)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		b, err := io.ReadAll(c)
-		word = string(b)
+		}}, to)
 		return err
 	})
 	return word, err
+}
+
+// hear all that a server says.
+func hear(d net.Dialer, to string) (string, error) {
+	d.Timeout = 5 * time.Second
+	c, err := d.Dial("tcp", to)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	b, err := io.ReadAll(c)
+	return string(b), err
 }
 
 // proxied are the options of the proxy itself.
@@ -75,14 +67,8 @@ func proxied() map[int]uint32 {
 
 // podAndPeer are a pod and what is around it, where a server is at every address of the pod's ranges.
 func podAndPeer(t *testing.T) (pod, peer *netns.Namespace) {
-	pod, peer = netnstest.New(t, "pod"), netnstest.New(t, "peer")
-	netnstest.Link(t, pod, "eth0", peer, "eth0")
-	for _, a := range []string{"10.244.0.3/24", "fd00:244::3/64"} {
-		netnstest.Address(t, pod, "eth0", netip.MustParsePrefix(a))
-	}
-	for _, a := range []string{"10.244.0.1/24", "fd00:244::1/64"} {
-		netnstest.Address(t, peer, "eth0", netip.MustParsePrefix(a))
-	}
+	pod, peer = netnstest.Linked(t,
+		[]string{"10.244.0.3/24", "fd00:244::3/64"}, []string{"10.244.0.1/24", "fd00:244::1/64"})
 	says(t, peer, ":80", "the peer")
 	says(t, pod, fmt.Sprintf(":%d", names.PortOutbound), "the proxy")
 	says(t, pod, ":8080", "the application")

@@ -7,12 +7,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -72,14 +70,7 @@ func requireCaptured(t *testing.T, word string, err error) {
 // askFrom a port.
 func askFrom(ns *netns.Namespace, from, to netip.AddrPort) (word string, err error) {
 	err = ns.Do(func() error {
-		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from)}
-		c, err := d.Dial("tcp", to.String())
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		b, err := io.ReadAll(c)
-		word = string(b)
+		word, err = hear(net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from)}, to.String())
 		return err
 	})
 	return word, err

@@ -42,7 +42,7 @@ func withCrowds(t *testing.T, test func(t *testing.T, c *crowd)) {
 				netnstest.Address(t, c.peer, "eth0", netip.PrefixFrom(c.caller(n), bits))
 			}
 			for _, port := range []uint16{names.PortMTLS, names.PortInbound} {
-				echoes(t, c.pod, fmt.Sprintf(":%d", port))
+				netnstest.Echo(t, c.pod, fmt.Sprintf(":%d", port))
 			}
 			test(t, c)
 		})
@@ -132,7 +132,7 @@ func TestKubeletIsNoPeer(t *testing.T) {
 		pod.Peers = 1
 		pod.Probes = []netip.AddrPort{netip.AddrPortFrom(c.addr, probed)}
 		require.NoError(t, Apply(c.pod, pod))
-		echoes(t, c.pod, fmt.Sprintf(":%d", probed))
+		netnstest.Echo(t, c.pod, fmt.Sprintf(":%d", probed))
 		for _, f := range families {
 			if f.has(c.addr) {
 				netnstest.Address(t, c.peer, "eth0", netip.PrefixFrom(f.probe, f.probe.BitLen()))

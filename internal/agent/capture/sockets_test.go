@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -18,26 +17,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 )
-
-// echoes serves a port of a namespace.
-func echoes(t *testing.T, ns *netns.Namespace, address string) {
-	t.Helper()
-	var l net.Listener
-	require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", address); return err }))
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-}
 
 type opened struct {
 	net.Conn
@@ -72,19 +51,12 @@ func (o opened) say() error {
 
 // Only what others opened to the pod's applications, past the proxy, ends.
 func TestEndPlaintext(t *testing.T) {
-	pod, peer := netnstest.New(t, "pod"), netnstest.New(t, "peer")
-	netnstest.Link(t, pod, "eth0", peer, "eth0")
-	for ns, addresses := range map[*netns.Namespace][]string{
-		pod: {"10.244.0.1/24", "fd00:244::1/64"}, peer: {"10.244.0.2/24", "fd00:244::2/64"},
-	} {
-		for _, a := range addresses {
-			netnstest.Address(t, ns, "eth0", netip.MustParsePrefix(a))
-		}
-	}
-	echoes(t, pod, "10.244.0.1:8080")
-	echoes(t, pod, "[::]:9090")
-	echoes(t, pod, "[::]:15008")
-	echoes(t, peer, "[::]:7070")
+	pod, peer := netnstest.Linked(t,
+		[]string{"10.244.0.1/24", "fd00:244::1/64"}, []string{"10.244.0.2/24", "fd00:244::2/64"})
+	netnstest.Echo(t, pod, "10.244.0.1:8080")
+	netnstest.Echo(t, pod, "[::]:9090")
+	netnstest.Echo(t, pod, "[::]:15008")
+	netnstest.Echo(t, peer, "[::]:7070")
 	ended := map[string]opened{
 		"IPv4":           open(t, peer, "", "10.244.0.1:8080"),
 		"to any address": open(t, peer, "", "10.244.0.1:9090"),

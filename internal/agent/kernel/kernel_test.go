@@ -7,7 +7,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -22,31 +21,8 @@ import (
 
 // twoPods are two namespaces that reach each other at 10.244.0.1 and 10.244.0.2.
 func twoPods(t *testing.T) (a, b *netns.Namespace) {
-	a, b = netnstest.New(t, "a"), netnstest.New(t, "b")
-	netnstest.Link(t, a, "eth0", b, "eth0")
-	netnstest.Address(t, a, "eth0", netip.MustParsePrefix("10.244.0.1/24"))
-	netnstest.Address(t, b, "eth0", netip.MustParsePrefix("10.244.0.2/24"))
-	return a, b
-}
-
-// echo is a server inside a namespace that sends each line back.
-func echo(t *testing.T, ns *netns.Namespace, addr string) {
 	t.Helper()
-	var l net.Listener
-	require.NoError(t, ns.Do(func() (err error) { l, err = net.Listen("tcp", addr); return err }))
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
+	return netnstest.Linked(t, []string{"10.244.0.1/24"}, []string{"10.244.0.2/24"})
 }
 
 func dial(t *testing.T, ns *netns.Namespace, addr string) *bufio.ReadWriter {
@@ -70,8 +46,8 @@ func say(t *testing.T, c *bufio.ReadWriter, line string) {
 // Connections that are open when a pod is captured go on as they are, in both directions, and through its release.
 func TestOpenConnectionsSurviveCapture(t *testing.T) {
 	pod, peer := twoPods(t)
-	echo(t, pod, "10.244.0.1:80")
-	echo(t, peer, "10.244.0.2:80")
+	netnstest.Echo(t, pod, "10.244.0.1:80")
+	netnstest.Echo(t, peer, "10.244.0.2:80")
 	in, out := dial(t, peer, "10.244.0.1:80"), dial(t, pod, "10.244.0.2:80")
 	say(t, in, "in before")
 	say(t, out, "out before")
@@ -111,7 +87,7 @@ func TestKernelTellsWhatIsThere(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, drift)
 
-	echo(t, pod, ":15001")
+	netnstest.Echo(t, pod, ":15001")
 	open, err := k.Listening(pod.Path(), 15001, 15006)
 	require.NoError(t, err)
 	require.Equal(t, map[uint16]bool{15001: true, 15006: false}, open)

@@ -4,10 +4,6 @@
 package relay
 
 import (
-	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"testing"
 	"time"
 
@@ -33,7 +29,7 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 	xdstest.Binary(t)
 	o := newOperator(t)
 	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeSecret}})
-	one, two, port := backend(t, "one"), backend(t, "two"), freePort(t)
+	one, two, port := xdstest.Backend(t, "one"), xdstest.Backend(t, "two"), xdstest.FreePort(t)
 	o.apply(edsCluster(t, "one"), edsCluster(t, "two"), assignment(t, "one", one), assignment(t, "two", two), routeTo(t, "one"))
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	web := httpListener(t, port)
@@ -44,7 +40,7 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 	}
 	e := start()
 	require.NoError(t, a.WaitAcked(t.Context(), xds.ID{TypeURL: xds.TypeListener, Name: web.Name()}))
-	e.Eventually("traffic", func() bool { return fetch(port) == "200 one" })
+	e.Eventually("traffic", func() bool { return xdstest.Fetch(port) == "200 one" })
 	e.Eventually("ACKs at the operator", func() bool { s, _ := o.state(routeTo(t, "one")); return s == xds.Acked })
 
 	bad := must(t, "bad", &clusterv3.Cluster{Name: "bad", ConnectTimeout: durationpb.New(-time.Second)})
@@ -59,16 +55,16 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 		return s1 == xds.Rejected && contains(text1, "Invalid duration") && s2 == xds.Rejected && contains(text2, "wildcard domain")
 	})
 	e.Eventually("the good one", func() bool { s, _ := o.state(fine); return s == xds.Acked })
-	require.Equal(t, "200 one", fetch(port))
+	require.Equal(t, "200 one", xdstest.Fetch(port))
 
 	o.stop()
 	e.Stop()
 	e = start()
-	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return fetch(port) == "200 one" })
+	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return xdstest.Fetch(port) == "200 one" })
 	moved := routeTo(t, "two")
 	o.apply(moved)
 	o.start()
-	e.Eventually("the change that was made meanwhile", func() bool { return fetch(port) == "200 two" })
+	e.Eventually("the change that was made meanwhile", func() bool { return xdstest.Fetch(port) == "200 two" })
 	e.Eventually("ACK", func() bool { s, _ := o.state(moved); return s == xds.Acked })
 	e.Eventually("NACK again", func() bool { s, _ := o.state(bad); return s == xds.Rejected })
 }
@@ -78,16 +74,16 @@ func TestOnDemandClusterThroughTheRelay(t *testing.T) {
 	xdstest.Binary(t)
 	o := newOperator(t)
 	a := startRelay(t, Options{Dial: o.dial})
-	port, one := freePort(t), backend(t, "one")
+	port, one := xdstest.FreePort(t), xdstest.Backend(t, "one")
 	e := xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Listeners: []any{onDemandListener(port)}})
 	o.apply(edsCluster(t, "demand"), assignment(t, "demand", one))
-	e.Eventually("traffic", func() bool { return fetch(port) == "200 one" })
+	e.Eventually("traffic", func() bool { return xdstest.Fetch(port) == "200 one" })
 	require.True(t, o.wants(xds.TypeCluster, "demand"))
 	require.False(t, o.wants(xds.TypeCluster, xds.Wildcard))
 	o.stop()
 	e.Stop()
 	e = xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Listeners: []any{onDemandListener(port)}})
-	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return fetch(port) == "200 one" })
+	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return xdstest.Fetch(port) == "200 one" })
 }
 
 type object = map[string]any
@@ -156,34 +152,4 @@ func httpListener(t testing.TB, port int) *xds.Resource {
 		Name: "outbound/uid", Address: socketAddress(port),
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(hcm)}}}}},
 	})
-}
-
-// backend answers every request with its name.
-func backend(t testing.TB, name string) int {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
-	go func() { _ = srv.Serve(lis) }()
-	t.Cleanup(func() { _ = srv.Close() })
-	return lis.Addr().(*net.TCPAddr).Port
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().(*net.TCPAddr).Port
-}
-
-func fetch(port int) string {
-	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
-	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
-	if err != nil {
-		return err.Error()
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(resp.Body)
-	return fmt.Sprintf("%d %s", resp.StatusCode, body)
 }

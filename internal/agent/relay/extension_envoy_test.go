@@ -62,7 +62,7 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	const forbidden = "403 RBAC: access denied"
 	o := newOperator(t)
 	a := startRelay(t, Options{Dial: o.dial})
-	port := freePort(t)
+	port := xdstest.FreePort(t)
 	o.apply(guarded(t, port), closed(t))
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	o.cache.Ready(nodeScope, xds.TypeListener)
@@ -70,9 +70,9 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 		return xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Wildcards: true})
 	}
 	e := start()
-	e.Eventually("the first policy", func() bool { return fetch(port) == forbidden })
+	e.Eventually("the first policy", func() bool { return xdstest.Fetch(port) == forbidden })
 	o.apply(open(t))
-	e.Eventually("another", func() bool { return fetch(port) == "200 " })
+	e.Eventually("another", func() bool { return xdstest.Fetch(port) == "200 " })
 	e.Eventually("ACK at the operator", func() bool { s, _ := o.state(open(t)); return s == xds.Acked })
 	o.apply(closed(t))
 	e.Eventually("ACK at the operator", func() bool { s, _ := o.state(closed(t)); return s == xds.Acked })
@@ -83,12 +83,12 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 		s, text := o.state(bad)
 		return s == xds.Rejected && contains(text, "filter config has type URL")
 	})
-	require.Equal(t, forbidden, fetch(port))
+	require.Equal(t, forbidden, xdstest.Fetch(port))
 
 	o.stop()
 	e.Stop()
 	e = start()
-	e.Eventually("the last good one, the operator away", func() bool { return fetch(port) == forbidden })
+	e.Eventually("the last good one, the operator away", func() bool { return xdstest.Fetch(port) == forbidden })
 	e.Stop()
 	a.stop()
 
@@ -97,7 +97,7 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	a = startRelay(t, Options{Dial: o.dial})
 	e = start()
 	e.Eventually("NACK at the operator", func() bool { s, _ := o.state(bad); return s == xds.Rejected })
-	e.Eventually("what another proxy took last", func() bool { return fetch(port) == forbidden })
+	e.Eventually("what another proxy took last", func() bool { return xdstest.Fetch(port) == forbidden })
 	o.apply(open(t))
-	e.Eventually("the next one", func() bool { return fetch(port) == "200 " })
+	e.Eventually("the next one", func() bool { return xdstest.Fetch(port) == "200 " })
 }

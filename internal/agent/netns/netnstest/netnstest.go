@@ -6,6 +6,7 @@ package netnstest
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -78,6 +79,49 @@ func Link(t testing.TB, a *netns.Namespace, aName string, b *netns.Namespace, bN
 		require.NoError(t, err)
 		require.NoError(t, h.LinkSetUp(l))
 	}
+}
+
+// Linked are a pod and its peer: two namespaces whose eth0 lead to each other, with these addresses.
+func Linked(t testing.TB, ofPod, ofPeer []string) (pod, peer *netns.Namespace) {
+	t.Helper()
+	pod, peer = New(t, "pod"), New(t, "peer")
+	Link(t, pod, "eth0", peer, "eth0")
+	for _, a := range ofPod {
+		Address(t, pod, "eth0", netip.MustParsePrefix(a))
+	}
+	for _, a := range ofPeer {
+		Address(t, peer, "eth0", netip.MustParsePrefix(a))
+	}
+	return pod, peer
+}
+
+// Serve has handle serve each connection to an address of a namespace, which is closed then.
+func Serve(t testing.TB, ns *netns.Namespace, address string, handle func(net.Conn)) {
+	t.Helper()
+	var l net.Listener
+	require.NoError(t, ns.Do(func() (err error) {
+		l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", address)
+		return err
+	}))
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+}
+
+// Echo serves an address of a namespace: it sends back what comes.
+func Echo(t testing.TB, ns *netns.Namespace, address string) {
+	t.Helper()
+	Serve(t, ns, address, func(c net.Conn) { _, _ = io.Copy(c, c) })
 }
 
 // Index of an interface.

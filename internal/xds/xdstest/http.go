@@ -1,0 +1,49 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package xdstest
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
+)
+
+// Backend answers every request with its name, on the port that it returns.
+func Backend(t testing.TB, name string) int {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	answer := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }
+	srv := &http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: eventually.Patience}
+	go func() { _ = srv.Serve(lis) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return lis.Addr().(*net.TCPAddr).Port
+}
+
+// FreePort of the loopback address, for Envoy to listen on.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = lis.Close() }()
+	return lis.Addr().(*net.TCPAddr).Port
+}
+
+// Fetch asks a port over a connection of its own, and tells status and body, or what went wrong.
+func Fetch(port int) string {
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: eventually.Patience}
+	resp, err := c.Get(fmt.Sprintf("http://127.0.0.1:%d/", port))
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(resp.Body)
+	return fmt.Sprintf("%d %s", resp.StatusCode, body)
+}
