@@ -59,11 +59,6 @@ func (s *MeshSpec) ConnectionsPerPeer() int32 {
 	return *s.Node.ConnectionsPerPeer
 }
 
-// UsesCertManager says whether the CA comes from cert-manager.
-func (s *MeshSpec) UsesCertManager() bool {
-	return s.Certificates != nil && s.Certificates.CertManager != nil
-}
-
 // SetDefaults fills in what the schema's defaults would.
 func (a *Autoscaling) SetDefaults() {
 	if a.MinReplicas == 0 {

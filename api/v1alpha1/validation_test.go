@@ -126,7 +126,7 @@ func TestMeshDefaultsAndTrustDomain(t *testing.T) {
 	require.Equal(t, v1alpha1.MTLSModePermissive, mesh.Spec.MTLS.Mode)
 	require.Equal(t, v1alpha1.AccessLogAll, mesh.Spec.AccessLog.Mode)
 	require.Equal(t, v1alpha1.DefaultLeafLifetime, mesh.Spec.LeafLifetime())
-	require.False(t, mesh.Spec.UsesCertManager())
+	require.Nil(t, mesh.Spec.Certificates)
 
 	mesh.Spec.MTLS.Mode = v1alpha1.MTLSModeStrict
 	require.NoError(t, c.Update(ctx, mesh))

@@ -33,7 +33,7 @@ type Collection[T client.Object] struct {
 	graph   *memo.Graph
 	objects map[Key]T
 	indexes map[string]*index[T]
-	// arrivals counts what came to be listed under a value of an index since Settled.
+	// arrivals counts what came to be listed under a value of an index since MarkSettled.
 	arrivals uint64
 	settled  bool
 	// same decides whether an update changes anything that the mesh reads; nil: every new resourceVersion does.
@@ -74,7 +74,7 @@ func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 	return keys
 }
 
-// Arrived tells when an object came to be listed under a value, as a number that grows; zero: before Settled, when all
+// Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when all
 // come in no order. It changes with what By reads only.
 func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
 	return c.indexes[indexName].keys[value][key]

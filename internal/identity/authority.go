@@ -24,9 +24,6 @@ type Authority struct {
 	state atomic.Pointer[State]
 
 	signed atomic.Uint64
-
-	mu      sync.Mutex
-	changed chan struct{}
 }
 
 // NewAuthority makes an authority that refuses with ErrNotReady until Update. now is time.Now unless a test says else.
@@ -34,7 +31,7 @@ func NewAuthority(now func() time.Time) *Authority {
 	if now == nil {
 		now = time.Now
 	}
-	return &Authority{now: now, changed: make(chan struct{})}
+	return &Authority{now: now}
 }
 
 // TrustDomain is the domain of every identity it signs; empty while there is no CA.
@@ -45,21 +42,8 @@ func (a *Authority) TrustDomain() string {
 	return ""
 }
 
-// Update replaces the state and wakes those who wait for changes.
-func (a *Authority) Update(s State) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.state.Store(&s)
-	close(a.changed)
-	a.changed = make(chan struct{})
-}
-
-// Changed is closed at the next Update.
-func (a *Authority) Changed() <-chan struct{} {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.changed
-}
+// Update replaces the state.
+func (a *Authority) Update(s State) { a.state.Store(&s) }
 
 // Ready is nil when the authority can sign now, and else says why not.
 func (a *Authority) Ready() error {

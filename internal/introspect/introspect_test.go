@@ -84,7 +84,8 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 			},
 		},
 	}}}, got)
-	assert.False(t, got.Proxies[0].inSync())
+	acked, pending, rejected := got.Proxies[0].Counts()
+	assert.Equal(t, []int{3, 3, 1}, []int{acked, pending, rejected})
 }
 
 func TestOperatorIsReadOnly(t *testing.T) {

@@ -38,12 +38,6 @@ type Proxy struct {
 	Types []Type `json:"types"`
 }
 
-// inSync tells whether the proxy has accepted everything that it was sent.
-func (p Proxy) inSync() bool {
-	_, pending, rejected := p.Counts()
-	return pending == 0 && rejected == 0
-}
-
 // Counts sums up all types.
 func (p Proxy) Counts() (acked, pending, rejected int) {
 	for _, t := range p.Types {
