@@ -184,7 +184,7 @@ func (a *applier) send(ctx context.Context, p application) error {
 func (a *applier) current(ctx context.Context, desired client.Object) (client.Object, error) {
 	out, ok := reflect.New(reflect.TypeOf(desired).Elem()).Interface().(client.Object)
 	if !ok {
-		return nil, fmt.Errorf("%T is no object", desired)
+		return nil, fmt.Errorf("%T is not an object", desired)
 	}
 	key := client.ObjectKeyFromObject(desired)
 	err := a.client.Get(ctx, key, out)

@@ -21,7 +21,7 @@ import (
 // +kubebuilder:printcolumn:name="Captured pods",type=integer,JSONPath=`.status.nodes.capturedPods`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="a cluster has one Mesh, and its name is 'default'"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="the one Mesh of a cluster must be named 'default'"
 type Mesh struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -252,7 +252,7 @@ type HostPaths struct {
 	// Socket of the container runtime (CRI). Default: the first one that answers of containerd
 	// (/run/containerd/containerd.sock), k3s (/run/k3s/containerd/containerd.sock) and CRI-O (/run/crio/crio.sock).
 	// +optional
-	// +kubebuilder:validation:XValidation:rule="self.split('/').size() > 2",message="must be in a directory of its own, not in /"
+	// +kubebuilder:validation:XValidation:rule="self.split('/').size() > 2",message="must be in a directory other than /"
 	RuntimeSocket HostPath `json:"runtimeSocket,omitempty"`
 
 	// Directory of the CNI plugins. Default /opt/cni/bin.

@@ -182,7 +182,7 @@ type HeaderLimits struct {
 
 // DisruptionBudget of a proxy's pods; exactly one of its fields is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="set minAvailable or maxUnavailable, and only one of them"
+// +kubebuilder:validation:XValidation:rule="has(self.minAvailable) != has(self.maxUnavailable)",message="set exactly one of minAvailable and maxUnavailable"
 type DisruptionBudget struct {
 	// Proxies that must stay available: a number, or a percentage such as "50%". If it equals the number of replicas,
 	// nodes can't be drained.

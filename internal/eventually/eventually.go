@@ -90,7 +90,7 @@ func (f *failures) Errorf(format string, args ...any) {
 // FailNow implements require.TestingT.
 func (f *failures) FailNow() {
 	if len(f.errs) == 0 {
-		f.errs = append(f.errs, errors.New("it failed without a word"))
+		f.errs = append(f.errs, errors.New("it failed without a message"))
 	}
 	runtime.Goexit()
 }

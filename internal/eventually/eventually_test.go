@@ -33,7 +33,7 @@ func TestWhatNeverComesFails(t *testing.T) {
 	<-done
 	require.Contains(t, r.text, "pods of shop")
 	require.Contains(t, r.text, "no pod is ready")
-	require.EqualError(t, run(func(look require.TestingT) { look.FailNow() }), "it failed without a word")
+	require.EqualError(t, run(func(look require.TestingT) { look.FailNow() }), "it failed without a message")
 	require.ErrorContains(t, run(func(look require.TestingT) { require.Equal(look, 1, 2) }), "Not equal")
 }
 

@@ -92,7 +92,7 @@ func (g *gatekeeper) Add(ctx context.Context, req plugin.Request) (captured bool
 	}
 	ips := addresses(req.IPs)
 	if len(ips) == 0 {
-		return false, errors.New("the cluster's network plugin gave the pod no address")
+		return false, errors.New("the cluster's network plugin assigned no address to the pod")
 	}
 	if err := enrol.InRanges(mesh, ips); err != nil {
 		return false, err
@@ -198,7 +198,7 @@ func (g *gatekeeper) pod(ctx context.Context, req plugin.Request) (*corev1.Pod, 
 	pod, err := readPod(ctx, g.live, key, g.node)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, fmt.Errorf("pod %s isn't known to the API server (any more, or yet)", key)
+		return nil, fmt.Errorf("pod %s isn't known to the API server, no longer or not yet", key)
 	case err != nil:
 		return nil, fmt.Errorf("read pod %s: %w", key, err)
 	case !isPod(pod, req.PodUID):

@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_clusters_left_out", Help: "Clusters that Envoy asked for by name but doesn't have, because it is at its limit.",
 		}),
 		takenBack: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_clusters_taken_back_total", Help: "Clusters that Envoy had to give back, so that others find room.",
+			Name: "fairway_relay_clusters_taken_back_total", Help: "Clusters that were taken back from Envoy to make room for others.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond its limit that Envoy asked for and didn't get.",
