@@ -46,6 +46,13 @@ const (
 	RouteReasonNoWaypoint = "NoWaypoint"
 )
 
+// What Fairway adds to the Gateway API's own conditions of policies. They have the condition Programmed, too, for the
+// reasons that routes have.
+const (
+	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.
+	PolicyReasonOverridden = "Overridden"
+)
+
 // What Fairway adds to every kind of entry that the Gateway API lists by controller: parents of routes, ancestors of
 // policies.
 const (

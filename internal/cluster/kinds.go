@@ -16,6 +16,22 @@ import (
 	"github.com/fairway-mesh/fairway/internal/memo"
 )
 
+// Store holds one collection for each kind that the mesh reads.
+type Store struct {
+	Meshes         *Collection[*v1alpha1.Mesh]
+	Namespaces     *Collection[*corev1.Namespace]
+	Nodes          *Collection[*corev1.Node]
+	Services       *Collection[*corev1.Service]
+	EndpointSlices *Collection[*discoveryv1.EndpointSlice]
+	Pods           *Collection[*corev1.Pod]
+	GatewayClasses *Collection[*gwv1.GatewayClass]
+	Gateways       *Collection[*gwv1.Gateway]
+	HTTPRoutes     *Collection[*gwv1.HTTPRoute]
+	GRPCRoutes     *Collection[*gwv1.GRPCRoute]
+	Grants         *Collection[*gwv1beta1.ReferenceGrant]
+	Parameters     *Collection[*v1alpha1.ProxyParameters]
+}
+
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
 // rights go by this one.
 type Kind interface {
@@ -30,6 +46,19 @@ type Kind interface {
 	set(s *Store, obj client.Object)
 	delete(s *Store, key Key)
 }
+
+// New is an empty object of a kind that the mesh reads, by its name; nil for any other.
+func New(kind string) client.Object {
+	for _, k := range kinds {
+		if obj := k.New(); NameOf(obj) == kind {
+			return obj
+		}
+	}
+	return nil
+}
+
+// NameOf is the name of an object's kind.
+func NameOf(obj client.Object) string { return reflect.TypeOf(obj).Elem().Name() }
 
 // Kinds are all that the mesh reads.
 func Kinds() []Kind { return kinds }

@@ -20,7 +20,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/member"
@@ -34,23 +33,8 @@ const (
 	ByService   = "service"   // EndpointSlices: of the Service; routes: parent Service
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
+	ByTarget    = "target"    // policies: what they name; see TargetValue
 )
-
-// Store holds one collection for each kind that the mesh reads.
-type Store struct {
-	Meshes         *Collection[*v1alpha1.Mesh]
-	Namespaces     *Collection[*corev1.Namespace]
-	Nodes          *Collection[*corev1.Node]
-	Services       *Collection[*corev1.Service]
-	EndpointSlices *Collection[*discoveryv1.EndpointSlice]
-	Pods           *Collection[*corev1.Pod]
-	GatewayClasses *Collection[*gwv1.GatewayClass]
-	Gateways       *Collection[*gwv1.Gateway]
-	HTTPRoutes     *Collection[*gwv1.HTTPRoute]
-	GRPCRoutes     *Collection[*gwv1.GRPCRoute]
-	Grants         *Collection[*gwv1beta1.ReferenceGrant]
-	Parameters     *Collection[*v1alpha1.ProxyParameters]
-}
 
 // indexes of a collection: by name, what the values of an object are.
 type indexes[T any] = map[string]func(T) []string

@@ -33,7 +33,7 @@ type Options struct {
 	Inbox *Inbox
 	Cache *xds.Cache
 	Log   logr.Logger
-	// OnReport is told what a route's status is to say, and nil for a route that is gone.
+	// OnReport is told what the status of a route or a policy is to say, and nil where that is gone.
 	OnReport func(model.ObjectRef, *ingest.RouteReport)
 	// OnBinding is told which waypoint a Service is bound to; the zero Binding for none.
 	OnBinding func(service types.NamespacedName, b ingest.Binding)
@@ -167,8 +167,8 @@ func (e *Engine) change(o queued) {
 	case *corev1.Service:
 		e.watchService(key, o.deleted)
 	default:
-		if ref, ok := ingest.RouteRef(object); ok {
-			e.watchRoute(ref, o.deleted)
+		if ref, ok := ingest.ReportRef(object); ok {
+			e.watchReport(ref, o.deleted)
 		}
 	}
 }
@@ -208,7 +208,7 @@ func (e *Engine) watchService(key types.NamespacedName, deleted bool) {
 	}
 }
 
-func (e *Engine) watchRoute(r model.ObjectRef, deleted bool) {
+func (e *Engine) watchReport(r model.ObjectRef, deleted bool) {
 	if deleted {
 		e.ingest.Report.Unwatch(r)
 		e.opts.OnReport(r, nil)

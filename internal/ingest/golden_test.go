@@ -225,7 +225,7 @@ func namesOf(keys []cluster.Key) (out []string) {
 
 func (w *world) routes() (out []model.ObjectRef) {
 	for _, o := range w.objects {
-		if ref, ok := RouteRef(o); ok {
+		if ref, ok := ReportRef(o); ok {
 			out = append(out, ref)
 		}
 	}

@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,7 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// RouteReport is what a route's status is to say, but for what only the proxies know.
+// RouteReport is what the status of a route is to say, but for what only the proxies know; or that of a policy, whose
+// ancestors are what a route's parents are.
 type RouteReport struct {
 	Ref model.ObjectRef
 	// UID tells a route from a later one of the same name.
@@ -39,6 +41,8 @@ type ParentReport struct {
 	Attachments []model.Attachment
 	// Waypoint whose proxies must acknowledge the route tables of Attachments before the route is Programmed.
 	Waypoint cluster.Key
+	// Clusters that they must have acknowledged besides, by name.
+	Clusters []string
 	// Backends of the rules, sorted: the proxies need their clusters.
 	Backends []model.ServicePort
 	// Dialled are the addresses of Attachments: callers' node proxies must have acknowledged that these lead to the
@@ -53,6 +57,9 @@ type ParentReport struct {
 }
 
 func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
+	if of, ok := i.policyReports[ref.Kind]; ok {
+		return of(c, cluster.Key{Namespace: ref.Namespace, Name: ref.Name})
+	}
 	r := i.Route.Get(c, ref)
 	if r == nil {
 		return nil
@@ -100,22 +107,9 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		out.Conditions = append(out.Conditions, conditions.New(string(gwv1.RouteConditionPartiallyInvalid), metav1.ConditionTrue,
 			r.Partial.Reason, r.Partial.Message, r.Generation))
 	}
-	b := i.Binding.Get(c, p.Service)
-	switch {
-	case b.Unsupported != "":
-		out.Unprogrammed = &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: b.Unsupported}
-	case b.None():
-		why := i.unservable(c, i.Service.Get(c, p.Service))
-		if why == "" {
-			why = fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.Service)
-		}
-		out.Unprogrammed = &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: why}
-	case b.Problem != "":
-		out.Unprogrammed = &Verdict{
-			Reason:  v1alpha1.RouteReasonNoWaypoint,
-			Message: b.Problem + "; until then, " + b.Connections() + " to the Service are refused",
-		}
-	default:
+	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.Service)
+	if out.Unprogrammed = i.unserved(c, p.Service, off); out.Unprogrammed == nil {
+		b := i.Binding.Get(c, p.Service)
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, has)
 		out.Backends = ruleBackends(r.Rules)
@@ -123,6 +117,22 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		out.Backends = slices.Compact(out.Backends)
 	}
 	return out
+}
+
+// unserved says why no waypoint serves a Service, by none where nothing but that is the matter; nil where one does, or is to.
+func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
+	var why string
+	switch b := i.Binding.Get(c, svc); {
+	case b.Unsupported != "":
+		why = b.Unsupported
+	case b.None():
+		why = cmp.Or(i.unservable(c, i.Service.Get(c, svc)), none)
+	case b.Problem != "":
+		why = b.Problem + "; until then, " + b.Connections() + " to the Service are refused"
+	default:
+		return nil
+	}
+	return &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: why}
 }
 
 // dialled are the addresses at which callers dial ports of one Service.

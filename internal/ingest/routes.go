@@ -26,18 +26,13 @@ const (
 	KindGRPCRoute = "GRPCRoute"
 )
 
-// RouteRef names a route; ok is false for any other object.
-func RouteRef(obj client.Object) (ref model.ObjectRef, ok bool) {
+// ReportRef names an object that there is a Report on, a route or a policy; ok is false for any other.
+func ReportRef(obj client.Object) (ref model.ObjectRef, ok bool) {
 	switch obj.(type) {
-	case *gwv1.HTTPRoute:
-		ref.Kind = KindHTTPRoute
-	case *gwv1.GRPCRoute:
-		ref.Kind = KindGRPCRoute
-	default:
-		return ref, false
+	case *gwv1.HTTPRoute, *gwv1.GRPCRoute, cluster.Policy:
+		return model.ObjectRef{Kind: cluster.NameOf(obj), Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 	}
-	ref.Namespace, ref.Name = obj.GetNamespace(), obj.GetName()
-	return ref, true
+	return ref, false
 }
 
 // Route is an HTTPRoute or GRPCRoute with everything decided that can be decided from it, its parents and its

@@ -218,7 +218,7 @@ func (p *plane) touched(obj client.Object) {
 			})
 		}
 	default:
-		if ref, ok := ingest.RouteRef(o); ok {
+		if ref, ok := ingest.ReportRef(o); ok {
 			p.writer.Touch(ref)
 		}
 	}

@@ -49,6 +49,20 @@ func MergeAncestors(old, ours []gwv1.PolicyAncestorStatus, by gwv1.GatewayContro
 	return convert(merge(convert(old, from), convert(ours, from), by, maxAncestors), to)
 }
 
+// AsParents are entries of a policy's status as if they were a route's, which they are alike but for the name.
+func AsParents(ancestors []gwv1.PolicyAncestorStatus) []gwv1.RouteParentStatus {
+	return convert(ancestors, func(a gwv1.PolicyAncestorStatus) gwv1.RouteParentStatus {
+		return gwv1.RouteParentStatus{ParentRef: a.AncestorRef, ControllerName: a.ControllerName, Conditions: a.Conditions}
+	})
+}
+
+// AsAncestors is the inverse of AsParents.
+func AsAncestors(parents []gwv1.RouteParentStatus) []gwv1.PolicyAncestorStatus {
+	return convert(parents, func(p gwv1.RouteParentStatus) gwv1.PolicyAncestorStatus {
+		return gwv1.PolicyAncestorStatus{AncestorRef: p.ParentRef, ControllerName: p.ControllerName, Conditions: p.Conditions}
+	})
+}
+
 func convert[A, B any](in []A, each func(A) B) []B {
 	out := make([]B, 0, len(in))
 	for _, a := range in {

@@ -148,7 +148,7 @@ func (p *Policies[T]) report(c *memo.Ctx, name types.NamespacedName) *Report {
 	if policy == nil {
 		return nil
 	}
-	out := &Report{Ref: policy.Ref, Generation: policy.Generation}
+	out := &Report{Ref: policy.Ref, UID: policy.UID, Generation: policy.Generation}
 	for n, t := range targetsOf(policy) {
 		out.Ancestors = append(out.Ancestors, p.ancestor(c, policy, n, t))
 	}

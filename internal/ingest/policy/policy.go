@@ -24,6 +24,7 @@ import (
 // Policy is one object of a Kind.
 type Policy[T any] struct {
 	Ref        model.ObjectRef
+	UID        types.UID
 	Generation int64
 	Created    time.Time
 	Targets    []Target
@@ -58,7 +59,9 @@ type Section struct {
 
 // Report is what the status of a policy is to say.
 type Report struct {
-	Ref        model.ObjectRef
+	Ref model.ObjectRef
+	// UID tells the policy from a later one of the same name.
+	UID        types.UID
 	Generation int64
 	// Ancestors has an entry for each target. The status may have no room for all; then it is the first that it shows, and
 	// that are in force.

@@ -19,6 +19,8 @@ type need struct {
 	// pods dial, and those that have a resource must follow it.
 	serving   xds.Key
 	resources []xds.Key
+	// besides are resources of which it matters only that no proxy rejects them.
+	besides []xds.Key
 }
 
 // resourcesOf lists all resources that a status depends on.
@@ -28,7 +30,7 @@ func resourcesOf(needs []need) []xds.Key {
 		if n.serving != (xds.Key{}) {
 			out = append(out, n.serving)
 		}
-		out = append(out, n.resources...)
+		out = append(append(out, n.resources...), n.besides...)
 	}
 	return out
 }
@@ -58,7 +60,8 @@ func (n need) count(acks Acknowledgements) (out count) {
 		ready = catalogue.Ready(acks.State(n.serving))
 	}
 	out.serving, out.acked = len(ready), len(ready)
-	for _, r := range resourcesOf([]need{n}) {
+	all := resourcesOf([]need{n})
+	for at, r := range all {
 		part, acked := catalogue.PartOf(r), 0
 		for _, a := range acks.State(r).Proxies {
 			switch {
@@ -73,7 +76,7 @@ func (n need) count(acks Acknowledgements) (out count) {
 		}
 		// Of other resources only rejections are told between replicas; who has those has what leads to them. A proxy serves
 		// with any version of what it counts by.
-		if part == catalogue.Everyone && r != n.serving {
+		if counted := at < len(all)-len(n.besides) && r != n.serving; counted && part == catalogue.Everyone {
 			out.acked = min(out.acked, acked)
 		}
 	}

@@ -27,7 +27,7 @@ func TestCountsOfAnyProxies(t *testing.T) {
 	of := func(name string, acks ...xds.ProxyAck) (need, xds.Key, []xds.ProxyAck) {
 		gateway := types.NamespacedName{Namespace: "bookshop", Name: name}
 		table := catalogue.WaypointScope(gateway).Key(xds.TypeRoute, "service/bookshop/web/80")
-		return need{catalogue.Serving(gateway), []xds.Key{table}}, table, acks
+		return need{serving: catalogue.Serving(gateway), resources: []xds.Key{table}}, table, acks
 	}
 	one, table1, acks1 := of("one", ack("a", xds.Acked), ack("b", xds.Acked))
 	two, table2, acks2 := of("two", ack("c", xds.Acked), ack("d", xds.Pending))
@@ -49,6 +49,13 @@ func TestCountsOfAnyProxies(t *testing.T) {
 	} {
 		require.Equal(t, c.want, countOf(acks, c.needs), what)
 	}
+	besides := one
+	besides.resources, besides.besides = nil, []xds.Key{table1}
+	acks[table1] = []xds.ProxyAck{ack("a", xds.Pending)}
+	require.Equal(t, count{serving: 2, acked: 2}, countOf(acks, []need{besides}), "nobody rejects it")
+	acks[table1] = []xds.ProxyAck{ack("a", xds.Rejected)}
+	require.NotEmpty(t, countOf(acks, []need{besides}).rejection)
+	acks[table1] = acks1
 	acks[dialled] = append(acks[dialled], ack("n4", xds.Rejected))
 	require.Equal(t, "Proxy n4 rejects cluster 10.96.0.10:80 and keeps the last good version: its own words",
 		countOf(acks, []need{one, nodes}).rejection)

@@ -34,9 +34,12 @@ func needsOf(p ingest.ParentReport) []need {
 		name := names.ServicePort(at.Port.Namespace, at.Port.Service, at.Port.Port)
 		waypoint.resources = append(waypoint.resources, scope.Key(xds.TypeScopedRoute, name), scope.Key(xds.TypeRoute, name))
 	}
+	for _, name := range p.Clusters {
+		waypoint.resources = append(waypoint.resources, scope.Key(xds.TypeCluster, name))
+	}
 	for _, port := range p.Backends {
 		name := names.ServicePort(port.Namespace, port.Service, port.Port)
-		waypoint.resources = append(waypoint.resources, scope.Key(xds.TypeCluster, name))
+		waypoint.besides = append(waypoint.besides, scope.Key(xds.TypeCluster, name))
 	}
 	var nodes need
 	for _, address := range p.Dialled {

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serving says in the statuses of routes and Services what serves them. It joins what ingest decided together
+// Package serving says in the statuses of routes, policies and Services what serves them. It joins what ingest decided together
 // with the configuration and what the proxies acknowledged.
 package serving
 
@@ -19,6 +19,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -34,7 +35,7 @@ const patience = 300 * time.Millisecond
 // it out. Until then nothing is said: it is the fault of one route, and most likely of another one.
 const Search = 5 * time.Second
 
-// Routes writes the statuses of routes.
+// Routes writes the statuses of routes, and of policies.
 type Routes struct {
 	*status.Writer[*ingest.RouteReport, routeMemory]
 	acks Acknowledgements
@@ -58,9 +59,13 @@ type routeMemory struct {
 
 // NewRoutes returns a writer that reads and writes routes through the client.
 func NewRoutes(c client.Client, acks Acknowledgements, log logr.Logger) *Routes {
+	return newRoutes(c, acks, log, cluster.New)
+}
+
+func newRoutes(c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object) *Routes {
 	r := &Routes{acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{}}
 	r.Writer = status.NewWriter(c, log, status.Kinds[*ingest.RouteReport, routeMemory]{
-		New:     newRoute,
+		New:     newOf,
 		UID:     func(report *ingest.RouteReport) types.UID { return report.UID },
 		Render:  r.render,
 		Nothing: func(report *ingest.RouteReport) bool { return len(report.Parents) == 0 },
@@ -120,7 +125,7 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 		return status.Plan{Wait: true, Again: left}
 	}
 	parents := parentsOf(obj)
-	ours := r.entries(report, *parents)
+	ours := r.entries(report, parents)
 	moved := memory.said != nil && moved(memory.said, report)
 	waiting := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool { return waits(programmedOf(p)) })
 	if !waiting || memory.said == nil {
@@ -128,7 +133,7 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 	}
 	var may []status.Held
 	if !moved {
-		may = held(*parents, ours)
+		may = held(parents, ours)
 	}
 	plan := status.Plan{Again: memory.hold.Keep(may...)}
 	unsettled := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool {
@@ -138,7 +143,7 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 		plan.Wait = true
 		return plan.Sooner(left)
 	}
-	*parents = status.MergeParents(*parents, ours, names.MeshController)
+	merge(obj, ours)
 	return plan
 }
 
@@ -191,16 +196,28 @@ func moved(old, now *ingest.RouteReport) bool {
 	return !slices.EqualFunc(old.Parents, now.Parents, same)
 }
 
-func newRoute(kind string) client.Object {
-	if kind == ingest.KindGRPCRoute {
-		return &gwv1.GRPCRoute{}
+// parentsOf are the entries of a status, those of a policy as if they were a route's.
+func parentsOf(obj client.Object) []gwv1.RouteParentStatus {
+	switch o := obj.(type) {
+	case *gwv1.HTTPRoute:
+		return o.Status.Parents
+	case *gwv1.GRPCRoute:
+		return o.Status.Parents
+	case cluster.Policy:
+		return status.AsParents(*o.Ancestors())
 	}
-	return &gwv1.HTTPRoute{}
+	return nil
 }
 
-func parentsOf(route client.Object) *[]gwv1.RouteParentStatus {
-	if r, ok := route.(*gwv1.GRPCRoute); ok {
-		return &r.Status.Parents
+// merge puts the mesh's entries into a status.
+func merge(obj client.Object, ours []gwv1.RouteParentStatus) {
+	switch o := obj.(type) {
+	case *gwv1.HTTPRoute:
+		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
+	case *gwv1.GRPCRoute:
+		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
+	case cluster.Policy:
+		all := o.Ancestors()
+		*all = status.MergeAncestors(*all, status.AsAncestors(ours), names.MeshController)
 	}
-	return &route.(*gwv1.HTTPRoute).Status.Parents //nolint:forcetypeassert // newRoute makes no other
 }

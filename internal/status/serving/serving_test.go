@@ -283,6 +283,8 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.Contains(t, full.Message, "1 entries of the mesh are left out")
 	})
 
+	t.Run("a policy", func(t *testing.T) { testPolicyOnARealAPIServer(t, cfg) })
+
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {
 		svc := &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"},
