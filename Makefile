@@ -78,7 +78,7 @@ $(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
 generate: $(CONTROLLER_GEN) ## Generate deep copies, CRDs and permissions from the Go sources, and the OLM bundle from config/.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	$(CONTROLLER_GEN) crd:maxDescLen=600 paths=./api/... output:crd:dir=config/crd/bases
-	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... output:rbac:dir=config/rbac
+	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir=config/rbac
 	@$(MAKE) bundle
 
 .PHONY: align-modules

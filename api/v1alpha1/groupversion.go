@@ -25,11 +25,13 @@ const (
 	KindProxyParameters = "ProxyParameters"
 )
 
+// known are the kinds; each is registered where it is.
+var known []runtime.Object
+
+func register(objects ...runtime.Object) { known = append(known, objects...) }
+
 func addKnownTypes(scheme *runtime.Scheme) error {
-	scheme.AddKnownTypes(GroupVersion,
-		&Mesh{}, &MeshList{},
-		&ProxyParameters{}, &ProxyParametersList{},
-	)
+	scheme.AddKnownTypes(GroupVersion, known...)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil
 }

@@ -36,6 +36,8 @@ type Mesh struct {
 	Status MeshStatus `json:"status,omitempty"`
 }
 
+func init() { register(&Mesh{}, &MeshList{}) }
+
 // MeshList is a list of Mesh.
 //
 // +kubebuilder:object:root=true

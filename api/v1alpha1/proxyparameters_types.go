@@ -29,6 +29,8 @@ type ProxyParameters struct {
 	Spec ProxyParametersSpec `json:"spec,omitempty"`
 }
 
+func init() { register(&ProxyParameters{}, &ProxyParametersList{}) }
+
 // ProxyParametersList is a list of ProxyParameters.
 //
 // +kubebuilder:object:root=true
