@@ -56,7 +56,8 @@ func TestTarget(t *testing.T) {
 	mesh := &v1alpha1.Mesh{
 		Spec: v1alpha1.MeshSpec{TrustDomain: "example.org"},
 		Status: v1alpha1.MeshStatus{Network: &v1alpha1.NetworkStatus{
-			PodCIDRs: []string{"10.244.0.0/16"}, ServiceCIDRs: []string{"10.96.0.0/16", "nonsense", "10.244.0.0/16", "fd00::1/64"},
+			PodCIDRs:     []string{"10.244.0.0/16"},
+			ServiceCIDRs: []string{"10.96.0.0/16", "nonsense", "10.244.0.0/16", "fd00::1/64"},
 		}},
 	}
 	pod := &corev1.Pod{
