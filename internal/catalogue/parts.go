@@ -62,10 +62,9 @@ func PartOf(k xds.Key) Part {
 		return Nobody
 	}
 	switch {
-	case k.TypeURL == xds.TypeRoute, k.ID == serving:
+	case k.TypeURL == xds.TypeRoute, k.TypeURL == xds.TypeCluster, k.ID == serving: // clusters show TrafficPolicies
 		return Everyone
-	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster,
-		k.TypeURL == xds.TypeExtension:
+	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeExtension:
 		return Rejecting
 	}
 	return Nobody

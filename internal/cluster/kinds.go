@@ -30,6 +30,8 @@ type Store struct {
 	GRPCRoutes     *Collection[*gwv1.GRPCRoute]
 	Grants         *Collection[*gwv1beta1.ReferenceGrant]
 	Parameters     *Collection[*v1alpha1.ProxyParameters]
+
+	TrafficPolicies *Collection[*v1alpha1.TrafficPolicy]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -103,6 +105,7 @@ var kinds = []Kind{
 		same: sameGeneration[*gwv1beta1.ReferenceGrant], optional: true,
 		by: indexes[*gwv1beta1.ReferenceGrant]{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]},
 	},
+	policies(func(s *Store) **Collection[*v1alpha1.TrafficPolicy] { return &s.TrafficPolicies }),
 }
 
 // row of a type of objects.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -98,6 +99,7 @@ type Ingest struct {
 	// Report on a route or a policy, for its status; nil where that is gone.
 	Report *memo.Func[model.ObjectRef, *RouteReport]
 	// policyReports are the reports on policies, by the name of their kind.
+	trafficPolicy *policy.Policies[uint32]
 	policyReports map[string]func(*memo.Ctx, cluster.Key) *RouteReport
 }
 
@@ -157,6 +159,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
+	i.trafficPolicy = definePolicies(g, i, i.trafficPolicies())
 	i.Report = memo.Define(g, "report", reflectEqual[*RouteReport], i.report)
 	return i
 }

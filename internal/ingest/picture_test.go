@@ -85,6 +85,9 @@ func (p *picture) tables(svc *model.Service) {
 		if up.Protocol != t.Protocol {
 			text += ", to waypoints " + string(up.Protocol)
 		}
+		if up.MaxConnections > 0 {
+			text += fmt.Sprintf(", at most %d connections", up.MaxConnections)
+		}
 		for _, c := range t.Callers {
 			text += ruleLines("callers of "+c.Namespace, c.Rules)
 		}
@@ -308,8 +311,8 @@ func (p *picture) report(r *RouteReport) {
 			for _, at := range parent.Attachments {
 				ports = append(ports, at.Port)
 			}
-			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]",
-				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends))
+			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]%s",
+				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends), flags(map[string]bool{"in clusters " + fmt.Sprint(parent.Clusters): parent.Clusters != nil}))
 		}
 	}
 }

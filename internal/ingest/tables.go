@@ -196,6 +196,9 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}
+	if p := i.trafficPolicy.InForce.Get(c, model.Attachment{Port: port}); p != nil {
+		out.MaxConnections = p.Content
+	}
 	return out
 }
 

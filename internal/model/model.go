@@ -89,6 +89,8 @@ type Upstream struct {
 	ClientIP bool
 	// Identities that its endpoints in the mesh have, sorted.
 	Identities []string
+	// MaxConnections to its endpoints; 0: as many as a proxy can have.
+	MaxConnections uint32
 }
 
 // Workload is a pod as the mesh sees it.

@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
@@ -47,7 +48,7 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 
 func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
 	out := cluster(name, portTimeout)
-	out.CircuitBreakers = atMost(ceiling, ceiling)
+	out.CircuitBreakers = atMost(min(cmp.Or(u.MaxConnections, ceiling), ceiling), ceiling)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
 	if u.ClientIP {

@@ -48,7 +48,7 @@ func servicePortsCase() bundle {
 			ServicePort(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Identities: mine}, waypointID, headers),
 			ServicePort(pinned, waypointID, headers),
 			Inbound(pinned, waypointID, headers),
-			ServicePort(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolHTTP}, waypointID, headers),
+			ServicePort(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolHTTP, MaxConnections: 100}, waypointID, headers),
 			ServicePort(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID, model.HeaderLimits{KiB: 64, Count: 50}),
 		},
 	}
