@@ -52,7 +52,8 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 	w, all, in := worldOfPolicies(t, "split")
 	ref := model.ObjectRef{Kind: kindBackendTLS, Namespace: "bookshop", Name: "limits"}
 	port80 := model.Attachment{Port: model.ServicePort{Namespace: "bookshop", Service: "reviews", Port: 80}}
-	p := policytest.For(ref.Namespace, ref.Name, 3, [2]string{"reviews", ""}, [2]string{"reviews-v2", ""}, [2]string{"gone", ""})
+	p := policytest.For(ref.Namespace, ref.Name, 3,
+		[2]string{"reviews", ""}, [2]string{"reviews-v2", ""}, [2]string{"gone", ""})
 	p.UID = "1"
 	of, ok := ReportRef(p)
 	require.True(t, ok)

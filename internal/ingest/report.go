@@ -119,7 +119,8 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	return out
 }
 
-// unserved says why no waypoint serves a Service, by none where nothing but that is the matter; nil where one does, or is to.
+// unserved says why no waypoint serves a Service, by none where nothing but that is the matter; nil where one does, or is
+// to.
 func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
 	var why string
 	switch b := i.Binding.Get(c, svc); {

@@ -50,7 +50,9 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 	w := newRoutes(c, b, logr.Discard(), func(string) client.Object { return &policytest.BackendTLSPolicy{} })
 	go func() { _ = w.Start(ctx) }()
 	ref := model.ObjectRef{Kind: "BackendTLSPolicy", Namespace: "bookshop", Name: "limits"}
-	entry := ingest.ParentReport{Ref: ancestor, Conditions: accepted, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}}}
+	entry := ingest.ParentReport{
+		Ref: ancestor, Conditions: accepted, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}},
+	}
 	w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{entry}})
 	ours := func() []gwv1.PolicyAncestorStatus {
 		require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(policy), policy))

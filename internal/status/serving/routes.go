@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package serving says in the statuses of routes, policies and Services what serves them. It joins what ingest decided together
-// with the configuration and what the proxies acknowledged.
+// Package serving says in the statuses of routes, policies and Services what serves them. It joins what ingest decided
+// together with the configuration and what the proxies acknowledged.
 package serving
 
 import (
