@@ -39,7 +39,8 @@ type automaticWaypointReconciler struct {
 
 func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &automaticWaypointReconciler{
-		client: mgr.GetClient(), system: o.Namespace, needed: o.AutomaticWaypoints, linger: o.AutomaticLinger, idle: map[string]time.Time{},
+		client: mgr.GetClient(), system: o.Namespace, needed: o.AutomaticWaypoints, linger: o.AutomaticLinger,
+		idle: map[string]time.Time{},
 	}
 	toNamespace := func(_ context.Context, obj client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Name: obj.GetNamespace()}}}
@@ -47,7 +48,8 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("automatic-waypoint").
-			Watches(&gwv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace), builder.WithPredicates(named(names.AutomaticWaypoint))).
+			Watches(&gwv1.Gateway{}, handler.EnqueueRequestsFromMapFunc(toNamespace),
+				builder.WithPredicates(named(names.AutomaticWaypoint))).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			WatchesRawSource(o.AutomaticChanged).
 			Complete(r)
@@ -118,7 +120,8 @@ func (r *automaticWaypointReconciler) Reconcile(ctx context.Context, req reconci
 func (r *automaticWaypointReconciler) create(ctx context.Context, g *gwv1.Gateway) error {
 	err := r.client.Create(ctx, g, client.FieldOwner(names.ManagedBy))
 	// The namespace may be going away, or the user may have been faster.
-	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+	if apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) ||
+		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	return err

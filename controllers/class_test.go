@@ -57,8 +57,14 @@ func TestClassesAndXMesh(t *testing.T) {
 	o := start(t, shared.Config(t))
 	o.mesh()
 	ctx := context.Background()
-	other := &gwv1.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: "fairway-other"}, Spec: gwv1.GatewayClassSpec{ControllerName: names.GatewayController}}
-	good := &gwxv1alpha1.XMesh{ObjectMeta: metav1.ObjectMeta{Name: "good"}, Spec: gwxv1alpha1.MeshSpec{ControllerName: names.MeshController}}
+	other := &gwv1.GatewayClass{
+		ObjectMeta: metav1.ObjectMeta{Name: "fairway-other"},
+		Spec:       gwv1.GatewayClassSpec{ControllerName: names.GatewayController},
+	}
+	good := &gwxv1alpha1.XMesh{
+		ObjectMeta: metav1.ObjectMeta{Name: "good"},
+		Spec:       gwxv1alpha1.MeshSpec{ControllerName: names.MeshController},
+	}
 	bad := &gwxv1alpha1.XMesh{ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: gwxv1alpha1.MeshSpec{
 		ControllerName: names.MeshController, ParametersRef: &gwv1.ParametersReference{Kind: "ConfigMap", Name: "x"},
 	}}
@@ -84,7 +90,10 @@ func TestClassesAndXMesh(t *testing.T) {
 
 	// A class with parameters that do not exist, then do.
 	change(o, "", names.WaypointClass, func(c *gwv1.GatewayClass) {
-		c.Spec.ParametersRef = &gwv1.ParametersReference{Group: "fairway.dev", Kind: "ProxyParameters", Name: "p", Namespace: new(gwv1.Namespace("default"))}
+		c.Spec.ParametersRef = &gwv1.ParametersReference{
+			Group: "fairway.dev", Kind: "ProxyParameters", Name: "p",
+			Namespace: new(gwv1.Namespace("default")),
+		}
 	})
 	get(o, "parameters are missing", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		return condition(c.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")

@@ -77,9 +77,11 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		return ctrl.NewControllerManagedBy(mgr).
 			Named("gatewayclass").
 			For(&gwv1.GatewayClass{}).
-			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass), builder.WithPredicates(meshChanged())).
+			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.waypointClass),
+				builder.WithPredicates(meshChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
-			WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(named(gatewayClassCRD))).
+			WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.all),
+				builder.WithPredicates(named(gatewayClassCRD))).
 			Complete(r)
 	}, gatewayKinds()...)
 }
@@ -102,7 +104,9 @@ func classNames(c *gwv1.GatewayClass, o client.Object) bool {
 	return ref != nil && ref.Name == o.GetName() && ref.Namespace != nil && string(*ref.Namespace) == o.GetNamespace()
 }
 
-func (r *gatewayClassReconciler) matching(ctx context.Context, match func(*gwv1.GatewayClass) bool) []reconcile.Request {
+func (r *gatewayClassReconciler) matching(
+	ctx context.Context, match func(*gwv1.GatewayClass) bool,
+) []reconcile.Request {
 	var classes gwv1.GatewayClassList
 	if err := r.client.List(ctx, &classes); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list GatewayClasses")
@@ -169,7 +173,8 @@ func (r *gatewayClassReconciler) create(ctx context.Context) error {
 			Description:    new("Fairway waypoints: L7 proxies of a namespace's Services"),
 		},
 	}
-	if err := r.client.Create(ctx, class, client.FieldOwner(names.ManagedBy)); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := r.client.Create(ctx, class, client.FieldOwner(names.ManagedBy)); err != nil &&
+		!apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	return nil
@@ -208,7 +213,8 @@ func (r *gatewayClassReconciler) version(ctx context.Context, c *conditions.Set)
 		return nil
 	}
 	c.False(kind, string(gwv1.GatewayClassReasonUnsupportedVersion),
-		fmt.Sprintf("Gateway API %q is installed, but this operator is built for %s: it supports what both versions have.", installed, consts.BundleVersion))
+		fmt.Sprintf("Gateway API %q is installed, but this operator is built for %s: it supports what both versions have.",
+			installed, consts.BundleVersion))
 	return nil
 }
 

@@ -105,7 +105,10 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	require.NoError(t, err)
 	o := &operator{
 		Client: c, t: t,
-		certificates:        controllers.CertificatesStatus{Ready: true, Signing: true, Reason: v1alpha1.MeshReasonIssued, Message: "ok"},
+		certificates: controllers.CertificatesStatus{
+			Ready: true, Signing: true, Reason: v1alpha1.MeshReasonIssued,
+			Message: "ok",
+		},
 		programmed:          map[types.NamespacedName]programmed{},
 		automatic:           map[string]bool{},
 		asked:               map[string]bool{},
@@ -115,8 +118,10 @@ func start(t *testing.T, cfg *rest.Config) *operator {
 	o.statusesCleared.Store(true)
 	o.system = o.namespace("fairway-system-")
 	o.create(&corev1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.TrustBundleConfigMap, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}},
-		Data:       map[string]string{names.TrustBundleKey: "BUNDLE 1"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: names.TrustBundleConfigMap, Labels: map[string]string{
+			names.LabelManagedBy: names.ManagedBy,
+		}},
+		Data: map[string]string{names.TrustBundleKey: "BUNDLE 1"},
 	})
 
 	mgr, err := ctrl.NewManager(o.asOperator(cfg), ctrl.Options{
@@ -229,7 +234,9 @@ func (o *operator) tell(change func(), trigger *controllers.Trigger, name types.
 // namespace makes one that is enrolled.
 func (o *operator) namespace(prefix string) string {
 	o.t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: prefix, Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}}
 	o.create(ns)
 	return ns.Name
 }

@@ -50,7 +50,8 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		options: o,
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
 			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
-			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed, v1alpha1.MeshReasonPluginMissing,
+			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
+			v1alpha1.MeshReasonPluginMissing,
 			v1alpha1.MeshReasonAddressConflict, v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
 	}
 	gatewayAPI := NewTrigger()
@@ -151,9 +152,13 @@ func (r *meshReconciler) announceClaims(refused []ingest.RefusedClaim) {
 	for _, claim := range refused {
 		now[claim] = true
 		if !r.claimed[claim] {
-			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: claim.Pod.Namespace, Name: claim.Pod.Name, UID: types.UID(claim.UID)}}
+			pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Namespace: claim.Pod.Namespace, Name: claim.Pod.Name,
+				UID: types.UID(claim.UID),
+			}}
 			pod.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
-			r.announce.warn(pod, v1alpha1.MeshReasonAddressConflict, "Reconcile", "The mesh ignores an address: "+claimText(claim))
+			r.announce.warn(pod, v1alpha1.MeshReasonAddressConflict, "Reconcile",
+				"The mesh ignores an address: "+claimText(claim))
 		}
 	}
 	r.claimed = now
@@ -187,7 +192,10 @@ func (r *meshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
 }
 
 func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
-	return deploy.Control{Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage, TrustDomain: mesh.Spec.TrustDomain}
+	return deploy.Control{
+		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
+		TrustDomain: mesh.Spec.TrustDomain,
+	}
 }
 
 // observe reads what the status is made from.

@@ -45,7 +45,8 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 		c.True(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonInstalled, "The Gateway API is installed.")
 	} else {
 		c.False(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonGatewayAPIMissing,
-			"The CRDs of the Gateway API (v1) are not installed, so there are no routes and no waypoints; mTLS works without them. "+
+			"The CRDs of the Gateway API (v1) are not installed, so there are no routes and no waypoints; mTLS works without "+
+				"them. "+
 				"Install them (for example: kubectl apply --server-side -f "+
 				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
 	}
@@ -61,10 +62,12 @@ func setNetwork(c *conditions.Set, spec *v1alpha1.Network, n *v1alpha1.NetworkSt
 	switch {
 	case len(n.PodCIDRs) == 0:
 		c.False(kind, v1alpha1.MeshReasonNoPodCIDRs,
-			"No Node has spec.podCIDRs, so the address ranges of pods are unknown: set spec.network.podCIDRs of the Mesh to the ranges of your CNI.")
+			"No Node has spec.podCIDRs, so the address ranges of pods are unknown: set spec.network.podCIDRs of the Mesh to "+
+				"the ranges of your CNI.")
 	case len(n.ServiceCIDRs) == 0:
 		c.False(kind, v1alpha1.MeshReasonNoServiceCIDRs,
-			"The cluster has no ServiceCIDR objects, so the address ranges of Services are unknown: set spec.network.serviceCIDRs of the Mesh to the API server's --service-cluster-ip-range.")
+			"The cluster has no ServiceCIDR objects, so the address ranges of Services are unknown: set "+
+				"spec.network.serviceCIDRs of the Mesh to the API server's --service-cluster-ip-range.")
 	case configured:
 		c.True(kind, v1alpha1.MeshReasonConfigured, "The ranges to capture are those of spec.network.")
 	default:
@@ -106,11 +109,14 @@ func setNodes(c *conditions.Set, n *v1alpha1.NodesStatus, o meshObserved) {
 	case ds.Status.ObservedGeneration != ds.Generation:
 		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are being deployed.")
 	case n.Desired == 0:
-		c.False(kind, v1alpha1.MeshReasonNoNodes, "No node matches spec.node.nodeSelector and spec.node.tolerations of the Mesh, so no node proxy runs.")
+		c.False(kind, v1alpha1.MeshReasonNoNodes,
+			"No node matches spec.node.nodeSelector and spec.node.tolerations of the Mesh, so no node proxy runs.")
 	case n.Ready < n.Desired:
-		c.False(kind, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired, troubles(o.pods)))
+		c.False(kind, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired,
+			troubles(o.pods)))
 	case len(withoutPlugin(o.pods)) > 0:
-		c.False(kind, v1alpha1.MeshReasonPluginMissing, "New pods start uncaptured on some nodes: "+enumerate(withoutPlugin(o.pods))+".")
+		c.False(kind, v1alpha1.MeshReasonPluginMissing, "New pods start uncaptured on some nodes: "+enumerate(
+			withoutPlugin(o.pods))+".")
 	case len(problems) > 0:
 		c.False(kind, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
 	default:
@@ -128,7 +134,8 @@ func setAddresses(c *conditions.Set, refused []ingest.RefusedClaim) {
 	for i, r := range refused {
 		texts[i] = claimText(r)
 	}
-	c.False(kind, v1alpha1.MeshReasonAddressConflict, "The mesh ignores some addresses that nodes report for their pods: "+enumerate(texts)+".")
+	c.False(kind, v1alpha1.MeshReasonAddressConflict,
+		"The mesh ignores some addresses that nodes report for their pods: "+enumerate(texts)+".")
 }
 
 func claimText(r ingest.RefusedClaim) string {

@@ -88,8 +88,9 @@ func (r *meshReconciler) removeNodes(ctx context.Context) (reconcile.Result, err
 	if len(lost) > 0 && !r.going.told {
 		r.going.told = true
 		slices.Sort(lost)
-		r.announce.warn(ds, v1alpha1.MeshReasonNodesUnreachable, "Delete", "The Mesh was deleted while some nodes were not ready: "+enumerate(lost)+". Their pods "+
-			"stay captured until the node is back and its agent releases them, or until the node restarts.")
+		r.announce.warn(ds, v1alpha1.MeshReasonNodesUnreachable, "Delete",
+			"The Mesh was deleted while some nodes were not ready: "+enumerate(lost)+". Their pods "+
+				"stay captured until the node is back and its agent releases them, or until the node restarts.")
 	}
 	for _, obj := range deploy.Policies(r.options.Namespace) {
 		if _, err := r.applier.removeIf(ctx, obj, metav1.DeletePropagationBackground, madeForMesh); err != nil {

@@ -34,12 +34,16 @@ var meshName = types.NamespacedName{Name: names.Mesh}
 // TestMesh follows a Mesh from its creation to Ready, and to its end.
 func TestMesh(t *testing.T) {
 	o := start(t, shared.Config(t))
-	o.certificates = controllers.CertificatesStatus{Reason: v1alpha1.MeshReasonIssuerNotReady, Message: "Issuer ca is missing."}
+	o.certificates = controllers.CertificatesStatus{
+		Reason:  v1alpha1.MeshReasonIssuerNotReady,
+		Message: "Issuer ca is missing.",
+	}
 	o.mesh()
 
 	// Without a CA there are no node proxies, and an Event says what is missing.
 	get(o, "the Mesh waits for the CA", "", names.Mesh, func(m *v1alpha1.Mesh) error {
-		if m.Status.Network == nil || len(m.Status.Network.ServiceCIDRs) != 1 || m.Status.Network.PodCIDRs[0] != "10.244.0.0/16" {
+		if m.Status.Network == nil || len(m.Status.Network.ServiceCIDRs) != 1 ||
+			m.Status.Network.PodCIDRs[0] != "10.244.0.0/16" {
 			return fmt.Errorf("network is %v", m.Status.Network)
 		}
 		return errors.Join(
@@ -59,7 +63,10 @@ func TestMesh(t *testing.T) {
 	ds := get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, func(*appsv1.DaemonSet) error { return nil })
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: "fairway-node-x", Labels: deploy.NodeLabels()},
-		Spec:       corev1.PodSpec{NodeName: "b", Containers: []corev1.Container{{Name: "agent", Image: "x"}}, ServiceAccountName: "default"},
+		Spec: corev1.PodSpec{
+			NodeName: "b", Containers: []corev1.Container{{Name: "agent", Image: "x"}},
+			ServiceAccountName: "default",
+		},
 	}
 	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: o.system, Name: "default"}}, pod)
 	changeStatus(o, o.system, pod.Name, func(p *corev1.Pod) {
@@ -70,7 +77,8 @@ func TestMesh(t *testing.T) {
 	setDaemonSet(o, 2, 1)
 	get(o, "one node is not ready", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "NodesNotReady")
-		if want := "NodesReady: 1 of 2 node proxies are ready; not ready: b (agent: ImagePullBackOff)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
+		if want := "NodesReady: 1 of 2 node proxies are ready; not ready: b (agent: ImagePullBackOff)."; err == nil &&
+			messageOf(m.Status.Conditions, "Ready") != want {
 			return errors.New(messageOf(m.Status.Conditions, "Ready"))
 		}
 		return err
@@ -93,13 +101,16 @@ func TestMesh(t *testing.T) {
 	// A node without the CNI plugin is told.
 	plugin := func(status corev1.ConditionStatus, message string) {
 		changeStatus(o, o.system, pod.Name, func(p *corev1.Pod) {
-			p.Status.Conditions = []corev1.PodCondition{{Type: v1alpha1.PodConditionPluginInstalled, Status: status, Message: message}}
+			p.Status.Conditions = []corev1.PodCondition{
+				{Type: v1alpha1.PodConditionPluginInstalled, Status: status, Message: message},
+			}
 		})
 	}
 	plugin(corev1.ConditionFalse, "No CNI configuration.")
 	get(o, "a plugin is missing", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "PluginMissing")
-		if want := "NodesReady: New pods start uncaptured on some nodes: b (No CNI configuration)."; err == nil && messageOf(m.Status.Conditions, "Ready") != want {
+		if want := "NodesReady: New pods start uncaptured on some nodes: b (No CNI configuration)."; err == nil &&
+			messageOf(m.Status.Conditions, "Ready") != want {
 			return errors.New(messageOf(m.Status.Conditions, "Ready"))
 		}
 		return err
@@ -158,7 +169,8 @@ func (o *operator) deleteMesh(ds *appsv1.DaemonSet, pod *corev1.Pod) {
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	require.NoError(o.t, o.Delete(ctx, mesh))
 	require.NoError(o.t, o.gone(mesh))
-	require.Never(o.t, func() bool { return o.clearedAsked.Load() > asked }, 300*time.Millisecond, 50*time.Millisecond, "pods are captured")
+	require.Never(o.t, func() bool { return o.clearedAsked.Load() > asked }, 300*time.Millisecond, 50*time.Millisecond,
+		"pods are captured")
 	o.tell(func() { o.reports = nil }, o.nodesChanged, meshName)
 	eventually.NoError(o.t, "the node proxies wait for statuses", func() error {
 		if o.clearedAsked.Load() < asked+2 {
@@ -244,7 +256,10 @@ func finishDaemonSet(o *operator) {
 func setDaemonSet(o *operator, desired, ready int32) {
 	o.t.Helper()
 	changeStatus(o, o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) {
-		d.Status = appsv1.DaemonSetStatus{ObservedGeneration: d.Generation, DesiredNumberScheduled: desired, CurrentNumberScheduled: desired, NumberReady: ready}
+		d.Status = appsv1.DaemonSetStatus{
+			ObservedGeneration: d.Generation, DesiredNumberScheduled: desired,
+			CurrentNumberScheduled: desired, NumberReady: ready,
+		}
 	})
 }
 

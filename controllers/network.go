@@ -16,7 +16,9 @@ import (
 
 // networkOf decides which ranges the mesh captures: those that the user gave, or else what the cluster says. Each range
 // is in its canonical form, and one that another covers is left out.
-func networkOf(spec *v1alpha1.Network, nodes []corev1.Node, services []networkingv1.ServiceCIDR) *v1alpha1.NetworkStatus {
+func networkOf(
+	spec *v1alpha1.Network, nodes []corev1.Node, services []networkingv1.ServiceCIDR,
+) *v1alpha1.NetworkStatus {
 	var pods, vips []string
 	all := make([]*corev1.Node, len(nodes))
 	for i := range nodes {

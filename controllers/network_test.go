@@ -20,7 +20,10 @@ func TestNetworkOf(t *testing.T) {
 		{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.0.0/24"}}},
 		{}, // a node whose CNI hands out addresses by itself
 		// One whose kubelet wants the traffic of others.
-		{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()}, Spec: corev1.NodeSpec{PodCIDRs: []string{"0.0.0.0/0", "::/0"}}},
+		{
+			ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()},
+			Spec:       corev1.NodeSpec{PodCIDRs: []string{"0.0.0.0/0", "::/0"}},
+		},
 	}
 	services := []networkingv1.ServiceCIDR{{Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{"10.96.0.0/16"}}}}
 	for _, tc := range []struct {
@@ -35,7 +38,11 @@ func TestNetworkOf(t *testing.T) {
 			[]string{"10.1.0.0/16"},
 			[]string{"10.96.0.0/16"},
 		},
-		{"services given", &v1alpha1.Network{ServiceCIDRs: []v1alpha1.CIDR{"172.30.0.0/16"}}, []string{"10.244.0.0/24", "10.244.1.0/24", "fd00:1::/64"}, []string{"172.30.0.0/16"}},
+		{
+			"services given", &v1alpha1.Network{ServiceCIDRs: []v1alpha1.CIDR{"172.30.0.0/16"}},
+			[]string{"10.244.0.0/24", "10.244.1.0/24", "fd00:1::/64"},
+			[]string{"172.30.0.0/16"},
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := networkOf(tc.spec, nodes, services)

@@ -156,7 +156,10 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 
 // Uncached are kinds that are read from the API server: the operator may read its own objects of them, and no others.
 func Uncached() []client.Object {
-	return []client.Object{&admissionregistrationv1.ValidatingAdmissionPolicy{}, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{}}
+	return []client.Object{
+		&admissionregistrationv1.ValidatingAdmissionPolicy{},
+		&admissionregistrationv1.ValidatingAdmissionPolicyBinding{},
+	}
 }
 
 // CacheByObject restricts the manager's cache to what the reconcilers need of kinds that others fill: of these, only

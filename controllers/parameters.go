@@ -16,7 +16,9 @@ import (
 
 // classParameters finds the parameters that a GatewayClass names; nil if it names none. problem says what is wrong with
 // the reference, for the user to mend.
-func classParameters(ctx context.Context, c client.Reader, class *gwv1.GatewayClass) (p *v1alpha1.ProxyParameters, problem string, err error) {
+func classParameters(
+	ctx context.Context, c client.Reader, class *gwv1.GatewayClass,
+) (p *v1alpha1.ProxyParameters, problem string, err error) {
 	ref := class.Spec.ParametersRef
 	switch {
 	case ref == nil:
@@ -24,13 +26,16 @@ func classParameters(ctx context.Context, c client.Reader, class *gwv1.GatewayCl
 	case string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindProxyParameters:
 		return nil, wrongKind(string(ref.Group), string(ref.Kind)), nil
 	case ref.Namespace == nil || *ref.Namespace == "":
-		return nil, fmt.Sprintf("spec.parametersRef needs a namespace: %s is a namespaced kind", v1alpha1.KindProxyParameters), nil
+		return nil, fmt.Sprintf("spec.parametersRef needs a namespace: %s is a namespaced kind",
+			v1alpha1.KindProxyParameters), nil
 	}
 	return findParameters(ctx, c, client.ObjectKey{Namespace: string(*ref.Namespace), Name: ref.Name})
 }
 
 // gatewayParameters finds the parameters that a Gateway's infrastructure names; nil if it names none.
-func gatewayParameters(ctx context.Context, c client.Reader, g *gwv1.Gateway) (p *v1alpha1.ProxyParameters, problem string, err error) {
+func gatewayParameters(
+	ctx context.Context, c client.Reader, g *gwv1.Gateway,
+) (p *v1alpha1.ProxyParameters, problem string, err error) {
 	if g.Spec.Infrastructure == nil || g.Spec.Infrastructure.ParametersRef == nil {
 		return nil, "", nil
 	}
@@ -46,7 +51,9 @@ func wrongKind(group, kind string) string {
 		kind, group, v1alpha1.KindProxyParameters, v1alpha1.GroupVersion.Group)
 }
 
-func findParameters(ctx context.Context, c client.Reader, key client.ObjectKey) (*v1alpha1.ProxyParameters, string, error) {
+func findParameters(
+	ctx context.Context, c client.Reader, key client.ObjectKey,
+) (*v1alpha1.ProxyParameters, string, error) {
 	p := &v1alpha1.ProxyParameters{}
 	err := c.Get(ctx, key, p)
 	if apierrors.IsNotFound(err) {

@@ -33,8 +33,10 @@ func TestLabelPolicy(t *testing.T) {
 	o.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "default"}})
 	eventually.NoError(o.t, "no policy of another test is in force", func() error { return o.Create(ctx, old) })
 	mesh := o.mesh()
-	policy := get(o, "the policy of agents", "", names.AgentPolicy, exists[*admissionregistrationv1.ValidatingAdmissionPolicy])
-	require.Contains(t, policy.Spec.MatchConditions[0].Expression, "system:serviceaccount:"+o.system+":"+names.NodeServiceAccount)
+	policy := get(o, "the policy of agents", "", names.AgentPolicy,
+		exists[*admissionregistrationv1.ValidatingAdmissionPolicy])
+	require.Contains(t, policy.Spec.MatchConditions[0].Expression,
+		"system:serviceaccount:"+o.system+":"+names.NodeServiceAccount)
 	require.True(t, metav1.IsControlledBy(policy, mesh))
 
 	namespace := func(labels map[string]string) client.Object {
@@ -62,8 +64,14 @@ func TestLabelPolicy(t *testing.T) {
 		object client.Object
 		says   string
 	}{
-		{namespace(map[string]string{names.LabelMesh: "Enabled"}), `label fairway.dev/mesh is "Enabled", which means nothing: "enabled" takes`},
-		{namespace(map[string]string{names.LabelMTLSMode: "Strict"}), `label fairway.dev/mtls-mode is "Strict", which is no mode: use "strict" or "permissive"`},
+		{
+			namespace(map[string]string{names.LabelMesh: "Enabled"}),
+			`label fairway.dev/mesh is "Enabled", which means nothing: "enabled" takes`,
+		},
+		{
+			namespace(map[string]string{names.LabelMTLSMode: "Strict"}),
+			`label fairway.dev/mtls-mode is "Strict", which is no mode: use "strict" or "permissive"`,
+		},
 		{pod(map[string]string{names.LabelMesh: "false"}), `"disabled" keeps a pod out of it`},
 		{pod(map[string]string{names.LabelMTLSMode: ""}), `label fairway.dev/mtls-mode is ""`},
 		{service(map[string]string{names.LabelUseWaypoint: "other.namespace"}), `use a Gateway's name, "auto" or "none"`},

@@ -69,10 +69,12 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(ofEndpoints)).
 			Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(ofPod), builder.WithPredicates(waypointPodChanged())).
 			Watches(&gwv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
-			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace),
+				builder.WithPredicates(predicate.LabelChangedPredicate{})).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
-			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
+			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all),
+				builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
 			WatchesRawSource(o.ProgrammedChanged).
 			Complete(r)
 	}, gatewayKinds()...)
@@ -89,7 +91,9 @@ func ofEndpoints(_ context.Context, o client.Object) []reconcile.Request {
 
 // ofPod finds the Gateway of a waypoint's pod.
 func ofPod(_ context.Context, o client.Object) []reconcile.Request {
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetLabels()[names.LabelGatewayName]}}}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{
+		Namespace: o.GetNamespace(), Name: o.GetLabels()[names.LabelGatewayName],
+	}}}
 }
 
 func (r *waypointReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
@@ -180,7 +184,9 @@ func (r *waypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.
 }
 
 // deploy applies what the Gateway asks for. What the user must mend is in waypointObserved; errors are to be retried.
-func (r *waypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass) (waypointObserved, error) {
+func (r *waypointReconciler) deploy(
+	ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass,
+) (waypointObserved, error) {
 	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
 	namespace := &corev1.Namespace{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
@@ -218,7 +224,9 @@ func (r *waypointReconciler) deploy(ctx context.Context, g *gwv1.Gateway, class 
 	return o, r.observe(ctx, g, &o)
 }
 
-func (r *waypointReconciler) parameters(ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass, o *waypointObserved) (v1alpha1.ProxyParametersSpec, error) {
+func (r *waypointReconciler) parameters(
+	ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass, o *waypointObserved,
+) (v1alpha1.ProxyParametersSpec, error) {
 	ofClass, problem, err := classParameters(ctx, r.client, class)
 	if err != nil {
 		return v1alpha1.ProxyParametersSpec{}, err
@@ -255,7 +263,9 @@ func (r *waypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *wa
 	if w.Autoscaled() {
 		return nil
 	}
-	hpa := &autoscalingv2.HorizontalPodAutoscaler{ObjectMeta: metav1.ObjectMeta{Namespace: w.Gateway.Namespace, Name: w.Gateway.Name}}
+	hpa := &autoscalingv2.HorizontalPodAutoscaler{
+		ObjectMeta: metav1.ObjectMeta{Namespace: w.Gateway.Namespace, Name: w.Gateway.Name},
+	}
 	_, err := r.applier.remove(ctx, w.Gateway, hpa)
 	return err
 }
@@ -272,7 +282,8 @@ func (r *waypointReconciler) observe(ctx context.Context, g *gwv1.Gateway, o *wa
 	}
 	if o.deployment != nil && deployment.Status.ReadyReplicas == 0 {
 		var pods corev1.PodList
-		if err := r.client.List(ctx, &pods, client.InNamespace(g.Namespace), client.MatchingLabels(deploy.WaypointSelector(g.Name))); err != nil {
+		if err := r.client.List(ctx, &pods, client.InNamespace(g.Namespace),
+			client.MatchingLabels(deploy.WaypointSelector(g.Name))); err != nil {
 			return err
 		}
 		o.troubles = waypointTroubles(pods.Items)
@@ -295,7 +306,8 @@ func (r *waypointReconciler) observe(ctx context.Context, g *gwv1.Gateway, o *wa
 		return nil // what reachable is for has been decided for good
 	}
 	var slices discoveryv1.EndpointSliceList
-	if err := r.client.List(ctx, &slices, client.InNamespace(key.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
+	if err := r.client.List(ctx, &slices, client.InNamespace(key.Namespace),
+		client.MatchingLabels{discoveryv1.LabelServiceName: key.Name}); err != nil {
 		return err
 	}
 	o.reachable = anyReady(slices.Items)
@@ -320,7 +332,8 @@ func (r *waypointReconciler) withoutMesh(ctx context.Context, g *gwv1.Gateway) e
 	if !apierrors.IsNotFound(err) {
 		return err
 	}
-	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet}, &appsv1.DaemonSet{})
+	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.NodeDaemonSet},
+		&appsv1.DaemonSet{})
 	if !apierrors.IsNotFound(err) {
 		return err
 	}

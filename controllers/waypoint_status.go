@@ -103,13 +103,15 @@ func programmedState(accepted bool, o waypointObserved) (bool, gwv1.GatewayCondi
 		return false, v1alpha1.GatewayReasonNoMesh, "There is no Mesh: create one."
 	case !o.enrolled:
 		return false, v1alpha1.GatewayReasonNotEnrolled,
-			"The namespace is not enrolled, so the waypoint gets no identity: label it " + names.LabelMesh + "=" + names.MeshEnabled + "."
+			"The namespace is not enrolled, so the waypoint gets no identity: label it " + names.LabelMesh + "=" +
+				names.MeshEnabled + "."
 	case o.deployProblem != "":
 		return false, gwv1.GatewayReasonNoResources, "The waypoint can't be deployed: " + o.deployProblem + "."
 	case !o.trustBundle:
 		return false, gwv1.GatewayReasonPending, "The waypoint is waiting for the CA: see the conditions of the Mesh."
 	case o.rejected != "":
-		return false, v1alpha1.GatewayReasonProxyRejected, "A proxy rejected its configuration and keeps the last good version: " + o.rejected
+		return false, v1alpha1.GatewayReasonProxyRejected,
+			"A proxy rejected its configuration and keeps the last good version: " + o.rejected
 	case o.deployment == nil:
 		return false, gwv1.GatewayReasonPending, "The waypoint is being deployed."
 	case len(o.clusterIPs) == 0:
@@ -122,7 +124,8 @@ func programmedState(accepted bool, o waypointObserved) (bool, gwv1.GatewayCondi
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
 	}
-	return true, gwv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready, scalingProblem(o.autoscaler))
+	return true, gwv1.GatewayReasonProgrammed, fmt.Sprintf("%d/%d proxies serve.%s", ready, ready,
+		scalingProblem(o.autoscaler))
 }
 
 func notAccepted(o waypointObserved) string {

@@ -29,7 +29,8 @@ func TestAutoscalingWithoutMetrics(t *testing.T) {
 			}},
 		}}
 	}
-	require.Equal(t, " Their number doesn't change: there are no metrics to scale by.", scalingProblem(hpa("FailedGetContainerResourceMetric")))
+	require.Equal(t, " Their number doesn't change: there are no metrics to scale by.",
+		scalingProblem(hpa("FailedGetContainerResourceMetric")))
 	require.Equal(t, " Autoscaling does not work: the HPA was unable to.", scalingProblem(hpa("InvalidSelector")))
 	require.Empty(t, scalingProblem(hpa("ScalingDisabled")))
 }

@@ -91,14 +91,21 @@ func TestWaypoint(t *testing.T) {
 		})
 	}
 	changeStatus(o, ns, pod.Name, func(p *corev1.Pod) {
-		p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/2 nodes are available"}}
+		p.Status.Conditions = []corev1.PodCondition{
+			{
+				Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable",
+				Message: "0/2 nodes are available",
+			},
+		}
 	})
 	says("No proxy is ready: Unschedulable: 0/2 nodes are available.")
 	changeStatus(o, ns, pod.Name, func(p *corev1.Pod) {
 		p.Status.Conditions = nil
-		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "envoy", Image: "envoy:none", State: corev1.ContainerState{
-			Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"},
-		}}}
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{
+			{Name: "envoy", Image: "envoy:none", State: corev1.ContainerState{
+				Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"},
+			}},
+		}
 	})
 	says("No proxy is ready: envoy: ImagePullBackOff envoy:none.")
 
@@ -109,7 +116,8 @@ func TestWaypoint(t *testing.T) {
 	o.tell(func() { o.programmed[name] = programmed{acked: 2} }, o.programmedChanged, name)
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
-	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished), "its Service has no endpoint")
+	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished),
+		"its Service has no endpoint")
 	require.NoError(t, o.Create(t.Context(), &discoveryv1.EndpointSlice{
 		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint-1", Labels: map[string]string{
 			discoveryv1.LabelServiceName: "waypoint", names.LabelGatewayName: "waypoint",
@@ -124,7 +132,8 @@ func TestWaypoint(t *testing.T) {
 	o.tell(func() { o.programmed[name] = programmed{acked: 1, rejected: "bad regex"} }, o.programmedChanged, name)
 	g = get(o, "rejected", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxyRejected"))
 	require.Contains(t, messageOf(g.Status.Conditions, "Programmed"), "bad regex")
-	require.NoError(t, condition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished, metav1.ConditionTrue, "Served"))
+	require.NoError(t, condition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished, metav1.ConditionTrue,
+		"Served"))
 
 	// Drift is repaired; what others own is left alone, the autoscaler's number of replicas for one.
 	change(o, ns, "waypoint", func(d *appsv1.Deployment) {
@@ -140,11 +149,13 @@ func TestWaypoint(t *testing.T) {
 		require.Equal(t, "stays", d.Spec.Template.Annotations["theirs"])
 		return nil
 	})
-	require.NoError(t, o.Delete(context.Background(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}))
+	require.NoError(t, o.Delete(context.Background(),
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "waypoint"}}))
 	get(o, "the Service comes back", ns, "waypoint", exists[*corev1.Service])
 
 	// A new root reaches the pods.
-	change(o, o.system, names.TrustBundleConfigMap, func(c *corev1.ConfigMap) { c.Data[names.TrustBundleKey] = "BUNDLE 2" })
+	change(o, o.system, names.TrustBundleConfigMap,
+		func(c *corev1.ConfigMap) { c.Data[names.TrustBundleKey] = "BUNDLE 2" })
 	get(o, "the bundle is copied", ns, "waypoint-"+names.TrustBundleConfigMap, func(c *corev1.ConfigMap) error {
 		if c.Data[names.TrustBundleKey] != "BUNDLE 2" {
 			return errors.New(c.Data[names.TrustBundleKey])
@@ -163,7 +174,8 @@ func TestWaypoint(t *testing.T) {
 		return condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, "InvalidParameters")
 	})
 	o.create(&v1alpha1.ProxyParameters{
-		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "large"}, Spec: v1alpha1.ProxyParametersSpec{Replicas: new(int32(3))},
+		ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "large"},
+		Spec:       v1alpha1.ProxyParametersSpec{Replicas: new(int32(3))},
 	})
 	get(o, "they are used", ns, "waypoint", func(d *appsv1.Deployment) error {
 		if *d.Spec.Replicas != 3 || d.Labels["team"] != "shop" || d.Spec.Template.Labels["team"] != "shop" {
@@ -227,16 +239,21 @@ func TestWaypointRefusals(t *testing.T) {
 	require.NoError(t, o.Delete(context.Background(), theirs))
 	get(o, "the name is free", ns, "taken", exists[*appsv1.Deployment])
 
-	for name, reason := range map[string]string{"protocol": "ListenersNotValid", "port": "ListenersNotValid", "addresses": "UnsupportedAddress"} {
+	for name, reason := range map[string]string{
+		"protocol": "ListenersNotValid", "port": "ListenersNotValid",
+		"addresses": "UnsupportedAddress",
+	} {
 		get(o, name, ns, name, func(g *gwv1.Gateway) error {
 			return errors.Join(condition(g.Status.Conditions, "Accepted", metav1.ConditionFalse, reason),
 				condition(g.Status.Conditions, "Programmed", metav1.ConditionFalse, "Invalid"))
 		})
 	}
 	g := get(o, "listener", ns, "protocol", exists[*gwv1.Gateway])
-	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionFalse, "UnsupportedProtocol"))
+	require.NoError(t, condition(g.Status.Listeners[0].Conditions, "Accepted", metav1.ConditionFalse,
+		"UnsupportedProtocol"))
 	for _, name := range []string{"protocol", "port", "addresses"} {
-		require.NoError(t, o.gone(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}), "what is not accepted is not deployed")
+		require.NoError(t, o.gone(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: name}}),
+			"what is not accepted is not deployed")
 	}
 	// A mistake in one that runs leaves it running.
 	change(o, ns, "taken", func(g *gwv1.Gateway) { g.Spec.Listeners[0].Port = 80 })
@@ -358,7 +375,8 @@ func TestAutomaticWaypoint(t *testing.T) {
 	// A leader that has not read the cluster yet knows of no need, and removes nothing. Requests are served one after the
 	// other: once the second namespace has its waypoint, the first was looked at.
 	unread := o.namespace("unread-")
-	o.tell(func() { delete(o.automatic, ns); o.automatic[unread] = true }, o.automaticChanged, types.NamespacedName{Name: ns})
+	o.tell(func() { delete(o.automatic, ns); o.automatic[unread] = true }, o.automaticChanged,
+		types.NamespacedName{Name: ns})
 	o.automaticChanged.Notify(types.NamespacedName{Name: unread})
 	get(o, "a need that is known", unread, names.AutomaticWaypoint, exists[*gwv1.Gateway])
 	require.NoError(t, o.Get(context.Background(), client.ObjectKeyFromObject(g), g))

@@ -41,7 +41,10 @@ func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			For(&gwxv1alpha1.XMesh{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Complete(r)
-	}, schema.GroupVersionKind{Group: gwxv1alpha1.GroupVersion.Group, Version: gwxv1alpha1.GroupVersion.Version, Kind: "XMesh"})
+	}, schema.GroupVersionKind{
+		Group: gwxv1alpha1.GroupVersion.Group, Version: gwxv1alpha1.GroupVersion.Version,
+		Kind: "XMesh",
+	})
 }
 
 func (r *xMeshReconciler) all(ctx context.Context, _ client.Object) []reconcile.Request {
@@ -76,7 +79,8 @@ func (r *xMeshReconciler) Reconcile(ctx context.Context, req reconcile.Request) 
 	case problem != "":
 		c.False(accepted, string(gwxv1alpha1.MeshReasonInvalidParameters), problem)
 	case mesh == nil:
-		c.False(accepted, string(gwxv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
+		c.False(accepted, string(gwxv1alpha1.MeshReasonPending), fmt.Sprintf("There is no %s %q of group %s yet.",
+			v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group))
 	default:
 		c.True(accepted, string(gwxv1alpha1.MeshReasonAccepted), "Fairway implements this mesh.")
 	}
@@ -95,8 +99,10 @@ func xmeshProblem(x *gwxv1alpha1.XMesh) string {
 	if ref == nil {
 		return ""
 	}
-	if string(ref.Group) == v1alpha1.GroupVersion.Group && ref.Kind == v1alpha1.KindMesh && ref.Name == names.Mesh && ref.Namespace == nil {
+	if string(ref.Group) == v1alpha1.GroupVersion.Group && ref.Kind == v1alpha1.KindMesh && ref.Name == names.Mesh &&
+		ref.Namespace == nil {
 		return ""
 	}
-	return fmt.Sprintf("spec.parametersRef can only name %s %q of group %s.", v1alpha1.KindMesh, names.Mesh, v1alpha1.GroupVersion.Group)
+	return fmt.Sprintf("spec.parametersRef can only name %s %q of group %s.", v1alpha1.KindMesh, names.Mesh,
+		v1alpha1.GroupVersion.Group)
 }

@@ -86,7 +86,8 @@ type MeshSpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.builtin) && has(self.certManager))",message="set builtin or certManager, not both: they are two sources of the same root"
 type Certificates struct {
-	// The operator creates a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the default.
+	// The operator creates a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the
+	// default.
 	// +optional
 	Builtin *BuiltinCertificates `json:"builtin,omitempty"`
 

@@ -32,7 +32,8 @@ func TestValidation(t *testing.T) {
 		return "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: " + spec
 	}
 	params := func(spec string) string {
-		return "apiVersion: fairway.dev/v1alpha1\nkind: ProxyParameters\nmetadata: {name: p, namespace: default}\nspec: " + spec
+		return "apiVersion: fairway.dev/v1alpha1\nkind: ProxyParameters\nmetadata: {name: p, namespace: default}\nspec: " +
+			spec
 	}
 	for _, tc := range []struct {
 		name, manifest string
@@ -40,11 +41,18 @@ func TestValidation(t *testing.T) {
 	}{
 		{"mesh: empty", mesh("{}"), ""},
 		{"mesh: without spec", "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}", ""},
-		{"mesh: another name", "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: other}", "must be named 'default'"},
+		{
+			"mesh: another name", "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: other}",
+			"must be named 'default'",
+		},
 		{"mesh: builtin", mesh("{certificates: {builtin: {}, leafLifetime: 1h}}"), ""},
 		{"mesh: cert-manager", mesh("{certificates: {certManager: {issuerRef: {name: ca}}}}"), ""},
-		{"mesh: external issuer", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: AWSPCAIssuer, group: awspca.cert-manager.io}}}}"), ""},
-		{"mesh: issuer of wrong kind", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: Secret}}}}"), "Issuer or ClusterIssuer"},
+		{"mesh: external issuer", mesh(
+			"{certificates: {certManager: {issuerRef: {name: ca, kind: AWSPCAIssuer, group: awspca.cert-manager.io}}}}"), ""},
+		{
+			"mesh: issuer of wrong kind", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: Secret}}}}"),
+			"Issuer or ClusterIssuer",
+		},
 		{"mesh: issuer without name", mesh("{certificates: {certManager: {issuerRef: {kind: Issuer}}}}"), "Required value"},
 		{"mesh: two sources", mesh("{certificates: {builtin: {}, certManager: {issuerRef: {name: ca}}}}"), "not both"},
 		{"mesh: short-lived", mesh("{certificates: {leafLifetime: 1m}}"), "from 10m to 720h"},
@@ -55,12 +63,18 @@ func TestValidation(t *testing.T) {
 		{"mesh: not a range", mesh("{network: {podCIDRs: [10.0.0.0]}}"), "must be a CIDR"},
 		{"mesh: trust domain", mesh("{trustDomain: prod.example.com}"), ""},
 		{"mesh: bad trust domain", mesh("{trustDomain: 'spiffe://x'}"), "should match"},
-		{"mesh: node", mesh("{node: {logLevel: debug, concurrency: 4, resources: {requests: {cpu: 50m}}, tolerations: [{operator: Exists}]}}"), ""},
-		{"mesh: paths of the nodes", mesh("{node: {host: {runtimeSocket: /run/k3s/containerd/containerd.sock, cniBinDir: /var/lib/rancher/k3s/data/cni, cniConfDir: /etc/cni/net.d, netnsDir: /var/run/netns}}}"), ""},
+		{"mesh: node", mesh("{node: {logLevel: debug, concurrency: 4, resources: {requests: {cpu: 50m}}, tolerations: " +
+			"[{operator: Exists}]}}"), ""},
+		{"mesh: paths of the nodes", mesh(
+			"{node: {host: {runtimeSocket: /run/k3s/containerd/containerd.sock, cniBinDir: /var/lib/rancher/k3s/data/cni, " +
+				"cniConfDir: /etc/cni/net.d, netnsDir: /var/run/netns}}}"), ""},
 		{"mesh: share of a pod", mesh("{node: {addressesPerPod: 20000}}"), ""},
 		{"mesh: share of a pod beyond the proxy's", mesh("{node: {addressesPerPod: 20001}}"), "less than or equal to 20000"},
 		{"mesh: as many connections of a peer as of all", mesh("{node: {connectionsPerPeer: 16384}}"), ""},
-		{"mesh: more connections of a peer than of all", mesh("{node: {connectionsPerPeer: 16385}}"), "less than or equal to 16384"},
+		{
+			"mesh: more connections of a peer than of all", mesh("{node: {connectionsPerPeer: 16385}}"),
+			"less than or equal to 16384",
+		},
 		{"mesh: no connections of a peer", mesh("{node: {connectionsPerPeer: 0}}"), "greater than or equal to 64"},
 		{"mesh: share of a pod that is none", mesh("{node: {addressesPerPod: 0}}"), "greater than or equal to 100"},
 		{"mesh: relative path", mesh("{node: {host: {cniBinDir: opt/cni}}}"), "should match"},
@@ -83,12 +97,24 @@ func TestValidation(t *testing.T) {
 		{"parameters: draining long", params("{drainTimeout: 2m}"), ""},
 		{"parameters: killed before drained", params("{terminationGracePeriod: 10s}"), "30s unless set"},
 		{"parameters: header limits", params("{headerLimits: {sizeKiB: 8192, count: 50}}"), ""},
-		{"parameters: headers smaller than proxies can have them", params("{headerLimits: {sizeKiB: 60}}"), "greater than or equal to 64"},
-		{"parameters: headers larger than proxies can have them", params("{headerLimits: {sizeKiB: 8193}}"), "less than or equal to 8192"},
+		{
+			"parameters: headers smaller than proxies can have them", params("{headerLimits: {sizeKiB: 60}}"),
+			"greater than or equal to 64",
+		},
+		{
+			"parameters: headers larger than proxies can have them", params("{headerLimits: {sizeKiB: 8193}}"),
+			"less than or equal to 8192",
+		},
 		{"parameters: too few headers", params("{headerLimits: {count: 1}}"), "greater than or equal to 50"},
 		{"parameters: labels", params("{podLabels: {team: a}, podAnnotations: {a/b: c}}"), ""},
-		{"parameters: labels of the mesh", params("{podLabels: {fairway.dev/mesh: enabled}}"), "are reserved for the operator"},
-		{"parameters: annotations of the mesh", params("{podAnnotations: {fairway.dev/x: z}}"), "are reserved for the operator"},
+		{
+			"parameters: labels of the mesh", params("{podLabels: {fairway.dev/mesh: enabled}}"),
+			"are reserved for the operator",
+		},
+		{
+			"parameters: annotations of the mesh", params("{podAnnotations: {fairway.dev/x: z}}"),
+			"are reserved for the operator",
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			ctx := context.Background()

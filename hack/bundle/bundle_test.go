@@ -113,7 +113,8 @@ func TestClusterServiceVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "Kubernetes " + strings.TrimSuffix(c.str("spec", "minKubeVersion"), ".0") + " or later"; !strings.Contains(string(install), want) {
+	if want := "Kubernetes " + strings.TrimSuffix(c.str("spec", "minKubeVersion"), ".0") +
+		" or later"; !strings.Contains(string(install), want) {
 		t.Errorf("docs/install.md does not say %q", want)
 	}
 	for _, field := range []string{"maintainers", "keywords", "relatedImages", "links"} {

@@ -59,7 +59,8 @@ var enabled = []string{
 func main() {
 	var opts controller.ContextOptions
 	flag.StringVar(&opts.Kubeconfig, "kubeconfig", "", "kubeconfig; empty in a pod")
-	flag.StringVar(&opts.ClusterResourceNamespace, "cluster-resource-namespace", "cert-manager", "where Secrets of ClusterIssuers are")
+	flag.StringVar(&opts.ClusterResourceNamespace, "cluster-resource-namespace", "cert-manager",
+		"where Secrets of ClusterIssuers are")
 	flag.Parse()
 	opts.CopiedAnnotationPrefixes = []string{"*", "-kubectl.kubernetes.io/", "-argocd.argoproj.io/"}
 	opts.CertificateRequestMinimumBackoffDuration = firstBackoff

@@ -14,7 +14,8 @@ import (
 )
 
 func TestCountsOfTheTestTool(t *testing.T) {
-	got, err := counts("91 200 reviews-v1\n9 error Get \"http://stock/\": context deadline exceeded (Client.Timeout exceeded)\n" +
+	got, err := counts("91 200 reviews-v1\n9 error Get \"http://stock/\": context deadline exceeded (Client.Timeout " +
+		"exceeded)\n" +
 		"1 error Get \"http://a/\": read tcp 10.0.0.1:2->10.0.0.2:80: read: connection reset by peer\n")
 	require.NoError(t, err)
 	assert.Equal(t, []count{

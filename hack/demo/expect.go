@@ -34,7 +34,8 @@ func (s shares) check(got []count) error {
 	for kind, bounds := range s {
 		share := float64(of[kind]) / float64(total)
 		if share < bounds[0] || share > bounds[1] {
-			return fmt.Errorf("%d of %d requests ended with %q: want %.0f to %.0f %%", of[kind], total, kind, 100*bounds[0], 100*bounds[1])
+			return fmt.Errorf("%d of %d requests ended with %q: want %.0f to %.0f %%", of[kind], total, kind, 100*bounds[0],
+				100*bounds[1])
 		}
 	}
 	return nil

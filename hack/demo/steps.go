@@ -46,7 +46,8 @@ func (d *demo) cluster(ctx context.Context) error {
 	if _, err := d.kubectl(ctx, "delete", "namespace", namespace, "--ignore-not-found", "--wait=false"); err != nil {
 		return err
 	}
-	return d.shown(ctx, "get", "nodes", "-o", columns("NAME:.metadata.name", `ADDRESS:.status.addresses[?(@.type=="InternalIP")].address`,
+	return d.shown(ctx, "get", "nodes", "-o", columns("NAME:.metadata.name",
+		`ADDRESS:.status.addresses[?(@.type=="InternalIP")].address`,
 		"KUBELET:.status.nodeInfo.kubeletVersion", "RUNTIME:.status.nodeInfo.containerRuntimeVersion"))
 }
 
@@ -85,7 +86,8 @@ func (d *demo) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.progress(ctx, "make", append(targets, "--no-print-directory", "KUBECTL="+d.kubectlPath)...); err != nil {
+	if _, err := d.progress(ctx, "make", append(targets, "--no-print-directory",
+		"KUBECTL="+d.kubectlPath)...); err != nil {
 		return err
 	}
 	if err := d.shown(ctx, "apply", "-f", "config/samples/fairway_v1alpha1_mesh.yaml"); err != nil {
@@ -109,12 +111,14 @@ func (d *demo) deploy(ctx context.Context) error {
 func columns(all ...string) string { return "custom-columns=" + strings.Join(all, ",") }
 
 // podColumns says where pods run.
-var podColumns = columns("NAME:.metadata.name", "READY:.status.containerStatuses[*].ready", "NODE:.spec.nodeName", "ADDRESS:.status.podIP")
+var podColumns = columns("NAME:.metadata.name", "READY:.status.containerStatuses[*].ready", "NODE:.spec.nodeName",
+	"ADDRESS:.status.podIP")
 
 // renew makes pods of an earlier run use the image that was just built, which has the same name.
 func (d *demo) renew(ctx context.Context) error {
 	for _, workload := range []string{"deployment/fairway-operator", "daemonset/fairway-node"} {
-		out, err := d.kubectl(ctx, "get", workload, "-n", system, "--ignore-not-found", "-o", "jsonpath={.metadata.creationTimestamp}")
+		out, err := d.kubectl(ctx, "get", workload, "-n", system, "--ignore-not-found", "-o",
+			"jsonpath={.metadata.creationTimestamp}")
 		if err != nil {
 			return err
 		}
@@ -140,7 +144,8 @@ func (d *demo) application(ctx context.Context) error {
 	if err := d.apply(ctx, "bookshop.yaml"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "deploy", "--all", "--for=condition=Available", "--timeout=90s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "deploy", "--all", "--for=condition=Available",
+		"--timeout=90s"); err != nil {
 		return err
 	}
 	var err error
@@ -158,7 +163,8 @@ func (d *demo) enrol(ctx context.Context) error {
 	if err := d.shown(ctx, "label", "namespace", namespace, "fairway.dev/mesh=enabled"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "pods", "-l", "fairway.dev/mesh!=disabled", "--for=condition=fairway.dev/Captured", "--timeout=60s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "pods", "-l", "fairway.dev/mesh!=disabled",
+		"--for=condition=fairway.dev/Captured", "--timeout=60s"); err != nil {
 		return err
 	}
 	d.ui.good("every pod was captured within %s", time.Since(start).Round(10*time.Millisecond))
@@ -187,7 +193,8 @@ func (d *demo) split(ctx context.Context) error {
 	if err := d.applyRoute(ctx, "route-reviews.yaml", "reviews"); err != nil {
 		return err
 	}
-	if err := d.shown(ctx, "get", "gateway,deploy", "-n", namespace, "-l", "app.kubernetes.io/managed-by=fairway-operator"); err != nil {
+	if err := d.shown(ctx, "get", "gateway,deploy", "-n", namespace, "-l",
+		"app.kubernetes.io/managed-by=fairway-operator"); err != nil {
 		return err
 	}
 	// Five standard deviations around 90 and 10 %, so that chance never fails the demo.
@@ -201,7 +208,8 @@ func (d *demo) applyRoute(ctx context.Context, file, route string) error {
 	if err := d.apply(ctx, file); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/"+route, condition("Programmed", true), "--timeout=60s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/"+route, condition("Programmed", true),
+		"--timeout=60s"); err != nil {
 		return err
 	}
 	// A waypoint tells applications who calls; until callers' proxies know of a new waypoint they go straight.
@@ -215,7 +223,8 @@ func (d *demo) applyRoute(ctx context.Context, file, route string) error {
 	if err != nil {
 		return err
 	}
-	d.ui.good("programmed: every ready proxy has acknowledged it, %s after kubectl apply", time.Since(start).Round(10*time.Millisecond))
+	d.ui.good("programmed: every ready proxy has acknowledged it, %s after kubectl apply",
+		time.Since(start).Round(10*time.Millisecond))
 	return nil
 }
 
@@ -281,11 +290,13 @@ func (d *demo) broken(ctx context.Context) error {
 	if err := d.apply(ctx, "route-broken.yaml"); err != nil {
 		return err
 	}
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("ResolvedRefs", false), "--timeout=30s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("ResolvedRefs", false),
+		"--timeout=30s"); err != nil {
 		return err
 	}
 	// The refusal must be in force before it is shown.
-	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("Programmed", true), "--timeout=30s"); err != nil {
+	if _, err := d.kubectl(ctx, "wait", "-n", namespace, "httproute/recommendations", condition("Programmed", true),
+		"--timeout=30s"); err != nil {
 		return err
 	}
 	conditions := `jsonpath={range .status.parents[0].conditions[*]}{.type}={.status}  {.reason}: {.message}{"\n"}{end}`
@@ -325,7 +336,8 @@ func (d *demo) next() {
 		"kubectl exec -n bookshop deploy/shop -- /tool get -n 200 http://reviews/",
 		"kubectl label namespace bookshop fairway.dev/mtls-mode=strict    # no plaintext from outside any more",
 		"kubectl delete -n bookshop httproute --all    # and the waypoint goes half a minute later",
-		"bin/fairway proxy routes -n bookshop $(kubectl get pod -n bookshop -l app.kubernetes.io/component=waypoint -o name | cut -d/ -f2)",
+		"bin/fairway proxy routes -n bookshop $(kubectl get pod -n bookshop -l app.kubernetes.io/component=waypoint -o " +
+			"name | cut -d/ -f2)",
 		"kubectl logs -n fairway-system ds/fairway-node -c envoy -f",
 		"make demo-down    # remove all of it",
 	} {

@@ -72,8 +72,10 @@ func (d *demo) watched(ctx context.Context) ([]segment, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.ui.say("%s", d.ui.style(dim, fmt.Sprintf("(capturing on every interface of %s: TCP between the pods of %s)", strings.Join(nodes, " and "), namespace)))
-	out, askErr := d.fromShop(ctx, true, "get", "-n", "3", "--no-keepalive", "-H", "x-card: "+secret, "http://reviews/checkout")
+	d.ui.say("%s", d.ui.style(dim, fmt.Sprintf("(capturing on every interface of %s: TCP between the pods of %s)",
+		strings.Join(nodes, " and "), namespace)))
+	out, askErr := d.fromShop(ctx, true, "get", "-n", "3", "--no-keepalive", "-H", "x-card: "+secret,
+		"http://reviews/checkout")
 	segments, err := w.end()
 	if err := errors.Join(askErr, err); err != nil {
 		return nil, err
@@ -126,7 +128,8 @@ func (d *demo) encrypted(ctx context.Context) error {
 	if records == 0 {
 		return errors.New("there is no TLS in the packets")
 	}
-	d.ui.good("%d packets, %d of them begin a TLS record, all on port %v; not one shows a card number or a word of HTTP", len(segments), records, keys(ports))
+	d.ui.good("%d packets, %d of them begin a TLS record, all on port %v; not one shows a card number or a word of HTTP",
+		len(segments), records, keys(ports))
 	return nil
 }
 
@@ -141,7 +144,10 @@ func keys(set map[uint16]bool) string {
 
 // accessLog shows the line that the receiving node's proxy wrote for the last request. Envoy writes its log in bursts.
 func (d *demo) accessLog(ctx context.Context) error {
-	args := []string{"logs", "-n", system, "-l", "app.kubernetes.io/component=node", "-c", "envoy", "--since=2m", "--tail=-1"}
+	args := []string{
+		"logs", "-n", system, "-l", "app.kubernetes.io/component=node", "-c", "envoy", "--since=2m",
+		"--tail=-1",
+	}
 	d.ui.command("kubectl " + quote(args))
 	var line string
 	err := until(ctx, 15*time.Second, "an access log line with both identities", func() error {
@@ -150,7 +156,8 @@ func (d *demo) accessLog(ctx context.Context) error {
 			return err
 		}
 		for l := range strings.Lines(out) {
-			if strings.Contains(l, "inbound-mtls") && strings.Contains(l, "/ns/bookshop/sa/shop") && strings.Contains(l, "/ns/bookshop/sa/reviews") {
+			if strings.Contains(l, "inbound-mtls") && strings.Contains(l, "/ns/bookshop/sa/shop") &&
+				strings.Contains(l, "/ns/bookshop/sa/reviews") {
 				line = l
 			}
 		}
@@ -174,7 +181,10 @@ func (d *demo) accessLog(ctx context.Context) error {
 		return err
 	}
 	text := pretty.String()
-	for _, identity := range []string{"spiffe://cluster.local/ns/bookshop/sa/shop", "spiffe://cluster.local/ns/bookshop/sa/reviews"} {
+	for _, identity := range []string{
+		"spiffe://cluster.local/ns/bookshop/sa/shop",
+		"spiffe://cluster.local/ns/bookshop/sa/reviews",
+	} {
 		text = strings.ReplaceAll(text, identity, d.ui.style(bold+";"+green, identity))
 	}
 	d.ui.output(text)

@@ -52,7 +52,8 @@ func (u *ui) style(style, text string) string {
 func (u *ui) title(text string) {
 	u.steps++
 	at := time.Since(u.start).Round(100 * time.Millisecond)
-	u.print("\n%s %s\n", u.style(bold+";"+cyan, fmt.Sprintf("━━ %2d  %s", u.steps, text)), u.style(dim, fmt.Sprintf("[%s]", at)))
+	u.print("\n%s %s\n", u.style(bold+";"+cyan, fmt.Sprintf("━━ %2d  %s", u.steps, text)),
+		u.style(dim, fmt.Sprintf("[%s]", at)))
 }
 
 // say explains.
@@ -108,7 +109,8 @@ func (u *ui) bars(counts []count) {
 		if !strings.HasPrefix(c.name, "200") {
 			style = red
 		}
-		u.say("%-*s %s%s %4d  %3.0f%%", width, c.name, u.style(style, strings.Repeat("█", length)), strings.Repeat(" ", barWidth-length),
+		u.say("%-*s %s%s %4d  %3.0f%%", width, c.name, u.style(style, strings.Repeat("█", length)),
+			strings.Repeat(" ", barWidth-length),
 			c.n, 100*float64(c.n)/float64(total))
 	}
 }

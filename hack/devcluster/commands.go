@@ -115,7 +115,8 @@ func (a *app) build() *cobra.Command {
 			return b.Envoy(ctx)
 		}),
 	}
-	cmd.Flags().BoolVar(&envoyOnly, "envoy", false, "get stock Envoy and missing Debian packages alone, which takes seconds")
+	cmd.Flags().BoolVar(&envoyOnly, "envoy", false,
+		"get stock Envoy and missing Debian packages alone, which takes seconds")
 	return cmd
 }
 
@@ -162,7 +163,8 @@ func (a *app) clean() *cobra.Command {
 func (a *app) images() *cobra.Command {
 	var own, conformance bool
 	cmd := &cobra.Command{
-		Use: "images", Short: "Build the images of the working tree, of Envoy and of the test tool, and load what changed", Args: cobra.NoArgs,
+		Use: "images", Short: "Build the images of the working tree, of Envoy and of the test tool, and load what changed",
+		Args: cobra.NoArgs,
 		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
 			var steps []func(context.Context) ([]string, error)
 			if conformance {
@@ -185,14 +187,16 @@ func (a *app) images() *cobra.Command {
 		})),
 	}
 	cmd.Flags().BoolVar(&own, "own", false, "only "+images.Fairway)
-	cmd.Flags().BoolVar(&conformance, "conformance", false, "those of the conformance suite too, which take minutes to build the first time")
+	cmd.Flags().BoolVar(&conformance, "conformance", false,
+		"those of the conformance suite too, which take minutes to build the first time")
 	cmd.MarkFlagsMutuallyExclusive("own", "conformance")
 	return cmd
 }
 
 func (a *app) load() *cobra.Command {
 	return &cobra.Command{
-		Use: "load IMAGE...", Short: "Load images into both nodes: archive files, or names of images built before", Args: cobra.MinimumNArgs(1),
+		Use: "load IMAGE...", Short: "Load images into both nodes: archive files, or names of images built before",
+		Args: cobra.MinimumNArgs(1),
 		RunE: asRoot(a.changing(func(ctx context.Context, args []string) error {
 			store, err := oci.OpenStore(a.home.Images())
 			if err != nil {
@@ -296,7 +300,8 @@ func (a *app) certManager() *cobra.Command {
 func (a *app) networkPolicies() *cobra.Command {
 	var off bool
 	cmd := &cobra.Command{
-		Use: "network-policies", Short: "Have the cluster enforce NetworkPolicies, which it doesn't by itself", Args: cobra.NoArgs,
+		Use: "network-policies", Short: "Have the cluster enforce NetworkPolicies, which it doesn't by itself",
+		Args: cobra.NoArgs,
 		RunE: asRoot(a.withBuilder(func(ctx context.Context, b *images.Builder) error {
 			if off {
 				return a.cluster().RemoveNetworkPolicies(ctx, b.Builder)

@@ -64,8 +64,10 @@ func TestUpAndDown(t *testing.T) {
 	if again := records(); again != first {
 		t.Errorf("up restarted nodes: processes\n%swere\n%s", again, first)
 	}
-	if during := traces(t); fmt.Sprint(during["links"], during["routes"]) != fmt.Sprint(before["links"], before["routes"]) {
-		t.Errorf("the cluster has a leg in the machine's own network: %v %v, were %v %v", during["links"], during["routes"], before["links"], before["routes"])
+	if during := traces(t); fmt.Sprint(during["links"], during["routes"]) != fmt.Sprint(
+		before["links"], before["routes"]) {
+		t.Errorf("the cluster has a leg in the machine's own network: %v %v, were %v %v", during["links"], during["routes"],
+			before["links"], before["routes"])
 	}
 
 	run("down")

@@ -63,7 +63,9 @@ func root() *cobra.Command {
 		TraverseChildren:  true, // so that flags of ours end where the command line of `in` and `kubectl` begins
 		PersistentPreRunE: func(*cobra.Command, []string) error { return a.locate() },
 	}
-	cmd.PersistentFlags().StringVar(&a.source, "source", "", "top of Fairway's source tree (default: found upwards from the working folder)")
-	cmd.AddCommand(a.build(), a.up(), a.down(), a.clean(), a.images(), a.load(), a.certManager(), a.networkPolicies(), a.in(), a.kubectl(), a.env(), a.nodeInit(), a.lanAgent())
+	cmd.PersistentFlags().StringVar(
+		&a.source, "source", "", "top of Fairway's source tree (default: found upwards from the working folder)")
+	cmd.AddCommand(a.build(), a.up(), a.down(), a.clean(), a.images(), a.load(), a.certManager(), a.networkPolicies(),
+		a.in(), a.kubectl(), a.env(), a.nodeInit(), a.lanAgent())
 	return cmd
 }

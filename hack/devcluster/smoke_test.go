@@ -32,7 +32,8 @@ func TestSmoke(t *testing.T) {
 	if err != nil || !process.Running(home.Process(topology.Nodes[0].Name)) {
 		t.Skip("skipped: the dev cluster is not up (`up`, then `images`)")
 	}
-	loaded, err := node.Command(home, topology.Nodes[0].Name, "ctr", "--namespace=k8s.io", "images", "list", "--quiet", "name=="+images.TestTool)
+	loaded, err := node.Command(home, topology.Nodes[0].Name, "ctr", "--namespace=k8s.io", "images", "list", "--quiet",
+		"name=="+images.TestTool)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,8 @@ func TestSmoke(t *testing.T) {
 		return kubectl("--namespace="+smokeNamespace, "get", "service", service, "--output=jsonpath={"+path+"}")
 	}
 	balanced := func(service string) string {
-		kubectl("--namespace="+smokeNamespace, "wait", "service/"+service, "--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "--timeout=30s")
+		kubectl("--namespace="+smokeNamespace, "wait", "service/"+service,
+			"--for=jsonpath={.status.loadBalancer.ingress[0].ip}", "--timeout=30s")
 		return field(service, ".status.loadBalancer.ingress[0].ip")
 	}
 
@@ -69,7 +71,8 @@ func TestSmoke(t *testing.T) {
 	for _, pod := range strings.Fields(kubectl("--namespace="+smokeNamespace, "get", "pods", "--output=name")) {
 		t.Run("cluster IP from "+pod, func(t *testing.T) {
 			reaches(t, []string{"node1", "node2"}, func() (*exec.Cmd, error) {
-				return exec.Command(filepath.Join(home.Bin(), "kubectl"), "--kubeconfig", home.Kubeconfig(), "--namespace="+smokeNamespace,
+				return exec.Command(filepath.Join(home.Bin(), "kubectl"), "--kubeconfig", home.Kubeconfig(),
+					"--namespace="+smokeNamespace,
 					"exec", pod, "--", "/tool", "get", "-n", "20", "--no-keepalive", "http://echo"), nil
 			})
 		})
@@ -91,7 +94,8 @@ func TestSmoke(t *testing.T) {
 func kubectlFor(t *testing.T, home topology.Home) func(args ...string) string {
 	return func(args ...string) string {
 		t.Helper()
-		out, err := exec.Command(filepath.Join(home.Bin(), "kubectl"), append([]string{"--kubeconfig", home.Kubeconfig()}, args...)...).CombinedOutput()
+		out, err := exec.Command(filepath.Join(home.Bin(), "kubectl"),
+			append([]string{"--kubeconfig", home.Kubeconfig()}, args...)...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("kubectl %v: %v\n%s", args, err, out)
 		}
@@ -113,7 +117,8 @@ func TestCertManager(t *testing.T) {
 	kubectl("apply", "--filename=testdata/certificates.yaml")
 	t.Cleanup(func() { kubectl("delete", "namespace", namespace) })
 	kubectl("--namespace="+namespace, "wait", "certificate", "--all", "--for=condition=Ready", "--timeout=60s")
-	data, err := base64.StdEncoding.DecodeString(kubectl("--namespace="+namespace, "get", "secret", "intermediate", `--output=jsonpath={.data.tls\.crt}`))
+	data, err := base64.StdEncoding.DecodeString(
+		kubectl("--namespace="+namespace, "get", "secret", "intermediate", `--output=jsonpath={.data.tls\.crt}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +140,9 @@ func TestCertManager(t *testing.T) {
 func reaches(t *testing.T, want []string, command func() (*exec.Cmd, error)) {
 	t.Helper()
 	var last string
-	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, 20*time.Second, true, func(context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, 20*time.Second, true, func(context.Context) (
+		bool, error,
+	) {
 		cmd, err := command()
 		if err != nil {
 			return false, err

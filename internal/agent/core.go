@@ -111,8 +111,8 @@ func NewCore(o Options) (*Core, error) {
 	return c, nil
 }
 
-// Run serves Envoy, kubelet and Prometheus until the context ends. The introspection of a node's agent shows captures; nil
-// for an agent that captures no pods.
+// Run serves Envoy, kubelet and Prometheus until the context ends. The introspection of a node's agent shows captures;
+// nil for an agent that captures no pods.
 func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) error {
 	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
 	if err != nil {

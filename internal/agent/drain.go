@@ -26,8 +26,9 @@ const (
 	drainPause = 500 * time.Millisecond
 )
 
-// Drain makes Envoy tell callers that speak HTTP to go elsewhere (GOAWAY, Connection: close) and waits until no connection is
-// left, or the time is up, so that a waypoint that scales down or is replaced resets no request and an idle one goes soon.
+// Drain makes Envoy tell callers that speak HTTP to go elsewhere (GOAWAY, Connection: close) and waits until no
+// connection is left, or the time is up, so that a waypoint that scales down or is replaced resets no request and an
+// idle one goes soon.
 func Drain(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
@@ -62,9 +63,10 @@ func drain(ctx context.Context, socket string, d, atLeast time.Duration) error {
 	}
 }
 
-// activeConnections asks for the connections of callers, which the limit of them counts (envoy.PeerLimit); statistics of
-// listeners are not kept (package bootstrap).
-var activeConnections = "/stats?" + url.Values{"filter": {`^connection_limit\.` + names.ListenerMTLS + `\.active_connections$`}}.Encode()
+// activeConnections asks for the connections of callers, which the limit of them counts (envoy.PeerLimit); statistics
+// of listeners are not kept (package bootstrap).
+var activeConnections = "/stats?" +
+	url.Values{"filter": {`^connection_limit\.` + names.ListenerMTLS + `\.active_connections$`}}.Encode()
 
 // idle tells whether every gauge is zero, and there is one.
 func idle(stats string) bool {

@@ -19,7 +19,8 @@ import (
 // TestOnlyRootAsksANode: pods on the node's network reach its loopback address.
 func TestOnlyRootAsksANode(t *testing.T) {
 	netnstest.NeedRoot(t)
-	s := httptest.NewServer(toRoot(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })))
+	s := httptest.NewServer(toRoot(
+		http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })))
 	t.Cleanup(s.Close)
 	res, err := http.Get(s.URL)
 	require.NoError(t, err)
@@ -33,7 +34,8 @@ func TestOnlyRootAsksANode(t *testing.T) {
 		t.Skip("skipped: needs bash to ask as another user")
 	}
 	host := s.Listener.Addr().String()
-	ask := exec.Command(bash, "-c", `exec 3<>/dev/tcp/${0%:*}/${0#*:}; printf 'GET / HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3`, host)
+	ask := exec.Command(bash, "-c",
+		`exec 3<>/dev/tcp/${0%:*}/${0#*:}; printf 'GET / HTTP/1.0\r\nHost: localhost\r\n\r\n' >&3; cat <&3`, host)
 	ask.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65532, Gid: 65532}}
 	ask.Dir = "/"
 	out, err := ask.CombinedOutput()

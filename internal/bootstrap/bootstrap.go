@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bootstrap makes the configuration that an Envoy of the mesh starts with: who it is, that everything else comes
-// by delta ADS from the agent on a Unix socket, where its admin interface is, which statistics it keeps, and when it
-// protects itself. It is pure; writing the file is the agent's work.
+// Package bootstrap makes the configuration that an Envoy of the mesh starts with: who it is, that everything else
+// comes by delta ADS from the agent on a Unix socket, where its admin interface is, which statistics it keeps, and when
+// it protects itself. It is pure; writing the file is the agent's work.
 package bootstrap
 
 import (
@@ -97,9 +97,11 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 		BootstrapExtensions: []*corev3.TypedExtensionConfig{
 			envoy.Extension("envoy.bootstrap.internal_listener", &internallistenerv3.InternalListener{}),
 		},
-		LayeredRuntime:         runtime(),
-		StatsConfig:            stats(),
-		StatsEviction:          &bootstrapv3.Bootstrap_StatsEvictionInterval{StatsEvictionInterval: envoy.Duration(statsEviction)},
+		LayeredRuntime: runtime(),
+		StatsConfig:    stats(),
+		StatsEviction: &bootstrapv3.Bootstrap_StatsEvictionInterval{
+			StatsEvictionInterval: envoy.Duration(statsEviction),
+		},
 		OverloadManager:        overload(o.MaxConnections, o.Memory),
 		MemoryAllocatorManager: allocator(o.Memory),
 		Watchdogs:              watchdogs(),
@@ -110,8 +112,8 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 // spare.
 const hangTimeout = time.Minute
 
-// watchdogs end a proxy one of whose threads hangs, so that kubelet starts another. Nobody else would: kubelet's probes ask
-// the agent.
+// watchdogs end a proxy one of whose threads hangs, so that kubelet starts another. Nobody else would: kubelet's probes
+// ask the agent.
 func watchdogs() *bootstrapv3.Watchdogs {
 	w := &bootstrapv3.Watchdog{KillTimeout: envoy.Duration(hangTimeout)}
 	return &bootstrapv3.Watchdogs{MainThreadWatchdog: w, WorkerWatchdog: w}
@@ -146,29 +148,31 @@ func xdsCluster(socket string) *clusterv3.Cluster {
 	}
 }
 
-// runtimeTimeout bounds how long a proxy that starts waits for the runtime layer of the mesh. Without it, it goes by the
-// defaults, and takes the layer in when it comes.
+// runtimeTimeout bounds how long a proxy that starts waits for the runtime layer of the mesh. Without it, it goes by
+// the defaults, and takes the layer in when it comes.
 const runtimeTimeout = 2 * time.Second
 
 // runtime switches that every proxy has, and those that the mesh may change while it runs.
 func runtime() *bootstrapv3.LayeredRuntime {
 	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
 		Name: "static",
-		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
-			// Deprecated configuration is an error in our tests today, not a surprise at the next upgrade.
-			"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
-			// A connection that is cut must never look like one that ended: a reset passes on as a reset, both ways. (The
-			// first switch is about tcp_proxy as a whole, whatever its name says of tunnels.)
-			"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
-			"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
-			"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
-			// HTTP/2 packs headers that repeat to next to nothing, so one read may bring any number of requests that take
-			// memory. Between a few of them and the next, a worker sees to what the overload manager says.
-			"http.max_requests_per_io_cycle": structpb.NewNumberValue(8),
-			// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
-			// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
-			"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),
-		}}},
+		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+			StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+				// Deprecated configuration is an error in our tests today, not a surprise at the next upgrade.
+				"envoy.features.fail_on_any_deprecated_feature": structpb.NewBoolValue(true),
+				// A connection that is cut must never look like one that ended: a reset passes on as a reset, both ways. (The
+				// first switch is about tcp_proxy as a whole, whatever its name says of tunnels.)
+				"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
+				"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
+				"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
+				// HTTP/2 packs headers that repeat to next to nothing, so one read may bring any number of requests that take
+				// memory. Between a few of them and the next, a worker sees to what the overload manager says.
+				"http.max_requests_per_io_cycle": structpb.NewNumberValue(8),
+				// Envoy's default of 100 refuses ordinary expressions of routes, such as [a-z0-9-]{1,63}. The translators
+				// bound the size themselves, so that one expression can't make Envoy refuse a whole resource.
+				"re2.max_program_size.error_level": structpb.NewNumberValue(1 << 20),
+			}},
+		},
 	}, {
 		Name: names.RuntimeLayer,
 		LayerSpecifier: &bootstrapv3.RuntimeLayer_RtdsLayer_{RtdsLayer: &bootstrapv3.RuntimeLayer_RtdsLayer{

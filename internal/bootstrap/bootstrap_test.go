@@ -62,7 +62,8 @@ func TestMemory(t *testing.T) {
 
 func TestConnectionsFitTheLimitOfOpenFiles(t *testing.T) {
 	for openFiles, want := range map[uint64]uint64{
-		4096: 1536, 20_000: 7500, 524_288: 196_608, 1 << 20: 393_216, 1 << 30: DefaultMaxConnections, math.MaxUint64: DefaultMaxConnections,
+		4096: 1536, 20_000: 7500, 524_288: 196_608, 1 << 20: 393_216, 1 << 30: DefaultMaxConnections,
+		math.MaxUint64: DefaultMaxConnections,
 	} {
 		have, err := ConnectionsWithin(openFiles)
 		require.NoError(t, err)

@@ -97,9 +97,11 @@ func overload(maxConnections, memory uint64) *overloadv3.OverloadManager {
 		RefreshInterval: envoy.Duration(time.Second),
 		ResourceMonitors: []*overloadv3.ResourceMonitor{{
 			Name: "envoy.resource_monitors.global_downstream_max_connections",
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: envoy.Any(&connectionsv3.DownstreamConnectionsConfig{
-				MaxActiveDownstreamConnections: int64(min(maxConnections, 1<<62)),
-			})},
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{
+				TypedConfig: envoy.Any(&connectionsv3.DownstreamConnectionsConfig{
+					MaxActiveDownstreamConnections: int64(min(maxConnections, 1<<62)),
+				}),
+			},
 		}},
 	}
 	if memory > 0 {

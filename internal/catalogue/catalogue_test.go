@@ -22,7 +22,10 @@ func TestScopesAndOwners(t *testing.T) {
 	node, ok := NodeOf(NodeScope("n"))
 	require.True(t, ok)
 	require.Equal(t, "n", node)
-	for _, s := range []xds.Scope{"", "/", "node", "node/", AllNodes, "waypoint/a", "waypoint/a/", "waypoint//b", "waypoint/a/b/c", "gateway/a/b", "local"} {
+	for _, s := range []xds.Scope{
+		"", "/", "node", "node/", AllNodes, "waypoint/a", "waypoint/a/", "waypoint//b",
+		"waypoint/a/b/c", "gateway/a/b", "local",
+	} {
 		_, ok := ownerOf(s)
 		require.False(t, ok, "%q", s)
 	}
@@ -32,7 +35,8 @@ func TestScopesAndOwners(t *testing.T) {
 	require.False(t, ok)
 }
 
-// FuzzOwnerOf: scopes come over the wire from other replicas; none is taken apart that would not be put together the same way.
+// FuzzOwnerOf: scopes come over the wire from other replicas; none is taken apart that would not be put together the
+// same way.
 func FuzzOwnerOf(f *testing.F) {
 	for _, s := range []string{"waypoint/a/b", "node/n", "node/*", "///"} {
 		f.Add(s)
@@ -68,7 +72,8 @@ func TestWhatStatusesNeed(t *testing.T) {
 		require.Equal(t, want, PartOf(k), k)
 	}
 	require.Equal(t, AllNodes.Key(xds.TypeCluster, "x"), Together(NodeScope("n").Key(xds.TypeCluster, "x")))
-	require.Equal(t, AllNodes.Key(xds.TypeCluster, "x"), Together(AllNodes.Key(xds.TypeCluster, "x")), "as other replicas tell")
+	require.Equal(t, AllNodes.Key(xds.TypeCluster, "x"), Together(AllNodes.Key(xds.TypeCluster, "x")),
+		"as other replicas tell")
 	require.Equal(t, scope.Key(xds.TypeCluster, "x"), Together(scope.Key(xds.TypeCluster, "x")))
 }
 

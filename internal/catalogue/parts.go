@@ -10,8 +10,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// serving is the resource that every proxy of a waypoint has. Its agent calls the proxy ready once that is accepted, and it
-// comes and goes with the proxy: whoever subscribes to it counts as connected.
+// serving is the resource that every proxy of a waypoint has. Its agent calls the proxy ready once that is accepted,
+// and it comes and goes with the proxy: whoever subscribes to it counts as connected.
 var serving = xds.ID{TypeURL: xds.TypeListener, Name: names.ListenerMTLS}
 
 // Serving is what proves that a waypoint's proxies serve.
@@ -19,7 +19,8 @@ func Serving(gateway types.NamespacedName) xds.Key {
 	return xds.Key{Scope: WaypointScope(gateway), ID: serving}
 }
 
-// Required are the listeners without which an agent doesn't call a proxy ready. A node proxy has those of its pods only.
+// Required are the listeners without which an agent doesn't call a proxy ready. A node proxy has those of its pods
+// only.
 func (k Kind) Required() []string {
 	if k == Waypoint {
 		return []string{serving.Name}

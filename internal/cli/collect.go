@@ -99,7 +99,8 @@ func (k *collector) readMesh(ctx context.Context) {
 	}
 	k.mesh = m
 	k.report.Mesh = meshReport{
-		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode), Conditions: conditionsOf(m.Status.Conditions),
+		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode),
+		Conditions: conditionsOf(m.Status.Conditions),
 	}
 	ready := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.MeshConditionReady)
 	switch {

@@ -68,7 +68,8 @@ func (k *collector) askDisconnected(ctx context.Context) {
 		g.Go(func() error {
 			namespace, name, _ := strings.Cut(r.Pod, "/")
 			var agent introspect.Agent
-			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent, &agent); {
+			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent,
+				&agent); {
 			case err != nil:
 				r.Reason = "its agent could not be queried: " + err.Error()
 			case agent.Operator.Error != "":
@@ -103,7 +104,9 @@ func (k *collector) operators() []types.NamespacedName {
 	return out
 }
 
-func (k *collector) askOperators(ctx context.Context, operators []types.NamespacedName) ([]connected, map[types.NamespacedName]error) {
+func (k *collector) askOperators(
+	ctx context.Context, operators []types.NamespacedName,
+) ([]connected, map[types.NamespacedName]error) {
 	var (
 		mu       sync.Mutex
 		streams  []connected
@@ -161,16 +164,21 @@ func (k *collector) compare(streams []connected, partial bool) {
 		r.unlisted = true
 		k.report.Proxies = append(k.report.Proxies, r)
 	}
-	slices.SortFunc(k.report.Proxies, func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
+	slices.SortFunc(k.report.Proxies,
+		func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
 }
 
 func (k *collector) isWaypoint(p *corev1.Pod) bool {
-	return p.Labels[names.LabelComponent] == names.ComponentWaypoint && p.Labels[names.LabelManagedBy] == names.ManagedBy &&
+	return p.Labels[names.LabelComponent] == names.ComponentWaypoint &&
+		p.Labels[names.LabelManagedBy] == names.ManagedBy &&
 		p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
 }
 
 func reportOf(s connected) proxyReport {
-	r := proxyReport{Pod: s.Pod, Scope: s.Scope, Node: s.Node, Operator: s.operator, Connected: &s.Connected, Types: s.Types, State: stateInSync}
+	r := proxyReport{
+		Pod: s.Pod, Scope: s.Scope, Node: s.Node, Operator: s.operator, Connected: &s.Connected,
+		Types: s.Types, State: stateInSync,
+	}
 	switch _, pending, rejected := s.Counts(); {
 	case rejected > 0:
 		r.State = stateRejected
@@ -190,7 +198,8 @@ func (k *collector) judgeProxy(r proxyReport) {
 		if r.Reason != "" {
 			why = " (" + oneLine(r.Reason) + ")"
 		}
-		k.problem("proxy %s is not connected to any operator%s: it keeps its last configuration and gets no updates", r.Pod, why)
+		k.problem("proxy %s is not connected to any operator%s: it keeps its last configuration and gets no updates", r.Pod,
+			why)
 	case statePending:
 		_, pending, _ := r.counts()
 		k.problem("proxy %s has not acknowledged %d resources", r.Pod, pending)

@@ -56,7 +56,9 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 			out[w] = append(out[w], attachedRoute{name: name, complaint: complaint(p.Conditions)})
 		}
 		if !answered && k.expectsAnswer(o.Namespace, spec) {
-			out[types.NamespacedName{}] = append(out[types.NamespacedName{}], attachedRoute{name: name, complaint: messageUnanswered})
+			out[types.NamespacedName{}] = append(out[types.NamespacedName{}], attachedRoute{
+				name: name, complaint: messageUnanswered,
+			})
 		}
 	}
 	var http gwv1.HTTPRouteList

@@ -54,7 +54,8 @@ func (c *connection) connect() (*cluster, error) {
 	ctrllog.SetLogger(logr.Discard())
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = c.kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
+	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
+		rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
 	cfg, err := loader.ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("no cluster to talk to: %w", err)

@@ -57,7 +57,8 @@ func (r report) drawMesh(t *table) {
 		t.line("Mesh: none")
 		return
 	}
-	t.line("Mesh: trust domain %s, mTLS %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS), len(r.Mesh.Operators))
+	t.line("Mesh: trust domain %s, mTLS %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
+		len(r.Mesh.Operators))
 	var rows [][]string
 	for _, c := range r.Mesh.Conditions {
 		rows = append(rows, []string{"  " + c.Type, c.Status, dash(c.Reason), oneLine(c.Message)})
@@ -103,7 +104,10 @@ func (r report) drawWaypoints(t *table) {
 		if len(w.Broken) > 0 {
 			routes += fmt.Sprintf(" (%d with problems)", len(w.Broken))
 		}
-		rows = append(rows, []string{w.Namespace + "/" + w.Name, kind, yesNo(w.Programmed), fmt.Sprintf("%d/%d", w.Ready, w.Replicas), routes})
+		rows = append(rows, []string{
+			w.Namespace + "/" + w.Name, kind, yesNo(w.Programmed),
+			fmt.Sprintf("%d/%d", w.Ready, w.Replicas), routes,
+		})
 	}
 	t.line("")
 	t.rows([]string{"WAYPOINT", "KIND", "PROGRAMMED", "READY", "ROUTES"}, rows)
@@ -116,7 +120,8 @@ func (r report) drawWaypoints(t *table) {
 }
 
 // noBoundary keeps a good state from promising what a mesh without policies can't hold.
-const noBoundary = "A route is not a security boundary: callers can bypass a waypoint, for example by dialling the pods' addresses."
+const noBoundary = "A route is not a security boundary: callers can bypass a waypoint, for example by dialling the " +
+	"pods' addresses."
 
 func (r report) drawElsewhere(t *table) {
 	if len(r.Elsewhere) == 0 {

@@ -78,7 +78,10 @@ func drawListeners(t *table, section json.RawMessage, f filter, now time.Time) e
 		if !f.listener(l.Name) {
 			continue
 		}
-		for state, s := range map[string]*envoyListenerState{"active": l.Active, "warming": l.Warming, "draining": l.Draining} {
+		for state, s := range map[string]*envoyListenerState{
+			"active": l.Active, "warming": l.Warming,
+			"draining": l.Draining,
+		} {
 			if s != nil {
 				s.Listener.Name = l.Name
 				add(s.Listener, state, s.Updated)

@@ -169,7 +169,8 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 		return fmt.Errorf("its routes can't be read: %w", err)
 	}
 	if !f.all() {
-		t.line("A pod has no routes of its own: waypoints route its requests. Name a waypoint's pod, or use %q for the pod's connections.",
+		t.line("A pod has no routes of its own: waypoints route its requests. Name a waypoint's pod, or use %q for the "+
+			"pod's connections.",
 			"fairway proxy clusters")
 		return nil
 	}
@@ -184,7 +185,10 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 				if strings.HasPrefix(r.Name, names.AmbiguousRoutes) {
 					match = "other spellings" // long expressions that nobody wrote
 				}
-				rows = append(rows, []string{dash(state.Config.Name), strings.Join(h.Domains, ","), match, r.action(), timeout, retries, dash(r.Name)})
+				rows = append(rows, []string{
+					dash(state.Config.Name), strings.Join(h.Domains, ","), match, r.action(), timeout,
+					retries, dash(r.Name),
+				})
 			}
 		}
 	}

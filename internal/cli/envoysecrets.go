@@ -101,7 +101,10 @@ func (s envoySecretState) rows(now time.Time) [][]string {
 		case now.Before(c.NotBefore):
 			state = "not valid yet"
 		}
-		out = append(out, []string{s.Name, kind, state, dash(certificateNames(c)), fmt.Sprintf("%x", c.SerialNumber), ago(now, c.NotAfter), ago(s.Updated, now)})
+		out = append(out, []string{
+			s.Name, kind, state, dash(certificateNames(c)), fmt.Sprintf("%x", c.SerialNumber),
+			ago(now, c.NotAfter), ago(s.Updated, now),
+		})
 	}
 	return out
 }

@@ -36,10 +36,22 @@ type proxyView struct {
 
 func proxyViews() []proxyView {
 	return []proxyView{
-		{"clusters", "Show where a proxy connects to: clusters, endpoints, their health and use", "clusters?format=json", whole, nil, nil, drawClusters},
-		{"routes", "Show a proxy's route configurations: what is matched, and where it goes", "config_dump", dumpSection("RoutesConfigDump"), nameOfRoutes, filter.route, drawRoutes},
-		{"listeners", "Show what a proxy listens on", "config_dump", dumpSection("ListenersConfigDump"), nameOfEntry, filter.listener, drawListeners},
-		{"secrets", "Show the certificates that a proxy holds, never their keys", "config_dump", dumpSection("SecretsConfigDump"), nameOfEntry, filter.secret, drawSecrets},
+		{
+			"clusters", "Show where a proxy connects to: clusters, endpoints, their health and use", "clusters?format=json",
+			whole, nil, nil, drawClusters,
+		},
+		{
+			"routes", "Show a proxy's route configurations: what is matched, and where it goes", "config_dump",
+			dumpSection("RoutesConfigDump"), nameOfRoutes, filter.route, drawRoutes,
+		},
+		{
+			"listeners", "Show what a proxy listens on", "config_dump", dumpSection("ListenersConfigDump"), nameOfEntry,
+			filter.listener, drawListeners,
+		},
+		{
+			"secrets", "Show the certificates that a proxy holds, never their keys", "config_dump",
+			dumpSection("SecretsConfigDump"), nameOfEntry, filter.secret, drawSecrets,
+		},
 	}
 }
 
@@ -51,9 +63,10 @@ func proxyCommand() *cobra.Command {
 		Short: "Show the configuration of a pod's Envoy",
 		Long: `Show what an Envoy of the mesh runs, by asking the agent beside it through a port-forward.
 
-POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy of
-the pod's node that answers, and listeners and secrets are those of the pod; it has no routes. Clusters of a node proxy are shared by
-all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its address.
+POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy
+of the pod's node that answers, and listeners and secrets are those of the pod; it has no routes. Clusters of a node
+proxy are shared by all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its
+address.
 
 Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,
 		Args: args(cobra.NoArgs),
@@ -63,7 +76,8 @@ Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command
 	}
 	conn.add(cmd)
 	conn.addNamespace(cmd)
-	cmd.PersistentFlags().StringVar(&system, "system-namespace", defaultSystemNamespace, "namespace that the operator and the node proxies run in")
+	cmd.PersistentFlags().StringVar(&system, "system-namespace", defaultSystemNamespace,
+		"namespace that the operator and the node proxies run in")
 	for _, v := range proxyViews() {
 		cmd.AddCommand(v.command(&conn, &system))
 	}
@@ -102,7 +116,9 @@ func (v proxyView) command(conn *connection, system *string) *cobra.Command {
 	return cmd
 }
 
-func (v proxyView) run(ctx context.Context, c *cluster, system string, pod types.NamespacedName, o *outputFlag, out, notes io.Writer) error {
+func (v proxyView) run(
+	ctx context.Context, c *cluster, system string, pod types.NamespacedName, o *outputFlag, out, notes io.Writer,
+) error {
 	target, err := findProxy(ctx, c, system, pod)
 	if err != nil {
 		return err

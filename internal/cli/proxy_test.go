@@ -48,7 +48,10 @@ func fakeCluster(t *testing.T, reach reacher, objects ...client.Object) *cluster
 	t.Helper()
 	scheme, err := newScheme()
 	require.NoError(t, err)
-	return &cluster{client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), reach: reach, namespace: "default"}
+	return &cluster{
+		client: fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).Build(), reach: reach,
+		namespace: "default",
+	}
 }
 
 // golden compares with testdata/<name>; `go test -update` writes it.
@@ -87,7 +90,8 @@ func TestProxyTables(t *testing.T) {
 }
 
 func TestSectionsOfAnotherAnswer(t *testing.T) {
-	s, err := dumpSection("SecretsConfigDump")([]byte(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.Other"}]}`))
+	s, err := dumpSection("SecretsConfigDump")(
+		[]byte(`{"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.Other"}]}`))
 	require.NoError(t, err)
 	assert.JSONEq(t, "{}", string(s), "Envoy leaves out what is empty")
 	_, err = dumpSection("SecretsConfigDump")([]byte("upstream connect error"))
@@ -163,16 +167,21 @@ func TestFindProxy(t *testing.T) {
 			filter: filter{uid: "plain", account: "/ns/shop/sa/default"},
 			note:   "pod shop/plain is not captured: the agent of its node has not reported it",
 		}},
-		"shop/opted-out":   {target: ofNodeA("opted-out", "shop", "OptedOut: the pod has label fairway.dev/mesh=disabled")},
-		"shop/on-the-host": {target: ofNodeA("on-the-host", "shop", "HostNetwork: the pod uses the host network, where its traffic can't be told apart from the node's")},
-		"other/stranger":   {target: ofNodeA("stranger", "other", "NotEnrolled: label namespace other with fairway.dev/mesh=enabled to bring its pods into the mesh")},
-		"shop/elsewhere":   {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
-		"shop/pending":     {says: "is not scheduled to a node yet"},
-		"shop/none":        {says: "there is no pod none in namespace shop"},
+		"shop/opted-out": {target: ofNodeA("opted-out", "shop", "OptedOut: the pod has label fairway.dev/mesh=disabled")},
+		"shop/on-the-host": {target: ofNodeA(
+			"on-the-host", "shop", "HostNetwork: the pod uses the host network, where its traffic can't be told apart from "+
+				"the node's")},
+		"other/stranger": {target: ofNodeA(
+			"stranger", "other", "NotEnrolled: label namespace other with fairway.dev/mesh=enabled to bring its pods into the "+
+				"mesh")},
+		"shop/elsewhere": {says: "node b, where pod shop/elsewhere runs, has no node proxy"},
+		"shop/pending":   {says: "is not scheduled to a node yet"},
+		"shop/none":      {says: "there is no pod none in namespace shop"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			namespace, pod := filepath.Split(name)
-			got, err := findProxy(t.Context(), c, names.SystemNamespace, types.NamespacedName{Namespace: filepath.Clean(namespace), Name: pod})
+			got, err := findProxy(t.Context(), c, names.SystemNamespace,
+				types.NamespacedName{Namespace: filepath.Clean(namespace), Name: pod})
 			if want.says != "" {
 				assert.ErrorContains(t, err, want.says)
 				return
@@ -186,7 +195,8 @@ func TestFindProxy(t *testing.T) {
 func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join("testdata", "config_dump.json"))
 	require.NoError(t, err)
-	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": string(data)}, pod("shop", "waypoint", "a", names.ComponentWaypoint))
+	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": string(data)},
+		pod("shop", "waypoint", "a", names.ComponentWaypoint))
 	var out, notes bytes.Buffer
 	key := types.NamespacedName{Namespace: "shop", Name: "waypoint"}
 	require.NoError(t, proxyViews()[3].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"json"}, &out, &notes))
@@ -195,12 +205,14 @@ func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 	assert.Empty(t, notes.String())
 
 	c.reach = fakePods{}
-	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"table"}, &out, &notes), "connection refused")
+	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, names.SystemNamespace, key, &outputFlag{"table"}, &out,
+		&notes), "connection refused")
 }
 
 // TestNothingToShow is said to people, beside the table that is not there.
 func TestNothingToShow(t *testing.T) {
-	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": `{"configs": []}`}, pod(names.SystemNamespace, "node-a", "a", names.ComponentNode))
+	c := fakeCluster(t, fakePods{"/v1/envoy/config_dump": `{"configs": []}`},
+		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode))
 	key := types.NamespacedName{Namespace: names.SystemNamespace, Name: "node-a"}
 	for format, want := range map[string]string{"table": "pod fairway-system/node-a has no routes\n", "json": ""} {
 		var out, notes bytes.Buffer

@@ -52,7 +52,8 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 	var pod corev1.Pod
 	if err := c.client.Get(ctx, key, &pod); err != nil {
 		if apierrors.IsNotFound(err) {
-			return target{}, fmt.Errorf("there is no pod %s in namespace %s (choose the namespace with -n)", key.Name, key.Namespace)
+			return target{}, fmt.Errorf("there is no pod %s in namespace %s (choose the namespace with -n)", key.Name,
+				key.Namespace)
 		}
 		return target{}, err
 	}
@@ -67,7 +68,8 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 		return target{}, fmt.Errorf("pod %s is not scheduled to a node yet", key)
 	}
 	var proxies corev1.PodList
-	if err := c.client.List(ctx, &proxies, client.InNamespace(system), client.MatchingLabels{names.LabelComponent: names.ComponentNode}); err != nil {
+	if err := c.client.List(ctx, &proxies, client.InNamespace(system),
+		client.MatchingLabels{names.LabelComponent: names.ComponentNode}); err != nil {
 		return target{}, err
 	}
 	for i := range proxies.Items {
@@ -85,14 +87,16 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 			return t, nil
 		}
 	}
-	return target{}, fmt.Errorf("node %s, where pod %s runs, has no node proxy in namespace %s", pod.Spec.NodeName, key, system)
+	return target{}, fmt.Errorf("node %s, where pod %s runs, has no node proxy in namespace %s", pod.Spec.NodeName, key,
+		system)
 }
 
-// whyNot prefers what follows from the pod, its namespace and the Mesh to what an agent has reported: of pods that are not to
-// be captured agents report nothing.
+// whyNot prefers what follows from the pod, its namespace and the Mesh to what an agent has reported: of pods that are
+// not to be captured agents report nothing.
 func whyNot(ctx context.Context, c *cluster, system string, pod *corev1.Pod, reported string) (string, error) {
 	mesh := &v1alpha1.Mesh{}
-	if err := c.client.Get(ctx, types.NamespacedName{Name: names.Mesh}, mesh); meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
+	if err := c.client.Get(ctx, types.NamespacedName{Name: names.Mesh}, mesh); meta.IsNoMatchError(err) ||
+		apierrors.IsNotFound(err) {
 		mesh = nil
 	} else if err != nil {
 		return "", err

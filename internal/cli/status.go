@@ -29,15 +29,15 @@ func statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show whether the mesh works: nodes, captured pods, waypoints, proxies in sync",
-		Long: `Show whether the mesh works: the conditions of the Mesh, the proxy of every node and the pods that it captures, the
-waypoints with their routes, and for each proxy whether it runs what the operator sent it.
+		Long: `Show whether the mesh works: the conditions of the Mesh, the proxy of every node and the pods that it captures,
+the waypoints with their routes, and for each proxy whether it runs what the operator sent it.
 
 Nodes, pods and waypoints are read from the API server. What the proxies acknowledged is asked of every operator replica
 through a port-forward, so it takes the right to create pods/portforward in the operator's namespace. What could not be
 asked is named.
 
-Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route with a
-mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
+Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route with
+a mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
 		Example: `  # all at a glance
   fairway status
 

@@ -54,7 +54,10 @@ func route(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
 	return &gwv1.HTTPRoute{
 		ObjectMeta: in("shop", object(name, nil)),
 		Status: gwv1.HTTPRouteStatus{RouteStatus: gwv1.RouteStatus{Parents: []gwv1.RouteParentStatus{
-			{ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Kind: &kind, Name: "reviews"}, Conditions: conditions},
+			{
+				ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Kind: &kind, Name: "reviews"},
+				Conditions: conditions,
+			},
 			{ControllerName: "someone.else/controller", ParentRef: gwv1.ParentReference{Kind: &kind, Name: "reviews"}},
 		}}},
 	}
@@ -79,7 +82,8 @@ func healthyMesh() []client.Object {
 		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
 		pod("shop", "done", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
 		pod("other", "stranger", "b", ""),
-		pod("shop", "waypoint-1", "b", names.ComponentWaypoint, func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
+		pod("shop", "waypoint-1", "b", names.ComponentWaypoint,
+			func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		&corev1.Service{ObjectMeta: in("shop", object("reviews", nil))},
 		&gwv1.Gateway{
 			ObjectMeta: in("shop", object(names.AutomaticWaypoint, map[string]string{names.LabelAutomatic: "true"})),
@@ -87,9 +91,15 @@ func healthyMesh() []client.Object {
 			Status:     gwv1.GatewayStatus{Conditions: []metav1.Condition{{Type: "Programmed", Status: metav1.ConditionTrue}}},
 		},
 		&gwv1.Gateway{ObjectMeta: in("shop", object("of-another-class", nil))},
-		&appsv1.Deployment{ObjectMeta: in("shop", object(names.AutomaticWaypoint, labels)), Status: appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 1}},
+		&appsv1.Deployment{
+			ObjectMeta: in("shop", object(names.AutomaticWaypoint, labels)),
+			Status:     appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 1},
+		},
 		route("split", accepted),
-		route("broken", accepted, metav1.Condition{Type: "ResolvedRefs", Status: metav1.ConditionFalse, Reason: "BackendNotFound", Message: "Service nobody\nis missing"}),
+		route("broken", accepted, metav1.Condition{
+			Type: "ResolvedRefs", Status: metav1.ConditionFalse,
+			Reason: "BackendNotFound", Message: "Service nobody\nis missing",
+		}),
 	}
 }
 
@@ -149,7 +159,10 @@ func replace(t *testing.T, objects []client.Object, with ...client.Object) []cli
 }
 
 func TestStatusNamesWhatIsWrong(t *testing.T) {
-	rejected := introspect.Type{Name: "RouteConfiguration", Resources: 1, Rejected: 1, Rejections: []introspect.Rejection{{Resource: "x", Error: "bad\nregex"}}}
+	rejected := introspect.Type{
+		Name: "RouteConfiguration", Resources: 1, Rejected: 1,
+		Rejections: []introspect.Rejection{{Resource: "x", Error: "bad\nregex"}},
+	}
 	for name, c := range map[string]struct {
 		objects []client.Object
 		reach   func(*testing.T) fakePods
@@ -174,13 +187,15 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 			problem: "node c has no node proxy",
 		},
 		"a node proxy that is not ready": {
-			objects: replace(t, healthyMesh(), pod(names.SystemNamespace, "node-b", "b", names.ComponentNode, func(p *corev1.Pod) {
-				p.Status.Conditions = nil
-			})),
+			objects: replace(t, healthyMesh(), pod(names.SystemNamespace, "node-b", "b", names.ComponentNode,
+				func(p *corev1.Pod) {
+					p.Status.Conditions = nil
+				})),
 			problem: "the node proxy of b (pod fairway-system/node-b) is not ready",
 		},
 		"a pod that was not captured": {
-			objects: append(healthyMesh(), pod("shop", "lost", "b", "", captured(corev1.ConditionFalse, "NetnsMissing", "no namespace"))),
+			objects: append(healthyMesh(),
+				pod("shop", "lost", "b", "", captured(corev1.ConditionFalse, "NetnsMissing", "no namespace"))),
 			problem: "pod shop/lost on node b is not captured: NetnsMissing: no namespace",
 		},
 		"a proxy without a stream": {
@@ -203,7 +218,8 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 		},
 		"a proxy that doesn't answer": {
 			reach: func(t *testing.T) fakePods {
-				return operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", introspect.Type{Name: "Cluster", Pending: 4}))...)
+				return operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1",
+					introspect.Type{Name: "Cluster", Pending: 4}))...)
 			},
 			problem: "proxy shop/waypoint-1 has not acknowledged 4 resources",
 		},
@@ -256,7 +272,9 @@ func containsPrefix(all []string, prefix string) bool {
 }
 
 func TestStatusWaitsForAProxyToSettle(t *testing.T) {
-	pending, settled := operators(t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", introspect.Type{Pending: 1}))...), operators(t, inSync()...)
+	pending, settled := operators(
+		t, append(inSync()[:2], stream("waypoint/shop/w", "shop/waypoint-1", introspect.Type{Pending: 1}))...),
+		operators(t, inSync()...)
 	c := fakeCluster(t, nil, healthyMesh()...)
 	asked := 0
 	c.reach = reachFunc(func() fakePods {
@@ -298,7 +316,9 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {
 		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
-		s.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message}}
+		s.Status.Conditions = []metav1.Condition{
+			{Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message},
+		}
 		return s
 	}
 	objects := append(healthyMesh(),
@@ -306,7 +326,8 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 		bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP"),
 		refused("of-cart", gwv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
 		refused("of-nothing", gwv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
-		refused("of-the-gateway", gwv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint}, "NotAllowedByListeners", "name the Service"),
+		refused("of-the-gateway", gwv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint},
+			"NotAllowedByListeners", "name the Service"),
 		unanswered)
 	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace)
 	assert.Equal(t, []string{"Service shop/cart: no Gateway nowhere: connections are refused"}, r.Problems)
@@ -317,7 +338,8 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 		"Service shop/headless: it has no cluster IP",
 	}, r.Elsewhere)
 	require.Len(t, r.Waypoints, 1)
-	assert.Contains(t, r.Waypoints[0].Broken, "HTTPRoute shop/of-the-gateway: Accepted=False NotAllowedByListeners: name the Service")
+	assert.Contains(t, r.Waypoints[0].Broken,
+		"HTTPRoute shop/of-the-gateway: Accepted=False NotAllowedByListeners: name the Service")
 	var out bytes.Buffer
 	r.draw(&table{out: &out}, testNow)
 	assert.Contains(t, out.String(), "\nNot served by any waypoint:\n  HTTPRoute shop/of-cart")

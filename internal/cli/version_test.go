@@ -13,7 +13,9 @@ import (
 
 // The commit is in what "make build" builds, and shown.
 func TestVersionHasTheCommit(t *testing.T) {
-	info := &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "false"}}}
+	info := &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {
+		Key: "vcs.modified", Value: "false",
+	}}}
 	require.Equal(t, "abc", revision(info))
 	info.Settings[1].Value = "true"
 	require.Equal(t, "abc-dirty", revision(info))

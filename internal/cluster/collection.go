@@ -74,8 +74,8 @@ func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 	return keys
 }
 
-// Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when all
-// come in no order. It changes with what By reads only.
+// Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when
+// all come in no order. It changes with what By reads only.
 func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
 	return c.indexes[indexName].keys[value][key]
 }

@@ -64,12 +64,18 @@ func NameOf(obj client.Object) string { return reflect.TypeOf(obj).Elem().Name()
 func Kinds() []Kind { return kinds }
 
 var kinds = []Kind{
-	row[*v1alpha1.Mesh]{in: func(s *Store) **Collection[*v1alpha1.Mesh] { return &s.Meshes }, same: sameGeneration[*v1alpha1.Mesh]},
+	row[*v1alpha1.Mesh]{
+		in:   func(s *Store) **Collection[*v1alpha1.Mesh] { return &s.Meshes },
+		same: sameGeneration[*v1alpha1.Mesh],
+	},
 	row[*v1alpha1.ProxyParameters]{
 		in:   func(s *Store) **Collection[*v1alpha1.ProxyParameters] { return &s.Parameters },
 		same: sameGeneration[*v1alpha1.ProxyParameters],
 	},
-	row[*corev1.Namespace]{in: func(s *Store) **Collection[*corev1.Namespace] { return &s.Namespaces }, same: sameLabels[*corev1.Namespace]},
+	row[*corev1.Namespace]{
+		in:   func(s *Store) **Collection[*corev1.Namespace] { return &s.Namespaces },
+		same: sameLabels[*corev1.Namespace],
+	},
 	row[*corev1.Node]{
 		in: func(s *Store) **Collection[*corev1.Node] { return &s.Nodes }, same: sameNode,
 		by: indexes[*corev1.Node]{ByNamespace: namespaceOf[*corev1.Node]},
@@ -87,16 +93,22 @@ var kinds = []Kind{
 		by: indexes[*corev1.Pod]{ByAddress: podAddresses},
 	},
 	row[*gwv1.GatewayClass]{
-		in: func(s *Store) **Collection[*gwv1.GatewayClass] { return &s.GatewayClasses }, same: sameGeneration[*gwv1.GatewayClass], optional: true,
+		in:   func(s *Store) **Collection[*gwv1.GatewayClass] { return &s.GatewayClasses },
+		same: sameGeneration[*gwv1.GatewayClass], optional: true,
 	},
-	row[*gwv1.Gateway]{in: func(s *Store) **Collection[*gwv1.Gateway] { return &s.Gateways }, same: sameGateway, optional: true},
+	row[*gwv1.Gateway]{
+		in: func(s *Store) **Collection[*gwv1.Gateway] { return &s.Gateways }, same: sameGateway,
+		optional: true,
+	},
 	row[*gwv1.HTTPRoute]{
 		in: func(s *Store) **Collection[*gwv1.HTTPRoute] { return &s.HTTPRoutes }, same: sameGeneration[*gwv1.HTTPRoute],
-		optional: true, attaches: true, by: routeIndexes(func(r *gwv1.HTTPRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
+		optional: true, attaches: true,
+		by: routeIndexes(func(r *gwv1.HTTPRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
 	},
 	row[*gwv1.GRPCRoute]{
 		in: func(s *Store) **Collection[*gwv1.GRPCRoute] { return &s.GRPCRoutes }, same: sameGeneration[*gwv1.GRPCRoute],
-		optional: true, attaches: true, by: routeIndexes(func(r *gwv1.GRPCRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
+		optional: true, attaches: true,
+		by: routeIndexes(func(r *gwv1.GRPCRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
 	},
 	row[*gwv1beta1.ReferenceGrant]{
 		in:   func(s *Store) **Collection[*gwv1beta1.ReferenceGrant] { return &s.Grants },

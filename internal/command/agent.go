@@ -40,8 +40,10 @@ type operatorFlags struct {
 func (o *operatorFlags) add(cmd *cobra.Command) {
 	host := names.OperatorService + "." + names.SystemNamespace + ".svc"
 	f := cmd.Flags()
-	f.StringVar(&o.operator, "operator", fmt.Sprintf("%s:%d", host, names.PortXDS), "host:port of the operator's xDS server")
-	f.StringVar(&o.certificates, "certificates", fmt.Sprintf("https://%s:%d", host, names.PortCertificates), "URL of the operator's certificate server")
+	f.StringVar(&o.operator, "operator", fmt.Sprintf("%s:%d", host, names.PortXDS),
+		"host:port of the operator's xDS server")
+	f.StringVar(&o.certificates, "certificates", fmt.Sprintf("https://%s:%d", host, names.PortCertificates),
+		"URL of the operator's certificate server")
 	f.StringVar(&o.trustDomain, "trust-domain", names.DefaultTrustDomain, "SPIFFE trust domain of the mesh")
 	f.StringVar(&o.level, "log-level", "info", "debug, info or error")
 }
@@ -137,8 +139,10 @@ func agentBootstrap() *cobra.Command {
 			}
 			// Envoy reads it as another user; there is no secret in it.
 			return writeBootstrap(out, 0o644, bootstrap.Options{
-				ID: p.namespace + "/" + p.podName, Cluster: string(catalogue.WaypointScope(types.NamespacedName{Namespace: p.namespace, Name: p.gateway})), WildcardClusters: true,
-				MaxConnections: most, Memory: memory,
+				ID:               p.namespace + "/" + p.podName,
+				Cluster:          string(catalogue.WaypointScope(types.NamespacedName{Namespace: p.namespace, Name: p.gateway})),
+				WildcardClusters: true,
+				MaxConnections:   most, Memory: memory,
 			})
 		},
 	}
@@ -150,8 +154,8 @@ func agentBootstrap() *cobra.Command {
 	return cmd
 }
 
-// maxConnections that fit the limit of open files. The runtime gives one limit to all containers of a pod, and Envoy raises
-// its own to the hard one.
+// maxConnections that fit the limit of open files. The runtime gives one limit to all containers of a pod, and Envoy
+// raises its own to the hard one.
 func maxConnections() (uint64, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {

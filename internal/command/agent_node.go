@@ -26,7 +26,10 @@ import (
 
 func agentNode() *cobra.Command {
 	var o operatorFlags
-	n := node.Options{RuntimeSockets: names.RuntimeSockets(), CNIBinDir: names.CNIBinDir, CNIConfDir: names.CNIConfDir, NetnsDir: names.NetnsDir}
+	n := node.Options{
+		RuntimeSockets: names.RuntimeSockets(), CNIBinDir: names.CNIBinDir, CNIConfDir: names.CNIConfDir,
+		NetnsDir: names.NetnsDir,
+	}
 	cmd := &cobra.Command{
 		Use:   "node",
 		Short: "Serve the Envoy of a node and capture the node's pods",
@@ -36,11 +39,13 @@ func agentNode() *cobra.Command {
 	o.add(cmd)
 	f := cmd.Flags()
 	f.StringVar(&n.NodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
-	f.StringSliceVar(&n.RuntimeSockets, "cri-socket", n.RuntimeSockets, "socket of the container runtime (CRI); the first that answers is taken")
+	f.StringSliceVar(&n.RuntimeSockets, "cri-socket", n.RuntimeSockets,
+		"socket of the container runtime (CRI); the first that answers is taken")
 	f.StringVar(&n.CNIBinDir, "cni-bin-dir", n.CNIBinDir, "the node's directory of CNI plugins")
 	f.StringVar(&n.CNIConfDir, "cni-conf-dir", n.CNIConfDir, "the node's directory of CNI configuration")
 	f.StringVar(&n.NetnsDir, "netns-dir", n.NetnsDir, "the node's directory of pods' network namespaces")
-	f.BoolVar(&n.WithoutCNI, "without-cni", false, "don't change the node's CNI configuration: new pods are captured a moment after they start")
+	f.BoolVar(&n.WithoutCNI, "without-cni", false,
+		"don't change the node's CNI configuration: new pods are captured a moment after they start")
 	return cmd
 }
 

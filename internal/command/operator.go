@@ -23,7 +23,10 @@ import (
 
 // Operator runs the control plane.
 func Operator() *cobra.Command {
-	o := operator.Options{LeaderElection: true, AutomaticLinger: controllers.DefaultAutomaticLinger, CARotation: identity.DefaultPolicy}
+	o := operator.Options{
+		LeaderElection: true, AutomaticLinger: controllers.DefaultAutomaticLinger,
+		CARotation: identity.DefaultPolicy,
+	}
 	level := "info"
 	cmd := &cobra.Command{
 		Use:   "operator",
@@ -50,11 +53,14 @@ func Operator() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Namespace, "namespace", fromEnv(controllers.EnvNamespace, names.SystemNamespace), "namespace that the operator runs in")
-	f.StringVar(&o.PodName, "pod-name", os.Getenv("POD_NAME"), "name of this replica's pod, to tell it from the other replicas")
+	f.StringVar(&o.Namespace, "namespace", fromEnv(controllers.EnvNamespace, names.SystemNamespace),
+		"namespace that the operator runs in")
+	f.StringVar(&o.PodName, "pod-name", os.Getenv("POD_NAME"),
+		"name of this replica's pod, to tell it from the other replicas")
 	f.StringVar(&o.Image, "image", fromEnv(controllers.EnvImage, names.Image), "image of the agents")
 	f.StringVar(&o.EnvoyImage, "envoy-image", fromEnv(controllers.EnvEnvoyImage, names.EnvoyImage), "image of the proxies")
-	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection, "elect a leader among the replicas; all of them serve proxies")
+	f.BoolVar(&o.LeaderElection, "leader-elect", o.LeaderElection,
+		"elect a leader among the replicas; all of them serve proxies")
 	f.DurationVar(&o.AutomaticLinger, "automatic-waypoint-linger", o.AutomaticLinger,
 		"how long an automatic waypoint stays after the last route of its namespace is gone")
 	f.DurationVar(&o.CARotation.Propagation, "ca-propagation", o.CARotation.Propagation,
@@ -87,5 +93,7 @@ func newLogger(level string) (logr.Logger, error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return logr.Logger{}, errors.Join(errors.New("--log-level takes debug, info or error"), err)
 	}
-	return zap.New(zap.Level(l), zap.JSONEncoder(func(c *zapcore.EncoderConfig) { c.EncodeTime = zapcore.ISO8601TimeEncoder })), nil
+	return zap.New(zap.Level(l), zap.JSONEncoder(func(c *zapcore.EncoderConfig) {
+		c.EncodeTime = zapcore.ISO8601TimeEncoder
+	})), nil
 }

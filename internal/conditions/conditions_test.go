@@ -62,7 +62,8 @@ func TestASetKeepsTimesAndWhatIsNotItsOwn(t *testing.T) {
 	s.Remove("Gone")
 	require.Equal(t, existing[0], *s.Get("example.org/Mine"))
 	require.Equal(t, metav1.Condition{
-		Type: "Accepted", Status: "True", Reason: "Accepted", Message: "It is fine.", ObservedGeneration: 2, LastTransitionTime: long,
+		Type: "Accepted", Status: "True", Reason: "Accepted", Message: "It is fine.", ObservedGeneration: 2,
+		LastTransitionTime: long,
 	}, *s.Get("Accepted"))
 	require.True(t, s.IsTrue("Accepted"))
 	require.True(t, s.Get("Programmed").LastTransitionTime.After(long.Time))
@@ -74,7 +75,9 @@ func TestASetKeepsTimesAndWhatIsNotItsOwn(t *testing.T) {
 func TestAPodsConditionIsSetBesidesOthers(t *testing.T) {
 	long := metav1.NewTime(time.Unix(1000, 0))
 	pod := &corev1.Pod{}
-	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: "True", LastTransitionTime: long, ObservedGeneration: 3}}
+	pod.Status.Conditions = []corev1.PodCondition{
+		{Type: corev1.PodReady, Status: "True", LastTransitionTime: long, ObservedGeneration: 3},
+	}
 	SetOfPod(pod, "fairway.dev/Captured", "True", "Captured", "it is captured")
 	OfPod(pod, "fairway.dev/Captured").LastTransitionTime = long
 	SetOfPod(pod, "fairway.dev/Captured", "True", "Captured", "it is captured, strictly")

@@ -129,7 +129,9 @@ func orDefault(set *corev1.ResourceRequirements, def corev1.ResourceRequirements
 }
 
 func fieldEnv(name, fieldPath string) corev1.EnvVar {
-	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath}}}
+	return corev1.EnvVar{Name: name, ValueFrom: &corev1.EnvVarSource{
+		FieldRef: &corev1.ObjectFieldSelector{FieldPath: fieldPath},
+	}}
 }
 
 // memoryFlag tells the container that writes the proxy's bootstrap how much memory the proxy may have: its limit, or
@@ -137,9 +139,11 @@ func fieldEnv(name, fieldPath string) corev1.EnvVar {
 const memoryFlag = "--memory=$(ENVOY_MEMORY)"
 
 func memoryEnv() corev1.EnvVar {
-	return corev1.EnvVar{Name: "ENVOY_MEMORY", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{
-		ContainerName: containerEnvoy, Resource: "limits.memory", Divisor: resource.MustParse("1"),
-	}}}
+	return corev1.EnvVar{Name: "ENVOY_MEMORY", ValueFrom: &corev1.EnvVarSource{
+		ResourceFieldRef: &corev1.ResourceFieldSelector{
+			ContainerName: containerEnvoy, Resource: "limits.memory", Divisor: resource.MustParse("1"),
+		},
+	}}
 }
 
 // tokenVolume projects the token with which an agent authenticates: bound to the pod, for the mesh's audience only.

@@ -59,8 +59,10 @@ func TestGolden(t *testing.T) {
 	for name, objects := range map[string][]client.Object{
 		"node-defaults": {deploy.Node(&v1alpha1.Mesh{}, control())},
 		"node-settings": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{
-			Resources: &corev1.ResourceRequirements{Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")}},
-			LogLevel:  "debug", Concurrency: new(int32(4)),
+			Resources: &corev1.ResourceRequirements{
+				Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
+			},
+			LogLevel: "debug", Concurrency: new(int32(4)),
 			NodeSelector: map[string]string{"mesh": "yes"},
 			Tolerations:  []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
 		}}}, control())},
@@ -82,14 +84,18 @@ func TestGolden(t *testing.T) {
 			Parameters: v1alpha1.ProxyParametersSpec{
 				Replicas:         new(int32(3)),
 				DisruptionBudget: &v1alpha1.DisruptionBudget{MinAvailable: new(intstr.FromString("50%"))},
-				Resources:        &corev1.ResourceRequirements{Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")}},
-				NodeSelector:     map[string]string{"pool": "mesh"},
-				Tolerations:      []corev1.Toleration{{Key: "mesh", Operator: corev1.TolerationOpExists}},
+				Resources: &corev1.ResourceRequirements{
+					Requests: corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("2")},
+				},
+				NodeSelector: map[string]string{"pool": "mesh"},
+				Tolerations:  []corev1.Toleration{{Key: "mesh", Operator: corev1.TolerationOpExists}},
 				Affinity: &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
 					RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{TopologyKey: corev1.LabelHostname}},
 				}},
-				TopologySpreadConstraints: []corev1.TopologySpreadConstraint{{MaxSkew: 2, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule}},
-				PodLabels:                 map[string]string{"tier": "proxy"}, PodAnnotations: map[string]string{"note": "x"},
+				TopologySpreadConstraints: []corev1.TopologySpreadConstraint{
+					{MaxSkew: 2, TopologyKey: corev1.LabelTopologyZone, WhenUnsatisfiable: corev1.DoNotSchedule},
+				},
+				PodLabels: map[string]string{"tier": "proxy"}, PodAnnotations: map[string]string{"note": "x"},
 				PriorityClassName: "high", LogLevel: "debug", Concurrency: new(int32(8)),
 				DrainTimeout: duration(2 * time.Minute), TerminationGracePeriod: duration(150 * time.Second),
 			},
@@ -136,7 +142,8 @@ func TestEveryObjectIsTheGateways(t *testing.T) {
 func TestMergeParameters(t *testing.T) {
 	class := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Autoscaling: &v1alpha1.Autoscaling{MinReplicas: 2}, LogLevel: "info", DrainTimeout: duration(50 * time.Second),
-		HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100}, PodLabels: map[string]string{"a": "class", "b": "class"},
+		HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100},
+		PodLabels:    map[string]string{"a": "class", "b": "class"},
 	}}
 	own := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Replicas: new(int32(3)), TerminationGracePeriod: duration(40 * time.Second), PodLabels: map[string]string{"b": "own"},
@@ -167,7 +174,8 @@ func TestMergeParameters(t *testing.T) {
 func TestTheGuideWaitsForNoWaypoint(t *testing.T) {
 	guide, err := os.ReadFile("../../docs/user-guide.md")
 	require.NoError(t, err)
-	waits := regexp.MustCompile(`kubectl wait .* pods (.*) --for=condition=`+v1alpha1.PodConditionCaptured).FindAllStringSubmatch(string(guide), -1)
+	waits := regexp.MustCompile(
+		`kubectl wait .* pods (.*) --for=condition=`+v1alpha1.PodConditionCaptured).FindAllStringSubmatch(string(guide), -1)
 	require.NotEmpty(t, waits)
 	for _, wait := range waits {
 		text, ok := strings.CutPrefix(wait[1], "-l ")

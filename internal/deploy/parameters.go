@@ -78,7 +78,8 @@ func spread() []corev1.TopologySpreadConstraint {
 	out := make([]corev1.TopologySpreadConstraint, 0, 2)
 	for _, key := range []string{corev1.LabelTopologyZone, corev1.LabelHostname} {
 		out = append(out, corev1.TopologySpreadConstraint{
-			MaxSkew: 1, TopologyKey: key, WhenUnsatisfiable: corev1.ScheduleAnyway, MatchLabelKeys: []string{"pod-template-hash"},
+			MaxSkew: 1, TopologyKey: key, WhenUnsatisfiable: corev1.ScheduleAnyway,
+			MatchLabelKeys: []string{"pod-template-hash"},
 		})
 	}
 	return out

@@ -31,14 +31,20 @@ func Policies(namespace string) []client.Object {
 	for _, p := range []struct{ name, spec string }{{names.AgentPolicy, agents}, {names.LabelPolicy, labelPolicy}} {
 		meta := metav1.ObjectMeta{Name: p.name, Labels: map[string]string{names.LabelManagedBy: names.ManagedBy}}
 		policy := &admissionregistrationv1.ValidatingAdmissionPolicy{
-			TypeMeta:   metav1.TypeMeta{APIVersion: admissionregistrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicy"},
+			TypeMeta: metav1.TypeMeta{
+				APIVersion: admissionregistrationv1.SchemeGroupVersion.String(),
+				Kind:       "ValidatingAdmissionPolicy",
+			},
 			ObjectMeta: meta,
 		}
 		if err := yaml.UnmarshalStrict([]byte(p.spec), &policy.Spec); err != nil {
 			panic(fmt.Sprintf("policy %s: %v", p.name, err)) // a mistake of the build: no input is in it
 		}
 		out = append(out, policy, &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
-			TypeMeta:   metav1.TypeMeta{APIVersion: admissionregistrationv1.SchemeGroupVersion.String(), Kind: "ValidatingAdmissionPolicyBinding"},
+			TypeMeta: metav1.TypeMeta{
+				APIVersion: admissionregistrationv1.SchemeGroupVersion.String(),
+				Kind:       "ValidatingAdmissionPolicyBinding",
+			},
 			ObjectMeta: meta,
 			Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
 				PolicyName: p.name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},

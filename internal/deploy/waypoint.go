@@ -160,20 +160,26 @@ func (w Waypoint) autoscaler() *autoscalingv2.HorizontalPodAutoscaler {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "autoscaling/v2", Kind: "HorizontalPodAutoscaler"},
 		ObjectMeta: w.meta(w.Gateway.Name),
 		Spec: autoscalingv2.HorizontalPodAutoscalerSpec{
-			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{APIVersion: "apps/v1", Kind: "Deployment", Name: w.Gateway.Name},
-			MinReplicas:    new(a.MinReplicas),
-			MaxReplicas:    a.MaxReplicas,
+			ScaleTargetRef: autoscalingv2.CrossVersionObjectReference{
+				APIVersion: "apps/v1", Kind: "Deployment",
+				Name: w.Gateway.Name,
+			},
+			MinReplicas: new(a.MinReplicas),
+			MaxReplicas: a.MaxReplicas,
 			Metrics: []autoscalingv2.MetricSpec{{
 				Type: autoscalingv2.ContainerResourceMetricSourceType,
 				ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
 					Name: corev1.ResourceCPU, Container: containerEnvoy,
-					Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(a.TargetCPU)},
+					Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(
+						a.TargetCPU)},
 				},
 			}},
 			// Scaling down closes connections, so a short lull must not do it.
 			Behavior: &autoscalingv2.HorizontalPodAutoscalerBehavior{ScaleDown: &autoscalingv2.HPAScalingRules{
 				StabilizationWindowSeconds: new(int32(300)),
-				Policies:                   []autoscalingv2.HPAScalingPolicy{{Type: autoscalingv2.PercentScalingPolicy, Value: 25, PeriodSeconds: 60}},
+				Policies: []autoscalingv2.HPAScalingPolicy{
+					{Type: autoscalingv2.PercentScalingPolicy, Value: 25, PeriodSeconds: 60},
+				},
 			}},
 		},
 	}
@@ -198,8 +204,9 @@ func (w Waypoint) deployment() *appsv1.Deployment {
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
 					// A waypoint speaks mTLS itself: captured, it would go through a node proxy in turn.
-					Labels:      merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
-					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(), podAnnotations(containerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
+					Labels: merged(p.PodLabels, w.labels(), map[string]string{names.LabelMesh: names.MeshDisabled}),
+					Annotations: merged(p.PodAnnotations, w.infrastructureAnnotations(),
+						podAnnotations(containerEnvoy, names.PortAgent, corev1.URISchemeHTTP)),
 				},
 				Spec: w.podSpec(drainSeconds, graceSeconds),
 			},
@@ -282,12 +289,14 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	args = append(args, w.operatorFlags()...)
 	args = append(args, fmt.Sprintf("--drain-timeout=%ds", drainSeconds))
 	agent := corev1.Container{
-		Name:                     containerAgent,
-		Image:                    w.Image,
-		ImagePullPolicy:          corev1.PullIfNotPresent,
-		Args:                     args,
-		Env:                      podEnv(),
-		Ports:                    []corev1.ContainerPort{{Name: "metrics", ContainerPort: names.PortAgent, Protocol: corev1.ProtocolTCP}},
+		Name:            containerAgent,
+		Image:           w.Image,
+		ImagePullPolicy: corev1.PullIfNotPresent,
+		Args:            args,
+		Env:             podEnv(),
+		Ports: []corev1.ContainerPort{
+			{Name: "metrics", ContainerPort: names.PortAgent, Protocol: corev1.ProtocolTCP},
+		},
 		Resources:                orDefault(w.Parameters.AgentResources, resources("10m", "32Mi", "512Mi")),
 		VolumeMounts:             agentMounts(),
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
@@ -301,11 +310,13 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 // (agent.Drain), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
-		Name:                     containerEnvoy,
-		Image:                    w.EnvoyImage,
-		ImagePullPolicy:          corev1.PullIfNotPresent,
-		Args:                     envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
-		Ports:                    []corev1.ContainerPort{{Name: "mtls", ContainerPort: names.PortMTLS, Protocol: corev1.ProtocolTCP}},
+		Name:            containerEnvoy,
+		Image:           w.EnvoyImage,
+		ImagePullPolicy: corev1.PullIfNotPresent,
+		Args:            envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
+		Ports: []corev1.ContainerPort{
+			{Name: "mtls", ContainerPort: names.PortMTLS, Protocol: corev1.ProtocolTCP},
+		},
 		Resources:                orDefault(w.Parameters.Resources, resources("100m", "128Mi", "2Gi")),
 		VolumeMounts:             []corev1.VolumeMount{runMount()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,

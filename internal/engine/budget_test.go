@@ -81,8 +81,8 @@ func budgetHarness(t *testing.T) *harness {
 	return h
 }
 
-// TestLargeRoutes: what a route says is made for each match of a rule and for each port, so one that is small itself could
-// take all the memory that the operator and a waypoint have.
+// TestLargeRoutes: what a route says is made for each match of a rule and for each port, so one that is small itself
+// could take all the memory that the operator and a waypoint have.
 func TestLargeRoutes(t *testing.T) {
 	for author, most := range map[string]int{"owner": 63, "consumer-a": 31} {
 		t.Run(author, func(t *testing.T) {
@@ -96,8 +96,8 @@ func TestLargeRoutes(t *testing.T) {
 	}
 }
 
-// TestRoutesOfANamespaceInAll: many large routes of one namespace take no more of the operator than a few, whosever Services
-// they are for.
+// TestRoutesOfANamespaceInAll: many large routes of one namespace take no more of the operator than a few, whosever
+// Services they are for.
 func TestRoutesOfANamespaceInAll(t *testing.T) {
 	const scope xds.Scope = "waypoint/owner/fairway-waypoint"
 	h := budgetHarness(t)
@@ -157,7 +157,8 @@ func TestWhatARouteIsForDoesNotMatter(t *testing.T) {
 	require.False(t, h.accepted(t, "consumer-a", "foreign"))
 }
 
-// TestManyConsumers: many namespaces take no more of a waypoint than a few, and nothing from a consumer that has little.
+// TestManyConsumers: many namespaces take no more of a waypoint than a few, and nothing from a consumer that has
+// little.
 func TestManyConsumers(t *testing.T) {
 	const consumers, routes = 5, 32
 	h := budgetHarness(t)
@@ -231,7 +232,9 @@ func largeRoute(namespace, name string, matches int) *gwv1.HTTPRoute {
 // TestPartialServicesAreTold: of Services with more endpoints than proxies are to know, and of those that are gone.
 func TestPartialServicesAreTold(t *testing.T) {
 	told := map[string]bool{}
-	e := New(Options{Cache: xds.NewCache(), OnPartial: func(svc types.NamespacedName, partial bool) { told[svc.Name] = partial }})
+	e := New(Options{Cache: xds.NewCache(), OnPartial: func(svc types.NamespacedName, partial bool) {
+		told[svc.Name] = partial
+	}})
 	set := func(name string, ports, endpoints int) *corev1.Service {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
 		for n := range ports {
@@ -256,7 +259,8 @@ func TestPartialServicesAreTold(t *testing.T) {
 	require.False(t, e.ingest.Partial.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
 }
 
-// TestMostConsumersOfAService: more than so many namespaces can't have routes for one, and say so; nobody else's change.
+// TestMostConsumersOfAService: more than so many namespaces can't have routes for one, and say so; nobody else's
+// change.
 func TestMostConsumersOfAService(t *testing.T) {
 	h := budgetHarness(t)
 	author := func(n int) string { return fmt.Sprintf("tenant-%03d", n) } // all are of one age, so names decide
@@ -285,8 +289,8 @@ func TestMostConsumersOfAService(t *testing.T) {
 	require.True(t, h.accepted(t, author(most), "own"))
 }
 
-// TestMostPortsOfANamespace: of the Services that have waypoints. The youngest have none beyond it, and are closed; their
-// waypoint goes on with the others.
+// TestMostPortsOfANamespace: of the Services that have waypoints. The youngest have none beyond it, and are closed;
+// their waypoint goes on with the others.
 func TestMostPortsOfANamespace(t *testing.T) {
 	h := newHarness(t)
 	for _, obj := range caseOf(t, "consumer-and-grpc") {

@@ -37,7 +37,9 @@ func TestRefusedClaimsAreTold(t *testing.T) {
 			},
 		}
 	}
-	e.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+	e.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}})
 	e.Synced()
 	victim := pod("victim", "n1", "10.1.0.5")
 	e.Set(victim)

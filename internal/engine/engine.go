@@ -99,12 +99,14 @@ func New(o Options) *Engine {
 	}
 	e := &Engine{
 		Inbox: o.Inbox, opts: o, graph: memo.New(), scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
-		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{}, givenUp: map[string]string{},
+		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{},
+		givenUp: map[string]string{},
 	}
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, route.CheckRule)
 	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
-		e.opts.Log.Error(err, "failed to build a resource, leaving it out", "scope", k.Scope, "type", k.TypeURL, "name", k.Name)
+		e.opts.Log.Error(err, "failed to build a resource, leaving it out", "scope", k.Scope, "type", k.TypeURL, "name",
+			k.Name)
 	})
 	return e
 }

@@ -177,7 +177,8 @@ func (h *harness) statuses(t testing.TB) []byte {
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b *ingest.RouteReport) int {
-		return cmp.Or(cmp.Compare(a.Ref.Namespace, b.Ref.Namespace), cmp.Compare(a.Ref.Name, b.Ref.Name), cmp.Compare(a.Ref.Kind, b.Ref.Kind))
+		return cmp.Or(cmp.Compare(a.Ref.Namespace, b.Ref.Namespace), cmp.Compare(a.Ref.Name, b.Ref.Name),
+			cmp.Compare(a.Ref.Kind, b.Ref.Kind))
 	})
 	var waypoints []string
 	for ns, needed := range h.automatic {
@@ -193,7 +194,10 @@ func (h *harness) statuses(t testing.TB) []byte {
 
 var testScheme = func() *runtime.Scheme {
 	s := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwv1beta1.Install} {
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install,
+		gwv1beta1.Install,
+	} {
 		if err := add(s); err != nil {
 			panic(err)
 		}

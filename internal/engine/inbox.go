@@ -24,10 +24,10 @@ type queued struct {
 	recreated bool
 }
 
-// Inbox holds what an engine is to take in: objects of the cluster, what proxies want and what they answer, in the order in
-// which it came. It exists before the engine, for those whom the engine asks in turn, and may be used from anywhere. Of an
-// object only the latest state is kept (and whether it is another object than before), so it never holds more than the
-// cluster does.
+// Inbox holds what an engine is to take in: objects of the cluster, what proxies want and what they answer, in the
+// order in which it came. It exists before the engine, for those whom the engine asks in turn, and may be used from
+// anywhere. Of an object only the latest state is kept (and whether it is another object than before), so it never
+// holds more than the cluster does.
 type Inbox struct {
 	mu      sync.Mutex
 	objects []queued

@@ -34,8 +34,8 @@ var oracleScopes = map[xds.Scope][]string{
 }
 
 // TestIncrementalEqualsFromScratch sends random sequences of events through an engine and holds everything that it
-// serves and reports, after each step, against an engine that is given the resulting cluster all at once. Proxies go away
-// and come back meanwhile, some of them after the time of grace; in the end all go, and nothing is left of them.
+// serves and reports, after each step, against an engine that is given the resulting cluster all at once. Proxies go
+// away and come back meanwhile, some of them after the time of grace; in the end all go, and nothing is left of them.
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	pool := objectPool(t)
 	for seed := range uint64(6) {
@@ -166,11 +166,14 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 	})
 }
 
-// served lists versions by type and name: they are hashes of the content. Resources that only the incremental engine was
-// ever asked for by name are passed over.
+// served lists versions by type and name: they are hashes of the content. Resources that only the incremental engine
+// was ever asked for by name are passed over.
 func served(c *xds.Cache, scope xds.Scope) map[string]string {
 	out := map[string]string{}
-	for _, typeURL := range []string{xds.TypeListener, xds.TypeCluster, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeEndpoint} {
+	for _, typeURL := range []string{
+		xds.TypeListener, xds.TypeCluster, xds.TypeScopedRoute, xds.TypeRoute,
+		xds.TypeEndpoint,
+	} {
 		for _, res := range c.List(scope, typeURL) {
 			if _, ok := parseNodeEndpoints(res.Name()); ok && typeURL == xds.TypeEndpoint {
 				continue // asked for while a cluster was of another kind

@@ -199,8 +199,8 @@ func serves(w *model.Waypoint, name string) bool {
 	return found
 }
 
-// reaches tells whether a waypoint sends requests, or passes connections on, to the port that a load assignment is named
-// after.
+// reaches tells whether a waypoint sends requests, or passes connections on, to the port that a load assignment is
+// named after.
 func reaches(w *model.Waypoint, name string) bool {
 	port, ok := parsePort(name, "waypoint")
 	if !ok {
@@ -242,7 +242,8 @@ func parseNodeEndpoints(name string) (e nodeEndpoints, ok bool) {
 
 // forNodes picks the endpoints of one address family, and adds those that are for some callers only.
 func (r *resources) forNodes(c *memo.Ctx, e nodeEndpoints, endpoints []model.Endpoint) []model.Endpoint {
-	out := slices.DeleteFunc(slices.Clone(endpoints), func(o model.Endpoint) bool { return o.Address.Addr().Is6() != e.ipv6 })
+	out := slices.DeleteFunc(slices.Clone(endpoints),
+		func(o model.Endpoint) bool { return o.Address.Addr().Is6() != e.ipv6 })
 	if e.byCaller {
 		out = append(out, r.ingest.CallerEndpoints.Get(c, e.port.ServiceName())...)
 	}

@@ -40,8 +40,8 @@ func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 	require.Len(t, tables(), len(h.cache.List(scope, xds.TypeScopedRoute)), "they stay as long as something leads to them")
 }
 
-// TestClustersOfAllNodes: a replica that has no node that dials an address knows all the same what such a node should have,
-// to judge what other replicas say of theirs.
+// TestClustersOfAllNodes: a replica that has no node that dials an address knows all the same what such a node should
+// have, to judge what other replicas say of theirs.
 func TestClustersOfAllNodes(t *testing.T) {
 	h := newHarness(t)
 	for _, obj := range caseOf(t, "split") {
@@ -60,8 +60,8 @@ func TestClustersOfAllNodes(t *testing.T) {
 	require.True(t, all.Equal(one))
 }
 
-// TestAPortHasOneCluster: that of what it is, and the other one in the very revision in which it turns, so that proxies have it
-// before the table that leads there.
+// TestAPortHasOneCluster: that of what it is, and the other one in the very revision in which it turns, so that proxies
+// have it before the table that leads there.
 func TestAPortHasOneCluster(t *testing.T) {
 	const scope xds.Scope = "waypoint/bookshop/mine"
 	const requests, connections = "service/bookshop/chat/1234", "inbound/1234.chat.bookshop"
@@ -107,5 +107,6 @@ func TestAPortHasOneCluster(t *testing.T) {
 	}}}}}
 	h.Set(other)
 	h.Process()
-	require.True(t, has(xds.TypeCluster, requests) && has(xds.TypeCluster, connections), "requests to another port are sent there")
+	require.True(t, has(xds.TypeCluster, requests) && has(xds.TypeCluster, connections),
+		"requests to another port are sent there")
 }

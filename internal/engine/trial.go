@@ -17,9 +17,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// A proxy that rejects a route table keeps what it had, or has nothing. So the rules that it rejects it for are found and left
-// out: the same proxy is shown parts of the table as a table of its own, which serves nobody, until it is known whose fault it
-// is. docs/design/rejections.md says why it is done this way.
+// A proxy that rejects a route table keeps what it had, or has nothing. So the rules that it rejects it for are found
+// and left out: the same proxy is shown parts of the table as a table of its own, which serves nobody, until it is
+// known whose fault it is. docs/design/rejections.md says why it is done this way.
 
 // Acknowledgements is what the proxies that are connected to this replica made of their resources; xds.Server is one.
 type Acknowledgements interface {
@@ -43,13 +43,13 @@ type isolation struct {
 	shown    int  // trials
 }
 
-// maxShown is how many trials a search may take before the callers' namespaces that have rules of which nothing good is known
-// yet are closed until its end. Otherwise somebody who edits a bad rule faster than it can be tried would keep the owner's
-// edits from being served.
+// maxShown is how many trials a search may take before the callers' namespaces that have rules of which nothing good is
+// known yet are closed until its end. Otherwise somebody who edits a bad rule faster than it can be tried would keep
+// the owner's edits from being served.
 const maxShown = 100
 
-// rejected takes a table for suspect that a proxy rejected. It may have changed since then, and is suspect all the same:
-// somebody may change it without end.
+// rejected takes a table for suspect that a proxy rejected. It may have changed since then, and is suspect all the
+// same: somebody may change it without end.
 func (e *Engine) rejected(a xds.Ack) {
 	if _, ok := parseTable(a.Name); ok && e.givenUp[a.Name] != a.Version {
 		e.suspect(a.Proxy.Scope, a.Name)
@@ -69,8 +69,8 @@ func (e *Engine) reject(r ingest.Rejection) {
 	}
 }
 
-// isolate goes on with the searches as far as the proxies have answered. It runs when all that changed has been flushed, and
-// tells whether there is something to flush again.
+// isolate goes on with the searches as far as the proxies have answered. It runs when all that changed has been
+// flushed, and tells whether there is something to flush again.
 func (e *Engine) isolate() (changed bool) {
 	for k := range e.answered {
 		delete(e.answered, k)
@@ -169,14 +169,15 @@ func (e *Engine) begin(i *isolation) (ok bool) {
 
 func (i *isolation) end() { *i = isolation{suspects: i.suspects} }
 
-// fail ends a search that found nobody else to blame, and yet the table is rejected. It begins anew once: an agent whose Envoy
-// was away for a moment accepts in its name.
+// fail ends a search that found nobody else to blame, and yet the table is rejected. It begins anew once: an agent
+// whose Envoy was away for a moment accepts in its name.
 func (e *Engine) fail(i *isolation, st xds.ResourceState) {
 	if !i.again {
 		i.search, i.again = quarantine.New(nil), true
 		return
 	}
-	e.opts.Log.Info("a route table is rejected, but none of its rules is the cause", "table", i.table, "error", st.Rejection())
+	e.opts.Log.Info("a route table is rejected, but none of its rules is the cause", "table", i.table, "error",
+		st.Rejection())
 	e.givenUp[i.table] = st.Version
 	e.reopen(i.table)
 	i.end()
@@ -192,7 +193,8 @@ func (e *Engine) close(i *isolation, at model.Attachment) {
 			closed[c.Namespace] = true
 		}
 	}
-	e.opts.Log.Info("rules of a rejected route table change faster than they can be tried; until then, their namespaces are closed",
+	e.opts.Log.Info("rules of a rejected route table change faster than they can be tried; until then, their namespaces "+
+		"are closed",
 		"table", i.table, "namespaces", slices.Sorted(maps.Keys(closed)))
 	e.resources.closed[i.table] = closed
 	e.graph.Touch(closedInput{i.table})
@@ -248,14 +250,15 @@ func (e *Engine) blame(table string, at model.Attachment, key, text string) {
 		if ingest.RuleKey(rule) == key {
 			e.opts.Log.Info("proxies reject a rule; it is left out", "table", table, "kind", rule.Source.Kind,
 				"namespace", rule.Source.Namespace, "name", rule.Source.Name, "rule", rule.RuleIndex, "error", text)
-			e.reject(ingest.Rejection{Route: rule.Source, Rule: key, Text: strings.ToValidUTF8(text[:min(len(text), maxText)], "")})
+			e.reject(ingest.Rejection{Route: rule.Source, Rule: key, Text: strings.ToValidUTF8(text[:min(len(text), maxText)],
+				"")})
 			return
 		}
 	}
 }
 
-// verdict is that of the judges on the trial; text is the words of one that rejects it. A judge that does not know it yet
-// is waited for.
+// verdict is that of the judges on the trial; text is the words of one that rejects it. A judge that does not know it
+// yet is waited for.
 func verdict(st xds.ResourceState, judges map[string]bool) (answered bool, text string) {
 	acked := 0
 	for _, a := range st.Proxies {
@@ -293,7 +296,8 @@ func rulesOf(t *model.RouteTable) func(yield func(model.Rule) bool) {
 func itemsOf(t *model.RouteTable) (items []quarantine.Item) {
 	for rule := range rulesOf(t) {
 		src := rule.Source
-		items = append(items, quarantine.Item{Key: ingest.RuleKey(rule), Group: src.Kind + "/" + src.Namespace + "/" + src.Name})
+		items = append(items, quarantine.Item{Key: ingest.RuleKey(rule), Group: src.Kind + "/" + src.Namespace + "/" +
+			src.Name})
 	}
 	return items
 }

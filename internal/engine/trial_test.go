@@ -36,20 +36,29 @@ const (
 
 // sharedCluster is the case "split" and a tenant who may have routes for the owner's Service.
 func sharedCluster(t testing.TB, more ...client.Object) []client.Object {
-	tenant := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	tenant := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "tenant", Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}}
 	return append(append(caseOf(t, "split"), tenant), more...)
 }
 
 // routeOf sends paths that match an expression to the Service, with a header.
 func routeOf(namespace, name string, generation int64, header string, expressions ...string) *gwv1.HTTPRoute {
 	r := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Generation: generation}}
-	r.Spec.ParentRefs = []gwv1.ParentReference{{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Namespace: new(gwv1.Namespace("bookshop")), Name: "reviews"}}
+	r.Spec.ParentRefs = []gwv1.ParentReference{
+		{
+			Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Namespace: new(gwv1.Namespace("bookshop")),
+			Name: "reviews",
+		},
+	}
 	for _, e := range expressions {
 		r.Spec.Rules = append(r.Spec.Rules, gwv1.HTTPRouteRule{
 			Matches: []gwv1.HTTPRouteMatch{{Path: &gwv1.HTTPPathMatch{Type: new(gwv1.PathMatchRegularExpression), Value: &e}}},
-			Filters: []gwv1.HTTPRouteFilter{{Type: gwv1.HTTPRouteFilterRequestHeaderModifier, RequestHeaderModifier: &gwv1.HTTPHeaderFilter{
-				Set: []gwv1.HTTPHeader{{Name: "x-of", Value: header}},
-			}}},
+			Filters: []gwv1.HTTPRouteFilter{
+				{Type: gwv1.HTTPRouteFilterRequestHeaderModifier, RequestHeaderModifier: &gwv1.HTTPHeaderFilter{
+					Set: []gwv1.HTTPHeader{{Name: "x-of", Value: header}},
+				}},
+			},
 			BackendRefs: []gwv1.HTTPBackendRef{{BackendRef: gwv1.BackendRef{BackendObjectReference: gwv1.BackendObjectReference{
 				Namespace: new(gwv1.Namespace("bookshop")), Name: "reviews", Port: new(gwv1.PortNumber(80)),
 			}}}},
@@ -71,7 +80,10 @@ type proxies struct {
 
 // startProxies connects them to an engine that knows the objects.
 func startProxies(t testing.TB, why func(*routev3.RouteConfiguration) string, objects ...client.Object) *proxies {
-	p := &proxies{t: t, h: newHarness(t), why: why, answered: map[string]string{}, runs: map[string]*routev3.RouteConfiguration{}, seen: func(string) {}}
+	p := &proxies{
+		t: t, h: newHarness(t), why: why, answered: map[string]string{},
+		runs: map[string]*routev3.RouteConfiguration{}, seen: func(string) {},
+	}
 	p.h.opts.Acks = p
 	p.change(objects...)
 	p.h.Synced()
@@ -131,7 +143,10 @@ func (p *proxies) settle() {
 				p.runs[r.Name()] = rc
 			}
 			_, rc := p.table(r.Name())
-			p.h.Verdict(xds.Ack{Proxy: xds.Proxy{Scope: sharedScope}, ID: xds.ID{TypeURL: xds.TypeRoute, Name: r.Name()}, Version: r.Version(), Error: p.why(rc)})
+			p.h.Verdict(xds.Ack{
+				Proxy: xds.Proxy{Scope: sharedScope}, ID: xds.ID{TypeURL: xds.TypeRoute, Name: r.Name()},
+				Version: r.Version(), Error: p.why(rc),
+			})
 			p.h.Acknowledged(sharedScope.Key(xds.TypeRoute, r.Name()))
 			p.seen(r.Name())
 		}
@@ -188,7 +203,11 @@ func TestARejectedRuleCostsItsAuthorOnly(t *testing.T) {
 		left []string
 		text string
 	}{
-		"for what it does": {action, routeOf("tenant", "bad", 1, "bad", "/x"), []string{"HTTPRoute/tenant/bad/0 500"}, "unheard-of header"},
+		"for what it does": {
+			action, routeOf("tenant", "bad", 1, "bad", "/x"),
+			[]string{"HTTPRoute/tenant/bad/0 500"},
+			"unheard-of header",
+		},
 		"for its match": {
 			match, routeOf("tenant", "bad", 1, "tenant", "/bad/guarded", "/.*"),
 			[]string{"HTTPRoute/tenant/bad/1 500"},

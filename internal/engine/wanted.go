@@ -30,7 +30,10 @@ func (e *Engine) interest(i xds.Interest) {
 	switch {
 	case i.Wanted:
 		if s == nil {
-			s = &scope{wildcards: map[string][]string{}, named: map[xds.Key]bool{}, wanted: map[xds.Interest]bool{}, orphans: map[xds.Key]time.Time{}}
+			s = &scope{
+				wildcards: map[string][]string{}, named: map[xds.Key]bool{}, wanted: map[xds.Interest]bool{},
+				orphans: map[xds.Key]time.Time{},
+			}
 			e.scopes[i.Scope] = s
 		}
 		delete(s.orphans, k)

@@ -16,8 +16,8 @@ const ControlHeaders = "x-envoy-"
 
 // TrustNoCaller makes a connection manager take the connection's own address for the caller's, and none of its callers
 // for internal. What they send under ControlHeaders is gone before anything reads it: Envoy drops what it reads itself,
-// and would pass the rest on, which looks to the application as if the mesh had said it. Further changes to a request that
-// arrives come after that.
+// and would pass the rest on, which looks to the application as if the mesh had said it. Further changes to a request
+// that arrives come after that.
 func TrustNoCaller(m *hcmv3.HttpConnectionManager, more ...*mutationrulesv3.HeaderMutation) {
 	m.UseRemoteAddress = Bool(true)
 	m.InternalAddressConfig = &hcmv3.HttpConnectionManager_InternalAddressConfig{

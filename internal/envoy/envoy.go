@@ -74,10 +74,12 @@ func AddressInNetns(a netip.AddrPort, netns string) *corev3.Address {
 
 // InternalAddress leads to an internal listener of the same Envoy. The id tells endpoints of one cluster apart.
 func InternalAddress(listener, id string) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
-		AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listener},
-		EndpointId:           id,
-	}}}
+	return &corev3.Address{Address: &corev3.Address_EnvoyInternalAddress{
+		EnvoyInternalAddress: &corev3.EnvoyInternalAddress{
+			AddressNameSpecifier: &corev3.EnvoyInternalAddress_ServerListenerName{ServerListenerName: listener},
+			EndpointId:           id,
+		},
+	}}
 }
 
 // PipeAddress is a Unix socket.
@@ -120,8 +122,8 @@ func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
 // smallTable is a prime number.
 const smallTable = 8191
 
-// SmallMaglev is Maglev for clusters of which there may be thousands, with few clients each: its table takes an eighth of
-// the memory, some 110 KB otherwise, and has room for 8,191 endpoints.
+// SmallMaglev is Maglev for clusters of which there may be thousands, with few clients each: its table takes an eighth
+// of the memory, some 110 KB otherwise, and has room for 8,191 endpoints.
 func SmallMaglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
 	return maglev(by, &maglevv3.Maglev{TableSize: wrapperspb.UInt64(smallTable)})
 }

@@ -36,9 +36,9 @@ const (
 // HeadersTimeout bounds how long a request's headers may take from their first byte to the last.
 const HeadersTimeout = 30 * time.Second
 
-// Ended makes tcp_proxy the end of an mTLS connection: it connects on only when the handshake has proved who the peer is, and
-// an end of either side passes on as it came, half closed as half closed. How long a connection may be idle is the
-// application's business.
+// Ended makes tcp_proxy the end of an mTLS connection: it connects on only when the handshake has proved who the peer
+// is, and an end of either side passes on as it came, half closed as half closed. How long a connection may be idle is
+// the application's business.
 func Ended(p *tcpproxyv3.TcpProxy) *listenerv3.Filter {
 	p.UpstreamConnectMode = tcpproxyv3.UpstreamConnectMode_ON_DOWNSTREAM_TLS_HANDSHAKE
 	p.MaxEarlyDataBytes = UInt32(0) // what the peer sends before that waits in the kernel
@@ -70,7 +70,8 @@ const (
 	SharedOnce = statev3.FilterStateValue_ONCE
 )
 
-// FilterState is one entry of filter state; the value may use access log operators. An empty factory means the key's own.
+// FilterState is one entry of filter state; the value may use access log operators. An empty factory means the key's
+// own.
 func FilterState(key, factory, value string, sharing Sharing) *statev3.FilterStateValue {
 	return &statev3.FilterStateValue{
 		Key:                &statev3.FilterStateValue_ObjectKey{ObjectKey: key},
@@ -88,10 +89,13 @@ func SetFilterState(values ...*statev3.FilterStateValue) *listenerv3.Filter {
 	return NetworkFilter(filterSetFilterState, &netstatev3.Config{OnNewConnection: values})
 }
 
-// SetFilterStateOfPeer is SetFilterState with further values, which are set when the handshake has proved who the peer is.
-// tcp_proxy has picked its cluster by then.
+// SetFilterStateOfPeer is SetFilterState with further values, which are set when the handshake has proved who the peer
+// is. tcp_proxy has picked its cluster by then.
 func SetFilterStateOfPeer(first, proved []*statev3.FilterStateValue) *listenerv3.Filter {
-	return NetworkFilter(filterSetFilterState, &netstatev3.Config{OnNewConnection: first, OnDownstreamTlsHandshake: proved})
+	return NetworkFilter(filterSetFilterState, &netstatev3.Config{
+		OnNewConnection:          first,
+		OnDownstreamTlsHandshake: proved,
+	})
 }
 
 const filterSetFilterState = "envoy.filters.network.set_filter_state"

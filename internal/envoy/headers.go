@@ -11,9 +11,11 @@ import (
 
 // SetHeader changes a header; the value is a format.
 func SetHeader(name, value string, action corev3.HeaderValueOption_HeaderAppendAction) *mutationrulesv3.HeaderMutation {
-	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{Append: &corev3.HeaderValueOption{
-		Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
-	}}}
+	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_Append{
+		Append: &corev3.HeaderValueOption{
+			Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: action,
+		},
+	}}
 }
 
 // HeadersKiB is a limit for all headers of a request or an answer together. It and the two below are within what Envoy

@@ -9,9 +9,9 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 )
 
-// keepalive finds a peer that went without a word, such as one whose node lost its power, within a minute. Applications can't:
-// what they ask of TCP is answered by the proxy beside them. Nor does anything else, and such connections would stay for ever
-// and count against what a port may have (mostPeers).
+// keepalive finds a peer that went without a word, such as one whose node lost its power, within a minute. Applications
+// can't: what they ask of TCP is answered by the proxy beside them. Nor does anything else, and such connections would
+// stay for ever and count against what a port may have (mostPeers).
 func keepalive() *corev3.TcpKeepalive {
 	return &corev3.TcpKeepalive{KeepaliveTime: UInt32(30), KeepaliveInterval: UInt32(10), KeepaliveProbes: UInt32(3)}
 }

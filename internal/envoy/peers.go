@@ -18,8 +18,8 @@ const (
 	// helloTimeout bounds how long a peer may take to say what it asks for: its first packet behind the one that opens the
 	// connection, lost twice.
 	helloTimeout = 4 * time.Second
-	// peersPerSecond is how many connections to an mTLS port may begin in a second. Those that have said nothing yet are not
-	// counted by PeerLimit; there are at most helloTimeout times as many.
+	// peersPerSecond is how many connections to an mTLS port may begin in a second. Those that have said nothing yet are
+	// not counted by PeerLimit; there are at most helloTimeout times as many.
 	peersPerSecond = 4_096
 	// helloBytes are held for a peer that has said nothing yet: what a hello of the mesh takes. It may be longer.
 	helloBytes = 2048
@@ -32,13 +32,13 @@ const (
 	mostPeers = 16_384
 )
 
-// HeldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is under way
-// between nodes is the kernel's to hold; a proxy that held more would be at the mercy of those who open connections and don't
-// read.
+// HeldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is
+// under way between nodes is the kernel's to hold; a proxy that held more would be at the mercy of those who open
+// connections and don't read.
 const HeldBytes = 64 << 10
 
-// AwaitHello makes an mTLS listener read which server name (SNI) a peer asks for, and wait for that no longer than it must.
-// More listener filters may follow.
+// AwaitHello makes an mTLS listener read which server name (SNI) a peer asks for, and wait for that no longer than it
+// must. More listener filters may follow.
 func AwaitHello(l *listenerv3.Listener) {
 	NoticeDeadClients(l)
 	l.ListenerFiltersTimeout = Duration(helloTimeout)
@@ -49,7 +49,8 @@ func AwaitHello(l *listenerv3.Listener) {
 				MaxTokens: peersPerSecond, TokensPerFill: UInt32(peersPerSecond / 16), FillInterval: Duration(time.Second / 16),
 			},
 		}),
-		ListenerFilter("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{InitialReadBufferSize: UInt32(helloBytes)}),
+		ListenerFilter("envoy.filters.listener.tls_inspector",
+			&tlsinspectorv3.TlsInspector{InitialReadBufferSize: UInt32(helloBytes)}),
 	}
 }
 

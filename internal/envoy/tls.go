@@ -22,7 +22,8 @@ const (
 	transportRaw = "envoy.transport_sockets.raw_buffer"
 )
 
-// noSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then fails.
+// noSecret is the secret that is asked for where no client identity is set. It must not exist: the handshake then
+// fails.
 const noSecret = "none"
 
 // tlsParameters is TLS 1.3 only, with the post-quantum hybrid group first where the peer has it too. Both versions are
@@ -76,9 +77,11 @@ func uriSAN(m *matcherv3.StringMatcher) *tlsv3.SubjectAltNameMatcher {
 	return &tlsv3.SubjectAltNameMatcher{SanType: tlsv3.SubjectAltNameMatcher_URI, Matcher: m}
 }
 
-// validation checks a peer against the trust bundle (a secret of the ADS stream) and its SPIFFE ID against sans. Without
-// sans nobody passes: an empty list must never mean "anyone that the bundle vouches for".
-func validation(bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher) *tlsv3.CommonTlsContext_CombinedValidationContext {
+// validation checks a peer against the trust bundle (a secret of the ADS stream) and its SPIFFE ID against sans.
+// Without sans nobody passes: an empty list must never mean "anyone that the bundle vouches for".
+func validation(
+	bundleSecret string, sans []*tlsv3.SubjectAltNameMatcher,
+) *tlsv3.CommonTlsContext_CombinedValidationContext {
 	if len(sans) == 0 {
 		sans = SPIFFEIDs("spiffe://none")
 	}
@@ -186,7 +189,8 @@ const keyWay = "way"
 // ReachedBy is metadata by which an endpoint says its way, under MetadataSocketMatch.
 func ReachedBy(way string) map[string]string { return map[string]string{keyWay: way} }
 
-// OnWay is the transport socket for endpoints of a way. Others get that of the next match, and in the end the cluster's own.
+// OnWay is the transport socket for endpoints of a way. Others get that of the next match, and in the end the cluster's
+// own.
 func OnWay(name, way string, socket *corev3.TransportSocket) *clusterv3.Cluster_TransportSocketMatch {
 	return &clusterv3.Cluster_TransportSocketMatch{Name: name, Match: Struct(ReachedBy(way)), TransportSocket: socket}
 }

@@ -50,7 +50,8 @@ func (a *Authority) Ready() error {
 	s := a.state.Load()
 	switch {
 	case s == nil || s.Active == nil:
-		return errors.New("the mesh has no CA yet: the leader makes it, or cert-manager hasn't issued it; see the Mesh's conditions")
+		return errors.New("the mesh has no CA yet: the leader makes it, or cert-manager hasn't issued it; see the Mesh's " +
+			"conditions")
 	case !s.Active.Usable(a.now()):
 		return errors.New("the mesh's CA has expired or isn't valid yet; see the Mesh's conditions")
 	}

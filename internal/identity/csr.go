@@ -44,7 +44,8 @@ func badRequest(format string, args ...any) error {
 func ParseID(trustDomain, id string) (namespace, serviceAccount string, err error) {
 	td, ns, sa, ok := names.ParseSPIFFEID(id)
 	if !ok {
-		return "", "", badRequest("identity %.300q isn't of the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>", id)
+		return "", "", badRequest("identity %.300q isn't of the form spiffe://<trust domain>/ns/<namespace>/sa/<service "+
+			"account>", id)
 	}
 	if td != trustDomain {
 		return "", "", badRequest("identity %.300q isn't in the trust domain %q", id, trustDomain)

@@ -205,7 +205,8 @@ func TestCSRChecks(t *testing.T) {
 	good := &x509.CertificateRequest{URIs: []*url.URL{uri(testID)}}
 	ca := pkix.Extension{Id: []int{2, 5, 29, 19}, Critical: true, Value: []byte{0x30, 3, 1, 1, 0xff}}
 	// otherName, which Go's parser skips: [0] { OID 1.2.3, [0] UTF8String "x" } beside the URI.
-	hidden := append([]byte{0x30, byte(9 + 2 + len(testID)), 0xa0, 7, 6, 2, 0x2a, 3, 0xa0, 1, 0x0c}, append([]byte{0x86, byte(len(testID))}, testID...)...)
+	hidden := append([]byte{0x30, byte(9 + 2 + len(testID)), 0xa0, 7, 6, 2, 0x2a, 3, 0xa0, 1, 0x0c},
+		append([]byte{0x86, byte(len(testID))}, testID...)...)
 	flipped := csrOf(t, good, p256(t))
 	block, _ := pem.Decode(flipped)
 	block.Bytes[len(block.Bytes)-3] ^= 1
@@ -225,21 +226,43 @@ func TestCSRChecks(t *testing.T) {
 		{"RSA 1024", csrOf(t, good, rsaKey(1024)), testID, "1024 bits"},
 		{"P-521", csrOf(t, good, ec(elliptic.P521())), testID, "P-521"},
 		{"P-224", csrOf(t, good, ec(elliptic.P224())), testID, "P-224"},
-		{"forged SAN", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://cluster.local/ns/shop/sa/admin")}}, p256(t)), testID, "URI is"},
-		{"two URIs", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri(testID), uri(testID + "x")}}, p256(t)), testID, "exactly one URI"},
+		{"forged SAN", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://cluster.local/ns/shop/sa/admin")}},
+			p256(t)), testID, "URI is"},
+		{
+			"two URIs", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri(testID), uri(testID + "x")}}, p256(t)), testID,
+			"exactly one URI",
+		},
 		{"no SAN", csrOf(t, &x509.CertificateRequest{}, p256(t)), testID, "exactly one extension"},
-		{"DNS name beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, DNSNames: []string{"a.example"}}, p256(t)), testID, "exactly one URI"},
-		{"IP beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}, p256(t)), testID, "exactly one URI"},
-		{"e-mail beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, EmailAddresses: []string{"a@b.example"}}, p256(t)), testID, "exactly one URI"},
-		{"name of a kind that Go skips", csrOf(t, &x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: oidSubjectAltName, Value: hidden}}}, p256(t)), testID, "exactly one URI"},
-		{"CA bit", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, ExtraExtensions: []pkix.Extension{ca}}, p256(t)), testID, "exactly one extension"},
-		{"subject", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, Subject: pkix.Name{CommonName: "x"}}, p256(t)), testID, "subject must be empty"},
+		{
+			"DNS name beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, DNSNames: []string{"a.example"}}, p256(t)),
+			testID, "exactly one URI",
+		},
+		{"IP beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}},
+			p256(t)), testID, "exactly one URI"},
+		{"e-mail beside", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, EmailAddresses: []string{"a@b.example"}},
+			p256(t)), testID, "exactly one URI"},
+		{
+			"name of a kind that Go skips",
+			csrOf(t, &x509.CertificateRequest{ExtraExtensions: []pkix.Extension{{Id: oidSubjectAltName, Value: hidden}}},
+				p256(t)), testID, "exactly one URI",
+		},
+		{
+			"CA bit", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, ExtraExtensions: []pkix.Extension{ca}}, p256(t)),
+			testID, "exactly one extension",
+		},
+		{
+			"subject", csrOf(t, &x509.CertificateRequest{URIs: good.URIs, Subject: pkix.Name{CommonName: "x"}}, p256(t)), testID,
+			"subject must be empty",
+		},
 		{"wrong signature", flipped, testID, "signature"},
 		{"not PEM", []byte("hello"), testID, "PEM"},
 		{"certificate instead", newRoot(t, time.Hour, testNow).rootPEM(), testID, "CERTIFICATE REQUEST"},
 		{"two blocks", append(csrOf(t, good, p256(t)), csrOf(t, good, p256(t))...), testID, "more than one"},
 		{"oversized", make([]byte, maxCSRBytes+1), testID, "limit"},
-		{"other trust domain", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://evil/ns/a/sa/b")}}, p256(t)), "spiffe://evil/ns/a/sa/b", "trust domain"},
+		{
+			"other trust domain", csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri("spiffe://evil/ns/a/sa/b")}}, p256(t)),
+			"spiffe://evil/ns/a/sa/b", "trust domain",
+		},
 		{"not SPIFFE", csrOf(t, good, p256(t)), "https://cluster.local/ns/shop/sa/cart", "form"},
 		{"query", csrOf(t, good, p256(t)), testID + "?x=1", "isn't of the form"},
 		{"escapes", csrOf(t, good, p256(t)), "spiffe://cluster.local/ns/shop/sa/c%61rt", "isn't of the form"},
@@ -283,7 +306,10 @@ func TestParseSignerSaysWhatIsWrong(t *testing.T) {
 		{"good", root.rootPEM(), rootKey, root.rootPEM(), ""},
 		{"no certificate", nil, rootKey, root.rootPEM(), "tls.crt: no PEM certificate"},
 		{"no key", root.rootPEM(), nil, root.rootPEM(), "tls.key: no PEM private key"},
-		{"garbled key", root.rootPEM(), []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), root.rootPEM(), "can't be parsed"},
+		{
+			"garbled key", root.rootPEM(), []byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+			root.rootPEM(), "can't be parsed",
+		},
 		{"key of another", root.rootPEM(), otherKey, root.rootPEM(), "doesn't belong"},
 		{"no root", root.rootPEM(), rootKey, nil, "ca.crt is empty"},
 		{"root of another", root.rootPEM(), rootKey, other.rootPEM(), "doesn't lead to"},
@@ -318,7 +344,10 @@ func TestPrivateKeyRedactsItself(t *testing.T) {
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		out = append(out, fmt.Sprintf(verb, key), fmt.Sprintf(verb, holder{key}), fmt.Sprintf(verb, &Signer{Key: key}))
 	}
-	for _, secret := range []string{fmt.Sprintf("%x", []byte(ed)), strings.Trim(fmt.Sprint(string([]byte(ed)[:4])), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(ed)[:4]), "[]byte{}")} {
+	for _, secret := range []string{
+		fmt.Sprintf("%x", []byte(ed)), strings.Trim(fmt.Sprint(string([]byte(ed)[:4])), "[]"),
+		strings.Trim(fmt.Sprintf("%#v", []byte(ed)[:4]), "[]byte{}"),
+	} {
 		for _, o := range out {
 			assert.NotContains(t, o, secret)
 		}
@@ -328,7 +357,8 @@ func TestPrivateKeyRedactsItself(t *testing.T) {
 }
 
 func TestBundleRoundTrip(t *testing.T) {
-	b := Bundle{Generation: 42, Roots: []*x509.Certificate{newRoot(t, time.Hour, testNow).Root, newRoot(t, time.Hour, testNow).Root}}
+	b := Bundle{Generation: 42, Roots: []*x509.Certificate{newRoot(t, time.Hour, testNow).Root, newRoot(
+		t, time.Hour, testNow).Root}}
 	got, err := ParseBundle(b.PEM())
 	require.NoError(t, err)
 	assert.True(t, b.Equal(got))
@@ -344,7 +374,8 @@ func TestBundleRoundTrip(t *testing.T) {
 func FuzzParseCSR(f *testing.F) {
 	f.Add(csrOf(f, &x509.CertificateRequest{URIs: []*url.URL{uri(testID)}}, p256(f)), testID)
 	f.Add(csrOf(f, &x509.CertificateRequest{DNSNames: []string{"a"}}, p256(f)), testID)
-	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n"), "spiffe://cluster.local/ns/a/sa/b")
+	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nMAA=\n-----END CERTIFICATE REQUEST-----\n"),
+		"spiffe://cluster.local/ns/a/sa/b")
 	ca := newRoot(f, time.Hour, testNow)
 	a := newAuthority(f, ca, time.Hour, at(testNow))
 	f.Fuzz(func(t *testing.T, csr []byte, id string) {
@@ -353,7 +384,8 @@ func FuzzParseCSR(f *testing.F) {
 			return
 		}
 		c := leaf.Chain[0]
-		if len(c.URIs) != 1 || c.URIs[0].String() != id || !strings.HasPrefix(id, "spiffe://"+testDomain+"/ns/") || c.IsCA || len(c.DNSNames) != 0 {
+		if len(c.URIs) != 1 || c.URIs[0].String() != id || !strings.HasPrefix(id, "spiffe://"+testDomain+"/ns/") || c.IsCA ||
+			len(c.DNSNames) != 0 {
 			t.Fatalf("signed a certificate %v for %q", c.URIs, id)
 		}
 	})

@@ -49,7 +49,8 @@ func ParsePrivateKey(text []byte) (PrivateKey, error) {
 		var block *pem.Block
 		block, text = pem.Decode(text)
 		if block == nil {
-			return PrivateKey{}, errors.New("no PEM private key found; expected a block of type PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")
+			return PrivateKey{}, errors.New(
+				"no PEM private key found; expected a block of type PRIVATE KEY, EC PRIVATE KEY or RSA PRIVATE KEY")
 		}
 		switch block.Type {
 		case "PRIVATE KEY":

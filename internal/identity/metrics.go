@@ -26,7 +26,8 @@ func (a *Authority) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (a *Authority) Collect(ch chan<- prometheus.Metric) {
 	if s := a.state.Load(); s != nil && s.Active != nil {
-		ch <- prometheus.MustNewConstMetric(descCANotAfter, prometheus.GaugeValue, float64(s.Active.NotAfter().Unix()), s.Active.Origin)
+		ch <- prometheus.MustNewConstMetric(descCANotAfter, prometheus.GaugeValue, float64(s.Active.NotAfter().Unix()),
+			s.Active.Origin)
 	}
 	b := a.Bundle()
 	ch <- prometheus.MustNewConstMetric(descRoots, prometheus.GaugeValue, float64(len(b.Roots)))

@@ -114,10 +114,12 @@ func TestRotationTable(t *testing.T) {
 	t.Run("the delay counts from when the bundle is public", func(t *testing.T) {
 		s := start(root)
 		later := now.Add(time.Hour)
-		s.state, _ = s.state.Step(Observed{Signer: other, Published: s.published, LeafLifetime: s.lifetime}, testPolicy, later)
+		s.state, _ = s.state.Step(Observed{Signer: other, Published: s.published, LeafLifetime: s.lifetime}, testPolicy,
+			later)
 		for range 5 { // the ConfigMap can't be written
 			later = later.Add(testPolicy.Propagation)
-			s.state, _ = s.state.Step(Observed{Signer: other, Published: s.published, LeafLifetime: s.lifetime}, testPolicy, later)
+			s.state, _ = s.state.Step(Observed{Signer: other, Published: s.published, LeafLifetime: s.lifetime}, testPolicy,
+				later)
 			assert.True(t, s.state.Active.Same(root))
 		}
 		s.step(later, other)
@@ -184,7 +186,12 @@ func TestNeedsRoot(t *testing.T) {
 		{"nothing", State{}, testNow, true},
 		{"fresh", State{Active: root}, testNow, false},
 		{"old", State{Active: root}, testNow.Add(8*time.Hour + time.Minute), true},
-		{"old with successor", State{Active: root, Next: newRoot(t, 24*time.Hour, testNow)}, testNow.Add(9 * time.Hour), false},
+		{
+			"old with successor",
+			State{Active: root, Next: newRoot(t, 24*time.Hour, testNow)},
+			testNow.Add(9 * time.Hour),
+			false,
+		},
 		{"expired", State{Active: root}, testNow.Add(11 * time.Hour), true},
 		{"from an issuer", State{Active: foreign}, testNow, true},
 		{"from an issuer, with successor", State{Active: foreign, Next: root}, testNow, false},
@@ -294,7 +301,10 @@ func (w *world) keeper() {
 		return // no leader for now
 	}
 	before := w.state
-	next, _ := before.Step(Observed{Signer: w.offered, Published: w.bundle(), TrustDomain: testDomain, LeafLifetime: w.lifetime}, testPolicy, w.now)
+	next, _ := before.Step(Observed{
+		Signer: w.offered, Published: w.bundle(), TrustDomain: testDomain,
+		LeafLifetime: w.lifetime,
+	}, testPolicy, w.now)
 	if next.Active == nil || w.rnd.IntN(10) == 0 {
 		return // the Secret can't be written
 	}
@@ -399,7 +409,8 @@ func TestLeavesOfBothRootsSpeakDuringARotation(t *testing.T) {
 	s.step(now, fresh)
 	a.Update(s.state)
 	both, stillOld := s.state.Bundle(), tlsLeaf(t, a)
-	require.NoError(t, handshake(stillOld, oldLeaf, before, both, now), "announced: everything still verifies with the former bundle")
+	require.NoError(t, handshake(stillOld, oldLeaf, before, both, now),
+		"announced: everything still verifies with the former bundle")
 
 	now = now.Add(testPolicy.Propagation)
 	s.step(now, fresh)
@@ -407,7 +418,8 @@ func TestLeavesOfBothRootsSpeakDuringARotation(t *testing.T) {
 	newLeaf := tlsLeaf(t, a)
 	require.NoError(t, handshake(newLeaf, oldLeaf, both, both, now))
 	require.NoError(t, handshake(oldLeaf, newLeaf, both, both, now))
-	require.Error(t, handshake(newLeaf, oldLeaf, both, before, now), "a proxy without the announced root can't verify the new leaf")
+	require.Error(t, handshake(newLeaf, oldLeaf, both, before, now),
+		"a proxy without the announced root can't verify the new leaf")
 
 	now = now.Add(s.lifetime + testPolicy.Margin)
 	s.step(now, fresh)
@@ -423,7 +435,8 @@ func tlsLeaf(t *testing.T, a *Authority) tls.Certificate {
 	t.Helper()
 	key, err := GenerateKey()
 	require.NoError(t, err)
-	leaf, err := a.Sign(t.Context(), csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri(testID)}}, key.Signer()), testID)
+	leaf, err := a.Sign(t.Context(), csrOf(t, &x509.CertificateRequest{URIs: []*url.URL{uri(testID)}}, key.Signer()),
+		testID)
 	require.NoError(t, err)
 	c := tls.Certificate{PrivateKey: key.Signer()}
 	for _, cert := range leaf.Chain {

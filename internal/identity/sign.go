@@ -83,7 +83,8 @@ func signLeaf(s *Signer, req leafRequest, now time.Time) (Leaf, error) {
 	}
 	leaf := Leaf{Chain: append([]*x509.Certificate{cert}, s.Chain...), NotAfter: cert.NotAfter}
 	if err := (Bundle{Roots: []*x509.Certificate{s.Root}}).VerifyLeaf(leaf.Chain, now); err != nil {
-		return Leaf{}, fmt.Errorf("a certificate for %s wouldn't verify, the CA may be constrained (path length, names, usages): %w", req.uri, err)
+		return Leaf{}, fmt.Errorf("a certificate for %s wouldn't verify, the CA may be constrained (path length, names, "+
+			"usages): %w", req.uri, err)
 	}
 	return leaf, nil
 }

@@ -85,7 +85,8 @@ func NewRoot(trustDomain string, lifetime time.Duration, now time.Time) (*Signer
 	}
 	now = now.Truncate(time.Second)
 	tmpl := &x509.Certificate{
-		Subject:               pkix.Name{Organization: []string{"Fairway"}, CommonName: "Fairway mesh root for " + trustDomain},
+		Subject: pkix.Name{Organization: []string{"Fairway"}, CommonName: "Fairway mesh root for " +
+			trustDomain},
 		URIs:                  []*url.URL{{Scheme: "spiffe", Host: trustDomain}},
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(lifetime),
@@ -116,7 +117,8 @@ func ParseSigner(origin string, chainPEM, keyPEM, anchorsPEM []byte) (*Signer, e
 		return nil, fmt.Errorf("tls.key: %w", err)
 	}
 	if len(anchorsPEM) == 0 {
-		return nil, errors.New("ca.crt is empty: the issuer doesn't say which root verifies its certificates; use an issuer that fills ca.crt")
+		return nil, errors.New("ca.crt is empty: the issuer doesn't say which root verifies its certificates; use an " +
+			"issuer that fills ca.crt")
 	}
 	anchors, err := ParseCertificates(anchorsPEM)
 	if err != nil {
@@ -157,7 +159,8 @@ func assemble(origin string, chain []*x509.Certificate, key PrivateKey, anchors 
 		}
 	}
 	paths, err := chain[0].Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: inter, CurrentTime: at.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, Intermediates: inter, CurrentTime: at.Add(time.Second),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("tls.crt doesn't lead to a certificate of ca.crt: %w", err)

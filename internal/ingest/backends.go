@@ -48,7 +48,8 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		return out
 	}
 	if !b.granted(key) {
-		b.unresolved(gwv1.RouteReasonRefNotPermitted, "backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
+		b.unresolved(gwv1.RouteReasonRefNotPermitted,
+			"backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
 			key, b.route.Ref.Kind, b.route.Ref.Namespace)
 		return out
 	}
@@ -59,7 +60,8 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	}
 	if svc.External {
 		// The API leaves the type to implementations, and GEP-1294 advises against it: the name could lead anywhere.
-		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend Service %s is of type ExternalName, which has no endpoints: use a Service with endpoints", key)
+		b.unresolved(gwv1.RouteReasonUnsupportedValue,
+			"backend Service %s is of type ExternalName, which has no endpoints: use a Service with endpoints", key)
 		return out
 	}
 	out.Port = model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: portNumber(*ref.Port)}
@@ -68,7 +70,9 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	case !ok:
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
 	case port.Protocol == model.ProtocolTLS:
-		b.unresolved(gwv1.RouteReasonUnsupportedProtocol, "backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it", key, *ref.Port)
+		b.unresolved(gwv1.RouteReasonUnsupportedProtocol,
+			"backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it", key,
+			*ref.Port)
 	default:
 		out.Invalid = false
 	}
@@ -90,7 +94,8 @@ func (b *routeBuilder) granted(svc cluster.Key) bool {
 			continue
 		}
 		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
-			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.Ref.Kind && string(f.Namespace) == b.route.Ref.Namespace
+			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.Ref.Kind &&
+				string(f.Namespace) == b.route.Ref.Namespace
 		})
 		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
 			return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == svc.Name)

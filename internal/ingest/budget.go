@@ -15,8 +15,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// What routes may cost. A proxy keeps an automaton for each regular expression, which grows with what it is asked, to some
-// MB; every rule costs tens of KB, and what it says besides: each match of a rule has all that the rule does, for each port.
+// What routes may cost. A proxy keeps an automaton for each regular expression, which grows with what it is asked, to
+// some MB; every rule costs tens of KB, and what it says besides: each match of a rule has all that the rule does, for
+// each port.
 var (
 	// mostOfConsumer is what the routes of one namespace may cost the waypoints of another. The Services' own namespace
 	// pays with its own waypoint.
@@ -74,8 +75,10 @@ func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef
 	out := map[model.ObjectRef]Verdict{}
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-			"the routes of a namespace are limited to %d bytes in total. A route counts once for each of its ports, and the actions "+
-				"of a rule once for each of its matches. This route has %d, older routes of namespace %s have %d. Requests that no "+
+			"the routes of a namespace are limited to %d bytes in total. A route counts once for each of its ports, and the "+
+				"actions "+
+				"of a rule once for each of its matches. This route has %d, older routes of namespace %s have %d. Requests that "+
+				"no "+
 				"other route matches get a 404. Name fewer ports in parentRefs, or use several namespaces",
 			mostOfAuthor.bytes, b.all.bytes, author, older.bytes)}
 	})
@@ -92,8 +95,10 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 			part = fmt.Sprintf(" (an equal share for each other namespace with routes for Services of %s)", k.owner)
 		}
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches and %d bytes%s. "+
-				"A route counts once for each of its ports, and the actions of a rule once for each of its matches. This route has "+
+			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches and %d "+
+				"bytes%s. "+
+				"A route counts once for each of its ports, and the actions of a rule once for each of its matches. This route "+
+				"has "+
 				"%d, %d and %d, older routes of namespace %s for Services of %s have %d, %d and %d. Requests from there to these "+
 				"Services that no other route matches get a 404. Use fewer matches, or create the route in namespace %s",
 			most.expressions, most.rules, most.bytes, part, own.expressions, own.rules, own.bytes,
@@ -113,14 +118,15 @@ func (i *Ingest) spentByConsumer(c *memo.Ctx, k consumer) cost {
 	return i.spendOfConsumer(c, k, mostOfConsumer, func(*bill, cost) {})
 }
 
-// shareOfConsumers is what each consumer's routes may cost the waypoints of a namespace. Where all together cost too much,
-// those are refused that cost most, down to equal parts, so that nobody's many namespaces or large routes take from a
-// consumer that has few.
+// shareOfConsumers is what each consumer's routes may cost the waypoints of a namespace. Where all together cost too
+// much, those are refused that cost most, down to equal parts, so that nobody's many namespaces or large routes take
+// from a consumer that has few.
 func (i *Ingest) shareOfConsumers(c *memo.Ctx, owner string) cost {
 	var rules, expressions, bytes []int
 	for _, author := range i.authors.Get(c, owner) {
 		spent := i.spent.Get(c, consumer{author, owner})
-		rules, expressions, bytes = append(rules, spent.rules), append(expressions, spent.expressions), append(bytes, spent.bytes)
+		rules, expressions, bytes = append(rules, spent.rules), append(expressions, spent.expressions),
+			append(bytes, spent.bytes)
 	}
 	return cost{
 		rules:       min(mostOfConsumer.rules, equalPart(rules, mostOfConsumers.rules)),

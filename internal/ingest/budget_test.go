@@ -25,14 +25,19 @@ import (
 
 // TestCostOfARoute: every expression and byte of an author counts, wherever it is, for each port that it is for.
 func TestCostOfARoute(t *testing.T) {
-	re, exact := model.StringMatch{Type: model.MatchRegex, Value: "a+"}, model.StringMatch{Type: model.MatchExact, Value: "a"}
+	re, exact := model.StringMatch{Type: model.MatchRegex, Value: "a+"},
+		model.StringMatch{Type: model.MatchExact, Value: "a"}
 	rules := []model.Rule{
 		{Match: path(model.MatchRegex, "/a+")},
 		{Match: path(model.MatchPrefix, "/a")},
 		{GRPC: true, Match: model.Match{GRPCType: model.MatchRegex, GRPCService: "a+", GRPCMethod: "b+"}},
-		{Match: model.Match{Headers: []model.NamedMatch{{Name: "a", StringMatch: re}, {Name: "b", StringMatch: exact}, {Name: "c", StringMatch: re}}}},
+		{Match: model.Match{Headers: []model.NamedMatch{{Name: "a", StringMatch: re}, {Name: "b", StringMatch: exact}, {
+			Name: "c", StringMatch: re,
+		}}}},
 		{Match: model.Match{Query: []model.NamedMatch{{Name: "a", StringMatch: re}}}},
-		{Filters: []model.Filter{{CORS: &model.CORS{AllowOrigins: []string{"*", "https://a", "https://*.a", "https://*.b"}}}}},
+		{Filters: []model.Filter{{CORS: &model.CORS{
+			AllowOrigins: []string{"*", "https://a", "https://*.a", "https://*.b"},
+		}}}},
 	}
 	parents := []Parent{
 		{Service: cluster.Key{Namespace: "owner", Name: "a"}, Attachments: make([]model.Attachment, 2)},
@@ -41,7 +46,8 @@ func TestCostOfARoute(t *testing.T) {
 		{Service: cluster.Key{Namespace: "another", Name: "a"}, Attachments: make([]model.Attachment, 5)},
 	}
 	require.Equal(t, map[string]cost{
-		"owner": {rules: 18, expressions: 21, bytes: 18*512 + 156}, "another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
+		"owner":   {rules: 18, expressions: 21, bytes: 18*512 + 156},
+		"another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
 	}, costsOf(&Route{Rules: rules, Parents: parents}))
 }
 
@@ -52,7 +58,9 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 	store := cluster.NewStore(g)
 	in := New(g, store, func(model.Rule) (bool, error) { return false, nil })
 	store.Meshes.Set(&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
-	store.Namespaces.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+	store.Namespaces.Set(&corev1.Namespace{
+		ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}},
+	})
 	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
 	svc.Spec.ClusterIPs = []string{"10.96.0.1"}
 	for n := range ports {
@@ -68,7 +76,8 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 		store.HTTPRoutes.Set(r)
 		ref := model.ObjectRef{Kind: KindHTTPRoute, Namespace: r.Namespace, Name: r.Name}
 		in.Report.Watch(ref, func(report *RouteReport) {
-			if c := meta.FindStatusCondition(report.Parents[0].Conditions, string(gwv1.RouteConditionAccepted)); c.Reason != v1alpha1.RouteReasonOverBudget {
+			if c := meta.FindStatusCondition(report.Parents[0].Conditions, string(
+				gwv1.RouteConditionAccepted)); c.Reason != v1alpha1.RouteReasonOverBudget {
 				require.Equal(t, string(gwv1.RouteReasonAccepted), c.Reason)
 				accepted++
 			}
@@ -79,8 +88,8 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 	require.Less(t, g.Reads, uint64(ports*routes/2))
 }
 
-// TestEqualPart: all together have no more than there is, nothing of it is left over while somebody wants it, and nobody gets
-// less for what another one asks for beyond an equal part.
+// TestEqualPart: all together have no more than there is, nothing of it is left over while somebody wants it, and
+// nobody gets less for what another one asks for beyond an equal part.
 func TestEqualPart(t *testing.T) {
 	require.Equal(t, math.MaxInt, equalPart(nil, 10))
 	require.Equal(t, math.MaxInt, equalPart([]int{3, 7}, 10))

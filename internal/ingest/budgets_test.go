@@ -21,12 +21,13 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestBudgetsWhileRoutesComeAndGo: nothing costs more than it may, and what is refused depends on the routes that there are and
-// on nothing that was before.
+// TestBudgetsWhileRoutesComeAndGo: nothing costs more than it may, and what is refused depends on the routes that there
+// are and on nothing that was before.
 func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 	consumer, consumers, author := mostOfConsumer, mostOfConsumers, mostOfAuthor
 	t.Cleanup(func() { mostOfConsumer, mostOfConsumers, mostOfAuthor = consumer, consumers, author })
-	mostOfConsumer, mostOfConsumers = cost{rules: 6, expressions: 4, bytes: 1 << 20}, cost{rules: 14, expressions: 9, bytes: 1 << 20}
+	mostOfConsumer, mostOfConsumers = cost{rules: 6, expressions: 4, bytes: 1 << 20},
+		cost{rules: 14, expressions: 9, bytes: 1 << 20}
 	mostOfAuthor.bytes = 8 << 10
 	namespaces := []string{"a", "b", "c", "d", "e"}
 	world := func() (*memo.Graph, *cluster.Store, *Ingest) {
@@ -34,7 +35,9 @@ func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 		store := cluster.NewStore(g)
 		store.Meshes.Set(&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}})
 		for n, ns := range namespaces {
-			store.Namespaces.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+			store.Namespaces.Set(&corev1.Namespace{
+				ObjectMeta: metav1.ObjectMeta{Name: ns, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}},
+			})
 			svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "web"}}
 			svc.Spec.ClusterIPs, svc.Spec.Ports = []string{fmt.Sprint("10.96.0.", n)}, []corev1.ServicePort{{Port: 80}}
 			store.Services.Set(svc)
@@ -79,7 +82,9 @@ func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 }
 
 // keptToBudgets compares what is refused with that of an Ingest which was given all at once, and adds up the rest.
-func keptToBudgets(t *testing.T, in, scratch *Ingest, present map[model.ObjectRef]*gwv1.HTTPRoute, namespaces []string) {
+func keptToBudgets(
+	t *testing.T, in, scratch *Ingest, present map[model.ObjectRef]*gwv1.HTTPRoute, namespaces []string,
+) {
 	byAuthor, byConsumer, byOwner := map[string]cost{}, map[consumer]cost{}, map[string]cost{}
 	for ref := range present {
 		bill := in.billOf.Get(nil, ref)
@@ -119,7 +124,10 @@ func randomRoute(r *rand.Rand, namespaces []string) *gwv1.HTTPRoute {
 	group, kind := gwv1.Group(""), gwv1.Kind("Service")
 	for range 1 + r.IntN(2) {
 		owner := gwv1.Namespace(namespaces[r.IntN(len(namespaces))])
-		out.Spec.ParentRefs = append(out.Spec.ParentRefs, gwv1.ParentReference{Group: &group, Kind: &kind, Namespace: &owner, Name: "web"})
+		out.Spec.ParentRefs = append(out.Spec.ParentRefs, gwv1.ParentReference{
+			Group: &group, Kind: &kind, Namespace: &owner,
+			Name: "web",
+		})
 	}
 	rule := gwv1.HTTPRouteRule{}
 	for range 1 + r.IntN(3) {

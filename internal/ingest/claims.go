@@ -58,7 +58,10 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 		if !ok {
 			continue
 		}
-		cl := claim{pod: pod, arrived: i.store.Pods.Arrived(cluster.ByAddress, addr.String(), key), captured: i.takesMTLS(c, pod)}
+		cl := claim{
+			pod: pod, arrived: i.store.Pods.Arrived(cluster.ByAddress, addr.String(), key),
+			captured: i.takesMTLS(c, pod),
+		}
 		_, known := i.store.Nodes.Get(c, cluster.Key{Name: pod.Spec.NodeName})
 		cl.lost = !known
 		all = append(all, cl)
@@ -84,13 +87,15 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 		case !fits:
 			out.Refused = append(out.Refused, cl.refused(addr, fmt.Sprintf(outsideOfItsNode, cl.pod.Spec.NodeName)))
 		case cl.pod.Spec.NodeName != holder.Spec.NodeName:
-			out.Refused = append(out.Refused, cl.refused(addr, fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)))
+			out.Refused = append(out.Refused,
+				cl.refused(addr, fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)))
 		}
 	}
 	return out
 }
 
-const outsideOfItsNode = "it is outside the pod ranges of node %s: if the network plugin assigns addresses by itself, " +
+const outsideOfItsNode = "it is outside the pod ranges of node %s: if the network plugin assigns addresses by " +
+	"itself, " +
 	"set spec.network.podCIDRs of the Mesh"
 
 func (cl claim) refused(addr netip.Addr, why string) RefusedClaim {

@@ -22,7 +22,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// claimWorld is a cluster of two nodes, n1 and n2, with ranges of their own, and a Mesh. Steps are in the order of time.
+// claimWorld is a cluster of two nodes, n1 and n2, with ranges of their own, and a Mesh. Steps are in the order of
+// time.
 type claimWorld struct {
 	t     *testing.T
 	store *cluster.Store
@@ -34,7 +35,9 @@ func newClaimWorld(t *testing.T) claimWorld {
 	w := claimWorld{t: t, store: cluster.NewStore(g)}
 	w.Ingest = New(g, w.store, func(model.Rule) (bool, error) { return false, nil })
 	w.set(
-		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{
+			names.LabelMesh: names.MeshEnabled,
+		}}},
 		&v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}},
 	)
 	w.node("n1", "10.1.0.0/24")
@@ -74,9 +77,10 @@ func aged(minutes int) change {
 
 func (w claimWorld) pod(name, node, ip string, changes ...change) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(time.Unix(0, 0))},
-		Spec:       corev1.PodSpec{NodeName: node, ServiceAccountName: name},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(
+			time.Unix(0, 0))},
+		Spec:   corev1.PodSpec{NodeName: node, ServiceAccountName: name},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
 	}
 	for _, c := range changes {
 		c(p)
@@ -229,16 +233,21 @@ func TestRefusedClaimsAreNoEndpoints(t *testing.T) {
 	w.set(
 		&corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart"},
-			Spec:       corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.1"}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+			Spec: corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.1"}, Ports: []corev1.ServicePort{
+				{Name: "http", Port: 80},
+			}},
 		},
 		&discoveryv1.EndpointSlice{
-			ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: "cart-1", Labels: map[string]string{discoveryv1.LabelServiceName: "cart"}},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart-1", Labels: map[string]string{
+				discoveryv1.LabelServiceName: "cart",
+			}},
 			AddressType: discoveryv1.AddressTypeIPv4,
 			Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080))}},
 			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.1.0.5"}}, {Addresses: []string{"10.2.0.5"}}},
 		},
 	)
-	w.pod("thief", "n2", "10.1.0.5", captured, func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "10.2.0.5"}) })
+	w.pod("thief", "n2", "10.1.0.5", captured,
+		func(p *corev1.Pod) { p.Status.PodIPs = append(p.Status.PodIPs, corev1.PodIP{IP: "10.2.0.5"}) })
 	port := model.ServicePort{Namespace: "shop", Service: "cart", Port: 80}
 	list := w.Endpoints.Get(nil, port)
 	require.Len(t, list, 1)
@@ -266,12 +275,15 @@ func TestWhatANodeMakesUpIsNoEndpoint(t *testing.T) {
 	w.pod("thief", "n2", "10.1.0.5", captured)
 	w.pod("thief-outside", "n2", "203.0.113.9", captured)
 	slice := &discoveryv1.EndpointSlice{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart-1", Labels: map[string]string{discoveryv1.LabelServiceName: "cart"}},
-		Ports:      []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(80))}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart-1", Labels: map[string]string{
+			discoveryv1.LabelServiceName: "cart",
+		}},
+		Ports: []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(80))}},
 	}
 	for name, ip := range map[string]string{
-		"honest": "10.1.0.5", "plain": "10.1.0.6", "host": "172.30.0.11", "mirror": "10.2.0.7", "mirror-outside": "203.0.113.7",
-		"mirror-host": "203.0.113.8", "thief-outside": "203.0.113.9", "not-known": "203.0.113.10",
+		"honest": "10.1.0.5", "plain": "10.1.0.6", "host": "172.30.0.11", "mirror": "10.2.0.7",
+		"mirror-outside": "203.0.113.7",
+		"mirror-host":    "203.0.113.8", "thief-outside": "203.0.113.9", "not-known": "203.0.113.10",
 	} {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{
 			Addresses: []string{ip}, TargetRef: &corev1.ObjectReference{Kind: "Pod", Namespace: "shop", Name: name},
@@ -312,7 +324,8 @@ func TestWhatANodeMakesUpIsNoEndpoint(t *testing.T) {
 func TestPodsWithoutAnAccountHaveNoIdentity(t *testing.T) {
 	w := newClaimWorld(t)
 	w.pod("static", "n1", "10.1.0.5", captured, func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" })
-	w.pod("named", "n1", "10.1.0.6", captured, func(p *corev1.Pod) { p.Annotations = map[string]string{names.AnnotationMirror: "x"} })
+	w.pod("named", "n1", "10.1.0.6", captured,
+		func(p *corev1.Pod) { p.Annotations = map[string]string{names.AnnotationMirror: "x"} })
 	for _, ip := range []string{"10.1.0.5", "10.1.0.6"} {
 		w.has(ip, plain)
 		require.Empty(t, w.Workload.Get(nil, netip.MustParseAddr(ip)).Identity)

@@ -62,8 +62,8 @@ func costsOf(r *Route) map[string]cost {
 	return out
 }
 
-// bytesOf are the bytes that a rule's author wrote and may make as many of as the API lets them: of matches, of changes of headers,
-// and of backends, with those that come with each, and with the rule itself.
+// bytesOf are the bytes that a rule's author wrote and may make as many of as the API lets them: of matches, of changes
+// of headers, and of backends, with those that come with each, and with the rule itself.
 func bytesOf(r model.Rule) int {
 	const itself, backend = 512, 128
 	n := itself + bytesOfFilters(r.Filters) + len(r.Match.GRPCService) + len(r.Match.GRPCMethod)
@@ -92,7 +92,8 @@ func bytesOfFilters(filters []model.Filter) int {
 			n += len(strings.Join(change.Remove, ""))
 		}
 		if f.CORS != nil {
-			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders, f.CORS.ExposeHeaders), ""))
+			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders,
+				f.CORS.ExposeHeaders), ""))
 		}
 	}
 	return n

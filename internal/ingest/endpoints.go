@@ -18,8 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// A Service may have many ports and many endpoints, and each of its EndpointSlices is about all of its ports. So a slice is
-// read once, and the slices of a Service are put together once; only what is left is done for each port.
+// A Service may have many ports and many endpoints, and each of its EndpointSlices is about all of its ports. So a
+// slice is read once, and the slices of a Service are put together once; only what is left is done for each port.
 
 // slice is an EndpointSlice as it was read.
 type slice struct {
@@ -34,7 +34,8 @@ func sameSlice(a, b *slice) bool {
 
 func sameEndpoints(a, b []model.Endpoint) bool {
 	return slices.EqualFunc(a, b, func(a, b model.Endpoint) bool {
-		return a.Address == b.Address && a.MTLS == b.MTLS && a.Identity == b.Identity && a.Node == b.Node && a.Zone == b.Zone &&
+		return a.Address == b.Address && a.MTLS == b.MTLS && a.Identity == b.Identity && a.Node == b.Node &&
+			a.Zone == b.Zone &&
 			a.Draining == b.Draining && a.Absent == b.Absent && a.Distance == b.Distance &&
 			slices.Equal(a.ForNodes, b.ForNodes) && slices.Equal(a.ForZones, b.ForZones) && slices.Equal(a.Callers, b.Callers)
 	})
@@ -76,9 +77,9 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 	return out
 }
 
-// serves tells whether connections may go to an endpoint in a namespace at one of its addresses. Both are what a node says:
-// it may make the mirror of a static pod that any Service selects, and give it any address. A mirror is nobody, so in the
-// mesh it serves nobody; and a pod whose claim to the address is refused isn't there.
+// serves tells whether connections may go to an endpoint in a namespace at one of its addresses. Both are what a node
+// says: it may make the mirror of a static pod that any Service selects, and give it any address. A mirror is nobody,
+// so in the mesh it serves nobody; and a pod whose claim to the address is refused isn't there.
 func (i *Ingest) serves(c *memo.Ctx, namespace string, e discoveryv1.Endpoint, addr netip.Addr) bool {
 	claims := i.Claims.Get(c, addr)
 	if claims.Closed {
@@ -172,7 +173,8 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 	return out
 }
 
-// at a port of the Service, the first ones, sorted by address. The name of a port is what Service and slices have in common.
+// at a port of the Service, the first ones, sorted by address. The name of a port is what Service and slices have in
+// common.
 func (b *backing) at(name string, most int) []model.Endpoint {
 	out := make([]model.Endpoint, 0, min(len(b.endpoints), most))
 	for _, e := range b.endpoints {

@@ -32,8 +32,8 @@ func serviceOf(namespace, name string, ports, from int) (*corev1.Service, []disc
 	return svc, sliced
 }
 
-// TestPortsShareWhatIsReadOfTheirService: a Service of many ports and endpoints costs the sum of both, not the product, to
-// read.
+// TestPortsShareWhatIsReadOfTheirService: a Service of many ports and endpoints costs the sum of both, not the product,
+// to read.
 func TestPortsShareWhatIsReadOfTheirService(t *testing.T) {
 	const ports, endpoints = 100, 400
 	g := memo.New()
@@ -46,9 +46,10 @@ func TestPortsShareWhatIsReadOfTheirService(t *testing.T) {
 	}
 	told := 0
 	for n := range ports {
-		in.Endpoints.Watch(model.ServicePort{Namespace: "shop", Service: "web", Port: uint16(1000 + n)}, func(list []model.Endpoint) {
-			told = len(list)
-		})
+		in.Endpoints.Watch(model.ServicePort{Namespace: "shop", Service: "web", Port: uint16(1000 + n)},
+			func(list []model.Endpoint) {
+				told = len(list)
+			})
 	}
 	g.Flush()
 	require.Equal(t, endpoints, told)
@@ -60,7 +61,8 @@ func TestPortsShareWhatIsReadOfTheirService(t *testing.T) {
 	require.Less(t, g.Reads-before, uint64(3*(ports+endpoints/4)), "one slice of four, and what each port reads")
 }
 
-// TestEndpointsOfSeveralSlices: ports of one name may have other numbers in other slices, and an endpoint may be in two.
+// TestEndpointsOfSeveralSlices: ports of one name may have other numbers in other slices, and an endpoint may be in
+// two.
 func TestEndpointsOfSeveralSlices(t *testing.T) {
 	g := memo.New()
 	store := cluster.NewStore(g)
@@ -73,7 +75,8 @@ func TestEndpointsOfSeveralSlices(t *testing.T) {
 	}
 	udp := port("a", 53)
 	udp.Protocol = new(corev1.ProtocolUDP)
-	store.EndpointSlices.Set(endpointSlice("web-1", []discoveryv1.EndpointPort{udp, port("a", 9090), port("b", 81)}, "10.1.0.2", "10.1.0.1"))
+	store.EndpointSlices.Set(endpointSlice("web-1", []discoveryv1.EndpointPort{udp, port("a", 9090), port("b", 81)},
+		"10.1.0.2", "10.1.0.1"))
 	store.EndpointSlices.Set(endpointSlice("web-2", []discoveryv1.EndpointPort{port("a", 8080)}, "10.1.0.3", "10.1.0.2"))
 	store.EndpointSlices.Set(endpointSlice("web-3", []discoveryv1.EndpointPort{port("a", 8080)}, "no address", "10.1.0.3"))
 	names := endpointSlice("web-4", []discoveryv1.EndpointPort{port("a", 8080)}, "10.1.0.9")
@@ -90,8 +93,8 @@ func TestEndpointsOfSeveralSlices(t *testing.T) {
 	require.Empty(t, at(82))
 }
 
-// TestMostEndpoints: a Service of many ports and endpoints makes no larger lists than there may be, every port of it has
-// endpoints, and no other Service has fewer for it.
+// TestMostEndpoints: a Service of many ports and endpoints makes no larger lists than there may be, every port of it
+// has endpoints, and no other Service has fewer for it.
 func TestMostEndpoints(t *testing.T) {
 	const ports, endpoints = 1000, 300
 	g := memo.New()
@@ -114,7 +117,9 @@ func TestMostEndpoints(t *testing.T) {
 	}
 	web := service("shop", "web", ports)
 	slice := endpointSlice("web-1", web, addresses(0, endpoints)...)
-	slice.Endpoints[7].Conditions = discoveryv1.EndpointConditions{Ready: new(false), Serving: new(true), Terminating: new(true)}
+	slice.Endpoints[7].Conditions = discoveryv1.EndpointConditions{
+		Ready: new(false), Serving: new(true), Terminating: new(true),
+	}
 	store.EndpointSlices.Set(slice)
 	small := service("shop", "small", 1)
 	of := endpointSlice("small-1", small, addresses(0, 250)...)
@@ -129,7 +134,9 @@ func TestMostEndpoints(t *testing.T) {
 	require.True(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "web"}))
 	require.False(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "small"}))
 
-	gone := slices.IndexFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool { return e.Addresses[0] == first[0].String() })
+	gone := slices.IndexFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
+		return e.Addresses[0] == first[0].String()
+	})
 	less := slice.DeepCopy()
 	less.Endpoints = slices.Delete(less.Endpoints, gone, gone+1)
 	store.EndpointSlices.Set(less)
@@ -155,7 +162,9 @@ func TestMostEndpoints(t *testing.T) {
 
 func endpointSlice(name string, ports []discoveryv1.EndpointPort, addresses ...string) *discoveryv1.EndpointSlice {
 	s := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{
+			discoveryv1.LabelServiceName: "web",
+		}},
 		AddressType: discoveryv1.AddressTypeIPv4, Ports: ports,
 	}
 	for _, a := range addresses {

@@ -117,7 +117,10 @@ func pathChange(in *gwv1.HTTPPathModifier) *model.PathChange {
 }
 
 func redirect(in *gwv1.HTTPRequestRedirectFilter) *model.Redirect {
-	out := &model.Redirect{Scheme: deref(in.Scheme), Hostname: deref(in.Hostname), Path: pathChange(in.Path), StatusCode: 302}
+	out := &model.Redirect{
+		Scheme: deref(in.Scheme), Hostname: deref(in.Hostname), Path: pathChange(in.Path),
+		StatusCode: 302,
+	}
 	if in.Port != nil {
 		out.Port = portNumber(*in.Port)
 	}
@@ -142,7 +145,10 @@ func (b *routeBuilder) mirror(in *gwv1.HTTPRequestMirrorFilter) *model.Mirror {
 }
 
 func (b *routeBuilder) cors(in *gwv1.HTTPCORSFilter) *model.CORS {
-	out := &model.CORS{MaxAge: time.Duration(in.MaxAge) * time.Second, AllowCredentials: in.AllowCredentials != nil && *in.AllowCredentials}
+	out := &model.CORS{
+		MaxAge:           time.Duration(in.MaxAge) * time.Second,
+		AllowCredentials: in.AllowCredentials != nil && *in.AllowCredentials,
+	}
 	for _, o := range in.AllowOrigins {
 		out.AllowOrigins = append(out.AllowOrigins, string(o))
 	}

@@ -13,8 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Protocols of a waypoint's listener. The Gateway API has no name for mTLS without a terminated protocol in it, so ours has a
-// domain.
+// Protocols of a waypoint's listener. The Gateway API has no name for mTLS without a terminated protocol in it, so ours
+// has a domain.
 const (
 	ProtocolMTLS gwv1.ProtocolType = names.Domain + "/MTLS"
 	// ProtocolHBONE and ProtocolHBONEDomain are what Gateways say that were written for earlier versions, or for other
@@ -26,7 +26,8 @@ const (
 // IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for,
 // nil if there is none: the operator makes the class again, and what serves goes on serving meanwhile.
 func IsWaypoint(g *gwv1.Gateway, class *gwv1.GatewayClass) bool {
-	return g.Spec.GatewayClassName == names.WaypointClass && (class == nil || class.Spec.ControllerName == names.GatewayController)
+	return g.Spec.GatewayClassName == names.WaypointClass &&
+		(class == nil || class.Spec.ControllerName == names.GatewayController)
 }
 
 // JudgeWaypoint says why a Gateway of our class can't be a waypoint; nil if it can. It is the one judge of a Gateway's

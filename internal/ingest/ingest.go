@@ -69,7 +69,8 @@ type Ingest struct {
 	attached *memo.Func[cluster.Key, []attached]
 	routable *memo.Func[cluster.Key, []model.Attachment]
 	billOf   *memo.Func[model.ObjectRef, *bill]
-	// overAuthor and overConsumer are routes that would cost too much: all of a namespace's, and those for Services of another.
+	// overAuthor and overConsumer are routes that would cost too much: all of a namespace's, and those for Services of
+	// another.
 	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
 	overConsumer *memo.Func[consumer, map[model.ObjectRef]Verdict]
 	spent        *memo.Func[consumer, cost]
@@ -110,8 +111,8 @@ type Settings struct {
 	LogAll, LogErrors bool
 }
 
-// RuleCheck says why proxies can't carry out a rule; nil if they can. badMatch: it is because of the rule's match. It is how
-// ingest, which knows no proxy, decides on every rule and says so in the route's status. It must be pure.
+// RuleCheck says why proxies can't carry out a rule; nil if they can. badMatch: it is because of the rule's match. It
+// is how ingest, which knows no proxy, decides on every rule and says so in the route's status. It must be pure.
 type RuleCheck func(model.Rule) (badMatch bool, err error)
 
 // New defines the decisions over a store.

@@ -47,7 +47,8 @@ func classParameters(class *gwv1.GatewayClass) cluster.Key {
 		return cluster.Key{}
 	}
 	ref := class.Spec.ParametersRef
-	if string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindProxyParameters || ref.Namespace == nil {
+	if string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindProxyParameters ||
+		ref.Namespace == nil {
 		return cluster.Key{}
 	}
 	return cluster.Key{Namespace: string(*ref.Namespace), Name: ref.Name}

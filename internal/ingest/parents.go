@@ -23,7 +23,8 @@ type Parent struct {
 	Ref gwv1.ParentReference
 	// Service that is named; none for what can't be a parent.
 	Service cluster.Key
-	// Attachments that the route asks for, sorted; none if refused. Which of them it gets depends on other routes: see claims.
+	// Attachments that the route asks for, sorted; none if refused. Which of them it gets depends on other routes: see
+	// claims.
 	Attachments []model.Attachment
 	Refused     *Verdict
 	// Foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
@@ -99,11 +100,14 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	case svc == nil:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.Service)
 	case !svc.Enrolled:
-		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace, names.LabelMesh, names.MeshEnabled)
+		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace,
+			names.LabelMesh, names.MeshEnabled)
 	case svc.External:
-		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s is of type ExternalName: it is only an alias of a host name, so no route can apply", p.Service)
+		return refuse(gwv1.RouteReasonNoMatchingParent,
+			"Service %s is of type ExternalName: it is only an alias of a host name, so no route can apply", p.Service)
 	case len(svc.VIPs) == 0:
-		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.Service)
+		return refuse(gwv1.RouteReasonNoMatchingParent,
+			"Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.Service)
 	}
 	named := p.Ref.Port != nil || sectionOf(p.Ref) != ""
 	ports := b.i.routable.Get(b.c, p.Service)
@@ -124,10 +128,12 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	case len(ports) > 0:
 		return ports, nil
 	case opaque != nil && opaque.Protocol == model.ProtocolTLS:
-		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s carries TLS between clients and pods, which routes can't read", opaque.Number, p.Service)
+		return refuse(gwv1.RouteReasonUnsupportedProtocol,
+			"port %d of Service %s carries TLS between clients and pods, which routes can't read", opaque.Number, p.Service)
 	case opaque != nil:
-		return refuse(gwv1.RouteReasonUnsupportedProtocol, "port %d of Service %s is declared to have a protocol other than HTTP, by appProtocol or its name, "+
-			"so no route can apply: if it speaks HTTP, declare that", opaque.Number, p.Service)
+		return refuse(gwv1.RouteReasonUnsupportedProtocol,
+			"port %d of Service %s is declared to have a protocol other than HTTP, by appProtocol or its name, "+
+				"so no route can apply: if it speaks HTTP, declare that", opaque.Number, p.Service)
 	case named:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.Service, portAsked(p.Ref))
 	}

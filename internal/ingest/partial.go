@@ -15,11 +15,12 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// Each port of a Service has a list of all endpoints, so a few objects could make lists that take all the memory and time that
-// the operator has.
+// Each port of a Service has a list of all endpoints, so a few objects could make lists that take all the memory and
+// time that the operator has.
 
-// How many endpoints one Service may have, and all of a namespace, each counted for each port. Where there are more, proxies
-// know only some of the endpoints of those Services that have most. The first bounds what a change costs, the other what is kept.
+// How many endpoints one Service may have, and all of a namespace, each counted for each port. Where there are more,
+// proxies know only some of the endpoints of those Services that have most. The first bounds what a change costs, the
+// other what is kept.
 const (
 	MostEndpointsOfService   = 1 << 16
 	MostEndpointsOfNamespace = 200_000
@@ -65,8 +66,8 @@ func (i *Ingest) mostAtPort(c *memo.Ctx, key cluster.Key) int {
 // partial tells that proxies know only some of a Service's endpoints.
 func (i *Ingest) partial(c *memo.Ctx, key cluster.Key) bool { return i.most.Get(c, key) < math.MaxInt }
 
-// chosen is the backing of a Service in another order: those first that proxies are to know. It is as good as random, so that
-// every node and zone has its part, and yet the same for all ports and times.
+// chosen is the backing of a Service in another order: those first that proxies are to know. It is as good as random,
+// so that every node and zone has its part, and yet the same for all ports and times.
 func (i *Ingest) chosen(c *memo.Ctx, key cluster.Key) *backing {
 	from := i.backingOf.Get(c, key)
 	out := &backing{slices: from.slices, endpoints: slices.Clone(from.endpoints)}
@@ -80,6 +81,7 @@ func (i *Ingest) chosen(c *memo.Ctx, key cluster.Key) *backing {
 			places[e.Endpoint] += 1 << 63
 		}
 	}
-	slices.SortStableFunc(out.endpoints, func(a, b backed) int { return cmp.Compare(places[a.Endpoint], places[b.Endpoint]) })
+	slices.SortStableFunc(out.endpoints,
+		func(a, b backed) int { return cmp.Compare(places[a.Endpoint], places[b.Endpoint]) })
 	return out
 }

@@ -109,8 +109,8 @@ func (i *Ingest) policyReport(
 	return out
 }
 
-// atWaypoint is what a policy needs that the waypoint of the Service carries out: its proxies, and callers that go there.
-// What the proxies must have acknowledged is for the kind to add; nothing where no waypoint serves the Service.
+// atWaypoint is what a policy needs that the waypoint of the Service carries out: its proxies, and callers that go
+// there. What the proxies must have acknowledged is for the kind to add; nothing where no waypoint serves the Service.
 func (i *Ingest) atWaypoint(c *memo.Ctx, at []model.Attachment) (out ParentReport, served bool) {
 	svc := at[0].Port.ServiceName()
 	none := fmt.Sprintf("Service %s has no waypoint: it needs one that carries the policy out", svc)

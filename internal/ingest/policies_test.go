@@ -20,8 +20,8 @@ import (
 
 const kindBackendTLS = "BackendTLSPolicy"
 
-// worldOfPolicies has the objects of a case, and a kind of policies that asks for a host, for whose ports the waypoint's
-// proxies must have their clusters.
+// worldOfPolicies has the objects of a case, and a kind of policies that asks for a host, for whose ports the
+// waypoint's proxies must have their clusters.
 func worldOfPolicies(t *testing.T, of string) (
 	w *world, all *policy.Policies[string], in *cluster.Collection[*policytest.BackendTLSPolicy],
 ) {
@@ -84,7 +84,10 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 	in.Set(own)
 	w.graph.Flush()
 	require.Equal(t, v1alpha1.PolicyReasonOverridden, w.in.Report.Get(nil, ref).Parents[0].Unprogrammed.Reason)
-	invalid := w.in.Report.Get(nil, model.ObjectRef{Kind: kindBackendTLS, Namespace: ref.Namespace, Name: "own"}).Parents[0]
+	invalid := w.in.Report.Get(nil, model.ObjectRef{
+		Kind: kindBackendTLS, Namespace: ref.Namespace,
+		Name: "own",
+	}).Parents[0]
 	require.Equal(t, string(gwv1.PolicyReasonInvalid), invalid.Unprogrammed.Reason)
 	require.Equal(t, "No host.", invalid.Conditions[0].Message)
 

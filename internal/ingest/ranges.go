@@ -15,9 +15,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// NodeRanges are the ranges that the pods of each node have their addresses from. A node's kubelet can't change those of its
-// Node, but it makes the Node, and one that was taken over may make it again once somebody has deleted it. So a range
-// doesn't count that overlaps one of an older Node.
+// NodeRanges are the ranges that the pods of each node have their addresses from. A node's kubelet can't change those
+// of its Node, but it makes the Node, and one that was taken over may make it again once somebody has deleted it. So a
+// range doesn't count that overlaps one of an older Node.
 func NodeRanges(nodes []*corev1.Node) map[string][]netip.Prefix {
 	nodes = slices.Clone(nodes)
 	slices.SortFunc(nodes, func(a, b *corev1.Node) int {
@@ -88,8 +88,8 @@ func (i *Ingest) allRanges(c *memo.Ctx, _ struct{}) map[string]ranges {
 	return out
 }
 
-// rangesOf the pods of a node. Where the Mesh names ranges of its own, a network plugin hands out addresses by itself, and
-// what Nodes say is nothing to go by.
+// rangesOf the pods of a node. Where the Mesh names ranges of its own, a network plugin hands out addresses by itself,
+// and what Nodes say is nothing to go by.
 func (i *Ingest) rangesOf(c *memo.Ctx, node string) ranges {
 	if own := i.podRanges.Get(c, struct{}{}); len(own) > 0 {
 		out := ranges{of: own}

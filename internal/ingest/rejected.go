@@ -86,11 +86,12 @@ func (r *Rejected) All() (out []Rejection) {
 func (b *routeBuilder) shutDown() {
 	var more ruleErrors // said already, or of no use to anybody
 	b.route.Rules = b.refuse(b.route.Rules, &more)
-	b.broken = append(b.broken, "the other rules return errors too, because they must not serve the requests of the rejected match")
+	b.broken = append(b.broken, "the other rules return errors too, because they must not serve the requests of the "+
+		"rejected match")
 }
 
-// check is Ingest.check of what is left to check of the rule, and whether proxies reject the rule. One that is nothing but
-// its match is rejected for its match.
+// check is Ingest.check of what is left to check of the rule, and whether proxies reject the rule. One that is nothing
+// but its match is rejected for its match.
 func (b *routeBuilder) check(rule, left model.Rule) (badMatch bool, err error) {
 	if badMatch, err = b.i.check(left); err != nil {
 		return badMatch, err

@@ -92,7 +92,8 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	out := ParentReport{Ref: p.Ref, Attachments: has, Foreign: p.Foreign}
 	unprogrammed := "the route is not accepted"
 	if refused == nil && r.Invalid != nil {
-		refused, unprogrammed = r.Invalid, "the route is not accepted: requests that its rules match get an error, all others a 404"
+		refused, unprogrammed = r.Invalid,
+			"the route is not accepted: requests that its rules match get an error, all others a 404"
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
@@ -104,7 +105,8 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 		return out
 	}
 	if r.Partial != nil { // not where the route isn't accepted, says the API
-		out.Conditions = append(out.Conditions, conditions.New(string(gwv1.RouteConditionPartiallyInvalid), metav1.ConditionTrue,
+		out.Conditions = append(out.Conditions, conditions.New(string(gwv1.RouteConditionPartiallyInvalid),
+			metav1.ConditionTrue,
 			r.Partial.Reason, r.Partial.Message, r.Generation))
 	}
 	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.Service)
@@ -119,8 +121,8 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	return out
 }
 
-// unserved says why no waypoint serves a Service, by none where nothing but that is the matter; nil where one does, or is
-// to.
+// unserved says why no waypoint serves a Service, by none where nothing but that is the matter; nil where one does, or
+// is to.
 func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
 	var why string
 	switch b := i.Binding.Get(c, svc); {
@@ -195,7 +197,9 @@ func (i *Ingest) acceptedMessage(
 	}
 	parts := append([]string{out}, r.Notes...)
 	if undeclared := i.undeclared(c, svc, ports); len(undeclared) > 0 {
-		parts = append(parts, fmt.Sprintf("port %s declares no protocol and is taken for HTTP because a route attaches: connections with another protocol are closed (set appProtocol, to tcp if the port is not HTTP)",
+		parts = append(parts, fmt.Sprintf(
+			"port %s declares no protocol and is taken for HTTP because a route attaches: connections with another protocol "+
+				"are closed (set appProtocol, to tcp if the port is not HTTP)",
 			portNumbers(undeclared)))
 	}
 	for _, at := range ports {

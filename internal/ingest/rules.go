@@ -21,7 +21,8 @@ func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
-		matches, bad := understood(rule.Matches, model.Match{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}}, httpMatch)
+		matches, bad := understood(rule.Matches, model.Match{Path: &model.StringMatch{Type: model.MatchPrefix, Value: "/"}},
+			httpMatch)
 		bad.action(b.httpRule(&base, rule))
 		b.add(base, matches, bad)
 	}
@@ -57,10 +58,12 @@ func (b *routeBuilder) add(base model.Rule, matches []numbered, bad ruleErrors) 
 	b.route.Rules = append(b.route.Rules, flat...)
 }
 
-// forMatch is what is left of a rule to check for each match, once it was checked for one: what it says for itself may be
-// large, and a rule has many matches.
+// forMatch is what is left of a rule to check for each match, once it was checked for one: what it says for itself may
+// be large, and a rule has many matches.
 func forMatch(r model.Rule) model.Rule {
-	r.Filters = slices.DeleteFunc(slices.Clone(r.Filters), func(f model.Filter) bool { return f.Redirect == nil && f.Rewrite == nil })
+	r.Filters = slices.DeleteFunc(slices.Clone(r.Filters), func(f model.Filter) bool {
+		return f.Redirect == nil && f.Rewrite == nil
+	})
 	r.Backends = slices.Clone(r.Backends)
 	for n := range r.Backends {
 		r.Backends[n].Filters = nil
@@ -90,7 +93,10 @@ type numbered struct {
 
 // refused is the rule with nothing left but its place.
 func refused(r model.Rule) model.Rule {
-	return model.Rule{Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, GRPC: r.GRPC, Match: r.Match, Invalid: true}
+	return model.Rule{
+		Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, GRPC: r.GRPC, Match: r.Match,
+		Invalid: true,
+	}
 }
 
 // ruleErrors is what is wrong with a rule, each thing once.
@@ -122,7 +128,8 @@ func (e *ruleErrors) message(grpc bool) string {
 	if grpc {
 		answer = "UNAVAILABLE"
 	}
-	actions := slices.DeleteFunc(slices.Clone(e.actions), func(text string) bool { return slices.Contains(e.matches, text) })
+	actions := slices.DeleteFunc(slices.Clone(e.actions),
+		func(text string) bool { return slices.Contains(e.matches, text) })
 	out := strings.Join(slices.Concat(e.matches, actions), ", ") + " (requests that match the rule get " + answer
 	if len(e.matches) > 0 {
 		out += "; an invalid match matches no request"
@@ -170,7 +177,8 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 	return err
 }
 
-// understood are the matches of a rule that can be, and what is wrong with the others. A rule without any has the match all.
+// understood are the matches of a rule that can be, and what is wrong with the others. A rule without any has the match
+// all.
 func understood[M any](in []M, all model.Match, read func(M) (model.Match, error)) (out []numbered, bad ruleErrors) {
 	if len(in) == 0 {
 		return []numbered{{Match: all}}, bad

@@ -29,7 +29,8 @@ func (i *Ingest) service(c *memo.Ctx, key cluster.Key) *model.Service {
 		Name: key, Enrolled: member.Enrolled(i.namespace(c, key.Namespace)),
 		External: s.Spec.Type == corev1.ServiceTypeExternalName,
 		ClientIP: s.Spec.SessionAffinity == corev1.ServiceAffinityClientIP,
-		Local:    s.Spec.InternalTrafficPolicy != nil && *s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
+		Local: s.Spec.InternalTrafficPolicy != nil &&
+			*s.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal,
 	}
 	for _, ip := range s.Spec.ClusterIPs {
 		if a, err := netip.ParseAddr(ip); err == nil {
@@ -63,7 +64,8 @@ func portProtocol(p corev1.ServicePort) model.Protocol {
 	var declared string
 	if p.AppProtocol != nil {
 		declared = strings.ToLower(*p.AppProtocol)
-	} else if declared = strings.ToLower(p.Name); declared != protocolGRPCWeb && !strings.HasPrefix(declared, protocolGRPCWeb+"-") {
+	} else if declared = strings.ToLower(p.Name); declared != protocolGRPCWeb &&
+		!strings.HasPrefix(declared, protocolGRPCWeb+"-") {
 		declared, _, _ = strings.Cut(declared, "-")
 	} else {
 		declared = protocolGRPCWeb
@@ -156,11 +158,14 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 
 // waypointMTLS is the port at which the pods of a waypoint are reached.
 func waypointMTLS(gateway cluster.Key) model.ServicePort {
-	return model.ServicePort{Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name), Port: names.PortMTLS}
+	return model.ServicePort{
+		Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name),
+		Port: names.PortMTLS,
+	}
 }
 
-// callerEndpoints are the endpoints of a waypoint that only callers of some namespaces go to. They are refused where there is
-// none.
+// callerEndpoints are the endpoints of a waypoint that only callers of some namespaces go to. They are refused where
+// there is none.
 func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint {
 	b := i.Binding.Get(c, svc)
 	if b.Unserved() || b.Pending {
@@ -168,7 +173,8 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 	}
 	callers := b.Callers
 	if callers == nil {
-		// All go there now. A proxy that is about to switch must not open the Service meanwhile to those who went there before.
+		// All go there now. A proxy that is about to switch must not open the Service meanwhile to those who went there
+		// before.
 		callers = i.callers(c, i.Service.Get(c, svc))
 	}
 	if len(callers) == 0 {

@@ -14,8 +14,9 @@ import (
 
 func TestPortProtocol(t *testing.T) {
 	for name, want := range map[string]model.Protocol{
-		"http": model.ProtocolHTTP, "http-web": model.ProtocolHTTP, "grpc-web": model.ProtocolHTTP, "grpc-web-2": model.ProtocolHTTP,
-		"grpc": model.ProtocolHTTP2, "grpc-website": model.ProtocolHTTP2, "http2": model.ProtocolHTTP2,
+		"http": model.ProtocolHTTP, "http-web": model.ProtocolHTTP, "grpc-web": model.ProtocolHTTP,
+		"grpc-web-2": model.ProtocolHTTP,
+		"grpc":       model.ProtocolHTTP2, "grpc-website": model.ProtocolHTTP2, "http2": model.ProtocolHTTP2,
 		"https": model.ProtocolTLS, "tls-sni": model.ProtocolTLS, "redis-main": model.ProtocolTCP,
 		"": model.ProtocolUndeclared, "web": model.ProtocolUndeclared,
 	} {
@@ -26,6 +27,7 @@ func TestPortProtocol(t *testing.T) {
 		"kubernetes.io/h2c": model.ProtocolHTTP2, "GRPC": model.ProtocolHTTP2,
 		"kubernetes.io/wss": model.ProtocolTLS, "https": model.ProtocolTLS, "example.org/odd": model.ProtocolTCP,
 	} {
-		require.Equal(t, want, portProtocol(corev1.ServicePort{Name: "http", AppProtocol: &declared}), "appProtocol %q", declared)
+		require.Equal(t, want, portProtocol(corev1.ServicePort{Name: "http", AppProtocol: &declared}), "appProtocol %q",
+			declared)
 	}
 }

@@ -30,9 +30,9 @@ type claims struct {
 	shadowed map[model.ObjectRef][]string
 }
 
-// claim decides between the routes that ask for an attachment. What a port speaks is its owner's to say: by declaration, or
-// else by a route in the Service's own namespace. A route of another namespace never changes how the port treats
-// everybody else's connections.
+// claim decides between the routes that ask for an attachment. What a port speaks is its owner's to say: by
+// declaration, or else by a route in the Service's own namespace. A route of another namespace never changes how the
+// port treats everybody else's connections.
 func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 	out := &claims{protocol: model.ProtocolTCP, lost: map[model.ObjectRef]Verdict{}}
 	declared, ok := i.declared(c, at.Port)
@@ -71,8 +71,9 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 			}
 		case winner != "" && r.Ref.Kind != KindGRPCRoute:
 			out.lost[r.Ref] = Verdict{
-				Reason:  v1alpha1.RouteReasonConflicted,
-				Message: "GRPCRoute " + winner + " is attached to it, and a GRPCRoute takes precedence over an HTTPRoute (GEP-1294)",
+				Reason: v1alpha1.RouteReasonConflicted,
+				Message: "GRPCRoute " + winner +
+					" is attached to it, and a GRPCRoute takes precedence over an HTTPRoute (GEP-1294)",
 			}
 		default:
 			out.routes = append(out.routes, r.Route)
@@ -110,7 +111,8 @@ func shadows(routes []*Route) map[model.ObjectRef][]string {
 			if !taken || winner == r.Ref {
 				continue
 			}
-			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", ruleLabel(rule), winner.Kind, winner.Name)
+			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", ruleLabel(rule), winner.Kind,
+				winner.Name)
 			if !slices.Contains(out[r.Ref], text) {
 				out[r.Ref] = append(out[r.Ref], text)
 			}

@@ -62,7 +62,8 @@ func TestRoutesWithoutRulesAreNotNoRoute(t *testing.T) {
 
 func TestOrderedRulesPutTheLongerServiceFirst(t *testing.T) {
 	rules := orderedRules([]*Route{{Ref: model.ObjectRef{Kind: KindGRPCRoute}, Rules: []model.Rule{
-		{GRPC: true, Match: model.Match{GRPCService: "a"}}, {GRPC: true, Match: model.Match{GRPCService: "a.long", GRPCMethod: "b"}},
+		{GRPC: true, Match: model.Match{GRPCService: "a"}},
+		{GRPC: true, Match: model.Match{GRPCService: "a.long", GRPCMethod: "b"}},
 	}}})
 	require.Equal(t, "a.long", rules[0].Match.GRPCService)
 }

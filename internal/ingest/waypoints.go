@@ -26,13 +26,13 @@ import (
 // Binding says which waypoint serves a Service. The zero value: none does.
 type Binding struct {
 	Waypoint cluster.Key // of the Gateway
-	// Callers are the namespaces whose callers alone go through the waypoint, sorted, for only their routes ask for it; nil
-	// where all do. What becomes of the waypoint concerns nobody else.
+	// Callers are the namespaces whose callers alone go through the waypoint, sorted, for only their routes ask for it;
+	// nil where all do. What becomes of the waypoint concerns nobody else.
 	Callers []string
 	// Automatic: the operator is to make the waypoint.
 	Automatic bool
-	// Pending: the automatic waypoint has never served yet, and no waypoint has served the Service. Until then, connections
-	// go straight to the Service, so that a first route does not interrupt the traffic that is there.
+	// Pending: the automatic waypoint has never served yet, and no waypoint has served the Service. Until then,
+	// connections go straight to the Service, so that a first route does not interrupt the traffic that is there.
 	Pending bool
 	// Problem says why the waypoint can't serve; connections to the Service are refused then, never let through.
 	Problem string
@@ -77,7 +77,8 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	}
 	if older, over := i.overPorts.Get(c, key.Namespace)[key]; over {
 		b.Pending, b.OverBudget = false, true
-		b.Problem = fmt.Sprintf("the Services with waypoints in a namespace are limited to %d ports in total, and older Services in namespace "+
+		b.Problem = fmt.Sprintf("the Services with waypoints in a namespace are limited to %d ports in total, and older "+
+			"Services in namespace "+
 			"%s have %d: use fewer ports or several namespaces, or keep the Service off its waypoint with label %s=%s",
 			MostPortsOfNamespace, key.Namespace, older, names.LabelUseWaypoint, names.UseWaypointNone)
 	}
@@ -146,13 +147,15 @@ func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use.Gateway()}, Spreads: svc.Local}
 	g := i.gateway(c, b.Waypoint)
 	if g == nil {
-		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway with that name and class %s (one in another namespace can't be used): create it, or remove the label",
+		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway with that name and class %s (one in "+
+			"another namespace can't be used): create it, or remove the label",
 			names.LabelUseWaypoint, b.Waypoint.Name, key.Namespace, names.WaypointClass)
 		return b
 	}
 	// A waypoint that has served runs on as it was before the mistake.
 	if v := JudgeWaypoint(g); v != nil && !cluster.GatewayEstablished(g) {
-		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint, b.Waypoint.Name, v.Reason, v.Message)
+		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint,
+			b.Waypoint.Name, v.Reason, v.Message)
 	}
 	return b
 }
@@ -167,10 +170,12 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 		callers = nil // the owner's own routes concern everyone
 	}
 	b := Binding{
-		Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Callers: callers, Spreads: svc.Local,
+		Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Callers: callers,
+		Spreads: svc.Local,
 	}
 	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
-		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is reserved for it, has class %s: delete that Gateway, or create a waypoint and name it in label %s",
+		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is reserved for it, "+
+			"has class %s: delete that Gateway, or create a waypoint and name it in label %s",
 			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)
 		return b
 	}
@@ -212,8 +217,8 @@ func (i *Ingest) unservable(c *memo.Ctx, svc *model.Service) string {
 	return ""
 }
 
-// ownService tells whether a Service is a waypoint's own: the operator made it, for a Gateway of ours that controls it. That
-// a Gateway has its name says nothing, for anyone may give it that.
+// ownService tells whether a Service is a waypoint's own: the operator made it, for a Gateway of ours that controls it.
+// That a Gateway has its name says nothing, for anyone may give it that.
 func (i *Ingest) ownService(c *memo.Ctx, key cluster.Key) bool {
 	s, ok := i.store.Services.Get(c, key)
 	if !ok {
@@ -224,7 +229,8 @@ func (i *Ingest) ownService(c *memo.Ctx, key cluster.Key) bool {
 		return false
 	}
 	group, err := schema.ParseGroupVersion(owner.APIVersion)
-	return err == nil && group.Group == gwv1.GroupName && i.gateway(c, cluster.Key{Namespace: key.Namespace, Name: owner.Name}) != nil
+	return err == nil && group.Group == gwv1.GroupName &&
+		i.gateway(c, cluster.Key{Namespace: key.Namespace, Name: owner.Name}) != nil
 }
 
 // useWaypoint is what labels say of the waypoint of a Service.
@@ -254,7 +260,10 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	if i.gateway(c, key) == nil {
 		return nil
 	}
-	out := &model.Waypoint{Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key), Headers: i.HeaderLimits.Get(c, key)}
+	out := &model.Waypoint{
+		Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key),
+		Headers: i.HeaderLimits.Get(c, key),
+	}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
 		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() || b.OverBudget {
 			continue

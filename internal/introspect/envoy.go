@@ -22,7 +22,8 @@ const envoyTimeout = 20 * time.Second
 
 // envoyPaths of Envoy's admin interface may be read. Everything else there changes something, or profiles the process.
 var envoyPaths = []string{
-	"certs", "clusters", "config_dump", "init_dump", "listeners", "memory", "ready", "server_info", "stats", "stats/prometheus",
+	"certs", "clusters", "config_dump", "init_dump", "listeners", "memory", "ready", "server_info", "stats",
+	"stats/prometheus",
 }
 
 // Envoy is the admin interface of one Envoy on a Unix socket.
@@ -94,7 +95,8 @@ func (e *Envoy) handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path := r.PathValue("path")
 		if !slices.Contains(envoyPaths, path) {
-			http.Error(w, fmt.Sprintf("%q can't be read here: use one of %s", path, strings.Join(envoyPaths, ", ")), http.StatusNotFound)
+			http.Error(w, fmt.Sprintf("%q can't be read here: use one of %s", path, strings.Join(envoyPaths, ", ")),
+				http.StatusNotFound)
 			return
 		}
 		res, err := e.get(r.Context(), path, r.URL.Query())
@@ -111,7 +113,8 @@ func (e *Envoy) handler() http.Handler {
 	})
 }
 
-// show passes an answer on, line by line: dumps are long, and their lines are not. A reader that goes away is its own business.
+// show passes an answer on, line by line: dumps are long, and their lines are not. A reader that goes away is its own
+// business.
 func (e *Envoy) show(w io.Writer, body io.Reader) {
 	if e.hidden == nil {
 		_, _ = io.Copy(w, body)

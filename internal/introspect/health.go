@@ -92,7 +92,8 @@ func (p Public) Handler() http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 		defer cancel()
 		err := p.ready(ctx)
-		for held := time.Now(); err != nil && !started.Load() && time.Since(held) < p.Patience && ctx.Err() == nil; err = p.ready(ctx) {
+		for held := time.Now(); err != nil && !started.Load() && time.Since(held) < p.Patience &&
+			ctx.Err() == nil; err = p.ready(ctx) {
 			time.Sleep(readyPause)
 		}
 		if err == nil {

@@ -54,7 +54,10 @@ func ask(h http.Handler, method, target string) (int, string) {
 func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	h := OperatorHandler(proxies{{
-		Proxy:     xds.Proxy{Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1", Address: "10.0.0.1:9"},
+		Proxy: xds.Proxy{
+			Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1",
+			Address: "10.0.0.1:9",
+		},
 		Connected: since,
 		Types: map[string]xds.TypeState{
 			xds.TypeRoute: {Resources: []xds.ResourceStatus{
@@ -75,7 +78,8 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 	var got Proxies
 	require.NoError(t, json.Unmarshal([]byte(body), &got))
 	require.Equal(t, Proxies{Proxies: []Proxy{{
-		Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1", Address: "10.0.0.1:9", Connected: since,
+		Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1", Address: "10.0.0.1:9",
+		Connected: since,
 		Types: []Type{
 			{Name: "Cluster", Resources: 2, Acked: 1, Pending: 1},
 			{
@@ -114,7 +118,10 @@ func TestAgentPassesOnlyReadingOn(t *testing.T) {
 		assert.Equal(t, http.StatusOK, code, path)
 		assert.Equal(t, want, body)
 	}
-	for _, path := range []string{"quitquitquit", "logging?level=trace", "cpuprofiler", "stats/", "drain_listeners", "", "runtime_modify"} {
+	for _, path := range []string{
+		"quitquitquit", "logging?level=trace", "cpuprofiler", "stats/", "drain_listeners", "",
+		"runtime_modify",
+	} {
 		code, _ := ask(h, http.MethodGet, PathEnvoy+path)
 		assert.Equal(t, http.StatusNotFound, code, path)
 	}
@@ -142,7 +149,9 @@ func TestSecretNumbersAreHidden(t *testing.T) {
 }
 
 func TestReadyAndHealthy(t *testing.T) {
-	live := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "LIVE\n") }))
+	live := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "LIVE\n")
+	}))
 	starting := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "PRE_INITIALIZING", http.StatusServiceUnavailable)
 	}))
@@ -196,7 +205,9 @@ envoy_server_live{} 1
 
 func TestListenersAcknowledged(t *testing.T) {
 	lds := func(inFlight bool, r ...xds.ResourceStatus) proxies {
-		return proxies{{Types: map[string]xds.TypeState{xds.TypeListener: {Wildcard: true, InFlight: inFlight, Resources: r}}}}
+		return proxies{{Types: map[string]xds.TypeState{
+			xds.TypeListener: {Wildcard: true, InFlight: inFlight, Resources: r},
+		}}}
 	}
 	acked := xds.ResourceStatus{Name: "mtls", Sent: "1", Acked: "1"}
 	for name, c := range map[string]struct {
@@ -204,17 +215,31 @@ func TestListenersAcknowledged(t *testing.T) {
 		required []string
 		says     string
 	}{
-		"no proxy":                        {nil, nil, "has not asked for its configuration"},
-		"no subscription":                 {proxies{{}}, nil, "has not asked for its listeners"},
-		"a node without pods":             {lds(false), nil, ""},
-		"first answer under way":          {lds(true), nil, "has not answered for its listeners"},
-		"accepted":                        {lds(false, acked), []string{"mtls"}, ""},
-		"a required one is missing":       {lds(false, acked), []string{"mtls", "tunnel"}, "has not accepted listener tunnel"},
-		"never answered":                  {lds(true, acked, xds.ResourceStatus{Name: "b", Sent: "1"}), nil, "has not answered for listener b"},
-		"an update under way is no alarm": {lds(true, xds.ResourceStatus{Name: "mtls", Sent: "2", Acked: "1"}), []string{"mtls"}, ""},
-		"a bad one beside good ones":      {lds(false, acked, xds.ResourceStatus{Name: "b", Sent: "1", Rejected: "1"}), nil, ""},
-		"a required one is bad":           {lds(false, xds.ResourceStatus{Name: "mtls", Sent: "1", Rejected: "1"}), []string{"mtls"}, "has not accepted listener mtls"},
-		"one of two streams is complete":  {append(lds(true), lds(false, acked)...), []string{"mtls"}, ""},
+		"no proxy":               {nil, nil, "has not asked for its configuration"},
+		"no subscription":        {proxies{{}}, nil, "has not asked for its listeners"},
+		"a node without pods":    {lds(false), nil, ""},
+		"first answer under way": {lds(true), nil, "has not answered for its listeners"},
+		"accepted":               {lds(false, acked), []string{"mtls"}, ""},
+		"a required one is missing": {
+			lds(false, acked),
+			[]string{"mtls", "tunnel"},
+			"has not accepted listener tunnel",
+		},
+		"never answered": {
+			lds(true, acked, xds.ResourceStatus{Name: "b", Sent: "1"}), nil,
+			"has not answered for listener b",
+		},
+		"an update under way is no alarm": {lds(true, xds.ResourceStatus{Name: "mtls", Sent: "2", Acked: "1"}), []string{
+			"mtls",
+		}, ""},
+		"a bad one beside good ones": {
+			lds(false, acked, xds.ResourceStatus{Name: "b", Sent: "1", Rejected: "1"}), nil,
+			"",
+		},
+		"a required one is bad": {lds(false, xds.ResourceStatus{Name: "mtls", Sent: "1", Rejected: "1"}), []string{
+			"mtls",
+		}, "has not accepted listener mtls"},
+		"one of two streams is complete": {append(lds(true), lds(false, acked)...), []string{"mtls"}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := ListenersAcknowledged(c.source, c.required...)()
@@ -285,11 +310,14 @@ func TestReadyWaitsForAStart(t *testing.T) {
 // anything.
 func TestNamesOfOthersAreRefused(t *testing.T) {
 	for host, want := range map[string]int{
-		LoopbackAddress: http.StatusOK, "localhost:8001": http.StatusOK, "[::1]:15000": http.StatusOK, "127.0.0.1": http.StatusOK,
-		"attacker.example:15000": http.StatusMisdirectedRequest, "10.0.0.1:15000": http.StatusMisdirectedRequest, "": http.StatusMisdirectedRequest,
+		LoopbackAddress: http.StatusOK, "localhost:8001": http.StatusOK, "[::1]:15000": http.StatusOK,
+		"127.0.0.1":              http.StatusOK,
+		"attacker.example:15000": http.StatusMisdirectedRequest, "10.0.0.1:15000": http.StatusMisdirectedRequest,
+		"": http.StatusMisdirectedRequest,
 	} {
 		for name, h := range map[string]http.Handler{
-			PathProxies: OperatorHandler(proxies{}, http.NotFoundHandler()), PathAgent: AgentHandler(func() Agent { return Agent{} }, nil, http.NotFoundHandler()),
+			PathProxies: OperatorHandler(proxies{}, http.NotFoundHandler()),
+			PathAgent:   AgentHandler(func() Agent { return Agent{} }, nil, http.NotFoundHandler()),
 		} {
 			r, w := httptest.NewRequest(http.MethodGet, name, nil), httptest.NewRecorder()
 			r.Host = host

@@ -99,8 +99,8 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	return d
 }
 
-// uncaptured says of which of the pod's addresses senders know nothing, as those of the second IP family. A pod that has no
-// others isn't captured.
+// uncaptured says of which of the pod's addresses senders know nothing, as those of the second IP family. A pod that
+// has no others isn't captured.
 func uncaptured(pod *corev1.Pod, mesh *v1alpha1.Mesh) string {
 	var in, out []string
 	pods, _ := Networks(mesh)
@@ -188,8 +188,8 @@ func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (
 	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
 }
 
-// Networks are the ranges of pods and of Services that the operator found out, which are captured. What can't be parsed is
-// the operator's to report.
+// Networks are the ranges of pods and of Services that the operator found out, which are captured. What can't be parsed
+// is the operator's to report.
 func Networks(mesh *v1alpha1.Mesh) (pods, services []netip.Prefix) {
 	if mesh.Status.Network == nil {
 		return nil, nil

@@ -27,7 +27,9 @@ func testMesh() *v1alpha1.Mesh {
 }
 
 func testNamespace(labels ...string) *corev1.Namespace {
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}}
 	for i := 0; i < len(labels); i += 2 {
 		ns.Labels[labels[i]] = labels[i+1]
 	}
@@ -38,7 +40,10 @@ func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "cart", UID: "uid-1", Labels: map[string]string{}},
 		Spec:       corev1.PodSpec{ServiceAccountName: "cart", NodeName: "node1"},
-		Status:     corev1.PodStatus{Phase: corev1.PodRunning, PodIP: "10.244.1.5", PodIPs: []corev1.PodIP{{IP: "10.244.1.5"}}},
+		Status: corev1.PodStatus{
+			Phase: corev1.PodRunning, PodIP: "10.244.1.5",
+			PodIPs: []corev1.PodIP{{IP: "10.244.1.5"}},
+		},
 	}
 	for _, f := range change {
 		f(p)
@@ -48,7 +53,10 @@ func testPod(change ...func(*corev1.Pod)) *corev1.Pod {
 
 func declares(port int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
-		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "proxy", Image: "proxy", Ports: []corev1.ContainerPort{{ContainerPort: port}}})
+		p.Spec.Containers = append(p.Spec.Containers, corev1.Container{
+			Name: "proxy", Image: "proxy",
+			Ports: []corev1.ContainerPort{{ContainerPort: port}},
+		})
 	}
 }
 
@@ -88,40 +96,100 @@ func TestDecide(t *testing.T) {
 		reason string
 		strict bool
 	}{
-		"enrolled":                 {testPod(), testNamespace(), testMesh(), Capture, v1alpha1.PodReasonCaptured, false},
-		"no Mesh":                  {testPod(), testNamespace(), nil, Release, v1alpha1.PodReasonMeshAbsent, false},
-		"Mesh goes":                {testPod(), testNamespace(), deleted(testMesh()), Release, v1alpha1.PodReasonMeshAbsent, false},
-		"not labelled":             {testPod(), testNamespace(names.LabelMesh, ""), testMesh(), Release, v1alpha1.PodReasonNotEnrolled, false},
-		"namespace disabled":       {testPod(), testNamespace(names.LabelMesh, names.MeshDisabled), testMesh(), Release, v1alpha1.PodReasonNotEnrolled, false},
-		"namespace unknown":        {testPod(), nil, testMesh(), Hold, v1alpha1.PodReasonNamespaceUnknown, false},
-		"opted out":                {testPod(labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, v1alpha1.PodReasonOptedOut, false},
-		"pod can't opt in":         {testPod(labelled(names.LabelMesh, names.MeshEnabled)), testNamespace(names.LabelMesh, ""), testMesh(), Release, v1alpha1.PodReasonNotEnrolled, false},
-		"no account":               {testPod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }), testNamespace(), testMesh(), Release, v1alpha1.PodReasonNoServiceAccount, false},
-		"static pod":               {testPod(mirror), testNamespace(), testMesh(), Release, v1alpha1.PodReasonNoServiceAccount, false},
-		"host network":             {testPod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), testNamespace(), testMesh(), Release, v1alpha1.PodReasonHostNetwork, false},
-		"job that is done":         {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), testNamespace(), testMesh(), Release, v1alpha1.PodReasonFinished, false},
-		"job that failed":          {testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), testNamespace(), testMesh(), Release, v1alpha1.PodReasonFinished, false},
-		"the mesh's own namespace": {testPod(func(p *corev1.Pod) { p.Namespace = names.SystemNamespace }), testNamespace(), testMesh(), Release, v1alpha1.PodReasonSystemNamespace, false},
+		"enrolled": {testPod(), testNamespace(), testMesh(), Capture, v1alpha1.PodReasonCaptured, false},
+		"no Mesh":  {testPod(), testNamespace(), nil, Release, v1alpha1.PodReasonMeshAbsent, false},
+		"Mesh goes": {
+			testPod(), testNamespace(), deleted(testMesh()), Release, v1alpha1.PodReasonMeshAbsent,
+			false,
+		},
+		"not labelled": {
+			testPod(), testNamespace(names.LabelMesh, ""), testMesh(), Release,
+			v1alpha1.PodReasonNotEnrolled, false,
+		},
+		"namespace disabled": {
+			testPod(), testNamespace(names.LabelMesh, names.MeshDisabled), testMesh(), Release,
+			v1alpha1.PodReasonNotEnrolled, false,
+		},
+		"namespace unknown": {testPod(), nil, testMesh(), Hold, v1alpha1.PodReasonNamespaceUnknown, false},
+		"opted out": {
+			testPod(labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(),
+			Release, v1alpha1.PodReasonOptedOut, false,
+		},
+		"pod can't opt in": {
+			testPod(labelled(names.LabelMesh, names.MeshEnabled)),
+			testNamespace(names.LabelMesh, ""), testMesh(), Release, v1alpha1.PodReasonNotEnrolled, false,
+		},
+		"no account": {
+			testPod(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "" }), testNamespace(),
+			testMesh(), Release, v1alpha1.PodReasonNoServiceAccount, false,
+		},
+		"static pod": {
+			testPod(mirror), testNamespace(), testMesh(), Release,
+			v1alpha1.PodReasonNoServiceAccount, false,
+		},
+		"host network": {
+			testPod(func(p *corev1.Pod) { p.Spec.HostNetwork = true }), testNamespace(), testMesh(),
+			Release, v1alpha1.PodReasonHostNetwork, false,
+		},
+		"job that is done": {
+			testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }), testNamespace(),
+			testMesh(), Release, v1alpha1.PodReasonFinished, false,
+		},
+		"job that failed": {
+			testPod(func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }), testNamespace(),
+			testMesh(), Release, v1alpha1.PodReasonFinished, false,
+		},
+		"the mesh's own namespace": {
+			testPod(func(p *corev1.Pod) { p.Namespace = names.SystemNamespace }), testNamespace(),
+			testMesh(), Release, v1alpha1.PodReasonSystemNamespace, false,
+		},
 		"waypoint": {
 			testPod(labelled(names.LabelComponent, names.ComponentWaypoint), labelled(names.LabelGatewayName, "w")),
 			testNamespace(), testMesh(), Release, v1alpha1.PodReasonProxy, false,
 		},
-		"terminating":                  {testPod(terminating), testNamespace(), testMesh(), Hold, v1alpha1.PodReasonTerminating, false},
-		"terminating and strict":       {testPod(terminating), testNamespace(), strictMesh, Hold, v1alpha1.PodReasonTerminating, true},
-		"terminating and opted out":    {testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(), testMesh(), Release, v1alpha1.PodReasonOptedOut, false},
-		"a port of the proxy's":        {testPod(declares(15008)), testNamespace(), testMesh(), Release, v1alpha1.PodReasonReservedPort, false},
-		"ranges not known":             {testPod(), testNamespace(), unknown, Hold, v1alpha1.PodReasonNetworkUnknown, false},
-		"ranges of pods not known":     {testPod(), testNamespace(), noPods, Hold, v1alpha1.PodReasonNetworkUnknown, false},
-		"ranges of Services not known": {testPod(), testNamespace(), noServices, Hold, v1alpha1.PodReasonNetworkUnknown, false},
-		"strict Mesh":                  {testPod(), testNamespace(), strictMesh, Capture, v1alpha1.PodReasonCaptured, true},
-		"namespace over Mesh":          {testPod(), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), strictMesh, Capture, v1alpha1.PodReasonCaptured, false},
+		"terminating": {
+			testPod(terminating), testNamespace(), testMesh(), Hold,
+			v1alpha1.PodReasonTerminating, false,
+		},
+		"terminating and strict": {
+			testPod(terminating), testNamespace(), strictMesh, Hold,
+			v1alpha1.PodReasonTerminating, true,
+		},
+		"terminating and opted out": {
+			testPod(terminating, labelled(names.LabelMesh, names.MeshDisabled)), testNamespace(),
+			testMesh(), Release, v1alpha1.PodReasonOptedOut, false,
+		},
+		"a port of the proxy's": {
+			testPod(declares(15008)), testNamespace(), testMesh(), Release,
+			v1alpha1.PodReasonReservedPort, false,
+		},
+		"ranges not known":         {testPod(), testNamespace(), unknown, Hold, v1alpha1.PodReasonNetworkUnknown, false},
+		"ranges of pods not known": {testPod(), testNamespace(), noPods, Hold, v1alpha1.PodReasonNetworkUnknown, false},
+		"ranges of Services not known": {
+			testPod(), testNamespace(), noServices, Hold, v1alpha1.PodReasonNetworkUnknown,
+			false,
+		},
+		"strict Mesh": {testPod(), testNamespace(), strictMesh, Capture, v1alpha1.PodReasonCaptured, true},
+		"namespace over Mesh": {
+			testPod(), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), strictMesh, Capture,
+			v1alpha1.PodReasonCaptured, false,
+		},
 		"pod over namespace": {
 			testPod(labelled(names.LabelMTLSMode, names.MTLSStrict)),
 			testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, v1alpha1.PodReasonCaptured, true,
 		},
-		"another case":           {testPod(labelled(names.LabelMTLSMode, "Permissive")), testNamespace(names.LabelMTLSMode, "STRICT"), strictMesh, Capture, v1alpha1.PodReasonCaptured, false},
-		"no word":                {testPod(labelled(names.LabelMTLSMode, "")), testNamespace(names.LabelMTLSMode, "Strict"), testMesh(), Capture, v1alpha1.PodReasonCaptured, true},
-		"a word that is no mode": {testPod(labelled(names.LabelMTLSMode, "none")), testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, v1alpha1.PodReasonCaptured, true},
+		"another case": {
+			testPod(labelled(names.LabelMTLSMode, "Permissive")),
+			testNamespace(names.LabelMTLSMode, "STRICT"), strictMesh, Capture, v1alpha1.PodReasonCaptured, false,
+		},
+		"no word": {
+			testPod(labelled(names.LabelMTLSMode, "")), testNamespace(names.LabelMTLSMode, "Strict"),
+			testMesh(), Capture, v1alpha1.PodReasonCaptured, true,
+		},
+		"a word that is no mode": {
+			testPod(labelled(names.LabelMTLSMode, "none")),
+			testNamespace(names.LabelMTLSMode, names.MTLSPermissive), testMesh(), Capture, v1alpha1.PodReasonCaptured, true,
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := Decide(c.pod, c.ns, c.mesh, names.SystemNamespace)

@@ -3,8 +3,8 @@
 
 // Package member is the one place that says who is a member of the mesh: which namespaces are enrolled, which of their
 // pods belong to the mesh and why others don't, who a pod is, and which waypoint a Service asks for. Operator, agent
-// and command line ask it, so that two of them can never disagree about a pod. It is pure: it looks at objects, wherever
-// they come from.
+// and command line ask it, so that two of them can never disagree about a pod. It is pure: it looks at objects,
+// wherever they come from.
 package member
 
 import (
@@ -25,8 +25,8 @@ func Enrolled(namespace *corev1.Namespace) bool {
 // EnrolledLabels select the enrolled namespaces.
 func EnrolledLabels() map[string]string { return map[string]string{names.LabelMesh: names.MeshEnabled} }
 
-// whyNot says why a pod is no member of the mesh, given its namespace (nil: it isn't known); empty if it is one. Whether
-// there is a mesh at all, and what else keeps a member from being captured, is for Decide to say.
+// whyNot says why a pod is no member of the mesh, given its namespace (nil: it isn't known); empty if it is one.
+// Whether there is a mesh at all, and what else keeps a member from being captured, is for Decide to say.
 func whyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
 	switch {
 	case pod.Spec.HostNetwork:
@@ -55,9 +55,9 @@ func Finished(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// Account is the service account whose identity a pod has; empty: it has none. The API server gives every pod an account
-// but mirrors of static pods, and those say nothing but what their node says, so they are nobody: neither is "default",
-// nor what the name of an account in one would be.
+// Account is the service account whose identity a pod has; empty: it has none. The API server gives every pod an
+// account but mirrors of static pods, and those say nothing but what their node says, so they are nobody: neither is
+// "default", nor what the name of an account in one would be.
 func Account(pod *corev1.Pod) string {
 	if _, mirror := pod.Annotations[names.AnnotationMirror]; mirror {
 		return ""

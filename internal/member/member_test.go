@@ -49,18 +49,26 @@ func TestWhyNot(t *testing.T) {
 		"not started":                 {enrolled, "", []func(*corev1.Pod){phase(corev1.PodPending)}},
 		"of a phase that is unknown":  {enrolled, "", []func(*corev1.Pod){phase(corev1.PodUnknown)}},
 		"half of a waypoint's labels": {enrolled, "", []func(*corev1.Pod){labelled(names.LabelGatewayName, "w")}},
-		"the other half":              {enrolled, "", []func(*corev1.Pod){labelled(names.LabelComponent, names.ComponentWaypoint)}},
-		"succeeded":                   {enrolled, v1alpha1.PodReasonFinished, []func(*corev1.Pod){phase(corev1.PodSucceeded)}},
-		"failed":                      {enrolled, v1alpha1.PodReasonFinished, []func(*corev1.Pod){phase(corev1.PodFailed), out}},
-		"host's network":              {enrolled, v1alpha1.PodReasonHostNetwork, []func(*corev1.Pod){hostNetwork, phase(corev1.PodFailed)}},
-		"host's network, no member":   {other, v1alpha1.PodReasonHostNetwork, []func(*corev1.Pod){hostNetwork}},
-		"unknown namespace":           {nil, v1alpha1.PodReasonNamespaceUnknown, []func(*corev1.Pod){out, nobody}},
-		"no member":                   {other, v1alpha1.PodReasonNotEnrolled, []func(*corev1.Pod){proxy, out, nobody}},
-		"pod can't opt in":            {other, v1alpha1.PodReasonNotEnrolled, []func(*corev1.Pod){labelled(names.LabelMesh, names.MeshEnabled)}},
-		"waypoint":                    {enrolled, v1alpha1.PodReasonProxy, []func(*corev1.Pod){proxy, out, nobody}},
-		"opted out":                   {enrolled, v1alpha1.PodReasonOptedOut, []func(*corev1.Pod){out, nobody}},
-		"no account":                  {enrolled, v1alpha1.PodReasonNoServiceAccount, []func(*corev1.Pod){nobody}},
-		"mirror of a static pod":      {enrolled, v1alpha1.PodReasonNoServiceAccount, []func(*corev1.Pod){mirror}},
+		"the other half": {enrolled, "", []func(*corev1.Pod){
+			labelled(names.LabelComponent, names.ComponentWaypoint),
+		}},
+		"succeeded": {enrolled, v1alpha1.PodReasonFinished, []func(*corev1.Pod){phase(corev1.PodSucceeded)}},
+		"failed": {enrolled, v1alpha1.PodReasonFinished, []func(*corev1.Pod){
+			phase(corev1.PodFailed), out,
+		}},
+		"host's network": {enrolled, v1alpha1.PodReasonHostNetwork, []func(*corev1.Pod){
+			hostNetwork, phase(corev1.PodFailed),
+		}},
+		"host's network, no member": {other, v1alpha1.PodReasonHostNetwork, []func(*corev1.Pod){hostNetwork}},
+		"unknown namespace":         {nil, v1alpha1.PodReasonNamespaceUnknown, []func(*corev1.Pod){out, nobody}},
+		"no member":                 {other, v1alpha1.PodReasonNotEnrolled, []func(*corev1.Pod){proxy, out, nobody}},
+		"pod can't opt in": {other, v1alpha1.PodReasonNotEnrolled, []func(*corev1.Pod){
+			labelled(names.LabelMesh, names.MeshEnabled),
+		}},
+		"waypoint":               {enrolled, v1alpha1.PodReasonProxy, []func(*corev1.Pod){proxy, out, nobody}},
+		"opted out":              {enrolled, v1alpha1.PodReasonOptedOut, []func(*corev1.Pod){out, nobody}},
+		"no account":             {enrolled, v1alpha1.PodReasonNoServiceAccount, []func(*corev1.Pod){nobody}},
+		"mirror of a static pod": {enrolled, v1alpha1.PodReasonNoServiceAccount, []func(*corev1.Pod){mirror}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod(c.pod...)
@@ -99,7 +107,10 @@ func TestCaptured(t *testing.T) {
 	} {
 		pod := testPod(func(p *corev1.Pod) {
 			p.Status.Conditions = []corev1.PodCondition{
-				{Type: corev1.PodReady, Status: corev1.ConditionTrue}, {Type: v1alpha1.PodConditionCaptured, Status: status, Reason: "R"},
+				{Type: corev1.PodReady, Status: corev1.ConditionTrue}, {
+					Type: v1alpha1.PodConditionCaptured, Status: status,
+					Reason: "R",
+				},
 			}
 		})
 		require.Equal(t, want, Captured(pod), status)

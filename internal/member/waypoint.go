@@ -9,8 +9,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// WaypointUse is what labels say of the waypoint of a Service. The zero value leaves it to the operator: an automatic one,
-// once there is a reason for it.
+// WaypointUse is what labels say of the waypoint of a Service. The zero value leaves it to the operator: an automatic
+// one, once there is a reason for it.
 type WaypointUse struct {
 	label string
 	// Own: the Service says it, not its namespace.

@@ -227,8 +227,9 @@ type Func[K comparable, V any] struct {
 	steady  bool
 }
 
-// Steady says that the values hardly ever come out different though what they read changes often, and that many others read
-// them. They are derived as soon as anything of theirs changed, so that their readers are not even looked at in vain.
+// Steady says that the values hardly ever come out different though what they read changes often, and that many others
+// read them. They are derived as soon as anything of theirs changed, so that their readers are not even looked at in
+// vain.
 func (f *Func[K, V]) Steady() *Func[K, V] {
 	f.steady = true
 	return f

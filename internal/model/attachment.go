@@ -11,7 +11,8 @@ import (
 
 // Attachment is what routes and policies attach to, and so what one route table is for: a port of a Service, for what
 // callers in the mesh send there, or a listener of a Gateway. One of the two is set. What decides between routes, and
-// what is made of those that win, goes by it alone; which of the two it is matters only where they are found, and served.
+// what is made of those that win, goes by it alone; which of the two it is matters only where they are found, and
+// served.
 type Attachment struct {
 	Port     ServicePort
 	Listener Listener

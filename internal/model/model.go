@@ -1,9 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package model says what the mesh is, in its own words: services, endpoints, routes and waypoints as ingest has decided
-// them and as translate turns them into Envoy resources. Values are immutable once built. The package imports neither
-// Kubernetes API machinery (beyond plain names) nor Envoy.
+// Package model says what the mesh is, in its own words: services, endpoints, routes and waypoints as ingest has
+// decided them and as translate turns them into Envoy resources. Values are immutable once built. The package imports
+// neither Kubernetes API machinery (beyond plain names) nor Envoy.
 package model
 
 import (
@@ -24,8 +24,8 @@ const (
 	ProtocolTLS   Protocol = "TLS" // TCP that starts with a TLS handshake between client and application
 	ProtocolHTTP  Protocol = "HTTP"
 	ProtocolHTTP2 Protocol = "HTTP2" // h2c with prior knowledge, gRPC included
-	// ProtocolUndeclared is what a Service says of a port that is HTTP where a route of its own namespace attaches, and TCP
-	// otherwise. What proxies go by is one of the others: ingest has decided.
+	// ProtocolUndeclared is what a Service says of a port that is HTTP where a route of its own namespace attaches, and
+	// TCP otherwise. What proxies go by is one of the others: ingest has decided.
 	ProtocolUndeclared Protocol = "Undeclared"
 )
 
@@ -64,7 +64,9 @@ type Service struct {
 
 // Port finds a port by its number.
 func (s *Service) Port(number uint16) (Port, bool) {
-	if n, found := slices.BinarySearchFunc(s.Ports, number, func(p Port, number uint16) int { return cmp.Compare(p.Number, number) }); found {
+	if n, found := slices.BinarySearchFunc(s.Ports, number, func(p Port, number uint16) int {
+		return cmp.Compare(p.Number, number)
+	}); found {
 		return s.Ports[n], true
 	}
 	return Port{}, false

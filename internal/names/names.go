@@ -57,7 +57,8 @@ const (
 	LabelAutomatic = Domain + "/automatic"
 )
 
-// AnnotationMirror marks the mirror of a static pod, which a node's kubelet makes by itself (corev1.MirrorPodAnnotationKey).
+// AnnotationMirror marks the mirror of a static pod, which a node's kubelet makes by itself
+// (corev1.MirrorPodAnnotationKey).
 const AnnotationMirror = "kubernetes.io/config.mirror"
 
 // AnnotationStatic is the UID by which kubelet and the runtime know a static pod; its mirror in the API has another.
@@ -114,18 +115,19 @@ const (
 
 // Ports of the data plane and of the control plane.
 const (
-	PortOutbound         = 15001 // captured outbound connections, in the pod's netns
-	PortInbound          = 15006 // captured inbound plaintext, in the pod's netns
-	PortMTLS             = 15008 // mTLS, one connection for one connection
-	PortAgent            = 15020 // agent: health and readiness; a waypoint's also metrics
-	PortMetrics          = 15021 // node's agent: merged metrics over TLS, for those who may read them
-	PortAdmin            = 15000 // loopback only: read-only introspection of agent and operator
-	PortXDS              = 15010 // operator: delta ADS over TLS
-	PortCertificates     = 15012 // operator: certificate signing and node reports over TLS
-	PortPeers            = 15014 // operator: acknowledgements for its other replicas, mutual TLS
-	PortOperatorHealth   = 8081
-	PortOperatorMetrics  = 8443  // over TLS, for those who may read them
-	MarkProxy            = 0x539 // SO_MARK that agents of earlier versions expect in clusters; others put their node's there
+	PortOutbound        = 15001 // captured outbound connections, in the pod's netns
+	PortInbound         = 15006 // captured inbound plaintext, in the pod's netns
+	PortMTLS            = 15008 // mTLS, one connection for one connection
+	PortAgent           = 15020 // agent: health and readiness; a waypoint's also metrics
+	PortMetrics         = 15021 // node's agent: merged metrics over TLS, for those who may read them
+	PortAdmin           = 15000 // loopback only: read-only introspection of agent and operator
+	PortXDS             = 15010 // operator: delta ADS over TLS
+	PortCertificates    = 15012 // operator: certificate signing and node reports over TLS
+	PortPeers           = 15014 // operator: acknowledgements for its other replicas, mutual TLS
+	PortOperatorHealth  = 8081
+	PortOperatorMetrics = 8443 // over TLS, for those who may read them
+	// SO_MARK that agents of earlier versions expect in clusters; others put their node's there
+	MarkProxy            = 0x539
 	ProbeSourceAddress   = "169.254.77.1"
 	DefaultTrustDomain   = "cluster.local"
 	DefaultClusterDomain = "cluster.local"
@@ -166,8 +168,8 @@ const (
 // ListenerMTLS and the other fixed xDS resource names.
 const (
 	ListenerMTLS = "mtls"
-	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for. Nothing
-	// leads there.
+	// ListenerTrial and RouteTrial are where a waypoint's proxies are shown rules that some table was rejected for.
+	// Nothing leads there.
 	ListenerTrial = "trial"
 	RouteTrial    = "trial"
 	// AmbiguousRoutes is how the names of a waypoint's routes begin that refuse what only some servers take for
@@ -211,7 +213,8 @@ func WaypointEndpoints(namespace, service string, port uint16) string {
 	return fmt.Sprintf("waypoint/%s/%s/%d", namespace, service, port)
 }
 
-// NodeEndpoints names the load assignment of a Service's port as node proxies see it: its endpoints of one address family.
+// NodeEndpoints names the load assignment of a Service's port as node proxies see it: its endpoints of one address
+// family.
 func NodeEndpoints(namespace, service string, port uint16, ipv6 bool) string {
 	if ipv6 {
 		return fmt.Sprintf("node6/%s/%s/%d", namespace, service, port)
@@ -228,8 +231,9 @@ func ParseNodeEndpoints(name string) (namespace, service string, port uint16, ip
 	return namespace, service, port, true, ok
 }
 
-// CallerEndpoints names the load assignment of a Service's port as node proxies see it where only callers of some namespaces go
-// to the waypoint. A different list of them gives a different name: a proxy that switches to it waits for its contents.
+// CallerEndpoints names the load assignment of a Service's port as node proxies see it where only callers of some
+// namespaces go to the waypoint. A different list of them gives a different name: a proxy that switches to it waits for
+// its contents.
 func CallerEndpoints(namespace, service string, port uint16, ipv6 bool, callers []string) string {
 	list := fnv.New64a()
 	_, _ = list.Write([]byte(strings.Join(callers, "/"))) // never fails

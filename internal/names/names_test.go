@@ -40,7 +40,10 @@ func TestParsersInvert(t *testing.T) {
 // FuzzParsers: names come from proxies, so no string may make a parser panic or take a name apart that it would not
 // put together the same way.
 func FuzzParsers(f *testing.F) {
-	for _, s := range []string{"service/a/b/80", "waypoint/a/b", "node/n", "inbound/80.b.a", "spiffe://t/ns/a/sa/b", "service/a/b/99999", "///"} {
+	for _, s := range []string{
+		"service/a/b/80", "waypoint/a/b", "node/n", "inbound/80.b.a", "spiffe://t/ns/a/sa/b",
+		"service/a/b/99999", "///",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

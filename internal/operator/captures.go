@@ -29,7 +29,10 @@ type captures struct {
 }
 
 func newCaptures(changed func()) *captures {
-	return &captures{changed: changed, nodes: map[string]map[types.NamespacedName]string{}, where: map[types.NamespacedName]string{}}
+	return &captures{
+		changed: changed, nodes: map[string]map[types.NamespacedName]string{},
+		where: map[types.NamespacedName]string{},
+	}
 }
 
 // set takes a pod's condition in.

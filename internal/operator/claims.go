@@ -29,7 +29,8 @@ func newClaims(changed func(), r prometheus.Registerer) *claims {
 	return &claims{
 		changed: changed, refused: map[netip.Addr][]ingest.RefusedClaim{},
 		gauge: promauto.With(r).NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_refused_address_claims", Help: "Claims of pods to an address that another pod has, or that is outside of their node's ranges.",
+			Name: "fairway_refused_address_claims",
+			Help: "Claims of pods to an address that another pod has, or that is outside of their node's ranges.",
 		}),
 	}
 }

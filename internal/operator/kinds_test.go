@@ -20,8 +20,8 @@ import (
 // plurals that apimachinery guesses wrong.
 var plurals = map[string]string{"Gateway": "gateways", "Mesh": "meshes", "ProxyParameters": "proxyparameters"}
 
-// TestKindsHaveRights: what the table of kinds says is read, the operator's scheme knows and its role may read; and where the
-// mesh says something of what an object attaches to, it may write the status.
+// TestKindsHaveRights: what the table of kinds says is read, the operator's scheme knows and its role may read; and
+// where the mesh says something of what an object attaches to, it may write the status.
 func TestKindsHaveRights(t *testing.T) {
 	raw, err := os.ReadFile("../../config/rbac/role.yaml")
 	require.NoError(t, err)
@@ -29,7 +29,8 @@ func TestKindsHaveRights(t *testing.T) {
 	require.NoError(t, yaml.UnmarshalStrict(raw, &role))
 	may := func(verb, group, resource string) bool {
 		return slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool {
-			return slices.Contains(r.Verbs, verb) && slices.Contains(r.APIGroups, group) && slices.Contains(r.Resources, resource)
+			return slices.Contains(r.Verbs, verb) && slices.Contains(r.APIGroups, group) &&
+				slices.Contains(r.Resources, resource)
 		})
 	}
 	for _, kind := range cluster.Kinds() {

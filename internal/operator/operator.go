@@ -73,8 +73,8 @@ func scheme() *runtime.Scheme {
 	return s
 }
 
-// Run runs the operator until the context ends. Everything is made from the leaves on: what is asked is there before those who
-// ask, and what is told before those who tell.
+// Run runs the operator until the context ends. Everything is made from the leaves on: what is asked is there before
+// those who ask, and what is told before those who tell.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	ctrl.SetLogger(o.Log)
 	mgr, err := newManager(cfg, o)
@@ -155,7 +155,10 @@ type certificates struct {
 
 func (c certificates) Reconcile(ctx context.Context, mesh *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
 	r, err := c.keeper.Reconcile(ctx, keeper.ConfigFor(mesh, c.namespace))
-	return controllers.CertificatesStatus{Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message, Next: r.Next}, err
+	return controllers.CertificatesStatus{
+		Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message,
+		Next: r.Next,
+	}, err
 }
 
 // measured are the operator's metrics.

@@ -35,8 +35,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// plane is the part of the operator that programs proxies, and what the reconcilers are told of it. The inbox is what makes
-// it no circle: the servers fill it before there is an engine, and the engine asks the servers.
+// plane is the part of the operator that programs proxies, and what the reconcilers are told of it. The inbox is what
+// makes it no circle: the servers fill it before there is an engine, and the engine asks the servers.
 type plane struct {
 	triggers triggers
 	inbox    *engine.Inbox
@@ -162,7 +162,10 @@ func (p *plane) runnables(mgr ctrl.Manager, ready *readiness, o Options) []manag
 func reviewer(mgr ctrl.Manager) (auth.Reviewer, error) {
 	cfg := rest.CopyConfig(mgr.GetConfig())
 	cfg.QPS = -1
-	c, err := client.New(cfg, client.Options{Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient()})
+	c, err := client.New(cfg, client.Options{
+		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(),
+		HTTPClient: mgr.GetHTTPClient(),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("make the client for token reviews: %w", err)
 	}
@@ -187,7 +190,8 @@ func (p *plane) acknowledged(k xds.Key) {
 
 // programmed implements controllers.ProgrammedProbe.
 func (p *plane) programmed(gateway types.NamespacedName) (ready int, rejected string) {
-	return len(catalogue.Ready(p.book.State(catalogue.Serving(gateway)))), p.rejections.first(catalogue.WaypointScope(gateway))
+	return len(catalogue.Ready(p.book.State(catalogue.Serving(gateway)))),
+		p.rejections.first(catalogue.WaypointScope(gateway))
 }
 
 // note tells the other replicas that proxies reject a rule, so that all derive the same tables.

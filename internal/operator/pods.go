@@ -73,7 +73,8 @@ func (p pods) RunsOn(node, namespace, account string) bool {
 		return false
 	}
 	var list corev1.PodList
-	if err := p.reader.List(context.Background(), &list, client.MatchingFields{podAccount: accountKey(node, namespace, account)}, client.UnsafeDisableDeepCopy); err != nil {
+	if err := p.reader.List(context.Background(), &list,
+		client.MatchingFields{podAccount: accountKey(node, namespace, account)}, client.UnsafeDisableDeepCopy); err != nil {
 		return false
 	}
 	for i := range list.Items {
@@ -97,12 +98,17 @@ func trimPod(o any) (any, error) {
 	if v, mirror := p.Annotations[names.AnnotationMirror]; mirror {
 		out.Annotations = map[string]string{names.AnnotationMirror: v}
 	}
-	out.Spec = corev1.PodSpec{NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName, HostNetwork: p.Spec.HostNetwork}
+	out.Spec = corev1.PodSpec{
+		NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName,
+		HostNetwork: p.Spec.HostNetwork,
+	}
 	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
-	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) || p.Labels[names.LabelComponent] == names.ComponentWaypoint {
+	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) ||
+		p.Labels[names.LabelComponent] == names.ComponentWaypoint {
 		// Statuses of Mesh and Gateways say what keeps a proxy, of which there are few.
 		out.Status.Conditions = p.Status.Conditions
-		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses, p.Status.ContainerStatuses
+		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses,
+			p.Status.ContainerStatuses
 		return out, nil
 	}
 	for _, c := range p.Status.Conditions {

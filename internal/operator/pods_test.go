@@ -22,7 +22,9 @@ func TestTrimPod(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Annotations: map[string]string{"a": "b"}},
 		Status: corev1.PodStatus{
-			Conditions:        []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: v1alpha1.PodConditionPluginInstalled}, {Type: corev1.PodReady}},
+			Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled}, {Type: v1alpha1.PodConditionPluginInstalled}, {
+				Type: corev1.PodReady,
+			}},
 			ContainerStatuses: []corev1.ContainerStatus{{Name: "agent"}},
 		},
 	}
@@ -49,8 +51,11 @@ func TestPodsWithoutAnAccountAreNobody(t *testing.T) {
 			Spec:       corev1.PodSpec{NodeName: "n", ServiceAccountName: account},
 		})
 		require.NoError(t, err)
-		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
-		c := fake.NewClientBuilder().WithObjects(out.(*corev1.Pod), ns).WithIndex(&corev1.Pod{}, podAccount, accountsOf).Build()
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{
+			names.LabelMesh: names.MeshEnabled,
+		}}}
+		c := fake.NewClientBuilder().WithObjects(out.(*corev1.Pod), ns).WithIndex(
+			&corev1.Pod{}, podAccount, accountsOf).Build()
 		view := pods{c}
 		require.Equal(t, account == "cart" && annotations == nil, view.RunsOn("n", "shop", "cart"))
 		require.False(t, view.RunsOn("n", "shop", "default"))

@@ -93,7 +93,8 @@ func (r *readiness) report(ctx context.Context, log logr.Logger) {
 			log.Info("serving proxies")
 			return
 		case <-tick.C:
-			log.Info("not ready: see the log lines about failing watches, and the permissions of the operator's service account", "waitingFor", r.missing())
+			log.Info("not ready: see the log lines about failing watches, and the permissions of the operator's service account",
+				"waitingFor", r.missing())
 		}
 	}
 }

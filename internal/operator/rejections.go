@@ -12,8 +12,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// rejections follows which resources of each scope some proxy rejects, so that a Gateway can say so whatever the resource
-// is, at the cost of what changed.
+// rejections follows which resources of each scope some proxy rejects, so that a Gateway can say so whatever the
+// resource is, at the cost of what changed.
 type rejections struct {
 	acks serving.Acknowledgements
 
@@ -55,8 +55,8 @@ func (r *rejections) note(k xds.Key) (changed bool) {
 	return true
 }
 
-// awaitSearch has a rejected table wait while the engine searches for its culprit, and is looked at again when that must be
-// over. It tells whether the resource waits.
+// awaitSearch has a rejected table wait while the engine searches for its culprit, and is looked at again when that
+// must be over. It tells whether the resource waits.
 func (r *rejections) awaitSearch(k xds.Key) bool {
 	if k.TypeURL != xds.TypeRoute {
 		return false

@@ -19,8 +19,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and finds
-// another replica.
+// serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and
+// finds another replica.
 func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening func()) error {
 	g := newXDSServer(s, cfg, xdsPatience)
 	var lc net.ListenConfig
@@ -32,8 +32,8 @@ func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening fun
 	return serve.GRPC(ctx, g, accept.Limit(ln, accept.MaxConnections, accept.MaxPerPeer))
 }
 
-// patience with connections on which nobody has proved yet who asks: for TLS and the start of HTTP/2 together, and for one
-// without a stream. A proxy's agent opens its only stream at once.
+// patience with connections on which nobody has proved yet who asks: for TLS and the start of HTTP/2 together, and for
+// one without a stream. A proxy's agent opens its only stream at once.
 type patience struct{ handshake, idle time.Duration }
 
 var xdsPatience = patience{handshake: 10 * time.Second, idle: 30 * time.Second}
@@ -49,7 +49,8 @@ func newXDSServer(s *xds.Server, cfg *tls.Config, p patience) *grpc.Server {
 	cfg = cfg.Clone()
 	cfg.NextProtos = []string{"h2"}
 	g := grpc.NewServer(append(xds.GRPCOptions(p.idle), grpc.Creds(credentials.NewTLS(cfg)),
-		grpc.ConnectionTimeout(p.handshake), grpc.MaxConcurrentStreams(maxXDSStreams), grpc.MaxHeaderListSize(maxXDSHeaders))...)
+		grpc.ConnectionTimeout(p.handshake), grpc.MaxConcurrentStreams(maxXDSStreams),
+		grpc.MaxHeaderListSize(maxXDSHeaders))...)
 	s.Register(g)
 	return g
 }

@@ -33,7 +33,9 @@ func TestTokensOfARealAPIServer(t *testing.T) {
 		require.NoError(t, c.Create(t.Context(), o))
 	}
 	token := func(audience string, bound *authenticationv1.BoundObjectReference) string {
-		r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{audience}, BoundObjectRef: bound}}
+		r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+			Audiences: []string{audience}, BoundObjectRef: bound,
+		}}
 		require.NoError(t, c.SubResource("token").Create(t.Context(), account, r))
 		return r.Status.Token
 	}
@@ -42,7 +44,10 @@ func TestTokensOfARealAPIServer(t *testing.T) {
 	peer := netip.MustParseAddr("10.244.0.5")
 	caller, err := a.Caller(t.Context(), token(names.TokenAudience, self), peer)
 	require.NoError(t, err)
-	require.Equal(t, auth.Caller{Namespace: "default", ServiceAccount: "cart", PodName: "cart-1", PodUID: string(pod.UID), NodeName: "n1"}, caller)
+	require.Equal(t, auth.Caller{
+		Namespace: "default", ServiceAccount: "cart", PodName: "cart-1", PodUID: string(pod.UID),
+		NodeName: "n1",
+	}, caller)
 	_, err = a.Caller(t.Context(), token(names.TokenAudience, nil), peer)
 	require.ErrorContains(t, err, "isn't bound to a pod")
 	_, err = a.Caller(t.Context(), token("https://kubernetes.default.svc", self), peer)

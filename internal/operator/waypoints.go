@@ -59,7 +59,8 @@ func (p pods) waypoint(pod auth.Pod, gateway string) error {
 		return err
 	}
 	if pod.ServiceAccount != name || !controllers.MadeFor(account, g.UID) {
-		return forbidden("service account %s/%s is not the one that the operator made for Gateway %s", pod.Namespace, pod.ServiceAccount, gateway)
+		return forbidden("service account %s/%s is not the one that the operator made for Gateway %s", pod.Namespace,
+			pod.ServiceAccount, gateway)
 	}
 	return p.madeBy(pod, g)
 }
@@ -93,7 +94,8 @@ func (p pods) madeBy(of auth.Pod, g *gwv1.Gateway) error {
 	if string(pod.UID) != of.UID {
 		return forbidden("pod %s/%s has been replaced", of.Namespace, of.Name)
 	}
-	stranger := forbidden("pod %s/%s is not one of the Deployment that the operator made for Gateway %s", of.Namespace, of.Name, g.Name)
+	stranger := forbidden("pod %s/%s is not one of the Deployment that the operator made for Gateway %s", of.Namespace,
+		of.Name, g.Name)
 	owner := metav1.GetControllerOfNoCopy(pod)
 	if owner == nil || owner.Kind != "ReplicaSet" {
 		return stranger

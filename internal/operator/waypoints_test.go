@@ -44,7 +44,8 @@ func (w waypointWorld) make(o, owner client.Object) {
 }
 
 func (w waypointWorld) namespace(name, mesh string) {
-	w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{names.LabelMesh: mesh}}}, nil)
+	w.make(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{names.LabelMesh: mesh}}},
+		nil)
 }
 
 func (w waypointWorld) class(name, controller string) {
@@ -95,8 +96,10 @@ func (w waypointWorld) replicaSet(namespace, name string, owner client.Object) *
 // pod is one with the label of a Gateway.
 func (w waypointWorld) pod(namespace, name, account, gateway string, owner client.Object) auth.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{names.LabelGatewayName: gateway}},
-		Spec:       corev1.PodSpec{ServiceAccountName: account, Containers: podTemplate.Spec.Containers},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{
+			names.LabelGatewayName: gateway,
+		}},
+		Spec: corev1.PodSpec{ServiceAccountName: account, Containers: podTemplate.Spec.Containers},
 	}
 	w.make(p, owner)
 	return auth.Pod{Namespace: namespace, Name: name, UID: string(p.UID), ServiceAccount: account}
@@ -131,26 +134,42 @@ func TestWaypoint(t *testing.T) {
 	orphan := w.pod("shop", "orphan", "ours", "ours", recreated)
 	require.NoError(t, w.Delete(t.Context(), recreated))
 	gone := recreated
-	w.make(&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: gone.Name, Labels: managed}, Spec: gone.Spec}, nil)
+	w.make(&appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: gone.Name, Labels: managed},
+		Spec:       gone.Spec,
+	}, nil)
 
 	for name, c := range map[string]struct {
 		pod     auth.Pod
 		gateway string
 		says    string
 	}{
-		"the waypoint's":               {ours, "ours", ""},
-		"in a namespace not enrolled":  {outside, "ours", "label it fairway.dev/mesh=enabled"},
-		"another account":              {w.pod("shop", "thief", "thief", "ours", rs), "ours", "service account"},
-		"an account nobody made":       {w.pod("shop", "bare", "bare", "bare", bare), "bare", "service account"},
-		"Gateway of another class":     {w.pod("shop", "foreign", "foreign", "foreign", foreign), "foreign", "not a waypoint"},
-		"no Gateway":                   {w.pod("shop", "stranger", "ours", "nothing", rs), "nothing", "not found"},
-		"of a ReplicaSet nobody made":  {w.pod("shop", "nobodys", "ours", "ours", &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "none", UID: "x"}}), "ours", "not one of the Deployment"},
-		"no owner":                     {w.pod("shop", "loose", "ours", "ours", nil), "ours", "not one of the Deployment"},
-		"owned by the Gateway itself":  {w.pod("shop", "direct", "ours", "ours", g), "ours", "not one of the Deployment"},
-		"of a ReplicaSet beside it":    {w.pod("shop", "side-a", "ours", "ours", side), "ours", "not one of the Deployment"},
-		"of a second Deployment":       {w.pod("shop", "second-a", "ours", "ours", second), "ours", "not one of the Deployment"},
+		"the waypoint's":              {ours, "ours", ""},
+		"in a namespace not enrolled": {outside, "ours", "label it fairway.dev/mesh=enabled"},
+		"another account":             {w.pod("shop", "thief", "thief", "ours", rs), "ours", "service account"},
+		"an account nobody made":      {w.pod("shop", "bare", "bare", "bare", bare), "bare", "service account"},
+		"Gateway of another class": {
+			w.pod("shop", "foreign", "foreign", "foreign", foreign), "foreign",
+			"not a waypoint",
+		},
+		"no Gateway": {w.pod("shop", "stranger", "ours", "nothing", rs), "nothing", "not found"},
+		"of a ReplicaSet nobody made": {
+			w.pod("shop", "nobodys", "ours", "ours",
+				&appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "none", UID: "x"}}), "ours",
+			"not one of the Deployment",
+		},
+		"no owner":                    {w.pod("shop", "loose", "ours", "ours", nil), "ours", "not one of the Deployment"},
+		"owned by the Gateway itself": {w.pod("shop", "direct", "ours", "ours", g), "ours", "not one of the Deployment"},
+		"of a ReplicaSet beside it":   {w.pod("shop", "side-a", "ours", "ours", side), "ours", "not one of the Deployment"},
+		"of a second Deployment": {
+			w.pod("shop", "second-a", "ours", "ours", second), "ours",
+			"not one of the Deployment",
+		},
 		"of a ReplicaSet that is gone": {orphan, "ours", "not one of the Deployment"},
-		"of an earlier name":           {auth.Pod{Namespace: "shop", Name: ours.Name, UID: "other", ServiceAccount: "ours"}, "ours", "replaced"},
+		"of an earlier name": {
+			auth.Pod{Namespace: "shop", Name: ours.Name, UID: "other", ServiceAccount: "ours"},
+			"ours", "replaced",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := view.waypoint(c.pod, c.gateway)

@@ -85,17 +85,25 @@ func TestEntriesAreBounded(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	pod := func(name string) *corev1.ObjectReference { return &corev1.ObjectReference{Kind: "Pod", Name: name} }
 	slices := []discoveryv1.EndpointSlice{
-		{ObjectMeta: metav1.ObjectMeta{Name: "4"}, AddressType: discoveryv1.AddressTypeIPv4, Endpoints: []discoveryv1.Endpoint{
-			{Addresses: []string{"10.0.0.1"}, TargetRef: pod("me")},
-			{Addresses: []string{"10.0.0.2"}, TargetRef: pod("b"), Conditions: discoveryv1.EndpointConditions{Ready: new(bool)}},
-			{Addresses: []string{"10.0.0.3"}, TargetRef: pod("c")},
-			{},
-		}},
-		{ObjectMeta: metav1.ObjectMeta{Name: "6"}, AddressType: discoveryv1.AddressTypeIPv6, Endpoints: []discoveryv1.Endpoint{
-			{Addresses: []string{"fd00::1"}, TargetRef: pod("me")},
-			{Addresses: []string{"fd00::2"}, TargetRef: pod("b")},
-			{Addresses: []string{"fd00::4"}},
-		}},
+		{
+			ObjectMeta: metav1.ObjectMeta{Name: "4"}, AddressType: discoveryv1.AddressTypeIPv4,
+			Endpoints: []discoveryv1.Endpoint{
+				{Addresses: []string{"10.0.0.1"}, TargetRef: pod("me")},
+				{Addresses: []string{"10.0.0.2"}, TargetRef: pod("b"), Conditions: discoveryv1.EndpointConditions{
+					Ready: new(bool),
+				}},
+				{Addresses: []string{"10.0.0.3"}, TargetRef: pod("c")},
+				{},
+			},
+		},
+		{
+			ObjectMeta: metav1.ObjectMeta{Name: "6"}, AddressType: discoveryv1.AddressTypeIPv6,
+			Endpoints: []discoveryv1.Endpoint{
+				{Addresses: []string{"fd00::1"}, TargetRef: pod("me")},
+				{Addresses: []string{"fd00::2"}, TargetRef: pod("b")},
+				{Addresses: []string{"fd00::4"}},
+			},
+		},
 		{AddressType: discoveryv1.AddressTypeFQDN, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"example.com"}}}},
 	}
 	require.Equal(t, []string{"10.0.0.2:15014", "10.0.0.3:15014", "[fd00::4]:15014"}, addressesOf(slices, "me"))

@@ -23,7 +23,9 @@ import (
 
 // Discover follows the EndpointSlices of a Service until the context ends and calls set with the addresses of all
 // replicas but the pod self. One that is not ready counts: its proxies are still connected.
-func Discover(ctx context.Context, c cache.Cache, service client.ObjectKey, self string, set func(addresses []string)) error {
+func Discover(
+	ctx context.Context, c cache.Cache, service client.ObjectKey, self string, set func(addresses []string),
+) error {
 	informer, err := c.GetInformer(ctx, &discoveryv1.EndpointSlice{})
 	if err != nil {
 		return fmt.Errorf("watch EndpointSlices: %w", err)
@@ -33,7 +35,8 @@ func Discover(ctx context.Context, c cache.Cache, service client.ObjectKey, self
 		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 			o = gone.Obj
 		}
-		if s, ok := o.(*discoveryv1.EndpointSlice); ok && s.Namespace == service.Namespace && s.Labels[discoveryv1.LabelServiceName] == service.Name {
+		if s, ok := o.(*discoveryv1.EndpointSlice); ok && s.Namespace == service.Namespace &&
+			s.Labels[discoveryv1.LabelServiceName] == service.Name {
 			changed.Set()
 		}
 	}
@@ -51,7 +54,8 @@ func Discover(ctx context.Context, c cache.Cache, service client.ObjectKey, self
 		case <-changed:
 		}
 		var list discoveryv1.EndpointSliceList
-		if err := c.List(ctx, &list, client.InNamespace(service.Namespace), client.MatchingLabels{discoveryv1.LabelServiceName: service.Name}); err != nil {
+		if err := c.List(ctx, &list, client.InNamespace(service.Namespace),
+			client.MatchingLabels{discoveryv1.LabelServiceName: service.Name}); err != nil {
 			return fmt.Errorf("list the operator's EndpointSlices: %w", err)
 		}
 		set(addressesOf(list.Items, self))

@@ -46,7 +46,8 @@ func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
 	require.Empty(t, sent(t, f, fo, map[xds.Key]struct{}{bad: {}}), "once")
 
 	for _, k := range []xds.Key{
-		catalogue.NodeScope("n").Key(xds.TypeRoute, "r"), scope.Key(xds.TypeEndpoint, "e"), scope.Key(xds.TypeListener, xds.Wildcard),
+		catalogue.NodeScope("n").Key(xds.TypeRoute, "r"), scope.Key(xds.TypeEndpoint, "e"),
+		scope.Key(xds.TypeListener, xds.Wildcard),
 	} {
 		f.changed(k)
 	}

@@ -41,7 +41,10 @@ const (
 	patience           = 10 * time.Second
 )
 
-var quick = times{grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, age: time.Hour, retry: time.Millisecond, retryMax: 10 * time.Millisecond}
+var quick = times{
+	grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, age: time.Hour,
+	retry: time.Millisecond, retryMax: 10 * time.Millisecond,
+}
 
 // long is for tests in which no time of grace may end.
 func long(t times) times { t.grace = time.Hour; return t }
@@ -51,7 +54,8 @@ func newAuthority(t testing.TB) *identity.Authority {
 	root, err := identity.NewRoot(domain, time.Hour, time.Now())
 	require.NoError(t, err)
 	a := identity.NewAuthority(nil)
-	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: domain, LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
+	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: domain, LeafLifetime: time.Hour},
+		identity.DefaultPolicy, time.Now())
 	a.Update(s)
 	return a
 }
@@ -82,7 +86,10 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 		Authenticator: xds.AuthenticatorFunc(func(ctx context.Context) (xds.Proxy, error) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			pod := strings.Join(md.Get("pod"), "")
-			return xds.Proxy{Scope: cmp.Or(xds.Scope(strings.Join(md.Get("scope"), "")), scope), Pod: "shop/" + pod, PodUID: "uid-" + pod}, nil
+			return xds.Proxy{
+				Scope: cmp.Or(xds.Scope(strings.Join(md.Get("scope"), "")), scope), Pod: "shop/" + pod,
+				PodUID: "uid-" + pod,
+			}, nil
 		}),
 	})
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -155,14 +162,19 @@ func (r *replica) interest(i xds.Interest) {
 func (r *replica) derive(k xds.Key) {
 	switch k.TypeURL {
 	case xds.TypeRoute:
-		res, err := xds.NewResource(k.Name, &routev3.RouteConfiguration{Name: k.Name, VirtualHosts: []*routev3.VirtualHost{{Name: r.text}}})
+		res, err := xds.NewResource(k.Name, &routev3.RouteConfiguration{
+			Name:         k.Name,
+			VirtualHosts: []*routev3.VirtualHost{{Name: r.text}},
+		})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
 	case xds.TypeCluster:
 		timeout, err := time.ParseDuration(r.text + "s")
 		require.NoError(r.t, err)
 		res, err := xds.NewResource(k.Name, &clusterv3.Cluster{
-			Name: k.Name, ConnectTimeout: durationpb.New(timeout), ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+			Name: k.Name, ConnectTimeout: durationpb.New(timeout), ClusterDiscoveryType: &clusterv3.Cluster_Type{
+				Type: clusterv3.Cluster_EDS,
+			},
 		})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
@@ -220,7 +232,9 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(r.t, err)
 	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeListener}))
-	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeRoute, ResourceNamesSubscribe: []string{route}}))
+	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: xds.TypeRoute, ResourceNamesSubscribe: []string{route},
+	}))
 	go func() {
 		for {
 			resp, err := stream.Recv()
@@ -243,11 +257,14 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 // it is let.
 func (r *replica) node(name, address string, let <-chan struct{}) {
 	r.t.Helper()
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "pod", name, "scope", string(catalogue.NodeScope(name))))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(
+		context.Background(), "pod", name, "scope", string(catalogue.NodeScope(name))))
 	r.t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(r.t, err)
-	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{address}}))
+	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{address},
+	}))
 	go func() {
 		for first := true; ; first = false {
 			resp, err := stream.Recv()
@@ -261,7 +278,9 @@ func (r *replica) node(name, address string, let <-chan struct{}) {
 					return
 				}
 			}
-			if stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce()}) != nil {
+			if stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl: resp.GetTypeUrl(), ResponseNonce: resp.GetNonce(),
+			}) != nil {
 				return
 			}
 		}

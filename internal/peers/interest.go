@@ -11,8 +11,8 @@ import (
 )
 
 // Interests unites what proxies of this replica want with what the others' proxies have, so that neither takes a
-// resource away from the other. It exists before the xDS server, which tells it the one, and the Book, which tells it the
-// other.
+// resource away from the other. It exists before the xDS server, which tells it the one, and the Book, which tells it
+// the other.
 type Interests struct {
 	fn func(xds.Interest) // called with the lock held, so in order; it only queues
 
@@ -26,8 +26,8 @@ func NewInterests(fn func(xds.Interest)) *Interests {
 	return &Interests{fn: fn, local: map[xds.Key]struct{}{}, remote: map[xds.Key]int{}}
 }
 
-// Here takes what a local proxy wants or wants no more; it is for xds.Options.OnInterest. What no other replica tells of
-// passes through.
+// Here takes what a local proxy wants or wants no more; it is for xds.Options.OnInterest. What no other replica tells
+// of passes through.
 func (n *Interests) Here(i xds.Interest) {
 	k := i.Key
 	if catalogue.PartOf(k) == catalogue.Nobody {

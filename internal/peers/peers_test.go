@@ -74,7 +74,10 @@ func TestNodesOfAllReplicasMustSwitch(t *testing.T) {
 	b.edit("2")
 	eventually.True(t, "one node is behind, and among those that are told of", func() bool {
 		s := a.book.State(catalogue.AllNodes.Key(xds.TypeCluster, vip))
-		return slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/slow" && p.State == xds.Pending }) &&
+		return slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool {
+			return p.Proxy.Pod == "shop/slow" &&
+				p.State == xds.Pending
+		}) &&
 			slices.ContainsFunc(s.Proxies, func(p xds.ProxyAck) bool { return p.Proxy.Pod == "shop/b0" && p.State == xds.Acked })
 	})
 	close(slow)

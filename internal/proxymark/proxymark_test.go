@@ -41,7 +41,10 @@ func TestEachNodeHasItsMark(t *testing.T) {
 }
 
 func TestWhatHoldsNoMark(t *testing.T) {
-	for _, text := range []string{"", "\n", "hello", "00000000 00000000\n", "00000539 00000000\n", "40000001\n", "ffffffff ffffffff\n"} {
+	for _, text := range []string{
+		"", "\n", "hello", "00000000 00000000\n", "00000539 00000000\n", "40000001\n",
+		"ffffffff ffffffff\n",
+	} {
 		path := filepath.Join(t.TempDir(), "mark")
 		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
 		_, err := Ensure(path)

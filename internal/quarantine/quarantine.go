@@ -107,7 +107,9 @@ func (s *Search) Verdict(items []Item, accepted bool) (culprits []Item) {
 	culprit := tried[0]
 	if s.found[culprit.Group]++; s.found[culprit.Group] >= maxPerGroup {
 		for n, group := range s.groups {
-			tried = append(tried, slices.DeleteFunc(slices.Clone(group), func(it Item) bool { return it.Group != culprit.Group })...)
+			tried = append(tried, slices.DeleteFunc(slices.Clone(group), func(it Item) bool {
+				return it.Group != culprit.Group
+			})...)
 			s.groups[n] = slices.DeleteFunc(group, func(it Item) bool { return it.Group == culprit.Group })
 		}
 	}

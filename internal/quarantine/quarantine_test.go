@@ -13,7 +13,9 @@ import (
 )
 
 // run searches to the end and returns the culprits and the number of trials.
-func run(t *testing.T, s *Search, items func() []Item, rejects func(keys map[string]bool) bool) (culprits map[string]bool, trials int) {
+func run(
+	t *testing.T, s *Search, items func() []Item, rejects func(keys map[string]bool) bool,
+) (culprits map[string]bool, trials int) {
 	culprits = map[string]bool{}
 	left := func() (out []Item) {
 		for _, it := range items() {
@@ -93,7 +95,8 @@ func TestTooMuchTogether(t *testing.T) {
 }
 
 func TestNobodyIsBlamedForWhatIsRejectedAnyway(t *testing.T) {
-	culprits, trials := run(t, New(map[string]bool{"1": true}), func() []Item { return numbered(50) }, func(map[string]bool) bool { return true })
+	culprits, trials := run(t, New(map[string]bool{"1": true}), func() []Item { return numbered(50) },
+		func(map[string]bool) bool { return true })
 	require.Empty(t, culprits)
 	require.Equal(t, 2, trials)
 }

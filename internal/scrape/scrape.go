@@ -82,7 +82,10 @@ func (g *Guard) Protect(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		no := &refusal{code: http.StatusServiceUnavailable, text: "the right to read this can't be checked now; ask again later"}
+		no := &refusal{
+			code: http.StatusServiceUnavailable,
+			text: "the right to read this can't be checked now; ask again later",
+		}
 		switch {
 		case errors.As(err, &no):
 		case errors.Is(err, accept.ErrTooMany):
@@ -132,7 +135,8 @@ func (g *Guard) check(r *http.Request) error {
 }
 
 func (g *Guard) review(ctx context.Context, token, method, path string) error {
-	who, err := g.tokens.Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}}, metav1.CreateOptions{})
+	who, err := g.tokens.Create(ctx, &authenticationv1.TokenReview{Spec: authenticationv1.TokenReviewSpec{Token: token}},
+		metav1.CreateOptions{})
 	if err != nil {
 		return err
 	}

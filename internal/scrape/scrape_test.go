@@ -42,7 +42,10 @@ func start(t *testing.T, g *Guard) asked {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "measured 1\n") })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "measured 1\n")
+	})
 	go func() { done <- serveOn(ctx, l, g.Protect(mux)) }()
 	t.Cleanup(func() {
 		cancel()

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// HTTP serves on a listener until the context ends, over TLS where the server has a configuration for it, and then lets the
-// requests under way have some grace before it cuts them off. Any other end is an error.
+// HTTP serves on a listener until the context ends, over TLS where the server has a configuration for it, and then lets
+// the requests under way have some grace before it cuts them off. Any other end is an error.
 func HTTP(ctx context.Context, s *http.Server, l net.Listener, grace time.Duration) error {
 	run := func() error { return s.Serve(l) }
 	if s.TLSConfig != nil {
@@ -31,8 +31,8 @@ func HTTP(ctx context.Context, s *http.Server, l net.Listener, grace time.Durati
 	return until(ctx, run, stop, http.ErrServerClosed)
 }
 
-// GRPC serves on a listener until the context ends, and then cuts what is under way: streams have no end of their own. Any
-// other end is an error.
+// GRPC serves on a listener until the context ends, and then cuts what is under way: streams have no end of their own.
+// Any other end is an error.
 func GRPC(ctx context.Context, s *grpc.Server, l net.Listener) error {
 	return until(ctx, func() error { return s.Serve(l) }, s.Stop, grpc.ErrServerStopped)
 }

@@ -32,15 +32,18 @@ func TestHTTPFinishesWhatIsUnderWay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			gone := make(chan struct{})
-			s := &http.Server{ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				cancel()
-				if tc.answered {
-					w.WriteHeader(http.StatusNoContent)
-					return
-				}
-				<-r.Context().Done()
-				close(gone)
-			})}
+			s := &http.Server{
+				ReadHeaderTimeout: time.Minute,
+				Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					cancel()
+					if tc.answered {
+						w.WriteHeader(http.StatusNoContent)
+						return
+					}
+					<-r.Context().Done()
+					close(gone)
+				}),
+			}
 			l := listen(t)
 			ended := make(chan error, 1)
 			go func() { ended <- HTTP(ctx, s, l, tc.grace) }()

@@ -118,6 +118,8 @@ func full(left, most int, others []metav1.Condition) metav1.Condition {
 	for _, c := range others {
 		generation = max(generation, c.ObservedGeneration)
 	}
-	return conditions.New(v1alpha1.EntryConditionStatusFull, metav1.ConditionTrue, v1alpha1.EntryReasonTooMany, fmt.Sprintf(
-		"A status is limited to %d entries of all controllers together: %d entries of the mesh are left out.", most, left), generation)
+	return conditions.New(v1alpha1.EntryConditionStatusFull, metav1.ConditionTrue, v1alpha1.EntryReasonTooMany,
+		fmt.Sprintf(
+			"A status is limited to %d entries of all controllers together: %d entries of the mesh are left out.", most, left),
+		generation)
 }

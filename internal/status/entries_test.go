@@ -25,10 +25,12 @@ func TestMergeKeepsOthersAndTimes(t *testing.T) {
 	long := metav1.NewTime(time.Unix(1000, 0))
 	ref := gwv1.ParentReference{Name: "reviews"}
 	other := gwv1.RouteParentStatus{ControllerName: "example.org/other", ParentRef: ref}
-	old := []gwv1.RouteParentStatus{other, {ControllerName: names.MeshController, ParentRef: ref, Conditions: []metav1.Condition{
-		{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: long},
-		{Type: "PartiallyInvalid", Status: "True", Reason: "x", LastTransitionTime: long},
-	}}, {ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Name: "former"}}}
+	old := []gwv1.RouteParentStatus{
+		other, {ControllerName: names.MeshController, ParentRef: ref, Conditions: []metav1.Condition{
+			{Type: "Accepted", Status: "True", Reason: "Accepted", LastTransitionTime: long},
+			{Type: "PartiallyInvalid", Status: "True", Reason: "x", LastTransitionTime: long},
+		}}, {ControllerName: names.MeshController, ParentRef: gwv1.ParentReference{Name: "former"}},
+	}
 	got := MergeParents(old, []gwv1.RouteParentStatus{
 		{ControllerName: names.MeshController, ParentRef: ref, Conditions: accepted(2)},
 	}, names.MeshController)
@@ -57,7 +59,8 @@ func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
 		require.Equal(t, ours[n].AncestorRef, a.AncestorRef)
 		c := meta.FindStatusCondition(a.Conditions, v1alpha1.EntryConditionStatusFull)
 		require.NotNil(t, c)
-		require.Equal(t, "A status is limited to 16 entries of all controllers together: 3 entries of the mesh are left out.", c.Message)
+		require.Equal(t, "A status is limited to 16 entries of all controllers together: 3 entries of the mesh are left out.",
+			c.Message)
 		require.Equal(t, int64(3), c.ObservedGeneration)
 	}
 	got = MergeAncestors(got, ours[:6], names.MeshController)
@@ -65,6 +68,7 @@ func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
 	for _, a := range got[10:] {
 		require.Nil(t, meta.FindStatusCondition(a.Conditions, v1alpha1.EntryConditionStatusFull), "there is room again")
 	}
-	require.Equal(t, ancestors(16, "example.org/other"), MergeAncestors(ancestors(16, "example.org/other"), ours, names.MeshController))
+	require.Equal(t, ancestors(16, "example.org/other"), MergeAncestors(ancestors(16, "example.org/other"), ours,
+		names.MeshController))
 	require.Len(t, MergeParents(nil, make([]gwv1.RouteParentStatus, 33), names.MeshController), 32)
 }

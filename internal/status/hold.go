@@ -19,8 +19,8 @@ const HoldTime = 15 * time.Second
 // Timer tells since when something is so.
 type Timer struct{ since time.Time }
 
-// Track starts the time with which something is so, and resets it once it isn't. It returns how much is left of the time
-// that it may be so; zero where it isn't so, and where it has been so for
+// Track starts the time with which something is so, and resets it once it isn't. It returns how much is left of the
+// time that it may be so; zero where it isn't so, and where it has been so for
 // as long.
 func (t *Timer) Track(so bool, most time.Duration) time.Duration {
 	if !so {

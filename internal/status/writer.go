@@ -141,7 +141,8 @@ func (w *Writer[R, M]) next(ctx context.Context) bool {
 	case ctx.Err() != nil:
 	default:
 		if !apierrors.IsConflict(err) {
-			w.log.Error(err, "failed to write a status, trying again", "kind", ref.Kind, "namespace", ref.Namespace, "name", ref.Name)
+			w.log.Error(err, "failed to write a status, trying again", "kind", ref.Kind, "namespace", ref.Namespace, "name",
+				ref.Name)
 		}
 		w.queue.AddRateLimited(ref)
 	}

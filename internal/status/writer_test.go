@@ -85,7 +85,9 @@ func render(obj client.Object, w word, since *Timer) Plan {
 	return Plan{}
 }
 
-func (d *desk) update(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
+func (d *desk) update(
+	ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption,
+) error {
 	d.writes++
 	if len(d.fails) > 0 {
 		err := d.fails[0]
@@ -139,7 +141,8 @@ func TestAReportIsAboutOneObject(t *testing.T) {
 	atDesk(t, func(d *desk) {
 		d.report(word{"2", "hello"})
 		require.Zero(t, d.writes, "another object of the name")
-		require.NoError(t, d.client.Delete(t.Context(), &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "web"}}))
+		require.NoError(t, d.client.Delete(
+			t.Context(), &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "web"}}))
 		d.report(word{"2", ""})
 		require.Empty(t, d.writer.reports, "nothing is kept of what is gone")
 	})
@@ -162,17 +165,20 @@ func TestOfAPodOnlyTheConditionIsSent(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "web", UID: "1"}}
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: "True", ObservedGeneration: 7}}
 	var sent []map[string]any
-	c := fake.NewClientBuilder().WithScheme(s).WithObjects(pod).WithStatusSubresource(pod).WithInterceptorFuncs(interceptor.Funcs{
-		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
-			data, err := p.Data(o)
-			require.NoError(t, err)
-			require.Equal(t, types.StrategicMergePatchType, p.Type())
-			var body map[string]any
-			require.NoError(t, json.Unmarshal(data, &body))
-			sent = append(sent, body)
-			return c.SubResource(sub).Patch(ctx, o, p, opts...)
-		},
-	}).Build()
+	c := fake.NewClientBuilder().WithScheme(s).WithObjects(pod).WithStatusSubresource(pod).WithInterceptorFuncs(
+		interceptor.Funcs{
+			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch,
+				opts ...client.SubResourcePatchOption,
+			) error {
+				data, err := p.Data(o)
+				require.NoError(t, err)
+				require.Equal(t, types.StrategicMergePatchType, p.Type())
+				var body map[string]any
+				require.NoError(t, json.Unmarshal(data, &body))
+				sent = append(sent, body)
+				return c.SubResource(sub).Patch(ctx, o, p, opts...)
+			},
+		}).Build()
 	say := func(text string) bool {
 		require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(pod), pod))
 		changed, _, err := Write(t.Context(), c, pod, func(p *corev1.Pod) Plan {

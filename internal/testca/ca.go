@@ -101,8 +101,9 @@ func caTemplate(t testing.TB, kind string, now time.Time, life time.Duration) *x
 	t.Helper()
 	n := serial(t)
 	return &x509.Certificate{
-		SerialNumber: n, Subject: pkix.Name{CommonName: kind + " " + n.Text(36)}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(life),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: n, Subject: pkix.Name{CommonName: kind + " " + n.Text(36)}, NotBefore: now.Add(-time.Minute),
+		NotAfter: now.Add(life),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 }
 

@@ -113,7 +113,8 @@ type client struct {
 
 func (f *fixture) connect(scope Scope, pod string) *client {
 	f.t.Helper()
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "scope", string(scope), "pod", pod))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(
+		context.Background(), "scope", string(scope), "pod", pod))
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(f.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(f.t, err)
 	f.t.Cleanup(cancel)
@@ -189,7 +190,10 @@ func (c *client) set(typeURL, name, version string) {
 
 func (c *client) nack(r *discoveryv3.DeltaDiscoveryResponse, text string) {
 	c.t.Helper()
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce(), ErrorDetail: &statuspb.Status{Code: 13, Message: text}})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: r.GetTypeUrl(), ResponseNonce: r.GetNonce(),
+		ErrorDetail: &statuspb.Status{Code: 13, Message: text},
+	})
 }
 
 // answer ACKs, or NACKs as a whole if c.reject refuses one of the resources (as Envoy does for RDS and EDS).
@@ -228,7 +232,10 @@ func (c *client) quiet() {
 		c.subscribe(probeType, "probe")
 		r := c.recv()
 		require.Equal(c.t, describe(probeType, []string{"-probe"}), describe(r.GetTypeUrl(), contents(r)))
-		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: probeType, ResponseNonce: r.GetNonce(), ResourceNamesUnsubscribe: []string{"probe"}})
+		c.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: probeType, ResponseNonce: r.GetNonce(),
+			ResourceNamesUnsubscribe: []string{"probe"},
+		})
 	}
 }
 
@@ -268,7 +275,9 @@ func cluster(t testing.TB, name string, v int) *Resource {
 }
 
 func endpoints(t testing.TB, name string, v int) *Resource {
-	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{Priority: uint32(v)}}})
+	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{
+		{Priority: uint32(v)},
+	}})
 }
 
 func listener(t testing.TB, name string, v int) *Resource {
@@ -276,7 +285,10 @@ func listener(t testing.TB, name string, v int) *Resource {
 }
 
 func route(t testing.TB, name string, v int) *Resource {
-	return must(t, name, &routev3.RouteConfiguration{Name: name, MostSpecificHeaderMutationsWins: v%2 == 1, VirtualHosts: []*routev3.VirtualHost{{Name: fmt.Sprint(v)}}})
+	return must(t, name, &routev3.RouteConfiguration{
+		Name: name, MostSpecificHeaderMutationsWins: v%2 == 1,
+		VirtualHosts: []*routev3.VirtualHost{{Name: fmt.Sprint(v)}},
+	})
 }
 
 func scopedRoute(t testing.TB, name string) *Resource {

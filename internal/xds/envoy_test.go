@@ -48,7 +48,10 @@ func onSocket(t *testing.T) (*fixture, string) {
 }
 
 func ads() *corev3.ConfigSource {
-	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
 }
 
 func edsCluster(t testing.TB, name string, timeout time.Duration) *Resource {
@@ -79,20 +82,30 @@ func socketAddress(port int) *corev3.Address {
 func assignment(t testing.TB, name string, ports ...int) *Resource {
 	var eps []*endpointv3.LbEndpoint
 	for _, p := range ports {
-		eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(p)}}})
+		eps = append(eps, &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+			Endpoint: &endpointv3.Endpoint{Address: socketAddress(p)},
+		}})
 	}
-	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: eps}}})
+	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{
+		{LbEndpoints: eps},
+	}})
 }
 
 func httpListener(t testing.TB, name string, port int, routes string) *Resource {
 	hcm := &hcmv3.HttpConnectionManager{
 		StatPrefix:     name,
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: ads()}},
-		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}}},
+		HttpFilters: []*hcmv3.HttpFilter{
+			{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(t, &routerv3.Router{})}},
+		},
 	}
 	return must(t, name, &listenerv3.Listener{
 		Name: name, Address: socketAddress(port),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, hcm)}}}}},
+		FilterChains: []*listenerv3.FilterChain{
+			{Filters: []*listenerv3.Filter{
+				{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, hcm)}},
+			}},
+		},
 	})
 }
 
@@ -100,8 +113,10 @@ func routes(t testing.TB, name, cluster string) *Resource {
 	return must(t, name, &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
 		Name: "all", Domains: []string{"*"},
 		Routes: []*routev3.Route{{
-			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}},
+			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{
+				Cluster: cluster,
+			}}},
 		}},
 	}}})
 }
@@ -123,7 +138,10 @@ func TestEnvoy(t *testing.T) {
 			return len(s.Proxies) == 1 && s.Proxies[0].State == Acked
 		}
 	}
-	for typeURL, name := range map[string]string{TypeCluster: "one", TypeEndpoint: "eds/one", TypeListener: "web", TypeRoute: "web"} {
+	for typeURL, name := range map[string]string{
+		TypeCluster: "one", TypeEndpoint: "eds/one", TypeListener: "web",
+		TypeRoute: "web",
+	} {
 		e.Eventually("ACK of "+name, acked(typeURL, name))
 	}
 	e.Eventually("traffic", func() bool { return xdstest.Fetch(port) == "200 one" })
@@ -145,7 +163,8 @@ func TestEnvoy(t *testing.T) {
 			active := e.Active("dynamic_active_clusters")
 			return active["good-1"] && active["good-2"] && !active["bad"]
 		})
-		require.Equal(t, "Invalid duration: Expected positive duration: seconds: -1", f.server.State(testScope.Key(TypeCluster, "bad")).Rejection())
+		require.Equal(t, "Invalid duration: Expected positive duration: seconds: -1",
+			f.server.State(testScope.Key(TypeCluster, "bad")).Rejection())
 	})
 
 	t.Run("a bad route keeps the last good one", func(t *testing.T) {

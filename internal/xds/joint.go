@@ -79,7 +79,8 @@ func (s *Server) joint(all Key) ResourceState {
 	}
 	// Whoever is behind comes first: what a reader leaves out is the rest.
 	slices.SortFunc(out.Proxies, func(a, b ProxyAck) int {
-		return cmp.Or(cmp.Compare(order(a.State), order(b.State)), cmp.Compare(a.Proxy.Pod, b.Proxy.Pod), cmp.Compare(a.Proxy.PodUID, b.Proxy.PodUID))
+		return cmp.Or(cmp.Compare(order(a.State), order(b.State)), cmp.Compare(a.Proxy.Pod, b.Proxy.Pod),
+			cmp.Compare(a.Proxy.PodUID, b.Proxy.PodUID))
 	})
 	return out
 }

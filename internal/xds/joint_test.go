@@ -47,7 +47,8 @@ func TestTheStateOfAllScopesOfAKind(t *testing.T) {
 	apply("node/two", leading(t, "vip", 1))
 	apply(testScope, leading(t, "vip", 3))
 
-	one, two, other, waypoint := f.connect("node/one", "1"), f.connect("node/two", "2"), f.connect("node/three", "3"), f.connect(testScope, "4")
+	one, two, other, waypoint := f.connect("node/one", "1"), f.connect("node/two", "2"), f.connect("node/three", "3"),
+		f.connect(testScope, "4")
 	one.subscribe(TypeCluster, "vip")
 	two.subscribe(TypeCluster, "vip")
 	other.subscribe(TypeCluster, "another")

@@ -30,12 +30,25 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		code  codes.Code
 		text  string
 	}{
-		"no token":      {scope: testScope, code: codes.Unauthenticated, text: "send a token"},
-		"no scope":      {pod: "p", code: codes.PermissionDenied, text: "only waypoints and node proxies"},
-		"no type":       {scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{}, code: codes.InvalidArgument, text: "type_url"},
-		"long name":     {scope: testScope, pod: "p", send: request(TypeCluster, strings.Repeat("x", maxNameLength+1)), code: codes.InvalidArgument, text: "resource name"},
-		"too many":      {scope: testScope, pod: "p", send: request(TypeCluster, "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k"), code: codes.ResourceExhausted, text: "more than 5"},
-		"many versions": {scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"a": "", "b": "", "c": "", "d": "", "e": "", "f": ""}}, code: codes.ResourceExhausted, text: "exceed"},
+		"no token": {scope: testScope, code: codes.Unauthenticated, text: "send a token"},
+		"no scope": {pod: "p", code: codes.PermissionDenied, text: "only waypoints and node proxies"},
+		"no type": {
+			scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{}, code: codes.InvalidArgument,
+			text: "type_url",
+		},
+		"long name": {
+			scope: testScope, pod: "p", send: request(TypeCluster, strings.Repeat("x", maxNameLength+1)),
+			code: codes.InvalidArgument, text: "resource name",
+		},
+		"too many": {scope: testScope, pod: "p", send: request(TypeCluster, "a", "b", "c", "d", "e", "f", "g", "h", "i",
+			"j", "k"), code: codes.ResourceExhausted, text: "more than 5"},
+		"many versions": {
+			scope: testScope, pod: "p", send: &discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl:                 TypeCluster,
+				InitialResourceVersions: map[string]string{"a": "", "b": "", "c": "", "d": "", "e": "", "f": ""},
+			},
+			code: codes.ResourceExhausted, text: "exceed",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t, func(o *Options) { o.MaxSubscriptions = 5 })
@@ -256,7 +269,10 @@ func TestBook(t *testing.T) {
 	for _, m := range families {
 		names = append(names, m.GetName())
 	}
-	require.Subset(t, names, []string{"fairway_xds_connected_proxies", "fairway_xds_responses_total", "fairway_xds_nacks_total", "fairway_xds_sent_bytes_total", "fairway_xds_push_seconds"})
+	require.Subset(t, names, []string{
+		"fairway_xds_connected_proxies", "fairway_xds_responses_total",
+		"fairway_xds_nacks_total", "fairway_xds_sent_bytes_total", "fairway_xds_push_seconds",
+	})
 }
 
 func TestOversizedResponseIsSplit(t *testing.T) {

@@ -48,7 +48,8 @@ func newMetrics(reg prometheus.Registerer, kinds []string) *metrics {
 			Name: "fairway_xds_sent_bytes_total", Help: "Bytes of resources sent.",
 		}, byType),
 		push: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "fairway_xds_push_seconds", Help: "Time from a change in the cache until it was sent, and until it was acknowledged.",
+			Name:    "fairway_xds_push_seconds",
+			Help:    "Time from a change in the cache until it was sent, and until it was acknowledged.",
 			Buckets: prometheus.ExponentialBuckets(0.00025, 2, 17),
 		}, []string{"stage", "type"}),
 	}

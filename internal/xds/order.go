@@ -17,8 +17,9 @@ import (
 // lanes wait until the earlier ones are acknowledged; and what is taken away is taken away last, users before what they
 // use.
 //
-// Listeners come last, though it is for them that Envoy asks for scopes, and for those that it asks for routes: from then on
-// a port that is new leads nowhere wrong, for its table is there. What Envoy has not asked for is not waited for.
+// Listeners come last, though it is for them that Envoy asks for scopes, and for those that it asks for routes: from
+// then on a port that is new leads nowhere wrong, for its table is there. What Envoy has not asked for is not waited
+// for.
 //
 // Extension configurations (of filters) come before all that leads to them: a policy is in force before the routes and
 // ports that come with it. A listener that is new asks for its own when it is there, and waits for them

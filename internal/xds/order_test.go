@@ -144,7 +144,10 @@ func TestReconnectSendsOnlyWhatDiffers(t *testing.T) {
 		typeURL string
 		names   []string
 	}{{TypeCluster, nil}, {TypeEndpoint, []string{"eds/c1"}}, {TypeListener, nil}, {TypeRoute, []string{"r1"}}} {
-		c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.typeURL, ResourceNamesSubscribe: r.names, InitialResourceVersions: has[r.typeURL]})
+		c.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: r.typeURL, ResourceNamesSubscribe: r.names,
+			InitialResourceVersions: has[r.typeURL],
+		})
 	}
 	c.expect(TypeListener, "l1")
 	c.expect(TypeListener, "-l2")
@@ -161,7 +164,10 @@ func TestEndpointsFollowAClusterReplacedWhileAway(t *testing.T) {
 	c = f.connect(testScope, "p")
 	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: has[TypeCluster]})
 	clusters := c.recv()
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"eds/c1"}, InitialResourceVersions: has[TypeEndpoint]})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"eds/c1"},
+		InitialResourceVersions: has[TypeEndpoint],
+	})
 	c.expect(TypeEndpoint, "eds/c1")
 	c.ack(clusters)
 	c.quiet()
@@ -170,8 +176,13 @@ func TestEndpointsFollowAClusterReplacedWhileAway(t *testing.T) {
 func TestReconnectToAnEmptyServerRemovesNothing(t *testing.T) {
 	f := newFixture(t, refuseProbe)
 	c := f.connect(testScope, "p")
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{"a": "1", "b": "1"}})
-	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"a"}, InitialResourceVersions: map[string]string{"a": "1"}})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeCluster, InitialResourceVersions: map[string]string{
+		"a": "1", "b": "1",
+	}})
+	c.send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: TypeEndpoint, ResourceNamesSubscribe: []string{"a"},
+		InitialResourceVersions: map[string]string{"a": "1"},
+	})
 	c.quiet()
 	f.apply(cluster(t, "a", 1))
 	c.quiet()

@@ -157,7 +157,10 @@ func (m *model) connect(keep bool) {
 			delete(m.has, u)
 			continue
 		}
-		m.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: u, ResourceNamesSubscribe: names, InitialResourceVersions: m.has[u]})
+		m.send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl: u, ResourceNamesSubscribe: names,
+			InitialResourceVersions: m.has[u],
+		})
 	}
 }
 
@@ -240,7 +243,8 @@ func (m *model) answerOne() {
 		}
 		if len(r.GetResources())+len(r.GetRemovedResources()) == 1 {
 			m.refused[u+res.GetVersion()]++
-			require.LessOrEqual(m.t, m.refused[u+res.GetVersion()], 1+m.asked[u+res.GetName()]+m.asked[u+Wildcard], "a refused version is sent again")
+			require.LessOrEqual(m.t, m.refused[u+res.GetVersion()], 1+m.asked[u+res.GetName()]+m.asked[u+Wildcard],
+				"a refused version is sent again")
 		}
 		m.nack(r, "bad")
 		return
@@ -265,7 +269,10 @@ func (m *model) settle() {
 		for {
 			r := m.recv()
 			if r.GetTypeUrl() == probeType {
-				m.send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: probeType, ResponseNonce: r.GetNonce(), ResourceNamesUnsubscribe: []string{"probe"}})
+				m.send(&discoveryv3.DeltaDiscoveryRequest{
+					TypeUrl: probeType, ResponseNonce: r.GetNonce(),
+					ResourceNamesUnsubscribe: []string{"probe"},
+				})
 				break
 			}
 			quiet = 0
@@ -282,7 +289,8 @@ func (m *model) check() {
 		for i := range 6 {
 			name := fmt.Sprint("n", i)
 			want, has := m.h.exists[u][name], m.has[u][name]
-			what := fmt.Sprintf("%s %s of %s: named %t wildcard %t ready %t", typeLabel(u), name, m.pod, m.named[u][name], m.wildcard[u], m.h.ready[u])
+			what := fmt.Sprintf("%s %s of %s: named %t wildcard %t ready %t", typeLabel(u), name, m.pod, m.named[u][name],
+				m.wildcard[u], m.h.ready[u])
 			switch {
 			case !m.named[u][name] && !complete:
 				if !m.wildcard[u] {

@@ -14,8 +14,8 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// handle takes in one request: an ACK or NACK of the response in flight, a change of subscriptions, or both. An error ends
-// the stream.
+// handle takes in one request: an ACK or NACK of the response in flight, a change of subscriptions, or both. An error
+// ends the stream.
 func (st *stream) handle(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if err := st.check(req); err != nil {
 		st.log.Info("ended an xDS stream", "reason", err.Error())
@@ -55,7 +55,8 @@ func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
 		return status.Errorf(codes.ResourceExhausted, "more than %d resource types on one stream", maxTypes)
 	}
 	if n := len(req.GetInitialResourceVersions()); n > st.srv.opts.MaxSubscriptions {
-		return status.Errorf(codes.ResourceExhausted, "%d initial resource versions exceed the limit of %d", n, st.srv.opts.MaxSubscriptions)
+		return status.Errorf(codes.ResourceExhausted, "%d initial resource versions exceed the limit of %d", n,
+			st.srv.opts.MaxSubscriptions)
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
 		if name == "" || len(name) > maxNameLength {
@@ -151,8 +152,8 @@ func (st *stream) unsubscribeWildcard(sub *subscription) {
 	}
 }
 
-// subscribeName subscribes to a name. A client that asks must be answered, even for what it is believed to have; only in the
-// first request of a type does it say by initial_resource_versions what it needs no more.
+// subscribeName subscribes to a name. A client that asks must be answered, even for what it is believed to have; only
+// in the first request of a type does it say by initial_resource_versions what it needs no more.
 func (st *stream) subscribeName(sub *subscription, name string, first bool) error {
 	if _, again := sub.named[name]; !again {
 		if st.names >= st.srv.opts.MaxSubscriptions {
@@ -179,18 +180,20 @@ func (st *stream) subscribeName(sub *subscription, name string, first bool) erro
 // cut off.
 func (st *stream) turnAway(sub *subscription, name string) error {
 	if len(sub.turnedAway) >= st.srv.opts.MaxSubscriptions {
-		return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream, and as many unanswered", st.srv.opts.MaxSubscriptions)
+		return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream, and as many unanswered",
+			st.srv.opts.MaxSubscriptions)
 	}
 	sub.turnedAway[name] = struct{}{}
 	if !st.fullLogged {
 		st.fullLogged = true
-		st.log.Info("a proxy subscribes to more names than the limit; the rest are answered as non-existent", "type", typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
+		st.log.Info("a proxy subscribes to more names than the limit; the rest are answered as non-existent", "type",
+			typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
 	}
 	return nil
 }
 
-// unsubscribeName unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the name, and
-// must be told.
+// unsubscribeName unsubscribes from a name. Where a wildcard remains, the client cannot know whether that covers the
+// name, and must be told.
 func (st *stream) unsubscribeName(sub *subscription, name string) {
 	delete(sub.turnedAway, name)
 	allowed, ok := sub.named[name]
@@ -258,12 +261,14 @@ func (st *stream) acknowledge(sub *subscription, req *discoveryv3.DeltaDiscovery
 func (st *stream) nack(sub *subscription, r *response, text string) []Ack {
 	st.srv.metrics.nacks.WithLabelValues(st.proxy.Scope.Kind(), typeLabel(sub.typeURL)).Inc()
 	if len(r.items) != 1 {
-		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources", len(r.items), "error", text)
+		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources",
+			len(r.items), "error", text)
 		st.isolate(sub, r)
 		return nil
 	}
 	it := r.items[0]
-	st.log.Info("a proxy rejected a resource", "type", typeLabel(sub.typeURL), "name", it.name, "version", it.version, "error", text)
+	st.log.Info("a proxy rejected a resource", "type", typeLabel(sub.typeURL), "name", it.name, "version", it.version,
+		"error", text)
 	if it.version == "" {
 		sub.ack(it, false) // nothing can be done about a refused removal
 	} else if h := sub.held[it.name]; h != nil && !st.standsIn(sub, it) {

@@ -114,8 +114,12 @@ func NewServer(opts Options) *Server {
 func GRPCOptions(idle time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: idle, Time: keepaliveInterval, Timeout: keepaliveTimeout}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveInterval / 2, PermitWithoutStream: true}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionIdle: idle, Time: keepaliveInterval,
+			Timeout: keepaliveTimeout,
+		}),
+		grpc.KeepaliveEnforcementPolicy(
+			keepalive.EnforcementPolicy{MinTime: keepaliveInterval / 2, PermitWithoutStream: true}),
 	}
 }
 
@@ -125,7 +129,9 @@ func (s *Server) Register(g *grpc.Server) {
 }
 
 // DeltaAggregatedResources serves one proxy until its stream ends.
-func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer,
+) error {
 	ctx, cancel := context.WithCancelCause(g.Context())
 	defer cancel(nil)
 	proxy, err := s.opts.Authenticator.Authenticate(ctx)
@@ -136,7 +142,8 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	}
 	if proxy.Scope == "" {
 		s.metrics.refused.WithLabelValues("no_scope").Inc()
-		return status.Error(codes.PermissionDenied, "this identity has no xDS scope: only waypoints and node proxies of the mesh are served")
+		return status.Error(codes.PermissionDenied,
+			"this identity has no xDS scope: only waypoints and node proxies of the mesh are served")
 	}
 	st, err := s.admit(proxy, cancel)
 	if err != nil {
@@ -152,7 +159,9 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 }
 
 // StreamAggregatedResources refuses the state-of-the-world variant.
-func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (s *Server) StreamAggregatedResources(
+	discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer,
+) error {
 	return status.Error(codes.Unimplemented, "only delta xDS is served here: set api_type DELTA_GRPC in ads_config")
 }
 
@@ -181,7 +190,8 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= s.opts.MaxStreams {
-		return nil, status.Errorf(codes.ResourceExhausted, "the operator serves its maximum of %d streams: run more replicas", s.opts.MaxStreams)
+		return nil, status.Errorf(codes.ResourceExhausted, "the operator serves its maximum of %d streams: run more replicas",
+			s.opts.MaxStreams)
 	}
 	st := newStream(s, proxy, cancel)
 	s.streams[st] = struct{}{}
@@ -241,7 +251,8 @@ func (s *Server) Proxies() []ProxyState {
 		out = append(out, st.snapshot())
 	}
 	slices.SortFunc(out, func(a, b ProxyState) int {
-		return cmp.Or(cmp.Compare(a.Proxy.Scope, b.Proxy.Scope), cmp.Compare(a.Proxy.Pod, b.Proxy.Pod), a.Connected.Compare(b.Connected))
+		return cmp.Or(cmp.Compare(a.Proxy.Scope, b.Proxy.Scope), cmp.Compare(a.Proxy.Pod, b.Proxy.Pod),
+			a.Connected.Compare(b.Connected))
 	})
 	return out
 }

@@ -131,7 +131,8 @@ func (st *stream) run(ctx context.Context, g adsStream) error {
 			}
 		case <-st.wake:
 		case <-old:
-			return status.Error(codes.Aborted, "the stream has reached its maximum age: open another one, which authenticates the proxy again")
+			return status.Error(codes.Aborted,
+				"the stream has reached its maximum age: open another one, which authenticates the proxy again")
 		case err := <-failed:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -279,7 +280,10 @@ func (st *stream) snapshot() ProxyState {
 		t := TypeState{Wildcard: sub.wildcard, InFlight: sub.inflight != nil, Names: slices.Sorted(maps.Keys(sub.named))}
 		for _, name := range slices.Sorted(maps.Keys(sub.held)) {
 			h := sub.held[name]
-			t.Resources = append(t.Resources, ResourceStatus{Name: name, Sent: h.sent, Acked: h.version, Rejected: h.rejected, Error: h.err})
+			t.Resources = append(t.Resources, ResourceStatus{
+				Name: name, Sent: h.sent, Acked: h.version, Rejected: h.rejected,
+				Error: h.err,
+			})
 		}
 		p.Types[url] = t
 	}

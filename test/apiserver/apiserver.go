@@ -129,7 +129,10 @@ func BinDir() (string, error) {
 }
 
 func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
-	env := &envtest.Environment{BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true, ControlPlaneStopTimeout: time.Minute}
+	env := &envtest.Environment{
+		BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true,
+		ControlPlaneStopTimeout: time.Minute,
+	}
 	// As clusters have it: a node reads its own pods.
 	env.ControlPlane.GetAPIServer().Configure().Set("authorization-mode", "Node,RBAC")
 	if o.Fairway {

@@ -22,7 +22,10 @@ func TestConformance(t *testing.T) {
 		t.Skip("KUBECONFIG is not set: run make conformance, or set it to a cluster that Fairway is deployed to")
 	}
 	opts := conformance.DefaultOptions(t)
-	opts.ConformanceProfiles = []suite.ConformanceProfileName{suite.MeshHTTPConformanceProfileName, suite.MeshGRPCConformanceProfileName}
+	opts.ConformanceProfiles = []suite.ConformanceProfileName{
+		suite.MeshHTTPConformanceProfileName,
+		suite.MeshGRPCConformanceProfileName,
+	}
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
 	opts.NamespaceLabels = namespaceLabels

@@ -16,8 +16,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestOnlyTheRoutesCallersDependOnItsWaypoint: a Service of which only routes of another namespace make a waypoint is reached
-// through it from there, and straight from everywhere else; the waypoint's absence refuses the former and nobody else.
+// TestOnlyTheRoutesCallersDependOnItsWaypoint: a Service of which only routes of another namespace make a waypoint is
+// reached through it from there, and straight from everywhere else; the waypoint's absence refuses the former and
+// nobody else.
 func TestOnlyTheRoutesCallersDependOnItsWaypoint(t *testing.T) {
 	m := newMesh(t)
 	waypoint := m.nodes[1].newForger("waypoint")
@@ -40,7 +41,10 @@ func TestOnlyTheRoutesCallersDependOnItsWaypoint(t *testing.T) {
 			name := fmt.Sprint("web-", n)
 			m.service(name, vip, 8080, servers...)
 			d := model.Destination{
-				Address: vip, Kind: model.DestinationService, Port: model.ServicePort{Namespace: "default", Service: name, Port: vip.Port()},
+				Address: vip, Kind: model.DestinationService, Port: model.ServicePort{
+					Namespace: "default", Service: name,
+					Port: vip.Port(),
+				},
 				Identities: []string{servers[0].identity}, ClientIP: clientIP, Callers: callers, Waypoint: waypoint.identity(),
 			}
 			assignment := names.CallerEndpoints("default", name, vip.Port(), false, callers)

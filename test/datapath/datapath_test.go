@@ -25,7 +25,9 @@ func (p *pod) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(p.addr,
 
 // workload makes the pod's own address known as one that takes mTLS.
 func (p *pod) workload(port uint16) {
-	p.mesh.destination(model.Destination{Address: p.at(port), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
+	p.mesh.destination(model.Destination{Address: p.at(port), Kind: model.DestinationWorkload, Identities: []string{
+		p.identity,
+	}})
 }
 
 func TestBetweenMembers(t *testing.T) {
@@ -111,7 +113,8 @@ func TestDestinationsWithoutMTLS(t *testing.T) {
 			require.NoError(t, err)
 			seen[who] = true
 		}
-		require.Equal(t, map[string]bool{"plain sees " + client.addr.String(): true, "server sees " + client.addr.String(): true}, seen)
+		require.Equal(t, map[string]bool{"plain sees " + client.addr.String(): true, "server sees " +
+			client.addr.String(): true}, seen)
 	})
 	t.Run("outside the captured ranges, past the proxy", func(t *testing.T) {
 		outside := m.nodes[1]
@@ -142,7 +145,10 @@ func TestPlaintextInbound(t *testing.T) {
 
 	t.Run("permissive takes it and shows the client's address", func(t *testing.T) {
 		requireHello(t, outsider, permissive.at(8080).String(), "permissive sees "+outsider.addr.String())
-		m.nodes[0].proxy.logged(map[string]any{"direction": "inbound-plaintext", "pod": "default/permissive", "destination": permissive.identity})
+		m.nodes[0].proxy.logged(map[string]any{
+			"direction": "inbound-plaintext", "pod": "default/permissive",
+			"destination": permissive.identity,
+		})
 	})
 	t.Run("strict refuses it", func(t *testing.T) {
 		requireRefused(t, outsider, strict.at(8080).String())
@@ -203,7 +209,10 @@ func TestAbsentApplication(t *testing.T) {
 	start := time.Now()
 	requireRefused(t, client, server.at(8099).String())
 	require.Less(t, time.Since(start), 4*time.Second)
-	m.nodes[1].proxy.logged(map[string]any{"direction": "inbound-mtls", "dialled": server.at(8099).String(), "flags": "UF,URX"})
+	m.nodes[1].proxy.logged(map[string]any{
+		"direction": "inbound-mtls", "dialled": server.at(8099).String(),
+		"flags": "UF,URX",
+	})
 }
 
 func TestIdentities(t *testing.T) {
@@ -218,10 +227,14 @@ func TestIdentities(t *testing.T) {
 
 	t.Run("a server with another identity is refused", func(t *testing.T) {
 		m.service("web", vip, 8080, server)
-		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{other}})
+		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{
+			other,
+		}})
 		requireRefused(t, client, vip.String())
 		m.nodes[0].proxy.logged(map[string]any{"direction": "outbound", "dialled": vip.String()})
-		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{other, server.identity}})
+		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: []string{
+			other, server.identity,
+		}})
 		client.reaches(t, vip.String())
 	})
 	t.Run("of many, the namespace counts", func(t *testing.T) {
@@ -234,7 +247,8 @@ func TestIdentities(t *testing.T) {
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("defaul")})
 		m.nodes[0].acked(xds.TypeCluster, vip.String())
 		requireRefused(t, client, vip.String())
-		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("default")})
+		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many(
+			"default")})
 		client.reaches(t, vip.String())
 	})
 	t.Run("a server that may be nobody is refused", func(t *testing.T) {

@@ -56,8 +56,8 @@ func (w way) connected(t *testing.T, l *net.TCPListener) (client, server *net.TC
 	return c, s
 }
 
-// TestEnds: what one side sends before it closes its own arrives whole, however slowly the other side takes it; and what the
-// other side sends after that arrives, too.
+// TestEnds: what one side sends before it closes its own arrives whole, however slowly the other side takes it; and
+// what the other side sends after that arrives, too.
 func TestEnds(t *testing.T) {
 	m := newMesh(t)
 	for name, way := range ways(t, m) {
@@ -71,7 +71,9 @@ func TestEnds(t *testing.T) {
 						if first == "server" {
 							closer, reader = reader, closer
 						}
-						require.NoError(t, streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader { return slow(r, 100<<20) }))
+						require.NoError(t, streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader {
+							return slow(r, 100<<20)
+						}))
 					})
 				}
 			}

@@ -88,8 +88,8 @@ func (f *forger) greeting(victim netip.Addr, serverName string) string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-// TestWhatAPeerMayAskFor: a port of the pod, and nothing else; and the application sees the address that the peer comes from, as
-// does the access log.
+// TestWhatAPeerMayAskFor: a port of the pod, and nothing else; and the application sees the address that the peer comes
+// from, as does the access log.
 func TestWhatAPeerMayAskFor(t *testing.T) {
 	m := newMesh(t)
 	forger := m.nodes[0].newForger("forger")
@@ -108,7 +108,8 @@ func TestWhatAPeerMayAskFor(t *testing.T) {
 
 	for _, name := range []string{
 		"", "x", "0", "-1", "65536", "8080x", "8080.x", "80 80", "8080,80", "8081",
-		neighbour.at(8080).String(), neighbour.addr.String() + ":8080", "@" + neighbour.at(8080).String(), "8080@" + neighbour.addr.String(),
+		neighbour.at(8080).String(), neighbour.addr.String() + ":8080", "@" + neighbour.at(8080).String(),
+		"8080@" + neighbour.addr.String(),
 		"127.0.0.1:8080", "80%DOWNSTREAM_LOCAL_PORT%",
 		// The proxy's own ports: what comes in by one of them must never go out by another.
 		"15001", "015001", "+15001", "15006", "15008", "015008",
@@ -118,8 +119,8 @@ func TestWhatAPeerMayAskFor(t *testing.T) {
 	require.Equal(t, "server sees "+forger.addr.String(), forger.greeting(server.addr, "8080"))
 }
 
-// TestSlowHandshakesWithPods: a connection to a pod's mTLS port that never proves an identity is not kept. The time limit
-// is shortened, so that the test needn't wait for it.
+// TestSlowHandshakesWithPods: a connection to a pod's mTLS port that never proves an identity is not kept. The time
+// limit is shortened, so that the test needn't wait for it.
 func TestSlowHandshakesWithPods(t *testing.T) {
 	m := newMesh(t)
 	server := m.nodes[1].newMember("server", true)
@@ -149,8 +150,8 @@ func TestSlowHandshakesWithPods(t *testing.T) {
 	}
 }
 
-// TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's mTLS port are counted before they prove anything, and one pod's
-// are not another's. The limit is lowered, so that the test needn't reach it.
+// TestAFloodOfOnePodLeavesOthersAlone: connections to a pod's mTLS port are counted before they prove anything, and one
+// pod's are not another's. The limit is lowered, so that the test needn't reach it.
 func TestAFloodOfOnePodLeavesOthersAlone(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", false)

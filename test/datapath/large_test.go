@@ -77,7 +77,8 @@ func (p *proxy) hasEndpoints(t *testing.T, service, want int) {
 }
 
 // TestLargeServicesDontFillTheProxy has a pod dial many addresses of Services with many endpoints: what they cost is
-// bounded. Another pod reaches another large Service all the same, and all its endpoints once it is known who wants most.
+// bounded. Another pod reaches another large Service all the same, and all its endpoints once it is known who wants
+// most.
 func TestLargeServicesDontFillTheProxy(t *testing.T) {
 	const many, each, room, most = 150, 1000, 5000, 256 << 10
 	m := newMesh(t)
@@ -138,8 +139,8 @@ func dialled(t *testing.T, p *pod) []string {
 	return out
 }
 
-// TestConnectionsOutliveTheirEndpoint: where a proxy gives endpoints back, open connections to them go on, as they do at
-// endpoints that drain.
+// TestConnectionsOutliveTheirEndpoint: where a proxy gives endpoints back, open connections to them go on, as they do
+// at endpoints that drain.
 func TestConnectionsOutliveTheirEndpoint(t *testing.T) {
 	const endpoints, connections = 40, 40
 	m := newMesh(t)
@@ -169,8 +170,8 @@ func TestConnectionsOutliveTheirEndpoint(t *testing.T) {
 	requireHello(t, client, vip, "server sees "+client.addr.String())
 }
 
-// TestAddressesAreSharedOut: greedy pods that use up the addresses that a proxy may hold leave another what it needs, and none of
-// their connections ends for that. They get back what is free again.
+// TestAddressesAreSharedOut: greedy pods that use up the addresses that a proxy may hold leave another what it needs,
+// and none of their connections ends for that. They get back what is free again.
 func TestAddressesAreSharedOut(t *testing.T) {
 	const most, greed, need = 30, 14, 4
 	m := newMesh(t)

@@ -47,7 +47,8 @@ func (p *pod) raw(to string, options map[int]uint32) (string, error) {
 // refuses an address that it doesn't know.
 func TestNobodyLeavesTheMeshByTheMark(t *testing.T) {
 	m := newMesh(t)
-	client, server, outside := m.nodes[0].newMember("client", false), m.nodes[1].newMember("server", true), m.nodes[1].newPod("outside")
+	client, server, outside := m.nodes[0].newMember("client", false), m.nodes[1].newMember("server", true),
+		m.nodes[1].newPod("outside")
 	client.greet(8080)
 	server.greet(8080)
 	outside.greet(8080)

@@ -44,7 +44,8 @@ var (
 	uplinkRange  = netip.MustParsePrefix("192.168.100.0/24")
 	gateway      = netip.MustParseAddr("169.254.1.1")
 	gateway6     = netip.MustParseAddr("fd00:fe::1")
-	ranges       = []netip.Prefix{podRange, serviceRange, netip.MustParsePrefix("fd00:244::/32"), netip.MustParsePrefix("fd00:96::/64")}
+	ranges       = []netip.Prefix{podRange, serviceRange, netip.MustParsePrefix("fd00:244::/32"), netip.MustParsePrefix(
+		"fd00:96::/64")}
 )
 
 // mesh is two nodes, joined by a link.
@@ -94,7 +95,10 @@ func newMesh(t testing.TB) *mesh {
 	xdstest.Binary(t) // or skip before anything is made
 	m := &mesh{t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
 	for i, name := range []string{"n1", "n2"} {
-		n := &meshNode{mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(), mark: proxymark.From(uint32(i), uint32(i)+1)}
+		n := &meshNode{
+			mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(),
+			mark: proxymark.From(uint32(i), uint32(i)+1),
+		}
 		if i == 1 {
 			n.addr = n.addr.Next()
 		}
@@ -237,7 +241,10 @@ func (m *mesh) service(name string, vip netip.AddrPort, target uint16, pods ...*
 		}
 	}
 	m.endpoints(port, endpoints...)
-	m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, IPv6: vip.Addr().Is6(), Identities: identities})
+	m.destination(model.Destination{
+		Address: vip, Kind: model.DestinationService, Port: port, IPv6: vip.Addr().Is6(),
+		Identities: identities,
+	})
 }
 
 func (m *mesh) apply(scope xds.Scope, name string, msg proto.Message) {

@@ -137,7 +137,8 @@ func TestMetricNames(t *testing.T) {
 	require.NoError(t, err)
 	require.NotRegexp(t, `(?m)^(# TYPE )?envoy_cluster_\d`, stats)
 	for _, cluster := range []string{"node/default/web/80", "10_244_2_2:8080", "nowhere"} {
-		require.Regexp(t, `(?m)^envoy_cluster_upstream_cx_total\{envoy_cluster_name="`+strings.ReplaceAll(cluster, ":", "[:_]")+`"\} `, stats)
+		require.Regexp(t, `(?m)^envoy_cluster_upstream_cx_total\{envoy_cluster_name="`+strings.ReplaceAll(
+			cluster, ":", "[:_]")+`"\} `, stats)
 	}
 	stats, err = m.nodes[1].proxy.ask("/stats/prometheus")
 	require.NoError(t, err)

@@ -20,8 +20,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestDeadPeersAreNoticed: a peer that went without a word, such as one whose node lost its power, is found by the proxies:
-// nothing else would find it, since what applications ask of TCP ends at the proxy beside them.
+// TestDeadPeersAreNoticed: a peer that went without a word, such as one whose node lost its power, is found by the
+// proxies: nothing else would find it, since what applications ask of TCP ends at the proxy beside them.
 func TestDeadPeersAreNoticed(t *testing.T) {
 	m := newMesh(t)
 	client := m.nodes[0].newMember("client", false)
@@ -37,8 +37,10 @@ func TestDeadPeersAreNoticed(t *testing.T) {
 	plain.session(server.at(8080).String()).alive()
 
 	toPlain := func(s *netlink.Socket) bool { return s.ID.Destination.Equal(plain.addr.AsSlice()) }
-	requireKeptAlive(t, client, "mTLS that goes out", func(s *netlink.Socket) bool { return s.ID.DestinationPort == names.PortMTLS })
-	requireKeptAlive(t, server, "mTLS that comes in", func(s *netlink.Socket) bool { return s.ID.SourcePort == names.PortMTLS })
+	requireKeptAlive(t, client, "mTLS that goes out",
+		func(s *netlink.Socket) bool { return s.ID.DestinationPort == names.PortMTLS })
+	requireKeptAlive(t, server, "mTLS that comes in",
+		func(s *netlink.Socket) bool { return s.ID.SourcePort == names.PortMTLS })
 	requireKeptAlive(t, client, "plain text that goes out", toPlain)
 	requireKeptAlive(t, server, "plain text that comes in", toPlain)
 }
@@ -63,8 +65,8 @@ func requireKeptAlive(t *testing.T, p *pod, what string, which func(*netlink.Soc
 	})
 }
 
-// TestWhoDoesntReadCostsLittle: connections whose reader stalls hold little of the proxies' memory, or a pod that opens some
-// thousands would close its node and the server's to everybody.
+// TestWhoDoesntReadCostsLittle: connections whose reader stalls hold little of the proxies' memory, or a pod that opens
+// some thousands would close its node and the server's to everybody.
 func TestWhoDoesntReadCostsLittle(t *testing.T) {
 	const connections, most = 200, 256 << 10
 	m := newMesh(t)

@@ -90,7 +90,9 @@ func countUpTo(t *testing.T, filter *listenerv3.Filter, most uint32) {
 	t.Helper()
 	proxy, stats := &tcpproxyv3.TcpProxy{}, &statsv3.Config{}
 	require.NoError(t, filter.GetTypedConfig().UnmarshalTo(proxy))
-	i := slices.IndexFunc(proxy.AccessLog, func(l *accesslogv3.AccessLog) bool { return l.GetTypedConfig().MessageIs(stats) })
+	i := slices.IndexFunc(proxy.AccessLog, func(l *accesslogv3.AccessLog) bool {
+		return l.GetTypedConfig().MessageIs(stats)
+	})
 	require.GreaterOrEqual(t, i, 0)
 	require.NoError(t, proxy.AccessLog[i].GetTypedConfig().UnmarshalTo(stats))
 	require.LessOrEqual(t, stats.StatsScope.GetMaxCounters().GetValue(), uint32(200))

@@ -35,7 +35,10 @@ func (n *meshNode) newPod(name string) *pod {
 	n.pods++
 	b := n.podRange().Addr().As4()
 	b[3] = byte(n.pods + 1)
-	p := &pod{mesh: n.mesh, node: n, name: name, namespace: "default", ns: netnstest.New(t, name), addr: netip.AddrFrom4(b)}
+	p := &pod{
+		mesh: n.mesh, node: n, name: name, namespace: "default", ns: netnstest.New(t, name),
+		addr: netip.AddrFrom4(b),
+	}
 	veth := fmt.Sprintf("veth%d", n.pods)
 	netnstest.Link(t, p.ns, "eth0", n.ns, veth)
 	netnstest.Address(t, p.ns, "eth0", netip.PrefixFrom(p.addr, 32))
@@ -79,7 +82,10 @@ func (p *pod) join(strict bool) {
 	t.Helper()
 	p.identity = names.SPIFFEID(trustDomain, p.namespace, p.name)
 	p.mesh.issue(p.identity)
-	p.mesh.destination(model.Destination{Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload, Identities: []string{p.identity}})
+	p.mesh.destination(model.Destination{
+		Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload,
+		Identities: []string{p.identity},
+	})
 	p.configure(strict)
 	p.waitForListeners()
 	p.capture(uint32(v1alpha1.DefaultConnectionsPerPeer))
@@ -103,7 +109,8 @@ func (p *pod) configure(strict bool) {
 func (p *pod) listeners(strict bool) []*listenerv3.Listener {
 	ips := append([]netip.Addr{p.addr}, p.others()...)
 	return translatenode.Listeners(translatenode.Pod{
-		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(), Strict: strict,
+		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(),
+		Strict: strict,
 	})
 }
 

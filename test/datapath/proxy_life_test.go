@@ -111,7 +111,10 @@ func TestIPv6(t *testing.T) {
 			model.Endpoint{Address: server.at(8080), MTLS: true, Identity: server.identity},
 			model.Endpoint{Address: netip.AddrPortFrom(server.addr6, 8080), MTLS: true, Identity: server.identity})
 		for _, v := range []netip.AddrPort{vip, vip6} {
-			m.destination(model.Destination{Address: v, Kind: model.DestinationService, Port: both, IPv6: v.Addr().Is6(), Identities: []string{server.identity}})
+			m.destination(model.Destination{
+				Address: v, Kind: model.DestinationService, Port: both, IPv6: v.Addr().Is6(),
+				Identities: []string{server.identity},
+			})
 		}
 		for range 20 { // more than chance
 			requireHello(t, client, vip.String(), "server sees "+client.addr.String())

@@ -37,7 +37,10 @@ type proxy struct {
 func startProxy(t testing.TB, n *meshNode) *proxy {
 	t.Helper()
 	dir := t.TempDir()
-	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"), finished: make(chan struct{})}
+	p := &proxy{
+		t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"),
+		finished: make(chan struct{}),
+	}
 	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
 		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin, Memory: 2 << 30,
 		Clusters: translatenode.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),

@@ -341,7 +341,10 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 	t.Run("the service's identities change", func(t *testing.T) {
 		m.destination(model.Destination{
 			Address: vip, Kind: model.DestinationService, Port: port,
-			Identities: []string{names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"), server.identity},
+			Identities: []string{
+				names.SPIFFEID(trustDomain, "default", "late"), names.SPIFFEID(trustDomain, "default", "more"),
+				server.identity,
+			},
 		})
 		client.reaches(t, vip.String())
 		open.alive()
@@ -355,7 +358,8 @@ func TestChangesLeaveConnectionsAlone(t *testing.T) {
 	})
 	t.Run("the rules are applied again, and other ranges", func(t *testing.T) {
 		require.NoError(t, capture.Apply(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: ranges}))
-		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: []netip.Prefix{podRange}}))
+		require.NoError(t, capture.UpdateSets(
+			client.ns, capture.Pod{Proxy: client.node.mark, Ranges: []netip.Prefix{podRange}}))
 		require.NoError(t, capture.Apply(server.ns, capture.Pod{Proxy: server.node.mark, Ranges: ranges}))
 		open.alive()
 		require.NoError(t, capture.UpdateSets(client.ns, capture.Pod{Proxy: client.node.mark, Ranges: ranges}))

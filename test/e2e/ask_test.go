@@ -67,7 +67,8 @@ func execIn(ctx context.Context, p *corev1.Pod, args ...string) (string, error) 
 
 // execTo runs the test tool in a pod; what it prints goes to out as it comes.
 func execTo(ctx context.Context, p *corev1.Pod, out io.Writer, args ...string) error {
-	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource("exec").
+	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(p.Namespace).Name(p.Name).SubResource(
+		"exec").
 		VersionedParams(&corev1.PodExecOptions{
 			Container: p.Spec.Containers[0].Name, Command: append([]string{"/tool"}, args...), Stdout: true, Stderr: true,
 		}, clientgoscheme.ParameterCodec).URL()
@@ -137,7 +138,10 @@ func (s *space) routed(from, url, name string) {
 // refused are the ends of a client's error where the other side, or a proxy, closed the connection; the last is for one
 // that was closed before the request was written. An error of anything else, of the name's look-up or of a pod that is
 // gone, is no refusal, and neither is silence.
-var refused = []string{": connection refused", ": connection reset by peer", ": EOF", ": http: server closed idle connection"}
+var refused = []string{
+	": connection refused", ": connection reset by peer", ": EOF",
+	": http: server closed idle connection",
+}
 
 // refuses waits until every one of many connections to a URL is refused, and sees that it stays so.
 func (s *space) refuses(from, url string, flags ...string) {
@@ -253,7 +257,8 @@ func nodeLog(ctx context.Context, after time.Time, pod *corev1.Pod) ([]logLine, 
 			continue
 		}
 		start := metav1.NewTime(after)
-		raw, err := world.clientset.CoreV1().Pods(p.Namespace).GetLogs(p.Name, &corev1.PodLogOptions{Container: "envoy", SinceTime: &start}).DoRaw(ctx)
+		raw, err := world.clientset.CoreV1().Pods(p.Namespace).GetLogs(
+			p.Name, &corev1.PodLogOptions{Container: "envoy", SinceTime: &start}).DoRaw(ctx)
 		if err != nil {
 			return nil, err
 		}

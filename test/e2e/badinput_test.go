@@ -50,8 +50,10 @@ func TestUnknownBackend(t *testing.T) {
 	s := twoServers(t)
 	s.create(httpRoute("good", toService("other"), rule(nil, backend("other"))))
 	s.programmed("good")
-	s.create(httpRoute("bad", toService("server"), rule(underPath("/bad"), backend("nobody")), rule(nil, backend("server"))))
-	c := s.says("bad", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonBackendNotFound))
+	s.create(httpRoute("bad", toService("server"), rule(underPath("/bad"), backend("nobody")),
+		rule(nil, backend("server"))))
+	c := s.says("bad", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse,
+		string(gwv1.RouteReasonBackendNotFound))
 	require.Contains(t, c.Message, "nobody")
 	breaks(s, "http://server/bad")
 	s.answers("client", "http://server/good", "server")
@@ -73,8 +75,10 @@ func TestMissingGrant(t *testing.T) {
 	there.service("far", "far")
 	s.captured("client", "server")
 	there.captured("far")
-	s.create(httpRoute("route", toService("server"), rule(underPath("/far"), backendIn(there.name, "far")), rule(nil, backend("server"))))
-	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonRefNotPermitted))
+	s.create(httpRoute("route", toService("server"), rule(underPath("/far"), backendIn(there.name, "far")),
+		rule(nil, backend("server"))))
+	s.says("route", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse,
+		string(gwv1.RouteReasonRefNotPermitted))
 	breaks(s, "http://server/far")
 	s.answers("client", "http://server/", "server")
 	there.grant(s.name)
@@ -89,7 +93,9 @@ func TestHTTPRouteAndGRPCRouteInConflict(t *testing.T) {
 		ObjectMeta: metaOf("grpc"),
 		Spec: gwv1.GRPCRouteSpec{
 			CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{toService("server")}},
-			Rules:           []gwv1.GRPCRouteRule{{BackendRefs: []gwv1.GRPCBackendRef{{BackendRef: backend("server").BackendRef}}}},
+			Rules: []gwv1.GRPCRouteRule{
+				{BackendRefs: []gwv1.GRPCBackendRef{{BackendRef: backend("server").BackendRef}}},
+			},
 		},
 	})
 	s.create(httpRoute("http", toService("server"), rule(nil, backend("server"))))
@@ -162,7 +168,8 @@ func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
-	svc := s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "nowhere"} })
+	svc := s.service("server", "server",
+		func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "nowhere"} })
 	s.service("free", "server")
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))

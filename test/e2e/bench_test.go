@@ -31,7 +31,8 @@ import (
 
 // Flags of `make bench`.
 var (
-	benchRoutes  = flag.String("bench-routes", "", "numbers of routes to measure at, growing, such as 0,1000,3000; without, nothing is measured")
+	benchRoutes = flag.String("bench-routes", "",
+		"numbers of routes to measure at, growing, such as 0,1000,3000; without, nothing is measured")
 	benchSamples = flag.Int("bench-samples", 20, "how often each figure is measured")
 	benchOutput  = flag.String("bench-output", "", "file for the report")
 )
@@ -96,7 +97,9 @@ func newBench(t *testing.T) *bench {
 			ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
 			AddressType: discoveryv1.AddressTypeIPv4,
 			Ports:       []discoveryv1.EndpointPort{{Name: &http, Port: &port}},
-			Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{b.pod("app-v1").Status.PodIP}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}}},
+			Endpoints: []discoveryv1.Endpoint{
+				{Addresses: []string{b.pod("app-v1").Status.PodIP}, Conditions: discoveryv1.EndpointConditions{Ready: &ready}},
+			},
 		})
 	}
 	b.create(httpRoute(benchRouted, toService(benchRouted), rule(nil, backend(benchRouted))))
@@ -137,7 +140,8 @@ func (b *bench) fill(routes int) benchFill {
 		if i%routesPerService == 0 {
 			b.service(service, "app-v1")
 		}
-		route := httpRoute(fmt.Sprintf("load-%d", i), toService(service), rule(underPath(fmt.Sprintf("/load-%d", i)), backend("app-v1")))
+		route := httpRoute(fmt.Sprintf("load-%d", i), toService(service),
+			rule(underPath(fmt.Sprintf("/load-%d", i)), backend("app-v1")))
 		route.Namespace = b.name
 		g.Go(func() error { return world.client.Create(b.t.Context(), route) })
 	}
@@ -154,7 +158,10 @@ func (b *bench) fill(routes int) benchFill {
 		}
 		require.Zero(look, pending, "routes that are not Programmed")
 	})
-	out := benchFill{Routes: routes - b.routes, Written: written, Programmed: time.Since(start), CPU: b.usage().cpu - before.cpu}
+	out := benchFill{
+		Routes: routes - b.routes, Written: written, Programmed: time.Since(start),
+		CPU: b.usage().cpu - before.cpu,
+	}
 	b.routes = routes
 	return out
 }

@@ -74,15 +74,21 @@ func (r benchReport) String() string {
 		{"a moved endpoint behind a waypoint answers", func(c benchColumn) string { return c.Routed.String() }},
 		{"operator CPU for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f ms", c.EditCost.CPU*1000) }},
 		{"xDS bytes for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f KB", c.EditCost.Bytes/1000) }},
-		{"requests that failed during edits", func(c benchColumn) string { return fmt.Sprintf("%d of %d", c.Failed, c.Requests) }},
+		{
+			"requests that failed during edits",
+			func(c benchColumn) string { return fmt.Sprintf("%d of %d", c.Failed, c.Requests) },
+		},
 		{"many routes at once: all Programmed; operator CPU", func(c benchColumn) string { return c.Fill.String() }},
 		{"operator memory, larger replica", func(c benchColumn) string { return fmt.Sprintf("%.0f MB", c.Memory/1e6) }},
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks\n\n"+
-		"Written by `make bench` on %s: the dev cluster (two nodes, Kubernetes %s, stock Envoy, two operators) on %d cores, which it\n"+
-		"shares with what measures. Times are the median and the worst of %d, from just before the write to the API server until a client\n"+
-		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over Services by tens.\n\n",
+		"Written by `make bench` on %s: the dev cluster (two nodes, Kubernetes %s, stock Envoy, two operators) on %d "+
+		"cores, which it\n"+
+		"shares with what measures. Times are the median and the worst of %d, from just before the write to the API server "+
+		"until a client\n"+
+		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over "+
+		"Services by tens.\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Samples)
 	line := func(first string, cell func(benchColumn) string) {
 		fmt.Fprintf(&b, "| %s |", first)
@@ -103,7 +109,10 @@ func TestBenchReport(t *testing.T) {
 	ms := time.Millisecond
 	report := benchReport{Date: "2030-01-02", Kubernetes: "v1", Cores: 2, Samples: 3, Columns: []benchColumn{
 		{NewRoute: benchTimes{9 * ms, 3 * ms, 5 * ms}, Requests: 10},
-		{Routes: 1000, Fill: benchFill{Routes: 1000, Written: 2 * time.Second, Programmed: 2500 * ms, CPU: 1.25}, EditCost: benchCost{CPU: 0.0042, Bytes: 1500}, Memory: 5e7},
+		{
+			Routes: 1000, Fill: benchFill{Routes: 1000, Written: 2 * time.Second, Programmed: 2500 * ms, CPU: 1.25},
+			EditCost: benchCost{CPU: 0.0042, Bytes: 1500}, Memory: 5e7,
+		},
 	}}
 	for _, has := range []string{
 		"| routes in the namespace | 0 | 1000 |\n| --- | --- | --- |\n| a new route answers | 5 / 9 ms |  |\n",

@@ -122,7 +122,8 @@ func TestAnIssuerThatDoesNotExistIsReported(t *testing.T) {
 	missing := "e2e-missing-" + rand.String(5)
 	setIssuer(t, missing)
 	certificatesSay(t, metav1.ConditionFalse, v1alpha1.MeshReasonIssuerNotReady,
-		missing, "check that the issuer exists", "describe certificaterequests", "certificates are signed by the former CA (built-in)")
+		missing, "check that the issuer exists", "describe certificaterequests",
+		"certificates are signed by the former CA (built-in)")
 	require.Equal(t, before, trustBundle(t))
 	s.server("late")
 	s.service("late", "late")
@@ -345,7 +346,8 @@ func operatorFlags(t *testing.T, flags ...string) {
 func refreshTrust(t *testing.T, root *x509.Certificate) {
 	t.Helper()
 	for _, pod := range nodePods(t) {
-		patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{"fairway.dev/e2e":%q}}}`, rand.String(5)))
+		patch := client.RawPatch("application/merge-patch+json",
+			fmt.Appendf(nil, `{"metadata":{"annotations":{"fairway.dev/e2e":%q}}}`, rand.String(5)))
 		require.NoError(t, world.client.Patch(t.Context(), pod.DeepCopy(), patch))
 	}
 	for node, pod := range nodePods(t) {
@@ -370,7 +372,8 @@ func leafOf(s *space, app string) []*x509.Certificate {
 
 // secretOf reads the certificates of one secret from Envoy's configuration.
 func secretOf(look require.TestingT, address, name string) []*x509.Certificate {
-	res, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + introspect.PathEnvoy + "config_dump?resource=dynamic_active_secrets")
+	res, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + introspect.PathEnvoy +
+		"config_dump?resource=dynamic_active_secrets")
 	require.NoError(look, err)
 	defer res.Body.Close()
 	type pemData struct {
@@ -407,7 +410,9 @@ func verifies(t *testing.T, chain []*x509.Certificate, root *x509.Certificate, i
 	for _, c := range chain[1:] {
 		between.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
+	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{
+		x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth,
+	}})
 	require.NoError(t, err)
 	require.Len(t, chain[0].URIs, 1)
 	require.Equal(t, id, chain[0].URIs[0].String())

@@ -46,7 +46,9 @@ func newHostile(t *testing.T) hostile {
 
 	// A kubelet's certificate says these names, and nothing more.
 	as := rest.CopyConfig(world.config)
-	as.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + h.node, Groups: []string{"system:nodes", "system:authenticated"}}
+	as.Impersonate = rest.ImpersonationConfig{UserName: "system:node:" + h.node, Groups: []string{
+		"system:nodes", "system:authenticated",
+	}}
 	var err error
 	h.kubelet, err = client.New(as, client.Options{Scheme: world.client.Scheme()})
 	require.NoError(t, err)
@@ -59,7 +61,9 @@ func newHostile(t *testing.T) hostile {
 
 // tokenOf a pod, as its kubelet gets it.
 func (h hostile) tokenOf(pod *corev1.Pod, audiences ...string) string {
-	r, err := h.askToken(pod, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}, audiences...)
+	r, err := h.askToken(pod, &authenticationv1.BoundObjectReference{
+		Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID,
+	}, audiences...)
 	require.NoError(h.t, err)
 	return r.Status.Token
 }
@@ -67,8 +71,12 @@ func (h hostile) tokenOf(pod *corev1.Pod, audiences ...string) string {
 func (h hostile) askToken(
 	pod *corev1.Pod, bound *authenticationv1.BoundObjectReference, audiences ...string,
 ) (*authenticationv1.TokenRequest, error) {
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Spec.ServiceAccountName}}
-	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: audiences, BoundObjectRef: bound}}
+	account := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Spec.ServiceAccountName},
+	}
+	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		Audiences: audiences, BoundObjectRef: bound,
+	}}
 	return r, h.kubelet.SubResource("token").Create(h.t.Context(), account, r)
 }
 
@@ -83,8 +91,10 @@ func (h hostile) mirror(change ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: h.name, Name: "mirror", Labels: map[string]string{"app": "victim"},
-			Annotations:     map[string]string{names.AnnotationMirror: "x"},
-			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: h.node, UID: node.UID, Controller: new(true)}},
+			Annotations: map[string]string{names.AnnotationMirror: "x"},
+			OwnerReferences: []metav1.OwnerReference{
+				{APIVersion: "v1", Kind: "Node", Name: h.node, UID: node.UID, Controller: new(true)},
+			},
 		},
 		Spec: corev1.PodSpec{NodeName: h.node, Containers: []corev1.Container{{
 			Name: "x", Image: "x", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
@@ -107,26 +117,33 @@ func TestAHostileNode(t *testing.T) {
 	captured := `{"conditions":[{"type":"` + v1alpha1.PodConditionCaptured + `","status":"False"}]}`
 	ofOther := client.MatchingFields{"spec.nodeName": h.victim.Spec.NodeName}
 	_, unbound := h.askToken(h.agentPod, nil, names.TokenAudience)
-	_, others := h.askToken(other, &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: other.Name, UID: other.UID})
+	_, others := h.askToken(other, &authenticationv1.BoundObjectReference{
+		Kind: "Pod", APIVersion: "v1", Name: other.Name,
+		UID: other.UID,
+	})
 	_, replayed := h.askToken(&h.own, &authenticationv1.BoundObjectReference{
 		Kind: "Pod", APIVersion: "v1", Name: h.own.Name, UID: h.own.UID,
 	}, names.TokenAudience)
 	for what, err := range map[string]error{
-		"all pods":                         h.kubelet.List(ctx, &corev1.PodList{}),
-		"another node's pods":              h.kubelet.List(ctx, &corev1.PodList{}, ofOther),
-		"a pod of another node":            h.kubelet.Get(ctx, key, &corev1.Pod{}),
-		"the CA":                           h.kubelet.Get(ctx, ca, &corev1.Secret{}),
-		"a token without a pod":            unbound,
-		"a token of another node's agent":  others,
-		"a token for the mesh":             replayed,
-		"the status of another's pod":      h.kubelet.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
-		"a mirror with an account":         h.kubelet.Create(ctx, h.mirror(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "victim" })),
-		"a mirror on another node":         h.kubelet.Create(ctx, h.mirror(func(p *corev1.Pod) { p.Spec.NodeName = other.Spec.NodeName })),
-		"a mirror of a waypoint's owner":   h.kubelet.Create(ctx, h.mirror(func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "ReplicaSet" })),
-		"the agent: all pods":              h.agent.List(ctx, &corev1.PodList{}),
-		"the agent: the CA":                h.agent.Get(ctx, ca, &corev1.Secret{}),
-		"the agent: another's pod":         h.agent.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
-		"the agent: an address of its own": h.agent.Status().Patch(ctx, h.own.DeepCopy(), statusPatch(`{"podIP":"203.0.113.7"}`)),
+		"all pods":                        h.kubelet.List(ctx, &corev1.PodList{}),
+		"another node's pods":             h.kubelet.List(ctx, &corev1.PodList{}, ofOther),
+		"a pod of another node":           h.kubelet.Get(ctx, key, &corev1.Pod{}),
+		"the CA":                          h.kubelet.Get(ctx, ca, &corev1.Secret{}),
+		"a token without a pod":           unbound,
+		"a token of another node's agent": others,
+		"a token for the mesh":            replayed,
+		"the status of another's pod":     h.kubelet.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
+		"a mirror with an account": h.kubelet.Create(
+			ctx, h.mirror(func(p *corev1.Pod) { p.Spec.ServiceAccountName = "victim" })),
+		"a mirror on another node": h.kubelet.Create(
+			ctx, h.mirror(func(p *corev1.Pod) { p.Spec.NodeName = other.Spec.NodeName })),
+		"a mirror of a waypoint's owner": h.kubelet.Create(
+			ctx, h.mirror(func(p *corev1.Pod) { p.OwnerReferences[0].Kind = "ReplicaSet" })),
+		"the agent: all pods":      h.agent.List(ctx, &corev1.PodList{}),
+		"the agent: the CA":        h.agent.Get(ctx, ca, &corev1.Secret{}),
+		"the agent: another's pod": h.agent.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
+		"the agent: an address of its own": h.agent.Status().Patch(ctx, h.own.DeepCopy(), statusPatch(
+			`{"podIP":"203.0.113.7"}`)),
 	} {
 		require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
 	}
@@ -137,15 +154,16 @@ func TestAHostileNode(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, code, body)
 }
 
-// A node that was taken over may make mirrors of static pods, with any label and any address. No connection to another's
-// Service goes there.
+// A node that was taken over may make mirrors of static pods, with any label and any address. No connection to
+// another's Service goes there.
 func TestAHostileNodeServesNobodyElsesService(t *testing.T) {
 	h := newHostile(t)
 	url := "http://" + h.host("victim")
 	h.answers("client", url, "victim")
 	traffic := h.steady("client", url)
 	// A pod of the node answers there, in plaintext. The node's own kubelet, which is honest, takes each mirror away soon.
-	serving := statusPatch(`{"phase":"Running","podIP":%[1]q,"podIPs":[{"ip":%[1]q}],"conditions":[{"type":"Ready","status":"True"}]}`,
+	serving := statusPatch(
+		`{"phase":"Running","podIP":%[1]q,"podIPs":[{"ip":%[1]q}],"conditions":[{"type":"Ready","status":"True"}]}`,
 		h.own.Status.PodIP)
 	seen := 0
 	eventually.Within(t, 2*eventually.Patience, "the cluster lets the mirror be an endpoint", func() error {

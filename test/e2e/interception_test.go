@@ -145,7 +145,10 @@ func TestServersOfOtherProtocols(t *testing.T) {
 		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=server", "--port=8080"}
 		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
 	})
-	s.service("server", "server", func(svc *corev1.Service) { svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp" })
+	s.service("server", "server", func(svc *corev1.Service) {
+		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil,
+			"tcp"
+	})
 	s.captured("client", "server")
 	eventually.Passes(t, "an echo over TCP", func(look require.TestingT) {
 		out, err := s.exec(t.Context(), "client", "tcp-send", "-n", "3", "server:80", "hello")

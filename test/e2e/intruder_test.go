@@ -52,11 +52,13 @@ func operatorPort(t *testing.T, port int) string {
 // podPort forwards a port of a pod to this machine until the test ends.
 func podPort(t *testing.T, pod *corev1.Pod, port int) string {
 	t.Helper()
-	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
+	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource(
+		"portforward").URL()
 	dialer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, world.config)
 	require.NoError(t, err)
 	ready := make(chan struct{})
-	f, err := portforward.NewOnAddressesForStreamingWithContext(t.Context(), dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
+	f, err := portforward.NewOnAddressesForStreamingWithContext(
+		t.Context(), dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
 	require.NoError(t, err)
 	failed := make(chan error, 1)
 	go func() { failed <- f.ForwardPorts() }()
@@ -78,7 +80,10 @@ func operatorTLS(t *testing.T) *tls.Config {
 	require.NoError(t, world.client.Get(t.Context(), key, &bundle))
 	roots := x509.NewCertPool()
 	require.True(t, roots.AppendCertsFromPEM([]byte(bundle.Data[names.TrustBundleKey])))
-	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13, ServerName: names.OperatorService + "." + names.SystemNamespace + ".svc"}
+	return &tls.Config{
+		RootCAs: roots, MinVersion: tls.VersionTLS13,
+		ServerName: names.OperatorService + "." + names.SystemNamespace + ".svc",
+	}
 }
 
 // token of a service account, bound to a pod; without audiences it is for the API server.
@@ -88,7 +93,8 @@ func token(t *testing.T, pod *corev1.Pod, audiences ...string) string {
 		Audiences:      audiences,
 		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
 	}}
-	out, err := world.clientset.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(t.Context(), pod.Spec.ServiceAccountName, r, metav1.CreateOptions{})
+	out, err := world.clientset.CoreV1().ServiceAccounts(pod.Namespace).CreateToken(
+		t.Context(), pod.Spec.ServiceAccountName, r, metav1.CreateOptions{})
 	require.NoError(t, err)
 	return out.Status.Token
 }
@@ -110,7 +116,9 @@ func subscribe(t *testing.T, address, bearer string) error {
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{"*"}}); err != nil {
+	if err := stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{
+		"*",
+	}}); err != nil {
 		return err
 	}
 	_, err = stream.Recv()
@@ -133,7 +141,8 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	eventually.NoError(t, "the waypoint's service account", func() error {
 		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "waypoint"}, &corev1.ServiceAccount{})
 	})
-	s.server("thief", podLabel(names.LabelGatewayName, "waypoint"), spec(func(p *corev1.PodSpec) { p.ServiceAccountName = "waypoint" }))
+	s.server("thief", podLabel(names.LabelGatewayName, "waypoint"),
+		spec(func(p *corev1.PodSpec) { p.ServiceAccountName = "waypoint" }))
 	thief := s.pod("thief")
 	for name, c := range map[string]struct {
 		token string
@@ -197,9 +206,12 @@ func sign(t *testing.T, config *tls.Config, bearer, id string) (int, string) {
 	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)
 	require.NoError(t, err)
-	body, err := json.Marshal(identity.SignRequest{Identity: id, CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))})
+	body, err := json.Marshal(identity.SignRequest{
+		Identity: id, CSR: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})),
+	})
 	require.NoError(t, err)
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+address+identity.PathSign, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://"+address+identity.PathSign,
+		bytes.NewReader(body))
 	require.NoError(t, err)
 	req.Header.Set("Authorization", "Bearer "+bearer)
 	req.Header.Set("Content-Type", "application/json")

@@ -47,8 +47,8 @@ func (s *space) connects(from string, want bool, ip string, port int) {
 	})
 }
 
-// stopped waits until none of several requests of a pod of the mesh is answered by the server of a URL, and sees that it
-// stays so. Its node proxy takes the connections, and reaches nobody.
+// stopped waits until none of several requests of a pod of the mesh is answered by the server of a URL, and sees that
+// it stays so. Its node proxy takes the connections, and reaches nobody.
 func (s *space) stopped(from, url string) {
 	s.t.Helper()
 	attempt := func(look require.TestingT) {

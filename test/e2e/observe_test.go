@@ -146,7 +146,8 @@ func TestWhatAUserSees(t *testing.T) {
 	require.NotEmpty(t, waypoints)
 	t.Run("proxy of a waypoint", func(t *testing.T) {
 		for view, has := range map[string]string{
-			"clusters": names.ServicePort(s.name, "app", 80), "listeners": names.ListenerMTLS, "routes": names.ServicePort(s.name, "app", 80),
+			"clusters": names.ServicePort(s.name, "app", 80), "listeners": names.ListenerMTLS,
+			"routes": names.ServicePort(s.name, "app", 80),
 		} {
 			out, _, err := fairway(t, "proxy", view, "-n", s.name, waypoints[0].Name)
 			require.NoError(t, err, view)
@@ -196,7 +197,8 @@ func TestAPodOptsOutWhileItRuns(t *testing.T) {
 	s.service("server", "server")
 	s.captured("client", "server")
 	pod := s.pod("server")
-	relabel(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: pod.Name}}, names.LabelMesh, names.MeshDisabled)
+	relabel(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: pod.Name}}, names.LabelMesh,
+		names.MeshDisabled)
 	s.captureIs(corev1.ConditionFalse, "server")
 	s.answers("client", "http://server/", "server")
 	relabel(t, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: pod.Name}}, names.LabelMesh, "")

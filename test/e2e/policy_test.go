@@ -37,7 +37,8 @@ func TestARouteMakesAWaypointAppearAndGo(t *testing.T) {
 		require.Positive(look, s.many("client", 20, "http://app/").of("app-v2"))
 	})
 
-	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")), rule(nil, backend("app-v1")))
+	route := httpRoute("app", toService("app"), rule(withHeader("x-beta", "yes"), backend("app-v2")),
+		rule(nil, backend("app-v1")))
 	s.create(route)
 	s.programmed("app")
 	require.Equal(t, 30, s.many("client", 30, "http://app/").of("app-v1"), "Programmed is true for callers, at once")
@@ -114,7 +115,8 @@ func TestConsumerRouteConcernsItsOwnNamespaceOnly(t *testing.T) {
 	route := httpRoute("mine", parent, rule(nil, backendIn(producer.name, "app-v2")))
 	consumer.create(route)
 	// A consumer's route may only lead where the producer lets it.
-	consumer.says("mine", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse, string(gwv1.RouteReasonRefNotPermitted))
+	consumer.says("mine", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionFalse,
+		string(gwv1.RouteReasonRefNotPermitted))
 	producer.grant(consumer.name)
 	consumer.says("mine", string(gwv1.RouteConditionResolvedRefs), metav1.ConditionTrue, "")
 	consumer.programmed("mine")
@@ -199,7 +201,8 @@ func TestExplicitWaypoint(t *testing.T) {
 			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
 		}},
 	})
-	s.service("server", "server", func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
+	s.service("server", "server",
+		func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
 	s.captured("client", "server")
 	eventually.Passes(t, "an answer through the waypoint", func(look require.TestingT) {
 		a, err := s.get("client", "http://server/")

@@ -67,7 +67,10 @@ func TestPortsAnswerThoseTheyAreFor(t *testing.T) {
 	binding := &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: s.name},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "fairway-metrics"},
-		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: s.name, Name: collector.Spec.ServiceAccountName}},
+		Subjects: []rbacv1.Subject{{
+			Kind: rbacv1.ServiceAccountKind, Namespace: s.name,
+			Name: collector.Spec.ServiceAccountName,
+		}},
 	}
 	require.NoError(t, world.client.Create(t.Context(), binding))
 	t.Cleanup(func() { _ = world.client.Delete(context.Background(), binding) })

@@ -25,13 +25,16 @@ import (
 func rollOut(t *testing.T, o client.Object) {
 	t.Helper()
 	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil,
-		`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`, time.Now().Format(time.RFC3339Nano)))
+		`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`,
+		time.Now().Format(time.RFC3339Nano)))
 	require.NoError(t, world.client.Patch(t.Context(), o, patch))
 }
 
 func rollOutOperator(t *testing.T) {
 	t.Helper()
-	rollOut(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.OperatorService}})
+	rollOut(t, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.OperatorService},
+	})
 }
 
 // nodesRolledOut waits until every node has the newest node proxy.
@@ -71,7 +74,10 @@ func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	})
 
 	rollOutOperator(t)
-	rollOut(t, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}})
+	rollOut(t, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{
+		Namespace: names.SystemNamespace,
+		Name:      names.NodeDaemonSet,
+	}})
 	s.label(names.LabelMesh, names.MeshEnabled)
 	nodesRolledOut(t)
 	s.captured("client", "server")

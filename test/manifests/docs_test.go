@@ -26,7 +26,9 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	name := regexp.MustCompile(`"(fairway_(?:xds|ca|trust|token|certificates|relay|agent)_[a-z_]+)"`)
 	found := 0
 	for _, dir := range []string{"internal", "controllers"} {
-		require.NoError(t, filepath.WalkDir(filepath.Join(apiserver.Root(), dir), func(path string, d fs.DirEntry, err error) error {
+		require.NoError(t, filepath.WalkDir(filepath.Join(apiserver.Root(), dir), func(
+			path string, d fs.DirEntry, err error,
+		) error {
 			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
 				return err
 			}

@@ -91,9 +91,11 @@ func TestOperatorPlacement(t *testing.T) {
 	require.Len(t, examples, 2)
 
 	spec := render(t, examples[0]).Spec.Template.Spec
-	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""}, spec.NodeSelector)
+	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""},
+		spec.NodeSelector)
 	require.Contains(t, spec.Tolerations, corev1.Toleration{
-		Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
+		Key: "node-role.kubernetes.io/control-plane", Operator: corev1.TolerationOpExists,
+		Effect: corev1.TaintEffectNoSchedule,
 	})
 	spec = render(t, examples[1]).Spec.Template.Spec
 	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "example.org/trusted": "true"}, spec.NodeSelector)

@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package streamtest has what the tests of node proxies and those of waypoints send over connections, and expect of their
-// ends.
+// Package streamtest has what the tests of node proxies and those of waypoints send over connections, and expect of
+// their ends.
 package streamtest
 
 import (
@@ -33,8 +33,8 @@ type HalfCloser interface {
 	CloseWrite() error
 }
 
-// WholeEnd has one side send size bytes and close its own side. The other talks meanwhile, reads as it reads, talks again and
-// closes last. All that either side sends must arrive.
+// WholeEnd has one side send size bytes and close its own side. The other talks meanwhile, reads as it reads, talks
+// again and closes last. All that either side sends must arrive.
 func WholeEnd(closer, reader HalfCloser, size int, reads func(io.Reader) io.Reader) error {
 	const talk = 1000
 	_, want, _ := Sums(Random(size))

@@ -25,7 +25,9 @@ func TestClientIPAffinity(t *testing.T) {
 		name := fmt.Sprint("v", n)
 		e, _ := w.pod(appID, &echo{Name: name})
 		http1 = append(http1, e)
-		tcp = append(tcp, model.Endpoint{Address: w.listen(func(c *net.TCPConn) { _, _ = io.WriteString(c, name); _ = c.CloseWrite() })})
+		tcp = append(tcp, model.Endpoint{
+			Address: w.listen(func(c *net.TCPConn) { _, _ = io.WriteString(c, name); _ = c.CloseWrite() }),
+		})
 	}
 	w.upstream(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, ClientIP: true}, http1...)
 	w.upstream(model.Upstream{ServicePort: raw, Protocol: model.ProtocolTCP, ClientIP: true}, tcp...)

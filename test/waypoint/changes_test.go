@@ -49,7 +49,10 @@ func TestRouteEdits(t *testing.T) {
 	slow := model.ServicePort{Namespace: "shop", Service: "slow", Port: 80}
 	s.backend(slow, model.ProtocolHTTP, stream)
 	table := func(p model.ServicePort) model.RouteTable {
-		return model.RouteTable{Attachment: model.Attachment{Port: web}, Default: []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))}}
+		return model.RouteTable{
+			Attachment: model.Attachment{Port: web},
+			Default:    []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))},
+		}
 	}
 	first := table(webV1)
 	dialled := s.serve(web, true, &first)
@@ -113,8 +116,10 @@ func TestRouteEdits(t *testing.T) {
 	}
 	close(done)
 	wg.Wait()
-	t.Logf("%d edits under load: mean %s, worst %s until the new route answers; %d requests, %d failed, %d connections of %d clients",
-		edits, (sum / edits).Round(100*time.Microsecond), worst.Round(100*time.Microsecond), requests.Load(), failed.Load(), connections.Load(), clients)
+	t.Logf("%d edits under load: mean %s, worst %s until the new route answers; %d requests, %d failed, %d connections "+
+		"of %d clients",
+		edits, (sum / edits).Round(100*time.Microsecond), worst.Round(100*time.Microsecond), requests.Load(), failed.Load(),
+		connections.Load(), clients)
 	if failed.Load() != 0 || connections.Load() != clients {
 		t.Errorf("%d of %d requests failed, %d connections", failed.Load(), requests.Load(), connections.Load())
 	}
@@ -270,7 +275,10 @@ func TestPortsComeAndGo(t *testing.T) {
 		return err == nil && resp.StatusCode == http.StatusBadRequest && resp.Header.Get("Server") == ""
 	})
 	both("with a port that is HTTP now")
-	s.ports = []model.ServedPort{{ServicePort: web, Protocol: model.ProtocolHTTP}, {ServicePort: db, Protocol: model.ProtocolTCP}}
+	s.ports = []model.ServedPort{
+		{ServicePort: web, Protocol: model.ProtocolHTTP},
+		{ServicePort: db, Protocol: model.ProtocolTCP},
+	}
 	u = s.listener()
 	s.apply(u)
 	s.acknowledged(u)

@@ -49,8 +49,8 @@ func (w *world) inAndOut(protocol model.Protocol, serve func(*net.TCPConn)) map[
 	return map[string]model.ServicePort{"in the mesh": in, "outside": out}
 }
 
-// TestTCPEnds: what one side sends before it closes its own arrives whole, however late the other side takes it; and what
-// the other side sends after that arrives, too.
+// TestTCPEnds: what one side sends before it closes its own arrives whole, however late the other side takes it; and
+// what the other side sends after that arrives, too.
 func TestTCPEnds(t *testing.T) {
 	w := newWorld(t)
 	accepted, done := make(chan *net.TCPConn), make(chan struct{})
@@ -134,8 +134,9 @@ func TestTCPCuts(t *testing.T) {
 	}
 }
 
-// TestAnswersThatAreCut: an answer that is cut does not look like a whole one, unless nothing but the end of a connection
-// tells where it ends, on either side of the waypoint: that Envoy takes for the end of the answer, however it came.
+// TestAnswersThatAreCut: an answer that is cut does not look like a whole one, unless nothing but the end of a
+// connection tells where it ends, on either side of the waypoint: that Envoy takes for the end of the answer, however
+// it came.
 func TestAnswersThatAreCut(t *testing.T) {
 	w := newWorld(t)
 	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {

@@ -17,8 +17,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// TestPortsThatGo: who keeps a connection to a port that is no longer served here hears that it is to connect again, and never that
-// what it asks for is not there. Nobody else notices.
+// TestPortsThatGo: who keeps a connection to a port that is no longer served here hears that it is to connect again,
+// and never that what it asks for is not there. Nobody else notices.
 func TestPortsThatGo(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, true, nil)
@@ -31,7 +31,8 @@ func TestPortsThatGo(t *testing.T) {
 
 	s.ports = slices.DeleteFunc(s.ports, func(p model.ServedPort) bool { return p.ServicePort == web })
 	name := names.ServicePort(web.Namespace, web.Service, web.Port)
-	s.apply(s.listener(), xds.Gone(xds.ID{TypeURL: xds.TypeScopedRoute, Name: name}), xds.Gone(xds.ID{TypeURL: xds.TypeRoute, Name: name}))
+	s.apply(s.listener(), xds.Gone(xds.ID{TypeURL: xds.TypeScopedRoute, Name: name}),
+		xds.Gone(xds.ID{TypeURL: xds.TypeRoute, Name: name}))
 
 	eventually.True(s.t, "the answer that the port is gone", func() bool {
 		_, err := io.WriteString(kept, "GET / HTTP/1.1\r\nHost: web\r\n\r\n")

@@ -21,10 +21,11 @@ func TestTheLastChangeOfTheHostStands(t *testing.T) {
 		rule model.Rule
 		want string
 	}{
-		"/rewrite-set":   {rule(model.Match{}, filters(rewritten, host("set.example")), to(webV1, 1)), "set.example"},
-		"/set-rewrite":   {rule(model.Match{}, filters(host("set.example"), rewritten), to(webV1, 1)), "rewritten.example"},
-		"/backend":       {rule(model.Match{}, filters(rewritten), to(webV1, 1, host("backend.example"))), "backend.example"},
-		"/backends":      {rule(model.Match{}, filters(rewritten), to(webV1, 1, host("backend.example")), to(webV2, 1, host("backend.example"))), "backend.example"},
+		"/rewrite-set": {rule(model.Match{}, filters(rewritten, host("set.example")), to(webV1, 1)), "set.example"},
+		"/set-rewrite": {rule(model.Match{}, filters(host("set.example"), rewritten), to(webV1, 1)), "rewritten.example"},
+		"/backend":     {rule(model.Match{}, filters(rewritten), to(webV1, 1, host("backend.example"))), "backend.example"},
+		"/backends": {rule(model.Match{}, filters(rewritten), to(webV1, 1, host("backend.example")),
+			to(webV2, 1, host("backend.example"))), "backend.example"},
 		"/other-backend": {rule(model.Match{}, filters(host("set.example")), to(webV1, 1), to(webV2, 1)), "set.example"},
 	}
 	table := model.RouteTable{Default: []model.Rule{}}

@@ -132,8 +132,8 @@ func TestStreamsThatHoldMost(t *testing.T) {
 	require.Equal(t, http.StatusOK, do(t, others, http.MethodGet, "http://web/small").status)
 }
 
-// resetAlways has streams reset as if memory were short. Envoy does it whenever the shortage changes, so it may not be as
-// short as can be: then the streams that hold most are those of the last of eight classes, each of twice the size.
+// resetAlways has streams reset as if memory were short. Envoy does it whenever the shortage changes, so it may not be
+// as short as can be: then the streams that hold most are those of the last of eight classes, each of twice the size.
 func resetAlways(t *testing.T, m *overloadv3.OverloadManager) {
 	t.Helper()
 	for _, a := range m.GetActions() {
@@ -215,8 +215,8 @@ func (w *world) peak() int {
 	return kib << 10
 }
 
-// TestStalledReadersCostLittle: connections to a TCP port whose reader stalls hold little of the proxy's memory. Nothing resets
-// those, as it does with HTTP.
+// TestStalledReadersCostLittle: connections to a TCP port whose reader stalls hold little of the proxy's memory.
+// Nothing resets those, as it does with HTTP.
 func TestStalledReadersCostLittle(t *testing.T) {
 	const connections, most = 100, 1 << 20
 	w := newWorld(t)

@@ -20,7 +20,8 @@ import (
 func TestConnectionsAreCounted(t *testing.T) {
 	s := newShop(t)
 	db := model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}
-	s.backend(db, model.ProtocolTCP, model.Endpoint{Address: s.listen(func(c *net.TCPConn) { _, _ = io.WriteString(c, "hello") })})
+	s.backend(db, model.ProtocolTCP,
+		model.Endpoint{Address: s.listen(func(c *net.TCPConn) { _, _ = io.WriteString(c, "hello") })})
 	caller := s.caller(clientID)
 	require.Equal(t, http.StatusOK, do(t, caller.client(t, s.serve(web, true, nil), nil), "GET", "http://web/").status)
 	_, in := raw(t, caller, s.serve(db, false, nil))

@@ -40,7 +40,10 @@ func newCaller(t testing.TB, address, waypoint netip.Addr, c *tls.Config) *calle
 func (p *caller) dial(ctx context.Context, serverName string) (*tls.Conn, error) {
 	config := p.config.Clone()
 	config.ServerName = serverName
-	dialer := tls.Dialer{NetDialer: &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.address, 0))}, Config: config}
+	dialer := tls.Dialer{
+		NetDialer: &net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.address, 0))},
+		Config:    config,
+	}
 	c, err := dialer.DialContext(ctx, "tcp", p.waypoint.String())
 	if err != nil {
 		return nil, err

@@ -21,8 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 )
 
-// TestConnectionsOfPeers: connections to a waypoint are counted, and there is an end to them. The limits are lowered, so that
-// the test needn't reach them.
+// TestConnectionsOfPeers: connections to a waypoint are counted, and there is an end to them. The limits are lowered,
+// so that the test needn't reach them.
 func TestConnectionsOfPeers(t *testing.T) {
 	const most = 3
 	for what, lower := range map[string]func(*testing.T, *listenerv3.Listener){

@@ -15,7 +15,8 @@ import (
 // peer verifies that the other side has one of the identities; none: any of the authority.
 func peer(a *testca.CA, ids ...string) func(tls.ConnectionState) error {
 	return func(s tls.ConnectionState) error {
-		_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: a.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+		_, err := s.PeerCertificates[0].Verify(
+			x509.VerifyOptions{Roots: a.Pool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
 		if err != nil || len(ids) == 0 {
 			return err
 		}

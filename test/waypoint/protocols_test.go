@@ -99,8 +99,8 @@ func TestTCP(t *testing.T) {
 	}
 }
 
-// TestUndeclared: a port that a route made HTTP is nothing else. Who says nothing, half a word, or something else than HTTP
-// reaches no application, and the log says why; but of silence, of which there is nothing to say.
+// TestUndeclared: a port that a route made HTTP is nothing else. Who says nothing, half a word, or something else than
+// HTTP reaches no application, and the log says why; but of silence, of which there is nothing to say.
 func TestUndeclared(t *testing.T) {
 	s := newShop(t)
 	var reached atomic.Int64
@@ -208,7 +208,10 @@ func TestGRPC(t *testing.T) {
 	w.backend(v1, model.ProtocolHTTP2, serve(healthpb.HealthCheckResponse_SERVING))
 	w.backend(v2, model.ProtocolHTTP, serve(healthpb.HealthCheckResponse_NOT_SERVING))
 	grpcRule := func(m model.Match, b ...model.Backend) model.Rule {
-		return model.Rule{Source: model.ObjectRef{Kind: "GRPCRoute", Namespace: "shop", Name: "rpc"}, GRPC: true, Match: m, Backends: b}
+		return model.Rule{
+			Source: model.ObjectRef{Kind: "GRPCRoute", Namespace: "shop", Name: "rpc"}, GRPC: true, Match: m,
+			Backends: b,
+		}
 	}
 	rpc := model.ServicePort{Namespace: "shop", Service: "rpc", Port: 9000}
 	canary := model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Check", Headers: []model.NamedMatch{
@@ -219,20 +222,25 @@ func TestGRPC(t *testing.T) {
 		grpcRule(model.Match{GRPCMethod: "Check"}, to(v1, 1)),
 		grpcRule(model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Watch"}, to(v1, 1)),
 		grpcRule(model.Match{GRPCService: "invalid"}, model.Backend{Port: v1, Weight: 1, Invalid: true}),
-		grpcRule(model.Match{GRPCService: "half.invalid"}, model.Backend{Port: gone, Weight: 1, Invalid: true}, model.Backend{Port: v1, Weight: 0}, to(v1, 0), model.Backend{Port: gone, Weight: 1, Invalid: true}),
+		grpcRule(model.Match{GRPCService: "half.invalid"}, model.Backend{Port: gone, Weight: 1, Invalid: true},
+			model.Backend{Port: v1, Weight: 0}, to(v1, 0), model.Backend{Port: gone, Weight: 1, Invalid: true}),
 	}})
 	caller := w.caller(clientID)
 	cc, err := grpc.NewClient("passthrough:///rpc:9000", grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return caller.dial(context.Background(), dialled) }))
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {
+			return caller.dial(context.Background(), dialled)
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cc.Close() })
 	c := healthpb.NewHealthClient(cc)
-	if r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil || r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+	if r, err := c.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil ||
+		r.GetStatus() != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("Check: %v, %v", r, err)
 	}
-	if r, err := c.Check(metadataContext(t, "canary", "1"), &healthpb.HealthCheckRequest{}); err != nil || r.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+	if r, err := c.Check(metadataContext(t, "canary", "1"), &healthpb.HealthCheckRequest{}); err != nil ||
+		r.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
 		t.Errorf("canary: %v, %v", r, err)
 	}
 	stream, err := c.Watch(t.Context(), &healthpb.HealthCheckRequest{})
@@ -252,7 +260,8 @@ func TestGRPC(t *testing.T) {
 	}
 }
 
-// TestWhoMayAnswer: the waypoint sends nothing to a pod with another identity than the endpoint's, be it of the same mesh.
+// TestWhoMayAnswer: the waypoint sends nothing to a pod with another identity than the endpoint's, be it of the same
+// mesh.
 func TestWhoMayAnswer(t *testing.T) {
 	s := newShop(t)
 	impostor := &echo{Name: "impostor"}
@@ -370,7 +379,8 @@ func TestWhoMayAsk(t *testing.T) {
 		}
 	}
 	c := newCaller(t, s.address(), s.waypoint, &tls.Config{
-		Certificates: []tls.Certificate{s.ca.Issue(clientID)}, VerifyConnection: peer(s.ca, waypointID), MaxVersion: tls.VersionTLS12,
+		Certificates: []tls.Certificate{s.ca.Issue(clientID)}, VerifyConnection: peer(s.ca, waypointID),
+		MaxVersion: tls.VersionTLS12,
 	})
 	if _, err := c.dial(t.Context(), dialled); err == nil {
 		t.Error("TLS 1.2 is spoken")
@@ -388,8 +398,8 @@ func asks(c *tls.Conn) error {
 	return err
 }
 
-// TestIdentitiesNeverMix: many callers at once, some of which give up, and each request arrives as its own caller's. All
-// of it goes over a few connections to the pod.
+// TestIdentitiesNeverMix: many callers at once, some of which give up, and each request arrives as its own caller's.
+// All of it goes over a few connections to the pod.
 func TestIdentitiesNeverMix(t *testing.T) {
 	w := newWorld(t)
 	var wrong, served atomic.Int64
@@ -443,9 +453,11 @@ func TestOldClients(t *testing.T) {
 		"HTTP/1.0 without a host": "GET / HTTP/1.0\r\n\r\n",
 		"upgrade to h2c": "GET / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade, HTTP2-Settings, close\r\nUpgrade: h2c\r\n" +
 			"HTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n",
-		"absolute URL":    "GET http://web/ HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
-		"a chunked body":  "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
-		"expect continue": "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: close\r\n\r\nhi",
+		"absolute URL": "GET http://web/ HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n",
+		"a chunked body": "POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\nConnection: " +
+			"close\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+		"expect continue": "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 2\r\nExpect: 100-continue\r\nConnection: " +
+			"close\r\n\r\nhi",
 	} {
 		c, err := s.caller(clientID).dial(t.Context(), dialled)
 		if err != nil {

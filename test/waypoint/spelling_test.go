@@ -97,7 +97,8 @@ func TestSpellings(t *testing.T) {
 func TestMethodSpellings(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
-		rule(model.Match{Path: below("/").Path, Method: "POST"}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}), // answers 500
+		// answers 500
+		rule(model.Match{Path: below("/").Path, Method: "POST"}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
 		rule(below("/"), nil, to(webV1, 1)),
 	}})
 	const taken, refused, passed = 500, 400, 200
@@ -105,8 +106,9 @@ func TestMethodSpellings(t *testing.T) {
 	for what, protocols := range map[string]*http.Protocols{"HTTP/1": nil, "HTTP/2": h2cOnly()} {
 		client := caller.client(t, dialled, protocols)
 		for method, want := range map[string]int{
-			"POST": taken, "post": refused, "Post": refused, "pOST": refused, "get": refused, "Delete": refused, "patch": refused,
-			"GET": passed, "DELETE": passed, "PROPFIND": passed,
+			"POST": taken, "post": refused, "Post": refused, "pOST": refused, "get": refused, "Delete": refused,
+			"patch": refused,
+			"GET":   passed, "DELETE": passed, "PROPFIND": passed,
 		} {
 			if r := do(t, client, method, "http://web/"); r.status != want {
 				t.Errorf("%s: %s: %d, and the application sees %q, want %d", what, method, r.status, r.Method, want)

@@ -54,7 +54,8 @@ func TestWhoWaitsHears(t *testing.T) {
 	}
 }
 
-// TestEarlyAnswers: an answer to a request that has not ended arrives, and the connection of a caller that is gone ends.
+// TestEarlyAnswers: an answer to a request that has not ended arrives, and the connection of a caller that is gone
+// ends.
 func TestEarlyAnswers(t *testing.T) {
 	w := newWorld(t)
 	for name, p := range w.inAndOut(model.ProtocolHTTP, func(c *net.TCPConn) {

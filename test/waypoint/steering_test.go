@@ -18,31 +18,32 @@ import (
 // controlHeaders are all that Envoy 1.40 reads or writes, and one that nobody knows. The names of headers are case
 // insensitive; Go's client writes them as they are here.
 var controlHeaders = map[string]string{
-	"X-Envoy-Attempt-Count":                    "7",
-	"X-Envoy-Cluster":                          "service/shop/web-v2/8080",
-	"X-Envoy-Decorator-Operation":              "forged",
-	"X-Envoy-Downstream-Service-Cluster":       "forged",
-	"X-Envoy-Downstream-Service-Node":          "forged",
-	"X-Envoy-Expected-Rq-Timeout-Ms":           "1",
-	"X-Envoy-External-Address":                 "198.51.100.7",
-	"X-Envoy-Fault-Abort-Request":              "503",
-	"X-Envoy-Fault-Delay-Request":              "60000",
-	"X-Envoy-Force-Trace":                      "true",
-	"X-Envoy-Hedge-On-Per-Try-Timeout":         "true",
-	"X-Envoy-Internal":                         "true",
-	"X-Envoy-Ip-Tags":                          "forged",
-	"X-Envoy-Is-Timeout-Retry":                 "true",
-	"X-Envoy-Max-Retries":                      "60",
-	"X-Envoy-Nobody-Knows":                     "forged",
-	"X-Envoy-Original-Dst-Host":                "127.0.0.1:9",
-	"X-Envoy-Original-Host":                    "forged",
-	"X-Envoy-Original-Path":                    "/forged",
-	"X-Envoy-Original-Url":                     "http://forged/",
-	"X-Envoy-Peer-Metadata":                    "forged",
-	"X-Envoy-Retriable-Header-Names":           "server",
-	"X-Envoy-Retriable-Status-Codes":           "200,418,503",
-	"X-Envoy-Retry-Grpc-On":                    "unavailable",
-	"X-Envoy-Retry-On":                         "5xx,gateway-error,retriable-4xx,retriable-status-codes,retriable-headers,reset",
+	"X-Envoy-Attempt-Count":              "7",
+	"X-Envoy-Cluster":                    "service/shop/web-v2/8080",
+	"X-Envoy-Decorator-Operation":        "forged",
+	"X-Envoy-Downstream-Service-Cluster": "forged",
+	"X-Envoy-Downstream-Service-Node":    "forged",
+	"X-Envoy-Expected-Rq-Timeout-Ms":     "1",
+	"X-Envoy-External-Address":           "198.51.100.7",
+	"X-Envoy-Fault-Abort-Request":        "503",
+	"X-Envoy-Fault-Delay-Request":        "60000",
+	"X-Envoy-Force-Trace":                "true",
+	"X-Envoy-Hedge-On-Per-Try-Timeout":   "true",
+	"X-Envoy-Internal":                   "true",
+	"X-Envoy-Ip-Tags":                    "forged",
+	"X-Envoy-Is-Timeout-Retry":           "true",
+	"X-Envoy-Max-Retries":                "60",
+	"X-Envoy-Nobody-Knows":               "forged",
+	"X-Envoy-Original-Dst-Host":          "127.0.0.1:9",
+	"X-Envoy-Original-Host":              "forged",
+	"X-Envoy-Original-Path":              "/forged",
+	"X-Envoy-Original-Url":               "http://forged/",
+	"X-Envoy-Peer-Metadata":              "forged",
+	"X-Envoy-Retriable-Header-Names":     "server",
+	"X-Envoy-Retriable-Status-Codes":     "200,418,503",
+	"X-Envoy-Retry-Grpc-On":              "unavailable",
+	"X-Envoy-Retry-On": "5xx,gateway-error,retriable-4xx,retriable-status-codes," +
+		"retriable-headers,reset",
 	"X-Envoy-Upstream-Alt-Stat-Name":           "forged",
 	"X-Envoy-Upstream-Rq-Per-Try-Timeout-Ms":   "1",
 	"X-Envoy-Upstream-Rq-Timeout-Alt-Response": "true",
@@ -59,8 +60,8 @@ var controlHeaders = map[string]string{
 	"X-Envoy-Local-Overloaded":                 "true",
 }
 
-// TestNobodySteers: no header of a caller's decides how often or how long the waypoint tries, and none that looks like the
-// mesh's own reaches the application, be the caller's address private, public, or said to be another one.
+// TestNobodySteers: no header of a caller's decides how often or how long the waypoint tries, and none that looks like
+// the mesh's own reaches the application, be the caller's address private, public, or said to be another one.
 func TestNobodySteers(t *testing.T) {
 	w := newWorld(t)
 	var tries atomic.Int64
@@ -74,7 +75,8 @@ func TestNobodySteers(t *testing.T) {
 	w.backend(webV1, model.ProtocolHTTP, e)
 	full := "/rewritten"
 	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
-		rule(below("/rewrite"), filters(model.Filter{Rewrite: &model.Rewrite{Path: &model.PathChange{Full: &full}, Hostname: "other"}}), to(webV1, 1)),
+		rule(below("/rewrite"), filters(
+			model.Filter{Rewrite: &model.Rewrite{Path: &model.PathChange{Full: &full}, Hostname: "other"}}), to(webV1, 1)),
 		rule(below("/"), nil, to(webV1, 1)),
 	}})
 	// Envoy takes this address for a private one, as those of pods are; the others of a test's callers it does not.

@@ -44,8 +44,8 @@ func answerTo(t *testing.T, in *bufio.Reader) (*http.Response, string) {
 	return resp, string(b)
 }
 
-// TestUpgradeOffers: nobody need take an offer to upgrade, so a request with one is answered like any other, also one with a
-// body, and the connection goes on.
+// TestUpgradeOffers: nobody need take an offer to upgrade, so a request with one is answered like any other, also one
+// with a body, and the connection goes on.
 func TestUpgradeOffers(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.pod(appID, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
@@ -60,7 +60,8 @@ func TestUpgradeOffers(t *testing.T) {
 	} {
 		c, in := raw(t, caller, dialled)
 		for _, body := range []string{"one", "another"} {
-			_, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Length: %d\r\n\r\n%s",
+			_, err := fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Length: "+
+				"%d\r\n\r\n%s",
 				offer, len(body), body)
 			require.NoError(t, err)
 			resp, got := answerTo(t, in)
@@ -125,7 +126,8 @@ func h2cOnly() *http.Protocols {
 	return p
 }
 
-// TestLargeHeaders: what servers take passes, both ways and in either version of HTTP; what is over the limit is said to be.
+// TestLargeHeaders: what servers take passes, both ways and in either version of HTTP; what is over the limit is said
+// to be.
 func TestLargeHeaders(t *testing.T) {
 	w := newWorld(t)
 	large, one := strings.Repeat("x", 8000), strings.Repeat("x", 200_000)
@@ -195,7 +197,8 @@ func TestTrailers(t *testing.T) {
 	w.backend(web, model.ProtocolHTTP, e)
 	dialled := w.serve(web, true, nil)
 	for proto, protocols := range map[string]*http.Protocols{"HTTP/1.1": nil, "HTTP/2.0": h2cOnly()} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", io.MultiReader(bytes.NewReader([]byte("body"))))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", io.MultiReader(
+			bytes.NewReader([]byte("body"))))
 		require.NoError(t, err)
 		req.Trailer = http.Header{"X-Sum": {"42"}}
 		resp, err := w.caller(clientID).client(t, dialled, protocols).Do(req)
@@ -208,8 +211,8 @@ func TestTrailers(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsEnd: a connection to an application ends before a server that keeps it for two seconds, the least that is
-// common, would end it. The application must not see a request on a connection that it is closing.
+// TestIdleConnectionsEnd: a connection to an application ends before a server that keeps it for two seconds, the least
+// that is common, would end it. The application must not see a request on a connection that it is closing.
 func TestIdleConnectionsEnd(t *testing.T) {
 	w := newWorld(t)
 	ended := make(chan time.Duration, 1)

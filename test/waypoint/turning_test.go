@@ -23,8 +23,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// turning is a port whose protocol nothing declares, with the resources that an engine makes of it: one cluster, which is
-// another one while the port has a route.
+// turning is a port whose protocol nothing declares, with the resources that an engine makes of it: one cluster, which
+// is another one while the port has a route.
 type turning struct {
 	*world
 	port model.ServicePort
@@ -45,7 +45,10 @@ func (p turning) turn(isHTTP bool) {
 		cluster = resource(p.t, requests, upstream.ServicePort(p.upstreams[p.port], waypointID, headers))
 	}
 	p.ports = []model.ServedPort{{ServicePort: p.port, Protocol: table.Protocol}}
-	updates := []xds.Update{p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)), cluster}
+	updates := []xds.Update{
+		p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)),
+		cluster,
+	}
 	p.apply(append(updates, gone)...)
 	p.acknowledged(updates...)
 	eventually.True(p.t, "the other cluster to be gone", func() bool {
@@ -53,8 +56,8 @@ func (p turning) turn(isHTTP bool) {
 	})
 }
 
-// TestPortsThatTurn: a port that turns from TCP to HTTP or back has the cluster that it needs before anything leads there.
-// Who has a connection from before is served on, and who connects meanwhile gets no error for an answer.
+// TestPortsThatTurn: a port that turns from TCP to HTTP or back has the cluster that it needs before anything leads
+// there. Who has a connection from before is served on, and who connects meanwhile gets no error for an answer.
 func TestPortsThatTurn(t *testing.T) {
 	p := turning{newWorld(t), web}
 	in, _ := p.pod(appID, &echo{Name: "web"})

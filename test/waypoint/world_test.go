@@ -134,7 +134,8 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--file-flush-interval-msec", "20", "-l", "warning")
+	cmd := exec.Command(binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--file-flush-interval-msec",
+		"20", "-l", "warning")
 	cmd.Stdout, cmd.Stderr = w.log, w.log
 	ended, err := xdstest.StartTied(cmd)
 	if err != nil {
@@ -175,7 +176,8 @@ func (w *world) fixed() {
 		w.listener(),
 	)
 	for _, u := range []string{
-		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret, xds.TypeRuntime,
+		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret,
+		xds.TypeRuntime,
 	} {
 		w.cache.Ready(scope, u)
 	}
@@ -232,8 +234,8 @@ func (w *world) claOf(p model.ServicePort, endpoints []model.Endpoint) xds.Updat
 	return resource(w.t, names.WaypointEndpoints(p.Namespace, p.Service, p.Port), upstream.WaypointEndpoints(p, endpoints))
 }
 
-// endpoints replaces the endpoints of a backend. Identities that were there once are still known to the cluster, so that
-// it changes no more than it must.
+// endpoints replaces the endpoints of a backend. Identities that were there once are still known to the cluster, so
+// that it changes no more than it must.
 func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 	w.t.Helper()
 	u := w.upstreams[p]
@@ -244,7 +246,8 @@ func (w *world) endpoints(p model.ServicePort, endpoints ...model.Endpoint) {
 	}
 	w.upstreams[p] = u
 	updates := []xds.Update{
-		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), upstream.ServicePort(u, waypointID, headers)), w.claOf(p, endpoints),
+		resource(w.t, names.ServicePort(p.Namespace, p.Service, p.Port), upstream.ServicePort(u, waypointID, headers)),
+		w.claOf(p, endpoints),
 	}
 	w.apply(updates...)
 	w.acknowledged(updates...)

@@ -103,7 +103,10 @@ func TestPodRulesAreAsWritten(t *testing.T) {
 	require.NoError(t, Remove(ns), "a second time")
 	drift, err = Verify(ns, testPod)
 	require.NoError(t, err)
-	require.Equal(t, []string{"table fairway is missing", "policy routing of answers is missing", "policy routing of answers is missing"}, drift)
+	require.Equal(t, []string{
+		"table fairway is missing", "policy routing of answers is missing",
+		"policy routing of answers is missing",
+	}, drift)
 }
 
 func TestHostRulesAreAsWritten(t *testing.T) {
@@ -237,7 +240,10 @@ func TestIntervals(t *testing.T) {
 		{"other family", prefixes("fd00::/8"), nil},
 		{"nested", prefixes("10.0.0.0/8", "10.1.0.0/16"), []string{"10.0.0.0", "end 11.0.0.0"}},
 		{"adjacent", prefixes("10.0.0.0/9", "10.128.0.0/9"), []string{"10.0.0.0", "end 11.0.0.0"}},
-		{"apart, in any order, with host bits", prefixes("10.2.3.4/16", "10.0.0.1/16"), []string{"10.0.0.0", "end 10.1.0.0", "10.2.0.0", "end 10.3.0.0"}},
+		{
+			"apart, in any order, with host bits", prefixes("10.2.3.4/16", "10.0.0.1/16"),
+			[]string{"10.0.0.0", "end 10.1.0.0", "10.2.0.0", "end 10.3.0.0"},
+		},
 		{"everything", prefixes("0.0.0.0/0"), []string{"0.0.0.0"}},
 		{"the last address", prefixes("255.255.255.255/32"), []string{"255.255.255.255"}},
 	} {

@@ -10,10 +10,12 @@
 //
 // Invariants:
 //   - Apply is idempotent, and so is Remove. After Remove nothing is left.
-//   - What the proxy itself sends carries the node's mark (package proxymark) and is never captured. No packet that a process of
+//   - What the proxy itself sends carries the node's mark (package proxymark) and is never captured. No packet that a
+//     process of
 //     the pod can look at carries it; nor does conntrack, which /proc shows to root without a capability.
 //   - Only TCP to the mesh's own ranges is captured on the way out, so nothing else depends on the proxy.
-//   - Everything that comes in over TCP is captured, except the mesh's mTLS and kubelet probes; a probe comes from the node, to a port that
+//   - Everything that comes in over TCP is captured, except the mesh's mTLS and kubelet probes; a probe comes from the
+//     node, to a port that
 //     kubelet calls.
 //   - Nobody dials the proxy's capture ports directly: that would lead a connection in a circle.
 package capture

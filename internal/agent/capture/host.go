@@ -72,7 +72,8 @@ func (h Host) ruleset() *ruleset {
 		rules = append(rules, rule(f.toPortSet(r.addProbes(f, h.Probes)), local(true), f.snat(f.probe)))
 	}
 	r.addChain("forged", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityRaw, forged...)
-	r.addChain("probes", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+justBefore, rules...)
+	r.addChain("probes", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, *nftables.ChainPriorityNATSource+justBefore,
+		rules...)
 	return r
 }
 

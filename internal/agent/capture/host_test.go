@@ -25,11 +25,13 @@ func TestOnlyTheNodeProbes(t *testing.T) {
 		pod, podGateway, outside, gateway netip.Prefix
 	}{
 		"IPv4": {
-			names.ProbeSourceAddress + "/32", "0.0.0.0/0", netip.MustParsePrefix("10.244.0.3/24"), netip.MustParsePrefix("10.244.0.1/24"),
+			names.ProbeSourceAddress + "/32", "0.0.0.0/0", netip.MustParsePrefix("10.244.0.3/24"),
+			netip.MustParsePrefix("10.244.0.1/24"),
 			netip.MustParsePrefix("192.168.100.2/24"), netip.MustParsePrefix("192.168.100.1/24"),
 		},
 		"IPv6": {
-			names.ProbeSourceAddress6 + "/128", "::/0", netip.MustParsePrefix("fd00:244::3/64"), netip.MustParsePrefix("fd00:244::1/64"),
+			names.ProbeSourceAddress6 + "/128", "::/0", netip.MustParsePrefix("fd00:244::3/64"),
+			netip.MustParsePrefix("fd00:244::1/64"),
 			netip.MustParsePrefix("fd00:100::2/64"), netip.MustParsePrefix("fd00:100::1/64"),
 		},
 	} {
@@ -64,7 +66,8 @@ func TestOnlyTheNodeProbes(t *testing.T) {
 				})
 			}
 			require.NoError(t, forge(probed, 10*time.Second), "a pod can't know by itself where it comes from")
-			require.ErrorIs(t, forge(other, 10*time.Second), syscall.ECONNREFUSED, "but it lets the probes' source pass to what is probed only")
+			require.ErrorIs(t, forge(other, 10*time.Second), syscall.ECONNREFUSED,
+				"but it lets the probes' source pass to what is probed only")
 
 			require.NoError(t, ApplyHost(host, Host{Probes: []netip.AddrPort{probed}}))
 			var late net.Error

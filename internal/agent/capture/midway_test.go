@@ -76,8 +76,8 @@ func askFrom(ns *netns.Namespace, from, to netip.AddrPort) (word string, err err
 	return word, err
 }
 
-// sendTCP sends a packet that the kernel tracks and doesn't answer: over IPv4 for its signature (RFC 2385), which nobody
-// asked for, over IPv6 for an option that tells who doesn't know it to discard the packet.
+// sendTCP sends a packet that the kernel tracks and doesn't answer: over IPv4 for its signature (RFC 2385), which
+// nobody asked for, over IPv6 for an option that tells who doesn't know it to discard the packet.
 func sendTCP(t *testing.T, ns *netns.Namespace, from, to netip.AddrPort, flags byte) {
 	t.Helper()
 	b := binary.BigEndian.AppendUint16(nil, from.Port())

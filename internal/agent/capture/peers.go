@@ -50,7 +50,8 @@ func (r *ruleset) addPeers(probes []*nftables.Set, most uint32) {
 	}
 	rules = append(rules, count...)
 	rules = append(rules, rule(counted(), reset()))
-	r.addChain(chainPeers, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle+1, rules...)
+	r.addChain(chainPeers, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle+1,
+		rules...)
 }
 
 // withinLimits is: limit rate R/second burst R packets ct count N. The rate comes first: what exceeds it isn't counted.

@@ -60,7 +60,10 @@ func (c *crowd) caller(n int) netip.Addr {
 func (c *crowd) dial(caller int, port uint16) (net.Conn, error) {
 	d := net.Dialer{Timeout: 10 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(c.caller(caller), 0))}
 	var conn net.Conn
-	err := c.peer.Do(func() (err error) { conn, err = d.Dial("tcp", netip.AddrPortFrom(c.addr, port).String()); return err })
+	err := c.peer.Do(func() (err error) {
+		conn, err = d.Dial("tcp", netip.AddrPortFrom(c.addr, port).String())
+		return err
+	})
 	if err == nil {
 		c.t.Cleanup(func() { _ = conn.Close() })
 	}
@@ -146,8 +149,8 @@ func TestKubeletIsNoPeer(t *testing.T) {
 	})
 }
 
-// TestAPeerThatBeginsTooMany ends each of its connections at once, so that few are open. It waits for none of them: it must be
-// faster than the limit.
+// TestAPeerThatBeginsTooMany ends each of its connections at once, so that few are open. It waits for none of them: it
+// must be faster than the limit.
 func TestAPeerThatBeginsTooMany(t *testing.T) {
 	withCrowds(t, func(t *testing.T, c *crowd) {
 		pod := testPod
@@ -187,14 +190,15 @@ func begin(from netip.Addr, to netip.AddrPort) error {
 	if err := unix.Bind(fd, local); err != nil {
 		return err
 	}
-	if err := unix.Connect(fd, remote); err != nil && !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+	if err := unix.Connect(fd, remote); err != nil && !errors.Is(err, unix.EINPROGRESS) &&
+		!errors.Is(err, unix.ECONNREFUSED) {
 		return err
 	}
 	return nil
 }
 
-// TestPeersWithoutRoom has more peers than are counted by themselves: those that have connections keep what is theirs, and
-// all others are one together.
+// TestPeersWithoutRoom has more peers than are counted by themselves: those that have connections keep what is theirs,
+// and all others are one together.
 func TestPeersWithoutRoom(t *testing.T) {
 	nft, err := exec.LookPath("nft")
 	if err != nil {

@@ -33,8 +33,8 @@ type Pod struct {
 	// Share is how many addresses of each IP family the pod may dial within names.DialledTime. Zero: as many as without
 	// a setting of the Mesh.
 	Share uint32
-	// Peers is how many connections one address may have open to the pod. Zero: any number, which is for kernels that can't
-	// count them (CanLimitPeers).
+	// Peers is how many connections one address may have open to the pod. Zero: any number, which is for kernels that
+	// can't count them (CanLimitPeers).
 	Peers uint32
 }
 
@@ -161,10 +161,12 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	// A peer asks a pod's proxy for a port of the pod. That of mTLS itself would lead into the proxy once more.
 	for _, f := range families {
 		if i := slices.IndexFunc(own, f.has); i >= 0 {
-			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortMTLS), reset()))
+			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortMTLS),
+				reset()))
 		}
 	}
-	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, guardIn...)
+	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle,
+		guardIn...)
 	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
 
 	r.addAnswers(p.Proxy)
@@ -267,7 +269,8 @@ func inPolicyRouting(ns *netns.Namespace, f func(h *netlink.Handle, family int) 
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		err := f(h, family)
 		// IPv6 may be switched off.
-		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EACCES)) {
+		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(
+			err, unix.EACCES)) {
 			err = nil
 		}
 		if err != nil {
@@ -334,10 +337,12 @@ func removeRouting(h *netlink.Handle, family int) error {
 }
 
 func hasRouting(h *netlink.Handle, family int) (bool, error) {
-	rules, err := h.RuleListFiltered(family, answerRule(family), netlink.RT_FILTER_PRIORITY|netlink.RT_FILTER_MARK|netlink.RT_FILTER_TABLE)
+	rules, err := h.RuleListFiltered(
+		family, answerRule(family), netlink.RT_FILTER_PRIORITY|netlink.RT_FILTER_MARK|netlink.RT_FILTER_TABLE)
 	if err != nil || len(rules) == 0 {
 		return false, err
 	}
-	routes, err := h.RouteListFiltered(family, &netlink.Route{Table: names.RouteTable, Type: unix.RTN_LOCAL}, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	routes, err := h.RouteListFiltered(family, &netlink.Route{Table: names.RouteTable, Type: unix.RTN_LOCAL},
+		netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
 	return len(routes) > 0, err
 }

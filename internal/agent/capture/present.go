@@ -28,7 +28,8 @@ func Present(ns *netns.Namespace) (bool, error) {
 	return true, nil
 }
 
-// Redirects tells whether the namespace has rules that capture, of whatever version; after Prepare and Drain it has none.
+// Redirects tells whether the namespace has rules that capture, of whatever version; after Prepare and Drain it has
+// none.
 func Redirects(ns *netns.Namespace) (bool, error) {
 	c, err := connect(ns)
 	if err != nil {

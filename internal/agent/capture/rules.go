@@ -197,7 +197,8 @@ func local(source bool) []expr.Any { return addressType(expr.CmpOpEq, source) }
 func notLocal() []expr.Any { return addressType(expr.CmpOpNeq, false) }
 
 func addressType(op expr.CmpOp, source bool) []expr.Any {
-	return compare(op, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source}, u32(unix.RTN_LOCAL))
+	return compare(op, &expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: source, FlagDADDR: !source},
+		u32(unix.RTN_LOCAL))
 }
 
 // to is: ip daddr ADDRESS.

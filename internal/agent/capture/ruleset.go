@@ -46,7 +46,9 @@ func (r *ruleset) addSet(s *nftables.Set, elements []nftables.SetElement) *nftab
 }
 
 // addChain adds a base chain.
-func (r *ruleset) addChain(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) {
+func (r *ruleset) addChain(
+	name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any,
+) {
 	accept := nftables.ChainPolicyAccept
 	r.chains = append(r.chains, chain{&nftables.Chain{
 		Name: name, Table: r.table, Type: kind, Hooknum: hook, Priority: &priority, Policy: &accept,

@@ -48,8 +48,8 @@ func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most ui
 	r.addChain(chainShare, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
 }
 
-// Dialled is what the pod dialled within names.DialledTime, as far as it was let, the last one first. A pod that isn't captured is
-// an error.
+// Dialled is what the pod dialled within names.DialledTime, as far as it was let, the last one first. A pod that isn't
+// captured is an error.
 func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
 	c, err := connect(ns)
 	if err != nil {

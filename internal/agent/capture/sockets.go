@@ -47,7 +47,8 @@ func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err 
 				ended++
 			case errors.Is(err, unix.ENOENT): // it ended by itself
 			default:
-				return fmt.Errorf("reset the connection of %s to port %d (needs a kernel with INET_DIAG_DESTROY): %w", c.remote, c.local.Port(), err)
+				return fmt.Errorf("reset the connection of %s to port %d (needs a kernel with INET_DIAG_DESTROY): %w", c.remote,
+					c.local.Port(), err)
 			}
 		}
 		return nil

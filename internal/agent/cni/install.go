@@ -286,8 +286,8 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// writeAtomic replaces a file; the directory is made if need be. The temporary name, which is hidden, has no extension that a
-// runtime reads.
+// writeAtomic replaces a file; the directory is made if need be. The temporary name, which is hidden, has no extension
+// that a runtime reads.
 func writeAtomic(path string, content []byte, mode os.FileMode) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err

@@ -27,8 +27,10 @@ const bridgeConf = `{"cniVersion": "0.4.0", "name": "mynet", "type": "bridge", "
 func testInstaller(t *testing.T, files map[string]string) *Installer {
 	dir := t.TempDir()
 	i := &Installer{
-		Source: filepath.Join(dir, "image", "fairway-cni"), BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"),
-		Entry: NewEntry("/run/fairway/cni.sock", "/etc/cni/net.d/fairway.d/namespaces.json", []string{"fairway-system", "kube-system"}),
+		Source: filepath.Join(dir, "image", "fairway-cni"), BinDir: filepath.Join(dir, "bin"),
+		ConfDir: filepath.Join(dir, "net.d"),
+		Entry: NewEntry("/run/fairway/cni.sock", "/etc/cni/net.d/fairway.d/namespaces.json",
+			[]string{"fairway-system", "kube-system"}),
 	}
 	require.NoError(t, os.Mkdir(filepath.Dir(i.Source), 0o755))
 	require.NoError(t, os.WriteFile(i.Source, []byte("binary"), 0o644))

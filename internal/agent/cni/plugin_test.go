@@ -54,7 +54,10 @@ type node struct {
 
 func newNode(t *testing.T) *node {
 	dir := t.TempDir()
-	return &node{t: t, socket: filepath.Join(dir, "cni.sock"), state: filepath.Join(dir, "fairway.d", "namespaces.json"), timeoutSeconds: 10}
+	return &node{
+		t: t, socket: filepath.Join(dir, "cni.sock"), state: filepath.Join(dir, "fairway.d", "namespaces.json"),
+		timeoutSeconds: 10,
+	}
 }
 
 const prevResult = `{"cniVersion":"1.0.0","interfaces":[{"name":"eth0","sandbox":"/run/netns/x"}],"ips":[{"address":"10.244.1.5/24","gateway":"10.244.1.1","interface":0}],"routes":[{"dst":"0.0.0.0/0"}],"dns":{}}`
@@ -76,8 +79,10 @@ func (n *node) run(command, namespace, version, prev string) (string, *cniError)
 	cmd := exec.Command(path)
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Env = []string{
-		"CNI_COMMAND=" + command, "CNI_CONTAINERID=c1", "CNI_NETNS=/run/netns/x", "CNI_NETNS_OVERRIDE=1", "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin",
-		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + namespace + ";K8S_POD_NAME=cart;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=uid-1",
+		"CNI_COMMAND=" + command, "CNI_CONTAINERID=c1", "CNI_NETNS=/run/netns/x", "CNI_NETNS_OVERRIDE=1", "CNI_IFNAME=eth0",
+		"CNI_PATH=/opt/cni/bin",
+		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + namespace +
+			";K8S_POD_NAME=cart;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=uid-1",
 	}
 	out, err := cmd.Output()
 	if err == nil {
@@ -159,7 +164,8 @@ func TestAddAsksTheAgentAndPassesTheResultOn(t *testing.T) {
 	require.Equal(t, "10.244.1.5", got.IPs[0].String())
 	got.IPs = nil
 	require.Equal(t, plugin.Request{
-		Command: "ADD", ContainerID: "c1", Netns: "/run/netns/x", IfName: "eth0", PodNamespace: "shop", PodName: "cart", PodUID: "uid-1",
+		Command: "ADD", ContainerID: "c1", Netns: "/run/netns/x", IfName: "eth0", PodNamespace: "shop", PodName: "cart",
+		PodUID: "uid-1",
 	}, got)
 	st, err := os.Stat(n.socket)
 	require.NoError(t, err)

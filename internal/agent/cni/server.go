@@ -140,7 +140,8 @@ func (s *Server) handle(ctx context.Context, req plugin.Request) (bool, error) {
 		s.Handler.Del(ctx, req)
 		return false, nil
 	default:
-		return false, fmt.Errorf("unknown command %.20q: plugin and agent are of different versions; restart the agent to install its plugin", req.Command)
+		return false, fmt.Errorf("unknown command %.20q: plugin and agent are of different versions; restart the agent to "+
+			"install its plugin", req.Command)
 	}
 }
 

@@ -25,7 +25,8 @@ const (
 // reconnect stays well below the time for which a proxy's connections wait for the operator.
 var reconnect = backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 2, MaxDelay: 3 * time.Second, Jitter: 0.5}
 
-// DialGRPC makes a client connection to a gRPC target over TLS, with the bearer token on each call. It does not connect yet.
+// DialGRPC makes a client connection to a gRPC target over TLS, with the bearer token on each call. It does not connect
+// yet.
 func (o *Operator) DialGRPC(target string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient(target,
 		grpc.WithTransportCredentials(&transport{

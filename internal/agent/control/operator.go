@@ -23,14 +23,15 @@ type Operator struct {
 	learnt identity.Bundle
 }
 
-// New returns an operator whose certificate must be for serverName and lead to the PEM bundle in bundleFile, or to a newer
-// one that the operator itself sent (see Learn), and to whom the projected service-account token in tokenFile is shown.
-// Both files are read again for each use, since the kubelet replaces them.
+// New returns an operator whose certificate must be for serverName and lead to the PEM bundle in bundleFile, or to a
+// newer one that the operator itself sent (see Learn), and to whom the projected service-account token in tokenFile is
+// shown. Both files are read again for each use, since the kubelet replaces them.
 func New(serverName, tokenFile, bundleFile string) *Operator {
 	return &Operator{serverName: serverName, tokenFile: tokenFile, bundleFile: bundleFile}
 }
 
-// TLS is the configuration for one handshake: TLS 1.3, and the roots that are trusted now. It fails where none are known.
+// TLS is the configuration for one handshake: TLS 1.3, and the roots that are trusted now. It fails where none are
+// known.
 func (o *Operator) TLS() (*tls.Config, error) {
 	b, err := o.Trusted()
 	if err != nil {
@@ -52,7 +53,8 @@ func (o *Operator) Token() (string, error) {
 	return token, nil
 }
 
-// Trusted is the newest bundle known: of the file, or of the operator. A file that is late, or gone, takes no trust away.
+// Trusted is the newest bundle known: of the file, or of the operator. A file that is late, or gone, takes no trust
+// away.
 func (o *Operator) Trusted() (identity.Bundle, error) {
 	file, err := o.file()
 	o.mu.Lock()

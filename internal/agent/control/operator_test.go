@@ -189,8 +189,8 @@ func TestBothInterfacesFollowTheFiles(t *testing.T) {
 	require.NoError(t, w.sign())
 }
 
-// TestBothInterfacesFollowAChangeOfCA: kubelet is late with the mounted bundle, or has lost it, and the operator's certificate
-// is from the new CA. What it announced on the one interface counts on the other.
+// TestBothInterfacesFollowAChangeOfCA: kubelet is late with the mounted bundle, or has lost it, and the operator's
+// certificate is from the new CA. What it announced on the one interface counts on the other.
 func TestBothInterfacesFollowAChangeOfCA(t *testing.T) {
 	w := newWorld(t)
 	w.cluster.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})

@@ -7,5 +7,6 @@
 //
 // Invariants:
 //   - Nothing is redirected before the proxy listens in the pod's network namespace.
-//   - What a pod's rules were when something was done for it last is known, so that each call does only what is missing.
+//   - What a pod's rules were when something was done for it last is known, so that each call does only what is
+//     missing.
 package enrol

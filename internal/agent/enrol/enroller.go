@@ -136,7 +136,8 @@ func (n *Enroller) wantIdentity(e *entry, id string) error {
 	return nil
 }
 
-// prepare keeps the processes of a pod that isn't captured yet from seeing what they must not of its listeners' connections.
+// prepare keeps the processes of a pod that isn't captured yet from seeing what they must not of its listeners'
+// connections.
 func (n *Enroller) prepare(e *entry, t Target) error {
 	if e.redirected || reflect.DeepEqual(e.target.Pod, t.Pod) {
 		return nil
@@ -163,7 +164,8 @@ func (n *Enroller) setListeners(e *entry, t Target) {
 	e.listening = false
 }
 
-const adviceProxy = "see the log of the node proxy on this node (kubectl -n " + names.SystemNamespace + " logs ds/" + names.NodeDaemonSet + " -c envoy)"
+const adviceProxy = "see the log of the node proxy on this node (kubectl -n " + names.SystemNamespace + " logs ds/" +
+	names.NodeDaemonSet + " -c envoy)"
 
 // awaitListeners waits until the proxy has taken the pod's listeners and its capture ports are open.
 func (n *Enroller) awaitListeners(ctx context.Context, e *entry, t Target) error {
@@ -190,7 +192,8 @@ func (n *Enroller) awaitMTLS(ctx context.Context, e *entry, t Target) error {
 	certCtx, cancel := context.WithTimeout(ctx, n.waits.Certificate)
 	defer cancel()
 	if err := n.certificates.Await(certCtx, t.Pod.Identity); err != nil {
-		return Fail(CauseCertificate, "see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
+		return Fail(CauseCertificate,
+			"see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
 	}
 	return n.awaitPorts(ctx, t, names.PortMTLS)
 }
@@ -209,15 +212,18 @@ func (n *Enroller) awaitPorts(ctx context.Context, t Target, ports ...uint16) er
 		}
 		select {
 		case <-ctx.Done():
-			return Fail(CauseListening, adviceProxy, fmt.Errorf("the node proxy doesn't listen on port %d in the pod's network namespace: %w", missing[0], context.Cause(ctx)))
+			return Fail(CauseListening, adviceProxy,
+				fmt.Errorf("the node proxy doesn't listen on port %d in the pod's network namespace: %w", missing[0],
+					context.Cause(ctx)))
 		case <-tick.C:
 		}
 	}
 }
 
 // Prime sets the listeners and the certificate of a pod that may be captured already, so that the proxy's first
-// complete list has them. Nothing is waited for. redirected tells that the kernel has rules. They may be of an earlier version or for
-// the mark of an earlier proxy, and would lead what this proxy sends back to it, so they are brought up to date before.
+// complete list has them. Nothing is waited for. redirected tells that the kernel has rules. They may be of an earlier
+// version or for the mark of an earlier proxy, and would lead what this proxy sends back to it, so they are brought up
+// to date before.
 func (n *Enroller) Prime(ctx context.Context, t Target, redirected bool) error {
 	e, err := n.pods.acquire(ctx, t.Pod.UID)
 	if err != nil {

@@ -103,7 +103,8 @@ func realNode(t *testing.T) (*Enroller, *signer) {
 	t.Cleanup(cancel)
 	r, err := relay.New(relay.Options{
 		Dial: func() (*grpc.ClientConn, error) {
-			return grpc.NewClient("unix://"+filepath.Join(dir, "operator.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+			return grpc.NewClient("unix://"+filepath.Join(dir, "operator.sock"),
+				grpc.WithTransportCredentials(insecure.NewCredentials()))
 		},
 		// A node proxy asks for no wildcard of clusters; this test's does, and is told that there are none.
 		Local: []string{xds.TypeSecret, xds.TypeListener, xds.TypeCluster},

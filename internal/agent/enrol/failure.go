@@ -38,7 +38,8 @@ func Fail(cause, advice string, err error) error {
 
 func namespaceFailure(err error) error {
 	if netns.Gone(err) {
-		return Fail(CauseSandbox, "the agent tries again when the pod has a new one", fmt.Errorf("the pod's network namespace is gone: %w", err))
+		return Fail(CauseSandbox, "the agent tries again when the pod has a new one",
+			fmt.Errorf("the pod's network namespace is gone: %w", err))
 	}
 	return Fail(CauseRules, "the agent needs the capabilities SYS_ADMIN and NET_ADMIN, and the kernel nf_tables", err)
 }

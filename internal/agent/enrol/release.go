@@ -12,8 +12,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// Release ends a pod's capture in two steps: new connections at once, the rest after a while. It returns how long to wait
-// before it is called again, or zero when nothing is left.
+// Release ends a pod's capture in two steps: new connections at once, the rest after a while. It returns how long to
+// wait before it is called again, or zero when nothing is left.
 func (n *Enroller) Release(ctx context.Context, uid string) (time.Duration, error) {
 	e, err := n.pods.existing(ctx, uid)
 	if err != nil {
@@ -56,9 +56,9 @@ func (n *Enroller) Forget(ctx context.Context, uid string) error {
 	return n.clear(uid, e)
 }
 
-// ForgetSandbox is Forget, if the pod's network namespace still is the given one. A pod may have a new one by now, which
-// CNI ADD has just captured. Without a given one (a runtime that cleans up after a reboot knows none), it is Forget if
-// the one that we know no longer exists.
+// ForgetSandbox is Forget, if the pod's network namespace still is the given one. A pod may have a new one by now,
+// which CNI ADD has just captured. Without a given one (a runtime that cleans up after a reboot knows none), it is
+// Forget if the one that we know no longer exists.
 func (n *Enroller) ForgetSandbox(ctx context.Context, uid, path string) error {
 	e, err := n.pods.existing(ctx, uid)
 	if err != nil || e == nil {

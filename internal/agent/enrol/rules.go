@@ -57,8 +57,8 @@ func (n *Enroller) noteRefused(e *entry, t Target) {
 	e.refused = total
 }
 
-// closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the proxy
-// end by themselves: Envoy closes them when the listener that took them has drained.
+// closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the
+// proxy end by themselves: Envoy closes them when the listener that took them has drained.
 func (n *Enroller) closePlaintext(e *entry, t Target) {
 	if !t.Pod.Strict || e.closed {
 		e.closed = t.Pod.Strict
@@ -84,7 +84,8 @@ func (n *Enroller) verify(t Target, want capture.Pod) error {
 	if len(drift) == 0 {
 		return nil
 	}
-	n.log.Info("the rules of a captured pod were changed, restoring them", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift", drift)
+	n.log.Info("the rules of a captured pod were changed, restoring them", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "drift",
+		drift)
 	n.observer.Repaired()
 	if err := n.kernel.Apply(t.Pod.Netns, want); err != nil {
 		return namespaceFailure(err)

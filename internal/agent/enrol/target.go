@@ -64,6 +64,7 @@ func InRanges(mesh *v1alpha1.Mesh, ips []netip.Addr) error {
 			return nil
 		}
 	}
-	return Fail(CauseRanges, "if the network plugin assigns addresses by itself, set spec.network.podCIDRs of the Mesh to its ranges",
+	return Fail(CauseRanges, "if the network plugin assigns addresses by itself, set spec.network.podCIDRs of the Mesh "+
+		"to its ranges",
 		fmt.Errorf("the pod's addresses %v are in none of the mesh's pod ranges %v", ips, pods))
 }

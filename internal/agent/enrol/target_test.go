@@ -25,7 +25,9 @@ func TestProbes(t *testing.T) {
 	pod := &corev1.Pod{Spec: corev1.PodSpec{
 		InitContainers: []corev1.Container{{
 			Name: "sidecar", RestartPolicy: &always,
-			StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(7000)}}},
+			StartupProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+				TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(7000)},
+			}},
 		}},
 		Containers: []corev1.Container{{
 			Ports: []corev1.ContainerPort{

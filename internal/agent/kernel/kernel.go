@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package kernel is what an agent does in network namespaces, by their paths. What the rules are is the business of package
-// capture; that they are for this node's proxy is said here.
+// Package kernel is what an agent does in network namespaces, by their paths. What the rules are is the business of
+// package capture; that they are for this node's proxy is said here.
 package kernel
 
 import (

@@ -76,7 +76,8 @@ func (r *Runtime) client(ctx context.Context) (cri.RuntimeServiceClient, error) 
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", c.socket, err))
 	}
-	return nil, fmt.Errorf("no container runtime answers; is its socket elsewhere on this node (spec.node.host.runtimeSocket of the Mesh)? %w", errors.Join(failed...))
+	return nil, fmt.Errorf("no container runtime answers; is its socket elsewhere on this node "+
+		"(spec.node.host.runtimeSocket of the Mesh)? %w", errors.Join(failed...))
 }
 
 // Pod is a pod as kubelet tells the container runtime of it.
@@ -103,11 +104,15 @@ func (r *Runtime) Netns(ctx context.Context, pod Pod) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("list the sandboxes of pod %s: %w", pod, err)
 	}
-	sandboxes := slices.DeleteFunc(list.GetItems(), func(s *cri.PodSandbox) bool { return !slices.Contains(pod.UIDs, s.GetLabels()[labelPodUID]) })
+	sandboxes := slices.DeleteFunc(list.GetItems(), func(s *cri.PodSandbox) bool {
+		return !slices.Contains(pod.UIDs, s.GetLabels()[labelPodUID])
+	})
 	if len(sandboxes) == 0 {
 		return "", fmt.Errorf("pod %s: %w", pod, ErrNoSandbox)
 	}
-	newest := slices.MaxFunc(sandboxes, func(a, b *cri.PodSandbox) int { return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1)) })
+	newest := slices.MaxFunc(sandboxes, func(a, b *cri.PodSandbox) int {
+		return int(min(max(a.CreatedAt-b.CreatedAt, -1), 1))
+	})
 	status, err := client.PodSandboxStatus(ctx, &cri.PodSandboxStatusRequest{PodSandboxId: newest.GetId(), Verbose: true})
 	if err != nil {
 		return "", fmt.Errorf("status of sandbox %s of pod %s: %w", newest.GetId(), pod, err)

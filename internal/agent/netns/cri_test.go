@@ -27,14 +27,18 @@ func (f *fakeRuntime) Version(context.Context, *cri.VersionRequest) (*cri.Versio
 	return &cri.VersionResponse{}, nil
 }
 
-func (f *fakeRuntime) ListPodSandbox(_ context.Context, r *cri.ListPodSandboxRequest) (*cri.ListPodSandboxResponse, error) {
+func (f *fakeRuntime) ListPodSandbox(
+	_ context.Context, r *cri.ListPodSandboxRequest,
+) (*cri.ListPodSandboxResponse, error) {
 	if r.GetFilter().GetLabelSelector()["io.kubernetes.pod.namespace"] != "shop" {
 		return &cri.ListPodSandboxResponse{}, nil
 	}
 	return &cri.ListPodSandboxResponse{Items: f.sandboxes[r.GetFilter().GetLabelSelector()["io.kubernetes.pod.name"]]}, nil
 }
 
-func (f *fakeRuntime) PodSandboxStatus(_ context.Context, r *cri.PodSandboxStatusRequest) (*cri.PodSandboxStatusResponse, error) {
+func (f *fakeRuntime) PodSandboxStatus(
+	_ context.Context, r *cri.PodSandboxStatusRequest,
+) (*cri.PodSandboxStatusResponse, error) {
 	s, ok := f.status[r.GetPodSandboxId()]
 	if !ok || !r.GetVerbose() {
 		return nil, status.Error(codes.NotFound, "no such sandbox")
@@ -52,14 +56,18 @@ func TestNetnsOfASandbox(t *testing.T) {
 	}
 	f := &fakeRuntime{
 		sandboxes: map[string][]*cri.PodSandbox{
-			"restarted": {of("1", &cri.PodSandbox{Id: "old", CreatedAt: 1}), of("1", &cri.PodSandbox{Id: "new", CreatedAt: 2}), of("2", &cri.PodSandbox{Id: "host", CreatedAt: 3})},
-			"host":      {of("1", &cri.PodSandbox{Id: "host"})},
-			"odd":       {of("1", &cri.PodSandbox{Id: "odd"})},
-			"raced":     {of("1", &cri.PodSandbox{Id: "vanished"})},
+			"restarted": {
+				of("1", &cri.PodSandbox{Id: "old", CreatedAt: 1}), of("1", &cri.PodSandbox{Id: "new", CreatedAt: 2}),
+				of("2", &cri.PodSandbox{Id: "host", CreatedAt: 3}),
+			},
+			"host":  {of("1", &cri.PodSandbox{Id: "host"})},
+			"odd":   {of("1", &cri.PodSandbox{Id: "odd"})},
+			"raced": {of("1", &cri.PodSandbox{Id: "vanished"})},
 		},
 		status: map[string]*cri.PodSandboxStatusResponse{
 			"old": withInfo(`{"runtimeSpec":{"linux":{"namespaces":[{"type":"network","path":"/var/run/netns/old"}]}}}`),
-			"new": withInfo(`{"pid":7,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/cni-1"}]}}}`),
+			"new": withInfo(
+				`{"pid":7,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":"/var/run/netns/cni-1"}]}}}`),
 			"host": {Status: &cri.PodSandboxStatus{Linux: &cri.LinuxPodSandboxStatus{
 				Namespaces: &cri.Namespace{Options: &cri.NamespaceOption{Network: cri.NamespaceMode_NODE}},
 			}}},

@@ -29,7 +29,8 @@ func Gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrNotNamespace)
 }
 
-// List names the network namespaces that the container runtime keeps in a directory; none, if there is no such directory.
+// List names the network namespaces that the container runtime keeps in a directory; none, if there is no such
+// directory.
 func List(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -99,8 +99,9 @@ func (a *Agent) assemble() error {
 		Reports: reports, System: o.SystemNamespace, Seen: seen, Log: o.Log, Registerer: o.Registerer, Waits: o.waits.pods,
 	})
 	a.gate = &gatekeeper{
-		pods: a.pods, cached: a.manager.GetClient(), live: a.manager.GetAPIReader(), node: o.NodeName, system: o.SystemNamespace,
-		seen: seen, again: a.enqueue, failed: reports.Failed, starts: a.metrics.starts, log: o.Log,
+		pods: a.pods, cached: a.manager.GetClient(), live: a.manager.GetAPIReader(), node: o.NodeName,
+		system: o.SystemNamespace,
+		seen:   seen, again: a.enqueue, failed: reports.Failed, starts: a.metrics.starts, log: o.Log,
 	}
 	direct, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
@@ -108,7 +109,8 @@ func (a *Agent) assemble() error {
 	}
 	a.addPlugin(recorder)
 	a.uninstall = &uninstaller{
-		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, statuses: a.pods.Snapshot, installer: a.installer, log: o.Log,
+		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, statuses: a.pods.Snapshot, installer: a.installer,
+		log:  o.Log,
 		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
 	}
 	return a.watch()
@@ -122,7 +124,8 @@ func (a *Agent) addPlugin(recorder events.EventRecorder) {
 	}
 	a.installer = &cni.Installer{
 		Source: o.PluginSource, BinDir: o.CNIBinDir, ConfDir: o.CNIConfDir,
-		Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir), append([]string{o.SystemNamespace}, systemNamespaces...)),
+		Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir),
+			append([]string{o.SystemNamespace}, systemNamespaces...)),
 	}
 	if o.PodName != "" {
 		a.plugin = &pluginReport{
@@ -210,7 +213,8 @@ func (a *Agent) Run(ctx context.Context) error {
 // start takes up what an earlier run left, and only then answers proxy and CNI plugin.
 func (a *Agent) start(ctx context.Context) error {
 	// Nothing follows from it while the agent runs; see uninstaller.sawGo.
-	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(false)); err != nil {
+	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(
+		false)); err != nil {
 		return fmt.Errorf("watch the agent's service account: %w", err)
 	}
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {

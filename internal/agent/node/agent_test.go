@@ -31,7 +31,9 @@ import (
 func TestPodThatWantsThePortsOfTheProxy(t *testing.T) {
 	f := setUp(t)
 	p := f.pod("cart", "10.244.1.5", func(p *corev1.Pod) {
-		p.Spec.Containers = []corev1.Container{{Name: "proxy", Image: "proxy", Ports: []corev1.ContainerPort{{ContainerPort: 15006}}}}
+		p.Spec.Containers = []corev1.Container{
+			{Name: "proxy", Image: "proxy", Ports: []corev1.ContainerPort{{ContainerPort: 15006}}},
+		}
 	})
 	f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
@@ -167,8 +169,9 @@ func TestStartingPodFailsClosed(t *testing.T) {
 	f.proxyDown = true
 	add := func(namespace, name, uid string) plugin.Response {
 		return f.ask(plugin.Request{
-			Command: plugin.CommandAdd, Netns: filepath.Join(f.netnsDir, "x"), PodNamespace: namespace, PodName: name, PodUID: uid,
-			IPs: []netip.Addr{netip.MustParseAddr("10.244.1.5")},
+			Command: plugin.CommandAdd, Netns: filepath.Join(f.netnsDir, "x"), PodNamespace: namespace, PodName: name,
+			PodUID: uid,
+			IPs:    []netip.Addr{netip.MustParseAddr("10.244.1.5")},
 		})
 	}
 	require.Contains(t, add(f.namespace, "absent", "u").Error, "isn't known to the API server")
@@ -177,7 +180,9 @@ func TestStartingPodFailsClosed(t *testing.T) {
 	require.Contains(t, f.ask(plugin.Request{Command: "NO"}).Error, "unknown command")
 
 	// A namespace that was labelled a moment ago, which the agent's cache may not know yet.
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace + "-new", Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}}
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace + "-new", Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}}
 	f.ensure(ns)
 	require.Contains(t, add(ns.Name, "absent", "u").Error, "isn't known to the API server")
 
@@ -211,7 +216,8 @@ func TestRestartLeavesCaptureAlone(t *testing.T) {
 	})
 	f.start()
 	eventually.True(f.t, "the proxy is missed", func() bool { return f.state(p).State == pods.StateFailed })
-	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Status, "its rules are still there")
+	require.Equal(t, corev1.ConditionTrue, f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured).Status,
+		"its rules are still there")
 	require.NotEqual(t, -1, f.index("ready 3"), "the proxy's first list is complete")
 	eventually.True(f.t, "the orphan's rules go", func() bool { return f.index("remove ns-orphan") >= 0 })
 	f.do(func() { f.proxyDown = false })

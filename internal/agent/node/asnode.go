@@ -64,11 +64,13 @@ func (n *nodeReader) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func (n *nodeReader) tell(status int) {
 	if status == http.StatusForbidden {
-		n.log.Info("the agent may read neither the pods of its node nor the Node: that requires Kubernetes 1.36 with the node authorizer, "+
+		n.log.Info("the agent may read neither the pods of its node nor the Node: that requires Kubernetes 1.36 with the "+
+			"node authorizer, "+
 			"or the permissions in config/agents-before-1.36", "as", n.user)
 		return
 	}
-	n.log.Info("the API server doesn't let the agent act as its node, so it reads by permissions for the pods of all nodes", "as", n.user)
+	n.log.Info("the API server doesn't let the agent act as its node, so it reads by permissions for the pods of all "+
+		"nodes", "as", n.user)
 }
 
 // nodesOwn tells whether a request reads what the API server shows a node. A GET has no body, so it can be sent again.
@@ -90,7 +92,8 @@ func nodesOwn(req *http.Request) bool {
 // pods by what the request itself says, but get one only once the API server has noticed that it is there.
 func readPod(ctx context.Context, live client.Reader, key types.NamespacedName, node string) (*corev1.Pod, error) {
 	list := &corev1.PodList{}
-	err := live.List(ctx, list, client.InNamespace(key.Namespace), client.MatchingFields{"metadata.name": key.Name, fieldNode: node})
+	err := live.List(ctx, list, client.InNamespace(key.Namespace),
+		client.MatchingFields{"metadata.name": key.Name, fieldNode: node})
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,8 @@ func TestAnAgentFallsBackToItsOwnPermissions(t *testing.T) {
 func TestOnlyReadsOfTheNodesOwnAreMadeAsTheNode(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/api/v1/pods": true, "/api/v1/namespaces/shop/pods": true, "/api/v1/namespaces/shop/pods/cart": false,
-		"/api/v1/namespaces/shop/pods/cart/log": false, "/api/v1/namespaces": false, "/api/v1/nodes": false, "/api/v1/nodes/n": true, "/api/v1/nodes/n/proxy": false, "/apis/apps/v1/pods": false,
+		"/api/v1/namespaces/shop/pods/cart/log": false, "/api/v1/namespaces": false, "/api/v1/nodes": false,
+		"/api/v1/nodes/n": true, "/api/v1/nodes/n/proxy": false, "/apis/apps/v1/pods": false,
 	} {
 		require.Equal(t, want, nodesOwn(httptest.NewRequest(http.MethodGet, path, nil)), path)
 		require.False(t, nodesOwn(httptest.NewRequest(http.MethodPatch, path, nil)), path)

@@ -90,7 +90,9 @@ func setUp(t *testing.T) *fixture {
 	for _, o := range apiserver.Objects(t, string(rbac)) {
 		f.ensure(o)
 	}
-	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace, Labels: map[string]string{names.LabelMesh: names.MeshEnabled}}})
+	f.ensure(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.namespace, Labels: map[string]string{
+		names.LabelMesh: names.MeshEnabled,
+	}}})
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
 	f.ensure(mesh)
 	mesh.Status.Network = testMesh().Status.Network
@@ -121,9 +123,14 @@ func (f *fixture) asBoundAgent() *rest.Config {
 	f.ensure(node)
 	require.NoError(f.t, f.Get(ctx, client.ObjectKeyFromObject(node), node))
 	token := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		BoundObjectRef: &authenticationv1.BoundObjectReference{Kind: "Node", APIVersion: "v1", Name: node.Name, UID: node.UID},
+		BoundObjectRef: &authenticationv1.BoundObjectReference{
+			Kind: "Node", APIVersion: "v1", Name: node.Name,
+			UID: node.UID,
+		},
 	}}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount}}
+	account := &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount},
+	}
 	require.NoError(f.t, f.SubResource("token").Create(ctx, account, token))
 	cfg := rest.AnonymousClientConfig(f.config)
 	cfg.BearerToken, cfg.QPS = token.Status.Token, f.config.QPS
@@ -147,7 +154,8 @@ func (f *fixture) start() {
 	a, err := New(Options{
 		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
 		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
-		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"), CNIConfDir: filepath.Join(f.dir, "net.d"),
+		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
+		CNIConfDir:   filepath.Join(f.dir, "net.d"),
 		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
 		Log: testLog(), Registerer: f.metrics,
 		waits: waits{
@@ -181,7 +189,9 @@ func (f *fixture) pod(name, ip string, change ...func(*corev1.Pod)) *corev1.Pod 
 			NodeName: f.node, ServiceAccountName: "cart", TerminationGracePeriodSeconds: new(int64(0)),
 			Containers: []corev1.Container{{
 				Name: "app", Image: "app",
-				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}}},
+				ReadinessProbe: &corev1.Probe{ProbeHandler: corev1.ProbeHandler{
+					TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)},
+				}},
 			}},
 		},
 	}

@@ -137,7 +137,9 @@ func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
 
 // question finds out what should become of the pod of a request. The pod is nil where its namespace decides already, so
 // that a pod outside the mesh starts whatever else is wrong.
-func (g *gatekeeper) question(ctx context.Context, req plugin.Request) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
+func (g *gatekeeper) question(
+	ctx context.Context, req plugin.Request,
+) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
 	pass := func(reason string) (*corev1.Pod, member.Decision, *v1alpha1.Mesh, error) {
 		return nil, member.Decision{Action: member.Release, Reason: reason}, nil, nil
 	}

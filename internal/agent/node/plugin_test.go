@@ -60,7 +60,8 @@ func TestPluginThatCantBeInstalled(t *testing.T) {
 		events := &eventsv1.EventList{}
 		require.NoError(t, f.List(context.Background(), events, client.InNamespace(names.SystemNamespace)))
 		for _, e := range events.Items {
-			if e.Regarding.Name == f.podName && e.Reason == v1alpha1.PodReasonInstallFailed && e.Type == corev1.EventTypeWarning {
+			if e.Regarding.Name == f.podName && e.Reason == v1alpha1.PodReasonInstallFailed &&
+				e.Type == corev1.EventTypeWarning {
 				return true
 			}
 		}
@@ -142,10 +143,12 @@ func (f *fixture) countedOnce(counter string, want float64) {
 	require.NoError(f.t, err)
 	i := slices.IndexFunc(families, func(m *dto.MetricFamily) bool { return m.GetName() == counter })
 	require.GreaterOrEqual(f.t, i, 0, counter)
-	require.InDelta(f.t, want, families[i].GetMetric()[0].GetCounter().GetValue(), 0, "counted once, however often it is looked at")
+	require.InDelta(f.t, want, families[i].GetMetric()[0].GetCounter().GetValue(), 0,
+		"counted once, however often it is looked at")
 }
 
-// TestRefusedPeersAreSaid has a caller with more connections to a pod than one may have, and then callers that may have more.
+// TestRefusedPeersAreSaid has a caller with more connections to a pod than one may have, and then callers that may have
+// more.
 func TestRefusedPeersAreSaid(t *testing.T) {
 	f := setUp(t)
 	p := f.pod("server", "10.244.1.5")
@@ -159,7 +162,8 @@ func TestRefusedPeersAreSaid(t *testing.T) {
 	}
 	require.EqualValues(t, v1alpha1.DefaultConnectionsPerPeer, peers())
 	f.do(func() { f.beyond[path] = capture.Refused{Peers: 7} })
-	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused), "7 connections to the pod were refused, because their caller already had 2048 open")
+	require.Contains(t, f.warned(p, v1alpha1.PodReasonPeerRefused),
+		"7 connections to the pod were refused, because their caller already had 2048 open")
 	f.countedOnce("fairway_agent_peer_refused_total", 7)
 
 	mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}

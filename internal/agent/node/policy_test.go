@@ -40,7 +40,8 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return as(node).Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.StrategicMergePatchType, []byte(patch)))
 	}
 	captured := func(node string, is corev1.ConditionStatus, message string) error {
-		_, err := pods.WriteCondition(ctx, as(node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionCaptured, is, v1alpha1.PodReasonCaptured, message)
+		_, err := pods.WriteCondition(ctx, as(node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionCaptured, is,
+			v1alpha1.PodReasonCaptured, message)
 		return err
 	}
 	// A new policy takes a moment to be in force.
@@ -48,7 +49,8 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		return apierrors.IsForbidden(captured("another", corev1.ConditionTrue, "probing"))
 	})
 
-	_, err := pods.WriteCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta}, v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
+	_, err := pods.WriteCondition(ctx, as(f.node), &corev1.Pod{ObjectMeta: p.ObjectMeta},
+		v1alpha1.PodConditionPluginInstalled, corev1.ConditionTrue, "", "")
 	require.NoError(t, err)
 	require.NoError(t, captured(f.node, corev1.ConditionTrue, "one"))
 	require.NoError(t, captured(f.node, corev1.ConditionFalse, "two"))
@@ -71,12 +73,15 @@ func TestPolicyOfTheAgent(t *testing.T) {
 	}
 	err = captured("another", corev1.ConditionTrue, "three")
 	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
-	require.True(t, apierrors.IsForbidden(captured("", corev1.ConditionTrue, "four")), "a token that isn't bound to a node")
+	require.True(t, apierrors.IsForbidden(captured("", corev1.ConditionTrue, "four")),
+		"a token that isn't bound to a node")
 
 	// Others aren't concerned, and the condition of another writer is left alone by kubelet's kind of patch.
 	f.run(p, "10.244.1.7")
 	require.Equal(t, "Two.", f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonCaptured).Message)
-	require.True(t, apierrors.IsForbidden(as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))), "RBAC: the status only")
+	require.True(t, apierrors.IsForbidden(
+		as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))),
+		"RBAC: the status only")
 	require.Equal(t, names.Domain+"/Captured", v1alpha1.PodConditionCaptured, "as the policy spells it")
 	require.Equal(t, names.Domain+"/PluginInstalled", v1alpha1.PodConditionPluginInstalled, "as the policy spells it")
 }

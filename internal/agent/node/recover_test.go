@@ -201,7 +201,10 @@ func TestStaticPodIsLetGo(t *testing.T) {
 		p.Annotations = map[string]string{names.AnnotationStatic: "of-its-file", names.AnnotationMirror: "of-its-file"}
 	})
 	before := p.DeepCopy()
-	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonCaptured})
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{
+		Type:   v1alpha1.PodConditionCaptured,
+		Status: corev1.ConditionTrue, Reason: v1alpha1.PodReasonCaptured,
+	})
 	require.NoError(t, f.Status().Patch(t.Context(), p, client.StrategicMergeFrom(before)))
 	f.start()
 	f.condition(p, corev1.ConditionFalse, v1alpha1.PodReasonNoServiceAccount)
@@ -237,7 +240,8 @@ func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 	path := f.sandbox(t, string(p.UID), "ns-cart")
 	f.start()
 	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
-	require.Less(t, f.index("prepare ns-cart"), f.index("set outbound/"), "a pod that runs must not see what the proxy sends")
+	require.Less(t, f.index("prepare ns-cart"), f.index("set outbound/"),
+		"a pod that runs must not see what the proxy sends")
 	require.GreaterOrEqual(t, f.index("prepare ns-cart"), 0)
 	late := f.pod("late", "")
 	f.sandbox(t, string(late.UID), "ns-late")

@@ -53,11 +53,13 @@ func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
 		why := u.sawGo(ctx)
 		if why == "" {
-			u.log.Info("the API server refuses to say whether the mesh is being uninstalled; pods stay captured", "reason", err.Error())
+			u.log.Info("the API server refuses to say whether the mesh is being uninstalled; pods stay captured", "reason",
+				err.Error())
 		}
 		return why != "", why
 	case err != nil:
-		u.log.Info("the API server doesn't say whether the mesh is being uninstalled; pods stay captured", "reason", err.Error())
+		u.log.Info("the API server doesn't say whether the mesh is being uninstalled; pods stay captured", "reason",
+			err.Error())
 		return false, ""
 	case !ds.DeletionTimestamp.IsZero():
 		return true, "DaemonSet " + names.NodeDaemonSet + " is being deleted"
@@ -130,7 +132,8 @@ func (u *uninstaller) uncondition(ctx context.Context, s pods.Status) error {
 	if err != nil {
 		return err
 	}
-	_, err = pods.WriteCondition(ctx, u.client, pod, v1alpha1.PodConditionCaptured, corev1.ConditionFalse, v1alpha1.PodReasonUninstalled,
+	_, err = pods.WriteCondition(ctx, u.client, pod, v1alpha1.PodConditionCaptured, corev1.ConditionFalse,
+		v1alpha1.PodReasonUninstalled,
 		"Not captured: the mesh was removed from this node.")
 	return err
 }

@@ -42,7 +42,9 @@ func TestLeaving(t *testing.T) {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: names.SystemNamespace}}
 	}
 	account := func() client.Object {
-		return &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount}}
+		return &corev1.ServiceAccount{
+			ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeServiceAccount},
+		}
 	}
 	there := []client.Object{mesh(), namespace(), account()}
 	for name, c := range map[string]struct {
@@ -51,10 +53,16 @@ func TestLeaving(t *testing.T) {
 		cached  []client.Object
 		leaving bool
 	}{
-		"a restart":                    {nil, []client.Object{ds(func(*appsv1.DaemonSet) {})}, there, false},
-		"the DaemonSet is gone":        {nil, nil, there, true},
-		"the DaemonSet goes":           {nil, []client.Object{going(ds(func(*appsv1.DaemonSet) {}))}, there, true},
-		"another node selector":        {nil, []client.Object{ds(func(d *appsv1.DaemonSet) { d.Spec.Template.Spec.NodeSelector = map[string]string{"a": "b"} })}, there, true},
+		"a restart":             {nil, []client.Object{ds(func(*appsv1.DaemonSet) {})}, there, false},
+		"the DaemonSet is gone": {nil, nil, there, true},
+		"the DaemonSet goes":    {nil, []client.Object{going(ds(func(*appsv1.DaemonSet) {}))}, there, true},
+		"another node selector": {
+			nil, []client.Object{ds(func(d *appsv1.DaemonSet) {
+				d.Spec.Template.Spec.NodeSelector = map[string]string{
+					"a": "b",
+				}
+			})}, there, true,
+		},
 		"an API server that is away":   {errors.New("connection refused"), nil, there, false},
 		"a token that expired":         {unauthorized, nil, there, false},
 		"rights that somebody changed": {forbidden, nil, there, false},
@@ -67,14 +75,17 @@ func TestLeaving(t *testing.T) {
 			scheme, err := newScheme()
 			require.NoError(t, err)
 			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
-			live := fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(c.objects, node)...).WithInterceptorFuncs(interceptor.Funcs{
-				Get: func(ctx context.Context, w client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
-					if c.err != nil {
-						return c.err
-					}
-					return w.Get(ctx, key, o, opts...)
-				},
-			}).Build()
+			live := fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(c.objects, node)...).WithInterceptorFuncs(
+				interceptor.Funcs{
+					Get: func(ctx context.Context, w client.WithWatch, key client.ObjectKey, o client.Object,
+						opts ...client.GetOption,
+					) error {
+						if c.err != nil {
+							return c.err
+						}
+						return w.Get(ctx, key, o, opts...)
+					},
+				}).Build()
 			u := &uninstaller{
 				client: live, cached: fake.NewClientBuilder().WithScheme(scheme).WithObjects(c.cached...).Build(),
 				log: testLog(), node: "node1", system: names.SystemNamespace,

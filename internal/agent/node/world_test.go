@@ -59,7 +59,8 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
-		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{}, peers: map[string]uint32{},
+		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
+		peers:  map[string]uint32{},
 		beyond: map[string]capture.Refused{}, changed: make(chan struct{}),
 	}
 }

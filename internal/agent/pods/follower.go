@@ -66,8 +66,9 @@ type Follower struct {
 // New makes a Follower. It reconciles nothing before Ready.
 func New(o Options) *Follower {
 	f := &Follower{
-		client: o.Client, enroller: o.Enroller, sandboxes: o.Sandboxes, kernel: o.Kernel, host: o.Host, endpoints: o.Endpoints,
-		reports: o.Reports, statuses: newStatuses(), system: o.System, seen: o.Seen, log: o.Log,
+		client: o.Client, enroller: o.Enroller, sandboxes: o.Sandboxes, kernel: o.Kernel, host: o.Host,
+		endpoints: o.Endpoints,
+		reports:   o.Reports, statuses: newStatuses(), system: o.System, seen: o.Seen, log: o.Log,
 		waits: Waits{
 			Attempt: cmp.Or(o.Waits.Attempt, attemptTimeout), Verify: cmp.Or(o.Waits.Verify, enrol.VerifyEvery),
 			Runtime: cmp.Or(o.Waits.Runtime, runtimeWait), Orphan: cmp.Or(o.Waits.Orphan, orphanGrace),

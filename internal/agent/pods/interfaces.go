@@ -17,7 +17,8 @@ type Sandboxes interface {
 	Netns(ctx context.Context, pod netns.Pod) (string, error)
 }
 
-// Kernel is what is asked of pods' network namespaces, by their paths, beside what enrolling takes; kernel.Kernel is one.
+// Kernel is what is asked of pods' network namespaces, by their paths, beside what enrolling takes; kernel.Kernel is
+// one.
 type Kernel interface {
 	Has(path string) (bool, error)
 	Redirects(path string) (bool, error)
@@ -39,6 +40,7 @@ type Endpoints interface {
 	Short() bool
 	// Asks is filled when a connection waits until Prefer says whether the proxy gets its address.
 	Asks() <-chan struct{}
-	// Prefer is told the clusters that each pod dialled lately, the last one first, to give those pods all first that want few.
+	// Prefer is told the clusters that each pod dialled lately, the last one first, to give those pods all first that want
+	// few.
 	Prefer(pods [][]string)
 }

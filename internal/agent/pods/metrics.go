@@ -5,7 +5,9 @@ package pods
 
 import "github.com/prometheus/client_golang/prometheus"
 
-var podsDesc = prometheus.NewDesc("fairway_agent_pods", "Pods of this node by state of their capture.", []string{"state"}, nil)
+var podsDesc = prometheus.NewDesc("fairway_agent_pods", "Pods of this node by state of their capture.", []string{
+	"state",
+}, nil)
 
 // podsCollector counts pods by state when it is asked.
 type podsCollector struct{ pods *statuses }

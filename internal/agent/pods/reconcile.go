@@ -70,7 +70,9 @@ func (f *Follower) reconcileHold(ctx context.Context, pod *corev1.Pod, d member.
 	return nil
 }
 
-func (f *Follower) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision) (reconcile.Result, error) {
+func (f *Follower) reconcileCapture(
+	ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision,
+) (reconcile.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.waits.Attempt)
 	defer cancel()
 	have, err := f.enroller.Current(ctx, string(pod.UID))
@@ -85,7 +87,10 @@ func (f *Follower) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *
 				return reconcile.Result{}, err
 			}
 		}
-		f.setStatus(pod, StateWaiting, member.Decision{Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(), Strict: d.Strict}, enrol.Target{})
+		f.setStatus(pod, StateWaiting, member.Decision{
+			Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(),
+			Strict: d.Strict,
+		}, enrol.Target{})
 		return reconcile.Result{RequeueAfter: enrol.VerifyEvery}, nil
 	}
 	if err == nil {
@@ -108,7 +113,7 @@ func (f *Follower) reconcileCapture(ctx context.Context, pod *corev1.Pod, mesh *
 		return reconcile.Result{}, err
 	}
 	f.warn(pod, d)
-	return reconcile.Result{RequeueAfter: f.waits.Verify + rand.N(f.waits.Verify/4+1)}, nil //nolint:gosec // to spread work
+	return reconcile.Result{RequeueAfter: f.waits.Verify + rand.N(f.waits.Verify/4+1)}, nil //nolint:gosec // spreads work
 }
 
 func enrolling(have enrol.Done) State {
@@ -120,7 +125,9 @@ func enrolling(have enrol.Done) State {
 
 // target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where
 // the runtime says.
-func (f *Follower) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, have enrol.Done) (enrol.Target, error) {
+func (f *Follower) target(
+	ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, have enrol.Done,
+) (enrol.Target, error) {
 	ips, path := podIPs(pod), have.Target.Pod.Netns
 	if path != "" && (len(ips) == 0 || slices.Equal(ips, have.Target.Pod.IPs)) {
 		if _, err := f.kernel.Has(path); !netns.Gone(err) {
@@ -133,7 +140,8 @@ func (f *Follower) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.M
 	path, err := f.sandboxes.Netns(ctx, sandboxOf(pod))
 	if err != nil {
 		if !errors.Is(err, netns.ErrNoSandbox) {
-			err = enrol.Fail(enrol.CauseSandbox, "see whether the container runtime answers on this node", fmt.Errorf("find the pod's network namespace: %w", err))
+			err = enrol.Fail(enrol.CauseSandbox, "see whether the container runtime answers on this node",
+				fmt.Errorf("find the pod's network namespace: %w", err))
 		}
 		return enrol.Target{}, err
 	}
@@ -141,7 +149,9 @@ func (f *Follower) target(ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.M
 }
 
 // captureFailed says so on the pod, unless it still is captured as before; the error makes the queue try again.
-func (f *Follower) captureFailed(ctx context.Context, pod *corev1.Pod, have enrol.Done, t enrol.Target, d member.Decision, cause error) error {
+func (f *Follower) captureFailed(
+	ctx context.Context, pod *corev1.Pod, have enrol.Done, t enrol.Target, d member.Decision, cause error,
+) error {
 	f.reports.Failed(cause)
 	failed := d
 	failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, cause.Error()
@@ -152,7 +162,8 @@ func (f *Follower) captureFailed(ctx context.Context, pod *corev1.Pod, have enro
 	// The attempt's own time may be over; saying so must not fail for that.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	defer cancel()
-	return errors.Join(cause, f.setCondition(ctx, pod, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed, "Not captured, trying again: "+cause.Error()))
+	return errors.Join(cause, f.setCondition(ctx, pod, corev1.ConditionFalse, v1alpha1.PodReasonCaptureFailed,
+		"Not captured, trying again: "+cause.Error()))
 }
 
 func (f *Follower) reconcileRelease(ctx context.Context, pod *corev1.Pod, d member.Decision) (reconcile.Result, error) {

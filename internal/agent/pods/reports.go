@@ -56,21 +56,24 @@ func (r *Reports) Failed(err error) { r.failures.WithLabelValues(enrol.CauseOf(e
 // Repaired implements enrol.Observer.
 func (r *Reports) Repaired() { r.repairs.Inc() }
 
-// Refused implements enrol.Observer. It counts connections that the kernel refused because of a pod's limits, and says so on the pod: metrics don't
-// name pods.
+// Refused implements enrol.Observer. It counts connections that the kernel refused because of a pod's limits, and says
+// so on the pod: metrics don't name pods.
 func (r *Reports) Refused(t enrol.Target, fresh capture.Refused) {
 	r.refused.Add(float64(fresh.Share))
 	r.peers.Add(float64(fresh.Peers))
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name, UID: types.UID(t.Pod.UID)}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name, UID: types.UID(
+		t.Pod.UID)}}
 	if fresh.Share > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonShareUsedUp, "Capture",
-			"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were refused. "+
+			"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were "+
+				"refused. "+
 				"If it needs that many, set spec.node.addressesPerPod of the Mesh, or exclude the pod with label %s=%s.",
 			t.Share, fresh.Share, names.LabelMesh, names.MeshDisabled)
 	}
 	if fresh.Peers > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonPeerRefused, "Capture",
-			"%d connections to the pod were refused, because their caller already had %d open or opened more than %d in a second. "+
+			"%d connections to the pod were refused, because their caller already had %d open or opened more than %d in a "+
+				"second. "+
 				"If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
 			fresh.Peers, t.Peers, capture.PeerPerSecond)
 	}

@@ -53,10 +53,12 @@ func (f *Follower) warn(pod *corev1.Pod, d member.Decision) {
 	f.reports.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonUnknownLabel, "Capture", "%s", d.Problem)
 }
 
-// setCondition says PodConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows a
-// condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a
+// setCondition says PodConditionCaptured, and adds an Event where its status or reason changes: kubectl describe shows
+// a condition without its message. A failure that goes on is told each time: Events are kept for an hour, as one with a
 // count.
-func (f *Follower) setCondition(ctx context.Context, pod *corev1.Pod, is corev1.ConditionStatus, reason, message string) error {
+func (f *Follower) setCondition(
+	ctx context.Context, pod *corev1.Pod, is corev1.ConditionStatus, reason, message string,
+) error {
 	if reason == v1alpha1.PodReasonCaptureFailed {
 		f.reports.events.Eventf(pod, nil, corev1.EventTypeWarning, reason, "Capture", "%s", conditions.Note(message))
 	}

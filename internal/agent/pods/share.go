@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// shareEvery is how often it is looked what pods dial, while the proxy can't have all of it: an address that was taken back
-	// is noticed so, and Envoy has its connection wait for 15 s.
+	// shareEvery is how often it is looked what pods dial, while the proxy can't have all of it: an address that was taken
+	// back is noticed so, and Envoy has its connection wait for 15 s.
 	shareEvery = 5 * time.Second
 	// sharePause is between any two looks.
 	sharePause = time.Second
@@ -34,8 +34,8 @@ func (f *Follower) Share(ctx context.Context) error {
 	}
 }
 
-// share says what each pod dialled lately, as long as there are endpoints or addresses that the proxy doesn't get. What a pod with
-// the right to changes in its own namespace concerns what it gets itself.
+// share says what each pod dialled lately, as long as there are endpoints or addresses that the proxy doesn't get. What
+// a pod with the right to changes in its own namespace concerns what it gets itself.
 func (f *Follower) share() {
 	if !f.endpoints.Short() {
 		return

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// dialling are pods that dialled the same, by the paths of their network namespaces, and a proxy that may be short of endpoints.
+// dialling are pods that dialled the same, by the paths of their network namespaces, and a proxy that may be short of
+// endpoints.
 type dialling struct {
 	Kernel
 	dialled   map[string][]netip.AddrPort
@@ -59,8 +60,8 @@ func TestWhatPodsDialledIsTold(t *testing.T) {
 	require.Equal(t, [][]string{dialled, dialled}, d.preferred)
 }
 
-// TestConnectionsThatWaitForTheirAddressWaitLittle: pods are looked at at once, and every few seconds while some addresses are left
-// out, for Envoy doesn't ask again for one that was taken back.
+// TestConnectionsThatWaitForTheirAddressWaitLittle: pods are looked at at once, and every few seconds while some
+// addresses are left out, for Envoy doesn't ask again for one that was taken back.
 func TestConnectionsThatWaitForTheirAddressWaitLittle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &dialling{short: true, asks: make(chan struct{}, 1)}

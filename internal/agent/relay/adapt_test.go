@@ -19,7 +19,9 @@ import (
 )
 
 // here adapts clusters to this node.
-var here = map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeCluster: func(packed *anypb.Any) (*anypb.Any, error) {
+var here = map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeCluster: func(packed *anypb.Any) (
+	*anypb.Any, error,
+) {
 	c := &clusterv3.Cluster{}
 	if err := packed.UnmarshalTo(c); err != nil {
 		return nil, err
@@ -68,7 +70,8 @@ func TestClustersAreAdapted(t *testing.T) {
 	o.start()
 	o.apply(two)
 	eventually.True(a.t, "all", func() bool { return e.runs(one) && e.runs(two) })
-	require.Equal(t, map[string]string{"a": one.Version(), "b": two.Version()}, a.adapted(), "versions stay the operator's")
+	require.Equal(t, map[string]string{"a": one.Version(), "b": two.Version()}, a.adapted(),
+		"versions stay the operator's")
 	o.apply(cluster(t, "c", 13))
 	eventually.True(a.t, "refusal", func() bool {
 		state, reason := o.state(cluster(t, "c", 13))

@@ -39,8 +39,8 @@ func (a *allotment) has(version string) int {
 	return a.total
 }
 
-// limitEndpoints notes a resource that Envoy is about to get, and returns it with as many endpoints as it may have. Assignments
-// that may have another number now are added to those to fit. r.mu is held.
+// limitEndpoints notes a resource that Envoy is about to get, and returns it with as many endpoints as it may have.
+// Assignments that may have another number now are added to those to fit. r.mu is held.
 func (r *Relay) limitEndpoints(res *xds.Resource, toFit map[string]bool) *xds.Resource {
 	switch {
 	case r.opts.MaxEndpoints == 0:
@@ -133,8 +133,9 @@ func (r *Relay) Short() bool {
 	return r.room.out > 0 || len(r.room.addresses.waiting) > 0
 }
 
-// Prefer is told the clusters that each pod dialled lately, the last one first. Pods that dial few have all of them before one
-// that dials many, and those that dial few large Services get all endpoints before one that dials many of these.
+// Prefer is told the clusters that each pod dialled lately, the last one first. Pods that dial few have all of them
+// before one that dials many, and those that dial few large Services get all endpoints before one that dials many of
+// these.
 func (r *Relay) Prefer(pods [][]string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -64,8 +64,8 @@ func gauge(t testing.TB, g prometheus.Gauge) float64 {
 	return m.GetGauge().GetValue()
 }
 
-// TestEndpointsAreBounded: who comes when there is no room gets few endpoints, until it is known that it wants less than
-// others.
+// TestEndpointsAreBounded: who comes when there is no room gets few endpoints, until it is known that it wants less
+// than others.
 func TestEndpointsAreBounded(t *testing.T) {
 	o := newOperator(t)
 	opts := Options{Dial: o.dial, MaxEndpoints: 100, NodeID: "n1", SnapshotPath: filepath.Join(t.TempDir(), "snapshot")}

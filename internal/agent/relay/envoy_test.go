@@ -30,7 +30,8 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 	o := newOperator(t)
 	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeSecret}})
 	one, two, port := xdstest.Backend(t, "one"), xdstest.Backend(t, "two"), xdstest.FreePort(t)
-	o.apply(edsCluster(t, "one"), edsCluster(t, "two"), assignment(t, "one", one), assignment(t, "two", two), routeTo(t, "one"))
+	o.apply(edsCluster(t, "one"), edsCluster(t, "two"), assignment(t, "one", one), assignment(t, "two", two),
+		routeTo(t, "one"))
 	o.cache.Ready(nodeScope, xds.TypeCluster)
 	web := httpListener(t, port)
 	a.SetLocal(xds.TypeListener, updates(web))
@@ -52,7 +53,8 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 	e.Eventually("NACKs at the operator", func() bool {
 		s1, text1 := o.state(bad)
 		s2, text2 := o.state(broken)
-		return s1 == xds.Rejected && contains(text1, "Invalid duration") && s2 == xds.Rejected && contains(text2, "wildcard domain")
+		return s1 == xds.Rejected && contains(text1, "Invalid duration") && s2 == xds.Rejected &&
+			contains(text2, "wildcard domain")
 	})
 	e.Eventually("the good one", func() bool { s, _ := o.state(fine); return s == xds.Acked })
 	require.Equal(t, "200 one", xdstest.Fetch(port))
@@ -60,7 +62,8 @@ func TestEnvoyThroughTheRelay(t *testing.T) {
 	o.stop()
 	e.Stop()
 	e = start()
-	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return xdstest.Fetch(port) == "200 one" })
+	e.Eventually("traffic of a restarted Envoy, the operator away",
+		func() bool { return xdstest.Fetch(port) == "200 one" })
 	moved := routeTo(t, "two")
 	o.apply(moved)
 	o.start()
@@ -83,7 +86,8 @@ func TestOnDemandClusterThroughTheRelay(t *testing.T) {
 	o.stop()
 	e.Stop()
 	e = xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Listeners: []any{onDemandListener(port)}})
-	e.Eventually("traffic of a restarted Envoy, the operator away", func() bool { return xdstest.Fetch(port) == "200 one" })
+	e.Eventually("traffic of a restarted Envoy, the operator away",
+		func() bool { return xdstest.Fetch(port) == "200 one" })
 }
 
 type object = map[string]any
@@ -101,7 +105,10 @@ func onDemandListener(port int) any {
 }
 
 func ads() *corev3.ConfigSource {
-	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
 }
 
 func edsCluster(t testing.TB, name string) *xds.Resource { return edsClusterOf(t, name, "") }
@@ -122,17 +129,23 @@ func socketAddress(port int) *corev3.Address {
 }
 
 func assignment(t testing.TB, name string, port int) *xds.Resource {
-	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
-		LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(port)}}}},
-	}}})
+	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{
+		{
+			LbEndpoints: []*endpointv3.LbEndpoint{
+				{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: socketAddress(port)}}},
+			},
+		},
+	}})
 }
 
 func routeTo(t testing.TB, cluster string) *xds.Resource {
 	return must(t, "web", &routev3.RouteConfiguration{Name: "web", VirtualHosts: []*routev3.VirtualHost{{
 		Name: "all", Domains: []string{"*"},
 		Routes: []*routev3.Route{{
-			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster}}},
+			Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{
+				Cluster: cluster,
+			}}},
 		}},
 	}}})
 }
@@ -146,10 +159,14 @@ func httpListener(t testing.TB, port int) *xds.Resource {
 	hcm := &hcmv3.HttpConnectionManager{
 		StatPrefix:     "web",
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: "web", ConfigSource: ads()}},
-		HttpFilters:    []*hcmv3.HttpFilter{{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})}}},
+		HttpFilters: []*hcmv3.HttpFilter{
+			{Name: "router", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: pack(&routerv3.Router{})}},
+		},
 	}
 	return must(t, "outbound/uid", &listenerv3.Listener{
 		Name: "outbound/uid", Address: socketAddress(port),
-		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(hcm)}}}}},
+		FilterChains: []*listenerv3.FilterChain{
+			{Filters: []*listenerv3.Filter{{Name: "hcm", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(hcm)}}}},
+		},
 	})
 }

@@ -48,7 +48,10 @@ type operator struct {
 }
 
 func newOperator(t testing.TB) *operator {
-	o := &operator{t: t, socket: filepath.Join(shortDir(t), "operator.sock"), cache: xds.NewCache(), interests: map[string]bool{}}
+	o := &operator{
+		t: t, socket: filepath.Join(shortDir(t), "operator.sock"), cache: xds.NewCache(),
+		interests: map[string]bool{},
+	}
 	o.start()
 	t.Cleanup(o.stop)
 	return o
@@ -202,12 +205,16 @@ func (e *fakeEnvoy) run() {
 
 func (e *fakeEnvoy) subscribe(typeURL string, names ...string) {
 	e.t.Helper()
-	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesSubscribe: names}))
+	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: typeURL, ResourceNamesSubscribe: names,
+	}))
 }
 
 func (e *fakeEnvoy) unsubscribe(typeURL string, names ...string) {
 	e.t.Helper()
-	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: typeURL, ResourceNamesUnsubscribe: names}))
+	require.NoError(e.t, e.stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl: typeURL, ResourceNamesUnsubscribe: names,
+	}))
 }
 
 func (e *fakeEnvoy) runs(r *xds.Resource) bool {
@@ -254,7 +261,9 @@ func cluster(t testing.TB, name string, v int) *xds.Resource {
 }
 
 func endpoints(t testing.TB, name string, v int) *xds.Resource {
-	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{Priority: uint32(v)}}})
+	return must(t, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{
+		{Priority: uint32(v)},
+	}})
 }
 
 func listener(t testing.TB, name string) *xds.Resource {

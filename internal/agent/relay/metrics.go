@@ -30,7 +30,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_connected", Help: "1 while the agent has its xDS stream to the operator.",
 		}),
 		since: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_connection_changed_timestamp_seconds", Help: "When fairway_relay_connected last changed, in Unix time.",
+			Name: "fairway_relay_connection_changed_timestamp_seconds",
+			Help: "When fairway_relay_connected last changed, in Unix time.",
 		}),
 		breaks: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_stream_breaks_total", Help: "Streams to the operator that broke, and attempts that failed.",
@@ -42,13 +43,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_nacks_total", Help: "Rejections by Envoy that were passed on to the operator.",
 		}),
 		onDemand: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_on_demand_clusters", Help: "Clusters that Envoy has because it asked for them by name: on a node, addresses that its pods dialled.",
+			Name: "fairway_relay_on_demand_clusters",
+			Help: "Clusters that Envoy has because it asked for them by name: on a node, addresses that its pods dialled.",
 		}),
 		waiting: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_clusters_left_out", Help: "Clusters that Envoy asked for by name but doesn't have, because it is at its limit.",
+			Name: "fairway_relay_clusters_left_out",
+			Help: "Clusters that Envoy asked for by name but doesn't have, because it is at its limit.",
 		}),
 		takenBack: f.NewCounter(prometheus.CounterOpts{
-			Name: "fairway_relay_clusters_taken_back_total", Help: "Clusters that were taken back from Envoy to make room for others.",
+			Name: "fairway_relay_clusters_taken_back_total",
+			Help: "Clusters that were taken back from Envoy to make room for others.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond its limit that Envoy asked for and didn't get.",
@@ -57,7 +61,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fairway_relay_endpoints", Help: "Endpoints that a node's Envoy holds beyond those that any cluster may have.",
 		}),
 		endpointsOut: f.NewGauge(prometheus.GaugeOpts{
-			Name: "fairway_relay_endpoints_left_out", Help: "Endpoints that a node's Envoy was not given, because it is at its limit.",
+			Name: "fairway_relay_endpoints_left_out",
+			Help: "Endpoints that a node's Envoy was not given, because it is at its limit.",
 		}),
 	}
 }

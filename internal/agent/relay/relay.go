@@ -57,7 +57,8 @@ type Options struct {
 	// MaxEndpoints bounds the endpoints that Envoy holds beyond leastEndpoints of each cluster; clusters that find no room
 	// get fewer than there are. NodeID picks which. 0: no bound.
 	MaxEndpoints int
-	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means defaultMaxOnDemand.
+	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means
+	// defaultMaxOnDemand.
 	MaxOnDemand int
 	Log         logr.Logger
 	Registerer  prometheus.Registerer
@@ -126,13 +127,15 @@ func New(opts Options) (*Relay, error) {
 		limit: opts.MaxOnDemand * namesPerAddress, log: opts.Log, refused: r.metrics.refused, names: map[string]struct{}{},
 	}
 	r.server = xds.NewServer(xds.Options{
-		Cache:         r.cache,
-		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) { return xds.Proxy{Scope: scope, Pod: "envoy"}, nil }),
-		OnInterest:    r.interest,
-		Admit:         r.demand.admit,
-		Log:           opts.Log,
-		Registerer:    opts.Registerer,
-		MaxStreams:    maxEnvoys,
+		Cache: r.cache,
+		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
+			return xds.Proxy{Scope: scope, Pod: "envoy"}, nil
+		}),
+		OnInterest: r.interest,
+		Admit:      r.demand.admit,
+		Log:        opts.Log,
+		Registerer: opts.Registerer,
+		MaxStreams: maxEnvoys,
 	})
 	r.server.OnChange(func(k xds.Key) { r.changed(k.ID) })
 	if err := r.restore(); err != nil {
@@ -159,8 +162,8 @@ func (r *Relay) Run(ctx context.Context) error {
 	return err
 }
 
-// OnLocalInterest has fn told what Envoy wants of the Local types, such as a secret at the first handshake. It is set before
-// Serve, called by one goroutine and may call SetLocal.
+// OnLocalInterest has fn told what Envoy wants of the Local types, such as a secret at the first handshake. It is set
+// before Serve, called by one goroutine and may call SetLocal.
 func (r *Relay) OnLocalInterest(fn func(xds.Interest)) { r.onLocalInterest = fn }
 
 // Serve answers Envoy on a listener (see Listen) until ctx ends. It may be called before Run, and for several

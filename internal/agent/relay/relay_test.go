@@ -245,7 +245,8 @@ func TestSnapshotServesAtOnce(t *testing.T) {
 	eventually.True(a.t, "all", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
 	eventually.True(a.t, "snapshot", func() bool {
 		r, err := New(Options{Dial: o.dial, SnapshotPath: path})
-		return err == nil && len(r.List(xds.TypeCluster)) == 1 && len(r.List(xds.TypeEndpoint)) == 1 && len(r.types[xds.TypeEndpoint].known) == 2
+		return err == nil && len(r.List(xds.TypeCluster)) == 1 && len(r.List(xds.TypeEndpoint)) == 1 &&
+			len(r.types[xds.TypeEndpoint].known) == 2
 	})
 	a.stop()
 	o.stop()
@@ -265,7 +266,8 @@ func TestSnapshotServesAtOnce(t *testing.T) {
 
 func TestDamagedSnapshotIsNoObstacle(t *testing.T) {
 	for name, content := range map[string]string{
-		"empty": "", "other version": "fairway xds snapshot 0\n", "cut": snapshotHeader + "\x7fabc", "garbage": snapshotHeader + "\x03\xff\xff\xff",
+		"empty": "", "other version": "fairway xds snapshot 0\n", "cut": snapshotHeader + "\x7fabc",
+		"garbage": snapshotHeader + "\x03\xff\xff\xff",
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "s")
@@ -301,7 +303,8 @@ func TestLocalResources(t *testing.T) {
 	a.LocalReady(xds.TypeListener)
 	require.NoError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "in"}))
 	a.SetLocal(xds.TypeListener, updates(bad))
-	require.EqualError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "bad"}), `the proxy rejected "bad": address in use`)
+	require.EqualError(t, a.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: "bad"}),
+		`the proxy rejected "bad": address in use`)
 
 	e.subscribe(xds.TypeSecret, "spiffe://td/ns/a/sa/b")
 	require.Equal(t, "spiffe://td/ns/a/sa/b", (<-wanted).Name)

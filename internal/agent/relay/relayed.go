@@ -16,8 +16,8 @@ import (
 // relayed is the state of one relayed resource type. Relay.mu guards it.
 type relayed struct {
 	typeURL string
-	// subscribed is what is subscribed to at the operator: names, or xds.Wildcard. The value is since when no Envoy subscribes
-	// to it; zero while one does.
+	// subscribed is what is subscribed to at the operator: names, or xds.Wildcard. The value is since when no Envoy
+	// subscribes to it; zero while one does.
 	subscribed map[string]time.Time
 	known      map[string]*known
 	// ready: the wildcard was answered once, so the local cache may answer it.

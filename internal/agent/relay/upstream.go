@@ -37,7 +37,10 @@ const (
 // connectForever keeps one stream to the operator. The wait between attempts grows while they fail, and starts over
 // after a stream that the operator accepted.
 func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error {
-	fresh := wait.Backoff{Duration: r.opts.FirstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30, Cap: r.opts.BackoffMax}
+	fresh := wait.Backoff{
+		Duration: r.opts.FirstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30,
+		Cap: r.opts.BackoffMax,
+	}
 	backoff := fresh
 	for {
 		conn.ResetConnectBackoff() // the wait is ours alone
@@ -52,7 +55,8 @@ func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error
 		text := status.Convert(err).Message()
 		r.setStatus(false, text)
 		r.metrics.breaks.Inc()
-		r.log.Info("no xDS stream to the operator, serving the last known resources", "reason", text, "retryIn", pause.String())
+		r.log.Info("no xDS stream to the operator, serving the last known resources", "reason", text, "retryIn",
+			pause.String())
 		if err := r.pause(ctx, pause); err != nil {
 			return err
 		}
@@ -85,7 +89,8 @@ func (r *Relay) pause(ctx context.Context, long time.Duration) error {
 func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted bool, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(maxResponseBytes))
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(
+		ctx, grpc.MaxCallRecvMsgSize(maxResponseBytes))
 	if err != nil {
 		return false, err
 	}
@@ -137,8 +142,8 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 	}
 }
 
-// broken is why a stream broke: sending says io.EOF only, and receiving says why. Until it does, it has to get rid of what
-// arrived before.
+// broken is why a stream broke: sending says io.EOF only, and receiving says why. Until it does, it has to get rid of
+// what arrived before.
 func broken(responses <-chan *response, failed <-chan error) error {
 	for {
 		select {
@@ -149,8 +154,8 @@ func broken(responses <-chan *response, failed <-chan error) error {
 	}
 }
 
-// order of the types in which to ask; the operator orders its answers by itself. What a scope made Envoy ask for comes before
-// its ACK, so that the operator has what follows wait for it; so does what a listener did.
+// order of the types in which to ask; the operator orders its answers by itself. What a scope made Envoy ask for comes
+// before its ACK, so that the operator has what follows wait for it; so does what a listener did.
 var order = []string{
 	xds.TypeCluster, xds.TypeEndpoint, xds.TypeExtension, xds.TypeListener, xds.TypeRoute, xds.TypeScopedRoute,
 }

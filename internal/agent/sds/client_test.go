@@ -134,7 +134,8 @@ func TestClientTrustsTheMeshOnly(t *testing.T) {
 	good := w.operator.ca.Bundle().PEM()
 	other, err := identity.NewRoot("cluster.local", time.Hour, time.Now())
 	require.NoError(t, err)
-	w.write(w.bundleFile, string(identity.EncodeCertificates(other.Chain))+string((identity.Bundle{Roots: append(other.Chain, other.Root)}).PEM()))
+	w.write(w.bundleFile, string(identity.EncodeCertificates(other.Chain))+string(
+		(identity.Bundle{Roots: append(other.Chain, other.Root)}).PEM()))
 	_, err = w.sign(cart)
 	require.ErrorContains(t, err, "unknown authority")
 	require.NoError(t, os.Remove(w.bundleFile))

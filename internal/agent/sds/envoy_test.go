@@ -89,14 +89,16 @@ func newCA(t *testing.T, parent *identity.Signer) *identity.Signer {
 	}
 	ca := testca.Of(t, parent.Certificate(), parent.Key.Signer()).Intermediate(time.Hour)
 	return &identity.Signer{
-		Chain: append([]*x509.Certificate{ca.Certificate}, parent.Chain...), Root: parent.Root, Key: identity.NewPrivateKey(ca.Key),
+		Chain: append([]*x509.Certificate{ca.Certificate}, parent.Chain...), Root: parent.Root,
+		Key: identity.NewPrivateKey(ca.Key),
 	}
 }
 
 func leafOf(t *testing.T, ca *identity.Signer, id string) ([]byte, identity.PrivateKey) {
 	t.Helper()
 	a := identity.NewAuthority(nil)
-	s, _ := identity.State{}.Step(identity.Observed{Signer: ca, TrustDomain: "cluster.local", LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
+	s, _ := identity.State{}.Step(identity.Observed{Signer: ca, TrustDomain: "cluster.local", LeafLifetime: time.Hour},
+		identity.DefaultPolicy, time.Now())
 	a.Update(s)
 	key, err := identity.GenerateKey()
 	require.NoError(t, err)
@@ -148,7 +150,10 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 	downstream := &tlsv3.DownstreamTlsContext{
 		RequireClientCertificate: wrapperspb.Bool(true),
 		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:                      &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3},
+			TlsParams: &tlsv3.TlsParameters{
+				TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+				TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
+			},
 			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: pay}},
 			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
 				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: names.TrustBundleSecret},
@@ -162,8 +167,12 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 			Listeners: []*listenerv3.Listener{{
 				Name: "mtls", Address: loopback,
 				FilterChains: []*listenerv3.FilterChain{{
-					TransportSocket: &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: pack(t, downstream)}},
-					Filters:         []*listenerv3.Filter{{Name: "echo", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &echov3.Echo{})}}},
+					TransportSocket: &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{
+						TypedConfig: pack(t, downstream),
+					}},
+					Filters: []*listenerv3.Filter{
+						{Name: "echo", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &echov3.Echo{})}},
+					},
 				}},
 			}},
 		},
@@ -184,7 +193,9 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 			t.Log(log.String())
 		}
 	})
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (
+		net.Conn, error,
+	) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", admin)
 	}}}
 	var addr string
@@ -203,7 +214,8 @@ func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
 				} `json:"local_address"`
 			} `json:"listener_statuses"`
 		}
-		if json.NewDecoder(resp.Body).Decode(&out) != nil || len(out.Listeners) == 0 || out.Listeners[0].Local.Socket.Port == 0 {
+		if json.NewDecoder(resp.Body).Decode(&out) != nil || len(out.Listeners) == 0 ||
+			out.Listeners[0].Local.Socket.Port == 0 {
 			return false
 		}
 		addr = (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: out.Listeners[0].Local.Socket.Port}).String()

@@ -11,7 +11,8 @@ import (
 
 var (
 	descIdentities = prometheus.NewDesc("fairway_agent_identities",
-		"Identities that the agent holds or wants, by state: ready, failing (a certificate, but its renewal fails), pending (no certificate yet).",
+		"Identities that the agent holds or wants, by state: ready, failing (a certificate, but its renewal fails), "+
+			"pending (no certificate yet).",
 		[]string{"state"}, nil)
 	descNotAfter = prometheus.NewDesc("fairway_agent_certificate_not_after_timestamp_seconds",
 		"When the first of the agent's certificates expires, in Unix time; absent without certificates.", nil, nil)

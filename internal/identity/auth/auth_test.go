@@ -31,8 +31,9 @@ func newWorld() *world {
 	w := &world{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 	w.Cluster = identitytest.NewCluster(func() time.Time { return w.now })
 	w.Authorizer = &auth.Authorizer{
-		SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "cluster.local" }, Pods: w.Cluster, Workloads: w.Cluster,
-		Waypoint: w.Cluster.Waypoint,
+		SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "cluster.local" }, Pods: w.Cluster,
+		Workloads: w.Cluster,
+		Waypoint:  w.Cluster.Waypoint,
 	}
 	return w
 }
@@ -43,7 +44,10 @@ var waypointPod = auth.Pod{
 }
 
 func callerOf(p auth.Pod) auth.Caller {
-	return auth.Caller{Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, PodName: p.Name, PodUID: p.UID, NodeName: p.Node}
+	return auth.Caller{
+		Namespace: p.Namespace, ServiceAccount: p.ServiceAccount, PodName: p.Name, PodUID: p.UID,
+		NodeName: p.Node,
+	}
 }
 
 func TestCaller(t *testing.T) {
@@ -64,7 +68,10 @@ func TestCaller(t *testing.T) {
 		{"wrong", func(*world) string { return "nonsense" }, "rejects the token"},
 		{"too long", func(*world) string { return strings.Repeat("x", 20<<10) }, "too long"},
 		{"expired", func(w *world) string { return w.Token(agent, -time.Second) }, "rejects the token"},
-		{"other audience", func(w *world) string { return w.Token(agent, time.Hour, "https://kubernetes.default.svc") }, "audience"},
+		{
+			"other audience", func(w *world) string { return w.Token(agent, time.Hour, "https://kubernetes.default.svc") },
+			"audience",
+		},
 		{"not pod-bound", func(w *world) string { return w.Token(unbound, time.Hour) }, "isn't bound to a pod"},
 		{"no node", func(w *world) string { return w.Token(noNode, time.Hour) }, "isn't bound to a pod"},
 		{"a person's", func(w *world) string { return w.Token(person, time.Hour) }, "service account"},
@@ -161,10 +168,22 @@ func TestScope(t *testing.T) {
 	}{
 		{"node agent", auth.Pod{}, identitytest.NodeAgent("n7"), "node/n7", nil, ""},
 		{"waypoint", waypointPod, callerOf(waypointPod), "waypoint/shop/wp", nil, ""},
-		{"earlier pod of the same name", mutate(func(p *auth.Pod) { p.UID = "u2" }), callerOf(waypointPod), "", auth.ErrForbidden, "earlier pod"},
-		{"other node", mutate(func(p *auth.Pod) { p.Node = "n2" }), callerOf(waypointPod), "", auth.ErrForbidden, "doesn't fit"},
-		{"other service account", mutate(func(p *auth.Pod) { p.ServiceAccount = "x" }), callerOf(waypointPod), "", auth.ErrForbidden, "doesn't fit"},
-		{"terminated", mutate(func(p *auth.Pod) { p.Terminated = true }), callerOf(waypointPod), "", auth.ErrForbidden, "terminated"},
+		{
+			"earlier pod of the same name", mutate(func(p *auth.Pod) { p.UID = "u2" }), callerOf(waypointPod), "",
+			auth.ErrForbidden, "earlier pod",
+		},
+		{
+			"other node", mutate(func(p *auth.Pod) { p.Node = "n2" }), callerOf(waypointPod), "", auth.ErrForbidden,
+			"doesn't fit",
+		},
+		{
+			"other service account", mutate(func(p *auth.Pod) { p.ServiceAccount = "x" }), callerOf(waypointPod), "",
+			auth.ErrForbidden, "doesn't fit",
+		},
+		{
+			"terminated", mutate(func(p *auth.Pod) { p.Terminated = true }), callerOf(waypointPod), "", auth.ErrForbidden,
+			"terminated",
+		},
 		{"any pod", mutate(func(p *auth.Pod) { p.Labels = nil }), callerOf(waypointPod), "", auth.ErrForbidden, "neither"},
 		{"unknown pod", auth.Pod{}, callerOf(waypointPod), "", auth.ErrUnavailable, "isn't known"},
 		{"agent's account name in another namespace", auth.Pod{}, func() auth.Caller {
@@ -209,7 +228,10 @@ func TestMayHave(t *testing.T) {
 	w.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
 	w.Run(auth.Pod{Namespace: "shop", Name: "pay-1", UID: "p1", Node: "n2", ServiceAccount: "pay"})
 	w.Run(auth.Pod{Namespace: "shop", Name: "job-1", UID: "j1", Node: "n1", ServiceAccount: "job", Terminated: true})
-	w.Run(auth.Pod{Namespace: names.SystemNamespace, Name: "operator", UID: "o1", Node: "n1", ServiceAccount: names.OperatorServiceAccount})
+	w.Run(auth.Pod{
+		Namespace: names.SystemNamespace, Name: "operator", UID: "o1", Node: "n1",
+		ServiceAccount: names.OperatorServiceAccount,
+	})
 	node, err := w.Scope(identitytest.NodeAgent("n1"))
 	require.NoError(t, err)
 	wp, err := w.Scope(callerOf(waypointPod))

@@ -73,4 +73,5 @@ func (c claims) hopeless(want string, now time.Time) error {
 	return nil
 }
 
-var errNotBound = errors.New("it isn't bound to a pod on a node; use a projected token of the pod (Kubernetes 1.32 or later)")
+var errNotBound = errors.New("it isn't bound to a pod on a node; use a projected token of the pod (Kubernetes 1.32 " +
+	"or later)")

@@ -40,25 +40,29 @@ func TestHopelessTokensCostNoReview(t *testing.T) {
 	a := auth.NewAuthenticator(c, nil, nil)
 	const pod = `"kubernetes.io":{"pod":{"name":"p","uid":"u"},"node":{"name":"n1"}}`
 	for name, token := range map[string]string{
-		"a word":                   "nonsense",
-		"two parts":                "e30.e30",
-		"no signature":             "e30.e30.",
-		"no base64":                "e30.!!.c2ln",
-		"no JSON":                  "e30." + base64.RawURLEncoding.EncodeToString([]byte("{")) + ".c2ln",
-		"a header that is none":    "bm8.e30.c2ln",
-		"no claims":                jwt(`{}`),
-		"another audience":         jwt(`{"aud":["https://kubernetes.default.svc"],"sub":"system:serviceaccount:a:b","exp":9999999999,` + pod + `}`),
-		"an audience of numbers":   jwt(`{"aud":[1],"sub":"system:serviceaccount:a:b","exp":9999999999,` + pod + `}`),
-		"a person":                 jwt(`{"aud":"fairway.dev","sub":"jane","exp":9999999999,` + pod + `}`),
-		"no pod":                   jwt(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":9999999999}`),
-		"expired an hour ago":      jwt(fmt.Sprintf(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":%d,%s}`, time.Now().Add(-time.Hour).Unix(), pod)),
+		"a word":                "nonsense",
+		"two parts":             "e30.e30",
+		"no signature":          "e30.e30.",
+		"no base64":             "e30.!!.c2ln",
+		"no JSON":               "e30." + base64.RawURLEncoding.EncodeToString([]byte("{")) + ".c2ln",
+		"a header that is none": "bm8.e30.c2ln",
+		"no claims":             jwt(`{}`),
+		"another audience": jwt(
+			`{"aud":["https://kubernetes.default.svc"],"sub":"system:serviceaccount:a:b","exp":9999999999,` + pod + `}`),
+		"an audience of numbers": jwt(`{"aud":[1],"sub":"system:serviceaccount:a:b","exp":9999999999,` + pod + `}`),
+		"a person":               jwt(`{"aud":"fairway.dev","sub":"jane","exp":9999999999,` + pod + `}`),
+		"no pod":                 jwt(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":9999999999}`),
+		"expired an hour ago": jwt(
+			fmt.Sprintf(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":%d,%s}`, time.Now().Add(-time.Hour).Unix(),
+				pod)),
 		"an end that is no number": jwt(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":"never",` + pod + `}`),
 	} {
 		_, err := a.Caller(t.Context(), token, peer)
 		require.ErrorIs(t, err, auth.ErrUnauthenticated, name)
 	}
 	require.Zero(t, c.Reviews())
-	_, err := a.Caller(t.Context(), jwt(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":9999999999,`+pod+`}`), peer)
+	_, err := a.Caller(t.Context(),
+		jwt(`{"aud":"fairway.dev","sub":"system:serviceaccount:a:b","exp":9999999999,`+pod+`}`), peer)
 	require.ErrorIs(t, err, auth.ErrUnauthenticated)
 	require.Equal(t, 1, c.Reviews(), "what may be good is the API server's to judge")
 }

@@ -69,7 +69,8 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	}
 	switch {
 	case pod.UID != c.PodUID:
-		return Grant{}, fmt.Errorf("%w: the token belongs to an earlier pod of the name %s/%s", ErrForbidden, c.Namespace, c.PodName)
+		return Grant{}, fmt.Errorf("%w: the token belongs to an earlier pod of the name %s/%s", ErrForbidden, c.Namespace,
+			c.PodName)
 	case pod.ServiceAccount != c.ServiceAccount || pod.Node != c.NodeName:
 		return Grant{}, fmt.Errorf("%w: the token doesn't fit %s", ErrForbidden, c)
 	case pod.Terminated:
@@ -83,7 +84,8 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if err := z.Waypoint(pod, gateway); err != nil {
 		return Grant{}, fmt.Errorf("%s is not a proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
-	return Grant{Kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
+	return Grant{Kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(
+		types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
 }
 
 // MayHave decides whether a caller may get a certificate for a SPIFFE ID: a node agent for enrolled pods on its node, a
@@ -110,7 +112,8 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 		if z.Workloads.RunsOn(g.Caller.NodeName, ns, sa) {
 			return nil
 		}
-		return fmt.Errorf("%w: no enrolled pod with service account %s/%s runs on node %s", ErrForbidden, ns, sa, g.Caller.NodeName)
+		return fmt.Errorf("%w: no enrolled pod with service account %s/%s runs on node %s", ErrForbidden, ns, sa,
+			g.Caller.NodeName)
 	}
 	return fmt.Errorf("%w: unknown kind of proxy %q", ErrForbidden, g.Kind)
 }

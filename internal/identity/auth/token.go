@@ -150,7 +150,8 @@ func NewAuthenticator(r Reviewer, now func() time.Time, registerer prometheus.Re
 func (a *Authenticator) Caller(ctx context.Context, token string, peer netip.Addr) (Caller, error) {
 	switch {
 	case token == "":
-		return Caller{}, fmt.Errorf("%w: no bearer token; send a projected service-account token with audience %q", ErrUnauthenticated, a.audience)
+		return Caller{}, fmt.Errorf("%w: no bearer token; send a projected service-account token with audience %q",
+			ErrUnauthenticated, a.audience)
 	case len(token) > maxTokenBytes:
 		return Caller{}, fmt.Errorf("%w: the token is too long", ErrUnauthenticated)
 	}
@@ -188,7 +189,9 @@ func (a *Authenticator) Caller(ctx context.Context, token string, peer netip.Add
 }
 
 // review asks the API server and remembers its verdict; an error, as opposed to a verdict, isn't remembered.
-func (a *Authenticator) review(ctx context.Context, key [sha256.Size]byte, token string, said claims, peer netip.Addr) (outcome, error) {
+func (a *Authenticator) review(
+	ctx context.Context, key [sha256.Size]byte, token string, said claims, peer netip.Addr,
+) (outcome, error) {
 	leave, err := a.limits.Enter(ctx, peer)
 	if err != nil {
 		a.reviews.WithLabelValues(resultLimited).Inc()
@@ -222,7 +225,8 @@ func (a *Authenticator) verdict(st authenticationv1.TokenReviewStatus) (Caller, 
 		return Caller{}, fmt.Errorf("%w: %s", ErrUnauthenticated, fmt.Sprintf(format, args...))
 	}
 	if !st.Authenticated {
-		return refuse("the API server rejects the token: expired, revoked, of a deleted pod, or without audience %q", a.audience)
+		return refuse("the API server rejects the token: expired, revoked, of a deleted pod, or without audience %q",
+			a.audience)
 	}
 	// An authenticator that knows no audiences leaves the list empty; the token is then valid for the API server only.
 	if !contains(st.Audiences, a.audience) {

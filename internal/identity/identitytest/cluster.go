@@ -58,7 +58,8 @@ func (c *Cluster) Token(caller auth.Caller, life time.Duration, audiences ...str
 	payload, err := json.Marshal(map[string]any{
 		"exp": expires.Unix(), "aud": audiences, "sub": user(caller).Username,
 		"kubernetes.io": map[string]any{
-			"pod": map[string]string{"name": caller.PodName, "uid": caller.PodUID}, "node": map[string]string{"name": caller.NodeName},
+			"pod":  map[string]string{"name": caller.PodName, "uid": caller.PodUID},
+			"node": map[string]string{"name": caller.NodeName},
 		},
 	})
 	if err != nil {

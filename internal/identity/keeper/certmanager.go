@@ -32,7 +32,10 @@ const (
 // certificate is the one object by which the mesh asks cert-manager for an intermediate CA.
 func certificate(cfg Config) *certmanagerv1.Certificate {
 	return &certmanagerv1.Certificate{
-		TypeMeta:   metav1.TypeMeta{APIVersion: certmanagerv1.SchemeGroupVersion.String(), Kind: certmanagerv1.CertificateKind},
+		TypeMeta: metav1.TypeMeta{
+			APIVersion: certmanagerv1.SchemeGroupVersion.String(),
+			Kind:       certmanagerv1.CertificateKind,
+		},
 		ObjectMeta: objectMeta(cfg.Namespace, names.IssuedCA),
 		Spec: certmanagerv1.CertificateSpec{
 			IsCA:        true,
@@ -84,7 +87,8 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
 		return nil, &problem{
 			v1alpha1.MeshReasonCertManagerMissing,
-			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install cert-manager, or remove spec.certificates.certManager.",
+			"The Mesh asks for a CA from cert-manager, but the cluster doesn't serve certificates.cert-manager.io. Install " +
+				"cert-manager, or remove spec.certificates.certManager.",
 		}, nil
 	}
 	if err != nil {
@@ -98,14 +102,22 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 	if len(secret.Data[corev1.TLSCertKey]) == 0 || !issuedBy(secret, ref) { // or not there at all
 		return nil, waiting(cfg, ref, cert), nil
 	}
-	signer, err := identity.ParseSigner(origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey], secret.Data[cmmeta.TLSCAKey])
+	signer, err := identity.ParseSigner(origin(ref), secret.Data[corev1.TLSCertKey], secret.Data[corev1.TLSPrivateKeyKey],
+		secret.Data[cmmeta.TLSCAKey])
 	if err != nil {
-		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, can't be used: %v.",
-			cfg.Namespace, names.IssuedCA, origin(ref), err)}, nil
+		return nil, &problem{
+			v1alpha1.MeshReasonCAInvalid,
+			fmt.Sprintf("The CA in Secret %s/%s, issued by %s, can't be used: %v.",
+				cfg.Namespace, names.IssuedCA, origin(ref), err),
+		}, nil
 	}
 	if !signer.Usable(k.now()) {
-		return nil, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is only valid from %s to %s, root included.",
-			cfg.Namespace, names.IssuedCA, origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339), signer.NotAfter().UTC().Format(time.RFC3339))}, nil
+		return nil, &problem{
+			v1alpha1.MeshReasonCAInvalid,
+			fmt.Sprintf("The CA in Secret %s/%s, issued by %s, is only valid from %s to %s, root included.",
+				cfg.Namespace, names.IssuedCA, origin(ref), signer.Certificate().NotBefore.UTC().Format(time.RFC3339),
+				signer.NotAfter().UTC().Format(time.RFC3339)),
+		}, nil
 	}
 	return signer, nil, nil
 }
@@ -118,7 +130,8 @@ func waiting(cfg Config, ref *v1alpha1.IssuerReference, cert *certmanagerv1.Cert
 		}
 	}
 	// The reason for a long wait stands in the CertificateRequest, which the operator has no right to read.
-	msg += fmt.Sprintf(" If this lasts, check that the issuer exists, is ready and may sign CAs: kubectl -n %s describe certificaterequests.", cfg.Namespace)
+	msg += fmt.Sprintf(" If this lasts, check that the issuer exists, is ready and may sign CAs: kubectl -n %s describe "+
+		"certificaterequests.", cfg.Namespace)
 	return &problem{v1alpha1.MeshReasonIssuerNotReady, msg}
 }
 
@@ -130,7 +143,8 @@ func issuedBy(s *corev1.Secret, ref *v1alpha1.IssuerReference) bool {
 	if group == "" {
 		group = certmanagerv1.SchemeGroupVersion.Group
 	}
-	return a[certmanagerv1.IssuerNameAnnotationKey] == ref.Name && a[certmanagerv1.IssuerKindAnnotationKey] == ref.Kind && group == ref.Group
+	return a[certmanagerv1.IssuerNameAnnotationKey] == ref.Name && a[certmanagerv1.IssuerKindAnnotationKey] == ref.Kind &&
+		group == ref.Group
 }
 
 func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanagerv1.Certificate, error) {

@@ -173,13 +173,16 @@ func (k *Keeper) load(ctx context.Context, ns string) (*corev1.Secret, identity.
 	if err != nil {
 		// Overwriting it might destroy the only key that running workloads trust.
 		return nil, identity.State{}, &problem{v1alpha1.MeshReasonCAInvalid, fmt.Sprintf(
-			"Secret %s/%s can't be used: %v. Restore it, or delete it and the operator makes a new CA (running proxies keep trusting the old root while their certificates last).",
+			"Secret %s/%s can't be used: %v. Restore it, or delete it and the operator makes a new CA (running proxies keep "+
+				"trusting the old root while their certificates last).",
 			ns, names.CASecret, err)}, nil
 	}
 	return secret, state, nil, nil
 }
 
-func (k *Keeper) store(ctx context.Context, ns string, old *corev1.Secret, state identity.State) (*corev1.Secret, error) {
+func (k *Keeper) store(
+	ctx context.Context, ns string, old *corev1.Secret, state identity.State,
+) (*corev1.Secret, error) {
 	data, err := state.Encode()
 	if err != nil {
 		return nil, err
@@ -279,7 +282,8 @@ func (k *Keeper) result(cfg Config, state identity.State, bad *problem, wake tim
 		r.Message = fmt.Sprintf("Certificates are signed by the CA from %s, which expires at %s.",
 			state.Active.Origin, state.Active.NotAfter().UTC().Format(time.RFC3339))
 		if state.Next != nil {
-			r.Message += fmt.Sprintf(" A new CA from %s is trusted already and signs once its root has reached every proxy.", state.Next.Origin)
+			r.Message += fmt.Sprintf(" A new CA from %s is trusted already and signs once its root has reached every proxy.",
+				state.Next.Origin)
 		}
 		if n := len(state.Roots); n > 1 {
 			r.Message += fmt.Sprintf(" %d roots are trusted while the change lasts.", n)

@@ -58,7 +58,9 @@ func newWorld(t *testing.T) *world {
 		return nil
 	}
 	w.client = fake.NewClientBuilder().WithScheme(scheme).WithInterceptorFuncs(interceptor.Funcs{
-		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+		Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object,
+			opts ...client.GetOption,
+		) error {
 			if err := missing(o); err != nil {
 				return err
 			}
@@ -69,7 +71,8 @@ func newWorld(t *testing.T) *world {
 				return w.fail
 			}
 			if _, ok := o.(*certmanagerv1.Certificate); ok && w.gone {
-				return apierrors.NewGenericServerResponse(http.StatusNotFound, "post", certmanagerv1.Resource("certificates"), "", "404 page not found", 0, true)
+				return apierrors.NewGenericServerResponse(http.StatusNotFound, "post", certmanagerv1.Resource("certificates"), "",
+					"404 page not found", 0, true)
 			}
 			return c.Create(ctx, o, opts...)
 		},
@@ -103,7 +106,8 @@ func (w *world) state() identity.State {
 func (w *world) published() identity.Bundle {
 	w.t.Helper()
 	cm := &corev1.ConfigMap{}
-	require.NoError(w.t, w.client.Get(w.t.Context(), client.ObjectKey{Namespace: ns, Name: names.TrustBundleConfigMap}, cm))
+	require.NoError(w.t, w.client.Get(w.t.Context(), client.ObjectKey{Namespace: ns, Name: names.TrustBundleConfigMap},
+		cm))
 	b, err := identity.ParseBundle([]byte(cm.Data[names.TrustBundleKey]))
 	require.NoError(w.t, err)
 	return b
@@ -342,6 +346,7 @@ func TestConfigFor(t *testing.T) {
 		CertManager:  &v1alpha1.CertManagerCertificates{IssuerRef: v1alpha1.IssuerReference{Name: "x"}},
 	}
 	assert.Equal(t, keeper.Config{
-		Namespace: "ns", TrustDomain: "example.org", LeafLifetime: 2 * time.Hour, CertManager: &v1alpha1.IssuerReference{Name: "x"},
+		Namespace: "ns", TrustDomain: "example.org", LeafLifetime: 2 * time.Hour,
+		CertManager: &v1alpha1.IssuerReference{Name: "x"},
 	}, keeper.ConfigFor(m, "ns"))
 }

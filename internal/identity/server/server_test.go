@@ -55,10 +55,14 @@ func (o *operator) logged() string {
 
 func newOperator(t *testing.T) *operator {
 	t.Helper()
-	o := &operator{Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil), metrics: prometheus.NewRegistry()}
+	o := &operator{
+		Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil),
+		metrics: prometheus.NewRegistry(),
+	}
 	root, err := identity.NewRoot("cluster.local", identity.DefaultRootLifetime, time.Now())
 	require.NoError(t, err)
-	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: "cluster.local", LeafLifetime: time.Hour}, identity.DefaultPolicy, time.Now())
+	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: "cluster.local", LeafLifetime: time.Hour},
+		identity.DefaultPolicy, time.Now())
 	o.authority.Update(s)
 	o.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
 	o.Run(auth.Pod{Namespace: "shop", Name: "pay-1", UID: "p1", Node: "n2", ServiceAccount: "pay"})
@@ -95,7 +99,9 @@ func newOperator(t *testing.T) *operator {
 	return o
 }
 
-func (o *operator) do(t *testing.T, method, path, token string, body []byte, header ...string) (*http.Response, []byte) {
+func (o *operator) do(
+	t *testing.T, method, path, token string, body []byte, header ...string,
+) (*http.Response, []byte) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, o.url+path, bytes.NewReader(body))
 	require.NoError(t, err)
@@ -126,7 +132,8 @@ func signRequest(t *testing.T, csrFor, id string) []byte {
 
 func TestSign(t *testing.T) {
 	o := newOperator(t)
-	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(identitytest.NodeAgent("n1"), time.Hour), signRequest(t, cart, cart))
+	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(identitytest.NodeAgent("n1"), time.Hour),
+		signRequest(t, cart, cart))
 	require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
 	assert.Equal(t, uint16(tls.VersionTLS13), resp.TLS.Version)
 	var r identity.SignResponse
@@ -144,7 +151,8 @@ func TestRefusals(t *testing.T) {
 	o := newOperator(t)
 	agent := identitytest.NodeAgent("n1")
 	good := o.Token(agent, time.Hour)
-	app := o.Token(auth.Caller{Namespace: "shop", ServiceAccount: "cart", PodName: "cart-1", PodUID: "c1", NodeName: "n1"}, time.Hour)
+	app := o.Token(auth.Caller{Namespace: "shop", ServiceAccount: "cart", PodName: "cart-1", PodUID: "c1", NodeName: "n1"},
+		time.Hour)
 	for _, tc := range []struct {
 		name         string
 		method, path string
@@ -155,12 +163,19 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no token", "POST", identity.PathSign, "", signRequest(t, cart, cart), 401, "no bearer token"},
 		{"wrong token", "POST", identity.PathSign, "nonsense", signRequest(t, cart, cart), 401, "rejects the token"},
-		{"expired token", "POST", identity.PathSign, o.Token(agent, -time.Minute), signRequest(t, cart, cart), 401, "rejects the token"},
-		{"token for the API server", "POST", identity.PathSign, o.Token(agent, time.Hour, "https://kubernetes.default.svc"), signRequest(t, cart, cart), 401, "audience"},
+		{
+			"expired token", "POST", identity.PathSign, o.Token(agent, -time.Minute), signRequest(t, cart, cart), 401,
+			"rejects the token",
+		},
+		{
+			"token for the API server", "POST", identity.PathSign, o.Token(agent, time.Hour, "https://kubernetes.default.svc"),
+			signRequest(t, cart, cart), 401, "audience",
+		},
 		{"an application's token", "POST", identity.PathSign, app, signRequest(t, cart, cart), 403, "neither a node agent"},
 		{"pod of another node", "POST", identity.PathSign, good, signRequest(t, pay, pay), 403, "runs on node n1"},
 		{"forged SAN", "POST", identity.PathSign, good, signRequest(t, pay, cart), 400, "URI is"},
-		{"other trust domain", "POST", identity.PathSign, good, signRequest(t, "spiffe://evil/ns/shop/sa/cart", "spiffe://evil/ns/shop/sa/cart"), 400, "trust domain"},
+		{"other trust domain", "POST", identity.PathSign, good, signRequest(t, "spiffe://evil/ns/shop/sa/cart",
+			"spiffe://evil/ns/shop/sa/cart"), 400, "trust domain"},
 		{"oversized", "POST", identity.PathSign, good, make([]byte, 64<<10), 413, "larger than"},
 		{"not JSON", "POST", identity.PathSign, good, []byte("{"), 400, "isn't JSON"},
 		{"no CSR", "POST", identity.PathSign, good, []byte(`{"identity":"` + cart + `"}`), 400, "PEM"},
@@ -246,11 +261,15 @@ func TestWithoutACA(t *testing.T) {
 	c := identitytest.NewCluster(nil)
 	h := (&server.Server{
 		Issuer: identity.NewAuthority(nil), Callers: auth.NewAuthenticator(c, nil, nil),
-		Rights: &auth.Authorizer{SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c, Workloads: c, Waypoint: c.Waypoint},
-		Log:    logr.Discard(),
+		Rights: &auth.Authorizer{
+			SystemNamespace: names.SystemNamespace, TrustDomain: func() string { return "" }, Pods: c,
+			Workloads: c, Waypoint: c.Waypoint,
+		},
+		Log: logr.Discard(),
 	}).Handler()
 	for path, code := range map[string]int{identity.PathSign: 503} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path, bytes.NewReader(signRequest(t, cart, cart)))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path, bytes.NewReader(
+			signRequest(t, cart, cart)))
 		require.NoError(t, err)
 		req.Header.Set("Authorization", "Bearer "+c.Token(identitytest.NodeAgent("n1"), time.Hour))
 		w := &recorder{header: http.Header{}}

@@ -33,7 +33,8 @@ func TestAuthenticate(t *testing.T) {
 	token := c.Token(identitytest.NodeAgent("n1"), time.Hour)
 	pod := auth.Pod{Namespace: "shop", Name: "cart", UID: "u", Node: "n1", ServiceAccount: "cart"}
 	c.Run(pod)
-	app := c.Token(auth.Caller{Namespace: "shop", ServiceAccount: "cart", PodName: "cart", PodUID: "u", NodeName: "n1"}, time.Hour)
+	app := c.Token(auth.Caller{Namespace: "shop", ServiceAccount: "cart", PodName: "cart", PodUID: "u", NodeName: "n1"},
+		time.Hour)
 	for _, tc := range []struct {
 		name   string
 		header []string
@@ -60,7 +61,8 @@ func TestAuthenticate(t *testing.T) {
 		})
 	}
 	c.SetDown(true)
-	ctx := metadata.NewIncomingContext(t.Context(), metadata.Pairs("authorization", "Bearer "+c.Token(identitytest.NodeAgent("n2"), time.Hour)))
+	ctx := metadata.NewIncomingContext(
+		t.Context(), metadata.Pairs("authorization", "Bearer "+c.Token(identitytest.NodeAgent("n2"), time.Hour)))
 	_, err := a.Authenticate(ctx)
 	require.Equal(t, codes.Unavailable, status.Code(err))
 }

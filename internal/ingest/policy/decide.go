@@ -52,9 +52,9 @@ func Define[T any](g *memo.Graph, kind Kind[T]) *Policies[T] {
 
 func deepEqual[V any](a, b V) bool { return reflect.DeepEqual(a, b) }
 
-// decide between the policies that name an object. What one asks for and what another does are never mixed: a policy of a
-// section goes before one of the whole, as if that weren't there; of two that name the same, the one with precedence has
-// it, and the other is refused.
+// decide between the policies that name an object. What one asks for and what another does are never mixed: a policy of
+// a section goes before one of the whole, as if that weren't there; of two that name the same, the one with precedence
+// has it, and the other is refused.
 func (p *Policies[T]) decide(c *memo.Ctx, o Object) holders[T] {
 	sections, _ := p.find(c, o)
 	out := holders[T]{bySection: map[string]*Policy[T]{}, sections: sections}
@@ -123,7 +123,9 @@ func (p *Policies[T]) refused(c *memo.Ctx, policy *Policy[T], n int, t Target) *
 		return refuse(gwv1.PolicyReasonInvalid, "The policy's status has no room for another ancestor")
 	}
 	sections, verdict := p.find(c, t.Object)
-	if verdict != nil || t.Section == "" || slices.ContainsFunc(sections, func(s Section) bool { return s.Name == t.Section }) {
+	if verdict != nil || t.Section == "" || slices.ContainsFunc(sections, func(s Section) bool {
+		return s.Name == t.Section
+	}) {
 		return verdict
 	}
 	return refuse(gwv1.PolicyReasonTargetNotFound, "%s has no section %q", t.Object, t.Section)
@@ -161,7 +163,8 @@ func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) 
 	if bad == nil {
 		h := p.holders.Get(c, t.Object)
 		if holder := h.bySection[t.Section]; holder.Ref != policy.Ref {
-			bad = refuse(gwv1.PolicyReasonConflicted, "%s has the same target and takes precedence (the oldest policy does, then the first by name)", nameOf(holder.Ref))
+			bad = refuse(gwv1.PolicyReasonConflicted,
+				"%s has the same target and takes precedence (the oldest policy does, then the first by name)", nameOf(holder.Ref))
 		} else {
 			out.At, message = h.at(policy, t)
 		}

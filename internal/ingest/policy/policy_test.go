@@ -42,7 +42,9 @@ func port(namespace string, number uint16) model.Attachment {
 
 var (
 	http, metrics = port("shop", 80), port("shop", 9090)
-	https         = model.Attachment{Listener: model.Listener{Gateway: name("shop", "edge"), Section: "https", Hostname: "*.example.org"}}
+	https         = model.Attachment{
+		Listener: model.Listener{Gateway: name("shop", "edge"), Section: "https", Hostname: "*.example.org"},
+	}
 )
 
 func newWorld() *world {
@@ -58,7 +60,8 @@ func newWorld() *world {
 			if sections, ok := w.objects[o]; ok {
 				return sections, nil
 			}
-			return nil, &conditions.Verdict{Reason: string(gwv1.PolicyReasonTargetNotFound), Message: o.String() + " does not exist"}
+			return nil, &conditions.Verdict{Reason: string(gwv1.PolicyReasonTargetNotFound), Message: o.String() +
+				" does not exist"}
 		}
 	}
 	w.Policies = Define(w.graph, Kind[limit]{
@@ -162,7 +165,8 @@ func TestWhichPolicyIsInForce(t *testing.T) {
 			},
 		},
 		"one of a section, though it is younger than that of the whole": {
-			policies: []*Policy[limit]{with("whole", 1, web("")), with("section", 2, web("metrics"))}, inForce: [3]limit{1, 2, 0},
+			policies: []*Policy[limit]{with("whole", 1, web("")), with("section", 2, web("metrics"))},
+			inForce:  [3]limit{1, 2, 0},
 			said: map[string][]string{
 				"whole": {"Accepted Accepted In force for Service shop/web, except for section metrics, " +
 					"which LimitPolicy shop/section targets by name."},
@@ -172,7 +176,8 @@ func TestWhichPolicyIsInForce(t *testing.T) {
 		"a section of its own is no conflict with the whole": {
 			policies: []*Policy[limit]{with("a", 1, web(""), web("http"), web(""))}, inForce: [3]limit{1, 1, 0},
 			said: map[string][]string{"a": {
-				"Accepted Accepted In force for Service shop/web.", "Accepted Accepted In force for Service shop/web, section http.",
+				"Accepted Accepted In force for Service shop/web.",
+				"Accepted Accepted In force for Service shop/web, section http.",
 			}},
 		},
 		"none without the target": {
@@ -190,12 +195,16 @@ func TestWhichPolicyIsInForce(t *testing.T) {
 		"none for an unsupported kind": {
 			policies: []*Policy[limit]{with("a", 1, of("ConfigMap", "web", ""))},
 			said: map[string][]string{"a": {
-				"Accepted Invalid A LimitPolicy can't target a ConfigMap: supported kinds are Gateway.gateway.networking.k8s.io, Service.",
+				"Accepted Invalid A LimitPolicy can't target a ConfigMap: supported kinds are Gateway.gateway.networking.k8s.io, " +
+					"Service.",
 			}},
 		},
 		"each target by itself": {
-			policies: []*Policy[limit]{with("a", 2, of("Service", "none", ""), web("http"), of("Gateway", "edge", "https")), with("b", 1, web("http"))},
-			inForce:  [3]limit{1, 0, 2},
+			policies: []*Policy[limit]{
+				with("a", 2, of("Service", "none", ""), web("http"), of("Gateway", "edge", "https")),
+				with("b", 1, web("http")),
+			},
+			inForce: [3]limit{1, 0, 2},
 			said: map[string][]string{"a": {
 				"Accepted TargetNotFound Service shop/none does not exist.", fmt.Sprintf(conflict, "b"),
 				"Accepted Accepted In force for Gateway shop/edge, section https.",
@@ -257,12 +266,18 @@ func TestReports(t *testing.T) {
 	group, core, gateway, service := gwv1.Group(gwv1.GroupName), gwv1.Group(""), gwv1.Kind("Gateway"), gwv1.Kind("Service")
 	namespace, section := gwv1.Namespace("shop"), gwv1.SectionName("http")
 	accepted := func(message string) []metav1.Condition {
-		return []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", Message: message, ObservedGeneration: 7}}
+		return []metav1.Condition{{
+			Type: "Accepted", Status: "True", Reason: "Accepted", Message: message,
+			ObservedGeneration: 7,
+		}}
 	}
 	require.Equal(t, &Report{
 		Ref: model.ObjectRef{Kind: "LimitPolicy", Namespace: "shop", Name: "a"}, Generation: 7,
 		Ancestors: []Ancestor{{
-			Ref:        gwv1.ParentReference{Group: &core, Kind: &service, Namespace: &namespace, Name: "web", SectionName: &section},
+			Ref: gwv1.ParentReference{
+				Group: &core, Kind: &service, Namespace: &namespace, Name: "web",
+				SectionName: &section,
+			},
 			Conditions: accepted("In force for Service shop/web, section http."), At: []model.Attachment{http},
 		}, {
 			Ref:        gwv1.ParentReference{Group: &group, Kind: &gateway, Namespace: &namespace, Name: "edge"},
@@ -316,13 +331,19 @@ func TestReferences(t *testing.T) {
 	elsewhere := Target{Object: Object{Service, name("far", "web")}}
 
 	require.Equal(t, whole, Local("shop", local))
-	require.Equal(t, whole, LocalSection("shop", gwv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: local}))
+	require.Equal(t, whole, LocalSection("shop", gwv1.LocalPolicyTargetReferenceWithSectionName{
+		LocalPolicyTargetReference: local,
+	}))
 	require.Equal(t, inSection, LocalSection("shop",
 		gwv1.LocalPolicyTargetReferenceWithSectionName{LocalPolicyTargetReference: local, SectionName: &section}))
 	require.Equal(t, whole, Namespaced("shop", gwv1.NamespacedPolicyTargetReference{Kind: "Service", Name: "web"}))
-	require.Equal(t, elsewhere, Namespaced("shop", gwv1.NamespacedPolicyTargetReference{Kind: "Service", Name: "web", Namespace: &far}))
-	require.Equal(t, Target{Object: Object{Gateway, name("shop", "edge")}}, Parent("shop", gwv1.ParentReference{Name: "edge"}))
-	require.Equal(t, inSection, Parent("shop", gwv1.ParentReference{Group: &group, Kind: &kind, Name: "web", SectionName: &section}))
+	require.Equal(t, elsewhere, Namespaced("shop", gwv1.NamespacedPolicyTargetReference{
+		Kind: "Service", Name: "web", Namespace: &far,
+	}))
+	require.Equal(t, Target{Object: Object{Gateway, name("shop", "edge")}},
+		Parent("shop", gwv1.ParentReference{Name: "edge"}))
+	require.Equal(t, inSection, Parent(
+		"shop", gwv1.ParentReference{Group: &group, Kind: &kind, Name: "web", SectionName: &section}))
 	for _, target := range []Target{whole, inSection, elsewhere, {Object: Object{Gateway, name("shop", "edge")}}} {
 		require.Equal(t, target, Parent("", target.Ancestor()))
 	}

@@ -43,17 +43,27 @@ type world struct {
 func inWorld(t *testing.T, do func(*world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{
-			t: t, book: newBook("a", "b"), ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"},
+			t: t, book: newBook("a", "b"), ref: model.ObjectRef{
+				Kind: ingest.KindHTTPRoute, Namespace: "bookshop",
+				Name: "reviews",
+			},
 			parent: gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: "reviews"},
 		}
 		s := runtime.NewScheme()
 		require.NoError(t, gwv1.Install(s))
-		route := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews", UID: "1", Generation: 1}}
+		route := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{
+			Namespace: "bookshop", Name: "reviews", UID: "1",
+			Generation: 1,
+		}}
 		w.client = fake.NewClientBuilder().WithScheme(s).WithObjects(route).WithStatusSubresource(route).
-			WithInterceptorFuncs(interceptor.Funcs{SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, opts ...client.SubResourceUpdateOption) error {
-				w.writes.Add(1)
-				return c.SubResource(sub).Update(ctx, o, opts...)
-			}}).Build()
+			WithInterceptorFuncs(interceptor.Funcs{
+				SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object,
+					opts ...client.SubResourceUpdateOption,
+				) error {
+					w.writes.Add(1)
+					return c.SubResource(sub).Update(ctx, o, opts...)
+				},
+			}).Build()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		w.writer = NewRoutes(w.client, w.book, logr.Discard())
@@ -186,7 +196,10 @@ func TestNothingElseIsHeld(t *testing.T) {
 		// While it is held, the rest of the status is written.
 		w.book.set()
 		partial := w.served()
-		partial.Conditions = append(partial.Conditions, metav1.Condition{Type: "ResolvedRefs", Status: "False", Reason: "BackendNotFound"})
+		partial.Conditions = append(partial.Conditions, metav1.Condition{
+			Type: "ResolvedRefs", Status: "False",
+			Reason: "BackendNotFound",
+		})
 		w.report(partial)
 		w.says("True", "2/2")
 		require.True(t, meta.IsStatusConditionFalse(w.status()[0].Conditions, "ResolvedRefs"))
@@ -200,7 +213,9 @@ func TestStatusesAreRepairedAndTakenBack(t *testing.T) {
 		require.False(t, w.writer.Cleared())
 		route := &gwv1.HTTPRoute{}
 		require.NoError(t, w.client.Get(t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "reviews"}, route))
-		route.Status.Parents = []gwv1.RouteParentStatus{{ControllerName: "example.org/other", ParentRef: w.parent, Conditions: []metav1.Condition{}}}
+		route.Status.Parents = []gwv1.RouteParentStatus{
+			{ControllerName: "example.org/other", ParentRef: w.parent, Conditions: []metav1.Condition{}},
+		}
 		require.NoError(t, w.client.Status().Update(t.Context(), route))
 		w.writer.Touch(w.ref)
 		synctest.Wait()
@@ -217,14 +232,21 @@ func TestStatusesAreRepairedAndTakenBack(t *testing.T) {
 func TestAnotherMeshsRouteIsLeftAlone(t *testing.T) {
 	inWorld(t, func(w *world) {
 		foreign := ingest.ParentReport{
-			Ref: w.parent, Foreign: true, Unprogrammed: &ingest.Verdict{Reason: "NamespaceNotEnrolled", Message: "the route is not accepted"},
-			Conditions: []metav1.Condition{{Type: "Accepted", Status: "False", Reason: "NamespaceNotEnrolled", ObservedGeneration: 1}},
+			Ref: w.parent, Foreign: true, Unprogrammed: &ingest.Verdict{
+				Reason:  "NamespaceNotEnrolled",
+				Message: "the route is not accepted",
+			},
+			Conditions: []metav1.Condition{
+				{Type: "Accepted", Status: "False", Reason: "NamespaceNotEnrolled", ObservedGeneration: 1},
+			},
 		}
 		w.report(foreign)
 		require.Len(t, w.status(), 1, "as long as nobody else says anything, the user is told")
 		route := &gwv1.HTTPRoute{}
 		require.NoError(t, w.client.Get(t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "reviews"}, route))
-		route.Status.Parents = append(route.Status.Parents, gwv1.RouteParentStatus{ControllerName: "istio.io/gateway-controller", ParentRef: w.parent, Conditions: []metav1.Condition{}})
+		route.Status.Parents = append(route.Status.Parents, gwv1.RouteParentStatus{
+			ControllerName: "istio.io/gateway-controller", ParentRef: w.parent, Conditions: []metav1.Condition{},
+		})
 		require.NoError(t, w.client.Status().Update(t.Context(), route))
 		w.writer.Touch(w.ref)
 		synctest.Wait()
@@ -240,11 +262,17 @@ func TestARecreatedRouteIsAnotherRoute(t *testing.T) {
 		key := types.NamespacedName{Namespace: "bookshop", Name: "reviews"}
 		require.NoError(t, w.client.Get(t.Context(), key, route))
 		require.NoError(t, w.client.Delete(t.Context(), route))
-		require.NoError(t, w.client.Create(t.Context(), &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: "2", Generation: 1}}))
+		require.NoError(t, w.client.Create(
+			t.Context(), &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{
+				Namespace: key.Namespace, Name: key.Name, UID: "2",
+				Generation: 1,
+			}}))
 		w.writer.Touch(w.ref)
 		synctest.Wait()
 		require.Empty(t, w.status(), "what is known is about the old one")
-		w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{w.served()}})
+		w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{
+			w.served(),
+		}})
 		synctest.Wait()
 		w.says("True", "2/2")
 	})

@@ -21,5 +21,6 @@ func TestServicesOverBudgetAreClosed(t *testing.T) {
 	require.Equal(t, metav1.ConditionFalse, c.Status)
 	require.Equal(t, v1alpha1.ServiceReasonOverBudget, c.Reason)
 	require.Equal(t, "Too many ports; until then, connections are refused.", c.Message)
-	require.True(t, cluster.ServiceClosed(&corev1.Service{Status: corev1.ServiceStatus{Conditions: []metav1.Condition{c}}}))
+	require.True(t, cluster.ServiceClosed(
+		&corev1.Service{Status: corev1.ServiceStatus{Conditions: []metav1.Condition{c}}}))
 }

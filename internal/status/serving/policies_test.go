@@ -26,8 +26,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// testPolicyOnARealAPIServer: a policy of whatever kind is Programmed once acknowledged, keeps what others say of it, and
-// its status is taken back when there is nothing to say any more.
+// testPolicyOnARealAPIServer: a policy of whatever kind is Programmed once acknowledged, keeps what others say of it,
+// and its status is taken back when there is nothing to say any more.
 func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 	s := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(s))

@@ -22,8 +22,8 @@ type Acknowledgements interface {
 	State(k xds.Key) xds.ResourceState
 }
 
-// needsOf lists what proxies need to serve a route by a parent. Those of its waypoint need the tables of its ports and what
-// leads to them, and the clusters of its backends; callers' nodes what leads to the waypoint.
+// needsOf lists what proxies need to serve a route by a parent. Those of its waypoint need the tables of its ports and
+// what leads to them, and the clusters of its backends; callers' nodes what leads to the waypoint.
 func needsOf(p ingest.ParentReport) []need {
 	if p.Waypoint.Name == "" {
 		return nil

@@ -134,7 +134,10 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: ingest.ParentReport{Unprogrammed: &ingest.Verdict{Reason: "Conflicted", Message: "taken"}},
 			book:   newBook(), status: "False", reason: "Conflicted", text: "Taken.",
 		},
-		"no proxy yet": {report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "No proxy"},
+		"no proxy yet": {
+			report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies,
+			text: "No proxy",
+		},
 		"only a starting proxy": {
 			report: served, status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "No proxy",
 			book: func() *book { b := newBook("a"); b.say("a", listener, xds.Pending); return b }(),
@@ -145,14 +148,16 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		},
 		"callers go straight to the Service": {
 			report: func() ingest.ParentReport { p := served; p.Pending = true; return p }(), book: newBook("a", "b"),
-			status: "False", reason: v1alpha1.RouteReasonPending, text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
+			status: "False", reason: v1alpha1.RouteReasonPending,
+			text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
 		},
 		"a caller's node is behind": {
 			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "but node proxy bookshop/n2 does not",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Pending) }),
 		},
 		"a caller's node rejects": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/n2 rejects cluster 10.96.0.10:80",
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			text: "bookshop/n2 rejects cluster 10.96.0.10:80",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Rejected) }),
 		},
 		"all callers' nodes": {
@@ -171,11 +176,27 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/b rejects listener mtls",
 			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
-		"route table rejected": {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "last good version: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81")},
-		"scope rejected":       {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects way to route table service/bookshop/reviews/81", book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81")},
-		"backend rejected":     {report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80")},
-		"another's cluster":    {report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies", book: rejects(xds.TypeCluster, "service/bookshop/details/80")},
-		"all":                  {report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies", book: newBook("a", "b")},
+		"route table rejected": {
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			text: "last good version: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81"),
+		},
+		"scope rejected": {
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			text: "rejects way to route table service/bookshop/reviews/81",
+			book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81"),
+		},
+		"backend rejected": {
+			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80"),
+		},
+		"another's cluster": {
+			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
+			book: rejects(xds.TypeCluster, "service/bookshop/details/80"),
+		},
+		"all": {
+			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
+			book: newBook("a", "b"),
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got := programmed(c.report, 7, c.book)
@@ -194,11 +215,31 @@ func TestAServiceRemembersItsWaypoint(t *testing.T) {
 		closed  bool
 		text    string
 	}{
-		"served":             {ingest.Binding{Waypoint: waypoint}, true, "Connections from the mesh go through waypoint bookshop/fairway-waypoint."},
-		"served for some":    {ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}}, true, "Connections from namespaces a, b, which have routes"},
-		"refused":            {ingest.Binding{Waypoint: waypoint, Problem: "taken"}, true, "Taken; until then, connections are refused."},
-		"refused for some":   {ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}}, true, "Taken; until then, connections from namespaces a are refused."},
-		"not yet served":     {ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true}, false, "straight to the Service."},
+		"served": {
+			ingest.Binding{Waypoint: waypoint},
+			true,
+			"Connections from the mesh go through waypoint bookshop/fairway-waypoint.",
+		},
+		"served for some": {
+			ingest.Binding{Waypoint: waypoint, Callers: []string{"a", "b"}},
+			true,
+			"Connections from namespaces a, b, which have routes",
+		},
+		"refused": {
+			ingest.Binding{Waypoint: waypoint, Problem: "taken"},
+			true,
+			"Taken; until then, connections are refused.",
+		},
+		"refused for some": {
+			ingest.Binding{Waypoint: waypoint, Problem: "taken", Callers: []string{"a"}},
+			true,
+			"Taken; until then, connections from namespaces a are refused.",
+		},
+		"not yet served": {
+			ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true},
+			false,
+			"straight to the Service.",
+		},
 		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "the label has no effect."},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -257,7 +298,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		route := &gwv1.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "many"}}
 		require.NoError(t, c.Create(ctx, route))
 		parent := func(n int) gwv1.ParentReference {
-			return gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: gwv1.ObjectName(fmt.Sprint("s", n))}
+			return gwv1.ParentReference{
+				Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")),
+				Name: gwv1.ObjectName(fmt.Sprint("s", n)),
+			}
 		}
 		for n := range 30 {
 			route.Status.Parents = append(route.Status.Parents, gwv1.RouteParentStatus{
@@ -270,7 +314,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		ref := model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "many"}
 		report := &ingest.RouteReport{Ref: ref, Generation: 1}
 		for n := range 3 {
-			report.Parents = append(report.Parents, ingest.ParentReport{Ref: parent(n), Unprogrammed: &ingest.Verdict{Reason: "NoWaypoint", Message: "none"}})
+			report.Parents = append(report.Parents, ingest.ParentReport{
+				Ref:          parent(n),
+				Unprogrammed: &ingest.Verdict{Reason: "NoWaypoint", Message: "none"},
+			})
 		}
 		w := NewRoutes(c, newBook(), logr.Discard())
 		go func() { _ = w.Start(ctx) }()
@@ -300,7 +347,10 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 			require.NoError(t, c.Get(ctx, key, got))
 			return meta.FindStatusCondition(got.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
 		}
-		w.Bound(key, ingest.Binding{Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"}, Problem: "no such Gateway"})
+		w.Bound(key, ingest.Binding{
+			Waypoint: types.NamespacedName{Namespace: "bookshop", Name: "nowhere"},
+			Problem:  "no such Gateway",
+		})
 		eventually.True(t, "the waypoint is missing", func() bool {
 			b := bound()
 			return b != nil && b.Reason == v1alpha1.ServiceReasonWaypointMissing
@@ -314,7 +364,8 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		w.Bound(key, ingest.Binding{Waypoint: waypoint, Spreads: true})
 		eventually.True(t, "internalTrafficPolicy does not hold", func() bool {
 			b := bound()
-			return b != nil && b.Status == metav1.ConditionTrue && strings.Contains(b.Message, "internalTrafficPolicy Local doesn't apply")
+			return b != nil && b.Status == metav1.ConditionTrue &&
+				strings.Contains(b.Message, "internalTrafficPolicy Local doesn't apply")
 		})
 		w.Bound(key, ingest.Binding{Unsupported: "the Service has no cluster IP"})
 		eventually.True(t, "the Service is not supported", func() bool {

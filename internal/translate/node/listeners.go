@@ -52,8 +52,8 @@ const (
 	// onDemandTimeout bounds how long a connection waits for the operator's answer about an address that nobody on
 	// the node dialled before. It matters only while agent and operator can't talk.
 	onDemandTimeout = 15 * time.Second
-	// connectAttempts before the application sees a failure, with a pause between them of anything up to backoff, so that a
-	// connection outlives an endpoint that has just gone. The pauses don't grow: Envoy keeps how far they have for all
+	// connectAttempts before the application sees a failure, with a pause between them of anything up to backoff, so that
+	// a connection outlives an endpoint that has just gone. The pauses don't grow: Envoy keeps how far they have for all
 	// connections of a listener together, so those that fail would slow others.
 	connectAttempts = 6
 	backoff         = 320 * time.Millisecond
@@ -78,7 +78,8 @@ func outbound(p Pod) *listenerv3.Listener {
 	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 		envoy.SetFilterState(
 			envoy.FilterState(envoy.FilterStateCluster, "", "%DOWNSTREAM_LOCAL_ADDRESS%", envoy.SharedNot),
-			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, envoy.Literal(p.Identity), envoy.SharedOnce),
+			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, envoy.Literal(p.Identity),
+				envoy.SharedOnce),
 			podNetns(p, envoy.SharedOnce),
 		),
 		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
@@ -196,8 +197,8 @@ func mtls(p Pod) *listenerv3.Listener {
 	return l
 }
 
-// ofFamily is the first of addresses that is of a family. The caller's address becomes the source of the connection to the
-// application, so both must be of one family.
+// ofFamily is the first of addresses that is of a family. The caller's address becomes the source of the connection to
+// the application, so both must be of one family.
 func ofFamily(ips []netip.Addr, family netip.Addr) netip.Addr {
 	return ips[slices.IndexFunc(ips, func(a netip.Addr) bool { return a.Unmap().Is4() == family.Is4() })].Unmap()
 }

@@ -20,9 +20,13 @@ import (
 
 // TestMarked has clusters as operators of this version and of earlier ones make them.
 func TestMarked(t *testing.T) {
-	want := []*corev3.SocketOption{envoy.Mark(int64(testMark.Mark())), envoy.Priority(int64(testMark.Priority())), envoy.ReuseAddress()}
+	want := []*corev3.SocketOption{
+		envoy.Mark(int64(testMark.Mark())), envoy.Priority(int64(testMark.Priority())),
+		envoy.ReuseAddress(),
+	}
 	for _, kind := range []model.DestinationKind{
-		model.DestinationService, model.DestinationWaypoint, model.DestinationWorkload, model.DestinationPassthrough, model.DestinationRefused,
+		model.DestinationService, model.DestinationWaypoint, model.DestinationWorkload, model.DestinationPassthrough,
+		model.DestinationRefused,
 	} {
 		sent := upstream.Destination(model.Destination{Address: vip, Kind: kind, Port: web, Identities: ids})
 		packed, err := anypb.New(sent)
@@ -32,7 +36,8 @@ func TestMarked(t *testing.T) {
 		have := &clusterv3.Cluster{}
 		require.NoError(t, adapted.UnmarshalTo(have))
 		if bind := sent.GetUpstreamBindConfig(); bind != nil {
-			require.Equal(t, int64(names.MarkProxy), bind.GetSocketOptions()[0].GetIntValue(), "agents of earlier versions expect it")
+			require.Equal(t, int64(names.MarkProxy), bind.GetSocketOptions()[0].GetIntValue(),
+				"agents of earlier versions expect it")
 			bind.SocketOptions = want
 		} else {
 			require.Equal(t, model.DestinationRefused, kind, "what connects to something is marked")
@@ -42,6 +47,9 @@ func TestMarked(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, proto.Equal(adapted, again))
 	}
-	_, err := Marked(&anypb.Any{TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster", Value: []byte("no cluster")}, testMark)
+	_, err := Marked(&anypb.Any{
+		TypeUrl: "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+		Value:   []byte("no cluster"),
+	}, testMark)
 	require.Error(t, err)
 }

@@ -77,7 +77,8 @@ func TestListenersDependOnTheirPodOnly(t *testing.T) {
 	}
 	for i, l := range Listeners(strict) {
 		changed := !proto.Equal(l, a[i])
-		require.Equal(t, l.Name == prefixInbound+strict.UID, changed, "strictness changes the plaintext listener and no other")
+		require.Equal(t, l.Name == prefixInbound+strict.UID, changed,
+			"strictness changes the plaintext listener and no other")
 	}
 	require.Empty(t, Listeners(Pod{UID: "u"}), "a pod without an address")
 }

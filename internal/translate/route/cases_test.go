@@ -95,7 +95,8 @@ var cases = map[string]func() bundle{
 }
 
 func scopesCase() bundle {
-	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(model.Attachment{Port: db}), Scope(model.Attachment{Port: web})}}
+	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(model.Attachment{Port: db}), Scope(
+		model.Attachment{Port: web})}}
 }
 
 func callersCase() bundle {
@@ -134,7 +135,10 @@ func matchesCase() bundle {
 
 func grpcCase() bundle {
 	rule := func(m model.Match, b ...model.Backend) model.Rule {
-		return model.Rule{Source: model.ObjectRef{Kind: "GRPCRoute", Namespace: "shop", Name: "web"}, GRPC: true, Match: m, Backends: b}
+		return model.Rule{
+			Source: model.ObjectRef{Kind: "GRPCRoute", Namespace: "shop", Name: "web"}, GRPC: true, Match: m,
+			Backends: b,
+		}
 	}
 	return routed(rules(
 		rule(model.Match{GRPCService: "a.B", GRPCMethod: "C", GRPCType: model.MatchExact}, to(web, 1)),
@@ -149,11 +153,13 @@ func grpcCase() bundle {
 func backendsCase() bundle {
 	invalid := model.Backend{Port: webV2, Weight: 10, Invalid: true}
 	stamp := model.Filter{RequestHeaders: &model.HeaderChange{
-		Set: []model.Header{{Name: "X-Version", Value: "v1"}, {Name: "Host", Value: "v1.example"}}, Remove: []string{"X-Secret"},
+		Set:    []model.Header{{Name: "X-Version", Value: "v1"}, {Name: "Host", Value: "v1.example"}},
+		Remove: []string{"X-Secret"},
 	}}
 	answered := model.Filter{ResponseHeaders: &model.HeaderChange{Add: []model.Header{{Name: "X-From", Value: "v1"}}}}
 	return routed(rules(
-		model.Rule{Match: path(model.MatchExact, "/split"), Backends: backends(to(webV1, 90, stamp, answered), to(webV2, 10))},
+		model.Rule{Match: path(model.MatchExact, "/split"), Backends: backends(to(webV1, 90, stamp, answered),
+			to(webV2, 10))},
 		model.Rule{Match: path(model.MatchExact, "/one"), Backends: backends(to(webV1, 7, stamp, answered), to(webV2, 0))},
 		model.Rule{Match: path(model.MatchExact, "/part-invalid"), Backends: backends(to(webV1, 90), invalid)},
 		model.Rule{Match: path(model.MatchExact, "/all-invalid"), Backends: backends(invalid)},
@@ -172,7 +178,8 @@ func headersCase() bundle {
 				Remove: []string{"X-Gone", "Host"},
 			}},
 			{ResponseHeaders: &model.HeaderChange{
-				Set: []model.Header{{Name: "Server", Value: "s"}}, Add: []model.Header{{Name: "Vary", Value: "x"}}, Remove: []string{"X-Powered-By"},
+				Set: []model.Header{{Name: "Server", Value: "s"}}, Add: []model.Header{{Name: "Vary", Value: "x"}},
+				Remove: []string{"X-Powered-By"},
 			}},
 		},
 		Backends: backends(to(web, 1)),
@@ -221,7 +228,10 @@ func timeoutsCase() bundle {
 	retry := &model.Retry{Codes: []uint32{500, 503}, Attempts: 3, Backoff: 10 * time.Millisecond}
 	return routed(rules(
 		model.Rule{Match: path(model.MatchExact, "/request"), RequestTimeout: second, Backends: b},
-		model.Rule{Match: path(model.MatchExact, "/try"), RequestTimeout: ptr.To(time.Minute), BackendTimeout: second, Backends: b},
+		model.Rule{
+			Match: path(model.MatchExact, "/try"), RequestTimeout: ptr.To(time.Minute), BackendTimeout: second,
+			Backends: b,
+		},
 		model.Rule{Match: path(model.MatchExact, "/disabled"), RequestTimeout: ptr.To(time.Duration(0)), Backends: b},
 		model.Rule{Match: path(model.MatchExact, "/retry"), Retry: retry, Backends: b},
 		model.Rule{
@@ -236,7 +246,10 @@ func mirrorsCase() bundle {
 		return model.Filter{Mirror: &model.Mirror{Backend: to(p, 1), Numerator: n, Denominator: d}}
 	}
 	gone := model.Filter{Mirror: &model.Mirror{Backend: model.Backend{Port: webV2, Invalid: true}}}
-	return routed(rules(model.Rule{Filters: []model.Filter{m(webV1, 1, 1), m(webV2, 1, 3), m(webV2, 0, 100), gone}, Backends: backends(to(web, 1))}))
+	return routed(rules(model.Rule{
+		Filters:  []model.Filter{m(webV1, 1, 1), m(webV2, 1, 3), m(webV2, 0, 100), gone},
+		Backends: backends(to(web, 1)),
+	}))
 }
 
 func corsCase() bundle {
@@ -249,7 +262,10 @@ func corsCase() bundle {
 			AllowHeaders: []string{"x-a", "x-b"}, ExposeHeaders: []string{"x-c"}, AllowCredentials: true, MaxAge: time.Hour,
 		}),
 		rule(model.CORS{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}}),
-		rule(model.CORS{AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, AllowCredentials: true}),
+		rule(model.CORS{
+			AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"},
+			AllowCredentials: true,
+		}),
 	))
 }
 
@@ -257,7 +273,8 @@ func sessionsCase() bundle {
 	rule := func(s model.SessionPersistence) model.Rule {
 		return model.Rule{SessionPersistence: &s, Backends: backends(to(web, 1))}
 	}
-	return routed(rules(rule(model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}), rule(model.SessionPersistence{Header: true})))
+	return routed(rules(rule(model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}),
+		rule(model.SessionPersistence{Header: true})))
 }
 
 func inexpressibleCase() bundle {

@@ -27,7 +27,8 @@ func (e *RuleError) Error() string {
 	if e.Dropped {
 		did = "is left out"
 	}
-	return fmt.Sprintf("%s %s/%s, rule %d %s: %v", e.Source.Kind, e.Source.Namespace, e.Source.Name, e.RuleIndex, did, e.Err)
+	return fmt.Sprintf("%s %s/%s, rule %d %s: %v", e.Source.Kind, e.Source.Namespace, e.Source.Name, e.RuleIndex, did,
+		e.Err)
 }
 
 // Unwrap returns the cause.

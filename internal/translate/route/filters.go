@@ -26,14 +26,16 @@ const (
 	filterRouter  = "envoy.filters.http.router"
 )
 
-// Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there and
-// do nothing until a route configures them, so that no route ever changes a listener.
+// Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
+// and do nothing until a route configures them, so that no route ever changes a listener.
 //
-//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't say
+//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
+//     say
 //     by itself is added to its answer; see echo.
 //  2. Session persistence: picks the endpoint that an earlier answer named.
 //  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It takes
+//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
@@ -49,8 +51,8 @@ func Filters() []*hcmv3.HttpFilter {
 const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 
 // repeatable adds connections that break off to what the router's retry policy covers, for safe methods only. Without
-// it an endpoint that goes away with the request on its way would cost such requests, too. A policy of its own per method is
-// nothing that a route can have, but the router takes additions from this header, and callers can't
+// it an endpoint that goes away with the request on its way would cost such requests, too. A policy of its own per
+// method is nothing that a route can have, but the router takes additions from this header, and callers can't
 // send it.
 func repeatable() *hcmv3.HttpFilter {
 	safe := envoy.Holds(envoy.Matching("method", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),

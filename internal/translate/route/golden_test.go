@@ -13,7 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
 )
 
-// TestGolden compares what each case gives with testdata/<case>.yaml; TestEnvoyAcceptsGoldens shows each to a real Envoy.
+// TestGolden compares what each case gives with testdata/<case>.yaml; TestEnvoyAcceptsGoldens shows each to a real
+// Envoy.
 func TestGolden(t *testing.T) { translatetest.Golden(t, "testdata", cases, render) }
 
 func TestGoldensAreInvariant(t *testing.T) {
@@ -48,7 +49,8 @@ func BenchmarkConfiguration(b *testing.B) {
 	var t model.RouteTable
 	for i := range 1000 {
 		t.Default = append(t.Default, model.Rule{
-			Source: source, RuleIndex: i, Match: path(model.MatchPrefix, fmt.Sprintf("/api/%d", i)), Backends: backends(to(webV1, 90), to(webV2, 10)),
+			Source: source, RuleIndex: i, Match: path(model.MatchPrefix, fmt.Sprintf("/api/%d", i)),
+			Backends: backends(to(webV1, 90), to(webV2, 10)),
 		})
 	}
 	b.ReportAllocs()

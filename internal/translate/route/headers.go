@@ -51,7 +51,9 @@ func (o *headerOps) change(c model.HeaderChange) error {
 		if isHost(name) {
 			continue
 		}
-		o.add = slices.DeleteFunc(o.add, func(v *corev3.HeaderValueOption) bool { return strings.EqualFold(v.Header.Key, name) })
+		o.add = slices.DeleteFunc(o.add, func(v *corev3.HeaderValueOption) bool {
+			return strings.EqualFold(v.Header.Key, name)
+		})
 		o.remove = append(o.remove, name)
 	}
 	return nil

@@ -172,9 +172,12 @@ func TestEveryRuleIsAnswered(t *testing.T) {
 type generator struct{ *rand.Rand }
 
 var nasty = []string{
-	"", "/", "//", "/foo", "/foo/", "/foo?bar", "/a#b", "x", "foo", "host", "Host", ":authority", ":method", "GET", "%", "%%",
-	"%REQ(x)%", "%ENVIRONMENT(HOME)%", "a\r\nb", "\x00", "\xff\xfe", "(", "[", "[a-z]+", ".*", "^/x$", "\\1", "\\", "a b", "ü",
-	"example.org", "*", `\pL{20}`, `(?i)[^/]{1,200}\.(?:png|\PL)`, ".{1000}", "https://*.example.org", strings.Repeat("x", 9000), "http", "https", "HTTPS", "x-h",
+	"", "/", "//", "/foo", "/foo/", "/foo?bar", "/a#b", "x", "foo", "host", "Host", ":authority", ":method", "GET", "%",
+	"%%",
+	"%REQ(x)%", "%ENVIRONMENT(HOME)%", "a\r\nb", "\x00", "\xff\xfe", "(", "[", "[a-z]+", ".*", "^/x$", "\\1", "\\", "a b",
+	"ü",
+	"example.org", "*", `\pL{20}`, `(?i)[^/]{1,200}\.(?:png|\PL)`, ".{1000}", "https://*.example.org",
+	strings.Repeat("x", 9000), "http", "https", "HTTPS", "x-h",
 	"X-Envoy-Retry-On",
 }
 
@@ -252,7 +255,8 @@ func (g *generator) filter() model.Filter {
 		return model.Filter{ResponseHeaders: g.headers()}
 	case 2:
 		return model.Filter{Redirect: &model.Redirect{
-			Scheme: g.s(), Hostname: g.s(), Path: g.path(), Port: uint16(g.number()), StatusCode: []int{0, 301, 302, 303, 307, 308, 99}[g.IntN(7)],
+			Scheme: g.s(), Hostname: g.s(), Path: g.path(), Port: uint16(g.number()),
+			StatusCode: []int{0, 301, 302, 303, 307, 308, 99}[g.IntN(7)],
 		}}
 	case 3:
 		return model.Filter{Rewrite: &model.Rewrite{Hostname: g.s(), Path: g.path()}}
@@ -260,7 +264,8 @@ func (g *generator) filter() model.Filter {
 		return model.Filter{Mirror: &model.Mirror{Backend: g.leaf(), Numerator: g.number(), Denominator: g.number()}}
 	case 5:
 		return model.Filter{CORS: &model.CORS{
-			AllowOrigins: many(g, 3, g.s), AllowMethods: many(g, 3, g.s), AllowHeaders: many(g, 3, g.s), ExposeHeaders: many(g, 3, g.s),
+			AllowOrigins: many(g, 3, g.s), AllowMethods: many(g, 3, g.s), AllowHeaders: many(g, 3, g.s),
+			ExposeHeaders:    many(g, 3, g.s),
 			AllowCredentials: g.some(2), MaxAge: []time.Duration{0, -1, time.Hour}[g.IntN(3)],
 		}}
 	}
@@ -303,7 +308,10 @@ func (g *generator) rule() model.Rule {
 func (g *generator) rules() []model.Rule { return many(g, 5, g.rule) }
 
 func (g *generator) table() model.RouteTable {
-	return model.RouteTable{Attachment: model.Attachment{Port: web}, Default: g.rules(), Callers: many(g, 3, func() model.CallerRules {
-		return model.CallerRules{Namespace: g.s(), Rules: g.rules()}
-	})}
+	return model.RouteTable{
+		Attachment: model.Attachment{Port: web}, Default: g.rules(),
+		Callers: many(g, 3, func() model.CallerRules {
+			return model.CallerRules{Namespace: g.s(), Rules: g.rules()}
+		}),
+	}
 }

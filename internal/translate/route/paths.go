@@ -59,8 +59,8 @@ func changePath(match *model.StringMatch, c *model.PathChange) (pathChange, erro
 	}
 }
 
-// isPath tells whether a path can be sent, if there is one. An empty one is a slash. Anything else could be read as more
-// than a path: as the end of the request's first line, or as a part of the host where it is redirected to.
+// isPath tells whether a path can be sent, if there is one. An empty one is a slash. Anything else could be read as
+// more than a path: as the end of the request's first line, or as a part of the host where it is redirected to.
 func isPath(p *string) bool {
 	other := func(r rune) bool { return r <= ' ' || r == 0x7f || r == '#' }
 	return p == nil || *p == "" || (*p)[0] == '/' && !strings.ContainsFunc(*p, other)
@@ -96,7 +96,9 @@ const hostWithPort = ".+:[0-9]+"
 // redirects complete a route. A port that goes without saying (80 for http, 443 for https) is left out, as Gateway API
 // wishes. Envoy keeps the port of the request's host then, so requests that name one get a route of their own, before
 // the other, whose Location names the port.
-func redirects(route *routev3.Route, match *model.StringMatch, rd model.Redirect, servicePort uint16) ([]*routev3.Route, error) {
+func redirects(
+	route *routev3.Route, match *model.StringMatch, rd model.Redirect, servicePort uint16,
+) ([]*routev3.Route, error) {
 	code, ok := redirectCodes[rd.StatusCode]
 	if !ok {
 		return nil, fmt.Errorf("redirect status %d is not supported", rd.StatusCode)

@@ -70,7 +70,9 @@ func configureCORS(r *routev3.Route, c model.CORS) error {
 		p.AllowOriginStringMatch = append(p.AllowOriginStringMatch, m)
 	}
 	if echoed != nil {
-		mutations := &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{ResponseMutations: echoed}}
+		mutations := &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{
+			ResponseMutations: echoed,
+		}}
 		if err := configure(r, filterEcho, mutations); err != nil {
 			return err
 		}
@@ -120,16 +122,23 @@ func configureSession(r *routev3.Route, s model.SessionPersistence) error {
 	var extension string
 	var state envoy.Message
 	if s.Header {
-		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{Name: cmp.Or(s.Name, sessionHeader)}
+		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{
+			Name: cmp.Or(s.Name, sessionHeader),
+		}
 	} else {
 		extension, state = "envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
-			Cookie: &httpv3.Cookie{Name: cmp.Or(s.Name, sessionCookie), Path: "/", Ttl: envoy.Duration(positive(&s.CookieLifetime))},
+			Cookie: &httpv3.Cookie{
+				Name: cmp.Or(s.Name, sessionCookie), Path: "/",
+				Ttl: envoy.Duration(positive(&s.CookieLifetime)),
+			},
 		}
 	}
 	if err := envoy.Check(state); err != nil {
 		return err
 	}
-	return configure(r, filterSession, &sessionv3.StatefulSessionPerRoute{Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
-		StatefulSession: &sessionv3.StatefulSession{SessionState: envoy.Extension(extension, state)},
-	}})
+	return configure(r, filterSession, &sessionv3.StatefulSessionPerRoute{
+		Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
+			StatefulSession: &sessionv3.StatefulSession{SessionState: envoy.Extension(extension, state)},
+		},
+	})
 }

@@ -29,7 +29,8 @@ func regex(s string) (*matcherv3.RegexMatcher, error) {
 		return nil, notRE2(s, err)
 	}
 	if n := programSize(program); n > maxProgramSize {
-		return nil, fmt.Errorf("the regular expression needs about %d instructions, but the limit is %d: simplify it", n, maxProgramSize)
+		return nil, fmt.Errorf("the regular expression needs about %d instructions, but the limit is %d: simplify it", n,
+			maxProgramSize)
 	}
 	return &matcherv3.RegexMatcher{Regex: s}, nil
 }
@@ -56,7 +57,8 @@ func checkEscapes(s string) error {
 				name, s, _ = strings.Cut(braced, "}")
 			}
 			if !re2Class(strings.TrimPrefix(name, "^")) {
-				return fmt.Errorf("%q is not a Unicode class: use the letters of a general category or the name of a script, with exact case", name)
+				return fmt.Errorf("%q is not a Unicode class: use the letters of a general category or the name of a script, "+
+					"with exact case", name)
 			}
 		case 'x', '4', '5', '6', '7':
 			if code := codePoint(kind, s); code > math.MaxUint8 {

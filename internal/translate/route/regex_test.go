@@ -27,10 +27,13 @@ var notEnvoys = []string{
 
 // envoys are expressions on which parsers might differ, and that both take.
 var envoys = []string{
-	`\p{L}`, `\pN`, `\PN`, `\p{^Greek}`, `\p{Any}`, `[\p{Lu}\d[:word:]]`, `(?i)[[:^alpha:]]\p{Lu}`, `(?<name>a)(?P<other>b)`, `(?:)`, `()`, `a||b`, `(|a)`,
-	`\Qa.b\E+`, `\Q\p{Letter}\E\pL`, `\\p{Letter}`, `\Qa.b`, `x{0}`, `x{1,1000}`, `(?s-i:.)`, `\A\z\b\B`, `^*$*`, `[^\x00-\x{FF}]`, `\x{00fF}\07\377\0400\a\_`, `[a-ü]`, `[ß-€]`, `a*?b+?c??`, `[a-]`, `[]a]`, `(?i)ſK`,
+	`\p{L}`, `\pN`, `\PN`, `\p{^Greek}`, `\p{Any}`, `[\p{Lu}\d[:word:]]`, `(?i)[[:^alpha:]]\p{Lu}`,
+	`(?<name>a)(?P<other>b)`, `(?:)`, `()`, `a||b`, `(|a)`,
+	`\Qa.b\E+`, `\Q\p{Letter}\E\pL`, `\\p{Letter}`, `\Qa.b`, `x{0}`, `x{1,1000}`, `(?s-i:.)`, `\A\z\b\B`, `^*$*`,
+	`[^\x00-\x{FF}]`, `\x{00fF}\07\377\0400\a\_`, `[a-ü]`, `[ß-€]`, `a*?b+?c??`, `[a-]`, `[]a]`, `(?i)ſK`,
 	// Programs about as large as the check lets through.
-	`日{1000}`, `[~-􏿾]{1000}[~-􏿾]{1000}`, `(?i:\pL){5}`, strings.Repeat("[^\u0080-\U0010fffe]", 1000), `(?i)` + strings.Repeat("ſ", 3000),
+	`日{1000}`, `[~-􏿾]{1000}[~-􏿾]{1000}`, `(?i:\pL){5}`, strings.Repeat("[^\u0080-\U0010fffe]", 1000),
+	`(?i)` + strings.Repeat("ſ", 3000),
 	strings.Repeat("\U0001F600", 4900),
 }
 
@@ -62,7 +65,9 @@ func TestRegexIsWhatEnvoyTakes(t *testing.T) {
 	var rules []model.Rule
 	for _, s := range candidates {
 		if _, err := regex(s); err == nil {
-			rules = append(rules, model.Rule{Invalid: true, Match: model.Match{Path: &model.StringMatch{Type: model.MatchRegex, Value: s}}})
+			rules = append(rules, model.Rule{Invalid: true, Match: model.Match{
+				Path: &model.StringMatch{Type: model.MatchRegex, Value: s},
+			}})
 		}
 	}
 	if len(rules) < 5_000 || len(rules) > len(candidates)-1_000 {
@@ -78,9 +83,12 @@ func TestRegexIsWhatEnvoyTakes(t *testing.T) {
 }
 
 var pieces = []string{
-	"a", "ü", "K", "\U0001F600", ".", "^", "$", "|", "(", ")", "(?:", "(?i:", "(?s)", "(?-m)", "(?U)", "(?<n>", "(?P<m>", "(?=", "[", "]", "[^", "-", "&&", "[:alpha:]",
-	"[[:word:]]", "*", "+", "?", "{", "}", "{2}", "{0,}", "{3,1000}", "{1,1001}", "{,2}", "*?", "++", `\`, `\d`, `\W`, `\b`, `\B`, `\A`, `\z`, `\Z`, `\C`, `\Q`, `\E`, `\G`,
-	`\1`, `\012`, `\08`, `\x41`, `\x{110000}`, `\x{10ffff}`, `\x{fe}`, `\x{d800}`, `\400`, `\u0041`, `\pN`, `\p{`, `\p{Greek}`, `\p{^Lu}`, `\P{greek}`, `\p{L&}`, `\h`, `\R`, `\_`, `\-`, `\é`, "#", " ", "\n", "\x00",
+	"a", "ü", "K", "\U0001F600", ".", "^", "$", "|", "(", ")", "(?:", "(?i:", "(?s)", "(?-m)", "(?U)", "(?<n>", "(?P<m>",
+	"(?=", "[", "]", "[^", "-", "&&", "[:alpha:]",
+	"[[:word:]]", "*", "+", "?", "{", "}", "{2}", "{0,}", "{3,1000}", "{1,1001}", "{,2}", "*?", "++", `\`, `\d`, `\W`,
+	`\b`, `\B`, `\A`, `\z`, `\Z`, `\C`, `\Q`, `\E`, `\G`,
+	`\1`, `\012`, `\08`, `\x41`, `\x{110000}`, `\x{10ffff}`, `\x{fe}`, `\x{d800}`, `\400`, `\u0041`, `\pN`, `\p{`,
+	`\p{Greek}`, `\p{^Lu}`, `\P{greek}`, `\p{L&}`, `\h`, `\R`, `\_`, `\-`, `\é`, "#", " ", "\n", "\x00",
 }
 
 // expression is one of pieces that make sense together more often than not.

@@ -52,7 +52,8 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		VirtualHosts: []*routev3.VirtualHost{virtualHost(b.routes)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
-			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"},
+			Header: &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource +
+				":PLAIN)%"},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
 		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
@@ -88,13 +89,14 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 	return []*matcherv3.FilterStateMatcher{{
 		Key: names.FilterStateSource,
 		Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{
-			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + text(trustDomain) + "/ns/" + text(namespace) + "/"},
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://" + text(trustDomain) + "/ns/" + text(namespace) +
+				"/"},
 		}},
 	}}
 }
 
-// toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on connections
-// from when it was HTTP go where its connections do.
+// toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on
+// connections from when it was HTTP go where its connections do.
 func toService(t model.RouteTable) *routev3.Route {
 	to := nameOf(t.Port)
 	if !t.Protocol.HTTP() {
@@ -146,7 +148,10 @@ func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) 
 }
 
 func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
-	b.errs = append(b.errs, &RuleError{Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, Dropped: dropped, Err: err})
+	b.errs = append(b.errs, &RuleError{
+		Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, Dropped: dropped,
+		Err: err,
+	})
 }
 
 // ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port.

@@ -54,8 +54,10 @@ func Inline(rc *routev3.RouteConfiguration, filters []*hcmv3.HttpFilter) *listen
 	rc = proto.CloneOf(rc)
 	rc.ValidateClusters = envoy.Bool(false) // as by RDS
 	return &listenerv3.Listener{
-		Name:              "inline/" + rc.GetName(),
-		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
+		Name: "inline/" + rc.GetName(),
+		ListenerSpecifier: &listenerv3.Listener_InternalListener{
+			InternalListener: &listenerv3.Listener_InternalListenerConfig{},
+		},
 		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
 			envoy.NetworkFilter("envoy.filters.network.http_connection_manager", &hcmv3.HttpConnectionManager{
 				StatPrefix:     "inline",

@@ -27,7 +27,8 @@ const (
 
 // byCaller leads callers of some namespaces to the waypoint, and all others where they go without one.
 func byCaller(c *clusterv3.Cluster, d model.Destination) {
-	c.EdsClusterConfig.ServiceName = names.CallerEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port, d.IPv6, d.Callers)
+	c.EdsClusterConfig.ServiceName = names.CallerEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port, d.IPv6,
+		d.Callers)
 	c.LoadBalancingPolicy = envoy.Subsets(keyCaller, otherCallers, c.LoadBalancingPolicy)
 	// Whose waypoint is absent is refused, not sent to the unhealthy endpoint that stands for it.
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{}}

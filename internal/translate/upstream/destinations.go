@@ -36,9 +36,11 @@ func Destination(d model.Destination) *clusterv3.Cluster {
 		byEDS(c, names.NodeEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port, d.IPv6))
 		c.AltStatName = c.GetEdsClusterConfig().GetServiceName()
 		if d.ClientIP {
-			c.LoadBalancingPolicy = envoy.SmallMaglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
-				ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
-			}})
+			c.LoadBalancingPolicy = envoy.SmallMaglev(&routev3.RouteAction_HashPolicy{
+				PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
+					ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true},
+				},
+			})
 		}
 		reach(c, d.Identities, serverName(d))
 		if len(d.Callers) > 0 {

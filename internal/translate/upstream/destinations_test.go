@@ -33,19 +33,23 @@ func at(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 // nodeCases are all that node proxies are answered, by the name of the golden file.
 var nodeCases = map[string]func() []proto.Message{
 	"destination-service": func() []proto.Message {
-		return []proto.Message{Destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids})}
+		return []proto.Message{Destination(
+			model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids})}
 	},
 	"destination-client-ip": func() []proto.Message {
-		return []proto.Message{Destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true})}
+		return []proto.Message{Destination(
+			model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true})}
 	},
 	"destination-by-caller": func() []proto.Message {
 		return []proto.Message{Destination(model.Destination{
-			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, Callers: []string{"other", "shop"}, Waypoint: ids[0],
+			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, Callers: []string{"other", "shop"},
+			Waypoint: ids[0],
 		})}
 	},
 	"destination-by-caller-client-ip": func() []proto.Message {
 		return []proto.Message{Destination(model.Destination{
-			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true, Callers: []string{"shop"}, Waypoint: ids[0],
+			Address: vip, Kind: model.DestinationService, Port: web, Identities: ids, ClientIP: true, Callers: []string{"shop"},
+			Waypoint: ids[0],
 		})}
 	},
 	"endpoints-by-caller": func() []proto.Message {
@@ -73,13 +77,16 @@ var nodeCases = map[string]func() []proto.Message{
 				all = append(all, names.SPIFFEID("cluster.local", ns, fmt.Sprint("account-", n)))
 			}
 		}
-		return []proto.Message{Destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: all})}
+		return []proto.Message{Destination(
+			model.Destination{Address: vip, Kind: model.DestinationService, Port: web, Identities: all})}
 	},
 	"destination-workload": func() []proto.Message {
-		return []proto.Message{Destination(model.Destination{Address: at("10.244.0.3:8080"), Kind: model.DestinationWorkload, Identities: ids[:1]})}
+		return []proto.Message{Destination(
+			model.Destination{Address: at("10.244.0.3:8080"), Kind: model.DestinationWorkload, Identities: ids[:1]})}
 	},
 	"destination-passthrough": func() []proto.Message {
-		return []proto.Message{Destination(model.Destination{Address: at("[fd00:244::9]:5432"), Kind: model.DestinationPassthrough})}
+		return []proto.Message{Destination(
+			model.Destination{Address: at("[fd00:244::9]:5432"), Kind: model.DestinationPassthrough})}
 	},
 	"destination-refused": func() []proto.Message {
 		return []proto.Message{Destination(model.Destination{Address: vip, Kind: model.DestinationRefused})}
@@ -94,7 +101,9 @@ var nodeCases = map[string]func() []proto.Message{
 		})}
 	},
 	"endpoints-all-draining": func() []proto.Message {
-		return []proto.Message{NodeEndpoints("node/shop/web/80", []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Draining: true}})}
+		return []proto.Message{NodeEndpoints("node/shop/web/80", []model.Endpoint{
+			{Address: at("10.244.0.5:8080"), MTLS: true, Draining: true},
+		})}
 	},
 	"endpoints-fewer": func() []proto.Message {
 		list := many(5)

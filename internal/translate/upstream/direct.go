@@ -49,8 +49,9 @@ func bindInPodNetns(options []*corev3.SocketOption) *corev3.BindConfig {
 		ExtraSourceAddresses: []*corev3.ExtraSourceAddress{{
 			Address: anySource(netip.IPv6Unspecified()),
 		}},
-		SocketOptions:        options,
-		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override", &addressselectorv3.Config{}),
+		SocketOptions: options,
+		LocalAddressSelector: envoy.Extension("envoy.upstream.local_address_selector.filter_state_override",
+			&addressselectorv3.Config{}),
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestManyIdentitiesCostLittle: what a Service with many service accounts costs each waypoint that has it for a backend is
-// bounded. To Envoy, each way to reach an endpoint by mTLS is a TLS context of its own, also if nobody uses it.
+// TestManyIdentitiesCostLittle: what a Service with many service accounts costs each waypoint that has it for a backend
+// is bounded. To Envoy, each way to reach an endpoint by mTLS is a TLS context of its own, also if nobody uses it.
 func TestManyIdentitiesCostLittle(t *testing.T) {
 	u := model.Upstream{ServicePort: model.ServicePort{Namespace: "shop", Service: "web", Port: 80}}
 	for n := range 100 {

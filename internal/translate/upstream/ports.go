@@ -52,9 +52,11 @@ func portCluster(name string, u model.Upstream, identity string) *clusterv3.Clus
 	reachPort(out, u.Identities, identity)
 	if u.ClientIP {
 		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
-		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
-			FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
-		}})
+		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{
+			PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
+				FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
+			},
+		})
 	}
 	return out
 }

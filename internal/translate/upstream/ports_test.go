@@ -49,7 +49,8 @@ func servicePortsCase() bundle {
 			ServicePort(pinned, waypointID, headers),
 			Inbound(pinned, waypointID, headers),
 			ServicePort(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolHTTP}, waypointID, headers),
-			ServicePort(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID, model.HeaderLimits{KiB: 64, Count: 50}),
+			ServicePort(model.Upstream{ServicePort: webV2, Protocol: model.ProtocolHTTP2}, waypointID,
+				model.HeaderLimits{KiB: 64, Count: 50}),
 		},
 	}
 }
@@ -65,7 +66,9 @@ func endpointsCase() bundle {
 			{Address: at("[fd00::3]:8080"), MTLS: true, Identity: id, Zone: "a"},
 			{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Zone: "a", Draining: true},
 		}),
-		WaypointEndpoints(webV1, []model.Endpoint{{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Draining: true}}),
+		WaypointEndpoints(webV1, []model.Endpoint{
+			{Address: at("10.244.0.5:8080"), MTLS: true, Identity: id, Draining: true},
+		}),
 		WaypointEndpoints(webV2, nil),
 	}}
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// This file says how HTTP is spoken with callers; package upstream says how it is with applications. A waypoint is to be seen as little as can be:
-// what works between the two without it works through it.
+// This file says how HTTP is spoken with callers; package upstream says how it is with applications. A waypoint is to
+// be seen as little as can be: what works between the two without it works through it.
 
 // upgradeWebSocket is the one protocol that a connection may be upgraded to.
 const upgradeWebSocket = "websocket"

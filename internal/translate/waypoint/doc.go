@@ -14,9 +14,9 @@
 //	        ├──mTLS──► pod of the mesh
 //	        └──TCP───► pod outside the mesh
 //
-// A connection is never handed from listener to listener within the proxy: Envoy doesn't tell a side that waits to write that
-// the other one is gone (its issue 38148), and a reset would become an ordinary end.
+// A connection is never handed from listener to listener within the proxy: Envoy doesn't tell a side that waits to
+// write that the other one is gone (its issue 38148), and a reset would become an ordinary end.
 //
-// The listener depends on which ports there are and whether they are HTTP; its filter chains on neither. Everything that
-// users edit is in route configurations and endpoints, so no edit ever drains a connection.
+// The listener depends on which ports there are and whether they are HTTP; its filter chains on neither. Everything
+// that users edit is in route configurations and endpoints, so no edit ever drains a connection.
 package waypoint

@@ -29,7 +29,10 @@ var cases = map[string]func() *listenerv3.Listener{
 			Identity: "spiffe://cluster.local/ns/shop/sa/waypoint",
 			Listen:   []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()},
 			Headers:  model.HeaderLimits{KiB: 1024, Count: 10000},
-			Ports:    []model.ServedPort{{ServicePort: db, Protocol: model.ProtocolTCP}, {ServicePort: web, Protocol: model.ProtocolHTTP}},
+			Ports: []model.ServedPort{
+				{ServicePort: db, Protocol: model.ProtocolTCP},
+				{ServicePort: web, Protocol: model.ProtocolHTTP},
+			},
 		})
 	},
 }

@@ -40,8 +40,8 @@ func answerGone() *hcmv3.LocalReplyConfig {
 	}}}
 }
 
-// endConnection ends the connection with that answer. Nothing but a script can have Envoy do so; for all other answers it
-// is skipped.
+// endConnection ends the connection with that answer. Nothing but a script can have Envoy do so; for all other answers
+// it is skipped.
 func endConnection() *hcmv3.HttpFilter {
 	script := `function envoy_on_response(answer)
   answer:headers():remove("` + headerGone + `")

@@ -20,8 +20,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
-// This file is what the two filter chains of the mTLS listener end in: one HTTP connection manager and one TCP proxy for
-// all ports.
+// This file is what the two filter chains of the mTLS listener end in: one HTTP connection manager and one TCP proxy
+// for all ports.
 
 const filterHTTPManager = "envoy.filters.network.http_connection_manager"
 

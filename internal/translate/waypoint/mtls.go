@@ -32,10 +32,10 @@ const (
 // that lets nobody in. It listens on the addresses given (0.0.0.0, ::, or both, as the cluster's families are), or on
 // 0.0.0.0 without any.
 //
-// The server name that a peer asks for is a Service's port (names.ServerName), and picks the filter chain: HTTP, which is
-// then nothing else, whatever callers send or don't (or they could choose to go around the routes), or TCP. Any other name
-// leads nowhere, and the connection ends. No chain changes with a port: to Envoy, a chain that changed is another one, and
-// it would end the connections of all ports.
+// The server name that a peer asks for is a Service's port (names.ServerName), and picks the filter chain: HTTP, which
+// is then nothing else, whatever callers send or don't (or they could choose to go around the routes), or TCP. Any
+// other name leads nowhere, and the connection ends. No chain changes with a port: to Envoy, a chain that changed is
+// another one, and it would end the connections of all ports.
 func MTLSListener(w model.Waypoint) *listenerv3.Listener {
 	addresses := w.Listen
 	if len(addresses) == 0 {
@@ -78,7 +78,8 @@ func chain(name, identity string, rest ...*listenerv3.Filter) *listenerv3.Filter
 				envoy.FilterState(names.FilterStateSourceIP, envoy.FactoryHashableString,
 					"%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%", envoy.SharedNot),
 			}, []*statev3.FilterStateValue{
-				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%", envoy.SharedNot),
+				envoy.FilterState(names.FilterStateSource, envoy.FactoryHashableString, "%DOWNSTREAM_PEER_URI_SAN%",
+					envoy.SharedNot),
 			}),
 		}, rest...),
 	}

@@ -23,8 +23,10 @@ func TrialListener() *listenerv3.Listener {
 		}},
 	}
 	return &listenerv3.Listener{
-		Name:              names.ListenerTrial,
-		ListenerSpecifier: &listenerv3.Listener_InternalListener{InternalListener: &listenerv3.Listener_InternalListenerConfig{}},
-		FilterChains:      []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}}},
+		Name: names.ListenerTrial,
+		ListenerSpecifier: &listenerv3.Listener_InternalListener{
+			InternalListener: &listenerv3.Listener_InternalListenerConfig{},
+		},
+		FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{envoy.NetworkFilter(filterHTTPManager, hcm)}}},
 	}
 }

@@ -48,7 +48,8 @@ func Validate(t testing.TB, binary string, config []byte) string {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-l", "warning", "--use-dynamic-base-id", "-c", file)
+	c := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-l", "warning", "--use-dynamic-base-id", "-c",
+		file)
 	out, err := c.CombinedOutput()
 	if err != nil {
 		t.Errorf("Envoy refuses: %v\n%s", err, out)
@@ -96,7 +97,8 @@ func Start(t testing.TB, opts Options) *Envoy {
 		t.Fatal(err)
 	}
 	e := &Envoy{t: t, log: &tail{}}
-	e.cmd = exec.Command(binary, "--config-yaml", string(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "info")
+	e.cmd = exec.Command(binary, "--config-yaml", string(config), "--use-dynamic-base-id", "--concurrency", "1", "-l",
+		"info")
 	e.cmd.Stdout, e.cmd.Stderr = e.log, e.log
 	if opts.Isolated && os.Geteuid() == 0 {
 		e.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
@@ -104,7 +106,9 @@ func Start(t testing.TB, opts Options) *Envoy {
 	if e.done, err = StartTied(e.cmd); err != nil {
 		t.Fatal(err)
 	}
-	e.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	e.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (
+		net.Conn, error,
+	) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	t.Cleanup(func() {
@@ -207,7 +211,8 @@ func bootstrap(admin string, opts Options) object {
 		"bootstrap_extensions": extensions,
 		"admin":                object{"address": object{"pipe": object{"path": admin}}},
 		"dynamic_resources":    dynamic,
-		"static_resources":     object{"clusters": append([]any{agent}, opts.Clusters...), "listeners": append([]any{}, opts.Listeners...)},
+		"static_resources": object{"clusters": append([]any{agent}, opts.Clusters...), "listeners": append(
+			[]any{}, opts.Listeners...)},
 	}
 }
 

@@ -94,9 +94,12 @@ func (o *options) client(url string) (*client, error) {
 		transport.Protocols.SetUnencryptedHTTP2(true)
 	}
 	// Redirects are answers to look at, not to follow.
-	c.http = &http.Client{Timeout: o.timeout, Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
-		return http.ErrUseLastResponse
-	}}
+	c.http = &http.Client{
+		Timeout: o.timeout, Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error {
+			return http.ErrUseLastResponse
+		},
+	}
 	return c, nil
 }
 

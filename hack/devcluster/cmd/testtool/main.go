@@ -21,7 +21,10 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	root := &cobra.Command{Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true, SilenceErrors: true}
+	root := &cobra.Command{
+		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
+		SilenceErrors: true,
+	}
 	root.AddCommand(serve(), get(), until(), tcpServe(), tcpSend(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -43,7 +43,8 @@ func serve() *cobra.Command {
 	s := &server{}
 	var ports []int
 	cmd := &cobra.Command{
-		Use: "serve", Short: "HTTP/1.1 and h2c server that answers with its name and the request, as JSON", Args: cobra.NoArgs,
+		Use: "serve", Short: "HTTP/1.1 and h2c server that answers with its name and the request, as JSON",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if s.failRate < 0 || s.failRate > 1 {
 				return errors.New("--fail-rate is a share between 0 and 1")
@@ -85,7 +86,10 @@ func (s *server) listen(ctx context.Context, port int) error {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	h := &http.Server{Addr: fmt.Sprintf(":%d", port), Handler: s.handler(), Protocols: protocols, ReadHeaderTimeout: 10 * time.Second}
+	h := &http.Server{
+		Addr: fmt.Sprintf(":%d", port), Handler: s.handler(), Protocols: protocols,
+		ReadHeaderTimeout: 10 * time.Second,
+	}
 	stopped := make(chan error, 1)
 	context.AfterFunc(ctx, func() {
 		drain, cancel := context.WithTimeout(context.Background(), drainTime)

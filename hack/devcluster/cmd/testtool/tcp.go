@@ -56,7 +56,8 @@ func tcpSend() *cobra.Command {
 	var timeout, interval time.Duration
 	var count int
 	cmd := &cobra.Command{
-		Use: "tcp-send ADDRESS:PORT MESSAGE", Short: "Send a line over one TCP connection and print the answers", Args: cobra.ExactArgs(2),
+		Use: "tcp-send ADDRESS:PORT MESSAGE", Short: "Send a line over one TCP connection and print the answers",
+		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := (&net.Dialer{Timeout: timeout}).DialContext(cmd.Context(), "tcp", args[0])
 			if err != nil {

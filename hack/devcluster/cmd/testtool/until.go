@@ -22,7 +22,8 @@ func until() *cobra.Command {
 	name := ""
 	cmd := &cobra.Command{
 		Use: "until URL", Short: "Ask a URL until a server of a name answers 200, and print when that was",
-		Long: "Ask a URL again and again. Print \"asking\" after the first answer, of whomever, and, once a server of the wanted\n" +
+		Long: "Ask a URL again and again. Print \"asking\" after the first answer, of whomever, and, once a server of the " +
+			"wanted\n" +
 			"name answers 200, the time just after in nanoseconds since 1970.",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

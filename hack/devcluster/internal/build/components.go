@@ -51,9 +51,12 @@ var Components = []Component{
 		Tags:     "no_btrfs no_zfs no_devmapper no_rdt no_tracing",
 	},
 	{
-		Name:     "cni",
-		Packages: []string{cniPlugins + "main/ptp", cniPlugins + "main/loopback", cniPlugins + "ipam/host-local", cniPlugins + "meta/portmap"},
-		CNI:      true,
+		Name: "cni",
+		Packages: []string{
+			cniPlugins + "main/ptp", cniPlugins + "main/loopback", cniPlugins + "ipam/host-local",
+			cniPlugins + "meta/portmap",
+		},
+		CNI: true,
 	},
 	{Name: "coredns", Packages: []string{"."}, Rename: "coredns"},
 	{Name: "echo-basic", Packages: []string{"sigs.k8s.io/gateway-api/conformance/echo-basic"}},
@@ -69,5 +72,6 @@ var forConformance = []string{"echo-basic", "echo-advanced"}
 
 // ForCluster returns the components that the cluster itself is made of.
 func ForCluster() []Component {
-	return slices.DeleteFunc(slices.Clone(Components), func(c Component) bool { return slices.Contains(forConformance, c.Name) })
+	return slices.DeleteFunc(slices.Clone(Components),
+		func(c Component) bool { return slices.Contains(forConformance, c.Name) })
 }

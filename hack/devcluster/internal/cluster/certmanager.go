@@ -55,7 +55,8 @@ func (c *Cluster) InstallCertManager(ctx context.Context, b *build.Builder) erro
 
 // kubectl runs the cluster's own kubectl. What it prints goes into the error.
 func (c *Cluster) kubectl(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(c.Home.Bin(), "kubectl"), append([]string{"--kubeconfig", c.Home.Kubeconfig()}, args...)...)
+	cmd := exec.CommandContext(ctx, filepath.Join(c.Home.Bin(), "kubectl"),
+		append([]string{"--kubeconfig", c.Home.Kubeconfig()}, args...)...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("kubectl %s: %w\n%s", args[0], err, out)
 	}

@@ -120,7 +120,8 @@ func (c *Cluster) warnOfInotify() {
 		return
 	}
 	if limit, err := strconv.Atoi(strings.TrimSpace(string(data))); err == nil && limit < enoughInotify {
-		c.say("fs.inotify.max_user_instances is %d; should programs fail with \"too many open files\": sysctl fs.inotify.max_user_instances=%d",
+		c.say("fs.inotify.max_user_instances is %d; should programs fail with \"too many open files\": sysctl "+
+			"fs.inotify.max_user_instances=%d",
 			limit, enoughInotify)
 	}
 }

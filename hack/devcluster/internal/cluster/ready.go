@@ -69,7 +69,8 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 		c.say("%s Ready", n.Name)
 	}
 	err = c.until(ctx, "CoreDNS", topology.Nodes[0], func(ctx context.Context) (bool, error) {
-		pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
+		pods, err := client.CoreV1().Pods(metav1.NamespaceSystem).List(
+			ctx, metav1.ListOptions{LabelSelector: "k8s-app=kube-dns"})
 		return err == nil && slices.ContainsFunc(pods.Items, func(p corev1.Pod) bool { return podReady(c.Home, &p) }), err
 	})
 	if err != nil {
@@ -84,7 +85,9 @@ var errEnded = errors.New("the node has ended")
 
 // until polls f until it says yes. Errors are expected meanwhile; the last one is told when time runs out. A node that
 // ended will not come back by itself.
-func (c *Cluster) until(ctx context.Context, what string, n topology.Node, f func(context.Context) (bool, error)) error {
+func (c *Cluster) until(
+	ctx context.Context, what string, n topology.Node, f func(context.Context) (bool, error),
+) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, pollInterval, readyTimeout, true, func(ctx context.Context) (bool, error) {
 		if !process.Running(c.Home.Process(n.Name)) {

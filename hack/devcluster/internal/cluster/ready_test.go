@@ -19,14 +19,16 @@ func TestANodeThatEndedIsNotWaitedFor(t *testing.T) {
 	if err := os.MkdirAll(c.Home.State(), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(c.Home.Log(n.Name), []byte(strings.Repeat("before\n", 100)+"devcluster: pivot_root: no\n"), 0o644); err != nil {
+	if err := os.WriteFile(c.Home.Log(n.Name), []byte(strings.Repeat("before\n", 100)+"devcluster: pivot_root: no\n"),
+		0o644); err != nil {
 		t.Fatal(err)
 	}
 	err := c.until(t.Context(), "the API server", n, func(context.Context) (bool, error) {
 		t.Error("asked although there is nobody to answer")
 		return true, nil
 	})
-	if err == nil || !strings.Contains(err.Error(), c.Home.Log(n.Name)) || !strings.HasSuffix(err.Error(), "devcluster: pivot_root: no") {
+	if err == nil || !strings.Contains(err.Error(), c.Home.Log(n.Name)) ||
+		!strings.HasSuffix(err.Error(), "devcluster: pivot_root: no") {
 		t.Errorf("got %v", err)
 	}
 	if lines := strings.Count(err.Error(), "before"); lines > tailLines {

@@ -11,7 +11,8 @@ import (
 
 func TestManifestImages(t *testing.T) {
 	got, err := manifestImages(fstest.MapFS{
-		"base/a.yaml":  {Data: []byte("containers:\n- image: registry.example/echo:v1\n- name: x\n  image: \"registry.example/dns:v2\" # why\n")},
+		"base/a.yaml": {Data: []byte(
+			"containers:\n- image: registry.example/echo:v1\n- name: x\n  image: \"registry.example/dns:v2\" # why\n")},
 		"mesh/b.yaml":  {Data: []byte("  image: registry.example/echo:v1\n")},
 		"mesh/c.txt":   {Data: []byte("image: not/a/manifest:1\n")},
 		"other/d.yaml": {Data: []byte("image: not/asked/for:1\n")},
@@ -31,7 +32,8 @@ func TestLibraries(t *testing.T) {
 
 func TestListed(t *testing.T) {
 	const output = "REF TYPE DIGEST SIZE PLATFORMS LABELS\nexample:1 application/x sha256:aa 1.0 KiB linux/amd64 -\n"
-	if !listed(output, "example:1", "sha256:aa") || listed(output, "example:1", "sha256:bb") || listed(output, "example", "sha256:aa") {
+	if !listed(output, "example:1", "sha256:aa") || listed(output, "example:1", "sha256:bb") ||
+		listed(output, "example", "sha256:aa") {
 		t.Error("an image is there under its name with its digest only")
 	}
 }

@@ -34,7 +34,8 @@ const nonRoot = "65532"
 // base is what a program without a distribution around it may look for.
 func base() oci.Layer {
 	l := oci.Layer{
-		{Path: "/etc/passwd", Data: []byte("root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")},
+		{Path: "/etc/passwd", Data: []byte(
+			"root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:65532:65532:nonroot:/home/nonroot:/sbin/nologin\n")},
 		{Path: "/etc/group", Data: []byte("root:x:0:\nnonroot:x:65532:\n")},
 		{Path: "/tmp/"},
 	}
@@ -47,7 +48,10 @@ func base() oci.Layer {
 
 // program is an image of one static binary.
 func program(name, binary, path string) oci.Image {
-	return oci.Image{Name: name, User: nonRoot, Entrypoint: []string{path}, Layers: []oci.Layer{base(), {{Path: path, Source: binary, Mode: 0o755}}}}
+	return oci.Image{
+		Name: name, User: nonRoot, Entrypoint: []string{path},
+		Layers: []oci.Layer{base(), {{Path: path, Source: binary, Mode: 0o755}}},
+	}
 }
 
 // Builder builds images into a store.

@@ -55,7 +55,10 @@ func newBalancer(client kubernetes.Interface, r *routes) *balancer {
 		UpdateFunc: func(any, any) { b.poke() },
 		DeleteFunc: func(any) { b.poke() },
 	}
-	for _, i := range []toolscache.SharedIndexInformer{f.Core().V1().Services().Informer(), f.Discovery().V1().EndpointSlices().Informer()} {
+	for _, i := range []toolscache.SharedIndexInformer{
+		f.Core().V1().Services().Informer(),
+		f.Discovery().V1().EndpointSlices().Informer(),
+	} {
 		_, _ = i.AddEventHandler(poke) // fails only for a stopped informer
 	}
 	return b
@@ -160,7 +163,8 @@ func assign(all []*corev1.Service) (map[types.UID]netip.Addr, error) {
 	for _, s := range waiting {
 		if s.Spec.LoadBalancerIP != "" {
 			if a, err := netip.ParseAddr(s.Spec.LoadBalancerIP); err != nil || !take(s, a) {
-				errs = append(errs, fmt.Errorf("%s/%s: loadBalancerIP %s is taken or not in %s", s.Namespace, s.Name, s.Spec.LoadBalancerIP, pool))
+				errs = append(errs, fmt.Errorf("%s/%s: loadBalancerIP %s is taken or not in %s", s.Namespace, s.Name,
+					s.Spec.LoadBalancerIP, pool))
 			}
 			continue
 		}
@@ -179,7 +183,8 @@ func assign(all []*corev1.Service) (map[types.UID]netip.Addr, error) {
 // endpoint; otherwise any will do.
 func (b *balancer) nodeFor(s *corev1.Service) topology.Node {
 	if s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
-		found, err := b.slices.EndpointSlices(s.Namespace).List(labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: s.Name}))
+		found, err := b.slices.EndpointSlices(s.Namespace).List(
+			labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: s.Name}))
 		if err == nil {
 			for _, n := range topology.Nodes {
 				if slices.ContainsFunc(found, func(e *discoveryv1.EndpointSlice) bool { return readyOn(e, n.Name) }) {

@@ -46,7 +46,8 @@ func TestAssign(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[types.UID]string{
-		"keeps": "172.30.1.1", "new": "172.30.1.2", "claims the same": "172.30.1.3", "asks": "172.30.1.9", "of another pool": "172.30.1.4",
+		"keeps": "172.30.1.1", "new": "172.30.1.2", "claims the same": "172.30.1.3", "asks": "172.30.1.9",
+		"of another pool": "172.30.1.4",
 	}
 	if len(got) != len(want) {
 		t.Errorf("got %v", got)
@@ -60,7 +61,8 @@ func TestAssign(t *testing.T) {
 
 func TestAssignRefuses(t *testing.T) {
 	got, err := assign([]*corev1.Service{
-		service("first", has("172.30.1.1")), service("second", asks("172.30.1.1")), service("third", asks("10.0.0.1")), service("fourth", asks("junk")),
+		service("first", has("172.30.1.1")), service("second", asks("172.30.1.1")), service("third", asks("10.0.0.1")),
+		service("fourth", asks("junk")),
 	})
 	if err == nil || len(got) != 1 {
 		t.Errorf("got %v, %v", got, err)

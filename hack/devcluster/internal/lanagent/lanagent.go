@@ -77,7 +77,9 @@ func listen() (*net.TCPListener, error) {
 
 func writeKubeconfigs(home topology.Home, forwarder string) error {
 	admin := filepath.Join(home.PKI(), "admin.conf")
-	for path, server := range map[string]string{home.Kubeconfig(): forwarder, home.InnerKubeconfig(): topology.APIAddress()} {
+	for path, server := range map[string]string{
+		home.Kubeconfig(): forwarder, home.InnerKubeconfig(): topology.APIAddress(),
+	} {
 		data, err := pki.WithServer(admin, "https://"+server)
 		if err == nil {
 			err = os.WriteFile(path, data, 0o600)

@@ -115,7 +115,8 @@ func (r *rootfs) build(home topology.Home, n topology.Node) {
 	r.mount("proc", "proc", "proc", 0, "")
 	r.mount("sysfs", "sys", "sysfs", 0, "")                                 // sysfs of this network namespace ...
 	r.mount(cgroupMount, "sys/fs/cgroup", "", unix.MS_BIND|unix.MS_REC, "") // ... and the cgroups, which a new sysfs hides
-	_ = unix.Mount("bpf", r.path("sys/fs/bpf"), "bpf", 0, "")               // not every kernel has it, and nothing here needs it
+	// not every kernel has it, and nothing here needs it
+	_ = unix.Mount("bpf", r.path("sys/fs/bpf"), "bpf", 0, "")
 	r.devices()
 	for name, value := range fakeSysctls {
 		fake := filepath.Join("etc/fake-sysctl", name)
@@ -141,7 +142,8 @@ func (r *rootfs) devices() {
 	r.mount("tmpfs", "dev/shm", "tmpfs", 0, "")
 	r.mount("mqueue", "dev/mqueue", "mqueue", 0, "")
 	for name, target := range map[string]string{
-		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1",
+		"stderr": "/proc/self/fd/2",
 	} {
 		r.link(target, "dev/"+name)
 	}

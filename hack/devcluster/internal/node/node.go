@@ -93,7 +93,8 @@ func inNetns(name string, f func() error) error {
 // namespace.
 func Command(home topology.Home, name string, args ...string) (*exec.Cmd, error) {
 	if name == topology.Lan {
-		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", topology.LanNetns), "--"}, args...)...)
+		cmd := exec.Command("nsenter", append([]string{"--net=" + filepath.Join("/run/netns", topology.LanNetns), "--"},
+			args...)...)
 		cmd.Env = environment("PATH="+home.Bin()+":"+os.Getenv("PATH"), "KUBECONFIG="+home.InnerKubeconfig())
 		return cmd, nil
 	}

@@ -98,7 +98,8 @@ func (s *supervisor) keep(d nodeconf.Daemon) {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", d.Name, err)
 		} else {
 			status := <-done
-			fmt.Fprintf(os.Stderr, "%s ended: exit status %d, signal %d; starting it again\n", d.Name, status.ExitStatus(), status.Signal())
+			fmt.Fprintf(os.Stderr, "%s ended: exit status %d, signal %d; starting it again\n", d.Name, status.ExitStatus(),
+				status.Signal())
 		}
 		time.Sleep(respawnDelay)
 	}

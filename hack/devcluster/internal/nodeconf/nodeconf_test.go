@@ -45,7 +45,8 @@ func TestFilesAreWellFormed(t *testing.T) {
 func TestNodesDiffer(t *testing.T) {
 	one, two := render(t, topology.Nodes[0]), render(t, topology.Nodes[1])
 	for _, path := range []string{
-		"/etc/hosts", "/etc/machine-id", "/etc/cni/net.d/10-dev.conflist", "/etc/kubelet/config.yaml", "/etc/kubelet/proxy.yaml",
+		"/etc/hosts", "/etc/machine-id", "/etc/cni/net.d/10-dev.conflist", "/etc/kubelet/config.yaml",
+		"/etc/kubelet/proxy.yaml",
 	} {
 		if string(one[path]) == string(two[path]) {
 			t.Errorf("%s is the same on both nodes", path)
@@ -73,7 +74,10 @@ func TestControlPlaneRunsOnItsNodeOnly(t *testing.T) {
 		}
 		return out
 	}
-	want := []string{"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"}
+	want := []string{
+		"containerd", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet",
+		"kube-proxy",
+	}
 	if got := names(topology.Nodes[0]); !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
 	}

@@ -46,7 +46,10 @@ func newStore(t *testing.T) *Store {
 func example(file string) Image {
 	return Image{
 		Name: "example:1", User: "65532", Entrypoint: []string{"/bin/program"},
-		Layers: []Layer{{{Path: "/etc/passwd", Data: []byte("x")}, {Path: "/tmp/"}}, {{Path: "/bin/program", Source: file, Mode: 0o755}}},
+		Layers: []Layer{
+			{{Path: "/etc/passwd", Data: []byte("x")}, {Path: "/tmp/"}},
+			{{Path: "/bin/program", Source: file, Mode: 0o755}},
+		},
 	}
 }
 

@@ -136,14 +136,17 @@ func (m *maker) issue(name string, ca *pair, commonName, organization string, sa
 	}
 	parent, signer := template, crypto.Signer(key)
 	if ca == nil {
-		template.IsCA, template.KeyUsage, template.ExtKeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature, nil
+		template.IsCA, template.KeyUsage, template.ExtKeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageDigitalSignature,
+			nil
 	} else {
 		parent, signer = ca.cert, ca.key
 	}
 	return m.sign(name, template, parent, key, signer)
 }
 
-func (m *maker) sign(name string, template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer) *pair {
+func (m *maker) sign(
+	name string, template, parent *x509.Certificate, key *ecdsa.PrivateKey, signer crypto.Signer,
+) *pair {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), signer)
 	if m.fail(err) {
 		return nil
@@ -152,7 +155,10 @@ func (m *maker) sign(name string, template, parent *x509.Certificate, key *ecdsa
 	if m.fail(err) {
 		return nil
 	}
-	p := &pair{cert: cert, key: key, keyPEM: m.keyPEM(key), certPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+	p := &pair{
+		cert: cert, key: key, keyPEM: m.keyPEM(key),
+		certPEM: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+	}
 	m.write(name+".crt", p.certPEM)
 	m.write(name+".key", p.keyPEM)
 	return p
@@ -185,7 +191,10 @@ func (m *maker) kubeconfig(name string, ca, user *pair) {
 	const dev = "fairway-dev"
 	config := clientcmdapi.NewConfig()
 	config.CurrentContext = dev
-	config.Clusters[dev] = &clientcmdapi.Cluster{Server: "https://" + topology.APIAddress(), CertificateAuthorityData: ca.certPEM}
+	config.Clusters[dev] = &clientcmdapi.Cluster{
+		Server:                   "https://" + topology.APIAddress(),
+		CertificateAuthorityData: ca.certPEM,
+	}
 	config.AuthInfos[dev] = &clientcmdapi.AuthInfo{ClientCertificateData: user.certPEM, ClientKeyData: user.keyPEM}
 	config.Contexts[dev] = &clientcmdapi.Context{Cluster: dev, AuthInfo: dev}
 	data, err := clientcmd.Write(*config)

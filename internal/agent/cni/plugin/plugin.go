@@ -6,11 +6,14 @@
 // It changes nothing itself, and it imports little, since the runtime starts it for every pod.
 //
 // What it does while the agent doesn't answer:
-//   - Pods of excluded namespaces (the system's own) start always. The agent isn't even asked, so that a broken agent never
+//   - Pods of excluded namespaces (the system's own) start always. The agent isn't even asked, so that a broken agent
+//     never
 //     stops the operator or the cluster's DNS.
-//   - Pods of namespaces outside the mesh start. Which ones those are it reads from a file that the agent keeps up to date
+//   - Pods of namespaces outside the mesh start. Which ones those are it reads from a file that the agent keeps up to
+//     date
 //     and that survives a reboot.
-//   - Pods of enrolled namespaces wait, and so do all others where that file is missing: a pod that the mesh protects must
+//   - Pods of enrolled namespaces wait, and so do all others where that file is missing: a pod that the mesh protects
+//     must
 //     not start unprotected. The runtime reports the error, and kubelet tries again.
 package plugin
 
@@ -89,7 +92,8 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	if prev == nil {
-		return types.NewError(types.ErrInvalidNetworkConfig, names.CNIPlugin+" must follow another plugin in the list: it got no prevResult", "")
+		return types.NewError(types.ErrInvalidNetworkConfig,
+			names.CNIPlugin+" must follow another plugin in the list: it got no prevResult", "")
 	}
 	if err := conf.ask(args, CommandAdd, prev); err != nil {
 		return err
@@ -202,8 +206,10 @@ func (c *config) ask(args *skel.CmdArgs, command string, prev types.Result) erro
 		}
 		select {
 		case <-ctx.Done():
-			return types.NewError(codeTryAgain, fmt.Sprintf("the fairway agent on this node does not answer on %s within %s; the pod waits for it, since %s (look at: kubectl -n %s get pods -o wide -l %s=%s)",
-				c.Socket, timeout, why, names.SystemNamespace, names.LabelComponent, names.ComponentNode), err.Error())
+			return types.NewError(codeTryAgain,
+				fmt.Sprintf("the fairway agent on this node does not answer on %s within %s; the pod waits for it, since %s "+
+					"(look at: kubectl -n %s get pods -o wide -l %s=%s)",
+					c.Socket, timeout, why, names.SystemNamespace, names.LabelComponent, names.ComponentNode), err.Error())
 		case <-time.After(redialEvery):
 		}
 	}
