@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -67,16 +67,17 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 	require.Equal(t, p.UID, r.UID)
 	require.EqualValues(t, 3, r.Generation)
 	require.Len(t, r.Parents, 3)
+	accepted := string(gwv1.PolicyConditionAccepted)
 	served, unserved, gone := r.Parents[0], r.Parents[1], r.Parents[2]
 	require.Nil(t, served.Unprogrammed)
 	require.NotZero(t, served.Waypoint)
 	require.NotEmpty(t, served.Dialled)
 	require.Equal(t, []string{"service/bookshop/reviews/80"}, served.Clusters)
 	require.Equal(t, "example.org", all.InForce.Get(nil, port80).Content)
-	require.Equal(t, metav1.ConditionTrue, unserved.Conditions[0].Status)
+	require.True(t, meta.IsStatusConditionTrue(unserved.Conditions, accepted))
 	require.Equal(t, v1alpha1.RouteReasonNoWaypoint, unserved.Unprogrammed.Reason)
 	require.Contains(t, unserved.Unprogrammed.Message, "needs one that carries the policy out")
-	require.Equal(t, string(gwv1.PolicyReasonTargetNotFound), gone.Conditions[0].Reason)
+	require.Equal(t, string(gwv1.PolicyReasonTargetNotFound), meta.FindStatusCondition(gone.Conditions, accepted).Reason)
 	require.Equal(t, string(gwv1.PolicyReasonTargetNotFound), gone.Unprogrammed.Reason)
 
 	own := policytest.For(ref.Namespace, "own", 1, [2]string{"reviews", "http"})
@@ -89,7 +90,7 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 		Name: "own",
 	}).Parents[0]
 	require.Equal(t, string(gwv1.PolicyReasonInvalid), invalid.Unprogrammed.Reason)
-	require.Equal(t, "No host.", invalid.Conditions[0].Message)
+	require.Equal(t, "No host.", meta.FindStatusCondition(invalid.Conditions, accepted).Message)
 
 	before := told
 	w.delete(t, readManifests(t, "testdata/mesh.yaml")[0])

@@ -40,8 +40,11 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 	require.NoError(t, c.Create(ctx, policy))
 	ancestor := gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: "reviews"}
 	accepted := []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}}
-	others := gwv1.PolicyAncestorStatus{AncestorRef: ancestor, ControllerName: "example.org/other", Conditions: accepted}
-	others.Conditions[0].LastTransitionTime = metav1.Unix(1000, 0)
+	theirs := accepted[0]
+	theirs.LastTransitionTime = metav1.Unix(1000, 0)
+	others := gwv1.PolicyAncestorStatus{
+		AncestorRef: ancestor, ControllerName: "example.org/other", Conditions: []metav1.Condition{theirs},
+	}
 	policy.Status.Ancestors = []gwv1.PolicyAncestorStatus{others}
 	require.NoError(t, c.Status().Update(ctx, policy))
 
