@@ -164,10 +164,10 @@ func clusterServiceVersion(src *source) (object, error) {
 	}, nil
 }
 
-const description = `Fairway is an ambient service mesh for Kubernetes that runs on stock Envoy at both layers and speaks standard
-Gateway API to its users. Label a namespace "fairway.dev/mesh: enabled" and its running pods speak mutual TLS with SPIFFE
-identities, without sidecars and without a restart. Apply an HTTPRoute or GRPCRoute to a Service and a waypoint, an L7
-proxy for its namespace, appears.
+const description = `Fairway is an ambient service mesh for Kubernetes that runs on stock Envoy at both layers and
+speaks standard Gateway API to its users. Label a namespace "fairway.dev/mesh: enabled" and its running pods speak
+mutual TLS with SPIFFE identities, without sidecars and without a restart. Apply an HTTPRoute or GRPCRoute to a
+Service and a waypoint, an L7 proxy for its namespace, appears.
 
 After the installation, create a Mesh named "default". The custom resource definitions of the Gateway API (v1) are a
 prerequisite for routes and waypoints.
