@@ -46,8 +46,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 	} else {
 		c.False(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonGatewayAPIMissing,
 			"The CRDs of the Gateway API (v1) are not installed, so there are no routes and no waypoints; mTLS works without "+
-				"them. "+
-				"Install them (for example: kubectl apply --server-side -f "+
+				"them. Install them (for example: kubectl apply --server-side -f "+
 				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
 	}
 	setReady(c, nodes)
@@ -115,8 +114,8 @@ func setNodes(c *conditions.Set, n *v1alpha1.NodesStatus, o meshObserved) {
 		c.False(kind, v1alpha1.MeshReasonNodesNotReady, fmt.Sprintf("%d of %d node proxies are ready%s.", n.Ready, n.Desired,
 			troubles(o.pods)))
 	case len(withoutPlugin(o.pods)) > 0:
-		c.False(kind, v1alpha1.MeshReasonPluginMissing, "New pods start uncaptured on some nodes: "+enumerate(
-			withoutPlugin(o.pods))+".")
+		c.False(kind, v1alpha1.MeshReasonPluginMissing, "New pods start uncaptured on some nodes: "+
+			enumerate(withoutPlugin(o.pods))+".")
 	case len(problems) > 0:
 		c.False(kind, v1alpha1.MeshReasonCaptureFailed, "Some pods are not captured: "+enumerate(problems)+".")
 	default:

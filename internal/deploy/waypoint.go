@@ -170,8 +170,10 @@ func (w Waypoint) autoscaler() *autoscalingv2.HorizontalPodAutoscaler {
 				Type: autoscalingv2.ContainerResourceMetricSourceType,
 				ContainerResource: &autoscalingv2.ContainerResourceMetricSource{
 					Name: corev1.ResourceCPU, Container: containerEnvoy,
-					Target: autoscalingv2.MetricTarget{Type: autoscalingv2.UtilizationMetricType, AverageUtilization: new(
-						a.TargetCPU)},
+					Target: autoscalingv2.MetricTarget{
+						Type:               autoscalingv2.UtilizationMetricType,
+						AverageUtilization: new(a.TargetCPU),
+					},
 				},
 			}},
 			// Scaling down closes connections, so a short lull must not do it.

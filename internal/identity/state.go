@@ -49,8 +49,10 @@ func (s State) Encode() (map[string][]byte, error) {
 		Roots:               map[string]rootBookkeeping{},
 	}
 	for _, r := range s.Roots {
-		book.Roots[fingerprint(r.Certificate)] = rootBookkeeping{Published: optional(r.Published), Horizon: optional(
-			r.Horizon)}
+		book.Roots[fingerprint(r.Certificate)] = rootBookkeeping{
+			Published: optional(r.Published),
+			Horizon:   optional(r.Horizon),
+		}
 	}
 	data := map[string][]byte{keyBundle: s.Bundle().PEM()}
 	if err := encodeSigner(data, keyChain, keyKey, s.Active); err != nil {

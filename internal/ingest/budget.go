@@ -76,10 +76,8 @@ func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"the routes of a namespace are limited to %d bytes in total. A route counts once for each of its ports, and the "+
-				"actions "+
-				"of a rule once for each of its matches. This route has %d, older routes of namespace %s have %d. Requests that "+
-				"no "+
-				"other route matches get a 404. Name fewer ports in parentRefs, or use several namespaces",
+				"actions of a rule once for each of its matches. This route has %d, older routes of namespace %s have %d. "+
+				"Requests that no other route matches get a 404. Name fewer ports in parentRefs, or use several namespaces",
 			mostOfAuthor.bytes, b.all.bytes, author, older.bytes)}
 	})
 	return out
@@ -96,11 +94,10 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 		}
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches and %d "+
-				"bytes%s. "+
-				"A route counts once for each of its ports, and the actions of a rule once for each of its matches. This route "+
-				"has "+
-				"%d, %d and %d, older routes of namespace %s for Services of %s have %d, %d and %d. Requests from there to these "+
-				"Services that no other route matches get a 404. Use fewer matches, or create the route in namespace %s",
+				"bytes%s. A route counts once for each of its ports, and the actions of a rule once for each of its matches. "+
+				"This route has %d, %d and %d, older routes of namespace %s for Services of %s have %d, %d and %d. Requests from "+
+				"there to these Services that no other route matches get a 404. Use fewer matches, or create the route in "+
+				"namespace %s",
 			most.expressions, most.rules, most.bytes, part, own.expressions, own.rules, own.bytes,
 			k.author, k.owner, older.expressions, older.rules, older.bytes, k.owner)}
 	})

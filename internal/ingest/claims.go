@@ -95,8 +95,7 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 }
 
 const outsideOfItsNode = "it is outside the pod ranges of node %s: if the network plugin assigns addresses by " +
-	"itself, " +
-	"set spec.network.podCIDRs of the Mesh"
+	"itself, set spec.network.podCIDRs of the Mesh"
 
 func (cl claim) refused(addr netip.Addr, why string) RefusedClaim {
 	key := cluster.Key{Namespace: cl.pod.Namespace, Name: cl.pod.Name}

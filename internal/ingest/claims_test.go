@@ -77,8 +77,10 @@ func aged(minutes int) change {
 
 func (w claimWorld) pod(name, node, ip string, changes ...change) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID(name), CreationTimestamp: metav1.NewTime(
-			time.Unix(0, 0))},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "shop", Name: name, UID: types.UID(name),
+			CreationTimestamp: metav1.NewTime(time.Unix(0, 0)),
+		},
 		Spec:   corev1.PodSpec{NodeName: node, ServiceAccountName: name},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIPs: []corev1.PodIP{{IP: ip}}},
 	}

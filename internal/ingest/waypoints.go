@@ -78,8 +78,8 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	if older, over := i.overPorts.Get(c, key.Namespace)[key]; over {
 		b.Pending, b.OverBudget = false, true
 		b.Problem = fmt.Sprintf("the Services with waypoints in a namespace are limited to %d ports in total, and older "+
-			"Services in namespace "+
-			"%s have %d: use fewer ports or several namespaces, or keep the Service off its waypoint with label %s=%s",
+			"Services in namespace %s have %d: use fewer ports or several namespaces, or keep the Service off its waypoint "+
+			"with label %s=%s",
 			MostPortsOfNamespace, key.Namespace, older, names.LabelUseWaypoint, names.UseWaypointNone)
 	}
 	return b

@@ -247,8 +247,10 @@ func TestIdentities(t *testing.T) {
 		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many("defaul")})
 		m.nodes[0].acked(xds.TypeCluster, vip.String())
 		requireRefused(t, client, vip.String())
-		m.destination(model.Destination{Address: vip, Kind: model.DestinationService, Port: port, Identities: many(
-			"default")})
+		m.destination(model.Destination{
+			Address: vip, Kind: model.DestinationService, Port: port,
+			Identities: many("default"),
+		})
 		client.reaches(t, vip.String())
 	})
 	t.Run("a server that may be nobody is refused", func(t *testing.T) {

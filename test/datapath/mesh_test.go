@@ -44,8 +44,10 @@ var (
 	uplinkRange  = netip.MustParsePrefix("192.168.100.0/24")
 	gateway      = netip.MustParseAddr("169.254.1.1")
 	gateway6     = netip.MustParseAddr("fd00:fe::1")
-	ranges       = []netip.Prefix{podRange, serviceRange, netip.MustParsePrefix("fd00:244::/32"), netip.MustParsePrefix(
-		"fd00:96::/64")}
+	ranges       = []netip.Prefix{
+		podRange, serviceRange, netip.MustParsePrefix("fd00:244::/32"),
+		netip.MustParsePrefix("fd00:96::/64"),
+	}
 )
 
 // mesh is two nodes, joined by a link.

@@ -142,8 +142,8 @@ func TestAHostileNode(t *testing.T) {
 		"the agent: all pods":      h.agent.List(ctx, &corev1.PodList{}),
 		"the agent: the CA":        h.agent.Get(ctx, ca, &corev1.Secret{}),
 		"the agent: another's pod": h.agent.Status().Patch(ctx, h.victim.DeepCopy(), statusPatch(captured)),
-		"the agent: an address of its own": h.agent.Status().Patch(ctx, h.own.DeepCopy(), statusPatch(
-			`{"podIP":"203.0.113.7"}`)),
+		"the agent: an address of its own": h.agent.Status().Patch(ctx, h.own.DeepCopy(),
+			statusPatch(`{"podIP":"203.0.113.7"}`)),
 	} {
 		require.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
 	}

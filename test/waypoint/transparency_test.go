@@ -197,8 +197,8 @@ func TestTrailers(t *testing.T) {
 	w.backend(web, model.ProtocolHTTP, e)
 	dialled := w.serve(web, true, nil)
 	for proto, protocols := range map[string]*http.Protocols{"HTTP/1.1": nil, "HTTP/2.0": h2cOnly()} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", io.MultiReader(
-			bytes.NewReader([]byte("body"))))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/",
+			io.MultiReader(bytes.NewReader([]byte("body"))))
 		require.NoError(t, err)
 		req.Trailer = http.Header{"X-Sum": {"42"}}
 		resp, err := w.caller(clientID).client(t, dialled, protocols).Do(req)

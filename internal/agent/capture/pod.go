@@ -269,8 +269,8 @@ func inPolicyRouting(ns *netns.Namespace, f func(h *netlink.Handle, family int) 
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		err := f(h, family)
 		// IPv6 may be switched off.
-		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(
-			err, unix.EACCES)) {
+		if family == netlink.FAMILY_V6 && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) ||
+			errors.Is(err, unix.EACCES)) {
 			err = nil
 		}
 		if err != nil {

@@ -213,8 +213,8 @@ func (a *Agent) Run(ctx context.Context) error {
 // start takes up what an earlier run left, and only then answers proxy and CNI plugin.
 func (a *Agent) start(ctx context.Context) error {
 	// Nothing follows from it while the agent runs; see uninstaller.sawGo.
-	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{}, cache.BlockUntilSynced(
-		false)); err != nil {
+	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{},
+		cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watch the agent's service account: %w", err)
 	}
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {

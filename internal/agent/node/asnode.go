@@ -65,8 +65,7 @@ func (n *nodeReader) RoundTrip(req *http.Request) (*http.Response, error) {
 func (n *nodeReader) tell(status int) {
 	if status == http.StatusForbidden {
 		n.log.Info("the agent may read neither the pods of its node nor the Node: that requires Kubernetes 1.36 with the "+
-			"node authorizer, "+
-			"or the permissions in config/agents-before-1.36", "as", n.user)
+			"node authorizer, or the permissions in config/agents-before-1.36", "as", n.user)
 		return
 	}
 	n.log.Info("the API server doesn't let the agent act as its node, so it reads by permissions for the pods of all "+

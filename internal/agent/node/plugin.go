@@ -73,8 +73,7 @@ func (p *pluginReport) report(ctx context.Context, outcome error) error {
 	if outcome != nil {
 		is, reason = corev1.ConditionFalse, v1alpha1.PodReasonInstallFailed
 		message = fmt.Sprintf("The CNI plugin is not installed, so pods of the mesh start uncaptured: %v (in %s; if this "+
-			"node's "+
-			"container runtime reads another directory, set spec.node.host of the Mesh).", outcome, p.confDir)
+			"node's container runtime reads another directory, set spec.node.host of the Mesh).", outcome, p.confDir)
 	}
 	pod := &corev1.Pod{}
 	if err := p.client.Get(ctx, p.pod, pod); err != nil {

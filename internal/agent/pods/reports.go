@@ -61,20 +61,20 @@ func (r *Reports) Repaired() { r.repairs.Inc() }
 func (r *Reports) Refused(t enrol.Target, fresh capture.Refused) {
 	r.refused.Add(float64(fresh.Share))
 	r.peers.Add(float64(fresh.Peers))
-	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name, UID: types.UID(
-		t.Pod.UID)}}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: t.Pod.Namespace, Name: t.Pod.Name,
+		UID: types.UID(t.Pod.UID),
+	}}
 	if fresh.Share > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonShareUsedUp, "Capture",
 			"The pod dialled more than %d addresses of the mesh within an hour, and %d connections to more of them were "+
-				"refused. "+
-				"If it needs that many, set spec.node.addressesPerPod of the Mesh, or exclude the pod with label %s=%s.",
+				"refused. If it needs that many, set spec.node.addressesPerPod of the Mesh, or exclude the pod with label %s=%s.",
 			t.Share, fresh.Share, names.LabelMesh, names.MeshDisabled)
 	}
 	if fresh.Peers > 0 {
 		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonPeerRefused, "Capture",
 			"%d connections to the pod were refused, because their caller already had %d open or opened more than %d in a "+
-				"second. "+
-				"If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
+				"second. If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
 			fresh.Peers, t.Peers, capture.PeerPerSecond)
 	}
 }

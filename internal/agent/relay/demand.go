@@ -165,9 +165,8 @@ func (r *Relay) countShared(back, denied int) {
 	if len(a.waiting) > 0 && !r.saidFull {
 		r.saidFull = true
 		r.log.Info("the proxy has reached its limit of addresses; each pod that dials some has an equal share, and "+
-			"addresses "+
-			"beyond it, or not dialled for long, are taken back when other pods need room. New connections to refused "+
-			"addresses fail, open ones continue. The access log shows which pod dials so many",
+			"addresses beyond it, or not dialled for long, are taken back when other pods need room. New connections to "+
+			"refused addresses fail, open ones continue. The access log shows which pod dials so many",
 			"addresses", len(a.held), "takenBack", back, "refused", denied)
 	}
 	if len(a.waiting) == 0 {

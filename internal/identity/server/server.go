@@ -169,8 +169,8 @@ func slotted(n int, next http.HandlerFunc) http.HandlerFunc {
 // withCaller authenticates before the body is read.
 func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.Grant)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		caller, err := s.Callers.Caller(r.Context(), auth.Bearer(r.Header.Values("Authorization")), accept.Address(
-			r.RemoteAddr))
+		caller, err := s.Callers.Caller(r.Context(), auth.Bearer(r.Header.Values("Authorization")),
+			accept.Address(r.RemoteAddr))
 		if err != nil {
 			s.refuse(w, r, err, "token refused")
 			return

@@ -268,8 +268,8 @@ func TestWithoutACA(t *testing.T) {
 		Log: logr.Discard(),
 	}).Handler()
 	for path, code := range map[string]int{identity.PathSign: 503} {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path, bytes.NewReader(
-			signRequest(t, cart, cart)))
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+path,
+			bytes.NewReader(signRequest(t, cart, cart)))
 		require.NoError(t, err)
 		req.Header.Set("Authorization", "Bearer "+c.Token(identitytest.NodeAgent("n1"), time.Hour))
 		w := &recorder{header: http.Header{}}

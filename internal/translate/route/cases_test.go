@@ -95,8 +95,10 @@ var cases = map[string]func() bundle{
 }
 
 func scopesCase() bundle {
-	return bundle{scopes: []*routev3.ScopedRouteConfiguration{Scope(model.Attachment{Port: db}), Scope(
-		model.Attachment{Port: web})}}
+	return bundle{scopes: []*routev3.ScopedRouteConfiguration{
+		Scope(model.Attachment{Port: db}),
+		Scope(model.Attachment{Port: web}),
+	}}
 }
 
 func callersCase() bundle {

@@ -211,8 +211,10 @@ func bootstrap(admin string, opts Options) object {
 		"bootstrap_extensions": extensions,
 		"admin":                object{"address": object{"pipe": object{"path": admin}}},
 		"dynamic_resources":    dynamic,
-		"static_resources": object{"clusters": append([]any{agent}, opts.Clusters...), "listeners": append(
-			[]any{}, opts.Listeners...)},
+		"static_resources": object{
+			"clusters":  append([]any{agent}, opts.Clusters...),
+			"listeners": append([]any{}, opts.Listeners...),
+		},
 	}
 }
 

@@ -119,8 +119,7 @@ func makeV2(root, dir string) error {
 	}
 	if len(lacks) > 0 {
 		return fmt.Errorf("kubelet needs the cgroup controllers %s, which %s has but does not pass on to %s: let whatever "+
-			"manages cgroups "+
-			"on this machine delegate them (systemd: Delegate=yes), or free them from processes in the parent",
+			"manages cgroups on this machine delegate them (systemd: Delegate=yes), or free them from processes in the parent",
 			strings.Join(lacks, ", "), root, dir)
 	}
 	return nil

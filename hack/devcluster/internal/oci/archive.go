@@ -80,8 +80,10 @@ func (s *Store) Export(w io.Writer, names []string, have map[string]bool) error 
 }
 
 func exportFile(t *tar.Writer, name string, data []byte) error {
-	if err := t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o644, Size: int64(
-		len(data))}); err != nil {
+	if err := t.WriteHeader(&tar.Header{
+		Typeflag: tar.TypeReg, Name: name, Mode: 0o644,
+		Size: int64(len(data)),
+	}); err != nil {
 		return err
 	}
 	_, err := t.Write(data)
