@@ -5,6 +5,7 @@ package node
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // metrics of the node. Labels are few, and never pods.
@@ -15,22 +16,19 @@ type metrics struct {
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
-	m := &metrics{
-		limited: prometheus.NewGauge(prometheus.GaugeOpts{
+	f := promauto.With(r)
+	return &metrics{
+		limited: f.NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_agent_peers_limited", Help: "1 if the kernel of this node can count connections by peer.",
 		}),
-		starts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		starts: f.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "fairway_agent_cni_add_seconds", Help: "Time that the start of a pod waited for the agent.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20},
 		}, []string{"result"}),
-		installed: prometheus.NewGauge(prometheus.GaugeOpts{
+		installed: f.NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_agent_cni_installed", Help: "1 if the CNI plugin is in place on this node.",
 		}),
 	}
-	if r != nil {
-		r.MustRegister(m.limited, m.starts, m.installed)
-	}
-	return m
 }
 
 // installation notes the outcome of an attempt to install the plugin; see cni.Installer.Keep.

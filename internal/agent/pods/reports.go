@@ -5,6 +5,7 @@ package pods
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,27 +28,24 @@ type Reports struct {
 
 // NewReports makes Reports; r may be nil.
 func NewReports(r prometheus.Registerer, recorder events.EventRecorder) *Reports {
-	out := &Reports{
+	f := promauto.With(r)
+	return &Reports{
 		events: recorder,
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+		failures: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "fairway_agent_capture_failures_total", Help: "Failed attempts to capture a pod, by cause.",
 		}, []string{"cause"}),
-		repairs: prometheus.NewCounter(prometheus.CounterOpts{
+		repairs: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_capture_repairs_total", Help: "Times that changed rules of a captured pod were restored.",
 		}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
+		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_share_refused_total",
 			Help: "Connections that were refused because their pod had used up its share of addresses.",
 		}),
-		peers: prometheus.NewCounter(prometheus.CounterOpts{
+		peers: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_agent_peer_refused_total",
 			Help: "Connections to pods that were refused because their caller was at its limit.",
 		}),
 	}
-	if r != nil {
-		r.MustRegister(out.failures, out.repairs, out.refused, out.peers)
-	}
-	return out
 }
 
 // Failed counts an attempt to capture a pod that failed.
