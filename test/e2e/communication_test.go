@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,6 +29,26 @@ func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error
 	var list corev1.PodList
 	err := world.client.List(ctx, &list, client.InNamespace(namespace), client.MatchingLabels{names.LabelComponent: name})
 	return list.Items, err
+}
+
+// operatorPods returns the operators once no other is there: one that a rollout is about to take away answers nobody who
+// asks it by its name.
+func operatorPods(t *testing.T) []corev1.Pod {
+	t.Helper()
+	var pods []corev1.Pod
+	eventually.PassesWithin(t, 2*time.Minute, "the operators are rolled out", func(look require.TestingT) {
+		var d appsv1.Deployment
+		require.NoError(look,
+			world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.OperatorService}, &d))
+		require.Equal(look, d.Generation, d.Status.ObservedGeneration)
+		require.Equal(look, *d.Spec.Replicas, d.Status.UpdatedReplicas)
+		require.Equal(look, *d.Spec.Replicas, d.Status.AvailableReplicas)
+		var err error
+		pods, err = component(t.Context(), names.SystemNamespace, names.ComponentOperator)
+		require.NoError(look, err)
+		require.Len(look, pods, int(*d.Spec.Replicas))
+	})
+	return pods
 }
 
 // replaced deletes pods and waits until as many others are ready.

@@ -43,10 +43,7 @@ import (
 // operatorPort forwards a port of one operator pod to this machine until the test ends.
 func operatorPort(t *testing.T, port int) string {
 	t.Helper()
-	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-	require.NoError(t, err)
-	require.NotEmpty(t, pods)
-	return podPort(t, &pods[0], port)
+	return podPort(t, &operatorPods(t)[0], port)
 }
 
 // podPort forwards a port of a pod to this machine until the test ends.

@@ -113,8 +113,7 @@ func elsewhere(t *testing.T, node string) option {
 func TestNetworkPolicyOfTheOperator(t *testing.T) {
 	needsEnforcement(t)
 	replaced(t, names.SystemNamespace, names.ComponentOperator, nil)
-	operators, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-	require.NoError(t, err)
+	operators := operatorPods(t)
 	require.Greater(t, len(operators), 1)
 	s := newSpace(t)
 	s.client("pod")

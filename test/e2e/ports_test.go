@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,9 +53,7 @@ func TestPortsAnswerThoseTheyAreFor(t *testing.T) {
 	require.Equal(t, http.StatusBadRequest, plain.Status, plain.Body)
 
 	bearer := token(t, &collector) // for the API server itself
-	all, err := component(t.Context(), names.SystemNamespace, names.ComponentOperator)
-	require.NoError(t, err)
-	operators := slices.DeleteFunc(all, func(p corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	operators := operatorPods(t)
 	for port, pod := range map[int]*corev1.Pod{names.PortMetrics: node, names.PortOperatorMetrics: &operators[0]} {
 		code, body := scrapes(t, pod, port, "")
 		require.Equal(t, http.StatusUnauthorized, code, body)

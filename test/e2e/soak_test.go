@@ -94,4 +94,5 @@ func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	s.ready("server")
 	s.label(names.LabelMesh, "")
 	s.captureIs(corev1.ConditionFalse, "client", "server", "fresh")
+	operatorPods(t) // the next test finds no rollout under way
 }
