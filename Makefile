@@ -231,7 +231,8 @@ deploy: ## Install CRDs, permissions and the operator, and wait for it.
 restart: ## Restart what may run an older image of the same name, and wait for it.
 	@for w in $$($(KUBECTL) get deployments,daemonsets -A -l app.kubernetes.io/name=fairway \
 		-o jsonpath='{range .items[*]}{.metadata.namespace}/{.kind}/{.metadata.name} {end}'); do \
-		$(KUBECTL) -n "$${w%%/*}" rollout restart "$${w#*/}"; done
+		$(KUBECTL) -n "$${w%%/*}" rollout restart "$${w#*/}" || \
+		! $(KUBECTL) -n "$${w%%/*}" get "$${w#*/}" >/dev/null 2>&1; done # a waypoint may go with its namespace
 	@for w in $$($(KUBECTL) get deployments,daemonsets -n $(SYSTEM) -l app.kubernetes.io/name=fairway -o name); do \
 		$(KUBECTL) -n $(SYSTEM) rollout status "$$w" --timeout=180s; done
 
