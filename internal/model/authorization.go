@@ -1,0 +1,90 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "k8s.io/apimachinery/pkg/types"
+
+// Guard decides whether a caller may come in. In this order: what a Deny policy matches is refused; where there are
+// policies that allow, or DefaultDeny is set, one must match; all else comes in. Level by level, Network first: both
+// must let it in.
+type Guard struct {
+	// DefaultDeny: the mesh refuses what no Network policy allows.
+	DefaultDeny bool
+	// Network and Application policies, each sorted by namespace and name.
+	Network, Application []AccessPolicy
+}
+
+// PodGuard is the guard of a pod, as its node's proxy carries it out. It sees connections only, so its Application
+// policies are none.
+type PodGuard struct {
+	Guard
+	// Waypoints that connect to ports of the pod, sorted by port and identity. The guard has been asked at the waypoint
+	// already, about the original caller.
+	Waypoints []GuardedPort
+	// Only are the ports at which nobody comes in but those Waypoints, sorted: requests are decided there.
+	Only []uint16
+}
+
+// GuardedPort is a port of a pod, and the identity of a waypoint that sends to it.
+type GuardedPort struct {
+	Port     uint16
+	Waypoint string
+}
+
+// AccessPolicy is a policy as it applies to one destination: rules that can't match there are gone.
+type AccessPolicy struct {
+	Name types.NamespacedName
+	Deny bool
+	// DryRun: nothing is refused because of it, only counted.
+	DryRun bool
+	Rules  []AccessRule
+}
+
+// AccessRule matches what all of its fields match.
+type AccessRule struct {
+	Name string // "": it has none
+	// Index in the policy, from 0.
+	Index int
+	// Sources, one of which must match; nil: everybody, callers without identity included. Sorted, never empty.
+	Sources []AccessSource
+	// Ports of the destination, sorted; nil: all.
+	Ports []uint16
+	// Request that it matches; nil: any. Of Application policies only.
+	Request *AccessRequest
+}
+
+// AccessSource is a SPIFFE ID, or all that begin with one.
+type AccessSource struct {
+	Identity string
+	// Prefix: Identity ends in "/", and every identity below it matches.
+	Prefix bool
+}
+
+// AccessRequest matches what all of its fields match; of Methods, Paths, Hosts and GRPC one must, of Headers and Claims
+// all. Or it is CEL alone.
+type AccessRequest struct {
+	Methods []string
+	Paths   []StringMatch
+	// Hosts in lower case; "*.example.org" is all below.
+	Hosts   []string
+	Headers []AccessHeader
+	GRPC    []AccessGRPC
+	Claims  []AccessClaim
+	CEL     string
+}
+
+// AccessHeader is a header with a value; nil: with any.
+type AccessHeader struct {
+	Name  string
+	Value *StringMatch
+}
+
+// AccessGRPC is a method of a gRPC service; Method "": all of them.
+type AccessGRPC struct{ Service, Method string }
+
+// AccessClaim is a claim of a verified token with one of the values.
+type AccessClaim struct {
+	Name   string
+	Values []string
+}
