@@ -26,6 +26,12 @@ type PodGuard struct {
 	Only []uint16
 }
 
+// TCPGuard are the guards of a port that a waypoint passes on as it is: all of them must let a caller in.
+type TCPGuard struct {
+	ServicePort
+	Guards []Guard
+}
+
 // GuardedPort is a port of a pod, and the identity of a waypoint that sends to it.
 type GuardedPort struct {
 	Port     uint16

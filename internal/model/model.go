@@ -172,6 +172,8 @@ type RouteTable struct {
 	// Default holds the producer routes' rules in order of precedence. Nil means: no route, go to the Service itself.
 	// Where routes exist and no rule matches, the answer is 404.
 	Default []Rule
+	// Guards of requests that no rule takes elsewhere: all of them must let a request pass.
+	Guards []Guard
 }
 
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.
@@ -290,6 +292,8 @@ type Backend struct {
 	// Invalid backends answer 500 for their share, as Gateway API demands.
 	Invalid bool
 	Filters []Filter // header changes only
+	// Guards of the requests that the rule sends there, those of mirrors included: all of them must let a request pass.
+	Guards []Guard
 }
 
 // MaxRetries bounds what a route can make of one request.
