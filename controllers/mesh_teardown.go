@@ -147,7 +147,7 @@ func (r *meshReconciler) removeWaypointObjects(ctx context.Context) error {
 // releasing is for how long node proxies are still needed: until no pod is captured, and a moment longer, since senders
 // hear later than agents that a pod takes no mTLS any more.
 func (r *meshReconciler) releasing() time.Duration {
-	left := r.options.ReleaseTimeout - time.Since(r.going.began)
+	left := r.options.releaseTimeout - time.Since(r.going.began)
 	captured := 0
 	if r.options.NodeReports != nil {
 		for _, report := range r.options.NodeReports() {

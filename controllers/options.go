@@ -44,8 +44,8 @@ type Options struct {
 	Namespace string
 	// Image of the agent, EnvoyImage of the proxies.
 	Image, EnvoyImage string
-	// ClusterDomain is the suffix of Service names; names.DefaultClusterDomain if empty.
-	ClusterDomain string
+	// clusterDomain is the suffix of Service names; names.DefaultClusterDomain if empty.
+	clusterDomain string
 
 	// Certificates keeps the mesh's CA.
 	Certificates Certificates
@@ -79,12 +79,12 @@ type Options struct {
 
 	// DeployRetry is how soon a waypoint that the cluster refused to deploy is tried again; 30 s if zero.
 	DeployRetry time.Duration
-	// ReleaseTimeout bounds how long the deletion of a Mesh waits until agents have let their pods go, and ReleaseGrace
+	// releaseTimeout bounds how long the deletion of a Mesh waits until agents have let their pods go, and releaseGrace
 	// is how long node proxies stay after that, for senders that have yet to hear of it; 45 s and 5 s if zero.
-	ReleaseTimeout, ReleaseGrace time.Duration
+	releaseTimeout, ReleaseGrace time.Duration
 
-	// Features that GatewayClass and XMesh publish; defaultFeatures if nil.
-	Features []features.FeatureName
+	// features that GatewayClass and XMesh publish; defaultFeatures if nil.
+	features []features.FeatureName
 }
 
 // ProgrammedProbe tells how many proxies of a waypoint have acknowledged what makes it serve. rejected is what a proxy
@@ -124,15 +124,15 @@ func Setup(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	case o.Certificates == nil || o.Programmed == nil || o.AutomaticWaypoints == nil:
 		return errors.New("controllers: Certificates, Programmed and AutomaticWaypoints must be set")
 	}
-	if o.ClusterDomain == "" {
-		o.ClusterDomain = names.DefaultClusterDomain
+	if o.clusterDomain == "" {
+		o.clusterDomain = names.DefaultClusterDomain
 	}
 	o.AutomaticLinger = cmp.Or(o.AutomaticLinger, DefaultAutomaticLinger)
 	o.DeployRetry = cmp.Or(o.DeployRetry, 30*time.Second)
-	o.ReleaseTimeout = cmp.Or(o.ReleaseTimeout, 45*time.Second)
+	o.releaseTimeout = cmp.Or(o.releaseTimeout, 45*time.Second)
 	o.ReleaseGrace = cmp.Or(o.ReleaseGrace, 5*time.Second)
-	if o.Features == nil {
-		o.Features = defaultFeatures()
+	if o.features == nil {
+		o.features = defaultFeatures()
 	}
 	for _, t := range []**Trigger{&o.CertificatesChanged, &o.NodesChanged, &o.ProgrammedChanged, &o.AutomaticChanged} {
 		if *t == nil {

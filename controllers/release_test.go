@@ -16,7 +16,7 @@ func TestReleasingIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		captured := 3
 		r := &meshReconciler{options: Options{
-			ReleaseTimeout: 45 * time.Second, ReleaseGrace: 5 * time.Second,
+			releaseTimeout: 45 * time.Second, ReleaseGrace: 5 * time.Second,
 			NodeReports: func() []NodeReport { return []NodeReport{{Node: "a", Captured: captured}} },
 		}}
 		r.going.began = time.Now()

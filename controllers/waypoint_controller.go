@@ -187,7 +187,7 @@ func (r *waypointReconciler) class(ctx context.Context, g *gwv1.Gateway) (*gwv1.
 func (r *waypointReconciler) deploy(
 	ctx context.Context, g *gwv1.Gateway, class *gwv1.GatewayClass,
 ) (waypointObserved, error) {
-	o := waypointObserved{clusterDomain: r.options.ClusterDomain}
+	o := waypointObserved{clusterDomain: r.options.clusterDomain}
 	namespace := &corev1.Namespace{}
 	if err := r.client.Get(ctx, client.ObjectKey{Name: g.Namespace}, namespace); err != nil {
 		return o, err

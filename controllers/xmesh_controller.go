@@ -32,7 +32,7 @@ type xMeshReconciler struct {
 
 func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &xMeshReconciler{
-		client: mgr.GetClient(), features: supportedFeatures(o.Features),
+		client: mgr.GetClient(), features: supportedFeatures(o.features),
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwxv1alpha1.MeshReasonInvalidParameters)),
 	}
 	return kinds.When(func() error {

@@ -174,10 +174,10 @@ func (d *demo) enrol(ctx context.Context) error {
 	}
 	d.ui.say("%-28s %-38s %s", "POD", "UID BEFORE AND AFTER", "RESTARTS BEFORE AND AFTER")
 	for i, p := range after {
-		if i >= len(d.before) || p.UID != d.before[i].UID || p.Restarts != d.before[i].Restarts {
-			return fmt.Errorf("pod %s is not the one that ran before, or has restarted", p.Name)
+		if i >= len(d.before) || p.uid != d.before[i].uid || p.restarts != d.before[i].restarts {
+			return fmt.Errorf("pod %s is not the one that ran before, or has restarted", p.name)
 		}
-		d.ui.say("%-28s %-38s %d, %d", p.Name, p.UID, d.before[i].Restarts, p.Restarts)
+		d.ui.say("%-28s %-38s %d, %d", p.name, p.uid, d.before[i].restarts, p.restarts)
 	}
 	d.ui.good("the same pods, no restart, no sidecar")
 	return nil

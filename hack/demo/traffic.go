@@ -23,8 +23,8 @@ const secret = "4111-1111-1111-1111"
 
 // pod is what the demo looks at.
 type pod struct {
-	Name, UID, Address string
-	Restarts           int
+	name, uid, address string
+	restarts           int
 }
 
 func (d *demo) pods(ctx context.Context) ([]pod, error) {
@@ -46,13 +46,13 @@ func (d *demo) pods(ctx context.Context) ([]pod, error) {
 	}
 	var all []pod
 	for _, i := range list.Items {
-		p := pod{Name: i.Metadata.Name, UID: i.Metadata.UID, Address: i.Status.PodIP}
+		p := pod{name: i.Metadata.Name, uid: i.Metadata.UID, address: i.Status.PodIP}
 		for _, c := range i.Status.ContainerStatuses {
-			p.Restarts += c.RestartCount
+			p.restarts += c.RestartCount
 		}
 		all = append(all, p)
 	}
-	slices.SortFunc(all, func(a, b pod) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b pod) int { return strings.Compare(a.name, b.name) })
 	return all, nil
 }
 
@@ -64,7 +64,7 @@ func (d *demo) watched(ctx context.Context) ([]segment, error) {
 	}
 	var addresses []netip.Addr
 	for _, p := range pods {
-		if a, err := netip.ParseAddr(p.Address); err == nil {
+		if a, err := netip.ParseAddr(p.address); err == nil {
 			addresses = append(addresses, a)
 		}
 	}

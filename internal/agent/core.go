@@ -69,7 +69,7 @@ const loopback = "127.0.0.1"
 type Core struct {
 	Relay      *relay.Relay
 	Identities *sds.Manager
-	Envoy      *introspect.Envoy
+	envoy      *introspect.Envoy
 	Registry   *prometheus.Registry
 
 	opts Options
@@ -77,9 +77,9 @@ type Core struct {
 
 // NewCore connects the pieces; Run starts them.
 func NewCore(o Options) (*Core, error) {
-	c := &Core{Registry: prometheus.NewRegistry(), Envoy: introspect.NewEnvoy(names.AdminSocket), opts: o}
+	c := &Core{Registry: prometheus.NewRegistry(), envoy: introspect.NewEnvoy(names.AdminSocket), opts: o}
 	if len(o.Hidden) > 0 {
-		c.Envoy.Hide(o.Hidden...)
+		c.envoy.Hide(o.Hidden...)
 	}
 	c.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	host, _, err := net.SplitHostPort(o.Operator)
@@ -120,9 +120,9 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 	}
 	public := introspect.Public{
 		Configured: introspect.ListenersAcknowledged(c.Relay, c.opts.Required...),
-		Envoy:      c.Envoy, Drain: c.opts.Drain, Patience: time.Second,
+		Envoy:      c.envoy, Drain: c.opts.Drain, Patience: time.Second,
 	}
-	metrics := introspect.Metrics(c.Registry, c.Envoy)
+	metrics := introspect.Metrics(c.Registry, c.envoy)
 	snapshot := func() introspect.Agent {
 		a := c.snapshot()
 		if captures != nil {
@@ -130,7 +130,7 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 		}
 		return a
 	}
-	local := introspect.AgentHandler(snapshot, c.Envoy, metrics)
+	local := introspect.AgentHandler(snapshot, c.envoy, metrics)
 	host := ""
 	if c.opts.Guard == nil {
 		public.Metrics = c.Registry

@@ -14,7 +14,7 @@ import (
 // New is a condition without a time: a Set or a writer gives it one when it is written.
 func New(kind string, status metav1.ConditionStatus, reason, message string, generation int64) metav1.Condition {
 	return metav1.Condition{
-		Type: kind, Status: status, Reason: reason, Message: Message(message), ObservedGeneration: generation,
+		Type: kind, Status: status, Reason: reason, Message: forCondition(message), ObservedGeneration: generation,
 	}
 }
 

@@ -31,21 +31,21 @@ func TestMessagesAreSentences(t *testing.T) {
 		"it was cut…":                         "It was cut…",
 		"école":                               "école.",
 	} {
-		require.Equal(t, want, Sentence(text))
-		require.Equal(t, want, Sentence(want), "a sentence stays one")
+		require.Equal(t, want, sentence(text))
+		require.Equal(t, want, sentence(want), "a sentence stays one")
 	}
 }
 
 func TestLongMessagesAreCutToWhatTheAPIServerTakes(t *testing.T) {
 	long := strings.Repeat("ä", maxMessage)
-	for most, short := range map[int]string{32768: Message(long), 1024: Note(long)} {
+	for most, short := range map[int]string{32768: forCondition(long), 1024: Note(long)} {
 		require.LessOrEqual(t, len(short), most)
 		require.Greater(t, len(short), most-4)
 		require.True(t, utf8.ValidString(short))
 		require.True(t, strings.HasSuffix(short, "ä…"))
 	}
 	whole := "A" + strings.Repeat("b", maxMessage-2) + "."
-	require.Equal(t, whole, Message(whole))
+	require.Equal(t, whole, forCondition(whole))
 }
 
 func TestASetKeepsTimesAndWhatIsNotItsOwn(t *testing.T) {

@@ -16,15 +16,15 @@ const (
 	maxNote = 1024
 )
 
-// Message makes a text the message of a condition: a sentence that the API server takes.
-func Message(text string) string { return Shorten(Sentence(text), maxMessage) }
+// forCondition makes a text the message of a condition: a sentence that the API server takes.
+func forCondition(text string) string { return shorten(sentence(text), maxMessage) }
 
 // Note makes a text the note of an Event, or the message of a pod's condition, which is read in Events.
-func Note(text string) string { return Shorten(Sentence(text), maxNote) }
+func Note(text string) string { return shorten(sentence(text), maxNote) }
 
-// Sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as
+// sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as
 // the path of a field or a name with capitals of its own, stays as it is.
-func Sentence(text string) string {
+func sentence(text string) string {
 	text = strings.TrimRightFunc(strings.TrimSpace(text), func(r rune) bool { return strings.ContainsRune(",;: \n", r) })
 	if text == "" {
 		return ""
@@ -43,8 +43,8 @@ func plain(word string) bool {
 	return word != "" && strings.IndexFunc(word, func(r rune) bool { return r < 'a' || r > 'z' }) < 0
 }
 
-// Shorten cuts a text that has more than so many bytes, and shows that it did.
-func Shorten(text string, most int) string {
+// shorten cuts a text that has more than so many bytes, and shows that it did.
+func shorten(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

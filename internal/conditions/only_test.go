@@ -105,7 +105,7 @@ func TestGoldenMessagesAreSentences(t *testing.T) {
 		require.NoError(t, err)
 		for _, m := range said.FindAllStringSubmatch(string(text), -1) {
 			messages++
-			require.Equal(t, Sentence(m[1]), m[1], path)
+			require.Equal(t, sentence(m[1]), m[1], path)
 			require.False(t, odd.MatchString(m[1]), "%s: %s", path, m[1])
 		}
 	}

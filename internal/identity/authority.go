@@ -89,12 +89,12 @@ func (a *Authority) sign(csr []byte, id string) (Leaf, error) {
 	if err != nil {
 		return Leaf{}, err
 	}
-	return signLeaf(s.Active, leafRequest{public: public, uri: id, lifetime: s.LeafLifetime}, a.now())
+	return signLeaf(s.Active, leafRequest{public: public, uri: id, lifetime: s.leafLifetime}, a.now())
 }
 
 func (a *Authority) current() (*State, error) {
 	s := a.state.Load()
-	if s == nil || s.Active == nil || s.LeafLifetime <= 0 || s.TrustDomain == "" {
+	if s == nil || s.Active == nil || s.leafLifetime <= 0 || s.TrustDomain == "" {
 		return nil, ErrNotReady
 	}
 	return s, nil
@@ -157,7 +157,7 @@ func (s *serving) issue(st *State, now time.Time) (*tls.Certificate, Leaf, error
 		public:   key.Signer().Public(),
 		uri:      names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount),
 		dnsNames: s.dnsNames,
-		lifetime: min(servingLifetime, st.LeafLifetime),
+		lifetime: min(servingLifetime, st.leafLifetime),
 	}, now)
 	if err != nil {
 		return nil, Leaf{}, err

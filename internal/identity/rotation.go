@@ -13,13 +13,13 @@ import (
 // replica goes on where the last one stopped, and every replica signs by the same rules. A State is immutable: Step
 // makes a new one.
 type State struct {
-	// Generation orders the trust bundles of the mesh; it grows with every change of Roots, and is close to the Unix
+	// generation orders the trust bundles of the mesh; it grows with every change of Roots, and is close to the Unix
 	// time so that it grows even when the state was lost.
-	Generation int64
+	generation int64
 	// TrustDomain is the domain of every identity that replicas sign.
 	TrustDomain string
-	// LeafLifetime is the lifetime with which every replica signs.
-	LeafLifetime time.Duration
+	// leafLifetime is the lifetime with which every replica signs.
+	leafLifetime time.Duration
 	// Active signs. Nil until the first CA is there.
 	Active *Signer
 	// Next waits until its root is trusted everywhere.
@@ -30,12 +30,12 @@ type State struct {
 
 // Root is an anchor of the trust bundle.
 type Root struct {
-	Certificate *x509.Certificate
+	certificate *x509.Certificate
 	// Published is when the anchor was first seen in the published bundle; zero before.
 	Published time.Time
-	// Horizon is a time after which no leaf of a former CA under this root is valid; zero when there never was one.
+	// horizon is a time after which no leaf of a former CA under this root is valid; zero when there never was one.
 	// The root may leave the bundle then, unless Active or Next is under it.
-	Horizon time.Time
+	horizon time.Time
 }
 
 // Observed is what Step learns from the world.
@@ -68,9 +68,9 @@ var DefaultPolicy = Policy{Propagation: 5 * time.Minute, Margin: 10 * time.Minut
 
 // Bundle is the trust bundle that goes with the state.
 func (s State) Bundle() Bundle {
-	b := Bundle{Generation: s.Generation}
+	b := Bundle{Generation: s.generation}
 	for _, r := range s.Roots {
-		b.Roots = append(b.Roots, r.Certificate)
+		b.Roots = append(b.Roots, r.certificate)
 	}
 	return b
 }
@@ -93,21 +93,21 @@ func (s State) Step(obs Observed, p Policy, now time.Time) (State, time.Time) {
 	n.consider(obs.Signer, now)
 	n.promote(p, now)
 	n.retire(now)
-	if !slices.EqualFunc(n.Roots, s.Roots, func(a, b Root) bool { return a.Certificate.Equal(b.Certificate) }) {
-		n.Generation = max(s.Generation+1, obs.Published.Generation+1, now.Unix())
+	if !slices.EqualFunc(n.Roots, s.Roots, func(a, b Root) bool { return a.certificate.Equal(b.certificate) }) {
+		n.generation = max(s.generation+1, obs.Published.Generation+1, now.Unix())
 	}
 	return n, n.wake(p, now)
 }
 
 // adoptLifetime remembers that leaves of the former lifetime are still about.
 func (s *State) adoptLifetime(want time.Duration, p Policy, now time.Time) {
-	if want <= 0 || want == s.LeafLifetime {
+	if want <= 0 || want == s.leafLifetime {
 		return
 	}
 	if s.Active != nil {
-		s.extendHorizon(s.Active.Root, now.Add(s.LeafLifetime+p.Margin))
+		s.extendHorizon(s.Active.Root, now.Add(s.leafLifetime+p.Margin))
 	}
-	s.LeafLifetime = want
+	s.leafLifetime = want
 }
 
 // recover takes over the anchors of a bundle whose Secret was lost: their keys are gone, but leaves under them live on,
@@ -117,13 +117,13 @@ func (s *State) recover(published Bundle, p Policy, now time.Time) {
 		return
 	}
 	for _, c := range published.Roots {
-		s.Roots = append(s.Roots, Root{Certificate: c, Published: now, Horizon: now.Add(maxLeafLifetime + p.Margin)})
+		s.Roots = append(s.Roots, Root{certificate: c, Published: now, horizon: now.Add(maxLeafLifetime + p.Margin)})
 	}
 }
 
 func (s *State) markPublished(published Bundle, now time.Time) {
 	for i := range s.Roots {
-		if s.Roots[i].Published.IsZero() && published.Has(s.Roots[i].Certificate) {
+		if s.Roots[i].Published.IsZero() && published.Has(s.Roots[i].certificate) {
 			s.Roots[i].Published = now
 		}
 	}
@@ -140,7 +140,7 @@ func (s *State) consider(c *Signer, now time.Time) {
 	}
 	s.Next = c
 	if s.root(c.Root) == nil {
-		s.Roots = append(s.Roots, Root{Certificate: c.Root})
+		s.Roots = append(s.Roots, Root{certificate: c.Root})
 	}
 }
 
@@ -156,7 +156,7 @@ func (s *State) promote(p Policy, now time.Time) {
 		}
 	}
 	if s.Active != nil {
-		s.extendHorizon(s.Active.Root, now.Add(s.LeafLifetime+p.Margin))
+		s.extendHorizon(s.Active.Root, now.Add(s.leafLifetime+p.Margin))
 	}
 	s.Active, s.Next = s.Next, nil
 }
@@ -164,10 +164,10 @@ func (s *State) promote(p Policy, now time.Time) {
 // retire drops anchors under which no leaf can be valid any more.
 func (s *State) retire(now time.Time) {
 	s.Roots = slices.DeleteFunc(s.Roots, func(r Root) bool {
-		if s.uses(r.Certificate) {
+		if s.uses(r.certificate) {
 			return false
 		}
-		return !now.Before(r.Horizon) || !now.Before(r.Certificate.NotAfter)
+		return !now.Before(r.horizon) || !now.Before(r.certificate.NotAfter)
 	})
 }
 
@@ -187,9 +187,9 @@ func (s *State) wake(p Policy, now time.Time) time.Time {
 		}
 	}
 	for _, r := range s.Roots {
-		if !s.uses(r.Certificate) {
-			at(r.Horizon)
-			at(r.Certificate.NotAfter)
+		if !s.uses(r.certificate) {
+			at(r.horizon)
+			at(r.certificate.NotAfter)
 		}
 	}
 	return next
@@ -201,7 +201,7 @@ func (s *State) uses(root *x509.Certificate) bool {
 
 func (s *State) root(c *x509.Certificate) *Root {
 	for i := range s.Roots {
-		if s.Roots[i].Certificate.Equal(c) {
+		if s.Roots[i].certificate.Equal(c) {
 			return &s.Roots[i]
 		}
 	}
@@ -209,8 +209,8 @@ func (s *State) root(c *x509.Certificate) *Root {
 }
 
 func (s *State) extendHorizon(c *x509.Certificate, until time.Time) {
-	if r := s.root(c); r != nil && r.Horizon.Before(until) {
-		r.Horizon = until
+	if r := s.root(c); r != nil && r.horizon.Before(until) {
+		r.horizon = until
 	}
 }
 

@@ -128,7 +128,7 @@ func (w *world) sign() {
 		if !s.Active.Usable(w.now) {
 			return
 		}
-		end := w.now.Add(s.LeafLifetime)
+		end := w.now.Add(s.leafLifetime)
 		if e := s.Active.NotAfter(); e.Before(end) {
 			end = e
 		}

@@ -51,7 +51,7 @@ func (s *steps) trusts(roots ...*Signer) {
 	}
 	got := []string{}
 	for _, r := range s.state.Roots {
-		got = append(got, fingerprint(r.Certificate))
+		got = append(got, fingerprint(r.certificate))
 	}
 	assert.Equal(s.t, want, got)
 }
@@ -64,14 +64,14 @@ func TestRotationOverlaps(t *testing.T) {
 	s.step(now, old)
 	assert.True(t, s.state.Active.Same(old), "the first CA signs at once")
 	s.trusts(old)
-	first := s.state.Generation
+	first := s.state.generation
 
 	now = now.Add(time.Hour)
 	s.step(now, fresh)
 	assert.True(t, s.state.Active.Same(old), "announced, not signing")
 	assert.True(t, s.state.Next.Same(fresh))
 	s.trusts(old, fresh)
-	assert.Greater(t, s.state.Generation, first)
+	assert.Greater(t, s.state.generation, first)
 	assert.Equal(t, now.Add(testPolicy.Propagation), s.wake.UTC())
 
 	s.step(now.Add(testPolicy.Propagation-time.Second), fresh)
@@ -87,10 +87,10 @@ func TestRotationOverlaps(t *testing.T) {
 
 	s.step(end.Add(-time.Second), fresh)
 	s.trusts(old, fresh)
-	second := s.state.Generation
+	second := s.state.generation
 	s.step(end, fresh)
 	s.trusts(fresh)
-	assert.Greater(t, s.state.Generation, second)
+	assert.Greater(t, s.state.generation, second)
 }
 
 func TestRotationTable(t *testing.T) {
@@ -160,12 +160,12 @@ func TestRotationTable(t *testing.T) {
 	})
 	t.Run("without its Secret, the published roots stay trusted", func(t *testing.T) {
 		s := start(root)
-		before := s.state.Generation
+		before := s.state.generation
 		s.state = State{}
 		s.step(now.Add(time.Second), other)
 		s.trusts(root, other)
 		assert.True(t, s.state.Active.Same(other))
-		assert.Greater(t, s.state.Generation, before)
+		assert.Greater(t, s.state.generation, before)
 		s.step(now.Add(time.Second+maxLeafLifetime+testPolicy.Margin), other)
 		s.trusts(other)
 	})

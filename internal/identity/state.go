@@ -44,14 +44,14 @@ func (s State) Encode() (map[string][]byte, error) {
 	}
 	book := bookkeeping{
 		TrustDomain:         s.TrustDomain,
-		LeafLifetimeSeconds: int64(s.LeafLifetime / time.Second),
+		LeafLifetimeSeconds: int64(s.leafLifetime / time.Second),
 		ActiveOrigin:        s.Active.Origin,
 		Roots:               map[string]rootBookkeeping{},
 	}
 	for _, r := range s.Roots {
-		book.Roots[fingerprint(r.Certificate)] = rootBookkeeping{
+		book.Roots[fingerprint(r.certificate)] = rootBookkeeping{
 			Published: optional(r.Published),
-			Horizon:   optional(r.Horizon),
+			Horizon:   optional(r.horizon),
 		}
 	}
 	data := map[string][]byte{keyBundle: s.Bundle().PEM()}
@@ -101,9 +101,9 @@ func DecodeState(data map[string][]byte) (State, error) {
 		}
 	}
 	s := State{
-		Generation:   bundle.Generation,
+		generation:   bundle.Generation,
 		TrustDomain:  book.TrustDomain,
-		LeafLifetime: time.Duration(book.LeafLifetimeSeconds) * time.Second,
+		leafLifetime: time.Duration(book.LeafLifetimeSeconds) * time.Second,
 	}
 	if s.Active, err = ParseSigner(book.ActiveOrigin, data[keyChain], data[keyKey], data[keyBundle]); err != nil {
 		return State{}, err
@@ -114,11 +114,11 @@ func DecodeState(data map[string][]byte) (State, error) {
 		}
 	}
 	for _, c := range bundle.Roots {
-		r := Root{Certificate: c}
+		r := Root{certificate: c}
 		if b, ok := book.Roots[fingerprint(c)]; ok {
-			r.Published, r.Horizon = value(b.Published), value(b.Horizon)
+			r.Published, r.horizon = value(b.Published), value(b.Horizon)
 		} else {
-			r.Horizon = c.NotAfter
+			r.horizon = c.NotAfter
 		}
 		s.Roots = append(s.Roots, r)
 	}

@@ -16,10 +16,10 @@ import (
 // unresolved notes a backend that can't be used. The condition has one reason, that of the first, and says all.
 func (b *routeBuilder) unresolved(reason gwv1.RouteConditionReason, format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
-	r := b.route.Resolved
+	r := b.route.resolved
 	switch {
 	case r == nil:
-		b.route.Resolved = &Verdict{Reason: string(reason), Message: message}
+		b.route.resolved = &Verdict{Reason: string(reason), Message: message}
 	case !slices.Contains(b.unresolvedMessages, message):
 		r.Message += "; " + message
 	default:
@@ -35,7 +35,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	if weight != nil {
 		out.Weight = uint32(max(*weight, 0))
 	}
-	key := cluster.Key{Namespace: b.route.Ref.Namespace, Name: string(ref.Name)}
+	key := cluster.Key{Namespace: b.route.ref.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil {
 		key.Namespace = string(*ref.Namespace)
 	}
@@ -50,7 +50,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	if !b.granted(key) {
 		b.unresolved(gwv1.RouteReasonRefNotPermitted,
 			"backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
-			key, b.route.Ref.Kind, b.route.Ref.Namespace)
+			key, b.route.ref.Kind, b.route.ref.Namespace)
 		return out
 	}
 	svc := b.i.Service.Get(b.c, key)
@@ -82,7 +82,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 // granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent:
 // its callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
 func (b *routeBuilder) granted(svc cluster.Key) bool {
-	if svc.Namespace == b.route.Ref.Namespace {
+	if svc.Namespace == b.route.ref.Namespace {
 		return true
 	}
 	if b.route.onlyParent(svc) {
@@ -94,8 +94,8 @@ func (b *routeBuilder) granted(svc cluster.Key) bool {
 			continue
 		}
 		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
-			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.Ref.Kind &&
-				string(f.Namespace) == b.route.Ref.Namespace
+			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.ref.Kind &&
+				string(f.Namespace) == b.route.ref.Namespace
 		})
 		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
 			return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == svc.Name)

@@ -40,15 +40,15 @@ func TestCostOfARoute(t *testing.T) {
 		}}}},
 	}
 	parents := []Parent{
-		{Service: cluster.Key{Namespace: "owner", Name: "a"}, Attachments: make([]model.Attachment, 2)},
-		{Service: cluster.Key{Namespace: "owner", Name: "b"}, Attachments: make([]model.Attachment, 1)},
-		{Service: cluster.Key{Namespace: "owner", Name: "refused"}},
-		{Service: cluster.Key{Namespace: "another", Name: "a"}, Attachments: make([]model.Attachment, 5)},
+		{service: cluster.Key{Namespace: "owner", Name: "a"}, attachments: make([]model.Attachment, 2)},
+		{service: cluster.Key{Namespace: "owner", Name: "b"}, attachments: make([]model.Attachment, 1)},
+		{service: cluster.Key{Namespace: "owner", Name: "refused"}},
+		{service: cluster.Key{Namespace: "another", Name: "a"}, attachments: make([]model.Attachment, 5)},
 	}
 	require.Equal(t, map[string]cost{
 		"owner":   {rules: 18, expressions: 21, bytes: 18*512 + 156},
 		"another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
-	}, costsOf(&Route{Rules: rules, Parents: parents}))
+	}, costsOf(&Route{Rules: rules, parents: parents}))
 }
 
 // TestRefusedRoutesCostLittle: also where a Service has many ports and all routes are for all of them.

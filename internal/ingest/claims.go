@@ -21,11 +21,11 @@ import (
 
 // Claims of an address. The zero value: there are none.
 type Claims struct {
-	// Holder is the pod that has the address; the zero Key if no claim counts.
-	Holder cluster.Key
-	// Closed: no claim counts, but the mesh would take what goes there for a captured pod's. Nothing goes there, rather
+	// holder is the pod that has the address; the zero Key if no claim counts.
+	holder cluster.Key
+	// closed: no claim counts, but the mesh would take what goes there for a captured pod's. Nothing goes there, rather
 	// than in plaintext.
-	Closed bool
+	closed bool
 	// Refused are the claims that don't count and that somebody should know of, by pod.
 	Refused []RefusedClaim
 }
@@ -75,20 +75,20 @@ func (i *Ingest) claimsOf(c *memo.Ctx, addr netip.Addr) Claims {
 	out := Claims{}
 	holder, ok := standing(fitting)
 	if ok {
-		out.Holder = cluster.Key{Namespace: holder.Namespace, Name: holder.Name}
+		out.holder = cluster.Key{Namespace: holder.Namespace, Name: holder.Name}
 	}
 	// Pods that the mesh has nothing to do with may have what addresses they like.
 	if !slices.ContainsFunc(all, func(cl claim) bool { return cl.captured }) {
 		return out
 	}
-	out.Closed = !ok && i.inPodRanges(c, addr)
+	out.closed = !ok && i.inPodRanges(c, addr)
 	for _, cl := range all {
 		switch fits := slices.Contains(fitting, cl); {
 		case !fits:
 			out.Refused = append(out.Refused, cl.refused(addr, fmt.Sprintf(outsideOfItsNode, cl.pod.Spec.NodeName)))
 		case cl.pod.Spec.NodeName != holder.Spec.NodeName:
 			out.Refused = append(out.Refused,
-				cl.refused(addr, fmt.Sprintf("pod %s on node %s has it", out.Holder, holder.Spec.NodeName)))
+				cl.refused(addr, fmt.Sprintf("pod %s on node %s has it", out.holder, holder.Spec.NodeName)))
 		}
 	}
 	return out

@@ -40,7 +40,7 @@ func (i *Ingest) bill(c *memo.Ctx, ref model.ObjectRef) *bill {
 	if r == nil {
 		return nil
 	}
-	b := &bill{ref: r.Ref, created: r.Created, of: costsOf(r)}
+	b := &bill{ref: r.ref, created: r.created, of: costsOf(r)}
 	for _, of := range b.of {
 		b.all = b.all.plus(of)
 	}
@@ -54,9 +54,9 @@ func costsOf(r *Route) map[string]cost {
 		once = once.plus(cost{1, expressions(rule), bytesOf(rule)})
 	}
 	out := map[string]cost{}
-	for _, p := range r.Parents {
-		if len(p.Attachments) > 0 {
-			out[p.Service.Namespace] = out[p.Service.Namespace].plus(once.times(len(p.Attachments)))
+	for _, p := range r.parents {
+		if len(p.attachments) > 0 {
+			out[p.service.Namespace] = out[p.service.Namespace].plus(once.times(len(p.attachments)))
 		}
 	}
 	return out

@@ -82,7 +82,7 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 // so in the mesh it serves nobody; and a pod whose claim to the address is refused isn't there.
 func (i *Ingest) serves(c *memo.Ctx, namespace string, e discoveryv1.Endpoint, addr netip.Addr) bool {
 	claims := i.Claims.Get(c, addr)
-	if claims.Closed {
+	if claims.closed {
 		return false
 	}
 	if e.TargetRef == nil || e.TargetRef.Kind != "Pod" {

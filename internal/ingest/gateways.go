@@ -17,10 +17,10 @@ import (
 // has a domain.
 const (
 	ProtocolMTLS gwv1.ProtocolType = names.Domain + "/MTLS"
-	// ProtocolHBONE and ProtocolHBONEDomain are what Gateways say that were written for earlier versions, or for other
+	// protocolHBONE and protocolHBONEDomain are what Gateways say that were written for earlier versions, or for other
 	// meshes. They mean ProtocolMTLS.
-	ProtocolHBONE       gwv1.ProtocolType = "HBONE"
-	ProtocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
+	protocolHBONE       gwv1.ProtocolType = "HBONE"
+	protocolHBONEDomain gwv1.ProtocolType = names.Domain + "/HBONE"
 )
 
 // IsWaypoint tells whether a Gateway asks for a waypoint of ours. class is the object that its class name stands for,
@@ -82,7 +82,7 @@ func JudgeListeners(g *gwv1.Gateway) []*Verdict {
 
 func judgeListener(l *gwv1.Listener, served bool) *Verdict {
 	switch {
-	case !slices.Contains([]gwv1.ProtocolType{ProtocolMTLS, ProtocolHBONE, ProtocolHBONEDomain}, l.Protocol):
+	case !slices.Contains([]gwv1.ProtocolType{ProtocolMTLS, protocolHBONE, protocolHBONEDomain}, l.Protocol):
 		return &Verdict{
 			Reason:  string(gwv1.ListenerReasonUnsupportedProtocol),
 			Message: fmt.Sprintf("A waypoint doesn't support protocol %s: use %s", l.Protocol, ProtocolMTLS),

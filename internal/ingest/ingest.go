@@ -104,8 +104,8 @@ type Ingest struct {
 
 // Settings is what the Mesh object says to every proxy.
 type Settings struct {
-	// Present is false until there is a Mesh object, and once it is being deleted.
-	Present     bool
+	// present is false until there is a Mesh object, and once it is being deleted.
+	present     bool
 	TrustDomain string
 	// LogAll and LogErrors are what proxies write to their access logs.
 	LogAll, LogErrors bool
@@ -172,7 +172,7 @@ func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
 	}
 	mode := cmp.Or(m.Spec.AccessLog.Mode, v1alpha1.AccessLogAll)
 	return Settings{
-		Present: m.DeletionTimestamp == nil, TrustDomain: member.TrustDomain(m),
+		present: m.DeletionTimestamp == nil, TrustDomain: member.TrustDomain(m),
 		LogAll: mode == v1alpha1.AccessLogAll, LogErrors: mode != v1alpha1.AccessLogOff,
 	}
 }

@@ -20,20 +20,20 @@ import (
 
 // Parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.
 type Parent struct {
-	Ref gwv1.ParentReference
-	// Service that is named; none for what can't be a parent.
-	Service cluster.Key
-	// Attachments that the route asks for, sorted; none if refused. Which of them it gets depends on other routes: see
+	ref gwv1.ParentReference
+	// service that is named; none for what can't be a parent.
+	service cluster.Key
+	// attachments that the route asks for, sorted; none if refused. Which of them it gets depends on other routes: see
 	// claims.
-	Attachments []model.Attachment
-	Refused     *Verdict
-	// Foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
-	Foreign bool
+	attachments []model.Attachment
+	refused     *Verdict
+	// foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
+	foreign bool
 }
 
 func (r *Route) attachesTo(at model.Attachment) bool {
-	return slices.ContainsFunc(r.Parents, func(p Parent) bool {
-		_, found := slices.BinarySearchFunc(p.Attachments, at, model.Attachment.Compare)
+	return slices.ContainsFunc(r.parents, func(p Parent) bool {
+		_, found := slices.BinarySearchFunc(p.attachments, at, model.Attachment.Compare)
 		return found
 	})
 }
@@ -41,8 +41,8 @@ func (r *Route) attachesTo(at model.Attachment) bool {
 // onlyParent tells whether a Service is the only one that the route names as parent.
 func (r *Route) onlyParent(svc cluster.Key) bool {
 	found := false
-	for _, p := range r.Parents {
-		switch p.Service {
+	for _, p := range r.parents {
+		switch p.service {
 		case svc:
 			found = true
 		case cluster.Key{}: // no Service: no requests come from there
@@ -55,33 +55,33 @@ func (r *Route) onlyParent(svc cluster.Key) bool {
 
 func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 	for _, ref := range refs {
-		t := policy.Parent(b.route.Ref.Namespace, ref)
+		t := policy.Parent(b.route.ref.Namespace, ref)
 		if t.GroupKind != policy.Service {
 			if p := b.noService(ref, t.Object); p != nil {
-				b.route.Parents = append(b.route.Parents, *p)
+				b.route.parents = append(b.route.parents, *p)
 			}
 			continue
 		}
-		p := Parent{Ref: ref, Service: t.NamespacedName}
-		p.Foreign = !member.Enrolled(b.i.namespace(b.c, p.Service.Namespace))
-		p.Attachments, p.Refused = b.attach(p)
-		b.route.Parents = append(b.route.Parents, p)
+		p := Parent{ref: ref, service: t.NamespacedName}
+		p.foreign = !member.Enrolled(b.i.namespace(b.c, p.service.Namespace))
+		p.attachments, p.refused = b.attach(p)
+		b.route.parents = append(b.route.parents, p)
 	}
 }
 
 // noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's
 // parent.
 func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *Parent {
-	p := &Parent{Ref: ref}
+	p := &Parent{ref: ref}
 	switch {
 	case o.GroupKind == policy.Gateway && b.i.gateway(b.c, o.NamespacedName) != nil:
-		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNotAllowedByListeners), Message: fmt.Sprintf(
+		p.refused = &Verdict{Reason: string(gwv1.RouteReasonNotAllowedByListeners), Message: fmt.Sprintf(
 			"Gateway %s is a waypoint, but mesh routes attach to Services: "+
 				`name the Service in parentRefs, with group "" and kind Service`, o.NamespacedName)}
 	case o.Group == gwv1.GroupName && o.Kind == policy.Service.Kind:
 		// There is no such kind, so nobody else will answer either.
-		p.Foreign = true
-		p.Refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
+		p.foreign = true
+		p.refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
 			"there is no kind Service in group %s, which is the default group of parentRefs: "+
 				`for Service %s, set group to ""`, o.Group, o.NamespacedName)}
 	default:
@@ -95,28 +95,28 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.Attachment, *Verdict) {
 		return nil, &Verdict{Reason: string(reason), Message: fmt.Sprintf(format, args...)}
 	}
-	svc := b.i.Service.Get(b.c, p.Service)
+	svc := b.i.Service.Get(b.c, p.service)
 	switch {
 	case svc == nil:
-		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.Service)
+		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.service)
 	case !svc.Enrolled:
-		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.Service.Namespace,
+		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.service.Namespace,
 			names.LabelMesh, names.MeshEnabled)
 	case svc.External:
 		return refuse(gwv1.RouteReasonNoMatchingParent,
-			"Service %s is of type ExternalName: it is only an alias of a host name, so no route can apply", p.Service)
+			"Service %s is of type ExternalName: it is only an alias of a host name, so no route can apply", p.service)
 	case len(svc.VIPs) == 0:
 		return refuse(gwv1.RouteReasonNoMatchingParent,
-			"Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.Service)
+			"Service %s has no cluster IP, so its clients dial pods directly and no route can apply", p.service)
 	}
-	named := p.Ref.Port != nil || sectionOf(p.Ref) != ""
-	ports := b.i.routable.Get(b.c, p.Service)
+	named := p.ref.Port != nil || sectionOf(p.ref) != ""
+	ports := b.i.routable.Get(b.c, p.service)
 	var opaque *model.Port
 	if named {
 		ports = nil
 		for _, port := range svc.Ports {
 			switch {
-			case !selects(p.Ref, port):
+			case !selects(p.ref, port):
 			case port.Protocol.Opaque():
 				opaque = &port
 			default:
@@ -129,15 +129,15 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 		return ports, nil
 	case opaque != nil && opaque.Protocol == model.ProtocolTLS:
 		return refuse(gwv1.RouteReasonUnsupportedProtocol,
-			"port %d of Service %s carries TLS between clients and pods, which routes can't read", opaque.Number, p.Service)
+			"port %d of Service %s carries TLS between clients and pods, which routes can't read", opaque.Number, p.service)
 	case opaque != nil:
 		return refuse(gwv1.RouteReasonUnsupportedProtocol,
 			"port %d of Service %s is declared to have a protocol other than HTTP, by appProtocol or its name, "+
-				"so no route can apply: if it speaks HTTP, declare that", opaque.Number, p.Service)
+				"so no route can apply: if it speaks HTTP, declare that", opaque.Number, p.service)
 	case named:
-		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.Service, portAsked(p.Ref))
+		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no TCP port%s", p.service, portAsked(p.ref))
 	}
-	return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no port that speaks HTTP: set appProtocol", p.Service)
+	return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s has no port that speaks HTTP: set appProtocol", p.service)
 }
 
 // routablePorts are all that do not speak something else than HTTP. Routes that name no port share the list.

@@ -31,7 +31,7 @@ func (p *picture) line(format string, args ...any) { fmt.Fprintf(p, format+"\n",
 func (w *world) modelText() string {
 	s := w.in.Settings.Get(nil, struct{}{})
 	p := &picture{world: w, domain: s.TrustDomain}
-	p.line("mesh %s: present %t, logs all %t, errors %t", s.TrustDomain, s.Present, s.LogAll, s.LogErrors)
+	p.line("mesh %s: present %t, logs all %t, errors %t", s.TrustDomain, s.present, s.LogAll, s.LogErrors)
 	for _, svc := range w.services() {
 		p.service(svc)
 	}
@@ -179,7 +179,7 @@ func (p *picture) workload(addr netip.Addr) string {
 	case w.Closed:
 		return "closed"
 	}
-	out := "pod " + p.in.Claims.Get(nil, addr).Holder.String()
+	out := "pod " + p.in.Claims.Get(nil, addr).holder.String()
 	if w.Identity != "" {
 		out += " as " + p.identity(w.Identity)
 	}

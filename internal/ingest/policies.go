@@ -87,7 +87,7 @@ func (i *Ingest) policyReport(
 		return nil
 	}
 	out := &RouteReport{Ref: r.Ref, UID: r.UID, Generation: r.Generation}
-	if !i.Settings.Get(c, struct{}{}).Present {
+	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
 	for _, a := range r.Ancestors {

@@ -64,11 +64,11 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 	if r == nil {
 		return nil
 	}
-	out := &RouteReport{Ref: ref, UID: r.UID, Generation: r.Generation}
-	if !i.Settings.Get(c, struct{}{}).Present {
+	out := &RouteReport{Ref: ref, UID: r.uid, Generation: r.generation}
+	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
-	for _, p := range r.Parents {
+	for _, p := range r.parents {
 		out.Parents = append(out.Parents, i.parentReport(c, r, p))
 	}
 	return out
@@ -77,8 +77,8 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	var has []model.Attachment
 	var lost []lostPorts
-	refused := p.Refused
-	if over, ok := i.over(c, r.Ref, p.Service.Namespace); ok && refused == nil {
+	refused := p.refused
+	if over, ok := i.over(c, r.ref, p.service.Namespace); ok && refused == nil {
 		refused = &over // and nothing else that would cost, for there may be many like it
 	} else if refused == nil {
 		has, lost = i.outcome(c, r, p)
@@ -86,32 +86,32 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p Parent) ParentReport {
 	if refused == nil && len(has) == 0 {
 		refused = &Verdict{
 			Reason:  lost[0].Reason,
-			Message: fmt.Sprintf("the route attaches to no port of Service %s: %s", p.Service, sentences(lost)),
+			Message: fmt.Sprintf("the route attaches to no port of Service %s: %s", p.service, sentences(lost)),
 		}
 	}
-	out := ParentReport{Ref: p.Ref, Attachments: has, Foreign: p.Foreign}
+	out := ParentReport{Ref: p.ref, Attachments: has, Foreign: p.foreign}
 	unprogrammed := "the route is not accepted"
-	if refused == nil && r.Invalid != nil {
-		refused, unprogrammed = r.Invalid,
+	if refused == nil && r.invalid != nil {
+		refused, unprogrammed = r.invalid,
 			"the route is not accepted: requests that its rules match get an error, all others a 404"
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
-			i.acceptedMessage(c, r, p.Service, has, lost), r.Generation),
-		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.Resolved, string(gwv1.RouteReasonResolvedRefs),
-			"all backends were found", r.Generation))
+			i.acceptedMessage(c, r, p.service, has, lost), r.generation),
+		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.resolved, string(gwv1.RouteReasonResolvedRefs),
+			"all backends were found", r.generation))
 	if refused != nil {
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: unprogrammed}
 		return out
 	}
-	if r.Partial != nil { // not where the route isn't accepted, says the API
+	if r.partial != nil { // not where the route isn't accepted, says the API
 		out.Conditions = append(out.Conditions, conditions.New(string(gwv1.RouteConditionPartiallyInvalid),
 			metav1.ConditionTrue,
-			r.Partial.Reason, r.Partial.Message, r.Generation))
+			r.partial.Reason, r.partial.Message, r.generation))
 	}
-	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.Service)
-	if out.Unprogrammed = i.unserved(c, p.Service, off); out.Unprogrammed == nil {
-		b := i.Binding.Get(c, p.Service)
+	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.service)
+	if out.Unprogrammed = i.unserved(c, p.service, off); out.Unprogrammed == nil {
+		b := i.Binding.Get(c, p.service)
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, has)
 		out.Backends = ruleBackends(r.Rules)
@@ -157,8 +157,8 @@ type lostPorts struct {
 
 // outcome tells which of the ports that a parentRef asks for the route gets, and why it doesn't get the others.
 func (i *Ingest) outcome(c *memo.Ctx, r *Route, p Parent) (has []model.Attachment, lost []lostPorts) {
-	for _, at := range p.Attachments {
-		why, isLost := i.claims.Get(c, at).lost[r.Ref]
+	for _, at := range p.attachments {
+		why, isLost := i.claims.Get(c, at).lost[r.ref]
 		if !isLost {
 			has = append(has, at)
 			continue
@@ -195,7 +195,7 @@ func (i *Ingest) acceptedMessage(
 	if len(lost) > 0 {
 		out += "; not to " + sentences(lost)
 	}
-	parts := append([]string{out}, r.Notes...)
+	parts := append([]string{out}, r.notes...)
 	if undeclared := i.undeclared(c, svc, ports); len(undeclared) > 0 {
 		parts = append(parts, fmt.Sprintf(
 			"port %s declares no protocol and is taken for HTTP because a route attaches: connections with another protocol "+
@@ -203,7 +203,7 @@ func (i *Ingest) acceptedMessage(
 			portNumbers(undeclared)))
 	}
 	for _, at := range ports {
-		for _, text := range i.claims.Get(c, at).shadowed[r.Ref] {
+		for _, text := range i.claims.Get(c, at).shadowed[r.ref] {
 			if !slices.Contains(parts, text) {
 				parts = append(parts, text)
 			}

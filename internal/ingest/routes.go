@@ -23,7 +23,7 @@ import (
 // Kinds of routes.
 const (
 	KindHTTPRoute = "HTTPRoute"
-	KindGRPCRoute = "GRPCRoute"
+	kindGRPCRoute = "GRPCRoute"
 )
 
 // ReportRef names an object that there is a Report on, a route or a policy; ok is false for any other.
@@ -38,17 +38,17 @@ func ReportRef(obj client.Object) (ref model.ObjectRef, ok bool) {
 // Route is an HTTPRoute or GRPCRoute with everything decided that can be decided from it, its parents and its
 // backends. What other routes do to it (conflicts) is decided by the route table of each port.
 type Route struct {
-	Ref        model.ObjectRef
-	UID        types.UID
-	Generation int64
-	Created    time.Time
-	Parents    []Parent
+	ref        model.ObjectRef
+	uid        types.UID
+	generation int64
+	created    time.Time
+	parents    []Parent
 	Rules      []model.Rule // flattened, in the order of the object
 	matches    []string     // the matchKey of each
-	// Resolved, Partial and Invalid become conditions.
-	Resolved, Partial, Invalid *Verdict
-	// Notes tell people what the route does otherwise than they may think.
-	Notes []string
+	// resolved, partial and invalid become conditions.
+	resolved, partial, invalid *Verdict
+	// notes tell people what the route does otherwise than they may think.
+	notes []string
 }
 
 // Verdict says why something can't be done as it was asked for.
@@ -73,13 +73,13 @@ func (i *Ingest) routesBy(c *memo.Ctx, index, value string) []model.ObjectRef {
 		}
 	}
 	add(KindHTTPRoute, http)
-	add(KindGRPCRoute, grpc)
+	add(kindGRPCRoute, grpc)
 	return out
 }
 
 func (i *Ingest) route(c *memo.Ctx, ref model.ObjectRef) *Route {
 	key := cluster.Key{Namespace: ref.Namespace, Name: ref.Name}
-	b := routeBuilder{i: i, c: c, route: &Route{Ref: ref}}
+	b := routeBuilder{i: i, c: c, route: &Route{ref: ref}}
 	switch ref.Kind {
 	case KindHTTPRoute:
 		r, ok := i.store.HTTPRoutes.Get(c, key)
@@ -88,7 +88,7 @@ func (i *Ingest) route(c *memo.Ctx, ref model.ObjectRef) *Route {
 		}
 		b.about(r.ObjectMeta, r.Spec.ParentRefs, r.Spec.Hostnames)
 		b.httpRules(r)
-	case KindGRPCRoute:
+	case kindGRPCRoute:
 		r, ok := i.store.GRPCRoutes.Get(c, key)
 		if !ok {
 			return nil
@@ -120,7 +120,7 @@ type routeBuilder struct {
 
 // about reads what routes of all kinds have.
 func (b *routeBuilder) about(m metav1.ObjectMeta, parents []gwv1.ParentReference, hostnames []gwv1.Hostname) {
-	b.route.UID, b.route.Generation, b.route.Created = m.UID, m.Generation, m.CreationTimestamp.Time
+	b.route.uid, b.route.generation, b.route.created = m.UID, m.Generation, m.CreationTimestamp.Time
 	b.parents(parents)
 	if len(hostnames) > 0 { // GEP-1294, "hostnames field"
 		b.note("spec.hostnames has no effect in a mesh: match the Host header instead")
@@ -128,8 +128,8 @@ func (b *routeBuilder) about(m metav1.ObjectMeta, parents []gwv1.ParentReference
 }
 
 func (b *routeBuilder) note(text string) {
-	if !slices.Contains(b.route.Notes, text) {
-		b.route.Notes = append(b.route.Notes, text)
+	if !slices.Contains(b.route.notes, text) {
+		b.route.notes = append(b.route.notes, text)
 	}
 }
 
@@ -145,9 +145,9 @@ func (b *routeBuilder) judge() {
 	}
 	reason := string(cmp.Or(b.reason, gwv1.RouteReasonUnsupportedValue))
 	if b.shut || len(b.broken) >= b.rules {
-		b.route.Invalid = &Verdict{Reason: reason, Message: strings.Join(b.broken, "; ")}
+		b.route.invalid = &Verdict{Reason: reason, Message: strings.Join(b.broken, "; ")}
 		return
 	}
 	// "Dropped Rule" is how the API wants this message to begin.
-	b.route.Partial = &Verdict{Reason: reason, Message: "Dropped " + strings.Join(b.broken, "; dropped ")}
+	b.route.partial = &Verdict{Reason: reason, Message: "Dropped " + strings.Join(b.broken, "; dropped ")}
 }

@@ -17,7 +17,7 @@ import (
 func (b *routeBuilder) httpRules(r *gwv1.HTTPRoute) {
 	b.rules = len(r.Spec.Rules)
 	for n, rule := range r.Spec.Rules {
-		base := model.Rule{Source: b.route.Ref, RuleIndex: n}
+		base := model.Rule{Source: b.route.ref, RuleIndex: n}
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}
@@ -265,7 +265,7 @@ func stringMatch(typ, value string) (*model.StringMatch, error) {
 func (b *routeBuilder) grpcRules(r *gwv1.GRPCRoute) {
 	b.rules = len(r.Spec.Rules)
 	for n, rule := range r.Spec.Rules {
-		base := model.Rule{Source: b.route.Ref, RuleIndex: n, GRPC: true}
+		base := model.Rule{Source: b.route.ref, RuleIndex: n, GRPC: true}
 		if rule.Name != nil {
 			base.RuleName = string(*rule.Name)
 		}

@@ -57,7 +57,7 @@ func TestWhatARuleDoesIsCheckedOnce(t *testing.T) {
 		return false, nil
 	})
 	route := in.Route.Get(nil, model.ObjectRef{Kind: KindHTTPRoute, Namespace: "shop", Name: "web"})
-	require.NotNil(t, route.Invalid)
+	require.NotNil(t, route.invalid)
 	require.Equal(t, []string{"/0", "/0", "/1", "/1"}, changes, "until a match is understood")
 	require.Equal(t, []string{"/0", "/1", "/2", "/3"}, rewrites, "whether a path can be rewritten depends on the match")
 }

@@ -88,9 +88,9 @@ func portProtocol(p corev1.ServicePort) model.Protocol {
 
 func (i *Ingest) workload(c *memo.Ctx, addr netip.Addr) *model.Workload {
 	claims := i.Claims.Get(c, addr)
-	pod, ok := i.store.Pods.Get(c, claims.Holder)
+	pod, ok := i.store.Pods.Get(c, claims.holder)
 	switch {
-	case claims.Closed:
+	case claims.closed:
 		return &model.Workload{Closed: true}
 	case !ok:
 		return nil

@@ -43,9 +43,9 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 	grpc := map[string]string{} // by namespace, the GRPCRoute with precedence
 	produced := false
 	for _, r := range asking {
-		produced = produced || r.Ref.Namespace == at.Namespace()
-		if r.Ref.Kind == KindGRPCRoute && grpc[r.Ref.Namespace] == "" {
-			grpc[r.Ref.Namespace] = r.Ref.Name
+		produced = produced || r.ref.Namespace == at.Namespace()
+		if r.ref.Kind == kindGRPCRoute && grpc[r.ref.Namespace] == "" {
+			grpc[r.ref.Namespace] = r.ref.Name
 		}
 	}
 	switch {
@@ -57,20 +57,20 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 		out.protocol = model.ProtocolHTTP
 	}
 	for _, r := range asking {
-		switch winner := grpc[r.Ref.Namespace]; {
+		switch winner := grpc[r.ref.Namespace]; {
 		case r.crowded:
-			out.lost[r.Ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
+			out.lost[r.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 				"routes of %d other namespaces, which is the limit, are already attached to Service %s: create the route in "+
 					"namespace %s instead",
 				MostConsumersOfService, at.Port.ServiceName(), at.Port.Namespace)}
 		case !out.protocol.HTTP():
-			out.lost[r.Ref] = Verdict{
+			out.lost[r.ref] = Verdict{
 				Reason: string(gwv1.RouteReasonUnsupportedProtocol),
 				Message: "the port declares no protocol, and a route of another namespace can't make it HTTP for all callers " +
 					"(the Service's owner can, with appProtocol or a route)",
 			}
-		case winner != "" && r.Ref.Kind != KindGRPCRoute:
-			out.lost[r.Ref] = Verdict{
+		case winner != "" && r.ref.Kind != kindGRPCRoute:
+			out.lost[r.ref] = Verdict{
 				Reason: v1alpha1.RouteReasonConflicted,
 				Message: "GRPCRoute " + winner +
 					" is attached to it, and a GRPCRoute takes precedence over an HTTPRoute (GEP-1294)",
@@ -103,18 +103,18 @@ func shadows(routes []*Route) map[model.ObjectRef][]string {
 	out := map[model.ObjectRef][]string{}
 	for _, r := range routes {
 		for n, rule := range r.Rules {
-			at := place{r.Ref.Namespace, r.matches[n]}
+			at := place{r.ref.Namespace, r.matches[n]}
 			winner, taken := first[at]
 			if !taken {
-				first[at] = r.Ref
+				first[at] = r.ref
 			}
-			if !taken || winner == r.Ref {
+			if !taken || winner == r.ref {
 				continue
 			}
 			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", ruleLabel(rule), winner.Kind,
 				winner.Name)
-			if !slices.Contains(out[r.Ref], text) {
-				out[r.Ref] = append(out[r.Ref], text)
+			if !slices.Contains(out[r.ref], text) {
+				out[r.ref] = append(out[r.ref], text)
 			}
 		}
 	}
@@ -151,12 +151,12 @@ func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
 			out = append(out, attached{Route: r, over: over})
 		}
 	}
-	slices.SortFunc(out, func(a, b attached) int { return policy.Compare(a.Created, a.Ref, b.Created, b.Ref) })
+	slices.SortFunc(out, func(a, b attached) int { return policy.Compare(a.created, a.ref, b.created, b.ref) })
 	consumers := map[string]bool{}
 	for n, r := range out {
-		if r.Ref.Namespace != service.Namespace && !consumers[r.Ref.Namespace] {
+		if r.ref.Namespace != service.Namespace && !consumers[r.ref.Namespace] {
 			if out[n].crowded = len(consumers) == MostConsumersOfService; !out[n].crowded {
-				consumers[r.Ref.Namespace] = true
+				consumers[r.ref.Namespace] = true
 			}
 		}
 	}
@@ -175,10 +175,10 @@ func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
-		byNamespace[r.Ref.Namespace] = nil // there is a route, so what none matches is answered 404
+		byNamespace[r.ref.Namespace] = nil // there is a route, so what none matches is answered 404
 	}
 	for _, r := range claims.effective {
-		byNamespace[r.Ref.Namespace] = append(byNamespace[r.Ref.Namespace], r)
+		byNamespace[r.ref.Namespace] = append(byNamespace[r.ref.Namespace], r)
 	}
 	for ns, routes := range byNamespace {
 		rules := orderedRules(routes)

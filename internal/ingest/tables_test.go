@@ -33,15 +33,15 @@ func TestOrderedRulesFollowThePrecedenceOfTheAPI(t *testing.T) {
 		with(path(model.MatchPrefix, "/"), func(m *model.Match) { m.Query = header }),
 		path(model.MatchPrefix, "/"),
 	}
-	older := &Route{Ref: model.ObjectRef{Kind: KindHTTPRoute, Name: "older"}, Created: time.Unix(1, 0)}
-	newer := &Route{Ref: model.ObjectRef{Kind: KindHTTPRoute, Name: "newer"}, Created: time.Unix(2, 0)}
+	older := &Route{ref: model.ObjectRef{Kind: KindHTTPRoute, Name: "older"}, created: time.Unix(1, 0)}
+	newer := &Route{ref: model.ObjectRef{Kind: KindHTTPRoute, Name: "newer"}, created: time.Unix(2, 0)}
 	for n := len(want) - 1; n >= 0; n-- {
 		r := []*Route{newer, older}[n%2]
-		r.Rules = append(r.Rules, model.Rule{Source: r.Ref, Match: want[n]})
+		r.Rules = append(r.Rules, model.Rule{Source: r.ref, Match: want[n]})
 	}
 	// The same match in both: the older route has it.
-	newer.Rules = append(newer.Rules, model.Rule{Source: newer.Ref, Match: path(model.MatchExact, "/both")})
-	older.Rules = append(older.Rules, model.Rule{Source: older.Ref, Match: path(model.MatchExact, "/both")})
+	newer.Rules = append(newer.Rules, model.Rule{Source: newer.ref, Match: path(model.MatchExact, "/both")})
+	older.Rules = append(older.Rules, model.Rule{Source: older.ref, Match: path(model.MatchExact, "/both")})
 
 	var got []model.Match
 	var both []string
@@ -61,7 +61,7 @@ func TestRoutesWithoutRulesAreNotNoRoute(t *testing.T) {
 }
 
 func TestOrderedRulesPutTheLongerServiceFirst(t *testing.T) {
-	rules := orderedRules([]*Route{{Ref: model.ObjectRef{Kind: KindGRPCRoute}, Rules: []model.Rule{
+	rules := orderedRules([]*Route{{ref: model.ObjectRef{Kind: kindGRPCRoute}, Rules: []model.Rule{
 		{GRPC: true, Match: model.Match{GRPCService: "a"}},
 		{GRPC: true, Match: model.Match{GRPCService: "a.long", GRPCMethod: "b"}},
 	}}})

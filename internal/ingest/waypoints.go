@@ -63,7 +63,7 @@ func (b Binding) Unserved() bool { return b.None() || b.Unsupported != "" }
 
 // bound is what a Service's status says of its binding: nothing while there is no Mesh.
 func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
-	if !i.Settings.Get(c, struct{}{}).Present {
+	if !i.Settings.Get(c, struct{}{}).present {
 		return Binding{}
 	}
 	return i.Binding.Get(c, key)
@@ -189,7 +189,7 @@ func (i *Ingest) callers(c *memo.Ctx, svc *model.Service) []string {
 	var out []string
 	for _, p := range svc.Ports {
 		for _, r := range i.claims.Get(c, svc.Attachment(p)).routes {
-			out = append(out, r.Ref.Namespace)
+			out = append(out, r.ref.Namespace)
 		}
 	}
 	slices.Sort(out)

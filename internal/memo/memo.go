@@ -18,9 +18,9 @@ type Graph struct {
 	dirty    []*node // roots to look at again at the next Flush
 	// unsettled are steady values to look at again before anything else.
 	unsettled []*node
-	// Computed counts the computations since the start, and Reads what each of them read; tests hold the cost of a change
+	// computed counts the computations since the start, and Reads what each of them read; tests hold the cost of a change
 	// against them.
-	Computed, Reads uint64
+	computed, Reads uint64
 }
 
 // New returns an empty graph.
@@ -186,7 +186,7 @@ func (g *Graph) run(n *node) {
 		delete(d.users, n)
 	}
 	n.running = true
-	g.Computed++
+	g.computed++
 	changed := n.compute(&Ctx{g: g, node: n})
 	n.running = false
 	if changed || n.state == fresh {

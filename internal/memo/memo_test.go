@@ -29,16 +29,16 @@ func TestOnlyWhatReadTheChangeIsComputedAgain(t *testing.T) {
 	s.g.Flush()
 	require.Equal(t, []int{60}, got)
 
-	n := s.g.Computed
+	n := s.g.computed
 	s.set(1, 11)
 	s.g.Flush()
 	require.Equal(t, []int{60, 62}, got)
-	require.Equal(t, n+2, s.g.Computed, "double(1) and sum, not double(2)")
+	require.Equal(t, n+2, s.g.computed, "double(1) and sum, not double(2)")
 
-	n = s.g.Computed
+	n = s.g.computed
 	s.set(99, 1)
 	s.g.Flush()
-	require.Equal(t, n, s.g.Computed, "nobody reads 99")
+	require.Equal(t, n, s.g.computed, "nobody reads 99")
 }
 
 func TestAnEqualResultStopsTheChange(t *testing.T) {
@@ -48,11 +48,11 @@ func TestAnEqualResultStopsTheChange(t *testing.T) {
 	calls := 0
 	top.Watch(1, func(int) { calls++ })
 	s.g.Flush()
-	n := s.g.Computed
+	n := s.g.computed
 	s.set(1, 5)
 	s.g.Flush()
 	require.Equal(t, 1, calls)
-	require.Equal(t, n+1, s.g.Computed)
+	require.Equal(t, n+1, s.g.computed)
 }
 
 // What reads a steady value is not even marked until that has come out different.

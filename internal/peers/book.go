@@ -37,8 +37,8 @@ type Options struct {
 	Interests *Interests
 	// OnNote is told what other replicas note, from several goroutines. It must not block.
 	OnNote func(text string)
-	// Listener to serve on; by default Start listens on names.PortPeers.
-	Listener net.Listener
+	// listener to serve on; by default Start listens on names.PortPeers.
+	listener net.Listener
 	Log      logr.Logger
 
 	// times are the package's own unless a test says else.
@@ -138,7 +138,7 @@ func (b *Book) NeedLeaderElection() bool { return false }
 
 // Start serves the local book and follows the others until the context ends.
 func (b *Book) Start(ctx context.Context) error {
-	ln := b.opts.Listener
+	ln := b.opts.listener
 	if ln == nil {
 		var err error
 		if ln, err = (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", names.PortPeers)); err != nil {

@@ -96,7 +96,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	require.NoError(t, err)
 	r.addr = ln.Addr().String()
 	r.book = New(Options{
-		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), Listener: ln,
+		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), listener: ln,
 		Interests: interests, OnNote: r.heard, Log: testLog(t), times: tm,
 	})
 	ctx, cancel := context.WithCancel(context.Background())

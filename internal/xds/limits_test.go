@@ -51,7 +51,7 @@ func TestStreamsThatAreRefused(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFixture(t, func(o *Options) { o.MaxSubscriptions = 5 })
+			f := newFixture(t, func(o *Options) { o.maxSubscriptions = 5 })
 			c := f.connect(tc.scope, tc.pod)
 			if tc.send != nil {
 				c.send(tc.send)
@@ -151,7 +151,7 @@ func TestRefusedSubscriptionsAreAnsweredAsAbsent(t *testing.T) {
 
 // TestNamesBeyondTheLimitDontExist: what the client has goes on, and there is room again once it gives names up.
 func TestNamesBeyondTheLimitDontExist(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.MaxSubscriptions = 2 })
+	f := newFixture(t, func(o *Options) { o.maxSubscriptions = 2 })
 	f.apply(cluster(t, "a", 1), cluster(t, "b", 1), cluster(t, "c", 1))
 	c := f.connect(testScope, "p")
 	c.subscribe(TypeCluster, "a", "b")
@@ -276,7 +276,7 @@ func TestBook(t *testing.T) {
 }
 
 func TestOversizedResponseIsSplit(t *testing.T) {
-	f := newFixture(t, func(o *Options) { o.MaxResponseBytes = 100 })
+	f := newFixture(t, func(o *Options) { o.maxResponseBytes = 100 })
 	for i := range 20 {
 		f.apply(cluster(t, fmt.Sprintf("c%02d", i), 1))
 	}
@@ -316,7 +316,7 @@ func FuzzRequests(f *testing.F) {
 // fuzzOne plays four bytes per request: type, name, what to do, and with what.
 func fuzzOne(t *testing.T, data []byte) {
 	cache := NewCache()
-	srv := NewServer(Options{Cache: cache, MaxSubscriptions: 20, MaxResponseBytes: 40})
+	srv := NewServer(Options{Cache: cache, maxSubscriptions: 20, maxResponseBytes: 40})
 	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
 	require.NoError(t, err)
 	types := []string{TypeCluster, TypeEndpoint, TypeListener, TypeRoute, TypeSecret, "", resource.APITypePrefix + "x"}

@@ -290,7 +290,7 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 	}
 	full := false
 	for i, k := range tasks {
-		if full = full || i > 0 && k.res != nil && r.bytes+k.res.Size() > st.srv.opts.MaxResponseBytes; full {
+		if full = full || i > 0 && k.res != nil && r.bytes+k.res.Size() > st.srv.opts.maxResponseBytes; full {
 			sub.enqueue(k.name, k.span)
 			continue
 		}

@@ -56,7 +56,7 @@ type model struct {
 
 func newHistory(t *testing.T, seed uint64) *history {
 	h := &history{
-		fixture: newFixture(t, func(o *Options) { refuseProbe(o); o.MaxResponseBytes = 60 }),
+		fixture: newFixture(t, func(o *Options) { refuseProbe(o); o.maxResponseBytes = 60 }),
 		rnd:     rand.New(rand.NewPCG(seed, 1)),
 		exists:  map[string]map[string]*Resource{}, ready: map[string]bool{},
 	}

@@ -54,9 +54,9 @@ func (st *stream) check(req *discoveryv3.DeltaDiscoveryRequest) error {
 	if _, known := st.types[url]; !known && len(st.types) >= maxTypes {
 		return status.Errorf(codes.ResourceExhausted, "more than %d resource types on one stream", maxTypes)
 	}
-	if n := len(req.GetInitialResourceVersions()); n > st.srv.opts.MaxSubscriptions {
+	if n := len(req.GetInitialResourceVersions()); n > st.srv.opts.maxSubscriptions {
 		return status.Errorf(codes.ResourceExhausted, "%d initial resource versions exceed the limit of %d", n,
-			st.srv.opts.MaxSubscriptions)
+			st.srv.opts.maxSubscriptions)
 	}
 	for _, name := range req.GetResourceNamesSubscribe() {
 		if name == "" || len(name) > maxNameLength {
@@ -156,7 +156,7 @@ func (st *stream) unsubscribeWildcard(sub *subscription) {
 // in the first request of a type does it say by initial_resource_versions what it needs no more.
 func (st *stream) subscribeName(sub *subscription, name string, first bool) error {
 	if _, again := sub.named[name]; !again {
-		if st.names >= st.srv.opts.MaxSubscriptions {
+		if st.names >= st.srv.opts.maxSubscriptions {
 			return st.turnAway(sub, name)
 		}
 		delete(sub.turnedAway, name)
@@ -179,15 +179,15 @@ func (st *stream) subscribeName(sub *subscription, name string, first bool) erro
 // would come back with the same names, and what it has would go stale. Only a client that doesn't read its answers is
 // cut off.
 func (st *stream) turnAway(sub *subscription, name string) error {
-	if len(sub.turnedAway) >= st.srv.opts.MaxSubscriptions {
+	if len(sub.turnedAway) >= st.srv.opts.maxSubscriptions {
 		return status.Errorf(codes.ResourceExhausted, "more than %d resource names on one stream, and as many unanswered",
-			st.srv.opts.MaxSubscriptions)
+			st.srv.opts.maxSubscriptions)
 	}
 	sub.turnedAway[name] = struct{}{}
 	if !st.fullLogged {
 		st.fullLogged = true
 		st.log.Info("a proxy subscribes to more names than the limit; the rest are answered as non-existent", "type",
-			typeLabel(sub.typeURL), "limit", st.srv.opts.MaxSubscriptions)
+			typeLabel(sub.typeURL), "limit", st.srv.opts.maxSubscriptions)
 	}
 	return nil
 }

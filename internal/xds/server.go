@@ -23,9 +23,9 @@ import (
 
 // Bounds that apply unless Options say otherwise.
 const (
-	DefaultMaxStreams       = 20000
-	DefaultMaxSubscriptions = 200000
-	DefaultMaxResponseBytes = 4 << 20
+	defaultMaxStreams       = 20000
+	defaultMaxSubscriptions = 200000
+	defaultMaxResponseBytes = 4 << 20
 	maxTypes                = 64       // distinct types on one stream
 	maxNameLength           = 4096     // of a resource name, and of a type URL
 	maxErrorLength          = 4096     // of a proxy's error text that is kept
@@ -51,12 +51,12 @@ type Options struct {
 	Registerer prometheus.Registerer
 	// Kinds of proxies (Proxy.Kind) that the metrics show before the first one connects.
 	Kinds []string
-	// MaxStreams bounds the connected streams; 0 means DefaultMaxStreams.
+	// MaxStreams bounds the connected streams; 0 means defaultMaxStreams.
 	MaxStreams int
-	// MaxSubscriptions bounds the names of one stream over all types; 0 means DefaultMaxSubscriptions.
-	MaxSubscriptions int
-	// MaxResponseBytes is the size beyond which a response is split; 0 means DefaultMaxResponseBytes.
-	MaxResponseBytes int
+	// maxSubscriptions bounds the names of one stream over all types; 0 means defaultMaxSubscriptions.
+	maxSubscriptions int
+	// maxResponseBytes is the size beyond which a response is split; 0 means defaultMaxResponseBytes.
+	maxResponseBytes int
 	// Supersede ends the older stream of a pod when a newer one comes: set it where each pod has one stream, so that a
 	// half-open connection does not linger in the acknowledgement book.
 	Supersede bool
@@ -86,9 +86,9 @@ type Server struct {
 
 // NewServer returns a server; Register makes it reachable.
 func NewServer(opts Options) *Server {
-	opts.MaxStreams = cmp.Or(opts.MaxStreams, DefaultMaxStreams)
-	opts.MaxSubscriptions = cmp.Or(opts.MaxSubscriptions, DefaultMaxSubscriptions)
-	opts.MaxResponseBytes = cmp.Or(opts.MaxResponseBytes, DefaultMaxResponseBytes)
+	opts.MaxStreams = cmp.Or(opts.MaxStreams, defaultMaxStreams)
+	opts.maxSubscriptions = cmp.Or(opts.maxSubscriptions, defaultMaxSubscriptions)
+	opts.maxResponseBytes = cmp.Or(opts.maxResponseBytes, defaultMaxResponseBytes)
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()
 	}

@@ -30,8 +30,8 @@ type Channel string
 
 // Channels.
 const (
-	// None installs no CRD of the Gateway API.
-	None         Channel = ""
+	// none installs no CRD of the Gateway API.
+	none         Channel = ""
 	Standard     Channel = "standard"
 	Experimental Channel = "experimental"
 )
@@ -42,8 +42,8 @@ type Options struct {
 	GatewayAPI Channel
 	// Fairway installs the CRDs of config/crd.
 	Fairway bool
-	// CRDs are further files or directories of CRDs.
-	CRDs []string
+	// crds are further files or directories of CRDs.
+	crds []string
 }
 
 // Start runs etcd and kube-apiserver until the test ends, and skips the test where the binaries are missing. The
@@ -138,14 +138,14 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	if o.Fairway {
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(Root(), "config", "crd", "bases"))
 	}
-	if o.GatewayAPI != None {
+	if o.GatewayAPI != none {
 		dir, err := GatewayAPICRDs(o.GatewayAPI)
 		if err != nil {
 			return nil, nil, err
 		}
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, dir)
 	}
-	env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, o.CRDs...)
+	env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, o.crds...)
 	cfg, err := env.Start()
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("start the API server from %s: %w", bin, err), env.Stop())

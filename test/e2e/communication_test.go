@@ -31,8 +31,8 @@ func component(ctx context.Context, namespace, name string) ([]corev1.Pod, error
 	return list.Items, err
 }
 
-// operatorPods returns the operators once no other is there: one that a rollout is about to take away answers nobody who
-// asks it by its name.
+// operatorPods returns the operators once no other is there: one that a rollout is about to take away does not answer
+// for long.
 func operatorPods(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var pods []corev1.Pod

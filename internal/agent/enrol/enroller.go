@@ -83,7 +83,7 @@ func New(o Options) *Enroller {
 func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 	e, err := n.pods.acquire(ctx, t.Pod.UID)
 	if err != nil {
-		return Fail(CauseProxy, "another attempt for the same pod is still under way", err)
+		return Fail(causeProxy, "another attempt for the same pod is still under way", err)
 	}
 	defer e.lock.unlock()
 	e.releaseAt = time.Time{}
@@ -127,7 +127,7 @@ func (n *Enroller) wantIdentity(e *entry, id string) error {
 		return nil
 	}
 	if err := n.certificates.Want(id); err != nil {
-		return Fail(CauseCertificate, "use fewer service accounts on one node", err)
+		return Fail(causeCertificate, "use fewer service accounts on one node", err)
 	}
 	if e.identity != "" {
 		n.certificates.Unwant(e.identity)
@@ -174,7 +174,7 @@ func (n *Enroller) awaitListeners(ctx context.Context, e *entry, t Target) error
 	}
 	for _, name := range translatenode.ListenerNames(t.Pod.UID) {
 		if err := n.proxy.WaitAcked(ctx, xds.ID{TypeURL: xds.TypeListener, Name: name}); err != nil {
-			return Fail(CauseProxy, adviceProxy, err)
+			return Fail(causeProxy, adviceProxy, err)
 		}
 	}
 	if err := n.awaitPorts(ctx, t, names.PortOutbound, names.PortInbound); err != nil {
@@ -192,7 +192,7 @@ func (n *Enroller) awaitMTLS(ctx context.Context, e *entry, t Target) error {
 	certCtx, cancel := context.WithTimeout(ctx, n.waits.Certificate)
 	defer cancel()
 	if err := n.certificates.Await(certCtx, t.Pod.Identity); err != nil {
-		return Fail(CauseCertificate,
+		return Fail(causeCertificate,
 			"see condition CertificatesReady of: kubectl describe mesh "+names.Mesh+", and whether the operator runs", err)
 	}
 	return n.awaitPorts(ctx, t, names.PortMTLS)
@@ -212,7 +212,7 @@ func (n *Enroller) awaitPorts(ctx context.Context, t Target, ports ...uint16) er
 		}
 		select {
 		case <-ctx.Done():
-			return Fail(CauseListening, adviceProxy,
+			return Fail(causeListening, adviceProxy,
 				fmt.Errorf("the node proxy doesn't listen on port %d in the pod's network namespace: %w", missing[0],
 					context.Cause(ctx)))
 		case <-tick.C:
@@ -246,7 +246,7 @@ func (n *Enroller) Prime(ctx context.Context, t Target, redirected bool) error {
 		e.verified = time.Now()
 		e.redirected = true
 		e.applied(t)
-		n.host.Note(t.Pod.UID, t.Probes)
+		n.host.Note(t.Pod.UID, t.probes)
 	}
 	return nil
 }

@@ -144,7 +144,7 @@ func realTarget(ns *netns.Namespace) Target {
 			UID: "uid-1", Namespace: "shop", Name: "cart", IPs: []netip.Addr{netip.MustParseAddr("10.244.0.1")},
 			Identity: "spiffe://cluster.local/ns/shop/sa/cart", Netns: ns.Path(),
 		},
-		Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+		ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
 	}
 }
 

@@ -12,28 +12,28 @@ import (
 
 // Causes of a failed attempt: the label of a metric, and the first words of the message for people.
 const (
-	CauseCertificate = "Certificate"
-	CauseProxy       = "Proxy"
-	CauseListening   = "Listening"
-	CauseRules       = "Rules"
+	causeCertificate = "Certificate"
+	causeProxy       = "Proxy"
+	causeListening   = "Listening"
+	causeRules       = "Rules"
 	CauseSandbox     = "Sandbox"
-	CauseRanges      = "Ranges"
+	causeRanges      = "Ranges"
 )
 
 // captureError is why a pod could not be captured.
 type captureError struct {
-	Cause string
-	// Advice is what a person can do.
-	Advice string
-	Err    error
+	cause string
+	// advice is what a person can do.
+	advice string
+	err    error
 }
 
-func (f *captureError) Error() string { return f.Err.Error() + "; " + f.Advice }
-func (f *captureError) Unwrap() error { return f.Err }
+func (f *captureError) Error() string { return f.err.Error() + "; " + f.advice }
+func (f *captureError) Unwrap() error { return f.err }
 
 // Fail is a CaptureError.
 func Fail(cause, advice string, err error) error {
-	return &captureError{Cause: cause, Advice: advice, Err: err}
+	return &captureError{cause: cause, advice: advice, err: err}
 }
 
 func namespaceFailure(err error) error {
@@ -41,14 +41,14 @@ func namespaceFailure(err error) error {
 		return Fail(CauseSandbox, "the agent tries again when the pod has a new one",
 			fmt.Errorf("the pod's network namespace is gone: %w", err))
 	}
-	return Fail(CauseRules, "the agent needs the capabilities SYS_ADMIN and NET_ADMIN, and the kernel nf_tables", err)
+	return Fail(causeRules, "the agent needs the capabilities SYS_ADMIN and NET_ADMIN, and the kernel nf_tables", err)
 }
 
 // CauseOf is the label of a failure.
 func CauseOf(err error) string {
 	var f *captureError
 	if errors.As(err, &f) {
-		return f.Cause
+		return f.cause
 	}
 	return "Other"
 }

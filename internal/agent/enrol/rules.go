@@ -14,7 +14,7 @@ import (
 // redirect makes the kernel send the pod's traffic to the listeners, or brings what is there up to date.
 func (n *Enroller) redirect(e *entry, t Target) error {
 	// Probes must be known before plaintext is looked at.
-	if err := n.host.Set(t.Pod.UID, t.Probes); err != nil {
+	if err := n.host.Set(t.Pod.UID, t.probes); err != nil {
 		return namespaceFailure(fmt.Errorf("probe rules of the node: %w", err))
 	}
 	want := wanted(t)
@@ -24,7 +24,7 @@ func (n *Enroller) redirect(e *entry, t Target) error {
 			return namespaceFailure(err)
 		}
 		e.redirected, e.verified, e.refused = true, now, capture.Refused{}
-	case !slices.Equal(e.target.Ranges, t.Ranges) || !slices.Equal(e.target.Probes, t.Probes):
+	case !slices.Equal(e.target.ranges, t.ranges) || !slices.Equal(e.target.probes, t.probes):
 		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
@@ -41,7 +41,7 @@ func (n *Enroller) redirect(e *entry, t Target) error {
 
 // applied notes what the kernel has been told.
 func (e *entry) applied(t Target) {
-	e.target.Ranges, e.target.Probes, e.target.Share, e.target.Peers = t.Ranges, t.Probes, t.Share, t.Peers
+	e.target.ranges, e.target.probes, e.target.Share, e.target.Peers = t.ranges, t.probes, t.Share, t.Peers
 }
 
 // noteRefused tells of connections that the kernel refused since the last look because of the pod's limits. It is
@@ -64,7 +64,7 @@ func (n *Enroller) closePlaintext(e *entry, t Target) {
 		e.closed = t.Pod.Strict
 		return
 	}
-	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.Probes)
+	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.probes)
 	if err != nil {
 		// Capture goes on, since new connections are safe; it is tried again at the next look.
 		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
@@ -95,7 +95,7 @@ func (n *Enroller) verify(t Target, want capture.Pod) error {
 
 // wanted is how the kernel should capture a pod.
 func wanted(t Target) capture.Pod {
-	return capture.Pod{Ranges: t.Ranges, Probes: t.Probes, Share: t.Share, Peers: t.Peers}
+	return capture.Pod{Ranges: t.ranges, Probes: t.probes, Share: t.Share, Peers: t.Peers}
 }
 
 // renew brings the rules of an earlier run up to date.

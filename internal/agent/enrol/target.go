@@ -19,10 +19,10 @@ import (
 // Target is how a pod should be captured.
 type Target struct {
 	Pod translatenode.Pod
-	// Ranges are the destinations that are captured.
-	Ranges []netip.Prefix
-	// Probes are the ports that kubelet calls.
-	Probes []netip.AddrPort
+	// ranges are the destinations that are captured.
+	ranges []netip.Prefix
+	// probes are the ports that kubelet calls.
+	probes []netip.AddrPort
 	// Share is how many addresses the pod may dial.
 	Share uint32
 	// Peers is how many connections one address may have open to the pod.
@@ -39,8 +39,8 @@ func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path str
 			Netns:    path,
 			Strict:   d.Strict,
 		},
-		Ranges: ranges(mesh),
-		Probes: Probes(pod, ips),
+		ranges: ranges(mesh),
+		probes: Probes(pod, ips),
 		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)),
 		Peers:  uint32(max(mesh.Spec.ConnectionsPerPeer(), 0)),
 	}
@@ -64,7 +64,7 @@ func InRanges(mesh *v1alpha1.Mesh, ips []netip.Addr) error {
 			return nil
 		}
 	}
-	return Fail(CauseRanges, "if the network plugin assigns addresses by itself, set spec.network.podCIDRs of the Mesh "+
+	return Fail(causeRanges, "if the network plugin assigns addresses by itself, set spec.network.podCIDRs of the Mesh "+
 		"to its ranges",
 		fmt.Errorf("the pod's addresses %v are in none of the mesh's pod ranges %v", ips, pods))
 }

@@ -72,5 +72,5 @@ func TestTarget(t *testing.T) {
 	require.True(t, have.Pod.Strict)
 	require.Equal(t, []netip.Prefix{
 		netip.MustParsePrefix("10.96.0.0/16"), netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("fd00::/64"),
-	}, have.Ranges)
+	}, have.ranges)
 }

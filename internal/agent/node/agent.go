@@ -80,7 +80,7 @@ func (a *Agent) assemble() error {
 		return err
 	}
 	a.metrics = newMetrics(o.Registerer)
-	if err := o.Kernel.CanLimitPeers(); err != nil {
+	if err := o.kernel.CanLimitPeers(); err != nil {
 		o.Log.Error(err, "pods are captured without a limit of connections per caller: "+
 			"that requires Linux 5.11 with CONFIG_NFT_CONNLIMIT")
 	} else {
@@ -89,11 +89,11 @@ func (a *Agent) assemble() error {
 	recorder := a.manager.GetEventRecorder("fairway-agent")
 	reports := pods.NewReports(o.Registerer, recorder)
 	seen := func(path string) string { return inDir(path, o.NetnsDir) }
-	a.host = newHostRules(o.Kernel, o.Log)
+	a.host = newHostRules(o.kernel, o.Log)
 	a.pods = pods.New(pods.Options{
-		Client: a.manager.GetClient(), Sandboxes: o.Sandboxes, Kernel: o.Kernel, Host: a.host, Endpoints: o.Proxy,
+		Client: a.manager.GetClient(), Sandboxes: o.sandboxes, Kernel: o.kernel, Host: a.host, Endpoints: o.Proxy,
 		Enroller: enrol.New(enrol.Options{
-			Proxy: o.Proxy, Certificates: o.Certificates, Kernel: o.Kernel, Host: a.host, Observer: reports, Log: o.Log,
+			Proxy: o.Proxy, Certificates: o.Certificates, Kernel: o.kernel, Host: a.host, Observer: reports, Log: o.Log,
 			Waits: o.waits.enrol,
 		}),
 		Reports: reports, System: o.SystemNamespace, Seen: seen, Log: o.Log, Registerer: o.Registerer, Waits: o.waits.pods,
@@ -109,9 +109,9 @@ func (a *Agent) assemble() error {
 	}
 	a.addPlugin(recorder)
 	a.uninstall = &uninstaller{
-		client: direct, cached: a.manager.GetClient(), kernel: o.Kernel, statuses: a.pods.Snapshot, installer: a.installer,
+		client: direct, cached: a.manager.GetClient(), kernel: o.kernel, statuses: a.pods.Snapshot, installer: a.installer,
 		log:  o.Log,
-		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.CNISocket},
+		node: o.NodeName, system: o.SystemNamespace, netnsDir: o.NetnsDir, files: []string{o.cniSocket},
 	}
 	return a.watch()
 }
@@ -123,8 +123,8 @@ func (a *Agent) addPlugin(recorder events.EventRecorder) {
 		return
 	}
 	a.installer = &cni.Installer{
-		Source: o.PluginSource, BinDir: o.CNIBinDir, ConfDir: o.CNIConfDir,
-		Entry: cni.NewEntry(o.CNISocket, cni.StateFile(o.CNIConfDir),
+		Source: o.pluginSource, BinDir: o.CNIBinDir, ConfDir: o.CNIConfDir,
+		Entry: cni.NewEntry(o.cniSocket, cni.StateFile(o.CNIConfDir),
 			append([]string{o.SystemNamespace}, systemNamespaces...)),
 	}
 	if o.PodName != "" {
@@ -231,7 +231,7 @@ func (a *Agent) start(ctx context.Context) error {
 	g.Go(func() error { return a.pods.Share(ctx) })
 	g.Go(func() error { return a.pods.SweepLater(ctx, orphans) })
 	if a.installer != nil {
-		server := &cni.Server{Socket: a.opts.CNISocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
+		server := &cni.Server{Socket: a.opts.cniSocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
 		listening := make(chan struct{})
 		g.Go(func() error { return server.Run(ctx, func() { close(listening) }) })
 		g.Go(func() error {

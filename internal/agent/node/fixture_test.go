@@ -153,10 +153,10 @@ func (f *fixture) start() {
 	f.metrics = prometheus.NewRegistry()
 	a, err := New(Options{
 		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
-		Proxy: f.world, Certificates: f.world, Sandboxes: f.world, Kernel: f.world,
-		CNISocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
+		Proxy: f.world, Certificates: f.world, sandboxes: f.world, kernel: f.world,
+		cniSocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
 		CNIConfDir:   filepath.Join(f.dir, "net.d"),
-		PluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
+		pluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
 		Log: testLog(), Registerer: f.metrics,
 		waits: waits{
 			enrol: enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},

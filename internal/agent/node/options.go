@@ -33,18 +33,18 @@ type Options struct {
 
 	Proxy        Proxy
 	Certificates enrol.Certificates
-	// Sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
+	// sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
 	// unless a test says otherwise.
-	Sandboxes      pods.Sandboxes
+	sandboxes      pods.Sandboxes
 	RuntimeSockets []string
-	// Kernel is the real one unless a test says otherwise.
-	Kernel Kernel
+	// kernel is the real one unless a test says otherwise.
+	kernel Kernel
 	// Mark is the proxy's; the real Kernel needs it.
 	Mark proxymark.Mark
 
-	// CNISocket, CNIBinDir, CNIConfDir, PluginSource and NetnsDir have defaults: those of package names, and the plugin
+	// cniSocket, CNIBinDir, CNIConfDir, pluginSource and NetnsDir have defaults: those of package names, and the plugin
 	// where the image has it.
-	CNISocket, CNIBinDir, CNIConfDir, PluginSource, NetnsDir string
+	cniSocket, CNIBinDir, CNIConfDir, pluginSource, NetnsDir string
 	// WithoutCNI leaves the node's CNI configuration alone: running pods are captured, starting ones a moment late.
 	WithoutCNI bool
 
@@ -87,10 +87,10 @@ type hostKernel interface {
 // withDefaults fills in what is left out, and says what must not be.
 func (o Options) withDefaults() (Options, error) {
 	o.SystemNamespace = cmp.Or(o.SystemNamespace, names.SystemNamespace)
-	o.CNISocket = cmp.Or(o.CNISocket, names.CNISocket)
+	o.cniSocket = cmp.Or(o.cniSocket, names.CNISocket)
 	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
-	o.PluginSource = cmp.Or(o.PluginSource, "/"+names.CNIPlugin)
+	o.pluginSource = cmp.Or(o.pluginSource, "/"+names.CNIPlugin)
 	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
 	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
 		return o, errors.New("node: Config, NodeName, Proxy and Certificates are required")
@@ -98,7 +98,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()
 	}
-	if o.Sandboxes == nil {
+	if o.sandboxes == nil {
 		if len(o.RuntimeSockets) == 0 {
 			o.RuntimeSockets = names.RuntimeSockets()
 		}
@@ -106,9 +106,9 @@ func (o Options) withDefaults() (Options, error) {
 		if err != nil {
 			return o, err
 		}
-		o.Sandboxes = r
+		o.sandboxes = r
 	}
-	if o.Kernel == nil {
+	if o.kernel == nil {
 		if o.Mark.IsZero() {
 			return o, errors.New("node: Mark is required")
 		}
@@ -116,7 +116,7 @@ func (o Options) withDefaults() (Options, error) {
 		if err != nil {
 			return o, fmt.Errorf("open the node's network namespace: %w", err)
 		}
-		o.Kernel = k
+		o.kernel = k
 	}
 	return o, nil
 }

@@ -112,14 +112,14 @@ func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision
 
 // Start captures a pod that has no process yet, and says so in its status.
 func (f *Follower) Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error {
-	f.setStatus(pod, StateEnrolling, d, t)
+	f.setStatus(pod, stateEnrolling, d, t)
 	if err := f.enroller.Capture(ctx, t, enrol.Starting); err != nil {
 		failed := d
 		failed.Reason, failed.Message = v1alpha1.PodReasonCaptureFailed, err.Error()
 		f.setStatus(pod, StateFailed, failed, t)
 		return err
 	}
-	f.setStatus(pod, StateStarting, d, t)
+	f.setStatus(pod, stateStarting, d, t)
 	return nil
 }
 

@@ -21,7 +21,7 @@ func (c podsCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range c.pods.snapshot() {
 		count[s.State]++
 	}
-	for _, s := range States {
+	for _, s := range states {
 		ch <- prometheus.MustNewConstMetric(podsDesc, prometheus.GaugeValue, float64(count[s]), string(s))
 	}
 }

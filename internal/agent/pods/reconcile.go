@@ -87,7 +87,7 @@ func (f *Follower) reconcileCapture(
 				return reconcile.Result{}, err
 			}
 		}
-		f.setStatus(pod, StateWaiting, member.Decision{
+		f.setStatus(pod, stateWaiting, member.Decision{
 			Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(),
 			Strict: d.Strict,
 		}, enrol.Target{})
@@ -118,9 +118,9 @@ func (f *Follower) reconcileCapture(
 
 func enrolling(have enrol.Done) State {
 	if have.Redirected {
-		return StateStarting
+		return stateStarting
 	}
-	return StateEnrolling
+	return stateEnrolling
 }
 
 // target is how the pod should be captured: in the namespace that is known already while its addresses stay, else where
@@ -190,7 +190,7 @@ func (f *Follower) reconcileRelease(ctx context.Context, pod *corev1.Pod, d memb
 	}
 	state := StateNotCaptured
 	if wait > 0 {
-		state = StateReleasing
+		state = stateReleasing
 	}
 	if have.Redirected {
 		f.log.Info("released a pod", "pod", client.ObjectKeyFromObject(pod), "reason", d.Reason)

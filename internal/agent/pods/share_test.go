@@ -48,7 +48,7 @@ func TestWhatPodsDialledIsTold(t *testing.T) {
 	d := &dialling{dialled: map[string][]netip.AddrPort{"/a": list, "/b": list, "/waits": list}}
 	f := New(Options{Kernel: d, Endpoints: d})
 	for name, state := range map[string]State{
-		"a": StateCaptured, "b": StateCaptured, "gone": StateCaptured, "waits": StateWaiting,
+		"a": StateCaptured, "b": StateCaptured, "gone": StateCaptured, "waits": stateWaiting,
 	} {
 		f.statuses.set(Status{Namespace: "default", Name: name, UID: name, State: state, Netns: "/" + name})
 	}

@@ -17,23 +17,23 @@ type State string
 const (
 	// StateNotCaptured: the pod isn't to be captured; the reason says why.
 	StateNotCaptured State = "NotCaptured"
-	// StateWaiting: the pod is to be captured and has no network yet.
-	StateWaiting State = "Waiting"
-	// StateEnrolling: listeners and certificate are being made; traffic isn't redirected yet.
-	StateEnrolling State = "Enrolling"
-	// StateStarting: traffic is redirected, and the pod doesn't answer mTLS yet.
-	StateStarting State = "Starting"
+	// stateWaiting: the pod is to be captured and has no network yet.
+	stateWaiting State = "Waiting"
+	// stateEnrolling: listeners and certificate are being made; traffic isn't redirected yet.
+	stateEnrolling State = "Enrolling"
+	// stateStarting: traffic is redirected, and the pod doesn't answer mTLS yet.
+	stateStarting State = "Starting"
 	// StateCaptured: all is in place.
 	StateCaptured State = "Captured"
-	// StateReleasing: traffic is no longer redirected; senders may still use mTLS for a moment.
-	StateReleasing State = "Releasing"
+	// stateReleasing: traffic is no longer redirected; senders may still use mTLS for a moment.
+	stateReleasing State = "Releasing"
 	// StateFailed: the last attempt failed; another follows.
 	StateFailed State = "Failed"
 )
 
-// States are all of them.
-var States = []State{
-	StateNotCaptured, StateWaiting, StateEnrolling, StateStarting, StateCaptured, StateReleasing, StateFailed,
+// states are all of them.
+var states = []State{
+	StateNotCaptured, stateWaiting, stateEnrolling, stateStarting, StateCaptured, stateReleasing, StateFailed,
 }
 
 // Status is how one pod stands, for people and for the agent's introspection.

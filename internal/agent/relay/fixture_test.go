@@ -122,7 +122,7 @@ type agent struct {
 
 func startRelay(t testing.TB, opts Options) *agent {
 	t.Helper()
-	opts.FirstBackoff, opts.BackoffMax = time.Millisecond, 20*time.Millisecond
+	opts.firstBackoff, opts.backoffMax = time.Millisecond, 20*time.Millisecond
 	r, err := New(opts)
 	require.NoError(t, err)
 	a := &agent{Relay: r, t: t, socket: filepath.Join(shortDir(t), "xds.sock")}

@@ -49,11 +49,11 @@ type Options struct {
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string
-	// FirstBackoff and BackoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
-	FirstBackoff, BackoffMax time.Duration
-	// Linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
+	// firstBackoff and backoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
+	firstBackoff, backoffMax time.Duration
+	// linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
 	// defaultLinger.
-	Linger time.Duration
+	linger time.Duration
 	// MaxEndpoints bounds the endpoints that Envoy holds beyond leastEndpoints of each cluster; clusters that find no room
 	// get fewer than there are. NodeID picks which. 0: no bound.
 	MaxEndpoints int
@@ -106,9 +106,9 @@ func New(opts Options) (*Relay, error) {
 	if opts.Dial == nil {
 		return nil, errors.New("relay: Options.Dial is required")
 	}
-	opts.FirstBackoff = cmp.Or(opts.FirstBackoff, defaultFirstBackoff)
-	opts.BackoffMax = cmp.Or(opts.BackoffMax, defaultBackoffMax)
-	opts.Linger = cmp.Or(opts.Linger, defaultLinger)
+	opts.firstBackoff = cmp.Or(opts.firstBackoff, defaultFirstBackoff)
+	opts.backoffMax = cmp.Or(opts.backoffMax, defaultBackoffMax)
+	opts.linger = cmp.Or(opts.linger, defaultLinger)
 	opts.MaxOnDemand = cmp.Or(opts.MaxOnDemand, defaultMaxOnDemand)
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()

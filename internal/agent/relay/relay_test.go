@@ -326,7 +326,7 @@ func TestOwnNamesOfARelayedType(t *testing.T) {
 
 func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	o := newOperator(t)
-	a := startRelay(t, Options{Dial: o.dial, Linger: time.Hour})
+	a := startRelay(t, Options{Dial: o.dial, linger: time.Hour})
 	one, two := endpoints(t, "one", 1), endpoints(t, "two", 1)
 	o.apply(one, two)
 	e := a.envoy(nil)

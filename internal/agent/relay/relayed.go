@@ -362,12 +362,12 @@ func (r *Relay) sweep(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, p := range r.server.Proxies() {
-		if now.Sub(p.Connected) < r.opts.Linger {
+		if now.Sub(p.Connected) < r.opts.linger {
 			continue
 		}
 		for _, t := range r.types {
 			for name, orphaned := range t.subscribed {
-				if !orphaned.IsZero() && now.Sub(orphaned) >= r.opts.Linger {
+				if !orphaned.IsZero() && now.Sub(orphaned) >= r.opts.linger {
 					r.release(t, name)
 				}
 			}

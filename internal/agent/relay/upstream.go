@@ -38,8 +38,8 @@ const (
 // after a stream that the operator accepted.
 func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error {
 	fresh := wait.Backoff{
-		Duration: r.opts.FirstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30,
-		Cap: r.opts.BackoffMax,
+		Duration: r.opts.firstBackoff, Factor: backoffFactor, Jitter: backoffJitter, Steps: 1 << 30,
+		Cap: r.opts.backoffMax,
 	}
 	backoff := fresh
 	for {
@@ -68,7 +68,7 @@ func (r *Relay) connectForever(ctx context.Context, conn *grpc.ClientConn) error
 func (r *Relay) pause(ctx context.Context, long time.Duration) error {
 	end := time.NewTimer(long)
 	defer end.Stop()
-	short := time.NewTimer(wait.Jitter(r.opts.FirstBackoff, backoffJitter))
+	short := time.NewTimer(wait.Jitter(r.opts.firstBackoff, backoffJitter))
 	defer short.Stop()
 	for over, hurried := false, false; !over || !hurried; {
 		select {
@@ -281,7 +281,7 @@ func (r *Relay) unwrap(resp *response) ([]*xds.Resource, error) {
 
 // sweepForever ends subscriptions that no Envoy renewed.
 func (r *Relay) sweepForever(ctx context.Context) error {
-	tick := time.NewTicker(r.opts.Linger / 2)
+	tick := time.NewTicker(r.opts.linger / 2)
 	defer tick.Stop()
 	for {
 		select {

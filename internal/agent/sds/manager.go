@@ -56,12 +56,12 @@ type Publisher interface {
 
 // Status is one identity as it stands, without its key.
 type Status struct {
-	ID string
-	// NotAfter and RenewAt are zero until there is a certificate.
-	NotAfter time.Time
-	RenewAt  time.Time
-	// Error is why the last attempt failed; empty if it didn't.
-	Error string
+	id string
+	// notAfter and renewAt are zero until there is a certificate.
+	notAfter time.Time
+	renewAt  time.Time
+	// error is why the last attempt failed; empty if it didn't.
+	error string
 }
 
 // Manager holds the certificates of one proxy. Make it with NewManager and run it with Start; all methods are safe for
@@ -135,7 +135,7 @@ func (m *Manager) Want(id string) error {
 	if len(m.identities) >= maxIdentities {
 		return fmt.Errorf("more than %d identities on one proxy; %.300q is not served", maxIdentities, id)
 	}
-	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: Status{ID: id}}
+	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: Status{id: id}}
 	m.identities[id] = e
 	if m.ctx != nil {
 		m.launch(e)
@@ -155,7 +155,7 @@ func (m *Manager) Unwant(id string) {
 	if e.wanted--; e.wanted > 0 {
 		return
 	}
-	if e.status.NotAfter.IsZero() {
+	if e.status.notAfter.IsZero() {
 		m.forget(e)
 		return
 	}
@@ -180,7 +180,7 @@ func (m *Manager) forget(e *entry) {
 	if e.cancel != nil {
 		e.cancel()
 	}
-	if !e.status.NotAfter.IsZero() {
+	if !e.status.notAfter.IsZero() {
 		m.publisher.PublishSecrets(nil, []string{e.id})
 	}
 }
@@ -197,14 +197,14 @@ func (m *Manager) Await(ctx context.Context, id string) error {
 		}
 		st, changed := e.status, e.changed
 		m.mu.Unlock()
-		if time.Now().Before(st.NotAfter) {
+		if time.Now().Before(st.notAfter) {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			if st.Error != "" {
-				return fmt.Errorf("no certificate for %s: %s", id, st.Error)
+			if st.error != "" {
+				return fmt.Errorf("no certificate for %s: %s", id, st.error)
 			}
 			return fmt.Errorf("no certificate for %s yet: %w", id, ctx.Err())
 		}
@@ -219,7 +219,7 @@ func (m *Manager) Identities() []Status {
 	for _, e := range m.identities {
 		out = append(out, e.status)
 	}
-	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.ID, b.ID) })
+	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.id, b.id) })
 	return out
 }
 
@@ -278,12 +278,12 @@ func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) 
 		secret, err = certificateSecret(e.id, signed.Chain, key)
 	}
 	if err != nil {
-		e.status.Error = err.Error()
+		e.status.error = err.Error()
 		return 0, err
 	}
 	now := time.Now()
 	renew := renewalDelay(signed.NotAfter.Sub(now))
-	e.status = Status{ID: e.id, NotAfter: signed.NotAfter, RenewAt: now.Add(renew)}
+	e.status = Status{id: e.id, notAfter: signed.NotAfter, renewAt: now.Add(renew)}
 	// The bundle goes first: peers with a certificate of the same new CA must be trusted before this one is shown.
 	m.publisher.PublishSecrets(append(m.adopt(signed.Bundle), secret), nil)
 	return renew, nil

@@ -179,7 +179,7 @@ func TestACertificateIsMadeAndRenewedEarly(t *testing.T) {
 		assert.True(t, key.Matches(chain[0]))
 		st := m.Identities()
 		require.Len(t, st, 1)
-		assert.Equal(t, time.Hour, time.Until(st[0].NotAfter).Round(time.Second))
+		assert.Equal(t, time.Hour, time.Until(st[0].notAfter).Round(time.Second))
 
 		time.Sleep(30*time.Minute - time.Second)
 		synctest.Wait()
@@ -218,7 +218,7 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		synctest.Wait()
 		assert.Same(t, before, p.get(cart), "the certificate in use stays")
-		assert.Contains(t, m.Identities()[0].Error, "connection refused")
+		assert.Contains(t, m.Identities()[0].error, "connection refused")
 		assert.Equal(t, map[string]float64{"ready": 0, "failing": 1, "pending": 0}, identities(t, m))
 		tries := o.count(cart)
 		assert.Greater(t, tries, 10)
@@ -233,7 +233,7 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		synctest.Wait()
 		require.NoError(t, m.Await(t.Context(), cart))
 		assert.NotSame(t, before, p.get(cart))
-		assert.Empty(t, m.Identities()[0].Error)
+		assert.Empty(t, m.Identities()[0].error)
 	})
 }
 
@@ -348,7 +348,7 @@ func TestManyIdentitiesAtOnce(t *testing.T) {
 		assert.LessOrEqual(t, o.peak, maxSigning)
 		renewals := map[time.Time]bool{}
 		for _, s := range m.Identities() {
-			renewals[s.RenewAt.Truncate(time.Second)] = true
+			renewals[s.renewAt.Truncate(time.Second)] = true
 		}
 		assert.Greater(t, len(renewals), 50, "renewals are spread")
 	})

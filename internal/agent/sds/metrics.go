@@ -33,16 +33,16 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 	count := map[string]int{"ready": 0, "failing": 0, "pending": 0}
 	for _, s := range m.Identities() {
 		switch {
-		case s.NotAfter.IsZero():
+		case s.notAfter.IsZero():
 			count["pending"]++
 			continue
-		case s.Error != "":
+		case s.error != "":
 			count["failing"]++
 		default:
 			count["ready"]++
 		}
-		if first.IsZero() || s.NotAfter.Before(first) {
-			first = s.NotAfter
+		if first.IsZero() || s.notAfter.Before(first) {
+			first = s.notAfter
 		}
 	}
 	for state, n := range count {

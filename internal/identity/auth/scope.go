@@ -40,7 +40,7 @@ type Workloads interface {
 
 // Grant is what a caller is to the mesh.
 type Grant struct {
-	Kind   catalogue.Kind
+	kind   catalogue.Kind
 	Scope  xds.Scope
 	Caller Caller
 }
@@ -61,7 +61,7 @@ type Authorizer struct {
 // Scope decides what a caller is. ErrForbidden: nothing of ours. ErrUnavailable: the pod isn't known yet.
 func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if c.Namespace == z.SystemNamespace && c.ServiceAccount == names.NodeServiceAccount {
-		return Grant{Kind: catalogue.Node, Scope: catalogue.NodeScope(c.NodeName), Caller: c}, nil
+		return Grant{kind: catalogue.Node, Scope: catalogue.NodeScope(c.NodeName), Caller: c}, nil
 	}
 	pod, ok := z.Pods.Pod(c.Namespace, c.PodName)
 	if !ok {
@@ -84,7 +84,7 @@ func (z *Authorizer) Scope(c Caller) (Grant, error) {
 	if err := z.Waypoint(pod, gateway); err != nil {
 		return Grant{}, fmt.Errorf("%s is not a proxy of Gateway %s/%s: %w", c, c.Namespace, gateway, err)
 	}
-	return Grant{Kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(
+	return Grant{kind: catalogue.Waypoint, Scope: catalogue.WaypointScope(
 		types.NamespacedName{Namespace: c.Namespace, Name: gateway}), Caller: c}, nil
 }
 
@@ -102,7 +102,7 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 	if ns == z.SystemNamespace && sa == names.OperatorServiceAccount {
 		return fmt.Errorf("%w: nobody gets the operator's own identity", ErrForbidden)
 	}
-	switch g.Kind {
+	switch g.kind {
 	case catalogue.Waypoint:
 		if ns == g.Caller.Namespace && sa == g.Caller.ServiceAccount {
 			return nil
@@ -115,5 +115,5 @@ func (z *Authorizer) MayHave(g Grant, id string) error {
 		return fmt.Errorf("%w: no enrolled pod with service account %s/%s runs on node %s", ErrForbidden, ns, sa,
 			g.Caller.NodeName)
 	}
-	return fmt.Errorf("%w: unknown kind of proxy %q", ErrForbidden, g.Kind)
+	return fmt.Errorf("%w: unknown kind of proxy %q", ErrForbidden, g.kind)
 }

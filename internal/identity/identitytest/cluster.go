@@ -24,7 +24,7 @@ import (
 
 // Cluster reviews tokens that it issued, and knows pods. It is safe for concurrent use.
 type Cluster struct {
-	Now func() time.Time
+	now func() time.Time
 
 	mu      sync.Mutex
 	tokens  map[string]token
@@ -44,7 +44,7 @@ func NewCluster(now func() time.Time) *Cluster {
 	if now == nil {
 		now = time.Now
 	}
-	return &Cluster{Now: now, tokens: map[string]token{}, pods: map[string]auth.Pod{}}
+	return &Cluster{now: now, tokens: map[string]token{}, pods: map[string]auth.Pod{}}
 }
 
 // Token issues a token that expires after life; without audiences it is one for names.TokenAudience.
@@ -54,7 +54,7 @@ func (c *Cluster) Token(caller auth.Caller, life time.Duration, audiences ...str
 	if len(audiences) == 0 {
 		audiences = []string{names.TokenAudience}
 	}
-	expires := c.Now().Add(life)
+	expires := c.now().Add(life)
 	payload, err := json.Marshal(map[string]any{
 		"exp": expires.Unix(), "aud": audiences, "sub": user(caller).Username,
 		"kubernetes.io": map[string]any{
@@ -134,7 +134,7 @@ func (c *Cluster) Create(_ context.Context, o client.Object, _ ...client.CreateO
 		return errors.New("connection refused")
 	}
 	t, ok := c.tokens[review.Spec.Token]
-	if !ok || !c.Now().Before(t.expires) {
+	if !ok || !c.now().Before(t.expires) {
 		review.Status.Error = "invalid bearer token"
 		return nil
 	}

@@ -62,8 +62,8 @@ type Result struct {
 	Message string
 	// Next is when to reconcile again if nothing changes before; zero for no need.
 	Next time.Time
-	// Bundle is the published trust bundle.
-	Bundle identity.Bundle
+	// bundle is the published trust bundle.
+	bundle identity.Bundle
 }
 
 // Keeper is run by the leader alone. Its methods may not be called concurrently.
@@ -264,7 +264,7 @@ func objectMeta(ns, name string) metav1.ObjectMeta {
 
 func (k *Keeper) result(cfg Config, state identity.State, bad *problem, wake time.Time) Result {
 	now := k.now()
-	r := Result{Signing: state.Active.Usable(now), Next: wake, Bundle: state.Bundle()}
+	r := Result{Signing: state.Active.Usable(now), Next: wake, bundle: state.Bundle()}
 	if at := now.Add(interval(cfg, bad)); wake.IsZero() || at.Before(wake) {
 		r.Next = at
 	}

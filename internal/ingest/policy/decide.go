@@ -24,8 +24,8 @@ const mostAncestors = 16
 // Policies are all policies of a kind, with everything decided.
 type Policies[T any] struct {
 	kind Kind[T]
-	// Policy is nil where there is none.
-	Policy *memo.Func[types.NamespacedName, *Policy[T]]
+	// policy is nil where there is none.
+	policy *memo.Func[types.NamespacedName, *Policy[T]]
 	// InForce is the policy of an attachment; nil where there is none.
 	InForce *memo.Func[model.Attachment, *Policy[T]]
 	// Report on a policy, for its status; nil where it is gone.
@@ -43,7 +43,7 @@ type holders[T any] struct {
 // Define decides about the policies of a kind.
 func Define[T any](g *memo.Graph, kind Kind[T]) *Policies[T] {
 	p := &Policies[T]{kind: kind}
-	p.Policy = memo.Define(g, kind.Name, deepEqual[*Policy[T]], kind.Get)
+	p.policy = memo.Define(g, kind.Name, deepEqual[*Policy[T]], kind.Get)
 	p.holders = memo.Define(g, kind.Name+"Holders", deepEqual[holders[T]], p.decide)
 	p.InForce = memo.Define(g, kind.Name+"InForce", deepEqual[*Policy[T]], p.inForce)
 	p.Report = memo.Define(g, kind.Name+"Report", deepEqual[*Report], p.report)
@@ -60,15 +60,15 @@ func (p *Policies[T]) decide(c *memo.Ctx, o Object) holders[T] {
 	out := holders[T]{bySection: map[string]*Policy[T]{}, sections: sections}
 	var naming []*Policy[T]
 	for _, name := range p.kind.Naming(c, o) {
-		if policy := p.Policy.Get(c, name); policy != nil {
+		if policy := p.policy.Get(c, name); policy != nil {
 			naming = append(naming, policy)
 		}
 	}
 	slices.SortFunc(naming, func(a, b *Policy[T]) int { return Compare(a.Created, a.Ref, b.Created, b.Ref) })
 	for _, policy := range naming {
 		for n, t := range targetsOf(policy) {
-			if t.Object == o && out.bySection[t.Section] == nil && p.refused(c, policy, n, t) == nil {
-				out.bySection[t.Section] = policy
+			if t.Object == o && out.bySection[t.section] == nil && p.refused(c, policy, n, t) == nil {
+				out.bySection[t.section] = policy
 			}
 		}
 	}
@@ -123,12 +123,12 @@ func (p *Policies[T]) refused(c *memo.Ctx, policy *Policy[T], n int, t Target) *
 		return refuse(gwv1.PolicyReasonInvalid, "The policy's status has no room for another ancestor")
 	}
 	sections, verdict := p.find(c, t.Object)
-	if verdict != nil || t.Section == "" || slices.ContainsFunc(sections, func(s Section) bool {
-		return s.Name == t.Section
+	if verdict != nil || t.section == "" || slices.ContainsFunc(sections, func(s Section) bool {
+		return s.Name == t.section
 	}) {
 		return verdict
 	}
-	return refuse(gwv1.PolicyReasonTargetNotFound, "%s has no section %q", t.Object, t.Section)
+	return refuse(gwv1.PolicyReasonTargetNotFound, "%s has no section %q", t.Object, t.section)
 }
 
 func refuse(reason gwv1.PolicyConditionReason, format string, args ...any) *conditions.Verdict {
@@ -146,7 +146,7 @@ func targetsOf[T any](policy *Policy[T]) (out []Target) {
 }
 
 func (p *Policies[T]) report(c *memo.Ctx, name types.NamespacedName) *Report {
-	policy := p.Policy.Get(c, name)
+	policy := p.policy.Get(c, name)
 	if policy == nil {
 		return nil
 	}
@@ -162,7 +162,7 @@ func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) 
 	bad := p.refused(c, policy, n, t)
 	if bad == nil {
 		h := p.holders.Get(c, t.Object)
-		if holder := h.bySection[t.Section]; holder.Ref != policy.Ref {
+		if holder := h.bySection[t.section]; holder.Ref != policy.Ref {
 			bad = refuse(gwv1.PolicyReasonConflicted,
 				"%s has the same target and takes precedence (the oldest policy does, then the first by name)", nameOf(holder.Ref))
 		} else {
@@ -180,14 +180,14 @@ func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) 
 // at lists where a policy is in force because of a target that it has, and says so.
 func (h holders[T]) at(policy *Policy[T], t Target) (at []model.Attachment, message string) {
 	message = "In force for " + t.String()
-	if t.Section != "" {
-		message += ", section " + t.Section
+	if t.section != "" {
+		message += ", section " + t.section
 	}
 	for _, s := range h.sections {
 		switch own := h.bySection[s.Name]; {
-		case t.Section == s.Name, t.Section == "" && own == nil:
+		case t.section == s.Name, t.section == "" && own == nil:
 			at = append(at, s.At)
-		case t.Section == "" && own.Ref != policy.Ref:
+		case t.section == "" && own.Ref != policy.Ref:
 			message += fmt.Sprintf(", except for section %s, which %s targets by name", s.Name, nameOf(own.Ref))
 		}
 	}

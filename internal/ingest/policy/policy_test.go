@@ -327,7 +327,7 @@ func TestReferences(t *testing.T) {
 	far, group, kind, section := gwv1.Namespace("far"), gwv1.Group(""), gwv1.Kind("Service"), gwv1.SectionName("http")
 	local := gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "web"}
 	whole := Target{Object: Object{Service, name("shop", "web")}}
-	inSection := Target{Object: whole.Object, Section: "http"}
+	inSection := Target{Object: whole.Object, section: "http"}
 	elsewhere := Target{Object: Object{Service, name("far", "web")}}
 
 	require.Equal(t, whole, Local("shop", local))

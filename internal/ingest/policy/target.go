@@ -27,8 +27,8 @@ func (o Object) String() string { return o.Kind + " " + o.NamespacedName.String(
 // Target is what a targetRef, or the parentRef of a route, names.
 type Target struct {
 	Object
-	// Section of the object; "" for all of it.
-	Section string
+	// section of the object; "" for all of it.
+	section string
 }
 
 // Local reads a targetRef to an object in the policy's namespace.
@@ -56,7 +56,7 @@ func Parent(namespace string, ref gwv1.ParentReference) Target {
 func (t Target) Ancestor() gwv1.ParentReference {
 	group, kind, namespace := gwv1.Group(t.Group), gwv1.Kind(t.Kind), gwv1.Namespace(t.Namespace)
 	out := gwv1.ParentReference{Group: &group, Kind: &kind, Namespace: &namespace, Name: gwv1.ObjectName(t.Name)}
-	if section := gwv1.SectionName(t.Section); section != "" {
+	if section := gwv1.SectionName(t.section); section != "" {
 		out.SectionName = &section
 	}
 	return out
@@ -68,7 +68,7 @@ func target(g gwv1.Group, k gwv1.Kind, namespace string, name gwv1.ObjectName, s
 			GroupKind:      schema.GroupKind{Group: string(g), Kind: string(k)},
 			NamespacedName: types.NamespacedName{Namespace: namespace, Name: string(name)},
 		},
-		Section: string(or(section, gwv1.SectionName(""))),
+		section: string(or(section, gwv1.SectionName(""))),
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// ClusterInvalid is a cluster that never exists: it takes the share of requests of backends that are not valid.
-const ClusterInvalid = "invalid"
+// clusterInvalid is a cluster that never exists: it takes the share of requests of backends that are not valid.
+const clusterInvalid = "invalid"
 
 // destinations sends the request to the rule's backends by weight. It is false if none of them can take any; otherwise
 // what the backends' own filters do is in the action, or in the route's changes where there is one backend only.
@@ -69,7 +69,7 @@ func weights(backends []model.Backend) []uint32 {
 func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.WeightedCluster_ClusterWeight, error) {
 	w := &routev3.WeightedCluster_ClusterWeight{Name: nameOf(b.Port), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
-		w.Name = ClusterInvalid
+		w.Name = clusterInvalid
 		return w, nil
 	}
 	request, response := headerOps{host: host}, headerOps{}

@@ -13,23 +13,23 @@ import (
 // condition before they get here; what still comes is isolated and reported instead of making Envoy reject the whole
 // resource.
 type RuleError struct {
-	Source    model.ObjectRef
-	RuleName  string
-	RuleIndex int
-	// Dropped: the rule is left out because its match can't be expressed. Otherwise it answers an error.
-	Dropped bool
-	Err     error
+	source    model.ObjectRef
+	ruleName  string
+	ruleIndex int
+	// dropped: the rule is left out because its match can't be expressed. Otherwise it answers an error.
+	dropped bool
+	err     error
 }
 
 // Error names the rule.
 func (e *RuleError) Error() string {
 	did := "answers an error"
-	if e.Dropped {
+	if e.dropped {
 		did = "is left out"
 	}
-	return fmt.Sprintf("%s %s/%s, rule %d %s: %v", e.Source.Kind, e.Source.Namespace, e.Source.Name, e.RuleIndex, did,
-		e.Err)
+	return fmt.Sprintf("%s %s/%s, rule %d %s: %v", e.source.Kind, e.source.Namespace, e.source.Name, e.ruleIndex, did,
+		e.err)
 }
 
 // Unwrap returns the cause.
-func (e *RuleError) Unwrap() error { return e.Err }
+func (e *RuleError) Unwrap() error { return e.err }

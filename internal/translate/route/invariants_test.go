@@ -113,7 +113,7 @@ func TestRouteConfigurationIsTotal(t *testing.T) {
 			t.Error("not deterministic")
 		}
 		for _, e := range errs {
-			if e.Err == nil || e.Error() == "" {
+			if e.err == nil || e.Error() == "" {
 				t.Error("an error without a cause")
 			}
 		}
@@ -142,7 +142,7 @@ func TestCheckRuleFindsWhatATableWould(t *testing.T) {
 		var got []bool
 		_, errs := Configuration(trustDomain, table)
 		for _, e := range errs {
-			got = append(got, e.Dropped)
+			got = append(got, e.dropped)
 		}
 		if !slices.Equal(want, got) {
 			t.Fatalf("seed %d: CheckRule finds %v, Configuration %v", seed, want, got)
@@ -158,7 +158,7 @@ func TestEveryRuleIsAnswered(t *testing.T) {
 		rc, errs := Configuration(trustDomain, table)
 		dropped := 0
 		for _, e := range errs {
-			if e.Dropped {
+			if e.dropped {
 				dropped++
 			}
 		}

@@ -81,7 +81,7 @@ func CheckRule(r model.Rule) (badMatch bool, err error) {
 	if len(b.errs) == 0 {
 		return false, nil
 	}
-	return b.errs[0].Dropped, b.errs[0].Err
+	return b.errs[0].dropped, b.errs[0].err
 }
 
 // callersOf matches callers whose service account is in a namespace.
@@ -149,8 +149,8 @@ func (b *routeBuilder) add(r model.Rule, guard []*matcherv3.FilterStateMatcher) 
 
 func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
 	b.errs = append(b.errs, &RuleError{
-		Source: r.Source, RuleName: r.RuleName, RuleIndex: r.RuleIndex, Dropped: dropped,
-		Err: err,
+		source: r.Source, ruleName: r.RuleName, ruleIndex: r.RuleIndex, dropped: dropped,
+		err: err,
 	})
 }
 

@@ -22,8 +22,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/eventually"
 )
 
-// EnvBinary is the environment variable that names the Envoy binary; without it, "envoy" is looked up in PATH.
-const EnvBinary = "FAIRWAY_ENVOY"
+// envBinary is the environment variable that names the Envoy binary; without it, "envoy" is looked up in PATH.
+const envBinary = "FAIRWAY_ENVOY"
 
 // keptLog are the bytes of Envoy's log that are kept for a failing test.
 const keptLog = 256 << 10
@@ -31,12 +31,12 @@ const keptLog = 256 << 10
 // Binary returns the path of Envoy, or skips the test with the reason.
 func Binary(t testing.TB) string {
 	t.Helper()
-	if path := os.Getenv(EnvBinary); path != "" {
+	if path := os.Getenv(envBinary); path != "" {
 		return path
 	}
 	path, err := exec.LookPath("envoy")
 	if err != nil {
-		t.Skipf("no Envoy: set %s to the path of an Envoy binary, or put envoy into PATH", EnvBinary)
+		t.Skipf("no Envoy: set %s to the path of an Envoy binary, or put envoy into PATH", envBinary)
 	}
 	return path
 }
@@ -76,8 +76,8 @@ type Options struct {
 	Isolated bool
 	// Internal lets listeners be internal ones.
 	Internal bool
-	// Clusters, Listeners: more static resources, as Envoy's JSON.
-	Clusters, Listeners []any
+	// clusters, listeners: more static resources, as Envoy's JSON.
+	clusters, Listeners []any
 }
 
 // Start runs Envoy until the test ends, or Stop. It returns as soon as the admin interface answers, which is before
@@ -212,7 +212,7 @@ func bootstrap(admin string, opts Options) object {
 		"admin":                object{"address": object{"pipe": object{"path": admin}}},
 		"dynamic_resources":    dynamic,
 		"static_resources": object{
-			"clusters":  append([]any{agent}, opts.Clusters...),
+			"clusters":  append([]any{agent}, opts.clusters...),
 			"listeners": append([]any{}, opts.Listeners...),
 		},
 	}
