@@ -80,6 +80,32 @@ type MeshSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	AccessLog AccessLog `json:"accessLog,omitempty"`
+
+	// Who may connect to pods in the mesh that no AuthorizationPolicy allows anything for.
+	// +optional
+	// +kubebuilder:default={}
+	Authorization Authorization `json:"authorization,omitempty"`
+}
+
+// AuthorizationDefault is what becomes of connections that no AuthorizationPolicy speaks of.
+//
+// +kubebuilder:validation:Enum=Allow;Deny
+type AuthorizationDefault string
+
+const (
+	// AuthorizationDefaultAllow lets in whom no policy refuses.
+	AuthorizationDefaultAllow AuthorizationDefault = "Allow"
+	// AuthorizationDefaultDeny refuses whom no policy of level Network allows.
+	AuthorizationDefaultDeny AuthorizationDefault = "Deny"
+)
+
+// Authorization of the mesh as a whole.
+type Authorization struct {
+	// Allow lets in whom no policy refuses; where there are ALLOW policies, one must match. Deny refuses everybody whom no
+	// ALLOW policy of level Network lets in, at all pods in the mesh but the mesh's own proxies.
+	// +optional
+	// +kubebuilder:default=Allow
+	Default AuthorizationDefault `json:"default,omitempty"`
 }
 
 // Certificates says who signs the mesh's certificates. Neither builtin nor certManager means builtin.

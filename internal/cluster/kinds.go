@@ -30,6 +30,7 @@ type Store struct {
 	GRPCRoutes     *Collection[*gwv1.GRPCRoute]
 	Grants         *Collection[*gwv1beta1.ReferenceGrant]
 	Parameters     *Collection[*v1alpha1.ProxyParameters]
+	Authorization  *Collection[*v1alpha1.AuthorizationPolicy]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -90,7 +91,7 @@ var kinds = []Kind{
 	},
 	row[*corev1.Pod]{
 		in: func(s *Store) **Collection[*corev1.Pod] { return &s.Pods }, same: samePod,
-		by: indexes[*corev1.Pod]{ByAddress: podAddresses},
+		by: indexes[*corev1.Pod]{ByNamespace: namespaceOf[*corev1.Pod], ByAddress: podAddresses},
 	},
 	row[*gwv1.GatewayClass]{
 		in:   func(s *Store) **Collection[*gwv1.GatewayClass] { return &s.GatewayClasses },
@@ -98,7 +99,7 @@ var kinds = []Kind{
 	},
 	row[*gwv1.Gateway]{
 		in: func(s *Store) **Collection[*gwv1.Gateway] { return &s.Gateways }, same: sameGateway,
-		optional: true,
+		optional: true, by: indexes[*gwv1.Gateway]{All: everything[*gwv1.Gateway]},
 	},
 	row[*gwv1.HTTPRoute]{
 		in: func(s *Store) **Collection[*gwv1.HTTPRoute] { return &s.HTTPRoutes }, same: sameGeneration[*gwv1.HTTPRoute],
@@ -115,6 +116,7 @@ var kinds = []Kind{
 		same: sameGeneration[*gwv1beta1.ReferenceGrant], optional: true,
 		by: indexes[*gwv1beta1.ReferenceGrant]{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]},
 	},
+	policies(func(s *Store) **Collection[*v1alpha1.AuthorizationPolicy] { return &s.Authorization }),
 }
 
 // row of a type of objects.

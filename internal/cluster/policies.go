@@ -40,7 +40,10 @@ func TakenByOthers(p Policy) (taken int) {
 
 // policies is the row of a kind of policies.
 func policies[T Policy](in func(*Store) **Collection[T]) row[T] {
-	return row[T]{in: in, same: samePolicy[T], attaches: true, by: indexes[T]{ByTarget: policyTargets[T]}}
+	return row[T]{
+		in: in, same: samePolicy[T], optional: true, attaches: true,
+		by: indexes[T]{ByNamespace: namespaceOf[T], ByTarget: policyTargets[T]},
+	}
 }
 
 // NewPolicies is a collection of a kind that is in no store, as tests have some.

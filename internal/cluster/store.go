@@ -34,6 +34,7 @@ const (
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
 	ByTarget    = "target"    // policies: what they name; see TargetValue
+	All         = "all"       // Gateways: all are under ""
 )
 
 // indexes of a collection: by name, what the values of an object are.
@@ -128,6 +129,8 @@ func samePod(old, new *corev1.Pod) bool {
 // --- index values
 
 func namespaceOf[T client.Object](o T) []string { return []string{o.GetNamespace()} }
+
+func everything[T client.Object](T) []string { return []string{""} }
 
 func serviceAddresses(s *corev1.Service) []string { return canonical(s.Spec.ClusterIPs) }
 

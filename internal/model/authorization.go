@@ -44,7 +44,10 @@ type AccessPolicy struct {
 	Deny bool
 	// DryRun: nothing is refused because of it, only counted.
 	DryRun bool
-	Rules  []AccessRule
+	// Ports of the destination that the policy is for, sorted; nil: all. Elsewhere it is as if it weren't there. Then each
+	// rule has Ports of its own, none but these.
+	Ports []uint16
+	Rules []AccessRule
 }
 
 // AccessRule matches what all of its fields match.
