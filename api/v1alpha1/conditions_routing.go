@@ -47,10 +47,29 @@ const (
 )
 
 // What Fairway adds to the Gateway API's own conditions of policies. They have the condition Programmed, too, for the
-// reasons that routes have.
+// reasons that routes have; AuthorizationPolicies have Enforced in its place.
 const (
 	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.
 	PolicyReasonOverridden = "Overridden"
+
+	// PolicyConditionEnforced is the condition of an AuthorizationPolicy that nobody gets past: every proxy concerned has
+	// acknowledged what comes of this generation. Where it is not accepted, the reason is that of Accepted.
+	PolicyConditionEnforced = "Enforced"
+
+	// PolicyReasonEnforced: every proxy concerned carries the policy out.
+	PolicyReasonEnforced = "Enforced"
+	// PolicyReasonPending: some proxy may still decide by what was before.
+	PolicyReasonPending = "Pending"
+	// PolicyReasonProxyRejected: a proxy refuses what comes of the policy; it goes on with the last good configuration.
+	PolicyReasonProxyRejected = "ProxyRejected"
+	// PolicyReasonPodsNotCaptured: pods that the policy is for aren't captured, so that nothing guards them.
+	PolicyReasonPodsNotCaptured = "PodsNotCaptured"
+	// PolicyReasonNoWaypoint: requests are to be decided, and no waypoint does; pods are closed at the ports concerned.
+	PolicyReasonNoWaypoint = "NoWaypoint"
+	// PolicyReasonNotRequests: a port that carries no HTTP can't be decided on by requests; pods are closed there.
+	PolicyReasonNotRequests = "NotRequests"
+	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
+	PolicyReasonDryRun = "DryRun"
 )
 
 // What Fairway adds to every kind of entry that the Gateway API lists by controller: parents of routes, ancestors of

@@ -59,14 +59,19 @@ func PartOf(k xds.Key) Part {
 	if k.Scope == AllNodes && k.TypeURL == xds.TypeCluster {
 		return Switched
 	}
-	if _, ok := WaypointOf(k.Scope); !ok || k.Name == xds.Wildcard || IsTrial(k.ID) {
+	if k.Name == xds.Wildcard || IsTrial(k.ID) {
+		return Nobody
+	}
+	if _, ok := NodeOf(k.Scope); ok && k.TypeURL == xds.TypeExtension {
+		return Everyone // one for each pod of the node: what guards it
+	}
+	if _, ok := WaypointOf(k.Scope); !ok {
 		return Nobody
 	}
 	switch {
-	case k.TypeURL == xds.TypeRoute, k.ID == serving:
+	case k.TypeURL == xds.TypeRoute, k.TypeURL == xds.TypeExtension, k.ID == serving:
 		return Everyone
-	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster,
-		k.TypeURL == xds.TypeExtension:
+	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster:
 		return Rejecting
 	}
 	return Nobody

@@ -54,6 +54,8 @@ type ParentReport struct {
 	Foreign bool
 	// Unprogrammed says why no proxy will serve the route; nil where one should.
 	Unprogrammed *Verdict
+	// Enforcement is of AuthorizationPolicies, and nil for all else: their condition is Enforced, not Programmed.
+	Enforcement *Enforcement
 }
 
 func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {

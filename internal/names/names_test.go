@@ -32,6 +32,12 @@ func TestParsersInvert(t *testing.T) {
 		_, _, _, ok = ParseInboundCluster(bad)
 		require.False(t, ok, bad)
 	}
+	ns, pod, ok := ParsePodAuthorization(PodAuthorization("a", "b"))
+	require.Equal(t, []any{"a", "b", true}, []any{ns, pod, ok})
+	for _, bad := range []string{AuthorizationTCP, "authorization/a/", "authorization//b", "authorization/a/b/c", "a/b"} {
+		_, _, ok = ParsePodAuthorization(bad)
+		require.False(t, ok, bad)
+	}
 	td, ns, sa, ok := ParseSPIFFEID(SPIFFEID("example.org", "a", "b"))
 	require.True(t, ok)
 	require.Equal(t, [3]string{"example.org", "a", "b"}, [3]string{td, ns, sa})
@@ -49,6 +55,9 @@ func FuzzParsers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		if td, ns, sa, ok := ParseSPIFFEID(s); ok {
 			require.Equal(t, s, SPIFFEID(td, ns, sa))
+		}
+		if ns, pod, ok := ParsePodAuthorization(s); ok {
+			require.Equal(t, s, PodAuthorization(ns, pod))
 		}
 		_, _, _, _ = ParseInboundCluster(s)
 		_, _, _, _ = ParseServicePort(s, "service")

@@ -178,6 +178,10 @@ func (p *plane) acknowledged(k xds.Key) {
 		p.writer.Acknowledged(all)
 		return
 	}
+	if _, ok := catalogue.NodeOf(k.Scope); ok && catalogue.PartOf(k) != catalogue.Nobody {
+		p.writer.Acknowledged(k)
+		return
+	}
 	gateway, ok := catalogue.WaypointOf(k.Scope)
 	if !ok || catalogue.IsTrial(k.ID) {
 		return

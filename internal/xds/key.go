@@ -51,6 +51,8 @@ func (id ID) String() string {
 		kind = "way to route table"
 	case TypeRoute:
 		kind = "route table"
+	case TypeExtension:
+		kind = "configuration of a filter"
 	}
 	return kind + " " + id.Name
 }

@@ -5,7 +5,6 @@ package serving
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -66,7 +65,7 @@ func (n need) count(acks Acknowledgements) (out count) {
 		for _, a := range acks.State(r).Proxies {
 			switch {
 			case a.State == xds.Rejected:
-				out.rejection = fmt.Sprintf("Proxy %s rejects %s and keeps the last good version: %s", a.Proxy.Pod, r.ID, a.Error)
+				out.rejection = rejection(a, r.ID)
 				return out
 			case part == catalogue.Switched && a.State != xds.Acked:
 				out.behind = cmp.Or(out.behind, a.Proxy.Pod)

@@ -25,6 +25,9 @@ type Acknowledgements interface {
 // needsOf lists what proxies need to serve a route by a parent. Those of its waypoint need the tables of its ports and
 // what leads to them, and the clusters of its backends; callers' nodes what leads to the waypoint.
 func needsOf(p ingest.ParentReport) []need {
+	if p.Enforcement != nil {
+		return guards(p.Enforcement)
+	}
 	if p.Waypoint.Name == "" {
 		return nil
 	}
@@ -48,15 +51,22 @@ func needsOf(p ingest.ParentReport) []need {
 	return []need{waypoint, nodes}
 }
 
-// programmed joins what should be served with what the proxies acknowledged.
-func programmed(p ingest.ParentReport, generation int64, acks Acknowledgements) metav1.Condition {
+// programmed joins what should be served with what the proxies acknowledged: condition Programmed, or Enforced.
+func (r *Routes) programmed(p ingest.ParentReport, generation int64) metav1.Condition {
+	kind := v1alpha1.RouteConditionProgrammed
+	if p.Enforcement != nil {
+		kind = v1alpha1.PolicyConditionEnforced
+	}
 	say := func(is metav1.ConditionStatus, reason, message string) metav1.Condition {
-		return conditions.New(v1alpha1.RouteConditionProgrammed, is, reason, message, generation)
+		return conditions.New(kind, is, reason, message, generation)
 	}
-	if p.Unprogrammed != nil {
+	switch {
+	case p.Unprogrammed != nil:
 		return say(metav1.ConditionFalse, p.Unprogrammed.Reason, p.Unprogrammed.Message)
+	case p.Enforcement != nil:
+		return say(r.enforcement(p.Enforcement).enforced())
 	}
-	return say(acknowledged(p, acks))
+	return say(acknowledged(p, r.acks))
 }
 
 func acknowledged(p ingest.ParentReport, acks Acknowledgements) (is metav1.ConditionStatus, reason, message string) {

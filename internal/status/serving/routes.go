@@ -39,11 +39,14 @@ const Search = 5 * time.Second
 type Routes struct {
 	*status.Writer[*ingest.RouteReport, routeMemory]
 	acks Acknowledgements
+	pods *tallies
 
 	mu sync.Mutex
 	// users lists the routes whose status depends on a resource, uses the resources of each.
 	users map[xds.Key]map[model.ObjectRef]struct{}
 	uses  map[model.ObjectRef][]xds.Key
+	// guarded are the sets of pods that a policy is for.
+	guarded map[model.ObjectRef][]*ingest.GuardedPods
 }
 
 // routeMemory is about one route.
@@ -63,7 +66,11 @@ func NewRoutes(c client.Client, acks Acknowledgements, log logr.Logger) *Routes 
 }
 
 func newRoutes(c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object) *Routes {
-	r := &Routes{acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{}}
+	r := &Routes{
+		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
+		guarded: map[model.ObjectRef][]*ingest.GuardedPods{},
+	}
+	r.pods = newTallies(acks, func(ref model.ObjectRef) { r.Touch(ref) })
 	r.Writer = status.NewWriter(c, log, status.Kinds[*ingest.RouteReport, routeMemory]{
 		New:     newOf,
 		UID:     func(report *ingest.RouteReport) types.UID { return report.UID },
@@ -94,6 +101,7 @@ func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
 		}
 	}
 	delete(r.uses, ref)
+	r.followPods(ref, report)
 	if report == nil {
 		return
 	}
@@ -108,8 +116,28 @@ func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
 	}
 }
 
+// followPods has the pods counted that a policy is for. The lock is held.
+func (r *Routes) followPods(ref model.ObjectRef, report *ingest.RouteReport) {
+	var now []*ingest.GuardedPods
+	if report != nil {
+		for _, p := range report.Parents {
+			if e := p.Enforcement; e != nil && e.Pods != nil {
+				now = append(now, e.Pods)
+			}
+		}
+	}
+	before := r.guarded[ref]
+	if r.guarded[ref] = now; len(now) == 0 {
+		delete(r.guarded, ref)
+	}
+	if len(before)+len(now) > 0 {
+		r.pods.follow(ref, before, now)
+	}
+}
+
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
 func (r *Routes) Acknowledged(k xds.Key) {
+	r.pods.acknowledged(k)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for ref := range r.users[k] {
@@ -156,7 +184,7 @@ func (r *Routes) entries(report *ingest.RouteReport, written []gwv1.RouteParentS
 		}
 		out = append(out, gwv1.RouteParentStatus{
 			ParentRef: p.Ref, ControllerName: names.MeshController,
-			Conditions: append(slices.Clone(p.Conditions), programmed(p, report.Generation, r.acks)),
+			Conditions: append(slices.Clone(p.Conditions), r.programmed(p, report.Generation)),
 		})
 	}
 	return out
@@ -168,8 +196,8 @@ func othersSay(written []gwv1.RouteParentStatus, ref gwv1.ParentReference) bool 
 	})
 }
 
-// held are the conditions Programmed that may say what they said before: answers are missing, or only their count is
-// new.
+// held are the conditions Programmed, or Enforced, that may say what they said before: answers are missing, or only
+// their count is new.
 func held(written, ours []gwv1.RouteParentStatus) []status.Held {
 	out := make([]status.Held, 0, len(ours))
 	for _, p := range ours {
@@ -179,7 +207,8 @@ func held(written, ours []gwv1.RouteParentStatus) []status.Held {
 		})
 		if n >= 0 {
 			out = append(out, status.Held{Now: now, Written: written[n].Conditions, May: func(was *metav1.Condition) bool {
-				return waits(now) || now.Status == metav1.ConditionTrue && now.Message != was.Message
+				return waits(now) || now.Status == metav1.ConditionTrue && now.Message != was.Message ||
+					now.Reason == v1alpha1.PolicyReasonPodsNotCaptured // a pod says so a moment after it is
 			}})
 		}
 	}
@@ -187,13 +216,28 @@ func held(written, ours []gwv1.RouteParentStatus) []status.Held {
 }
 
 func programmedOf(p gwv1.RouteParentStatus) *metav1.Condition {
+	if c := meta.FindStatusCondition(p.Conditions, v1alpha1.PolicyConditionEnforced); c != nil {
+		return c
+	}
 	return meta.FindStatusCondition(p.Conditions, v1alpha1.RouteConditionProgrammed)
 }
 
 // moved tells whether other waypoints than before serve a route.
 func moved(old, now *ingest.RouteReport) bool {
-	same := func(a, b ingest.ParentReport) bool { return a.Waypoint == b.Waypoint }
+	same := func(a, b ingest.ParentReport) bool {
+		return a.Waypoint == b.Waypoint && slices.Equal(guardingOf(a), guardingOf(b))
+	}
 	return !slices.EqualFunc(old.Parents, now.Parents, same)
+}
+
+// guardingOf are the waypoints that carry out a policy.
+func guardingOf(p ingest.ParentReport) (out []types.NamespacedName) {
+	if p.Enforcement != nil {
+		for _, w := range p.Enforcement.Waypoints {
+			out = append(out, w.Gateway)
+		}
+	}
+	return out
 }
 
 // parentsOf are the entries of a status, those of a policy as if they were a route's.

@@ -199,7 +199,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := programmed(c.report, 7, c.book)
+			got := (&Routes{acks: c.book}).programmed(c.report, 7)
 			require.Equal(t, c.status, got.Status, got.Message)
 			require.Equal(t, c.reason, got.Reason)
 			require.Contains(t, got.Message, c.text)

@@ -1,0 +1,259 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package serving
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
+)
+
+// guardLedger is what proxies made of the guards of pods, and of all else. It counts how often it is asked.
+type guardLedger struct {
+	mu    sync.Mutex
+	of    map[xds.Key][]xds.ProxyAck
+	asked int
+}
+
+func (l *guardLedger) State(k xds.Key) xds.ResourceState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	return xds.ResourceState{Version: "v", Proxies: l.of[k]}
+}
+
+// says stores what the proxy of a node says of a pod's guard; no state: it isn't connected.
+func (l *guardLedger) says(pod int, state xds.AckState, version string) xds.Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := guardOf(podOf(pod))
+	delete(l.of, k)
+	if state != "" {
+		l.of[k] = []xds.ProxyAck{{
+			Proxy: xds.Proxy{Pod: "fairway-system/" + podOf(pod).Node}, State: state, Version: version, Error: "its own words",
+		}}
+	}
+	return k
+}
+
+// podOf is pod p<n> of namespace shop, two of which share a node.
+func podOf(n int) ingest.GuardedPod {
+	return ingest.GuardedPod{Pod: podName(n), Node: fmt.Sprint("n", n/2)}
+}
+
+func podName(n int) types.NamespacedName {
+	return types.NamespacedName{Namespace: "shop", Name: fmt.Sprint("p", n)}
+}
+
+// podsOf is a set of as many pods.
+func podsOf(name string, n int) *ingest.GuardedPods {
+	out := &ingest.GuardedPods{Name: name}
+	for p := range n {
+		out.Captured = append(out.Captured, podOf(p))
+	}
+	return out
+}
+
+func newGuardLedger(pods int) *guardLedger {
+	l := &guardLedger{of: map[xds.Key][]xds.ProxyAck{}}
+	for p := range pods {
+		l.says(p, xds.Acked, "v")
+	}
+	return l
+}
+
+func policyReport(ref model.ObjectRef, e *ingest.Enforcement) *ingest.RouteReport {
+	return &ingest.RouteReport{Ref: ref, Parents: []ingest.ParentReport{{Enforcement: e}}}
+}
+
+func TestEnforcedCountsPodsAndProxies(t *testing.T) {
+	const never = "; kubelet's probes and the mesh's own proxies are never refused."
+	port := func(n uint16) model.ServicePort {
+		return model.ServicePort{Namespace: "shop", Service: "reviews", Port: n}
+	}
+	waypoint := ingest.GuardingWaypoint{
+		Gateway: types.NamespacedName{Namespace: "shop", Name: "waypoint"}, Tables: []model.ServicePort{port(80)}, TCP: true,
+	}
+	scope := catalogue.WaypointScope(waypoint.Gateway)
+	table, tcp := scope.Key(xds.TypeRoute, "service/shop/reviews/80"), scope.Key(xds.TypeExtension, names.AuthorizationTCP)
+	ledger := func(change func(*guardLedger)) *guardLedger {
+		l := newGuardLedger(4)
+		for _, k := range []xds.Key{catalogue.Serving(waypoint.Gateway), table, tcp} {
+			l.of[k] = []xds.ProxyAck{ack("shop/w-0", xds.Acked), ack("shop/w-1", xds.Acked)}
+		}
+		change(l)
+		return l
+	}
+	as := func(change func(*ingest.Enforcement)) *ingest.Enforcement {
+		e := &ingest.Enforcement{Pods: podsOf("shop", 4)}
+		change(e)
+		return e
+	}
+	nodes := as(func(*ingest.Enforcement) {})
+	both := as(func(e *ingest.Enforcement) { e.Waypoints = []ingest.GuardingWaypoint{waypoint} })
+	nothing := func(*guardLedger) {}
+	for name, c := range map[string]struct {
+		enforcement *ingest.Enforcement
+		ledger      *guardLedger
+		status      metav1.ConditionStatus
+		reason      string
+		text        string
+	}{
+		"all pods": {
+			nodes, ledger(nothing), "True", v1alpha1.PolicyReasonEnforced, "Enforced for 4 of 4 pods on 2 nodes; " +
+				"default now deny: 4 pods let in only connections that an ALLOW policy of level Network matches" + never,
+		},
+		"pods and waypoint": {
+			both, ledger(nothing), "True", v1alpha1.PolicyReasonEnforced,
+			"Enforced for 4 of 4 pods on 2 nodes, and by 2/2 proxies of waypoint shop/waypoint; ",
+		},
+		"a denial changes no default": {
+			as(func(e *ingest.Enforcement) { e.Deny = true }), ledger(nothing), "True", v1alpha1.PolicyReasonEnforced,
+			"2 nodes; connections that a rule matches are refused" + never,
+		},
+		"requests": {
+			as(func(e *ingest.Enforcement) { e.Application = true }), ledger(nothing), "True", v1alpha1.PolicyReasonEnforced,
+			"only requests get in that an ALLOW policy of level Application matches" + never,
+		},
+		"no pods yet": {
+			as(func(e *ingest.Enforcement) { e.Pods = podsOf("shop", 0) }), ledger(nothing), "True",
+			v1alpha1.PolicyReasonEnforced, "Enforced from the start for what comes: there is nothing to guard now; default now deny",
+		},
+		"one pod's node is behind": {
+			nodes, ledger(func(l *guardLedger) { l.says(3, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending,
+			"Enforced for 3 of 4 pods on 2 nodes, but the proxy of node n1 may still let into pod shop/p3 whom it did before.",
+		},
+		"a node that isn't connected counts for nothing": {
+			nodes, ledger(func(l *guardLedger) { l.says(2, "", "") }), "False", v1alpha1.PolicyReasonPending,
+			"but the proxy of node n1 may still let into pod shop/p2",
+		},
+		"a new pod is closed until its guard is there": {
+			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Pending, "") }), "True", v1alpha1.PolicyReasonEnforced,
+			"Enforced for 3 of 4 pods on 2 nodes (the proxies of 1 more don't know yet who may come in, and let nobody in); ",
+		},
+		"a pod's guard is rejected": {
+			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "older") }), "False", v1alpha1.PolicyReasonProxyRejected,
+			"Proxy fairway-system/n1 rejects configuration of a filter authorization/shop/p2 and keeps the last good version: " +
+				"its own words.",
+		},
+		"a new pod's guard is rejected": {
+			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "") }), "False", v1alpha1.PolicyReasonProxyRejected,
+			"and lets nobody in, for it has no good version: its own words.",
+		},
+		"the waypoint's table is behind": {
+			both, ledger(func(l *guardLedger) { l.of[table][1].State = xds.Pending }), "False", v1alpha1.PolicyReasonPending,
+			"by 1/2 proxies of waypoint shop/waypoint, but 1 proxy of waypoint shop/waypoint may still decide as before.",
+		},
+		"the waypoint's TCP ports are behind": {
+			both, ledger(func(l *guardLedger) { l.of[tcp] = l.of[tcp][:1] }), "False", v1alpha1.PolicyReasonPending,
+			"1 proxy of waypoint shop/waypoint may still decide as before.",
+		},
+		"the waypoint rejects": {
+			both, ledger(func(l *guardLedger) { l.of[tcp][0].State = xds.Rejected }), "False",
+			v1alpha1.PolicyReasonProxyRejected, "Proxy shop/w-0 rejects configuration of a filter authorization/tcp",
+		},
+		"the waypoint is away": {
+			both, ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, and it lets nobody in",
+		},
+		"pods that nothing guards": {
+			as(func(e *ingest.Enforcement) {
+				for n := range 7 {
+					e.Pods.Uncaptured = append(e.Pods.Uncaptured, podName(10+n))
+				}
+			}), ledger(nothing), "False", v1alpha1.PolicyReasonPodsNotCaptured,
+			"7 pods aren't captured, so nothing guards them: shop/p10, shop/p11, shop/p12, shop/p13, shop/p14, 2 more; default",
+		},
+		"a port without requests": {
+			as(func(e *ingest.Enforcement) {
+				why := ingest.Verdict{Reason: v1alpha1.PolicyReasonNotRequests, Message: "it is declared TCP"}
+				e.Application, e.Closed = true, []ingest.ClosedPort{{port(5432), why}, {port(5433), why}}
+			}), ledger(nothing), "False", v1alpha1.PolicyReasonNotRequests,
+			"nobody gets in at port 5432 of Service shop/reviews, port 5433 of Service shop/reviews, for it is declared TCP; ",
+		},
+		"no waypoint": {
+			as(func(e *ingest.Enforcement) {
+				e.Application, e.Closed = true, []ingest.ClosedPort{{
+					port(80), ingest.Verdict{Reason: v1alpha1.PolicyReasonNoWaypoint, Message: "no waypoint serves it"},
+				}}
+			}), ledger(nothing), "False", v1alpha1.PolicyReasonNoWaypoint,
+			"nobody gets in at port 80 of Service shop/reviews, for no waypoint serves it; ",
+		},
+		"a dry run": {
+			as(func(e *ingest.Enforcement) { e.DryRun = true }), ledger(nothing), "False", v1alpha1.PolicyReasonDryRun,
+			"Tried for 4 of 4 pods on 2 nodes; nothing is refused because of it; set dryRun to false to enforce it.",
+		},
+		"a dry run that some don't try yet": {
+			as(func(e *ingest.Enforcement) { e.DryRun = true }),
+			ledger(func(l *guardLedger) { l.says(0, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending, "Tried for 3 of",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoutes(nil, c.ledger, logr.Discard(), nil)
+			report := policyReport(model.ObjectRef{Name: "a"}, c.enforcement)
+			r.link(report.Ref, report)
+			got := r.programmed(report.Parents[0], 7)
+			require.Equal(t, v1alpha1.PolicyConditionEnforced, got.Type)
+			require.Equal(t, [2]string{string(c.status), c.reason}, [2]string{string(got.Status), got.Reason}, got.Message)
+			require.Contains(t, got.Message, c.text)
+			require.Equal(t, int64(7), got.ObservedGeneration)
+		})
+	}
+	refused := ingest.ParentReport{
+		Enforcement: &ingest.Enforcement{}, Unprogrammed: &ingest.Verdict{Reason: "TargetNotFound", Message: "not accepted"},
+	}
+	got := newRoutes(nil, ledger(nothing), logr.Discard(), nil).programmed(refused, 7)
+	require.Equal(t, []string{"Enforced", "False", "TargetNotFound"}, []string{got.Type, string(got.Status), got.Reason})
+}
+
+// TestAnAnswerCostsALookAtOnePod: of 5,000 pods, which hundred policies are for.
+func TestAnAnswerCostsALookAtOnePod(t *testing.T) {
+	const pods, policies = 5000, 100
+	l := newGuardLedger(pods)
+	touched := map[model.ObjectRef]int{}
+	tallies := newTallies(l, func(ref model.ObjectRef) { touched[ref]++ })
+	set := podsOf("shop", pods)
+	for n := range policies {
+		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, nil, []*ingest.GuardedPods{set})
+	}
+	require.Equal(t, pods, l.asked, "each pod once, and not for each policy")
+	require.Equal(t, podCount{pods: pods, nodes: pods / 2, guarded: pods}, tallies.counted(set))
+
+	l.asked = 0
+	tallies.acknowledged(l.says(7, xds.Pending, "older"))
+	require.Equal(t, 1, l.asked)
+	require.Equal(t, podCount{pods: pods, nodes: pods / 2, guarded: pods - 1, late: podOf(7)}, tallies.counted(set))
+	require.Empty(t, touched, "more may come")
+	tallies.acknowledged(l.says(7, xds.Acked, "v"))
+	require.Len(t, touched, policies, "the last answer is told at once")
+	tallies.acknowledged(l.says(7, xds.Acked, "v"))
+	require.Equal(t, 1, touched[model.ObjectRef{Name: "7"}], "nothing new is told to nobody")
+	tallies.acknowledged(l.says(8, xds.Rejected, "older"))
+	require.Equal(t, 2, touched[model.ObjectRef{Name: "7"}], "and so is a rejection")
+	require.Contains(t, tallies.counted(set).rejection, "authorization/shop/p8")
+
+	l.asked = 0
+	more := podsOf("shop", pods+1)
+	more.Captured = more.Captured[1:]
+	tallies.follow(model.ObjectRef{Name: "0"}, []*ingest.GuardedPods{set}, []*ingest.GuardedPods{more})
+	require.Equal(t, 1, l.asked, "one pod is new")
+	require.Equal(t, pods, tallies.counted(more).pods, "and one is gone")
+	for n := range policies {
+		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, []*ingest.GuardedPods{more}, nil)
+	}
+	require.Empty(t, tallies.of, "nothing is left")
+	require.Empty(t, tallies.with)
+}
