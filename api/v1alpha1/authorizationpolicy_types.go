@@ -113,7 +113,7 @@ type AuthorizationPolicySpec struct {
 //
 // +kubebuilder:validation:XValidation:rule="has(self.selector) == (self.kind == 'Pod')",message="kind Pod needs a selector (selector: {} selects all pods of the namespace), and no other kind has one"
 // +kubebuilder:validation:XValidation:rule="has(self.name) == !(self.kind in ['Pod', 'Namespace'])",message="name the target; kinds Pod and Namespace have no name: they are the policy's own namespace"
-// +kubebuilder:validation:XValidation:rule="self.group == (self.kind in ['HTTPRoute', 'GRPCRoute', 'Gateway'] ? 'gateway.networking.k8s.io' : ”)",message="group must be gateway.networking.k8s.io for HTTPRoute, GRPCRoute and Gateway, and empty for Pod, Namespace and Service"
+// +kubebuilder:validation:XValidation:rule="self.kind in ['HTTPRoute', 'GRPCRoute', 'Gateway'] ? self.group == 'gateway.networking.k8s.io' : size(self.group) == 0",message="group must be gateway.networking.k8s.io for HTTPRoute, GRPCRoute and Gateway, and empty for Pod, Namespace and Service"
 type AuthorizationTarget struct {
 	// API group of the target: empty for Pod, Namespace and Service.
 	// +optional

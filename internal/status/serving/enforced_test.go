@@ -180,14 +180,17 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		"a port without requests": {
 			as(func(e *ingest.Enforcement) {
 				why := ingest.Verdict{Reason: v1alpha1.PolicyReasonNotRequests, Message: "it is declared TCP"}
-				e.Application, e.Closed = true, []ingest.ClosedPort{{port(5432), why}, {port(5433), why}}
+				e.Application, e.Closed = true, []ingest.ClosedPort{
+					{Port: port(5432), Verdict: why}, {Port: port(5433), Verdict: why},
+				}
 			}), ledger(nothing), "False", v1alpha1.PolicyReasonNotRequests,
 			"nobody gets in at port 5432 of Service shop/reviews, port 5433 of Service shop/reviews, for it is declared TCP; ",
 		},
 		"no waypoint": {
 			as(func(e *ingest.Enforcement) {
 				e.Application, e.Closed = true, []ingest.ClosedPort{{
-					port(80), ingest.Verdict{Reason: v1alpha1.PolicyReasonNoWaypoint, Message: "no waypoint serves it"},
+					Port:    port(80),
+					Verdict: ingest.Verdict{Reason: v1alpha1.PolicyReasonNoWaypoint, Message: "no waypoint serves it"},
 				}}
 			}), ledger(nothing), "False", v1alpha1.PolicyReasonNoWaypoint,
 			"nobody gets in at port 80 of Service shop/reviews, for no waypoint serves it; ",
