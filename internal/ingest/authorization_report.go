@@ -30,8 +30,8 @@ type Enforcement struct {
 type GuardedPods struct {
 	// Name tells it from others, and stays while pods come and go: what the pods are chosen by.
 	Name string
-	// Captured pods are guarded by the proxies of their nodes, Uncaptured ones by nothing; sorted. Pods without an address,
-	// and finished ones, are in neither: nobody can connect to them.
+	// Captured pods are guarded by the proxies of their nodes, Uncaptured ones by nothing; sorted. Pods without an
+	// address, and finished ones, are in neither: nobody can connect to them.
 	Captured   []GuardedPod
 	Uncaptured []cluster.Key
 }

@@ -84,7 +84,7 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 		}))
 	}
 	grant("core", "", "namespaces", "nodes", "services", "pods")
-	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters")
+	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters", "authorizationpolicies")
 	grant("routes", "gateway.networking.k8s.io", "*")
 	grant("crds", "apiextensions.k8s.io", "customresourcedefinitions")
 

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -26,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -178,6 +180,12 @@ func (r *replica) derive(k xds.Key) {
 		})
 		require.NoError(r.t, err)
 		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
+	case xds.TypeExtension:
+		res, err := xds.NewResource(k.Name, &corev3.TypedExtensionConfig{
+			Name: k.Name, TypedConfig: &anypb.Any{TypeUrl: "type.googleapis.com/" + r.text},
+		})
+		require.NoError(r.t, err)
+		r.cache.Apply(k.Scope, []xds.Update{xds.Set(res)})
 	case xds.TypeListener:
 		res, err := xds.NewResource(names.ListenerMTLS, &listenerv3.Listener{Name: names.ListenerMTLS})
 		require.NoError(r.t, err)
@@ -257,13 +265,19 @@ func (r *replica) proxy(pod string, reject string) (leave func()) {
 // it is let.
 func (r *replica) node(name, address string, let <-chan struct{}) {
 	r.t.Helper()
+	r.nodeOf(name, xds.TypeCluster, address, let)
+}
+
+// nodeOf connects a node proxy that has one resource. It acknowledges the first version, and later ones once it is let.
+func (r *replica) nodeOf(name, typeURL, resource string, let <-chan struct{}) {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(
 		context.Background(), "pod", name, "scope", string(catalogue.NodeScope(name))))
 	r.t.Cleanup(cancel)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(r.dial()).DeltaAggregatedResources(ctx)
 	require.NoError(r.t, err)
 	require.NoError(r.t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
-		TypeUrl: xds.TypeCluster, ResourceNamesSubscribe: []string{address},
+		TypeUrl: typeURL, ResourceNamesSubscribe: []string{resource},
 	}))
 	go func() {
 		for first := true; ; first = false {

@@ -127,7 +127,8 @@ func (e enforcement) late() string {
 		gateway := e.Waypoints[at].Gateway
 		switch {
 		case c.serving == 0:
-			return fmt.Sprintf("no proxy of waypoint %s is ready, and it lets nobody in: see the conditions of its Gateway", gateway)
+			return fmt.Sprintf(
+				"no proxy of waypoint %s is ready, so nobody gets in through it: see the conditions of its Gateway", gateway)
 		case c.acked < c.serving:
 			return fmt.Sprintf("%s of waypoint %s may still decide as before", many(c.serving-c.acked, "proxy"), gateway)
 		}
@@ -158,7 +159,8 @@ func (e enforcement) notGuarded() string {
 		return ""
 	}
 	all := e.Pods.Uncaptured
-	return fmt.Sprintf("%s captured, so nothing guards them: %s", plural(len(all), "pod isn't", "pods aren't"),
+	return fmt.Sprintf("%s: %s",
+		plural(len(all), "pod isn't captured, so nothing guards it", "pods aren't captured, so nothing guards them"),
 		list(all, types.NamespacedName.String))
 }
 

@@ -4,20 +4,31 @@
 package serving
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -130,7 +141,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		},
 		"no pods yet": {
 			as(func(e *ingest.Enforcement) { e.Pods = podsOf("shop", 0) }), ledger(nothing), "True",
-			v1alpha1.PolicyReasonEnforced, "Enforced from the start for what comes: there is nothing to guard now; default now deny",
+			v1alpha1.PolicyReasonEnforced, "Enforced from the start for what comes: there is nothing to guard now; default now",
 		},
 		"one pod's node is behind": {
 			nodes, ledger(func(l *guardLedger) { l.says(3, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending,
@@ -145,9 +156,9 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			"Enforced for 3 of 4 pods on 2 nodes (the proxies of 1 more don't know yet who may come in, and let nobody in); ",
 		},
 		"a pod's guard is rejected": {
-			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "older") }), "False", v1alpha1.PolicyReasonProxyRejected,
-			"Proxy fairway-system/n1 rejects configuration of a filter authorization/shop/p2 and keeps the last good version: " +
-				"its own words.",
+			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "older") }), "False",
+			v1alpha1.PolicyReasonProxyRejected, "Proxy fairway-system/n1 rejects configuration of a filter " +
+				"authorization/shop/p2 and keeps the last good version: its own words.",
 		},
 		"a new pod's guard is rejected": {
 			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "") }), "False", v1alpha1.PolicyReasonProxyRejected,
@@ -167,7 +178,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		},
 		"the waypoint is away": {
 			both, ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
-			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, and it lets nobody in",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nobody gets in through it",
 		},
 		"pods that nothing guards": {
 			as(func(e *ingest.Enforcement) {
@@ -201,7 +212,8 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		},
 		"a dry run that some don't try yet": {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }),
-			ledger(func(l *guardLedger) { l.says(0, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending, "Tried for 3 of",
+			ledger(func(l *guardLedger) { l.says(0, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending,
+			"Tried for 3 of 4",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -259,4 +271,120 @@ func TestAnAnswerCostsALookAtOnePod(t *testing.T) {
 	}
 	require.Empty(t, tallies.of, "nothing is left")
 	require.Empty(t, tallies.with)
+}
+
+// TestEnforcedKeepsCalm while pods come and go: what guards them is there before anybody gets in. What is wrong for
+// longer than a moment is said, and a rejection at once.
+func TestEnforcedKeepsCalm(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.book.guards = newGuardLedger(4)
+		says := func(status metav1.ConditionStatus, reason, text string) {
+			t.Helper()
+			c := meta.FindStatusCondition(w.status()[0].Conditions, v1alpha1.PolicyConditionEnforced)
+			require.Equal(t, [2]string{string(status), reason}, [2]string{string(c.Status), c.Reason}, c.Message)
+			require.Contains(t, c.Message, text)
+		}
+		pods := func(n int, uncaptured ...int) {
+			e := &ingest.Enforcement{Pods: podsOf("bookshop", n)}
+			for _, p := range uncaptured {
+				e.Pods.Uncaptured = append(e.Pods.Uncaptured, podName(p))
+			}
+			w.report(ingest.ParentReport{Ref: w.parent, Conditions: w.served().Conditions, Enforcement: e})
+		}
+		answer := func(pod int, state xds.AckState, version string) {
+			w.writer.Acknowledged(w.book.guards.says(pod, state, version))
+			synctest.Wait()
+		}
+		pods(2)
+		says("True", v1alpha1.PolicyReasonEnforced, "2 of 2 pods")
+
+		pods(2, 2)                      // it has an address, and does not say yet that it is captured
+		w.book.guards.says(2, "", "")   // it does, before its node's proxy has asked
+		pods(3)                         //
+		answer(2, xds.Pending, "")      // it has asked
+		answer(2, xds.Acked, "v")       //
+		answer(0, xds.Pending, "older") // another policy changes
+		time.Sleep(status.HoldTime / 2)
+		answer(0, xds.Acked, "v")
+		require.EqualValues(t, 1, w.writes.Load())
+		time.Sleep(2 * status.HoldTime)
+		says("True", v1alpha1.PolicyReasonEnforced, "3 of 3 pods")
+		require.EqualValues(t, 2, w.writes.Load(), "the count is told later")
+
+		pods(3, 3)
+		time.Sleep(2 * status.HoldTime)
+		says("False", v1alpha1.PolicyReasonPodsNotCaptured, "1 pod isn't captured, so nothing guards it: shop/p3")
+		pods(4)
+		says("True", v1alpha1.PolicyReasonEnforced, "4 of 4 pods")
+		answer(3, "", "")
+		time.Sleep(2 * status.HoldTime)
+		says("False", v1alpha1.PolicyReasonPending, "node n1 may still let into pod shop/p3")
+		answer(3, xds.Acked, "v")
+		says("True", v1alpha1.PolicyReasonEnforced, "4 of 4 pods")
+		answer(1, xds.Rejected, "older")
+		says("False", v1alpha1.PolicyReasonProxyRejected, "its own words")
+	})
+}
+
+// testAuthorizationPolicyOnARealAPIServer: it is Enforced once acknowledged, and keeps what others say of it.
+func testAuthorizationPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
+	s := runtime.NewScheme()
+	require.NoError(t, v1alpha1.AddToScheme(s))
+	c, err := client.New(cfg, client.Options{Scheme: s})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	policy := &v1alpha1.AuthorizationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "nobody"},
+		Spec: v1alpha1.AuthorizationPolicySpec{
+			TargetRefs:       []v1alpha1.AuthorizationTarget{{Kind: "Namespace"}},
+			EnforcementLevel: v1alpha1.EnforcementLevelNetwork, Action: v1alpha1.ActionAllow,
+		},
+	}
+	require.NoError(t, c.Create(ctx, policy))
+	namespace := gwv1.ParentReference{Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Namespace")), Name: "bookshop"}
+	accepted := metav1.Condition{
+		Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1, LastTransitionTime: metav1.Unix(1000, 0),
+	}
+	others := gwv1.PolicyAncestorStatus{
+		AncestorRef: namespace, ControllerName: "example.org/other", Conditions: []metav1.Condition{accepted},
+	}
+	policy.Status.Ancestors = []gwv1.PolicyAncestorStatus{others}
+	require.NoError(t, c.Status().Update(ctx, policy))
+
+	l := newGuardLedger(3)
+	l.says(1, xds.Pending, "older")
+	w := NewRoutes(c, l, logr.Discard())
+	go func() { _ = w.Start(ctx) }()
+	ref := model.ObjectRef{Kind: "AuthorizationPolicy", Namespace: "bookshop", Name: "nobody"}
+	report := func(e *ingest.Enforcement) {
+		w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{
+			{Ref: namespace, Conditions: []metav1.Condition{accepted}, Enforcement: e},
+		}})
+	}
+	is := func(status metav1.ConditionStatus, reason, text string) func() bool {
+		return func() bool {
+			require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(policy), policy))
+			require.Equal(t, others, policy.Status.Ancestors[0])
+			if len(policy.Status.Ancestors) < 2 {
+				return false
+			}
+			require.True(t, meta.IsStatusConditionTrue(policy.Status.Ancestors[1].Conditions, "Accepted"))
+			require.Nil(t, meta.FindStatusCondition(policy.Status.Ancestors[1].Conditions, v1alpha1.RouteConditionProgrammed))
+			e := meta.FindStatusCondition(policy.Status.Ancestors[1].Conditions, v1alpha1.PolicyConditionEnforced)
+			return e.Status == status && e.Reason == reason && strings.Contains(e.Message, text)
+		}
+	}
+	report(&ingest.Enforcement{Pods: podsOf("bookshop", 2)})
+	eventually.True(t, "pending", is(metav1.ConditionFalse, v1alpha1.PolicyReasonPending, "1 of 2 pods"))
+	w.Acknowledged(l.says(1, xds.Acked, "v"))
+	eventually.True(t, "enforced", is(metav1.ConditionTrue, v1alpha1.PolicyReasonEnforced, "2 of 2 pods on 1 node;"))
+
+	w.Acknowledged(l.says(0, xds.Rejected, "older"))
+	eventually.True(t, "rejected", is(metav1.ConditionFalse, v1alpha1.PolicyReasonProxyRejected, "its own words"))
+	w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1})
+	eventually.True(t, "taken back", func() bool {
+		require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(policy), policy))
+		return w.Cleared() && len(policy.Status.Ancestors) == 1
+	})
 }

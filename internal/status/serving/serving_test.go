@@ -49,6 +49,7 @@ type book struct {
 	nodes   []string                            // whose proxies have what leads to the waypoint; those in says may lack it
 	says    map[xds.Key]map[string]xds.AckState // by proxy; what is not in it is acknowledged
 	absent  map[xds.Key]map[string]bool         // not subscribed
+	guards  *guardLedger                        // of pods, at their nodes
 }
 
 func newBook(proxies ...string) *book {
@@ -64,6 +65,9 @@ func (b *book) State(k xds.Key) xds.ResourceState {
 		proxies = b.nodes
 	case scope:
 	default:
+		if b.guards != nil {
+			return b.guards.State(k)
+		}
 		return xds.ResourceState{}
 	}
 	out := xds.ResourceState{Version: "v"}
@@ -252,7 +256,7 @@ func TestAServiceRemembersItsWaypoint(t *testing.T) {
 }
 
 func TestWritersOnARealAPIServer(t *testing.T) {
-	cfg := apiserver.Start(t, apiserver.Options{GatewayAPI: apiserver.Standard})
+	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
 	s := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(s))
 	require.NoError(t, gwv1.Install(s))
@@ -331,6 +335,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 	})
 
 	t.Run("a policy", func(t *testing.T) { testPolicyOnARealAPIServer(t, cfg) })
+	t.Run("an AuthorizationPolicy", func(t *testing.T) { testAuthorizationPolicyOnARealAPIServer(t, cfg) })
 
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {
 		svc := &corev1.Service{

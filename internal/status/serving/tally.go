@@ -145,7 +145,8 @@ func (y *tally) put(k xds.Key, now standing) (changed bool) {
 	return true
 }
 
-// look asks what the proxies of a node make of a pod's guard. There is one, but for a moment while one replaces another.
+// look asks what the proxies of a node make of a pod's guard. There is one, but for a moment while one replaces
+// another.
 func (t *tallies) look(k xds.Key) standing {
 	state := t.acks.State(k)
 	out := standing{}
