@@ -16,7 +16,8 @@
 //
 // Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener mtls,
 // and who rejects another listener or a cluster; of node proxies, all of them together, whether those that have the
-// cluster of a Service's address follow its current version.
+// cluster of a Service's address follow its current version; and of both, who runs which version of the filters that
+// decide who may come in.
 //
 // Versions are hashes of content, so a verdict made on one replica can be judged on another: a proxy has acknowledged a
 // resource if it runs the version that is current *here*. A resource that only proxies of other replicas have asked for
