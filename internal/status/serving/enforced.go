@@ -67,8 +67,8 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 	case late != "":
 		return is, v1alpha1.PolicyReasonPending, text + ", but " + late
 	case e.DryRun:
-		return is, v1alpha1.PolicyReasonDryRun, sentences(
-			text, "nothing is refused because of it; set dryRun to false to enforce it", e.notGuarded(), e.closed())
+		return is, v1alpha1.PolicyReasonDryRun, sentences(text, "nothing is refused because of it; set dryRun to false to "+
+			"enforce it", e.notGuarded(), e.closed())
 	case len(e.Closed) > 0:
 		reason = e.Closed[0].Reason
 	case e.Pods != nil && len(e.Pods.Uncaptured) > 0:
@@ -167,13 +167,17 @@ func (e enforcement) notGuarded() string {
 // closed names the ports at which pods let nobody in, and why.
 func (e enforcement) closed() string {
 	var parts []string
+	who := "nobody gets in"
+	if e.DryRun {
+		who = "nobody would get in"
+	}
 	for rest := e.Closed; len(rest) > 0; {
 		why := rest[0].Verdict
 		n := slices.IndexFunc(rest, func(p ingest.ClosedPort) bool { return p.Verdict != why })
 		if n < 0 {
 			n = len(rest)
 		}
-		parts = append(parts, fmt.Sprintf("nobody gets in at %s, for %s", list(rest[:n], func(p ingest.ClosedPort) string {
+		parts = append(parts, fmt.Sprintf("%s at %s, for %s", who, list(rest[:n], func(p ingest.ClosedPort) string {
 			return fmt.Sprintf("port %d of Service %s", p.Port.Port, p.Port.ServiceName())
 		}), why.Message))
 		rest = rest[n:]

@@ -273,6 +273,35 @@ func TestAnAnswerCostsALookAtOnePod(t *testing.T) {
 	require.Empty(t, tallies.with)
 }
 
+// TestAnswersOfWaypointsAreGathered: a policy may need hundreds of route tables, each of several proxies.
+func TestAnswersOfWaypointsAreGathered(t *testing.T) {
+	inWorld(t, func(w *world) {
+		port := func(n int) model.ServicePort {
+			return model.ServicePort{Namespace: "bookshop", Service: "reviews", Port: uint16(n)}
+		}
+		e := &ingest.Enforcement{Waypoints: []ingest.GuardingWaypoint{{Gateway: waypoint}}}
+		for n := range 100 {
+			e.Waypoints[0].Tables = append(e.Waypoints[0].Tables, port(n))
+		}
+		key := func(n int) xds.Key { return scope.Key(xds.TypeRoute, fmt.Sprint("service/bookshop/reviews/", n)) }
+		for n := range 100 {
+			w.book.say("a", key(n), xds.Pending)
+		}
+		w.report(ingest.ParentReport{Ref: w.parent, Conditions: w.served().Conditions, Enforcement: e})
+		time.Sleep(time.Second)
+		reads := w.reads.Load()
+		for n := range 100 {
+			w.book.say("a", key(n), xds.Acked)
+			w.writer.Acknowledged(key(n))
+			synctest.Wait()
+		}
+		time.Sleep(calm)
+		synctest.Wait()
+		require.LessOrEqual(t, w.reads.Load()-reads, int32(2))
+		require.True(t, meta.IsStatusConditionTrue(w.status()[0].Conditions, v1alpha1.PolicyConditionEnforced))
+	})
+}
+
 // TestEnforcedKeepsCalm while pods come and go: what guards them is there before anybody gets in. What is wrong for
 // longer than a moment is said, and a rejection at once.
 func TestEnforcedKeepsCalm(t *testing.T) {

@@ -36,6 +36,7 @@ type world struct {
 	writer *Routes
 	book   *book
 	writes atomic.Int32
+	reads  atomic.Int32
 	parent gwv1.ParentReference
 	ref    model.ObjectRef
 }
@@ -57,6 +58,12 @@ func inWorld(t *testing.T, do func(*world)) {
 		}}
 		w.client = fake.NewClientBuilder().WithScheme(s).WithObjects(route).WithStatusSubresource(route).
 			WithInterceptorFuncs(interceptor.Funcs{
+				Get: func(ctx context.Context, c client.WithWatch, key client.ObjectKey, o client.Object,
+					opts ...client.GetOption,
+				) error {
+					w.reads.Add(1)
+					return c.Get(ctx, key, o, opts...)
+				},
 				SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object,
 					opts ...client.SubResourceUpdateOption,
 				) error {

@@ -45,8 +45,10 @@ type Routes struct {
 	// users lists the routes whose status depends on a resource, uses the resources of each.
 	users map[xds.Key]map[model.ObjectRef]struct{}
 	uses  map[model.ObjectRef][]xds.Key
-	// guarded are the sets of pods that a policy is for.
-	guarded map[model.ObjectRef][]*ingest.GuardedPods
+	// guarded are the sets of pods that a policy is for; enforced has the AuthorizationPolicies, and whether one is looked
+	// at soon.
+	guarded  map[model.ObjectRef][]*ingest.GuardedPods
+	enforced map[model.ObjectRef]bool
 }
 
 // routeMemory is about one route.
@@ -68,7 +70,7 @@ func NewRoutes(c client.Client, acks Acknowledgements, log logr.Logger) *Routes 
 func newRoutes(c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object) *Routes {
 	r := &Routes{
 		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
-		guarded: map[model.ObjectRef][]*ingest.GuardedPods{},
+		guarded: map[model.ObjectRef][]*ingest.GuardedPods{}, enforced: map[model.ObjectRef]bool{},
 	}
 	r.pods = newTallies(acks, func(ref model.ObjectRef) { r.Touch(ref) })
 	r.Writer = status.NewWriter(c, log, status.Kinds[*ingest.RouteReport, routeMemory]{
@@ -103,9 +105,13 @@ func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
 	delete(r.uses, ref)
 	r.followPods(ref, report)
 	if report == nil {
+		delete(r.enforced, ref)
 		return
 	}
 	for _, p := range report.Parents {
+		if _, known := r.enforced[ref]; p.Enforcement != nil && !known {
+			r.enforced[ref] = false
+		}
 		for _, k := range resourcesOf(needsOf(p)) {
 			if r.users[k] == nil {
 				r.users[k] = map[model.ObjectRef]struct{}{}
@@ -141,8 +147,24 @@ func (r *Routes) Acknowledged(k xds.Key) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for ref := range r.users[k] {
-		r.Touch(ref)
+		switch soon, enforced := r.enforced[ref]; {
+		case !enforced:
+			r.Touch(ref)
+		case !soon: // it may need tables by the hundred
+			r.enforced[ref] = true
+			time.AfterFunc(calm, func() { r.again(ref) })
+		}
 	}
+}
+
+// again looks at a policy after a while.
+func (r *Routes) again(ref model.ObjectRef) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, enforced := r.enforced[ref]; enforced {
+		r.enforced[ref] = false
+	}
+	r.Touch(ref)
 }
 
 // render says what is to be said, of the proxies as they are now. It waits where an answer is missing that may come any

@@ -16,7 +16,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// calm is how often answers about a set of pods are looked at while more are awaited. The last one is at once.
+// calm is how often answers about a policy that many proxies carry out are looked at while more are awaited. The last
+// one about a set of pods is at once.
 const calm = 100 * time.Millisecond
 
 // tallies count how far the nodes' proxies are with what guards pods, by set of pods. An answer costs a look at one
