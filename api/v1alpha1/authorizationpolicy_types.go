@@ -39,6 +39,10 @@ type AuthorizationPolicy struct {
 	Status gwv1.PolicyStatus `json:"status,omitempty"`
 }
 
+// PolicyReasonInvalidCEL, of Accepted: a CEL expression of the policy can't be used, so it allows nothing, or denies
+// everything.
+const PolicyReasonInvalidCEL = "InvalidCEL"
+
 func init() { register(&AuthorizationPolicy{}, &AuthorizationPolicyList{}) }
 
 // AuthorizationPolicyList is a list of AuthorizationPolicy.

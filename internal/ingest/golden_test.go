@@ -174,6 +174,13 @@ func (w *world) flush() {
 	}
 	for _, key := range w.gateways() {
 		w.in.Waypoint.Watch(key, func(*model.Waypoint) {})
+		w.in.TCPGuards.Watch(key, func([]model.TCPGuard) {})
+	}
+	for _, key := range keysOf[*corev1.Pod](w) {
+		w.in.PodGuard.Watch(key, func(*model.PodGuard) {})
+	}
+	for _, key := range w.accessPolicies() {
+		w.in.AccessTargets.Watch(key, func([]AccessTarget) {})
 	}
 	for _, addr := range w.dialled() {
 		w.in.Destination.Watch(addr, func(*model.Destination) {})

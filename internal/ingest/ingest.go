@@ -27,6 +27,7 @@ import (
 
 // Ingest holds the decisions. All of them may be read by key, and watched.
 type Ingest struct {
+	authorization
 	store *cluster.Store
 	check RuleCheck
 	// Rejected by proxies.
@@ -77,8 +78,8 @@ type Ingest struct {
 	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
 	share   *memo.Func[string, cost]
 	authors *memo.Func[string, []string]
-	// Table of an attachment; never nil.
-	Table *memo.Func[model.Attachment, *model.RouteTable]
+	// Table of an attachment; never nil. unguarded is the same without guards.
+	Table, unguarded *memo.Func[model.Attachment, *model.RouteTable]
 	// Upstream is a Service's port as a destination of waypoints.
 	Upstream *memo.Func[model.ServicePort, model.Upstream]
 	// wantedBinding is the Binding that a Service asks for; overPorts are Services of a namespace that can't have it.
@@ -150,7 +151,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.spent = memo.Define(g, "spent", same[cost], i.spentByConsumer)
 	i.share = memo.Define(g, "share", same[cost], i.shareOfConsumers).Steady()
 	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
-	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.table)
+	i.unguarded = memo.Define(g, "unguardedTable", reflectEqual[*model.RouteTable], i.table)
+	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.guardedTable)
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
 	i.wantedBinding = memo.Define(g, "wantedBinding", reflectEqual[Binding], i.wanted)
 	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
@@ -160,6 +162,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
+	i.defineAuthorization(g)
 	i.Report = memo.Define(g, "report", reflectEqual[*RouteReport], i.report)
 	return i
 }

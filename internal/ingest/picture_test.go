@@ -39,6 +39,7 @@ func (w *world) modelText() string {
 		p.waypoint(gw)
 	}
 	p.addresses()
+	p.podGuards()
 	return p.String()
 }
 
@@ -91,6 +92,7 @@ func (p *picture) tables(svc *model.Service) {
 		if t.Default != nil {
 			text += ruleLines("all callers", t.Default)
 		}
+		text += p.tableGuards(t)
 		of[text] = append(of[text], strings.TrimSpace(fmt.Sprintf("%d %s", port.Number, port.Name)))
 	}
 	first := func(a, b string) int { return strings.Compare(of[a][0], of[b][0]) }
@@ -151,6 +153,9 @@ func (p *picture) waypoint(key cluster.Key) {
 		if of.ports != "" {
 			p.line("  %s: %s", of.name, of.ports)
 		}
+	}
+	for _, g := range p.in.TCPGuards.Get(nil, key) {
+		p.line("  let in to %s:%s", portWords(g.ServicePort), p.guards(g.Guards, "    "))
 	}
 }
 
@@ -273,7 +278,12 @@ func flags(set map[string]bool) (out string) {
 func (w *world) statusText() string {
 	p := &picture{world: w}
 	for _, ref := range w.routes() {
-		p.report(w.in.Report.Get(nil, ref))
+		if r := w.in.Report.Get(nil, ref); r != nil {
+			p.report(r)
+		}
+	}
+	for _, key := range w.accessPolicies() {
+		p.accessTargets(key)
 	}
 	for _, key := range w.services() {
 		if b := w.in.Bound.Get(nil, key); !b.None() {

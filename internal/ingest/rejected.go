@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
@@ -38,9 +39,13 @@ type Rejection struct {
 	Text string `json:"text"`
 }
 
-// RuleKey tells rules apart by all that they are. Rules of another release are others: it may make something else of
-// them, or have another Envoy.
+// RuleKey tells rules apart by all that they are, but for the guards of what they lead to: these are others' to say.
+// Rules of another release are others: it may make something else of them, or have another Envoy.
 func RuleKey(r model.Rule) string {
+	r.Backends = slices.Clone(r.Backends)
+	for n := range r.Backends {
+		r.Backends[n].Guards = nil
+	}
 	text, err := json.Marshal(r)
 	if err != nil {
 		return "" // a Rule is plain data

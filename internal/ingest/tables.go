@@ -31,8 +31,8 @@ type claims struct {
 }
 
 // claim decides between the routes that ask for an attachment. What a port speaks is its owner's to say: by
-// declaration, or else by a route in the Service's own namespace. A route of another namespace never changes how the
-// port treats everybody else's connections.
+// declaration, or else by a route in the Service's own namespace, or a policy that decides on requests. A route of
+// another namespace never changes how the port treats everybody else's connections.
 func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 	out := &claims{protocol: model.ProtocolTCP, lost: map[model.ObjectRef]Verdict{}}
 	declared, ok := i.declared(c, at.Port)
@@ -53,7 +53,7 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 		out.protocol = model.ProtocolHTTP2
 	case declared != model.ProtocolUndeclared:
 		out.protocol = declared
-	case produced:
+	case produced, i.decides(c, at.Port):
 		out.protocol = model.ProtocolHTTP
 	}
 	for _, r := range asking {

@@ -160,22 +160,22 @@ func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 	return b
 }
 
-// automaticBinding is there as long as some route has a port of the Service.
+// automaticBinding is there as long as some route has a port of the Service, or a policy decides on requests to one.
 func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 	callers := i.callers(c, svc)
 	if len(callers) == 0 {
 		return Binding{}
 	}
 	if slices.Contains(callers, svc.Name.Namespace) {
-		callers = nil // the owner's own routes concern everyone
+		callers = nil // the owner's own routes and policies concern everyone
 	}
 	b := Binding{
 		Waypoint: cluster.Key{Namespace: svc.Name.Namespace, Name: names.AutomaticWaypoint}, Callers: callers,
 		Spreads: svc.Local,
 	}
 	if g, ok := i.store.Gateways.Get(c, b.Waypoint); ok && g.Spec.GatewayClassName != names.WaypointClass {
-		b.Problem = fmt.Sprintf("the routes of Service %s need a waypoint, but Gateway %s, whose name is reserved for it, "+
-			"has class %s: delete that Gateway, or create a waypoint and name it in label %s",
+		b.Problem = fmt.Sprintf("the routes or policies of Service %s need a waypoint, but Gateway %s, whose name is "+
+			"reserved for it, has class %s: delete that Gateway, or create a waypoint and name it in label %s",
 			svc.Name, b.Waypoint, g.Spec.GatewayClassName, names.LabelUseWaypoint)
 		return b
 	}
@@ -184,13 +184,17 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 	return b
 }
 
-// callers are the namespaces whose routes have a port of a Service, sorted.
+// callers are the namespaces whose routes have a port of a Service, sorted; its own, too, where policies decide on
+// requests, whoever makes them.
 func (i *Ingest) callers(c *memo.Ctx, svc *model.Service) []string {
 	var out []string
 	for _, p := range svc.Ports {
 		for _, r := range i.claims.Get(c, svc.Attachment(p)).routes {
 			out = append(out, r.ref.Namespace)
 		}
+	}
+	if i.bringsWaypoint(c, svc) {
+		out = append(out, svc.Name.Namespace)
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
@@ -270,7 +274,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		}
 		svc := i.Service.Get(c, svcKey)
 		for _, p := range svc.Ports {
-			table := i.Table.Get(c, svc.Attachment(p))
+			table := i.unguarded.Get(c, svc.Attachment(p))
 			out.Ports = append(out.Ports, model.ServedPort{ServicePort: table.Port, Protocol: table.Protocol})
 			if table.Protocol.HTTP() {
 				out.Backends = append(out.Backends, table.Port)

@@ -1,0 +1,118 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"slices"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// guardedTable is a table with the guards of all that it leads to.
+func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTable {
+	table := i.unguarded.Get(c, at)
+	if at.Port == (model.ServicePort{}) || !table.Protocol.HTTP() {
+		return table
+	}
+	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsAt.Get(c, at.Port)}
+	out := *table
+	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
+	for n := range out.Callers {
+		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
+	}
+	if len(b.own) == 0 && !b.guarded {
+		return table
+	}
+	return &out
+}
+
+// guardBuilder finds the guards of the rules of one table.
+type guardBuilder struct {
+	i *Ingest
+	c *memo.Ctx
+	// at is the port that the requests are for, own the guards of the pods behind it.
+	at  model.ServicePort
+	own []model.Guard
+	// guarded: some rule has guards.
+	guarded bool
+}
+
+func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
+	out := slices.Clone(in)
+	for n := range out {
+		out[n].Backends = slices.Clone(out[n].Backends)
+		for m := range out[n].Backends {
+			backend := &out[n].Backends[m]
+			if !backend.Invalid {
+				backend.Guards = b.guards(out[n], backend.Port)
+				b.guarded = b.guarded || len(backend.Guards) > 0
+			}
+		}
+	}
+	return out
+}
+
+// guards of the requests that a rule sends to a backend. The policies of what the requests are for and those of a route
+// of its own namespace are one guard, for they add up; what another namespace says of its own requests, or of its pods,
+// is another.
+func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.Guard {
+	var out []model.Guard
+	own := b.own
+	if backend != b.at {
+		own = addGuard(nil, model.Guard{Application: b.i.serviceRequests(b.c, b.at)})
+	}
+	if route := b.route(r.Source); len(route) > 0 {
+		if r.Source.Namespace != b.at.Namespace || len(own) == 0 {
+			own = append([]model.Guard{{Application: route}}, own...)
+		} else {
+			own = slices.Clone(own)
+			for n := range own {
+				own[n].Application = addPolicies(own[n].Application, route)
+			}
+		}
+	}
+	for _, g := range own {
+		out = addGuard(out, g)
+	}
+	to := []model.ServicePort{}
+	if backend != b.at {
+		to = append(to, backend)
+	}
+	for _, f := range r.Filters {
+		if f.Mirror != nil && !f.Mirror.Backend.Invalid {
+			to = append(to, f.Mirror.Backend.Port)
+		}
+	}
+	for _, port := range to {
+		for _, g := range b.i.guardsAt.Get(b.c, port) {
+			out = addGuard(out, g)
+		}
+	}
+	return out
+}
+
+// route are the policies that are for a route.
+func (b *guardBuilder) route(ref model.ObjectRef) []model.AccessPolicy {
+	ports := map[cluster.Key][]uint16{}
+	for _, a := range b.i.aimsIn.Get(b.c, ref.Namespace) {
+		if a.application && slices.Contains(a.routes, ref) {
+			ports[a.policy] = []uint16{b.at.Port}
+		}
+	}
+	return b.i.policiesOf(b.c, ports)
+}
+
+// addPolicies adds policies that aren't there yet.
+func addPolicies(to, more []model.AccessPolicy) []model.AccessPolicy {
+	out := slices.Clone(to)
+	for _, p := range more {
+		if !slices.ContainsFunc(out, func(have model.AccessPolicy) bool { return have.Name == p.Name }) {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b model.AccessPolicy) int { return byName(a.Name, b.Name) })
+	return out
+}
