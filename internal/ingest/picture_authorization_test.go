@@ -199,7 +199,8 @@ func (p *picture) accessTargets(key cluster.Key) {
 			}
 		}
 		for _, w := range t.Waypoints {
-			p.line("    waypoint %s decides by tables [%s]%s", w.Gateway, portList(w.Tables), flags(map[string]bool{"TCP": w.TCP}))
+			p.line("    waypoint %s decides by tables [%s]%s", w.Gateway, portList(w.Tables),
+				flags(map[string]bool{"TCP": w.TCP}))
 		}
 	}
 }
