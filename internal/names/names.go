@@ -155,6 +155,10 @@ const (
 	FilterStateSource = "fairway.source"
 	// FilterStateSourceIP carries the caller's IP address inside a waypoint.
 	FilterStateSourceIP = "fairway.source_ip"
+	// FilterAuthorization and FilterAuthorizationCEL are filters, in clusters of waypoints, that tables configure with who
+	// may ask for what: one refuses, the other asks the policies that allow by expressions.
+	FilterAuthorization    = "fairway.authorization"
+	FilterAuthorizationCEL = "fairway.authorization_cel"
 	// MetadataEndpoint is the endpoint metadata namespace that a waypoint's access log reads.
 	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.

@@ -20,11 +20,13 @@ const clusterInvalid = "invalid"
 
 // destinations sends the request to the rule's backends by weight. It is false if none of them can take any; otherwise
 // what the backends' own filters do is in the action, or in the route's changes where there is one backend only.
-func destinations(a *routev3.RouteAction, r model.Rule, request, response *headerOps) (bool, error) {
+func (b *routeBuilder) destinations(
+	route *routev3.Route, a *routev3.RouteAction, r model.Rule, request, response *headerOps,
+) (bool, error) {
 	var live []model.Backend
-	for _, b := range r.Backends {
-		if b.Weight > 0 {
-			live = append(live, b)
+	for _, backend := range r.Backends {
+		if backend.Weight > 0 {
+			live = append(live, backend)
 		}
 	}
 	if !slices.ContainsFunc(live, func(b model.Backend) bool { return !b.Invalid }) {
@@ -32,6 +34,7 @@ func destinations(a *routev3.RouteAction, r model.Rule, request, response *heade
 	}
 	if len(live) == 1 {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: nameOf(live[0].Port)}
+		route.TypedPerFilterConfig = merge(route.TypedPerFilterConfig, guardsOf(live[0].Guards, b.table.Guards))
 		return true, backendHeaders(live[0], request, response)
 	}
 	weighted := &routev3.WeightedCluster{}
@@ -40,6 +43,7 @@ func destinations(a *routev3.RouteAction, r model.Rule, request, response *heade
 		if err != nil {
 			return false, err
 		}
+		w.TypedPerFilterConfig = guardsOf(live[i].Guards, b.table.Guards)
 		weighted.Clusters = append(weighted.Clusters, w)
 	}
 	request.host = "" // each backend has it: to Envoy, the route's would go before a backend's own

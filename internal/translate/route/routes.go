@@ -48,8 +48,10 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		b.routes = append(b.routes, toService(t))
 	}
 	return &routev3.RouteConfiguration{
-		Name:         nameOf(t.Port),
-		VirtualHosts: []*routev3.VirtualHost{virtualHost(b.routes)},
+		Name: nameOf(t.Port),
+		// What a way of its own has no guards for has these.
+		TypedPerFilterConfig: guardsOf(t.Guards, nil),
+		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header: &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource +
@@ -189,7 +191,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		response.applyResponse(route)
 		return redirects(route, r.Match.Path, *redirect, b.table.Port.Port)
 	}
-	found, err := destinations(action, r, &request, &response)
+	found, err := b.destinations(route, action, r, &request, &response)
 	if err != nil {
 		return nil, err
 	}

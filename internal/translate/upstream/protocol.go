@@ -7,11 +7,15 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // idleUpstream is how long a connection to an application is kept without a request. It must end before the application
@@ -29,6 +33,12 @@ func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[st
 			IdleTimeout:          envoy.Duration(idleUpstream),
 			MaxHeadersCount:      envoy.HeaderCount(headers.Count),
 			MaxResponseHeadersKb: envoy.HeadersKiB(headers.KiB),
+		},
+		HttpFilters: []*hcmv3.HttpFilter{
+			// Who may ask for what: route tables say so.
+			envoy.HTTPFilter(names.FilterAuthorization, &httprbacv3.RBAC{}),
+			envoy.HTTPFilter(names.FilterAuthorizationCEL, &httprbacv3.RBAC{}),
+			envoy.HTTPFilter("envoy.filters.http.upstream_codec", &upstreamcodecv3.UpstreamCodec{}),
 		},
 	}
 	if protocol == model.ProtocolHTTP2 {

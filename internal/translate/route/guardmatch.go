@@ -1,0 +1,221 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// What a request is can be read in more than one way (spelling.go). A rule that denies matches in every reading, a rule
+// that allows only where there is but one: so whoever spells a request otherwise is refused, never let in.
+
+// metadataJWT is where the filter that verifies tokens puts their claims.
+const (
+	metadataJWT       = "envoy.filters.http.jwt_authn"
+	metadataJWTClaims = "claims"
+)
+
+// requestOf are the conditions of a rule on the request, all of which must hold.
+func requestOf(r model.AccessRequest, deny bool) (all []*rbacv3.Principal) {
+	if len(r.Methods) > 0 {
+		all = append(all, headerMatches(":method", anyOf(r.Methods, regexp.QuoteMeta)))
+	}
+	if len(r.Paths) > 0 {
+		all = append(all, pathsOf(r.Paths, deny))
+	}
+	if len(r.Hosts) > 0 {
+		all = append(all, headerMatches(":authority", `(?i)(?:`+anyOf(r.Hosts, hostPattern)+`)\.?(?::[0-9]*)?`))
+	}
+	if len(r.GRPC) > 0 {
+		all = append(all, pathsOf(grpcPaths(r.GRPC), deny))
+	}
+	for _, h := range r.Headers {
+		all = append(all, headerOf(h, deny))
+	}
+	for _, c := range r.Claims {
+		all = append(all, claim(c))
+	}
+	return all
+}
+
+// anyOf is an expression for any of the values, whose own are made by a function.
+func anyOf[T any](values []T, pattern func(T) string) string {
+	all := make([]string, 0, len(values))
+	for _, v := range values {
+		all = append(all, pattern(v))
+	}
+	return strings.Join(all, "|")
+}
+
+// hostPattern is a host, or all below one.
+func hostPattern(host string) string {
+	if below, ok := strings.CutPrefix(host, "*."); ok {
+		return `[^:/]+\.` + regexp.QuoteMeta(below)
+	}
+	return regexp.QuoteMeta(host)
+}
+
+func grpcPaths(methods []model.AccessGRPC) (out []model.StringMatch) {
+	for _, m := range methods {
+		if m.Method == "" {
+			out = append(out, model.StringMatch{Type: model.MatchPrefix, Value: "/" + m.Service})
+		} else {
+			out = append(out, model.StringMatch{Type: model.MatchExact, Value: "/" + m.Service + "/" + m.Method})
+		}
+	}
+	return out
+}
+
+// plainPath has one reading: no escapes but of what must be escaped and means nothing to servers, and no parameters.
+const plainPath = `(?:[^%;\\]|%[^235]|%2[^5Ff]|%3[^Bb]|%5[^Cc])*`
+
+// pathsOf matches the path without query. Denied is also what some server takes for one of the paths, in any case, and
+// what climbs: a rewrite may have made that of it.
+func pathsOf(paths []model.StringMatch, deny bool) *rbacv3.Principal {
+	if !deny {
+		return allOf([]*rbacv3.Principal{
+			pathMatches(anyOf(paths, literalPath)), pathMatches(plainPath), not(pathMatches(hiddenDots)),
+		})
+	}
+	return pathMatches(`(?i)(?:` + hiddenDots + `|` + anyOf(paths, func(p model.StringMatch) string {
+		if other := otherSpellings(&p); other != "" {
+			return literalPath(p) + "|" + other
+		}
+		return literalPath(p)
+	}) + `)`)
+}
+
+// literalPath is an expression for a path as it is written; a prefix is of whole elements.
+func literalPath(p model.StringMatch) string {
+	switch p.Type {
+	case model.MatchPrefix:
+		return regexp.QuoteMeta(trimPrefix(p.Value)) + `(?:/.*)?`
+	case model.MatchRegex:
+		return `(?:` + p.Value + `)`
+	case model.MatchExact:
+	}
+	return regexp.QuoteMeta(p.Value)
+}
+
+func pathMatches(expression string) *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_UrlPath{UrlPath: &matcherv3.PathMatcher{
+		Rule: &matcherv3.PathMatcher_Path{Path: matching(expression)},
+	}}}
+}
+
+func headerMatches(name, expression string) *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
+		Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: matching(expression)},
+	}}}
+}
+
+func matching(expression string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: text(expression)},
+	}}
+}
+
+// headerOf matches a header by all that it says. Envoy joins what comes several times with commas, and so do servers. A
+// rule that denies matches with any of the values, one that allows with all of them; each may be the whole, too.
+// Servers that know no hyphens (CGI, WSGI) take a name with underscores for the same.
+func headerOf(h model.AccessHeader, deny bool) *rbacv3.Principal {
+	value := `[\s\S]*`
+	if h.Value != nil {
+		one := `[ \t]*(?:` + valuePattern(*h.Value) + `)[ \t]*`
+		value = `(?s:` + one + `(?:,` + one + `)*)`
+		if deny {
+			value = `(?s:(?:.*,)?` + one + `(?:,.*)?)`
+		}
+	}
+	spellings := underscored(h.Name)
+	if deny {
+		var any []*rbacv3.Principal
+		for _, name := range append([]string{h.Name}, spellings...) {
+			any = append(any, headerMatches(headerName(name), value))
+		}
+		return oneOf(any)
+	}
+	all := []*rbacv3.Principal{headerMatches(headerName(h.Name), value)}
+	for _, name := range spellings {
+		all = append(all, not(headerMatches(name, `[\s\S]*`)))
+	}
+	return allOf(all)
+}
+
+// headerName is how Envoy calls a header.
+func headerName(name string) string {
+	if strings.EqualFold(name, "Host") {
+		return ":authority"
+	}
+	return text(strings.ToLower(name))
+}
+
+// mostHyphens of a name are taken for underscores one by one.
+const mostHyphens = 3
+
+// underscored are the other spellings of a header's name: with any of its hyphens as underscores; of many, with all.
+func underscored(name string) []string {
+	n := strings.Count(name, "-")
+	if n == 0 {
+		return nil
+	}
+	parts := strings.Split(strings.ToLower(text(name)), "-")
+	if n > mostHyphens {
+		return []string{strings.Join(parts, "_")}
+	}
+	out := []string{parts[0]}
+	for _, p := range parts[1:] {
+		var longer []string
+		for _, begin := range out {
+			longer = append(longer, begin+"-"+p, begin+"_"+p)
+		}
+		out = longer
+	}
+	return slices.DeleteFunc(out, func(s string) bool { return !strings.Contains(s, "_") || s == strings.ToLower(name) })
+}
+
+// valuePattern is an expression for one value of a header.
+func valuePattern(v model.StringMatch) string {
+	switch v.Type {
+	case model.MatchPrefix:
+		return regexp.QuoteMeta(v.Value) + `[^,]*`
+	case model.MatchRegex:
+		return v.Value
+	case model.MatchExact:
+	}
+	return regexp.QuoteMeta(v.Value)
+}
+
+// claim matches a claim of a verified token: the value, or one of a list.
+func claim(c model.AccessClaim) *rbacv3.Principal {
+	var any []*rbacv3.Principal
+	for _, v := range c.Values {
+		is := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: exact(v)}}
+		any = append(any, claimIs(c.Name, is), claimIs(c.Name, &matcherv3.ValueMatcher{
+			MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{
+				MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: is},
+			}},
+		}))
+	}
+	return oneOf(any)
+}
+
+func claimIs(name string, value *matcherv3.ValueMatcher) *rbacv3.Principal {
+	key := func(s string) *matcherv3.MetadataMatcher_PathSegment {
+		return &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: text(s)}}
+	}
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_SourcedMetadata{SourcedMetadata: &rbacv3.SourcedMetadata{
+		MetadataMatcher: &matcherv3.MetadataMatcher{
+			Filter: metadataJWT, Path: []*matcherv3.MetadataMatcher_PathSegment{key(metadataJWTClaims), key(name)}, Value: value,
+		},
+	}}}
+}

@@ -1,0 +1,278 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
+	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// A request is decided where it leaves for an application: every cluster of a waypoint has a filter
+// (names.FilterAuthorization) that does nothing until the table configures it. So what is looked at is what the
+// application gets, whatever routes made of it.
+
+// refusing configures that filter for one way that requests take: it asks all guards, and refuses what any refuses. It
+// has one policy for each reason to refuse, by whose name the access log knows it. Without guards it lets all pass.
+func refusing(guards []model.Guard) *httprbacv3.RBACPerRoute {
+	return perRoute(guards, func(tried bool) *rbacv3.RBAC {
+		if r := refusals(guards, tried); len(r) > 0 {
+			return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: r}
+		}
+		return nil
+	})
+}
+
+// allowing likewise configures the filter that asks those ALLOW policies that have expressions in CEL. They can't be
+// asked by their opposite: an expression that fails matches nothing, nor does its negation.
+func allowing(guards []model.Guard) *httprbacv3.RBACPerRoute {
+	return perRoute(guards, func(tried bool) *rbacv3.RBAC { return expressions(guards, tried) })
+}
+
+func perRoute(guards []model.Guard, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
+	out := &httprbacv3.RBAC{Rules: rules(false)}
+	if slices.ContainsFunc(guards, tries) {
+		out.ShadowRules, out.ShadowRulesStatPrefix = rules(true), "dry_run_"
+	}
+	if out.Rules == nil && out.ShadowRules == nil {
+		return &httprbacv3.RBACPerRoute{}
+	}
+	return &httprbacv3.RBACPerRoute{Rbac: out}
+}
+
+// guardsOf is the configuration of a way that has guards; elsewhere are those that would be asked without it.
+func guardsOf(guards, elsewhere []model.Guard) map[string]*anypb.Any {
+	if len(guards) == 0 && len(elsewhere) == 0 {
+		return nil
+	}
+	return map[string]*anypb.Any{
+		names.FilterAuthorization:    envoy.Any(refusing(guards)),
+		names.FilterAuthorizationCEL: envoy.Any(allowing(guards)),
+	}
+}
+
+// merge adds configurations to those that are there.
+func merge(into, more map[string]*anypb.Any) map[string]*anypb.Any {
+	if into == nil {
+		return more
+	}
+	maps.Copy(into, more)
+	return into
+}
+
+func tries(g model.Guard) bool {
+	tried := func(p model.AccessPolicy) bool { return p.DryRun }
+	return slices.ContainsFunc(g.Network, tried) || slices.ContainsFunc(g.Application, tried)
+}
+
+// level of a guard.
+type level struct {
+	name string
+	// closed: what no policy allows is refused.
+	closed         bool
+	denies, allows []rule
+}
+
+// rule of a policy.
+type rule struct {
+	model.AccessRule
+	name string
+}
+
+// levelsOf a guard, with the policies that are tried only, or without.
+func levelsOf(g model.Guard, tried bool) [2]level {
+	out := [2]level{{name: "Network", closed: g.DefaultDeny}, {name: "Application"}}
+	for n, policies := range [][]model.AccessPolicy{g.Network, g.Application} {
+		l := &out[n]
+		for _, p := range policies {
+			if p.DryRun && !tried {
+				continue
+			}
+			l.closed = l.closed || !p.Deny
+			for _, r := range p.Rules {
+				if named := (rule{r, p.Name.String() + " rule " + ruleName(r)}); p.Deny {
+					l.denies = append(l.denies, named)
+				} else {
+					l.allows = append(l.allows, named)
+				}
+			}
+		}
+	}
+	return out
+}
+
+func (l level) byExpression() bool {
+	return slices.ContainsFunc(l.allows, func(r rule) bool { return r.Request != nil && r.Request.CEL != "" })
+}
+
+// refusals are the reasons to refuse, by name.
+func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
+	out := map[string]*rbacv3.Policy{}
+	for _, g := range guards {
+		for _, l := range levelsOf(g, tried) {
+			for _, r := range l.denies {
+				add(out, "DENY "+r.name, policyOf([]rule{r}, true))
+			}
+			if l.closed && !l.byExpression() {
+				var allowed []*rbacv3.Principal
+				for _, r := range l.allows {
+					allowed = append(allowed, ruleOf(r.AccessRule, false))
+				}
+				add(out, fmt.Sprintf("no ALLOW policy of level %s matches", l.name),
+					&rbacv3.Policy{Principals: []*rbacv3.Principal{not(oneOf(allowed))}})
+			}
+		}
+	}
+	return out
+}
+
+// mostCombined is how many rules there may be where several guards have expressions: each with each. Beyond that,
+// nothing is allowed.
+const mostCombined = 256
+
+// expressions are the rules of the levels that have some; nil where none has. Of each level one must match.
+func expressions(guards []model.Guard, tried bool) *rbacv3.RBAC {
+	var combined [][]rule
+	for _, g := range guards {
+		for _, l := range levelsOf(g, tried) {
+			if !l.closed || !l.byExpression() {
+				continue
+			}
+			if combined == nil {
+				combined = [][]rule{nil}
+			}
+			var longer [][]rule
+			for _, begin := range combined {
+				for _, r := range l.allows {
+					longer = append(longer, append(slices.Clone(begin), r))
+				}
+			}
+			combined = longer
+			if len(combined) > mostCombined {
+				return &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW}
+			}
+		}
+	}
+	if combined == nil {
+		return nil
+	}
+	out := &rbacv3.RBAC{Action: rbacv3.RBAC_ALLOW, Policies: map[string]*rbacv3.Policy{}}
+	for _, rules := range combined {
+		var all []string
+		for _, r := range rules {
+			all = append(all, r.name)
+		}
+		add(out.Policies, "ALLOW "+strings.Join(all, " and "), policyOf(rules, false))
+	}
+	return out
+}
+
+// add a policy under a name of its own. One that says the same is there already.
+func add(out map[string]*rbacv3.Policy, name string, p *rbacv3.Policy) {
+	unique := text(name)
+	for n := 2; out[unique] != nil; n++ {
+		unique = fmt.Sprintf("%s (%d)", text(name), n)
+	}
+	p.Permissions = []*rbacv3.Permission{{Rule: &rbacv3.Permission_Any{Any: true}}}
+	out[unique] = p
+}
+
+func ruleName(r model.AccessRule) string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return strconv.Itoa(r.Index)
+}
+
+// policyOf matches what all of the rules match. An expression that can't be told to Envoy denies everything, and allows
+// nothing.
+func policyOf(rules []rule, deny bool) *rbacv3.Policy {
+	out := &rbacv3.Policy{}
+	var all []*rbacv3.Principal
+	var expressions []string
+	for _, r := range rules {
+		all = append(all, ruleOf(r.AccessRule, deny))
+		if r.Request != nil && r.Request.CEL != "" {
+			expressions = append(expressions, "("+r.Request.CEL+"\n)")
+		}
+	}
+	out.Principals = []*rbacv3.Principal{allOf(all)}
+	if len(expressions) > 0 {
+		e, err := envoy.CEL(strings.Join(expressions, " && "))
+		if err != nil && !deny {
+			out.Principals = []*rbacv3.Principal{nobody()}
+		}
+		out.Condition = e
+	}
+	return out
+}
+
+// ruleOf matches what a rule matches, but for an expression.
+func ruleOf(r model.AccessRule, deny bool) *rbacv3.Principal {
+	var all []*rbacv3.Principal
+	if r.Sources != nil {
+		var sources []*rbacv3.Principal
+		for _, s := range r.Sources {
+			sources = append(sources, sourceOf(s))
+		}
+		all = append(all, oneOf(sources))
+	}
+	if r.Request != nil {
+		all = append(all, requestOf(*r.Request, deny)...)
+	}
+	return allOf(all)
+}
+
+func sourceOf(s model.AccessSource) *rbacv3.Principal {
+	m := exact(s.Identity)
+	if s.Prefix {
+		m = &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: text(s.Identity)}}
+	}
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Authenticated_{
+		Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m},
+	}}
+}
+
+func anybody() *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Any{Any: true}}
+}
+
+func nobody() *rbacv3.Principal { return not(anybody()) }
+
+func not(p *rbacv3.Principal) *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: p}}
+}
+
+// oneOf is nobody where there is none.
+func oneOf(ids []*rbacv3.Principal) *rbacv3.Principal {
+	switch len(ids) {
+	case 0:
+		return nobody()
+	case 1:
+		return ids[0]
+	}
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: &rbacv3.Principal_Set{Ids: ids}}}
+}
+
+// allOf is anybody where there is none.
+func allOf(ids []*rbacv3.Principal) *rbacv3.Principal {
+	switch len(ids) {
+	case 0:
+		return anybody()
+	case 1:
+		return ids[0]
+	}
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: ids}}}
+}
