@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -29,6 +30,8 @@ var oracleScopes = map[xds.Scope][]string{
 	"waypoint/bookshop/fairway-waypoint": nil,
 	"waypoint/bookshop/mine":             nil,
 	"waypoint/all/wp":                    nil,
+	"waypoint/shop/fairway-waypoint":     nil,
+	"waypoint/shop/mine":                 nil,
 	"node/node1":                         {"10.96.0.10:80", "10.96.0.11:80", "10.96.0.14:80", "10.200.2.6:8080"},
 	"node/node2":                         {"10.96.0.10:80", "10.96.0.15:7070", "10.96.0.20:80", "10.96.3.10:80"},
 }
@@ -234,6 +237,11 @@ func vary(r *rand.Rand, o client.Object) {
 		if r.IntN(4) == 0 {
 			o.Status.Conditions = nil
 		}
+	case *v1alpha1.AuthorizationPolicy:
+		o.Spec.DryRun = r.IntN(4) == 0
+		if r.IntN(4) == 0 {
+			o.Spec.Rules = o.Spec.Rules[:r.IntN(len(o.Spec.Rules))]
+		}
 	case *gwv1.HTTPRoute:
 		if r.IntN(3) == 0 && len(o.Spec.Rules) > 1 {
 			o.Spec.Rules = o.Spec.Rules[1:]
@@ -243,9 +251,10 @@ func vary(r *rand.Rand, o client.Object) {
 
 // objectPool has the objects of cases of internal/ingest that share names and addresses.
 func objectPool(t testing.TB) (out []client.Object) {
+	out = readManifests(t, filepath.Join("..", "ingest", "testdata", "mesh.yaml"))
 	for _, name := range []string{
-		"around-the-waypoint", "bad-input", "bad-rules", "consumer-and-grpc", "consumers-alone", "families-and-nodes",
-		"gateway-not-accepted", "over-budget", "ownership", "split",
+		"around-the-waypoint", "authorization-requests", "bad-input", "bad-rules", "consumer-and-grpc", "consumers-alone",
+		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split",
 	} {
 		out = append(out, readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))...)
 	}

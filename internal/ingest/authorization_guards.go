@@ -217,11 +217,16 @@ func (i *Ingest) serviceRequests(c *memo.Ctx, port model.ServicePort) []model.Ac
 	return i.policiesOf(c, ports)
 }
 
-// guardsOfPort are the guards of the pods behind a Service's port, each once: all of them must let a request in.
-func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard {
+// guardsOf are guardsAt, but for the ports of all those namespaces in which nothing is guarded.
+func (i *Ingest) guardsOf(c *memo.Ctx, port model.ServicePort) []model.Guard {
 	if len(i.aimsIn.Get(c, port.Namespace)) == 0 && !i.Settings.Get(c, struct{}{}).DefaultDeny {
 		return nil
 	}
+	return i.guardsAt.Get(c, port)
+}
+
+// guardsOfPort are the guards of the pods behind a Service's port, each once: all of them must let a request in.
+func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard {
 	var out []model.Guard
 	guarded := false
 	for _, k := range i.behindOf.Get(c, port.ServiceName()) {
@@ -264,7 +269,7 @@ func addGuard(to []model.Guard, g model.Guard) []model.Guard {
 // comes in.
 func (i *Ingest) tcpGuardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard {
 	var out []model.Guard
-	for _, g := range i.guardsAt.Get(c, port) {
+	for _, g := range i.guardsOf(c, port) {
 		network := slices.Clone(g.Network)
 		for _, p := range g.Application {
 			if !p.DryRun {

@@ -17,7 +17,7 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	if at.Port == (model.ServicePort{}) || !table.Protocol.HTTP() {
 		return table
 	}
-	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsAt.Get(c, at.Port)}
+	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}
 	out := *table
 	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
 	for n := range out.Callers {
@@ -40,16 +40,25 @@ type guardBuilder struct {
 	guarded bool
 }
 
+// rules with guards are others; those without stay as they are.
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
-	out := slices.Clone(in)
-	for n := range out {
-		out[n].Backends = slices.Clone(out[n].Backends)
-		for m := range out[n].Backends {
-			backend := &out[n].Backends[m]
-			if !backend.Invalid {
-				backend.Guards = b.guards(out[n], backend.Port)
-				b.guarded = b.guarded || len(backend.Guards) > 0
+	out := in
+	for n, r := range in {
+		for m, backend := range r.Backends {
+			if backend.Invalid {
+				continue
 			}
+			guards := b.guards(r, backend.Port)
+			if len(guards) == 0 {
+				continue
+			}
+			if b.guarded = true; &out[0] == &in[0] {
+				out = slices.Clone(in)
+			}
+			if &out[n].Backends[0] == &r.Backends[0] {
+				out[n].Backends = slices.Clone(r.Backends)
+			}
+			out[n].Backends[m].Guards = guards
 		}
 	}
 	return out
@@ -77,7 +86,7 @@ func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.G
 	for _, g := range own {
 		out = addGuard(out, g)
 	}
-	to := []model.ServicePort{}
+	var to []model.ServicePort
 	if backend != b.at {
 		to = append(to, backend)
 	}
@@ -87,7 +96,7 @@ func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.G
 		}
 	}
 	for _, port := range to {
-		for _, g := range b.i.guardsAt.Get(b.c, port) {
+		for _, g := range b.i.guardsOf(b.c, port) {
 			out = addGuard(out, g)
 		}
 	}
