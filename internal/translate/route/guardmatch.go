@@ -78,17 +78,23 @@ func grpcPaths(methods []model.AccessGRPC) (out []model.StringMatch) {
 // plainPath has one reading: no escapes but of what must be escaped and means nothing to servers, and no parameters.
 const plainPath = `(?:[^%;\\]|%[^235]|%2[^5Ff]|%3[^Bb]|%5[^Cc])*`
 
-// pathsOf matches the path without query. Denied is also what some server takes for one of the paths, in any case, and
-// what climbs: a rewrite may have made that of it.
+// trailing is what some servers cut off: slashes, and parameters of nothing.
+const trailing = `(?:` + anySlash + `|(?:;|%3[Bb])[^/]*)*`
+
+// escapedTwice is a path that is another one to servers that undo escapes again.
+const escapedTwice = `.*%25[0-9a-f]{2}.*`
+
+// pathsOf matches the path without query. Denied is also what some server takes for one of the paths: in any case, with
+// a slash at its end, escaped twice; and what climbs, for a rewrite may have made that of it.
 func pathsOf(paths []model.StringMatch, deny bool) *rbacv3.Principal {
 	if !deny {
 		return allOf([]*rbacv3.Principal{
 			pathMatches(anyOf(paths, literalPath)), pathMatches(plainPath), not(pathMatches(hiddenDots)),
 		})
 	}
-	return pathMatches(`(?i)(?:` + hiddenDots + `|` + anyOf(paths, func(p model.StringMatch) string {
+	return pathMatches(`(?i)(?:` + hiddenDots + `|` + escapedTwice + `|` + anyOf(paths, func(p model.StringMatch) string {
 		if other := otherSpellings(&p); other != "" {
-			return literalPath(p) + "|" + other
+			return literalPath(p) + "|" + other + trailing
 		}
 		return literalPath(p)
 	}) + `)`)
