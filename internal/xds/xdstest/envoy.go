@@ -44,6 +44,16 @@ func Binary(t testing.TB) string {
 // Validate shows a configuration, JSON or YAML, to an Envoy, which must take it, and returns what it says besides.
 func Validate(t testing.TB, binary string, config []byte) string {
 	t.Helper()
+	out, err := Check(t, binary, config)
+	if err != nil {
+		t.Errorf("Envoy refuses: %v\n%s", err, out)
+	}
+	return out
+}
+
+// Check shows a configuration, JSON or YAML, to an Envoy, and returns what it says, and an error if it doesn't take it.
+func Check(t testing.TB, binary string, config []byte) (string, error) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "envoy.yaml")
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		t.Fatal(err)
@@ -51,10 +61,7 @@ func Validate(t testing.TB, binary string, config []byte) string {
 	c := exec.CommandContext(t.Context(), binary, "--mode", "validate", "-l", "warning", "--use-dynamic-base-id", "-c",
 		file)
 	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Errorf("Envoy refuses: %v\n%s", err, out)
-	}
-	return string(out)
+	return string(out), err
 }
 
 // Envoy is a running proxy.
