@@ -56,6 +56,8 @@ type authorization struct {
 	sendsTo   *memo.Func[cluster.Key, []string]
 	senders   *memo.Func[struct{}, map[string][]cluster.Key]
 	sendersTo *memo.Func[model.ServicePort, []sender]
+	// guardedPods are for statuses.
+	guardedPods *memo.Func[podChoice, *GuardedPods]
 }
 
 func (i *Ingest) defineAuthorization(g *memo.Graph) {
@@ -84,6 +86,8 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.sendsTo = memo.Define(g, "sendsTo", slices.Equal[[]string], i.sendsToNamespaces)
 	a.senders = memo.Define(g, "senders", reflectEqual[map[string][]cluster.Key], i.allSenders).Steady()
 	a.sendersTo = memo.Define(g, "sendersTo", slices.Equal[[]sender], i.sendersToPort)
+	a.guardedPods = memo.Define(g, "guardedPods", reflectEqual[*GuardedPods], i.chosenPods)
+	i.policyReports[kindAuthorization] = i.accessReport
 }
 
 // AccessPolicy is an AuthorizationPolicy as it was read, wherever it is for.

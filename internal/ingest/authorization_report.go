@@ -5,13 +5,24 @@ package ingest
 
 import (
 	"cmp"
+	"fmt"
+	"reflect"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/labels"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
+
+// kindAuthorization is the kind of the policies that this file reports on.
+var kindAuthorization = cluster.NameOf((*v1alpha1.AuthorizationPolicy)(nil))
 
 // Enforcement says who carries an AuthorizationPolicy out for one ancestor, and what that changes. Where the ancestor
 // isn't accepted, it is empty.
@@ -58,14 +69,178 @@ type ClosedPort struct {
 	Verdict
 }
 
-// guardedPods sorts pods by whether they are captured.
-func (i *Ingest) guardedPods(c *memo.Ctx, name string, pods []cluster.Key) *GuardedPods {
+// accessReport is what the status of an AuthorizationPolicy is to say; nil where that is gone.
+func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *RouteReport {
+	o, ok := i.store.Authorization.Get(c, key)
+	p := i.AccessPolicy.Get(c, key)
+	if !ok || p == nil {
+		return nil
+	}
+	out := &RouteReport{
+		Ref: model.ObjectRef{Kind: kindAuthorization, Namespace: key.Namespace, Name: key.Name}, UID: o.UID,
+		Generation: o.Generation,
+	}
+	if !i.Settings.Get(c, struct{}{}).present {
+		return out
+	}
+	for n, t := range i.AccessTargets.Get(c, key) {
+		entry := i.accessEntry(c, p, t, choiceOf(&o.Spec.TargetRefs[n], key.Namespace), o.Generation)
+		same := func(e ParentReport) bool { return reflect.DeepEqual(e.Ref, entry.Ref) }
+		if !slices.ContainsFunc(out.Parents, same) {
+			out.Parents = append(out.Parents, entry)
+		}
+	}
+	return out
+}
+
+func (i *Ingest) accessEntry(
+	c *memo.Ctx, p *AccessPolicy, t AccessTarget, pods podChoice, generation int64,
+) ParentReport {
+	e := &Enforcement{Application: p.Level == v1alpha1.EnforcementLevelApplication, Deny: p.Deny, DryRun: p.DryRun}
+	out := ParentReport{Ref: accessAncestor(t.Object), Enforcement: e}
+	refused := t.Refused
+	if refused == nil {
+		refused = p.Invalid
+	}
+	accepted := "in force for " + pods.words(t.Object)
+	if p.DryRun {
+		accepted = "tried for " + pods.words(t.Object)
+	}
+	out.Conditions = append(out.Conditions, conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
+		string(gwv1.PolicyReasonAccepted), accepted, generation))
+	if refused != nil {
+		text := "the policy is not accepted"
+		switch {
+		case t.Refused != nil:
+			text += " for this target"
+		case p.DryRun:
+		case p.Deny:
+			text += ": until it is mended, it denies everything"
+		default:
+			text += ": until it is mended, it allows nothing"
+		}
+		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: text}
+		return out
+	}
+	if !e.Application || !e.DryRun { // pods know nothing of requests that are only tried
+		e.Pods = i.podsOf(c, t, pods)
+	}
+	e.Closed = i.closedPorts(c, t)
+	e.Waypoints = i.guardingWaypoints(c, t)
+	return out
+}
+
+// accessAncestor is the target; of pods their namespace, for by selector they have no name.
+func accessAncestor(o policy.Object) gwv1.ParentReference {
+	namespace := gwv1.Namespace(o.Namespace)
+	out := gwv1.ParentReference{
+		Group: new(gwv1.Group(o.Group)), Kind: new(gwv1.Kind(o.Kind)), Namespace: &namespace, Name: gwv1.ObjectName(o.Name),
+	}
+	if o.Name == "" {
+		out.Kind, out.Namespace, out.Name = new(gwv1.Kind(kindNamespace)), nil, gwv1.ObjectName(o.Namespace)
+	}
+	return out
+}
+
+// closedPorts are the ports of a target at which no request can be decided on.
+func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget) (out []ClosedPort) {
+	for _, p := range t.Opaque {
+		out = append(out, ClosedPort{Port: p, Verdict: Verdict{
+			Reason:  v1alpha1.PolicyReasonNotRequests,
+			Message: "no requests can be told apart there: set appProtocol http if they can, or use enforcementLevel Network",
+		}})
+	}
+	for _, p := range t.Unserved {
+		why := i.unserved(c, p.ServiceName(), "no waypoint serves the Service")
+		if why == nil {
+			why = &Verdict{Message: "no waypoint serves the port"}
+		}
+		out = append(out, ClosedPort{Port: p, Verdict: Verdict{
+			Reason: v1alpha1.PolicyReasonNoWaypoint, Message: why.Message,
+		}})
+	}
+	return out
+}
+
+// guardingWaypoints are those that carry a policy out, those that are still to be made included.
+func (i *Ingest) guardingWaypoints(c *memo.Ctx, t AccessTarget) []GuardingWaypoint {
+	out := slices.Clone(t.Waypoints)
+	for _, p := range t.Requests {
+		if slices.Contains(t.Opaque, p) || slices.Contains(t.Unserved, p) {
+			continue
+		}
+		gateway := i.Binding.Get(c, p.ServiceName()).Waypoint
+		if !slices.ContainsFunc(out, func(w GuardingWaypoint) bool { return w.Gateway == gateway }) {
+			out = append(out, GuardingWaypoint{Gateway: gateway})
+		}
+	}
+	slices.SortFunc(out, func(a, b GuardingWaypoint) int { return byName(a.Gateway, b.Gateway) })
+	return out
+}
+
+// podChoice is what pods of a namespace are chosen by: by a Service, or by labels; neither: something else.
+type podChoice struct {
+	namespace, service, selector string
+	// all by labels, be it none.
+	labelled bool
+}
+
+func choiceOf(t *v1alpha1.AuthorizationTarget, namespace string) podChoice {
+	out := podChoice{namespace: namespace}
+	switch {
+	case t.Kind == kindPod, t.Kind == kindNamespace:
+		out.labelled = true
+		if selector, err := podSelector(t); err == nil {
+			out.selector = selector.String()
+		}
+	case isTarget(t, policy.Service.Group, policy.Service.Kind):
+		out.service = string(t.Name)
+	}
+	return out
+}
+
+func (p podChoice) words(o policy.Object) string {
+	switch {
+	case !p.labelled:
+		return o.String()
+	case p.selector == "":
+		return "all pods of namespace " + p.namespace
+	}
+	return fmt.Sprintf("pods of namespace %s with labels %s", p.namespace, p.selector)
+}
+
+// podsOf a target. Policies that choose pods alike share them.
+func (i *Ingest) podsOf(c *memo.Ctx, t AccessTarget, by podChoice) *GuardedPods {
+	if by.labelled || by.service != "" {
+		return i.guardedPods.Get(c, by)
+	}
+	return i.guarded(c, t.String(), t.Pods)
+}
+
+// chosenPods are the pods that policies choose alike.
+func (i *Ingest) chosenPods(c *memo.Ctx, by podChoice) *GuardedPods {
+	if by.service != "" {
+		svc := policy.Object{
+			GroupKind: policy.Service, NamespacedName: cluster.Key{Namespace: by.namespace, Name: by.service},
+		}
+		return i.guarded(c, svc.String(), i.podsOfService(c, svc.NamespacedName))
+	}
+	selector, err := labels.Parse(by.selector)
+	if err != nil { // it was a selector's text
+		selector = labels.Everything()
+	}
+	pods := i.podsWhere(c, by.namespace, func(set labels.Set) bool { return selector.Matches(set) })
+	return i.guarded(c, fmt.Sprintf("pods of %s: %s", by.namespace, by.selector), pods)
+}
+
+// guarded sorts pods by whether they are captured.
+func (i *Ingest) guarded(c *memo.Ctx, name string, pods []cluster.Key) *GuardedPods {
 	out := &GuardedPods{Name: name}
 	for _, key := range pods {
 		pod, ok := i.store.Pods.Get(c, key)
 		switch {
 		case !ok, member.Finished(pod), len(pod.Status.PodIPs) == 0:
-		case member.Captured(pod):
+		case i.takesMTLS(c, pod):
 			out.Captured = append(out.Captured, GuardedPod{Pod: key, Node: pod.Spec.NodeName})
 		default:
 			out.Uncaptured = append(out.Uncaptured, key)

@@ -311,11 +311,3 @@ func (i *Ingest) leadsTo(c *memo.Ctx, at model.ServicePort, ports []model.Servic
 	return slices.ContainsFunc(tableBackends(i.unguarded.Get(c, model.Attachment{Port: at})),
 		func(b model.ServicePort) bool { return slices.Contains(ports, b) })
 }
-
-// UncapturedPods are those of a target's pods that nothing guards.
-func (i *Ingest) UncapturedPods(c *memo.Ctx, t AccessTarget) []cluster.Key {
-	return slices.DeleteFunc(slices.Clone(t.Pods), func(key cluster.Key) bool {
-		pod, ok := i.store.Pods.Get(c, key)
-		return !ok || i.takesMTLS(c, pod)
-	})
-}

@@ -181,27 +181,23 @@ func (p *picture) tableGuards(t *model.RouteTable) (out string) {
 	return out
 }
 
-// accessTargets is what policies are for.
-func (p *picture) accessTargets(key cluster.Key) {
-	policy := p.in.AccessPolicy.Get(nil, key)
-	p.line("AuthorizationPolicy %s: %s", key, verdictWords(policy.Invalid))
-	for _, t := range p.in.AccessTargets.Get(nil, key) {
-		p.line("  %s %s: %s", t.Kind, t.NamespacedName, verdictWords(t.Refused))
-		for _, of := range []struct{ name, list string }{
-			{"pods", keyList(t.Pods)},
-			{"not captured", keyList(p.in.UncapturedPods(nil, t))},
-			{"requests to", portList(t.Requests)},
-			{"closed", portList(t.Opaque)},
-			{"without waypoint", portList(t.Unserved)},
-		} {
-			if of.list != "" {
-				p.line("    %s: %s", of.name, of.list)
-			}
+// enforcement is who must have acknowledged a policy.
+func (p *picture) enforcement(e Enforcement) {
+	p.line("    Enforced%s", flags(map[string]bool{
+		"on requests": e.Application, "denies": e.Deny, "only tried": e.DryRun,
+	}))
+	if e.Pods != nil {
+		var at []string
+		for _, g := range e.Pods.Captured {
+			at = append(at, g.Pod.String()+" on "+g.Node)
 		}
-		for _, w := range t.Waypoints {
-			p.line("    waypoint %s decides by tables [%s]%s", w.Gateway, portList(w.Tables),
-				flags(map[string]bool{"TCP": w.TCP}))
-		}
+		p.line("      for %s: [%s], not captured [%s]", e.Pods.Name, strings.Join(at, ", "), keyList(e.Pods.Uncaptured))
+	}
+	for _, w := range e.Waypoints {
+		p.line("      by waypoint %s, tables [%s]%s", w.Gateway, portList(w.Tables), flags(map[string]bool{"TCP": w.TCP}))
+	}
+	for _, at := range e.Closed {
+		p.line("      closed %s, %s: %s", portWords(at.Port), at.Reason, at.Message)
 	}
 }
 

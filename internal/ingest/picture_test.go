@@ -282,9 +282,6 @@ func (w *world) statusText() string {
 			p.report(r)
 		}
 	}
-	for _, key := range w.accessPolicies() {
-		p.accessTargets(key)
-	}
 	for _, key := range w.services() {
 		if b := w.in.Bound.Get(nil, key); !b.None() {
 			p.line("Service %s: %s", key, bindingWords(b))
@@ -309,9 +306,15 @@ func (p *picture) report(r *RouteReport) {
 		for _, c := range parent.Conditions {
 			p.line("    %s %s %s: %s", c.Type, c.Status, c.Reason, c.Message)
 		}
+		condition := "Programmed"
+		if parent.Enforcement != nil {
+			condition = "Enforced"
+		}
 		switch u := parent.Unprogrammed; {
 		case u != nil:
-			p.line("    Programmed False %s: %s", u.Reason, u.Message)
+			p.line("    %s False %s: %s", condition, u.Reason, u.Message)
+		case parent.Enforcement != nil:
+			p.enforcement(*parent.Enforcement)
 		default:
 			pending := flags(map[string]bool{"pending": parent.Pending})
 			var ports []model.ServicePort
