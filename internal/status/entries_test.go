@@ -72,3 +72,25 @@ func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
 		names.MeshController))
 	require.Len(t, MergeParents(nil, make([]gwv1.RouteParentStatus, 33), names.MeshController), 32)
 }
+
+// Two controllers that each write their own order would write for ever.
+func TestMergeKeepsTheOrderThatIsThere(t *testing.T) {
+	entry := func(by gwv1.GatewayController, name gwv1.ObjectName) gwv1.RouteParentStatus {
+		return gwv1.RouteParentStatus{
+			ControllerName: by, ParentRef: gwv1.ParentReference{Name: name}, Conditions: accepted(1),
+		}
+	}
+	const other = gwv1.GatewayController("example.org/other")
+	ours := []gwv1.RouteParentStatus{entry(names.MeshController, "a"), entry(names.MeshController, "b")}
+	namesOf := func(all []gwv1.RouteParentStatus) (out []gwv1.ObjectName) {
+		for _, p := range all {
+			out = append(out, p.ParentRef.Name)
+		}
+		return out
+	}
+	old := []gwv1.RouteParentStatus{ours[0], entry(other, "1"), ours[1], entry(other, "2")}
+	require.Equal(t, []gwv1.ObjectName{"a", "1", "b", "2"}, namesOf(MergeParents(old, ours, names.MeshController)))
+	require.Equal(t, []gwv1.ObjectName{"b", "1", "2"}, namesOf(MergeParents(old, ours[1:], names.MeshController)))
+	more := append(ours, entry(names.MeshController, "c"))
+	require.Equal(t, []gwv1.ObjectName{"a", "1", "b", "2", "c"}, namesOf(MergeParents(old, more, names.MeshController)))
+}
