@@ -22,6 +22,10 @@ const (
 	maxAncestors = 16 // PolicyStatus.ancestors
 )
 
+// maxMessages is how many bytes the messages of our entries of a status may have in all. An object has room for 1.5 MB,
+// of which others need theirs; with more, nothing of the status could be written.
+const maxMessages = 512 << 10
+
 // entry is what RouteParentStatus and PolicyAncestorStatus are alike in: one controller's word on one object that a
 // route or a policy refers to.
 type entry struct {
@@ -81,30 +85,32 @@ func merge(old, ours []entry, by gwv1.GatewayController, most int) []entry {
 	theirs := len(slices.DeleteFunc(slices.Clone(old), func(e entry) bool { return e.controller == by }))
 	room := max(most-theirs, 0)
 	fit, left := ours[:min(len(ours), room)], len(ours)-room
+	each := maxMessages / max(len(fit), 1)
 	out, next := make([]entry, 0, theirs+len(fit)), 0
 	for _, e := range old {
 		switch {
 		case e.controller != by:
 			out = append(out, e)
 		case next < len(fit):
-			out = append(out, written(old, fit[next], by, left, most))
+			out = append(out, written(old, fit[next], by, left, most, each))
 			next++
 		}
 	}
 	for _, e := range fit[next:] {
-		out = append(out, written(old, e, by, left, most))
+		out = append(out, written(old, e, by, left, most, each))
 	}
 	return out
 }
 
-// written is an entry of ours as it is to be written, beside others of which some may be left out.
-func written(old []entry, e entry, by gwv1.GatewayController, left, most int) entry {
+// written is an entry of ours as it is to be written, with so many bytes of messages, where so many others of ours are
+// left out.
+func written(old []entry, e entry, by gwv1.GatewayController, left, most, bytes int) entry {
 	e.controller = by
 	if left > 0 {
 		e.conditions = append(slices.Clone(e.conditions), full(left, most, e.conditions))
 	}
 	said := conditions.For(0, saidBefore(old, e))
-	for _, c := range e.conditions {
+	for _, c := range conditions.Fit(e.conditions, bytes) {
 		said.Put(c)
 	}
 	e.conditions = said.List()
