@@ -105,7 +105,8 @@ func TestEntriesWithLongMessagesFitIntoAnObject(t *testing.T) {
 			out = append(out, gwv1.RouteParentStatus{
 				ParentRef: gwv1.ParentReference{Name: gwv1.ObjectName(fmt.Sprint(i))},
 				Conditions: []metav1.Condition{
-					{Type: "Accepted", Message: "yes"}, {Type: "ResolvedRefs", Message: text},
+					{Type: "Accepted", Message: "yes"},
+					{Type: "ResolvedRefs", Message: text},
 					{Type: "PartiallyInvalid", Message: text},
 				},
 			})
