@@ -173,7 +173,8 @@ func (k *Kinds) Reconcile(context.Context, reconcile.Request) (reconcile.Result,
 	}
 	k.waiting = rest
 	k.tries--
-	if len(errs) == 0 && len(rest) > 0 && k.tries > 0 {
+	// Also while nobody waits: who asked a moment ago may be about to.
+	if len(errs) == 0 && k.tries > 0 {
 		return reconcile.Result{RequeueAfter: discoveryPause}, nil
 	}
 	return reconcile.Result{}, errors.Join(errs...)

@@ -4,9 +4,12 @@
 package conditions
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 const (
@@ -18,6 +21,22 @@ const (
 
 // forCondition makes a text the message of a condition: a sentence that the API server takes.
 func forCondition(text string) string { return shorten(sentence(text), maxMessage) }
+
+// Fit cuts the messages of conditions that have more than so many bytes in all, each to its part.
+func Fit(all []metav1.Condition, most int) []metav1.Condition {
+	sum := 0
+	for _, c := range all {
+		sum += len(c.Message)
+	}
+	if sum <= most {
+		return all
+	}
+	out := slices.Clone(all)
+	for n := range out {
+		out[n].Message = shorten(out[n].Message, most/len(out))
+	}
+	return out
+}
 
 // Note makes a text the note of an Event, or the message of a pod's condition, which is read in Events.
 func Note(text string) string { return shorten(sentence(text), maxNote) }

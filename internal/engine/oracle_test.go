@@ -15,12 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -201,60 +197,13 @@ func event(r *rand.Rand, h *harness, pool []client.Object, present map[string]cl
 	h.Set(o)
 }
 
-// vary changes what may change in an object of its kind.
-func vary(r *rand.Rand, o client.Object) {
-	switch o := o.(type) {
-	case *corev1.Namespace:
-		if r.IntN(4) == 0 {
-			delete(o.Labels, "fairway.dev/mesh")
-		}
-	case *corev1.Node:
-		o.Labels[corev1.LabelTopologyZone] = []string{"a", "b"}[r.IntN(2)]
-	case *corev1.Service:
-		switch r.IntN(7) {
-		case 2:
-			o.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
-		case 0:
-			o.Labels = map[string]string{"fairway.dev/use-waypoint": []string{"none", "mine", "auto", "nowhere"}[r.IntN(4)]}
-		case 1:
-			o.Spec.Ports[0].AppProtocol = new([]string{"http", "kubernetes.io/h2c", "tcp", "https", "grpc-web"}[r.IntN(5)])
-		}
-	case *corev1.Pod:
-		if r.IntN(4) == 0 {
-			o.Status.Conditions = nil
-		}
-		if r.IntN(8) == 0 {
-			o.Status.Phase = corev1.PodFailed
-		}
-	case *discoveryv1.EndpointSlice:
-		if r.IntN(3) == 0 {
-			o.Endpoints = o.Endpoints[:r.IntN(len(o.Endpoints)+1)]
-		}
-	case *gwv1.Gateway:
-		if r.IntN(6) == 0 {
-			o.Spec.GatewayClassName = "another"
-		}
-		if r.IntN(4) == 0 {
-			o.Status.Conditions = nil
-		}
-	case *v1alpha1.AuthorizationPolicy:
-		o.Spec.DryRun = r.IntN(4) == 0
-		if r.IntN(4) == 0 {
-			o.Spec.Rules = o.Spec.Rules[:r.IntN(len(o.Spec.Rules))]
-		}
-	case *gwv1.HTTPRoute:
-		if r.IntN(3) == 0 && len(o.Spec.Rules) > 1 {
-			o.Spec.Rules = o.Spec.Rules[1:]
-		}
-	}
-}
-
 // objectPool has the objects of cases of internal/ingest that share names and addresses.
 func objectPool(t testing.TB) (out []client.Object) {
 	out = readManifests(t, filepath.Join("..", "ingest", "testdata", "mesh.yaml"))
 	for _, name := range []string{
 		"around-the-waypoint", "authorization-requests", "bad-input", "bad-rules", "consumer-and-grpc", "consumers-alone",
-		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split",
+		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split", "grants", "grpc", "named-waypoints",
+		"protocols", "resilience", "precedence", "parameters", "attachment", "backends",
 	} {
 		out = append(out, readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))...)
 	}

@@ -22,6 +22,10 @@ const (
 	maxAncestors = 16 // PolicyStatus.ancestors
 )
 
+// maxMessages is how many bytes the messages of our entries of a status may have in all. An object has room for 1.5 MB,
+// of which others need theirs; with more, nothing of the status could be written.
+const maxMessages = 512 << 10
+
 // entry is what RouteParentStatus and PolicyAncestorStatus are alike in: one controller's word on one object that a
 // route or a policy refers to.
 type entry struct {
@@ -74,27 +78,43 @@ func convert[A, B any](in []A, each func(A) B) []B {
 // merge replaces the entries of one controller and keeps those of others. Times of conditions that did not change stay.
 // Where the API has no room for all, as many of ours as fit are there, and say so: with one more, the API server would
 // refuse all of it. An entry is its controller's alone, so what ours no longer says goes.
+//
+// Ours stand where they stood. Order means nothing, but another controller may have an order, too: if each wrote its
+// own, both would write for ever.
 func merge(old, ours []entry, by gwv1.GatewayController, most int) []entry {
-	out := make([]entry, 0, len(old)+len(ours))
+	theirs := len(slices.DeleteFunc(slices.Clone(old), func(e entry) bool { return e.controller == by }))
+	room := max(most-theirs, 0)
+	fit, left := ours[:min(len(ours), room)], len(ours)-room
+	each := maxMessages / max(len(fit), 1)
+	out, next := make([]entry, 0, theirs+len(fit)), 0
 	for _, e := range old {
-		if e.controller != by {
+		switch {
+		case e.controller != by:
 			out = append(out, e)
+		case next < len(fit):
+			out = append(out, written(old, fit[next], by, left, most, each))
+			next++
 		}
 	}
-	room := max(most-len(out), 0)
-	for _, e := range ours[:min(len(ours), room)] {
-		e.controller = by
-		if left := len(ours) - room; left > 0 {
-			e.conditions = append(slices.Clone(e.conditions), full(left, most, e.conditions))
-		}
-		said := conditions.For(0, saidBefore(old, e))
-		for _, c := range e.conditions {
-			said.Put(c)
-		}
-		e.conditions = said.List()
-		out = append(out, e)
+	for _, e := range fit[next:] {
+		out = append(out, written(old, e, by, left, most, each))
 	}
 	return out
+}
+
+// written is an entry of ours as it is to be written, with so many bytes of messages, where so many others of ours are
+// left out.
+func written(old []entry, e entry, by gwv1.GatewayController, left, most, bytes int) entry {
+	e.controller = by
+	if left > 0 {
+		e.conditions = append(slices.Clone(e.conditions), full(left, most, e.conditions))
+	}
+	said := conditions.For(0, saidBefore(old, e))
+	for _, c := range conditions.Fit(e.conditions, bytes) {
+		said.Put(c)
+	}
+	e.conditions = said.List()
+	return e
 }
 
 // saidBefore are those conditions of the entry as written that it still has.

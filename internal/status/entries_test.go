@@ -4,7 +4,9 @@
 package status
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -71,4 +73,55 @@ func TestAPolicySaysThatItsStatusIsFull(t *testing.T) {
 	require.Equal(t, ancestors(16, "example.org/other"), MergeAncestors(ancestors(16, "example.org/other"), ours,
 		names.MeshController))
 	require.Len(t, MergeParents(nil, make([]gwv1.RouteParentStatus, 33), names.MeshController), 32)
+}
+
+// Two controllers that each write their own order would write for ever.
+func TestMergeKeepsTheOrderThatIsThere(t *testing.T) {
+	entry := func(by gwv1.GatewayController, name gwv1.ObjectName) gwv1.RouteParentStatus {
+		return gwv1.RouteParentStatus{
+			ControllerName: by, ParentRef: gwv1.ParentReference{Name: name}, Conditions: accepted(1),
+		}
+	}
+	const other = gwv1.GatewayController("example.org/other")
+	ours := []gwv1.RouteParentStatus{entry(names.MeshController, "a"), entry(names.MeshController, "b")}
+	namesOf := func(all []gwv1.RouteParentStatus) (out []gwv1.ObjectName) {
+		for _, p := range all {
+			out = append(out, p.ParentRef.Name)
+		}
+		return out
+	}
+	old := []gwv1.RouteParentStatus{ours[0], entry(other, "1"), ours[1], entry(other, "2")}
+	require.Equal(t, []gwv1.ObjectName{"a", "1", "b", "2"}, namesOf(MergeParents(old, ours, names.MeshController)))
+	require.Equal(t, []gwv1.ObjectName{"b", "1", "2"}, namesOf(MergeParents(old, ours[1:], names.MeshController)))
+	more := append(ours, entry(names.MeshController, "c"))
+	require.Equal(t, []gwv1.ObjectName{"a", "1", "b", "2", "c"}, namesOf(MergeParents(old, more, names.MeshController)))
+}
+
+// etcd would refuse more, and so all of it.
+func TestEntriesWithLongMessagesFitIntoAnObject(t *testing.T) {
+	long := func(n int) (out []gwv1.RouteParentStatus) {
+		text := strings.Repeat("x", 32768)
+		for i := range n {
+			out = append(out, gwv1.RouteParentStatus{
+				ParentRef: gwv1.ParentReference{Name: gwv1.ObjectName(fmt.Sprint(i))},
+				Conditions: []metav1.Condition{
+					{Type: "Accepted", Message: "yes"},
+					{Type: "ResolvedRefs", Message: text},
+					{Type: "PartiallyInvalid", Message: text},
+				},
+			})
+		}
+		return out
+	}
+	one := MergeParents(nil, long(1), names.MeshController)
+	require.Len(t, meta.FindStatusCondition(one[0].Conditions, "ResolvedRefs").Message, 32768)
+	got := MergeParents(nil, long(32), names.MeshController)
+	raw, err := json.Marshal(got)
+	require.NoError(t, err)
+	require.Less(t, len(raw), 1<<20)
+	for _, p := range got {
+		require.Equal(t, "yes", meta.FindStatusCondition(p.Conditions, "Accepted").Message)
+		require.Greater(t, len(meta.FindStatusCondition(p.Conditions, "ResolvedRefs").Message), 4096)
+	}
+	require.Equal(t, got, MergeParents(got, long(32), names.MeshController))
 }

@@ -101,3 +101,23 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	o.apply(open(t))
 	e.Eventually("the next one", func() bool { return xdstest.Fetch(port) == "200 " })
 }
+
+// TestTheAgentRefusesUntilTheOperatorSays who may pass: it has a listener served that waits for nobody, and hands over.
+func TestTheAgentRefusesUntilTheOperatorSays(t *testing.T) {
+	xdstest.Binary(t)
+	o := newOperator(t)
+	o.stop()
+	a := startRelay(t, Options{Dial: o.dial, Local: []string{xds.TypeListener, xds.TypeCluster}})
+	port := xdstest.FreePort(t)
+	a.SetLocal(xds.TypeExtension, []xds.Update{xds.Set(closed(t))})
+	a.SetLocal(xds.TypeListener, []xds.Update{xds.Set(guarded(t, port))})
+	a.LocalReady(xds.TypeListener)
+	a.LocalReady(xds.TypeCluster)
+	e := xdstest.Start(t, xdstest.Options{XDSSocket: a.socket, Wildcards: true})
+	e.Eventually("refused", func() bool { return xdstest.Fetch(port) == "403 RBAC: access denied" })
+	a.SetLocal(xds.TypeExtension, []xds.Update{xds.Gone(xds.ID{TypeURL: xds.TypeExtension, Name: "policy"})})
+	require.Equal(t, "403 RBAC: access denied", xdstest.Fetch(port))
+	o.start()
+	o.apply(open(t))
+	e.Eventually("as the operator says", func() bool { return xdstest.Fetch(port) == "200 " })
+}

@@ -22,6 +22,9 @@ func (r *Relay) SetLocal(typeURL string, updates []xds.Update) {
 		}
 		for _, u := range updates {
 			if u.Resource == nil {
+				if r.own[typeURL][u.Name] { // Envoy asked for it meanwhile, and doesn't ask again
+					r.ensureType(typeURL).subscribe(u.Name)
+				}
 				delete(r.own[typeURL], u.Name)
 			} else {
 				r.own[typeURL][u.Name] = true
