@@ -104,7 +104,7 @@ func New(o Options) *Engine {
 	}
 	e.store = cluster.NewStore(e.graph)
 	e.ingest = ingest.New(e.graph, e.store, route.CheckRule)
-	e.resources = newResources(e.graph, e.ingest, func(k xds.Key, err error) {
+	e.resources = newResources(e.graph, e.store, e.ingest, func(k xds.Key, err error) {
 		e.opts.Log.Error(err, "failed to build a resource, leaving it out", "scope", k.Scope, "type", k.TypeURL, "name",
 			k.Name)
 	})
@@ -233,6 +233,7 @@ func (e *Engine) watchNamespace(name string, deleted bool) {
 // flush derives what changed and hands it to the cache, scope by scope.
 func (e *Engine) flush() {
 	e.graph.Flush()
+	clear(e.resources.guards)
 	for name, updates := range e.updates {
 		delete(e.updates, name)
 		e.opts.Cache.Apply(name, updates)

@@ -9,13 +9,16 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -41,14 +44,25 @@ type resources struct {
 	trials map[xds.Scope]*trial
 	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
 	closed map[string]map[string]bool
+	// podGuard is what guards a pod; nil: nobody is let in.
+	podGuard func(*memo.Ctx, cluster.Key) *model.PodGuard
+	pods     *cluster.Collection[*corev1.Pod]
+	// guards are the filters by what they are made of, which pods share, of one flush.
+	guards map[*model.PodGuard]*corev3.TypedExtensionConfig
 	// extensions are the configurations of filters that the listeners of a scope have by ECDS; nil as long as none has.
 	extensions func(c *memo.Ctx, scope xds.Scope) []*corev3.TypedExtensionConfig
 	// failed is told of resources that could not be made; nothing else is held up by them.
 	failed func(xds.Key, error)
 }
 
-func newResources(g *memo.Graph, in *ingest.Ingest, failed func(xds.Key, error)) *resources {
-	r := &resources{ingest: in, trials: map[xds.Scope]*trial{}, closed: map[string]map[string]bool{}, failed: failed}
+func newResources(
+	g *memo.Graph, store *cluster.Store, in *ingest.Ingest, failed func(xds.Key, error),
+) *resources {
+	r := &resources{
+		ingest: in, trials: map[xds.Scope]*trial{}, closed: map[string]map[string]bool{}, failed: failed,
+		pods: store.Pods, guards: map[*model.PodGuard]*corev3.TypedExtensionConfig{},
+		podGuard: in.PodGuard.Get,
+	}
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
@@ -114,6 +128,9 @@ func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
 
 // extension is asked for by name when a listener came that has it, and that waits for it.
 func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
+	if namespace, pod, ok := names.ParsePodAuthorization(k.Name); ok {
+		return r.guardOfPod(c, k, cluster.Key{Namespace: namespace, Name: pod})
+	}
 	if r.extensions == nil {
 		return nil
 	}
@@ -123,6 +140,25 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 		}
 	}
 	return nil
+}
+
+// guardOfPod is for the node of the pod and for no other.
+func (r *resources) guardOfPod(c *memo.Ctx, k xds.Key, key cluster.Key) *xds.Resource {
+	pod, ok := r.pods.Get(c, key)
+	if node, isNode := catalogue.NodeOf(k.Scope); !ok || !isNode || pod.Spec.NodeName != node {
+		return nil
+	}
+	guard := r.podGuard(c, key)
+	if guard == nil {
+		return nil
+	}
+	filter := r.guards[guard]
+	if filter == nil {
+		filter = &corev3.TypedExtensionConfig{TypedConfig: envoy.Any(authorization.Node(*guard))}
+		r.guards[guard] = filter
+	}
+	filter.Name = k.Name
+	return r.resource(k, filter)
 }
 
 func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resource {

@@ -24,6 +24,15 @@ func NetworkFilterByECDS(name string, m proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: byECDS(m)}}
 }
 
+// NetworkFilterByECDSOr is a network filter by ECDS that has a configuration until the resource of its name comes, so
+// that the listener doesn't wait; one that replaces another has what that one had. What comes behind the filter must
+// refuse who passes it with the first.
+func NetworkFilterByECDSOr(name string, until proto.Message) *listenerv3.Filter {
+	source := byECDS(until)
+	source.DefaultConfig, source.ApplyDefaultConfigWithoutWarming = Any(until), true
+	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: source}}
+}
+
 // byECDS fails closed. A listener is not taken into use before the configuration is there, however long that takes; the
 // one that it replaces serves until then. Where there is none all the same, for the first one was rejected, the filter
 // refuses: that is what Envoy does without a default.

@@ -31,6 +31,8 @@ const (
 	// FactoryHashableString makes a string that takes part in the key of a connection pool, so that connections are
 	// never shared between values.
 	FactoryHashableString = "envoy.hashable_string"
+	// FactoryString makes a string for any key.
+	FactoryString = "envoy.string"
 )
 
 // HeadersTimeout bounds how long a request's headers may take from their first byte to the last.
@@ -81,6 +83,9 @@ func FilterState(key, factory, value string, sharing Sharing) *statev3.FilterSta
 	}
 }
 
+// PlainState is a string of filter state in a format; "-" if it isn't there.
+func PlainState(key string) string { return "%FILTER_STATE(" + key + ":PLAIN)%" }
+
 // Literal escapes a string for where Envoy expects a format.
 func Literal(s string) string { return strings.ReplaceAll(s, "%", "%%") }
 
@@ -90,7 +95,7 @@ func SetFilterState(values ...*statev3.FilterStateValue) *listenerv3.Filter {
 }
 
 // SetFilterStateOfPeer is SetFilterState with further values, which are set when the handshake has proved who the peer
-// is. tcp_proxy has picked its cluster by then.
+// is: in plain text at once, too. tcp_proxy has picked its cluster by then.
 func SetFilterStateOfPeer(first, proved []*statev3.FilterStateValue) *listenerv3.Filter {
 	return NetworkFilter(filterSetFilterState, &netstatev3.Config{
 		OnNewConnection:          first,

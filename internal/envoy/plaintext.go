@@ -22,13 +22,20 @@ const mostPlaintext = 200
 // Those that reached nobody have sent nothing. The labels are a literal and names of clusters, which the mesh makes:
 // nothing of what a peer says.
 func CountPlaintext(namespace string) *accesslogv3.AccessLog {
+	return count(mostPlaintext, `has(upstream.local_address) && !has(upstream.uri_san_peer_certificate)`, "plaintext_total",
+		&statsv3.Config_Tag{Name: "source_namespace", ValueFormat: Literal(namespace)},
+		&statsv3.Config_Tag{Name: "destination", ValueFormat: "%UPSTREAM_CLUSTER%"})
+}
+
+// count connections that an expression holds for when they end, with no more than so many sets of tags.
+func count(most uint32, expression, name string, tags ...*statsv3.Config_Tag) *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.stats",
 		Filter: &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_ExtensionFilter{
 			ExtensionFilter: &accesslogv3.ExtensionFilter{
 				Name: "envoy.access_loggers.extension_filters.cel",
 				ConfigType: &accesslogv3.ExtensionFilter_TypedConfig{TypedConfig: Any(&celv3.ExpressionFilter{
-					Expression: `has(upstream.local_address) && !has(upstream.uri_san_peer_certificate)`,
+					Expression: expression,
 				})},
 			},
 		}},
@@ -37,17 +44,10 @@ func CountPlaintext(namespace string) *accesslogv3.AccessLog {
 			// when it ends.
 			StatsScope: &typev3.Scope{
 				Prefix: "fairway", EnableEviction: true,
-				MaxCounters: UInt32(mostPlaintext), MaxGauges: UInt32(0), MaxHistograms: UInt32(0),
+				MaxCounters: UInt32(most), MaxGauges: UInt32(0), MaxHistograms: UInt32(0),
 			},
 			Counters: []*statsv3.Config_Counter{{
-				Stat: &statsv3.Config_Stat{
-					Name: "plaintext_total",
-					Tags: []*statsv3.Config_Tag{
-						{Name: "source_namespace", ValueFormat: Literal(namespace)},
-						{Name: "destination", ValueFormat: "%UPSTREAM_CLUSTER%"},
-					},
-				},
-				ValueFixed: wrapperspb.UInt64(1),
+				Stat: &statsv3.Config_Stat{Name: name, Tags: tags}, ValueFixed: wrapperspb.UInt64(1),
 			}},
 		})},
 	}

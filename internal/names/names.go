@@ -159,6 +159,12 @@ const (
 	// may ask for what: one refuses, the other asks the policies that allow by expressions.
 	FilterAuthorization    = "fairway.authorization"
 	FilterAuthorizationCEL = "fairway.authorization_cel"
+	// FilterStateVerdict is empty where a caller is let in, and says else who refuses; FilterStateDryRun is what it would
+	// be with the policies that are tried only.
+	FilterStateVerdict = "fairway.verdict"
+	FilterStateDryRun  = "fairway.dryrun"
+	// FilterStateTarget is the address that a connection leads to if it is let in.
+	FilterStateTarget = "fairway.target"
 	// MetadataEndpoint is the endpoint metadata namespace that a waypoint's access log reads.
 	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.

@@ -37,6 +37,7 @@ func TestNetworkFilterByECDS(t *testing.T) {
 	server.greet(8080)
 	server.identity = names.SPIFFEID(trustDomain, server.namespace, server.name)
 	m.issue(server.identity)
+	server.guarded(model.PodGuard{})
 	m.destination(model.Destination{
 		Address: server.at(8080), Kind: model.DestinationWorkload, Identities: []string{server.identity},
 	})

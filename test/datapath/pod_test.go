@@ -19,9 +19,11 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
@@ -87,8 +89,15 @@ func (p *pod) join(strict bool) {
 		Identities: []string{p.identity},
 	})
 	p.configure(strict)
+	p.guarded(model.PodGuard{})
 	p.waitForListeners()
 	p.capture(uint32(v1alpha1.DefaultConnectionsPerPeer))
+}
+
+// guarded is what the operator says of a pod.
+func (p *pod) guarded(g model.PodGuard) {
+	name := names.PodAuthorization(p.namespace, p.name)
+	p.mesh.apply(p.node.scope(), name, envoy.Extension(name, authorization.Node(g)))
 }
 
 // capture the pod, to which one address may have so many connections open.

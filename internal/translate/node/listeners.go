@@ -130,30 +130,31 @@ func inbound(p Pod) *listenerv3.Listener {
 			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: []*corev3.CidrRange{{
 				AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0),
 			}}},
-			Filters: []*listenerv3.Filter{
-				envoy.SetFilterState(
-					podNetns(p, envoy.SharedOnce),
-					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(application)+":%DOWNSTREAM_LOCAL_PORT%", envoy.SharedNot),
-				),
-				inboundProxy(p, upstream.ClusterDirect),
-			},
+			Filters: append(guarded(p, a, host(application)+":%DOWNSTREAM_LOCAL_PORT%"),
+				inboundProxy(p, upstream.ClusterDirect)),
 		})
 	}
 	return l
 }
 
 func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
-	return envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+	log := map[string]string{
+		"direction":   "inbound-plaintext",
+		"destination": envoy.Literal(p.Identity),
+		"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+		"cluster":     "%UPSTREAM_CLUSTER%",
+	}
+	proxy := &tcpproxyv3.TcpProxy{
 		StatPrefix:       "inbound",
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:      envoy.Duration(0),
-		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
-			"direction":   "inbound-plaintext",
-			"destination": envoy.Literal(p.Identity),
-			"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-			"cluster":     "%UPSTREAM_CLUSTER%",
-		}), envoy.Flagged())},
-	})
+	}
+	if p.Strict {
+		proxy.AccessLog = []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, log), envoy.Flagged())}
+	} else {
+		proxy.AccessLog = guardedLog(p, log)
+	}
+	return envoy.NetworkFilter("envoy.filters.network.tcp_proxy", proxy)
 }
 
 // mtls takes what other members of the mesh send to the pod.
@@ -174,24 +175,19 @@ func mtls(p Pod) *listenerv3.Listener {
 			TransportSocket: envoy.MTLSServerOnDemand(p.Identity, names.TrustBundleSecret,
 				[]*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(trustDomain)}),
 			TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
-			Filters: []*listenerv3.Filter{
-				envoy.PeerLimit(),
-				// The peer names the pod's port, and no address: it can ask for nothing but the pod itself.
-				envoy.SetFilterState(
-					podNetns(p, envoy.SharedOnce),
-					envoy.FilterState(envoy.FilterStateOriginalDst, "", host(own)+":%REQUESTED_SERVER_NAME%", envoy.SharedNot),
-				),
+			// The peer names the pod's port, and no address: it can ask for nothing but the pod itself.
+			Filters: append(append([]*listenerv3.Filter{envoy.PeerLimit()},
+				guarded(p, a, host(own)+":%REQUESTED_SERVER_NAME%")...),
 				envoy.Ended(&tcpproxyv3.TcpProxy{
 					StatPrefix:       "mtls",
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: upstream.ClusterDirect},
-					AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
+					AccessLog: guardedLog(p, map[string]string{
 						"direction":   "inbound-mtls",
 						"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 						"destination": envoy.Literal(p.Identity),
 						"dialled":     host(own) + ":%REQUESTED_SERVER_NAME%",
-					}), envoy.Flagged())},
-				}),
-			},
+					}),
+				})),
 		})
 	}
 	return l

@@ -1,0 +1,31 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package envoy
+
+import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
+	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// mostVerdicts bounds the verdicts that are counted for one pod. They are of policies: nothing that a peer says.
+const mostVerdicts = 200
+
+// CountRefused counts connections to a namespace's pods that a verdict refused, or would have if policies weren't only
+// tried, by verdict. Not those that ended before there was one.
+func CountRefused(namespace, before string) []*accesslogv3.AccessLog {
+	// Filter state is bytes, and what is of another type is never equal.
+	const verdict, tried = `filter_state['` + names.FilterStateVerdict + `']`, `filter_state['` + names.FilterStateDryRun + `']`
+	counted := func(expression, state, dryRun string) *accesslogv3.AccessLog {
+		return count(mostVerdicts, expression, "authorization_total",
+			&statsv3.Config_Tag{Name: "destination_namespace", ValueFormat: Literal(namespace)},
+			&statsv3.Config_Tag{Name: "verdict", ValueFormat: PlainState(state)},
+			&statsv3.Config_Tag{Name: "dry_run", ValueFormat: dryRun})
+	}
+	return []*accesslogv3.AccessLog{
+		counted(verdict+` != b'' && `+verdict+` != b'`+before+`'`, names.FilterStateVerdict, "false"),
+		counted(verdict+` == b'' && `+tried+` != b''`, names.FilterStateDryRun, "true"),
+	}
+}
