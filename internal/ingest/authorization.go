@@ -33,26 +33,36 @@ type authorization struct {
 	// TCPGuards are those of the ports that a waypoint passes on as they are, sorted; ports without guards are left out.
 	TCPGuards *memo.Func[cluster.Key, []model.TCPGuard]
 
-	aimOf    *memo.Func[cluster.Key, *aim]
-	aimsIn   *memo.Func[string, []*aim]
+	// aimOf a policy, without its rules; aimsIn are those of a namespace in the mesh.
+	aimOf  *memo.Func[cluster.Key, *aim]
+	aimsIn *memo.Func[string, []*aim]
+	// askedIn are the labels by which anything in a namespace chooses pods.
+	askedIn *memo.Func[string, []string]
+	// kindOf a pod, kindsIn a namespace, behindOf a Service.
 	kindOf   *memo.Func[cluster.Key, podKind]
 	kindsIn  *memo.Func[string, []podKind]
 	behindOf *memo.Func[cluster.Key, []podKind]
 	// selecting are the Services of a namespace, listing those without selector, and listed the pods of one of these.
 	selecting *memo.Func[string, []*selecting]
-	listed    *memo.Func[cluster.Key, []cluster.Key]
 	listing   *memo.Func[string, []cluster.Key]
-	meantOf   *memo.Func[cluster.Key, meant]
+	listed    *memo.Func[cluster.Key, []cluster.Key]
+	// meantOf a pod says whether policies can be for it; meantIn, groupsIn and likeOf are all such pods, for statuses.
+	meantOf  *memo.Func[cluster.Key, meant]
+	meantIn  *memo.Func[string, map[likePods][]cluster.Key]
+	groupsIn *memo.Func[string, []likePods]
+	likeOf   *memo.Func[likePods, []cluster.Key]
+	// What there is to say of a kind of pods; see the functions.
 	portsOf   *memo.Func[podKind, []podPort]
 	networkOf *memo.Func[podKind, []model.AccessPolicy]
 	guardOf   *memo.Func[podKind, *model.PodGuard]
 	onlyOf    *memo.Func[podKind, []uint16]
-	// requested are the policies of level Application that are for a Service itself.
+	// requested are the policies of level Application that are for a Service itself, decided its ports at which requests
+	// are decided on.
 	requested *memo.Func[cluster.Key, []requested]
-	// decided are the ports of a Service at which requests are decided on.
 	decided   *memo.Func[cluster.Key, []uint16]
-	guardsAt  *memo.Func[model.ServicePort, []model.Guard]
-	tcpAt     *memo.Func[model.ServicePort, []model.Guard]
+	// guardsAt are the guards of requests that are sent to a port, tcpAt those of connections.
+	guardsAt, tcpAt *memo.Func[model.ServicePort, []model.Guard]
+	// sendsTo are the namespaces that a waypoint sends to, senders the waypoints by that, sendersTo those of one port.
 	sendsTo   *memo.Func[cluster.Key, []string]
 	senders   *memo.Func[struct{}, map[string][]cluster.Key]
 	sendersTo *memo.Func[model.ServicePort, []sender]
@@ -68,6 +78,7 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.TCPGuards = memo.Define(g, "tcpGuards", reflectEqual[[]model.TCPGuard], i.tcpGuards)
 	a.aimOf = memo.Define(g, "aim", reflectEqual[*aim], i.aim)
 	a.aimsIn = memo.Define(g, "aims", slices.Equal[[]*aim], i.aims)
+	a.askedIn = memo.Define(g, "askedLabels", slices.Equal[[]string], i.askedLabels)
 	a.kindOf = memo.Define(g, "podKind", same[podKind], i.podKind)
 	a.kindsIn = memo.Define(g, "podKinds", slices.Equal[[]podKind], i.podKinds).Steady()
 	a.behindOf = memo.Define(g, "behind", slices.Equal[[]podKind], i.behind)
@@ -75,6 +86,9 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.listing = memo.Define(g, "listing", slices.Equal[[]cluster.Key], i.listingServices)
 	a.listed = memo.Define(g, "listed", slices.Equal[[]cluster.Key], i.listedPods)
 	a.meantOf = memo.Define(g, "meant", same[meant], i.meant)
+	a.meantIn = memo.Define(g, "podsMeant", reflectEqual[map[likePods][]cluster.Key], i.podsMeant).Steady()
+	a.groupsIn = memo.Define(g, "groupsMeant", slices.Equal[[]likePods], i.groupsMeant).Steady()
+	a.likeOf = memo.Define(g, "groupMeant", slices.Equal[[]cluster.Key], i.groupMeant).Steady()
 	a.portsOf = memo.Define(g, "podPorts", slices.Equal[[]podPort], i.podPorts)
 	a.networkOf = memo.Define(g, "networkPolicies", reflectEqual[[]model.AccessPolicy], i.networkPolicies)
 	a.guardOf = memo.Define(g, "guard", reflectEqual[*model.PodGuard], i.guard)

@@ -88,7 +88,9 @@ var celEnvironment = sync.OnceValues(func() (*cel.Env, error) {
 	options := []cel.EnvOption{cel.StdLib(cel.StdLibSubset(&env.LibrarySubset{
 		IncludeMacros: []string{"has"},
 		ExcludeFunctions: []*env.Function{
-			{Name: "string"}, {Name: "dyn"}, {Name: "type"},
+			{Name: "string"},
+			{Name: "dyn"},
+			{Name: "type"},
 			{Name: "_+_", Overloads: []*env.Overload{{ID: "add_string"}, {ID: "add_bytes"}, {ID: "add_list"}}},
 		},
 	}))}

@@ -57,8 +57,8 @@ var notEnvoysExpressions = map[string]bool{
 	"request.headers['x'] == 1": false,
 }
 
-// TestExpressionsThatEnvoyTakes: an expression that Envoy refuses would cost everybody else's policies of the table, and
-// one that fails when it is asked refuses nobody where it should.
+// TestExpressionsThatEnvoyTakes: an expression that Envoy refuses would cost everybody else's policies of the table,
+// and one that fails when it is asked refuses nobody where it should.
 func TestExpressionsThatEnvoyTakes(t *testing.T) {
 	binary := xdstest.Binary(t)
 	for _, e := range envoysExpressions {

@@ -24,7 +24,8 @@ import (
 // common, and so one guard. The zero value: nothing guards the pod.
 type podKind struct {
 	namespace string
-	// labels are as labels.Set writes them; ports are the named ones of the containers, likewise.
+	// labels are those that anybody asks for, as labels.Set writes them; ports are the named ones of the containers,
+	// likewise.
 	labels, ports string
 	// listed are the Services without selector that list the pod, separated by commas.
 	listed string
@@ -69,9 +70,39 @@ func (i *Ingest) podKind(c *memo.Ctx, key cluster.Key) podKind {
 		}
 	}
 	return podKind{
-		namespace: key.Namespace, labels: labels.Set(pod.Labels).String(), ports: ports.String(),
+		namespace: key.Namespace, labels: i.labelsAsked(c, pod), ports: ports.String(),
 		listed: strings.Join(listed, ","),
 	}
+}
+
+// askedLabels are those that Services and policies of a namespace choose pods by, sorted. All others, such as what
+// tells the pods of one workload apart, make no difference.
+func (i *Ingest) askedLabels(c *memo.Ctx, namespace string) []string {
+	found := map[string]struct{}{}
+	for _, s := range i.selecting.Get(c, namespace) {
+		for label := range s.selector {
+			found[label] = struct{}{}
+		}
+	}
+	for _, a := range i.aimsIn.Get(c, namespace) {
+		for _, s := range a.pods {
+			requirements, _ := s.Requirements()
+			for _, r := range requirements {
+				found[r.Key()] = struct{}{}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+func (i *Ingest) labelsAsked(c *memo.Ctx, pod *corev1.Pod) string {
+	out := labels.Set{}
+	for _, label := range i.askedIn.Get(c, pod.Namespace) {
+		if value, ok := pod.Labels[label]; ok {
+			out[label] = value
+		}
+	}
+	return out.String()
 }
 
 // podKinds are those of the pods of a namespace, sorted.

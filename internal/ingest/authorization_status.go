@@ -4,7 +4,9 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -142,11 +144,14 @@ func (i *Ingest) refusedTarget(c *memo.Ctx, o policy.Object, application bool) *
 	}
 }
 
+// likePods are the pods of a namespace with the same labels, of those that anybody asks for.
+type likePods struct{ namespace, labels string }
+
 // meant are the labels of a pod that policies may be for; ok is false for one of the mesh's own, and for one that is
 // gone.
 type meant struct {
-	labels string
-	ok     bool
+	likePods
+	ok bool
 }
 
 func (i *Ingest) meant(c *memo.Ctx, key cluster.Key) meant {
@@ -154,16 +159,38 @@ func (i *Ingest) meant(c *memo.Ctx, key cluster.Key) meant {
 	if !ok || member.Finished(pod) || pod.Labels[names.LabelComponent] == names.ComponentWaypoint {
 		return meant{}
 	}
-	return meant{labels.Set(pod.Labels).String(), true}
+	return meant{likePods{key.Namespace, i.labelsAsked(c, pod)}, true}
+}
+
+// podsMeant are the pods of a namespace that policies may be for, sorted. It is gone through once for all policies.
+func (i *Ingest) podsMeant(c *memo.Ctx, namespace string) map[likePods][]cluster.Key {
+	out := map[likePods][]cluster.Key{}
+	for _, key := range i.store.Pods.By(c, cluster.ByNamespace, namespace) {
+		if m := i.meantOf.Get(c, key); m.ok {
+			out[m.likePods] = append(out[m.likePods], key)
+		}
+	}
+	return out
+}
+
+func (i *Ingest) groupsMeant(c *memo.Ctx, namespace string) []likePods {
+	return slices.SortedFunc(maps.Keys(i.meantIn.Get(c, namespace)), func(a, b likePods) int {
+		return cmp.Compare(a.labels, b.labels)
+	})
+}
+
+func (i *Ingest) groupMeant(c *memo.Ctx, group likePods) []cluster.Key {
+	return i.meantIn.Get(c, group.namespace)[group]
 }
 
 func (i *Ingest) podsWhere(c *memo.Ctx, namespace string, is func(labels.Set) bool) []cluster.Key {
 	var out []cluster.Key
-	for _, key := range i.store.Pods.By(c, cluster.ByNamespace, namespace) {
-		if m := i.meantOf.Get(c, key); m.ok && is(setOf(m.labels)) {
-			out = append(out, key)
+	for _, group := range i.groupsIn.Get(c, namespace) {
+		if is(setOf(group.labels)) {
+			out = append(out, i.likeOf.Get(c, group)...)
 		}
 	}
+	slices.SortFunc(out, byName)
 	return out
 }
 

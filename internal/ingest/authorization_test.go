@@ -40,7 +40,8 @@ func accessPolicyOf(generation int64, sources ...string) *v1alpha1.Authorization
 func workloadPod(app string, n int) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "shop", Name: fmt.Sprint(app, n), Labels: map[string]string{"app": app},
+			Namespace: "shop", Name: fmt.Sprint(app, n),
+			Labels: map[string]string{"app": app, "apps.kubernetes.io/pod-index": fmt.Sprint(n)},
 		},
 		Spec: corev1.PodSpec{ServiceAccountName: app},
 	}
@@ -60,6 +61,12 @@ func guardedWorld(t *testing.T) (w *world, told *int) {
 			w.in.PodGuard.Watch(cluster.Key{Namespace: "shop", Name: pod.Name}, func(*model.PodGuard) { *told++ })
 		}
 	}
+	for n := range 20 {
+		other := accessPolicyOf(1)
+		other.Name, other.Spec.TargetRefs[0].Selector.MatchLabels["app"] = fmt.Sprint("other", n), "other"
+		w.set(t, other)
+		w.in.AccessTargets.Watch(cluster.Key{Namespace: "shop", Name: other.Name}, func([]AccessTarget) {})
+	}
 	w.graph.Flush()
 	require.Equal(t, 200, *told)
 	return w, told
@@ -69,7 +76,8 @@ func guardedWorld(t *testing.T) (w *world, told *int) {
 // guard in common.
 func TestGuardsCostWhatChanges(t *testing.T) {
 	w, told := guardedWorld(t)
-	const ofPolicy = 10 // what is read for the policy and its namespace
+	// What is read for a policy and for the list of those in its namespace; and for that of pods, once for all policies.
+	const ofPolicy, ofPods = 100, 500
 	change := func(what string, toldNow, most int, do func()) {
 		read := w.graph.Reads
 		*told = 0
@@ -80,8 +88,8 @@ func TestGuardsCostWhatChanges(t *testing.T) {
 	}
 	change("the order of sources", 0, ofPolicy, func() { w.set(t, accessPolicyOf(2, "y", "x", "x")) })
 	change("a source", 100, ofPolicy+300, func() { w.set(t, accessPolicyOf(3, "y")) })
-	change("a pod that nobody asks for", 0, ofPolicy, func() { w.set(t, workloadPod("a", 100)) })
-	change("a pod", 1, ofPolicy, func() { w.delete(t, workloadPod("a", 7)) })
+	change("a pod that nobody asks for", 0, ofPods, func() { w.set(t, workloadPod("a", 100)) })
+	change("a pod", 1, ofPods, func() { w.delete(t, workloadPod("a", 7)) })
 
 	a := func(n int) *model.PodGuard {
 		return w.in.PodGuard.Get(nil, cluster.Key{Namespace: "shop", Name: fmt.Sprint("a", n)})
