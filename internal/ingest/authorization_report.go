@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -83,8 +84,8 @@ func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *RouteReport {
 	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
-	for n, t := range i.AccessTargets.Get(c, key) {
-		entry := i.accessEntry(c, p, t, choiceOf(&o.Spec.TargetRefs[n], key.Namespace), o.Generation)
+	for _, t := range i.AccessTargets.Get(c, key) {
+		entry := i.accessEntry(c, p, t, o.Generation)
 		same := func(e ParentReport) bool { return reflect.DeepEqual(e.Ref, entry.Ref) }
 		if !slices.ContainsFunc(out.Parents, same) {
 			out.Parents = append(out.Parents, entry)
@@ -93,18 +94,16 @@ func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *RouteReport {
 	return out
 }
 
-func (i *Ingest) accessEntry(
-	c *memo.Ctx, p *AccessPolicy, t AccessTarget, pods podChoice, generation int64,
-) ParentReport {
+func (i *Ingest) accessEntry(c *memo.Ctx, p *AccessPolicy, t AccessTarget, generation int64) ParentReport {
 	e := &Enforcement{Application: p.Level == v1alpha1.EnforcementLevelApplication, Deny: p.Deny, DryRun: p.DryRun}
 	out := ParentReport{Ref: accessAncestor(t.Object), Enforcement: e}
 	refused := t.Refused
 	if refused == nil {
 		refused = p.Invalid
 	}
-	accepted := "in force for " + pods.words(t.Object)
+	accepted := "in force for " + t.pods.words(t.Object)
 	if p.DryRun {
-		accepted = "tried for " + pods.words(t.Object)
+		accepted = "tried for " + t.pods.words(t.Object)
 	}
 	out.Conditions = append(out.Conditions, conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
 		string(gwv1.PolicyReasonAccepted), accepted, generation))
@@ -122,8 +121,8 @@ func (i *Ingest) accessEntry(
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: text}
 		return out
 	}
-	if !e.Application || !e.DryRun { // pods know nothing of requests that are only tried
-		e.Pods = i.podsOf(c, t, pods)
+	if t.pods != (podChoice{}) {
+		e.Pods = i.guardedPods.Get(c, t.pods)
 	}
 	e.Closed = i.closedPorts(c, t)
 	e.Waypoints = i.guardingWaypoints(c, t)
@@ -178,30 +177,38 @@ func (i *Ingest) guardingWaypoints(c *memo.Ctx, t AccessTarget) []GuardingWaypoi
 	return out
 }
 
-// podChoice is what pods of a namespace are chosen by: by a Service, or by labels; neither: something else.
+// podChoice is what pods of a namespace are chosen by: by labels, be it none, or by Services.
 type podChoice struct {
-	namespace, service, selector string
-	// all by labels, be it none.
-	labelled bool
+	namespace string
+	labelled  bool
+	selector  string
+	// services, by name, separated by commas.
+	services string
 }
 
-func choiceOf(t *v1alpha1.AuthorizationTarget, namespace string) podChoice {
-	out := podChoice{namespace: namespace}
-	switch {
-	case t.Kind == kindPod, t.Kind == kindNamespace:
-		out.labelled = true
-		if selector, err := podSelector(t); err == nil {
-			out.selector = selector.String()
-		}
-	case isTarget(t, policy.Service.Group, policy.Service.Kind):
-		out.service = string(t.Name)
+// servicesChoice is of the Services of an object's namespace that ports are of. A Service's policy is for all of its
+// pods, whether there is a port or not.
+func servicesChoice(o policy.Object, ports []model.ServicePort) podChoice {
+	var of []string
+	if o.GroupKind == policy.Service {
+		of = append(of, o.Name)
 	}
-	return out
+	for _, p := range ports {
+		if p.Namespace == o.Namespace {
+			of = append(of, p.Service)
+		}
+	}
+	if len(of) == 0 {
+		return podChoice{}
+	}
+	slices.Sort(of)
+	return podChoice{namespace: o.Namespace, services: strings.Join(slices.Compact(of), ",")}
 }
 
+// words say what a policy is for.
 func (p podChoice) words(o policy.Object) string {
 	switch {
-	case !p.labelled:
+	case o.Name != "":
 		return o.String()
 	case p.selector == "":
 		return "all pods of namespace " + p.namespace
@@ -209,28 +216,22 @@ func (p podChoice) words(o policy.Object) string {
 	return fmt.Sprintf("pods of namespace %s with labels %s", p.namespace, p.selector)
 }
 
-// podsOf a target. Policies that choose pods alike share them.
-func (i *Ingest) podsOf(c *memo.Ctx, t AccessTarget, by podChoice) *GuardedPods {
-	if by.labelled || by.service != "" {
-		return i.guardedPods.Get(c, by)
-	}
-	return i.guarded(c, t.String(), t.Pods)
-}
-
-// chosenPods are the pods that policies choose alike.
+// chosenPods are the pods that policies choose alike, who share them.
 func (i *Ingest) chosenPods(c *memo.Ctx, by podChoice) *GuardedPods {
-	if by.service != "" {
-		svc := policy.Object{
-			GroupKind: policy.Service, NamespacedName: cluster.Key{Namespace: by.namespace, Name: by.service},
+	if by.labelled {
+		selector, err := labels.Parse(by.selector)
+		if err != nil { // it was a selector's text
+			selector = labels.Everything()
 		}
-		return i.guarded(c, svc.String(), i.podsOfService(c, svc.NamespacedName))
+		pods := i.podsWhere(c, by.namespace, func(set labels.Set) bool { return selector.Matches(set) })
+		return i.guarded(c, fmt.Sprintf("pods of %s: %s", by.namespace, by.selector), pods)
 	}
-	selector, err := labels.Parse(by.selector)
-	if err != nil { // it was a selector's text
-		selector = labels.Everything()
+	var pods []cluster.Key
+	for name := range strings.SplitSeq(by.services, ",") {
+		pods = append(pods, i.podsOfService(c, cluster.Key{Namespace: by.namespace, Name: name})...)
 	}
-	pods := i.podsWhere(c, by.namespace, func(set labels.Set) bool { return selector.Matches(set) })
-	return i.guarded(c, fmt.Sprintf("pods of %s: %s", by.namespace, by.selector), pods)
+	slices.SortFunc(pods, byName)
+	return i.guarded(c, fmt.Sprintf("pods of Services of %s: %s", by.namespace, by.services), slices.Compact(pods))
 }
 
 // guarded sorts pods by whether they are captured.
@@ -253,4 +254,18 @@ func (i *Ingest) guarded(c *memo.Ctx, name string, pods []cluster.Key) *GuardedP
 
 func byName(a, b cluster.Key) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// sameReport compares the pods of policies by where they are: they are shared, and another list is a different one.
+func sameReport(a, b *RouteReport) bool {
+	if a == nil || b == nil || len(a.Parents) != len(b.Parents) {
+		return reflect.DeepEqual(a, b)
+	}
+	for n := range a.Parents {
+		was, now := a.Parents[n].Enforcement, b.Parents[n].Enforcement
+		if was != nil && now != nil && was.Pods != now.Pods {
+			return false
+		}
+	}
+	return reflect.DeepEqual(a, b)
 }

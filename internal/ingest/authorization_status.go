@@ -27,9 +27,8 @@ type AccessTarget struct {
 	policy.Object
 	// Refused says why the target is none; nil if it is one. Then it concerns nobody.
 	Refused *Verdict
-	// Pods whose node proxies carry the policy out, or let in nobody but waypoints that do; sorted. Whether they are
-	// captured is another matter. None are the mesh's own, or finished.
-	Pods []cluster.Key
+	// pods whose node proxies carry the policy out, or let in nobody but waypoints that do; the zero podChoice: none.
+	pods podChoice
 	// Requests are the ports of Services at which requests are decided on because of it, sorted; of a policy of level
 	// Network none.
 	Requests []model.ServicePort
@@ -62,15 +61,15 @@ func (i *Ingest) accessTarget(
 	if out.Refused = i.refusedTarget(c, out.Object, application); out.Refused != nil {
 		return out
 	}
-	var selected []cluster.Key // pods that it is for as a whole
+	var selector labels.Selector // of pods that it is for as a whole
 	var ports []model.ServicePort
 	switch {
 	case t.Kind == kindPod, t.Kind == kindNamespace:
-		selector, err := podSelector(t)
-		if err != nil {
+		var err error
+		if selector, err = podSelector(t); err != nil {
 			selector = labels.Everything()
 		}
-		selected = i.podsWhere(c, p.Namespace, func(set labels.Set) bool { return selector.Matches(set) })
+		out.pods = podChoice{namespace: p.Namespace, labelled: true, selector: selector.String()}
 	case out.GroupKind == policy.Service:
 		ports = i.allPorts(c, out.NamespacedName)
 	case out.GroupKind == policy.Gateway:
@@ -83,7 +82,7 @@ func (i *Ingest) accessTarget(
 	}
 	switch {
 	case !application:
-		i.concerned(c, &out, selected, ports)
+		i.concerned(c, &out, selector, ports)
 	case isRoute(out.Kind):
 		i.concernedRequests(c, &out, ports)
 		for n := range out.Waypoints { // another route's rules say nothing of it
@@ -96,7 +95,7 @@ func (i *Ingest) accessTarget(
 		i.concernedRequests(c, &out, ports)
 	}
 	if application && p.Spec.DryRun {
-		out.Pods = nil
+		out.pods = podChoice{} // they know nothing of requests that are only tried
 	}
 	return out
 }
@@ -244,29 +243,29 @@ func (i *Ingest) attachedPorts(c *memo.Ctx, o policy.Object) (out []model.Servic
 }
 
 // concerned adds the pods that a policy is for, as a whole or at ports of Services, and the waypoints that send there.
-func (i *Ingest) concerned(c *memo.Ctx, out *AccessTarget, selected []cluster.Key, ports []model.ServicePort) {
-	out.Pods = slices.Clone(selected)
-	kinds := map[podKind]bool{}
-	for _, pod := range selected {
-		kinds[i.kindOf.Get(c, pod)] = true
-	}
+// It asks kinds of pods, of which there are few.
+func (i *Ingest) concerned(c *memo.Ctx, out *AccessTarget, selector labels.Selector, ports []model.ServicePort) {
 	reached := slices.Clone(ports)
-	for k := range kinds {
-		for _, p := range i.portsOf.Get(c, k) {
-			reached = append(reached, p.ServicePort)
+	if selector != nil {
+		for _, k := range i.kindsIn.Get(c, out.Namespace) {
+			if !selector.Matches(k.set()) {
+				continue
+			}
+			for _, p := range i.portsOf.Get(c, k) {
+				reached = append(reached, p.ServicePort)
+			}
 		}
+	} else {
+		out.pods = servicesChoice(out.Object, ports)
 	}
 	for n, p := range ports {
 		if n > 0 && ports[n-1].ServiceName() == p.ServiceName() {
 			continue
 		}
-		out.Pods = append(out.Pods, i.podsOfService(c, p.ServiceName())...)
 		for _, k := range i.behindOf.Get(c, p.ServiceName()) {
 			reached = append(reached, i.alsoAt(c, k, ports)...)
 		}
 	}
-	slices.SortFunc(out.Pods, byName)
-	out.Pods = slices.Compact(out.Pods)
 	slices.SortFunc(reached, model.ServicePort.Compare)
 	out.Waypoints = i.waypointsTo(c, slices.Compact(reached))
 }
@@ -292,7 +291,6 @@ func (i *Ingest) alsoAt(c *memo.Ctx, k podKind, ports []model.ServicePort) (out 
 func (i *Ingest) concernedRequests(c *memo.Ctx, out *AccessTarget, ports []model.ServicePort) {
 	i.concerned(c, out, nil, ports)
 	out.Requests = ports
-	out.Pods = slices.DeleteFunc(out.Pods, func(pod cluster.Key) bool { return pod.Namespace != out.Namespace })
 	for _, p := range ports {
 		b := i.Binding.Get(c, p.ServiceName())
 		switch {

@@ -163,7 +163,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)
-	i.Report = memo.Define(g, "report", reflectEqual[*RouteReport], i.report)
+	i.Report = memo.Define(g, "report", sameReport, i.report)
 	return i
 }
 
