@@ -15,10 +15,13 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -65,6 +68,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 		h.Process()
 		for scope, dialled := range oracleScopes {
 			h.subscribe(scope, dialled...)
+			h.wantGuards(scope, pool)
 		}
 		if step%6 != 5 {
 			continue
@@ -80,6 +84,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 		scratch.Process()
 		for scope, dialled := range oracleScopes {
 			scratch.subscribe(scope, dialled...)
+			scratch.wantGuards(scope, pool)
 			require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
 		}
 		require.Equal(t, string(scratch.statuses(t)), string(h.statuses(t)), "seed %d step %d", seed, step)
@@ -88,6 +93,20 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 	h.graceOver()
 	require.Empty(t, h.scopes)
 	require.Empty(t, h.cache.Scopes())
+}
+
+// wantGuards asks for what guards the pods that there may be, as their nodes' proxies do.
+func (h *harness) wantGuards(scope xds.Scope, pool []client.Object) {
+	if _, ok := catalogue.NodeOf(scope); !ok {
+		return
+	}
+	for _, o := range pool {
+		if pod, ok := o.(*corev1.Pod); ok {
+			name := names.PodAuthorization(pod.Namespace, pod.Name)
+			h.Interest(xds.Interest{Key: scope.Key(xds.TypeExtension, name), Wanted: true})
+		}
+	}
+	h.Process()
 }
 
 // rejectOne has proxies reject a rule of some route, as it is or as it was refused already.
@@ -171,7 +190,7 @@ func served(c *xds.Cache, scope xds.Scope) map[string]string {
 	out := map[string]string{}
 	for _, typeURL := range []string{
 		xds.TypeListener, xds.TypeCluster, xds.TypeScopedRoute, xds.TypeRoute,
-		xds.TypeEndpoint,
+		xds.TypeEndpoint, xds.TypeExtension,
 	} {
 		for _, res := range c.List(scope, typeURL) {
 			if _, ok := parseNodeEndpoints(res.Name()); ok && typeURL == xds.TypeEndpoint {

@@ -23,6 +23,7 @@ func vary(r *rand.Rand, o client.Object) {
 		if r.IntN(3) == 0 {
 			o.Spec.TrustDomain = "other.example"
 		}
+		o.Spec.Authorization.Default = oneOf(r, v1alpha1.AuthorizationDefaultAllow, v1alpha1.AuthorizationDefaultDeny)
 		deleted(r, o)
 	case *v1alpha1.AuthorizationPolicy:
 		o.Spec.DryRun = r.IntN(4) == 0
@@ -101,6 +102,8 @@ func varyService(r *rand.Rand, o *corev1.Service) {
 		o.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
 	case 7:
 		o.OwnerReferences = nil
+	case 9:
+		o.Spec.Selector = oneOf(r, nil, map[string]string{"app": "web"})
 	case 8:
 		o.Status.Conditions = []metav1.Condition{{Type: v1alpha1.ServiceConditionWaypointBound, Status: "True"}}
 	}
@@ -129,6 +132,9 @@ func varyPod(r *rand.Rand, o *corev1.Pod) {
 	}
 	if r.IntN(6) == 0 {
 		o.Spec.ServiceAccountName = "another"
+	}
+	if r.IntN(4) == 0 {
+		o.Labels = map[string]string{"app": oneOf(r, "web", "api", "far"), "version": oneOf(r, "v1", "v2")}
 	}
 }
 
