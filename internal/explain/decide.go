@@ -1,0 +1,182 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// Caller is who asks, and for what.
+type Caller struct {
+	// Identity is a SPIFFE ID; "" for a caller without one.
+	Identity string
+	// Port of the destination.
+	Port uint16
+	// Request is nil where only a connection is asked about.
+	Request *Request
+}
+
+// Verdict is what a guard says.
+type Verdict string
+
+// Verdicts.
+const (
+	Allowed Verdict = "Allowed"
+	Denied  Verdict = "Denied"
+	// Depends: an expression in CEL, or what of the request isn't known, decides.
+	Depends Verdict = "Depends"
+)
+
+// Decision is a verdict, and what it comes from.
+type Decision struct {
+	Verdict Verdict `json:"verdict"`
+	// Policy that decides, and its rule; empty where none does.
+	Policy string `json:"policy,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+	// Reason for people.
+	Reason string `json:"reason"`
+	// DryRun says what policies that are only tried would change.
+	DryRun []string `json:"dryRun,omitempty"`
+}
+
+// Levels of a guard, as policies name them.
+const (
+	levelNetwork     = "Network"
+	levelApplication = "Application"
+)
+
+// Decide asks the guards of a destination, all of which must let the caller in. The first that doesn't has the last
+// word.
+func Decide(guards []model.Guard, c Caller) Decision {
+	out := Decision{Verdict: Allowed, Reason: "no policy is in force"}
+	var depends *Decision
+	for _, g := range guards {
+		d := decide(g, c)
+		d.DryRun = append(out.DryRun, d.DryRun...)
+		switch {
+		case d.Verdict == Denied:
+			return d
+		case d.Verdict == Depends && depends == nil:
+			depends = &d
+		}
+		if d.Policy == "" && out.Policy != "" {
+			d.Policy, d.Rule, d.Reason = out.Policy, out.Rule, out.Reason
+		}
+		out = d
+	}
+	if depends != nil {
+		return *depends
+	}
+	return out
+}
+
+// AtPod asks what the node proxy of a pod goes by.
+func AtPod(g model.PodGuard, c Caller) Decision {
+	at := func(w model.GuardedPort) bool { return w.Port == c.Port && w.Waypoint == c.Identity }
+	waypoint := c.Identity != "" && slices.ContainsFunc(g.Waypoints, at)
+	switch {
+	case waypoint:
+		return Decision{Verdict: Allowed, Reason: "the caller is a waypoint of the port, which has decided already"}
+	case slices.Contains(g.Only, c.Port):
+		return Decision{Verdict: Denied, Reason: fmt.Sprintf(
+			"requests to port %d are decided by a waypoint, and nobody else may connect there", c.Port)}
+	}
+	return Decide([]model.Guard{g.Guard}, c)
+}
+
+func decide(g model.Guard, c Caller) Decision {
+	levels := []struct {
+		name     string
+		policies []model.AccessPolicy
+		deny     bool
+	}{{levelNetwork, g.Network, g.DefaultDeny}, {levelApplication, g.Application, false}}
+	out := Decision{Verdict: Allowed, Reason: "no policy is in force"}
+	for _, l := range levels {
+		d := level(l.name, l.policies, l.deny, c)
+		tried := level(l.name, inForce(l.policies), l.deny, c)
+		if d.Verdict != Denied && tried.Verdict != d.Verdict {
+			out.DryRun = append(out.DryRun, fmt.Sprintf("with what is tried: %s, %s", tried.Verdict, tried.Reason))
+		}
+		d.DryRun = out.DryRun
+		if d.Verdict == Denied {
+			return d
+		}
+		if d.Policy != "" || d.Verdict == Depends || out.Policy == "" {
+			out = d
+		}
+		if out.Verdict == Depends {
+			return out
+		}
+	}
+	return out
+}
+
+// inForce is what would hold if nothing were only tried.
+func inForce(policies []model.AccessPolicy) []model.AccessPolicy {
+	out := slices.Clone(policies)
+	for n := range out {
+		out[n].DryRun = false
+	}
+	return out
+}
+
+// level decides for the policies of one level.
+func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Caller) Decision {
+	allows, depends := defaultDeny, (*Decision)(nil)
+	allowed := (*Decision)(nil)
+	for _, p := range policies {
+		if p.DryRun || !isFor(p, c.Port) {
+			continue
+		}
+		allows = allows || !p.Deny
+		rule, matches := match(p, c)
+		d := &Decision{Policy: p.Name.String(), Rule: rule}
+		switch {
+		case matches == no:
+		case matches == unknown:
+			d.Verdict, d.Reason = Depends, fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule,
+				p.Name)
+			depends = d
+		case p.Deny:
+			d.Verdict, d.Reason = Denied, fmt.Sprintf("rule %s of AuthorizationPolicy %s (DENY) matches", rule, p.Name)
+			return *d
+		case allowed == nil:
+			d.Verdict, d.Reason = Allowed, fmt.Sprintf("rule %s of AuthorizationPolicy %s (ALLOW) matches", rule, p.Name)
+			allowed = d
+		}
+	}
+	switch {
+	case depends != nil && (allowed == nil || denies(policies, depends.Policy)):
+		return *depends
+	case allowed != nil:
+		return *allowed
+	case allows:
+		return Decision{
+			Verdict: Denied, Reason: fmt.Sprintf("no ALLOW policy of level %s matches%s", name, listed(policies)),
+		}
+	}
+	return Decision{Verdict: Allowed, Reason: fmt.Sprintf("no policy of level %s is in force", name)}
+}
+
+func denies(policies []model.AccessPolicy, name string) bool {
+	return slices.ContainsFunc(policies, func(p model.AccessPolicy) bool { return p.Deny && p.Name.String() == name })
+}
+
+// listed names the policies that would have had to match.
+func listed(policies []model.AccessPolicy) string {
+	var names []string
+	for _, p := range policies {
+		if !p.Deny && !p.DryRun {
+			names = append(names, p.Name.String())
+		}
+	}
+	if len(names) == 0 {
+		return ", and the mesh lets nobody in by default"
+	}
+	return " (" + strings.Join(names, ", ") + ")"
+}

@@ -1,0 +1,132 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"net/http"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+const (
+	shop  = "spiffe://cluster.local/ns/shop/sa/shop"
+	other = "spiffe://cluster.local/ns/other/sa/shop"
+)
+
+func allow(rules ...model.AccessRule) model.AccessPolicy {
+	return model.AccessPolicy{Name: types.NamespacedName{Namespace: "shop", Name: "allow"}, Rules: rules}
+}
+
+func deny(rules ...model.AccessRule) model.AccessPolicy {
+	return model.AccessPolicy{Name: types.NamespacedName{Namespace: "shop", Name: "deny"}, Deny: true, Rules: rules}
+}
+
+func tried(p model.AccessPolicy) model.AccessPolicy {
+	p.DryRun = true
+	return p
+}
+
+func from(identity string) model.AccessRule {
+	return model.AccessRule{Sources: []model.AccessSource{{Identity: identity}}}
+}
+
+func TestDecide(t *testing.T) {
+	below := func(path string) model.AccessRule {
+		return model.AccessRule{Name: "below", Request: &model.AccessRequest{
+			Methods: []string{"GET"}, Paths: []model.StringMatch{{Type: model.MatchPrefix, Value: path}},
+		}}
+	}
+	get := func(path string) *Request { return &Request{Method: "GET", Host: "web", Path: path} }
+	network := func(p ...model.AccessPolicy) []model.Guard { return []model.Guard{{Network: p}} }
+	requests := func(p ...model.AccessPolicy) []model.Guard { return []model.Guard{{Application: p}} }
+	inNamespace := model.AccessRule{Sources: []model.AccessSource{{
+		Identity: "spiffe://cluster.local/ns/shop/sa/", Prefix: true,
+	}}}
+	cel := model.AccessRule{Request: &model.AccessRequest{CEL: "true"}}
+	atPort := allow(model.AccessRule{Ports: []uint16{80}})
+	atPort.Ports = []uint16{80}
+	for name, tc := range map[string]struct {
+		guards []model.Guard
+		caller Caller
+		want   Verdict
+		reason string
+	}{
+		"nothing": {nil, Caller{}, Allowed, "no policy is in force"},
+		"default deny": {
+			network(allow()), Caller{Identity: shop}, Denied, "no ALLOW policy of level Network matches (shop/allow)",
+		},
+		"of the mesh": {
+			[]model.Guard{{DefaultDeny: true}}, Caller{Identity: shop}, Denied, "nobody in by default",
+		},
+		"an account": {
+			network(allow(from(shop))), Caller{Identity: shop}, Allowed, "rule 0 of AuthorizationPolicy shop/allow",
+		},
+		"another":     {network(allow(from(shop))), Caller{Identity: other}, Denied, "no ALLOW"},
+		"nobody's":    {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
+		"a namespace": {network(allow(inNamespace)), Caller{Identity: shop}, Allowed, "rule 0"},
+		"deny goes first": {
+			network(allow(from(shop)), deny(from(shop))), Caller{Identity: shop}, Denied, "shop/deny (DENY) matches",
+		},
+		"everybody":             {network(allow(model.AccessRule{})), Caller{}, Allowed, "rule 0"},
+		"tried":                 {network(tried(allow())), Caller{}, Allowed, "no policy of level"},
+		"another port's policy": {network(atPort), Caller{Port: 81}, Allowed, "no policy of level"},
+		"its port's":            {network(atPort), Caller{Port: 80}, Allowed, "rule 0"},
+		"a request":             {requests(allow(below("/a"))), Caller{Request: get("/a/b")}, Allowed, "rule below"},
+		"no element":            {requests(allow(below("/a"))), Caller{Request: get("/ab")}, Denied, "level Application"},
+		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "depends"},
+		"an expression":         {requests(allow(cel)), Caller{Request: get("/")}, Depends, "depends"},
+		"both levels": {
+			[]model.Guard{{
+				Network:     []model.AccessPolicy{allow(from(shop))},
+				Application: []model.AccessPolicy{allow(below("/a"))},
+			}},
+			Caller{Identity: shop, Request: get("/b")}, Denied, "level Application",
+		},
+		"every guard": {
+			append(network(allow(from(shop))), network(deny(from(shop)))...), Caller{Identity: shop}, Denied, "(DENY)",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Decide(tc.guards, tc.caller)
+			require.Equal(t, tc.want, got.Verdict, got.Reason)
+			require.Contains(t, got.Reason, tc.reason)
+		})
+	}
+	require.NotEmpty(t, Decide(network(tried(allow())), Caller{}).DryRun)
+}
+
+// TestAtPod: a waypoint is let in at its ports, and at ports that a waypoint decides about nobody else is.
+func TestAtPod(t *testing.T) {
+	const waypoint = "spiffe://cluster.local/ns/shop/sa/waypoint"
+	g := model.PodGuard{
+		Guard:     model.Guard{Network: []model.AccessPolicy{allow()}},
+		Waypoints: []model.GuardedPort{{Port: 80, Waypoint: waypoint}}, Only: []uint16{80},
+	}
+	require.Equal(t, Allowed, AtPod(g, Caller{Identity: waypoint, Port: 80}).Verdict)
+	require.Equal(t, Denied, AtPod(g, Caller{Identity: waypoint, Port: 81}).Verdict)
+	require.Contains(t, AtPod(g, Caller{Identity: shop, Port: 80}).Reason, "decided by a waypoint")
+	require.Equal(t, Denied, AtPod(g, Caller{Port: 80}).Verdict)
+}
+
+// TestHeaders: what a header says several times is denied if any of it is to be, and allowed if all of it is.
+func TestHeaders(t *testing.T) {
+	h := model.AccessHeader{Name: "X-Role", Value: &model.StringMatch{Type: model.MatchExact, Value: "admin"}}
+	for name, tc := range map[string]struct {
+		values      []string
+		deny, allow bool
+	}{
+		"once": {[]string{"admin"}, true, true}, "another": {[]string{"user"}, false, false}, "none": {nil, false, false},
+		"twice": {[]string{"admin", "user"}, true, false}, "a list": {[]string{"user, admin"}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			headers := http.Header{"X-Role": tc.values}
+			require.Equal(t, tc.deny, hasHeader(h, true, headers))
+			require.Equal(t, tc.allow, hasHeader(h, false, headers))
+		})
+	}
+}
