@@ -139,8 +139,8 @@ func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Calle
 		switch {
 		case matches == no:
 		case matches == unknown:
-			d.Verdict, d.Reason = Depends, fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule,
-				p.Name)
+			d.Verdict = Depends
+			d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule, p.Name)
 			depends = d
 		case p.Deny:
 			d.Verdict, d.Reason = Denied, fmt.Sprintf("rule %s of AuthorizationPolicy %s (DENY) matches", rule, p.Name)

@@ -85,7 +85,8 @@ func TestDecide(t *testing.T) {
 				Network:     []model.AccessPolicy{allow(from(shop))},
 				Application: []model.AccessPolicy{allow(below("/a"))},
 			}},
-			Caller{Identity: shop, Request: get("/b")}, Denied, "level Application",
+			Caller{Identity: shop, Request: get("/b")},
+			Denied, "level Application",
 		},
 		"every guard": {
 			append(network(allow(from(shop))), network(deny(from(shop)))...), Caller{Identity: shop}, Denied, "(DENY)",

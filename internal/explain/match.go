@@ -114,6 +114,7 @@ func isValue(m model.StringMatch, value string) bool {
 	case model.MatchRegex:
 		re, err := regexp.Compile(`\A(?:` + m.Value + `)\z`)
 		return err == nil && re.MatchString(value)
+	case model.MatchExact:
 	}
 	return value == m.Value
 }

@@ -1,0 +1,94 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+)
+
+// bookshop is a namespace where only shop may call reviews, only GET, and nothing else is allowed.
+func bookshop(t *testing.T) *Mesh {
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{
+		corev1.AddToScheme, discoveryv1.AddToScheme, gwv1.Install, v1alpha1.AddToScheme,
+	} {
+		require.NoError(t, add(scheme))
+	}
+	text, err := os.ReadFile("testdata/bookshop.yaml")
+	require.NoError(t, err)
+	var objects []client.Object
+	for _, doc := range bytes.Split(text, []byte("\n---\n")) {
+		o, _, err := serializer.NewCodecFactory(scheme).UniversalDeserializer().Decode(doc, nil, nil)
+		require.NoError(t, err, "%s", doc)
+		objects = append(objects, o.(client.Object))
+	}
+	return New(objects)
+}
+
+func in(name string) types.NamespacedName {
+	return types.NamespacedName{Namespace: "bookshop", Name: name}
+}
+
+func TestTheBookshop(t *testing.T) {
+	m := bookshop(t)
+	read, write := &Request{Method: "GET", Path: "/reviews/1"}, &Request{Method: "POST", Path: "/reviews"}
+	for name, tc := range map[string]struct {
+		question Question
+		want     Verdict
+		last     string
+		steps    int
+	}{
+		"shop reads": {
+			Question{Account: in("shop"), Service: in("reviews"), Request: read}, Allowed, "has decided already", 2,
+		},
+		"its pod reads": {Question{Pod: in("shop-0"), Service: in("reviews"), Request: read}, Allowed, "has decided", 2},
+		"shop writes": {
+			Question{Account: in("shop"), Service: in("reviews"), Request: write}, Denied, "level Application", 1,
+		},
+		"another reads": {Question{Account: in("other"), Service: in("reviews"), Request: read}, Denied, "level Network", 1},
+		"shop connects": {Question{Account: in("shop"), Service: in("reviews")}, Depends, "", 2},
+		"past the waypoint": {
+			Question{Account: in("shop"), Target: in("reviews-0"), Port: 8080}, Denied, "nobody else may connect", 1,
+		},
+		"from outside":   {Question{Service: in("reviews"), Request: read}, Denied, "nobody else may connect", 1},
+		"something else": {Question{Account: in("shop"), Service: in("other")}, Denied, "nothing-else", 1},
+		"another port": {
+			Question{Account: in("shop"), Target: in("reviews-0"), Port: 9090}, Allowed, "shop-to-reviews", 1,
+		},
+		"a stranger's": {
+			Question{Account: in("other"), Target: in("reviews-0"), Port: 9090}, Denied, "no ALLOW policy", 1,
+		},
+		"nobody's at all": {Question{Target: in("shop-0"), Port: 8080}, Denied, "no ALLOW policy", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, err := m.Ask(tc.question)
+			require.NoError(t, err)
+			require.Equal(t, tc.want, a.Verdict, "%+v", a.Steps)
+			require.Len(t, a.Steps, tc.steps, "%+v", a.Steps)
+			require.Contains(t, a.Steps[len(a.Steps)-1].Reason, tc.last)
+		})
+	}
+	for _, q := range []Question{
+		{Account: in("shop"), Service: in("nothing")},
+		{Account: in("shop"), Service: in("reviews"), Port: 81},
+		{Pod: in("nobody"), Service: in("reviews")},
+		{Account: in("shop"), Target: in("reviews-0")},
+	} {
+		_, err := m.Ask(q)
+		require.Error(t, err)
+	}
+}
