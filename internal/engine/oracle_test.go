@@ -221,8 +221,8 @@ func objectPool(t testing.TB) (out []client.Object) {
 	out = readManifests(t, filepath.Join("..", "ingest", "testdata", "mesh.yaml"))
 	for _, name := range []string{
 		"around-the-waypoint", "authorization-requests", "bad-input", "bad-rules", "consumer-and-grpc", "consumers-alone",
-		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split", "grants", "grpc", "named-waypoints",
-		"protocols", "resilience", "precedence", "parameters", "attachment", "backends",
+		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split", "grants", "grpc",
+		"named-waypoints", "protocols", "resilience", "precedence", "parameters", "attachment", "backends",
 	} {
 		out = append(out, readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))...)
 	}
