@@ -60,7 +60,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 		if r.IntN(4) == 0 {
 			h.rejectOne(r)
 		}
-		h.Process()
+		h.process()
 		for scope, dialled := range oracleScopes {
 			h.subscribe(scope, dialled...)
 		}
@@ -75,7 +75,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 			scratch.Set(o)
 		}
 		scratch.Synced()
-		scratch.Process()
+		scratch.process()
 		for scope, dialled := range oracleScopes {
 			scratch.subscribe(scope, dialled...)
 			require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
@@ -105,7 +105,7 @@ func (h *harness) rejectOne(r *rand.Rand) {
 
 // disconnect says that the last proxy went that wanted something, for what is chosen of all that is wanted.
 func (h *harness) disconnect(choose func() bool) {
-	h.Process()
+	h.process()
 	for _, name := range slices.Sorted(maps.Keys(h.scopes)) {
 		wanted := slices.SortedFunc(maps.Keys(h.scopes[name].wanted), func(a, b xds.Interest) int {
 			return cmp.Or(cmp.Compare(a.TypeURL, b.TypeURL), cmp.Compare(a.Name, b.Name))
@@ -117,7 +117,7 @@ func (h *harness) disconnect(choose func() bool) {
 			}
 		}
 	}
-	h.Process()
+	h.process()
 }
 
 // graceOver lets the time of grace pass for all that went before.
@@ -125,7 +125,7 @@ func (h *harness) graceOver() {
 	for range 2 { // a sweep may put off what went later
 		time.Sleep(graceAfterDisconnect)
 		synctest.Wait()
-		h.Process()
+		h.process()
 	}
 }
 
@@ -148,11 +148,11 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 		back.Name = "10.96.0.11:80"
 		h.Interest(gone)
 		h.Interest(back)
-		h.Process()
+		h.process()
 		time.Sleep(graceAfterDisconnect / 2)
 		back.Wanted, back.Disconnected = true, false
 		h.Interest(back)
-		h.Process()
+		h.process()
 		require.True(t, known("10.96.0.10:80"), "it may come back")
 		h.graceOver()
 		require.False(t, known("10.96.0.10:80"))
