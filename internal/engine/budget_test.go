@@ -35,7 +35,7 @@ func TestABudgetIsGivenBack(t *testing.T) {
 		}
 	}
 	h.Synced()
-	h.Process()
+	h.process()
 	require.NotNil(t, old)
 	accepted := func() string {
 		r := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "consumer-a", Name: "young"}]
@@ -46,13 +46,13 @@ func TestABudgetIsGivenBack(t *testing.T) {
 	less.Generation++
 	less.Spec.Rules[0].Matches = less.Spec.Rules[0].Matches[:1]
 	h.Set(less)
-	h.Process()
+	h.process()
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
 	h.Set(old)
-	h.Process()
+	h.process()
 	require.Equal(t, string(v1alpha1.RouteReasonOverBudget), accepted())
 	h.Delete(old)
-	h.Process()
+	h.process()
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
 }
 
@@ -89,7 +89,7 @@ func TestLargeRoutes(t *testing.T) {
 			h := budgetHarness(t)
 			h.Set(largeRoute(author, "few", 1))
 			h.Set(largeRoute(author, "many", most+1))
-			h.Process()
+			h.process()
 			require.True(t, h.accepted(t, author, "few"))
 			require.False(t, h.accepted(t, author, "many"))
 		})
@@ -114,7 +114,7 @@ func TestRoutesOfANamespaceInAll(t *testing.T) {
 	set("small", 20, 1)
 	h.Set(largeRoute("consumer-a", "another", 1))
 	accepted := func() (out []bool) {
-		h.Process()
+		h.process()
 		for n := range fit + 2 {
 			out = append(out, h.accepted(t, "owner", fmt.Sprint("r", n)))
 		}
@@ -128,7 +128,7 @@ func TestRoutesOfANamespaceInAll(t *testing.T) {
 	h.Delete(older)
 	require.Equal(t, []bool{true, true, true, true, true, false, false}, accepted())
 	h.Delete(largeRoute("owner", "r1", 12))
-	h.Process()
+	h.process()
 	require.True(t, h.accepted(t, "owner", "r5"))
 	require.False(t, h.accepted(t, "owner", "r6"))
 	h.subscribe(scope)
@@ -152,7 +152,7 @@ func TestWhatARouteIsForDoesNotMatter(t *testing.T) {
 	young.CreationTimestamp = metav1.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
 	h.Set(old)
 	h.Set(young)
-	h.Process()
+	h.process()
 	require.True(t, h.accepted(t, "consumer-a", "own"))
 	require.False(t, h.accepted(t, "consumer-a", "foreign"))
 }
@@ -171,7 +171,7 @@ func TestManyConsumers(t *testing.T) {
 	}
 	h.Set(expressionRoute("modest", "youngest"))
 	served := func() (out []int) {
-		h.Process()
+		h.process()
 		require.True(t, h.accepted(t, "modest", "youngest"))
 		for c := range consumers {
 			fit := 0
@@ -251,10 +251,10 @@ func TestPartialServicesAreTold(t *testing.T) {
 	set("small", 3, 1000)
 	large := set("large", ingest.MostEndpointsOfService/1000, 1200)
 	e.Synced()
-	e.Process()
+	e.process()
 	require.Equal(t, map[string]bool{"small": false, "large": true}, told)
 	e.Delete(large)
-	e.Process()
+	e.process()
 	require.Equal(t, map[string]bool{"small": false, "large": false}, told)
 	require.False(t, e.ingest.Partial.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
 }
@@ -273,7 +273,7 @@ func TestMostConsumersOfAService(t *testing.T) {
 	for n := range most + 1 {
 		h.Set(route(n))
 	}
-	h.Process()
+	h.process()
 	require.True(t, h.accepted(t, author(most-1), "own"))
 	require.False(t, h.accepted(t, author(most), "own"))
 	require.Len(t, h.bindings["owner/web"].Callers, most)
@@ -281,11 +281,11 @@ func TestMostConsumersOfAService(t *testing.T) {
 	another := route(0)
 	another.Name = "second"
 	h.Set(another)
-	h.Process()
+	h.process()
 	require.True(t, h.accepted(t, author(0), "second"), "namespaces count, not routes")
 	h.Delete(another)
 	h.Delete(route(0))
-	h.Process()
+	h.process()
 	require.True(t, h.accepted(t, author(most), "own"))
 }
 
@@ -314,7 +314,7 @@ func TestMostPortsOfANamespace(t *testing.T) {
 	mine := types.NamespacedName{Namespace: "bookshop", Name: "mine"}
 	h.ingest.Waypoint.Watch(mine, func(w *model.Waypoint) { served = len(w.Ports) })
 	ports := func() int {
-		h.Process()
+		h.process()
 		return served
 	}
 	had := ports()

@@ -26,7 +26,7 @@ func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 		}
 	}
 	h.Synced()
-	h.Process()
+	h.process()
 	h.subscribe(scope, vip)
 	cluster, _ := h.cache.Get(scope.Key(xds.TypeCluster, vip))
 	name := edsName(cluster)
@@ -48,7 +48,7 @@ func TestCallersKeepTheirWaypointWhileAllOthersJoin(t *testing.T) {
 	own := route.DeepCopyObject().(client.Object)
 	own.SetNamespace("owner")
 	h.Set(own)
-	h.Process()
+	h.process()
 	now, _ := h.cache.Get(scope.Key(xds.TypeCluster, vip))
 	require.NotEqual(t, name, edsName(now), "all go there")
 	require.Equal(t, 1, waypoints())

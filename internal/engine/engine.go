@@ -119,13 +119,13 @@ func (e *Engine) Run(ctx context.Context) error {
 			return nil
 		case <-e.wake:
 		}
-		e.Process()
+		e.process()
 	}
 }
 
-// Process works the queue off: everything that is queued is taken in at once, then each value that it touched is
+// process works the queue off: everything that is queued is taken in at once, then each value that it touched is
 // derived once. Run calls it; only tests do, besides.
-func (e *Engine) Process() {
+func (e *Engine) process() {
 	for {
 		objects, calls := e.take()
 		if len(objects) == 0 && len(calls) == 0 {

@@ -39,7 +39,7 @@ func TestExtensions(t *testing.T) {
 	want := func(scope xds.Scope, name string, wanted bool) xds.Key {
 		k := scope.Key(xds.TypeExtension, name)
 		h.Interest(xds.Interest{Key: k, Wanted: wanted})
-		h.Process()
+		h.process()
 		return k
 	}
 	says := func(k xds.Key) string {
@@ -64,7 +64,7 @@ func TestExtensions(t *testing.T) {
 			h.Set(svc)
 		}
 	}
-	h.Process()
+	h.process()
 	require.NotEqual(t, before, says(ports))
 	want(sharedScope, "ports", false)
 	require.Empty(t, says(ports), "nobody asks for it any more")

@@ -87,7 +87,7 @@ func (h *harness) given(objects []client.Object) {
 		h.Set(o)
 	}
 	h.Synced()
-	h.Process()
+	h.process()
 }
 
 // subscribe wants everything that a proxy of the scope would ask for, following the references in what it gets.
@@ -104,7 +104,7 @@ func (h *harness) subscribe(scope xds.Scope, dialled ...string) {
 	for _, d := range dialled {
 		want(xds.TypeCluster, d)
 	}
-	h.Process()
+	h.process()
 	for _, r := range h.cache.List(scope, xds.TypeScopedRoute) {
 		want(xds.TypeRoute, r.Name())
 	}
@@ -113,7 +113,7 @@ func (h *harness) subscribe(scope xds.Scope, dialled ...string) {
 			want(xds.TypeEndpoint, name)
 		}
 	}
-	h.Process()
+	h.process()
 }
 
 // dump lists what a scope is served, by type and name, and what leads on from there. What is in it is for the goldens

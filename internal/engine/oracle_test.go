@@ -65,7 +65,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 		if r.IntN(4) == 0 {
 			h.rejectOne(r)
 		}
-		h.Process()
+		h.process()
 		for scope, dialled := range oracleScopes {
 			h.subscribe(scope, dialled...)
 			h.wantGuards(scope, pool)
@@ -81,7 +81,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 			scratch.Set(o)
 		}
 		scratch.Synced()
-		scratch.Process()
+		scratch.process()
 		for scope, dialled := range oracleScopes {
 			scratch.subscribe(scope, dialled...)
 			scratch.wantGuards(scope, pool)
@@ -126,7 +126,7 @@ func (h *harness) rejectOne(r *rand.Rand) {
 
 // disconnect says that the last proxy went that wanted something, for what is chosen of all that is wanted.
 func (h *harness) disconnect(choose func() bool) {
-	h.Process()
+	h.process()
 	for _, name := range slices.Sorted(maps.Keys(h.scopes)) {
 		wanted := slices.SortedFunc(maps.Keys(h.scopes[name].wanted), func(a, b xds.Interest) int {
 			return cmp.Or(cmp.Compare(a.TypeURL, b.TypeURL), cmp.Compare(a.Name, b.Name))
@@ -138,7 +138,7 @@ func (h *harness) disconnect(choose func() bool) {
 			}
 		}
 	}
-	h.Process()
+	h.process()
 }
 
 // graceOver lets the time of grace pass for all that went before.
@@ -146,7 +146,7 @@ func (h *harness) graceOver() {
 	for range 2 { // a sweep may put off what went later
 		time.Sleep(graceAfterDisconnect)
 		synctest.Wait()
-		h.Process()
+		h.process()
 	}
 }
 
@@ -169,11 +169,11 @@ func TestNamesOfProxiesThatWentAreReleased(t *testing.T) {
 		back.Name = "10.96.0.11:80"
 		h.Interest(gone)
 		h.Interest(back)
-		h.Process()
+		h.process()
 		time.Sleep(graceAfterDisconnect / 2)
 		back.Wanted, back.Disconnected = true, false
 		h.Interest(back)
-		h.Process()
+		h.process()
 		require.True(t, known("10.96.0.10:80"), "it may come back")
 		h.graceOver()
 		require.False(t, known("10.96.0.10:80"))

@@ -34,7 +34,7 @@ func split(t *testing.T) (h *harness, mesh *v1alpha1.Mesh, route *gwv1.HTTPRoute
 		}
 	}
 	h.Synced()
-	h.Process()
+	h.process()
 	require.NotNil(t, route)
 	require.NotNil(t, svc)
 	require.Len(t, h.reports, 1)
@@ -47,14 +47,14 @@ func split(t *testing.T) (h *harness, mesh *v1alpha1.Mesh, route *gwv1.HTTPRoute
 // else is different.
 func TestRecreatedInOneBatch(t *testing.T) {
 	h, _, route, svc := split(t)
-	h.Process()
+	h.process()
 	require.Empty(t, h.told)
 
 	again := route.DeepCopy()
 	again.UID = "another"
 	h.Delete(route)
 	h.Set(again)
-	h.Process()
+	h.process()
 	require.Equal(t, []string{"no " + route.Name, route.Name}, h.told)
 	for _, r := range h.reports {
 		require.Equal(t, types.UID("another"), r.UID)
@@ -66,12 +66,12 @@ func TestRecreatedInOneBatch(t *testing.T) {
 		h.Set(svc)
 	}
 	require.Len(t, h.objects, 1, "however often")
-	h.Process()
+	h.process()
 	require.Subset(t, h.told, []string{"unbound " + svc.Name, "bound " + svc.Name})
 
 	h.told = nil
 	h.Delete(svc)
-	h.Process()
+	h.process()
 	require.Contains(t, h.told, "unbound "+svc.Name)
 }
 
@@ -85,7 +85,7 @@ func TestWithoutAMeshNothingIsSaid(t *testing.T) {
 	going.Generation++
 	going.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
 	h.Set(going)
-	h.Process()
+	h.process()
 	for _, r := range h.reports {
 		require.Empty(t, r.Parents)
 	}
@@ -93,7 +93,7 @@ func TestWithoutAMeshNothingIsSaid(t *testing.T) {
 	require.Equal(t, serves, served(h.cache, scope))
 
 	h.Set(mesh)
-	h.Process()
+	h.process()
 	for _, r := range h.reports {
 		require.NotEmpty(t, r.Parents)
 	}

@@ -22,7 +22,7 @@ func TestTablesComeWithWhatLeadsToThem(t *testing.T) {
 	}
 	h.Synced()
 	tables := func() (out []string) {
-		h.Process()
+		h.process()
 		for _, r := range h.cache.List(scope, xds.TypeRoute) {
 			out = append(out, r.Name())
 		}
@@ -52,7 +52,7 @@ func TestClustersOfAllNodes(t *testing.T) {
 	for _, scope := range []xds.Scope{catalogue.AllNodes, "node/node1"} {
 		h.Interest(xds.Interest{Key: scope.Key(xds.TypeCluster, address), Wanted: true})
 	}
-	h.Process()
+	h.process()
 	all, known := h.cache.Get(catalogue.AllNodes.Key(xds.TypeCluster, address))
 	require.True(t, known)
 	require.NotNil(t, all)
@@ -85,7 +85,7 @@ func TestAPortHasOneCluster(t *testing.T) {
 		return res != nil
 	}
 	is := func(protocol string) {
-		h.Process()
+		h.process()
 		require.Equal(t, protocol == "HTTP", has(xds.TypeCluster, requests))
 		require.Equal(t, protocol == "TCP", has(xds.TypeCluster, connections))
 		require.True(t, has(xds.TypeEndpoint, "waypoint/bookshop/chat/1234"), "they have the same endpoints")
@@ -106,7 +106,7 @@ func TestAPortHasOneCluster(t *testing.T) {
 		BackendObjectReference: gwv1.BackendObjectReference{Name: name, Namespace: &ns, Port: &port},
 	}}}}}
 	h.Set(other)
-	h.Process()
+	h.process()
 	require.True(t, has(xds.TypeCluster, requests) && has(xds.TypeCluster, connections),
 		"requests to another port are sent there")
 }

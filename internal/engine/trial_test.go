@@ -87,7 +87,7 @@ func startProxies(t testing.TB, why func(*routev3.RouteConfiguration) string, ob
 	p.h.opts.Acks = p
 	p.change(objects...)
 	p.h.Synced()
-	p.h.Process()
+	p.h.process()
 	p.h.subscribe(sharedScope)
 	p.h.Interest(xds.Interest{Key: sharedScope.Key(xds.TypeRoute, names.RouteTrial), Wanted: true})
 	p.settle()
@@ -130,7 +130,7 @@ func (p *proxies) change(objects ...client.Object) {
 
 // settle lets them answer until there is nothing new.
 func (p *proxies) settle() {
-	p.h.Process()
+	p.h.process()
 	for answered := true; answered; {
 		answered = false
 		for _, r := range p.h.cache.List(sharedScope, xds.TypeRoute) {
@@ -150,7 +150,7 @@ func (p *proxies) settle() {
 			p.h.Acknowledged(sharedScope.Key(xds.TypeRoute, r.Name()))
 			p.seen(r.Name())
 		}
-		p.h.Process()
+		p.h.process()
 	}
 }
 
@@ -284,7 +284,7 @@ func TestWhatOtherReplicasFound(t *testing.T) {
 	for _, r := range p.h.ingest.Rejected.All() {
 		other.Reject(r)
 	}
-	other.Process()
+	other.process()
 	mine, _ := p.h.cache.Get(sharedScope.Key(xds.TypeRoute, sharedTable))
 	theirs, _ := other.cache.Get(sharedScope.Key(xds.TypeRoute, sharedTable))
 	require.Equal(t, mine.Version(), theirs.Version())
@@ -297,7 +297,7 @@ func TestEveryRuleCanBeLeftOut(t *testing.T) {
 		h.Set(o)
 	}
 	h.Synced()
-	h.Process()
+	h.process()
 	require.NotEmpty(t, h.reports)
 	for ref := range h.reports {
 		if h.ingest.Route.Get(nil, ref) == nil {
@@ -310,7 +310,7 @@ func TestEveryRuleCanBeLeftOut(t *testing.T) {
 			}
 			require.Less(t, tries, 100, ref)
 			h.Reject(ingest.Rejection{Route: ref, Rule: ingest.RuleKey(rules[0]), Text: "no"})
-			h.Process()
+			h.process()
 			for _, left := range h.ingest.Route.Get(nil, ref).Rules {
 				require.NotEqual(t, ingest.RuleKey(rules[0]), ingest.RuleKey(left), ref)
 			}
@@ -348,7 +348,7 @@ func TestAFalseVerdictIsMadeGood(t *testing.T) {
 		return action(rc)
 	}
 	p.change(routeOf("tenant", "bad", 1, "bad", "/x"))
-	p.h.Process()
+	p.h.process()
 	p.seen = func(name string) {
 		if name == names.RouteTrial {
 			blind--

@@ -39,7 +39,7 @@ func TestCostOfARoute(t *testing.T) {
 			AllowOrigins: []string{"*", "https://a", "https://*.a", "https://*.b"},
 		}}}},
 	}
-	parents := []Parent{
+	parents := []parent{
 		{service: cluster.Key{Namespace: "owner", Name: "a"}, attachments: make([]model.Attachment, 2)},
 		{service: cluster.Key{Namespace: "owner", Name: "b"}, attachments: make([]model.Attachment, 1)},
 		{service: cluster.Key{Namespace: "owner", Name: "refused"}},

@@ -35,17 +35,17 @@ type Ingest struct {
 
 	// Settings of the mesh as a whole.
 	Settings *memo.Func[struct{}, Settings]
-	// Service is nil where there is none.
-	Service *memo.Func[cluster.Key, *model.Service]
+	// serviceOf is nil where there is none.
+	serviceOf *memo.Func[cluster.Key, *model.Service]
 	// Claims of pods to an address.
 	Claims    *memo.Func[netip.Addr, Claims]
 	podRanges *memo.Func[struct{}, []netip.Prefix]
 	// nodeRanges are what all Nodes say, by node, rangesAt what that means for the pods of one.
 	nodeRanges *memo.Func[struct{}, map[string]ranges]
 	rangesAt   *memo.Func[string, ranges]
-	// Workload is nil where no pod has the address.
-	Workload *memo.Func[netip.Addr, *model.Workload]
-	sliceOf  *memo.Func[cluster.Key, *slice]
+	// workloadAt is nil where no pod has the address.
+	workloadAt *memo.Func[netip.Addr, *model.Workload]
+	sliceOf    *memo.Func[cluster.Key, *slice]
 	// backingOf a Service; never nil.
 	backingOf, chosenOf *memo.Func[cluster.Key, *backing]
 	// asked and most are numbers of endpoints of a Service, endpointShare of each Service in a namespace.
@@ -61,8 +61,8 @@ type Ingest struct {
 	Spread        *memo.Func[model.ServicePort, bool]
 	// CallerEndpoints of a Service are those that only callers of some namespaces go to: its waypoint's.
 	CallerEndpoints *memo.Func[cluster.Key, []model.Endpoint]
-	// Identities that may answer for a Service's port, sorted.
-	Identities *memo.Func[model.ServicePort, []string]
+	// identitiesOf a Service's port are those that may answer for it, sorted.
+	identitiesOf *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
 	Route  *memo.Func[model.ObjectRef, *Route]
 	claims *memo.Func[model.Attachment, *claims]
@@ -85,14 +85,14 @@ type Ingest struct {
 	// wantedBinding is the Binding that a Service asks for; overPorts are Services of a namespace that can't have it.
 	wantedBinding *memo.Func[cluster.Key, Binding]
 	overPorts     *memo.Func[string, map[cluster.Key]int]
-	// Binding of a Service to its waypoint.
-	Binding *memo.Func[cluster.Key, Binding]
+	// bindingOf a Service to its waypoint.
+	bindingOf *memo.Func[cluster.Key, Binding]
 	// Bound is the Binding, for the Service's status.
 	Bound *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
 	Waypoint *memo.Func[cluster.Key, *model.Waypoint]
-	// HeaderLimits of a waypoint.
-	HeaderLimits *memo.Func[cluster.Key, model.HeaderLimits]
+	// headerLimitsOf a waypoint.
+	headerLimitsOf *memo.Func[cluster.Key, model.HeaderLimits]
 	// NeedsAutomatic tells whether a namespace needs an automatic waypoint.
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
@@ -123,12 +123,12 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i := &Ingest{store: store, check: check, Rejected: &Rejected{graph: g, of: map[model.ObjectRef]map[string]string{}}}
 	i.policyReports = map[string]func(*memo.Ctx, cluster.Key) *RouteReport{}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
-	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
+	i.serviceOf = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)
 	i.podRanges = memo.Define(g, "podRanges", slices.Equal[[]netip.Prefix], i.meshRanges)
 	i.nodeRanges = memo.Define(g, "nodeRanges", reflectEqual[map[string]ranges], i.allRanges)
 	i.rangesAt = memo.Define(g, "rangesAt", sameRanges, i.rangesOf)
-	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
+	i.workloadAt = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.sliceOf = memo.Define(g, "slice", sameSlice, i.slice)
 	i.backingOf = memo.Define(g, "backing", same[*backing], i.backing)
 	i.chosenOf = memo.Define(g, "chosen", same[*backing], i.chosen)
@@ -140,7 +140,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", sameEndpoints, i.nodeEndpoints)
 	i.Spread = memo.Define(g, "spread", same[bool], i.spread)
 	i.CallerEndpoints = memo.Define(g, "callerEndpoints", sameEndpoints, i.callerEndpoints)
-	i.Identities = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
+	i.identitiesOf = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
 	i.attached = memo.Define(g, "attached", slices.Equal[[]attached], i.attachedTo)
 	i.routable = memo.Define(g, "routable", slices.Equal[[]model.Attachment], i.routablePorts)
@@ -156,10 +156,10 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
 	i.wantedBinding = memo.Define(g, "wantedBinding", reflectEqual[Binding], i.wanted)
 	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
-	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
+	i.bindingOf = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
-	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
+	i.headerLimitsOf = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)

@@ -18,8 +18,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.
-type Parent struct {
+// parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.
+type parent struct {
 	ref gwv1.ParentReference
 	// service that is named; none for what can't be a parent.
 	service cluster.Key
@@ -32,7 +32,7 @@ type Parent struct {
 }
 
 func (r *Route) attachesTo(at model.Attachment) bool {
-	return slices.ContainsFunc(r.parents, func(p Parent) bool {
+	return slices.ContainsFunc(r.parents, func(p parent) bool {
 		_, found := slices.BinarySearchFunc(p.attachments, at, model.Attachment.Compare)
 		return found
 	})
@@ -62,7 +62,7 @@ func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 			}
 			continue
 		}
-		p := Parent{ref: ref, service: t.NamespacedName}
+		p := parent{ref: ref, service: t.NamespacedName}
 		p.foreign = !member.Enrolled(b.i.namespace(b.c, p.service.Namespace))
 		p.attachments, p.refused = b.attach(p)
 		b.route.parents = append(b.route.parents, p)
@@ -71,8 +71,8 @@ func (b *routeBuilder) parents(refs []gwv1.ParentReference) {
 
 // noService refuses a parent that is no Service, where the user expects the mesh to answer; nil for somebody else's
 // parent.
-func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *Parent {
-	p := &Parent{ref: ref}
+func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *parent {
+	p := &parent{ref: ref}
 	switch {
 	case o.GroupKind == policy.Gateway && b.i.gateway(b.c, o.NamespacedName) != nil:
 		p.refused = &Verdict{Reason: string(gwv1.RouteReasonNotAllowedByListeners), Message: fmt.Sprintf(
@@ -91,11 +91,11 @@ func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *Par
 }
 
 // attach finds the ports that a parentRef asks for, or says why there are none.
-func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
+func (b *routeBuilder) attach(p parent) ([]model.Attachment, *Verdict) {
 	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.Attachment, *Verdict) {
 		return nil, &Verdict{Reason: string(reason), Message: fmt.Sprintf(format, args...)}
 	}
-	svc := b.i.Service.Get(b.c, p.service)
+	svc := b.i.serviceOf.Get(b.c, p.service)
 	switch {
 	case svc == nil:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.service)
@@ -142,7 +142,7 @@ func (b *routeBuilder) attach(p Parent) ([]model.Attachment, *Verdict) {
 
 // routablePorts are all that do not speak something else than HTTP. Routes that name no port share the list.
 func (i *Ingest) routablePorts(c *memo.Ctx, service cluster.Key) []model.Attachment {
-	svc := i.Service.Get(c, service)
+	svc := i.serviceOf.Get(c, service)
 	if svc == nil {
 		return nil
 	}

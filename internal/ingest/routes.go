@@ -42,7 +42,7 @@ type Route struct {
 	uid        types.UID
 	generation int64
 	created    time.Time
-	parents    []Parent
+	parents    []parent
 	Rules      []model.Rule // flattened, in the order of the object
 	matches    []string     // the matchKey of each
 	// resolved, partial and invalid become conditions.

@@ -58,21 +58,21 @@ func (b Binding) Connections() string {
 	return "connections from namespaces " + strings.Join(b.Callers, ", ")
 }
 
-// Unserved tells that connections to the Service have nothing to do with a waypoint.
-func (b Binding) Unserved() bool { return b.None() || b.Unsupported != "" }
+// unserved tells that connections to the Service have nothing to do with a waypoint.
+func (b Binding) unserved() bool { return b.None() || b.Unsupported != "" }
 
 // bound is what a Service's status says of its binding: nothing while there is no Mesh.
 func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
 	if !i.Settings.Get(c, struct{}{}).present {
 		return Binding{}
 	}
-	return i.Binding.Get(c, key)
+	return i.bindingOf.Get(c, key)
 }
 
 // binding is what is asked for, unless the namespace has too many ports for it.
 func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 	b := i.wantedBinding.Get(c, key)
-	if b.Unserved() || b.Problem != "" {
+	if b.unserved() || b.Problem != "" {
 		return b
 	}
 	if older, over := i.overPorts.Get(c, key.Namespace)[key]; over {
@@ -96,14 +96,14 @@ func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int
 	var all []served
 	sum := 0
 	for _, key := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
-		if b := i.wantedBinding.Get(c, key); b.Unserved() || b.Problem != "" {
+		if b := i.wantedBinding.Get(c, key); b.unserved() || b.Problem != "" {
 			continue
 		}
 		s, ok := i.store.Services.Get(c, key)
 		if !ok {
 			continue
 		}
-		all = append(all, served{key, s.CreationTimestamp.Time, len(i.Service.Get(c, key).Ports)})
+		all = append(all, served{key, s.CreationTimestamp.Time, len(i.serviceOf.Get(c, key).Ports)})
 		sum += all[len(all)-1].ports
 	}
 	if sum <= MostPortsOfNamespace {
@@ -126,7 +126,7 @@ func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int
 
 // wanted is the binding that a Service's labels and routes ask for.
 func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
-	svc := i.Service.Get(c, key)
+	svc := i.serviceOf.Get(c, key)
 	if svc == nil || !svc.Enrolled {
 		return Binding{}
 	}
@@ -266,13 +266,13 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	}
 	out := &model.Waypoint{
 		Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key),
-		Headers: i.HeaderLimits.Get(c, key),
+		Headers: i.headerLimitsOf.Get(c, key),
 	}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
-		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.Unserved() || b.OverBudget {
+		if b := i.bindingOf.Get(c, svcKey); b.Waypoint != key || b.unserved() || b.OverBudget {
 			continue
 		}
-		svc := i.Service.Get(c, svcKey)
+		svc := i.serviceOf.Get(c, svcKey)
 		for _, p := range svc.Ports {
 			table := i.unguarded.Get(c, svc.Attachment(p))
 			out.Ports = append(out.Ports, model.ServedPort{ServicePort: table.Port, Protocol: table.Protocol})
@@ -294,7 +294,7 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 	if !i.ownService(c, key) {
 		return nil
 	}
-	svc := i.Service.Get(c, key)
+	svc := i.serviceOf.Get(c, key)
 	var out []netip.Addr
 	for _, vip := range svc.VIPs {
 		wildcard := netip.IPv6Unspecified()
@@ -309,7 +309,7 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 
 func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 	for _, key := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
-		if i.Binding.Get(c, key).Automatic {
+		if i.bindingOf.Get(c, key).Automatic {
 			return true
 		}
 	}

@@ -37,7 +37,7 @@ func (i *subscribedScopes) list(name, kind string) []*scope {
 	defer i.mu.Unlock()
 	var out []*scope
 	for s := range i.of[name] {
-		if s.name.Kind() == kind {
+		if s.name.kind() == kind {
 			out = append(out, s)
 		}
 	}
@@ -56,7 +56,7 @@ func (s *Server) joint(all Key) ResourceState {
 		out.Version = res.Version()
 	}
 	mixed := false
-	for _, sc := range s.opts.Cache.clusters.list(all.Name, all.Scope.Kind()) {
+	for _, sc := range s.opts.Cache.clusters.list(all.Name, all.Scope.kind()) {
 		res, watchers := sc.subscribers(all.ID)
 		if res != nil && res.Endpoints() == "" {
 			return ResourceState{}

@@ -16,8 +16,8 @@ const anyone = "/*"
 // cluster of one name and of content that is the same for all.
 func AllOf(kind string) Scope { return Scope(kind + anyone) }
 
-// Kind is the part before the first slash ("node", "waypoint"): a low-cardinality label.
-func (s Scope) Kind() string {
+// kind is the part before the first slash ("node", "waypoint"): a low-cardinality label.
+func (s Scope) kind() string {
 	kind, _, _ := strings.Cut(string(s), "/")
 	return kind
 }

@@ -78,7 +78,7 @@ func typeLabel(typeURL string) string {
 		return "rds"
 	case TypeScopedRoute:
 		return "srds"
-	case TypeVirtualHost:
+	case typeVirtualHost:
 		return "vhds"
 	case TypeSecret:
 		return "sds"

@@ -46,7 +46,7 @@ func laneOf(typeURL string) lane {
 		return lane{bring: 1, take: 4}
 	case TypeScopedRoute:
 		return lane{bring: 2, take: 2}
-	case TypeRoute, TypeVirtualHost:
+	case TypeRoute, typeVirtualHost:
 		return lane{bring: 3, take: 3}
 	case TypeListener:
 		return lane{bring: 4, take: 1}
@@ -290,12 +290,12 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 	}
 	full := false
 	for i, k := range tasks {
-		if full = full || i > 0 && k.res != nil && r.bytes+k.res.Size() > st.srv.opts.maxResponseBytes; full {
+		if full = full || i > 0 && k.res != nil && r.bytes+k.res.size() > st.srv.opts.maxResponseBytes; full {
 			sub.enqueue(k.name, k.span)
 			continue
 		}
 		if k.res != nil {
-			r.bytes += k.res.Size()
+			r.bytes += k.res.size()
 			resp.Resources = append(resp.Resources, k.res.wire)
 		} else {
 			resp.RemovedResources = append(resp.RemovedResources, k.name)

@@ -259,7 +259,7 @@ func (st *stream) acknowledge(sub *subscription, req *discoveryv3.DeltaDiscovery
 // nack books a rejection if its culprit is known, and else splits the response to find it. Meanwhile, and afterwards,
 // the client runs what it accepted last.
 func (st *stream) nack(sub *subscription, r *response, text string) []Ack {
-	st.srv.metrics.nacks.WithLabelValues(st.proxy.Scope.Kind(), typeLabel(sub.typeURL)).Inc()
+	st.srv.metrics.nacks.WithLabelValues(st.proxy.Scope.kind(), typeLabel(sub.typeURL)).Inc()
 	if len(r.items) != 1 {
 		st.log.V(1).Info("a proxy rejected a response; isolating the culprit", "type", typeLabel(sub.typeURL), "resources",
 			len(r.items), "error", text)

@@ -26,7 +26,7 @@ const (
 	TypeListener     = resource.ListenerType
 	TypeRoute        = resource.RouteType
 	TypeScopedRoute  = resource.ScopedRouteType
-	TypeVirtualHost  = resource.VirtualHostType
+	typeVirtualHost  = resource.VirtualHostType
 	TypeSecret       = resource.SecretType
 	TypeExtension    = resource.ExtensionConfigType
 	TypeRuntime      = resource.RuntimeType
@@ -78,8 +78,8 @@ func (r *Resource) Name() string { return r.wire.GetName() }
 // TypeURL is the type URL of the resource's message.
 func (r *Resource) TypeURL() string { return r.wire.GetResource().GetTypeUrl() }
 
-// ID is its type and name.
-func (r *Resource) ID() ID { return ID{r.TypeURL(), r.Name()} }
+// id is its type and name.
+func (r *Resource) id() ID { return ID{r.TypeURL(), r.Name()} }
 
 // Version identifies the content: resources of one name and equal version are equal.
 func (r *Resource) Version() string { return r.wire.GetVersion() }
@@ -87,8 +87,8 @@ func (r *Resource) Version() string { return r.wire.GetVersion() }
 // Any is the marshalled message; treat it as read-only.
 func (r *Resource) Any() *anypb.Any { return r.wire.GetResource() }
 
-// Size is the length of the marshalled message in bytes.
-func (r *Resource) Size() int { return len(r.wire.GetResource().GetValue()) }
+// size is the length of the marshalled message in bytes.
+func (r *Resource) size() int { return len(r.wire.GetResource().GetValue()) }
 
 // Endpoints is the EDS name of a cluster that takes its endpoints from EDS, and empty for all else.
 func (r *Resource) Endpoints() string {
@@ -117,7 +117,7 @@ type Update struct {
 }
 
 // Set is the update that a resource's content is.
-func Set(r *Resource) Update { return Update{r.ID(), r} }
+func Set(r *Resource) Update { return Update{r.id(), r} }
 
 // Gone says that a resource doesn't exist.
 func Gone(id ID) Update { return Update{ID: id} }

@@ -109,7 +109,7 @@ func (s *scope) set(u Update) bool {
 	if u.Name == "" || u.Name == Wildcard || u.TypeURL == "" {
 		return false
 	}
-	if u.Resource != nil && u.Resource.ID() != u.ID {
+	if u.Resource != nil && u.Resource.id() != u.ID {
 		return false
 	}
 	t := s.ensureTable(u.TypeURL)

@@ -201,7 +201,7 @@ func (s *Server) admit(proxy Proxy, cancel context.CancelCauseFunc) (*stream, er
 		}
 		s.byPod[proxy.PodUID] = st
 	}
-	s.metrics.connected.WithLabelValues(proxy.Scope.Kind()).Inc()
+	s.metrics.connected.WithLabelValues(proxy.Scope.kind()).Inc()
 	return st, nil
 }
 
@@ -234,7 +234,7 @@ func (s *Server) dismiss(st *stream) {
 		delete(s.byPod, st.proxy.PodUID)
 	}
 	s.mu.Unlock()
-	s.metrics.connected.WithLabelValues(st.proxy.Scope.Kind()).Dec()
+	s.metrics.connected.WithLabelValues(st.proxy.Scope.kind()).Dec()
 	st.close()
 }
 

@@ -164,7 +164,7 @@ func (st *stream) flush(g adsStream) error {
 		if err := g.Send(resp); err != nil {
 			return err
 		}
-		m, kind, label := st.srv.metrics, st.proxy.Scope.Kind(), typeLabel(resp.GetTypeUrl())
+		m, kind, label := st.srv.metrics, st.proxy.Scope.kind(), typeLabel(resp.GetTypeUrl())
 		m.responses.WithLabelValues(kind, label).Inc()
 		m.bytes.WithLabelValues(kind, label).Add(float64(r.bytes))
 		m.observePush(stageSent, resp.GetTypeUrl(), r.span.since, time.Now())

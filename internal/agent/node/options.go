@@ -38,7 +38,7 @@ type Options struct {
 	sandboxes      pods.Sandboxes
 	RuntimeSockets []string
 	// kernel is the real one unless a test says otherwise.
-	kernel Kernel
+	kernel nodeKernel
 	// Mark is the proxy's; the real Kernel needs it.
 	Mark proxymark.Mark
 
@@ -68,8 +68,8 @@ type Proxy interface {
 	LocalReady(typeURL string)
 }
 
-// Kernel is what the agent does in network namespaces; kernel.Kernel is one.
-type Kernel interface {
+// nodeKernel is what the agent does in network namespaces; kernel.Kernel is one.
+type nodeKernel interface {
 	enrol.Kernel
 	pods.Kernel
 	hostKernel

@@ -29,7 +29,7 @@ import (
 type uninstaller struct {
 	client    client.Client // not cached: it asks how things stand when the agent stops
 	cached    client.Reader // what the agent saw last while it had its rights
-	kernel    Kernel
+	kernel    nodeKernel
 	statuses  func() []pods.Status
 	installer *cni.Installer
 	log       logr.Logger

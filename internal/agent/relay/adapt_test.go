@@ -36,7 +36,7 @@ var here = map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeCluster: func
 // adapted are the clusters that the relay serves, all of which must be adapted, with their versions.
 func (a *agent) adapted() map[string]string {
 	out := map[string]string{}
-	for _, r := range a.List(xds.TypeCluster) {
+	for _, r := range a.list(xds.TypeCluster) {
 		c := &clusterv3.Cluster{}
 		require.NoError(a.t, r.Any().UnmarshalTo(c))
 		require.Equal(a.t, "here", c.GetAltStatName())

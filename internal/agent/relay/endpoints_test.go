@@ -40,7 +40,7 @@ func (e *fakeEnvoy) dials(clusters ...string) {
 // endpoints that Envoy has, by load assignment.
 func (a *agent) endpoints(e *fakeEnvoy) map[string]int {
 	out := map[string]int{}
-	for _, r := range a.List(xds.TypeEndpoint) {
+	for _, r := range a.list(xds.TypeEndpoint) {
 		n, _, err := upstream.CountEndpoints(r.Any())
 		require.NoError(a.t, err)
 		if e.runs(r) {

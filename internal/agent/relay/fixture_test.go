@@ -287,3 +287,6 @@ func count(t testing.TB, c prometheus.Counter) float64 {
 }
 
 func contains(s, part string) bool { return strings.Contains(s, part) }
+
+// list returns the resources of a type that are served, sorted by name.
+func (r *Relay) list(typeURL string) []*xds.Resource { return r.cache.List(scope, typeURL) }

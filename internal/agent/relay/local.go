@@ -64,7 +64,7 @@ func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
 		}
 	}()
 	for {
-		s := r.State(id)
+		s := r.state(id)
 		switch {
 		case s.Version == "":
 			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", id.Name)

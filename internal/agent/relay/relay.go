@@ -187,13 +187,10 @@ func (r *Relay) Status() Status {
 // Proxies is what the connected Envoys have; see xds.Server.
 func (r *Relay) Proxies() []xds.ProxyState { return r.server.Proxies() }
 
-// State is what the connected Envoys made of a resource; see xds.Server.
-func (r *Relay) State(id xds.ID) xds.ResourceState {
+// state is what the connected Envoys made of a resource; see xds.Server.
+func (r *Relay) state(id xds.ID) xds.ResourceState {
 	return r.server.State(xds.Key{Scope: scope, ID: id})
 }
-
-// List returns the resources of a type that are served, sorted by name.
-func (r *Relay) List(typeURL string) []*xds.Resource { return r.cache.List(scope, typeURL) }
 
 // setStatus notes a change.
 func (r *Relay) setStatus(connected bool, why string) {

@@ -245,7 +245,7 @@ func TestSnapshotServesAtOnce(t *testing.T) {
 	eventually.True(a.t, "all", func() bool { return e.runs(c) && e.runs(ep) && e.knowsGone(xds.TypeEndpoint, "never") })
 	eventually.True(a.t, "snapshot", func() bool {
 		r, err := New(Options{Dial: o.dial, SnapshotPath: path})
-		return err == nil && len(r.List(xds.TypeCluster)) == 1 && len(r.List(xds.TypeEndpoint)) == 1 &&
+		return err == nil && len(r.list(xds.TypeCluster)) == 1 && len(r.list(xds.TypeEndpoint)) == 1 &&
 			len(r.types[xds.TypeEndpoint].known) == 2
 	})
 	a.stop()
@@ -274,7 +274,7 @@ func TestDamagedSnapshotIsNoObstacle(t *testing.T) {
 			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
 			r, err := New(Options{Dial: newOperator(t).dial, SnapshotPath: path})
 			require.NoError(t, err)
-			require.Empty(t, r.List(xds.TypeCluster))
+			require.Empty(t, r.list(xds.TypeCluster))
 		})
 	}
 }
@@ -338,7 +338,7 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	})
 	e.unsubscribe(xds.TypeEndpoint, "two")
 	eventually.True(a.t, "unsubscription", func() bool { return !o.wants(xds.TypeEndpoint, "two") })
-	require.Len(t, a.List(xds.TypeEndpoint), 1)
+	require.Len(t, a.list(xds.TypeEndpoint), 1)
 
 	e.stop()
 	eventually.True(a.t, "Envoy away", func() bool { return len(a.Proxies()) == 0 })
@@ -355,7 +355,7 @@ func TestSubscriptionsFollowEnvoy(t *testing.T) {
 	e.subscribe(xds.TypeEndpoint, "absent")
 	eventually.True(a.t, "absent again", func() bool { return e.knowsGone(xds.TypeEndpoint, "absent") })
 	a.sweep(time.Now().Add(time.Minute))
-	require.Len(t, a.List(xds.TypeEndpoint), 1)
+	require.Len(t, a.list(xds.TypeEndpoint), 1)
 	a.sweep(time.Now().Add(3 * time.Hour))
 	eventually.True(a.t, "swept", func() bool { return !o.wants(xds.TypeEndpoint, "one") })
 	require.True(t, o.wants(xds.TypeEndpoint, "absent"))

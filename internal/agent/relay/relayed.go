@@ -263,7 +263,7 @@ func (r *Relay) changed(id xds.ID) {
 
 // noteAck notes what Envoy made of the current version of a resource. r.mu is held.
 func (r *Relay) noteAck(t *relayed, name string, k *known) {
-	s := r.State(t.id(name))
+	s := r.state(t.id(name))
 	if s.Version != k.current.Version() {
 		return // the last good version is served instead
 	}
@@ -303,7 +303,7 @@ func (r *Relay) settle(t *relayed, in *received, name string) {
 		return
 	}
 	r.noteAck(t, name, k)
-	s := r.State(t.id(name))
+	s := r.state(t.id(name))
 	switch {
 	case k.rejected == in.versions[name]:
 		in.errs = append(in.errs, name+": "+k.reason)

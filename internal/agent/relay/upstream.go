@@ -222,7 +222,7 @@ func (r *Relay) first(t *relayed) *request {
 			if k.good != nil {
 				req.InitialResourceVersions[name] = operatorsVersion(k.good.Version())
 			}
-		case r.State(xds.ID{TypeURL: t.typeURL, Name: name}).Settled():
+		case r.state(xds.ID{TypeURL: t.typeURL, Name: name}).Settled():
 			req.InitialResourceVersions[name] = operatorsVersion(k.current.Version())
 			k.told = acked
 		}

@@ -54,8 +54,8 @@ type Publisher interface {
 	PublishSecrets(changed []*tlsv3.Secret, removed []string)
 }
 
-// Status is one identity as it stands, without its key.
-type Status struct {
+// status is one identity as it stands, without its key.
+type status struct {
 	id string
 	// notAfter and renewAt are zero until there is a certificate.
 	notAfter time.Time
@@ -87,7 +87,7 @@ type entry struct {
 	drop    *time.Timer // runs while wanted is 0
 	cancel  context.CancelFunc
 	changed chan struct{} // closed and replaced with each attempt that ends
-	status  Status
+	status  status
 }
 
 // NewManager makes a manager that does nothing before Start.
@@ -135,7 +135,7 @@ func (m *Manager) Want(id string) error {
 	if len(m.identities) >= maxIdentities {
 		return fmt.Errorf("more than %d identities on one proxy; %.300q is not served", maxIdentities, id)
 	}
-	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: Status{id: id}}
+	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: status{id: id}}
 	m.identities[id] = e
 	if m.ctx != nil {
 		m.launch(e)
@@ -211,20 +211,20 @@ func (m *Manager) Await(ctx context.Context, id string) error {
 	}
 }
 
-// Identities tells how every wanted identity stands, sorted.
-func (m *Manager) Identities() []Status {
+// statuses tells how every wanted identity stands, sorted.
+func (m *Manager) statuses() []status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make([]Status, 0, len(m.identities))
+	out := make([]status, 0, len(m.identities))
 	for _, e := range m.identities {
 		out = append(out, e.status)
 	}
-	slices.SortFunc(out, func(a, b Status) int { return strings.Compare(a.id, b.id) })
+	slices.SortFunc(out, func(a, b status) int { return strings.Compare(a.id, b.id) })
 	return out
 }
 
-// Bundle is the trust bundle that the proxy has.
-func (m *Manager) Bundle() identity.Bundle {
+// currentBundle is the trust bundle that the proxy has.
+func (m *Manager) currentBundle() identity.Bundle {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.bundle
@@ -283,7 +283,7 @@ func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) 
 	}
 	now := time.Now()
 	renew := renewalDelay(signed.NotAfter.Sub(now))
-	e.status = Status{id: e.id, notAfter: signed.NotAfter, renewAt: now.Add(renew)}
+	e.status = status{id: e.id, notAfter: signed.NotAfter, renewAt: now.Add(renew)}
 	// The bundle goes first: peers with a certificate of the same new CA must be trusted before this one is shown.
 	m.publisher.PublishSecrets(append(m.adopt(signed.Bundle), secret), nil)
 	return renew, nil
@@ -336,12 +336,12 @@ func (m *Manager) watchBundle(ctx context.Context) {
 	for {
 		if b, err := m.authority.Trusted(); err == nil {
 			m.offer(b)
-		} else if len(m.Bundle().Roots) == 0 {
+		} else if len(m.currentBundle().Roots) == 0 {
 			m.log.Info("no trust bundle yet", "reason", err.Error())
 		}
 		if now := time.Now(); !now.Before(askAt) {
 			askAt = now.Add(wait.Jitter(bundleAskEvery, 0.25))
-			if b, fresh, err := m.authority.Bundle(ctx, m.Bundle().Generation); err == nil && fresh {
+			if b, fresh, err := m.authority.Bundle(ctx, m.currentBundle().Generation); err == nil && fresh {
 				m.offer(b)
 			} else if err != nil && ctx.Err() == nil {
 				m.log.V(1).Info("the operator doesn't give its trust bundle", "reason", err.Error())

@@ -177,7 +177,7 @@ func TestACertificateIsMadeAndRenewedEarly(t *testing.T) {
 		key, err := identity.ParsePrivateKey(first.GetTlsCertificate().GetPrivateKey().GetInlineBytes())
 		require.NoError(t, err)
 		assert.True(t, key.Matches(chain[0]))
-		st := m.Identities()
+		st := m.statuses()
 		require.Len(t, st, 1)
 		assert.Equal(t, time.Hour, time.Until(st[0].notAfter).Round(time.Second))
 
@@ -218,7 +218,7 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		time.Sleep(50 * time.Minute)
 		synctest.Wait()
 		assert.Same(t, before, p.get(cart), "the certificate in use stays")
-		assert.Contains(t, m.Identities()[0].error, "connection refused")
+		assert.Contains(t, m.statuses()[0].error, "connection refused")
 		assert.Equal(t, map[string]float64{"ready": 0, "failing": 1, "pending": 0}, identities(t, m))
 		tries := o.count(cart)
 		assert.Greater(t, tries, 10)
@@ -233,7 +233,7 @@ func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 		synctest.Wait()
 		require.NoError(t, m.Await(t.Context(), cart))
 		assert.NotSame(t, before, p.get(cart))
-		assert.Empty(t, m.Identities()[0].error)
+		assert.Empty(t, m.statuses()[0].error)
 	})
 }
 
@@ -292,7 +292,7 @@ func TestUnwantedIdentitiesAreDropped(t *testing.T) {
 		time.Sleep(linger + time.Second)
 		synctest.Wait()
 		assert.Nil(t, p.get(cart))
-		assert.Empty(t, m.Identities())
+		assert.Empty(t, m.statuses())
 		n := o.count(cart)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
@@ -326,7 +326,7 @@ func TestAChangedBundleIsPushed(t *testing.T) {
 		time.Sleep(bundleAskEvery * 3 / 2)
 		synctest.Wait()
 		require.Len(t, p.bundle(t).Roots, 2)
-		assert.Equal(t, m.Bundle().Generation, o.ca.Bundle().Generation)
+		assert.Equal(t, m.currentBundle().Generation, o.ca.Bundle().Generation)
 
 		older := o.ca.Bundle()
 		older.Generation--
@@ -347,7 +347,7 @@ func TestManyIdentitiesAtOnce(t *testing.T) {
 		}
 		assert.LessOrEqual(t, o.peak, maxSigning)
 		renewals := map[time.Time]bool{}
-		for _, s := range m.Identities() {
+		for _, s := range m.statuses() {
 			renewals[s.renewAt.Truncate(time.Second)] = true
 		}
 		assert.Greater(t, len(renewals), 50, "renewals are spread")

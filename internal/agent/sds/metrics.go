@@ -31,7 +31,7 @@ func (m *Manager) Describe(ch chan<- *prometheus.Desc) {
 func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 	var first time.Time
 	count := map[string]int{"ready": 0, "failing": 0, "pending": 0}
-	for _, s := range m.Identities() {
+	for _, s := range m.statuses() {
 		switch {
 		case s.notAfter.IsZero():
 			count["pending"]++
@@ -51,5 +51,5 @@ func (m *Manager) Collect(ch chan<- prometheus.Metric) {
 	if !first.IsZero() {
 		ch <- prometheus.MustNewConstMetric(descNotAfter, prometheus.GaugeValue, float64(first.Unix()))
 	}
-	ch <- prometheus.MustNewConstMetric(descGeneration, prometheus.GaugeValue, float64(m.Bundle().Generation))
+	ch <- prometheus.MustNewConstMetric(descGeneration, prometheus.GaugeValue, float64(m.currentBundle().Generation))
 }

@@ -158,7 +158,7 @@ func (p *Policies[T]) report(c *memo.Ctx, name types.NamespacedName) *Report {
 }
 
 func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) Ancestor {
-	out, message := Ancestor{Ref: t.Ancestor()}, ""
+	out, message := Ancestor{Ref: t.ancestor()}, ""
 	bad := p.refused(c, policy, n, t)
 	if bad == nil {
 		h := p.holders.Get(c, t.Object)

@@ -345,6 +345,6 @@ func TestReferences(t *testing.T) {
 	require.Equal(t, inSection, Parent(
 		"shop", gwv1.ParentReference{Group: &group, Kind: &kind, Name: "web", SectionName: &section}))
 	for _, target := range []Target{whole, inSection, elsewhere, {Object: Object{Gateway, name("shop", "edge")}}} {
-		require.Equal(t, target, Parent("", target.Ancestor()))
+		require.Equal(t, target, Parent("", target.ancestor()))
 	}
 }

@@ -52,8 +52,8 @@ func Parent(namespace string, ref gwv1.ParentReference) Target {
 	return target(group, kind, or(ref.Namespace, namespace), ref.Name, ref.SectionName)
 }
 
-// Ancestor is the inverse of Parent: how a status names a target.
-func (t Target) Ancestor() gwv1.ParentReference {
+// ancestor is the inverse of Parent: how a status names a target.
+func (t Target) ancestor() gwv1.ParentReference {
 	group, kind, namespace := gwv1.Group(t.Group), gwv1.Kind(t.Kind), gwv1.Namespace(t.Namespace)
 	out := gwv1.ParentReference{Group: &group, Kind: &kind, Namespace: &namespace, Name: gwv1.ObjectName(t.Name)}
 	if section := gwv1.SectionName(t.section); section != "" {

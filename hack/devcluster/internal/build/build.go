@@ -137,7 +137,7 @@ func (b *Builder) stamp(c Component) (string, error) {
 
 // dir is where the component's binaries go.
 func (b *Builder) dir(c Component) string {
-	if c.CNI {
+	if c.cni {
 		return b.Home.CNI()
 	}
 	return b.Home.Bin()
@@ -158,10 +158,10 @@ func (c Component) built(pkg string) string {
 // binaries returns the name of what each package becomes.
 func (c Component) binaries() []string {
 	var out []string
-	for i, p := range c.Packages {
+	for i, p := range c.packages {
 		name := c.built(p)
-		if i == 0 && c.Rename != "" {
-			name = c.Rename
+		if i == 0 && c.rename != "" {
+			name = c.rename
 		}
 		out = append(out, name)
 	}
@@ -173,7 +173,7 @@ func (b *Builder) current(c Component, want string) bool {
 	if err != nil || string(have) != want {
 		return false
 	}
-	for _, name := range append(c.binaries(), c.Links...) {
+	for _, name := range append(c.binaries(), c.links...) {
 		if _, err := os.Stat(filepath.Join(b.dir(c), name)); err != nil {
 			return false
 		}
@@ -198,25 +198,25 @@ func (b *Builder) one(ctx context.Context, c Component) error {
 	}
 	defer os.RemoveAll(tmp)
 	// All packages at once: while one is linked, which keeps one core busy, another compiles.
-	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + c.LDFlags), "-o", tmp + "/"}
-	if c.Tags != "" {
-		args = append(args, "-tags", c.Tags)
+	args := []string{"build", "-trimpath", "-ldflags", strings.TrimSpace("-s -w " + c.ldFlags), "-o", tmp + "/"}
+	if c.tags != "" {
+		args = append(args, "-tags", c.tags)
 	}
-	if err := Go(ctx, b.module(c), []string{"GOFLAGS=-mod=readonly"}, append(args, c.Packages...)...); err != nil {
+	if err := Go(ctx, b.module(c), []string{"GOFLAGS=-mod=readonly"}, append(args, c.packages...)...); err != nil {
 		return err
 	}
 	binaries := c.binaries()
-	if from := c.built(c.Packages[0]); from != binaries[0] {
+	if from := c.built(c.packages[0]); from != binaries[0] {
 		if err := os.Rename(filepath.Join(tmp, from), filepath.Join(tmp, binaries[0])); err != nil {
 			return err
 		}
 	}
-	for _, l := range c.Links {
+	for _, l := range c.links {
 		if err := os.Symlink(binaries[0], filepath.Join(tmp, l)); err != nil {
 			return err
 		}
 	}
-	for _, name := range append(binaries, c.Links...) {
+	for _, name := range append(binaries, c.links...) {
 		if err := os.Rename(filepath.Join(tmp, name), filepath.Join(b.dir(c), name)); err != nil {
 			return err
 		}

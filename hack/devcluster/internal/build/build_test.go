@@ -35,7 +35,7 @@ func TestEnsure(t *testing.T) {
 
 	var out bytes.Buffer
 	b := &Builder{Home: topology.Home(t.TempDir()), Source: source, Out: &out}
-	mine := []Component{{Name: "mine", Packages: []string{"."}, Rename: "all", Links: []string{"one", "two"}}}
+	mine := []Component{{Name: "mine", packages: []string{"."}, rename: "all", links: []string{"one", "two"}}}
 	ensure := func() string {
 		t.Helper()
 		out.Reset()
@@ -68,12 +68,12 @@ func TestBinariesOfAComponent(t *testing.T) {
 		Component
 		want []string
 	}{
-		{Component{Name: "mine", Packages: []string{"."}}, []string{"mine"}},
-		{Component{Name: "mine", Packages: []string{".", "example.com/x/cmd/two"}, Rename: "one"}, []string{"one", "two"}},
-		{Component{Name: "mine", Packages: []string{"example.com/x/server/v3"}}, []string{"server"}},
+		{Component{Name: "mine", packages: []string{"."}}, []string{"mine"}},
+		{Component{Name: "mine", packages: []string{".", "example.com/x/cmd/two"}, rename: "one"}, []string{"one", "two"}},
+		{Component{Name: "mine", packages: []string{"example.com/x/server/v3"}}, []string{"server"}},
 	} {
 		if got := c.binaries(); !slices.Equal(got, c.want) {
-			t.Errorf("%v are built as %v, want %v", c.Packages, got, c.want)
+			t.Errorf("%v are built as %v, want %v", c.packages, got, c.want)
 		}
 	}
 }

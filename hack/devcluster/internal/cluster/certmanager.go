@@ -42,7 +42,7 @@ func (c *Cluster) InstallCertManager(ctx context.Context, b *build.Builder) erro
 		}
 		fmt.Fprintf(&manifests, "---\n%s\n", data)
 	}
-	if err := c.Apply(ctx, manifests.Bytes()); err != nil {
+	if err := c.apply(ctx, manifests.Bytes()); err != nil {
 		return err
 	}
 	if err := c.kubectl(ctx, "rollout", "status", "deployment/cert-manager",

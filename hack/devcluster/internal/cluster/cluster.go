@@ -126,8 +126,8 @@ func (c *Cluster) warnOfInotify() {
 	}
 }
 
-// Apply applies manifests with the cluster's own kubectl.
-func (c *Cluster) Apply(ctx context.Context, manifests []byte) error {
+// apply applies manifests with the cluster's own kubectl.
+func (c *Cluster) apply(ctx context.Context, manifests []byte) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.Home.Bin(), "kubectl"), "--kubeconfig", c.Home.Kubeconfig(),
 		"apply", "--server-side", "--force-conflicts", "--field-manager=fairway-devcluster", "-f", "-")
 	var out bytes.Buffer

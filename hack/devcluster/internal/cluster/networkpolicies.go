@@ -24,7 +24,7 @@ func (c *Cluster) InstallNetworkPolicies(ctx context.Context, b *build.Builder) 
 	if err != nil {
 		return err
 	}
-	if err := c.Apply(ctx, manifests); err != nil {
+	if err := c.apply(ctx, manifests); err != nil {
 		return err
 	}
 	if err := c.kubectl(ctx, "rollout", "status", "daemonset/network-policies",

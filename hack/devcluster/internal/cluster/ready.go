@@ -51,7 +51,7 @@ func (c *Cluster) waitReady(ctx context.Context) error {
 	c.say("API server ready")
 	// The first requests may meet an API server that still sets up its namespaces and default roles.
 	err = c.until(ctx, "applying CoreDNS", topology.Nodes[0], func(ctx context.Context) (bool, error) {
-		err := c.Apply(ctx, coreDNS)
+		err := c.apply(ctx, coreDNS)
 		return err == nil, err
 	})
 	if err != nil {

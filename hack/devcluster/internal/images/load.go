@@ -58,7 +58,7 @@ func (b *Builder) BuildWorkingTree(ctx context.Context) ([]string, error) {
 
 // BuildCertManager builds cert-manager's image and returns its name.
 func (b *Builder) BuildCertManager(ctx context.Context) ([]string, error) {
-	i, err := b.CertManagerImage(ctx)
+	i, err := b.certManagerImage(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -21,11 +21,11 @@ import (
 // Names of images as manifests write them.
 const (
 	Fairway     = "fairway.dev/fairway:v0.1.0"
-	Envoy       = "envoyproxy/envoy:distroless-v1.40.0"
+	envoy       = "envoyproxy/envoy:distroless-v1.40.0"
 	TestTool    = "fairway.dev/test/tool:v0.1.0"
-	CertManager = "fairway.dev/dev/cert-manager:v1.21.2"
+	certManager = "fairway.dev/dev/cert-manager:v1.21.2"
 
-	NetworkPolicies = "fairway.dev/dev/network-policies:v0.8.0"
+	networkPolicies = "fairway.dev/dev/network-policies:v0.8.0"
 )
 
 // nonRoot is the user that images run as, unless a manifest says otherwise.
@@ -145,7 +145,7 @@ func (b *Builder) envoy(ctx context.Context) (oci.Image, error) {
 	if err != nil {
 		return oci.Image{}, fmt.Errorf("finding Envoy's shared libraries: %w", err)
 	}
-	i := program(Envoy, b.EnvoyBinary(), "/usr/local/bin/envoy")
+	i := program(envoy, b.EnvoyBinary(), "/usr/local/bin/envoy")
 	i.Layers = append(i.Layers, libraries(string(out)))
 	return i, nil
 }
@@ -163,14 +163,14 @@ func (b *Builder) testTool(ctx context.Context) (oci.Image, error) {
 	return program(TestTool, tool, "/tool"), err
 }
 
-// CertManagerImage is cert-manager's controllers, from the program in hack/certmanager.
-func (b *Builder) CertManagerImage(ctx context.Context) (oci.Image, error) {
+// certManagerImage is cert-manager's controllers, from the program in hack/certmanager.
+func (b *Builder) certManagerImage(ctx context.Context) (oci.Image, error) {
 	controller, err := b.goBuild(ctx, "hack/certmanager", ".", "cert-manager")
-	return program(CertManager, controller, "/cert-manager"), err
+	return program(certManager, controller, "/cert-manager"), err
 }
 
 func (b *Builder) networkPolicies() oci.Image {
-	i := program(NetworkPolicies, filepath.Join(b.Home.Bin(), build.NetworkPolicies.Name), "/network-policies")
+	i := program(networkPolicies, filepath.Join(b.Home.Bin(), build.NetworkPolicies.Name), "/network-policies")
 	i.User = "0" // changes the node's packet filter
 	return i
 }

@@ -38,11 +38,11 @@ func Environment() []string {
 // Daemon is a process that a node keeps running.
 type Daemon struct {
 	Name string
-	Args []string
+	args []string
 }
 
 // Argv is the whole command line.
-func (d Daemon) Argv() []string { return append([]string{BinDir + "/" + d.Name}, d.Args...) }
+func (d Daemon) Argv() []string { return append([]string{BinDir + "/" + d.Name}, d.args...) }
 
 // First returns what starts at once: the container runtime and, on the control plane, Kubernetes itself.
 func First(n topology.Node) []Daemon {

@@ -56,8 +56,6 @@ type Image struct {
 	Name       string
 	Layers     []Layer
 	Entrypoint []string
-	Cmd        []string
-	Env        []string
 	User       string
 }
 
@@ -107,8 +105,8 @@ func (s *Store) Put(i Image) (string, error) {
 	}
 	config.OS, config.Architecture = "linux", runtime.GOARCH
 	config.Config = v1.Config{
-		Entrypoint: i.Entrypoint, Cmd: i.Cmd, User: i.User, WorkingDir: "/",
-		Env: append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, i.Env...),
+		Entrypoint: i.Entrypoint, User: i.User, WorkingDir: "/",
+		Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
 	}
 	if img, err = mutate.ConfigFile(img, config); err != nil {
 		return "", err
@@ -118,24 +116,6 @@ func (s *Store) Put(i Image) (string, error) {
 }
 
 func named(name string) match.Matcher { return match.Annotation(annotationRefName, name) }
-
-// Names returns the full names of all images in the store.
-func (s *Store) Names() ([]string, error) {
-	index, err := s.path.ImageIndex()
-	if err != nil {
-		return nil, err
-	}
-	m, err := index.IndexManifest()
-	if err != nil {
-		return nil, err
-	}
-	var out []string
-	for _, d := range m.Manifests {
-		out = append(out, d.Annotations[annotationRefName])
-	}
-	slices.Sort(out)
-	return out, nil
-}
 
 // Collect removes the blobs that no image needs any more, and what was remembered about them.
 func (s *Store) Collect() error {

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -86,7 +87,7 @@ func TestPutIsReproducible(t *testing.T) {
 	if changed == one {
 		t.Error("a changed file made the same image")
 	}
-	names, err := s.Names()
+	names, err := s.names()
 	if err != nil || len(names) != 1 || names[0] != name {
 		t.Errorf("got %v, %v", names, err)
 	}
@@ -177,4 +178,22 @@ func TestCollectKeepsWhatIsUsed(t *testing.T) {
 	}
 	put(t, s, example(file))
 	exported(t, s, "docker.io/library/example:1", nil)
+}
+
+// names returns the full names of all images in the store.
+func (s *Store) names() ([]string, error) {
+	index, err := s.path.ImageIndex()
+	if err != nil {
+		return nil, err
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, d := range m.Manifests {
+		out = append(out, d.Annotations[annotationRefName])
+	}
+	slices.Sort(out)
+	return out, nil
 }

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// HomeVariable overrides where built binaries, images and state live.
-const HomeVariable = "FAIRWAY_DEVCLUSTER_HOME"
+// homeVariable overrides where built binaries, images and state live.
+const homeVariable = "FAIRWAY_DEVCLUSTER_HOME"
 
 // rootModule marks the top of the source tree.
 const rootModule = "module github.com/fairway-mesh/fairway\n"
@@ -22,13 +22,13 @@ type Home string
 
 // FindHome returns $FAIRWAY_DEVCLUSTER_HOME, or fairway/devcluster in the user's cache folder, as an absolute path.
 func FindHome() (Home, error) {
-	if h := os.Getenv(HomeVariable); h != "" {
+	if h := os.Getenv(homeVariable); h != "" {
 		abs, err := filepath.Abs(h)
 		return Home(abs), err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("%w (set %s to a folder)", err, HomeVariable)
+		return "", fmt.Errorf("%w (set %s to a folder)", err, homeVariable)
 	}
 	return Home(filepath.Join(cache, "fairway", "devcluster")), nil
 }
@@ -66,9 +66,6 @@ func (h Home) Controllers() string { return h.join("state", "cgroup-controllers"
 
 // PKI holds keys and certificates of the cluster.
 func (h Home) PKI() string { return h.join("state", "pki") }
-
-// Node holds the state of one node.
-func (h Home) Node(name string) string { return h.join("state", name) }
 
 // NodeRoot is the root file system of one node.
 func (h Home) NodeRoot(name string) string { return h.join("state", name, "root") }
