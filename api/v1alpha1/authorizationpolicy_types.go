@@ -12,8 +12,8 @@ import (
 // +kubebuilder:rbac:groups=fairway.dev,resources=authorizationpolicies/status,verbs=update
 
 // AuthorizationPolicy says who may connect to pods and Services of its namespace, and with what requests. What any DENY
-// policy of the target matches is refused. Where a target has ALLOW policies of a level, one of them must match. Without
-// any policy, all are let in. Kubelet's probes and the mesh's own proxies are never refused.
+// policy of the target matches is refused. Where a target has ALLOW policies of a level, one of them must match.
+// Without any policy, all are let in. Kubelet's probes and the mesh's own proxies are never refused.
 //
 // The fields are those of GEP-3779; action DENY, enforcementLevel Application with its attributes, names of rules and
 // dryRun are Fairway's.
@@ -39,7 +39,7 @@ type AuthorizationPolicy struct {
 	Status gwv1.PolicyStatus `json:"status,omitempty"`
 }
 
-// PolicyReasonInvalidCEL, of Accepted: a CEL expression of the policy can't be used, so it allows nothing, or denies
+// PolicyReasonInvalidCEL is a reason of Accepted: a CEL expression of the policy can't be used, so it allows nothing, or denies
 // everything.
 const PolicyReasonInvalidCEL = "InvalidCEL"
 

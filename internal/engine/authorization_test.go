@@ -45,7 +45,7 @@ func TestGuardsGoToThePodsNode(t *testing.T) {
 	has := func(scope xds.Scope, name string) bool {
 		k := scope.Key(xds.TypeExtension, name)
 		h.Interest(xds.Interest{Key: k, Wanted: true})
-		h.Process()
+		h.process()
 		r, _ := h.cache.Get(k)
 		if r != nil {
 			require.Equal(t, name, as[*corev3.TypedExtensionConfig](t, r).GetName())
@@ -65,7 +65,7 @@ func TestGuardsGoToThePodsNode(t *testing.T) {
 
 	// The name goes on as another pod, elsewhere.
 	h.Set(pod("web-1", "n2"))
-	h.Process()
+	h.process()
 	require.True(t, has(n2, names.PodAuthorization("shop", "web-1")))
 	require.False(t, has(n1, names.PodAuthorization("shop", "web-1")))
 }
@@ -97,12 +97,12 @@ func BenchmarkGuards(b *testing.B) {
 					h.Interest(xds.Interest{Key: k, Wanted: true})
 				}
 				h.Synced()
-				h.Process()
+				h.process()
 				for b.Loop() {
 					edits++
 					guard = tenPolicies(edits)
 					h.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Generation: int64(edits)}})
-					h.Process()
+					h.process()
 				}
 			})
 		}

@@ -106,7 +106,7 @@ func (h *harness) wantGuards(scope xds.Scope, pool []client.Object) {
 			h.Interest(xds.Interest{Key: scope.Key(xds.TypeExtension, name), Wanted: true})
 		}
 	}
-	h.Process()
+	h.process()
 }
 
 // rejectOne has proxies reject a rule of some route, as it is or as it was refused already.

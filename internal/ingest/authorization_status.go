@@ -128,7 +128,7 @@ func (i *Ingest) refusedTarget(c *memo.Ctx, o policy.Object, application bool) *
 		switch r := i.Route.Get(c, model.ObjectRef{Kind: o.Kind, Namespace: o.Namespace, Name: o.Name}); {
 		case r == nil:
 			return notFound("%s does not exist", o)
-		case !slices.ContainsFunc(r.parents, func(p Parent) bool { return len(p.attachments) > 0 }):
+		case !slices.ContainsFunc(r.parents, func(p parent) bool { return len(p.attachments) > 0 }):
 			return notFound("%s is attached to no Service", o)
 		}
 		return nil
@@ -296,7 +296,7 @@ func (i *Ingest) concernedRequests(c *memo.Ctx, out *AccessTarget, ports []model
 		switch {
 		case !i.unguarded.Get(c, model.Attachment{Port: p}).Protocol.HTTP():
 			out.Opaque = append(out.Opaque, p)
-		case b.Unserved() || b.Problem != "":
+		case b.unserved() || b.Problem != "":
 			out.Unserved = append(out.Unserved, p)
 		}
 	}

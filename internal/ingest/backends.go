@@ -53,7 +53,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 			key, b.route.ref.Kind, b.route.ref.Namespace)
 		return out
 	}
-	svc := b.i.serviceOf.Get(b.c, key)
+	svc := b.i.Service.Get(b.c, key)
 	if svc == nil {
 		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
 		return out

@@ -330,6 +330,6 @@ func TestPodsWithoutAnAccountHaveNoIdentity(t *testing.T) {
 		func(p *corev1.Pod) { p.Annotations = map[string]string{names.AnnotationMirror: "x"} })
 	for _, ip := range []string{"10.1.0.5", "10.1.0.6"} {
 		w.has(ip, plain)
-		require.Empty(t, w.workloadAt.Get(nil, netip.MustParseAddr(ip)).Identity)
+		require.Empty(t, w.Workload.Get(nil, netip.MustParseAddr(ip)).Identity)
 	}
 }

@@ -69,7 +69,7 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 				continue
 			}
 			if i.serves(c, key.Namespace, e, addr) {
-				out.endpoints = append(out.endpoints, endpoint(i.workloadAt.Get(c, addr), addr, e, draining))
+				out.endpoints = append(out.endpoints, endpoint(i.Workload.Get(c, addr), addr, e, draining))
 			}
 		}
 	}
@@ -152,7 +152,7 @@ func (i *Ingest) backing(c *memo.Ctx, service cluster.Key) *backing {
 }
 
 func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint {
-	svc := i.serviceOf.Get(c, port.ServiceName())
+	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return nil
 	}

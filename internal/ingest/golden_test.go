@@ -162,7 +162,7 @@ func (w *world) flush() {
 		w.in.Bound.Watch(key, func(Binding) {})
 		w.in.Partial.Watch(key, func(bool) {})
 		w.in.CallerEndpoints.Watch(key, func([]model.Endpoint) {})
-		for _, p := range w.in.serviceOf.Get(nil, key).Ports {
+		for _, p := range w.in.Service.Get(nil, key).Ports {
 			at := model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: p.Number}
 			w.in.Table.Watch(model.Attachment{Port: at}, func(*model.RouteTable) {})
 			w.in.Upstream.Watch(at, func(model.Upstream) {})

@@ -35,17 +35,17 @@ type Ingest struct {
 
 	// Settings of the mesh as a whole.
 	Settings *memo.Func[struct{}, Settings]
-	// serviceOf is nil where there is none.
-	serviceOf *memo.Func[cluster.Key, *model.Service]
+	// Service is nil where there is none.
+	Service *memo.Func[cluster.Key, *model.Service]
 	// Claims of pods to an address.
 	Claims    *memo.Func[netip.Addr, Claims]
 	podRanges *memo.Func[struct{}, []netip.Prefix]
 	// nodeRanges are what all Nodes say, by node, rangesAt what that means for the pods of one.
 	nodeRanges *memo.Func[struct{}, map[string]ranges]
 	rangesAt   *memo.Func[string, ranges]
-	// workloadAt is nil where no pod has the address.
-	workloadAt *memo.Func[netip.Addr, *model.Workload]
-	sliceOf    *memo.Func[cluster.Key, *slice]
+	// Workload is nil where no pod has the address.
+	Workload *memo.Func[netip.Addr, *model.Workload]
+	sliceOf  *memo.Func[cluster.Key, *slice]
 	// backingOf a Service; never nil.
 	backingOf, chosenOf *memo.Func[cluster.Key, *backing]
 	// asked and most are numbers of endpoints of a Service, endpointShare of each Service in a namespace.
@@ -85,8 +85,8 @@ type Ingest struct {
 	// wantedBinding is the Binding that a Service asks for; overPorts are Services of a namespace that can't have it.
 	wantedBinding *memo.Func[cluster.Key, Binding]
 	overPorts     *memo.Func[string, map[cluster.Key]int]
-	// bindingOf a Service to its waypoint.
-	bindingOf *memo.Func[cluster.Key, Binding]
+	// Binding of a Service to its waypoint.
+	Binding *memo.Func[cluster.Key, Binding]
 	// Bound is the Binding, for the Service's status.
 	Bound *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
@@ -123,12 +123,12 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i := &Ingest{store: store, check: check, Rejected: &Rejected{graph: g, of: map[model.ObjectRef]map[string]string{}}}
 	i.policyReports = map[string]func(*memo.Ctx, cluster.Key) *RouteReport{}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
-	i.serviceOf = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
+	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)
 	i.podRanges = memo.Define(g, "podRanges", slices.Equal[[]netip.Prefix], i.meshRanges)
 	i.nodeRanges = memo.Define(g, "nodeRanges", reflectEqual[map[string]ranges], i.allRanges)
 	i.rangesAt = memo.Define(g, "rangesAt", sameRanges, i.rangesOf)
-	i.workloadAt = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
+	i.Workload = memo.Define(g, "workload", reflectEqual[*model.Workload], i.workload)
 	i.sliceOf = memo.Define(g, "slice", sameSlice, i.slice)
 	i.backingOf = memo.Define(g, "backing", same[*backing], i.backing)
 	i.chosenOf = memo.Define(g, "chosen", same[*backing], i.chosen)
@@ -156,7 +156,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
 	i.wantedBinding = memo.Define(g, "wantedBinding", reflectEqual[Binding], i.wanted)
 	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
-	i.bindingOf = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
+	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
 	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
 	i.headerLimitsOf = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)

@@ -21,7 +21,7 @@ type NodePort struct {
 
 // spread tells that a Service's endpoints are the same for the proxies of all nodes, which is nearly always so.
 func (i *Ingest) spread(c *memo.Ctx, port model.ServicePort) bool {
-	svc := i.serviceOf.Get(c, port.ServiceName())
+	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return true
 	}
@@ -33,7 +33,7 @@ func (i *Ingest) spread(c *memo.Ctx, port model.ServicePort) bool {
 // EndpointSlices mean for it. Hints are a preference: the others are still there for when nothing nearer is left.
 func (i *Ingest) nodeEndpoints(c *memo.Ctx, at NodePort) []model.Endpoint {
 	out := slices.Clone(i.Endpoints.Get(c, at.ServicePort))
-	if svc := i.serviceOf.Get(c, at.ServiceName()); svc != nil && svc.Local {
+	if svc := i.Service.Get(c, at.ServiceName()); svc != nil && svc.Local {
 		return slices.DeleteFunc(out, func(e model.Endpoint) bool { return e.Node != at.Node })
 	}
 	byNode, byZone := hinted(out, forNodes), hinted(out, forZones)

@@ -95,7 +95,7 @@ func (b *routeBuilder) attach(p parent) ([]model.Attachment, *Verdict) {
 	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) ([]model.Attachment, *Verdict) {
 		return nil, &Verdict{Reason: string(reason), Message: fmt.Sprintf(format, args...)}
 	}
-	svc := b.i.serviceOf.Get(b.c, p.service)
+	svc := b.i.Service.Get(b.c, p.service)
 	switch {
 	case svc == nil:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.service)
@@ -142,7 +142,7 @@ func (b *routeBuilder) attach(p parent) ([]model.Attachment, *Verdict) {
 
 // routablePorts are all that do not speak something else than HTTP. Routes that name no port share the list.
 func (i *Ingest) routablePorts(c *memo.Ctx, service cluster.Key) []model.Attachment {
-	svc := i.serviceOf.Get(c, service)
+	svc := i.Service.Get(c, service)
 	if svc == nil {
 		return nil
 	}

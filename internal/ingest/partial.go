@@ -29,7 +29,7 @@ const (
 // askedEndpoints is how many endpoints a Service has, each counted for each port. It is rounded down, by an eighth at
 // most, so that few changes show.
 func (i *Ingest) askedEndpoints(c *memo.Ctx, key cluster.Key) int {
-	svc := i.serviceOf.Get(c, key)
+	svc := i.Service.Get(c, key)
 	if svc == nil {
 		return 0
 	}
@@ -60,7 +60,7 @@ func (i *Ingest) mostAtPort(c *memo.Ctx, key cluster.Key) int {
 	if i.asked.Get(c, key) <= share {
 		return math.MaxInt
 	}
-	return max(1, share/len(i.serviceOf.Get(c, key).Ports))
+	return max(1, share/len(i.Service.Get(c, key).Ports))
 }
 
 // partial tells that proxies know only some of a Service's endpoints.

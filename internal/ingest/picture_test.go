@@ -44,12 +44,12 @@ func (w *world) modelText() string {
 }
 
 func (p *picture) service(key cluster.Key) {
-	svc := p.in.serviceOf.Get(nil, key)
+	svc := p.in.Service.Get(nil, key)
 	p.line("\nService %s%s", key, flags(map[string]bool{
 		"not in the mesh": !svc.Enrolled, "ExternalName": svc.External, "client IP": svc.ClientIP, "local": svc.Local,
 		"partial": p.in.Partial.Get(nil, key),
 	}))
-	p.line("  %s", bindingWords(p.in.bindingOf.Get(nil, key)))
+	p.line("  %s", bindingWords(p.in.Binding.Get(nil, key)))
 	p.tables(svc)
 	for _, port := range svc.Ports {
 		at := model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: port.Number}
@@ -177,7 +177,7 @@ func (p *picture) addresses() {
 }
 
 func (p *picture) workload(addr netip.Addr) string {
-	w := p.in.workloadAt.Get(nil, addr)
+	w := p.in.Workload.Get(nil, addr)
 	switch {
 	case w == nil:
 		return "nobody's"
@@ -363,7 +363,7 @@ func verdictWords(v *Verdict) string {
 func (w *world) dialled() (out []netip.AddrPort) {
 	for _, key := range w.services() {
 		s, _ := w.store.Services.Get(nil, key)
-		for _, vip := range w.in.serviceOf.Get(nil, key).VIPs {
+		for _, vip := range w.in.Service.Get(nil, key).VIPs {
 			for _, port := range s.Spec.Ports {
 				out = append(out, netip.AddrPortFrom(vip, portNumber(port.Port)))
 			}

@@ -63,7 +63,7 @@ func definePolicies[O cluster.Policy, T any](g *memo.Graph, i *Ingest, k policyK
 
 // portsAsTargets are the ports of a Service, as what policies can be in force for.
 func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Section, bad *conditions.Verdict) {
-	svc := i.serviceOf.Get(c, key)
+	svc := i.Service.Get(c, key)
 	switch {
 	case svc == nil:
 		return nil, &Verdict{
@@ -117,7 +117,7 @@ func (i *Ingest) atWaypoint(c *memo.Ctx, at []model.Attachment) (out ParentRepor
 	if out.Unprogrammed = i.unserved(c, svc, none); out.Unprogrammed != nil {
 		return out, false
 	}
-	b := i.bindingOf.Get(c, svc)
+	b := i.Binding.Get(c, svc)
 	out.Waypoint, out.Pending = b.Waypoint, b.Pending
 	out.Dialled = i.dialled(c, at)
 	return out, true

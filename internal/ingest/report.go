@@ -113,7 +113,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 	}
 	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.service)
 	if out.Unprogrammed = i.unserved(c, p.service, off); out.Unprogrammed == nil {
-		b := i.bindingOf.Get(c, p.service)
+		b := i.Binding.Get(c, p.service)
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, has)
 		out.Backends = ruleBackends(r.Rules)
@@ -127,11 +127,11 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 // is to.
 func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
 	var why string
-	switch b := i.bindingOf.Get(c, svc); {
+	switch b := i.Binding.Get(c, svc); {
 	case b.Unsupported != "":
 		why = b.Unsupported
 	case b.None():
-		why = cmp.Or(i.unservable(c, i.serviceOf.Get(c, svc)), none)
+		why = cmp.Or(i.unservable(c, i.Service.Get(c, svc)), none)
 	case b.Problem != "":
 		why = b.Problem + "; until then, " + b.Connections() + " to the Service are refused"
 	default:
@@ -144,7 +144,7 @@ func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
 func (i *Ingest) dialled(c *memo.Ctx, ports []model.Attachment) []netip.AddrPort {
 	var out []netip.AddrPort
 	for _, at := range ports {
-		for _, vip := range i.serviceOf.Get(c, at.Port.ServiceName()).VIPs {
+		for _, vip := range i.Service.Get(c, at.Port.ServiceName()).VIPs {
 			out = append(out, netip.AddrPortFrom(vip, at.Port.Port))
 		}
 	}
@@ -216,7 +216,7 @@ func (i *Ingest) acceptedMessage(
 
 // undeclared are those of a Service's ports whose protocol a route decides, not a declaration.
 func (i *Ingest) undeclared(c *memo.Ctx, key cluster.Key, ports []model.Attachment) []model.Attachment {
-	svc := i.serviceOf.Get(c, key)
+	svc := i.Service.Get(c, key)
 	if svc == nil {
 		return nil
 	}

@@ -119,7 +119,7 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 		i.serviceDestination(c, out, port)
 		return out
 	}
-	switch w := i.workloadAt.Get(c, addr.Addr()); {
+	switch w := i.Workload.Get(c, addr.Addr()); {
 	case w == nil:
 	case w.Closed:
 		out.Kind, out.Reason = model.DestinationRefused, "a pod claims the address but can't have it: see condition "+
@@ -131,13 +131,13 @@ func (i *Ingest) destination(c *memo.Ctx, addr netip.AddrPort) *model.Destinatio
 }
 
 func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port model.ServicePort) {
-	b := i.bindingOf.Get(c, port.ServiceName())
+	b := i.Binding.Get(c, port.ServiceName())
 	open := b.unserved() || b.Pending
 	switch {
 	case open, len(b.Callers) > 0:
 		out.Kind, out.Port, out.IPv6 = model.DestinationService, port, out.Address.Addr().Is6()
 		out.Identities = i.identitiesOf.Get(c, port)
-		out.ClientIP = i.serviceOf.Get(c, port.ServiceName()).ClientIP
+		out.ClientIP = i.Service.Get(c, port.ServiceName()).ClientIP
 		if !open {
 			out.Callers, out.Waypoint = b.Callers, i.waypointIdentity(c, b.Waypoint)
 		}
@@ -145,13 +145,13 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
 	default:
 		own := waypointMTLS(b.Waypoint)
-		if i.serviceOf.Get(c, own.ServiceName()) != nil && !i.ownService(c, own.ServiceName()) {
+		if i.Service.Get(c, own.ServiceName()) != nil && !i.ownService(c, own.ServiceName()) {
 			// Its pods are somebody else's, and nothing meant for the waypoint may reach them.
 			out.Kind, out.Reason = model.DestinationRefused, "another Service has the name of the waypoint's Service"
 			return
 		}
 		out.Kind, out.Port, out.Service = model.DestinationWaypoint, own, port
-		out.IPv6 = waypointFamily(i.serviceOf.Get(c, own.ServiceName()), out.Address.Addr()).Is6()
+		out.IPv6 = waypointFamily(i.Service.Get(c, own.ServiceName()), out.Address.Addr()).Is6()
 		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
 	}
 }
@@ -167,7 +167,7 @@ func waypointMTLS(gateway cluster.Key) model.ServicePort {
 // callerEndpoints are the endpoints of a waypoint that only callers of some namespaces go to. They are refused where
 // there is none.
 func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint {
-	b := i.bindingOf.Get(c, svc)
+	b := i.Binding.Get(c, svc)
 	if b.unserved() || b.Pending {
 		return nil
 	}
@@ -175,7 +175,7 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 	if callers == nil {
 		// All go there now. A proxy that is about to switch must not open the Service meanwhile to those who went there
 		// before.
-		callers = i.callers(c, i.serviceOf.Get(c, svc))
+		callers = i.callers(c, i.Service.Get(c, svc))
 	}
 	if len(callers) == 0 {
 		return nil
@@ -184,7 +184,7 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 	own := waypointMTLS(b.Waypoint)
 	if b.Problem == "" && i.ownService(c, own.ServiceName()) {
 		for _, e := range i.Endpoints.Get(c, own) {
-			family := waypointFamily(i.serviceOf.Get(c, own.ServiceName()), e.Address.Addr())
+			family := waypointFamily(i.Service.Get(c, own.ServiceName()), e.Address.Addr())
 			if e.Address.Addr().Is6() == family.Is6() {
 				e.Callers = callers
 				out = append(out, e)
@@ -199,7 +199,7 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 
 func (i *Ingest) serviceAt(c *memo.Ctx, addr netip.Addr) *model.Service {
 	for _, k := range i.store.Services.By(c, cluster.ByAddress, addr.String()) {
-		if s := i.serviceOf.Get(c, k); s != nil {
+		if s := i.Service.Get(c, k); s != nil {
 			return s
 		}
 	}

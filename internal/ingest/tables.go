@@ -88,7 +88,7 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 
 // declared is what a Service says that one of its ports speaks; false if there is no such port.
 func (i *Ingest) declared(c *memo.Ctx, port model.ServicePort) (model.Protocol, bool) {
-	svc := i.serviceOf.Get(c, port.ServiceName())
+	svc := i.Service.Get(c, port.ServiceName())
 	if svc == nil {
 		return "", false
 	}
@@ -195,7 +195,7 @@ func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	claims := i.claims.Get(c, model.Attachment{Port: port})
 	out := model.Upstream{ServicePort: port, Protocol: claims.protocol, Identities: i.identitiesOf.Get(c, port)}
-	if svc := i.serviceOf.Get(c, port.ServiceName()); svc != nil {
+	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}
 	return out

@@ -66,7 +66,7 @@ func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
 	if !i.Settings.Get(c, struct{}{}).present {
 		return Binding{}
 	}
-	return i.bindingOf.Get(c, key)
+	return i.Binding.Get(c, key)
 }
 
 // binding is what is asked for, unless the namespace has too many ports for it.
@@ -103,7 +103,7 @@ func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int
 		if !ok {
 			continue
 		}
-		all = append(all, served{key, s.CreationTimestamp.Time, len(i.serviceOf.Get(c, key).Ports)})
+		all = append(all, served{key, s.CreationTimestamp.Time, len(i.Service.Get(c, key).Ports)})
 		sum += all[len(all)-1].ports
 	}
 	if sum <= MostPortsOfNamespace {
@@ -126,7 +126,7 @@ func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int
 
 // wanted is the binding that a Service's labels and routes ask for.
 func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
-	svc := i.serviceOf.Get(c, key)
+	svc := i.Service.Get(c, key)
 	if svc == nil || !svc.Enrolled {
 		return Binding{}
 	}
@@ -269,10 +269,10 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		Headers: i.headerLimitsOf.Get(c, key),
 	}
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
-		if b := i.bindingOf.Get(c, svcKey); b.Waypoint != key || b.unserved() || b.OverBudget {
+		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.unserved() || b.OverBudget {
 			continue
 		}
-		svc := i.serviceOf.Get(c, svcKey)
+		svc := i.Service.Get(c, svcKey)
 		for _, p := range svc.Ports {
 			table := i.unguarded.Get(c, svc.Attachment(p))
 			out.Ports = append(out.Ports, model.ServedPort{ServicePort: table.Port, Protocol: table.Protocol})
@@ -294,7 +294,7 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 	if !i.ownService(c, key) {
 		return nil
 	}
-	svc := i.serviceOf.Get(c, key)
+	svc := i.Service.Get(c, key)
 	var out []netip.Addr
 	for _, vip := range svc.VIPs {
 		wildcard := netip.IPv6Unspecified()
@@ -309,7 +309,7 @@ func (i *Ingest) listen(c *memo.Ctx, gateway cluster.Key) []netip.Addr {
 
 func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 	for _, key := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
-		if i.bindingOf.Get(c, key).Automatic {
+		if i.Binding.Get(c, key).Automatic {
 			return true
 		}
 	}
