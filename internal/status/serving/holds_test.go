@@ -33,7 +33,7 @@ import (
 type world struct {
 	t      *testing.T
 	client client.Client
-	writer *Routes
+	writer *Entries
 	book   *book
 	writes atomic.Int32
 	parent gwv1.ParentReference
@@ -66,7 +66,7 @@ func inWorld(t *testing.T, do func(*world)) {
 			}).Build()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		w.writer = NewRoutes(w.client, w.book, logr.Discard())
+		w.writer = NewEntries(w.client, w.book, logr.Discard())
 		go func() { defer close(ended); _ = w.writer.Start(ctx) }()
 		do(w)
 		cancel()
@@ -75,7 +75,7 @@ func inWorld(t *testing.T, do func(*world)) {
 }
 
 func (w *world) report(parents ...ingest.ParentReport) {
-	w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "1", Generation: 1, Parents: parents})
+	w.writer.Report(w.ref, &ingest.Report{Ref: w.ref, UID: "1", Generation: 1, Parents: parents})
 	synctest.Wait()
 }
 
@@ -102,7 +102,7 @@ func (w *world) says(status metav1.ConditionStatus, text string) {
 	w.t.Helper()
 	parents := w.status()
 	require.Len(w.t, parents, 1)
-	c := meta.FindStatusCondition(parents[0].Conditions, v1alpha1.RouteConditionProgrammed)
+	c := meta.FindStatusCondition(parents[0].Conditions, v1alpha1.EntryConditionProgrammed)
 	require.Equal(w.t, status, c.Status, c.Message)
 	require.Contains(w.t, c.Message, text)
 }
@@ -270,7 +270,7 @@ func TestARecreatedRouteIsAnotherRoute(t *testing.T) {
 		w.writer.Touch(w.ref)
 		synctest.Wait()
 		require.Empty(t, w.status(), "what is known is about the old one")
-		w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{
+		w.writer.Report(w.ref, &ingest.Report{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{
 			w.served(),
 		}})
 		synctest.Wait()
