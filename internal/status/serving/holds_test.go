@@ -86,8 +86,8 @@ func (w *world) served() ingest.ParentReport {
 	}
 }
 
-// changed tells the writer what the book's server would.
-func (w *world) changed() {
+// noteChanged tells the writer what the book's server would.
+func (w *world) noteChanged() {
 	w.writer.Acknowledged(scope.Key(xds.TypeListener, names.ListenerMTLS))
 	synctest.Wait()
 }
@@ -115,21 +115,21 @@ func TestARolloutCostsAtMostOneWrite(t *testing.T) {
 
 		w.book.say("c", listener, xds.Pending) // it starts
 		w.book.set("a", "b", "c")
-		w.changed()
+		w.noteChanged()
 		w.book.say("c", table80, xds.Pending)
 		w.book.say("c", listener, xds.Acked) // ready, and one table behind
-		w.changed()
+		w.noteChanged()
 		time.Sleep(time.Second)
 		w.book.say("c", table80, xds.Acked)
-		w.changed()
+		w.noteChanged()
 		w.book.set("b", "c") // the old one goes
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		w.says("True", "2/2")
 		require.EqualValues(t, 1, w.writes.Load())
 
 		w.book.set("a", "b", "c")
-		w.changed()
+		w.noteChanged()
 		require.EqualValues(t, 1, w.writes.Load())
 		time.Sleep(2 * status.HoldTime)
 		w.says("True", "3/3")
@@ -141,16 +141,16 @@ func TestProxiesAwayAreGivenTime(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.report(w.served())
 		w.book.set()
-		w.changed()
+		w.noteChanged()
 		time.Sleep(status.HoldTime - time.Second)
 		w.says("True", "2/2")
 		w.book.set("a", "b")
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load(), "they came back in time")
 
 		w.book.set()
-		w.changed()
+		w.noteChanged()
 		time.Sleep(status.HoldTime + time.Second)
 		w.says("False", "No proxy")
 	})
@@ -167,7 +167,7 @@ func TestARestartedOperatorHoldsWhatIsWritten(t *testing.T) {
 		w.says("True", "2/2")
 		time.Sleep(time.Second)
 		w.book.set("a", "b")
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load())
 	})
@@ -178,12 +178,12 @@ func TestNothingElseIsHeld(t *testing.T) {
 		w.report(w.served())
 		w.says("True", "2/2")
 		w.book.say("b", table80, xds.Rejected)
-		w.changed()
+		w.noteChanged()
 		w.says("True", "2/2") // the culprit is being sought
 		time.Sleep(Search + time.Second)
 		w.says("False", "its own words")
 		w.book.say("b", table80, xds.Acked)
-		w.changed()
+		w.noteChanged()
 		w.says("True", "2/2")
 
 		other := w.served()
