@@ -89,7 +89,7 @@ func NewKinds(mgr ctrl.Manager) (*Kinds, error) {
 	k := &Kinds{discovery: d}
 	return k, ctrl.NewControllerManagedBy(mgr).
 		Named("kinds").
-		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(k.changed)).
+		WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(k.lookAgain)).
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Complete(k)
 }
@@ -144,8 +144,9 @@ func hasKind(list *metav1.APIResourceList, kind string) bool {
 	return false
 }
 
-// changed maps every CRD to one request, so that a hundred of them are looked at once.
-func (k *Kinds) changed(context.Context, client.Object) []reconcile.Request {
+// lookAgain has kinds looked for anew, for a CRD changed. It maps every CRD to one request, so that a hundred of them
+// are looked at once.
+func (k *Kinds) lookAgain(context.Context, client.Object) []reconcile.Request {
 	k.known.forget()
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -39,7 +39,7 @@ func TestAKindThatComesWhileItIsLookedFor(t *testing.T) {
 		require.NoError(t, err)
 	}
 	server.meanwhile = func() {
-		kinds.changed(t.Context(), nil)
+		kinds.lookAgain(t.Context(), nil)
 		look()
 	}
 	started := 0

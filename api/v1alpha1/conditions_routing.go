@@ -22,32 +22,43 @@ const (
 	GatewayReasonNoMesh = "NoMesh"
 )
 
-// What Fairway adds to the Gateway API's own conditions of routes.
+// What Fairway adds to the Gateway API's own conditions of every kind of entry that it lists by controller: parents of
+// routes, ancestors of policies.
 const (
-	// RouteConditionProgrammed is the condition of a route whose configuration every ready proxy has acknowledged.
-	RouteConditionProgrammed = "Programmed"
+	// EntryConditionProgrammed is the condition of a route or a policy whose configuration every ready proxy has
+	// acknowledged.
+	EntryConditionProgrammed = "Programmed"
 
-	// RouteReasonProgrammed: every ready proxy that must serve the route has acknowledged it.
-	RouteReasonProgrammed = "Programmed"
-	// RouteReasonPending: some ready proxy has not answered yet, or callers are not sent to the waypoint yet.
-	RouteReasonPending = "Pending"
-	// RouteReasonNoProxies: no proxy of the waypoint is ready.
-	RouteReasonNoProxies = "NoProxies"
-	// RouteReasonProxyRejected: a proxy refuses what comes of the route; it goes on with the last good configuration.
-	RouteReasonProxyRejected = "ProxyRejected"
-	// RouteReasonNotEnrolled: the parent Service's namespace is not in the mesh.
-	RouteReasonNotEnrolled = "NamespaceNotEnrolled"
+	// EntryReasonProgrammed: every ready proxy that must serve the route or the policy has acknowledged it.
+	EntryReasonProgrammed = "Programmed"
+	// EntryReasonPending: some ready proxy has not answered yet, or callers are not sent to the waypoint yet.
+	EntryReasonPending = "Pending"
+	// EntryReasonNoProxies: no proxy of the waypoint is ready.
+	EntryReasonNoProxies = "NoProxies"
+	// EntryReasonProxyRejected: a proxy refuses what comes of the object; it goes on with the last good configuration.
+	EntryReasonProxyRejected = "ProxyRejected"
+	// EntryReasonNotEnrolled: the namespace of the Service that the entry is about is not in the mesh.
+	EntryReasonNotEnrolled = "NamespaceNotEnrolled"
+	// EntryReasonNoWaypoint: no waypoint serves the Service that the entry is about.
+	EntryReasonNoWaypoint = "NoWaypoint"
+
+	// EntryConditionStatusFull is True where the status has no room for all of the mesh's entries.
+	EntryConditionStatusFull = "fairway.dev/StatusFull"
+
+	// EntryReasonTooMany, of EntryConditionStatusFull: some entries are left out; the message says how many.
+	EntryReasonTooMany = "TooManyEntries"
+)
+
+// What it adds to those of routes alone.
+const (
 	// RouteReasonConflicted: another kind of route has the port (GEP-1294, "Route types").
 	RouteReasonConflicted = "Conflicted"
 	// RouteReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too
 	// much.
 	RouteReasonOverBudget = "OverBudget"
-	// RouteReasonNoWaypoint: no waypoint serves the parent Service.
-	RouteReasonNoWaypoint = "NoWaypoint"
 )
 
-// What Fairway adds to the Gateway API's own conditions of policies. They have the condition Programmed, too, for the
-// reasons that routes have; AuthorizationPolicies have Enforced in its place.
+// What it adds to those of policies alone. AuthorizationPolicies have Enforced in the place of Programmed.
 const (
 	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.
 	PolicyReasonOverridden = "Overridden"
@@ -70,16 +81,6 @@ const (
 	PolicyReasonNotRequests = "NotRequests"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"
-)
-
-// What Fairway adds to every kind of entry that the Gateway API lists by controller: parents of routes, ancestors of
-// policies.
-const (
-	// EntryConditionStatusFull is True where the status has no room for all of the mesh's entries.
-	EntryConditionStatusFull = "fairway.dev/StatusFull"
-
-	// EntryReasonTooMany, of EntryConditionStatusFull: some entries are left out; the message says how many.
-	EntryReasonTooMany = "TooManyEntries"
 )
 
 // The one condition that the mesh has for Services.

@@ -34,7 +34,7 @@ type Options struct {
 	Cache *xds.Cache
 	Log   logr.Logger
 	// OnReport is told what the status of a route or a policy is to say, and nil where that is gone.
-	OnReport func(model.ObjectRef, *ingest.RouteReport)
+	OnReport func(model.ObjectRef, *ingest.Report)
 	// OnBinding is told which waypoint a Service is bound to; the zero Binding for none.
 	OnBinding func(service types.NamespacedName, b ingest.Binding)
 	// OnPartial is told whether proxies know only some of a Service's endpoints, for it has too many.
@@ -80,7 +80,7 @@ func New(o Options) *Engine {
 		o.Inbox = NewInbox()
 	}
 	if o.OnReport == nil {
-		o.OnReport = func(model.ObjectRef, *ingest.RouteReport) {}
+		o.OnReport = func(model.ObjectRef, *ingest.Report) {}
 	}
 	if o.OnBinding == nil {
 		o.OnBinding = func(types.NamespacedName, ingest.Binding) {}
@@ -215,7 +215,7 @@ func (e *Engine) watchReport(r model.ObjectRef, deleted bool) {
 		e.ingest.Report.Unwatch(r)
 		e.opts.OnReport(r, nil)
 	} else if !e.ingest.Report.Watched(r) {
-		e.ingest.Report.Watch(r, func(report *ingest.RouteReport) {
+		e.ingest.Report.Watch(r, func(report *ingest.Report) {
 			e.told = append(e.told, func() { e.opts.OnReport(r, report) })
 		})
 	}

@@ -44,7 +44,7 @@ import (
 type harness struct {
 	*Engine
 	cache     *xds.Cache
-	reports   map[model.ObjectRef]*ingest.RouteReport
+	reports   map[model.ObjectRef]*ingest.Report
 	automatic map[string]bool
 	bindings  map[string]ingest.Binding
 	told      []string // of routes and Services, in order
@@ -52,13 +52,13 @@ type harness struct {
 
 func newHarness(t testing.TB) *harness {
 	h := &harness{
-		cache: xds.NewCache(), reports: map[model.ObjectRef]*ingest.RouteReport{},
+		cache: xds.NewCache(), reports: map[model.ObjectRef]*ingest.Report{},
 		automatic: map[string]bool{}, bindings: map[string]ingest.Binding{},
 	}
 	h.Engine = New(Options{
 		Cache: h.cache,
 		Log:   testr.NewWithInterface(t, testr.Options{}),
-		OnReport: func(ref model.ObjectRef, r *ingest.RouteReport) {
+		OnReport: func(ref model.ObjectRef, r *ingest.Report) {
 			if r == nil {
 				h.told = append(h.told, "no "+ref.Name)
 				delete(h.reports, ref)
@@ -172,11 +172,11 @@ func leadsTo(t testing.TB, r *xds.Resource) string {
 }
 
 func (h *harness) statuses(t testing.TB) []byte {
-	var list []*ingest.RouteReport
+	var list []*ingest.Report
 	for _, r := range h.reports {
 		list = append(list, r)
 	}
-	slices.SortFunc(list, func(a, b *ingest.RouteReport) int {
+	slices.SortFunc(list, func(a, b *ingest.Report) int {
 		return cmp.Or(cmp.Compare(a.Ref.Namespace, b.Ref.Namespace), cmp.Compare(a.Ref.Name, b.Ref.Name),
 			cmp.Compare(a.Ref.Kind, b.Ref.Kind))
 	})

@@ -128,7 +128,7 @@ func (e *Engine) step(scope xds.Scope, i *isolation) (changed bool) {
 	}
 	at, _ := parseTable(i.table)
 	items := itemsOf(e.ingest.Table.Get(nil, at))
-	keys, more := i.search.Next(items)
+	keys, more := i.search.Advance(items)
 	if !more {
 		if st.Rejection() == "" {
 			return false // it is on its way without the culprits

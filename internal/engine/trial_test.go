@@ -170,7 +170,7 @@ func (p *proxies) serves() (out []string) {
 	return out
 }
 
-func conditionsOf(r *ingest.RouteReport) []metav1.Condition { return r.Parents[0].Conditions }
+func conditionsOf(r *ingest.Report) []metav1.Condition { return r.Parents[0].Conditions }
 
 // action rejects what a header says, match what an expression says. Nobody has foreseen either.
 func action(rc *routev3.RouteConfiguration) string {

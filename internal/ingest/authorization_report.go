@@ -71,13 +71,13 @@ type ClosedPort struct {
 }
 
 // accessReport is what the status of an AuthorizationPolicy is to say; nil where that is gone.
-func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *RouteReport {
+func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *Report {
 	o, ok := i.store.Authorization.Get(c, key)
 	p := i.AccessPolicy.Get(c, key)
 	if !ok || p == nil {
 		return nil
 	}
-	out := &RouteReport{
+	out := &Report{
 		Ref: model.ObjectRef{Kind: kindAuthorization, Namespace: key.Namespace, Name: key.Name}, UID: o.UID,
 		Generation: o.Generation,
 	}
@@ -257,7 +257,7 @@ func byName(a, b cluster.Key) int {
 }
 
 // sameReport compares the pods of policies by where they are: they are shared, and another list is a different one.
-func sameReport(a, b *RouteReport) bool {
+func sameReport(a, b *Report) bool {
 	if a == nil || b == nil || len(a.Parents) != len(b.Parents) {
 		return reflect.DeepEqual(a, b)
 	}

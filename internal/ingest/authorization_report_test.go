@@ -32,7 +32,7 @@ func TestReportsOnPoliciesCostWhatChanges(t *testing.T) {
 		p := accessPolicyOf(1, "x")
 		p.Name = ref(n).Name
 		w.set(t, p)
-		w.in.Report.Watch(ref(n), func(*RouteReport) { told++ })
+		w.in.Report.Watch(ref(n), func(*Report) { told++ })
 	}
 	pod := func(n int) *corev1.Pod {
 		out := workloadPod("a", n)

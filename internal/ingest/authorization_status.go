@@ -110,7 +110,7 @@ func (i *Ingest) refusedTarget(c *memo.Ctx, o policy.Object, application bool) *
 	pods := o.Group == "" && (o.Kind == kindPod || o.Kind == kindNamespace)
 	switch {
 	case !member.Enrolled(i.namespace(c, o.Namespace)):
-		return &Verdict{Reason: v1alpha1.RouteReasonNotEnrolled, Message: fmt.Sprintf(
+		return &Verdict{Reason: v1alpha1.EntryReasonNotEnrolled, Message: fmt.Sprintf(
 			"namespace %s is not in the mesh: label it %s=%s", o.Namespace, names.LabelMesh, names.MeshEnabled)}
 	case pods && !application:
 		return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// unresolved notes a backend that can't be used. The condition has one reason, that of the first, and says all.
-func (b *routeBuilder) unresolved(reason gwv1.RouteConditionReason, format string, args ...any) {
+// noteUnresolved notes a backend that can't be used. The condition has one reason, that of the first, and says all.
+func (b *routeBuilder) noteUnresolved(reason gwv1.RouteConditionReason, format string, args ...any) {
 	message := fmt.Sprintf(format, args...)
 	r := b.route.resolved
 	switch {
@@ -40,27 +40,27 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		key.Namespace = string(*ref.Namespace)
 	}
 	if (ref.Group != nil && *ref.Group != "") || (ref.Kind != nil && *ref.Kind != "Service") {
-		b.unresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends", ref.Name)
+		b.noteUnresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends", ref.Name)
 		return out
 	}
 	if ref.Port == nil {
-		b.unresolved(gwv1.RouteReasonUnsupportedValue, "backend %s has no port: a reference to a Service needs one", key)
+		b.noteUnresolved(gwv1.RouteReasonUnsupportedValue, "backend %s has no port: a reference to a Service needs one", key)
 		return out
 	}
 	if !b.granted(key) {
-		b.unresolved(gwv1.RouteReasonRefNotPermitted,
+		b.noteUnresolved(gwv1.RouteReasonRefNotPermitted,
 			"backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
 			key, b.route.ref.Kind, b.route.ref.Namespace)
 		return out
 	}
 	svc := b.i.Service.Get(b.c, key)
 	if svc == nil {
-		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
+		b.noteUnresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
 		return out
 	}
 	if svc.External {
 		// The API leaves the type to implementations, and GEP-1294 advises against it: the name could lead anywhere.
-		b.unresolved(gwv1.RouteReasonUnsupportedValue,
+		b.noteUnresolved(gwv1.RouteReasonUnsupportedValue,
 			"backend Service %s is of type ExternalName, which has no endpoints: use a Service with endpoints", key)
 		return out
 	}
@@ -68,9 +68,9 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	port, ok := svc.Port(out.Port.Port)
 	switch {
 	case !ok:
-		b.unresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
+		b.noteUnresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
 	case port.Protocol == model.ProtocolTLS:
-		b.unresolved(gwv1.RouteReasonUnsupportedProtocol,
+		b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol,
 			"backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it", key,
 			*ref.Port)
 	default:

@@ -75,7 +75,7 @@ func TestRefusedRoutesCostLittle(t *testing.T) {
 		r.Spec.Rules = []gwv1.HTTPRouteRule{{Matches: make([]gwv1.HTTPRouteMatch, 128)}}
 		store.HTTPRoutes.Set(r)
 		ref := model.ObjectRef{Kind: KindHTTPRoute, Namespace: r.Namespace, Name: r.Name}
-		in.Report.Watch(ref, func(report *RouteReport) {
+		in.Report.Watch(ref, func(report *Report) {
 			if c := meta.FindStatusCondition(report.Parents[0].Conditions, string(
 				gwv1.RouteConditionAccepted)); c.Reason != v1alpha1.RouteReasonOverBudget {
 				require.Equal(t, string(gwv1.RouteReasonAccepted), c.Reason)

@@ -60,7 +60,7 @@ func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 				route.Generation = int64(step)
 				present[ref] = route
 				store.HTTPRoutes.Set(route)
-				in.Report.Watch(ref, func(*RouteReport) {})
+				in.Report.Watch(ref, func(*Report) {})
 			}
 			if g.Flush(); step%5 > 0 {
 				continue
@@ -68,7 +68,7 @@ func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 			all, from, scratch := world()
 			for ref, route := range present {
 				from.HTTPRoutes.Set(route)
-				scratch.Report.Watch(ref, func(*RouteReport) {})
+				scratch.Report.Watch(ref, func(*Report) {})
 			}
 			all.Flush()
 			keptToBudgets(t, in, scratch, present, namespaces)

@@ -156,7 +156,7 @@ func compareObjects(a, b client.Object) int {
 // flush derives, and keeps up to date from now on, all that can be asked of the objects that there are.
 func (w *world) flush() {
 	for _, ref := range w.routes() {
-		w.in.Report.Watch(ref, func(*RouteReport) {})
+		w.in.Report.Watch(ref, func(*Report) {})
 	}
 	for _, key := range w.services() {
 		w.in.Bound.Watch(key, func(Binding) {})

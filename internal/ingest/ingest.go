@@ -98,9 +98,9 @@ type Ingest struct {
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
 	// Report on a route or a policy, for its status; nil where that is gone.
-	Report *memo.Func[model.ObjectRef, *RouteReport]
+	Report *memo.Func[model.ObjectRef, *Report]
 	// policyReports are the reports on policies, by the name of their kind.
-	policyReports map[string]func(*memo.Ctx, cluster.Key) *RouteReport
+	policyReports map[string]func(*memo.Ctx, cluster.Key) *Report
 }
 
 // Settings is what the Mesh object says to every proxy.
@@ -121,7 +121,7 @@ type RuleCheck func(model.Rule) (badMatch bool, err error)
 // New defines the decisions over a store.
 func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i := &Ingest{store: store, check: check, Rejected: &Rejected{graph: g, of: map[model.ObjectRef]map[string]string{}}}
-	i.policyReports = map[string]func(*memo.Ctx, cluster.Key) *RouteReport{}
+	i.policyReports = map[string]func(*memo.Ctx, cluster.Key) *Report{}
 	i.Settings = memo.Define(g, "settings", same[Settings], i.settings)
 	i.Service = memo.Define(g, "service", reflectEqual[*model.Service], i.service)
 	i.Claims = memo.Define(g, "claimsOf", reflectEqual[Claims], i.claimsOf)

@@ -100,7 +100,7 @@ func (b *routeBuilder) attach(p parent) ([]model.Attachment, *Verdict) {
 	case svc == nil:
 		return refuse(gwv1.RouteReasonNoMatchingParent, "Service %s does not exist", p.service)
 	case !svc.Enrolled:
-		return refuse(v1alpha1.RouteReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.service.Namespace,
+		return refuse(v1alpha1.EntryReasonNotEnrolled, "namespace %s is not in the mesh: label it %s=%s", p.service.Namespace,
 			names.LabelMesh, names.MeshEnabled)
 	case svc.External:
 		return refuse(gwv1.RouteReasonNoMatchingParent,

@@ -298,7 +298,7 @@ func (w *world) statusText() string {
 	return p.String()
 }
 
-func (p *picture) report(r *RouteReport) {
+func (p *picture) report(r *Report) {
 	p.line("%s %s/%s%s", r.Ref.Kind, r.Ref.Namespace, r.Ref.Name,
 		flags(map[string]bool{"says nothing": len(r.Parents) == 0}))
 	for _, parent := range r.Parents {

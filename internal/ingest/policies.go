@@ -55,7 +55,7 @@ func definePolicies[O cluster.Policy, T any](g *memo.Graph, i *Ingest, k policyK
 		},
 		Targets: map[schema.GroupKind]policy.Find{policy.Service: i.portsAsTargets},
 	})
-	i.policyReports[kind] = func(c *memo.Ctx, key cluster.Key) *RouteReport {
+	i.policyReports[kind] = func(c *memo.Ctx, key cluster.Key) *Report {
 		return i.policyReport(c, all.Report.Get(c, key), k.needs)
 	}
 	return all
@@ -70,7 +70,7 @@ func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Sect
 			Reason: string(gwv1.PolicyReasonTargetNotFound), Message: fmt.Sprintf("Service %s does not exist", key),
 		}
 	case !svc.Enrolled:
-		return nil, &Verdict{Reason: v1alpha1.RouteReasonNotEnrolled, Message: fmt.Sprintf(
+		return nil, &Verdict{Reason: v1alpha1.EntryReasonNotEnrolled, Message: fmt.Sprintf(
 			"namespace %s is not in the mesh: label it %s=%s", key.Namespace, names.LabelMesh, names.MeshEnabled)}
 	}
 	for _, p := range svc.Ports {
@@ -82,11 +82,11 @@ func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Sect
 // policyReport adds to a report what only the proxies know: which of them must have acknowledged what.
 func (i *Ingest) policyReport(
 	c *memo.Ctx, r *policy.Report, needs func(*memo.Ctx, []model.Attachment) ParentReport,
-) *RouteReport {
+) *Report {
 	if r == nil {
 		return nil
 	}
-	out := &RouteReport{Ref: r.Ref, UID: r.UID, Generation: r.Generation}
+	out := &Report{Ref: r.Ref, UID: r.UID, Generation: r.Generation}
 	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}

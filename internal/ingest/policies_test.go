@@ -61,7 +61,7 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 
 	in.Set(p)
 	told := 0
-	w.in.Report.Watch(ref, func(*RouteReport) { told++ })
+	w.in.Report.Watch(ref, func(*Report) { told++ })
 	w.graph.Flush()
 	r := w.in.Report.Get(nil, ref)
 	require.Equal(t, p.UID, r.UID)
@@ -75,7 +75,7 @@ func TestAPolicyIsReportedOn(t *testing.T) {
 	require.Equal(t, []string{"service/bookshop/reviews/80"}, served.Clusters)
 	require.Equal(t, "example.org", all.InForce.Get(nil, port80).Content)
 	require.True(t, meta.IsStatusConditionTrue(unserved.Conditions, accepted))
-	require.Equal(t, v1alpha1.RouteReasonNoWaypoint, unserved.Unprogrammed.Reason)
+	require.Equal(t, v1alpha1.EntryReasonNoWaypoint, unserved.Unprogrammed.Reason)
 	require.Contains(t, unserved.Unprogrammed.Message, "needs one that carries the policy out")
 	require.Equal(t, string(gwv1.PolicyReasonTargetNotFound), meta.FindStatusCondition(gone.Conditions, accepted).Reason)
 	require.Equal(t, string(gwv1.PolicyReasonTargetNotFound), gone.Unprogrammed.Reason)

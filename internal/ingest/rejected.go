@@ -110,7 +110,7 @@ func (b *routeBuilder) check(rule, left model.Rule) (badMatch bool, err error) {
 	if !rejected {
 		return false, nil
 	}
-	b.reason = v1alpha1.RouteReasonProxyRejected
+	b.reason = v1alpha1.EntryReasonProxyRejected
 	b.shut = b.shut || rule.Invalid
 	return rule.Invalid, fmt.Errorf("proxies reject it: %s", text)
 }

@@ -21,11 +21,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// RouteReport is what the status of a route is to say, but for what only the proxies know; or that of a policy, whose
-// ancestors are what a route's parents are.
-type RouteReport struct {
+// Report is what the status of a route or a policy is to say, but for what only the proxies know. The ancestors of a
+// policy are what a route's parents are.
+type Report struct {
 	Ref model.ObjectRef
-	// UID tells a route from a later one of the same name.
+	// UID tells the object from a later one of the same name.
 	UID        types.UID
 	Generation int64
 	// Parents are empty while there is no Mesh: then the mesh has nothing to say.
@@ -58,7 +58,7 @@ type ParentReport struct {
 	Enforcement *Enforcement
 }
 
-func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
+func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *Report {
 	if of, ok := i.policyReports[ref.Kind]; ok {
 		return of(c, cluster.Key{Namespace: ref.Namespace, Name: ref.Name})
 	}
@@ -66,7 +66,7 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *RouteReport {
 	if r == nil {
 		return nil
 	}
-	out := &RouteReport{Ref: ref, UID: r.uid, Generation: r.generation}
+	out := &Report{Ref: ref, UID: r.uid, Generation: r.generation}
 	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
@@ -137,7 +137,7 @@ func (i *Ingest) unserved(c *memo.Ctx, svc cluster.Key, none string) *Verdict {
 	default:
 		return nil
 	}
-	return &Verdict{Reason: v1alpha1.RouteReasonNoWaypoint, Message: why}
+	return &Verdict{Reason: v1alpha1.EntryReasonNoWaypoint, Message: why}
 }
 
 // dialled are the addresses at which callers dial ports of one Service.

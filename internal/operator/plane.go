@@ -44,7 +44,7 @@ type plane struct {
 	server   *xds.Server
 	book     *peers.Book
 	issuing  *server.Server
-	writer   *serving.Routes
+	writer   *serving.Entries
 	bound    *serving.Services
 
 	rejections *rejections
@@ -76,7 +76,7 @@ func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plan
 		return nil, err
 	}
 	p.server.OnChange(p.inbox.Acknowledged)
-	p.writer = serving.NewRoutes(mgr.GetClient(), p.book, o.Log.WithName("status"))
+	p.writer = serving.NewEntries(mgr.GetClient(), p.book, o.Log.WithName("status"))
 	p.bound = serving.NewServices(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.rejections = newRejections(p.book, p.acknowledged)
 	p.book.OnChange(p.acknowledged)

@@ -63,7 +63,7 @@ func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
 
 // serve answers until the context ends.
 func (f *feed) serve(ctx context.Context, ln net.Listener, cfg *tls.Config) error {
-	cancel := f.local.OnChange(f.changed)
+	cancel := f.local.OnChange(f.noteChanged)
 	defer cancel()
 	mux := http.NewServeMux()
 	mux.Handle("GET "+path, f)
@@ -93,8 +93,8 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// changed notes what is due to whom.
-func (f *feed) changed(k xds.Key) {
+// noteChanged notes what is due to whom.
+func (f *feed) noteChanged(k xds.Key) {
 	k = catalogue.Together(k)
 	if catalogue.PartOf(k) == catalogue.Nobody {
 		return

@@ -49,11 +49,11 @@ func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
 		catalogue.NodeScope("n").Key(xds.TypeRoute, "r"), scope.Key(xds.TypeEndpoint, "e"),
 		scope.Key(xds.TypeListener, xds.Wildcard),
 	} {
-		f.changed(k)
+		f.noteChanged(k)
 	}
 	require.Empty(t, fo.take())
-	f.changed(scope.Key(xds.TypeRoute, "r"))
-	f.changed(scope.Key(xds.TypeRoute, "r"))
+	f.noteChanged(scope.Key(xds.TypeRoute, "r"))
+	f.noteChanged(scope.Key(xds.TypeRoute, "r"))
 	require.Len(t, fo.take(), 1)
 }
 

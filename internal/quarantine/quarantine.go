@@ -43,9 +43,10 @@ func New(trusted map[string]bool) *Search {
 	return s
 }
 
-// Next says which of the items that there are now the judge is to be shown. ok is false where the search is at its end:
-// each item is known to be good or a culprit, or there is none to blame, because nothing at all is rejected as well.
-func (s *Search) Next(items []Item) (keys map[string]bool, ok bool) {
+// Advance takes in the items that there are now and says which of them the judge is to be shown. ok is false where the
+// search is at its end: each item is known to be good or a culprit, or there is none to blame, because nothing at all
+// is rejected as well.
+func (s *Search) Advance(items []Item) (keys map[string]bool, ok bool) {
 	var fresh []Item
 	present := map[string]bool{}
 	for _, it := range items {
@@ -83,8 +84,8 @@ func (s *Search) Next(items []Item) (keys map[string]bool, ok bool) {
 	return keys, true
 }
 
-// Verdict tells what the judge said to what Next returned last, of these items, and returns the culprits that are known
-// by it.
+// Verdict tells what the judge said to what Advance returned last, of these items, and returns the culprits that are
+// known by it.
 func (s *Search) Verdict(items []Item, accepted bool) (culprits []Item) {
 	if !s.proven {
 		s.base(items, accepted)

@@ -26,7 +26,7 @@ func run(
 		return out
 	}
 	for {
-		keys, ok := s.Next(left())
+		keys, ok := s.Advance(left())
 		if !ok {
 			return culprits, trials
 		}

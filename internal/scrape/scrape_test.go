@@ -147,13 +147,13 @@ func TestReviewsOfStrangersAreBounded(t *testing.T) {
 func TestCertificatesAreReplacedInTime(t *testing.T) {
 	now := time.Now()
 	s := &selfSigned{now: func() time.Time { return now }}
-	first, err := s.get(nil)
+	first, err := s.refresh(nil)
 	require.NoError(t, err)
-	again, err := s.get(nil)
+	again, err := s.refresh(nil)
 	require.NoError(t, err)
 	require.Same(t, first, again)
 	now = now.Add(certificateLife/2 + time.Hour)
-	next, err := s.get(nil)
+	next, err := s.refresh(nil)
 	require.NoError(t, err)
 	require.NotSame(t, first, next)
 	require.True(t, next.Leaf.NotAfter.After(now.Add(certificateLife/2)))

@@ -46,7 +46,7 @@ func serveOn(ctx context.Context, l net.Listener, h http.Handler) error {
 	certificates := &selfSigned{now: time.Now}
 	s := &http.Server{
 		Handler:           h,
-		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.get},
+		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificates.refresh},
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      time.Minute,
@@ -68,7 +68,8 @@ type selfSigned struct {
 	current *tls.Certificate
 }
 
-func (s *selfSigned) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+// refresh returns the certificate, a new one where it is time. It is for tls.Config.GetCertificate.
+func (s *selfSigned) refresh(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()

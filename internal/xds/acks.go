@@ -18,8 +18,8 @@ type book struct {
 
 func newBook() *book { return &book{listeners: map[int]*notifier[Key]{}} }
 
-// changed never blocks; with no listeners it costs nothing.
-func (b *book) changed(k Key) {
+// noteChanged never blocks; with no listeners it costs nothing.
+func (b *book) noteChanged(k Key) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, n := range b.listeners {

@@ -27,8 +27,8 @@ func newInterests(cache *Cache, fn func(Interest)) *interests {
 	return i
 }
 
-// changed notes that the first subscriber came or the last one went.
-func (i *interests) changed(key Key, disconnected bool) {
+// noteChanged notes that the first subscriber came or the last one went.
+func (i *interests) noteChanged(key Key, disconnected bool) {
 	if i.fn != nil {
 		i.queue.add(interestNote{Key: key, disconnected: disconnected})
 	}

@@ -129,7 +129,7 @@ func (st *stream) subscribeWildcard(sub *subscription, answerDue bool) {
 	}
 	sub.wildcard = true
 	if st.scope.subscribe(ID{sub.typeURL, Wildcard}, st) {
-		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, Wildcard), false)
+		st.srv.interests.noteChanged(st.scope.name.Key(sub.typeURL, Wildcard), false)
 	}
 	st.enqueueAll(sub)
 }
@@ -142,12 +142,12 @@ func (st *stream) unsubscribeWildcard(sub *subscription) {
 	}
 	sub.wildcard, sub.complete = false, false
 	if st.scope.unsubscribe(ID{sub.typeURL, Wildcard}, st) {
-		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, Wildcard), false)
+		st.srv.interests.noteChanged(st.scope.name.Key(sub.typeURL, Wildcard), false)
 	}
 	for name := range sub.held {
 		if !sub.covers(name) {
 			sub.forget(name)
-			st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
+			st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, name))
 		}
 	}
 }
@@ -164,14 +164,14 @@ func (st *stream) subscribeName(sub *subscription, name string, first bool) erro
 		allowed := st.admit(ID{sub.typeURL, name})
 		sub.named[name] = allowed
 		if allowed && st.scope.subscribe(ID{sub.typeURL, name}, st) {
-			st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
+			st.srv.interests.noteChanged(st.scope.name.Key(sub.typeURL, name), false)
 		}
 	}
 	if h := sub.held[name]; h != nil && !first {
 		h.unsure = true
 	}
 	st.enqueueNamed(sub, name)
-	st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
+	st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, name))
 	return nil
 }
 
@@ -203,7 +203,7 @@ func (st *stream) unsubscribeName(sub *subscription, name string) {
 	delete(sub.named, name)
 	st.names--
 	if allowed && st.scope.unsubscribe(ID{sub.typeURL, name}, st) {
-		st.srv.interests.changed(st.scope.name.Key(sub.typeURL, name), false)
+		st.srv.interests.noteChanged(st.scope.name.Key(sub.typeURL, name), false)
 	}
 	if sub.wildcard {
 		sub.ensureHeld(name).unsure = true
@@ -211,7 +211,7 @@ func (st *stream) unsubscribeName(sub *subscription, name string) {
 	} else {
 		sub.forget(name)
 	}
-	st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
+	st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, name))
 }
 
 // admit asks Options.Admit and logs the first refusal of the stream.
@@ -251,7 +251,7 @@ func (st *stream) acknowledge(sub *subscription, req *discoveryv3.DeltaDiscovery
 		sub.ack(it, st.standsIn(sub, it))
 		st.keepGood(sub, it)
 		acks = append(acks, Ack{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version})
-		st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
+		st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, it.name))
 	}
 	return acks
 }
@@ -278,7 +278,7 @@ func (st *stream) nack(sub *subscription, r *response, text string) []Ack {
 		}
 	}
 	st.replace(sub, it)
-	st.srv.book.changed(st.scope.name.Key(sub.typeURL, it.name))
+	st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, it.name))
 	return []Ack{{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version, Error: text}}
 }
 

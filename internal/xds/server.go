@@ -103,7 +103,7 @@ func NewServer(opts Options) *Server {
 	}
 	opts.Cache.onApply(func(scope Scope, changed []mark) {
 		for _, m := range changed {
-			s.book.changed(Key{scope, m.ID})
+			s.book.noteChanged(Key{scope, m.ID})
 		}
 	})
 	return s

@@ -204,7 +204,7 @@ func (st *stream) enqueueAll(sub *subscription) {
 		sub.complete = sub.wildcard
 		for name, e := range t.entries {
 			sub.enqueue(name, span{first: e.created, last: e.changed})
-			st.srv.book.changed(st.scope.name.Key(sub.typeURL, name))
+			st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, name))
 		}
 	}
 	for name := range sub.held {
@@ -231,17 +231,17 @@ func (st *stream) close() {
 	for url, sub := range st.types {
 		for name, allowed := range sub.named {
 			if allowed && st.scope.unsubscribe(ID{url, name}, st) {
-				st.srv.interests.changed(st.scope.name.Key(url, name), true)
+				st.srv.interests.noteChanged(st.scope.name.Key(url, name), true)
 			}
-			st.srv.book.changed(st.scope.name.Key(url, name))
+			st.srv.book.noteChanged(st.scope.name.Key(url, name))
 		}
 		if sub.wildcard {
 			if st.scope.unsubscribe(ID{url, Wildcard}, st) {
-				st.srv.interests.changed(st.scope.name.Key(url, Wildcard), true)
+				st.srv.interests.noteChanged(st.scope.name.Key(url, Wildcard), true)
 			}
 		}
 		for name := range sub.held {
-			st.srv.book.changed(st.scope.name.Key(url, name))
+			st.srv.book.noteChanged(st.scope.name.Key(url, name))
 		}
 	}
 	clear(st.types)

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 )
 
 // routes are the ways that benchmarks compare; the first one has no proxy in it.
@@ -49,21 +50,7 @@ func routes(b *testing.B, each func(b *testing.B, m *mesh, from *pod, to netip.A
 }
 
 // echo serves a port and sends everything back.
-func (p *pod) echo(port uint16) {
-	l := p.listen(port)
-	go func() {
-		for {
-			c, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				_, _ = io.Copy(c, c)
-			}()
-		}
-	}()
-}
+func (p *pod) echo(port uint16) { netnstest.Echo(p.mesh.t, p.ns, fmt.Sprintf(":%d", port)) }
 
 var rss = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
 

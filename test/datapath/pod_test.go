@@ -147,23 +147,12 @@ func (p *pod) listen(port uint16) *net.TCPListener {
 
 // greet serves a port: it says who it is and whom it sees, first, and then echoes.
 func (p *pod) greet(port uint16) {
-	l := p.listen(port)
-	go func() {
-		for {
-			c, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
-				if _, err := fmt.Fprintf(c, "%s sees %s\n", p.name, host); err != nil {
-					return
-				}
-				_, _ = io.Copy(c, c)
-			}()
+	netnstest.Serve(p.mesh.t, p.ns, fmt.Sprintf(":%d", port), func(c net.Conn) { // of both families
+		host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+		if _, err := fmt.Fprintf(c, "%s sees %s\n", p.name, host); err == nil {
+			_, _ = io.Copy(c, c)
 		}
-	}()
+	})
 }
 
 // dial from the pod.

@@ -173,7 +173,7 @@ func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	s.service("free", "server")
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))
-	c := s.says("route", v1alpha1.RouteConditionProgrammed, metav1.ConditionFalse, "")
+	c := s.says("route", v1alpha1.EntryConditionProgrammed, metav1.ConditionFalse, "")
 	require.Contains(t, c.Message, "nowhere")
 	s.refuses("client", "http://server/") // a Service whose waypoint is missing is closed, not open
 	s.answers("client", "http://free/", "server")

@@ -115,7 +115,7 @@ func (b *bench) column(routes int) benchColumn {
 	out := benchColumn{Routes: routes}
 	out.Fill = b.fill(routes)
 	b.t.Logf("%d routes", routes)
-	out.NewRoute = b.newRoutes()
+	out.NewRoute = b.newEntries()
 	b.t.Logf("new route: %s", out.NewRoute)
 	out.EditedRoute, out.EditCost, out.Requests, out.Failed = b.edits()
 	b.t.Logf("edited route: %s, failed %d of %d", out.EditedRoute, out.Failed, out.Requests)
@@ -152,7 +152,7 @@ func (b *bench) fill(routes int) benchFill {
 		require.NoError(look, world.client.List(b.t.Context(), &list, client.InNamespace(b.name)))
 		pending := 0
 		for i := range list.Items {
-			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), v1alpha1.RouteConditionProgrammed) {
+			if !meta.IsStatusConditionTrue(conditionsOf(list.Items[i].Status.Parents), v1alpha1.EntryConditionProgrammed) {
 				pending++
 			}
 		}
@@ -166,8 +166,8 @@ func (b *bench) fill(routes int) benchFill {
 	return out
 }
 
-// newRoutes measures from before a route is created until it answers.
-func (b *bench) newRoutes() benchTimes {
+// newEntries measures from before a route is created until it answers.
+func (b *bench) newEntries() benchTimes {
 	b.t.Helper()
 	var out benchTimes
 	for i := range *benchSamples {

@@ -91,7 +91,7 @@ func (s *space) says(route, condition string, status metav1.ConditionStatus, rea
 // programmed waits until every ready proxy has acknowledged the route.
 func (s *space) programmed(route string) {
 	s.t.Helper()
-	s.says(route, v1alpha1.RouteConditionProgrammed, metav1.ConditionTrue, "")
+	s.says(route, v1alpha1.EntryConditionProgrammed, metav1.ConditionTrue, "")
 }
 
 // versions makes a Service named app whose pods are app-v1 and app-v2, with a Service each.

@@ -23,6 +23,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -34,19 +35,7 @@ func (w *world) listen(serve func(*net.TCPConn)) netip.AddrPort {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = c.Close() }()
-				serve(c.(*net.TCPConn))
-			}()
-		}
-	}()
+	netnstest.ServeOn(w.t, l, func(c net.Conn) { serve(c.(*net.TCPConn)) })
 	return address
 }
 

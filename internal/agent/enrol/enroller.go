@@ -245,7 +245,7 @@ func (n *Enroller) Prime(ctx context.Context, t Target, redirected bool) error {
 	if redirected {
 		e.verified = time.Now()
 		e.redirected = true
-		e.applied(t)
+		e.noteApplied(t)
 		n.host.Note(t.Pod.UID, t.probes)
 	}
 	return nil

@@ -35,12 +35,12 @@ func (n *Enroller) redirect(e *entry, t Target) error {
 		}
 		e.verified = now
 	}
-	e.applied(t)
+	e.noteApplied(t)
 	return nil
 }
 
-// applied notes what the kernel has been told.
-func (e *entry) applied(t Target) {
+// noteApplied notes what the kernel has been told.
+func (e *entry) noteApplied(t Target) {
 	e.target.ranges, e.target.probes, e.target.Share, e.target.Peers = t.ranges, t.probes, t.Share, t.Peers
 }
 

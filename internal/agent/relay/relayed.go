@@ -239,8 +239,8 @@ func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, remov
 	return in
 }
 
-// changed is told by the local server that Envoy decided about a resource, came or went.
-func (r *Relay) changed(id xds.ID) {
+// noteChanged takes from the local server that Envoy decided about a resource, came or went.
+func (r *Relay) noteChanged(id xds.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for c := range r.waiters[id] {

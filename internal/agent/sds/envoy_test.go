@@ -4,48 +4,30 @@
 package sds
 
 import (
-	"bytes"
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"io"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	echov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
 // TestStockEnvoyTakesTheSecrets does real handshakes with stock Envoy that has a certificate of a new root, while both
 // roots are trusted: callers with leaves of either are let in, those of a third aren't. One of the anchors is itself an
 // intermediate, as an issuer may put it into ca.crt.
 func TestStockEnvoyTakesTheSecrets(t *testing.T) {
-	bin := os.Getenv("FAIRWAY_ENVOY")
-	if bin == "" {
-		bin, _ = exec.LookPath("envoy")
-	}
-	if bin == "" {
-		t.Skip("no envoy in PATH or FAIRWAY_ENVOY")
-	}
+	xdstest.Binary(t) // or skip
 	root := newCA(t, nil)
 	old, stranger := newCA(t, nil), newCA(t, nil)
 	anchor := newCA(t, newCA(t, nil)) // not self-signed
@@ -57,7 +39,7 @@ func TestStockEnvoyTakesTheSecrets(t *testing.T) {
 	chain, key := leafOf(t, root, pay)
 	cert, err := certificateSecret(pay, chain, key)
 	require.NoError(t, err)
-	addr := startEnvoy(t, bin, cert, bundleSecret(bundle))
+	addr := startEnvoy(t, cert, bundleSecret(bundle))
 
 	for name, tc := range map[string]struct {
 		ca *identity.Signer
@@ -132,94 +114,40 @@ func call(t *testing.T, addr string, chain []byte, key identity.PrivateKey, trus
 	return string(b), err
 }
 
-func pack(t *testing.T, m proto.Message) *anypb.Any {
-	t.Helper()
-	a, err := anypb.New(m)
-	require.NoError(t, err)
-	return a
-}
-
 // startEnvoy runs stock Envoy with one mTLS listener on loopback that echoes, and returns the listener's address.
-func startEnvoy(t *testing.T, bin string, secrets ...*tlsv3.Secret) string {
+func startEnvoy(t *testing.T, secrets ...*tlsv3.Secret) (address string) {
 	t.Helper()
-	dir := t.TempDir()
-	admin := filepath.Join(dir, "admin.sock")
-	loopback := &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0},
-	}}}
-	downstream := &tlsv3.DownstreamTlsContext{
-		RequireClientCertificate: wrapperspb.Bool(true),
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams: &tlsv3.TlsParameters{
-				TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
-				TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,
-			},
-			TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: pay}},
-			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: names.TrustBundleSecret},
-			},
-		},
-	}
-	b := &bootstrapv3.Bootstrap{
-		Admin: &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: admin}}}},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Secrets: secrets,
-			Listeners: []*listenerv3.Listener{{
-				Name: "mtls", Address: loopback,
-				FilterChains: []*listenerv3.FilterChain{{
-					TransportSocket: &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{
-						TypedConfig: pack(t, downstream),
-					}},
-					Filters: []*listenerv3.Filter{
-						{Name: "echo", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: pack(t, &echov3.Echo{})}},
+	sdsConfig := func(name string) map[string]any { return map[string]any{"name": name} }
+	options := xdstest.Options{XDSSocket: filepath.Join(t.TempDir(), "none.sock"), Listeners: []any{map[string]any{
+		"name":    "mtls",
+		"address": map[string]any{"socket_address": map[string]any{"address": "127.0.0.1", "port_value": 0}},
+		"filter_chains": []any{map[string]any{
+			"transport_socket": map[string]any{"name": "tls", "typed_config": map[string]any{
+				"@type":                      "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+				"require_client_certificate": true,
+				"common_tls_context": map[string]any{
+					"tls_params": map[string]any{
+						"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3",
 					},
-				}},
+					"tls_certificate_sds_secret_configs":   []any{sdsConfig(pay)},
+					"validation_context_sds_secret_config": sdsConfig(names.TrustBundleSecret),
+				},
 			}},
-		},
-	}
-	text, err := protojson.Marshal(b)
-	require.NoError(t, err)
-	file := filepath.Join(dir, "envoy.json")
-	require.NoError(t, os.WriteFile(file, text, 0o600))
-	var log bytes.Buffer
-	ctx, cancel := context.WithCancel(t.Context())
-	cmd := exec.CommandContext(ctx, bin, "-c", file, "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning")
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		cancel()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(log.String())
-		}
-	})
-	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (
-		net.Conn, error,
-	) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", admin)
+			"filters": []any{map[string]any{"name": "echo", "typed_config": map[string]any{
+				"@type": "type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo",
+			}}},
+		}},
 	}}}
-	var addr string
-	eventually.True(t, "Envoy's listener", func() bool {
-		resp, err := client.Get("http://envoy/listeners?format=json")
-		if err != nil {
-			return false
-		}
-		defer resp.Body.Close()
-		var out struct {
-			Listeners []struct {
-				Local struct {
-					Socket struct {
-						Port int `json:"port_value"`
-					} `json:"socket_address"`
-				} `json:"local_address"`
-			} `json:"listener_statuses"`
-		}
-		if json.NewDecoder(resp.Body).Decode(&out) != nil || len(out.Listeners) == 0 ||
-			out.Listeners[0].Local.Socket.Port == 0 {
-			return false
-		}
-		addr = (&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: out.Listeners[0].Local.Socket.Port}).String()
-		return true
+	for _, s := range secrets {
+		text, err := protojson.Marshal(s)
+		require.NoError(t, err)
+		options.Secrets = append(options.Secrets, json.RawMessage(text))
+	}
+	e := xdstest.Start(t, options)
+	e.Eventually("Envoy's listener", func() bool {
+		text, err := e.Get("/listeners")
+		_, address, _ = strings.Cut(strings.TrimSpace(text), "mtls::")
+		return err == nil && address != "" && !strings.HasSuffix(address, ":0")
 	})
-	return addr
+	return address
 }

@@ -57,27 +57,32 @@ func (n need) count(acks Acknowledgements) (out count) {
 	var ready map[string]bool
 	if n.serving != (xds.Key{}) {
 		ready = catalogue.Ready(acks.State(n.serving))
+		out.look(acks, n.serving, ready) // a proxy serves with any version of what it counts by
 	}
 	out.serving, out.acked = len(ready), len(ready)
-	all := resourcesOf([]need{n})
-	for at, r := range all {
-		part, acked := catalogue.PartOf(r), 0
-		for _, a := range acks.State(r).Proxies {
-			switch {
-			case a.State == xds.Rejected:
-				out.rejection = rejection(a, r.ID)
-				return out
-			case part == catalogue.Switched && a.State != xds.Acked:
-				out.behind = cmp.Or(out.behind, a.Proxy.Pod)
-			case a.State == xds.Acked && ready[a.Proxy.ID()]:
-				acked++
-			}
-		}
-		// Of other resources only rejections are told between replicas; who has those has what leads to them. A proxy serves
-		// with any version of what it counts by.
-		if counted := at < len(all)-len(n.besides) && r != n.serving; counted && part == catalogue.Everyone {
+	for _, r := range n.resources {
+		// Of other resources only rejections are told between replicas; who has those has what leads to them.
+		if acked := out.look(acks, r, ready); catalogue.PartOf(r) == catalogue.Everyone {
 			out.acked = min(out.acked, acked)
 		}
 	}
+	for _, r := range n.besides {
+		out.look(acks, r, ready)
+	}
 	return out
+}
+
+// look notes who rejects a resource or does not follow yet, and counts who of the ready ones has it.
+func (c *count) look(acks Acknowledgements, r xds.Key, ready map[string]bool) (acked int) {
+	for _, a := range acks.State(r).Proxies {
+		switch {
+		case a.State == xds.Rejected && c.rejection == "":
+			c.rejection = rejection(a, r.ID)
+		case a.State != xds.Acked && catalogue.PartOf(r) == catalogue.Switched:
+			c.behind = cmp.Or(c.behind, a.Proxy.Pod)
+		case a.State == xds.Acked && ready[a.Proxy.ID()]:
+			acked++
+		}
+	}
+	return acked
 }

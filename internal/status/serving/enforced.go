@@ -45,7 +45,7 @@ type enforcement struct {
 	waypoints []count
 }
 
-func (r *Routes) enforcement(e *ingest.Enforcement) enforcement {
+func (r *Entries) enforcement(e *ingest.Enforcement) enforcement {
 	out := enforcement{Enforcement: e}
 	if e.Pods != nil {
 		out.pods = r.pods.counted(e.Pods)

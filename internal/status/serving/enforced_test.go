@@ -86,8 +86,8 @@ func newGuardLedger(pods int) *guardLedger {
 	return l
 }
 
-func policyReport(ref model.ObjectRef, e *ingest.Enforcement) *ingest.RouteReport {
-	return &ingest.RouteReport{Ref: ref, Parents: []ingest.ParentReport{{Enforcement: e}}}
+func policyReport(ref model.ObjectRef, e *ingest.Enforcement) *ingest.Report {
+	return &ingest.Report{Ref: ref, Parents: []ingest.ParentReport{{Enforcement: e}}}
 }
 
 func TestEnforcedCountsPodsAndProxies(t *testing.T) {
@@ -217,7 +217,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRoutes(nil, c.ledger, logr.Discard(), nil)
+			r := newEntries(nil, c.ledger, logr.Discard(), nil)
 			report := policyReport(model.ObjectRef{Name: "a"}, c.enforcement)
 			r.link(report.Ref, report)
 			got := r.programmed(report.Parents[0], 7)
@@ -230,7 +230,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 	refused := ingest.ParentReport{
 		Enforcement: &ingest.Enforcement{}, Unprogrammed: &ingest.Verdict{Reason: "TargetNotFound", Message: "not accepted"},
 	}
-	got := newRoutes(nil, ledger(nothing), logr.Discard(), nil).programmed(refused, 7)
+	got := newEntries(nil, ledger(nothing), logr.Discard(), nil).programmed(refused, 7)
 	require.Equal(t, []string{"Enforced", "False", "TargetNotFound"}, []string{got.Type, string(got.Status), got.Reason})
 }
 
@@ -383,11 +383,11 @@ func testAuthorizationPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 
 	l := newGuardLedger(3)
 	l.says(1, xds.Pending, "older")
-	w := NewRoutes(c, l, logr.Discard())
+	w := NewEntries(c, l, logr.Discard())
 	go func() { _ = w.Start(ctx) }()
 	ref := model.ObjectRef{Kind: "AuthorizationPolicy", Namespace: "bookshop", Name: "nobody"}
 	report := func(e *ingest.Enforcement) {
-		w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{
+		w.Report(ref, &ingest.Report{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{
 			{Ref: namespace, Conditions: []metav1.Condition{accepted}, Enforcement: e},
 		}})
 	}
@@ -399,7 +399,7 @@ func testAuthorizationPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 				return false
 			}
 			require.True(t, meta.IsStatusConditionTrue(policy.Status.Ancestors[1].Conditions, "Accepted"))
-			require.Nil(t, meta.FindStatusCondition(policy.Status.Ancestors[1].Conditions, v1alpha1.RouteConditionProgrammed))
+			require.Nil(t, meta.FindStatusCondition(policy.Status.Ancestors[1].Conditions, v1alpha1.EntryConditionProgrammed))
 			e := meta.FindStatusCondition(policy.Status.Ancestors[1].Conditions, v1alpha1.PolicyConditionEnforced)
 			return e.Status == status && e.Reason == reason && strings.Contains(e.Message, text)
 		}
@@ -411,7 +411,7 @@ func testAuthorizationPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 
 	w.Acknowledged(l.says(0, xds.Rejected, "older"))
 	eventually.True(t, "rejected", is(metav1.ConditionFalse, v1alpha1.PolicyReasonProxyRejected, "its own words"))
-	w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1})
+	w.Report(ref, &ingest.Report{Ref: ref, UID: policy.UID, Generation: 1})
 	eventually.True(t, "taken back", func() bool {
 		require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(policy), policy))
 		return w.Cleared() && len(policy.Status.Ancestors) == 1

@@ -33,7 +33,7 @@ import (
 type world struct {
 	t      *testing.T
 	client client.Client
-	writer *Routes
+	writer *Entries
 	book   *book
 	writes atomic.Int32
 	reads  atomic.Int32
@@ -73,7 +73,7 @@ func inWorld(t *testing.T, do func(*world)) {
 			}).Build()
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
-		w.writer = NewRoutes(w.client, w.book, logr.Discard())
+		w.writer = NewEntries(w.client, w.book, logr.Discard())
 		go func() { defer close(ended); _ = w.writer.Start(ctx) }()
 		do(w)
 		cancel()
@@ -82,7 +82,7 @@ func inWorld(t *testing.T, do func(*world)) {
 }
 
 func (w *world) report(parents ...ingest.ParentReport) {
-	w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "1", Generation: 1, Parents: parents})
+	w.writer.Report(w.ref, &ingest.Report{Ref: w.ref, UID: "1", Generation: 1, Parents: parents})
 	synctest.Wait()
 }
 
@@ -93,8 +93,8 @@ func (w *world) served() ingest.ParentReport {
 	}
 }
 
-// changed tells the writer what the book's server would.
-func (w *world) changed() {
+// noteChanged tells the writer what the book's server would.
+func (w *world) noteChanged() {
 	w.writer.Acknowledged(scope.Key(xds.TypeListener, names.ListenerMTLS))
 	synctest.Wait()
 }
@@ -109,7 +109,7 @@ func (w *world) says(status metav1.ConditionStatus, text string) {
 	w.t.Helper()
 	parents := w.status()
 	require.Len(w.t, parents, 1)
-	c := meta.FindStatusCondition(parents[0].Conditions, v1alpha1.RouteConditionProgrammed)
+	c := meta.FindStatusCondition(parents[0].Conditions, v1alpha1.EntryConditionProgrammed)
 	require.Equal(w.t, status, c.Status, c.Message)
 	require.Contains(w.t, c.Message, text)
 }
@@ -122,21 +122,21 @@ func TestARolloutCostsAtMostOneWrite(t *testing.T) {
 
 		w.book.say("c", listener, xds.Pending) // it starts
 		w.book.set("a", "b", "c")
-		w.changed()
+		w.noteChanged()
 		w.book.say("c", table80, xds.Pending)
 		w.book.say("c", listener, xds.Acked) // ready, and one table behind
-		w.changed()
+		w.noteChanged()
 		time.Sleep(time.Second)
 		w.book.say("c", table80, xds.Acked)
-		w.changed()
+		w.noteChanged()
 		w.book.set("b", "c") // the old one goes
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		w.says("True", "2/2")
 		require.EqualValues(t, 1, w.writes.Load())
 
 		w.book.set("a", "b", "c")
-		w.changed()
+		w.noteChanged()
 		require.EqualValues(t, 1, w.writes.Load())
 		time.Sleep(2 * status.HoldTime)
 		w.says("True", "3/3")
@@ -148,16 +148,16 @@ func TestProxiesAwayAreGivenTime(t *testing.T) {
 	inWorld(t, func(w *world) {
 		w.report(w.served())
 		w.book.set()
-		w.changed()
+		w.noteChanged()
 		time.Sleep(status.HoldTime - time.Second)
 		w.says("True", "2/2")
 		w.book.set("a", "b")
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load(), "they came back in time")
 
 		w.book.set()
-		w.changed()
+		w.noteChanged()
 		time.Sleep(status.HoldTime + time.Second)
 		w.says("False", "No proxy")
 	})
@@ -174,7 +174,7 @@ func TestARestartedOperatorHoldsWhatIsWritten(t *testing.T) {
 		w.says("True", "2/2")
 		time.Sleep(time.Second)
 		w.book.set("a", "b")
-		w.changed()
+		w.noteChanged()
 		time.Sleep(2 * status.HoldTime)
 		require.EqualValues(t, 1, w.writes.Load())
 	})
@@ -185,12 +185,12 @@ func TestNothingElseIsHeld(t *testing.T) {
 		w.report(w.served())
 		w.says("True", "2/2")
 		w.book.say("b", table80, xds.Rejected)
-		w.changed()
+		w.noteChanged()
 		w.says("True", "2/2") // the culprit is being sought
 		time.Sleep(Search + time.Second)
 		w.says("False", "its own words")
 		w.book.say("b", table80, xds.Acked)
-		w.changed()
+		w.noteChanged()
 		w.says("True", "2/2")
 
 		other := w.served()
@@ -277,7 +277,7 @@ func TestARecreatedRouteIsAnotherRoute(t *testing.T) {
 		w.writer.Touch(w.ref)
 		synctest.Wait()
 		require.Empty(t, w.status(), "what is known is about the old one")
-		w.writer.Report(w.ref, &ingest.RouteReport{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{
+		w.writer.Report(w.ref, &ingest.Report{Ref: w.ref, UID: "2", Generation: 1, Parents: []ingest.ParentReport{
 			w.served(),
 		}})
 		synctest.Wait()

@@ -50,13 +50,13 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 
 	b := newBook("w-0")
 	b.say("w-0", table80, xds.Pending)
-	w := newRoutes(c, b, logr.Discard(), func(string) client.Object { return &policytest.BackendTLSPolicy{} })
+	w := newEntries(c, b, logr.Discard(), func(string) client.Object { return &policytest.BackendTLSPolicy{} })
 	go func() { _ = w.Start(ctx) }()
 	ref := model.ObjectRef{Kind: "BackendTLSPolicy", Namespace: "bookshop", Name: "limits"}
 	entry := ingest.ParentReport{
 		Ref: ancestor, Conditions: accepted, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}},
 	}
-	w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{entry}})
+	w.Report(ref, &ingest.Report{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{entry}})
 	ours := func() []gwv1.PolicyAncestorStatus {
 		require.NoError(t, c.Get(ctx, client.ObjectKeyFromObject(policy), policy))
 		require.Equal(t, others, policy.Status.Ancestors[0])
@@ -70,7 +70,7 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 			}
 			require.EqualValues(t, names.MeshController, list[0].ControllerName)
 			require.True(t, meta.IsStatusConditionTrue(list[0].Conditions, "Accepted"))
-			p := meta.FindStatusCondition(list[0].Conditions, v1alpha1.RouteConditionProgrammed)
+			p := meta.FindStatusCondition(list[0].Conditions, v1alpha1.EntryConditionProgrammed)
 			return p.Status == is
 		}
 	}
@@ -83,6 +83,6 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 	w.Touch(ref)
 	eventually.True(t, "written again", programmed(metav1.ConditionTrue))
 	require.False(t, w.Cleared())
-	w.Report(ref, &ingest.RouteReport{Ref: ref, UID: policy.UID, Generation: 1})
+	w.Report(ref, &ingest.Report{Ref: ref, UID: policy.UID, Generation: 1})
 	eventually.True(t, "taken back", func() bool { return w.Cleared() && len(ours()) == 0 })
 }

@@ -52,8 +52,8 @@ func needsOf(p ingest.ParentReport) []need {
 }
 
 // programmed joins what should be served with what the proxies acknowledged: condition Programmed, or Enforced.
-func (r *Routes) programmed(p ingest.ParentReport, generation int64) metav1.Condition {
-	kind := v1alpha1.RouteConditionProgrammed
+func (e *Entries) programmed(p ingest.ParentReport, generation int64) metav1.Condition {
+	kind := v1alpha1.EntryConditionProgrammed
 	if p.Enforcement != nil {
 		kind = v1alpha1.PolicyConditionEnforced
 	}
@@ -64,22 +64,22 @@ func (r *Routes) programmed(p ingest.ParentReport, generation int64) metav1.Cond
 	case p.Unprogrammed != nil:
 		return say(metav1.ConditionFalse, p.Unprogrammed.Reason, p.Unprogrammed.Message)
 	case p.Enforcement != nil:
-		return say(r.enforcement(p.Enforcement).enforced())
+		return say(e.enforcement(p.Enforcement).enforced())
 	}
-	return say(acknowledged(p, r.acks))
+	return say(acknowledged(p, e.acks))
 }
 
 func acknowledged(p ingest.ParentReport, acks Acknowledgements) (is metav1.ConditionStatus, reason, message string) {
 	n := countOf(acks, needsOf(p))
 	switch {
 	case n.rejection != "":
-		return metav1.ConditionFalse, v1alpha1.RouteReasonProxyRejected, n.rejection
+		return metav1.ConditionFalse, v1alpha1.EntryReasonProxyRejected, n.rejection
 	case n.serving == 0:
-		return metav1.ConditionFalse, v1alpha1.RouteReasonNoProxies,
+		return metav1.ConditionFalse, v1alpha1.EntryReasonNoProxies,
 			fmt.Sprintf("No proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)
 	}
 	message = fmt.Sprintf("%d/%d proxies of waypoint %s serve this generation", n.acked, n.serving, p.Waypoint)
-	is, reason = metav1.ConditionFalse, v1alpha1.RouteReasonPending
+	is, reason = metav1.ConditionFalse, v1alpha1.EntryReasonPending
 	switch {
 	case n.acked < n.serving:
 	case p.Pending:
@@ -87,13 +87,13 @@ func acknowledged(p ingest.ParentReport, acks Acknowledgements) (is metav1.Condi
 	case n.behind != "":
 		message += ", but node proxy " + n.behind + " does not send callers to it yet"
 	default:
-		is, reason = metav1.ConditionTrue, v1alpha1.RouteReasonProgrammed
+		is, reason = metav1.ConditionTrue, v1alpha1.EntryReasonProgrammed
 	}
 	return is, reason, message
 }
 
 // tableRejected tells whether a proxy rejects a route table that a route is part of.
-func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
+func tableRejected(report *ingest.Report, acks Acknowledgements) bool {
 	for _, p := range report.Parents {
 		for _, r := range resourcesOf(needsOf(p)) {
 			if r.TypeURL == xds.TypeRoute && acks.State(r).Rejection() != "" {
@@ -106,5 +106,5 @@ func tableRejected(report *ingest.RouteReport, acks Acknowledgements) bool {
 
 // waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.
 func waits(c *metav1.Condition) bool {
-	return c.Reason == v1alpha1.RouteReasonPending || c.Reason == v1alpha1.RouteReasonNoProxies
+	return c.Reason == v1alpha1.EntryReasonPending || c.Reason == v1alpha1.EntryReasonNoProxies
 }

@@ -139,71 +139,71 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 			book:   newBook(), status: "False", reason: "Conflicted", text: "Taken.",
 		},
 		"no proxy yet": {
-			report: served, book: newBook(), status: "False", reason: v1alpha1.RouteReasonNoProxies,
+			report: served, book: newBook(), status: "False", reason: v1alpha1.EntryReasonNoProxies,
 			text: "No proxy",
 		},
 		"only a starting proxy": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonNoProxies, text: "No proxy",
+			report: served, status: "False", reason: v1alpha1.EntryReasonNoProxies, text: "No proxy",
 			book: func() *book { b := newBook("a"); b.say("a", listener, xds.Pending); return b }(),
 		},
 		"a starting proxy does not count": {
-			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "1/1 proxies",
+			report: served, status: "True", reason: v1alpha1.EntryReasonProgrammed, text: "1/1 proxies",
 			book: both(func(b *book) { b.say("b", listener, xds.Pending); b.say("b", table80, xds.Pending) }),
 		},
 		"callers go straight to the Service": {
 			report: func() ingest.ParentReport { p := served; p.Pending = true; return p }(), book: newBook("a", "b"),
-			status: "False", reason: v1alpha1.RouteReasonPending,
+			status: "False", reason: v1alpha1.EntryReasonPending,
 			text: "2/2 proxies of waypoint bookshop/fairway-waypoint serve this generation, but callers go straight",
 		},
 		"a caller's node is behind": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "but node proxy bookshop/n2 does not",
+			report: served, status: "False", reason: v1alpha1.EntryReasonPending, text: "but node proxy bookshop/n2 does not",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Pending) }),
 		},
 		"a caller's node rejects": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			report: served, status: "False", reason: v1alpha1.EntryReasonProxyRejected,
 			text: "bookshop/n2 rejects cluster 10.96.0.10:80",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"}; b.say("n2", dialled80, xds.Rejected) }),
 		},
 		"all callers' nodes": {
-			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
+			report: served, status: "True", reason: v1alpha1.EntryReasonProgrammed, text: "2/2 proxies",
 			book: both(func(b *book) { b.nodes = []string{"n1", "n2"} }),
 		},
 		"one port is behind": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "1/2 proxies",
+			report: served, status: "False", reason: v1alpha1.EntryReasonPending, text: "1/2 proxies",
 			book: both(func(b *book) { b.say("b", table81, xds.Pending) }),
 		},
 		"a proxy has not asked yet": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonPending, text: "1/2 proxies",
+			report: served, status: "False", reason: v1alpha1.EntryReasonPending, text: "1/2 proxies",
 			book: both(func(b *book) { b.absent[table80] = map[string]bool{"a": true} }),
 		},
 		"a starting proxy rejects": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected, text: "bookshop/b rejects listener mtls",
+			report: served, status: "False", reason: v1alpha1.EntryReasonProxyRejected, text: "bookshop/b rejects listener mtls",
 			book: both(func(b *book) { b.say("b", listener, xds.Rejected) }),
 		},
 		"route table rejected": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			report: served, status: "False", reason: v1alpha1.EntryReasonProxyRejected,
 			text: "last good version: its own words", book: rejects(xds.TypeRoute, "service/bookshop/reviews/81"),
 		},
 		"scope rejected": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			report: served, status: "False", reason: v1alpha1.EntryReasonProxyRejected,
 			text: "rejects way to route table service/bookshop/reviews/81",
 			book: rejects(xds.TypeScopedRoute, "service/bookshop/reviews/81"),
 		},
 		"backend rejected": {
-			report: served, status: "False", reason: v1alpha1.RouteReasonProxyRejected,
+			report: served, status: "False", reason: v1alpha1.EntryReasonProxyRejected,
 			text: "rejects cluster service/bookshop/ratings/80", book: rejects(xds.TypeCluster, "service/bookshop/ratings/80"),
 		},
 		"another's cluster": {
-			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
+			report: served, status: "True", reason: v1alpha1.EntryReasonProgrammed, text: "2/2 proxies",
 			book: rejects(xds.TypeCluster, "service/bookshop/details/80"),
 		},
 		"all": {
-			report: served, status: "True", reason: v1alpha1.RouteReasonProgrammed, text: "2/2 proxies",
+			report: served, status: "True", reason: v1alpha1.EntryReasonProgrammed, text: "2/2 proxies",
 			book: newBook("a", "b"),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := (&Routes{acks: c.book}).programmed(c.report, 7)
+			got := (&Entries{acks: c.book}).programmed(c.report, 7)
 			require.Equal(t, c.status, got.Status, got.Message)
 			require.Equal(t, c.reason, got.Reason)
 			require.Contains(t, got.Message, c.text)
@@ -273,9 +273,9 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		require.NoError(t, c.Create(ctx, route))
 		b := newBook("w-0")
 		b.say("w-0", table80, xds.Pending)
-		w := NewRoutes(c, b, logr.Discard())
+		w := NewEntries(c, b, logr.Discard())
 		go func() { _ = w.Start(ctx) }()
-		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.RouteReport{
+		w.Report(model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, &ingest.Report{
 			Ref: model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "reviews"}, Generation: 1,
 			Parents: []ingest.ParentReport{{
 				Ref: parent, Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}},
@@ -288,7 +288,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 				if c.Get(ctx, client.ObjectKeyFromObject(route), got) != nil || len(got.Status.Parents) != 1 {
 					return false
 				}
-				p := meta.FindStatusCondition(got.Status.Parents[0].Conditions, v1alpha1.RouteConditionProgrammed)
+				p := meta.FindStatusCondition(got.Status.Parents[0].Conditions, v1alpha1.EntryConditionProgrammed)
 				return p != nil && p.Status == status
 			}
 		}
@@ -316,14 +316,14 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		}
 		require.NoError(t, c.Status().Update(ctx, route))
 		ref := model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "many"}
-		report := &ingest.RouteReport{Ref: ref, Generation: 1}
+		report := &ingest.Report{Ref: ref, Generation: 1}
 		for n := range 3 {
 			report.Parents = append(report.Parents, ingest.ParentReport{
 				Ref:          parent(n),
 				Unprogrammed: &ingest.Verdict{Reason: "NoWaypoint", Message: "none"},
 			})
 		}
-		w := NewRoutes(c, newBook(), logr.Discard())
+		w := NewEntries(c, newBook(), logr.Discard())
 		go func() { _ = w.Start(ctx) }()
 		w.Report(ref, report)
 		eventually.True(t, "the route's status is full", func() bool {

@@ -83,8 +83,8 @@ type Options struct {
 	Isolated bool
 	// Internal lets listeners be internal ones.
 	Internal bool
-	// clusters, listeners: more static resources, as Envoy's JSON.
-	clusters, Listeners []any
+	// Listeners and Secrets are static resources, as Envoy's JSON.
+	Listeners, Secrets []any
 }
 
 // Start runs Envoy until the test ends, or Stop. It returns as soon as the admin interface answers, which is before
@@ -219,8 +219,9 @@ func bootstrap(admin string, opts Options) object {
 		"admin":                object{"address": object{"pipe": object{"path": admin}}},
 		"dynamic_resources":    dynamic,
 		"static_resources": object{
-			"clusters":  append([]any{agent}, opts.clusters...),
+			"clusters":  []any{agent},
 			"listeners": append([]any{}, opts.Listeners...),
+			"secrets":   append([]any{}, opts.Secrets...),
 		},
 	}
 }

@@ -103,6 +103,11 @@ func Serve(t testing.TB, ns *netns.Namespace, address string, handle func(net.Co
 		l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", address)
 		return err
 	}))
+	ServeOn(t, l, handle)
+}
+
+// ServeOn is Serve on a listener.
+func ServeOn(t testing.TB, l net.Listener, handle func(net.Conn)) {
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {

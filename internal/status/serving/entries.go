@@ -35,14 +35,14 @@ const patience = 300 * time.Millisecond
 // it out. Until then nothing is said: it is the fault of one route, and most likely of another one.
 const Search = 5 * time.Second
 
-// Routes writes the statuses of routes, and of policies.
-type Routes struct {
-	*status.Writer[*ingest.RouteReport, routeMemory]
+// Entries writes the mesh's entries in statuses: of the parents of routes, and of the ancestors of policies.
+type Entries struct {
+	*status.Writer[*ingest.Report, entriesMemory]
 	acks Acknowledgements
 	pods *tallies
 
 	mu sync.Mutex
-	// users lists the routes whose status depends on a resource, uses the resources of each.
+	// users lists the objects whose status depends on a resource, uses the resources of each.
 	users map[xds.Key]map[model.ObjectRef]struct{}
 	uses  map[model.ObjectRef][]xds.Key
 	// guarded are the sets of pods that a policy is for; enforced has the AuthorizationPolicies, and whether one is looked
@@ -51,131 +51,133 @@ type Routes struct {
 	enforced map[model.ObjectRef]bool
 }
 
-// routeMemory is about one route.
-type routeMemory struct {
+// entriesMemory is about one route or policy.
+type entriesMemory struct {
 	// said is the report that the status was written about when no answer was awaited any more.
-	said *ingest.RouteReport
+	said *ingest.Report
 	// hold is of conditions that say what was true before.
 	hold status.Hold
-	// rejected measures how long a proxy rejects a route table that the route is part of, unsettled how long an answer
-	// is awaited.
+	// rejected measures how long a proxy rejects a route table that the object is part of, unsettled how long an
+	// answer is awaited.
 	rejected, unsettled status.Timer
 }
 
-// NewRoutes returns a writer that reads and writes routes through the client.
-func NewRoutes(c client.Client, acks Acknowledgements, log logr.Logger) *Routes {
-	return newRoutes(c, acks, log, cluster.New)
+// NewEntries returns a writer that reads and writes routes and policies through the client.
+func NewEntries(c client.Client, acks Acknowledgements, log logr.Logger) *Entries {
+	return newEntries(c, acks, log, cluster.New)
 }
 
-func newRoutes(c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object) *Routes {
-	r := &Routes{
+func newEntries(
+	c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object,
+) *Entries {
+	e := &Entries{
 		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
 		guarded: map[model.ObjectRef][]*ingest.GuardedPods{}, enforced: map[model.ObjectRef]bool{},
 	}
-	r.pods = newTallies(acks, func(ref model.ObjectRef) { r.Touch(ref) })
-	r.Writer = status.NewWriter(c, log, status.Kinds[*ingest.RouteReport, routeMemory]{
+	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
+	e.Writer = status.NewWriter(c, log, status.Kinds[*ingest.Report, entriesMemory]{
 		New:     newOf,
-		UID:     func(report *ingest.RouteReport) types.UID { return report.UID },
-		Render:  r.render,
-		Nothing: func(report *ingest.RouteReport) bool { return len(report.Parents) == 0 },
+		UID:     func(report *ingest.Report) types.UID { return report.UID },
+		Render:  e.render,
+		Nothing: func(report *ingest.Report) bool { return len(report.Parents) == 0 },
 	})
-	return r
+	return e
 }
 
-// Report takes what a route's status is to say; nil where the route is gone. It does not block.
-func (r *Routes) Report(ref model.ObjectRef, report *ingest.RouteReport) {
-	r.link(ref, report)
+// Report takes what an object's status is to say; nil where the object is gone. It does not block.
+func (e *Entries) Report(ref model.ObjectRef, report *ingest.Report) {
+	e.link(ref, report)
 	if report == nil {
-		r.Forget(ref)
+		e.Forget(ref)
 		return
 	}
-	r.Writer.Report(ref, func(*ingest.RouteReport) *ingest.RouteReport { return report })
+	e.Writer.Report(ref, func(*ingest.Report) *ingest.Report { return report })
 }
 
-// link notes which resources a route's status depends on.
-func (r *Routes) link(ref model.ObjectRef, report *ingest.RouteReport) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, k := range r.uses[ref] {
-		delete(r.users[k], ref)
-		if len(r.users[k]) == 0 {
-			delete(r.users, k)
+// link notes which resources an object's status depends on.
+func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, k := range e.uses[ref] {
+		delete(e.users[k], ref)
+		if len(e.users[k]) == 0 {
+			delete(e.users, k)
 		}
 	}
-	delete(r.uses, ref)
-	r.followPods(ref, report)
+	delete(e.uses, ref)
+	e.followPods(ref, report)
 	if report == nil {
-		delete(r.enforced, ref)
+		delete(e.enforced, ref)
 		return
 	}
 	for _, p := range report.Parents {
-		if _, known := r.enforced[ref]; p.Enforcement != nil && !known {
-			r.enforced[ref] = false
+		if _, known := e.enforced[ref]; p.Enforcement != nil && !known {
+			e.enforced[ref] = false
 		}
 		for _, k := range resourcesOf(needsOf(p)) {
-			if r.users[k] == nil {
-				r.users[k] = map[model.ObjectRef]struct{}{}
+			if e.users[k] == nil {
+				e.users[k] = map[model.ObjectRef]struct{}{}
 			}
-			r.users[k][ref] = struct{}{}
-			r.uses[ref] = append(r.uses[ref], k)
+			e.users[k][ref] = struct{}{}
+			e.uses[ref] = append(e.uses[ref], k)
 		}
 	}
 }
 
 // followPods has the pods counted that a policy is for. The lock is held.
-func (r *Routes) followPods(ref model.ObjectRef, report *ingest.RouteReport) {
+func (e *Entries) followPods(ref model.ObjectRef, report *ingest.Report) {
 	var now []*ingest.GuardedPods
 	if report != nil {
 		for _, p := range report.Parents {
-			if e := p.Enforcement; e != nil && e.Pods != nil {
-				now = append(now, e.Pods)
+			if p.Enforcement != nil && p.Enforcement.Pods != nil {
+				now = append(now, p.Enforcement.Pods)
 			}
 		}
 	}
-	before := r.guarded[ref]
-	if r.guarded[ref] = now; len(now) == 0 {
-		delete(r.guarded, ref)
+	before := e.guarded[ref]
+	if e.guarded[ref] = now; len(now) == 0 {
+		delete(e.guarded, ref)
 	}
 	if len(before)+len(now) > 0 {
-		r.pods.follow(ref, before, now)
+		e.pods.follow(ref, before, now)
 	}
 }
 
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
-func (r *Routes) Acknowledged(k xds.Key) {
-	r.pods.acknowledged(k)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for ref := range r.users[k] {
-		switch soon, enforced := r.enforced[ref]; {
+func (e *Entries) Acknowledged(k xds.Key) {
+	e.pods.acknowledged(k)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for ref := range e.users[k] {
+		switch soon, enforced := e.enforced[ref]; {
 		case !enforced:
-			r.Touch(ref)
+			e.Touch(ref)
 		case !soon: // it may need tables by the hundred
-			r.enforced[ref] = true
-			time.AfterFunc(calm, func() { r.again(ref) })
+			e.enforced[ref] = true
+			time.AfterFunc(calm, func() { e.again(ref) })
 		}
 	}
 }
 
 // again looks at a policy after a while.
-func (r *Routes) again(ref model.ObjectRef) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, enforced := r.enforced[ref]; enforced {
-		r.enforced[ref] = false
+func (e *Entries) again(ref model.ObjectRef) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, enforced := e.enforced[ref]; enforced {
+		e.enforced[ref] = false
 	}
-	r.Touch(ref)
+	e.Touch(ref)
 }
 
 // render says what is to be said, of the proxies as they are now. It waits where an answer is missing that may come any
-// moment. A route that is Programmed stays so while it is held: it lost proxies, or got new ones, and its generation is
-// still the one that they serve.
-func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *routeMemory) status.Plan {
-	if left := memory.rejected.Track(tableRejected(report, r.acks), Search); left > 0 {
+// moment. An entry that is Programmed stays so while it is held: the object lost proxies, or got new ones, and its
+// generation is still the one that they serve.
+func (e *Entries) render(obj client.Object, report *ingest.Report, memory *entriesMemory) status.Plan {
+	if left := memory.rejected.Track(tableRejected(report, e.acks), Search); left > 0 {
 		return status.Plan{Wait: true, Again: left}
 	}
 	parents := parentsOf(obj)
-	ours := r.entries(report, parents)
+	ours := e.wanted(report, parents)
 	moved := memory.said != nil && moved(memory.said, report)
 	waiting := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool { return waits(programmedOf(p)) })
 	if !waiting || memory.said == nil {
@@ -187,7 +189,7 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 	}
 	plan := status.Plan{Again: memory.hold.Keep(may...)}
 	unsettled := slices.ContainsFunc(ours, func(p gwv1.RouteParentStatus) bool {
-		return programmedOf(p).Reason == v1alpha1.RouteReasonPending
+		return programmedOf(p).Reason == v1alpha1.EntryReasonPending
 	})
 	if left := memory.unsettled.Track(unsettled, patience); left > 0 {
 		plan.Wait = true
@@ -197,8 +199,8 @@ func (r *Routes) render(obj client.Object, report *ingest.RouteReport, memory *r
 	return plan
 }
 
-// entries are what is to be said of each parent.
-func (r *Routes) entries(report *ingest.RouteReport, written []gwv1.RouteParentStatus) []gwv1.RouteParentStatus {
+// wanted are the entries as they are to be, of each parent or ancestor.
+func (e *Entries) wanted(report *ingest.Report, written []gwv1.RouteParentStatus) []gwv1.RouteParentStatus {
 	var out []gwv1.RouteParentStatus
 	for _, p := range report.Parents {
 		if p.Foreign && othersSay(written, p.Ref) {
@@ -206,7 +208,7 @@ func (r *Routes) entries(report *ingest.RouteReport, written []gwv1.RouteParentS
 		}
 		out = append(out, gwv1.RouteParentStatus{
 			ParentRef: p.Ref, ControllerName: names.MeshController,
-			Conditions: append(slices.Clone(p.Conditions), r.programmed(p, report.Generation)),
+			Conditions: append(slices.Clone(p.Conditions), e.programmed(p, report.Generation)),
 		})
 	}
 	return out
@@ -241,11 +243,11 @@ func programmedOf(p gwv1.RouteParentStatus) *metav1.Condition {
 	if c := meta.FindStatusCondition(p.Conditions, v1alpha1.PolicyConditionEnforced); c != nil {
 		return c
 	}
-	return meta.FindStatusCondition(p.Conditions, v1alpha1.RouteConditionProgrammed)
+	return meta.FindStatusCondition(p.Conditions, v1alpha1.EntryConditionProgrammed)
 }
 
 // moved tells whether other waypoints than before serve a route.
-func moved(old, now *ingest.RouteReport) bool {
+func moved(old, now *ingest.Report) bool {
 	same := func(a, b ingest.ParentReport) bool {
 		return a.Waypoint == b.Waypoint && slices.Equal(guardingOf(a), guardingOf(b))
 	}
