@@ -13,6 +13,9 @@ import (
 // mostVerdicts bounds the verdicts that are counted for one pod. They are of policies: nothing that a peer says.
 const mostVerdicts = 200
 
+// Tried are the connections that would have been refused if no policy were only tried.
+func Tried() Failed { return expression(`filter_state['` + names.FilterStateDryRun + `'] != b''`) }
+
 // CountRefused counts connections to a namespace's pods that a verdict refused, or would have if policies weren't only
 // tried, by verdict. Not those that ended before there was one.
 func CountRefused(namespace, before string) []*accesslogv3.AccessLog {

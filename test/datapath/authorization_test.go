@@ -341,6 +341,7 @@ func TestDryRun(t *testing.T) {
 	server.greet(8080)
 	server.workload(8080)
 	to := server.at(8080).String()
+	m.log(false, true)
 	server.enforced(guardOf(
 		dryRun(denies("tried", from(bob))), dryRun(allows("few", from(alice), from(bob)))))
 	for _, p := range []*pod{alice, bob, bob, outsider} {
@@ -351,6 +352,8 @@ func TestDryRun(t *testing.T) {
 	requireRefused(t, bob, to)
 	requireRefused(t, outsider, to)
 	m.nodes[1].proxy.logged(map[string]any{"source": bob.identity, "verdict": "", "dryrun": "DENY default/tried rule 0"})
+	m.nodes[1].proxy.logged(map[string]any{"source": bob.identity, "verdict": "no ALLOW policy of level Network matches"})
+	require.Nil(t, m.nodes[1].proxy.line(map[string]any{"source": alice.identity, "dryrun": ""}), "that is no error")
 	half, err := outsider.greetMTLS(server) // which no policy has refused
 	require.NoError(t, err)
 	require.NoError(t, half.Close())

@@ -27,7 +27,8 @@ const (
 	undecided = "?"
 )
 
-// row decides for what any of its conditions holds for: the verdict, empty to let in.
+// row decides for what any of its conditions holds for: the verdict, empty to let in. Else it begins with a letter, so
+// that with an address behind it it is none.
 type row struct {
 	any     []string
 	verdict string

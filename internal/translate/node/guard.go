@@ -59,6 +59,7 @@ func says(verdict string) *statev3.FilterStateValue {
 func guardedLog(p Pod, fields map[string]string) []*accesslogv3.AccessLog {
 	fields["verdict"] = envoy.PlainState(names.FilterStateVerdict)
 	fields["dryrun"] = envoy.PlainState(names.FilterStateDryRun)
-	return append([]*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, fields), envoy.Flagged())},
+	return append([]*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, fields),
+		envoy.EitherOf(envoy.Flagged(), envoy.Tried()))},
 		envoy.CountRefused(p.Namespace, unproved)...)
 }
