@@ -15,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -68,4 +69,29 @@ func TestExtensions(t *testing.T) {
 	require.NotEqual(t, before, says(ports))
 	want(sharedScope, "ports", false)
 	require.Empty(t, says(ports), "nobody asks for it any more")
+}
+
+// TestGuardsOfTCPPorts are for the waypoint that passes the ports on, and list all of them.
+func TestGuardsOfTCPPorts(t *testing.T) {
+	h := newHarness(t)
+	for _, obj := range caseOf(t, "split") {
+		h.Set(obj)
+	}
+	h.Synced()
+	has := func(scope xds.Scope) *xds.Resource {
+		k := scope.Key(xds.TypeExtension, names.AuthorizationTCP)
+		h.Interest(xds.Interest{Key: k, Wanted: true})
+		h.process()
+		r, _ := h.cache.Get(k)
+		return r
+	}
+	require.Nil(t, has(catalogue.NodeScope("n")))
+	r := has(sharedScope)
+	require.NotNil(t, r)
+	said := string(as[*corev3.TypedExtensionConfig](t, r).GetTypedConfig().GetValue())
+	w := h.resources.waypoint(nil, sharedScope)
+	require.NotEmpty(t, w.Ports)
+	for _, p := range w.Ports {
+		require.Contains(t, said, "'"+names.ServerName(p.Namespace, p.Service, p.Port)+"'")
+	}
 }

@@ -131,6 +131,9 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if namespace, pod, ok := names.ParsePodAuthorization(k.Name); ok {
 		return r.guardOfPod(c, k, cluster.Key{Namespace: namespace, Name: pod})
 	}
+	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.AuthorizationTCP {
+		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(r.ingest.TCPGuards.Get(c, gateway))))
+	}
 	if r.extensions == nil {
 		return nil
 	}

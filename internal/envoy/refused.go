@@ -16,14 +16,14 @@ const mostVerdicts = 200
 // Tried are the connections that would have been refused if no policy were only tried.
 func Tried() Failed { return expression(`filter_state['` + names.FilterStateDryRun + `'] != b''`) }
 
-// CountRefused counts connections to a namespace's pods that a verdict refused, or would have if policies weren't only
-// tried, by verdict. Not those that ended before there was one.
-func CountRefused(namespace, before string) []*accesslogv3.AccessLog {
+// CountRefused counts connections that a verdict refused, or would have if policies weren't only tried, by verdict and
+// by what tells destinations apart. Not those that ended before there was one.
+func CountRefused(destination, format, before string) []*accesslogv3.AccessLog {
 	// Filter state is bytes, and what is of another type is never equal.
 	const verdict, tried = `filter_state['` + names.FilterStateVerdict + `']`, `filter_state['` + names.FilterStateDryRun + `']`
 	counted := func(expression, state, dryRun string) *accesslogv3.AccessLog {
 		return count(mostVerdicts, expression, "authorization_total",
-			&statsv3.Config_Tag{Name: "destination_namespace", ValueFormat: Literal(namespace)},
+			&statsv3.Config_Tag{Name: destination, ValueFormat: format},
 			&statsv3.Config_Tag{Name: "verdict", ValueFormat: PlainState(state)},
 			&statsv3.Config_Tag{Name: "dry_run", ValueFormat: dryRun})
 	}

@@ -30,7 +30,7 @@ type authorization struct {
 	AccessTargets *memo.Func[cluster.Key, []AccessTarget]
 	// PodGuard of a pod; nil where it is no member of the mesh, so that nothing guards it.
 	PodGuard *memo.Func[cluster.Key, *model.PodGuard]
-	// TCPGuards are those of the ports that a waypoint passes on as they are, sorted; ports without guards are left out.
+	// TCPGuards are those of the ports that a waypoint passes on as they are, sorted; a port that isn't there is closed.
 	TCPGuards *memo.Func[cluster.Key, []model.TCPGuard]
 
 	// aimOf a policy, without its rules; aimsIn are those of a namespace in the mesh.

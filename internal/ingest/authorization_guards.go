@@ -282,6 +282,8 @@ func (i *Ingest) tcpGuardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Gu
 	return out
 }
 
+// tcpGuards has every port that is passed on as it is; and those of HTTP that are not guarded, for when they become TCP
+// or have just been, a proxy's listener learns of it some time after.
 func (i *Ingest) tcpGuards(c *memo.Ctx, gateway cluster.Key) []model.TCPGuard {
 	w := i.Waypoint.Get(c, gateway)
 	if w == nil {
@@ -289,10 +291,7 @@ func (i *Ingest) tcpGuards(c *memo.Ctx, gateway cluster.Key) []model.TCPGuard {
 	}
 	var out []model.TCPGuard
 	for _, p := range w.Ports {
-		if p.Protocol.HTTP() {
-			continue
-		}
-		if guards := i.tcpAt.Get(c, p.ServicePort); len(guards) > 0 {
+		if guards := i.tcpAt.Get(c, p.ServicePort); !p.Protocol.HTTP() || len(guards) == 0 {
 			out = append(out, model.TCPGuard{ServicePort: p.ServicePort, Guards: guards})
 		}
 	}

@@ -11,10 +11,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// guardedTable is a table with the guards of all that it leads to.
+// guardedTable is a table with the guards of all that it leads to. That of a port that is TCP has some, too: requests
+// come on connections from when it was HTTP.
 func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	table := i.unguarded.Get(c, at)
-	if at.Port == (model.ServicePort{}) || !table.Protocol.HTTP() {
+	if at.Port == (model.ServicePort{}) {
 		return table
 	}
 	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}

@@ -155,6 +155,9 @@ func (p *picture) waypoint(key cluster.Key) {
 		}
 	}
 	for _, g := range p.in.TCPGuards.Get(nil, key) {
+		if len(g.Guards) == 0 {
+			continue
+		}
 		p.line("  let in to %s:%s", portWords(g.ServicePort), p.guards(g.Guards, "    "))
 	}
 }

@@ -160,10 +160,16 @@ func (c *counted) status() int {
 // stats are the proxy's, of a name.
 func (w *world) stats(name string) string {
 	w.t.Helper()
+	return w.ask("/stats?filter=" + name)
+}
+
+// ask Envoy's admin interface.
+func (w *world) ask(path string) string {
+	w.t.Helper()
 	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", w.admin)
 	}}}
-	resp, err := c.Get("http://localhost/stats?filter=" + name)
+	resp, err := c.Get("http://localhost" + path)
 	if err != nil {
 		w.t.Fatal(err)
 	}

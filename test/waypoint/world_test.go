@@ -38,6 +38,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
+	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
@@ -74,6 +75,7 @@ type world struct {
 
 	waypoint netip.Addr
 	ports    []model.ServedPort
+	guards   map[model.ServicePort][]model.Guard // of those that are TCP
 
 	upstreams map[model.ServicePort]model.Upstream
 }
@@ -92,7 +94,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	binary := xdstest.Binary(t)
 	w := &world{
 		t: t, ca: testca.New(t, "cluster.local"), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
-		upstreams: map[model.ServicePort]model.Upstream{},
+		upstreams: map[model.ServicePort]model.Upstream{}, guards: map[model.ServicePort][]model.Guard{},
 	}
 	w.waypoint = w.address()
 	w.server = xds.NewServer(xds.Options{
@@ -173,14 +175,24 @@ func (w *world) fixed() {
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
 		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
-		w.listener(),
+		w.listener(), w.tcpGuards(),
 	)
 	for _, u := range []string{
 		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret,
-		xds.TypeRuntime,
+		xds.TypeRuntime, xds.TypeExtension,
 	} {
 		w.cache.Ready(scope, u)
 	}
+}
+
+// tcpGuards say who may connect to the ports that are passed on as they are.
+func (w *world) tcpGuards() xds.Update {
+	w.t.Helper()
+	var all []model.TCPGuard
+	for _, p := range w.ports {
+		all = append(all, model.TCPGuard{ServicePort: p.ServicePort, Guards: w.guards[p.ServicePort]})
+	}
+	return resource(w.t, names.AuthorizationTCP, envoy.Extension(names.AuthorizationTCP, authorization.TCP(all)))
 }
 
 // listener is the waypoint's for what it serves.
@@ -270,7 +282,7 @@ func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) strin
 		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
 			upstream.Inbound(w.upstreams[p], waypointID, headers)))
 	}
-	updates = append(updates, w.listener())
+	updates = append(updates, w.tcpGuards(), w.listener())
 	w.apply(updates...)
 	w.acknowledged(updates...)
 	return names.ServerName(p.Namespace, p.Service, p.Port)

@@ -61,5 +61,5 @@ func guardedLog(p Pod, fields map[string]string) []*accesslogv3.AccessLog {
 	fields["dryrun"] = envoy.PlainState(names.FilterStateDryRun)
 	return append([]*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, fields),
 		envoy.EitherOf(envoy.Flagged(), envoy.Tried()))},
-		envoy.CountRefused(p.Namespace, unproved)...)
+		envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace), unproved)...)
 }

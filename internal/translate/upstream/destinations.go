@@ -30,7 +30,7 @@ func Destination(d model.Destination) *clusterv3.Cluster {
 	c.AltStatName = statName(c.GetName())
 	c.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	c.CircuitBreakers = atMost(unlimited, unlimited)
-	c.UpstreamBindConfig = bindInPodNetns(unmarked())
+	c.UpstreamBindConfig = bindInNetns(unmarked())
 	switch d.Kind {
 	case model.DestinationService, model.DestinationWaypoint:
 		byEDS(c, names.NodeEndpoints(d.Port.Namespace, d.Port.Service, d.Port.Port, d.IPv6))

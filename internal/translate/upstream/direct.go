@@ -30,7 +30,7 @@ func Direct(most uint64, options []*corev3.SocketOption) *clusterv3.Cluster {
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
-		UpstreamBindConfig:            bindInPodNetns(options),
+		UpstreamBindConfig:            bindInNetns(options),
 		CircuitBreakers:               atMost(uint32(min(most, unlimited)), unlimited),
 	}
 }
@@ -40,9 +40,9 @@ func unmarked() []*corev3.SocketOption {
 	return []*corev3.SocketOption{envoy.Mark(names.MarkProxy), envoy.ReuseAddress()}
 }
 
-// bindInPodNetns makes a cluster's connections start in the network namespace that the downstream connection's filter
-// state names, marked as the proxy's own.
-func bindInPodNetns(options []*corev3.SocketOption) *corev3.BindConfig {
+// bindInNetns makes a cluster's connections start in the network namespace that the downstream connection's filter
+// state names, or in the proxy's own where it names none.
+func bindInNetns(options []*corev3.SocketOption) *corev3.BindConfig {
 	return &corev3.BindConfig{
 		// The selector puts the namespace into this address; the kernel chooses address and port.
 		SourceAddress: anySource(netip.IPv4Unspecified()),

@@ -36,11 +36,13 @@ func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) 
 }
 
 // Inbound is a service port as the destination of connections that are passed on as they are; and of requests, on
-// connections from when the port was HTTP.
+// connections from when the port was HTTP. A connection leaves from the network namespace in its filter state, if there
+// is any: the verdict on its caller is there.
 func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
 	out.AltStatName = statName(out.GetName())
+	out.UpstreamBindConfig = bindInNetns(nil)
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	return out
 }

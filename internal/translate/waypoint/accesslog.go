@@ -6,6 +6,7 @@ package waypoint
 import (
 	"maps"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -57,7 +58,12 @@ func httpLog() map[string]string {
 }
 
 // tcpLog is a line per connection.
-func tcpLog() map[string]string { return portLog(nil) }
+func tcpLog() map[string]string {
+	return portLog(map[string]string{
+		"verdict": envoy.PlainState(names.FilterStateVerdict),
+		"dryrun":  envoy.PlainState(names.FilterStateDryRun),
+	})
+}
 
 // refusedLog is a line per connection of a caller that was not served.
 func refusedLog() map[string]string {

@@ -45,7 +45,8 @@ func tcpProxy() *tcpproxyv3.TcpProxy {
 		StatPrefix:         names.ListenerMTLS,
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
-		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.Flagged())},
+		AccessLog: append([]*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried()))},
+			envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%", undecided)...),
 	}
 }
 

@@ -53,10 +53,8 @@ func MTLSListener(w model.Waypoint) *listenerv3.Listener {
 		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
 		FilterChains: []*listenerv3.FilterChain{
 			chain(chainHTTP, w.Identity, envoy.NetworkFilter(filterHTTPManager, httpManager(w.Headers))),
-			chain(chainTCP, w.Identity,
-				envoy.SetFilterState(envoy.FilterState(envoy.FilterStateCluster, "",
-					names.PrefixInboundCluster+"%REQUESTED_SERVER_NAME%", envoy.SharedNot)),
-				envoy.Ended(tcpProxy())),
+			chain(chainTCP, w.Identity, append(guarded(), envoy.SetFilterState(envoy.FilterState(envoy.FilterStateCluster, "",
+				names.PrefixInboundCluster+"%REQUESTED_SERVER_NAME%", envoy.SharedNot)), envoy.Ended(tcpProxy()))...),
 			chain(chainRefused, w.Identity, envoy.Ended(refuse())),
 		},
 		FilterChainMatcher: chainOf(w),
