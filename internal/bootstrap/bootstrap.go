@@ -165,6 +165,9 @@ func runtime() *bootstrapv3.LayeredRuntime {
 				"envoy.reloadable_features.propagate_upstream_rst_through_tunneled_tcp_proxy": structpb.NewBoolValue(true),
 				"envoy.reloadable_features.propagate_downstream_rst_to_upstream":              structpb.NewBoolValue(true),
 				"envoy.reloadable_features.ssl_socket_report_connection_reset":                structpb.NewBoolValue(true),
+				// Policies compare a header that comes several times as what it is to servers, a list with commas. Value by value,
+				// Envoy would be content with one that is allowed.
+				"envoy.reloadable_features.rbac_match_headers_individually": structpb.NewBoolValue(false),
 				// HTTP/2 packs headers that repeat to next to nothing, so one read may bring any number of requests that take
 				// memory. Between a few of them and the next, a worker sees to what the overload manager says.
 				"http.max_requests_per_io_cycle": structpb.NewNumberValue(8),

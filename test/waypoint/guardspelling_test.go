@@ -134,7 +134,8 @@ func spelling(r *rand.Rand) string {
 			word = word[:n] + fmt.Sprintf("%%%02x", word[n]) + word[n+1:]
 		}
 		b.WriteString(word)
-		b.WriteString(pick("", "", "", "", ";", ";x", "%3b", "%00", "%20", "?", "?x=/ok", "%23", "."))
+		b.WriteString(pick("", "", "", "", ";", ";x", "%3b", "%00", "%20", "?", "?x=/ok", "%23", ".",
+			"\xff", "%c0%af", "%u002f", "#"))
 	}
 	p := b.String()
 	if !strings.HasPrefix(p, "/") {

@@ -33,7 +33,7 @@ func requestOf(r model.AccessRequest, deny bool) (all []*rbacv3.Principal) {
 		all = append(all, pathsOf(r.Paths, deny))
 	}
 	if len(r.Hosts) > 0 {
-		all = append(all, headerMatches(":authority", `(?i)(?:`+anyOf(r.Hosts, hostPattern)+`)\.?(?::[0-9]*)?`))
+		all = append(all, hostsOf(r.Hosts, deny))
 	}
 	if len(r.GRPC) > 0 {
 		all = append(all, pathsOf(grpcPaths(r.GRPC), deny))
@@ -54,6 +54,15 @@ func anyOf[T any](values []T, pattern func(T) string) string {
 		all = append(all, pattern(v))
 	}
 	return strings.Join(all, "|")
+}
+
+// hostsOf matches the host with or without a port. Denied is also what some server takes for one of the hosts.
+func hostsOf(hosts []string, deny bool) *rbacv3.Principal {
+	any := `(?:` + anyOf(hosts, hostPattern) + `)`
+	if !deny {
+		return headerMatches(":authority", `(?i)`+any+`\.?(?::[0-9]*)?`)
+	}
+	return headerMatches(":authority", `(?i)(?:`+anyBytes+`@)?`+any+`\.*(?:[:,]`+anyBytes+`)?|`+anyBytes+`[%,]`+anyBytes)
 }
 
 // hostPattern is a host, or all below one.
@@ -84,19 +93,34 @@ const trailing = `(?:` + anySlash + `|(?:;|%3[Bb])[^/]*)*`
 // escapedTwice is a path that is another one to servers that undo escapes again.
 const escapedTwice = `.*%25[0-9a-f]{2}.*`
 
+// oddEscapes are of what only some servers undo, or take for something else: controls, what is no UTF-8, no escape.
+const oddEscapes = `.*%(?:[01]|7[Ff]|[Cc][01]|[Ee]0%[89]|[Ff]0%8|[Ff][5-9A-Fa-f]|` +
+	`[^0-9A-Fa-f]|[0-9A-Fa-f][^0-9A-Fa-f]|[0-9A-Fa-f]?$).*`
+
+// notPlain has escapes and parameters of which nobody can tell whether an expression means them.
+const notPlain = `.*(?:[;\\]|%2f|%3b|%5c).*`
+
+// anyBytes of a header, which needn't be UTF-8, but a dot stands for UTF-8 only.
+const anyBytes = `\C*`
+
 // pathsOf matches the path without query. Denied is also what some server takes for one of the paths: in any case, with
 // a slash at its end, escaped twice; and what climbs, for a rewrite may have made that of it.
 func pathsOf(paths []model.StringMatch, deny bool) *rbacv3.Principal {
 	if !deny {
 		return allOf([]*rbacv3.Principal{
-			pathMatches(anyOf(paths, literalPath)), pathMatches(plainPath), not(pathMatches(hiddenDots)),
+			pathMatches(anyOf(paths, literalPath)), pathMatches(plainPath),
+			not(pathMatches(hiddenDots)), not(pathMatches(oddEscapes)),
 		})
 	}
-	return pathMatches(`(?i)(?:` + hiddenDots + `|` + escapedTwice + `|` + anyOf(paths, func(p model.StringMatch) string {
+	odd := []string{hiddenDots, escapedTwice, oddEscapes}
+	if slices.ContainsFunc(paths, func(p model.StringMatch) bool { return p.Type == model.MatchRegex }) {
+		odd = append(odd, notPlain)
+	}
+	return pathMatches(`(?i)(?:` + strings.Join(odd, "|") + `|` + anyOf(paths, func(p model.StringMatch) string {
 		if other := otherSpellings(&p); other != "" {
 			return literalPath(p) + "|" + other + trailing
 		}
-		return literalPath(p)
+		return literalPath(p) + `/*`
 	}) + `)`)
 }
 
@@ -130,31 +154,47 @@ func matching(expression string) *matcherv3.StringMatcher {
 	}}
 }
 
-// headerOf matches a header by all that it says. Envoy joins what comes several times with commas, and so do servers. A
-// rule that denies matches with any of the values, one that allows with all of them; each may be the whole, too.
+// headerOf matches a header by all that it says. What comes several times is a list with commas, to servers and to
+// Envoy (package bootstrap). A rule that denies matches with any of the values, one that allows with all of them; each
+// may be the whole, too.
 // Servers that know no hyphens (CGI, WSGI) take a name with underscores for the same.
 func headerOf(h model.AccessHeader, deny bool) *rbacv3.Principal {
-	value := `[\s\S]*`
-	if h.Value != nil {
-		one := `[ \t]*(?:` + valuePattern(*h.Value) + `)[ \t]*`
-		value = `(?s:` + one + `(?:,` + one + `)*)`
-		if deny {
-			value = `(?s:(?:.*,)?` + one + `(?:,.*)?)`
-		}
-	}
 	spellings := underscored(h.Name)
 	if deny {
 		var any []*rbacv3.Principal
-		for _, name := range append([]string{h.Name}, spellings...) {
-			any = append(any, headerMatches(headerName(name), value))
+		for _, name := range append([]string{headerName(h.Name)}, spellings...) {
+			any = append(any, valueOf(name, h.Value, true))
 		}
 		return oneOf(any)
 	}
-	all := []*rbacv3.Principal{headerMatches(headerName(h.Name), value)}
+	all := []*rbacv3.Principal{valueOf(headerName(h.Name), h.Value, false)}
 	for _, name := range spellings {
-		all = append(all, not(headerMatches(name, `[\s\S]*`)))
+		all = append(all, not(present(name)))
 	}
 	return allOf(all)
+}
+
+func valueOf(header string, v *model.StringMatch, deny bool) *rbacv3.Principal {
+	if v == nil {
+		return present(header)
+	}
+	one := `[ \t]*(?:` + valuePattern(*v, deny) + `)[ \t]*`
+	switch {
+	case !deny:
+		return headerMatches(header, `(?s:`+one+`(?:,`+one+`)*)`)
+	case v.Type == model.MatchRegex: // it may have dots, too
+		matches := headerMatches(header, `(?s:(?:.*,)?`+one+`(?:,.*)?)`)
+		return oneOf([]*rbacv3.Principal{matches, allOf([]*rbacv3.Principal{
+			present(header), not(headerMatches(header, `(?s:.*)`)),
+		})})
+	}
+	return headerMatches(header, `(?:`+anyBytes+`,)?`+one+`(?:,`+anyBytes+`)?`)
+}
+
+func present(header string) *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: &routev3.HeaderMatcher{
+		Name: header, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+	}}}
 }
 
 // headerName is how Envoy calls a header.
@@ -190,9 +230,12 @@ func underscored(name string) []string {
 }
 
 // valuePattern is an expression for one value of a header.
-func valuePattern(v model.StringMatch) string {
+func valuePattern(v model.StringMatch, deny bool) string {
 	switch v.Type {
 	case model.MatchPrefix:
+		if deny {
+			return regexp.QuoteMeta(v.Value) + anyBytes
+		}
 		return regexp.QuoteMeta(v.Value) + `[^,]*`
 	case model.MatchRegex:
 		return v.Value
