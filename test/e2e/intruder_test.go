@@ -193,12 +193,17 @@ func TestACertificateForAPodOfAnotherNodeIsRefused(t *testing.T) {
 	require.Equal(t, http.StatusForbidden, code, body)
 }
 
-// sign asks through a forward of its own: client-go ends one when a connection through it is closed the hard way.
 func sign(t *testing.T, config *tls.Config, bearer, id string) (int, string) {
 	t.Helper()
-	address := operatorPort(t, names.PortCertificates)
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
+	return signFor(t, config, bearer, id, key)
+}
+
+// signFor asks through a forward of its own: client-go ends one when a connection through it is closed the hard way.
+func signFor(t *testing.T, config *tls.Config, bearer, id string, key *ecdsa.PrivateKey) (int, string) {
+	t.Helper()
+	address := operatorPort(t, names.PortCertificates)
 	uri, err := url.Parse(id)
 	require.NoError(t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{URIs: []*url.URL{uri}}, key)

@@ -25,7 +25,7 @@ func run() int {
 		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve(), get(), until(), tcpServe(), tcpSend(), sleep(), lookup())
+	root.AddCommand(serve(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
