@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
 )
@@ -77,4 +78,12 @@ WHERE          VERDICT   WHY
 waypoint a/w   Denied    no
                dry run   also no
 `, out.String())
+}
+
+// TestExplainReadsAllKinds: a kind that its client doesn't know would be an error for everybody.
+func TestExplainReadsAllKinds(t *testing.T) {
+	scheme, err := newScheme()
+	require.NoError(t, err)
+	_, err = explain.Read(t.Context(), fake.NewClientBuilder().WithScheme(scheme).Build())
+	require.NoError(t, err)
 }

@@ -5,6 +5,7 @@ package operator
 
 import (
 	"context"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -101,6 +102,7 @@ func trimPod(o any) (any, error) {
 	out.Spec = corev1.PodSpec{
 		NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName,
 		HostNetwork: p.Spec.HostNetwork,
+		Containers:  trimContainers(p.Spec.Containers), InitContainers: trimContainers(p.Spec.InitContainers),
 	}
 	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
 	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) ||
@@ -117,4 +119,15 @@ func trimPod(o any) (any, error) {
 		}
 	}
 	return out, nil
+}
+
+// trimContainers keeps of containers their named ports: Services lead to these by name, and policies guard them.
+func trimContainers(in []corev1.Container) (out []corev1.Container) {
+	for _, c := range in {
+		named := slices.DeleteFunc(slices.Clone(c.Ports), func(p corev1.ContainerPort) bool { return p.Name == "" })
+		if len(named) > 0 {
+			out = append(out, corev1.Container{Name: c.Name, Ports: slices.Clip(named)})
+		}
+	}
+	return out
 }

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -71,6 +72,10 @@ func TestWhoMayComeIn(t *testing.T) {
 				n, bad := m.state(cell{policy: policy, waypoint: waypoint, strict: strict})
 				asked, wrong = asked+n, append(wrong, bad...)
 				t.Logf("strict %t, waypoint %s, policy %s: %d cells, %d wrong", strict, waypoint, policy, n, len(bad))
+				slices.Sort(bad)
+				for _, b := range bad[:min(len(bad), 12)] {
+					t.Log(b)
+				}
 			}
 		}
 	}
@@ -213,7 +218,9 @@ func (s *space) decided(p *v1alpha1.AuthorizationPolicy) {
 			c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyConditionEnforced)
 			require.NotNil(look, c, "%+v", a.Conditions)
 			require.Equal(look, now.Generation, c.ObservedGeneration)
-			require.NotEqual(look, v1alpha1.PolicyReasonPending, c.Reason, c.Message)
+			if !strings.Contains(c.Message, "nobody gets in through it") { // a waypoint without proxies may come back
+				require.NotEqual(look, v1alpha1.PolicyReasonPending, c.Reason, c.Message)
+			}
 		}
 	})
 }
@@ -260,7 +267,10 @@ func (m *matrix) waypoint(state string) {
 func newMatrix(t *testing.T) *matrix {
 	t.Helper()
 	s, other, plain := enrolled(t), enrolled(t), newSpace(t)
-	s.server("app")
+	// Kubelet asks another port, for at that one whatever runs in its node's network passes.
+	s.server("app", arguments("serve", "--name=app", "--port=8080", "--port=8081"), spec(func(p *corev1.PodSpec) {
+		p.Containers[0].ReadinessProbe.HTTPGet.Port = intstr.FromInt32(8081)
+	}))
 	node := s.pod("app").Spec.NodeName
 	here, there := spec(func(p *corev1.PodSpec) { p.NodeName = node }), elsewhere(t, node)
 	asFriend := spec(func(p *corev1.PodSpec) { p.ServiceAccountName = "friend" })
