@@ -56,6 +56,7 @@ type matrix struct {
 // state of its waypoint, and compares with the table of verdicts. What is closed must be closed as soon as the policy's
 // status says so; what is open may take a moment.
 func TestWhoMayComeIn(t *testing.T) {
+	t.Parallel()
 	m := newMatrix(t)
 	asked, wrong := 0, []string{}
 	for _, strict := range []bool{false, true} {
