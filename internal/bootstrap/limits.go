@@ -17,7 +17,7 @@ import (
 
 // kept are the only statistics that a proxy makes. Envoy otherwise makes more than a hundred per cluster, which costs
 // memory with every address and seconds per update with thousands of clusters (envoyproxy/envoy issue 19946).
-var kept = struct{ prefixes, suffixes []string }{
+var kept = struct{ prefixes, suffixes, expressions []string }{
 	prefixes: []string{
 		envoy.StatsPrefix,
 		"server.",
@@ -50,13 +50,20 @@ var kept = struct{ prefixes, suffixes []string }{
 		".ssl.fail_verify_error",
 		".ssl.connection_error",
 		".update_rejected",
+		".rbac.denied",
+		".rbac.shadow_denied",
 	},
+	// Of policies by their names.
+	expressions: []string{policyDenied},
 }
 
 // statsEviction is after what time statistics go that have labels of the mesh's own and that nothing happened to. It is
 // far longer than what lies between two looks of a Prometheus, which would miss what a counter that comes anew counts
 // first.
 const statsEviction = time.Hour
+
+// policyDenied finds the name of a policy in those of its statistics.
+const policyDenied = `.*\.rbac\.policy\.((.+)\.)(?:shadow_)?denied`
 
 func stats() *metricsv3.StatsConfig {
 	var patterns []*matcherv3.StringMatcher
@@ -66,7 +73,15 @@ func stats() *metricsv3.StatsConfig {
 	for _, s := range kept.suffixes {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s}})
 	}
+	for _, e := range kept.expressions {
+		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+			SafeRegex: &matcherv3.RegexMatcher{Regex: e},
+		}})
+	}
 	return &metricsv3.StatsConfig{
+		StatsTags: []*metricsv3.TagSpecifier{{
+			TagName: "policy", TagValue: &metricsv3.TagSpecifier_Regex{Regex: policyDenied + "$"},
+		}},
 		StatsMatcher: &metricsv3.StatsMatcher{StatsMatcher: &metricsv3.StatsMatcher_InclusionList{
 			InclusionList: &matcherv3.ListStringMatcher{Patterns: patterns},
 		}},

@@ -42,7 +42,7 @@ func allowing(guards []model.Guard) *httprbacv3.RBACPerRoute {
 }
 
 func perRoute(guards []model.Guard, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
-	out := &httprbacv3.RBAC{Rules: rules(false)}
+	out := &httprbacv3.RBAC{Rules: rules(false), TrackPerRuleStats: true}
 	if slices.ContainsFunc(guards, tries) {
 		out.ShadowRules, out.ShadowRulesStatPrefix = rules(true), "dry_run_"
 	}
