@@ -39,8 +39,8 @@ type AuthorizationPolicy struct {
 	Status gwv1.PolicyStatus `json:"status,omitempty"`
 }
 
-// PolicyReasonInvalidCEL is a reason of Accepted: a CEL expression of the policy can't be used, so it allows nothing, or
-// denies everything.
+// PolicyReasonInvalidCEL is a reason of Accepted: a CEL expression of the policy can't be used, so it allows nothing,
+// or denies everything.
 const PolicyReasonInvalidCEL = "InvalidCEL"
 
 func init() { register(&AuthorizationPolicy{}, &AuthorizationPolicyList{}) }

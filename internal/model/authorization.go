@@ -26,8 +26,8 @@ type PodGuard struct {
 	Only []uint16
 }
 
-// TCPGuard are the guards of a port that a waypoint passes on as it is: all of them must let a caller in. Their policies
-// are narrowed down to it already.
+// TCPGuard are the guards of a port that a waypoint passes on as it is: all of them must let a caller in. Their
+// policies are narrowed down to it already.
 type TCPGuard struct {
 	ServicePort
 	Guards []Guard

@@ -52,8 +52,8 @@ type matrix struct {
 	askers map[string]asker
 }
 
-// TestWhoMayComeIn asks the application from everywhere, by every address, under every policy, in both modes and in each
-// state of its waypoint, and compares with the table of verdicts. What is closed must be closed as soon as the policy's
+// TestWhoMayComeIn asks the application from everywhere, by every address, under every policy, in both modes and in
+// each state of its waypoint, and compares with the table of verdicts. What is closed must be closed as soon as the policy's
 // status says so; what is open may take a moment.
 func TestWhoMayComeIn(t *testing.T) {
 	t.Parallel()
