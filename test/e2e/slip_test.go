@@ -1,0 +1,152 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// TestNothingSlipsThrough asks for what two policies forbid, as fast as it goes and by every way around, while all that
+// enforces them is killed, replaced or changed. Once they are enforced, nobody gets through.
+func TestNothingSlipsThrough(t *testing.T) {
+	s, plain := enrolled(t), newSpace(t)
+	s.server("app")
+	s.server("web")
+	s.client("friend")
+	s.client("stranger")
+	plain.client("outsider")
+	s.service("app", "app")
+	s.service("web", "web")
+	s.captured("app", "web", "friend", "stranger")
+
+	guard := policyFor(networkAllow) // of app, for friend
+	requests := policyFor(requestAllow)
+	requests.Spec.TargetRefs[0].Name = "web"
+	s.create(guard)
+	s.create(requests)
+	s.enforced(guard)
+	s.enforced(requests)
+	s.answers("friend", "http://app/", "app")
+	s.answers("friend", "http://web"+pathGood, "web")
+
+	gateway := client.ObjectKey{Namespace: s.name, Name: names.AutomaticWaypoint}
+	node := s.pod("app").Spec.NodeName
+	forbidden, asked := s.forbidden(plain), 0
+	for _, d := range []struct {
+		what string
+		do   func()
+	}{
+		{"operators killed", func() { replaced(t, names.SystemNamespace, names.ComponentOperator, nil) }},
+		{"node proxy and agent killed", func() {
+			replaced(t, names.SystemNamespace, names.ComponentNode,
+				func(p *corev1.Pod) bool { return p.Spec.NodeName == node }, client.GracePeriodSeconds(1))
+			s.captured("app", "web", "friend", "stranger")
+		}},
+		{"waypoint rolled", func() {
+			rollOut(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: gateway.Namespace, Name: gateway.Name}})
+			s.ready(gateway.Name)
+		}},
+		{"waypoint killed", func() {
+			replaced(t, s.name, names.ComponentWaypoint, nil, client.GracePeriodSeconds(1))
+		}},
+		{"policies edited 100 times", func() { s.edited(50, guard, requests) }},
+		{"Gateway deleted and made again", func() {
+			require.NoError(t, world.client.Delete(t.Context(), &gwv1.Gateway{ObjectMeta: metav1.ObjectMeta{
+				Namespace: gateway.Namespace, Name: gateway.Name,
+			}}))
+			eventually.PassesWithin(t, time.Minute, "the waypoint is made again", func(look require.TestingT) {
+				var g gwv1.Gateway
+				require.NoError(look, world.client.Get(t.Context(), gateway, &g))
+				require.Zero(look, g.DeletionTimestamp)
+				require.True(look, meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.GatewayConditionEstablished))
+			})
+		}},
+	} {
+		floods := map[string]*traffic{}
+		for way, f := range forbidden {
+			floods[way] = f.space.steady(f.from, f.url, "-n", "200", "-c", "8", "--interval", "0s", "--timeout", "3s")
+		}
+		d.do()
+		of := 0
+		for way, f := range floods {
+			for kind, n := range f.end() {
+				of += n
+				require.False(t, strings.HasPrefix(kind, "200 "), "%s: %d of %s got through: %s", d.what, n, way, kind)
+			}
+		}
+		t.Logf("%s: 0 of %d got through", d.what, of)
+		asked += of
+		s.enforced(guard)
+		s.enforced(requests)
+		s.answers("friend", "http://app/", "app")
+		s.answers("friend", "http://web"+pathGood, "web")
+	}
+	require.Greater(t, asked, 10_000)
+}
+
+// way around a policy.
+type way struct {
+	space     *space
+	from, url string
+}
+
+func (s *space) forbidden(plain *space) map[string]way {
+	app, web := s.pod("app").Status.PodIP, s.pod("web").Status.PodIP
+	return map[string]way{
+		"a stranger, by the Service":            {s, "stranger", "http://app/"},
+		"a stranger, by the pod":                {s, "stranger", "http://" + app + ":8080/"},
+		"a stranger, by the waypoint":           {s, "stranger", "http://web" + pathGood},
+		"a friend, by the waypoint":             {s, "friend", "http://web" + pathBad},
+		"a friend, around the waypoint":         {s, "friend", "http://" + web + ":8080" + pathGood},
+		"somebody outside, by the Service":      {plain, "outsider", "http://" + s.host("app") + "/"},
+		"somebody outside, around the waypoint": {plain, "outsider", "http://" + web + ":8080" + pathGood},
+	}
+}
+
+// enforced waits until a policy is.
+func (s *space) enforced(p *v1alpha1.AuthorizationPolicy) {
+	s.t.Helper()
+	eventually.PassesWithin(s.t, 2*time.Minute, "policy "+p.Name+" is enforced", func(look require.TestingT) {
+		var now v1alpha1.AuthorizationPolicy
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), &now))
+		require.NotEmpty(look, now.Status.Ancestors)
+		for _, a := range now.Status.Ancestors {
+			c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyConditionEnforced)
+			require.NotNil(look, c)
+			require.Equal(look, now.Generation, c.ObservedGeneration)
+			require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
+		}
+	})
+}
+
+// edited changes policies so many times, each by one more source that nobody has.
+func (s *space) edited(times int, policies ...*v1alpha1.AuthorizationPolicy) {
+	s.t.Helper()
+	for n := range times {
+		for _, p := range policies {
+			require.NoError(s.t, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), p))
+			patch := client.MergeFrom(p.DeepCopy())
+			p.Spec.Rules[0].Sources = append(p.Spec.Rules[0].Sources[:1], v1alpha1.AuthorizationSource{
+				Type:           v1alpha1.AuthorizationSourceTypeServiceAccount,
+				ServiceAccount: &v1alpha1.AuthorizationServiceAccount{Name: fmt.Sprint("nobody-", n)},
+			})
+			require.NoError(s.t, world.client.Patch(s.t.Context(), p, patch))
+		}
+	}
+}
