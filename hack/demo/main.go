@@ -60,6 +60,8 @@ func (d *demo) story() []step {
 		{"A timeout with retries hides a replica that hangs", d.retries},
 		{"What kubectl describe says about the route", d.describe},
 		{"A broken route says what is wrong, and harms nobody", d.broken},
+		{"Who may call whom: first as a dry run", d.tryPolicy},
+		{"Only shop may call reviews, only GET, and nothing else in the namespace", d.policies},
 		{"fairway status", d.status},
 	}
 }

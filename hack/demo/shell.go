@@ -119,6 +119,17 @@ func (d *demo) fromShop(ctx context.Context, show bool, args ...string) (string,
 	return d.kubectl(ctx, args...)
 }
 
+// from runs the test tool in the pod of an application, and shows what it prints.
+func (d *demo) from(ctx context.Context, app string, args ...string) (string, error) {
+	args = append([]string{"exec", "-n", namespace, "deploy/" + app, "--", "/tool"}, args...)
+	d.ui.command("kubectl " + quote(args))
+	out, err := d.kubectl(ctx, args...)
+	if err == nil {
+		d.ui.output(out)
+	}
+	return out, err
+}
+
 // quote makes a line that a shell takes apart again.
 func quote(args []string) string {
 	out := make([]string, 0, len(args))

@@ -335,6 +335,7 @@ func (d *demo) next() {
 		"kubectl edit httproute -n bookshop reviews    # change 90 and 10, and ask again:",
 		"kubectl exec -n bookshop deploy/shop -- /tool get -n 200 http://reviews/",
 		"kubectl label namespace bookshop fairway.dev/mtls-mode=strict    # no plaintext from outside any more",
+		"kubectl delete -n bookshop authorizationpolicies --all    # everybody may call everybody again",
 		"kubectl delete -n bookshop httproute --all    # and the waypoint goes half a minute later",
 		"bin/fairway proxy routes -n bookshop $(kubectl get pod -n bookshop -l app.kubernetes.io/component=waypoint -o " +
 			"name | cut -d/ -f2)",

@@ -53,8 +53,8 @@ type matrix struct {
 }
 
 // TestWhoMayComeIn asks the application from everywhere, by every address, under every policy, in both modes and in
-// each state of its waypoint, and compares with the table of verdicts. What is closed must be closed as soon as the policy's
-// status says so; what is open may take a moment.
+// each state of its waypoint, and compares with the table of verdicts. What is closed must be closed as soon as the
+// policy's status says so; what is open may take a moment.
 func TestWhoMayComeIn(t *testing.T) {
 	t.Parallel()
 	m := newMatrix(t)
@@ -328,7 +328,8 @@ func (s *space) listing(pod string) string {
 	return svc.Spec.ClusterIP
 }
 
-// stolen is a certificate of a Deployment's identity with its key, as whoever takes over its node has it: PEM in base64.
+// stolen is a certificate of a Deployment's identity with its key, as whoever takes over its node has it: PEM, in
+// base64.
 func (s *space) stolen(app string) string {
 	s.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -174,7 +174,8 @@ func TestGuardsAgainstTricksOfHTTP2(t *testing.T) {
 	defer mu.Unlock()
 	for _, request := range seen {
 		low := strings.ToLower(request)
-		require.False(t, strings.Contains(low, "secret") || strings.Contains(low, "/admin") || strings.Contains(low, "delete"),
+		require.False(t,
+			strings.Contains(low, "secret") || strings.Contains(low, "/admin") || strings.Contains(low, "delete"),
 			"the server sees %q", request)
 	}
 }
