@@ -173,10 +173,9 @@ func TestGuardsAgainstTricksOfHTTP2(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	for _, request := range seen {
-		low := strings.ToLower(request)
-		require.False(t,
-			strings.Contains(low, "secret") || strings.Contains(low, "/admin") || strings.Contains(low, "delete"),
-			"the server sees %q", request)
+		for _, denied := range []string{"secret", "/admin", "delete"} {
+			require.NotContains(t, strings.ToLower(request), denied)
+		}
 	}
 }
 
