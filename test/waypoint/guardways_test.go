@@ -13,6 +13,8 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 // TestNoWayAroundGuards has a request that is refused on every way that one can leave by: nobody gets it.
@@ -83,4 +85,23 @@ func TestGuardsOfOffers(t *testing.T) {
 			require.Equal(t, before, s.v1.Requests.Load()+s.v2.Requests.Load())
 		}
 	}
+}
+
+// TestGuardsOutliveHTTP: a port becomes TCP, and requests on connections from before are decided on like ever.
+func TestGuardsOutliveHTTP(t *testing.T) {
+	s := newShop(t)
+	dialled := s.guard(nil)
+	client := s.caller(otherID).client(t, dialled, nil)
+	require.Equal(t, http.StatusOK, do(t, client, "GET", "http://web/").status)
+	before := s.v1.Requests.Load() + s.v2.Requests.Load()
+	u := s.tableOf(model.RouteTable{
+		Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolTCP,
+		Guards: onConnections(accessPolicy("a", false, fromAccount(clientID, nil))),
+	})
+	inbound := resource(t, names.InboundCluster(web.Namespace, web.Service, web.Port),
+		upstream.Inbound(s.upstreams[web], waypointID, headers))
+	s.apply(inbound, u)
+	s.acknowledged(inbound, u)
+	require.Equal(t, http.StatusForbidden, do(t, client, "GET", "http://web/").status)
+	require.Equal(t, before, s.v1.Requests.Load()+s.v2.Requests.Load())
 }
