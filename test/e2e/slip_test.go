@@ -58,12 +58,12 @@ func TestNothingSlipsThrough(t *testing.T) {
 				func(p *corev1.Pod) bool { return p.Spec.NodeName == node }, client.GracePeriodSeconds(1))
 			s.captured("app", "web", "friend", "stranger")
 		}},
+		{"waypoint killed", func() {
+			replaced(t, s.name, names.ComponentWaypoint, nil, client.GracePeriodSeconds(1))
+		}},
 		{"waypoint rolled", func() {
 			rollOut(t, &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: gateway.Namespace, Name: gateway.Name}})
 			s.ready(gateway.Name)
-		}},
-		{"waypoint killed", func() {
-			replaced(t, s.name, names.ComponentWaypoint, nil, client.GracePeriodSeconds(1))
 		}},
 		{"policies edited 100 times", func() { s.edited(50, guard, requests) }},
 		{"Gateway deleted and made again", func() {
