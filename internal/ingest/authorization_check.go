@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"fmt"
+	"regexp/syntax"
 	"sync"
 
 	"github.com/google/cel-go/cel"
@@ -30,7 +31,7 @@ func (i *Ingest) badAccessRule(p *v1alpha1.AuthorizationPolicy, r *v1alpha1.Auth
 	}
 	for _, path := range a.Paths {
 		m := accessMatch(path.Type, path.Value)
-		if err := i.badAccessMatch(path.Type, model.Match{Path: &m}); err != nil {
+		if err := i.badAccessMatch(path.Type, path.Value, model.Match{Path: &m}); err != nil {
 			return invalid("%v", err)
 		}
 	}
@@ -39,7 +40,7 @@ func (i *Ingest) badAccessRule(p *v1alpha1.AuthorizationPolicy, r *v1alpha1.Auth
 			continue
 		}
 		m := model.NamedMatch{Name: string(h.Name), StringMatch: accessMatch(h.Type, *h.Value)}
-		if err := i.badAccessMatch(h.Type, model.Match{Headers: []model.NamedMatch{m}}); err != nil {
+		if err := i.badAccessMatch(h.Type, *h.Value, model.Match{Headers: []model.NamedMatch{m}}); err != nil {
 			return invalid("%v", err)
 		}
 	}
@@ -51,14 +52,20 @@ func (i *Ingest) badAccessRule(p *v1alpha1.AuthorizationPolicy, r *v1alpha1.Auth
 	return nil
 }
 
-// badAccessMatch asks about a regular expression as if a route had it.
-func (i *Ingest) badAccessMatch(typ v1alpha1.AuthorizationMatchType, m model.Match) error {
+// badAccessMatch asks about a regular expression as if a route had it. It must be whole in a group, too, for it becomes
+// part of a longer one: an open \Q would take in what comes behind, and proxies would reject the table.
+func (i *Ingest) badAccessMatch(typ v1alpha1.AuthorizationMatchType, value string, m model.Match) error {
 	switch typ {
 	case "", v1alpha1.AuthorizationMatchExact, v1alpha1.AuthorizationMatchPrefix:
 		return nil
 	case v1alpha1.AuthorizationMatchRegularExpression:
-		_, err := i.check(model.Rule{Match: m})
-		return err
+		if _, err := i.check(model.Rule{Match: m}); err != nil {
+			return err
+		}
+		if _, err := syntax.Parse("(?:"+value+")", syntax.Perl); err != nil {
+			return fmt.Errorf(`%q has a \Q without \E: end it`, value)
+		}
+		return nil
 	}
 	return fmt.Errorf("match type %q is not supported", typ)
 }

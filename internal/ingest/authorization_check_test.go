@@ -17,7 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -102,4 +104,23 @@ func expressionConfig(t *testing.T, expressions ...string) []byte {
 	}})
 	require.NoError(t, err)
 	return out
+}
+
+// TestRegexMustBeWhole: an expression becomes part of a longer one, which an open \Q would spoil for the whole table.
+func TestRegexMustBeWhole(t *testing.T) {
+	i := &Ingest{check: func(model.Rule) (bool, error) { return false, nil }}
+	p := &v1alpha1.AuthorizationPolicy{}
+	p.Spec.EnforcementLevel = v1alpha1.EnforcementLevelApplication
+	const regex = v1alpha1.AuthorizationMatchRegularExpression
+	for value, whole := range map[string]bool{
+		`/a\Q.b`: false, `/a\Q.b\E`: true, `/a\\Q`: true, `\Q\`: false, `/a|/b`: true, `(?i)/a`: true,
+	} {
+		for where, a := range map[string]*v1alpha1.AuthorizationApplicationAttributes{
+			"path":   {Paths: []v1alpha1.AuthorizationPath{{Type: regex, Value: value}}},
+			"header": {Headers: []v1alpha1.AuthorizationHeader{{Type: regex, Name: "x", Value: &value}}},
+		} {
+			bad := i.badAccessRule(p, &v1alpha1.AuthorizationRule{ApplicationAttributes: a})
+			require.Equal(t, whole, bad == nil, "%s %s", where, value)
+		}
+	}
 }
