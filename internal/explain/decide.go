@@ -127,8 +127,9 @@ func inForce(policies []model.AccessPolicy) []model.AccessPolicy {
 
 // level decides for the policies of one level.
 func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Caller) Decision {
-	allows, depends := defaultDeny, (*Decision)(nil)
-	allowed := (*Decision)(nil)
+	allows := defaultDeny
+	// What depends in a DENY policy outweighs what an ALLOW policy says; in another it matters where none matches.
+	var denied, depends, allowed *Decision
 	for _, p := range policies {
 		if p.DryRun || !isFor(p, c.Port) {
 			continue
@@ -141,7 +142,11 @@ func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Calle
 		case matches == unknown:
 			d.Verdict = Depends
 			d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule, p.Name)
-			depends = d
+			if p.Deny {
+				denied = d
+			} else {
+				depends = d
+			}
 		case p.Deny:
 			d.Verdict, d.Reason = Denied, fmt.Sprintf("rule %s of AuthorizationPolicy %s (DENY) matches", rule, p.Name)
 			return *d
@@ -151,20 +156,18 @@ func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Calle
 		}
 	}
 	switch {
-	case depends != nil && (allowed == nil || denies(policies, depends.Policy)):
-		return *depends
+	case denied != nil:
+		return *denied
 	case allowed != nil:
 		return *allowed
+	case depends != nil:
+		return *depends
 	case allows:
 		return Decision{
 			Verdict: Denied, Reason: fmt.Sprintf("no ALLOW policy of level %s matches%s", name, listed(policies)),
 		}
 	}
 	return Decision{Verdict: Allowed, Reason: fmt.Sprintf("no policy of level %s is in force", name)}
-}
-
-func denies(policies []model.AccessPolicy, name string) bool {
-	return slices.ContainsFunc(policies, func(p model.AccessPolicy) bool { return p.Deny && p.Name.String() == name })
 }
 
 // listed names the policies that would have had to match.

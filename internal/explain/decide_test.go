@@ -79,7 +79,15 @@ func TestDecide(t *testing.T) {
 		"a request":             {requests(allow(below("/a"))), Caller{Request: get("/a/b")}, Allowed, "rule below"},
 		"no element":            {requests(allow(below("/a"))), Caller{Request: get("/ab")}, Denied, "level Application"},
 		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "depends"},
-		"an expression":         {requests(allow(cel)), Caller{Request: get("/")}, Depends, "depends"},
+		"an expression may deny": {
+			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{Request: get("/a")}, Depends, "shop/deny depends",
+		},
+		"the host as a header": {
+			requests(deny(model.AccessRule{Request: &model.AccessRequest{Headers: []model.AccessHeader{{
+				Name: "host", Value: &model.StringMatch{Type: model.MatchExact, Value: "web"},
+			}}}})), Caller{Request: get("/a")}, Denied, "(DENY) matches",
+		},
+		"an expression": {requests(allow(cel)), Caller{Request: get("/")}, Depends, "depends"},
 		"both levels": {
 			[]model.Guard{{
 				Network:     []model.AccessPolicy{allow(from(shop))},

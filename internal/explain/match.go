@@ -21,6 +21,17 @@ type Request struct {
 	Headers http.Header
 }
 
+// headers are those that policies see, where Host is the host that is asked for.
+func (q Request) headers() http.Header {
+	out := http.Header{"Host": {q.Host}}
+	for name, values := range q.Headers {
+		if name != "Host" {
+			out[name] = values
+		}
+	}
+	return out
+}
+
 // truth is whether something matches; unknown is more than no.
 type truth int
 
@@ -95,7 +106,7 @@ func matchRequest(r model.AccessRequest, deny bool, q Request) bool {
 	if len(r.GRPC) > 0 && !slices.ContainsFunc(r.GRPC, func(g model.AccessGRPC) bool { return isGRPC(g, q.Path) }) {
 		return false
 	}
-	return !slices.ContainsFunc(r.Headers, func(h model.AccessHeader) bool { return !hasHeader(h, deny, q.Headers) })
+	return !slices.ContainsFunc(r.Headers, func(h model.AccessHeader) bool { return !hasHeader(h, deny, q.headers()) })
 }
 
 // isPath compares paths; a prefix is of whole elements.
