@@ -79,6 +79,8 @@ func TestDecide(t *testing.T) {
 		"a request":             {requests(allow(below("/a"))), Caller{Request: get("/a/b")}, Allowed, "rule below"},
 		"no element":            {requests(allow(below("/a"))), Caller{Request: get("/ab")}, Denied, "level Application"},
 		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "depends"},
+		"denied spelling":       {requests(deny(below("/a"))), Caller{Request: get("/A;x")}, Denied, "(DENY) matches"},
+		"two readings":          {requests(allow(below("/a"))), Caller{Request: get("/a/b%2fc")}, Denied, "no ALLOW"},
 		"an expression may deny": {
 			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{Request: get("/a")}, Depends, "shop/deny depends",
 		},

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 // Request is what a caller asks for, as the application gets it.
@@ -97,13 +98,10 @@ func matchRequest(r model.AccessRequest, deny bool, q Request) bool {
 	if len(r.Methods) > 0 && !slices.Contains(r.Methods, q.Method) {
 		return false
 	}
-	if len(r.Paths) > 0 && !slices.ContainsFunc(r.Paths, func(m model.StringMatch) bool { return isPath(m, q.Path) }) {
+	if !route.GuardTakesPath(r, deny, q.Path) {
 		return false
 	}
 	if len(r.Hosts) > 0 && !slices.ContainsFunc(r.Hosts, func(h string) bool { return isHost(h, q.Host) }) {
-		return false
-	}
-	if len(r.GRPC) > 0 && !slices.ContainsFunc(r.GRPC, func(g model.AccessGRPC) bool { return isGRPC(g, q.Path) }) {
 		return false
 	}
 	return !slices.ContainsFunc(r.Headers, func(h model.AccessHeader) bool { return !hasHeader(h, deny, q.headers()) })
@@ -140,13 +138,6 @@ func isHost(want, host string) bool {
 		return strings.HasSuffix(host, below) && len(host) > len(below)
 	}
 	return host == want
-}
-
-func isGRPC(g model.AccessGRPC, path string) bool {
-	if g.Method == "" {
-		return strings.HasPrefix(path, "/"+g.Service+"/")
-	}
-	return path == "/"+g.Service+"/"+g.Method
 }
 
 // hasHeader goes by all values, each of which may be a list: a DENY policy matches with any of them, an ALLOW policy
