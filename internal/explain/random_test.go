@@ -18,7 +18,7 @@ import (
 // TestExplainAtRandom: what is explained of a pod is what the reference of its proxy's tests says.
 func TestExplainAtRandom(t *testing.T) {
 	seed := rand.Uint64()
-	r := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // no secret
+	r := rand.New(rand.NewPCG(seed, 0))
 	identities, ports := []string{"", shop, other}, []uint16{80, 81, 82}
 	some := func() []uint16 { return [][]uint16{nil, {80}, {80, 81}}[r.IntN(3)] }
 	sources := [][]model.AccessSource{
