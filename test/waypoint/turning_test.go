@@ -46,7 +46,7 @@ func (p turning) turn(isHTTP bool) {
 	}
 	p.ports = []model.ServedPort{{ServicePort: p.port, Protocol: table.Protocol}}
 	updates := []xds.Update{
-		p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)),
+		p.tcpGuards(), p.listener(), p.tableOf(table), resource(p.t, requests, route.Scope(table.Attachment)),
 		cluster,
 	}
 	p.apply(append(updates, gone)...)
