@@ -198,6 +198,9 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}
+	if p := i.traffic.InForce.Get(c, model.Attachment{Port: port}); p != nil {
+		out.Sending = p.Content.Sending
+	}
 	return out
 }
 

@@ -91,6 +91,8 @@ type Upstream struct {
 	ClientIP bool
 	// Identities that its endpoints in the mesh have, sorted.
 	Identities []string
+	// Sending is as its owner's TrafficPolicy has it.
+	Sending
 }
 
 // Workload is a pod as the mesh sees it.

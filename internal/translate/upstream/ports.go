@@ -10,7 +10,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -52,14 +51,7 @@ func portCluster(name string, u model.Upstream, identity string) *clusterv3.Clus
 	out.CircuitBreakers = atMost(ceiling, ceiling)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
-	if u.ClientIP {
-		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
-		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{
-			PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
-				FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
-			},
-		})
-	}
+	balance(out, u)
 	return out
 }
 

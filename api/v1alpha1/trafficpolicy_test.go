@@ -1,0 +1,59 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+// TestTrafficPolicyValidation: what can't be carried out is refused, in words that say what to do.
+func TestTrafficPolicyValidation(t *testing.T) {
+	scheme := runtime.NewScheme()
+	require.NoError(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		spec    string // beside targetRefs
+		refused string // part of the message; accepted where empty
+	}{
+		{"", ""},
+		{"loadBalancing: {type: RoundRobin}", ""},
+		{"loadBalancing: {type: Fastest}", "Unsupported value"},
+		{"loadBalancing: {type: RingHash}", "need hashBy"},
+		{"loadBalancing: {type: Random, hashBy: {sourceAddress: {}}}", "need hashBy"},
+		{"loadBalancing: {type: RingHash, hashBy: {}}", "exactly one"},
+		{"loadBalancing: {type: RingHash, hashBy: {sourceAddress: {}}}", ""},
+		{"loadBalancing: {type: Maglev, hashBy: {cookie: {name: user, ttl: 1h}}}", ""},
+		{"loadBalancing: {type: Maglev, hashBy: {cookie: {name: user, ttl: soon}}}", "should match"},
+		{"loadBalancing: {type: Maglev, hashBy: {cookie: {name: 'a b'}}}", "should match"},
+		{"loadBalancing: {type: Maglev, hashBy: {header: {name: X-User}}}", ""},
+		{"loadBalancing: {type: Maglev, hashBy: {header: {name: X-User}, sourceAddress: {}}}", "exactly one"},
+	} {
+		t.Run(tc.spec, func(t *testing.T) {
+			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +
+				"spec: {targetRefs: [{group: '', kind: Service, name: web}], " + tc.spec + "}"
+			for _, u := range apiserver.Objects(t, manifest) {
+				err := c.Create(t.Context(), u)
+				if err == nil {
+					require.NoError(t, c.Delete(t.Context(), u))
+				}
+				if tc.refused == "" {
+					require.NoError(t, err)
+					continue
+				}
+				require.Error(t, err)
+				require.True(t, apierrors.IsInvalid(err), err)
+				require.ErrorContains(t, err, tc.refused)
+			}
+		})
+	}
+}

@@ -1,0 +1,37 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import "time"
+
+// TrafficPolicy is what the owner of a Service's port asks of waypoints. The zero value asks for nothing.
+type TrafficPolicy struct {
+	// Sending is about connections and requests to the port's endpoints, whatever route led to them.
+	Sending
+}
+
+// Sending is how waypoints send to the endpoints of a port.
+type Sending struct {
+	Balancing *Balancing
+}
+
+// BalancingType is how one of several endpoints is chosen.
+type BalancingType string
+
+// Ways to choose an endpoint.
+const (
+	BalanceRoundRobin   BalancingType = "RoundRobin"
+	BalanceLeastRequest BalancingType = "LeastRequest"
+	BalanceRandom       BalancingType = "Random"
+	BalanceRingHash     BalancingType = "RingHash"
+	BalanceMaglev       BalancingType = "Maglev"
+)
+
+// Balancing among endpoints. BalanceRingHash and BalanceMaglev hash a cookie, a header, or else the caller's address.
+type Balancing struct {
+	Type           BalancingType
+	Cookie, Header string
+	// CookieTTL of a cookie that is set for clients without one; nil: none is. Zero: until the client ends its session.
+	CookieTTL *time.Duration
+}

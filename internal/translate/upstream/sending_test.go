@@ -1,0 +1,34 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"time"
+
+	"k8s.io/utils/ptr"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// policiesCase has a cluster for each thing that a TrafficPolicy can ask for.
+func policiesCase() bundle {
+	var out []*clusterv3.Cluster
+	for n, s := range []model.Sending{
+		{Balancing: &model.Balancing{Type: model.BalanceRoundRobin}},
+		{Balancing: &model.Balancing{Type: model.BalanceLeastRequest}},
+		{Balancing: &model.Balancing{Type: model.BalanceRandom}},
+		{Balancing: &model.Balancing{Type: model.BalanceRingHash, Header: "X-User"}},
+		{Balancing: &model.Balancing{Type: model.BalanceRingHash, Cookie: "user"}},
+		{Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "user", CookieTTL: ptr.To(time.Hour)}},
+		{Balancing: &model.Balancing{Type: model.BalanceRingHash}},
+	} {
+		port := web
+		port.Port = uint16(1 + n) //nolint:gosec // there are few
+		u := model.Upstream{ServicePort: port, Protocol: model.ProtocolHTTP, ClientIP: true, Sending: s}
+		out = append(out, ServicePort(u, waypointID, headers))
+	}
+	return bundle{clusters: out}
+}
