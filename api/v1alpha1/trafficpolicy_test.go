@@ -37,6 +37,15 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		{"loadBalancing: {type: Maglev, hashBy: {cookie: {name: 'a b'}}}", "should match"},
 		{"loadBalancing: {type: Maglev, hashBy: {header: {name: X-User}}}", ""},
 		{"loadBalancing: {type: Maglev, hashBy: {header: {name: X-User}, sourceAddress: {}}}", "exactly one"},
+		{"circuitBreaking: {}", ""},
+		{"circuitBreaking: {maxConnections: 65536, maxPendingRequests: 1, maxRequests: 1, maxRetries: 0}", ""},
+		{"circuitBreaking: {maxConnections: 65537}", "less than or equal to 65536"},
+		{"circuitBreaking: {maxRequests: 0}", "greater than or equal to 1"},
+		{"outlierDetection: {}", "set consecutive5xx"},
+		{"outlierDetection: {consecutive5xx: 5}", ""},
+		{"outlierDetection: {consecutiveGatewayErrors: 5, interval: 1s, baseEjectionTime: 10s, maxEjectionPercent: 100}", ""},
+		{"outlierDetection: {consecutive5xx: 5, interval: 1ms}", "from 100ms to 1h"},
+		{"outlierDetection: {consecutive5xx: 5, maxEjectionPercent: 101}", "less than or equal to 100"},
 	} {
 		t.Run(tc.spec, func(t *testing.T) {
 			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +

@@ -54,6 +54,15 @@ type TrafficPolicySpec struct {
 	// at waypoints where this is set.
 	// +optional
 	LoadBalancing *LoadBalancing `json:"loadBalancing,omitempty"`
+
+	// How much each proxy of a waypoint may have under way to all endpoints of a port together. What is beyond is
+	// answered 503; a connection to a port that isn't HTTP ends.
+	// +optional
+	CircuitBreaking *CircuitBreaking `json:"circuitBreaking,omitempty"`
+
+	// Which endpoints a proxy leaves out for a while, for what they answered to that proxy.
+	// +optional
+	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"`
 }
 
 // Targets are what the policy names.

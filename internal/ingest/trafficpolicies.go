@@ -4,9 +4,11 @@
 package ingest
 
 import (
+	"cmp"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
@@ -33,18 +35,51 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, model.Tra
 	}
 }
 
-func sending(s v1alpha1.TrafficPolicySpec) (out model.Sending) {
-	if b := s.LoadBalancing; b != nil {
-		out.Balancing = &model.Balancing{Type: model.BalancingType(b.Type)}
-		switch by := b.HashBy; {
-		case by == nil:
-		case by.Cookie != nil:
-			out.Balancing.Cookie, out.Balancing.CookieTTL = by.Cookie.Name, durationOf(by.Cookie.TTL)
-		case by.Header != nil:
-			out.Balancing.Header = by.Header.Name
+// defaultEjectionPercent lets one of two endpoints be left out, which Envoy's own 10 would not.
+const defaultEjectionPercent = 50
+
+func sending(s v1alpha1.TrafficPolicySpec) model.Sending {
+	out := model.Sending{Balancing: balancing(s.LoadBalancing)}
+	if b := s.CircuitBreaking; b != nil {
+		out.Limits = model.SendingLimits{
+			Connections: count(b.MaxConnections), Pending: count(b.MaxPendingRequests), Requests: count(b.MaxRequests),
+			Retries: count(b.MaxRetries),
+		}
+	}
+	if o := s.OutlierDetection; o != nil {
+		out.Outliers = &model.Outliers{
+			Consecutive5xx:           ptr.Deref(count(o.Consecutive5xx), 0),
+			ConsecutiveGatewayErrors: ptr.Deref(count(o.ConsecutiveGatewayErrors), 0),
+			Interval:                 ptr.Deref(durationOf(o.Interval), 0),
+			EjectionTime:             ptr.Deref(durationOf(o.BaseEjectionTime), 0),
+			MaxPercent:               cmp.Or(ptr.Deref(count(o.MaxEjectionPercent), 0), defaultEjectionPercent),
 		}
 	}
 	return out
+}
+
+func balancing(b *v1alpha1.LoadBalancing) *model.Balancing {
+	if b == nil {
+		return nil
+	}
+	out := &model.Balancing{Type: model.BalancingType(b.Type)}
+	switch by := b.HashBy; {
+	case by == nil:
+	case by.Cookie != nil:
+		out.Cookie, out.CookieTTL = by.Cookie.Name, durationOf(by.Cookie.TTL)
+	case by.Header != nil:
+		out.Header = by.Header.Name
+	}
+	return out
+}
+
+// count is nil where none is set.
+func count(n *int32) *uint32 {
+	if n == nil {
+		return nil
+	}
+	out := uint32(max(*n, 0)) //nolint:gosec // it is no less than 0
+	return &out
 }
 
 // durationOf is nil where none is set.

@@ -14,6 +14,21 @@ type TrafficPolicy struct {
 // Sending is how waypoints send to the endpoints of a port.
 type Sending struct {
 	Balancing *Balancing
+	Limits    SendingLimits
+	Outliers  *Outliers
+}
+
+// SendingLimits of one proxy to all endpoints of a port; nil: as many as a proxy can have.
+type SendingLimits struct {
+	Connections, Pending, Requests, Retries *uint32
+}
+
+// Outliers are endpoints that a proxy leaves out for what they answered.
+type Outliers struct {
+	Consecutive5xx, ConsecutiveGatewayErrors uint32 // 0: don't count
+	// Interval and EjectionTime are Envoy's own if zero.
+	Interval, EjectionTime time.Duration
+	MaxPercent             uint32
 }
 
 // BalancingType is how one of several endpoints is chosen.

@@ -48,7 +48,7 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 
 func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
 	out := cluster(name, portTimeout)
-	out.CircuitBreakers = atMost(ceiling, ceiling)
+	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits), outliers(u.Outliers)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
 	balance(out, u)

@@ -6,6 +6,8 @@ package upstream
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+	"k8s.io/utils/ptr"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -51,4 +53,44 @@ func hashed(b model.Balancing) *routev3.RouteAction_HashPolicy {
 	return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
 		FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
 	}}
+}
+
+// limits of what a policy lets a proxy have under way, or else the ceiling, which none of them is above.
+func limits(l model.SendingLimits) *clusterv3.CircuitBreakers {
+	bound := func(most *uint32) *wrapperspb.UInt32Value {
+		return envoy.UInt32(min(ptr.Deref(most, ceiling), ceiling))
+	}
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections:     bound(l.Connections),
+		MaxPendingRequests: bound(l.Pending),
+		MaxRequests:        bound(l.Requests),
+		MaxRetries:         bound(l.Retries),
+	}}}
+}
+
+// outliers has a proxy leave out endpoints for what a policy counts, and for nothing else that Envoy can count.
+func outliers(o *model.Outliers) *clusterv3.OutlierDetection {
+	if o == nil {
+		return nil
+	}
+	out := &clusterv3.OutlierDetection{
+		MaxEjectionPercent:                 envoy.UInt32(min(o.MaxPercent, 100)),
+		EnforcingConsecutive_5Xx:           envoy.UInt32(0),
+		EnforcingConsecutiveGatewayFailure: envoy.UInt32(0),
+		EnforcingSuccessRate:               envoy.UInt32(0),
+	}
+	if o.Consecutive5xx > 0 {
+		out.Consecutive_5Xx, out.EnforcingConsecutive_5Xx = envoy.UInt32(o.Consecutive5xx), envoy.UInt32(100)
+	}
+	if o.ConsecutiveGatewayErrors > 0 {
+		out.ConsecutiveGatewayFailure = envoy.UInt32(o.ConsecutiveGatewayErrors)
+		out.EnforcingConsecutiveGatewayFailure = envoy.UInt32(100)
+	}
+	if o.Interval > 0 {
+		out.Interval = envoy.Duration(o.Interval)
+	}
+	if o.EjectionTime > 0 {
+		out.BaseEjectionTime = envoy.Duration(o.EjectionTime)
+	}
+	return out
 }

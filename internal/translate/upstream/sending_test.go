@@ -24,6 +24,12 @@ func policiesCase() bundle {
 		{Balancing: &model.Balancing{Type: model.BalanceRingHash, Cookie: "user"}},
 		{Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "user", CookieTTL: ptr.To(time.Hour)}},
 		{Balancing: &model.Balancing{Type: model.BalanceRingHash}},
+		{Limits: model.SendingLimits{Connections: ptr.To[uint32](10), Retries: ptr.To[uint32](0)}},
+		{Limits: model.SendingLimits{Pending: ptr.To[uint32](20), Requests: ptr.To[uint32](1 << 20)}},
+		{Outliers: &model.Outliers{Consecutive5xx: 3, MaxPercent: 50}},
+		{Outliers: &model.Outliers{
+			ConsecutiveGatewayErrors: 2, MaxPercent: 100, Interval: time.Second, EjectionTime: time.Hour,
+		}},
 	} {
 		port := web
 		port.Port = uint16(1 + n) //nolint:gosec // there are few

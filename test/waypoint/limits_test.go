@@ -1,0 +1,111 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/utils/ptr"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// sends has the waypoint send to the port of Service web as a TrafficPolicy says.
+func (w *world) sends(s model.Sending, endpoints ...model.Endpoint) {
+	w.t.Helper()
+	w.upstream(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Sending: s}, endpoints...)
+}
+
+// held answers once it is let.
+type held chan struct{}
+
+func (h held) ServeHTTP(_ http.ResponseWriter, r *http.Request) {
+	select {
+	case <-h:
+	case <-r.Context().Done():
+	}
+}
+
+// TestCircuitBreaking: what is beyond the bounds of a TrafficPolicy is refused at once, and nothing else.
+func TestCircuitBreaking(t *testing.T) {
+	w := newWorld(t)
+	let := make(held)
+	e, _ := w.pod(appID, let)
+	one := ptr.To[uint32](1)
+	dialled := ""
+	for name, limits := range map[string]model.SendingLimits{
+		"requests":    {Requests: one},
+		"connections": {Connections: one, Pending: one},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.sends(model.Sending{Limits: limits}, e)
+			if dialled == "" {
+				dialled = w.serve(web, true, nil)
+			}
+			c := w.caller(clientID).client(t, dialled, nil)
+			const requests = 4
+			answers := make(chan int, requests)
+			for range requests {
+				go func() {
+					resp, err := c.Get("http://web/")
+					if err != nil {
+						answers <- 0
+						return
+					}
+					_ = resp.Body.Close()
+					answers <- resp.StatusCode
+				}()
+			}
+			pass := 1
+			if limits.Pending != nil {
+				pass = 2 // one of them waits for the connection
+			}
+			for range requests - pass {
+				require.Equal(t, http.StatusServiceUnavailable, <-answers)
+			}
+			for range pass {
+				let <- struct{}{}
+				require.Equal(t, http.StatusOK, <-answers)
+			}
+		})
+	}
+}
+
+// TestOutlierDetection: an endpoint that fails gets nothing more, and comes back.
+func TestOutlierDetection(t *testing.T) {
+	w := newWorld(t)
+	var good echo
+	mended := make(chan struct{})
+	healthy, _ := w.pod(appID, &good)
+	failing, _ := w.pod(appID, http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+		select {
+		case <-mended:
+			(&echo{Name: "mended"}).ServeHTTP(out, r)
+		default:
+			out.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	w.sends(model.Sending{
+		Balancing: &model.Balancing{Type: model.BalanceRoundRobin},
+		Outliers: &model.Outliers{
+			Consecutive5xx: 2, MaxPercent: 50, Interval: 100 * time.Millisecond, EjectionTime: time.Second,
+		},
+	}, healthy, failing)
+	c := w.caller(clientID).client(t, w.serve(web, true, nil), nil)
+	get := func() reply { return do(t, c, http.MethodGet, "http://web/") }
+	eventually.True(t, "the endpoint fails no more", func() bool {
+		for range 6 {
+			if get().status != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
+	close(mended)
+	eventually.True(t, "the endpoint is back", func() bool { return get().Name == "mended" })
+}
