@@ -67,3 +67,58 @@ type OutlierDetection struct {
 	// +kubebuilder:validation:Maximum=100
 	MaxEjectionPercent *int32 `json:"maxEjectionPercent,omitempty"`
 }
+
+// Connection is how a waypoint's connections to the endpoints of a port are made and kept.
+type Connection struct {
+	// How long a connection may take to be made, TLS within the mesh included. Then another endpoint is tried.
+	// Default 4s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1m')",message="connectTimeout must be from 10ms to 1m"
+	ConnectTimeout *metav1.Duration `json:"connectTimeout,omitempty"`
+	// How long a connection is kept without a request, on ports that are HTTP. Default 1s, for it must be shorter than
+	// what the application itself keeps it for: where the application ends a connection first, a request that is just
+	// being sent fails with 503, unless it is safe to repeat.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('10ms') && duration(self) <= duration('1h')",message="idleTimeout must be from 10ms to 1h"
+	IdleTimeout *metav1.Duration `json:"idleTimeout,omitempty"`
+	// How long a connection is used for new requests, on ports that are HTTP; it ends when the last request on it is
+	// answered. Default: for ever. For applications behind which something changes, or to spread over new endpoints.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s|ms)){1,4}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('24h')",message="maxConnectionDuration must be from 1s to 24h"
+	MaxConnectionDuration *metav1.Duration `json:"maxConnectionDuration,omitempty"`
+	// When a server that is silent is asked whether it is there still.
+	// +optional
+	TCPKeepalive *TCPKeepalive `json:"tcpKeepalive,omitempty"`
+}
+
+// TCPKeepalive finds servers that are gone without a word.
+type TCPKeepalive struct {
+	// After how long without a byte, in whole seconds. Default 30s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('9h')",message="time must be from 1s to 9h"
+	Time *metav1.Duration `json:"time,omitempty"`
+	// How long after a question without an answer the next one is asked, in whole seconds. Default 10s.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('9h')",message="interval must be from 1s to 9h"
+	Interval *metav1.Duration `json:"interval,omitempty"`
+	// After how many questions without an answer the connection ends. Default 3.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=127
+	Probes *int32 `json:"probes,omitempty"`
+}

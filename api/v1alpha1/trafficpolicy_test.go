@@ -46,6 +46,13 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		{"outlierDetection: {consecutiveGatewayErrors: 5, interval: 1s, baseEjectionTime: 10s, maxEjectionPercent: 100}", ""},
 		{"outlierDetection: {consecutive5xx: 5, interval: 1ms}", "from 100ms to 1h"},
 		{"outlierDetection: {consecutive5xx: 5, maxEjectionPercent: 101}", "less than or equal to 100"},
+		{"connection: {connectTimeout: 1s, idleTimeout: 1m, maxConnectionDuration: 1h}", ""},
+		{"connection: {tcpKeepalive: {time: 1m, interval: 5s, probes: 3}}", ""},
+		{"connection: {connectTimeout: 2m}", "from 10ms to 1m"},
+		{"connection: {idleTimeout: 2h}", "from 10ms to 1h"},
+		{"connection: {maxConnectionDuration: 10ms}", "from 1s to 24h"},
+		{"connection: {tcpKeepalive: {time: 100ms}}", "should match"},
+		{"connection: {tcpKeepalive: {probes: 200}}", "less than or equal to 127"},
 	} {
 		t.Run(tc.spec, func(t *testing.T) {
 			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +

@@ -63,6 +63,10 @@ type TrafficPolicySpec struct {
 	// Which endpoints a proxy leaves out for a while, for what they answered to that proxy.
 	// +optional
 	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"`
+
+	// How connections to the endpoints are made and kept.
+	// +optional
+	Connection *Connection `json:"connection,omitempty"`
 }
 
 // Targets are what the policy names.

@@ -39,7 +39,7 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, model.Tra
 const defaultEjectionPercent = 50
 
 func sending(s v1alpha1.TrafficPolicySpec) model.Sending {
-	out := model.Sending{Balancing: balancing(s.LoadBalancing)}
+	out := model.Sending{Balancing: balancing(s.LoadBalancing), Kept: kept(s.Connection)}
 	if b := s.CircuitBreaking; b != nil {
 		out.Limits = model.SendingLimits{
 			Connections: count(b.MaxConnections), Pending: count(b.MaxPendingRequests), Requests: count(b.MaxRequests),
@@ -69,6 +69,22 @@ func balancing(b *v1alpha1.LoadBalancing) *model.Balancing {
 		out.Cookie, out.CookieTTL = by.Cookie.Name, durationOf(by.Cookie.TTL)
 	case by.Header != nil:
 		out.Header = by.Header.Name
+	}
+	return out
+}
+
+func kept(in *v1alpha1.Connection) (out model.Kept) {
+	if in == nil {
+		return out
+	}
+	out.ConnectTimeout = ptr.Deref(durationOf(in.ConnectTimeout), 0)
+	out.IdleTimeout = ptr.Deref(durationOf(in.IdleTimeout), 0)
+	out.MaxDuration = ptr.Deref(durationOf(in.MaxConnectionDuration), 0)
+	if k := in.TCPKeepalive; k != nil {
+		out.Keepalive = model.Keepalive{
+			Time: ptr.Deref(durationOf(k.Time), 0), Interval: ptr.Deref(durationOf(k.Interval), 0),
+			Probes: ptr.Deref(count(k.Probes), 0),
+		}
 	}
 	return out
 }

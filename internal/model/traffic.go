@@ -16,6 +16,7 @@ type Sending struct {
 	Balancing *Balancing
 	Limits    SendingLimits
 	Outliers  *Outliers
+	Kept      Kept
 }
 
 // SendingLimits of one proxy to all endpoints of a port; nil: as many as a proxy can have.
@@ -49,4 +50,16 @@ type Balancing struct {
 	Cookie, Header string
 	// CookieTTL of a cookie that is set for clients without one; nil: none is. Zero: until the client ends its session.
 	CookieTTL *time.Duration
+}
+
+// Kept is how connections to endpoints are made and kept; zero: as without a policy.
+type Kept struct {
+	ConnectTimeout, IdleTimeout, MaxDuration time.Duration
+	Keepalive                                Keepalive
+}
+
+// Keepalive is TCP's, in whole seconds; zero: as without a policy.
+type Keepalive struct {
+	Time, Interval time.Duration
+	Probes         uint32
 }

@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
@@ -30,7 +31,7 @@ const (
 // port is declared HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
 func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u, identity)
-	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
+	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	return out
 }
 
@@ -39,7 +40,7 @@ func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) 
 // is any: the verdict on its caller is there.
 func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
-	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
+	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	out.AltStatName = statName(out.GetName())
 	out.UpstreamBindConfig = bindInNetns(nil)
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
@@ -47,7 +48,9 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 }
 
 func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
-	out := cluster(name, portTimeout)
+	out := cluster(name, cmp.Or(u.Kept.ConnectTimeout, portTimeout))
+	k := u.Kept.Keepalive
+	out.UpstreamConnectionOptions = envoy.NoticeDeadServersWithin(k.Time, k.Interval, k.Probes)
 	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits), outliers(u.Outliers)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)

@@ -30,6 +30,9 @@ func policiesCase() bundle {
 		{Outliers: &model.Outliers{
 			ConsecutiveGatewayErrors: 2, MaxPercent: 100, Interval: time.Second, EjectionTime: time.Hour,
 		}},
+		{Kept: model.Kept{ConnectTimeout: time.Second, IdleTimeout: time.Minute, MaxDuration: time.Hour}},
+		{Kept: model.Kept{Keepalive: model.Keepalive{Time: time.Minute, Interval: time.Second, Probes: 5}}},
+		{Kept: model.Kept{Keepalive: model.Keepalive{Probes: 1}}},
 	} {
 		port := web
 		port.Port = uint16(1 + n) //nolint:gosec // there are few
