@@ -62,6 +62,8 @@ const (
 const (
 	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.
 	PolicyReasonOverridden = "Overridden"
+	// PolicyReasonNotHTTP, of Programmed: the policy is about requests, and no port that it is in force for has any.
+	PolicyReasonNotHTTP = "NotHTTP"
 
 	// PolicyConditionEnforced is the condition of an AuthorizationPolicy that nobody gets past: every proxy concerned has
 	// acknowledged what comes of this generation. Where it is not accepted, the reason is that of Accepted.

@@ -53,6 +53,21 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		{"connection: {maxConnectionDuration: 10ms}", "from 1s to 24h"},
 		{"connection: {tcpKeepalive: {time: 100ms}}", "should match"},
 		{"connection: {tcpKeepalive: {probes: 200}}", "less than or equal to 127"},
+		{"rateLimit: {}", "set local"},
+		{"rateLimit: {local: {requests: 100, unit: Minute}}", ""},
+		{"rateLimit: {local: {requests: 0, unit: Minute}}", "greater than or equal to 1"},
+		{"rateLimit: {local: {requests: 1, unit: Day}}", "Unsupported value"},
+		{"faults: {}", "set delay"},
+		{"faults: {delay: {fixed: 1s, percent: 50}, abort: {status: 503}}", ""},
+		{"faults: {delay: {fixed: 2h}}", "from 1ms to 1h"},
+		{"faults: {abort: {status: 100}}", "greater than or equal to 200"},
+		{"faults: {abort: {status: 503, percent: 101}}", "less than or equal to 100"},
+		{"buffering: {maxRequestKiB: 8192}", ""},
+		{"buffering: {maxRequestKiB: 8193}", "less than or equal to 8192"},
+		{"compression: {algorithms: [Gzip, Brotli, Zstd]}", ""},
+		{"compression: {algorithms: []}", "at least 1"},
+		{"compression: {algorithms: [Gzip, Gzip]}", "Duplicate"},
+		{"compression: {algorithms: [Deflate]}", "Unsupported value"},
 	} {
 		t.Run(tc.spec, func(t *testing.T) {
 			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +

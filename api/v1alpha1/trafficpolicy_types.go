@@ -67,6 +67,23 @@ type TrafficPolicySpec struct {
 	// How connections to the endpoints are made and kept.
 	// +optional
 	Connection *Connection `json:"connection,omitempty"`
+
+	// How many requests to the port are passed on. What is beyond is answered 429 with Retry-After (gRPC:
+	// RESOURCE_EXHAUSTED). This, and all below, applies to ports that are HTTP.
+	// +optional
+	RateLimit *RateLimit `json:"rateLimit,omitempty"`
+
+	// What callers are made to suffer, to see whether they bear it.
+	// +optional
+	Faults *Faults `json:"faults,omitempty"`
+
+	// What a waypoint holds until it is there in full. Unless set, everything is passed on as it comes.
+	// +optional
+	Buffering *Buffering `json:"buffering,omitempty"`
+
+	// Compression of answers for clients that accept it. Unless set, answers stay as they are.
+	// +optional
+	Compression *Compression `json:"compression,omitempty"`
 }
 
 // Targets are what the policy names.

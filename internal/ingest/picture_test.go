@@ -86,7 +86,7 @@ func (p *picture) tables(svc *model.Service) {
 		if up.Protocol != t.Protocol {
 			text += ", to waypoints " + string(up.Protocol)
 		}
-		text += policyWords("sending", up.Sending)
+		text += policyWords("sending", up.Sending) + policyWords("requests", t.Requests)
 		for _, c := range t.Callers {
 			text += ruleLines("callers of "+c.Namespace, c.Rules)
 		}

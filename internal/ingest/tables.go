@@ -173,6 +173,9 @@ func (i *Ingest) asking(c *memo.Ctx, at model.Attachment) []attached {
 func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	claims := i.claims.Get(c, at)
 	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol}
+	if p := i.traffic.InForce.Get(c, at); p != nil && out.Protocol.HTTP() {
+		out.Requests = p.Content.Requests
+	}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
 		byNamespace[r.ref.Namespace] = nil // there is a route, so what none matches is answered 404

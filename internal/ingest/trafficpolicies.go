@@ -5,6 +5,8 @@ package ingest
 
 import (
 	"cmp"
+	"fmt"
+	"reflect"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,14 +23,24 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, model.Tra
 	return policyKind[*v1alpha1.TrafficPolicy, model.TrafficPolicy]{
 		in: i.store.TrafficPolicies,
 		read: func(p *v1alpha1.TrafficPolicy) (content model.TrafficPolicy, invalid string) {
-			return model.TrafficPolicy{Sending: sending(p.Spec)}, ""
+			return model.TrafficPolicy{Sending: sending(p.Spec), Requests: requests(p.Spec)}, ""
 		},
 		needs: func(c *memo.Ctx, at []model.Attachment) ParentReport {
 			out, served := i.atWaypoint(c, at)
-			if served {
-				for _, a := range at {
-					out.Clusters = append(out.Clusters, i.clusterOf(c, a))
+			if !served {
+				return out
+			}
+			for _, a := range at {
+				out.Clusters = append(out.Clusters, i.clusterOf(c, a))
+				if i.Table.Get(c, a).Protocol.HTTP() {
+					out.Attachments = append(out.Attachments, a)
 				}
+			}
+			asked := i.traffic.InForce.Get(c, at[0]).Content.Requests
+			if len(out.Attachments) == 0 && !reflect.DeepEqual(asked, model.Requests{}) {
+				out.Unprogrammed = &Verdict{Reason: v1alpha1.PolicyReasonNotHTTP, Message: fmt.Sprintf(
+					"no port of Service %s that the policy is in force for is HTTP, which rateLimit, faults, buffering and "+
+						"compression need; the rest of the policy is in force", at[0].Port.ServiceName())}
 			}
 			return out
 		},
@@ -84,6 +96,33 @@ func kept(in *v1alpha1.Connection) (out model.Kept) {
 		out.Keepalive = model.Keepalive{
 			Time: ptr.Deref(durationOf(k.Time), 0), Interval: ptr.Deref(durationOf(k.Interval), 0),
 			Probes: ptr.Deref(count(k.Probes), 0),
+		}
+	}
+	return out
+}
+
+// units of rate limits.
+var units = map[v1alpha1.RateLimitUnit]time.Duration{
+	v1alpha1.RateLimitSecond: time.Second, v1alpha1.RateLimitMinute: time.Minute, v1alpha1.RateLimitHour: time.Hour,
+}
+
+func requests(s v1alpha1.TrafficPolicySpec) (out model.Requests) {
+	if s.RateLimit != nil && s.RateLimit.Local != nil {
+		l := s.RateLimit.Local
+		out.LocalLimit = &model.LocalLimit{Requests: *count(&l.Requests), Unit: units[l.Unit]}
+	}
+	if f := s.Faults; f != nil && f.Delay != nil {
+		out.Delay = &model.Delay{For: f.Delay.Fixed.Duration, Percent: ptr.Deref(count(f.Delay.Percent), 100)}
+	}
+	if f := s.Faults; f != nil && f.Abort != nil {
+		out.Abort = &model.Abort{Status: *count(&f.Abort.Status), Percent: ptr.Deref(count(f.Abort.Percent), 100)}
+	}
+	if s.Buffering != nil {
+		out.MaxBytes = *count(&s.Buffering.MaxRequestKiB) << 10
+	}
+	if s.Compression != nil {
+		for _, a := range s.Compression.Algorithms {
+			out.Compression = append(out.Compression, model.Compression(a))
 		}
 	}
 	return out

@@ -9,6 +9,8 @@ import "time"
 type TrafficPolicy struct {
 	// Sending is about connections and requests to the port's endpoints, whatever route led to them.
 	Sending
+	// Requests that come to the port, whatever route takes them.
+	Requests Requests
 }
 
 // Sending is how waypoints send to the endpoints of a port.
@@ -63,3 +65,41 @@ type Keepalive struct {
 	Time, Interval time.Duration
 	Probes         uint32
 }
+
+// Requests is what waypoints do with all requests that come to a port. The zero value does nothing.
+type Requests struct {
+	LocalLimit *LocalLimit
+	Delay      *Delay
+	Abort      *Abort
+	// MaxBytes of a request, which is sent on when it is there in full; zero: requests are passed on as they come.
+	MaxBytes uint32
+	// Compression of answers, in order of preference.
+	Compression []Compression
+}
+
+// LocalLimit is how many requests each proxy passes on.
+type LocalLimit struct {
+	Requests uint32
+	Unit     time.Duration
+}
+
+// Delay holds back a share of the requests.
+type Delay struct {
+	For     time.Duration
+	Percent uint32
+}
+
+// Abort answers a share of the requests with an error.
+type Abort struct {
+	Status, Percent uint32
+}
+
+// Compression is a content coding.
+type Compression string
+
+// Content codings of answers.
+const (
+	CompressGzip   Compression = "Gzip"
+	CompressBrotli Compression = "Brotli"
+	CompressZstd   Compression = "Zstd"
+)
