@@ -3,16 +3,22 @@
 
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+)
 
 // RateLimit bounds how many requests to a port of a Service are passed on, whatever route takes them, and whether or not
 // the application would have answered.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.local)",message="set local"
+// +kubebuilder:validation:XValidation:rule="has(self.local) || has(self.global)",message="set local, global or both"
 type RateLimit struct {
 	// A bound that each proxy of the waypoint keeps by itself: with 3 proxies, up to three times as many requests pass.
 	// +optional
 	Local *LocalRateLimit `json:"local,omitempty"`
+	// A bound that a rate limit service keeps for all proxies. It is asked about each request that local lets pass.
+	// +optional
+	Global *GlobalRateLimit `json:"global,omitempty"`
 }
 
 // RateLimitUnit is a span of time.
@@ -37,6 +43,81 @@ type LocalRateLimit struct {
 	// Second, Minute or Hour.
 	Unit RateLimitUnit `json:"unit"`
 }
+
+// GlobalRateLimit asks a service that speaks Envoy's rate limit protocol (envoy.service.ratelimit.v3, as
+// github.com/envoyproxy/ratelimit does) whether a request may pass. What passes is configured there.
+type GlobalRateLimit struct {
+	// The port of the Service to ask. It must be declared as HTTP/2 (appProtocol kubernetes.io/h2c), and in another
+	// namespace a ReferenceGrant must allow TrafficPolicies of this namespace to refer to it.
+	BackendRef gwv1.BackendObjectReference `json:"backendRef"`
+	// The domain that the service is asked for: the name of one of its sets of limits.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Domain string `json:"domain"`
+	// What the service is told of a request. Each that applies is a question of its own, and a request passes when all
+	// are answered so; one to which none applies passes.
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	Descriptors []RateLimitDescriptor `json:"descriptors"`
+	// What becomes of requests when the service can't be asked, or doesn't answer in time: Open lets them pass, Closed
+	// answers 503. Default Open.
+	// +optional
+	FailureMode FailureMode `json:"failureMode,omitempty"`
+	// How long to wait for the answer. Default 100ms.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(s|ms)){1,2}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('10s')",message="timeout must be from 1ms to 10s"
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// FailureMode is what becomes of requests that nobody decides on.
+// +kubebuilder:validation:Enum=Open;Closed
+type FailureMode string
+
+// What becomes of requests that nobody decides on.
+const (
+	FailureModeOpen   FailureMode = "Open"
+	FailureModeClosed FailureMode = "Closed"
+)
+
+// RateLimitDescriptor is a list of keys and values. It doesn't apply to a request that lacks one of its headers.
+type RateLimitDescriptor struct {
+	// Keys and values, in order.
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=8
+	Entries []RateLimitEntry `json:"entries"`
+}
+
+// RateLimitEntry is a key, and where its value is from; exactly one of the other fields is set.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.header) ? 1 : 0) + (has(self.sourceIdentity) ? 1 : 0) + (has(self.value) ? 1 : 0) == 1",message="set exactly one of header, sourceIdentity and value"
+type RateLimitEntry struct {
+	// The key.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Key string `json:"key"`
+	// A header of the request, by name. Callers choose what it says.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`
+	Header *string `json:"header,omitempty"`
+	// The SPIFFE ID of the caller, as proved by mutual TLS.
+	// +optional
+	SourceIdentity *SourceIdentity `json:"sourceIdentity,omitempty"`
+	// This text.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=256
+	Value *string `json:"value,omitempty"`
+}
+
+// SourceIdentity has no settings.
+type SourceIdentity struct{}
 
 // Faults are made by the waypoint. Of those that are set each strikes by itself.
 //

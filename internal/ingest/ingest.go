@@ -99,7 +99,7 @@ type Ingest struct {
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
 	// traffic are the TrafficPolicies.
-	traffic *policy.Policies[model.TrafficPolicy]
+	traffic *policy.Policies[trafficPolicy]
 	// Report on a route or a policy, for its status; nil where that is gone.
 	Report *memo.Func[model.ObjectRef, *Report]
 	// policyReports are the reports on policies, by the name of their kind.

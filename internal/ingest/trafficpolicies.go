@@ -17,34 +17,51 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// trafficPolicies are TrafficPolicies. What one asks for holds wherever a waypoint sends to the port; its status is
-// about the Service's own waypoint.
-func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, model.TrafficPolicy] {
-	return policyKind[*v1alpha1.TrafficPolicy, model.TrafficPolicy]{
+// trafficPolicy is what a TrafficPolicy asks for, and what of it can't be found.
+type trafficPolicy struct {
+	model.TrafficPolicy
+	unresolved *Verdict
+}
+
+// trafficPolicies are TrafficPolicies. What one says of sending holds wherever a waypoint sends to the port, and what it
+// says of requests at the Service's own waypoint, which its status is about.
+func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, trafficPolicy] {
+	return policyKind[*v1alpha1.TrafficPolicy, trafficPolicy]{
 		in: i.store.TrafficPolicies,
-		read: func(p *v1alpha1.TrafficPolicy) (content model.TrafficPolicy, invalid string) {
-			return model.TrafficPolicy{Sending: sending(p.Spec), Requests: requests(p.Spec)}, ""
+		read: func(c *memo.Ctx, p *v1alpha1.TrafficPolicy) (out trafficPolicy, invalid string) {
+			out.Sending, out.Requests = sending(p.Spec), requests(p.Spec)
+			if r := p.Spec.RateLimit; r != nil && r.Global != nil {
+				out.Requests.GlobalLimit, out.unresolved = i.globalLimit(c, p.Namespace, r.Global)
+			}
+			return out, ""
 		},
-		needs: func(c *memo.Ctx, at []model.Attachment) ParentReport {
-			out, served := i.atWaypoint(c, at)
-			if !served {
-				return out
-			}
-			for _, a := range at {
-				out.Clusters = append(out.Clusters, i.clusterOf(c, a))
-				if i.Table.Get(c, a).Protocol.HTTP() {
-					out.Attachments = append(out.Attachments, a)
-				}
-			}
-			asked := i.traffic.InForce.Get(c, at[0]).Content.Requests
-			if len(out.Attachments) == 0 && !reflect.DeepEqual(asked, model.Requests{}) {
-				out.Unprogrammed = &Verdict{Reason: v1alpha1.PolicyReasonNotHTTP, Message: fmt.Sprintf(
-					"no port of Service %s that the policy is in force for is HTTP, which rateLimit, faults, buffering and "+
-						"compression need; the rest of the policy is in force", at[0].Port.ServiceName())}
-			}
-			return out
-		},
+		needs: i.trafficNeeds,
 	}
+}
+
+func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
+	out, served := i.atWaypoint(c, at)
+	if !served {
+		return out
+	}
+	for _, a := range at {
+		out.Clusters = append(out.Clusters, i.clusterOf(c, a))
+		if i.claims.Get(c, a).protocol.HTTP() {
+			out.Attachments = append(out.Attachments, a)
+		}
+	}
+	asked := i.traffic.InForce.Get(c, at[0]).Content
+	switch {
+	case len(out.Attachments) == 0 && !reflect.DeepEqual(asked.Requests, model.Requests{}):
+		out.Unprogrammed = &Verdict{Reason: v1alpha1.PolicyReasonNotHTTP, Message: fmt.Sprintf(
+			"no port of Service %s that the policy is in force for is HTTP, which rateLimit, faults, buffering and "+
+				"compression need; the rest of the policy is in force", at[0].Port.ServiceName())}
+	case asked.unresolved != nil:
+		out.Unprogrammed = asked.unresolved
+	case asked.Requests.GlobalLimit != nil:
+		out.Backends = append(out.Backends, asked.Requests.GlobalLimit.Service)
+	}
+	return out
 }
 
 // defaultEjectionPercent lets one of two endpoints be left out, which Envoy's own 10 would not.

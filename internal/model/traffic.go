@@ -68,9 +68,10 @@ type Keepalive struct {
 
 // Requests is what waypoints do with all requests that come to a port. The zero value does nothing.
 type Requests struct {
-	LocalLimit *LocalLimit
-	Delay      *Delay
-	Abort      *Abort
+	LocalLimit  *LocalLimit
+	GlobalLimit *GlobalLimit
+	Delay       *Delay
+	Abort       *Abort
 	// MaxBytes of a request, which is sent on when it is there in full; zero: requests are passed on as they come.
 	MaxBytes uint32
 	// Compression of answers, in order of preference.
@@ -81,6 +82,24 @@ type Requests struct {
 type LocalLimit struct {
 	Requests uint32
 	Unit     time.Duration
+}
+
+// GlobalLimit is kept by a service that is asked about each request.
+type GlobalLimit struct {
+	// Service is asked, unless it is Invalid: then it is as if it never answered.
+	Service ServicePort
+	Invalid bool
+	Domain  string
+	// Descriptors of a request, each a list of entries.
+	Descriptors [][]LimitEntry
+	// Closed: without an answer, requests don't pass.
+	Closed  bool
+	Timeout time.Duration
+}
+
+// LimitEntry has the value of a header, or a fixed one, or else the caller's identity.
+type LimitEntry struct {
+	Key, Header, Value string
 }
 
 // Delay holds back a share of the requests.

@@ -6,6 +6,8 @@ package route
 import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	ratelimitconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
 	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
 	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
@@ -15,6 +17,8 @@ import (
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -35,6 +39,9 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 	}
 	if l := r.LocalLimit; l != nil {
 		add("local_ratelimit", localLimit(*l))
+	}
+	if l := r.GlobalLimit; l != nil {
+		add("ratelimit", globalLimit(*l))
 	}
 	if r.Delay != nil || r.Abort != nil {
 		add("fault", faults(r))
@@ -68,6 +75,56 @@ func localLimit(l model.LocalLimit) *localv3.LocalRateLimit {
 		EnableRetryAfterHeader:         true,
 		RateLimitedAsResourceExhausted: true,
 	}
+}
+
+// globalLimit asks a service. One that can't be used is asked for at a cluster that never is there.
+func globalLimit(l model.GlobalLimit) *ratelimitv3.RateLimit {
+	to := nameOf(l.Service)
+	if l.Invalid {
+		to = clusterInvalid
+	}
+	out := &ratelimitv3.RateLimit{
+		Domain: l.Domain, Timeout: envoy.Duration(l.Timeout), FailureModeDeny: l.Closed,
+		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		RateLimitedAsResourceExhausted: true,
+		DisableXEnvoyRatelimitedHeader: true,
+		EnableRetryAfterHeader:         true,
+		RateLimitService: &ratelimitconfigv3.RateLimitServiceConfig{
+			TransportApiVersion: corev3.ApiVersion_V3,
+			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: to, Authority: l.Service.Service},
+			}},
+		},
+	}
+	for _, entries := range l.Descriptors {
+		limit := &routev3.RateLimit{}
+		for _, e := range entries {
+			limit.Actions = append(limit.Actions, limitEntry(e))
+		}
+		out.RateLimits = append(out.RateLimits, limit)
+	}
+	return out
+}
+
+func limitEntry(e model.LimitEntry) *routev3.RateLimit_Action {
+	switch {
+	case e.Header != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
+			RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{
+				HeaderName: matchedHeader(e.Header), DescriptorKey: e.Key,
+			},
+		}}
+	case e.Value != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
+			GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: e.Key, DescriptorValue: e.Value},
+		}}
+	}
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Extension{
+		Extension: envoy.Extension("envoy.rate_limit_descriptors.expr", &exprv3.Descriptor{
+			DescriptorKey: e.Key,
+			ExprSpecifier: &exprv3.Descriptor_Text{Text: "connection.uri_san_peer_certificate"},
+		}),
+	}}
 }
 
 func faults(r model.Requests) *faultv3.HTTPFault {
