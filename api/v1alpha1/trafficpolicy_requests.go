@@ -8,8 +8,8 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// RateLimit bounds how many requests to a port of a Service are passed on, whatever route takes them, and whether or not
-// the application would have answered.
+// RateLimit bounds how many requests to a port of a Service are passed on, whatever route takes them, and whether or
+// not the application would have answered.
 //
 // +kubebuilder:validation:XValidation:rule="has(self.local) || has(self.global)",message="set local, global or both"
 type RateLimit struct {
@@ -32,9 +32,9 @@ const (
 	RateLimitHour   RateLimitUnit = "Hour"
 )
 
-// LocalRateLimit is a bucket of tokens, one for each port, in each proxy of the waypoint. A request takes one. The bucket
-// begins full, and gets back a unit's worth over each unit, bit by bit. It begins anew, and full, when a proxy starts,
-// and when the routes of the Service or the policy change.
+// LocalRateLimit is a bucket of tokens, one for each port, in each proxy of the waypoint. A request takes one. The
+// bucket begins full, and gets back a unit's worth over each unit, bit by bit. It begins anew, and full, when a proxy
+// starts, and when the routes of the Service or the policy change.
 type LocalRateLimit struct {
 	// How many requests pass in a unit, and how many at once.
 	// +kubebuilder:validation:Minimum=1
@@ -58,7 +58,7 @@ type GlobalRateLimit struct {
 	// are answered so; one to which none applies passes.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:MaxItems=4
 	Descriptors []RateLimitDescriptor `json:"descriptors"`
 	// What becomes of requests when the service can't be asked, or doesn't answer in time: Open lets them pass, Closed
 	// answers 503. Default Open.
@@ -88,7 +88,7 @@ type RateLimitDescriptor struct {
 	// Keys and values, in order.
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=8
+	// +kubebuilder:validation:MaxItems=4
 	Entries []RateLimitEntry `json:"entries"`
 }
 
@@ -98,12 +98,12 @@ type RateLimitDescriptor struct {
 type RateLimitEntry struct {
 	// The key.
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:MaxLength=128
 	Key string `json:"key"`
 	// A header of the request, by name. Callers choose what it says.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:MaxLength=128
 	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9!#$%&'*+.^_|~-]+$`
 	Header *string `json:"header,omitempty"`
 	// The SPIFFE ID of the caller, as proved by mutual TLS.
@@ -112,7 +112,7 @@ type RateLimitEntry struct {
 	// This text.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:MaxLength=128
 	Value *string `json:"value,omitempty"`
 }
 

@@ -5,10 +5,11 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// CircuitBreaking bounds what each proxy of a waypoint has under way to a port. Each bound is 65536 unless set, which is
-// also the most: a server that hangs must not use up the proxy.
+// CircuitBreaking bounds what each proxy of a waypoint has under way to a port. Each bound is 65536 unless set, which
+// is also the most: a server that hangs must not use up the proxy.
 type CircuitBreaking struct {
-	// Connections that are open. Requests over HTTP/1.1 need one each.
+	// Connections that are open. Requests over HTTP/1.1 need one each. Each worker thread of the proxy (2, unless its
+	// parameters say otherwise) may have one all the same.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65536

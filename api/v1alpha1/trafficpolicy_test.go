@@ -57,13 +57,19 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		{"rateLimit: {local: {requests: 100, unit: Minute}}", ""},
 		{"rateLimit: {local: {requests: 0, unit: Minute}}", "greater than or equal to 1"},
 		{"rateLimit: {local: {requests: 1, unit: Day}}", "Unsupported value"},
-		{"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, descriptors: [" +
-			"{entries: [{key: a, header: X-User}, {key: b, sourceIdentity: {}}, {key: c, value: d}]}]}}", ""},
+		{
+			"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, descriptors: [" +
+				"{entries: [{key: a, header: X-User}, {key: b, sourceIdentity: {}}, {key: c, value: d}]}]}}", "",
+		},
 		{"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, descriptors: []}}", "at least 1"},
-		{"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, descriptors: [{entries: [{key: a}]}]}}",
-			"exactly one"},
-		{"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, timeout: 1m0s, descriptors: [" +
-			"{entries: [{key: a, value: b}]}]}}", "should match"},
+		{
+			"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, descriptors: [{entries: [{key: a}]}]}}",
+			"exactly one",
+		},
+		{
+			"rateLimit: {global: {backendRef: {name: l, port: 8081}, domain: d, timeout: 1m0s, descriptors: [" +
+				"{entries: [{key: a, value: b}]}]}}", "should match",
+		},
 		{"faults: {}", "set delay"},
 		{"faults: {delay: {fixed: 1s, percent: 50}, abort: {status: 503}}", ""},
 		{"faults: {delay: {fixed: 2h}}", "from 1ms to 1h"},

@@ -11,9 +11,9 @@ import (
 // +kubebuilder:rbac:groups=fairway.dev,resources=trafficpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=fairway.dev,resources=trafficpolicies/status,verbs=update
 
-// TrafficPolicy says how waypoints treat what they send to Services of its namespace, or to ports of them. One policy is
-// in force for a port: one that names the port goes before one of the whole Service, and of two that name the same the
-// older one has it. What a policy doesn't set is as without a policy.
+// TrafficPolicy says how waypoints treat what they send to Services of its namespace, or to ports of them. One policy
+// is in force for a port: one that names the port goes before one of the whole Service, and of two that name the same
+// the older one has it. What a policy doesn't set is as without a policy.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status

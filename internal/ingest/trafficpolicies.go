@@ -23,8 +23,8 @@ type trafficPolicy struct {
 	unresolved *Verdict
 }
 
-// trafficPolicies are TrafficPolicies. What one says of sending holds wherever a waypoint sends to the port, and what it
-// says of requests at the Service's own waypoint, which its status is about.
+// trafficPolicies are TrafficPolicies. What one says of sending holds wherever a waypoint sends to the port, and what
+// it says of requests at the Service's own waypoint, which its status is about.
 func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, trafficPolicy] {
 	return policyKind[*v1alpha1.TrafficPolicy, trafficPolicy]{
 		in: i.store.TrafficPolicies,
@@ -53,7 +53,7 @@ func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	asked := i.traffic.InForce.Get(c, at[0]).Content
 	switch {
 	case len(out.Attachments) == 0 && !reflect.DeepEqual(asked.Requests, model.Requests{}):
-		out.Unprogrammed = &Verdict{Reason: v1alpha1.PolicyReasonNotHTTP, Message: fmt.Sprintf(
+		out.Unprogrammed = &Verdict{Reason: v1alpha1.PolicyReasonNotRequests, Message: fmt.Sprintf(
 			"no port of Service %s that the policy is in force for is HTTP, which rateLimit, faults, buffering and "+
 				"compression need; the rest of the policy is in force", at[0].Port.ServiceName())}
 	case asked.unresolved != nil:
@@ -150,7 +150,7 @@ func count(n *int32) *uint32 {
 	if n == nil {
 		return nil
 	}
-	out := uint32(max(*n, 0)) //nolint:gosec // it is no less than 0
+	out := uint32(max(*n, 0))
 	return &out
 }
 

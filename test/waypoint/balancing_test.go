@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/utils/ptr"
-
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -65,7 +63,7 @@ func TestBalancing(t *testing.T) {
 	}
 	t.Run("a cookie of the waypoint's", func(t *testing.T) {
 		w.upstream(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, Sending: model.Sending{
-			Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "fairway", CookieTTL: ptr.To(time.Hour)},
+			Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "fairway", CookieTTL: new(time.Hour)},
 		}}, endpoints...)
 		used := map[string]int{}
 		for range clients {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"k8s.io/utils/ptr"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -36,7 +35,7 @@ func TestCircuitBreaking(t *testing.T) {
 	w := newWorld(t)
 	let := make(held)
 	e, _ := w.pod(appID, let)
-	one := ptr.To[uint32](1)
+	one := new(uint32(1))
 	dialled := ""
 	for name, limits := range map[string]model.SendingLimits{
 		"requests":    {Requests: one},
@@ -48,25 +47,30 @@ func TestCircuitBreaking(t *testing.T) {
 				dialled = w.serve(web, true, nil)
 			}
 			c := w.caller(clientID).client(t, dialled, nil)
-			const requests = 4
+			const requests, refused = 10, 5
 			answers := make(chan int, requests)
+			get := func() {
+				resp, err := c.Get("http://web/")
+				if err != nil {
+					answers <- 0
+					return
+				}
+				_ = resp.Body.Close()
+				answers <- resp.StatusCode
+			}
+			go get() // all workers of Envoy know the bounds when it is answered
+			let <- struct{}{}
+			require.Equal(t, http.StatusOK, <-answers)
 			for range requests {
-				go func() {
-					resp, err := c.Get("http://web/")
-					if err != nil {
-						answers <- 0
-						return
-					}
-					_ = resp.Body.Close()
-					answers <- resp.StatusCode
-				}()
+				go get()
 			}
 			got := map[int]int{}
-			for range requests - 2 { // one passes; where connections are bounded, another may wait for it
+			// One passes. Where connections are bounded, each of Envoy's two workers has one all the same, and others may wait.
+			for range refused {
 				got[<-answers]++
 			}
-			require.Equal(t, map[int]int{http.StatusServiceUnavailable: requests - 2}, got)
-			for left := 2; left > 0; {
+			require.Equal(t, map[int]int{http.StatusServiceUnavailable: refused}, got)
+			for left := requests - refused; left > 0; {
 				select {
 				case let <- struct{}{}:
 				case status := <-answers:

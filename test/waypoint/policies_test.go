@@ -18,15 +18,20 @@ import (
 // does has the waypoint do with requests to the port of Service web as a TrafficPolicy says.
 func (w *world) does(r model.Requests) {
 	w.t.Helper()
-	u := w.tableOf(model.RouteTable{
-		Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Requests: r,
-	})
+	w.doesWith(model.RouteTable{Requests: r})
+}
+
+// doesWith is does with a whole table.
+func (w *world) doesWith(table model.RouteTable) {
+	w.t.Helper()
+	table.Port, table.Protocol = web, model.ProtocolHTTP
+	u := w.tableOf(table)
 	w.apply(u)
 	w.acknowledged(u)
 }
 
-// TestPoliciesOfRequests: what a TrafficPolicy says of requests holds for the port that it is for, from the next request
-// on, on connections that are open, and for no other.
+// TestPoliciesOfRequests: what a TrafficPolicy says of requests holds for the port that it is for, from the next
+// request on, on connections that are open, and for no other.
 func TestPoliciesOfRequests(t *testing.T) {
 	w := newWorld(t)
 	e, _ := w.pod(appID, &echo{})
@@ -51,6 +56,12 @@ func TestPoliciesOfRequests(t *testing.T) {
 		require.Equal(t, http.StatusTooManyRequests, r.status)
 		require.Equal(t, "1800", r.header.Get("Retry-After"))
 		require.Equal(t, http.StatusOK, do(t, free, http.MethodGet, "http://other/").status)
+		// With another table the count begins anew, as the API says.
+		w.doesWith(model.RouteTable{
+			Default:  []model.Rule{rule(below("/"), nil, to(web, 1))},
+			Requests: model.Requests{LocalLimit: &model.LocalLimit{Requests: 2, Unit: time.Hour}},
+		})
+		eventually.True(t, "a full bucket", func() bool { return get().status == http.StatusOK })
 	})
 	t.Run("faults", func(t *testing.T) {
 		says(model.Requests{Abort: &model.Abort{Status: http.StatusTeapot, Percent: 100}})

@@ -6,7 +6,7 @@ package route
 import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	ratelimitconfigv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
 	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
@@ -16,8 +16,8 @@ import (
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
-	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
-	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	ratelimitfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
@@ -64,9 +64,9 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 }
 
 // localLimit lets so many requests through at once, and then as many as come back with time.
-func localLimit(l model.LocalLimit) *localv3.LocalRateLimit {
+func localLimit(l model.LocalLimit) *localratelimitv3.LocalRateLimit {
 	all := &corev3.RuntimeFractionalPercent{DefaultValue: percent(100)}
-	return &localv3.LocalRateLimit{
+	return &localratelimitv3.LocalRateLimit{
 		StatPrefix: "fairway",
 		TokenBucket: &typev3.TokenBucket{
 			MaxTokens: l.Requests, TokensPerFill: envoy.UInt32(l.Requests), FillInterval: envoy.Duration(l.Unit),
@@ -78,18 +78,18 @@ func localLimit(l model.LocalLimit) *localv3.LocalRateLimit {
 }
 
 // globalLimit asks a service. One that can't be used is asked for at a cluster that never is there.
-func globalLimit(l model.GlobalLimit) *ratelimitv3.RateLimit {
+func globalLimit(l model.GlobalLimit) *ratelimitfilterv3.RateLimit {
 	to := nameOf(l.Service)
 	if l.Invalid {
 		to = clusterInvalid
 	}
-	out := &ratelimitv3.RateLimit{
+	out := &ratelimitfilterv3.RateLimit{
 		Domain: l.Domain, Timeout: envoy.Duration(l.Timeout), FailureModeDeny: l.Closed,
 		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		RateLimitedAsResourceExhausted: true,
 		DisableXEnvoyRatelimitedHeader: true,
 		EnableRetryAfterHeader:         true,
-		RateLimitService: &ratelimitconfigv3.RateLimitServiceConfig{
+		RateLimitService: &ratelimitv3.RateLimitServiceConfig{
 			TransportApiVersion: corev3.ApiVersion_V3,
 			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
 				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: to, Authority: l.Service.Service},
@@ -147,8 +147,10 @@ func faults(r model.Requests) *faultv3.HTTPFault {
 // compressor of answers for clients that take them so; the preferred one where they like several alike. What an ETag is
 // for stays so, weakly.
 func compressor(c model.Compression, preferred bool) *compressorv3.Compressor {
-	library := envoy.Extension("gzip", &gzipv3.Gzip{})
+	var library *corev3.TypedExtensionConfig
 	switch c {
+	case model.CompressGzip:
+		library = envoy.Extension("gzip", &gzipv3.Gzip{})
 	case model.CompressBrotli:
 		library = envoy.Extension("brotli", &brotliv3.Brotli{})
 	case model.CompressZstd:

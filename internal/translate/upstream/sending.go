@@ -7,7 +7,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-	"k8s.io/utils/ptr"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -24,6 +23,7 @@ func balance(c *clusterv3.Cluster, u model.Upstream) {
 		return
 	}
 	switch b.Type {
+	case model.BalanceLeastRequest: // as all clusters do
 	case model.BalanceRoundRobin:
 		c.LbPolicy = clusterv3.Cluster_ROUND_ROBIN
 	case model.BalanceRandom:
@@ -58,7 +58,10 @@ func hashed(b model.Balancing) *routev3.RouteAction_HashPolicy {
 // limits of what a policy lets a proxy have under way, or else the ceiling, which none of them is above.
 func limits(l model.SendingLimits) *clusterv3.CircuitBreakers {
 	bound := func(most *uint32) *wrapperspb.UInt32Value {
-		return envoy.UInt32(min(ptr.Deref(most, ceiling), ceiling))
+		if most == nil {
+			return envoy.UInt32(ceiling)
+		}
+		return envoy.UInt32(min(*most, ceiling))
 	}
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 		MaxConnections:     bound(l.Connections),

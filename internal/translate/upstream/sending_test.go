@@ -6,8 +6,6 @@ package upstream
 import (
 	"time"
 
-	"k8s.io/utils/ptr"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -22,10 +20,10 @@ func policiesCase() bundle {
 		{Balancing: &model.Balancing{Type: model.BalanceRandom}},
 		{Balancing: &model.Balancing{Type: model.BalanceRingHash, Header: "X-User"}},
 		{Balancing: &model.Balancing{Type: model.BalanceRingHash, Cookie: "user"}},
-		{Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "user", CookieTTL: ptr.To(time.Hour)}},
+		{Balancing: &model.Balancing{Type: model.BalanceMaglev, Cookie: "user", CookieTTL: new(time.Hour)}},
 		{Balancing: &model.Balancing{Type: model.BalanceRingHash}},
-		{Limits: model.SendingLimits{Connections: ptr.To[uint32](10), Retries: ptr.To[uint32](0)}},
-		{Limits: model.SendingLimits{Pending: ptr.To[uint32](20), Requests: ptr.To[uint32](1 << 20)}},
+		{Limits: model.SendingLimits{Connections: new(uint32(10)), Retries: new(uint32(0))}},
+		{Limits: model.SendingLimits{Pending: new(uint32(20)), Requests: new(uint32(1 << 20))}},
 		{Outliers: &model.Outliers{Consecutive5xx: 3, MaxPercent: 50}},
 		{Outliers: &model.Outliers{
 			ConsecutiveGatewayErrors: 2, MaxPercent: 100, Interval: time.Second, EjectionTime: time.Hour,
@@ -35,7 +33,7 @@ func policiesCase() bundle {
 		{Kept: model.Kept{Keepalive: model.Keepalive{Probes: 1}}},
 	} {
 		port := web
-		port.Port = uint16(1 + n) //nolint:gosec // there are few
+		port.Port = uint16(1 + n)
 		u := model.Upstream{ServicePort: port, Protocol: model.ProtocolHTTP, ClientIP: true, Sending: s}
 		out = append(out, ServicePort(u, waypointID, headers))
 	}
