@@ -77,7 +77,8 @@ const (
 	PolicyReasonPodsNotCaptured = "PodsNotCaptured"
 	// PolicyReasonNoWaypoint: requests are to be decided, and no waypoint does; pods are closed at the ports concerned.
 	PolicyReasonNoWaypoint = "NoWaypoint"
-	// PolicyReasonNotRequests: a port that carries no HTTP can't be decided on by requests; pods are closed there.
+	// PolicyReasonNotRequests: a port that carries no HTTP can't be decided on by requests; pods are closed there. Of
+	// Programmed: the policy is about requests, and no port that it is in force for has any.
 	PolicyReasonNotRequests = "NotRequests"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"

@@ -58,7 +58,7 @@ func TestWhatStatusesNeed(t *testing.T) {
 		Serving(gateway): Everyone,
 		scope.Key(xds.TypeRoute, "service/a/b/80"):        Everyone,
 		scope.Key(xds.TypeScopedRoute, "service/a/b/80"):  Rejecting,
-		scope.Key(xds.TypeCluster, "service/a/b/80"):      Rejecting,
+		scope.Key(xds.TypeCluster, "service/a/b/80"):      Everyone,
 		scope.Key(xds.TypeListener, names.ListenerTrial):  Rejecting,
 		scope.Key(xds.TypeExtension, "policy"):            Everyone,
 		NodeScope("n").Key(xds.TypeExtension, "policy"):   Everyone,

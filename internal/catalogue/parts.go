@@ -69,9 +69,10 @@ func PartOf(k xds.Key) Part {
 		return Nobody
 	}
 	switch {
-	case k.TypeURL == xds.TypeRoute, k.TypeURL == xds.TypeExtension, k.ID == serving:
+	case k.TypeURL == xds.TypeRoute, k.TypeURL == xds.TypeExtension, k.ID == serving,
+		k.TypeURL == xds.TypeCluster: // shows TrafficPolicies
 		return Everyone
-	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute, k.TypeURL == xds.TypeCluster:
+	case k.TypeURL == xds.TypeListener, k.TypeURL == xds.TypeScopedRoute:
 		return Rejecting
 	}
 	return Nobody

@@ -31,6 +31,8 @@ type Store struct {
 	Grants         *Collection[*gwv1beta1.ReferenceGrant]
 	Parameters     *Collection[*v1alpha1.ProxyParameters]
 	Authorization  *Collection[*v1alpha1.AuthorizationPolicy]
+
+	TrafficPolicies *Collection[*v1alpha1.TrafficPolicy]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -117,6 +119,7 @@ var kinds = []Kind{
 		by: indexes[*gwv1beta1.ReferenceGrant]{ByNamespace: namespaceOf[*gwv1beta1.ReferenceGrant]},
 	},
 	policies(func(s *Store) **Collection[*v1alpha1.AuthorizationPolicy] { return &s.Authorization }),
+	policies(func(s *Store) **Collection[*v1alpha1.TrafficPolicy] { return &s.TrafficPolicies }),
 }
 
 // row of a type of objects.

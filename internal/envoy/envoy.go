@@ -17,6 +17,7 @@ import (
 	lbcommonv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/common/v3"
 	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
 	maglevv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/maglev/v3"
+	ringhashv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/ring_hash/v3"
 	subsetv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/subset/v3"
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 	"google.golang.org/protobuf/proto"
@@ -117,6 +118,21 @@ func Struct(values map[string]string) *structpb.Struct {
 // the cluster's LbPolicy.
 func Maglev(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
 	return maglev(by, &maglevv3.Maglev{})
+}
+
+// mostOfRing bounds the memory of a ring, of which there is one for each port and set of endpoints.
+const mostOfRing = 65536
+
+// RingHash is like Maglev, and moves fewer clients when endpoints change.
+func RingHash(by *routev3.RouteAction_HashPolicy) *clusterv3.LoadBalancingPolicy {
+	return &clusterv3.LoadBalancingPolicy{Policies: []*clusterv3.LoadBalancingPolicy_Policy{{
+		TypedExtensionConfig: Extension("envoy.load_balancing_policies.ring_hash", &ringhashv3.RingHash{
+			MaximumRingSize: wrapperspb.UInt64(mostOfRing),
+			ConsistentHashingLbConfig: &lbcommonv3.ConsistentHashingLbConfig{
+				HashPolicy: []*routev3.RouteAction_HashPolicy{by},
+			},
+		}),
+	}}}
 }
 
 // smallTable is a prime number.

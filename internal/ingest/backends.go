@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
+	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -88,14 +91,22 @@ func (b *routeBuilder) granted(svc cluster.Key) bool {
 	if b.route.onlyParent(svc) {
 		return true
 	}
-	for _, k := range b.i.store.Grants.By(b.c, cluster.ByNamespace, svc.Namespace) {
-		g, ok := b.i.store.Grants.Get(b.c, k)
+	from := policy.Object{
+		GroupKind:      schema.GroupKind{Group: gwv1.GroupName, Kind: b.route.ref.Kind},
+		NamespacedName: cluster.Key{Namespace: b.route.ref.Namespace},
+	}
+	return b.i.permitted(b.c, from, svc)
+}
+
+// permitted tells whether a ReferenceGrant lets objects of a kind and namespace refer to a Service of another one.
+func (i *Ingest) permitted(c *memo.Ctx, by policy.Object, svc cluster.Key) bool {
+	for _, k := range i.store.Grants.By(c, cluster.ByNamespace, svc.Namespace) {
+		g, ok := i.store.Grants.Get(c, k)
 		if !ok {
 			continue
 		}
 		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
-			return f.Group == gwv1.GroupName && string(f.Kind) == b.route.ref.Kind &&
-				string(f.Namespace) == b.route.ref.Namespace
+			return string(f.Group) == by.Group && string(f.Kind) == by.Kind && string(f.Namespace) == by.Namespace
 		})
 		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
 			return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == svc.Name)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -97,6 +98,8 @@ type Ingest struct {
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
+	// traffic are the TrafficPolicies.
+	traffic *policy.Policies[trafficPolicy]
 	// Report on a route or a policy, for its status; nil where that is gone.
 	Report *memo.Func[model.ObjectRef, *Report]
 	// policyReports are the reports on policies, by the name of their kind.
@@ -163,6 +166,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)
+	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.Report = memo.Define(g, "report", sameReport, i.report)
 	return i
 }

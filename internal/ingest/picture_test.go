@@ -86,6 +86,7 @@ func (p *picture) tables(svc *model.Service) {
 		if up.Protocol != t.Protocol {
 			text += ", to waypoints " + string(up.Protocol)
 		}
+		text += policyWords("sending", up.Sending) + policyWords("requests", t.Requests)
 		for _, c := range t.Callers {
 			text += ruleLines("callers of "+c.Namespace, c.Rules)
 		}
@@ -324,8 +325,9 @@ func (p *picture) report(r *Report) {
 			for _, at := range parent.Attachments {
 				ports = append(ports, at.Port)
 			}
-			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]",
-				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends))
+			clusters := flags(map[string]bool{"in clusters " + fmt.Sprint(parent.Clusters): parent.Clusters != nil})
+			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]%s",
+				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends), clusters)
 		}
 	}
 }

@@ -23,7 +23,7 @@ import (
 type policyKind[O cluster.Policy, T any] struct {
 	in *cluster.Collection[O]
 	// read says what a policy asks for, and why that can't be carried out; "" if it can.
-	read func(O) (content T, invalid string)
+	read func(c *memo.Ctx, o O) (content T, invalid string)
 	// needs says which proxies must have acknowledged what, before a policy that is in force at ports of one Service is
 	// Programmed there.
 	needs func(c *memo.Ctx, at []model.Attachment) ParentReport
@@ -47,7 +47,7 @@ func definePolicies[O cluster.Policy, T any](g *memo.Graph, i *Ingest, k policyK
 			for _, t := range o.Targets() {
 				out.Targets = append(out.Targets, policy.LocalSection(name.Namespace, t))
 			}
-			out.Content, out.Invalid = k.read(o)
+			out.Content, out.Invalid = k.read(c, o)
 			return out
 		},
 		Naming: func(c *memo.Ctx, o policy.Object) []cluster.Key {

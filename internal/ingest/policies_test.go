@@ -30,7 +30,7 @@ func worldOfPolicies(t *testing.T, of string) (
 	in = cluster.NewPolicies[*policytest.BackendTLSPolicy](w.graph)
 	all = definePolicies(w.graph, w.in, policyKind[*policytest.BackendTLSPolicy, string]{
 		in: in,
-		read: func(p *policytest.BackendTLSPolicy) (host, invalid string) {
+		read: func(_ *memo.Ctx, p *policytest.BackendTLSPolicy) (host, invalid string) {
 			if host = string(p.Spec.Validation.Hostname); host == "" {
 				invalid = "no host"
 			}

@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -220,4 +221,41 @@ func word(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
+}
+
+// policyWords are what a part of a TrafficPolicy asks for; "" if nothing.
+func policyWords(part string, v any) string {
+	if words := setWords(reflect.ValueOf(v)); words != "" {
+		return "\n    " + part + ": " + words
+	}
+	return ""
+}
+
+// setWords lists what is set in a value, by its fields.
+func setWords(v reflect.Value) string {
+	if d, ok := v.Interface().(time.Duration); ok {
+		return d.String()
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return ""
+		}
+		if words := setWords(v.Elem()); words != "" {
+			return words
+		}
+		return "yes"
+	case reflect.Struct:
+		var set []string
+		for n := range v.NumField() {
+			if f := v.Field(n); !f.IsZero() {
+				set = append(set, v.Type().Field(n).Name+" "+setWords(f))
+			}
+		}
+		if set == nil {
+			return ""
+		}
+		return "{" + strings.Join(set, ", ") + "}"
+	}
+	return fmt.Sprint(v)
 }

@@ -173,6 +173,9 @@ func (i *Ingest) asking(c *memo.Ctx, at model.Attachment) []attached {
 func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	claims := i.claims.Get(c, at)
 	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol}
+	if p := i.traffic.InForce.Get(c, at); p != nil && out.Protocol.HTTP() {
+		out.Requests = p.Content.Requests
+	}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
 		byNamespace[r.ref.Namespace] = nil // there is a route, so what none matches is answered 404
@@ -197,6 +200,9 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	out := model.Upstream{ServicePort: port, Protocol: claims.protocol, Identities: i.identitiesOf.Get(c, port)}
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
+	}
+	if p := i.traffic.InForce.Get(c, model.Attachment{Port: port}); p != nil {
+		out.Sending = p.Content.Sending
 	}
 	return out
 }

@@ -316,11 +316,14 @@ func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 	return false
 }
 
-// tableBackends lists what the rules of a table send traffic to.
+// tableBackends lists what the rules of a table send traffic to, and what is asked about requests.
 func tableBackends(t *model.RouteTable) []model.ServicePort {
 	out := ruleBackends(t.Default)
 	for _, caller := range t.Callers {
 		out = append(out, ruleBackends(caller.Rules)...)
+	}
+	if l := t.Requests.GlobalLimit; l != nil && !l.Invalid {
+		out = append(out, l.Service)
 	}
 	return out
 }

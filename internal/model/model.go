@@ -91,6 +91,8 @@ type Upstream struct {
 	ClientIP bool
 	// Identities that its endpoints in the mesh have, sorted.
 	Identities []string
+	// Sending is as its owner's TrafficPolicy has it.
+	Sending
 }
 
 // Workload is a pod as the mesh sees it.
@@ -174,6 +176,8 @@ type RouteTable struct {
 	Default []Rule
 	// Guards of requests that no rule takes elsewhere: all of them must let a request pass.
 	Guards []Guard
+	// Requests is as the owner's TrafficPolicy has it, for the requests of all rules.
+	Requests Requests
 }
 
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.

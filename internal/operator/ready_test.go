@@ -84,7 +84,8 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 		}))
 	}
 	grant("core", "", "namespaces", "nodes", "services", "pods")
-	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters", "authorizationpolicies")
+	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters", "authorizationpolicies",
+		"trafficpolicies")
 	grant("routes", "gateway.networking.k8s.io", "*")
 	grant("crds", "apiextensions.k8s.io", "customresourcedefinitions")
 

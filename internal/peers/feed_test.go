@@ -22,13 +22,13 @@ func TestTheFeedTellsWhatStatusesNeedOnly(t *testing.T) {
 	keys := map[xds.Key]struct{}{}
 	serving := servingOf(scope)
 	for _, k := range []xds.Key{
-		scope.Key(xds.TypeCluster, "quiet"), scope.Key(xds.TypeCluster, "bad"), scope.Key(xds.TypeRoute, "r"),
+		scope.Key(xds.TypeListener, "quiet"), scope.Key(xds.TypeListener, "bad"), scope.Key(xds.TypeRoute, "r"),
 		scope.Key(xds.TypeListener, "l"), serving,
 	} {
 		keys[k] = struct{}{}
 		local.states[k] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked}}
 	}
-	bad := scope.Key(xds.TypeCluster, "bad")
+	bad := scope.Key(xds.TypeListener, "bad")
 	local.states[bad] = xds.ResourceState{Version: "1", Proxies: []xds.ProxyAck{acked, nacked}}
 	f := newFeed(local, "x", quick, testLog(t))
 	fo := f.join()

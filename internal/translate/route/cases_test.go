@@ -92,6 +92,26 @@ var cases = map[string]func() bundle{
 	"sessions":       sessionsCase,
 	"inexpressible":  inexpressibleCase,
 	"values-escaped": escapedCase,
+	"policies":       policiesCase,
+}
+
+func policiesCase() bundle {
+	return routed(model.RouteTable{Protocol: model.ProtocolHTTP, Requests: model.Requests{
+		LocalLimit: &model.LocalLimit{Requests: 100, Unit: time.Second},
+		GlobalLimit: &model.GlobalLimit{
+			Service: webV2, Domain: "shop", Timeout: time.Second, Closed: true,
+			Descriptors: [][]model.LimitEntry{
+				{{Key: "who"}, {Key: "what", Value: "web"}},
+				{{Key: "host", Header: "Host"}},
+			},
+		},
+		Delay:    &model.Delay{For: time.Second, Percent: 10},
+		Abort:    &model.Abort{Status: 503, Percent: 100},
+		MaxBytes: 1 << 20,
+		Compression: []model.Compression{
+			model.CompressZstd, model.CompressBrotli, model.CompressGzip,
+		},
+	}})
 }
 
 func scopesCase() bundle {

@@ -7,6 +7,7 @@ import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
@@ -21,6 +22,7 @@ import (
 const (
 	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
+	filterPolicy  = "fairway.policy"
 	filterSession = "envoy.filters.http.stateful_session"
 	filterRepeat  = "fairway.repeatable"
 	filterRouter  = "envoy.filters.http.router"
@@ -32,15 +34,17 @@ const (
 //  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
 //     say
 //     by itself is added to its answer; see echo.
-//  2. Session persistence: picks the endpoint that an earlier answer named.
-//  3. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  4. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  2. Policy: what a TrafficPolicy asks for; see policyFilters.
+//  3. Session persistence: picks the endpoint that an earlier answer named.
+//  4. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  5. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
+		envoy.HTTPFilter(filterPolicy, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),

@@ -51,7 +51,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		Name: nameOf(t.Port),
 		// What a way of its own has no guards for has these.
 		TypedPerFilterConfig: guardsOf(t.Guards, nil),
-		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes)},
+		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, t.Requests)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header: &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource +
@@ -64,7 +64,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 }
 
 // virtualHost of an attachment, which is one. To a Service's port it makes no difference which host is asked for.
-func virtualHost(routes []*routev3.Route) *routev3.VirtualHost {
+func virtualHost(routes []*routev3.Route, asked model.Requests) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
 		Name:        "service",
 		Domains:     []string{"*"},
@@ -72,6 +72,8 @@ func virtualHost(routes []*routev3.Route) *routev3.VirtualHost {
 		RetryPolicy: defaultRetry(),
 		// What is repeated or mirrored is held whole until then.
 		RequestBodyBufferLimit: wrapperspb.UInt64(heldBody),
+		// For all routes, none of which has any of its own: no rule can take it back.
+		TypedPerFilterConfig: policyFilters(asked),
 	}
 }
 

@@ -4,13 +4,13 @@
 package upstream
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -31,7 +31,7 @@ const (
 // port is declared HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
 func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u, identity)
-	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
+	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	return out
 }
 
@@ -40,7 +40,7 @@ func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) 
 // is any: the verdict on its caller is there.
 func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
-	out.TypedExtensionProtocolOptions = protocolOptions(u.Protocol, headers)
+	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	out.AltStatName = statName(out.GetName())
 	out.UpstreamBindConfig = bindInNetns(nil)
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
@@ -48,18 +48,13 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 }
 
 func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
-	out := cluster(name, portTimeout)
-	out.CircuitBreakers = atMost(ceiling, ceiling)
+	out := cluster(name, cmp.Or(u.Kept.ConnectTimeout, portTimeout))
+	k := u.Kept.Keepalive
+	out.UpstreamConnectionOptions = envoy.NoticeDeadServersWithin(k.Time, k.Interval, k.Probes)
+	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits), outliers(u.Outliers)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
-	if u.ClientIP {
-		// The address that the mTLS listener saw: what Envoy takes for the client's is up to x-forwarded-for.
-		out.LoadBalancingPolicy = envoy.Maglev(&routev3.RouteAction_HashPolicy{
-			PolicySpecifier: &routev3.RouteAction_HashPolicy_FilterState_{
-				FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: names.FilterStateSourceIP},
-			},
-		})
-	}
+	balance(out, u)
 	return out
 }
 

@@ -38,7 +38,9 @@ type bundle struct {
 }
 
 // waypointCases by the name of the golden file.
-var waypointCases = map[string]func() bundle{"service-ports": servicePortsCase, "endpoints": endpointsCase}
+var waypointCases = map[string]func() bundle{
+	"service-ports": servicePortsCase, "endpoints": endpointsCase, "policies": policiesCase,
+}
 
 func servicePortsCase() bundle {
 	mine := []string{"spiffe://cluster.local/ns/shop/sa/old-web", "spiffe://cluster.local/ns/shop/sa/web"}

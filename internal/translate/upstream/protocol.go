@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"cmp"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -26,11 +27,11 @@ const idleUpstream = time.Second
 
 // protocolOptions say how HTTP is spoken with an application, also on a port that is declared to be TCP: a rule may
 // send requests to it all the same.
-func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[string]*anypb.Any {
+func protocolOptions(u model.Upstream, headers model.HeaderLimits) map[string]*anypb.Any {
 	h2 := &corev3.Http2ProtocolOptions{AllowConnect: true, MaxHeaderFieldSizeKb: envoy.HeaderFieldKiB(headers.KiB)}
 	o := &upstreamhttpv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{
-			IdleTimeout:          envoy.Duration(idleUpstream),
+			IdleTimeout:          envoy.Duration(cmp.Or(u.Kept.IdleTimeout, idleUpstream)),
 			MaxHeadersCount:      envoy.HeaderCount(headers.Count),
 			MaxResponseHeadersKb: envoy.HeadersKiB(headers.KiB),
 		},
@@ -41,7 +42,10 @@ func protocolOptions(protocol model.Protocol, headers model.HeaderLimits) map[st
 			envoy.HTTPFilter("envoy.filters.http.upstream_codec", &upstreamcodecv3.UpstreamCodec{}),
 		},
 	}
-	if protocol == model.ProtocolHTTP2 {
+	if u.Kept.MaxDuration > 0 {
+		o.CommonHttpProtocolOptions.MaxConnectionDuration = envoy.Duration(u.Kept.MaxDuration)
+	}
+	if u.Protocol == model.ProtocolHTTP2 {
 		o.UpstreamProtocolOptions = &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
 				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{

@@ -1,0 +1,169 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
+	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
+	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
+	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
+	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
+	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
+	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
+	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
+	ratelimitfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
+	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// This file is about what a TrafficPolicy does with all requests to a port: HTTP filters that are there for the tables
+// that ask for them and for no others. The listener has one filter for all of them, which a table tells what to be.
+
+// policyFilters configure the filter of a table; nil where there is nothing to do. The limits come first, for what they
+// refuse is to cost nothing more.
+func policyFilters(r model.Requests) map[string]*anypb.Any {
+	var chain []*corev3.TypedExtensionConfig
+	add := func(name string, m proto.Message) {
+		chain = append(chain, envoy.Extension("envoy.filters.http."+name, m))
+	}
+	if l := r.LocalLimit; l != nil {
+		add("local_ratelimit", localLimit(*l))
+	}
+	if l := r.GlobalLimit; l != nil {
+		add("ratelimit", globalLimit(*l))
+	}
+	if r.Delay != nil || r.Abort != nil {
+		add("fault", faults(r))
+	}
+	if r.MaxBytes > 0 {
+		add("buffer", &bufferv3.Buffer{MaxRequestBytes: envoy.UInt32(r.MaxBytes)})
+	}
+	for n, c := range r.Compression {
+		add("compressor", compressor(c, n == 0))
+	}
+	if chain == nil {
+		return nil
+	}
+	always := &xdsmatcherv3.Matcher{OnNoMatch: &xdsmatcherv3.Matcher_OnMatch{
+		OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: envoy.Matching("policy", &compositev3.ExecuteFilterAction{
+			FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain},
+		})},
+	}}
+	return map[string]*anypb.Any{filterPolicy: envoy.Any(&compositev3.CompositePerRoute{Matcher: always})}
+}
+
+// localLimit lets so many requests through at once, and then as many as come back with time.
+func localLimit(l model.LocalLimit) *localratelimitv3.LocalRateLimit {
+	all := &corev3.RuntimeFractionalPercent{DefaultValue: percent(100)}
+	return &localratelimitv3.LocalRateLimit{
+		StatPrefix: "fairway",
+		TokenBucket: &typev3.TokenBucket{
+			MaxTokens: l.Requests, TokensPerFill: envoy.UInt32(l.Requests), FillInterval: envoy.Duration(l.Unit),
+		},
+		FilterEnabled: all, FilterEnforced: all,
+		EnableRetryAfterHeader:         true,
+		RateLimitedAsResourceExhausted: true,
+	}
+}
+
+// globalLimit asks a service. One that can't be used is asked for at a cluster that never is there.
+func globalLimit(l model.GlobalLimit) *ratelimitfilterv3.RateLimit {
+	to := nameOf(l.Service)
+	if l.Invalid {
+		to = clusterInvalid
+	}
+	out := &ratelimitfilterv3.RateLimit{
+		Domain: l.Domain, Timeout: envoy.Duration(l.Timeout), FailureModeDeny: l.Closed,
+		StatusOnError:                  &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
+		RateLimitedAsResourceExhausted: true,
+		DisableXEnvoyRatelimitedHeader: true,
+		EnableRetryAfterHeader:         true,
+		RateLimitService: &ratelimitv3.RateLimitServiceConfig{
+			TransportApiVersion: corev3.ApiVersion_V3,
+			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: to, Authority: l.Service.Service},
+			}},
+		},
+	}
+	for _, entries := range l.Descriptors {
+		limit := &routev3.RateLimit{}
+		for _, e := range entries {
+			limit.Actions = append(limit.Actions, limitEntry(e))
+		}
+		out.RateLimits = append(out.RateLimits, limit)
+	}
+	return out
+}
+
+func limitEntry(e model.LimitEntry) *routev3.RateLimit_Action {
+	switch {
+	case e.Header != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_RequestHeaders_{
+			RequestHeaders: &routev3.RateLimit_Action_RequestHeaders{
+				HeaderName: matchedHeader(e.Header), DescriptorKey: e.Key,
+			},
+		}}
+	case e.Value != "":
+		return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_GenericKey_{
+			GenericKey: &routev3.RateLimit_Action_GenericKey{DescriptorKey: e.Key, DescriptorValue: e.Value},
+		}}
+	}
+	return &routev3.RateLimit_Action{ActionSpecifier: &routev3.RateLimit_Action_Extension{
+		Extension: envoy.Extension("envoy.rate_limit_descriptors.expr", &exprv3.Descriptor{
+			DescriptorKey: e.Key,
+			ExprSpecifier: &exprv3.Descriptor_Text{Text: "connection.uri_san_peer_certificate"},
+		}),
+	}}
+}
+
+func faults(r model.Requests) *faultv3.HTTPFault {
+	out := &faultv3.HTTPFault{}
+	if d := r.Delay; d != nil {
+		out.Delay = &commonfaultv3.FaultDelay{
+			FaultDelaySecifier: &commonfaultv3.FaultDelay_FixedDelay{FixedDelay: envoy.Duration(d.For)},
+			Percentage:         percent(d.Percent),
+		}
+	}
+	if a := r.Abort; a != nil {
+		out.Abort = &faultv3.FaultAbort{
+			ErrorType:  &faultv3.FaultAbort_HttpStatus{HttpStatus: a.Status},
+			Percentage: percent(a.Percent),
+		}
+	}
+	return out
+}
+
+// compressor of answers for clients that take them so; the preferred one where they like several alike. What an ETag is
+// for stays so, weakly.
+func compressor(c model.Compression, preferred bool) *compressorv3.Compressor {
+	var library *corev3.TypedExtensionConfig
+	switch c {
+	case model.CompressGzip:
+		library = envoy.Extension("gzip", &gzipv3.Gzip{})
+	case model.CompressBrotli:
+		library = envoy.Extension("brotli", &brotliv3.Brotli{})
+	case model.CompressZstd:
+		library = envoy.Extension("zstd", &zstdv3.Zstd{})
+	}
+	return &compressorv3.Compressor{
+		CompressorLibrary: library, ChooseFirst: preferred,
+		ResponseDirectionConfig: &compressorv3.Compressor_ResponseDirectionConfig{
+			WeakenEtagOnCompress: true,
+		},
+	}
+}
+
+func percent(p uint32) *typev3.FractionalPercent {
+	return &typev3.FractionalPercent{Numerator: min(p, 100), Denominator: typev3.FractionalPercent_HUNDRED}
+}
