@@ -25,9 +25,9 @@ func probe() *cobra.Command {
 	var certificate string
 	cmd := &cobra.Command{
 		Use: "probe URL...", Short: "Ask each of many URLs once, and print what came of each",
-		Long: "Ask each URL once, on a connection of its own, and print a line \"URL KIND\" for each, in their order: status\n" +
-			"and name of the server, or the error. A URL mtls://HOST:PORT/SERVERNAME/PATH is asked through TLS with the\n" +
-			"certificate and key of --certificate, whatever the server presents.",
+		Long: "Ask each URL once, on a connection of its own, and print a line \"URL KIND\" for each, in their order:\n" +
+			"status and name of the server, or the error. A URL mtls://HOST:PORT/SERVERNAME/PATH is asked through TLS with\n" +
+			"the certificate and key of --certificate, whatever the server presents.",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var own []tls.Certificate
