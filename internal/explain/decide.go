@@ -13,12 +13,12 @@ import (
 
 // Caller is who asks, and for what.
 type Caller struct {
-	// Identity is a SPIFFE ID; "" for a caller without one.
-	Identity string
-	// Port of the destination.
-	Port uint16
-	// Request is nil where only a connection is asked about.
-	Request *Request
+	// identity is a SPIFFE ID; "" for a caller without one.
+	identity string
+	// port of the destination.
+	port uint16
+	// request is nil where only a connection is asked about.
+	request *Request
 }
 
 // Verdict is what a guard says.
@@ -50,9 +50,9 @@ const (
 	levelApplication = "Application"
 )
 
-// Decide asks the guards of a destination, all of which must let the caller in. The first that doesn't has the last
+// decideAll asks the guards of a destination, all of which must let the caller in. The first that doesn't has the last
 // word.
-func Decide(guards []model.Guard, c Caller) Decision {
+func decideAll(guards []model.Guard, c Caller) Decision {
 	out := Decision{Verdict: Allowed, Reason: "no policy is in force"}
 	var depends *Decision
 	for _, g := range guards {
@@ -75,18 +75,18 @@ func Decide(guards []model.Guard, c Caller) Decision {
 	return out
 }
 
-// AtPod asks what the node proxy of a pod goes by.
-func AtPod(g model.PodGuard, c Caller) Decision {
-	at := func(w model.GuardedPort) bool { return w.Port == c.Port && w.Waypoint == c.Identity }
-	waypoint := c.Identity != "" && slices.ContainsFunc(g.Waypoints, at)
+// atPod asks what the node proxy of a pod goes by.
+func atPod(g model.PodGuard, c Caller) Decision {
+	at := func(w model.GuardedPort) bool { return w.Port == c.port && w.Waypoint == c.identity }
+	waypoint := c.identity != "" && slices.ContainsFunc(g.Waypoints, at)
 	switch {
 	case waypoint:
 		return Decision{Verdict: Allowed, Reason: "the caller is a waypoint of the port, which has decided already"}
-	case slices.Contains(g.Only, c.Port):
+	case slices.Contains(g.Only, c.port):
 		return Decision{Verdict: Denied, Reason: fmt.Sprintf(
-			"requests to port %d are decided by a waypoint, and nobody else may connect there", c.Port)}
+			"requests to port %d are decided by a waypoint, and nobody else may connect there", c.port)}
 	}
-	return Decide([]model.Guard{g.Guard}, c)
+	return decideAll([]model.Guard{g.Guard}, c)
 }
 
 func decide(g model.Guard, c Caller) Decision {
@@ -131,7 +131,7 @@ func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Calle
 	// What depends in a DENY policy outweighs what an ALLOW policy says; in another it matters where none matches.
 	var denied, depends, allowed *Decision
 	for _, p := range policies {
-		if p.DryRun || !isFor(p, c.Port) {
+		if p.DryRun || !isFor(p, c.port) {
 			continue
 		}
 		allows = allows || !p.Deny

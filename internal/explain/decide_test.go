@@ -58,57 +58,57 @@ func TestDecide(t *testing.T) {
 	}{
 		"nothing": {nil, Caller{}, Allowed, "no policy is in force"},
 		"default deny": {
-			network(allow()), Caller{Identity: shop}, Denied, "no ALLOW policy of level Network matches (shop/allow)",
+			network(allow()), Caller{identity: shop}, Denied, "no ALLOW policy of level Network matches (shop/allow)",
 		},
 		"of the mesh": {
-			[]model.Guard{{DefaultDeny: true}}, Caller{Identity: shop}, Denied, "nobody in by default",
+			[]model.Guard{{DefaultDeny: true}}, Caller{identity: shop}, Denied, "nobody in by default",
 		},
 		"an account": {
-			network(allow(from(shop))), Caller{Identity: shop}, Allowed, "rule 0 of AuthorizationPolicy shop/allow",
+			network(allow(from(shop))), Caller{identity: shop}, Allowed, "rule 0 of AuthorizationPolicy shop/allow",
 		},
-		"another":     {network(allow(from(shop))), Caller{Identity: other}, Denied, "no ALLOW"},
+		"another":     {network(allow(from(shop))), Caller{identity: other}, Denied, "no ALLOW"},
 		"nobody's":    {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
-		"a namespace": {network(allow(inNamespace)), Caller{Identity: shop}, Allowed, "rule 0"},
+		"a namespace": {network(allow(inNamespace)), Caller{identity: shop}, Allowed, "rule 0"},
 		"deny goes first": {
-			network(allow(from(shop)), deny(from(shop))), Caller{Identity: shop}, Denied, "shop/deny (DENY) matches",
+			network(allow(from(shop)), deny(from(shop))), Caller{identity: shop}, Denied, "shop/deny (DENY) matches",
 		},
 		"everybody":             {network(allow(model.AccessRule{})), Caller{}, Allowed, "rule 0"},
 		"tried":                 {network(tried(allow())), Caller{}, Allowed, "no policy of level"},
-		"another port's policy": {network(atPort), Caller{Port: 81}, Allowed, "no policy of level"},
-		"its port's":            {network(atPort), Caller{Port: 80}, Allowed, "rule 0"},
-		"a request":             {requests(allow(below("/a"))), Caller{Request: get("/a/b")}, Allowed, "rule below"},
-		"no element":            {requests(allow(below("/a"))), Caller{Request: get("/ab")}, Denied, "level Application"},
+		"another port's policy": {network(atPort), Caller{port: 81}, Allowed, "no policy of level"},
+		"its port's":            {network(atPort), Caller{port: 80}, Allowed, "rule 0"},
+		"a request":             {requests(allow(below("/a"))), Caller{request: get("/a/b")}, Allowed, "rule below"},
+		"no element":            {requests(allow(below("/a"))), Caller{request: get("/ab")}, Denied, "level Application"},
 		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "depends"},
-		"denied spelling":       {requests(deny(below("/a"))), Caller{Request: get("/A;x")}, Denied, "(DENY) matches"},
-		"two readings":          {requests(allow(below("/a"))), Caller{Request: get("/a/b%2fc")}, Denied, "no ALLOW"},
+		"denied spelling":       {requests(deny(below("/a"))), Caller{request: get("/A;x")}, Denied, "(DENY) matches"},
+		"two readings":          {requests(allow(below("/a"))), Caller{request: get("/a/b%2fc")}, Denied, "no ALLOW"},
 		"an expression may deny": {
-			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{Request: get("/a")}, Depends, "shop/deny depends",
+			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{request: get("/a")}, Depends, "shop/deny depends",
 		},
 		"the host as a header": {
 			requests(deny(model.AccessRule{Request: &model.AccessRequest{Headers: []model.AccessHeader{{
 				Name: "host", Value: &model.StringMatch{Type: model.MatchExact, Value: "web"},
-			}}}})), Caller{Request: get("/a")}, Denied, "(DENY) matches",
+			}}}})), Caller{request: get("/a")}, Denied, "(DENY) matches",
 		},
-		"an expression": {requests(allow(cel)), Caller{Request: get("/")}, Depends, "depends"},
+		"an expression": {requests(allow(cel)), Caller{request: get("/")}, Depends, "depends"},
 		"both levels": {
 			[]model.Guard{{
 				Network:     []model.AccessPolicy{allow(from(shop))},
 				Application: []model.AccessPolicy{allow(below("/a"))},
 			}},
-			Caller{Identity: shop, Request: get("/b")},
+			Caller{identity: shop, request: get("/b")},
 			Denied, "level Application",
 		},
 		"every guard": {
-			append(network(allow(from(shop))), network(deny(from(shop)))...), Caller{Identity: shop}, Denied, "(DENY)",
+			append(network(allow(from(shop))), network(deny(from(shop)))...), Caller{identity: shop}, Denied, "(DENY)",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := Decide(tc.guards, tc.caller)
+			got := decideAll(tc.guards, tc.caller)
 			require.Equal(t, tc.want, got.Verdict, got.Reason)
 			require.Contains(t, got.Reason, tc.reason)
 		})
 	}
-	require.NotEmpty(t, Decide(network(tried(allow())), Caller{}).DryRun)
+	require.NotEmpty(t, decideAll(network(tried(allow())), Caller{}).DryRun)
 }
 
 // TestAtPod: a waypoint is let in at its ports, and at ports that a waypoint decides about nobody else is.
@@ -118,10 +118,10 @@ func TestAtPod(t *testing.T) {
 		Guard:     model.Guard{Network: []model.AccessPolicy{allow()}},
 		Waypoints: []model.GuardedPort{{Port: 80, Waypoint: waypoint}}, Only: []uint16{80},
 	}
-	require.Equal(t, Allowed, AtPod(g, Caller{Identity: waypoint, Port: 80}).Verdict)
-	require.Equal(t, Denied, AtPod(g, Caller{Identity: waypoint, Port: 81}).Verdict)
-	require.Contains(t, AtPod(g, Caller{Identity: shop, Port: 80}).Reason, "decided by a waypoint")
-	require.Equal(t, Denied, AtPod(g, Caller{Port: 80}).Verdict)
+	require.Equal(t, Allowed, atPod(g, Caller{identity: waypoint, port: 80}).Verdict)
+	require.Equal(t, Denied, atPod(g, Caller{identity: waypoint, port: 81}).Verdict)
+	require.Contains(t, atPod(g, Caller{identity: shop, port: 80}).Reason, "decided by a waypoint")
+	require.Equal(t, Denied, atPod(g, Caller{port: 80}).Verdict)
 }
 
 // TestHeaders: what a header says several times is denied if any of it is to be, and allowed if all of it is.

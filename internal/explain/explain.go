@@ -27,8 +27,8 @@ type Mesh struct {
 	ingest *ingest.Ingest
 }
 
-// New reads objects; those of kinds that the mesh doesn't read are left out.
-func New(objects []client.Object) *Mesh {
+// newMesh reads objects; those of kinds that the mesh doesn't read are left out.
+func newMesh(objects []client.Object) *Mesh {
 	g := memo.New()
 	m := &Mesh{store: cluster.NewStore(g)}
 	for _, o := range objects {
@@ -235,7 +235,7 @@ func (w *walk) atPod(pod *corev1.Pod, port uint16, identity string) {
 	case identity == "" && w.strict(pod):
 		w.end(at, Decision{Verdict: Denied, Reason: "the pod takes mTLS only (mode Strict), and the caller has no identity"})
 	default:
-		w.end(at, AtPod(*guard, Caller{Identity: identity, Port: port}))
+		w.end(at, atPod(*guard, Caller{identity: identity, port: port}))
 	}
 }
 

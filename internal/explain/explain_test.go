@@ -36,7 +36,7 @@ func bookshop(t *testing.T) *Mesh {
 		require.NoError(t, err, "%s", doc)
 		objects = append(objects, o.(client.Object))
 	}
-	return New(objects)
+	return newMesh(objects)
 }
 
 func in(name string) types.NamespacedName {

@@ -71,20 +71,20 @@ func nameOf(r model.AccessRule) string {
 }
 
 func matchRule(r model.AccessRule, deny bool, c Caller) truth {
-	if r.Ports != nil && !slices.Contains(r.Ports, c.Port) {
+	if r.Ports != nil && !slices.Contains(r.Ports, c.port) {
 		return no
 	}
-	from := func(s model.AccessSource) bool { return isSource(s, c.Identity) }
+	from := func(s model.AccessSource) bool { return isSource(s, c.identity) }
 	if r.Sources != nil && !slices.ContainsFunc(r.Sources, from) {
 		return no
 	}
 	switch {
 	case r.Request == nil:
 		return yes
-	case c.Request == nil, r.Request.CEL != "", len(r.Request.Claims) > 0:
+	case c.request == nil, r.Request.CEL != "", len(r.Request.Claims) > 0:
 		return unknown
 	}
-	return is(matchRequest(*r.Request, deny, *c.Request))
+	return is(matchRequest(*r.Request, deny, *c.request))
 }
 
 func isSource(s model.AccessSource, identity string) bool {

@@ -49,7 +49,7 @@ func TestExplainAtRandom(t *testing.T) {
 				if translatetest.LetIn(g, translatetest.Caller{Identity: identity, Port: port}, false) {
 					want = Allowed
 				}
-				got := AtPod(g, Caller{Identity: identity, Port: port})
+				got := atPod(g, Caller{identity: identity, port: port})
 				require.Equal(t, want, got.Verdict, "seed %d: %s at %d by %+v: %s", seed, identity, port, g, got.Reason)
 			}
 		}

@@ -30,7 +30,7 @@ func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 		}
 		all = append(all, items...)
 	}
-	return New(all), nil
+	return newMesh(all), nil
 }
 
 func list(ctx context.Context, c client.Client, gvk schema.GroupVersionKind) (out []client.Object, err error) {

@@ -23,22 +23,22 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		return
 	}
 	table := w.ingest.Table.Get(nil, model.Attachment{Port: port})
-	caller := Caller{Identity: w.answer.Identity, Port: port.Port, Request: w.question.Request}
+	caller := Caller{identity: w.answer.Identity, port: port.Port, request: w.question.Request}
 	if !table.Protocol.HTTP() {
-		w.passOn(at, Decide(w.tcpGuards(binding.Waypoint, port), caller), port, waypoint.Identity)
+		w.passOn(at, decideAll(w.tcpGuards(binding.Waypoint, port), caller), port, waypoint.Identity)
 		return
 	}
 	rules, any := w.rulesFor(table)
 	if !any {
-		w.passOn(at+", no route", Decide(table.Guards, caller), port, waypoint.Identity)
+		w.passOn(at+", no route", decideAll(table.Guards, caller), port, waypoint.Identity)
 		return
 	}
-	if caller.Request == nil {
+	if caller.request == nil {
 		w.end(at, Decision{Verdict: Depends, Reason: "routes decide by the request: say --method and --path"})
 		return
 	}
 	for _, r := range rules {
-		if matchesRule(r.Match, *caller.Request) {
+		if matchesRule(r.Match, *caller.request) {
 			w.byRule(at, r, caller, waypoint.Identity)
 			return
 		}
@@ -65,7 +65,7 @@ func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 		case b.Invalid:
 			w.end(at, Decision{Verdict: Denied, Reason: "the backend is invalid: its share of requests gets an error"})
 		default:
-			w.passOn(at+", to Service "+b.Port.ServiceName().String(), Decide(b.Guards, caller), b.Port, waypoint)
+			w.passOn(at+", to Service "+b.Port.ServiceName().String(), decideAll(b.Guards, caller), b.Port, waypoint)
 		}
 	}
 	if len(r.Backends) == 0 {

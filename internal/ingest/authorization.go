@@ -24,10 +24,10 @@ import (
 
 // authorization holds the decisions that make guards; see docs/design/authorization.md.
 type authorization struct {
-	// AccessPolicy is nil where there is none.
-	AccessPolicy *memo.Func[cluster.Key, *AccessPolicy]
-	// AccessTargets of a policy, one for each of its targetRefs.
-	AccessTargets *memo.Func[cluster.Key, []AccessTarget]
+	// accessPolicyOf is nil where there is none.
+	accessPolicyOf *memo.Func[cluster.Key, *AccessPolicy]
+	// accessTargetsOf a policy, one for each of its targetRefs.
+	accessTargetsOf *memo.Func[cluster.Key, []AccessTarget]
 	// PodGuard of a pod; nil where it is no member of the mesh, so that nothing guards it.
 	PodGuard *memo.Func[cluster.Key, *model.PodGuard]
 	// TCPGuards are those of the ports that a waypoint passes on as they are, sorted; a port that isn't there is closed.
@@ -72,8 +72,8 @@ type authorization struct {
 
 func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a := &i.authorization
-	a.AccessPolicy = memo.Define(g, "accessPolicy", reflectEqual[*AccessPolicy], i.accessPolicy)
-	a.AccessTargets = memo.Define(g, "accessTargets", reflectEqual[[]AccessTarget], i.accessTargets)
+	a.accessPolicyOf = memo.Define(g, "accessPolicy", reflectEqual[*AccessPolicy], i.accessPolicy)
+	a.accessTargetsOf = memo.Define(g, "accessTargets", reflectEqual[[]AccessTarget], i.accessTargets)
 	a.PodGuard = memo.Define(g, "podGuard", reflectEqual[*model.PodGuard], i.podGuard)
 	a.TCPGuards = memo.Define(g, "tcpGuards", reflectEqual[[]model.TCPGuard], i.tcpGuards)
 	a.aimOf = memo.Define(g, "aim", reflectEqual[*aim], i.aim)
@@ -108,10 +108,10 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 type AccessPolicy struct {
 	// The ports of its rules are those of what it targets.
 	model.AccessPolicy
-	Level v1alpha1.EnforcementLevel
-	// Invalid says why it can't be carried out; nil if it can. It guards its targets even so: it allows nothing, or denies
+	level v1alpha1.EnforcementLevel
+	// invalid says why it can't be carried out; nil if it can. It guards its targets even so: it allows nothing, or denies
 	// everything.
-	Invalid *Verdict
+	invalid *Verdict
 }
 
 func (i *Ingest) accessPolicy(c *memo.Ctx, key cluster.Key) *AccessPolicy {
@@ -119,26 +119,26 @@ func (i *Ingest) accessPolicy(c *memo.Ctx, key cluster.Key) *AccessPolicy {
 	if !ok {
 		return nil
 	}
-	out := &AccessPolicy{Level: p.Spec.EnforcementLevel}
+	out := &AccessPolicy{level: p.Spec.EnforcementLevel}
 	out.Name, out.Deny, out.DryRun = key, p.Spec.Action == v1alpha1.ActionDeny, p.Spec.DryRun
 	domain := i.trustDomain(c)
 	for n := range p.Spec.Rules {
 		rule := &p.Spec.Rules[n]
-		if bad := i.badAccessRule(p, rule); bad != nil && out.Invalid == nil {
+		if bad := i.badAccessRule(p, rule); bad != nil && out.invalid == nil {
 			bad.Message = fmt.Sprintf("rule %s: %s", accessRuleLabel(n, string(rule.Name)), bad.Message)
-			out.Invalid = bad
+			out.invalid = bad
 		}
 		if r, ok := accessRule(n, rule, key.Namespace, domain); ok {
 			out.Rules = append(out.Rules, r)
 		}
 	}
 	for n := range p.Spec.TargetRefs {
-		if _, err := podSelector(&p.Spec.TargetRefs[n]); err != nil && out.Invalid == nil {
-			out.Invalid = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: fmt.Sprintf(
+		if _, err := podSelector(&p.Spec.TargetRefs[n]); err != nil && out.invalid == nil {
+			out.invalid = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: fmt.Sprintf(
 				"target %d: %v; until that is mended, all pods of the namespace are taken to be meant", n, err)}
 		}
 	}
-	if out.Invalid != nil {
+	if out.invalid != nil {
 		out.Rules = nil
 		if out.Deny {
 			out.Rules = []model.AccessRule{{}}

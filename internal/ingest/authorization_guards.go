@@ -47,7 +47,7 @@ func noGuard(g model.Guard) bool {
 
 // networkGuard is what the node's proxy can decide on.
 func (i *Ingest) networkGuard(c *memo.Ctx, k podKind) model.Guard {
-	out := model.Guard{DefaultDeny: i.Settings.Get(c, struct{}{}).DefaultDeny}
+	out := model.Guard{DefaultDeny: i.Settings.Get(c, struct{}{}).defaultDeny}
 	if len(i.aimsIn.Get(c, k.namespace)) > 0 {
 		out.Network = i.networkOf.Get(c, k)
 	}
@@ -67,7 +67,7 @@ func (i *Ingest) networkPolicies(c *memo.Ctx, k podKind) []model.AccessPolicy {
 		if !whole && len(of) == 0 {
 			continue
 		}
-		if p := i.AccessPolicy.Get(c, a.policy); p != nil {
+		if p := i.accessPolicyOf.Get(c, a.policy); p != nil {
 			if on := onPods(p.AccessPolicy, whole, of); !idle(on) {
 				out = append(out, on)
 			}
@@ -195,7 +195,7 @@ func (i *Ingest) applicationAt(c *memo.Ctx, k podKind, target uint16) []model.Ac
 func (i *Ingest) policiesOf(c *memo.Ctx, ports map[cluster.Key][]uint16) []model.AccessPolicy {
 	var out []model.AccessPolicy
 	for key, at := range ports {
-		if p := i.AccessPolicy.Get(c, key); p != nil {
+		if p := i.accessPolicyOf.Get(c, key); p != nil {
 			out = append(out, policiesAt([]model.AccessPolicy{p.AccessPolicy}, at...)...)
 		}
 	}
@@ -219,7 +219,7 @@ func (i *Ingest) serviceRequests(c *memo.Ctx, port model.ServicePort) []model.Ac
 
 // guardsOf are guardsAt, but for the ports of all those namespaces in which nothing is guarded.
 func (i *Ingest) guardsOf(c *memo.Ctx, port model.ServicePort) []model.Guard {
-	if len(i.aimsIn.Get(c, port.Namespace)) == 0 && !i.Settings.Get(c, struct{}{}).DefaultDeny {
+	if len(i.aimsIn.Get(c, port.Namespace)) == 0 && !i.Settings.Get(c, struct{}{}).defaultDeny {
 		return nil
 	}
 	return i.guardsAt.Get(c, port)
@@ -250,7 +250,7 @@ func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard
 func (i *Ingest) serviceGuard(c *memo.Ctx, port model.ServicePort) model.Guard {
 	out := model.Guard{Application: i.serviceRequests(c, port)}
 	for _, a := range i.aimsIn.Get(c, port.Namespace) {
-		if p := i.AccessPolicy.Get(c, a.policy); p != nil && !a.application && slices.Contains(a.services, port.Service) {
+		if p := i.accessPolicyOf.Get(c, a.policy); p != nil && !a.application && slices.Contains(a.services, port.Service) {
 			out.Network = append(out.Network, policiesAt([]model.AccessPolicy{p.AccessPolicy}, port.Port)...)
 		}
 	}

@@ -73,7 +73,7 @@ type ClosedPort struct {
 // accessReport is what the status of an AuthorizationPolicy is to say; nil where that is gone.
 func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *Report {
 	o, ok := i.store.Authorization.Get(c, key)
-	p := i.AccessPolicy.Get(c, key)
+	p := i.accessPolicyOf.Get(c, key)
 	if !ok || p == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *Report {
 	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
-	for _, t := range i.AccessTargets.Get(c, key) {
+	for _, t := range i.accessTargetsOf.Get(c, key) {
 		entry := i.accessEntry(c, p, t, o.Generation)
 		same := func(e ParentReport) bool { return reflect.DeepEqual(e.Ref, entry.Ref) }
 		if !slices.ContainsFunc(out.Parents, same) {
@@ -95,11 +95,11 @@ func (i *Ingest) accessReport(c *memo.Ctx, key cluster.Key) *Report {
 }
 
 func (i *Ingest) accessEntry(c *memo.Ctx, p *AccessPolicy, t AccessTarget, generation int64) ParentReport {
-	e := &Enforcement{Application: p.Level == v1alpha1.EnforcementLevelApplication, Deny: p.Deny, DryRun: p.DryRun}
+	e := &Enforcement{Application: p.level == v1alpha1.EnforcementLevelApplication, Deny: p.Deny, DryRun: p.DryRun}
 	out := ParentReport{Ref: accessAncestor(t.Object), Enforcement: e}
-	refused := t.Refused
+	refused := t.refused
 	if refused == nil {
-		refused = p.Invalid
+		refused = p.invalid
 	}
 	accepted := "in force for " + t.pods.words(t.Object)
 	if p.DryRun {
@@ -110,7 +110,7 @@ func (i *Ingest) accessEntry(c *memo.Ctx, p *AccessPolicy, t AccessTarget, gener
 	if refused != nil {
 		text := "the policy is not accepted"
 		switch {
-		case t.Refused != nil:
+		case t.refused != nil:
 			text += " for this target"
 		case p.DryRun:
 		case p.Deny:
@@ -143,13 +143,13 @@ func accessAncestor(o policy.Object) gwv1.ParentReference {
 
 // closedPorts are the ports of a target at which no request can be decided on.
 func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget) (out []ClosedPort) {
-	for _, p := range t.Opaque {
+	for _, p := range t.opaque {
 		out = append(out, ClosedPort{Port: p, Verdict: Verdict{
 			Reason:  v1alpha1.PolicyReasonNotRequests,
 			Message: "no requests can be told apart there: set appProtocol http if they can, or use enforcementLevel Network",
 		}})
 	}
-	for _, p := range t.Unserved {
+	for _, p := range t.unserved {
 		why := i.unserved(c, p.ServiceName(), "no waypoint serves the Service")
 		if why == nil {
 			why = &Verdict{Message: "no waypoint serves the port"}
@@ -163,9 +163,9 @@ func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget) (out []ClosedPort) {
 
 // guardingWaypoints are those that carry a policy out, those that are still to be made included.
 func (i *Ingest) guardingWaypoints(c *memo.Ctx, t AccessTarget) []GuardingWaypoint {
-	out := slices.Clone(t.Waypoints)
-	for _, p := range t.Requests {
-		if slices.Contains(t.Opaque, p) || slices.Contains(t.Unserved, p) {
+	out := slices.Clone(t.waypoints)
+	for _, p := range t.requests {
+		if slices.Contains(t.opaque, p) || slices.Contains(t.unserved, p) {
 			continue
 		}
 		gateway := i.Binding.Get(c, p.ServiceName()).Waypoint

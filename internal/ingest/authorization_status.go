@@ -25,19 +25,19 @@ import (
 type AccessTarget struct {
 	// Object that is named; of a Pod or Namespace it has no name.
 	policy.Object
-	// Refused says why the target is none; nil if it is one. Then it concerns nobody.
-	Refused *Verdict
+	// refused says why the target is none; nil if it is one. Then it concerns nobody.
+	refused *Verdict
 	// pods whose node proxies carry the policy out, or let in nobody but waypoints that do; the zero podChoice: none.
 	pods podChoice
-	// Requests are the ports of Services at which requests are decided on because of it, sorted; of a policy of level
+	// requests are the ports of Services at which requests are decided on because of it, sorted; of a policy of level
 	// Network none.
-	Requests []model.ServicePort
-	// Opaque are those of Requests that carry no requests: there, pods let nobody in.
-	Opaque []model.ServicePort
-	// Unserved are those of Requests that no waypoint serves, though they carry requests.
-	Unserved []model.ServicePort
-	// Waypoints that carry the policy out, sorted.
-	Waypoints []GuardingWaypoint
+	requests []model.ServicePort
+	// opaque are those of requests that carry no requests: there, pods let nobody in.
+	opaque []model.ServicePort
+	// unserved are those of requests that no waypoint serves, though they carry requests.
+	unserved []model.ServicePort
+	// waypoints that carry the policy out, sorted.
+	waypoints []GuardingWaypoint
 }
 
 func (i *Ingest) accessTargets(c *memo.Ctx, key cluster.Key) []AccessTarget {
@@ -58,7 +58,7 @@ func (i *Ingest) accessTarget(
 	out := AccessTarget{}
 	out.Group, out.Kind, out.Namespace, out.Name = string(t.Group), string(t.Kind), p.Namespace, string(t.Name)
 	application := p.Spec.EnforcementLevel == v1alpha1.EnforcementLevelApplication
-	if out.Refused = i.refusedTarget(c, out.Object, application); out.Refused != nil {
+	if out.refused = i.refusedTarget(c, out.Object, application); out.refused != nil {
 		return out
 	}
 	var selector labels.Selector // of pods that it is for as a whole
@@ -85,12 +85,12 @@ func (i *Ingest) accessTarget(
 		i.concerned(c, &out, selector, ports)
 	case isRoute(out.Kind):
 		i.concernedRequests(c, &out, ports)
-		for n := range out.Waypoints { // another route's rules say nothing of it
-			out.Waypoints[n].Tables = slices.DeleteFunc(out.Waypoints[n].Tables, func(t model.ServicePort) bool {
+		for n := range out.waypoints { // another route's rules say nothing of it
+			out.waypoints[n].Tables = slices.DeleteFunc(out.waypoints[n].Tables, func(t model.ServicePort) bool {
 				return !slices.Contains(ports, t)
 			})
 		}
-		out.Waypoints = slices.DeleteFunc(out.Waypoints, func(w GuardingWaypoint) bool { return len(w.Tables) == 0 })
+		out.waypoints = slices.DeleteFunc(out.waypoints, func(w GuardingWaypoint) bool { return len(w.Tables) == 0 })
 	default:
 		i.concernedRequests(c, &out, ports)
 	}
@@ -267,7 +267,7 @@ func (i *Ingest) concerned(c *memo.Ctx, out *AccessTarget, selector labels.Selec
 		}
 	}
 	slices.SortFunc(reached, model.ServicePort.Compare)
-	out.Waypoints = i.waypointsTo(c, slices.Compact(reached))
+	out.waypoints = i.waypointsTo(c, slices.Compact(reached))
 }
 
 // alsoAt are ports of all Services that lead to where the ports do, on pods of a kind.
@@ -290,14 +290,14 @@ func (i *Ingest) alsoAt(c *memo.Ctx, k podKind, ports []model.ServicePort) (out 
 // concernedRequests is the same for a policy that decides on requests to ports of Services.
 func (i *Ingest) concernedRequests(c *memo.Ctx, out *AccessTarget, ports []model.ServicePort) {
 	i.concerned(c, out, nil, ports)
-	out.Requests = ports
+	out.requests = ports
 	for _, p := range ports {
 		b := i.Binding.Get(c, p.ServiceName())
 		switch {
 		case !i.unguarded.Get(c, model.Attachment{Port: p}).Protocol.HTTP():
-			out.Opaque = append(out.Opaque, p)
+			out.opaque = append(out.opaque, p)
 		case b.unserved() || b.Problem != "":
-			out.Unserved = append(out.Unserved, p)
+			out.unserved = append(out.unserved, p)
 		}
 	}
 }

@@ -65,7 +65,7 @@ func guardedWorld(t *testing.T) (w *world, told *int) {
 		other := accessPolicyOf(1)
 		other.Name, other.Spec.TargetRefs[0].Selector.MatchLabels["app"] = fmt.Sprint("other", n), "other"
 		w.set(t, other)
-		w.in.AccessTargets.Watch(cluster.Key{Namespace: "shop", Name: other.Name}, func([]AccessTarget) {})
+		w.in.accessTargetsOf.Watch(cluster.Key{Namespace: "shop", Name: other.Name}, func([]AccessTarget) {})
 	}
 	w.graph.Flush()
 	require.Equal(t, 200, *told)

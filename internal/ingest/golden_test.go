@@ -180,7 +180,7 @@ func (w *world) flush() {
 		w.in.PodGuard.Watch(key, func(*model.PodGuard) {})
 	}
 	for _, key := range w.accessPolicies() {
-		w.in.AccessTargets.Watch(key, func([]AccessTarget) {})
+		w.in.accessTargetsOf.Watch(key, func([]AccessTarget) {})
 	}
 	for _, addr := range w.dialled() {
 		w.in.Destination.Watch(addr, func(*model.Destination) {})

@@ -113,8 +113,8 @@ type Settings struct {
 	TrustDomain string
 	// LogAll and LogErrors are what proxies write to their access logs.
 	LogAll, LogErrors bool
-	// DefaultDeny: pods let in nobody whom no policy allows.
-	DefaultDeny bool
+	// defaultDeny: pods let in nobody whom no policy allows.
+	defaultDeny bool
 }
 
 // RuleCheck says why proxies can't carry out a rule; nil if they can. badMatch: it is because of the rule's match. It
@@ -183,7 +183,7 @@ func (i *Ingest) settings(c *memo.Ctx, _ struct{}) Settings {
 	return Settings{
 		present: m.DeletionTimestamp == nil, TrustDomain: member.TrustDomain(m),
 		LogAll: mode == v1alpha1.AccessLogAll, LogErrors: mode != v1alpha1.AccessLogOff,
-		DefaultDeny: m.Spec.Authorization.Default == v1alpha1.AuthorizationDefaultDeny,
+		defaultDeny: m.Spec.Authorization.Default == v1alpha1.AuthorizationDefaultDeny,
 	}
 }
 

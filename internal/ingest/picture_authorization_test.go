@@ -20,7 +20,7 @@ func (w *world) accessPolicies() []cluster.Key { return keysOf[*v1alpha1.Authori
 
 // podGuards are those of all pods, equal ones once.
 func (p *picture) podGuards() {
-	if len(p.accessPolicies()) == 0 && !p.in.Settings.Get(nil, struct{}{}).DefaultDeny {
+	if len(p.accessPolicies()) == 0 && !p.in.Settings.Get(nil, struct{}{}).defaultDeny {
 		return
 	}
 	p.line("")
