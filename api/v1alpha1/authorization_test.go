@@ -4,25 +4,17 @@
 package v1alpha1_test
 
 import (
-	"context"
 	"encoding/json"
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
 // TestAuthorizationPolicyValidation: what no layer could enforce can't be written.
 func TestAuthorizationPolicyValidation(t *testing.T) {
-	scheme := runtime.NewScheme()
-	require.NoError(t, v1alpha1.AddToScheme(scheme))
-	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
-	require.NoError(t, err)
+	c := connect(t)
 	const (
 		one      = "enforcementLevel: Network, action: ALLOW"
 		requests = "enforcementLevel: Application, action: ALLOW"
@@ -183,19 +175,7 @@ func TestAuthorizationPolicyValidation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: AuthorizationPolicy\n" +
 				"metadata: {name: p, namespace: default}\nspec: {" + tc.spec + "}"
-			for _, u := range apiserver.Objects(t, manifest) {
-				err := c.Create(context.Background(), u)
-				if err == nil {
-					require.NoError(t, c.Delete(context.Background(), u))
-				}
-				if tc.refused == "" {
-					require.NoError(t, err)
-					continue
-				}
-				require.Error(t, err)
-				require.True(t, apierrors.IsInvalid(err), err)
-				require.ErrorContains(t, err, tc.refused)
-			}
+			tries(t, c, manifest, tc.refused)
 		})
 	}
 }

@@ -3,24 +3,11 @@
 
 package v1alpha1_test
 
-import (
-	"testing"
-
-	"github.com/stretchr/testify/require"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/test/apiserver"
-)
+import "testing"
 
 // TestTrafficPolicyValidation: what can't be carried out is refused, in words that say what to do.
 func TestTrafficPolicyValidation(t *testing.T) {
-	scheme := runtime.NewScheme()
-	require.NoError(t, v1alpha1.AddToScheme(scheme))
-	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
-	require.NoError(t, err)
+	c := connect(t)
 	for _, tc := range []struct {
 		spec    string // beside targetRefs
 		refused string // part of the message; accepted where empty
@@ -85,19 +72,7 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		t.Run(tc.spec, func(t *testing.T) {
 			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +
 				"spec: {targetRefs: [{group: '', kind: Service, name: web}], " + tc.spec + "}"
-			for _, u := range apiserver.Objects(t, manifest) {
-				err := c.Create(t.Context(), u)
-				if err == nil {
-					require.NoError(t, c.Delete(t.Context(), u))
-				}
-				if tc.refused == "" {
-					require.NoError(t, err)
-					continue
-				}
-				require.Error(t, err)
-				require.True(t, apierrors.IsInvalid(err), err)
-				require.ErrorContains(t, err, tc.refused)
-			}
+			tries(t, c, manifest, tc.refused)
 		})
 	}
 }

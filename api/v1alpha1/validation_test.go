@@ -23,10 +23,7 @@ func TestMain(m *testing.M) { server.Main(m) }
 // TestValidation applies good and bad manifests to a real API server: what can't work is refused, in words that say
 // what to do.
 func TestValidation(t *testing.T) {
-	scheme := runtime.NewScheme()
-	require.NoError(t, v1alpha1.AddToScheme(scheme))
-	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
-	require.NoError(t, err)
+	c := connect(t)
 
 	mesh := func(spec string) string {
 		return "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: " + spec
@@ -117,31 +114,42 @@ func TestValidation(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			ctx := context.Background()
-			for _, u := range apiserver.Objects(t, tc.manifest) {
-				err := c.Create(ctx, u)
-				if tc.refused == "" {
-					require.NoError(t, err)
-					require.NoError(t, c.Delete(ctx, u))
-					continue
-				}
-				if err == nil {
-					_ = c.Delete(ctx, u)
-				}
-				require.Error(t, err)
-				require.True(t, apierrors.IsInvalid(err), err)
-				require.ErrorContains(t, err, tc.refused)
-			}
+			tries(t, c, tc.manifest, tc.refused)
 		})
+	}
+}
+
+func connect(t *testing.T) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	require.NoError(t, v1alpha1.AddToScheme(scheme))
+	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
+	require.NoError(t, err)
+	return c
+}
+
+// tries creates the objects of a manifest, and deletes them. They must be refused with a message that has the text;
+// accepted where it is empty.
+func tries(t *testing.T, c client.Client, manifest, refused string) {
+	t.Helper()
+	for _, u := range apiserver.Objects(t, manifest) {
+		err := c.Create(t.Context(), u)
+		if err == nil {
+			require.NoError(t, c.Delete(t.Context(), u))
+		}
+		if refused == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.Error(t, err)
+		require.True(t, apierrors.IsInvalid(err), err)
+		require.ErrorContains(t, err, refused)
 	}
 }
 
 // TestMeshDefaultsAndTrustDomain shows what an empty Mesh is, and that its trust domain stays.
 func TestMeshDefaultsAndTrustDomain(t *testing.T) {
-	scheme := runtime.NewScheme()
-	require.NoError(t, v1alpha1.AddToScheme(scheme))
-	c, err := client.New(server.Config(t), client.Options{Scheme: scheme})
-	require.NoError(t, err)
+	c := connect(t)
 	ctx := context.Background()
 
 	mesh := &v1alpha1.Mesh{}

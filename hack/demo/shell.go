@@ -112,22 +112,24 @@ func (d *demo) apply(ctx context.Context, file string) error {
 
 // fromShop runs the test tool in the pod of shop.
 func (d *demo) fromShop(ctx context.Context, show bool, args ...string) (string, error) {
-	args = append([]string{"exec", "-n", namespace, "deploy/shop", "--", "/tool"}, args...)
-	if show {
-		d.ui.command("kubectl " + quote(args))
-	}
-	return d.kubectl(ctx, args...)
+	return d.tool(ctx, "shop", show, args...)
 }
 
 // from runs the test tool in the pod of an application, and shows what it prints.
 func (d *demo) from(ctx context.Context, app string, args ...string) (string, error) {
-	args = append([]string{"exec", "-n", namespace, "deploy/" + app, "--", "/tool"}, args...)
-	d.ui.command("kubectl " + quote(args))
-	out, err := d.kubectl(ctx, args...)
+	out, err := d.tool(ctx, app, true, args...)
 	if err == nil {
 		d.ui.output(out)
 	}
 	return out, err
+}
+
+func (d *demo) tool(ctx context.Context, app string, show bool, args ...string) (string, error) {
+	args = append([]string{"exec", "-n", namespace, "deploy/" + app, "--", "/tool"}, args...)
+	if show {
+		d.ui.command("kubectl " + quote(args))
+	}
+	return d.kubectl(ctx, args...)
 }
 
 // quote makes a line that a shell takes apart again.

@@ -44,12 +44,6 @@ type Decision struct {
 	DryRun []string `json:"dryRun,omitempty"`
 }
 
-// Levels of a guard, as policies name them.
-const (
-	levelNetwork     = "Network"
-	levelApplication = "Application"
-)
-
 // decideAll asks the guards of a destination, all of which must let the caller in. The first that doesn't has the last
 // word.
 func decideAll(guards []model.Guard, c Caller) Decision {
@@ -90,15 +84,11 @@ func atPod(g model.PodGuard, c Caller) Decision {
 }
 
 func decide(g model.Guard, c Caller) Decision {
-	levels := []struct {
-		name     string
-		policies []model.AccessPolicy
-		deny     bool
-	}{{levelNetwork, g.Network, g.DefaultDeny}, {levelApplication, g.Application, false}}
 	out := Decision{Verdict: Allowed, Reason: "no policy is in force"}
-	for _, l := range levels {
-		d := level(l.name, l.policies, l.deny, c)
-		tried := level(l.name, inForce(l.policies), l.deny, c)
+	for _, l := range g.Levels() {
+		d := level(l, c)
+		l.Policies = inForce(l.Policies)
+		tried := level(l, c)
 		if d.Verdict != Denied && tried.Verdict != d.Verdict {
 			out.DryRun = append(out.DryRun, fmt.Sprintf("with what is tried: %s, %s", tried.Verdict, tried.Reason))
 		}
@@ -126,11 +116,11 @@ func inForce(policies []model.AccessPolicy) []model.AccessPolicy {
 }
 
 // level decides for the policies of one level.
-func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Caller) Decision {
-	allows := defaultDeny
+func level(l model.GuardLevel, c Caller) Decision {
+	allows := l.DefaultDeny
 	// What depends in a DENY policy outweighs what an ALLOW policy says; in another it matters where none matches.
 	var denied, depends, allowed *Decision
-	for _, p := range policies {
+	for _, p := range l.Policies {
 		if p.DryRun || !isFor(p, c.port) {
 			continue
 		}
@@ -163,11 +153,9 @@ func level(name string, policies []model.AccessPolicy, defaultDeny bool, c Calle
 	case depends != nil:
 		return *depends
 	case allows:
-		return Decision{
-			Verdict: Denied, Reason: fmt.Sprintf("no ALLOW policy of level %s matches%s", name, listed(policies)),
-		}
+		return Decision{Verdict: Denied, Reason: l.NoAllow() + listed(l.Policies)}
 	}
-	return Decision{Verdict: Allowed, Reason: fmt.Sprintf("no policy of level %s is in force", name)}
+	return Decision{Verdict: Allowed, Reason: fmt.Sprintf("no policy of level %s is in force", l.Name)}
 }
 
 // listed names the policies that would have had to match.

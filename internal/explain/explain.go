@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -191,12 +192,7 @@ func (w *walk) destination() error {
 // isCaller tells whether callers of the namespace go to the waypoint, though others don't.
 func (w *walk) isCaller(d *model.Destination) bool {
 	_, ns, _, ok := names.ParseSPIFFEID(w.answer.Identity)
-	for _, caller := range d.Callers {
-		if ok && caller == ns {
-			return true
-		}
-	}
-	return false
+	return ok && slices.Contains(d.Callers, ns)
 }
 
 func firstPort(svc *model.Service) uint16 {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -57,17 +56,10 @@ func isFor(p model.AccessPolicy, port uint16) bool {
 func match(p model.AccessPolicy, c Caller) (rule string, matches truth) {
 	for _, r := range p.Rules {
 		if m := matchRule(r, p.Deny, c); m > matches {
-			rule, matches = nameOf(r), m
+			rule, matches = r.Label(), m
 		}
 	}
 	return rule, matches
-}
-
-func nameOf(r model.AccessRule) string {
-	if r.Name != "" {
-		return r.Name
-	}
-	return strconv.Itoa(r.Index)
 }
 
 func matchRule(r model.AccessRule, deny bool, c Caller) truth {

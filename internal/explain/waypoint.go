@@ -58,7 +58,7 @@ func (w *walk) rulesFor(t *model.RouteTable) (rules []model.Rule, any bool) {
 }
 
 func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
-	at = fmt.Sprintf("%s, rule %s of %s %s/%s", at, ruleName(r), r.Source.Kind, r.Source.Namespace, r.Source.Name)
+	at = fmt.Sprintf("%s, rule %s of %s %s/%s", at, r.Label(), r.Source.Kind, r.Source.Namespace, r.Source.Name)
 	for _, b := range r.Backends {
 		switch {
 		case b.Weight == 0:
@@ -71,13 +71,6 @@ func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 	if len(r.Backends) == 0 {
 		w.end(at, Decision{Verdict: Allowed, Reason: "the waypoint answers by itself"})
 	}
-}
-
-func ruleName(r model.Rule) string {
-	if r.RuleName != "" {
-		return r.RuleName
-	}
-	return fmt.Sprint(r.RuleIndex)
 }
 
 // passOn tells what the waypoint decides, and goes on to the pods unless it refuses.

@@ -163,8 +163,7 @@ func accessRule(n int, r *v1alpha1.AuthorizationRule, namespace, domain string) 
 		for _, p := range r.NetworkAttributes.Ports {
 			out.Ports = append(out.Ports, portNumber(p))
 		}
-		slices.Sort(out.Ports)
-		out.Ports = slices.Compact(out.Ports)
+		out.Ports = sortedPorts(out.Ports)
 	}
 	if r.ApplicationAttributes != nil {
 		out.Request = accessRequest(r.ApplicationAttributes)

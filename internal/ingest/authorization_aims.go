@@ -185,8 +185,7 @@ func (i *Ingest) routedPorts(c *memo.Ctx, routes []model.ObjectRef, svc cluster.
 			}
 		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return sortedPorts(out)
 }
 
 // askedWaypoint names the Gateway that serves a Service, or is to: by a label, or because there are routes for it or

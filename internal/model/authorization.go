@@ -3,7 +3,12 @@
 
 package model
 
-import "k8s.io/apimachinery/pkg/types"
+import (
+	"slices"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // Guard decides whether a caller may come in. In this order: what a Deny policy matches is refused; where there are
 // policies that allow, or DefaultDeny is set, one must match; all else comes in. Level by level, Network first: both
@@ -14,6 +19,31 @@ type Guard struct {
 	// Network and Application policies, each sorted by namespace and name.
 	Network, Application []AccessPolicy
 }
+
+// Tries tells whether the guard has policies that are tried only.
+func (g Guard) Tries() bool {
+	tried := func(p AccessPolicy) bool { return p.DryRun }
+	return slices.ContainsFunc(g.Network, tried) || slices.ContainsFunc(g.Application, tried)
+}
+
+// Levels of the guard, in the order in which they decide.
+func (g Guard) Levels() [2]GuardLevel {
+	return [2]GuardLevel{
+		{Name: "Network", DefaultDeny: g.DefaultDeny, Policies: g.Network},
+		{Name: "Application", Policies: g.Application},
+	}
+}
+
+// GuardLevel is a level of a Guard, with the Name that policies have for it (spec.enforcementLevel).
+type GuardLevel struct {
+	Name string
+	// DefaultDeny: the mesh refuses what no policy of the level allows.
+	DefaultDeny bool
+	Policies    []AccessPolicy
+}
+
+// NoAllow is the reason to refuse whom no policy of the level allows, as access logs have it.
+func (l GuardLevel) NoAllow() string { return "no ALLOW policy of level " + l.Name + " matches" }
 
 // PodGuard is the guard of a pod, as its node's proxy carries it out. It sees connections only, so its Application
 // policies are none.
@@ -51,6 +81,9 @@ type AccessPolicy struct {
 	Rules []AccessRule
 }
 
+// RuleLabel names a rule of the policy among those of all policies, as access logs have it.
+func (p AccessPolicy) RuleLabel(r AccessRule) string { return p.Name.String() + " rule " + r.Label() }
+
 // AccessRule matches what all of its fields match.
 type AccessRule struct {
 	Name string // "": it has none
@@ -62,6 +95,16 @@ type AccessRule struct {
 	Ports []uint16
 	// Request that it matches; nil: any. Of Application policies only.
 	Request *AccessRequest
+}
+
+// Label names the rule in its policy: its name, or its index where it has none.
+func (r AccessRule) Label() string { return ruleLabel(r.Name, r.Index) }
+
+func ruleLabel(name string, index int) string {
+	if name != "" {
+		return name
+	}
+	return strconv.Itoa(index)
 }
 
 // AccessSource is a SPIFFE ID, or all that begin with one.

@@ -204,6 +204,9 @@ type Rule struct {
 	SessionPersistence             *SessionPersistence
 }
 
+// Label names the rule in its route: its name, or its index where it has none.
+func (r Rule) Label() string { return ruleLabel(r.RuleName, r.RuleIndex) }
+
 // MatchType tells how a string is compared.
 type MatchType string
 

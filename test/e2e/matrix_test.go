@@ -211,7 +211,19 @@ func policyFor(name string) *v1alpha1.AuthorizationPolicy {
 // decided waits until the status says what became of a policy: that it is enforced, or why it can't be.
 func (s *space) decided(p *v1alpha1.AuthorizationPolicy) {
 	s.t.Helper()
-	eventually.PassesWithin(s.t, time.Minute, "the status of policy "+p.Name, func(look require.TestingT) {
+	s.enforcement(p, time.Minute, "the status of policy "+p.Name, func(look require.TestingT, c *metav1.Condition) {
+		if !strings.Contains(c.Message, "nobody gets in through it") { // a waypoint without proxies may come back
+			require.NotEqual(look, v1alpha1.PolicyReasonPending, c.Reason, c.Message)
+		}
+	})
+}
+
+// enforcement waits until the condition Enforced of a policy is about what it is now, and passes, for all ancestors.
+func (s *space) enforcement(p *v1alpha1.AuthorizationPolicy, within time.Duration, what string,
+	pass func(require.TestingT, *metav1.Condition),
+) {
+	s.t.Helper()
+	eventually.PassesWithin(s.t, within, what, func(look require.TestingT) {
 		var now v1alpha1.AuthorizationPolicy
 		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), &now))
 		require.NotEmpty(look, now.Status.Ancestors)
@@ -219,9 +231,7 @@ func (s *space) decided(p *v1alpha1.AuthorizationPolicy) {
 			c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyConditionEnforced)
 			require.NotNil(look, c, "%+v", a.Conditions)
 			require.Equal(look, now.Generation, c.ObservedGeneration)
-			if !strings.Contains(c.Message, "nobody gets in through it") { // a waypoint without proxies may come back
-				require.NotEqual(look, v1alpha1.PolicyReasonPending, c.Reason, c.Message)
-			}
+			pass(look, c)
 		}
 	})
 }

@@ -122,16 +122,9 @@ func (s *space) forbidden(plain *space) map[string]way {
 // enforced waits until a policy is.
 func (s *space) enforced(p *v1alpha1.AuthorizationPolicy) {
 	s.t.Helper()
-	eventually.PassesWithin(s.t, 2*time.Minute, "policy "+p.Name+" is enforced", func(look require.TestingT) {
-		var now v1alpha1.AuthorizationPolicy
-		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), &now))
-		require.NotEmpty(look, now.Status.Ancestors)
-		for _, a := range now.Status.Ancestors {
-			c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyConditionEnforced)
-			require.NotNil(look, c)
-			require.Equal(look, now.Generation, c.ObservedGeneration)
-			require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
-		}
+	what := "policy " + p.Name + " is enforced"
+	s.enforcement(p, 2*time.Minute, what, func(look require.TestingT, c *metav1.Condition) {
+		require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
 	})
 }
 

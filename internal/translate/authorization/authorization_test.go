@@ -169,7 +169,7 @@ func TestVerdicts(t *testing.T) {
 			c.set(filter)
 			verdict, dry := c.says(names.FilterStateVerdict), c.says(names.FilterStateDryRun)
 			require.Equal(t, translatetest.LetIn(g, caller, false), verdict == "", "seed %d, %+v: %q", seed, caller, verdict)
-			if dry != "nothing" || tries(g.Guard) {
+			if dry != "nothing" || g.Tries() {
 				require.Equal(t, translatetest.LetIn(g, caller, true), dry == "", "seed %d, %+v, dry run: %q", seed, caller, dry)
 			}
 			require.NotContains(t, []string{"-", undecided}, verdict)

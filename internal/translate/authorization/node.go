@@ -25,8 +25,8 @@ var ofPods = caller{proved: "connection.mtls", port: "(connection.mtls ? int(" +
 func Node(g model.PodGuard) *netstatev3.Config {
 	phases := func(tried bool) (out []phase) {
 		waypoints := waypointsOf(g)
-		for n, l := range levels(g.Guard) {
-			rows := l.rows(ofPods, tried)
+		for n, l := range g.Levels() {
+			rows := ofPods.rows(l, tried)
 			if n == 0 && len(g.Only) > 0 {
 				rows = append(phase{{[]string{ofPods.at(g.Only)}, onlyWaypoint}}, rows...)
 			}
@@ -37,7 +37,7 @@ func Node(g model.PodGuard) *netstatev3.Config {
 		return out
 	}
 	out := verdict(names.FilterStateVerdict, phases(false))
-	if tries(g.Guard) {
+	if g.Tries() {
 		out = append(out, verdict(names.FilterStateDryRun, phases(true))...)
 	}
 	return &netstatev3.Config{OnDownstreamTlsHandshake: out}

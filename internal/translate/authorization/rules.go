@@ -4,9 +4,7 @@
 package authorization
 
 import (
-	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -26,25 +24,11 @@ type caller struct {
 	port string
 }
 
-// levels of a guard, as policies name them.
-func levels(g model.Guard) []level {
-	return []level{
-		{"Network", g.Network, g.DefaultDeny},
-		{"Application", g.Application, false},
-	}
-}
-
-type level struct {
-	name        string
-	policies    []model.AccessPolicy
-	defaultDeny bool
-}
-
-// rows of the policies that are in force, those that are tried only among them or not.
-func (l level) rows(c caller, tried bool) (out phase) {
-	closed := condition{never: !l.defaultDeny}
+// rows of the policies of a level that are in force, those that are tried only among them or not.
+func (c caller) rows(l model.GuardLevel, tried bool) (out phase) {
+	closed := condition{never: !l.DefaultDeny}
 	var denies, allows phase
-	for _, p := range l.policies {
+	for _, p := range l.Policies {
 		if p.DryRun && !tried {
 			continue
 		}
@@ -56,7 +40,7 @@ func (l level) rows(c caller, tried bool) (out phase) {
 			switch {
 			case len(conditions) == 0:
 			case p.Deny:
-				denies = append(denies, row{conditions, "DENY " + p.Name.String() + " rule " + nameOf(r)})
+				denies = append(denies, row{conditions, "DENY " + p.RuleLabel(r)})
 			case len(allows) == 0:
 				allows = phase{{any: conditions}}
 			default:
@@ -69,7 +53,7 @@ func (l level) rows(c caller, tried bool) (out phase) {
 		return out
 	}
 	out = append(out, allows...)
-	return append(out, row{[]string{all(c.at(closed.ports))}, fmt.Sprintf("no ALLOW policy of level %s matches", l.name)})
+	return append(out, row{[]string{all(c.at(closed.ports))}, l.NoAllow()})
 }
 
 // condition is about ports: never, or at some, or (nil) at all.
@@ -88,14 +72,6 @@ func (c condition) or(ports []uint16) condition {
 	more := slices.Concat(c.ports, ports)
 	slices.Sort(more)
 	return condition{ports: slices.Compact(more)}
-}
-
-// nameOf a rule in a verdict.
-func nameOf(r model.AccessRule) string {
-	if r.Name != "" {
-		return r.Name
-	}
-	return strconv.Itoa(r.Index)
 }
 
 // at is the condition that one of the ports is asked for; nil: "", all.
@@ -153,9 +129,4 @@ func isOneOf(sources []model.AccessSource) string {
 		conditions = append(conditions, oneOf(identity, exact))
 	}
 	return either(conditions)
-}
-
-func tries(g model.Guard) bool {
-	dry := func(p model.AccessPolicy) bool { return p.DryRun }
-	return slices.ContainsFunc(g.Network, dry) || slices.ContainsFunc(g.Application, dry)
 }

@@ -39,7 +39,8 @@ func TCP(guards []model.TCPGuard) *netstatev3.Config {
 		return out
 	}
 	out := &netstatev3.Config{OnDownstreamTlsHandshake: verdict(names.FilterStateVerdict, phases(false))}
-	if slices.ContainsFunc(guards, func(t model.TCPGuard) bool { return slices.ContainsFunc(t.Guards, tries) }) {
+	tries := func(t model.TCPGuard) bool { return slices.ContainsFunc(t.Guards, model.Guard.Tries) }
+	if slices.ContainsFunc(guards, tries) {
 		out.OnDownstreamTlsHandshake = append(out.OnDownstreamTlsHandshake,
 			verdict(names.FilterStateDryRun, phases(true))...)
 	}
@@ -88,8 +89,8 @@ func asksFor(ports []model.TCPGuard) (out []string) {
 func ofPort(t model.TCPGuard, tried bool) (out []phase) {
 	c := caller{port: strconv.Itoa(int(t.Port))} // its name is asked for, so that its number is known
 	for _, g := range t.Guards {
-		for _, l := range levels(g) {
-			if rows := l.rows(c, tried); len(rows) > 0 {
+		for _, l := range g.Levels() {
+			if rows := c.rows(l, tried); len(rows) > 0 {
 				out = append(out, rows)
 			}
 		}

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -43,7 +42,7 @@ func allowing(guards []model.Guard) *httprbacv3.RBACPerRoute {
 
 func perRoute(guards []model.Guard, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
 	out := &httprbacv3.RBAC{Rules: rules(false), TrackPerRuleStats: true}
-	if slices.ContainsFunc(guards, tries) {
+	if slices.ContainsFunc(guards, model.Guard.Tries) {
 		out.ShadowRules, out.ShadowRulesStatPrefix = rules(true), "dry_run_"
 	}
 	if out.Rules == nil && out.ShadowRules == nil {
@@ -72,14 +71,9 @@ func merge(into, more map[string]*anypb.Any) map[string]*anypb.Any {
 	return into
 }
 
-func tries(g model.Guard) bool {
-	tried := func(p model.AccessPolicy) bool { return p.DryRun }
-	return slices.ContainsFunc(g.Network, tried) || slices.ContainsFunc(g.Application, tried)
-}
-
 // level of a guard.
 type level struct {
-	name string
+	model.GuardLevel
 	// closed: what no policy allows is refused.
 	closed         bool
 	denies, allows []rule
@@ -92,23 +86,23 @@ type rule struct {
 }
 
 // levelsOf a guard, with the policies that are tried only, or without.
-func levelsOf(g model.Guard, tried bool) [2]level {
-	out := [2]level{{name: "Network", closed: g.DefaultDeny}, {name: "Application"}}
-	for n, policies := range [][]model.AccessPolicy{g.Network, g.Application} {
-		l := &out[n]
-		for _, p := range policies {
+func levelsOf(g model.Guard, tried bool) (out []level) {
+	for _, of := range g.Levels() {
+		l := level{GuardLevel: of, closed: of.DefaultDeny}
+		for _, p := range of.Policies {
 			if p.DryRun && !tried {
 				continue
 			}
 			l.closed = l.closed || !p.Deny
 			for _, r := range p.Rules {
-				if named := (rule{r, p.Name.String() + " rule " + ruleName(r)}); p.Deny {
+				if named := (rule{r, p.RuleLabel(r)}); p.Deny {
 					l.denies = append(l.denies, named)
 				} else {
 					l.allows = append(l.allows, named)
 				}
 			}
 		}
+		out = append(out, l)
 	}
 	return out
 }
@@ -130,7 +124,7 @@ func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
 				for _, r := range l.allows {
 					allowed = append(allowed, ruleOf(r.AccessRule, false))
 				}
-				add(out, fmt.Sprintf("no ALLOW policy of level %s matches", l.name),
+				add(out, l.NoAllow(),
 					&rbacv3.Policy{Principals: []*rbacv3.Principal{not(oneOf(allowed))}})
 			}
 		}
@@ -187,13 +181,6 @@ func add(out map[string]*rbacv3.Policy, name string, p *rbacv3.Policy) {
 	}
 	p.Permissions = []*rbacv3.Permission{{Rule: &rbacv3.Permission_Any{Any: true}}}
 	out[unique] = p
-}
-
-func ruleName(r model.AccessRule) string {
-	if r.Name != "" {
-		return r.Name
-	}
-	return strconv.Itoa(r.Index)
 }
 
 // policyOf matches what all of the rules match. An expression that can't be told to Envoy denies everything, and allows

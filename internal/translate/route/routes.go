@@ -6,7 +6,6 @@ package route
 import (
 	"errors"
 	"net/http"
-	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -218,11 +217,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 
 // routeName is what the access log and the introspection show: the rule that decided.
 func routeName(r model.Rule) string {
-	rule := r.RuleName
-	if rule == "" {
-		rule = strconv.Itoa(r.RuleIndex)
-	}
-	return text(r.Source.Kind + "/" + r.Source.Namespace + "/" + r.Source.Name + "/" + rule)
+	return text(r.Source.Kind + "/" + r.Source.Namespace + "/" + r.Source.Name + "/" + r.Label())
 }
 
 // text is what can be in a protobuf string. Names of Kubernetes objects always can.
