@@ -33,6 +33,8 @@ import (
 var (
 	benchRoutes = flag.String("bench-routes", "",
 		"numbers of routes to measure at, growing, such as 0,1000,3000; without, nothing is measured")
+	benchPolicyCounts = flag.String("bench-policies", "0",
+		"numbers of policies to measure at, growing, such as 0,1000; each ten of them are for fifty pods")
 	benchSamples = flag.Int("bench-samples", 20, "how often each figure is measured")
 	benchOutput  = flag.String("bench-output", "", "file for the report")
 )
@@ -51,15 +53,27 @@ func TestBench(t *testing.T) {
 	version, err := world.clientset.Discovery().ServerVersion()
 	require.NoError(t, err)
 	report.Kubernetes = version.GitVersion
-	for _, text := range strings.Split(*benchRoutes, ",") {
-		routes, err := strconv.Atoi(text)
-		require.NoError(t, err, "-bench-routes")
+	for _, routes := range numbers(t, *benchRoutes) {
 		report.Columns = append(report.Columns, b.column(routes))
+	}
+	p := newBenchPolicies(t)
+	for _, policies := range numbers(t, *benchPolicyCounts) {
+		report.Policies = append(report.Policies, p.column(policies))
 	}
 	t.Log("\n" + report.String())
 	if *benchOutput != "" {
 		require.NoError(t, os.WriteFile(*benchOutput, []byte(report.String()), 0o644))
 	}
+}
+
+// numbers of a flag, separated by commas.
+func numbers(t *testing.T, list string) (out []int) {
+	for text := range strings.SplitSeq(list, ",") {
+		n, err := strconv.Atoi(text)
+		require.NoError(t, err, list)
+		out = append(out, n)
+	}
+	return out
 }
 
 // bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and two Services

@@ -18,6 +18,7 @@ type benchReport struct {
 	Date, Kubernetes string
 	Cores, Samples   int
 	Columns          []benchColumn
+	Policies         []policyColumn
 }
 
 // benchColumn is what was measured at one number of routes.
@@ -64,23 +65,6 @@ func (f benchFill) String() string {
 }
 
 func (r benchReport) String() string {
-	rows := []struct {
-		name string
-		cell func(benchColumn) string
-	}{
-		{"a new route answers", func(c benchColumn) string { return c.NewRoute.String() }},
-		{"an edited route answers", func(c benchColumn) string { return c.EditedRoute.String() }},
-		{"a moved endpoint answers", func(c benchColumn) string { return c.Direct.String() }},
-		{"a moved endpoint behind a waypoint answers", func(c benchColumn) string { return c.Routed.String() }},
-		{"operator CPU for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f ms", c.EditCost.CPU*1000) }},
-		{"xDS bytes for an edit", func(c benchColumn) string { return fmt.Sprintf("%.1f KB", c.EditCost.Bytes/1000) }},
-		{
-			"requests that failed during edits",
-			func(c benchColumn) string { return fmt.Sprintf("%d of %d", c.Failed, c.Requests) },
-		},
-		{"many routes at once: all Programmed; operator CPU", func(c benchColumn) string { return c.Fill.String() }},
-		{"operator memory, larger replica", func(c benchColumn) string { return fmt.Sprintf("%.0f MB", c.Memory/1e6) }},
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Benchmarks\n\n"+
 		"Written by `make bench` on %s: the dev cluster (two nodes, Kubernetes %s, stock Envoy, two operators) on %d "+
@@ -90,20 +74,60 @@ func (r benchReport) String() string {
 		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over "+
 		"Services by tens.\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Samples)
-	line := func(first string, cell func(benchColumn) string) {
-		fmt.Fprintf(&b, "| %s |", first)
-		for _, c := range r.Columns {
-			fmt.Fprintf(&b, " %s |", cell(c))
-		}
-		b.WriteString("\n")
-	}
-	line("routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) })
-	line("---", func(benchColumn) string { return "---" })
-	for _, row := range rows {
-		line(row.name, row.cell)
-	}
+	table(&b, r.Columns, []tableRow[benchColumn]{
+		{"routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) }},
+		{"a new route answers", func(c benchColumn) string { return c.NewRoute.String() }},
+		{"an edited route answers", func(c benchColumn) string { return c.EditedRoute.String() }},
+		{"a moved endpoint answers", func(c benchColumn) string { return c.Direct.String() }},
+		{"a moved endpoint behind a waypoint answers", func(c benchColumn) string { return c.Routed.String() }},
+		{"operator CPU for an edit", func(c benchColumn) string { return c.EditCost.cpu() }},
+		{"xDS bytes for an edit", func(c benchColumn) string { return c.EditCost.sent() }},
+		{
+			"requests that failed during edits",
+			func(c benchColumn) string { return fmt.Sprintf("%d of %d", c.Failed, c.Requests) },
+		},
+		{"many routes at once: all Programmed; operator CPU", func(c benchColumn) string { return c.Fill.String() }},
+		{"operator memory, larger replica", func(c benchColumn) string { return megabytes(c.Memory) }},
+	})
+	fmt.Fprintf(&b, "\nAn AuthorizationPolicy of level `Network` for %d running pods, among policies of another namespace "+
+		"that have twenty\naccounts each. Ten of them are for each of that namespace's pods, which no node runs.\n\n",
+		benchConcerned)
+	table(&b, r.Policies, []tableRow[policyColumn]{
+		{"policies for other pods", func(c policyColumn) string { return fmt.Sprint(c.Policies) }},
+		{"other pods", func(c policyColumn) string { return fmt.Sprint(c.Pods) }},
+		{"an edited policy lets a caller in", func(c policyColumn) string { return c.Edited.String() }},
+		{"operator CPU for an edit", func(c policyColumn) string { return c.Cost.cpu() }},
+		{"xDS bytes for an edit", func(c policyColumn) string { return c.Cost.sent() }},
+		{"operator memory, larger replica", func(c policyColumn) string { return megabytes(c.Memory) }},
+	})
 	return b.String()
 }
+
+// tableRow is a name and what stands behind it in each column.
+type tableRow[C any] struct {
+	name string
+	cell func(C) string
+}
+
+// table writes rows, the first as the head.
+func table[C any](b *strings.Builder, columns []C, rows []tableRow[C]) {
+	for n, row := range rows {
+		fmt.Fprintf(b, "| %s |", row.name)
+		for _, c := range columns {
+			fmt.Fprintf(b, " %s |", row.cell(c))
+		}
+		b.WriteString("\n")
+		if n == 0 {
+			b.WriteString("|" + strings.Repeat(" --- |", 1+len(columns)) + "\n")
+		}
+	}
+}
+
+func (c benchCost) cpu() string { return fmt.Sprintf("%.1f ms", c.CPU*1000) }
+
+func (c benchCost) sent() string { return fmt.Sprintf("%.1f KB", c.Bytes/1000) }
+
+func megabytes(bytes float64) string { return fmt.Sprintf("%.0f MB", bytes/1e6) }
 
 func TestBenchReport(t *testing.T) {
 	ms := time.Millisecond
@@ -113,12 +137,16 @@ func TestBenchReport(t *testing.T) {
 			Routes: 1000, Fill: benchFill{Routes: 1000, Written: 2 * time.Second, Programmed: 2500 * ms, CPU: 1.25},
 			EditCost: benchCost{CPU: 0.0042, Bytes: 1500}, Memory: 5e7,
 		},
+	}, Policies: []policyColumn{
+		{Policies: 1000, Pods: 5000, Edited: benchTimes{4 * ms}, Cost: benchCost{CPU: 0.0015}},
 	}}
 	for _, has := range []string{
 		"| routes in the namespace | 0 | 1000 |\n| --- | --- | --- |\n| a new route answers | 5 / 9 ms |  |\n",
 		"| operator CPU for an edit | 0.0 ms | 4.2 ms |\n| xDS bytes for an edit | 0.0 KB | 1.5 KB |\n" +
 			"| requests that failed during edits | 0 of 10 | 0 of 0 |\n",
 		"|  | 1000: 2.5 s (written 2.0 s); 1.2 s |\n",
+		"| policies for other pods | 1000 |\n| --- | --- |\n| other pods | 5000 |\n" +
+			"| an edited policy lets a caller in | 4 / 4 ms |\n| operator CPU for an edit | 1.5 ms |\n",
 	} {
 		require.Contains(t, report.String(), has)
 	}
