@@ -127,8 +127,8 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 # The conformance suite skips by itself what a profile does not ask for.
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
-# Packages whose tests need more than Go: an API server (they import test/apiserver), or root and an Envoy, or a cluster.
-INTEGRATION_DIRS := internal/agent/node controllers internal/operator internal/status api test/manifests
+# Packages whose tests need an API server, as their imports tell, and so more than Go and an Envoy.
+INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rl --include="*_test.go" "/test/apiserver\"" api controllers internal test/manifests))))
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 
