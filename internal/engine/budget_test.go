@@ -232,8 +232,8 @@ func largeRoute(namespace, name string, matches int) *gwv1.HTTPRoute {
 // TestPartialServicesAreTold: of Services with more endpoints than proxies are to know, and of those that are gone.
 func TestPartialServicesAreTold(t *testing.T) {
 	told := map[string]bool{}
-	e := New(Options{Cache: xds.NewCache(), OnPartial: func(svc types.NamespacedName, partial bool) {
-		told[svc.Name] = partial
+	e := New(Options{Cache: xds.NewCache(), OnLeftOut: func(svc types.NamespacedName, out ingest.LeftOut) {
+		told[svc.Name] = out.TooMany
 	}})
 	set := func(name string, ports, endpoints int) *corev1.Service {
 		svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
@@ -256,7 +256,7 @@ func TestPartialServicesAreTold(t *testing.T) {
 	e.Delete(large)
 	e.process()
 	require.Equal(t, map[string]bool{"small": false, "large": false}, told)
-	require.False(t, e.ingest.Partial.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
+	require.False(t, e.ingest.LeftOut.Watched(types.NamespacedName{Namespace: "shop", Name: "large"}))
 }
 
 // TestMostConsumersOfAService: more than so many namespaces can't have routes for one, and say so; nobody else's

@@ -37,8 +37,8 @@ type Options struct {
 	OnReport func(model.ObjectRef, *ingest.Report)
 	// OnBinding is told which waypoint a Service is bound to; the zero Binding for none.
 	OnBinding func(service types.NamespacedName, b ingest.Binding)
-	// OnPartial is told whether proxies know only some of a Service's endpoints, for it has too many.
-	OnPartial func(service types.NamespacedName, partial bool)
+	// OnLeftOut is told which of a Service's endpoints proxies don't know.
+	OnLeftOut func(service types.NamespacedName, out ingest.LeftOut)
 	// OnAutomatic is told of every namespace, once it is known, whether it needs an automatic waypoint; and with known
 	// false that the namespace is gone.
 	OnAutomatic func(namespace string, needed, known bool)
@@ -85,8 +85,8 @@ func New(o Options) *Engine {
 	if o.OnBinding == nil {
 		o.OnBinding = func(types.NamespacedName, ingest.Binding) {}
 	}
-	if o.OnPartial == nil {
-		o.OnPartial = func(types.NamespacedName, bool) {}
+	if o.OnLeftOut == nil {
+		o.OnLeftOut = func(types.NamespacedName, ingest.LeftOut) {}
 	}
 	if o.OnAutomatic == nil {
 		o.OnAutomatic = func(string, bool, bool) {}
@@ -199,14 +199,14 @@ func (e *Engine) watchAddresses(pod *corev1.Pod) {
 func (e *Engine) watchService(key types.NamespacedName, deleted bool) {
 	if deleted {
 		e.ingest.Bound.Unwatch(key)
-		e.ingest.Partial.Unwatch(key)
+		e.ingest.LeftOut.Unwatch(key)
 		e.opts.OnBinding(key, ingest.Binding{})
-		e.opts.OnPartial(key, false)
+		e.opts.OnLeftOut(key, ingest.LeftOut{})
 	} else if !e.ingest.Bound.Watched(key) {
 		e.ingest.Bound.Watch(key, func(b ingest.Binding) {
 			e.told = append(e.told, func() { e.opts.OnBinding(key, b) })
 		})
-		e.ingest.Partial.Watch(key, func(partial bool) { e.opts.OnPartial(key, partial) })
+		e.ingest.LeftOut.Watch(key, func(out ingest.LeftOut) { e.opts.OnLeftOut(key, out) })
 	}
 }
 

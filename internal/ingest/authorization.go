@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -66,6 +67,11 @@ type authorization struct {
 	sendsTo   *memo.Func[cluster.Key, []string]
 	senders   *memo.Func[struct{}, map[string][]cluster.Key]
 	sendersTo *memo.Func[model.ServicePort, []sender]
+	// WaypointEndpoints of a Service's port are its Endpoints without strays; kindsOfSlice are the kinds of pods that an
+	// EndpointSlice lists.
+	WaypointEndpoints *memo.Func[model.ServicePort, []model.Endpoint]
+	strays            *memo.Func[model.ServicePort, []netip.AddrPort]
+	kindsOfSlice      *memo.Func[cluster.Key, []listedKind]
 	// guardedPods are for statuses.
 	guardedPods *memo.Func[podChoice, *GuardedPods]
 }
@@ -100,6 +106,9 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.sendsTo = memo.Define(g, "sendsTo", slices.Equal[[]string], i.sendsToNamespaces)
 	a.senders = memo.Define(g, "senders", reflectEqual[map[string][]cluster.Key], i.allSenders).Steady()
 	a.sendersTo = memo.Define(g, "sendersTo", slices.Equal[[]sender], i.sendersToPort)
+	a.WaypointEndpoints = memo.Define(g, "waypointEndpoints", sameEndpoints, i.waypointEndpoints)
+	a.strays = memo.Define(g, "strays", slices.Equal[[]netip.AddrPort], i.straysOf)
+	a.kindsOfSlice = memo.Define(g, "kindsOfSlice", sameListed, i.listedKinds)
 	a.guardedPods = memo.Define(g, "guardedPods", reflectEqual[*GuardedPods], i.chosenPods)
 	i.policyReports[kindAuthorization] = i.accessReport
 }

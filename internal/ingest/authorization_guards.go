@@ -219,7 +219,7 @@ func (i *Ingest) serviceRequests(c *memo.Ctx, port model.ServicePort) []model.Ac
 
 // guardsOf are guardsAt, but for the ports of all those namespaces in which nothing is guarded.
 func (i *Ingest) guardsOf(c *memo.Ctx, port model.ServicePort) []model.Guard {
-	if len(i.aimsIn.Get(c, port.Namespace)) == 0 && !i.Settings.Get(c, struct{}{}).defaultDeny {
+	if !i.guarding(c, port.Namespace) {
 		return nil
 	}
 	return i.guardsAt.Get(c, port)

@@ -131,8 +131,8 @@ func TestMostEndpoints(t *testing.T) {
 	require.Equal(t, first, at("shop", "web", ports), "all ports know the same")
 	require.NotContains(t, first, netip.MustParseAddr("10.1.0.7"), "it drains")
 	require.Len(t, at("shop", "small", 1), 250)
-	require.True(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "web"}))
-	require.False(t, in.Partial.Get(nil, cluster.Key{Namespace: "shop", Name: "small"}))
+	require.True(t, in.LeftOut.Get(nil, cluster.Key{Namespace: "shop", Name: "web"}).TooMany)
+	require.Zero(t, in.LeftOut.Get(nil, cluster.Key{Namespace: "shop", Name: "small"}))
 
 	gone := slices.IndexFunc(slice.Endpoints, func(e discoveryv1.Endpoint) bool {
 		return e.Addresses[0] == first[0].String()

@@ -160,7 +160,7 @@ func (w *world) flush() {
 	}
 	for _, key := range w.services() {
 		w.in.Bound.Watch(key, func(Binding) {})
-		w.in.Partial.Watch(key, func(bool) {})
+		w.in.LeftOut.Watch(key, func(LeftOut) {})
 		w.in.CallerEndpoints.Watch(key, func([]model.Endpoint) {})
 		for _, p := range w.in.Service.Get(nil, key).Ports {
 			at := model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: p.Number}

@@ -52,8 +52,8 @@ type Ingest struct {
 	// asked and most are numbers of endpoints of a Service, endpointShare of each Service in a namespace.
 	asked, most   *memo.Func[cluster.Key, int]
 	endpointShare *memo.Func[string, int]
-	// Partial tells that proxies know only some of a Service's endpoints.
-	Partial *memo.Func[cluster.Key, bool]
+	// LeftOut tells which of a Service's endpoints proxies don't know.
+	LeftOut *memo.Func[cluster.Key, LeftOut]
 	// Endpoints of a Service's port, sorted by address.
 	Endpoints *memo.Func[model.ServicePort, []model.Endpoint]
 	// NodeEndpoints are a Service's endpoints as the proxy of one node should see them; Spread tells whether that is the
@@ -138,7 +138,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.asked = memo.Define(g, "askedEndpoints", same[int], i.askedEndpoints)
 	i.endpointShare = memo.Define(g, "endpointShare", same[int], i.shareOfServices).Steady()
 	i.most = memo.Define(g, "mostAtPort", same[int], i.mostAtPort)
-	i.Partial = memo.Define(g, "partial", same[bool], i.partial)
+	i.LeftOut = memo.Define(g, "leftOut", same[LeftOut], i.leftOut)
 	i.Endpoints = memo.Define(g, "endpoints", sameEndpoints, i.endpoints)
 	i.NodeEndpoints = memo.Define(g, "nodeEndpoints", sameEndpoints, i.nodeEndpoints)
 	i.Spread = memo.Define(g, "spread", same[bool], i.spread)

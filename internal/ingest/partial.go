@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"cmp"
+	"fmt"
 	"hash/fnv"
 	"math"
 	"math/bits"
@@ -63,8 +64,25 @@ func (i *Ingest) mostAtPort(c *memo.Ctx, key cluster.Key) int {
 	return max(1, share/len(i.Service.Get(c, key).Ports))
 }
 
-// partial tells that proxies know only some of a Service's endpoints.
-func (i *Ingest) partial(c *memo.Ctx, key cluster.Key) bool { return i.most.Get(c, key) < math.MaxInt }
+// LeftOut says which endpoints of a Service are left out. The zero value: none.
+type LeftOut struct {
+	// TooMany: proxies know only some of them.
+	TooMany bool
+	// Stray is one that waypoints leave out, for they would get past the guard of its pod; "" if there is none.
+	Stray string
+}
+
+func (i *Ingest) leftOut(c *memo.Ctx, key cluster.Key) LeftOut {
+	out := LeftOut{TooMany: i.most.Get(c, key) < math.MaxInt}
+	for _, port := range i.allPorts(c, key) {
+		if strays := i.strays.Get(c, port); len(strays) > 0 {
+			pod := i.Claims.Get(c, strays[0].Addr()).holder
+			out.Stray = fmt.Sprintf("%s, pod %s, of port %d", strays[0], pod, port.Port)
+			break
+		}
+	}
+	return out
+}
 
 // chosen is the backing of a Service in another order: those first that proxies are to know. It is as good as random,
 // so that every node and zone has its part, and yet the same for all ports and times.

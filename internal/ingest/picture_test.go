@@ -47,7 +47,7 @@ func (p *picture) service(key cluster.Key) {
 	svc := p.in.Service.Get(nil, key)
 	p.line("\nService %s%s", key, flags(map[string]bool{
 		"not in the mesh": !svc.Enrolled, "ExternalName": svc.External, "client IP": svc.ClientIP, "local": svc.Local,
-		"partial": p.in.Partial.Get(nil, key),
+		"partial": p.in.LeftOut.Get(nil, key).TooMany,
 	}))
 	p.line("  %s", bindingWords(p.in.Binding.Get(nil, key)))
 	p.tables(svc)
@@ -56,6 +56,9 @@ func (p *picture) service(key cluster.Key) {
 		list := p.in.Endpoints.Get(nil, at)
 		for _, e := range list {
 			p.line("  port %d endpoint %s", port.Number, p.endpoint(e))
+		}
+		for _, a := range p.in.strays.Get(nil, at) { // the Service's Event names the first
+			p.line("  port %d is not at %s for waypoints", port.Number, a)
 		}
 		if p.in.Spread.Get(nil, at) {
 			continue

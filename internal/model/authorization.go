@@ -56,6 +56,12 @@ type PodGuard struct {
 	Only []uint16
 }
 
+// Refuses tells whether the guard keeps anybody out, or would if it were asked.
+func (g PodGuard) Refuses() bool {
+	inForce := func(p AccessPolicy) bool { return !p.DryRun }
+	return g.DefaultDeny || len(g.Only) > 0 || slices.ContainsFunc(g.Network, inForce)
+}
+
 // TCPGuard are the guards of a port that a waypoint passes on as it is: all of them must let a caller in. Their
 // policies are narrowed down to it already.
 type TCPGuard struct {

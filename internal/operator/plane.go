@@ -84,7 +84,7 @@ func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plan
 		Inbox: p.inbox, Cache: cache, Log: o.Log.WithName("engine"),
 		OnReport:    p.writer.Report,
 		OnBinding:   p.bound.Bound,
-		OnPartial:   p.bound.Partial,
+		OnLeftOut:   p.bound.LeftOut,
 		OnAutomatic: p.automatic.set,
 		OnRefused:   p.claims.set,
 		Acks:        p.server,

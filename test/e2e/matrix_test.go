@@ -240,7 +240,12 @@ func (s *space) enforcement(p *v1alpha1.AuthorizationPolicy, within time.Duratio
 func (m *matrix) waypoint(state string) {
 	m.t.Helper()
 	ctx := m.t.Context()
-	svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.name, Name: "app"}}
+	use := func(waypoint string) {
+		for _, name := range []string{"app", "lists"} {
+			svc := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: m.name, Name: name}}
+			relabel(m.t, svc, names.LabelUseWaypoint, waypoint)
+		}
+	}
 	wp := client.ObjectKey{Namespace: m.name, Name: "wp"}
 	scale := func(n int) {
 		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: wp.Namespace, Name: wp.Name}}
@@ -249,7 +254,7 @@ func (m *matrix) waypoint(state string) {
 	}
 	switch state {
 	case waypointNone:
-		relabel(m.t, svc, names.LabelUseWaypoint, names.UseWaypointNone)
+		use(names.UseWaypointNone)
 	case waypointReady:
 		m.create(&gwv1.Gateway{
 			ObjectMeta: metav1.ObjectMeta{Name: wp.Name},
@@ -262,7 +267,7 @@ func (m *matrix) waypoint(state string) {
 			require.NoError(look, world.client.Get(ctx, wp, &g))
 			require.True(look, meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.GatewayConditionEstablished))
 		})
-		relabel(m.t, svc, names.LabelUseWaypoint, wp.Name)
+		use(wp.Name)
 		m.routed("friend", "http://app/", "app")
 	case waypointUnready:
 		m.ready(wp.Name) // the last rollout has ended
@@ -302,10 +307,12 @@ func newMatrix(t *testing.T) *matrix {
 		require.NotEmpty(look, svc.Status.LoadBalancer.Ingress, "the cluster gives the Service no LoadBalancer address")
 	})
 	pod := s.pod("app")
-	foreign := other.listing(pod.Status.PodIP)
+	foreign := other.listing(pod.Status.PodIP, nil)
+	stray := s.listing(pod.Status.PodIP, map[string]string{"app": "nobody"})
 	urls := map[string]string{
 		bySelf: "http://" + svc.Spec.ClusterIP, byPod: "http://" + net.JoinHostPort(pod.Status.PodIP, "8080"),
 		byHeadless: "http://" + s.host("app-headless") + ":8080", byForeign: "http://" + foreign,
+		byStray: "http://" + stray,
 	}
 	only := func(address, url string) map[string]string { return map[string]string{address: url} }
 	nodePort := fmt.Sprint(svc.Spec.Ports[0].NodePort)
@@ -322,11 +329,11 @@ func newMatrix(t *testing.T) *matrix {
 	}}
 }
 
-// listing makes a Service without selector that leads to a pod of somebody else, and returns its address.
-func (s *space) listing(pod string) string {
+// listing makes a Service with a slice that leads to a pod which it doesn't choose, and returns its address.
+func (s *space) listing(pod string, selector map[string]string) string {
 	s.t.Helper()
 	svc := s.service("lists", "", func(svc *corev1.Service) {
-		svc.Spec.Selector, svc.Spec.Ports[0].TargetPort = nil, intstr.FromInt32(8080)
+		svc.Spec.Selector, svc.Spec.Ports[0].TargetPort = selector, intstr.FromInt32(8080)
 	})
 	name, port := "http", int32(8080)
 	s.create(&discoveryv1.EndpointSlice{

@@ -26,6 +26,8 @@ const (
 	byPod      = "pod"
 	byHeadless = "headless"
 	byForeign  = "foreign Service"
+	// byStray is a Service of the pod's namespace and with its waypoint; a slice lists the pod, but it doesn't choose it.
+	byStray = "Service of other pods"
 )
 
 // What is in force.
@@ -87,7 +89,7 @@ func (c cell) asked() bool {
 // throughWaypoint tells whether the caller's own proxy sends it to the waypoint.
 func (c cell) throughWaypoint() bool {
 	member := c.caller == sameNode || c.caller == otherNode || c.caller == otherAccount || c.caller == otherSpace
-	return member && c.address == bySelf && c.waypoint != waypointNone
+	return member && (c.address == bySelf || c.address == byStray) && c.waypoint != waypointNone
 }
 
 // open is the verdict.
@@ -97,6 +99,9 @@ func (c cell) open() bool {
 	}
 	if c.throughWaypoint() && (c.waypoint == waypointUnready || c.waypoint == waypointDeleted) {
 		return false
+	}
+	if c.throughWaypoint() && c.address == byStray {
+		return c.policy == noPolicy || c.policy == dryRun // else the waypoint doesn't go there
 	}
 	switch c.policy {
 	case noPolicy, dryRun:

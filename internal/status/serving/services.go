@@ -32,8 +32,8 @@ type serviceReport struct {
 	// binding is nil until it is known. Until then nothing is written: what the Service says of its waypoint, from
 	// before a restart, decides who may reach it.
 	binding *ingest.Binding
-	// partial: proxies know only some of its endpoints.
-	partial bool
+	// leftOut are its endpoints that proxies don't know.
+	leftOut ingest.LeftOut
 }
 
 // bound is the binding; none where there is nothing to say.
@@ -46,8 +46,8 @@ func (r serviceReport) bound() (b ingest.Binding, ok bool) {
 
 // serviceMemory is about one Service.
 type serviceMemory struct {
-	// partial: an Event has told that proxies know only some of the endpoints.
-	partial bool
+	// leftOut has been told by Events.
+	leftOut ingest.LeftOut
 }
 
 // NewServices returns a writer that must run on the leader only.
@@ -77,10 +77,10 @@ func (s *Services) Bound(svc types.NamespacedName, b ingest.Binding) {
 	})
 }
 
-// Partial takes whether proxies know only some of a Service's endpoints. It does not block.
-func (s *Services) Partial(svc types.NamespacedName, partial bool) {
+// LeftOut takes which of a Service's endpoints proxies don't know. It does not block.
+func (s *Services) LeftOut(svc types.NamespacedName, out ingest.LeftOut) {
 	s.Report(serviceRef(svc), func(r serviceReport) serviceReport {
-		r.partial = partial
+		r.leftOut = out
 		return r
 	})
 }
@@ -105,13 +105,18 @@ func renderService(obj client.Object, report serviceReport, _ *serviceMemory) st
 
 // said makes Events of what a person should mend, for kubectl describe shows no conditions of a Service.
 func (s *Services) said(svc client.Object, report serviceReport, memory *serviceMemory, written bool) {
-	if report.partial && !memory.partial {
+	if report.leftOut.TooMany && !memory.leftOut.TooMany {
 		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", fmt.Sprintf(
 			"Proxies get only some of the endpoints: counted once for each port, a Service may have %d, and all Services of "+
 				"namespace %s together %d (use fewer ports, or several Services and namespaces).",
 			ingest.MostEndpointsOfService, svc.GetNamespace(), ingest.MostEndpointsOfNamespace))
 	}
-	memory.partial = report.partial
+	if stray := report.leftOut.Stray; stray != "" && memory.leftOut.Stray == "" {
+		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Guard", fmt.Sprintf(
+			"Waypoints leave out endpoint %s: the Service doesn't choose that pod at that port, so they don't ask the "+
+				"AuthorizationPolicies that guard it. Correct the EndpointSlices, or the Service's selector and ports.", stray))
+	}
+	memory.leftOut = report.leftOut
 	if b, bound := report.bound(); bound && written && (b.Problem != "" || b.Unsupported != "" || b.Spreads) {
 		c := boundCondition(b)
 		s.warn(svc, c.Reason, "Bind", c.Message)

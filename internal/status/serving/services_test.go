@@ -45,7 +45,7 @@ func TestAServiceOfWhichNothingIsKnownKeepsWhatItSays(t *testing.T) {
 			return meta.FindStatusCondition(svc.Status.Conditions, kind) != nil
 		}
 		w.Touch(key)
-		w.Partial(key, false)
+		w.LeftOut(key, ingest.LeftOut{})
 		require.True(t, has(v1alpha1.ServiceConditionWaypointBound))
 		w.Bound(key, ingest.Binding{})
 		require.False(t, has(v1alpha1.ServiceConditionWaypointBound))
