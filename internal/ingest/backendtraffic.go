@@ -67,7 +67,7 @@ func retryBudget(in *gwxv1alpha1.RetryConstraint) (*model.RetryBudget, error) {
 	}
 	out := &model.RetryBudget{Percent: defaultRetryPercent, Interval: defaultRetryInterval}
 	if b := in.Budget; b != nil {
-		out.Percent = uint32(min(max(ptr.Deref(b.Percent, defaultRetryPercent), 0), 100)) //nolint:gosec // within bounds
+		out.Percent = uint32(min(max(ptr.Deref(b.Percent, defaultRetryPercent), 0), 100))
 		interval, err := duration(b.Interval)
 		if err != nil {
 			return nil, fmt.Errorf("retryConstraint.budget.interval: %w", err)

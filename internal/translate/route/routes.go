@@ -162,8 +162,8 @@ func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
 	})
 }
 
-// ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port, or
-// one more for each backend that sessions stay with.
+// ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port,
+// or one more for each backend that sessions stay with.
 func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
 	route := &routev3.Route{Match: match}
 	if r.Invalid {

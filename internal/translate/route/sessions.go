@@ -57,8 +57,8 @@ func sessionOf(route *routev3.Route, r model.Rule) error {
 	return nil
 }
 
-// stay are routes to one backend each, for callers that a rule's split has sent there before: that they bring back which
-// it was goes before its weights. A header can't say so besides the endpoint, and there are none then.
+// stay are routes to one backend each, for callers that a rule's split has sent there before: that they bring back
+// which it was goes before its weights. A header can't say so besides the endpoint, and there are none then.
 func (b *routeBuilder) stay(split *routev3.Route, r model.Rule) ([]*routev3.Route, error) {
 	weighted, s := split.GetRoute().GetWeightedClusters(), r.SessionPersistence
 	if weighted == nil || s == nil || s.Header {
