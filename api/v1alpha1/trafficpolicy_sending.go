@@ -24,7 +24,8 @@ type CircuitBreaking struct {
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=65536
 	MaxRequests *int32 `json:"maxRequests,omitempty"`
-	// Requests that are being sent again at a time, for whatever reason; 0: none is.
+	// Requests that are being sent again at a time, for whatever reason; 0: none is. The retryConstraint of an
+	// XBackendTrafficPolicy takes its place.
 	// +optional
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=65536

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
@@ -33,6 +34,7 @@ type Store struct {
 	Authorization  *Collection[*v1alpha1.AuthorizationPolicy]
 
 	TrafficPolicies *Collection[*v1alpha1.TrafficPolicy]
+	BackendTraffic  *Collection[*gwxv1alpha1.XBackendTrafficPolicy]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -120,6 +122,7 @@ var kinds = []Kind{
 	},
 	policies(func(s *Store) **Collection[*v1alpha1.AuthorizationPolicy] { return &s.Authorization }),
 	policies(func(s *Store) **Collection[*v1alpha1.TrafficPolicy] { return &s.TrafficPolicies }),
+	policies(func(s *Store) **Collection[*gwxv1alpha1.XBackendTrafficPolicy] { return &s.BackendTraffic }),
 }
 
 // row of a type of objects.

@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -195,7 +196,7 @@ func (h *harness) statuses(t testing.TB) []byte {
 var testScheme = func() *runtime.Scheme {
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install,
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwv1.Install, gwxv1alpha1.Install,
 		gwv1beta1.Install,
 	} {
 		if err := add(s); err != nil {

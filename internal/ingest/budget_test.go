@@ -49,6 +49,12 @@ func TestCostOfARoute(t *testing.T) {
 		"owner":   {rules: 18, expressions: 21, bytes: 18*512 + 156},
 		"another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
 	}, costsOf(&Route{Rules: rules, parents: parents}))
+
+	// Where sessions stay with a backend, there is the rule once more for each.
+	split := []model.Rule{{SessionPersistence: &model.SessionPersistence{}, Backends: make([]model.Backend, 3)}}
+	require.Equal(t, 4*5, costsOf(&Route{Rules: split, parents: parents})["another"].rules)
+	split[0].SessionPersistence.Header = true
+	require.Equal(t, 5, costsOf(&Route{Rules: split, parents: parents})["another"].rules)
 }
 
 // TestRefusedRoutesCostLittle: also where a Service has many ports and all routes are for all of them.

@@ -51,7 +51,7 @@ func (i *Ingest) bill(c *memo.Ctx, ref model.ObjectRef) *bill {
 func costsOf(r *Route) map[string]cost {
 	var once cost
 	for _, rule := range r.Rules {
-		once = once.plus(cost{1, expressions(rule), bytesOf(rule)})
+		once = once.plus(cost{1, expressions(rule), bytesOf(rule)}.times(copies(rule)))
 	}
 	out := map[string]cost{}
 	for _, p := range r.parents {
@@ -60,6 +60,14 @@ func costsOf(r *Route) map[string]cost {
 		}
 	}
 	return out
+}
+
+// copies of a rule in a table: where sessions stay with one of several backends, there is one for each of these, too.
+func copies(r model.Rule) int {
+	if s := r.SessionPersistence; s == nil || s.Header || len(r.Backends) < 2 {
+		return 1
+	}
+	return 1 + len(r.Backends)
 }
 
 // bytesOf are the bytes that a rule's author wrote and may make as many of as the API lets them: of matches, of changes

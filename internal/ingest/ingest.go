@@ -99,7 +99,8 @@ type Ingest struct {
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
 	// traffic are the TrafficPolicies.
-	traffic *policy.Policies[trafficPolicy]
+	traffic          *policy.Policies[trafficPolicy]
+	backendTrafficOf *policy.Policies[backendTraffic]
 	// Report on a route or a policy, for its status; nil where that is gone.
 	Report *memo.Func[model.ObjectRef, *Report]
 	// policyReports are the reports on policies, by the name of their kind.
@@ -167,6 +168,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
+	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.Report = memo.Define(g, "report", sameReport, i.report)
 	return i
 }

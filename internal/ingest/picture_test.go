@@ -90,6 +90,9 @@ func (p *picture) tables(svc *model.Service) {
 			text += ", to waypoints " + string(up.Protocol)
 		}
 		text += policyWords("sending", up.Sending) + policyWords("requests", t.Requests)
+		if t.Session != nil {
+			text += "\n    " + sessionWords(*t.Session)
+		}
 		for _, c := range t.Callers {
 			text += ruleLines("callers of "+c.Namespace, c.Rules)
 		}

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -20,7 +21,7 @@ import (
 )
 
 // policyKind is a kind of policies for Services: what there is to say of one. All else is the same for all of them.
-type policyKind[O cluster.Policy, T any] struct {
+type policyKind[O client.Object, T any] struct {
 	in *cluster.Collection[O]
 	// read says what a policy asks for, and why that can't be carried out; "" if it can.
 	read func(c *memo.Ctx, o O) (content T, invalid string)
@@ -30,7 +31,7 @@ type policyKind[O cluster.Policy, T any] struct {
 }
 
 // definePolicies has a kind of policies decided on, and reported on by Ingest.Report.
-func definePolicies[O cluster.Policy, T any](g *memo.Graph, i *Ingest, k policyKind[O, T]) *policy.Policies[T] {
+func definePolicies[O client.Object, T any](g *memo.Graph, i *Ingest, k policyKind[O, T]) *policy.Policies[T] {
 	var none O
 	kind := cluster.NameOf(none)
 	all := policy.Define(g, policy.Kind[T]{
@@ -44,8 +45,10 @@ func definePolicies[O cluster.Policy, T any](g *memo.Graph, i *Ingest, k policyK
 				Ref: model.ObjectRef{Kind: kind, Namespace: name.Namespace, Name: name.Name}, UID: o.GetUID(),
 				Generation: o.GetGeneration(), Created: o.GetCreationTimestamp().Time, Taken: cluster.TakenByOthers(o),
 			}
-			for _, t := range o.Targets() {
-				out.Targets = append(out.Targets, policy.LocalSection(name.Namespace, t))
+			if p, isPolicy := cluster.PolicyOf(o); isPolicy {
+				for _, t := range p.Targets() {
+					out.Targets = append(out.Targets, policy.LocalSection(name.Namespace, t))
+				}
 			}
 			out.Content, out.Invalid = k.read(c, o)
 			return out

@@ -54,19 +54,23 @@ func ruleDoes(r model.Rule) (out []string) {
 		out = append(out, text)
 	}
 	if s := r.SessionPersistence; s != nil {
-		text := "sessions by cookie"
-		if s.Header {
-			text = "sessions by header"
-		}
-		if s.Name != "" {
-			text += " " + word(s.Name)
-		}
-		if s.CookieLifetime != 0 {
-			text += fmt.Sprint(" for ", s.CookieLifetime)
-		}
-		out = append(out, text)
+		out = append(out, sessionWords(*s))
 	}
 	return out
+}
+
+func sessionWords(s model.SessionPersistence) string {
+	text := "sessions by cookie"
+	if s.Header {
+		text = "sessions by header"
+	}
+	if s.Name != "" {
+		text += " " + word(s.Name)
+	}
+	if s.CookieLifetime != 0 {
+		text += fmt.Sprint(" for ", s.CookieLifetime)
+	}
+	return text
 }
 
 func timeoutWords(what string, d *time.Duration) []string {
@@ -192,6 +196,9 @@ func backendWords(b model.Backend) string {
 	}
 	if len(filters) > 0 {
 		out += " (" + strings.Join(filters, "; ") + ")"
+	}
+	if b.Session != nil {
+		out += " with " + sessionWords(*b.Session)
 	}
 	return out
 }

@@ -53,6 +53,18 @@ func (b *routeBuilder) retry(rule model.Rule, in *gwv1.HTTPRouteRetry) (*model.R
 	return out, nil
 }
 
+// session of a rule. A header has no room for more than an endpoint.
+func (b *routeBuilder) session(rule *model.Rule, in *gwv1.SessionPersistence) (err error) {
+	if rule.SessionPersistence, err = sessionPersistence(in); err != nil || rule.SessionPersistence == nil {
+		return err
+	}
+	if rule.SessionPersistence.Header && len(rule.Backends) > 1 {
+		b.note(fmt.Sprintf("rule %s: sessionPersistence of type Header keeps sessions with the endpoints of each backend, "+
+			"and which backend a request goes to is by weight each time (type Cookie stays with the backend)", ruleLabel(*rule)))
+	}
+	return nil
+}
+
 // sessionPersistence as of GEP-1619. The proxies keep no record of sessions, so only what the client itself keeps can
 // end one: the lifetime of a permanent cookie.
 func sessionPersistence(in *gwv1.SessionPersistence) (*model.SessionPersistence, error) {

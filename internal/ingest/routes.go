@@ -29,10 +29,13 @@ const (
 // ReportRef names an object that there is a Report on, a route or a policy; ok is false for any other.
 func ReportRef(obj client.Object) (ref model.ObjectRef, ok bool) {
 	switch obj.(type) {
-	case *gwv1.HTTPRoute, *gwv1.GRPCRoute, cluster.Policy:
-		return model.ObjectRef{Kind: cluster.NameOf(obj), Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
+	case *gwv1.HTTPRoute, *gwv1.GRPCRoute:
+	default:
+		if _, ok := cluster.PolicyOf(obj); !ok {
+			return ref, false
+		}
 	}
-	return ref, false
+	return model.ObjectRef{Kind: cluster.NameOf(obj), Namespace: obj.GetNamespace(), Name: obj.GetName()}, true
 }
 
 // Route is an HTTPRoute or GRPCRoute with everything decided that can be decided from it, its parents and its

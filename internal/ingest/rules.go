@@ -173,8 +173,7 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 	if out.Retry, err = b.retry(*out, rule.Retry); err != nil {
 		return err
 	}
-	out.SessionPersistence, err = sessionPersistence(rule.SessionPersistence)
-	return err
+	return b.session(out, rule.SessionPersistence)
 }
 
 // understood are the matches of a rule that can be, and what is wrong with the others. A rule without any has the match
@@ -290,8 +289,7 @@ func (b *routeBuilder) grpcRule(out *model.Rule, rule gwv1.GRPCRouteRule) error 
 		}
 		out.Backends = append(out.Backends, backend)
 	}
-	out.SessionPersistence, err = sessionPersistence(rule.SessionPersistence)
-	return err
+	return b.session(out, rule.SessionPersistence)
 }
 
 func grpcMatch(m gwv1.GRPCRouteMatch) (out model.Match, err error) {

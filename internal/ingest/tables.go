@@ -176,6 +176,9 @@ func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	if p := i.traffic.InForce.Get(c, at); p != nil && out.Protocol.HTTP() {
 		out.Requests = p.Content.Requests
 	}
+	if out.Protocol.HTTP() {
+		out.Session = i.session(c, at.Port)
+	}
 	byNamespace := map[string][]*Route{}
 	for _, r := range claims.routes {
 		byNamespace[r.ref.Namespace] = nil // there is a route, so what none matches is answered 404
@@ -184,7 +187,7 @@ func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 		byNamespace[r.ref.Namespace] = append(byNamespace[r.ref.Namespace], r)
 	}
 	for ns, routes := range byNamespace {
-		rules := orderedRules(routes)
+		rules := i.withSessions(c, orderedRules(routes))
 		if ns == at.Namespace() {
 			out.Default = rules
 		} else {
@@ -203,6 +206,9 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	}
 	if p := i.traffic.InForce.Get(c, model.Attachment{Port: port}); p != nil {
 		out.Sending = p.Content.Sending
+	}
+	if p := i.backendTrafficOf.InForce.Get(c, model.Attachment{Port: port}); p != nil && out.Protocol.HTTP() {
+		out.Retries = p.Content.Retries
 	}
 	return out
 }

@@ -91,7 +91,7 @@ type Upstream struct {
 	ClientIP bool
 	// Identities that its endpoints in the mesh have, sorted.
 	Identities []string
-	// Sending is as its owner's TrafficPolicy has it.
+	// Sending is as its owner's policies have it.
 	Sending
 }
 
@@ -178,6 +178,8 @@ type RouteTable struct {
 	Guards []Guard
 	// Requests is as the owner's TrafficPolicy has it, for the requests of all rules.
 	Requests Requests
+	// Session of requests that no rule takes elsewhere.
+	Session *SessionPersistence
 }
 
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.
@@ -301,6 +303,8 @@ type Backend struct {
 	Filters []Filter // header changes only
 	// Guards of the requests that the rule sends there, those of mirrors included: all of them must let a request pass.
 	Guards []Guard
+	// Session is as the backend's owner has it, for rules that have none of their own.
+	Session *SessionPersistence
 }
 
 // MaxRetries bounds what a route can make of one request.

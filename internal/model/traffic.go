@@ -17,8 +17,18 @@ type TrafficPolicy struct {
 type Sending struct {
 	Balancing *Balancing
 	Limits    SendingLimits
+	Retries   *RetryBudget
 	Outliers  *Outliers
 	Kept      Kept
+}
+
+// RetryBudget bounds what a proxy repeats, in place of SendingLimits.Retries.
+type RetryBudget struct {
+	// Percent of the requests that are under way or began within the Interval.
+	Percent  uint32
+	Interval time.Duration
+	// Least is how many repeated requests may be under way at a time, however few others there are.
+	Least uint32
 }
 
 // SendingLimits of one proxy to all endpoints of a port; nil: as many as a proxy can have.

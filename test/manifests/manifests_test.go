@@ -24,8 +24,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// server is one API server for all tests of the package.
-var server = apiserver.Shared{Options: apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard}}
+// server is one API server for all tests of the package. Its channel has all that documents and samples show.
+var server = apiserver.Shared{Options: apiserver.Options{Fairway: true, GatewayAPI: apiserver.Experimental}}
 
 func TestMain(m *testing.M) { server.Main(m) }
 

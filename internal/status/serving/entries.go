@@ -271,8 +271,9 @@ func parentsOf(obj client.Object) []gwv1.RouteParentStatus {
 		return o.Status.Parents
 	case *gwv1.GRPCRoute:
 		return o.Status.Parents
-	case cluster.Policy:
-		return status.AsParents(*o.Ancestors())
+	}
+	if p, ok := cluster.PolicyOf(obj); ok {
+		return status.AsParents(*p.Ancestors())
 	}
 	return nil
 }
@@ -284,8 +285,10 @@ func merge(obj client.Object, ours []gwv1.RouteParentStatus) {
 		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
 	case *gwv1.GRPCRoute:
 		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
-	case cluster.Policy:
-		all := o.Ancestors()
-		*all = status.MergeAncestors(*all, status.AsAncestors(ours), names.MeshController)
+	default:
+		if p, ok := cluster.PolicyOf(obj); ok {
+			all := p.Ancestors()
+			*all = status.MergeAncestors(*all, status.AsAncestors(ours), names.MeshController)
+		}
 	}
 }

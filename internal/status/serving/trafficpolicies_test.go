@@ -15,26 +15,44 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// TestATrafficPolicyIsProgrammed once the proxies have the cluster that it is about.
+// TestATrafficPolicyIsProgrammed once the proxies have the cluster that it is about, whosever kind it is.
 func TestATrafficPolicyIsProgrammed(t *testing.T) {
 	s := runtime.NewScheme()
-	require.NoError(t, clientgoscheme.AddToScheme(s))
-	require.NoError(t, v1alpha1.AddToScheme(s))
-	c, err := client.New(apiserver.Start(t, apiserver.Options{Fairway: true}), client.Options{Scheme: s})
+	for _, add := range []func(*runtime.Scheme) error{
+		clientgoscheme.AddToScheme, v1alpha1.AddToScheme, gwxv1alpha1.Install,
+	} {
+		require.NoError(t, add(s))
+	}
+	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Experimental})
+	c, err := client.New(cfg, client.Options{Scheme: s})
 	require.NoError(t, err)
 	require.NoError(t, c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "bookshop"}}))
-	policy := &v1alpha1.TrafficPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"}}
-	policy.Spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{
-		LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "reviews"},
-	}}
+	of := metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"}
+	target := gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "reviews"}
+	for _, policy := range []client.Object{
+		&v1alpha1.TrafficPolicy{ObjectMeta: of, Spec: v1alpha1.TrafficPolicySpec{
+			TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{{LocalPolicyTargetReference: target}},
+		}},
+		&gwxv1alpha1.XBackendTrafficPolicy{ObjectMeta: of, Spec: gwxv1alpha1.BackendTrafficPolicySpec{
+			TargetRefs:      []gwv1.LocalPolicyTargetReference{target},
+			RetryConstraint: &gwxv1alpha1.RetryConstraint{},
+		}},
+	} {
+		t.Run(cluster.NameOf(policy), func(t *testing.T) { isProgrammed(t, c, policy) })
+	}
+}
+
+func isProgrammed(t *testing.T, c client.Client, policy client.Object) {
 	require.NoError(t, c.Create(t.Context(), policy))
 	cluster80 := scope.Key(xds.TypeCluster, "service/bookshop/reviews/80")
 	b := newBook("w-0")
@@ -43,7 +61,7 @@ func TestATrafficPolicyIsProgrammed(t *testing.T) {
 	go func() { _ = w.Start(t.Context()) }()
 	ref, ok := ingest.ReportRef(policy)
 	require.True(t, ok)
-	w.Report(ref, &ingest.Report{Ref: ref, UID: policy.UID, Generation: 1, Parents: []ingest.ParentReport{{
+	w.Report(ref, &ingest.Report{Ref: ref, UID: policy.GetUID(), Generation: 1, Parents: []ingest.ParentReport{{
 		Ref: gwv1.ParentReference{Kind: new(gwv1.Kind("Service")), Name: "reviews"}, Waypoint: waypoint,
 		Clusters:   []string{cluster80.Name},
 		Conditions: []metav1.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted", ObservedGeneration: 1}},
@@ -51,8 +69,10 @@ func TestATrafficPolicyIsProgrammed(t *testing.T) {
 	programmed := func(is metav1.ConditionStatus) func() bool {
 		return func() bool {
 			require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(policy), policy))
-			return len(policy.Status.Ancestors) == 1 &&
-				meta.IsStatusConditionPresentAndEqual(policy.Status.Ancestors[0].Conditions, "Programmed", is)
+			p, ok := cluster.PolicyOf(policy)
+			require.True(t, ok)
+			return len(*p.Ancestors()) == 1 &&
+				meta.IsStatusConditionPresentAndEqual((*p.Ancestors())[0].Conditions, "Programmed", is)
 		}
 	}
 	eventually.True(t, "pending", programmed(metav1.ConditionFalse))

@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -34,7 +35,11 @@ func (b *routeBuilder) destinations(
 	}
 	if len(live) == 1 {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: nameOf(live[0].Port)}
-		route.TypedPerFilterConfig = merge(route.TypedPerFilterConfig, guardsOf(live[0].Guards, b.table.Guards))
+		config, err := b.backendFilters(r, live[0])
+		if err != nil {
+			return false, err
+		}
+		route.TypedPerFilterConfig = merge(route.TypedPerFilterConfig, config)
 		return true, backendHeaders(live[0], request, response)
 	}
 	weighted := &routev3.WeightedCluster{}
@@ -43,7 +48,9 @@ func (b *routeBuilder) destinations(
 		if err != nil {
 			return false, err
 		}
-		w.TypedPerFilterConfig = guardsOf(live[i].Guards, b.table.Guards)
+		if w.TypedPerFilterConfig, err = b.backendFilters(r, live[i]); err != nil {
+			return false, err
+		}
 		weighted.Clusters = append(weighted.Clusters, w)
 	}
 	request.host = "" // each backend has it: to Envoy, the route's would go before a backend's own
@@ -53,6 +60,16 @@ func (b *routeBuilder) destinations(
 		a.ClusterNotFoundResponseCode = routev3.RouteAction_SERVICE_UNAVAILABLE
 	}
 	return true, nil
+}
+
+// backendFilters configures filters for what a rule sends to a backend. A rule's own session goes before the backend's.
+func (b *routeBuilder) backendFilters(r model.Rule, to model.Backend) (map[string]*anypb.Any, error) {
+	guards := guardsOf(to.Guards, b.table.Guards)
+	if r.SessionPersistence != nil || to.Invalid {
+		return guards, nil
+	}
+	session, err := sessionWith(to.Port, to.Session)
+	return merge(session, guards), err
 }
 
 // weights are those of the backends, scaled down if their sum is more than Envoy can count.

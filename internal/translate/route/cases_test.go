@@ -295,8 +295,24 @@ func sessionsCase() bundle {
 	rule := func(s model.SessionPersistence) model.Rule {
 		return model.Rule{SessionPersistence: &s, Backends: backends(to(web, 1))}
 	}
+	at := func(p model.Match, s model.SessionPersistence, b ...model.Backend) model.Rule {
+		return model.Rule{Match: p, SessionPersistence: &s, Backends: b}
+	}
+	owners := func(p string, b ...model.Backend) model.Rule {
+		for n := range b {
+			b[n].Session = &model.SessionPersistence{}
+		}
+		return model.Rule{Match: path(model.MatchPrefix, p), Backends: b}
+	}
+	two := backends(to(web, 1), to(webV1, 3), model.Backend{Weight: 1, Invalid: true})
 	return routed(rules(rule(model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}),
-		rule(model.SessionPersistence{Header: true})))
+		rule(model.SessionPersistence{Header: true}),
+		at(path(model.MatchPrefix, "/below"), model.SessionPersistence{}, to(web, 1)),
+		at(path(model.MatchExact, "/odd;path"), model.SessionPersistence{}, to(web, 1)),
+		at(path(model.MatchExact, "/split"), model.SessionPersistence{CookieLifetime: time.Hour}, two...),
+		at(path(model.MatchExact, "/split-by-header"), model.SessionPersistence{Header: true}, two...),
+		owners("/owners", to(web, 1)), owners("/owners-split", to(web, 1), to(webV1, 1)),
+	))
 }
 
 func inexpressibleCase() bundle {

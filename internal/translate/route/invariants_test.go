@@ -296,6 +296,11 @@ func (g *generator) rule() model.Rule {
 			r.Retry.Backoff = *d
 		}
 	}
+	for n := range r.Backends {
+		if g.some(4) {
+			r.Backends[n].Session = &model.SessionPersistence{Name: g.s(), Header: g.some(2)}
+		}
+	}
 	if g.some(4) {
 		r.SessionPersistence = &model.SessionPersistence{Name: g.s(), Header: g.some(2)}
 		if d := g.duration(); d != nil {

@@ -4,8 +4,6 @@
 package route
 
 import (
-	"cmp"
-	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -16,12 +14,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
-	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
-	cookiestatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/cookie/v3"
-	headerstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/stateful_session/header/v3"
-	httpv3 "github.com/envoyproxy/go-control-plane/envoy/type/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -103,42 +96,3 @@ func origin(o string) (*matcherv3.StringMatcher, error) {
 }
 
 func list(s []string) string { return strings.Join(s, ", ") }
-
-// Names of the session's cookie or header where the route gives none.
-const (
-	sessionCookie = "fairway-session"
-	sessionHeader = "x-fairway-session"
-)
-
-// configureSession is session persistence as of GEP-1619: the answer names the endpoint, and the caller brings the name
-// back. Where that endpoint is gone, another one is named.
-func configureSession(r *routev3.Route, s model.SessionPersistence) error {
-	if s.Name != "" && !httpguts.ValidHeaderFieldName(s.Name) {
-		return fmt.Errorf("sessionName: %q is not a valid name of a cookie or header", s.Name)
-	}
-	if s.Header && slices.Contains(framing, strings.ToLower(s.Name)) {
-		return fmt.Errorf("sessionName: header %q can't be set: only the proxy may set it", s.Name)
-	}
-	var extension string
-	var state envoy.Message
-	if s.Header {
-		extension, state = "envoy.http.stateful_session.header", &headerstatev3.HeaderBasedSessionState{
-			Name: cmp.Or(s.Name, sessionHeader),
-		}
-	} else {
-		extension, state = "envoy.http.stateful_session.cookie", &cookiestatev3.CookieBasedSessionState{
-			Cookie: &httpv3.Cookie{
-				Name: cmp.Or(s.Name, sessionCookie), Path: "/",
-				Ttl: envoy.Duration(positive(&s.CookieLifetime)),
-			},
-		}
-	}
-	if err := envoy.Check(state); err != nil {
-		return err
-	}
-	return configure(r, filterSession, &sessionv3.StatefulSessionPerRoute{
-		Override: &sessionv3.StatefulSessionPerRoute_StatefulSession{
-			StatefulSession: &sessionv3.StatefulSession{SessionState: envoy.Extension(extension, state)},
-		},
-	})
-}

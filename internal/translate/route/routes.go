@@ -44,7 +44,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		b.add(r, nil)
 	}
 	if t.Default == nil {
-		b.routes = append(b.routes, toService(t))
+		b.routes = append(b.routes, b.toService(t))
 	}
 	return &routev3.RouteConfiguration{
 		Name: nameOf(t.Port),
@@ -100,19 +100,24 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 
 // toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on
 // connections from when it was HTTP go where its connections do.
-func toService(t model.RouteTable) *routev3.Route {
+func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
+	out := &routev3.Route{
+		Name:  "default",
+		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+	}
 	to := nameOf(t.Port)
 	if !t.Protocol.HTTP() {
 		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
+	} else if session, err := sessionWith(t.Port, t.Session); err != nil {
+		b.fail(model.Rule{RuleName: out.Name}, false, err)
+	} else {
+		out.TypedPerFilterConfig = session
 	}
-	return &routev3.Route{
-		Name:  "default",
-		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-		Action: &routev3.Route_Route{Route: &routev3.RouteAction{
-			ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: to},
-			Timeout:          requestTimeout(model.Rule{}),
-		}},
-	}
+	out.Action = &routev3.Route_Route{Route: &routev3.RouteAction{
+		ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: to},
+		Timeout:          requestTimeout(model.Rule{}),
+	}}
+	return out
 }
 
 // nameOf a service port is the name of its table, and that of the cluster which requests to it go to.
@@ -157,7 +162,8 @@ func (b *routeBuilder) fail(r model.Rule, dropped bool, err error) {
 	})
 }
 
-// ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port.
+// ruleRoutes are the routes of one rule, without their names: one, or two for redirects that depend on the host's port,
+// or one more for each backend that sessions stay with.
 func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*routev3.Route, error) {
 	route := &routev3.Route{Match: match}
 	if r.Invalid {
@@ -204,15 +210,16 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	if request.host != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: request.host}
 	}
-	if s := r.SessionPersistence; s != nil {
-		if err := configureSession(route, *s); err != nil {
+	if r.SessionPersistence != nil {
+		if err := sessionOf(route, r); err != nil {
 			return nil, err
 		}
 	}
 	request.apply(route)
 	response.applyResponse(route)
 	route.Action = &routev3.Route_Route{Route: action}
-	return []*routev3.Route{route}, nil
+	stay, err := b.stay(route, r)
+	return append(stay, route), err
 }
 
 // routeName is what the access log and the introspection show: the rule that decided.

@@ -51,7 +51,7 @@ func portCluster(name string, u model.Upstream, identity string) *clusterv3.Clus
 	out := cluster(name, cmp.Or(u.Kept.ConnectTimeout, portTimeout))
 	k := u.Kept.Keepalive
 	out.UpstreamConnectionOptions = envoy.NoticeDeadServersWithin(k.Time, k.Interval, k.Probes)
-	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits), outliers(u.Outliers)
+	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits, u.Retries), outliers(u.Outliers)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	reachPort(out, u.Identities, identity)
 	balance(out, u)

@@ -6,6 +6,7 @@ package upstream
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -55,20 +56,29 @@ func hashed(b model.Balancing) *routev3.RouteAction_HashPolicy {
 	}}
 }
 
-// limits of what a policy lets a proxy have under way, or else the ceiling, which none of them is above.
-func limits(l model.SendingLimits) *clusterv3.CircuitBreakers {
+// limits of what a policy lets a proxy have under way, or else the ceiling, which none of them is above. To Envoy, a
+// budget of retries is in place of their number.
+func limits(l model.SendingLimits, retries *model.RetryBudget) *clusterv3.CircuitBreakers {
 	bound := func(most *uint32) *wrapperspb.UInt32Value {
 		if most == nil {
 			return envoy.UInt32(ceiling)
 		}
 		return envoy.UInt32(min(*most, ceiling))
 	}
-	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+	out := &clusterv3.CircuitBreakers_Thresholds{
 		MaxConnections:     bound(l.Connections),
 		MaxPendingRequests: bound(l.Pending),
 		MaxRequests:        bound(l.Requests),
 		MaxRetries:         bound(l.Retries),
-	}}}
+	}
+	if retries != nil {
+		out.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
+			BudgetPercent:       &typev3.Percent{Value: float64(min(retries.Percent, 100))},
+			BudgetInterval:      envoy.Duration(retries.Interval),
+			MinRetryConcurrency: bound(&retries.Least),
+		}
+	}
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{out}}
 }
 
 // outliers has a proxy leave out endpoints for what a policy counts, and for nothing else that Envoy can count.
