@@ -35,6 +35,7 @@ type Store struct {
 
 	TrafficPolicies *Collection[*v1alpha1.TrafficPolicy]
 	BackendTraffic  *Collection[*gwxv1alpha1.XBackendTrafficPolicy]
+	Authentication  *Collection[*v1alpha1.AuthenticationPolicy]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -123,6 +124,7 @@ var kinds = []Kind{
 	policies(func(s *Store) **Collection[*v1alpha1.AuthorizationPolicy] { return &s.Authorization }),
 	policies(func(s *Store) **Collection[*v1alpha1.TrafficPolicy] { return &s.TrafficPolicies }),
 	policies(func(s *Store) **Collection[*gwxv1alpha1.XBackendTrafficPolicy] { return &s.BackendTraffic }),
+	policies(func(s *Store) **Collection[*v1alpha1.AuthenticationPolicy] { return &s.Authentication }),
 }
 
 // row of a type of objects.

@@ -18,6 +18,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/authentication"
 	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
@@ -133,6 +134,9 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	}
 	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.AuthorizationTCP {
 		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(r.ingest.TCPGuards.Get(c, gateway))))
+	}
+	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterTokens {
+		return r.resource(k, envoy.Extension(k.Name, authentication.Tokens(*r.ingest.Authentications.Get(c, gateway))))
 	}
 	if r.extensions == nil {
 		return nil

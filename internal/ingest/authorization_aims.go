@@ -121,7 +121,8 @@ func (i *Ingest) aims(c *memo.Ctx, namespace string) []*aim {
 
 // requests tells whether requests are to be decided on anywhere in a namespace.
 func (i *Ingest) requests(c *memo.Ctx, namespace string) bool {
-	return slices.ContainsFunc(i.aimsIn.Get(c, namespace), func(a *aim) bool { return a.application })
+	return i.authenticates(c, namespace) ||
+		slices.ContainsFunc(i.aimsIn.Get(c, namespace), func(a *aim) bool { return a.application })
 }
 
 // requested is a policy of level Application, as it is for a Service: whoever asks for that.
@@ -159,7 +160,7 @@ func (i *Ingest) requestedAt(c *memo.Ctx, svc cluster.Key) []requested {
 		}
 	}
 	if len(gateways) > 0 {
-		gateway := i.askedWaypoint(c, svc, len(out) > 0)
+		gateway := i.askedWaypoint(c, svc, len(out) > 0 || len(i.authenticated.Get(c, svc)) > 0)
 		for _, a := range gateways {
 			if gateway != "" && slices.Contains(a.gateways, gateway) {
 				out = append(out, requested{policy: a.policy, dryRun: a.dryRun, ports: a.ports})

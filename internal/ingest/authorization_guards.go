@@ -42,7 +42,7 @@ func (i *Ingest) guard(c *memo.Ctx, k podKind) *model.PodGuard {
 }
 
 func noGuard(g model.Guard) bool {
-	return !g.DefaultDeny && len(g.Network) == 0 && len(g.Application) == 0
+	return !g.DefaultDeny && len(g.Network) == 0 && len(g.Application) == 0 && len(g.Authentication) == 0
 }
 
 // networkGuard is what the node's proxy can decide on.
@@ -155,7 +155,7 @@ func containsAny(in, of []uint16) bool {
 }
 
 // only are the ports of pods at which requests are decided on: of Services that an enforced policy of level Application
-// is for. Whether a waypoint serves them does not matter.
+// is for, or an AuthenticationPolicy. Whether a waypoint serves them does not matter.
 func (i *Ingest) only(c *memo.Ctx, k podKind) []uint16 {
 	if !i.requests(c, k.namespace) {
 		return nil
@@ -164,7 +164,7 @@ func (i *Ingest) only(c *memo.Ctx, k podKind) []uint16 {
 	for _, p := range i.portsOf.Get(c, k) {
 		if slices.ContainsFunc(i.requested.Get(c, p.ServiceName()), func(r requested) bool {
 			return !r.dryRun && r.at(p.Port)
-		}) {
+		}) || len(i.authenticationAt(c, p.ServicePort)) > 0 {
 			out = append(out, p.target)
 		}
 	}
@@ -237,6 +237,7 @@ func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard
 			guarded = true
 			g := i.networkGuard(c, k)
 			g.Network, g.Application = policiesAt(g.Network, p.target), i.applicationAt(c, k, p.target)
+			g.Authentication = i.authenticationOfPods(c, k, p.target)
 			out = addGuard(out, g)
 		}
 	}
@@ -246,9 +247,14 @@ func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard
 	return out
 }
 
+// requestGuard is what a Service's port asks of requests, whatever pods are behind it.
+func (i *Ingest) requestGuard(c *memo.Ctx, port model.ServicePort) model.Guard {
+	return model.Guard{Application: i.serviceRequests(c, port), Authentication: i.authenticationAt(c, port)}
+}
+
 // serviceGuard is of the policies that are for a Service itself.
 func (i *Ingest) serviceGuard(c *memo.Ctx, port model.ServicePort) model.Guard {
-	out := model.Guard{Application: i.serviceRequests(c, port)}
+	out := i.requestGuard(c, port)
 	for _, a := range i.aimsIn.Get(c, port.Namespace) {
 		if p := i.accessPolicyOf.Get(c, a.policy); p != nil && !a.application && slices.Contains(a.services, port.Service) {
 			out.Network = append(out.Network, policiesAt([]model.AccessPolicy{p.AccessPolicy}, port.Port)...)
@@ -275,6 +281,11 @@ func (i *Ingest) tcpGuardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Gu
 			if !p.DryRun {
 				network = append(network, model.AccessPolicy{Name: p.Name, Deny: true, Rules: []model.AccessRule{{}}})
 			}
+		}
+		for _, name := range g.Authentication {
+			network = append(network, model.AccessPolicy{
+				Name: name, Deny: true, Rules: []model.AccessRule{{Name: ruleAuthentication}},
+			})
 		}
 		slices.SortStableFunc(network, func(a, b model.AccessPolicy) int { return byName(a.Name, b.Name) })
 		out = addGuard(out, model.Guard{DefaultDeny: g.DefaultDeny, Network: network})

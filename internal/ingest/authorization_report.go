@@ -25,11 +25,13 @@ import (
 // kindAuthorization is the kind of the policies that this file reports on.
 var kindAuthorization = cluster.NameOf((*v1alpha1.AuthorizationPolicy)(nil))
 
-// Enforcement says who carries an AuthorizationPolicy out for one ancestor, and what that changes. Where the ancestor
-// isn't accepted, it is empty.
+// Enforcement says who carries a policy out that guards, an AuthorizationPolicy or an AuthenticationPolicy, for one
+// ancestor, and what that changes. Where the ancestor isn't accepted, it is empty.
 type Enforcement struct {
 	// What the policy is: of level Application (else Network), with action DENY (else ALLOW), only tried.
 	Application, Deny, DryRun bool
+	// Means says what the policy changes, where that isn't said by the above.
+	Means string
 	// Pods whose nodes' proxies carry it out, or let in nobody but waypoints that do; nil: it is for none.
 	Pods *GuardedPods
 	// Waypoints that carry it out, sorted.
@@ -61,6 +63,8 @@ type GuardingWaypoint struct {
 	Tables []model.ServicePort
 	// TCP: some port is passed on as it is, and decided on by connections.
 	TCP bool
+	// Authentication: it says who has proved who it is.
+	Authentication bool
 }
 
 // ClosedPort is a port at which no request can be decided on.
@@ -124,7 +128,7 @@ func (i *Ingest) accessEntry(c *memo.Ctx, p *AccessPolicy, t AccessTarget, gener
 	if t.pods != (podChoice{}) {
 		e.Pods = i.guardedPods.Get(c, t.pods)
 	}
-	e.Closed = i.closedPorts(c, t)
+	e.Closed = i.closedPorts(c, t, ", or use enforcementLevel Network")
 	e.Waypoints = i.guardingWaypoints(c, t)
 	return out
 }
@@ -141,12 +145,13 @@ func accessAncestor(o policy.Object) gwv1.ParentReference {
 	return out
 }
 
-// closedPorts are the ports of a target at which no request can be decided on.
-func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget) (out []ClosedPort) {
+// closedPorts are the ports of a target at which no request can be decided on; or is what there is to do besides about
+// those that carry none.
+func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget, or string) (out []ClosedPort) {
 	for _, p := range t.opaque {
 		out = append(out, ClosedPort{Port: p, Verdict: Verdict{
 			Reason:  v1alpha1.PolicyReasonNotRequests,
-			Message: "no requests can be told apart there: set appProtocol http if they can, or use enforcementLevel Network",
+			Message: "no requests can be told apart there: set appProtocol http if they can" + or,
 		}})
 	}
 	for _, p := range t.unserved {

@@ -219,7 +219,7 @@ func (i *Ingest) allPorts(c *memo.Ctx, key cluster.Key) (out []model.ServicePort
 // boundPorts are those of the Services that a policy is for because of their waypoint.
 func (i *Ingest) boundPorts(c *memo.Ctx, gateway cluster.Key) (out []model.ServicePort) {
 	for _, svc := range i.store.Services.By(c, cluster.ByNamespace, gateway.Namespace) {
-		direct := slices.ContainsFunc(i.requested.Get(c, svc), func(requested) bool { return true })
+		direct := len(i.requested.Get(c, svc)) > 0 || len(i.authenticated.Get(c, svc)) > 0
 		if i.askedWaypoint(c, svc, direct) == gateway.Name {
 			out = append(out, i.allPorts(c, svc)...)
 		}

@@ -61,7 +61,8 @@ func (i *Ingest) listedKinds(c *memo.Ctx, key cluster.Key) []listedKind {
 
 // guarding tells whether anything in a namespace may be guarded.
 func (i *Ingest) guarding(c *memo.Ctx, namespace string) bool {
-	return len(i.aimsIn.Get(c, namespace)) > 0 || i.Settings.Get(c, struct{}{}).defaultDeny
+	return len(i.aimsIn.Get(c, namespace)) > 0 || i.Settings.Get(c, struct{}{}).defaultDeny ||
+		i.authenticates(c, namespace)
 }
 
 // straysOf are the endpoints of a Service's port that are none for waypoints.

@@ -72,11 +72,12 @@ func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.G
 	var out []model.Guard
 	own := b.own
 	if backend != b.at {
-		own = addGuard(nil, model.Guard{Application: b.i.serviceRequests(b.c, b.at)})
+		own = addGuard(nil, b.i.requestGuard(b.c, b.at))
 	}
 	if route := b.route(r.Source); len(route) > 0 {
 		if r.Source.Namespace != b.at.Namespace || len(own) == 0 {
-			own = append([]model.Guard{{Application: route}}, own...)
+			// What its rules say of claims is about the tokens that the Service asks for.
+			own = append([]model.Guard{{Application: route, Authentication: model.Needed(own)}}, own...)
 		} else {
 			own = slices.Clone(own)
 			for n := range own {

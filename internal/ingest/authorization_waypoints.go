@@ -12,7 +12,8 @@ import (
 )
 
 // decidedPorts are the ports of a Service at which its waypoint decides on requests, sorted: those that a policy of
-// level Application is for, and those that lead to ports of pods where nobody else is let in.
+// level Application or an AuthenticationPolicy is for, and those that lead to ports of pods where nobody else is let
+// in.
 func (i *Ingest) decidedPorts(c *memo.Ctx, key cluster.Key) []uint16 {
 	svc := i.Service.Get(c, key)
 	if svc == nil || !i.requests(c, key.Namespace) {
@@ -24,6 +25,11 @@ func (i *Ingest) decidedPorts(c *memo.Ctx, key cluster.Key) []uint16 {
 			if r.at(p.Number) {
 				out = append(out, p.Number)
 			}
+		}
+	}
+	for _, p := range svc.Ports {
+		if len(i.authenticationAt(c, svc.Attachment(p).Port)) > 0 {
+			out = append(out, p.Number)
 		}
 	}
 	for _, k := range i.behindOf.Get(c, key) {

@@ -29,6 +29,7 @@ import (
 // Ingest holds the decisions. All of them may be read by key, and watched.
 type Ingest struct {
 	authorization
+	authenticationDecisions
 	store *cluster.Store
 	check RuleCheck
 	// Rejected by proxies.
@@ -167,6 +168,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)
+	i.defineAuthentication(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.Report = memo.Define(g, "report", sameReport, i.report)

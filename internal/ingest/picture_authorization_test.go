@@ -20,7 +20,8 @@ func (w *world) accessPolicies() []cluster.Key { return keysOf[*v1alpha1.Authori
 
 // podGuards are those of all pods, equal ones once.
 func (p *picture) podGuards() {
-	if len(p.accessPolicies()) == 0 && !p.in.Settings.Get(nil, struct{}{}).defaultDeny {
+	policies := len(p.accessPolicies()) + len(keysOf[*v1alpha1.AuthenticationPolicy](p.world))
+	if policies == 0 && !p.in.Settings.Get(nil, struct{}{}).defaultDeny {
 		return
 	}
 	p.line("")
@@ -75,6 +76,9 @@ func (p *picture) guard(g model.Guard, indent string) (out string) {
 	}
 	for _, policy := range g.Application {
 		out += p.accessPolicy(policy, "requests: ", indent)
+	}
+	if len(g.Authentication) > 0 {
+		out += fmt.Sprintf("\n%srequests: authenticated as %s has it", indent, keyList(g.Authentication))
 	}
 	return out
 }
@@ -184,7 +188,7 @@ func (p *picture) tableGuards(t *model.RouteTable) (out string) {
 // enforcement is who must have acknowledged a policy.
 func (p *picture) enforcement(e Enforcement) {
 	p.line("    Enforced%s", flags(map[string]bool{
-		"on requests": e.Application, "denies": e.Deny, "only tried": e.DryRun,
+		"on requests": e.Application, "denies": e.Deny, "only tried": e.DryRun, e.Means: e.Means != "",
 	}))
 	if e.Pods != nil {
 		var at []string
@@ -194,7 +198,9 @@ func (p *picture) enforcement(e Enforcement) {
 		p.line("      for %s: [%s], not captured [%s]", e.Pods.Name, strings.Join(at, ", "), keyList(e.Pods.Uncaptured))
 	}
 	for _, w := range e.Waypoints {
-		p.line("      by waypoint %s, tables [%s]%s", w.Gateway, portList(w.Tables), flags(map[string]bool{"TCP": w.TCP}))
+		p.line("      by waypoint %s, tables [%s]%s", w.Gateway, portList(w.Tables), flags(map[string]bool{
+			"TCP": w.TCP, "authentication": w.Authentication,
+		}))
 	}
 	for _, at := range e.Closed {
 		p.line("      closed %s, %s: %s", portWords(at.Port), at.Reason, at.Message)
@@ -207,4 +213,42 @@ func keyList(keys []cluster.Key) string {
 		out = append(out, k.String())
 	}
 	return strings.Join(out, ", ")
+}
+
+// authentications are what a waypoint's tables ask for.
+func (p *picture) authentications(a *model.Authentications) {
+	for _, set := range a.Sets {
+		p.line("  authenticates by %s", keyList(set))
+	}
+	for _, policy := range a.Policies {
+		p.line("  %s: %s", policy.Policy, authenticationWords(policy))
+	}
+}
+
+func authenticationWords(a model.Authentication) (out string) {
+	switch {
+	case a.Invalid:
+		return "nobody can"
+	case a.Tokens == nil:
+		return "nothing"
+	case a.Tokens.Optional:
+		out = "a token, if any, "
+	default:
+		out = "a token "
+	}
+	var providers []string
+	for _, t := range a.Tokens.Providers {
+		text := fmt.Sprintf("%s of %s for %v in %v %v %v", t.Name, t.Issuer, t.Audiences, t.Headers, t.Params, t.Cookies)
+		if t.Remote != nil {
+			text += fmt.Sprintf(" with keys of %s (%s), every %s in %s", portWords(t.Remote.Service), t.Remote.URI,
+				t.Remote.CacheFor, t.Remote.Timeout)
+		}
+		if t.Claims != nil {
+			text += fmt.Sprintf(" as %v", t.Claims)
+		}
+		providers = append(providers, text+flags(map[string]bool{
+			"forwarded": t.Forward, "without keys": t.Keys == "" && t.Remote == nil,
+		}))
+	}
+	return out + strings.Join(providers, " or ")
 }

@@ -167,6 +167,7 @@ func (p *picture) waypoint(key cluster.Key) {
 		}
 		p.line("  let in to %s:%s", portWords(g.ServicePort), p.guards(g.Guards, "    "))
 	}
+	p.authentications(p.in.Authentications.Get(nil, key))
 }
 
 // addresses are those of Services and pods: who has them, and where a connection to them goes.

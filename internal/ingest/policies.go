@@ -28,6 +28,8 @@ type policyKind[O client.Object, T any] struct {
 	// needs says which proxies must have acknowledged what, before a policy that is in force at ports of one Service is
 	// Programmed there.
 	needs func(c *memo.Ctx, at []model.Attachment) ParentReport
+	// guards: its condition is Enforced, not Programmed.
+	guards bool
 }
 
 // definePolicies has a kind of policies decided on, and reported on by Ingest.Report.
@@ -59,7 +61,7 @@ func definePolicies[O client.Object, T any](g *memo.Graph, i *Ingest, k policyKi
 		Targets: map[schema.GroupKind]policy.Find{policy.Service: i.portsAsTargets},
 	})
 	i.policyReports[kind] = func(c *memo.Ctx, key cluster.Key) *Report {
-		return i.policyReport(c, all.Report.Get(c, key), k.needs)
+		return i.policyReport(c, all.Report.Get(c, key), k.needs, k.guards)
 	}
 	return all
 }
@@ -84,7 +86,7 @@ func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Sect
 
 // policyReport adds to a report what only the proxies know: which of them must have acknowledged what.
 func (i *Ingest) policyReport(
-	c *memo.Ctx, r *policy.Report, needs func(*memo.Ctx, []model.Attachment) ParentReport,
+	c *memo.Ctx, r *policy.Report, needs func(*memo.Ctx, []model.Attachment) ParentReport, guards bool,
 ) *Report {
 	if r == nil {
 		return nil
@@ -105,6 +107,9 @@ func (i *Ingest) policyReport(
 			}
 		default:
 			entry = needs(c, a.At)
+		}
+		if guards && entry.Enforcement == nil {
+			entry.Enforcement = &Enforcement{}
 		}
 		entry.Ref, entry.Conditions = a.Ref, a.Conditions
 		out.Parents = append(out.Parents, entry)

@@ -53,12 +53,28 @@ func (i *Ingest) globalLimit(
 func (i *Ingest) limiter(
 	c *memo.Ctx, namespace string, ref gwv1.BackendObjectReference,
 ) (port model.ServicePort, bad *Verdict) {
+	port, bad = i.referredPort(c, cluster.NameOf((*v1alpha1.TrafficPolicy)(nil)), namespace, ref)
+	if bad == nil && i.claims.Get(c, model.Attachment{Port: port}).protocol != model.ProtocolHTTP2 {
+		return model.ServicePort{}, &Verdict{
+			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: fmt.Sprintf(
+				"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for gRPC",
+				port.ServiceName(), port.Port),
+		}
+	}
+	return port, bad
+}
+
+// referredPort is the port of a Service that a policy of a kind and namespace refers to, or why it can't. What the port
+// speaks is not asked, for that may depend on policies.
+func (i *Ingest) referredPort(
+	c *memo.Ctx, kind, namespace string, ref gwv1.BackendObjectReference,
+) (port model.ServicePort, bad *Verdict) {
 	refuse := func(reason gwv1.RouteConditionReason, format string, args ...any) (model.ServicePort, *Verdict) {
 		return model.ServicePort{}, &Verdict{Reason: string(reason), Message: fmt.Sprintf(format, args...)}
 	}
 	key := cluster.Key{Namespace: string(ptr.Deref(ref.Namespace, gwv1.Namespace(namespace))), Name: string(ref.Name)}
 	by := policy.Object{
-		GroupKind:      schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: cluster.NameOf(&v1alpha1.TrafficPolicy{})},
+		GroupKind:      schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: kind},
 		NamespacedName: cluster.Key{Namespace: namespace},
 	}
 	switch {
@@ -77,10 +93,6 @@ func (i *Ingest) limiter(
 	}
 	if _, ok := svc.Port(port.Port); !ok {
 		return refuse(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, port.Port)
-	}
-	if i.claims.Get(c, model.Attachment{Port: port}).protocol != model.ProtocolHTTP2 {
-		return refuse(gwv1.RouteReasonUnsupportedProtocol,
-			"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for gRPC", key, port.Port)
 	}
 	return port, nil
 }

@@ -280,6 +280,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 				out.Backends = append(out.Backends, table.Port)
 			}
 			out.Backends = append(out.Backends, tableBackends(table)...)
+			out.Backends = append(out.Backends, i.keyServers(c, svc.Attachment(p))...)
 		}
 	}
 	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })

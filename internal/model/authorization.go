@@ -18,6 +18,9 @@ type Guard struct {
 	DefaultDeny bool
 	// Network and Application policies, each sorted by namespace and name.
 	Network, Application []AccessPolicy
+	// Authentication are the AuthenticationPolicies that a request must satisfy besides, sorted. What its token claims is
+	// known by these, and by no others.
+	Authentication []types.NamespacedName
 }
 
 // Tries tells whether the guard has policies that are tried only.

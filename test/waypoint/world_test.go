@@ -38,6 +38,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
+	"github.com/fairway-mesh/fairway/internal/translate/authentication"
 	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
@@ -175,7 +176,7 @@ func (w *world) fixed() {
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
 		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
-		w.listener(), w.tcpGuards(),
+		w.listener(), w.tcpGuards(), tokens(w.t, model.Authentications{}),
 	)
 	for _, u := range []string{
 		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret,
@@ -193,6 +194,12 @@ func (w *world) tcpGuards() xds.Update {
 		all = append(all, model.TCPGuard{ServicePort: p.ServicePort, Guards: w.guards[p.ServicePort]})
 	}
 	return resource(w.t, names.AuthorizationTCP, envoy.Extension(names.AuthorizationTCP, authorization.TCP(all)))
+}
+
+// tokens say what requests with a token must satisfy.
+func tokens(t testing.TB, a model.Authentications) xds.Update {
+	t.Helper()
+	return resource(t, names.FilterTokens, envoy.Extension(names.FilterTokens, authentication.Tokens(a)))
 }
 
 // listener is the waypoint's for what it serves.

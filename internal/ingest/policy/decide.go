@@ -50,6 +50,11 @@ func Define[T any](g *memo.Graph, kind Kind[T]) *Policies[T] {
 	return p
 }
 
+// Get reads a policy, in force or not; nil where there is none.
+func (p *Policies[T]) Get(c *memo.Ctx, name types.NamespacedName) *Policy[T] {
+	return p.policy.Get(c, name)
+}
+
 func deepEqual[V any](a, b V) bool { return reflect.DeepEqual(a, b) }
 
 // decide between the policies that name an object. What one asks for and what another does are never mixed: a policy of

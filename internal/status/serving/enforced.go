@@ -32,6 +32,9 @@ func guards(e *ingest.Enforcement) (out []need) {
 		if w.TCP {
 			n.resources = append(n.resources, scope.Key(xds.TypeExtension, names.AuthorizationTCP))
 		}
+		if w.Authentication {
+			n.resources = append(n.resources, scope.Key(xds.TypeExtension, names.FilterTokens))
+		}
 		out = append(out, n)
 	}
 	return out
@@ -143,7 +146,10 @@ func (e enforcement) means() string {
 		what, level = "requests", v1alpha1.EnforcementLevelApplication
 	}
 	out := what + " that a rule matches are refused"
-	if !e.Deny {
+	switch {
+	case e.Means != "":
+		out = e.Means
+	case !e.Deny:
 		out = fmt.Sprintf("default now deny: only %s get in that an ALLOW policy of level %s matches", what, level)
 		if n := e.pods.pods; n > 0 && !e.Application {
 			out = fmt.Sprintf("default now deny: %s in only %s that an ALLOW policy of level %s matches",

@@ -93,6 +93,7 @@ var cases = map[string]func() bundle{
 	"inexpressible":  inexpressibleCase,
 	"values-escaped": escapedCase,
 	"policies":       policiesCase,
+	"authentication": authenticationCase,
 }
 
 func policiesCase() bundle {
@@ -340,4 +341,31 @@ func escapedCase() bundle {
 		}},
 		model.Rule{Match: path(model.MatchPrefix, "/b"), Filters: redirectTo(model.Redirect{Path: full("/%41%REQ(x)%")})},
 	))
+}
+
+// authenticationCase has a port that needs authentication, by rules that lead to what needs another or none, and rules
+// about claims.
+func authenticationCase() bundle {
+	name := func(s string) model.PolicyName { return model.PolicyName{Namespace: "shop", Name: s} }
+	claims := model.AccessPolicy{Name: name("admins"), Rules: []model.AccessRule{{Request: &model.AccessRequest{
+		Claims: []model.AccessClaim{
+			{Name: "realm_access.roles", Values: []string{"admin"}}, {Name: "level", Values: []string{"7"}},
+			{Name: "verified", Values: []string{"true"}},
+		},
+	}}}}
+	own := []model.Guard{{Application: []model.AccessPolicy{claims}, Authentication: []model.PolicyName{name("web")}}}
+	guarded := func(p model.ServicePort, weight uint32, guards ...model.Guard) model.Backend {
+		out := to(p, weight)
+		out.Guards = guards
+		return out
+	}
+	t := rules(
+		model.Rule{Match: model.Match{Method: "GET"}, Backends: backends(guarded(webV1, 1, own...))},
+		model.Rule{Match: model.Match{Method: "PUT"}, Backends: backends(
+			guarded(webV1, 1, append([]model.Guard{{Authentication: []model.PolicyName{name("v1"), name("web")}}}, own...)...),
+			guarded(webV2, 1),
+		)},
+	)
+	t.Guards = own
+	return routed(t)
 }

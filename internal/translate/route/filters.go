@@ -10,12 +10,14 @@ import (
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	jwtauthnv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // HTTP filters, by the names that routes configure them with.
@@ -34,16 +36,20 @@ const (
 //  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
 //     say
 //     by itself is added to its answer; see echo.
-//  2. Policy: what a TrafficPolicy asks for; see policyFilters.
-//  3. Session persistence: picks the endpoint that an earlier answer named.
-//  4. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  5. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  2. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
+//     before all that costs something, or that holds anything back.
+//  3. Policy: what a TrafficPolicy asks for; see policyFilters.
+//  4. Session persistence: picks the endpoint that an earlier answer named.
+//  5. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  6. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
+		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
+		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
 		envoy.HTTPFilter(filterPolicy, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
 		repeatable(),

@@ -18,14 +18,8 @@ import (
 // What a request is can be read in more than one way (spelling.go). A rule that denies matches in every reading, a rule
 // that allows only where there is but one: so whoever spells a request otherwise is refused, never let in.
 
-// metadataJWT is where the filter that verifies tokens puts their claims.
-const (
-	metadataJWT       = "envoy.filters.http.jwt_authn"
-	metadataJWTClaims = "claims"
-)
-
-// requestOf are the conditions of a rule on the request, all of which must hold.
-func requestOf(r model.AccessRequest, deny bool) (all []*rbacv3.Principal) {
+// requestOf are the conditions of a rule on the request, all of which must hold. Claims are known by some policies.
+func requestOf(r model.AccessRequest, known []model.PolicyName, deny bool) (all []*rbacv3.Principal) {
 	if len(r.Methods) > 0 {
 		all = append(all, headerMatches(":method", anyOf(r.Methods, regexp.QuoteMeta)))
 	}
@@ -42,7 +36,7 @@ func requestOf(r model.AccessRequest, deny bool) (all []*rbacv3.Principal) {
 		all = append(all, headerOf(h, deny))
 	}
 	for _, c := range r.Claims {
-		all = append(all, claim(c))
+		all = append(all, claim(c, known))
 	}
 	return all
 }
@@ -264,29 +258,4 @@ func valuePattern(v model.StringMatch, deny bool) string {
 	case model.MatchExact:
 	}
 	return regexp.QuoteMeta(v.Value)
-}
-
-// claim matches a claim of a verified token: the value, or one of a list.
-func claim(c model.AccessClaim) *rbacv3.Principal {
-	var any []*rbacv3.Principal
-	for _, v := range c.Values {
-		is := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: exact(v)}}
-		any = append(any, claimIs(c.Name, is), claimIs(c.Name, &matcherv3.ValueMatcher{
-			MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{
-				MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: is},
-			}},
-		}))
-	}
-	return oneOf(any)
-}
-
-func claimIs(name string, value *matcherv3.ValueMatcher) *rbacv3.Principal {
-	key := func(s string) *matcherv3.MetadataMatcher_PathSegment {
-		return &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: text(s)}}
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_SourcedMetadata{SourcedMetadata: &rbacv3.SourcedMetadata{
-		MetadataMatcher: &matcherv3.MetadataMatcher{
-			Filter: metadataJWT, Path: []*matcherv3.MetadataMatcher_PathSegment{key(metadataJWTClaims), key(name)}, Value: value,
-		},
-	}}}
 }

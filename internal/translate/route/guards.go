@@ -56,10 +56,14 @@ func guardsOf(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 	if len(guards) == 0 && len(elsewhere) == 0 {
 		return nil
 	}
-	return map[string]*anypb.Any{
+	out := map[string]*anypb.Any{
 		names.FilterAuthorization:    envoy.Any(refusing(guards)),
 		names.FilterAuthorizationCEL: envoy.Any(allowing(guards)),
 	}
+	if needed := model.Needed(guards); len(needed) > 0 || len(model.Needed(elsewhere)) > 0 {
+		out[names.FilterAuthentication] = envoy.Any(authenticating(needed))
+	}
+	return out
 }
 
 // merge adds configurations to those that are there.
@@ -83,6 +87,8 @@ type level struct {
 type rule struct {
 	model.AccessRule
 	name string
+	// known by these policies is what a token claims.
+	known []model.PolicyName
 }
 
 // levelsOf a guard, with the policies that are tried only, or without.
@@ -95,7 +101,7 @@ func levelsOf(g model.Guard, tried bool) (out []level) {
 			}
 			l.closed = l.closed || !p.Deny
 			for _, r := range p.Rules {
-				if named := (rule{r, p.RuleLabel(r)}); p.Deny {
+				if named := (rule{r, p.RuleLabel(r), g.Authentication}); p.Deny {
 					l.denies = append(l.denies, named)
 				} else {
 					l.allows = append(l.allows, named)
@@ -122,7 +128,7 @@ func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
 			if l.closed && !l.byExpression() {
 				var allowed []*rbacv3.Principal
 				for _, r := range l.allows {
-					allowed = append(allowed, ruleOf(r.AccessRule, false))
+					allowed = append(allowed, ruleOf(r, false))
 				}
 				add(out, l.NoAllow(),
 					&rbacv3.Policy{Principals: []*rbacv3.Principal{not(oneOf(allowed))}})
@@ -190,7 +196,7 @@ func policyOf(rules []rule, deny bool) *rbacv3.Policy {
 	var all []*rbacv3.Principal
 	var expressions []string
 	for _, r := range rules {
-		all = append(all, ruleOf(r.AccessRule, deny))
+		all = append(all, ruleOf(r, deny))
 		if r.Request != nil && r.Request.CEL != "" {
 			expressions = append(expressions, "("+r.Request.CEL+"\n)")
 		}
@@ -207,13 +213,13 @@ func policyOf(rules []rule, deny bool) *rbacv3.Policy {
 }
 
 // ruleOf matches what a rule matches, but for an expression.
-func ruleOf(r model.AccessRule, deny bool) *rbacv3.Principal {
+func ruleOf(r rule, deny bool) *rbacv3.Principal {
 	var all []*rbacv3.Principal
 	if r.Sources != nil {
 		all = append(all, sourcesOf(r.Sources))
 	}
 	if r.Request != nil {
-		all = append(all, requestOf(*r.Request, deny)...)
+		all = append(all, requestOf(*r.Request, r.known, deny)...)
 	}
 	return allOf(all)
 }

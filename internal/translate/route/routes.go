@@ -58,7 +58,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
 		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
-		RequestHeadersToRemove: []string{"x-envoy-external-address", HeaderPort},
+		RequestHeadersToRemove: []string{"x-envoy-external-address", HeaderPort, names.HeaderAuthentication},
 	}, b.errs
 }
 

@@ -1,0 +1,203 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"slices"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
+	"github.com/fairway-mesh/fairway/internal/member"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// ruleAuthentication is by which what needs authentication, but can't be asked for any, is refused.
+const ruleAuthentication = "authentication"
+
+// authentication is what an AuthenticationPolicy asks for, and what of it can't be found.
+type authentication struct {
+	model.Authentication
+	unresolved *Verdict
+}
+
+// authenticated is a port of a Service, by its number, and the policy in force there.
+type authenticated struct {
+	port   uint16
+	policy cluster.Key
+}
+
+// authenticationDecisions are about AuthenticationPolicies; see docs/design/authentication.md.
+type authenticationDecisions struct {
+	authentication *policy.Policies[authentication]
+	// authenticated are the ports of a Service at which a policy is in force.
+	authenticated *memo.Func[cluster.Key, []authenticated]
+	// setsOf a table are the policies that it asks for together, wherever requests go by it.
+	setsOf *memo.Func[model.Attachment, [][]cluster.Key]
+	// Authentications are what a waypoint's tables ask for.
+	Authentications *memo.Func[cluster.Key, *model.Authentications]
+}
+
+func (i *Ingest) defineAuthentication(g *memo.Graph) {
+	i.authentication = definePolicies(g, i, i.authenticationPolicies())
+	i.authenticated = memo.Define(g, "authenticated", slices.Equal[[]authenticated], i.authenticatedPorts)
+	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets)
+	i.Authentications = memo.Define(g, "authentications", reflectEqual[*model.Authentications], i.authentications)
+}
+
+func (i *Ingest) authenticationPolicies() policyKind[*v1alpha1.AuthenticationPolicy, authentication] {
+	return policyKind[*v1alpha1.AuthenticationPolicy, authentication]{
+		in: i.store.Authentication,
+		read: func(c *memo.Ctx, p *v1alpha1.AuthenticationPolicy) (out authentication, invalid string) {
+			out.Policy = cluster.Key{Namespace: p.Namespace, Name: p.Name}
+			if p.Spec.JWT != nil {
+				out.Tokens, out.unresolved, invalid = i.tokens(c, p.Namespace, p.Spec.JWT)
+			} else {
+				invalid = "the policy asks for nothing: set jwt"
+			}
+			if invalid != "" {
+				out.Tokens, out.Invalid = nil, true
+				invalid += "; until that is mended, all requests are refused"
+			}
+			return out, invalid
+		},
+		needs: i.authenticationNeeds, guards: true,
+	}
+}
+
+// authenticates tells whether anything in a namespace may need authentication. Most namespaces have no such policy.
+func (i *Ingest) authenticates(c *memo.Ctx, namespace string) bool {
+	return member.Enrolled(i.namespace(c, namespace)) &&
+		len(i.store.Authentication.By(c, cluster.ByNamespace, namespace)) > 0
+}
+
+func (i *Ingest) authenticatedPorts(c *memo.Ctx, key cluster.Key) (out []authenticated) {
+	svc := i.Service.Get(c, key)
+	if svc == nil || !i.authenticates(c, key.Namespace) {
+		return nil
+	}
+	for _, p := range svc.Ports {
+		if in := i.authentication.InForce.Get(c, svc.Attachment(p)); in != nil {
+			out = append(out, authenticated{p.Number, cluster.Key{Namespace: in.Ref.Namespace, Name: in.Ref.Name}})
+		}
+	}
+	return out
+}
+
+// authenticationAt is the policy in force for a port of a Service.
+func (i *Ingest) authenticationAt(c *memo.Ctx, port model.ServicePort) []cluster.Key {
+	for _, a := range i.authenticated.Get(c, port.ServiceName()) {
+		if a.port == port.Port {
+			return []cluster.Key{a.policy}
+		}
+	}
+	return nil
+}
+
+// authenticationOfPods are the policies at a port of pods: of all Services that lead there, so that none is a way
+// around another.
+func (i *Ingest) authenticationOfPods(c *memo.Ctx, k podKind, target uint16) (out []cluster.Key) {
+	for _, p := range i.portsOf.Get(c, k) {
+		if p.target == target {
+			out = append(out, i.authenticationAt(c, p.ServicePort)...)
+		}
+	}
+	return sortedKeys(out)
+}
+
+func sortedKeys(in []cluster.Key) []cluster.Key {
+	slices.SortFunc(in, byName)
+	return slices.Compact(in)
+}
+
+// authenticationSets are those of all ways that requests take by a table: the translator asks for the same, by
+// model.Needed.
+func (i *Ingest) authenticationSets(c *memo.Ctx, at model.Attachment) [][]cluster.Key {
+	table := i.Table.Get(c, at)
+	out := [][]cluster.Key{model.Needed(table.Guards)}
+	add := func(rules []model.Rule) {
+		for _, r := range rules {
+			for _, b := range r.Backends {
+				out = append(out, model.Needed(b.Guards))
+			}
+		}
+	}
+	add(table.Default)
+	for _, caller := range table.Callers {
+		add(caller.Rules)
+	}
+	return sortedSets(out)
+}
+
+// sortedSets has each set once, and none that is empty.
+func sortedSets(in [][]cluster.Key) [][]cluster.Key {
+	in = slices.DeleteFunc(in, func(s []cluster.Key) bool { return len(s) == 0 })
+	slices.SortFunc(in, func(a, b []cluster.Key) int { return slices.CompareFunc(a, b, byName) })
+	if in = slices.CompactFunc(in, slices.Equal[[]cluster.Key]); len(in) == 0 {
+		return nil
+	}
+	return in
+}
+
+func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authentications {
+	out := &model.Authentications{}
+	w := i.Waypoint.Get(c, gateway)
+	if w == nil {
+		return out
+	}
+	for _, p := range w.Ports {
+		out.Sets = append(out.Sets, i.setsOf.Get(c, model.Attachment{Port: p.ServicePort})...)
+	}
+	out.Sets = sortedSets(out.Sets)
+	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
+		if p := i.authentication.Get(c, name); p != nil {
+			out.Policies = append(out.Policies, p.Content.Authentication)
+		}
+	}
+	return out
+}
+
+// keyServers are the ports that a waypoint must reach for what a table asks for.
+func (i *Ingest) keyServers(c *memo.Ctx, at model.Attachment) (out []model.ServicePort) {
+	for _, name := range sortedKeys(slices.Concat(i.setsOf.Get(c, at)...)) {
+		p := i.authentication.Get(c, name)
+		if p == nil || p.Content.Tokens == nil {
+			continue
+		}
+		for _, provider := range p.Content.Tokens.Providers {
+			if r := provider.Remote; r != nil {
+				out = append(out, r.Service)
+			}
+		}
+	}
+	return out
+}
+
+// authenticationNeeds says who must carry a policy out: the proxies of all waypoints that send to the pods behind the
+// Service, and those of the pods' nodes, which let in nobody else.
+func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out ParentReport) {
+	svc := at[0].Port.ServiceName()
+	target := AccessTarget{Object: policy.Object{GroupKind: policy.Service, NamespacedName: svc}}
+	var ports []model.ServicePort
+	for _, a := range at {
+		ports = append(ports, a.Port)
+	}
+	i.concernedRequests(c, &target, ports)
+	e := &Enforcement{
+		Application: true, Means: "requests without a token that is good are refused",
+		Pods: i.guardedPods.Get(c, target.pods), Closed: i.closedPorts(c, target, ""),
+		Waypoints: i.guardingWaypoints(c, target),
+	}
+	for n := range e.Waypoints {
+		e.Waypoints[n].Authentication = true
+	}
+	out.Enforcement = e
+	in := i.authentication.InForce.Get(c, at[0])
+	if t := in.Content.Tokens; t != nil && t.Optional {
+		e.Means = "requests with a token that isn't good are refused, and those without one pass as nobody"
+	}
+	out.Unprogrammed = in.Content.unresolved
+	return out
+}

@@ -1,0 +1,91 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// PolicyName is an AuthenticationPolicy's.
+type PolicyName = types.NamespacedName
+
+// Authentication is how those prove who they are that send requests, as an AuthenticationPolicy has it.
+type Authentication struct {
+	// Policy by whose name guards ask for it.
+	Policy PolicyName
+	// Invalid: it can't be carried out, so nobody can prove anything and all requests are refused.
+	Invalid bool
+	// Tokens that requests carry; nil: none are asked for.
+	Tokens *Tokens
+}
+
+// Tokens are JSON Web Tokens. One that is there must be good for one of the providers.
+type Tokens struct {
+	// Optional: a request without a token passes.
+	Optional  bool
+	Providers []TokenProvider
+}
+
+// TokenProvider issues tokens.
+type TokenProvider struct {
+	Name, Issuer string
+	// Audiences, one of which a token must be for; nil: any.
+	Audiences []string
+	// Keys in JSON (RFC 7517), unless they are to be fetched.
+	Keys   string
+	Remote *RemoteKeys
+	// Headers, Params and Cookies are where tokens are looked for.
+	Headers         []TokenHeader
+	Params, Cookies []string
+	// Forward the token to the application.
+	Forward bool
+	Claims  []ClaimHeader
+}
+
+// TokenHeader is a header in lower case, and what is before the token in it.
+type TokenHeader struct{ Name, Prefix string }
+
+// ClaimHeader is a header in lower case that the application gets a claim as.
+type ClaimHeader struct{ Header, Claim string }
+
+// RemoteKeys are fetched by each proxy.
+type RemoteKeys struct {
+	URI     string
+	Service ServicePort
+	// CacheFor is how long until they are fetched again.
+	CacheFor, Timeout time.Duration
+}
+
+// Authentications are all that a waypoint's tables ask for.
+type Authentications struct {
+	// Policies, sorted by name.
+	Policies []Authentication
+	// Sets of them that one request must satisfy together, sorted, each by names that are sorted.
+	Sets [][]PolicyName
+}
+
+// Needed are the policies that requests must satisfy to pass all of the guards, sorted.
+func Needed(guards []Guard) (out []PolicyName) {
+	for _, g := range guards {
+		out = append(out, g.Authentication...)
+	}
+	slices.SortFunc(out, func(a, b PolicyName) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return slices.Compact(out)
+}
+
+// AuthenticationSet is how proxies name a set of policies: by the names of all, separated by commas.
+func AuthenticationSet(policies []PolicyName) string {
+	all := make([]string, 0, len(policies))
+	for _, p := range policies {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ",")
+}

@@ -1,0 +1,15 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package names
+
+const (
+	// FilterTokens is the HTTP filter of waypoints that verifies tokens, and its configuration (ECDS).
+	FilterTokens = "authentication/tokens"
+	// FilterAuthentication is the one by which tables tell it which policies a request must satisfy.
+	FilterAuthentication = "fairway.authentication"
+	// HeaderAuthentication is how: callers can't send it, and it never leaves.
+	HeaderAuthentication = "x-fairway-authentication"
+	// MetadataTokens is the dynamic metadata that has what a verified token claims, by its policy's namespace and name.
+	MetadataTokens = "envoy.filters.http.jwt_authn"
+)

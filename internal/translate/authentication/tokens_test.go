@@ -1,0 +1,104 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package authentication
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
+)
+
+var (
+	bearer = []model.TokenHeader{{Name: "authorization", Prefix: "Bearer "}}
+	inline = model.TokenProvider{
+		Name: "main", Issuer: "https://login.example", Audiences: []string{"web"}, Headers: bearer,
+		Keys: `{"keys": [{"kty": "EC", "crv": "P-256", "x": "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis", ` +
+			`"y": "y77t-RvAHRKTsSGdIYUfweuOvwrvDD-Q3Hv5J0fSKbE"}]}`,
+		Claims: []model.ClaimHeader{{Header: "x-user", Claim: "sub"}},
+	}
+	fetched = model.TokenProvider{
+		Name: "second", Issuer: "https://other.example", Params: []string{"token"}, Cookies: []string{"session"}, Forward: true,
+		Headers: []model.TokenHeader{{Name: "x-token"}},
+		Remote: &model.RemoteKeys{
+			URI: "https://login.example/keys", CacheFor: time.Minute, Timeout: time.Second,
+			Service: model.ServicePort{Namespace: "keys", Service: "login", Port: 8080},
+		},
+		Claims: []model.ClaimHeader{{Header: "x-user", Claim: "email"}, {Header: "x-roles", Claim: "roles"}},
+	}
+)
+
+func policy(name string, t *model.Tokens) model.Authentication {
+	return model.Authentication{Policy: model.PolicyName{Namespace: "shop", Name: name}, Tokens: t, Invalid: t == nil}
+}
+
+func set(names ...string) (out []model.PolicyName) {
+	for _, name := range names {
+		out = append(out, model.PolicyName{Namespace: "shop", Name: name})
+	}
+	return out
+}
+
+var cases = map[string]func() []proto.Message{
+	"none": func() []proto.Message { return []proto.Message{Tokens(model.Authentications{})} },
+	"required": func() []proto.Message {
+		return []proto.Message{Tokens(model.Authentications{
+			Policies: []model.Authentication{
+				policy("bad", nil),
+				policy("one", &model.Tokens{Providers: []model.TokenProvider{inline}}),
+				policy("two", &model.Tokens{Providers: []model.TokenProvider{inline, fetched}}),
+			},
+			Sets: [][]model.PolicyName{set("bad"), set("bad", "one"), set("gone"), set("one"), set("one", "two"), set("two")},
+		})}
+	},
+	"optional": func() []proto.Message {
+		return []proto.Message{Tokens(model.Authentications{
+			Policies: []model.Authentication{
+				policy("one", &model.Tokens{Optional: true, Providers: []model.TokenProvider{inline}}),
+				policy("two", &model.Tokens{Optional: true, Providers: []model.TokenProvider{fetched}}),
+				policy("yes", &model.Tokens{Providers: []model.TokenProvider{inline}}),
+			},
+			Sets: [][]model.PolicyName{set("one"), set("one", "two"), set("one", "yes")},
+		})}
+	},
+}
+
+func TestGolden(t *testing.T) { translatetest.Golden(t, "testdata", cases, translatetest.List) }
+
+// TestEnvoyAcceptsGoldens shows every golden case to a real Envoy.
+func TestEnvoyAcceptsGoldens(t *testing.T) {
+	binary := xdstest.Binary(t)
+	for name, build := range cases {
+		t.Run(name, func(t *testing.T) {
+			filter := build()[0]
+			m := &hcmv3.HttpConnectionManager{
+				StatPrefix:     "test",
+				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{}},
+				HttpFilters: []*hcmv3.HttpFilter{
+					envoy.HTTPFilter(names.FilterTokens, filter), envoy.HTTPFilter("envoy.filters.http.router", &routerv3.Router{}),
+				},
+			}
+			require.NoError(t, envoy.Check(m))
+			translatetest.Validate(t, binary, bootstrap.Options{Listeners: []*listenerv3.Listener{{
+				Name: "test", Address: envoy.Address(netip.MustParseAddrPort("127.0.0.1:80")),
+				FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+					envoy.NetworkFilter("envoy.filters.network.http_connection_manager", m),
+				}}},
+			}}})
+		})
+	}
+}
