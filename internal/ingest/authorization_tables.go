@@ -45,6 +45,13 @@ type guardBuilder struct {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
+		if a := authOf(r); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != nil {
+			if b.guarded = true; &out[0] == &in[0] {
+				out = slices.Clone(in)
+			}
+			out[n] = unasked(r)
+			r = out[n]
+		}
 		for m, backend := range r.Backends {
 			if backend.Invalid {
 				continue

@@ -94,6 +94,7 @@ var cases = map[string]func() bundle{
 	"values-escaped": escapedCase,
 	"policies":       policiesCase,
 	"authentication": authenticationCase,
+	"external-auth":  externalAuthCase,
 }
 
 func policiesCase() bundle {
@@ -113,6 +114,31 @@ func policiesCase() bundle {
 			model.CompressZstd, model.CompressBrotli, model.CompressGzip,
 		},
 	}})
+}
+
+func externalAuthCase() bundle {
+	rule := func(prefix string, a model.ExternalAuth, more ...model.Filter) model.Rule {
+		a.Service, a.Timeout = model.ServicePort{Namespace: "auth", Service: "keys", Port: 80}, time.Second
+		return model.Rule{
+			Match:   path(model.MatchPrefix, prefix),
+			Filters: append([]model.Filter{{ExternalAuth: &a}}, more...), Backends: backends(to(web, 1)),
+		}
+	}
+	return routed(rules(
+		rule("/grpc", model.ExternalAuth{GRPC: true}),
+		rule("/grpc-shown", model.ExternalAuth{GRPC: true, Shown: []string{"Authorization", "X-Tenant"}, MaxBody: 4096}),
+		rule("/http", model.ExternalAuth{}),
+		rule("/http-all", model.ExternalAuth{
+			Path: "/check/", Shown: []string{"Cookie"}, Taken: []string{"X-User", "Cookie", "Authorization"}, MaxBody: 1,
+		}),
+		rule("/redirect", model.ExternalAuth{}, redirectTo(model.Redirect{Hostname: "example.org", StatusCode: 302})...),
+		rule("/invalid", model.ExternalAuth{Invalid: true}),
+		rule("/refused", model.ExternalAuth{Refused: true}),
+		rule("/bad-name", model.ExternalAuth{Shown: []string{"x-*"}}),
+		rule("/steers", model.ExternalAuth{Taken: []string{"X-Envoy-Retry-On"}}),
+		rule("/frames", model.ExternalAuth{Taken: []string{"Content-Length"}}),
+		rule("/bad-path", model.ExternalAuth{Path: "/a/%2e%2e"}),
+	))
 }
 
 func scopesCase() bundle {

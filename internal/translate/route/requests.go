@@ -4,7 +4,6 @@
 package route
 
 import (
-	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -13,7 +12,6 @@ import (
 	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
-	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
@@ -55,12 +53,7 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 	if chain == nil {
 		return nil
 	}
-	always := &xdsmatcherv3.Matcher{OnNoMatch: &xdsmatcherv3.Matcher_OnMatch{
-		OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: envoy.Matching("policy", &compositev3.ExecuteFilterAction{
-			FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain},
-		})},
-	}}
-	return map[string]*anypb.Any{filterPolicy: envoy.Any(&compositev3.CompositePerRoute{Matcher: always})}
+	return map[string]*anypb.Any{filterPolicy: envoy.Any(become(chain...))}
 }
 
 // localLimit lets so many requests through at once, and then as many as come back with time.
