@@ -31,8 +31,8 @@ import (
 )
 
 var (
-	keys   = model.ServicePort{Namespace: "auth", Service: "keys", Port: 81}
-	keysID = names.SPIFFEID(trustDomain, "auth", "keys")
+	sessions   = model.ServicePort{Namespace: "auth", Service: "sessions", Port: 81}
+	sessionsID = names.SPIFFEID(trustDomain, "auth", "sessions")
 )
 
 // guarded is an application behind an authorization service in the mesh, and a client.
@@ -69,8 +69,8 @@ func newGuarded(t *testing.T, protocol model.Protocol, service http.Handler) *gu
 	g := &guarded{world: newWorld(t), app: &reading{}}
 	e, _ := g.pod(appID, g.app)
 	g.backend(web, model.ProtocolHTTP, e)
-	of, _ := g.pod(keysID, service)
-	g.backend(keys, protocol, of)
+	of, _ := g.pod(sessionsID, service)
+	g.backend(sessions, protocol, of)
 	g.name = g.serve(web, true, nil)
 	g.client = g.caller(clientID).client(t, g.name, nil)
 	return g
@@ -79,7 +79,7 @@ func newGuarded(t *testing.T, protocol model.Protocol, service http.Handler) *gu
 // asks has every request of the port asked about.
 func (g *guarded) asks(a model.ExternalAuth) {
 	g.t.Helper()
-	a.Service = keys
+	a.Service = sessions
 	if a.Timeout == 0 {
 		a.Timeout = 20 * time.Second
 	}
@@ -285,12 +285,12 @@ func TestExternalAuthWithoutAnswer(t *testing.T) {
 	refused("an error")
 	for _, byGRPC := range []bool{true, false} {
 		g.asks(model.ExternalAuth{GRPC: byGRPC})
-		g.endpoints(keys)
+		g.endpoints(sessions)
 		refused("no endpoints")
 		ask := model.ExternalAuth{Service: gone, GRPC: byGRPC, Timeout: time.Second}
 		g.rules(rule(below("/"), filters(model.Filter{ExternalAuth: &ask}), to(web, 1)))
 		refused("no cluster")
-		ask.Service, ask.Invalid = keys, true
+		ask.Service, ask.Invalid = sessions, true
 		g.rules(rule(below("/"), filters(model.Filter{ExternalAuth: &ask}), to(web, 1)))
 		refused("not to be asked")
 	}
@@ -382,7 +382,7 @@ func TestExternalAuthBeforeLimits(t *testing.T) {
 		return denied(typev3.StatusCode_Forbidden, "")
 	}
 	service.decides(refuse)
-	a := model.ExternalAuth{Service: keys, GRPC: true, Timeout: 20 * time.Second}
+	a := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second}
 	g.doesWith(model.RouteTable{
 		Default:  []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))},
 		Requests: model.Requests{LocalLimit: &model.LocalLimit{Requests: 2, Unit: time.Hour}},
@@ -404,7 +404,7 @@ func TestExternalAuthUnderLoad(t *testing.T) {
 	const mark = "X-Let-In"
 	services := map[model.ServicePort]*grpc.Server{}
 	g := newGuarded(t, model.ProtocolHTTP2, http.NotFoundHandler())
-	for n, at := range []model.ServicePort{keys, {Namespace: "auth", Service: "other", Port: 81}} {
+	for n, at := range []model.ServicePort{sessions, {Namespace: "auth", Service: "other", Port: 81}} {
 		service := &authorizer{}
 		service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
 			return yes(&authv3.OkHttpResponse{Headers: headerOptions(mark, strconv.Itoa(n))})
@@ -424,7 +424,7 @@ func TestExternalAuthUnderLoad(t *testing.T) {
 		a := model.ExternalAuth{Service: at, GRPC: true, Timeout: 20 * time.Second}
 		g.rules(rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1)))
 	}
-	asking(keys)
+	asking(sessions)
 	get := func() reply { return do(t, g.client, http.MethodPost, "http://web/") }
 	eventually.True(t, "the first service", func() bool { return get().Header.Get(mark) == "0" })
 
@@ -435,9 +435,9 @@ func TestExternalAuthUnderLoad(t *testing.T) {
 		go func() { done <- g.load(mark, stop) }()
 	}
 	for n := range 60 {
-		asking([]model.ServicePort{other, keys}[n%2])
+		asking([]model.ServicePort{other, sessions}[n%2])
 	}
-	services[keys].Stop()
+	services[sessions].Stop()
 	eventually.True(t, "nobody to ask", func() bool { return get().status == http.StatusServiceUnavailable })
 	asking(other)
 	eventually.True(t, "another to ask", func() bool { return get().Header.Get(mark) == "1" })

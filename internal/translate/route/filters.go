@@ -25,7 +25,9 @@ const (
 	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
 	filterAuth    = "fairway.external_auth"
-	filterPolicy  = "fairway.policy"
+	filterBodies  = "fairway.bodies"
+	filterLimits  = "fairway.limits"
+	filterFaults  = "fairway.faults"
 	filterSession = "envoy.filters.http.stateful_session"
 	filterRepeat  = "fairway.repeatable"
 	filterRouter  = "envoy.filters.http.router"
@@ -42,7 +44,7 @@ const (
 //     route changes that.
 //  3. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
-//  4. Policy: what a TrafficPolicy asks for; see policyFilters.
+//  4. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
 //  5. Session persistence: picks the endpoint that an earlier answer named.
 //  6. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
 //  7. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
@@ -55,7 +57,9 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
 		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
-		envoy.HTTPFilter(filterPolicy, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
