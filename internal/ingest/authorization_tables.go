@@ -20,6 +20,7 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	}
 	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}
 	out := *table
+	b.own = b.askable(b.own)
 	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
 	for n := range out.Callers {
 		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
@@ -56,7 +57,7 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 			if backend.Invalid {
 				continue
 			}
-			guards := b.guards(r, backend.Port)
+			guards := b.askable(b.guards(r, backend.Port))
 			if len(guards) == 0 {
 				continue
 			}

@@ -4,12 +4,17 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
+	"k8s.io/utils/ptr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
@@ -92,6 +97,77 @@ func authOf(r model.Rule) *model.ExternalAuth {
 		}
 	}
 	return nil
+}
+
+// askable are guards whose services are known to be askable by the waypoint of the table, or not to be.
+func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
+	out := guards
+	for n, g := range guards {
+		for m, a := range g.Asked {
+			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service) == nil {
+				continue
+			}
+			if &out[0] == &guards[0] {
+				out = slices.Clone(guards)
+			}
+			if &out[n].Asked[0] == &g.Asked[0] {
+				out[n].Asked = slices.Clone(g.Asked)
+			}
+			out[n].Asked[m].Refused = true
+		}
+	}
+	return out
+}
+
+// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the waypoint
+// from asking, or other policies of the same pods want another one to be asked.
+func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAuth) *Verdict {
+	if len(model.Asked(i.guardsOf(c, at))) > 1 {
+		return &Verdict{Reason: string(gwv1.PolicyReasonConflicted), Message: fmt.Sprintf(
+			"policies of several Services with the same pods as Service %s have different services asked, and requests are "+
+				"refused: have one asked by all", at.ServiceName())}
+	}
+	bad := i.unaskable(c, at, a.Service)
+	if bad != nil && a.Open {
+		bad.Message = strings.ReplaceAll(bad.Message, "so requests are answered 503", "so requests pass unasked")
+	}
+	return bad
+}
+
+// externalAuthorization is whom a policy of a namespace has asked, why that can't be asked, and why the policy can't be
+// carried out; "" if it can.
+func (i *Ingest) externalAuthorization(
+	c *memo.Ctx, namespace string, e *v1alpha1.ExternalAuthorization,
+) (out *model.ExternalAuth, unresolved *Verdict, invalid string) {
+	out = &model.ExternalAuth{
+		GRPC: e.Protocol == v1alpha1.ExternalAuthorizationByGRPC, Open: e.FailureMode == v1alpha1.FailureModeOpen,
+		Timeout: cmp.Or(ptr.Deref(durationOf(e.Timeout), 0), authTimeout),
+	}
+	if out.GRPC && e.GRPC != nil {
+		out.Shown = e.GRPC.AllowedHeaders
+	}
+	if h := e.HTTP; !out.GRPC && h != nil {
+		out.Path, out.Shown, out.Taken = h.Path, h.AllowedHeaders, h.AllowedResponseHeaders
+	}
+	if _, err := i.check(model.Rule{Filters: []model.Filter{{ExternalAuth: out}}}); err != nil {
+		return nil, nil, "externalAuthorization: " + strings.TrimPrefix(err.Error(), "externalAuth: ")
+	}
+	out.Service, unresolved = i.referredPort(c, cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), namespace,
+		e.BackendRef)
+	if p, _ := i.declared(c, out.Service); unresolved == nil && out.GRPC && p != model.ProtocolHTTP2 {
+		unresolved = &Verdict{Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: fmt.Sprintf(
+			"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for protocol GRPC",
+			out.Service.ServiceName(), out.Service.Port)}
+	}
+	if unresolved != nil {
+		then := "requests are answered 503"
+		if out.Open {
+			then = "requests pass unasked"
+		}
+		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, then)
+		out.Service, out.Invalid = model.ServicePort{}, true
+	}
+	return out, unresolved, ""
 }
 
 // unasked is a rule whose authorization service may not be asked.

@@ -156,7 +156,10 @@ func pathWords(p *model.PathChange) string {
 }
 
 func authWords(a *model.ExternalAuth) string {
-	if a.Invalid {
+	switch {
+	case a.Invalid && a.Open:
+		return "ask nobody, and let pass"
+	case a.Invalid:
 		return "ask an authorization service that can't be"
 	}
 	out := "ask " + portWords(a.Service) + " by HTTP"
@@ -179,6 +182,9 @@ func authWords(a *model.ExternalAuth) string {
 	}
 	if a.MaxBody > 0 {
 		out += fmt.Sprintf(" with bodies of %d bytes", a.MaxBody)
+	}
+	if a.Open {
+		out += ", or else let pass what it is about,"
 	}
 	return out + fmt.Sprint(" within ", a.Timeout)
 }

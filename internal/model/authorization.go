@@ -22,6 +22,8 @@ type Guard struct {
 	// Authentication are the AuthenticationPolicies that a request must satisfy besides, sorted. What its token claims is
 	// known by these, and by no others.
 	Authentication []types.NamespacedName
+	// Asked are the services that these policies have asked about requests, in their order.
+	Asked []ExternalAuth
 }
 
 // Tries tells whether the guard has policies that are tried only.
@@ -33,6 +35,9 @@ func (g Guard) Tries() bool {
 // Refuses says why a caller of an identity is not let in, whatever it asks for; "" if it is. What depends on the
 // request refuses where it denies, and lets nobody in where it allows.
 func (g Guard) Refuses(identity string) string {
+	if len(g.Authentication) > 0 {
+		return "AuthenticationPolicy " + g.Authentication[0].String()
+	}
 	for _, l := range g.Levels() {
 		closed, allowed := l.DefaultDeny, false
 		for _, p := range l.Policies {

@@ -3,7 +3,11 @@
 
 package model
 
-import "time"
+import (
+	"reflect"
+	"slices"
+	"time"
+)
 
 // ExternalAuth asks a service about each request before it goes on, as of GEP-1494.
 type ExternalAuth struct {
@@ -25,4 +29,21 @@ type ExternalAuth struct {
 	// MaxBody is how many bytes the body of a request may have, all of which the service sees; zero: it sees none.
 	MaxBody uint32
 	Timeout time.Duration
+	// Open: what it doesn't answer passes.
+	Open bool
+}
+
+// Unasked tells that it can't be asked.
+func (a ExternalAuth) Unasked() bool { return a.Invalid || a.Refused }
+
+// Asked are the services that must let requests pass, for all of the guards to do, each once.
+func Asked(guards []Guard) (out []ExternalAuth) {
+	for _, g := range guards {
+		for _, a := range g.Asked {
+			if !slices.ContainsFunc(out, func(have ExternalAuth) bool { return reflect.DeepEqual(have, a) }) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
 }

@@ -95,6 +95,7 @@ var cases = map[string]func() bundle{
 	"policies":       policiesCase,
 	"authentication": authenticationCase,
 	"external-auth":  externalAuthCase,
+	"asked":          askedCase,
 }
 
 func policiesCase() bundle {
@@ -139,6 +140,37 @@ func externalAuthCase() bundle {
 		rule("/frames", model.ExternalAuth{Taken: []string{"Content-Length"}}),
 		rule("/bad-path", model.ExternalAuth{Path: "/a/%2e%2e"}),
 	))
+}
+
+// askedCase has a port whose policy has a service asked, and ways that need another, several, none, or one that can't
+// be asked.
+func askedCase() bundle {
+	service := func(name string) model.ExternalAuth {
+		return model.ExternalAuth{
+			Service: model.ServicePort{Namespace: "auth", Service: name, Port: 80}, GRPC: true, Timeout: time.Second,
+		}
+	}
+	guards := func(a ...model.ExternalAuth) (out []model.Guard) {
+		for _, asked := range a {
+			out = append(out, model.Guard{Asked: []model.ExternalAuth{asked}})
+		}
+		return out
+	}
+	one, two, open, refused := service("one"), service("two"), service("open"), service("refused")
+	open.Open, open.Invalid, refused.Refused = true, true, true
+	way := func(prefix string, g []model.Guard) model.Rule {
+		b := to(webV1, 1)
+		b.Guards = g
+		return model.Rule{Match: path(model.MatchPrefix, prefix), Backends: backends(b)}
+	}
+	split := way("/split", guards(two))
+	split.Backends = append(split.Backends, to(webV2, 1))
+	t := rules(
+		way("/one", guards(one, one)), way("/both", guards(one, two)), way("/none", nil), way("/open", guards(open)),
+		way("/refused", guards(refused)), split,
+	)
+	t.Guards = guards(one)
+	return routed(t)
 }
 
 func scopesCase() bundle {

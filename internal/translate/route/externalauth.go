@@ -19,6 +19,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"golang.org/x/net/http/httpguts"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -34,11 +35,48 @@ func configureExternalAuth(r *routev3.Route, a model.ExternalAuth) error {
 	if err != nil {
 		return fmt.Errorf("externalAuth: %w", err)
 	}
+	return configure(r, filterAuth, become(chainOf(a, asking)...))
+}
+
+// chainOf filters asks; what only the service can set it takes out before.
+func chainOf(a model.ExternalAuth, asking *extauthzv3.ExtAuthz) []*corev3.TypedExtensionConfig {
 	chain := []*corev3.TypedExtensionConfig{envoy.Extension("envoy.filters.http.ext_authz", asking)}
 	if hidden := onlyOfService(a); len(hidden) > 0 {
 		chain = slices.Insert(chain, 0, envoy.Extension("envoy.filters.http.header_mutation", removing(hidden)))
 	}
-	return configure(r, filterAuth, become(chain...))
+	return chain
+}
+
+// asking configures whom AuthenticationPolicies have asked on one way that requests take, or takes back what a less
+// specific part of the table says of it. Where they want several services to be asked, or one that can't be, requests
+// are refused, unless that one is content with it.
+func asking(guards, elsewhere []model.Guard) map[string]*anypb.Any {
+	all := slices.DeleteFunc(model.Asked(guards), func(a model.ExternalAuth) bool { return a.Open && a.Unasked() })
+	var chain []*corev3.TypedExtensionConfig
+	switch {
+	case len(all) == 1 && !all[0].Unasked():
+		if filter, err := externalAuth(all[0]); err == nil {
+			chain = chainOf(all[0], filter)
+			break
+		}
+		fallthrough
+	case len(all) > 0:
+		chain = []*corev3.TypedExtensionConfig{askingNobody()}
+	case len(model.Asked(elsewhere)) > 0:
+		chain = []*corev3.TypedExtensionConfig{
+			envoy.Extension("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{}),
+		}
+	default:
+		return nil
+	}
+	return map[string]*anypb.Any{filterAsk: envoy.Any(become(chain...))}
+}
+
+// askingNobody lets nothing pass.
+func askingNobody() *corev3.TypedExtensionConfig {
+	filter, _ := externalAuth(model.ExternalAuth{GRPC: true})
+	filter.GetGrpcService().GetEnvoyGrpc().ClusterName = clusterInvalid
+	return envoy.Extension("envoy.filters.http.ext_authz", filter)
 }
 
 func externalAuth(a model.ExternalAuth) (*extauthzv3.ExtAuthz, error) {
@@ -54,6 +92,7 @@ func externalAuth(a model.ExternalAuth) (*extauthzv3.ExtAuthz, error) {
 		}},
 		DecoderHeaderMutationRules:  authMayChange(),
 		ValidateMutations:           true,
+		FailureModeAllow:            a.Open,
 		EnforceResponseHeaderLimits: true,
 	}
 	if len(a.Shown) > 0 {

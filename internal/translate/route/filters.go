@@ -25,6 +25,7 @@ const (
 	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
 	filterAuth    = "fairway.external_auth"
+	filterAsk     = "fairway.external_authorization"
 	filterBodies  = "fairway.bodies"
 	filterLimits  = "fairway.limits"
 	filterFaults  = "fairway.faults"
@@ -44,10 +45,11 @@ const (
 //     route changes that.
 //  3. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
-//  4. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
-//  5. Session persistence: picks the endpoint that an earlier answer named.
-//  6. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  7. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  4. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
+//  5. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
+//  6. Session persistence: picks the endpoint that an earlier answer named.
+//  7. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  8. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
@@ -57,6 +59,7 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
 		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
+		envoy.HTTPFilter(filterAsk, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
