@@ -48,7 +48,7 @@ type AuthenticationPolicyList struct {
 
 // AuthenticationPolicySpec is what an AuthenticationPolicy asks for.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.jwt)",message="say how callers are to prove who they are: set jwt"
+// +kubebuilder:validation:XValidation:rule="has(self.jwt) || has(self.externalAuthorization)",message="say how callers are to prove who they are: set jwt, externalAuthorization or both"
 type AuthenticationPolicySpec struct {
 	// Services of the policy's namespace, or ports of them (sectionName).
 	// +required
@@ -61,6 +61,10 @@ type AuthenticationPolicySpec struct {
 	// JSON Web Tokens that requests carry.
 	// +optional
 	JWT *JWTAuthentication `json:"jwt,omitempty"`
+
+	// A service that is asked about each request, when its token is good.
+	// +optional
+	ExternalAuthorization *ExternalAuthorization `json:"externalAuthorization,omitempty"`
 }
 
 // Targets are what the policy names.

@@ -29,6 +29,9 @@ import (
 // ClusterXDS is the static cluster that leads to the agent.
 const ClusterXDS = "xds"
 
+// ComponentLogLevel is the exception from a waypoint's log level, as Envoy's argument of that name takes it.
+const ComponentLogLevel = "rbac:error"
+
 // Options of one proxy.
 type Options struct {
 	// ID and Cluster of the Envoy node: for people and metrics only. What a proxy may see is decided by its agent's

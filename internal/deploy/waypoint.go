@@ -17,6 +17,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -308,6 +309,16 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	return agent
 }
 
+// quiet keeps out of the log that Envoy's filters of clusters have no caller to look at, for each request that a
+// waypoint makes itself: to a rate limit service, or an authorization service.
+func quiet(level v1alpha1.LogLevel) []string {
+	switch level {
+	case "", "info", "warning":
+		return []string{"--component-log-level", bootstrap.ComponentLogLevel}
+	}
+	return nil // those who want less have it, and those who want more are looking for something
+}
+
 // envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it
 // (agent.Drain), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
@@ -315,7 +326,8 @@ func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 		Name:            containerEnvoy,
 		Image:           w.EnvoyImage,
 		ImagePullPolicy: corev1.PullIfNotPresent,
-		Args:            envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
+		Args: append(envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
+			quiet(w.Parameters.LogLevel)...),
 		Ports: []corev1.ContainerPort{
 			{Name: "mtls", ContainerPort: names.PortMTLS, Protocol: corev1.ProtocolTCP},
 		},

@@ -66,7 +66,7 @@ func matchRule(r model.AccessRule, deny bool, c Caller) truth {
 	if r.Ports != nil && !slices.Contains(r.Ports, c.port) {
 		return no
 	}
-	from := func(s model.AccessSource) bool { return isSource(s, c.identity) }
+	from := func(s model.AccessSource) bool { return s.Is(c.identity) }
 	if r.Sources != nil && !slices.ContainsFunc(r.Sources, from) {
 		return no
 	}
@@ -77,13 +77,6 @@ func matchRule(r model.AccessRule, deny bool, c Caller) truth {
 		return unknown
 	}
 	return is(matchRequest(*r.Request, deny, *c.request))
-}
-
-func isSource(s model.AccessSource, identity string) bool {
-	if s.Prefix {
-		return strings.HasPrefix(identity, s.Identity)
-	}
-	return identity == s.Identity
 }
 
 func matchRequest(r model.AccessRequest, deny bool, q Request) bool {

@@ -4,7 +4,10 @@
 package ingest
 
 import (
+	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -54,11 +57,17 @@ func (i *Ingest) authenticationPolicies() policyKind[*v1alpha1.AuthenticationPol
 			out.Policy = cluster.Key{Namespace: p.Namespace, Name: p.Name}
 			if p.Spec.JWT != nil {
 				out.Tokens, out.unresolved, invalid = i.tokens(c, p.Namespace, p.Spec.JWT)
-			} else {
-				invalid = "the policy asks for nothing: set jwt"
+			}
+			if e := p.Spec.ExternalAuthorization; e != nil && invalid == "" {
+				var unresolved *Verdict
+				out.Asked, unresolved, invalid = i.externalAuthorization(c, p.Namespace, e)
+				out.unresolved = cmp.Or(out.unresolved, unresolved)
+			}
+			if p.Spec.JWT == nil && p.Spec.ExternalAuthorization == nil {
+				invalid = "the policy asks for nothing: set jwt or externalAuthorization"
 			}
 			if invalid != "" {
-				out.Tokens, out.Invalid = nil, true
+				out.Tokens, out.Asked, out.Invalid = nil, nil, true
 				invalid += "; until that is mended, all requests are refused"
 			}
 			return out, invalid
@@ -94,6 +103,16 @@ func (i *Ingest) authenticationAt(c *memo.Ctx, port model.ServicePort) []cluster
 		}
 	}
 	return nil
+}
+
+// whomToAsk are the services that policies have asked, in their order.
+func (i *Ingest) whomToAsk(c *memo.Ctx, policies []cluster.Key) (out []model.ExternalAuth) {
+	for _, name := range policies {
+		if p := i.authentication.Get(c, name); p != nil && p.Content.Asked != nil {
+			out = append(out, *p.Content.Asked)
+		}
+	}
+	return out
 }
 
 // authenticationOfPods are the policies at a port of pods: of all Services that lead there, so that none is a way
@@ -159,11 +178,17 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	return out
 }
 
-// keyServers are the ports that a waypoint must reach for what a table asks for.
+// keyServers are the ports that a waypoint must reach for what a table asks for: of keys, and of whom it asks.
 func (i *Ingest) keyServers(c *memo.Ctx, at model.Attachment) (out []model.ServicePort) {
 	for _, name := range sortedKeys(slices.Concat(i.setsOf.Get(c, at)...)) {
 		p := i.authentication.Get(c, name)
-		if p == nil || p.Content.Tokens == nil {
+		if p == nil {
+			continue
+		}
+		if a := p.Content.Asked; a != nil && !a.Invalid {
+			out = append(out, a.Service)
+		}
+		if p.Content.Tokens == nil {
 			continue
 		}
 		for _, provider := range p.Content.Tokens.Providers {
@@ -186,8 +211,8 @@ func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out Pa
 	}
 	i.concernedRequests(c, &target, ports)
 	e := &Enforcement{
-		Application: true, Means: "requests without a token that is good are refused",
-		Pods: i.guardedPods.Get(c, target.pods), Closed: i.closedPorts(c, target, ""),
+		Application: true,
+		Pods:        i.guardedPods.Get(c, target.pods), Closed: i.closedPorts(c, target, ""),
 		Waypoints: i.guardingWaypoints(c, target),
 	}
 	for n := range e.Waypoints {
@@ -195,9 +220,31 @@ func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out Pa
 	}
 	out.Enforcement = e
 	in := i.authentication.InForce.Get(c, at[0])
-	if t := in.Content.Tokens; t != nil && t.Optional {
-		e.Means = "requests with a token that isn't good are refused, and those without one pass as nobody"
-	}
+	e.Means = authenticationMeans(in.Content.Authentication)
 	out.Unprogrammed = in.Content.unresolved
+	if out.Unprogrammed == nil && in.Content.Asked != nil {
+		out.Unprogrammed = i.unaskedBy(c, at[0].Port, *in.Content.Asked)
+	}
 	return out
+}
+
+// authenticationMeans says what a policy changes.
+func authenticationMeans(a model.Authentication) string {
+	var out []string
+	switch t := a.Tokens; {
+	case a.Invalid:
+		return "all requests are refused"
+	case t != nil && t.Optional:
+		out = append(out, "requests with a token that isn't good are refused, and those without one pass as nobody")
+	case t != nil:
+		out = append(out, "requests without a token that is good are refused")
+	}
+	if e := a.Asked; e != nil {
+		text := fmt.Sprintf("requests that Service %s doesn't let pass are refused", e.Service.ServiceName())
+		if e.Open {
+			text += ", and pass where it doesn't answer"
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, "; ")
 }

@@ -238,6 +238,7 @@ func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard
 			g := i.networkGuard(c, k)
 			g.Network, g.Application = policiesAt(g.Network, p.target), i.applicationAt(c, k, p.target)
 			g.Authentication = i.authenticationOfPods(c, k, p.target)
+			g.Asked = i.whomToAsk(c, g.Authentication)
 			out = addGuard(out, g)
 		}
 	}
@@ -249,7 +250,9 @@ func (i *Ingest) guardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Guard
 
 // requestGuard is what a Service's port asks of requests, whatever pods are behind it.
 func (i *Ingest) requestGuard(c *memo.Ctx, port model.ServicePort) model.Guard {
-	return model.Guard{Application: i.serviceRequests(c, port), Authentication: i.authenticationAt(c, port)}
+	out := model.Guard{Application: i.serviceRequests(c, port), Authentication: i.authenticationAt(c, port)}
+	out.Asked = i.whomToAsk(c, out.Authentication)
+	return out
 }
 
 // serviceGuard is of the policies that are for a Service itself.

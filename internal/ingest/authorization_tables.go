@@ -20,6 +20,7 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	}
 	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}
 	out := *table
+	b.own = b.askable(b.own)
 	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
 	for n := range out.Callers {
 		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
@@ -45,11 +46,18 @@ type guardBuilder struct {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
+		if a := authOf(r); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != nil {
+			if b.guarded = true; &out[0] == &in[0] {
+				out = slices.Clone(in)
+			}
+			out[n] = unasked(r)
+			r = out[n]
+		}
 		for m, backend := range r.Backends {
 			if backend.Invalid {
 				continue
 			}
-			guards := b.guards(r, backend.Port)
+			guards := b.askable(b.guards(r, backend.Port))
 			if len(guards) == 0 {
 				continue
 			}

@@ -87,6 +87,9 @@ func bytesOf(r model.Rule) int {
 	return n
 }
 
+// bytesOfAuth is what having an authorization service asked takes in a table, whatever else is said of it.
+const bytesOfAuth = 1024
+
 func bytesOfFilters(filters []model.Filter) int {
 	n := 0
 	for _, f := range filters {
@@ -98,6 +101,9 @@ func bytesOfFilters(filters []model.Filter) int {
 				n += len(h.Name) + len(h.Value)
 			}
 			n += len(strings.Join(change.Remove, ""))
+		}
+		if a := f.ExternalAuth; a != nil {
+			n += bytesOfAuth + len(a.Path) + len(strings.Join(slices.Concat(a.Shown, a.Taken), ""))
 		}
 		if f.CORS != nil {
 			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders,

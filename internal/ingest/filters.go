@@ -30,6 +30,8 @@ func (b *routeBuilder) httpFilters(in []gwv1.HTTPRouteFilter) ([]model.Filter, e
 			filter.Mirror = b.mirror(f.RequestMirror)
 		case f.Type == gwv1.HTTPRouteFilterCORS && f.CORS != nil:
 			filter.CORS = b.cors(f.CORS)
+		case f.Type == gwv1.HTTPRouteFilterExternalAuth && f.ExternalAuth != nil:
+			filter.ExternalAuth = b.externalAuth(f.ExternalAuth)
 		default:
 			return nil, fmt.Errorf("filter %s is not supported", f.Type)
 		}
@@ -60,7 +62,7 @@ func (b *routeBuilder) grpcFilters(in []gwv1.GRPCRouteFilter) ([]model.Filter, e
 // checkFilters refuses combinations that have no meaning. The CRDs refuse most of them too; not those of every
 // version, so nothing here relies on that.
 func checkFilters(filters []model.Filter, backends int) error {
-	redirects, rewrites := 0, 0
+	redirects, rewrites, auths := 0, 0, 0
 	for _, f := range filters {
 		if f.Redirect != nil {
 			redirects++
@@ -68,8 +70,13 @@ func checkFilters(filters []model.Filter, backends int) error {
 		if f.Rewrite != nil {
 			rewrites++
 		}
+		if f.ExternalAuth != nil {
+			auths++
+		}
 	}
 	switch {
+	case auths > 1:
+		return fmt.Errorf("%w: more than one ExternalAuth", errIncompatible)
 	case redirects > 1:
 		return fmt.Errorf("%w: more than one RequestRedirect", errIncompatible)
 	case rewrites > 1:

@@ -80,6 +80,9 @@ func (p *picture) guard(g model.Guard, indent string) (out string) {
 	if len(g.Authentication) > 0 {
 		out += fmt.Sprintf("\n%srequests: authenticated as %s has it", indent, keyList(g.Authentication))
 	}
+	for _, a := range g.Asked {
+		out += fmt.Sprintf("\n%srequests: %s", indent, authWords(&a))
+	}
 	return out
 }
 

@@ -137,6 +137,8 @@ func filterWords(f model.Filter) string {
 		return fmt.Sprintf("mirror %d/%d to %s", f.Mirror.Numerator, f.Mirror.Denominator, backendWords(f.Mirror.Backend))
 	case f.CORS != nil:
 		return corsWords(f.CORS)
+	case f.ExternalAuth != nil:
+		return authWords(f.ExternalAuth)
 	}
 	return "a filter of no kind"
 }
@@ -151,6 +153,40 @@ func pathWords(p *model.PathChange) string {
 		return " prefix " + word(*p.Prefix)
 	}
 	return " path to nothing"
+}
+
+func authWords(a *model.ExternalAuth) string {
+	switch {
+	case a.Invalid && a.Open:
+		return "ask nobody, and let pass"
+	case a.Invalid:
+		return "ask an authorization service that can't be"
+	}
+	out := "ask " + portWords(a.Service) + " by HTTP"
+	if a.GRPC {
+		out = "ask " + portWords(a.Service) + " by gRPC"
+	}
+	if a.Path != "" {
+		out += " under " + word(a.Path)
+	}
+	for _, part := range []struct {
+		name   string
+		values []string
+	}{{"showing", a.Shown}, {"taking", a.Taken}} {
+		if len(part.values) > 0 {
+			out += " " + part.name + " " + strings.Join(part.values, ",")
+		}
+	}
+	if a.Refused {
+		out = "may not " + out
+	}
+	if a.MaxBody > 0 {
+		out += fmt.Sprintf(" with bodies of %d bytes", a.MaxBody)
+	}
+	if a.Open {
+		out += ", or else let pass what it is about,"
+	}
+	return out + fmt.Sprint(" within ", a.Timeout)
 }
 
 func corsWords(c *model.CORS) string {

@@ -97,10 +97,14 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 		refused, unprogrammed = r.invalid,
 			"the route is not accepted: requests that its rules match get an error, all others a 404"
 	}
+	resolved := r.resolved
+	if refused == nil && resolved == nil { // one reason is enough, and the other will follow
+		resolved = i.unaskableBy(c, r.Rules, has[0].Port)
+	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
 			i.acceptedMessage(c, r, p.service, has, lost), r.generation),
-		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), r.resolved, string(gwv1.RouteReasonResolvedRefs),
+		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), resolved, string(gwv1.RouteReasonResolvedRefs),
 			"all backends were found", r.generation))
 	if refused != nil {
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: unprogrammed}

@@ -329,7 +329,7 @@ func tableBackends(t *model.RouteTable) []model.ServicePort {
 	return out
 }
 
-// ruleBackends lists what rules send traffic to, mirrors included.
+// ruleBackends lists what rules send traffic to, mirrors and authorization services included.
 func ruleBackends(rules []model.Rule) []model.ServicePort {
 	var out []model.ServicePort
 	for _, r := range rules {
@@ -341,6 +341,9 @@ func ruleBackends(rules []model.Rule) []model.ServicePort {
 		for _, f := range r.Filters {
 			if f.Mirror != nil && !f.Mirror.Backend.Invalid {
 				out = append(out, f.Mirror.Backend.Port)
+			}
+			if f.ExternalAuth != nil && !f.ExternalAuth.Invalid {
+				out = append(out, f.ExternalAuth.Service)
 			}
 		}
 	}

@@ -23,6 +23,8 @@ type Authentication struct {
 	Invalid bool
 	// Tokens that requests carry; nil: none are asked for.
 	Tokens *Tokens
+	// Asked is asked about requests whose tokens are good; nil: nobody is.
+	Asked *ExternalAuth
 }
 
 // Tokens are JSON Web Tokens. One that is there must be good for one of the providers.

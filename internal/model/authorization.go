@@ -6,6 +6,7 @@ package model
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -21,12 +22,44 @@ type Guard struct {
 	// Authentication are the AuthenticationPolicies that a request must satisfy besides, sorted. What its token claims is
 	// known by these, and by no others.
 	Authentication []types.NamespacedName
+	// Asked are the services that these policies have asked about requests, in their order.
+	Asked []ExternalAuth
 }
 
 // Tries tells whether the guard has policies that are tried only.
 func (g Guard) Tries() bool {
 	tried := func(p AccessPolicy) bool { return p.DryRun }
 	return slices.ContainsFunc(g.Network, tried) || slices.ContainsFunc(g.Application, tried)
+}
+
+// Refuses says why a caller of an identity is not let in, whatever it asks for; "" if it is. What depends on the
+// request refuses where it denies, and lets nobody in where it allows.
+func (g Guard) Refuses(identity string) string {
+	if len(g.Authentication) > 0 {
+		return "AuthenticationPolicy " + g.Authentication[0].String()
+	}
+	for _, l := range g.Levels() {
+		closed, allowed := l.DefaultDeny, false
+		for _, p := range l.Policies {
+			if p.DryRun {
+				continue
+			}
+			closed = closed || !p.Deny
+			for _, r := range p.Rules {
+				from := r.Sources == nil || slices.ContainsFunc(r.Sources, func(s AccessSource) bool { return s.Is(identity) })
+				switch {
+				case from && p.Deny:
+					return "DENY " + p.RuleLabel(r)
+				case from && r.Request == nil:
+					allowed = true
+				}
+			}
+		}
+		if closed && !allowed {
+			return l.NoAllow()
+		}
+	}
+	return ""
 }
 
 // Levels of the guard, in the order in which they decide.
@@ -121,6 +154,14 @@ type AccessSource struct {
 	Identity string
 	// Prefix: Identity ends in "/", and every identity below it matches.
 	Prefix bool
+}
+
+// Is tells whether a SPIFFE ID is a source; "" is nobody's.
+func (s AccessSource) Is(identity string) bool {
+	if s.Prefix {
+		return strings.HasPrefix(identity, s.Identity)
+	}
+	return identity == s.Identity
 }
 
 // AccessRequest matches what all of its fields match; of Methods, Paths, Hosts and GRPC one must, of Headers and Claims

@@ -250,6 +250,7 @@ type Filter struct {
 	Rewrite         *Rewrite
 	Mirror          *Mirror
 	CORS            *CORS
+	ExternalAuth    *ExternalAuth
 }
 
 // HeaderChange sets, adds and removes headers, in that order.

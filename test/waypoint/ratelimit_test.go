@@ -5,10 +5,12 @@ package waypoint
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -93,6 +95,37 @@ func TestGlobalRateLimit(t *testing.T) {
 	require.Equal(t, map[string]int{
 		"shop who=" + clientID + " what=reviews": 3, "shop user=a": 1, "shop user=b": 1,
 	}, service.counted())
+
+	t.Run("and all else", func(t *testing.T) {
+		other := limit
+		other.Domain = "other"
+		other.Descriptors = [][]model.LimitEntry{{{Key: "user", Header: "X-User"}}}
+		w.does(model.Requests{
+			GlobalLimit: &other, Delay: &model.Delay{For: 10 * time.Millisecond, Percent: 100}, MaxBytes: 1 << 10,
+			Compression: []model.Compression{model.CompressGzip},
+		})
+		eventually.True(t, "compression", func() bool {
+			return get("Accept-Encoding", "gzip", "X-User", fmt.Sprint(time.Now())).header.Get("Content-Encoding") == "gzip"
+		})
+		for size, want := range map[int]int{1 << 10: http.StatusOK, 1<<10 + 1: http.StatusRequestEntityTooLarge} {
+			r, err := http.NewRequest(http.MethodPost, "http://web/", strings.NewReader(strings.Repeat("x", size)))
+			require.NoError(t, err)
+			r.Header.Set("X-User", "long")
+			resp, err := c.Do(r)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			require.Equal(t, want, resp.StatusCode)
+		}
+		require.Equal(t, 1, service.counted()["other user=long"], "no question about what is refused anyway")
+		w.does(model.Requests{
+			GlobalLimit: &other, Abort: &model.Abort{Status: http.StatusTeapot, Percent: 100},
+		})
+		eventually.True(t, "an error", func() bool {
+			return get("X-User", fmt.Sprint(time.Now())).status == http.StatusTeapot
+		})
+		says(limit)
+		eventually.True(t, "the limit alone", func() bool { return get("X-User", "b").status == http.StatusTooManyRequests })
+	})
 
 	answers := func(status int, when string) {
 		t.Helper()

@@ -60,6 +60,7 @@ func guardsOf(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 		names.FilterAuthorization:    envoy.Any(refusing(guards)),
 		names.FilterAuthorizationCEL: envoy.Any(allowing(guards)),
 	}
+	maps.Copy(out, asking(guards, elsewhere))
 	if needed := model.Needed(guards); len(needed) > 0 || len(model.Needed(elsewhere)) > 0 {
 		out[names.FilterAuthentication] = envoy.Any(authenticating(needed))
 	}

@@ -4,6 +4,7 @@
 package route
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -248,7 +249,7 @@ func (g *generator) leaf() model.Backend {
 }
 
 func (g *generator) filter() model.Filter {
-	switch g.IntN(7) {
+	switch g.IntN(8) {
 	case 0:
 		return model.Filter{RequestHeaders: g.headers()}
 	case 1:
@@ -267,6 +268,12 @@ func (g *generator) filter() model.Filter {
 			AllowOrigins: many(g, 3, g.s), AllowMethods: many(g, 3, g.s), AllowHeaders: many(g, 3, g.s),
 			ExposeHeaders:    many(g, 3, g.s),
 			AllowCredentials: g.some(2), MaxAge: []time.Duration{0, -1, time.Hour}[g.IntN(3)],
+		}}
+	}
+	if g.some(2) {
+		return model.Filter{ExternalAuth: &model.ExternalAuth{
+			Service: g.backend().Port, Invalid: g.some(5), GRPC: g.some(2), Path: g.s(), Shown: many(g, 3, g.s),
+			Taken: many(g, 3, g.s), MaxBody: g.number(), Timeout: *cmp.Or(g.duration(), new(time.Duration)),
 		}}
 	}
 	return model.Filter{}

@@ -4,7 +4,6 @@
 package route
 
 import (
-	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -13,7 +12,6 @@ import (
 	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
 	commonfaultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/fault/v3"
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
-	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
@@ -28,39 +26,36 @@ import (
 )
 
 // This file is about what a TrafficPolicy does with all requests to a port: HTTP filters that are there for the tables
-// that ask for them and for no others. The listener has one filter for all of them, which a table tells what to be.
+// that ask for them and for no others. The listener has a few filters for all of them, which a table tells what to be.
 
-// policyFilters configure the filter of a table; nil where there is nothing to do. The limits come first, for what they
-// refuse is to cost nothing more.
+// policyFilters configure the filters of a table; nil where there is nothing to do. A buffer, a rate limit service and a
+// delay make requests wait, so each is the last of its chain. The buffer is before the others, for it bounds no body that
+// was there before it; and the limit that needs nobody is before all.
 func policyFilters(r model.Requests) map[string]*anypb.Any {
-	var chain []*corev3.TypedExtensionConfig
-	add := func(name string, m proto.Message) {
-		chain = append(chain, envoy.Extension("envoy.filters.http."+name, m))
+	chains := map[string][]*corev3.TypedExtensionConfig{}
+	add := func(filter, name string, m proto.Message) {
+		chains[filter] = append(chains[filter], envoy.Extension("envoy.filters.http."+name, m))
 	}
 	if l := r.LocalLimit; l != nil {
-		add("local_ratelimit", localLimit(*l))
-	}
-	if l := r.GlobalLimit; l != nil {
-		add("ratelimit", globalLimit(*l))
-	}
-	if r.Delay != nil || r.Abort != nil {
-		add("fault", faults(r))
-	}
-	if r.MaxBytes > 0 {
-		add("buffer", &bufferv3.Buffer{MaxRequestBytes: envoy.UInt32(r.MaxBytes)})
+		add(filterBodies, "local_ratelimit", localLimit(*l))
 	}
 	for n, c := range r.Compression {
-		add("compressor", compressor(c, n == 0))
+		add(filterBodies, "compressor", compressor(c, n == 0))
 	}
-	if chain == nil {
-		return nil
+	if r.MaxBytes > 0 {
+		add(filterBodies, "buffer", &bufferv3.Buffer{MaxRequestBytes: envoy.UInt32(r.MaxBytes)})
 	}
-	always := &xdsmatcherv3.Matcher{OnNoMatch: &xdsmatcherv3.Matcher_OnMatch{
-		OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: envoy.Matching("policy", &compositev3.ExecuteFilterAction{
-			FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain},
-		})},
-	}}
-	return map[string]*anypb.Any{filterPolicy: envoy.Any(&compositev3.CompositePerRoute{Matcher: always})}
+	if l := r.GlobalLimit; l != nil {
+		add(filterLimits, "ratelimit", globalLimit(*l))
+	}
+	if r.Delay != nil || r.Abort != nil {
+		add(filterFaults, "fault", faults(r))
+	}
+	var out map[string]*anypb.Any
+	for filter, chain := range chains {
+		out = merge(out, map[string]*anypb.Any{filter: envoy.Any(become(chain...))})
+	}
+	return out
 }
 
 // localLimit lets so many requests through at once, and then as many as come back with time.

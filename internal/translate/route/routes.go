@@ -19,7 +19,10 @@ import (
 )
 
 // headerClientCert tells the application who calls (Envoy's format, `URI=` alone).
-const headerClientCert = "x-forwarded-client-cert"
+const (
+	headerClientCert = "x-forwarded-client-cert"
+	clientCert       = "URI=%FILTER_STATE(" + names.FilterStateSource + ":PLAIN)%"
+)
 
 // heldBody is how much of a request's body is kept, so that it can be sent again; a longer one is sent once.
 const heldBody = 1 << 20
@@ -53,8 +56,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, t.Requests)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
-			Header: &corev3.HeaderValue{Key: headerClientCert, Value: "URI=%FILTER_STATE(" + names.FilterStateSource +
-				":PLAIN)%"},
+			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: clientCert},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
 		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
@@ -172,6 +174,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	}
 	var request, response headerOps
 	var redirect *model.Redirect
+	unasked := false
 	action := &routev3.RouteAction{Timeout: requestTimeout(r), RetryPolicy: retryPolicy(r)}
 	for _, f := range r.Filters {
 		var err error
@@ -188,10 +191,18 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 			mirror(action, *f.Mirror)
 		case f.CORS != nil:
 			err = configureCORS(route, *f.CORS)
+		case f.ExternalAuth != nil && (f.ExternalAuth.Invalid || f.ExternalAuth.Refused):
+			unasked = true
+		case f.ExternalAuth != nil:
+			err = configureExternalAuth(route, *f.ExternalAuth)
 		}
 		if err != nil {
 			return nil, err
 		}
+	}
+	if unasked {
+		route.Action = unanswered()
+		return []*routev3.Route{route}, nil
 	}
 	if redirect != nil {
 		request.apply(route)

@@ -1,0 +1,184 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/utils/ptr"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// authTimeout is how long an authorization service has for its answer. The API has no field for it; Envoy's own 200 ms
+// would refuse callers whenever the service asks a slow database.
+const authTimeout = 5 * time.Second
+
+// externalAuth reads whom to ask about requests, and what to show. Where nobody can be asked, none pass.
+func (b *routeBuilder) externalAuth(in *gwv1.HTTPExternalAuthFilter) *model.ExternalAuth {
+	to := b.backend(in.BackendRef, nil)
+	out := &model.ExternalAuth{
+		Service: to.Port, Invalid: to.Invalid, Timeout: authTimeout,
+		GRPC: in.ExternalAuthProtocol == gwv1.HTTPRouteExternalAuthGRPCProtocol,
+	}
+	if out.GRPC && in.GRPCAuthConfig != nil {
+		out.Shown = in.GRPCAuthConfig.AllowedRequestHeaders
+	}
+	if h := in.HTTPAuthConfig; !out.GRPC && h != nil {
+		out.Path, out.Shown, out.Taken = h.Path, h.AllowedRequestHeaders, h.AllowedResponseHeaders
+	}
+	if in.ForwardBody != nil {
+		out.MaxBody = uint32(in.ForwardBody.MaxSize)
+	}
+	if out.GRPC && !out.Invalid {
+		b.speaksHTTP2(out)
+	}
+	return out
+}
+
+// speaksHTTP2 refuses a service that is to be asked by gRPC and isn't declared to be HTTP/2. What routes make of its
+// port says nothing: the one that asks could be among them.
+func (b *routeBuilder) speaksHTTP2(a *model.ExternalAuth) {
+	if p, _ := b.i.declared(b.c, a.Service); p == model.ProtocolHTTP2 {
+		return
+	}
+	a.Invalid = true
+	b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol,
+		"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for ExternalAuth with "+
+			"protocol GRPC", a.Service.ServiceName(), a.Service.Port)
+}
+
+// A waypoint asks in its own name. Its requests to an authorization service come by no route table, which could tell
+// guards, and the pods of all that it sends to let waypoints in. So whether guards let it ask is decided beforehand.
+
+// unaskable says why the waypoint of a port may not ask a Service; nil if it may.
+func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort) *Verdict {
+	guards := i.guardsOf(c, service)
+	if len(guards) == 0 {
+		return nil
+	}
+	waypoint := i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint)
+	for _, g := range guards {
+		if why := g.Refuses(waypoint); why != "" {
+			return &Verdict{Reason: string(gwv1.RouteReasonRefNotPermitted), Message: fmt.Sprintf(
+				"an AuthorizationPolicy keeps waypoint %s from asking authorization Service %s, so requests are answered 503: "+
+					"%s (rules with conditions on requests can't allow it, and deny it whatever it asks for)",
+				waypoint, service.ServiceName(), why)}
+		}
+	}
+	return nil
+}
+
+// unaskableBy is about the first of a route's authorization services that the waypoint of a port may not ask.
+func (i *Ingest) unaskableBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
+	for _, r := range rules {
+		if a := authOf(r); a != nil && !a.Invalid {
+			if bad := i.unaskable(c, at, a.Service); bad != nil {
+				return bad
+			}
+		}
+	}
+	return nil
+}
+
+func authOf(r model.Rule) *model.ExternalAuth {
+	for _, f := range r.Filters {
+		if f.ExternalAuth != nil {
+			return f.ExternalAuth
+		}
+	}
+	return nil
+}
+
+// askable are guards whose services are known to be askable by the waypoint of the table, or not to be.
+func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
+	out := guards
+	for n, g := range guards {
+		for m, a := range g.Asked {
+			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service) == nil {
+				continue
+			}
+			if &out[0] == &guards[0] {
+				out = slices.Clone(guards)
+			}
+			if &out[n].Asked[0] == &g.Asked[0] {
+				out[n].Asked = slices.Clone(g.Asked)
+			}
+			out[n].Asked[m].Refused = true
+		}
+	}
+	return out
+}
+
+// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the waypoint
+// from asking, or other policies of the same pods want another one to be asked.
+func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAuth) *Verdict {
+	if len(model.Asked(i.guardsOf(c, at))) > 1 {
+		return &Verdict{Reason: string(gwv1.PolicyReasonConflicted), Message: fmt.Sprintf(
+			"policies of several Services with the same pods as Service %s have different services asked, and requests are "+
+				"refused: have one asked by all", at.ServiceName())}
+	}
+	bad := i.unaskable(c, at, a.Service)
+	if bad != nil && a.Open {
+		bad.Message = strings.ReplaceAll(bad.Message, "so requests are answered 503", "so requests pass unasked")
+	}
+	return bad
+}
+
+// externalAuthorization is whom a policy of a namespace has asked, why that can't be asked, and why the policy can't be
+// carried out; "" if it can.
+func (i *Ingest) externalAuthorization(
+	c *memo.Ctx, namespace string, e *v1alpha1.ExternalAuthorization,
+) (out *model.ExternalAuth, unresolved *Verdict, invalid string) {
+	out = &model.ExternalAuth{
+		GRPC: e.Protocol == v1alpha1.ExternalAuthorizationByGRPC, Open: e.FailureMode == v1alpha1.FailureModeOpen,
+		Timeout: cmp.Or(ptr.Deref(durationOf(e.Timeout), 0), authTimeout),
+	}
+	if out.GRPC && e.GRPC != nil {
+		out.Shown = e.GRPC.AllowedHeaders
+	}
+	if h := e.HTTP; !out.GRPC && h != nil {
+		out.Path, out.Shown, out.Taken = h.Path, h.AllowedHeaders, h.AllowedResponseHeaders
+	}
+	if _, err := i.check(model.Rule{Filters: []model.Filter{{ExternalAuth: out}}}); err != nil {
+		return nil, nil, "externalAuthorization: " + strings.TrimPrefix(err.Error(), "externalAuth: ")
+	}
+	out.Service, unresolved = i.referredPort(c, cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), namespace,
+		e.BackendRef)
+	if p, _ := i.declared(c, out.Service); unresolved == nil && out.GRPC && p != model.ProtocolHTTP2 {
+		unresolved = &Verdict{Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: fmt.Sprintf(
+			"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for protocol GRPC",
+			out.Service.ServiceName(), out.Service.Port)}
+	}
+	if unresolved != nil {
+		then := "requests are answered 503"
+		if out.Open {
+			then = "requests pass unasked"
+		}
+		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, then)
+		out.Service, out.Invalid = model.ServicePort{}, true
+	}
+	return out, unresolved, ""
+}
+
+// unasked is a rule whose authorization service may not be asked.
+func unasked(r model.Rule) model.Rule {
+	r.Filters = slices.Clone(r.Filters)
+	for n, f := range r.Filters {
+		if f.ExternalAuth != nil {
+			a := *f.ExternalAuth
+			a.Refused = true
+			r.Filters[n].ExternalAuth = &a
+		}
+	}
+	return r
+}

@@ -1,0 +1,49 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package model
+
+import (
+	"reflect"
+	"slices"
+	"time"
+)
+
+// ExternalAuth asks a service about each request before it goes on, as of GEP-1494.
+type ExternalAuth struct {
+	// Service is asked, unless it is Invalid: then it is as if it never answered.
+	Service ServicePort
+	Invalid bool
+	// Refused: guards of the Service don't let the waypoint ask, which is to the same effect. It is no part of what the
+	// rule's author says, by which rules are told apart.
+	Refused bool `json:"-"`
+	// GRPC: in Envoy's own protocol; else by a request like the one it is about, to which 200 means yes.
+	GRPC bool
+	// Path goes before the request's own; of HTTP only.
+	Path string
+	// Shown are the headers that the service sees: of gRPC all of them if none is named, of HTTP those that it always
+	// sees and these.
+	Shown []string
+	// Taken are the headers of the service's answer that go on with the request; all if none is named. Of HTTP only.
+	Taken []string
+	// MaxBody is how many bytes the body of a request may have, all of which the service sees; zero: it sees none.
+	MaxBody uint32
+	Timeout time.Duration
+	// Open: what it doesn't answer passes.
+	Open bool
+}
+
+// Unasked tells that it can't be asked.
+func (a ExternalAuth) Unasked() bool { return a.Invalid || a.Refused }
+
+// Asked are the services that must let requests pass, for all of the guards to do, each once.
+func Asked(guards []Guard) (out []ExternalAuth) {
+	for _, g := range guards {
+		for _, a := range g.Asked {
+			if !slices.ContainsFunc(out, func(have ExternalAuth) bool { return reflect.DeepEqual(have, a) }) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
+}
