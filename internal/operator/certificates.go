@@ -101,18 +101,34 @@ func renewalStatus(s identity.RenewalSummary, now time.Time) controllers.Renewal
 	if errors.As(s.Err, &failure) {
 		out.Reason = string(failure.Reason)
 	}
-	out.Message = fmt.Sprintf("%d identities can't be renewed, the first since %s: %s.", s.Failing,
-		s.Since.UTC().Format(time.RFC3339), strings.TrimSuffix(s.Err.Error(), "."))
+	out.Message = failingText(s) + holdText(s, now)
+	return withHolders(out, s.Holders)
+}
+
+func failingText(s identity.RenewalSummary) string {
+	since, why := s.Since.UTC().Format(time.RFC3339), strings.TrimSuffix(s.Err.Error(), ".")
+	if s.Failing == 1 {
+		return fmt.Sprintf("1 identity can't be renewed since %s: %s.", since, why)
+	}
+	return fmt.Sprintf("%d identities can't be renewed, the first since %s: %s.", s.Failing, since, why)
+}
+
+// holdText says for how long what is there lasts.
+func holdText(s identity.RenewalSummary, now time.Time) string {
 	switch {
 	case s.Without == s.Failing:
-		out.Message += " None of them has a valid certificate, so their pods can't connect."
-	case s.Without > 0:
-		out.Message += fmt.Sprintf(" %d of them have no valid certificate, so their pods can't connect.", s.Without)
+		return " None of them has a valid certificate, so their pods can't connect."
+	case s.Failing == 1:
+		return fmt.Sprintf(" It holds until %s. It is %s.", identity.Until(s.First, now), s.FirstOf)
 	}
-	if s.FirstOf != "" {
-		out.Message += fmt.Sprintf(" The others hold until %s, when that of %s ends.", identity.Until(s.First, now), s.FirstOf)
+	lost, rest := "", "All of them"
+	if s.Without == 1 {
+		lost, rest = " 1 of them has no valid certificate, so its pods can't connect.", "The others"
+	} else if s.Without > 1 {
+		lost = fmt.Sprintf(" %d of them have no valid certificate, so their pods can't connect.", s.Without)
+		rest = "The others"
 	}
-	return withHolders(out, s.Holders)
+	return fmt.Sprintf("%s %s hold until %s, when that of %s ends.", lost, rest, identity.Until(s.First, now), s.FirstOf)
 }
 
 func withHolders(out controllers.RenewalStatus, holders []string) controllers.RenewalStatus {
