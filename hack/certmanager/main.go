@@ -38,8 +38,11 @@ import (
 )
 
 const (
-	// workers per controller.
-	workers = 2
+	// workers per controller, and requests of the API server in a second: cert-manager's own defaults, so that what is
+	// measured with it is what others have.
+	workers  = 5
+	apiQPS   = 20
+	apiBurst = 50
 	// healthAddress answers the kubelet's readiness probe.
 	healthAddress = ":9403"
 	// firstBackoff and lastBackoff bound the wait before a failed certificate is asked for again. cert-manager's own
@@ -64,6 +67,7 @@ func main() {
 	approve := flag.Bool("approve", true, "approve every request, as cert-manager does by default; else somebody else must")
 	health := flag.String("health", healthAddress, "address that answers the kubelet's readiness probe")
 	flag.Parse()
+	opts.KubernetesAPIQPS, opts.KubernetesAPIBurst = apiQPS, apiBurst
 	opts.CopiedAnnotationPrefixes = []string{"*", "-kubectl.kubernetes.io/", "-argocd.argoproj.io/"}
 	opts.CertificateRequestMinimumBackoffDuration = firstBackoff
 	opts.CertificateRequestMaximumBackoffDuration = lastBackoff
