@@ -371,9 +371,9 @@ type MeshStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Ready summarizes the others. Accepted: the spec is valid. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. CertificatesRenewed: nothing that was issued fails to be renewed; while
-	// all of it is valid, this one doesn't count for Ready. NodesReady: every node's proxy is ready. AddressesReady: no pod
-	// claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
+	// CertificatesReady: there is a CA to sign with. CertificatesRenewed: nothing that was issued fails to be renewed;
+	// while all of it is valid, this one doesn't count for Ready. NodesReady: every node's proxy is ready. AddressesReady:
+	// no pod claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

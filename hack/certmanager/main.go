@@ -64,7 +64,7 @@ func main() {
 	flag.StringVar(&opts.Kubeconfig, "kubeconfig", "", "kubeconfig; empty in a pod")
 	flag.StringVar(&opts.ClusterResourceNamespace, "cluster-resource-namespace", "cert-manager",
 		"where Secrets of ClusterIssuers are")
-	approve := flag.Bool("approve", true, "approve every request, as cert-manager does by default; else somebody else must")
+	approve := flag.Bool("approve", true, "approve every request, as cert-manager does by default")
 	health := flag.String("health", healthAddress, "address that answers the kubelet's readiness probe")
 	flag.Parse()
 	opts.KubernetesAPIQPS, opts.KubernetesAPIBurst = apiQPS, apiBurst

@@ -107,7 +107,8 @@ func NewExternal(issuer IssuerRef, anchorsPEM []byte, now time.Time) (*Signer, e
 		return nil, fmt.Errorf("all of its certificates have expired")
 	case len(anchors) > maxAnchors:
 		return nil, fmt.Errorf("it has %d certificates, more than the limit of %d: name the roots of the issuer and no "+
-			"others, because whoever has a certificate of any of them could be any identity of the mesh", len(anchors), maxAnchors)
+			"others, because whoever has a certificate of any of them could be any identity of the mesh",
+			len(anchors), maxAnchors)
 	}
 	return &Signer{
 		Origin:   issuer.String() + ", asked for each certificate",

@@ -24,7 +24,9 @@ func TestExternalSurvivesARestart(t *testing.T) {
 		require.NoError(t, err)
 		return s
 	}
-	s, _ := State{}.Step(Observed{Signer: external(a.Root), TrustDomain: testDomain, LeafLifetime: time.Hour}, testPolicy, testNow)
+	s, _ := State{}.Step(Observed{
+		Signer: external(a.Root), TrustDomain: testDomain, LeafLifetime: time.Hour,
+	}, testPolicy, testNow)
 	s, _ = s.Step(Observed{Signer: external(a.Root, b.Root), Published: s.Bundle()}, testPolicy, testNow)
 	require.NotNil(t, s.Next)
 	data, err := s.Encode()

@@ -31,9 +31,9 @@ type wanted struct {
 	anchors  []*x509.Certificate
 }
 
-// check turns an issuer's answer into a leaf, or refuses it: the key must be that of the request, the one name the SPIFFE
-// ID, the certificate no CA and for both ends of TLS, not longer lived than asked for, and lead to an anchor. The chain
-// of the leaf is the one that was verified, and nothing that came with it.
+// check turns an issuer's answer into a leaf, or refuses it: the key must be that of the request, the one name the
+// SPIFFE ID, the certificate no CA and for both ends of TLS, not longer lived than asked for, and lead to an anchor.
+// The chain of the leaf is the one that was verified, and nothing that came with it.
 func (w wanted) check(answer ExternalAnswer, now time.Time) (Leaf, error) {
 	leaf, err := w.verify(answer, now)
 	if err != nil {
@@ -86,7 +86,8 @@ func (w wanted) checkNames(c *x509.Certificate, _ time.Time) error {
 		}
 		if len(found) != 1 || found[0].Class != asn1.ClassContextSpecific || found[0].Tag != tagURI ||
 			string(found[0].Bytes) != w.id {
-			return fmt.Errorf("its names are not exactly the URI %s; the issuer must take the names of a request and add none", w.id)
+			return fmt.Errorf("its names are not exactly the URI %s; the issuer must take the names of a request and add none",
+				w.id)
 		}
 		return nil
 	}
@@ -109,8 +110,8 @@ func (w wanted) checkLife(c *x509.Certificate, now time.Time) error {
 	rest := c.NotAfter.Sub(now)
 	switch {
 	case rest > w.lifetime+issuedSkew:
-		return fmt.Errorf("it is good until %s, longer than the %s that were asked for (spec.certificates.leafLifetime of the "+
-			"Mesh); the issuer must keep to the duration of a request", c.NotAfter.UTC().Format(time.RFC3339), w.lifetime)
+		return fmt.Errorf("it is good until %s, longer than the %s that were asked for (spec.certificates.leafLifetime of "+
+			"the Mesh); the issuer must keep to the duration of a request", c.NotAfter.UTC().Format(time.RFC3339), w.lifetime)
 	case rest < minIssuedLife:
 		return fmt.Errorf("it is good until %s, for less than %s; the issuer must allow longer lives",
 			c.NotAfter.UTC().Format(time.RFC3339), minIssuedLife)

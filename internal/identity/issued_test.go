@@ -36,8 +36,8 @@ func issuedBy(t testing.TB, ca *Signer, public crypto.PublicKey, mutate ...func(
 	return EncodeCertificates(append([]*x509.Certificate{c}, ca.Chain...))
 }
 
-// TestWhatAnIssuerMaySign: an answer that isn't what was asked for is refused, and says so; one that is, is used with the
-// chain that was verified and nothing else.
+// TestWhatAnIssuerMaySign: an answer that isn't what was asked for is refused, and says so; one that is, is used with
+// the chain that was verified and nothing else.
 func TestWhatAnIssuerMaySign(t *testing.T) {
 	root := newRoot(t, DefaultRootLifetime, testNow)
 	between := newIntermediate(t, root, 24*time.Hour, testNow)
@@ -53,35 +53,71 @@ func TestWhatAnIssuerMaySign(t *testing.T) {
 		"as asked, with an intermediate": {answer: issuedBy(t, between, key.Public()), chain: 2},
 		"by the root":                    {answer: issuedBy(t, root, key.Public()), chain: 1},
 		"the root in the chain, and a stranger": {
-			answer: append(issuedBy(t, between, key.Public()), EncodeCertificates([]*x509.Certificate{root.Root, stranger.Root})...),
-			chain:  2,
+			answer: append(
+				issuedBy(t, between, key.Public()),
+				EncodeCertificates([]*x509.Certificate{root.Root, stranger.Root})...,
+			),
+			chain: 2,
 		},
 		"a subject besides": {answer: with(func(c *x509.Certificate) { c.Subject = pkix.Name{CommonName: "pod"} }), chain: 2},
-		"shorter lived":     {answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(10 * time.Minute) }), chain: 2},
-		"another key":       {answer: issuedBy(t, between, other.Public()), want: "another key"},
+		"shorter lived": {
+			answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(10 * time.Minute) }),
+			chain:  2,
+		},
+		"another key": {answer: issuedBy(t, between, other.Public()), want: "another key"},
 		"another identity": {answer: with(func(c *x509.Certificate) {
 			c.URIs = []*url.URL{uri("spiffe://cluster.local/ns/shop/sa/other")}
 		}), want: "names are not exactly"},
 		"a second identity": {answer: with(func(c *x509.Certificate) {
 			c.URIs = append(c.URIs, uri("spiffe://cluster.local/ns/shop/sa/other"))
 		}), want: "names are not exactly"},
-		"a DNS name besides": {answer: with(func(c *x509.Certificate) { c.DNSNames = []string{"cart"} }), want: "names are not exactly"},
-		"an address besides": {answer: with(func(c *x509.Certificate) { c.IPAddresses = []net.IP{{10, 0, 0, 1}} }), want: "names are not exactly"},
-		"a name of no kind":  {answer: with(unknownName(t)), want: "names are not exactly"},
-		"no name":            {answer: with(func(c *x509.Certificate) { c.URIs = nil }), want: "it has no name"},
-		"a CA":               {answer: with(func(c *x509.Certificate) { c.IsCA = true }), want: "is a CA's"},
-		"may sign":           {answer: with(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }), want: "may sign"},
-		"may encipher only":  {answer: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }), want: "signatures"},
-		"for servers only":   {answer: with(func(c *x509.Certificate) { c.ExtKeyUsage = leafUsages[1:] }), want: "root of the trust bundle"},
-		"for clients only":   {answer: with(func(c *x509.Certificate) { c.ExtKeyUsage = leafUsages[:1] }), want: "usages of a request"},
-		"longer lived":       {answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(2 * time.Hour) }), want: "longer than"},
-		"too short lived":    {answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(time.Minute) }), want: "for less than"},
-		"not yet valid":      {answer: with(func(c *x509.Certificate) { c.NotBefore = testNow.Add(time.Minute) }), want: "not yet valid"},
-		"another root's":     {answer: issuedBy(t, stranger, key.Public()), want: "doesn't lead to a root"},
-		"no intermediate":    {answer: firstOf(t, issuedBy(t, between, key.Public())), want: "doesn't lead to a root"},
-		"no PEM":             {answer: []byte("x"), want: "no PEM certificate"},
-		"too much":           {answer: make([]byte, maxIssuedBytes+1), want: "more than the limit"},
-		"too long":           {answer: repeated(issuedBy(t, root, key.Public()), maxIssuedChain+1), want: "more than the limit"},
+		"a DNS name besides": {
+			answer: with(func(c *x509.Certificate) { c.DNSNames = []string{"cart"} }),
+			want:   "names are not exactly",
+		},
+		"an address besides": {
+			answer: with(func(c *x509.Certificate) { c.IPAddresses = []net.IP{{10, 0, 0, 1}} }),
+			want:   "names are not exactly",
+		},
+		"a name of no kind": {answer: with(unknownName(t)), want: "names are not exactly"},
+		"no name":           {answer: with(func(c *x509.Certificate) { c.URIs = nil }), want: "it has no name"},
+		"a CA":              {answer: with(func(c *x509.Certificate) { c.IsCA = true }), want: "is a CA's"},
+		"may sign": {
+			answer: with(func(c *x509.Certificate) { c.KeyUsage |= x509.KeyUsageCertSign }),
+			want:   "may sign",
+		},
+		"may encipher only": {
+			answer: with(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyEncipherment }),
+			want:   "signatures",
+		},
+		"for servers only": {
+			answer: with(func(c *x509.Certificate) { c.ExtKeyUsage = leafUsages[1:] }),
+			want:   "root of the trust bundle",
+		},
+		"for clients only": {
+			answer: with(func(c *x509.Certificate) { c.ExtKeyUsage = leafUsages[:1] }),
+			want:   "usages of a request",
+		},
+		"longer lived": {
+			answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(2 * time.Hour) }),
+			want:   "longer than",
+		},
+		"too short lived": {
+			answer: with(func(c *x509.Certificate) { c.NotAfter = testNow.Add(time.Minute) }),
+			want:   "for less than",
+		},
+		"not yet valid": {
+			answer: with(func(c *x509.Certificate) { c.NotBefore = testNow.Add(time.Minute) }),
+			want:   "not yet valid",
+		},
+		"another root's":  {answer: issuedBy(t, stranger, key.Public()), want: "doesn't lead to a root"},
+		"no intermediate": {answer: firstOf(t, issuedBy(t, between, key.Public())), want: "doesn't lead to a root"},
+		"no PEM":          {answer: []byte("x"), want: "no PEM certificate"},
+		"too much":        {answer: make([]byte, maxIssuedBytes+1), want: "more than the limit"},
+		"too long": {
+			answer: repeated(issuedBy(t, root, key.Public()), maxIssuedChain+1),
+			want:   "more than the limit",
+		},
 		"another root's, named": {
 			answer: issuedBy(t, stranger, key.Public()), ca: EncodeCertificates([]*x509.Certificate{stranger.Root}),
 			want: "SHA-256 " + fingerprint(stranger.Root),

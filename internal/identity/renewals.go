@@ -32,7 +32,8 @@ type Failure struct {
 	Err      error
 }
 
-// Renewals remembers which identities can't be renewed, as far as this replica was asked. It is safe for concurrent use.
+// Renewals remembers which identities can't be renewed, as far as this replica was asked. It is safe for concurrent
+// use.
 type Renewals struct {
 	now func() time.Time
 	// changed is told when the first failure comes and when the last one goes.
@@ -58,7 +59,7 @@ func NewRenewals(now func() time.Time, changed func()) *Renewals {
 // Failed takes note of a failure. What the holder says of itself is kept within what can be.
 func (r *Renewals) Failed(f Failure) {
 	now, key := r.now(), renewal{f.Holder, f.Identity}
-	if f.Held.FailingSince.IsZero() || f.Held.FailingSince.After(now) || f.Held.FailingSince.Before(now.Add(-maxLeafLifetime)) {
+	if since := f.Held.FailingSince; since.After(now) || since.Before(now.Add(-maxLeafLifetime)) { // or zero
 		f.Held.FailingSince = now
 	}
 	if f.Held.NotAfter.After(now.Add(maxLeafLifetime + time.Hour)) {

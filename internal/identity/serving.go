@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// servingLifetime bounds the operator's own certificate. It may not exceed a leaf's lifetime, on which rotation counts.
+	// servingLifetime bounds the operator's own certificate. It may not exceed a leaf's lifetime, on which rotation
+	// counts.
 	servingLifetime = 12 * time.Hour
 	// servingRetry is the wait before an external CA is asked again for the operator's own certificate.
 	servingRetry = 10 * time.Second

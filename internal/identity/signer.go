@@ -85,7 +85,8 @@ func (s *Signer) Usable(at time.Time) bool {
 	return at.Before(s.NotAfter())
 }
 
-// Same tells whether two signers have the same signing certificate and root, or are the same issuer with the same roots.
+// Same tells whether two signers have the same signing certificate and root, or are the same issuer with the same
+// roots.
 func (s *Signer) Same(o *Signer) bool {
 	if s == nil || o == nil {
 		return s == o

@@ -28,8 +28,8 @@ func TestRenewalsInWords(t *testing.T) {
 	}
 	require.Equal(t, controllers.RenewalStatus{
 		Reason: v1alpha1.MeshReasonIssuerDenied,
-		Message: "3 identities can't be renewed, the first since 2026-03-01T11:03:00Z: wrapped: no certificate from X: policy. " +
-			"All of them hold until 2026-03-01T17:15:00Z, in 5 h 10 min, when that of " + cart +
+		Message: "3 identities can't be renewed, the first since 2026-03-01T11:03:00Z: wrapped: no certificate from X: " +
+			"policy. All of them hold until 2026-03-01T17:15:00Z, in 5 h 10 min, when that of " + cart +
 			" ends. Asked for by a, b, c and 2 more.",
 	}, renewalStatus(s, now))
 
@@ -37,12 +37,14 @@ func TestRenewalsInWords(t *testing.T) {
 	said := renewalStatus(s, now)
 	require.True(t, said.Lost)
 	require.Equal(t, v1alpha1.MeshReasonRenewalFailing, said.Reason)
-	require.Contains(t, said.Message, "1 of them has no valid certificate, so its pods can't connect. The others hold until")
+	require.Contains(t, said.Message,
+		"1 of them has no valid certificate, so its pods can't connect. The others hold until")
 
 	s.Without, s.FirstOf = 3, ""
-	require.Contains(t, renewalStatus(s, now).Message, "None of them has a valid certificate, so their pods can't connect.")
+	require.Contains(t, renewalStatus(s, now).Message,
+		"None of them has a valid certificate, so their pods can't connect.")
 	s.Failing, s.Without = 1, 0
 	s.FirstOf = cart
-	require.Contains(t, renewalStatus(s, now).Message, "1 identity can't be renewed since 2026-03-01T11:03:00Z: no CA. It holds "+
-		"until 2026-03-01T17:15:00Z, in 5 h 10 min. It is "+cart+".")
+	require.Contains(t, renewalStatus(s, now).Message, "1 identity can't be renewed since 2026-03-01T11:03:00Z: no CA. "+
+		"It holds until 2026-03-01T17:15:00Z, in 5 h 10 min. It is "+cart+".")
 }

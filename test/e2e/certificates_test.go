@@ -106,8 +106,8 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	require.Empty(t, total.failures(), "of %v", total)
 }
 
-// An issuer signs each certificate itself: the mesh changes over and back without a failed request, nobody has a CA's key
-// meanwhile, and nothing of what was asked for is left.
+// An issuer signs each certificate itself: the mesh changes over and back without a failed request, nobody has a CA's
+// key meanwhile, and nothing of what was asked for is left.
 func TestAnIssuerSignsEachCertificate(t *testing.T) {
 	certs := certManager(t)
 	issuer := certs.issuer(t)

@@ -24,8 +24,8 @@ type Operator struct {
 	learnt identity.Bundle
 }
 
-// New returns an operator that is reached by serverName, whose certificate must be for the SPIFFE ID and lead to the PEM
-// bundle in bundleFile, or to a newer one that the operator itself sent (see Learn), and to whom the projected
+// New returns an operator that is reached by serverName, whose certificate must be for the SPIFFE ID and lead to the
+// PEM bundle in bundleFile, or to a newer one that the operator itself sent (see Learn), and to whom the projected
 // service-account token in tokenFile is shown. Both files are read again for each use, since the kubelet replaces them.
 // The name isn't verified: not every issuer signs names of the cluster.
 func New(serverName, id, tokenFile, bundleFile string) *Operator {

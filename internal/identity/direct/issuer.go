@@ -162,7 +162,8 @@ func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identit
 			}
 			last = v.pending
 		case <-ctx.Done():
-			return identity.ExternalAnswer{}, identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last)
+			return identity.ExternalAnswer{},
+				identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last)
 		}
 	}
 }
@@ -171,8 +172,8 @@ func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identit
 func notMade(err error) error {
 	switch {
 	case meta.IsNoMatchError(err), apierrors.IsNotFound(err):
-		return identity.Issuef(identity.IssueUnavailable, "the cluster doesn't serve certificaterequests.cert-manager.io; install "+
-			"cert-manager")
+		return identity.Issuef(identity.IssueUnavailable,
+			"the cluster doesn't serve certificaterequests.cert-manager.io; install cert-manager")
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		return identity.Issuef(identity.IssueFailed, "the CertificateRequest is refused: %s", said(err.Error()))
 	}

@@ -30,8 +30,8 @@ import (
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
-// TestCertManagerSignsEachCertificate: from the Mesh's settings to the certificate of a pod, by a real cert-manager, with
-// the operator's own rights. Nothing is left of what was asked for, and there is no CA's key.
+// TestCertManagerSignsEachCertificate: from the Mesh's settings to the certificate of a pod, by a real cert-manager,
+// with the operator's own rights. Nothing is left of what was asked for, and there is no CA's key.
 func TestCertManagerSignsEachCertificate(t *testing.T) {
 	w := newWorld(t)
 	apiserver.StartCertManager(t, w.cfg, w.namespace, true)
@@ -124,8 +124,8 @@ func TestDenials(t *testing.T) {
 			says(cr, certmanagerv1.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "policy", "no carts on Sundays")
 		}},
 		{identity.IssueFailed, "permission denied by vault", func(cr *certmanagerv1.CertificateRequest) {
-			says(cr, certmanagerv1.CertificateRequestConditionReady, cmmeta.ConditionFalse, certmanagerv1.CertificateRequestReasonFailed,
-				"permission denied by vault")
+			says(cr, certmanagerv1.CertificateRequestConditionReady, cmmeta.ConditionFalse,
+				certmanagerv1.CertificateRequestReasonFailed, "permission denied by vault")
 		}},
 		{"", "", func(cr *certmanagerv1.CertificateRequest) {
 			says(cr, certmanagerv1.CertificateRequestConditionApproved, cmmeta.ConditionTrue, "policy", "it is Monday")
@@ -227,7 +227,9 @@ func (w *world) signed(cr *certmanagerv1.CertificateRequest, change func(*x509.C
 func TestARestartLeavesNothing(t *testing.T) {
 	w := newWorld(t)
 	w.adopt()
-	left := w.issuer.request(identity.ExternalRequest{Issuer: w.ref, Identity: cart, CSR: []byte("x"), Lifetime: time.Hour})
+	left := w.issuer.request(identity.ExternalRequest{
+		Issuer: w.ref, Identity: cart, CSR: []byte("x"), Lifetime: time.Hour,
+	})
 	w.create(left)
 	others := left.DeepCopy()
 	others.ResourceVersion, others.Name, others.Labels[names.LabelReplica] = "", name("fairway-identity-"), "operator-2"

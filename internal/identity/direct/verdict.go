@@ -54,12 +54,12 @@ func judge(cr *certmanagerv1.CertificateRequest) verdict {
 func pending(cr *certmanagerv1.CertificateRequest, ready *certmanagerv1.CertificateRequestCondition) string {
 	switch {
 	case trueCondition(cr, certmanagerv1.CertificateRequestConditionApproved) == nil:
-		return "nobody has approved the request: cert-manager runs, and its own approver may approve for this issuer, or one of " +
-			"yours does?"
+		return "nobody has approved the request; does cert-manager run, and may its own approver approve for this kind of " +
+			"issuers, or does one of yours?"
 	case ready != nil && ready.Message != "":
 		return "cert-manager says: " + said(ready.Message)
 	}
-	return "nobody has taken the request up: is the controller of this kind of issuers running?"
+	return "nobody has taken the request up: does the controller of this kind of issuers run?"
 }
 
 func failed(reason identity.IssueReason, what, message string) verdict {

@@ -17,14 +17,19 @@ import (
 
 func TestJudge(t *testing.T) {
 	type cond = certmanagerv1.CertificateRequestCondition
-	is := func(kind certmanagerv1.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason, message string) cond {
+	const yes, no = cmmeta.ConditionTrue, cmmeta.ConditionFalse
+	denied := certmanagerv1.CertificateRequestConditionDenied
+	invalid := certmanagerv1.CertificateRequestConditionInvalidRequest
+	is := func(
+		kind certmanagerv1.CertificateRequestConditionType, status cmmeta.ConditionStatus, reason, message string,
+	) cond {
 		return cond{Type: kind, Status: status, Reason: reason, Message: message}
 	}
-	approved := is(certmanagerv1.CertificateRequestConditionApproved, cmmeta.ConditionTrue, "x", "ok")
+	approved := is(certmanagerv1.CertificateRequestConditionApproved, yes, "x", "ok")
 	ready := func(reason, message string) cond {
-		return is(certmanagerv1.CertificateRequestConditionReady, cmmeta.ConditionFalse, reason, message)
+		return is(certmanagerv1.CertificateRequestConditionReady, no, reason, message)
 	}
-	signed := is(certmanagerv1.CertificateRequestConditionReady, cmmeta.ConditionTrue, "Issued", "")
+	signed := is(certmanagerv1.CertificateRequestConditionReady, yes, "Issued", "")
 	for name, tc := range map[string]struct {
 		conditions  []cond
 		certificate string
@@ -32,19 +37,40 @@ func TestJudge(t *testing.T) {
 		reason      identity.IssueReason // of a failure
 		text        string
 	}{
-		"new":                     {text: "nobody has approved"},
-		"approved":                {conditions: []cond{approved}, text: "nobody has taken the request up"},
-		"pending":                 {conditions: []cond{approved, ready("Pending", "issuer corp\n not found.")}, text: "cert-manager says: issuer corp not found"},
-		"pending, not approved":   {conditions: []cond{ready("Pending", "x")}, text: "nobody has approved"},
-		"denied":                  {conditions: []cond{is(certmanagerv1.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "p", "no such pods")}, reason: identity.IssueDenied, text: "no such pods"},
-		"denied, by Ready":        {conditions: []cond{ready("Denied", "no")}, reason: identity.IssueDenied, text: "no"},
-		"denied and signed":       {conditions: []cond{is(certmanagerv1.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "p", ""), signed}, certificate: "C", reason: identity.IssueDenied, text: "denied"},
-		"failed":                  {conditions: []cond{approved, ready("Failed", "vault: 403")}, reason: identity.IssueFailed, text: "the issuer failed: vault: 403"},
-		"invalid":                 {conditions: []cond{approved, is(certmanagerv1.CertificateRequestConditionInvalidRequest, cmmeta.ConditionTrue, "x", "bad CSR")}, reason: identity.IssueFailed, text: "bad CSR"},
-		"signed":                  {conditions: []cond{approved, signed}, certificate: "C"},
-		"signed, but nothing":     {conditions: []cond{approved, signed}, reason: identity.IssueFailed, text: "gives no certificate"},
+		"new":      {text: "nobody has approved"},
+		"approved": {conditions: []cond{approved}, text: "nobody has taken the request up"},
+		"pending": {
+			conditions: []cond{approved, ready("Pending", "issuer corp\n not found.")},
+			text:       "cert-manager says: issuer corp not found",
+		},
+		"pending, not approved": {conditions: []cond{ready("Pending", "x")}, text: "nobody has approved"},
+		"denied": {
+			conditions: []cond{is(denied, yes, "p", "no such pods")},
+			reason:     identity.IssueDenied, text: "no such pods",
+		},
+		"denied, by Ready": {conditions: []cond{ready("Denied", "no")}, reason: identity.IssueDenied, text: "no"},
+		"denied and signed": {
+			conditions:  []cond{is(denied, yes, "p", ""), signed},
+			certificate: "C", reason: identity.IssueDenied, text: "denied",
+		},
+		"failed": {
+			conditions: []cond{approved, ready("Failed", "vault: 403")},
+			reason:     identity.IssueFailed, text: "the issuer failed: vault: 403",
+		},
+		"invalid": {
+			conditions: []cond{approved, is(invalid, yes, "x", "bad CSR")},
+			reason:     identity.IssueFailed, text: "bad CSR",
+		},
+		"signed": {conditions: []cond{approved, signed}, certificate: "C"},
+		"signed, but nothing": {
+			conditions: []cond{approved, signed},
+			reason:     identity.IssueFailed, text: "gives no certificate",
+		},
 		"certificate, not signed": {conditions: []cond{approved}, certificate: "C", text: "nobody has taken"},
-		"deleted":                 {deleted: true, conditions: []cond{approved, signed}, certificate: "C", reason: identity.IssueFailed, text: "deleted"},
+		"deleted": {
+			conditions: []cond{approved, signed},
+			deleted:    true, certificate: "C", reason: identity.IssueFailed, text: "deleted",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cr := &certmanagerv1.CertificateRequest{Status: certmanagerv1.CertificateRequestStatus{

@@ -29,8 +29,8 @@ const (
 	stale      = patience + time.Minute
 )
 
-// recover finds this replica's pod, which owns what it makes, and deletes what it left when it was restarted. What a pod
-// left that is gone, the API server's garbage collector deletes.
+// recover finds this replica's pod, which owns what it makes, and deletes what it left when it was restarted. What a
+// pod left that is gone, the API server's garbage collector deletes.
 func (i *Issuer) recover(ctx context.Context) error {
 	if i.opts.Pod != "" {
 		pod := &corev1.Pod{}
@@ -65,17 +65,16 @@ func (i *Issuer) isWaitedFor(name string) bool {
 	return ok
 }
 
-// watch follows all replicas' requests until the context ends. A kind that isn't served, or not any more, is waited for.
+// watch follows all replicas' requests until the context ends. A kind that isn't served, or not any more, is waited
+// for.
 func (i *Issuer) watch(ctx context.Context) error {
-	selector := client.MatchingLabels{names.LabelManagedBy: names.ManagedBy}
 	informer := toolscache.NewSharedIndexInformer(&toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list := &certmanagerv1.CertificateRequestList{}
-			return list, i.opts.Client.List(ctx, list, client.InNamespace(i.opts.Namespace), selector, &client.ListOptions{Raw: &o})
+			return list, i.opts.Client.List(ctx, list, i.ours(&o)...)
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			return i.opts.Client.Watch(ctx, &certmanagerv1.CertificateRequestList{}, client.InNamespace(i.opts.Namespace), selector,
-				&client.ListOptions{Raw: &o})
+			return i.opts.Client.Watch(ctx, &certmanagerv1.CertificateRequestList{}, i.ours(&o)...)
 		},
 	}, &certmanagerv1.CertificateRequest{}, 0, toolscache.Indexers{})
 	err := errors.Join(
@@ -98,6 +97,14 @@ func (i *Issuer) watch(ctx context.Context) error {
 	go i.sweep(ctx, informer.GetStore())
 	informer.RunWithContext(ctx)
 	return nil
+}
+
+// ours selects the requests of all replicas.
+func (i *Issuer) ours(o *metav1.ListOptions) []client.ListOption {
+	return []client.ListOption{
+		client.InNamespace(i.opts.Namespace), client.MatchingLabels{names.LabelManagedBy: names.ManagedBy},
+		&client.ListOptions{Raw: o},
+	}
 }
 
 // stripped leaves out what nobody reads.

@@ -30,9 +30,9 @@ type Prober interface {
 	Probe(ctx context.Context, s *identity.Signer, id string, lifetime time.Duration) error
 }
 
-// external is the issuer that signs each certificate itself. It is offered only once it has signed one that leads to the
-// roots that it is said to have: an issuer that doesn't do what the mesh needs never replaces a CA that does, nor do
-// roots that aren't its own replace those that are.
+// external is the issuer that signs each certificate itself. It is offered only once it has signed one that leads to
+// the roots that it is said to have: an issuer that doesn't do what the mesh needs never replaces a CA that does, nor
+// do roots that aren't its own replace those that are.
 func (k *Keeper) external(ctx context.Context, cfg Config, state identity.State) (*identity.Signer, *problem, error) {
 	if err := k.dropCertificate(ctx, cfg); err != nil {
 		return nil, nil, err
@@ -60,7 +60,9 @@ func (k *Keeper) external(ctx context.Context, cfg Config, state identity.State)
 func (k *Keeper) readExternal(ctx context.Context, cfg Config) (*identity.Signer, *problem, error) {
 	ref, bundle := withDefaults(cfg.Direct.IssuerRef), cfg.Direct.TrustBundleRef
 	if bundle == nil { // the schema refuses it
-		return nil, &problem{v1alpha1.MeshReasonInvalid, "Mode Direct needs spec.certificates.certManager.trustBundleRef."}, nil
+		return nil, &problem{
+			v1alpha1.MeshReasonInvalid, "Mode Direct needs spec.certificates.certManager.trustBundleRef.",
+		}, nil
 	}
 	key := bundle.Key
 	if key == "" {

@@ -77,8 +77,8 @@ func (w *world) tried(i *issuer) keeper.Result {
 	return w.reconcile()
 }
 
-// TestAnIssuerIsTriedFirst: the former CA signs until an issuer has signed one certificate as it should and its roots are
-// trusted everywhere; and roots that aren't the issuer's don't replace those that are.
+// TestAnIssuerIsTriedFirst: the former CA signs until an issuer has signed one certificate as it should and its roots
+// are trusted everywhere; and roots that aren't the issuer's don't replace those that are.
 func TestAnIssuerIsTriedFirst(t *testing.T) {
 	w := newWorld(t)
 	w.reconcile()
@@ -185,7 +185,7 @@ func TestTheIntermediateThatIsNotRenewedIsReported(t *testing.T) {
 			}}
 		})
 		require.Equal(t, want, r.RenewalReason)
-		require.Contains(t, r.RenewalMessage, "cert-manager says will be retried: no more intermediates. It and every identity")
+		require.Contains(t, r.RenewalMessage, "cert-manager says will be retried: no more intermediates. It and every")
 	}
 	require.Empty(t, said(func(*certmanagerv1.CertificateStatus) {}).RenewalReason)
 }

@@ -45,7 +45,7 @@ func renewal(cert *certmanagerv1.Certificate, signer *identity.Signer, now time.
 	if overdue {
 		since = due
 	}
-	return &problem{reason, fmt.Sprintf("The CA is not renewed since %s: %s. It and every identity that it signs hold until %s; "+
-		"after that nothing of the mesh can connect. See the Certificate: kubectl -n %s describe certificate %s.",
+	return &problem{reason, fmt.Sprintf("The CA is not renewed since %s: %s. It and every identity that it signs hold "+
+		"until %s; after that nothing of the mesh can connect. See the Certificate: kubectl -n %s describe certificate %s.",
 		since.UTC().Format(time.RFC3339), what, identity.Until(signer.NotAfter(), now), cert.Namespace, cert.Name)}
 }

@@ -39,8 +39,8 @@ const (
 	// A full node asks for about 250 identities at once when it starts, and then now and then.
 	perCallerBurst  = 512
 	perCallerPerSec = 50
-	// perCallerInFlight bounds what one caller has worked on: an issuer that signs each certificate itself is slow, and one
-	// caller must not take all that it can do. Agents ask for four at a time.
+	// perCallerInFlight bounds what one caller has worked on: an issuer that signs each certificate itself is slow, and
+	// one caller must not take all that it can do. Agents ask for four at a time.
 	perCallerInFlight = 8
 	shutdownTimeout   = 5 * time.Second
 )
@@ -255,7 +255,8 @@ func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 func (s *handler) note(g auth.Grant, req identity.SignRequest, err error) {
 	var failure *identity.IssueError
 	switch {
-	case s.Renewals == nil, errors.Is(err, identity.ErrBadRequest), errors.As(err, &failure) && failure.Reason == identity.IssueBusy:
+	case s.Renewals == nil, errors.Is(err, identity.ErrBadRequest):
+	case errors.As(err, &failure) && failure.Reason == identity.IssueBusy:
 	case err == nil:
 		s.Renewals.Renewed(g.Caller.String(), req.Identity)
 	default:
