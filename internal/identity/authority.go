@@ -18,6 +18,9 @@ type Authority struct {
 	state atomic.Pointer[State]
 	// external has certificates signed where an External is the CA; nil where none can be.
 	external ExternalIssuer
+	// life is for as long as the operator's own certificates are asked for: the context of no request, since others may
+	// wait for the same answer.
+	life context.Context
 	// renewals is told when the operator's own certificates can't be renewed.
 	renewals *Renewals
 
@@ -36,9 +39,11 @@ func NewAuthority(now func() time.Time) *Authority {
 	return &Authority{now: now}
 }
 
-// Delegate names who asks external CAs, and who is told when one gives the operator no certificate of its own. It is
-// called once, before the authority is used.
-func (a *Authority) Delegate(to ExternalIssuer, tell *Renewals) { a.external, a.renewals = to, tell }
+// Delegate names who asks external CAs, and who is told when one gives the operator no certificate of its own, which is
+// asked for while the context lives. It is called once, before the authority is used.
+func (a *Authority) Delegate(ctx context.Context, to ExternalIssuer, tell *Renewals) {
+	a.life, a.external, a.renewals = ctx, to, tell
+}
 
 // TrustDomain is the domain of every identity it signs; empty while there is no CA.
 func (a *Authority) TrustDomain() string {

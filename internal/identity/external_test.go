@@ -51,7 +51,7 @@ func TestARootOfAnIssuerIsAnnouncedFirst(t *testing.T) {
 	former, later := newRoot(t, DefaultRootLifetime, now), newRoot(t, DefaultRootLifetime, now)
 	clock := func() time.Time { return now }
 	issuer, a := &fakeIssuer{t: t, ca: former, now: clock}, NewAuthority(clock)
-	a.Delegate(issuer, nil)
+	a.Delegate(t.Context(), issuer, nil)
 	var s State
 	step := func(roots ...*x509.Certificate) {
 		signer, err := NewExternal(ref, EncodeCertificates(roots), now)
@@ -134,7 +134,7 @@ func external(t testing.TB, now func() time.Time) (*Authority, *fakeIssuer, *Ren
 	s, _ := State{}.Step(Observed{Signer: signer, TrustDomain: testDomain, LeafLifetime: time.Hour}, testPolicy, now())
 	a, issuer := NewAuthority(now), &fakeIssuer{t: t, ca: root, now: now}
 	renewals := NewRenewals(now, func() {})
-	a.Delegate(issuer, renewals)
+	a.Delegate(t.Context(), issuer, renewals)
 	a.Update(s)
 	return a, issuer, renewals
 }

@@ -4,6 +4,7 @@
 package identity
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -106,7 +107,7 @@ func (s *serving) current() (cert *tls.Certificate, asking <-chan struct{}, err 
 	}
 	if st.Active.External != nil {
 		s.ask(st, now)
-		err = s.failed
+		err = cmp.Or(s.failed, ErrNotReady)
 	} else if err = s.issue(st, now); err == nil {
 		return s.cert, nil, nil
 	}
@@ -140,13 +141,12 @@ func (s *serving) issue(st *State, now time.Time) error {
 
 // ask begins to ask an external CA, unless that is under way or failed a moment ago; the lock is held.
 func (s *serving) ask(st *State, now time.Time) {
-	if s.asking != nil || now.Before(s.askAt) {
+	if s.asking != nil || now.Before(s.askAt) || s.authority.life == nil {
 		return
 	}
 	done := make(chan struct{})
 	s.asking = done
-	// Not the context of whoever asked first: others wait for the same answer.
-	ctx, cancel := context.WithTimeout(context.Background(), servingTimeout)
+	ctx, cancel := context.WithTimeout(s.authority.life, servingTimeout)
 	go func() {
 		defer cancel()
 		key, leaf, err := s.fetch(ctx, st)

@@ -39,7 +39,7 @@ type issuance struct {
 	changed *controllers.Trigger
 }
 
-func newIssuance(mgr ctrl.Manager, o Options) (*issuance, error) {
+func newIssuance(ctx context.Context, mgr ctrl.Manager, o Options) (*issuance, error) {
 	c, err := client.NewWithWatch(mgr.GetConfig(), client.Options{
 		Scheme: mgr.GetScheme(), Mapper: mgr.GetRESTMapper(), HTTPClient: mgr.GetHTTPClient(),
 	})
@@ -51,7 +51,7 @@ func newIssuance(mgr ctrl.Manager, o Options) (*issuance, error) {
 	i.direct = direct.New(direct.Options{
 		Client: c, Namespace: o.Namespace, Pod: o.PodName, Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	})
-	i.authority.Delegate(i.direct, i.renewals)
+	i.authority.Delegate(ctx, i.direct, i.renewals)
 	return i, metrics.Registry.Register(i.authority)
 }
 

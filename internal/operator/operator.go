@@ -91,7 +91,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	signs, err := newIssuance(mgr, o)
+	signs, err := newIssuance(ctx, mgr, o)
 	if err != nil {
 		return err
 	}

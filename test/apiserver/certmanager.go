@@ -14,7 +14,7 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/client-go/tools/clientcmd/api"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
 const certManagerModule = "github.com/cert-manager/cert-manager"
@@ -86,12 +86,12 @@ func certManagerBinary(tb testing.TB) string {
 // kubeconfig writes a configuration to a file.
 func kubeconfig(tb testing.TB, cfg *rest.Config) string {
 	tb.Helper()
-	c := api.NewConfig()
-	c.Clusters["test"] = &api.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
-	c.AuthInfos["test"] = &api.AuthInfo{
+	c := clientcmdapi.NewConfig()
+	c.Clusters["test"] = &clientcmdapi.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
+	c.AuthInfos["test"] = &clientcmdapi.AuthInfo{
 		ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData, Token: cfg.BearerToken,
 	}
-	c.Contexts["test"] = &api.Context{Cluster: "test", AuthInfo: "test"}
+	c.Contexts["test"] = &clientcmdapi.Context{Cluster: "test", AuthInfo: "test"}
 	c.CurrentContext = "test"
 	path := filepath.Join(tb.TempDir(), "kubeconfig")
 	if err := clientcmd.WriteToFile(*c, path); err != nil {

@@ -20,7 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	utilrand "k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/rand"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -138,7 +138,7 @@ func (w *world) run() {
 		Client: w.client(cfg), Namespace: w.namespace, Pod: "operator-1", Log: testr.New(w.t),
 	})
 	w.authority = identity.NewAuthority(nil)
-	w.authority.Delegate(w.issuer, nil)
+	w.authority.Delegate(w.t.Context(), w.issuer, nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.issuer.Start(ctx) }()
@@ -208,4 +208,4 @@ func says(
 	})
 }
 
-func name(prefix string) string { return prefix + utilrand.String(5) }
+func name(prefix string) string { return prefix + rand.String(5) }

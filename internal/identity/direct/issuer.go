@@ -22,7 +22,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	utilrand "k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/rand"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
@@ -186,7 +186,7 @@ func (i *Issuer) request(req identity.ExternalRequest) *certmanagerv1.Certificat
 	cr := &certmanagerv1.CertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   i.opts.Namespace,
-			Name:        "fairway-identity-" + utilrand.String(10),
+			Name:        "fairway-identity-" + rand.String(10),
 			Labels:      i.labels(),
 			Annotations: map[string]string{names.AnnotationIdentity: req.Identity},
 		},

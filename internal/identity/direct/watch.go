@@ -102,7 +102,8 @@ func (i *Issuer) watch(ctx context.Context) error {
 // ours selects the requests of all replicas.
 func (i *Issuer) ours(o *metav1.ListOptions) []client.ListOption {
 	return []client.ListOption{
-		client.InNamespace(i.opts.Namespace), client.MatchingLabels{names.LabelManagedBy: names.ManagedBy},
+		client.InNamespace(i.opts.Namespace),
+		client.MatchingLabels{names.LabelManagedBy: names.ManagedBy},
 		&client.ListOptions{Raw: o},
 	}
 }
