@@ -38,6 +38,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, "The settings are valid.")
 	setNetwork(c, mesh.Spec.Network, o.network)
 	setCertificates(c, certificates)
+	setRenewal(c, certificates.Renewal)
 	nodes := nodesStatus(o)
 	setNodes(c, nodes, o)
 	setAddresses(c, o.refused)
@@ -49,7 +50,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 				"them. Install them (for example: kubectl apply --server-side -f "+
 				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
 	}
-	setReady(c, nodes)
+	setReady(c, nodes, certificates.Renewal.Lost)
 	return v1alpha1.MeshStatus{
 		ObservedGeneration: mesh.Generation, Conditions: c.List(), Network: o.network, Nodes: nodes,
 	}
@@ -83,6 +84,15 @@ func setCertificates(c *conditions.Set, s CertificatesStatus) {
 		}
 	}
 	c.Set(v1alpha1.MeshConditionCertificatesReady, conditions.Is(s.Ready), reason, s.Message)
+}
+
+func setRenewal(c *conditions.Set, r RenewalStatus) {
+	kind := v1alpha1.MeshConditionCertificatesRenewed
+	if r.Reason == "" {
+		c.True(kind, v1alpha1.MeshReasonRenewed, "Nothing that was issued fails to be renewed.")
+		return
+	}
+	c.False(kind, r.Reason, r.Message)
 }
 
 func nodesStatus(o meshObserved) *v1alpha1.NodesStatus {
@@ -172,12 +182,17 @@ func captureProblems(reports []NodeReport) []string {
 	return out
 }
 
-// setReady sums up: the first thing that is missing is the reason.
-func setReady(c *conditions.Set, n *v1alpha1.NodesStatus) {
+// setReady sums up: the first thing that is missing is the reason. A renewal that fails is missing once certificates
+// have run out.
+func setReady(c *conditions.Set, n *v1alpha1.NodesStatus, lost bool) {
 	for _, kind := range []string{
 		v1alpha1.MeshConditionAccepted, v1alpha1.MeshConditionNetworkReady, v1alpha1.MeshConditionCertificatesReady,
+		v1alpha1.MeshConditionCertificatesRenewed,
 		v1alpha1.MeshConditionNodesReady, v1alpha1.MeshConditionAddressesReady, v1alpha1.MeshConditionGatewayAPIReady,
 	} {
+		if kind == v1alpha1.MeshConditionCertificatesRenewed && !lost {
+			continue
+		}
 		if missing := c.Get(kind); missing != nil && missing.Status != metav1.ConditionTrue {
 			c.False(v1alpha1.MeshConditionReady, missing.Reason, kind+": "+missing.Message)
 			return

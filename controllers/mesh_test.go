@@ -90,6 +90,7 @@ func TestMesh(t *testing.T) {
 		}
 		return condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready")
 	})
+	o.renewalFails()
 	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		if len(c.Status.SupportedFeatures) == 0 {
 			return errors.New("no features")
@@ -218,6 +219,36 @@ func (o *operator) event(kind, reason, note string) {
 }
 
 // TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
+// renewalFails: a renewal that fails is a condition and an Event; Ready says so once certificates have run out.
+func (o *operator) renewalFails() {
+	o.t.Helper()
+	tell := func(r controllers.RenewalStatus) {
+		o.tell(func() { o.certificates.Renewal = r }, o.certificatesChanged, meshName)
+	}
+	says := func(renewed, ready metav1.ConditionStatus, reason string) {
+		o.t.Helper()
+		get(o, "the renewal is "+reason, "", names.Mesh, func(m *v1alpha1.Mesh) error {
+			summary := reason
+			if ready == metav1.ConditionTrue {
+				summary = v1alpha1.MeshReasonReady
+			}
+			return errors.Join(
+				condition(m.Status.Conditions, v1alpha1.MeshConditionCertificatesRenewed, renewed, reason),
+				condition(m.Status.Conditions, v1alpha1.MeshConditionReady, ready, summary))
+		})
+	}
+	says(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.MeshReasonRenewed)
+	failing := controllers.RenewalStatus{Reason: v1alpha1.MeshReasonIssuerDenied, Message: "policy says no."}
+	tell(failing)
+	says(metav1.ConditionFalse, metav1.ConditionTrue, v1alpha1.MeshReasonIssuerDenied)
+	o.event("Mesh", v1alpha1.MeshReasonIssuerDenied, "Policy says no.")
+	failing.Lost = true
+	tell(failing)
+	says(metav1.ConditionFalse, metav1.ConditionFalse, v1alpha1.MeshReasonIssuerDenied)
+	tell(controllers.RenewalStatus{})
+	says(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.MeshReasonRenewed)
+}
+
 func TestNodeDaemonSetDrift(t *testing.T) {
 	o := start(t, shared.Config(t))
 	o.mesh()

@@ -103,8 +103,18 @@ type CertificatesStatus struct {
 	Ready, Signing bool
 	// Reason is one of v1alpha1.MeshReason*, Message for people.
 	Reason, Message string
+	// Renewal is how the renewal of what was issued stands.
+	Renewal RenewalStatus
 	// Next is when to look again; zero for no need.
 	Next time.Time
+}
+
+// RenewalStatus says why certificates can't be renewed; the zero value where they can.
+type RenewalStatus struct {
+	// Reason is one of v1alpha1.MeshReason*, Message for people; empty while nothing fails.
+	Reason, Message string
+	// Lost: some identities have no valid certificate any more.
+	Lost bool
 }
 
 // NodeReport is what the agent of a node says.

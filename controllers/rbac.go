@@ -53,4 +53,5 @@ package controllers
 // +kubebuilder:rbac:groups="",namespace=fairway-system,resources=configmaps,verbs=update
 // +kubebuilder:rbac:groups="",namespace=fairway-system,resources=events,verbs=create;patch
 // +kubebuilder:rbac:groups=cert-manager.io,namespace=fairway-system,resources=certificates,verbs=create;update;delete
+// +kubebuilder:rbac:groups=cert-manager.io,namespace=fairway-system,resources=certificaterequests,verbs=get;list;watch;create;delete
 // +kubebuilder:rbac:groups=coordination.k8s.io,namespace=fairway-system,resources=leases,verbs=get;create;update

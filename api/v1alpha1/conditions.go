@@ -13,6 +13,9 @@ const (
 	MeshConditionNetworkReady = "NetworkReady"
 	// MeshConditionCertificatesReady says that the operator has a CA to sign with.
 	MeshConditionCertificatesReady = "CertificatesReady"
+	// MeshConditionCertificatesRenewed says that what was issued is renewed in time. While all of it is still valid, Ready
+	// doesn't depend on it.
+	MeshConditionCertificatesRenewed = "CertificatesRenewed"
 	// MeshConditionNodesReady says that the node proxy runs on every node that should have one.
 	MeshConditionNodesReady = "NodesReady"
 	// MeshConditionAddressesReady says that no pod claims an address that is not its own.
@@ -50,6 +53,21 @@ const (
 	MeshReasonCertManagerMissing = "CertManagerMissing"
 	// MeshReasonCAInvalid: the CA that was issued can't be used (not a CA, expired, key does not fit).
 	MeshReasonCAInvalid = "CAInvalid"
+	// MeshReasonTrustBundleInvalid: the ConfigMap of spec.certificates.certManager.trustBundleRef is missing, or holds no
+	// roots that can be used.
+	MeshReasonTrustBundleInvalid = "TrustBundleInvalid"
+	// MeshReasonIssuerDenied: an approver of cert-manager denies the mesh's requests.
+	MeshReasonIssuerDenied = "IssuerDenied"
+	// MeshReasonIssuerFailed: the issuer refuses the mesh's requests, or fails to sign.
+	MeshReasonIssuerFailed = "IssuerFailed"
+	// MeshReasonIssuerUnavailable: nobody answers the mesh's requests.
+	MeshReasonIssuerUnavailable = "IssuerUnavailable"
+	// MeshReasonCertificateRefused: what the issuer signs is not what it was asked for, and is not used.
+	MeshReasonCertificateRefused = "CertificateRefused"
+	// MeshReasonRenewed: nothing fails to be renewed.
+	MeshReasonRenewed = "Renewed"
+	// MeshReasonRenewalFailing: certificates are not renewed, for no reason of the issuer's; the message says why.
+	MeshReasonRenewalFailing = "RenewalFailing"
 	// MeshReasonNodesNotReady: some nodes have no ready proxy; the message names them.
 	MeshReasonNodesNotReady = "NodesNotReady"
 	// MeshReasonNoNodes: no node is to have a proxy.

@@ -117,8 +117,7 @@ type Certificates struct {
 	// +optional
 	Builtin *BuiltinCertificates `json:"builtin,omitempty"`
 
-	// cert-manager gives the operator an intermediate CA: the operator asks for one Certificate with isCA: true, and signs
-	// every identity with it. The issuer must be one that signs intermediates (CA, Vault, ...; ACME can't).
+	// An issuer of cert-manager gives the operator an intermediate CA, or signs each certificate itself; see mode.
 	// +optional
 	CertManager *CertManagerCertificates `json:"certManager,omitempty"`
 
@@ -134,11 +133,56 @@ type Certificates struct {
 // BuiltinCertificates has no settings yet.
 type BuiltinCertificates struct{}
 
-// CertManagerCertificates names the issuer of the operator's intermediate CA.
+// CertManagerMode is what an issuer of cert-manager is asked for.
+//
+// +kubebuilder:validation:Enum=Intermediate;Direct
+type CertManagerMode string
+
+const (
+	// CertManagerModeIntermediate asks for a CA, with which the operator signs.
+	CertManagerModeIntermediate CertManagerMode = "Intermediate"
+	// CertManagerModeDirect asks for each certificate.
+	CertManagerModeDirect CertManagerMode = "Direct"
+)
+
+// CertManagerCertificates names an issuer, and says what it is asked for.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.mode) && self.mode == 'Direct') == has(self.trustBundleRef)",message="mode Direct needs trustBundleRef, the roots that the issuer's certificates lead to; mode Intermediate takes the root from the CA that the issuer gives, and has no trustBundleRef"
 type CertManagerCertificates struct {
+	// Intermediate: the operator asks for one Certificate with isCA: true, and signs every identity with it. The issuer
+	// must be one that signs intermediates (CA, Vault, ...; ACME can't). Direct: the operator makes a CertificateRequest
+	// of each certificate, and never has a CA's key. The issuer must be one that takes the URI names of a request, and is
+	// asked for one certificate for each service account on each node. Default Intermediate.
+	// +optional
+	// +kubebuilder:default=Intermediate
+	Mode CertManagerMode `json:"mode,omitempty"`
+
+	// The roots that the issuer's certificates lead to, in mode Direct: whoever has a certificate under any of them, for a
+	// SPIFFE ID of the mesh, is that identity. A new root is to be added here before the issuer uses it.
+	// +optional
+	TrustBundleRef *TrustBundleReference `json:"trustBundleRef,omitempty"`
+
 	// The Issuer or ClusterIssuer.
 	// +required
 	IssuerRef IssuerReference `json:"issuerRef"`
+}
+
+// TrustBundleReference names a ConfigMap with roots in PEM, such as trust-manager writes.
+type TrustBundleReference struct {
+	// Name of the ConfigMap, in the operator's namespace.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:XValidation:rule="self != 'fairway-trust-bundle'",message="fairway-trust-bundle is what the operator writes; name a ConfigMap of yours"
+	Name string `json:"name"`
+
+	// Key of the ConfigMap.
+	// +optional
+	// +kubebuilder:default=ca.crt
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[-._a-zA-Z0-9]+$`
+	Key string `json:"key,omitempty"`
 }
 
 // IssuerReference names a cert-manager issuer. An Issuer is looked up in the operator's namespace.
@@ -327,8 +371,9 @@ type MeshStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Ready summarizes the others. Accepted: the spec is valid. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. NodesReady: every node's proxy is ready. AddressesReady: no pod
-	// claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
+	// CertificatesReady: there is a CA to sign with. CertificatesRenewed: nothing that was issued fails to be renewed;
+	// while all of it is valid, this one doesn't count for Ready. NodesReady: every node's proxy is ready. AddressesReady:
+	// no pod claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

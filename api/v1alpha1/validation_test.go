@@ -50,6 +50,21 @@ func TestValidation(t *testing.T) {
 			"mesh: issuer of wrong kind", mesh("{certificates: {certManager: {issuerRef: {name: ca, kind: Secret}}}}"),
 			"Issuer or ClusterIssuer",
 		},
+		{"mesh: each certificate of an issuer", mesh("{certificates: {certManager: {mode: Direct, issuerRef: {name: ca}, " +
+			"trustBundleRef: {name: roots}}}}"), ""},
+		{
+			"mesh: each certificate, without roots",
+			mesh("{certificates: {certManager: {mode: Direct, issuerRef: {name: ca}}}}"),
+			"mode Direct needs trustBundleRef",
+		},
+		{"mesh: an intermediate, with roots", mesh("{certificates: {certManager: {issuerRef: {name: ca}, " +
+			"trustBundleRef: {name: roots}}}}"), "has no trustBundleRef"},
+		{"mesh: roots of the mesh's own", mesh("{certificates: {certManager: {mode: Direct, issuerRef: {name: ca}, " +
+			"trustBundleRef: {name: fairway-trust-bundle}}}}"), "name a ConfigMap of yours"},
+		{
+			"mesh: unknown mode", mesh("{certificates: {certManager: {mode: Some, issuerRef: {name: ca}}}}"),
+			"Unsupported value",
+		},
 		{"mesh: issuer without name", mesh("{certificates: {certManager: {issuerRef: {kind: Issuer}}}}"), "Required value"},
 		{"mesh: two sources", mesh("{certificates: {builtin: {}, certManager: {issuerRef: {name: ca}}}}"), "not both"},
 		{"mesh: short-lived", mesh("{certificates: {leafLifetime: 1m}}"), "from 10m to 720h"},

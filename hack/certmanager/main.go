@@ -38,8 +38,11 @@ import (
 )
 
 const (
-	// workers per controller.
-	workers = 2
+	// workers per controller, and requests of the API server in a second: cert-manager's own defaults, so that what is
+	// measured with it is what others have.
+	workers  = 5
+	apiQPS   = 20
+	apiBurst = 50
 	// healthAddress answers the kubelet's readiness probe.
 	healthAddress = ":9403"
 	// firstBackoff and lastBackoff bound the wait before a failed certificate is asked for again. cert-manager's own
@@ -61,19 +64,22 @@ func main() {
 	flag.StringVar(&opts.Kubeconfig, "kubeconfig", "", "kubeconfig; empty in a pod")
 	flag.StringVar(&opts.ClusterResourceNamespace, "cluster-resource-namespace", "cert-manager",
 		"where Secrets of ClusterIssuers are")
+	approve := flag.Bool("approve", true, "approve every request, as cert-manager does by default")
+	health := flag.String("health", healthAddress, "address that answers the kubelet's readiness probe")
 	flag.Parse()
+	opts.KubernetesAPIQPS, opts.KubernetesAPIBurst = apiQPS, apiBurst
 	opts.CopiedAnnotationPrefixes = []string{"*", "-kubectl.kubernetes.io/", "-argocd.argoproj.io/"}
 	opts.CertificateRequestMinimumBackoffDuration = firstBackoff
 	opts.CertificateRequestMaximumBackoffDuration = lastBackoff
 
-	if err := run(opts); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(opts, *approve, *health); err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "cert-manager:", err)
 		os.Exit(1)
 	}
 }
 
 // run returns when a controller fails or the process is told to end.
-func run(opts controller.ContextOptions) error {
+func run(opts controller.ContextOptions, approve bool, health string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	g, ctx := errgroup.WithContext(logf.NewContext(ctx, klog.Background()))
@@ -83,6 +89,9 @@ func run(opts controller.ContextOptions) error {
 	}
 	var all []controller.Interface
 	for _, name := range enabled {
+		if name == approver.ControllerName && !approve {
+			continue
+		}
 		construct, ok := controller.Known()[name]
 		if !ok {
 			return fmt.Errorf("controller %s is not registered", name)
@@ -104,7 +113,7 @@ func run(opts controller.ContextOptions) error {
 		g.Go(func() error { return c.Run(workers, ctx) })
 	}
 	var ready atomic.Bool
-	g.Go(func() error { return serveHealth(ctx, &ready) })
+	g.Go(func() error { return serveHealth(ctx, health, &ready) })
 	shared.SharedInformerFactory.WaitForCacheSync(ctx.Done())
 	shared.KubeSharedInformerFactory.WaitForCacheSync(ctx.Done())
 	ready.Store(true)
@@ -112,14 +121,14 @@ func run(opts controller.ContextOptions) error {
 }
 
 // serveHealth answers 200 on /readyz once the caches are filled.
-func serveHealth(ctx context.Context, ready *atomic.Bool) error {
+func serveHealth(ctx context.Context, address string, ready *atomic.Bool) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !ready.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 	})
-	s := &http.Server{Addr: healthAddress, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	s := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	context.AfterFunc(ctx, func() { _ = s.Close() })
 	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err

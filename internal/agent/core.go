@@ -43,6 +43,8 @@ type Options struct {
 	NodeID, NodeName string
 	// Operator is host:port of the xDS server, Certificates the URL of the certificate server.
 	Operator, Certificates string
+	// TrustDomain is the mesh's.
+	TrustDomain string
 	// Adapt is relay.Options.Adapt.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// MaxEndpoints is relay.Options.MaxEndpoints.
@@ -90,7 +92,8 @@ func NewCore(o Options) (*Core, error) {
 	if !ok {
 		return nil, fmt.Errorf("--certificates %q must begin with https://", o.Certificates)
 	}
-	operator := control.New(host, names.TokenPath, names.TrustBundlePath)
+	id := names.SPIFFEID(o.TrustDomain, names.SystemNamespace, names.OperatorServiceAccount)
+	operator := control.New(host, id, names.TokenPath, names.TrustBundlePath)
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
 		NodeID:       o.NodeID,

@@ -109,6 +109,10 @@ func (k *collector) readMesh(ctx context.Context) {
 	case ready.Status != metav1.ConditionTrue:
 		k.problem("the Mesh is not ready: %s: %s", ready.Reason, ready.Message)
 	}
+	renewed := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.MeshConditionCertificatesRenewed)
+	if renewed != nil && renewed.Status == metav1.ConditionFalse {
+		k.problem("certificates are not renewed: %s: %s", renewed.Reason, renewed.Message)
+	}
 }
 
 func conditionsOf(in []metav1.Condition) []condition {

@@ -40,6 +40,16 @@ func mesh(ready metav1.ConditionStatus, reason, message string) *v1alpha1.Mesh {
 	}
 }
 
+// notRenewed is a Mesh that is ready, and won't be.
+func notRenewed() *v1alpha1.Mesh {
+	m := mesh(metav1.ConditionTrue, "Ready", "")
+	m.Status.Conditions = append(m.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.MeshConditionCertificatesRenewed, Status: metav1.ConditionFalse, Reason: "IssuerDenied",
+		Message: "policy says no",
+	})
+	return m
+}
+
 func object(name string, labels map[string]string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Name: name, Labels: labels}
 }
@@ -177,6 +187,10 @@ func TestStatusNamesWhatIsWrong(t *testing.T) {
 		"the Mesh is not ready": {
 			objects: replace(t, healthyMesh(), mesh(metav1.ConditionFalse, "NodesNotReady", "b is missing")),
 			problem: "the Mesh is not ready: NodesNotReady: b is missing",
+		},
+		"certificates that are not renewed": {
+			objects: replace(t, healthyMesh(), notRenewed()),
+			problem: "certificates are not renewed: IssuerDenied: policy says no",
 		},
 		"an operator that can't be asked": {
 			reach:   func(*testing.T) fakePods { return fakePods{} },

@@ -76,7 +76,7 @@ func agentWaypoint() *cobra.Command {
 			drained := introspect.NewDrain()
 			core, err := agent.NewCore(agent.Options{
 				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
-				Operator: o.operator, Certificates: o.certificates,
+				Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
 			})
 			if err != nil {

@@ -67,7 +67,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	}
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
-		Operator: o.operator, Certificates: o.certificates,
+		Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 		Local: []string{xds.TypeListener}, Log: log,
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translatenode.Marked(c, n.Mark) },

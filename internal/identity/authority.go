@@ -5,25 +5,30 @@ package identity
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/fairway-mesh/fairway/internal/names"
 )
-
-// servingLifetime bounds the operator's own certificate. It may not exceed a leaf's lifetime, on which rotation counts.
-const servingLifetime = 12 * time.Hour
 
 // Authority signs with the newest State it was given. Every replica has one; it is safe for concurrent use.
 type Authority struct {
 	now   func() time.Time
 	state atomic.Pointer[State]
+	// external has certificates signed where an External is the CA; nil where none can be.
+	external ExternalIssuer
+	// life is for as long as the operator's own certificates are asked for: the context of no request, since others may
+	// wait for the same answer.
+	life context.Context
+	// renewals is told when the operator's own certificates can't be renewed.
+	renewals *Renewals
 
 	signed atomic.Uint64
+
+	mu sync.Mutex
+	// servings are the operator's own certificates.
+	servings []*serving
 }
 
 // NewAuthority makes an authority that refuses with ErrNotReady until Update. now is time.Now unless a test says else.
@@ -32,6 +37,12 @@ func NewAuthority(now func() time.Time) *Authority {
 		now = time.Now
 	}
 	return &Authority{now: now}
+}
+
+// Delegate names who asks external CAs, and who is told when one gives the operator no certificate of its own, which is
+// asked for while the context lives. It is called once, before the authority is used.
+func (a *Authority) Delegate(ctx context.Context, to ExternalIssuer, tell *Renewals) {
+	a.life, a.external, a.renewals = ctx, to, tell
 }
 
 // TrustDomain is the domain of every identity it signs; empty while there is no CA.
@@ -45,7 +56,8 @@ func (a *Authority) TrustDomain() string {
 // Update replaces the state.
 func (a *Authority) Update(s State) { a.state.Store(&s) }
 
-// Ready is nil when the authority can sign now, and else says why not.
+// Ready is nil when the authority can sign now, and else says why not. With an external CA it takes that the operator
+// has a certificate of its own, so that a replica that can't have one doesn't replace one that has. It never waits.
 func (a *Authority) Ready() error {
 	s := a.state.Load()
 	switch {
@@ -54,6 +66,16 @@ func (a *Authority) Ready() error {
 			"conditions")
 	case !s.Active.Usable(a.now()):
 		return errors.New("the mesh's CA has expired or isn't valid yet; see the Mesh's conditions")
+	}
+	if s.Active.External == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, own := range a.servings {
+		if err := own.ready(); err != nil {
+			return fmt.Errorf("the operator has no certificate of its own yet: %w", err)
+		}
 	}
 	return nil
 }
@@ -67,9 +89,10 @@ func (a *Authority) Bundle() Bundle {
 }
 
 // Sign issues a leaf for a SPIFFE ID from a PEM request. It checks the request (ErrBadRequest), not the right to make
-// it. ErrNotReady: there is no CA to sign with now.
-func (a *Authority) Sign(_ context.Context, csr []byte, id string) (Leaf, error) {
-	leaf, err := a.sign(csr, id)
+// it. ErrNotReady: there is no CA to sign with now. IssueError: an external CA signs, and did not. Only where one signs
+// does it wait.
+func (a *Authority) Sign(ctx context.Context, csr []byte, id string) (Leaf, error) {
+	leaf, err := a.sign(ctx, csr, id)
 	if err != nil {
 		return Leaf{}, err
 	}
@@ -77,7 +100,7 @@ func (a *Authority) Sign(_ context.Context, csr []byte, id string) (Leaf, error)
 	return leaf, nil
 }
 
-func (a *Authority) sign(csr []byte, id string) (Leaf, error) {
+func (a *Authority) sign(ctx context.Context, csr []byte, id string) (Leaf, error) {
 	s, err := a.current()
 	if err != nil {
 		return Leaf{}, err
@@ -88,6 +111,9 @@ func (a *Authority) sign(csr []byte, id string) (Leaf, error) {
 	public, err := parseCSR(csr, id)
 	if err != nil {
 		return Leaf{}, err
+	}
+	if s.Active.External != nil {
+		return a.ask(ctx, s.Active.External, csr, wanted{public: public, id: id, lifetime: s.leafLifetime})
 	}
 	return signLeaf(s.Active, leafRequest{public: public, uri: id, lifetime: s.leafLifetime}, a.now())
 }
@@ -100,71 +126,30 @@ func (a *Authority) current() (*State, error) {
 	return s, nil
 }
 
-// ServingConfig is the TLS configuration of the operator's servers: TLS 1.3 with a certificate of the mesh CA for the
-// SPIFFE ID of a service account and the DNS names, issued on first use and again after half of its life or when
-// another CA signs. The key stays in memory. Handshakes fail while there is no CA.
-func (a *Authority) ServingConfig(namespace, serviceAccount string, dnsNames ...string) *tls.Config {
-	s := &serving{authority: a, namespace: namespace, serviceAccount: serviceAccount, dnsNames: dnsNames}
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return s.certificate()
-		},
+// ask has an external CA sign, and checks what it signed.
+func (a *Authority) ask(ctx context.Context, e *External, csr []byte, w wanted) (Leaf, error) {
+	if a.external == nil {
+		return Leaf{}, ErrNotReady
 	}
-}
-
-// serving keeps the operator's own certificate fresh.
-type serving struct {
-	authority                 *Authority
-	namespace, serviceAccount string
-	dnsNames                  []string
-
-	mu      sync.Mutex
-	cert    *tls.Certificate
-	issuer  *x509.Certificate
-	renewAt time.Time
-}
-
-func (s *serving) certificate() (*tls.Certificate, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := s.authority.now()
-	st, err := s.authority.current()
+	w.anchors = e.Anchors
+	answer, err := a.external.Issue(ctx, ExternalRequest{Issuer: e.Issuer, Identity: w.id, CSR: csr, Lifetime: w.lifetime})
 	if err != nil {
-		return nil, err
+		return Leaf{}, err
 	}
-	if s.cert != nil && now.Before(s.renewAt) && s.issuer.Equal(st.Active.Certificate()) {
-		return s.cert, nil
-	}
-	cert, leaf, err := s.issue(st, now)
-	if err != nil {
-		if s.cert != nil && now.Before(s.cert.Leaf.NotAfter) {
-			return s.cert, nil // still good; a later handshake tries again
-		}
-		return nil, err
-	}
-	s.cert, s.issuer = cert, st.Active.Certificate()
-	s.renewAt = now.Add(leaf.NotAfter.Sub(now) / 2)
-	return cert, nil
+	return w.check(answer, a.now())
 }
 
-func (s *serving) issue(st *State, now time.Time) (*tls.Certificate, Leaf, error) {
+// Probe has an external CA sign a certificate for a SPIFFE ID, with a key that is thrown away: whether it does what is
+// asked is known before anything depends on it.
+func (a *Authority) Probe(ctx context.Context, s *Signer, id string, lifetime time.Duration) error {
 	key, err := GenerateKey()
 	if err != nil {
-		return nil, Leaf{}, err
+		return err
 	}
-	leaf, err := signLeaf(st.Active, leafRequest{
-		public:   key.Signer().Public(),
-		uri:      names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount),
-		dnsNames: s.dnsNames,
-		lifetime: min(servingLifetime, st.leafLifetime),
-	}, now)
+	csr, err := NewCSR(id, key)
 	if err != nil {
-		return nil, Leaf{}, err
+		return err
 	}
-	cert := &tls.Certificate{PrivateKey: key.Signer(), Leaf: leaf.Chain[0]}
-	for _, c := range leaf.Chain {
-		cert.Certificate = append(cert.Certificate, c.Raw)
-	}
-	return cert, leaf, nil
+	_, err = a.ask(ctx, s.External, csr, wanted{public: key.Signer().Public(), id: id, lifetime: lifetime})
+	return err
 }

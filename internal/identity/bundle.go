@@ -94,6 +94,17 @@ func (b Bundle) VerifyLeaf(chain []*x509.Certificate, at time.Time) error {
 	return nil
 }
 
+// VerifyIdentity checks that a peer's chain leads to an anchor, and that it is of a SPIFFE ID and of nobody else.
+func (b Bundle) VerifyIdentity(chain []*x509.Certificate, id string, at time.Time) error {
+	if err := b.VerifyLeaf(chain, at); err != nil {
+		return err
+	}
+	if uris := chain[0].URIs; len(uris) != 1 || uris[0].String() != id {
+		return fmt.Errorf("the certificate isn't for %s but for %.300q", id, uris)
+	}
+	return nil
+}
+
 // ParseBundle reads a PEM bundle. A bundle without generation line (one a person wrote) has generation 0. It is an
 // error when there is no certificate or one that isn't a CA.
 func ParseBundle(text []byte) (Bundle, error) {

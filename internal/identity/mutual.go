@@ -19,11 +19,15 @@ import (
 // verify the other's against the current bundle, and accept no other identity. Where the other end is does not matter.
 // Handshakes fail while there is no CA.
 func (a *Authority) MutualConfig(namespace, serviceAccount string) *tls.Config {
-	s := &serving{authority: a, namespace: namespace, serviceAccount: serviceAccount}
+	s := a.serving(namespace, serviceAccount)
 	return &tls.Config{
-		MinVersion:           tls.VersionTLS13,
-		GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.certificate() },
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return s.certificate() },
+		MinVersion: tls.VersionTLS13,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.certificate(hello.Context())
+		},
+		GetClientCertificate: func(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return s.certificate(r.Context())
+		},
 		// The chain is verified below, the same way on both ends: SPIFFE IDs are no host names.
 		ClientAuth:         tls.RequireAnyClientCert,
 		InsecureSkipVerify: true, //nolint:gosec // VerifyConnection pins the chain and the identity

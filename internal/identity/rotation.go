@@ -105,7 +105,7 @@ func (s *State) adoptLifetime(want time.Duration, p Policy, now time.Time) {
 		return
 	}
 	if s.Active != nil {
-		s.extendHorizon(s.Active.Root, now.Add(s.leafLifetime+p.Margin))
+		s.extendHorizon(s.Active, now.Add(s.leafLifetime+p.Margin))
 	}
 	s.leafLifetime = want
 }
@@ -139,26 +139,49 @@ func (s *State) consider(c *Signer, now time.Time) {
 		return
 	}
 	s.Next = c
-	if s.root(c.Root) == nil {
-		s.Roots = append(s.Roots, Root{certificate: c.Root})
+	for _, a := range c.anchors() {
+		if s.root(a) == nil {
+			s.Roots = append(s.Roots, Root{certificate: a})
+		}
 	}
 }
 
-// promote makes Next sign, once its root has been published for long enough or nothing else can sign.
+// promote makes Next sign, once its roots have been published for long enough or nothing else can sign.
 func (s *State) promote(p Policy, now time.Time) {
 	if s.Next == nil || !s.Next.Usable(now) {
 		return
 	}
 	if s.Active.Usable(now) {
-		r := s.root(s.Next.Root)
-		if r.Published.IsZero() || now.Before(r.Published.Add(p.Propagation)) {
+		if at, known := s.signsFrom(s.Next, p); !known || now.Before(at) {
 			return
 		}
 	}
 	if s.Active != nil {
-		s.extendHorizon(s.Active.Root, now.Add(s.leafLifetime+p.Margin))
+		s.extendHorizon(s.Active, now.Add(s.leafLifetime+p.Margin))
 	}
 	s.Active, s.Next = s.Next, nil
+}
+
+// signsFrom is when all anchors of a signer have been published for long enough; known is false while some are not.
+func (s *State) signsFrom(signer *Signer, p Policy) (at time.Time, known bool) {
+	for _, a := range signer.anchors() {
+		r := s.root(a)
+		if r == nil || r.Published.IsZero() {
+			return time.Time{}, false
+		}
+		if t := r.Published.Add(p.Propagation); t.After(at) {
+			at = t
+		}
+	}
+	return at, true
+}
+
+// NextSignsFrom is when the next CA begins to sign; known is false where there is none, or its roots aren't published.
+func (s State) NextSignsFrom(p Policy) (at time.Time, known bool) {
+	if s.Next == nil {
+		return time.Time{}, false
+	}
+	return s.signsFrom(s.Next, p)
 }
 
 // retire drops anchors under which no leaf can be valid any more.
@@ -182,8 +205,8 @@ func (s *State) wake(p Policy, now time.Time) time.Time {
 		at(s.Active.NotAfter())
 	}
 	if s.Next != nil {
-		if r := s.root(s.Next.Root); !r.Published.IsZero() {
-			at(r.Published.Add(p.Propagation))
+		if from, known := s.signsFrom(s.Next, p); known {
+			at(from)
 		}
 	}
 	for _, r := range s.Roots {
@@ -196,7 +219,12 @@ func (s *State) wake(p Policy, now time.Time) time.Time {
 }
 
 func (s *State) uses(root *x509.Certificate) bool {
-	return s.Active != nil && s.Active.Root.Equal(root) || s.Next != nil && s.Next.Root.Equal(root)
+	for _, signer := range []*Signer{s.Active, s.Next} {
+		if signer != nil && slices.ContainsFunc(signer.anchors(), root.Equal) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *State) root(c *x509.Certificate) *Root {
@@ -208,9 +236,15 @@ func (s *State) root(c *x509.Certificate) *Root {
 	return nil
 }
 
-func (s *State) extendHorizon(c *x509.Certificate, until time.Time) {
-	if r := s.root(c); r != nil && r.horizon.Before(until) {
-		r.horizon = until
+// extendHorizon remembers that leaves of a signer may live until a time, under whichever of its roots.
+func (s *State) extendHorizon(signer *Signer, until time.Time) {
+	if signer.External != nil {
+		until = until.Add(issuedSkew)
+	}
+	for _, a := range signer.anchors() {
+		if r := s.root(a); r != nil && r.horizon.Before(until) {
+			r.horizon = until
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -72,7 +73,9 @@ func (w *world) event() {
 	case p < 60:
 		root := newRoot(w.t, DefaultRootLifetime, w.now)
 		w.offered = newIntermediate(w.t, root, time.Duration(1+w.rnd.IntN(20))*time.Hour, w.now)
-	case p < 80 && w.offered.Key.Matches(w.offered.Root) && w.offered.Usable(w.now):
+	case p >= 900 && p < 960:
+		w.offered = w.external()
+	case p < 80 && w.offered.External == nil && w.offered.Key.Matches(w.offered.Root) && w.offered.Usable(w.now):
 		w.offered = newIntermediate(w.t, w.offered, 12*time.Hour, w.now)
 	case p < 90:
 		w.lifetime = time.Duration(10+w.rnd.IntN(120)) * time.Minute
@@ -107,7 +110,9 @@ func (w *world) keeper() {
 		require.NoError(w.t, err)
 	}
 	if !next.Active.Same(before.Active) && !before.Active.Usable(w.now) {
-		w.emergency[fingerprint(next.Active.Root)] = true
+		for _, a := range next.Active.anchors() {
+			w.emergency[fingerprint(a)] = true
+		}
 	}
 	if before.Active != nil {
 		w.past, w.pastAt = append(w.past, before), append(w.pastAt, w.now)
@@ -128,11 +133,13 @@ func (w *world) sign() {
 		if !s.Active.Usable(w.now) {
 			return
 		}
-		end := w.now.Add(s.leafLifetime)
-		if e := s.Active.NotAfter(); e.Before(end) {
-			end = e
+		if s.Active.External != nil {
+			for _, a := range s.Active.anchors() { // the issuer may use any of them, and its clock may be wrong
+				w.leaves = append(w.leaves, issuedLeaf{a, earlier(w.now.Add(s.leafLifetime+issuedSkew), a.NotAfter)})
+			}
+			return
 		}
-		w.leaves = append(w.leaves, issuedLeaf{s.Active.Root, end})
+		w.leaves = append(w.leaves, issuedLeaf{s.Active.Root, earlier(w.now.Add(s.leafLifetime), s.Active.NotAfter())})
 	}
 	issue(w.state)
 	for i, s := range w.past {
@@ -140,6 +147,33 @@ func (w *world) sign() {
 			issue(s)
 		}
 	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// external is an issuer that signs leaves itself. Its roots are those that it had, without one or with a new one.
+func (w *world) external() *Signer {
+	var roots []*x509.Certificate
+	if w.offered.External != nil {
+		roots = slices.Clone(w.offered.External.Anchors)
+	}
+	if len(roots) > 1 && w.rnd.IntN(2) == 0 {
+		n := w.rnd.IntN(len(roots))
+		roots = slices.Delete(roots, n, n+1)
+	} else {
+		roots = append(roots, newRoot(w.t, time.Duration(10+w.rnd.IntN(50))*time.Hour, w.now).Root)
+	}
+	if len(roots) > maxAnchors {
+		roots = roots[1:]
+	}
+	s, err := NewExternal(IssuerRef{Name: "corp"}, EncodeCertificates(roots), w.now)
+	require.NoError(w.t, err)
+	return s
 }
 
 // first is when a root was published first; now if it wasn't yet.

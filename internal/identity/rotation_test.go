@@ -310,7 +310,7 @@ func TestServingCertificateIsRenewed(t *testing.T) {
 	a := newAuthority(t, root, 4*time.Hour, func() time.Time { return now })
 	cfg := a.ServingConfig("fairway-system", "fairway-operator", "fairway-operator.fairway-system.svc")
 	get := func() *tls.Certificate {
-		c, err := cfg.GetCertificate(nil)
+		c, err := cfg.GetCertificate(&tls.ClientHelloInfo{})
 		require.NoError(t, err)
 		return c
 	}
@@ -329,6 +329,6 @@ func TestServingCertificateIsRenewed(t *testing.T) {
 	a.Update(*s)
 	assert.NotSame(t, second, get(), "another CA signs")
 
-	_, err := NewAuthority(nil).ServingConfig("a", "b").GetCertificate(nil)
+	_, err := NewAuthority(nil).ServingConfig("a", "b").GetCertificate(&tls.ClientHelloInfo{})
 	assert.ErrorIs(t, err, ErrNotReady)
 }

@@ -19,7 +19,8 @@ const backdate = time.Minute
 // DefaultRootLifetime is the lifetime of a root that the operator makes itself.
 const DefaultRootLifetime = 10 * 365 * 24 * time.Hour
 
-// Signer is a CA that signs leaves: its key, its chain and the root that vouches for it.
+// Signer is a CA that signs leaves: its key, its chain and the root that vouches for it; or an External, which keeps
+// its key to itself.
 type Signer struct {
 	// Origin tells where it comes from (OriginBuiltIn, or the name of an issuer), so that a changed
 	// Mesh.spec.certificates is noticed.
@@ -31,12 +32,22 @@ type Signer struct {
 	Root *x509.Certificate
 	// Key belongs to Certificate().
 	Key PrivateKey
+	// External signs instead of all these.
+	External *External
 }
 
 // OriginBuiltIn is the origin of a root that the operator made itself.
 const OriginBuiltIn = "built-in"
 
-// Certificate is the certificate whose key signs.
+// anchors are the roots that verifiers need.
+func (s *Signer) anchors() []*x509.Certificate {
+	if s.External != nil {
+		return s.External.Anchors
+	}
+	return []*x509.Certificate{s.Root}
+}
+
+// Certificate is the certificate whose key signs; nil where an External signs.
 func (s *Signer) Certificate() *x509.Certificate {
 	if len(s.Chain) > 0 {
 		return s.Chain[0]
@@ -44,8 +55,11 @@ func (s *Signer) Certificate() *x509.Certificate {
 	return s.Root
 }
 
-// NotAfter is when the first certificate of the chain, root included, expires.
+// NotAfter is when the first certificate of the chain, root included, expires, or the last root of an External.
 func (s *Signer) NotAfter() time.Time {
+	if s.External != nil {
+		return s.External.notAfter()
+	}
 	t := s.Root.NotAfter
 	for _, c := range s.Chain {
 		if c.NotAfter.Before(t) {
@@ -57,6 +71,9 @@ func (s *Signer) NotAfter() time.Time {
 
 // Usable tells whether it can sign at a time.
 func (s *Signer) Usable(at time.Time) bool {
+	if s != nil && s.External != nil {
+		return s.External.usable(at)
+	}
 	if s == nil || at.Before(s.Root.NotBefore) {
 		return false
 	}
@@ -68,10 +85,14 @@ func (s *Signer) Usable(at time.Time) bool {
 	return at.Before(s.NotAfter())
 }
 
-// Same tells whether two signers have the same signing certificate and root.
+// Same tells whether two signers have the same signing certificate and root, or are the same issuer with the same
+// roots.
 func (s *Signer) Same(o *Signer) bool {
 	if s == nil || o == nil {
 		return s == o
+	}
+	if s.External != nil || o.External != nil {
+		return s.External.same(o.External)
 	}
 	return s.Certificate().Equal(o.Certificate()) && s.Root.Equal(o.Root) && s.Origin == o.Origin
 }

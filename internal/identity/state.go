@@ -4,6 +4,7 @@
 package identity
 
 import (
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,7 +30,15 @@ type bookkeeping struct {
 	LeafLifetimeSeconds int64                      `json:"leafLifetimeSeconds"`
 	ActiveOrigin        string                     `json:"activeOrigin"`
 	NextOrigin          string                     `json:"nextOrigin,omitempty"`
+	ActiveExternal      *externalBookkeeping       `json:"activeExternal,omitempty"`
+	NextExternal        *externalBookkeeping       `json:"nextExternal,omitempty"`
 	Roots               map[string]rootBookkeeping `json:"roots"` // by fingerprint
+}
+
+// externalBookkeeping stands for the certificates and the key of a CA that keeps them to itself.
+type externalBookkeeping struct {
+	External
+	Anchors []string `json:"anchors"` // fingerprints of roots of the bundle
 }
 
 type rootBookkeeping struct {
@@ -55,12 +64,13 @@ func (s State) Encode() (map[string][]byte, error) {
 		}
 	}
 	data := map[string][]byte{keyBundle: s.Bundle().PEM()}
-	if err := encodeSigner(data, keyChain, keyKey, s.Active); err != nil {
+	var err error
+	if book.ActiveExternal, err = encodeSigner(data, keyChain, keyKey, s.Active); err != nil {
 		return nil, err
 	}
 	if s.Next != nil {
 		book.NextOrigin = s.Next.Origin
-		if err := encodeSigner(data, keyNextChain, keyNextKey, s.Next); err != nil {
+		if book.NextExternal, err = encodeSigner(data, keyNextChain, keyNextKey, s.Next); err != nil {
 			return nil, err
 		}
 	}
@@ -72,17 +82,45 @@ func (s State) Encode() (map[string][]byte, error) {
 	return data, nil
 }
 
-func encodeSigner(data map[string][]byte, chainKey, keyKey string, s *Signer) error {
+// encodeSigner writes chain and key, or returns what stands for them.
+func encodeSigner(data map[string][]byte, chainKey, keyKey string, s *Signer) (*externalBookkeeping, error) {
+	if s.External != nil {
+		out := &externalBookkeeping{External: *s.External}
+		for _, a := range s.External.Anchors {
+			out.Anchors = append(out.Anchors, fingerprint(a))
+		}
+		return out, nil
+	}
 	key, err := s.Key.PEM()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	chain := s.Chain
 	if len(chain) == 0 {
 		chain = append(chain, s.Root)
 	}
 	data[chainKey], data[keyKey] = EncodeCertificates(chain), key
-	return nil
+	return nil, nil //nolint:nilnil // a signer with a key has no such bookkeeping
+}
+
+// decodeExternal finds the anchors of an external CA in the bundle.
+func decodeExternal(origin string, book *externalBookkeeping, bundle Bundle) (*Signer, error) {
+	known := make(map[string]*x509.Certificate, len(bundle.Roots))
+	for _, c := range bundle.Roots {
+		known[fingerprint(c)] = c
+	}
+	e := &External{Issuer: book.Issuer}
+	for _, f := range book.Anchors {
+		c, ok := known[f]
+		if !ok {
+			return nil, fmt.Errorf("%s: the root %.64s of %s isn't in %s", keyBookkeeping, f, book.Issuer, keyBundle)
+		}
+		e.Anchors = append(e.Anchors, c)
+	}
+	if len(e.Anchors) == 0 {
+		return nil, fmt.Errorf("%s: %s has no root", keyBookkeeping, book.Issuer)
+	}
+	return &Signer{Origin: origin, External: e}, nil
 }
 
 // DecodeState reads the data of the CA Secret. A Secret with only tls.crt, tls.key and ca.crt is a CA that an
@@ -105,13 +143,8 @@ func DecodeState(data map[string][]byte) (State, error) {
 		TrustDomain:  book.TrustDomain,
 		leafLifetime: time.Duration(book.LeafLifetimeSeconds) * time.Second,
 	}
-	if s.Active, err = ParseSigner(book.ActiveOrigin, data[keyChain], data[keyKey], data[keyBundle]); err != nil {
+	if err := s.decodeSigners(data, book, bundle); err != nil {
 		return State{}, err
-	}
-	if len(data[keyNextChain]) > 0 {
-		if s.Next, err = ParseSigner(book.NextOrigin, data[keyNextChain], data[keyNextKey], data[keyBundle]); err != nil {
-			return State{}, fmt.Errorf("next CA: %w", err)
-		}
 	}
 	for _, c := range bundle.Roots {
 		r := Root{certificate: c}
@@ -123,6 +156,27 @@ func DecodeState(data map[string][]byte) (State, error) {
 		s.Roots = append(s.Roots, r)
 	}
 	return s, nil
+}
+
+func (s *State) decodeSigners(data map[string][]byte, book bookkeeping, bundle Bundle) (err error) {
+	if book.ActiveExternal != nil {
+		s.Active, err = decodeExternal(book.ActiveOrigin, book.ActiveExternal, bundle)
+	} else {
+		s.Active, err = ParseSigner(book.ActiveOrigin, data[keyChain], data[keyKey], data[keyBundle])
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case book.NextExternal != nil:
+		s.Next, err = decodeExternal(book.NextOrigin, book.NextExternal, bundle)
+	case len(data[keyNextChain]) > 0:
+		s.Next, err = ParseSigner(book.NextOrigin, data[keyNextChain], data[keyNextKey], data[keyBundle])
+	}
+	if err != nil {
+		return fmt.Errorf("next CA: %w", err)
+	}
+	return nil
 }
 
 func optional(t time.Time) *time.Time {

@@ -20,6 +20,15 @@ type SignRequest struct {
 	CSR string `json:"csr"`
 	// Identity is the SPIFFE ID.
 	Identity string `json:"identity"`
+	Held
+}
+
+// Held is what a caller has of an identity when it asks for a certificate: a failure is told with how long that holds.
+type Held struct {
+	// NotAfter is the end of the certificate in use; zero for none.
+	NotAfter time.Time `json:"heldUntil,omitzero"`
+	// FailingSince is since when the caller asks in vain; zero if it doesn't.
+	FailingSince time.Time `json:"failingSince,omitzero"`
 }
 
 // SignResponse holds a certificate.

@@ -95,6 +95,10 @@ const (
 	CASecret = "fairway-ca"
 	// IssuedCA names the cert-manager Certificate, and the Secret into which cert-manager puts the intermediate CA.
 	IssuedCA = "fairway-ca-issued"
+	// LabelReplica names the operator's pod that made a CertificateRequest, AnnotationIdentity whose certificate it is
+	// for.
+	LabelReplica       = Domain + "/replica"
+	AnnotationIdentity = Domain + "/identity"
 	// TrustBundleConfigMap holds the public trust bundle (key TrustBundleKey) for agents to verify the operator with.
 	TrustBundleConfigMap = "fairway-trust-bundle"
 	// TrustBundleKey is the key of the PEM bundle in TrustBundleConfigMap.

@@ -91,23 +91,23 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	authority := identity.NewAuthority(time.Now)
-	if err := keeper.Follow(mgr, o.Namespace, authority); err != nil {
-		return fmt.Errorf("follow the CA: %w", err)
-	}
-	if err := metrics.Registry.Register(authority); err != nil {
+	signs, err := newIssuance(ctx, mgr, o)
+	if err != nil {
 		return err
 	}
-	ready := newReadiness(signing(mgr.GetCache(), authority))
+	if err := keeper.Follow(mgr, o.Namespace, signs.authority); err != nil {
+		return fmt.Errorf("follow the CA: %w", err)
+	}
+	ready := newReadiness(signing(mgr.GetCache(), signs.authority))
 	ready.patience = readyPatience
 	if err := mgr.AddReadyzCheck("serving", ready.check); err != nil {
 		return err
 	}
-	p, err := newPlane(mgr, authority, o)
+	p, err := newPlane(mgr, signs, o)
 	if err != nil {
 		return err
 	}
-	if err := addControllers(mgr, kinds, p, o); err != nil {
+	if err := addControllers(mgr, kinds, p, signs, o); err != nil {
 		return err
 	}
 	measured, err := scraped(cfg, o.Log)
@@ -118,7 +118,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		cache: mgr.GetCache(), inbox: p.inbox, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
 		ready: ready, taken: ready.await("the state of the cluster"), touched: p.touched, pod: p.pod,
 	}
-	for _, r := range append(p.runnables(mgr, ready, o), f, measured) {
+	for _, r := range append(p.runnables(mgr, ready, o), f, measured, signs.direct) {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}
@@ -129,36 +129,21 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
-func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, o Options) error {
+func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, signs *issuance, o Options) error {
 	return controllers.Setup(mgr, kinds, controllers.Options{
 		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
-		Certificates: certificates{
-			&keeper.Keeper{Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Policy: o.CARotation}, o.Namespace,
-		},
-		NodeReports:        p.captures.reports,
-		NodesChanged:       p.triggers.nodes,
-		RefusedClaims:      p.claims.list,
-		Programmed:         p.programmed,
-		ProgrammedChanged:  p.triggers.programmed,
-		AutomaticWaypoints: p.automatic.need,
-		AutomaticChanged:   p.triggers.automatic,
-		StatusesCleared:    func() bool { return p.writer.Cleared() && p.bound.Cleared() },
-		AutomaticLinger:    o.AutomaticLinger,
+		Certificates:        signs.certificates(mgr, o),
+		CertificatesChanged: signs.changed,
+		NodeReports:         p.captures.reports,
+		NodesChanged:        p.triggers.nodes,
+		RefusedClaims:       p.claims.list,
+		Programmed:          p.programmed,
+		ProgrammedChanged:   p.triggers.programmed,
+		AutomaticWaypoints:  p.automatic.need,
+		AutomaticChanged:    p.triggers.automatic,
+		StatusesCleared:     func() bool { return p.writer.Cleared() && p.bound.Cleared() },
+		AutomaticLinger:     o.AutomaticLinger,
 	})
-}
-
-// certificates lets the Mesh's reconciler keep the CA.
-type certificates struct {
-	keeper    *keeper.Keeper
-	namespace string
-}
-
-func (c certificates) Reconcile(ctx context.Context, mesh *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
-	r, err := c.keeper.Reconcile(ctx, keeper.ConfigFor(mesh, c.namespace))
-	return controllers.CertificatesStatus{
-		Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message,
-		Next: r.Next,
-	}, err
 }
 
 // measured are the operator's metrics.

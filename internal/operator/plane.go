@@ -59,7 +59,7 @@ type triggers struct{ programmed, automatic, nodes *controllers.Trigger }
 // capturesPause is how long changes of pods' capture gather before the Mesh counts them: a rollout makes many.
 const capturesPause = 500 * time.Millisecond
 
-func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plane, error) {
+func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	p := &plane{
 		inbox: engine.NewInbox(),
 		triggers: triggers{
@@ -72,7 +72,7 @@ func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plan
 	p.automatic = newAutomatic(func(ns string) { p.triggers.automatic.Notify(types.NamespacedName{Name: ns}) })
 
 	cache := xds.NewCache()
-	if err := p.makeServers(mgr, authority, cache, o); err != nil {
+	if err := p.makeServers(mgr, signs, cache, o); err != nil {
 		return nil, err
 	}
 	p.server.OnChange(p.inbox.Acknowledged)
@@ -94,7 +94,8 @@ func newPlane(mgr ctrl.Manager, authority *identity.Authority, o Options) (*plan
 }
 
 // makeServers makes what proxies and other replicas talk to; all of it needs the CA.
-func (p *plane) makeServers(mgr ctrl.Manager, authority *identity.Authority, cache *xds.Cache, o Options) error {
+func (p *plane) makeServers(mgr ctrl.Manager, signs *issuance, cache *xds.Cache, o Options) error {
+	authority := signs.authority
 	reviewer, err := reviewer(mgr)
 	if err != nil {
 		return err
@@ -120,7 +121,7 @@ func (p *plane) makeServers(mgr ctrl.Manager, authority *identity.Authority, cac
 	})
 	p.issuing = &server.Server{
 		Addr: net.JoinHostPort("", fmt.Sprint(names.PortCertificates)), TLS: servingTLS(authority, o),
-		Issuer: authority, Callers: callers, Rights: rights,
+		Issuer: authority, Callers: callers, Rights: rights, Renewals: signs.renewals,
 		Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	}
 	p.book = peers.New(peers.Options{

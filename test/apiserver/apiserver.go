@@ -40,6 +40,8 @@ const (
 type Options struct {
 	// GatewayAPI is the channel whose CRDs are installed.
 	GatewayAPI Channel
+	// CertManager installs cert-manager's CRDs; StartCertManager runs it.
+	CertManager bool
 	// Fairway installs the CRDs of config/crd.
 	Fairway bool
 	// crds are further files or directories of CRDs.
@@ -100,6 +102,9 @@ func (s *Shared) Config(tb testing.TB) *rest.Config {
 // Main runs the tests of a package and stops the server: call it from TestMain.
 func (s *Shared) Main(m *testing.M) {
 	code := m.Run()
+	if dir := certManagerBuild.dir; dir != "" {
+		_ = os.RemoveAll(dir)
+	}
 	if s.env != nil {
 		if err := s.env.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "stop the API server:", err)
@@ -145,6 +150,13 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 		}
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, dir)
 	}
+	if o.CertManager {
+		dir, err := moduleDir(certManagerModule)
+		if err != nil {
+			return nil, nil, err
+		}
+		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(dir, "deploy", "crds"))
+	}
 	env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, o.crds...)
 	cfg, err := env.Start()
 	if err != nil {
@@ -174,13 +186,22 @@ func Root() string {
 
 // GatewayAPICRDs is the directory of the CRDs of a channel, in the module that go.mod pins.
 func GatewayAPICRDs(channel Channel) (string, error) {
+	dir, err := moduleDir("sigs.k8s.io/gateway-api")
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, "config", "crd", string(channel)), nil
+}
+
+// moduleDir is where a module is that go.mod pins.
+func moduleDir(path string) (string, error) {
 	// Downloads what is not there yet: the tests' imports need other parts of the module only.
-	cmd := exec.CommandContext(context.Background(), "go", "mod", "download", "-json", "sigs.k8s.io/gateway-api")
+	cmd := exec.CommandContext(context.Background(), "go", "mod", "download", "-json", path)
 	cmd.Dir = Root()
 	out, err := cmd.Output()
 	var module struct{ Dir, Error string }
 	if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {
-		return "", fmt.Errorf("find the Gateway API's module: %w %s", err, module.Error)
+		return "", fmt.Errorf("find module %s: %w %s", path, err, module.Error)
 	}
-	return filepath.Join(module.Dir, "config", "crd", string(channel)), nil
+	return module.Dir, nil
 }

@@ -106,6 +106,77 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	require.Empty(t, total.failures(), "of %v", total)
 }
 
+// An issuer signs each certificate itself: the mesh changes over and back without a failed request, nobody has a CA's
+// key meanwhile, and nothing of what was asked for is left.
+func TestAnIssuerSignsEachCertificate(t *testing.T) {
+	certs := certManager(t)
+	issuer := certs.issuer(t)
+	operatorFlags(t, "--ca-propagation="+shortPropagation.String(), "--ca-margin=1s")
+	keepCertificates(t)
+	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
+	s.client("client")
+	s.server("server")
+	s.service("server", "server")
+	s.captured("client", "server")
+	s.answers("client", "http://server/", "server")
+	steady := s.steady("client", "http://server/")
+
+	setDirect(t, issuer.name)
+	certificatesSay(t, metav1.ConditionFalse, v1alpha1.MeshReasonTrustBundleInvalid, issuer.name+" with key ca.crt",
+		"signed by the former CA (built-in)")
+	roots := &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: issuer.name},
+		Data: map[string]string{"ca.crt": string(pem.EncodeToMemory(&pem.Block{
+			Type: "CERTIFICATE", Bytes: issuer.root.Raw,
+		}))},
+	}
+	require.NoError(t, world.client.Create(t.Context(), roots))
+	t.Cleanup(func() { _ = world.client.Delete(context.Background(), roots) })
+	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in", issuer.name)
+	refreshTrust(t, issuer.root)
+	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "Each certificate is signed by", issuer.name)
+	ca := &corev1.Secret{}
+	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.CASecret}
+	require.NoError(t, world.client.Get(t.Context(), key, ca))
+	require.NotContains(t, ca.Data, corev1.TLSPrivateKeyKey)
+
+	s.server("late")
+	s.service("late", "late")
+	s.captured("late")
+	s.answers("client", "http://late/", "late")
+	s.answers("late", "http://server/", "server")
+	chain := leafOf(s, "late")
+	require.Len(t, chain, 1, "the leaf alone: the root signs")
+	verifies(t, chain, issuer.root, identityOf(s, "late"))
+	eventually.Passes(t, "no request is left", func(look require.TestingT) {
+		var left certmanagerv1.CertificateRequestList
+		require.NoError(look, certs.List(t.Context(), &left, client.InNamespace(names.SystemNamespace)))
+		require.Empty(look, left.Items)
+	})
+	meshReady(t)
+
+	setIssuer(t, "")
+	after := trustBundle(t)
+	eventually.Passes(t, "a new root of the built-in CA", func(look require.TestingT) {
+		after = trustBundle(t)
+		require.False(look, after[len(after)-1].Equal(issuer.root))
+	})
+	refreshTrust(t, after[len(after)-1])
+	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
+	s.answers("client", "http://late/", "late")
+	meshReady(t)
+	total := steady.end()
+	t.Logf("while the source changed twice: %v", total)
+	require.Empty(t, total.failures(), "of %v", total)
+}
+
+// setDirect makes a ClusterIssuer sign each certificate; the ConfigMap of its roots has the same name.
+func setDirect(t *testing.T, name string) {
+	t.Helper()
+	patchMesh(t, fmt.Sprintf(`{"spec":{"certificates":{"builtin":null,"certManager":{"mode":"Direct",`+
+		`"issuerRef":{"name":%q},"trustBundleRef":{"name":%q}}}}}`, name, name))
+}
+
 // An issuer that isn't there is reported, and the mesh goes on with the CA that it has.
 func TestAnIssuerThatDoesNotExistIsReported(t *testing.T) {
 	certs := certManager(t)

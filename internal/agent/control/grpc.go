@@ -35,7 +35,7 @@ func (o *Operator) DialGRPC(target string) (*grpc.ClientConn, error) {
 			operator:             o,
 		}),
 		grpc.WithPerRPCCredentials(token{o}),
-		grpc.WithAuthority(o.serverName), // which is also the name that TLS verifies
+		grpc.WithAuthority(o.serverName),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: keepaliveInterval, Timeout: keepaliveTimeout, PermitWithoutStream: true,
 		}),

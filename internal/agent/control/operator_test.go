@@ -36,6 +36,7 @@ import (
 
 const (
 	serverName = "fairway-operator.fairway-system.svc"
+	operatorID = "spiffe://cluster.local/ns/fairway-system/sa/fairway-operator"
 	cluster    = "10.0.0.1:80" // that the operator serves
 )
 
@@ -58,7 +59,7 @@ func newWorld(t *testing.T) *world {
 		tokenFile: filepath.Join(dir, "token"), bundleFile: filepath.Join(dir, "ca.crt"),
 	}
 	w.step(newRoot(t)) // the first signs at once
-	w.operator = control.New(serverName, w.tokenFile, w.bundleFile)
+	w.operator = control.New(serverName, operatorID, w.tokenFile, w.bundleFile)
 	tls := w.ca.ServingConfig(names.SystemNamespace, names.OperatorServiceAccount, serverName)
 	callers := auth.NewAuthenticator(w.cluster, nil, nil)
 	rights := &auth.Authorizer{
@@ -156,7 +157,7 @@ func (w *world) sign() error {
 	id := names.SPIFFEID("cluster.local", "shop", "cart")
 	csr, err := identity.NewCSR(id, key)
 	require.NoError(w.t, err)
-	_, err = sds.NewClient(w.certificates, w.operator).Sign(w.t.Context(), csr, id)
+	_, err = sds.NewClient(w.certificates, w.operator).Sign(w.t.Context(), csr, id, identity.Held{})
 	return err
 }
 
@@ -212,7 +213,7 @@ func TestBothInterfacesFollowAChangeOfCA(t *testing.T) {
 		_ = os.Remove(w.bundleFile)
 	}
 	// Who was not there to hear it has nothing but the file.
-	w.operator = control.New(serverName, w.tokenFile, w.bundleFile)
+	w.operator = control.New(serverName, operatorID, w.tokenFile, w.bundleFile)
 	w.write(w.bundleFile, string(before.PEM()))
 	require.ErrorContains(t, w.stream(), "certificate signed by unknown authority")
 	require.ErrorContains(t, w.sign(), "certificate signed by unknown authority")

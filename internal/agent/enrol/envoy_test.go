@@ -56,7 +56,7 @@ func newSigner(t *testing.T) *signer {
 	return s
 }
 
-func (s *signer) Sign(ctx context.Context, csr []byte, id string) (sds.Signed, error) {
+func (s *signer) Sign(ctx context.Context, csr []byte, id string, _ identity.Held) (sds.Signed, error) {
 	if s.away.Load() {
 		return sds.Signed{}, errors.New("the operator is away")
 	}

@@ -27,8 +27,13 @@ const (
 	// maxAnswerBytes bounds what is read of an answer: a chain and a bundle.
 	maxAnswerBytes = 1 << 20
 	requestTimeout = 15 * time.Second
-	dialTimeout    = 5 * time.Second
+	// signTimeout is longer: the operator may have to ask an issuer, and a request that is given up on is signed in vain.
+	signTimeout = 70 * time.Second
+	dialTimeout = 5 * time.Second
 )
+
+// lost notices within 15 s that the operator's node is gone, however long an answer may take.
+var lost = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 5 * time.Second, Count: 2}
 
 // errRefused means that the operator answered and won't grant the request as things stand (4xx); it may later, when it
 // has learnt of a pod.
@@ -53,7 +58,7 @@ type Client struct {
 func NewClient(addr string, operator *control.Operator) *Client {
 	c := &Client{url: "https://" + addr, operator: operator}
 	c.http = &http.Client{
-		Timeout:       requestTimeout,
+		Timeout:       signTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                 nil, // a token must not go through a proxy that the environment names
@@ -61,7 +66,7 @@ func NewClient(addr string, operator *control.Operator) *Client {
 			MaxConnsPerHost:       4,
 			MaxIdleConnsPerHost:   4,
 			IdleConnTimeout:       20 * time.Second, // before the operator ends it
-			ResponseHeaderTimeout: requestTimeout,
+			ResponseHeaderTimeout: signTimeout,
 		},
 	}
 	return c
@@ -75,7 +80,7 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout}, Config: cfg}
+	d := &tls.Dialer{NetDialer: &net.Dialer{Timeout: dialTimeout, KeepAliveConfig: lost}, Config: cfg}
 	conn, err := d.DialContext(ctx, network, addr)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the operator: %w", err)
@@ -83,9 +88,9 @@ func (c *Client) dial(ctx context.Context, network, addr string) (net.Conn, erro
 	return conn, nil
 }
 
-// Sign has a request signed for a SPIFFE ID.
-func (c *Client) Sign(ctx context.Context, csr []byte, id string) (Signed, error) {
-	body, err := json.Marshal(identity.SignRequest{CSR: string(csr), Identity: id})
+// Sign has a request signed for a SPIFFE ID; held is what there is of it.
+func (c *Client) Sign(ctx context.Context, csr []byte, id string, held identity.Held) (Signed, error) {
+	body, err := json.Marshal(identity.SignRequest{CSR: string(csr), Identity: id, Held: held})
 	if err != nil {
 		return Signed{}, err
 	}
@@ -107,6 +112,8 @@ func (c *Client) Sign(ctx context.Context, csr []byte, id string) (Signed, error
 
 // Bundle fetches the trust bundle if its generation isn't the one that the caller has; fresh tells whether it did.
 func (c *Client) Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
 	header := http.Header{"If-None-Match": {`"` + strconv.FormatInt(have, 10) + `"`}}
 	answer, code, err := c.call(ctx, http.MethodGet, identity.PathTrustBundle, nil, header)
 	if err != nil || code == http.StatusNotModified {

@@ -65,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	w.address = ln.Addr().String()
 	w.write(w.tokenFile, w.cluster.Token(identitytest.NodeAgent("n1"), time.Hour)+"\n")
 	w.write(w.bundleFile, string(ca.Bundle().PEM()))
-	w.client = w.clientOf(serverName)
+	w.client = w.clientOf(names.SPIFFEID("cluster.local", names.SystemNamespace, names.OperatorServiceAccount))
 	t.Cleanup(func() {
 		w.client.http.CloseIdleConnections()
 		cancel()
@@ -74,9 +74,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// clientOf asks the operator, who must be serverName.
-func (w *world) clientOf(serverName string) *Client {
-	return NewClient(w.address, control.New(serverName, w.tokenFile, w.bundleFile))
+// clientOf asks the operator, who must be of a SPIFFE ID.
+func (w *world) clientOf(id string) *Client {
+	return NewClient(w.address, control.New(serverName, id, w.tokenFile, w.bundleFile))
 }
 
 func (w *world) write(file, text string) {
@@ -90,7 +90,7 @@ func (w *world) sign(id string) (Signed, error) {
 	require.NoError(w.t, err)
 	csr, err := identity.NewCSR(id, key)
 	require.NoError(w.t, err)
-	return w.client.Sign(w.t.Context(), csr, id)
+	return w.client.Sign(w.t.Context(), csr, id, identity.Held{})
 }
 
 func TestClient(t *testing.T) {
@@ -145,9 +145,9 @@ func TestClientTrustsTheMeshOnly(t *testing.T) {
 	_, err = w.sign(cart)
 	require.NoError(t, err)
 
-	w.client = w.clientOf("elsewhere.example")
+	w.client = w.clientOf(pay)
 	_, err = w.sign(cart)
-	require.ErrorContains(t, err, "elsewhere.example")
+	require.ErrorContains(t, err, "isn't for "+pay)
 }
 
 // A rotation over real HTTPS: the file still has the former root only, but the client learnt the announced one from

@@ -41,7 +41,7 @@ const (
 
 // Authority signs and knows the trust bundle; Client is one.
 type Authority interface {
-	Sign(ctx context.Context, csr []byte, id string) (Signed, error)
+	Sign(ctx context.Context, csr []byte, id string, held identity.Held) (Signed, error)
 	// Bundle is the operator's bundle, if it isn't of the generation that the caller has.
 	Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error)
 	// Trusted is the newest bundle known without asking the operator.
@@ -60,8 +60,9 @@ type status struct {
 	// notAfter and renewAt are zero until there is a certificate.
 	notAfter time.Time
 	renewAt  time.Time
-	// error is why the last attempt failed; empty if it didn't.
-	error string
+	// error is why the last attempt failed, failing since when all have; empty if it didn't.
+	error   string
+	failing time.Time
 }
 
 // Manager holds the certificates of one proxy. Make it with NewManager and run it with Start; all methods are safe for
@@ -263,7 +264,10 @@ func (m *Manager) maintain(ctx context.Context, e *entry) {
 
 // refresh gets a certificate with a new key, publishes it, and returns the time until it should be renewed.
 func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) {
-	key, signed, err := m.request(ctx, e.id)
+	m.mu.Lock()
+	held := identity.Held{NotAfter: e.status.notAfter, FailingSince: e.status.failing}
+	m.mu.Unlock()
+	key, signed, err := m.request(ctx, e.id, held)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.identities[e.id] != e { // no longer wanted; a secret published now would never be removed
@@ -279,6 +283,9 @@ func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) 
 	}
 	if err != nil {
 		e.status.error = err.Error()
+		if e.status.failing.IsZero() {
+			e.status.failing = time.Now()
+		}
 		return 0, err
 	}
 	now := time.Now()
@@ -289,7 +296,9 @@ func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) 
 	return renew, nil
 }
 
-func (m *Manager) request(ctx context.Context, id string) (identity.PrivateKey, Signed, error) {
+func (m *Manager) request(
+	ctx context.Context, id string, held identity.Held,
+) (identity.PrivateKey, Signed, error) {
 	select {
 	case m.slots <- struct{}{}:
 		defer func() { <-m.slots }()
@@ -304,7 +313,7 @@ func (m *Manager) request(ctx context.Context, id string) (identity.PrivateKey, 
 	if err != nil {
 		return key, Signed{}, err
 	}
-	signed, err := m.authority.Sign(ctx, csr, id)
+	signed, err := m.authority.Sign(ctx, csr, id, held)
 	if err != nil {
 		return key, Signed{}, err
 	}

@@ -69,7 +69,7 @@ func (o *operator) set(f func()) {
 	f()
 }
 
-func (o *operator) Sign(ctx context.Context, csr []byte, id string) (Signed, error) {
+func (o *operator) Sign(ctx context.Context, csr []byte, id string, _ identity.Held) (Signed, error) {
 	o.mu.Lock()
 	o.asked[id]++
 	o.inFlight++
@@ -368,7 +368,7 @@ type liar struct {
 	answer func(csr []byte, id string) (Signed, error)
 }
 
-func (l *liar) Sign(_ context.Context, csr []byte, id string) (Signed, error) {
+func (l *liar) Sign(_ context.Context, csr []byte, id string, _ identity.Held) (Signed, error) {
 	return l.answer(csr, id)
 }
 
@@ -380,7 +380,7 @@ func TestAWrongAnswerIsNotPublished(t *testing.T) {
 			require.NoError(t, err)
 			csr, err := identity.NewCSR(id, key)
 			require.NoError(t, err)
-			return o.Sign(t.Context(), csr, id)
+			return o.Sign(t.Context(), csr, id, identity.Held{})
 		}
 		for name, answer := range map[string]func([]byte, string) (Signed, error){
 			"another key": func(_ []byte, id string) (Signed, error) { return sign(id) },

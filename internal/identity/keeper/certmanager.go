@@ -68,18 +68,24 @@ func commonName(trustDomain string) string {
 
 // origin names an issuer in the CA's state.
 func origin(ref *v1alpha1.IssuerReference) string {
-	return fmt.Sprintf("cert-manager %s.%s %q", ref.Kind, ref.Group, ref.Name)
+	return issuerOf(*ref).String()
 }
 
-// certManager asks cert-manager for the intermediate CA and reads it if it is there.
-func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer, *problem, error) {
-	ref := cfg.CertManager.DeepCopy()
+// withDefaults fills in what the schema's defaults would.
+func withDefaults(ref v1alpha1.IssuerReference) v1alpha1.IssuerReference {
 	if ref.Kind == "" {
 		ref.Kind = certmanagerv1.ClusterIssuerKind
 	}
 	if ref.Group == "" {
 		ref.Group = certmanagerv1.SchemeGroupVersion.Group
 	}
+	return ref
+}
+
+// certManager asks cert-manager for the intermediate CA and reads it if it is there.
+func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer, *problem, error) {
+	named := withDefaults(*cfg.CertManager)
+	ref := &named
 	cfg.CertManager = ref
 	k.dropped = false
 	cert, err := k.ensureCertificate(ctx, cfg)
@@ -119,6 +125,7 @@ func (k *Keeper) certManager(ctx context.Context, cfg Config) (*identity.Signer,
 				signer.NotAfter().UTC().Format(time.RFC3339)),
 		}, nil
 	}
+	k.unrenewed = renewal(cert, signer, k.now())
 	return signer, nil, nil
 }
 

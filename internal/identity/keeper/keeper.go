@@ -34,6 +34,8 @@ type Config struct {
 	LeafLifetime time.Duration
 	// CertManager names the issuer of the intermediate CA; nil for the built-in root.
 	CertManager *v1alpha1.IssuerReference
+	// Direct says who signs each certificate, and leads to which roots; nil where the operator signs.
+	Direct *v1alpha1.CertManagerCertificates
 }
 
 // ConfigFor reads the configuration from a Mesh.
@@ -43,7 +45,11 @@ func ConfigFor(mesh *v1alpha1.Mesh, namespace string) Config {
 		if certs.LeafLifetime != nil {
 			c.LeafLifetime = certs.LeafLifetime.Duration
 		}
-		if certs.CertManager != nil {
+		switch {
+		case certs.CertManager == nil:
+		case certs.CertManager.Mode == v1alpha1.CertManagerModeDirect:
+			c.Direct = certs.CertManager
+		default:
 			c.CertManager = &certs.CertManager.IssuerRef
 		}
 	}
@@ -60,6 +66,8 @@ type Result struct {
 	Reason string
 	// Message is for people.
 	Message string
+	// RenewalReason and RenewalMessage say why what is there can't be renewed; empty if it can.
+	RenewalReason, RenewalMessage string
 	// Next is when to reconcile again if nothing changes before; zero for no need.
 	Next time.Time
 	// bundle is the published trust bundle.
@@ -79,8 +87,16 @@ type Keeper struct {
 	// Now is time.Now if nil.
 	Now func() time.Time
 
+	// Prober tries an issuer before it signs for the mesh; nil for no trial.
+	Prober Prober
+	// Changed, if set, is told when there may be more to say.
+	Changed func()
+
+	probes probes
 	// dropped: cert-manager's objects were seen gone while the built-in root was wanted.
 	dropped bool
+	// unrenewed is why the CA that is in use isn't renewed.
+	unrenewed *problem
 }
 
 // problem is a state of affairs that a person must mend: a reason and a message, no error to retry fast.
@@ -91,6 +107,7 @@ type problem struct{ reason, message string }
 // It is idempotent; errors are those of the API server, to be retried.
 func (k *Keeper) Reconcile(ctx context.Context, cfg Config) (Result, error) {
 	cfg = cfg.withDefaults()
+	k.probes.changed, k.unrenewed = k.Changed, nil
 	secret, state, bad, err := k.load(ctx, cfg.Namespace)
 	if err != nil || bad != nil {
 		return refused(bad), err
@@ -145,6 +162,9 @@ func (c Config) withDefaults() Config {
 func (k *Keeper) source(ctx context.Context, cfg Config, state identity.State) (*identity.Signer, *problem, error) {
 	if cfg.CertManager != nil {
 		return k.certManager(ctx, cfg)
+	}
+	if cfg.Direct != nil {
+		return k.external(ctx, cfg, state)
 	}
 	if err := k.dropCertificate(ctx, cfg); err != nil {
 		return nil, nil, err
@@ -268,6 +288,9 @@ func (k *Keeper) result(cfg Config, state identity.State, bad *problem, wake tim
 	if at := now.Add(interval(cfg, bad)); wake.IsZero() || at.Before(wake) {
 		r.Next = at
 	}
+	if k.unrenewed != nil {
+		r.RenewalReason, r.RenewalMessage = k.unrenewed.reason, k.unrenewed.message
+	}
 	switch {
 	case bad != nil:
 		r.Reason, r.Message = bad.reason, bad.message
@@ -279,17 +302,33 @@ func (k *Keeper) result(cfg Config, state identity.State, bad *problem, wake tim
 		r.Reason, r.Message = v1alpha1.MeshReasonPending, "There is no usable CA yet."
 	default:
 		r.Ready, r.Reason = true, v1alpha1.MeshReasonIssued
-		r.Message = fmt.Sprintf("Certificates are signed by the CA from %s, which expires at %s.",
-			state.Active.Origin, state.Active.NotAfter().UTC().Format(time.RFC3339))
-		if state.Next != nil {
-			r.Message += fmt.Sprintf(" A new CA from %s is trusted already and signs once its root has reached every proxy.",
-				state.Next.Origin)
-		}
+		r.Message = signs(state.Active) + k.follows(state)
 		if n := len(state.Roots); n > 1 {
 			r.Message += fmt.Sprintf(" %d roots are trusted while the change lasts.", n)
 		}
 	}
 	return r
+}
+
+// signs says who signs.
+func signs(s *identity.Signer) string {
+	end := s.NotAfter().UTC().Format(time.RFC3339)
+	if s.External != nil {
+		return fmt.Sprintf("Each certificate is signed by %s, the last of whose roots expires at %s.", s.External.Issuer, end)
+	}
+	return fmt.Sprintf("Certificates are signed by the CA from %s, which expires at %s.", s.Origin, end)
+}
+
+// follows says who signs next.
+func (k *Keeper) follows(state identity.State) string {
+	if state.Next == nil {
+		return ""
+	}
+	when := "once its root has reached every proxy"
+	if at, known := state.NextSignsFrom(k.policy()); known {
+		when += ", from " + at.UTC().Format(time.RFC3339) + " on"
+	}
+	return fmt.Sprintf(" A new CA from %s is trusted already and signs %s.", state.Next.Origin, when)
 }
 
 // interval is how often to look at what Step knows nothing of: the age of the built-in root, and objects of
@@ -298,7 +337,7 @@ func interval(cfg Config, bad *problem) time.Duration {
 	switch {
 	case bad != nil:
 		return 5 * time.Second
-	case cfg.CertManager != nil:
+	case cfg.CertManager != nil, cfg.Direct != nil:
 		return time.Minute
 	}
 	return 24 * time.Hour

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -38,7 +39,10 @@ const (
 	// A full node asks for about 250 identities at once when it starts, and then now and then.
 	perCallerBurst  = 512
 	perCallerPerSec = 50
-	shutdownTimeout = 5 * time.Second
+	// perCallerInFlight bounds what one caller has worked on: an issuer that signs each certificate itself is slow, and
+	// one caller must not take all that it can do. Agents ask for four at a time.
+	perCallerInFlight = 8
+	shutdownTimeout   = 5 * time.Second
 )
 
 // Issuer signs; identity.Authority is one.
@@ -68,6 +72,8 @@ type Server struct {
 	Issuer  Issuer
 	Callers Callers
 	Rights  Rights
+	// Renewals is told who asks in vain; nil for nobody.
+	Renewals *identity.Renewals
 	// Listening, if set, is called once Start has bound its address.
 	Listening func()
 	Log       logr.Logger
@@ -95,7 +101,7 @@ func (s *Server) Start(ctx context.Context) error {
 		TLSConfig:         s.TLS.Clone(),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      75 * time.Second, // an issuer may have to be asked
 		IdleTimeout:       30 * time.Second, // nobody has proved anything on a connection that only stays
 		MaxHeaderBytes:    32 << 10,
 		ErrorLog:          quiet(s.Log),
@@ -111,6 +117,7 @@ func (s *Server) Start(ctx context.Context) error {
 // Handler is the HTTP interface without its listener. It is made once: it registers metrics.
 func (s *Server) Handler() http.Handler {
 	h := &handler{Server: s, limits: accept.NewRates(perCallerPerSec, perCallerBurst), refused: newRefused(s.Registerer)}
+	h.inFlight = map[string]int{}
 	h.strangers = rate.Sometimes{First: firstStrangers, Interval: time.Second}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+identity.PathTrustBundle, slotted(maxBundlesInFlight, h.trustBundle))
@@ -132,6 +139,9 @@ type handler struct {
 	// strangers limits what is logged about bad tokens, which anyone may send as often as they like. The metric counts
 	// all.
 	strangers rate.Sometimes
+
+	mu       sync.Mutex
+	inFlight map[string]int // by the UID of the caller's pod; without those that have none
 }
 
 // Reasons of a refusal, as values of the label "reason".
@@ -141,6 +151,7 @@ const (
 	refusedRequest     = "bad_request"
 	refusedFlood       = "too_many"
 	refusedUnavailable = "unavailable"
+	refusedIssuer      = "issuer"
 	refusedInternal    = "internal"
 )
 
@@ -175,7 +186,9 @@ func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.
 			s.refuse(w, r, err, "token refused")
 			return
 		}
-		if !s.limits.Allow(caller.PodUID) {
+		leave, ok := s.enter(caller.PodUID)
+		defer leave()
+		if !ok || !s.limits.Allow(caller.PodUID) {
 			s.refused.WithLabelValues(refusedFlood).Inc()
 			w.Header().Set("Retry-After", "1")
 			fail(w, http.StatusTooManyRequests, errors.New("too many requests from this pod; ask again later"))
@@ -188,6 +201,23 @@ func (s *handler) withCaller(next func(http.ResponseWriter, *http.Request, auth.
 		}
 		next(w, r, grant)
 	}
+}
+
+// enter counts a caller's requests under way; ok is false where there are too many. leave must be called in any case.
+func (s *handler) enter(uid string) (leave func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.inFlight[uid] >= perCallerInFlight {
+		return func() {}, false
+	}
+	s.inFlight[uid]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.inFlight[uid]--; s.inFlight[uid] == 0 {
+			delete(s.inFlight, uid)
+		}
+	}, true
 }
 
 func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
@@ -206,6 +236,7 @@ func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 		return
 	}
 	leaf, err := s.Issuer.Sign(r.Context(), []byte(req.CSR), req.Identity)
+	s.note(g, req, err)
 	if err != nil {
 		s.refuse(w, r, err, "certificate refused", "caller", g.Caller.String(), "identity", shorten(req.Identity))
 		return
@@ -217,6 +248,20 @@ func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 		TrustBundle:      string(s.Issuer.Bundle().PEM()),
 		NotAfter:         leaf.NotAfter,
 	})
+}
+
+// note remembers what became of a request that the caller has the right to make. One that can't be granted as it is
+// written is the caller's own matter, and one that came at a busy time says nothing.
+func (s *handler) note(g auth.Grant, req identity.SignRequest, err error) {
+	var failure *identity.IssueError
+	switch {
+	case s.Renewals == nil, errors.Is(err, identity.ErrBadRequest):
+	case errors.As(err, &failure) && failure.Reason == identity.IssueBusy:
+	case err == nil:
+		s.Renewals.Renewed(g.Caller.String(), req.Identity)
+	default:
+		s.Renewals.Failed(identity.Failure{Holder: g.Caller.String(), Identity: req.Identity, Held: req.Held, Err: err})
+	}
 }
 
 func (s *handler) trustBundle(w http.ResponseWriter, r *http.Request) {
@@ -260,6 +305,7 @@ func (s *handler) refuse(w http.ResponseWriter, r *http.Request, err error, msg 
 }
 
 func statusOf(err error) (code int, reason string) {
+	var failure *identity.IssueError
 	switch {
 	case errors.Is(err, auth.ErrUnauthenticated):
 		return http.StatusUnauthorized, refusedToken
@@ -269,6 +315,10 @@ func statusOf(err error) (code int, reason string) {
 		return http.StatusBadRequest, refusedRequest
 	case errors.Is(err, auth.ErrUnavailable), errors.Is(err, identity.ErrNotReady):
 		return http.StatusServiceUnavailable, refusedUnavailable
+	case errors.As(err, &failure) && failure.Reason == identity.IssueBusy:
+		return http.StatusServiceUnavailable, refusedIssuer
+	case failure != nil:
+		return http.StatusBadGateway, refusedIssuer
 	}
 	return http.StatusInternalServerError, refusedInternal
 }

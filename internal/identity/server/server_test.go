@@ -35,10 +35,44 @@ const (
 	pay        = "spiffe://cluster.local/ns/shop/sa/pay"
 )
 
+// issuer is an authority that may be told to fail, or to take its time.
+type issuer struct {
+	*identity.Authority
+
+	mu   sync.Mutex
+	fail error
+	hold chan struct{}
+}
+
+func (i *issuer) Sign(ctx context.Context, csr []byte, id string) (identity.Leaf, error) {
+	i.mu.Lock()
+	fail, hold := i.fail, i.hold
+	i.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-ctx.Done():
+		}
+	}
+	if fail != nil {
+		return identity.Leaf{}, fail
+	}
+	return i.Authority.Sign(ctx, csr, id)
+}
+
+func (i *issuer) set(fail error, hold chan struct{}) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.fail, i.hold = fail, hold
+}
+
 // operator is a real HTTPS server over loopback with a stand-in for the API server.
 type operator struct {
 	*identitytest.Cluster
 	authority *identity.Authority
+	issuer    *issuer
+	renewals  *identity.Renewals
+	now       func() time.Time // of the renewals
 	url       string
 	client    *http.Client
 
@@ -59,6 +93,8 @@ func newOperator(t *testing.T) *operator {
 		Cluster: identitytest.NewCluster(nil), authority: identity.NewAuthority(nil),
 		metrics: prometheus.NewRegistry(),
 	}
+	o.issuer, o.now = &issuer{Authority: o.authority}, time.Now
+	o.renewals = identity.NewRenewals(func() time.Time { return o.now() }, func() {})
 	root, err := identity.NewRoot("cluster.local", identity.DefaultRootLifetime, time.Now())
 	require.NoError(t, err)
 	s, _ := identity.State{}.Step(identity.Observed{Signer: root, TrustDomain: "cluster.local", LeafLifetime: time.Hour},
@@ -72,7 +108,8 @@ func newOperator(t *testing.T) *operator {
 	srv := &server.Server{
 		Listener: ln,
 		TLS:      o.authority.ServingConfig(names.SystemNamespace, names.OperatorServiceAccount, serverName),
-		Issuer:   o.authority,
+		Issuer:   o.issuer,
+		Renewals: o.renewals,
 		Callers:  auth.NewAuthenticator(o.Cluster, nil, nil),
 		Rights: &auth.Authorizer{
 			SystemNamespace: names.SystemNamespace, TrustDomain: o.authority.TrustDomain, Pods: o.Cluster, Workloads: o.Cluster,
@@ -219,6 +256,72 @@ func (o *operator) refused(t *testing.T, reason string) float64 {
 		}
 	}
 	return 0
+}
+
+// TestAnIssuersFailureIsToldAndRemembered: the agent hears why, and the operator knows for how long what the agent has
+// holds.
+func TestAnIssuersFailureIsToldAndRemembered(t *testing.T) {
+	o := newOperator(t)
+	token := o.Token(identitytest.NodeAgent("n1"), time.Hour)
+	until := time.Now().Add(5 * time.Hour).Truncate(time.Second)
+	ask := func(want int) string {
+		var req identity.SignRequest
+		require.NoError(t, json.Unmarshal(signRequest(t, cart, cart), &req))
+		req.Held = identity.Held{NotAfter: until, FailingSince: time.Now().Add(-time.Hour)}
+		body, err := json.Marshal(req)
+		require.NoError(t, err)
+		resp, answer := o.do(t, http.MethodPost, identity.PathSign, token, body)
+		require.Equal(t, want, resp.StatusCode, string(answer))
+		return string(answer)
+	}
+	o.issuer.set(identity.Issuef(identity.IssueBusy, "come again"), nil)
+	require.Contains(t, ask(http.StatusServiceUnavailable), "come again")
+	require.False(t, o.renewals.Summary().Any, "that says nothing of the issuer")
+
+	o.issuer.set(identity.Issuef(identity.IssueDenied, "policy says no"), nil)
+	require.Contains(t, ask(http.StatusBadGateway), "policy says no")
+	s := o.renewals.Summary()
+	require.Equal(t, 1, s.Failing)
+	require.True(t, until.Equal(s.First))
+	require.Equal(t, cart, s.FirstOf)
+	require.Contains(t, s.Holders[0], "node n1")
+	require.Equal(t, 2.0, o.refused(t, "issuer"))
+
+	resp, _ := o.do(t, http.MethodPost, identity.PathSign, token, signRequest(t, pay, pay))
+	require.Equal(t, http.StatusForbidden, resp.StatusCode)
+	require.Equal(t, 1, o.renewals.Summary().Failing, "what a caller has no right to isn't failing")
+	o.issuer.set(nil, nil)
+	ask(http.StatusOK)
+	require.False(t, o.renewals.Summary().Any)
+}
+
+// TestOneCallerCanNotUseUpTheIssuer: a caller that asks for more at a time is told to come again, and others are not.
+func TestOneCallerCanNotUseUpTheIssuer(t *testing.T) {
+	o := newOperator(t)
+	hold := make(chan struct{})
+	o.issuer.set(nil, hold)
+	greedy := o.Token(identitytest.NodeAgent("n1"), time.Hour)
+	codes := make(chan int, 16)
+	var asking sync.WaitGroup
+	for range cap(codes) {
+		body := signRequest(t, cart, cart)
+		asking.Go(func() {
+			resp, _ := o.do(t, http.MethodPost, identity.PathSign, greedy, body)
+			codes <- resp.StatusCode
+		})
+	}
+	for range cap(codes) - 8 {
+		require.Equal(t, http.StatusTooManyRequests, <-codes)
+	}
+	o.issuer.set(nil, nil)
+	resp, body := o.do(t, http.MethodPost, identity.PathSign, o.Token(identitytest.NodeAgent("n2"), time.Hour),
+		signRequest(t, pay, pay))
+	require.Equal(t, http.StatusOK, resp.StatusCode, string(body))
+	close(hold)
+	asking.Wait()
+	for range 8 {
+		require.Equal(t, http.StatusOK, <-codes)
+	}
 }
 
 func TestTrustBundle(t *testing.T) {
