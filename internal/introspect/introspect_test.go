@@ -94,10 +94,10 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 
 func TestOperatorIsReadOnly(t *testing.T) {
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		code, _ := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), method, PathProxies)
+		code, _ := ask(OperatorHandler(proxies{}, counts.NewStrangers(), http.NotFoundHandler()), method, PathProxies)
 		assert.Equal(t, http.StatusMethodNotAllowed, code, method)
 	}
-	code, body := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), http.MethodGet, PathProxies)
+	code, body := ask(OperatorHandler(proxies{}, counts.NewStrangers(), http.NotFoundHandler()), http.MethodGet, PathProxies)
 	assert.Equal(t, http.StatusOK, code)
 	assert.JSONEq(t, `{"proxies": []}`, body)
 }
@@ -257,7 +257,7 @@ func TestServeUntilTheContextEnds(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serveOn(ctx, l, OperatorHandler(proxies{}, http.NotFoundHandler())) }()
+	go func() { done <- serveOn(ctx, l, OperatorHandler(proxies{}, counts.NewStrangers(), http.NotFoundHandler())) }()
 	res, err := http.Get("http://" + l.Addr().String() + PathProxies)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
@@ -316,7 +316,7 @@ func TestNamesOfOthersAreRefused(t *testing.T) {
 		"": http.StatusMisdirectedRequest,
 	} {
 		for name, h := range map[string]http.Handler{
-			PathProxies: OperatorHandler(proxies{}, http.NotFoundHandler()),
+			PathProxies: OperatorHandler(proxies{}, counts.NewStrangers(), http.NotFoundHandler()),
 			PathAgent:   AgentHandler(func() Agent { return Agent{} }, nil, http.NotFoundHandler()),
 		} {
 			r, w := httptest.NewRequest(http.MethodGet, name, nil), httptest.NewRecorder()
