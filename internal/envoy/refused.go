@@ -26,7 +26,7 @@ const (
 // MetadataRBAC is where these filters leave it, whatever they are called: ShadowPolicy, and ShadowResult, each behind a
 // prefix.
 const (
-	MetadataRBAC = "envoy.filters.http.rbac"
+	MetadataRBAC = "envoy.filters.http.upstream_rbac"
 	ShadowPolicy = "shadow_effective_policy_id"
 	ShadowResult = "shadow_engine_result"
 	ShadowDenied = "denied"

@@ -138,8 +138,8 @@ func (c *Counter) add(s counts.Series, p *accesslogdatav3.AccessLogCommon) {
 	c.changed[s] = struct{}{}
 }
 
-// take is what has changed since the last time, or all there is; what nothing was added to for long goes.
-func (c *Counter) take(all bool) (out []counts.Count) {
+// Take is what has changed since the last time, or all there is; what nothing was added to for long goes.
+func (c *Counter) Take(all bool) (out []counts.Count) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()

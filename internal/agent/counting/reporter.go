@@ -50,7 +50,7 @@ func (r *Reporter) Run(ctx context.Context, conn *grpc.ClientConn) error {
 		if !connected {
 			continue
 		}
-		what := r.Counter.take(!since.Equal(told))
+		what := r.Counter.Take(!since.Equal(told))
 		err := send(ctx, client, what)
 		if err == nil {
 			told, failing = since, false
