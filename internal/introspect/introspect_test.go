@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -72,7 +73,7 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 				{Name: "10.96.0.1:80", Sent: "1", Acked: "1"},
 			}},
 		},
-	}}, http.NotFoundHandler())
+	}}, counts.NewStrangers(), http.NotFoundHandler())
 	code, body := ask(h, http.MethodGet, PathProxies)
 	require.Equal(t, http.StatusOK, code)
 	var got Proxies

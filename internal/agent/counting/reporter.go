@@ -37,7 +37,7 @@ type Reporter struct {
 func (r *Reporter) Run(ctx context.Context, conn *grpc.ClientConn) error {
 	tick := time.NewTicker(cmp.Or(r.every, reportEvery))
 	defer tick.Stop()
-	client := metricsv3.NewMetricsServiceClient(conn)
+	client := clientOf(conn)
 	var told time.Time // the stream on which all was told
 	failing := false
 	for {
@@ -81,4 +81,8 @@ func send(ctx context.Context, client metricsv3.MetricsServiceClient, what []cou
 	}
 	_, err = s.CloseAndRecv()
 	return err
+}
+
+func clientOf(conn *grpc.ClientConn) metricsv3.MetricsServiceClient {
+	return metricsv3.NewMetricsServiceClient(conn)
 }
