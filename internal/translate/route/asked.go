@@ -115,7 +115,7 @@ func (q Asked) Arrived() Asked {
 }
 
 // dotsWithParameters are dot segments to Envoy, too, as long as no dot is escaped.
-var dotsWithParameters = regexp.MustCompile(`([/\\]\.\.?);[^/\\]*`)
+var dotsWithParameters = regexp.MustCompile(`([/\\]\.\.?);[^/]*`)
 
 var slashes = regexp.MustCompile(`/+`)
 
