@@ -26,16 +26,17 @@ func TestWhoComesInPlainText(t *testing.T) {
 		require.NoError(t, err)
 		return string(data)
 	}
-	web := counts.Workload{Namespace: "shop", Name: "web"}
+	db, web := counts.Workload{Namespace: "shop", Name: "db"}, counts.Workload{Namespace: "shop", Name: "web"}
 	long := []counts.Stranger{
-		{Workload: counts.Workload{Namespace: "shop", Name: "db"}, From: counts.Origin{Kind: counts.OriginOutside}, Refused: 7},
+		{Workload: db, From: counts.Origin{Kind: counts.OriginOutside}, Refused: 7},
 		{Workload: web, From: counts.Origin{Kind: counts.OriginPod, Namespace: "legacy"}, LetIn: 120, Refused: 1},
 		{Workload: web, From: counts.Origin{Kind: counts.OriginMember, Namespace: "shop"}, LetIn: 4},
 		{Workload: web, From: counts.Origin{Kind: counts.OriginNode}, LetIn: 3},
 		{Workload: web, From: counts.Origin{Kind: counts.OriginOthers}, LetIn: 2},
 	}
 	for n := range mostPlain {
-		long = append(long, counts.Stranger{Workload: counts.Workload{Namespace: "z", Name: fmt.Sprintf("w%02d", n)}, LetIn: 1})
+		to := counts.Workload{Namespace: "z", Name: fmt.Sprintf("w%02d", n)}
+		long = append(long, counts.Stranger{Workload: to, LetIn: 1})
 	}
 	pods := operators(t, inSync()...)
 	pods[names.SystemNamespace+"/operator-1"+introspect.PathPlaintext] = answer(testNow.Add(-time.Hour), long...)

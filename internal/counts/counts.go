@@ -19,15 +19,16 @@ import (
 // Kind of what is counted.
 type Kind string
 
+// Kinds.
 const (
 	// Tried callers were let in, and would have been refused if no policy were only tried.
 	Tried Kind = "tried"
 	// Refused callers had no identity, and the guard of a pod refused them.
 	Refused Kind = "refused"
-	// Plaintext connections came to a pod in plain text, and were let in; Strict ones were refused because the pod takes
-	// none, or by its guard.
+	// Plaintext connections came to a pod in plain text, and were let in.
 	Plaintext Kind = "plaintext"
-	Strict    Kind = "plaintext_refused"
+	// Strict ones were refused, because the pod takes none, or by its guard.
+	Strict Kind = "plaintext_refused"
 )
 
 // Series is what one count is of.

@@ -13,16 +13,19 @@ import (
 // OriginKind is where a caller without identity is.
 type OriginKind string
 
+// Kinds of origins.
 const (
-	// OriginPod is a pod outside the mesh, OriginMember one that is captured.
-	OriginPod    OriginKind = "pod"
+	// OriginPod is a pod outside the mesh.
+	OriginPod OriginKind = "pod"
+	// OriginMember is a pod that is captured.
 	OriginMember OriginKind = "member"
 	// OriginNode is a node: a pod in its network, a process, or whoever came by a NodePort of externalTrafficPolicy
 	// Cluster.
 	OriginNode OriginKind = "node"
-	// OriginOutside is none of the cluster's addresses; OriginOthers are sources that aren't told apart.
+	// OriginOutside is none of the cluster's addresses.
 	OriginOutside OriginKind = "outside"
-	OriginOthers  OriginKind = "others"
+	// OriginOthers are sources that aren't told apart.
+	OriginOthers OriginKind = "others"
 )
 
 // Origin of callers without identity.
@@ -91,7 +94,7 @@ func (s *Strangers) Since() time.Time {
 // Add what a count has grown by. A count that began before the last hour may be of any time, when it is told first.
 func (s *Strangers) Add(to Workload, from Origin, g Growth) {
 	now := s.now()
-	if g.First && now.Sub(g.Count.Since) > window {
+	if g.First && now.Sub(g.Since) > window {
 		return
 	}
 	s.mu.Lock()

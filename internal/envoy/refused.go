@@ -16,8 +16,8 @@ const mostVerdicts = 200
 // Tried are the connections that would have been refused if no policy were only tried.
 func Tried() Failed { return expression(`filter_state['` + names.FilterStateDryRun + `'] != b''`) }
 
-// DryRunPrefix begins the names of the dynamic metadata that the filter leaves which decides on requests, about policies
-// that are only tried; DryRunCELPrefix of the one that asks expressions.
+// DryRunPrefix begins the names of the dynamic metadata that the filter leaves which decides on requests, about
+// policies that are only tried; DryRunCELPrefix of the one that asks expressions.
 const (
 	DryRunPrefix    = "dry_run_"
 	DryRunCELPrefix = "dry_run_cel_"

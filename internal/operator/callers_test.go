@@ -77,7 +77,8 @@ func TestWorkloadsByTheirOwners(t *testing.T) {
 		return p
 	}
 	for want, p := range map[string]*corev1.Pod{
-		"web": owned("ReplicaSet", "web-5d", "5d"), "db": owned("StatefulSet", "db", ""), "alone": podAt("shop", "alone", "n1"),
+		"web": owned("ReplicaSet", "web-5d", "5d"), "db": owned("StatefulSet", "db", ""),
+		"alone": podAt("shop", "alone", "n1"),
 	} {
 		require.Equal(t, counts.Workload{Namespace: "shop", Name: want}, workloadOf(p))
 	}
@@ -98,10 +99,13 @@ func TestPlainTextIsSummedUp(t *testing.T) {
 	b, elsewhere := replica()
 	a.tell = func(_, fact string) { b.told(fact); b.told(fact) }
 	now := time.Now()
+	count := func(kind counts.Kind, to, from string, value uint64) counts.Count {
+		s := counts.Series{Kind: kind, Destination: to, Source: from}
+		return counts.Count{Series: s, Value: value, Since: now, Last: now}
+	}
 	told := []counts.Count{
-		{Series: counts.Series{Kind: counts.Plaintext, Destination: "shop/web", Source: "10.0.0.1"}, Value: 120, Since: now, Last: now},
-		{Series: counts.Series{Kind: counts.Strict, Destination: "shop/web", Source: "203.0.113.5"}, Value: 2, Since: now, Last: now},
-		{Series: counts.Series{Kind: counts.Plaintext, Destination: "shop/other", Source: "10.0.0.1"}, Value: 9, Since: now, Last: now},
+		count(counts.Plaintext, "shop/web", "10.0.0.1", 120), count(counts.Strict, "shop/web", "203.0.113.5", 2),
+		count(counts.Plaintext, "shop/other", "10.0.0.1", 9),
 	}
 	a.take(counts.Source{Scope: "node/n1", Proxy: "1"}, told)
 	a.take(counts.Source{Scope: "node/n1", Proxy: "1"}, told)

@@ -160,7 +160,8 @@ func (p *plane) runnables(mgr ctrl.Manager, ready *readiness, o Options) []manag
 		}),
 		p.book,
 		everyReplica(func(ctx context.Context) error {
-			return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server, p.callers.strangers, measured()))
+			return introspect.Serve(ctx, introspect.LoopbackAddress,
+				introspect.OperatorHandler(p.server, p.callers.strangers, measured()))
 		}),
 		p.writer, p.bound,
 	}

@@ -20,8 +20,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// serveXDS serves delta ADS, and takes in what proxies count, until the context ends. Streams are cut then: every proxy goes on with what it has and
-// finds another replica.
+// serveXDS serves delta ADS, and takes in what proxies count, until the context ends. Streams are cut then: every proxy
+// goes on with what it has and finds another replica.
 func serveXDS(ctx context.Context, s *xds.Server, c *counts.Server, cfg *tls.Config, listening func()) error {
 	g := newXDSServer(s, cfg, xdsPatience)
 	c.Register(g)

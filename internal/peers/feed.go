@@ -61,7 +61,10 @@ type follower struct {
 }
 
 func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
-	return &feed{local: local, replica: replica, times: t, log: log, followers: map[*follower]struct{}{}, facts: map[string]string{}}
+	return &feed{
+		local: local, replica: replica, times: t, log: log, followers: map[*follower]struct{}{},
+		facts: map[string]string{},
+	}
 }
 
 // serve answers until the context ends.

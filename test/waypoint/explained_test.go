@@ -65,7 +65,8 @@ func (r explained) guards() []model.Guard {
 func (r explained) asked() explain.Request {
 	q := explain.Request{Method: r.of("GET", "GET", "POST"), Headers: http.Header{}}
 	q.Host = r.of("web", "WEB", "web.", "web..", "web:80", "web.:80", "other", "a.web.org", "a.web.org.", "web:", "xweb")
-	q.Path = "/" + r.of("", "a", "a/b", "admin", "admin/", "ok", "a?x=1", "ok?x=2&x=1", "ok?y=1", "a;b/b", "A", "a%2fb", "admin?")
+	q.Path = "/" + r.of("", "a", "a/b", "admin", "admin/", "ok", "a?x=1", "ok?x=2&x=1", "ok?y=1", "a;b/b", "A", "a%2fb",
+		"admin?")
 	if r.IntN(3) == 0 {
 		q.Path = "/" + strings.TrimLeft(spelling(r.Rand), "/")
 	}

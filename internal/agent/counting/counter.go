@@ -11,12 +11,11 @@ import (
 	"sync"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/wrapperspb"
-
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -69,7 +68,8 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 
 // connection counts one that was tried, or came in plain text.
 func (c *Counter) connection(p *accesslogdatav3.AccessLogCommon) {
-	pod, verdict, tried := text(p, names.FilterStatePod), text(p, names.FilterStateVerdict), text(p, names.FilterStateDryRun)
+	pod, verdict := text(p, names.FilterStatePod), text(p, names.FilterStateVerdict)
+	tried := text(p, names.FilterStateDryRun)
 	who := identity(p)
 	if who == "" && pod != "" {
 		c.plaintext(p, pod, verdict)

@@ -73,8 +73,8 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 	case late != "":
 		return is, v1alpha1.PolicyReasonPending, text + ", but " + late
 	case e.DryRun:
-		return is, v1alpha1.PolicyReasonDryRun, sentences(text, e.refused, "nothing is refused because of it; set dryRun to false to "+
-			"enforce it", e.notGuarded(), e.closed())
+		return is, v1alpha1.PolicyReasonDryRun, sentences(text, e.refused,
+			"nothing is refused because of it; set dryRun to false to enforce it", e.notGuarded(), e.closed())
 	case len(e.Closed) > 0:
 		reason = e.Closed[0].Reason
 	case e.Pods != nil && len(e.Pods.Uncaptured) > 0:

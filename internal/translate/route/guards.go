@@ -40,8 +40,8 @@ func allowing(guards []model.Guard) *httprbacv3.RBACPerRoute {
 	return perRoute(guards, envoy.DryRunCELPrefix, func(tried bool) *rbacv3.RBAC { return expressions(guards, tried) })
 }
 
-// perRoute leaves what it makes of policies that are only tried under a prefix of its own, for the filters share the rest
-// of the name.
+// perRoute leaves what it makes of policies that are only tried under a prefix of its own, for the filters share the
+// rest of the name.
 func perRoute(guards []model.Guard, prefix string, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
 	out := &httprbacv3.RBAC{Rules: rules(false), TrackPerRuleStats: true}
 	if slices.ContainsFunc(guards, model.Guard.Tries) {

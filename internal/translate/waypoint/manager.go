@@ -46,7 +46,8 @@ func tcpProxy() *tcpproxyv3.TcpProxy {
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
 		AccessLog: append([]*accesslogv3.AccessLog{
-			envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried())), envoy.TellOfConnections(envoy.TriedOnly()),
+			envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried())),
+			envoy.TellOfConnections(envoy.TriedOnly()),
 		}, envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%", undecided)...),
 	}
 }
