@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent/control"
+	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -94,12 +95,15 @@ func NewCore(o Options) (*Core, error) {
 	}
 	id := names.SPIFFEID(o.TrustDomain, names.SystemNamespace, names.OperatorServiceAccount)
 	operator := control.New(host, id, names.TokenPath, names.TrustBundlePath)
+	reporter := &counting.Reporter{Counter: counting.NewCounter(), Log: o.Log.WithName("counts"), Connected: c.connected}
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
 		NodeID:       o.NodeID,
 		Local:        append([]string{xds.TypeSecret}, o.Local...),
 		Adapt:        o.Adapt,
 		MaxEndpoints: o.MaxEndpoints,
+		Register:     reporter.Counter.Register,
+		Beside:       reporter.Run,
 		SnapshotPath: filepath.Join(names.RunDir, "relay.snapshot"),
 		Log:          o.Log.WithName("relay"),
 		Registerer:   c.Registry,
@@ -175,6 +179,11 @@ func (c *Core) interest(i xds.Interest) {
 		c.opts.Log.Error(err, "the proxy asks for a certificate that is not available", "name", i.Name)
 		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: i.Name})})
 	}
+}
+
+func (c *Core) connected() (since time.Time, connected bool) {
+	s := c.Relay.Status()
+	return s.Since, s.Connected
 }
 
 func (c *Core) snapshot() introspect.Agent {

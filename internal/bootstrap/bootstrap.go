@@ -26,9 +26,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// ClusterXDS is the static cluster that leads to the agent.
-const ClusterXDS = "xds"
-
 // ComponentLogLevel is the exception from a waypoint's log level, as Envoy's argument of that name takes it.
 const ComponentLogLevel = "rbac:error"
 
@@ -77,7 +74,7 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 			ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 			TransportApiVersion: corev3.ApiVersion_V3,
 			GrpcServices: []*corev3.GrpcService{{
-				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: ClusterXDS}},
+				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: names.ClusterXDS}},
 			}},
 			SetNodeOnFirstMessageOnly: true,
 		},
@@ -125,7 +122,7 @@ func watchdogs() *bootstrapv3.Watchdogs {
 // xdsCluster leads to the agent beside the proxy. Pings find an agent that hangs.
 func xdsCluster(socket string) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                 ClusterXDS,
+		Name:                 names.ClusterXDS,
 		ConnectTimeout:       envoy.Duration(time.Second),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{
@@ -143,7 +140,7 @@ func xdsCluster(socket string) *clusterv3.Cluster {
 			}),
 		},
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: ClusterXDS,
+			ClusterName: names.ClusterXDS,
 			Endpoints: []*endpointv3.LocalityLbEndpoints{{
 				LbEndpoints: []*endpointv3.LbEndpoint{envoy.LbEndpoint(envoy.PipeAddress(socket), nil)},
 			}},

@@ -15,6 +15,7 @@ func (r report) draw(t *table, now time.Time) {
 	r.drawNodes(t)
 	r.drawWaypoints(t)
 	r.drawProxies(t, now)
+	r.drawPlaintext(t, now)
 	for _, section := range []struct {
 		title string
 		lines []string

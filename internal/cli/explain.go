@@ -117,7 +117,10 @@ func (o *explainOptions) request() (*explain.Request, error) {
 		if err != nil {
 			return nil, usagef("--path %q: %w", o.path, err)
 		}
-		out.Path = u.EscapedPath()
+		out.Path = o.path // spelling decides, so it stays as it is
+		if u.IsAbs() {
+			out.Path, out.Host = u.RequestURI(), u.Host
+		}
 	}
 	for _, h := range o.headers {
 		name, value, ok := strings.Cut(h, ":")

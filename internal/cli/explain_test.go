@@ -50,7 +50,7 @@ func TestRequests(t *testing.T) {
 	r, err := o.request()
 	require.NoError(t, err)
 	require.Equal(t, "GET", r.Method)
-	require.Equal(t, "/a", r.Path)
+	require.Equal(t, "/a?b=c", r.Path)
 	require.Equal(t, "web", r.Host)
 	require.Equal(t, "b", r.Headers.Get("x-a"))
 	for _, bad := range []explainOptions{{path: "a"}, {headers: []string{"x"}}} {

@@ -21,6 +21,8 @@ type report struct {
 	// Elsewhere is what the conditions of routes and Services complain of that no waypoint serves.
 	Elsewhere []string      `json:"elsewhere,omitempty"`
 	Proxies   []proxyReport `json:"proxies"`
+	// Plaintext is missing if no operator could be asked.
+	Plaintext *plaintextReport `json:"plaintext,omitempty"`
 	// Problems are what is wrong, a sentence each.
 	Problems []string `json:"problems,omitempty"`
 	// Unknown is what could not be found out, a sentence each.

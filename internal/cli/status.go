@@ -36,6 +36,9 @@ Nodes, pods and waypoints are read from the API server. What the proxies acknowl
 through a port-forward, so it takes the right to create pods/portforward in the operator's namespace. What could not be
 asked is named.
 
+Connections without identity are those that came to captured pods in plain text in the last hour, by the address that
+they came from. Who comes by a NodePort or load balancer with externalTrafficPolicy Cluster has the address of a node.
+
 Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route with
 a mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
 		Example: `  # all at a glance

@@ -299,7 +299,7 @@ func TestStatusWaitsForAProxyToSettle(t *testing.T) {
 	})
 	r := collect(t.Context(), c, names.SystemNamespace)
 	assert.True(t, r.Healthy, "%v %v", r.Problems, r.Unknown)
-	assert.Equal(t, 2, asked)
+	assert.Equal(t, 3, asked, "twice for its proxies, and once for callers in plain text")
 }
 
 func TestVerdictCountsRoutesWithProblems(t *testing.T) {

@@ -16,6 +16,34 @@ const mostVerdicts = 200
 // Tried are the connections that would have been refused if no policy were only tried.
 func Tried() Failed { return expression(`filter_state['` + names.FilterStateDryRun + `'] != b''`) }
 
+// DryRunPrefix begins the names of the dynamic metadata that the filter leaves which decides on requests, about
+// policies that are only tried; DryRunCELPrefix of the one that asks expressions.
+const (
+	DryRunPrefix    = "dry_run_"
+	DryRunCELPrefix = "dry_run_cel_"
+)
+
+// MetadataRBAC is where these filters leave it, whatever they are called: ShadowPolicy, and ShadowResult, each behind a
+// prefix.
+const (
+	MetadataRBAC = "envoy.filters.http.upstream_rbac"
+	ShadowPolicy = "shadow_effective_policy_id"
+	ShadowResult = "shadow_engine_result"
+	ShadowDenied = "denied"
+)
+
+// TriedRequests are those that would have been refused if no policy were only tried, and weren't.
+func TriedRequests() Failed {
+	denied := func(prefix string) string {
+		return `metadata.filter_metadata['` + MetadataRBAC + `']['` + prefix + ShadowResult + `'] == '` + ShadowDenied + `'`
+	}
+	return expression(`(` + denied(DryRunPrefix) + ` || ` + denied(DryRunCELPrefix) +
+		`) && !response.code_details.startsWith('rbac_access_denied')`)
+}
+
+// TriedBy names, for access logs, the policy that would refuse a request.
+const TriedBy = "%DYNAMIC_METADATA(" + MetadataRBAC + ":" + DryRunPrefix + ShadowPolicy + ")%"
+
 // CountRefused counts connections that a verdict refused, or would have if policies weren't only tried, by verdict and
 // by what tells destinations apart. Not those that ended before there was one.
 func CountRefused(destination, format, before string) []*accesslogv3.AccessLog {

@@ -69,6 +69,11 @@ func decideAll(guards []model.Guard, c Caller) Decision {
 	return out
 }
 
+// Guards says what the guards of a destination make of a request to one of its ports.
+func Guards(guards []model.Guard, identity string, port uint16, q Request) Decision {
+	return decideAll(guards, Caller{identity: identity, port: port, request: &q})
+}
+
 // atPod asks what the node proxy of a pod goes by.
 func atPod(g model.PodGuard, c Caller) Decision {
 	at := func(w model.GuardedPort) bool { return w.Port == c.port && w.Waypoint == c.identity }

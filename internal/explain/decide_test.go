@@ -4,7 +4,6 @@
 package explain
 
 import (
-	"net/http"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -122,22 +121,4 @@ func TestAtPod(t *testing.T) {
 	require.Equal(t, Denied, atPod(g, Caller{identity: waypoint, port: 81}).Verdict)
 	require.Contains(t, atPod(g, Caller{identity: shop, port: 80}).Reason, "decided by a waypoint")
 	require.Equal(t, Denied, atPod(g, Caller{port: 80}).Verdict)
-}
-
-// TestHeaders: what a header says several times is denied if any of it is to be, and allowed if all of it is.
-func TestHeaders(t *testing.T) {
-	h := model.AccessHeader{Name: "X-Role", Value: &model.StringMatch{Type: model.MatchExact, Value: "admin"}}
-	for name, tc := range map[string]struct {
-		values      []string
-		deny, allow bool
-	}{
-		"once": {[]string{"admin"}, true, true}, "another": {[]string{"user"}, false, false}, "none": {nil, false, false},
-		"twice": {[]string{"admin", "user"}, true, false}, "a list": {[]string{"user, admin"}, true, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			headers := http.Header{"X-Role": tc.values}
-			require.Equal(t, tc.deny, hasHeader(h, true, headers))
-			require.Equal(t, tc.allow, hasHeader(h, false, headers))
-		})
-	}
 }

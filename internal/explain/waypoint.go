@@ -5,12 +5,13 @@ package explain
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 // atWaypoint asks the waypoint of a Service's port, and then the pods that it may send to, as which it comes.
@@ -28,8 +29,7 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		w.passOn(at, decideAll(w.tcpGuards(binding.Waypoint, port), caller), port, waypoint.Identity)
 		return
 	}
-	rules, any := w.rulesFor(table)
-	if !any {
+	if caller.request == nil && !w.hasRules(table) {
 		w.passOn(at+", no route", decideAll(table.Guards, caller), port, waypoint.Identity)
 		return
 	}
@@ -37,24 +37,27 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		w.end(at, Decision{Verdict: Depends, Reason: "routes decide by the request: say --method and --path"})
 		return
 	}
-	for _, r := range rules {
-		if matchesRule(r.Match, *caller.request) {
-			w.byRule(at, r, caller, waypoint.Identity)
-			return
-		}
+	domain := w.ingest.Settings.Get(nil, struct{}{}).TrustDomain
+	switch rule, refused := route.RuleFor(domain, *table, caller.request.by(caller.identity)); {
+	case rule != nil:
+		w.byRule(at, *rule, caller, waypoint.Identity)
+	case refused != "":
+		w.end(at, Decision{Verdict: Denied, Reason: "the answer is " + refused})
+	default:
+		w.passOn(at+", no route", decideAll(table.Guards, caller), port, waypoint.Identity)
 	}
-	w.end(at, Decision{Verdict: Denied, Reason: "no rule of a route matches: the answer is 404"})
 }
 
-// rulesFor the caller: those of its own namespace, or the default.
-func (w *walk) rulesFor(t *model.RouteTable) (rules []model.Rule, any bool) {
+// hasRules tells whether rules decide for the caller: those of its own namespace, or the default.
+func (w *walk) hasRules(t *model.RouteTable) bool {
 	_, ns, _, ok := names.ParseSPIFFEID(w.answer.Identity)
-	for _, c := range t.Callers {
-		if ok && c.Namespace == ns {
-			return c.Rules, true
-		}
-	}
-	return t.Default, t.Default != nil
+	own := func(c model.CallerRules) bool { return ok && c.Namespace == ns }
+	return t.Default != nil || slices.ContainsFunc(t.Callers, own)
+}
+
+// changes tells whether a rule changes what policies look at.
+func changes(r model.Rule) bool {
+	return slices.ContainsFunc(r.Filters, func(f model.Filter) bool { return f.Rewrite != nil || f.RequestHeaders != nil })
 }
 
 func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
@@ -65,7 +68,11 @@ func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 		case b.Invalid:
 			w.end(at, Decision{Verdict: Denied, Reason: "the backend is invalid: its share of requests gets an error"})
 		default:
-			w.passOn(at+", to Service "+b.Port.ServiceName().String(), decideAll(b.Guards, caller), b.Port, waypoint)
+			decision := decideAll(b.Guards, caller)
+			if changes(r) { // they see what comes of it
+				decision = decideAll(b.Guards, Caller{identity: caller.identity, port: caller.port})
+			}
+			w.passOn(at+", to Service "+b.Port.ServiceName().String(), decision, b.Port, waypoint)
 		}
 	}
 	if len(r.Backends) == 0 {
@@ -95,26 +102,4 @@ func (w *walk) tcpGuards(gateway types.NamespacedName, port model.ServicePort) [
 		}
 	}
 	return nil
-}
-
-// matchesRule tells whether a rule takes the request.
-func matchesRule(m model.Match, q Request) bool {
-	if m.Method != "" && m.Method != q.Method || m.Path != nil && !isPath(*m.Path, q.Path) {
-		return false
-	}
-	if m.GRPCService != "" || m.GRPCMethod != "" {
-		service, method, _ := strings.Cut(strings.TrimPrefix(q.Path, "/"), "/")
-		is := func(want, got string) bool {
-			return want == "" || isValue(model.StringMatch{Type: m.GRPCType, Value: want}, got)
-		}
-		if !is(m.GRPCService, service) || !is(m.GRPCMethod, method) {
-			return false
-		}
-	}
-	for _, h := range m.Headers {
-		if !isValue(h.StringMatch, strings.Join(q.Headers.Values(h.Name), ",")) {
-			return false
-		}
-	}
-	return len(m.Query) == 0 // queries aren't asked about
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -51,9 +52,13 @@ func ask(h http.Handler, method, target string) (int, string) {
 	return w.Code, w.Body.String()
 }
 
+func operatorOf(p proxies) http.Handler {
+	return OperatorHandler(p, counts.NewStrangers(), http.NotFoundHandler())
+}
+
 func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 	since := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	h := OperatorHandler(proxies{{
+	h := operatorOf(proxies{{
 		Proxy: xds.Proxy{
 			Scope: "node/node1", Pod: "fairway-system/fairway-node-x", PodUID: "u", Node: "node1",
 			Address: "10.0.0.1:9",
@@ -72,7 +77,7 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 				{Name: "10.96.0.1:80", Sent: "1", Acked: "1"},
 			}},
 		},
-	}}, http.NotFoundHandler())
+	}})
 	code, body := ask(h, http.MethodGet, PathProxies)
 	require.Equal(t, http.StatusOK, code)
 	var got Proxies
@@ -94,10 +99,10 @@ func TestOperatorCountsWhatProxiesAcknowledged(t *testing.T) {
 
 func TestOperatorIsReadOnly(t *testing.T) {
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
-		code, _ := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), method, PathProxies)
+		code, _ := ask(operatorOf(proxies{}), method, PathProxies)
 		assert.Equal(t, http.StatusMethodNotAllowed, code, method)
 	}
-	code, body := ask(OperatorHandler(proxies{}, http.NotFoundHandler()), http.MethodGet, PathProxies)
+	code, body := ask(operatorOf(proxies{}), http.MethodGet, PathProxies)
 	assert.Equal(t, http.StatusOK, code)
 	assert.JSONEq(t, `{"proxies": []}`, body)
 }
@@ -257,7 +262,7 @@ func TestServeUntilTheContextEnds(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serveOn(ctx, l, OperatorHandler(proxies{}, http.NotFoundHandler())) }()
+	go func() { done <- serveOn(ctx, l, operatorOf(proxies{})) }()
 	res, err := http.Get("http://" + l.Addr().String() + PathProxies)
 	require.NoError(t, err)
 	require.NoError(t, res.Body.Close())
@@ -316,7 +321,7 @@ func TestNamesOfOthersAreRefused(t *testing.T) {
 		"": http.StatusMisdirectedRequest,
 	} {
 		for name, h := range map[string]http.Handler{
-			PathProxies: OperatorHandler(proxies{}, http.NotFoundHandler()),
+			PathProxies: operatorOf(proxies{}),
 			PathAgent:   AgentHandler(func() Agent { return Agent{} }, nil, http.NotFoundHandler()),
 		} {
 			r, w := httptest.NewRequest(http.MethodGet, name, nil), httptest.NewRecorder()

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -21,8 +23,14 @@ type ProxySource interface {
 	Proxies() []xds.ProxyState
 }
 
+// StrangerSource sums up who came to pods in plain text; counts.Strangers is one.
+type StrangerSource interface {
+	Since() time.Time
+	List() []counts.Stranger
+}
+
 // OperatorHandler is the operator's read-only interface.
-func OperatorHandler(source ProxySource, metrics http.Handler) http.Handler {
+func OperatorHandler(source ProxySource, strangers StrangerSource, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+PathMetrics, metrics)
 	mux.HandleFunc("GET "+PathProxies, func(w http.ResponseWriter, _ *http.Request) {
@@ -31,6 +39,9 @@ func OperatorHandler(source ProxySource, metrics http.Handler) http.Handler {
 			out.Proxies = append(out.Proxies, proxyOf(p))
 		}
 		writeJSON(w, out)
+	})
+	mux.HandleFunc("GET "+PathPlaintext, func(w http.ResponseWriter, _ *http.Request) {
+		writeJSON(w, Plaintext{Since: strangers.Since(), Callers: strangers.List()})
 	})
 	return addressedLocally(mux)
 }

@@ -7,17 +7,28 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/counts"
 )
 
 // Paths of the loopback interface.
 const (
 	// PathProxies of the operator answers Proxies.
 	PathProxies = "/v1/proxies"
+	// PathPlaintext of the operator answers Plaintext.
+	PathPlaintext = "/v1/plaintext"
 	// PathAgent of an agent answers Agent.
 	PathAgent = "/v1/agent"
 	// PathEnvoy, followed by a path of envoyPaths, is passed on to the agent's Envoy.
 	PathEnvoy = "/v1/envoy/"
 )
+
+// Plaintext is who came to captured pods in plain text, as all proxies have told: every replica knows of all.
+type Plaintext struct {
+	// Since is from when on they are summed up: an hour ago, or when the replica began.
+	Since time.Time `json:"since"`
+	// Callers by workload, the most first.
+	Callers []counts.Stranger `json:"callers"`
+}
 
 // Proxies are the proxies that are connected to one operator replica, ordered by scope and pod.
 type Proxies struct {

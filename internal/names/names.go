@@ -153,6 +153,9 @@ const (
 	CNIPlugin       = "fairway-cni"
 )
 
+// ClusterXDS is the static cluster of every proxy that leads to its agent.
+const ClusterXDS = "xds"
+
 // Filter-state keys and metadata namespaces of the data path.
 const (
 	// FilterStateSource carries the caller's SPIFFE ID inside a waypoint.
@@ -169,6 +172,8 @@ const (
 	FilterStateDryRun  = "fairway.dryrun"
 	// FilterStateTarget is the address that a connection leads to if it is let in.
 	FilterStateTarget = "fairway.target"
+	// FilterStatePod is "namespace/name" of the pod that a connection came to.
+	FilterStatePod = "fairway.pod"
 	// MetadataEndpoint is the endpoint metadata namespace that a waypoint's access log reads.
 	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.

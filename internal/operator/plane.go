@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/controllers"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/engine"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
@@ -51,6 +52,8 @@ type plane struct {
 	automatic  *automatic
 	claims     *claims
 	captures   *captures
+	callers    *callers
+	counting   *counts.Server
 }
 
 // triggers make reconcilers look again at what only the rest of the operator knows.
@@ -69,6 +72,7 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	}
 	meshChanged := func() { p.triggers.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.claims, p.captures = newClaims(meshChanged, metrics.Registry), newCaptures(meshChanged)
+	p.callers = newCallers(newOrigins(), metrics.Registry)
 	p.automatic = newAutomatic(func(ns string) { p.triggers.automatic.Notify(types.NamespacedName{Name: ns}) })
 
 	cache := xds.NewCache()
@@ -77,6 +81,7 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	}
 	p.server.OnChange(p.inbox.Acknowledged)
 	p.writer = serving.NewEntries(mgr.GetClient(), p.book, o.Log.WithName("status"))
+	p.callers.tell, p.callers.grown = p.book.Tell, p.writer.Counted
 	p.bound = serving.NewServices(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.rejections = newRejections(p.book, p.acknowledged)
 	p.book.OnChange(p.acknowledged)
@@ -107,9 +112,11 @@ func (p *plane) makeServers(mgr ctrl.Manager, signs *issuance, cache *xds.Cache,
 		Waypoint: view.waypoint,
 	}
 	interests := peers.NewInterests(p.inbox.Interest)
+	authenticator := &xdsauth.Authenticator{Callers: callers, Scopes: rights}
+	p.counting = counts.NewServer(authenticator, p.callers.take)
 	p.server = xds.NewServer(xds.Options{
 		Cache:         cache,
-		Authenticator: &xdsauth.Authenticator{Callers: callers, Scopes: rights},
+		Authenticator: authenticator,
 		OnInterest:    interests.Here,
 		OnAck:         p.inbox.Verdict,
 		Log:           o.Log.WithName("xds"),
@@ -125,7 +132,7 @@ func (p *plane) makeServers(mgr ctrl.Manager, signs *issuance, cache *xds.Cache,
 		Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	}
 	p.book = peers.New(peers.Options{
-		Local: p.server, Interests: interests, OnNote: p.noted,
+		Local: p.server, Interests: interests, OnNote: p.noted, OnFact: p.callers.told,
 		TLS: authority.MutualConfig(o.Namespace, names.OperatorServiceAccount), Log: o.Log.WithName("peers"),
 	})
 	return nil
@@ -145,14 +152,16 @@ func (p *plane) runnables(mgr ctrl.Manager, ready *readiness, o Options) []manag
 	service := client.ObjectKey{Namespace: o.Namespace, Name: names.OperatorService}
 	return []manager.Runnable{
 		everyReplica(p.engine.Run),
-		everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, cfg, listening) }),
+		everyReplica(func(ctx context.Context) error { return serveXDS(ctx, p.server, p.counting, cfg, listening) }),
+		everyReplica(p.callers.run),
 		p.issuing,
 		everyReplica(func(ctx context.Context) error {
 			return peers.Discover(ctx, mgr.GetCache(), service, o.PodName, p.book.SetPeers)
 		}),
 		p.book,
 		everyReplica(func(ctx context.Context) error {
-			return introspect.Serve(ctx, introspect.LoopbackAddress, introspect.OperatorHandler(p.server, measured()))
+			return introspect.Serve(ctx, introspect.LoopbackAddress,
+				introspect.OperatorHandler(p.server, p.callers.strangers, measured()))
 		}),
 		p.writer, p.bound,
 	}
@@ -219,6 +228,8 @@ func (p *plane) touched(obj client.Object) {
 	switch o := obj.(type) {
 	case *corev1.Service:
 		p.bound.Touch(key)
+	case *corev1.Node:
+		p.callers.origins.node(o)
 	case *corev1.Namespace:
 		if !member.Enrolled(o) {
 			p.server.Evict(func(s xds.Scope) bool {
@@ -235,6 +246,7 @@ func (p *plane) touched(obj client.Object) {
 
 // pod is told of every pod, the last time when it is gone.
 func (p *plane) pod(pod *corev1.Pod, gone bool) {
+	p.callers.origins.pod(pod, gone)
 	if gone || member.Finished(pod) {
 		p.server.Disconnect(string(pod.UID))
 	}

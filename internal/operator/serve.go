@@ -14,15 +14,17 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/fairway-mesh/fairway/internal/accept"
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// serveXDS serves delta ADS until the context ends. Streams are cut then: every proxy goes on with what it has and
-// finds another replica.
-func serveXDS(ctx context.Context, s *xds.Server, cfg *tls.Config, listening func()) error {
+// serveXDS serves delta ADS, and takes in what proxies count, until the context ends. Streams are cut then: every proxy
+// goes on with what it has and finds another replica.
+func serveXDS(ctx context.Context, s *xds.Server, c *counts.Server, cfg *tls.Config, listening func()) error {
 	g := newXDSServer(s, cfg, xdsPatience)
+	c.Register(g)
 	var lc net.ListenConfig
 	ln, err := lc.Listen(ctx, "tcp", fmt.Sprintf(":%d", names.PortXDS))
 	if err != nil {
@@ -39,7 +41,7 @@ type patience struct{ handshake, idle time.Duration }
 var xdsPatience = patience{handshake: 10 * time.Second, idle: 30 * time.Second}
 
 const (
-	// maxXDSStreams of one connection; an agent needs one.
+	// maxXDSStreams of one connection; an agent needs one, and another one now and then to tell what it has counted.
 	maxXDSStreams = 8
 	// maxXDSHeaders is how much a stream's headers may hold in bytes; the token is most of it.
 	maxXDSHeaders = 32 << 10

@@ -37,6 +37,8 @@ type Options struct {
 	Interests *Interests
 	// OnNote is told what other replicas note, from several goroutines. It must not block.
 	OnNote func(text string)
+	// OnFact is told what other replicas tell by Tell, in the same way; the same fact may come again.
+	OnFact func(text string)
 	// listener to serve on; by default Start listens on names.PortPeers.
 	listener net.Listener
 	Log      logr.Logger
@@ -123,6 +125,9 @@ func New(o Options) *Book {
 	}
 	if o.OnNote == nil {
 		o.OnNote = func(string) {}
+	}
+	if o.OnFact == nil {
+		o.OnFact = func(string) {}
 	}
 	b := &Book{
 		opts: o, replica: rand.Text(),
@@ -243,6 +248,11 @@ func rank(s xds.AckState) int {
 // Note tells all other replicas, those that come later too. A note that all of them make again is told again, so only
 // what is new to this replica is to be noted.
 func (b *Book) Note(text string) { b.feed.note(text) }
+
+// Tell has all other replicas know the latest fact about a subject, those that come later, too. Of facts that follow
+// each other fast they may hear the last one only. Nothing is told about more subjects than there is room for. An empty
+// fact is told to nobody any more.
+func (b *Book) Tell(subject, fact string) { b.feed.tell(subject, fact) }
 
 // OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the
 // same time; fn must not block. The returned function ends it; a call may still be under way then.

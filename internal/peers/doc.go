@@ -12,6 +12,7 @@
 //	{"entries":[…]} … {"complete":true}   the snapshot
 //	{"entries":[…]}                       what changed, coalesced by resource
 //	{"notes":["…"]}                       what replicas tell each other besides; the package does not read it
+//	{"facts":["…"]}                       likewise, of which the latest counts
 //	{}                                    still there
 //
 // Only what statuses depend on travels: of waypoints, who runs which version of the routes and of the listener mtls,

@@ -43,6 +43,7 @@ type feed struct {
 	followers map[*follower]struct{}
 	notes     []string
 	forgotten int // notes that were made before the ones that are kept
+	facts     map[string]string
 }
 
 // follower is a replica that reads the feed. It holds no more than the names of the resources that there are.
@@ -51,6 +52,8 @@ type follower struct {
 
 	mu  sync.Mutex
 	due map[xds.Key]struct{}
+	// untold are the subjects of facts that the follower doesn't have.
+	untold map[string]struct{}
 
 	// What the follower has; only its own goroutine uses it: entries, and the number of notes.
 	told  map[xds.Key]struct{}
@@ -58,7 +61,10 @@ type follower struct {
 }
 
 func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
-	return &feed{local: local, replica: replica, times: t, log: log, followers: map[*follower]struct{}{}}
+	return &feed{
+		local: local, replica: replica, times: t, log: log, followers: map[*follower]struct{}{},
+		facts: map[string]string{},
+	}
 }
 
 // serve answers until the context ends.
@@ -128,6 +134,51 @@ func (f *feed) unnoted(fo *follower) []string {
 	return out
 }
 
+// tell keeps a fact for followers, present and future.
+func (f *feed) tell(subject, fact string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, known := f.facts[subject]
+	switch {
+	case fact == "":
+		delete(f.facts, subject)
+		return
+	case !known && len(f.facts) >= maxFacts:
+		return
+	}
+	f.facts[subject] = fact
+	for fo := range f.followers {
+		fo.mu.Lock()
+		fo.untold[subject] = struct{}{}
+		fo.mu.Unlock()
+		fo.wake.Set()
+	}
+}
+
+// untold are the latest facts that a follower doesn't have yet.
+func (f *feed) untold(fo *follower) (out []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fo.mu.Lock()
+	defer fo.mu.Unlock()
+	for subject := range fo.untold {
+		if fact, known := f.facts[subject]; known {
+			out = append(out, fact)
+		}
+	}
+	fo.untold = map[string]struct{}{}
+	return out
+}
+
+func (f *feed) sendFacts(enc *json.Encoder, fo *follower) error {
+	for facts := range slices.Chunk(f.untold(fo), factsPerLine) {
+		if err := enc.Encode(line{Facts: facts}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (f *feed) sendNotes(enc *json.Encoder, fo *follower) error {
 	for notes := range slices.Chunk(f.unnoted(fo), notesPerLine) {
 		if err := enc.Encode(line{Notes: notes}); err != nil {
@@ -158,7 +209,13 @@ func (f *feed) join() *follower {
 	if len(f.followers) >= maxFollowers {
 		return nil
 	}
-	fo := &follower{wake: wake.New(), due: map[xds.Key]struct{}{}, told: map[xds.Key]struct{}{}}
+	fo := &follower{
+		wake: wake.New(), due: map[xds.Key]struct{}{}, untold: map[string]struct{}{}, told: map[xds.Key]struct{}{},
+	}
+	for subject := range f.facts {
+		fo.untold[subject] = struct{}{}
+	}
+	fo.wake.Set()
 	f.followers[fo] = struct{}{}
 	return fo
 }
@@ -212,6 +269,9 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 		case <-fo.wake:
 			if err = f.sendNotes(enc, fo); err == nil { // versions follow from notes
 				err = f.send(enc, fo, fo.take())
+			}
+			if err == nil {
+				err = f.sendFacts(enc, fo)
 			}
 		}
 		if err != nil {

@@ -117,6 +117,9 @@ func (b *Book) listen(ctx context.Context, client *http.Client, r *remote) (comp
 		for _, text := range l.Notes {
 			b.opts.OnNote(text)
 		}
+		for _, text := range l.Facts {
+			b.opts.OnFact(text)
+		}
 		if !b.take(r, &snapshot, l.Entries, complete) {
 			return complete, errTooMuch
 		}

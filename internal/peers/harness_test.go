@@ -99,7 +99,7 @@ func newReplica(t testing.TB, a *identity.Authority, tm times) *replica {
 	r.addr = ln.Addr().String()
 	r.book = New(Options{
 		Local: r.server, TLS: a.MutualConfig(names.SystemNamespace, names.OperatorServiceAccount), listener: ln,
-		Interests: interests, OnNote: r.heard, Log: testLog(t), times: tm,
+		Interests: interests, OnNote: r.heard, OnFact: r.heard, Log: testLog(t), times: tm,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

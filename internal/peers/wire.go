@@ -25,6 +25,9 @@ const (
 	maxRecords = 1 << 20
 	// maxNotes bounds what is kept to be told of notes, the latest ones.
 	maxNotes = 4096
+	// maxFacts bounds what is kept to be told of facts, of which factsPerLine, some kilobytes each, are in a line.
+	maxFacts     = 1 << 17
+	factsPerLine = 256
 	// notesPerLine keeps lines below maxLine: a note is some kilobytes.
 	notesPerLine = 256
 )
@@ -34,7 +37,9 @@ type line struct {
 	Replica string  `json:"replica,omitempty"`
 	Entries []entry `json:"entries,omitempty"`
 	// Notes are Book.Note's, in the order in which they were made.
-	Notes    []string `json:"notes,omitempty"`
+	Notes []string `json:"notes,omitempty"`
+	// Facts are Book.Tell's.
+	Facts    []string `json:"facts,omitempty"`
 	Complete bool     `json:"complete,omitempty"`
 }
 

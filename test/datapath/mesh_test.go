@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -75,6 +76,7 @@ type meshNode struct {
 	// tolerant: rejected configuration is part of the test.
 	tolerant atomic.Bool
 	server   *xds.Server
+	counter  *counting.Counter
 	uplink   int // index of the interface to the other node
 }
 
@@ -153,6 +155,10 @@ func (n *meshNode) serve() {
 	n.server = server
 	n.xds = grpc.NewServer(xds.GRPCOptions(0)...)
 	server.Register(n.xds)
+	if n.counter == nil {
+		n.counter = counting.NewCounter()
+	}
+	n.counter.Register(n.xds)
 	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)
 	t.Cleanup(n.xds.Stop)
 	n.mesh.apply(n.scope(), names.RuntimeLayer, envoy.RuntimeLayer(true, true))

@@ -154,6 +154,11 @@ type rawCaller struct {
 
 func (r *rawCaller) get(target string) int {
 	r.t.Helper()
+	return r.send("GET " + target + " HTTP/1.1\r\nHost: web\r\n\r\n")
+}
+
+func (r *rawCaller) send(request string) int {
+	r.t.Helper()
 	for range 2 {
 		if r.c == nil {
 			c, err := r.dial()
@@ -162,7 +167,7 @@ func (r *rawCaller) get(target string) int {
 			}
 			r.c, r.in = c, bufio.NewReader(c)
 		}
-		_, _ = io.WriteString(r.c, "GET "+target+" HTTP/1.1\r\nHost: web\r\n\r\n")
+		_, _ = io.WriteString(r.c, request)
 		resp, err := http.ReadResponse(r.in, nil)
 		if err == nil {
 			_, err = io.Copy(io.Discard, resp.Body)
@@ -175,6 +180,6 @@ func (r *rawCaller) get(target string) int {
 		_ = r.c.Close()
 		r.c = nil
 	}
-	r.t.Fatalf("%q: no answer", target)
+	r.t.Fatalf("%q: no answer", request)
 	return 0
 }

@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -70,9 +71,11 @@ type world struct {
 	host   atomic.Uint32
 	cache  *xds.Cache
 	server *xds.Server
-	log    *output
-	pid    int    // Envoy's
-	admin  string // its Unix socket
+	// counter is told of callers, as the agent is.
+	counter *counting.Counter
+	log     *output
+	pid     int    // Envoy's
+	admin   string // its Unix socket
 
 	waypoint netip.Addr
 	ports    []model.ServedPort
@@ -95,6 +98,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	binary := xdstest.Binary(t)
 	w := &world{
 		t: t, ca: testca.New(t, "cluster.local"), subnet: byte(subnets.Add(1)), cache: xds.NewCache(), log: &output{},
+		counter:   counting.NewCounter(),
 		upstreams: map[model.ServicePort]model.Upstream{}, guards: map[model.ServicePort][]model.Guard{},
 	}
 	w.waypoint = w.address()
@@ -117,6 +121,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	}
 	g := grpc.NewServer()
 	w.server.Register(g)
+	w.counter.Register(g)
 	go func() { _ = g.Serve(l) }()
 	t.Cleanup(g.Stop)
 

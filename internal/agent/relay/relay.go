@@ -60,8 +60,12 @@ type Options struct {
 	// MaxOnDemand bounds the clusters that Envoy has because it asked for them by name; see Prefer. 0 means
 	// defaultMaxOnDemand.
 	MaxOnDemand int
-	Log         logr.Logger
-	Registerer  prometheus.Registerer
+	// Register adds what Envoy is served besides xDS, Beside what the agent says to the operator besides, until ctx ends,
+	// over the same connection; nil: nothing.
+	Register   func(grpc.ServiceRegistrar)
+	Beside     func(ctx context.Context, conn *grpc.ClientConn) error
+	Log        logr.Logger
+	Registerer prometheus.Registerer
 }
 
 // Status of the stream to the operator.
@@ -155,6 +159,9 @@ func (r *Relay) Run(ctx context.Context) error {
 	group.Go(func() error { return r.connectForever(ctx, conn) })
 	group.Go(func() error { return r.saveForever(ctx) })
 	group.Go(func() error { return r.sweepForever(ctx) })
+	if r.opts.Beside != nil {
+		group.Go(func() error { return r.opts.Beside(ctx, conn) })
+	}
 	err = group.Wait()
 	if errors.Is(err, context.Canceled) {
 		return nil
@@ -171,6 +178,9 @@ func (r *Relay) OnLocalInterest(fn func(xds.Interest)) { r.onLocalInterest = fn 
 func (r *Relay) Serve(ctx context.Context, lis net.Listener) error {
 	g := grpc.NewServer(xds.GRPCOptions(0)...)
 	r.server.Register(g)
+	if r.opts.Register != nil {
+		r.opts.Register(g)
+	}
 	if err := serve.GRPC(ctx, g, lis); err != nil {
 		return fmt.Errorf("relay: serving xDS on %s: %w", lis.Addr(), err)
 	}

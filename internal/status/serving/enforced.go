@@ -15,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -46,10 +47,12 @@ type enforcement struct {
 	pods podCount
 	// waypoints have a count each, in the order of the report.
 	waypoints []count
+	// refused says who was refused, or would have been.
+	refused string
 }
 
-func (r *Entries) enforcement(e *ingest.Enforcement) enforcement {
-	out := enforcement{Enforcement: e}
+func (r *Entries) enforcement(ref model.ObjectRef, e *ingest.Enforcement) enforcement {
+	out := enforcement{Enforcement: e, refused: r.refusals.say(ref, e.DryRun)}
 	if e.Pods != nil {
 		out.pods = r.pods.counted(e.Pods)
 	}
@@ -70,8 +73,8 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 	case late != "":
 		return is, v1alpha1.PolicyReasonPending, text + ", but " + late
 	case e.DryRun:
-		return is, v1alpha1.PolicyReasonDryRun, sentences(text, "nothing is refused because of it; set dryRun to false to "+
-			"enforce it", e.notGuarded(), e.closed())
+		return is, v1alpha1.PolicyReasonDryRun, sentences(text, e.refused,
+			"nothing is refused because of it; set dryRun to false to enforce it", e.notGuarded(), e.closed())
 	case len(e.Closed) > 0:
 		reason = e.Closed[0].Reason
 	case e.Pods != nil && len(e.Pods.Uncaptured) > 0:
@@ -79,7 +82,7 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 	default:
 		is, reason = metav1.ConditionTrue, v1alpha1.PolicyReasonEnforced
 	}
-	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.means())
+	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.refused, e.means())
 }
 
 func (e enforcement) rejection() string {

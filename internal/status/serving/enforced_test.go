@@ -208,7 +208,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 		},
 		"a dry run": {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }), ledger(nothing), "False", v1alpha1.PolicyReasonDryRun,
-			"Tried for 4 of 4 pods on 2 nodes; nothing is refused because of it; set dryRun to false to enforce it.",
+			"Tried for 4 of 4 pods on 2 nodes; would have refused nobody since 20",
 		},
 		"a dry run that some don't try yet": {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }),
@@ -220,7 +220,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			r := newEntries(nil, c.ledger, logr.Discard(), nil)
 			report := policyReport(model.ObjectRef{Name: "a"}, c.enforcement)
 			r.link(report.Ref, report)
-			got := r.programmed(report.Parents[0], 7)
+			got := r.programmed(report.Ref, report.Parents[0], 7)
 			require.Equal(t, v1alpha1.PolicyConditionEnforced, got.Type)
 			require.Equal(t, [2]string{string(c.status), c.reason}, [2]string{string(got.Status), got.Reason}, got.Message)
 			require.Contains(t, got.Message, c.text)
@@ -230,7 +230,7 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 	refused := ingest.ParentReport{
 		Enforcement: &ingest.Enforcement{}, Unprogrammed: &ingest.Verdict{Reason: "TargetNotFound", Message: "not accepted"},
 	}
-	got := newEntries(nil, ledger(nothing), logr.Discard(), nil).programmed(refused, 7)
+	got := newEntries(nil, ledger(nothing), logr.Discard(), nil).programmed(model.ObjectRef{}, refused, 7)
 	require.Equal(t, []string{"Enforced", "False", "TargetNotFound"}, []string{got.Type, string(got.Status), got.Reason})
 }
 

@@ -40,6 +40,8 @@ type Entries struct {
 	*status.Writer[*ingest.Report, entriesMemory]
 	acks Acknowledgements
 	pods *tallies
+	// refusals are of AuthorizationPolicies.
+	refusals *refusals
 
 	mu sync.Mutex
 	// users lists the objects whose status depends on a resource, uses the resources of each.
@@ -75,6 +77,7 @@ func newEntries(
 		guarded: map[model.ObjectRef][]*ingest.GuardedPods{}, enforced: map[model.ObjectRef]bool{},
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
+	e.refusals = newRefusals(func(ref model.ObjectRef) { e.Touch(ref) })
 	e.Writer = status.NewWriter(c, log, status.Kinds[*ingest.Report, entriesMemory]{
 		New:     newOf,
 		UID:     func(report *ingest.Report) types.UID { return report.UID },
@@ -106,6 +109,7 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 	}
 	delete(e.uses, ref)
 	e.followPods(ref, report)
+	e.refusals.follow(ref, report)
 	if report == nil {
 		delete(e.enforced, ref)
 		return
@@ -208,7 +212,7 @@ func (e *Entries) wanted(report *ingest.Report, written []gwv1.RouteParentStatus
 		}
 		out = append(out, gwv1.RouteParentStatus{
 			ParentRef: p.Ref, ControllerName: names.MeshController,
-			Conditions: append(slices.Clone(p.Conditions), e.programmed(p, report.Generation)),
+			Conditions: append(slices.Clone(p.Conditions), e.programmed(report.Ref, p, report.Generation)),
 		})
 	}
 	return out

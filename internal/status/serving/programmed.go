@@ -12,6 +12,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -52,7 +53,7 @@ func needsOf(p ingest.ParentReport) []need {
 }
 
 // programmed joins what should be served with what the proxies acknowledged: condition Programmed, or Enforced.
-func (e *Entries) programmed(p ingest.ParentReport, generation int64) metav1.Condition {
+func (e *Entries) programmed(ref model.ObjectRef, p ingest.ParentReport, generation int64) metav1.Condition {
 	kind := v1alpha1.EntryConditionProgrammed
 	if p.Enforcement != nil {
 		kind = v1alpha1.PolicyConditionEnforced
@@ -64,7 +65,7 @@ func (e *Entries) programmed(p ingest.ParentReport, generation int64) metav1.Con
 	case p.Unprogrammed != nil:
 		return say(metav1.ConditionFalse, p.Unprogrammed.Reason, p.Unprogrammed.Message)
 	case p.Enforcement != nil:
-		return say(e.enforcement(p.Enforcement).enforced())
+		return say(e.enforcement(ref, p.Enforcement).enforced())
 	}
 	return say(acknowledged(p, e.acks))
 }

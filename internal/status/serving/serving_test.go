@@ -203,7 +203,7 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := (&Entries{acks: c.book}).programmed(c.report, 7)
+			got := (&Entries{acks: c.book}).programmed(model.ObjectRef{}, c.report, 7)
 			require.Equal(t, c.status, got.Status, got.Message)
 			require.Equal(t, c.reason, got.Reason)
 			require.Contains(t, got.Message, c.text)

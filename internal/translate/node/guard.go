@@ -40,7 +40,7 @@ func nowhere(family netip.Addr) string {
 func guarded(p Pod, family netip.Addr, target string) []*listenerv3.Filter {
 	return []*listenerv3.Filter{
 		envoy.SetFilterStateOfPeer([]*statev3.FilterStateValue{
-			podNetns(p, envoy.SharedOnce),
+			podNetns(p, envoy.SharedOnce), thePod(p),
 			envoy.FilterState(envoy.FilterStateOriginalDst, "", nowhere(family), envoy.SharedNot),
 			envoy.FilterState(names.FilterStateTarget, envoy.FactoryString, target, envoy.SharedNot),
 			says(unproved),
@@ -55,11 +55,18 @@ func says(verdict string) *statev3.FilterStateValue {
 	return envoy.FilterState(names.FilterStateVerdict, envoy.FactoryString, envoy.Literal(verdict), envoy.SharedNot)
 }
 
-// guardedLog has the verdict in each line, and counts who is refused, or would be.
-func guardedLog(p Pod, fields map[string]string) []*accesslogv3.AccessLog {
+// thePod says for which pod it is what the agent is told of.
+func thePod(p Pod) *statev3.FilterStateValue {
+	return envoy.FilterState(names.FilterStatePod, envoy.FactoryString, envoy.Literal(p.Namespace+"/"+p.Name),
+		envoy.SharedNot)
+}
+
+// guardedLog has the verdict in each line, and counts who is refused, or would be. The agent is told of those that it
+// is asked to be told of.
+func guardedLog(p Pod, tell *accesslogv3.AccessLogFilter, fields map[string]string) []*accesslogv3.AccessLog {
 	fields["verdict"] = envoy.PlainState(names.FilterStateVerdict)
 	fields["dryrun"] = envoy.PlainState(names.FilterStateDryRun)
-	return append([]*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, fields),
-		envoy.EitherOf(envoy.Flagged(), envoy.Tried()))},
-		envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace), unproved)...)
+	return append([]*accesslogv3.AccessLog{
+		envoy.StdoutLog(logFields(p, fields), envoy.EitherOf(envoy.Flagged(), envoy.Tried())), envoy.TellOfConnections(tell),
+	}, envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace), unproved)...)
 }

@@ -115,7 +115,9 @@ func inbound(p Pod) *listenerv3.Listener {
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
 	if p.Strict {
-		l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{inboundProxy(p, strictRefused)}}}
+		l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+			envoy.SetFilterState(thePod(p)), inboundProxy(p, strictRefused),
+		}}}
 		return l
 	}
 	l.ListenerFilters = append(l.ListenerFilters,
@@ -150,9 +152,11 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 		IdleTimeout:      envoy.Duration(0),
 	}
 	if p.Strict {
-		proxy.AccessLog = []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, log), envoy.Flagged())}
+		proxy.AccessLog = []*accesslogv3.AccessLog{
+			envoy.StdoutLog(logFields(p, log), envoy.Flagged()), envoy.TellOfConnections(nil),
+		}
 	} else {
-		proxy.AccessLog = guardedLog(p, log)
+		proxy.AccessLog = guardedLog(p, nil, log)
 	}
 	return envoy.NetworkFilter("envoy.filters.network.tcp_proxy", proxy)
 }
@@ -181,7 +185,7 @@ func mtls(p Pod) *listenerv3.Listener {
 				envoy.Ended(&tcpproxyv3.TcpProxy{
 					StatPrefix:       "mtls",
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: upstream.ClusterDirect},
-					AccessLog: guardedLog(p, map[string]string{
+					AccessLog: guardedLog(p, envoy.TriedOnly(), map[string]string{
 						"direction":   "inbound-mtls",
 						"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 						"destination": envoy.Literal(p.Identity),

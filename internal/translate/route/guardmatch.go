@@ -118,28 +118,6 @@ func pathsOf(paths []model.StringMatch, deny bool) *rbacv3.Principal {
 	}) + `)`)
 }
 
-// GuardTakesPath tells whether a guard takes the path of a request for one that a rule means.
-func GuardTakesPath(r model.AccessRequest, deny bool, path string) bool {
-	for _, paths := range [][]model.StringMatch{r.Paths, grpcPaths(r.GRPC)} {
-		if len(paths) > 0 && !takesPath(pathsOf(paths, deny), path) {
-			return false
-		}
-	}
-	return true
-}
-
-// takesPath asks what pathsOf makes, as Envoy does.
-func takesPath(p *rbacv3.Principal, path string) bool {
-	if not := p.GetNotId(); not != nil {
-		return !takesPath(not, path)
-	}
-	if all := p.GetAndIds().GetIds(); len(all) > 0 {
-		return !slices.ContainsFunc(all, func(one *rbacv3.Principal) bool { return !takesPath(one, path) })
-	}
-	re, err := regexp.Compile(`\A(?:` + p.GetUrlPath().GetPath().GetSafeRegex().GetRegex() + `)\z`)
-	return err == nil && re.MatchString(path)
-}
-
 // literalPath is an expression for a path as it is written; a prefix is of whole elements.
 func literalPath(p model.StringMatch) string {
 	switch p.Type {

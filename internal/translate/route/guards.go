@@ -26,7 +26,7 @@ import (
 // refusing configures that filter for one way that requests take: it asks all guards, and refuses what any refuses. It
 // has one policy for each reason to refuse, by whose name the access log knows it. Without guards it lets all pass.
 func refusing(guards []model.Guard) *httprbacv3.RBACPerRoute {
-	return perRoute(guards, func(tried bool) *rbacv3.RBAC {
+	return perRoute(guards, envoy.DryRunPrefix, func(tried bool) *rbacv3.RBAC {
 		if r := refusals(guards, tried); len(r) > 0 {
 			return &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: r}
 		}
@@ -37,13 +37,15 @@ func refusing(guards []model.Guard) *httprbacv3.RBACPerRoute {
 // allowing likewise configures the filter that asks those ALLOW policies that have expressions in CEL. They can't be
 // asked by their opposite: an expression that fails matches nothing, nor does its negation.
 func allowing(guards []model.Guard) *httprbacv3.RBACPerRoute {
-	return perRoute(guards, func(tried bool) *rbacv3.RBAC { return expressions(guards, tried) })
+	return perRoute(guards, envoy.DryRunCELPrefix, func(tried bool) *rbacv3.RBAC { return expressions(guards, tried) })
 }
 
-func perRoute(guards []model.Guard, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
+// perRoute leaves what it makes of policies that are only tried under a prefix of its own, for the filters share the
+// rest of the name.
+func perRoute(guards []model.Guard, prefix string, rules func(tried bool) *rbacv3.RBAC) *httprbacv3.RBACPerRoute {
 	out := &httprbacv3.RBAC{Rules: rules(false), TrackPerRuleStats: true}
 	if slices.ContainsFunc(guards, model.Guard.Tries) {
-		out.ShadowRules, out.ShadowRulesStatPrefix = rules(true), "dry_run_"
+		out.ShadowRules, out.ShadowRulesStatPrefix = rules(true), prefix
 	}
 	if out.Rules == nil && out.ShadowRules == nil {
 		return &httprbacv3.RBACPerRoute{}

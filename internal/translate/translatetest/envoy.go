@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
@@ -43,7 +44,7 @@ func WithoutADS(t testing.TB, c *clusterv3.Cluster) *clusterv3.Cluster {
 	out := &clusterv3.Cluster{}
 	if err := protojson.Unmarshal(adsSource.ReplaceAll(j, []byte(
 		`"apiConfigSource":{"apiType":"GRPC","transportApiVersion":"V3","grpcServices":[{"envoyGrpc":{"clusterName":"`+
-			bootstrap.ClusterXDS+`"}}]}`)), out); err != nil {
+			names.ClusterXDS+`"}}]}`)), out); err != nil {
 		t.Fatal(err)
 	}
 	return out

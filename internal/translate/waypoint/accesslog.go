@@ -54,6 +54,7 @@ func httpLog() map[string]string {
 		"route":      "%ROUTE_NAME%",
 		"tries":      "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
 		"requestID":  "%REQ(X-REQUEST-ID)%",
+		"dryrun":     envoy.TriedBy,
 	})
 }
 

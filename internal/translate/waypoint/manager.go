@@ -45,8 +45,10 @@ func tcpProxy() *tcpproxyv3.TcpProxy {
 		StatPrefix:         names.ListenerMTLS,
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
-		AccessLog: append([]*accesslogv3.AccessLog{envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried()))},
-			envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%", undecided)...),
+		AccessLog: append([]*accesslogv3.AccessLog{
+			envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried())),
+			envoy.TellOfConnections(envoy.TriedOnly()),
+		}, envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%", undecided)...),
 	}
 }
 
@@ -91,8 +93,11 @@ func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 		NormalizePath:                envoy.Bool(true),
 		MergeSlashes:                 true,
 		PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
-		AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(httpLog(),
-			envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))},
+		AccessLog: []*accesslogv3.AccessLog{
+			envoy.StdoutLog(httpLog(), envoy.EitherOf(envoy.TriedRequests(),
+				envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))),
+			envoy.TellOfRequests(envoy.TriedRequests()),
+		},
 	}
 	speak(m, limits)
 	envoy.TrustNoCaller(m, arrival()...)

@@ -1,0 +1,81 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package counts
+
+import (
+	"sync"
+	"time"
+)
+
+const (
+	// maxKept bounds the counts of all proxies together, at some 300 bytes each.
+	maxKept = 1 << 18
+	// forget is after what time a count that has not grown is forgotten.
+	forget = 2 * Idle
+)
+
+// Growth is what a count has grown by since it was told last.
+type Growth struct {
+	Source
+	Count
+	Added uint64
+	// First: nothing was known of the count before. It may have begun long ago: see Since.
+	First bool
+}
+
+// Book has the counts of all proxies as they told them last, whichever replica they told.
+type Book struct {
+	mu   sync.Mutex
+	of   map[Source]map[Series]Count
+	kept int
+}
+
+// NewBook is empty.
+func NewBook() *Book { return &Book{of: map[Source]map[Series]Count{}} }
+
+// Take takes in what a proxy tells, and says what has grown.
+func (b *Book) Take(from Source, told []Count) (grown []Growth) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range told {
+		was, known := b.of[from][c.Series]
+		switch {
+		case !known && (b.kept >= maxKept || len(b.of[from]) >= MaxSeries):
+			continue
+		case !known:
+			b.kept++
+		}
+		g := Growth{Source: from, Count: c, Added: c.Value, First: !known || !was.Since.Equal(c.Since)}
+		if !g.First {
+			if c.Value <= was.Value {
+				continue // it came twice
+			}
+			g.Added = c.Value - was.Value
+		}
+		if b.of[from] == nil {
+			b.of[from] = map[Series]Count{}
+		}
+		b.of[from][c.Series] = c
+		grown = append(grown, g)
+	}
+	return grown
+}
+
+// Sweep forgets what has not grown for long, and says of whom and what.
+func (b *Book) Sweep(now time.Time, gone func(Source, Series)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for from, of := range b.of {
+		for s, c := range of {
+			if now.Sub(c.Last) > forget {
+				delete(of, s)
+				b.kept--
+				gone(from, s)
+			}
+		}
+		if len(of) == 0 {
+			delete(b.of, from)
+		}
+	}
+}

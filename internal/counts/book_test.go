@@ -1,0 +1,112 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package counts
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
+)
+
+var (
+	noon = time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
+	on1  = Source{Scope: "node/n1", Proxy: "uid"}
+)
+
+func count(value uint64, since, last time.Time) Count {
+	return Count{
+		Series: Series{Kind: Tried, Destination: "shop/web-0", Verdict: "DENY shop/x rule 0"}, Value: value, Since: since,
+		Last: last, Caller: "spiffe://a",
+	}
+}
+
+// TestWhatComesTwiceCountsOnce: and an agent that starts over takes nothing away.
+func TestWhatComesTwiceCountsOnce(t *testing.T) {
+	b := NewBook()
+	added := func(c Count) (sum uint64, first bool) {
+		for _, g := range b.Take(on1, []Count{c}) {
+			sum, first = sum+g.Added, g.First
+		}
+		return sum, first
+	}
+	for _, step := range []struct {
+		count Count
+		added uint64
+		first bool
+	}{
+		{count(3, noon, noon), 3, true},
+		{count(3, noon, noon), 0, false},
+		{count(5, noon, noon), 2, false},
+		{count(4, noon, noon), 0, false},               // an older one, of another replica
+		{count(2, noon.Add(time.Hour), noon), 2, true}, // the agent has begun anew
+		{count(3, noon.Add(time.Hour), noon), 1, false},
+	} {
+		sum, first := added(step.count)
+		require.Equal(t, step.added, sum, "%+v", step)
+		require.Equal(t, step.first, first, "%+v", step)
+	}
+	require.Len(t, b.Take(Source{Scope: "node/n2", Proxy: "uid"}, []Count{count(1, noon, noon)}), 1, "another proxy's")
+}
+
+// TestABookIsBounded, by proxy, and forgets what is old.
+func TestABookIsBounded(t *testing.T) {
+	b := NewBook()
+	for n := range MaxSeries + 10 {
+		c := count(1, noon, noon)
+		c.Destination = fmt.Sprint(n)
+		b.Take(on1, []Count{c})
+	}
+	require.Len(t, b.of[on1], MaxSeries)
+	gone := 0
+	b.Sweep(noon.Add(forget), func(Source, Series) { gone++ })
+	require.Zero(t, gone)
+	b.Sweep(noon.Add(forget+time.Second), func(Source, Series) { gone++ })
+	require.Equal(t, MaxSeries, gone)
+	require.Empty(t, b.of)
+	require.Zero(t, b.kept)
+}
+
+func TestCountsTravelWhole(t *testing.T) {
+	all := []Count{
+		count(3, noon, noon.Add(time.Minute)),
+		{
+			Series: Series{Kind: Strict, Destination: "shop/web-0", Source: "10.0.0.1", Anonymous: true, Requests: true},
+			Value:  1, Since: noon, Last: noon, Caller: "10.0.0.1",
+		},
+	}
+	got, err := Parse(Families(all), noon.Add(time.Hour))
+	require.NoError(t, err)
+	require.Equal(t, all, got)
+}
+
+// TestWhatAProxySaysIsNotTrusted: times to come, control characters, long texts, kinds and numbers that are none.
+func TestWhatAProxySaysIsNotTrusted(t *testing.T) {
+	c := count(1, noon.Add(time.Hour), noon.Add(2*time.Hour))
+	c.Caller, c.Verdict = "a\nb\xff", string(make([]byte, 2*maxText))
+	unknown := count(1, noon, noon)
+	unknown.Kind = "made up"
+	got, err := Parse(Families([]Count{c, unknown}), noon)
+	require.NoError(t, err)
+	require.Len(t, got, 1)
+	require.Equal(t, noon, got[0].Since)
+	require.Equal(t, noon, got[0].Last)
+	require.Equal(t, "a b", got[0].Caller)
+	require.Len(t, got[0].Verdict, maxText)
+
+	for _, v := range []float64{0, -1, 1e300} {
+		f := Families([]Count{c})
+		f[0].Metric[0].Counter.Value = proto.Float64(v)
+		_, err = Parse(f, noon)
+		require.Error(t, err)
+	}
+	_, err = Parse([]*dto.MetricFamily{{Name: proto.String(family), Metric: make([]*dto.Metric, MaxSeries+1)}}, noon)
+	require.ErrorIs(t, err, errTooMany)
+	got, err = Parse([]*dto.MetricFamily{{Name: proto.String("other"), Metric: []*dto.Metric{{}}}, nil}, noon)
+	require.NoError(t, err)
+	require.Empty(t, got)
+}
