@@ -50,6 +50,17 @@ type TokenProvider struct {
 	Claims  []ClaimHeader
 }
 
+// SharesPlace tells whether tokens of another provider are looked for where those of this one are.
+func (p TokenProvider) SharesPlace(o TokenProvider) bool {
+	in := func(all []string) func(string) bool {
+		return func(s string) bool { return slices.Contains(all, s) }
+	}
+	return slices.ContainsFunc(p.Params, in(o.Params)) || slices.ContainsFunc(p.Cookies, in(o.Cookies)) ||
+		slices.ContainsFunc(p.Headers, func(h TokenHeader) bool {
+			return slices.ContainsFunc(o.Headers, func(other TokenHeader) bool { return other.Name == h.Name })
+		})
+}
+
 // TokenHeader is a header in lower case, and what is before the token in it.
 type TokenHeader struct{ Name, Prefix string }
 
