@@ -355,15 +355,17 @@ type AuthorizationGRPCMethod struct {
 	Method string `json:"method,omitempty"`
 }
 
-// AuthorizationJWTClaim is a claim of a token that an AuthenticationPolicy has verified.
+// AuthorizationJWTClaim is a claim of a token that an AuthenticationPolicy of the target has verified. No other token
+// claims anything.
 type AuthorizationJWTClaim struct {
-	// Name of the claim.
+	// Name of the claim; that of a nested one has dots, as in realm_access.roles.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
 	Name string `json:"name"`
 
-	// Values, one of which the claim must have, or contain if it is a list.
+	// Values, one of which the claim must have, or contain if it is a list. Claim scope is a list of words. Numbers and
+	// true and false are compared as they are written in JSON.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1

@@ -168,6 +168,9 @@ func runtime() *bootstrapv3.LayeredRuntime {
 				// Policies compare a header that comes several times as what it is to servers, a list with commas. Value by value,
 				// Envoy would be content with one that is allowed.
 				"envoy.reloadable_features.rbac_match_headers_individually": structpb.NewBoolValue(false),
+				// A header by which a policy's application gets a claim is an ordinary one to all others. Each policy takes its
+				// own from the requests that it is for.
+				"envoy.reloadable_features.jwt_authn_sanitize_payload_headers_filter_wide": structpb.NewBoolValue(false),
 				// HTTP/2 packs headers that repeat to next to nothing, so one read may bring any number of requests that take
 				// memory. Between a few of them and the next, a worker sees to what the overload manager says.
 				"http.max_requests_per_io_cycle": structpb.NewNumberValue(8),

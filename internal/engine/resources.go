@@ -138,6 +138,9 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterTokens {
 		return r.resource(k, envoy.Extension(k.Name, authentication.Tokens(*r.ingest.Authentications.Get(c, gateway))))
 	}
+	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterForm {
+		return r.resource(k, envoy.Extension(k.Name, authentication.Form(*r.ingest.Authentications.Get(c, gateway))))
+	}
 	if r.extensions == nil {
 		return nil
 	}

@@ -108,7 +108,19 @@ func decide(g model.Guard, c Caller) Decision {
 			return out
 		}
 	}
+	if len(g.Authentication) > 0 {
+		out.Verdict, out.Policy, out.Rule = Depends, model.AuthenticationSet(g.Authentication), ""
+		out.Reason = fmt.Sprintf("the request's token decides, by AuthenticationPolicy %s", strings.Join(
+			strings.Split(out.Policy, ","), " and "))
+	}
 	return out
+}
+
+// asksForClaims tells whether a rule of a policy, by its label, asks for claims.
+func asksForClaims(p model.AccessPolicy, rule string) bool {
+	return slices.ContainsFunc(p.Rules, func(r model.AccessRule) bool {
+		return r.Label() == rule && r.Request != nil && len(r.Request.Claims) > 0
+	})
 }
 
 // inForce is what would hold if nothing were only tried.
@@ -137,11 +149,18 @@ func level(l model.GuardLevel, c Caller) Decision {
 		case matches == unknown:
 			d.Verdict = Depends
 			d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule, p.Name)
+			if asksForClaims(p, rule) {
+				d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s goes by what the request's token claims", rule, p.Name)
+			}
 			if p.Deny {
 				denied = d
 			} else {
 				depends = d
 			}
+		case p.Deny && rule == model.RuleAuthentication:
+			d.Verdict, d.Reason = Denied, fmt.Sprintf("AuthenticationPolicy %s decides on requests, and the port carries none "+
+				"that can be told apart", p.Name)
+			return *d
 		case p.Deny:
 			d.Verdict, d.Reason = Denied, fmt.Sprintf("rule %s of AuthorizationPolicy %s (DENY) matches", rule, p.Name)
 			return *d

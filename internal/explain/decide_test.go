@@ -47,6 +47,12 @@ func TestDecide(t *testing.T) {
 		Identity: "spiffe://cluster.local/ns/shop/sa/", Prefix: true,
 	}}}
 	cel := model.AccessRule{Request: &model.AccessRequest{CEL: "true"}}
+	claims := func(path string) model.AccessRule {
+		return model.AccessRule{Request: &model.AccessRequest{
+			Paths:  []model.StringMatch{{Type: model.MatchExact, Value: path}},
+			Claims: []model.AccessClaim{{Name: "sub", Values: []string{"ann"}}},
+		}}
+	}
 	atPort := allow(model.AccessRule{Ports: []uint16{80}})
 	atPort.Ports = []uint16{80}
 	for name, tc := range map[string]struct {
@@ -65,9 +71,33 @@ func TestDecide(t *testing.T) {
 		"an account": {
 			network(allow(from(shop))), Caller{identity: shop}, Allowed, "rule 0 of AuthorizationPolicy shop/allow",
 		},
-		"another":     {network(allow(from(shop))), Caller{identity: other}, Denied, "no ALLOW"},
-		"nobody's":    {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
-		"a namespace": {network(allow(inNamespace)), Caller{identity: shop}, Allowed, "rule 0"},
+		"another": {network(allow(from(shop))), Caller{identity: other}, Denied, "no ALLOW"},
+		"a token": {
+			[]model.Guard{{
+				Application: []model.AccessPolicy{allow(below("/a"))}, Authentication: []model.PolicyName{
+					{Namespace: "shop", Name: "x"}, {Namespace: "shop", Name: "y"},
+				},
+			}},
+			Caller{request: get("/a/b")}, Depends, "the request's token decides, by AuthenticationPolicy shop/x and shop/y",
+		},
+		"a token, and denied": {
+			[]model.Guard{{
+				Application:    []model.AccessPolicy{allow(below("/a"))},
+				Authentication: []model.PolicyName{{Namespace: "shop", Name: "x"}},
+			}},
+			Caller{request: get("/b")}, Denied, "no ALLOW policy of level Application",
+		},
+		"a token where there are no requests": {
+			network(deny(model.AccessRule{Name: model.RuleAuthentication})), Caller{identity: shop}, Denied,
+			"AuthenticationPolicy shop/deny decides on requests, and the port carries none",
+		},
+		"claims": {
+			requests(allow(claims("/a"))), Caller{request: get("/a")}, Depends,
+			"rule 0 of AuthorizationPolicy shop/allow goes by what the request's token claims",
+		},
+		"claims, elsewhere": {requests(allow(claims("/a"))), Caller{request: get("/b")}, Denied, "no ALLOW"},
+		"nobody's":          {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
+		"a namespace":       {network(allow(inNamespace)), Caller{identity: shop}, Allowed, "rule 0"},
 		"deny goes first": {
 			network(allow(from(shop)), deny(from(shop))), Caller{identity: shop}, Denied, "shop/deny (DENY) matches",
 		},

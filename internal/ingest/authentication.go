@@ -17,9 +17,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// ruleAuthentication is by which what needs authentication, but can't be asked for any, is refused.
-const ruleAuthentication = "authentication"
-
 // authentication is what an AuthenticationPolicy asks for, and what of it can't be found.
 type authentication struct {
 	model.Authentication

@@ -287,7 +287,7 @@ func (i *Ingest) tcpGuardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Gu
 		}
 		for _, name := range g.Authentication {
 			network = append(network, model.AccessPolicy{
-				Name: name, Deny: true, Rules: []model.AccessRule{{Name: ruleAuthentication}},
+				Name: name, Deny: true, Rules: []model.AccessRule{{Name: model.RuleAuthentication}},
 			})
 		}
 		slices.SortStableFunc(network, func(a, b model.AccessPolicy) int { return byName(a.Name, b.Name) })

@@ -15,6 +15,10 @@ import (
 // PolicyName is an AuthenticationPolicy's.
 type PolicyName = types.NamespacedName
 
+// RuleAuthentication is the rule by which an AuthenticationPolicy refuses connections that carry no requests. No rule of
+// an AuthorizationPolicy can have the name.
+const RuleAuthentication = "needs authentication"
+
 // Authentication is how those prove who they are that send requests, as an AuthenticationPolicy has it.
 type Authentication struct {
 	// Policy by whose name guards ask for it.
@@ -48,6 +52,17 @@ type TokenProvider struct {
 	// Forward the token to the application.
 	Forward bool
 	Claims  []ClaimHeader
+}
+
+// SharesPlace tells whether tokens of another provider are looked for where those of this one are.
+func (p TokenProvider) SharesPlace(o TokenProvider) bool {
+	in := func(all []string) func(string) bool {
+		return func(s string) bool { return slices.Contains(all, s) }
+	}
+	return slices.ContainsFunc(p.Params, in(o.Params)) || slices.ContainsFunc(p.Cookies, in(o.Cookies)) ||
+		slices.ContainsFunc(p.Headers, func(h TokenHeader) bool {
+			return slices.ContainsFunc(o.Headers, func(other TokenHeader) bool { return other.Name == h.Name })
+		})
 }
 
 // TokenHeader is a header in lower case, and what is before the token in it.

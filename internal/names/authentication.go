@@ -6,6 +6,8 @@ package names
 const (
 	// FilterTokens is the HTTP filter of waypoints that verifies tokens, and its configuration (ECDS).
 	FilterTokens = "authentication/tokens"
+	// FilterForm is the one before it, which refuses tokens that can be read in two ways, and its configuration likewise.
+	FilterForm = "authentication/form"
 	// FilterAuthentication is the one by which tables tell it which policies a request must satisfy.
 	FilterAuthentication = "fairway.authentication"
 	// HeaderAuthentication is how: callers can't send it, and it never leaves.

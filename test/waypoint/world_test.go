@@ -181,8 +181,9 @@ func (w *world) fixed() {
 	w.apply(
 		resource(w.t, own.GetName(), own), resource(w.t, bundle.GetName(), bundle),
 		resource(w.t, names.RuntimeLayer, envoy.RuntimeLayer(true, true)),
-		w.listener(), w.tcpGuards(), tokens(w.t, model.Authentications{}),
+		w.listener(), w.tcpGuards(),
 	)
+	w.apply(tokens(w.t, model.Authentications{})...)
 	for _, u := range []string{
 		xds.TypeCluster, xds.TypeEndpoint, xds.TypeListener, xds.TypeScopedRoute, xds.TypeRoute, xds.TypeSecret,
 		xds.TypeRuntime, xds.TypeExtension,
@@ -202,9 +203,12 @@ func (w *world) tcpGuards() xds.Update {
 }
 
 // tokens say what requests with a token must satisfy.
-func tokens(t testing.TB, a model.Authentications) xds.Update {
+func tokens(t testing.TB, a model.Authentications) []xds.Update {
 	t.Helper()
-	return resource(t, names.FilterTokens, envoy.Extension(names.FilterTokens, authentication.Tokens(a)))
+	return []xds.Update{
+		resource(t, names.FilterForm, envoy.Extension(names.FilterForm, authentication.Form(a))),
+		resource(t, names.FilterTokens, envoy.Extension(names.FilterTokens, authentication.Tokens(a))),
+	}
 }
 
 // listener is the waypoint's for what it serves.

@@ -34,7 +34,8 @@ func guards(e *ingest.Enforcement) (out []need) {
 			n.resources = append(n.resources, scope.Key(xds.TypeExtension, names.AuthorizationTCP))
 		}
 		if w.Authentication {
-			n.resources = append(n.resources, scope.Key(xds.TypeExtension, names.FilterTokens))
+			n.resources = append(n.resources, scope.Key(xds.TypeExtension, names.FilterForm),
+				scope.Key(xds.TypeExtension, names.FilterTokens))
 		}
 		out = append(out, n)
 	}

@@ -43,9 +43,6 @@ func rulesOf(set string, all []model.Authentication) []*jwtauthnv3.RequirementRu
 		default:
 			required = append(required, goodToken(p))
 		}
-		for _, odd := range oddities(p) {
-			out = append(out, refuse(append(odd, asks(set))...))
-		}
 		if combinations > mostRules {
 			return []*jwtauthnv3.RequirementRule{refuse(asks(set))}
 		}
@@ -79,32 +76,6 @@ func found(p model.Authentication) (out []*routev3.HeaderMatcher) {
 		}
 		for _, name := range provider.Cookies {
 			out = append(out, header("cookie", `(?:`+anyBytes+`[;,\s])?`+cookie(name)))
-		}
-	}
-	return out
-}
-
-// oddities are ways to carry a token that applications may read otherwise than the proxy, which looks at one token
-// only: twice in a header, a query or in cookies, in a parameter whose name is escaped, or that only some applications
-// take for one.
-func oddities(p model.Authentication) (out [][]*routev3.HeaderMatcher) {
-	odd := func(when ...*routev3.HeaderMatcher) { out = append(out, when) }
-	for _, provider := range p.Tokens.Providers {
-		for _, h := range provider.Headers {
-			if w := word(h.Prefix); w != "" {
-				odd(header(h.Name, `(?i)`+anyBytes+w+anyBytes+`[,\s]`+anyBytes+w+anyBytes))
-			}
-		}
-		for _, name := range provider.Params {
-			plain, any := regexp.QuoteMeta(name), spelled(name)
-			literal := header(":path", param(`[?&;]`, plain))
-			literal.InvertMatch = true
-			odd(header(":path", param(`[?&;]`, any)), literal)
-			odd(header(":path", param(`;`, any)))
-			odd(header(":path", anyBytes+`[?&;]`+any+`(?:[=&;]`+anyBytes+`)?[&;]`+any+`(?:[=&;]`+anyBytes+`)?`))
-		}
-		for _, name := range provider.Cookies {
-			odd(header("cookie", `(?:`+anyBytes+`[;,\s])?`+cookie(name)+`[;,\s]`+cookie(name)))
 		}
 	}
 	return out

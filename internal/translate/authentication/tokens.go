@@ -38,12 +38,6 @@ func Tokens(a model.Authentications) *jwtauthnv3.JwtAuthentication {
 	policies := map[model.PolicyName]model.Authentication{}
 	for _, p := range a.Policies {
 		policies[p.Policy] = p
-		if p.Tokens == nil {
-			continue
-		}
-		for _, provider := range p.Tokens.Providers {
-			out.Providers[providerName(p, provider)] = providerOf(p, provider)
-		}
 	}
 	for _, set := range a.Sets {
 		var all []model.Authentication
@@ -54,9 +48,42 @@ func Tokens(a model.Authentications) *jwtauthnv3.JwtAuthentication {
 			}
 			all = append(all, p)
 		}
+		all = keepTokens(all)
+		for _, p := range all {
+			if p.Tokens == nil || p.Invalid {
+				continue
+			}
+			for _, provider := range p.Tokens.Providers {
+				out.Providers[providerName(p, provider)] = providerOf(p, provider)
+			}
+		}
 		out.Rules = append(out.Rules, rulesOf(model.AuthenticationSet(set), all)...)
 	}
 	out.Rules = append(out.Rules, refuse(asks("")))
+	return out
+}
+
+// keepTokens of the policies of a set, of which one after the other looks at a request: a provider that takes the token
+// out leaves it to the last one that looks for one at the same place.
+func keepTokens(all []model.Authentication) []model.Authentication {
+	out := slices.Clone(all)
+	for n, p := range all {
+		if p.Tokens == nil {
+			continue
+		}
+		tokens := *p.Tokens
+		tokens.Providers = slices.Clone(tokens.Providers)
+		for m := range tokens.Providers {
+			provider := &tokens.Providers[m]
+			if !provider.Forward && slices.ContainsFunc(all[n+1:], func(later model.Authentication) bool {
+				return later.Tokens != nil && slices.ContainsFunc(later.Tokens.Providers, provider.SharesPlace)
+			}) {
+				provider.Name += "/kept"
+				provider.Forward = true
+			}
+		}
+		out[n].Tokens = &tokens
+	}
 	return out
 }
 

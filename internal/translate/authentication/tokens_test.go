@@ -53,27 +53,29 @@ func set(names ...string) (out []model.PolicyName) {
 	return out
 }
 
+func both(a model.Authentications) []proto.Message { return []proto.Message{Form(a), Tokens(a)} }
+
 var cases = map[string]func() []proto.Message{
-	"none": func() []proto.Message { return []proto.Message{Tokens(model.Authentications{})} },
+	"none": func() []proto.Message { return both(model.Authentications{}) },
 	"required": func() []proto.Message {
-		return []proto.Message{Tokens(model.Authentications{
+		return both(model.Authentications{
 			Policies: []model.Authentication{
 				policy("bad", nil),
 				policy("one", &model.Tokens{Providers: []model.TokenProvider{inline}}),
 				policy("two", &model.Tokens{Providers: []model.TokenProvider{inline, fetched}}),
 			},
 			Sets: [][]model.PolicyName{set("bad"), set("bad", "one"), set("gone"), set("one"), set("one", "two"), set("two")},
-		})}
+		})
 	},
 	"optional": func() []proto.Message {
-		return []proto.Message{Tokens(model.Authentications{
+		return both(model.Authentications{
 			Policies: []model.Authentication{
 				policy("one", &model.Tokens{Optional: true, Providers: []model.TokenProvider{inline}}),
 				policy("two", &model.Tokens{Optional: true, Providers: []model.TokenProvider{fetched}}),
 				policy("yes", &model.Tokens{Providers: []model.TokenProvider{inline}}),
 			},
 			Sets: [][]model.PolicyName{set("one"), set("one", "two"), set("one", "yes")},
-		})}
+		})
 	},
 }
 
@@ -84,12 +86,13 @@ func TestEnvoyAcceptsGoldens(t *testing.T) {
 	binary := xdstest.Binary(t)
 	for name, build := range cases {
 		t.Run(name, func(t *testing.T) {
-			filter := build()[0]
+			filters := build()
 			m := &hcmv3.HttpConnectionManager{
 				StatPrefix:     "test",
 				RouteSpecifier: &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: &routev3.RouteConfiguration{}},
 				HttpFilters: []*hcmv3.HttpFilter{
-					envoy.HTTPFilter(names.FilterTokens, filter), envoy.HTTPFilter("envoy.filters.http.router", &routerv3.Router{}),
+					envoy.HTTPFilter(names.FilterForm, filters[0]), envoy.HTTPFilter(names.FilterTokens, filters[1]),
+					envoy.HTTPFilter("envoy.filters.http.router", &routerv3.Router{}),
 				},
 			}
 			require.NoError(t, envoy.Check(m))
