@@ -12,11 +12,11 @@ package controllers
 // +kubebuilder:rbac:groups=fairway.dev,resources=meshes/finalizers,verbs=update
 // +kubebuilder:rbac:groups=fairway.dev,resources=proxyparameters,verbs=get;list;watch
 
-// The Gateway API: routes and grants are read, statuses written; the class and automatic waypoints are made.
+// The Gateway API: routes, policies and grants are read, statuses written; the class and automatic waypoints are made.
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses,verbs=get;list;watch;create;patch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways,verbs=get;list;watch;create;delete
-// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;referencegrants,verbs=get;list;watch
-// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses/status;gateways/status;httproutes/status;grpcroutes/status,verbs=update
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;referencegrants;backendtlspolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses/status;gateways/status;httproutes/status;grpcroutes/status;backendtlspolicies/status,verbs=update
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways/finalizers,verbs=update
 // +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes;xbackendtrafficpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes/status;xbackendtrafficpolicies/status,verbs=update

@@ -33,9 +33,12 @@ type Store struct {
 	Parameters     *Collection[*v1alpha1.ProxyParameters]
 	Authorization  *Collection[*v1alpha1.AuthorizationPolicy]
 
-	TrafficPolicies *Collection[*v1alpha1.TrafficPolicy]
-	BackendTraffic  *Collection[*gwxv1alpha1.XBackendTrafficPolicy]
-	Authentication  *Collection[*v1alpha1.AuthenticationPolicy]
+	TrafficPolicies    *Collection[*v1alpha1.TrafficPolicy]
+	BackendTraffic     *Collection[*gwxv1alpha1.XBackendTrafficPolicy]
+	Authentication     *Collection[*v1alpha1.AuthenticationPolicy]
+	BackendTLSPolicies *Collection[*gwv1.BackendTLSPolicy]
+	// ConfigMaps are only those that others refer to; see References.
+	ConfigMaps *Collection[*corev1.ConfigMap]
 }
 
 // Kind is a row of the table of what the mesh reads. A kind is in no other list: the store, the feed and the operator's
@@ -47,6 +50,8 @@ type Kind interface {
 	Optional() bool
 	// Attaches: the mesh writes statuses of such objects for what they attach to.
 	Attaches() bool
+	// Referenced: only those are read that others refer to; see References.
+	Referenced() bool
 
 	make(s *Store, g *memo.Graph)
 	set(s *Store, obj client.Object)
@@ -125,6 +130,11 @@ var kinds = []Kind{
 	policies(func(s *Store) **Collection[*v1alpha1.TrafficPolicy] { return &s.TrafficPolicies }),
 	policies(func(s *Store) **Collection[*gwxv1alpha1.XBackendTrafficPolicy] { return &s.BackendTraffic }),
 	policies(func(s *Store) **Collection[*v1alpha1.AuthenticationPolicy] { return &s.Authentication }),
+	policies(func(s *Store) **Collection[*gwv1.BackendTLSPolicy] { return &s.BackendTLSPolicies }),
+	row[*corev1.ConfigMap]{
+		in:   func(s *Store) **Collection[*corev1.ConfigMap] { return &s.ConfigMaps },
+		same: sameConfigMap, referenced: true,
+	},
 }
 
 // row of a type of objects.
@@ -134,8 +144,8 @@ type row[T client.Object] struct {
 	// same tells whether two versions of an object are equal in all that the mesh reads.
 	same func(old, new T) bool
 	// by are the indexes.
-	by                 indexes[T]
-	optional, attaches bool
+	by                             indexes[T]
+	optional, attaches, referenced bool
 }
 
 // New implements Kind.
@@ -146,6 +156,9 @@ func (r row[T]) Optional() bool { return r.optional }
 
 // Attaches implements Kind.
 func (r row[T]) Attaches() bool { return r.attaches }
+
+// Referenced implements Kind.
+func (r row[T]) Referenced() bool { return r.referenced }
 
 func (r row[T]) make(s *Store, g *memo.Graph) {
 	*r.in(s) = newCollection(g, reflect.TypeFor[T]().Elem().Name(), r.same, r.by)

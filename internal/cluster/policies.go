@@ -32,6 +32,8 @@ func PolicyOf(obj client.Object) (Policy, bool) {
 		return o, true
 	case *gwxv1alpha1.XBackendTrafficPolicy:
 		return backendTrafficPolicy{o}, true
+	case *gwv1.BackendTLSPolicy:
+		return backendTLSPolicy{o}, true
 	}
 	return nil, false
 }
@@ -51,6 +53,16 @@ func (p backendTrafficPolicy) Targets() (out []gwv1.LocalPolicyTargetReferenceWi
 
 // Ancestors implements Policy.
 func (p backendTrafficPolicy) Ancestors() *[]gwv1.PolicyAncestorStatus { return &p.Status.Ancestors }
+
+type backendTLSPolicy struct{ *gwv1.BackendTLSPolicy }
+
+// Targets implements Policy.
+func (p backendTLSPolicy) Targets() []gwv1.LocalPolicyTargetReferenceWithSectionName {
+	return p.Spec.TargetRefs
+}
+
+// Ancestors implements Policy.
+func (p backendTLSPolicy) Ancestors() *[]gwv1.PolicyAncestorStatus { return &p.Status.Ancestors }
 
 // TargetValue is what ByTarget lists the policies under that name an object.
 func TargetValue(kind schema.GroupKind, key Key) string {

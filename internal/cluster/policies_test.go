@@ -19,7 +19,7 @@ import (
 // TestPoliciesAreFoundByWhatTheyName, and read again when their status has less room.
 func TestPoliciesAreFoundByWhatTheyName(t *testing.T) {
 	graph := memo.New()
-	policies := cluster.NewPolicies[*policytest.BackendTLSPolicy](graph)
+	policies := cluster.NewPolicies[*gwv1.BackendTLSPolicy](graph)
 	web := cluster.Key{Namespace: "shop", Name: "web"}
 	naming := memo.Define(graph, "naming", func(a, b int) bool { return a == b }, func(c *memo.Ctx, _ struct{}) int {
 		return len(policies.By(c, cluster.ByTarget, cluster.TargetValue(schema.GroupKind{Kind: "Service"}, web)))
@@ -38,7 +38,7 @@ func TestPoliciesAreFoundByWhatTheyName(t *testing.T) {
 	key := cluster.Key{Namespace: "shop", Name: "a"}
 	require.Zero(t, taken.Get(nil, key))
 
-	said := &policytest.BackendTLSPolicy{BackendTLSPolicy: *policy.DeepCopy()}
+	said := policy.DeepCopy()
 	said.Status.Ancestors = []gwv1.PolicyAncestorStatus{
 		{ControllerName: names.MeshController}, {ControllerName: "example.org/other"},
 	}

@@ -223,6 +223,7 @@ func objectPool(t testing.TB) (out []client.Object) {
 		"around-the-waypoint", "authorization-requests", "bad-input", "bad-rules", "consumer-and-grpc", "consumers-alone",
 		"families-and-nodes", "gateway-not-accepted", "over-budget", "ownership", "split", "grants", "grpc",
 		"named-waypoints", "protocols", "resilience", "precedence", "parameters", "attachment", "backends",
+		"backend-tls",
 	} {
 		out = append(out, readManifests(t, filepath.Join("..", "ingest", "testdata", name, "input.yaml"))...)
 	}

@@ -5,6 +5,7 @@ package engine
 
 import (
 	"math/rand/v2"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -29,6 +30,12 @@ func vary(r *rand.Rand, o client.Object) {
 		o.Spec.DryRun = r.IntN(4) == 0
 		if r.IntN(4) == 0 {
 			o.Spec.Rules = o.Spec.Rules[:r.IntN(len(o.Spec.Rules)+1)]
+		}
+	case *gwv1.BackendTLSPolicy:
+		varyBackendTLS(r, o)
+	case *corev1.ConfigMap:
+		if r.IntN(4) == 0 {
+			o.Data = nil
 		}
 	case *corev1.Namespace:
 		varyNamespace(r, o)
@@ -64,6 +71,16 @@ func vary(r *rand.Rand, o client.Object) {
 			o.Spec.From = nil
 		}
 	}
+}
+
+func varyBackendTLS(r *rand.Rand, o *gwv1.BackendTLSPolicy) {
+	if r.IntN(3) == 0 {
+		o.Spec.TargetRefs[0].Name = oneOf[gwv1.ObjectName](r, "web", "reviews", "api", "nowhere")
+	}
+	for n := range o.Spec.Validation.CACertificateRefs {
+		o.Spec.Validation.CACertificateRefs[n].Name = oneOf[gwv1.ObjectName](r, "one", "both", "gone", "no-key")
+	}
+	o.CreationTimestamp.Time = time.Unix(int64(r.IntN(3)), 0)
 }
 
 func oneOf[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }

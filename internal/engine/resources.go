@@ -91,6 +91,9 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 	switch k.typeURL {
 	case xds.TypeListener:
 		out = []string{names.ListenerMTLS, names.ListenerTrial}
+		if w.Tunnels {
+			out = append(out, names.ListenerTunnel)
+		}
 	case xds.TypeScopedRoute:
 		for _, p := range w.Ports {
 			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
@@ -102,7 +105,10 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 			}
 		}
 		for _, p := range w.Backends {
-			out = append(out, names.ServicePort(p.Namespace, p.Service, p.Port))
+			out = append(out, names.RequestsTo(p.Namespace, p.Service, p.Port, r.ingest.SpeaksTLS.Get(c, p)))
+		}
+		if w.Tunnels {
+			out = append(out, names.ClusterTunnel)
 		}
 	}
 	slices.Sort(out)
@@ -200,20 +206,17 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 			return r.resource(k, waypoint.MTLSListener(*w))
 		case names.ListenerTrial:
 			return r.resource(k, waypoint.TrialListener())
+		case names.ListenerTunnel:
+			if w.Tunnels {
+				return r.resource(k, waypoint.TunnelListener())
+			}
 		}
 		return nil
 	case xds.TypeCluster:
 		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.Scope, k.TypeURL}), k.Name); !found {
 			return nil
 		}
-		if port, ok := parsePort(k.Name, "service"); ok {
-			return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
-		}
-		if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
-			port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
-			return r.resource(k, upstream.Inbound(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
-		}
-		return nil
+		return r.clusterOf(c, w, k)
 	case xds.TypeScopedRoute:
 		if !serves(w, k.Name) {
 			return nil
@@ -226,13 +229,31 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if !reaches(w, k.Name) {
+		if !r.reaches(c, w, k.Name) {
 			return nil
 		}
 	default:
 		return nil
 	}
 	return r.shared.Get(c, xds.Key{ID: k.ID})
+}
+
+// clusterOf a waypoint, of those in its set.
+func (r *resources) clusterOf(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.Resource {
+	if k.Name == names.ClusterTunnel {
+		return r.resource(k, upstream.Tunnel(w.Identity))
+	}
+	if port, ok := parsePort(k.Name, "service"); ok {
+		return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+	}
+	if port, ok := parsePort(k.Name, names.PrefixTLS); ok {
+		return r.resource(k, upstream.TLSPort(r.ingest.Upstream.Get(c, port), w.Headers))
+	}
+	if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
+		port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
+		return r.resource(k, upstream.Inbound(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+	}
+	return nil
 }
 
 // serves tells whether a waypoint serves the port that a route table or scope is named after.
@@ -246,15 +267,20 @@ func serves(w *model.Waypoint, name string) bool {
 }
 
 // reaches tells whether a waypoint sends requests, or passes connections on, to the port that a load assignment is
-// named after.
-func reaches(w *model.Waypoint, name string) bool {
-	port, ok := parsePort(name, "waypoint")
-	if !ok {
-		return false
+// named after, by the cluster that has it.
+func (r *resources) reaches(c *memo.Ctx, w *model.Waypoint, name string) bool {
+	port, byTLS := parsePort(name, names.PrefixTLSEndpoints)
+	if !byTLS {
+		var ok bool
+		if port, ok = parsePort(name, "waypoint"); !ok {
+			return false
+		}
+		if served, ok := w.Port(port); ok && !served.Protocol.HTTP() {
+			return true
+		}
 	}
 	_, backend := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare)
-	_, served := w.Port(port)
-	return backend || served
+	return backend && r.ingest.SpeaksTLS.Get(c, port) == byTLS
 }
 
 // parseTable finds out what the route table of a name is for.
@@ -309,6 +335,9 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 		}
 		if port, ok := parsePort(k.Name, "waypoint"); ok {
 			return r.resource(k, upstream.WaypointEndpoints(port, r.ingest.WaypointEndpoints.Get(c, port)))
+		}
+		if port, ok := parsePort(k.Name, names.PrefixTLSEndpoints); ok {
+			return r.resource(k, upstream.TLSEndpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
 		if at, ok := parseTable(k.Name); ok {

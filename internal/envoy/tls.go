@@ -41,6 +41,15 @@ func TrustDomain(trustDomain string) *tlsv3.SubjectAltNameMatcher {
 	return spiffePrefix("spiffe://" + trustDomain + "/")
 }
 
+// TrustDomainOf matches the peers of an identity; none if it is not a SPIFFE ID.
+func TrustDomainOf(identity string) []*tlsv3.SubjectAltNameMatcher {
+	td, _, _, ok := names.ParseSPIFFEID(identity)
+	if !ok {
+		return nil
+	}
+	return []*tlsv3.SubjectAltNameMatcher{TrustDomain(td)}
+}
+
 // SPIFFEIDs matches exactly these identities, in the order given.
 func SPIFFEIDs(ids ...string) []*tlsv3.SubjectAltNameMatcher {
 	out := make([]*tlsv3.SubjectAltNameMatcher, 0, len(ids))

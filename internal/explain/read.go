@@ -20,6 +20,9 @@ import (
 func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 	var all []client.Object
 	for _, k := range cluster.Kinds() {
+		if k.Referenced() {
+			continue // decides on no caller
+		}
 		gvk, err := c.GroupVersionKindFor(k.New())
 		if err != nil {
 			return nil, err

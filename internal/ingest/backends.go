@@ -72,12 +72,12 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	switch {
 	case !ok:
 		b.noteUnresolved(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, *ref.Port)
-	case port.Protocol == model.ProtocolTLS:
+	case port.Protocol == model.ProtocolTLS && !b.i.SpeaksTLS.Get(b.c, out.Port):
 		b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol,
-			"backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it", key,
-			*ref.Port)
+			"backend Service %s expects TLS on port %d, but waypoints send plain HTTP: use a port that accepts it, or a "+
+				"BackendTLSPolicy", key, *ref.Port)
 	default:
-		out.Invalid = false
+		out.Invalid, out.TLS = false, b.i.SpeaksTLS.Get(b.c, out.Port)
 	}
 	return out
 }

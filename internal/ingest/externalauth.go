@@ -27,7 +27,7 @@ const authTimeout = 5 * time.Second
 func (b *routeBuilder) externalAuth(in *gwv1.HTTPExternalAuthFilter) *model.ExternalAuth {
 	to := b.backend(in.BackendRef, nil)
 	out := &model.ExternalAuth{
-		Service: to.Port, Invalid: to.Invalid, Timeout: authTimeout,
+		Service: to.Port, Invalid: to.Invalid, TLS: to.TLS, Timeout: authTimeout,
 		GRPC: in.ExternalAuthProtocol == gwv1.HTTPRouteExternalAuthGRPCProtocol,
 	}
 	if out.GRPC && in.GRPCAuthConfig != nil {
@@ -167,6 +167,7 @@ func (i *Ingest) externalAuthorization(
 		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, then)
 		out.Service, out.Invalid = model.ServicePort{}, true
 	}
+	out.TLS = !out.Invalid && i.SpeaksTLS.Get(c, out.Service)
 	return out, unresolved, ""
 }
 

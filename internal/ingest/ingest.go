@@ -30,6 +30,7 @@ import (
 type Ingest struct {
 	authorization
 	authenticationDecisions
+	backendTLS
 	store *cluster.Store
 	check RuleCheck
 	// Rejected by proxies.
@@ -169,6 +170,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)
 	i.defineAuthentication(g)
+	i.defineBackendTLS(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.Report = memo.Define(g, "report", sameReport, i.report)

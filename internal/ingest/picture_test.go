@@ -89,7 +89,7 @@ func (p *picture) tables(svc *model.Service) {
 		if up.Protocol != t.Protocol {
 			text += ", to waypoints " + string(up.Protocol)
 		}
-		text += policyWords("sending", up.Sending) + policyWords("requests", t.Requests)
+		text += tlsWords(up.TLS) + policyWords("sending", up.Sending) + policyWords("requests", t.Requests)
 		if t.Session != nil {
 			text += "\n    " + sessionWords(*t.Session)
 		}
@@ -334,7 +334,7 @@ func (p *picture) report(r *Report) {
 			}
 			clusters := flags(map[string]bool{"in clusters " + fmt.Sprint(parent.Clusters): parent.Clusters != nil})
 			p.line("    Programmed by waypoint %s%s, at %v, with %s, leading to [%s]%s",
-				parent.Waypoint, pending, parent.Dialled, portList(ports), portList(parent.Backends), clusters)
+				parent.Waypoint, pending, parent.Dialled, portList(ports), clusterList(parent.Backends), clusters)
 		}
 	}
 }

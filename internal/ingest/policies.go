@@ -30,12 +30,19 @@ type policyKind[O client.Object, T any] struct {
 	needs func(c *memo.Ctx, at []model.Attachment) ParentReport
 	// guards: its condition is Enforced, not Programmed.
 	guards bool
+	// besides adds what else there is to say of a policy; nil: nothing.
+	besides func(c *memo.Ctx, o O, out *policy.Policy[T])
+	// ports are those of a Service that the kind may be in force for; portsAsTargets if nil.
+	ports policy.Find
 }
 
 // definePolicies has a kind of policies decided on, and reported on by Ingest.Report.
 func definePolicies[O client.Object, T any](g *memo.Graph, i *Ingest, k policyKind[O, T]) *policy.Policies[T] {
 	var none O
 	kind := cluster.NameOf(none)
+	if k.ports == nil {
+		k.ports = i.portsAsTargets
+	}
 	all := policy.Define(g, policy.Kind[T]{
 		Name: kind,
 		Get: func(c *memo.Ctx, name cluster.Key) *policy.Policy[T] {
@@ -53,12 +60,15 @@ func definePolicies[O client.Object, T any](g *memo.Graph, i *Ingest, k policyKi
 				}
 			}
 			out.Content, out.Invalid = k.read(c, o)
+			if k.besides != nil {
+				k.besides(c, o, out)
+			}
 			return out
 		},
 		Naming: func(c *memo.Ctx, o policy.Object) []cluster.Key {
 			return k.in.By(c, cluster.ByTarget, cluster.TargetValue(o.GroupKind, o.NamespacedName))
 		},
-		Targets: map[schema.GroupKind]policy.Find{policy.Service: i.portsAsTargets},
+		Targets: map[schema.GroupKind]policy.Find{policy.Service: k.ports},
 	})
 	i.policyReports[kind] = func(c *memo.Ctx, key cluster.Key) *Report {
 		return i.policyReport(c, all.Report.Get(c, key), k.needs, k.guards)
@@ -67,7 +77,7 @@ func definePolicies[O client.Object, T any](g *memo.Graph, i *Ingest, k policyKi
 }
 
 // portsAsTargets are the ports of a Service, as what policies can be in force for.
-func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Section, bad *conditions.Verdict) {
+func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) ([]policy.Section, *conditions.Verdict) {
 	svc := i.Service.Get(c, key)
 	switch {
 	case svc == nil:
@@ -78,10 +88,14 @@ func (i *Ingest) portsAsTargets(c *memo.Ctx, key cluster.Key) (out []policy.Sect
 		return nil, &Verdict{Reason: v1alpha1.EntryReasonNotEnrolled, Message: fmt.Sprintf(
 			"namespace %s is not in the mesh: label it %s=%s", key.Namespace, names.LabelMesh, names.MeshEnabled)}
 	}
+	return sectionsOf(svc), nil
+}
+
+func sectionsOf(svc *model.Service) (out []policy.Section) {
 	for _, p := range svc.Ports {
 		out = append(out, policy.Section{Name: p.Name, At: svc.Attachment(p)})
 	}
-	return out, nil
+	return out
 }
 
 // policyReport adds to a report what only the proxies know: which of them must have acknowledged what.
@@ -136,5 +150,10 @@ func (i *Ingest) clusterOf(c *memo.Ctx, at model.Attachment) string {
 	if p := at.Port; !i.unguarded.Get(c, at).Protocol.HTTP() {
 		return names.InboundCluster(p.Namespace, p.Service, p.Port)
 	}
-	return names.ServicePort(at.Port.Namespace, at.Port.Service, at.Port.Port)
+	return i.clusterName(c, at.Port)
+}
+
+// clusterName of the requests to a port.
+func (i *Ingest) clusterName(c *memo.Ctx, p model.ServicePort) string {
+	return names.RequestsTo(p.Namespace, p.Service, p.Port, i.SpeaksTLS.Get(c, p))
 }

@@ -23,14 +23,14 @@ const kindBackendTLS = "BackendTLSPolicy"
 // worldOfPolicies has the objects of a case, and a kind of policies that asks for a host, for whose ports the
 // waypoint's proxies must have their clusters.
 func worldOfPolicies(t *testing.T, of string) (
-	w *world, all *policy.Policies[string], in *cluster.Collection[*policytest.BackendTLSPolicy],
+	w *world, all *policy.Policies[string], in *cluster.Collection[*gwv1.BackendTLSPolicy],
 ) {
 	w = newWorld()
 	w.set(t, append(readManifests(t, "testdata/mesh.yaml"), readManifests(t, "testdata/"+of+"/input.yaml")...)...)
-	in = cluster.NewPolicies[*policytest.BackendTLSPolicy](w.graph)
-	all = definePolicies(w.graph, w.in, policyKind[*policytest.BackendTLSPolicy, string]{
+	in = cluster.NewPolicies[*gwv1.BackendTLSPolicy](w.graph)
+	all = definePolicies(w.graph, w.in, policyKind[*gwv1.BackendTLSPolicy, string]{
 		in: in,
-		read: func(_ *memo.Ctx, p *policytest.BackendTLSPolicy) (host, invalid string) {
+		read: func(_ *memo.Ctx, p *gwv1.BackendTLSPolicy) (host, invalid string) {
 			if host = string(p.Spec.Validation.Hostname); host == "" {
 				invalid = "no host"
 			}

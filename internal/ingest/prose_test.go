@@ -226,6 +226,9 @@ func backendWords(b model.Backend) string {
 		return "500"
 	}
 	out := portWords(b.Port)
+	if b.TLS {
+		out += " in TLS"
+	}
 	var filters []string
 	for _, f := range b.Filters {
 		filters = append(filters, filterWords(f))

@@ -46,6 +46,7 @@ func (i *Ingest) globalLimit(
 		bad.Message = fmt.Sprintf("rateLimit.global: %s; until then %s", bad.Message, then)
 	}
 	out.Service, out.Invalid = port, bad != nil
+	out.TLS = bad == nil && i.SpeaksTLS.Get(c, port)
 	return out, bad
 }
 

@@ -43,8 +43,8 @@ type ParentReport struct {
 	Waypoint cluster.Key
 	// Clusters that they must have acknowledged besides, by name.
 	Clusters []string
-	// Backends of the rules, sorted: the proxies need their clusters.
-	Backends []model.ServicePort
+	// Backends of the rules, by the names of their clusters, sorted: the proxies need these.
+	Backends []string
 	// Dialled are the addresses of Attachments: callers' node proxies must have acknowledged that these lead to the
 	// waypoint.
 	Dialled []netip.AddrPort
@@ -120,8 +120,10 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 		b := i.Binding.Get(c, p.service)
 		out.Waypoint, out.Pending = b.Waypoint, b.Pending
 		out.Dialled = i.dialled(c, has)
-		out.Backends = ruleBackends(r.Rules)
-		slices.SortFunc(out.Backends, model.ServicePort.Compare)
+		for _, port := range ruleBackends(r.Rules) {
+			out.Backends = append(out.Backends, i.clusterName(c, port))
+		}
+		slices.Sort(out.Backends)
 		out.Backends = slices.Compact(out.Backends)
 	}
 	return out

@@ -172,7 +172,7 @@ func (i *Ingest) asking(c *memo.Ctx, at model.Attachment) []attached {
 // table puts together what every route does with the requests to an attachment, in order of precedence.
 func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	claims := i.claims.Get(c, at)
-	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol}
+	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol, TLS: i.SpeaksTLS.Get(c, at.Port)}
 	if p := i.traffic.InForce.Get(c, at); p != nil && out.Protocol.HTTP() {
 		out.Requests = p.Content.Requests
 	}
@@ -210,6 +210,7 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	if p := i.backendTrafficOf.InForce.Get(c, model.Attachment{Port: port}); p != nil && out.Protocol.HTTP() {
 		out.Retries = p.Content.Retries
 	}
+	out.TLS = i.tlsOf(c, port)
 	return out
 }
 

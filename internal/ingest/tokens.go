@@ -160,7 +160,8 @@ func (i *Ingest) remoteKeys(
 		return nil, &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: fmt.Sprintf("uri %q is no URI", r.URI)}
 	}
 	return &model.RemoteKeys{
-		URI: r.URI, Service: port, CacheFor: cmp.Or(ptr.Deref(durationOf(r.CacheDuration), 0), defaultKeysCached),
-		Timeout: cmp.Or(ptr.Deref(durationOf(r.Timeout), 0), defaultKeysTimeout),
+		URI: r.URI, Service: port, TLS: i.SpeaksTLS.Get(c, port),
+		CacheFor: cmp.Or(ptr.Deref(durationOf(r.CacheDuration), 0), defaultKeysCached),
+		Timeout:  cmp.Or(ptr.Deref(durationOf(r.Timeout), 0), defaultKeysTimeout),
 	}, nil
 }

@@ -59,7 +59,7 @@ func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	case asked.unresolved != nil:
 		out.Unprogrammed = asked.unresolved
 	case asked.Requests.GlobalLimit != nil:
-		out.Backends = append(out.Backends, asked.Requests.GlobalLimit.Service)
+		out.Backends = append(out.Backends, i.clusterName(c, asked.Requests.GlobalLimit.Service))
 	}
 	return out
 }

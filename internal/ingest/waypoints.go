@@ -286,6 +286,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
 	slices.SortFunc(out.Backends, model.ServicePort.Compare)
 	out.Backends = slices.Compact(out.Backends)
+	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
 	return out
 }
 

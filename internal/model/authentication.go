@@ -75,6 +75,8 @@ type ClaimHeader struct{ Header, Claim string }
 type RemoteKeys struct {
 	URI     string
 	Service ServicePort
+	// TLS: they are asked for in TLS; see Upstream.
+	TLS bool
 	// CacheFor is how long until they are fetched again.
 	CacheFor, Timeout time.Duration
 }

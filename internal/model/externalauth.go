@@ -14,6 +14,8 @@ type ExternalAuth struct {
 	// Service is asked, unless it is Invalid: then it is as if it never answered.
 	Service ServicePort
 	Invalid bool
+	// TLS: it is asked in TLS; see Upstream.
+	TLS bool
 	// Refused: guards of the Service don't let the waypoint ask, which is to the same effect. It is no part of what the
 	// rule's author says, by which rules are told apart.
 	Refused bool `json:"-"`

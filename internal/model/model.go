@@ -93,6 +93,8 @@ type Upstream struct {
 	Identities []string
 	// Sending is as its owner's policies have it.
 	Sending
+	// TLS that requests are sent in, as its owner's BackendTLSPolicy has it; nil: in what the application takes as it is.
+	TLS *BackendTLS
 }
 
 // Workload is a pod as the mesh sees it.
@@ -134,7 +136,9 @@ type Waypoint struct {
 	Ports []ServedPort
 	// Backends are the ports that requests are sent to, those of Ports included that are HTTP, sorted likewise.
 	Backends []ServicePort
-	Headers  HeaderLimits
+	// Tunnels: it speaks TLS with the application of some backend.
+	Tunnels bool
+	Headers HeaderLimits
 }
 
 // Port finds one of the ports that it serves.
@@ -176,6 +180,8 @@ type RouteTable struct {
 	Default []Rule
 	// Guards of requests that no rule takes elsewhere: all of them must let a request pass.
 	Guards []Guard
+	// TLS: such requests leave in TLS; see Upstream.
+	TLS bool
 	// Requests is as the owner's TrafficPolicy has it, for the requests of all rules.
 	Requests Requests
 	// Session of requests that no rule takes elsewhere.
@@ -301,6 +307,8 @@ type Backend struct {
 	Weight uint32
 	// Invalid backends answer 500 for their share, as Gateway API demands.
 	Invalid bool
+	// TLS: requests leave in TLS; see Upstream.
+	TLS     bool
 	Filters []Filter // header changes only
 	// Guards of the requests that the rule sends there, those of mirrors included: all of them must let a request pass.
 	Guards []Guard

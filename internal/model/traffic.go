@@ -99,7 +99,9 @@ type GlobalLimit struct {
 	// Service is asked, unless it is Invalid: then it is as if it never answered.
 	Service ServicePort
 	Invalid bool
-	Domain  string
+	// TLS: it is asked in TLS; see Upstream.
+	TLS    bool
+	Domain string
 	// Descriptors of a request, each a list of entries.
 	Descriptors [][]LimitEntry
 	// Closed: without an answer, requests don't pass.

@@ -178,6 +178,11 @@ const (
 	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.
 	MetadataTarget = "target"
+	// MetadataTunnel is the namespace of what ListenerTunnel reads of an endpoint: the address to connect to, the server
+	// name to ask for (a port), and, as MetadataIdentity, who must answer.
+	MetadataTunnel        = "fairway.tunnel"
+	MetadataTunnelAddress = "address"
+	MetadataTunnelServer  = "server"
 	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its mTLS connection.
 	MetadataIdentity = "identity"
 	// TrustBundleSecret is the SDS name of the validation context.
@@ -191,6 +196,9 @@ const (
 	// Nothing leads there.
 	ListenerTrial = "trial"
 	RouteTrial    = "trial"
+	// ListenerTunnel and ClusterTunnel carry what is TLS with an application already through the mesh's mTLS.
+	ListenerTunnel = "tunnel"
+	ClusterTunnel  = "tunnel"
 	// AmbiguousRoutes is how the names of a waypoint's routes begin that refuse what only some servers take for
 	// a rule's path or method; which, is said behind it.
 	AmbiguousRoutes = "ambiguous/"
@@ -206,6 +214,32 @@ func ServicePort(namespace, service string, port uint16) string {
 // ServerName is what a waypoint is asked for in the handshake (SNI): a port of a Service.
 func ServerName(namespace, service string, port uint16) string {
 	return fmt.Sprintf("%d.%s.%s", port, service, namespace)
+}
+
+// PrefixTLS begins the names of clusters that speak TLS with applications, PrefixTLSEndpoints those of their load
+// assignments.
+const (
+	PrefixTLS          = "tls"
+	PrefixTLSEndpoints = "waypoint-tls"
+)
+
+// TLSPort is the waypoint's cluster that requests to a port go to whose application is spoken TLS with. It has another
+// name than that without TLS, so that where proxies reject it, requests are refused and never go out in plain text.
+func TLSPort(namespace, service string, port uint16) string {
+	return fmt.Sprintf("%s/%s/%s/%d", PrefixTLS, namespace, service, port)
+}
+
+// RequestsTo is the waypoint's cluster that requests to a port go to.
+func RequestsTo(namespace, service string, port uint16, tls bool) string {
+	if tls {
+		return TLSPort(namespace, service, port)
+	}
+	return ServicePort(namespace, service, port)
+}
+
+// TLSEndpoints names the load assignment of a Service's port as waypoints see it that speak TLS with it.
+func TLSEndpoints(namespace, service string, port uint16) string {
+	return fmt.Sprintf("%s/%s/%s/%d", PrefixTLSEndpoints, namespace, service, port)
 }
 
 // PrefixInboundCluster is how the name of an InboundCluster begins; a server name follows.

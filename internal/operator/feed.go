@@ -38,6 +38,8 @@ type feed struct {
 	taken func()
 	// touched is told of every object that was added or changed, after the engine.
 	touched func(obj client.Object)
+	// references read what objects refer to, and hand the objects on.
+	references *references
 	// pod is told of every pod besides, the last time when it is gone.
 	pod func(p *corev1.Pod, gone bool)
 }
@@ -57,6 +59,9 @@ func (f *feed) Start(ctx context.Context) error {
 		})
 	}
 	for _, kind := range cluster.Kinds() {
+		if kind.Referenced() {
+			continue // by references
+		}
 		obj := kind.New()
 		gvk, err := apiutil.GVKForObject(obj, f.scheme)
 		if err != nil {
@@ -86,6 +91,7 @@ func (f *feed) Start(ctx context.Context) error {
 		}
 	}
 	synced.Wait()
+	f.references.settle(ctx)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -133,7 +139,7 @@ func (f *feed) set(o any) {
 	if !ok {
 		return
 	}
-	f.inbox.Set(obj)
+	f.references.set(obj)
 	f.touched(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, false)
@@ -153,7 +159,7 @@ func (f *feed) remove(o any) {
 		f.inbox.Set(mesh)
 		return
 	}
-	f.inbox.Delete(obj)
+	f.references.remove(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, true)
 	}

@@ -114,8 +114,13 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
+	configMaps, err := configMapsOf(mgr)
+	if err != nil {
+		return err
+	}
 	f := &feed{
-		cache: mgr.GetCache(), inbox: p.inbox, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
+		references: newReferences(ctx, configMaps, p.inbox),
+		cache:      mgr.GetCache(), inbox: p.inbox, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
 		ready: ready, taken: ready.await("the state of the cluster"), touched: p.touched, pod: p.pod,
 	}
 	for _, r := range append(p.runnables(mgr, ready, o), f, measured, signs.direct) {

@@ -118,14 +118,17 @@ func runFeed(t *testing.T, cfg *rest.Config, authority *identity.Authority) (*re
 	require.NoError(t, err)
 	e := engine.New(engine.Options{Cache: xds.NewCache(), Log: logr.Discard()})
 	ready := newReadiness(signing(mgr.GetCache(), authority))
+	ctx, cancel := context.WithCancel(t.Context())
+	configMaps, err := configMapsOf(mgr)
+	require.NoError(t, err)
 	f := &feed{
-		cache: mgr.GetCache(), inbox: e.Inbox, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
+		references: newReferences(ctx, configMaps, e.Inbox),
+		cache:      mgr.GetCache(), inbox: e.Inbox, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
 		ready: ready, taken: ready.await("the state of the cluster"), pod: func(*corev1.Pod, bool) {},
 		touched: func(client.Object) {},
 	}
 	require.NoError(t, mgr.Add(f))
 	require.NoError(t, mgr.Add(everyReplica(e.Run)))
-	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
 	return ready, func() {

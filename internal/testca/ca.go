@@ -61,13 +61,29 @@ func (a *CA) Issue(id string) tls.Certificate {
 	a.t.Helper()
 	uri, err := url.Parse(id)
 	require.NoError(a.t, err)
+	return a.issue(func(c *x509.Certificate) { c.URIs = []*url.URL{uri} })
+}
+
+// IssueHost makes a certificate for a host name, likewise; mutate changes what is to be signed.
+func (a *CA) IssueHost(host string, mutate ...func(*x509.Certificate)) tls.Certificate {
+	a.t.Helper()
+	named := func(c *x509.Certificate) { c.DNSNames = []string{host} }
+	return a.issue(append([]func(*x509.Certificate){named}, mutate...)...)
+}
+
+func (a *CA) issue(mutate ...func(*x509.Certificate)) tls.Certificate {
+	a.t.Helper()
 	key, now := newKey(a.t), a.now()
-	leaf := sign(a.t, &x509.Certificate{
-		SerialNumber: serial(a.t), URIs: []*url.URL{uri},
-		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
+	template := &x509.Certificate{
+		SerialNumber: serial(a.t),
+		NotBefore:    now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-	}, a.Certificate, key.Public(), a.Key)
+	}
+	for _, m := range mutate {
+		m(template)
+	}
+	leaf := sign(a.t, template, a.Certificate, key.Public(), a.Key)
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key, Leaf: leaf}
 }
 

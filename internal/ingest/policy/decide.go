@@ -4,6 +4,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -175,10 +176,11 @@ func (p *Policies[T]) ancestor(c *memo.Ctx, policy *Policy[T], n int, t Target) 
 		}
 	}
 	if bad == nil && policy.Invalid != "" {
-		bad = refuse(gwv1.PolicyReasonInvalid, "%s", policy.Invalid)
+		bad = refuse(cmp.Or(policy.Reason, gwv1.PolicyReasonInvalid), "%s", policy.Invalid)
 	}
-	out.Conditions = []metav1.Condition{conditions.Judged(
-		string(gwv1.PolicyConditionAccepted), bad, string(gwv1.PolicyReasonAccepted), message, policy.Generation)}
+	out.Conditions = append([]metav1.Condition{conditions.Judged(
+		string(gwv1.PolicyConditionAccepted), bad, string(gwv1.PolicyReasonAccepted), message, policy.Generation)},
+		policy.Besides...)
 	return out
 }
 

@@ -33,6 +33,10 @@ type Policy[T any] struct {
 	// Invalid says why what it asks for can't be carried out. It has its targets all the same, and whoever carries it out
 	// refuses what it was meant to guard: a mistake must not put a policy in force that gives way to it.
 	Invalid string
+	// Reason of Invalid; PolicyReasonInvalid if empty.
+	Reason gwv1.PolicyConditionReason
+	// Besides Accepted, conditions that it has whatever becomes of its targets.
+	Besides []metav1.Condition
 	// Content is what it asks for.
 	Content T
 }

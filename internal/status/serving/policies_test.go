@@ -31,7 +31,7 @@ import (
 func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 	s := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(s))
-	policytest.AddToScheme(s)
+	require.NoError(t, gwv1.Install(s))
 	c, err := client.New(cfg, client.Options{Scheme: s})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -50,7 +50,7 @@ func testPolicyOnARealAPIServer(t *testing.T, cfg *rest.Config) {
 
 	b := newBook("w-0")
 	b.say("w-0", table80, xds.Pending)
-	w := newEntries(c, b, logr.Discard(), func(string) client.Object { return &policytest.BackendTLSPolicy{} })
+	w := newEntries(c, b, logr.Discard(), func(string) client.Object { return &gwv1.BackendTLSPolicy{} })
 	go func() { _ = w.Start(ctx) }()
 	ref := model.ObjectRef{Kind: "BackendTLSPolicy", Namespace: "bookshop", Name: "limits"}
 	entry := ingest.ParentReport{

@@ -41,8 +41,7 @@ func needsOf(p ingest.ParentReport) []need {
 	for _, name := range p.Clusters {
 		waypoint.resources = append(waypoint.resources, scope.Key(xds.TypeCluster, name))
 	}
-	for _, port := range p.Backends {
-		name := names.ServicePort(port.Namespace, port.Service, port.Port)
+	for _, name := range p.Backends {
 		waypoint.besides = append(waypoint.besides, scope.Key(xds.TypeCluster, name))
 	}
 	var nodes need

@@ -116,7 +116,7 @@ var (
 func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 	served := ingest.ParentReport{
 		Waypoint: waypoint, Attachments: []model.Attachment{{Port: port80}, {Port: port81}},
-		Backends: []model.ServicePort{{Namespace: "bookshop", Service: "ratings", Port: 80}},
+		Backends: []string{"service/bookshop/ratings/80"},
 		Dialled:  []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:80")},
 	}
 	both := func(change func(*book)) *book {

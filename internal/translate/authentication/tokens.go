@@ -140,7 +140,7 @@ func keysInline(keys string) *jwtauthnv3.JwtProvider_LocalJwks {
 // keysFetched are fetched at once, and again before they are too old, once for all threads. They are good until others
 // come, however long a server can't be asked. A request that comes before the first asks by itself.
 func keysFetched(r model.RemoteKeys) *jwtauthnv3.RemoteJwks {
-	from := names.ServicePort(r.Service.Namespace, r.Service.Service, r.Service.Port)
+	from := names.RequestsTo(r.Service.Namespace, r.Service.Service, r.Service.Port, r.TLS)
 	return &jwtauthnv3.RemoteJwks{
 		HttpUri: &corev3.HttpUri{
 			Uri: r.URI, HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: from}, Timeout: envoy.Duration(r.Timeout),

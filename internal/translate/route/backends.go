@@ -34,7 +34,7 @@ func (b *routeBuilder) destinations(
 		return false, nil
 	}
 	if len(live) == 1 {
-		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: nameOf(live[0].Port)}
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterOf(live[0].Port, live[0].TLS)}
 		config, err := b.backendFilters(r, live[0])
 		if err != nil {
 			return false, err
@@ -88,7 +88,7 @@ func weights(backends []model.Backend) []uint32 {
 
 // clusterWeight is a backend among several; host is what the rule's filters make of the request's.
 func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.WeightedCluster_ClusterWeight, error) {
-	w := &routev3.WeightedCluster_ClusterWeight{Name: nameOf(b.Port), Weight: envoy.UInt32(weight)}
+	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterOf(b.Port, b.TLS), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
 		w.Name = clusterInvalid
 		return w, nil
@@ -128,7 +128,7 @@ func mirror(a *routev3.RouteAction, m model.Mirror) {
 		return
 	}
 	p := &routev3.RouteAction_RequestMirrorPolicy{
-		Cluster:                       nameOf(m.Backend.Port),
+		Cluster:                       clusterOf(m.Backend.Port, m.Backend.TLS),
 		DisableShadowHostSuffixAppend: true,
 	}
 	if m.Denominator != 0 && m.Numerator < m.Denominator {

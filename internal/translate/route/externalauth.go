@@ -112,7 +112,7 @@ func externalAuth(a model.ExternalAuth) (*extauthzv3.ExtAuthz, error) {
 	}
 	out.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
 		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-			ClusterName: nameOf(a.Service), Authority: a.Service.Service,
+			ClusterName: clusterOf(a.Service, a.TLS), Authority: a.Service.Service,
 		}},
 		Timeout: envoy.Duration(positive(&a.Timeout)),
 	}}
@@ -132,7 +132,7 @@ func authByHTTP(a model.ExternalAuth) (*extauthzv3.HttpService, error) {
 	return &extauthzv3.HttpService{
 		ServerUri: &corev3.HttpUri{
 			Uri:              "http://authorization", // Envoy wants one, and does nothing with it
-			HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: nameOf(a.Service)},
+			HttpUpstreamType: &corev3.HttpUri_Cluster{Cluster: clusterOf(a.Service, a.TLS)},
 			Timeout:          envoy.Duration(positive(&a.Timeout)),
 		},
 		PathPrefix: path,

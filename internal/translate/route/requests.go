@@ -74,7 +74,7 @@ func localLimit(l model.LocalLimit) *localratelimitv3.LocalRateLimit {
 
 // globalLimit asks a service. One that can't be used is asked for at a cluster that never is there.
 func globalLimit(l model.GlobalLimit) *ratelimitfilterv3.RateLimit {
-	to := nameOf(l.Service)
+	to := clusterOf(l.Service, l.TLS)
 	if l.Invalid {
 		to = clusterInvalid
 	}

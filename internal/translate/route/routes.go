@@ -107,7 +107,7 @@ func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
 		Name:  "default",
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 	}
-	to := nameOf(t.Port)
+	to := clusterOf(t.Port, t.TLS)
 	if !t.Protocol.HTTP() {
 		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
 	} else if session, err := sessionWith(t.Port, t.Session); err != nil {
@@ -122,8 +122,13 @@ func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
 	return out
 }
 
-// nameOf a service port is the name of its table, and that of the cluster which requests to it go to.
+// nameOf a service port is the name of its table.
 func nameOf(p model.ServicePort) string { return names.ServicePort(p.Namespace, p.Service, p.Port) }
+
+// clusterOf a service port is the cluster that requests to it go to.
+func clusterOf(p model.ServicePort, tls bool) string {
+	return names.RequestsTo(p.Namespace, p.Service, p.Port, tls)
+}
 
 type routeBuilder struct {
 	table  model.RouteTable

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
+	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -30,7 +31,8 @@ const (
 // Requests leave in the protocol in which they came (a port declared HTTP may well be spoken to in h2c), unless the
 // port is declared HTTP/2. The limits are of the waypoint that sends, and so is the identity as which it connects.
 func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
-	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u, identity)
+	out := portCluster(names.ServicePort(u.Namespace, u.Service, u.Port), u)
+	reachPort(out, u.Identities, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	return out
 }
@@ -39,7 +41,8 @@ func ServicePort(u model.Upstream, identity string, headers model.HeaderLimits) 
 // connections from when the port was HTTP. A connection leaves from the network namespace in its filter state, if there
 // is any: the verdict on its caller is there.
 func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clusterv3.Cluster {
-	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u, identity)
+	out := portCluster(names.InboundCluster(u.Namespace, u.Service, u.Port), u)
+	reachPort(out, u.Identities, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	out.AltStatName = statName(out.GetName())
 	out.UpstreamBindConfig = bindInNetns(nil)
@@ -47,13 +50,12 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 	return out
 }
 
-func portCluster(name string, u model.Upstream, identity string) *clusterv3.Cluster {
+func portCluster(name string, u model.Upstream) *clusterv3.Cluster {
 	out := cluster(name, cmp.Or(u.Kept.ConnectTimeout, portTimeout))
 	k := u.Kept.Keepalive
 	out.UpstreamConnectionOptions = envoy.NoticeDeadServersWithin(k.Time, k.Interval, k.Probes)
 	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits, u.Retries), outliers(u.Outliers)
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
-	reachPort(out, u.Identities, identity)
 	balance(out, u)
 	return out
 }
@@ -79,9 +81,14 @@ func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 // WaypointEndpoints are the endpoints of a service port as waypoints reach them. Those that drain get traffic only when
 // no other is left, and those that nobody may answer at are none.
 func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
-	var list []candidate
+	list := portCandidates(endpoints, reachedAt)
+	return assign(names.WaypointEndpoints(p.Namespace, p.Service, p.Port), list, portEndpoint)
+}
+
+// portCandidates are endpoints as waypoints take them, told apart by where each is.
+func portCandidates(endpoints []model.Endpoint, at func(model.Endpoint) netip.AddrPort) (list []candidate) {
 	for _, e := range endpoints {
-		c := candidate{Endpoint: e, at: reachedAt(e), subZone: way(e)}
+		c := candidate{Endpoint: e, at: at(e), subZone: way(e)}
 		if e.Draining {
 			c.rank = 1
 		}
@@ -89,7 +96,7 @@ func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpoin
 			list = append(list, c)
 		}
 	}
-	return assign(names.WaypointEndpoints(p.Namespace, p.Service, p.Port), list, portEndpoint)
+	return list
 }
 
 // way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the

@@ -40,6 +40,32 @@ type bundle struct {
 // waypointCases by the name of the golden file.
 var waypointCases = map[string]func() bundle{
 	"service-ports": servicePortsCase, "endpoints": endpointsCase, "policies": policiesCase,
+	"backend-tls": backendTLSCase,
+}
+
+func backendTLSCase() bundle {
+	at := netip.MustParseAddrPort
+	id := "spiffe://cluster.local/ns/shop/sa/web"
+	system := &model.BackendTLS{Hostname: "app.example.org", Hosts: []string{"app.example.org"}, System: true}
+	named := &model.BackendTLS{
+		Hostname: "app.example.org", Hosts: []string{"*.example.org"}, URIs: []string{"spiffe://example.org/app"},
+		System: true,
+	}
+	return bundle{
+		clusters: []*clusterv3.Cluster{
+			TLSPort(model.Upstream{ServicePort: web, Protocol: model.ProtocolHTTP, TLS: system}, headers),
+			TLSPort(model.Upstream{ServicePort: webV1, Protocol: model.ProtocolHTTP2, TLS: named}, headers),
+			TLSPort(model.Upstream{ServicePort: webV2, TLS: &model.BackendTLS{Refused: true}}, headers),
+			Tunnel(waypointID),
+		},
+		endpoints: []*endpointv3.ClusterLoadAssignment{TLSEndpoints(web, []model.Endpoint{
+			{Address: at("10.244.0.3:8443"), MTLS: true, Identity: id, Zone: "a"},
+			{Address: at("10.244.0.3:8444"), MTLS: true, Identity: id, Zone: "a"},
+			{Address: at("[fd00::3]:8443"), MTLS: true, Identity: id, Zone: "a", Draining: true},
+			{Address: at("10.244.0.4:8443"), MTLS: true, Zone: "a"},
+			{Address: at("192.0.2.4:8443"), Zone: "a"},
+		})},
+	}
 }
 
 func servicePortsCase() bundle {

@@ -35,6 +35,7 @@ var cases = map[string]func() *listenerv3.Listener{
 			},
 		})
 	},
+	"tunnel": TunnelListener,
 }
 
 func TestGolden(t *testing.T) {

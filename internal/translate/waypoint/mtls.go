@@ -12,7 +12,6 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	networkinputsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -68,7 +67,7 @@ func MTLSListener(w model.Waypoint) *listenerv3.Listener {
 func chain(name, identity string, rest ...*listenerv3.Filter) *listenerv3.FilterChain {
 	return &listenerv3.FilterChain{
 		Name:                          name,
-		TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, trustDomainOf(identity)),
+		TransportSocket:               envoy.MTLSServer(identity, names.TrustBundleSecret, envoy.TrustDomainOf(identity)),
 		TransportSocketConnectTimeout: envoy.Duration(envoy.HandshakeTimeout),
 		Filters: append([]*listenerv3.Filter{
 			envoy.PeerLimit(),
@@ -110,13 +109,4 @@ func toChain(name string) *xdsmatcherv3.Matcher_OnMatch {
 	return &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
 		Action: envoy.Matching(name, wrapperspb.String(name)),
 	}}
-}
-
-// trustDomainOf matches the peers of an identity; none if it is not a SPIFFE ID.
-func trustDomainOf(identity string) []*tlsv3.SubjectAltNameMatcher {
-	td, _, _, ok := names.ParseSPIFFEID(identity)
-	if !ok {
-		return nil
-	}
-	return []*tlsv3.SubjectAltNameMatcher{envoy.TrustDomain(td)}
 }
