@@ -305,7 +305,7 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 			return r.resource(k, upstream.NodeEndpoints(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
 		}
 		if port, ok := parsePort(k.Name, "waypoint"); ok {
-			return r.resource(k, upstream.WaypointEndpoints(port, r.ingest.WaypointEndpoints.Get(c, port)))
+			return r.resource(k, upstream.WaypointEndpoints(port, ingest.Hinted(r.ingest.WaypointEndpoints.Get(c, port))))
 		}
 	case xds.TypeRoute:
 		if at, ok := parseTable(k.Name); ok {
