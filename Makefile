@@ -108,7 +108,7 @@ HACK_LENIENT := bodyclose,contextcheck,errcheck,errchkjson,gosec,noctx
 lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
 	$(call stage,golangci-lint)
 	$(GOLANGCI_LINT) run ./...
-	@for m in $(OTHER_MODULES) hack/certmanager test/conformance; do echo "module $$m"; \
+	@for m in $(OTHER_MODULES) hack/certmanager test/conformance test/ratelimit; do echo "module $$m"; \
 		(cd $$m && $(abspath $(GOLANGCI_LINT)) run -c $(CURDIR)/.golangci.yml --disable $(HACK_LENIENT) ./...); done
 	@hack/lint-scripts.sh
 

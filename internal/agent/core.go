@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent/control"
@@ -48,6 +49,8 @@ type Options struct {
 	TrustDomain string
 	// Adapt is relay.Options.Adapt.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
+	// Greeted is relay.Options.Greeted.
+	Greeted func(metadata.MD)
 	// MaxEndpoints is relay.Options.MaxEndpoints.
 	MaxEndpoints int
 	// Local lists the xDS types that this agent makes itself besides secrets.
@@ -101,6 +104,7 @@ func NewCore(o Options) (*Core, error) {
 		NodeID:       o.NodeID,
 		Local:        append([]string{xds.TypeSecret}, o.Local...),
 		Adapt:        o.Adapt,
+		Greeted:      o.Greeted,
 		MaxEndpoints: o.MaxEndpoints,
 		Register:     reporter.Counter.Register,
 		Beside:       reporter.Run,

@@ -14,6 +14,7 @@ import (
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
@@ -23,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // Agent runs beside each Envoy.
@@ -74,10 +76,13 @@ func agentWaypoint() *cobra.Command {
 				return err
 			}
 			drained := introspect.NewDrain()
+			here := &place{}
 			core, err := agent.NewCore(agent.Options{
 				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
+				Greeted: here.learn,
+				Adapt:   map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeEndpoint: here.nearest},
 			})
 			if err != nil {
 				return err

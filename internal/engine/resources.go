@@ -334,7 +334,7 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 			return r.resource(k, upstream.NodeEndpoints(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
 		}
 		if port, ok := parsePort(k.Name, "waypoint"); ok {
-			return r.resource(k, upstream.WaypointEndpoints(port, r.ingest.WaypointEndpoints.Get(c, port)))
+			return r.resource(k, upstream.WaypointEndpoints(port, ingest.Hinted(r.ingest.WaypointEndpoints.Get(c, port))))
 		}
 		if port, ok := parsePort(k.Name, names.PrefixTLSEndpoints); ok {
 			return r.resource(k, upstream.TLSEndpoints(port, r.ingest.Endpoints.Get(c, port)))

@@ -55,6 +55,25 @@ func (i *Ingest) nodeEndpoints(c *memo.Ctx, at NodePort) []model.Endpoint {
 	return out
 }
 
+// Hinted are endpoints with the hints that are to be followed, for proxies that don't all run on one node: none, unless
+// they are complete.
+func Hinted(list []model.Endpoint) []model.Endpoint {
+	byNode, byZone := hinted(list, forNodes), hinted(list, forZones)
+	if byNode && byZone {
+		return list
+	}
+	out := slices.Clone(list)
+	for n := range out {
+		if !byNode {
+			out[n].ForNodes = nil
+		}
+		if !byZone {
+			out[n].ForZones = nil
+		}
+	}
+	return out
+}
+
 func forNodes(e model.Endpoint) []string { return e.ForNodes }
 func forZones(e model.Endpoint) []string { return e.ForZones }
 

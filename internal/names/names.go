@@ -185,8 +185,19 @@ const (
 	MetadataTunnelServer  = "server"
 	// MetadataIdentity is the SPIFFE ID that an endpoint must present on its mTLS connection.
 	MetadataIdentity = "identity"
+	// MetadataNear is the endpoint metadata namespace of whom an endpoint is near to, nodes and zones, which a waypoint's
+	// agent turns into an order; Envoy never has it.
+	MetadataNear      = "fairway.near"
+	MetadataNearNodes = "nodes"
+	MetadataNearZones = "zones"
 	// TrustBundleSecret is the SDS name of the validation context.
 	TrustBundleSecret = "trust-bundle"
+)
+
+// HeaderNode and HeaderZone are what the operator tells an agent by the header of its stream: where its proxy runs.
+const (
+	HeaderNode = "fairway-node"
+	HeaderZone = "fairway-zone"
 )
 
 // ListenerMTLS and the other fixed xDS resource names.

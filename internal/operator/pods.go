@@ -7,6 +7,7 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/grpc/metadata"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -16,6 +17,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // podAccount indexes pods by the node that they run on and the service account that they run as.
@@ -45,6 +47,15 @@ func accountKey(node, namespace, account string) string {
 
 // pods answers what authentication asks about pods, from the cache.
 type pods struct{ reader client.Reader }
+
+// greet tells a proxy where it runs: the node of its token, and that node's zone.
+func (p pods) greet(ctx context.Context, of xds.Proxy) metadata.MD {
+	node := &corev1.Node{}
+	if err := p.reader.Get(ctx, client.ObjectKey{Name: of.Node}, node); err != nil {
+		return metadata.Pairs(names.HeaderNode, of.Node)
+	}
+	return metadata.Pairs(names.HeaderNode, of.Node, names.HeaderZone, node.Labels[corev1.LabelTopologyZone])
+}
 
 // Pod implements auth.Pods.
 func (p pods) Pod(namespace, name string) (auth.Pod, bool) {

@@ -46,7 +46,9 @@ type Options struct {
 	OnAck func(Ack)
 	// Admit restricts what a proxy may subscribe to (name may be Wildcard). What it refuses is answered as if it did not
 	// exist, and logged once per stream. nil allows everything in the proxy's own scope.
-	Admit      func(p Proxy, id ID) bool
+	Admit func(p Proxy, id ID) bool
+	// Greet is what the header of a stream tells the proxy about itself; nil: nothing.
+	Greet      func(ctx context.Context, p Proxy) metadata.MD
 	Log        logr.Logger
 	Registerer prometheus.Registerer
 	// Kinds of proxies (Proxy.Kind) that the metrics show before the first one connects.
@@ -152,7 +154,11 @@ func (s *Server) DeltaAggregatedResources(
 	}
 	defer s.dismiss(st)
 	// The header tells the client that it is let in, before there is anything to send.
-	if err := g.SendHeader(metadata.MD{}); err != nil {
+	header := metadata.MD{}
+	if s.opts.Greet != nil {
+		header = s.opts.Greet(ctx, proxy)
+	}
+	if err := g.SendHeader(header); err != nil {
 		return err
 	}
 	return st.run(ctx, g)

@@ -4,11 +4,14 @@
 package waypoint
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -93,4 +96,86 @@ func TestPoliciesOfRequests(t *testing.T) {
 			})
 		}
 	})
+}
+
+// TestPoliciesOfRequestsTogether: what may hold a request back takes nothing from what comes after it.
+func TestPoliciesOfRequestsTogether(t *testing.T) {
+	w := newWorld(t)
+	e, _ := w.pod(appID, &echo{})
+	w.backend(web, model.ProtocolHTTP, e)
+	c := w.caller(clientID).client(t, w.serve(web, true, nil), nil)
+	limit := w.limiter(1000)
+	delay := &model.Delay{For: 20 * time.Millisecond, Percent: 100}
+	const most = 1 << 10
+	// post tells status and encoding of the answer to a body of a length that is said, or that isn't.
+	post := func(size int, said bool) (int, string) {
+		t.Helper()
+		body := io.Reader(strings.NewReader(strings.Repeat("x", size)))
+		if !said {
+			body = io.MultiReader(body)
+		}
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", body)
+		require.NoError(t, err)
+		r.Header.Set("Accept-Encoding", "gzip")
+		resp, err := c.Do(r)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		return resp.StatusCode, resp.Header.Get("Content-Encoding")
+	}
+	for name, asked := range map[string]model.Requests{
+		"none":            {},
+		"global limit":    {GlobalLimit: &limit},
+		"delay":           {Delay: delay},
+		"limit and delay": {GlobalLimit: &limit, Delay: delay},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked.MaxBytes, asked.Compression = most, []model.Compression{model.CompressGzip}
+			w.does(asked)
+			eventually.True(t, "an answer by this table", func() bool {
+				status, encoding := post(most, true)
+				return status == http.StatusOK && encoding == "gzip"
+			})
+			for _, said := range []bool{true, false} {
+				for range 4 {
+					status, encoding := post(most, said)
+					require.Equal(t, http.StatusOK, status)
+					require.Equal(t, "gzip", encoding)
+					status, _ = post(most+1, said)
+					require.Equal(t, http.StatusRequestEntityTooLarge, status)
+				}
+			}
+			asked.Abort = &model.Abort{Status: http.StatusTeapot, Percent: 100}
+			w.does(asked)
+			eventually.True(t, "an error", func() bool {
+				status, _ := post(1, true)
+				return status == http.StatusTeapot
+			})
+		})
+	}
+}
+
+// TestBodiesAreBoundedBehindAnAuthorizationService: what of a body came while the service was asked counts, too.
+func TestBodiesAreBoundedBehindAnAuthorizationService(t *testing.T) {
+	service := &authorizer{}
+	g := newGuarded(t, model.ProtocolHTTP2, service.server())
+	service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
+		return yes(&authv3.OkHttpResponse{})
+	})
+	const most = 1 << 10
+	a := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second}
+	g.doesWith(model.RouteTable{
+		Default:  []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))},
+		Requests: model.Requests{MaxBytes: most},
+	})
+	eventually.True(t, "a question", func() bool {
+		return g.post("xx", false) == http.StatusOK && service.count() > 0
+	})
+	for _, inPieces := range []bool{false, true} {
+		for range 8 {
+			require.Equal(t, http.StatusOK, g.post(strings.Repeat("x", most), inPieces))
+			require.Equal(t, http.StatusRequestEntityTooLarge, g.post(strings.Repeat("x", most+1), inPieces))
+		}
+	}
 }

@@ -60,6 +60,24 @@ func (l *limiter) counted() map[string]int {
 	return maps.Clone(l.counts)
 }
 
+// limiter starts a service that lets so many requests of each caller pass, and asks it.
+func (w *world) limiter(most int) model.GlobalLimit {
+	w.t.Helper()
+	address := netip.AddrPortFrom(w.address(), 8081)
+	l, err := net.Listen("tcp", address.String())
+	require.NoError(w.t, err)
+	server := grpc.NewServer()
+	ratelimitv3.RegisterRateLimitServiceServer(server, &limiter{most: most, counts: map[string]int{}})
+	go func() { _ = server.Serve(l) }()
+	w.t.Cleanup(server.Stop)
+	at := model.ServicePort{Namespace: "limits", Service: "limiter", Port: 8081}
+	w.backend(at, model.ProtocolHTTP2, model.Endpoint{Address: address})
+	return model.GlobalLimit{
+		Service: at, Domain: "shop", Timeout: 5 * time.Second, Closed: true,
+		Descriptors: [][]model.LimitEntry{{{Key: "who"}}},
+	}
+}
+
 // TestGlobalRateLimit: the service is told what the policy says, its answer holds, and without one the failure mode.
 func TestGlobalRateLimit(t *testing.T) {
 	w := newWorld(t)

@@ -8,10 +8,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -43,6 +46,45 @@ func (a *agent) adapted() map[string]string {
 		out[r.Name()] = r.Version()
 	}
 	return out
+}
+
+// TestGreetedBeforeAnythingIsAdapted: what the operator says of the proxy by itself is known when the first resource
+// comes, on each stream.
+func TestGreetedBeforeAnythingIsAdapted(t *testing.T) {
+	o := newOperator(t)
+	o.greets(metadata.Pairs("who", "n1"))
+	var mu sync.Mutex
+	var said []string
+	a := startRelay(t, Options{
+		Dial: o.dial,
+		Greeted: func(md metadata.MD) {
+			mu.Lock()
+			defer mu.Unlock()
+			said = append(said, md.Get("who")...)
+		},
+		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeCluster: func(packed *anypb.Any) (*anypb.Any, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if len(said) == 0 {
+				return nil, errors.New("nobody said who it is")
+			}
+			return packed, nil
+		}},
+	})
+	one := cluster(t, "a", 1)
+	o.apply(one)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	eventually.True(a.t, "the cluster", func() bool { return e.runs(one) })
+	o.stop()
+	o.greets(metadata.Pairs("who", "n2"))
+	o.start()
+	eventually.True(a.t, "the next greeting", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Equal([]string{"n1", "n2"}, said)
+	})
 }
 
 func TestClustersAreAdapted(t *testing.T) {

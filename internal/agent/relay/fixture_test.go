@@ -24,6 +24,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -45,6 +46,7 @@ type operator struct {
 	server    *xds.Server
 	grpc      *grpc.Server
 	interests map[string]bool
+	greeting  metadata.MD
 }
 
 func newOperator(t testing.TB) *operator {
@@ -67,6 +69,11 @@ func (o *operator) start() {
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
 			return xds.Proxy{Scope: nodeScope, Pod: "fairway-system/node-1", PodUID: "uid"}, nil
 		}),
+		Greet: func(context.Context, xds.Proxy) metadata.MD {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return o.greeting
+		},
 		OnInterest: func(i xds.Interest) {
 			o.mu.Lock()
 			defer o.mu.Unlock()
@@ -83,6 +90,13 @@ func (o *operator) stop() {
 	g := o.grpc
 	o.mu.Unlock()
 	g.Stop()
+}
+
+// greets with this from the next stream on.
+func (o *operator) greets(md metadata.MD) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.greeting = md
 }
 
 func (o *operator) wants(typeURL, name string) bool {

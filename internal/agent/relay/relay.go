@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/serve"
@@ -46,6 +47,8 @@ type Options struct {
 	Local []string
 	// Adapt changes what the operator sends of some types for this node; it must give the same for the same.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
+	// Greeted is told what the operator's header says, before anything else that a stream brings; nil: nobody is.
+	Greeted func(metadata.MD)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string

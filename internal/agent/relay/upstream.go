@@ -17,6 +17,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/util/wait"
 
@@ -95,11 +96,11 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 		return false, err
 	}
 	responses, failed := make(chan *response), make(chan error, 1)
-	opened := make(chan struct{})
+	opened := make(chan metadata.MD, 1)
 	go func() {
 		// The operator sends its header once it has authenticated the stream.
 		if md, err := s.Header(); err == nil && md != nil {
-			close(opened)
+			opened <- md
 		}
 		for {
 			resp, err := s.Recv()
@@ -115,7 +116,10 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 		}
 	}()
 	select {
-	case <-opened:
+	case md := <-opened:
+		if r.opts.Greeted != nil {
+			r.opts.Greeted(md)
+		}
 	case err := <-failed:
 		return false, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -30,6 +31,9 @@ const (
 const (
 	// safeRetries is the number of further tries without a route's own policy.
 	safeRetries = 2
+	// nearTries is how many tries are made among the nearest endpoints before others get one. A single one that vanished
+	// without a trace is still there for a while, and it is all that there is near.
+	nearTries = 2
 	// hostAttempts to pick an endpoint that was not tried yet.
 	hostAttempts = 10
 )
@@ -85,7 +89,7 @@ func backOff(d time.Duration) *routev3.RetryPolicy_RetryBackOff {
 }
 
 // defaultRetry makes good what no application can see: an endpoint that went away, a connection that was closed before
-// the request was on it. Another endpoint is preferred.
+// the request was on it. Another endpoint is preferred, and in the end one that isn't near.
 func defaultRetry() *routev3.RetryPolicy {
 	return &routev3.RetryPolicy{
 		RetryOn:    retrySafe,
@@ -97,5 +101,11 @@ func defaultRetry() *routev3.RetryPolicy {
 			},
 		}},
 		HostSelectionRetryMaxAttempts: hostAttempts,
+		RetryPriority: &routev3.RetryPolicy_RetryPriority{
+			Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{
+				TypedConfig: envoy.Any(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: nearTries}),
+			},
+		},
 	}
 }

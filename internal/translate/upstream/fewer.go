@@ -73,7 +73,11 @@ func FewerEndpoints(packed *anypb.Any, most int, nodeName string) (*anypb.Any, e
 		l.LbEndpoints = slices.DeleteFunc(l.GetLbEndpoints(), func(e *endpointv3.LbEndpoint) bool { return !kept[e] })
 		return len(l.GetLbEndpoints()) == 0
 	})
-	// Envoy wants priorities without gaps. They are sorted.
+	return repacked(a)
+}
+
+// repacked is a load assignment whose priorities are sorted, without gaps, which Envoy doesn't take.
+func repacked(a *endpointv3.ClusterLoadAssignment) (*anypb.Any, error) {
 	next, last := uint32(0), uint32(0)
 	for n, l := range a.GetEndpoints() {
 		if n > 0 && l.GetPriority() != last {

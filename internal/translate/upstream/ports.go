@@ -79,7 +79,7 @@ func reachPort(c *clusterv3.Cluster, identities []string, own string) {
 }
 
 // WaypointEndpoints are the endpoints of a service port as waypoints reach them. Those that drain get traffic only when
-// no other is left, and those that nobody may answer at are none.
+// no other is left, and those that nobody may answer at are none. Whom they are near to is for Nearest to read.
 func WaypointEndpoints(p model.ServicePort, endpoints []model.Endpoint) *endpointv3.ClusterLoadAssignment {
 	list := portCandidates(endpoints, reachedAt)
 	return assign(names.WaypointEndpoints(p.Namespace, p.Service, p.Port), list, portEndpoint)
@@ -115,8 +115,12 @@ func portEndpoint(c candidate) *endpointv3.LbEndpoint {
 	if c.MTLS {
 		reached, told[names.MetadataIdentity] = c.Identity, c.Identity
 	}
-	return lbEndpoint(c, envoy.Metadata(map[string]map[string]string{
+	metadata := envoy.Metadata(map[string]map[string]string{
 		envoy.MetadataSocketMatch: envoy.ReachedBy(reached),
 		names.MetadataEndpoint:    told,
-	}))
+	})
+	if near := nearTo(c.Endpoint); near != nil {
+		metadata.FilterMetadata[names.MetadataNear] = near
+	}
+	return lbEndpoint(c, metadata)
 }
