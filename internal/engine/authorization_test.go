@@ -66,7 +66,7 @@ func TestGuardsGoToThePodsNode(t *testing.T) {
 	require.False(t, has(n1, names.PodAuthorization("shop", "web-1")))
 }
 
-// BenchmarkGuards edits one of a namespace's policies, which are for all of its pods, or for those of one workload each.
+// BenchmarkGuards edits one of a namespace's policies, which are for all of its pods, or for those of one workload.
 func BenchmarkGuards(b *testing.B) {
 	for _, of := range []struct{ pods, policies, workloads int }{{50, 10, 1}, {5_000, 10, 1}, {5_000, 1_000, 100}} {
 		b.Run(fmt.Sprintf("%d pods, %d policies, %d workloads", of.pods, of.policies, of.workloads), func(b *testing.B) {

@@ -25,8 +25,11 @@ import (
 
 // authorization holds the decisions that make guards; see docs/design/authorization.md.
 type authorization struct {
-	// accessPolicyOf is nil where there is none.
-	accessPolicyOf *memo.Func[cluster.Key, *AccessPolicy]
+	// accessPolicyOf is nil where there is none; accessReadOf is the same without a look at what it costs.
+	accessPolicyOf, accessReadOf *memo.Func[cluster.Key, *AccessPolicy]
+	// overAccess are the policies of a namespace that are too much, accessBillOf what one costs.
+	overAccess   *memo.Func[string, map[cluster.Key]Verdict]
+	accessBillOf *memo.Func[cluster.Key, *accessBill]
 	// accessTargetsOf a policy, one for each of its targetRefs.
 	accessTargetsOf *memo.Func[cluster.Key, []AccessTarget]
 	// PodGuard of a pod; nil where it is no member of the mesh, so that nothing guards it.
@@ -57,7 +60,9 @@ type authorization struct {
 	// What there is to say of a kind of pods; see the functions.
 	portsOf   *memo.Func[PodKind, []podPort]
 	networkOf *memo.Func[PodKind, []model.AccessPolicy]
-	onlyOf    *memo.Func[PodKind, []uint16]
+	// networkAims are the policies of level Network that are for pods of a kind.
+	networkAims *memo.Func[PodKind, []cluster.Key]
+	onlyOf      *memo.Func[PodKind, []uint16]
 	// requested are the policies of level Application that are for a Service itself, decided its ports at which requests
 	// are decided on.
 	requested *memo.Func[cluster.Key, []requested]
@@ -79,6 +84,9 @@ type authorization struct {
 
 func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a := &i.authorization
+	a.accessReadOf = memo.Define(g, "accessRead", reflectEqual[*AccessPolicy], i.readAccess)
+	a.accessBillOf = memo.Define(g, "accessBill", reflectEqual[*accessBill], i.accessBill)
+	a.overAccess = memo.Define(g, "overAccess", maps.Equal[map[cluster.Key]Verdict], i.tooMuchAccess).Steady()
 	a.accessPolicyOf = memo.Define(g, "accessPolicy", reflectEqual[*AccessPolicy], i.accessPolicy)
 	a.accessTargetsOf = memo.Define(g, "accessTargets", reflectEqual[[]AccessTarget], i.accessTargets)
 	a.PodGuard = memo.Define(g, "podGuard", reflectEqual[*model.PodGuard], i.podGuard)
@@ -97,6 +105,7 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.groupsIn = memo.Define(g, "groupsMeant", slices.Equal[[]likePods], i.groupsMeant).Steady()
 	a.likeOf = memo.Define(g, "groupMeant", slices.Equal[[]cluster.Key], i.groupMeant).Steady()
 	a.portsOf = memo.Define(g, "podPorts", slices.Equal[[]podPort], i.podPorts)
+	a.networkAims = memo.Define(g, "networkAims", slices.Equal[[]cluster.Key], i.networkAimsAt)
 	a.networkOf = memo.Define(g, "networkPolicies", reflectEqual[[]model.AccessPolicy], i.networkPolicies)
 	a.GuardOf = memo.Define(g, "guard", reflectEqual[*model.PodGuard], i.guard)
 	a.onlyOf = memo.Define(g, "only", slices.Equal[[]uint16], i.only)
@@ -124,7 +133,7 @@ type AccessPolicy struct {
 	invalid *Verdict
 }
 
-func (i *Ingest) accessPolicy(c *memo.Ctx, key cluster.Key) *AccessPolicy {
+func (i *Ingest) readAccess(c *memo.Ctx, key cluster.Key) *AccessPolicy {
 	p, ok := i.store.Authorization.Get(c, key)
 	if !ok {
 		return nil

@@ -76,6 +76,17 @@ func (i *Ingest) networkPolicies(c *memo.Ctx, k PodKind) []model.AccessPolicy {
 	return out
 }
 
+// networkAimsAt are those that networkPolicies asks.
+func (i *Ingest) networkAimsAt(c *memo.Ctx, k PodKind) (out []cluster.Key) {
+	set := k.set()
+	for _, a := range i.aimsIn.Get(c, k.namespace) {
+		if !a.application && (a.means(set) || len(i.servicePorts(c, k, a)) > 0) {
+			out = append(out, a.policy)
+		}
+	}
+	return out
+}
+
 // idle policies make no difference; an ALLOW policy without rules does.
 func idle(p model.AccessPolicy) bool { return p.Deny && len(p.Rules) == 0 }
 

@@ -123,9 +123,15 @@ func (l level) byExpression() bool {
 // refusals are the reasons to refuse, by name.
 func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
 	out := map[string]*rbacv3.Policy{}
+	everybody := false // is denied already, as policies do that are too much
 	for _, g := range guards {
 		for _, l := range levelsOf(g, tried) {
 			for _, r := range l.denies {
+				all := r.Sources == nil && r.Request == nil
+				if all && everybody {
+					continue
+				}
+				everybody = everybody || all
 				add(out, "DENY "+r.name, policyOf([]rule{r}, true))
 			}
 			if l.closed && !l.byExpression() {
