@@ -101,7 +101,7 @@ func (i *Ingest) past(c *memo.Ctx, senders []sender, k PodKind, to podPort) bool
 		return false // the waypoint asks it
 	}
 	g := i.GuardOf.Get(c, k)
-	return g.Refuses() && slices.ContainsFunc(g.Waypoints, func(w model.GuardedPort) bool {
+	return g.Restricts() && slices.ContainsFunc(g.Waypoints, func(w model.GuardedPort) bool {
 		return w.Port == to.target &&
 			slices.ContainsFunc(senders, func(s sender) bool { return s.identity == w.Waypoint })
 	})
