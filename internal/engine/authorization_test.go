@@ -15,9 +15,6 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
-	"github.com/fairway-mesh/fairway/internal/cluster"
-	"github.com/fairway-mesh/fairway/internal/memo"
-	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -26,20 +23,18 @@ import (
 // isn't in the mesh, or isn't at all, nothing, so that what waits for it stays closed.
 func TestGuardsGoToThePodsNode(t *testing.T) {
 	h := newHarness(t)
-	members := map[string]bool{"web-0": true, "web-1": true}
-	guard := &model.PodGuard{Only: []uint16{80}}
-	h.resources.podGuard = func(_ *memo.Ctx, pod cluster.Key) *model.PodGuard {
-		if members[pod.Name] {
-			return guard
-		}
-		return nil
-	}
+	h.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled},
+	}})
 	pod := func(name, node string) *corev1.Pod {
 		return &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: corev1.PodSpec{NodeName: node},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{}},
+			Spec:       corev1.PodSpec{NodeName: node, ServiceAccountName: "web"},
 		}
 	}
-	for _, p := range []*corev1.Pod{pod("web-0", "n1"), pod("web-1", "n1"), pod("plain", "n1"), pod("late", "")} {
+	plain := pod("plain", "n1")
+	plain.Labels[names.LabelMesh] = names.MeshDisabled
+	for _, p := range []*corev1.Pod{pod("web-0", "n1"), pod("web-1", "n1"), plain, pod("late", "")} {
 		h.Set(p)
 	}
 	h.Synced()
@@ -71,22 +66,29 @@ func TestGuardsGoToThePodsNode(t *testing.T) {
 	require.False(t, has(n1, names.PodAuthorization("shop", "web-1")))
 }
 
-// BenchmarkGuards edits one of ten policies for all pods of a namespace.
+// BenchmarkGuards edits one of a namespace's policies, which are for all of its pods, or for those of one workload.
 func BenchmarkGuards(b *testing.B) {
-	for _, pods := range []int{50, 5_000} {
-		b.Run(fmt.Sprint(pods, " pods"), func(b *testing.B) {
+	for _, of := range []struct{ pods, policies, workloads int }{{50, 10, 1}, {5_000, 10, 1}, {5_000, 1_000, 100}} {
+		b.Run(fmt.Sprintf("%d pods, %d policies, %d workloads", of.pods, of.policies, of.workloads), func(b *testing.B) {
 			h := newHarness(b)
 			h.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 				Name: "shop", Labels: map[string]string{names.LabelMesh: names.MeshEnabled},
 			}})
-			for n := range 10 {
-				h.Set(twentyAccounts(n, 0))
+			policy := func(n, edit int) *v1alpha1.AuthorizationPolicy {
+				p := twentyAccounts(n, edit)
+				p.Spec.TargetRefs[0].Selector.MatchLabels = map[string]string{"app": fmt.Sprint(n % of.workloads)}
+				return p
+			}
+			for n := range of.policies {
+				h.Set(policy(n, 0))
 			}
 			scope := catalogue.NodeScope("n1")
-			for n := range pods {
+			for n := range of.pods {
 				p := &corev1.Pod{
-					ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: fmt.Sprint("web-", n)},
-					Spec:       corev1.PodSpec{NodeName: "n1", ServiceAccountName: "web"},
+					ObjectMeta: metav1.ObjectMeta{
+						Namespace: "shop", Name: fmt.Sprint("web-", n), Labels: map[string]string{"app": fmt.Sprint(n % of.workloads)},
+					},
+					Spec: corev1.PodSpec{NodeName: "n1", ServiceAccountName: "web"},
 				}
 				h.Set(p)
 				k := scope.Key(xds.TypeExtension, names.PodAuthorization("shop", p.Name))
@@ -100,7 +102,7 @@ func BenchmarkGuards(b *testing.B) {
 			edits := 0
 			for b.Loop() {
 				edits++
-				h.Set(twentyAccounts(0, edits))
+				h.Set(policy(0, edits))
 				h.process()
 			}
 			after, _ := h.cache.Get(k)

@@ -56,6 +56,54 @@ func TestABudgetIsGivenBack(t *testing.T) {
 	require.Equal(t, string(gwv1.RouteReasonAccepted), accepted())
 }
 
+// TestABudgetOfPoliciesIsGivenBack: a policy that is too much lets nobody in until older ones leave it room.
+func TestABudgetOfPoliciesIsGivenBack(t *testing.T) {
+	h := newHarness(t)
+	h.given(guardedShop{pods: 1, workloads: 1}.objects())
+	policy := func(name string, sources int, created time.Time) *v1alpha1.AuthorizationPolicy {
+		p := twentyAccounts(0, 0)
+		p.Name, p.CreationTimestamp, p.Generation = name, metav1.NewTime(created), int64(sources)
+		p.Spec.Rules[0].Sources = nil
+		for n := range sources {
+			p.Spec.Rules[0].Sources = append(p.Spec.Rules[0].Sources, v1alpha1.AuthorizationSource{
+				Type: v1alpha1.AuthorizationSourceTypeServiceAccount,
+				ServiceAccount: &v1alpha1.AuthorizationServiceAccount{
+					Name: fmt.Sprint(strings.Repeat("a", 40), n),
+				},
+			})
+		}
+		return p
+	}
+	start := time.Unix(1e9, 0)
+	h.Delete(twentyAccounts(0, 0))
+	h.Set(policy("old", 3000, start))
+	h.Set(policy("young", 1000, start.Add(time.Hour)))
+	h.process()
+	reason := func(name string) string {
+		r := h.reports[model.ObjectRef{Kind: "AuthorizationPolicy", Namespace: "shop", Name: name}]
+		return meta.FindStatusCondition(r.Parents[0].Conditions, string(gwv1.RouteConditionAccepted)).Reason
+	}
+	rules := func() (out []int) {
+		for _, p := range h.ingest.PodGuard.Get(nil, types.NamespacedName{Namespace: "shop", Name: "pod-0"}).Network {
+			out = append(out, len(p.Rules))
+		}
+		return out
+	}
+	require.Equal(t, string(gwv1.RouteReasonAccepted), reason("old"))
+	require.Equal(t, v1alpha1.PolicyReasonOverBudget, reason("young"))
+	require.Equal(t, []int{1, 0}, rules(), "the young one allows nothing")
+	h.Set(policy("old", 1500, start))
+	h.process()
+	require.Equal(t, string(gwv1.RouteReasonAccepted), reason("young"))
+	require.Equal(t, []int{1, 1}, rules())
+	h.Set(policy("old", 3000, start))
+	h.process()
+	require.Equal(t, v1alpha1.PolicyReasonOverBudget, reason("young"))
+	h.Delete(policy("old", 3000, start))
+	h.process()
+	require.Equal(t, string(gwv1.RouteReasonAccepted), reason("young"))
+}
+
 // accepted tells whether there is a route and it is accepted; if not, then for its cost.
 func (h *harness) accepted(t *testing.T, namespace, name string) bool {
 	report := h.reports[model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: namespace, Name: name}]

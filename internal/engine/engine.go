@@ -233,7 +233,6 @@ func (e *Engine) watchNamespace(name string, deleted bool) {
 // flush derives what changed and hands it to the cache, scope by scope.
 func (e *Engine) flush() {
 	e.graph.Flush()
-	clear(e.resources.guards)
 	for name, updates := range e.updates {
 		delete(e.updates, name)
 		e.opts.Cache.Apply(name, updates)

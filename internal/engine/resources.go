@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/proto"
 	corev1 "k8s.io/api/core/v1"
 
@@ -45,13 +44,9 @@ type resources struct {
 	trials map[xds.Scope]*trial
 	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
 	closed map[string]map[string]bool
-	// podGuard is what guards a pod; nil: nobody is let in.
-	podGuard func(*memo.Ctx, cluster.Key) *model.PodGuard
-	pods     *cluster.Collection[*corev1.Pod]
-	// guards are the filters by what they are made of, which pods share, of one flush.
-	guards map[*model.PodGuard]*corev3.TypedExtensionConfig
-	// extensions are the configurations of filters that the listeners of a scope have by ECDS; nil as long as none has.
-	extensions func(c *memo.Ctx, scope xds.Scope) []*corev3.TypedExtensionConfig
+	pods   *cluster.Collection[*corev1.Pod]
+	// guards are the filters that guard pods, which all pods of a kind have in common.
+	guards *memo.Func[ingest.PodKind, *xds.Extension]
 	// failed is told of resources that could not be made; nothing else is held up by them.
 	failed func(xds.Key, error)
 }
@@ -61,12 +56,12 @@ func newResources(
 ) *resources {
 	r := &resources{
 		ingest: in, trials: map[xds.Scope]*trial{}, closed: map[string]map[string]bool{}, failed: failed,
-		pods: store.Pods, guards: map[*model.PodGuard]*corev3.TypedExtensionConfig{},
-		podGuard: in.PodGuard.Get,
+		pods: store.Pods,
 	}
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
+	r.guards = memo.Define(g, "guards", (*xds.Extension).Equal, r.makeGuard)
 	r.set = memo.Define(g, "set", slices.Equal[[]string], r.makeSet)
 	return r
 }
@@ -147,14 +142,6 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterForm {
 		return r.resource(k, envoy.Extension(k.Name, authentication.Form(*r.ingest.Authentications.Get(c, gateway))))
 	}
-	if r.extensions == nil {
-		return nil
-	}
-	for _, e := range r.extensions(c, k.Scope) {
-		if e.GetName() == k.Name {
-			return r.resource(k, e)
-		}
-	}
 	return nil
 }
 
@@ -164,17 +151,28 @@ func (r *resources) guardOfPod(c *memo.Ctx, k xds.Key, key cluster.Key) *xds.Res
 	if node, isNode := catalogue.NodeOf(k.Scope); !ok || !isNode || pod.Spec.NodeName != node {
 		return nil
 	}
-	guard := r.podGuard(c, key)
-	if guard == nil {
+	kind := r.ingest.PodKind.Get(c, key)
+	if kind == (ingest.PodKind{}) { // no member of the mesh: nobody is let in
 		return nil
 	}
-	filter := r.guards[guard]
+	filter := r.guards.Get(c, kind)
 	if filter == nil {
-		filter = &corev3.TypedExtensionConfig{TypedConfig: envoy.Any(authorization.Node(*guard))}
-		r.guards[guard] = filter
+		return nil
 	}
-	filter.Name = k.Name
-	return r.resource(k, filter)
+	res, err := filter.Named(k.Name)
+	if err != nil {
+		r.failed(k, err)
+	}
+	return res
+}
+
+// makeGuard makes what guards the pods of a kind: once for all of them.
+func (r *resources) makeGuard(c *memo.Ctx, kind ingest.PodKind) *xds.Extension {
+	out, err := xds.NewExtension(envoy.Any(authorization.Node(*r.ingest.GuardOf.Get(c, kind))))
+	if err != nil {
+		r.failed(xds.Key{ID: xds.ID{TypeURL: xds.TypeExtension}}, err)
+	}
+	return out
 }
 
 func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resource {

@@ -13,6 +13,9 @@ import (
 // mostVerdicts bounds the verdicts that are counted for one pod. They are of policies: nothing that a peer says.
 const mostVerdicts = 200
 
+// Unproved is the verdict before there is one: the handshake has not got as far as who asks.
+const Unproved = "nobody has proved who asks"
+
 // Tried are the connections that would have been refused if no policy were only tried.
 func Tried() Failed { return expression(`filter_state['` + names.FilterStateDryRun + `'] != b''`) }
 
@@ -45,8 +48,8 @@ func TriedRequests() Failed {
 const TriedBy = "%DYNAMIC_METADATA(" + MetadataRBAC + ":" + DryRunPrefix + ShadowPolicy + ")%"
 
 // CountRefused counts connections that a verdict refused, or would have if policies weren't only tried, by verdict and
-// by what tells destinations apart. Not those that ended before there was one.
-func CountRefused(destination, format, before string) []*accesslogv3.AccessLog {
+// by what tells destinations apart. Not those that ended before there was one (Unproved).
+func CountRefused(destination, format string) []*accesslogv3.AccessLog {
 	// Filter state is bytes, and what is of another type is never equal.
 	const verdict, tried = `filter_state['` + names.FilterStateVerdict + `']`, `filter_state['` + names.FilterStateDryRun + `']`
 	counted := func(expression, state, dryRun string) *accesslogv3.AccessLog {
@@ -56,7 +59,7 @@ func CountRefused(destination, format, before string) []*accesslogv3.AccessLog {
 			&statsv3.Config_Tag{Name: "dry_run", ValueFormat: dryRun})
 	}
 	return []*accesslogv3.AccessLog{
-		counted(verdict+` != b'' && `+verdict+` != b'`+before+`'`, names.FilterStateVerdict, "false"),
+		counted(verdict+` != b'' && `+verdict+` != b'`+Unproved+`'`, names.FilterStateVerdict, "false"),
 		counted(verdict+` == b'' && `+tried+` != b''`, names.FilterStateDryRun, "true"),
 	}
 }

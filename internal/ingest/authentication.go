@@ -114,7 +114,7 @@ func (i *Ingest) whomToAsk(c *memo.Ctx, policies []cluster.Key) (out []model.Ext
 
 // authenticationOfPods are the policies at a port of pods: of all Services that lead there, so that none is a way
 // around another.
-func (i *Ingest) authenticationOfPods(c *memo.Ctx, k podKind, target uint16) (out []cluster.Key) {
+func (i *Ingest) authenticationOfPods(c *memo.Ctx, k PodKind, target uint16) (out []cluster.Key) {
 	for _, p := range i.portsOf.Get(c, k) {
 		if p.target == target {
 			out = append(out, i.authenticationAt(c, p.ServicePort)...)

@@ -25,12 +25,18 @@ import (
 
 // authorization holds the decisions that make guards; see docs/design/authorization.md.
 type authorization struct {
-	// accessPolicyOf is nil where there is none.
-	accessPolicyOf *memo.Func[cluster.Key, *AccessPolicy]
+	// accessPolicyOf is nil where there is none; accessReadOf is the same without a look at what it costs.
+	accessPolicyOf, accessReadOf *memo.Func[cluster.Key, *AccessPolicy]
+	// overAccess are the policies of a namespace that are too much, accessBillOf what one costs.
+	overAccess   *memo.Func[string, map[cluster.Key]Verdict]
+	accessBillOf *memo.Func[cluster.Key, *accessBill]
 	// accessTargetsOf a policy, one for each of its targetRefs.
 	accessTargetsOf *memo.Func[cluster.Key, []AccessTarget]
 	// PodGuard of a pod; nil where it is no member of the mesh, so that nothing guards it.
 	PodGuard *memo.Func[cluster.Key, *model.PodGuard]
+	// PodKind of a pod; GuardOf is the guard that all pods of a kind have in common.
+	PodKind *memo.Func[cluster.Key, PodKind]
+	GuardOf *memo.Func[PodKind, *model.PodGuard]
 	// TCPGuards are those of the ports that a waypoint passes on as they are, sorted; a port that isn't there is closed.
 	TCPGuards *memo.Func[cluster.Key, []model.TCPGuard]
 
@@ -39,10 +45,9 @@ type authorization struct {
 	aimsIn *memo.Func[string, []*aim]
 	// askedIn are the labels by which anything in a namespace chooses pods.
 	askedIn *memo.Func[string, []string]
-	// kindOf a pod, kindsIn a namespace, behindOf a Service.
-	kindOf   *memo.Func[cluster.Key, podKind]
-	kindsIn  *memo.Func[string, []podKind]
-	behindOf *memo.Func[cluster.Key, []podKind]
+	// kindsIn are the kinds of pods of a namespace, behindOf those of a Service.
+	kindsIn  *memo.Func[string, []PodKind]
+	behindOf *memo.Func[cluster.Key, []PodKind]
 	// selecting are the Services of a namespace, listing those without selector, and listed the pods of one of these.
 	selecting *memo.Func[string, []*selecting]
 	listing   *memo.Func[string, []cluster.Key]
@@ -53,10 +58,11 @@ type authorization struct {
 	groupsIn *memo.Func[string, []likePods]
 	likeOf   *memo.Func[likePods, []cluster.Key]
 	// What there is to say of a kind of pods; see the functions.
-	portsOf   *memo.Func[podKind, []podPort]
-	networkOf *memo.Func[podKind, []model.AccessPolicy]
-	guardOf   *memo.Func[podKind, *model.PodGuard]
-	onlyOf    *memo.Func[podKind, []uint16]
+	portsOf   *memo.Func[PodKind, []podPort]
+	networkOf *memo.Func[PodKind, []model.AccessPolicy]
+	// networkAims are the policies of level Network that are for pods of a kind.
+	networkAims *memo.Func[PodKind, []cluster.Key]
+	onlyOf      *memo.Func[PodKind, []uint16]
 	// requested are the policies of level Application that are for a Service itself, decided its ports at which requests
 	// are decided on.
 	requested *memo.Func[cluster.Key, []requested]
@@ -78,16 +84,19 @@ type authorization struct {
 
 func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a := &i.authorization
+	a.accessReadOf = memo.Define(g, "accessRead", reflectEqual[*AccessPolicy], i.readAccess)
+	a.accessBillOf = memo.Define(g, "accessBill", reflectEqual[*accessBill], i.accessBill)
+	a.overAccess = memo.Define(g, "overAccess", maps.Equal[map[cluster.Key]Verdict], i.tooMuchAccess).Steady()
 	a.accessPolicyOf = memo.Define(g, "accessPolicy", reflectEqual[*AccessPolicy], i.accessPolicy)
 	a.accessTargetsOf = memo.Define(g, "accessTargets", reflectEqual[[]AccessTarget], i.accessTargets)
 	a.PodGuard = memo.Define(g, "podGuard", reflectEqual[*model.PodGuard], i.podGuard)
 	a.TCPGuards = memo.Define(g, "tcpGuards", reflectEqual[[]model.TCPGuard], i.tcpGuards)
-	a.aimOf = memo.Define(g, "aim", reflectEqual[*aim], i.aim)
+	a.aimOf = memo.Define(g, "aim", reflectEqual[*aim], i.aim).Steady()
 	a.aimsIn = memo.Define(g, "aims", slices.Equal[[]*aim], i.aims)
 	a.askedIn = memo.Define(g, "askedLabels", slices.Equal[[]string], i.askedLabels)
-	a.kindOf = memo.Define(g, "podKind", same[podKind], i.podKind)
-	a.kindsIn = memo.Define(g, "podKinds", slices.Equal[[]podKind], i.podKinds).Steady()
-	a.behindOf = memo.Define(g, "behind", slices.Equal[[]podKind], i.behind)
+	a.PodKind = memo.Define(g, "podKind", same[PodKind], i.podKind)
+	a.kindsIn = memo.Define(g, "podKinds", slices.Equal[[]PodKind], i.podKinds).Steady()
+	a.behindOf = memo.Define(g, "behind", slices.Equal[[]PodKind], i.behind)
 	a.selecting = memo.Define(g, "selecting", reflectEqual[[]*selecting], i.selectingServices)
 	a.listing = memo.Define(g, "listing", slices.Equal[[]cluster.Key], i.listingServices)
 	a.listed = memo.Define(g, "listed", slices.Equal[[]cluster.Key], i.listedPods)
@@ -96,8 +105,9 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.groupsIn = memo.Define(g, "groupsMeant", slices.Equal[[]likePods], i.groupsMeant).Steady()
 	a.likeOf = memo.Define(g, "groupMeant", slices.Equal[[]cluster.Key], i.groupMeant).Steady()
 	a.portsOf = memo.Define(g, "podPorts", slices.Equal[[]podPort], i.podPorts)
+	a.networkAims = memo.Define(g, "networkAims", slices.Equal[[]cluster.Key], i.networkAimsAt)
 	a.networkOf = memo.Define(g, "networkPolicies", reflectEqual[[]model.AccessPolicy], i.networkPolicies)
-	a.guardOf = memo.Define(g, "guard", reflectEqual[*model.PodGuard], i.guard)
+	a.GuardOf = memo.Define(g, "guard", reflectEqual[*model.PodGuard], i.guard)
 	a.onlyOf = memo.Define(g, "only", slices.Equal[[]uint16], i.only)
 	a.requested = memo.Define(g, "requested", reflectEqual[[]requested], i.requestedAt)
 	a.decided = memo.Define(g, "decided", slices.Equal[[]uint16], i.decidedPorts)
@@ -123,7 +133,7 @@ type AccessPolicy struct {
 	invalid *Verdict
 }
 
-func (i *Ingest) accessPolicy(c *memo.Ctx, key cluster.Key) *AccessPolicy {
+func (i *Ingest) readAccess(c *memo.Ctx, key cluster.Key) *AccessPolicy {
 	p, ok := i.store.Authorization.Get(c, key)
 	if !ok {
 		return nil

@@ -40,7 +40,7 @@ func (i *Ingest) aim(c *memo.Ctx, key cluster.Key) *aim {
 	}
 	out := &aim{
 		policy: key, application: p.Spec.EnforcementLevel == v1alpha1.EnforcementLevelApplication, dryRun: p.Spec.DryRun,
-		ports: i.accessPolicyOf.Get(c, key).portsDenied(),
+		ports: i.accessReadOf.Get(c, key).portsDenied(),
 	}
 	for n := range p.Spec.TargetRefs {
 		t := &p.Spec.TargetRefs[n]

@@ -13,14 +13,14 @@ import (
 )
 
 func (i *Ingest) podGuard(c *memo.Ctx, key cluster.Key) *model.PodGuard {
-	k := i.kindOf.Get(c, key)
-	if k == (podKind{}) {
+	k := i.PodKind.Get(c, key)
+	if k == (PodKind{}) {
 		return nil
 	}
-	return i.guardOf.Get(c, k)
+	return i.GuardOf.Get(c, k)
 }
 
-func (i *Ingest) guard(c *memo.Ctx, k podKind) *model.PodGuard {
+func (i *Ingest) guard(c *memo.Ctx, k PodKind) *model.PodGuard {
 	out := &model.PodGuard{Guard: i.networkGuard(c, k)}
 	out.Only = i.onlyOf.Get(c, k)
 	if noGuard(out.Guard) && len(out.Only) == 0 {
@@ -46,7 +46,7 @@ func noGuard(g model.Guard) bool {
 }
 
 // networkGuard is what the node's proxy can decide on.
-func (i *Ingest) networkGuard(c *memo.Ctx, k podKind) model.Guard {
+func (i *Ingest) networkGuard(c *memo.Ctx, k PodKind) model.Guard {
 	out := model.Guard{DefaultDeny: i.Settings.Get(c, struct{}{}).defaultDeny}
 	if len(i.aimsIn.Get(c, k.namespace)) > 0 {
 		out.Network = i.networkOf.Get(c, k)
@@ -55,7 +55,7 @@ func (i *Ingest) networkGuard(c *memo.Ctx, k podKind) model.Guard {
 }
 
 // networkPolicies are those of level Network that are for the pods of a kind, with ports of the pods.
-func (i *Ingest) networkPolicies(c *memo.Ctx, k podKind) []model.AccessPolicy {
+func (i *Ingest) networkPolicies(c *memo.Ctx, k PodKind) []model.AccessPolicy {
 	var out []model.AccessPolicy
 	set := k.set()
 	for _, a := range i.aimsIn.Get(c, k.namespace) {
@@ -76,11 +76,22 @@ func (i *Ingest) networkPolicies(c *memo.Ctx, k podKind) []model.AccessPolicy {
 	return out
 }
 
+// networkAimsAt are those that networkPolicies asks.
+func (i *Ingest) networkAimsAt(c *memo.Ctx, k PodKind) (out []cluster.Key) {
+	set := k.set()
+	for _, a := range i.aimsIn.Get(c, k.namespace) {
+		if !a.application && (a.means(set) || len(i.servicePorts(c, k, a)) > 0) {
+			out = append(out, a.policy)
+		}
+	}
+	return out
+}
+
 // idle policies make no difference; an ALLOW policy without rules does.
 func idle(p model.AccessPolicy) bool { return p.Deny && len(p.Rules) == 0 }
 
 // servicePorts are the ports that pods of a kind have because of the Services that a policy names.
-func (i *Ingest) servicePorts(c *memo.Ctx, k podKind, a *aim) []podPort {
+func (i *Ingest) servicePorts(c *memo.Ctx, k PodKind, a *aim) []podPort {
 	if len(a.services) == 0 {
 		return nil
 	}
@@ -156,7 +167,7 @@ func containsAny(in, of []uint16) bool {
 
 // only are the ports of pods at which requests are decided on: of Services that an enforced policy of level Application
 // is for, or an AuthenticationPolicy. Whether a waypoint serves them does not matter.
-func (i *Ingest) only(c *memo.Ctx, k podKind) []uint16 {
+func (i *Ingest) only(c *memo.Ctx, k PodKind) []uint16 {
 	if !i.requests(c, k.namespace) {
 		return nil
 	}
@@ -173,7 +184,7 @@ func (i *Ingest) only(c *memo.Ctx, k podKind) []uint16 {
 
 // applicationAt are the policies of level Application at a port of pods: of all Services that lead there, so that none
 // is a way around another.
-func (i *Ingest) applicationAt(c *memo.Ctx, k podKind, target uint16) []model.AccessPolicy {
+func (i *Ingest) applicationAt(c *memo.Ctx, k PodKind, target uint16) []model.AccessPolicy {
 	if !i.requests(c, k.namespace) {
 		return nil
 	}

@@ -20,9 +20,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// podKind is all that decides which policies guard a pod, and at which of its ports: the pods of a workload have it in
+// PodKind is all that decides which policies guard a pod, and at which of its ports: the pods of a workload have it in
 // common, and so one guard. The zero value: nothing guards the pod.
-type podKind struct {
+type PodKind struct {
 	namespace string
 	// labels are those that anybody asks for, as labels.Set writes them; ports are the named ones of the containers,
 	// likewise.
@@ -31,12 +31,12 @@ type podKind struct {
 	listed string
 }
 
-func (k podKind) compare(o podKind) int {
+func (k PodKind) compare(o PodKind) int {
 	return cmp.Or(cmp.Compare(k.namespace, o.namespace), cmp.Compare(k.labels, o.labels), cmp.Compare(k.ports, o.ports),
 		cmp.Compare(k.listed, o.listed))
 }
 
-func (k podKind) set() labels.Set { return setOf(k.labels) }
+func (k PodKind) set() labels.Set { return setOf(k.labels) }
 
 // setOf is the inverse of labels.Set.String.
 func setOf(text string) labels.Set {
@@ -49,10 +49,10 @@ func setOf(text string) labels.Set {
 	return out
 }
 
-func (i *Ingest) podKind(c *memo.Ctx, key cluster.Key) podKind {
+func (i *Ingest) podKind(c *memo.Ctx, key cluster.Key) PodKind {
 	pod, ok := i.store.Pods.Get(c, key)
 	if !ok || !member.Is(pod, i.namespace(c, key.Namespace)) {
-		return podKind{}
+		return PodKind{}
 	}
 	ports := labels.Set{}
 	for _, container := range slices.Concat(pod.Spec.Containers, pod.Spec.InitContainers) {
@@ -69,7 +69,7 @@ func (i *Ingest) podKind(c *memo.Ctx, key cluster.Key) podKind {
 			listed = append(listed, svc.Name)
 		}
 	}
-	return podKind{
+	return PodKind{
 		namespace: key.Namespace, labels: i.labelsAsked(c, pod), ports: ports.String(),
 		listed: strings.Join(listed, ","),
 	}
@@ -106,22 +106,22 @@ func (i *Ingest) labelsAsked(c *memo.Ctx, pod *corev1.Pod) string {
 }
 
 // podKinds are those of the pods of a namespace, sorted.
-func (i *Ingest) podKinds(c *memo.Ctx, namespace string) []podKind {
-	found := map[podKind]struct{}{}
+func (i *Ingest) podKinds(c *memo.Ctx, namespace string) []PodKind {
+	found := map[PodKind]struct{}{}
 	for _, key := range i.store.Pods.By(c, cluster.ByNamespace, namespace) {
-		if k := i.kindOf.Get(c, key); k != (podKind{}) {
+		if k := i.PodKind.Get(c, key); k != (PodKind{}) {
 			found[k] = struct{}{}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(found), podKind.compare)
+	return slices.SortedFunc(maps.Keys(found), PodKind.compare)
 }
 
 // behind are the kinds of pods that a Service has.
-func (i *Ingest) behind(c *memo.Ctx, svc cluster.Key) []podKind {
+func (i *Ingest) behind(c *memo.Ctx, svc cluster.Key) []PodKind {
 	all := i.kindsIn.Get(c, svc.Namespace)
 	for _, s := range i.selecting.Get(c, svc.Namespace) {
 		if s.service == svc {
-			return slices.DeleteFunc(slices.Clone(all), func(k podKind) bool { return !s.has(k) })
+			return slices.DeleteFunc(slices.Clone(all), func(k PodKind) bool { return !s.has(k) })
 		}
 	}
 	return nil
@@ -144,7 +144,7 @@ type selectedPort struct {
 
 func (s *selecting) lists() bool { return len(s.selector) == 0 }
 
-func (s *selecting) has(k podKind) bool {
+func (s *selecting) has(k PodKind) bool {
 	if s.lists() {
 		return slices.Contains(strings.Split(k.listed, ","), s.service.Name)
 	}
@@ -213,7 +213,7 @@ type podPort struct {
 }
 
 // podPorts are the ports of all Services that have pods of a kind, sorted.
-func (i *Ingest) podPorts(c *memo.Ctx, k podKind) []podPort {
+func (i *Ingest) podPorts(c *memo.Ctx, k PodKind) []podPort {
 	var out []podPort
 	named := setOf(k.ports)
 	for _, s := range i.selecting.Get(c, k.namespace) {

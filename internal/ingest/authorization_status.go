@@ -271,7 +271,7 @@ func (i *Ingest) concerned(c *memo.Ctx, out *AccessTarget, selector labels.Selec
 }
 
 // alsoAt are ports of all Services that lead to where the ports do, on pods of a kind.
-func (i *Ingest) alsoAt(c *memo.Ctx, k podKind, ports []model.ServicePort) (out []model.ServicePort) {
+func (i *Ingest) alsoAt(c *memo.Ctx, k PodKind, ports []model.ServicePort) (out []model.ServicePort) {
 	all := i.portsOf.Get(c, k)
 	var targets []uint16
 	for _, p := range all {

@@ -22,13 +22,13 @@ import (
 
 // listedKind is a kind of pods, and the addresses of such that a slice lists, sorted.
 type listedKind struct {
-	podKind
+	PodKind
 	addrs []netip.Addr
 }
 
 func sameListed(a, b []listedKind) bool {
 	return slices.EqualFunc(a, b, func(a, b listedKind) bool {
-		return a.podKind == b.podKind && slices.Equal(a.addrs, b.addrs)
+		return a.PodKind == b.PodKind && slices.Equal(a.addrs, b.addrs)
 	})
 }
 
@@ -48,14 +48,14 @@ func (i *Ingest) listedKinds(c *memo.Ctx, key cluster.Key) []listedKind {
 		if !i.guarding(c, pod.Namespace) {
 			continue
 		}
-		k := i.kindOf.Get(c, pod)
-		n := slices.IndexFunc(out, func(have listedKind) bool { return have.podKind == k })
+		k := i.PodKind.Get(c, pod)
+		n := slices.IndexFunc(out, func(have listedKind) bool { return have.PodKind == k })
 		if n < 0 {
-			n, out = len(out), append(out, listedKind{podKind: k})
+			n, out = len(out), append(out, listedKind{PodKind: k})
 		}
 		out[n].addrs = append(out[n].addrs, e.Address.Addr())
 	}
-	slices.SortFunc(out, func(a, b listedKind) int { return a.compare(b.podKind) })
+	slices.SortFunc(out, func(a, b listedKind) int { return a.compare(b.PodKind) })
 	return out
 }
 
@@ -83,7 +83,7 @@ func (i *Ingest) straysOf(c *memo.Ctx, at model.ServicePort) (out []netip.AddrPo
 			continue
 		}
 		for _, k := range listed {
-			if !i.past(c, senders, k.podKind, podPort{at, target}) {
+			if !i.past(c, senders, k.PodKind, podPort{at, target}) {
 				continue
 			}
 			for _, a := range k.addrs {
@@ -96,12 +96,12 @@ func (i *Ingest) straysOf(c *memo.Ctx, at model.ServicePort) (out []netip.AddrPo
 }
 
 // past tells whether any of the waypoints that send to a Service's port would get past the guard of pods there.
-func (i *Ingest) past(c *memo.Ctx, senders []sender, k podKind, to podPort) bool {
+func (i *Ingest) past(c *memo.Ctx, senders []sender, k PodKind, to podPort) bool {
 	if slices.Contains(i.portsOf.Get(c, k), to) {
 		return false // the waypoint asks it
 	}
-	g := i.guardOf.Get(c, k)
-	return g.Refuses() && slices.ContainsFunc(g.Waypoints, func(w model.GuardedPort) bool {
+	g := i.GuardOf.Get(c, k)
+	return g.Restricts() && slices.ContainsFunc(g.Waypoints, func(w model.GuardedPort) bool {
 		return w.Port == to.target &&
 			slices.ContainsFunc(senders, func(s sender) bool { return s.identity == w.Waypoint })
 	})

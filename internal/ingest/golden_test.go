@@ -35,6 +35,8 @@ import (
 type extras struct {
 	// Consumer, Consumers and Author are small budgets: rules, expressions and bytes.
 	Consumer, Consumers, Author *[3]int
+	// Network, Application and Pod are those of AuthorizationPolicies.
+	Network, Application, Pod *[3]int
 	// Rejected are rules that proxies reject: whole, and with Refused also when they do nothing but match.
 	Rejected []struct {
 		Route   model.ObjectRef
@@ -100,6 +102,9 @@ func forCases(t *testing.T, run func(t *testing.T, dir string, x extras, objects
 			budget(t, &mostOfConsumer, x.Consumer)
 			budget(t, &mostOfConsumers, x.Consumers)
 			budget(t, &mostOfAuthor, x.Author)
+			budget(t, &mostOfNetwork, x.Network)
+			budget(t, &mostOfApplication, x.Application)
+			budget(t, &mostOfPod, x.Pod)
 			run(t, dir, x, append(readManifests(t, "testdata/mesh.yaml"), readManifests(t, input)...))
 		})
 	}

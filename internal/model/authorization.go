@@ -92,8 +92,8 @@ type PodGuard struct {
 	Only []uint16
 }
 
-// Refuses tells whether the guard keeps anybody out, or would if it were asked.
-func (g PodGuard) Refuses() bool {
+// Restricts tells whether the guard keeps anybody out, or would if it were asked.
+func (g PodGuard) Restricts() bool {
 	inForce := func(p AccessPolicy) bool { return !p.DryRun }
 	return g.DefaultDeny || len(g.Only) > 0 || slices.ContainsFunc(g.Network, inForce)
 }

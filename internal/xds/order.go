@@ -296,7 +296,7 @@ func (st *stream) send(sub *subscription, tasks []task, removal bool) (*discover
 		}
 		if k.res != nil {
 			r.bytes += k.res.size()
-			resp.Resources = append(resp.Resources, k.res.wire)
+			resp.Resources = append(resp.Resources, k.res.wire())
 		} else {
 			resp.RemovedResources = append(resp.RemovedResources, k.name)
 		}

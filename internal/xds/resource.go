@@ -36,7 +36,10 @@ const (
 
 // Resource is one xDS resource, marshalled once and shared by reference between scopes and streams. It is immutable.
 type Resource struct {
-	wire *discoveryv3.Resource
+	name, version string
+	// packed is the marshalled message; nil where extension is what it is made of.
+	packed    *anypb.Any
+	extension *Extension
 	// eds is computed once, when first needed; see Endpoints.
 	eds     string
 	edsOnce sync.Once
@@ -59,36 +62,67 @@ func NewResource(name string, m proto.Message) (*Resource, error) {
 // NewRawResource wraps bytes that are marshalled already, for a relay that must pass on what it got. With an empty
 // version the hash of the bytes is the version. The caller must not change packed afterwards.
 func NewRawResource(name, version string, packed *anypb.Any) (*Resource, error) {
-	switch {
-	case name == "" || name == Wildcard || !utf8.ValidString(name):
-		return nil, fmt.Errorf("resource name %q is not allowed", name)
-	case packed.GetTypeUrl() == "":
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if packed.GetTypeUrl() == "" {
 		return nil, errors.New("resource " + name + " has no type URL")
 	}
 	if version == "" {
-		sum := sha256.Sum256(packed.GetValue())
-		version = hex.EncodeToString(sum[:versionHashBytes])
+		version = versionOf(packed.GetValue())
 	}
-	return &Resource{wire: &discoveryv3.Resource{Name: name, Version: version, Resource: packed}}, nil
+	return &Resource{name: name, version: version, packed: packed}, nil
+}
+
+func checkName(name string) error {
+	if name == "" || name == Wildcard || !utf8.ValidString(name) {
+		return fmt.Errorf("resource name %q is not allowed", name)
+	}
+	return nil
+}
+
+func versionOf(content []byte) string {
+	sum := sha256.Sum256(content)
+	return hex.EncodeToString(sum[:versionHashBytes])
 }
 
 // Name is the resource's xDS name.
-func (r *Resource) Name() string { return r.wire.GetName() }
+func (r *Resource) Name() string { return r.name }
 
 // TypeURL is the type URL of the resource's message.
-func (r *Resource) TypeURL() string { return r.wire.GetResource().GetTypeUrl() }
+func (r *Resource) TypeURL() string {
+	if r.extension != nil {
+		return TypeExtension
+	}
+	return r.packed.GetTypeUrl()
+}
 
 // id is its type and name.
 func (r *Resource) id() ID { return ID{r.TypeURL(), r.Name()} }
 
 // Version identifies the content: resources of one name and equal version are equal.
-func (r *Resource) Version() string { return r.wire.GetVersion() }
+func (r *Resource) Version() string { return r.version }
 
 // Any is the marshalled message; treat it as read-only.
-func (r *Resource) Any() *anypb.Any { return r.wire.GetResource() }
+func (r *Resource) Any() *anypb.Any {
+	if r.extension != nil {
+		return r.extension.packed(r.name)
+	}
+	return r.packed
+}
+
+// wire is the resource as a response has it.
+func (r *Resource) wire() *discoveryv3.Resource {
+	return &discoveryv3.Resource{Name: r.name, Version: r.version, Resource: r.Any()}
+}
 
 // size is the length of the marshalled message in bytes.
-func (r *Resource) size() int { return len(r.wire.GetResource().GetValue()) }
+func (r *Resource) size() int {
+	if r.extension != nil {
+		return r.extension.size(r.name)
+	}
+	return len(r.packed.GetValue())
+}
 
 // Endpoints is the EDS name of a cluster that takes its endpoints from EDS, and empty for all else.
 func (r *Resource) Endpoints() string {

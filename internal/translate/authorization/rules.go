@@ -28,6 +28,7 @@ type caller struct {
 func (c caller) rows(l model.GuardLevel, tried bool) (out phase) {
 	closed := condition{never: !l.DefaultDeny}
 	var denies, allows phase
+	everybody := map[string]bool{} // where a row has denied all already, as policies do that are too much
 	for _, p := range l.Policies {
 		if p.DryRun && !tried {
 			continue
@@ -39,7 +40,9 @@ func (c caller) rows(l model.GuardLevel, tried bool) (out phase) {
 			conditions := c.matches(p, r)
 			switch {
 			case len(conditions) == 0:
+			case p.Deny && r.Sources == nil && everybody[conditions[0]]:
 			case p.Deny:
+				everybody[conditions[0]] = r.Sources == nil
 				denies = append(denies, row{conditions, "DENY " + p.RuleLabel(r)})
 			case len(allows) == 0:
 				allows = phase{{any: conditions}}

@@ -19,13 +19,8 @@ import (
 // The guard says nothing to let in, so that whatever else it says, or if it can't be asked, there is no address, and
 // nowhere remains, which was set first.
 
-// Verdicts before the guard's.
-const (
-	// unguarded: the operator hasn't said yet what guards the pod.
-	unguarded = "what guards it is not known yet"
-	// unproved: the handshake has not got as far as that.
-	unproved = "nobody has proved who asks"
-)
+// unguarded is the verdict of who has proved who it is where the operator hasn't said yet what guards the pod.
+const unguarded = "what guards it is not known yet"
 
 // nowhere is an address of a family that the kernel never connects TCP to, and refuses at once without a look at routes
 // or rules: it is no single host's. Without any, cluster direct would take the connection's own.
@@ -43,7 +38,7 @@ func guarded(p Pod, family netip.Addr, target string) []*listenerv3.Filter {
 			podNetns(p, envoy.SharedOnce), thePod(p),
 			envoy.FilterState(envoy.FilterStateOriginalDst, "", nowhere(family), envoy.SharedNot),
 			envoy.FilterState(names.FilterStateTarget, envoy.FactoryString, target, envoy.SharedNot),
-			says(unproved),
+			says(envoy.Unproved),
 		}, []*statev3.FilterStateValue{says(unguarded)}),
 		envoy.NetworkFilterByECDSOr(names.PodAuthorization(p.Namespace, p.Name), &netstatev3.Config{}),
 		envoy.SetFilterStateOfPeer(nil, []*statev3.FilterStateValue{envoy.FilterState(envoy.FilterStateOriginalDst, "",
@@ -68,5 +63,5 @@ func guardedLog(p Pod, tell *accesslogv3.AccessLogFilter, fields map[string]stri
 	fields["dryrun"] = envoy.PlainState(names.FilterStateDryRun)
 	return append([]*accesslogv3.AccessLog{
 		envoy.StdoutLog(logFields(p, fields), envoy.EitherOf(envoy.Flagged(), envoy.Tried())), envoy.TellOfConnections(tell),
-	}, envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace), unproved)...)
+	}, envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace))...)
 }

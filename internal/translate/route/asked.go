@@ -178,8 +178,9 @@ func (q Asked) is(p *rbacv3.Principal) bool {
 		return has(id.Header, nil)
 	case *rbacv3.Principal_UrlPath:
 		return matchesString(id.UrlPath.GetPath(), q.plain())
-	case *rbacv3.Principal_Authenticated_:
-		return matchesString(id.Authenticated.GetPrincipalName(), q.Identity)
+	case *rbacv3.Principal_FilterState:
+		return id.FilterState.GetKey() == names.FilterStateSource && q.Identity != "" &&
+			matchesString(id.FilterState.GetStringMatch(), q.Identity)
 	}
 	return false
 }

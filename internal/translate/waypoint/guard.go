@@ -17,13 +17,11 @@ import (
 // picked its cluster. But that connects from the network namespace in the filter state (upstream.Inbound), which is the
 // verdict: empty, and so the proxy's own, for who is let in; and what there is none of for everybody else.
 
-// undecided is the verdict before there is one.
-const undecided = "nobody has proved who asks"
-
 // guarded are the filters that decide, by what the operator says in names.AuthorizationTCP.
 func guarded() []*listenerv3.Filter {
 	return []*listenerv3.Filter{
-		envoy.SetFilterState(envoy.FilterState(names.FilterStateVerdict, envoy.FactoryString, undecided, envoy.SharedNot)),
+		envoy.SetFilterState(envoy.FilterState(names.FilterStateVerdict, envoy.FactoryString, envoy.Unproved,
+			envoy.SharedNot)),
 		envoy.NetworkFilterByECDS(names.AuthorizationTCP, &netstatev3.Config{}),
 		envoy.SetFilterStateOfPeer(nil, []*statev3.FilterStateValue{envoy.FilterState(envoy.FilterStateNetns,
 			envoy.FactoryHashableString, envoy.PlainState(names.FilterStateVerdict), envoy.SharedOnce)}),

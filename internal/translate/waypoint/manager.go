@@ -48,7 +48,7 @@ func tcpProxy() *tcpproxyv3.TcpProxy {
 		AccessLog: append([]*accesslogv3.AccessLog{
 			envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried())),
 			envoy.TellOfConnections(envoy.TriedOnly()),
-		}, envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%", undecided)...),
+		}, envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%")...),
 	}
 }
 
