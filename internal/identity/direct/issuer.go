@@ -123,9 +123,12 @@ func (i *Issuer) enter(ctx context.Context) (release func(), err error) {
 
 // adapt makes the rate follow the issuer's success.
 func (i *Issuer) adapt(err error) {
-	if err == nil {
+	var failure *identity.IssueError
+	switch {
+	case err == nil:
 		i.rate.SetLimit(fastest)
-	} else {
+	case errors.As(err, &failure) && failure.Reason == identity.IssueBusy: // not the issuer's doing
+	default:
 		i.rate.SetLimit(max(i.rate.Limit()/2, slowest))
 	}
 }
@@ -140,8 +143,8 @@ func named(err error, issuer identity.IssuerRef) error {
 }
 
 // ask makes a request, waits for its verdict and deletes it.
-func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identity.ExternalAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, i.patience)
+func (i *Issuer) ask(asker context.Context, req identity.ExternalRequest) (identity.ExternalAnswer, error) {
+	ctx, cancel := context.WithTimeout(asker, i.patience)
 	defer cancel()
 	cr := i.request(req)
 	verdicts := i.await(cr.Name)
@@ -162,6 +165,9 @@ func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identit
 			}
 			last = v.pending
 		case <-ctx.Done():
+			if asker.Err() != nil {
+				return identity.ExternalAnswer{}, identity.Issuef(identity.IssueBusy, "whoever asked has gone")
+			}
 			return identity.ExternalAnswer{},
 				identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last)
 		}
