@@ -150,7 +150,10 @@ func (i *Issuer) ask(asker context.Context, req identity.ExternalRequest) (ident
 	verdicts := i.await(cr.Name)
 	defer i.forget(cr.Name)
 	if err := i.opts.Client.Create(ctx, cr); err != nil {
-		return identity.ExternalAnswer{}, notMade(err)
+		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown { // the answer is lost, so it may be there
+			i.remove(ctx, cr)
+		}
+		return identity.ExternalAnswer{}, gone(asker, notMade(err))
 	}
 	defer i.remove(ctx, cr)
 	last := "nothing is known of the request: may the operator watch certificaterequests in its namespace?"
@@ -165,13 +168,18 @@ func (i *Issuer) ask(asker context.Context, req identity.ExternalRequest) (ident
 			}
 			last = v.pending
 		case <-ctx.Done():
-			if asker.Err() != nil {
-				return identity.ExternalAnswer{}, identity.Issuef(identity.IssueBusy, "whoever asked has gone")
-			}
 			return identity.ExternalAnswer{},
-				identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last)
+				gone(asker, identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last))
 		}
 	}
+}
+
+// gone replaces a failure for which whoever asked is to blame, having left before the answer.
+func gone(asker context.Context, failure error) error {
+	if asker.Err() != nil {
+		return identity.Issuef(identity.IssueBusy, "whoever asked has gone")
+	}
+	return failure
 }
 
 // notMade says why there is no request.
