@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// renewalGrace is how long an identity must have been asked for in vain until that is told: most failures are over
-	// sooner, and a certificate is renewed with a third of its life to go.
+	// renewalGrace is how long an identity must have been asked for in vain until that is told, from the first failure to
+	// the last: most are over sooner, and a single one may have been followed by a success at another replica. A
+	// certificate is renewed with a third of its life to go.
 	renewalGrace = time.Minute
 	// renewalMemory is how long a failure counts without another one. Agents try again within 45 s, though perhaps at
 	// another replica.
@@ -142,7 +143,7 @@ func (r *Renewals) Summary() RenewalSummary {
 	var newest time.Time
 	for _, key := range r.sorted() {
 		f := r.failing[key]
-		if now.Sub(f.held.FailingSince) < renewalGrace {
+		if f.last.Sub(f.held.FailingSince) < renewalGrace {
 			continue
 		}
 		s.Failing++

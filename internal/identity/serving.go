@@ -65,7 +65,7 @@ type serving struct {
 
 // certificate is a valid certificate. It waits only for an external CA, and only without any.
 func (s *serving) certificate(ctx context.Context) (*tls.Certificate, error) {
-	cert, asking, err := s.current()
+	cert, asking, err := s.current() //nolint:contextcheck // whom it asks, others wait for as well
 	if asking == nil {
 		return cert, err
 	}
@@ -74,7 +74,7 @@ func (s *serving) certificate(ctx context.Context) (*tls.Certificate, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	cert, _, err = s.current()
+	cert, _, err = s.current() //nolint:contextcheck // as above
 	return cert, err
 }
 

@@ -103,7 +103,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := mgr.AddReadyzCheck("serving", ready.check); err != nil {
 		return err
 	}
-	p, err := newPlane(mgr, signs, o)
+	p, err := newPlane(mgr, signs, o) //nolint:contextcheck // handshakes have contexts of their own
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func signing(meshes client.Reader, authority *identity.Authority) func(context.C
 		if err != nil || mesh.DeletionTimestamp != nil {
 			return client.IgnoreNotFound(err)
 		}
-		return authority.Ready()
+		return authority.Ready() //nolint:contextcheck // it never waits
 	}
 }
 

@@ -123,9 +123,12 @@ func (i *Issuer) enter(ctx context.Context) (release func(), err error) {
 
 // adapt makes the rate follow the issuer's success.
 func (i *Issuer) adapt(err error) {
-	if err == nil {
+	var failure *identity.IssueError
+	switch {
+	case err == nil:
 		i.rate.SetLimit(fastest)
-	} else {
+	case errors.As(err, &failure) && failure.Reason == identity.IssueBusy: // not the issuer's doing
+	default:
 		i.rate.SetLimit(max(i.rate.Limit()/2, slowest))
 	}
 }
@@ -140,14 +143,17 @@ func named(err error, issuer identity.IssuerRef) error {
 }
 
 // ask makes a request, waits for its verdict and deletes it.
-func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identity.ExternalAnswer, error) {
-	ctx, cancel := context.WithTimeout(ctx, i.patience)
+func (i *Issuer) ask(asker context.Context, req identity.ExternalRequest) (identity.ExternalAnswer, error) {
+	ctx, cancel := context.WithTimeout(asker, i.patience)
 	defer cancel()
 	cr := i.request(req)
 	verdicts := i.await(cr.Name)
 	defer i.forget(cr.Name)
 	if err := i.opts.Client.Create(ctx, cr); err != nil {
-		return identity.ExternalAnswer{}, notMade(err)
+		if apierrors.ReasonForError(err) == metav1.StatusReasonUnknown { // the answer is lost, so it may be there
+			i.remove(ctx, cr)
+		}
+		return identity.ExternalAnswer{}, gone(asker, notMade(err))
 	}
 	defer i.remove(ctx, cr)
 	last := "nothing is known of the request: may the operator watch certificaterequests in its namespace?"
@@ -163,9 +169,17 @@ func (i *Issuer) ask(ctx context.Context, req identity.ExternalRequest) (identit
 			last = v.pending
 		case <-ctx.Done():
 			return identity.ExternalAnswer{},
-				identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last)
+				gone(asker, identity.Issuef(identity.IssueUnavailable, "no answer within %s: %s", i.patience, last))
 		}
 	}
+}
+
+// gone replaces a failure for which whoever asked is to blame, having left before the answer.
+func gone(asker context.Context, failure error) error {
+	if asker.Err() != nil {
+		return identity.Issuef(identity.IssueBusy, "whoever asked has gone")
+	}
+	return failure
 }
 
 // notMade says why there is no request.

@@ -103,8 +103,12 @@ func TestARequestIsNoMoreThanItMustBe(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, csr.Subject.String())
 	require.Equal(t, cart, csr.URIs[0].String())
+	before := w.issuer.rate.Limit()
 	cancel()
-	require.Error(t, <-done)
+	var failure *identity.IssueError
+	require.ErrorAs(t, <-done, &failure)
+	require.Equal(t, identity.IssueBusy, failure.Reason, "that says nothing of the issuer")
+	require.InDelta(t, float64(before), float64(w.issuer.rate.Limit()), 0)
 	eventually.Passes(t, "it goes when nobody waits for it", func(look require.TestingT) {
 		require.Empty(look, w.requests(look))
 	})
