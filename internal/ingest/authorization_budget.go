@@ -6,10 +6,15 @@ package ingest
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -20,7 +25,7 @@ import (
 // each of its pods, ten bytes for one, and it is everybody's.
 var (
 	// mostOfNetwork and mostOfApplication are what all policies of a level may cost in a namespace, each counted for each
-	// route table, and for each waypoint's TCP ports, that have it, and once where none has.
+	// port that a waypoint serves by it (portsAimedAt, countPlaces), and once where none does.
 	mostOfNetwork     = cost{rules: 16384, expressions: math.MaxInt, bytes: 8 << 20}
 	mostOfApplication = cost{rules: 4096, expressions: 256, bytes: 2 << 20}
 	// mostOfPod is what the policies of level Network for one pod may cost.
@@ -45,17 +50,52 @@ func (i *Ingest) accessBill(c *memo.Ctx, key cluster.Key) *accessBill {
 	out := &accessBill{once: p.cost(), application: p.level == v1alpha1.EnforcementLevelApplication}
 	out.ref = model.ObjectRef{Kind: kindAuthorization, Namespace: key.Namespace, Name: key.Name}
 	out.created = o.CreationTimestamp.Time
-	places := 0
-	for _, t := range i.accessTargetsOf.Get(c, key) {
-		for _, w := range t.waypoints {
-			places += len(w.Tables)
-			if w.TCP {
-				places++
+	if out.application {
+		out.all = out.once.times(max(1, len(i.portsAimedAt(c, key))))
+	}
+	return out
+}
+
+// portsAimedAt are the ports whose tables have a policy of level Application. It asks no Waypoint, for what that sends to
+// may depend on policies.
+func (i *Ingest) portsAimedAt(c *memo.Ctx, key cluster.Key) (out []model.ServicePort) {
+	a := i.aimOf.Get(c, key)
+	for _, name := range a.services {
+		out = append(out, i.allPorts(c, cluster.Key{Namespace: key.Namespace, Name: name})...)
+	}
+	for _, name := range a.gateways {
+		out = append(out, i.boundPorts(c, cluster.Key{Namespace: key.Namespace, Name: name})...)
+	}
+	for _, r := range a.routes {
+		out = append(out, i.attachedPorts(c, policy.Object{
+			GroupKind:      schema.GroupKind{Group: gwv1.GroupName, Kind: r.Kind},
+			NamespacedName: cluster.Key{Namespace: r.Namespace, Name: r.Name},
+		})...)
+	}
+	slices.SortFunc(out, model.ServicePort.Compare)
+	return slices.Compact(out)
+}
+
+// countPlaces sets what policies of level Network cost: each for each kind of pods that it is for and each port that
+// leads there by a waypoint, for its table has the guards of all kinds.
+func (i *Ingest) countPlaces(c *memo.Ctx, namespace string, bills map[cluster.Key]*accessBill) {
+	places := map[cluster.Key]int{}
+	for _, k := range i.kindsIn.Get(c, namespace) {
+		served := 0
+		for _, p := range i.portsOf.Get(c, k) {
+			if b := i.Binding.Get(c, p.ServiceName()); !b.unserved() {
+				served++
 			}
 		}
+		for _, key := range i.networkAims.Get(c, k) {
+			places[key] += served
+		}
 	}
-	out.all = out.once.times(max(1, places))
-	return out
+	for key, b := range bills {
+		priced := *b // what is remembered is never changed
+		priced.all = b.once.times(max(1, places[key]))
+		bills[key] = &priced
+	}
 }
 
 // cost of a policy where it is once. One without rules has its name.
@@ -117,8 +157,12 @@ func (i *Ingest) tooMuchAccess(c *memo.Ctx, namespace string) map[cluster.Key]Ve
 		case b.application:
 			application = append(application, &b.bill)
 		default:
-			bills[key], network, sum = b, append(network, &b.bill), sum.plus(b.once)
+			bills[key], sum = b, sum.plus(b.once)
 		}
+	}
+	i.countPlaces(c, namespace, bills)
+	for _, b := range bills {
+		network = append(network, &b.bill)
 	}
 	out := map[cluster.Key]Verdict{}
 	all := func(b *bill) cost { return b.all }
