@@ -23,7 +23,10 @@ func TestAuthenticationPolicyValidation(t *testing.T) {
 		{jwt(inline), ""},
 		{"targetRefs: [" + service + "]", "set jwt"},
 		{"targetRefs: [], jwt: {providers: [{name: a, issuer: i" + inline + "}]}", "at least 1"},
-		{"targetRefs: [{group: '', kind: Pod, name: web}], jwt: {providers: [{name: a, issuer: i" + inline + "}]}", "targets Services"},
+		{
+			"targetRefs: [{group: '', kind: Pod, name: web}], jwt: {providers: [{name: a, issuer: i" + inline + "}]}",
+			"targets Services",
+		},
 		{"targetRefs: [{group: '', kind: Service, name: web, sectionName: http}], jwt: {providers: [{name: a, issuer: i" +
 			inline + "}], required: false}", ""},
 		{"targetRefs: [" + service + "], jwt: {providers: []}", "at least 1"},

@@ -110,8 +110,11 @@ func decide(g model.Guard, c Caller) Decision {
 	}
 	if len(g.Authentication) > 0 {
 		out.Verdict, out.Policy, out.Rule = Depends, model.AuthenticationSet(g.Authentication), ""
-		out.Reason = fmt.Sprintf("the request's token decides, by AuthenticationPolicy %s", strings.Join(
-			strings.Split(out.Policy, ","), " and "))
+		what := "the request's token decides"
+		if len(g.Asked) > 0 {
+			what = "the request's token, if one is asked for, and the authorization service decide"
+		}
+		out.Reason = fmt.Sprintf("%s, by AuthenticationPolicy %s", what, strings.ReplaceAll(out.Policy, ",", " and "))
 	}
 	return out
 }

@@ -15,8 +15,8 @@ import (
 // PolicyName is an AuthenticationPolicy's.
 type PolicyName = types.NamespacedName
 
-// RuleAuthentication is the rule by which an AuthenticationPolicy refuses connections that carry no requests. No rule of
-// an AuthorizationPolicy can have the name.
+// RuleAuthentication is the rule by which an AuthenticationPolicy refuses connections that carry no requests. No rule
+// of an AuthorizationPolicy can have the name.
 const RuleAuthentication = "needs authentication"
 
 // Authentication is how those prove who they are that send requests, as an AuthenticationPolicy has it.

@@ -78,7 +78,8 @@ func (s *shop) byRemoteKeys(i *issuer, cached time.Duration) (model.Authenticati
 	})), k
 }
 
-// TestRemoteKeys: without keys nobody gets in, and who has the token is told so; with keys, they hold until others come.
+// TestRemoteKeys: without keys nobody gets in, and who has the token is told so; with keys, they hold until others
+// come.
 func TestRemoteKeys(t *testing.T) {
 	s := newShop(t)
 	i := newIssuer(t, "https://login.example", "one", jose.RS256)

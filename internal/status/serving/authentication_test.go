@@ -85,6 +85,6 @@ func TestAnAuthenticationPolicyIsEnforced(t *testing.T) {
 		w.Acknowledged(k)
 	}
 	eventually.True(t, "enforced", func() bool { return enforced().Status == metav1.ConditionTrue })
-	require.Equal(t, "Enforced by 1/1 proxies of waypoint bookshop/fairway-waypoint; requests without a token that is good are "+
-		"refused; kubelet's probes and the mesh's own proxies are never refused.", enforced().Message)
+	require.Equal(t, "Enforced by 1/1 proxies of waypoint bookshop/fairway-waypoint; requests without a token that is "+
+		"good are refused; kubelet's probes and the mesh's own proxies are never refused.", enforced().Message)
 }

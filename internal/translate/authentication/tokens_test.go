@@ -32,7 +32,8 @@ var (
 		Claims: []model.ClaimHeader{{Header: "x-user", Claim: "sub"}},
 	}
 	fetched = model.TokenProvider{
-		Name: "second", Issuer: "https://other.example", Params: []string{"token"}, Cookies: []string{"session"}, Forward: true,
+		Name: "second", Issuer: "https://other.example", Forward: true,
+		Params: []string{"token"}, Cookies: []string{"session"},
 		Headers: []model.TokenHeader{{Name: "x-token"}},
 		Remote: &model.RemoteKeys{
 			URI: "https://login.example/keys", CacheFor: time.Minute, Timeout: time.Second,
