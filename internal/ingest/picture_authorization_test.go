@@ -243,8 +243,8 @@ func authenticationWords(a model.Authentication) (out string) {
 	for _, t := range a.Tokens.Providers {
 		text := fmt.Sprintf("%s of %s for %v in %v %v %v", t.Name, t.Issuer, t.Audiences, t.Headers, t.Params, t.Cookies)
 		if t.Remote != nil {
-			text += fmt.Sprintf(" with keys of %s (%s), every %s in %s", portWords(t.Remote.Service), t.Remote.URI,
-				t.Remote.CacheFor, t.Remote.Timeout)
+			text += fmt.Sprintf(" with keys of %s%s (%s), every %s in %s", portWords(t.Remote.Service), inTLS(t.Remote.TLS),
+				t.Remote.URI, t.Remote.CacheFor, t.Remote.Timeout)
 		}
 		if t.Claims != nil {
 			text += fmt.Sprintf(" as %v", t.Claims)

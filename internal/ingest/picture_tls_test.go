@@ -42,3 +42,10 @@ func clusterList(clusters []string) string {
 	}
 	return strings.Join(out, ", ")
 }
+
+func inTLS(so bool) string {
+	if so {
+		return " in TLS"
+	}
+	return ""
+}

@@ -162,9 +162,9 @@ func authWords(a *model.ExternalAuth) string {
 	case a.Invalid:
 		return "ask an authorization service that can't be"
 	}
-	out := "ask " + portWords(a.Service) + " by HTTP"
+	out := "ask " + portWords(a.Service) + inTLS(a.TLS) + " by HTTP"
 	if a.GRPC {
-		out = "ask " + portWords(a.Service) + " by gRPC"
+		out = "ask " + portWords(a.Service) + inTLS(a.TLS) + " by gRPC"
 	}
 	if a.Path != "" {
 		out += " under " + word(a.Path)
@@ -225,10 +225,7 @@ func backendWords(b model.Backend) string {
 	if b.Invalid {
 		return "500"
 	}
-	out := portWords(b.Port)
-	if b.TLS {
-		out += " in TLS"
-	}
+	out := portWords(b.Port) + inTLS(b.TLS)
 	var filters []string
 	for _, f := range b.Filters {
 		filters = append(filters, filterWords(f))

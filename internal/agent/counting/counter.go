@@ -173,6 +173,9 @@ func portOf(cluster string) string {
 	if _, _, _, ok := names.ParseServicePort(cluster, "service"); ok {
 		return cluster
 	}
+	if ns, service, port, ok := names.ParseServicePort(cluster, names.PrefixTLS); ok {
+		return names.ServicePort(ns, service, port)
+	}
 	return ""
 }
 

@@ -149,3 +149,16 @@ func TestReportsThatAreRefused(t *testing.T) {
 	require.ErrorContains(t, send(t.Context(), client, c.Take(true)), "no token")
 	require.NoError(t, send(t.Context(), client, nil), "nothing is said")
 }
+
+// TestPortsOfClusters: a port counts as one, by whichever cluster a waypoint sends to it.
+func TestPortsOfClusters(t *testing.T) {
+	port := names.ServicePort("shop", "web", 443)
+	for _, cluster := range []string{
+		port, names.TLSPort("shop", "web", 443), names.InboundCluster("shop", "web", 443),
+	} {
+		require.Equal(t, port, portOf(cluster))
+	}
+	for _, cluster := range []string{"", names.ClusterTunnel, "xds", "tls/shop/web"} {
+		require.Empty(t, portOf(cluster))
+	}
+}
