@@ -45,6 +45,8 @@ func TestWhatComesTwiceCountsOnce(t *testing.T) {
 		{count(4, noon, noon), 0, false},               // an older one, of another replica
 		{count(2, noon.Add(time.Hour), noon), 2, true}, // the agent has begun anew
 		{count(3, noon.Add(time.Hour), noon), 1, false},
+		{count(9, noon, noon), 0, false}, // a replica that the agent has left
+		{count(4, noon.Add(time.Hour), noon), 1, false},
 	} {
 		sum, first := added(step.count)
 		require.Equal(t, step.added, sum, "%+v", step)
