@@ -95,7 +95,7 @@ func TestWhatAProxySaysIsNotTrusted(t *testing.T) {
 	got, err := Parse(Families([]Count{c, unknown}), noon)
 	require.NoError(t, err)
 	require.Len(t, got, 1)
-	require.Equal(t, noon, got[0].Since)
+	require.Equal(t, c.Since, got[0].Since, "which tells a count from the next")
 	require.Equal(t, noon, got[0].Last)
 	require.Equal(t, "a b", got[0].Caller)
 	require.Len(t, got[0].Verdict, maxText)
