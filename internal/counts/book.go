@@ -41,6 +41,8 @@ func (b *Book) Take(from Source, told []Count) (grown []Growth) {
 	for _, c := range told {
 		was, known := b.of[from][c.Series]
 		switch {
+		case known && c.Since.Before(was.Since): // a replica tells of it that the agent has told nothing for long
+			continue
 		case !known && (b.kept >= maxKept || len(b.of[from]) >= MaxSeries):
 			continue
 		case !known:

@@ -45,6 +45,8 @@ func TestWhatComesTwiceCountsOnce(t *testing.T) {
 		{count(4, noon, noon), 0, false},               // an older one, of another replica
 		{count(2, noon.Add(time.Hour), noon), 2, true}, // the agent has begun anew
 		{count(3, noon.Add(time.Hour), noon), 1, false},
+		{count(9, noon, noon), 0, false}, // a replica that the agent has left
+		{count(4, noon.Add(time.Hour), noon), 1, false},
 	} {
 		sum, first := added(step.count)
 		require.Equal(t, step.added, sum, "%+v", step)
@@ -93,7 +95,7 @@ func TestWhatAProxySaysIsNotTrusted(t *testing.T) {
 	got, err := Parse(Families([]Count{c, unknown}), noon)
 	require.NoError(t, err)
 	require.Len(t, got, 1)
-	require.Equal(t, noon, got[0].Since)
+	require.Equal(t, c.Since, got[0].Since, "which tells a count from the next")
 	require.Equal(t, noon, got[0].Last)
 	require.Equal(t, "a b", got[0].Caller)
 	require.Len(t, got[0].Verdict, maxText)

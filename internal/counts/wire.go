@@ -98,7 +98,8 @@ func parse(m *dto.Metric, now time.Time) (Count, error) {
 		return Count{}, errors.New("a count is a whole number from 1 on")
 	}
 	c := Count{
-		Value: uint64(v), Since: timeOf(m.GetCounter().GetCreatedTimestamp(), now),
+		// By Since one count is told from the next, so it stays what it is, however wrong the proxy's clock.
+		Value: uint64(v), Since: m.GetCounter().GetCreatedTimestamp().AsTime(),
 		Last: timeOf(m.GetCounter().GetExemplar().GetTimestamp(), now),
 	}
 	for _, l := range m.GetCounter().GetExemplar().GetLabel() {

@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/identity/identitytest"
@@ -49,6 +50,8 @@ type world struct {
 	xds, certificates     string // host:port
 	tokenFile, bundleFile string
 	operator              *control.Operator
+	// counted are the scopes of those who told of their callers.
+	counted chan counts.Source
 }
 
 func newWorld(t *testing.T) *world {
@@ -57,6 +60,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, ca: identity.NewAuthority(nil), cluster: identitytest.NewCluster(nil),
 		tokenFile: filepath.Join(dir, "token"), bundleFile: filepath.Join(dir, "ca.crt"),
+		counted: make(chan counts.Source, 1),
 	}
 	w.step(newRoot(t)) // the first signs at once
 	w.operator = control.New(serverName, operatorID, w.tokenFile, w.bundleFile)
@@ -73,9 +77,9 @@ func newWorld(t *testing.T) *world {
 	resource, err := xds.NewResource(cluster, &clusterv3.Cluster{Name: cluster})
 	require.NoError(t, err)
 	cache.Apply(catalogue.NodeScope("n1"), []xds.Update{xds.Set(resource)})
-	xds.NewServer(xds.Options{
-		Cache: cache, Authenticator: &xdsauth.Authenticator{Callers: callers, Scopes: rights},
-	}).Register(g)
+	authenticator := &xdsauth.Authenticator{Callers: callers, Scopes: rights}
+	xds.NewServer(xds.Options{Cache: cache, Authenticator: authenticator}).Register(g)
+	counts.NewServer(authenticator, func(from counts.Source, _ []counts.Count) { w.counted <- from }).Register(g)
 	ln := listen(t)
 	w.xds = ln.Addr().String()
 	ended := make(chan error, 2)
