@@ -30,9 +30,9 @@ import (
 // This file is about what a TrafficPolicy does with all requests to a port: HTTP filters that are there for the tables
 // that ask for them and for no others. The listener has a few filters for all of them, which a table tells what to be.
 
-// policyFilters configure the filters of a table; nil where there is nothing to do. A buffer, a rate limit service and a
-// delay make requests wait, so each is the last of its chain. The buffer is before the others, for it bounds no body that
-// was there before it; and the limit that needs nobody is before all.
+// policyFilters configure the filters of a table; nil where there is nothing to do. A buffer, a rate limit service and
+// a delay make requests wait, so each is the last of its chain. The buffer is before the others, for it bounds no body
+// that was there before it; and the limit that needs nobody is before all.
 func policyFilters(r model.Requests) map[string]*anypb.Any {
 	chains := map[string][]*corev3.TypedExtensionConfig{}
 	add := func(filter, name string, m proto.Message) {
@@ -46,7 +46,8 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 	}
 	if r.MaxBytes > 0 {
 		// The buffer bounds what it holds itself, and not what was there before it.
-		add(filterBodies, "body_size_limit", &bodysizev3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(uint64(r.MaxBytes))})
+		most := wrapperspb.UInt64(uint64(r.MaxBytes))
+		add(filterBodies, "body_size_limit", &bodysizev3.BodySizeLimit{MaxRequestBytes: most})
 		add(filterBodies, "buffer", &bufferv3.Buffer{MaxRequestBytes: envoy.UInt32(r.MaxBytes)})
 	}
 	if l := r.GlobalLimit; l != nil {
