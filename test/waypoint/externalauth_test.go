@@ -269,8 +269,10 @@ func TestExternalAuthWithoutAnswer(t *testing.T) {
 	service := &authorizer{}
 	g := newGuarded(t, model.ProtocolHTTP2, service.server())
 	get := func() int { return do(t, g.client, http.MethodPost, "http://web/").status }
-	service.decides(func(ctx context.Context, _ *authv3.AttributeContext) *authv3.CheckResponse {
-		<-ctx.Done()
+	end := make(chan struct{})
+	defer close(end)
+	service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
+		<-end // not the deadline, which is the proxy's, too
 		return yes(&authv3.OkHttpResponse{})
 	})
 	refused := func(when string) {
@@ -563,4 +565,48 @@ func TestExternalAuthorization(t *testing.T) {
 			require.Equal(t, tc.want, get("/yes").status, what)
 		}
 	})
+}
+
+// TestExternalAuthorizationBodies: all that are asked see the whole body, or none is asked; whatever has the request
+// wait meanwhile. Upgrades aren't waited for.
+func TestExternalAuthorizationBodies(t *testing.T) {
+	service, slow := &authorizer{}, &authorizer{}
+	g := newGuarded(t, model.ProtocolHTTP2, service.server())
+	other := model.ServicePort{Namespace: "auth", Service: "slow", Port: 81}
+	of, _ := g.pod(sessionsID, slow.server())
+	g.backend(other, model.ProtocolHTTP2, of)
+	service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
+		return yes(&authv3.OkHttpResponse{})
+	})
+	slow.decides(func(ctx context.Context, _ *authv3.AttributeContext) *authv3.CheckResponse {
+		select {
+		case <-ctx.Done():
+		case <-time.After(20 * time.Millisecond): // in which the body comes
+		}
+		return yes(&authv3.OkHttpResponse{})
+	})
+	ask := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second, MaxBody: 64}
+	first := model.ExternalAuth{Service: other, GRPC: true, Timeout: 20 * time.Second}
+	guards := []model.Guard{{Asked: []model.ExternalAuth{ask}}}
+	for what, most := range map[string]uint32{"the first sees none": 0, "the first sees less": 32, "and more": 128} {
+		first.MaxBody = most
+		b := to(web, 1)
+		b.Guards = guards
+		g.doesWith(model.RouteTable{
+			Guards: guards, Default: []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &first}), b)},
+		})
+		whole := strings.Repeat("x", int(model.MostShown(ask, first)))
+		eventually.True(t, what, func() bool {
+			return g.post(whole, false) == http.StatusOK && service.last().GetRequest().GetHttp().GetBody() == whole &&
+				slow.last().GetRequest().GetHttp().GetBody() == whole[:min(len(whole), int(most))]
+		})
+		asked, served := service.count(), g.app.Requests.Load()
+		for _, inPieces := range []bool{false, true} {
+			require.Equal(t, http.StatusRequestEntityTooLarge, g.post(whole+"x", inPieces), what)
+		}
+		require.Equal(t, asked, service.count(), what)
+		require.Equal(t, served, g.app.Requests.Load(), what)
+		r := do(t, g.client, http.MethodGet, "http://web/", "Connection", "Upgrade", "Upgrade", "websocket")
+		require.Equal(t, http.StatusOK, r.status, what)
+	}
 }

@@ -157,6 +157,7 @@ func askedCase() bundle {
 		return out
 	}
 	one, two, open, refused := service("one"), service("two"), service("open"), service("refused")
+	one.MaxBody, two.MaxBody = 100, 200
 	open.Open, open.Invalid, refused.Refused = true, true, true
 	way := func(prefix string, g []model.Guard) model.Rule {
 		b := to(webV1, 1)
