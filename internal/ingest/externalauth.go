@@ -110,8 +110,8 @@ func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
 	return out
 }
 
-// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the waypoint
-// from asking, or other policies of the same pods want another one to be asked.
+// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the
+// waypoint from asking, or other policies of the same pods want another one to be asked.
 func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAuth) *Verdict {
 	if len(model.Asked(i.guardsOf(c, at))) > 1 {
 		return &Verdict{Reason: string(gwv1.PolicyReasonConflicted), Message: fmt.Sprintf(

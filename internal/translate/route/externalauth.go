@@ -29,8 +29,8 @@ import (
 // An authorization service is asked by Envoy's ext_authz, with its whole configuration in the route that asks for it:
 // so each route has a service of its own, and a change of it is a change of the table.
 
-// configureExternalAuth has a service asked about the requests of a route, besides those that guards have asked where no
-// way that a request takes has its own.
+// configureExternalAuth has a service asked about the requests of a route, besides those that guards have asked where
+// no way that a request takes has its own.
 func configureExternalAuth(r *routev3.Route, a model.ExternalAuth, guards []model.Guard) error {
 	asking, err := externalAuth(a)
 	if err != nil {
