@@ -351,7 +351,8 @@ func authenticationCase() bundle {
 	name := func(s string) model.PolicyName { return model.PolicyName{Namespace: "shop", Name: s} }
 	claims := model.AccessPolicy{Name: name("admins"), Rules: []model.AccessRule{{Request: &model.AccessRequest{
 		Claims: []model.AccessClaim{
-			{Name: "realm_access.roles", Values: []string{"admin"}}, {Name: "level", Values: []string{"7"}},
+			{Name: "realm_access.roles", Values: []string{"admin"}},
+			{Name: "level", Values: []string{"7"}},
 			{Name: "verified", Values: []string{"true"}},
 		},
 	}}}}
