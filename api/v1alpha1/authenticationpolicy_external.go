@@ -9,8 +9,8 @@ import (
 )
 
 // ExternalAuthorization is a service that lets requests pass or not, and that may change their headers. It is asked
-// when the request's tokens have been verified. The fields are those of filter ExternalAuth of HTTPRoutes, but for the
-// body, which it isn't shown.
+// when the request's tokens have been verified. The fields are those of filter ExternalAuth of HTTPRoutes, and
+// failureMode and timeout.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.grpc) || self.protocol == 'GRPC'",message="grpc is for protocol GRPC"
 // +kubebuilder:validation:XValidation:rule="!has(self.http) || self.protocol == 'HTTP'",message="http is for protocol HTTP"
@@ -33,6 +33,10 @@ type ExternalAuthorization struct {
 	// Where a service of protocol HTTP is asked, what it is shown, and what goes on with the request.
 	// +optional
 	HTTP *ExternalAuthorizationHTTP `json:"http,omitempty"`
+
+	// Shows the service the body of a request. Default: it isn't shown.
+	// +optional
+	ForwardBody *ExternalAuthorizationBody `json:"forwardBody,omitempty"`
 
 	// What becomes of requests while the service can't be asked or doesn't answer: Closed refuses them with 503, Open lets
 	// them pass.
@@ -95,4 +99,13 @@ type ExternalAuthorizationHTTP struct {
 	// +kubebuilder:validation:MaxItems=64
 	// +kubebuilder:validation:items:MaxLength=128
 	AllowedResponseHeaders []string `json:"allowedResponseHeaders,omitempty"`
+}
+
+// ExternalAuthorizationBody is about bodies that a service is shown.
+type ExternalAuthorizationBody struct {
+	// How many bytes a body may have, all of which the service is shown. Requests with a longer one are answered 413.
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	MaxSize int32 `json:"maxSize"`
 }

@@ -25,6 +25,8 @@ func TestExternalAuthorizationValidation(t *testing.T) {
 		{ask + "HTTP, http: {path: check}}", "should match"},
 		{ask + "HTTP, http: {path: '/a?b'}}", "should match"},
 		{ask + "HTTP, http: {allowedHeaders: []}}", "at least 1"},
+		{ask + "HTTP, forwardBody: {maxSize: 65535}}", ""},
+		{ask + "HTTP, forwardBody: {maxSize: 65536}}", "less than or equal to 65535"},
 		{ask + "HTTP, timeout: 2m}", "should match"},
 		{ask + "HTTP, timeout: 90s}", "from 10ms to 1m"},
 		{ask + "HTTP, failureMode: Maybe}", "Unsupported value"},

@@ -46,7 +46,7 @@ type guardBuilder struct {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
-		if a := authOf(r); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != nil {
+		if a := r.ExternalAuth(); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != nil {
 			if b.guarded = true; &out[0] == &in[0] {
 				out = slices.Clone(in)
 			}

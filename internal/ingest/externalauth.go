@@ -81,19 +81,10 @@ func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort) *Verdict 
 // unaskableBy is about the first of a route's authorization services that the waypoint of a port may not ask.
 func (i *Ingest) unaskableBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
 	for _, r := range rules {
-		if a := authOf(r); a != nil && !a.Invalid {
+		if a := r.ExternalAuth(); a != nil && !a.Invalid {
 			if bad := i.unaskable(c, at, a.Service); bad != nil {
 				return bad
 			}
-		}
-	}
-	return nil
-}
-
-func authOf(r model.Rule) *model.ExternalAuth {
-	for _, f := range r.Filters {
-		if f.ExternalAuth != nil {
-			return f.ExternalAuth
 		}
 	}
 	return nil
@@ -119,8 +110,8 @@ func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
 	return out
 }
 
-// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the waypoint
-// from asking, or other policies of the same pods want another one to be asked.
+// unaskedBy says why a service of an AuthenticationPolicy isn't asked about requests to a port: guards keep the
+// waypoint from asking, or other policies of the same pods want another one to be asked.
 func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAuth) *Verdict {
 	if len(model.Asked(i.guardsOf(c, at))) > 1 {
 		return &Verdict{Reason: string(gwv1.PolicyReasonConflicted), Message: fmt.Sprintf(
@@ -148,6 +139,9 @@ func (i *Ingest) externalAuthorization(
 	}
 	if h := e.HTTP; !out.GRPC && h != nil {
 		out.Path, out.Shown, out.Taken = h.Path, h.AllowedHeaders, h.AllowedResponseHeaders
+	}
+	if e.ForwardBody != nil {
+		out.MaxBody = *count(&e.ForwardBody.MaxSize)
 	}
 	if _, err := i.check(model.Rule{Filters: []model.Filter{{ExternalAuth: out}}}); err != nil {
 		return nil, nil, "externalAuthorization: " + strings.TrimPrefix(err.Error(), "externalAuth: ")

@@ -38,6 +38,26 @@ type ExternalAuth struct {
 // Unasked tells that it can't be asked.
 func (a ExternalAuth) Unasked() bool { return a.Invalid || a.Refused }
 
+// MostShown is how long a body may be of which all that are asked see the whole; zero: nobody sees any.
+func MostShown(asked ...ExternalAuth) (most uint32) {
+	for _, a := range asked {
+		if a.MaxBody > 0 && (most == 0 || a.MaxBody < most) {
+			most = a.MaxBody
+		}
+	}
+	return most
+}
+
+// ExternalAuth is what the rule itself has asked; nil: nobody.
+func (r Rule) ExternalAuth() *ExternalAuth {
+	for _, f := range r.Filters {
+		if f.ExternalAuth != nil {
+			return f.ExternalAuth
+		}
+	}
+	return nil
+}
+
 // Asked are the services that must let requests pass, for all of the guards to do, each once.
 func Asked(guards []Guard) (out []ExternalAuth) {
 	for _, g := range guards {

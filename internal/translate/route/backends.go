@@ -64,7 +64,7 @@ func (b *routeBuilder) destinations(
 
 // backendFilters configures filters for what a rule sends to a backend. A rule's own session goes before the backend's.
 func (b *routeBuilder) backendFilters(r model.Rule, to model.Backend) (map[string]*anypb.Any, error) {
-	guards := guardsOf(to.Guards, b.table.Guards)
+	guards := guardsOf(to.Guards, b.table.Guards, r.ExternalAuth())
 	if r.SessionPersistence != nil || to.Invalid {
 		return guards, nil
 	}

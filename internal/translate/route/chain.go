@@ -7,6 +7,7 @@ import (
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	compositev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/composite/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 )
@@ -20,4 +21,9 @@ func become(chain ...*corev3.TypedExtensionConfig) *compositev3.CompositePerRout
 			FilterChain: &compositev3.FilterChainConfiguration{TypedConfig: chain},
 		})},
 	}}}
+}
+
+// nothing is a filter that does nothing.
+func nothing() *corev3.TypedExtensionConfig {
+	return envoy.Extension("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{})
 }

@@ -29,12 +29,14 @@ import (
 // An authorization service is asked by Envoy's ext_authz, with its whole configuration in the route that asks for it:
 // so each route has a service of its own, and a change of it is a change of the table.
 
-// configureExternalAuth has a service asked about the requests of a route.
-func configureExternalAuth(r *routev3.Route, a model.ExternalAuth) error {
+// configureExternalAuth has a service asked about the requests of a route, besides those that guards have asked where
+// no way that a request takes has its own.
+func configureExternalAuth(r *routev3.Route, a model.ExternalAuth, guards []model.Guard) error {
 	asking, err := externalAuth(a)
 	if err != nil {
 		return fmt.Errorf("externalAuth: %w", err)
 	}
+	r.TypedPerFilterConfig = merge(r.TypedPerFilterConfig, showing(&a, guards, nil))
 	return configure(r, filterAuth, become(chainOf(a, asking)...))
 }
 
@@ -63,9 +65,7 @@ func asking(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 	case len(all) > 0:
 		chain = []*corev3.TypedExtensionConfig{askingNobody()}
 	case len(model.Asked(elsewhere)) > 0:
-		chain = []*corev3.TypedExtensionConfig{
-			envoy.Extension("envoy.filters.http.header_mutation", &headermutationv3.HeaderMutation{}),
-		}
+		chain = []*corev3.TypedExtensionConfig{nothing()}
 	default:
 		return nil
 	}

@@ -25,6 +25,7 @@ import (
 const (
 	filterEcho    = "fairway.cors_echo"
 	filterCORS    = "envoy.filters.http.cors"
+	filterShown   = "fairway.shown_bodies"
 	filterAuth    = "fairway.external_auth"
 	filterAsk     = "fairway.external_authorization"
 	filterBodies  = "fairway.bodies"
@@ -41,22 +42,24 @@ const (
 //  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
 //     say
 //     by itself is added to its answer; see echo.
-//  2. External authorization: asks the service that a rule names. Whom it refuses takes nothing from the limits of
+//  2. Shown bodies: holds what somebody is to be shown, until it is there; see showing.
+//  3. External authorization: asks the service that a rule names. Whom it refuses takes nothing from the limits of
 //     others, and a limit may count by what the service says of the caller. What tokens say is read after it, so no
 //     route changes that.
-//  3. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
+//  4. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
-//  4. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
-//  5. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
-//  6. Session persistence: picks the endpoint that an earlier answer named.
-//  7. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  8. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  5. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
+//  6. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
+//  7. Session persistence: picks the endpoint that an earlier answer named.
+//  8. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  9. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	return []*hcmv3.HttpFilter{
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
+		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
 		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
 		envoy.HTTPFilterByECDS(names.FilterForm, &httprbacv3.RBAC{}),

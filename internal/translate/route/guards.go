@@ -54,8 +54,9 @@ func perRoute(guards []model.Guard, prefix string, rules func(tried bool) *rbacv
 	return &httprbacv3.RBACPerRoute{Rbac: out}
 }
 
-// guardsOf is the configuration of a way that has guards; elsewhere are those that would be asked without it.
-func guardsOf(guards, elsewhere []model.Guard) map[string]*anypb.Any {
+// guardsOf is the configuration of a way that has guards, of a rule that may have a service asked itself; elsewhere are
+// the guards that would be asked without it.
+func guardsOf(guards, elsewhere []model.Guard, own *model.ExternalAuth) map[string]*anypb.Any {
 	if len(guards) == 0 && len(elsewhere) == 0 {
 		return nil
 	}
@@ -64,6 +65,7 @@ func guardsOf(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 		names.FilterAuthorizationCEL: envoy.Any(allowing(guards)),
 	}
 	maps.Copy(out, asking(guards, elsewhere))
+	maps.Copy(out, showing(own, guards, elsewhere))
 	if needed := model.Needed(guards); len(needed) > 0 || len(model.Needed(elsewhere)) > 0 {
 		out[names.FilterAuthentication] = envoy.Any(authenticating(needed))
 	}

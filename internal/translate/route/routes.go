@@ -52,7 +52,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 	return &routev3.RouteConfiguration{
 		Name: nameOf(t.Port),
 		// What a way of its own has no guards for has these.
-		TypedPerFilterConfig: guardsOf(t.Guards, nil),
+		TypedPerFilterConfig: guardsOf(t.Guards, nil, nil),
 		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, t.Requests)},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
@@ -199,7 +199,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		case f.ExternalAuth != nil && (f.ExternalAuth.Invalid || f.ExternalAuth.Refused):
 			unasked = true
 		case f.ExternalAuth != nil:
-			err = configureExternalAuth(route, *f.ExternalAuth)
+			err = configureExternalAuth(route, *f.ExternalAuth, b.table.Guards)
 		}
 		if err != nil {
 			return nil, err
