@@ -80,8 +80,8 @@ const (
 	// PolicyReasonNotRequests: a port that carries no HTTP can't be decided on by requests; pods are closed there. Of
 	// Programmed: the policy is about requests, and no port that it is in force for has any.
 	PolicyReasonNotRequests = "NotRequests"
-	// PolicyReasonOverBudget, of Accepted: older policies of the namespace leave no room for what the policy costs proxies.
-	// It refuses everything where it was to decide.
+	// PolicyReasonOverBudget, of Accepted: older policies of the namespace leave no room for what the policy costs
+	// proxies. It lets in nobody where it was to decide.
 	PolicyReasonOverBudget = "OverBudget"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"

@@ -56,8 +56,8 @@ func (i *Ingest) accessBill(c *memo.Ctx, key cluster.Key) *accessBill {
 	return out
 }
 
-// portsAimedAt are the ports whose tables have a policy of level Application. It asks no Waypoint, for what that sends to
-// may depend on policies.
+// portsAimedAt are the ports whose tables have a policy of level Application. It asks no Waypoint, for what that sends
+// to may depend on policies.
 func (i *Ingest) portsAimedAt(c *memo.Ctx, key cluster.Key) (out []model.ServicePort) {
 	a := i.aimOf.Get(c, key)
 	for _, name := range a.services {

@@ -240,7 +240,7 @@ func ruleOf(r rule, deny bool) *rbacv3.Principal {
 }
 
 // sourcesOf matches a caller who is one of them; several by one expression. It asks the filter state that the listener
-// sets when the handshake has proved who the peer is: RBAC's own principal (authenticated) costs some ten times as much,
+// sets when the handshake has proved who the peer is. RBAC's own principal (authenticated) costs several times as much,
 // for it looks through all names of the certificate.
 func sourcesOf(sources []model.AccessSource) *rbacv3.Principal {
 	if len(sources) == 0 {
