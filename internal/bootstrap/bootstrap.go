@@ -74,7 +74,9 @@ func Bootstrap(o Options) *bootstrapv3.Bootstrap {
 			ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 			TransportApiVersion: corev3.ApiVersion_V3,
 			GrpcServices: []*corev3.GrpcService{{
-				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: names.ClusterXDS}},
+				TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: names.ClusterXDS},
+				},
 			}},
 			SetNodeOnFirstMessageOnly: true,
 		},
