@@ -100,7 +100,7 @@ func (k *collector) readMesh(ctx context.Context) {
 	}
 	k.mesh = m
 	k.report.Mesh = meshReport{
-		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode),
+		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode), Outbound: string(m.Spec.Outbound),
 		Conditions: conditionsOf(m.Status.Conditions),
 	}
 	ready := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.MeshConditionReady)
@@ -171,6 +171,9 @@ func (k *collector) readNodes(ctx context.Context) {
 		}
 		if captured, reason := captureOf(p); captured {
 			n.Captured++
+			if k.closed(p) {
+				n.Closed++
+			}
 		} else {
 			n.Uncaptured = append(n.Uncaptured, uncaptured{Pod: p.Namespace + "/" + p.Name, Reason: reason})
 		}
@@ -229,6 +232,11 @@ func (k *collector) wantsProxy(n *corev1.Node) bool {
 // shouldBeCaptured tells whether a pod is a running member of the mesh.
 func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
 	return member.Is(p, ns) && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+}
+
+// closed tells whether a captured pod is kept from addresses outside of the mesh.
+func (k *collector) closed(p *corev1.Pod) bool {
+	return member.Decide(p, k.namespaces[p.Namespace], k.mesh, k.system).Closed
 }
 
 func captureOf(p *corev1.Pod) (captured bool, reason string) {

@@ -35,6 +35,7 @@ type meshReport struct {
 	Unknown     bool        `json:"unknown,omitempty"`
 	TrustDomain string      `json:"trustDomain,omitempty"`
 	MTLS        string      `json:"mtls,omitempty"`
+	Outbound    string      `json:"outbound,omitempty"`
 	Operators   []string    `json:"operators,omitempty"`
 	Conditions  []condition `json:"conditions,omitempty"`
 }
@@ -54,6 +55,8 @@ type nodeReport struct {
 	// Wanted tells whether the node should have a proxy.
 	Wanted   bool `json:"wanted"`
 	Captured int  `json:"captured"`
+	// Closed are those of the captured pods that reach addresses of the mesh only.
+	Closed int `json:"closed,omitempty"`
 	// Uncaptured pods should be captured and are not.
 	Uncaptured []uncaptured `json:"uncaptured,omitempty"`
 }

@@ -33,7 +33,10 @@ import (
 func mesh(ready metav1.ConditionStatus, reason, message string) *v1alpha1.Mesh {
 	return &v1alpha1.Mesh{
 		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
-		Spec:       v1alpha1.MeshSpec{TrustDomain: "cluster.local", MTLS: v1alpha1.MTLS{Mode: v1alpha1.MTLSModePermissive}},
+		Spec: v1alpha1.MeshSpec{
+			TrustDomain: "cluster.local", MTLS: v1alpha1.MTLS{Mode: v1alpha1.MTLSModePermissive},
+			Outbound: v1alpha1.OutboundAllow,
+		},
 		Status: v1alpha1.MeshStatus{Conditions: []metav1.Condition{
 			{Type: v1alpha1.MeshConditionReady, Status: ready, Reason: reason, Message: message},
 		}},
@@ -88,6 +91,8 @@ func healthyMesh() []client.Object {
 		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode),
 		pod(names.SystemNamespace, "node-b", "b", names.ComponentNode),
 		pod("shop", "app", "a", "", captured(corev1.ConditionTrue, "Captured", "")),
+		pod("shop", "closed", "b", "", captured(corev1.ConditionTrue, "Captured", ""),
+			func(p *corev1.Pod) { p.Labels[names.LabelOutbound] = names.OutboundDeny }),
 		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
 		pod("shop", "done", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),

@@ -39,12 +39,17 @@ const (
 		"use another port"
 	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
 	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted too (permissive)."
+	messageClosed            = "Outbound is closed: what the pod sends to outside of the mesh's ranges is refused."
+	messageClosedResolver    = "The pod has the node's resolvers (dnsPolicy Default), and can ask them only if they are " +
+		"the cluster's, too: use dnsPolicy ClusterFirst."
 )
 
 const (
 	problemModeLabel = "Label " + names.LabelMTLSMode + " of %s has the unknown value %q, so mode " + names.MTLSStrict +
 		" applies: set " + names.MTLSStrict + " or " + names.MTLSPermissive + "."
-	problemMeshLabel = " Label " + names.LabelMesh + " of the pod has the unknown value %q, which has no effect: only " +
+	problemOutboundLabel = "Label " + names.LabelOutbound + " of %s has the unknown value %q, so outbound is closed: " +
+		"set " + names.OutboundAllow + " or " + names.OutboundDeny + "."
+	problemMeshLabel = "Label " + names.LabelMesh + " of the pod has the unknown value %q, which has no effect: only " +
 		names.MeshDisabled + " takes a pod out of the mesh."
 )
 
@@ -55,6 +60,8 @@ type Decision struct {
 	Message string
 	// Strict refuses plaintext.
 	Strict bool
+	// Closed keeps the pod from addresses outside of the mesh's ranges.
+	Closed bool
 	// Problem is what a person should mend, in a sentence; empty if there is nothing. It is part of Message.
 	Problem string
 }
@@ -77,18 +84,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	if container, port := reservedPort(pod); port != 0 {
 		return release(v1alpha1.PodReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
 	}
-	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured, Message: messageCapturedPermitted}
-	d.Strict, d.Problem = strict(pod, namespace, mesh)
-	if d.Strict {
-		d.Message = messageCapturedStrict
-	}
-	if v := pod.Labels[names.LabelMesh]; v != "" && v != names.MeshEnabled {
-		d.Problem = strings.TrimSpace(d.Problem + fmt.Sprintf(problemMeshLabel, v))
-	}
-	if d.Problem != "" {
-		d.Message += " " + d.Problem
-	}
-	d.Message += uncaptured(pod, mesh)
+	d := captured(pod, namespace, mesh)
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
@@ -97,6 +93,32 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 		d.Action, d.Reason, d.Message = Hold, v1alpha1.PodReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
+}
+
+// captured is how a pod is to be captured.
+func captured(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) Decision {
+	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured, Message: messageCapturedPermitted}
+	var ofMode, ofOutbound, ofMesh string
+	if d.Strict, ofMode = strict(pod, namespace, mesh); d.Strict {
+		d.Message = messageCapturedStrict
+	}
+	if d.Closed, ofOutbound = closed(pod, namespace, mesh); d.Closed {
+		d.Message = sentences(d.Message, messageClosed)
+		if pod.Spec.DNSPolicy == corev1.DNSDefault {
+			d.Message = sentences(d.Message, messageClosedResolver)
+		}
+	}
+	if v := pod.Labels[names.LabelMesh]; v != "" && v != names.MeshEnabled {
+		ofMesh = fmt.Sprintf(problemMeshLabel, v)
+	}
+	d.Problem = sentences(ofMode, ofOutbound, ofMesh)
+	d.Message = sentences(d.Message, d.Problem) + uncaptured(pod, mesh)
+	return d
+}
+
+// sentences puts together those that there are.
+func sentences(in ...string) string {
+	return strings.Join(slices.DeleteFunc(in, func(s string) bool { return s == "" }), " ")
 }
 
 // uncaptured says of which of the pod's addresses senders know nothing, as those of the second IP family. A pod that
@@ -171,21 +193,38 @@ func networkKnown(mesh *v1alpha1.Mesh) bool {
 // something about who may come in, so a value that can't be understood means the mode that lets fewer in, and a
 // problem.
 func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (strict bool, problem string) {
-	for _, on := range []struct {
-		what   string
-		labels map[string]string
-	}{{"the pod", pod.Labels}, {"namespace " + namespace.Name, namespace.Labels}} {
-		switch v := on.labels[names.LabelMTLSMode]; {
-		case v == "":
-		case strings.EqualFold(v, names.MTLSStrict):
-			return true, ""
-		case strings.EqualFold(v, names.MTLSPermissive):
-			return false, ""
-		default:
-			return true, fmt.Sprintf(problemModeLabel, on.what, v)
-		}
+	switch v, on := labelOf(names.LabelMTLSMode, pod, namespace); {
+	case v == "":
+		return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
+	case strings.EqualFold(v, names.MTLSStrict):
+		return true, ""
+	case strings.EqualFold(v, names.MTLSPermissive):
+		return false, ""
+	default:
+		return true, fmt.Sprintf(problemModeLabel, on, v)
 	}
-	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
+}
+
+// closed tells, in the same way, whether the pod is kept from addresses outside of the mesh's ranges.
+func closed(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (closed bool, problem string) {
+	switch v, on := labelOf(names.LabelOutbound, pod, namespace); {
+	case v == "":
+		return mesh.Spec.Outbound == v1alpha1.OutboundDeny, ""
+	case strings.EqualFold(v, names.OutboundDeny):
+		return true, ""
+	case strings.EqualFold(v, names.OutboundAllow):
+		return false, ""
+	default:
+		return true, fmt.Sprintf(problemOutboundLabel, on, v)
+	}
+}
+
+// labelOf is the value of a label that a pod or else its namespace has, and which of them, in words.
+func labelOf(label string, pod *corev1.Pod, namespace *corev1.Namespace) (value, on string) {
+	if v := pod.Labels[label]; v != "" {
+		return v, "the pod"
+	}
+	return namespace.Labels[label], "namespace " + namespace.Name
 }
 
 // Networks are the ranges of pods and of Services that the operator found out, which are captured. What can't be parsed

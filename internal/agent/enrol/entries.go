@@ -38,8 +38,10 @@ type entry struct {
 	redirected bool
 	// complete: the pod has answered mTLS since.
 	complete bool
-	// closed: strict, and what came past the proxy before has ended.
-	closed bool
+	// plaintextEnded: strict, and what came past the proxy before has ended.
+	plaintextEnded bool
+	// outboundEnded: closed, and what was open to outside of the mesh has ended.
+	outboundEnded bool
 	// refused is how many connections beyond the pod's limits the kernel had refused at the last look.
 	refused capture.Refused
 	// verified is when the kernel's rules were last compared.

@@ -37,6 +37,7 @@ type Kernel interface {
 	Verify(path string, p capture.Pod) (drift []string, err error)
 	Refused(path string) (capture.Refused, error)
 	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
+	EndOutbound(path string, p capture.Pod) (ended int, err error)
 	Prepare(path string) error
 	Drain(path string) error
 	Remove(path string) error

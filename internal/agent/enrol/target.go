@@ -27,6 +27,8 @@ type Target struct {
 	Share uint32
 	// Peers is how many connections one address may have open to the pod.
 	Peers uint32
+	// closed keeps the pod from addresses outside of ranges.
+	closed bool
 }
 
 // NewTarget says how a pod is captured in a network namespace with these addresses.
@@ -43,6 +45,7 @@ func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path str
 		probes: Probes(pod, ips),
 		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)),
 		Peers:  uint32(max(mesh.Spec.ConnectionsPerPeer(), 0)),
+		closed: d.Closed,
 	}
 }
 
