@@ -83,9 +83,12 @@ func (r report) drawNodes(t *table) {
 	}
 	t.line("")
 	t.rows([]string{"NODE", "PROXY", "POD", "CAPTURED", "NOT CAPTURED"}, rows)
-	closed := 0
+	var strict, some, closed int
 	for _, n := range r.Nodes {
-		closed += n.Closed
+		strict, some, closed = strict+n.Strict, some+n.SomePorts, closed+n.Closed
+	}
+	if strict+some > 0 {
+		t.line("Of the captured pods, %d refuse plain text, and %d at some ports only.", strict, some)
 	}
 	if closed > 0 {
 		t.line("Outbound of %d of the captured pods is closed: they send to addresses of the mesh only.", closed)

@@ -55,8 +55,11 @@ type nodeReport struct {
 	// Wanted tells whether the node should have a proxy.
 	Wanted   bool `json:"wanted"`
 	Captured int  `json:"captured"`
-	// Closed are those of the captured pods that reach addresses of the mesh only.
-	Closed int `json:"closed,omitempty"`
+	// Strict are those of the captured pods that refuse plain text, SomePorts those that do at some of their ports, and
+	// Closed those that reach addresses of the mesh only.
+	Strict    int `json:"strict,omitempty"`
+	SomePorts int `json:"strictAtSomePorts,omitempty"`
+	Closed    int `json:"closed,omitempty"`
 	// Uncaptured pods should be captured and are not.
 	Uncaptured []uncaptured `json:"uncaptured,omitempty"`
 }

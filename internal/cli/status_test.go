@@ -92,7 +92,18 @@ func healthyMesh() []client.Object {
 		pod(names.SystemNamespace, "node-b", "b", names.ComponentNode),
 		pod("shop", "app", "a", "", captured(corev1.ConditionTrue, "Captured", "")),
 		pod("shop", "closed", "b", "", captured(corev1.ConditionTrue, "Captured", ""),
-			func(p *corev1.Pod) { p.Labels[names.LabelOutbound] = names.OutboundDeny }),
+			func(p *corev1.Pod) {
+				p.Labels[names.LabelOutbound], p.Labels[names.LabelMTLSMode] = names.OutboundDeny, names.MTLSStrict
+			}),
+		&v1alpha1.AuthenticationPolicy{
+			ObjectMeta: in("shop", object("scrape", nil)),
+			Spec: v1alpha1.AuthenticationPolicySpec{
+				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Pod", Selector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{names.LabelOutbound: names.OutboundDeny},
+				}}},
+				MTLS: &v1alpha1.MTLSAuthentication{Ports: []v1alpha1.MTLSPort{{Port: 9090, Mode: v1alpha1.MTLSModePermissive}}},
+			},
+		},
 		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
 		pod("shop", "done", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),

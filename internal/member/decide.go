@@ -37,10 +37,9 @@ const (
 		"see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageReservedPort = "container %s declares port %d, which the node proxy needs in the pod's network namespace: " +
 		"use another port"
-	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
-	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted too (permissive)."
-	messageClosed            = "Outbound is closed: what the pod sends to outside of the mesh's ranges is refused."
-	messageClosedResolver    = "The pod has the node's resolvers (dnsPolicy Default), and can ask them only if they are " +
+	messageCaptured       = "Traffic passes the node proxy with mutual TLS; "
+	messageClosed         = "Outbound is closed: what the pod sends to outside of the mesh's ranges is refused."
+	messageClosedResolver = "The pod has the node's resolvers (dnsPolicy Default), and can ask them only if they are " +
 		"the cluster's, too: use dnsPolicy ClusterFirst."
 )
 
@@ -58,16 +57,21 @@ type Decision struct {
 	Action  Action
 	Reason  string
 	Message string
-	// Strict refuses plaintext.
+	// Strict refuses plaintext, but at ports in Except; where it is false, plaintext is refused at those. Sorted.
 	Strict bool
+	Except []uint16
 	// Closed keeps the pod from addresses outside of the mesh's ranges.
 	Closed bool
 	// Problem is what a person should mend, in a sentence; empty if there is nothing. It is part of Message.
 	Problem string
 }
 
-// Decide says what should become of a pod. namespace and mesh are nil where there is none.
-func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string) Decision {
+// Decide says what should become of a pod. namespace and mesh are nil where there is none; policies are those of the
+// pod's namespace.
+func Decide(
+	pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string,
+	policies ...v1alpha1.AuthenticationPolicy,
+) Decision {
 	switch {
 	case mesh == nil || !mesh.DeletionTimestamp.IsZero():
 		return release(v1alpha1.PodReasonMeshAbsent, messageMeshAbsent)
@@ -84,7 +88,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	if container, port := reservedPort(pod); port != 0 {
 		return release(v1alpha1.PodReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
 	}
-	d := captured(pod, namespace, mesh)
+	d := captured(pod, namespace, mesh, policies)
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
@@ -96,12 +100,13 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 }
 
 // captured is how a pod is to be captured.
-func captured(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) Decision {
-	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured, Message: messageCapturedPermitted}
+func captured(
+	pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, policies []v1alpha1.AuthenticationPolicy,
+) Decision {
+	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured}
 	var ofMode, ofOutbound, ofMesh string
-	if d.Strict, ofMode = strict(pod, namespace, mesh); d.Strict {
-		d.Message = messageCapturedStrict
-	}
+	d.Strict, d.Except, ofMode = modes(pod, namespace, mesh, policies)
+	d.Message = messageCaptured + d.mode()
 	if d.Closed, ofOutbound = closed(pod, namespace, mesh); d.Closed {
 		d.Message = sentences(d.Message, messageClosed)
 		if pod.Spec.DNSPolicy == corev1.DNSDefault {

@@ -17,12 +17,12 @@ import (
 
 // EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before
 // it was captured: rules only see new ones. Those that the pod opened itself stay, as do those through the proxy, those
-// within the pod, and kubelet's probes.
-func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err error) {
+// within the pod, and kubelet's probes. refused tells at which ports plaintext isn't taken.
+func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort, refused func(port uint16) bool) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, listening, err := sockets(unix.IPPROTO_TCP)
 		if err == nil {
-			ended, err = destroyAll(pastTheProxy(open, listening, probes))
+			ended, err = destroyAll(pastTheProxy(open, listening, probes, refused))
 		}
 		return err
 	})
@@ -34,7 +34,9 @@ func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort) (ended int, err 
 
 // pastTheProxy picks the connections to an application whose other end is not in the same namespace: the proxy connects
 // to the application from within.
-func pastTheProxy(open []connection, listening map[uint16]bool, probes []netip.AddrPort) []connection {
+func pastTheProxy(
+	open []connection, listening map[uint16]bool, probes []netip.AddrPort, refused func(port uint16) bool,
+) []connection {
 	open = slices.DeleteFunc(open, func(c connection) bool {
 		return c.state != stateEstablished && c.state != stateFinWait1 && c.state != stateCloseWait
 	})
@@ -42,7 +44,7 @@ func pastTheProxy(open []connection, listening map[uint16]bool, probes []netip.A
 	proxy := []uint16{names.PortOutbound, names.PortInbound, names.PortMTLS}
 	kubelet := []netip.Addr{netip.MustParseAddr(names.ProbeSourceAddress), netip.MustParseAddr(names.ProbeSourceAddress6)}
 	return slices.DeleteFunc(open, func(c connection) bool {
-		return !listening[c.local.Port()] || slices.Contains(proxy, c.local.Port()) ||
+		return !listening[c.local.Port()] || slices.Contains(proxy, c.local.Port()) || !refused(c.local.Port()) ||
 			within[c.remote] || c.remote.Addr().IsLoopback() ||
 			slices.Contains(kubelet, c.remote.Addr()) && slices.Contains(probes, c.local)
 	})

@@ -40,6 +40,7 @@ func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path str
 			Identity: member.Identity(member.TrustDomain(mesh), pod),
 			Netns:    path,
 			Strict:   d.Strict,
+			Except:   d.Except,
 		},
 		ranges: ranges(mesh),
 		probes: Probes(pod, ips),

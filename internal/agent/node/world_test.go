@@ -273,10 +273,10 @@ func (w *world) Prefer(pods [][]string) {
 	w.preferred = append([][]string{}, pods...)
 }
 
-func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {
+func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint16) bool) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.note("end plaintext %s", filepath.Base(path))
+	w.note("end plaintext %s 8080=%t", filepath.Base(path), refused(8080))
 	return 0, w.exists(path)
 }
 
