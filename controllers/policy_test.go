@@ -74,6 +74,11 @@ func TestLabelPolicy(t *testing.T) {
 		},
 		{pod(map[string]string{names.LabelMesh: "false"}), `"disabled" keeps a pod out of it`},
 		{pod(map[string]string{names.LabelMTLSMode: ""}), `label fairway.dev/mtls-mode is ""`},
+		{
+			namespace(map[string]string{names.LabelOutbound: "Deny"}),
+			`label fairway.dev/outbound is "Deny", which means nothing: use "allow" or "deny"`,
+		},
+		{pod(map[string]string{names.LabelOutbound: "none"}), `label fairway.dev/outbound is "none"`},
 		{service(map[string]string{names.LabelUseWaypoint: "other.namespace"}), `use a Gateway's name, "auto" or "none"`},
 	} {
 		require.ErrorContains(t, dry(c.object), c.says)
@@ -81,6 +86,8 @@ func TestLabelPolicy(t *testing.T) {
 	for _, labels := range []map[string]string{
 		nil,
 		{"app": "x"},
+		{names.LabelOutbound: "allow"},
+		{names.LabelOutbound: "deny"},
 		{names.LabelMesh: "enabled", names.LabelMTLSMode: "strict", names.LabelUseWaypoint: "auto"},
 		{names.LabelMesh: "disabled", names.LabelMTLSMode: "permissive", names.LabelUseWaypoint: "my-waypoint"},
 	} {

@@ -25,7 +25,7 @@ func TestAuthenticationPolicyValidation(t *testing.T) {
 		{"targetRefs: [], jwt: {providers: [{name: a, issuer: i" + inline + "}]}", "at least 1"},
 		{
 			"targetRefs: [{group: '', kind: Pod, name: web}], jwt: {providers: [{name: a, issuer: i" + inline + "}]}",
-			"targets Services",
+			"target Services",
 		},
 		{"targetRefs: [{group: '', kind: Service, name: web, sectionName: http}], jwt: {providers: [{name: a, issuer: i" +
 			inline + "}], required: false}", ""},

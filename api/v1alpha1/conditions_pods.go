@@ -65,4 +65,6 @@ const (
 	PodReasonShareUsedUp = "AddressShareUsedUp"
 	// PodReasonPeerRefused: a caller has more connections to the pod than one may.
 	PodReasonPeerRefused = "PeerRefused"
+	// PodReasonOutboundRefused: the pod is closed, and sent to addresses outside of the mesh, which was refused.
+	PodReasonOutboundRefused = "OutboundRefused"
 )

@@ -18,6 +18,7 @@ import (
 // +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.nodes.summary`,description="Nodes with a ready proxy, of all nodes that should have one"
 // +kubebuilder:printcolumn:name="Trust domain",type=string,JSONPath=`.spec.trustDomain`
 // +kubebuilder:printcolumn:name="mTLS",type=string,JSONPath=`.spec.mtls.mode`,priority=1
+// +kubebuilder:printcolumn:name="Outbound",type=string,JSONPath=`.spec.outbound`,priority=1
 // +kubebuilder:printcolumn:name="Captured pods",type=integer,JSONPath=`.status.nodes.capturedPods`,priority=1
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -68,6 +69,14 @@ type MeshSpec struct {
 	// +kubebuilder:default={}
 	MTLS MTLS `json:"mtls,omitempty"`
 
+	// Where captured pods may send, over any protocol. Allow: anywhere. Deny: only to the cluster's pod and service ranges
+	// and its DNS; what they send elsewhere, to addresses of nodes too, is refused at once, and connections that they have
+	// open there end. They may answer whoever reaches them. Label "fairway.dev/outbound: allow|deny" of a namespace or a
+	// pod overrides this.
+	// +optional
+	// +kubebuilder:default=Allow
+	Outbound OutboundMode `json:"outbound,omitempty"`
+
 	// Address ranges whose traffic the mesh captures. Set them where the operator can't find them in the cluster.
 	// +optional
 	Network *Network `json:"network,omitempty"`
@@ -86,6 +95,18 @@ type MeshSpec struct {
 	// +kubebuilder:default={}
 	Authorization Authorization `json:"authorization,omitempty"`
 }
+
+// OutboundMode is whether captured pods may send to addresses outside of the mesh's ranges.
+//
+// +kubebuilder:validation:Enum=Allow;Deny
+type OutboundMode string
+
+const (
+	// OutboundAllow lets captured pods send anywhere.
+	OutboundAllow OutboundMode = "Allow"
+	// OutboundDeny keeps them from addresses outside of the mesh's ranges.
+	OutboundDeny OutboundMode = "Deny"
+)
 
 // AuthorizationDefault is what becomes of connections that no AuthorizationPolicy speaks of.
 //

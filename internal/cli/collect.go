@@ -35,6 +35,7 @@ type collector struct {
 	pods        []corev1.Pod
 	deployments map[types.NamespacedName]*appsv1.Deployment
 	services    []corev1.Service
+	policies    []v1alpha1.AuthenticationPolicy
 	// unread are the kinds that could not be listed: nothing may be concluded from there being none.
 	unread map[string]bool
 }
@@ -100,7 +101,7 @@ func (k *collector) readMesh(ctx context.Context) {
 	}
 	k.mesh = m
 	k.report.Mesh = meshReport{
-		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode),
+		Found: true, TrustDomain: m.Spec.TrustDomain, MTLS: string(m.Spec.MTLS.Mode), Outbound: string(m.Spec.Outbound),
 		Conditions: conditionsOf(m.Status.Conditions),
 	}
 	ready := meta.FindStatusCondition(m.Status.Conditions, v1alpha1.MeshConditionReady)
@@ -137,6 +138,9 @@ func (k *collector) readObjects(ctx context.Context) {
 	slices.SortFunc(k.pods, func(a, b corev1.Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	var policies v1alpha1.AuthenticationPolicyList
+	k.list(ctx, "AuthenticationPolicies", &policies)
+	k.policies = policies.Items
 	var deployments appsv1.DeploymentList
 	k.list(ctx, "Deployments", &deployments, client.MatchingLabels{names.LabelManagedBy: names.ManagedBy})
 	for i := range deployments.Items {
@@ -171,6 +175,7 @@ func (k *collector) readNodes(ctx context.Context) {
 		}
 		if captured, reason := captureOf(p); captured {
 			n.Captured++
+			k.countModes(p, n)
 		} else {
 			n.Uncaptured = append(n.Uncaptured, uncaptured{Pod: p.Namespace + "/" + p.Name, Reason: reason})
 		}
@@ -229,6 +234,20 @@ func (k *collector) wantsProxy(n *corev1.Node) bool {
 // shouldBeCaptured tells whether a pod is a running member of the mesh.
 func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
 	return member.Is(p, ns) && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+}
+
+// countModes says of a captured pod what it refuses.
+func (k *collector) countModes(p *corev1.Pod, n *nodeReport) {
+	d := member.Decide(p, k.namespaces[p.Namespace], k.mesh, k.system, k.policies...)
+	switch {
+	case len(d.Except) > 0:
+		n.SomePorts++
+	case d.Strict:
+		n.Strict++
+	}
+	if d.Closed {
+		n.Closed++
+	}
 }
 
 func captureOf(p *corev1.Pod) (captured bool, reason string) {

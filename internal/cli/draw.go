@@ -58,8 +58,8 @@ func (r report) drawMesh(t *table) {
 		t.line("Mesh: none")
 		return
 	}
-	t.line("Mesh: trust domain %s, mTLS %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
-		len(r.Mesh.Operators))
+	t.line("Mesh: trust domain %s, mTLS %s, outbound %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
+		dash(r.Mesh.Outbound), len(r.Mesh.Operators))
 	var rows [][]string
 	for _, c := range r.Mesh.Conditions {
 		rows = append(rows, []string{"  " + c.Type, c.Status, dash(c.Reason), oneLine(c.Message)})
@@ -83,6 +83,16 @@ func (r report) drawNodes(t *table) {
 	}
 	t.line("")
 	t.rows([]string{"NODE", "PROXY", "POD", "CAPTURED", "NOT CAPTURED"}, rows)
+	var strict, some, closed int
+	for _, n := range r.Nodes {
+		strict, some, closed = strict+n.Strict, some+n.SomePorts, closed+n.Closed
+	}
+	if strict+some > 0 {
+		t.line("Of the captured pods, %d refuse plain text, and %d at some ports only.", strict, some)
+	}
+	if closed > 0 {
+		t.line("Outbound of %d of the captured pods is closed: they send to addresses of the mesh only.", closed)
+	}
 }
 
 func (r report) drawWaypoints(t *table) {

@@ -35,6 +35,7 @@ type meshReport struct {
 	Unknown     bool        `json:"unknown,omitempty"`
 	TrustDomain string      `json:"trustDomain,omitempty"`
 	MTLS        string      `json:"mtls,omitempty"`
+	Outbound    string      `json:"outbound,omitempty"`
 	Operators   []string    `json:"operators,omitempty"`
 	Conditions  []condition `json:"conditions,omitempty"`
 }
@@ -54,6 +55,11 @@ type nodeReport struct {
 	// Wanted tells whether the node should have a proxy.
 	Wanted   bool `json:"wanted"`
 	Captured int  `json:"captured"`
+	// Strict are those of the captured pods that refuse plain text, SomePorts those that do at some of their ports, and
+	// Closed those that reach addresses of the mesh only.
+	Strict    int `json:"strict,omitempty"`
+	SomePorts int `json:"strictAtSomePorts,omitempty"`
+	Closed    int `json:"closed,omitempty"`
 	// Uncaptured pods should be captured and are not.
 	Uncaptured []uncaptured `json:"uncaptured,omitempty"`
 }

@@ -33,7 +33,10 @@ import (
 func mesh(ready metav1.ConditionStatus, reason, message string) *v1alpha1.Mesh {
 	return &v1alpha1.Mesh{
 		ObjectMeta: metav1.ObjectMeta{Name: names.Mesh},
-		Spec:       v1alpha1.MeshSpec{TrustDomain: "cluster.local", MTLS: v1alpha1.MTLS{Mode: v1alpha1.MTLSModePermissive}},
+		Spec: v1alpha1.MeshSpec{
+			TrustDomain: "cluster.local", MTLS: v1alpha1.MTLS{Mode: v1alpha1.MTLSModePermissive},
+			Outbound: v1alpha1.OutboundAllow,
+		},
 		Status: v1alpha1.MeshStatus{Conditions: []metav1.Condition{
 			{Type: v1alpha1.MeshConditionReady, Status: ready, Reason: reason, Message: message},
 		}},
@@ -88,6 +91,19 @@ func healthyMesh() []client.Object {
 		pod(names.SystemNamespace, "node-a", "a", names.ComponentNode),
 		pod(names.SystemNamespace, "node-b", "b", names.ComponentNode),
 		pod("shop", "app", "a", "", captured(corev1.ConditionTrue, "Captured", "")),
+		pod("shop", "closed", "b", "", captured(corev1.ConditionTrue, "Captured", ""),
+			func(p *corev1.Pod) {
+				p.Labels[names.LabelOutbound], p.Labels[names.LabelMTLSMode] = names.OutboundDeny, names.MTLSStrict
+			}),
+		&v1alpha1.AuthenticationPolicy{
+			ObjectMeta: in("shop", object("scrape", nil)),
+			Spec: v1alpha1.AuthenticationPolicySpec{
+				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Pod", Selector: &metav1.LabelSelector{
+					MatchLabels: map[string]string{names.LabelOutbound: names.OutboundDeny},
+				}}},
+				MTLS: &v1alpha1.MTLSAuthentication{Ports: []v1alpha1.MTLSPort{{Port: 9090, Mode: v1alpha1.MTLSModePermissive}}},
+			},
+		},
 		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
 		pod("shop", "done", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),

@@ -122,7 +122,8 @@ func sameSlice(old, new *discoveryv1.EndpointSlice) bool {
 func samePod(old, new *corev1.Pod) bool {
 	return old.UID == new.UID && sameLabels(old, new) && old.Spec.NodeName == new.Spec.NodeName &&
 		old.Spec.ServiceAccountName == new.Spec.ServiceAccountName &&
-		member.Captured(old) == member.Captured(new) && member.Finished(old) == member.Finished(new) &&
+		member.Captured(old) == member.Captured(new) && member.SaidMode(old) == member.SaidMode(new) &&
+		member.Finished(old) == member.Finished(new) &&
 		slices.EqualFunc(old.Status.PodIPs, new.Status.PodIPs, func(a, b corev1.PodIP) bool { return a == b })
 }
 

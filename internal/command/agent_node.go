@@ -61,6 +61,9 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if n.Mark, err = proxymark.Load(names.MarkPath); err != nil {
 		return fmt.Errorf("%w; if the file is gone, delete this pod: the next one creates it", err)
 	}
+	if n.Resolvers, err = node.Resolvers(names.ResolvConf); err != nil {
+		return err
+	}
 	guard, err := scrape.NewGuard(n.Config, log.WithName("metrics"))
 	if err != nil {
 		return err

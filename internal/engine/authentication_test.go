@@ -9,7 +9,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -28,9 +27,7 @@ func TestTokensAreTheWaypoints(t *testing.T) {
 		return &v1alpha1.AuthenticationPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews", Generation: generation},
 			Spec: v1alpha1.AuthenticationPolicySpec{
-				TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{{
-					LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "reviews"},
-				}},
+				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: "reviews"}},
 				JWT: &v1alpha1.JWTAuthentication{Providers: []v1alpha1.JWTProvider{{
 					Name: "main", Issuer: issuer, JWKS: v1alpha1.JWKS{Inline: new(
 						`{"keys": [{"kty": "EC", "crv": "P-256", "x": "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis", ` +

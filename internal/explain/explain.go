@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/member"
@@ -228,15 +229,24 @@ func (w *walk) atPod(pod *corev1.Pod, port uint16, identity string) {
 	switch {
 	case work == nil || !work.MTLS || guard == nil:
 		w.end(at, Decision{Verdict: Allowed, Reason: "the pod is not in the mesh, so no proxy guards it"})
-	case identity == "" && w.strict(pod):
-		w.end(at, Decision{Verdict: Denied, Reason: "the pod takes mTLS only (mode Strict), and the caller has no identity"})
+	case identity == "" && w.strict(pod, port):
+		w.end(at, Decision{
+			Verdict: Denied, Reason: "the port takes mTLS only (mode Strict), and the caller has no identity",
+		})
 	default:
 		w.end(at, atPod(*guard, Caller{identity: identity, port: port}))
 	}
 }
 
-func (w *walk) strict(pod *corev1.Pod) bool {
+// strict tells whether plain text is refused at a port of a pod.
+func (w *walk) strict(pod *corev1.Pod, port uint16) bool {
 	ns, _ := w.store.Namespaces.Get(nil, cluster.Key{Name: pod.Namespace})
 	mesh, _ := w.store.Meshes.Get(nil, cluster.Key{Name: names.Mesh})
-	return member.Decide(pod, ns, mesh, names.SystemNamespace).Strict
+	var policies []v1alpha1.AuthenticationPolicy
+	for _, key := range w.store.Authentication.By(nil, cluster.ByNamespace, pod.Namespace) {
+		if p, ok := w.store.Authentication.Get(nil, key); ok {
+			policies = append(policies, *p)
+		}
+	}
+	return member.Decide(pod, ns, mesh, names.SystemNamespace, policies...).StrictAt(port)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,4 +92,27 @@ func TestTheBookshop(t *testing.T) {
 		_, err := m.Ask(q)
 		require.Error(t, err)
 	}
+}
+
+// TestModesOfPorts: plain text is taken at some ports of a pod only.
+func TestModesOfPorts(t *testing.T) {
+	m := bookshop(t)
+	outside := func(pod string, port uint16) Decision {
+		a, err := m.Ask(Question{Target: in(pod), Port: port})
+		require.NoError(t, err)
+		return a.Steps[len(a.Steps)-1].Decision
+	}
+	require.NotContains(t, outside("reviews-0", 8080).Reason, "mode Strict")
+	require.NoError(t, m.store.Set(&v1alpha1.AuthenticationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "strict"},
+		Spec: v1alpha1.AuthenticationPolicySpec{
+			TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Namespace"}},
+			MTLS: &v1alpha1.MTLSAuthentication{
+				Mode: v1alpha1.MTLSModeStrict, Ports: []v1alpha1.MTLSPort{{Port: 9090, Mode: v1alpha1.MTLSModePermissive}},
+			},
+		},
+	}))
+	require.Equal(t, Denied, outside("reviews-0", 8080).Verdict)
+	require.Contains(t, outside("reviews-0", 8080).Reason, "mode Strict")
+	require.NotContains(t, outside("reviews-0", 9090).Reason, "mode Strict", "policies on who may come in decide there")
 }

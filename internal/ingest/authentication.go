@@ -36,12 +36,16 @@ type authenticationDecisions struct {
 	authenticated *memo.Func[cluster.Key, []authenticated]
 	// setsOf a table are the policies that it asks for together, wherever requests go by it.
 	setsOf *memo.Func[model.Attachment, [][]cluster.Key]
+	// modesIn are the policies of a namespace on its pods' modes, modeOf is that of a pod.
+	modesIn *memo.Func[string, []v1alpha1.AuthenticationPolicy]
+	modeOf  *memo.Func[cluster.Key, *podMode]
 	// Authentications are what a waypoint's tables ask for.
 	Authentications *memo.Func[cluster.Key, *model.Authentications]
 }
 
 func (i *Ingest) defineAuthentication(g *memo.Graph) {
 	i.authentication = definePolicies(g, i, i.authenticationPolicies())
+	i.defineModes(g)
 	i.authenticated = memo.Define(g, "authenticated", slices.Equal[[]authenticated], i.authenticatedPorts)
 	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets)
 	i.Authentications = memo.Define(g, "authentications", reflectEqual[*model.Authentications], i.authentications)
@@ -73,10 +77,14 @@ func (i *Ingest) authenticationPolicies() policyKind[*v1alpha1.AuthenticationPol
 	}
 }
 
-// authenticates tells whether anything in a namespace may need authentication. Most namespaces have no such policy.
+// authenticates tells whether requests to anything in a namespace may need authentication. Most namespaces have no such
+// policy.
 func (i *Ingest) authenticates(c *memo.Ctx, namespace string) bool {
 	return member.Enrolled(i.namespace(c, namespace)) &&
-		len(i.store.Authentication.By(c, cluster.ByNamespace, namespace)) > 0
+		slices.ContainsFunc(i.store.Authentication.By(c, cluster.ByNamespace, namespace), func(key cluster.Key) bool {
+			p, ok := i.store.Authentication.Get(c, key)
+			return ok && p.Spec.MTLS == nil
+		})
 }
 
 func (i *Ingest) authenticatedPorts(c *memo.Ctx, key cluster.Key) (out []authenticated) {

@@ -34,6 +34,8 @@ type Enforcement struct {
 	Means string
 	// Pods whose nodes' proxies carry it out, or let in nobody but waypoints that do; nil: it is for none.
 	Pods *GuardedPods
+	// Modes is how far agents are with what it says of plain text; nil: it isn't about that.
+	Modes *Modes
 	// Waypoints that carry it out, sorted.
 	Waypoints []GuardingWaypoint
 	// Closed are ports of Services at which pods let nobody in, for requests can't be decided on; sorted.

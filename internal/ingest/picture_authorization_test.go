@@ -193,6 +193,10 @@ func (p *picture) enforcement(e Enforcement) {
 	p.line("    Enforced%s", flags(map[string]bool{
 		"on requests": e.Application, "denies": e.Deny, "only tried": e.DryRun, e.Means: e.Means != "",
 	}))
+	if m := e.Modes; m != nil {
+		p.line("      modes of %d pods on %d nodes, %d done, %d otherwise, late %s on %q, not captured [%s]", m.Pods, m.Nodes,
+			m.Done, m.Overridden, m.Late.Pod, m.Late.Node, keyList(m.Uncaptured))
+	}
 	if e.Pods != nil {
 		var at []string
 		for _, g := range e.Pods.Captured {

@@ -37,14 +37,18 @@ const (
 		"see condition NetworkReady of: kubectl describe mesh " + names.Mesh
 	messageReservedPort = "container %s declares port %d, which the node proxy needs in the pod's network namespace: " +
 		"use another port"
-	messageCapturedStrict    = "Traffic passes the node proxy with mutual TLS; plaintext is refused (strict)."
-	messageCapturedPermitted = "Traffic passes the node proxy with mutual TLS; plaintext is accepted too (permissive)."
+	messageCaptured       = "Traffic passes the node proxy with mutual TLS; "
+	messageClosed         = "Outbound is closed: what the pod sends to outside of the mesh's ranges is refused."
+	messageClosedResolver = "The pod has the node's resolvers (dnsPolicy Default), and can ask them only if they are " +
+		"the cluster's, too: use dnsPolicy ClusterFirst."
 )
 
 const (
 	problemModeLabel = "Label " + names.LabelMTLSMode + " of %s has the unknown value %q, so mode " + names.MTLSStrict +
 		" applies: set " + names.MTLSStrict + " or " + names.MTLSPermissive + "."
-	problemMeshLabel = " Label " + names.LabelMesh + " of the pod has the unknown value %q, which has no effect: only " +
+	problemOutboundLabel = "Label " + names.LabelOutbound + " of %s has the unknown value %q, so outbound is closed: " +
+		"set " + names.OutboundAllow + " or " + names.OutboundDeny + "."
+	problemMeshLabel = "Label " + names.LabelMesh + " of the pod has the unknown value %q, which has no effect: only " +
 		names.MeshDisabled + " takes a pod out of the mesh."
 )
 
@@ -53,14 +57,21 @@ type Decision struct {
 	Action  Action
 	Reason  string
 	Message string
-	// Strict refuses plaintext.
+	// Strict refuses plaintext, but at ports in Except; where it is false, plaintext is refused at those. Sorted.
 	Strict bool
+	Except []uint16
+	// Closed keeps the pod from addresses outside of the mesh's ranges.
+	Closed bool
 	// Problem is what a person should mend, in a sentence; empty if there is nothing. It is part of Message.
 	Problem string
 }
 
-// Decide says what should become of a pod. namespace and mesh are nil where there is none.
-func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string) Decision {
+// Decide says what should become of a pod. namespace and mesh are nil where there is none; policies are those of the
+// pod's namespace.
+func Decide(
+	pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, systemNamespace string,
+	policies ...v1alpha1.AuthenticationPolicy,
+) Decision {
 	switch {
 	case mesh == nil || !mesh.DeletionTimestamp.IsZero():
 		return release(v1alpha1.PodReasonMeshAbsent, messageMeshAbsent)
@@ -77,18 +88,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 	if container, port := reservedPort(pod); port != 0 {
 		return release(v1alpha1.PodReasonReservedPort, fmt.Sprintf(messageReservedPort, container, port))
 	}
-	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured, Message: messageCapturedPermitted}
-	d.Strict, d.Problem = strict(pod, namespace, mesh)
-	if d.Strict {
-		d.Message = messageCapturedStrict
-	}
-	if v := pod.Labels[names.LabelMesh]; v != "" && v != names.MeshEnabled {
-		d.Problem = strings.TrimSpace(d.Problem + fmt.Sprintf(problemMeshLabel, v))
-	}
-	if d.Problem != "" {
-		d.Message += " " + d.Problem
-	}
-	d.Message += uncaptured(pod, mesh)
+	d := captured(pod, namespace, mesh, policies)
 	switch {
 	case !pod.DeletionTimestamp.IsZero():
 		// It may still serve for its whole grace period.
@@ -97,6 +97,33 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, s
 		d.Action, d.Reason, d.Message = Hold, v1alpha1.PodReasonNetworkUnknown, messageNetworkUnknown
 	}
 	return d
+}
+
+// captured is how a pod is to be captured.
+func captured(
+	pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh, policies []v1alpha1.AuthenticationPolicy,
+) Decision {
+	d := Decision{Action: Capture, Reason: v1alpha1.PodReasonCaptured}
+	var ofMode, ofOutbound, ofMesh string
+	d.Strict, d.Except, ofMode = modes(pod, namespace, mesh, policies)
+	d.Message = messageCaptured + d.mode()
+	if d.Closed, ofOutbound = closed(pod, namespace, mesh); d.Closed {
+		d.Message = sentences(d.Message, messageClosed)
+		if pod.Spec.DNSPolicy == corev1.DNSDefault {
+			d.Message = sentences(d.Message, messageClosedResolver)
+		}
+	}
+	if v := pod.Labels[names.LabelMesh]; v != "" && v != names.MeshEnabled {
+		ofMesh = fmt.Sprintf(problemMeshLabel, v)
+	}
+	d.Problem = sentences(ofMode, ofOutbound, ofMesh)
+	d.Message = sentences(d.Message, d.Problem) + uncaptured(pod, mesh)
+	return d
+}
+
+// sentences puts together those that there are.
+func sentences(in ...string) string {
+	return strings.Join(slices.DeleteFunc(in, func(s string) bool { return s == "" }), " ")
 }
 
 // uncaptured says of which of the pod's addresses senders know nothing, as those of the second IP family. A pod that
@@ -171,21 +198,38 @@ func networkKnown(mesh *v1alpha1.Mesh) bool {
 // something about who may come in, so a value that can't be understood means the mode that lets fewer in, and a
 // problem.
 func strict(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (strict bool, problem string) {
-	for _, on := range []struct {
-		what   string
-		labels map[string]string
-	}{{"the pod", pod.Labels}, {"namespace " + namespace.Name, namespace.Labels}} {
-		switch v := on.labels[names.LabelMTLSMode]; {
-		case v == "":
-		case strings.EqualFold(v, names.MTLSStrict):
-			return true, ""
-		case strings.EqualFold(v, names.MTLSPermissive):
-			return false, ""
-		default:
-			return true, fmt.Sprintf(problemModeLabel, on.what, v)
-		}
+	switch v, on := labelOf(names.LabelMTLSMode, pod, namespace); {
+	case v == "":
+		return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
+	case strings.EqualFold(v, names.MTLSStrict):
+		return true, ""
+	case strings.EqualFold(v, names.MTLSPermissive):
+		return false, ""
+	default:
+		return true, fmt.Sprintf(problemModeLabel, on, v)
 	}
-	return mesh.Spec.MTLS.Mode == v1alpha1.MTLSModeStrict, ""
+}
+
+// closed tells, in the same way, whether the pod is kept from addresses outside of the mesh's ranges.
+func closed(pod *corev1.Pod, namespace *corev1.Namespace, mesh *v1alpha1.Mesh) (closed bool, problem string) {
+	switch v, on := labelOf(names.LabelOutbound, pod, namespace); {
+	case v == "":
+		return mesh.Spec.Outbound == v1alpha1.OutboundDeny, ""
+	case strings.EqualFold(v, names.OutboundDeny):
+		return true, ""
+	case strings.EqualFold(v, names.OutboundAllow):
+		return false, ""
+	default:
+		return true, fmt.Sprintf(problemOutboundLabel, on, v)
+	}
+}
+
+// labelOf is the value of a label that a pod or else its namespace has, and which of them, in words.
+func labelOf(label string, pod *corev1.Pod, namespace *corev1.Namespace) (value, on string) {
+	if v := pod.Labels[label]; v != "" {
+		return v, "the pod"
+	}
+	return namespace.Labels[label], "namespace " + namespace.Name
 }
 
 // Networks are the ranges of pods and of Services that the operator found out, which are captured. What can't be parsed

@@ -201,6 +201,58 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// TestDecideOutbound: a pod is closed by its own label, or else its namespace's, or else the Mesh.
+func TestDecideOutbound(t *testing.T) {
+	closedMesh := testMesh()
+	closedMesh.Spec.Outbound = v1alpha1.OutboundDeny
+	label := names.LabelOutbound
+	for name, c := range map[string]struct {
+		pod     *corev1.Pod
+		ns      *corev1.Namespace
+		mesh    *v1alpha1.Mesh
+		closed  bool
+		problem string
+	}{
+		"nobody says anything": {testPod(), testNamespace(), testMesh(), false, ""},
+		"the Mesh":             {testPod(), testNamespace(), closedMesh, true, ""},
+		"namespace over Mesh":  {testPod(), testNamespace(label, names.OutboundAllow), closedMesh, false, ""},
+		"namespace closed":     {testPod(), testNamespace(label, names.OutboundDeny), testMesh(), true, ""},
+		"pod over namespace": {
+			testPod(labelled(label, names.OutboundAllow)), testNamespace(label, names.OutboundDeny), closedMesh, false, "",
+		},
+		"pod closed": {
+			testPod(labelled(label, names.OutboundDeny)), testNamespace(label, names.OutboundAllow), testMesh(), true, "",
+		},
+		"another case": {testPod(labelled(label, "DENY")), testNamespace(label, "Allow"), testMesh(), true, ""},
+		"no word":      {testPod(labelled(label, "")), testNamespace(label, "Deny"), testMesh(), true, ""},
+		"a word that means nothing": {
+			testPod(labelled(label, "off")), testNamespace(label, names.OutboundAllow), testMesh(), true,
+			`Label fairway.dev/outbound of the pod has the unknown value "off", so outbound is closed: set allow or deny.`,
+		},
+		"one of the namespace": {
+			testPod(), testNamespace(label, "none"), testMesh(), true,
+			`Label fairway.dev/outbound of namespace shop has the unknown value "none", so outbound is closed: set allow or deny.`,
+		},
+		"beside a mode that means nothing": {
+			testPod(labelled(label, "off"), labelled(names.LabelMTLSMode, "on")), testNamespace(), testMesh(), true,
+			`Label fairway.dev/mtls-mode of the pod has the unknown value "on", so mode strict applies: set strict or permissive. ` +
+				`Label fairway.dev/outbound of the pod has the unknown value "off", so outbound is closed: set allow or deny.`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := Decide(c.pod, c.ns, c.mesh, names.SystemNamespace)
+			require.Equal(t, Capture, d.Action)
+			require.Equal(t, c.closed, d.Closed)
+			require.Equal(t, c.problem, d.Problem)
+			require.True(t, strings.HasSuffix(d.Message, c.problem))
+			require.Equal(t, c.closed, strings.Contains(d.Message, "Outbound is closed"))
+		})
+	}
+	ofNode := testPod(func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault })
+	require.Contains(t, Decide(ofNode, testNamespace(), closedMesh, "").Message, "dnsPolicy Default")
+	require.NotContains(t, Decide(ofNode, testNamespace(), testMesh(), "").Message, "dnsPolicy")
+}
+
 // A label whose value can't be understood is said, and never lets anybody in.
 func TestDecideNamesUnknownLabels(t *testing.T) {
 	for name, c := range map[string]struct {

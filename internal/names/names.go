@@ -37,6 +37,12 @@ const (
 	MTLSStrict = "strict"
 	// MTLSPermissive accepts plaintext beside mTLS.
 	MTLSPermissive = "permissive"
+	// LabelOutbound overrides Mesh.spec.outbound for a namespace or a pod: OutboundAllow or OutboundDeny.
+	LabelOutbound = Domain + "/outbound"
+	// OutboundAllow lets a pod send to addresses outside of the mesh's ranges.
+	OutboundAllow = "allow"
+	// OutboundDeny keeps it from them.
+	OutboundDeny = "deny"
 )
 
 // Labels that the operator writes.
@@ -148,6 +154,7 @@ const (
 	BootstrapPath   = RunDir + "/envoy.yaml"
 	MarkPath        = RunDir + "/mark"
 	NetnsDir        = "/var/run/netns"
+	ResolvConf      = "/etc/resolv.conf"
 	CNIBinDir       = "/opt/cni/bin"
 	CNIConfDir      = "/etc/cni/net.d"
 	CNIPlugin       = "fairway-cni"

@@ -108,18 +108,18 @@ func (p *pod) capture(peers uint32) {
 }
 
 // configure gives the pod's listeners to its node.
-func (p *pod) configure(strict bool) {
-	for _, l := range p.listeners(strict) {
+func (p *pod) configure(strict bool, except ...uint16) {
+	for _, l := range p.listeners(strict, except...) {
 		p.mesh.apply(p.node.scope(), l.Name, l)
 	}
 }
 
-// listeners of the pod.
-func (p *pod) listeners(strict bool) []*listenerv3.Listener {
+// listeners of the pod, with another mode at some ports.
+func (p *pod) listeners(strict bool, except ...uint16) []*listenerv3.Listener {
 	ips := append([]netip.Addr{p.addr}, p.others()...)
 	return translatenode.Listeners(translatenode.Pod{
 		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(),
-		Strict: strict,
+		Strict: strict, Except: except,
 	})
 }
 

@@ -14,6 +14,7 @@
 //     process of
 //     the pod can look at carries it; nor does conntrack, which /proc shows to root without a capability.
 //   - Only TCP to the mesh's own ranges is captured on the way out, so nothing else depends on the proxy.
+//   - From a closed pod nothing leaves for addresses outside of these ranges but what addOutbound names.
 //   - Everything that comes in over TCP is captured, except the mesh's mTLS and kubelet probes; a probe comes from the
 //     node, to a port that
 //     kubelet calls.

@@ -83,14 +83,15 @@ func (r *ruleset) addProbes(f family, probes []netip.AddrPort) *nftables.Set {
 		Name:          "probes" + f.suffix,
 		KeyType:       nftables.MustConcatSetType(f.key, nftables.TypeInetService),
 		Concatenation: true,
-	}, probeElements(f, probes))
+	}, portElements(f, probes))
 }
 
-func probeElements(f family, probes []netip.AddrPort) []nftables.SetElement {
-	probes = slices.Clone(probes)
-	slices.SortFunc(probes, netip.AddrPort.Compare)
+// portElements are the elements of a set of addresses and ports of a family.
+func portElements(f family, in []netip.AddrPort) []nftables.SetElement {
+	in = slices.Clone(in)
+	slices.SortFunc(in, netip.AddrPort.Compare)
 	var out []nftables.SetElement
-	for _, p := range slices.Compact(probes) {
+	for _, p := range slices.Compact(in) {
 		if !p.IsValid() || !f.has(p.Addr()) {
 			continue
 		}

@@ -4,7 +4,6 @@
 package capture
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
@@ -96,53 +95,4 @@ func CanLimitPeers(ns *netns.Namespace) error {
 		return fmt.Errorf("try rules that count connections by peer: %w", err)
 	}
 	return nil
-}
-
-// Refused are the connections that the kernel refused since Apply.
-type Refused struct {
-	// Share are those of the pod beyond its share of addresses.
-	Share uint64
-	// Peers are those to the pod beyond what one peer may have.
-	Peers uint64
-}
-
-// Since is what was refused after an earlier look, or since Apply, if that was later: then it counts anew.
-func (r Refused) Since(before Refused) Refused {
-	since := func(now, before uint64) uint64 {
-		if now < before {
-			return now
-		}
-		return now - before
-	}
-	return Refused{Share: since(r.Share, before.Share), Peers: since(r.Peers, before.Peers)}
-}
-
-// ReadRefused reads the counters of a captured pod.
-func ReadRefused(ns *netns.Namespace) (r Refused, err error) {
-	c, err := connect(ns)
-	if err != nil {
-		return r, err
-	}
-	share, err1 := counters(c, chainShare)
-	peers, err2 := counters(c, chainPeers)
-	if err := errors.Join(err1, err2); err != nil {
-		return r, fmt.Errorf("in %s: %w", ns.Path(), err)
-	}
-	return Refused{Share: share, Peers: peers}, nil
-}
-
-// counters are the packets that the rules of a chain have counted together.
-func counters(c *nftables.Conn, name string) (n uint64, err error) {
-	rules, err := c.GetRules(newRuleset().table, &nftables.Chain{Name: name})
-	if err != nil && !isMissing(err) {
-		return 0, fmt.Errorf("read chain %s: %w", name, err)
-	}
-	for _, r := range rules {
-		for _, e := range r.Exprs {
-			if counter, ok := e.(*expr.Counter); ok {
-				n += counter.Packets
-			}
-		}
-	}
-	return n, nil
 }

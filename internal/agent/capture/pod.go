@@ -36,6 +36,9 @@ type Pod struct {
 	// Peers is how many connections one address may have open to the pod. Zero: any number, which is for kernels that
 	// can't count them (CanLimitPeers).
 	Peers uint32
+	// Closed keeps the pod from all addresses outside of Ranges but Resolvers, whose DNS it may ask.
+	Closed    bool
+	Resolvers []netip.Addr
 }
 
 // Apply captures the pod in a namespace, or brings its capture up to date. Connections that exist go on as they are.
@@ -58,14 +61,15 @@ func Apply(ns *netns.Namespace, p Pod) error {
 	return nil
 }
 
-// UpdateSets changes for what an already captured pod's connections are captured, and nothing else.
+// UpdateSets changes what the sets of an already captured pod say: the captured ranges, the probes, and where else the
+// pod may send. Nothing else is touched.
 func UpdateSets(ns *netns.Namespace, p Pod) error {
 	c, err := connect(ns)
 	if err != nil {
 		return err
 	}
 	if err := p.ruleset(nil).applySets(c); err != nil {
-		return fmt.Errorf("update captured ranges and probes in %s: %w", ns.Path(), err)
+		return fmt.Errorf("update the sets of the capture in %s: %w", ns.Path(), err)
 	}
 	return nil
 }
@@ -175,6 +179,7 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 	}
 	r.addShare(p.Proxy, ranges, p.Share)
+	r.addOutbound(p, ranges)
 	probes := make([]*nftables.Set, len(families))
 	for i, f := range families {
 		probes[i] = r.addProbes(f, p.Probes)

@@ -86,13 +86,13 @@ func fromLoopback() []expr.Any    { return ifname(expr.MetaKeyIIFNAME, expr.CmpO
 func notFromLoopback() []expr.Any { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo") }
 
 // tcp is: meta l4proto tcp.
-func tcp() []expr.Any { return l4proto(expr.CmpOpEq) }
+func tcp() []expr.Any { return l4proto(expr.CmpOpEq, unix.IPPROTO_TCP) }
 
 // notTCP is: meta l4proto != tcp.
-func notTCP() []expr.Any { return l4proto(expr.CmpOpNeq) }
+func notTCP() []expr.Any { return l4proto(expr.CmpOpNeq, unix.IPPROTO_TCP) }
 
-func l4proto(op expr.CmpOp) []expr.Any {
-	return compare(op, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, []byte{unix.IPPROTO_TCP})
+func l4proto(op expr.CmpOp, protocol byte) []expr.Any {
+	return compare(op, &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, []byte{protocol})
 }
 
 // tcpPort is: tcp dport PORT.
@@ -107,12 +107,18 @@ func syn() []expr.Any { return rule(tcp(), flagsSyn(expr.CmpOpEq)) }
 // notSyn is: tcp flags & (fin | syn | rst | ack) != syn. What isn't TCP must be gone by then.
 func notSyn() []expr.Any { return flagsSyn(expr.CmpOpNeq) }
 
-func flagsSyn(op expr.CmpOp) []expr.Any {
-	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+const flagFin, flagSyn, flagRst, flagAck = 0x01, 0x02, 0x04, 0x10
+
+func flagsSyn(op expr.CmpOp) []expr.Any { return flags(flagFin|flagSyn|flagRst|flagAck, op, flagSyn) }
+
+// withReset is: tcp flags & rst == rst.
+func withReset() []expr.Any { return rule(tcp(), flags(flagRst, expr.CmpOpEq, flagRst)) }
+
+func flags(mask byte, op expr.CmpOp, want byte) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
-		&expr.Cmp{Op: op, Register: reg, Data: []byte{syn}},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{mask}, Xor: []byte{0}},
+		&expr.Cmp{Op: op, Register: reg, Data: []byte{want}},
 	}
 }
 
@@ -169,8 +175,11 @@ func (f family) toSet(s *nftables.Set) []expr.Any {
 }
 
 // toPortSet is: ip daddr . tcp dport @SET. Address and port lie in consecutive 32-bit registers.
-func (f family) toPortSet(s *nftables.Set) []expr.Any {
-	return rule(f.is(), tcp(), f.destination(), []expr.Any{
+func (f family) toPortSet(s *nftables.Set) []expr.Any { return f.toPortSetOver(unix.IPPROTO_TCP, s) }
+
+// toPortSetOver is the same for another protocol that has ports.
+func (f family) toPortSetOver(protocol byte, s *nftables.Set) []expr.Any {
+	return rule(f.is(), l4proto(expr.CmpOpEq, protocol), f.destination(), []expr.Any{
 		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.Name, SetID: s.ID},
 	})
 }
@@ -217,6 +226,11 @@ func counted() []expr.Any { return []expr.Any{&expr.Counter{}} }
 
 // reset is: reject with tcp reset.
 func reset() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
+
+// prohibited is: reject with icmpx admin-prohibited.
+func prohibited() []expr.Any {
+	return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+}
 
 // redirect is: redirect to :PORT.
 func redirect(port uint16) []expr.Any {

@@ -70,7 +70,11 @@ func TestEndPlaintext(t *testing.T) {
 		"over loopback":      open(t, pod, "", "127.0.0.1:9090"),
 		"mTLS":               open(t, peer, "", "10.244.0.1:15008"),
 	}
-	n, err := EndPlaintext(pod, nil)
+	everywhere := func(uint16) bool { return true }
+	n, err := EndPlaintext(pod, nil, func(port uint16) bool { return port == 7070 })
+	require.NoError(t, err)
+	require.Zero(t, n, "plaintext is taken at the ports of these")
+	n, err = EndPlaintext(pod, nil, everywhere)
 	require.NoError(t, err)
 	require.Equal(t, len(ended), n)
 	for name, c := range ended {
@@ -82,7 +86,7 @@ func TestEndPlaintext(t *testing.T) {
 	for name, c := range stay {
 		require.NoError(t, c.say(), name)
 	}
-	n, err = EndPlaintext(pod, nil)
+	n, err = EndPlaintext(pod, nil, everywhere)
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
 }

@@ -89,7 +89,7 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 	e.releaseAt = time.Time{}
 	if e.target.Pod.Netns != t.Pod.Netns {
 		// A new sandbox: nothing that was done in the old one counts.
-		e.redirected, e.complete, e.closed = false, false, false
+		e.redirected, e.complete, e.outboundEnded, e.plaintextEnded = false, false, false, nil
 	}
 	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
 		return err
@@ -112,6 +112,7 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 		return err
 	}
 	n.closePlaintext(e, t)
+	n.closeOutbound(e, t)
 	if o == Starting || e.complete {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
 // lock is a mutex that a context can give up on.
@@ -38,8 +39,10 @@ type entry struct {
 	redirected bool
 	// complete: the pod has answered mTLS since.
 	complete bool
-	// closed: strict, and what came past the proxy before has ended.
-	closed bool
+	// plaintextEnded: what came past the proxy before has ended at the ports where the pod, as it was then, refuses it.
+	plaintextEnded *translatenode.Pod
+	// outboundEnded: closed, and what was open to outside of the mesh has ended.
+	outboundEnded bool
 	// refused is how many connections beyond the pod's limits the kernel had refused at the last look.
 	refused capture.Refused
 	// verified is when the kernel's rules were last compared.

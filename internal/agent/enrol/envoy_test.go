@@ -118,7 +118,7 @@ func realNode(t *testing.T) (*Enroller, *signer) {
 	go func() { _ = r.Serve(ctx, lis) }()
 	go func() { _ = r.Run(ctx) }()
 	go func() { _ = m.Start(ctx) }()
-	k, err := kernel.New(proxymark.From(1, 2))
+	k, err := kernel.New(proxymark.From(1, 2), nil)
 	require.NoError(t, err)
 	r.LocalReady(xds.TypeListener)
 	r.LocalReady(xds.TypeCluster)

@@ -36,7 +36,8 @@ type Kernel interface {
 	UpdateSets(path string, p capture.Pod) error
 	Verify(path string, p capture.Pod) (drift []string, err error)
 	Refused(path string) (capture.Refused, error)
-	EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error)
+	EndPlaintext(path string, probes []netip.AddrPort, refused func(port uint16) bool) (ended int, err error)
+	EndOutbound(path string, p capture.Pod) (ended int, err error)
 	Prepare(path string) error
 	Drain(path string) error
 	Remove(path string) error

@@ -29,6 +29,7 @@ func (n *Enroller) Release(ctx context.Context, uid string) (time.Duration, erro
 			return 0, namespaceFailure(err)
 		}
 		e.redirected, e.complete = false, false
+		e.plaintextEnded, e.outboundEnded = nil, false // others begin, until it is captured again
 		e.releaseAt = time.Now().Add(n.waits.Linger)
 		if err := n.host.Set(uid, nil); err != nil {
 			return 0, namespaceFailure(err)

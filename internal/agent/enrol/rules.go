@@ -24,10 +24,12 @@ func (n *Enroller) redirect(e *entry, t Target) error {
 			return namespaceFailure(err)
 		}
 		e.redirected, e.verified, e.refused = true, now, capture.Refused{}
-	case !slices.Equal(e.target.ranges, t.ranges) || !slices.Equal(e.target.probes, t.probes):
+	case e.target.closed != t.closed ||
+		!slices.Equal(e.target.ranges, t.ranges) || !slices.Equal(e.target.probes, t.probes):
 		if err := n.kernel.UpdateSets(t.Pod.Netns, want); err != nil {
 			return namespaceFailure(err)
 		}
+		e.outboundEnded = false // there may be less that it may send to
 	case now.Sub(e.verified) >= n.waits.Verify:
 		n.noteRefused(e, t)
 		if err := n.verify(t, want); err != nil {
@@ -41,7 +43,9 @@ func (n *Enroller) redirect(e *entry, t Target) error {
 
 // noteApplied notes what the kernel has been told.
 func (e *entry) noteApplied(t Target) {
-	e.target.ranges, e.target.probes, e.target.Share, e.target.Peers = t.ranges, t.probes, t.Share, t.Peers
+	pod := e.target.Pod
+	e.target = t
+	e.target.Pod = pod // listeners are told apart
 }
 
 // noteRefused tells of connections that the kernel refused since the last look because of the pod's limits. It is
@@ -57,22 +61,40 @@ func (n *Enroller) noteRefused(e *entry, t Target) {
 	e.refused = total
 }
 
-// closePlaintext ends the connections from before the redirect, once the pod is strict. Those in plaintext through the
-// proxy end by themselves: Envoy closes them when the listener that took them has drained.
+// closePlaintext ends the connections from before the redirect at ports where the pod is strict. Those in plaintext
+// through the proxy end by themselves: Envoy closes them when the filter chain that took them has drained.
 func (n *Enroller) closePlaintext(e *entry, t Target) {
-	if !t.Pod.Strict || e.closed {
-		e.closed = t.Pod.Strict
+	if !t.Pod.RefusesPlaintext() || e.plaintextEnded != nil && e.plaintextEnded.Strict == t.Pod.Strict &&
+		slices.Equal(e.plaintextEnded.Except, t.Pod.Except) {
 		return
 	}
-	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.probes)
+	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.probes, t.Pod.StrictAt)
 	if err != nil {
 		// Capture goes on, since new connections are safe; it is tried again at the next look.
 		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
 		return
 	}
-	e.closed = true
+	e.plaintextEnded = &t.Pod
 	if ended > 0 {
 		n.log.Info("ended connections in plaintext from before", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "connections", ended)
+	}
+}
+
+// closeOutbound ends what the pod has open to outside of the mesh, once its rules refuse it.
+func (n *Enroller) closeOutbound(e *entry, t Target) {
+	if !t.closed || e.outboundEnded {
+		return
+	}
+	ended, err := n.kernel.EndOutbound(t.Pod.Netns, wanted(t))
+	if err != nil {
+		// What the pod sends there is refused; it is tried again at the next look.
+		n.log.Error(err, "connections to outside of the mesh from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
+		return
+	}
+	e.outboundEnded = true
+	if ended > 0 {
+		n.log.Info("ended connections to outside of the mesh from before", "pod", t.Pod.Namespace+"/"+t.Pod.Name,
+			"connections", ended)
 	}
 }
 
@@ -95,7 +117,7 @@ func (n *Enroller) verify(t Target, want capture.Pod) error {
 
 // wanted is how the kernel should capture a pod.
 func wanted(t Target) capture.Pod {
-	return capture.Pod{Ranges: t.ranges, Probes: t.probes, Share: t.Share, Peers: t.Peers}
+	return capture.Pod{Ranges: t.ranges, Probes: t.probes, Share: t.Share, Peers: t.Peers, Closed: t.closed}
 }
 
 // renew brings the rules of an earlier run up to date.

@@ -27,6 +27,8 @@ type Target struct {
 	Share uint32
 	// Peers is how many connections one address may have open to the pod.
 	Peers uint32
+	// closed keeps the pod from addresses outside of ranges.
+	closed bool
 }
 
 // NewTarget says how a pod is captured in a network namespace with these addresses.
@@ -38,11 +40,13 @@ func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path str
 			Identity: member.Identity(member.TrustDomain(mesh), pod),
 			Netns:    path,
 			Strict:   d.Strict,
+			Except:   d.Except,
 		},
 		ranges: ranges(mesh),
 		probes: Probes(pod, ips),
 		Share:  uint32(max(mesh.Spec.AddressesPerPod(), 0)),
 		Peers:  uint32(max(mesh.Spec.ConnectionsPerPeer(), 0)),
+		closed: d.Closed,
 	}
 }
 

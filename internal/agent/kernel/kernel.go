@@ -17,17 +17,19 @@ import (
 type Kernel struct {
 	host  *netns.Namespace
 	proxy proxymark.Mark
+	// resolvers are those that closed pods may ask, too.
+	resolvers []netip.Addr
 	// noPeers is why the kernel can't count connections by peer.
 	noPeers error
 }
 
 // New must be called before anything enters another namespace: the agent's own is the node's.
-func New(proxy proxymark.Mark) (*Kernel, error) {
+func New(proxy proxymark.Mark, resolvers []netip.Addr) (*Kernel, error) {
 	host, err := netns.Open("/proc/self/ns/net")
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{host: host, proxy: proxy, noPeers: capture.CanLimitPeers(host)}, nil
+	return &Kernel{host: host, proxy: proxy, resolvers: resolvers, noPeers: capture.CanLimitPeers(host)}, nil
 }
 
 func in(path string, f func(*netns.Namespace) error) error {
@@ -50,7 +52,7 @@ func (k *Kernel) Apply(path string, p capture.Pod) error {
 	return in(path, func(ns *netns.Namespace) error { return capture.Apply(ns, k.pod(p)) })
 }
 
-// UpdateSets brings the ranges and probes of a captured pod up to date.
+// UpdateSets brings the ranges and probes of a captured pod up to date, and whether it is closed.
 func (k *Kernel) UpdateSets(path string, p capture.Pod) error {
 	return in(path, func(ns *netns.Namespace) error { return capture.UpdateSets(ns, k.pod(p)) })
 }
@@ -73,9 +75,9 @@ func (k *Kernel) Refused(path string) (refused capture.Refused, err error) {
 // CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
 func (k *Kernel) CanLimitPeers() error { return k.noPeers }
 
-// pod is how the pod is captured by this node's proxy, as far as its kernel can.
+// pod is how the pod is captured on this node, by its proxy and as far as its kernel can.
 func (k *Kernel) pod(p capture.Pod) capture.Pod {
-	p.Proxy = k.proxy
+	p.Proxy, p.Resolvers = k.proxy, k.resolvers
 	if k.noPeers != nil {
 		p.Peers = 0
 	}
@@ -88,9 +90,21 @@ func (k *Kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
 	return dialled, err
 }
 
-// EndPlaintext resets the connections to the pod's applications that don't pass the proxy and are no probes.
-func (k *Kernel) EndPlaintext(path string, probes []netip.AddrPort) (ended int, err error) {
-	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndPlaintext(ns, probes); return err })
+// EndPlaintext resets the connections to ports of the pod's applications where plaintext is refused that don't pass the
+// proxy and are no probes.
+func (k *Kernel) EndPlaintext(
+	path string, probes []netip.AddrPort, refused func(port uint16) bool,
+) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) {
+		ended, err = capture.EndPlaintext(ns, probes, refused)
+		return err
+	})
+	return ended, err
+}
+
+// EndOutbound ends what a closed pod has open to addresses outside of the mesh.
+func (k *Kernel) EndOutbound(path string, p capture.Pod) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndOutbound(ns, k.pod(p)); return err })
 	return ended, err
 }
 

@@ -52,7 +52,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 	say(t, in, "in before")
 	say(t, out, "out before")
 
-	k, err := New(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2), nil)
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	require.NoError(t, k.Apply(pod.Path(), p))
@@ -68,7 +68,7 @@ func TestOpenConnectionsSurviveCapture(t *testing.T) {
 
 func TestKernelTellsWhatIsThere(t *testing.T) {
 	pod, _ := twoPods(t)
-	k, err := New(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2), nil)
 	require.NoError(t, err)
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}
 	has, err := k.Has(pod.Path())
@@ -99,7 +99,7 @@ func TestKernelTellsWhatIsThere(t *testing.T) {
 // TestKernelWithoutLimitsOfPeers captures pods all the same.
 func TestKernelWithoutLimitsOfPeers(t *testing.T) {
 	pod, _ := twoPods(t)
-	k, err := New(proxymark.From(1, 2))
+	k, err := New(proxymark.From(1, 2), nil)
 	require.NoError(t, err)
 	require.NoError(t, k.CanLimitPeers(), "this one can")
 	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, Peers: 2048}
@@ -117,4 +117,25 @@ func TestKernelWithoutLimitsOfPeers(t *testing.T) {
 	drift, err = k.Verify(pod.Path(), p)
 	require.NoError(t, err)
 	require.Contains(t, drift, "set peers4 is missing")
+}
+
+// TestKernelClosesPods: what a closed pod has open to outside ends, but for its resolvers.
+func TestKernelClosesPods(t *testing.T) {
+	pod, peer := twoPods(t)
+	k, err := New(proxymark.From(1, 2), []netip.Addr{netip.MustParseAddr("10.244.0.2")})
+	require.NoError(t, err)
+	netnstest.Echo(t, peer, "10.244.0.2:80")
+	netnstest.Echo(t, peer, "10.244.0.2:53")
+	outside, resolver := dial(t, pod, "10.244.0.2:80"), dial(t, pod, "10.244.0.2:53")
+	p := capture.Pod{Ranges: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Closed: true}
+	require.NoError(t, k.Apply(pod.Path(), p))
+	ended, err := k.EndOutbound(pod.Path(), p)
+	require.NoError(t, err)
+	require.Equal(t, 1, ended)
+	_, err = outside.Read(make([]byte, 1))
+	require.Error(t, err)
+	say(t, resolver, "which address")
+	drift, err := k.Verify(pod.Path(), p)
+	require.NoError(t, err)
+	require.Empty(t, drift)
 }

@@ -146,8 +146,9 @@ func newManager(config *rest.Config, scheme *runtime.Scheme, o Options) (manager
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject: map[client.Object]cache.ByObject{
-				&corev1.Pod{}:            {Field: fields.OneTermEqualSelector(fieldNode, o.NodeName)},
-				&corev1.ServiceAccount{}: ownAccount(o.SystemNamespace),
+				&corev1.Pod{}:                    {Field: fields.OneTermEqualSelector(fieldNode, o.NodeName)},
+				&corev1.ServiceAccount{}:         ownAccount(o.SystemNamespace),
+				&v1alpha1.AuthenticationPolicy{}: {Transform: onlyModes},
 			},
 		},
 		GracefulShutdownTimeout: new(5 * time.Second),
@@ -164,6 +165,21 @@ func ownAccount(namespace string) cache.ByObject {
 		Namespaces: map[string]cache.Config{namespace: {}},
 		Field:      fields.OneTermEqualSelector("metadata.name", names.NodeServiceAccount),
 	}
+}
+
+// onlyModes keeps of a policy what agents carry out, so that others cost the node little.
+func onlyModes(o any) (any, error) {
+	p, ok := o.(*v1alpha1.AuthenticationPolicy)
+	if !ok {
+		return o, nil
+	}
+	out := &v1alpha1.AuthenticationPolicy{TypeMeta: p.TypeMeta}
+	out.Namespace, out.Name, out.UID = p.Namespace, p.Name, p.UID
+	out.ResourceVersion, out.Generation = p.ResourceVersion, p.Generation
+	if out.Spec.MTLS = p.Spec.MTLS; out.Spec.MTLS != nil {
+		out.Spec.TargetRefs = p.Spec.TargetRefs
+	}
+	return out, nil
 }
 
 func newScheme() (*runtime.Scheme, error) {

@@ -32,6 +32,8 @@ const liveTimeout = 3 * time.Second
 type follower interface {
 	// Mesh is nil if there is none.
 	Mesh(ctx context.Context) (*v1alpha1.Mesh, error)
+	// Policies are those of a namespace that may say something of its pods' modes.
+	Policies(ctx context.Context, namespace string) ([]v1alpha1.AuthenticationPolicy, error)
 	// Start captures a pod that has no process yet.
 	Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error
 	// Redirects tells whether a pod's traffic is captured by now.
@@ -161,7 +163,11 @@ func (g *gatekeeper) question(
 	if err != nil {
 		return nil, member.Decision{}, nil, err
 	}
-	return pod, member.Decide(pod, ns, mesh, g.system), mesh, nil
+	policies, err := g.pods.Policies(ctx, req.PodNamespace)
+	if err != nil {
+		return nil, member.Decision{}, nil, err
+	}
+	return pod, member.Decide(pod, ns, mesh, g.system, policies...), mesh, nil
 }
 
 // namespace is read past the cache unless that says enrolled: a pod that is created right after its namespace was

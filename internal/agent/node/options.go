@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,6 +42,8 @@ type Options struct {
 	kernel nodeKernel
 	// Mark is the proxy's; the real Kernel needs it.
 	Mark proxymark.Mark
+	// Resolvers are the cluster's DNS, as kubelet gives it to the pods of this node.
+	Resolvers []netip.Addr
 
 	// cniSocket, CNIBinDir, CNIConfDir, pluginSource and NetnsDir have defaults: those of package names, and the plugin
 	// where the image has it.
@@ -112,7 +115,7 @@ func (o Options) withDefaults() (Options, error) {
 		if o.Mark.IsZero() {
 			return o, errors.New("node: Mark is required")
 		}
-		k, err := kernel.New(o.Mark)
+		k, err := kernel.New(o.Mark, o.Resolvers)
 		if err != nil {
 			return o, fmt.Errorf("open the node's network namespace: %w", err)
 		}

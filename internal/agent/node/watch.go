@@ -46,6 +46,8 @@ func (a *Agent) watch() error {
 		For(&corev1.Pod{}).
 		Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(a.podsOf), builder.WithPredicates(labelsMatter())).
 		Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(a.podsOf), builder.WithPredicates(meshMatters())).
+		Watches(&v1alpha1.AuthenticationPolicy{}, handler.EnqueueRequestsFromMapFunc(a.podsOf),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		WatchesRawSource(source.Channel(a.requests, &handler.TypedEnqueueRequestForObject[*corev1.Pod]{})).
 		Complete(a.pods)
 	if err != nil {
@@ -70,8 +72,11 @@ func (a *Agent) watch() error {
 func (a *Agent) podsOf(ctx context.Context, o client.Object) []reconcile.Request {
 	pods := &corev1.PodList{}
 	var in []client.ListOption
-	if _, ok := o.(*corev1.Namespace); ok {
+	switch o.(type) {
+	case *corev1.Namespace:
 		in = append(in, client.InNamespace(o.GetName()))
+	case *v1alpha1.AuthenticationPolicy:
+		in = append(in, client.InNamespace(o.GetNamespace()))
 	}
 	if err := a.manager.GetClient().List(ctx, pods, in...); err != nil {
 		a.opts.Log.Error(err, "list the pods of this node")

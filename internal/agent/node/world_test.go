@@ -44,6 +44,7 @@ type world struct {
 	drained   map[string]bool
 	share     map[string]uint32
 	peers     map[string]uint32
+	closed    map[string]bool
 	beyond    map[string]capture.Refused
 	dialled   map[string][]netip.AddrPort
 	short     bool
@@ -60,7 +61,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
-		peers:  map[string]uint32{},
+		peers: map[string]uint32{}, closed: map[string]bool{},
 		beyond: map[string]capture.Refused{}, changed: make(chan struct{}),
 	}
 }
@@ -221,7 +222,7 @@ func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error)
 func (w *world) Apply(path string, p capture.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rules[path], w.share[path], w.peers[path] = p.Ranges, p.Share, p.Peers
+	w.rules[path], w.share[path], w.peers[path], w.closed[path] = p.Ranges, p.Share, p.Peers, p.Closed
 	delete(w.drained, path)
 	w.note("apply %s", filepath.Base(path))
 	return w.exists(path)
@@ -230,7 +231,7 @@ func (w *world) Apply(path string, p capture.Pod) error {
 func (w *world) UpdateSets(path string, p capture.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rules[path] = p.Ranges
+	w.rules[path], w.closed[path] = p.Ranges, p.Closed
 	w.note("ranges %s", filepath.Base(path))
 	return w.exists(path)
 }
@@ -272,10 +273,17 @@ func (w *world) Prefer(pods [][]string) {
 	w.preferred = append([][]string{}, pods...)
 }
 
-func (w *world) EndPlaintext(path string, _ []netip.AddrPort) (int, error) {
+func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint16) bool) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.note("end plaintext %s", filepath.Base(path))
+	w.note("end plaintext %s 8080=%t", filepath.Base(path), refused(8080))
+	return 0, w.exists(path)
+}
+
+func (w *world) EndOutbound(path string, p capture.Pod) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("end outbound %s closed=%t", filepath.Base(path), p.Closed)
 	return 0, w.exists(path)
 }
 

@@ -6,6 +6,7 @@ package pods
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -96,6 +97,15 @@ func (f *Follower) Mesh(ctx context.Context) (*v1alpha1.Mesh, error) {
 	return mesh, nil
 }
 
+// Policies are the AuthenticationPolicies of a namespace.
+func (f *Follower) Policies(ctx context.Context, namespace string) ([]v1alpha1.AuthenticationPolicy, error) {
+	list := &v1alpha1.AuthenticationPolicyList{}
+	if err := f.client.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return nil, fmt.Errorf("list the policies of namespace %s: %w", namespace, err)
+	}
+	return list.Items, nil
+}
+
 func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision, *v1alpha1.Mesh, error) {
 	mesh, err := f.Mesh(ctx)
 	if err != nil {
@@ -107,7 +117,11 @@ func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision
 	} else if err != nil {
 		return member.Decision{}, nil, err
 	}
-	return member.Decide(pod, ns, mesh, f.system), mesh, nil
+	policies, err := f.Policies(ctx, pod.Namespace)
+	if err != nil {
+		return member.Decision{}, nil, err
+	}
+	return member.Decide(pod, ns, mesh, f.system, policies...), mesh, nil
 }
 
 // Start captures a pod that has no process yet, and says so in its status.

@@ -89,7 +89,7 @@ func (f *Follower) reconcileCapture(
 		}
 		f.setStatus(pod, stateWaiting, member.Decision{
 			Reason: v1alpha1.PodReasonAwaitingSandbox, Message: err.Error(),
-			Strict: d.Strict,
+			Strict: d.Strict, Except: d.Except, Closed: d.Closed,
 		}, enrol.Target{})
 		return reconcile.Result{RequeueAfter: enrol.VerifyEvery}, nil
 	}

@@ -24,6 +24,7 @@ type Reports struct {
 	repairs  prometheus.Counter
 	refused  prometheus.Counter
 	peers    prometheus.Counter
+	outbound prometheus.Counter
 }
 
 // NewReports makes Reports; r may be nil.
@@ -45,6 +46,10 @@ func NewReports(r prometheus.Registerer, recorder events.EventRecorder) *Reports
 			Name: "fairway_agent_peer_refused_total",
 			Help: "Connections to pods that were refused because their caller was at its limit.",
 		}),
+		outbound: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_agent_outbound_refused_total",
+			Help: "Connections, and packets of other protocols, of closed pods to outside of the mesh that were refused.",
+		}),
 	}
 }
 
@@ -59,6 +64,7 @@ func (r *Reports) Repaired() { r.repairs.Inc() }
 func (r *Reports) Refused(t enrol.Target, fresh capture.Refused) {
 	r.refused.Add(float64(fresh.Share))
 	r.peers.Add(float64(fresh.Peers))
+	r.outbound.Add(float64(fresh.Outbound))
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: t.Pod.Namespace, Name: t.Pod.Name,
 		UID: types.UID(t.Pod.UID),
@@ -74,5 +80,11 @@ func (r *Reports) Refused(t enrol.Target, fresh capture.Refused) {
 			"%d connections to the pod were refused, because their caller already had %d open or opened more than %d in a "+
 				"second. If a caller needs that many open, set spec.node.connectionsPerPeer of the Mesh.",
 			fresh.Peers, t.Peers, capture.PeerPerSecond)
+	}
+	if fresh.Outbound > 0 {
+		r.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.PodReasonOutboundRefused, "Capture",
+			"Outbound of the pod is closed, and %d connections or packets to addresses outside of the mesh's ranges were "+
+				"refused. If it may send there, label it %s=%s, or lead it there by a Service.",
+			fresh.Outbound, names.LabelOutbound, names.OutboundAllow)
 	}
 }

@@ -33,7 +33,7 @@ func (f *Follower) setStatus(pod *corev1.Pod, state State, d member.Decision, t 
 		State: state, Reason: d.Reason, Message: d.Message, Netns: t.Pod.Netns, Identity: t.Pod.Identity,
 	}
 	if state != StateNotCaptured {
-		s.Mode = mode(d)
+		s.Mode, s.Except, s.Closed = mode(d), d.Except, d.Closed
 	}
 	f.statuses.set(s)
 }

@@ -47,6 +47,10 @@ type Status struct {
 	Message string `json:"message,omitempty"`
 	// Mode is names.MTLSStrict or names.MTLSPermissive, of pods that are to be captured.
 	Mode string `json:"mode,omitempty"`
+	// Except are the ports that have the other mode.
+	Except []uint16 `json:"except,omitempty"`
+	// Closed: the pod is kept from addresses outside of the mesh.
+	Closed bool `json:"closed,omitempty"`
 	// Netns is the path of the pod's network namespace, where known.
 	Netns    string `json:"netns,omitempty"`
 	Identity string `json:"identity,omitempty"`

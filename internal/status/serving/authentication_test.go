@@ -37,9 +37,7 @@ func TestAnAuthenticationPolicyIsEnforced(t *testing.T) {
 	policy := &v1alpha1.AuthenticationPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews"},
 		Spec: v1alpha1.AuthenticationPolicySpec{
-			TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{{
-				LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "reviews"},
-			}},
+			TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: "reviews"}},
 			JWT: &v1alpha1.JWTAuthentication{Providers: []v1alpha1.JWTProvider{{
 				Name: "main", Issuer: "https://login.example", JWKS: v1alpha1.JWKS{Inline: new("{}")},
 			}}},

@@ -65,6 +65,9 @@ func (r *Entries) enforcement(ref model.ObjectRef, e *ingest.Enforcement) enforc
 
 // enforced says whether nobody gets past a policy. What may do so for a moment goes before what somebody must mend.
 func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message string) {
+	if e.Modes != nil {
+		return modes(e.Modes)
+	}
 	is = metav1.ConditionFalse
 	if text := e.rejection(); text != "" {
 		return is, v1alpha1.PolicyReasonProxyRejected, text

@@ -335,6 +335,7 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 	})
 
 	t.Run("a policy", func(t *testing.T) { testPolicyOnARealAPIServer(t, cfg) })
+	t.Run("modes", func(t *testing.T) { testModesOnARealAPIServer(t, cfg) })
 	t.Run("an AuthorizationPolicy", func(t *testing.T) { testAuthorizationPolicyOnARealAPIServer(t, cfg) })
 
 	t.Run("a Service says what is wrong with its waypoint", func(t *testing.T) {

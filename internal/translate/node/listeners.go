@@ -4,6 +4,7 @@
 package node
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,9 +33,16 @@ type Pod struct {
 	Identity string
 	// Netns is the path of the pod's network namespace as the proxy sees it.
 	Netns string
-	// Strict refuses plaintext.
+	// Strict refuses plaintext, but at ports in Except; where it is false, plaintext is refused at those. Sorted.
 	Strict bool
+	Except []uint16
 }
+
+// StrictAt tells whether plaintext is refused at a port.
+func (p Pod) StrictAt(port uint16) bool { return p.Strict != slices.Contains(p.Except, port) }
+
+// RefusesPlaintext tells whether it does anywhere.
+func (p Pod) RefusesPlaintext() bool { return p.Strict || len(p.Except) > 0 }
 
 // Names of a pod's listeners.
 const (
@@ -114,29 +122,58 @@ func inbound(p Pod) *listenerv3.Listener {
 	envoy.NoticeDeadClients(l)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
-	if p.Strict {
-		l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-			envoy.SetFilterState(thePod(p)), inboundProxy(p, strictRefused),
-		}}}
-		return l
+	if !p.Strict || len(p.Except) > 0 {
+		l.ListenerFilters = append(l.ListenerFilters,
+			envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))
 	}
-	l.ListenerFilters = append(l.ListenerFilters,
-		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))
+	for _, port := range p.Except {
+		l.FilterChains = append(l.FilterChains, plaintextChains(p, port, p.StrictAt(port))...)
+	}
+	l.FilterChains = append(l.FilterChains, plaintextChains(p, 0, p.Strict)...)
+	return l
+}
+
+// plaintextChains are those of a port, or of all that have none (0). What has another mode is in the name of each: when
+// that changes, all connections in plaintext drain, also those that would stay by their chain, which is how those end
+// that are no longer taken.
+func plaintextChains(p Pod, port uint16, strict bool) (out []*listenerv3.FilterChain) {
+	match := func() *listenerv3.FilterChainMatch {
+		if port == 0 {
+			return nil
+		}
+		return &listenerv3.FilterChainMatch{DestinationPort: envoy.UInt32(uint32(port))}
+	}
+	name := func(name string) string {
+		if len(p.Except) > 0 {
+			return fmt.Sprintf("%s/%d strict=%t but %v", name, port, p.Strict, p.Except)
+		}
+		return name
+	}
+	if strict {
+		chain := &listenerv3.FilterChain{
+			Name: name(""), FilterChainMatch: match(), Filters: []*listenerv3.Filter{
+				envoy.SetFilterState(thePod(p)), inboundProxy(p, strictRefused),
+			},
+		}
+		return append(out, chain)
+	}
 	for _, a := range families(p.IPs) {
 		application := netip.MustParseAddr(names.ApplicationAddress)
 		if a.Is6() {
 			application = netip.MustParseAddr(names.ApplicationAddress6)
 		}
-		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
-			Name: a.String(),
-			FilterChainMatch: &listenerv3.FilterChainMatch{PrefixRanges: []*corev3.CidrRange{{
-				AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0),
-			}}},
+		of := match()
+		if of == nil {
+			of = &listenerv3.FilterChainMatch{}
+		}
+		of.PrefixRanges = []*corev3.CidrRange{{AddressPrefix: a.String(), PrefixLen: envoy.UInt32(0)}}
+		out = append(out, &listenerv3.FilterChain{
+			Name: name(a.String()), FilterChainMatch: of,
 			Filters: append(guarded(p, a, host(application)+":%DOWNSTREAM_LOCAL_PORT%"),
 				inboundProxy(p, upstream.ClusterDirect)),
 		})
 	}
-	return l
+	return out
 }
 
 func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
@@ -151,7 +188,7 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: cluster},
 		IdleTimeout:      envoy.Duration(0),
 	}
-	if p.Strict {
+	if cluster == strictRefused {
 		proxy.AccessLog = []*accesslogv3.AccessLog{
 			envoy.StdoutLog(logFields(p, log), envoy.Flagged()), envoy.TellOfConnections(nil),
 		}

@@ -39,7 +39,12 @@ var cases = map[string]func() []proto.Message{
 	"static": func() []proto.Message {
 		return translatetest.Messages(StaticClusters(bootstrap.DefaultMaxConnections, testMark))
 	},
-	"pod":        func() []proto.Message { return translatetest.Messages(Listeners(dualStack)) },
+	"pod": func() []proto.Message { return translatetest.Messages(Listeners(dualStack)) },
+	"pod-ports": func() []proto.Message {
+		p := strict
+		p.Except = []uint16{8080, 9090}
+		return translatetest.Messages(Listeners(p))
+	},
 	"pod-strict": func() []proto.Message { return translatetest.Messages(Listeners(strict)) },
 }
 
