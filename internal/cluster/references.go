@@ -15,8 +15,8 @@ import (
 // ConfigMaps are not read like other kinds: a cluster has thousands, of which the mesh has to do with few, and some are
 // large. Only those are read that some object refers to, each by a watch of its own, as kubelets do it.
 
-// MostReferences bounds how many ConfigMaps the objects of a namespace may refer to in all, for each costs the API server
-// and the operator a watch.
+// MostReferences bounds how many ConfigMaps the objects of a namespace may refer to in all, for each costs the API
+// server and the operator a watch.
 const MostReferences = 64
 
 // CAKey is where a ConfigMap has the certificates of authorities. Nothing else of one is read.

@@ -41,7 +41,7 @@ func (i *Ingest) authorities(c *memo.Ctx, key cluster.Key) (out authorities) {
 	if ok {
 		text, has = cm.Data[cluster.CAKey]
 	}
-	if _, read := slices.BinarySearch(i.backendTLS.readable.Get(c, key.Namespace), key.Name); !read {
+	if _, read := slices.BinarySearch(i.readable.Get(c, key.Namespace), key.Name); !read {
 		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies of namespace %s refer to more than %d ConfigMaps",
 			key, key.Namespace, cluster.MostReferences)
 		return out

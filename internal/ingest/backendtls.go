@@ -29,7 +29,7 @@ const MostCABytesOfNamespace = 16 << 20
 
 // backendTLS is what ingest decides about BackendTLSPolicies.
 type backendTLS struct {
-	policies *policy.Policies[model.BackendTLS]
+	tlsPolicies *policy.Policies[model.BackendTLS]
 	// SpeaksTLS tells whether requests to a Service's port leave in TLS.
 	SpeaksTLS *memo.Func[model.ServicePort, bool]
 	// asks is what a policy asks for, by itself.
@@ -51,7 +51,7 @@ func (i *Ingest) defineBackendTLS(g *memo.Graph) {
 	t.authoritiesOf = memo.Define(g, "authorities", same[authorities], i.authorities)
 	t.asks = memo.Define(g, "askedTLS", reflectEqual[*askedTLS], i.askedTLS)
 	t.overCA = memo.Define(g, "overCA", reflectEqual[map[cluster.Key]bool], i.tooManyCAs).Steady()
-	t.policies = definePolicies(g, i, policyKind[*gwv1.BackendTLSPolicy, model.BackendTLS]{
+	t.tlsPolicies = definePolicies(g, i, policyKind[*gwv1.BackendTLSPolicy, model.BackendTLS]{
 		in: i.store.BackendTLSPolicies, read: i.readBackendTLS, besides: i.resolvedTLS, needs: i.tlsNeeds,
 		ports: i.portsOfAnyService,
 	})
@@ -66,7 +66,7 @@ func (i *Ingest) defineBackendTLS(g *memo.Graph) {
 
 // tlsOf is how the application behind a port is spoken TLS with; nil: it isn't.
 func (i *Ingest) tlsOf(c *memo.Ctx, p model.ServicePort) *model.BackendTLS {
-	in := i.backendTLS.policies.InForce.Get(c, model.Attachment{Port: p})
+	in := i.tlsPolicies.InForce.Get(c, model.Attachment{Port: p})
 	switch {
 	case in == nil:
 		return nil
@@ -133,7 +133,7 @@ func (i *Ingest) resolveAuthorities(
 	for _, ref := range v.CACertificateRefs {
 		found, reason := authorities{}, gwv1.BackendTLSPolicyReasonInvalidCACertificateRef
 		if cluster.IsConfigMap(ref) {
-			found = i.backendTLS.authoritiesOf.Get(c, cluster.Key{Namespace: namespace, Name: string(ref.Name)})
+			found = i.authoritiesOf.Get(c, cluster.Key{Namespace: namespace, Name: string(ref.Name)})
 		} else {
 			reason = gwv1.BackendTLSPolicyReasonInvalidKind
 			found.problem = fmt.Sprintf("%s %s is of a kind that is not supported: certificates are read of ConfigMaps of the "+
@@ -161,13 +161,13 @@ func (i *Ingest) resolveAuthorities(
 
 func (i *Ingest) readBackendTLS(c *memo.Ctx, p *gwv1.BackendTLSPolicy) (out model.BackendTLS, invalid string) {
 	key := cluster.Key{Namespace: p.Namespace, Name: p.Name}
-	asked := i.backendTLS.asks.Get(c, key)
+	asked := i.asks.Get(c, key)
 	switch {
 	case asked == nil:
 		return model.BackendTLS{}, "" // it isn't there any more
 	case asked.invalid != nil:
 		return model.BackendTLS{}, asked.invalid.Message
-	case i.backendTLS.overCA.Get(c, p.Namespace)[key]:
+	case i.overCA.Get(c, p.Namespace)[key]:
 		return model.BackendTLS{}, fmt.Sprintf("the BackendTLSPolicies of a namespace are limited to %d MiB of "+
 			"certificates, counted for each port that a policy is for, and older ones in namespace %s have that, so requests "+
 			"are refused: use fewer certificates or fewer targets", MostCABytesOfNamespace>>20, p.Namespace)
@@ -177,7 +177,7 @@ func (i *Ingest) readBackendTLS(c *memo.Ctx, p *gwv1.BackendTLSPolicy) (out mode
 
 // resolvedTLS adds condition ResolvedRefs.
 func (i *Ingest) resolvedTLS(c *memo.Ctx, p *gwv1.BackendTLSPolicy, out *policy.Policy[model.BackendTLS]) {
-	asked := i.backendTLS.asks.Get(c, cluster.Key{Namespace: p.Namespace, Name: p.Name})
+	asked := i.asks.Get(c, cluster.Key{Namespace: p.Namespace, Name: p.Name})
 	if asked == nil {
 		return
 	}
@@ -200,7 +200,7 @@ func (i *Ingest) tooManyCAs(c *memo.Ctx, namespace string) map[cluster.Key]bool 
 	sum := 0
 	for _, key := range i.store.BackendTLSPolicies.By(c, cluster.ByNamespace, namespace) {
 		p, ok := i.store.BackendTLSPolicies.Get(c, key)
-		asked := i.backendTLS.asks.Get(c, key)
+		asked := i.asks.Get(c, key)
 		if !ok || asked == nil {
 			continue
 		}
@@ -243,7 +243,7 @@ func (i *Ingest) tlsNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	own := i.unserved(c, svc, "none") == nil
 	var out ParentReport
 	for _, a := range at {
-		sender := i.backendTLS.senderOf.Get(c, a.Port)
+		sender := i.senderOf.Get(c, a.Port)
 		if own {
 			sender = b.Waypoint
 		}

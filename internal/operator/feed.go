@@ -110,9 +110,9 @@ func (f *feed) watch(ctx context.Context, obj client.Object) (toolscache.Informe
 		return nil, err
 	}
 	reg, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { f.set(o) },
+		AddFunc:    func(o any) { f.set(o) }, //nolint:contextcheck // references end with the operator
 		UpdateFunc: f.update,
-		DeleteFunc: func(o any) {
+		DeleteFunc: func(o any) { //nolint:contextcheck // likewise
 			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 				o = gone.Obj
 			}

@@ -149,7 +149,7 @@ func BenchmarkBackendTLS(b *testing.B) {
 		cases[name] = w.caller(clientID).client(b, w.serve(p, true, &model.RouteTable{TLS: secure}), nil)
 	}
 	for n, kept := range []bool{true, false} {
-		name, first := map[bool]string{true: "", false: "_new"}[kept], uint16(10*n) //nolint:gosec // 0 and 10
+		name, first := map[bool]string{true: "", false: "_new"}[kept], uint16(10*n)
 		var app http.Handler = &echo{}
 		if !kept {
 			app = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Connection", "close") })

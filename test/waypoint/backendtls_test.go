@@ -155,7 +155,7 @@ func TestBackendTLS(t *testing.T) {
 				require.Equal(t, c.want, r.status, r.body)
 				if c.want == 200 {
 					require.Equal(t, secureHost, app.asked.Load())
-					require.Equal(t, "web", r.echoed.Host)
+					require.Equal(t, "web", r.Host)
 				} else {
 					require.Zero(t, app.Requests.Load())
 				}

@@ -18,8 +18,8 @@ import (
 // wayTunnel is the way of endpoints that are reached through the tunnel.
 const wayTunnel = "tunnel"
 
-// TLSPort is ServicePort where the application is spoken TLS with: straight where it is outside the mesh, and within the
-// mesh's mTLS to its pod (Tunnel) where it isn't. No endpoint of it is ever reached without that TLS.
+// TLSPort is ServicePort where the application is spoken TLS with: straight where it is outside the mesh, and within
+// the mesh's mTLS to its pod (Tunnel) where it isn't. No endpoint of it is ever reached without that TLS.
 func TLSPort(u model.Upstream, headers model.HeaderLimits) *clusterv3.Cluster {
 	name := names.TLSPort(u.Namespace, u.Service, u.Port)
 	if u.TLS == nil || u.TLS.Refused {
@@ -66,8 +66,8 @@ func tlsEndpoint(c candidate) *endpointv3.LbEndpoint {
 		}))
 }
 
-// Tunnel is the cluster behind the internal listener of that name: mTLS to the pod that the listener was told of, as the
-// waypoint, whatever Service the pod is an endpoint of. Who must answer is told with it; without that, nobody may.
+// Tunnel is the cluster behind the internal listener of that name: mTLS to the pod that the listener was told of, as
+// the waypoint, whatever Service the pod is an endpoint of. Who must answer is told with it; without that, nobody may.
 func Tunnel(identity string) *clusterv3.Cluster {
 	out := cluster(names.ClusterTunnel, portTimeout)
 	out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
