@@ -14,9 +14,10 @@ import (
 // AuthenticationPolicy says how callers prove who they are. With mtls, it says of pods of its namespace whether they
 // take plain text, at which ports; the node proxy of each pod carries it out. Else it is about those that send requests
 // to Services of its namespace, or to ports of them. That is carried out by the Service's waypoint, which it brings if
-// there is none, and nobody gets past that: at the ports of the pods nobody else is let in. One such policy is in force for a port: one that names the port goes before
-// one of the whole Service, and of two that name the same the older one has it. Where pods are behind several Services,
-// the policies of all of them hold. A policy that can't be carried out refuses all requests.
+// there is none, and nobody gets past that: at the ports of the pods nobody else is let in. One such policy is in force
+// for a port: one that names the port goes before one of the whole Service, and of two that name the same the older one
+// has it. Where pods are behind several Services, the policies of all of them hold. A policy that can't be carried out
+// refuses all requests.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status

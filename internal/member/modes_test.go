@@ -145,8 +145,13 @@ func policies(p ...v1alpha1.AuthenticationPolicy) []v1alpha1.AuthenticationPolic
 // TestCarries compares what an agent says with what should be.
 func TestCarries(t *testing.T) {
 	decisions := []Decision{
-		{}, {Strict: true}, {Except: []uint16{80}}, {Strict: true, Except: []uint16{80}},
-		{Strict: true, Except: []uint16{8}}, {Strict: true, Except: []uint16{80, 8080}}, {Except: []uint16{80, 8080}},
+		{},
+		{Strict: true},
+		{Except: []uint16{80}},
+		{Strict: true, Except: []uint16{80}},
+		{Strict: true, Except: []uint16{8}},
+		{Strict: true, Except: []uint16{80, 8080}},
+		{Except: []uint16{80, 8080}},
 	}
 	for a, said := range decisions {
 		for b, wanted := range decisions {

@@ -287,7 +287,9 @@ func TestWhatTheApplicationGets(t *testing.T) {
 	taken := i.provider(t, func(p *model.TokenProvider) {
 		p.Params = []string{"token"}
 		p.Claims = []model.ClaimHeader{
-			{Header: "x-user", Claim: "sub"}, {Header: "x-level", Claim: "level"}, {Header: "x-roles", Claim: "realm.roles"},
+			{Header: "x-user", Claim: "sub"},
+			{Header: "x-level", Claim: "level"},
+			{Header: "x-roles", Claim: "realm.roles"},
 			{Header: "x-none", Claim: "none"},
 		}
 	})

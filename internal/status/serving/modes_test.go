@@ -34,29 +34,35 @@ func TestModesAreEnforced(t *testing.T) {
 		text   string
 	}{
 		"nobody": {
-			ingest.Modes{}, "True", v1alpha1.PolicyReasonEnforced,
+			ingest.Modes{},
+			"True", v1alpha1.PolicyReasonEnforced,
 			"enforced from the start for pods that come: there are none now" + probes,
 		},
 		"all": {
-			ingest.Modes{Pods: 3, Nodes: 2, Done: 3}, "True", v1alpha1.PolicyReasonEnforced,
+			ingest.Modes{Pods: 3, Nodes: 2, Done: 3},
+			"True", v1alpha1.PolicyReasonEnforced,
 			"enforced for 3 of 3 pods on 2 nodes" + probes,
 		},
 		"one is late": {
-			ingest.Modes{Pods: 3, Nodes: 2, Done: 2, Late: late, Uncaptured: legacy}, "False", v1alpha1.PolicyReasonPending,
+			ingest.Modes{Pods: 3, Nodes: 2, Done: 2, Late: late, Uncaptured: legacy},
+			"False", v1alpha1.PolicyReasonPending,
 			"enforced for 2 of 3 pods on 2 nodes; the agent of node n2 does not say yet that pod shop/web-1 has its mode; " +
 				"1 pod isn't captured, so it takes plain text: shop/legacy",
 		},
 		"one isn't captured": {
-			ingest.Modes{Pods: 1, Nodes: 1, Done: 1, Uncaptured: legacy}, "False", v1alpha1.PolicyReasonPodsNotCaptured,
+			ingest.Modes{Pods: 1, Nodes: 1, Done: 1, Uncaptured: legacy},
+			"False", v1alpha1.PolicyReasonPodsNotCaptured,
 			"enforced for 1 of 1 pod on 1 node; 1 pod isn't captured, so it takes plain text: shop/legacy" + probes,
 		},
 		"another goes before it at one": {
-			ingest.Modes{Pods: 2, Nodes: 1, Done: 2, Overridden: 1}, "True", v1alpha1.PolicyReasonEnforced,
+			ingest.Modes{Pods: 2, Nodes: 1, Done: 2, Overridden: 1},
+			"True", v1alpha1.PolicyReasonEnforced,
 			"enforced for 2 of 2 pods on 1 node; 1 pod has another mode than the policy says: a policy for fewer pods, " +
 				"or a stricter one, goes before it" + probes,
 		},
 		"another goes before it everywhere": {
-			ingest.Modes{Pods: 2, Nodes: 1, Done: 2, Overridden: 2}, "False", v1alpha1.PolicyReasonOverridden,
+			ingest.Modes{Pods: 2, Nodes: 1, Done: 2, Overridden: 2},
+			"False", v1alpha1.PolicyReasonOverridden,
 			"enforced for 2 of 2 pods on 1 node; 2 pods have another mode than the policy says: a policy for fewer pods, " +
 				"or a stricter one, goes before it" + probes,
 		},
