@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	"github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
+	internalupstreamv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/internal_upstream/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
@@ -88,9 +88,9 @@ func serverSANs(s TLSServer) []*tlsv3.SubjectAltNameMatcher {
 func Inside(socket *corev3.TransportSocket, namespace string) *corev3.TransportSocket {
 	return &corev3.TransportSocket{
 		Name: transportInternal,
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&v3.InternalUpstreamTransport{
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&internalupstreamv3.InternalUpstreamTransport{
 			TransportSocket: socket,
-			PassthroughMetadata: []*v3.InternalUpstreamTransport_MetadataValueSource{{
+			PassthroughMetadata: []*internalupstreamv3.InternalUpstreamTransport_MetadataValueSource{{
 				Kind: &metadatav3.MetadataKind{Kind: &metadatav3.MetadataKind_Host_{Host: &metadatav3.MetadataKind_Host{}}},
 				Name: namespace,
 			}},
