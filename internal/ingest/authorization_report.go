@@ -72,6 +72,8 @@ type GuardingWaypoint struct {
 // ClosedPort is a port at which no request can be decided on.
 type ClosedPort struct {
 	Port model.ServicePort
+	// Open: the policy is only tried, and not even that at the port, which stays as it is.
+	Open bool
 	// Reason of the condition, and why it is so.
 	Verdict
 }
@@ -151,10 +153,16 @@ func accessAncestor(o policy.Object) gwv1.ParentReference {
 // those that carry none.
 func (i *Ingest) closedPorts(c *memo.Ctx, t AccessTarget, or string) (out []ClosedPort) {
 	for _, p := range t.opaque {
-		out = append(out, ClosedPort{Port: p, Verdict: Verdict{
+		closed := ClosedPort{Port: p, Verdict: Verdict{
 			Reason:  v1alpha1.PolicyReasonNotRequests,
 			Message: "no requests can be told apart there: set appProtocol http if they can" + or,
-		}})
+		}}
+		// Only policies that are tried leave it open what a port speaks.
+		if declared, _ := i.declared(c, p); declared == model.ProtocolUndeclared {
+			closed.Open = true
+			closed.Message = "nobody has said what it speaks: set appProtocol http if that is so"
+		}
+		out = append(out, closed)
 	}
 	for _, p := range t.unserved {
 		why := i.unserved(c, p.ServiceName(), "no waypoint serves the Service")

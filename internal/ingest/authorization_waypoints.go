@@ -13,7 +13,7 @@ import (
 
 // decidedPorts are the ports of a Service at which its waypoint decides on requests, sorted: those that a policy of
 // level Application or an AuthenticationPolicy is for, and those that lead to ports of pods where nobody else is let
-// in.
+// in. A policy that is only tried changes nothing, so a port that may be any protocol stays as it is.
 func (i *Ingest) decidedPorts(c *memo.Ctx, key cluster.Key) []uint16 {
 	svc := i.Service.Get(c, key)
 	if svc == nil || !i.requests(c, key.Namespace) {
@@ -22,7 +22,7 @@ func (i *Ingest) decidedPorts(c *memo.Ctx, key cluster.Key) []uint16 {
 	var out []uint16
 	for _, r := range i.requested.Get(c, key) {
 		for _, p := range svc.Ports {
-			if r.at(p.Number) {
+			if r.at(p.Number) && !(r.dryRun && p.Protocol == model.ProtocolUndeclared) {
 				out = append(out, p.Number)
 			}
 		}

@@ -210,7 +210,11 @@ func (p *picture) enforcement(e Enforcement) {
 		}))
 	}
 	for _, at := range e.Closed {
-		p.line("      closed %s, %s: %s", portWords(at.Port), at.Reason, at.Message)
+		state := "closed"
+		if at.Open {
+			state = "not tried"
+		}
+		p.line("      %s %s, %s: %s", state, portWords(at.Port), at.Reason, at.Message)
 	}
 }
 

@@ -180,9 +180,14 @@ func (e enforcement) notGuarded() string {
 // closed names the ports at which pods let nobody in, and why.
 func (e enforcement) closed() string {
 	var parts []string
-	who := "nobody gets in"
-	if e.DryRun {
-		who = "nobody would get in"
+	who := func(p ingest.ClosedPort) string {
+		switch {
+		case p.Open:
+			return "nothing is tried"
+		case e.DryRun:
+			return "nobody would get in"
+		}
+		return "nobody gets in"
 	}
 	for rest := e.Closed; len(rest) > 0; {
 		why := rest[0].Verdict
@@ -190,7 +195,7 @@ func (e enforcement) closed() string {
 		if n < 0 {
 			n = len(rest)
 		}
-		parts = append(parts, fmt.Sprintf("%s at %s, for %s", who, list(rest[:n], func(p ingest.ClosedPort) string {
+		parts = append(parts, fmt.Sprintf("%s at %s, for %s", who(rest[0]), list(rest[:n], func(p ingest.ClosedPort) string {
 			return fmt.Sprintf("port %d of Service %s", p.Port.Port, p.Port.ServiceName())
 		}), why.Message))
 		rest = rest[n:]

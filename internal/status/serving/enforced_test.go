@@ -210,6 +210,17 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }), ledger(nothing), "False", v1alpha1.PolicyReasonDryRun,
 			"Tried for 4 of 4 pods on 2 nodes; would have refused nobody since 20",
 		},
+		"a dry run, and a port of which it isn't known what it speaks": {
+			as(func(e *ingest.Enforcement) {
+				why := ingest.Verdict{Reason: v1alpha1.PolicyReasonNotRequests, Message: "nobody has said what it speaks"}
+				e.Application, e.DryRun, e.Closed = true, true, []ingest.ClosedPort{
+					{Port: port(3306), Open: true, Verdict: why},
+					{Port: port(5432), Verdict: ingest.Verdict{Message: "it is declared TCP"}},
+				}
+			}), ledger(nothing), "False", v1alpha1.PolicyReasonDryRun,
+			"nothing is tried at port 3306 of Service shop/reviews, for nobody has said what it speaks; nobody would get in " +
+				"at port 5432 of Service shop/reviews, for it is declared TCP",
+		},
 		"a dry run that some don't try yet": {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }),
 			ledger(func(l *guardLedger) { l.says(0, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending,
