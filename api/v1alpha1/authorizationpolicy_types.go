@@ -13,7 +13,8 @@ import (
 
 // AuthorizationPolicy says who may connect to pods and Services of its namespace, and with what requests. What any DENY
 // policy of the target matches is refused. Where a target has ALLOW policies of a level, one of them must match.
-// Without any policy, all are let in. Kubelet's probes and the mesh's own proxies are never refused.
+// Without any policy, all are let in, unless authorization.default of the Mesh is Deny. Kubelet's probes and the mesh's
+// own proxies, which have decided already, are never refused.
 //
 // The fields are those of GEP-3779; action DENY, enforcementLevel Application with its attributes, names of rules and
 // dryRun are Fairway's.

@@ -142,7 +142,7 @@ type Certificates struct {
 	// +optional
 	CertManager *CertManagerCertificates `json:"certManager,omitempty"`
 
-	// Lifetime of the certificate of a pod's identity. It is renewed after about two thirds of that time. Default 24h.
+	// Lifetime of the certificate of a pod's identity. It is renewed after half to two thirds of that time. Default 24h.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
@@ -247,7 +247,8 @@ const (
 type MTLS struct {
 	// Whether captured pods accept plaintext. Permissive accepts both, for callers that aren't in the mesh yet.
 	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a
-	// namespace or a pod overrides this. Captured pods always speak mTLS to each other, in both modes.
+	// namespace or a pod overrides this, and an AuthenticationPolicy with mtls both. Captured pods always speak mTLS to
+	// each other, in both modes.
 	// +optional
 	// +kubebuilder:default=Permissive
 	Mode MTLSMode `json:"mode,omitempty"`
