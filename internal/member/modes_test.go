@@ -155,15 +155,17 @@ func TestCarries(t *testing.T) {
 	}
 	for a, said := range decisions {
 		for b, wanted := range decisions {
-			pod := testPod(func(p *corev1.Pod) {
-				p.Status.Conditions = []corev1.PodCondition{{
-					Type: v1alpha1.PodConditionCaptured, Status: corev1.ConditionTrue,
-					Message: messageCaptured + said.mode() + " Outbound is closed.",
-				}}
-			})
-			require.Equal(t, a == b, Carries(pod, wanted), fmt.Sprintf("%q for %q", said.mode(), wanted.mode()))
-			pod.Status.Conditions[0].Status = corev1.ConditionFalse
-			require.False(t, Carries(pod, wanted))
+			saying := func(captured corev1.ConditionStatus) *corev1.Pod {
+				return testPod(func(p *corev1.Pod) {
+					p.Status.Conditions = []corev1.PodCondition{{
+						Type: v1alpha1.PodConditionCaptured, Status: captured,
+						Message: messageCaptured + said.mode() + " Outbound is closed.",
+					}}
+				})
+			}
+			require.Equal(t, a == b, Carries(saying(corev1.ConditionTrue), wanted),
+				fmt.Sprintf("%q for %q", said.mode(), wanted.mode()))
+			require.False(t, Carries(saying(corev1.ConditionFalse), wanted))
 		}
 	}
 }

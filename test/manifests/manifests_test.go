@@ -7,6 +7,7 @@ package manifests
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,10 +17,12 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
@@ -41,9 +44,18 @@ func TestManifests(t *testing.T) {
 	apply := func(t *testing.T, manifests string) {
 		t.Helper()
 		for _, o := range apiserver.Objects(t, manifests) {
-			err := c.Apply(context.Background(), client.ApplyConfigurationFromUnstructured(o),
-				client.FieldOwner("kubectl"), client.ForceOwnership)
-			require.NoError(t, err, "%s %s", o.GetKind(), o.GetName())
+			var refused error
+			what := fmt.Sprintf("the API server takes %s %s", o.GetKind(), o.GetName())
+			// A kind whose definition has just been applied once more is not served for a moment.
+			eventually.NoError(t, what, func() error {
+				refused = c.Apply(context.Background(), client.ApplyConfigurationFromUnstructured(o),
+					client.FieldOwner("kubectl"), client.ForceOwnership)
+				if apierrors.IsNotFound(refused) {
+					return refused
+				}
+				return nil
+			})
+			require.NoError(t, refused, what)
 		}
 	}
 	config := filepath.Join(apiserver.Root(), "config")

@@ -224,7 +224,7 @@ func pathBefore(path string) (string, error) {
 	path = strings.TrimSuffix(path, "/")
 	for _, segment := range strings.Split(path, "/") {
 		if segment == "." || segment == ".." {
-			return "", errors.New("http.path: segments . and .. lead elsewhere: leave them out")
+			return "", errors.New("http.path: segments of dots lead elsewhere: leave them out")
 		}
 	}
 	return path, nil
