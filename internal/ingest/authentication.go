@@ -177,7 +177,9 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	out.Sets = sortedSets(out.Sets)
 	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
 		if p := i.authentication.Get(c, name); p != nil {
-			out.Policies = append(out.Policies, p.Content.Authentication)
+			a := p.Content.Authentication
+			a.Tokens = i.askableKeys(c, w.Identity, a.Tokens)
+			out.Policies = append(out.Policies, a)
 		}
 	}
 	return out
@@ -227,6 +229,9 @@ func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out Pa
 	in := i.authentication.InForce.Get(c, at[0])
 	e.Means = authenticationMeans(in.Content.Authentication)
 	out.Unprogrammed = in.Content.unresolved
+	if out.Unprogrammed == nil {
+		out.Unprogrammed = i.unaskableKeys(c, at[0].Port, in.Content.Tokens)
+	}
 	if out.Unprogrammed == nil && in.Content.Asked != nil {
 		out.Unprogrammed = i.unaskedBy(c, at[0].Port, *in.Content.Asked)
 	}

@@ -32,8 +32,8 @@ type AccessTarget struct {
 	// requests are the ports of Services at which requests are decided on because of it, sorted; of a policy of level
 	// Network none.
 	requests []model.ServicePort
-	// opaque are those of requests that carry no requests, as far as is known: there, pods let nobody in, unless the policy
-	// is only tried.
+	// opaque are those of requests that carry no requests, as far as is known: there, pods let nobody in, unless the
+	// policy is only tried.
 	opaque []model.ServicePort
 	// unserved are those of requests that no waypoint serves, though they carry requests.
 	unserved []model.ServicePort

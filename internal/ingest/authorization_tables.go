@@ -20,12 +20,14 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	}
 	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}
 	out := *table
+	limit := i.askableLimit(c, at.Port, table.Requests.GlobalLimit)
+	out.Requests.GlobalLimit = limit
 	b.own = b.askable(b.own)
 	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
 	for n := range out.Callers {
 		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
 	}
-	if len(b.own) == 0 && !b.guarded {
+	if len(b.own) == 0 && !b.guarded && limit == table.Requests.GlobalLimit {
 		return table
 	}
 	return &out
@@ -46,7 +48,7 @@ type guardBuilder struct {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
-		if a := r.ExternalAuth(); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != nil {
+		if a := r.ExternalAuth(); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != "" {
 			if b.guarded = true; &out[0] == &in[0] {
 				out = slices.Clone(in)
 			}

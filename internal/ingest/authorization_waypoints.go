@@ -22,7 +22,7 @@ func (i *Ingest) decidedPorts(c *memo.Ctx, key cluster.Key) []uint16 {
 	var out []uint16
 	for _, r := range i.requested.Get(c, key) {
 		for _, p := range svc.Ports {
-			if r.at(p.Number) && !(r.dryRun && p.Protocol == model.ProtocolUndeclared) {
+			if r.at(p.Number) && (!r.dryRun || p.Protocol != model.ProtocolUndeclared) {
 				out = append(out, p.Number)
 			}
 		}

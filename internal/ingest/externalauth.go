@@ -57,33 +57,12 @@ func (b *routeBuilder) speaksHTTP2(a *model.ExternalAuth) {
 			"protocol GRPC", a.Service.ServiceName(), a.Service.Port)
 }
 
-// A waypoint asks in its own name. Its requests to an authorization service come by no route table, which could tell
-// guards, and the pods of all that it sends to let waypoints in. So whether guards let it ask is decided beforehand.
-
-// unaskable says why the waypoint of a port may not ask a Service; nil if it may.
-func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort) *Verdict {
-	guards := i.guardsOf(c, service)
-	if len(guards) == 0 {
-		return nil
-	}
-	waypoint := i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint)
-	for _, g := range guards {
-		if why := g.Refuses(waypoint); why != "" {
-			return &Verdict{Reason: string(gwv1.RouteReasonRefNotPermitted), Message: fmt.Sprintf(
-				"an AuthorizationPolicy keeps waypoint %s from asking authorization Service %s, so requests are answered 503: "+
-					"%s (rules with conditions on requests can't allow it, and deny it whatever it asks for)",
-				waypoint, service.ServiceName(), why)}
-		}
-	}
-	return nil
-}
-
 // unaskableBy is about the first of a route's authorization services that the waypoint of a port may not ask.
 func (i *Ingest) unaskableBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
 	for _, r := range rules {
 		if a := r.ExternalAuth(); a != nil && !a.Invalid {
-			if bad := i.unaskable(c, at, a.Service); bad != nil {
-				return bad
+			if why := i.unaskable(c, at, a.Service); why != "" {
+				return unasking(why, "requests are answered 503")
 			}
 		}
 	}
@@ -95,7 +74,7 @@ func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
 	out := guards
 	for n, g := range guards {
 		for m, a := range g.Asked {
-			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service) == nil {
+			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service) == "" {
 				continue
 			}
 			if &out[0] == &guards[0] {
@@ -118,11 +97,14 @@ func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAu
 			"policies of several Services with the same pods as Service %s have different services asked, and requests are "+
 				"refused: have one asked by all", at.ServiceName())}
 	}
-	bad := i.unaskable(c, at, a.Service)
-	if bad != nil && a.Open {
-		bad.Message = strings.ReplaceAll(bad.Message, "so requests are answered 503", "so requests pass unasked")
+	why := i.unaskable(c, at, a.Service)
+	switch {
+	case why == "":
+		return nil
+	case a.Open:
+		return unasking(why, "requests pass unasked")
 	}
-	return bad
+	return unasking(why, "requests are answered 503")
 }
 
 // externalAuthorization is whom a policy of a namespace has asked, why that can't be asked, and why the policy can't be

@@ -39,15 +39,29 @@ func (i *Ingest) globalLimit(
 	}
 	port, bad := i.limiter(c, namespace, g.BackendRef)
 	if bad != nil {
-		then := "requests pass as if there were no rateLimit.global"
-		if out.Closed {
-			then = "requests are answered 503"
-		}
-		bad.Message = fmt.Sprintf("rateLimit.global: %s; until then %s", bad.Message, then)
+		bad.Message = fmt.Sprintf("rateLimit.global: %s; until then %s", bad.Message, withoutLimit(*out))
 	}
 	out.Service, out.Invalid = port, bad != nil
 	out.TLS = bad == nil && i.SpeaksTLS.Get(c, port)
 	return out, bad
+}
+
+// withoutLimit is what happens where the service isn't asked.
+func withoutLimit(l model.GlobalLimit) string {
+	if l.Closed {
+		return "requests are answered 503"
+	}
+	return "requests pass as if there were no rateLimit.global"
+}
+
+// askableLimit of a port is as if its service never answered, where guards don't let the waypoint ask.
+func (i *Ingest) askableLimit(c *memo.Ctx, at model.ServicePort, l *model.GlobalLimit) *model.GlobalLimit {
+	if l == nil || l.Invalid || i.unaskable(c, at, l.Service) == "" {
+		return l
+	}
+	out := *l
+	out.Invalid = true
+	return &out
 }
 
 // limiter is the port of the Service that a policy has asked, or why it can't be.

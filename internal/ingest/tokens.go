@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,4 +165,39 @@ func (i *Ingest) remoteKeys(
 		CacheFor: cmp.Or(ptr.Deref(durationOf(r.CacheDuration), 0), defaultKeysCached),
 		Timeout:  cmp.Or(ptr.Deref(durationOf(r.Timeout), 0), defaultKeysTimeout),
 	}, nil
+}
+
+// askableKeys are tokens as a waypoint of an identity verifies them: none is good of a provider whose server of keys it
+// may not ask.
+func (i *Ingest) askableKeys(c *memo.Ctx, waypoint string, t *model.Tokens) *model.Tokens {
+	if t == nil {
+		return nil
+	}
+	out := *t
+	for n, p := range t.Providers {
+		if p.Remote == nil || i.unaskableAs(c, waypoint, p.Remote.Service) == "" {
+			continue
+		}
+		if &out.Providers[0] == &t.Providers[0] {
+			out.Providers = slices.Clone(t.Providers)
+		}
+		out.Providers[n].Remote = nil
+	}
+	return &out
+}
+
+// unaskableKeys is about the first provider whose server of keys the waypoint of a port may not ask.
+func (i *Ingest) unaskableKeys(c *memo.Ctx, at model.ServicePort, t *model.Tokens) *Verdict {
+	if t == nil {
+		return nil
+	}
+	for _, p := range t.Providers {
+		if p.Remote == nil {
+			continue
+		}
+		if why := i.unaskable(c, at, p.Remote.Service); why != "" {
+			return unasking(fmt.Sprintf("provider %s: %s", p.Name, why), "requests with its tokens are refused")
+		}
+	}
+	return nil
 }

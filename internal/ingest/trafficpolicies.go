@@ -59,7 +59,12 @@ func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	case asked.unresolved != nil:
 		out.Unprogrammed = asked.unresolved
 	case asked.Requests.GlobalLimit != nil:
-		out.Backends = append(out.Backends, i.clusterName(c, asked.Requests.GlobalLimit.Service))
+		limit := asked.Requests.GlobalLimit
+		if why := i.unaskable(c, at[0].Port, limit.Service); why != "" {
+			out.Unprogrammed = unasking("rateLimit.global: "+why, withoutLimit(*limit))
+			break
+		}
+		out.Backends = append(out.Backends, i.clusterName(c, limit.Service))
 	}
 	return out
 }

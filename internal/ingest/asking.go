@@ -1,0 +1,43 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// A waypoint asks in its own name: authorization services, rate limit services, servers of keys. Its requests to them
+// come by no route table, which could tell guards, and the pods of all that it sends to let waypoints in. So whether
+// guards let it ask is decided beforehand: else who may write a policy or a route could have it ask what is guarded.
+
+// unaskable says why the waypoint of a port may not ask a Service; "" if it may.
+func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort) string {
+	if len(i.guardsOf(c, service)) == 0 {
+		return ""
+	}
+	return i.unaskableAs(c, i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint), service)
+}
+
+// unaskableAs says why a waypoint of an identity may not ask a Service; "" if it may.
+func (i *Ingest) unaskableAs(c *memo.Ctx, waypoint string, service model.ServicePort) string {
+	for _, g := range i.guardsOf(c, service) {
+		if why := g.Refuses(waypoint); why != "" {
+			return fmt.Sprintf("policies keep waypoint %s from asking Service %s: %s (rules with conditions on requests can't "+
+				"allow it, and deny it whatever it asks for)", waypoint, service.ServiceName(), why)
+		}
+	}
+	return ""
+}
+
+// unasking is the verdict on what refers to a Service that may not be asked, and what follows.
+func unasking(why, then string) *Verdict {
+	return &Verdict{
+		Reason: string(gwv1.RouteReasonRefNotPermitted), Message: fmt.Sprintf("%s; until then %s", why, then),
+	}
+}
