@@ -68,6 +68,7 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 				out[n].Backends = slices.Clone(r.Backends)
 			}
 			out[n].Backends[m].Guards = guards
+			out[n].Backends[m].Invalid = b.i.forges(b.c, r, backend, guards) != ""
 		}
 	}
 	return out

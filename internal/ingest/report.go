@@ -99,7 +99,9 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 	}
 	resolved := r.resolved
 	if refused == nil && resolved == nil { // one reason is enough, and the other will follow
-		resolved = i.unaskableBy(c, r.Rules, has[0].Port)
+		if resolved = i.unaskableBy(c, r.Rules, has[0].Port); resolved == nil {
+			resolved = i.forgedBy(c, r.Rules, has[0].Port)
+		}
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
