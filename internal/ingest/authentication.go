@@ -128,7 +128,7 @@ func (i *Ingest) authenticationOfPods(c *memo.Ctx, k PodKind, target uint16) (ou
 			out = append(out, i.authenticationAt(c, p.ServicePort)...)
 		}
 	}
-	return sortedKeys(out)
+	return model.Together(sortedKeys(out))
 }
 
 func sortedKeys(in []cluster.Key) []cluster.Key {
@@ -174,7 +174,12 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	for _, p := range w.Ports {
 		out.Sets = append(out.Sets, i.setsOf.Get(c, model.Attachment{Port: p.ServicePort})...)
 	}
-	out.Sets = sortedSets(out.Sets)
+	out.Sets = affordable(gateway.Namespace, sortedSets(out.Sets), func(name cluster.Key) *model.Authentication {
+		if p := i.authentication.Get(c, name); p != nil {
+			return &p.Content.Authentication
+		}
+		return nil
+	})
 	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
 		if p := i.authentication.Get(c, name); p != nil {
 			a := p.Content.Authentication

@@ -69,7 +69,12 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 			if &out[n].Backends[0] == &r.Backends[0] {
 				out[n].Backends = slices.Clone(r.Backends)
 			}
+			if b.i.overWays(b.c, r.Source, b.at.Namespace) != nil {
+				out[n].Backends[m].Invalid = true
+				continue
+			}
 			out[n].Backends[m].Guards = guards
+			out[n].Backends[m].Invalid = b.i.forges(b.c, r, backend, guards) != ""
 		}
 	}
 	return out

@@ -78,6 +78,9 @@ type Ingest struct {
 	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
 	overConsumer *memo.Func[consumer, map[model.ObjectRef]Verdict]
 	spent        *memo.Func[consumer, cost]
+	// guardBillOf and overGuards are likewise about the guards of all that routes lead to.
+	guardBillOf *memo.Func[model.ObjectRef, *bill]
+	overGuards  *memo.Func[consumer, map[model.ObjectRef]Verdict]
 	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
 	share   *memo.Func[string, cost]
 	authors *memo.Func[string, []string]
@@ -157,6 +160,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.spent = memo.Define(g, "spent", same[cost], i.spentByConsumer)
 	i.share = memo.Define(g, "share", same[cost], i.shareOfConsumers).Steady()
 	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
+	i.defineWays(g)
 	i.unguarded = memo.Define(g, "unguardedTable", reflectEqual[*model.RouteTable], i.table)
 	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.guardedTable)
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)

@@ -76,6 +76,11 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *Report {
 	return out
 }
 
+// unreached says why requests don't reach what a route leads to by the table of a port, though it is there.
+func (i *Ingest) unreached(c *memo.Ctx, r *Route, at model.ServicePort) *Verdict {
+	return cmp.Or(i.overWays(c, r.ref, at.Namespace), i.unaskableBy(c, r.Rules, at), i.forgedBy(c, r.Rules, at))
+}
+
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 	var has []model.Attachment
 	var lost []lostPorts
@@ -99,7 +104,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 	}
 	resolved := r.resolved
 	if refused == nil && resolved == nil { // one reason is enough, and the other will follow
-		resolved = i.unaskableBy(c, r.Rules, has[0].Port)
+		resolved = i.unreached(c, r, has[0].Port)
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),

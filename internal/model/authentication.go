@@ -97,8 +97,24 @@ func Needed(guards []Guard) (out []PolicyName) {
 	slices.SortFunc(out, func(a, b PolicyName) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	return slices.Compact(out)
+	return Together(slices.Compact(out))
 }
+
+// MostTogether is how many policies may be for one request.
+const MostTogether = 16
+
+// Together are policies that one request must satisfy. Beyond MostTogether it is one that doesn't exist, so that nothing
+// satisfies it.
+func Together(policies []PolicyName) []PolicyName {
+	if len(policies) <= MostTogether {
+		return policies
+	}
+	return []PolicyName{{Namespace: policies[0].Namespace, Name: "too many policies"}}
+}
+
+// MostRulesOfTokens is how many rules a set of policies may become, one for each way in which tokens may be there that
+// policies don't require. Where these are so many, or look for tokens in so many places, nothing satisfies them together.
+const MostRulesOfTokens = 128
 
 // AuthenticationSet is how proxies name a set of policies: by the names of all, separated by commas.
 func AuthenticationSet(policies []PolicyName) string {

@@ -21,10 +21,6 @@ import (
 // same issuer for good, and ignore a bad token besides a good one. So whether there is a token at all is asked in a
 // rule's match, and one that is there is required to be good.
 
-// mostRules of a set. Where policies that don't require a token are so many, or look for it in so many places, nothing
-// satisfies them together.
-const mostRules = 128
-
 // rulesOf a set of policies that a request must satisfy together.
 func rulesOf(set string, all []model.Authentication) []*jwtauthnv3.RequirementRule {
 	var required []*jwtauthnv3.JwtRequirement
@@ -43,7 +39,7 @@ func rulesOf(set string, all []model.Authentication) []*jwtauthnv3.RequirementRu
 		default:
 			required = append(required, goodToken(p))
 		}
-		if combinations > mostRules {
+		if combinations > model.MostRulesOfTokens {
 			return []*jwtauthnv3.RequirementRule{refuse(asks(set))}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
 	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
@@ -34,6 +35,15 @@ func TestEnvoyAcceptsAnything(t *testing.T) {
 		b.routes = append(b.routes, rc)
 	}
 	validate(t, binary, b)
+}
+
+// TestEnvoyAcceptsNamesOfSessions: whatever is a name to HTTP, and has signs of Envoy's formats in it.
+func TestEnvoyAcceptsNamesOfSessions(t *testing.T) {
+	s := model.SessionPersistence{Name: "a%b%"}
+	cookie := model.Rule{SessionPersistence: &s, Backends: backends(to(web, 1), to(webV2, 1))}
+	header := cookie
+	header.SessionPersistence = &model.SessionPersistence{Name: s.Name, Header: true}
+	validate(t, xdstest.Binary(t), routed(rules(cookie, header)))
 }
 
 // validate runs Envoy in validation mode. What would come by RDS stands inline instead.

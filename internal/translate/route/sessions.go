@@ -76,7 +76,7 @@ func (b *routeBuilder) stay(split *routev3.Route, r model.Rule) ([]*routev3.Rout
 	for _, c := range weighted.GetClusters() {
 		if c.GetName() != clusterInvalid {
 			c.ResponseHeadersToAdd = append(c.ResponseHeadersToAdd, &corev3.HeaderValueOption{
-				Header:       &corev3.HeaderValue{Key: "set-cookie", Value: name + "=" + scopeOf(c.GetName()) + attributes},
+				Header:       &corev3.HeaderValue{Key: "set-cookie", Value: escape(name) + "=" + scopeOf(c.GetName()) + attributes},
 				AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
 			})
 		}

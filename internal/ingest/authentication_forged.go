@@ -1,0 +1,107 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// Routes change requests after tokens were verified and services were asked, and the application takes what it gets for
+// what was found to be true. So what a policy vouches for no route of another namespace sets: tokens, and headers of
+// claims and of authorization services. A route of the policy's own namespace may.
+
+// forges says what a rule would set in requests to a backend that policies of other namespaces vouch for; "" if nothing.
+func (i *Ingest) forges(c *memo.Ctx, r model.Rule, b model.Backend, guards []model.Guard) string {
+	needed := model.Needed(guards)
+	if len(needed) == 0 {
+		return ""
+	}
+	for _, change := range changesOf(r, b) {
+		for _, name := range needed {
+			if name.Namespace == r.Source.Namespace {
+				continue
+			}
+			p := i.authentication.Get(c, name)
+			if p == nil {
+				continue
+			}
+			if what := change.of(p.Content.Authentication); what != "" {
+				return fmt.Sprintf("%s of a request is what AuthenticationPolicy %s vouches for", what, name)
+			}
+		}
+	}
+	return ""
+}
+
+// requestChange is a header that a rule sets, or the query; exactly one field is set.
+type requestChange struct {
+	header string
+	query  bool
+}
+
+func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
+	for _, f := range slices.Concat(r.Filters, b.Filters) {
+		if h := f.RequestHeaders; h != nil {
+			for _, set := range slices.Concat(h.Set, h.Add) {
+				out = append(out, requestChange{header: strings.ToLower(set.Name)})
+			}
+		}
+		if w := f.Rewrite; w != nil && w.Path != nil {
+			for _, path := range []*string{w.Path.Full, w.Path.Prefix} {
+				if path != nil && strings.Contains(*path, "?") {
+					out = append(out, requestChange{query: true})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// of a policy is what the change sets that the policy vouches for.
+func (ch requestChange) of(a model.Authentication) string {
+	header := fmt.Sprintf("header %q", ch.header)
+	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, func(s string) bool { return strings.EqualFold(s, ch.header) }) {
+		return header
+	}
+	if a.Tokens == nil {
+		return ""
+	}
+	for _, p := range a.Tokens.Providers {
+		switch {
+		case ch.query && len(p.Params) > 0:
+			return "the query"
+		case ch.query:
+		case ch.header == "cookie" && len(p.Cookies) > 0,
+			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return h.Name == ch.header }),
+			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return h.Header == ch.header }):
+			return header
+		}
+	}
+	return ""
+}
+
+// forgedBy is about the first of a route's rules that does so, by the table of a port.
+func (i *Ingest) forgedBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
+	b := guardBuilder{i: i, c: c, at: at, own: i.guardsOf(c, at)}
+	for _, r := range rules {
+		for _, backend := range r.Backends {
+			if backend.Invalid || len(changesOf(r, backend)) == 0 {
+				continue
+			}
+			if what := i.forges(c, r, backend, b.guards(r, backend.Port)); what != "" {
+				return &Verdict{Reason: string(gwv1.RouteReasonRefNotPermitted), Message: fmt.Sprintf(
+					"requests for backend Service %s are answered 500: %s, and no route of another namespace may set it: "+
+						"leave that out, or put the route into that namespace", backend.Port.ServiceName(), what)}
+			}
+		}
+	}
+	return nil
+}
