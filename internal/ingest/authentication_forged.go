@@ -18,7 +18,8 @@ import (
 // what was found to be true. So what a policy vouches for no route of another namespace sets: tokens, and headers of
 // claims and of authorization services. A route of the policy's own namespace may.
 
-// forges says what a rule would set in requests to a backend that policies of other namespaces vouch for; "" if nothing.
+// forges says what a rule would set in requests to a backend that policies of other namespaces vouch for; "" if
+// nothing.
 func (i *Ingest) forges(c *memo.Ctx, r model.Rule, b model.Backend, guards []model.Guard) string {
 	needed := model.Needed(guards)
 	if len(needed) == 0 {
@@ -68,7 +69,8 @@ func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 // of a policy is what the change sets that the policy vouches for.
 func (ch requestChange) of(a model.Authentication) string {
 	header := fmt.Sprintf("header %q", ch.header)
-	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, func(s string) bool { return strings.EqualFold(s, ch.header) }) {
+	isIt := func(taken string) bool { return strings.EqualFold(taken, ch.header) }
+	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, isIt) {
 		return header
 	}
 	if a.Tokens == nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
-// TestGuardsOfManyWays: a large policy of a namespace's own Service, and a route with many matches that leads there from
-// another namespace's Service, don't make that one's table large; a small policy is guarded by.
+// TestGuardsOfManyWays: a large policy of a namespace's own Service, and a route with many matches that leads there
+// from another namespace's Service, don't make that one's table large; a small policy is guarded by.
 func TestGuardsOfManyWays(t *testing.T) {
 	small, status := waysTo(t, 1, 4)
 	require.Contains(t, status, "All backends were found")

@@ -103,8 +103,8 @@ func Needed(guards []Guard) (out []PolicyName) {
 // MostTogether is how many policies may be for one request.
 const MostTogether = 16
 
-// Together are policies that one request must satisfy. Beyond MostTogether it is one that doesn't exist, so that nothing
-// satisfies it.
+// Together are policies that one request must satisfy. Beyond MostTogether it is one that doesn't exist, so that
+// nothing satisfies it.
 func Together(policies []PolicyName) []PolicyName {
 	if len(policies) <= MostTogether {
 		return policies
@@ -113,7 +113,8 @@ func Together(policies []PolicyName) []PolicyName {
 }
 
 // MostRulesOfTokens is how many rules a set of policies may become, one for each way in which tokens may be there that
-// policies don't require. Where these are so many, or look for tokens in so many places, nothing satisfies them together.
+// policies don't require. Where these are so many, or look for tokens in so many places, nothing satisfies them
+// together.
 const MostRulesOfTokens = 128
 
 // AuthenticationSet is how proxies name a set of policies: by the names of all, separated by commas.
