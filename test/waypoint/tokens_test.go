@@ -172,6 +172,8 @@ func TestTokens(t *testing.T) {
 		"a bad one before":           {[]string{bearer(other.token(nil)), bearer(good)}, 403},
 		"two in one header":          {[]string{bearer(good) + ", bearer " + other.token(nil)}, 403},
 		"another scheme besides":     {[]string{bearer(good), "Authorization: bearer " + other.token(nil)}, 403},
+		"behind another scheme":      {[]string{"Authorization: Token " + other.token(nil) + ", Bearer " + good}, 403},
+		"behind another header":      {[]string{"Authorization: Basic YTpi", bearer(good)}, 403},
 		"the header of the mesh":     {[]string{"X-Fairway-Authentication: shop/none"}, 401},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -244,7 +246,7 @@ func TestOptionalTokens(t *testing.T) {
 		"of another policy":            {"/", []string{"Authorization: Bearer " + other.token(nil)}, 401, ""},
 		"no token":                     {"/", []string{"Authorization: Bearer x"}, 401, ""},
 		"small letters":                {"/", []string{"Authorization: bearer " + good}, 401, ""},
-		"odd bytes":                    {"/", []string{"Authorization: \xffbearer " + good}, 401, ""},
+		"odd bytes":                    {"/", []string{"Authorization: \xffbearer " + good}, 403, ""},
 		"a parameter":                  {"/?a=b&token=" + good, nil, 200, "ann"},
 		"a bad parameter":              {"/?token=" + bad, nil, 401, ""},
 		"an empty parameter":           {"/?token", nil, 401, ""},
