@@ -240,6 +240,8 @@ func TestOptionalTokens(t *testing.T) {
 		"another scheme":               {"/", []string{"Authorization: Basic YTpi"}, 200, ""},
 		"a claim by itself":            {"/", []string{"X-User: eve", "X-Mail: eve"}, 200, ""},
 		"good":                         {"/", []string{"Authorization: Bearer " + good, "X-User: eve"}, 200, "ann"},
+		"a claim with underscores":     {"/", []string{"X_User: eve"}, 403, ""},
+		"good, and that":               {"/", []string{"Authorization: Bearer " + good, "x_mail: eve"}, 403, ""},
 		"good, another's claim":        {"/", []string{"Authorization: Bearer " + good, "X-Mail: eve"}, 200, "ann"},
 		"of the second":                {"/", []string{"Authorization: Bearer " + second.token(nil)}, 200, ""},
 		"bad":                          {"/", []string{"Authorization: Bearer " + bad}, 401, ""},

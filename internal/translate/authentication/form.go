@@ -50,7 +50,11 @@ func Form(a model.Authentications) *httprbacv3.RBAC {
 // some applications take for one.
 func oddities(t model.Tokens) (out []*rbacv3.Principal) {
 	for _, provider := range t.Providers {
+		for _, c := range provider.Claims {
+			out = append(out, spelledWith(c.Header)...)
+		}
 		for _, h := range provider.Headers {
+			out = append(out, spelledWith(h.Name)...)
 			if w := word(h.Prefix); w != "" {
 				out = append(out, has(header(h.Name, `(?i)`+anyBytes+w+anyBytes+`[,\s]`+anyBytes+w+anyBytes)),
 					butNot(has(header(h.Name, `(?i)`+anyBytes+w+anyBytes)), has(header(h.Name, `(?i)\s*`+w+anyBytes))))
@@ -67,6 +71,16 @@ func oddities(t model.Tokens) (out []*rbacv3.Principal) {
 		for _, name := range provider.Cookies {
 			out = append(out, has(header("cookie", `(?:`+anyBytes+`[;,\s])?`+cookie(name)+`[;,\s]`+cookie(name))))
 		}
+	}
+	return out
+}
+
+// spelledWith underscores, a header with a token or a claim is what some applications read, and nobody has verified.
+func spelledWith(header string) (out []*rbacv3.Principal) {
+	for _, name := range model.Underscored(header) {
+		out = append(out, has(&routev3.HeaderMatcher{
+			Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}))
 	}
 	return out
 }
