@@ -48,11 +48,15 @@ type requestChange struct {
 	query  bool
 }
 
+// spelled is the name of a header as all see it: case means nothing, and servers that know no hyphens (CGI, WSGI) take
+// a name with underscores for the same.
+func spelled(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
+
 func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 	for _, f := range slices.Concat(r.Filters, b.Filters) {
 		if h := f.RequestHeaders; h != nil {
 			for _, set := range slices.Concat(h.Set, h.Add) {
-				out = append(out, requestChange{header: strings.ToLower(set.Name)})
+				out = append(out, requestChange{header: spelled(set.Name)})
 			}
 		}
 		if w := f.Rewrite; w != nil && w.Path != nil {
@@ -82,8 +86,8 @@ func (ch requestChange) of(a model.Authentication) string {
 			return "the query"
 		case ch.query:
 		case ch.header == "cookie" && len(p.Cookies) > 0,
-			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return h.Name == ch.header }),
-			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return h.Header == ch.header }):
+			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return spelled(h.Name) == ch.header }),
+			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return spelled(h.Header) == ch.header }):
 			return header
 		}
 	}

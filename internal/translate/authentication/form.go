@@ -45,22 +45,25 @@ func Form(a model.Authentications) *httprbacv3.RBAC {
 	return &httprbacv3.RBAC{Rules: &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: refused}}
 }
 
-// oddities are ways to carry a token any of which is refused: twice in a header, a query or in cookies, in a parameter
-// whose name is escaped, or that only some applications take for one.
+// oddities are ways to carry a token any of which is refused: twice in a header, a query or in cookies, in a header
+// behind something else, as the credentials of another scheme are, in a parameter whose name is escaped, or that only
+// some applications take for one.
 func oddities(t model.Tokens) (out []*rbacv3.Principal) {
 	for _, provider := range t.Providers {
+		for _, c := range provider.Claims {
+			out = append(out, spelledWith(c.Header)...)
+		}
 		for _, h := range provider.Headers {
+			out = append(out, spelledWith(h.Name)...)
 			if w := word(h.Prefix); w != "" {
-				out = append(out, has(header(h.Name, `(?i)`+anyBytes+w+anyBytes+`[,\s]`+anyBytes+w+anyBytes)))
+				out = append(out, has(header(h.Name, `(?i)`+anyBytes+w+anyBytes+`[,\s]`+anyBytes+w+anyBytes)),
+					butNot(has(header(h.Name, `(?i)`+anyBytes+w+anyBytes)), has(header(h.Name, `(?i)\s*`+w+anyBytes))))
 			}
 		}
 		for _, name := range provider.Params {
 			plain, any := regexp.QuoteMeta(name), spelled(name)
 			out = append(out,
-				&rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: []*rbacv3.Principal{
-					has(header(":path", param(`[?&;]`, any))),
-					{Identifier: &rbacv3.Principal_NotId{NotId: has(header(":path", param(`[?&;]`, plain)))}},
-				}}}},
+				butNot(has(header(":path", param(`[?&;]`, any))), has(header(":path", param(`[?&;]`, plain)))),
 				has(header(":path", param(`;`, any))),
 				has(header(":path", anyBytes+`[?&;]`+any+`(?:[=&;]`+anyBytes+`)?[&;]`+any+`(?:[=&;]`+anyBytes+`)?`)),
 			)
@@ -72,6 +75,22 @@ func oddities(t model.Tokens) (out []*rbacv3.Principal) {
 	return out
 }
 
+// spelledWith underscores, a header with a token or a claim is what some applications read, and nobody has verified.
+func spelledWith(header string) (out []*rbacv3.Principal) {
+	for _, name := range model.Underscored(header) {
+		out = append(out, has(&routev3.HeaderMatcher{
+			Name: name, HeaderMatchSpecifier: &routev3.HeaderMatcher_PresentMatch{PresentMatch: true},
+		}))
+	}
+	return out
+}
+
 func has(h *routev3.HeaderMatcher) *rbacv3.Principal {
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: h}}
+}
+
+func butNot(is, isNot *rbacv3.Principal) *rbacv3.Principal {
+	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: []*rbacv3.Principal{
+		is, {Identifier: &rbacv3.Principal_NotId{NotId: isNot}},
+	}}}}
 }

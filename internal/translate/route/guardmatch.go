@@ -153,7 +153,7 @@ func matching(expression string) *matcherv3.StringMatcher {
 // may be the whole, too.
 // Servers that know no hyphens (CGI, WSGI) take a name with underscores for the same.
 func headerOf(h model.AccessHeader, deny bool) *rbacv3.Principal {
-	spellings := underscored(h.Name)
+	spellings := model.Underscored(text(h.Name))
 	if deny {
 		var any []*rbacv3.Principal
 		for _, name := range append([]string{headerName(h.Name)}, spellings...) {
@@ -197,30 +197,6 @@ func headerName(name string) string {
 		return ":authority"
 	}
 	return text(strings.ToLower(name))
-}
-
-// mostHyphens of a name are taken for underscores one by one.
-const mostHyphens = 3
-
-// underscored are the other spellings of a header's name: with any of its hyphens as underscores; of many, with all.
-func underscored(name string) []string {
-	n := strings.Count(name, "-")
-	if n == 0 {
-		return nil
-	}
-	parts := strings.Split(strings.ToLower(text(name)), "-")
-	if n > mostHyphens {
-		return []string{strings.Join(parts, "_")}
-	}
-	out := []string{parts[0]}
-	for _, p := range parts[1:] {
-		var longer []string
-		for _, begin := range out {
-			longer = append(longer, begin+"-"+p, begin+"_"+p)
-		}
-		out = longer
-	}
-	return slices.DeleteFunc(out, func(s string) bool { return !strings.Contains(s, "_") || s == strings.ToLower(name) })
 }
 
 // valuePattern is an expression for one value of a header.
