@@ -4,12 +4,10 @@
 package ingest
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
@@ -191,13 +189,7 @@ func (i *Ingest) resolvedTLS(c *memo.Ctx, p *gwv1.BackendTLSPolicy, out *policy.
 
 // tooManyCAs are those of a namespace's policies that would cost too much; the oldest come first.
 func (i *Ingest) tooManyCAs(c *memo.Ctx, namespace string) map[cluster.Key]bool {
-	type costs struct {
-		key     cluster.Key
-		created time.Time
-		bytes   int
-	}
-	var all []costs
-	sum := 0
+	var bills []*bill
 	for _, key := range i.store.BackendTLSPolicies.By(c, cluster.ByNamespace, namespace) {
 		p, ok := i.store.BackendTLSPolicies.Get(c, key)
 		asked := i.asks.Get(c, key)
@@ -214,24 +206,15 @@ func (i *Ingest) tooManyCAs(c *memo.Ctx, namespace string) map[cluster.Key]bool 
 				ports++
 			}
 		}
-		all = append(all, costs{key, p.CreationTimestamp.Time, ports * len(asked.CAs)})
-		sum += ports * len(asked.CAs)
+		bills = append(bills, &bill{
+			ref:     model.ObjectRef{Kind: cluster.NameOf(p), Namespace: key.Namespace, Name: key.Name},
+			created: p.CreationTimestamp.Time, all: cost{bytes: ports * len(asked.CAs)},
+		})
 	}
-	if sum <= MostCABytesOfNamespace {
-		return nil // always, but for mistakes
-	}
-	slices.SortFunc(all, func(a, b costs) int {
-		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.key.Name, b.key.Name))
-	})
 	out := map[cluster.Key]bool{}
-	sum = 0
-	for _, p := range all {
-		if sum+p.bytes > MostCABytesOfNamespace {
-			out[p.key] = true
-		} else {
-			sum += p.bytes
-		}
-	}
+	spend(bills, func(b *bill) cost { return b.all }, cost{bytes: MostCABytesOfNamespace}, func(b *bill, _ cost) {
+		out[keyOf(b)] = true
+	})
 	return out
 }
 
