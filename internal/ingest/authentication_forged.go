@@ -96,7 +96,7 @@ func (ch requestChange) of(a model.Authentication) string {
 
 // forgedBy is about the first of a route's rules that does so, by the table of a port.
 func (i *Ingest) forgedBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
-	b := guardBuilder{i: i, c: c, at: at, own: i.guardsOf(c, at)}
+	b := i.guardBuilder(c, at)
 	for _, r := range rules {
 		for _, backend := range r.Backends {
 			if backend.Invalid || len(changesOf(r, backend)) == 0 {

@@ -47,7 +47,7 @@ func (i *Ingest) accessBill(c *memo.Ctx, key cluster.Key) *accessBill {
 	if !ok || p == nil {
 		return nil
 	}
-	out := &accessBill{once: p.cost(), application: p.level == v1alpha1.EnforcementLevelApplication}
+	out := &accessBill{once: costOfAccess(p.AccessPolicy), application: p.level == v1alpha1.EnforcementLevelApplication}
 	out.ref = model.ObjectRef{Kind: kindAuthorization, Namespace: key.Namespace, Name: key.Name}
 	out.created = o.CreationTimestamp.Time
 	if out.application {
@@ -98,8 +98,8 @@ func (i *Ingest) countPlaces(c *memo.Ctx, namespace string, bills map[cluster.Ke
 	}
 }
 
-// cost of a policy where it is once. One without rules has its name.
-func (p *AccessPolicy) cost() cost {
+// costOfAccess is what a policy costs where it is once. One without rules has its name.
+func costOfAccess(p model.AccessPolicy) cost {
 	const each = 64
 	out := cost{rules: max(1, len(p.Rules)), bytes: each}
 	for _, r := range p.Rules {

@@ -18,7 +18,7 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	if at.Port == (model.ServicePort{}) {
 		return table
 	}
-	b := guardBuilder{i: i, c: c, at: at.Port, own: i.guardsOf(c, at.Port)}
+	b := i.guardBuilder(c, at.Port)
 	out := *table
 	limit := i.askableLimit(c, at.Port, table.Requests.GlobalLimit)
 	out.Requests.GlobalLimit = limit
@@ -42,6 +42,10 @@ type guardBuilder struct {
 	own []model.Guard
 	// guarded: some rule has guards.
 	guarded bool
+}
+
+func (i *Ingest) guardBuilder(c *memo.Ctx, at model.ServicePort) *guardBuilder {
+	return &guardBuilder{i: i, c: c, at: at, own: i.guardsOf(c, at)}
 }
 
 // rules with guards are others; those without stay as they are.

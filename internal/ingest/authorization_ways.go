@@ -53,7 +53,7 @@ func (i *Ingest) guardsOfWays(c *memo.Ctx, rules []model.Rule, at model.ServiceP
 	if at == (model.ServicePort{}) {
 		return out
 	}
-	b := guardBuilder{i: i, c: c, at: at, own: i.guardsOf(c, at)}
+	b := i.guardBuilder(c, at)
 	for _, r := range rules {
 		for _, backend := range r.Backends {
 			if !backend.Invalid {
@@ -69,7 +69,7 @@ func (i *Ingest) guardsOfWays(c *memo.Ctx, rules []model.Rule, at model.ServiceP
 func costOfGuard(g model.Guard) (out cost) {
 	for _, l := range g.Levels() {
 		for _, p := range l.Policies {
-			out = out.plus((&AccessPolicy{AccessPolicy: p}).cost())
+			out = out.plus(costOfAccess(p))
 		}
 	}
 	for _, name := range g.Authentication {
@@ -87,12 +87,7 @@ func (i *Ingest) tooManyGuards(c *memo.Ctx, k consumer) map[model.ObjectRef]Verd
 	if k.author == k.owner {
 		refs, most = i.routesBy(c, cluster.ByNamespace, k.author), mostGuardsOfAuthor
 	}
-	var bills []*bill
-	for _, ref := range refs {
-		if b := i.guardBillOf.Get(c, ref); b != nil {
-			bills = append(bills, b)
-		}
-	}
+	bills := billsOf(c, i.guardBillOf, refs)
 	var out map[model.ObjectRef]Verdict
 	spend(bills, func(b *bill) cost { return b.of[k.owner] }, most, func(b *bill, older cost) {
 		if out == nil {

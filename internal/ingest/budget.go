@@ -48,7 +48,7 @@ func (i *Ingest) over(c *memo.Ctx, ref model.ObjectRef, owner string) (why Verdi
 	return why, over
 }
 
-// spend gives routes what they cost as long as there is something left. The oldest come first, so that a new route
+// spend gives what has a bill, such as routes, what it costs as long as there is something left. The oldest come first, so that a new route
 // takes nothing from those that work. refused is told of the others, and of what older ones have.
 func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bill, older cost)) (spent cost) {
 	for _, b := range bills {
@@ -71,7 +71,7 @@ func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bil
 
 // tooMuchOfAuthor says which of a namespace's routes are too much for the operator, and why.
 func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef]Verdict {
-	bills := i.bills(c, i.routesBy(c, cluster.ByNamespace, author))
+	bills := billsOf(c, i.billOf, i.routesBy(c, cluster.ByNamespace, author))
 	out := map[model.ObjectRef]Verdict{}
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
@@ -106,7 +106,10 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 
 func (i *Ingest) spendOfConsumer(c *memo.Ctx, k consumer, most cost, refused func(b *bill, older cost)) cost {
 	author := i.overAuthor.Get(c, k.author)
-	bills := slices.DeleteFunc(i.bills(c, i.routesFor(c, k)), func(b *bill) bool { _, over := author[b.ref]; return over })
+	bills := slices.DeleteFunc(billsOf(c, i.billOf, i.routesFor(c, k)), func(b *bill) bool {
+		_, over := author[b.ref]
+		return over
+	})
 	return spend(bills, func(b *bill) cost { return b.of[k.owner] }, most, refused)
 }
 
@@ -156,10 +159,11 @@ func (i *Ingest) authorsFor(c *memo.Ctx, owner string) []string {
 	return slices.Compact(out)
 }
 
-func (i *Ingest) bills(c *memo.Ctx, refs []model.ObjectRef) []*bill {
+// billsOf routes, of one kind of bills; some have none.
+func billsOf(c *memo.Ctx, of *memo.Func[model.ObjectRef, *bill], refs []model.ObjectRef) []*bill {
 	out := make([]*bill, 0, len(refs))
 	for _, ref := range refs {
-		if b := i.billOf.Get(c, ref); b != nil {
+		if b := of.Get(c, ref); b != nil {
 			out = append(out, b)
 		}
 	}
