@@ -35,6 +35,12 @@ func (i *Ingest) unaskableAs(c *memo.Ctx, waypoint string, service model.Service
 	return ""
 }
 
+// notHTTP2 says of a port that it can't be asked something by gRPC.
+func notHTTP2(port model.ServicePort, what string) string {
+	return fmt.Sprintf("backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for %s",
+		port.ServiceName(), port.Port, what)
+}
+
 // unasking is the verdict on what refers to a Service that may not be asked, and what follows.
 func unasking(why, then string) *Verdict {
 	return &Verdict{

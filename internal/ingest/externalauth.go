@@ -52,9 +52,7 @@ func (b *routeBuilder) speaksHTTP2(a *model.ExternalAuth) {
 		return
 	}
 	a.Invalid = true
-	b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol,
-		"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for ExternalAuth with "+
-			"protocol GRPC", a.Service.ServiceName(), a.Service.Port)
+	b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol, "%s", notHTTP2(a.Service, "ExternalAuth with protocol GRPC"))
 }
 
 // unaskableBy is about the first of a route's authorization services that the waypoint of a port may not ask.
@@ -62,7 +60,7 @@ func (i *Ingest) unaskableBy(c *memo.Ctx, rules []model.Rule, at model.ServicePo
 	for _, r := range rules {
 		if a := r.ExternalAuth(); a != nil && !a.Invalid {
 			if why := i.unaskable(c, at, a.Service); why != "" {
-				return unasking(why, "requests are answered 503")
+				return unasking(why, unaskedMeans(*a))
 			}
 		}
 	}
@@ -97,14 +95,18 @@ func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAu
 			"policies of several Services with the same pods as Service %s have different services asked, and requests are "+
 				"refused: have one asked by all", at.ServiceName())}
 	}
-	why := i.unaskable(c, at, a.Service)
-	switch {
-	case why == "":
-		return nil
-	case a.Open:
-		return unasking(why, "requests pass unasked")
+	if why := i.unaskable(c, at, a.Service); why != "" {
+		return unasking(why, unaskedMeans(a))
 	}
-	return unasking(why, "requests are answered 503")
+	return nil
+}
+
+// unaskedMeans says what becomes of requests that nobody is asked about.
+func unaskedMeans(a model.ExternalAuth) string {
+	if a.Open {
+		return "requests pass unasked"
+	}
+	return "requests are answered 503"
 }
 
 // externalAuthorization is whom a policy of a namespace has asked, why that can't be asked, and why the policy can't be
@@ -131,16 +133,12 @@ func (i *Ingest) externalAuthorization(
 	out.Service, unresolved = i.referredPort(c, cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), namespace,
 		e.BackendRef)
 	if p, _ := i.declared(c, out.Service); unresolved == nil && out.GRPC && p != model.ProtocolHTTP2 {
-		unresolved = &Verdict{Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: fmt.Sprintf(
-			"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for protocol GRPC",
-			out.Service.ServiceName(), out.Service.Port)}
+		unresolved = &Verdict{
+			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(out.Service, "protocol GRPC"),
+		}
 	}
 	if unresolved != nil {
-		then := "requests are answered 503"
-		if out.Open {
-			then = "requests pass unasked"
-		}
-		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, then)
+		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, unaskedMeans(*out))
 		out.Service, out.Invalid = model.ServicePort{}, true
 	}
 	out.TLS = !out.Invalid && i.SpeaksTLS.Get(c, out.Service)

@@ -71,9 +71,7 @@ func (i *Ingest) limiter(
 	port, bad = i.referredPort(c, cluster.NameOf((*v1alpha1.TrafficPolicy)(nil)), namespace, ref)
 	if bad == nil && i.claims.Get(c, model.Attachment{Port: port}).protocol != model.ProtocolHTTP2 {
 		return model.ServicePort{}, &Verdict{
-			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: fmt.Sprintf(
-				"backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for gRPC",
-				port.ServiceName(), port.Port),
+			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(port, "gRPC"),
 		}
 	}
 	return port, bad
