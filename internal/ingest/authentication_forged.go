@@ -42,7 +42,7 @@ func (i *Ingest) forges(c *memo.Ctx, r model.Rule, b model.Backend, guards []mod
 	return ""
 }
 
-// requestChange is a header that a rule sets, or the query; exactly one field is set.
+// requestChange is a header that a rule sets, as spelled has it, or the query; exactly one field is set.
 type requestChange struct {
 	header string
 	query  bool
@@ -73,7 +73,7 @@ func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 // of a policy is what the change sets that the policy vouches for.
 func (ch requestChange) of(a model.Authentication) string {
 	header := fmt.Sprintf("header %q", ch.header)
-	isIt := func(taken string) bool { return strings.EqualFold(taken, ch.header) }
+	isIt := func(taken string) bool { return spelled(taken) == ch.header }
 	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, isIt) {
 		return header
 	}
