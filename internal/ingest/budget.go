@@ -48,8 +48,9 @@ func (i *Ingest) over(c *memo.Ctx, ref model.ObjectRef, owner string) (why Verdi
 	return why, over
 }
 
-// spend gives what has a bill, such as routes, what it costs as long as there is something left. The oldest come first, so that a new route
-// takes nothing from those that work. refused is told of the others, and of what older ones have.
+// spend gives what has a bill, such as routes, what it costs as long as there is something left. The oldest come
+// first, so that a new one takes nothing from those that work. refused is told of the others, and of what older ones
+// have.
 func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bill, older cost)) (spent cost) {
 	for _, b := range bills {
 		spent = spent.plus(price(b))

@@ -49,7 +49,7 @@ func (g Guard) Refuses(identity string) string {
 				from := r.Sources == nil || slices.ContainsFunc(r.Sources, func(s AccessSource) bool { return s.Is(identity) })
 				switch {
 				case from && p.Deny:
-					return "DENY " + p.RuleLabel(r)
+					return Denied(p.RuleLabel(r))
 				case from && r.Request == nil:
 					allowed = true
 				}
@@ -65,12 +65,18 @@ func (g Guard) Refuses(identity string) string {
 // Levels of the guard, in the order in which they decide.
 func (g Guard) Levels() [2]GuardLevel {
 	return [2]GuardLevel{
-		{Name: "Network", DefaultDeny: g.DefaultDeny, Policies: g.Network},
-		{Name: "Application", Policies: g.Application},
+		{Name: LevelNetwork, DefaultDeny: g.DefaultDeny, Policies: g.Network},
+		{Name: LevelApplication, Policies: g.Application},
 	}
 }
 
-// GuardLevel is a level of a Guard, with the Name that policies have for it (spec.enforcementLevel).
+// Names of levels, as policies have them (spec.enforcementLevel).
+const (
+	LevelNetwork     = "Network"
+	LevelApplication = "Application"
+)
+
+// GuardLevel is a level of a Guard, with its Name.
 type GuardLevel struct {
 	Name string
 	// DefaultDeny: the mesh refuses what no policy of the level allows.
@@ -124,7 +130,18 @@ type AccessPolicy struct {
 }
 
 // RuleLabel names a rule of the policy among those of all policies, as access logs have it.
-func (p AccessPolicy) RuleLabel(r AccessRule) string { return p.Name.String() + " rule " + r.Label() }
+func (p AccessPolicy) RuleLabel(r AccessRule) string { return labelsOf(p.Name) + r.Label() }
+
+// labelsOf is what the labels of a policy's rules begin with.
+func labelsOf(policy types.NamespacedName) string { return policy.String() + " rule " }
+
+// Denied is the reason to refuse what a rule of a Deny policy matches, by its RuleLabel, as access logs have it.
+func Denied(ruleLabel string) string { return "DENY " + ruleLabel }
+
+// DeniedBy tells whether a reason to refuse is any rule of a Deny policy.
+func DeniedBy(reason string, policy types.NamespacedName) bool {
+	return strings.HasPrefix(reason, Denied(labelsOf(policy)))
+}
 
 // AccessRule matches what all of its fields match.
 type AccessRule struct {

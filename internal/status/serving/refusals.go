@@ -172,11 +172,11 @@ func decides(e *ingest.Enforcement, ref model.ObjectRef, g counts.Growth) bool {
 		return false
 	}
 	if e.Deny {
-		return strings.HasPrefix(g.Verdict, "DENY "+ref.Namespace+"/"+ref.Name+" rule ")
+		return model.DeniedBy(g.Verdict, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name})
 	}
-	level := "Network"
+	level := model.LevelNetwork
 	if e.Application {
-		level = "Application"
+		level = model.LevelApplication
 	}
 	return g.Verdict == model.GuardLevel{Name: level}.NoAllow() || g.Verdict == counts.ByExpressions && e.Application
 }

@@ -43,7 +43,7 @@ func (c caller) rows(l model.GuardLevel, tried bool) (out phase) {
 			case p.Deny && r.Sources == nil && everybody[conditions[0]]:
 			case p.Deny:
 				everybody[conditions[0]] = r.Sources == nil
-				denies = append(denies, row{conditions, "DENY " + p.RuleLabel(r)})
+				denies = append(denies, row{conditions, model.Denied(p.RuleLabel(r))})
 			case len(allows) == 0:
 				allows = phase{{any: conditions}}
 			default:

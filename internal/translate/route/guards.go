@@ -138,7 +138,7 @@ func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
 				if r.Sources != nil && out[envoy.Unproved] == nil {
 					add(out, envoy.Unproved, &rbacv3.Policy{Principals: []*rbacv3.Principal{unproved()}})
 				}
-				add(out, "DENY "+r.name, policyOf([]rule{r}, true))
+				add(out, model.Denied(r.name), policyOf([]rule{r}, true))
 			}
 			if l.closed && !l.byExpression() {
 				var allowed []*rbacv3.Principal
