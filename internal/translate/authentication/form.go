@@ -18,10 +18,7 @@ import (
 // application may look at others. It sees a header that comes several times as one list, as Tokens does not (package
 // bootstrap).
 func Form(a model.Authentications) *httprbacv3.RBAC {
-	policies := map[model.PolicyName]model.Authentication{}
-	for _, p := range a.Policies {
-		policies[p.Policy] = p
-	}
+	policies := byName(a)
 	refused := map[string]*rbacv3.Policy{}
 	for _, set := range a.Sets {
 		var odd []*rbacv3.Principal

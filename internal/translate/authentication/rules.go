@@ -25,7 +25,6 @@ import (
 func rulesOf(set string, all []model.Authentication) []*jwtauthnv3.RequirementRule {
 	var required []*jwtauthnv3.JwtRequirement
 	var optional []model.Authentication
-	var out []*jwtauthnv3.RequirementRule
 	combinations := 1
 	for _, p := range all {
 		switch {
@@ -43,7 +42,7 @@ func rulesOf(set string, all []model.Authentication) []*jwtauthnv3.RequirementRu
 			return []*jwtauthnv3.RequirementRule{refuse(asks(set))}
 		}
 	}
-	return append(out, choices([]*routev3.HeaderMatcher{asks(set)}, required, optional)...)
+	return choices([]*routev3.HeaderMatcher{asks(set)}, required, optional)
 }
 
 // choices are a rule for each way in which tokens may be there that policies don't require; the last is that there is

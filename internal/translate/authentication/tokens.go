@@ -35,10 +35,7 @@ func Tokens(a model.Authentications) *jwtauthnv3.JwtAuthentication {
 		Issuer:              "fairway.dev/none",
 		JwksSourceSpecifier: keysInline(""),
 	}}}
-	policies := map[model.PolicyName]model.Authentication{}
-	for _, p := range a.Policies {
-		policies[p.Policy] = p
-	}
+	policies := byName(a)
 	for _, set := range a.Sets {
 		var all []model.Authentication
 		for _, name := range set {
@@ -60,6 +57,14 @@ func Tokens(a model.Authentications) *jwtauthnv3.JwtAuthentication {
 		out.Rules = append(out.Rules, rulesOf(model.AuthenticationSet(set), all)...)
 	}
 	out.Rules = append(out.Rules, refuse(asks("")))
+	return out
+}
+
+func byName(a model.Authentications) map[model.PolicyName]model.Authentication {
+	out := map[model.PolicyName]model.Authentication{}
+	for _, p := range a.Policies {
+		out[p.Policy] = p
+	}
 	return out
 }
 
