@@ -35,8 +35,8 @@ type Modes struct {
 
 // podMode is what a pod's mode should be, and whether its agent says that it is.
 type podMode struct {
-	strict bool
-	except []uint16
+	// should has the modes of a decision, and nothing else of it.
+	should member.Decision
 	done   bool
 }
 
@@ -58,7 +58,7 @@ func (i *Ingest) podMode(c *memo.Ctx, key cluster.Key) *podMode {
 	}
 	d := member.Decide(pod, i.namespace(c, key.Namespace), mesh, names.SystemNamespace,
 		i.modesIn.Get(c, key.Namespace)...)
-	return &podMode{strict: d.Strict, except: d.Except, done: member.Carries(pod, d)}
+	return &podMode{should: member.Decision{Strict: d.Strict, Except: d.Except}, done: member.Carries(pod, d)}
 }
 
 // modeReport is what the status of a policy says that is about modes; nil if it isn't there, or about something else.
@@ -149,16 +149,12 @@ func (i *Ingest) countMode(
 // differs tells whether a pod has another mode than a policy says.
 func (m *podMode) differs(says *v1alpha1.MTLSAuthentication) bool {
 	is := func(mode v1alpha1.MTLSMode) bool { return mode == v1alpha1.MTLSModeStrict }
-	if says.Mode != "" && m.strict != is(says.Mode) {
+	if says.Mode != "" && m.should.Strict != is(says.Mode) {
 		return true
 	}
-	for _, at := range says.Ports {
-		strict := m.strict != slices.Contains(m.except, uint16(at.Port)) //nolint:gosec // the schema bounds it
-		if strict != is(at.Mode) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(says.Ports, func(at v1alpha1.MTLSPort) bool {
+		return m.should.StrictAt(uint16(at.Port)) != is(at.Mode) //nolint:gosec // the schema bounds it
+	})
 }
 
 // defineModes has policies on modes reported on.
