@@ -92,6 +92,9 @@ func Issuef(reason IssueReason, format string, args ...any) *IssueError {
 	return &IssueError{Reason: reason, Message: fmt.Sprintf(format, args...)}
 }
 
+// Origin is that of a Signer which asks the issuer for each certificate.
+func (r IssuerRef) Origin() string { return r.String() + ", asked for each certificate" }
+
 // NewExternal is a signer for an issuer whose certificates lead to the anchors of a PEM text. Anchors that have
 // expired are left out.
 func NewExternal(issuer IssuerRef, anchorsPEM []byte, now time.Time) (*Signer, error) {
@@ -111,7 +114,7 @@ func NewExternal(issuer IssuerRef, anchorsPEM []byte, now time.Time) (*Signer, e
 			len(anchors), maxAnchors)
 	}
 	return &Signer{
-		Origin:   issuer.String() + ", asked for each certificate",
+		Origin:   issuer.Origin(),
 		External: &External{Issuer: issuer, Anchors: anchors},
 	}, nil
 }

@@ -42,6 +42,8 @@ type Root struct {
 type Observed struct {
 	// Signer is the newest CA that an issuer or NewRoot gave; nil when there is none.
 	Signer *Signer
+	// Origin is that of the CA which the Mesh asks for, whether or not there is one yet; empty for whichever.
+	Origin string
 	// Published is the bundle as it stands in the ConfigMap; zero when it doesn't.
 	Published Bundle
 	// TrustDomain is Mesh.spec.trustDomain.
@@ -90,6 +92,7 @@ func (s State) Step(obs Observed, p Policy, now time.Time) (State, time.Time) {
 	n.adoptLifetime(obs.LeafLifetime, p, now)
 	n.recover(obs.Published, p, now)
 	n.markPublished(obs.Published, now)
+	n.dismiss(obs.Origin, now)
 	n.consider(obs.Signer, now)
 	n.promote(p, now)
 	n.retire(now)
@@ -126,6 +129,14 @@ func (s *State) markPublished(published Bundle, now time.Time) {
 		if s.Roots[i].Published.IsZero() && published.Has(s.Roots[i].certificate) {
 			s.Roots[i].Published = now
 		}
+	}
+}
+
+// dismiss drops a CA that waits and that the Mesh no longer asks for: a change that was taken back during the
+// announcement never signs. Where nothing else can sign it stays.
+func (s *State) dismiss(wanted string, now time.Time) {
+	if wanted != "" && s.Next != nil && s.Next.Origin != wanted && s.Active.Usable(now) {
+		s.Next = nil
 	}
 }
 

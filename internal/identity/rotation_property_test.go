@@ -96,10 +96,14 @@ func (w *world) keeper() {
 		return // no leader for now
 	}
 	before := w.state
-	next, _ := before.Step(Observed{
-		Signer: w.offered, Published: w.bundle(), TrustDomain: testDomain,
+	obs := Observed{
+		Signer: w.offered, Origin: w.offered.Origin, Published: w.bundle(), TrustDomain: testDomain,
 		LeafLifetime: w.lifetime,
-	}, testPolicy, w.now)
+	}
+	if w.rnd.IntN(50) == 0 { // another issuer is asked, and gives nothing yet
+		obs.Signer, obs.Origin = nil, "another"
+	}
+	next, _ := before.Step(obs, testPolicy, w.now)
 	if next.Active == nil || w.rnd.IntN(10) == 0 {
 		return // the Secret can't be written
 	}
@@ -176,14 +180,17 @@ func (w *world) external() *Signer {
 	return s
 }
 
-// first is when a root was published first; now if it wasn't yet.
-func (w *world) first(root *x509.Certificate) time.Time {
-	for _, p := range w.published {
-		if p.bundle.Has(root) {
-			return p.at
+// trustedSince is when a root came into the bundles that still have it; now if it isn't published. One that was
+// announced, dismissed and comes back counts from then.
+func (w *world) trustedSince(root *x509.Certificate) time.Time {
+	since := w.now
+	for _, p := range slices.Backward(w.published) {
+		if !p.bundle.Has(root) {
+			break
 		}
+		since = p.at
 	}
-	return w.now
+	return since
 }
 
 func (w *world) check() {
@@ -205,8 +212,8 @@ func (w *world) check() {
 		}
 		for fp, root := range roots {
 			oldest := w.now.Add(-testPolicy.Propagation)
-			if w.emergency[fp] && w.first(root).After(oldest) {
-				oldest = w.first(root) // it began in a mesh without a CA: what was published before can't know it
+			if since := w.trustedSince(root); w.emergency[fp] && since.After(oldest) {
+				oldest = since // it began in a mesh without a CA: what was published before can't know it
 			}
 			if !superseded.After(oldest) || p.bundle.Has(root) {
 				continue

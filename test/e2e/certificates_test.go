@@ -28,6 +28,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -237,31 +238,28 @@ type authority struct {
 	root *x509.Certificate
 }
 
-// issuer makes an authority: a self-signed ClusterIssuer signs a root, with which another ClusterIssuer signs. They go
-// when the test ends.
+// issuer makes an authority. Its root is the test's own: cert-manager may sign a root of its own anew while nobody
+// expects it. Secret and issuer go when the test ends.
 func (c certManagerAPI) issuer(t *testing.T) authority {
 	t.Helper()
 	name := "e2e-" + rand.String(5)
-	object := metav1.ObjectMeta{Namespace: certManagerNamespace, Name: name}
-	c.create(t, &certmanagerv1.ClusterIssuer{ObjectMeta: metaOf(name + "-root"), Spec: certmanagerv1.IssuerSpec{
-		IssuerConfig: certmanagerv1.IssuerConfig{SelfSigned: &certmanagerv1.SelfSignedIssuer{}},
-	}})
-	c.create(t, &certmanagerv1.Certificate{ObjectMeta: object, Spec: certmanagerv1.CertificateSpec{
-		IsCA: true, CommonName: name, SecretName: name,
-		PrivateKey: &certmanagerv1.CertificatePrivateKey{Algorithm: certmanagerv1.ECDSAKeyAlgorithm, Size: 256},
-		IssuerRef:  cmmeta.IssuerReference{Name: name + "-root", Kind: certmanagerv1.ClusterIssuerKind},
-	}})
+	root, err := identity.NewRoot(name, 90*24*time.Hour, time.Now())
+	require.NoError(t, err)
+	key, err := root.Key.PEM()
+	require.NoError(t, err)
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: certManagerNamespace, Name: name},
+		Type:       corev1.SecretTypeTLS,
+		Data: map[string][]byte{
+			corev1.TLSCertKey:       identity.EncodeCertificates([]*x509.Certificate{root.Root}),
+			corev1.TLSPrivateKeyKey: key,
+		},
+	}
+	require.NoError(t, world.client.Create(t.Context(), secret))
+	t.Cleanup(func() { _ = world.client.Delete(context.Background(), secret) })
 	issuer := &certmanagerv1.ClusterIssuer{ObjectMeta: metaOf(name), Spec: certmanagerv1.IssuerSpec{
 		IssuerConfig: certmanagerv1.IssuerConfig{CA: &certmanagerv1.CAIssuer{SecretName: name}},
 	}}
-	t.Cleanup(func() { _ = world.client.Delete(context.Background(), &corev1.Secret{ObjectMeta: object}) })
-	var root []*x509.Certificate
-	eventually.Passes(t, "cert-manager signs the root", func(look require.TestingT) {
-		var err error
-		root, err = certificatesIn(t.Context(), certManagerNamespace, name)
-		require.NoError(look, err)
-		require.Len(look, root, 1)
-	})
 	c.create(t, issuer)
 	eventually.Passes(t, "the issuer is ready", func(look require.TestingT) {
 		require.NoError(look, c.Get(t.Context(), client.ObjectKeyFromObject(issuer), issuer))
@@ -269,7 +267,7 @@ func (c certManagerAPI) issuer(t *testing.T) authority {
 			return c.Status == cmmeta.ConditionTrue
 		}))
 	})
-	return authority{name, root[0]}
+	return authority{name, root.Root}
 }
 
 func (c certManagerAPI) create(t *testing.T, o client.Object) {

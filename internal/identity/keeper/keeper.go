@@ -121,7 +121,8 @@ func (k *Keeper) Reconcile(ctx context.Context, cfg Config) (Result, error) {
 		return Result{}, err
 	}
 	obs := identity.Observed{
-		Signer: signer, Published: published.bundle, TrustDomain: cfg.TrustDomain, LeafLifetime: cfg.LeafLifetime,
+		Signer: signer, Origin: cfg.origin(), Published: published.bundle,
+		TrustDomain: cfg.TrustDomain, LeafLifetime: cfg.LeafLifetime,
 	}
 	var wake time.Time
 	// The second round records that what the first one published is now public.
@@ -156,6 +157,17 @@ func (c Config) withDefaults() Config {
 		c.LeafLifetime = defaultLeafLifetime
 	}
 	return c
+}
+
+// origin is that of the CA that the configuration asks for.
+func (c Config) origin() string {
+	switch {
+	case c.CertManager != nil:
+		return issuerOf(withDefaults(*c.CertManager)).String()
+	case c.Direct != nil:
+		return issuerOf(withDefaults(c.Direct.IssuerRef)).Origin()
+	}
+	return identity.OriginBuiltIn
 }
 
 // source is the CA that the configuration asks for: a new one, the one that cert-manager issued, or nil.

@@ -253,6 +253,29 @@ func TestCertManager(t *testing.T) {
 	assert.Equal(t, identity.OriginBuiltIn, w.state().Active.Origin)
 }
 
+// What the Mesh no longer asks for never signs, however far its announcement had come.
+func TestAChangeTakenBackDuringTheAnnouncementNeverHappens(t *testing.T) {
+	w := newWorld(t)
+	w.reconcile()
+	builtin := w.state().Active
+	w.cfg.CertManager = &v1alpha1.IssuerReference{Name: "corp"}
+	w.reconcile()
+	w.issue(w.root(), "corp")
+	w.reconcile()
+	require.NotNil(t, w.state().Next)
+	require.Len(t, w.published().Roots, 2)
+
+	for _, back := range []*v1alpha1.IssuerReference{{Name: "not there"}, nil} {
+		w.cfg.CertManager = back
+		w.reconcile()
+		assert.Nil(t, w.state().Next)
+		assert.Len(t, w.published().Roots, 1)
+		w.now = w.now.Add(identity.DefaultPolicy.Propagation)
+		w.reconcile()
+		assert.True(t, w.state().Active.Same(builtin))
+	}
+}
+
 // The issuer never issued, so the state doesn't know of it; still nothing of it may stay.
 func TestACertificateThatWasNeverIssuedGoes(t *testing.T) {
 	w := newWorld(t)
