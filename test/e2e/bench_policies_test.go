@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -130,17 +129,11 @@ func (p *benchPolicies) edits() (times benchTimes, cost benchCost) {
 		require.NoError(p.t, world.client.Update(p.t.Context(), policy))
 	}
 	url := "http://guarded/"
-	idle := p.idle()
-	before, start := p.usage(), time.Now()
-	for range *benchSamples {
+	cost = p.costs(2, func(int) {
 		times = append(times, p.until("guarded", url, func() { allow("client") }))
 		allow("nobody")
 		p.enforced(policy)
 		p.refuses("client", url)
-	}
-	after, elapsed := p.usage(), time.Since(start)
-	n := 2 * float64(*benchSamples)
-	cost.CPU = max(0, (after.cpu-before.cpu-idle*elapsed.Seconds())/n)
-	cost.Bytes = (after.bytes - before.bytes) / n
+	})
 	return times, cost
 }

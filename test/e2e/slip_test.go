@@ -102,7 +102,8 @@ func (s *space) flooded(what string, ways map[string]way, do func()) (asked int)
 	s.t.Helper()
 	floods := map[string]*traffic{}
 	for name, w := range ways {
-		floods[name] = w.space.steady(w.from, w.url, "-n", "200", "-c", "8", "--interval", "0s", "--timeout", "3s")
+		flags := []string{"-n", "200", "-c", "8", "--interval", "0s", "--timeout", "3s"}
+		floods[name] = w.space.steady(w.from, w.url, append(flags, w.flags...)...)
 	}
 	do()
 	for name, f := range floods {
@@ -118,25 +119,27 @@ func (s *space) flooded(what string, ways map[string]way, do func()) (asked int)
 type way struct {
 	space     *space
 	from, url string
+	// flags of `tool get`, further ones.
+	flags []string
 }
 
 func (s *space) forbidden(plain *space) map[string]way {
 	app, web := s.pod("app").Status.PodIP, s.pod("web").Status.PodIP
 	return map[string]way{
-		"a stranger, by the Service":            {s, "stranger", "http://app/"},
-		"a stranger, by the pod":                {s, "stranger", "http://" + app + ":8080/"},
-		"a stranger, by the waypoint":           {s, "stranger", "http://web" + pathGood},
-		"a friend, by the waypoint":             {s, "friend", "http://web" + pathBad},
-		"a friend, around the waypoint":         {s, "friend", "http://" + web + ":8080" + pathGood},
-		"somebody outside, by the Service":      {plain, "outsider", "http://" + s.host("app") + "/"},
-		"somebody outside, around the waypoint": {plain, "outsider", "http://" + web + ":8080" + pathGood},
+		"a stranger, by the Service":            {s, "stranger", "http://app/", nil},
+		"a stranger, by the pod":                {s, "stranger", "http://" + app + ":8080/", nil},
+		"a stranger, by the waypoint":           {s, "stranger", "http://web" + pathGood, nil},
+		"a friend, by the waypoint":             {s, "friend", "http://web" + pathBad, nil},
+		"a friend, around the waypoint":         {s, "friend", "http://" + web + ":8080" + pathGood, nil},
+		"somebody outside, by the Service":      {plain, "outsider", "http://" + s.host("app") + "/", nil},
+		"somebody outside, around the waypoint": {plain, "outsider", "http://" + web + ":8080" + pathGood, nil},
 	}
 }
 
 // enforced waits until a policy is.
-func (s *space) enforced(p *v1alpha1.AuthorizationPolicy) {
+func (s *space) enforced(p client.Object) {
 	s.t.Helper()
-	what := "policy " + p.Name + " is enforced"
+	what := "policy " + p.GetName() + " is enforced"
 	s.enforcement(p, 2*time.Minute, what, func(look require.TestingT, c *metav1.Condition) {
 		require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
 	})

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -34,10 +35,21 @@ func run() int {
 }
 
 func sleep() *cobra.Command {
-	return &cobra.Command{
+	var most time.Duration
+	cmd := &cobra.Command{
 		Use: "sleep", Short: "Do nothing until told to stop", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { <-cmd.Context().Done() },
+		Run: func(cmd *cobra.Command, _ []string) {
+			ctx := cmd.Context()
+			if most > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, most)
+				defer cancel()
+			}
+			<-ctx.Done()
+		},
 	}
+	cmd.Flags().DurationVar(&most, "for", 0, "end after this time")
+	return cmd
 }
 
 func lookup() *cobra.Command {
