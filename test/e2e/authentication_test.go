@@ -50,7 +50,8 @@ func newIssuer(t *testing.T, name string) *issuer {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
 	key := jose.JSONWebKey{Key: private, KeyID: "one", Algorithm: string(jose.ES256), Use: "sig"}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, (&jose.SignerOptions{}).WithType("JWT"))
+	options := (&jose.SignerOptions{}).WithType("JWT")
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: jose.ES256, Key: key}, options)
 	require.NoError(t, err)
 	keys, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.Public()}})
 	require.NoError(t, err)
@@ -130,16 +131,16 @@ func byAuthorizer(
 }
 
 // guarded is a namespace with a client and a server that a policy guards, by the waypoint that this brings.
-func guarded(t *testing.T, spec v1alpha1.AuthenticationPolicySpec, more ...func(*space)) (*space, *v1alpha1.AuthenticationPolicy) {
+func guarded(t *testing.T, spec v1alpha1.AuthenticationPolicySpec, more func(*space)) (
+	*space, *v1alpha1.AuthenticationPolicy,
+) {
 	t.Helper()
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
 	s.service("server", "server")
 	s.service("headless", "server", func(svc *corev1.Service) { svc.Spec.ClusterIP = corev1.ClusterIPNone })
-	for _, m := range more {
-		m(s)
-	}
+	more(s)
 	s.captured("client", "server")
 	s.answers("client", "http://server/", "server")
 	p := &v1alpha1.AuthenticationPolicy{ObjectMeta: metaOf("server"), Spec: spec}

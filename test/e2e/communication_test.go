@@ -54,8 +54,16 @@ func operatorPods(t *testing.T) []corev1.Pod {
 // replaced deletes pods and waits until as many others are ready.
 func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool, how ...client.DeleteOption) {
 	t.Helper()
-	pods, err := component(t.Context(), namespace, name)
-	require.NoError(t, err)
+	var pods []corev1.Pod
+	eventually.PassesWithin(t, 2*time.Minute, "all pods of "+name+" are ready: nothing replaces them now",
+		func(look require.TestingT) {
+			var err error
+			pods, err = component(t.Context(), namespace, name)
+			require.NoError(look, err)
+			for i := range pods {
+				require.True(look, podReady(&pods[i]) && pods[i].DeletionTimestamp == nil, pods[i].Name)
+			}
+		})
 	old, want := map[types.UID]bool{}, len(pods)
 	for i := range pods {
 		if which == nil || which(&pods[i]) {

@@ -81,3 +81,6 @@ func connect() error {
 	}
 	return nil
 }
+
+// lasting is the context of a test for what it also does after its end, to put back what it changed.
+func lasting(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }

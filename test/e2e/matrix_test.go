@@ -75,9 +75,11 @@ func TestWhoMayComeIn(t *testing.T) {
 			for _, policy := range []string{
 				noPolicy, networkAllow, networkDeny, requestAllow, requestDeny, tokenRequired, serviceAsked, defaultDeny, dryRun,
 			} {
+				start := time.Now()
 				n, bad := m.state(cell{policy: policy, waypoint: waypoint, strict: strict})
 				asked, wrong = asked+n, append(wrong, bad...)
-				t.Logf("strict %t, waypoint %s, policy %s: %d cells, %d wrong", strict, waypoint, policy, n, len(bad))
+				t.Logf("strict %t, waypoint %s, policy %s: %d cells, %d wrong (%.1f s)",
+					strict, waypoint, policy, n, len(bad), time.Since(start).Seconds())
 				slices.Sort(bad)
 				for _, b := range bad[:min(len(bad), 12)] {
 					t.Log(b)
