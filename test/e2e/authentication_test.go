@@ -221,9 +221,7 @@ func TestTokensOfACluster(t *testing.T) {
 	s.nowhereElse(bearer(first, nil)...)
 
 	keys := &deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: "keys"}}
-	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(keys), keys))
-	arguments("serve", "--name=keys", "--page="+keysPath+"="+second.keys)(keys)
-	require.NoError(t, world.client.Update(t.Context(), keys))
+	edit(t, keys, func() { arguments("serve", "--name=keys", "--page="+keysPath+"="+second.keys)(keys) })
 	s.becomes(http.StatusOK, url, bearer(second, nil)...)
 	s.becomes(http.StatusUnauthorized, url, bearer(first, nil)...)
 	s.scale("keys", 0)
@@ -251,14 +249,12 @@ func TestAnAuthorizationServiceOfACluster(t *testing.T) {
 	require.Equal(t, me, s.answers("client", good, "server").Headers.Get(headerAuthorizedFor))
 	s.nowhereElse()
 
-	edit := func(change func(*v1alpha1.ExternalAuthorization)) {
+	change := func(change func(*v1alpha1.ExternalAuthorization)) {
 		t.Helper()
-		require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(policy), policy))
-		change(policy.Spec.ExternalAuthorization)
-		require.NoError(t, world.client.Update(t.Context(), policy))
+		edit(t, policy, func() { change(policy.Spec.ExternalAuthorization) })
 		s.enforced(policy)
 	}
-	edit(func(e *v1alpha1.ExternalAuthorization) {
+	change(func(e *v1alpha1.ExternalAuthorization) {
 		e.Protocol, e.BackendRef = v1alpha1.ExternalAuthorizationByHTTP, port80("by-http")
 		e.HTTP = &v1alpha1.ExternalAuthorizationHTTP{AllowedResponseHeaders: []string{headerAuthorizedFor}}
 	})
@@ -270,10 +266,10 @@ func TestAnAuthorizationServiceOfACluster(t *testing.T) {
 	s.scale("authorizer", 0)
 	s.becomes(http.StatusServiceUnavailable, good)
 	require.Equal(t, http.StatusServiceUnavailable, s.status(bad))
-	edit(func(e *v1alpha1.ExternalAuthorization) { e.FailureMode = v1alpha1.FailureModeOpen })
+	change(func(e *v1alpha1.ExternalAuthorization) { e.FailureMode = v1alpha1.FailureModeOpen })
 	s.becomes(http.StatusOK, good)
 	s.nowhereElse()
-	edit(func(e *v1alpha1.ExternalAuthorization) { e.FailureMode = v1alpha1.FailureModeClosed })
+	change(func(e *v1alpha1.ExternalAuthorization) { e.FailureMode = v1alpha1.FailureModeClosed })
 	s.scale("authorizer", 1)
 	s.captured("authorizer")
 	s.becomes(http.StatusForbidden, bad)

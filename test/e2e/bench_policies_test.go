@@ -124,9 +124,7 @@ func (p *benchPolicies) edits() (times benchTimes, cost benchCost) {
 	p.t.Helper()
 	policy := &v1alpha1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "edited"}}
 	allow := func(name string) {
-		require.NoError(p.t, world.client.Get(p.t.Context(), client.ObjectKeyFromObject(policy), policy))
-		policy.Spec.Rules[0].Sources = []v1alpha1.AuthorizationSource{account(name)}
-		require.NoError(p.t, world.client.Update(p.t.Context(), policy))
+		edit(p.t, policy, func() { policy.Spec.Rules[0].Sources = []v1alpha1.AuthorizationSource{account(name)} })
 	}
 	url := "http://guarded/"
 	cost = p.costs(2, func(int) {

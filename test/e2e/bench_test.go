@@ -204,9 +204,7 @@ func (b *bench) edits() (times benchTimes, cost benchCost, requests, failed int)
 	cost = b.costs(1, func(i int) {
 		to := []string{"app-v2", "app-v1"}[i%2]
 		times = append(times, b.until(to, "http://app/edited", func() {
-			require.NoError(b.t, world.client.Get(b.t.Context(), client.ObjectKeyFromObject(route), route))
-			route.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
-			require.NoError(b.t, world.client.Update(b.t.Context(), route))
+			edit(b.t, route, func() { route.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)} })
 		}))
 		b.programmed(route.Name)
 	})

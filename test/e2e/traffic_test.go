@@ -11,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -71,14 +70,11 @@ func TestTrafficPolicy(t *testing.T) {
 		spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{
 			LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "server"},
 		}}
-		key := client.ObjectKey{Namespace: s.name, Name: policy.Name}
-		if err := world.client.Get(t.Context(), key, policy); apierrors.IsNotFound(err) {
+		if gone(t, policy, s.name, policy.Name) {
 			policy.Spec = spec
 			s.create(policy)
 		} else {
-			require.NoError(t, err)
-			policy.Spec = spec
-			require.NoError(t, world.client.Update(t.Context(), policy))
+			edit(t, policy, func() { policy.Spec = spec })
 		}
 		s.policyProgrammed(policy)
 	}
