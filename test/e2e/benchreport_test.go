@@ -72,7 +72,9 @@ func (r benchReport) String() string {
 		"shares with what measures. Times are the median and the worst of %d, from just before the write to the API server "+
 		"until a client\n"+
 		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over "+
-		"Services by tens.\n\n",
+		"Services by tens. What an\n"+
+		"edit costs is beyond what the operators use when nothing is changed, which is measured in turn, each time once they "+
+		"are at rest.\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Samples)
 	table(&b, r.Columns, []tableRow[benchColumn]{
 		{"routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) }},

@@ -73,7 +73,7 @@ func TestWhoMayComeIn(t *testing.T) {
 		for _, waypoint := range []string{waypointNone, waypointReady, waypointReplaced, waypointUnready, waypointDeleted} {
 			m.waypoint(waypoint)
 			for _, policy := range []string{
-				noPolicy, networkAllow, networkDeny, requestAllow, requestDeny, tokenRequired, serviceAsked, defaultDeny, dryRun,
+				noPolicy, networkAllow, requestAllow, requestDeny, networkDeny, tokenRequired, defaultDeny, serviceAsked, dryRun,
 			} {
 				start := time.Now()
 				n, bad := m.state(cell{policy: policy, waypoint: waypoint, strict: strict})
