@@ -55,15 +55,27 @@ func TestBench(t *testing.T) {
 	report.Kubernetes = version.GitVersion
 	for _, routes := range numbers(t, *benchRoutes) {
 		report.Columns = append(report.Columns, b.column(routes))
+		report.Load = max(report.Load, loadAverage(t))
 	}
 	p := newBenchPolicies(t)
 	for _, policies := range numbers(t, *benchPolicyCounts) {
 		report.Policies = append(report.Policies, p.column(policies))
+		report.Load = max(report.Load, loadAverage(t))
 	}
 	t.Log("\n" + report.String())
 	if *benchOutput != "" {
 		require.NoError(t, os.WriteFile(*benchOutput, []byte(report.String()), 0o644))
 	}
+}
+
+// loadAverage of the last minute, on the machine that the cluster runs on.
+func loadAverage(t *testing.T) (load float64) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/loadavg")
+	require.NoError(t, err)
+	_, err = fmt.Sscan(string(text), &load)
+	require.NoError(t, err)
+	return load
 }
 
 // numbers of a flag, separated by commas.
