@@ -73,10 +73,11 @@ func TestAPodThatComesBackUnderItsName(t *testing.T) {
 			}, func() {
 				s.captured("app")
 				eventually.Passes(t, "the new pod is ready", func(look require.TestingT) {
-					p := s.pod("app")
-					require.NotEqual(look, former.UID, p.UID)
-					require.True(look, podReady(&p))
-					require.Equal(look, d.node, p.Spec.NodeName)
+					pods := s.pods("app")
+					require.Len(look, pods, 1)
+					require.NotEqual(look, former.UID, pods[0].UID)
+					require.True(look, podReady(&pods[0]))
+					require.Equal(look, d.node, pods[0].Spec.NodeName)
 				})
 				s.answers("friend", "http://app/", "app")
 			})

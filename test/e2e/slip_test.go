@@ -88,9 +88,10 @@ func TestNothingSlipsThrough(t *testing.T) {
 			pod := s.pod("authorizer")
 			require.NoError(t, world.client.Delete(t.Context(), &pod, client.GracePeriodSeconds(0)))
 			eventually.Passes(t, "another one", func(look require.TestingT) {
-				now := s.pod("authorizer")
-				require.NotEqual(look, pod.UID, now.UID)
-				require.True(look, podReady(&now))
+				now := s.pods("authorizer")
+				require.Len(look, now, 1)
+				require.NotEqual(look, pod.UID, now[0].UID)
+				require.True(look, podReady(&now[0]))
 			})
 		}},
 		{"policies edited 100 times", func() { s.edited(50, guard, requests) }},
