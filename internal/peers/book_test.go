@@ -23,7 +23,8 @@ func TestJudge(t *testing.T) {
 		want         xds.AckState
 	}{
 		{"runs it", proxy{State: xds.Acked, Runs: "1"}, "1", "1", xds.Acked},
-		{"runs it, and the other replica is ahead", proxy{State: xds.Pending, Runs: "1"}, "2", "1", xds.Acked},
+		{"runs it, and is sent another one", proxy{State: xds.Pending, Runs: "1"}, "2", "1", xds.Pending},
+		{"runs it, and may have another one", proxy{State: xds.Pending, Runs: "1", Moving: true}, "1", "1", xds.Pending},
 		{"runs what is old here", proxy{State: xds.Acked, Runs: "1"}, "1", "2", xds.Pending},
 		{"not derived here yet", proxy{State: xds.Acked, Runs: "1"}, "1", "", xds.Pending},
 		{"has nothing", proxy{State: xds.Pending}, "1", "1", xds.Pending},

@@ -58,9 +58,10 @@ type proxy struct {
 	PodUID string       `json:"podUID"`
 	Node   string       `json:"node,omitempty"`
 	State  xds.AckState `json:"state"`
-	// Runs is the version that the proxy accepted last.
-	Runs  string `json:"runs,omitempty"`
-	Error string `json:"error,omitempty"`
+	// Runs is the version that the proxy accepted last, Moving that it may run another than the current one.
+	Runs   string `json:"runs,omitempty"`
+	Moving bool   `json:"moving,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 func (e entry) key() xds.Key { return e.Scope.Key(e.TypeURL, e.Name) }
@@ -83,7 +84,7 @@ func entryOf(k xds.Key, s xds.ResourceState) entry {
 		if part != catalogue.Rejecting || a.State == xds.Rejected {
 			e.Proxies = append(e.Proxies, proxy{
 				Pod: a.Proxy.Pod, PodUID: a.Proxy.PodUID, Node: a.Proxy.Node,
-				State: a.State, Runs: a.Version, Error: a.Error[:min(len(a.Error), maxError)],
+				State: a.State, Runs: a.Version, Moving: a.Moving, Error: a.Error[:min(len(a.Error), maxError)],
 			})
 		}
 	}
@@ -104,15 +105,17 @@ func (e *entry) compact() {
 }
 
 // judge tells where a proxy of another replica stands with the version that is current here. theirs is the version that
-// was current there when the proxy's state was noted.
+// was current there when the proxy's state was noted. If it is another one, the proxy may have that by now, whatever it
+// ran then, unless it refused it.
 func (p proxy) judge(scope xds.Scope, theirs, here string) xds.ProxyAck {
 	a := xds.ProxyAck{
 		Proxy: xds.Proxy{Scope: scope, Pod: p.Pod, PodUID: p.PodUID, Node: p.Node},
-		State: xds.Pending, Version: p.Runs,
+		State: xds.Pending, Version: p.Runs, Moving: p.Moving || theirs != here && p.State != xds.Rejected,
 	}
 	switch {
 	case p.State == xds.Rejected && theirs == here && here != "":
 		a.State, a.Error = xds.Rejected, p.Error
+	case a.Moving:
 	case here != "" && p.Runs == here, here == "" && theirs == "" && p.State == xds.Acked:
 		a.State = xds.Acked
 	}

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
@@ -125,22 +124,14 @@ func (p *benchPolicies) edits() (times benchTimes, cost benchCost) {
 	p.t.Helper()
 	policy := &v1alpha1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "edited"}}
 	allow := func(name string) {
-		require.NoError(p.t, world.client.Get(p.t.Context(), client.ObjectKeyFromObject(policy), policy))
-		policy.Spec.Rules[0].Sources = []v1alpha1.AuthorizationSource{account(name)}
-		require.NoError(p.t, world.client.Update(p.t.Context(), policy))
+		edit(p.t, policy, func() { policy.Spec.Rules[0].Sources = []v1alpha1.AuthorizationSource{account(name)} })
 	}
 	url := "http://guarded/"
-	idle := p.idle()
-	before, start := p.usage(), time.Now()
-	for range *benchSamples {
+	cost = p.costs(2, func(int) {
 		times = append(times, p.until("guarded", url, func() { allow("client") }))
 		allow("nobody")
 		p.enforced(policy)
 		p.refuses("client", url)
-	}
-	after, elapsed := p.usage(), time.Since(start)
-	n := 2 * float64(*benchSamples)
-	cost.CPU = max(0, (after.cpu-before.cpu-idle*elapsed.Seconds())/n)
-	cost.Bytes = (after.bytes - before.bytes) / n
+	})
 	return times, cost
 }

@@ -17,8 +17,10 @@ import (
 type benchReport struct {
 	Date, Kubernetes string
 	Cores, Samples   int
-	Columns          []benchColumn
-	Policies         []policyColumn
+	// Load is the highest load average of a minute that was met: above what the benchmark makes itself, others were busy.
+	Load     float64
+	Columns  []benchColumn
+	Policies []policyColumn
 }
 
 // benchColumn is what was measured at one number of routes.
@@ -69,11 +71,14 @@ func (r benchReport) String() string {
 	fmt.Fprintf(&b, "# Benchmarks\n\n"+
 		"Written by `make bench` on %s: the dev cluster (two nodes, Kubernetes %s, stock Envoy, two operators) on %d "+
 		"cores, which it\n"+
-		"shares with what measures. Times are the median and the worst of %d, from just before the write to the API server "+
-		"until a client\n"+
-		"pod that asks every 2 ms, each time by a connection of its own, gets the new answer. Routes are spread over "+
-		"Services by tens.\n\n",
-		r.Date, r.Kubernetes, r.Cores, r.Samples)
+		"shares with what measures, at a load average of up to %.0f. Times are the median and the worst of %d, from just "+
+		"before the write to the\n"+
+		"API server until a client pod that asks every 2 ms, each time by a connection of its own, gets the new answer. "+
+		"Routes are spread over\n"+
+		"Services by tens. What an edit costs is beyond what the operators use when nothing is changed, which is measured in "+
+		"turn, each time\n"+
+		"once they are at rest.\n\n",
+		r.Date, r.Kubernetes, r.Cores, r.Load, r.Samples)
 	table(&b, r.Columns, []tableRow[benchColumn]{
 		{"routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) }},
 		{"a new route answers", func(c benchColumn) string { return c.NewRoute.String() }},

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
-	"net/http"
 	"slices"
 	"testing"
 	"time"
@@ -17,7 +16,6 @@ import (
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/stretchr/testify/require"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -29,26 +27,19 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
-	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // The tests of this file change the CA of the whole mesh, so they run alone: none is parallel.
 
-const (
-	// certManagerNamespace is where cert-manager runs, and finds the Secrets of ClusterIssuers.
-	certManagerNamespace = "cert-manager"
-	// shortPropagation replaces the five minutes for which a new root is published before its CA signs. It leaves room for
-	// refreshTrust, which is much faster than the kubelet by itself.
-	shortPropagation = 10 * time.Second
-)
+// certManagerNamespace is where cert-manager runs, and finds the Secrets of ClusterIssuers.
+const certManagerNamespace = "cert-manager"
 
 // The mesh changes over to a CA from cert-manager and back without a failed request.
 func TestCertManagerGivesTheCA(t *testing.T) {
 	certs := certManager(t)
 	issuer := certs.issuer(t)
 	before := trustBundle(t)
-	operatorFlags(t, "--ca-propagation="+shortPropagation.String(), "--ca-margin=1s")
 	keepCertificates(t)
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
 	s.client("client")
@@ -70,8 +61,7 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	for _, root := range before {
 		require.True(t, slices.ContainsFunc(both, root.Equal), "leaves under it are still in use")
 	}
-	refreshTrust(t, issuer.root)
-
+	announced(t, issuer.root)
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from cert-manager", issuer.name)
 	start := since()
 	s.server("late")
@@ -81,25 +71,21 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 	s.answers("late", "http://server/", "server")
 	overMTLS(s, start, s.pod("late"), identityOf(s, "client"), identityOf(s, "late"))
 	chain := leafOf(s, "late")
-	require.Len(t, chain, 2, "the leaf and the intermediate")
-	require.True(t, certs.issued(t).Equal(chain[1]), "the intermediate is what cert-manager issued")
+	require.Len(t, chain, 2, "the leaf and the intermediate, which cert-manager issued: it alone signs by this root")
 	verifies(t, chain, issuer.root, identityOf(s, "late"))
 
 	setIssuer(t, "")
 	eventually.Passes(t, "no Certificate of the operator", func(look require.TestingT) {
 		require.Empty(look, certs.ofOperator(t))
 	})
-	eventually.Passes(t, "the root of the built-in CA in the trust bundle", func(look require.TestingT) {
-		require.Len(look, trustBundle(t), len(both)+1)
-	})
-	after := trustBundle(t)
-	refreshTrust(t, after[len(after)-1])
+	builtin := rootBesides(t, both)
+	announced(t, builtin)
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
 	s.server("last")
 	s.service("last", "last")
 	s.captured("last")
 	s.answers("late", "http://last/", "last")
-	verifies(t, leafOf(s, "last"), after[len(after)-1], identityOf(s, "last"))
+	verifies(t, leafOf(s, "last"), builtin, identityOf(s, "last"))
 	require.True(t, slices.ContainsFunc(trustBundle(t), issuer.root.Equal), "the pod from before has a leaf under it")
 	meshReady(t)
 	total := steady.end()
@@ -112,7 +98,6 @@ func TestCertManagerGivesTheCA(t *testing.T) {
 func TestAnIssuerSignsEachCertificate(t *testing.T) {
 	certs := certManager(t)
 	issuer := certs.issuer(t)
-	operatorFlags(t, "--ca-propagation="+shortPropagation.String(), "--ca-margin=1s")
 	keepCertificates(t)
 	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
 	s.client("client")
@@ -134,7 +119,7 @@ func TestAnIssuerSignsEachCertificate(t *testing.T) {
 	require.NoError(t, world.client.Create(t.Context(), roots))
 	t.Cleanup(func() { _ = world.client.Delete(context.Background(), roots) })
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in", issuer.name)
-	refreshTrust(t, issuer.root)
+	announced(t, issuer.root)
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "Each certificate is signed by", issuer.name)
 	ca := &corev1.Secret{}
 	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.CASecret}
@@ -156,13 +141,9 @@ func TestAnIssuerSignsEachCertificate(t *testing.T) {
 	})
 	meshReady(t)
 
+	before := trustBundle(t)
 	setIssuer(t, "")
-	after := trustBundle(t)
-	eventually.Passes(t, "a new root of the built-in CA", func(look require.TestingT) {
-		after = trustBundle(t)
-		require.False(look, after[len(after)-1].Equal(issuer.root))
-	})
-	refreshTrust(t, after[len(after)-1])
+	announced(t, rootBesides(t, before))
 	certificatesSay(t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
 	s.answers("client", "http://late/", "late")
 	meshReady(t)
@@ -284,46 +265,6 @@ func (c certManagerAPI) ofOperator(t *testing.T) []certmanagerv1.Certificate {
 	return list.Items
 }
 
-// issued is the operator's intermediate.
-func (c certManagerAPI) issued(t *testing.T) *x509.Certificate {
-	t.Helper()
-	chain, err := certificatesIn(t.Context(), names.SystemNamespace, names.IssuedCA)
-	require.NoError(t, err)
-	return chain[0]
-}
-
-// certificatesIn reads tls.crt of a Secret.
-func certificatesIn(ctx context.Context, namespace, name string) ([]*x509.Certificate, error) {
-	var s corev1.Secret
-	if err := world.client.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, &s); err != nil {
-		return nil, err
-	}
-	return parse(s.Data[corev1.TLSCertKey])
-}
-
-func parse(text []byte) ([]*x509.Certificate, error) {
-	var out []*x509.Certificate
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, nil
-}
-
-// trustBundle is what the mesh trusts, as published.
-func trustBundle(t *testing.T) []*x509.Certificate {
-	t.Helper()
-	var cm corev1.ConfigMap
-	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.TrustBundleConfigMap}
-	require.NoError(t, world.client.Get(t.Context(), key, &cm))
-	roots, err := parse([]byte(cm.Data[names.TrustBundleKey]))
-	require.NoError(t, err)
-	return roots
-}
-
 // setIssuer makes a ClusterIssuer the source of the mesh's CA; an empty name brings the built-in root back.
 func setIssuer(t *testing.T, name string) {
 	t.Helper()
@@ -338,10 +279,11 @@ func patchMesh(t *testing.T, change string) {
 	t.Helper()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
 	patch := client.RawPatch("application/merge-patch+json", []byte(change))
-	require.NoError(t, world.client.Patch(context.WithoutCancel(t.Context()), mesh, patch))
+	require.NoError(t, world.client.Patch(lasting(t), mesh, patch))
 }
 
-// keepCertificates puts Mesh.spec.certificates back when the test ends.
+// keepCertificates puts Mesh.spec.certificates back when the test ends, however it does, and waits until who signed
+// before signs again: the next test finds the mesh as this one did.
 func keepCertificates(t *testing.T) {
 	t.Helper()
 	meshReady(t)
@@ -349,9 +291,26 @@ func keepCertificates(t *testing.T) {
 	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	text, err := json.Marshal(mesh.Spec.Certificates)
 	require.NoError(t, err)
+	before := stateOfCA(t, t)
+	require.Empty(t, before.NextOrigin, "a change is under way")
 	t.Cleanup(func() {
 		patchMesh(t, `{"spec":{"certificates":null}}`) // a merge alone would keep what the test added
 		patchMesh(t, fmt.Sprintf(`{"spec":{"certificates":%s}}`, text))
+		eventually.Passes(t, "who signed before the test signs, or will", func(look require.TestingT) {
+			now := stateOfCA(t, look)
+			will := now.NextOrigin
+			if will == "" {
+				will = now.ActiveOrigin
+			}
+			require.Equal(look, before.ActiveOrigin, will)
+		})
+		if stateOfCA(t, t).NextOrigin != "" {
+			announced(t, trustBundle(t)...)
+		}
+		eventually.Passes(t, "it signs", func(look require.TestingT) {
+			require.Empty(look, stateOfCA(t, look).NextOrigin)
+		})
+		meshReady(t)
 	})
 }
 
@@ -379,110 +338,9 @@ func meshReady(t *testing.T) {
 	t.Helper()
 	eventually.Passes(t, "the Mesh is Ready", func(look require.TestingT) {
 		mesh := &v1alpha1.Mesh{}
-		require.NoError(look, world.client.Get(t.Context(), client.ObjectKey{Name: names.Mesh}, mesh))
+		require.NoError(look, world.client.Get(lasting(t), client.ObjectKey{Name: names.Mesh}, mesh))
 		require.Equal(look, mesh.Generation, mesh.Status.ObservedGeneration)
 		require.True(look, meta.IsStatusConditionTrue(mesh.Status.Conditions, v1alpha1.MeshConditionReady),
 			"%v", mesh.Status.Conditions)
 	})
-}
-
-// operatorFlags restarts the operator with further flags, and without them when the test ends.
-func operatorFlags(t *testing.T, flags ...string) {
-	t.Helper()
-	d := &appsv1.Deployment{}
-	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.OperatorService}
-	require.NoError(t, world.client.Get(t.Context(), key, d))
-	args := d.Spec.Template.Spec.Containers[0].Args
-	set := func(ctx context.Context, args []string) {
-		require.NoError(t, world.client.Get(ctx, key, d))
-		patch := client.StrategicMergeFrom(d.DeepCopy())
-		d.Spec.Template.Spec.Containers[0].Args = args
-		require.NoError(t, world.client.Patch(ctx, d, patch))
-		eventually.PassesWithin(t, 2*time.Minute, "the operator with these flags is rolled out", func(look require.TestingT) {
-			require.NoError(look, world.client.Get(ctx, key, d))
-			require.Equal(look, d.Generation, d.Status.ObservedGeneration)
-			require.Equal(look, *d.Spec.Replicas, d.Status.UpdatedReplicas)
-			require.Equal(look, *d.Spec.Replicas, d.Status.Replicas)
-			require.Equal(look, *d.Spec.Replicas, d.Status.AvailableReplicas)
-		})
-	}
-	t.Cleanup(func() { set(context.Background(), args) })
-	set(t.Context(), append(slices.Clone(args), flags...))
-}
-
-// refreshTrust waits until every node proxy trusts a root. It makes the kubelet refresh the mounted bundle at once,
-// which a changed annotation does; by itself it takes a minute or two.
-func refreshTrust(t *testing.T, root *x509.Certificate) {
-	t.Helper()
-	for _, pod := range nodePods(t) {
-		patch := client.RawPatch("application/merge-patch+json",
-			fmt.Appendf(nil, `{"metadata":{"annotations":{"fairway.dev/e2e":%q}}}`, rand.String(5)))
-		require.NoError(t, world.client.Patch(t.Context(), pod.DeepCopy(), patch))
-	}
-	for node, pod := range nodePods(t) {
-		address := podPort(t, pod, names.PortAdmin)
-		eventually.Passes(t, fmt.Sprintf("the proxy of %s trusts the new root", node), func(look require.TestingT) {
-			require.True(look, slices.ContainsFunc(secretOf(look, address, names.TrustBundleSecret), root.Equal))
-		})
-	}
-}
-
-// leafOf is the chain that the proxy of a pod's node shows for it.
-func leafOf(s *space, app string) []*x509.Certificate {
-	s.t.Helper()
-	address := podPort(s.t, nodePods(s.t)[s.pod(app).Spec.NodeName], names.PortAdmin)
-	var chain []*x509.Certificate
-	eventually.Passes(s.t, "a certificate of "+app, func(look require.TestingT) {
-		chain = secretOf(look, address, identityOf(s, app))
-		require.NotEmpty(look, chain)
-	})
-	return chain
-}
-
-// secretOf reads the certificates of one secret from Envoy's configuration.
-func secretOf(look require.TestingT, address, name string) []*x509.Certificate {
-	res, err := (&http.Client{Timeout: 5 * time.Second}).Get("http://" + address + introspect.PathEnvoy +
-		"config_dump?resource=dynamic_active_secrets")
-	require.NoError(look, err)
-	defer res.Body.Close()
-	type pemData struct {
-		Bytes []byte `json:"inline_bytes"`
-	}
-	var dump struct {
-		Configs []struct {
-			Name   string `json:"name"`
-			Secret struct {
-				Certificate struct {
-					Chain pemData `json:"certificate_chain"`
-				} `json:"tls_certificate"`
-				Validation struct {
-					Trusted pemData `json:"trusted_ca"`
-				} `json:"validation_context"`
-			} `json:"secret"`
-		} `json:"configs"`
-	}
-	require.NoError(look, json.NewDecoder(res.Body).Decode(&dump))
-	for _, c := range dump.Configs {
-		if c.Name == name {
-			out, err := parse(append(c.Secret.Certificate.Chain.Bytes, c.Secret.Validation.Trusted.Bytes...))
-			require.NoError(look, err)
-			return out
-		}
-	}
-	return nil
-}
-
-// verifies checks that a chain leads to a root, and whose it is.
-func verifies(t *testing.T, chain []*x509.Certificate, root *x509.Certificate, id string) {
-	roots, between := x509.NewCertPool(), x509.NewCertPool()
-	roots.AddCert(root)
-	for _, c := range chain[1:] {
-		between.AddCert(c)
-	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{
-		x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth,
-	}})
-	require.NoError(t, err)
-	require.Len(t, chain[0].URIs, 1)
-	require.Equal(t, id, chain[0].URIs[0].String())
 }

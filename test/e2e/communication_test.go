@@ -16,7 +16,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -54,8 +53,16 @@ func operatorPods(t *testing.T) []corev1.Pod {
 // replaced deletes pods and waits until as many others are ready.
 func replaced(t *testing.T, namespace, name string, which func(*corev1.Pod) bool, how ...client.DeleteOption) {
 	t.Helper()
-	pods, err := component(t.Context(), namespace, name)
-	require.NoError(t, err)
+	var pods []corev1.Pod
+	eventually.PassesWithin(t, 2*time.Minute, "all pods of "+name+" are ready: nothing replaces them now",
+		func(look require.TestingT) {
+			var err error
+			pods, err = component(t.Context(), namespace, name)
+			require.NoError(look, err)
+			for i := range pods {
+				require.True(look, podReady(&pods[i]) && pods[i].DeletionTimestamp == nil, pods[i].Name)
+			}
+		})
 	old, want := map[types.UID]bool{}, len(pods)
 	for i := range pods {
 		if which == nil || which(&pods[i]) {
@@ -106,10 +113,7 @@ func TestTrafficGoesOnWhileTheOperatorIsAway(t *testing.T) {
 	require.Zero(t, through.of("app-v2"), "the route holds: %v", through)
 
 	// And updates come again: a new route, a new Service, a new pod.
-	var r gwv1.HTTPRoute
-	require.NoError(t, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r))
-	r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend("app-v2")}
-	require.NoError(t, world.client.Update(t.Context(), &r))
+	s.reroute("app", "app-v2")
 	s.programmed("app")
 	s.routed("client", "http://app/", "app-v2")
 	s.server("late")

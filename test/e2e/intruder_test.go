@@ -49,13 +49,19 @@ func operatorPort(t *testing.T, port int) string {
 // podPort forwards a port of a pod to this machine until the test ends.
 func podPort(t *testing.T, pod *corev1.Pod, port int) string {
 	t.Helper()
+	return forward(t.Context(), t, pod, port)
+}
+
+// forward does so until a context ends.
+func forward(ctx context.Context, t *testing.T, pod *corev1.Pod, port int) string {
+	t.Helper()
 	u := world.clientset.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource(
 		"portforward").URL()
 	dialer, err := portforward.NewSPDYOverWebsocketDialerForStreaming(u, world.config)
 	require.NoError(t, err)
 	ready := make(chan struct{})
 	f, err := portforward.NewOnAddressesForStreamingWithContext(
-		t.Context(), dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
+		ctx, dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ready, io.Discard, io.Discard)
 	require.NoError(t, err)
 	failed := make(chan error, 1)
 	go func() { failed <- f.ForwardPorts() }()
@@ -159,7 +165,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 // nodePods are the node pods, by node.
 func nodePods(t *testing.T) map[string]*corev1.Pod {
 	t.Helper()
-	pods, err := component(t.Context(), names.SystemNamespace, names.ComponentNode)
+	pods, err := component(lasting(t), names.SystemNamespace, names.ComponentNode)
 	require.NoError(t, err)
 	out := map[string]*corev1.Pod{}
 	for i := range pods {

@@ -32,6 +32,7 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -50,6 +51,10 @@ type asker struct {
 type matrix struct {
 	*space
 	askers map[string]asker
+	// tokens that requests carry, by what they are called in the table.
+	tokens map[string]string
+	// authentication is what each of its policies asks for.
+	authentication map[string]v1alpha1.AuthenticationPolicySpec
 }
 
 // TestWhoMayComeIn asks the application from everywhere, by every address, under every policy, in both modes and in
@@ -68,11 +73,13 @@ func TestWhoMayComeIn(t *testing.T) {
 		for _, waypoint := range []string{waypointNone, waypointReady, waypointReplaced, waypointUnready, waypointDeleted} {
 			m.waypoint(waypoint)
 			for _, policy := range []string{
-				noPolicy, networkAllow, networkDeny, requestAllow, requestDeny, defaultDeny, dryRun,
+				noPolicy, networkAllow, requestAllow, requestDeny, networkDeny, tokenRequired, defaultDeny, serviceAsked, dryRun,
 			} {
+				start := time.Now()
 				n, bad := m.state(cell{policy: policy, waypoint: waypoint, strict: strict})
 				asked, wrong = asked+n, append(wrong, bad...)
-				t.Logf("strict %t, waypoint %s, policy %s: %d cells, %d wrong", strict, waypoint, policy, n, len(bad))
+				t.Logf("strict %t, waypoint %s, policy %s: %d cells, %d wrong (%.1f s)",
+					strict, waypoint, policy, n, len(bad), time.Since(start).Seconds())
 				slices.Sort(bad)
 				for _, b := range bad[:min(len(bad), 12)] {
 					t.Log(b)
@@ -87,7 +94,7 @@ func TestWhoMayComeIn(t *testing.T) {
 // state asks all cells of one state.
 func (m *matrix) state(c cell) (asked int, wrong []string) {
 	m.t.Helper()
-	if p := policyFor(c.policy); p != nil {
+	if p := m.policy(c.policy); p != nil {
 		m.create(p)
 		m.decided(p)
 		defer func() { require.NoError(m.t, world.client.Delete(m.t.Context(), p)) }()
@@ -115,7 +122,8 @@ func (m *matrix) compare(c cell) (asked int, wrong []string) {
 		c := c
 		c.caller = name
 		all.Go(func() {
-			got := a.ask(m.t)
+			questions := asks(c.policy)
+			got := a.ask(m.t, m.paths(questions))
 			mu.Lock()
 			defer mu.Unlock()
 			for address, url := range a.urls {
@@ -123,9 +131,10 @@ func (m *matrix) compare(c cell) (asked int, wrong []string) {
 				if !c.asked() {
 					continue
 				}
-				for _, c.path = range []string{pathGood, pathBad} {
+				for n, path := range m.paths(questions) {
 					asked++
-					said := got[url+c.path]
+					c.path, c.token = questions[n].path, questions[n].token
+					said := got[url+path]
 					switch open := strings.HasPrefix(said, "200 "); {
 					case open == c.open():
 					case open:
@@ -141,11 +150,24 @@ func (m *matrix) compare(c cell) (asked int, wrong []string) {
 	return asked, wrong
 }
 
-// ask every URL with both paths, and say what came of each.
-func (a asker) ask(t *testing.T) map[string]string {
+// paths of questions, with their tokens.
+func (m *matrix) paths(questions []cell) (out []string) {
+	for _, q := range questions {
+		if q.token != noToken {
+			q.path += "?" + tokenParameter + "=" + m.tokens[q.token]
+		}
+		out = append(out, q.path)
+	}
+	return out
+}
+
+// ask every URL with all paths, and say what came of each.
+func (a asker) ask(t *testing.T, paths []string) map[string]string {
 	args := append([]string{"probe", "--timeout=4s"}, a.flags...)
 	for _, url := range a.urls {
-		args = append(args, url+pathGood, url+pathBad)
+		for _, path := range paths {
+			args = append(args, url+path)
+		}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
 	defer cancel()
@@ -161,7 +183,20 @@ func (a asker) ask(t *testing.T) map[string]string {
 	return got
 }
 
-// policyFor makes a policy of the table.
+// policy makes one of the table, if it has any of that name.
+func (m *matrix) policy(name string) client.Object {
+	if spec, ok := m.authentication[name]; ok {
+		return &v1alpha1.AuthenticationPolicy{
+			ObjectMeta: metav1.ObjectMeta{Name: strings.ReplaceAll(name, " ", "-")}, Spec: spec,
+		}
+	}
+	if p := policyFor(name); p != nil {
+		return p
+	}
+	return nil
+}
+
+// policyFor makes an AuthorizationPolicy of the table.
 func policyFor(name string) *v1alpha1.AuthorizationPolicy {
 	source := func(account string) []v1alpha1.AuthorizationSource {
 		return []v1alpha1.AuthorizationSource{{
@@ -209,9 +244,9 @@ func policyFor(name string) *v1alpha1.AuthorizationPolicy {
 }
 
 // decided waits until the status says what became of a policy: that it is enforced, or why it can't be.
-func (s *space) decided(p *v1alpha1.AuthorizationPolicy) {
+func (s *space) decided(p client.Object) {
 	s.t.Helper()
-	s.enforcement(p, time.Minute, "the status of policy "+p.Name, func(look require.TestingT, c *metav1.Condition) {
+	s.enforcement(p, time.Minute, "the status of policy "+p.GetName(), func(look require.TestingT, c *metav1.Condition) {
 		if !strings.Contains(c.Message, "nobody gets in through it") { // a waypoint without proxies may come back
 			require.NotEqual(look, v1alpha1.PolicyReasonPending, c.Reason, c.Message)
 		}
@@ -219,21 +254,40 @@ func (s *space) decided(p *v1alpha1.AuthorizationPolicy) {
 }
 
 // enforcement waits until the condition Enforced of a policy is about what it is now, and passes, for all ancestors.
-func (s *space) enforcement(p *v1alpha1.AuthorizationPolicy, within time.Duration, what string,
+func (s *space) enforcement(p client.Object, within time.Duration, what string,
+	pass func(require.TestingT, *metav1.Condition),
+) {
+	s.t.Helper()
+	s.policySays(p, v1alpha1.PolicyConditionEnforced, within, what, pass)
+}
+
+// policySays is the same of any condition and any kind of policies.
+func (s *space) policySays(p client.Object, condition string, within time.Duration, what string,
 	pass func(require.TestingT, *metav1.Condition),
 ) {
 	s.t.Helper()
 	eventually.PassesWithin(s.t, within, what, func(look require.TestingT) {
-		var now v1alpha1.AuthorizationPolicy
-		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), &now))
-		require.NotEmpty(look, now.Status.Ancestors)
-		for _, a := range now.Status.Ancestors {
-			c := meta.FindStatusCondition(a.Conditions, v1alpha1.PolicyConditionEnforced)
+		now := p.DeepCopyObject().(client.Object)
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), now))
+		policy, ok := cluster.PolicyOf(now)
+		require.True(look, ok)
+		require.NotEmpty(look, *policy.Ancestors())
+		for _, a := range *policy.Ancestors() {
+			c := meta.FindStatusCondition(a.Conditions, condition)
 			require.NotNil(look, c, "%+v", a.Conditions)
-			require.Equal(look, now.Generation, c.ObservedGeneration)
+			require.Equal(look, now.GetGeneration(), c.ObservedGeneration)
 			pass(look, c)
 		}
 	})
+}
+
+// policyProgrammed waits until the proxies have a policy.
+func (s *space) policyProgrammed(p client.Object) {
+	s.t.Helper()
+	s.policySays(p, v1alpha1.EntryConditionProgrammed, eventually.Patience, "policy "+p.GetName()+" is Programmed",
+		func(look require.TestingT, c *metav1.Condition) {
+			require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
+		})
 }
 
 // waypoint brings the waypoint of the application into a state.
@@ -316,7 +370,7 @@ func newMatrix(t *testing.T) *matrix {
 	}
 	only := func(address, url string) map[string]string { return map[string]string{address: url} }
 	nodePort := fmt.Sprint(svc.Spec.Ports[0].NodePort)
-	return &matrix{space: s, askers: map[string]asker{
+	m := &matrix{space: s, askers: map[string]asker{
 		sameNode: {s, "friend", urls, nil}, otherNode: {s, "far", urls, nil}, otherAccount: {s, "stranger", urls, nil},
 		otherSpace: {other, "visitor", urls, nil}, outside: {plain, "outsider", urls, nil},
 		hostSameNode: {plain, "host-here", urls, nil}, hostOtherNode: {plain, "host-there", urls, nil},
@@ -327,6 +381,26 @@ func newMatrix(t *testing.T) *matrix {
 			[]string{"--certificate=" + other.stolen("visitor")},
 		},
 	}}
+	m.authenticate()
+	return m
+}
+
+// authenticate makes what proves callers: an authorization service, and two issuers of tokens.
+func (m *matrix) authenticate() {
+	m.t.Helper()
+	login, remote := newIssuer(m.t, "https://login.example"), newIssuer(m.t, "https://remote.example")
+	m.authorizer("authorizer")
+	m.keyServer("keys", remote)
+	m.captured("authorizer", "keys")
+	m.tokens = map[string]string{
+		goodToken: login.token(nil), fetchedToken: remote.token(nil),
+		forgedToken: newIssuer(m.t, login.name).token(nil),
+	}
+	inQuery := func(p *v1alpha1.JWTProvider) { p.FromParams = []string{tokenParameter} }
+	m.authentication = map[string]v1alpha1.AuthenticationPolicySpec{
+		tokenRequired: byTokens("app", login.provider("login", inQuery), remote.served("remote", "keys", inQuery)),
+		serviceAsked:  byAuthorizer("app", "authorizer", v1alpha1.ExternalAuthorizationByGRPC),
+	}
 }
 
 // listing makes a Service with a slice that leads to a pod which it doesn't choose, and returns its address.

@@ -31,7 +31,10 @@ func deleteMesh(t *testing.T) *v1alpha1.Mesh {
 	t.Helper()
 	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
 	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
-	t.Cleanup(func() { restore(mesh) })
+	t.Cleanup(func() {
+		restore(mesh)
+		meshReady(t)
+	})
 	require.NoError(t, world.client.Delete(t.Context(), mesh))
 	eventually.PassesWithin(t, 2*time.Minute, "the node proxies go once the nodes are clean", func(look require.TestingT) {
 		require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
@@ -63,7 +66,10 @@ func TestAStrictMesh(t *testing.T) {
 	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
 	s, outside, url := reachedInPlaintext(t)
 
-	t.Cleanup(func() { patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, mesh.Spec.MTLS.Mode)) })
+	t.Cleanup(func() {
+		patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, mesh.Spec.MTLS.Mode))
+		meshReady(t)
+	})
 	patchMesh(t, fmt.Sprintf(`{"spec":{"mtls":{"mode":%q}}}`, v1alpha1.MTLSModeStrict))
 	outside.refuses("stranger", url)
 	s.label(names.LabelMTLSMode, names.MTLSPermissive)
@@ -89,6 +95,7 @@ func TestUndeploy(t *testing.T) {
 	t.Cleanup(func() {
 		run(context.Background(), t, "deploy")
 		restore(mesh)
+		meshReady(t)
 	})
 	for name, undeploy := range map[string]func(*testing.T){
 		"in order": func(t *testing.T) {

@@ -102,6 +102,15 @@ func relabel(t *testing.T, o client.Object, labels ...string) {
 	require.NoError(t, world.client.Patch(t.Context(), o, patch))
 }
 
+// edit changes an object as it is now, whoever writes to it meanwhile: a status is written when others like it.
+func edit(t *testing.T, o client.Object, change func()) {
+	t.Helper()
+	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(o), o))
+	patch := client.MergeFrom(o.DeepCopyObject().(client.Object))
+	change()
+	require.NoError(t, world.client.Patch(t.Context(), o, patch))
+}
+
 // option changes a Deployment before it is created.
 type option func(*appsv1.Deployment)
 
@@ -153,7 +162,7 @@ func (s *space) server(name string, opts ...option) *appsv1.Deployment {
 	s.t.Helper()
 	s.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	labels := map[string]string{"app": name}
-	zero := int64(5)
+	grace := int64(8)
 	d := &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DeploymentSpec{
@@ -162,7 +171,7 @@ func (s *space) server(name string, opts ...option) *appsv1.Deployment {
 				ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": name}},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            name,
-					TerminationGracePeriodSeconds: &zero,
+					TerminationGracePeriodSeconds: &grace,
 					Containers: []corev1.Container{{
 						Name: "tool", Image: toolImage, ImagePullPolicy: corev1.PullIfNotPresent,
 						Args:  []string{"serve", "--name=" + name},
@@ -171,7 +180,7 @@ func (s *space) server(name string, opts ...option) *appsv1.Deployment {
 							HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromString("http")},
 						}},
 						// Endpoints must have left the proxies before the server stops to listen.
-						Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 2}}},
+						Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 4}}},
 					}},
 				},
 			},

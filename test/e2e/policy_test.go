@@ -87,10 +87,7 @@ func TestEditingARouteLosesNoRequest(t *testing.T) {
 
 	steady := s.steady("client", "http://app/")
 	for _, to := range []string{"app-v2", "app-v1", "app-v2"} {
-		var r gwv1.HTTPRoute
-		require.NoError(t, world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "app"}, &r))
-		r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)}
-		require.NoError(t, world.client.Update(t.Context(), &r))
+		s.reroute("app", to)
 		s.programmed("app")
 		eventually.Passes(t, fmt.Sprintf("%s after the route is programmed", to), func(look require.TestingT) {
 			require.Equal(look, 5, s.many("client", 5, "http://app/").of(to))

@@ -59,6 +59,14 @@ func rule(matches []gwv1.HTTPRouteMatch, backends ...gwv1.HTTPBackendRef) gwv1.H
 	return gwv1.HTTPRouteRule{Matches: matches, BackendRefs: backends}
 }
 
+// reroute has the first rule of a route lead elsewhere.
+func (s *space) reroute(route, to string) {
+	s.t.Helper()
+	r := httpRoute(route, toService(route))
+	r.Namespace = s.name
+	edit(s.t, r, func() { r.Spec.Rules[0].BackendRefs = []gwv1.HTTPBackendRef{backend(to)} })
+}
+
 // conditionsOf are those that Fairway wrote about the first parent, or nil.
 func conditionsOf(parents []gwv1.RouteParentStatus) []metav1.Condition {
 	for _, p := range parents {

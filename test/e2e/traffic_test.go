@@ -11,8 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -72,24 +70,13 @@ func TestTrafficPolicy(t *testing.T) {
 		spec.TargetRefs = []gwv1.LocalPolicyTargetReferenceWithSectionName{{
 			LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "server"},
 		}}
-		key := client.ObjectKey{Namespace: s.name, Name: policy.Name}
-		if err := world.client.Get(t.Context(), key, policy); apierrors.IsNotFound(err) {
+		if gone(t, policy, s.name, policy.Name) {
 			policy.Spec = spec
 			s.create(policy)
 		} else {
-			require.NoError(t, err)
-			policy.Spec = spec
-			require.NoError(t, world.client.Update(t.Context(), policy))
+			edit(t, policy, func() { policy.Spec = spec })
 		}
-		eventually.Passes(t, "the policy is Programmed", func(look require.TestingT) {
-			var p v1alpha1.TrafficPolicy
-			require.NoError(look, world.client.Get(t.Context(), key, &p))
-			require.Len(look, p.Status.Ancestors, 1)
-			c := meta.FindStatusCondition(p.Status.Ancestors[0].Conditions, v1alpha1.EntryConditionProgrammed)
-			require.NotNil(look, c)
-			require.Equal(look, p.Generation, c.ObservedGeneration)
-			require.Equal(look, metav1.ConditionTrue, c.Status, "%s: %s", c.Reason, c.Message)
-		})
+		s.policyProgrammed(policy)
 	}
 	const n = 20
 	says(v1alpha1.TrafficPolicySpec{Faults: &v1alpha1.Faults{Abort: &v1alpha1.FaultAbort{Status: http.StatusTeapot}}})

@@ -32,13 +32,15 @@ const (
 
 // What is in force.
 const (
-	noPolicy     = "none"
-	networkAllow = "network allow"
-	networkDeny  = "network deny"
-	requestAllow = "L7 allow"
-	requestDeny  = "L7 deny"
-	defaultDeny  = "default deny"
-	dryRun       = "dry run"
+	noPolicy      = "none"
+	networkAllow  = "network allow"
+	networkDeny   = "network deny"
+	requestAllow  = "L7 allow"
+	requestDeny   = "L7 deny"
+	tokenRequired = "jwt"
+	serviceAsked  = "external authorization"
+	defaultDeny   = "default deny"
+	dryRun        = "dry run"
 )
 
 // What the waypoint of the Service does.
@@ -50,16 +52,36 @@ const (
 	waypointDeleted  = "deleted"
 )
 
-// Paths: the policies on requests allow or deny one of them.
+// Paths: the policies on requests allow or deny one of them, and so does the authorization service.
 const (
 	pathGood = "/ok"
 	pathBad  = "/no"
 )
 
+// Tokens that requests carry: without one, and of whom it is.
+const (
+	noToken      = ""
+	goodToken    = "of an issuer whose keys the policy has"
+	fetchedToken = "of an issuer whose keys a pod serves"
+	forgedToken  = "of somebody who says to be that issuer"
+)
+
 // cell is a question to the table.
 type cell struct {
-	caller, address, policy, waypoint, path string
-	strict                                  bool
+	caller, address, policy, waypoint, path, token string
+	strict                                         bool
+}
+
+// asks are the questions to one address under a policy: each path, or, where tokens decide, each token.
+func asks(policy string) []cell {
+	if policy != tokenRequired {
+		return []cell{{path: pathGood}, {path: pathBad}}
+	}
+	var out []cell
+	for _, token := range []string{noToken, goodToken, fetchedToken, forgedToken} {
+		out = append(out, cell{path: pathGood, token: token})
+	}
+	return out
 }
 
 // who a caller is to a policy: "friend" may come in, "stranger" may not, and "" has no identity.
@@ -112,8 +134,10 @@ func (c cell) open() bool {
 		return c.who() != "stranger"
 	case requestAllow:
 		return c.throughWaypoint() && c.who() == "friend" && c.path == pathGood
-	case requestDeny:
+	case requestDeny, serviceAsked:
 		return c.throughWaypoint() && c.path != pathBad
+	case tokenRequired:
+		return c.throughWaypoint() && (c.token == goodToken || c.token == fetchedToken)
 	}
 	return false // default deny
 }

@@ -155,6 +155,10 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Pending, "") }), "True", v1alpha1.PolicyReasonEnforced,
 			"Enforced for 3 of 4 pods on 2 nodes (the proxies of 1 more don't know yet who may come in, and let nobody in); ",
 		},
+		"a new pod's proxy was sent another guard": {
+			nodes, ledger(func(l *guardLedger) { l.of[l.says(2, xds.Pending, "")][0].Moving = true }), "False",
+			v1alpha1.PolicyReasonPending, "but the proxy of node n1 may still let into pod shop/p2",
+		},
 		"a pod's guard is rejected": {
 			nodes, ledger(func(l *guardLedger) { l.says(2, xds.Rejected, "older") }), "False",
 			v1alpha1.PolicyReasonProxyRejected, "Proxy fairway-system/n1 rejects configuration of a filter " +

@@ -49,7 +49,7 @@ type stance int
 const (
 	// unknown: no proxy of the node is connected; it may run on with anything.
 	unknown stance = iota
-	// behind: a proxy decides by an older version.
+	// behind: a proxy decides, or may decide, by another version.
 	behind
 	// closed: the proxy has no version yet, so it lets nobody in.
 	closed
@@ -158,7 +158,7 @@ func (t *tallies) look(k xds.Key) standing {
 			now = standing{rejected, rejection(a, k.ID)}
 		case a.State == xds.Acked && state.Version != "":
 			now.stance = guarded
-		case a.Version != "":
+		case a.Version != "", a.Moving:
 			now.stance = behind
 		}
 		out = worse(out, now)

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command testtool is client and server in the pods of tests and demo: an HTTP server that says who it is and what it
-// was asked, a client that counts answers, and a TCP echo.
+// was asked, an authorization service, a client that counts answers, and a TCP echo.
 package main
 
 import (
@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -25,7 +26,7 @@ func run() int {
 		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
+	root.AddCommand(serve(), authorize(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -34,10 +35,21 @@ func run() int {
 }
 
 func sleep() *cobra.Command {
-	return &cobra.Command{
+	var most time.Duration
+	cmd := &cobra.Command{
 		Use: "sleep", Short: "Do nothing until told to stop", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { <-cmd.Context().Done() },
+		Run: func(cmd *cobra.Command, _ []string) {
+			ctx := cmd.Context()
+			if most > 0 {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, most)
+				defer cancel()
+			}
+			<-ctx.Done()
+		},
 	}
+	cmd.Flags().DurationVar(&most, "for", 0, "end after this time")
+	return cmd
 }
 
 func lookup() *cobra.Command {

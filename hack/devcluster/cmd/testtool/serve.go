@@ -5,12 +5,14 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,11 +39,13 @@ type server struct {
 	name, pod string
 	delay     time.Duration
 	failRate  float64
+	pages     []string
 }
 
 func serve() *cobra.Command {
 	s := &server{}
 	var ports []int
+	var certificate string
 	cmd := &cobra.Command{
 		Use: "serve", Short: "HTTP/1.1 and h2c server that answers with its name and the request, as JSON",
 		Args: cobra.NoArgs,
@@ -50,26 +54,35 @@ func serve() *cobra.Command {
 				return errors.New("--fail-rate is a share between 0 and 1")
 			}
 			s.pod, _ = os.Hostname()
-			g, ctx := errgroup.WithContext(cmd.Context())
-			for _, port := range ports {
-				g.Go(func() error { return s.listen(ctx, port) })
+			handler, err := s.handler()
+			if err != nil {
+				return err
 			}
-			return g.Wait()
+			return listenAll(cmd.Context(), handler, ports, certificate)
 		},
 	}
 	cmd.Flags().StringVar(&s.name, "name", "tool", "what the server calls itself")
 	cmd.Flags().IntSliceVar(&ports, "port", []int{8080}, "port to listen on (repeatable)")
 	cmd.Flags().DurationVar(&s.delay, "delay", 0, "wait this long before every answer")
 	cmd.Flags().Float64Var(&s.failRate, "fail-rate", 0, "share of requests to answer with 503")
+	cmd.Flags().StringArrayVar(&s.pages, "page", nil, "path=text: answer this path with the text (repeatable)")
+	cmd.Flags().StringVar(&certificate, "certificate", "", "speak TLS with this certificate and key: PEM, in base64")
 	return cmd
 }
 
-func (s *server) handler() http.Handler {
+func (s *server) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/grpc.health.v1.Health/Check", healthy)
+	for _, page := range s.pages {
+		path, text, ok := strings.Cut(page, "=")
+		if !ok || !strings.HasPrefix(path, "/") {
+			return nil, fmt.Errorf("--page %q: want /path=text", page)
+		}
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) })
+	}
 	mux.HandleFunc("/", s.echo)
-	return mux
+	return mux, nil
 }
 
 // healthy answers a gRPC health check with SERVING, for probes of that kind
@@ -82,12 +95,30 @@ func healthy(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Grpc-Status", "0")
 }
 
-func (s *server) listen(ctx context.Context, port int) error {
+// listenAll serves at several ports until the context ends, by TLS with a certificate as flags have it if there is one.
+func listenAll(ctx context.Context, handler http.Handler, ports []int, certificate string) error {
+	var config *tls.Config
+	if certificate != "" {
+		pair, err := keyPair(certificate)
+		if err != nil {
+			return err
+		}
+		config = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, port := range ports {
+		g.Go(func() error { return listen(ctx, handler, port, config) })
+	}
+	return g.Wait()
+}
+
+func listen(ctx context.Context, handler http.Handler, port int, config *tls.Config) error {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	h := &http.Server{
-		Addr: fmt.Sprintf(":%d", port), Handler: s.handler(), Protocols: protocols,
+		Addr: fmt.Sprintf(":%d", port), Handler: handler, Protocols: protocols, TLSConfig: config,
 		ReadHeaderTimeout: 10 * time.Second,
 	}
 	stopped := make(chan error, 1)
@@ -96,7 +127,11 @@ func (s *server) listen(ctx context.Context, port int) error {
 		defer cancel()
 		stopped <- h.Shutdown(drain)
 	})
-	if err := h.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+	serve := h.ListenAndServe
+	if config != nil {
+		serve = func() error { return h.ListenAndServeTLS("", "") }
+	}
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped
