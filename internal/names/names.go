@@ -160,6 +160,12 @@ const (
 	CNIPlugin       = "fairway-cni"
 )
 
+// Names of what a proxy tells its agent (access log service): of callers, to be counted, and of open connections.
+const (
+	LogCallers = "agent"
+	LogOpen    = "open"
+)
+
 // ClusterXDS is the static cluster of every proxy that leads to its agent.
 const ClusterXDS = "xds"
 

@@ -88,6 +88,9 @@ func (p *pod) join(strict bool) {
 		Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload,
 		Identities: []string{p.identity},
 	})
+	p.mesh.mu.Lock()
+	p.mesh.members[p.namespace+"/"+p.name] = p
+	p.mesh.mu.Unlock()
 	p.configure(strict)
 	p.guarded(model.PodGuard{})
 	p.waitForListeners()

@@ -102,6 +102,16 @@ func (k *Kernel) EndPlaintext(
 	return ended, err
 }
 
+// EndProxied resets the given legs of connections in mTLS that pass the proxy, and all in plaintext to ports where that
+// is refused now.
+func (k *Kernel) EndProxied(path string, mtls []capture.Leg, refused func(port uint16) bool) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) {
+		ended, err = capture.EndProxied(ns, k.proxy, mtls, refused)
+		return err
+	})
+	return ended, err
+}
+
 // EndOutbound ends what a closed pod has open to addresses outside of the mesh.
 func (k *Kernel) EndOutbound(path string, p capture.Pod) (ended int, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndOutbound(ns, k.pod(p)); return err })

@@ -219,7 +219,7 @@ func mtls(p Pod) *listenerv3.Listener {
 			// The peer names the pod's port, and no address: it can ask for nothing but the pod itself.
 			Filters: append(append([]*listenerv3.Filter{envoy.PeerLimit()},
 				guarded(p, a, host(own)+":%REQUESTED_SERVER_NAME%")...),
-				envoy.Ended(&tcpproxyv3.TcpProxy{
+				envoy.Ended(envoy.TellOfOpen(&tcpproxyv3.TcpProxy{
 					StatPrefix:       "mtls",
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: upstream.ClusterDirect},
 					AccessLog: guardedLog(p, envoy.TriedOnly(), map[string]string{
@@ -228,7 +228,7 @@ func mtls(p Pod) *listenerv3.Listener {
 						"destination": envoy.Literal(p.Identity),
 						"dialled":     host(own) + ":%REQUESTED_SERVER_NAME%",
 					}),
-				})),
+				}))),
 		})
 	}
 	return l
