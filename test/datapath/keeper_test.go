@@ -7,29 +7,40 @@ import (
 	"context"
 	"errors"
 
+	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"github.com/go-logr/logr/testr"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// keep starts a keeper of the node's connections that knows none, as an agent does that has just started. The one before
-// must have stopped.
-func (n *meshNode) keep() (stop func()) {
+// keep starts a keeper of the node's connections that knows none, as an agent does that has just started, in place of
+// the one before. It hears which guards the proxy has.
+func (n *meshNode) keep() {
 	t := n.mesh.t
-	n.keeper = connections.New(testr.NewWithInterface(t, testr.Options{}))
-	n.counter.Open = n.keeper.Told
+	k := connections.New(testr.NewWithInterface(t, testr.Options{}))
+	n.keeper.Store(k)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = n.keeper.Run(ctx, nodeKernel{n}, n.mesh)
+		_ = k.Run(ctx, nodeKernel{n}, n.mesh)
 	}()
-	stop = func() { cancel(); <-done }
-	t.Cleanup(stop)
-	return stop
+	n.stopKeeping = func() { cancel(); <-done }
+	t.Cleanup(n.stopKeeping)
+	n.mesh.mu.Lock()
+	defer n.mesh.mu.Unlock()
+	for _, p := range n.mesh.members {
+		name := names.PodAuthorization(p.namespace, p.name)
+		if r, ok := n.mesh.cache.Get(n.scope().Key(xds.TypeExtension, name)); ok && p.node == n {
+			k.Accepted(name, r.Version(), r.Any())
+		}
+	}
 }
+
+func (n *meshNode) told(line *accesslogdatav3.AccessLogCommon) { n.keeper.Load().Told(line) }
 
 // accepted is what the relay tells the keeper.
 func (n *meshNode) accepted(a xds.Ack) {
@@ -37,7 +48,7 @@ func (n *meshNode) accepted(a xds.Ack) {
 		return
 	}
 	if r, ok := n.mesh.cache.Get(n.scope().Key(a.TypeURL, a.Name)); ok && r.Version() == a.Version {
-		n.keeper.Accepted(a.Name, r.Version(), r.Any())
+		n.keeper.Load().Accepted(a.Name, r.Version(), r.Any())
 	}
 }
 
@@ -54,7 +65,7 @@ func (m *mesh) Netns(pod string) []string {
 // nodeKernel is the kernel as a node's agent has it.
 type nodeKernel struct{ node *meshNode }
 
-func (k nodeKernel) EndProxied(path string, mtls []capture.Leg, refused func(port uint16) bool) (int, error) {
+func (k nodeKernel) EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (int, error) {
 	k.node.mesh.mu.Lock()
 	defer k.node.mesh.mu.Unlock()
 	for _, p := range k.node.mesh.members {

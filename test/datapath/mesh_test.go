@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/go-logr/logr"
@@ -63,6 +64,8 @@ type mesh struct {
 	destinations map[string]model.Destination
 	// members are the pods that joined, by "namespace/name".
 	members map[string]*pod
+	// retell is how often proxies tell of what is open, unless zero.
+	retell time.Duration
 }
 
 // meshNode is a node with its proxy.
@@ -80,8 +83,10 @@ type meshNode struct {
 	tolerant atomic.Bool
 	server   *xds.Server
 	counter  *counting.Counter
-	keeper   *connections.Keeper
-	uplink   int // index of the interface to the other node
+	// keeper ends what guards refuse, until stopKeeping.
+	keeper      atomic.Pointer[connections.Keeper]
+	stopKeeping func()
+	uplink      int // index of the interface to the other node
 }
 
 // pod is a namespace with an address, on a node.
@@ -163,6 +168,7 @@ func (n *meshNode) serve() {
 	server.Register(n.xds)
 	if n.counter == nil {
 		n.counter = counting.NewCounter()
+		n.counter.Open = n.told
 		n.keep()
 	}
 	n.counter.Register(n.xds)

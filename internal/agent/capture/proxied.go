@@ -4,6 +4,7 @@
 package capture
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,27 +17,27 @@ import (
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
-// Leg is one of the two connections that the proxy has in a pod's namespace for each that comes to the pod: the
-// caller's, or the one that it made to the application. Local is the proxy's end.
+// Proxied is a connection to a pod's application that passes the proxy. In the pod's namespace it is two: the caller's,
+// and the one that the proxy has made to the application, which may be unknown.
+type Proxied struct{ Caller, Application Leg }
+
+// Leg is one of the two. Local is the proxy's end.
 type Leg struct{ Local, Remote netip.AddrPort }
 
-// EndProxied resets connections to the pod's applications that pass the proxy: the given legs of those in mTLS, and all
-// that came in plaintext to a port where that is refused now; nil: nowhere. Both legs are reset, so that nothing of what
-// the proxy holds for either side is delivered any more. It tells how many legs there were.
+// EndProxied resets connections to the pod's applications that pass the proxy: the given ones in mTLS, and all that came
+// in plaintext to a port where that is refused now; nil: nowhere. Both legs are reset, so that nothing of what the proxy
+// holds for either side is delivered any more. It tells how many legs there were.
 func EndProxied(
-	ns *netns.Namespace, proxy proxymark.Mark, mtls []Leg, refused func(port uint16) bool,
+	ns *netns.Namespace, proxy proxymark.Mark, mtls []Proxied, refused func(port uint16) bool,
 ) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, _, err := sockets(unix.IPPROTO_TCP)
 		if err != nil {
 			return err
 		}
-		end, err := toEnd(open, proxy.Mark(), mtls, refused, dialledPorts)
-		if err != nil {
-			return err
-		}
+		end, failed := toEnd(open, proxy.Mark(), mtls, refused, dialledPorts)
 		ended, err = destroyAll(end)
-		return err
+		return errors.Join(failed, err)
 	})
 	if err != nil {
 		err = fmt.Errorf("end connections that are refused now in %s: %w", ns.Path(), err)
@@ -47,21 +48,18 @@ func EndProxied(
 // toEnd picks the sockets to be destroyed. In plaintext, the legs to applications tell their ports; of which port those
 // of the callers are is asked for only if some of them must go.
 func toEnd(
-	open []connection, mark uint32, mtls []Leg, refused func(port uint16) bool,
+	open []connection, mark uint32, mtls []Proxied, refused func(port uint16) bool,
 	dialled func() (map[netip.AddrPort]uint16, error),
 ) (end []connection, err error) {
-	wanted := make(map[Leg]bool, len(mtls))
-	for _, l := range mtls {
-		wanted[l] = true
+	end = legsOf(mtls, open, mark)
+	if refused == nil {
+		return end, nil
 	}
 	var callers []connection
 	stay := 0
 	for _, c := range open {
 		toApplication := c.mark == mark && isApplication(c.remote.Addr())
 		switch {
-		case (c.local.Port() == names.PortMTLS || c.mark == mark) && wanted[Leg{c.local, c.remote}]:
-			end = append(end, c)
-		case refused == nil:
 		case toApplication && refused(c.remote.Port()):
 			end = append(end, c)
 		case toApplication:
@@ -78,6 +76,34 @@ func toEnd(
 		port, known := ports[c.remote]
 		return !known || !refused(port)
 	})...), err
+}
+
+// legsOf are the sockets of connections in mTLS. That to the application goes with the caller's only: by itself it may be
+// of another connection by now.
+func legsOf(mtls []Proxied, open []connection, mark uint32) (end []connection) {
+	if len(mtls) == 0 {
+		return nil
+	}
+	callers, applications := map[Leg]connection{}, map[Leg]connection{}
+	for _, c := range open {
+		switch {
+		case c.local.Port() == names.PortMTLS:
+			callers[Leg{c.local, c.remote}] = c
+		case c.mark == mark:
+			applications[Leg{c.local, c.remote}] = c
+		}
+	}
+	for _, p := range mtls {
+		caller, found := callers[p.Caller]
+		if !found {
+			continue
+		}
+		end = append(end, caller)
+		if a, found := applications[p.Application]; found {
+			end = append(end, a)
+		}
+	}
+	return end
 }
 
 func isApplication(a netip.Addr) bool {

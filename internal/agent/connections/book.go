@@ -30,9 +30,8 @@ const (
 
 // opened is a connection in mTLS that has led to an application.
 type opened struct {
-	// caller and application are its legs, as their sockets have them; the second may be unknown.
-	caller, application capture.Leg
-	identity, asked     unique.Handle[string]
+	capture.Proxied
+	identity, asked unique.Handle[string]
 	// told is when the proxy told of it last.
 	told time.Time
 }
@@ -85,7 +84,7 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon) {
 	}
 	application, _ := leg(line.GetUpstreamLocalAddress(), line.GetUpstreamRemoteAddress())
 	p.byCaller[caller.Remote] = opened{
-		caller: caller, application: application, told: k.now(),
+		Proxied: capture.Proxied{Caller: caller, Application: application}, told: k.now(),
 		identity: unique.Make(envoy.PeerIdentity(line)),
 		asked:    unique.Make(line.GetTlsProperties().GetTlsSniHostname()),
 	}

@@ -37,7 +37,7 @@ const (
 
 // Kernel resets connections in a pod's network namespace, by its path; kernel.Kernel is one.
 type Kernel interface {
-	EndProxied(path string, mtls []capture.Leg, refused func(port uint16) bool) (ended int, err error)
+	EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (ended int, err error)
 }
 
 // Places knows the paths of the network namespaces of a captured pod, by its namespace and name; pods.Follower is one.
@@ -172,17 +172,17 @@ func (k *Keeper) look(w work, kernel Kernel, places Places) {
 		return
 	}
 	asked := verdicts{decider: d, known: map[authorization.Caller]string{}, by: map[string]int{}}
-	legs := asked.refused(w.mtls)
+	end := asked.refused(w.mtls)
 	var plaintext func(uint16) bool
 	if w.plaintext {
 		plaintext = asked.refusesPlaintext
 	}
-	if len(legs) == 0 && plaintext == nil {
+	if len(end) == 0 && plaintext == nil {
 		return
 	}
 	ended, failed := 0, error(nil)
 	for _, path := range paths {
-		n, err := kernel.EndProxied(path, legs, plaintext)
+		n, err := kernel.EndProxied(path, end, plaintext)
 		ended += n
 		if err != nil && !netns.Gone(err) {
 			failed = err
@@ -266,18 +266,15 @@ func (v *verdicts) refusesPlaintext(port uint16) bool {
 	return v.refuses(authorization.Caller{Port: port})
 }
 
-// refused are the legs of connections that must go.
-func (v *verdicts) refused(mtls []opened) (legs []capture.Leg) {
+// refused are the connections that must go.
+func (v *verdicts) refused(mtls []opened) (out []capture.Proxied) {
 	for _, o := range mtls {
 		if o.identity.Value() == "" || !v.refuses(authorization.Caller{
 			Identity: o.identity.Value(), ServerName: o.asked.Value(),
 		}) {
 			continue
 		}
-		legs = append(legs, o.caller)
-		if o.application != (capture.Leg{}) {
-			legs = append(legs, o.application)
-		}
+		out = append(out, o.Proxied)
 	}
-	return legs
+	return out
 }

@@ -102,9 +102,9 @@ func (k *Kernel) EndPlaintext(
 	return ended, err
 }
 
-// EndProxied resets the given legs of connections in mTLS that pass the proxy, and all in plaintext to ports where that
-// is refused now.
-func (k *Kernel) EndProxied(path string, mtls []capture.Leg, refused func(port uint16) bool) (ended int, err error) {
+// EndProxied resets the given connections in mTLS that pass the proxy, and all in plaintext to ports where that is
+// refused now.
+func (k *Kernel) EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (ended int, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) {
 		ended, err = capture.EndProxied(ns, k.proxy, mtls, refused)
 		return err

@@ -39,7 +39,7 @@ type state struct {
 // Envoy's formatter has an expression between these.
 const formatBefore, formatAfter = "%CEL(", ")%"
 
-// noPort is the verdict about who asks for what is no port. Envoy says otherwise, and means the same.
+// noPort is the verdict about who asks for what is no port, and is connected nowhere.
 const noPort = "no port is asked for"
 
 // NewDecider reads a filter. It fails for what Node of another version may make and this one doesn't know.
@@ -85,12 +85,11 @@ func (d *Decider) Verdict(c Caller) (said string, err error) {
 		"destination":  map[string]any{"port": int64(c.Port)},
 	}
 	if c.Identity != "" {
-		port, ok := portOf(c.ServerName)
-		if !ok {
-			return noPort, nil
+		if _, err := strconv.ParseUint(c.ServerName, 10, 16); err != nil {
+			return noPort, nil //nolint:nilerr // that is what it says
 		}
 		seen["connection"] = map[string]any{
-			"mtls": true, "uri_san_peer_certificate": c.Identity, "requested_server_name": port,
+			"mtls": true, "uri_san_peer_certificate": c.Identity, "requested_server_name": c.ServerName,
 		}
 		seen["destination"] = map[string]any{"port": int64(names.PortMTLS)}
 	}
@@ -121,11 +120,4 @@ func evaluate(p cel.Program, seen map[string]any) (string, error) {
 	default:
 		return "", fmt.Errorf("guard: an expression gives a %T", v)
 	}
-}
-
-// portOf is a server name as Envoy's parser of numbers takes it, which passes over spaces.
-func portOf(serverName string) (port string, ok bool) {
-	port = strings.Trim(serverName, " \t\n\v\f\r")
-	_, err := strconv.ParseInt(port, 10, 64)
-	return port, err == nil
 }
