@@ -50,26 +50,22 @@ func TellOfRequests(of *accesslogv3.AccessLogFilter) *accesslogv3.AccessLog {
 	})
 }
 
-// TellOfOpen has Envoy tell its agent which connections are open: of each when it leads to an application, now and then
-// as long as it lasts, and at its end. All other logs of the same tcp_proxy hear of ends only.
-func TellOfOpen(p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
+// TellOfOpen has Envoy tell its agent, under a name, which connections are open: of each when it leads to an application,
+// now and then as long as it lasts, and at its end. All other logs of the same tcp_proxy hear of ends only.
+func TellOfOpen(log string, p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
 	ended := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{
 		LogTypeFilter: &accesslogv3.LogTypeFilter{Types: []accesslogdatav3.AccessLogType{
 			accesslogdatav3.AccessLogType_TcpConnectionEnd,
 		}},
 	}}
-	for _, log := range p.GetAccessLog() {
-		if log.Filter == nil {
-			log.Filter = ended
-		} else {
-			log.Filter = bothOf(ended, log.Filter)
-		}
+	for _, other := range p.GetAccessLog() {
+		other.Filter = bothOf(ended, other.GetFilter())
 	}
 	p.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{
 		FlushAccessLogOnConnected: true, AccessLogFlushInterval: Duration(RetellEvery),
 	}
 	p.AccessLog = append(p.AccessLog, tell("envoy.access_loggers.tcp_grpc", nil, &grpclogv3.TcpGrpcAccessLogConfig{
-		CommonConfig: toAgent(names.LogOpen, tellOpenEvery),
+		CommonConfig: toAgent(log, tellOpenEvery),
 	}))
 	return p
 }

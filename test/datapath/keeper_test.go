@@ -5,13 +5,13 @@ package datapath
 
 import (
 	"context"
-	"errors"
 
 	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"github.com/go-logr/logr/testr"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -26,7 +26,7 @@ func (n *meshNode) keep() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = k.Run(ctx, nodeKernel{n}, n.mesh)
+		_ = k.Run(ctx, nodeKernel{}, n.mesh)
 	}()
 	n.stopKeeping = func() { cancel(); <-done }
 	t.Cleanup(n.stopKeeping)
@@ -40,7 +40,9 @@ func (n *meshNode) keep() {
 	}
 }
 
-func (n *meshNode) told(line *accesslogdatav3.AccessLogCommon) { n.keeper.Load().Told(line) }
+func (n *meshNode) told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
+	n.keeper.Load().Told(line, plaintext)
+}
 
 // accepted is what the relay tells the keeper.
 func (n *meshNode) accepted(a xds.Ack) {
@@ -63,15 +65,13 @@ func (m *mesh) Netns(pod string) []string {
 }
 
 // nodeKernel is the kernel as a node's agent has it.
-type nodeKernel struct{ node *meshNode }
+type nodeKernel struct{}
 
-func (k nodeKernel) EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (int, error) {
-	k.node.mesh.mu.Lock()
-	defer k.node.mesh.mu.Unlock()
-	for _, p := range k.node.mesh.members {
-		if p.ns.Path() == path {
-			return capture.EndProxied(p.ns, k.node.mark, mtls, refused)
-		}
+func (nodeKernel) EndProxied(path string, connections []capture.Proxied) (int, error) {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return 0, err
 	}
-	return 0, errors.New("no such pod")
+	defer ns.Close()
+	return capture.EndProxied(ns, connections)
 }

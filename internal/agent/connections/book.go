@@ -15,38 +15,48 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/authorization"
 )
 
 const (
-	// mostOfPod is how many connections in mTLS the proxy lets a pod have, and mostInAll bounds what is kept of all.
+	// mostOfPod is how many connections of a pod are kept, as many as it may have in mTLS; mostInAll those of all pods.
 	mostOfPod = 16_384
 	mostInAll = 262_144
 	// forgotten is after how long one that is told of no more has ended: its end wasn't told.
 	forgotten = 3 * envoy.RetellEvery
 	// uncertain is for how long after the proxy has taken a guard its threads may let in by the one before, and how far
-	// the proxy's clock may be behind.
+	// the time that it says may be behind.
 	uncertain = 10 * time.Second
 )
 
-// opened is a connection in mTLS that has led to an application.
+// opened is a connection that has led to an application, and what it was let in by.
 type opened struct {
 	capture.Proxied
-	identity, asked unique.Handle[string]
+	caller unique.Handle[authorization.Caller]
 	// told is when the proxy told of it last.
 	told time.Time
 }
 
+// key tells the connections of a pod apart: by the caller's address and the port of the proxy that it came to, which are
+// those of different listeners.
+type key struct {
+	remote netip.AddrPort
+	port   uint16
+}
+
+func (o opened) key() key { return key{o.Caller.Remote, o.Caller.Local.Port()} }
+
 // podOf is what is known of a pod, by namespace and name.
 type podOf struct {
 	guard *guard
-	// byCaller has its connections by their callers' addresses.
-	byCaller map[netip.AddrPort]opened
-	// fresh are those of them that came by a guard before the present one, and weren't asked about since.
-	fresh map[netip.AddrPort]struct{}
-	// changed: the guard is another than when connections were asked about last. again is when they are asked about once
-	// more.
+	open  map[key]opened
+	// fresh are those that came by a guard before the present one, and weren't asked about since. Some may have found no
+	// room in open.
+	fresh map[key]opened
+	// changed: the guard is another than when all were asked about last.
 	changed bool
-	again   time.Time
+	// again is when all are asked about again, because they couldn't be.
+	again time.Time
 }
 
 // guard is what the proxy has accepted for a pod.
@@ -57,44 +67,43 @@ type guard struct {
 	since time.Time
 }
 
-// Told takes in a line of the proxy's about a connection in mTLS.
-func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon) {
+// Told takes in a line of the proxy's about a connection to a pod.
+func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	pod := envoy.StateText(line, names.FilterStatePod)
-	caller, ok := leg(line.GetDownstreamLocalAddress(), line.GetDownstreamDirectRemoteAddress())
+	o, ok := read(line, plaintext)
 	if pod == "" || !ok {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd {
-		k.gone(pod, caller.Remote)
+		k.gone(pod, o.key())
 		return
 	}
 	if line.GetFilterStateObjects()[names.FilterStateVerdict] == nil ||
 		envoy.StateText(line, names.FilterStateVerdict) != "" {
 		return // it is refused, or not decided
 	}
+	o.told = k.now()
 	p := k.pod(pod)
-	if _, known := p.byCaller[caller.Remote]; !known {
-		if len(p.byCaller) >= mostOfPod || k.open >= mostInAll {
-			k.noRoom++
-			return
-		}
+	_, known := p.open[o.key()]
+	switch {
+	case known:
+		p.open[o.key()] = o
+	case len(p.open) < mostOfPod && k.open < mostInAll:
+		p.open[o.key()] = o
 		k.open++
+	default:
+		k.noRoom++
 	}
-	application, _ := leg(line.GetUpstreamLocalAddress(), line.GetUpstreamRemoteAddress())
-	p.byCaller[caller.Remote] = opened{
-		Proxied: capture.Proxied{Caller: caller, Application: application}, told: k.now(),
-		identity: unique.Make(envoy.PeerIdentity(line)),
-		asked:    unique.Make(line.GetTlsProperties().GetTlsSniHostname()),
-	}
-	if p.guard != nil && line.GetStartTime().AsTime().Before(p.guard.since.Add(uncertain)) {
-		p.fresh[caller.Remote] = struct{}{}
+	before := p.guard != nil && line.GetStartTime().AsTime().Before(p.guard.since.Add(uncertain))
+	if before && len(p.fresh) < mostOfPod {
+		p.fresh[o.key()] = o
 		k.wake.Set()
 	}
 }
 
-// Accepted takes in that the proxy goes by a configuration now. Of guards of pods, that is when what is open has to be
+// Accepted takes in that the proxy goes by a configuration now. If that is the guard of a pod, what is open has to be
 // asked about.
 func (k *Keeper) Accepted(name, version string, packed *anypb.Any) {
 	namespace, pod, ok := names.ParsePodAuthorization(name)
@@ -116,21 +125,21 @@ func (k *Keeper) Accepted(name, version string, packed *anypb.Any) {
 func (k *Keeper) pod(name string) *podOf {
 	p := k.pods[name]
 	if p == nil {
-		p = &podOf{byCaller: map[netip.AddrPort]opened{}, fresh: map[netip.AddrPort]struct{}{}}
+		p = &podOf{open: map[key]opened{}, fresh: map[key]opened{}}
 		k.pods[name] = p
 	}
 	return p
 }
 
 // gone forgets a connection. k.mu is held.
-func (k *Keeper) gone(pod string, caller netip.AddrPort) {
+func (k *Keeper) gone(pod string, which key) {
 	p := k.pods[pod]
 	if p == nil {
 		return
 	}
-	delete(p.fresh, caller)
-	if _, known := p.byCaller[caller]; known {
-		delete(p.byCaller, caller)
+	delete(p.fresh, which)
+	if _, known := p.open[which]; known {
+		delete(p.open, which)
 		k.open--
 	}
 }
@@ -141,25 +150,45 @@ func (k *Keeper) forget(places Places) {
 	defer k.mu.Unlock()
 	now := k.now()
 	for name, p := range k.pods {
-		for caller, o := range p.byCaller {
+		for which, o := range p.open {
 			if now.Sub(o.told) > forgotten {
-				k.gone(name, caller)
+				k.gone(name, which)
 			}
 		}
-		if len(p.byCaller) == 0 && !p.changed && len(places.Netns(name)) == 0 {
+		if len(p.open) == 0 && len(places.Netns(name)) == 0 {
 			delete(k.pods, name)
 		}
 	}
 }
 
-func leg(local, remote *corev3.Address) (l capture.Leg, ok bool) {
-	if l.Local, ok = addrPort(local); !ok {
-		return capture.Leg{}, false
+// read a line: where the connection is in the kernel, and what its caller was asked about.
+func read(line *accesslogdatav3.AccessLogCommon, plaintext bool) (o opened, ok bool) {
+	local, ok := addrPort(line.GetDownstreamLocalAddress())
+	if !ok {
+		return o, false
 	}
-	if l.Remote, ok = addrPort(remote); !ok {
-		return capture.Leg{}, false
+	remote, ok := addrPort(line.GetDownstreamDirectRemoteAddress())
+	if !ok {
+		return o, false
 	}
-	return l, true
+	c := authorization.Caller{
+		Identity: envoy.PeerIdentity(line), ServerName: line.GetTlsProperties().GetTlsSniHostname(),
+	}
+	if plaintext { // the address is that which was dialled, and the socket's is where the kernel redirected it
+		c = authorization.Caller{Port: local.Port()}
+		local = netip.AddrPortFrom(local.Addr(), names.PortInbound)
+	}
+	o.Caller = capture.Leg{Local: local, Remote: remote}
+	if !plaintext && c.Identity == "" {
+		return o, line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd
+	}
+	o.caller = unique.Make(c)
+	if a, ok := addrPort(line.GetUpstreamLocalAddress()); ok {
+		if b, ok := addrPort(line.GetUpstreamRemoteAddress()); ok {
+			o.Application = capture.Leg{Local: a, Remote: b}
+		}
+	}
+	return o, true
 }
 
 func addrPort(a *corev3.Address) (netip.AddrPort, bool) {

@@ -7,7 +7,7 @@
 // Invariants:
 //   - A connection is ended only if the present guard's own expressions say that they refuse it. Nobody whose caller,
 //     port or guard isn't known is ended.
-//   - Who a caller in mTLS is, is what it proved to the proxy, which tells of each connection when it comes, and again
-//     now and then. In plaintext there is nothing to know but the port, and the kernel has it.
+//   - Who a caller is, is what it proved to the proxy, which tells of each connection when it comes, and again now and
+//     then, for an agent that has started anew.
 //   - What is kept is bounded; connections that find no room are asked about when they are told of again.
 package connections

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unique"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
@@ -24,9 +25,6 @@ import (
 )
 
 const (
-	// settle is after how long the kernel is asked a second time for connections in plaintext: those that a thread of the
-	// proxy had decided on by the guard before, and not connected yet.
-	settle = 500 * time.Millisecond
 	// pause is between looks, so that who changes policies all the time doesn't keep the agent busy.
 	pause = 50 * time.Millisecond
 	// retry is after how long it is tried again to end what could not be ended.
@@ -37,7 +35,7 @@ const (
 
 // Kernel resets connections in a pod's network namespace, by its path; kernel.Kernel is one.
 type Kernel interface {
-	EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (ended int, err error)
+	EndProxied(path string, connections []capture.Proxied) (ended int, err error)
 }
 
 // Places knows the paths of the network namespaces of a captured pod, by its namespace and name; pods.Follower is one.
@@ -105,9 +103,7 @@ func (k *Keeper) Run(ctx context.Context, kernel Kernel, places Places) error {
 type work struct {
 	pod   string
 	guard *guard
-	mtls  []opened
-	// plaintext is asked about, too.
-	plaintext bool
+	open  []opened
 }
 
 // due takes what is to be done now.
@@ -120,22 +116,22 @@ func (k *Keeper) due() (out []work) {
 		if p.guard == nil || !p.changed && !again && len(p.fresh) == 0 {
 			continue
 		}
-		w := work{pod: name, guard: p.guard, plaintext: p.changed || again}
-		if w.plaintext {
-			w.mtls = slices.Collect(maps.Values(p.byCaller))
-		} else {
-			for caller := range p.fresh {
-				w.mtls = append(w.mtls, p.byCaller[caller])
+		w := work{pod: name, guard: p.guard}
+		if p.changed || again {
+			for which, o := range p.fresh {
+				if _, kept := p.open[which]; !kept {
+					w.open = append(w.open, o)
+				}
 			}
+			w.open = slices.AppendSeq(w.open, maps.Values(p.open))
+			p.changed, p.again = false, time.Time{}
+		} else {
+			w.open = slices.Collect(maps.Values(p.fresh))
 		}
 		clear(p.fresh)
-		switch {
-		case p.changed:
-			p.changed, p.again = false, now.Add(settle)
-		case again:
-			p.again = time.Time{}
+		if len(w.open) > 0 {
+			out = append(out, w)
 		}
-		out = append(out, w)
 	}
 	// The order is the same each time for those who read the log, and has pods with the same guard behind each other.
 	slices.SortFunc(out, func(a, b work) int {
@@ -156,52 +152,48 @@ func (k *Keeper) next() (first time.Time) {
 	return first
 }
 
-// look asks the guard of a pod about its connections, and ends those that it refuses.
+// look asks the guard of a pod about connections to it, and ends those that it refuses.
 func (k *Keeper) look(w work, kernel Kernel, places Places) {
-	paths := places.Netns(w.pod)
-	if len(paths) == 0 { // it is gone, or the agent has just started and doesn't know yet where it is
-		k.again(w.pod)
-		return
-	}
 	d, err := k.decider(w.guard)
 	if err != nil {
 		k.log.Error(err, "connections that the pod's policies refuse now stay open", "pod", w.pod)
 		return
 	}
-	if d.Open() {
+	end, by, unknown := refused(d, w.open)
+	if unknown != nil {
+		k.log.Error(unknown, "some connections can't be asked about, and stay open", "pod", w.pod)
+	}
+	if len(end) == 0 {
 		return
 	}
-	asked := verdicts{decider: d, known: map[authorization.Caller]string{}, by: map[string]int{}}
-	end := asked.refused(w.mtls)
-	var plaintext func(uint16) bool
-	if w.plaintext {
-		plaintext = asked.refusesPlaintext
-	}
-	if len(end) == 0 && plaintext == nil {
+	paths := places.Netns(w.pod)
+	if len(paths) == 0 { // it is gone, or the agent has just started and doesn't know yet where it is
+		k.again(w.pod)
 		return
 	}
 	ended, failed := 0, error(nil)
 	for _, path := range paths {
-		n, err := kernel.EndProxied(path, end, plaintext)
+		n, err := kernel.EndProxied(path, end)
 		ended += n
 		if err != nil && !netns.Gone(err) {
 			failed = err
 		}
 	}
-	k.mu.Lock()
-	k.ended += uint64(ended) //nolint:gosec // a count
-	k.mu.Unlock()
-	if asked.err != nil {
-		k.log.Error(asked.err, "some connections can't be asked about, and stay open", "pod", w.pod)
-	}
+	k.count(ended)
 	if failed != nil {
 		k.again(w.pod)
 		k.log.Error(failed, "connections that the pod's policies refuse now stay open, trying again", "pod", w.pod)
 	}
 	if ended > 0 {
-		k.log.Info("ended connections that the pod's policies refuse now", "pod", w.pod, "sockets", ended,
-			"refusedBy", slices.Sorted(maps.Keys(asked.by)))
+		k.log.Info("ended connections that the pod's policies refuse now", "pod", w.pod, "connections", ended,
+			"refusedBy", slices.Sorted(maps.Keys(by)))
 	}
+}
+
+func (k *Keeper) count(ended int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.ended += uint64(max(0, ended))
 }
 
 // again has a pod's connections asked about once more, later.
@@ -238,43 +230,27 @@ func (k *Keeper) decider(g *guard) (*authorization.Decider, error) {
 	return d, nil
 }
 
-// verdicts of a guard, each caller asked about once.
-type verdicts struct {
-	decider *authorization.Decider
-	known   map[authorization.Caller]string
-	// by has who refused somebody. Nobody is refused by err.
-	by  map[string]int
-	err error
-}
-
-func (v *verdicts) refuses(c authorization.Caller) bool {
-	said, known := v.known[c]
-	if !known {
-		var err error
-		if said, err = v.decider.Verdict(c); err != nil {
-			v.err, said = err, ""
+// refused are the connections that must go, and by has who refuses them. Of callers that the guard can't be asked about,
+// unknown is why; theirs stay.
+func refused(d *authorization.Decider, open []opened) (end []capture.Proxied, by map[string]bool, unknown error) {
+	by = map[string]bool{}
+	if d.Open() {
+		return nil, by, nil
+	}
+	verdicts := map[unique.Handle[authorization.Caller]]string{}
+	for _, o := range open {
+		said, asked := verdicts[o.caller]
+		if !asked {
+			var err error
+			if said, err = d.Verdict(o.caller.Value()); err != nil {
+				unknown, said = err, ""
+			}
+			verdicts[o.caller] = said
 		}
-		v.known[c] = said
-	}
-	if said != "" {
-		v.by[said]++
-	}
-	return said != ""
-}
-
-func (v *verdicts) refusesPlaintext(port uint16) bool {
-	return v.refuses(authorization.Caller{Port: port})
-}
-
-// refused are the connections that must go.
-func (v *verdicts) refused(mtls []opened) (out []capture.Proxied) {
-	for _, o := range mtls {
-		if o.identity.Value() == "" || !v.refuses(authorization.Caller{
-			Identity: o.identity.Value(), ServerName: o.asked.Value(),
-		}) {
-			continue
+		if said != "" {
+			end = append(end, o.Proxied)
+			by[said] = true
 		}
-		out = append(out, o.Proxied)
 	}
-	return out
+	return end, by, unknown
 }

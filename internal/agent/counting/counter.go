@@ -25,8 +25,8 @@ import (
 // sources together, and then nothing.
 type Counter struct {
 	accesslogv3.UnimplementedAccessLogServiceServer
-	// Open is told of connections that are open, whoever they are of; nil: nobody is.
-	Open func(*accesslogdatav3.AccessLogCommon)
+	// Open is told which connections to pods come, are open and end; nil: nobody is.
+	Open func(line *accesslogdatav3.AccessLogCommon, plaintext bool)
 	now  func() time.Time
 
 	mu  sync.Mutex
@@ -59,8 +59,11 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 		case err != nil:
 			return err
 		}
-		if m.GetIdentifier().GetLogName() == names.LogOpen { // the first message of a stream says it
-			connection = c.open
+		switch m.GetIdentifier().GetLogName() { // the first message of a stream says it
+		case names.LogMTLS:
+			connection = c.mtls
+		case names.LogPlaintext:
+			connection = c.opened
 		}
 		for _, e := range m.GetTcpLogs().GetLogEntry() {
 			connection(e.GetCommonProperties())
@@ -71,9 +74,20 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 	}
 }
 
-func (c *Counter) open(p *accesslogdatav3.AccessLogCommon) {
+// mtls are counted by lines of their own.
+func (c *Counter) mtls(p *accesslogdatav3.AccessLogCommon) {
 	if c.Open != nil {
-		c.Open(p)
+		c.Open(p, false)
+	}
+}
+
+// opened is a connection in plain text, which is counted when it ends.
+func (c *Counter) opened(p *accesslogdatav3.AccessLogCommon) {
+	if c.Open != nil {
+		c.Open(p, true)
+	}
+	if p.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd {
+		c.connection(p)
 	}
 }
 

@@ -102,13 +102,9 @@ func (k *Kernel) EndPlaintext(
 	return ended, err
 }
 
-// EndProxied resets the given connections in mTLS that pass the proxy, and all in plaintext to ports where that is
-// refused now.
-func (k *Kernel) EndProxied(path string, mtls []capture.Proxied, refused func(port uint16) bool) (ended int, err error) {
-	err = in(path, func(ns *netns.Namespace) (err error) {
-		ended, err = capture.EndProxied(ns, k.proxy, mtls, refused)
-		return err
-	})
+// EndProxied resets connections that pass the proxy, and tells how many there were still.
+func (k *Kernel) EndProxied(path string, connections []capture.Proxied) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndProxied(ns, connections); return err })
 	return ended, err
 }
 

@@ -280,7 +280,7 @@ func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint1
 	return 0, w.exists(path)
 }
 
-func (w *world) EndProxied(path string, _ []capture.Proxied, _ func(uint16) bool) (int, error) {
+func (w *world) EndProxied(path string, _ []capture.Proxied) (int, error) {
 	return 0, w.exists(path)
 }
 
