@@ -78,8 +78,8 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translatenode.Marked(c, n.Mark) },
 		},
 		MaxEndpoints: relay.MaxEndpoints, Connections: n.Connections,
-		Guard:        guard,
-		Hidden:       n.Mark.Numbers(),
+		Guard:  guard,
+		Hidden: n.Mark.Numbers(),
 	})
 	if err != nil {
 		return err
