@@ -35,6 +35,8 @@ type opened struct {
 	caller unique.Handle[authorization.Caller]
 	// told is when the proxy told of it last.
 	told time.Time
+	// passed is the guard that has let it live.
+	passed *guard
 }
 
 // key tells the connections of a pod apart: by the caller's address and the port of the proxy that it came to, which are
@@ -86,7 +88,10 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	}
 	o.told = k.now()
 	p := k.pod(pod)
-	_, known := p.open[o.key()]
+	former, known := p.open[o.key()]
+	if line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpPeriodic {
+		o.passed = former.passed
+	}
 	switch {
 	case known:
 		p.open[o.key()] = o
@@ -96,8 +101,8 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	default:
 		k.noRoom++
 	}
-	before := p.guard != nil && line.GetStartTime().AsTime().Before(p.guard.since.Add(uncertain))
-	if before && len(p.fresh) < mostOfPod {
+	unasked := p.guard != nil && o.passed != p.guard && line.GetStartTime().AsTime().Before(p.guard.since.Add(uncertain))
+	if unasked && len(p.fresh) < mostOfPod {
 		p.fresh[o.key()] = o
 		k.wake.Set()
 	}

@@ -226,6 +226,26 @@ func TestAnAgentThatStartsAnew(t *testing.T) {
 	})
 }
 
+// TestAGuardIsAskedOnce about a connection that it lets live, however often that is told of.
+func TestAGuardIsAskedOnce(t *testing.T) {
+	keep(t, func(t *testing.T, k *Keeper, n *node) {
+		lives, dies := line(still, web, alice, "10.244.0.2:1000"), line(still, web, bob, "10.244.0.3:1000")
+		guards(k, web, alice)
+		for range 3 {
+			k.Told(lives, false)
+			require.Empty(t, n.take())
+			k.Told(dies, false) // it lives after all
+			require.Equal(t, []string{"10.244.0.3:1000"}, n.take())
+		}
+		k.Told(lives, false)
+		k.mu.Lock()
+		require.Empty(t, k.pods[web].fresh)
+		k.mu.Unlock()
+		guards(k, web)
+		require.ElementsMatch(t, []string{"10.244.0.2:1000", "10.244.0.3:1000"}, n.take())
+	})
+}
+
 // TestWhatCantBeEnded is tried again.
 func TestWhatCantBeEnded(t *testing.T) {
 	keep(t, func(t *testing.T, k *Keeper, n *node) {

@@ -157,9 +157,10 @@ func (k *Keeper) look(w work, kernel Kernel, places Places) {
 	d, err := k.decider(w.guard)
 	if err != nil {
 		k.log.Error(err, "connections that the pod's policies refuse now stay open", "pod", w.pod)
+		k.passed(w, w.open)
 		return
 	}
-	end, by, unknown := refused(d, w.open)
+	end, by, unknown := k.refused(d, w)
 	if unknown != nil {
 		k.log.Error(unknown, "some connections can't be asked about, and stay open", "pod", w.pod)
 	}
@@ -232,13 +233,11 @@ func (k *Keeper) decider(g *guard) (*authorization.Decider, error) {
 
 // refused are the connections that must go, and by has who refuses them. Of callers that the guard can't be asked about,
 // unknown is why; theirs stay.
-func refused(d *authorization.Decider, open []opened) (end []capture.Proxied, by map[string]bool, unknown error) {
+func (k *Keeper) refused(d *authorization.Decider, w work) (end []capture.Proxied, by map[string]bool, unknown error) {
 	by = map[string]bool{}
-	if d.Open() {
-		return nil, by, nil
-	}
 	verdicts := map[unique.Handle[authorization.Caller]]string{}
-	for _, o := range open {
+	stay := w.open[:0]
+	for _, o := range w.open {
 		said, asked := verdicts[o.caller]
 		if !asked {
 			var err error
@@ -247,10 +246,29 @@ func refused(d *authorization.Decider, open []opened) (end []capture.Proxied, by
 			}
 			verdicts[o.caller] = said
 		}
-		if said != "" {
-			end = append(end, o.Proxied)
-			by[said] = true
+		if said == "" {
+			stay = append(stay, o)
+			continue
+		}
+		end = append(end, o.Proxied)
+		by[said] = true
+	}
+	k.passed(w, stay)
+	return end, by, unknown
+}
+
+// passed notes that a guard has let connections live, so that it isn't asked each time that they are told of.
+func (k *Keeper) passed(w work, stay []opened) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p := k.pods[w.pod]
+	if p == nil {
+		return
+	}
+	for _, o := range stay {
+		if now, open := p.open[o.key()]; open && now.caller == o.caller {
+			now.passed = w.guard
+			p.open[o.key()] = now
 		}
 	}
-	return end, by, unknown
 }
