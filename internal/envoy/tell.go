@@ -50,8 +50,9 @@ func TellOfRequests(of *accesslogv3.AccessLogFilter) *accesslogv3.AccessLog {
 	})
 }
 
-// TellOfOpen has Envoy tell its agent, under a name, which connections are open: of each when it leads to an application,
-// now and then as long as it lasts, and at its end. All other logs of the same tcp_proxy hear of ends only.
+// TellOfOpen has Envoy tell its agent, under a name, which connections are open: of each when it leads to an
+// application, now and then as long as it lasts, and at its end. All other logs of the same tcp_proxy hear of ends
+// only.
 func TellOfOpen(log string, p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
 	ended := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{
 		LogTypeFilter: &accesslogv3.LogTypeFilter{Types: []accesslogdatav3.AccessLogType{

@@ -101,9 +101,9 @@ func (p *pod) unguarded() {
 	}
 }
 
-// BenchmarkEditWithOpenConnections is what an edit of a policy costs the agent (this process, in which all else is idle)
-// while its pod has so many connections open, half of them in plain text: one that changes nothing for them, and one that
-// ends half of those in mTLS. With ten policies of twenty accounts each.
+// BenchmarkEditWithOpenConnections is what an edit of a policy costs the agent (this process, in which all else is
+// idle) while its pod has so many connections open, half of them in plain text: one that changes nothing for them, and
+// one that ends half of those in mTLS. With ten policies of twenty accounts each.
 func BenchmarkEditWithOpenConnections(b *testing.B) {
 	const each = 4_800 // a process has no more descriptors on some machines
 	m := newMesh(b)

@@ -106,8 +106,10 @@ func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	netnstest.NeedRoot(t)
 	xdstest.Binary(t) // or skip before anything is made
-	m := &mesh{t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{},
-		members: map[string]*pod{}}
+	m := &mesh{
+		t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{},
+		members: map[string]*pod{},
+	}
 	for i, name := range []string{"n1", "n2"} {
 		n := &meshNode{
 			mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(),

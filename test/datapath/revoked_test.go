@@ -45,8 +45,8 @@ func (s *session) endsBefore(bound time.Time) error {
 	return nil
 }
 
-// TestWhatIsOpenMeetsNewGuards: once a pod's proxy goes by a guard, connections that it would refuse end, by whatever way
-// they came, and all others stay: from another node and from the same, in plain text, by either IP family.
+// TestWhatIsOpenMeetsNewGuards: once a pod's proxy goes by a guard, connections that it would refuse end, by whatever
+// way they came, and all others stay: from another node and from the same, in plain text, by either IP family.
 func TestWhatIsOpenMeetsNewGuards(t *testing.T) {
 	m := newMesh(t)
 	dual := func(n *meshNode, name string) *pod {

@@ -18,8 +18,8 @@ import (
 
 // EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before
 // it was captured: rules only see new ones. And it resets what the proxy has made to the applications of others in
-// plaintext, which it would let live for a while. Those that the pod opened itself stay, as do those within the pod, and
-// kubelet's probes. refused tells at which ports plaintext isn't taken.
+// plaintext, which it would let live for a while. Those that the pod opened itself stay, as do those within the pod,
+// and kubelet's probes. refused tells at which ports plaintext isn't taken.
 func EndPlaintext(
 	ns *netns.Namespace, proxy proxymark.Mark, probes []netip.AddrPort, refused func(port uint16) bool,
 ) (ended int, err error) {
@@ -40,7 +40,9 @@ func EndPlaintext(
 // throughTheProxy picks the proxy's connections to applications of which the callers came in plaintext: no others have
 // that address.
 func throughTheProxy(open []connection, mark uint32, refused func(port uint16) bool) (end []connection) {
-	application := []netip.Addr{netip.MustParseAddr(names.ApplicationAddress), netip.MustParseAddr(names.ApplicationAddress6)}
+	application := []netip.Addr{
+		netip.MustParseAddr(names.ApplicationAddress), netip.MustParseAddr(names.ApplicationAddress6),
+	}
 	for _, c := range open {
 		if c.mark == mark && slices.Contains(application, c.remote.Addr()) && refused(c.remote.Port()) {
 			end = append(end, c)

@@ -39,8 +39,8 @@ type opened struct {
 	passed *guard
 }
 
-// key tells the connections of a pod apart: by the caller's address and the port of the proxy that it came to, which are
-// those of different listeners.
+// key tells the connections of a pod apart: by the caller's address and the port of the proxy that it came to, which
+// are those of different listeners.
 type key struct {
 	remote netip.AddrPort
 	port   uint16

@@ -291,8 +291,8 @@ func TestWhatIsNotKnownStaysOpen(t *testing.T) {
 	})
 }
 
-// TestWhatIsKeptIsBounded: of a pod and in all; what finds no room is asked about when it is told of again. What is told
-// of no more is forgotten, and so are pods.
+// TestWhatIsKeptIsBounded: of a pod and in all; what finds no room is asked about when it is told of again. What is
+// told of no more is forgotten, and so are pods.
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	keep(t, func(t *testing.T, k *Keeper, n *node) {
 		accept(k, web, authorization.Node(model.PodGuard{}))

@@ -231,8 +231,8 @@ func (k *Keeper) decider(g *guard) (*authorization.Decider, error) {
 	return d, nil
 }
 
-// refused are the connections that must go, and by has who refuses them. Of callers that the guard can't be asked about,
-// unknown is why; theirs stay.
+// refused are the connections that must go, and by has who refuses them. Of callers that the guard can't be asked
+// about, unknown is why; theirs stay.
 func (k *Keeper) refused(d *authorization.Decider, w work) (end []capture.Proxied, by map[string]bool, unknown error) {
 	by = map[string]bool{}
 	verdicts := map[unique.Handle[authorization.Caller]]string{}

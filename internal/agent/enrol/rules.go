@@ -61,8 +61,8 @@ func (n *Enroller) noteRefused(e *entry, t Target) {
 	e.refused = total
 }
 
-// closePlaintext ends the connections in plaintext at ports where the pod is strict: those from before the redirect, and
-// those through the proxy, which Envoy would close when the filter chain that took them has drained.
+// closePlaintext ends the connections in plaintext at ports where the pod is strict: those from before the redirect,
+// and those through the proxy, which Envoy would close when the filter chain that took them has drained.
 func (n *Enroller) closePlaintext(e *entry, t Target) {
 	if !t.Pod.RefusesPlaintext() || e.plaintextEnded != nil && e.plaintextEnded.Strict == t.Pod.Strict &&
 		slices.Equal(e.plaintextEnded.Except, t.Pod.Except) {
@@ -76,7 +76,8 @@ func (n *Enroller) closePlaintext(e *entry, t Target) {
 	}
 	e.plaintextEnded = &t.Pod
 	if ended > 0 {
-		n.log.Info("ended connections in plaintext at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "connections", ended)
+		n.log.Info("ended connections in plaintext at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name,
+			"connections", ended)
 	}
 }
 

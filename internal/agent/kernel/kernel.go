@@ -90,8 +90,8 @@ func (k *Kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
 	return dialled, err
 }
 
-// EndPlaintext resets the connections in plaintext to ports of the pod's applications where that is refused and that are
-// no probes.
+// EndPlaintext resets the connections in plaintext to ports of the pod's applications where that is refused and that
+// are no probes.
 func (k *Kernel) EndPlaintext(
 	path string, probes []netip.AddrPort, refused func(port uint16) bool,
 ) (ended int, err error) {

@@ -82,11 +82,14 @@ func TestDeciderKnowsPortsByTheirNumber(t *testing.T) {
 		policy("metrics", false, model.AccessRule{Ports: []uint16{9090}}),
 	}}}))
 	require.NoError(t, err)
-	for asked, in := range map[string]bool{
-		"9090": true, "09090": true, "9091": false, "+9090": false, " 9090": false, "9090x": false, "": false, "74626": false,
-	} {
+	for _, asked := range []string{"9090", "09090", "00009090"} {
 		verdict, err := d.Verdict(Caller{Identity: alice, ServerName: asked})
 		require.NoError(t, err)
-		require.Equal(t, in, verdict == "", "%q: %s", asked, verdict)
+		require.Empty(t, verdict, asked)
+	}
+	for _, asked := range []string{"9091", "+9090", " 9090", "9090x", "", "74626"} {
+		verdict, err := d.Verdict(Caller{Identity: alice, ServerName: asked})
+		require.NoError(t, err)
+		require.NotEmpty(t, verdict, asked)
 	}
 }
