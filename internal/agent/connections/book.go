@@ -59,6 +59,8 @@ type podOf struct {
 	changed bool
 	// again is when all are asked about again, because they couldn't be.
 	again time.Time
+	// nowhere: nobody knew where the pod is when it was looked last.
+	nowhere bool
 }
 
 // guard is what the proxy has accepted for a pod.
@@ -95,14 +97,14 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	switch {
 	case known:
 		p.open[o.key()] = o
-	case len(p.open) < mostOfPod && k.open < mostInAll:
+	case len(p.open) < k.ofPod && k.open < k.inAll:
 		p.open[o.key()] = o
 		k.open++
 	default:
 		k.noRoom++
 	}
 	unasked := p.guard != nil && o.passed != p.guard && line.GetStartTime().AsTime().Before(p.guard.since.Add(uncertain))
-	if unasked && len(p.fresh) < mostOfPod {
+	if unasked && len(p.fresh) < k.ofPod {
 		p.fresh[o.key()] = o
 		k.wake.Set()
 	}
@@ -160,7 +162,8 @@ func (k *Keeper) forget(places Places) {
 				k.gone(name, which)
 			}
 		}
-		if len(p.open) == 0 && len(places.Netns(name)) == 0 {
+		was := p.nowhere
+		if p.nowhere = len(places.Netns(name)) == 0; p.nowhere && was && len(p.open) == 0 {
 			delete(k.pods, name)
 		}
 	}

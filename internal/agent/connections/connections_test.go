@@ -295,32 +295,34 @@ func TestWhatIsNotKnownStaysOpen(t *testing.T) {
 // told of no more is forgotten, and so are pods.
 func TestWhatIsKeptIsBounded(t *testing.T) {
 	keep(t, func(t *testing.T, k *Keeper, n *node) {
+		const ofPod, inAll = 64, 256
+		k.ofPod, k.inAll = ofPod, inAll
 		accept(k, web, authorization.Node(model.PodGuard{}))
 		time.Sleep(time.Hour)
 		const more = 100
 		at := func(pod, port int) string { return fmt.Sprintf("10.%d.0.3:%d", pod, port) }
-		for port := range mostOfPod + more {
+		for port := range ofPod + more {
 			k.Told(line(came, web, bob, at(1, port)), false)
 		}
-		require.EqualValues(t, mostOfPod, open(k))
-		again := line(still, web, bob, at(1, mostOfPod))
+		require.EqualValues(t, ofPod, open(k))
+		again := line(still, web, bob, at(1, ofPod))
 		guards(k, web, alice)
-		require.Len(t, n.take(), mostOfPod)
+		require.Len(t, n.take(), ofPod)
 		k.Told(again, false)
-		require.Equal(t, []string{at(1, mostOfPod)}, n.take())
-		for pod := range 2 * mostInAll / mostOfPod {
-			for port := range mostOfPod / 2 {
+		require.Equal(t, []string{at(1, ofPod)}, n.take())
+		for pod := range 2 * inAll / ofPod {
+			for port := range ofPod / 2 {
 				k.Told(line(came, fmt.Sprint("shop/", pod), bob, at(pod, port)), false)
 			}
 		}
-		require.EqualValues(t, mostInAll, open(k))
+		require.EqualValues(t, inAll, open(k))
 		time.Sleep(forgotten - envoy.RetellEvery)
 		k.Told(line(still, web, bob, at(1, 1)), false)
 		time.Sleep(2 * envoy.RetellEvery)
 		require.EqualValues(t, 1, open(k))
 		require.Len(t, k.pods, 1)
 		n.do(func() { clear(n.places) })
-		time.Sleep(forgotten + envoy.RetellEvery)
+		time.Sleep(forgotten + 2*envoy.RetellEvery)
 		require.Zero(t, open(k))
 		require.Empty(t, k.pods)
 	})

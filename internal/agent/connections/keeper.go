@@ -48,6 +48,8 @@ type Keeper struct {
 	log  logr.Logger
 	now  func() time.Time
 	wake wake.Signal
+	// ofPod and inAll are mostOfPod and mostInAll, unless a test says else.
+	ofPod, inAll int
 
 	mu   sync.Mutex
 	pods map[string]*podOf
@@ -55,7 +57,7 @@ type Keeper struct {
 	open          int
 	noRoom, ended uint64
 
-	// deciders by what they are made of, the last used last. Run's alone.
+	// deciders by what they are made of, the last made last. Run's alone.
 	deciders []decider
 }
 
@@ -66,7 +68,9 @@ type decider struct {
 
 // New knows no connection.
 func New(log logr.Logger) *Keeper {
-	return &Keeper{log: log, now: time.Now, wake: wake.New(), pods: map[string]*podOf{}}
+	return &Keeper{
+		log: log, now: time.Now, wake: wake.New(), ofPod: mostOfPod, inAll: mostInAll, pods: map[string]*podOf{},
+	}
 }
 
 // Run ends what guards refuse, until the context ends.
