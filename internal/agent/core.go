@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -49,6 +50,8 @@ type Options struct {
 	TrustDomain string
 	// Adapt is relay.Options.Adapt.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
+	// Connections that are open are kept there; nil: nowhere.
+	Connections *connections.Keeper
 	// Greeted is relay.Options.Greeted.
 	Greeted func(metadata.MD)
 	// MaxEndpoints is relay.Options.MaxEndpoints.
@@ -99,11 +102,17 @@ func NewCore(o Options) (*Core, error) {
 	id := names.SPIFFEID(o.TrustDomain, names.SystemNamespace, names.OperatorServiceAccount)
 	operator := control.New(host, id, names.TokenPath, names.TrustBundlePath)
 	reporter := &counting.Reporter{Counter: counting.NewCounter(), Log: o.Log.WithName("counts"), Connected: c.connected}
+	var accepted func(name, version string, packed *anypb.Any)
+	if o.Connections != nil {
+		c.Registry.MustRegister(o.Connections)
+		reporter.Counter.Open, accepted = o.Connections.Told, o.Connections.Accepted
+	}
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
 		NodeID:       o.NodeID,
 		Local:        append([]string{xds.TypeSecret}, o.Local...),
 		Adapt:        o.Adapt,
+		Accepted:     accepted,
 		Greeted:      o.Greeted,
 		MaxEndpoints: o.MaxEndpoints,
 		Register:     reporter.Counter.Register,

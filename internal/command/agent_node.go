@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -68,6 +69,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if err != nil {
 		return err
 	}
+	n.Connections = connections.New(log.WithName("connections"))
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
@@ -75,9 +77,9 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translatenode.Marked(c, n.Mark) },
 		},
-		MaxEndpoints: relay.MaxEndpoints,
-		Guard:        guard,
-		Hidden:       n.Mark.Numbers(),
+		MaxEndpoints: relay.MaxEndpoints, Connections: n.Connections,
+		Guard:  guard,
+		Hidden: n.Mark.Numbers(),
 	})
 	if err != nil {
 		return err

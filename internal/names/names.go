@@ -160,6 +160,14 @@ const (
 	CNIPlugin       = "fairway-cni"
 )
 
+// Names of what a proxy tells its agent (access log service): of callers, to be counted, and of the connections to pods
+// that are open, in mTLS and in plain text.
+const (
+	LogCallers   = "agent"
+	LogMTLS      = "mtls"
+	LogPlaintext = "plaintext"
+)
+
 // ClusterXDS is the static cluster of every proxy that leads to its agent.
 const ClusterXDS = "xds"
 

@@ -267,7 +267,7 @@ func TestClosedUntilTheGuardIsKnown(t *testing.T) {
 	require.Equal(t, changes, listenerChanges(t, m.nodes[1]), "listeners changed")
 }
 
-// TestPoliciesChange: the next connection meets the new policy, and what is open goes on; no listener changes.
+// TestPoliciesChange: the next connection meets the new policy, and so does what is open; no listener changes.
 func TestPoliciesChange(t *testing.T) {
 	m := newMesh(t)
 	alice, bob := m.nodes[0].newMember("alice", false), m.nodes[1].newMember("bob", false)
@@ -278,22 +278,21 @@ func TestPoliciesChange(t *testing.T) {
 	requireHello(t, alice, to, "server sees "+alice.addr.String()) // clusters are there
 	requireHello(t, bob, to, "server sees "+bob.addr.String())
 	changes := listenerChanges(t, m.nodes[1])
-	var open []*session
-	for _, p := range []*pod{alice, bob, outsider} {
-		open = append(open, p.session(to))
-	}
 	for range 3 {
+		server.enforced(guardOf())
+		aliceOpen, bobOpen, outsiderOpen := alice.session(to), bob.session(to), outsider.session(to)
 		server.enforced(guardOf(allows("a", from(alice))))
 		requireHello(t, alice, to, "server sees "+alice.addr.String())
 		requireRefused(t, bob, to)
 		requireRefused(t, outsider, to)
+		bobOpen.ends()
+		outsiderOpen.ends()
+		aliceOpen.alive()
 		server.enforced(guardOf(denies("a", from(alice))))
 		requireRefused(t, alice, to)
 		requireHello(t, bob, to, "server sees "+bob.addr.String())
 		requireHello(t, outsider, to, "server sees "+outsider.addr.String())
-	}
-	for _, s := range open {
-		s.alive()
+		aliceOpen.ends()
 	}
 	require.Equal(t, changes, listenerChanges(t, m.nodes[1]), "listeners changed")
 }

@@ -179,7 +179,7 @@ func TestPlaintextInbound(t *testing.T) {
 		plaintext, mtls := outsider.session(strict.at(8080).String()), permissive.session(strict.at(8080).String())
 		strict.configure(true)
 		plaintext.ends()
-		n, err := capture.EndPlaintext(strict.ns, nil, everywhere)
+		n, err := capture.EndPlaintext(strict.ns, strict.node.mark, nil, everywhere)
 		require.NoError(t, err)
 		require.Zero(t, n, "all else passes the proxy")
 		mtls.alive()

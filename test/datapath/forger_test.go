@@ -70,6 +70,20 @@ func (f *forger) serve() {
 	}()
 }
 
+func (f *forger) asking(serverName string) *tls.Config {
+	return &tls.Config{
+		Certificates: []tls.Certificate{f.cert}, MinVersion: tls.VersionTLS13, ServerName: serverName,
+		InsecureSkipVerify: true, // it is the victim who must take care
+	}
+}
+
+// open a connection under a server name of a victim; nil if it is refused.
+func (f *forger) open(victim netip.Addr, serverName string) *session {
+	c, err := f.dial(netip.AddrPortFrom(victim, names.PortMTLS).String())
+	require.NoError(f.mesh.t, err)
+	return greeted(f.mesh.t, tls.Client(c, f.asking(serverName)))
+}
+
 // greeting is what answers under a server name of a victim: nothing if the connection ends.
 func (f *forger) greeting(victim netip.Addr, serverName string) string {
 	t := f.mesh.t
@@ -78,10 +92,7 @@ func (f *forger) greeting(victim netip.Addr, serverName string) string {
 	require.NoError(t, err)
 	defer c.Close()
 	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
-	secured := tls.Client(c, &tls.Config{
-		Certificates: []tls.Certificate{f.cert}, MinVersion: tls.VersionTLS13, ServerName: serverName,
-		InsecureSkipVerify: true, // it is the victim who must take care
-	})
+	secured := tls.Client(c, f.asking(serverName))
 	require.NoError(t, secured.HandshakeContext(t.Context()))
 	line, err := bufio.NewReader(secured).ReadString('\n')
 	require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "%q is neither answered nor refused", serverName)

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	"github.com/go-logr/logr"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
@@ -60,6 +62,10 @@ type mesh struct {
 
 	mu           sync.Mutex
 	destinations map[string]model.Destination
+	// members are the pods that joined, by "namespace/name".
+	members map[string]*pod
+	// retell is how often proxies tell of what is open, unless zero.
+	retell time.Duration
 }
 
 // meshNode is a node with its proxy.
@@ -77,7 +83,10 @@ type meshNode struct {
 	tolerant atomic.Bool
 	server   *xds.Server
 	counter  *counting.Counter
-	uplink   int // index of the interface to the other node
+	// keeper ends what guards refuse, until stopKeeping.
+	keeper      atomic.Pointer[connections.Keeper]
+	stopKeeping func()
+	uplink      int // index of the interface to the other node
 }
 
 // pod is a namespace with an address, on a node.
@@ -97,7 +106,10 @@ func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	netnstest.NeedRoot(t)
 	xdstest.Binary(t) // or skip before anything is made
-	m := &mesh{t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{}}
+	m := &mesh{
+		t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{},
+		members: map[string]*pod{},
+	}
 	for i, name := range []string{"n1", "n2"} {
 		n := &meshNode{
 			mesh: m, name: name, ns: netnstest.New(t, name), addr: uplinkRange.Addr().Next(),
@@ -149,6 +161,7 @@ func (n *meshNode) serve() {
 			if a.Error != "" && !n.tolerant.Load() {
 				t.Errorf("%s rejects %s %s: %s", a.Proxy.Node, a.TypeURL, a.Name, a.Error)
 			}
+			n.accepted(a)
 		},
 		Log: logr.Discard(),
 	})
@@ -157,6 +170,8 @@ func (n *meshNode) serve() {
 	server.Register(n.xds)
 	if n.counter == nil {
 		n.counter = counting.NewCounter()
+		n.counter.Open = n.told
+		n.keep()
 	}
 	n.counter.Register(n.xds)
 	go func(s *grpc.Server) { _ = s.Serve(l) }(n.xds)

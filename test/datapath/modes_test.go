@@ -6,6 +6,10 @@ package datapath
 import (
 	"net/netip"
 	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 )
 
 // everywhere is a pod that refuses plaintext at all ports.
@@ -44,6 +48,9 @@ func TestModesOfPorts(t *testing.T) {
 	server.configure(false, app)
 	reaches(app, false)
 	reaches(metrics, true)
+	n, err := capture.EndPlaintext(server.ns, server.node.mark, nil, func(port uint16) bool { return port == app })
+	require.NoError(t, err)
+	require.LessOrEqual(t, n, 1) // it may have drained
 	before.ends()
 	m.nodes[0].proxy.logged(map[string]any{"direction": "inbound-plaintext", "pod": "default/server"})
 	scrape := outsider.session(server.at(metrics).String())

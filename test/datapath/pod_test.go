@@ -14,6 +14,7 @@ import (
 	"time"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -88,6 +89,9 @@ func (p *pod) join(strict bool) {
 		Address: netip.AddrPortFrom(p.addr, 0), Kind: model.DestinationWorkload,
 		Identities: []string{p.identity},
 	})
+	p.mesh.mu.Lock()
+	p.mesh.members[p.namespace+"/"+p.name] = p
+	p.mesh.mu.Unlock()
 	p.configure(strict)
 	p.guarded(model.PodGuard{})
 	p.waitForListeners()
@@ -117,10 +121,24 @@ func (p *pod) configure(strict bool, except ...uint16) {
 // listeners of the pod, with another mode at some ports.
 func (p *pod) listeners(strict bool, except ...uint16) []*listenerv3.Listener {
 	ips := append([]netip.Addr{p.addr}, p.others()...)
-	return translatenode.Listeners(translatenode.Pod{
+	out := translatenode.Listeners(translatenode.Pod{
 		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(),
 		Strict: strict, Except: except,
 	})
+	if p.mesh.retell > 0 {
+		p.retell(out[len(out)-1])
+	}
+	return out
+}
+
+// retell has the proxy tell of what is open more often than it does.
+func (p *pod) retell(mtls *listenerv3.Listener) {
+	for _, c := range mtls.GetFilterChains() {
+		last, proxy := c.Filters[len(c.Filters)-1], &tcpproxyv3.TcpProxy{}
+		require.NoError(p.mesh.t, last.GetTypedConfig().UnmarshalTo(proxy))
+		proxy.AccessLogOptions.AccessLogFlushInterval = envoy.Duration(p.mesh.retell)
+		last.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(proxy)}
+	}
 }
 
 func (p *pod) waitForListeners() {

@@ -141,7 +141,7 @@ func TestStrictEndsConnectionsFromBefore(t *testing.T) {
 	in, out := client.session(server.at(8080).String()), server.session(client.at(8081).String())
 	server.join(true)
 	in.alive()
-	n, err := capture.EndPlaintext(server.ns, nil, everywhere)
+	n, err := capture.EndPlaintext(server.ns, server.node.mark, nil, everywhere)
 	require.NoError(t, err)
 	require.Equal(t, 1, n)
 	in.ends()

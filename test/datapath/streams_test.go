@@ -285,20 +285,41 @@ func TestUpgrade(t *testing.T) {
 // session is a connection that stays open while something happens.
 type session struct {
 	t testing.TB
-	c *net.TCPConn
+	c net.Conn
 	r *bufio.Reader
 }
 
 func (p *pod) session(to string) *session {
-	t := p.mesh.t
+	p.mesh.t.Helper()
+	return sessionIn(p.mesh.t, p.ns.Do, to)
+}
+
+func sessionIn(t testing.TB, do func(func() error) error, to string) *session {
 	t.Helper()
-	c, err := p.dial(to)
+	c, err := dialIn(do, to)
 	require.NoError(t, err)
+	s := greeted(t, c)
+	require.NotNil(t, s, "%s is refused", to)
+	s.alive()
+	return s
+}
+
+// opens is session, if it isn't refused.
+func (p *pod) opens(to string) *session {
+	c, err := p.dial(to)
+	if err != nil {
+		return nil
+	}
+	return greeted(p.mesh.t, c)
+}
+
+// greeted is a connection over which a greeting comes.
+func greeted(t testing.TB, c net.Conn) *session {
 	t.Cleanup(func() { _ = c.Close() })
 	s := &session{t, c, bufio.NewReader(c)}
-	_, err = s.r.ReadString('\n')
-	require.NoError(t, err)
-	s.alive()
+	if _, err := s.r.ReadString('\n'); err != nil {
+		return nil
+	}
 	return s
 }
 

@@ -31,6 +31,8 @@ type connection struct {
 	local, remote netip.AddrPort
 	// mark is SO_MARK.
 	mark uint32
+	// via is what the kernel is asked by; nil: something of its own.
+	via map[int]*nl.SocketHandle
 }
 
 // Layout of the kernel's struct inet_diag_msg and inet_diag_req_v2, both with a struct inet_diag_sockid in them.
@@ -38,6 +40,7 @@ const (
 	diagID, diagMessage           = 4, 72
 	diagIDLength                  = 48
 	diagSource, diagTarget        = 4, 20 // in the ID, behind the ports
+	diagCookie                    = 40    // likewise
 	diagAttributeMark             = 15    // INET_DIAG_MARK
 	diagEveryState         uint32 = 0xffff_ffff
 )
@@ -96,11 +99,12 @@ func parseDiag(m []byte, protocol byte) (connection, error) {
 // destroy is: ss --kill. That the socket is gone already is no error.
 func (c connection) destroy() (ended bool, err error) {
 	req := nl.NewNetlinkRequest(nl.SOCK_DESTROY, unix.NLM_F_ACK)
+	req.Sockets = c.via
 	req.AddRawData(diagRequest(c.family, c.protocol, 0, c.id))
 	switch _, err := req.Execute(unix.NETLINK_INET_DIAG, 0); {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, unix.ENOENT):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESTALE): // ESTALE: another has its addresses
 		return false, nil
 	default:
 		return false, fmt.Errorf("reset the connection of port %d to %s (needs a kernel with INET_DIAG_DESTROY): %w",

@@ -13,16 +13,21 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
 // EndPlaintext resets the connections to the pod's applications that don't pass the proxy, which are those from before
-// it was captured: rules only see new ones. Those that the pod opened itself stay, as do those through the proxy, those
-// within the pod, and kubelet's probes. refused tells at which ports plaintext isn't taken.
-func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort, refused func(port uint16) bool) (ended int, err error) {
+// it was captured: rules only see new ones. And it resets what the proxy has made to the applications of others in
+// plaintext, which it would let live for a while. Those that the pod opened itself stay, as do those within the pod,
+// and kubelet's probes. refused tells at which ports plaintext isn't taken.
+func EndPlaintext(
+	ns *netns.Namespace, proxy proxymark.Mark, probes []netip.AddrPort, refused func(port uint16) bool,
+) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, listening, err := sockets(unix.IPPROTO_TCP)
 		if err == nil {
-			ended, err = destroyAll(pastTheProxy(open, listening, probes, refused))
+			end := throughTheProxy(open, proxy.Mark(), refused)
+			ended, err = destroyAll(append(end, pastTheProxy(open, listening, probes, refused)...))
 		}
 		return err
 	})
@@ -30,6 +35,20 @@ func EndPlaintext(ns *netns.Namespace, probes []netip.AddrPort, refused func(por
 		err = fmt.Errorf("end connections in plaintext in %s: %w", ns.Path(), err)
 	}
 	return ended, err
+}
+
+// throughTheProxy picks the proxy's connections to applications of which the callers came in plaintext: no others have
+// that address.
+func throughTheProxy(open []connection, mark uint32, refused func(port uint16) bool) (end []connection) {
+	application := []netip.Addr{
+		netip.MustParseAddr(names.ApplicationAddress), netip.MustParseAddr(names.ApplicationAddress6),
+	}
+	for _, c := range open {
+		if c.mark == mark && slices.Contains(application, c.remote.Addr()) && refused(c.remote.Port()) {
+			end = append(end, c)
+		}
+	}
+	return end
 }
 
 // pastTheProxy picks the connections to an application whose other end is not in the same namespace: the proxy connects

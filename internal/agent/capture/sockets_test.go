@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
@@ -26,10 +28,26 @@ type opened struct {
 // open a connection from a namespace, from any address of it unless one is given.
 func open(t *testing.T, ns *netns.Namespace, from, to string) opened {
 	t.Helper()
-	d := net.Dialer{Timeout: 10 * time.Second}
+	d := net.Dialer{}
 	if from != "" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
 	}
+	return openBy(t, ns, d, to)
+}
+
+// openAsProxy opens one as the proxy does.
+func openAsProxy(t *testing.T, ns *netns.Namespace, to string) opened {
+	t.Helper()
+	return openBy(t, ns, net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(testMark.Mark()))
+		}), err)
+	}}, to)
+}
+
+func openBy(t *testing.T, ns *netns.Namespace, d net.Dialer, to string) opened {
+	t.Helper()
+	d.Timeout = 10 * time.Second
 	var c net.Conn
 	require.NoError(t, ns.Do(func() (err error) { c, err = d.Dial("tcp", to); return err }))
 	t.Cleanup(func() { _ = c.Close() })
@@ -49,7 +67,7 @@ func (o opened) say() error {
 	return err
 }
 
-// Only what others opened to the pod's applications, past the proxy, ends.
+// Only what others opened to the pod's applications ends, past the proxy, or through it in plaintext.
 func TestEndPlaintext(t *testing.T) {
 	pod, peer := netnstest.Linked(t,
 		[]string{"10.244.0.1/24", "fd00:244::1/64"}, []string{"10.244.0.2/24", "fd00:244::2/64"})
@@ -62,6 +80,8 @@ func TestEndPlaintext(t *testing.T) {
 		"to any address": open(t, peer, "", "10.244.0.1:9090"),
 		"IPv6":           open(t, peer, "", "[fd00:244::1]:9090"),
 		"a port picked":  open(t, peer, "10.244.0.2:9090", "10.244.0.1:8080"),
+		"by the proxy":   openAsProxy(t, pod, "127.77.0.1:9090"),
+		"by the proxy 6": openAsProxy(t, pod, "[::1]:9090"),
 	}
 	stay := map[string]opened{
 		"the pod's own":      open(t, pod, "", "10.244.0.2:7070"),
@@ -69,12 +89,14 @@ func TestEndPlaintext(t *testing.T) {
 		"within the pod":     open(t, pod, "", "10.244.0.1:8080"),
 		"over loopback":      open(t, pod, "", "127.0.0.1:9090"),
 		"mTLS":               open(t, peer, "", "10.244.0.1:15008"),
+		"by the proxy, mTLS": openAsProxy(t, pod, "10.244.0.1:9090"),
+		"as if by the proxy": open(t, pod, "", "127.77.0.1:9090"),
 	}
 	everywhere := func(uint16) bool { return true }
-	n, err := EndPlaintext(pod, nil, func(port uint16) bool { return port == 7070 })
+	n, err := EndPlaintext(pod, testMark, nil, func(port uint16) bool { return port == 7070 })
 	require.NoError(t, err)
 	require.Zero(t, n, "plaintext is taken at the ports of these")
-	n, err = EndPlaintext(pod, nil, everywhere)
+	n, err = EndPlaintext(pod, testMark, nil, everywhere)
 	require.NoError(t, err)
 	require.Equal(t, len(ended), n)
 	for name, c := range ended {
@@ -86,7 +108,7 @@ func TestEndPlaintext(t *testing.T) {
 	for name, c := range stay {
 		require.NoError(t, c.say(), name)
 	}
-	n, err = EndPlaintext(pod, nil, everywhere)
+	n, err = EndPlaintext(pod, testMark, nil, everywhere)
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
 }

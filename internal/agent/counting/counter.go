@@ -15,7 +15,6 @@ import (
 	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -26,7 +25,9 @@ import (
 // sources together, and then nothing.
 type Counter struct {
 	accesslogv3.UnimplementedAccessLogServiceServer
-	now func() time.Time
+	// Open is told which connections to pods come, are open and end; nil: nobody is.
+	Open func(line *accesslogdatav3.AccessLogCommon, plaintext bool)
+	now  func() time.Time
 
 	mu  sync.Mutex
 	all map[counts.Series]*counts.Count
@@ -49,6 +50,7 @@ func (c *Counter) Register(g grpc.ServiceRegistrar) { accesslogv3.RegisterAccess
 
 // StreamAccessLogs takes in what one thread of Envoy tells.
 func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLogsServer) error {
+	connection := c.connection
 	for {
 		m, err := s.Recv()
 		switch {
@@ -57,8 +59,14 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 		case err != nil:
 			return err
 		}
+		switch m.GetIdentifier().GetLogName() { // the first message of a stream says it
+		case names.LogMTLS:
+			connection = c.mtls
+		case names.LogPlaintext:
+			connection = c.opened
+		}
 		for _, e := range m.GetTcpLogs().GetLogEntry() {
-			c.connection(e.GetCommonProperties())
+			connection(e.GetCommonProperties())
 		}
 		for _, e := range m.GetHttpLogs().GetLogEntry() {
 			c.request(e.GetCommonProperties())
@@ -66,11 +74,28 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 	}
 }
 
+// mtls are counted by lines of their own.
+func (c *Counter) mtls(p *accesslogdatav3.AccessLogCommon) {
+	if c.Open != nil {
+		c.Open(p, false)
+	}
+}
+
+// opened is a connection in plain text, which is counted when it ends.
+func (c *Counter) opened(p *accesslogdatav3.AccessLogCommon) {
+	if c.Open != nil {
+		c.Open(p, true)
+	}
+	if p.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd {
+		c.connection(p)
+	}
+}
+
 // connection counts one that was tried, or came in plain text.
 func (c *Counter) connection(p *accesslogdatav3.AccessLogCommon) {
-	pod, verdict := text(p, names.FilterStatePod), text(p, names.FilterStateVerdict)
-	tried := text(p, names.FilterStateDryRun)
-	who := identity(p)
+	pod, verdict := envoy.StateText(p, names.FilterStatePod), envoy.StateText(p, names.FilterStateVerdict)
+	tried := envoy.StateText(p, names.FilterStateDryRun)
+	who := envoy.PeerIdentity(p)
 	if who == "" && pod != "" {
 		c.plaintext(p, pod, verdict)
 	}
@@ -131,7 +156,7 @@ func (c *Counter) add(s counts.Series, p *accesslogdatav3.AccessLogCommon) {
 		}
 	}
 	n.Value++
-	n.Last, n.Caller = now, identity(p)
+	n.Last, n.Caller = now, counts.Text(envoy.PeerIdentity(p))
 	if n.Caller == "" {
 		n.Caller = address(p)
 	}
@@ -175,25 +200,6 @@ func portOf(cluster string) string {
 	}
 	if ns, service, port, ok := names.ParseServicePort(cluster, names.PrefixTLS); ok {
 		return names.ServicePort(ns, service, port)
-	}
-	return ""
-}
-
-// text of filter state; "" if it isn't there.
-func text(p *accesslogdatav3.AccessLogCommon, key string) string {
-	s := &wrapperspb.StringValue{}
-	if packed := p.GetFilterStateObjects()[key]; packed == nil || packed.UnmarshalTo(s) != nil {
-		return ""
-	}
-	return s.GetValue()
-}
-
-// identity is who the caller has proved to be.
-func identity(p *accesslogdatav3.AccessLogCommon) string {
-	for _, san := range p.GetTlsProperties().GetPeerCertificateProperties().GetSubjectAltName() {
-		if san.GetUri() != "" {
-			return counts.Text(san.GetUri())
-		}
 	}
 	return ""
 }

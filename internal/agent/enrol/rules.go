@@ -61,8 +61,8 @@ func (n *Enroller) noteRefused(e *entry, t Target) {
 	e.refused = total
 }
 
-// closePlaintext ends the connections from before the redirect at ports where the pod is strict. Those in plaintext
-// through the proxy end by themselves: Envoy closes them when the filter chain that took them has drained.
+// closePlaintext ends the connections in plaintext at ports where the pod is strict: those from before the redirect,
+// and those through the proxy, which Envoy would close when the filter chain that took them has drained.
 func (n *Enroller) closePlaintext(e *entry, t Target) {
 	if !t.Pod.RefusesPlaintext() || e.plaintextEnded != nil && e.plaintextEnded.Strict == t.Pod.Strict &&
 		slices.Equal(e.plaintextEnded.Except, t.Pod.Except) {
@@ -71,12 +71,13 @@ func (n *Enroller) closePlaintext(e *entry, t Target) {
 	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.probes, t.Pod.StrictAt)
 	if err != nil {
 		// Capture goes on, since new connections are safe; it is tried again at the next look.
-		n.log.Error(err, "connections in plaintext from before stay open", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
+		n.log.Error(err, "connections in plaintext stay open at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
 		return
 	}
 	e.plaintextEnded = &t.Pod
 	if ended > 0 {
-		n.log.Info("ended connections in plaintext from before", "pod", t.Pod.Namespace+"/"+t.Pod.Name, "connections", ended)
+		n.log.Info("ended connections in plaintext at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name,
+			"connections", ended)
 	}
 }
 

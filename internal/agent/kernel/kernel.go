@@ -90,15 +90,21 @@ func (k *Kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
 	return dialled, err
 }
 
-// EndPlaintext resets the connections to ports of the pod's applications where plaintext is refused that don't pass the
-// proxy and are no probes.
+// EndPlaintext resets the connections in plaintext to ports of the pod's applications where that is refused and that
+// are no probes.
 func (k *Kernel) EndPlaintext(
 	path string, probes []netip.AddrPort, refused func(port uint16) bool,
 ) (ended int, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) {
-		ended, err = capture.EndPlaintext(ns, probes, refused)
+		ended, err = capture.EndPlaintext(ns, k.proxy, probes, refused)
 		return err
 	})
+	return ended, err
+}
+
+// EndProxied resets connections that pass the proxy, and tells how many there were still.
+func (k *Kernel) EndProxied(path string, connections []capture.Proxied) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndProxied(ns, connections); return err })
 	return ended, err
 }
 

@@ -246,6 +246,9 @@ func (a *Agent) start(ctx context.Context) error {
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })
 	g.Go(func() error { return a.pods.Share(ctx) })
 	g.Go(func() error { return a.pods.SweepLater(ctx, orphans) })
+	if a.opts.Connections != nil {
+		g.Go(func() error { return a.opts.Connections.Run(ctx, a.opts.kernel, a.pods) })
+	}
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.cniSocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}
 		listening := make(chan struct{})

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
@@ -34,6 +35,8 @@ type Options struct {
 
 	Proxy        Proxy
 	Certificates enrol.Certificates
+	// Connections to the node's pods, as the proxy tells of them; nil: those that guards refuse later stay.
+	Connections *connections.Keeper
 	// sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
 	// unless a test says otherwise.
 	sandboxes      pods.Sandboxes
@@ -76,6 +79,7 @@ type nodeKernel interface {
 	enrol.Kernel
 	pods.Kernel
 	hostKernel
+	connections.Kernel
 	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
 	CanLimitPeers() error
 }

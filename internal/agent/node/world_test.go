@@ -280,6 +280,10 @@ func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint1
 	return 0, w.exists(path)
 }
 
+func (w *world) EndProxied(path string, _ []capture.Proxied) (int, error) {
+	return 0, w.exists(path)
+}
+
 func (w *world) EndOutbound(path string, p capture.Pod) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

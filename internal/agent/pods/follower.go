@@ -88,6 +88,10 @@ func (f *Follower) Ready() { close(f.ready) }
 // Snapshot is the status of all pods, by namespace and name.
 func (f *Follower) Snapshot() []Status { return f.statuses.snapshot() }
 
+// Netns are the paths of the network namespaces of a pod, by "namespace/name", where something was done for it: of
+// several, if it was made anew under its name and the one before isn't forgotten yet.
+func (f *Follower) Netns(pod string) []string { return f.statuses.netns(pod) }
+
 // Mesh is the Mesh, or nil if there is none.
 func (f *Follower) Mesh(ctx context.Context) (*v1alpha1.Mesh, error) {
 	mesh := &v1alpha1.Mesh{}

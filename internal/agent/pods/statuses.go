@@ -97,6 +97,19 @@ func (all *statuses) uids(namespace, name string) []string {
 	return out
 }
 
+// netns of the pods of a name, where known.
+func (all *statuses) netns(pod string) []string {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	var out []string
+	for _, s := range all.byUID {
+		if s.Netns != "" && s.Namespace+"/"+s.Name == pod {
+			out = append(out, s.Netns)
+		}
+	}
+	return out
+}
+
 // snapshot is the status of all pods, by namespace and name.
 func (all *statuses) snapshot() []Status {
 	all.mu.Lock()

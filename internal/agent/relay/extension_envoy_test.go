@@ -16,6 +16,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -61,7 +62,23 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	xdstest.Binary(t)
 	const forbidden = "403 RBAC: access denied"
 	o := newOperator(t)
-	a := startRelay(t, Options{Dial: o.dial})
+	accepted := make(chan string, 100)
+	a := startRelay(t, Options{Dial: o.dial, Accepted: func(name, version string, packed *anypb.Any) {
+		r, err := xds.NewRawResource(name, "", packed)
+		if err != nil || r.Version() != version {
+			t.Errorf("%s %s: %v", name, version, err)
+		}
+		accepted <- version
+	}})
+	// tellsOf waits until somebody heard what Envoy goes by, and heard nothing else than what it had before.
+	tellsOf := func(before, now *xds.Resource) {
+		for version := range accepted {
+			if version == now.Version() {
+				return
+			}
+			require.Equal(t, before.Version(), version)
+		}
+	}
 	port := xdstest.FreePort(t)
 	o.apply(guarded(t, port), closed(t))
 	o.cache.Ready(nodeScope, xds.TypeCluster)
@@ -71,11 +88,14 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 	}
 	e := start()
 	e.Eventually("the first policy", func() bool { return xdstest.Fetch(port) == forbidden })
+	tellsOf(closed(t), closed(t))
 	o.apply(open(t))
 	e.Eventually("another", func() bool { return xdstest.Fetch(port) == "200 " })
 	e.Eventually("ACK at the operator", func() bool { s, _ := o.state(open(t)); return s == xds.Acked })
+	tellsOf(closed(t), open(t))
 	o.apply(closed(t))
 	e.Eventually("ACK at the operator", func() bool { s, _ := o.state(closed(t)); return s == xds.Acked })
+	tellsOf(open(t), closed(t))
 
 	bad := policyOf(t, &clusterv3.Cluster{})
 	o.apply(bad)
@@ -84,6 +104,9 @@ func TestExtensionsThroughTheRelay(t *testing.T) {
 		return s == xds.Rejected && contains(text, "filter config has type URL")
 	})
 	require.Equal(t, forbidden, xdstest.Fetch(port))
+	for len(accepted) > 0 {
+		require.Equal(t, closed(t).Version(), <-accepted, "it goes by no other")
+	}
 
 	o.stop()
 	e.Stop()

@@ -47,6 +47,9 @@ type Options struct {
 	Local []string
 	// Adapt changes what the operator sends of some types for this node; it must give the same for the same.
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
+	// Accepted is told which configuration of a filter (ECDS) all connected Envoys have accepted, each time that one of
+	// them says so: its name, version and bytes. It must not block. nil: nobody is.
+	Accepted func(name, version string, packed *anypb.Any)
 	// Greeted is told what the operator's header says, before anything else that a stream brings; nil: nobody is.
 	Greeted func(metadata.MD)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that

@@ -277,6 +277,9 @@ func (r *Relay) noteAck(t *relayed, name string, k *known) {
 		r.correct(t, name, k, acked)
 	case text == "" && len(s.Proxies) > 0 && s.Settled():
 		k.good, k.rejected, k.reason = k.current, "", ""
+		if t.typeURL == xds.TypeExtension && r.opts.Accepted != nil {
+			r.opts.Accepted(name, k.current.Version(), k.current.Any())
+		}
 		r.correct(t, name, k, nacked)
 	}
 }

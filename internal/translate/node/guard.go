@@ -56,12 +56,11 @@ func thePod(p Pod) *statev3.FilterStateValue {
 		envoy.SharedNot)
 }
 
-// guardedLog has the verdict in each line, and counts who is refused, or would be. The agent is told of those that it
-// is asked to be told of.
-func guardedLog(p Pod, tell *accesslogv3.AccessLogFilter, fields map[string]string) []*accesslogv3.AccessLog {
+// guardedLog has the verdict in each line, and counts who is refused, or would be.
+func guardedLog(p Pod, fields map[string]string) []*accesslogv3.AccessLog {
 	fields["verdict"] = envoy.PlainState(names.FilterStateVerdict)
 	fields["dryrun"] = envoy.PlainState(names.FilterStateDryRun)
 	return append([]*accesslogv3.AccessLog{
-		envoy.StdoutLog(logFields(p, fields), envoy.EitherOf(envoy.Flagged(), envoy.Tried())), envoy.TellOfConnections(tell),
+		envoy.StdoutLog(logFields(p, fields), envoy.EitherOf(envoy.Flagged(), envoy.Tried())),
 	}, envoy.CountRefused("destination_namespace", envoy.Literal(p.Namespace))...)
 }

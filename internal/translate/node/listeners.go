@@ -193,7 +193,8 @@ func inboundProxy(p Pod, cluster string) *listenerv3.Filter {
 			envoy.StdoutLog(logFields(p, log), envoy.Flagged()), envoy.TellOfConnections(nil),
 		}
 	} else {
-		proxy.AccessLog = guardedLog(p, nil, log)
+		proxy.AccessLog = guardedLog(p, log)
+		envoy.TellOfOpen(names.LogPlaintext, proxy)
 	}
 	return envoy.NetworkFilter("envoy.filters.network.tcp_proxy", proxy)
 }
@@ -219,16 +220,16 @@ func mtls(p Pod) *listenerv3.Listener {
 			// The peer names the pod's port, and no address: it can ask for nothing but the pod itself.
 			Filters: append(append([]*listenerv3.Filter{envoy.PeerLimit()},
 				guarded(p, a, host(own)+":%REQUESTED_SERVER_NAME%")...),
-				envoy.Ended(&tcpproxyv3.TcpProxy{
+				envoy.Ended(envoy.TellOfOpen(names.LogMTLS, &tcpproxyv3.TcpProxy{
 					StatPrefix:       "mtls",
 					ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: upstream.ClusterDirect},
-					AccessLog: guardedLog(p, envoy.TriedOnly(), map[string]string{
+					AccessLog: append(guardedLog(p, map[string]string{
 						"direction":   "inbound-mtls",
 						"source":      "%DOWNSTREAM_PEER_URI_SAN%",
 						"destination": envoy.Literal(p.Identity),
 						"dialled":     host(own) + ":%REQUESTED_SERVER_NAME%",
-					}),
-				})),
+					}), envoy.TellOfConnections(envoy.TriedOnly())),
+				}))),
 		})
 	}
 	return l
