@@ -58,6 +58,10 @@ const (
 	RouteReasonOverBudget = "OverBudget"
 )
 
+// XBackendReasonInvalidHostname, of Accepted of an XBackend, and of ResolvedRefs of routes to it: the name can't be one of
+// a host outside the cluster.
+const XBackendReasonInvalidHostname = "InvalidHostname"
+
 // What it adds to those of policies alone. AuthorizationPolicies have Enforced in the place of Programmed.
 const (
 	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.

@@ -87,7 +87,7 @@ func (b *routeBuilder) stay(split *routev3.Route, r model.Rule) ([]*routev3.Rout
 			continue
 		}
 		match := proto.Clone(split.GetMatch()).(*routev3.RouteMatch)
-		match.Cookies = []*routev3.CookieMatcher{{Name: name, StringMatch: exact(scopeOf(nameOf(backend.Port)))}}
+		match.Cookies = []*routev3.CookieMatcher{{Name: name, StringMatch: exact(scopeOf(clusterTo(backend)))}}
 		only := r
 		only.Backends = []model.Backend{backend}
 		routes, err := b.ruleRoutes(only, match)
