@@ -58,9 +58,14 @@ const (
 	RouteReasonOverBudget = "OverBudget"
 )
 
-// XBackendReasonInvalidHostname, of Accepted of an XBackend, and of ResolvedRefs of routes to it: the name can't be one of
-// a host outside the cluster.
-const XBackendReasonInvalidHostname = "InvalidHostname"
+// What it adds to those of XBackends alone.
+const (
+	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of a
+	// host outside the cluster.
+	XBackendReasonInvalidHostname = "InvalidHostname"
+	// XBackendReasonNotUsed, of Programmed: routes name it, and none of them has a rule by which requests leave.
+	XBackendReasonNotUsed = "NotUsed"
+)
 
 // What it adds to those of policies alone. AuthorizationPolicies have Enforced in the place of Programmed.
 const (

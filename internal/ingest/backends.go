@@ -39,8 +39,13 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	if ref.Namespace != nil {
 		key.Namespace = string(*ref.Namespace)
 	}
+	if _, external := cluster.XBackendOf(key.Namespace, ref); external {
+		b.noteUnresolved(gwv1.RouteReasonInvalidKind,
+			"backend XBackend %s: requests leave the cluster by backendRefs only, and by no filter", key)
+		return out
+	}
 	if (ref.Group != nil && *ref.Group != "") || (ref.Kind != nil && *ref.Kind != "Service") {
-		b.noteUnresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends, and XBackends those of rules (backendRefs)", ref.Name)
+		b.noteUnresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends", ref.Name)
 		return out
 	}
 	if ref.Port == nil {

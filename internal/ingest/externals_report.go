@@ -6,6 +6,7 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -96,7 +97,7 @@ func (i *Ingest) externalReport(c *memo.Ctx, key cluster.Key) *Report {
 	if !i.Settings.Get(c, struct{}{}).present {
 		return out
 	}
-	var services []cluster.Key
+	leads := map[cluster.Key]bool{} // by Service
 	for _, ref := range i.routesBy(c, cluster.ByBackend, key.String()) {
 		r := i.Route.Get(c, ref)
 		if r == nil || !slices.Contains(r.externals, key) {
@@ -104,13 +105,13 @@ func (i *Ingest) externalReport(c *memo.Ctx, key cluster.Key) *Report {
 		}
 		for _, p := range r.parents {
 			if i.attaches(c, r, p) {
-				services = append(services, p.service)
+				leads[p.service] = leads[p.service] || slices.ContainsFunc(ruleExternals(r.Rules),
+					func(h *model.ExternalHost) bool { return h.Name == key })
 			}
 		}
 	}
-	slices.SortFunc(services, byName)
-	for _, svc := range slices.Compact(services) {
-		out.Parents = append(out.Parents, i.externalFor(c, e, svc))
+	for _, svc := range sortedKeys(slices.Collect(maps.Keys(leads))) {
+		out.Parents = append(out.Parents, i.externalFor(c, e, svc, leads[svc]))
 	}
 	return out
 }
@@ -124,8 +125,9 @@ func (i *Ingest) attaches(c *memo.Ctx, r *Route, p parent) bool {
 	return len(has) > 0
 }
 
-// externalFor is what the status says of a Service whose requests leave by an XBackend.
-func (i *Ingest) externalFor(c *memo.Ctx, e *External, svc cluster.Key) ParentReport {
+// externalFor is what the status says of a Service whose requests leave by an XBackend, or would if more than that were
+// right with its routes.
+func (i *Ingest) externalFor(c *memo.Ctx, e *External, svc cluster.Key, leads bool) ParentReport {
 	out := ParentReport{Ref: accessAncestor(policy.Object{GroupKind: policy.Service, NamespacedName: svc})}
 	refused := e.refused
 	if over := i.overExternals.Get(c, svc.Namespace)[e.Name]; over != "" && refused == nil {
@@ -139,8 +141,13 @@ func (i *Ingest) externalFor(c *memo.Ctx, e *External, svc cluster.Key) ParentRe
 		conditions.Judged(string(gwv1.PolicyConditionAccepted), refused, string(gwv1.PolicyReasonAccepted), good, e.generation),
 		conditions.Judged(string(gwv1.BackendTLSPolicyConditionResolvedRefs), e.unresolved,
 			string(gwv1.BackendTLSPolicyReasonResolvedRefs), "All references were found", e.generation))
-	if refused != nil {
+	switch {
+	case refused != nil:
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: "Requests that would leave by it get an error"}
+		return out
+	case !leads:
+		out.Unprogrammed = &Verdict{Reason: v1alpha1.XBackendReasonNotUsed, Message: fmt.Sprintf(
+			"No request leaves by it: see the conditions of the routes of Service %s that name it", svc)}
 		return out
 	}
 	if out.Unprogrammed = i.unserved(c, svc, "no waypoint serves the Service"); out.Unprogrammed == nil {

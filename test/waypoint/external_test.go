@@ -5,13 +5,13 @@ package waypoint
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"net"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -27,6 +27,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/testca"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -166,11 +167,6 @@ func hostOf(name, host string, port uint16) model.ExternalHost {
 	}
 }
 
-// payServer is who answers in TLS by the name.
-func (o *outside) payServer(ca *testca.CA, host string) (*secureApp, netip.AddrPort) {
-	return o.secureApp(ca.IssueHost(host))
-}
-
 func verified(ca *testca.CA, host string) *model.BackendTLS {
 	return &model.BackendTLS{Hostname: host, Hosts: []string{host}, CAs: string(ca.PEM())}
 }
@@ -220,5 +216,204 @@ func TestExternal(t *testing.T) {
 	require.ElementsMatch(t, looked, o.dns.names(), "no other name is looked up: no search domain, no caller's host")
 }
 
-var _ = x509.NewCertPool
-var _ = eventually.True
+// TestExternalProtocols: what is spoken with the host is what its XBackend says.
+func TestExternalProtocols(t *testing.T) {
+	o := newOutside(t)
+	ca := testca.New(t, "pay.example")
+	secure, plain := &echo{}, &echo{}
+	both := o.tlsApp(ca.IssueHost(payHost), secure, "h2", "http/1.1")
+	old := o.tlsApp(ca.IssueHost(payHost), secure, "http/1.1")
+	clear := o.app(plain)
+	for _, c := range []struct {
+		what     string
+		to       netip.AddrPort
+		protocol model.ExternalProtocol
+		tls      bool
+		want     string
+	}{
+		{"negotiated-h2", both, model.ExternalNegotiated, true, "HTTP/2.0"},
+		{"negotiated-h1", old, model.ExternalNegotiated, true, "HTTP/1.1"},
+		{"h1", both, model.ExternalHTTP11, true, "HTTP/1.1"},
+		{"h2", both, model.ExternalHTTP2, true, "HTTP/2.0"},
+		{"h2c", clear, model.ExternalHTTP2, false, "HTTP/2.0"},
+		{"clear", clear, model.ExternalHTTP11, false, "HTTP/1.1"},
+		{"caller", clear, model.ExternalAsCaller, false, "HTTP/1.1"},
+	} {
+		host := c.what + ".example"
+		o.dns.says(host, c.to.Addr())
+		e := model.External{ExternalHost: hostOf(c.what, host, c.to.Port()), Protocol: c.protocol}
+		if c.tls {
+			e.Secure, e.TLS = true, verified(ca, payHost)
+		}
+		client := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, o.external(e))), nil)
+		r := do(t, client, http.MethodGet, "http://web/")
+		require.Equal(t, c.want, r.Proto, "%s: %s", c.what, r.body)
+	}
+}
+
+// tlsApp speaks TLS, and in it what it is told.
+func (w *world) tlsApp(c tls.Certificate, h http.Handler, protocols ...string) netip.AddrPort {
+	w.t.Helper()
+	l, err := net.Listen("tcp", netip.AddrPortFrom(w.address(), 443).String())
+	require.NoError(w.t, err)
+	s := &http.Server{Handler: h, ReadHeaderTimeout: patience, Protocols: &http.Protocols{}, TLSConfig: &tls.Config{
+		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{c},
+	}}
+	s.Protocols.SetHTTP1(slices.Contains(protocols, "http/1.1"))
+	s.Protocols.SetHTTP2(slices.Contains(protocols, "h2"))
+	go func() { _ = s.ServeTLS(l, "", "") }()
+	w.t.Cleanup(func() { _ = s.Close() })
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// plain is a host outside in plain text.
+func (o *outside) plain(name, host string, port uint16) model.Backend {
+	o.t.Helper()
+	return o.external(model.External{ExternalHost: hostOf(name, host, port), Protocol: model.ExternalHTTP11})
+}
+
+// trap counts connections to an address that nobody is to connect to.
+func (o *outside) trap(address netip.AddrPort) *atomic.Int64 {
+	o.t.Helper()
+	n := &atomic.Int64{}
+	l, err := net.Listen("tcp", address.String())
+	require.NoError(o.t, err)
+	o.t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n.Add(1)
+			_ = c.Close()
+		}
+	}()
+	return n
+}
+
+// TestExternalIsNeverInside: a name that leads into the cluster, to the machine or to its cloud leads nowhere, from the
+// beginning or later, alone or among others. Nobody there hears of a connection.
+func TestExternalIsNeverInside(t *testing.T) {
+	o := newOutside(t)
+	pod := netip.AddrPortFrom(o.address(), 8080)
+	o.inside = append(o.inside, netip.PrefixFrom(pod.Addr(), 32))
+	trapped := o.trap(pod)
+	app := &echo{}
+	outside := o.app(app)
+	for host, at := range map[string][]netip.Addr{
+		"pod":      {pod.Addr()},
+		"mapped":   {netip.AddrFrom16(pod.Addr().As16())},
+		"metadata": {netip.MustParseAddr("169.254.169.254")},
+		"private":  {netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.168.0.1"), netip.MustParseAddr("fd00::1")},
+		"loopback": {netip.MustParseAddr("::1")},
+		"nat64":    {netip.MustParseAddr("64:ff9b::7f00:1")},
+		"nobody":   nil,
+	} {
+		o.dns.says(host+".example", at...)
+		client := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, o.plain(host, host+".example", 8080))), nil)
+		r := do(t, client, http.MethodGet, "http://web/")
+		require.Equal(t, http.StatusServiceUnavailable, r.status, "%s: %s", host, r.body)
+	}
+	o.dns.says("both.example", pod.Addr(), outside.Addr())
+	client := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, o.plain("both", "both.example", 8080))), nil)
+	for range 20 {
+		require.Equal(t, http.StatusOK, do(t, client, http.MethodGet, "http://web/").status)
+	}
+
+	o.dns.says("both.example", pod.Addr()) // rebinding
+	before := o.dns.count()
+	eventually.True(t, "further lookups of the name", func() bool { return o.dns.count() > before+4 })
+	require.Equal(t, http.StatusOK, do(t, client, http.MethodGet, "http://web/").status, "what stood before stands")
+	require.Zero(t, trapped.Load())
+	require.EqualValues(t, 21, app.Requests.Load())
+}
+
+// TestExternalWithoutDNS: where DNS fails, what was known stays; what wasn't is refused, and found once DNS is back.
+func TestExternalWithoutDNS(t *testing.T) {
+	o := newOutside(t)
+	first, second := &echo{Name: "first"}, &echo{Name: "second"}
+	once := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // a connection stays where it is, whatever DNS says
+		first.ServeHTTP(w, r)
+	})
+	o.dns.says("known.example", o.app(once).Addr())
+	known := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, o.plain("known", "known.example", 8080))), nil)
+	require.Equal(t, "first", do(t, known, http.MethodGet, "http://web/").Name)
+
+	o.dns.fail()
+	fresh := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, o.plain("fresh", "fresh.example", 8080))), nil)
+	require.Equal(t, http.StatusServiceUnavailable, do(t, fresh, http.MethodGet, "http://web/").status)
+	before := o.dns.count()
+	eventually.True(t, "further lookups", func() bool { return o.dns.count() > before+8 })
+	require.Equal(t, "first", do(t, known, http.MethodGet, "http://web/").Name)
+
+	there := o.app(second).Addr()
+	o.dns.says("known.example", there)
+	o.dns.says("fresh.example", there)
+	for _, client := range []*http.Client{known, fresh} {
+		eventually.True(t, "an answer of the second host", func() bool {
+			return do(t, client, http.MethodGet, "http://web/").Name == "second"
+		})
+	}
+}
+
+// TestNoCallerChoosesAHost: the cluster of a host outside would take the host that a request names, if its way did not
+// say which it is. Where it doesn't, it leads nowhere.
+func TestNoCallerChoosesAHost(t *testing.T) {
+	o := newOutside(t)
+	app := &echo{}
+	o.dns.says("chosen.example", o.app(app).Addr())
+	b := o.plain("pay", payHost, 8080)
+	o.next++
+	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: []model.Rule{rule(model.Match{}, nil, b)}}
+	dialled := o.serve(p, true, &table)
+	client := o.caller(clientID).client(t, dialled, nil)
+	rc, errs := route.Configuration(trustDomain, table)
+	require.Empty(t, errs)
+	for _, r := range rc.GetVirtualHosts()[0].GetRoutes() {
+		if a := r.GetRoute(); a != nil {
+			r.TypedPerFilterConfig, a.HostRewriteSpecifier = nil, nil
+		}
+	}
+	u := resource(t, rc.GetName(), rc)
+	o.apply(u)
+	o.acknowledged(u)
+	r := do(t, client, http.MethodGet, "http://web/", "Host", "chosen.example:8080")
+	require.Equal(t, http.StatusServiceUnavailable, r.status, r.body)
+	require.Equal(t, []string{"nowhere.invalid."}, o.dns.names())
+	require.Zero(t, app.Requests.Load())
+}
+
+// TestExternalByWeightAndPolicy: a host outside has its share beside a Service, which keeps the caller's host; and who
+// may ask for what is decided before anything of a request leaves.
+func TestExternalByWeightAndPolicy(t *testing.T) {
+	o := newOutside(t)
+	away, home := &echo{Name: "away"}, &echo{Name: "home"}
+	o.dns.says(payHost, o.app(away).Addr())
+	local := model.ServicePort{Namespace: "shop", Service: "local", Port: 80}
+	o.backend(local, model.ProtocolHTTP, model.Endpoint{Address: o.app(home)})
+	guards := onRequests(accessPolicy("reads", false, fromAccount(clientID, pathIs(model.MatchPrefix, "/open"))))
+	out := o.plain("pay", payHost, 8080)
+	out.Guards = guards
+	dialled := o.port(rule(model.Match{}, nil, out, to(local, 1)))
+	client := o.caller(clientID).client(t, dialled, nil)
+	got := map[string]string{}
+	for range 100 {
+		if r := do(t, client, http.MethodGet, "http://web/open", "Host", "web.example"); r.status == http.StatusOK {
+			got[r.Name] = r.Host
+		}
+	}
+	require.Equal(t, map[string]string{"away": payHost + ":8080", "home": "web.example"}, got)
+	require.InDelta(t, 50, away.Requests.Load(), 30)
+
+	alone := o.port(rule(model.Match{}, nil, out))
+	before := away.Requests.Load()
+	for id, path := range map[string]string{clientID: "/closed", otherID: "/open"} {
+		r := do(t, o.caller(id).client(t, alone, nil), http.MethodGet, "http://web"+path)
+		require.Equal(t, http.StatusForbidden, r.status, r.body)
+	}
+	require.Equal(t, before, away.Requests.Load())
+	require.Equal(t, http.StatusOK, do(t, o.caller(clientID).client(t, alone, nil), http.MethodGet, "http://web/open").status)
+}

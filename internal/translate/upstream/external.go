@@ -34,6 +34,9 @@ const (
 	// idleExternal is how long a connection to a host outside is kept without a request: handshakes with it are slow, and
 	// what serves the public keeps connections for a minute or longer.
 	idleExternal = 30 * time.Second
+	// longestExternal is how long a connection is used at most: one that is never idle would stay with an address that the
+	// name has no more.
+	longestExternal = 5 * time.Minute
 	// Names are looked up as often as DNS says, within these bounds.
 	resolveAtLeast = 5 * time.Second
 	// resolveFailed and resolveFailedMost are the pauses after a failure; what was found before stays meanwhile.
@@ -125,6 +128,7 @@ func keepInside() *hcmv3.HttpFilter {
 
 func externalProtocol(e model.External, headers model.HeaderLimits) protocols {
 	o, h2 := httpOptions(headers, idleExternal, keepInside())
+	o.CommonHttpProtocolOptions.MaxConnectionDuration = envoy.Duration(longestExternal)
 	h1 := &corev3.Http1ProtocolOptions{EnableTrailers: true}
 	switch e.Protocol {
 	case model.ExternalNegotiated:
