@@ -37,14 +37,14 @@ const (
 	// longestExternal is how long a connection is used at most: one that is never idle would stay with an address that the
 	// name has no more.
 	longestExternal = 5 * time.Minute
-	// Names are looked up as often as DNS says, within these bounds.
-	resolveAtLeast = 5 * time.Second
+	// resolveEvery is how often a name is looked up that DNS has nothing to say of; else its TTL says, but not more often.
+	resolveEvery = 5 * time.Second
 	// resolveFailed and resolveFailedMost are the pauses after a failure; what was found before stays meanwhile.
 	resolveFailed, resolveFailedMost = time.Second, 15 * time.Second
 	// resolveTimeout bounds how long a request waits for a name that nobody knows yet.
 	resolveTimeout = 5 * time.Second
 	// unusedFor is how long a name is kept that nobody asks for. Within it, a failure of DNS goes unnoticed.
-	unusedFor = 24 * time.Hour
+	unusedFor = time.Hour
 	// nameCaches are the caches of names of a proxy, and mostNames bounds each. Every cluster of a cache knows all of its
 	// names, so there are several; and none of them ever goes away while the proxy runs, so no tenant may name one.
 	nameCaches, mostNames = 64, 256
@@ -94,7 +94,8 @@ func nameCache(address string, refused []netip.Prefix) *cachev3.DnsCacheConfig {
 	out := &cachev3.DnsCacheConfig{
 		Name:              fmt.Sprintf("external-%s-%d", hex.EncodeToString(all[:8]), one[0]%nameCaches),
 		DnsLookupFamily:   clusterv3.Cluster_ALL,
-		DnsMinRefreshRate: envoy.Duration(resolveAtLeast),
+		DnsRefreshRate:    envoy.Duration(resolveEvery),
+		DnsMinRefreshRate: envoy.Duration(resolveEvery),
 		DnsFailureRefreshRate: &clusterv3.Cluster_RefreshRate{
 			BaseInterval: envoy.Duration(resolveFailed), MaxInterval: envoy.Duration(resolveFailedMost),
 		},
