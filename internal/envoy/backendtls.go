@@ -37,8 +37,6 @@ type TLSServer struct {
 	// Roots in PEM, of which one must have issued it; System: those of the image.
 	Roots  string
 	System bool
-	// Certificate and Key in PEM are shown to it; empty: none.
-	Certificate, Key string
 }
 
 // TLSClient is the transport socket of TLS with somebody outside the mesh. The certificate is looked at for every
@@ -48,19 +46,11 @@ func TLSClient(s TLSServer) *corev3.TransportSocket {
 	if s.System {
 		trusted.Specifier = &corev3.DataSource_Filename{Filename: systemRoots}
 	}
-	var own []*tlsv3.TlsCertificate
-	if s.Key != "" {
-		inline := func(pem string) *corev3.DataSource {
-			return &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: pem}}
-		}
-		own = append(own, &tlsv3.TlsCertificate{CertificateChain: inline(s.Certificate), PrivateKey: inline(s.Key)})
-	}
 	return &corev3.TransportSocket{
 		Name: transportTLS,
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: Any(&tlsv3.UpstreamTlsContext{
 			Sni: s.Name,
 			CommonTlsContext: &tlsv3.CommonTlsContext{
-				TlsCertificates: own,
 				TlsParams: &tlsv3.TlsParameters{
 					TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
 					TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3,

@@ -15,6 +15,4 @@ type BackendTLS struct {
 	// CAs in PEM, one of which must have issued the certificate; System: one of those that the proxy's image has.
 	CAs    string
 	System bool
-	// Certificate and Key in PEM are what the proxy shows of itself; empty: nothing.
-	Certificate, Key string
 }

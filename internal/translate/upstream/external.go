@@ -74,7 +74,6 @@ func External(e model.External, refused []netip.Prefix, headers model.HeaderLimi
 	if t := e.TLS; t != nil {
 		out.TransportSocket = envoy.TLSClient(envoy.TLSServer{
 			Name: t.Hostname, Hosts: t.Hosts, URIs: t.URIs, Roots: t.CAs, System: t.System,
-			Certificate: t.Certificate, Key: t.Key,
 		})
 	}
 	return out
