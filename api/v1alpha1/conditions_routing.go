@@ -60,8 +60,8 @@ const (
 
 // What it adds to those of XBackends alone.
 const (
-	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of a
-	// host outside the cluster.
+	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of
+	// a host outside the cluster.
 	XBackendReasonInvalidHostname = "InvalidHostname"
 	// XBackendReasonNotUsed, of Programmed: routes name it, and none of them has a rule by which requests leave.
 	XBackendReasonNotUsed = "NotUsed"

@@ -91,7 +91,8 @@ func sameMesh(old, new *v1alpha1.Mesh) bool {
 
 // sameNode looks at what the mesh reads of a Node.
 func sameNode(old, new *corev1.Node) bool {
-	return slices.Equal(old.Status.Addresses, new.Status.Addresses) && old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
+	return slices.Equal(old.Status.Addresses, new.Status.Addresses) &&
+		old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
 		slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs) && old.CreationTimestamp.Equal(&new.CreationTimestamp)
 }
 

@@ -73,7 +73,8 @@ func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 				decision = decideAll(b.Guards, Caller{identity: caller.identity, port: caller.port})
 			}
 			if b.External != nil { // no pod is there that would decide
-				w.end(fmt.Sprintf("%s, out of the cluster to %s by XBackend %s", at, b.External.Address(), b.External.Name), decision)
+				out := fmt.Sprintf("%s, out of the cluster to %s by XBackend %s", at, b.External.Address(), b.External.Name)
+				w.end(out, decision)
 				continue
 			}
 			w.passOn(at+", to Service "+b.Port.ServiceName().String(), decision, b.Port, waypoint)

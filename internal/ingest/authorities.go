@@ -49,8 +49,8 @@ func (i *Ingest) authorities(c *memo.Ctx, key cluster.Key) (out authorities) {
 		text, has = cm.Data[cluster.CAKey]
 	}
 	if _, read := slices.BinarySearch(i.readable.Get(c, key.Namespace), key.Name); !read {
-		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies and XBackends of namespace %s refer to more than %d ConfigMaps",
-			key, key.Namespace, cluster.MostReferences)
+		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies and XBackends of namespace %s refer to more than "+
+			"%d ConfigMaps", key, key.Namespace, cluster.MostReferences)
 		return out
 	}
 	switch {

@@ -127,9 +127,9 @@ func (b *guardBuilder) guards(r model.Rule, to model.Backend) []model.Guard {
 	return out
 }
 
-// outwards are the guards of a way that leaves the cluster. No pod is there whose guards would be asked, so those of the
-// Service are, of both levels, and the mesh's default is for it as it is for pods; those of the Service's pods, if it
-// has some, besides.
+// outwards are the guards of a way that leaves the cluster. No pod is there whose guards would be asked, so those of
+// the Service are, of both levels, and the mesh's default is for it as it is for pods; those of the Service's pods, if
+// it has some, besides.
 func (b *guardBuilder) outwards() []model.Guard {
 	g := b.i.serviceGuard(b.c, b.at)
 	g.DefaultDeny = b.i.Settings.Get(b.c, struct{}{}).defaultDeny

@@ -137,8 +137,8 @@ func (i *Ingest) externalTLS(c *memo.Ctx, b *gwxv1alpha1.XBackend, out *External
 		return nil
 	}
 	if t.Mode != gwxv1alpha1.BackendTLSModeServerOnly {
-		return unusable(gwv1.RouteReasonUnsupportedValue, "tls.mode %q is not supported: the mesh reads no Secrets, so it has "+
-			"no certificate to show; use %s", t.Mode, gwxv1alpha1.BackendTLSModeServerOnly)
+		return unusable(gwv1.RouteReasonUnsupportedValue, "tls.mode %q is not supported: the mesh reads no Secrets, so it "+
+			"has no certificate to show; use %s", t.Mode, gwxv1alpha1.BackendTLSModeServerOnly)
 	}
 	v := t.Validation
 	if v.Hostname == "" {
@@ -185,7 +185,8 @@ func protocolOf(asked *gwxv1alpha1.BackendProtocol, secure bool) (model.External
 		}
 		return model.ExternalHTTP2, nil
 	default:
-		return refuse("protocol %s is not supported: waypoints send requests of HTTP outside, by HTTP, HTTP11, HTTP2 or H2C", p)
+		return refuse("protocol %s is not supported: waypoints send requests of HTTP outside, by HTTP, HTTP11, HTTP2 or "+
+			"H2C", p)
 	}
 }
 
@@ -237,8 +238,8 @@ func (b *routeBuilder) unavailable(key cluster.Key, ref gwv1.BackendObjectRefere
 	case ref.Port != nil && portNumber(*ref.Port) != e.Port:
 		return unusable(gwv1.RouteReasonUnsupportedValue, "backend XBackend %s has port %d, not %d", key, e.Port, *ref.Port)
 	case b.route.ref.Kind == kindGRPCRoute && e.Protocol == model.ExternalHTTP11:
-		return unusable(gwv1.RouteReasonUnsupportedProtocol, "backend XBackend %s is spoken to in HTTP/1.1, which carries no "+
-			"gRPC: use protocol HTTP2 or H2C", key)
+		return unusable(gwv1.RouteReasonUnsupportedProtocol, "backend XBackend %s is spoken to in HTTP/1.1, which carries "+
+			"no gRPC: use protocol HTTP2 or H2C", key)
 	}
 	return nil
 }

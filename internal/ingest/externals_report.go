@@ -10,8 +10,10 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -27,7 +29,9 @@ import (
 const MostExternalsOfNamespace = 256
 
 func policyXBackend(key cluster.Key) policy.Object {
-	return policy.Object{GroupKind: policy.XBackend, NamespacedName: key}
+	return policy.Object{
+		GroupKind: schema.GroupKind{Group: gwxv1alpha1.GroupName, Kind: cluster.KindXBackend}, NamespacedName: key,
+	}
 }
 
 // tooManyExternals are those that a namespace's routes can't have any more; the oldest come first.
@@ -59,8 +63,8 @@ func (i *Ingest) tooManyExternals(c *memo.Ctx, namespace string) map[cluster.Key
 		if out == nil {
 			out = map[cluster.Key]string{}
 		}
-		out[e.Name] = fmt.Sprintf("the routes of a namespace are limited to %d XBackends with %d MiB of certificates in total, "+
-			"and older ones that routes of namespace %s lead to have that: use fewer of them, or several namespaces",
+		out[e.Name] = fmt.Sprintf("the routes of a namespace are limited to %d XBackends with %d MiB of certificates in "+
+			"total, and older ones that routes of namespace %s lead to have that: use fewer of them, or several namespaces",
 			MostExternalsOfNamespace, MostCABytesOfNamespace>>20, namespace)
 	}
 	return out
@@ -138,7 +142,8 @@ func (i *Ingest) externalFor(c *memo.Ctx, e *External, svc cluster.Key, leads bo
 		good = "Requests leave for the host in plain text: nothing proves who answers, and whoever is between reads them"
 	}
 	out.Conditions = append(out.Conditions,
-		conditions.Judged(string(gwv1.PolicyConditionAccepted), refused, string(gwv1.PolicyReasonAccepted), good, e.generation),
+		conditions.Judged(string(gwv1.PolicyConditionAccepted), refused, string(gwv1.PolicyReasonAccepted), good,
+			e.generation),
 		conditions.Judged(string(gwv1.BackendTLSPolicyConditionResolvedRefs), e.unresolved,
 			string(gwv1.BackendTLSPolicyReasonResolvedRefs), "All references were found", e.generation))
 	switch {

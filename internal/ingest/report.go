@@ -22,8 +22,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Report is what the status of a route, a policy or an XBackend is to say, but for what only the proxies know. The ancestors of a
-// policy are what a route's parents are.
+// Report is what the status of a route, a policy or an XBackend is to say, but for what only the proxies know. The
+// ancestors of a policy are what a route's parents are.
 type Report struct {
 	Ref model.ObjectRef
 	// UID tells the object from a later one of the same name.

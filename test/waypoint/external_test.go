@@ -415,5 +415,6 @@ func TestExternalByWeightAndPolicy(t *testing.T) {
 		require.Equal(t, http.StatusForbidden, r.status, r.body)
 	}
 	require.Equal(t, before, away.Requests.Load())
-	require.Equal(t, http.StatusOK, do(t, o.caller(clientID).client(t, alone, nil), http.MethodGet, "http://web/open").status)
+	client = o.caller(clientID).client(t, alone, nil)
+	require.Equal(t, http.StatusOK, do(t, client, http.MethodGet, "http://web/open").status)
 }

@@ -7,17 +7,12 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
-
-	"github.com/fairway-mesh/fairway/internal/cluster"
 )
 
 // The kinds of objects that have attachments.
 var (
 	Service = schema.GroupKind{Kind: "Service"}
 	Gateway = schema.GroupKind{Group: gwv1.GroupName, Kind: "Gateway"}
-	// XBackend is a host outside the cluster.
-	XBackend = schema.GroupKind{Group: gwxv1alpha1.GroupName, Kind: cluster.KindXBackend}
 )
 
 // Object is what a reference names.

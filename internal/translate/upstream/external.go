@@ -16,7 +16,7 @@ import (
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
+	dnscachev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
@@ -50,8 +50,8 @@ const (
 	nameCaches, mostNames = 64, 256
 )
 
-// External is a host outside the cluster. The proxy looks it up itself, and what it finds in the ranges that are refused
-// is as if it weren't there; see names. Which host it is says the way of each request (names.FilterExternal).
+// External is a host outside the cluster. The proxy looks it up itself, and what it finds in the ranges that are
+// refused is as if it weren't there. Which host it is says the way of each request (names.FilterExternal).
 func External(e model.External, refused []netip.Prefix, headers model.HeaderLimits) *clusterv3.Cluster {
 	out := &clusterv3.Cluster{
 		Name:                      names.External(e.Name.Namespace, e.Name.Name, e.Version),
@@ -80,7 +80,7 @@ func External(e model.External, refused []netip.Prefix, headers model.HeaderLimi
 }
 
 // nameCache is the one of a proxy's caches that has a name. Other ranges are another cache: Envoy never changes one.
-func nameCache(address string, refused []netip.Prefix) *cachev3.DnsCacheConfig {
+func nameCache(address string, refused []netip.Prefix) *dnscachev3.DnsCacheConfig {
 	var ranges []*xdscorev3.CidrRange
 	var told strings.Builder
 	for _, p := range refused {
@@ -90,7 +90,7 @@ func nameCache(address string, refused []netip.Prefix) *cachev3.DnsCacheConfig {
 		})
 	}
 	all, one := sha256.Sum256([]byte(told.String())), sha256.Sum256([]byte(address))
-	out := &cachev3.DnsCacheConfig{
+	out := &dnscachev3.DnsCacheConfig{
 		Name:              fmt.Sprintf("external-%s-%d", hex.EncodeToString(all[:8]), one[0]%nameCaches),
 		DnsLookupFamily:   clusterv3.Cluster_ALL,
 		DnsRefreshRate:    envoy.Duration(resolveEvery),

@@ -10,7 +10,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
-	cachev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
+	dnscachev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/dynamic_forward_proxy/v3"
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -45,7 +45,7 @@ func externalCase() bundle {
 // TestNameCaches: a proxy has so many of them and no more, whatever tenants name; and another where other ranges are
 // refused, for Envoy rejects a cache that is not as it was.
 func TestNameCaches(t *testing.T) {
-	cache := func(e model.ExternalHost, refused ...netip.Prefix) *cachev3.DnsCacheConfig {
+	cache := func(e model.ExternalHost, refused ...netip.Prefix) *dnscachev3.DnsCacheConfig {
 		c := External(model.External{ExternalHost: e, Protocol: model.ExternalHTTP11}, refused, headers)
 		config := &dfpv3.ClusterConfig{}
 		require.NoError(t, c.GetClusterType().GetTypedConfig().UnmarshalTo(config))
