@@ -55,7 +55,7 @@ func TestNotAHost(t *testing.T) {
 		"api.stripe.example": true, "xn--bcher-kva.example": true, "1.2.3.4.example": true, "a.b0x": true, "4.face": true,
 		"cluster.local.example": true, "notcluster.local": true,
 		"stripe": false, "localhost": false, "a.localhost": false, "1.2.3.4": false, "0x7f.1": false, "127.0x1": false,
-		"a.0x": false,
+		"a.0x":          false,
 		"cluster.local": false, "web.shop.svc.cluster.local": false,
 	} {
 		require.Equal(t, ok, notAHost(host) == "", host)
