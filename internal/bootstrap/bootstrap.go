@@ -26,8 +26,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// ComponentLogLevel are the exceptions from a waypoint's log level, as Envoy's argument of that name takes them. Of each
-// range of addresses in a configuration, misc warns that its type may change with Envoy's version.
+// ComponentLogLevel are the exceptions from a waypoint's log level, as Envoy's argument of that name takes them. Of
+// each range of addresses in a configuration, misc warns that its type may change with Envoy's version.
 const ComponentLogLevel = "rbac:error,misc:error"
 
 // Options of one proxy.

@@ -54,6 +54,7 @@ func TestHostsOutside(t *testing.T) {
 		})
 		require.NoError(t, err)
 		require.Equal(t, want, a.Verdict, "%+v", a.Steps)
-		require.Contains(t, a.Steps[len(a.Steps)-1].At, "out of the cluster to api.stripe.example:8080 by XBackend bookshop/stripe")
+		require.Contains(t, a.Steps[len(a.Steps)-1].At,
+			"out of the cluster to api.stripe.example:8080 by XBackend bookshop/stripe")
 	}
 }

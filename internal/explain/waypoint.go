@@ -60,8 +60,8 @@ func changes(r model.Rule) bool {
 	return slices.ContainsFunc(r.Filters, func(f model.Filter) bool { return f.Rewrite != nil || f.RequestHeaders != nil })
 }
 
-// leaving is the caller with its request as guards see it: what comes of a rule's changes is unknown, and a host outside
-// is named in place of what the caller named.
+// leaving is the caller with its request as guards see it: what comes of a rule's changes is unknown, and a host
+// outside is named in place of what the caller named.
 func leaving(r model.Rule, b model.Backend, caller Caller) Caller {
 	switch {
 	case changes(r):
