@@ -5,6 +5,8 @@ package waypoint
 
 import (
 	"crypto/tls"
+	"encoding/base64"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -384,6 +386,50 @@ func TestNoCallerChoosesAHost(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, r.status, r.body)
 	require.Equal(t, []string{"nowhere.invalid."}, o.dns.names())
 	require.Zero(t, app.Requests.Load())
+}
+
+// TestNoSessionChoosesAHost: to Envoy a session may be with any host that a cluster knows, and clusters know those of
+// others with the same cache of names. There are no sessions with hosts outside, so nobody forges one.
+func TestNoSessionChoosesAHost(t *testing.T) {
+	o := newOutside(t)
+	apps, hosts := map[string]*echo{}, []string{"open.example"}
+	cacheOf := func(host string) string {
+		c := upstream.External(model.External{ExternalHost: hostOf("x", host, 8080)}, o.inside, headers)
+		config := &dfpv3.ClusterConfig{}
+		require.NoError(t, c.GetClusterType().GetTypedConfig().UnmarshalTo(config))
+		return config.GetDnsCacheConfig().GetName()
+	}
+	for n := 0; len(hosts) < 2; n++ {
+		if other := fmt.Sprintf("closed-%d.example", n); cacheOf(other) == cacheOf(hosts[0]) {
+			hosts = append(hosts, other)
+		}
+	}
+	var ways []model.Backend
+	var at []netip.AddrPort
+	for n, host := range hosts {
+		apps[host] = &echo{Name: host}
+		at = append(at, o.app(apps[host]))
+		o.dns.says(host, at[n].Addr())
+		ways = append(ways, o.plain(fmt.Sprint("host-", n), host, 8080))
+	}
+	home := &echo{Name: "home"}
+	local := model.ServicePort{Namespace: "shop", Service: "local", Port: 80}
+	o.backend(local, model.ProtocolHTTP, model.Endpoint{Address: o.app(home)})
+	closed := o.caller(clientID).client(t, o.port(rule(model.Match{}, nil, ways[1])), nil)
+	require.Equal(t, hosts[1], do(t, closed, http.MethodGet, "http://web/").Name)
+	session := &model.SessionPersistence{Name: "stay"}
+	alone, split := rule(model.Match{}, nil, ways[0]), rule(model.Match{}, nil, ways[0], to(local, 1))
+	alone.SessionPersistence, split.SessionPersistence = session, session
+	forged := "stay=" + base64.StdEncoding.EncodeToString([]byte(at[1].String()))
+	for _, r := range []model.Rule{alone, split} {
+		client := o.caller(clientID).client(t, o.port(r), nil)
+		for range 20 {
+			got := do(t, client, http.MethodGet, "http://web/", "Cookie", forged)
+			require.Equal(t, http.StatusOK, got.status, got.body)
+			require.NotEqual(t, hosts[1], got.Name)
+		}
+	}
+	require.NotZero(t, apps[hosts[0]].Requests.Load())
 }
 
 // TestExternalByWeightAndPolicy: a host outside has its share beside a Service, which keeps the caller's host; and who

@@ -6,6 +6,7 @@ package route
 import (
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	httpstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
+	sessionv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/stateful_session/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -26,9 +27,15 @@ func external() *hcmv3.HttpFilter {
 	return envoy.HTTPFilter(names.FilterExternal, toHost(nowhere))
 }
 
-// outwards is that a way leads to a host outside.
+// outwards is that a way leads to a host outside, and has no sessions: to Envoy a session may be with any host that a
+// cluster knows, and such a cluster knows those of others (upstream.External).
 func outwards(h model.ExternalHost) map[string]*anypb.Any {
-	return map[string]*anypb.Any{names.FilterExternal: envoy.Any(toHost(h.Address()))}
+	return map[string]*anypb.Any{
+		names.FilterExternal: envoy.Any(toHost(h.Address())),
+		filterSession: envoy.Any(&sessionv3.StatefulSessionPerRoute{
+			Override: &sessionv3.StatefulSessionPerRoute_Disabled{Disabled: true},
+		}),
+	}
 }
 
 func toHost(address string) *httpstatev3.Config {

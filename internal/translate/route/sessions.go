@@ -45,6 +45,9 @@ func scopeOf(of string) string {
 
 // sessionOf a rule is kept for requests that the rule takes, and for no others.
 func sessionOf(route *routev3.Route, r model.Rule) error {
+	if route.GetTypedPerFilterConfig()[filterSession] != nil {
+		return nil // its one way leads outside; see outwards
+	}
 	name, err := sessionName(*r.SessionPersistence, routeName(r))
 	if err != nil {
 		return err
