@@ -432,6 +432,56 @@ func TestNoSessionChoosesAHost(t *testing.T) {
 	require.NotZero(t, apps[hosts[0]].Requests.Load())
 }
 
+// TestExternalChangesUnderLoad: each version of an XBackend is a cluster of its own, and requests move from one to the
+// next without a failure.
+func TestExternalChangesUnderLoad(t *testing.T) {
+	o := newOutside(t)
+	app := &echo{}
+	o.dns.says(payHost, o.app(app).Addr())
+	b := o.plain("pay", payHost, 8080)
+	o.next++
+	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: []model.Rule{rule(model.Match{}, nil, b)}}
+	client := o.caller(clientID).client(t, o.serve(p, true, &table), nil)
+	stop, failed := make(chan struct{}), make(chan string, 1)
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if r := do(t, client, http.MethodPost, "http://web/"); r.status != http.StatusOK {
+				select {
+				case failed <- fmt.Sprint(r.status, " ", r.body):
+				default:
+				}
+			}
+		}
+	})
+	old := o.clusterOf(model.External{ExternalHost: *b.External, Protocol: model.ExternalHTTP11})
+	for n := range 10 {
+		next := *b.External
+		next.Version = fmt.Sprint("next-", n)
+		u := o.clusterOf(model.External{ExternalHost: next, Protocol: model.ExternalHTTP11})
+		table.Default = []model.Rule{rule(model.Match{}, nil, model.Backend{Weight: 1, External: &next})}
+		routes := o.tableOf(table)
+		o.apply(u, routes, xds.Gone(old.ID))
+		o.acknowledged(u, routes)
+		old = u
+	}
+	close(stop)
+	running.Wait()
+	select {
+	case what := <-failed:
+		t.Fatal(what)
+	default:
+	}
+	require.Greater(t, app.Requests.Load(), int64(10))
+	t.Log(app.Requests.Load(), "requests")
+}
+
 // TestExternalByWeightAndPolicy: a host outside has its share beside a Service, which keeps the caller's host; and who
 // may ask for what is decided before anything of a request leaves.
 func TestExternalByWeightAndPolicy(t *testing.T) {

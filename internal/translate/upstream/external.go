@@ -71,6 +71,7 @@ func External(e model.External, refused []netip.Prefix, headers model.HeaderLimi
 		}},
 		TypedExtensionProtocolOptions: externalProtocol(e, headers),
 	}
+	out.AltStatName = statName(out.GetName()) // XBackends may have dots in their names
 	if t := e.TLS; t != nil {
 		out.TransportSocket = envoy.TLSClient(envoy.TLSServer{
 			Name: t.Hostname, Hosts: t.Hosts, URIs: t.URIs, Roots: t.CAs, System: t.System,
