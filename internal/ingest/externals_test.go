@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -125,7 +126,8 @@ func TestExternalsHaveABudget(t *testing.T) {
 	ref := model.ObjectRef{Kind: cluster.KindXBackend, Namespace: "shop", Name: "host-0000"}
 	report := w.in.Report.Get(nil, ref)
 	require.Len(t, report.Parents, 1)
-	require.Equal(t, "OverBudget", report.Parents[0].Conditions[0].Reason)
+	accepted := meta.FindStatusCondition(report.Parents[0].Conditions, "Accepted")
+	require.Equal(t, "OverBudget", accepted.Reason)
 	require.Equal(t, "OverBudget", w.in.Route.Get(nil, model.ObjectRef{
 		Kind: KindHTTPRoute, Namespace: "shop", Name: "r0",
 	}).resolved.Reason)
