@@ -18,8 +18,8 @@ package controllers
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=httproutes;grpcroutes;referencegrants;backendtlspolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gatewayclasses/status;gateways/status;httproutes/status;grpcroutes/status;backendtlspolicies/status,verbs=update
 // +kubebuilder:rbac:groups=gateway.networking.k8s.io,resources=gateways/finalizers,verbs=update
-// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes;xbackendtrafficpolicies,verbs=get;list;watch
-// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes/status;xbackendtrafficpolicies/status,verbs=update
+// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes;xbackendtrafficpolicies;xbackends,verbs=get;list;watch
+// +kubebuilder:rbac:groups=gateway.networking.x-k8s.io,resources=xmeshes/status;xbackendtrafficpolicies/status;xbackends/status,verbs=update
 
 // What the configuration of proxies is made from.
 // +kubebuilder:rbac:groups="",resources=namespaces;nodes;pods,verbs=get;list;watch

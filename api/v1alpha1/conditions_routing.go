@@ -58,6 +58,15 @@ const (
 	RouteReasonOverBudget = "OverBudget"
 )
 
+// What it adds to those of XBackends alone.
+const (
+	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of
+	// a host outside the cluster.
+	XBackendReasonInvalidHostname = "InvalidHostname"
+	// XBackendReasonNotUsed, of Programmed: routes name it, and none of them has a rule by which requests leave.
+	XBackendReasonNotUsed = "NotUsed"
+)
+
 // What it adds to those of policies alone. AuthorizationPolicies have Enforced in the place of Programmed.
 const (
 	// PolicyReasonOverridden, of Programmed: each part of the target has a policy that names it, or there is no part.

@@ -81,6 +81,10 @@ type MeshSpec struct {
 	// +optional
 	Network *Network `json:"network,omitempty"`
 
+	// Hosts outside the cluster that requests may leave for (XBackends of the Gateway API).
+	// +optional
+	ExternalBackends *ExternalBackends `json:"externalBackends,omitempty"`
+
 	// The proxy and the agent on every node.
 	// +optional
 	Node *Node `json:"node,omitempty"`
@@ -275,6 +279,17 @@ type Network struct {
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=64
 	ServiceCIDRs []CIDR `json:"serviceCIDRs,omitempty"`
+}
+
+// ExternalBackends says where hosts outside the cluster may be.
+type ExternalBackends struct {
+	// Private ranges that names of hosts outside may lead to, such as those of a data centre. All others are refused:
+	// 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, 198.18.0.0/15 and fc00::/7. Ranges of this cluster's pods
+	// and Services, addresses of its nodes, loopback and link-local addresses are refused whatever is said here.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	AllowedCIDRs []CIDR `json:"allowedCIDRs,omitempty"`
 }
 
 // LogLevel of a proxy (Envoy's names).

@@ -26,8 +26,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// ComponentLogLevel is the exception from a waypoint's log level, as Envoy's argument of that name takes it.
-const ComponentLogLevel = "rbac:error"
+// ComponentLogLevel are the exceptions from a waypoint's log level, as Envoy's argument of that name takes them. Of
+// each range of addresses in a configuration, misc warns that its type may change with Envoy's version.
+const ComponentLogLevel = "rbac:error,misc:error"
 
 // Options of one proxy.
 type Options struct {

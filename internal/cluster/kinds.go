@@ -37,6 +37,7 @@ type Store struct {
 	BackendTraffic     *Collection[*gwxv1alpha1.XBackendTrafficPolicy]
 	Authentication     *Collection[*v1alpha1.AuthenticationPolicy]
 	BackendTLSPolicies *Collection[*gwv1.BackendTLSPolicy]
+	XBackends          *Collection[*gwxv1alpha1.XBackend]
 	// ConfigMaps are only those that others refer to; see References.
 	ConfigMaps *Collection[*corev1.ConfigMap]
 }
@@ -77,7 +78,7 @@ func Kinds() []Kind { return kinds }
 var kinds = []Kind{
 	row[*v1alpha1.Mesh]{
 		in:   func(s *Store) **Collection[*v1alpha1.Mesh] { return &s.Meshes },
-		same: sameGeneration[*v1alpha1.Mesh],
+		same: sameMesh,
 	},
 	row[*v1alpha1.ProxyParameters]{
 		in:   func(s *Store) **Collection[*v1alpha1.ProxyParameters] { return &s.Parameters },
@@ -131,6 +132,11 @@ var kinds = []Kind{
 	policies(func(s *Store) **Collection[*gwxv1alpha1.XBackendTrafficPolicy] { return &s.BackendTraffic }),
 	policies(func(s *Store) **Collection[*v1alpha1.AuthenticationPolicy] { return &s.Authentication }),
 	policies(func(s *Store) **Collection[*gwv1.BackendTLSPolicy] { return &s.BackendTLSPolicies }),
+	row[*gwxv1alpha1.XBackend]{
+		in:   func(s *Store) **Collection[*gwxv1alpha1.XBackend] { return &s.XBackends },
+		same: sameGeneration[*gwxv1alpha1.XBackend], optional: true, attaches: true,
+		by: indexes[*gwxv1alpha1.XBackend]{ByNamespace: namespaceOf[*gwxv1alpha1.XBackend]},
+	},
 	row[*corev1.ConfigMap]{
 		in:   func(s *Store) **Collection[*corev1.ConfigMap] { return &s.ConfigMaps },
 		same: sameConfigMap, referenced: true,

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
 
 // ConfigMaps are not read like other kinds: a cluster has thousands, of which the mesh has to do with few, and some are
@@ -24,11 +25,15 @@ const CAKey = "ca.crt"
 
 // References are the ConfigMaps of its own namespace that an object refers to, by name.
 func References(obj client.Object) []string {
-	p, ok := obj.(*gwv1.BackendTLSPolicy)
-	if !ok {
-		return nil
+	switch o := obj.(type) {
+	case *gwv1.BackendTLSPolicy:
+		return CAReferences(o.Spec.Validation)
+	case *gwxv1alpha1.XBackend:
+		if o.Spec.TLS != nil {
+			return CAReferences(o.Spec.TLS.Validation)
+		}
 	}
-	return CAReferences(p.Spec.Validation)
+	return nil
 }
 
 // CAReferences are the ConfigMaps that certificates are verified by.

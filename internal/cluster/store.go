@@ -34,6 +34,7 @@ const (
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
 	ByTarget    = "target"    // policies: what they name; see TargetValue
+	ByBackend   = "backend"   // routes: the XBackends that they send requests to
 	All         = "all"       // Gateways: all are under ""
 )
 
@@ -83,9 +84,15 @@ func sameLabels[T client.Object](old, new T) bool {
 	return maps.Equal(old.GetLabels(), new.GetLabels())
 }
 
+// sameMesh looks at what the operator found out, too: the ranges of the cluster.
+func sameMesh(old, new *v1alpha1.Mesh) bool {
+	return sameGeneration(old, new) && equality.Semantic.DeepEqual(old.Status.Network, new.Status.Network)
+}
+
 // sameNode looks at what the mesh reads of a Node.
 func sameNode(old, new *corev1.Node) bool {
-	return old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
+	return slices.Equal(old.Status.Addresses, new.Status.Addresses) &&
+		old.Labels[corev1.LabelTopologyZone] == new.Labels[corev1.LabelTopologyZone] &&
 		slices.Equal(old.Spec.PodCIDRs, new.Spec.PodCIDRs) && old.CreationTimestamp.Equal(&new.CreationTimestamp)
 }
 
@@ -173,6 +180,7 @@ func routeIndexes[T client.Object](parents func(T) []gwv1.ParentReference) index
 		ByService:   func(r T) []string { return parentServices(r.GetNamespace(), parents(r)) },
 		ByConsumer:  func(r T) []string { return consumers(r.GetNamespace(), of(r)) },
 		ByOwner:     of,
+		ByBackend:   xbackendValues[T],
 	}
 }
 

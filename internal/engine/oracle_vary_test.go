@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 )
@@ -33,6 +34,8 @@ func vary(r *rand.Rand, o client.Object) {
 		}
 	case *gwv1.BackendTLSPolicy:
 		varyBackendTLS(r, o)
+	case *gwxv1alpha1.XBackend:
+		varyXBackend(r, o)
 	case *corev1.ConfigMap:
 		if r.IntN(4) == 0 {
 			o.Data = nil
@@ -40,7 +43,8 @@ func vary(r *rand.Rand, o client.Object) {
 	case *corev1.Namespace:
 		varyNamespace(r, o)
 	case *corev1.Node:
-		o.Labels[corev1.LabelTopologyZone] = oneOf(r, "a", "b")
+		metav1.SetMetaDataLabel(&o.ObjectMeta, corev1.LabelTopologyZone, oneOf(r, "a", "b"))
+		o.Status.Addresses = []corev1.NodeAddress{{Address: oneOf(r, "203.0.113.1", "203.0.113.2", "n1")}}
 	case *corev1.Service:
 		varyService(r, o)
 	case *corev1.Pod:
@@ -81,6 +85,19 @@ func varyBackendTLS(r *rand.Rand, o *gwv1.BackendTLSPolicy) {
 		o.Spec.Validation.CACertificateRefs[n].Name = oneOf[gwv1.ObjectName](r, "one", "both", "gone", "no-key")
 	}
 	o.CreationTimestamp.Time = time.Unix(int64(r.IntN(3)), 0)
+}
+
+func varyXBackend(r *rand.Rand, o *gwxv1alpha1.XBackend) {
+	o.Spec.ExternalHostname.Hostname = oneOf[gwv1.PreciseHostname](r, "pay.example", "other.example", "127.0.0.1")
+	o.Spec.Port.Port = oneOf[gwxv1alpha1.PortNumber](r, 80, 443)
+	if r.IntN(3) == 0 {
+		o.Spec.Protocol = new(oneOf(r, gwxv1alpha1.BackendProtocolTCP, gwxv1alpha1.BackendProtocolHTTP))
+	}
+	if t := o.Spec.TLS; t != nil {
+		for n := range t.Validation.CACertificateRefs {
+			t.Validation.CACertificateRefs[n].Name = oneOf[gwv1.ObjectName](r, "one", "gone")
+		}
+	}
 }
 
 func oneOf[T any](r *rand.Rand, all ...T) T { return all[r.IntN(len(all))] }

@@ -102,6 +102,11 @@ func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
 		for _, p := range w.Backends {
 			out = append(out, names.RequestsTo(p.Namespace, p.Service, p.Port, r.ingest.SpeaksTLS.Get(c, p)))
 		}
+		for _, key := range w.Externals {
+			if e := r.ingest.External.Get(c, key); e != nil {
+				out = append(out, names.External(key.Namespace, key.Name, e.Version))
+			}
+		}
 		if w.Tunnels {
 			out = append(out, names.ClusterTunnel)
 		}
@@ -246,6 +251,13 @@ func (r *resources) clusterOf(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.Re
 	}
 	if port, ok := parsePort(k.Name, names.PrefixTLS); ok {
 		return r.resource(k, upstream.TLSPort(r.ingest.Upstream.Get(c, port), w.Headers))
+	}
+	if ns, name, version, ok := names.ParseExternal(k.Name); ok {
+		e := r.ingest.External.Get(c, cluster.Key{Namespace: ns, Name: name})
+		if e == nil || e.Version != version {
+			return nil // it goes with the set
+		}
+		return r.resource(k, upstream.External(e.External, r.ingest.NotOutside.Get(c, struct{}{}), w.Headers))
 	}
 	if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
 		port := model.ServicePort{Namespace: ns, Service: svc, Port: port}

@@ -60,6 +60,20 @@ func changes(r model.Rule) bool {
 	return slices.ContainsFunc(r.Filters, func(f model.Filter) bool { return f.Rewrite != nil || f.RequestHeaders != nil })
 }
 
+// leaving is the caller with its request as guards see it: what comes of a rule's changes is unknown, and a host
+// outside is named in place of what the caller named.
+func leaving(r model.Rule, b model.Backend, caller Caller) Caller {
+	switch {
+	case changes(r):
+		caller.request = nil
+	case b.External != nil:
+		request := *caller.request
+		request.Host = b.External.Authority()
+		caller.request = &request
+	}
+	return caller
+}
+
 func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 	at = fmt.Sprintf("%s, rule %s of %s %s/%s", at, r.Label(), r.Source.Kind, r.Source.Namespace, r.Source.Name)
 	for _, b := range r.Backends {
@@ -68,9 +82,11 @@ func (w *walk) byRule(at string, r model.Rule, caller Caller, waypoint string) {
 		case b.Invalid:
 			w.end(at, Decision{Verdict: Denied, Reason: "the backend is invalid: its share of requests gets an error"})
 		default:
-			decision := decideAll(b.Guards, caller)
-			if changes(r) { // they see what comes of it
-				decision = decideAll(b.Guards, Caller{identity: caller.identity, port: caller.port})
+			decision := decideAll(b.Guards, leaving(r, b, caller))
+			if b.External != nil { // no pod is there that would decide
+				out := fmt.Sprintf("%s, out of the cluster to %s by XBackend %s", at, b.External.Address(), b.External.Name)
+				w.end(out, decision)
+				continue
 			}
 			w.passOn(at+", to Service "+b.Port.ServiceName().String(), decision, b.Port, waypoint)
 		}

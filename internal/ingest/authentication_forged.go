@@ -102,7 +102,7 @@ func (i *Ingest) forgedBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort)
 			if backend.Invalid || len(changesOf(r, backend)) == 0 {
 				continue
 			}
-			if what := i.forges(c, r, backend, b.guards(r, backend.Port)); what != "" {
+			if what := i.forges(c, r, backend, b.guards(r, backend)); what != "" {
 				return &Verdict{Reason: string(gwv1.RouteReasonRefNotPermitted), Message: fmt.Sprintf(
 					"requests for backend Service %s are answered 500: %s, and no route of another namespace may set it: "+
 						"leave that out, or put the route into that namespace", backend.Port.ServiceName(), what)}

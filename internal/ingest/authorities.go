@@ -32,6 +32,13 @@ func (i *Ingest) readableConfigMaps(c *memo.Ctx, namespace string) []string {
 			}
 		}
 	}
+	for _, key := range i.store.XBackends.By(c, cluster.ByNamespace, namespace) {
+		if b, ok := i.store.XBackends.Get(c, key); ok {
+			for _, name := range cluster.References(b) {
+				referred[name] = true
+			}
+		}
+	}
 	return cluster.Readable(referred)
 }
 
@@ -42,8 +49,8 @@ func (i *Ingest) authorities(c *memo.Ctx, key cluster.Key) (out authorities) {
 		text, has = cm.Data[cluster.CAKey]
 	}
 	if _, read := slices.BinarySearch(i.readable.Get(c, key.Namespace), key.Name); !read {
-		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies of namespace %s refer to more than %d ConfigMaps",
-			key, key.Namespace, cluster.MostReferences)
+		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies and XBackends of namespace %s refer to more than "+
+			"%d ConfigMaps", key, key.Namespace, cluster.MostReferences)
 		return out
 	}
 	switch {

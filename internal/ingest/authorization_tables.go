@@ -63,7 +63,7 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 			if backend.Invalid {
 				continue
 			}
-			guards := b.askable(b.guards(r, backend.Port))
+			guards := b.askable(b.guards(r, backend))
 			if len(guards) == 0 {
 				continue
 			}
@@ -87,10 +87,13 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 // guards of the requests that a rule sends to a backend. The policies of what the requests are for and those of a route
 // of its own namespace are one guard, for they add up; what another namespace says of its own requests, or of its pods,
 // is another.
-func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.Guard {
+func (b *guardBuilder) guards(r model.Rule, to model.Backend) []model.Guard {
 	var out []model.Guard
-	own := b.own
-	if backend != b.at {
+	own, backend := b.own, to.Port
+	switch {
+	case to.External != nil:
+		own, backend = b.outwards(), b.at
+	case backend != b.at:
 		own = addGuard(nil, b.i.requestGuard(b.c, b.at))
 	}
 	if route := b.route(r.Source); len(route) > 0 {
@@ -107,21 +110,30 @@ func (b *guardBuilder) guards(r model.Rule, backend model.ServicePort) []model.G
 	for _, g := range own {
 		out = addGuard(out, g)
 	}
-	var to []model.ServicePort
+	var others []model.ServicePort
 	if backend != b.at {
-		to = append(to, backend)
+		others = append(others, backend)
 	}
 	for _, f := range r.Filters {
 		if f.Mirror != nil && !f.Mirror.Backend.Invalid {
-			to = append(to, f.Mirror.Backend.Port)
+			others = append(others, f.Mirror.Backend.Port)
 		}
 	}
-	for _, port := range to {
+	for _, port := range others {
 		for _, g := range b.i.guardsOf(b.c, port) {
 			out = addGuard(out, g)
 		}
 	}
 	return out
+}
+
+// outwards are the guards of a way that leaves the cluster. No pod is there whose guards would be asked, so those of
+// the Service are, of both levels, and the mesh's default is for it as it is for pods; those of the Service's pods, if
+// it has some, besides.
+func (b *guardBuilder) outwards() []model.Guard {
+	g := b.i.serviceGuard(b.c, b.at)
+	g.DefaultDeny = b.i.Settings.Get(b.c, struct{}{}).defaultDeny
+	return addGuard(slices.Clone(b.own), g)
 }
 
 // route are the policies that are for a route.

@@ -57,7 +57,7 @@ func (i *Ingest) guardsOfWays(c *memo.Ctx, rules []model.Rule, at model.ServiceP
 	for _, r := range rules {
 		for _, backend := range r.Backends {
 			if !backend.Invalid {
-				for _, g := range b.guards(r, backend.Port) {
+				for _, g := range b.guards(r, backend) {
 					out = out.plus(costOfGuard(g).times(copies(r)))
 				}
 			}

@@ -34,13 +34,15 @@ func (b *routeBuilder) noteUnresolved(reason gwv1.RouteConditionReason, format s
 // backend resolves a reference to a Service's port. Whatever is wrong with it, its share of the traffic is answered
 // with 500 and nothing else is touched.
 func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) model.Backend {
-	out := model.Backend{Weight: 1, Invalid: true}
-	if weight != nil {
-		out.Weight = uint32(max(*weight, 0))
-	}
+	out := invalidBackend(weight)
 	key := cluster.Key{Namespace: b.route.ref.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil {
 		key.Namespace = string(*ref.Namespace)
+	}
+	if _, external := cluster.XBackendOf(key.Namespace, ref); external {
+		b.noteUnresolved(gwv1.RouteReasonInvalidKind,
+			"backend XBackend %s: requests leave the cluster by backendRefs only, and by no filter", key)
+		return out
 	}
 	if (ref.Group != nil && *ref.Group != "") || (ref.Kind != nil && *ref.Kind != "Service") {
 		b.noteUnresolved(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be backends", ref.Name)
@@ -82,6 +84,15 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 	return out
 }
 
+// invalidBackend has its share of the traffic.
+func invalidBackend(weight *int32) model.Backend {
+	out := model.Backend{Weight: 1, Invalid: true}
+	if weight != nil {
+		out.Weight = uint32(max(*weight, 0))
+	}
+	return out
+}
+
 // granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent:
 // its callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
 func (b *routeBuilder) granted(svc cluster.Key) bool {
@@ -91,16 +102,20 @@ func (b *routeBuilder) granted(svc cluster.Key) bool {
 	if b.route.onlyParent(svc) {
 		return true
 	}
-	from := policy.Object{
+	return b.i.permitted(b.c, b.asReferrer(), policy.Object{GroupKind: policy.Service, NamespacedName: svc})
+}
+
+// asReferrer is the route as ReferenceGrants know it.
+func (b *routeBuilder) asReferrer() policy.Object {
+	return policy.Object{
 		GroupKind:      schema.GroupKind{Group: gwv1.GroupName, Kind: b.route.ref.Kind},
 		NamespacedName: cluster.Key{Namespace: b.route.ref.Namespace},
 	}
-	return b.i.permitted(b.c, from, svc)
 }
 
-// permitted tells whether a ReferenceGrant lets objects of a kind and namespace refer to a Service of another one.
-func (i *Ingest) permitted(c *memo.Ctx, by policy.Object, svc cluster.Key) bool {
-	for _, k := range i.store.Grants.By(c, cluster.ByNamespace, svc.Namespace) {
+// permitted tells whether a ReferenceGrant lets objects of a kind and namespace refer to an object of another one.
+func (i *Ingest) permitted(c *memo.Ctx, by, to policy.Object) bool {
+	for _, k := range i.store.Grants.By(c, cluster.ByNamespace, to.Namespace) {
 		g, ok := i.store.Grants.Get(c, k)
 		if !ok {
 			continue
@@ -108,10 +123,10 @@ func (i *Ingest) permitted(c *memo.Ctx, by policy.Object, svc cluster.Key) bool 
 		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
 			return string(f.Group) == by.Group && string(f.Kind) == by.Kind && string(f.Namespace) == by.Namespace
 		})
-		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
-			return t.Group == "" && t.Kind == "Service" && (t.Name == nil || string(*t.Name) == svc.Name)
+		it := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
+			return string(t.Group) == to.Group && string(t.Kind) == to.Kind && (t.Name == nil || string(*t.Name) == to.Name)
 		})
-		if from && to {
+		if from && it {
 			return true
 		}
 	}

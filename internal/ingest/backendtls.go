@@ -97,7 +97,11 @@ func (i *Ingest) askedTLS(c *memo.Ctx, key cluster.Key) *askedTLS {
 	if !ok {
 		return nil
 	}
-	v := p.Spec.Validation
+	return i.verification(c, key.Namespace, p.Spec.Validation)
+}
+
+// verification is who must answer, as an object of a namespace says it.
+func (i *Ingest) verification(c *memo.Ctx, namespace string, v gwv1.BackendTLSPolicyValidation) *askedTLS {
 	out := &askedTLS{BackendTLS: model.BackendTLS{Hostname: string(v.Hostname)}}
 	for _, name := range v.SubjectAltNames {
 		switch name.Type {
@@ -112,7 +116,7 @@ func (i *Ingest) askedTLS(c *memo.Ctx, key cluster.Key) *askedTLS {
 	}
 	switch known := ptr.Deref(v.WellKnownCACertificates, ""); {
 	case len(v.CACertificateRefs) > 0:
-		i.resolveAuthorities(c, key.Namespace, v, out)
+		i.resolveAuthorities(c, namespace, v, out)
 	case known == gwv1.WellKnownCACertificatesSystem:
 		out.System = true
 	default:

@@ -128,7 +128,7 @@ func (i *Ingest) withSessions(c *memo.Ctx, rules []model.Rule) []model.Rule {
 	for n, r := range rules {
 		cloned := false
 		for m, b := range r.Backends {
-			if b.Invalid || r.SessionPersistence != nil {
+			if b.Invalid || b.External != nil || r.SessionPersistence != nil {
 				continue
 			}
 			s := i.session(c, b.Port)

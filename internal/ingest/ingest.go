@@ -31,6 +31,7 @@ type Ingest struct {
 	authorization
 	authenticationDecisions
 	backendTLS
+	externals
 	store *cluster.Store
 	check RuleCheck
 	// Rejected by proxies.
@@ -175,6 +176,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.defineAuthorization(g)
 	i.defineAuthentication(g)
 	i.defineBackendTLS(g)
+	i.defineExternals(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.Report = memo.Define(g, "report", sameReport, i.report)

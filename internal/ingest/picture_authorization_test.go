@@ -180,8 +180,12 @@ func (p *picture) tableGuards(t *model.RouteTable) (out string) {
 	for _, r := range rules {
 		for _, b := range r.Backends {
 			if len(b.Guards) > 0 {
+				to := portWords(b.Port)
+				if b.External != nil {
+					to = b.External.Name.String() + " outside"
+				}
 				out += fmt.Sprintf("\n    let in, of %s %s/%s rule %s to %s:%s", r.Source.Kind, r.Source.Namespace, r.Source.Name,
-					ruleLabel(r), portWords(b.Port), p.guards(b.Guards, "      "))
+					ruleLabel(r), to, p.guards(b.Guards, "      "))
 			}
 		}
 	}

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -37,6 +38,9 @@ func (w *world) modelText() string {
 	}
 	for _, gw := range w.gateways() {
 		p.waypoint(gw)
+	}
+	if keys := keysOf[*gwxv1alpha1.XBackend](w); len(keys) > 0 {
+		p.line("\nnot outside: %v", w.in.NotOutside.Get(nil, struct{}{}))
 	}
 	p.addresses()
 	p.podGuards()
@@ -160,6 +164,10 @@ func (p *picture) waypoint(key cluster.Key) {
 		if of.ports != "" {
 			p.line("  %s: %s", of.name, of.ports)
 		}
+	}
+	for _, name := range w.Externals {
+		e := p.in.External.Get(nil, name)
+		p.line("  outside by %s: %s in %s%s", name, e.Address(), e.Protocol, tlsWords(e.TLS))
 	}
 	for _, g := range p.in.TCPGuards.Get(nil, key) {
 		if len(g.Guards) == 0 {

@@ -32,6 +32,10 @@ func tlsWords(t *model.BackendTLS) string {
 func clusterList(clusters []string) string {
 	var out []string
 	for _, name := range clusters {
+		if ns, of, _, external := names.ParseExternal(name); external {
+			out = append(out, ns+"/"+of+" outside")
+			continue
+		}
 		ns, svc, port, ok := names.ParseServicePort(name, "service")
 		tls := ""
 		if !ok {

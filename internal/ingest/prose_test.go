@@ -226,6 +226,9 @@ func backendWords(b model.Backend) string {
 		return "500"
 	}
 	out := portWords(b.Port) + inTLS(b.TLS)
+	if h := b.External; h != nil {
+		out = fmt.Sprintf("%s outside, by %s", h.Authority(), h.Name)
+	}
 	var filters []string
 	for _, f := range b.Filters {
 		filters = append(filters, filterWords(f))

@@ -95,7 +95,7 @@ func (i *Ingest) referredPort(
 		return refuse(gwv1.RouteReasonInvalidKind, "backend %s: only Services of the core group can be asked", ref.Name)
 	case ref.Port == nil:
 		return refuse(gwv1.RouteReasonUnsupportedValue, "backend %s has no port: a reference to a Service needs one", key)
-	case key.Namespace != namespace && !i.permitted(c, by, key):
+	case key.Namespace != namespace && !i.permitted(c, by, policy.Object{GroupKind: policy.Service, NamespacedName: key}):
 		return refuse(gwv1.RouteReasonRefNotPermitted, "backend %s is in another namespace: a ReferenceGrant there must "+
 			"allow the kind %s of namespace %s to refer to Services", key, by.Kind, namespace)
 	}

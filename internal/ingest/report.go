@@ -19,10 +19,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// Report is what the status of a route or a policy is to say, but for what only the proxies know. The ancestors of a
-// policy are what a route's parents are.
+// Report is what the status of a route, a policy or an XBackend is to say, but for what only the proxies know. The
+// ancestors of a policy are what a route's parents are.
 type Report struct {
 	Ref model.ObjectRef
 	// UID tells the object from a later one of the same name.
@@ -127,6 +128,9 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 		out.Dialled = i.dialled(c, has)
 		for _, port := range ruleBackends(r.Rules) {
 			out.Backends = append(out.Backends, i.clusterName(c, port))
+		}
+		for _, h := range ruleExternals(r.Rules) {
+			out.Backends = append(out.Backends, names.External(h.Name.Namespace, h.Name.Name, h.Version))
 		}
 		slices.Sort(out.Backends)
 		out.Backends = slices.Compact(out.Backends)

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/conditions"
@@ -26,10 +27,10 @@ const (
 	kindGRPCRoute = "GRPCRoute"
 )
 
-// ReportRef names an object that there is a Report on, a route or a policy; ok is false for any other.
+// ReportRef names an object that there is a Report on, a route, a policy or an XBackend; ok is false for any other.
 func ReportRef(obj client.Object) (ref model.ObjectRef, ok bool) {
 	switch obj.(type) {
-	case *gwv1.HTTPRoute, *gwv1.GRPCRoute:
+	case *gwv1.HTTPRoute, *gwv1.GRPCRoute, *gwxv1alpha1.XBackend:
 	default:
 		if _, ok := cluster.PolicyOf(obj); !ok {
 			return ref, false
@@ -48,6 +49,8 @@ type Route struct {
 	parents    []parent
 	Rules      []model.Rule // flattened, in the order of the object
 	matches    []string     // the matchKey of each
+	// externals are the XBackends that the rules name and may use, whatever may be wrong with these.
+	externals []cluster.Key
 	// resolved, partial and invalid become conditions.
 	resolved, partial, invalid *Verdict
 	// notes tell people what the route does otherwise than they may think.

@@ -153,7 +153,7 @@ func (b *routeBuilder) httpRule(out *model.Rule, rule gwv1.HTTPRouteRule) error 
 		return err
 	}
 	for _, ref := range rule.BackendRefs {
-		backend := b.backend(ref.BackendObjectReference, ref.Weight)
+		backend := b.backendOrHost(ref.BackendObjectReference, ref.Weight)
 		if backend.Filters, err = b.httpFilters(ref.Filters); err != nil {
 			return fmt.Errorf("backend %s: %w", ref.Name, err)
 		}
@@ -280,7 +280,7 @@ func (b *routeBuilder) grpcRule(out *model.Rule, rule gwv1.GRPCRouteRule) error 
 		return err
 	}
 	for _, ref := range rule.BackendRefs {
-		backend := b.backend(ref.BackendObjectReference, ref.Weight)
+		backend := b.backendOrHost(ref.BackendObjectReference, ref.Weight)
 		if backend.Filters, err = b.grpcFilters(ref.Filters); err != nil {
 			return fmt.Errorf("backend %s: %w", ref.Name, err)
 		}

@@ -280,12 +280,15 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 				out.Backends = append(out.Backends, table.Port)
 			}
 			out.Backends = append(out.Backends, tableBackends(table)...)
+			out.Externals = append(out.Externals, tableExternals(table)...)
 			out.Backends = append(out.Backends, i.keyServers(c, svc.Attachment(p))...)
 		}
 	}
 	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
 	slices.SortFunc(out.Backends, model.ServicePort.Compare)
 	out.Backends = slices.Compact(out.Backends)
+	slices.SortFunc(out.Externals, byName)
+	out.Externals = slices.Compact(out.Externals)
 	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
 	return out
 }
@@ -335,7 +338,7 @@ func ruleBackends(rules []model.Rule) []model.ServicePort {
 	var out []model.ServicePort
 	for _, r := range rules {
 		for _, b := range r.Backends {
-			if !b.Invalid {
+			if !b.Invalid && b.External == nil {
 				out = append(out, b.Port)
 			}
 		}

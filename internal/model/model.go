@@ -136,6 +136,8 @@ type Waypoint struct {
 	Ports []ServedPort
 	// Backends are the ports that requests are sent to, those of Ports included that are HTTP, sorted likewise.
 	Backends []ServicePort
+	// Externals are the hosts outside the cluster that requests are sent to, by the names of their XBackends, sorted.
+	Externals []types.NamespacedName
 	// Tunnels: it speaks TLS with the application of some backend.
 	Tunnels bool
 	Headers HeaderLimits
@@ -301,10 +303,12 @@ type CORS struct {
 	MaxAge                                                  time.Duration
 }
 
-// Backend is where a rule sends its share of the requests.
+// Backend is where a rule sends its share of the requests: a port of a Service, or a host outside the cluster.
 type Backend struct {
-	Port   ServicePort
-	Weight uint32
+	Port ServicePort
+	// External is set in place of Port.
+	External *ExternalHost
+	Weight   uint32
 	// Invalid backends answer 500 for their share, as Gateway API demands.
 	Invalid bool
 	// TLS: requests leave in TLS; see Upstream.

@@ -228,6 +228,8 @@ const (
 	// AmbiguousRoutes is how the names of a waypoint's routes begin that refuse what only some servers take for
 	// a rule's path or method; which, is said behind it.
 	AmbiguousRoutes = "ambiguous/"
+	// FilterExternal is the filter of a waypoint that tables tell which host outside the cluster a request goes to.
+	FilterExternal = "fairway.external"
 	// RuntimeLayer holds what of a proxy's behaviour may change without a new listener.
 	RuntimeLayer = "fairway"
 )
@@ -261,6 +263,24 @@ func RequestsTo(namespace, service string, port uint16, tls bool) string {
 		return TLSPort(namespace, service, port)
 	}
 	return ServicePort(namespace, service, port)
+}
+
+// PrefixExternal begins the names of clusters of hosts outside the cluster.
+const PrefixExternal = "external"
+
+// External is the waypoint's cluster of a host outside the cluster, as its XBackend asked for it at one time. Where
+// proxies reject what it asks for now, requests find nothing, and never what it asked for before.
+func External(namespace, name, version string) string {
+	return PrefixExternal + "/" + namespace + "/" + name + "/" + version
+}
+
+// ParseExternal is the inverse of External.
+func ParseExternal(cluster string) (namespace, name, version string, ok bool) {
+	p := strings.Split(cluster, "/")
+	if len(p) != 4 || p[0] != PrefixExternal || p[1] == "" || p[2] == "" {
+		return "", "", "", false
+	}
+	return p[1], p[2], p[3], true
 }
 
 // TLSEndpoints names the load assignment of a Service's port as waypoints see it that speak TLS with it.

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
@@ -20,6 +21,7 @@ import (
 const (
 	maxParents   = 32 // RouteStatus.parents
 	maxAncestors = 16 // PolicyStatus.ancestors
+	maxUsers     = 32 // BackendStatus.ancestors
 )
 
 // maxMessages is how many bytes the messages of our entries of a status may have in all. An object has room for 1.5 MB,
@@ -51,6 +53,24 @@ func MergeAncestors(old, ours []gwv1.PolicyAncestorStatus, by gwv1.GatewayContro
 		return gwv1.PolicyAncestorStatus{AncestorRef: e.ref, ControllerName: e.controller, Conditions: e.conditions}
 	}
 	return convert(merge(convert(old, from), convert(ours, from), by, maxAncestors), to)
+}
+
+// MergeUsers puts what a controller says of what uses an XBackend into its status. See merge.
+func MergeUsers(
+	old []gwxv1alpha1.BackendAncestorStatus, ours []gwv1.RouteParentStatus, by gwv1.GatewayController,
+) []gwxv1alpha1.BackendAncestorStatus {
+	from := func(p gwv1.RouteParentStatus) entry { return entry{p.ParentRef, p.ControllerName, p.Conditions} }
+	to := func(e entry) gwxv1alpha1.BackendAncestorStatus {
+		return gwxv1alpha1.BackendAncestorStatus{AncestorRef: e.ref, ControllerName: e.controller, Conditions: e.conditions}
+	}
+	return convert(merge(convert(UsersAsParents(old), from), convert(ours, from), by, maxUsers), to)
+}
+
+// UsersAsParents are entries of an XBackend's status as if they were a route's, which they are alike but for names.
+func UsersAsParents(users []gwxv1alpha1.BackendAncestorStatus) []gwv1.RouteParentStatus {
+	return convert(users, func(a gwxv1alpha1.BackendAncestorStatus) gwv1.RouteParentStatus {
+		return gwv1.RouteParentStatus{ParentRef: a.AncestorRef, ControllerName: a.ControllerName, Conditions: a.Conditions}
+	})
 }
 
 // AsParents are entries of a policy's status as if they were a route's, which they are alike but for the name.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -35,7 +36,8 @@ const patience = 300 * time.Millisecond
 // it out. Until then nothing is said: it is the fault of one route, and most likely of another one.
 const Search = 5 * time.Second
 
-// Entries writes the mesh's entries in statuses: of the parents of routes, and of the ancestors of policies.
+// Entries writes the mesh's entries in statuses: of the parents of routes, the ancestors of policies, and the Services
+// whose requests leave by an XBackend.
 type Entries struct {
 	*status.Writer[*ingest.Report, entriesMemory]
 	acks Acknowledgements
@@ -275,6 +277,8 @@ func parentsOf(obj client.Object) []gwv1.RouteParentStatus {
 		return o.Status.Parents
 	case *gwv1.GRPCRoute:
 		return o.Status.Parents
+	case *gwxv1alpha1.XBackend:
+		return status.UsersAsParents(o.Status.Ancestors)
 	}
 	if p, ok := cluster.PolicyOf(obj); ok {
 		return status.AsParents(*p.Ancestors())
@@ -289,6 +293,8 @@ func merge(obj client.Object, ours []gwv1.RouteParentStatus) {
 		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
 	case *gwv1.GRPCRoute:
 		o.Status.Parents = status.MergeParents(o.Status.Parents, ours, names.MeshController)
+	case *gwxv1alpha1.XBackend:
+		o.Status.Ancestors = status.MergeUsers(o.Status.Ancestors, ours, names.MeshController)
 	default:
 		if p, ok := cluster.PolicyOf(obj); ok {
 			all := p.Ancestors()

@@ -34,13 +34,15 @@ func (b *routeBuilder) destinations(
 		return false, nil
 	}
 	if len(live) == 1 {
-		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterOf(live[0].Port, live[0].TLS)}
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: clusterTo(live[0])}
 		config, err := b.backendFilters(r, live[0])
 		if err != nil {
 			return false, err
 		}
 		route.TypedPerFilterConfig = merge(route.TypedPerFilterConfig, config)
-		return true, backendHeaders(live[0], request, response)
+		err = backendHeaders(live[0], request, response)
+		nameHost(live[0], request)
+		return true, err
 	}
 	weighted := &routev3.WeightedCluster{}
 	for i, weight := range weights(live) {
@@ -65,6 +67,9 @@ func (b *routeBuilder) destinations(
 // backendFilters configures filters for what a rule sends to a backend. A rule's own session goes before the backend's.
 func (b *routeBuilder) backendFilters(r model.Rule, to model.Backend) (map[string]*anypb.Any, error) {
 	guards := guardsOf(to.Guards, b.table.Guards, r.ExternalAuth())
+	if to.External != nil {
+		return merge(outwards(*to.External), guards), nil
+	}
 	if r.SessionPersistence != nil || to.Invalid {
 		return guards, nil
 	}
@@ -88,7 +93,7 @@ func weights(backends []model.Backend) []uint32 {
 
 // clusterWeight is a backend among several; host is what the rule's filters make of the request's.
 func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.WeightedCluster_ClusterWeight, error) {
-	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterOf(b.Port, b.TLS), Weight: envoy.UInt32(weight)}
+	w := &routev3.WeightedCluster_ClusterWeight{Name: clusterTo(b), Weight: envoy.UInt32(weight)}
 	if b.Invalid {
 		w.Name = clusterInvalid
 		return w, nil
@@ -97,6 +102,7 @@ func clusterWeight(b model.Backend, weight uint32, host string) (*routev3.Weight
 	if err := backendHeaders(b, &request, &response); err != nil {
 		return nil, err
 	}
+	nameHost(b, &request)
 	w.RequestHeadersToAdd, w.RequestHeadersToRemove = request.add, request.remove
 	w.ResponseHeadersToAdd, w.ResponseHeadersToRemove = response.add, response.remove
 	if request.host != "" {

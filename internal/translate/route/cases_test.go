@@ -8,6 +8,7 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -96,6 +97,35 @@ var cases = map[string]func() bundle{
 	"authentication": authenticationCase,
 	"external-auth":  externalAuthCase,
 	"asked":          askedCase,
+	"external":       externalCase,
+}
+
+// externalCase has ways out of the cluster: alone, by weight beside Services, under another name, with guards, and with
+// sessions.
+func externalCase() bundle {
+	out := func(name string, port uint16, secure bool) model.Backend {
+		return model.Backend{Weight: 1, External: &model.ExternalHost{
+			Name: types.NamespacedName{Namespace: "shop", Name: name}, Version: "1", Host: name + ".example", Port: port,
+			Secure: secure,
+		}}
+	}
+	under := func(at string, b ...model.Backend) model.Rule {
+		return model.Rule{Match: path(model.MatchPrefix, at), Backends: b}
+	}
+	renamed := under("/renamed", out("pay", 443, true))
+	renamed.Filters = []model.Filter{{Rewrite: &model.Rewrite{Hostname: "eu.pay.example"}}}
+	guarded := out("pay", 443, true)
+	guarded.Guards = []model.Guard{{DefaultDeny: true}}
+	session := under("/session", to(webV1, 1), out("pay", 443, true))
+	session.SessionPersistence = &model.SessionPersistence{}
+	return routed(rules(
+		under("/alone", out("pay", 443, true)),
+		under("/port", out("pay", 8443, true)),
+		under("/split", out("pay", 443, true), to(webV1, 2), out("plain", 80, false)),
+		renamed,
+		under("/guarded", guarded),
+		session,
+	))
 }
 
 func policiesCase() bundle {

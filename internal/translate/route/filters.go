@@ -51,8 +51,9 @@ const (
 //  5. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
 //  6. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
 //  7. Session persistence: picks the endpoint that an earlier answer named.
-//  8. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  9. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  8. External: says which host outside the cluster the request goes to, if to any; see outwards.
+//  9. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  10. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
@@ -69,6 +70,7 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
+		external(),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
 	}

@@ -125,6 +125,14 @@ func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
 // nameOf a service port is the name of its table.
 func nameOf(p model.ServicePort) string { return names.ServicePort(p.Namespace, p.Service, p.Port) }
 
+// clusterTo a backend is the cluster that requests to it go to.
+func clusterTo(b model.Backend) string {
+	if e := b.External; e != nil {
+		return names.External(e.Name.Namespace, e.Name.Name, e.Version)
+	}
+	return clusterOf(b.Port, b.TLS)
+}
+
 // clusterOf a service port is the cluster that requests to it go to.
 func clusterOf(p model.ServicePort, tls bool) string {
 	return names.RequestsTo(p.Namespace, p.Service, p.Port, tls)

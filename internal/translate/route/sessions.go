@@ -45,6 +45,9 @@ func scopeOf(of string) string {
 
 // sessionOf a rule is kept for requests that the rule takes, and for no others.
 func sessionOf(route *routev3.Route, r model.Rule) error {
+	if route.GetTypedPerFilterConfig()[filterSession] != nil {
+		return nil // its one way leads outside; see outwards
+	}
 	name, err := sessionName(*r.SessionPersistence, routeName(r))
 	if err != nil {
 		return err
@@ -87,7 +90,7 @@ func (b *routeBuilder) stay(split *routev3.Route, r model.Rule) ([]*routev3.Rout
 			continue
 		}
 		match := proto.Clone(split.GetMatch()).(*routev3.RouteMatch)
-		match.Cookies = []*routev3.CookieMatcher{{Name: name, StringMatch: exact(scopeOf(nameOf(backend.Port)))}}
+		match.Cookies = []*routev3.CookieMatcher{{Name: name, StringMatch: exact(scopeOf(clusterTo(backend)))}}
 		only := r
 		only.Backends = []model.Backend{backend}
 		routes, err := b.ruleRoutes(only, match)

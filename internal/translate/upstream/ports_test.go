@@ -40,7 +40,7 @@ type bundle struct {
 // waypointCases by the name of the golden file.
 var waypointCases = map[string]func() bundle{
 	"service-ports": servicePortsCase, "endpoints": endpointsCase, "policies": policiesCase,
-	"backend-tls": backendTLSCase,
+	"backend-tls": backendTLSCase, "external": externalCase,
 }
 
 func backendTLSCase() bundle {
