@@ -127,8 +127,8 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 # The conformance suite skips by itself what a profile does not ask for.
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
-# Packages whose tests need an API server, as their imports tell, and so more than Go and an Envoy.
-INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rl --include="*_test.go" "/test/apiserver\"" api controllers internal test/manifests))))
+# Packages whose tests need an API server or SPIRE, as their imports tell, and so more than Go and an Envoy.
+INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rlE --include="*_test.go" "/(test/apiserver|spiretest)\"" api controllers internal test/manifests))))
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 
@@ -136,7 +136,7 @@ DATAPATH := ./test/datapath/... ./test/waypoint/...
 test: ## Run all tests, fast ones first. What needs root says so where it is missing.
 	@hack/timed.sh 'stock Envoy' $(DEVCLUSTER) build --envoy
 	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
-	@hack/timed.sh 'binaries of Kubernetes, etcd and Envoy' $(MAKE) test-prerequisites
+	@hack/timed.sh 'binaries of Kubernetes, etcd, Envoy and SPIRE' $(MAKE) test-prerequisites
 	@hack/timed.sh 'integration with a real API server and real Envoys' $(MAKE) test-parts
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
 
@@ -148,8 +148,15 @@ test-unit: $(GOTESTSUM) ## Run unit and golden tests.
 	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST))$$' ./...); done
 
 .PHONY: test-prerequisites
-test-prerequisites: ## Build what the other tests run: Kubernetes and etcd, stock Envoy.
+test-prerequisites: spire ## Build what the other tests run: Kubernetes and etcd, stock Envoy, SPIRE.
 	$(DEVCLUSTER) build
+
+# Where internal/spire/spiretest looks for it: the user's cache, by version.
+SPIRE_DIR = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fairway/spire/$(shell go -C test/spire list -m -f '{{.Version}}' github.com/spiffe/spire)
+.PHONY: spire
+spire: ## Build the server and the agent of SPIRE, for tests. They keep their entries in SQLite, which takes a C compiler.
+	mkdir -p $(SPIRE_DIR)
+	CGO_ENABLED=1 go -C test/spire build -o $(SPIRE_DIR)/ github.com/spiffe/spire/cmd/spire-server github.com/spiffe/spire/cmd/spire-agent
 
 .PHONY: test-parts
 test-parts: $(GOTESTSUM) ## Run test-integration and test-datapath side by side, in two thirds of the time.
@@ -157,7 +164,7 @@ test-parts: $(GOTESTSUM) ## Run test-integration and test-datapath side by side,
 	$(GOTEST_LONG) -p 3 $(TESTFLAGS) $(DATAPATH) $(INTEGRATION)
 
 .PHONY: test-integration
-test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and etcd.
+test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and etcd, and a real SPIRE.
 	$(GOTEST_LONG) $(TESTFLAGS) $(INTEGRATION)
 
 .PHONY: test-datapath

@@ -53,6 +53,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
 			v1alpha1.MeshReasonTrustBundleInvalid, v1alpha1.MeshReasonIssuerDenied, v1alpha1.MeshReasonIssuerFailed,
 			v1alpha1.MeshReasonIssuerUnavailable, v1alpha1.MeshReasonCertificateRefused, v1alpha1.MeshReasonRenewalFailing,
+			v1alpha1.MeshReasonSPIRENotReady,
 			v1alpha1.MeshReasonPluginMissing,
 			v1alpha1.MeshReasonAddressConflict, v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
 	}
@@ -196,7 +197,7 @@ func (r *meshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
 func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
 	return deploy.Control{
 		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
-		TrustDomain: mesh.Spec.TrustDomain,
+		TrustDomain: mesh.Spec.TrustDomain, SPIRE: mesh.Spec.SPIRE(),
 	}
 }
 

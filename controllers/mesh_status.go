@@ -114,7 +114,7 @@ func setNodes(c *conditions.Set, n *v1alpha1.NodesStatus, o meshObserved) {
 	case o.applyError != nil:
 		c.False(kind, v1alpha1.MeshReasonInvalid, fmt.Sprintf("The node proxies can't be deployed: %v.", o.applyError))
 	case ds == nil:
-		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are not deployed yet: they wait for the CA.")
+		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are not deployed yet: see condition CertificatesReady.")
 	case ds.Status.ObservedGeneration != ds.Generation:
 		c.False(kind, v1alpha1.MeshReasonPending, "The node proxies are being deployed.")
 	case n.Desired == 0:

@@ -205,12 +205,12 @@ func (r *waypointReconciler) deploy(
 	if mesh == nil {
 		return o, r.withoutMesh(ctx, g)
 	}
-	bundle := &corev1.ConfigMap{}
+	bundle := &corev1.ConfigMap{} // of no use where SPIRE gives identities
 	err = r.client.Get(ctx, client.ObjectKey{Namespace: r.options.Namespace, Name: names.TrustBundleConfigMap}, bundle)
 	if client.IgnoreNotFound(err) != nil {
 		return o, err
 	}
-	o.trustBundle = bundle.Data[names.TrustBundleKey] != ""
+	o.trustBundle = bundle.Data[names.TrustBundleKey] != "" || mesh.Spec.SPIRE() != nil
 	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it
 	// was.
 	if o.trustBundle && o.enrolled && gatewayProblem(g, o) == nil {

@@ -24,7 +24,7 @@ import (
 // waypointObserved is what the status of a waypoint's Gateway is made from.
 type waypointObserved struct {
 	clusterDomain string
-	// mesh: there is a Mesh. trustBundle: its CA has published the bundle.
+	// mesh: there is a Mesh. trustBundle: its CA has published the bundle, or need not.
 	mesh, trustBundle bool
 	// enrolled: the Gateway's namespace is in the mesh; else its waypoint gets no identity.
 	enrolled bool

@@ -11,7 +11,7 @@ const (
 	MeshConditionAccepted = "Accepted"
 	// MeshConditionNetworkReady says that the ranges to capture are known.
 	MeshConditionNetworkReady = "NetworkReady"
-	// MeshConditionCertificatesReady says that the operator has a CA to sign with.
+	// MeshConditionCertificatesReady says that the operator has a CA to sign with, or that SPIRE gives it its identity.
 	MeshConditionCertificatesReady = "CertificatesReady"
 	// MeshConditionCertificatesRenewed says that what was issued is renewed in time. While all of it is still valid, Ready
 	// doesn't depend on it.
@@ -64,6 +64,8 @@ const (
 	MeshReasonIssuerUnavailable = "IssuerUnavailable"
 	// MeshReasonCertificateRefused: what the issuer signs is not what it was asked for, and is not used.
 	MeshReasonCertificateRefused = "CertificateRefused"
+	// MeshReasonSPIRENotReady: SPIRE gives an identity not, or not the right one, or doesn't renew it.
+	MeshReasonSPIRENotReady = "SPIRENotReady"
 	// MeshReasonRenewed: nothing fails to be renewed.
 	MeshReasonRenewed = "Renewed"
 	// MeshReasonRenewalFailing: certificates are not renewed, for no reason of the issuer's; the message says why.

@@ -12,6 +12,8 @@ import (
 const (
 	// DefaultLeafLifetime is Certificates.LeafLifetime.
 	DefaultLeafLifetime = 24 * time.Hour
+	// DefaultWorkloadSocket is SPIRECertificates.WorkloadSocket.
+	DefaultWorkloadSocket = "spire-agent.sock"
 	// DefaultLogLevel is the LogLevel of every proxy.
 	DefaultLogLevel LogLevel = "warning"
 	// DefaultConcurrency is the number of worker threads of every proxy.
@@ -41,6 +43,19 @@ func (s *MeshSpec) LeafLifetime() time.Duration {
 		return DefaultLeafLifetime
 	}
 	return s.Certificates.LeafLifetime.Duration
+}
+
+// SPIRE says where SPIRE's agents are found; nil where identities are of another source.
+func (s *MeshSpec) SPIRE() *SPIRECertificates {
+	if s.Certificates == nil {
+		return nil
+	}
+	return s.Certificates.SPIRE
+}
+
+// SetDefaults fills in what the schema's defaults would.
+func (c *SPIRECertificates) SetDefaults() {
+	c.WorkloadSocket = cmp.Or(c.WorkloadSocket, DefaultWorkloadSocket)
 }
 
 // AddressesPerPod is how many addresses one pod may dial within an hour, in each IP family.

@@ -49,6 +49,8 @@ type MeshList struct {
 }
 
 // MeshSpec is the desired state of the mesh.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.certificates) && has(self.certificates.spire)) == (has(oldSelf.certificates) && has(oldSelf.certificates.spire))",message="certificates.spire can't be set or removed later: proxies trust one source of identities, and those of the other would be refused; delete the Mesh and create it again"
 type MeshSpec struct {
 	// SPIFFE trust domain: the first part of every identity, "spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>".
 	// It can't be changed later, because every certificate and policy carries it.
@@ -133,9 +135,11 @@ type Authorization struct {
 	Default AuthorizationDefault `json:"default,omitempty"`
 }
 
-// Certificates says who signs the mesh's certificates. Neither builtin nor certManager means builtin.
+// Certificates says who signs the mesh's certificates. None of builtin, certManager and spire means builtin.
 //
 // +kubebuilder:validation:XValidation:rule="!(has(self.builtin) && has(self.certManager))",message="set builtin or certManager, not both: they are two sources of the same root"
+// +kubebuilder:validation:XValidation:rule="!has(self.spire) || !(has(self.builtin) || has(self.certManager))",message="set spire or builtin or certManager: where SPIRE gives the identities, nobody else signs any"
+// +kubebuilder:validation:XValidation:rule="!(has(self.spire) && has(self.leafLifetime))",message="leafLifetime goes with builtin and certManager: how long SPIRE's identities live is a setting of its server and of its registration entries"
 type Certificates struct {
 	// The operator creates a self-signed root and keeps it in Secret "fairway-ca" of its own namespace. This is the
 	// default.
@@ -145,6 +149,11 @@ type Certificates struct {
 	// An issuer of cert-manager gives the operator an intermediate CA, or signs each certificate itself; see mode.
 	// +optional
 	CertManager *CertManagerCertificates `json:"certManager,omitempty"`
+
+	// SPIRE gives every proxy, and the operator, its identity. Only a new Mesh can ask for it, since no proxy trusts two
+	// sources; spec.trustDomain must be SPIRE's.
+	// +optional
+	SPIRE *SPIRECertificates `json:"spire,omitempty"`
 
 	// Lifetime of the certificate of a pod's identity. It is renewed after half to two thirds of that time. Default 24h.
 	// +optional
@@ -157,6 +166,26 @@ type Certificates struct {
 
 // BuiltinCertificates has no settings yet.
 type BuiltinCertificates struct{}
+
+// SPIRECertificates says where SPIRE's agents are found. They give identities of the form
+// "spiffe://<trustDomain>/ns/<namespace>/sa/<serviceAccount>", and need entries for the pods of the mesh, its
+// waypoints, and service accounts fairway-operator and fairway-node of the operator's namespace.
+type SPIRECertificates struct {
+	// Admin socket of the SPIRE agent on each node, its setting admin_socket_path: there the agents of nodes ask for the
+	// identities of their pods. They must be among its authorized_delegates. Its directory is mounted into them.
+	// +required
+	// +kubebuilder:validation:XValidation:rule="self.split('/').size() > 2",message="must be in a directory other than /"
+	AdminSocket HostPath `json:"adminSocket"`
+
+	// Name of the socket of the Workload API in what SPIFFE's CSI driver (csi.spiffe.io) mounts: there waypoints and the
+	// operator ask for their own identities.
+	// +optional
+	// +kubebuilder:default=spire-agent.sock
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=64
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9_-][-._a-zA-Z0-9]*$`
+	WorkloadSocket string `json:"workloadSocket,omitempty"`
+}
 
 // CertManagerMode is what an issuer of cert-manager is asked for.
 //
@@ -408,9 +437,10 @@ type MeshStatus struct {
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
 	// Ready summarizes the others. Accepted: the spec is valid. NetworkReady: the ranges to capture are known.
-	// CertificatesReady: there is a CA to sign with. CertificatesRenewed: nothing that was issued fails to be renewed;
-	// while all of it is valid, this one doesn't count for Ready. NodesReady: every node's proxy is ready. AddressesReady:
-	// no pod claims an address that it can't have. GatewayAPIReady: the Gateway API's CRDs are installed.
+	// CertificatesReady: there is a CA to sign with, or SPIRE gives identities. CertificatesRenewed: nothing that was
+	// issued fails to be renewed; while all of it is valid, this one doesn't count for Ready. NodesReady: every node's
+	// proxy is ready. AddressesReady: no pod claims an address that it can't have. GatewayAPIReady: the Gateway API's
+	// CRDs are installed.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

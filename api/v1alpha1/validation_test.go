@@ -67,6 +67,26 @@ func TestValidation(t *testing.T) {
 		},
 		{"mesh: issuer without name", mesh("{certificates: {certManager: {issuerRef: {kind: Issuer}}}}"), "Required value"},
 		{"mesh: two sources", mesh("{certificates: {builtin: {}, certManager: {issuerRef: {name: ca}}}}"), "not both"},
+		{"mesh: SPIRE", mesh("{certificates: {spire: {adminSocket: /run/spire/admin/admin.sock}}}"), ""},
+		{"mesh: SPIRE without a socket", mesh("{certificates: {spire: {}}}"), "Required value"},
+		{"mesh: SPIRE, a socket in the root", mesh("{certificates: {spire: {adminSocket: /admin.sock}}}"), "other than /"},
+		{
+			"mesh: SPIRE, a path for a name",
+			mesh("{certificates: {spire: {adminSocket: /run/spire/admin.sock, workloadSocket: ../admin.sock}}}"), "should match",
+		},
+		{
+			"mesh: SPIRE and an issuer", mesh("{certificates: {certManager: {issuerRef: {name: ca}}, " +
+				"spire: {adminSocket: /run/spire/admin.sock}}}"), "nobody else signs",
+		},
+		{
+			"mesh: SPIRE and a root", mesh("{certificates: {builtin: {}, spire: {adminSocket: /run/spire/admin.sock}}}"),
+			"nobody else signs",
+		},
+		{
+			"mesh: SPIRE and lifetimes",
+			mesh("{certificates: {leafLifetime: 1h, spire: {adminSocket: /run/spire/admin.sock}}}"),
+			"a setting of its server",
+		},
 		{"mesh: short-lived", mesh("{certificates: {leafLifetime: 1m}}"), "from 10m to 720h"},
 		{"mesh: not a duration", mesh("{certificates: {leafLifetime: soon}}"), "should match"},
 		{"mesh: strict", mesh("{mtls: {mode: Strict}}"), ""},
@@ -181,4 +201,37 @@ func TestMeshDefaultsAndTrustDomain(t *testing.T) {
 	require.NoError(t, c.Update(ctx, mesh))
 	mesh.Spec.TrustDomain = "example.com"
 	require.ErrorContains(t, c.Update(ctx, mesh), "can't be changed")
+}
+
+// TestTheSourceOfIdentitiesStays: proxies trust one source, so that SPIRE neither comes nor goes while they run. Where
+// its sockets are may change.
+func TestTheSourceOfIdentitiesStays(t *testing.T) {
+	c := connect(t)
+	ctx := context.Background()
+	for name, from := range map[string]*v1alpha1.Certificates{
+		"default": nil,
+		"builtin": {Builtin: &v1alpha1.BuiltinCertificates{}},
+		"SPIRE":   {SPIRE: &v1alpha1.SPIRECertificates{AdminSocket: "/run/spire/admin.sock"}},
+	} {
+		mesh := &v1alpha1.Mesh{}
+		mesh.Name = "default"
+		mesh.Spec.Certificates = from
+		require.NoError(t, c.Create(ctx, mesh), name)
+		change := func(to *v1alpha1.Certificates) error {
+			next := mesh.DeepCopy()
+			next.Spec.Certificates = to
+			return c.Update(ctx, next, client.DryRunAll)
+		}
+		spire := &v1alpha1.Certificates{SPIRE: &v1alpha1.SPIRECertificates{AdminSocket: "/run/other/admin.sock"}}
+		if from != nil && from.SPIRE != nil {
+			require.Equal(t, v1alpha1.DefaultWorkloadSocket, mesh.Spec.SPIRE().WorkloadSocket)
+			require.NoError(t, change(spire))
+			require.ErrorContains(t, change(nil), "can't be set or removed later")
+			require.ErrorContains(t, change(&v1alpha1.Certificates{}), "can't be set or removed later")
+		} else {
+			require.NoError(t, change(&v1alpha1.Certificates{}), name)
+			require.ErrorContains(t, change(spire), "can't be set or removed later", name)
+		}
+		require.NoError(t, c.Delete(ctx, mesh), name)
+	}
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/scrape"
@@ -60,6 +61,8 @@ type Options struct {
 	Local []string
 	// Required lists the listeners without which the proxy is not ready.
 	Required []string
+	// Source gives identities and roots; nil where the operator signs.
+	Source sds.Source
 	// Hidden are numbers of the proxy's configuration that nobody is shown.
 	Hidden []string
 	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's
@@ -78,6 +81,7 @@ const loopback = "127.0.0.1"
 type Core struct {
 	Relay      *relay.Relay
 	Identities *sds.Manager
+	client     *sds.Client
 	envoy      *introspect.Envoy
 	Registry   *prometheus.Registry
 
@@ -101,6 +105,9 @@ func NewCore(o Options) (*Core, error) {
 	}
 	id := names.SPIFFEID(o.TrustDomain, names.SystemNamespace, names.OperatorServiceAccount)
 	operator := control.New(host, id, names.TokenPath, names.TrustBundlePath)
+	if o.Source != nil {
+		operator = control.Learning(host, id, names.TokenPath)
+	}
 	reporter := &counting.Reporter{Counter: counting.NewCounter(), Log: o.Log.WithName("counts"), Connected: c.connected}
 	var accepted func(name, version string, packed *anypb.Any)
 	if o.Connections != nil {
@@ -125,7 +132,12 @@ func NewCore(o Options) (*Core, error) {
 		return nil, err
 	}
 	secrets := publisher{relay: c.Relay, log: o.Log}
-	c.Identities = sds.NewManager(sds.NewClient(certificates, operator), secrets, o.Log.WithName("identities"))
+	c.client = sds.NewClient(certificates, operator)
+	if log := o.Log.WithName("identities"); o.Source == nil {
+		c.Identities = sds.NewManager(c.client, secrets, log)
+	} else {
+		c.Identities = sds.NewGiven(o.Source, secrets, operator.Give, log)
+	}
 	c.Registry.MustRegister(c.Identities)
 	c.Relay.OnLocalInterest(c.interest)
 	return c, nil
@@ -161,6 +173,12 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
 	g.Go(func() error { return c.Relay.Run(ctx) })
 	g.Go(func() error { return c.Identities.Start(ctx) })
+	if c.opts.Source != nil {
+		g.Go(func() error {
+			c.Identities.Report(ctx, c.client.Failing)
+			return nil
+		})
+	}
 	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, local) })
 	g.Go(func() error {
 		return introspect.Serve(ctx, net.JoinHostPort(host, strconv.Itoa(names.PortAgent)), public.Handler())
@@ -185,10 +203,10 @@ func (c *Core) interest(i xds.Interest) {
 		return
 	}
 	if !i.Wanted {
-		c.Identities.Unwant(i.Name)
+		c.Identities.Unwant(i.Name, identity.Pod{})
 		return
 	}
-	if err := c.Identities.Want(i.Name); err != nil {
+	if err := c.Identities.Want(i.Name, identity.Pod{}); err != nil {
 		c.opts.Log.Error(err, "the proxy asks for a certificate that is not available", "name", i.Name)
 		c.Relay.SetLocal(xds.TypeSecret, []xds.Update{xds.Gone(xds.ID{TypeURL: xds.TypeSecret, Name: i.Name})})
 	}

@@ -18,11 +18,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
+	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
+	"github.com/fairway-mesh/fairway/internal/spire"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -37,6 +40,8 @@ func Agent() *cobra.Command {
 // operatorFlags are common to all agents.
 type operatorFlags struct {
 	operator, certificates, trustDomain, level string
+	// spire is a socket of SPIRE's agent; empty where the operator signs.
+	spire string
 }
 
 func (o *operatorFlags) add(cmd *cobra.Command) {
@@ -62,6 +67,22 @@ func (p *podFlags) add(cmd *cobra.Command) {
 	f.StringVar(&p.podName, "pod-name", fromEnv("POD_NAME", ""), "name of the pod")
 }
 
+// workload has SPIRE give this pod its identity; nil where the operator signs.
+func (o *operatorFlags) workload(ctx context.Context) (sds.Source, error) {
+	if o.spire == "" {
+		return nil, nil
+	}
+	return spire.NewWorkload(ctx, o.spire, o.trustDomain)
+}
+
+// delegate has SPIRE give the identities of a node's pods; nil where the operator signs.
+func (o *operatorFlags) delegate(node string) (sds.Source, error) {
+	if o.spire == "" {
+		return nil, nil
+	}
+	return spire.NewDelegate(o.spire, o.trustDomain, node)
+}
+
 func agentWaypoint() *cobra.Command {
 	var o operatorFlags
 	var p podFlags
@@ -75,19 +96,24 @@ func agentWaypoint() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			source, err := o.workload(cmd.Context())
+			if err != nil {
+				return err
+			}
 			drained := introspect.NewDrain()
 			here := &place{}
 			core, err := agent.NewCore(agent.Options{
 				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
-				Greeted: here.learn,
-				Adapt:   map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeEndpoint: here.nearest},
+				Greeted: here.learn, Source: source,
+				Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeEndpoint: here.nearest},
 			})
 			if err != nil {
 				return err
 			}
-			if err := core.Identities.Want(names.SPIFFEID(o.trustDomain, p.namespace, p.serviceAccount)); err != nil {
+			id := names.SPIFFEID(o.trustDomain, p.namespace, p.serviceAccount)
+			if err := core.Identities.Want(id, identity.Pod{}); err != nil {
 				return err
 			}
 			// The agent goes on serving its Envoy while that drains.
@@ -106,6 +132,7 @@ func agentWaypoint() *cobra.Command {
 	o.add(cmd)
 	p.add(cmd)
 	f := cmd.Flags()
+	f.StringVar(&o.spire, "spire-workload-socket", "", "socket of SPIRE's Workload API, where SPIRE gives the identity")
 	f.StringVar(&p.podIP, "pod-ip", fromEnv("POD_IP", ""), "address of the pod")
 	f.StringVar(&p.serviceAccount, "service-account", "", "service account of the pod, which is the waypoint's identity")
 	f.DurationVar(&drain, "drain-timeout", drain, "how long connections have to move elsewhere before the proxy stops")

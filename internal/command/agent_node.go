@@ -39,6 +39,8 @@ func agentNode() *cobra.Command {
 	}
 	o.add(cmd)
 	f := cmd.Flags()
+	f.StringVar(&o.spire, "spire-admin-socket", "",
+		"admin socket of the node's SPIRE agent, where SPIRE gives the identities of pods")
 	f.StringVar(&n.NodeName, "node-name", fromEnv("NODE_NAME", ""), "name of the node")
 	f.StringSliceVar(&n.RuntimeSockets, "cri-socket", n.RuntimeSockets,
 		"socket of the container runtime (CRI); the first that answers is taken")
@@ -69,6 +71,10 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if err != nil {
 		return err
 	}
+	source, err := o.delegate(n.NodeName)
+	if err != nil {
+		return err
+	}
 	n.Connections = connections.New(log.WithName("connections"))
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
@@ -77,9 +83,11 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 			xds.TypeCluster: func(c *anypb.Any) (*anypb.Any, error) { return translatenode.Marked(c, n.Mark) },
 		},
-		MaxEndpoints: relay.MaxEndpoints, Connections: n.Connections,
-		Guard:  guard,
-		Hidden: n.Mark.Numbers(),
+		MaxEndpoints: relay.MaxEndpoints,
+		Connections:  n.Connections,
+		Source:       source,
+		Guard:        guard,
+		Hidden:       n.Mark.Numbers(),
 	})
 	if err != nil {
 		return err

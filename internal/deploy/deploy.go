@@ -29,6 +29,7 @@ const (
 	volumeRun   = "run"
 	volumeToken = "token"
 	volumeTrust = "trust-bundle"
+	volumeSPIRE = "spire"
 )
 
 const (
@@ -54,6 +55,8 @@ type Control struct {
 	Image, EnvoyImage string
 	// TrustDomain of the mesh.
 	TrustDomain string
+	// SPIRE says where SPIRE's agents are found; nil where the operator signs.
+	SPIRE *v1alpha1.SPIRECertificates
 }
 
 // operatorFlags are the flags of every agent that speaks to the operator.
@@ -165,13 +168,33 @@ func trustVolume(configMap string) corev1.Volume {
 }
 
 // agentMounts are the mounts of every agent; Envoy has the run directory only, so that it sees neither token nor
-// bundle.
-func agentMounts() []corev1.VolumeMount {
-	return []corev1.VolumeMount{
+// bundle, nor a socket of SPIRE.
+func (c Control) agentMounts() []corev1.VolumeMount {
+	out := []corev1.VolumeMount{
 		runMount(),
 		{Name: volumeToken, MountPath: path.Dir(names.TokenPath), ReadOnly: true},
-		{Name: volumeTrust, MountPath: path.Dir(names.TrustBundlePath), ReadOnly: true},
 	}
+	if c.SPIRE != nil {
+		return out
+	}
+	return append(out, corev1.VolumeMount{Name: volumeTrust, MountPath: path.Dir(names.TrustBundlePath), ReadOnly: true})
+}
+
+// agentVolumes are what agentMounts mounts, but the run directory. Where SPIRE gives identities, it gives the trust
+// bundle, too.
+func (c Control) agentVolumes(configMap string) []corev1.Volume {
+	if c.SPIRE != nil {
+		return []corev1.Volume{tokenVolume()}
+	}
+	return []corev1.Volume{tokenVolume(), trustVolume(configMap)}
+}
+
+// spireVolume has the socket of SPIRE's Workload API. Its driver mounts it into pods of any namespace, and no path of
+// the host is named.
+func spireVolume() corev1.Volume {
+	return corev1.Volume{Name: volumeSPIRE, VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+		Driver: names.SPIREDriver, ReadOnly: new(true),
+	}}}
 }
 
 func runMount() corev1.VolumeMount {

@@ -38,6 +38,12 @@ func control() deploy.Control {
 	}
 }
 
+func ofSPIRE() deploy.Control {
+	c := control()
+	c.SPIRE = &v1alpha1.SPIRECertificates{AdminSocket: "/run/spire/admin/admin.sock"}
+	return c
+}
+
 func gateway(change func(*gwv1.Gateway)) *gwv1.Gateway {
 	g := &gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: "waypoint", Namespace: "shop"},
@@ -70,6 +76,8 @@ func TestGolden(t *testing.T) {
 			RuntimeSocket: "/run/k3s/containerd/containerd.sock", CNIBinDir: "/var/lib/rancher/k3s/data/cni",
 			CNIConfDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", NetnsDir: "/run/other/netns",
 		}}}}, control())},
+		"node-spire":        {deploy.Node(&v1alpha1.Mesh{}, ofSPIRE())},
+		"waypoint-spire":    deploy.Waypoint{Control: ofSPIRE(), Gateway: gateway(nil)}.Objects(),
 		"waypoint-defaults": deploy.Waypoint{Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n"}.Objects(),
 		"waypoint-parameters": deploy.Waypoint{
 			Control: control(), TrustBundle: "PEM\n",

@@ -78,6 +78,12 @@ func hostOf(spec *v1alpha1.HostPaths) host {
 	return h
 }
 
+// add mounts the directory of SPIRE's admin socket into the agent, not the socket, because a restart replaces it.
+func (h *host) add(name, socket string) {
+	h.agent = append(h.agent, hostDirectory{name: name, path: path.Dir(socket)})
+	h.flags = append(h.flags, "--spire-admin-socket="+socket)
+}
+
 const nodeDrainSeconds = 20
 
 // NodeLabels select the pods of the node DaemonSet.
@@ -100,6 +106,9 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 		tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	}
 	host := hostOf(spec.Host)
+	if c.SPIRE != nil {
+		host.add("spire", string(c.SPIRE.AdminSocket))
+	}
 	own := merged(NodeLabels(), map[string]string{names.LabelManagedBy: names.ManagedBy})
 	return &appsv1.DaemonSet{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "apps/v1", Kind: "DaemonSet"},
@@ -128,7 +137,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 					},
 					InitContainers: []corev1.Container{nodeBootstrap(c)},
 					Containers:     []corev1.Container{nodeAgent(spec, host, c), nodeEnvoy(spec, host, c)},
-					Volumes:        nodeVolumes(host),
+					Volumes:        nodeVolumes(host, c),
 				},
 			},
 		},
@@ -160,7 +169,7 @@ func nodeBootstrap(c Control) corev1.Container {
 }
 
 func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
-	mounts := append(agentMounts(), host.netns.mount())
+	mounts := append(c.agentMounts(), host.netns.mount())
 	for _, d := range host.agent {
 		mounts = append(mounts, d.mount())
 	}
@@ -201,10 +210,11 @@ func nodeEnvoy(spec v1alpha1.Node, host host, c Control) corev1.Container {
 	}
 }
 
-func nodeVolumes(host host) []corev1.Volume {
+func nodeVolumes(host host, c Control) []corev1.Volume {
 	// The run directory is the host's, because the CNI plugin, which runs on the host, dials the agent's socket in it.
 	run := hostDirectory{name: volumeRun, path: names.RunDir}
-	out := []corev1.Volume{run.volume(), tokenVolume(), trustVolume(names.TrustBundleConfigMap), host.netns.volume()}
+	out := append([]corev1.Volume{run.volume()}, c.agentVolumes(names.TrustBundleConfigMap)...)
+	out = append(out, host.netns.volume())
 	for _, d := range host.agent {
 		out = append(out, d.volume())
 	}

@@ -5,6 +5,7 @@ package deploy
 
 import (
 	"fmt"
+	"path"
 
 	appsv1 "k8s.io/api/apps/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
@@ -28,7 +29,7 @@ type Waypoint struct {
 	Gateway *gwv1.Gateway
 	// Parameters as MergeParameters left them.
 	Parameters v1alpha1.ProxyParametersSpec
-	// TrustBundle is the PEM with which the pods verify the operator.
+	// TrustBundle is the PEM with which the pods verify the operator, unless SPIRE gives them that.
 	TrustBundle string
 }
 
@@ -43,7 +44,11 @@ func TrustBundleName(gateway string) string { return gateway + "-" + names.Trust
 // Objects are the objects of the waypoint, in the order to apply them. All are named after the Gateway and carry its
 // infrastructure labels and annotations (GEP-1867), which never override the operator's own.
 func (w Waypoint) Objects() []client.Object {
-	out := []client.Object{w.serviceAccount(), w.trustBundle(), w.service(), w.deployment(), w.disruptionBudget()}
+	out := []client.Object{w.serviceAccount()}
+	if w.SPIRE == nil {
+		out = append(out, w.trustBundle())
+	}
+	out = append(out, w.service(), w.deployment(), w.disruptionBudget())
 	if hpa := w.autoscaler(); hpa != nil {
 		out = append(out, hpa)
 	}
@@ -234,13 +239,20 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 		},
 		InitContainers: []corev1.Container{w.bootstrap()},
 		Containers:     []corev1.Container{w.envoy(drainSeconds), w.agent(drainSeconds)},
-		Volumes: []corev1.Volume{
-			{Name: volumeRun, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-				Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("128Mi")),
-			}}},
-			tokenVolume(), trustVolume(TrustBundleName(w.Gateway.Name)),
-		},
+		Volumes:        w.volumes(),
 	}
+}
+
+func (w Waypoint) volumes() []corev1.Volume {
+	out := append([]corev1.Volume{
+		{Name: volumeRun, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("128Mi")),
+		}}},
+	}, w.agentVolumes(TrustBundleName(w.Gateway.Name))...)
+	if w.SPIRE != nil {
+		out = append(out, spireVolume())
+	}
+	return out
 }
 
 func (w Waypoint) topologySpread() []corev1.TopologySpreadConstraint {
@@ -291,6 +303,12 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 	args = append(args, "--pod-ip=$(POD_IP)", "--service-account="+w.Gateway.Name)
 	args = append(args, w.operatorFlags()...)
 	args = append(args, fmt.Sprintf("--drain-timeout=%ds", drainSeconds))
+	mounts := w.agentMounts()
+	if s := w.SPIRE.DeepCopy(); s != nil {
+		s.SetDefaults()
+		args = append(args, "--spire-workload-socket="+path.Join(names.SPIREDir, s.WorkloadSocket))
+		mounts = append(mounts, corev1.VolumeMount{Name: volumeSPIRE, MountPath: names.SPIREDir, ReadOnly: true})
+	}
 	agent := corev1.Container{
 		Name:            containerAgent,
 		Image:           w.Image,
@@ -301,7 +319,7 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 			{Name: "metrics", ContainerPort: names.PortAgent, Protocol: corev1.ProtocolTCP},
 		},
 		Resources:                orDefault(w.Parameters.AgentResources, resources("10m", "32Mi", "512Mi")),
-		VolumeMounts:             agentMounts(),
+		VolumeMounts:             mounts,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          restricted(),
 	}

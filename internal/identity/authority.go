@@ -16,6 +16,8 @@ import (
 type Authority struct {
 	now   func() time.Time
 	state atomic.Pointer[State]
+	// outside gives identities instead of the state; nil where it doesn't.
+	outside atomic.Pointer[Outside]
 	// external has certificates signed where an External is the CA; nil where none can be.
 	external ExternalIssuer
 	// life is for as long as the operator's own certificates are asked for: the context of no request, since others may
@@ -47,6 +49,9 @@ func (a *Authority) Delegate(ctx context.Context, to ExternalIssuer, tell *Renew
 
 // TrustDomain is the domain of every identity it signs; empty while there is no CA.
 func (a *Authority) TrustDomain() string {
+	if o := a.from(); o != nil {
+		return o.TrustDomain()
+	}
 	if s := a.state.Load(); s != nil {
 		return s.TrustDomain
 	}
@@ -59,6 +64,12 @@ func (a *Authority) Update(s State) { a.state.Store(&s) }
 // Ready is nil when the authority can sign now, and else says why not. With an external CA it takes that the operator
 // has a certificate of its own, so that a replica that can't have one doesn't replace one that has. It never waits.
 func (a *Authority) Ready() error {
+	if o := a.from(); o != nil {
+		if err := a.outsideReady(o); err != nil {
+			return fmt.Errorf("the operator has no identity of its own yet: %w", err)
+		}
+		return nil
+	}
 	s := a.state.Load()
 	switch {
 	case s == nil || s.Active == nil:
@@ -82,6 +93,9 @@ func (a *Authority) Ready() error {
 
 // Bundle is the current trust bundle; empty while there is no CA.
 func (a *Authority) Bundle() Bundle {
+	if o := a.from(); o != nil {
+		return o.Bundle()
+	}
 	if s := a.state.Load(); s != nil {
 		return s.Bundle()
 	}
@@ -101,6 +115,9 @@ func (a *Authority) Sign(ctx context.Context, csr []byte, id string) (Leaf, erro
 }
 
 func (a *Authority) sign(ctx context.Context, csr []byte, id string) (Leaf, error) {
+	if a.from() != nil {
+		return Leaf{}, badRequest("the identities of this mesh are SPIRE's to give, and nothing is signed here")
+	}
 	s, err := a.current()
 	if err != nil {
 		return Leaf{}, err

@@ -74,6 +74,8 @@ const (
 	IssueUnavailable IssueReason = "IssuerUnavailable"
 	// IssueRefused: what the issuer signed isn't what it was asked for.
 	IssueRefused IssueReason = "CertificateRefused"
+	// IssueSPIRE: SPIRE gives an identity not, or not the right one, or doesn't renew it.
+	IssueSPIRE IssueReason = "SPIRENotReady"
 	// IssueBusy: too much is asked of the issuer at this time; it says nothing of the issuer.
 	IssueBusy IssueReason = "IssuerBusy"
 )

@@ -10,8 +10,6 @@ import (
 	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
-
-	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // MutualConfig is the TLS configuration with which the replicas of one workload talk to each other, for dialling and
@@ -39,20 +37,20 @@ func (a *Authority) MutualConfig(namespace, serviceAccount string) *tls.Config {
 
 // verifyPeer accepts a peer with a valid certificate of the own identity.
 func (s *serving) verifyPeer(cs tls.ConnectionState) error {
-	st, err := s.authority.current()
+	trustDomain, bundle := s.authority.TrustDomain(), s.authority.Bundle()
+	if len(bundle.Roots) == 0 {
+		return ErrNotReady
+	}
+	td, err := spiffeid.TrustDomainFromString(trustDomain)
 	if err != nil {
 		return err
 	}
-	td, err := spiffeid.TrustDomainFromString(st.TrustDomain)
-	if err != nil {
-		return err
-	}
-	roots := x509bundle.FromX509Authorities(td, st.Bundle().Roots)
+	roots := x509bundle.FromX509Authorities(td, bundle.Roots)
 	id, _, err := x509svid.Verify(cs.PeerCertificates, roots, x509svid.WithTime(s.authority.now()))
 	if err != nil {
 		return fmt.Errorf("the peer's certificate: %w", err)
 	}
-	if want := names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount); id.String() != want {
+	if want := s.id(trustDomain); id.String() != want {
 		return fmt.Errorf("the peer is %.300q and not %s", id, want)
 	}
 	return nil

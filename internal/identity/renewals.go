@@ -96,6 +96,29 @@ func (r *Renewals) Renewed(holder, id string) {
 	}
 }
 
+// Reported takes note of all that fails for a holder, and forgets what doesn't any more.
+func (r *Renewals) Reported(holder string, all []Failure) {
+	now := map[string]bool{}
+	for _, f := range all {
+		now[f.Identity] = true
+	}
+	r.mu.Lock()
+	var over []string
+	for key := range r.failing {
+		if key.holder == holder && !now[key.identity] {
+			over = append(over, key.identity)
+		}
+	}
+	r.mu.Unlock()
+	for _, id := range over {
+		r.Renewed(holder, id)
+	}
+	for _, f := range all {
+		f.Holder = holder
+		r.Failed(f)
+	}
+}
+
 // of counts the failures of a holder; the lock is held.
 func (r *Renewals) of(holder string) int {
 	n := 0

@@ -86,3 +86,21 @@ func TestUntil(t *testing.T) {
 		require.Equal(t, want, Until(testNow.Add(left), testNow))
 	}
 }
+
+// TestWhatAHolderReportsIsAllThatFails: what it doesn't name any more is renewed, and others' failures stay.
+func TestWhatAHolderReportsIsAllThatFails(t *testing.T) {
+	now := testNow
+	r := NewRenewals(func() time.Time { return now }, func() {})
+	failure := func(id string) Failure {
+		return Failure{Identity: id, Held: Held{FailingSince: testNow.Add(-time.Hour)}, Err: errors.New("no entry")}
+	}
+	r.Reported("n1", []Failure{failure("a"), failure("b")})
+	r.Reported("n2", []Failure{failure("a")})
+	require.Equal(t, 3, r.Summary().Failing)
+	r.Reported("n1", []Failure{failure("b")})
+	require.Equal(t, 2, r.Summary().Failing)
+	r.Reported("n1", nil)
+	require.Equal(t, []string{"n2"}, r.Summary().Holders)
+	r.Reported("n2", nil)
+	require.False(t, r.Summary().Any)
+}

@@ -27,6 +27,7 @@ const (
 // ServingConfig is the TLS configuration of the operator's servers: TLS 1.3 with a certificate of the mesh CA for the
 // SPIFFE ID of a service account and the DNS names, issued on first use and again after half of its life or when
 // another CA signs. An external CA isn't asked for the DNS names: agents go by the SPIFFE ID. The key stays in memory.
+// Where identities come from outside, it is the certificate that is given.
 // Handshakes fail while there is no CA.
 func (a *Authority) ServingConfig(namespace, serviceAccount string, dnsNames ...string) *tls.Config {
 	s := a.serving(namespace, serviceAccount, dnsNames...)
@@ -95,6 +96,10 @@ func (s *serving) ready() error {
 // current is the certificate as it is, renewed where that takes no waiting. asking is what to wait for where there is
 // none yet.
 func (s *serving) current() (cert *tls.Certificate, asking <-chan struct{}, err error) {
+	if o := s.authority.from(); o != nil {
+		cert, err := o.Certificate(s.id(o.TrustDomain()))
+		return cert, nil, err
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.authority.now()
@@ -128,7 +133,7 @@ func (s *serving) issue(st *State, now time.Time) error {
 	}
 	leaf, err := signLeaf(st.Active, leafRequest{
 		public:   key.Signer().Public(),
-		uri:      s.id(st),
+		uri:      s.id(st.TrustDomain),
 		dnsNames: s.dnsNames,
 		lifetime: min(servingLifetime, st.leafLifetime),
 	}, now)
@@ -169,30 +174,30 @@ func (s *serving) tell(st *State, err error) {
 	switch r := s.authority.renewals; {
 	case r == nil:
 	case err == nil:
-		r.Renewed(ownHolder, s.id(st))
+		r.Renewed(OwnHolder, s.id(st.TrustDomain))
 	default:
 		var held Held
 		if s.cert != nil {
 			held.NotAfter = s.cert.Leaf.NotAfter
 		}
-		r.Failed(Failure{Holder: ownHolder, Identity: s.id(st), Held: held, Err: err})
+		r.Failed(Failure{Holder: OwnHolder, Identity: s.id(st.TrustDomain), Held: held, Err: err})
 	}
 }
 
-// ownHolder is the operator among those who ask in vain.
-const ownHolder = "the operator itself"
+// OwnHolder is the operator among those who ask in vain.
+const OwnHolder = "the operator itself"
 
 func (s *serving) fetch(ctx context.Context, st *State) (PrivateKey, Leaf, error) {
 	key, err := GenerateKey()
 	if err != nil {
 		return key, Leaf{}, err
 	}
-	csr, err := NewCSR(s.id(st), key)
+	csr, err := NewCSR(s.id(st.TrustDomain), key)
 	if err != nil {
 		return key, Leaf{}, err
 	}
 	leaf, err := s.authority.ask(ctx, st.Active.External, csr, wanted{
-		public: key.Signer().Public(), id: s.id(st), lifetime: min(servingLifetime, st.leafLifetime),
+		public: key.Signer().Public(), id: s.id(st.TrustDomain), lifetime: min(servingLifetime, st.leafLifetime),
 	})
 	return key, leaf, err
 }
@@ -207,6 +212,6 @@ func (s *serving) take(key PrivateKey, leaf Leaf, signer *Signer, now time.Time)
 	s.renewAt = now.Add(leaf.NotAfter.Sub(now) / 2)
 }
 
-func (s *serving) id(st *State) string {
-	return names.SPIFFEID(st.TrustDomain, s.namespace, s.serviceAccount)
+func (s *serving) id(trustDomain string) string {
+	return names.SPIFFEID(trustDomain, s.namespace, s.serviceAccount)
 }

@@ -12,7 +12,28 @@ const (
 	PathSign = "/v1/sign"
 	// PathTrustBundle answers the bundle as PEM (GET). It is public; ETag and If-None-Match save the transfer.
 	PathTrustBundle = "/v1/trust-bundle"
+	// PathFailing takes a FailingRequest (POST) where identities aren't signed by the operator. It answers nothing.
+	PathFailing = "/v1/failing"
 )
+
+const (
+	// MaxReported bounds a FailingRequest, as the memory of Renewals does.
+	MaxReported = maxFailingOfOne
+	// MaxReason bounds the reason of each.
+	MaxReason = 400
+)
+
+// FailingRequest tells all identities that a caller can't have, or can't have renewed, now.
+type FailingRequest struct {
+	Failing []Failing `json:"failing"`
+}
+
+// Failing is one of them.
+type Failing struct {
+	Identity string `json:"identity"`
+	Held
+	Reason string `json:"reason"`
+}
 
 // SignRequest asks for a certificate.
 type SignRequest struct {

@@ -105,6 +105,8 @@ const (
 	// for.
 	LabelReplica       = Domain + "/replica"
 	AnnotationIdentity = Domain + "/identity"
+	// SPIREDriver is SPIFFE's CSI driver.
+	SPIREDriver = "csi.spiffe.io"
 	// TrustBundleConfigMap holds the public trust bundle (key TrustBundleKey) for agents to verify the operator with.
 	TrustBundleConfigMap = "fairway-trust-bundle"
 	// TrustBundleKey is the key of the PEM bundle in TrustBundleConfigMap.
@@ -151,13 +153,15 @@ const (
 	CNISocket       = RunDir + "/cni.sock"
 	TokenPath       = "/var/run/secrets/fairway/token"
 	TrustBundlePath = "/var/run/fairway-trust/" + TrustBundleKey
-	BootstrapPath   = RunDir + "/envoy.yaml"
-	MarkPath        = RunDir + "/mark"
-	NetnsDir        = "/var/run/netns"
-	ResolvConf      = "/etc/resolv.conf"
-	CNIBinDir       = "/opt/cni/bin"
-	CNIConfDir      = "/etc/cni/net.d"
-	CNIPlugin       = "fairway-cni"
+	// SPIREDir is where SPIFFE's CSI driver mounts the socket of the Workload API.
+	SPIREDir      = "/spiffe-workload-api"
+	BootstrapPath = RunDir + "/envoy.yaml"
+	MarkPath      = RunDir + "/mark"
+	NetnsDir      = "/var/run/netns"
+	ResolvConf    = "/etc/resolv.conf"
+	CNIBinDir     = "/opt/cni/bin"
+	CNIConfDir    = "/etc/cni/net.d"
+	CNIPlugin     = "fairway-cni"
 )
 
 // Names of what a proxy tells its agent (access log service): of callers, to be counted, and of the connections to pods

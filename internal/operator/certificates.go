@@ -35,6 +35,7 @@ type issuance struct {
 	authority *identity.Authority
 	direct    *direct.Issuer
 	renewals  *identity.Renewals
+	spire     *spired
 	// changed makes the Mesh look at it again.
 	changed *controllers.Trigger
 }
@@ -52,6 +53,7 @@ func newIssuance(ctx context.Context, mgr ctrl.Manager, o Options) (*issuance, e
 		Client: c, Namespace: o.Namespace, Pod: o.PodName, Log: o.Log.WithName("certificates"), Registerer: metrics.Registry,
 	})
 	i.authority.Delegate(ctx, i.direct, i.renewals)
+	i.spire = &spired{issuance: i, namespace: o.Namespace, dir: names.SPIREDir}
 	return i, metrics.Registry.Register(i.authority)
 }
 
@@ -60,6 +62,7 @@ func (i *issuance) notify() { i.changed.Notify(types.NamespacedName{Name: names.
 // certificates lets the Mesh's reconciler keep the CA, and tells it of renewals.
 type certificates struct {
 	keeper    *keeper.Keeper
+	spire     *spired
 	namespace string
 	renewals  *identity.Renewals
 }
@@ -69,26 +72,35 @@ func (i *issuance) certificates(mgr ctrl.Manager, o Options) certificates {
 		keeper: &keeper.Keeper{
 			Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Policy: o.CARotation, Prober: i.authority, Changed: i.notify,
 		},
-		namespace: o.Namespace, renewals: i.renewals,
+		spire: i.spire, namespace: o.Namespace, renewals: i.renewals,
 	}
 }
 
 // Reconcile implements controllers.Certificates.
 func (c certificates) Reconcile(ctx context.Context, mesh *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
-	r, err := c.keeper.Reconcile(ctx, keeper.ConfigFor(mesh, c.namespace))
 	now := time.Now()
+	status, err := c.source(ctx, mesh)
 	failing := c.renewals.Summary()
-	status := controllers.CertificatesStatus{
-		Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message, Next: r.Next,
-		Renewal: renewalStatus(failing, now),
-	}
-	if status.Renewal.Reason == "" {
-		status.Renewal.Reason, status.Renewal.Message = r.RenewalReason, r.RenewalMessage
+	if known := renewalStatus(failing, now); known.Reason != "" {
+		status.Renewal = known
 	}
 	if at := now.Add(renewalLook); failing.Any && (status.Next.IsZero() || at.Before(status.Next)) {
 		status.Next = at
 	}
 	return status, err
+}
+
+// source is how whoever gives identities stands.
+func (c certificates) source(ctx context.Context, mesh *v1alpha1.Mesh) (controllers.CertificatesStatus, error) {
+	cfg := keeper.ConfigFor(mesh, c.namespace)
+	if mesh.Spec.SPIRE() != nil {
+		return c.spire.status(mesh), c.keeper.Rest(ctx, cfg)
+	}
+	r, err := c.keeper.Reconcile(ctx, cfg)
+	return controllers.CertificatesStatus{
+		Ready: r.Ready, Signing: r.Signing, Reason: r.Reason, Message: r.Message, Next: r.Next,
+		Renewal: controllers.RenewalStatus{Reason: r.RenewalReason, Message: r.RenewalMessage},
+	}, err
 }
 
 // renewalStatus puts renewals that fail into words (pure).

@@ -98,6 +98,9 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err := keeper.Follow(mgr, o.Namespace, signs.authority); err != nil {
 		return fmt.Errorf("follow the CA: %w", err)
 	}
+	if err := followSPIRE(ctx, mgr, signs.spire); err != nil {
+		return fmt.Errorf("follow SPIRE: %w", err)
+	}
 	ready := newReadiness(signing(mgr.GetCache(), signs.authority))
 	ready.patience = readyPatience
 	if err := mgr.AddReadyzCheck("serving", ready.check); err != nil {

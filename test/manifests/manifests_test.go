@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
@@ -70,12 +71,17 @@ func TestManifests(t *testing.T) {
 			raw, err := os.ReadFile(file)
 			require.NoError(t, err)
 			apply(t, string(raw))
+			// Each sample of a Mesh is one of a new Mesh.
+			mesh := &unstructured.Unstructured{}
+			mesh.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Mesh"))
+			mesh.SetName(names.Mesh)
+			require.NoError(t, client.IgnoreNotFound(c.Delete(context.Background(), mesh)))
 		})
 	}
 	t.Run("images", func(t *testing.T) { require.NotZero(t, checkImages(t, rendered)) })
 }
 
-// TestOperatorPlacement renders what docs/install.md says of keeping the operator off workers.
+// TestOperatorPlacement renders what docs/install.md says of keeping the operator off workers, and of SPIRE.
 func TestOperatorPlacement(t *testing.T) {
 	dir := t.TempDir()
 	config, err := filepath.Rel(dir, filepath.Join(apiserver.Root(), "config"))
@@ -100,7 +106,7 @@ func TestOperatorPlacement(t *testing.T) {
 			examples = append(examples, b.text)
 		}
 	}
-	require.Len(t, examples, 2)
+	require.Len(t, examples, 3)
 
 	spec := render(t, examples[0]).Spec.Template.Spec
 	require.Equal(t, map[string]string{"kubernetes.io/os": "linux", "node-role.kubernetes.io/control-plane": ""},
@@ -114,6 +120,12 @@ func TestOperatorPlacement(t *testing.T) {
 	require.Contains(t, spec.Tolerations, corev1.Toleration{
 		Key: "example.org/trusted", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoSchedule,
 	})
+	spec = render(t, examples[2]).Spec.Template.Spec
+	require.Equal(t, []corev1.Volume{{Name: "spire", VolumeSource: corev1.VolumeSource{CSI: &corev1.CSIVolumeSource{
+		Driver: names.SPIREDriver, ReadOnly: new(true),
+	}}}}, spec.Volumes)
+	require.Equal(t, []corev1.VolumeMount{{Name: "spire", MountPath: names.SPIREDir, ReadOnly: true}},
+		spec.Containers[0].VolumeMounts)
 }
 
 // checkImages compares the operator's Deployment with the names that the code and the dev cluster's images use.

@@ -7,6 +7,8 @@ package control
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -16,7 +18,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity"
 )
 
-// Operator is the operator as an agent knows it. Make it with New. It is safe for concurrent use.
+// Operator is the operator as an agent knows it. Make it with New or Learning. It is safe for concurrent use.
 type Operator struct {
 	serverName, id, tokenFile, bundleFile string
 
@@ -31,6 +33,10 @@ type Operator struct {
 func New(serverName, id, tokenFile, bundleFile string) *Operator {
 	return &Operator{serverName: serverName, id: id, tokenFile: tokenFile, bundleFile: bundleFile}
 }
+
+// Learning returns an operator that is trusted by what is learnt alone: whoever gives the agent its identities gives it
+// the roots, too.
+func Learning(serverName, id, tokenFile string) *Operator { return New(serverName, id, tokenFile, "") }
 
 // TLS is the configuration for one handshake: TLS 1.3, and the roots that are trusted now. It fails where none are
 // known.
@@ -64,7 +70,10 @@ func (o *Operator) Token() (string, error) {
 // Trusted is the newest bundle known: of the file, or of the operator. A file that is late, or gone, takes no trust
 // away.
 func (o *Operator) Trusted() (identity.Bundle, error) {
-	file, err := o.file()
+	file, err := identity.Bundle{}, errors.New("no trust bundle has been given yet")
+	if o.bundleFile != "" {
+		file, err = o.file()
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	known := len(o.learnt.Roots) > 0
@@ -96,4 +105,11 @@ func (o *Operator) Learn(b identity.Bundle) {
 	if b.Generation >= o.learnt.Generation {
 		o.learnt = b
 	}
+}
+
+// Give keeps roots that whoever gives identities gave last.
+func (o *Operator) Give(roots []*x509.Certificate) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.learnt = identity.Bundle{Generation: o.learnt.Generation + 1, Roots: roots}
 }

@@ -5,6 +5,7 @@ package control_test
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -236,4 +237,35 @@ func TestAnOlderBundleIsNotLearnt(t *testing.T) {
 	b, err = w.operator.Trusted()
 	require.NoError(t, err)
 	require.True(t, b.Equal(file))
+}
+
+// TestWhoGivesIdentitiesGivesTheRoots: nothing is trusted before, the newest roots count, and what an operator sends
+// changes nothing.
+func TestWhoGivesIdentitiesGivesTheRoots(t *testing.T) {
+	w := newWorld(t)
+	w.operator = control.Learning(serverName, operatorID, w.tokenFile)
+	_, err := w.operator.TLS()
+	require.ErrorContains(t, err, "no trust bundle has been given yet")
+	stranger := newRoot(t)
+	w.operator.Give([]*x509.Certificate{stranger.Root})
+	client := sds.NewClient(w.certificates, w.operator)
+	require.Error(t, client.Failing(t.Context(), nil))
+	w.operator.Give(w.ca.Bundle().Roots)
+	w.cluster.Run(auth.Pod{Namespace: "shop", Name: "cart-1", UID: "c1", Node: "n1", ServiceAccount: "cart"})
+	require.NoError(t, os.WriteFile(w.tokenFile, []byte(w.cluster.Token(identitytest.NodeAgent("n1"), time.Hour)), 0o600))
+	require.NoError(t, client.Failing(t.Context(), nil))
+	w.operator.Give([]*x509.Certificate{stranger.Root})
+	_, err = tlsDial(t, w)
+	require.Error(t, err)
+}
+
+func tlsDial(t *testing.T, w *world) (*tls.Conn, error) {
+	t.Helper()
+	cfg, err := w.operator.TLS()
+	require.NoError(t, err)
+	conn, err := tls.Dial("tcp", w.certificates, cfg)
+	if err == nil {
+		_ = conn.Close()
+	}
+	return conn, err
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -91,7 +92,7 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 		// A new sandbox: nothing that was done in the old one counts.
 		e.redirected, e.complete, e.outboundEnded, e.plaintextEnded = false, false, false, nil
 	}
-	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
+	if err := n.wantIdentity(e, t); err != nil {
 		return err
 	}
 	if o == Running {
@@ -123,17 +124,18 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 	return nil
 }
 
-func (n *Enroller) wantIdentity(e *entry, id string) error {
+func (n *Enroller) wantIdentity(e *entry, t Target) error {
+	id, pod := t.Pod.Identity, identity.Pod{UID: t.Pod.UID, Name: t.Pod.Name}
 	if e.identity == id {
 		return nil
 	}
-	if err := n.certificates.Want(id); err != nil {
+	if err := n.certificates.Want(id, pod); err != nil {
 		return Fail(causeCertificate, "use fewer service accounts on one node", err)
 	}
 	if e.identity != "" {
-		n.certificates.Unwant(e.identity)
+		n.certificates.Unwant(e.identity, e.pod)
 	}
-	e.identity = id
+	e.identity, e.pod = id, pod
 	return nil
 }
 
@@ -231,7 +233,7 @@ func (n *Enroller) Prime(ctx context.Context, t Target, redirected bool) error {
 		return err
 	}
 	defer e.lock.unlock()
-	if err := n.wantIdentity(e, t.Pod.Identity); err != nil {
+	if err := n.wantIdentity(e, t); err != nil {
 		return err
 	}
 	if redirected {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 )
 
@@ -31,8 +32,9 @@ type entry struct {
 	lock lock // held while something is done for the pod; it guards what follows
 	// target is what was programmed last; its zero value is nothing.
 	target Target
-	// identity is the one that is wanted of Certificates.
+	// identity is the one that is wanted of Certificates, for pod.
 	identity string
+	pod      identity.Pod
 	// listening: the proxy has the listeners of target.
 	listening bool
 	// redirected: the pod's network namespace redirects to them.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -21,9 +22,9 @@ type Proxy interface {
 
 // Certificates makes certificates; sds.Manager is one.
 type Certificates interface {
-	// Want asks for an identity until Unwant was called as often.
-	Want(id string) error
-	Unwant(id string)
+	// Want asks for the identity of a pod until Unwant was called as often.
+	Want(id string, pod identity.Pod) error
+	Unwant(id string, pod identity.Pod)
 	// Await waits until a wanted identity has a certificate.
 	Await(ctx context.Context, id string) error
 }

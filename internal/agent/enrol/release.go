@@ -87,7 +87,7 @@ func (n *Enroller) clear(uid string, e *entry) error {
 	}
 	n.proxy.SetLocal(xds.TypeListener, updates)
 	if e.identity != "" {
-		n.certificates.Unwant(e.identity)
+		n.certificates.Unwant(e.identity, e.pod)
 	}
 	n.pods.drop(uid, e)
 	return n.host.Set(uid, nil)

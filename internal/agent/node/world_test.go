@@ -24,6 +24,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -156,7 +157,7 @@ func (w *world) WaitAcked(ctx context.Context, id xds.ID) error {
 	})
 }
 
-func (w *world) Want(id string) error {
+func (w *world) Want(id string, _ identity.Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.wanted[id]++
@@ -164,7 +165,7 @@ func (w *world) Want(id string) error {
 	return nil
 }
 
-func (w *world) Unwant(id string) {
+func (w *world) Unwant(id string, _ identity.Pod) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.wanted[id]--; w.wanted[id] == 0 {

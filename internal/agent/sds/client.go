@@ -110,6 +110,18 @@ func (c *Client) Sign(ctx context.Context, csr []byte, id string, held identity.
 	return Signed{Chain: []byte(r.CertificateChain), NotAfter: r.NotAfter, Bundle: b}, nil
 }
 
+// Failing tells the operator what isn't renewed.
+func (c *Client) Failing(ctx context.Context, failing []identity.Failing) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	body, err := json.Marshal(identity.FailingRequest{Failing: failing})
+	if err != nil {
+		return err
+	}
+	_, _, err = c.call(ctx, http.MethodPost, identity.PathFailing, body, nil)
+	return err
+}
+
 // Bundle fetches the trust bundle if its generation isn't the one that the caller has; fresh tells whether it did.
 func (c *Client) Bundle(ctx context.Context, have int64) (b identity.Bundle, fresh bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

@@ -187,7 +187,7 @@ func TestManagerOverHTTPS(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Start(ctx) }()
-	require.NoError(t, m.Want(cart))
+	require.NoError(t, m.Want(cart, identity.Pod{}))
 	require.NoError(t, m.Await(t.Context(), cart))
 	assert.NotNil(t, p.get(cart))
 	assert.NotNil(t, p.get(names.TrustBundleSecret))

@@ -5,10 +5,9 @@ package sds
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +15,6 @@ import (
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 )
@@ -48,6 +46,15 @@ type Authority interface {
 	Trusted() (identity.Bundle, error)
 }
 
+// Source gives identities with their keys and renews them by itself; those of package spire are ones. Both methods tell
+// what is given and why nothing is, one call after the other, until the context ends.
+type Source interface {
+	// Follow follows one identity. Pods are those of this proxy's node that have it, as far as that is known.
+	Follow(ctx context.Context, id string, pods []identity.Pod, tell func(identity.SVID, error))
+	// FollowBundle follows the roots that are to be trusted.
+	FollowBundle(ctx context.Context, tell func([]*x509.Certificate, error))
+}
+
 // Publisher takes secrets for the proxy: new and changed ones in order, and names of those that are gone. It must not
 // block for long, and not call the Manager nor wait for someone who does: the Manager's lock is held.
 type Publisher interface {
@@ -63,12 +70,17 @@ type status struct {
 	// error is why the last attempt failed, failing since when all have; empty if it didn't.
 	error   string
 	failing time.Time
+	// wanted: somebody wants it still.
+	wanted bool
 }
 
 // Manager holds the certificates of one proxy. Make it with NewManager and run it with Start; all methods are safe for
 // concurrent use.
 type Manager struct {
 	authority Authority
+	// source gives identities instead of the authority; nil if it doesn't.
+	source    Source
+	told      func([]*x509.Certificate) // of source's roots
 	publisher Publisher
 	log       logr.Logger
 	slots     chan struct{}
@@ -89,6 +101,11 @@ type entry struct {
 	cancel  context.CancelFunc
 	changed chan struct{} // closed and replaced with each attempt that ends
 	status  status
+	// pods have the identity. What follows is of those that a Source gives: again makes it ask for other pods, given was
+	// given last, and used is what the proxy has.
+	pods        map[identity.Pod]int
+	again       chan struct{}
+	given, used identity.SVID
 }
 
 // NewManager makes a manager that does nothing before Start.
@@ -112,7 +129,11 @@ func (m *Manager) Start(ctx context.Context) error {
 		m.launch(e) //nolint:contextcheck // it takes m.ctx, set above
 	}
 	m.mu.Unlock()
-	m.watchBundle(ctx)
+	if m.source != nil {
+		m.followBundle(ctx)
+	} else {
+		m.watchBundle(ctx)
+	}
 	m.mu.Lock()
 	m.stopped = true
 	m.mu.Unlock()
@@ -120,13 +141,14 @@ func (m *Manager) Start(ctx context.Context) error {
 	return nil
 }
 
-// Want asks for a certificate of a SPIFFE ID, and for its renewal until Unwant was called as often as Want. It returns
-// at once; see Await.
-func (m *Manager) Want(id string) error {
+// Want asks for a certificate of a SPIFFE ID, and for its renewal until Unwant was called as often as Want. The pod is
+// one that has it, or nobody in particular. It returns at once; see Await.
+func (m *Manager) Want(id string, pod identity.Pod) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e, ok := m.identities[id]; ok {
 		e.wanted++
+		e.add(pod)
 		if e.drop != nil {
 			e.drop.Stop()
 			e.drop = nil
@@ -136,7 +158,11 @@ func (m *Manager) Want(id string) error {
 	if len(m.identities) >= maxIdentities {
 		return fmt.Errorf("more than %d identities on one proxy; %.300q is not served", maxIdentities, id)
 	}
-	e := &entry{id: id, wanted: 1, changed: make(chan struct{}), status: status{id: id}}
+	e := &entry{
+		id: id, wanted: 1, changed: make(chan struct{}), status: status{id: id},
+		pods: map[identity.Pod]int{}, again: make(chan struct{}, 1),
+	}
+	e.add(pod)
 	m.identities[id] = e
 	if m.ctx != nil {
 		m.launch(e)
@@ -146,13 +172,14 @@ func (m *Manager) Want(id string) error {
 
 // Unwant takes one Want back. After the last one the key is forgotten and the proxy's secret removed: a while later if
 // there is a certificate, else at once.
-func (m *Manager) Unwant(id string) {
+func (m *Manager) Unwant(id string, pod identity.Pod) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	e, ok := m.identities[id]
 	if !ok || e.wanted == 0 {
 		return
 	}
+	e.remove(pod)
 	if e.wanted--; e.wanted > 0 {
 		return
 	}
@@ -216,9 +243,14 @@ func (m *Manager) Await(ctx context.Context, id string) error {
 func (m *Manager) statuses() []status {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := make([]status, 0, len(m.identities))
+	now, out := time.Now(), make([]status, 0, len(m.identities))
 	for _, e := range m.identities {
-		out = append(out, e.status)
+		st := e.status
+		st.wanted = e.wanted > 0
+		if st.error == "" && m.source != nil && !st.renewAt.IsZero() && now.After(st.renewAt) {
+			st.error, st.failing = identity.ErrOverdue.Error(), st.renewAt
+		}
+		out = append(out, st)
 	}
 	slices.SortFunc(out, func(a, b status) int { return strings.Compare(a.id, b.id) })
 	return out
@@ -238,87 +270,11 @@ func (m *Manager) launch(e *entry) {
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
 	e.cancel = cancel
+	if m.source != nil {
+		m.wg.Go(func() { m.follow(ctx, e) })
+		return
+	}
 	m.wg.Go(func() { m.maintain(ctx, e) })
-}
-
-// maintain fetches and renews one identity until it is no longer wanted.
-func (m *Manager) maintain(ctx context.Context, e *entry) {
-	fresh := wait.Backoff{Duration: firstRetry, Factor: 2, Jitter: 0.5, Cap: retryMax, Steps: math.MaxInt}
-	retry := fresh
-	for {
-		pause, err := m.refresh(ctx, e)
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			pause = retry.Step()
-			m.log.Info("no certificate, trying again", "identity", e.id, "in", pause.String(), "reason", err.Error())
-		} else {
-			retry = fresh
-		}
-		if !sleep(ctx, pause) {
-			return
-		}
-	}
-}
-
-// refresh gets a certificate with a new key, publishes it, and returns the time until it should be renewed.
-func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) {
-	m.mu.Lock()
-	held := identity.Held{NotAfter: e.status.notAfter, FailingSince: e.status.failing}
-	m.mu.Unlock()
-	key, signed, err := m.request(ctx, e.id, held)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.identities[e.id] != e { // no longer wanted; a secret published now would never be removed
-		return 0, context.Canceled
-	}
-	defer func() {
-		close(e.changed)
-		e.changed = make(chan struct{})
-	}()
-	var secret *tlsv3.Secret
-	if err == nil {
-		secret, err = certificateSecret(e.id, signed.Chain, key)
-	}
-	if err != nil {
-		e.status.error = err.Error()
-		if e.status.failing.IsZero() {
-			e.status.failing = time.Now()
-		}
-		return 0, err
-	}
-	now := time.Now()
-	renew := renewalDelay(signed.NotAfter.Sub(now))
-	e.status = status{id: e.id, notAfter: signed.NotAfter, renewAt: now.Add(renew)}
-	// The bundle goes first: peers with a certificate of the same new CA must be trusted before this one is shown.
-	m.publisher.PublishSecrets(append(m.adopt(signed.Bundle), secret), nil)
-	return renew, nil
-}
-
-func (m *Manager) request(
-	ctx context.Context, id string, held identity.Held,
-) (identity.PrivateKey, Signed, error) {
-	select {
-	case m.slots <- struct{}{}:
-		defer func() { <-m.slots }()
-	case <-ctx.Done():
-		return identity.PrivateKey{}, Signed{}, ctx.Err()
-	}
-	key, err := identity.GenerateKey()
-	if err != nil {
-		return key, Signed{}, err
-	}
-	csr, err := identity.NewCSR(id, key)
-	if err != nil {
-		return key, Signed{}, err
-	}
-	signed, err := m.authority.Sign(ctx, csr, id, held)
-	if err != nil {
-		return key, Signed{}, err
-	}
-	signed.NotAfter, err = check(id, key, signed)
-	return key, signed, err
 }
 
 // adopt takes a bundle over if it is newer, and returns what must be published; the lock is held.
@@ -337,38 +293,6 @@ func (m *Manager) offer(b identity.Bundle) {
 		m.log.Info("trust bundle changed", "generation", b.Generation, "roots", len(b.Roots))
 		m.publisher.PublishSecrets(changed, nil)
 	}
-}
-
-// watchBundle follows the bundle's file and the operator's answer.
-func (m *Manager) watchBundle(ctx context.Context) {
-	askAt := time.Now().Add(wait.Jitter(bundleAskEvery, 0.25))
-	for {
-		if b, err := m.authority.Trusted(); err == nil {
-			m.offer(b)
-		} else if len(m.currentBundle().Roots) == 0 {
-			m.log.Info("no trust bundle yet", "reason", err.Error())
-		}
-		if now := time.Now(); !now.Before(askAt) {
-			askAt = now.Add(wait.Jitter(bundleAskEvery, 0.25))
-			if b, fresh, err := m.authority.Bundle(ctx, m.currentBundle().Generation); err == nil && fresh {
-				m.offer(b)
-			} else if err != nil && ctx.Err() == nil {
-				m.log.V(1).Info("the operator doesn't give its trust bundle", "reason", err.Error())
-			}
-		}
-		if !sleep(ctx, bundleFileEvery) {
-			return
-		}
-	}
-}
-
-// renewalDelay is a random time between half and two thirds of the rest of a certificate's life, so that certificates
-// of pods that started together aren't renewed together.
-func renewalDelay(life time.Duration) time.Duration {
-	if life <= 0 {
-		return retryMax // the clock is wrong, here or there; don't hammer the operator
-	}
-	return life/2 + rand.N(life/6+1) //nolint:gosec // it spreads load
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {

@@ -167,7 +167,7 @@ func inFakeTime(t *testing.T, lifetime time.Duration, f func(t *testing.T, m *Ma
 
 func TestACertificateIsMadeAndRenewedEarly(t *testing.T) {
 	inFakeTime(t, time.Hour, func(t *testing.T, m *Manager, o *operator, p *proxy) {
-		require.NoError(t, m.Want(cart))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
 		require.NoError(t, m.Await(t.Context(), cart))
 		first := p.get(cart)
 		require.NotNil(t, first)
@@ -197,7 +197,7 @@ func TestTheBundleComesBeforeTheCertificate(t *testing.T) {
 		o, p := newOperator(t, time.Hour), &proxy{secrets: map[string]*tlsv3.Secret{}}
 		o.noFile = true
 		m := NewManager(o, p, logr.Discard())
-		require.NoError(t, m.Want(cart), "may be wanted before Start")
+		require.NoError(t, m.Want(cart, identity.Pod{}), "may be wanted before Start")
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- m.Start(ctx) }()
@@ -211,7 +211,7 @@ func TestTheBundleComesBeforeTheCertificate(t *testing.T) {
 
 func TestAnAbsentOperatorStopsNothing(t *testing.T) {
 	inFakeTime(t, time.Hour, func(t *testing.T, m *Manager, o *operator, p *proxy) {
-		require.NoError(t, m.Want(cart))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
 		require.NoError(t, m.Await(t.Context(), cart))
 		before := p.get(cart)
 		o.set(func() { o.down = errors.New("connection refused") })
@@ -258,8 +258,8 @@ func identities(t *testing.T, m *Manager) map[string]float64 {
 func TestARefusedIdentityIsTriedAgainAndHindersNoOther(t *testing.T) {
 	inFakeTime(t, time.Hour, func(t *testing.T, m *Manager, o *operator, p *proxy) {
 		o.set(func() { o.refuse[pay] = true })
-		require.NoError(t, m.Want(pay))
-		require.NoError(t, m.Want(cart))
+		require.NoError(t, m.Want(pay, identity.Pod{}))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
 		require.NoError(t, m.Await(t.Context(), cart))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -273,22 +273,22 @@ func TestARefusedIdentityIsTriedAgainAndHindersNoOther(t *testing.T) {
 
 func TestUnwantedIdentitiesAreDropped(t *testing.T) {
 	inFakeTime(t, time.Hour, func(t *testing.T, m *Manager, o *operator, p *proxy) {
-		require.NoError(t, m.Want(cart))
-		require.NoError(t, m.Want(cart))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
 		require.NoError(t, m.Await(t.Context(), cart))
-		m.Unwant(cart)
+		m.Unwant(cart, identity.Pod{})
 		assert.NotNil(t, p.get(cart), "another pod has it")
-		m.Unwant(cart)
-		m.Unwant(cart)
+		m.Unwant(cart, identity.Pod{})
+		m.Unwant(cart, identity.Pod{})
 		time.Sleep(linger - time.Second)
 		synctest.Wait()
 		kept := p.get(cart)
 		assert.NotNil(t, kept, "a proxy that restarts finds it again")
-		require.NoError(t, m.Want(cart))
+		require.NoError(t, m.Want(cart, identity.Pod{}))
 		time.Sleep(2 * linger)
 		synctest.Wait()
 		assert.Same(t, kept, p.get(cart))
-		m.Unwant(cart)
+		m.Unwant(cart, identity.Pod{})
 		time.Sleep(linger + time.Second)
 		synctest.Wait()
 		assert.Nil(t, p.get(cart))
@@ -300,18 +300,18 @@ func TestUnwantedIdentitiesAreDropped(t *testing.T) {
 
 		// Dropped while its request is under way: nothing may be published afterwards.
 		o.set(func() { o.latency = 10 * time.Second })
-		require.NoError(t, m.Want(pay))
+		require.NoError(t, m.Want(pay, identity.Pod{}))
 		time.Sleep(time.Second)
-		m.Unwant(pay)
+		m.Unwant(pay, identity.Pod{})
 		time.Sleep(time.Minute)
 		synctest.Wait()
 		assert.Nil(t, p.get(pay))
 
 		// Wanted again while the former request is under way.
-		require.NoError(t, m.Want(pay))
+		require.NoError(t, m.Want(pay, identity.Pod{}))
 		time.Sleep(time.Second)
-		m.Unwant(pay)
-		require.NoError(t, m.Want(pay))
+		m.Unwant(pay, identity.Pod{})
+		require.NoError(t, m.Want(pay, identity.Pod{}))
 		require.NoError(t, m.Await(t.Context(), pay))
 		assert.NotNil(t, p.get(pay))
 	})
@@ -340,7 +340,7 @@ func TestManyIdentitiesAtOnce(t *testing.T) {
 	inFakeTime(t, time.Hour, func(t *testing.T, m *Manager, o *operator, p *proxy) {
 		o.set(func() { o.latency = 10 * time.Millisecond })
 		for i := range 100 {
-			require.NoError(t, m.Want(fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/s%d", i)))
+			require.NoError(t, m.Want(fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/s%d", i), identity.Pod{}))
 		}
 		for i := range 100 {
 			require.NoError(t, m.Await(t.Context(), fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/s%d", i)))
@@ -357,9 +357,9 @@ func TestManyIdentitiesAtOnce(t *testing.T) {
 func TestIdentitiesAreBounded(t *testing.T) {
 	m := NewManager(nil, nil, logr.Discard())
 	for i := range maxIdentities {
-		require.NoError(t, m.Want(fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/s%d", i)))
+		require.NoError(t, m.Want(fmt.Sprintf("spiffe://cluster.local/ns/shop/sa/s%d", i), identity.Pod{}))
 	}
-	require.ErrorContains(t, m.Want(cart), "more than")
+	require.ErrorContains(t, m.Want(cart, identity.Pod{}), "more than")
 }
 
 // liar answers with a certificate that wasn't asked for.
@@ -390,7 +390,7 @@ func TestAWrongAnswerIsNotPublished(t *testing.T) {
 			m := NewManager(&liar{o, answer}, p, logr.Discard())
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			go m.Start(ctx)
-			require.NoError(t, m.Want(cart))
+			require.NoError(t, m.Want(cart, identity.Pod{}))
 			require.ErrorContains(t, m.Await(ctx, cart), "the operator's certificate", name)
 			cancel()
 			assert.Nil(t, p.get(cart), name)

@@ -142,6 +142,10 @@ func (k *Keeper) Reconcile(ctx context.Context, cfg Config) (Result, error) {
 	return k.result(cfg, state, bad, wake), nil
 }
 
+// Rest is for a Mesh whose identities are of no CA of the mesh's: nothing is kept. What a former Mesh had made by
+// cert-manager goes.
+func (k *Keeper) Rest(ctx context.Context, cfg Config) error { return k.dropCertificate(ctx, cfg) }
+
 func refused(p *problem) Result {
 	if p == nil {
 		return Result{}

@@ -36,6 +36,9 @@ const (
 	// nothing, and has slots of its own: it can't keep agents from their certificates.
 	maxInFlight        = 256
 	maxBundlesInFlight = 64
+	// maxReportBytes bounds what a caller says fails, and maxReportsInFlight how many say so at a time.
+	maxReportBytes     = 512 << 10
+	maxReportsInFlight = 16
 	// A full node asks for about 250 identities at once when it starts, and then now and then.
 	perCallerBurst  = 512
 	perCallerPerSec = 50
@@ -122,6 +125,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+identity.PathTrustBundle, slotted(maxBundlesInFlight, h.trustBundle))
 	mux.HandleFunc("POST "+identity.PathSign, slotted(maxInFlight, h.withCaller(h.sign)))
+	mux.HandleFunc("POST "+identity.PathFailing, slotted(maxReportsInFlight, h.withCaller(h.failing)))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, fmt.Errorf("there is no %s %.100s here", r.Method, r.URL.Path))
 	})
@@ -248,6 +252,33 @@ func (s *handler) sign(w http.ResponseWriter, r *http.Request, g auth.Grant) {
 		TrustBundle:      string(s.Issuer.Bundle().PEM()),
 		NotAfter:         leaf.NotAfter,
 	})
+}
+
+// failing notes what the caller can't have of whoever gives identities, as far as it is the caller's to have.
+func (s *handler) failing(w http.ResponseWriter, r *http.Request, g auth.Grant) {
+	body, ok := read(w, r, maxReportBytes)
+	if !ok {
+		return
+	}
+	var req identity.FailingRequest
+	if err := json.Unmarshal(body, &req); err != nil || len(req.Failing) > identity.MaxReported {
+		fail(w, http.StatusBadRequest, fmt.Errorf(`the body isn't JSON of the form {"failing": [...]} with %d at most`,
+			identity.MaxReported))
+		return
+	}
+	var all []identity.Failure
+	for _, f := range req.Failing {
+		if s.Rights.MayHave(g, f.Identity) == nil { // else it isn't the caller's matter, or not any more
+			all = append(all, identity.Failure{
+				Identity: f.Identity, Held: f.Held,
+				Err: identity.Issuef(identity.IssueSPIRE, "%s", f.Reason[:min(len(f.Reason), identity.MaxReason)]),
+			})
+		}
+	}
+	if s.Renewals != nil {
+		s.Renewals.Reported(g.Caller.String(), all)
+	}
+	reply(w, http.StatusOK, struct{}{})
 }
 
 // note remembers what became of a request that the caller has the right to make. One that can't be granted as it is
