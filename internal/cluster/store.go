@@ -34,6 +34,7 @@ const (
 	ByConsumer  = "consumer"  // routes: their namespace / that of a parent Service, where they are not the same
 	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
 	ByTarget    = "target"    // policies: what they name; see TargetValue
+	ByExtension = "extension" // routes: the HTTPExtensions that they name
 	All         = "all"       // Gateways: all are under ""
 )
 
@@ -166,14 +167,50 @@ func podAddresses(p *corev1.Pod) []string {
 }
 
 // routeIndexes are those of a kind of route.
-func routeIndexes[T client.Object](parents func(T) []gwv1.ParentReference) indexes[T] {
+func routeIndexes[T client.Object](
+	parents func(T) []gwv1.ParentReference, extensions func(T) []string,
+) indexes[T] {
 	of := func(r T) []string { return owners(r.GetNamespace(), parents(r)) }
 	return indexes[T]{
 		ByNamespace: namespaceOf[T],
 		ByService:   func(r T) []string { return parentServices(r.GetNamespace(), parents(r)) },
 		ByConsumer:  func(r T) []string { return consumers(r.GetNamespace(), of(r)) },
 		ByOwner:     of,
+		ByExtension: extensions,
 	}
+}
+
+// extensionsOf a route are those that its rules name, as index values.
+func extensionsOf(namespace string, refs []*gwv1.LocalObjectReference) (out []string) {
+	for _, ref := range refs {
+		if ref == nil || string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindHTTPExtension {
+			continue
+		}
+		if v := namespace + "/" + string(ref.Name); !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func httpExtensions(r *gwv1.HTTPRoute) []string {
+	var refs []*gwv1.LocalObjectReference
+	for _, rule := range r.Spec.Rules {
+		for _, f := range rule.Filters {
+			refs = append(refs, f.ExtensionRef)
+		}
+	}
+	return extensionsOf(r.Namespace, refs)
+}
+
+func grpcExtensions(r *gwv1.GRPCRoute) []string {
+	var refs []*gwv1.LocalObjectReference
+	for _, rule := range r.Spec.Rules {
+		for _, f := range rule.Filters {
+			refs = append(refs, f.ExtensionRef)
+		}
+	}
+	return extensionsOf(r.Namespace, refs)
 }
 
 func consumers(namespace string, owners []string) []string {

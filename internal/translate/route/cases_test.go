@@ -96,6 +96,7 @@ var cases = map[string]func() bundle{
 	"authentication": authenticationCase,
 	"external-auth":  externalAuthCase,
 	"asked":          askedCase,
+	"extensions":     extensionsCase,
 }
 
 func policiesCase() bundle {
