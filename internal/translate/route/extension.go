@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -25,7 +27,7 @@ import (
 )
 
 // An extension is what one of the listener's filters becomes on a route, with its whole configuration in the route. It
-// has a request wait, so it is alone in its filter; see become.
+// has a request wait, so each has a filter of its own; see become.
 
 // filterExtension is the filter of a rule's nth extension.
 func filterExtension(n int) string { return fmt.Sprintf("fairway.extension_%d", n) }
@@ -36,28 +38,28 @@ func extend(r *routev3.Route, namespace string, extensions []model.Extension) er
 		return fmt.Errorf("a rule can have %d extensions at most", model.MostExtensions)
 	}
 	for n, e := range extensions {
-		filter, err := extensionFilter(namespace, e)
+		filters, err := extensionFilters(namespace, e)
 		if err != nil {
 			return fmt.Errorf("extension %s: %w", e.Name, err)
 		}
-		if err := configure(r, filterExtension(n), become(filter)); err != nil {
+		if err := configure(r, filterExtension(n), become(filters...)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func extensionFilter(namespace string, e model.Extension) (*corev3.TypedExtensionConfig, error) {
+func extensionFilters(namespace string, e model.Extension) ([]*corev3.TypedExtensionConfig, error) {
 	switch {
 	case e.Lua != nil:
 		filter := script(namespace+"/"+e.Name, e.Lua.Source)
-		return envoy.Extension("envoy.filters.http.lua", filter), envoy.Check(filter)
+		return []*corev3.TypedExtensionConfig{envoy.Extension("envoy.filters.http.lua", filter)}, envoy.Check(filter)
 	case e.Processor != nil:
 		filter, err := processor(*e.Processor)
 		if err != nil {
 			return nil, err
 		}
-		return envoy.Extension("envoy.filters.http.ext_proc", filter), envoy.Check(filter)
+		return framed(*e.Processor, envoy.Extension("envoy.filters.http.ext_proc", filter)), envoy.Check(filter)
 	}
 	return nil, errors.New("it says nothing")
 }
@@ -120,6 +122,25 @@ func processor(p model.Processor) (*extprocv3.ExternalProcessor, error) {
 		MutationRules:    extensionsMayChange(p.Changes),
 		RouteCacheAction: extprocv3.ExternalProcessor_RETAIN,
 	}, nil
+}
+
+// framed takes the lengths of bodies that a processor may change out of their messages. Envoy insists on a length that
+// fits, but takes any from a service that changes no body; so no service may have a say in it. What is behind the
+// processor in its chain sees answers before it, and no requests.
+func framed(p model.Processor, filter *corev3.TypedExtensionConfig) []*corev3.TypedExtensionConfig {
+	remove := []*mutationrulesv3.HeaderMutation{{
+		Action: &mutationrulesv3.HeaderMutation_Remove{Remove: "content-length"},
+	}}
+	chain := []*corev3.TypedExtensionConfig{filter}
+	if p.Request.Body != model.BodyNone {
+		chain = slices.Insert(chain, 0, envoy.Extension("envoy.filters.http.header_mutation",
+			&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{RequestMutations: remove}}))
+	}
+	if p.Response.Body != model.BodyNone {
+		chain = append(chain, envoy.Extension("envoy.filters.http.header_mutation",
+			&headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{ResponseMutations: remove}}))
+	}
+	return chain
 }
 
 func headerMode(shown bool) extprocv3.ProcessingMode_HeaderSendMode {
