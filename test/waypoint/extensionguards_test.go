@@ -4,9 +4,13 @@
 package waypoint
 
 import (
+	"context"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 
@@ -59,4 +63,29 @@ func TestExtensionsPassNoPolicy(t *testing.T) {
 	eventually.True(t, "a token that is no good", func() bool {
 		return withHeaders(t, c, "/", token+issuer.token(nil)).status == http.StatusUnauthorized
 	})
+}
+
+// TestExtensionsShowBodiesWhole: the service of a policy sees all that an extension has made of a body, or it is refused.
+func TestExtensionsShowBodiesWhole(t *testing.T) {
+	service := &authorizer{}
+	g := newGuarded(t, model.ProtocolHTTP2, service.server())
+	service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
+		return yes(&authv3.OkHttpResponse{})
+	})
+	ask := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second, MaxBody: 64}
+	guards := []model.Guard{{Asked: []model.ExternalAuth{ask}}}
+	script := model.Extension{Name: "script", Lua: &model.Lua{Source: request(
+		"local b = handle:body() b:setBytes(b:getBytes(0, b:length()) .. ('y'):rep(60))")}}
+	b := to(web, 1)
+	b.Guards = guards
+	g.doesWith(model.RouteTable{
+		Guards: guards, Default: []model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), b)},
+	})
+	eventually.True(t, "a body that still fits", func() bool { return g.post("abcd", false) == http.StatusOK })
+	require.Equal(t, "abcd"+strings.Repeat("y", 60), service.last().GetRequest().GetHttp().GetBody())
+	served := g.app.Requests.Load()
+	for _, inPieces := range []bool{false, true} {
+		require.Equal(t, http.StatusRequestEntityTooLarge, g.post("abcde", inPieces))
+	}
+	require.Equal(t, served, g.app.Requests.Load())
 }

@@ -98,7 +98,7 @@ function envoy_on_request(handle)
   handle:logWarn("here\nand there")
 end
 function envoy_on_response(handle)
-  if handle:headers():get("x-why") then return end
+  if handle:headers():get("x-why") or handle:headers():get(":status") == "413" then return end
   handle:headers():add("x-answered", "yes")
   handle:headers():replace(":status", 203)
   local b = handle:body()
@@ -115,11 +115,17 @@ end`)
 	require.Contains(t, body, `"Content-Length":["4"]`)
 	require.NotContains(t, body, "X-Gone")
 	require.True(t, strings.HasPrefix(body, "[") && strings.HasSuffix(body, "]"), body)
+	_, _ = s.asks(http.MethodPost, "/", strings.Repeat("x", 1<<20-1024))
+	require.Equal(t, "XXX!", s.app.last())
+	resp, _ = s.asks(http.MethodPost, "/", strings.Repeat("x", 3<<20))
+	require.Equal(t, http.StatusRequestEntityTooLarge, resp.StatusCode)
 	resp, body = s.asks(http.MethodGet, "/", "", "x-stop", "1")
 	require.Equal(t, http.StatusTeapot, resp.StatusCode)
 	require.Equal(t, "asked", resp.Header.Get("X-Why"))
 	require.Equal(t, "no more", body)
 	require.Contains(t, s.log.String(), "HTTPExtension shop/script: here?and there")
+	s.answer = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) }
+	s.until(http.StatusInternalServerError, "/a-long-answer")
 }
 
 // TestLuaSandbox: a script has neither what reaches beyond its request, nor what is not for it to change, and one that
