@@ -65,7 +65,8 @@ func TestExtensionsPassNoPolicy(t *testing.T) {
 	})
 }
 
-// TestExtensionsShowBodiesWhole: the service of a policy sees all that an extension has made of a body, or it is refused.
+// TestExtensionsShowBodiesWhole: the service of a policy sees all that an extension has made of a body, or it is
+// refused.
 func TestExtensionsShowBodiesWhole(t *testing.T) {
 	service := &authorizer{}
 	g := newGuarded(t, model.ProtocolHTTP2, service.server())

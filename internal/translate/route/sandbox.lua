@@ -3,7 +3,8 @@
 
 local type, tostring, tonumber, error, pcall, next, pairs = type, tostring, tonumber, error, pcall, next, pairs
 local find, sub, lower, gsub, rep = string.find, string.sub, string.lower, string.gsub, string.rep
-local sethook, collect, load, getmetatable, setmetatable = debug.sethook, collectgarbage, load, getmetatable, setmetatable
+local sethook, collect, load = debug.sethook, collectgarbage, load
+local getmetatable, setmetatable = getmetatable, setmetatable
 
 -- Compiled code asks no hook, and the hook is what ends a script.
 jit.off()
@@ -177,7 +178,8 @@ end
 
 string.dump = nil
 string.rep = function(s, n, between)
-  s, n, between = text(s, "what is repeated", longest), tonumber(n) or 0, text(between or "", "what is between", longest)
+  s, between = text(s, "what is repeated", longest), text(between or "", "what is between", longest)
+  n = tonumber(n) or 0
   if n > 0 and (#s + #between) * n > longest then error("a text would be too long", 2) end
   return rep(s, n, between)
 end
