@@ -56,6 +56,10 @@ const (
 	// RouteReasonOverBudget: the routes of one namespace would cost the operator, or the waypoints of another, too
 	// much.
 	RouteReasonOverBudget = "OverBudget"
+	// RouteReasonExtensionNotFound, of ResolvedRefs: a filter names an HTTPExtension that is not there.
+	RouteReasonExtensionNotFound = "ExtensionNotFound"
+	// RouteReasonInvalidExtension, of ResolvedRefs: the HTTPExtension that a filter names can't be carried out.
+	RouteReasonInvalidExtension = "InvalidExtension"
 )
 
 // What it adds to those of XBackends alone.

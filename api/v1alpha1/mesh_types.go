@@ -100,7 +100,46 @@ type MeshSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Authorization Authorization `json:"authorization,omitempty"`
+
+	// Which HTTPExtensions waypoints may run. Default: none.
+	// +optional
+	Extensions *Extensions `json:"extensions,omitempty"`
 }
+
+// Extensions that waypoints may run.
+type Extensions struct {
+	// Each entry allows types of extensions in the waypoints of some namespaces.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	Allow []AllowedExtensions `json:"allow,omitempty"`
+}
+
+// AllowedExtensions are types of extensions that the waypoints of some namespaces may run.
+type AllowedExtensions struct {
+	// Lua lets whoever writes routes and HTTPExtensions run scripts in these waypoints, ExternalProcessing lets them send
+	// requests and answers through Services of their choice.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Types []ExtensionType `json:"types"`
+
+	// Namespaces of the waypoints, by label. Default: all.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+}
+
+// ExtensionType is what an HTTPExtension is.
+//
+// +kubebuilder:validation:Enum=Lua;ExternalProcessing
+type ExtensionType string
+
+// Types of extensions.
+const (
+	ExtensionLua                ExtensionType = "Lua"
+	ExtensionExternalProcessing ExtensionType = "ExternalProcessing"
+)
 
 // OutboundMode is whether captured pods may send to addresses outside of the mesh's ranges.
 //

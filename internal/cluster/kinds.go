@@ -38,6 +38,7 @@ type Store struct {
 	Authentication     *Collection[*v1alpha1.AuthenticationPolicy]
 	BackendTLSPolicies *Collection[*gwv1.BackendTLSPolicy]
 	XBackends          *Collection[*gwxv1alpha1.XBackend]
+	Extensions         *Collection[*v1alpha1.HTTPExtension]
 	// ConfigMaps are only those that others refer to; see References.
 	ConfigMaps *Collection[*corev1.ConfigMap]
 }
@@ -115,12 +116,12 @@ var kinds = []Kind{
 	row[*gwv1.HTTPRoute]{
 		in: func(s *Store) **Collection[*gwv1.HTTPRoute] { return &s.HTTPRoutes }, same: sameGeneration[*gwv1.HTTPRoute],
 		optional: true, attaches: true,
-		by: routeIndexes(func(r *gwv1.HTTPRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
+		by: routeIndexes(func(r *gwv1.HTTPRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }, httpExtensions),
 	},
 	row[*gwv1.GRPCRoute]{
 		in: func(s *Store) **Collection[*gwv1.GRPCRoute] { return &s.GRPCRoutes }, same: sameGeneration[*gwv1.GRPCRoute],
 		optional: true, attaches: true,
-		by: routeIndexes(func(r *gwv1.GRPCRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }),
+		by: routeIndexes(func(r *gwv1.GRPCRoute) []gwv1.ParentReference { return r.Spec.ParentRefs }, grpcExtensions),
 	},
 	row[*gwv1beta1.ReferenceGrant]{
 		in:   func(s *Store) **Collection[*gwv1beta1.ReferenceGrant] { return &s.Grants },
@@ -137,6 +138,7 @@ var kinds = []Kind{
 		same: sameGeneration[*gwxv1alpha1.XBackend], optional: true, attaches: true,
 		by: indexes[*gwxv1alpha1.XBackend]{ByNamespace: namespaceOf[*gwxv1alpha1.XBackend]},
 	},
+	policies(func(s *Store) **Collection[*v1alpha1.HTTPExtension] { return &s.Extensions }),
 	row[*corev1.ConfigMap]{
 		in:   func(s *Store) **Collection[*corev1.ConfigMap] { return &s.ConfigMaps },
 		same: sameConfigMap, referenced: true,

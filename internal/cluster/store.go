@@ -35,6 +35,7 @@ const (
 	ByOwner     = "owner"     // routes: the namespace of a parent Service, where it is not their own
 	ByTarget    = "target"    // policies: what they name; see TargetValue
 	ByBackend   = "backend"   // routes: the XBackends that they send requests to
+	ByExtension = "extension" // routes: the HTTPExtensions that they name
 	All         = "all"       // Gateways: all are under ""
 )
 
@@ -173,7 +174,9 @@ func podAddresses(p *corev1.Pod) []string {
 }
 
 // routeIndexes are those of a kind of route.
-func routeIndexes[T client.Object](parents func(T) []gwv1.ParentReference) indexes[T] {
+func routeIndexes[T client.Object](
+	parents func(T) []gwv1.ParentReference, extensions func(T) []string,
+) indexes[T] {
 	of := func(r T) []string { return owners(r.GetNamespace(), parents(r)) }
 	return indexes[T]{
 		ByNamespace: namespaceOf[T],
@@ -181,7 +184,41 @@ func routeIndexes[T client.Object](parents func(T) []gwv1.ParentReference) index
 		ByConsumer:  func(r T) []string { return consumers(r.GetNamespace(), of(r)) },
 		ByOwner:     of,
 		ByBackend:   xbackendValues[T],
+		ByExtension: extensions,
 	}
+}
+
+// extensionsOf a route are those that its rules name, as index values.
+func extensionsOf(namespace string, refs []*gwv1.LocalObjectReference) (out []string) {
+	for _, ref := range refs {
+		if ref == nil || string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindHTTPExtension {
+			continue
+		}
+		if v := namespace + "/" + string(ref.Name); !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+func httpExtensions(r *gwv1.HTTPRoute) []string {
+	var refs []*gwv1.LocalObjectReference
+	for _, rule := range r.Spec.Rules {
+		for _, f := range rule.Filters {
+			refs = append(refs, f.ExtensionRef)
+		}
+	}
+	return extensionsOf(r.Namespace, refs)
+}
+
+func grpcExtensions(r *gwv1.GRPCRoute) []string {
+	var refs []*gwv1.LocalObjectReference
+	for _, rule := range r.Spec.Rules {
+		for _, f := range rule.Filters {
+			refs = append(refs, f.ExtensionRef)
+		}
+	}
+	return extensionsOf(r.Namespace, refs)
 }
 
 func consumers(namespace string, owners []string) []string {

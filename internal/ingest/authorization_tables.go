@@ -59,6 +59,13 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 			out[n] = unasked(r)
 			r = out[n]
 		}
+		if b.i.unextended(b.c, r, b.at) != nil {
+			if b.guarded = true; &out[0] == &in[0] {
+				out = slices.Clone(in)
+			}
+			out[n] = withoutExtensions(out[n])
+			r = out[n]
+		}
 		for m, backend := range r.Backends {
 			if backend.Invalid {
 				continue

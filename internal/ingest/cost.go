@@ -105,6 +105,9 @@ func bytesOfFilters(filters []model.Filter) int {
 		if a := f.ExternalAuth; a != nil {
 			n += bytesOfAuth + len(a.Path) + len(strings.Join(slices.Concat(a.Shown, a.Taken), ""))
 		}
+		if f.Extension != nil {
+			n += bytesOfExtension(*f.Extension)
+		}
 		if f.CORS != nil {
 			n += len(strings.Join(slices.Concat(f.CORS.AllowOrigins, f.CORS.AllowMethods, f.CORS.AllowHeaders,
 				f.CORS.ExposeHeaders), ""))

@@ -32,6 +32,8 @@ func (b *routeBuilder) httpFilters(in []gwv1.HTTPRouteFilter) ([]model.Filter, e
 			filter.CORS = b.cors(f.CORS)
 		case f.Type == gwv1.HTTPRouteFilterExternalAuth && f.ExternalAuth != nil:
 			filter.ExternalAuth = b.externalAuth(f.ExternalAuth)
+		case f.Type == gwv1.HTTPRouteFilterExtensionRef && f.ExtensionRef != nil:
+			filter.Extension = b.extension(*f.ExtensionRef)
 		default:
 			return nil, fmt.Errorf("filter %s is not supported", f.Type)
 		}
@@ -51,6 +53,8 @@ func (b *routeBuilder) grpcFilters(in []gwv1.GRPCRouteFilter) ([]model.Filter, e
 			filter.ResponseHeaders = headerChange(f.ResponseHeaderModifier)
 		case f.Type == gwv1.GRPCRouteFilterRequestMirror && f.RequestMirror != nil:
 			filter.Mirror = b.mirror(f.RequestMirror)
+		case f.Type == gwv1.GRPCRouteFilterExtensionRef && f.ExtensionRef != nil:
+			filter.Extension = b.extension(*f.ExtensionRef)
 		default:
 			return nil, fmt.Errorf("filter %s is not supported", f.Type)
 		}
@@ -62,7 +66,7 @@ func (b *routeBuilder) grpcFilters(in []gwv1.GRPCRouteFilter) ([]model.Filter, e
 // checkFilters refuses combinations that have no meaning. The CRDs refuse most of them too; not those of every
 // version, so nothing here relies on that.
 func checkFilters(filters []model.Filter, backends int) error {
-	redirects, rewrites, auths := 0, 0, 0
+	redirects, rewrites, auths, extensions := 0, 0, 0, 0
 	for _, f := range filters {
 		if f.Redirect != nil {
 			redirects++
@@ -73,10 +77,15 @@ func checkFilters(filters []model.Filter, backends int) error {
 		if f.ExternalAuth != nil {
 			auths++
 		}
+		if f.Extension != nil {
+			extensions++
+		}
 	}
 	switch {
 	case auths > 1:
 		return fmt.Errorf("%w: more than one ExternalAuth", errIncompatible)
+	case extensions > model.MostExtensions:
+		return fmt.Errorf("%w: more than %d ExtensionRefs", errIncompatible, model.MostExtensions)
 	case redirects > 1:
 		return fmt.Errorf("%w: more than one RequestRedirect", errIncompatible)
 	case rewrites > 1:

@@ -107,6 +107,10 @@ type Ingest struct {
 	// traffic are the TrafficPolicies.
 	traffic          *policy.Policies[trafficPolicy]
 	backendTrafficOf *policy.Policies[backendTraffic]
+	// extensionOf reads an HTTPExtension; nil where there is none.
+	extensionOf *memo.Func[cluster.Key, *extension]
+	// extensionsAllowed are the types of extensions that the waypoints of a namespace may run.
+	extensionsAllowed *memo.Func[string, map[v1alpha1.ExtensionType]bool]
 	// Report on a route or a policy, for its status; nil where that is gone.
 	Report *memo.Func[model.ObjectRef, *Report]
 	// policyReports are the reports on policies, by the name of their kind.
@@ -179,6 +183,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.defineExternals(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
+	i.defineExtensions(g)
 	i.Report = memo.Define(g, "report", sameReport, i.report)
 	return i
 }

@@ -139,8 +139,30 @@ func filterWords(f model.Filter) string {
 		return corsWords(f.CORS)
 	case f.ExternalAuth != nil:
 		return authWords(f.ExternalAuth)
+	case f.Extension != nil:
+		return extensionWords(*f.Extension)
 	}
 	return "a filter of no kind"
+}
+
+func extensionWords(e model.Extension) string {
+	switch {
+	case e.Invalid:
+		return "through extension " + e.Name + " that can't be used"
+	case e.Refused:
+		return "through extension " + e.Name + " that may not run"
+	case e.Lua != nil:
+		return "through script " + e.Name + " " + word(e.Lua.Source)
+	}
+	p := e.Processor
+	return fmt.Sprintf("through %s by %s%s within %s, request %s, answer %s%s", e.Name, portWords(p.Service), inTLS(p.TLS),
+		p.Timeout, processedWords(p.Request), processedWords(p.Response), flags(map[string]bool{
+			"open": p.Open, "changing " + strings.Join(p.Changes, " "): p.Changes != nil,
+		}))
+}
+
+func processedWords(p model.Processed) string {
+	return fmt.Sprintf("(headers %t, body %q, trailers %t)", p.Headers, p.Body, p.Trailers)
 }
 
 func pathWords(p *model.PathChange) string {

@@ -79,7 +79,8 @@ func (i *Ingest) report(c *memo.Ctx, ref model.ObjectRef) *Report {
 
 // unreached says why requests don't reach what a route leads to by the table of a port, though it is there.
 func (i *Ingest) unreached(c *memo.Ctx, r *Route, at model.ServicePort) *Verdict {
-	return cmp.Or(i.overWays(c, r.ref, at.Namespace), i.unaskableBy(c, r.Rules, at), i.forgedBy(c, r.Rules, at))
+	return cmp.Or(i.overWays(c, r.ref, at.Namespace), i.unextendedBy(c, r.Rules, at), i.unaskableBy(c, r.Rules, at),
+		i.forgedBy(c, r.Rules, at))
 }
 
 func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {

@@ -333,7 +333,7 @@ func tableBackends(t *model.RouteTable) []model.ServicePort {
 	return out
 }
 
-// ruleBackends lists what rules send traffic to, mirrors and authorization services included.
+// ruleBackends lists what rules send traffic to, mirrors and services that are asked included.
 func ruleBackends(rules []model.Rule) []model.ServicePort {
 	var out []model.ServicePort
 	for _, r := range rules {
@@ -348,6 +348,9 @@ func ruleBackends(rules []model.Rule) []model.ServicePort {
 			}
 			if f.ExternalAuth != nil && !f.ExternalAuth.Invalid {
 				out = append(out, f.ExternalAuth.Service)
+			}
+			if e := f.Extension; e != nil && e.Processor != nil && !e.Invalid {
+				out = append(out, e.Processor.Service)
 			}
 		}
 	}

@@ -259,6 +259,7 @@ type Filter struct {
 	Mirror          *Mirror
 	CORS            *CORS
 	ExternalAuth    *ExternalAuth
+	Extension       *Extension
 }
 
 // HeaderChange sets, adds and removes headers, in that order.

@@ -85,7 +85,7 @@ func TestNotReadyWhileAWatchFails(t *testing.T) {
 	}
 	grant("core", "", "namespaces", "nodes", "services", "pods")
 	grant("mesh", v1alpha1.GroupVersion.Group, "meshes", "proxyparameters", "authorizationpolicies",
-		"trafficpolicies", "authenticationpolicies")
+		"trafficpolicies", "authenticationpolicies", "httpextensions")
 	grant("routes", "gateway.networking.k8s.io", "*")
 	grant("crds", "apiextensions.k8s.io", "customresourcedefinitions")
 

@@ -97,6 +97,7 @@ var cases = map[string]func() bundle{
 	"authentication": authenticationCase,
 	"external-auth":  externalAuthCase,
 	"asked":          askedCase,
+	"extensions":     extensionsCase,
 	"external":       externalCase,
 }
 

@@ -14,12 +14,14 @@ import (
 	mutationrulesv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	bodysizev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/body_size_limit/v3"
 	extauthzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	headermutationv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -58,7 +60,7 @@ func asking(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 	switch {
 	case len(all) == 1 && !all[0].Unasked():
 		if filter, err := externalAuth(all[0]); err == nil {
-			chain = chainOf(all[0], filter)
+			chain = append(shownWhole(all[0]), chainOf(all[0], filter)...)
 			break
 		}
 		fallthrough
@@ -70,6 +72,15 @@ func asking(guards, elsewhere []model.Guard) map[string]*anypb.Any {
 		return nil
 	}
 	return map[string]*anypb.Any{filterAsk: envoy.Any(become(chain...))}
+}
+
+// shownWhole refuses a body that an extension of the route has made longer than the service is shown.
+func shownWhole(a model.ExternalAuth) []*corev3.TypedExtensionConfig {
+	if a.MaxBody == 0 {
+		return nil
+	}
+	return []*corev3.TypedExtensionConfig{envoy.Extension("envoy.filters.http.body_size_limit",
+		&bodysizev3.BodySizeLimit{MaxRequestBytes: wrapperspb.UInt64(uint64(a.MaxBody))})}
 }
 
 // askingNobody lets nothing pass.

@@ -18,6 +18,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
+	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -46,22 +47,29 @@ const (
 //  3. External authorization: asks the service that a rule names. Whom it refuses takes nothing from the limits of
 //     others, and a limit may count by what the service says of the caller. What tokens say is read after it, so no
 //     route changes that.
-//  4. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
+//  4. Extensions: run the request through what a rule names, one filter for each; see extend. What tokens say, and whom
+//     an AuthenticationPolicy has asked, comes after them, so no extension has a say in it.
+//  5. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
-//  5. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
-//  6. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
-//  7. Session persistence: picks the endpoint that an earlier answer named.
-//  8. External: says which host outside the cluster the request goes to, if to any; see outwards.
-//  9. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  10. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//  6. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
+//  7. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
+//  8. Session persistence: picks the endpoint that an earlier answer named.
+//  9. External: says which host outside the cluster the request goes to, if to any; see outwards.
+//  10. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  11. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
 //     takes
 //     no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
-	return []*hcmv3.HttpFilter{
+	out := []*hcmv3.HttpFilter{
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
+	}
+	for n := range model.MostExtensions {
+		out = append(out, envoy.HTTPFilter(filterExtension(n), &compositev3.Composite{}))
+	}
+	return append(out,
 		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
 		envoy.HTTPFilterByECDS(names.FilterForm, &httprbacv3.RBAC{}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
@@ -73,7 +81,7 @@ func Filters() []*hcmv3.HttpFilter {
 		external(),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
-	}
+	)
 }
 
 // safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).

@@ -187,7 +187,8 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	}
 	var request, response headerOps
 	var redirect *model.Redirect
-	unasked := false
+	unasked, unextended := false, false
+	var extensions []model.Extension
 	action := &routev3.RouteAction{Timeout: requestTimeout(r), RetryPolicy: retryPolicy(r)}
 	for _, f := range r.Filters {
 		var err error
@@ -208,10 +209,21 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 			unasked = true
 		case f.ExternalAuth != nil:
 			err = configureExternalAuth(route, *f.ExternalAuth, b.table.Guards)
+		case f.Extension != nil && f.Extension.Unusable():
+			unextended = true
+		case f.Extension != nil:
+			extensions = append(extensions, *f.Extension)
 		}
 		if err != nil {
 			return nil, err
 		}
+	}
+	if unextended {
+		route.Action = answer(refusalStatus(r), "an extension of the rule can't be used: see the status of the route")
+		return []*routev3.Route{route}, nil
+	}
+	if err := extend(route, r.Source.Namespace, extensions); err != nil {
+		return nil, err
 	}
 	if unasked {
 		route.Action = unanswered()

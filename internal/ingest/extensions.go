@@ -1,0 +1,286 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/yuin/gopher-lua/parse"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// processorTimeout is how long an external processor has for each answer.
+const processorTimeout = time.Second
+
+// bytesOfScript and bytesOfProcessor are what each copy of an extension counts in a table, besides what is written in
+// it. A proxy has an interpreter of a script for each of its threads.
+const (
+	bytesOfScript    = 256 << 10
+	bytesOfProcessor = 8 << 10
+)
+
+func bytesOfExtension(e model.Extension) int {
+	switch {
+	case e.Lua != nil:
+		return bytesOfScript + len(e.Lua.Source)
+	case e.Processor != nil:
+		return bytesOfProcessor + len(strings.Join(e.Processor.Changes, ""))
+	}
+	return 0
+}
+
+// extension is an HTTPExtension as read.
+type extension struct {
+	ref        model.ObjectRef
+	uid        types.UID
+	generation int64
+	taken      int // entries of its status that are others'
+	content    model.Extension
+	// bad says why it can't be carried out; nil if it can.
+	bad *Verdict
+}
+
+func (i *Ingest) defineExtensions(g *memo.Graph) {
+	i.extensionOf = memo.Define(g, "extension", reflectEqual[*extension], i.readExtension)
+	i.extensionsAllowed = memo.Define(g, "extensionsAllowed", reflectEqual[map[v1alpha1.ExtensionType]bool],
+		i.allowedExtensions)
+	i.policyReports[v1alpha1.KindHTTPExtension] = i.extensionReport
+}
+
+func (i *Ingest) readExtension(c *memo.Ctx, key cluster.Key) *extension {
+	o, ok := i.store.Extensions.Get(c, key)
+	if !ok {
+		return nil
+	}
+	out := &extension{
+		ref: model.ObjectRef{Kind: v1alpha1.KindHTTPExtension, Namespace: key.Namespace, Name: key.Name},
+		uid: o.UID, generation: o.Generation, taken: cluster.TakenByOthers(o),
+		content: model.Extension{Name: key.Name},
+	}
+	lua, p := o.Spec.Lua, o.Spec.ExtProc
+	switch {
+	case (lua == nil) == (p == nil):
+		out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: "set exactly one of lua and extProc"}
+	case lua != nil:
+		out.content.Lua = &model.Lua{Source: lua.Source}
+		if why := luaSyntax(lua.Source); why != "" {
+			out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: "lua.source: " + why}
+		}
+	default:
+		out.content.Processor, out.bad = i.processor(c, key.Namespace, p)
+	}
+	if out.bad == nil {
+		if _, err := i.check(model.Rule{Filters: []model.Filter{{Extension: &out.content}}}); err != nil {
+			out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: err.Error()}
+		}
+	}
+	if out.bad != nil {
+		out.content = model.Extension{Name: key.Name, Invalid: true}
+	}
+	return out
+}
+
+// luaSyntax says what is wrong with a script; "" if nothing. The parser's dialect is Lua 5.1 with goto, as LuaJIT's. A
+// script that only LuaJIT refuses fails when it is run, and closes what it was for.
+func luaSyntax(source string) string {
+	const most = 32 << 10
+	if len(source) > most {
+		return fmt.Sprintf("a script can have %d bytes at most", most)
+	}
+	if _, err := parse.Parse(strings.NewReader(source), "script"); err != nil {
+		return strings.Join(strings.Fields(err.Error()), " ")
+	}
+	return ""
+}
+
+func (i *Ingest) processor(
+	c *memo.Ctx, namespace string, p *v1alpha1.ExternalProcessing,
+) (*model.Processor, *Verdict) {
+	out := &model.Processor{
+		Open: p.FailureMode == v1alpha1.FailureModeOpen, Request: processed(p.Request), Response: processed(p.Response),
+		Timeout: cmp.Or(ptr.Deref(durationOf(p.Timeout), 0), processorTimeout),
+	}
+	for _, name := range p.AllowedHeaders {
+		out.Changes = append(out.Changes, strings.ToLower(name))
+	}
+	var bad *Verdict
+	out.Service, bad = i.referredPort(c, v1alpha1.KindHTTPExtension, namespace, p.BackendRef)
+	if bad == nil {
+		if speaks, _ := i.declared(c, out.Service); speaks != model.ProtocolHTTP2 {
+			bad = &Verdict{
+				Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(out.Service, "extProc"),
+			}
+		}
+	}
+	if bad != nil {
+		bad.Message = "extProc: " + bad.Message
+		return nil, bad
+	}
+	out.TLS = i.SpeaksTLS.Get(c, out.Service)
+	return out, nil
+}
+
+func processed(in *v1alpha1.ProcessedMessage) (out model.Processed) {
+	if in == nil {
+		return out
+	}
+	out.Headers, out.Trailers = true, in.Trailers
+	switch in.Body {
+	case v1alpha1.ProcessedBodyBuffered:
+		out.Body = model.BodyBuffered
+	case v1alpha1.ProcessedBodyStreamed:
+		out.Body = model.BodyStreamed
+	case v1alpha1.ProcessedBodyNone:
+	}
+	return out
+}
+
+// extension is what a filter names, in the route's own namespace. Where it can't be used the rule answers an error, for
+// no filter may be skipped.
+func (b *routeBuilder) extension(ref gwv1.LocalObjectReference) *model.Extension {
+	invalid := &model.Extension{Name: string(ref.Name), Invalid: true}
+	const then = "; until then, requests that match the rule get an error"
+	if string(ref.Group) != v1alpha1.GroupVersion.Group || ref.Kind != v1alpha1.KindHTTPExtension {
+		b.noteUnresolved(gwv1.RouteReasonInvalidKind, "extensionRef %s %q of group %q: the mesh knows kind %s of group %s%s",
+			ref.Kind, ref.Name, ref.Group, v1alpha1.KindHTTPExtension, v1alpha1.GroupVersion.Group, then)
+		return invalid
+	}
+	key := cluster.Key{Namespace: b.route.ref.Namespace, Name: string(ref.Name)}
+	e := b.i.extensionOf.Get(b.c, key)
+	switch {
+	case e == nil:
+		b.noteUnresolved(v1alpha1.RouteReasonExtensionNotFound, "HTTPExtension %s does not exist%s", key, then)
+	case e.bad != nil && e.bad.Reason == string(gwv1.PolicyReasonInvalid):
+		b.noteUnresolved(v1alpha1.RouteReasonInvalidExtension, "HTTPExtension %s: %s%s", key, e.bad.Message, then)
+	case e.bad != nil:
+		b.noteUnresolved(gwv1.RouteConditionReason(e.bad.Reason), "HTTPExtension %s: %s%s", key, e.bad.Message, then)
+	default:
+		return &e.content
+	}
+	return invalid
+}
+
+// allowedExtensions are those that the Mesh allows in the waypoints of a namespace.
+func (i *Ingest) allowedExtensions(c *memo.Ctx, namespace string) map[v1alpha1.ExtensionType]bool {
+	m, ok := i.store.Meshes.Get(c, cluster.Key{Name: names.Mesh})
+	ns := i.namespace(c, namespace)
+	if !ok || ns == nil || m.Spec.Extensions == nil {
+		return nil
+	}
+	out := map[v1alpha1.ExtensionType]bool{}
+	for _, a := range m.Spec.Extensions.Allow {
+		in := labels.Everything()
+		if a.NamespaceSelector != nil {
+			var err error
+			if in, err = metav1.LabelSelectorAsSelector(a.NamespaceSelector); err != nil {
+				continue
+			}
+		}
+		if in.Matches(labels.Set(ns.Labels)) {
+			for _, t := range a.Types {
+				out[t] = true
+			}
+		}
+	}
+	return out
+}
+
+// unextended says why the waypoint of a port may not run an extension of a rule; nil if it may run all.
+func (i *Ingest) unextended(c *memo.Ctx, r model.Rule, at model.ServicePort) *Verdict {
+	for _, f := range r.Filters {
+		if f.Extension == nil || f.Extension.Invalid {
+			continue
+		}
+		if v := i.unextendedIn(c, r.Source.Namespace, *f.Extension, at); v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+func (i *Ingest) unextendedIn(c *memo.Ctx, author string, e model.Extension, at model.ServicePort) *Verdict {
+	const then = "the requests get an error"
+	waypoint := i.Binding.Get(c, at.ServiceName()).Waypoint
+	if waypoint == (cluster.Key{}) {
+		return nil // so nothing runs anywhere
+	}
+	typ := v1alpha1.ExtensionExternalProcessing
+	if e.Lua != nil {
+		typ = v1alpha1.ExtensionLua
+	}
+	if !i.extensionsAllowed.Get(c, waypoint.Namespace)[typ] {
+		return unasking(fmt.Sprintf("HTTPExtension %s/%s: the Mesh doesn't allow extensions of type %s in waypoints of "+
+			"namespace %s (spec.extensions.allow, which is for the administrator of the mesh to say)",
+			author, e.Name, typ, waypoint.Namespace), then)
+	}
+	if author != waypoint.Namespace && !i.letsRun(c, author, waypoint) {
+		return unasking(fmt.Sprintf("HTTPExtension %s/%s: waypoint %s is in another namespace, where a ReferenceGrant must "+
+			"allow HTTPExtensions of namespace %s to refer to Gateways", author, e.Name, waypoint, author), then)
+	}
+	if e.Processor != nil {
+		if why := i.unaskable(c, at, e.Processor.Service); why != "" {
+			return unasking(fmt.Sprintf("HTTPExtension %s/%s: %s", author, e.Name, why), then)
+		}
+	}
+	return nil
+}
+
+// letsRun tells whether the owner of a waypoint lets it run the extensions of another namespace.
+func (i *Ingest) letsRun(c *memo.Ctx, author string, waypoint cluster.Key) bool {
+	for _, k := range i.store.Grants.By(c, cluster.ByNamespace, waypoint.Namespace) {
+		g, ok := i.store.Grants.Get(c, k)
+		if !ok {
+			continue
+		}
+		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
+			return string(f.Group) == v1alpha1.GroupVersion.Group && string(f.Kind) == v1alpha1.KindHTTPExtension &&
+				string(f.Namespace) == author
+		})
+		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
+			return string(t.Group) == gwv1.GroupName && t.Kind == "Gateway" &&
+				(t.Name == nil || string(*t.Name) == waypoint.Name)
+		})
+		if from && to {
+			return true
+		}
+	}
+	return false
+}
+
+// unextendedBy is about the first of a route's rules with an extension that the waypoint of a port may not run.
+func (i *Ingest) unextendedBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
+	for _, r := range rules {
+		if v := i.unextended(c, r, at); v != nil {
+			return v
+		}
+	}
+	return nil
+}
+
+// withoutExtensions is a rule whose extensions may not be run.
+func withoutExtensions(r model.Rule) model.Rule {
+	r.Filters = slices.Clone(r.Filters)
+	for n, f := range r.Filters {
+		if f.Extension != nil {
+			e := *f.Extension
+			e.Refused = true
+			r.Filters[n].Extension = &e
+		}
+	}
+	return r
+}

@@ -1,0 +1,101 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package ingest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/utils/ptr"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/memo"
+	"github.com/fairway-mesh/fairway/internal/model"
+)
+
+// mostAncestors is how many entries the status of a policy has room for, as the API says.
+const mostAncestors = 16
+
+// use of an extension is by what routes attach to of one Service.
+type use struct {
+	service cluster.Key
+	routes  []string
+	at      []model.Attachment
+	refused *Verdict
+}
+
+// extensionReport says of an extension for which Services it is used, and whether it is run there.
+func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
+	e := i.extensionOf.Get(c, key)
+	if e == nil {
+		return nil
+	}
+	out := &Report{Ref: e.ref, UID: e.uid, Generation: e.generation}
+	if !i.Settings.Get(c, struct{}{}).present {
+		return out
+	}
+	uses := i.usesOf(c, e)
+	for _, u := range uses[:min(len(uses), max(mostAncestors-e.taken, 0))] {
+		report := ParentReport{}
+		refused := u.refused
+		if e.bad != nil {
+			refused = e.bad
+		}
+		if refused != nil {
+			report.Unprogrammed = &Verdict{Reason: refused.Reason, Message: "the extension is not accepted"}
+		} else {
+			report, _ = i.atWaypoint(c, u.at)
+		}
+		report.Ref = gwv1.ParentReference{
+			Group: ptr.To(gwv1.Group("")), Kind: ptr.To(gwv1.Kind("Service")),
+			Namespace: ptr.To(gwv1.Namespace(u.service.Namespace)), Name: gwv1.ObjectName(u.service.Name),
+		}
+		report.Attachments = u.at
+		report.Conditions = append(report.Conditions, conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
+			string(gwv1.PolicyReasonAccepted), fmt.Sprintf("Requests to Service %s that match %s go through it.", u.service,
+				strings.Join(u.routes, ", ")), e.generation))
+		out.Parents = append(out.Parents, report)
+	}
+	return out
+}
+
+// usesOf an extension, by Service, sorted.
+func (i *Ingest) usesOf(c *memo.Ctx, e *extension) (out []use) {
+	for _, ref := range i.routesBy(c, cluster.ByExtension, e.ref.Namespace+"/"+e.ref.Name) {
+		r := i.Route.Get(c, ref)
+		if r == nil {
+			continue
+		}
+		for _, p := range r.parents {
+			if _, over := i.over(c, ref, p.service.Namespace); over || p.refused != nil || r.invalid != nil {
+				continue
+			}
+			has, _ := i.outcome(c, r, p)
+			if len(has) == 0 {
+				continue
+			}
+			n := slices.IndexFunc(out, func(u use) bool { return u.service == p.service })
+			if n < 0 {
+				n, out = len(out), append(out, use{service: p.service})
+				out[n].refused = i.unextendedIn(c, ref.Namespace, e.content, has[0].Port)
+			}
+			if text := ref.Kind + " " + ref.Name; !slices.Contains(out[n].routes, text) {
+				out[n].routes = append(out[n].routes, text)
+			}
+			for _, at := range has {
+				if !slices.Contains(out[n].at, at) {
+					out[n].at = append(out[n].at, at)
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b use) int { return strings.Compare(a.service.String(), b.service.String()) })
+	for n := range out {
+		slices.SortFunc(out[n].at, model.Attachment.Compare)
+	}
+	return out
+}
