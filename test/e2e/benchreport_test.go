@@ -75,8 +75,8 @@ func (r benchReport) String() string {
 		"before the write to the\n"+
 		"API server until a client pod that asks every 2 ms, each time by a connection of its own, gets the new answer. "+
 		"Routes are spread over\n"+
-		"Services by tens. What an edit costs is beyond what the operators use when nothing is changed, which is measured in "+
-		"turn, each time\n"+
+		"Services by tens. What an edit costs is beyond what the operators use when nothing is changed, which is "+
+		"measured in turn, each time\n"+
 		"once they are at rest.\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Load, r.Samples)
 	table(&b, r.Columns, []tableRow[benchColumn]{
