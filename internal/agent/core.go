@@ -28,6 +28,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
+	"github.com/fairway-mesh/fairway/internal/agent/keys"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -55,6 +56,8 @@ type Options struct {
 	MaxEndpoints int
 	// Local lists the xDS types that this agent makes itself besides secrets.
 	Local []string
+	// Keys: Envoy verifies tokens, so keys are kept for it.
+	Keys bool
 	// Required lists the listeners without which the proxy is not ready.
 	Required []string
 	// Hidden are numbers of the proxy's configuration that nobody is shown.
@@ -78,6 +81,7 @@ type Core struct {
 	envoy      *introspect.Envoy
 	Registry   *prometheus.Registry
 
+	keys *keys.Keeper // nil: none
 	opts Options
 }
 
@@ -99,6 +103,10 @@ func NewCore(o Options) (*Core, error) {
 	id := names.SPIFFEID(o.TrustDomain, names.SystemNamespace, names.OperatorServiceAccount)
 	operator := control.New(host, id, names.TokenPath, names.TrustBundlePath)
 	reporter := &counting.Reporter{Counter: counting.NewCounter(), Log: o.Log.WithName("counts"), Connected: c.connected}
+	if o.Keys {
+		c.keys = keys.New(names.FetchSocket, o.Log.WithName("keys"), c.Registry)
+		reporter.Counter.UnknownKey = c.keys.Renew
+	}
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
 		NodeID:       o.NodeID,
@@ -151,6 +159,7 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
 	g.Go(func() error { return c.Relay.Run(ctx) })
+	g.Go(func() error { return c.serveKeys(ctx) })
 	g.Go(func() error { return c.Identities.Start(ctx) })
 	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, local) })
 	g.Go(func() error {
@@ -168,6 +177,18 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 		return nil
 	}
 	return err
+}
+
+// serveKeys to Envoy alone.
+func (c *Core) serveKeys(ctx context.Context) error {
+	if c.keys == nil {
+		return nil
+	}
+	lis, err := relay.Listen(names.KeysSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
+	if err != nil {
+		return err
+	}
+	return c.keys.Serve(ctx, lis)
 }
 
 // interest follows what Envoy asks of the local types. Secrets are made when they are asked for.
