@@ -29,6 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
+	"github.com/fairway-mesh/fairway/internal/agent/keys"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -59,6 +60,8 @@ type Options struct {
 	MaxEndpoints int
 	// Local lists the xDS types that this agent makes itself besides secrets.
 	Local []string
+	// Keys: Envoy verifies tokens, so keys are kept for it.
+	Keys bool
 	// Required lists the listeners without which the proxy is not ready.
 	Required []string
 	// Source gives identities and roots; nil where the operator signs.
@@ -85,6 +88,7 @@ type Core struct {
 	envoy      *introspect.Envoy
 	Registry   *prometheus.Registry
 
+	keys *keys.Keeper // nil: none
 	opts Options
 }
 
@@ -113,6 +117,10 @@ func NewCore(o Options) (*Core, error) {
 	if o.Connections != nil {
 		c.Registry.MustRegister(o.Connections)
 		reporter.Counter.Open, accepted = o.Connections.Told, o.Connections.Accepted
+	}
+	if o.Keys {
+		c.keys = keys.New(names.FetchSocket, o.Log.WithName("keys"), c.Registry)
+		reporter.Counter.UnknownKey = c.keys.Renew
 	}
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },
@@ -172,6 +180,7 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
 	g.Go(func() error { return c.Relay.Run(ctx) })
+	g.Go(func() error { return c.serveKeys(ctx) })
 	g.Go(func() error { return c.Identities.Start(ctx) })
 	if c.opts.Source != nil {
 		g.Go(func() error {
@@ -195,6 +204,18 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 		return nil
 	}
 	return err
+}
+
+// serveKeys to Envoy alone.
+func (c *Core) serveKeys(ctx context.Context) error {
+	if c.keys == nil {
+		return nil
+	}
+	lis, err := relay.Listen(names.KeysSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
+	if err != nil {
+		return err
+	}
+	return c.keys.Serve(ctx, lis)
 }
 
 // interest follows what Envoy asks of the local types. Secrets are made when they are asked for.

@@ -26,7 +26,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 	"github.com/fairway-mesh/fairway/internal/spire"
+	"github.com/fairway-mesh/fairway/internal/translate/authentication"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
+	translatewaypoint "github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -106,8 +108,10 @@ func agentWaypoint() *cobra.Command {
 				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
-				Greeted: here.learn, Source: source,
-				Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){xds.TypeEndpoint: here.nearest},
+				Greeted: here.learn, Source: source, Keys: true,
+				Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
+					xds.TypeEndpoint: here.nearest, xds.TypeExtension: authentication.KeptByAgent,
+				},
 			})
 			if err != nil {
 				return err
@@ -175,6 +179,8 @@ func agentBootstrap() *cobra.Command {
 				Cluster:          string(catalogue.WaypointScope(types.NamespacedName{Namespace: p.namespace, Name: p.gateway})),
 				WildcardClusters: true,
 				MaxConnections:   most, Memory: memory,
+				Listeners: translatewaypoint.KeyListeners(names.FetchSocket),
+				Clusters:  translatewaypoint.KeyClusters(names.KeysSocket),
 			})
 		},
 	}

@@ -44,6 +44,15 @@ func TriedRequests() Failed {
 		`) && !response.code_details.startsWith('rbac_access_denied')`)
 }
 
+// UnknownKey is how the reason begins, among the details of an answer, for which a token is refused whose key the proxy
+// doesn't know.
+const UnknownKey = "jwt_authn_access_denied{Jwks_doesn"
+
+// WithUnknownKey are requests that were refused for that reason.
+func WithUnknownKey() Failed {
+	return expression(`response.code_details.startsWith('` + UnknownKey + `')`)
+}
+
 // TriedBy names, for access logs, the policy that would refuse a request.
 const TriedBy = "%DYNAMIC_METADATA(" + MetadataRBAC + ":" + DryRunPrefix + ShadowPolicy + ")%"
 

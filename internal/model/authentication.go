@@ -71,6 +71,9 @@ type TokenHeader struct{ Name, Prefix string }
 // ClaimHeader is a header in lower case that the application gets a claim as.
 type ClaimHeader struct{ Header, Claim string }
 
+// MostKeys is how many bytes a set of keys may have that is fetched.
+const MostKeys = 64 << 10
+
 // RemoteKeys are fetched by each proxy.
 type RemoteKeys struct {
 	URI     string

@@ -151,6 +151,8 @@ const (
 	XDSSocket       = RunDir + "/xds.sock"
 	AdminSocket     = RunDir + "/admin.sock"
 	CNISocket       = RunDir + "/cni.sock"
+	KeysSocket      = RunDir + "/keys.sock"
+	FetchSocket     = RunDir + "/fetch.sock"
 	TokenPath       = "/var/run/secrets/fairway/token"
 	TrustBundlePath = "/var/run/fairway-trust/" + TrustBundleKey
 	// SPIREDir is where SPIFFE's CSI driver mounts the socket of the Workload API.

@@ -4,9 +4,12 @@
 package waypoint
 
 import (
+	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
 var login = model.ServicePort{Namespace: "keys", Service: "login", Port: 8080}
@@ -78,6 +82,21 @@ func (s *shop) byRemoteKeys(i *issuer, cached time.Duration) (model.Authenticati
 	})), k
 }
 
+// keysFailed is how often the agent asked for keys in vain.
+func (w *world) keysFailed() (n float64) {
+	w.t.Helper()
+	families, err := w.metrics.Gather()
+	require.NoError(w.t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			if f.GetName() == "fairway_agent_key_fetches_total" && m.GetLabel()[0].GetValue() == "failed" {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
 // TestRemoteKeys: without keys nobody gets in, and who has the token is told so; with keys, they hold until others
 // come.
 func TestRemoteKeys(t *testing.T) {
@@ -115,10 +134,10 @@ func TestRemoteKeys(t *testing.T) {
 		}
 	}
 	server.stop()
-	failed := s.stats("jwks_fetch_failed")
+	failed := s.keysFailed()
 	eventually.True(t, "keys that are older than they may be", func() bool {
 		require.Equal(t, http.StatusOK, asks(next).status)
-		return s.stats("jwks_fetch_failed") != failed
+		return s.keysFailed() > failed
 	})
 	server.rotate(keys(t, i))
 	server.start()
@@ -146,4 +165,108 @@ func TestRoutesFetchNoKeys(t *testing.T) {
 	server.stop()
 	s.guard(guards, rule(below("/"), nil, to(webV2, 1)))
 	require.Equal(t, http.StatusOK, withHeaders(t, c, "/", "Authorization: Bearer "+i.token(nil)).status)
+}
+
+// TestEditsOfPoliciesFetchNoKeys: while the server of keys is away, somebody edits a policy of another namespace, one
+// of another Service, and the policy itself. All tokens stay good all the while.
+func TestEditsOfPoliciesFetchNoKeys(t *testing.T) {
+	s := newShop(t)
+	i := newIssuer(t, "https://login.example", "one", jose.ES256)
+	own, server := s.byRemoteKeys(i, time.Hour)
+	server.start()
+	other, foreign := own, own
+	other.Policy.Name = "other"
+	foreign.Policy = model.PolicyName{Namespace: "front", Name: "theirs"}
+	dialled := s.authenticate([]model.Guard{{}}, own)
+	all := map[string]*model.Authentication{"of the Service": &own, "of another": &other, "of others": &foreign}
+	apply := func() {
+		u := tokens(t, model.Authentications{
+			Policies: []model.Authentication{foreign, other, own},
+			Sets:     [][]model.PolicyName{{foreign.Policy}, {other.Policy}, {own.Policy}},
+		})
+		s.apply(u...)
+		s.acknowledged(u...)
+	}
+	apply()
+	c := s.caller(clientID).client(t, dialled, nil)
+	ask := func() reply { return withHeaders(t, c, "/", "Authorization: Bearer "+i.token(nil)) }
+	eventually.True(t, "keys", func() bool { return ask().status == http.StatusOK })
+	server.stop()
+	before := server.count()
+	for name, p := range all {
+		for n := range 3 {
+			provider := p.Tokens.Providers[0]
+			provider.Audiences = append(slices.Clone(provider.Audiences), fmt.Sprint(name, n))
+			p.Tokens = &model.Tokens{Providers: []model.TokenProvider{provider}}
+			apply()
+			for range 5 {
+				r := ask()
+				require.Equal(t, http.StatusOK, r.status, "%s: %s", name, r.body)
+			}
+		}
+	}
+	require.Equal(t, before, server.count())
+}
+
+// TestKeysOverTLS: a server of keys is spoken TLS with as a BackendTLSPolicy says, wherever it is. Of one that proves to
+// be somebody else no keys are taken.
+func TestKeysOverTLS(t *testing.T) {
+	authority, other := testca.New(t, "example.org"), testca.New(t, "example.org")
+	for place, where := range map[string]bool{"in the mesh": true, "outside": false} {
+		for name, tc := range map[string]struct {
+			ca     *testca.CA
+			status int
+		}{"the right one": {authority, http.StatusOK}, "another": {other, http.StatusUnauthorized}} {
+			t.Run(place+" "+name, func(t *testing.T) {
+				s := newShop(t)
+				i := newIssuer(t, "https://login.example", "one", jose.ES256)
+				policy, plain := s.byRemoteKeys(i, time.Hour)
+				policy.Tokens.Providers[0].Remote.TLS = true
+				policy.Tokens.Providers[0].Remote.URI = "https://login.example/keys.json"
+				address := netip.AddrPortFrom(s.address(), 8443)
+				l, err := net.Listen("tcp", address.String())
+				require.NoError(t, err)
+				server := &http.Server{Handler: plain, ReadHeaderTimeout: patience, TLSConfig: &tls.Config{
+					MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{tc.ca.IssueHost(secureHost)},
+				}}
+				go func() { _ = server.ServeTLS(l, "", "") }()
+				t.Cleanup(func() { _ = server.Close() })
+				endpoint := model.Endpoint{Address: address}
+				if where {
+					newPod(t, address, s.ca.Issue(appID), peer(s.ca, waypointID))
+					endpoint.MTLS, endpoint.Identity = true, appID
+				}
+				s.secure(model.Upstream{ServicePort: login, Protocol: model.ProtocolHTTP, TLS: &model.BackendTLS{
+					Hostname: secureHost, Hosts: []string{secureHost}, CAs: string(authority.PEM()),
+				}}, endpoint)
+				c := s.caller(clientID).client(t, s.authenticate([]model.Guard{{}}, policy), nil)
+				ask := func() int { return withHeaders(t, c, "/", "Authorization: Bearer "+i.token(nil)).status }
+				if tc.status == http.StatusOK {
+					eventually.True(t, "keys", func() bool { return ask() == http.StatusOK })
+					require.Equal(t, map[string]bool{"login.example/keys.json": true}, plain.hosts)
+					return
+				}
+				eventually.True(t, "asked in vain", func() bool { return s.keysFailed() > 0 })
+				require.Equal(t, tc.status, ask())
+				require.Zero(t, plain.count())
+			})
+		}
+	}
+}
+
+// TestUnknownKeyIsFetched: a token that is signed with a key that came after the last fetch is good within seconds,
+// however long keys are kept.
+func TestUnknownKeyIsFetched(t *testing.T) {
+	s := newShop(t)
+	first := newIssuer(t, "https://login.example", "one", jose.ES256)
+	next := newIssuer(t, "https://login.example", "two", jose.ES256)
+	policy, server := s.byRemoteKeys(first, time.Hour)
+	server.start()
+	c := s.caller(clientID).client(t, s.authenticate([]model.Guard{{}}, policy), nil)
+	ask := func(i *issuer) int { return withHeaders(t, c, "/", "Authorization: Bearer "+i.token(nil)).status }
+	eventually.True(t, "keys", func() bool { return ask(first) == http.StatusOK })
+	server.rotate(keys(t, first, next))
+	eventually.True(t, "the next key", func() bool { return ask(next) == http.StatusOK })
+	require.Equal(t, http.StatusOK, ask(first))
+	require.Equal(t, 2, server.count())
 }

@@ -26,12 +26,14 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
+	agentkeys "github.com/fairway-mesh/fairway/internal/agent/keys"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -73,6 +75,7 @@ type world struct {
 	server *xds.Server
 	// counter is told of callers, as the agent is.
 	counter *counting.Counter
+	metrics *prometheus.Registry // of what keeps keys, as the agent does
 	log     *output
 	pid     int    // Envoy's
 	admin   string // its Unix socket
@@ -119,6 +122,8 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	if err != nil {
 		t.Fatal(err)
 	}
+	keysSocket, fetchSocket := filepath.Join(dir, "keys.sock"), filepath.Join(dir, "fetch.sock")
+	w.keepKeys(keysSocket, fetchSocket)
 	g := grpc.NewServer()
 	w.server.Register(g)
 	w.counter.Register(g)
@@ -129,7 +134,8 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	w.admin = filepath.Join(dir, "admin.sock")
 	b := bootstrap.Bootstrap(bootstrap.Options{
 		ID: "waypoint-0", Cluster: string(scope), XDSSocket: socket, AdminSocket: w.admin, WildcardClusters: true,
-		Memory: memory,
+		Memory:    memory,
+		Listeners: waypoint.KeyListeners(fetchSocket), Clusters: waypoint.KeyClusters(keysSocket),
 	})
 	if change != nil {
 		change(b)
@@ -202,13 +208,38 @@ func (w *world) tcpGuards() xds.Update {
 	return resource(w.t, names.AuthorizationTCP, envoy.Extension(names.AuthorizationTCP, authorization.TCP(all)))
 }
 
-// tokens say what requests with a token must satisfy.
+// tokens say what requests with a token must satisfy, as the agent passes it on.
 func tokens(t testing.TB, a model.Authentications) []xds.Update {
 	t.Helper()
+	adapted, err := authentication.KeptByAgent(
+		envoy.Any(envoy.Extension(names.FilterTokens, authentication.Tokens(a))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	filter := &corev3.TypedExtensionConfig{}
+	if err := adapted.UnmarshalTo(filter); err != nil {
+		t.Fatal(err)
+	}
 	return []xds.Update{
 		resource(t, names.FilterForm, envoy.Extension(names.FilterForm, authentication.Form(a))),
-		resource(t, names.FilterTokens, envoy.Extension(names.FilterTokens, authentication.Tokens(a))),
+		resource(t, names.FilterTokens, filter),
 	}
+}
+
+// keepKeys of tokens for Envoy, as the agent does.
+func (w *world) keepKeys(keysSocket, fetchSocket string) {
+	w.t.Helper()
+	l, err := net.Listen("unix", keysSocket)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.metrics = prometheus.NewRegistry()
+	keeper := agentkeys.New(fetchSocket, logr.Discard(), w.metrics)
+	keeper.Seldom = time.Second // so that tests needn't wait
+	w.counter.UnknownKey = keeper.Renew
+	s := &http.Server{Handler: keeper, ReadHeaderTimeout: patience}
+	go func() { _ = s.Serve(l) }()
+	w.t.Cleanup(func() { _ = s.Close() })
 }
 
 // listener is the waypoint's for what it serves.

@@ -4,6 +4,7 @@
 package counting
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/netip"
@@ -27,7 +28,9 @@ type Counter struct {
 	accesslogv3.UnimplementedAccessLogServiceServer
 	// Open is told which connections to pods come, are open and end; nil: nobody is.
 	Open func(line *accesslogdatav3.AccessLogCommon, plaintext bool)
-	now  func() time.Time
+	// UnknownKey is told of tokens whose keys Envoy doesn't know; nil: nobody is. It is set before Register.
+	UnknownKey func(context.Context)
+	now        func() time.Time
 
 	mu  sync.Mutex
 	all map[counts.Series]*counts.Count
@@ -68,8 +71,16 @@ func (c *Counter) StreamAccessLogs(s accesslogv3.AccessLogService_StreamAccessLo
 		for _, e := range m.GetTcpLogs().GetLogEntry() {
 			connection(e.GetCommonProperties())
 		}
+		unknown := false
 		for _, e := range m.GetHttpLogs().GetLogEntry() {
+			if strings.HasPrefix(e.GetResponse().GetResponseCodeDetails(), envoy.UnknownKey) {
+				unknown = true
+				continue
+			}
 			c.request(e.GetCommonProperties())
+		}
+		if unknown && c.UnknownKey != nil {
+			c.UnknownKey(s.Context())
 		}
 	}
 }

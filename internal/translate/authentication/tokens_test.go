@@ -5,15 +5,19 @@ package authentication
 
 import (
 	"net/netip"
+	"net/url"
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	jwtauthnv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/jwt_authn/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -78,6 +82,58 @@ var cases = map[string]func() []proto.Message{
 			Sets: [][]model.PolicyName{set("one"), set("one", "two"), set("one", "yes")},
 		})
 	},
+}
+
+// kept is the filter as an Envoy gets it whose agent keeps keys.
+func kept(filter proto.Message) proto.Message {
+	packed, err := KeptByAgent(envoy.Any(envoy.Extension(names.FilterTokens, filter)))
+	if err != nil {
+		panic(err)
+	}
+	of := &corev3.TypedExtensionConfig{}
+	if err := packed.UnmarshalTo(of); err != nil {
+		panic(err)
+	}
+	out, err := of.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+// TestKeptByAgent: Envoy asks its agent in a way that says all that the agent must know, and nothing else changes.
+func TestKeptByAgent(t *testing.T) {
+	filter := Tokens(model.Authentications{
+		Policies: []model.Authentication{policy("two", &model.Tokens{Providers: []model.TokenProvider{inline, fetched}})},
+		Sets:     [][]model.PolicyName{set("two")},
+	})
+	packed := envoy.Any(envoy.Extension(names.FilterTokens, filter))
+	once, err := KeptByAgent(packed)
+	require.NoError(t, err)
+	again, err := KeptByAgent(packed)
+	require.NoError(t, err)
+	require.True(t, proto.Equal(once, again))
+	remote := kept(filter).(*jwtauthnv3.JwtAuthentication).GetProviders()["shop/two/second"].GetRemoteJwks()
+	require.Equal(t, names.ClusterKeys, remote.GetHttpUri().GetCluster())
+	require.LessOrEqual(t, remote.GetCacheDuration().AsDuration(), AskAgainFor)
+	u, err := url.Parse(remote.GetHttpUri().GetUri())
+	require.NoError(t, err)
+	s, err := ParseKeySource(u.Query())
+	require.NoError(t, err)
+	require.Equal(t, KeySource{
+		Namespace: "shop", Cluster: "service/keys/login/8080", URI: "https://login.example/keys", CacheFor: time.Minute,
+		Timeout: time.Second,
+	}, s)
+	for _, other := range []*anypb.Any{
+		envoy.Any(envoy.Extension(names.FilterForm, Form(model.Authentications{}))),
+		envoy.Any(envoy.Extension(names.FilterTokens, Tokens(model.Authentications{}))),
+	} {
+		same, err := KeptByAgent(other)
+		require.NoError(t, err)
+		require.True(t, proto.Equal(other, same))
+	}
+	_, err = KeptByAgent(envoy.Any(envoy.Extension(names.FilterTokens, Form(model.Authentications{}))))
+	require.Error(t, err)
 }
 
 func TestGolden(t *testing.T) { translatetest.Golden(t, "testdata", cases, translatetest.List) }

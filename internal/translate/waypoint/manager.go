@@ -96,7 +96,7 @@ func httpManager(limits model.HeaderLimits) *hcmv3.HttpConnectionManager {
 		AccessLog: []*accesslogv3.AccessLog{
 			envoy.StdoutLog(httpLog(), envoy.EitherOf(envoy.TriedRequests(),
 				envoy.EitherOf(envoy.Flagged(), envoy.AnsweredFrom(http.StatusInternalServerError)))),
-			envoy.TellOfRequests(envoy.TriedRequests()),
+			envoy.TellOfRequests(envoy.EitherOf(envoy.TriedRequests(), envoy.WithUnknownKey())),
 		},
 	}
 	speak(m, limits)
