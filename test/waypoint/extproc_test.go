@@ -13,7 +13,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	ext_procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
@@ -25,14 +25,14 @@ import (
 // processor is a service of Envoy's protocol. It answers each message by the function, and not at all where that
 // returns nil.
 type processor struct {
-	extprocv3.UnimplementedExternalProcessorServer
+	ext_procv3.UnimplementedExternalProcessorServer
 
 	mu     sync.Mutex
-	answer func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse
-	seen   []*extprocv3.ProcessingRequest
+	answer func(*ext_procv3.ProcessingRequest) *ext_procv3.ProcessingResponse
+	seen   []*ext_procv3.ProcessingRequest
 }
 
-func (p *processor) Process(s extprocv3.ExternalProcessor_ProcessServer) error {
+func (p *processor) Process(s ext_procv3.ExternalProcessor_ProcessServer) error {
 	for {
 		q, err := s.Recv()
 		if errors.Is(err, io.EOF) {
@@ -55,13 +55,13 @@ func (p *processor) Process(s extprocv3.ExternalProcessor_ProcessServer) error {
 }
 
 // does sets how it answers, and forgets what it has seen.
-func (p *processor) does(f func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse) {
+func (p *processor) does(f func(*ext_procv3.ProcessingRequest) *ext_procv3.ProcessingResponse) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.answer, p.seen = f, nil
 }
 
-func (p *processor) asked() []*extprocv3.ProcessingRequest {
+func (p *processor) asked() []*ext_procv3.ProcessingRequest {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen
@@ -69,13 +69,13 @@ func (p *processor) asked() []*extprocv3.ProcessingRequest {
 
 func (p *processor) server() http.Handler {
 	g := grpc.NewServer()
-	extprocv3.RegisterExternalProcessorServer(g, p)
+	ext_procv3.RegisterExternalProcessorServer(g, p)
 	return g
 }
 
 // changing goes on with changes of headers, and a body if there is one.
-func changing(body string, headers ...string) *extprocv3.CommonResponse {
-	out := &extprocv3.CommonResponse{HeaderMutation: &extprocv3.HeaderMutation{}}
+func changing(body string, headers ...string) *ext_procv3.CommonResponse {
+	out := &ext_procv3.CommonResponse{HeaderMutation: &ext_procv3.HeaderMutation{}}
 	for n := 0; n < len(headers); n += 2 {
 		out.HeaderMutation.SetHeaders = append(out.HeaderMutation.SetHeaders, &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: headers[n], RawValue: []byte(headers[n+1])},
@@ -83,13 +83,13 @@ func changing(body string, headers ...string) *extprocv3.CommonResponse {
 		})
 	}
 	if body != "" {
-		out.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: []byte(body)}}
+		out.BodyMutation = &ext_procv3.BodyMutation{Mutation: &ext_procv3.BodyMutation_Body{Body: []byte(body)}}
 	}
 	return out
 }
 
 // steering tries to change all that no extension may.
-func steering() *extprocv3.CommonResponse {
+func steering() *ext_procv3.CommonResponse {
 	out := changing("", "x-user", "alice", "x-other", "1", ":path", "/admin", ":method", "PUT", ":authority", "other",
 		"host", "other", "x-envoy-retry-on", "5xx", "x-forwarded-client-cert", "URI=spiffe://x",
 		"x_forwarded_client_cert", "URI=spiffe://x", "content-length", "1",
@@ -120,28 +120,28 @@ func TestProcessor(t *testing.T) {
 	g, p := newProcessed(t)
 	s := &scripted{world: g.world, client: g.client}
 	whole := model.Processed{Headers: true, Body: model.BodyBuffered}
-	p.does(func(q *extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
+	p.does(func(q *ext_procv3.ProcessingRequest) *ext_procv3.ProcessingResponse {
 		switch {
 		case q.GetRequestHeaders() != nil:
-			return &extprocv3.ProcessingResponse{
-				Response: &extprocv3.ProcessingResponse_RequestHeaders{
-					RequestHeaders: &extprocv3.HeadersResponse{Response: steering()},
+			return &ext_procv3.ProcessingResponse{
+				Response: &ext_procv3.ProcessingResponse_RequestHeaders{
+					RequestHeaders: &ext_procv3.HeadersResponse{Response: steering()},
 				},
 				DynamicMetadata: &structpb.Struct{Fields: map[string]*structpb.Value{
 					"envoy.filters.http.jwt_authn": structpb.NewStringValue("forged"),
 				}},
 			}
 		case q.GetRequestBody() != nil:
-			return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{
-				RequestBody: &extprocv3.BodyResponse{Response: changing(string(q.GetRequestBody().GetBody()) + "!")},
+			return &ext_procv3.ProcessingResponse{Response: &ext_procv3.ProcessingResponse_RequestBody{
+				RequestBody: &ext_procv3.BodyResponse{Response: changing(string(q.GetRequestBody().GetBody()) + "!")},
 			}}
 		case q.GetResponseHeaders() != nil:
-			return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseHeaders{
-				ResponseHeaders: &extprocv3.HeadersResponse{Response: changing("", "x-answered", "yes")},
+			return &ext_procv3.ProcessingResponse{Response: &ext_procv3.ProcessingResponse_ResponseHeaders{
+				ResponseHeaders: &ext_procv3.HeadersResponse{Response: changing("", "x-answered", "yes")},
 			}}
 		}
-		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseBody{
-			ResponseBody: &extprocv3.BodyResponse{Response: changing("[" + string(q.GetResponseBody().GetBody()) + "]")},
+		return &ext_procv3.ProcessingResponse{Response: &ext_procv3.ProcessingResponse_ResponseBody{
+			ResponseBody: &ext_procv3.BodyResponse{Response: changing("[" + string(q.GetResponseBody().GetBody()) + "]")},
 		}}
 	})
 	for _, only := range [][]string{nil, {"x-user", "host", "x-envoy-retry-on"}} {
@@ -174,15 +174,15 @@ func TestProcessorWithoutAnswer(t *testing.T) {
 	g, p := newProcessed(t)
 	s := &scripted{world: g.world, client: g.client}
 	headers := model.Processed{Headers: true}
-	p.does(func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse { return nil })
+	p.does(func(*ext_procv3.ProcessingRequest) *ext_procv3.ProcessingResponse { return nil })
 	g.processes(model.Processor{Request: headers, Timeout: 50 * time.Millisecond})
 	s.until(http.StatusGatewayTimeout, "/")
 	require.Zero(t, g.app.Requests.Load())
 	g.processes(model.Processor{Request: headers, Timeout: 50 * time.Millisecond, Open: true})
 	s.until(http.StatusOK, "/")
-	p.does(func(*extprocv3.ProcessingRequest) *extprocv3.ProcessingResponse {
-		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ImmediateResponse{
-			ImmediateResponse: &extprocv3.ImmediateResponse{
+	p.does(func(*ext_procv3.ProcessingRequest) *ext_procv3.ProcessingResponse {
+		return &ext_procv3.ProcessingResponse{Response: &ext_procv3.ProcessingResponse_ImmediateResponse{
+			ImmediateResponse: &ext_procv3.ImmediateResponse{
 				Status: &typev3.HttpStatus{Code: typev3.StatusCode_PaymentRequired}, Body: []byte("no"),
 			},
 		}}

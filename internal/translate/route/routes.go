@@ -6,6 +6,7 @@ package route
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -187,8 +188,6 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	}
 	var request, response headerOps
 	var redirect *model.Redirect
-	unasked, unextended := false, false
-	var extensions []model.Extension
 	action := &routev3.RouteAction{Timeout: requestTimeout(r), RetryPolicy: retryPolicy(r)}
 	for _, f := range r.Filters {
 		var err error
@@ -205,29 +204,19 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 			mirror(action, *f.Mirror)
 		case f.CORS != nil:
 			err = configureCORS(route, *f.CORS)
-		case f.ExternalAuth != nil && (f.ExternalAuth.Invalid || f.ExternalAuth.Refused):
-			unasked = true
-		case f.ExternalAuth != nil:
+		case f.ExternalAuth != nil && !f.ExternalAuth.Unasked():
 			err = configureExternalAuth(route, *f.ExternalAuth, b.table.Guards)
-		case f.Extension != nil && f.Extension.Unusable():
-			unextended = true
-		case f.Extension != nil:
-			extensions = append(extensions, *f.Extension)
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	if unextended {
-		route.Action = answer(refusalStatus(r), "an extension of the rule can't be used: see the status of the route")
+	if refused := unusable(r); refused != nil {
+		route.Action = refused
 		return []*routev3.Route{route}, nil
 	}
-	if err := extend(route, r.Source.Namespace, extensions); err != nil {
+	if err := extend(route, r.Source.Namespace, r.Extensions()); err != nil {
 		return nil, err
-	}
-	if unasked {
-		route.Action = unanswered()
-		return []*routev3.Route{route}, nil
 	}
 	if redirect != nil {
 		request.apply(route)
@@ -256,6 +245,17 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	route.Action = &routev3.Route_Route{Route: action}
 	stay, err := b.stay(route, r)
 	return append(stay, route), err
+}
+
+// unusable answers for a rule with an extension or an authorization service that can't be used; nil if there is none.
+func unusable(r model.Rule) *routev3.Route_DirectResponse {
+	if slices.ContainsFunc(r.Extensions(), model.Extension.Unusable) {
+		return answer(refusalStatus(r), "an extension of the rule can't be used: see the status of the route")
+	}
+	if a := r.ExternalAuth(); a != nil && a.Unasked() {
+		return unanswered()
+	}
+	return nil
 }
 
 // routeName is what the access log and the introspection show: the rule that decided.
