@@ -59,7 +59,8 @@ type kept struct {
 // New makes a keeper that asks servers through the Envoy that listens on a socket.
 func New(socket string, log logr.Logger, reg prometheus.Registerer) *Keeper {
 	k := &Keeper{
-		Seldom: seldom, fetch: through(socket).fetch, now: time.Now, log: log, of: map[string]map[authentication.KeySource]*kept{},
+		Seldom: seldom, fetch: through(socket).fetch, now: time.Now, log: log,
+		of: map[string]map[authentication.KeySource]*kept{},
 		fetched: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 			Name: "fairway_agent_key_fetches_total",
 			Help: "Sets of keys of tokens that were asked for, by result: ok, failed.",
@@ -88,7 +89,7 @@ func (k *Keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(set)
+	_, _ = w.Write(set) //nolint:gosec // Envoy reads it, and no browser
 }
 
 // get is the latest set of keys, at once where there is one: a newer one is fetched beside that.

@@ -202,7 +202,9 @@ func TestServersAreAskedThroughTheProxy(t *testing.T) {
 // TestWhatIsNoSourceIsRefused, and takes no room.
 func TestWhatIsNoSourceIsRefused(t *testing.T) {
 	k := keeper(&servers{answer: set})
-	for _, query := range []string{"", "?cluster=a", "?cluster=a&uri=b&cacheFor=x&timeout=1s", "?cluster=a&uri=b&cacheFor=1s&timeout=-1s"} {
+	for _, query := range []string{
+		"", "?cluster=a", "?cluster=a&uri=b&cacheFor=x&timeout=1s", "?cluster=a&uri=b&cacheFor=1s&timeout=-1s",
+	} {
 		w := &answer{header: http.Header{}}
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://agent/keys"+query, nil)
 		require.NoError(t, err)
