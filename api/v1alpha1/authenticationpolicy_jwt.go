@@ -148,8 +148,8 @@ type JWKS struct {
 	Remote *RemoteJWKS `json:"remote,omitempty"`
 }
 
-// RemoteJWKS is a set of keys, of 64 KiB at most, that proxies fetch by HTTP. Until they have it, requests with tokens of the provider are
-// refused; once they have it, they use it for as long as the server can't be asked.
+// RemoteJWKS is a set of keys, of 64 KiB at most, that proxies fetch by HTTP. Until they have it, requests with tokens
+// of the provider are refused; once they have it, they use it for as long as the server can't be asked.
 type RemoteJWKS struct {
 	// What the server is asked for. Host and path are sent to it; where it is, says backendRef.
 	// +required
@@ -159,7 +159,8 @@ type RemoteJWKS struct {
 	URI string `json:"uri"`
 
 	// The port of the Service that answers. It is spoken to in HTTP, inside mTLS where its pods are in the mesh, and in
-	// TLS where a BackendTLSPolicy says so, whatever the scheme of the URI. In another namespace, a ReferenceGrant must allow AuthenticationPolicies of this namespace to refer to it.
+	// TLS where a BackendTLSPolicy says so, whatever the scheme of the URI. In another namespace, a ReferenceGrant must
+	// allow AuthenticationPolicies of this namespace to refer to it.
 	// +required
 	BackendRef gwv1.BackendObjectReference `json:"backendRef"`
 

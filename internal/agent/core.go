@@ -29,7 +29,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/control"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
-	"github.com/fairway-mesh/fairway/internal/agent/keys"
+	agentkeys "github.com/fairway-mesh/fairway/internal/agent/keys"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -88,7 +88,7 @@ type Core struct {
 	envoy      *introspect.Envoy
 	Registry   *prometheus.Registry
 
-	keys *keys.Keeper // nil: none
+	keys *agentkeys.Keeper // nil: none
 	opts Options
 }
 
@@ -119,7 +119,7 @@ func NewCore(o Options) (*Core, error) {
 		reporter.Counter.Open, accepted = o.Connections.Told, o.Connections.Accepted
 	}
 	if o.Keys {
-		c.keys = keys.New(names.FetchSocket, o.Log.WithName("keys"), c.Registry)
+		c.keys = agentkeys.New(names.FetchSocket, o.Log.WithName("keys"), c.Registry)
 		reporter.Counter.UnknownKey = c.keys.Renew
 	}
 	c.Relay, err = relay.New(relay.Options{

@@ -28,7 +28,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/spire"
 	"github.com/fairway-mesh/fairway/internal/translate/authentication"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
-	translatewaypoint "github.com/fairway-mesh/fairway/internal/translate/waypoint"
+	"github.com/fairway-mesh/fairway/internal/translate/waypoint"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -179,8 +179,8 @@ func agentBootstrap() *cobra.Command {
 				Cluster:          string(catalogue.WaypointScope(types.NamespacedName{Namespace: p.namespace, Name: p.gateway})),
 				WildcardClusters: true,
 				MaxConnections:   most, Memory: memory,
-				Listeners: translatewaypoint.KeyListeners(names.FetchSocket),
-				Clusters:  translatewaypoint.KeyClusters(names.KeysSocket),
+				Listeners: waypoint.KeyListeners(names.FetchSocket),
+				Clusters:  waypoint.KeyClusters(names.KeysSocket),
 			})
 		},
 	}

@@ -12,11 +12,11 @@ const (
 	FilterAuthentication = "fairway.authentication"
 	// HeaderAuthentication is how: callers can't send it, and it never leaves.
 	HeaderAuthentication = "x-fairway-authentication"
-	// ClusterKeys is the static cluster of a waypoint that leads to the keys of tokens that its agent keeps, and
-	// ListenerKeys the static listener by which the agent asks servers of keys through the proxy: HeaderCluster says by
-	// which cluster.
-	ClusterKeys   = "keys"
-	ListenerKeys  = "keys"
+	// ClusterKeys is the static cluster of a waypoint that leads to the keys of tokens that its agent keeps.
+	ClusterKeys = "keys"
+	// ListenerKeys is the static listener by which the agent asks servers of keys through the proxy.
+	ListenerKeys = "keys"
+	// HeaderCluster says there by which cluster.
 	HeaderCluster = "x-fairway-cluster"
 	// MetadataTokens is the dynamic metadata that has what a verified token claims, by its policy's namespace and name.
 	MetadataTokens = "envoy.filters.http.jwt_authn"

@@ -208,8 +208,8 @@ func TestEditsOfPoliciesFetchNoKeys(t *testing.T) {
 	require.Equal(t, before, server.count())
 }
 
-// TestKeysOverTLS: a server of keys is spoken TLS with as a BackendTLSPolicy says, wherever it is. Of one that proves to
-// be somebody else no keys are taken.
+// TestKeysOverTLS: a server of keys is spoken TLS with as a BackendTLSPolicy says, wherever it is. Of one that proves
+// to be somebody else no keys are taken.
 func TestKeysOverTLS(t *testing.T) {
 	authority, other := testca.New(t, "example.org"), testca.New(t, "example.org")
 	for place, where := range map[string]bool{"in the mesh": true, "outside": false} {
