@@ -45,15 +45,32 @@ func TestHostsOutside(t *testing.T) {
 				Methods: []string{"GET"}, Hosts: []gwv1.Hostname{"api.stripe.example"},
 			}}},
 		}},
+		// The namespace is closed as a whole, and so is its way out but for whom this lets.
+		&v1alpha1.AuthorizationPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "shop-pays"},
+			Spec: v1alpha1.AuthorizationPolicySpec{
+				TargetRefs: []v1alpha1.AuthorizationTarget{{Kind: "Service", Name: "stripe"}},
+				Action:     v1alpha1.ActionAllow, EnforcementLevel: v1alpha1.EnforcementLevelNetwork,
+				Rules: []v1alpha1.AuthorizationRule{{Sources: []v1alpha1.AuthorizationSource{{
+					Type:           v1alpha1.AuthorizationSourceTypeServiceAccount,
+					ServiceAccount: &v1alpha1.AuthorizationServiceAccount{Name: "shop"},
+				}}}},
+			},
+		},
 	} {
 		require.NoError(t, m.store.Set(o))
 	}
-	for method, want := range map[string]Verdict{"GET": Allowed, "POST": Denied} {
+	for _, tc := range []struct {
+		account, method string
+		want            Verdict
+	}{
+		{"shop", "GET", Allowed}, {"shop", "POST", Denied}, {"report", "GET", Denied},
+	} {
 		a, err := m.Ask(Question{
-			Account: in("shop"), Service: in("stripe"), Request: &Request{Method: method, Host: "stripe", Path: "/"},
+			Account: in(tc.account), Service: in("stripe"), Request: &Request{Method: tc.method, Host: "stripe", Path: "/"},
 		})
 		require.NoError(t, err)
-		require.Equal(t, want, a.Verdict, "%+v", a.Steps)
+		require.Equal(t, tc.want, a.Verdict, "%+v", a.Steps)
 		require.Contains(t, a.Steps[len(a.Steps)-1].At,
 			"out of the cluster to api.stripe.example:8080 by XBackend bookshop/stripe")
 	}

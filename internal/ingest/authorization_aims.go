@@ -68,6 +68,11 @@ func (a *aim) means(pod labels.Set) bool {
 	return slices.ContainsFunc(a.pods, func(s labels.Selector) bool { return s.Matches(pod) })
 }
 
+// wholeNamespace tells whether a policy is for all pods of its namespace, whatever their labels.
+func (a *aim) wholeNamespace() bool {
+	return slices.ContainsFunc(a.pods, labels.Selector.Empty)
+}
+
 // portsDenied are those that the rules of a DENY policy name; nil: it makes a difference at all ports.
 func (p *AccessPolicy) portsDenied() []uint16 {
 	if !p.Deny {

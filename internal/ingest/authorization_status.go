@@ -256,6 +256,9 @@ func (i *Ingest) concerned(c *memo.Ctx, out *AccessTarget, selector labels.Selec
 				reached = append(reached, p.ServicePort)
 			}
 		}
+		if selector.Empty() {
+			reached = append(reached, i.waysOut.Get(c, out.Namespace)...)
+		}
 	} else {
 		out.pods = servicesChoice(out.Object, ports)
 	}

@@ -135,10 +135,17 @@ func (b *guardBuilder) guards(r model.Rule, to model.Backend) []model.Guard {
 }
 
 // outwards are the guards of a way that leaves the cluster. No pod is there whose guards would be asked, so those of
-// the Service are, of both levels, and the mesh's default is for it as it is for pods; those of the Service's pods, if
-// it has some, besides.
+// the Service are, of both levels; those for its namespace as a whole and the mesh's default are for it as they are for
+// pods; those of the Service's pods, if it has some, besides.
 func (b *guardBuilder) outwards() []model.Guard {
 	g := b.i.serviceGuard(b.c, b.at)
+	for _, a := range b.i.aimsIn.Get(b.c, b.at.Namespace) {
+		if p := b.i.accessPolicyOf.Get(b.c, a.policy); p != nil && !a.application && a.wholeNamespace() {
+			g.Network = append(g.Network, policiesAt([]model.AccessPolicy{p.AccessPolicy}, b.at.Port)...)
+		}
+	}
+	slices.SortStableFunc(g.Network, func(a, b model.AccessPolicy) int { return byName(a.Name, b.Name) })
+	g.Network = slices.CompactFunc(g.Network, func(a, b model.AccessPolicy) bool { return a.Name == b.Name })
 	g.DefaultDeny = b.i.Settings.Get(b.c, struct{}{}).defaultDeny
 	return addGuard(slices.Clone(b.own), g)
 }

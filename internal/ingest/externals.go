@@ -34,6 +34,8 @@ type externals struct {
 	NotOutside *memo.Func[struct{}, []netip.Prefix]
 	// overExternals are XBackends that the routes of a namespace can't have any more, with why.
 	overExternals *memo.Func[string, map[cluster.Key]string]
+	// waysOut are the ports of a namespace's Services of which requests leave the cluster, sorted.
+	waysOut *memo.Func[string, []model.ServicePort]
 }
 
 // External is an XBackend.
@@ -50,6 +52,7 @@ func (i *Ingest) defineExternals(g *memo.Graph) {
 	i.External = memo.Define(g, "external", reflectEqual[*External], i.externalOf)
 	i.NotOutside = memo.Define(g, "notOutside", slices.Equal[[]netip.Prefix], i.notOutside)
 	i.overExternals = memo.Define(g, "overExternals", maps.Equal[map[cluster.Key]string], i.tooManyExternals).Steady()
+	i.waysOut = memo.Define(g, "waysOut", slices.Equal[[]model.ServicePort], i.waysOutOf).Steady()
 	i.policyReports[cluster.KindXBackend] = i.externalReport
 }
 
@@ -268,4 +271,20 @@ func tableExternals(t *model.RouteTable) (out []cluster.Key) {
 		out = append(out, h.Name)
 	}
 	return out // callers' own rules lead to none
+}
+
+func (i *Ingest) waysOutOf(c *memo.Ctx, namespace string) (out []model.ServicePort) {
+	if len(i.store.HTTPRoutes.By(c, cluster.ByNamespace, namespace)) == 0 &&
+		len(i.store.GRPCRoutes.By(c, cluster.ByNamespace, namespace)) == 0 {
+		return nil
+	}
+	for _, svc := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
+		for _, port := range i.allPorts(c, svc) {
+			if len(tableExternals(i.unguarded.Get(c, model.Attachment{Port: port}))) > 0 {
+				out = append(out, port)
+			}
+		}
+	}
+	slices.SortFunc(out, model.ServicePort.Compare)
+	return out
 }
