@@ -28,9 +28,11 @@ local function check()
   end
 end
 
+local function go_on() sethook(check, "", step) end
+
 local function begin()
   left, stopped = steps, nil
-  sethook(check, "", step)
+  go_on()
 end
 
 -- run calls a function of the script, and says why it failed; nil if it didn't.
@@ -143,7 +145,12 @@ local function of(handle, answer)
     body = function()
       if held == nil then
         if handle:headers():get("upgrade") then error("an upgrade has no body", 2) end
-        local whole = handle:body(true) -- waits, and others run meanwhile
+        sethook() -- it waits, and others run meanwhile
+        local ok, whole = pcall(handle.body, handle, true)
+        if not ok then
+          go_on()
+          error(whole, 0)
+        end
         begin()
         held = whole and body(whole) or false
       end
@@ -162,8 +169,10 @@ local function of(handle, answer)
         if k ~= ":status" then with[changeable(k)] = value(v) end
       end
       if b ~= nil then b = text(b, "a body", longest) end
-      sethook()
-      handle:respond(with, b) -- and never returns
+      sethook() -- others run meanwhile
+      local _, why = pcall(handle.respond, handle, with, b) -- never returns, unless this handle can't answer any more
+      go_on()
+      error(why, 0)
     end
   end
   return out
@@ -184,8 +193,13 @@ string.rep = function(s, n, between)
   return rep(s, n, between)
 end
 
+-- passed is after what a script catches, and counts it: where the stack ends, the hook fails instead of counting.
 local function passed(ok, ...)
   if stopped then error(stopped, 0) end
+  if not ok then
+    left = left - 1
+    if left <= 0 then stop("it takes too long") end
+  end
   return ok, ...
 end
 
