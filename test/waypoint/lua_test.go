@@ -157,6 +157,19 @@ func TestLuaSandbox(t *testing.T) {
 				held[1] = handle
 				error('next')
 			end`,
+		"endless, after an answer where the stack ends": `local held = {}
+			function envoy_on_request(handle)
+				for _, h in ipairs(held) do
+					local function down()
+						pcall(down)
+						pcall(h.respond, h, {[':status'] = 200})
+						while true do end
+					end
+					down()
+				end
+				held[1] = handle
+				error('next')
+			end`,
 		"endless, after no body": `local held = {}
 			function envoy_on_request(handle)
 				for _, h in ipairs(held) do

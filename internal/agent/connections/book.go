@@ -74,8 +74,8 @@ type guard struct {
 }
 
 // Told takes in a line of the proxy's about a connection to a pod. Each of its threads tells by itself, so what is told
-// of a connection may come after what is told of the next one between the same addresses and ports: an end ends no later
-// one, and nothing earlier takes the place of what is later.
+// of a connection may come after what is told of the next one between the same addresses and ports: an end ends no
+// later one, and nothing earlier takes the place of what is later.
 func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	pod := envoy.StateText(line, names.FilterStatePod)
 	o, ok := read(line, plaintext)

@@ -211,8 +211,8 @@ func TestWhatWasUnderWay(t *testing.T) {
 	})
 }
 
-// TestWhatIsToldTooLate of a connection says nothing of the next one between the same addresses and ports: each thread of
-// the proxy tells by itself, and who calls may choose its port again.
+// TestWhatIsToldTooLate of a connection says nothing of the next one between the same addresses and ports: each thread
+// of the proxy tells by itself, and who calls may choose its port again.
 func TestWhatIsToldTooLate(t *testing.T) {
 	keep(t, func(t *testing.T, k *Keeper, n *node) {
 		const from = "10.244.0.3:1000"
