@@ -263,11 +263,11 @@ func (st *stream) ack(id ID, version string) ProxyAck {
 		return a
 	}
 	a.Version = h.version
-	a.Moving = h.flying && h.sent != version
+	a.Moving = (h.flying || h.unsure) && h.sent != version
 	switch {
 	case version != "" && h.rejected == version:
 		a.State, a.Error = Rejected, h.err
-	case a.Moving: // content that went and came back is not what the proxy has meanwhile
+	case a.Moving: // content that went and came back is not what the proxy has meanwhile, nor maybe of what it rejected
 	case version != "" && h.version == version, version == "" && h.absent:
 		a.State = Acked
 	}

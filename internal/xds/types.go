@@ -73,8 +73,8 @@ type ProxyAck struct {
 	State AckState
 	// Version is the version that the proxy accepted last, empty if none.
 	Version string
-	// Moving: another version than the current one was sent to the proxy, or is about to be, and is not answered yet. It
-	// may run that by now.
+	// Moving: another version than the current one was sent to the proxy, or is about to be, and is not answered yet, or
+	// was in a response that was rejected. It may run that by now.
 	Moving bool
 	// Error is the proxy's text for State Rejected.
 	Error string

@@ -144,6 +144,40 @@ func TestLuaSandbox(t *testing.T) {
 		"nil":                   request("local x = nil; x.y = 1"),
 		"endless":               request("while true do end"),
 		"endless, and catches":  request("while true do pcall(function() while true do end end) end"),
+		"endless, where the stack ends": request(`local function spin() for i = 1, 1e7 do end end
+			local function down() pcall(down) while true do pcall(spin) end end down()`),
+		"endless, where the stack ends, otherwise": request(`local function spin() for i = 1, 1e7 do end end
+			local function down() pcall(down) while true do pcall(pcall, pcall, spin) end end down()`),
+		"endless, after an answer": `local held = {}
+			function envoy_on_request(handle)
+				for _, h in ipairs(held) do
+					pcall(h.respond, h, {[':status'] = 200})
+					while true do end
+				end
+				held[1] = handle
+				error('next')
+			end`,
+		"endless, after an answer where the stack ends": `local held = {}
+			function envoy_on_request(handle)
+				for _, h in ipairs(held) do
+					local function down()
+						pcall(down)
+						pcall(h.respond, h, {[':status'] = 200})
+						while true do end
+					end
+					down()
+				end
+				held[1] = handle
+				error('next')
+			end`,
+		"endless, after no body": `local held = {}
+			function envoy_on_request(handle)
+				for _, h in ipairs(held) do
+					while true do pcall(h.body, h) end
+				end
+				held[1] = handle
+				error('next')
+			end`,
 		"endless bodies":        request("while true do handle:body() end"),
 		"deep":                  request("local function f() return 1 + f() end f()"),
 		"grows":                 request("local t = {} while true do t[#t + 1] = string.rep('x', 10000) .. #t end"),

@@ -33,6 +33,8 @@ const (
 type opened struct {
 	capture.Proxied
 	caller unique.Handle[authorization.Caller]
+	// began is when it came, by the proxy's clock: the next one between the same addresses and ports began later.
+	began time.Time
 	// told is when the proxy told of it last.
 	told time.Time
 	// passed is the guard that has let it live.
@@ -71,7 +73,9 @@ type guard struct {
 	since time.Time
 }
 
-// Told takes in a line of the proxy's about a connection to a pod.
+// Told takes in a line of the proxy's about a connection to a pod. Each of its threads tells by itself, so what is told
+// of a connection may come after what is told of the next one between the same addresses and ports: an end ends no
+// later one, and nothing earlier takes the place of what is later.
 func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	pod := envoy.StateText(line, names.FilterStatePod)
 	o, ok := read(line, plaintext)
@@ -81,7 +85,7 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd {
-		k.gone(pod, o.key())
+		k.gone(pod, o)
 		return
 	}
 	if line.GetFilterStateObjects()[names.FilterStateVerdict] == nil ||
@@ -91,7 +95,10 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	o.told = k.now()
 	p := k.pod(pod)
 	former, known := p.open[o.key()]
-	if line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpPeriodic {
+	if known && former.began.After(o.began) || p.fresh[o.key()].began.After(o.began) {
+		return
+	}
+	if line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpPeriodic && former.began.Equal(o.began) {
 		o.passed = former.passed
 	}
 	switch {
@@ -138,14 +145,17 @@ func (k *Keeper) pod(name string) *podOf {
 	return p
 }
 
-// gone forgets a connection. k.mu is held.
-func (k *Keeper) gone(pod string, which key) {
+// gone forgets a connection, and no later one in its place. k.mu is held.
+func (k *Keeper) gone(pod string, o opened) {
 	p := k.pods[pod]
 	if p == nil {
 		return
 	}
-	delete(p.fresh, which)
-	if _, known := p.open[which]; known {
+	which := o.key()
+	if fresh, known := p.fresh[which]; known && !fresh.began.After(o.began) {
+		delete(p.fresh, which)
+	}
+	if open, known := p.open[which]; known && !open.began.After(o.began) {
 		delete(p.open, which)
 		k.open--
 	}
@@ -157,9 +167,9 @@ func (k *Keeper) forget(places Places) {
 	defer k.mu.Unlock()
 	now := k.now()
 	for name, p := range k.pods {
-		for which, o := range p.open {
+		for _, o := range p.open {
 			if now.Sub(o.told) > forgotten {
-				k.gone(name, which)
+				k.gone(name, o)
 			}
 		}
 		was := p.nowhere
@@ -186,7 +196,7 @@ func read(line *accesslogdatav3.AccessLogCommon, plaintext bool) (o opened, ok b
 		c = authorization.Caller{Port: local.Port()}
 		local = netip.AddrPortFrom(local.Addr(), names.PortInbound)
 	}
-	o.Caller = capture.Leg{Local: local, Remote: remote}
+	o.Caller, o.began = capture.Leg{Local: local, Remote: remote}, line.GetStartTime().AsTime()
 	if !plaintext && c.Identity == "" {
 		return o, line.GetAccessLogType() == accesslogdatav3.AccessLogType_TcpConnectionEnd
 	}

@@ -211,6 +211,66 @@ func TestWhatWasUnderWay(t *testing.T) {
 	})
 }
 
+// TestWhatIsToldTooLate of a connection says nothing of the next one between the same addresses and ports: each thread
+// of the proxy tells by itself, and who calls may choose its port again.
+func TestWhatIsToldTooLate(t *testing.T) {
+	keep(t, func(t *testing.T, k *Keeper, n *node) {
+		const from = "10.244.0.3:1000"
+		accept(k, web, authorization.Node(model.PodGuard{}))
+		time.Sleep(time.Hour)
+		whose := map[string]func(accesslogdatav3.AccessLogType, string) *accesslogdatav3.AccessLogCommon{
+			"in mTLS": func(what accesslogdatav3.AccessLogType, caller string) *accesslogdatav3.AccessLogCommon {
+				return line(what, web, caller, from)
+			},
+			"in plain text": func(what accesslogdatav3.AccessLogType, _ string) *accesslogdatav3.AccessLogCommon {
+				return plaintext(what, web, "10.244.0.1:8080", from)
+			},
+		}
+		for name, of := range whose {
+			plain := name == "in plain text"
+			first := of(came, alice)
+			k.Told(first, plain)
+			firstStill, firstEnded := of(still, alice), of(ended, alice)
+			time.Sleep(time.Second)
+			next := of(came, bob)
+			nextEnded := of(ended, bob)
+			k.Told(next, plain)
+			k.Told(firstStill, plain)
+			k.Told(firstEnded, plain)
+			require.Equal(t, 1, open(k), name)
+			guards(k, web, alice)
+			require.Equal(t, []string{from}, n.take(), name)
+			k.Told(nextEnded, plain)
+			require.Zero(t, open(k), name)
+
+			// The same while it waits to be asked about.
+			accept(k, web, authorization.Node(model.PodGuard{}))
+			require.Empty(t, n.take(), name)
+			first, firstEnded = of(came, alice), of(ended, alice)
+			time.Sleep(time.Second)
+			next = of(came, bob)
+			time.Sleep(time.Second)
+			guards(k, web, alice)
+			require.Empty(t, n.take(), name)
+			k.Told(next, plain)
+			k.Told(first, plain)
+			k.Told(firstEnded, plain)
+			require.Equal(t, []string{from}, n.take(), name)
+			k.Told(next, plain) // it lives after all
+			require.Equal(t, []string{from}, n.take(), name)
+			k.Told(nextEnded, plain)
+			require.Equal(t, 1, open(k), name)
+			ending := of(ended, bob)
+			ending.StartTime = next.GetStartTime()
+			k.Told(ending, plain)
+			require.Zero(t, open(k), name)
+			accept(k, web, authorization.Node(model.PodGuard{}))
+			require.Empty(t, n.take(), name)
+			time.Sleep(time.Hour)
+		}
+	})
+}
+
 // TestAnAgentThatStartsAnew asks about what it is told of again, once it knows where the pod is.
 func TestAnAgentThatStartsAnew(t *testing.T) {
 	keep(t, func(t *testing.T, k *Keeper, n *node) {

@@ -270,7 +270,7 @@ func (k *Keeper) passed(w work, stay []opened) {
 		return
 	}
 	for _, o := range stay {
-		if now, open := p.open[o.key()]; open && now.caller == o.caller {
+		if now, open := p.open[o.key()]; open && now.caller == o.caller && now.began.Equal(o.began) {
 			now.passed = w.guard
 			p.open[o.key()] = now
 		}

@@ -28,9 +28,14 @@ local function check()
   end
 end
 
+local function go_on() sethook(check, "", step) end
+
+-- reserve fails where the stack has no room for what puts the hook back.
+local function reserve(...) go_on() end
+
 local function begin()
   left, stopped = steps, nil
-  sethook(check, "", step)
+  go_on()
 end
 
 -- run calls a function of the script, and says why it failed; nil if it didn't.
@@ -143,7 +148,13 @@ local function of(handle, answer)
     body = function()
       if held == nil then
         if handle:headers():get("upgrade") then error("an upgrade has no body", 2) end
-        local whole = handle:body(true) -- waits, and others run meanwhile
+        reserve(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+        sethook() -- it waits, and others run meanwhile
+        local ok, whole = pcall(handle.body, handle, true)
+        if not ok then
+          go_on()
+          error(whole, 0)
+        end
         begin()
         held = whole and body(whole) or false
       end
@@ -162,8 +173,11 @@ local function of(handle, answer)
         if k ~= ":status" then with[changeable(k)] = value(v) end
       end
       if b ~= nil then b = text(b, "a body", longest) end
-      sethook()
-      handle:respond(with, b) -- and never returns
+      reserve(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+      sethook() -- others run meanwhile
+      local _, why = pcall(handle.respond, handle, with, b) -- never returns, unless this handle can't answer any more
+      go_on()
+      error(why, 0)
     end
   end
   return out
@@ -184,8 +198,13 @@ string.rep = function(s, n, between)
   return rep(s, n, between)
 end
 
+-- passed is after what a script catches, and counts it: where the stack ends, the hook fails instead of counting.
 local function passed(ok, ...)
   if stopped then error(stopped, 0) end
+  if not ok then
+    left = left - 1
+    if left <= 0 then stop("it takes too long") end
+  end
   return ok, ...
 end
 
