@@ -134,16 +134,16 @@ func TestLuaSandbox(t *testing.T) {
 	s := newScripted(t)
 	served := func() int64 { return s.app.Requests.Load() }
 	for what, source := range map[string]string{
-		"no Lua":                "function envoy_on_request(handle",
-		"nothing":               "local x = 1",
-		"bytecode":              "\x1bLJ\x02",
-		"fails at once":         "error('x')",
-		"never ends":            "while true do end",
-		"needs io":              "local f = io.open('/etc/passwd')",
-		"a table as error":      request("error({})"),
-		"nil":                   request("local x = nil; x.y = 1"),
-		"endless":               request("while true do end"),
-		"endless, and catches":  request("while true do pcall(function() while true do end end) end"),
+		"no Lua":               "function envoy_on_request(handle",
+		"nothing":              "local x = 1",
+		"bytecode":             "\x1bLJ\x02",
+		"fails at once":        "error('x')",
+		"never ends":           "while true do end",
+		"needs io":             "local f = io.open('/etc/passwd')",
+		"a table as error":     request("error({})"),
+		"nil":                  request("local x = nil; x.y = 1"),
+		"endless":              request("while true do end"),
+		"endless, and catches": request("while true do pcall(function() while true do end end) end"),
 		"endless, where the stack ends": request(`local function spin() for i = 1, 1e7 do end end
 			local function down() pcall(down) while true do pcall(spin) end end down()`),
 		"endless, where the stack ends, otherwise": request(`local function spin() for i = 1, 1e7 do end end
