@@ -94,7 +94,8 @@ const (
 	// Programmed: the policy is about requests, and no port that it is in force for has any.
 	PolicyReasonNotRequests = "NotRequests"
 	// PolicyReasonOverBudget, of Accepted: older policies of the namespace leave no room for what the policy costs
-	// proxies. It lets in nobody where it was to decide.
+	// proxies. It lets in nobody where it was to decide. Of Enforced, of an AuthenticationPolicy: a waypoint of another
+	// namespace has no room for it, and refuses what needs it.
 	PolicyReasonOverBudget = "OverBudget"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"

@@ -11,6 +11,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 var (
@@ -60,17 +62,61 @@ func TestABookIsBounded(t *testing.T) {
 	b := NewBook()
 	for n := range MaxSeries + 10 {
 		c := count(1, noon, noon)
-		c.Destination = fmt.Sprint(n)
+		c.Destination = fmt.Sprint("shop/", n)
 		b.Take(on1, []Count{c})
 	}
-	require.Len(t, b.of[on1], MaxSeries)
+	const most = MaxSeries / (PerFreeOfProxy + 1)
+	require.Len(t, b.of[on1], most)
 	gone := 0
 	b.Sweep(noon.Add(forget), func(Source, Series) { gone++ })
 	require.Zero(t, gone)
 	b.Sweep(noon.Add(forget+time.Second), func(Source, Series) { gone++ })
-	require.Equal(t, MaxSeries, gone)
+	require.Equal(t, most, gone)
 	require.Empty(t, b.of)
-	require.Zero(t, b.kept)
+	require.Empty(t, b.within)
+	require.Zero(t, b.owners.Used())
+}
+
+// TestNobodyPushesOutAnother: hostile proxies that tell as much as they can, of as many namespaces as they like, and a
+// namespace with any number of waypoints, leave room to those who come later.
+func TestNobodyPushesOutAnother(t *testing.T) {
+	b := NewBook()
+	flood := func(from Source) {
+		for n := range MaxSeries {
+			c := count(1, noon, noon)
+			c.Destination = fmt.Sprintf("made-up-%d/%d", n%100, n)
+			b.Take(from, []Count{c})
+		}
+	}
+	for n := range 64 {
+		flood(Source{Scope: xds.Scope(fmt.Sprint("node/bad-", n)), Proxy: "uid"})
+	}
+	for n := range 100 {
+		flood(Source{Scope: xds.Scope(fmt.Sprint("waypoint/hostile/w", n)), Proxy: "uid"})
+	}
+	require.LessOrEqual(t, b.owners.Used(), maxKept)
+	require.LessOrEqual(t, b.owners.of["waypoints/hostile"], maxKept/(perFree+1))
+	for _, honest := range []Source{on1, {Scope: "waypoint/shop/w", Proxy: "uid"}} {
+		for n := range 100 {
+			c := count(1, noon, noon)
+			c.Destination = fmt.Sprint("shop/", n)
+			require.Len(t, b.Take(honest, []Count{c}), 1, "%v, %d", honest, n)
+		}
+	}
+}
+
+// TestAPodsNamespaceHasItsShareOfANode: whoever floods its own pods leaves room to others on the node.
+func TestAPodsNamespaceHasItsShareOfANode(t *testing.T) {
+	b := NewBook()
+	for _, ns := range []string{"flooded", "too", "shop"} {
+		for n := range MaxSeries {
+			c := count(1, noon, noon)
+			c.Destination = fmt.Sprintf("%s/%d", ns, n)
+			if grown := b.Take(on1, []Count{c}); ns == "shop" && n < 100 {
+				require.Len(t, grown, 1)
+			}
+		}
+	}
 }
 
 func TestCountsTravelWhole(t *testing.T) {

@@ -11,6 +11,7 @@
 package counts
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/xds"
@@ -46,6 +47,15 @@ type Series struct {
 	Requests bool `json:"requests,omitempty"`
 }
 
+// Namespace of the destination.
+func (s Series) Namespace() string {
+	parts := strings.SplitN(s.Destination, "/", 4)
+	if len(parts) == 4 { // a Service's port
+		return parts[1]
+	}
+	return parts[0]
+}
+
 // ByExpressions is the verdict on requests that no expression of an ALLOW policy lets in, of which Envoy names nobody.
 const ByExpressions = "no ALLOW policy matches"
 
@@ -74,6 +84,8 @@ type Source struct {
 const (
 	// MaxSeries of a proxy, over all destinations.
 	MaxSeries = 4096
+	// PerFreeOfProxy is Room's for the namespaces of these destinations.
+	PerFreeOfProxy = 2
 	// MaxSources that are told apart for each destination.
 	MaxSources = 64
 	// maxText bounds each text in bytes. What is longer is cut off.

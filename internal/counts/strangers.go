@@ -56,6 +56,8 @@ const (
 	buckets = 12
 	// maxStrangers bounds the pairs of origin and workload.
 	maxStrangers = 1 << 15
+	// perFreeOfStrangers is Room's.
+	perFreeOfStrangers = 8
 )
 
 // Strangers sums up who came to whom in plain text in the last hour.
@@ -65,6 +67,10 @@ type Strangers struct {
 
 	mu sync.Mutex
 	of map[pair]*sums
+	// room is shared by the namespaces of workloads.
+	room *Room[string]
+	// swept is when room was looked for last, in what all have.
+	swept time.Time
 }
 
 type pair struct {
@@ -80,7 +86,10 @@ type sums struct {
 
 // NewStrangers knows of none.
 func NewStrangers() *Strangers {
-	return &Strangers{now: time.Now, began: time.Now(), of: map[pair]*sums{}}
+	return &Strangers{
+		now: time.Now, began: time.Now(), of: map[pair]*sums{},
+		room: NewRoom[string](maxStrangers, perFreeOfStrangers),
+	}
 }
 
 // Since is from when on callers are summed up: an hour ago, or when it began.
@@ -101,12 +110,13 @@ func (s *Strangers) Add(to Workload, from Origin, g Growth) {
 	defer s.mu.Unlock()
 	n := s.of[pair{to, from}]
 	if n == nil {
-		if len(s.of) >= maxStrangers {
+		if !s.room.Has(to.Namespace) && now.Sub(s.swept) >= window/buckets {
 			s.sweep(now)
 		}
-		if len(s.of) >= maxStrangers {
+		if !s.room.Has(to.Namespace) {
 			return
 		}
+		s.room.Take(to.Namespace)
 		n = &sums{}
 		s.of[pair{to, from}] = n
 	}
@@ -123,9 +133,11 @@ func (s *Strangers) Add(to Workload, from Origin, g Growth) {
 }
 
 func (s *Strangers) sweep(now time.Time) {
+	s.swept = now
 	for p, n := range s.of {
 		if letIn, refused := n.sum(now); letIn+refused == 0 {
 			delete(s.of, p)
+			s.room.Give(p.to.Namespace)
 		}
 	}
 }

@@ -4,6 +4,7 @@
 package counts
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -36,4 +37,42 @@ func TestStrangersOfTheLastHour(t *testing.T) {
 	require.Equal(t, now.Add(-time.Hour), s.Since())
 	now = noon.Add(3 * time.Hour)
 	require.Empty(t, s.List())
+}
+
+// TestStrangersOfAllAreTold: workloads to which very many come leave room to those of other namespaces, and what is old
+// makes room.
+func TestStrangersOfAllAreTold(t *testing.T) {
+	now := noon
+	s := NewStrangers()
+	s.now, s.began = func() time.Time { return now }, noon
+	add := func(ns string, n int) {
+		s.Add(Workload{Namespace: ns, Name: fmt.Sprint(n)}, Origin{Kind: OriginOutside},
+			Growth{Count: Count{Series: Series{Kind: Plaintext}, Since: now}, Added: 1, First: true})
+	}
+	of := func(ns string) (n int) {
+		for p := range s.of {
+			if p.to.Namespace == ns {
+				n++
+			}
+		}
+		return n
+	}
+	for ns := range 20 {
+		for n := range maxStrangers / 4 {
+			add(fmt.Sprint("hostile-", ns), n)
+		}
+	}
+	require.LessOrEqual(t, len(s.of), maxStrangers)
+	require.LessOrEqual(t, of("hostile-0"), maxStrangers/(perFreeOfStrangers+1))
+	for n := range 100 {
+		add("shop", n)
+	}
+	require.Equal(t, 100, of("shop"))
+	now = now.Add(2 * window)
+	for n := range maxStrangers / 4 {
+		add("hostile-0", n)
+	}
+	require.Equal(t, maxStrangers/(perFreeOfStrangers+1), of("hostile-0"))
+	require.Equal(t, of("hostile-0"), len(s.of))
+	require.Equal(t, len(s.of), s.room.Used())
 }

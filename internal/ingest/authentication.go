@@ -36,6 +36,8 @@ type authenticationDecisions struct {
 	authenticated *memo.Func[cluster.Key, []authenticated]
 	// setsOf a table are the policies that it asks for together, wherever requests go by it.
 	setsOf *memo.Func[model.Attachment, [][]cluster.Key]
+	// authenticationShares are the sets of a waypoint's tables that it has room for.
+	authenticationShares *memo.Func[cluster.Key, *authenticationSharing]
 	// modesIn are the policies of a namespace on its pods' modes, modeOf is that of a pod.
 	modesIn *memo.Func[string, []v1alpha1.AuthenticationPolicy]
 	modeOf  *memo.Func[cluster.Key, *podMode]
@@ -48,6 +50,8 @@ func (i *Ingest) defineAuthentication(g *memo.Graph) {
 	i.defineModes(g)
 	i.authenticated = memo.Define(g, "authenticated", slices.Equal[[]authenticated], i.authenticatedPorts)
 	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets)
+	i.authenticationShares = memo.Define(g, "authenticationShares", reflectEqual[*authenticationSharing],
+		i.shareAuthentication)
 	i.Authentications = memo.Define(g, "authentications", reflectEqual[*model.Authentications], i.authentications)
 }
 
@@ -171,15 +175,7 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	if w == nil {
 		return out
 	}
-	for _, p := range w.Ports {
-		out.Sets = append(out.Sets, i.setsOf.Get(c, model.Attachment{Port: p.ServicePort})...)
-	}
-	out.Sets = affordable(gateway.Namespace, sortedSets(out.Sets), func(name cluster.Key) *model.Authentication {
-		if p := i.authentication.Get(c, name); p != nil {
-			return &p.Content.Authentication
-		}
-		return nil
-	})
+	out.Sets = i.authenticationShares.Get(c, gateway).sets
 	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
 		if p := i.authentication.Get(c, name); p != nil {
 			a := p.Content.Authentication
@@ -239,6 +235,9 @@ func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out Pa
 	}
 	if out.Unprogrammed == nil && in.Content.Asked != nil {
 		out.Unprogrammed = i.unaskedBy(c, at[0].Port, *in.Content.Asked)
+	}
+	if out.Unprogrammed == nil {
+		out.Unprogrammed = i.unaffordable(c, in.Content.Policy, e.Waypoints)
 	}
 	return out
 }

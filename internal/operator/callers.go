@@ -32,10 +32,15 @@ type callers struct {
 
 	mu     sync.Mutex
 	labels map[[4]string]struct{}
+	// room for labels is shared by the namespaces of destinations.
+	room *counts.Room[string]
 }
 
 // maxLabels bounds the series of the metric.
-const maxLabels = 10_000
+const (
+	maxLabels     = 10_000
+	labelsPerFree = 8
+)
 
 // sweepCallers is how often what is old is forgotten.
 const sweepCallers = 10 * time.Minute
@@ -43,6 +48,7 @@ const sweepCallers = 10 * time.Minute
 func newCallers(o *origins, r prometheus.Registerer) *callers {
 	return &callers{
 		book: counts.NewBook(), strangers: counts.NewStrangers(), origins: o, labels: map[[4]string]struct{}{},
+		room: counts.NewRoom[string](maxLabels, labelsPerFree),
 		metric: promauto.With(r).NewCounterVec(prometheus.CounterOpts{
 			Name: "fairway_plaintext_callers_total",
 			Help: "Connections without identity to captured pods, by where they came from, as the proxies connected to this " +
@@ -102,7 +108,8 @@ func (c *callers) measure(to counts.Workload, from counts.Origin, g counts.Growt
 	labels := [4]string{string(from.Kind), from.Namespace, to.Namespace, to.Name}
 	c.mu.Lock()
 	_, known := c.labels[labels]
-	if !known && len(c.labels) < maxLabels {
+	if !known && c.room.Has(to.Namespace) {
+		c.room.Take(to.Namespace)
 		c.labels[labels], known = struct{}{}, true
 	}
 	c.mu.Unlock()

@@ -34,6 +34,8 @@ type Counter struct {
 
 	mu  sync.Mutex
 	all map[counts.Series]*counts.Count
+	// room is shared by the namespaces of destinations.
+	room *counts.Room[string]
 	// sources has the number of sources that are told apart, by destination.
 	sources map[string]int
 	// changed since they were taken last.
@@ -44,7 +46,7 @@ type Counter struct {
 func NewCounter() *Counter {
 	return &Counter{
 		now: time.Now, all: map[counts.Series]*counts.Count{}, sources: map[string]int{},
-		changed: map[counts.Series]struct{}{},
+		changed: map[counts.Series]struct{}{}, room: counts.NewRoom[string](counts.MaxSeries, counts.PerFreeOfProxy),
 	}
 }
 
@@ -157,9 +159,10 @@ func (c *Counter) add(s counts.Series, p *accesslogdatav3.AccessLogCommon) {
 	}
 	n := c.all[s]
 	if n == nil {
-		if len(c.all) >= counts.MaxSeries {
+		if !c.room.Has(s.Namespace()) {
 			return
 		}
+		c.room.Take(s.Namespace())
 		n = &counts.Count{Series: s, Since: now}
 		c.all[s] = n
 		if s.Source != "" && s.Source != counts.Others {
@@ -188,6 +191,7 @@ func (c *Counter) Take(all bool) (out []counts.Count) {
 			continue
 		}
 		delete(c.all, s)
+		c.room.Give(s.Namespace())
 		if s.Source != "" && s.Source != counts.Others {
 			if c.sources[s.Destination]--; c.sources[s.Destination] == 0 {
 				delete(c.sources, s.Destination)

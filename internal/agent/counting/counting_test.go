@@ -62,7 +62,11 @@ func TestCountsAreBounded(t *testing.T) {
 	for n := range 2 * counts.MaxSeries {
 		c.connection(plain(t, fmt.Sprint("shop/web-", n), "10.0.0.1", ""))
 	}
-	require.Len(t, c.all, counts.MaxSeries)
+	require.Len(t, c.all, counts.MaxSeries/(counts.PerFreeOfProxy+1))
+	for n := range 10 { // pods of others on the node
+		c.connection(plain(t, fmt.Sprint("other/web-", n), "10.0.0.1", ""))
+	}
+	require.Len(t, c.all, counts.MaxSeries/(counts.PerFreeOfProxy+1)+10)
 	c.Take(false)
 	now = now.Add(counts.Idle)
 	c.Take(false)

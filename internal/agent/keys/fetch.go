@@ -5,7 +5,7 @@ package keys
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -67,26 +68,37 @@ func (p proxy) fetch(ctx context.Context, s authentication.KeySource) ([]byte, e
 // certificate is how the values begin of the other form in which some servers give keys: certificates by their names.
 const certificate = "-----BEGIN CERTIFICATE-----"
 
-// isSet tells whether proxies can verify tokens with an answer: what they can't must not take the place of what they
-// can.
-func isSet(body []byte) bool {
+var (
+	errNoKeys = errors.New("the answer has no keys in it")
+	errSecret = errors.New("the answer has a secret key in it, and whoever can ask for it could issue tokens: " +
+		"the server must give public keys only")
+)
+
+// unusable says why proxies can't verify tokens with an answer, or must not; nil if they can: what they can't must not
+// take the place of what they can. It is read as strictly as JSON can be, by exact names and none twice, so that Envoy
+// finds no other keys in it.
+func unusable(body []byte) error {
 	var set jose.JSONWebKeySet
 	if json.Unmarshal(body, &set) == nil && len(set.Keys) > 0 {
+		err := errNoKeys
 		for n := range set.Keys {
-			if set.Keys[n].Valid() {
-				return true
+			switch key := &set.Keys[n]; {
+			case key.Key != nil && !key.IsPublic():
+				return errSecret
+			case key.Valid():
+				err = nil
 			}
 		}
-		return false
+		return err
 	}
 	var named map[string]string
 	if json.Unmarshal(body, &named) != nil || len(named) == 0 {
-		return false
+		return errNoKeys
 	}
 	for _, v := range named {
 		if !strings.HasPrefix(strings.TrimSpace(v), certificate) {
-			return false
+			return errNoKeys
 		}
 	}
-	return true
+	return nil
 }

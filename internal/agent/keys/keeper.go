@@ -5,7 +5,6 @@ package keys
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -168,8 +167,8 @@ func (k *Keeper) refresh(ctx context.Context, s authentication.KeySource, e *kep
 	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
 	defer cancel()
 	set, err := k.fetch(ctx, s)
-	if err == nil && !isSet(set) {
-		err = errors.New("the answer has no keys in it")
+	if err == nil {
+		err = unusable(set)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()

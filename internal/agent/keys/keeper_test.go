@@ -30,6 +30,17 @@ const (
 	none = `{"keys":[]}`
 )
 
+// secret keys, alone and beside or behind one that isn't.
+var secret = []string{
+	`{"keys":[{"kty":"oct","k":"c2VjcmV0"}]}`,
+	strings.Replace(set, `[{`, `[{"kty":"oct","k":"c2VjcmV0"},{`, 1),
+	strings.Replace(set, `}]`, `},{"kty":"oct","k":"c2VjcmV0"}]`, 1),
+	strings.Replace(set, `}]`, `,"d":"AQ"}]`, 1),
+	strings.Replace(set, `"kty":"EC"`, `"kty":"oct","k":"c2VjcmV0","kty":"EC"`, 1),
+	strings.Replace(set, `"kty":"EC"`, `"kty":"oct","k":"c2VjcmV0","KTY":"EC"`, 1),
+	strings.Replace(set, `{"keys"`, `{"keys":[{"kty":"oct","k":"c2VjcmV0"}],"Keys"`, 1),
+}
+
 func source(namespace string, n int) authentication.KeySource {
 	return authentication.KeySource{
 		Namespace: namespace, Cluster: "service/keys/login/80", URI: fmt.Sprintf("http://login.example/%d", n),
@@ -92,7 +103,7 @@ func TestKeysStayUntilBetterOnesCome(t *testing.T) {
 		require.Equal(t, set, get(), "nobody waits")
 		synctest.Wait()
 		require.Equal(t, later, get())
-		for _, bad := range []string{none, "", "<html>", `{"keys":[{"kty":"EC"}]}`, `{"a":"b"}`} {
+		for _, bad := range append([]string{none, "", "<html>", `{"keys":[{"kty":"EC"}]}`, `{"a":"b"}`}, secret...) {
 			s.say(bad)
 			before := s.asked
 			time.Sleep(a.CacheFor)
@@ -153,11 +164,12 @@ func TestNoNamespacePushesOutAnother(t *testing.T) {
 }
 
 func TestWhatIsASet(t *testing.T) {
-	require.True(t, isSet([]byte(set)))
-	require.True(t, isSet([]byte(`{"a":"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}`)))
-	for _, bad := range []string{"", "{}", "[]", none, `{"keys":"x"}`, `{"a":"b"}`} {
-		require.False(t, isSet([]byte(bad)), bad)
+	require.NoError(t, unusable([]byte(set)))
+	require.NoError(t, unusable([]byte(`{"a":"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"}`)))
+	for _, bad := range append([]string{"", "{}", "[]", none, `{"keys":"x"}`, `{"a":"b"}`}, secret...) {
+		require.Error(t, unusable([]byte(bad)), bad)
 	}
+	require.ErrorIs(t, unusable([]byte(secret[0])), errSecret)
 }
 
 // TestServersAreAskedThroughTheProxy: for what the policy says and nothing else, whatever they answer.
