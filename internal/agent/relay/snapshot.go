@@ -43,7 +43,11 @@ func (r *Relay) saveForever(ctx context.Context) error {
 		select {
 		case <-r.save:
 		case <-ctx.Done():
-			return ctx.Err()
+			select {
+			case <-r.save: // both were ready
+			default:
+				return ctx.Err()
+			}
 		}
 		select {
 		case <-time.After(snapshotPause):
