@@ -18,6 +18,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -221,7 +222,11 @@ func TestTokensOfACluster(t *testing.T) {
 	s.nowhereElse(bearer(first, nil)...)
 
 	keys := &deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: "keys"}}
+	former := s.pod("keys")
 	edit(t, keys, func() { arguments("serve", "--name=keys", "--page="+keysPath+"="+second.keys)(keys) })
+	eventually.True(t, "nobody serves the former keys", func() bool { // a pod that ends is asked where there is no other
+		return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKeyFromObject(&former), &former))
+	})
 	s.becomes(http.StatusOK, url, bearer(second, nil)...)
 	s.becomes(http.StatusUnauthorized, url, bearer(first, nil)...)
 	s.scale("keys", 0)
