@@ -35,6 +35,15 @@ func (i *Ingest) unaskableAs(c *memo.Ctx, waypoint string, service model.Service
 	return ""
 }
 
+// undeclaredHTTP2 refuses a port that is to be asked by gRPC and isn't declared to be HTTP/2; nil if it is. What routes
+// make of the port says nothing: the one that asks could be among them.
+func (i *Ingest) undeclaredHTTP2(c *memo.Ctx, port model.ServicePort, what string) *Verdict {
+	if p, _ := i.declared(c, port); p == model.ProtocolHTTP2 {
+		return nil
+	}
+	return &Verdict{Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(port, what)}
+}
+
 // notHTTP2 says of a port that it can't be asked something by gRPC.
 func notHTTP2(port model.ServicePort, what string) string {
 	return fmt.Sprintf("backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for %s",

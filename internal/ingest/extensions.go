@@ -13,12 +13,14 @@ import (
 	"github.com/yuin/gopher-lua/parse"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -121,11 +123,7 @@ func (i *Ingest) processor(
 	var bad *Verdict
 	out.Service, bad = i.referredPort(c, v1alpha1.KindHTTPExtension, namespace, p.BackendRef)
 	if bad == nil {
-		if speaks, _ := i.declared(c, out.Service); speaks != model.ProtocolHTTP2 {
-			bad = &Verdict{
-				Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(out.Service, "extProc"),
-			}
-		}
+		bad = i.undeclaredHTTP2(c, out.Service, "extProc")
 	}
 	if bad != nil {
 		bad.Message = "extProc: " + bad.Message
@@ -242,24 +240,12 @@ func (i *Ingest) unextendedIn(c *memo.Ctx, author string, e model.Extension, at 
 
 // letsRun tells whether the owner of a waypoint lets it run the extensions of another namespace.
 func (i *Ingest) letsRun(c *memo.Ctx, author string, waypoint cluster.Key) bool {
-	for _, k := range i.store.Grants.By(c, cluster.ByNamespace, waypoint.Namespace) {
-		g, ok := i.store.Grants.Get(c, k)
-		if !ok {
-			continue
-		}
-		from := slices.ContainsFunc(g.Spec.From, func(f gwv1.ReferenceGrantFrom) bool {
-			return string(f.Group) == v1alpha1.GroupVersion.Group && string(f.Kind) == v1alpha1.KindHTTPExtension &&
-				string(f.Namespace) == author
-		})
-		to := slices.ContainsFunc(g.Spec.To, func(t gwv1.ReferenceGrantTo) bool {
-			return string(t.Group) == gwv1.GroupName && t.Kind == "Gateway" &&
-				(t.Name == nil || string(*t.Name) == waypoint.Name)
-		})
-		if from && to {
-			return true
-		}
-	}
-	return false
+	return i.permitted(c,
+		policy.Object{
+			GroupKind:      schema.GroupKind{Group: v1alpha1.GroupVersion.Group, Kind: v1alpha1.KindHTTPExtension},
+			NamespacedName: cluster.Key{Namespace: author},
+		},
+		policy.Object{GroupKind: policy.Gateway, NamespacedName: waypoint})
 }
 
 // unextendedBy is about the first of a route's rules with an extension that the waypoint of a port may not run.

@@ -8,17 +8,14 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/utils/ptr"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
-
-// mostAncestors is how many entries the status of a policy has room for, as the API says.
-const mostAncestors = 16
 
 // use of an extension is by what routes attach to of one Service.
 type use struct {
@@ -39,7 +36,7 @@ func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
 		return out
 	}
 	uses := i.usesOf(c, e)
-	for _, u := range uses[:min(len(uses), max(mostAncestors-e.taken, 0))] {
+	for _, u := range uses[:min(len(uses), max(policy.MostAncestors-e.taken, 0))] {
 		report := ParentReport{}
 		refused := u.refused
 		if e.bad != nil {
@@ -50,10 +47,7 @@ func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
 		} else {
 			report, _ = i.atWaypoint(c, u.at)
 		}
-		report.Ref = gwv1.ParentReference{
-			Group: ptr.To(gwv1.Group("")), Kind: ptr.To(gwv1.Kind("Service")),
-			Namespace: ptr.To(gwv1.Namespace(u.service.Namespace)), Name: gwv1.ObjectName(u.service.Name),
-		}
+		report.Ref = accessAncestor(policy.Object{GroupKind: policy.Service, NamespacedName: u.service})
 		report.Attachments = u.at
 		report.Conditions = append(report.Conditions, conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
 			string(gwv1.PolicyReasonAccepted), fmt.Sprintf("Requests to Service %s that match %s go through it.", u.service,
@@ -71,11 +65,8 @@ func (i *Ingest) usesOf(c *memo.Ctx, e *extension) (out []use) {
 			continue
 		}
 		for _, p := range r.parents {
-			if _, over := i.over(c, ref, p.service.Namespace); over || p.refused != nil || r.invalid != nil {
-				continue
-			}
-			has, _ := i.outcome(c, r, p)
-			if len(has) == 0 {
+			has := i.attachedBy(c, r, p)
+			if r.invalid != nil || len(has) == 0 {
 				continue
 			}
 			n := slices.IndexFunc(out, func(u use) bool { return u.service == p.service })

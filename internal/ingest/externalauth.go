@@ -40,19 +40,12 @@ func (b *routeBuilder) externalAuth(in *gwv1.HTTPExternalAuthFilter) *model.Exte
 		out.MaxBody = uint32(in.ForwardBody.MaxSize)
 	}
 	if out.GRPC && !out.Invalid {
-		b.speaksHTTP2(out)
+		if bad := b.i.undeclaredHTTP2(b.c, out.Service, "ExternalAuth with protocol GRPC"); bad != nil {
+			out.Invalid = true
+			b.noteUnresolved(gwv1.RouteConditionReason(bad.Reason), "%s", bad.Message)
+		}
 	}
 	return out
-}
-
-// speaksHTTP2 refuses a service that is to be asked by gRPC and isn't declared to be HTTP/2. What routes make of its
-// port says nothing: the one that asks could be among them.
-func (b *routeBuilder) speaksHTTP2(a *model.ExternalAuth) {
-	if p, _ := b.i.declared(b.c, a.Service); p == model.ProtocolHTTP2 {
-		return
-	}
-	a.Invalid = true
-	b.noteUnresolved(gwv1.RouteReasonUnsupportedProtocol, "%s", notHTTP2(a.Service, "ExternalAuth with protocol GRPC"))
 }
 
 // unaskableBy is about the first of a route's authorization services that the waypoint of a port may not ask.
@@ -132,10 +125,8 @@ func (i *Ingest) externalAuthorization(
 	}
 	out.Service, unresolved = i.referredPort(c, cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), namespace,
 		e.BackendRef)
-	if p, _ := i.declared(c, out.Service); unresolved == nil && out.GRPC && p != model.ProtocolHTTP2 {
-		unresolved = &Verdict{
-			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(out.Service, "protocol GRPC"),
-		}
+	if unresolved == nil && out.GRPC {
+		unresolved = i.undeclaredHTTP2(c, out.Service, "protocol GRPC")
 	}
 	if unresolved != nil {
 		unresolved.Message = fmt.Sprintf("externalAuthorization: %s; until then %s", unresolved.Message, unaskedMeans(*out))

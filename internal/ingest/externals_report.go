@@ -108,7 +108,7 @@ func (i *Ingest) externalReport(c *memo.Ctx, key cluster.Key) *Report {
 			continue
 		}
 		for _, p := range r.parents {
-			if i.attaches(c, r, p) {
+			if len(i.attachedBy(c, r, p)) > 0 {
 				leads[p.service] = leads[p.service] || slices.ContainsFunc(ruleExternals(r.Rules),
 					func(h *model.ExternalHost) bool { return h.Name == key })
 			}
@@ -120,13 +120,13 @@ func (i *Ingest) externalReport(c *memo.Ctx, key cluster.Key) *Report {
 	return out
 }
 
-// attaches tells whether a route has any port of a parent.
-func (i *Ingest) attaches(c *memo.Ctx, r *Route, p parent) bool {
+// attachedBy are the ports that a route has of a parent.
+func (i *Ingest) attachedBy(c *memo.Ctx, r *Route, p parent) []model.Attachment {
 	if _, over := i.over(c, r.ref, p.service.Namespace); over || p.refused != nil || p.service.Name == "" {
-		return false
+		return nil
 	}
 	has, _ := i.outcome(c, r, p)
-	return len(has) > 0
+	return has
 }
 
 // externalFor is what the status says of a Service whose requests leave by an XBackend, or would if more than that were

@@ -19,8 +19,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// mostAncestors is what the API has room for in a policy's status.
-const mostAncestors = 16
+// MostAncestors is what the API has room for in a policy's status.
+const MostAncestors = 16
 
 // Policies are all policies of a kind, with everything decided.
 type Policies[T any] struct {
@@ -125,7 +125,7 @@ func (p *Policies[T]) refused(c *memo.Ctx, policy *Policy[T], n int, t Target) *
 		// Not even whether it is there: that is nobody's business in another namespace.
 		return refuse(gwv1.PolicyReasonInvalid, "A %s can only target objects in its own namespace", p.kind.Name)
 	}
-	if n >= mostAncestors-policy.Taken {
+	if n >= MostAncestors-policy.Taken {
 		return refuse(gwv1.PolicyReasonInvalid, "The policy's status has no room for another ancestor")
 	}
 	sections, verdict := p.find(c, t.Object)
