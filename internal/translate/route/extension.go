@@ -101,11 +101,7 @@ func processor(p model.Processor) (*extprocv3.ExternalProcessor, error) {
 		}
 	}
 	return &extprocv3.ExternalProcessor{
-		GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-				ClusterName: clusterOf(p.Service, p.TLS), Authority: p.Service.Service,
-			},
-		}},
+		GrpcService:      grpcBy(clusterOf(p.Service, p.TLS), p.Service),
 		FailureModeAllow: p.Open,
 		StatusOnError:    &typev3.HttpStatus{Code: http.StatusServiceUnavailable},
 		MessageTimeout:   envoy.Duration(positive(&p.Timeout)),

@@ -121,13 +121,17 @@ func externalAuth(a model.ExternalAuth) (*extauthzv3.ExtAuthz, error) {
 		out.Services = &extauthzv3.ExtAuthz_HttpService{HttpService: service}
 		return out, envoy.Check(out)
 	}
-	out.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: &corev3.GrpcService{
-		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-			ClusterName: clusterOf(a.Service, a.TLS), Authority: a.Service.Service,
-		}},
-		Timeout: envoy.Duration(positive(&a.Timeout)),
-	}}
+	service := grpcBy(clusterOf(a.Service, a.TLS), a.Service)
+	service.Timeout = envoy.Duration(positive(&a.Timeout))
+	out.Services = &extauthzv3.ExtAuthz_GrpcService{GrpcService: service}
 	return out, envoy.Check(out)
+}
+
+// grpcBy asks a service by gRPC, through a cluster.
+func grpcBy(cluster string, service model.ServicePort) *corev3.GrpcService {
+	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+		EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster, Authority: service.Service},
+	}}
 }
 
 // authByHTTP asks by a request like the one that is decided on. The service is told the caller as applications are.

@@ -91,9 +91,7 @@ func globalLimit(l model.GlobalLimit) *ratelimitfilterv3.RateLimit {
 		EnableRetryAfterHeader:         true,
 		RateLimitService: &ratelimitv3.RateLimitServiceConfig{
 			TransportApiVersion: corev3.ApiVersion_V3,
-			GrpcService: &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
-				EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: to, Authority: l.Service.Service},
-			}},
+			GrpcService:         grpcBy(to, l.Service),
 		},
 	}
 	for _, entries := range l.Descriptors {
