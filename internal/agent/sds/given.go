@@ -122,8 +122,7 @@ func (m *Manager) settle(e *entry) *tlsv3.Secret {
 	}
 	e.used = e.given
 	e.status = status{id: e.id, notAfter: e.used.NotAfter(), renewAt: e.used.Overdue()}
-	close(e.changed)
-	e.changed = make(chan struct{})
+	e.tell()
 	return secret
 }
 
@@ -132,12 +131,8 @@ func (m *Manager) fail(e *entry, err error) {
 	if e.status.error != err.Error() {
 		m.log.Info("no certificate", "identity", e.id, "reason", err.Error())
 	}
-	e.status.error = err.Error()
-	if e.status.failing.IsZero() {
-		e.status.failing = time.Now()
-	}
-	close(e.changed)
-	e.changed = make(chan struct{})
+	e.status.fail(err)
+	e.tell()
 }
 
 // followBundle takes the source's roots until the context ends. The newest count, and take the place of all others:

@@ -74,6 +74,14 @@ type status struct {
 	wanted bool
 }
 
+// fail notes that an attempt failed.
+func (s *status) fail(err error) {
+	s.error = err.Error()
+	if s.failing.IsZero() {
+		s.failing = time.Now()
+	}
+}
+
 // Manager holds the certificates of one proxy. Make it with NewManager and run it with Start; all methods are safe for
 // concurrent use.
 type Manager struct {
@@ -196,6 +204,12 @@ func (m *Manager) Unwant(id string, pod identity.Pod) {
 		}
 	})
 	e.drop = timer
+}
+
+// tell wakes who waits for something new of the identity; the manager's lock is held.
+func (e *entry) tell() {
+	close(e.changed)
+	e.changed = make(chan struct{})
 }
 
 // forget ends an identity; the lock is held.

@@ -47,19 +47,13 @@ func (m *Manager) refresh(ctx context.Context, e *entry) (time.Duration, error) 
 	if m.identities[e.id] != e { // no longer wanted; a secret published now would never be removed
 		return 0, context.Canceled
 	}
-	defer func() {
-		close(e.changed)
-		e.changed = make(chan struct{})
-	}()
+	defer e.tell()
 	var secret *tlsv3.Secret
 	if err == nil {
 		secret, err = certificateSecret(e.id, signed.Chain, key)
 	}
 	if err != nil {
-		e.status.error = err.Error()
-		if e.status.failing.IsZero() {
-			e.status.failing = time.Now()
-		}
+		e.status.fail(err)
 		return 0, err
 	}
 	now := time.Now()
