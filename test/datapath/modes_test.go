@@ -48,9 +48,8 @@ func TestModesOfPorts(t *testing.T) {
 	server.configure(false, app)
 	reaches(app, false)
 	reaches(metrics, true)
-	n, err := capture.EndPlaintext(server.ns, server.node.mark, nil, func(port uint16) bool { return port == app })
-	require.NoError(t, err)
-	require.LessOrEqual(t, n, 1) // it may have drained
+	_, err := capture.EndPlaintext(server.ns, server.node.mark, nil, func(port uint16) bool { return port == app })
+	require.NoError(t, err) // how many is open: it may have drained, and others may still be ending
 	before.ends()
 	m.nodes[0].proxy.logged(map[string]any{"direction": "inbound-plaintext", "pod": "default/server"})
 	scrape := outsider.session(server.at(metrics).String())

@@ -8,7 +8,6 @@ package spiretest
 import (
 	"encoding/pem"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,7 +105,7 @@ func Start(t testing.TB) *SPIRE {
 		t: t, Dir: dir, binaries: found, Admin: filepath.Join(dir, "admin", "admin.sock"),
 		Workload: filepath.Join(dir, "public", "spire-agent.sock"),
 	}
-	port := freePort(t)
+	port := xdstest.FreePort(t)
 	s.write("server.conf", fmt.Sprintf(`
 server {
   bind_address = "127.0.0.1"
@@ -163,22 +162,29 @@ func (s *SPIRE) Join() {
 func (s *SPIRE) StartServer() {
 	s.t.Helper()
 	s.server = s.run("spire-server", "run", "-config", filepath.Join(s.Dir, "server.conf"))
-	eventually.True(s.t, "SPIRE's server is healthy", func() bool { return s.healthy("spire-server", "server.sock") })
+	s.awaitHealthy(s.server, "spire-server", "server.sock")
 }
 
 // StartAgent runs the agent, which has what it had before.
 func (s *SPIRE) StartAgent() {
 	s.t.Helper()
 	s.agent = s.run("spire-agent", "run", "-config", filepath.Join(s.Dir, "agent.conf"), "-joinToken", s.token)
-	eventually.True(s.t, "SPIRE's agent is healthy", func() bool {
-		return s.healthy("spire-agent", filepath.Join("public", filepath.Base(s.Workload)))
-	})
+	s.awaitHealthy(s.agent, "spire-agent", filepath.Join("public", filepath.Base(s.Workload)))
 }
 
-func (s *SPIRE) healthy(program, socket string) bool {
-	cmd := exec.CommandContext(s.t.Context(), filepath.Join(s.binaries, program), "healthcheck",
-		"-socketPath", filepath.Join(s.Dir, socket))
-	return cmd.Run() == nil
+// awaitHealthy ends the test at once where the program has ended.
+func (s *SPIRE) awaitHealthy(p *process, program, socket string) {
+	s.t.Helper()
+	eventually.True(s.t, program+" is healthy", func() bool {
+		select {
+		case <-p.ended:
+			s.t.Fatalf("%s has ended:\n%s", program, p.log.String())
+		default:
+		}
+		cmd := exec.CommandContext(s.t.Context(), filepath.Join(s.binaries, program), "healthcheck",
+			"-socketPath", filepath.Join(s.Dir, socket))
+		return cmd.Run() == nil
+	})
 }
 
 // StopAgent ends the agent.
@@ -271,12 +277,4 @@ func (s *SPIRE) run(program string, args ...string) *process {
 func (s *SPIRE) write(name, text string) {
 	s.t.Helper()
 	require.NoError(s.t, os.WriteFile(filepath.Join(s.Dir, name), []byte(text), 0o600))
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }

@@ -6,6 +6,7 @@ package xdstest
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"testing"
@@ -27,13 +28,21 @@ func Backend(t testing.TB, name string) int {
 	return lis.Addr().(*net.TCPAddr).Port
 }
 
-// FreePort of the loopback address, for Envoy to listen on.
+// FreePort of the loopback address, for a program to listen on. It isn't one of those that the kernel gives to whoever
+// connects or doesn't say which (from 32768 on): another test would have it before the program does.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = lis.Close() }()
-	return lis.Addr().(*net.TCPAddr).Port
+	const first, last = 10000, 32767
+	for range 100 {
+		port := first + rand.IntN(last-first)
+		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			require.NoError(t, lis.Close())
+			return port
+		}
+	}
+	t.Fatalf("no free port from %d to %d", first, last)
+	return 0
 }
 
 // Fetch asks a port over a connection of its own, and tells status and body, or what went wrong.
