@@ -6,9 +6,10 @@ package xdstest
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -28,20 +29,26 @@ func Backend(t testing.TB, name string) int {
 	return lis.Addr().(*net.TCPAddr).Port
 }
 
+// lastPort that FreePort gave. Processes begin at different ones.
+var lastPort atomic.Int32
+
+func init() { lastPort.Store(int32(os.Getpid() * 101 % (ephemeralPorts - firstPort))) }
+
+const firstPort, ephemeralPorts = 10000, 32768
+
 // FreePort of the loopback address, for a program to listen on. It isn't one of those that the kernel gives to whoever
-// connects or doesn't say which (from 32768 on): another test would have it before the program does.
+// connects or doesn't say which: another test would have it before the program does.
 func FreePort(t testing.TB) int {
 	t.Helper()
-	const first, last = 10000, 32767
 	for range 100 {
-		port := first + rand.IntN(last-first)
+		port := firstPort + int(lastPort.Add(1))%(ephemeralPorts-firstPort)
 		lis, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			require.NoError(t, lis.Close())
 			return port
 		}
 	}
-	t.Fatalf("no free port from %d to %d", first, last)
+	t.Fatalf("no free port between %d and %d", firstPort, ephemeralPorts)
 	return 0
 }
 
