@@ -138,14 +138,22 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if namespace, pod, ok := names.ParsePodAuthorization(k.Name); ok {
 		return r.guardOfPod(c, k, cluster.Key{Namespace: namespace, Name: pod})
 	}
-	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.AuthorizationTCP {
-		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(r.ingest.TCPGuards.Get(c, gateway))))
-	}
-	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterTokens {
-		return r.resource(k, envoy.Extension(k.Name, authentication.Tokens(*r.ingest.Authentications.Get(c, gateway))))
-	}
-	if gateway, ok := catalogue.WaypointOf(k.Scope); ok && k.Name == names.FilterForm {
-		return r.resource(k, envoy.Extension(k.Name, authentication.Form(*r.ingest.Authentications.Get(c, gateway))))
+	gateway, ok := catalogue.WaypointOf(k.Scope)
+	switch {
+	case !ok:
+	case k.Name == names.AuthorizationTCP:
+		ports := r.ingest.TCPGuards.Get(c, gateway)
+		var all []model.Guard
+		for _, p := range ports {
+			all = append(all, p.Guards...)
+		}
+		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(ports)), model.EditionsOf(all...)...)
+	case k.Name == names.FilterTokens:
+		all := r.ingest.Authentications.Get(c, gateway)
+		return r.resource(k, envoy.Extension(k.Name, authentication.Tokens(*all)), all.Editions()...)
+	case k.Name == names.FilterForm:
+		all := r.ingest.Authentications.Get(c, gateway)
+		return r.resource(k, envoy.Extension(k.Name, authentication.Form(*all)), all.Editions()...)
 	}
 	return nil
 }
@@ -173,7 +181,8 @@ func (r *resources) guardOfPod(c *memo.Ctx, k xds.Key, key cluster.Key) *xds.Res
 
 // makeGuard makes what guards the pods of a kind: once for all of them.
 func (r *resources) makeGuard(c *memo.Ctx, kind ingest.PodKind) *xds.Extension {
-	out, err := xds.NewExtension(envoy.Any(authorization.Node(*r.ingest.GuardOf.Get(c, kind))))
+	guard := r.ingest.GuardOf.Get(c, kind)
+	out, err := xds.NewExtension(envoy.Any(authorization.Node(*guard)), origin(model.EditionsOf(guard.Guard))...)
 	if err != nil {
 		r.failed(xds.Key{ID: xds.ID{TypeURL: xds.TypeExtension}}, err)
 	}
@@ -352,11 +361,12 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 	case xds.TypeRoute:
 		if at, ok := parseTable(k.Name); ok {
 			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			rc, bad := route.Configuration(trustDomain, r.table(c, k.Name, at))
+			table := r.table(c, k.Name, at)
+			rc, bad := route.Configuration(trustDomain, table)
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
-			return r.resource(k, rc)
+			return r.resource(k, rc, model.EditionsOf(table.AllGuards()...)...)
 		}
 	case xds.TypeRuntime:
 		if k.Name == names.RuntimeLayer {
@@ -372,11 +382,18 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 }
 
 // resource marshals; a message that can't be is reported and left out.
-func (r *resources) resource(k xds.Key, m proto.Message) *xds.Resource {
-	res, err := xds.NewResource(k.Name, m)
+func (r *resources) resource(k xds.Key, m proto.Message, of ...model.Edition) *xds.Resource {
+	res, err := xds.NewResource(k.Name, m, origin(of)...)
 	if err != nil {
 		r.failed(k, err)
 		return nil
 	}
 	return res
+}
+
+func origin(of []model.Edition) (out []string) {
+	for _, e := range of {
+		out = append(out, string(e))
+	}
+	return out
 }

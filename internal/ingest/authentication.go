@@ -60,6 +60,7 @@ func (i *Ingest) authenticationPolicies() policyKind[*v1alpha1.AuthenticationPol
 		in: i.store.Authentication,
 		read: func(c *memo.Ctx, p *v1alpha1.AuthenticationPolicy) (out authentication, invalid string) {
 			out.Policy = cluster.Key{Namespace: p.Namespace, Name: p.Name}
+			out.Edition = model.EditionOf(p.UID, p.Generation)
 			if p.Spec.JWT != nil {
 				out.Tokens, out.unresolved, invalid = i.tokens(c, p.Namespace, p.Spec.JWT)
 			}

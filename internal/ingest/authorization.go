@@ -140,6 +140,7 @@ func (i *Ingest) readAccess(c *memo.Ctx, key cluster.Key) *AccessPolicy {
 	}
 	out := &AccessPolicy{level: p.Spec.EnforcementLevel}
 	out.Name, out.Deny, out.DryRun = key, p.Spec.Action == v1alpha1.ActionDeny, p.Spec.DryRun
+	out.Edition = model.EditionOf(p.UID, p.Generation)
 	domain := i.trustDomain(c)
 	for n := range p.Spec.Rules {
 		rule := &p.Spec.Rules[n]

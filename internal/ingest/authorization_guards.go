@@ -293,7 +293,9 @@ func (i *Ingest) tcpGuardsOfPort(c *memo.Ctx, port model.ServicePort) []model.Gu
 		network := slices.Clone(g.Network)
 		for _, p := range g.Application {
 			if !p.DryRun {
-				network = append(network, model.AccessPolicy{Name: p.Name, Deny: true, Rules: []model.AccessRule{{}}})
+				network = append(network, model.AccessPolicy{
+					Name: p.Name, Edition: p.Edition, Deny: true, Rules: []model.AccessRule{{}},
+				})
 			}
 		}
 		for _, name := range g.Authentication {

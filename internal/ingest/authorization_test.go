@@ -86,7 +86,8 @@ func TestGuardsCostWhatChanges(t *testing.T) {
 		require.Equal(t, toldNow, *told, what)
 		require.LessOrEqual(t, int(w.graph.Reads-read), most, what)
 	}
-	change("the order of sources", 0, ofPolicy, func() { w.set(t, accessPolicyOf(2, "y", "x", "x")) })
+	// Another edition, though nothing changes in effect.
+	change("the order of sources", 100, ofPolicy+300, func() { w.set(t, accessPolicyOf(2, "y", "x", "x")) })
 	change("a source", 100, ofPolicy+300, func() { w.set(t, accessPolicyOf(3, "y")) })
 	change("a pod that nobody asks for", 0, ofPods, func() { w.set(t, workloadPod("a", 100)) })
 	change("a pod", 1, ofPods, func() { w.delete(t, workloadPod("a", 7)) })

@@ -23,6 +23,8 @@ const RuleAuthentication = "needs authentication"
 type Authentication struct {
 	// Policy by whose name guards ask for it.
 	Policy PolicyName
+	// Edition of the policy; see EditionOf.
+	Edition Edition
 	// Invalid: it can't be carried out, so nobody can prove anything and all requests are refused.
 	Invalid bool
 	// Tokens that requests carry; nil: none are asked for.
@@ -90,6 +92,14 @@ type Authentications struct {
 	Policies []Authentication
 	// Sets of them that one request must satisfy together, sorted, each by names that are sorted.
 	Sets [][]PolicyName
+}
+
+// Editions of the policies, in their order.
+func (a Authentications) Editions() (out []Edition) {
+	for _, p := range a.Policies {
+		out = append(out, p.Edition)
+	}
+	return out
 }
 
 // Needed are the policies that requests must satisfy to pass all of the guards, sorted.

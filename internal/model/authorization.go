@@ -4,6 +4,7 @@
 package model
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -120,13 +121,55 @@ type GuardedPort struct {
 // AccessPolicy is a policy as it applies to one destination: rules that can't match there are gone.
 type AccessPolicy struct {
 	Name types.NamespacedName
-	Deny bool
+	// Edition of the policy; see EditionOf.
+	Edition Edition
+	Deny    bool
 	// DryRun: nothing is refused because of it, only counted.
 	DryRun bool
 	// Ports of the destination that the policy is for, sorted; nil: all. Elsewhere it is as if it weren't there. Then each
 	// rule has Ports of its own, none but these.
 	Ports []uint16
 	Rules []AccessRule
+}
+
+// Edition tells which object of a policy's name something was made of, and as it was when. Versions of resources depend
+// on it: a policy that is taken away and made again, or changed and changed back, makes resources that are equal to
+// what they were, and a proxy that has yet to hear of either must not count as one that has the last.
+type Edition string
+
+// EditionOf an object: equal on all replicas.
+func EditionOf(uid types.UID, generation int64) Edition {
+	return Edition(string(uid) + "/" + strconv.FormatInt(generation, 10))
+}
+
+// EditionsOf the policies that guards were made of, sorted, each once.
+func EditionsOf(guards ...Guard) []Edition {
+	found := map[Edition]struct{}{} // rules of a table mostly have the same
+	for _, g := range guards {
+		for _, l := range g.Levels() {
+			for _, p := range l.Policies {
+				found[p.Edition] = struct{}{}
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
+}
+
+// AllGuards of what is done with requests, each as often as it is asked.
+func (t RouteTable) AllGuards() []Guard {
+	out := slices.Clone(t.Guards)
+	of := func(rules []Rule) {
+		for _, r := range rules {
+			for _, b := range r.Backends {
+				out = append(out, b.Guards...)
+			}
+		}
+	}
+	of(t.Default)
+	for _, c := range t.Callers {
+		of(c.Rules)
+	}
+	return out
 }
 
 // RuleLabel names a rule of the policy among those of all policies, as access logs have it.

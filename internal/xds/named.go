@@ -21,14 +21,14 @@ type Extension struct {
 	version string
 }
 
-// NewExtension marshals the configuration of a filter.
-func NewExtension(config *anypb.Any) (*Extension, error) {
+// NewExtension marshals the configuration of a filter; see NewResource.
+func NewExtension(config *anypb.Any, origin ...string) (*Extension, error) {
 	m := &corev3.TypedExtensionConfig{TypedConfig: config}
 	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("extension: %w", err)
 	}
-	return &Extension{body: body, version: versionOf(body)}, nil
+	return &Extension{body: body, version: versionOf(body, origin...)}, nil
 }
 
 // Equal tells whether both have the same content; a nil one equals only nil.

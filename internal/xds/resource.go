@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"unicode/utf8"
 
@@ -47,8 +48,9 @@ type Resource struct {
 
 // NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal
 // version on every replica. A message nested in an Any was marshalled by the caller: use deterministic marshalling
-// there too, or the version changes without cause.
-func NewResource(name string, m proto.Message) (*Resource, error) {
+// there too, or the version changes without cause. Where content of another origin must have another version though it
+// is equal, origin says what it comes of.
+func NewResource(name string, m proto.Message, origin ...string) (*Resource, error) {
 	if m == nil {
 		return nil, fmt.Errorf("resource %q: no message", name)
 	}
@@ -56,7 +58,7 @@ func NewResource(name string, m proto.Message) (*Resource, error) {
 	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
 		return nil, fmt.Errorf("resource %q: %w", name, err)
 	}
-	return NewRawResource(name, "", packed)
+	return NewRawResource(name, versionOf(packed.GetValue(), origin...), packed)
 }
 
 // NewRawResource wraps bytes that are marshalled already, for a relay that must pass on what it got. With an empty
@@ -81,8 +83,11 @@ func checkName(name string) error {
 	return nil
 }
 
-func versionOf(content []byte) string {
+func versionOf(content []byte, origin ...string) string {
 	sum := sha256.Sum256(content)
+	if len(origin) > 0 {
+		sum = sha256.Sum256(append(sum[:], strings.Join(origin, "\x00")...))
+	}
 	return hex.EncodeToString(sum[:versionHashBytes])
 }
 
@@ -100,7 +105,7 @@ func (r *Resource) TypeURL() string {
 // id is its type and name.
 func (r *Resource) id() ID { return ID{r.TypeURL(), r.Name()} }
 
-// Version identifies the content: resources of one name and equal version are equal.
+// Version identifies the content and its origin: resources of one name and equal version are equal.
 func (r *Resource) Version() string { return r.version }
 
 // Any is the marshalled message; treat it as read-only.
