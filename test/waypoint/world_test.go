@@ -108,6 +108,8 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 	w.server = xds.NewServer(xds.Options{
 		Cache: w.cache,
 		Log:   logr.Discard(),
+		// For as long as threads of Envoy need on a busy machine; by default, as filters may wait.
+		Lingering: time.Second,
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
 			return xds.Proxy{Scope: scope, Pod: "shop/waypoint-0", PodUID: "0", Node: "n"}, nil
 		}),
@@ -275,6 +277,21 @@ func (w *world) acknowledged(updates ...xds.Update) {
 			return len(s.Proxies) > 0 && s.Settled()
 		})
 	}
+}
+
+// gone waits until Envoy has acknowledged that it has lost clusters.
+func (w *world) gone(clusters ...string) {
+	w.t.Helper()
+	eventually.True(w.t, "clusters to be gone", func() bool {
+		for _, p := range w.server.Proxies() {
+			for _, r := range p.Types[xds.TypeCluster].Resources {
+				if slices.Contains(clusters, r.Name) {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // backend adds a Service's port that requests can be sent to.
