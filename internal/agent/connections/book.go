@@ -104,9 +104,9 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	switch {
 	case known:
 		p.open[o.key()] = o
-	case len(p.open) < k.ofPod && k.open < k.inAll:
+	case len(p.open) < k.ofPod && k.makeRoom(pod):
 		p.open[o.key()] = o
-		k.open++
+		k.took(pod)
 	default:
 		k.noRoom++
 	}
@@ -157,7 +157,7 @@ func (k *Keeper) gone(pod string, o opened) {
 	}
 	if open, known := p.open[which]; known && !open.began.After(o.began) {
 		delete(p.open, which)
-		k.open--
+		k.gave(pod)
 	}
 }
 

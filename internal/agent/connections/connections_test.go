@@ -377,13 +377,62 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		}
 		require.EqualValues(t, inAll, open(k))
 		time.Sleep(forgotten - envoy.RetellEvery)
-		k.Told(line(still, web, bob, at(1, 1)), false)
+		kept := len(k.pods[web].open)
+		require.NotZero(t, kept)
+		for port := range ofPod {
+			k.Told(line(still, web, bob, at(1, port)), false)
+		}
 		time.Sleep(2 * envoy.RetellEvery)
-		require.EqualValues(t, 1, open(k))
+		require.Equal(t, kept, open(k))
 		require.Len(t, k.pods, 1)
 		n.do(func() { clear(n.places) })
 		time.Sleep(forgotten + 2*envoy.RetellEvery)
 		require.Zero(t, open(k))
 		require.Empty(t, k.pods)
+	})
+}
+
+// TestNobodyTakesAllTheRoom: a namespace whose pods fill what a node can remember gives some of it up for others,
+// within a namespace a pod does, and it isn't passed to and fro.
+func TestNobodyTakesAllTheRoom(t *testing.T) {
+	keep(t, func(t *testing.T, k *Keeper, n *node) {
+		const ofPod, inAll = 64, 256
+		k.ofPod, k.inAll = ofPod, inAll
+		n.do(func() { n.places["small/a"] = "/netns/small" })
+		tell := func(pod string, ip, ports int) {
+			for port := range ports {
+				k.Told(line(came, pod, bob, fmt.Sprintf("10.0.%d.3:%d", ip, port+1)), false)
+			}
+		}
+		has := func(pod string) int {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return len(k.pods[pod].open)
+		}
+		accept(k, "small/a", authorization.Node(model.PodGuard{}))
+		time.Sleep(time.Hour)
+		for pod := range inAll / ofPod {
+			tell(fmt.Sprint("large/", pod), pod, ofPod)
+		}
+		require.Equal(t, ofPod, has("large/0"), "who is alone has it all")
+		tell("small/a", 100, 30)
+		require.Equal(t, 30, has("small/a"))
+		require.Equal(t, inAll, open(k))
+		tell("small/a", 101, ofPod)
+		require.Equal(t, ofPod, has("small/a"))
+		tell("large/new", 102, ofPod)
+		const equal = (inAll - ofPod) / (inAll/ofPod + 1)
+		for _, pod := range []string{"large/0", "large/1", "large/new"} {
+			require.InDelta(t, equal, has(pod), 1, pod)
+		}
+		forgotten := k.noRoom
+		for pod := range inAll / ofPod {
+			tell(fmt.Sprint("large/", pod), pod, ofPod)
+		}
+		require.Equal(t, ofPod, has("small/a"))
+		require.InDelta(t, equal, has("large/new"), 1)
+		require.InDelta(t, ofPod+equal, k.noRoom-forgotten, 2*inAll/ofPod, "those that aren't kept, and no others for them")
+		guards(k, "small/a", alice)
+		require.Len(t, n.take(), ofPod, "within a second, not a minute")
 	})
 }

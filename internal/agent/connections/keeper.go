@@ -54,7 +54,9 @@ type Keeper struct {
 	mu   sync.Mutex
 	pods map[string]*podOf
 	// open is how many connections are known, noRoom how often one wasn't kept, ended how many were.
-	open          int
+	open int
+	// ofNamespace is how many of those that are known each namespace has.
+	ofNamespace   map[string]int
 	noRoom, ended uint64
 
 	// deciders by what they are made of, the last made last. Run's alone.
@@ -70,6 +72,7 @@ type decider struct {
 func New(log logr.Logger) *Keeper {
 	return &Keeper{
 		log: log, now: time.Now, wake: wake.New(), ofPod: mostOfPod, inAll: mostInAll, pods: map[string]*podOf{},
+		ofNamespace: map[string]int{},
 	}
 }
 
