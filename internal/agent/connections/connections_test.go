@@ -436,3 +436,48 @@ func TestNobodyTakesAllTheRoom(t *testing.T) {
 		require.Len(t, n.take(), ofPod, "within a second, not a minute")
 	})
 }
+
+// TestAWaypointsConnections are asked about by what their callers asked for, and those to a port that is served no
+// longer stay.
+func TestAWaypointsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{places: map[string]string{web: "/netns/web"}}
+		k := NewWaypoint(logr.Discard(), web)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- k.Run(ctx, n, n) }()
+		defer func() {
+			stop()
+			require.NoError(t, <-done)
+		}()
+		of := func(what accesslogdatav3.AccessLogType, caller, dialled, from string) *accesslogdatav3.AccessLogCommon {
+			l := line(what, "", caller, from)
+			l.TlsProperties.TlsSniHostname = dialled
+			return l
+		}
+		db := model.TCPGuard{ServicePort: model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}}
+		cache := model.TCPGuard{ServicePort: model.ServicePort{Namespace: "shop", Service: "cache", Port: 6379}}
+		accepts := func(guards ...model.TCPGuard) {
+			packed := envoy.Any(envoy.Extension(names.AuthorizationTCP, authorization.TCP(guards)))
+			k.Accepted(names.AuthorizationTCP, string(packed.GetValue()), packed)
+		}
+		accepts(db, cache)
+		time.Sleep(time.Hour)
+		k.Told(of(came, alice, "5432.db.shop", "10.244.0.2:1000"), false)
+		k.Told(of(came, bob, "5432.db.shop", "10.244.0.3:1000"), false)
+		k.Told(of(came, bob, "6379.cache.shop", "10.244.0.3:1001"), false)
+		guards(k, web) // of a pod, which a waypoint has nothing to do with
+		require.Empty(t, n.take())
+		guarded := db
+		guarded.Guards = []model.Guard{{Network: []model.AccessPolicy{{
+			Name:  types.NamespacedName{Namespace: "shop", Name: "few"},
+			Rules: []model.AccessRule{{Sources: []model.AccessSource{{Identity: alice}}}},
+		}}}}
+		accepts(guarded, cache)
+		require.Equal(t, []string{"10.244.0.3:1000"}, n.take())
+		k.Told(of(ended, bob, "5432.db.shop", "10.244.0.3:1000"), false)
+		accepts(cache)
+		require.Empty(t, n.take())
+		require.Equal(t, 2, open(k))
+	})
+}
