@@ -13,11 +13,14 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/anypb"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/agent"
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
+	"github.com/fairway-mesh/fairway/internal/agent/resets"
 	"github.com/fairway-mesh/fairway/internal/agent/sds"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -104,11 +107,12 @@ func agentWaypoint() *cobra.Command {
 			}
 			drained := introspect.NewDrain()
 			here := &place{}
+			open := connections.NewWaypoint(log.WithName("connections"), p.namespace+"/"+p.podName)
 			core, err := agent.NewCore(agent.Options{
 				Kind: catalogue.Waypoint, NodeID: p.namespace + "/" + p.podName,
 				Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
 				Required: catalogue.Waypoint.Required(), Drain: drained, Log: log,
-				Greeted: here.learn, Source: source, Keys: true,
+				Greeted: here.learn, Source: source, Keys: true, Connections: open,
 				Adapt: map[string]func(*anypb.Any) (*anypb.Any, error){
 					xds.TypeEndpoint: here.nearest, xds.TypeExtension: authentication.KeptByAgent,
 				},
@@ -130,7 +134,16 @@ func agentWaypoint() *cobra.Command {
 					log.Error(err, "stopping without draining")
 				}
 			})
-			return core.Run(run, nil)
+			g, ctx := errgroup.WithContext(run)
+			g.Go(func() error {
+				asker := resets.NewAsker()
+				return open.Run(ctx, asker, asker)
+			})
+			g.Go(func() error {
+				defer stop()
+				return core.Run(ctx, nil)
+			})
+			return g.Wait()
 		},
 	}
 	o.add(cmd)

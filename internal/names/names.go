@@ -174,6 +174,10 @@ const (
 	LogPlaintext = "plaintext"
 )
 
+// ResetsSocket is abstract, so that each pod's network namespace has one of its own: there a waypoint has the agent of
+// its node reset connections.
+const ResetsSocket = "@fairway-resets"
+
 // ClusterXDS is the static cluster of every proxy that leads to its agent.
 const ClusterXDS = "xds"
 

@@ -53,7 +53,7 @@ func newFixture(t testing.TB, tune func(*Options)) *fixture {
 			return Proxy{}, errors.New("send a token")
 		}
 		return Proxy{Scope: Scope(get("scope")), Pod: get("pod"), PodUID: get("pod")}, nil
-	})}
+	}), Lingering: time.Nanosecond}
 	if tune != nil {
 		tune(&opts)
 	}

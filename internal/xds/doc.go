@@ -11,7 +11,8 @@
 // Life of a change:
 //
 //	Cache.Apply ─► marks the changed names on the streams that subscribe to them, wakes those, never blocks
-//	stream      ─► decides what the client lacks, orders it (make before break), sends one response per type at a time
+//	stream      ─► decides what the client lacks, orders it (make before break), sends one response per type at a time;
+//	               clusters that nothing names any more go a while later
 //	client      ─► ACK or NACK; a NACK of several resources is bisected until the culprit stands alone
 //	Server      ─► State and OnChange tell what is acknowledged, by whom, and why not
 package xds

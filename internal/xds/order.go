@@ -33,6 +33,12 @@ type lane struct{ bring, take int }
 // up after 15 s) must not hold up the routes of everyone else on the proxy for longer than that.
 const orderPatience = 3 * time.Second
 
+// defaultLingering is for how long a cluster stays that nothing names any more. A thread of Envoy takes a route table
+// in a moment after it is acknowledged, and a request that has its route looks for the cluster when it leaves, or
+// leaves again: after what filters ask about it (external authorization waits for 5 s at most). One that finds no
+// cluster is answered 503.
+const defaultLingering = 6 * time.Second
+
 // free types depend on nothing in this order, such as secrets: they are sent at once, and no other waits.
 const free = -1
 
@@ -90,7 +96,7 @@ func (st *stream) next() (*discoveryv3.DeltaDiscoveryResponse, *response) {
 	if w, tasks := st.nextToBring(works); w != nil {
 		return st.send(w.sub, tasks, false)
 	}
-	if w, tasks := nextToTake(works); w != nil {
+	if w, tasks := st.nextToTake(works); w != nil {
 		return st.send(w.sub, tasks, true)
 	}
 	return nil, nil
@@ -116,8 +122,8 @@ func (st *stream) nextToBring(works []*work) (*work, []task) {
 		}
 		first, overdue := w.bringing(now)
 		floor = min(floor, first)
-		if !overdue.IsZero() && (st.overdue.IsZero() || overdue.Before(st.overdue)) {
-			st.overdue = overdue
+		if !overdue.IsZero() {
+			st.wakeAt(overdue)
 		}
 	}
 	return nil, nil
@@ -125,7 +131,7 @@ func (st *stream) nextToBring(works []*work) (*work, []task) {
 
 // nextToTake finds the first subscription that may take something away: after all that was brought is acknowledged,
 // however long that takes, and users before what they use.
-func nextToTake(works []*work) (*work, []task) {
+func (st *stream) nextToTake(works []*work) (*work, []task) {
 	floor := none
 	for _, w := range works {
 		if w.sub.lane.bring != free {
@@ -141,7 +147,7 @@ func nextToTake(works []*work) (*work, []task) {
 		if w.sub.lane.take == free {
 			limit = none
 		}
-		if tasks := below(w.removals, limit); len(tasks) > 0 && w.sub.inflight == nil {
+		if tasks := st.unused(w, below(w.removals, limit)); len(tasks) > 0 && w.sub.inflight == nil {
 			return w, tasks
 		}
 		if w.sub.lane.take != free {
@@ -149,6 +155,40 @@ func nextToTake(works []*work) (*work, []task) {
 		}
 	}
 	return nil, nil
+}
+
+// unused are the removals of which nothing can be under way any more; the rest have st.overdue. What a client asks for
+// by name is answered at once, for no table names it. Nor does anything wait for relays, which have servers of their
+// own.
+func (st *stream) unused(w *work, removals []task) []task {
+	if w.sub.typeURL != TypeCluster || st.srv.opts.Relays {
+		return removals
+	}
+	now := time.Now()
+	var out []task
+	for _, k := range removals {
+		if _, named := w.sub.named[k.name]; !named {
+			h := w.sub.ensureHeld(k.name)
+			if h.unused.IsZero() {
+				h.unused = now
+			}
+			due := h.unused.Add(st.srv.opts.Lingering)
+			if now.Before(due) {
+				st.wakeAt(due)
+				continue
+			}
+			k.span.since = due
+		}
+		out = append(out, k)
+	}
+	return out
+}
+
+// wakeAt has next asked again then, unless that is to be sooner.
+func (st *stream) wakeAt(t time.Time) {
+	if st.overdue.IsZero() || t.Before(st.overdue) {
+		st.overdue = t
+	}
 }
 
 // work decides about the pending names and forgets those that need nothing. Names in flight are decided about after
@@ -160,8 +200,11 @@ func (sub *subscription) work(t *table) *work {
 		if act == nothing && res != nil {
 			sub.keepGood(t.entry(name), res)
 		}
-		k := task{name: name, res: res, span: s}
-		if h := sub.held[name]; h != nil && h.flying {
+		k, h := task{name: name, res: res, span: s}, sub.held[name]
+		if h != nil && act != remove {
+			h.unused = time.Time{}
+		}
+		if h != nil && h.flying {
 			if act == upsert {
 				w.upserts = append(w.upserts, k)
 			}
@@ -325,7 +368,7 @@ func (sub *subscription) sending(r *response, k task) {
 		it.res = k.res
 	}
 	h := sub.ensureHeld(k.name)
-	h.sent, h.unsure, h.flying = it.version, false, true
+	h.sent, h.unsure, h.flying, h.unused = it.version, false, true, time.Time{}
 	if len(r.items) == 0 {
 		r.span = k.span
 	} else {

@@ -234,6 +234,68 @@ func TestOnDemandClustersWithoutAWildcard(t *testing.T) {
 	c.expect(TypeCluster, "10.0.0.1:1")
 }
 
+// TestAClusterOutlastsTheTableThatNamedIt, for what is just being sent there: from the acknowledgement of the table on,
+// and unless it comes back. Who asks for a cluster by name is told at once that it is gone.
+func TestAClusterOutlastsTheTableThatNamedIt(t *testing.T) {
+	const lingering = time.Hour
+	cache := NewCache()
+	srv := NewServer(Options{Cache: cache, Lingering: lingering})
+	st, err := srv.admit(Proxy{Scope: testScope, Pod: "p"}, func(error) {})
+	require.NoError(t, err)
+	defer srv.dismiss(st)
+	change := func(ups ...Update) {
+		cache.Apply(testScope, ups)
+		st.absorb()
+	}
+	sent := func(want string) {
+		t.Helper()
+		resp, r := st.next()
+		require.NotNil(t, resp)
+		require.Equal(t, want, describe(resp.GetTypeUrl(), contents(resp)))
+		require.NoError(t, st.handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: resp.GetTypeUrl(), ResponseNonce: r.nonce}))
+	}
+	quiet := func() {
+		t.Helper()
+		resp, _ := st.next()
+		require.Nil(t, resp)
+	}
+	old, next := ID{TypeCluster, "old"}, ID{TypeCluster, "next"}
+	change(Set(cluster(t, "old", 1)), Set(route(t, "r", 1)))
+	cache.Ready(testScope, TypeCluster)
+	require.NoError(t, st.handle(request(TypeCluster)))
+	require.NoError(t, st.handle(request(TypeRoute, "r")))
+	sent("envoy.config.cluster.v3.Cluster [old]")
+	sent("envoy.config.route.v3.RouteConfiguration [r]")
+
+	change(Set(cluster(t, "next", 1)), Set(route(t, "r", 2)), Gone(old))
+	sent("envoy.config.cluster.v3.Cluster [next]")
+	table, r := st.next()
+	require.Equal(t, TypeRoute, table.GetTypeUrl())
+	quiet()
+	require.Zero(t, st.types[TypeCluster].held["old"].unused, "the table isn't acknowledged")
+	require.NoError(t, st.handle(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: TypeRoute, ResponseNonce: r.nonce}))
+	quiet()
+	unused := &st.types[TypeCluster].held["old"].unused
+	require.Equal(t, unused.Add(lingering), st.overdue, "the stream wakes up then")
+	change(Set(endpoints(t, "e", 1)), Set(route(t, "r", 3)))
+	sent("envoy.config.route.v3.RouteConfiguration [r]")
+
+	change(Set(cluster(t, "old", 1)))
+	quiet()
+	require.Zero(t, *unused, "it is back")
+	change(Gone(old))
+	quiet()
+	*unused = unused.Add(-lingering)
+	sent("envoy.config.cluster.v3.Cluster [-old]")
+	quiet()
+	require.Zero(t, st.overdue)
+
+	require.NoError(t, st.handle(request(TypeCluster, "next")))
+	sent("envoy.config.cluster.v3.Cluster [next]")
+	change(Gone(next))
+	sent("envoy.config.cluster.v3.Cluster [-next]")
+}
+
 func TestAClusterThatNeverWarmsHoldsUpRoutesForAWhileOnly(t *testing.T) {
 	cache := NewCache()
 	srv := NewServer(Options{Cache: cache})

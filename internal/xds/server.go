@@ -59,6 +59,8 @@ type Options struct {
 	maxSubscriptions int
 	// maxResponseBytes is the size beyond which a response is split; 0 means defaultMaxResponseBytes.
 	maxResponseBytes int
+	// Lingering is for how long a cluster of a wildcard stays that nothing names any more; 0 means defaultLingering.
+	Lingering time.Duration
 	// Supersede ends the older stream of a pod when a newer one comes: set it where each pod has one stream, so that a
 	// half-open connection does not linger in the acknowledgement book.
 	Supersede bool
@@ -91,6 +93,7 @@ func NewServer(opts Options) *Server {
 	opts.MaxStreams = cmp.Or(opts.MaxStreams, defaultMaxStreams)
 	opts.maxSubscriptions = cmp.Or(opts.maxSubscriptions, defaultMaxSubscriptions)
 	opts.maxResponseBytes = cmp.Or(opts.maxResponseBytes, defaultMaxResponseBytes)
+	opts.Lingering = cmp.Or(opts.Lingering, defaultLingering)
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()
 	}

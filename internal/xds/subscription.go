@@ -45,6 +45,8 @@ type held struct {
 	absent bool
 	// unsure: the client asked again, or left a name that its wildcard may cover, so it must be told whatever it has.
 	unsure bool
+	// unused is since when nothing that the client has names it, and it is to go; zero: it isn't to go, or is still named.
+	unused time.Time
 }
 
 // part of a rejected response.

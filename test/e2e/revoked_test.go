@@ -11,7 +11,12 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -62,8 +67,8 @@ func (s *space) converse(from, to string) *conversation {
 func TestWhatIsOpenEndsWhenAPolicyNarrows(t *testing.T) {
 	t.Parallel()
 	s := enrolled(t)
-	for _, client := range []string{"friend", "stranger"} {
-		s.client(client)
+	for _, name := range []string{"friend", "stranger"} {
+		s.client(name)
 	}
 	s.client("outsider", podLabel(names.LabelMesh, names.MeshDisabled))
 	s.server("app", func(d *deployment) {
@@ -97,4 +102,68 @@ func TestWhatIsOpenEndsWhenAPolicyNarrows(t *testing.T) {
 		}
 	}
 	friend.goesOn(t)
+}
+
+// TestWhatIsOpenEndsAtAWaypoint: a connection of TCP that the waypoint passes on ends as well, by the agent of its
+// node, once the policy's status says that it is enforced.
+func TestWhatIsOpenEndsAtAWaypoint(t *testing.T) {
+	t.Parallel()
+	s := enrolled(t)
+	for _, name := range []string{"friend", "stranger"} {
+		s.client(name)
+	}
+	s.server("app", func(d *deployment) {
+		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=app", "--port=8080"}
+		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
+	})
+	s.create(&gwv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
+		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
+			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
+		}},
+	})
+	svc := s.service("app", "app", func(svc *corev1.Service) {
+		svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"}
+		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp"
+	})
+	s.captured("friend", "stranger", "app")
+	eventually.Passes(t, "the Service's waypoint", func(look require.TestingT) {
+		require.NoError(look, world.client.Get(t.Context(), client.ObjectKeyFromObject(svc), svc))
+		require.True(look, meta.IsStatusConditionTrue(svc.Status.Conditions, v1alpha1.ServiceConditionWaypointBound))
+	})
+	for _, name := range []string{"friend", "stranger"} {
+		eventually.Passes(t, "an answer to "+name, func(look require.TestingT) {
+			_, err := s.exec(t.Context(), name, "tcp-send", "app:80", "hello")
+			require.NoError(look, err)
+		})
+	}
+	friend, stranger := s.converse("friend", "app:80"), s.converse("stranger", "app:80")
+	counted := func(look require.TestingT, name string) (n float64) {
+		pods := &corev1.PodList{}
+		require.NoError(look, world.client.List(t.Context(), pods, client.InNamespace(s.name),
+			client.MatchingLabels{names.LabelGatewayName: "mine"}))
+		for i := range pods.Items {
+			for _, m := range families(t, look, &pods.Items[i], names.PortAgent)[name].GetMetric() {
+				n += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+		return n
+	}
+	eventually.Passes(t, "the waypoint has both connections", func(look require.TestingT) {
+		require.EqualValues(look, 2, counted(look, "fairway_agent_open_connections"))
+	})
+	policy := policyFor(networkAllow)
+	policy.Namespace = s.name
+	s.create(policy)
+	s.decided(policy)
+	select {
+	case err := <-stranger.ended:
+		require.Error(t, err)
+	case <-time.After(10 * time.Second): // a second, if the machine has time
+		require.Fail(t, "a connection that the policy refuses is open")
+	}
+	friend.goesOn(t)
+	eventually.Passes(t, "the waypoint's count", func(look require.TestingT) {
+		require.EqualValues(look, 1, counted(look, "fairway_agent_connections_ended_total"))
+	})
 }

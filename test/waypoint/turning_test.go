@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
@@ -51,9 +50,7 @@ func (p turning) turn(isHTTP bool) {
 	}
 	p.apply(append(updates, gone)...)
 	p.acknowledged(updates...)
-	eventually.True(p.t, "the other cluster to be gone", func() bool {
-		return len(p.server.State(scope.Key(xds.TypeCluster, gone.Name)).Proxies) == 0
-	})
+	p.gone(gone.Name)
 }
 
 // TestPortsThatTurn: a port that turns from TCP to HTTP or back has the cluster that it needs before anything leads

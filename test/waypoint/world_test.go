@@ -32,6 +32,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
 	agentkeys "github.com/fairway-mesh/fairway/internal/agent/keys"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
@@ -73,8 +74,9 @@ type world struct {
 	host   atomic.Uint32
 	cache  *xds.Cache
 	server *xds.Server
-	// counter is told of callers, as the agent is.
+	// counter is told of callers, and keeper of what is open, as the agent is.
 	counter *counting.Counter
+	keeper  *connections.Keeper
 	metrics *prometheus.Registry // of what keeps keys, as the agent does
 	log     *output
 	pid     int    // Envoy's
@@ -105,9 +107,13 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 		upstreams: map[model.ServicePort]model.Upstream{}, guards: map[model.ServicePort][]model.Guard{},
 	}
 	w.waypoint = w.address()
+	w.keep()
 	w.server = xds.NewServer(xds.Options{
 		Cache: w.cache,
 		Log:   logr.Discard(),
+		// For as long as threads of Envoy need on a busy machine; by default, as filters may wait.
+		Lingering: time.Second,
+		OnAck:     w.accepted,
 		Authenticator: xds.AuthenticatorFunc(func(context.Context) (xds.Proxy, error) {
 			return xds.Proxy{Scope: scope, Pod: "shop/waypoint-0", PodUID: "0", Node: "n"}, nil
 		}),
@@ -275,6 +281,21 @@ func (w *world) acknowledged(updates ...xds.Update) {
 			return len(s.Proxies) > 0 && s.Settled()
 		})
 	}
+}
+
+// gone waits until Envoy has acknowledged that it has lost clusters.
+func (w *world) gone(clusters ...string) {
+	w.t.Helper()
+	eventually.True(w.t, "clusters to be gone", func() bool {
+		for _, p := range w.server.Proxies() {
+			for _, r := range p.Types[xds.TypeCluster].Resources {
+				if slices.Contains(clusters, r.Name) {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
 // backend adds a Service's port that requests can be sent to.

@@ -4,6 +4,7 @@
 package connections
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 	"unique"
@@ -77,7 +78,7 @@ type guard struct {
 // of a connection may come after what is told of the next one between the same addresses and ports: an end ends no
 // later one, and nothing earlier takes the place of what is later.
 func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
-	pod := envoy.StateText(line, names.FilterStatePod)
+	pod := cmp.Or(k.waypoint, envoy.StateText(line, names.FilterStatePod))
 	o, ok := read(line, plaintext)
 	if pod == "" || !ok {
 		return
@@ -104,9 +105,9 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 	switch {
 	case known:
 		p.open[o.key()] = o
-	case len(p.open) < k.ofPod && k.open < k.inAll:
+	case len(p.open) < k.ofPod && k.makeRoom(pod):
 		p.open[o.key()] = o
-		k.open++
+		k.took(pod)
 	default:
 		k.noRoom++
 	}
@@ -120,19 +121,28 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 // Accepted takes in that the proxy goes by a configuration now. If that is the guard of a pod, what is open has to be
 // asked about.
 func (k *Keeper) Accepted(name, version string, packed *anypb.Any) {
-	namespace, pod, ok := names.ParsePodAuthorization(name)
+	whose, ok := k.guarded(name)
 	if !ok {
 		return
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := k.pod(namespace + "/" + pod)
+	p := k.pod(whose)
 	if p.guard != nil && p.guard.version == version {
 		return
 	}
 	p.guard = &guard{version: version, packed: packed, since: k.now()}
 	p.changed = true
 	k.wake.Set()
+}
+
+// guarded is the pod that a filter guards.
+func (k *Keeper) guarded(name string) (pod string, ok bool) {
+	if k.waypoint != "" {
+		return k.waypoint, name == names.AuthorizationTCP
+	}
+	namespace, pod, ok := names.ParsePodAuthorization(name)
+	return namespace + "/" + pod, ok
 }
 
 // pod is made if need be. k.mu is held.
@@ -157,7 +167,7 @@ func (k *Keeper) gone(pod string, o opened) {
 	}
 	if open, known := p.open[which]; known && !open.began.After(o.began) {
 		delete(p.open, which)
-		k.open--
+		k.gave(pod)
 	}
 }
 

@@ -377,13 +377,107 @@ func TestWhatIsKeptIsBounded(t *testing.T) {
 		}
 		require.EqualValues(t, inAll, open(k))
 		time.Sleep(forgotten - envoy.RetellEvery)
-		k.Told(line(still, web, bob, at(1, 1)), false)
+		kept := len(k.pods[web].open)
+		require.NotZero(t, kept)
+		for port := range ofPod {
+			k.Told(line(still, web, bob, at(1, port)), false)
+		}
 		time.Sleep(2 * envoy.RetellEvery)
-		require.EqualValues(t, 1, open(k))
+		require.Equal(t, kept, open(k))
 		require.Len(t, k.pods, 1)
 		n.do(func() { clear(n.places) })
 		time.Sleep(forgotten + 2*envoy.RetellEvery)
 		require.Zero(t, open(k))
 		require.Empty(t, k.pods)
+	})
+}
+
+// TestNobodyTakesAllTheRoom: a namespace whose pods fill what a node can remember gives some of it up for others,
+// within a namespace a pod does, and it isn't passed to and fro.
+func TestNobodyTakesAllTheRoom(t *testing.T) {
+	keep(t, func(t *testing.T, k *Keeper, n *node) {
+		const ofPod, inAll = 64, 256
+		k.ofPod, k.inAll = ofPod, inAll
+		n.do(func() { n.places["small/a"] = "/netns/small" })
+		tell := func(pod string, ip, ports int) {
+			for port := range ports {
+				k.Told(line(came, pod, bob, fmt.Sprintf("10.0.%d.3:%d", ip, port+1)), false)
+			}
+		}
+		has := func(pod string) int {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return len(k.pods[pod].open)
+		}
+		accept(k, "small/a", authorization.Node(model.PodGuard{}))
+		time.Sleep(time.Hour)
+		for pod := range inAll / ofPod {
+			tell(fmt.Sprint("large/", pod), pod, ofPod)
+		}
+		require.Equal(t, ofPod, has("large/0"), "who is alone has it all")
+		tell("small/a", 100, 30)
+		require.Equal(t, 30, has("small/a"))
+		require.Equal(t, inAll, open(k))
+		tell("small/a", 101, ofPod)
+		require.Equal(t, ofPod, has("small/a"))
+		tell("large/new", 102, ofPod)
+		const equal = (inAll - ofPod) / (inAll/ofPod + 1)
+		for _, pod := range []string{"large/0", "large/1", "large/new"} {
+			require.InDelta(t, equal, has(pod), 1, pod)
+		}
+		forgotten := k.noRoom
+		for pod := range inAll / ofPod {
+			tell(fmt.Sprint("large/", pod), pod, ofPod)
+		}
+		require.Equal(t, ofPod, has("small/a"))
+		require.InDelta(t, equal, has("large/new"), 1)
+		require.InDelta(t, ofPod+equal, k.noRoom-forgotten, 2*inAll/ofPod, "those that aren't kept, and no others for them")
+		guards(k, "small/a", alice)
+		require.Len(t, n.take(), ofPod, "within a second, not a minute")
+	})
+}
+
+// TestAWaypointsConnections are asked about by what their callers asked for, and those to a port that is served no
+// longer stay.
+func TestAWaypointsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &node{places: map[string]string{web: "/netns/web"}}
+		k := NewWaypoint(logr.Discard(), web)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- k.Run(ctx, n, n) }()
+		defer func() {
+			stop()
+			require.NoError(t, <-done)
+		}()
+		of := func(what accesslogdatav3.AccessLogType, caller, dialled, from string) *accesslogdatav3.AccessLogCommon {
+			l := line(what, "", caller, from)
+			l.TlsProperties.TlsSniHostname = dialled
+			return l
+		}
+		db := model.TCPGuard{ServicePort: model.ServicePort{Namespace: "shop", Service: "db", Port: 5432}}
+		cache := model.TCPGuard{ServicePort: model.ServicePort{Namespace: "shop", Service: "cache", Port: 6379}}
+		accepts := func(guards ...model.TCPGuard) {
+			packed := envoy.Any(envoy.Extension(names.AuthorizationTCP, authorization.TCP(guards)))
+			k.Accepted(names.AuthorizationTCP, string(packed.GetValue()), packed)
+		}
+		accepts(db, cache)
+		time.Sleep(time.Hour)
+		k.Told(of(came, alice, "5432.db.shop", "10.244.0.2:1000"), false)
+		k.Told(of(came, bob, "5432.db.shop", "10.244.0.3:1000"), false)
+		k.Told(of(came, bob, "6379.cache.shop", "10.244.0.3:1001"), false)
+		guards(k, web) // of a pod, which a waypoint has nothing to do with
+		require.Empty(t, n.take())
+		guarded := db
+		guarded.Guards = []model.Guard{{Network: []model.AccessPolicy{{
+			Name:  types.NamespacedName{Namespace: "shop", Name: "few"},
+			Rules: []model.AccessRule{{Sources: []model.AccessSource{{Identity: alice}}}},
+		}}}}
+		accepts(guarded, cache)
+		require.Equal(t, []string{"10.244.0.3:1000"}, n.take())
+		k.Told(of(ended, bob, "5432.db.shop", "10.244.0.3:1000"), false)
+		accepts(cache)
+		require.Empty(t, n.take())
+		require.Equal(t, 2, open(k))
 	})
 }

@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package connections ends the connections to a node's pods that were let in by an earlier guard of the pod, and that
-// the present one refuses. The proxy doesn't: it asks about a connection once, when it comes.
+// Package connections ends the connections to a node's pods, or through a waypoint's TCP ports, that were let in by an
+// earlier guard, and that the present one refuses. The proxy doesn't: it asks about a connection once, when it comes.
 //
 // Invariants:
 //   - A connection is ended only if the present guard's own expressions say that they refuse it. Nobody whose caller,

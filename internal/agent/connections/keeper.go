@@ -33,7 +33,8 @@ const (
 	mostDeciders = 8
 )
 
-// Kernel resets connections in a pod's network namespace, by its path; kernel.Kernel is one.
+// Kernel resets connections in a pod's network namespace, by its path; kernel.Kernel is one, and for waypoints
+// resets.Asker.
 type Kernel interface {
 	EndProxied(path string, connections []capture.Proxied) (ended int, err error)
 }
@@ -43,9 +44,14 @@ type Places interface {
 	Netns(pod string) []string
 }
 
-// Keeper keeps the connections of a node's pods in step with their guards.
+// Keeper keeps the connections of a node's pods in step with their guards, or those that a waypoint passes on as they
+// are.
 type Keeper struct {
-	log  logr.Logger
+	log logr.Logger
+	// waypoint is the pod that all is about; "": it is said of each connection and guard.
+	waypoint string
+	read     func(*netstatev3.Config) (*authorization.Decider, error)
+
 	now  func() time.Time
 	wake wake.Signal
 	// ofPod and inAll are mostOfPod and mostInAll, unless a test says else.
@@ -54,7 +60,9 @@ type Keeper struct {
 	mu   sync.Mutex
 	pods map[string]*podOf
 	// open is how many connections are known, noRoom how often one wasn't kept, ended how many were.
-	open          int
+	open int
+	// ofNamespace is how many of those that are known each namespace has.
+	ofNamespace   map[string]int
 	noRoom, ended uint64
 
 	// deciders by what they are made of, the last made last. Run's alone.
@@ -66,10 +74,18 @@ type decider struct {
 	*authorization.Decider
 }
 
+// NewWaypoint is New for a waypoint's pod.
+func NewWaypoint(log logr.Logger, pod string) *Keeper {
+	k := New(log)
+	k.waypoint, k.read = pod, authorization.NewTCPDecider
+	return k
+}
+
 // New knows no connection.
 func New(log logr.Logger) *Keeper {
 	return &Keeper{
-		log: log, now: time.Now, wake: wake.New(), ofPod: mostOfPod, inAll: mostInAll, pods: map[string]*podOf{},
+		log: log, read: authorization.NewDecider, now: time.Now, wake: wake.New(), ofPod: mostOfPod, inAll: mostInAll,
+		pods: map[string]*podOf{}, ofNamespace: map[string]int{},
 	}
 }
 
@@ -225,7 +241,7 @@ func (k *Keeper) decider(g *guard) (*authorization.Decider, error) {
 	if err := config.GetTypedConfig().UnmarshalTo(filter); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	d, err := authorization.NewDecider(filter)
+	d, err := k.read(filter)
 	if err != nil {
 		return nil, err
 	}

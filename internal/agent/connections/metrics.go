@@ -7,11 +7,11 @@ import "github.com/prometheus/client_golang/prometheus"
 
 var (
 	descOpen = prometheus.NewDesc("fairway_agent_open_connections",
-		"Connections to the node's pods that are known to be open.", nil, nil)
+		"Connections to the node's pods, or through the waypoint's TCP ports, that are known to be open.", nil, nil)
 	descNoRoom = prometheus.NewDesc("fairway_agent_open_connections_unknown_total",
-		"Times that a connection was told of and there was no room to remember it.", nil, nil)
+		"Times that there was no room to remember a connection, or that one was forgotten for the sake of another.", nil, nil)
 	descEnded = prometheus.NewDesc("fairway_agent_connections_ended_total",
-		"Connections to the node's pods that were reset because the pod's policies refuse them now.", nil, nil)
+		"Connections that were reset because policies refuse them now.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.

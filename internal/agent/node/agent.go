@@ -31,6 +31,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
+	"github.com/fairway-mesh/fairway/internal/agent/resets"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -92,6 +93,7 @@ func (a *Agent) assemble() error {
 	a.host = newHostRules(o.kernel, o.Log)
 	a.pods = pods.New(pods.Options{
 		Client: a.manager.GetClient(), Sandboxes: o.sandboxes, Kernel: o.kernel, Host: a.host, Endpoints: o.Proxy,
+		Waypoints: resets.NewServer(o.kernel, o.Log.WithName("waypoints")),
 		Enroller: enrol.New(enrol.Options{
 			Proxy: o.Proxy, Certificates: o.Certificates, Kernel: o.kernel, Host: a.host, Observer: reports, Log: o.Log,
 			Waits: o.waits.enrol,

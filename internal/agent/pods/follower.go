@@ -36,6 +36,8 @@ type Options struct {
 	Kernel    Kernel
 	Host      Host
 	Endpoints Endpoints
+	// Waypoints of the node; nil: nobody serves them.
+	Waypoints Waypoints
 	Reports   *Reports
 	// System is the mesh's own namespace.
 	System string
@@ -54,6 +56,7 @@ type Follower struct {
 	kernel    Kernel
 	host      Host
 	endpoints Endpoints
+	waypoints Waypoints
 	reports   *Reports
 	statuses  *statuses
 	system    string
@@ -68,8 +71,8 @@ type Follower struct {
 func New(o Options) *Follower {
 	f := &Follower{
 		client: o.Client, enroller: o.Enroller, sandboxes: o.Sandboxes, kernel: o.Kernel, host: o.Host,
-		endpoints: o.Endpoints,
-		reports:   o.Reports, statuses: newStatuses(), system: o.System, seen: o.Seen, log: o.Log,
+		endpoints: o.Endpoints, waypoints: o.Waypoints,
+		reports: o.Reports, statuses: newStatuses(), system: o.System, seen: o.Seen, log: o.Log,
 		waits: Waits{
 			Attempt: cmp.Or(o.Waits.Attempt, attemptTimeout), Verify: cmp.Or(o.Waits.Verify, enrol.VerifyEvery),
 			Runtime: cmp.Or(o.Waits.Runtime, runtimeWait), Orphan: cmp.Or(o.Waits.Orphan, orphanGrace),

@@ -7,6 +7,8 @@ import (
 	"context"
 	"net/netip"
 
+	"k8s.io/apimachinery/pkg/types"
+
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 )
@@ -25,6 +27,14 @@ type Kernel interface {
 	Remove(path string) error
 	// Dialled is what a pod dialled lately, the last one first.
 	Dialled(path string) ([]netip.AddrPort, error)
+}
+
+// Waypoints of the node may have connections of theirs reset; resets.Server serves them.
+type Waypoints interface {
+	// Serves tells whether that pod of the name may, with the network that it has.
+	Serves(pod types.NamespacedName, which string) bool
+	Serve(pod types.NamespacedName, which, path string) error
+	Drop(pod types.NamespacedName)
 }
 
 // Host keeps the node's own rules equal to what its captured pods need.

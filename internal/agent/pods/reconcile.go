@@ -40,12 +40,21 @@ func (f *Follower) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 		}
 	}
 	if pod.UID == "" { // it is gone
+		f.dropWaypoint(req.NamespacedName)
 		return reconcile.Result{}, nil
 	}
 	d, mesh, err := f.decide(ctx, pod)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	result, err := f.bring(ctx, pod, mesh, d)
+	return result, errors.Join(err, f.reconcileWaypoint(ctx, pod, d))
+}
+
+// bring a pod to where it should be.
+func (f *Follower) bring(
+	ctx context.Context, pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision,
+) (reconcile.Result, error) {
 	switch d.Action {
 	case member.Capture:
 		return f.reconcileCapture(ctx, pod, mesh, d)

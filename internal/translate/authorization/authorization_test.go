@@ -177,7 +177,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// TestVerdictsOfTCPPorts is the same at a waypoint.
+// TestVerdictsOfTCPPorts is the same at a waypoint, and what its agent says of connections that are open.
 func TestVerdictsOfTCPPorts(t *testing.T) {
 	for seed := range uint64(80) {
 		some := random(seed)
@@ -190,23 +190,30 @@ func TestVerdictsOfTCPPorts(t *testing.T) {
 			guards = append(guards, at)
 		}
 		filter := TCP(guards).GetOnDownstreamTlsHandshake()
+		d, err := NewTCPDecider(TCP(guards))
+		require.NoError(t, err)
 		for range 8 {
 			caller := some.Caller()
 			if caller.Identity == "" {
 				continue
 			}
+			dialled := names.ServerName("shop", "db", caller.Port)
 			c := newConnection(t, map[string]any{"connection": map[string]any{
 				"mtls": true, "uri_san_peer_certificate": caller.Identity,
-				"requested_server_name": names.ServerName("shop", "db", caller.Port),
+				"requested_server_name": dialled,
 			}})
 			c.set(filter)
-			want := caller.Port != some.Ports[3] // which isn't listed
+			listed := caller.Port != some.Ports[3]
+			want := listed
 			for _, at := range guards {
 				for _, g := range at.Guards {
 					want = want && (at.Port != caller.Port || translatetest.GuardLetsIn(g, caller, false))
 				}
 			}
 			require.Equal(t, want, c.says(names.FilterStateVerdict) == "", "seed %d, %+v", seed, caller)
+			said, err := d.Verdict(Caller{Identity: caller.Identity, ServerName: dialled})
+			require.NoError(t, err)
+			require.Equal(t, want || !listed, said == "", "seed %d, %+v: %q", seed, caller, said)
 		}
 	}
 }

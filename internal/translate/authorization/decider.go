@@ -23,11 +23,13 @@ type Caller struct {
 	Port       uint16
 }
 
-// Decider says of callers what a filter that Node made says of them: it evaluates the filter's own expressions.
+// Decider says of callers what a filter that Node or TCP made says of them: it evaluates the filter's own expressions.
 type Decider struct {
 	states []state
 	// open: everybody is let in.
 	open bool
+	// services: what callers ask for are ports of Services, of a waypoint.
+	services bool
 }
 
 // state is filter state that an expression gives, or a text.
@@ -41,6 +43,17 @@ const formatBefore, formatAfter = "%CEL(", ")%"
 
 // noPort is the verdict about who asks for what is no port, and is connected nowhere.
 const noPort = "no port is asked for"
+
+// NewTCPDecider reads a filter that TCP made, as NewDecider does. About ports that a waypoint passes on no longer it
+// says nothing, for no policy refuses those who are connected there.
+func NewTCPDecider(filter *netstatev3.Config) (*Decider, error) {
+	d, err := NewDecider(filter)
+	if err != nil {
+		return nil, err
+	}
+	d.services = true
+	return d, nil
+}
 
 // NewDecider reads a filter. It fails for what Node of another version may make and this one doesn't know.
 func NewDecider(filter *netstatev3.Config) (*Decider, error) {
@@ -85,8 +98,8 @@ func (d *Decider) Verdict(c Caller) (said string, err error) {
 		"destination":  map[string]any{"port": int64(c.Port)},
 	}
 	if c.Identity != "" {
-		if _, err := strconv.ParseUint(c.ServerName, 10, 16); err != nil {
-			return noPort, nil //nolint:nilerr // that is what it says
+		if !d.services && !isPort(c.ServerName) {
+			return noPort, nil
 		}
 		seen["connection"] = map[string]any{
 			"mtls": true, "uri_san_peer_certificate": c.Identity, "requested_server_name": c.ServerName,
@@ -103,7 +116,15 @@ func (d *Decider) Verdict(c Caller) (said string, err error) {
 		}
 		kept[s.key] = []byte(said)
 	}
+	if d.services && said == notServed {
+		return "", nil
+	}
 	return said, nil
+}
+
+func isPort(s string) bool {
+	_, err := strconv.ParseUint(s, 10, 16)
+	return err == nil
 }
 
 // evaluate is what Envoy's formatter makes of an expression.

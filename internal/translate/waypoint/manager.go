@@ -39,9 +39,10 @@ const (
 	forEver = 10 * 365 * 24 * time.Hour
 )
 
-// tcpProxy passes bytes on. How long a connection may be idle is the application's business.
+// tcpProxy passes bytes on. How long a connection may be idle is the application's business. The agent is told which
+// are open, to end them when policies narrow.
 func tcpProxy() *tcpproxyv3.TcpProxy {
-	return &tcpproxyv3.TcpProxy{
+	return envoy.TellOfOpen(names.LogMTLS, &tcpproxyv3.TcpProxy{
 		StatPrefix:         names.ListenerMTLS,
 		ClusterSpecifier:   &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
 		MaxConnectAttempts: envoy.UInt32(connectAttempts),
@@ -49,7 +50,7 @@ func tcpProxy() *tcpproxyv3.TcpProxy {
 			envoy.StdoutLog(tcpLog(), envoy.EitherOf(envoy.Flagged(), envoy.Tried())),
 			envoy.TellOfConnections(envoy.TriedOnly()),
 		}, envoy.CountRefused("destination", "%REQUESTED_SERVER_NAME%")...),
-	}
+	})
 }
 
 // refuse ends a connection that leads nowhere, and says so in the log.
