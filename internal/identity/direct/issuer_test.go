@@ -250,7 +250,14 @@ func TestARequestThatSomebodyDeletes(t *testing.T) {
 	w := newWorld(t)
 	w.adopt()
 	done := make(chan error, 1)
-	go func() { _, err := w.sign(t.Context(), cart); done <- err }()
+	sign := func() { _, err := w.sign(t.Context(), cart); done <- err }
+	// The watch begins with the first request, and doesn't hear of one that came and went before.
+	go sign()
+	w.answer(func(cr *certmanagerv1.CertificateRequest) {
+		says(cr, certmanagerv1.CertificateRequestConditionDenied, cmmeta.ConditionTrue, "Policy", "not you")
+	})
+	require.ErrorContains(t, <-done, "not you")
+	go sign()
 	eventually.Passes(t, "the request is deleted", func(look require.TestingT) {
 		all := w.requests(look)
 		require.Len(look, all, 1)
