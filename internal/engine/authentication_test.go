@@ -23,20 +23,7 @@ func TestTokensAreTheWaypoints(t *testing.T) {
 	for _, obj := range caseOf(t, "split") {
 		h.Set(obj)
 	}
-	policy := func(generation int64, issuer string) *v1alpha1.AuthenticationPolicy {
-		return &v1alpha1.AuthenticationPolicy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews", Generation: generation},
-			Spec: v1alpha1.AuthenticationPolicySpec{
-				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: "reviews"}},
-				JWT: &v1alpha1.JWTAuthentication{Providers: []v1alpha1.JWTProvider{{
-					Name: "main", Issuer: issuer, JWKS: v1alpha1.JWKS{Inline: new(
-						`{"keys": [{"kty": "EC", "crv": "P-256", "x": "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis", ` +
-							`"y": "y77t-RvAHRKTsSGdIYUfweuOvwrvDD-Q3Hv5J0fSKbE"}]}`)},
-				}}},
-			},
-		}
-	}
-	h.Set(policy(1, "https://first.example"))
+	h.Set(tokensOf(1, "https://first.example"))
 	h.Synced()
 	has := func(scope xds.Scope, typeURL, name string) *xds.Resource {
 		k := scope.Key(typeURL, name)
@@ -56,9 +43,24 @@ func TestTokensAreTheWaypoints(t *testing.T) {
 	table := has(sharedScope, xds.TypeRoute, "service/bookshop/reviews/80")
 	require.NotNil(t, table)
 
-	h.Set(policy(2, "https://second.example"))
+	h.Set(tokensOf(2, "https://second.example"))
 	h.process()
 	require.Contains(t, tokens(), "https://second.example")
 	require.NotContains(t, tokens(), "https://first.example")
 	require.True(t, table.Equal(has(sharedScope, xds.TypeRoute, "service/bookshop/reviews/80")))
+}
+
+// tokensOf an issuer are what a policy asks for of requests to the Service reviews.
+func tokensOf(generation int64, issuer string) *v1alpha1.AuthenticationPolicy {
+	return &v1alpha1.AuthenticationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "reviews", Generation: generation},
+		Spec: v1alpha1.AuthenticationPolicySpec{
+			TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: "reviews"}},
+			JWT: &v1alpha1.JWTAuthentication{Providers: []v1alpha1.JWTProvider{{
+				Name: "main", Issuer: issuer, JWKS: v1alpha1.JWKS{Inline: new(
+					`{"keys": [{"kty": "EC", "crv": "P-256", "x": "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis", ` +
+						`"y": "y77t-RvAHRKTsSGdIYUfweuOvwrvDD-Q3Hv5J0fSKbE"}]}`)},
+			}}},
+		},
+	}
 }

@@ -47,17 +47,9 @@ func TestAPolicyThatIsMadeAgainIsAnotherOne(t *testing.T) {
 		})
 	}
 	tokens := func(uid types.UID, generation int64) {
-		h.Set(&v1alpha1.AuthenticationPolicy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "bookshop", Name: "tokens", UID: uid, Generation: generation},
-			Spec: v1alpha1.AuthenticationPolicySpec{
-				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: "reviews"}},
-				JWT: &v1alpha1.JWTAuthentication{Providers: []v1alpha1.JWTProvider{{
-					Name: "main", Issuer: "https://issuer.example", JWKS: v1alpha1.JWKS{Inline: new(
-						`{"keys": [{"kty": "EC", "crv": "P-256", "x": "WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis", ` +
-							`"y": "y77t-RvAHRKTsSGdIYUfweuOvwrvDD-Q3Hv5J0fSKbE"}]}`)},
-				}}},
-			},
-		})
+		p := tokensOf(generation, "https://issuer.example")
+		p.UID = uid
+		h.Set(p)
 	}
 	network("a", 1)
 	requests("a", 1)

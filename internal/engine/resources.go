@@ -142,12 +142,11 @@ func (r *resources) extension(c *memo.Ctx, k xds.Key) *xds.Resource {
 	switch {
 	case !ok:
 	case k.Name == names.AuthorizationTCP:
-		ports := r.ingest.TCPGuards.Get(c, gateway)
-		var all []model.Guard
+		ports, editions := r.ingest.TCPGuards.Get(c, gateway), model.Editions{}
 		for _, p := range ports {
-			all = append(all, p.Guards...)
+			editions.Add(p.Guards...)
 		}
-		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(ports)), model.EditionsOf(all...)...)
+		return r.resource(k, envoy.Extension(k.Name, authorization.TCP(ports)), editions.Sorted()...)
 	case k.Name == names.FilterTokens:
 		all := r.ingest.Authentications.Get(c, gateway)
 		return r.resource(k, envoy.Extension(k.Name, authentication.Tokens(*all)), all.Editions()...)
@@ -181,8 +180,9 @@ func (r *resources) guardOfPod(c *memo.Ctx, k xds.Key, key cluster.Key) *xds.Res
 
 // makeGuard makes what guards the pods of a kind: once for all of them.
 func (r *resources) makeGuard(c *memo.Ctx, kind ingest.PodKind) *xds.Extension {
-	guard := r.ingest.GuardOf.Get(c, kind)
-	out, err := xds.NewExtension(envoy.Any(authorization.Node(*guard)), origin(model.EditionsOf(guard.Guard))...)
+	guard, editions := r.ingest.GuardOf.Get(c, kind), model.Editions{}
+	editions.Add(guard.Guard)
+	out, err := xds.NewExtension(envoy.Any(authorization.Node(*guard)), editions.Sorted()...)
 	if err != nil {
 		r.failed(xds.Key{ID: xds.ID{TypeURL: xds.TypeExtension}}, err)
 	}
@@ -366,7 +366,7 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 			for _, err := range bad { // none: ingest asks CheckRule about every rule
 				r.failed(k, err)
 			}
-			return r.resource(k, rc, model.EditionsOf(table.AllGuards()...)...)
+			return r.resource(k, rc, table.Editions().Sorted()...)
 		}
 	case xds.TypeRuntime:
 		if k.Name == names.RuntimeLayer {
@@ -382,18 +382,11 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 }
 
 // resource marshals; a message that can't be is reported and left out.
-func (r *resources) resource(k xds.Key, m proto.Message, of ...model.Edition) *xds.Resource {
-	res, err := xds.NewResource(k.Name, m, origin(of)...)
+func (r *resources) resource(k xds.Key, m proto.Message, origin ...string) *xds.Resource {
+	res, err := xds.NewResource(k.Name, m, origin...)
 	if err != nil {
 		r.failed(k, err)
 		return nil
 	}
 	return res
-}
-
-func origin(of []model.Edition) (out []string) {
-	for _, e := range of {
-		out = append(out, string(e))
-	}
-	return out
 }

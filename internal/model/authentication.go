@@ -24,7 +24,7 @@ type Authentication struct {
 	// Policy by whose name guards ask for it.
 	Policy PolicyName
 	// Edition of the policy; see EditionOf.
-	Edition Edition
+	Edition string
 	// Invalid: it can't be carried out, so nobody can prove anything and all requests are refused.
 	Invalid bool
 	// Tokens that requests carry; nil: none are asked for.
@@ -95,7 +95,7 @@ type Authentications struct {
 }
 
 // Editions of the policies, in their order.
-func (a Authentications) Editions() (out []Edition) {
+func (a Authentications) Editions() (out []string) {
 	for _, p := range a.Policies {
 		out = append(out, p.Edition)
 	}

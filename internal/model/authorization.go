@@ -122,7 +122,7 @@ type GuardedPort struct {
 type AccessPolicy struct {
 	Name types.NamespacedName
 	// Edition of the policy; see EditionOf.
-	Edition Edition
+	Edition string
 	Deny    bool
 	// DryRun: nothing is refused because of it, only counted.
 	DryRun bool
@@ -132,36 +132,39 @@ type AccessPolicy struct {
 	Rules []AccessRule
 }
 
-// Edition tells which object of a policy's name something was made of, and as it was when. Versions of resources depend
-// on it: a policy that is taken away and made again, or changed and changed back, makes resources that are equal to
-// what they were, and a proxy that has yet to hear of either must not count as one that has the last.
-type Edition string
-
-// EditionOf an object: equal on all replicas.
-func EditionOf(uid types.UID, generation int64) Edition {
-	return Edition(string(uid) + "/" + strconv.FormatInt(generation, 10))
+// EditionOf an object tells which one of its name something was made of, and as it was when: equal on all replicas.
+// Versions of resources depend on it: a policy that is taken away and made again, or changed and changed back, makes
+// resources that are equal to what they were, and a proxy that has yet to hear of either must not count as one that has
+// the last.
+func EditionOf(uid types.UID, generation int64) string {
+	return string(uid) + "/" + strconv.FormatInt(generation, 10)
 }
 
-// EditionsOf the policies that guards were made of, sorted, each once.
-func EditionsOf(guards ...Guard) []Edition {
-	found := map[Edition]struct{}{} // rules of a table mostly have the same
+// Editions of the policies that guards were made of, each once.
+type Editions map[string]struct{}
+
+// Add those of some guards.
+func (e Editions) Add(guards ...Guard) {
 	for _, g := range guards {
 		for _, l := range g.Levels() {
 			for _, p := range l.Policies {
-				found[p.Edition] = struct{}{}
+				e[p.Edition] = struct{}{}
 			}
 		}
 	}
-	return slices.Sorted(maps.Keys(found))
 }
 
-// AllGuards of what is done with requests, each as often as it is asked.
-func (t RouteTable) AllGuards() []Guard {
-	out := slices.Clone(t.Guards)
+// Sorted is how versions depend on them.
+func (e Editions) Sorted() []string { return slices.Sorted(maps.Keys(e)) }
+
+// Editions of all policies that are asked about the table's requests.
+func (t RouteTable) Editions() Editions {
+	out := Editions{}
+	out.Add(t.Guards...)
 	of := func(rules []Rule) {
 		for _, r := range rules {
 			for _, b := range r.Backends {
-				out = append(out, b.Guards...)
+				out.Add(b.Guards...)
 			}
 		}
 	}
