@@ -55,9 +55,8 @@ func (a *Asker) ask(connections []capture.Proxied) (ended int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://node"+pathReset, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodPost, "http://node"+pathReset,
+		bytes.NewReader(body))
 	if err != nil {
 		return 0, err
 	}
