@@ -9,9 +9,8 @@ import (
 	accesslogdatav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	"github.com/go-logr/logr/testr"
 
-	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
-	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -26,7 +25,7 @@ func (n *meshNode) keep() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = k.Run(ctx, nodeKernel{}, n.mesh)
+		_ = k.Run(ctx, new(kernel.Kernel), n.mesh)
 	}()
 	n.stopKeeping = func() { cancel(); <-done }
 	t.Cleanup(n.stopKeeping)
@@ -62,16 +61,4 @@ func (m *mesh) Netns(pod string) []string {
 		return []string{p.ns.Path()}
 	}
 	return nil
-}
-
-// nodeKernel is the kernel as a node's agent has it.
-type nodeKernel struct{}
-
-func (nodeKernel) EndProxied(path string, connections []capture.Proxied) (int, error) {
-	ns, err := netns.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	return capture.EndProxied(ns, connections)
 }

@@ -16,9 +16,8 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
-	"github.com/fairway-mesh/fairway/internal/agent/netns"
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
@@ -27,19 +26,10 @@ import (
 // machine that has time for its tests. It is far below a minute, after which proxies tell again what is open.
 const soon = 10 * time.Second
 
-// here is the kernel of this network namespace, as the node's agent has that of the waypoint's.
+// here is this network namespace, which is the waypoint's.
 type here struct{}
 
 func (here) Netns(string) []string { return []string{"/proc/self/ns/net"} }
-
-func (here) EndProxied(path string, connections []capture.Proxied) (int, error) {
-	ns, err := netns.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer ns.Close()
-	return capture.EndProxied(ns, connections)
-}
 
 // keep has what is open end when guards narrow, as the agent does.
 func (w *world) keep() {
@@ -49,7 +39,7 @@ func (w *world) keep() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = w.keeper.Run(ctx, here{}, here{})
+		_ = w.keeper.Run(ctx, new(kernel.Kernel), here{})
 	}()
 	w.t.Cleanup(func() { cancel(); <-done })
 }
@@ -103,10 +93,11 @@ func (s session) ends(bound time.Time) error {
 // and no others: not those of other callers or ports, nor where the port itself is served no longer.
 func TestOpenTCPMeetsNewGuards(t *testing.T) {
 	w := newWorld(t)
-	for way, db := range w.inAndOut(model.ProtocolTCP, func(c *net.TCPConn) { _, _ = io.Copy(c, c); _ = c.Close() }) {
+	echoes := func(c *net.TCPConn) { _, _ = io.Copy(c, c); _ = c.Close() }
+	for way, db := range w.inAndOut(model.ProtocolTCP, echoes) {
 		cache := model.ServicePort{Namespace: "shop", Service: "cache-" + db.Service, Port: 80}
 		w.upstream(model.Upstream{ServicePort: cache, Protocol: model.ProtocolTCP},
-			model.Endpoint{Address: w.listen(func(c *net.TCPConn) { _, _ = io.Copy(c, c); _ = c.Close() })})
+			model.Endpoint{Address: w.listen(echoes)})
 		ports := map[string]string{"cache": w.serve(cache, false, nil)}
 		ports["db"] = w.serve(db, false, nil)
 		served := w.ports

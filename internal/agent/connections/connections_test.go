@@ -89,11 +89,15 @@ func (n *node) do(f func()) {
 	f()
 }
 
-// keep runs a keeper in fake time.
+// keep runs a node's keeper in fake time.
 func keep(t *testing.T, test func(t *testing.T, k *Keeper, n *node)) {
+	run(t, func() *Keeper { return New(logr.Discard()) }, test)
+}
+
+// run makes the keeper within the bubble, as fake time wants its channels to be.
+func run(t *testing.T, create func() *Keeper, test func(t *testing.T, k *Keeper, n *node)) {
 	synctest.Test(t, func(t *testing.T) {
-		n := &node{places: map[string]string{web: "/netns/web"}}
-		k := New(logr.Discard())
+		n, k := &node{places: map[string]string{web: "/netns/web"}}, create()
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- k.Run(ctx, n, n) }()
@@ -440,16 +444,8 @@ func TestNobodyTakesAllTheRoom(t *testing.T) {
 // TestAWaypointsConnections are asked about by what their callers asked for, and those to a port that is served no
 // longer stay.
 func TestAWaypointsConnections(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		n := &node{places: map[string]string{web: "/netns/web"}}
-		k := NewWaypoint(logr.Discard(), web)
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() { done <- k.Run(ctx, n, n) }()
-		defer func() {
-			stop()
-			require.NoError(t, <-done)
-		}()
+	create := func() *Keeper { return NewWaypoint(logr.Discard(), web) }
+	run(t, create, func(t *testing.T, k *Keeper, n *node) {
 		of := func(what accesslogdatav3.AccessLogType, caller, dialled, from string) *accesslogdatav3.AccessLogCommon {
 			l := line(what, "", caller, from)
 			l.TlsProperties.TlsSniHostname = dialled

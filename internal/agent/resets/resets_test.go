@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -28,18 +29,6 @@ import (
 )
 
 var waypoint = types.NamespacedName{Namespace: "shop", Name: "waypoint-0"}
-
-// kernelOf resets in the namespace at a path.
-type kernelOf struct{}
-
-func (kernelOf) EndProxied(path string, connections []capture.Proxied) (int, error) {
-	ns, err := netns.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = ns.Close() }()
-	return capture.EndProxied(ns, connections)
-}
 
 // askerIn asks in a network namespace, where no goroutine stays by itself.
 func askerIn(ns *netns.Namespace) *Asker {
@@ -92,7 +81,7 @@ func (c connection) alive(t *testing.T) {
 func serving(t *testing.T) (s *Server, pod, other *netns.Namespace) {
 	netnstest.NeedRoot(t)
 	pod, other = netnstest.New(t, "waypoint"), netnstest.New(t, "other")
-	s = NewServer(kernelOf{}, testr.New(t))
+	s = NewServer(new(kernel.Kernel), testr.New(t))
 	require.NoError(t, s.Serve(waypoint, "1", pod.Path()))
 	t.Cleanup(func() { s.Drop(waypoint) })
 	return s, pod, other
