@@ -141,14 +141,7 @@ func TestServersOfOtherProtocols(t *testing.T) {
 	t.Parallel()
 	s := enrolled(t)
 	s.client("client")
-	s.server("server", func(d *deployment) {
-		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=server", "--port=8080"}
-		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
-	})
-	s.service("server", "server", func(svc *corev1.Service) {
-		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil,
-			"tcp"
-	})
+	s.tcpServer("server")
 	s.captured("client", "server")
 	eventually.Passes(t, "an echo over TCP", func(look require.TestingT) {
 		out, err := s.exec(t.Context(), "client", "tcp-send", "-n", "3", "server:80", "hello")

@@ -32,7 +32,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/portforward"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/identity"
@@ -134,13 +133,7 @@ func TestStreamsOfStrangersAreRefused(t *testing.T) {
 	s.server("app")
 	pod := s.pod("app")
 	// It has all of a waypoint's but the Deployment: the label and the account.
-	s.create(&gwv1.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Name: "waypoint"},
-		Spec: gwv1.GatewaySpec{
-			GatewayClassName: names.WaypointClass,
-			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"}},
-		},
-	})
+	s.gateway("waypoint")
 	eventually.NoError(t, "the waypoint's service account", func() error {
 		return world.client.Get(t.Context(), client.ObjectKey{Namespace: s.name, Name: "waypoint"}, &corev1.ServiceAccount{})
 	})

@@ -310,12 +310,7 @@ func (m *matrix) waypoint(state string) {
 	case waypointNone:
 		use(names.UseWaypointNone)
 	case waypointReady:
-		m.create(&gwv1.Gateway{
-			ObjectMeta: metav1.ObjectMeta{Name: wp.Name},
-			Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
-				{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
-			}},
-		})
+		m.gateway(wp.Name)
 		eventually.PassesWithin(m.t, time.Minute, "the waypoint serves", func(look require.TestingT) {
 			var g gwv1.Gateway
 			require.NoError(look, world.client.Get(ctx, wp, &g))

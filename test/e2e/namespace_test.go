@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -77,6 +78,29 @@ func (s *space) create(o client.Object) {
 	if err := world.client.Create(s.t.Context(), o); err != nil {
 		s.t.Fatalf("%T %s: %v", o, o.GetName(), err)
 	}
+}
+
+// gateway makes a Gateway of a name that is a waypoint.
+func (s *space) gateway(name string) {
+	s.t.Helper()
+	s.create(&gwv1.Gateway{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
+			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
+		}},
+	})
+}
+
+// tcpServer is a Deployment that sends back what it gets, and a Service of its name, of TCP.
+func (s *space) tcpServer(name string, change ...func(*corev1.Service)) *corev1.Service {
+	s.t.Helper()
+	s.server(name, func(d *deployment) {
+		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=" + name, "--port=8080"}
+		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
+	})
+	return s.service(name, name, append(change, func(svc *corev1.Service) {
+		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp"
+	})...)
 }
 
 // label sets labels of the namespace; an empty value removes one.

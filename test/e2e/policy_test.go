@@ -192,12 +192,7 @@ func TestExplicitWaypoint(t *testing.T) {
 	s := enrolled(t)
 	s.client("client")
 	s.server("server")
-	s.create(&gwv1.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
-		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
-			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
-		}},
-	})
+	s.gateway("mine")
 	s.service("server", "server",
 		func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
 	s.captured("client", "server")

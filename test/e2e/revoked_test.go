@@ -12,9 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -51,6 +49,25 @@ func (c *conversation) goesOn(t *testing.T) {
 	})
 }
 
+// ends waits for the end of who is refused.
+func (c *conversation) ends(t *testing.T, who string) {
+	t.Helper()
+	select {
+	case err := <-c.ended:
+		require.Error(t, err, who)
+	case <-time.After(10 * time.Second): // a second, if the machine has time
+		require.Fail(t, "a connection that the policy refuses is open", who)
+	}
+}
+
+// inForce makes a policy of the matrix, and waits until its status says that it is enforced, or tried.
+func (s *space) inForce(name string) {
+	s.t.Helper()
+	policy := policyFor(name)
+	s.create(policy)
+	s.decided(policy)
+}
+
 func (s *space) converse(from, to string) *conversation {
 	s.t.Helper()
 	c := &conversation{ended: make(chan error, 1)}
@@ -71,36 +88,18 @@ func TestWhatIsOpenEndsWhenAPolicyNarrows(t *testing.T) {
 		s.client(name)
 	}
 	s.client("outsider", podLabel(names.LabelMesh, names.MeshDisabled))
-	s.server("app", func(d *deployment) {
-		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=app", "--port=8080"}
-		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
-	})
-	s.service("app", "app", func(svc *corev1.Service) {
-		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp"
-	})
+	s.tcpServer("app")
 	s.captured("friend", "stranger", "app")
 	friend, stranger, outsider := s.converse("friend", "app:80"), s.converse("stranger", "app:80"),
 		s.converse("outsider", "app:80")
 
-	tried := policyFor(dryRun)
-	tried.Namespace = s.name
-	s.create(tried)
-	s.decided(tried)
+	s.inForce(dryRun)
 	for _, c := range []*conversation{friend, stranger, outsider} {
 		c.goesOn(t)
 	}
-	policy := policyFor(networkAllow)
-	policy.Namespace = s.name
-	s.create(policy)
-	s.decided(policy)
-	for name, c := range map[string]*conversation{"stranger": stranger, "outsider": outsider} {
-		select {
-		case err := <-c.ended:
-			require.Error(t, err, name)
-		case <-time.After(10 * time.Second): // a second, if the machine has time
-			require.Fail(t, "a connection that the policy refuses is open", name)
-		}
-	}
+	s.inForce(networkAllow)
+	stranger.ends(t, "stranger")
+	outsider.ends(t, "outsider")
 	friend.goesOn(t)
 }
 
@@ -112,19 +111,9 @@ func TestWhatIsOpenEndsAtAWaypoint(t *testing.T) {
 	for _, name := range []string{"friend", "stranger"} {
 		s.client(name)
 	}
-	s.server("app", func(d *deployment) {
-		d.Spec.Template.Spec.Containers[0].Args = []string{"tcp-serve", "--name=app", "--port=8080"}
-		d.Spec.Template.Spec.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
-	})
-	s.create(&gwv1.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
-		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
-			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
-		}},
-	})
-	svc := s.service("app", "app", func(svc *corev1.Service) {
+	s.gateway("mine")
+	svc := s.tcpServer("app", func(svc *corev1.Service) {
 		svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"}
-		svc.Spec.Ports[0].AppProtocol, svc.Spec.Ports[0].Name = nil, "tcp"
 	})
 	s.captured("friend", "stranger", "app")
 	eventually.Passes(t, "the Service's waypoint", func(look require.TestingT) {
@@ -152,16 +141,8 @@ func TestWhatIsOpenEndsAtAWaypoint(t *testing.T) {
 	eventually.Passes(t, "the waypoint has both connections", func(look require.TestingT) {
 		require.EqualValues(look, 2, counted(look, "fairway_agent_open_connections"))
 	})
-	policy := policyFor(networkAllow)
-	policy.Namespace = s.name
-	s.create(policy)
-	s.decided(policy)
-	select {
-	case err := <-stranger.ended:
-		require.Error(t, err)
-	case <-time.After(10 * time.Second): // a second, if the machine has time
-		require.Fail(t, "a connection that the policy refuses is open")
-	}
+	s.inForce(networkAllow)
+	stranger.ends(t, "stranger")
 	friend.goesOn(t)
 	eventually.Passes(t, "the waypoint's count", func(look require.TestingT) {
 		require.EqualValues(look, 1, counted(look, "fairway_agent_connections_ended_total"))

@@ -25,12 +25,7 @@ func twoReplicas(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(2)) }
 // behindItsWaypoint is a Service named server, with pods of that name, behind a waypoint of its own.
 func (s *space) behindItsWaypoint(change ...func(*corev1.Service)) {
 	s.t.Helper()
-	s.create(&gwv1.Gateway{
-		ObjectMeta: metav1.ObjectMeta{Name: "mine"},
-		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
-			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
-		}},
-	})
+	s.gateway("mine")
 	s.service("server", "server", append(change, func(svc *corev1.Service) {
 		svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"}
 	})...)
