@@ -97,6 +97,9 @@ const (
 	// proxies. It lets in nobody where it was to decide. Of Enforced, of an AuthenticationPolicy: a waypoint of another
 	// namespace has no room for it, and refuses what needs it.
 	PolicyReasonOverBudget = "OverBudget"
+	// PolicyReasonKeysMissing, of Enforced of an AuthenticationPolicy: a server of keys (jwks.remote) has never given any
+	// to some proxy, so no token of its issuer is good there.
+	PolicyReasonKeysMissing = "KeysMissing"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"
 )
