@@ -62,6 +62,12 @@ const (
 	RouteReasonInvalidExtension = "InvalidExtension"
 )
 
+// What it adds to those of HTTPExtensions alone.
+const (
+	// ExtensionReasonNotUsed, of Programmed: no rule of a route that is attached to a Service names it.
+	ExtensionReasonNotUsed = "NotUsed"
+)
+
 // What it adds to those of XBackends alone.
 const (
 	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of
