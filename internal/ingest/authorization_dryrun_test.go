@@ -42,7 +42,7 @@ func TestDryRunsRefuseNothing(t *testing.T) {
 			}
 			tried += len(a.Network)
 			require.Equal(t, b.Only, a.Only, key)
-			require.Equal(t, enforced(b.Guard), enforced(a.Guard), key)
+			require.Equal(t, b.InForce(), a.InForce(), key)
 			require.Equal(t, b.Restricts(), a.Restricts(), key)
 		}
 		for _, key := range with.gateways() {
@@ -61,9 +61,9 @@ func TestDryRunsRefuseNothing(t *testing.T) {
 					return o.ServicePort == g.ServicePort
 				})
 				if n >= 0 {
-					require.Equal(t, allEnforced(without.in.TCPGuards.Get(nil, key)[n].Guards), allEnforced(g.Guards), g.ServicePort)
+					require.Equal(t, inForce(without.in.TCPGuards.Get(nil, key)[n].Guards), inForce(g.Guards), g.ServicePort)
 				} else { // the waypoint came for it
-					require.Empty(t, allEnforced(g.Guards), g.ServicePort)
+					require.Empty(t, inForce(g.Guards), g.ServicePort)
 				}
 			}
 			for _, p := range a.Ports {
@@ -81,7 +81,7 @@ func sameTables(t *testing.T, with, without *model.RouteTable) (tried int) {
 	for _, g := range with.Guards {
 		tried += len(g.Application)
 	}
-	require.Equal(t, allEnforced(without.Guards), allEnforced(with.Guards), with.Attachment)
+	require.Equal(t, inForce(without.Guards), inForce(with.Guards), with.Attachment)
 	rules := func(table *model.RouteTable) (out []model.Rule) {
 		out = table.Default
 		for _, c := range table.Callers {
@@ -94,29 +94,8 @@ func sameTables(t *testing.T, with, without *model.RouteTable) (tried int) {
 	for n := range a {
 		for m := range a[n].Backends {
 			require.Equal(t, b[n].Backends[m].Invalid, a[n].Backends[m].Invalid, "%v: %v", with.Attachment, a[n].Source)
-			require.Equal(t, allEnforced(b[n].Backends[m].Guards), allEnforced(a[n].Backends[m].Guards), with.Attachment)
+			require.Equal(t, inForce(b[n].Backends[m].Guards), inForce(a[n].Backends[m].Guards), with.Attachment)
 		}
 	}
 	return tried
-}
-
-// enforced is what of a guard keeps anybody out.
-func enforced(g model.Guard) model.Guard {
-	of := func(in []model.AccessPolicy) (out []model.AccessPolicy) {
-		for _, p := range in {
-			if !p.DryRun {
-				out = append(out, p)
-			}
-		}
-		return out
-	}
-	g.Network, g.Application = of(g.Network), of(g.Application)
-	return g
-}
-
-func allEnforced(in []model.Guard) (out []model.Guard) {
-	for _, g := range in {
-		out = addGuard(out, enforced(g))
-	}
-	return out
 }

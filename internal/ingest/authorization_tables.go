@@ -84,9 +84,20 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 				out[n].Backends[m].Invalid = true
 				continue
 			}
+			if b.i.untried(b.c, r.Source, b.at.Namespace) {
+				guards = inForce(guards)
+			}
 			out[n].Backends[m].Guards = guards
 			out[n].Backends[m].Invalid = b.i.forges(b.c, r, backend, guards) != ""
 		}
+	}
+	return out
+}
+
+// inForce are guards without what is only tried.
+func inForce(guards []model.Guard) (out []model.Guard) {
+	for _, g := range guards {
+		out = addGuard(out, g.InForce())
 	}
 	return out
 }

@@ -76,7 +76,9 @@ type ranking struct {
 	most int
 }
 
-func newRanking() *ranking { return &ranking{of: map[string]int{}, with: map[int]map[string]struct{}{}} }
+func newRanking() *ranking {
+	return &ranking{of: map[string]int{}, with: map[int]map[string]struct{}{}}
+}
 
 // add one, or take one away: so the most changes by one at most, and nobody has to be looked for.
 func (r *ranking) add(name string, one int) {
