@@ -52,19 +52,15 @@ func (i *Ingest) guardBuilder(c *memo.Ctx, at model.ServicePort) *guardBuilder {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
-		if a := r.ExternalAuth(); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != "" {
+		a := r.ExternalAuth()
+		unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != ""
+		unextended := b.i.unextended(b.c, r, b.at) != nil
+		if unasked || unextended {
 			if b.guarded = true; &out[0] == &in[0] {
 				out = slices.Clone(in)
 			}
-			out[n] = unasked(r)
-			r = out[n]
-		}
-		if b.i.unextended(b.c, r, b.at) != nil {
-			if b.guarded = true; &out[0] == &in[0] {
-				out = slices.Clone(in)
-			}
-			out[n] = withoutExtensions(out[n])
-			r = out[n]
+			r = refusing(r, unasked, unextended)
+			out[n] = r
 		}
 		for m, backend := range r.Backends {
 			if backend.Invalid {

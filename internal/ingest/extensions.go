@@ -6,7 +6,6 @@ package ingest
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -266,17 +265,4 @@ func (i *Ingest) unextendedBy(c *memo.Ctx, rules []model.Rule, at model.ServiceP
 		}
 	}
 	return nil
-}
-
-// withoutExtensions is a rule whose extensions may not be run.
-func withoutExtensions(r model.Rule) model.Rule {
-	r.Filters = slices.Clone(r.Filters)
-	for n, f := range r.Filters {
-		if f.Extension != nil {
-			e := *f.Extension
-			e.Refused = true
-			r.Filters[n].Extension = &e
-		}
-	}
-	return r
 }
