@@ -62,6 +62,12 @@ const (
 	RouteReasonInvalidExtension = "InvalidExtension"
 )
 
+// What it adds to those of HTTPExtensions alone.
+const (
+	// ExtensionReasonNotUsed, of Programmed: no rule of a route that is attached to a Service names it.
+	ExtensionReasonNotUsed = "NotUsed"
+)
+
 // What it adds to those of XBackends alone.
 const (
 	// XBackendReasonInvalidHostname, of Accepted, and of ResolvedRefs of routes that lead there: the name can't be one of
@@ -97,6 +103,9 @@ const (
 	// proxies. It lets in nobody where it was to decide. Of Enforced, of an AuthenticationPolicy: a waypoint of another
 	// namespace has no room for it, and refuses what needs it.
 	PolicyReasonOverBudget = "OverBudget"
+	// PolicyReasonKeysMissing, of Enforced of an AuthenticationPolicy: a server of keys (jwks.remote) has never given any
+	// to some proxy, so no token of its issuer is good there.
+	PolicyReasonKeysMissing = "KeysMissing"
 	// PolicyReasonDryRun: every proxy concerned tries the policy, and refuses nothing because of it.
 	PolicyReasonDryRun = "DryRun"
 )

@@ -28,7 +28,7 @@ type HTTPExtension struct {
 
 	// What is run.
 	Spec HTTPExtensionSpec `json:"spec"`
-	// Services whose requests go through it, and whether they do.
+	// Services whose requests go through it, and whether they do; the Mesh while there are none.
 	// +optional
 	Status gwv1.PolicyStatus `json:"status,omitempty"`
 }

@@ -120,7 +120,7 @@ func NewCore(o Options) (*Core, error) {
 	}
 	if o.Keys {
 		c.keys = agentkeys.New(names.FetchSocket, o.Log.WithName("keys"), c.Registry)
-		reporter.Counter.UnknownKey = c.keys.Renew
+		reporter.Counter.UnknownKey, reporter.Besides = c.keys.Renew, c.keys.Take
 	}
 	c.Relay, err = relay.New(relay.Options{
 		Dial:         func() (*grpc.ClientConn, error) { return operator.DialGRPC("dns:///" + o.Operator) },

@@ -126,6 +126,10 @@ func TestCountsTravelWhole(t *testing.T) {
 			Series: Series{Kind: Strict, Destination: "shop/web-0", Source: "10.0.0.1", Anonymous: true, Requests: true},
 			Value:  1, Since: noon, Last: noon, Caller: "10.0.0.1",
 		},
+		{
+			Series: Series{Kind: KeysMissing, Destination: "shop/0123"}, Value: 2, Since: noon, Last: noon,
+			Why: "the answer is 503 Service Unavailable",
+		},
 	}
 	got, err := Parse(Families(all), noon.Add(time.Hour))
 	require.NoError(t, err)
@@ -152,7 +156,7 @@ func TestWhatAProxySaysIsNotTrusted(t *testing.T) {
 		_, err = Parse(f, noon)
 		require.Error(t, err)
 	}
-	_, err = Parse([]*dto.MetricFamily{{Name: proto.String(family), Metric: make([]*dto.Metric, MaxSeries+1)}}, noon)
+	_, err = Parse([]*dto.MetricFamily{{Name: proto.String(family), Metric: make([]*dto.Metric, MaxSeries+MaxKeys+1)}}, noon)
 	require.ErrorIs(t, err, errTooMany)
 	got, err = Parse([]*dto.MetricFamily{{Name: proto.String("other"), Metric: []*dto.Metric{{}}}, nil}, noon)
 	require.NoError(t, err)

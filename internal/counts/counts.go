@@ -32,10 +32,25 @@ const (
 	Strict Kind = "plaintext_refused"
 )
 
+// Kinds of what a waypoint's agent made of asking for keys of tokens, in a row with the same outcome. Of a source, the
+// row that began last is how it is now.
+const (
+	// KeysFetched: the server gave keys.
+	KeysFetched Kind = "keys_fetched"
+	// KeysStale: it didn't, or there is no room for them, and those from before stay good.
+	KeysStale Kind = "keys_stale"
+	// KeysMissing: it never did, so no token is good.
+	KeysMissing Kind = "keys_missing"
+)
+
+// OfKeys tells whether a kind is of these, and not of callers.
+func (k Kind) OfKeys() bool { return k == KeysFetched || k == KeysStale || k == KeysMissing }
+
 // Series is what one count is of.
 type Series struct {
 	Kind Kind `json:"kind"`
-	// Destination is a pod's "namespace/name" at a node, and a Service's port, as names.ServicePort has it, at a waypoint.
+	// Destination is a pod's "namespace/name" at a node, and a Service's port, as names.ServicePort has it, at a waypoint;
+	// of keys it is their source, as names.KeySource has it.
 	Destination string `json:"to"`
 	// Verdict says who refuses, or would, as access logs have it.
 	Verdict string `json:"verdict,omitempty"`
@@ -71,6 +86,8 @@ type Count struct {
 	Last  time.Time `json:"last"`
 	// Caller of the last one: its identity, or its address where it has none.
 	Caller string `json:"caller,omitempty"`
+	// Why there were no keys the last time.
+	Why string `json:"why,omitempty"`
 }
 
 // Source is who counts: a proxy, and the scope that it has proved to be of.
@@ -84,6 +101,8 @@ type Source struct {
 const (
 	// MaxSeries of a proxy, over all destinations.
 	MaxSeries = 4096
+	// MaxKeys are the sources of keys that it may tell of besides.
+	MaxKeys = 256
 	// PerFreeOfProxy is Room's for the namespaces of these destinations.
 	PerFreeOfProxy = 2
 	// MaxSources that are told apart for each destination.

@@ -16,7 +16,7 @@ import (
 )
 
 // Counts travel as a family of counters in the format of Prometheus, which Envoy's metrics service has: when a counter
-// began is its created timestamp, and the last caller its exemplar.
+// began is its created timestamp, and the last caller, or why there were no keys, its exemplar.
 const (
 	family = "fairway_callers"
 
@@ -27,6 +27,7 @@ const (
 	labelAnonymous = "anonymous"
 	labelRequests  = "requests"
 	labelCaller    = "caller"
+	labelWhy       = "why"
 )
 
 const set = "true"
@@ -42,6 +43,9 @@ func Families(all []Count) []*dto.MetricFamily {
 				Value: proto.Float64(1), Timestamp: timestamppb.New(c.Last), Label: []*dto.LabelPair{label(labelCaller, c.Caller)},
 			},
 		}}
+		if c.Why != "" {
+			m.Counter.Exemplar.Label = append(m.Counter.Exemplar.Label, label(labelWhy, c.Why))
+		}
 		for _, l := range []*dto.LabelPair{
 			label(labelKind, string(c.Kind)), label(labelTo, c.Destination), label(labelVerdict, c.Verdict),
 			label(labelSource, c.Source), label(labelAnonymous, flag(c.Anonymous)), label(labelRequests, flag(c.Requests)),
@@ -66,7 +70,7 @@ func flag(is bool) string {
 	return ""
 }
 
-var errTooMany = fmt.Errorf("a proxy tells of %d counts at most", MaxSeries)
+var errTooMany = fmt.Errorf("a proxy tells of %d counts at most", MaxSeries+MaxKeys)
 
 // Parse is the inverse of Families, of what a proxy says at a time, which nobody else vouches for. Kinds that aren't
 // known are left out: a newer release's.
@@ -75,7 +79,7 @@ func Parse(families []*dto.MetricFamily, now time.Time) (out []Count, err error)
 		if f.GetName() != family {
 			continue
 		}
-		if len(out)+len(f.GetMetric()) > MaxSeries {
+		if len(out)+len(f.GetMetric()) > MaxSeries+MaxKeys {
 			return nil, errTooMany
 		}
 		for _, m := range f.GetMetric() {
@@ -84,7 +88,7 @@ func Parse(families []*dto.MetricFamily, now time.Time) (out []Count, err error)
 				return nil, err
 			}
 			switch c.Kind {
-			case Tried, Refused, Plaintext, Strict:
+			case Tried, Refused, Plaintext, Strict, KeysFetched, KeysStale, KeysMissing:
 				out = append(out, c)
 			}
 		}
@@ -103,8 +107,11 @@ func parse(m *dto.Metric, now time.Time) (Count, error) {
 		Last: timeOf(m.GetCounter().GetExemplar().GetTimestamp(), now),
 	}
 	for _, l := range m.GetCounter().GetExemplar().GetLabel() {
-		if l.GetName() == labelCaller {
+		switch l.GetName() {
+		case labelCaller:
 			c.Caller = Text(l.GetValue())
+		case labelWhy:
+			c.Why = Text(l.GetValue())
 		}
 	}
 	for _, l := range m.GetLabel() {

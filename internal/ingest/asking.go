@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"fmt"
+	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -48,6 +49,25 @@ func (i *Ingest) undeclaredHTTP2(c *memo.Ctx, port model.ServicePort, what strin
 func notHTTP2(port model.ServicePort, what string) string {
 	return fmt.Sprintf("backend Service %s must say of port %d that it is HTTP/2 (appProtocol kubernetes.io/h2c), for %s",
 		port.ServiceName(), port.Port, what)
+}
+
+// refusing is a rule whose authorization service may not be asked, or whose extensions may not be run.
+func refusing(r model.Rule, asking, extensions bool) model.Rule {
+	r.Filters = slices.Clone(r.Filters)
+	for n := range r.Filters {
+		f := &r.Filters[n]
+		if asking && f.ExternalAuth != nil {
+			a := *f.ExternalAuth
+			a.Refused = true
+			f.ExternalAuth = &a
+		}
+		if extensions && f.Extension != nil {
+			e := *f.Extension
+			e.Refused = true
+			f.Extension = &e
+		}
+	}
+	return r
 }
 
 // unasking is the verdict on what refers to a Service that may not be asked, and what follows.

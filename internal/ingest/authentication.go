@@ -230,6 +230,7 @@ func (i *Ingest) authenticationNeeds(c *memo.Ctx, at []model.Attachment) (out Pa
 	out.Enforcement = e
 	in := i.authentication.InForce.Get(c, at[0])
 	e.Means = authenticationMeans(in.Content.Authentication)
+	e.Keys = fetchedKeys(in.Content.Authentication)
 	out.Unprogrammed = in.Content.unresolved
 	if out.Unprogrammed == nil {
 		out.Unprogrammed = i.unaskableKeys(c, at[0].Port, in.Content.Tokens)

@@ -40,6 +40,18 @@ type Enforcement struct {
 	Waypoints []GuardingWaypoint
 	// Closed are ports of Services at which pods let nobody in, for requests can't be decided on; sorted.
 	Closed []ClosedPort
+	// Keys that the proxies of the waypoints verify tokens with, and fetch.
+	Keys []FetchedKeys
+}
+
+// FetchedKeys are the keys of an issuer of tokens that proxies fetch.
+type FetchedKeys struct {
+	// Provider of the policy.
+	Provider string
+	// Server is the port that gives them.
+	Server model.ServicePort
+	// Source is how agents name them (names.KeySource).
+	Source string
 }
 
 // GuardedPods are the pods that policies are for. Policies for the same pods share it.

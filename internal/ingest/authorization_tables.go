@@ -52,19 +52,15 @@ func (i *Ingest) guardBuilder(c *memo.Ctx, at model.ServicePort) *guardBuilder {
 func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
-		if a := r.ExternalAuth(); a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != "" {
+		a := r.ExternalAuth()
+		unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != ""
+		unextended := b.i.unextended(b.c, r, b.at) != nil
+		if unasked || unextended {
 			if b.guarded = true; &out[0] == &in[0] {
 				out = slices.Clone(in)
 			}
-			out[n] = unasked(r)
-			r = out[n]
-		}
-		if b.i.unextended(b.c, r, b.at) != nil {
-			if b.guarded = true; &out[0] == &in[0] {
-				out = slices.Clone(in)
-			}
-			out[n] = withoutExtensions(out[n])
-			r = out[n]
+			r = refusing(r, unasked, unextended)
+			out[n] = r
 		}
 		for m, backend := range r.Backends {
 			if backend.Invalid {
@@ -84,9 +80,20 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 				out[n].Backends[m].Invalid = true
 				continue
 			}
+			if b.i.untried(b.c, r.Source, b.at.Namespace) {
+				guards = inForce(guards)
+			}
 			out[n].Backends[m].Guards = guards
 			out[n].Backends[m].Invalid = b.i.forges(b.c, r, backend, guards) != ""
 		}
+	}
+	return out
+}
+
+// inForce are guards without what is only tried.
+func inForce(guards []model.Guard) (out []model.Guard) {
+	for _, g := range guards {
+		out = addGuard(out, g.InForce())
 	}
 	return out
 }

@@ -6,6 +6,7 @@ package ingest
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -23,7 +24,15 @@ var (
 
 func (i *Ingest) defineWays(g *memo.Graph) {
 	i.guardBillOf = memo.Define(g, "guardBill", reflectEqual[*bill], i.guardBill)
-	i.overGuards = memo.Define(g, "overGuards", reflectEqual[map[model.ObjectRef]Verdict], i.tooManyGuards).Steady()
+	i.overGuards = memo.Define(g, "overGuards", reflectEqual[map[model.ObjectRef]overWay], i.tooManyGuards).Steady()
+}
+
+// overWay is about a route whose ways cost too much.
+type overWay struct {
+	// untried: they don't without the policies that are only tried, so these aren't tried there. Else refused says why its
+	// requests are answered 500.
+	untried bool
+	refused Verdict
 }
 
 // guardBill is what the guards of a route's ways cost, by the namespace of the Services that it is for; nil if nothing.
@@ -32,14 +41,16 @@ func (i *Ingest) guardBill(c *memo.Ctx, ref model.ObjectRef) *bill {
 	if r == nil {
 		return nil
 	}
-	out := &bill{ref: ref, created: r.created, of: map[string]cost{}}
+	out := &bill{ref: ref, created: r.created, of: map[string]cost{}, tried: map[string]cost{}}
 	for _, p := range r.parents {
 		if _, over := i.over(c, ref, p.service.Namespace); over {
 			continue // so no table has it
 		}
 		for _, at := range p.attachments {
-			if price := i.guardsOfWays(c, r.Rules, at.Port); price != (cost{}) {
-				out.of[p.service.Namespace] = out.of[p.service.Namespace].plus(price)
+			inForce, tried := i.guardsOfWays(c, r.Rules, at.Port)
+			if inForce.plus(tried) != (cost{}) {
+				out.of[p.service.Namespace] = out.of[p.service.Namespace].plus(inForce)
+				out.tried[p.service.Namespace] = out.tried[p.service.Namespace].plus(tried)
 			}
 		}
 	}
@@ -49,21 +60,23 @@ func (i *Ingest) guardBill(c *memo.Ctx, ref model.ObjectRef) *bill {
 	return out
 }
 
-func (i *Ingest) guardsOfWays(c *memo.Ctx, rules []model.Rule, at model.ServicePort) (out cost) {
+// guardsOfWays are what the policies cost that are in force on the ways of rules, and those that are only tried.
+func (i *Ingest) guardsOfWays(c *memo.Ctx, rules []model.Rule, at model.ServicePort) (inForce, tried cost) {
 	if at == (model.ServicePort{}) {
-		return out
+		return inForce, tried
 	}
 	b := i.guardBuilder(c, at)
 	for _, r := range rules {
 		for _, backend := range r.Backends {
 			if !backend.Invalid {
 				for _, g := range b.guards(r, backend) {
-					out = out.plus(costOfGuard(g).times(copies(r)))
+					inForce = inForce.plus(costOfGuard(g.InForce()).times(copies(r)))
+					tried = tried.plus(costOfGuard(g.Tried()).times(copies(r)))
 				}
 			}
 		}
 	}
-	return out
+	return inForce, tried
 }
 
 func costOfGuard(g model.Guard) (out cost) {
@@ -81,31 +94,45 @@ func costOfGuard(g model.Guard) (out cost) {
 	return out
 }
 
-// tooManyGuards says of which of a namespace's routes for the Services of a namespace the ways cost too much.
-func (i *Ingest) tooManyGuards(c *memo.Ctx, k consumer) map[model.ObjectRef]Verdict {
+// tooManyGuards says of which of a namespace's routes for the Services of a namespace the ways cost too much. Policies
+// that are only tried come last: they make no request fail.
+func (i *Ingest) tooManyGuards(c *memo.Ctx, k consumer) map[model.ObjectRef]overWay {
 	refs, most := i.routesFor(c, k), mostGuardsOfConsumer
 	if k.author == k.owner {
 		refs, most = i.routesBy(c, cluster.ByNamespace, k.author), mostGuardsOfAuthor
 	}
 	bills := billsOf(c, i.guardBillOf, refs)
-	var out map[model.ObjectRef]Verdict
-	spend(bills, func(b *bill) cost { return b.of[k.owner] }, most, func(b *bill, older cost) {
+	var out map[model.ObjectRef]overWay
+	note := func(ref model.ObjectRef, over overWay) {
 		if out == nil {
-			out = map[model.ObjectRef]Verdict{}
+			out = map[model.ObjectRef]overWay{}
 		}
-		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
+		out[ref] = over
+	}
+	spent := spend(bills, func(b *bill) cost { return b.of[k.owner] }, most, func(b *bill, older cost) {
+		note(b.ref, overWay{refused: Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"the policies of what the routes of namespace %s for Services of namespace %s lead to are limited to %d bytes, "+
 				"each counted for each port and match that leads there. This route has %d, older ones have %d, so its requests "+
 				"are answered 500: use fewer matches, or smaller policies",
-			k.author, k.owner, most.bytes, b.of[k.owner].bytes, older.bytes)}
+			k.author, k.owner, most.bytes, b.of[k.owner].bytes, older.bytes)}})
+	})
+	served := slices.DeleteFunc(slices.Clone(bills), func(b *bill) bool { _, over := out[b.ref]; return over })
+	left := most.plus(spent.times(-1))
+	spend(served, func(b *bill) cost { return b.tried[k.owner] }, left, func(b *bill, _ cost) {
+		note(b.ref, overWay{untried: true})
 	})
 	return out
 }
 
-// overWays tells of a route whose ways cost too much.
+// overWays tells of a route whose requests are answered 500, for its ways cost too much.
 func (i *Ingest) overWays(c *memo.Ctx, ref model.ObjectRef, owner string) *Verdict {
-	if v, over := i.overGuards.Get(c, consumer{ref.Namespace, owner})[ref]; over {
-		return &v
+	if over, is := i.overGuards.Get(c, consumer{ref.Namespace, owner})[ref]; is && !over.untried {
+		return &over.refused
 	}
 	return nil
+}
+
+// untried tells whether policies that are only tried are left out on the ways of a route.
+func (i *Ingest) untried(c *memo.Ctx, ref model.ObjectRef, owner string) bool {
+	return i.overGuards.Get(c, consumer{ref.Namespace, owner})[ref].untried
 }

@@ -20,20 +20,33 @@ import (
 // TestGuardsOfManyWays: a large policy of a namespace's own Service, and a route with many matches that leads there
 // from another namespace's Service, don't make that one's table large; a small policy is guarded by.
 func TestGuardsOfManyWays(t *testing.T) {
-	small, status := waysTo(t, 1, 4)
+	small, status := waysTo(t, 1, 4, "")
 	require.Contains(t, status, "All backends were found")
 	require.Positive(t, small.guards)
-	large, status := waysTo(t, 20, 128)
+	large, status := waysTo(t, 20, 128, "")
 	require.Contains(t, status, "OverBudget: The policies of what the routes of namespace front for Services of")
 	require.Zero(t, large.guards)
 	require.Equal(t, 128, large.refused)
 	require.Less(t, large.bytes, 1<<20)
 }
 
-type ways struct{ guards, refused, bytes int }
+// TestTriedGuardsOfManyWaysRefuseNothing: where they are too much, they aren't tried.
+func TestTriedGuardsOfManyWaysRefuseNothing(t *testing.T) {
+	small, status := waysTo(t, 1, 4, "dryRun: true")
+	require.Contains(t, status, "All backends were found")
+	require.Positive(t, small.tried)
+	large, status := waysTo(t, 20, 128, "dryRun: true")
+	require.Contains(t, status, "All backends were found")
+	require.NotContains(t, status, "OverBudget")
+	require.Zero(t, large.tried)
+	require.Zero(t, large.refused)
+	require.Less(t, large.bytes, 1<<20)
+}
 
-// waysTo a Service with a policy of so many rules, of 32 KB each.
-func waysTo(t *testing.T, rules, matches int) (out ways, status string) {
+type ways struct{ guards, tried, refused, bytes int }
+
+// waysTo a Service with a policy of so many rules, of 32 KB each, and what else it says.
+func waysTo(t *testing.T, rules, matches int, more string) (out ways, status string) {
 	var b strings.Builder
 	b.WriteString(`apiVersion: v1
 kind: Service
@@ -62,6 +75,7 @@ spec:
   enforcementLevel: Application
   action: DENY
   targetRefs: [{kind: Service, name: app}]
+  ` + more + `
   rules:
 `)
 	for n := range rules {
@@ -80,6 +94,9 @@ spec:
 	table := w.in.Table.Get(nil, model.Attachment{Port: model.ServicePort{Namespace: "shop", Service: "web", Port: 80}})
 	for _, r := range table.Callers[0].Rules {
 		out.guards += len(r.Backends[0].Guards)
+		for _, g := range r.Backends[0].Guards {
+			out.tried += len(g.Tried().Application)
+		}
 		if r.Backends[0].Invalid {
 			out.refused++
 		}

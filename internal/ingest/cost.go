@@ -32,6 +32,8 @@ type bill struct {
 	// of is what it costs for the Services of each namespace, and all of them together.
 	of  map[string]cost
 	all cost
+	// tried is what the policies cost besides that are only tried on its ways, likewise.
+	tried map[string]cost
 }
 
 // bill is nil where there is no route.

@@ -6,7 +6,6 @@ package ingest
 import (
 	"cmp"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -212,31 +211,41 @@ func (i *Ingest) unextended(c *memo.Ctx, r model.Rule, at model.ServicePort) *Ve
 }
 
 func (i *Ingest) unextendedIn(c *memo.Ctx, author string, e model.Extension, at model.ServicePort) *Verdict {
-	const then = "the requests get an error"
 	waypoint := i.Binding.Get(c, at.ServiceName()).Waypoint
 	if waypoint == (cluster.Key{}) {
 		return nil // so nothing runs anywhere
 	}
-	typ := v1alpha1.ExtensionExternalProcessing
-	if e.Lua != nil {
-		typ = v1alpha1.ExtensionLua
-	}
-	if !i.extensionsAllowed.Get(c, waypoint.Namespace)[typ] {
-		return unasking(fmt.Sprintf("HTTPExtension %s/%s: the Mesh doesn't allow extensions of type %s in waypoints of "+
-			"namespace %s (spec.extensions.allow, which is for the administrator of the mesh to say)",
-			author, e.Name, typ, waypoint.Namespace), then)
+	if v := i.notAllowed(c, author, e, waypoint.Namespace); v != nil {
+		return v
 	}
 	if author != waypoint.Namespace && !i.letsRun(c, author, waypoint) {
 		return unasking(fmt.Sprintf("HTTPExtension %s/%s: waypoint %s is in another namespace, where a ReferenceGrant must "+
-			"allow HTTPExtensions of namespace %s to refer to Gateways", author, e.Name, waypoint, author), then)
+			"allow HTTPExtensions of namespace %s to refer to Gateways", author, e.Name, waypoint, author), extensionRefused)
 	}
 	if e.Processor != nil {
 		if why := i.unaskable(c, at, e.Processor.Service); why != "" {
-			return unasking(fmt.Sprintf("HTTPExtension %s/%s: %s", author, e.Name, why), then)
+			return unasking(fmt.Sprintf("HTTPExtension %s/%s: %s", author, e.Name, why), extensionRefused)
 		}
 	}
 	return nil
 }
+
+// notAllowed is about an extension of a type that the Mesh doesn't allow in waypoints of a namespace; nil if it does.
+func (i *Ingest) notAllowed(c *memo.Ctx, author string, e model.Extension, namespace string) *Verdict {
+	typ := v1alpha1.ExtensionExternalProcessing
+	if e.Lua != nil {
+		typ = v1alpha1.ExtensionLua
+	}
+	if i.extensionsAllowed.Get(c, namespace)[typ] {
+		return nil
+	}
+	return unasking(fmt.Sprintf("HTTPExtension %s/%s: the Mesh doesn't allow extensions of type %s in waypoints of "+
+		"namespace %s (spec.extensions.allow, which is for the administrator of the mesh to say)",
+		author, e.Name, typ, namespace), extensionRefused)
+}
+
+// extensionRefused is what becomes of requests for which an extension may not be run.
+const extensionRefused = "the requests get an error"
 
 // letsRun tells whether the owner of a waypoint lets it run the extensions of another namespace.
 func (i *Ingest) letsRun(c *memo.Ctx, author string, waypoint cluster.Key) bool {
@@ -256,17 +265,4 @@ func (i *Ingest) unextendedBy(c *memo.Ctx, rules []model.Rule, at model.ServiceP
 		}
 	}
 	return nil
-}
-
-// withoutExtensions is a rule whose extensions may not be run.
-func withoutExtensions(r model.Rule) model.Rule {
-	r.Filters = slices.Clone(r.Filters)
-	for n, f := range r.Filters {
-		if f.Extension != nil {
-			e := *f.Extension
-			e.Refused = true
-			r.Filters[n].Extension = &e
-		}
-	}
-	return r
 }

@@ -8,13 +8,16 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/ingest/policy"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // use of an extension is by what routes attach to of one Service.
@@ -36,6 +39,9 @@ func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
 		return out
 	}
 	uses := i.usesOf(c, e)
+	if len(uses) == 0 && e.taken < policy.MostAncestors {
+		out.Parents = []ParentReport{i.unused(c, e)}
+	}
 	for _, u := range uses[:min(len(uses), max(policy.MostAncestors-e.taken, 0))] {
 		report := ParentReport{}
 		refused := u.refused
@@ -53,6 +59,29 @@ func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
 			string(gwv1.PolicyReasonAccepted), fmt.Sprintf("Requests to Service %s that match %s go through it.", u.service,
 				strings.Join(u.routes, ", ")), e.generation))
 		out.Parents = append(out.Parents, report)
+	}
+	return out
+}
+
+// unused is what there is to say of an extension that no Service's requests go through. Nothing but the Mesh has to do
+// with it then.
+func (i *Ingest) unused(c *memo.Ctx, e *extension) ParentReport {
+	refused := e.bad
+	if refused == nil {
+		refused = i.notAllowed(c, e.ref.Namespace, e.content, e.ref.Namespace)
+	}
+	out := ParentReport{
+		Ref: gwv1.ParentReference{
+			Group: new(gwv1.Group(v1alpha1.GroupVersion.Group)), Kind: new(gwv1.Kind(v1alpha1.KindMesh)), Name: names.Mesh,
+		},
+		Conditions: []metav1.Condition{conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
+			string(gwv1.PolicyReasonAccepted), "waypoints can run it", e.generation)},
+		Unprogrammed: &Verdict{Reason: v1alpha1.ExtensionReasonNotUsed, Message: fmt.Sprintf("no rule names it: name it by a "+
+			"filter ExtensionRef of an HTTPRoute or GRPCRoute in namespace %s", e.ref.Namespace)},
+	}
+	if by := i.routesBy(c, cluster.ByExtension, e.ref.Namespace+"/"+e.ref.Name); len(by) > 0 {
+		out.Unprogrammed.Message = fmt.Sprintf("%s %s names it, and is attached to no Service: see the route's conditions",
+			by[0].Kind, by[0].Name)
 	}
 	return out
 }
@@ -84,7 +113,7 @@ func (i *Ingest) usesOf(c *memo.Ctx, e *extension) (out []use) {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b use) int { return strings.Compare(a.service.String(), b.service.String()) })
+	slices.SortFunc(out, func(a, b use) int { return byName(a.service, b.service) })
 	for n := range out {
 		slices.SortFunc(out[n].at, model.Attachment.Compare)
 	}

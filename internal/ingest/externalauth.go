@@ -135,16 +135,3 @@ func (i *Ingest) externalAuthorization(
 	out.TLS = !out.Invalid && i.SpeaksTLS.Get(c, out.Service)
 	return out, unresolved, ""
 }
-
-// unasked is a rule whose authorization service may not be asked.
-func unasked(r model.Rule) model.Rule {
-	r.Filters = slices.Clone(r.Filters)
-	for n, f := range r.Filters {
-		if f.ExternalAuth != nil {
-			a := *f.ExternalAuth
-			a.Refused = true
-			r.Filters[n].ExternalAuth = &a
-		}
-	}
-	return r
-}

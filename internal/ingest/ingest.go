@@ -81,7 +81,7 @@ type Ingest struct {
 	spent        *memo.Func[consumer, cost]
 	// guardBillOf and overGuards are likewise about the guards of all that routes lead to.
 	guardBillOf *memo.Func[model.ObjectRef, *bill]
-	overGuards  *memo.Func[consumer, map[model.ObjectRef]Verdict]
+	overGuards  *memo.Func[consumer, map[model.ObjectRef]overWay]
 	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
 	share   *memo.Func[string, cost]
 	authors *memo.Func[string, []string]

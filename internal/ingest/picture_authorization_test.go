@@ -213,6 +213,9 @@ func (p *picture) enforcement(e Enforcement) {
 			"TCP": w.TCP, "authentication": w.Authentication,
 		}))
 	}
+	for _, k := range e.Keys {
+		p.line("      provider %s by keys of %s", k.Provider, portWords(k.Server))
+	}
 	for _, at := range e.Closed {
 		state := "closed"
 		if at.Open {

@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 const (
@@ -165,6 +166,23 @@ func (i *Ingest) remoteKeys(
 		CacheFor: cmp.Or(ptr.Deref(durationOf(r.CacheDuration), 0), defaultKeysCached),
 		Timeout:  cmp.Or(ptr.Deref(durationOf(r.Timeout), 0), defaultKeysTimeout),
 	}, nil
+}
+
+// fetchedKeys are the keys of a policy that proxies fetch.
+func fetchedKeys(a model.Authentication) (out []FetchedKeys) {
+	if a.Tokens == nil {
+		return nil
+	}
+	for _, p := range a.Tokens.Providers {
+		if r := p.Remote; r != nil {
+			cluster := names.RequestsTo(r.Service.Namespace, r.Service.Service, r.Service.Port, r.TLS)
+			out = append(out, FetchedKeys{
+				Provider: p.Name, Server: r.Service,
+				Source: names.KeySource(a.Policy.Namespace, cluster, r.URI, r.CacheFor, r.Timeout),
+			})
+		}
+	}
+	return out
 }
 
 // askableKeys are tokens as a waypoint of an identity verifies them: none is good of a provider whose server of keys it

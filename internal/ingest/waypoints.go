@@ -4,12 +4,10 @@
 package ingest
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -88,39 +86,22 @@ func (i *Ingest) binding(c *memo.Ctx, key cluster.Key) Binding {
 // tooManyPorts are Services whose ports would cost a namespace's waypoints too much, with how many ports older ones
 // have. The oldest come first, so that a new one takes nothing from those that work.
 func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int {
-	type served struct {
-		key     cluster.Key
-		created time.Time
-		ports   int
-	}
-	var all []served
-	sum := 0
+	var bills []*bill
 	for _, key := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
 		if b := i.wantedBinding.Get(c, key); b.unserved() || b.Problem != "" {
 			continue
 		}
-		s, ok := i.store.Services.Get(c, key)
-		if !ok {
-			continue
+		if s, ok := i.store.Services.Get(c, key); ok {
+			bills = append(bills, &bill{
+				ref: model.ObjectRef{Kind: policy.Service.Kind, Namespace: key.Namespace, Name: key.Name}, created: s.CreationTimestamp.Time,
+				all: cost{rules: len(i.Service.Get(c, key).Ports)},
+			})
 		}
-		all = append(all, served{key, s.CreationTimestamp.Time, len(i.Service.Get(c, key).Ports)})
-		sum += all[len(all)-1].ports
 	}
-	if sum <= MostPortsOfNamespace {
-		return nil // always, but for mistakes
-	}
-	slices.SortFunc(all, func(a, b served) int {
-		return cmp.Or(a.created.Compare(b.created), cmp.Compare(a.key.Name, b.key.Name))
-	})
 	out := map[cluster.Key]int{}
-	sum = 0
-	for _, s := range all {
-		if sum+s.ports > MostPortsOfNamespace {
-			out[s.key] = sum
-		} else {
-			sum += s.ports
-		}
-	}
+	spend(bills, func(b *bill) cost { return b.all }, cost{rules: MostPortsOfNamespace}, func(b *bill, older cost) {
+		out[cluster.Key{Namespace: b.ref.Namespace, Name: b.ref.Name}] = older.rules
+	})
 	return out
 }
 

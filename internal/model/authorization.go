@@ -33,6 +33,26 @@ func (g Guard) Tries() bool {
 	return slices.ContainsFunc(g.Network, tried) || slices.ContainsFunc(g.Application, tried)
 }
 
+// InForce is the guard without the policies that are tried only.
+func (g Guard) InForce() Guard {
+	g.Network, g.Application = only(g.Network, false), only(g.Application, false)
+	return g
+}
+
+// Tried is the guard of the policies that are tried only.
+func (g Guard) Tried() Guard {
+	return Guard{Network: only(g.Network, true), Application: only(g.Application, true)}
+}
+
+func only(in []AccessPolicy, dryRun bool) (out []AccessPolicy) {
+	for _, p := range in {
+		if p.DryRun == dryRun {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
 // Refuses says why a caller of an identity is not let in, whatever it asks for; "" if it is. What depends on the
 // request refuses where it denies, and lets nobody in where it allows.
 func (g Guard) Refuses(identity string) string {

@@ -3,6 +3,20 @@
 
 package names
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+)
+
+// KeySource names a source of keys of tokens, by the namespace of the policy that asks for it and all that is said of
+// it: the cluster that leads there, what is asked for, and how. It is short, and says nothing of a URI.
+func KeySource(namespace, cluster, uri string, cacheFor, timeout time.Duration) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %d %d", cluster, uri, cacheFor, timeout))
+	return namespace + "/" + hex.EncodeToString(sum[:16])
+}
+
 const (
 	// FilterTokens is the HTTP filter of waypoints that verifies tokens, and its configuration (ECDS).
 	FilterTokens = "authentication/tokens"

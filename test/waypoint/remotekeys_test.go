@@ -17,8 +17,10 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/testca"
 )
 
@@ -82,6 +84,14 @@ func (s *shop) byRemoteKeys(i *issuer, cached time.Duration) (model.Authenticati
 	})), k
 }
 
+// told is what the operator is told of the one set of keys.
+func (w *world) told(t testing.TB) counts.Count {
+	t.Helper()
+	all := w.kept.Take(true)
+	require.Len(t, all, 1)
+	return all[0]
+}
+
 // keysFailed is how often the agent asked for keys in vain.
 func (w *world) keysFailed() (n float64) {
 	w.t.Helper()
@@ -112,9 +122,16 @@ func TestRemoteKeys(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, r.status)
 	require.Contains(t, r.body, "Jwks remote fetch is failed")
 	require.Equal(t, http.StatusUnauthorized, withHeaders(t, c, "/").status)
+	remote := policy.Tokens.Providers[0].Remote
+	source := names.KeySource(policy.Policy.Namespace, names.RequestsTo(login.Namespace, login.Service, login.Port, false),
+		remote.URI, remote.CacheFor, remote.Timeout)
+	missing := s.told(t)
+	require.Equal(t, counts.Series{Kind: counts.KeysMissing, Destination: source}, missing.Series)
+	require.Equal(t, "the answer is 503 Service Unavailable", missing.Why)
 
 	server.start()
 	eventually.True(t, "keys", answers(i, http.StatusOK))
+	require.Equal(t, counts.KeysFetched, s.told(t).Kind)
 	require.Equal(t, map[string]bool{"login.example/keys.json": true}, server.hosts)
 
 	next := newIssuer(t, "https://login.example", "two", jose.ES256)
@@ -129,9 +146,14 @@ func TestRemoteKeys(t *testing.T) {
 	// What isn't a set of keys changes nothing, nor does a server that is away.
 	for _, nothing := range []string{"<html>", "{}", `{"keys": []}`} {
 		server.rotate(nothing)
-		for n := server.count(); server.count() < n+2; {
+		failed := s.keysFailed()
+		eventually.True(t, "asked in vain", func() bool {
 			require.Equal(t, http.StatusOK, asks(next).status)
-		}
+			return s.keysFailed() > failed
+		})
+		require.Equal(t, counts.KeysStale, s.told(t).Kind)
+		server.rotate(keys(t, next))
+		eventually.True(t, "keys again", func() bool { return s.told(t).Kind == counts.KeysFetched })
 	}
 	server.stop()
 	failed := s.keysFailed()

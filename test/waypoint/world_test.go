@@ -78,6 +78,7 @@ type world struct {
 	counter *counting.Counter
 	keeper  *connections.Keeper
 	metrics *prometheus.Registry // of what keeps keys, as the agent does
+	kept    *agentkeys.Keeper
 	log     *output
 	pid     int    // Envoy's
 	admin   string // its Unix socket
@@ -240,10 +241,10 @@ func (w *world) keepKeys(keysSocket, fetchSocket string) {
 		w.t.Fatal(err)
 	}
 	w.metrics = prometheus.NewRegistry()
-	keeper := agentkeys.New(fetchSocket, logr.Discard(), w.metrics)
-	keeper.Seldom = time.Second // so that tests needn't wait
-	w.counter.UnknownKey = keeper.Renew
-	s := &http.Server{Handler: keeper, ReadHeaderTimeout: patience}
+	w.kept = agentkeys.New(fetchSocket, logr.Discard(), w.metrics)
+	w.kept.Seldom = time.Second // so that tests needn't wait
+	w.counter.UnknownKey = w.kept.Renew
+	s := &http.Server{Handler: w.kept, ReadHeaderTimeout: patience}
 	go func() { _ = s.Serve(l) }()
 	w.t.Cleanup(func() { _ = s.Close() })
 }

@@ -107,7 +107,7 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 		p.open[o.key()] = o
 	case len(p.open) < k.ofPod && k.makeRoom(pod):
 		p.open[o.key()] = o
-		k.took(pod)
+		k.room.took(pod)
 	default:
 		k.noRoom++
 	}
@@ -167,7 +167,7 @@ func (k *Keeper) gone(pod string, o opened) {
 	}
 	if open, known := p.open[which]; known && !open.began.After(o.began) {
 		delete(p.open, which)
-		k.gave(pod)
+		k.room.gave(pod)
 	}
 }
 

@@ -166,7 +166,7 @@ func accept(k *Keeper, pod string, filter *netstatev3.Config) {
 func open(k *Keeper) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.open
+	return k.room.open
 }
 
 // TestOnlyWhoIsRefusedNow is ended, when the proxy has accepted it, and not twice.

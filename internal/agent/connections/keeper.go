@@ -59,10 +59,8 @@ type Keeper struct {
 
 	mu   sync.Mutex
 	pods map[string]*podOf
-	// open is how many connections are known, noRoom how often one wasn't kept, ended how many were.
-	open int
-	// ofNamespace is how many of those that are known each namespace has.
-	ofNamespace   map[string]int
+	// room is who has the connections that are known, noRoom how often one wasn't kept, ended how many were.
+	room          room
 	noRoom, ended uint64
 
 	// deciders by what they are made of, the last made last. Run's alone.
@@ -85,7 +83,7 @@ func NewWaypoint(log logr.Logger, pod string) *Keeper {
 func New(log logr.Logger) *Keeper {
 	return &Keeper{
 		log: log, read: authorization.NewDecider, now: time.Now, wake: wake.New(), ofPod: mostOfPod, inAll: mostInAll,
-		pods: map[string]*podOf{}, ofNamespace: map[string]int{},
+		pods: map[string]*podOf{}, room: newRoom(),
 	}
 }
 

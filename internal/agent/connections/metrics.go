@@ -25,7 +25,7 @@ func (k *Keeper) Describe(ch chan<- *prometheus.Desc) {
 func (k *Keeper) Collect(ch chan<- prometheus.Metric) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(k.open))
+	ch <- prometheus.MustNewConstMetric(descOpen, prometheus.GaugeValue, float64(k.room.open))
 	ch <- prometheus.MustNewConstMetric(descNoRoom, prometheus.CounterValue, float64(k.noRoom))
 	ch <- prometheus.MustNewConstMetric(descEnded, prometheus.CounterValue, float64(k.ended))
 }

@@ -26,6 +26,8 @@ const (
 // Reporter tells the operator what a Counter has counted.
 type Reporter struct {
 	Counter *Counter
+	// Besides are other counts that have changed, or all of them; nil: there are none.
+	Besides func(all bool) []counts.Count
 	// Connected is since when the agent has its present stream to the operator, for another replica knows nothing yet.
 	Connected func() (since time.Time, connected bool)
 	// every is reportEvery unless a test says else.
@@ -50,7 +52,11 @@ func (r *Reporter) Run(ctx context.Context, conn *grpc.ClientConn) error {
 		if !connected {
 			continue
 		}
-		what := r.Counter.Take(!since.Equal(told))
+		all := !since.Equal(told)
+		what := r.Counter.Take(all)
+		if r.Besides != nil {
+			what = append(what, r.Besides(all)...)
+		}
 		err := send(ctx, client, what)
 		if err == nil {
 			told, failing = since, false

@@ -38,37 +38,55 @@ func through(socket string) proxy {
 func (p proxy) fetch(ctx context.Context, s authentication.KeySource) ([]byte, error) {
 	u, err := url.Parse(s.URI)
 	if err != nil {
-		return nil, fmt.Errorf("the URI of keys: %w", err)
+		return nil, errNoURI
 	}
 	u.Scheme, u.User, u.Fragment = "http", nil, "" // the cluster decides on TLS
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, fmt.Errorf("the URI of keys: %w", err)
+		return nil, errNoURI
 	}
 	req.Header.Set(names.HeaderCluster, s.Cluster)
 	req.Header.Set("User-Agent", names.Domain)
 	res, err := p.RoundTrip(req)
 	if err != nil {
-		return nil, fmt.Errorf("ask for keys: %w", err)
+		return nil, unanswered(err, s.Timeout)
 	}
 	defer func() { _ = res.Body.Close() }()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("ask for keys: the answer is %s", res.Status)
+	if res.StatusCode != http.StatusOK { // the server's own words may say anything
+		return nil, fmt.Errorf("the answer is %s", strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", http.StatusText(res.StatusCode))))
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, model.MostKeys+1))
 	if err != nil {
-		return nil, fmt.Errorf("ask for keys: %w", err)
+		return nil, unanswered(err, s.Timeout)
 	}
 	if len(body) > model.MostKeys {
-		return nil, fmt.Errorf("ask for keys: the answer has more than %d bytes", model.MostKeys)
+		return nil, fmt.Errorf("the answer has more than %d bytes", model.MostKeys)
 	}
 	return body, nil
+}
+
+// unanswered says what went wrong without saying of whom: a URI may have secrets in it, and this goes into a status.
+func unanswered(err error, after time.Duration) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("there is no answer within %s", after)
+	}
+	return fmt.Errorf("the proxy gives no answer: %w", err)
+}
+
+// shown is a URI as it may be logged: a query may have secrets in it, too.
+func shown(uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host + u.EscapedPath()
 }
 
 // certificate is how the values begin of the other form in which some servers give keys: certificates by their names.
 const certificate = "-----BEGIN CERTIFICATE-----"
 
 var (
+	errNoURI  = errors.New("the URI can't be read")
 	errNoKeys = errors.New("the answer has no keys in it")
 	errSecret = errors.New("the answer has a secret key in it, and whoever can ask for it could issue tokens: " +
 		"the server must give public keys only")

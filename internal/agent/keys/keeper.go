@@ -5,6 +5,8 @@ package keys
 
 import (
 	"context"
+	"errors"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -13,19 +15,23 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/fairway-mesh/fairway/internal/counts"
 	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/translate/authentication"
 )
 
 const (
-	// share is how many bytes of keys are kept for the policies of a namespace. What is beyond it is fetched whenever it
-	// is asked for, so that no namespace's keys push out another's.
+	// share is how many bytes of keys are kept for the policies of a namespace, so that no namespace's keys push out
+	// another's.
 	share = 2 << 20
 	// idle is after what time keys go that Envoy doesn't ask for.
 	idle = 10 * time.Minute
-	// retry is how long after a failure a server is asked again.
-	retry = 2 * time.Second
+	// retry is how long after the first failure a server is asked again, patience after many.
+	retry, patience = 2 * time.Second, 30 * time.Second
+	// jitter is by what part of itself a pause may be longer, so that the agents of many proxies don't ask at once.
+	jitter = 0.25
 	// seldom is the default of Keeper.Seldom.
 	seldom = 30 * time.Second
 )
@@ -50,10 +56,23 @@ type kept struct {
 	keys []byte
 	// asked is when Envoy asked last, fetched when the server gave the keys, tried when it was asked last.
 	asked, fetched, tried time.Time
-	failing               bool
-	// fetching ends with the answer that is under way; nil: none is.
-	fetching chan struct{}
+	// again is when it is asked again at the earliest, and pauses how much later each time, while outcomes are bad.
+	again  time.Time
+	pauses *wait.Backoff
+	// fetching is the answer that is under way; nil: none is.
+	fetching *coming
+	outcome
 }
+
+// coming is an answer that is awaited. It is for who waits for it, also where there is no room to keep it.
+type coming struct {
+	done chan struct{}
+	keys []byte
+}
+
+// errNoRoom is why keys aren't kept that are good.
+var errNoRoom = errors.New("all sets of keys that the policies of the namespace have fetched here have more than 2 MiB " +
+	"together, so this one is not kept: have fewer servers of keys, or fewer keys in their answers")
 
 // New makes a keeper that asks servers through the Envoy that listens on a socket.
 func New(socket string, log logr.Logger, reg prometheus.Registerer) *Keeper {
@@ -107,22 +126,24 @@ func (k *Keeper) get(ctx context.Context, s authentication.KeySource) []byte {
 		return set
 	}
 	select {
-	case <-coming:
+	case <-coming.done:
+		return coming.keys
 	case <-ctx.Done():
+		return nil
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return e.keys
 }
 
-// due tells whether it is time to fetch: so that the proxy has newer keys by the time that these are too old. k.mu is
-// held.
+// every is how often keys are fetched: so that the proxy has newer ones by the time that these are too old.
+func every(s authentication.KeySource) time.Duration {
+	return max(s.CacheFor-authentication.AskAgainFor, s.CacheFor/2)
+}
+
+// due tells whether it is time to fetch. k.mu is held.
 func (e *kept) due(now time.Time, s authentication.KeySource) bool {
-	every := max(s.CacheFor-authentication.AskAgainFor, s.CacheFor/2)
-	if e.keys != nil && now.Sub(e.fetched) < every {
-		return false
+	if e.pauses != nil {
+		return !now.Before(e.again)
 	}
-	return now.Sub(e.tried) >= min(retry, every)
+	return e.keys == nil || now.Sub(e.fetched) >= every(s)
 }
 
 // Renew asks again for the keys that Envoy has, but not too often: somebody came with a token whose key is not among
@@ -133,17 +154,19 @@ func (k *Keeper) Renew(ctx context.Context) {
 	now := k.now()
 	for _, of := range k.of {
 		for s, e := range of {
-			used := e.keys != nil && now.Sub(e.asked) < 2*authentication.AskAgainFor
-			if used && e.fetching == nil && now.Sub(e.tried) >= k.Seldom {
+			if e.keys != nil && e.used(now) && e.fetching == nil && now.Sub(e.tried) >= k.Seldom {
 				k.begin(ctx, s, e)
 			}
 		}
 	}
 }
 
+// used tells whether Envoy still asks for the keys.
+func (e *kept) used(now time.Time) bool { return now.Sub(e.asked) < 2*authentication.AskAgainFor }
+
 // begin to fetch, which nobody's end ends. k.mu is held.
 func (k *Keeper) begin(ctx context.Context, s authentication.KeySource, e *kept) {
-	e.tried, e.fetching = k.now(), make(chan struct{})
+	e.tried, e.fetching = k.now(), &coming{done: make(chan struct{})}
 	go k.refresh(context.WithoutCancel(ctx), s, e)
 }
 
@@ -172,45 +195,70 @@ func (k *Keeper) refresh(ctx context.Context, s authentication.KeySource, e *kep
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	close(e.fetching)
-	e.fetching = nil
-	if err != nil {
-		k.fetched.WithLabelValues("failed").Inc()
-		if !e.failing {
-			k.log.Error(err, "no keys of tokens from their server; those from before stay good", "policiesOf", s.Namespace,
-				"cluster", s.Cluster, "uri", s.URI, "before", e.keys != nil)
+	defer close(e.fetching.done)
+	if err == nil {
+		k.fetched.WithLabelValues("ok").Inc()
+		e.fetching.keys, e.keys, e.fetched = set, set, k.now()
+		if !k.fits(s.Namespace, e) {
+			e.keys, err = nil, errNoRoom
 		}
-		e.failing = true
-		return
+	} else {
+		k.fetched.WithLabelValues("failed").Inc()
+		e.fetching.keys = e.keys
 	}
-	k.fetched.WithLabelValues("ok").Inc()
-	if e.failing {
-		k.log.Info("the server gives keys of tokens again", "policiesOf", s.Namespace, "cluster", s.Cluster, "uri", s.URI)
-	}
-	e.keys, e.fetched, e.failing = set, k.now(), false
-	k.fit(s.Namespace, e)
+	k.note(s, e, err)
+	e.fetching = nil
 }
 
-// fit drops what was not asked for the longest where a namespace keeps more than its share. k.mu is held.
-func (k *Keeper) fit(namespace string, latest *kept) {
-	sum := 0
+// note what came of asking, and when it may be asked again if that was nothing. k.mu is held.
+func (k *Keeper) note(s authentication.KeySource, e *kept, err error) {
+	kind, now := counts.KeysFetched, k.now()
+	switch {
+	case err == nil:
+		e.pauses = nil
+	case e.keys == nil && e.fetched.IsZero():
+		kind = counts.KeysMissing
+	default:
+		kind = counts.KeysStale
+	}
+	if err != nil {
+		if e.pauses == nil {
+			e.pauses = &wait.Backoff{
+				Duration: min(retry, every(s)), Factor: 2, Jitter: jitter, Cap: patience, Steps: math.MaxInt,
+			}
+		}
+		e.again = now.Add(e.pauses.Step())
+	}
+	if !e.outcome.note(kind, err, now) {
+		return
+	}
+	of := []any{"policiesOf", s.Namespace, "cluster", s.Cluster, "uri", shown(s.URI)}
+	switch {
+	case err != nil:
+		k.log.Error(err, "no keys of tokens from their server; those from before stay good",
+			append(of, "before", kind == counts.KeysStale)...)
+	case e.before != "":
+		k.log.Info("the server gives keys of tokens again", of...)
+	}
+}
+
+// fits tells whether a namespace's share has room for the latest set of keys. What Envoy asks for no more gives way to
+// it; what is in use doesn't, or all sets would be fetched again and again. k.mu is held.
+func (k *Keeper) fits(namespace string, latest *kept) bool {
+	sum, now := 0, k.now()
 	for _, e := range k.of[namespace] {
 		sum += len(e.keys)
 	}
-	for sum > share {
-		var last authentication.KeySource
-		var oldest *kept
-		for s, e := range k.of[namespace] {
-			if e != latest && e.keys != nil && e.fetching == nil && (oldest == nil || e.asked.Before(oldest.asked)) {
-				last, oldest = s, e
-			}
+	for s, e := range k.of[namespace] {
+		if sum <= share {
+			return true
 		}
-		if oldest == nil {
-			return
+		if e != latest && len(e.keys) > 0 && e.fetching == nil && !e.used(now) {
+			sum -= len(e.keys)
+			delete(k.of[namespace], s)
 		}
-		sum -= len(oldest.keys)
-		delete(k.of[namespace], last)
 	}
+	return sum <= share
 }
 
 // sweep drops what Envoy doesn't ask for. k.mu is held.

@@ -50,6 +50,8 @@ type enforcement struct {
 	waypoints []count
 	// refused says who was refused, or would have been.
 	refused string
+	// missing and stale say which keys of tokens proxies don't have, or have old ones of.
+	missing, stale string
 }
 
 func (r *Entries) enforcement(ref model.ObjectRef, e *ingest.Enforcement) enforcement {
@@ -60,6 +62,7 @@ func (r *Entries) enforcement(ref model.ObjectRef, e *ingest.Enforcement) enforc
 	for _, n := range guards(e) {
 		out.waypoints = append(out.waypoints, n.count(r.acks))
 	}
+	out.missing, out.stale = r.keys.say(e, r.acks)
 	return out
 }
 
@@ -83,10 +86,12 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 		reason = e.Closed[0].Reason
 	case e.Pods != nil && len(e.Pods.Uncaptured) > 0:
 		reason = v1alpha1.PolicyReasonPodsNotCaptured
+	case e.missing != "":
+		reason = v1alpha1.PolicyReasonKeysMissing
 	default:
 		is, reason = metav1.ConditionTrue, v1alpha1.PolicyReasonEnforced
 	}
-	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.refused, e.means())
+	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.missing, e.stale, e.refused, e.means())
 }
 
 func (e enforcement) rejection() string {

@@ -44,6 +44,8 @@ type Entries struct {
 	pods *tallies
 	// refusals are of AuthorizationPolicies.
 	refusals *refusals
+	// keys are of AuthenticationPolicies.
+	keys *keys
 
 	mu sync.Mutex
 	// users lists the objects whose status depends on a resource, uses the resources of each.
@@ -80,6 +82,7 @@ func newEntries(
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
 	e.refusals = newRefusals(func(ref model.ObjectRef) { e.Touch(ref) })
+	e.keys = newKeys()
 	e.Writer = status.NewWriter(c, log, status.Kinds[*ingest.Report, entriesMemory]{
 		New:     newOf,
 		UID:     func(report *ingest.Report) types.UID { return report.UID },

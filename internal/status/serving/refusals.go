@@ -108,9 +108,13 @@ func waypointsOf(what []*ingest.Enforcement) (out []types.NamespacedName) {
 	return out
 }
 
-// Counted takes in by how much what proxies count of callers has grown.
+// Counted takes in by how much what proxies count has grown.
 func (e *Entries) Counted(grown []counts.Growth) {
 	for _, g := range grown {
+		if g.Kind.OfKeys() {
+			e.keysTold(g)
+			continue
+		}
 		if g.Kind != counts.Tried && g.Kind != counts.Refused {
 			continue
 		}
@@ -149,6 +153,14 @@ func (r *refusals) carriedOutBy(gateway types.NamespacedName) (out []model.Objec
 		out = append(out, ref)
 	}
 	return out
+}
+
+// any tells whether something holds of what a policy is for one of its ancestors.
+func (r *refusals) any(ref model.ObjectRef, holds func(*ingest.Enforcement) bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.of[ref]
+	return n != nil && slices.ContainsFunc(n.what, holds)
 }
 
 // decidedAt tells whether a waypoint decides for a policy about the port that callers were counted for.

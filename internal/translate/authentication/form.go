@@ -10,6 +10,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -86,8 +87,4 @@ func has(h *routev3.HeaderMatcher) *rbacv3.Principal {
 	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Header{Header: h}}
 }
 
-func butNot(is, isNot *rbacv3.Principal) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: []*rbacv3.Principal{
-		is, {Identifier: &rbacv3.Principal_NotId{NotId: isNot}},
-	}}}}
-}
+func butNot(is, isNot *rbacv3.Principal) *rbacv3.Principal { return envoy.AllOf(is, envoy.Not(isNot)) }

@@ -54,6 +54,11 @@ func (s KeySource) url() string {
 	}.Encode()
 }
 
+// Name tells the operator which source it is.
+func (s KeySource) Name() string {
+	return names.KeySource(s.Namespace, s.Cluster, s.URI, s.CacheFor, s.Timeout)
+}
+
 // ParseKeySource reads what an Envoy asks its agent for.
 func ParseKeySource(query url.Values) (s KeySource, err error) {
 	s.Namespace, s.Cluster, s.URI = query.Get(paramNamespace), query.Get(paramCluster), query.Get(paramURI)

@@ -15,6 +15,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -34,7 +35,7 @@ type Asked struct {
 // GuardTakes tells whether a guard takes a request for one that a rule means, but for an expression in CEL and claims.
 func GuardTakes(r model.AccessRequest, deny bool, q Asked) bool {
 	r.Claims = nil
-	return q.is(allOf(requestOf(r, nil, deny)))
+	return q.is(envoy.AllOf(requestOf(r, nil, deny)...))
 }
 
 // RuleFor is the rule of a table that takes a request. It is nil where the Service itself does; refused says what the

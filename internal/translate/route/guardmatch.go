@@ -12,6 +12,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -101,10 +102,10 @@ const anyBytes = `\C*`
 // a slash at its end, escaped twice; and what climbs, for a rewrite may have made that of it.
 func pathsOf(paths []model.StringMatch, deny bool) *rbacv3.Principal {
 	if !deny {
-		return allOf([]*rbacv3.Principal{
+		return envoy.AllOf(
 			pathMatches(anyOf(paths, literalPath)), pathMatches(plainPath),
-			not(pathMatches(hiddenDots)), not(pathMatches(oddEscapes)),
-		})
+			envoy.Not(pathMatches(hiddenDots)), envoy.Not(pathMatches(oddEscapes)),
+		)
 	}
 	odd := []string{hiddenDots, escapedTwice, oddEscapes}
 	if slices.ContainsFunc(paths, func(p model.StringMatch) bool { return p.Type == model.MatchRegex }) {
@@ -159,13 +160,13 @@ func headerOf(h model.AccessHeader, deny bool) *rbacv3.Principal {
 		for _, name := range append([]string{headerName(h.Name)}, spellings...) {
 			any = append(any, valueOf(name, h.Value, true))
 		}
-		return oneOf(any)
+		return envoy.OneOf(any...)
 	}
 	all := []*rbacv3.Principal{valueOf(headerName(h.Name), h.Value, false)}
 	for _, name := range spellings {
-		all = append(all, not(present(name)))
+		all = append(all, envoy.Not(present(name)))
 	}
-	return allOf(all)
+	return envoy.AllOf(all...)
 }
 
 func valueOf(header string, v *model.StringMatch, deny bool) *rbacv3.Principal {
@@ -178,9 +179,7 @@ func valueOf(header string, v *model.StringMatch, deny bool) *rbacv3.Principal {
 		return headerMatches(header, `(?s:`+one+`(?:,`+one+`)*)`)
 	case v.Type == model.MatchRegex: // it may have dots, too
 		matches := headerMatches(header, `(?s:(?:.*,)?`+one+`(?:,.*)?)`)
-		return oneOf([]*rbacv3.Principal{matches, allOf([]*rbacv3.Principal{
-			present(header), not(headerMatches(header, `(?s:.*)`)),
-		})})
+		return envoy.OneOf(matches, envoy.AllOf(present(header), envoy.Not(headerMatches(header, `(?s:.*)`))))
 	}
 	return headerMatches(header, `(?:`+anyBytes+`,)?`+one+`(?:,`+anyBytes+`)?`)
 }

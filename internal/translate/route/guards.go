@@ -146,7 +146,7 @@ func refusals(guards []model.Guard, tried bool) map[string]*rbacv3.Policy {
 					allowed = append(allowed, ruleOf(r, false))
 				}
 				add(out, l.NoAllow(),
-					&rbacv3.Policy{Principals: []*rbacv3.Principal{not(oneOf(allowed))}})
+					&rbacv3.Policy{Principals: []*rbacv3.Principal{envoy.Not(envoy.OneOf(allowed...))}})
 			}
 		}
 	}
@@ -216,11 +216,11 @@ func policyOf(rules []rule, deny bool) *rbacv3.Policy {
 			expressions = append(expressions, "("+r.Request.CEL+"\n)")
 		}
 	}
-	out.Principals = []*rbacv3.Principal{allOf(all)}
+	out.Principals = []*rbacv3.Principal{envoy.AllOf(all...)}
 	if len(expressions) > 0 {
 		e, err := envoy.CEL(strings.Join(expressions, " && "))
 		if err != nil && !deny {
-			out.Principals = []*rbacv3.Principal{nobody()}
+			out.Principals = []*rbacv3.Principal{envoy.Nobody()}
 		}
 		out.Condition = e
 	}
@@ -236,7 +236,7 @@ func ruleOf(r rule, deny bool) *rbacv3.Principal {
 	if r.Request != nil {
 		all = append(all, requestOf(*r.Request, r.known, deny)...)
 	}
-	return allOf(all)
+	return envoy.AllOf(all...)
 }
 
 // sourcesOf matches a caller who is one of them; several by one expression. It asks the filter state that the listener
@@ -244,7 +244,7 @@ func ruleOf(r rule, deny bool) *rbacv3.Principal {
 // for it looks through all names of the certificate.
 func sourcesOf(sources []model.AccessSource) *rbacv3.Principal {
 	if len(sources) == 0 {
-		return nobody()
+		return envoy.Nobody()
 	}
 	m := exact(text(sources[0].Identity))
 	switch {
@@ -274,36 +274,4 @@ func beginning(s string) *matcherv3.StringMatcher {
 
 // unproved matches a caller of whom nothing is known. There is none behind a handshake; if there were, no rule that
 // denies an identity would be about it.
-func unproved() *rbacv3.Principal { return not(identity(beginning("spiffe://"))) }
-
-func anybody() *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Any{Any: true}}
-}
-
-func nobody() *rbacv3.Principal { return not(anybody()) }
-
-func not(p *rbacv3.Principal) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: p}}
-}
-
-// oneOf is nobody where there is none.
-func oneOf(ids []*rbacv3.Principal) *rbacv3.Principal {
-	switch len(ids) {
-	case 0:
-		return nobody()
-	case 1:
-		return ids[0]
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_OrIds{OrIds: &rbacv3.Principal_Set{Ids: ids}}}
-}
-
-// allOf is anybody where there is none.
-func allOf(ids []*rbacv3.Principal) *rbacv3.Principal {
-	switch len(ids) {
-	case 0:
-		return anybody()
-	case 1:
-		return ids[0]
-	}
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_AndIds{AndIds: &rbacv3.Principal_Set{Ids: ids}}}
-}
+func unproved() *rbacv3.Principal { return envoy.Not(identity(beginning("spiffe://"))) }

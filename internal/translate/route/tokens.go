@@ -58,7 +58,7 @@ func claim(c model.AccessClaim, known []model.PolicyName) *rbacv3.Principal {
 			}
 		}
 	}
-	return oneOf(any)
+	return envoy.OneOf(any...)
 }
 
 // spellings are what a claim can be that a policy writes as a text: that text, true or false, a number.
