@@ -5,6 +5,8 @@
 // without an identity: what is counted (Series), how agents tell it (Envoy's metrics service), and how each replica
 // adds it up (Book).
 //
+// Whether waypoints get the keys of tokens that they fetch is told likewise (KeysFetched and so on).
+//
 // A count only grows while its agent runs, and says since when it counts. What it has grown by is added up, so neither
 // an agent that starts over nor one that tells twice makes a sum wrong, or smaller. All of it is bounded, and written
 // off where there is no room: nothing depends on it but what people read.
