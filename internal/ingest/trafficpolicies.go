@@ -35,7 +35,8 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, trafficPo
 			}
 			return out, ""
 		},
-		needs: i.trafficNeeds,
+		needs:   i.trafficNeeds,
+		besides: i.affordableTraffic,
 	}
 }
 
