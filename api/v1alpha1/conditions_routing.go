@@ -101,7 +101,7 @@ const (
 	PolicyReasonNotRequests = "NotRequests"
 	// PolicyReasonOverBudget, of Accepted: older policies of the namespace leave no room for what the policy costs
 	// proxies. It lets in nobody where it was to decide. Of Enforced, of an AuthenticationPolicy: a waypoint of another
-	// namespace has no room for it, and refuses what needs it.
+	// namespace has no room for it, and refuses what needs it. A TrafficPolicy that is too much is as if it said nothing.
 	PolicyReasonOverBudget = "OverBudget"
 	// PolicyReasonKeysMissing, of Enforced of an AuthenticationPolicy: a server of keys (jwks.remote) has never given any
 	// to some proxy, so no token of its issuer is good there.

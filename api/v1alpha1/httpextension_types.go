@@ -118,7 +118,7 @@ type ExternalProcessing struct {
 
 // ProcessedMessage is what the service is shown of a request, or of an answer. It is always shown the headers.
 type ProcessedMessage struct {
-	// None; Buffered shows the body as a whole, of which a request may have 1 MiB and an answer 64 KiB; Streamed shows it
+	// None; Buffered shows the body as a whole, of which a request and an answer may have 1 MiB; Streamed shows it
 	// piece by piece.
 	// +optional
 	// +kubebuilder:default=None

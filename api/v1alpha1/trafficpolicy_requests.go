@@ -160,13 +160,23 @@ type FaultAbort struct {
 }
 
 // Buffering is what a waypoint holds until it is there in full.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.maxRequestKiB) || has(self.maxResponseKiB)",message="set maxRequestKiB, maxResponseKiB or both"
 type Buffering struct {
 	// Requests are passed on when their body is there in full, and answered 413 if it is larger than this, in KiB. This
 	// keeps slow clients away from the application, and costs the proxy as much memory for each request that comes. Don't
 	// set it where requests are streams.
+	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=8192
-	MaxRequestKiB int32 `json:"maxRequestKiB"`
+	MaxRequestKiB *int32 `json:"maxRequestKiB,omitempty"`
+	// Answers are passed on when their body is there in full, and become a 500 if it is larger than this, in KiB. This
+	// frees the application of clients that read slowly, and costs the proxy as much memory for each answer that comes.
+	// Don't set it where answers are streams, such as events or those of gRPC. WebSockets pass.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=8192
+	MaxResponseKiB *int32 `json:"maxResponseKiB,omitempty"`
 }
 
 // CompressionAlgorithm is a content coding.

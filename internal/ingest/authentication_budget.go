@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -43,7 +44,7 @@ type authenticationSharing struct {
 
 type overspent struct{ spent, price authenticationCost }
 
-// affordable are the sets of policies that a waypoint of a namespace verifies tokens for. What others aren't known to
+// affordable are the sets of policies that a waypoint of a namespace verifies tokens for, the first ones. What others aren't known to
 // the proxies, and so they let nothing pass where a table asks for them.
 func affordable(
 	owner string, sets [][]cluster.Key, of func(cluster.Key) *model.Authentication,
@@ -89,13 +90,39 @@ func (i *Ingest) shareAuthentication(c *memo.Ctx, gateway cluster.Key) *authenti
 	for _, p := range w.Ports {
 		sets = append(sets, i.setsOf.Get(c, model.Attachment{Port: p.ServicePort})...)
 	}
-	out := affordable(gateway.Namespace, sortedSets(sets), func(name cluster.Key) *model.Authentication {
+	sets = sortedSets(sets)
+	oldestFirst(sets, func(name cluster.Key) (created time.Time) {
+		if p := i.authentication.Get(c, name); p != nil {
+			created = p.Created
+		}
+		return created
+	})
+	out := affordable(gateway.Namespace, sets, func(name cluster.Key) *model.Authentication {
 		if p := i.authentication.Get(c, name); p != nil {
 			return &p.Content.Authentication
 		}
 		return nil
 	})
+	out.sets = sortedSets(out.sets)
 	return &out
+}
+
+// oldestFirst orders sets by their youngest policies, and those of an age as they are: a new policy takes nothing from
+// those that work, whatever it is called and whichever it is in a set with.
+func oldestFirst(sets [][]cluster.Key, created func(cluster.Key) time.Time) {
+	ages := make(map[cluster.Key]time.Time)
+	for _, name := range slices.Concat(sets...) {
+		ages[name] = created(name)
+	}
+	youngest := func(set []cluster.Key) (at time.Time) {
+		for _, name := range set {
+			if ages[name].After(at) {
+				at = ages[name]
+			}
+		}
+		return at
+	}
+	slices.SortStableFunc(sets, func(a, b []cluster.Key) int { return youngest(a).Compare(youngest(b)) })
 }
 
 // unaffordable is about the first waypoint at which a policy is one too many of its namespace's.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -65,6 +66,27 @@ func TestAuthenticationOfOthers(t *testing.T) {
 	}
 }
 
+// TestNewPoliciesTakeNothingFromOldOnes: whatever they are called, and whichever old one they come with.
+func TestNewPoliciesTakeNothingFromOldOnes(t *testing.T) {
+	at := map[cluster.Key]time.Time{}
+	key := func(name string, age int64) cluster.Key {
+		k := cluster.Key{Namespace: "buyer", Name: name}
+		at[k] = time.Unix(age, 0)
+		return k
+	}
+	a, b, c, d := key("a", 3), key("b", 2), key("c", 1), key("d", 2)
+	sets := sortedSets([][]cluster.Key{{a}, {b}, {a, c}, {c}, {d}, {c, d}})
+	oldestFirst(sets, func(k cluster.Key) time.Time { return at[k] })
+	require.Equal(t, [][]cluster.Key{{c}, {b}, {c, d}, {d}, {a}, {a, c}}, sets)
+
+	large := &model.Authentication{Tokens: &model.Tokens{Providers: []model.TokenProvider{
+		{Keys: strings.Repeat("k", mostOfOthers.bytes*2/3)},
+	}}}
+	shared := affordable("owner", sets, func(cluster.Key) *model.Authentication { return large })
+	require.Equal(t, [][]cluster.Key{{c}}, shared.sets)
+	require.Contains(t, shared.over, a)
+}
+
 // TestPoliciesThatOthersHaveNoRoomForSaySo: with the waypoint, what there is and what to do, and only those that don't
 // fit; and they are in force again when there is room.
 func TestPoliciesThatOthersHaveNoRoomForSaySo(t *testing.T) {
@@ -96,8 +118,10 @@ func TestPoliciesThatOthersHaveNoRoomForSaySo(t *testing.T) {
 	for n := range 9 {
 		name := fmt.Sprint("s", n)
 		p := &v1alpha1.AuthenticationPolicy{
-			TypeMeta:   metav1.TypeMeta{Kind: cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil))},
-			ObjectMeta: metav1.ObjectMeta{Namespace: "buyer", Name: name, UID: types.UID(name)},
+			TypeMeta: metav1.TypeMeta{Kind: cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil))},
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "buyer", Name: name, UID: types.UID(name), CreationTimestamp: metav1.Unix(int64(100-n), 0),
+			},
 			Spec: v1alpha1.AuthenticationPolicySpec{
 				TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Service", Name: gwv1.ObjectName(name)}},
 				JWT:        &v1alpha1.JWTAuthentication{},
@@ -134,9 +158,9 @@ func TestPoliciesThatOthersHaveNoRoomForSaySo(t *testing.T) {
 	}
 	waypoint := cluster.Key{Namespace: "shop", Name: "fairway-waypoint"}
 	for n := range 8 {
-		require.Nil(t, verdict(fmt.Sprint("s", n)))
+		require.Nil(t, verdict(fmt.Sprint("s", n+1)))
 	}
-	over := verdict("s8")
+	over := verdict("s0")
 	require.NotNil(t, over)
 	require.Equal(t, v1alpha1.PolicyReasonOverBudget, over.Reason)
 	for _, part := range []string{waypoint.String(), "2097152 bytes", "64 providers", "8 more", "use fewer"} {
@@ -146,15 +170,15 @@ func TestPoliciesThatOthersHaveNoRoomForSaySo(t *testing.T) {
 
 	told := 0
 	w.in.Report.Watch(model.ObjectRef{
-		Kind: cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), Namespace: "buyer", Name: "s8",
+		Kind: cluster.NameOf((*v1alpha1.AuthenticationPolicy)(nil)), Namespace: "buyer", Name: "s0",
 	}, func(*Report) { told++ })
 	w.graph.Flush()
 	r = r.DeepCopy()
 	r.Generation++
-	r.Spec.Rules = r.Spec.Rules[1:]
+	r.Spec.Rules = r.Spec.Rules[:8]
 	w.set(t, r)
 	w.graph.Flush()
 	require.Equal(t, 2, told)
-	require.Nil(t, verdict("s8"))
+	require.Nil(t, verdict("s0"))
 	require.Len(t, w.in.Authentications.Get(nil, waypoint).Policies, 8)
 }

@@ -104,8 +104,11 @@ type Ingest struct {
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
 	Destination *memo.Func[netip.AddrPort, *model.Destination]
-	// traffic are the TrafficPolicies.
+	// traffic are the TrafficPolicies; overTraffic are those of a namespace that are too much, trafficBillOf what one
+	// costs.
 	traffic          *policy.Policies[trafficPolicy]
+	overTraffic      *memo.Func[string, map[cluster.Key]Verdict]
+	trafficBillOf    *memo.Func[cluster.Key, *bill]
 	backendTrafficOf *policy.Policies[backendTraffic]
 	// extensionOf reads an HTTPExtension; nil where there is none.
 	extensionOf *memo.Func[cluster.Key, *extension]
@@ -181,6 +184,8 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.defineAuthentication(g)
 	i.defineBackendTLS(g)
 	i.defineExternals(g)
+	i.trafficBillOf = memo.Define(g, "trafficBill", reflectEqual[*bill], i.trafficBill)
+	i.overTraffic = memo.Define(g, "overTraffic", maps.Equal[map[cluster.Key]Verdict], i.tooMuchTraffic).Steady()
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.defineExtensions(g)

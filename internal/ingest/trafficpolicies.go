@@ -35,7 +35,8 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, trafficPo
 			}
 			return out, ""
 		},
-		needs: i.trafficNeeds,
+		needs:   i.trafficNeeds,
+		besides: i.affordableTraffic,
 	}
 }
 
@@ -139,8 +140,9 @@ func requests(s v1alpha1.TrafficPolicySpec) (out model.Requests) {
 	if f := s.Faults; f != nil && f.Abort != nil {
 		out.Abort = &model.Abort{Status: *count(&f.Abort.Status), Percent: ptr.Deref(count(f.Abort.Percent), 100)}
 	}
-	if s.Buffering != nil {
-		out.MaxBytes = *count(&s.Buffering.MaxRequestKiB) << 10
+	if b := s.Buffering; b != nil {
+		out.MaxBytes = ptr.Deref(count(b.MaxRequestKiB), 0) << 10
+		out.MaxAnswerBytes = ptr.Deref(count(b.MaxResponseKiB), 0) << 10
 	}
 	if s.Compression != nil {
 		for _, a := range s.Compression.Algorithms {

@@ -84,6 +84,8 @@ type Requests struct {
 	Abort       *Abort
 	// MaxBytes of a request, which is sent on when it is there in full; zero: requests are passed on as they come.
 	MaxBytes uint32
+	// MaxAnswerBytes of an answer, likewise.
+	MaxAnswerBytes uint32
 	// Compression of answers, in order of preference.
 	Compression []Compression
 }

@@ -141,7 +141,7 @@ func policiesCase() bundle {
 		},
 		Delay:    &model.Delay{For: time.Second, Percent: 10},
 		Abort:    &model.Abort{Status: 503, Percent: 100},
-		MaxBytes: 1 << 20,
+		MaxBytes: 1 << 20, MaxAnswerBytes: 2 << 20,
 		Compression: []model.Compression{
 			model.CompressZstd, model.CompressBrotli, model.CompressGzip,
 		},

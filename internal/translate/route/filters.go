@@ -32,6 +32,7 @@ const (
 	filterBodies  = "fairway.bodies"
 	filterLimits  = "fairway.limits"
 	filterFaults  = "fairway.faults"
+	filterAnswers = "fairway.answers"
 	filterSession = "envoy.filters.http.stateful_session"
 	filterRepeat  = "fairway.repeatable"
 	filterRouter  = "envoy.filters.http.router"
@@ -52,7 +53,7 @@ const (
 //  5. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
 //  6. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
-//  7. Bodies, limits and faults: what a TrafficPolicy asks for; see policyFilters.
+//  7. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters.
 //  8. Session persistence: picks the endpoint that an earlier answer named.
 //  9. External: says which host outside the cluster the request goes to, if to any; see outwards.
 //  10. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
@@ -77,11 +78,25 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
+		answers(),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
 		external(),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
 	)
+}
+
+// answers becomes what holds answers, as the composite filters do, but lets 101 pass: what follows an upgrade has no
+// end. The answer says whether there is one, for callers offer whatever they like.
+func answers() *hcmv3.HttpFilter {
+	whole := envoy.Holds(envoy.Matching("status", &matcherv3.HttpResponseHeaderMatchInput{HeaderName: ":status"}),
+		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+			SafeRegex: &xdsmatcherv3.RegexMatcher{
+				EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+				Regex:      "[^1].*",
+			},
+		}})
+	return envoy.OnlyIf(filterAnswers, whole, "envoy.filters.http.composite", &compositev3.Composite{})
 }
 
 // safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).

@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	ratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/config/ratelimit/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	asyncfilesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/common/async_files/v3"
 	brotliv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/brotli/compressor/v3"
 	gzipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/gzip/compressor/v3"
 	zstdv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/compression/zstd/compressor/v3"
@@ -15,6 +16,7 @@ import (
 	bufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/buffer/v3"
 	compressorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/compressor/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
+	filebufferv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/file_system_buffer/v3"
 	localratelimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	ratelimitfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ratelimit/v3"
 	exprv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/rate_limit_descriptors/expr/v3"
@@ -32,7 +34,8 @@ import (
 
 // policyFilters configure the filters of a table; nil where there is nothing to do. A buffer, a rate limit service and
 // a delay make requests wait, so each is the last of its chain. The buffer is before the others, for it bounds no body
-// that was there before it; and the limit that needs nobody is before all.
+// that was there before it; and the limit that needs nobody is before all. Answers come the other way: they are held as
+// the application gave them, and then compressed.
 func policyFilters(r model.Requests) map[string]*anypb.Any {
 	chains := map[string][]*corev3.TypedExtensionConfig{}
 	add := func(filter, name string, m proto.Message) {
@@ -56,11 +59,39 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 	if r.Delay != nil || r.Abort != nil {
 		add(filterFaults, "fault", faults(r))
 	}
+	if r.MaxAnswerBytes > 0 {
+		add(filterAnswers, "file_system_buffer", holdAnswers(r.MaxAnswerBytes))
+	}
 	var out map[string]*anypb.Any
 	for filter, chain := range chains {
 		out = merge(out, map[string]*anypb.Any{filter: envoy.Any(become(chain...))})
 	}
 	return out
+}
+
+// holdAnswers passes answers on when they are there in full. Envoy's filter for it would write what is beyond so many
+// bytes to a disk; there may be nothing beyond, so that its thread has nothing to do, and such an answer becomes a 500.
+func holdAnswers(most uint32) *filebufferv3.FileSystemBufferFilterConfig {
+	behave := func(b *filebufferv3.BufferBehavior) *filebufferv3.StreamConfig {
+		return &filebufferv3.StreamConfig{
+			Behavior:                b,
+			MemoryBufferBytesLimit:  wrapperspb.UInt64(uint64(most)),
+			StorageBufferBytesLimit: wrapperspb.UInt64(0),
+		}
+	}
+	return &filebufferv3.FileSystemBufferFilterConfig{
+		ManagerConfig: &asyncfilesv3.AsyncFileManagerConfig{
+			ManagerType: &asyncfilesv3.AsyncFileManagerConfig_ThreadPool_{
+				ThreadPool: &asyncfilesv3.AsyncFileManagerConfig_ThreadPool{ThreadCount: 1},
+			},
+		},
+		Request: behave(&filebufferv3.BufferBehavior{
+			Behavior: &filebufferv3.BufferBehavior_Bypass_{Bypass: &filebufferv3.BufferBehavior_Bypass{}},
+		}),
+		Response: behave(&filebufferv3.BufferBehavior{
+			Behavior: &filebufferv3.BufferBehavior_FullyBuffer_{FullyBuffer: &filebufferv3.BufferBehavior_FullyBuffer{}},
+		}),
+	}
 }
 
 // localLimit lets so many requests through at once, and then as many as come back with time.
