@@ -12,12 +12,14 @@ import (
 func TestHTTPExtensionValidation(t *testing.T) {
 	c := connect(t)
 	const process = "extProc: {backendRef: {name: process, port: 81}"
+	const module = "wasm: {configMapRef: {name: module}"
 	for _, tc := range []struct {
 		spec    string
 		refused string // part of the message; accepted where empty
 	}{
-		{"{}", "set exactly one of lua and extProc"},
-		{"{lua: {source: x}, " + process + ", request: {}}}", "set exactly one of lua and extProc"},
+		{"{}", "set exactly one of lua, extProc and wasm"},
+		{"{lua: {source: x}, " + process + ", request: {}}}", "set exactly one of lua, extProc and wasm"},
+		{"{lua: {source: x}, " + module + ", request: {}}}", "set exactly one of lua, extProc and wasm"},
 		{"{lua: {source: 'function envoy_on_request() end'}}", ""},
 		{"{lua: {}}", "Required value"},
 		{"{lua: {source: ''}}", "at least 1"},
@@ -31,6 +33,14 @@ func TestHTTPExtensionValidation(t *testing.T) {
 		{"{" + process + ", request: {}, allowedHeaders: [X-User]}}", ""},
 		{"{" + process + ", request: {}, allowedHeaders: [':path']}}", "should match"},
 		{"{" + process + ", request: {}, allowedHeaders: []}}", "at least 1"},
+		{"{" + module + "}}", "set request, response or both"},
+		{"{wasm: {request: {}}}", "Required value"},
+		{"{wasm: {configMapRef: {}, request: {}}}", "Required value"},
+		{"{" + module + ", request: {}, response: {body: Streamed}, rootID: a, config: '{}'}}", ""},
+		{"{" + module + ", request: {body: Buffered}}}", "Unsupported value"},
+		{"{" + module + ", request: {}, sha256: " + strings.Repeat("0a", 32) + "}}", ""},
+		{"{" + module + ", request: {}, sha256: " + strings.Repeat("0A", 32) + "}}", "should match"},
+		{"{" + module + ", request: {}, config: '" + strings.Repeat("x", 16<<10+1) + "'}}", "may not be more than 16384"},
 	} {
 		tries(t, c, `apiVersion: fairway.dev/v1alpha1
 kind: HTTPExtension
@@ -42,7 +52,8 @@ spec: `+tc.spec+"\n", tc.refused)
 		{"[{types: [Lua, ExternalProcessing], namespaceSelector: {matchLabels: {a: b}}}]", ""},
 		{"[{}]", "Required value"},
 		{"[{types: []}]", "at least 1"},
-		{"[{types: [Wasm]}]", "Unsupported value"},
+		{"[{types: [Wasm, Lua, ExternalProcessing]}]", ""},
+		{"[{types: [Perl]}]", "Unsupported value"},
 	} {
 		tries(t, c, `apiVersion: fairway.dev/v1alpha1
 kind: Mesh

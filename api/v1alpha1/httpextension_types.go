@@ -14,9 +14,9 @@ import (
 // KindHTTPExtension is the kind that filters ExtensionRef of routes name.
 const KindHTTPExtension = "HTTPExtension"
 
-// HTTPExtension is what a waypoint runs the requests and answers of a rule through: a script, or a Service that
-// processes them. Rules of HTTPRoutes and GRPCRoutes of its namespace name it by the filter ExtensionRef. Waypoints run
-// the types that spec.extensions of the Mesh allows in their namespace, which is none unless it says so.
+// HTTPExtension is what a waypoint runs the requests and answers of a rule through: a script, a module, or a Service
+// that processes them. Rules of HTTPRoutes and GRPCRoutes of its namespace name it by the filter ExtensionRef.
+// Waypoints run the types that spec.extensions of the Mesh allows in their namespace, which is none unless it says so.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -46,7 +46,7 @@ type HTTPExtensionList struct {
 
 // HTTPExtensionSpec is what an HTTPExtension runs; exactly one field is set.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.lua) != has(self.extProc)",message="set exactly one of lua and extProc"
+// +kubebuilder:validation:XValidation:rule="[has(self.lua), has(self.extProc), has(self.wasm)].exists_one(set, set)",message="set exactly one of lua, extProc and wasm"
 type HTTPExtensionSpec struct {
 	// A script that each proxy of the waypoint runs. Needs type Lua in spec.extensions of the Mesh.
 	// +optional
@@ -56,6 +56,10 @@ type HTTPExtensionSpec struct {
 	// Mesh.
 	// +optional
 	ExtProc *ExternalProcessing `json:"extProc,omitempty"`
+
+	// A module that each proxy of the waypoint runs. Needs type Wasm in spec.extensions of the Mesh.
+	// +optional
+	Wasm *WasmExtension `json:"wasm,omitempty"`
 }
 
 // Targets are what a policy names; an extension is named by others.
@@ -73,6 +77,69 @@ type LuaExtension struct {
 	// +kubebuilder:validation:MaxLength=32768
 	Source string `json:"source"`
 }
+
+// WasmExtension is a module in WebAssembly that speaks Proxy-Wasm (ABI 0.2.0 or 0.2.1). It can change headers and
+// bodies, and answer by itself.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.request) || has(self.response)",message="set request, response or both: what the module is shown"
+type WasmExtension struct {
+	// The ConfigMap, of the extension's namespace, that has the module: at most 1 MiB under key module.wasm of binaryData.
+	// An edit of it takes effect.
+	// +required
+	ConfigMapRef WasmConfigMapReference `json:"configMapRef"`
+
+	// The SHA-256 of the module, in hexadecimal digits. Any other module is refused.
+	// +optional
+	// +kubebuilder:validation:Pattern=`^[0-9a-f]{64}$`
+	SHA256 string `json:"sha256,omitempty"`
+
+	// What the module is given as its plugin configuration, which is up to the module.
+	// +optional
+	// +kubebuilder:validation:MaxLength=16384
+	Config string `json:"config,omitempty"`
+
+	// Which of the module's root contexts is meant, where it has several.
+	// +optional
+	// +kubebuilder:validation:MaxLength=128
+	RootID string `json:"rootID,omitempty"`
+
+	// What the module is shown of requests. Default: nothing.
+	// +optional
+	Request *WasmMessage `json:"request,omitempty"`
+
+	// What the module is shown of answers. Default: nothing.
+	// +optional
+	Response *WasmMessage `json:"response,omitempty"`
+}
+
+// WasmConfigMapReference names the ConfigMap that has a module.
+type WasmConfigMapReference struct {
+	// The name of the ConfigMap.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	Name string `json:"name"`
+}
+
+// WasmMessage is what a module is shown of a request, or of an answer. It is always shown the headers.
+type WasmMessage struct {
+	// None, or Streamed, which shows the body piece by piece. A message whose body is shown goes on without
+	// Content-Length.
+	// +optional
+	// +kubebuilder:default=None
+	Body WasmBody `json:"body,omitempty"`
+}
+
+// WasmBody is how a body is shown.
+//
+// +kubebuilder:validation:Enum=None;Streamed
+type WasmBody string
+
+// Ways to show a body to a module.
+const (
+	WasmBodyNone     WasmBody = "None"
+	WasmBodyStreamed WasmBody = "Streamed"
+)
 
 // ExternalProcessing is a Service that speaks Envoy's protocol of external processing
 // (envoy.service.ext_proc.v3.ExternalProcessor). It can change headers and bodies, and answer by itself.

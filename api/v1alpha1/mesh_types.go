@@ -117,12 +117,13 @@ type Extensions struct {
 
 // AllowedExtensions are types of extensions that the waypoints of some namespaces may run.
 type AllowedExtensions struct {
-	// Lua lets whoever writes routes and HTTPExtensions run scripts in these waypoints, ExternalProcessing lets them send
-	// requests and answers through Services of their choice.
+	// Lua lets whoever writes routes and HTTPExtensions run scripts in these waypoints, Wasm lets them run modules there,
+	// of which one that never ends stops the waypoint, and ExternalProcessing lets them send requests and answers through
+	// Services of their choice.
 	// +required
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:MaxItems=3
 	Types []ExtensionType `json:"types"`
 
 	// Namespaces of the waypoints, by label. Default: all.
@@ -132,13 +133,14 @@ type AllowedExtensions struct {
 
 // ExtensionType is what an HTTPExtension is.
 //
-// +kubebuilder:validation:Enum=Lua;ExternalProcessing
+// +kubebuilder:validation:Enum=Lua;ExternalProcessing;Wasm
 type ExtensionType string
 
 // Types of extensions.
 const (
 	ExtensionLua                ExtensionType = "Lua"
 	ExtensionExternalProcessing ExtensionType = "ExternalProcessing"
+	ExtensionWasm               ExtensionType = "Wasm"
 )
 
 // OutboundMode is whether captured pods may send to addresses outside of the mesh's ranges.

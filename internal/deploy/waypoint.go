@@ -337,6 +337,10 @@ func quiet(level v1alpha1.LogLevel) []string {
 	return nil // those who want less have it, and those who want more are looking for something
 }
 
+// escaped keeps lines of the log whole: modules of HTTPExtensions write what they like, and nobody is to take it for a
+// line of Envoy's, nor for one of the access log.
+const escaped = "--log-format-escaped"
+
 // envoy keeps running after the pod is told to go, until the agent, which hears of it at once, has drained it
 // (agent.Drain), and callers have moved on: for the drain timeout at most.
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
@@ -344,7 +348,7 @@ func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 		Name:            containerEnvoy,
 		Image:           w.EnvoyImage,
 		ImagePullPolicy: corev1.PullIfNotPresent,
-		Args: append(envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)),
+		Args: append(append(envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)), escaped),
 			quiet(w.Parameters.LogLevel)...),
 		Ports: []corev1.ContainerPort{
 			{Name: "mtls", ContainerPort: names.PortMTLS, Protocol: corev1.ProtocolTCP},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 )
@@ -22,21 +24,27 @@ type authorities struct {
 	pem, problem string
 }
 
-// readableConfigMaps are the ConfigMaps of a namespace that are read, sorted.
-func (i *Ingest) readableConfigMaps(c *memo.Ctx, namespace string) []string {
-	referred := map[string]bool{}
+// readableConfigMaps are the ConfigMaps of a namespace that are read.
+func (i *Ingest) readableConfigMaps(c *memo.Ctx, namespace string) []cluster.Reference {
+	referred := map[cluster.Reference]bool{}
+	note := func(o client.Object) {
+		for _, ref := range cluster.References(o) {
+			referred[ref] = true
+		}
+	}
 	for _, key := range i.store.BackendTLSPolicies.By(c, cluster.ByNamespace, namespace) {
 		if p, ok := i.store.BackendTLSPolicies.Get(c, key); ok {
-			for _, name := range cluster.References(p) {
-				referred[name] = true
-			}
+			note(p)
 		}
 	}
 	for _, key := range i.store.XBackends.By(c, cluster.ByNamespace, namespace) {
 		if b, ok := i.store.XBackends.Get(c, key); ok {
-			for _, name := range cluster.References(b) {
-				referred[name] = true
-			}
+			note(b)
+		}
+	}
+	for _, key := range i.store.Extensions.By(c, cluster.ByNamespace, namespace) {
+		if e, ok := i.store.Extensions.Get(c, key); ok {
+			note(e)
 		}
 	}
 	return cluster.Readable(referred)
@@ -48,7 +56,7 @@ func (i *Ingest) authorities(c *memo.Ctx, key cluster.Key) (out authorities) {
 	if ok {
 		text, has = cm.Data[cluster.CAKey]
 	}
-	if _, read := slices.BinarySearch(i.readable.Get(c, key.Namespace), key.Name); !read {
+	if !slices.Contains(i.readable.Get(c, key.Namespace), cluster.Reference{Name: key.Name}) {
 		out.problem = fmt.Sprintf("ConfigMap %s is not read: the policies and XBackends of namespace %s refer to more than "+
 			"%d ConfigMaps", key, key.Namespace, cluster.MostReferences)
 		return out

@@ -37,7 +37,7 @@ type backendTLS struct {
 	// authoritiesOf a ConfigMap.
 	authoritiesOf *memo.Func[cluster.Key, authorities]
 	// readable are the ConfigMaps of a namespace that are read.
-	readable *memo.Func[string, []string]
+	readable *memo.Func[string, []cluster.Reference]
 	// tlsAll are all that speak TLS, senderOf a port the one whose proxies its policy's status is about.
 	tlsAll   *memo.Func[struct{}, map[model.ServicePort]cluster.Key]
 	senderOf *memo.Func[model.ServicePort, cluster.Key]
@@ -45,7 +45,7 @@ type backendTLS struct {
 
 func (i *Ingest) defineBackendTLS(g *memo.Graph) {
 	t := &i.backendTLS
-	t.readable = memo.Define(g, "readableConfigMaps", slices.Equal[[]string], i.readableConfigMaps)
+	t.readable = memo.Define(g, "readableConfigMaps", slices.Equal[[]cluster.Reference], i.readableConfigMaps)
 	t.authoritiesOf = memo.Define(g, "authorities", same[authorities], i.authorities)
 	t.asks = memo.Define(g, "askedTLS", reflectEqual[*askedTLS], i.askedTLS)
 	t.overCA = memo.Define(g, "overCA", reflectEqual[map[cluster.Key]bool], i.tooManyCAs).Steady()

@@ -28,11 +28,13 @@ import (
 // processorTimeout is how long an external processor has for each answer.
 const processorTimeout = time.Second
 
-// bytesOfScript and bytesOfProcessor are what each copy of an extension counts in a table, besides what is written in
-// it. A proxy has an interpreter of a script for each of its threads.
+// bytesOfScript, bytesOfProcessor and bytesOfModule are what each copy of an extension counts in a table, besides what
+// is written in it. A proxy has an interpreter of a script for each of its threads, and of a module its code, what that
+// was compiled to, and a memory for each thread.
 const (
 	bytesOfScript    = 256 << 10
 	bytesOfProcessor = 8 << 10
+	bytesOfModule    = 1 << 20
 )
 
 func bytesOfExtension(e model.Extension) int {
@@ -41,6 +43,8 @@ func bytesOfExtension(e model.Extension) int {
 		return bytesOfScript + len(e.Lua.Source)
 	case e.Processor != nil:
 		return bytesOfProcessor + len(strings.Join(e.Processor.Changes, ""))
+	case e.Wasm != nil:
+		return bytesOfModule + 4*len(e.Wasm.Code) + len(e.Wasm.Config)
 	}
 	return 0
 }
@@ -58,6 +62,7 @@ type extension struct {
 
 func (i *Ingest) defineExtensions(g *memo.Graph) {
 	i.extensionOf = memo.Define(g, "extension", reflectEqual[*extension], i.readExtension)
+	i.moduleOf = memo.Define(g, "module", reflectEqual[*module], i.readModule)
 	i.extensionsAllowed = memo.Define(g, "extensionsAllowed", reflectEqual[map[v1alpha1.ExtensionType]bool],
 		i.allowedExtensions)
 	i.policyReports[v1alpha1.KindHTTPExtension] = i.extensionReport
@@ -73,27 +78,43 @@ func (i *Ingest) readExtension(c *memo.Ctx, key cluster.Key) *extension {
 		uid: o.UID, generation: o.Generation, taken: cluster.TakenByOthers(o),
 		content: model.Extension{Name: key.Name},
 	}
-	lua, p := o.Spec.Lua, o.Spec.ExtProc
-	switch {
-	case (lua == nil) == (p == nil):
-		out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: "set exactly one of lua and extProc"}
-	case lua != nil:
-		out.content.Lua = &model.Lua{Source: lua.Source}
-		if why := luaSyntax(lua.Source); why != "" {
-			out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: "lua.source: " + why}
-		}
-	default:
-		out.content.Processor, out.bad = i.processor(c, key.Namespace, p)
-	}
+	i.readContent(c, o.Spec, out)
 	if out.bad == nil {
 		if _, err := i.check(model.Rule{Filters: []model.Filter{{Extension: &out.content}}}); err != nil {
-			out.bad = &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: err.Error()}
+			out.bad = invalidExtension(err.Error())
 		}
 	}
 	if out.bad != nil {
 		out.content = model.Extension{Name: key.Name, Invalid: true}
 	}
 	return out
+}
+
+// readContent reads what an extension is, or says why it is nothing.
+func (i *Ingest) readContent(c *memo.Ctx, spec v1alpha1.HTTPExtensionSpec, out *extension) {
+	set := 0
+	for _, has := range []bool{spec.Lua != nil, spec.ExtProc != nil, spec.Wasm != nil} {
+		if has {
+			set++
+		}
+	}
+	switch {
+	case set != 1:
+		out.bad = invalidExtension("set exactly one of lua, extProc and wasm")
+	case spec.Lua != nil:
+		out.content.Lua = &model.Lua{Source: spec.Lua.Source}
+		if why := luaSyntax(spec.Lua.Source); why != "" {
+			out.bad = invalidExtension("lua.source: " + why)
+		}
+	case spec.ExtProc != nil:
+		out.content.Processor, out.bad = i.processor(c, out.ref.Namespace, spec.ExtProc)
+	default:
+		out.content.Wasm, out.bad = i.wasm(c, out.ref.Namespace, spec.Wasm)
+	}
+}
+
+func invalidExtension(message string) *Verdict {
+	return &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: message}
 }
 
 // luaSyntax says what is wrong with a script; "" if nothing. The parser's dialect is Lua 5.1 with goto, as LuaJIT's. A
@@ -233,8 +254,11 @@ func (i *Ingest) unextendedIn(c *memo.Ctx, author string, e model.Extension, at 
 // notAllowed is about an extension of a type that the Mesh doesn't allow in waypoints of a namespace; nil if it does.
 func (i *Ingest) notAllowed(c *memo.Ctx, author string, e model.Extension, namespace string) *Verdict {
 	typ := v1alpha1.ExtensionExternalProcessing
-	if e.Lua != nil {
+	switch {
+	case e.Lua != nil:
 		typ = v1alpha1.ExtensionLua
+	case e.Wasm != nil:
+		typ = v1alpha1.ExtensionWasm
 	}
 	if i.extensionsAllowed.Get(c, namespace)[typ] {
 		return nil

@@ -112,6 +112,8 @@ type Ingest struct {
 	backendTrafficOf *policy.Policies[backendTraffic]
 	// extensionOf reads an HTTPExtension; nil where there is none.
 	extensionOf *memo.Func[cluster.Key, *extension]
+	// moduleOf a ConfigMap; never nil.
+	moduleOf *memo.Func[cluster.Key, *module]
 	// extensionsAllowed are the types of extensions that the waypoints of a namespace may run.
 	extensionsAllowed *memo.Func[string, map[v1alpha1.ExtensionType]bool]
 	// Report on a route or a policy, for its status; nil where that is gone.

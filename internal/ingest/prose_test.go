@@ -153,6 +153,10 @@ func extensionWords(e model.Extension) string {
 		return "through extension " + e.Name + " that may not run"
 	case e.Lua != nil:
 		return "through script " + e.Name + " " + word(e.Lua.Source)
+	case e.Wasm != nil:
+		w := e.Wasm
+		return fmt.Sprintf("through module %s %.12s of %d bytes, given %q, root %q, request %s, answer %s", e.Name, w.Digest,
+			len(w.Code), w.Config, w.Root, processedWords(w.Request), processedWords(w.Response))
 	}
 	p := e.Processor
 	return fmt.Sprintf("through %s by %s%s within %s, request %s, answer %s%s", e.Name, portWords(p.Service), inTLS(p.TLS),

@@ -8,8 +8,8 @@ import "time"
 // MostExtensions is how many extensions a rule may have.
 const MostExtensions = 4
 
-// Extension is what a rule sends its requests and their answers through, as an HTTPExtension has it. Exactly one of Lua
-// and Processor is set, unless it is Invalid.
+// Extension is what a rule sends its requests and their answers through, as an HTTPExtension has it. Exactly one of
+// Lua, Processor and Wasm is set, unless it is Invalid.
 type Extension struct {
 	// Name of the HTTPExtension, in the namespace of the route.
 	Name string
@@ -20,6 +20,7 @@ type Extension struct {
 	Refused   bool `json:"-"`
 	Lua       *Lua
 	Processor *Processor
+	Wasm      *Wasm
 }
 
 // Unusable tells that requests can't be sent through it.
@@ -27,6 +28,17 @@ func (e Extension) Unusable() bool { return e.Invalid || e.Refused }
 
 // Lua is a script.
 type Lua struct{ Source string }
+
+// Wasm is a module that speaks Proxy-Wasm.
+type Wasm struct {
+	// Code is what proxies run. Digest tells it from others, so it stands for it where rules are compared.
+	Code   []byte `json:"-"`
+	Digest string
+	// Config is what it is given, and Root the root context that is meant.
+	Config, Root string
+	// Request and Response are what it is shown; no body is shown as a whole, and no trailers are.
+	Request, Response Processed
+}
 
 // Processor is a Service that speaks Envoy's protocol of external processing.
 type Processor struct {
@@ -43,7 +55,7 @@ type Processor struct {
 	Changes []string
 }
 
-// Processed is what a Processor is shown of a request, or of an answer.
+// Processed is what a Processor or a module is shown of a request, or of an answer.
 type Processed struct {
 	Headers, Trailers bool
 	Body              BodyMode

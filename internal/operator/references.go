@@ -38,12 +38,12 @@ type references struct {
 	ctx context.Context
 	to  sink
 	// watch follows a ConfigMap until the context ends, and tells when it knows it, or that there is none.
-	watch    func(ctx context.Context, key client.ObjectKey, to sink, known func())
+	watch    func(ctx context.Context, key client.ObjectKey, module bool, to sink, known func())
 	patience time.Duration
 
 	mu sync.Mutex
-	// by namespace and object, the names of ConfigMaps.
-	by      map[string]map[referrer][]string
+	// by namespace and object, the ConfigMaps.
+	by      map[string]map[referrer][]cluster.Reference
 	watched map[client.ObjectKey]*reference
 	held    map[referrer]client.Object
 	idle    *sync.Cond // nothing is held
@@ -58,14 +58,16 @@ type referrer struct {
 type reference struct {
 	stop  context.CancelFunc
 	known bool
+	// module: what is read of the ConfigMap is also a module.
+	module bool
 }
 
 func newReferences(ctx context.Context, configMaps toolscache.Getter, to sink) *references {
 	r := &references{
-		ctx: ctx, to: to, patience: referencePatience, by: map[string]map[referrer][]string{},
+		ctx: ctx, to: to, patience: referencePatience, by: map[string]map[referrer][]cluster.Reference{},
 		watched: map[client.ObjectKey]*reference{}, held: map[referrer]client.Object{},
-		watch: func(ctx context.Context, key client.ObjectKey, to sink, known func()) {
-			watchConfigMap(ctx, configMaps, key, to, known)
+		watch: func(ctx context.Context, key client.ObjectKey, module bool, to sink, known func()) {
+			watchConfigMap(ctx, configMaps, key, module, to, known)
 		},
 	}
 	r.idle = sync.NewCond(&r.mu)
@@ -88,14 +90,14 @@ func referrerOf(obj client.Object) referrer {
 
 // set hands an object on, once what it refers to is known.
 func (r *references) set(obj client.Object) {
-	names, id := cluster.References(obj), referrerOf(obj)
+	refs, id := cluster.References(obj), referrerOf(obj)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(names) == 0 && r.by[id.key.Namespace][id] == nil {
+	if len(refs) == 0 && r.by[id.key.Namespace][id] == nil {
 		r.to.Set(obj) // as nearly all
 		return
 	}
-	r.refer(id, names)
+	r.refer(id, refs)
 	r.held[id] = obj
 	r.release(id.key.Namespace)
 	if r.held[id] != nil {
@@ -127,47 +129,55 @@ func (r *references) settle(ctx context.Context) {
 }
 
 // refer says which ConfigMaps an object refers to, and watches those that any of its namespace does.
-func (r *references) refer(id referrer, names []string) {
+func (r *references) refer(id referrer, refs []cluster.Reference) {
 	ns := id.key.Namespace
 	if r.by[ns] == nil {
-		r.by[ns] = map[referrer][]string{}
+		r.by[ns] = map[referrer][]cluster.Reference{}
 	}
-	if r.by[ns][id] = names; len(names) == 0 {
+	if r.by[ns][id] = refs; len(refs) == 0 {
 		delete(r.by[ns], id)
 	}
-	all := map[string]bool{}
-	for _, names := range r.by[ns] {
-		for _, name := range names {
-			all[name] = true
+	all := map[cluster.Reference]bool{}
+	for _, refs := range r.by[ns] {
+		for _, ref := range refs {
+			all[ref] = true
 		}
 	}
 	if len(all) == 0 {
 		delete(r.by, ns)
 	}
-	wanted := map[string]bool{}
-	for _, name := range cluster.Readable(all) {
-		wanted[name] = true
-		if key := (client.ObjectKey{Namespace: ns, Name: name}); r.watched[key] == nil {
-			r.begin(key)
-		}
+	wanted := map[string]bool{} // whether for a module
+	for _, ref := range cluster.Readable(all) {
+		wanted[ref.Name] = wanted[ref.Name] || ref.Module
 	}
 	for key, w := range r.watched {
-		if key.Namespace == ns && !wanted[key.Name] {
-			w.stop()
-			delete(r.watched, key)
+		if key.Namespace != ns {
+			continue
+		}
+		module, still := wanted[key.Name]
+		if still && module == w.module {
+			delete(wanted, key.Name)
+			continue
+		}
+		w.stop()
+		delete(r.watched, key)
+		if !still {
 			gone := &corev1.ConfigMap{}
 			gone.Namespace, gone.Name = key.Namespace, key.Name
 			r.to.Delete(gone)
 		}
 	}
+	for name, module := range wanted {
+		r.begin(client.ObjectKey{Namespace: ns, Name: name}, module)
+	}
 }
 
 // begin watches a ConfigMap. What a watch says that was ended is of no interest any more.
-func (r *references) begin(key client.ObjectKey) {
+func (r *references) begin(key client.ObjectKey, module bool) {
 	ctx, stop := context.WithCancel(r.ctx)
-	w := &reference{stop: stop}
+	w := &reference{stop: stop, module: module}
 	r.watched[key] = w
-	go r.watch(ctx, key, &following{r, key, w}, func() {
+	go r.watch(ctx, key, module, &following{r, key, w}, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		w.known = true
@@ -205,9 +215,9 @@ func (r *references) release(namespace string) {
 }
 
 // complete tells whether all that may be read of these is known.
-func (r *references) complete(namespace string, names []string) bool {
-	for _, name := range names {
-		if w := r.watched[client.ObjectKey{Namespace: namespace, Name: name}]; w != nil && !w.known {
+func (r *references) complete(namespace string, refs []cluster.Reference) bool {
+	for _, ref := range refs {
+		if w := r.watched[client.ObjectKey{Namespace: namespace, Name: ref.Name}]; w != nil && !w.known {
 			return false
 		}
 	}
@@ -226,7 +236,9 @@ func (r *references) give(id referrer, obj client.Object) {
 }
 
 // watchConfigMap follows one ConfigMap.
-func watchConfigMap(ctx context.Context, from toolscache.Getter, key client.ObjectKey, to sink, known func()) {
+func watchConfigMap(
+	ctx context.Context, from toolscache.Getter, key client.ObjectKey, module bool, to sink, known func(),
+) {
 	hand := func(o any, on func(client.Object)) {
 		if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
 			o = gone.Obj
@@ -246,7 +258,7 @@ func watchConfigMap(ctx context.Context, from toolscache.Getter, key client.Obje
 		},
 		Transform: func(o any) (any, error) {
 			if cm, ok := o.(*corev1.ConfigMap); ok {
-				return cluster.TrimConfigMap(cm), nil
+				return cluster.TrimConfigMap(cm, module), nil
 			}
 			return o, nil
 		},

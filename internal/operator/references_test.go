@@ -19,6 +19,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/test/apiserver"
@@ -70,6 +71,13 @@ func referring(name string, to ...string) *gwv1.BackendTLSPolicy {
 	return p
 }
 
+// running is an extension that refers to a ConfigMap for its module.
+func running(name, module string) *v1alpha1.HTTPExtension {
+	e := &v1alpha1.HTTPExtension{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
+	e.Spec.Wasm = &v1alpha1.WasmExtension{ConfigMapRef: v1alpha1.WasmConfigMapReference{Name: module}}
+	return e
+}
+
 // TestReferencedConfigMaps are read from a real API server, none but those, and of them no more than is needed.
 func TestReferencedConfigMaps(t *testing.T) {
 	cfg := apiserver.Start(t, apiserver.Options{})
@@ -79,9 +87,11 @@ func TestReferencedConfigMaps(t *testing.T) {
 	require.NoError(t, err)
 	c, err := client.New(cfg, client.Options{})
 	require.NoError(t, err)
+	module := []byte("\x00asm")
 	make := func(name string) *corev1.ConfigMap {
 		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name}}
 		cm.Labels, cm.Data = map[string]string{"a": "b"}, map[string]string{"ca.crt": name, "other": "x"}
+		cm.BinaryData = map[string][]byte{"module.wasm": module, "another": module}
 		require.NoError(t, c.Create(t.Context(), cm))
 		return cm
 	}
@@ -98,6 +108,14 @@ func TestReferencedConfigMaps(t *testing.T) {
 	got := to.get("one").(*corev1.ConfigMap)
 	require.Equal(t, map[string]string{"ca.crt": "one"}, got.Data)
 	require.Empty(t, got.Labels)
+	require.Empty(t, got.BinaryData, "nobody asks for a module")
+	has := func() map[string][]byte { return to.get("one").(*corev1.ConfigMap).BinaryData }
+	r.set(running("extension", "one"))
+	r.settle(t.Context())
+	require.Equal(t, map[string][]byte{"module.wasm": module}, has())
+	require.NotNil(t, to.get("extension"))
+	r.remove(running("extension", "one"))
+	eventually.True(t, "the module is forgotten", func() bool { return has() == nil })
 
 	make("later")
 	eventually.True(t, "one that is made later", func() bool { return to.get("later") != nil })
@@ -122,7 +140,7 @@ func TestReferences(t *testing.T) {
 	var mu sync.Mutex
 	ended := 0
 	r := newReferences(t.Context(), nil, to)
-	r.watch = func(ctx context.Context, key client.ObjectKey, _ sink, is func()) {
+	r.watch = func(ctx context.Context, key client.ObjectKey, _ bool, _ sink, is func()) {
 		context.AfterFunc(ctx, func() {
 			mu.Lock()
 			defer mu.Unlock()
@@ -166,8 +184,11 @@ func TestReferences(t *testing.T) {
 		}
 		r.set(referring(fmt.Sprint("many", n), names...))
 	}
+	for n := range cluster.MostModules + 8 {
+		r.set(running(fmt.Sprint("ext", n), fmt.Sprintf("module-%02d", n)))
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	require.Len(t, r.watched, cluster.MostReferences)
+	require.Len(t, r.watched, cluster.MostReferences+cluster.MostModules)
 	require.Contains(t, r.watched, client.ObjectKey{Namespace: "default", Name: "a"})
 }

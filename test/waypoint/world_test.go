@@ -156,7 +156,7 @@ func newWorldWithin(t testing.TB, memory uint64, change func(*bootstrapv3.Bootst
 		t.Fatal(err)
 	}
 	cmd := exec.Command(binary, "-c", file, "--use-dynamic-base-id", "--concurrency", "2", "--file-flush-interval-msec",
-		"20", "-l", "warning", "--component-log-level", bootstrap.ComponentLogLevel)
+		"20", "-l", "warning", "--log-format-escaped", "--component-log-level", bootstrap.ComponentLogLevel)
 	cmd.Stdout, cmd.Stderr = w.log, w.log
 	ended, err := xdstest.StartTied(cmd)
 	if err != nil {

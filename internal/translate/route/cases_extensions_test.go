@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/test/wasmtest"
 )
 
 func extensionsCase() bundle {
@@ -36,5 +37,22 @@ func extensionsCase() bundle {
 		rule("/bad-name", process(model.Processor{Changes: []string{":path"}})),
 		rule("/many", script, script, script, script, script),
 		grpc,
+	))
+}
+
+func modulesCase() bundle {
+	rule := func(prefix string, w model.Wasm) model.Rule {
+		w.Code, w.Digest = wasmtest.Plugin().Bytes(), "d"
+		return model.Rule{
+			Source: source, Match: path(model.MatchPrefix, prefix), Backends: backends(to(web, 1)),
+			Filters: []model.Filter{{Extension: &model.Extension{Name: "module", Wasm: &w}}},
+		}
+	}
+	headers := model.Processed{Headers: true}
+	body := model.Processed{Headers: true, Body: model.BodyStreamed}
+	return routed(rules(
+		rule("/requests", model.Wasm{Request: headers, Config: "a: b", Root: "root"}),
+		rule("/bodies", model.Wasm{Request: body, Response: body, Config: "no \xff text"}),
+		rule("/answers", model.Wasm{Response: headers}),
 	))
 }

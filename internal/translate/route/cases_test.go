@@ -98,6 +98,7 @@ var cases = map[string]func() bundle{
 	"external-auth":  externalAuthCase,
 	"asked":          askedCase,
 	"extensions":     extensionsCase,
+	"modules":        modulesCase,
 	"external":       externalCase,
 }
 

@@ -60,6 +60,8 @@ func extensionFilters(namespace string, e model.Extension) ([]*corev3.TypedExten
 			return nil, err
 		}
 		return framed(*e.Processor, envoy.Extension("envoy.filters.http.ext_proc", filter)), envoy.Check(filter)
+	case e.Wasm != nil:
+		return moduleFilters(namespace+"/"+e.Name, *e.Wasm)
 	}
 	return nil, errors.New("it says nothing")
 }

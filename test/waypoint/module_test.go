@@ -1,0 +1,328 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package waypoint
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/wasm"
+	"github.com/fairway-mesh/fairway/test/wasmtest"
+)
+
+// moduleOf is an extension that runs a module as the operator gives it to proxies. It is shown all that there is to see.
+func moduleOf(t testing.TB, m *wasmtest.Module) model.Wasm {
+	t.Helper()
+	judged, err := wasm.Judge(m.Bytes())
+	require.NoError(t, err)
+	return model.Wasm{
+		Code: judged.Code, Request: model.Processed{Headers: true, Body: model.BodyStreamed},
+		Response: model.Processed{Headers: true, Body: model.BodyStreamed},
+	}
+}
+
+func through(w model.Wasm) model.Filter {
+	return model.Filter{Extension: &model.Extension{Name: "module", Wasm: &w}}
+}
+
+// module has all requests go through modules.
+func (s *scripted) module(all ...model.Wasm) {
+	s.t.Helper()
+	var f []model.Filter
+	for _, w := range all {
+		f = append(f, through(w))
+	}
+	s.doesWith(model.RouteTable{Default: []model.Rule{rule(below("/"), filters(f...), to(web, 1))}})
+}
+
+// TestModule: what modules may do with requests and answers.
+func TestModule(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, "x-set", "1"), p.Add(wasmtest.Request, "x-one", "2"),
+		p.Remove(wasmtest.Request, "x-gone"), p.SetKept("x-config"),
+		p.Copy("x-fairway-caller", "x-caller"), p.Log("here\nand there"))
+	p.On(wasmtest.OnConfigure, wasmtest.Keep())
+	p.On(wasmtest.OnRequestBody, p.Replace(wasmtest.RequestBody, "another"))
+	p.On(wasmtest.OnResponse, p.Set(wasmtest.Response, "x-answered", "yes"), p.Set(wasmtest.Response, ":status", "203"))
+	p.On(wasmtest.OnResponseBody, p.Replace(wasmtest.ResponseBody, "all new"))
+	w := moduleOf(t, p)
+	w.Config = "a: b"
+	s.module(w)
+	s.until(203, "/")
+	resp, body := s.asks(http.MethodPost, "/", "hello", "x-gone", "1", "x-one", "1")
+	require.Equal(t, 203, resp.StatusCode)
+	require.Equal(t, "yes", resp.Header.Get("X-Answered"))
+	require.Empty(t, strings.ReplaceAll(body, "all new", ""), "each piece is replaced")
+	require.Empty(t, strings.ReplaceAll(s.app.last(), "another", ""))
+	require.Contains(t, s.log.String(), `here\nand there`)
+	w.Response = model.Processed{}
+	s.module(w)
+	eventually.True(t, "answers are not shown any more", func() bool {
+		resp, body = s.asks(http.MethodPost, "/", "hello", "x-gone", "1", "x-one", "1")
+		return resp.StatusCode == http.StatusOK
+	})
+	require.Empty(t, resp.Header.Get("X-Answered"))
+	for _, want := range []string{
+		`"X-Set":["1"]`, `"X-One":["1","2"]`, `"X-Config":["a: b"]`, `"X-Caller":["` + clientID + `"]`,
+	} {
+		require.Contains(t, body, want)
+	}
+	require.NotContains(t, body, "X-Gone")
+	require.NotContains(t, body, "X-Fairway")
+	w.Request = model.Processed{Headers: true}
+	s.module(w)
+	eventually.True(t, "bodies are not shown any more", func() bool {
+		_, _ = s.asks(http.MethodPost, "/", "hello")
+		return s.app.last() == "hello"
+	})
+	require.NotContains(t, strings.ReplaceAll(s.log.String(), `\n`, ""), "\nand there")
+}
+
+// TestModulesStayInTheirPlace: what no extension may change, no module changes; what reaches beyond its message, it can't
+// call; and what it wrote late, or so that it is no header, goes nowhere.
+func TestModulesStayInTheirPlace(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	calls := p.Text("x")
+	three, five := wasmtest.Ops(calls, wasmtest.I32(0)), wasmtest.Ops(calls, calls, wasmtest.I32(0))
+	call := func(name string, args ...wasmtest.Op) wasmtest.Op {
+		return p.SetIf("x-did-"+strings.ReplaceAll(name, "_", "-"), append(args, wasmtest.Call("env.proxy_"+name))...)
+	}
+	p.On(wasmtest.OnRequest,
+		call("get_property", p.Text("node\x00id"), wasmtest.I32(16), wasmtest.I32(20)),
+		call("set_property", p.Text("a"), calls),
+		call("set_shared_data", five),
+		call("define_metric", wasmtest.I32(0), three),
+		call("set_tick_period_milliseconds", wasmtest.I32(1)),
+		call("set_effective_context", wasmtest.I32(1)),
+		call("call_foreign_function", p.Text("clear_route_cache"), calls, wasmtest.I32(16), wasmtest.I32(20)),
+		call("http_call", p.Text("service/shop/web/80"), calls, calls, calls, wasmtest.I32(1000), wasmtest.I32(16)),
+		call("send_local_response", wasmtest.I32(200), calls, calls, calls, wasmtest.I32(-1)),
+		p.Set(wasmtest.Request, "x-ran", "1"))
+	p.On(wasmtest.OnRequestBody, p.Set(wasmtest.Request, "x-late", "1"))
+	p.On(wasmtest.OnResponse, p.Set(wasmtest.Request, "x-late", "1"))
+	s.module(moduleOf(t, p))
+	var body string
+	eventually.True(t, "the module", func() bool {
+		_, body = s.asks(http.MethodPost, "/", "body")
+		return strings.Contains(body, `"X-Ran":["1"]`)
+	})
+	require.NotContains(t, body, "X-Did")
+	require.NotContains(t, body, "X-Late")
+
+	for _, tc := range []struct{ name, value string }{
+		{":path", "/admin"}, {":method", "PUT"}, {":authority", "other"}, {":scheme", "ftp"}, {":protocol", "x"},
+		{":other", "x"}, {"host", "other"}, {"x-forwarded-client-cert", "URI=spiffe://x"},
+		{"x_forwarded_client_cert", "URI=spiffe://x"}, {"X_Forwarded-For", "1.2.3.4"}, {"x-forwarded-proto", "https"},
+		{"x-envoy-retry-on", "5xx"}, {"x-fairway-port", "80.other.shop"}, {"x-fairway-authentication", "x"},
+		{"x-fairway-caller", "spiffe://x"}, {"content-length", "1"}, {"transfer-encoding", "chunked"},
+		{"connection", "x-role"}, {"te", "trailers"}, {"upgrade", "websocket"},
+		{"x-split", "a\r\nx-role: admin"}, {"x-null", "a\x00"}, {"x split", "a"}, {"x-a: b\r\nx-b", "c"}, {"", "a"},
+		{"x-long", strings.Repeat("x", 65537)}, {strings.Repeat("x", 257), "x"},
+	} {
+		s.refused(true, func(p *wasmtest.Module) { p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, tc.name, tc.value)) }, tc)
+	}
+	for _, name := range []string{":path", ":method", ":authority", "x-forwarded-proto"} {
+		s.refused(true, func(p *wasmtest.Module) { p.On(wasmtest.OnRequest, p.Remove(wasmtest.Request, name)) }, name)
+	}
+	all := func(of int32, callback string) func(p *wasmtest.Module) {
+		return func(p *wasmtest.Module) { p.On(callback, p.RemoveAll(of)) }
+	}
+	s.refused(true, all(wasmtest.Request, wasmtest.OnRequest), "no header left")
+	s.refused(false, all(wasmtest.Response, wasmtest.OnResponse), "no header left")
+	s.refused(false, func(p *wasmtest.Module) {
+		p.On(wasmtest.OnResponse, p.Remove(wasmtest.Response, ":status"))
+	}, "no status")
+	s.refused(true, func(p *wasmtest.Module) {
+		var many []wasmtest.Op
+		for n := range 257 {
+			many = append(many, p.Add(wasmtest.Request, fmt.Sprint("x-", n), ""))
+		}
+		p.On(wasmtest.OnRequest, many...)
+	}, "many headers")
+	for _, tc := range []struct{ name, value string }{
+		{":status", "99"}, {":status", "101"}, {":status", "600"}, {":status", "2000"}, {":status", "ok"}, {":path", "/"},
+		{"content-length", "1"}, {"transfer-encoding", "x"}, {"connection", "close"}, {"x-envoy-x", "1"},
+		{"x-split", "a\r\nset-cookie: a=b"}, {"upgrade", "x"},
+	} {
+		s.refused(false, func(p *wasmtest.Module) { p.On(wasmtest.OnResponse, p.Set(wasmtest.Response, tc.name, tc.value)) }, tc)
+	}
+}
+
+// refused wants requests through a module to be answered by an error, and nothing else; where it is for what the module
+// makes of requests, they don't reach the application.
+func (s *scripted) refused(asked bool, does func(*wasmtest.Module), what any) {
+	s.t.Helper()
+	p := wasmtest.Plugin()
+	does(p)
+	s.module(moduleOf(s.t, p))
+	var resp *http.Response
+	var body string
+	eventually.True(s.t, "an error", func() bool {
+		resp, body = s.asks(http.MethodGet, "/", "")
+		return resp.StatusCode == http.StatusInternalServerError
+	})
+	require.Equal(s.t, "an extension failed\n", body, "%.60v", what)
+	served := s.app.Requests.Load()
+	resp, body = s.asks(http.MethodPost, "/", "body")
+	require.Equal(s.t, http.StatusInternalServerError, resp.StatusCode)
+	require.Equal(s.t, "an extension failed\n", body, "%.60v", what)
+	if asked {
+		require.Equal(s.t, served, s.app.Requests.Load(), "%.60v", what)
+	}
+	require.Empty(s.t, resp.Header.Get("Set-Cookie"))
+	s.module() // or the next one's answer could be this one's
+	s.until(http.StatusOK, "/")
+}
+
+// TestModulesAnswer: a module answers in the application's place, by headers that become the answer.
+func TestModulesAnswer(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, ":status", "418"), p.Set(wasmtest.Request, ":body", "no more\n"),
+		p.Set(wasmtest.Request, ":answer-x-why", "asked"), p.Set(wasmtest.Request, ":path", "/elsewhere"))
+	s.module(moduleOf(t, p))
+	s.until(http.StatusTeapot, "/")
+	served := s.app.Requests.Load()
+	resp, body := s.asks(http.MethodPost, "/", "hello")
+	require.Equal(t, http.StatusTeapot, resp.StatusCode)
+	require.Equal(t, "asked", resp.Header.Get("X-Why"))
+	require.Equal(t, "no more\n", body)
+	require.Equal(t, served, s.app.Requests.Load())
+	for _, tc := range [][2]string{
+		{":status", "700"}, {":status", "100"}, {":answer-x-envoy-x", "1"}, {":answer-content-length", "1"},
+		{":answer-x-split", "a\r\nset-cookie: a=b"}, {":answer-:path", "/"},
+	} {
+		s.refused(true, func(p *wasmtest.Module) {
+			p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, ":status", "200"), p.Set(wasmtest.Request, tc[0], tc[1]))
+		}, tc)
+	}
+}
+
+// TestModulesThatFail: a module that traps lets nothing pass, and is there again a little later; and one that asks for
+// all memory gets no more than it may have.
+func TestModulesThatFail(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	p.On(wasmtest.OnRequest, p.If("x-trap", wasmtest.Trap), p.If("x-grow", wasmtest.Grow()),
+		p.Set(wasmtest.Request, "x-ran", "1"))
+	s.module(moduleOf(t, p))
+	ran := func() bool {
+		_, body := s.asks(http.MethodGet, "/", "")
+		return strings.Contains(body, `"X-Ran":["1"]`)
+	}
+	eventually.True(t, "the module", ran)
+	served := s.app.Requests.Load()
+	resp, _ := s.asks(http.MethodGet, "/", "", "x-trap", "1")
+	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
+	require.Equal(t, served, s.app.Requests.Load())
+	eventually.True(t, "the module once more", ran)
+
+	before := residentKiB(t, s.pid)
+	resp, _ = s.asks(http.MethodGet, "/", "", "x-grow", "1")
+	require.Equal(t, http.StatusOK, resp.StatusCode)
+	require.Less(t, residentKiB(t, s.pid), before+128*1024)
+	require.True(t, ran())
+
+}
+
+// TestModulesThatWait: whatever a module says is to become of headers, it changes none once they went on, and nothing
+// goes on past the script behind it.
+func TestModulesThatWait(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	var does []wasmtest.Op
+	for n := range int32(7) {
+		does = append(does, p.If(fmt.Sprint("x-wait-", n), wasmtest.I32(n), wasmtest.Return))
+	}
+	p.On(wasmtest.OnRequest, append(does, p.Set(wasmtest.Request, "x-ran", "1"))...)
+	p.On(wasmtest.OnRequestBody, p.Set(wasmtest.Request, "x-late", "1"), p.Set(wasmtest.Request, ":path", "/admin"))
+	p.On(wasmtest.OnResponseBody, p.Set(wasmtest.Response, "x-late", "1"))
+	s.module(moduleOf(t, p))
+	eventually.True(t, "the module", func() bool {
+		_, body := s.asks(http.MethodGet, "/", "")
+		return strings.Contains(body, `"X-Ran":["1"]`)
+	})
+	passed := 0
+	for n := range 7 {
+		served := s.app.Requests.Load()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		q, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://web/", strings.NewReader("hello"))
+		require.NoError(t, err)
+		q.Header.Set(fmt.Sprint("X-Wait-", n), "1")
+		resp, err := s.client.Do(q)
+		if err != nil {
+			require.ErrorIs(t, err, context.DeadlineExceeded, n)
+			require.Equal(t, served, s.app.Requests.Load(), n)
+			cancel()
+			continue
+		}
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.NoError(t, resp.Body.Close())
+		cancel()
+		passed++
+		require.Equal(t, http.StatusOK, resp.StatusCode, n)
+		require.Empty(t, resp.Header.Get("X-Late"), n)
+		require.Contains(t, string(body), `"URI":"/"`, n)
+		require.NotContains(t, string(body), "X-Late", n)
+		require.NotContains(t, string(body), "X-Fairway", n)
+	}
+	require.NotZero(t, passed)
+	require.Less(t, passed, 7)
+}
+
+// TestEveryFunctionOfModules: proxies have every function that a module may import, as the operator knows it.
+func TestEveryFunctionOfModules(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	p.Imports = nil
+	for name, signature := range wasm.Imports() {
+		p.Imports = append(p.Imports, wasmtest.Function{Name: name, Signature: signature})
+	}
+	for name, signature := range wasm.Exports() {
+		if slices.ContainsFunc(p.Functions, func(f wasmtest.Function) bool { return f.Name == name }) ||
+			strings.HasPrefix(name, "proxy_abi_version") {
+			continue
+		}
+		f := wasmtest.Function{Name: name, Signature: signature}
+		switch name {
+		case wasmtest.OnConfigure, "proxy_validate_configuration":
+			f.Body = []wasmtest.Op{wasmtest.I32(1)}
+		case "proxy_on_memory_allocate":
+			f.Body = []wasmtest.Op{wasmtest.I32(64 << 10)}
+		default:
+			if !strings.HasSuffix(signature, ":") {
+				f.Body = []wasmtest.Op{wasmtest.I32(0)}
+			}
+		}
+		p.Functions = append(p.Functions, f)
+	}
+	s.module(moduleOf(t, p))
+	s.until(http.StatusOK, "/")
+}
+
+// residentKiB is how much memory a process has.
+func residentKiB(t testing.TB, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	require.NoError(t, err)
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	var n int
+	_, err = fmt.Sscan(rest, &n)
+	require.NoError(t, err)
+	return n
+}
