@@ -152,6 +152,16 @@ func (e *Entries) followPods(ref model.ObjectRef, report *ingest.Report) {
 	}
 }
 
+// Changed looks at a status again that somebody may have overwritten, or that is another object's; before is nil where
+// there was none. What else was changed of an object is in the next report, if it matters.
+func (e *Entries) Changed(ref model.ObjectRef, before, now client.Object) {
+	if before != nil && before.GetUID() == now.GetUID() &&
+		equality.Semantic.DeepEqual(parentsOf(before), parentsOf(now)) {
+		return
+	}
+	e.TouchVersion(ref, now.GetResourceVersion())
+}
+
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
 func (e *Entries) Acknowledged(k xds.Key) {
 	e.pods.acknowledged(k)

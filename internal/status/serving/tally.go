@@ -39,8 +39,8 @@ type tally struct {
 	nodes int
 	at    map[xds.Key]standing
 	count map[stance]int
-	// waking: users are touched soon.
-	waking bool
+	// soon is when users are touched; nil: not before something changes.
+	soon *time.Timer
 }
 
 // stance of what guards a pod.
@@ -208,13 +208,16 @@ func (t *tallies) wake(y *tally, atOnce bool) {
 	}
 	switch {
 	case atOnce:
+		if y.soon != nil {
+			y.soon.Stop()
+			y.soon = nil
+		}
 		touch()
-	case !y.waking:
-		y.waking = true
-		time.AfterFunc(calm, func() {
+	case y.soon == nil:
+		y.soon = time.AfterFunc(calm, func() {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			y.waking = false
+			y.soon = nil
 			touch()
 		})
 	}
