@@ -36,8 +36,8 @@ type feed struct {
 	ready  *readiness
 	// taken is told once the engine has taken in all that existed at the start.
 	taken func()
-	// touched is told of every object that was added or changed, after the engine.
-	touched func(obj client.Object)
+	// touched is told of every object that was added (before is nil) or changed, after the engine.
+	touched func(before, now client.Object)
 	// references read what objects refer to, and hand the objects on.
 	references *references
 	// pod is told of every pod besides, the last time when it is gone.
@@ -110,7 +110,7 @@ func (f *feed) watch(ctx context.Context, obj client.Object) (toolscache.Informe
 		return nil, err
 	}
 	reg, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { f.set(o) }, //nolint:contextcheck // references end with the operator
+		AddFunc:    func(o any) { f.set(nil, o) }, //nolint:contextcheck // references end with the operator
 		UpdateFunc: f.update,
 		DeleteFunc: func(o any) { //nolint:contextcheck // likewise
 			if gone, ok := o.(toolscache.DeletedFinalStateUnknown); ok {
@@ -130,17 +130,19 @@ func (f *feed) update(before, now any) {
 	old, ok := before.(client.Object)
 	if obj, also := now.(client.Object); ok && also && old.GetUID() != obj.GetUID() {
 		f.remove(old)
+		old = nil
 	}
-	f.set(now)
+	f.set(old, now)
 }
 
-func (f *feed) set(o any) {
+// set hands on an object, and what it was before, nil if there was none.
+func (f *feed) set(before client.Object, o any) {
 	obj, ok := o.(client.Object)
 	if !ok {
 		return
 	}
 	f.references.set(obj)
-	f.touched(obj)
+	f.touched(before, obj)
 	if p, ok := obj.(*corev1.Pod); ok {
 		f.pod(p, false)
 	}

@@ -195,6 +195,7 @@ func (everyReplica) NeedLeaderElection() bool { return false }
 func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst = 200, 400 // statuses of many routes at once must not queue for seconds
+	cfg.DisableCompression = true // the API server is near: CPU of both costs more than bytes between them
 	byObject := controllers.CacheByObject(o.Namespace)
 	byObject[&corev1.Pod{}] = cache.ByObject{Transform: trimPod}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{

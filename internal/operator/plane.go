@@ -223,10 +223,10 @@ func (p *plane) noted(text string) {
 	}
 }
 
-// touched makes the writers look at what others may have overwritten.
-func (p *plane) touched(obj client.Object) {
-	key := client.ObjectKeyFromObject(obj)
-	switch o := obj.(type) {
+// touched makes the writers look at what others may have overwritten; before is nil where the object is new.
+func (p *plane) touched(before, now client.Object) {
+	key := client.ObjectKeyFromObject(now)
+	switch o := now.(type) {
 	case *corev1.Service:
 		p.bound.Touch(key)
 	case *corev1.Node:
@@ -240,7 +240,7 @@ func (p *plane) touched(obj client.Object) {
 		}
 	default:
 		if ref, ok := ingest.ReportRef(o); ok {
-			p.writer.Touch(ref)
+			p.writer.Changed(ref, before, o)
 		}
 	}
 }

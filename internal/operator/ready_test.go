@@ -125,7 +125,7 @@ func runFeed(t *testing.T, cfg *rest.Config, authority *identity.Authority) (*re
 		references: newReferences(ctx, configMaps, e.Inbox),
 		cache:      mgr.GetCache(), inbox: e.Inbox, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
 		ready: ready, taken: ready.await("the state of the cluster"), pod: func(*corev1.Pod, bool) {},
-		touched: func(client.Object) {},
+		touched: func(_, _ client.Object) {},
 	}
 	require.NoError(t, mgr.Add(f))
 	require.NoError(t, mgr.Add(everyReplica(e.Run)))

@@ -53,6 +53,8 @@ type times struct {
 	grace time.Duration
 	// heartbeat is the longest silence of a healthy feed; three of them are a failure.
 	heartbeat time.Duration
+	// postpone is how long a proxy is given to answer before others are told what they take to be so anyway.
+	postpone time.Duration
 	// age ends a feed, so that both ends authenticate anew.
 	age time.Duration
 	// retry and retryMax bound the pauses between attempts.
@@ -60,7 +62,7 @@ type times struct {
 }
 
 var defaultTimes = times{
-	grace: 5 * time.Second, heartbeat: 3 * time.Second, age: time.Hour,
+	grace: 5 * time.Second, heartbeat: 3 * time.Second, postpone: 20 * time.Millisecond, age: time.Hour,
 	retry: 100 * time.Millisecond, retryMax: 5 * time.Second,
 }
 

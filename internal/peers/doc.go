@@ -10,7 +10,7 @@
 //
 //	{"replica":"…"}                       who speaks
 //	{"entries":[…]} … {"complete":true}   the snapshot
-//	{"entries":[…]}                       what changed, coalesced by resource
+//	{"entries":[…]}                       what changed, coalesced by resource; resources alike in one entry, if asked for
 //	{"notes":["…"]}                       what replicas tell each other besides; the package does not read it
 //	{"facts":["…"]}                       likewise, of which the latest counts
 //	{}                                    still there

@@ -55,9 +55,13 @@ type follower struct {
 	// untold are the subjects of facts that the follower doesn't have.
 	untold map[string]struct{}
 
-	// What the follower has; only its own goroutine uses it: entries, and the number of notes.
-	told  map[xds.Key]struct{}
+	// What the follower has; only its own goroutine uses it: entries, with the version of each, and the number of notes.
+	told  map[xds.Key]string
 	noted int
+	// postponed is what the follower takes to be so for now without being told.
+	postponed map[xds.Key]struct{}
+	// together: it takes entries of several resources.
+	together bool
 }
 
 func newFeed(local Local, replica string, t times, log logr.Logger) *feed {
@@ -210,7 +214,8 @@ func (f *feed) join() *follower {
 		return nil
 	}
 	fo := &follower{
-		wake: wake.New(), due: map[xds.Key]struct{}{}, untold: map[string]struct{}{}, told: map[xds.Key]struct{}{},
+		wake: wake.New(), due: map[xds.Key]struct{}{}, untold: map[string]struct{}{}, told: map[xds.Key]string{},
+		postponed: map[xds.Key]struct{}{},
 	}
 	for subject := range f.facts {
 		fo.untold[subject] = struct{}{}
@@ -234,6 +239,7 @@ func (f *feed) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.leave(fo)
+	fo.together = r.URL.Query().Has(queryTogether)
 	w.Header().Set("Content-Type", "application/jsonlines")
 	ctx, cancel := context.WithTimeout(r.Context(), f.times.age)
 	defer cancel()
@@ -251,7 +257,7 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 		return err
 	}
 	// The follower has joined: what changes from now on is due after the snapshot.
-	if err := f.send(enc, fo, f.known()); err != nil {
+	if err := f.send(enc, fo, f.known(), false); err != nil {
 		return err
 	}
 	if err := enc.Encode(line{Complete: true}); err != nil {
@@ -259,7 +265,11 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 	}
 	heartbeat := time.NewTicker(f.times.heartbeat)
 	defer heartbeat.Stop()
+	var late <-chan time.Time
 	for {
+		if late == nil && len(fo.postponed) > 0 {
+			late = time.After(f.times.postpone)
+		}
 		var err error
 		select {
 		case <-ctx.Done():
@@ -268,11 +278,14 @@ func (f *feed) feed(ctx context.Context, fo *follower, out io.Writer) error {
 			err = enc.Encode(line{})
 		case <-fo.wake:
 			if err = f.sendNotes(enc, fo); err == nil { // versions follow from notes
-				err = f.send(enc, fo, fo.take())
+				err = f.send(enc, fo, fo.take(), false)
 			}
 			if err == nil {
 				err = f.sendFacts(enc, fo)
 			}
+		case <-late:
+			late = nil
+			err = f.sendPostponed(enc, fo)
 		}
 		if err != nil {
 			return err
@@ -301,32 +314,51 @@ func (f *feed) known() map[xds.Key]struct{} {
 	return out
 }
 
-// send tells the present state of the keys, in lines of bounded size.
-func (f *feed) send(enc *json.Encoder, fo *follower, keys map[xds.Key]struct{}) error {
-	var l line
+// sendPostponed tells what is so still.
+func (f *feed) sendPostponed(enc *json.Encoder, fo *follower) error {
+	keys := fo.postponed
+	fo.postponed = map[xds.Key]struct{}{}
+	return f.send(enc, fo, keys, true)
+}
+
+// send tells the present state of the keys, in lines of bounded size. What is foreseen is postponed, unless it is late.
+func (f *feed) send(enc *json.Encoder, fo *follower, keys map[xds.Key]struct{}, late bool) error {
+	var es []entry
 	records := 0
 	for k := range keys {
 		e := entryOf(k, f.local.State(k))
-		if _, told := fo.told[k]; len(e.Proxies) == 0 && !told {
+		version, told := fo.told[k]
+		delete(fo.postponed, k)
+		switch {
+		case len(e.Proxies) == 0 && !told:
 			continue // most clusters, most of the time
-		}
-		if len(e.Proxies) == 0 {
+		case !late && told && version != e.Version && e.foreseen():
+			fo.postponed[k] = struct{}{}
+			continue
+		case len(e.Proxies) == 0:
 			delete(fo.told, k)
-		} else {
-			fo.told[k] = struct{}{}
+		default:
+			fo.told[k] = e.Version
 		}
-		l.Entries = append(l.Entries, e)
+		es = append(es, e)
 		if records += e.records(); records >= recordsPerLine {
-			if err := enc.Encode(l); err != nil {
+			if err := sendEntries(enc, fo, es); err != nil {
 				return err
 			}
-			l.Entries, records = l.Entries[:0], 0
+			es, records = es[:0], 0
 		}
 	}
-	if len(l.Entries) == 0 {
+	return sendEntries(enc, fo, es)
+}
+
+func sendEntries(enc *json.Encoder, fo *follower, es []entry) error {
+	if len(es) == 0 {
 		return nil
 	}
-	return enc.Encode(l)
+	if fo.together {
+		es = together(es)
+	}
+	return enc.Encode(line{Entries: es})
 }
 
 // responseWriter sends each write off at once and does not wait for a reader for ever.

@@ -86,7 +86,7 @@ func (b *Book) newClient() *http.Client {
 func (b *Book) listen(ctx context.Context, client *http.Client, r *remote) (complete bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.address+path, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+r.address+path+"?"+queryTogether, http.NoBody)
 	if err != nil {
 		return false, err
 	}
@@ -140,11 +140,13 @@ func (b *Book) listen(ctx context.Context, client *http.Client, r *remote) (comp
 
 // take puts the relevant entries of a line into the book, or into the snapshot while that is not complete.
 func (b *Book) take(r *remote, snapshot *entries, es []entry, complete bool) (ok bool) {
-	kept := es[:0]
-	for _, e := range es {
-		if catalogue.PartOf(e.key()) != catalogue.Nobody { // a newer release may tell more
-			e.compact()
-			kept = append(kept, e)
+	var kept []entry
+	for _, all := range es {
+		for _, e := range all.apart() {
+			if catalogue.PartOf(e.key()) != catalogue.Nobody { // a newer release may tell more
+				e.compact()
+				kept = append(kept, e)
+			}
 		}
 	}
 	if complete {

@@ -44,7 +44,7 @@ const (
 )
 
 var quick = times{
-	grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, age: time.Hour,
+	grace: 50 * time.Millisecond, heartbeat: 100 * time.Millisecond, postpone: time.Millisecond, age: time.Hour,
 	retry: time.Millisecond, retryMax: 10 * time.Millisecond,
 }
 

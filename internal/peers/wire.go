@@ -4,6 +4,7 @@
 package peers
 
 import (
+	"slices"
 	"unique"
 
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -12,6 +13,8 @@ import (
 
 const (
 	path = "/v1/acknowledgements"
+	// queryTogether is with what a follower asks that takes entries of several resources (entry.Also).
+	queryTogether = "together"
 	// maxError bounds the text of a rejection, in bytes: statuses show the beginning.
 	maxError = 1024
 	// maxLine bounds one line, in bytes; recordsPerLine keeps lines far below unless one waypoint has thousands of
@@ -48,6 +51,9 @@ type entry struct {
 	Scope   xds.Scope `json:"scope"`
 	TypeURL string    `json:"type"`
 	Name    string    `json:"name"`
+	// Also are more resources of which the same is to be said, on the wire only: what guards a node's pods is mostly of
+	// one version.
+	Also []string `json:"also,omitempty"`
 	// Version is the current one on the replica that speaks.
 	Version string  `json:"version,omitempty"`
 	Proxies []proxy `json:"proxies,omitempty"`
@@ -89,6 +95,55 @@ func entryOf(k xds.Key, s xds.ResourceState) entry {
 		}
 	}
 	return e
+}
+
+// foreseen tells whether another replica takes it to be so once it has the current version itself: that proxies are sent
+// it, and haven't answered. It is so of what guards pods, for its versions never come back while a policy is edited. Of
+// all else a replica that knows of an edit that was taken back must hear that the proxies here are at what was between.
+func (e entry) foreseen() bool {
+	_, node := catalogue.NodeOf(e.Scope)
+	return node && e.TypeURL == xds.TypeExtension && len(e.Proxies) > 0 &&
+		!slices.ContainsFunc(e.Proxies, func(p proxy) bool { return p.State != xds.Pending })
+}
+
+// alike is what entries have in common that can be told as one: all but the name, where there is one proxy at most.
+type alike struct {
+	scope            xds.Scope
+	typeURL, version string
+	proxy            proxy
+}
+
+// together tells entries that are alike as one.
+func together(es []entry) []entry {
+	out, at := es[:0], map[alike]int{}
+	for _, e := range es {
+		if len(e.Proxies) > 1 {
+			out = append(out, e)
+			continue
+		}
+		k := alike{scope: e.Scope, typeURL: e.TypeURL, version: e.Version}
+		for _, p := range e.Proxies {
+			k.proxy = p
+		}
+		if n, ok := at[k]; ok {
+			out[n].Also = append(out[n].Also, e.Name)
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+// apart is the inverse of together.
+func (e entry) apart() []entry {
+	names := append([]string{e.Name}, e.Also...)
+	e.Also = nil
+	out := make([]entry, 0, len(names))
+	for _, e.Name = range names {
+		out = append(out, e)
+	}
+	return out
 }
 
 // compact makes equal strings share memory: a proxy's name comes with each of its resources.

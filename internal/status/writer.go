@@ -51,10 +51,19 @@ type Writer[R, M any] struct {
 }
 
 type report[R, M any] struct {
-	says   R
-	memory *M // of the one worker that has the object
+	says R
+	seen *seen[M]
 	// written: the status says so.
 	written bool
+}
+
+// seen is what is kept of an object from one report to the next.
+type seen[M any] struct {
+	// memory and again are of the one worker that has the object. again is the next look that is planned.
+	memory M
+	again  *time.Timer
+	// wrote is the version of the object that the last look wrote; empty: that look wrote nothing.
+	wrote string
 }
 
 // NewWriter returns a writer that reads and writes objects through the client.
@@ -75,9 +84,9 @@ func (w *Writer[R, M]) NeedLeaderElection() bool { return true }
 func (w *Writer[R, M]) Report(ref model.ObjectRef, now func(before R) R) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	next := &report[R, M]{memory: new(M)}
+	next := &report[R, M]{seen: &seen[M]{}}
 	if old := w.reports[ref]; old != nil {
-		next.says, next.memory = old.says, old.memory
+		next.says, next.seen = old.says, old.seen
 	}
 	next.says = now(next.says)
 	w.reports[ref] = next
@@ -97,6 +106,16 @@ func (w *Writer[R, M]) Touch(ref model.ObjectRef) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.reports[ref] != nil {
+		w.queue.Add(ref)
+	}
+}
+
+// TouchVersion is Touch for a version of the object that was read. There is nothing to look at in what the writer wrote
+// itself, unless it took an older version for the present one since.
+func (w *Writer[R, M]) TouchVersion(ref model.ObjectRef, version string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.reports[ref]; r != nil && (version == "" || version != r.seen.wrote) {
 		w.queue.Add(ref)
 	}
 }
@@ -163,9 +182,10 @@ func (w *Writer[R, M]) write(ctx context.Context, ref model.ObjectRef) error {
 	}
 	wrote, plan := false, Plan{}
 	if err == nil {
-		render := func(o client.Object) Plan { return w.kinds.Render(o, r.says, r.memory) }
+		render := func(o client.Object) Plan { return w.kinds.Render(o, r.says, &r.seen.memory) }
 		wrote, plan, err = Write(ctx, w.client, obj, render)
 	}
+	w.looked(ref, r.seen, obj, wrote && err == nil, plan)
 	switch {
 	case apierrors.IsNotFound(err):
 		w.gone(ref, r)
@@ -173,19 +193,33 @@ func (w *Writer[R, M]) write(ctx context.Context, ref model.ObjectRef) error {
 	case err != nil:
 		return err
 	}
-	if plan.Again > 0 {
-		w.queue.AddAfter(ref, plan.Again)
-	}
 	if plan.Wait {
 		return nil
 	}
 	if w.kinds.Said != nil {
-		w.kinds.Said(obj, r.says, r.memory, wrote)
+		w.kinds.Said(obj, r.says, &r.seen.memory, wrote)
 	}
 	w.mu.Lock()
 	r.written = true
 	w.mu.Unlock()
 	return nil
+}
+
+// looked notes what a look at an object came to. Its plan replaces the one of the look before.
+func (w *Writer[R, M]) looked(ref model.ObjectRef, s *seen[M], obj client.Object, wrote bool, plan Plan) {
+	if s.again != nil {
+		s.again.Stop()
+		s.again = nil
+	}
+	if plan.Again > 0 {
+		s.again = time.AfterFunc(plan.Again, func() { w.Touch(ref) })
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	s.wrote = ""
+	if wrote {
+		s.wrote = obj.GetResourceVersion()
+	}
 }
 
 func (w *Writer[R, M]) another(obj client.Object, says R) bool {

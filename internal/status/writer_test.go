@@ -148,6 +148,39 @@ func TestAReportIsAboutOneObject(t *testing.T) {
 	})
 }
 
+// TestTheWritersOwnVersionIsNotLookedAt unless the writer has looked since, maybe at an older version.
+func TestTheWritersOwnVersionIsNotLookedAt(t *testing.T) {
+	atDesk(t, func(d *desk) {
+		touch := func(version string) {
+			d.writer.TouchVersion(d.ref, version)
+			synctest.Wait()
+		}
+		touch("")
+		require.Empty(t, d.said, "of what nobody reported nothing is known")
+		d.report(word{"1", "hello"})
+		g := &gwv1.Gateway{}
+		require.NoError(t, d.client.Get(t.Context(), types.NamespacedName{Namespace: "bookshop", Name: "web"}, g))
+		require.NotEmpty(t, g.ResourceVersion)
+		touch(g.ResourceVersion)
+		require.Equal(t, []bool{true}, d.said)
+		touch("another")
+		require.Equal(t, []bool{true, false}, d.said)
+		touch(g.ResourceVersion)
+		require.Equal(t, []bool{true, false, false}, d.said)
+	})
+}
+
+func TestALookReplacesTheOneThatWasPlanned(t *testing.T) {
+	atDesk(t, func(d *desk) {
+		d.report(word{"1", "later"})
+		d.report(word{"1", "hello"})
+		require.Equal(t, "Hello.", d.says())
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		require.Equal(t, []bool{true}, d.said)
+	})
+}
+
 func TestWhatIsToWaitIsWrittenLater(t *testing.T) {
 	atDesk(t, func(d *desk) {
 		d.report(word{"1", "later"})

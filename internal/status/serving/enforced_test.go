@@ -257,7 +257,7 @@ func TestAnAnswerCostsALookAtOnePod(t *testing.T) {
 	tallies := newTallies(l, func(ref model.ObjectRef) { touched[ref]++ })
 	set := podsOf("shop", pods)
 	for n := range policies {
-		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, nil, []*ingest.GuardedPods{set})
+		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, nil, []*ingest.GuardedPods{set}, true)
 	}
 	require.Equal(t, pods, l.asked, "each pod once, and not for each policy")
 	require.Equal(t, podCount{pods: pods, nodes: pods / 2, guarded: pods}, tallies.counted(set))
@@ -278,14 +278,54 @@ func TestAnAnswerCostsALookAtOnePod(t *testing.T) {
 	l.asked = 0
 	more := podsOf("shop", pods+1)
 	more.Captured = more.Captured[1:]
-	tallies.follow(model.ObjectRef{Name: "0"}, []*ingest.GuardedPods{set}, []*ingest.GuardedPods{more})
+	tallies.follow(model.ObjectRef{Name: "0"}, []*ingest.GuardedPods{set}, []*ingest.GuardedPods{more}, false)
 	require.Equal(t, 1, l.asked, "one pod is new")
 	require.Equal(t, pods, tallies.counted(more).pods, "and one is gone")
 	for n := range policies {
-		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, []*ingest.GuardedPods{more}, nil)
+		tallies.follow(model.ObjectRef{Name: fmt.Sprint(n)}, []*ingest.GuardedPods{more}, nil, false)
 	}
 	require.Empty(t, tallies.of, "nothing is left")
 	require.Empty(t, tallies.with)
+}
+
+// TestAnEditIsNotEnforcedByWhatProxiesSaidBefore, though the report may come before the word that they have yet to
+// answer: of an edit, and of a policy for pods that another is for already. Answers to another policy's edit are no
+// reason to look at all pods again.
+func TestAnEditIsNotEnforcedByWhatProxiesSaidBefore(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.book.guards = newGuardLedger(3)
+		report := func(generation int64) {
+			w.writer.Report(w.ref, &ingest.Report{Ref: w.ref, UID: "1", Generation: generation, Parents: []ingest.ParentReport{
+				{Ref: w.parent, Enforcement: &ingest.Enforcement{Pods: podsOf("bookshop", 3)}},
+			}})
+			synctest.Wait()
+		}
+		generation := func() int64 {
+			return meta.FindStatusCondition(w.status()[0].Conditions, v1alpha1.PolicyConditionEnforced).ObservedGeneration
+		}
+		report(1)
+		require.EqualValues(t, 1, generation())
+		asked := w.book.guards.asked
+		report(1)
+		require.Equal(t, asked, w.book.guards.asked, "nothing was edited")
+
+		sent := w.book.guards.says(1, xds.Pending, "older")
+		report(2)
+		require.EqualValues(t, 1, generation(), "one has yet to answer")
+		w.writer.Acknowledged(sent)
+		synctest.Wait()
+		require.EqualValues(t, 1, generation())
+		w.writer.Acknowledged(w.book.guards.says(1, xds.Acked, "v"))
+		synctest.Wait()
+		require.EqualValues(t, 2, generation())
+
+		other := model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "other"}
+		w.book.guards.says(2, xds.Pending, "older")
+		w.writer.link(other, &ingest.Report{Ref: other, UID: "3", Generation: 1, Parents: []ingest.ParentReport{
+			{Ref: w.parent, Enforcement: &ingest.Enforcement{Pods: podsOf("bookshop", 3)}},
+		}})
+		require.Equal(t, 2, w.writer.pods.counted(podsOf("bookshop", 3)).guarded)
+	})
 }
 
 // TestAnswersOfWaypointsAreGathered: a policy may need hundreds of route tables, each of several proxies.

@@ -53,8 +53,15 @@ type Entries struct {
 	uses  map[model.ObjectRef][]xds.Key
 	// guarded are the sets of pods that a policy is for; enforced has the AuthorizationPolicies, and whether one is looked
 	// at soon.
-	guarded  map[model.ObjectRef][]*ingest.GuardedPods
+	guarded  map[model.ObjectRef]guarding
 	enforced map[model.ObjectRef]bool
+}
+
+// guarding is the sets of pods that one edition of a policy is for.
+type guarding struct {
+	uid        types.UID
+	generation int64
+	sets       []*ingest.GuardedPods
 }
 
 // entriesMemory is about one route or policy.
@@ -78,7 +85,7 @@ func newEntries(
 ) *Entries {
 	e := &Entries{
 		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
-		guarded: map[model.ObjectRef][]*ingest.GuardedPods{}, enforced: map[model.ObjectRef]bool{},
+		guarded: map[model.ObjectRef]guarding{}, enforced: map[model.ObjectRef]bool{},
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
 	e.refusals = newRefusals(func(ref model.ObjectRef) { e.Touch(ref) })
@@ -135,21 +142,32 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 
 // followPods has the pods counted that a policy is for. The lock is held.
 func (e *Entries) followPods(ref model.ObjectRef, report *ingest.Report) {
-	var now []*ingest.GuardedPods
+	var now guarding
 	if report != nil {
+		now.uid, now.generation = report.UID, report.Generation
 		for _, p := range report.Parents {
 			if p.Enforcement != nil && p.Enforcement.Pods != nil {
-				now = append(now, p.Enforcement.Pods)
+				now.sets = append(now.sets, p.Enforcement.Pods)
 			}
 		}
 	}
 	before := e.guarded[ref]
-	if e.guarded[ref] = now; len(now) == 0 {
+	if e.guarded[ref] = now; len(now.sets) == 0 {
 		delete(e.guarded, ref)
 	}
-	if len(before)+len(now) > 0 {
-		e.pods.follow(ref, before, now)
+	if len(before.sets)+len(now.sets) > 0 {
+		e.pods.follow(ref, before.sets, now.sets, before.uid != now.uid || before.generation != now.generation)
 	}
+}
+
+// Changed looks at a status again that somebody may have overwritten, or that is another object's; before is nil where
+// there was none. What else was changed of an object is in the next report, if it matters.
+func (e *Entries) Changed(ref model.ObjectRef, before, now client.Object) {
+	if before != nil && before.GetUID() == now.GetUID() &&
+		equality.Semantic.DeepEqual(parentsOf(before), parentsOf(now)) {
+		return
+	}
+	e.TouchVersion(ref, now.GetResourceVersion())
 }
 
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.

@@ -39,8 +39,10 @@ type tally struct {
 	nodes int
 	at    map[xds.Key]standing
 	count map[stance]int
-	// waking: users are touched soon.
-	waking bool
+	// stale: a policy was edited, and not all that is in at was looked at since.
+	stale bool
+	// soon is when users are touched; nil: not before something changes.
+	soon *time.Timer
 }
 
 // stance of what guards a pod.
@@ -74,8 +76,9 @@ func guardOf(p ingest.GuardedPod) xds.Key {
 	return catalogue.NodeScope(p.Node).Key(xds.TypeExtension, names.PodAuthorization(p.Pod.Namespace, p.Pod.Name))
 }
 
-// follow has the sets of a report counted for it, and no others.
-func (t *tallies) follow(ref model.ObjectRef, before, now []*ingest.GuardedPods) {
+// follow has the sets of a report counted for it, and no others. After an edit of its object what proxies said before is
+// no answer: that they have yet to answer may be heard of later than the report.
+func (t *tallies) follow(ref model.ObjectRef, before, now []*ingest.GuardedPods, edited bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	named := map[string]bool{}
@@ -85,6 +88,8 @@ func (t *tallies) follow(ref model.ObjectRef, before, now []*ingest.GuardedPods)
 		if y == nil {
 			y = &tally{users: map[model.ObjectRef]struct{}{}, at: map[xds.Key]standing{}, count: map[stance]int{}}
 			t.of[pods.Name] = y
+		} else if edited {
+			y.stale = true
 		}
 		y.users[ref] = struct{}{}
 		t.resize(y, pods)
@@ -208,13 +213,16 @@ func (t *tallies) wake(y *tally, atOnce bool) {
 	}
 	switch {
 	case atOnce:
+		if y.soon != nil {
+			y.soon.Stop()
+			y.soon = nil
+		}
 		touch()
-	case !y.waking:
-		y.waking = true
-		time.AfterFunc(calm, func() {
+	case y.soon == nil:
+		y.soon = time.AfterFunc(calm, func() {
 			t.mu.Lock()
 			defer t.mu.Unlock()
-			y.waking = false
+			y.soon = nil
 			touch()
 		})
 	}
@@ -240,6 +248,12 @@ func (t *tallies) counted(pods *ingest.GuardedPods) (out podCount) {
 	y := t.of[pods.Name]
 	if y == nil {
 		return podCount{pods: len(pods.Captured)} // its report is gone
+	}
+	if y.stale {
+		y.stale = false
+		for k := range y.at {
+			y.put(k, t.look(k))
+		}
 	}
 	out = podCount{pods: len(y.at), nodes: y.nodes, guarded: y.count[guarded], closed: y.count[closed]}
 	if out.all() {
