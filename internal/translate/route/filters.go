@@ -24,44 +24,45 @@ import (
 
 // HTTP filters, by the names that routes configure them with.
 const (
-	filterEcho    = "fairway.cors_echo"
-	filterCORS    = "envoy.filters.http.cors"
-	filterShown   = "fairway.shown_bodies"
-	filterAuth    = "fairway.external_auth"
-	filterAsk     = "fairway.external_authorization"
-	filterBodies  = "fairway.bodies"
-	filterLimits  = "fairway.limits"
-	filterFaults  = "fairway.faults"
-	filterAnswers = "fairway.answers"
-	filterSession = "envoy.filters.http.stateful_session"
-	filterRepeat  = "fairway.repeatable"
-	filterRouter  = "envoy.filters.http.router"
+	filterBodiless = "fairway.bodiless"
+	filterEcho     = "fairway.cors_echo"
+	filterCORS     = "envoy.filters.http.cors"
+	filterShown    = "fairway.shown_bodies"
+	filterAuth     = "fairway.external_auth"
+	filterAsk      = "fairway.external_authorization"
+	filterBodies   = "fairway.bodies"
+	filterLimits   = "fairway.limits"
+	filterFaults   = "fairway.faults"
+	filterAnswers  = "fairway.answers"
+	filterSession  = "envoy.filters.http.stateful_session"
+	filterRepeat   = "fairway.repeatable"
+	filterRouter   = "envoy.filters.http.router"
 )
 
 // Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
 // and do nothing until a route configures them, so that no route ever changes a listener.
 //
-//  1. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
-//     say
-//     by itself is added to its answer; see echo.
-//  2. Shown bodies: holds what somebody is to be shown, until it is there; see showing.
-//  3. External authorization: asks the service that a rule names. Whom it refuses takes nothing from the limits of
+//  1. Bodiless: has answers that can have no body get none, whoever made one behind it; see bodiless.
+//  2. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
+//     say by itself is added to its answer; see echo.
+//  3. Shown bodies: holds what somebody is to be shown, until it is there; see showing.
+//  4. External authorization: asks the service that a rule names. Whom it refuses takes nothing from the limits of
 //     others, and a limit may count by what the service says of the caller. What tokens say is read after it, so no
 //     route changes that.
-//  4. Extensions: run the request through what a rule names, one filter for each; see extend. What tokens say, and whom
+//  5. Extensions: run the request through what a rule names, one filter for each; see extend. What tokens say, and whom
 //     an AuthenticationPolicy has asked, comes after them, so no extension has a say in it.
-//  5. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
+//  6. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
 //     before all that costs something, or that holds anything back.
-//  6. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
-//  7. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters.
-//  8. Session persistence: picks the endpoint that an earlier answer named.
-//  9. External: says which host outside the cluster the request goes to, if to any; see outwards.
-//  10. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
-//  11. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
-//     takes
-//     no x-envoy-* headers from outside and adds none.
+//  7. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
+//  8. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters.
+//  9. Session persistence: picks the endpoint that an earlier answer named.
+//  10. External: says which host outside the cluster the request goes to, if to any; see outwards.
+//  11. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
+//  12. Router: applies the route's header changes, rewrites, timeouts, retries and mirrors, and picks the backend. It
+//     takes no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	out := []*hcmv3.HttpFilter{
+		envoy.HTTPFilter(filterBodiless, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),

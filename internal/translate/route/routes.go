@@ -12,6 +12,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -54,7 +55,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		Name: nameOf(t.Port),
 		// What a way of its own has no guards for has these.
 		TypedPerFilterConfig: guardsOf(t.Guards, nil, nil),
-		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, t.Requests)},
+		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, merge(bodiless(t), policyFilters(t.Requests)))},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: clientCert},
@@ -66,7 +67,7 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 }
 
 // virtualHost of an attachment, which is one. To a Service's port it makes no difference which host is asked for.
-func virtualHost(routes []*routev3.Route, asked model.Requests) *routev3.VirtualHost {
+func virtualHost(routes []*routev3.Route, filters map[string]*anypb.Any) *routev3.VirtualHost {
 	return &routev3.VirtualHost{
 		Name:        "service",
 		Domains:     []string{"*"},
@@ -75,7 +76,7 @@ func virtualHost(routes []*routev3.Route, asked model.Requests) *routev3.Virtual
 		// What is repeated or mirrored is held whole until then.
 		RequestBodyBufferLimit: wrapperspb.UInt64(heldBody),
 		// For all routes, none of which has any of its own: no rule can take it back.
-		TypedPerFilterConfig: policyFilters(asked),
+		TypedPerFilterConfig: filters,
 	}
 }
 
