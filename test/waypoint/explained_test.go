@@ -205,7 +205,7 @@ func (r explained) rule(n int) model.Rule {
 		if m.Path == nil || m.Path.Type == model.MatchPrefix {
 			rw.Path = prefix(r.of("/admin", "/a/", "/", "/a/b"))
 		} else {
-			rw.Path = full(r.of("/admin", "/a/b", "/50%", ""))
+			rw.Path = full(r.of("/admin", "/a/b", "/50%25", ""))
 		}
 		out.Filters = rewrite(rw)
 	}
