@@ -18,7 +18,9 @@ import (
 
 // TestRoutesSayWhomTheyAsk: of a table as a waypoint gets it, whatever it has requests go through is named, in order.
 func TestRoutesSayWhomTheyAsk(t *testing.T) {
-	of := func(name string) model.ServicePort { return model.ServicePort{Namespace: "shop", Service: name, Port: 80} }
+	of := func(name string) model.ServicePort {
+		return model.ServicePort{Namespace: "shop", Service: name, Port: 80}
+	}
 	guard := model.Guard{
 		Authentication: []model.PolicyName{{Namespace: "shop", Name: "x"}},
 		Asked:          []model.ExternalAuth{{Service: of("owner"), GRPC: true, Timeout: time.Second}},

@@ -198,4 +198,3 @@ func reference(text, kind, namespace string) (string, types.NamespacedName, bool
 	}
 	return "", types.NamespacedName{}, false
 }
-

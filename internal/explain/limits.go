@@ -16,13 +16,16 @@ import (
 // limits may refuse any caller's request, and hold nobody back for who it is.
 func (v *visit) limits() bool {
 	r := v.table.Requests
+	if v.answers {
+		r.GlobalLimit = nil // Envoy asks of requests only that are to go on
+	}
 	for _, s := range []struct {
 		name string
 		d    *Decision
 	}{
 		{"rateLimit.local", localLimit(r.LocalLimit)},
 		{"buffering", buffer(r.MaxBytes)},
-		{"rateLimit.global", globalLimit(r.GlobalLimit)},
+		{"rateLimit.global", globalLimit(r.GlobalLimit, v.caller)},
 		{"faults", abort(r.Abort)},
 	} {
 		changed := v.caller.changed
@@ -59,11 +62,20 @@ func buffer(most uint32) *Decision {
 }
 
 // globalLimit is not said to depend on its service: that counts requests, and has no say in who may call.
-func globalLimit(l *model.GlobalLimit) *Decision {
+func globalLimit(l *model.GlobalLimit, c Caller) *Decision {
 	const closed = http.StatusServiceUnavailable
-	switch {
-	case l == nil:
+	if l == nil {
 		return nil
+	}
+	switch counted := counts(*l, c); {
+	case counted == no:
+		return &Decision{Verdict: Allowed, Reason: "no descriptor applies to the request, so the rate limit service isn't asked"}
+	case l.Invalid && l.Closed && counted == unknown:
+		return &Decision{
+			Verdict: Depends, DependsOn: "the request's headers", MayAnswer: []int{closed},
+			Reason: "the rate limit service can't be asked (failureMode Closed): 503 if a descriptor applies, which goes by " +
+				"headers that are not known here",
+		}
 	case l.Invalid && l.Closed:
 		return &Decision{Verdict: Answered, Status: closed, Reason: answers(closed,
 			"the rate limit service can't be asked (failureMode Closed): see the status of the TrafficPolicy")}
@@ -78,6 +90,25 @@ func globalLimit(l *model.GlobalLimit) *Decision {
 		out.MayAnswer = append(out.MayAnswer, closed)
 	} else {
 		out.Reason += "; if it is unavailable, requests pass (failureMode Open)"
+	}
+	return out
+}
+
+// counts tells whether the service is asked about a request: a descriptor applies that needs no header, or only such as
+// are there.
+func counts(l model.GlobalLimit, c Caller) (out truth) {
+	for _, entries := range l.Descriptors {
+		applies := yes
+		for _, e := range entries {
+			there := e.Header == "" || c.request != nil && c.request.Carries(e.Header)
+			switch {
+			case e.Header != "" && (c.changed || c.request == nil):
+				applies = min(applies, unknown)
+			case !there:
+				applies = no
+			}
+		}
+		out = max(out, applies)
 	}
 	return out
 }

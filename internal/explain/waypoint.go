@@ -102,6 +102,8 @@ type visit struct {
 	// traffic is the name of the TrafficPolicy for the port.
 	traffic string
 	caller  Caller
+	// answers: the request goes no further than the table.
+	answers bool
 	// depends: something on the way depends on what isn't known here.
 	depends bool
 }
@@ -134,6 +136,7 @@ func (v *visit) take(trustDomain string) {
 		v.end(v.at, answered(o))
 		return
 	}
+	v.answers = o.Status != 0
 	if r != nil && !v.ofRule(o) {
 		return
 	}

@@ -139,6 +139,9 @@ func arrived(sent http.Header) http.Header {
 	return out
 }
 
+// Carries tells whether the request has a header, which may be empty.
+func (q Asked) Carries(header string) bool { return len(q.header(matchedHeader(header))) > 0 }
+
 // Says is all that a header says; "" if it isn't there, or says nothing.
 func (q Asked) Says(header string) string { return strings.Join(q.header(header), "") }
 

@@ -50,7 +50,8 @@ func OutcomeOf(trustDomain string, t model.RouteTable, q Asked) Outcome {
 func (q Asked) outcome(t model.RouteTable, r *routev3.Route) Outcome {
 	out := Outcome{Rule: ruleNamed(t, r.GetName()), asked: q, route: r}
 	filters := r.GetTypedPerFilterConfig()
-	out.CORS, out.ExternalAuth = filters[filterCORS] != nil, filters[filterAuth] != nil
+	out.CORS = filters[filterCORS] != nil && r.GetRoute() != nil // Envoy's filter leaves other answers alone
+	out.ExternalAuth = filters[filterAuth] != nil
 	for filters[filterExtension(out.Extensions)] != nil {
 		out.Extensions++
 	}
