@@ -22,23 +22,27 @@ type envoyRoutes struct {
 
 type envoyRouteState struct {
 	Config struct {
-		Name         string `json:"name"`
+		Name         string       `json:"name"`
+		Filters      envoyFilters `json:"typed_per_filter_config"`
 		VirtualHosts []struct {
 			Domains []string     `json:"domains"`
 			Routes  []envoyRoute `json:"routes"`
+			Filters envoyFilters `json:"typed_per_filter_config"`
 		} `json:"virtual_hosts"`
 	} `json:"route_config"`
 }
 
 type envoyRoute struct {
-	Name  string     `json:"name"`
-	Match envoyMatch `json:"match"`
-	Route *struct {
+	Name    string       `json:"name"`
+	Match   envoyMatch   `json:"match"`
+	Filters envoyFilters `json:"typed_per_filter_config"`
+	Route   *struct {
 		Cluster  string `json:"cluster"`
 		Weighted *struct {
 			Clusters []struct {
-				Name   string `json:"name"`
-				Weight uint32 `json:"weight"`
+				Name    string       `json:"name"`
+				Weight  uint32       `json:"weight"`
+				Filters envoyFilters `json:"typed_per_filter_config"`
 			} `json:"clusters"`
 		} `json:"weighted_clusters"`
 		Timeout string `json:"timeout"`
@@ -162,6 +166,21 @@ func (r envoyRoute) limits() (timeout, retries string) {
 	return dash(timeout), dash(retries)
 }
 
+// through names the filters that requests go through: of several backends, those of each where they differ.
+func (r envoyRoute) through(outer envoyFilters) string {
+	own := outer.and(r.Filters)
+	if r.Route == nil || r.Route.Weighted == nil {
+		return own.String()
+	}
+	var all []string
+	for _, c := range r.Route.Weighted.Clusters {
+		if s := own.and(c.Filters).String(); !slices.Contains(all, s) {
+			all = append(all, s)
+		}
+	}
+	return strings.Join(all, " or ")
+}
+
 // drawRoutes keeps Envoy's order within a configuration: the first match wins.
 func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error {
 	var dump envoyRoutes
@@ -187,11 +206,11 @@ func drawRoutes(t *table, section json.RawMessage, f filter, _ time.Time) error 
 				}
 				rows = append(rows, []string{
 					dash(state.Config.Name), strings.Join(h.Domains, ","), match, r.action(), timeout,
-					retries, dash(r.Name),
+					retries, dash(r.Name), r.through(state.Config.Filters.and(h.Filters)),
 				})
 			}
 		}
 	}
-	t.rows([]string{"ROUTES", "DOMAIN", "MATCH", "TO", "TIMEOUT", "RETRIES", "RULE"}, rows)
+	t.rows([]string{"ROUTES", "DOMAIN", "MATCH", "TO", "TIMEOUT", "RETRIES", "RULE", "FILTERS"}, rows)
 	return nil
 }

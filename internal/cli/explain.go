@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/net/http/httpguts"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
@@ -34,8 +35,14 @@ func explainCommand() *cobra.Command {
 		Use:   "explain SOURCE DESTINATION",
 		Short: "Say whether a caller may reach a Service or a pod, and which policy decides",
 		Long: `Say what becomes of a connection, or of a request, from a caller to a Service or a pod: by which proxies it goes, what each
-decides, and which rule of which AuthorizationPolicy that comes of. The answer is worked out from the objects in the
-cluster as the operator does it; no proxy is asked, and nothing is sent.
+decides, and which rule of which object that comes of, in the order in which it happens. The answer is worked out from
+the objects in the cluster as the operator does it; no proxy is asked, and nothing is sent.
+
+The verdict is one of
+  Allowed   the application gets it, within the limits that are told
+  Denied    a policy refuses it
+  Answered  the waypoint answers by itself (a redirect, 404, 500, 503), and no application hears of it
+  Depends   somebody else decides, who is named: an authorization service, a token, an extension; or what isn't known
 
 SOURCE is pod/NAMESPACE/NAME, sa/NAMESPACE/NAME (any pod of a ServiceAccount in the mesh), or outside.
 DESTINATION is service/NAMESPACE/NAME or pod/NAMESPACE/NAME. "service/" and, of SOURCE, "pod/" may be left out, and so
@@ -43,7 +50,7 @@ may NAMESPACE, for that of -n.
 
 Without --method or --path it is asked about a connection. It takes the right to list the kinds that the operator reads.
 
-Exit code: 0 if the caller is let in, 1 if it is refused or it depends, 2 if the command line is wrong.`,
+Exit code: 0 if the verdict is Allowed, 1 if it is another one, 2 if the command line is wrong.`,
 		Example: `  # may shop read reviews?
   fairway explain sa/bookshop/shop bookshop/reviews --method GET --path /reviews/1
 
@@ -61,8 +68,8 @@ Exit code: 0 if the caller is let in, 1 if it is refused or it depends, 2 if the
 	f := cmd.Flags()
 	f.Uint16Var(&o.port, "port", 0, "port of the Service (default: its first), or of the pod")
 	f.StringVarP(&o.method, "method", "X", "", "HTTP method of a request")
-	f.StringVar(&o.path, "path", "", "path of a request")
-	f.StringArrayVarP(&o.headers, "header", "H", nil, "header of a request, NAME: VALUE (repeatable)")
+	f.StringVar(&o.path, "path", "", "path of a request, with its query, as it is sent")
+	f.StringArrayVarP(&o.headers, "header", "H", nil, "header of a request, NAME: VALUE (repeatable); values are never printed")
 	f.DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time")
 	return cmd
 }
@@ -125,12 +132,19 @@ func (o *explainOptions) request() (*explain.Request, error) {
 	for _, h := range o.headers {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok {
-			return nil, usagef("--header %q: want NAME: VALUE", h)
+			// What it is may be a secret, so it isn't repeated.
+			return nil, usagef("--header: want NAME: VALUE, with a colon")
 		}
-		if name, value = strings.TrimSpace(name), strings.TrimSpace(value); strings.EqualFold(name, "host") {
+		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
+		switch {
+		case !httpguts.ValidHeaderFieldName(name):
+			return nil, usagef("--header: %q is not the name of a header", name)
+		case !httpguts.ValidHeaderFieldValue(value):
+			return nil, usagef("--header %s: its value has control characters", name)
+		case strings.EqualFold(name, "host"):
 			out.Host = value
-		} else {
-			out.Headers.Add(name, value)
+		default:
+			out.Headers[name] = append(out.Headers[name], value)
 		}
 	}
 	return out, nil
@@ -183,24 +197,4 @@ func reference(text, kind, namespace string) (string, types.NamespacedName, bool
 		return parts[0], types.NamespacedName{Namespace: parts[1], Name: parts[2]}, true
 	}
 	return "", types.NamespacedName{}, false
-}
-
-func drawAnswer(t *table, a explain.Answer) {
-	t.line("%s: %s", a.Verdict, map[explain.Verdict]string{
-		explain.Allowed: "the caller is let in.", explain.Denied: "the caller is refused.",
-		explain.Depends: "some are let in and others are not, or what decides is not known here.",
-	}[a.Verdict])
-	t.line("caller   %s", a.Caller)
-	if a.Identity != "" {
-		t.line("identity %s", a.Identity)
-	}
-	t.line("")
-	var rows [][]string
-	for _, s := range a.Steps {
-		rows = append(rows, []string{s.At, string(s.Verdict), s.Reason})
-		for _, d := range s.DryRun {
-			rows = append(rows, []string{"", "dry run", d})
-		}
-	}
-	t.rows([]string{"WHERE", "VERDICT", "WHY"}, rows)
 }

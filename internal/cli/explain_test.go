@@ -5,10 +5,16 @@ package cli
 
 import (
 	"bytes"
+	"net/http"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
@@ -52,10 +58,13 @@ func TestRequests(t *testing.T) {
 	require.Equal(t, "GET", r.Method)
 	require.Equal(t, "/a?b=c", r.Path)
 	require.Equal(t, "web", r.Host)
-	require.Equal(t, "b", r.Headers.Get("x-a"))
-	for _, bad := range []explainOptions{{path: "a"}, {headers: []string{"x"}}} {
+	require.Equal(t, []string{"b"}, r.Headers["X-A"], "as it is spelled")
+	for _, bad := range []explainOptions{
+		{path: "a"}, {headers: []string{"s3cret"}}, {headers: []string{"a b: s3cret"}}, {headers: []string{"a: s3cret\x01"}},
+	} {
 		_, err := bad.request()
 		require.Error(t, err)
+		require.NotContains(t, err.Error(), "s3cret", "values may be secrets")
 	}
 	none, err := (&explainOptions{}).request()
 	require.NoError(t, err)
@@ -86,4 +95,75 @@ func TestExplainReadsAllKinds(t *testing.T) {
 	require.NoError(t, err)
 	_, err = explain.Read(t.Context(), fake.NewClientBuilder().WithScheme(scheme).Build())
 	require.NoError(t, err)
+}
+
+// explained reads what is in the cluster, answers and draws.
+func explained(t *testing.T, q explain.Question, more string) string {
+	t.Helper()
+	scheme, err := newScheme()
+	require.NoError(t, err)
+	c := fake.NewClientBuilder().WithScheme(scheme).Build()
+	for _, file := range []string{"bookshop", "asked"} {
+		text, err := os.ReadFile("../explain/testdata/" + file + ".yaml")
+		require.NoError(t, err)
+		more += "\n---\n" + string(text)
+	}
+	for doc := range strings.SplitSeq(more, "\n---\n") {
+		o, _, err := serializer.NewCodecFactory(scheme).UniversalDeserializer().Decode([]byte(doc), nil, nil)
+		require.NoError(t, err, doc)
+		obj := o.(client.Object)
+		if err := c.Create(t.Context(), obj); apierrors.IsAlreadyExists(err) {
+			continue // what is said first holds
+		}
+		require.NoError(t, err)
+	}
+	mesh, err := explain.Read(t.Context(), c)
+	require.NoError(t, err)
+	a, err := mesh.Ask(q)
+	require.NoError(t, err)
+	var out bytes.Buffer
+	drawAnswer(&table{out: &out}, a)
+	return out.String()
+}
+
+// TestExplainForPeople: all that decides is told in order, and no values of headers.
+func TestExplainForPeople(t *testing.T) {
+	q := explain.Question{
+		Account: types.NamespacedName{Namespace: "bookshop", Name: "shop"},
+		Service: types.NamespacedName{Namespace: "bookshop", Name: "reviews"},
+		Request: &explain.Request{Method: "GET", Path: "/reviews/1", Headers: http.Header{
+			"Authorization": {"Bearer s3cret"}, "Cookie": {"s3cret"},
+		}},
+	}
+	got := explained(t, q, `
+apiVersion: fairway.dev/v1alpha1
+kind: AuthenticationPolicy
+metadata: {name: reviews, namespace: bookshop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: reviews}]
+  jwt:
+    required: true
+    providers:
+    - name: main
+      issuer: https://issuer.example
+      jwks: {remote: {backendRef: {name: sessions, port: 81}, uri: "https://issuer.example/keys"}}
+  externalAuthorization: {protocol: GRPC, backendRef: {name: sessions, port: 81}}`)
+	require.NotContains(t, got, "s3cret")
+	require.Equal(t, `Depends: the request's token and authorization service bookshop/sessions:81 decide.
+caller   a pod of ServiceAccount bookshop/shop
+identity spiffe://cluster.local/ns/bookshop/sa/shop
+
+WHERE                                                     VERDICT   WHY
+waypoint bookshop/fairway-waypoint, no route                        in this order:
+  tokens                                                  Depends   `+
+		"AuthenticationPolicy bookshop/reviews takes tokens of issuer https://issuer.example (in header authorization Bearer, "+
+		"keys from Service bookshop/sessions:81); one that isn't good is answered 401, and 403 if it is for another audience"+`
+  externalAuthorization                                   Depends   `+
+		"Service bookshop/sessions:81 is asked before AuthorizationPolicies decide, and may answer by itself "+
+		"(AuthenticationPolicy bookshop/reviews); if it is unavailable, the answer is 503"+`
+  policies                                                Allowed   `+
+		`rule read of AuthorizationPolicy bookshop/only-get (ALLOW) matches
+pod bookshop/reviews-0, port 8080 (node proxy of node1)   Allowed   `+
+		`the caller is a waypoint of the port, which has decided already
+`, got)
 }

@@ -62,7 +62,7 @@ func in(namespace string, m metav1.ObjectMeta) metav1.ObjectMeta {
 	return m
 }
 
-func route(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
+func routed(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
 	kind := gwv1.Kind("Service")
 	return &gwv1.HTTPRoute{
 		ObjectMeta: in("shop", object(name, nil)),
@@ -121,8 +121,8 @@ func healthyMesh() []client.Object {
 			ObjectMeta: in("shop", object(names.AutomaticWaypoint, labels)),
 			Status:     appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 1},
 		},
-		route("split", accepted),
-		route("broken", accepted, metav1.Condition{
+		routed("split", accepted),
+		routed("broken", accepted, metav1.Condition{
 			Type: "ResolvedRefs", Status: metav1.ConditionFalse,
 			Reason: "BackendNotFound", Message: "Service nobody\nis missing",
 		}),
@@ -337,11 +337,11 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	service, gateway := gwv1.Kind("Service"), gwv1.Kind("Gateway")
 	core := gwv1.Group("")
 	refused := func(name string, ref gwv1.ParentReference, reason, message string) *gwv1.HTTPRoute {
-		r := route(name, metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: reason, Message: message})
+		r := routed(name, metav1.Condition{Type: "Accepted", Status: metav1.ConditionFalse, Reason: reason, Message: message})
 		r.Status.Parents[0].ParentRef = ref
 		return r
 	}
-	unanswered := route("unanswered")
+	unanswered := routed("unanswered")
 	unanswered.Spec.ParentRefs = []gwv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {

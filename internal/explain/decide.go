@@ -5,10 +5,12 @@ package explain
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 // Caller is who asks, and for what.
@@ -17,8 +19,14 @@ type Caller struct {
 	identity string
 	// port of the destination.
 	port uint16
-	// request is nil where only a connection is asked about.
-	request *Request
+	// request as the guards see it; nil where only a connection is asked about.
+	request *route.Asked
+	// sent are the headers that the request came with.
+	sent http.Header
+	// changed: somebody has been asked on the way who may change headers.
+	changed bool
+	// claims are no where the request has no token that could claim anything.
+	claims truth
 }
 
 // Verdict is what a guard says.
@@ -28,16 +36,32 @@ type Verdict string
 const (
 	Allowed Verdict = "Allowed"
 	Denied  Verdict = "Denied"
-	// Depends: an expression in CEL, or what of the request isn't known, decides.
+	// Answered: the proxy answers the request by itself, and no application hears of it.
+	Answered Verdict = "Answered"
+	// Depends: somebody else decides, or what of the request isn't known.
 	Depends Verdict = "Depends"
+)
+
+// Kinds of objects that decide, beside routes.
+const (
+	kindAuthorization  = "AuthorizationPolicy"
+	kindAuthentication = "AuthenticationPolicy"
+	kindTraffic        = "TrafficPolicy"
 )
 
 // Decision is a verdict, and what it comes from.
 type Decision struct {
 	Verdict Verdict `json:"verdict"`
-	// Policy that decides, and its rule; empty where none does.
+	// Kind and name of the object that decides (of several, all names), and its rule; empty where none does.
+	Kind   string `json:"kind,omitempty"`
 	Policy string `json:"policy,omitempty"`
 	Rule   string `json:"rule,omitempty"`
+	// Status of HTTP with which the request is answered here; 0: it goes on.
+	Status int `json:"status,omitempty"`
+	// MayAnswer are those with which it may be answered here, as far as they are the proxy's own.
+	MayAnswer []int `json:"mayAnswer,omitempty"`
+	// DependsOn is who or what decides where the verdict is Depends.
+	DependsOn string `json:"dependsOn,omitempty"`
 	// Reason for people.
 	Reason string `json:"reason"`
 	// DryRun says what policies that are only tried would change.
@@ -59,7 +83,7 @@ func decideAll(guards []model.Guard, c Caller) Decision {
 			depends = &d
 		}
 		if d.Policy == "" && out.Policy != "" {
-			d.Policy, d.Rule, d.Reason = out.Policy, out.Rule, out.Reason
+			d.Kind, d.Policy, d.Rule, d.Reason = out.Kind, out.Policy, out.Rule, out.Reason
 		}
 		out = d
 	}
@@ -67,11 +91,6 @@ func decideAll(guards []model.Guard, c Caller) Decision {
 		return *depends
 	}
 	return out
-}
-
-// Guards says what the guards of a destination make of a request to one of its ports.
-func Guards(guards []model.Guard, identity string, port uint16, q Request) Decision {
-	return decideAll(guards, Caller{identity: identity, port: port, request: &q})
 }
 
 // atPod asks what the node proxy of a pod goes by.
@@ -90,40 +109,57 @@ func atPod(g model.PodGuard, c Caller) Decision {
 
 func decide(g model.Guard, c Caller) Decision {
 	out := Decision{Verdict: Allowed, Reason: "no policy is in force"}
+	if len(g.Authentication) == 0 {
+		c.claims = no // for nobody has verified any
+	}
+	var dryRun []string
+	var depends *Decision
 	for _, l := range g.Levels() {
 		d := level(l, c)
 		l.Policies = inForce(l.Policies)
-		tried := level(l, c)
-		if d.Verdict != Denied && tried.Verdict != d.Verdict {
-			out.DryRun = append(out.DryRun, fmt.Sprintf("with what is tried: %s, %s", tried.Verdict, tried.Reason))
+		if tried := level(l, c); d.Verdict != Denied && tried.Verdict != d.Verdict {
+			dryRun = append(dryRun, fmt.Sprintf("with what is tried: %s, %s", tried.Verdict, tried.Reason))
 		}
-		d.DryRun = out.DryRun
-		if d.Verdict == Denied {
+		d.DryRun = dryRun
+		switch {
+		case d.Verdict == Denied:
 			return d
+		case d.Verdict == Depends && depends == nil:
+			depends = &d
 		}
-		if d.Policy != "" || d.Verdict == Depends || out.Policy == "" {
+		if d.Policy != "" || out.Policy == "" {
 			out = d
 		}
-		if out.Verdict == Depends {
-			return out
-		}
 	}
-	if len(g.Authentication) > 0 {
-		out.Verdict, out.Policy, out.Rule = Depends, model.AuthenticationSet(g.Authentication), ""
-		what := "the request's token decides"
-		if len(g.Asked) > 0 {
-			what = "the request's token, if one is asked for, and the authorization service decide"
-		}
-		out.Reason = fmt.Sprintf("%s, by AuthenticationPolicy %s", what, strings.ReplaceAll(out.Policy, ",", " and "))
+	if depends != nil {
+		out = *depends
 	}
+	out.DryRun = dryRun
 	return out
 }
 
-// asksForClaims tells whether a rule of a policy, by its label, asks for claims.
-func asksForClaims(p model.AccessPolicy, rule string) bool {
-	return slices.ContainsFunc(p.Rules, func(r model.AccessRule) bool {
-		return r.Label() == rule && r.Request != nil && len(r.Request.Claims) > 0
-	})
+// dependsOn says what decides about a rule of a policy, by its label, where what is known doesn't.
+func dependsOn(p model.AccessPolicy, label string, c Caller) (what, why string) {
+	n := slices.IndexFunc(p.Rules, func(r model.AccessRule) bool { return r.Label() == label && r.Request != nil })
+	name := fmt.Sprintf("rule %s of AuthorizationPolicy %s", label, p.Name)
+	if n < 0 {
+		return name, name + " depends on what isn't known here"
+	}
+	switch r := p.Rules[n].Request; {
+	case r.CEL != "":
+		return "the CEL expression of " + name, name + " has an expression in CEL, which is not evaluated here"
+	case c.request == nil:
+		return "the request", name + " goes by the request: say --method and --path"
+	case c.request.Host == "" && (len(r.Hosts) > 0 || slices.ContainsFunc(r.Headers, func(h model.AccessHeader) bool {
+		return strings.EqualFold(h.Name, "host")
+	})):
+		return "the request's host", name + " goes by the host: say -H 'Host: ...'"
+	case slices.ContainsFunc(r.Headers, c.guesses):
+		return "the request's headers", name + " goes by headers that are not known before they get there"
+	case len(r.Claims) > 0:
+		return "the claims of the request's token", name + " goes by what the request's token claims"
+	}
+	return name, name + " depends on what isn't known here"
 }
 
 // inForce is what would hold if nothing were only tried.
@@ -146,22 +182,20 @@ func level(l model.GuardLevel, c Caller) Decision {
 		}
 		allows = allows || !p.Deny
 		rule, matches := match(p, c)
-		d := &Decision{Policy: p.Name.String(), Rule: rule}
+		d := &Decision{Kind: kindAuthorization, Policy: p.Name.String(), Rule: rule}
 		switch {
 		case matches == no:
 		case matches == unknown:
 			d.Verdict = Depends
-			d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s depends on what isn't known here", rule, p.Name)
-			if asksForClaims(p, rule) {
-				d.Reason = fmt.Sprintf("rule %s of AuthorizationPolicy %s goes by what the request's token claims", rule, p.Name)
-			}
+			d.DependsOn, d.Reason = dependsOn(p, rule, c)
 			if p.Deny {
 				denied = d
 			} else {
 				depends = d
 			}
 		case p.Deny && rule == model.RuleAuthentication:
-			d.Verdict, d.Reason = Denied, fmt.Sprintf("AuthenticationPolicy %s decides on requests, and the port carries none "+
+			d.Kind, d.Verdict = kindAuthentication, Denied
+			d.Reason = fmt.Sprintf("AuthenticationPolicy %s decides on requests, and the port carries none "+
 				"that can be told apart", p.Name)
 			return *d
 		case p.Deny:
@@ -173,14 +207,14 @@ func level(l model.GuardLevel, c Caller) Decision {
 		}
 	}
 	switch {
+	case allows && allowed == nil && depends == nil:
+		return Decision{Verdict: Denied, Reason: l.NoAllow() + listed(l.Policies)}
 	case denied != nil:
 		return *denied
 	case allowed != nil:
 		return *allowed
 	case depends != nil:
 		return *depends
-	case allows:
-		return Decision{Verdict: Denied, Reason: l.NoAllow() + listed(l.Policies)}
 	}
 	return Decision{Verdict: Allowed, Reason: fmt.Sprintf("no policy of level %s is in force", l.Name)}
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
 const (
@@ -40,7 +41,7 @@ func TestDecide(t *testing.T) {
 			Methods: []string{"GET"}, Paths: []model.StringMatch{{Type: model.MatchPrefix, Value: path}},
 		}}
 	}
-	get := func(path string) *Request { return &Request{Method: "GET", Host: "web", Path: path} }
+	get := func(path string) *route.Asked { return Request{Method: "GET", Host: "web", Path: path}.by(shop) }
 	network := func(p ...model.AccessPolicy) []model.Guard { return []model.Guard{{Network: p}} }
 	requests := func(p ...model.AccessPolicy) []model.Guard { return []model.Guard{{Application: p}} }
 	inNamespace := model.AccessRule{Sources: []model.AccessSource{{
@@ -52,6 +53,14 @@ func TestDecide(t *testing.T) {
 			Paths:  []model.StringMatch{{Type: model.MatchExact, Value: path}},
 			Claims: []model.AccessClaim{{Name: "sub", Values: []string{"ann"}}},
 		}}
+	}
+	header := func(name string) model.AccessRule {
+		return model.AccessRule{Request: &model.AccessRequest{Headers: []model.AccessHeader{{
+			Name: name, Value: &model.StringMatch{Type: model.MatchExact, Value: "web"},
+		}}}}
+	}
+	authenticated := func(p ...model.AccessPolicy) []model.Guard {
+		return []model.Guard{{Application: p, Authentication: []model.PolicyName{{Namespace: "shop", Name: "x"}}}}
 	}
 	atPort := allow(model.AccessRule{Ports: []uint16{80}})
 	atPort.Ports = []uint16{80}
@@ -72,15 +81,6 @@ func TestDecide(t *testing.T) {
 			network(allow(from(shop))), Caller{identity: shop}, Allowed, "rule 0 of AuthorizationPolicy shop/allow",
 		},
 		"another": {network(allow(from(shop))), Caller{identity: other}, Denied, "no ALLOW"},
-		"a token": {
-			[]model.Guard{{
-				Application: []model.AccessPolicy{allow(below("/a"))}, Authentication: []model.PolicyName{
-					{Namespace: "shop", Name: "x"}, {Namespace: "shop", Name: "y"},
-				},
-			}},
-			Caller{request: get("/a/b")},
-			Depends, "the request's token decides, by AuthenticationPolicy shop/x and shop/y",
-		},
 		"a token, and denied": {
 			[]model.Guard{{
 				Application:    []model.AccessPolicy{allow(below("/a"))},
@@ -96,14 +96,40 @@ func TestDecide(t *testing.T) {
 			"AuthenticationPolicy shop/deny decides on requests, and the port carries none",
 		},
 		"claims": {
-			requests(allow(claims("/a"))),
-			Caller{request: get("/a")},
+			authenticated(allow(claims("/a"))),
+			Caller{request: get("/a"), claims: unknown},
 			Depends,
 			"rule 0 of AuthorizationPolicy shop/allow goes by what the request's token claims",
 		},
-		"claims, elsewhere": {requests(allow(claims("/a"))), Caller{request: get("/b")}, Denied, "no ALLOW"},
-		"nobody's":          {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
-		"a namespace":       {network(allow(inNamespace)), Caller{identity: shop}, Allowed, "rule 0"},
+		"claims, elsewhere": {
+			authenticated(allow(claims("/a"))), Caller{request: get("/b"), claims: unknown}, Denied, "no ALLOW",
+		},
+		"claims, and no token": {authenticated(allow(claims("/a"))), Caller{request: get("/a")}, Denied, "no ALLOW"},
+		"claims that nobody verifies": {
+			requests(allow(claims("/a"))), Caller{request: get("/a"), claims: unknown}, Denied, "no ALLOW",
+		},
+		"headers that were changed": {
+			requests(allow(header("x-a"))), Caller{request: get("/a"), changed: true}, Depends, "headers that are not known",
+		},
+		"and the host that wasn't": {
+			requests(allow(header("host"))), Caller{request: get("/a"), changed: true}, Allowed, "rule 0",
+		},
+		"an address that the proxy adds": {
+			requests(allow(header("x-forwarded-for"))), Caller{request: get("/a")}, Depends, "headers that are not known",
+		},
+		"denied, whatever depends": {
+			requests(deny(cel), allow(below("/a"))), Caller{request: get("/b")}, Denied, "no ALLOW",
+		},
+		"at the second level, whatever depends": {
+			[]model.Guard{{Network: []model.AccessPolicy{deny(cel)}, Application: []model.AccessPolicy{deny(below("/a"))}}},
+			Caller{request: get("/a")},
+			Denied, "(DENY) matches",
+		},
+		"no host": {
+			requests(allow(header("host"))), Caller{request: Request{Method: "GET", Path: "/"}.by(shop)}, Depends, "say -H",
+		},
+		"nobody's":    {network(allow(from(shop))), Caller{}, Denied, "no ALLOW"},
+		"a namespace": {network(allow(inNamespace)), Caller{identity: shop}, Allowed, "rule 0"},
 		"deny goes first": {
 			network(allow(from(shop)), deny(from(shop))), Caller{identity: shop}, Denied, "shop/deny (DENY) matches",
 		},
@@ -113,18 +139,18 @@ func TestDecide(t *testing.T) {
 		"its port's":            {network(atPort), Caller{port: 80}, Allowed, "rule 0"},
 		"a request":             {requests(allow(below("/a"))), Caller{request: get("/a/b")}, Allowed, "rule below"},
 		"no element":            {requests(allow(below("/a"))), Caller{request: get("/ab")}, Denied, "level Application"},
-		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "depends"},
+		"not said":              {requests(allow(below("/a"))), Caller{}, Depends, "say --method and --path"},
 		"denied spelling":       {requests(deny(below("/a"))), Caller{request: get("/A;x")}, Denied, "(DENY) matches"},
 		"two readings":          {requests(allow(below("/a"))), Caller{request: get("/a/b%2fc")}, Denied, "no ALLOW"},
 		"an expression may deny": {
-			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{request: get("/a")}, Depends, "shop/deny depends",
+			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{request: get("/a")}, Depends, "rule 0 of AuthorizationPolicy shop/deny has an expression in CEL",
 		},
 		"the host as a header": {
 			requests(deny(model.AccessRule{Request: &model.AccessRequest{Headers: []model.AccessHeader{{
 				Name: "host", Value: &model.StringMatch{Type: model.MatchExact, Value: "web"},
 			}}}})), Caller{request: get("/a")}, Denied, "(DENY) matches",
 		},
-		"an expression": {requests(allow(cel)), Caller{request: get("/")}, Depends, "depends"},
+		"an expression": {requests(allow(cel)), Caller{request: get("/")}, Depends, "CEL"},
 		"both levels": {
 			[]model.Guard{{
 				Network:     []model.AccessPolicy{allow(from(shop))},

@@ -57,12 +57,18 @@ type Question struct {
 type Step struct {
 	// At is where: a waypoint, or the node proxy of a pod.
 	At string `json:"at"`
+	// Stage of a waypoint, before policies decide there; "" where it is they who do.
+	Stage string `json:"stage,omitempty"`
 	Decision
 }
 
 // Answer is the way from caller to application.
 type Answer struct {
 	Verdict Verdict `json:"verdict"`
+	// Status of HTTP with which the request is answered on its way, where that is sure; 0: it isn't.
+	Status int `json:"status,omitempty"`
+	// DependsOn are those who decide where the verdict is Depends.
+	DependsOn []string `json:"dependsOn,omitempty"`
 	// Caller is who asks, as proxies know it.
 	Caller string `json:"caller"`
 	// Identity is "" where there is none.
@@ -80,7 +86,26 @@ func (m *Mesh) Ask(q Question) (Answer, error) {
 		return Answer{}, err
 	}
 	w.answer.Verdict = together(w.ends)
+	w.answer.summarize()
 	return w.answer, nil
+}
+
+// summarize the steps: who decides, or which answer it is, where nothing else can come before.
+func (a *Answer) summarize() {
+	sure := true
+	for _, s := range a.Steps {
+		switch {
+		case a.Verdict == Depends && s.DependsOn != "" && !slices.Contains(a.DependsOn, s.DependsOn):
+			a.DependsOn = append(a.DependsOn, s.DependsOn)
+		case a.Verdict == s.Verdict && s.Status != 0:
+			sure = sure && (a.Status == 0 || a.Status == s.Status)
+			a.Status = s.Status
+		}
+		sure = sure && len(s.MayAnswer) == 0 && s.Verdict != Depends
+	}
+	if !sure {
+		a.Status = 0
+	}
 }
 
 // together is the verdict of ways of which any may be taken.
@@ -108,7 +133,7 @@ type walk struct {
 // step tells of a proxy on the way, and whether the way goes on from there.
 func (w *walk) step(at string, d Decision) bool {
 	w.answer.Steps = append(w.answer.Steps, Step{At: at, Decision: d})
-	return d.Verdict != Denied
+	return d.Verdict != Denied && d.Verdict != Answered
 }
 
 // end is the last step of a way.

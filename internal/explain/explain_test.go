@@ -4,8 +4,8 @@
 package explain
 
 import (
-	"bytes"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,21 +23,34 @@ import (
 
 // bookshop is a namespace where only shop may call reviews, only GET, and nothing else is allowed.
 func bookshop(t *testing.T) *Mesh {
+	text, err := os.ReadFile("testdata/bookshop.yaml")
+	require.NoError(t, err)
+	return newMesh(objects(t, string(text)))
+}
+
+// objects of some YAML.
+func objects(t *testing.T, text string) (out []client.Object) {
+	t.Helper()
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		corev1.AddToScheme, discoveryv1.AddToScheme, gwv1.Install, v1alpha1.AddToScheme,
 	} {
 		require.NoError(t, add(scheme))
 	}
-	text, err := os.ReadFile("testdata/bookshop.yaml")
-	require.NoError(t, err)
-	var objects []client.Object
-	for _, doc := range bytes.Split(text, []byte("\n---\n")) {
-		o, _, err := serializer.NewCodecFactory(scheme).UniversalDeserializer().Decode(doc, nil, nil)
+	for doc := range strings.SplitSeq(text, "\n---\n") {
+		o, _, err := serializer.NewCodecFactory(scheme).UniversalDeserializer().Decode([]byte(doc), nil, nil)
 		require.NoError(t, err, "%s", doc)
-		objects = append(objects, o.(client.Object))
+		out = append(out, o.(client.Object))
 	}
-	return newMesh(objects)
+	return out
+}
+
+// add what some YAML says.
+func (m *Mesh) add(t *testing.T, text string) {
+	t.Helper()
+	for _, o := range objects(t, text) {
+		require.NoError(t, m.store.Set(o))
+	}
 }
 
 func in(name string) types.NamespacedName {

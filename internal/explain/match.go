@@ -6,6 +6,7 @@ package explain
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
@@ -19,12 +20,12 @@ type Request struct {
 	Headers http.Header
 }
 
-// by a caller.
-func (q Request) by(identity string) route.Asked {
-	return route.Asked{
-		Identity: identity, Method: q.Method, Host: q.Host, Path: q.Path, Headers: q.Headers,
-	}.Arrived()
+// sentBy a caller is the request as it is sent, by it as a waypoint takes it in.
+func (q Request) sentBy(identity string) route.Asked {
+	return route.Asked{Identity: identity, Method: q.Method, Host: q.Host, Path: q.Path, Headers: q.Headers}
 }
+
+func (q Request) by(identity string) *route.Asked { return new(q.sentBy(identity).Arrived()) }
 
 // truth is whether something matches; unknown is more than no.
 type truth int
@@ -60,12 +61,30 @@ func matchRule(r model.AccessRule, deny bool, c Caller) truth {
 	switch {
 	case r.Request == nil:
 		return yes
+	case len(r.Request.Claims) > 0 && c.claims == no:
+		return no
 	case c.request == nil, r.Request.CEL != "":
 		return unknown
-	case !route.GuardTakes(*r.Request, deny, c.request.by(c.identity)):
+	}
+	known := *r.Request
+	known.Headers = slices.DeleteFunc(slices.Clone(known.Headers), c.guesses)
+	if c.request.Host == "" {
+		known.Hosts = nil
+	}
+	switch {
+	case !route.GuardTakes(known, deny, *c.request):
 		return no
-	case len(r.Request.Claims) > 0:
+	case len(known.Headers) < len(r.Request.Headers), len(known.Hosts) < len(r.Request.Hosts), len(r.Request.Claims) > 0:
 		return unknown
 	}
 	return yes
+}
+
+// guesses tells whether a header is not known here: somebody may have changed it on the way, or the proxy gives it a
+// value. Nobody changes the host, which may not have been said.
+func (c Caller) guesses(h model.AccessHeader) bool {
+	if strings.EqualFold(h.Name, "host") {
+		return c.request != nil && c.request.Host == ""
+	}
+	return c.changed || h.Value != nil && c.request != nil && route.OfProxy(h.Name, c.sent)
 }

@@ -40,6 +40,14 @@ func (i *Ingest) trafficPolicies() policyKind[*v1alpha1.TrafficPolicy, trafficPo
 	}
 }
 
+// TrafficPolicyAt names the policy that is in force for a port of a Service; "" if none is.
+func (i *Ingest) TrafficPolicyAt(c *memo.Ctx, port model.ServicePort) string {
+	if p := i.traffic.InForce.Get(c, model.Attachment{Port: port}); p != nil {
+		return p.Ref.Namespace + "/" + p.Ref.Name
+	}
+	return ""
+}
+
 func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	out, served := i.atWaypoint(c, at)
 	if !served {

@@ -69,3 +69,16 @@ func Asked(guards []Guard) (out []ExternalAuth) {
 	}
 	return out
 }
+
+// WhomToAsk is the service whose word all of the guards go by; nil: nobody is asked, and that is that, unless nobody is
+// true: then nothing passes, for one that can't be asked would have to be, or several.
+func WhomToAsk(guards []Guard) (who *ExternalAuth, nobody bool) {
+	all := slices.DeleteFunc(Asked(guards), func(a ExternalAuth) bool { return a.Open && a.Unasked() })
+	switch {
+	case len(all) == 1 && !all[0].Unasked():
+		return &all[0], false
+	case len(all) > 0:
+		return nil, true
+	}
+	return nil, false
+}

@@ -5,7 +5,6 @@ package route
 
 import (
 	"net/http"
-	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -32,31 +31,13 @@ type Asked struct {
 	Headers http.Header
 }
 
+// Has tells whether any of the values of a header is what a matcher means.
+func (q Asked) Has(h *routev3.HeaderMatcher) bool { return has(h, q.header(h.GetName())) }
+
 // GuardTakes tells whether a guard takes a request for one that a rule means, but for an expression in CEL and claims.
 func GuardTakes(r model.AccessRequest, deny bool, q Asked) bool {
 	r.Claims = nil
-	return q.is(envoy.AllOf(requestOf(r, nil, deny)...))
-}
-
-// RuleFor is the rule of a table that takes a request. It is nil where the Service itself does; refused says what the
-// answer is where nobody does.
-func RuleFor(trustDomain string, t model.RouteTable, q Asked) (rule *model.Rule, refused string) {
-	config, _ := Configuration(trustDomain, t)
-	for _, r := range config.GetVirtualHosts()[0].GetRoutes() {
-		if !q.matches(r.GetMatch()) {
-			continue
-		}
-		name := r.GetName()
-		if rule := ruleNamed(t, name); rule != nil {
-			return rule, ""
-		}
-		if direct := r.GetDirectResponse(); direct != nil {
-			return nil, http.StatusText(int(direct.GetStatus())) + ": " +
-				strings.TrimSuffix(direct.GetBody().GetInlineString(), "\n")
-		}
-		return nil, ""
-	}
-	return nil, http.StatusText(http.StatusNotFound) + ": no rule of a route matches"
+	return q.Is(envoy.AllOf(requestOf(r, nil, deny)...))
 }
 
 func ruleNamed(t model.RouteTable, name string) *model.Rule {
@@ -76,8 +57,9 @@ func ruleNamed(t model.RouteTable, name string) *model.Rule {
 }
 
 // Arrived is the request as a waypoint takes it in: with dot segments resolved, slashes merged, and escapes undone of
-// what needs none (manager.go of package waypoint).
+// what needs none (manager.go of package waypoint); without what only the waypoint may say, and with what it says.
 func (q Asked) Arrived() Asked {
+	q.Headers = arrived(q.Headers)
 	path := q.plain()
 	rest := q.Path[len(path):]
 	path = dotsWithParameters.ReplaceAllString(path, "$1")
@@ -111,12 +93,60 @@ func (q Asked) Arrived() Asked {
 			out = append(out, p)
 		}
 	}
-	q.Path = slashes.ReplaceAllString("/"+strings.Join(out, "/"), "/") + rest
+	path = "/" + strings.Join(out, "/")
+	if merged := slashes.ReplaceAllString(path, "/"); merged == "/" && len(path) > 1 {
+		path = "//" // Envoy leaves one where there is nothing else, and one at the end
+	} else {
+		path = merged
+	}
+	q.Path = path + rest
 	return q
 }
 
-// dotsWithParameters are dot segments to Envoy, too, as long as no dot is escaped.
-var dotsWithParameters = regexp.MustCompile(`([/\\]\.\.?);[^/]*`)
+// Headers that say who calls and from where. The proxy has a say in their values, so nobody else knows them.
+const (
+	headerForwardedFor   = "x-forwarded-for"
+	headerForwardedProto = "x-forwarded-proto"
+	headerRequestID      = "x-request-id"
+)
+
+// OfProxy tells whether a header has a value that the proxy gives it, on a request that came with some.
+func OfProxy(name string, sent http.Header) bool {
+	switch strings.ToLower(name) {
+	case headerForwardedFor:
+		return true
+	case headerRequestID:
+		return Asked{Headers: sent}.Says(headerRequestID) == ""
+	}
+	return false
+}
+
+// arrived are headers as the connection manager has them. A value that nobody knows is empty.
+func arrived(sent http.Header) http.Header {
+	out := http.Header{}
+	for name, values := range sent {
+		lower := strings.ToLower(name)
+		if !strings.HasPrefix(lower, envoy.ControlHeaders) && lower != HeaderPort &&
+			lower != names.HeaderAuthentication && lower != headerClientCert {
+			out[name] = values
+		}
+	}
+	for name, value := range map[string]string{headerForwardedProto: "http", headerRequestID: "", headerForwardedFor: ""} {
+		if len((Asked{Headers: out}).header(name)) == 0 {
+			out[name] = []string{value}
+		}
+	}
+	return out
+}
+
+// Carries tells whether the request has a header, which may be empty.
+func (q Asked) Carries(header string) bool { return len(q.header(matchedHeader(header))) > 0 }
+
+// Says is all that a header says; "" if it isn't there, or says nothing.
+func (q Asked) Says(header string) string { return strings.Join(q.header(header), "") }
+
+// dotsWithParameters are dot segments to Envoy, too, as long as they are behind a slash and no dot is escaped.
+var dotsWithParameters = regexp.MustCompile(`(/\.\.?);[^/]*`)
 
 var slashes = regexp.MustCompile(`/+`)
 
@@ -160,17 +190,17 @@ func sortedNames(h http.Header) (out []string) {
 	return out
 }
 
-// is asks what requestOf makes.
-func (q Asked) is(p *rbacv3.Principal) bool {
+// Is tells whether the request is what a matcher of Envoy's filter RBAC means, of those that requestOf makes.
+func (q Asked) Is(p *rbacv3.Principal) bool {
 	switch id := p.GetIdentifier().(type) {
 	case *rbacv3.Principal_Any:
 		return id.Any
 	case *rbacv3.Principal_NotId:
-		return !q.is(id.NotId)
+		return !q.Is(id.NotId)
 	case *rbacv3.Principal_AndIds:
-		return !slices.ContainsFunc(id.AndIds.GetIds(), func(p *rbacv3.Principal) bool { return !q.is(p) })
+		return !slices.ContainsFunc(id.AndIds.GetIds(), func(p *rbacv3.Principal) bool { return !q.Is(p) })
 	case *rbacv3.Principal_OrIds:
-		return slices.ContainsFunc(id.OrIds.GetIds(), q.is)
+		return slices.ContainsFunc(id.OrIds.GetIds(), q.Is)
 	case *rbacv3.Principal_Header:
 		// Policies see what comes several times as one list (package bootstrap).
 		if all := q.header(id.Header.GetName()); len(all) > 0 {
@@ -197,6 +227,9 @@ func has(h *routev3.HeaderMatcher, values []string) bool {
 
 // matches asks what routeMatch makes.
 func (q Asked) matches(m *routev3.RouteMatch) bool {
+	if len(m.GetCookies()) > 0 {
+		return false // one of the rule's backends with which a session stays; the rule itself comes after
+	}
 	path := q.plain()
 	switch by := m.GetPathSpecifier().(type) {
 	case *routev3.RouteMatch_Path:
@@ -228,15 +261,12 @@ func (q Asked) matches(m *routev3.RouteMatch) bool {
 		!slices.ContainsFunc(m.GetQueryParameters(), func(p *routev3.QueryParameterMatcher) bool { return !q.asks(p) })
 }
 
-// asks compares the first of the query's parameters of a name. Envoy undoes escapes in values, and not in names.
+// asks compares the first of the query's parameters of a name. Envoy undoes no escapes.
 func (q Asked) asks(p *routev3.QueryParameterMatcher) bool {
 	path, _, _ := strings.Cut(q.Path, "#")
 	_, query, _ := strings.Cut(path, "?")
 	for pair := range strings.SplitSeq(query, "&") {
 		if name, value, _ := strings.Cut(pair, "="); name == p.GetName() {
-			if plain, err := url.PathUnescape(value); err == nil {
-				value = plain
-			}
 			return matchesString(p.GetStringMatch(), value)
 		}
 	}

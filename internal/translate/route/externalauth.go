@@ -55,16 +55,16 @@ func chainOf(a model.ExternalAuth, asking *extauthzv3.ExtAuthz) []*corev3.TypedE
 // specific part of the table says of it. Where they want several services to be asked, or one that can't be, requests
 // are refused, unless that one is content with it.
 func asking(guards, elsewhere []model.Guard) map[string]*anypb.Any {
-	all := slices.DeleteFunc(model.Asked(guards), func(a model.ExternalAuth) bool { return a.Open && a.Unasked() })
+	who, nobody := model.WhomToAsk(guards)
 	var chain []*corev3.TypedExtensionConfig
 	switch {
-	case len(all) == 1 && !all[0].Unasked():
-		if filter, err := externalAuth(all[0]); err == nil {
-			chain = append(shownWhole(all[0]), chainOf(all[0], filter)...)
+	case who != nil:
+		if filter, err := externalAuth(*who); err == nil {
+			chain = append(shownWhole(*who), chainOf(*who, filter)...)
 			break
 		}
 		fallthrough
-	case len(all) > 0:
+	case nobody:
 		chain = []*corev3.TypedExtensionConfig{askingNobody()}
 	case len(model.Asked(elsewhere)) > 0:
 		chain = []*corev3.TypedExtensionConfig{nothing()}
