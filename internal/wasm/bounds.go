@@ -103,7 +103,7 @@ func (b *bounder) section() {
 		b.fail(in.err)
 		return
 	}
-	b.out.Code = append(appendU32(append(b.out.Code, id), uint32(len(content))), content...)
+	b.out.Code = append(appendU32(append(b.out.Code, id), len(content)), content...)
 }
 
 func (b *bounder) functionType() {

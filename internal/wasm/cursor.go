@@ -125,10 +125,10 @@ func (c *cursor) constant() {
 
 var errConstant = errors.New("it is no valid WebAssembly: an expression is no constant")
 
-func appendU32(out []byte, n uint32) []byte {
+func appendU32[N int | uint32](out []byte, n N) []byte {
 	for n >= 0x80 {
-		out = append(out, byte(n)|0x80)
+		out = append(out, byte(n&0x7f)|0x80)
 		n >>= 7
 	}
-	return append(out, byte(n))
+	return append(out, byte(n&0x7f))
 }

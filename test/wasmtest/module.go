@@ -50,7 +50,7 @@ const textsAt = 1024
 func (m *Module) Text(s string) Op {
 	at := textsAt + len(m.texts)
 	m.texts = append(m.texts, s...)
-	return Ops(I32(int32(at)), I32(int32(len(s))))
+	return Ops(I32(at), I32(len(s)))
 }
 
 // Bytes are the module.
@@ -58,11 +58,11 @@ func (m *Module) Bytes() []byte {
 	out := []byte("\x00asm\x01\x00\x00\x00")
 	all := slices.Concat(m.Imports, m.Functions)
 	var types, imports, functions, exports, code [][]byte
-	typeOf := map[string]uint32{}
+	typeOf := map[string]int{}
 	for n, f := range all {
 		typ, known := typeOf[f.Signature]
 		if !known {
-			typ = uint32(len(types))
+			typ = len(types)
 			typeOf[f.Signature] = typ
 			params, results, _ := strings.Cut(f.Signature, ":")
 			types = append(types, slices.Concat([]byte{0x60}, valueTypes(params), valueTypes(results)))
@@ -74,14 +74,14 @@ func (m *Module) Bytes() []byte {
 		}
 		functions = append(functions, U32(typ))
 		if f.Name != "" {
-			exports = append(exports, slices.Concat(Name(f.Name), []byte{0}, U32(uint32(n))))
+			exports = append(exports, slices.Concat(Name(f.Name), []byte{0}, U32(n)))
 		}
 		body := []byte{0}
 		if f.Locals > 0 {
 			body = slices.Concat([]byte{1}, U32(f.Locals), []byte{0x7f})
 		}
 		body = append(Ops(f.Body...)(m, body), 0x0b)
-		code = append(code, slices.Concat(U32(uint32(len(body))), body))
+		code = append(code, slices.Concat(U32(len(body)), body))
 	}
 	out = append(out, Section(1, vector(types))...)
 	out = append(out, Section(2, vector(imports))...)
@@ -100,7 +100,7 @@ func (m *Module) Bytes() []byte {
 	out = append(out, Section(7, vector(exports))...)
 	out = append(out, Section(10, vector(code))...)
 	if len(m.texts) > 0 {
-		data := slices.Concat([]byte{0}, I32(textsAt)(m, nil), []byte{0x0b}, U32(uint32(len(m.texts))), m.texts)
+		data := slices.Concat([]byte{0}, I32(textsAt)(m, nil), []byte{0x0b}, U32(len(m.texts)), m.texts)
 		out = append(out, Section(11, vector([][]byte{data}))...)
 	}
 	for name, content := range m.Custom {
@@ -114,23 +114,26 @@ func Section(id byte, content []byte) []byte {
 	if len(content) == 0 {
 		return nil
 	}
-	return slices.Concat([]byte{id}, U32(uint32(len(content))), content)
+	return slices.Concat([]byte{id}, U32(len(content)), content)
 }
 
 // Name of something.
-func Name(s string) []byte { return append(U32(uint32(len(s))), s...) }
+func Name(s string) []byte { return append(U32(len(s)), s...) }
 
 // U32 is a number without a sign.
-func U32(n uint32) (out []byte) {
+func U32[N int | uint32](n N) (out []byte) {
 	for n >= 0x80 {
-		out = append(out, byte(n)|0x80)
+		out = append(out, byte(n&0x7f)|0x80)
 		n >>= 7
 	}
-	return append(out, byte(n))
+	return append(out, byte(n&0x7f))
 }
 
 func (l Limits) bytes() []byte {
-	out := []byte{byte(len(l) - 1)}
+	out := []byte{0}
+	if len(l) > 1 {
+		out[0] = 1
+	}
 	for _, n := range l {
 		out = append(out, U32(n)...)
 	}
@@ -141,11 +144,11 @@ func vector(items [][]byte) []byte {
 	if len(items) == 0 {
 		return nil
 	}
-	return append(U32(uint32(len(items))), bytes.Join(items, nil)...)
+	return append(U32(len(items)), bytes.Join(items, nil)...)
 }
 
 func valueTypes(letters string) []byte {
-	out := U32(uint32(len(letters)))
+	out := U32(len(letters))
 	for _, l := range letters {
 		out = append(out, map[rune]byte{'i': 0x7f, 'l': 0x7e, 'd': 0x7c}[l])
 	}
@@ -168,7 +171,7 @@ func Ops(all ...Op) Op {
 func Raw(b ...byte) Op { return func(_ *Module, out []byte) []byte { return append(out, b...) } }
 
 // I32 pushes a number.
-func I32(n int32) Op {
+func I32[N int | int32](n N) Op {
 	return func(_ *Module, out []byte) []byte {
 		out = append(out, 0x41)
 		for {
@@ -188,7 +191,7 @@ func Call(name string) Op {
 		if n < 0 {
 			panic(fmt.Sprintf("there is no function %s", name))
 		}
-		return append(append(out, 0x10), U32(uint32(n))...)
+		return append(append(out, 0x10), U32(n)...)
 	}
 }
 

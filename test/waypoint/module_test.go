@@ -22,7 +22,7 @@ import (
 	"github.com/fairway-mesh/fairway/test/wasmtest"
 )
 
-// moduleOf is an extension that runs a module as the operator gives it to proxies. It is shown all that there is to see.
+// moduleOf is an extension that runs a module as the operator gives it to proxies. It is shown all there is to see.
 func moduleOf(t testing.TB, m *wasmtest.Module) model.Wasm {
 	t.Helper()
 	judged, err := wasm.Judge(m.Bytes())
@@ -91,8 +91,8 @@ func TestModule(t *testing.T) {
 	require.NotContains(t, strings.ReplaceAll(s.log.String(), `\n`, ""), "\nand there")
 }
 
-// TestModulesStayInTheirPlace: what no extension may change, no module changes; what reaches beyond its message, it can't
-// call; and what it wrote late, or so that it is no header, goes nowhere.
+// TestModulesStayInTheirPlace: what no extension may change, no module changes; what reaches beyond its message, it
+// can't call; and what it wrote late, or so that it is no header, goes nowhere.
 func TestModulesStayInTheirPlace(t *testing.T) {
 	s := newScripted(t)
 	p := wasmtest.Plugin()
@@ -124,14 +124,33 @@ func TestModulesStayInTheirPlace(t *testing.T) {
 	require.NotContains(t, body, "X-Late")
 
 	for _, tc := range []struct{ name, value string }{
-		{":path", "/admin"}, {":method", "PUT"}, {":authority", "other"}, {":scheme", "ftp"}, {":protocol", "x"},
-		{":other", "x"}, {"host", "other"}, {"x-forwarded-client-cert", "URI=spiffe://x"},
-		{"x_forwarded_client_cert", "URI=spiffe://x"}, {"X_Forwarded-For", "1.2.3.4"}, {"x-forwarded-proto", "https"},
-		{"x-envoy-retry-on", "5xx"}, {"x-fairway-port", "80.other.shop"}, {"x-fairway-authentication", "x"},
-		{"x-fairway-caller", "spiffe://x"}, {"content-length", "1"}, {"transfer-encoding", "chunked"},
-		{"connection", "x-role"}, {"te", "trailers"}, {"upgrade", "websocket"},
-		{"x-split", "a\r\nx-role: admin"}, {"x-null", "a\x00"}, {"x split", "a"}, {"x-a: b\r\nx-b", "c"}, {"", "a"},
-		{"x-long", strings.Repeat("x", 65537)}, {strings.Repeat("x", 257), "x"},
+		{":path", "/admin"},
+		{":method", "PUT"},
+		{":authority", "other"},
+		{":scheme", "ftp"},
+		{":protocol", "x"},
+		{":other", "x"},
+		{"host", "other"},
+		{"x-forwarded-client-cert", "URI=spiffe://x"},
+		{"x_forwarded_client_cert", "URI=spiffe://x"},
+		{"X_Forwarded-For", "1.2.3.4"},
+		{"x-forwarded-proto", "https"},
+		{"x-envoy-retry-on", "5xx"},
+		{"x-fairway-port", "80.other.shop"},
+		{"x-fairway-authentication", "x"},
+		{"x-fairway-caller", "spiffe://x"},
+		{"content-length", "1"},
+		{"transfer-encoding", "chunked"},
+		{"connection", "x-role"},
+		{"te", "trailers"},
+		{"upgrade", "websocket"},
+		{"x-split", "a\r\nx-role: admin"},
+		{"x-null", "a\x00"},
+		{"x split", "a"},
+		{"x-a: b\r\nx-b", "c"},
+		{"", "a"},
+		{"x-long", strings.Repeat("x", 65537)},
+		{strings.Repeat("x", 257), "x"},
 	} {
 		s.refused(true, func(p *wasmtest.Module) { p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, tc.name, tc.value)) }, tc)
 	}
@@ -154,11 +173,22 @@ func TestModulesStayInTheirPlace(t *testing.T) {
 		p.On(wasmtest.OnRequest, many...)
 	}, "many headers")
 	for _, tc := range []struct{ name, value string }{
-		{":status", "99"}, {":status", "101"}, {":status", "600"}, {":status", "2000"}, {":status", "ok"}, {":path", "/"},
-		{"content-length", "1"}, {"transfer-encoding", "x"}, {"connection", "close"}, {"x-envoy-x", "1"},
-		{"x-split", "a\r\nset-cookie: a=b"}, {"upgrade", "x"},
+		{":status", "99"},
+		{":status", "101"},
+		{":status", "600"},
+		{":status", "2000"},
+		{":status", "ok"},
+		{":path", "/"},
+		{"content-length", "1"},
+		{"transfer-encoding", "x"},
+		{"connection", "close"},
+		{"x-envoy-x", "1"},
+		{"x-split", "a\r\nset-cookie: a=b"},
+		{"upgrade", "x"},
 	} {
-		s.refused(false, func(p *wasmtest.Module) { p.On(wasmtest.OnResponse, p.Set(wasmtest.Response, tc.name, tc.value)) }, tc)
+		s.refused(false, func(p *wasmtest.Module) {
+			p.On(wasmtest.OnResponse, p.Set(wasmtest.Response, tc.name, tc.value))
+		}, tc)
 	}
 }
 
@@ -203,8 +233,12 @@ func TestModulesAnswer(t *testing.T) {
 	require.Equal(t, "no more\n", body)
 	require.Equal(t, served, s.app.Requests.Load())
 	for _, tc := range [][2]string{
-		{":status", "700"}, {":status", "100"}, {":answer-x-envoy-x", "1"}, {":answer-content-length", "1"},
-		{":answer-x-split", "a\r\nset-cookie: a=b"}, {":answer-:path", "/"},
+		{":status", "700"},
+		{":status", "100"},
+		{":answer-x-envoy-x", "1"},
+		{":answer-content-length", "1"},
+		{":answer-x-split", "a\r\nset-cookie: a=b"},
+		{":answer-:path", "/"},
 	} {
 		s.refused(true, func(p *wasmtest.Module) {
 			p.On(wasmtest.OnRequest, p.Set(wasmtest.Request, ":status", "200"), p.Set(wasmtest.Request, tc[0], tc[1]))
@@ -236,7 +270,6 @@ func TestModulesThatFail(t *testing.T) {
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	require.Less(t, residentKiB(t, s.pid), before+128*1024)
 	require.True(t, ran())
-
 }
 
 // TestModulesThatWait: whatever a module says is to become of headers, it changes none once they went on, and nothing

@@ -39,12 +39,11 @@ func moduleFilters(name string, w model.Wasm) ([]*corev3.TypedExtensionConfig, e
 // watching is a script before or behind a module, which takes the length out of a message whose body may be changed: a
 // request is shown to the module behind the first one, and an answer behind the second.
 func watching(place, name string, next model.Processed) *luav3.Lua {
+	source := fmt.Sprintf("local place, name, unframed = %s, %s, %t\n%s", luaString(place), luaString(name),
+		next.Body != model.BodyNone, watch)
 	return &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: fmt.Sprintf(
-			"local place, name, unframed = %s, %s, %t\n%s", luaString(place), luaString(name),
-			next.Body != model.BodyNone, watch),
-		}},
-		ClearRouteCache: envoy.Bool(false),
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
+		ClearRouteCache:   envoy.Bool(false),
 	}
 }
 
@@ -65,7 +64,7 @@ func wasmModule(name string, w model.Wasm) *wasmfilterv3.Wasm {
 		Vm: &wasmv3.PluginConfig_VmConfig{VmConfig: &wasmv3.VmConfig{
 			// Machines are shared by this name and the code, whatever they may do: so not those of two extensions, nor of one
 			// that is shown something else now.
-			VmId:                        text(fmt.Sprintf("%s %+v %+v", name, w.Request, w.Response)),
+			VmId:                        text(name + " " + shownAs(w.Request) + " " + shownAs(w.Response)),
 			Runtime:                     "envoy.wasm.runtime.v8",
 			CapabilityRestrictionConfig: &wasmv3.CapabilityRestrictionConfig{AllowedCapabilities: allowed},
 			Code: &corev3.AsyncDataSource{Specifier: &corev3.AsyncDataSource_Local{Local: &corev3.DataSource{
