@@ -188,16 +188,17 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
 		if p := i.authentication.Get(c, name); p != nil {
 			a := p.Content.Authentication
-			a.Tokens = i.askableKeys(c, w.Identity, a.Tokens)
+			by := asker{waypoint: w.Identity, owner: gateway.Namespace, author: name.Namespace}
+			a.Tokens = i.askableKeys(c, by, a.Tokens)
 			out.Policies = append(out.Policies, a)
 		}
 	}
 	return out
 }
 
-// keyServers are the ports that a waypoint must reach for what a table asks for: of keys, and of whom it asks.
-func (i *Ingest) keyServers(c *memo.Ctx, at model.Attachment) (out []model.ServicePort) {
-	for _, name := range sortedKeys(slices.Concat(i.setsOf.Get(c, at)...)) {
+// keyServers are the ports that a waypoint must reach for what policies ask for: of keys, and of whom it asks.
+func (i *Ingest) keyServers(c *memo.Ctx, sets [][]cluster.Key) (out []model.ServicePort) {
+	for _, name := range sortedKeys(slices.Concat(sets...)) {
 		p := i.authentication.Get(c, name)
 		if p == nil {
 			continue

@@ -195,6 +195,11 @@ func accessRule(n int, r *v1alpha1.AuthorizationRule, namespace, domain string) 
 	return out, true
 }
 
+// accountsOf are all service accounts of a namespace.
+func (i *Ingest) accountsOf(c *memo.Ctx, namespace string) model.AccessSource {
+	return model.AccessSource{Identity: names.SPIFFEID(i.trustDomain(c), namespace, ""), Prefix: true}
+}
+
 // accessSources are identities, each once. A source that says nothing is nobody.
 func accessSources(in []v1alpha1.AuthorizationSource, namespace, domain string) []model.AccessSource {
 	found := map[model.AccessSource]struct{}{}
