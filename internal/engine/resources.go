@@ -38,6 +38,8 @@ type resources struct {
 	// shared holds what does not depend on the scope; scoped what a scope sees, nil where it may not or there is none.
 	shared *memo.Func[xds.Key, *xds.Resource]
 	scoped *memo.Func[xds.Key, *xds.Resource]
+	// endpoints are the load assignments of waypoints.
+	endpoints *memo.Func[sentTo, *xds.Resource]
 	// set lists what a wildcard subscription gets.
 	set *memo.Func[setRef, []string]
 	// trials are what the proxies of a scope are shown besides; see trialRoutes.
@@ -61,6 +63,7 @@ func newResources(
 	equal := func(a, b *xds.Resource) bool { return a == b || (a != nil && b != nil && a.Equal(b)) }
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
+	r.endpoints = memo.Define(g, "waypointAssignments", equal, r.makeEndpoints)
 	r.guards = memo.Define(g, "guards", (*xds.Extension).Equal, r.makeGuard)
 	r.set = memo.Define(g, "set", slices.Equal[[]string], r.makeSet)
 	return r
@@ -241,9 +244,11 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 			return nil
 		}
 	case xds.TypeEndpoint:
-		if !r.reaches(c, w, k.Name) {
+		port, ok := r.reaches(c, w, k.Name)
+		if !ok {
 			return nil
 		}
+		return r.endpoints.Get(c, sentTo{k.ID, ingest.Sent{ServicePort: port, Word: ingest.WordFor(w, port)}})
 	default:
 		return nil
 	}
@@ -285,21 +290,43 @@ func serves(w *model.Waypoint, name string) bool {
 	return found
 }
 
-// reaches tells whether a waypoint sends requests, or passes connections on, to the port that a load assignment is
-// named after, by the cluster that has it.
-func (r *resources) reaches(c *memo.Ctx, w *model.Waypoint, name string) bool {
+// reaches tells which port a load assignment is named after, and whether a waypoint sends requests, or passes
+// connections on, to it by the cluster that has it.
+func (r *resources) reaches(c *memo.Ctx, w *model.Waypoint, name string) (model.ServicePort, bool) {
 	port, byTLS := parsePort(name, names.PrefixTLSEndpoints)
 	if !byTLS {
 		var ok bool
 		if port, ok = parsePort(name, "waypoint"); !ok {
-			return false
+			return port, false
 		}
 		if served, ok := w.Port(port); ok && !served.Protocol.HTTP() {
-			return true
+			return port, true
 		}
 	}
 	_, backend := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare)
-	return backend && r.ingest.SpeaksTLS.Get(c, port) == byTLS
+	return port, backend && r.ingest.SpeaksTLS.Get(c, port) == byTLS
+}
+
+// sentTo is a load assignment of waypoints that send there by somebody's word.
+type sentTo struct {
+	xds.ID
+	to ingest.Sent
+}
+
+// makeEndpoints makes a load assignment once for all waypoints for which it is the same.
+func (r *resources) makeEndpoints(c *memo.Ctx, k sentTo) *xds.Resource {
+	list := r.ingest.WaypointEndpoints.Get(c, k.to)
+	if k.to.Word != ingest.OfOwner {
+		own := sentTo{k.ID, ingest.Sent{ServicePort: k.to.ServicePort, Word: ingest.OfOwner}}
+		if ingest.SameEndpoints(list, r.ingest.WaypointEndpoints.Get(c, own.to)) {
+			return r.endpoints.Get(c, own)
+		}
+	}
+	key := xds.Key{ID: k.ID}
+	if _, byTLS := parsePort(k.Name, names.PrefixTLSEndpoints); byTLS {
+		return r.resource(key, upstream.TLSEndpoints(k.to.ServicePort, list))
+	}
+	return r.resource(key, upstream.WaypointEndpoints(k.to.ServicePort, ingest.Hinted(list)))
 }
 
 // parseTable finds out what the route table of a name is for.
@@ -351,12 +378,6 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 	case xds.TypeEndpoint:
 		if e, ok := parseNodeEndpoints(k.Name); ok {
 			return r.resource(k, upstream.NodeEndpoints(k.Name, r.forNodes(c, e, r.ingest.Endpoints.Get(c, e.port))))
-		}
-		if port, ok := parsePort(k.Name, "waypoint"); ok {
-			return r.resource(k, upstream.WaypointEndpoints(port, ingest.Hinted(r.ingest.WaypointEndpoints.Get(c, port))))
-		}
-		if port, ok := parsePort(k.Name, names.PrefixTLSEndpoints); ok {
-			return r.resource(k, upstream.TLSEndpoints(port, r.ingest.Endpoints.Get(c, port)))
 		}
 	case xds.TypeRoute:
 		if at, ok := parseTable(k.Name); ok {

@@ -5,6 +5,7 @@ package engine
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 
@@ -114,14 +115,23 @@ func (s guardedShop) policy(workload int) *v1alpha1.AuthorizationPolicy {
 	return p
 }
 
-func endpointsOf(t testing.TB, h *harness, workload int) (out []string) {
-	k := catalogue.WaypointScope(cluster.Key{Namespace: "shop", Name: "wp"}).Key(xds.TypeEndpoint,
-		names.WaypointEndpoints("shop", fmt.Sprint("svc-", workload), 80))
+var shopWaypoint = cluster.Key{Namespace: "shop", Name: "wp"}
+
+func endpointsOf(t testing.TB, h *harness, workload int) []string {
+	return assigned(t, h, shopWaypoint, names.WaypointEndpoints("shop", fmt.Sprint("svc-", workload), 80))
+}
+
+// assigned are the addresses of a load assignment of a waypoint; those behind a tunnel by what they say.
+func assigned(t testing.TB, h *harness, waypoint cluster.Key, name string) (out []string) {
+	k := catalogue.WaypointScope(waypoint).Key(xds.TypeEndpoint, name)
 	r, _ := h.cache.Get(k)
 	require.NotNil(t, r)
 	for _, l := range as[*endpointv3.ClusterLoadAssignment](t, r).GetEndpoints() {
 		for _, e := range l.GetLbEndpoints() {
-			out = append(out, e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress())
+			told := e.GetMetadata().GetFilterMetadata()[names.MetadataEndpoint].GetFields()[names.MetadataTarget]
+			host, _, err := net.SplitHostPort(told.GetStringValue())
+			require.NoError(t, err)
+			out = append(out, host)
 		}
 	}
 	slices.Sort(out)
@@ -178,6 +188,99 @@ func TestNoWaypointGoesPastAGuard(t *testing.T) {
 	heir.Name = "heir"
 	h.Set(heir)
 	has("the address is another's", 0, 0)
+}
+
+// TestNoWaypointGoesPastAGuardByTLS: likewise where a waypoint speaks TLS with the application.
+func TestNoWaypointGoesPastAGuardByTLS(t *testing.T) {
+	s := guardedShop{pods: 4, workloads: 2}
+	h := newHarness(t)
+	h.given(s.objects())
+	h.Set(&gwv1.BackendTLSPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "tls"},
+		Spec: gwv1.BackendTLSPolicySpec{
+			TargetRefs: []gwv1.LocalPolicyTargetReferenceWithSectionName{{
+				LocalPolicyTargetReference: gwv1.LocalPolicyTargetReference{Kind: "Service", Name: "svc-0"},
+			}},
+			Validation: gwv1.BackendTLSPolicyValidation{
+				Hostname: "app.example", WellKnownCACertificates: new(gwv1.WellKnownCACertificatesSystem),
+			},
+		},
+	})
+	// svc-0 must have requests for its waypoint to speak TLS with.
+	svc := s.service(0)
+	svc.Spec.Ports[0].AppProtocol = new("http")
+	h.Set(svc)
+	h.Set(s.slice(0, 1))
+	h.subscribe(catalogue.WaypointScope(cluster.Key{Namespace: "shop", Name: "wp"}))
+	h.process()
+	at := names.TLSEndpoints("shop", "svc-0", 80)
+	require.Equal(t, []string{addressOf(0), addressOf(2)}, assigned(t, h, shopWaypoint, at))
+	h.Delete(s.policy(1))
+	h.process()
+	require.Equal(t, []string{addressOf(0), addressOf(1), addressOf(2)},
+		assigned(t, h, shopWaypoint, at), "nothing guards it")
+}
+
+// TestAConsumerTakesNoEndpointsFromOthers: what a waypoint that a consumer's route leads from leaves out is there for
+// the waypoint of the Service's own namespace.
+func TestAConsumerTakesNoEndpointsFromOthers(t *testing.T) {
+	s := guardedShop{pods: 2, workloads: 1}
+	h := newHarness(t)
+	h.given(s.objects())
+	h.Delete(s.policy(0))
+	waypoint := func(namespace string) *gwv1.Gateway {
+		return &gwv1.Gateway{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "wp"},
+			Spec: gwv1.GatewaySpec{
+				GatewayClassName: names.WaypointClass,
+				Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: "fairway.dev/MTLS"}},
+			},
+		}
+	}
+	service := func(namespace, name, vip string) *corev1.Service {
+		return &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: namespace, Name: name, Labels: map[string]string{names.LabelUseWaypoint: "wp"},
+			},
+			Spec: corev1.ServiceSpec{
+				ClusterIPs: []string{vip}, Ports: []corev1.ServicePort{{Name: "http", Port: 80, AppProtocol: new("http")}},
+			},
+		}
+	}
+	h.Set(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
+		Name: "buyer", Labels: map[string]string{names.LabelMesh: names.MeshEnabled},
+	}})
+	h.Set(waypoint("buyer"))
+	h.Set(service("buyer", "x", "10.96.0.50"))
+	h.Set(&discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "buyer", Name: "x", Labels: map[string]string{discoveryv1.LabelServiceName: "x"},
+		},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080))}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"192.168.77.7"}}},
+	})
+	h.Set(&gwv1.HTTPRoute{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "buyer", Name: "out"},
+		Spec: gwv1.HTTPRouteSpec{
+			CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{{
+				Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Namespace: new(gwv1.Namespace("shop")), Name: "svc-0",
+			}}},
+			Rules: []gwv1.HTTPRouteRule{{BackendRefs: []gwv1.HTTPBackendRef{{BackendRef: gwv1.BackendRef{
+				BackendObjectReference: gwv1.BackendObjectReference{Name: "x", Port: new(gwv1.PortNumber(80))},
+			}}}}},
+		},
+	})
+	web := s.service(0)
+	web.Spec.Ports[0].AppProtocol = new("http")
+	h.Set(web)
+	buyer := cluster.Key{Namespace: "buyer", Name: "wp"}
+	h.subscribe(catalogue.WaypointScope(shopWaypoint))
+	h.subscribe(catalogue.WaypointScope(buyer))
+	h.process()
+	at := names.WaypointEndpoints("buyer", "x", 80)
+	require.Empty(t, assigned(t, h, shopWaypoint, at))
+	require.Equal(t, []string{"192.168.77.7"}, assigned(t, h, buyer, at))
 }
 
 // BenchmarkEndpointsOfGuarded: what an event costs where a waypoint serves all Services and all pods are guarded.

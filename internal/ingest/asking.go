@@ -17,20 +17,37 @@ import (
 // come by no route table, which could tell guards, and the pods of all that it sends to let waypoints in. So whether
 // guards let it ask is decided beforehand: else who may write a policy or a route could have it ask what is guarded.
 
-// unaskable says why the waypoint of a port may not ask a Service; "" if it may.
-func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort) string {
+//
+// What a namespace that isn't the waypoint's has asked is asked for it: its own callers' requests are shown, by a route
+// that it wrote, or those to its pods, by a policy of its own. So guards of others must let in all of its accounts,
+// too. Else who is refused could have its requests carried out by being asked about.
+
+// unaskable says why the waypoint of a port may not ask a Service for a route or policy of a namespace; "" if it may.
+func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort, author string) string {
 	if len(i.guardsOf(c, service)) == 0 {
 		return ""
 	}
-	return i.unaskableAs(c, i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint), service)
+	waypoint := i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint)
+	return i.unaskableAs(c, asker{waypoint: waypoint, owner: at.Namespace, author: author}, service)
 }
 
-// unaskableAs says why a waypoint of an identity may not ask a Service; "" if it may.
-func (i *Ingest) unaskableAs(c *memo.Ctx, waypoint string, service model.ServicePort) string {
+// asker is the waypoint of an identity and a namespace, that asks for what the author's namespace wrote.
+type asker struct{ waypoint, owner, author string }
+
+// unaskableAs says why an asker may not ask a Service; "" if it may.
+func (i *Ingest) unaskableAs(c *memo.Ctx, by asker, service model.ServicePort) string {
+	const conditions = "(rules with conditions on requests can't allow it, and deny it whatever it asks for)"
 	for _, g := range i.guardsOf(c, service) {
-		if why := g.Refuses(waypoint); why != "" {
-			return fmt.Sprintf("policies keep waypoint %s from asking Service %s: %s (rules with conditions on requests can't "+
-				"allow it, and deny it whatever it asks for)", waypoint, service.ServiceName(), why)
+		if why := g.Refuses(model.AccessSource{Identity: by.waypoint}); why != "" {
+			return fmt.Sprintf("policies keep waypoint %s from asking Service %s: %s %s", by.waypoint, service.ServiceName(),
+				why, conditions)
+		}
+		if by.author == by.owner || by.author == service.Namespace {
+			continue
+		}
+		if why := g.Refuses(i.accountsOf(c, by.author)); why != "" {
+			return fmt.Sprintf("waypoint %s asks Service %s for namespace %s, and policies don't let in all accounts of that "+
+				"namespace: %s %s", by.waypoint, service.ServiceName(), by.author, why, conditions)
 		}
 	}
 	return ""

@@ -35,7 +35,8 @@ type authenticationDecisions struct {
 	// authenticated are the ports of a Service at which a policy is in force.
 	authenticated *memo.Func[cluster.Key, []authenticated]
 	// setsOf a table are the policies that it asks for together, wherever requests go by it.
-	setsOf *memo.Func[model.Attachment, [][]cluster.Key]
+	// ownSetsOf are those of the ways that the Service's own namespace has requests take.
+	setsOf, ownSetsOf *memo.Func[model.Attachment, [][]cluster.Key]
 	// authenticationShares are the sets of a waypoint's tables that it has room for.
 	authenticationShares *memo.Func[cluster.Key, *authenticationSharing]
 	// modesIn are the policies of a namespace on its pods' modes, modeOf is that of a pod.
@@ -49,6 +50,7 @@ func (i *Ingest) defineAuthentication(g *memo.Graph) {
 	i.authentication = definePolicies(g, i, i.authenticationPolicies())
 	i.defineModes(g)
 	i.authenticated = memo.Define(g, "authenticated", slices.Equal[[]authenticated], i.authenticatedPorts)
+	i.ownSetsOf = memo.Define(g, "ownAuthenticationSets", reflectEqual[[][]cluster.Key], i.ownAuthenticationSets)
 	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets)
 	i.authenticationShares = memo.Define(g, "authenticationShares", reflectEqual[*authenticationSharing],
 		i.shareAuthentication)
@@ -145,19 +147,25 @@ func sortedKeys(in []cluster.Key) []cluster.Key {
 // model.Needed.
 func (i *Ingest) authenticationSets(c *memo.Ctx, at model.Attachment) [][]cluster.Key {
 	table := i.Table.Get(c, at)
-	out := [][]cluster.Key{model.Needed(table.Guards)}
-	add := func(rules []model.Rule) {
-		for _, r := range rules {
-			for _, b := range r.Backends {
-				out = append(out, model.Needed(b.Guards))
-			}
-		}
-	}
-	add(table.Default)
+	out := append(setsOfRules(table.Default), model.Needed(table.Guards))
 	for _, caller := range table.Callers {
-		add(caller.Rules)
+		out = append(out, setsOfRules(caller.Rules)...)
 	}
 	return sortedSets(out)
+}
+
+func (i *Ingest) ownAuthenticationSets(c *memo.Ctx, at model.Attachment) [][]cluster.Key {
+	table := i.Table.Get(c, at)
+	return sortedSets(append(setsOfRules(table.Default), model.Needed(table.Guards)))
+}
+
+func setsOfRules(rules []model.Rule) (out [][]cluster.Key) {
+	for _, r := range rules {
+		for _, b := range r.Backends {
+			out = append(out, model.Needed(b.Guards))
+		}
+	}
+	return out
 }
 
 // sortedSets has each set once, and none that is empty.
@@ -180,16 +188,17 @@ func (i *Ingest) authentications(c *memo.Ctx, gateway cluster.Key) *model.Authen
 	for _, name := range sortedKeys(slices.Concat(out.Sets...)) {
 		if p := i.authentication.Get(c, name); p != nil {
 			a := p.Content.Authentication
-			a.Tokens = i.askableKeys(c, w.Identity, a.Tokens)
+			by := asker{waypoint: w.Identity, owner: gateway.Namespace, author: name.Namespace}
+			a.Tokens = i.askableKeys(c, by, a.Tokens)
 			out.Policies = append(out.Policies, a)
 		}
 	}
 	return out
 }
 
-// keyServers are the ports that a waypoint must reach for what a table asks for: of keys, and of whom it asks.
-func (i *Ingest) keyServers(c *memo.Ctx, at model.Attachment) (out []model.ServicePort) {
-	for _, name := range sortedKeys(slices.Concat(i.setsOf.Get(c, at)...)) {
+// keyServers are the ports that a waypoint must reach for what policies ask for: of keys, and of whom it asks.
+func (i *Ingest) keyServers(c *memo.Ctx, sets [][]cluster.Key) (out []model.ServicePort) {
+	for _, name := range sortedKeys(slices.Concat(sets...)) {
 		p := i.authentication.Get(c, name)
 		if p == nil {
 			continue

@@ -73,11 +73,13 @@ type authorization struct {
 	sendsTo   *memo.Func[cluster.Key, []string]
 	senders   *memo.Func[struct{}, map[string][]cluster.Key]
 	sendersTo *memo.Func[model.ServicePort, []sender]
-	// WaypointEndpoints of a Service's port are its Endpoints without strays; kindsOfSlice are the kinds of pods that an
-	// EndpointSlice lists.
-	WaypointEndpoints *memo.Func[model.ServicePort, []model.Endpoint]
-	strays            *memo.Func[model.ServicePort, []netip.AddrPort]
+	// WaypointEndpoints of a Service's port are its Endpoints without strays and outsiders; kindsOfSlice are the kinds of
+	// pods that an EndpointSlice lists, foreignOf the addresses there that no pod of its namespace has.
+	WaypointEndpoints *memo.Func[Sent, []model.Endpoint]
+	strays            *memo.Func[Sent, []netip.AddrPort]
+	outsiders         *memo.Func[model.ServicePort, []netip.AddrPort]
 	kindsOfSlice      *memo.Func[cluster.Key, []listedKind]
+	foreignOf         *memo.Func[cluster.Key, []netip.Addr]
 	// guardedPods are for statuses.
 	guardedPods *memo.Func[podChoice, *GuardedPods]
 }
@@ -116,8 +118,10 @@ func (i *Ingest) defineAuthorization(g *memo.Graph) {
 	a.sendsTo = memo.Define(g, "sendsTo", slices.Equal[[]string], i.sendsToNamespaces)
 	a.senders = memo.Define(g, "senders", reflectEqual[map[string][]cluster.Key], i.allSenders).Steady()
 	a.sendersTo = memo.Define(g, "sendersTo", slices.Equal[[]sender], i.sendersToPort)
-	a.WaypointEndpoints = memo.Define(g, "waypointEndpoints", sameEndpoints, i.waypointEndpoints)
+	a.WaypointEndpoints = memo.Define(g, "waypointEndpoints", SameEndpoints, i.waypointEndpoints)
 	a.strays = memo.Define(g, "strays", slices.Equal[[]netip.AddrPort], i.straysOf)
+	a.outsiders = memo.Define(g, "outsiders", slices.Equal[[]netip.AddrPort], i.outsidersOf)
+	a.foreignOf = memo.Define(g, "foreignAddresses", slices.Equal[[]netip.Addr], i.foreignAddresses)
 	a.kindsOfSlice = memo.Define(g, "kindsOfSlice", sameListed, i.listedKinds)
 	a.guardedPods = memo.Define(g, "guardedPods", reflectEqual[*GuardedPods], i.chosenPods)
 	i.policyReports[kindAuthorization] = i.accessReport
@@ -189,6 +193,11 @@ func accessRule(n int, r *v1alpha1.AuthorizationRule, namespace, domain string) 
 		out.Request = accessRequest(r.ApplicationAttributes)
 	}
 	return out, true
+}
+
+// accountsOf are all service accounts of a namespace.
+func (i *Ingest) accountsOf(c *memo.Ctx, namespace string) model.AccessSource {
+	return model.AccessSource{Identity: names.SPIFFEID(i.trustDomain(c), namespace, ""), Prefix: true}
 }
 
 // accessSources are identities, each once. A source that says nothing is nobody.

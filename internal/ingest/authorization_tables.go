@@ -53,7 +53,7 @@ func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
 	out := in
 	for n, r := range in {
 		a := r.ExternalAuth()
-		unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service) != ""
+		unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service, r.Source.Namespace) != ""
 		unextended := b.i.unextended(b.c, r, b.at) != nil
 		if unasked || unextended {
 			if b.guarded = true; &out[0] == &in[0] {

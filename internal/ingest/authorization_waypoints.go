@@ -55,11 +55,42 @@ func (i *Ingest) bringsWaypoint(c *memo.Ctx, svc *model.Service) bool {
 	})
 }
 
-// sender is a waypoint that sends to a port; tcp: what it passes on as it is, and no requests.
+// sender is a waypoint that sends to a port, by whose word; tcp: what it passes on as it is, and no requests.
 type sender struct {
 	gateway  cluster.Key
 	identity string
+	word     Word
 	tcp      bool
+}
+
+// Word is whose word it is that a waypoint sends to a port.
+type Word uint8
+
+// Words, by who lets the waypoint's identity and place in the network be used.
+const (
+	// OfOwner: waypoint and Service are of one namespace.
+	OfOwner Word = iota
+	// OfSender: the routes or policies of the waypoint's namespace lead to a Service of another one.
+	OfSender
+	// OfConsumer: those of other namespaces only do, so nobody of the waypoint's namespace relies on what is there.
+	OfConsumer
+)
+
+// Sent is a Service's port as waypoints send to it by somebody's word.
+type Sent struct {
+	model.ServicePort
+	Word Word
+}
+
+// WordFor a port that a waypoint sends to.
+func WordFor(w *model.Waypoint, port model.ServicePort) Word {
+	if w.Name.Namespace == port.Namespace {
+		return OfOwner
+	}
+	if _, consumed := slices.BinarySearchFunc(w.Consumed, port, model.ServicePort.Compare); consumed {
+		return OfConsumer
+	}
+	return OfSender
 }
 
 // sendsToNamespaces are those of the ports that a waypoint sends to, sorted.
@@ -99,11 +130,20 @@ func (i *Ingest) sendersToPort(c *memo.Ctx, port model.ServicePort) []sender {
 			continue
 		}
 		if _, found := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare); found {
-			out = append(out, sender{gateway: gateway, identity: w.Identity})
+			out = append(out, sender{gateway: gateway, identity: w.Identity, word: WordFor(w, port)})
 		} else if p, ok := w.Port(port); ok && !p.Protocol.HTTP() {
-			out = append(out, sender{gateway: gateway, identity: w.Identity, tcp: true})
+			out = append(out, sender{gateway: gateway, identity: w.Identity, word: WordFor(w, port), tcp: true})
 		}
 	}
 	slices.SortFunc(out, func(a, b sender) int { return byName(a.gateway, b.gateway) })
 	return out
+}
+
+// wordsFor a port are those by which waypoints send there, sorted.
+func (i *Ingest) wordsFor(c *memo.Ctx, port model.ServicePort) (out []Word) {
+	for _, s := range i.sendersTo.Get(c, port) {
+		out = append(out, s.word)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }

@@ -32,8 +32,10 @@ func (b *routeBuilder) noteUnresolved(reason gwv1.RouteConditionReason, format s
 }
 
 // backend resolves a reference to a Service's port. Whatever is wrong with it, its share of the traffic is answered
-// with 500 and nothing else is touched.
-func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) model.Backend {
+// with 500 and nothing else is touched. Who may be referred to depends on what for: sent or asked.
+func (b *routeBuilder) backend(
+	ref gwv1.BackendObjectReference, weight *int32, granted func(svc cluster.Key) bool,
+) model.Backend {
 	out := invalidBackend(weight)
 	key := cluster.Key{Namespace: b.route.ref.Namespace, Name: string(ref.Name)}
 	if ref.Namespace != nil {
@@ -52,7 +54,7 @@ func (b *routeBuilder) backend(ref gwv1.BackendObjectReference, weight *int32) m
 		b.noteUnresolved(gwv1.RouteReasonUnsupportedValue, "backend %s has no port: a reference to a Service needs one", key)
 		return out
 	}
-	if !b.granted(key) {
+	if !granted(key) {
 		b.noteUnresolved(gwv1.RouteReasonRefNotPermitted,
 			"backend %s is in another namespace: a ReferenceGrant there must allow %ss of namespace %s to refer to Services",
 			key, b.route.ref.Kind, b.route.ref.Namespace)
@@ -93,16 +95,15 @@ func invalidBackend(weight *int32) model.Backend {
 	return out
 }
 
-// granted tells whether the route may refer to a Service. A route needs no grant for a Service that is its only parent:
+// sent tells whether the route may have requests sent to a Service. It needs no grant for one that is its only parent:
 // its callers dialled that Service to begin with. With a second parent, requests to that one would come to it, too.
-func (b *routeBuilder) granted(svc cluster.Key) bool {
-	if svc.Namespace == b.route.ref.Namespace {
-		return true
-	}
-	if b.route.onlyParent(svc) {
-		return true
-	}
-	return b.i.permitted(b.c, b.asReferrer(), policy.Object{GroupKind: policy.Service, NamespacedName: svc})
+func (b *routeBuilder) sent(svc cluster.Key) bool { return b.route.onlyParent(svc) || b.asked(svc) }
+
+// asked tells whether the route may have a Service asked. Its callers never dialled it to ask, for it is the waypoint
+// that does; so it needs a grant for its parent, too.
+func (b *routeBuilder) asked(svc cluster.Key) bool {
+	return svc.Namespace == b.route.ref.Namespace ||
+		b.i.permitted(b.c, b.asReferrer(), policy.Object{GroupKind: policy.Service, NamespacedName: svc})
 }
 
 // asReferrer is the route as ReferenceGrants know it.

@@ -29,10 +29,11 @@ type slice struct {
 }
 
 func sameSlice(a, b *slice) bool {
-	return a == b || a != nil && b != nil && maps.Equal(a.ports, b.ports) && sameEndpoints(a.endpoints, b.endpoints)
+	return a == b || a != nil && b != nil && maps.Equal(a.ports, b.ports) && SameEndpoints(a.endpoints, b.endpoints)
 }
 
-func sameEndpoints(a, b []model.Endpoint) bool {
+// SameEndpoints tells whether two lists are the same to proxies.
+func SameEndpoints(a, b []model.Endpoint) bool {
 	return slices.EqualFunc(a, b, func(a, b model.Endpoint) bool {
 		return a.Address == b.Address && a.MTLS == b.MTLS && a.Identity == b.Identity && a.Node == b.Node &&
 			a.Zone == b.Zone &&

@@ -183,7 +183,7 @@ func addresses(from, to int) (out []string) {
 // TestEveryFieldOfAnEndpointCounts: a field that is passed over would keep a change from the proxies.
 func TestEveryFieldOfAnEndpointCounts(t *testing.T) {
 	same := model.Endpoint{}
-	require.True(t, sameEndpoints([]model.Endpoint{same}, []model.Endpoint{{}}))
+	require.True(t, SameEndpoints([]model.Endpoint{same}, []model.Endpoint{{}}))
 	kind := reflect.TypeFor[model.Endpoint]()
 	for n := range kind.NumField() {
 		other := model.Endpoint{}
@@ -201,6 +201,6 @@ func TestEveryFieldOfAnEndpointCounts(t *testing.T) {
 		default:
 			t.Fatalf("give %s another value", kind.Field(n).Name)
 		}
-		require.False(t, sameEndpoints([]model.Endpoint{same}, []model.Endpoint{other}), kind.Field(n).Name)
+		require.False(t, SameEndpoints([]model.Endpoint{same}, []model.Endpoint{other}), kind.Field(n).Name)
 	}
 }

@@ -244,7 +244,7 @@ func (i *Ingest) unextendedIn(c *memo.Ctx, author string, e model.Extension, at 
 			"allow HTTPExtensions of namespace %s to refer to Gateways", author, e.Name, waypoint, author), extensionRefused)
 	}
 	if e.Processor != nil {
-		if why := i.unaskable(c, at, e.Processor.Service); why != "" {
+		if why := i.unaskable(c, at, e.Processor.Service, author); why != "" {
 			return unasking(fmt.Sprintf("HTTPExtension %s/%s: %s", author, e.Name, why), extensionRefused)
 		}
 	}

@@ -25,7 +25,7 @@ const authTimeout = 5 * time.Second
 
 // externalAuth reads whom to ask about requests, and what to show. Where nobody can be asked, none pass.
 func (b *routeBuilder) externalAuth(in *gwv1.HTTPExternalAuthFilter) *model.ExternalAuth {
-	to := b.backend(in.BackendRef, nil)
+	to := b.backend(in.BackendRef, nil, b.asked)
 	out := &model.ExternalAuth{
 		Service: to.Port, Invalid: to.Invalid, TLS: to.TLS, Timeout: authTimeout,
 		GRPC: in.ExternalAuthProtocol == gwv1.HTTPRouteExternalAuthGRPCProtocol,
@@ -52,7 +52,7 @@ func (b *routeBuilder) externalAuth(in *gwv1.HTTPExternalAuthFilter) *model.Exte
 func (i *Ingest) unaskableBy(c *memo.Ctx, rules []model.Rule, at model.ServicePort) *Verdict {
 	for _, r := range rules {
 		if a := r.ExternalAuth(); a != nil && !a.Invalid {
-			if why := i.unaskable(c, at, a.Service); why != "" {
+			if why := i.unaskable(c, at, a.Service, r.Source.Namespace); why != "" {
 				return unasking(why, unaskedMeans(*a))
 			}
 		}
@@ -65,7 +65,8 @@ func (b *guardBuilder) askable(guards []model.Guard) []model.Guard {
 	out := guards
 	for n, g := range guards {
 		for m, a := range g.Asked {
-			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service) == "" {
+			// Those who ask are the policies of the pods that the guard is of, which are of one namespace.
+			if a.Unasked() || b.i.unaskable(b.c, b.at, a.Service, g.Authentication[0].Namespace) == "" {
 				continue
 			}
 			if &out[0] == &guards[0] {
@@ -88,7 +89,7 @@ func (i *Ingest) unaskedBy(c *memo.Ctx, at model.ServicePort, a model.ExternalAu
 			"policies of several Services with the same pods as Service %s have different services asked, and requests are "+
 				"refused: have one asked by all", at.ServiceName())}
 	}
-	if why := i.unaskable(c, at, a.Service); why != "" {
+	if why := i.unaskable(c, at, a.Service, at.Namespace); why != "" {
 		return unasking(why, unaskedMeans(a))
 	}
 	return nil

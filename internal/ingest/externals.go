@@ -197,7 +197,7 @@ func protocolOf(asked *gwxv1alpha1.BackendProtocol, secure bool) (model.External
 func (b *routeBuilder) backendOrHost(ref gwv1.BackendObjectReference, weight *int32) model.Backend {
 	key, external := cluster.XBackendOf(b.route.ref.Namespace, ref)
 	if !external {
-		return b.backend(ref, weight)
+		return b.backend(ref, weight, b.sent)
 	}
 	out := invalidBackend(weight)
 	if why := b.unavailable(key, ref); why != nil {

@@ -147,7 +147,7 @@ func redirect(in *gwv1.HTTPRequestRedirectFilter) *model.Redirect {
 }
 
 func (b *routeBuilder) mirror(in *gwv1.HTTPRequestMirrorFilter) *model.Mirror {
-	out := &model.Mirror{Backend: b.backend(in.BackendRef, nil), Numerator: 100, Denominator: 100}
+	out := &model.Mirror{Backend: b.backend(in.BackendRef, nil, b.sent), Numerator: 100, Denominator: 100}
 	switch {
 	case in.Fraction != nil:
 		out.Numerator, out.Denominator = uint32(max(in.Fraction.Numerator, 0)), 100

@@ -70,15 +70,25 @@ type LeftOut struct {
 	TooMany bool
 	// Stray is one that waypoints leave out, for they would get past the guard of its pod; "" if there is none.
 	Stray string
+	// Outsider is one that waypoints of other namespaces leave out, for it is no pod's of the Service's namespace; "" if
+	// there is none.
+	Outsider string
 }
 
 func (i *Ingest) leftOut(c *memo.Ctx, key cluster.Key) LeftOut {
 	out := LeftOut{TooMany: i.most.Get(c, key) < math.MaxInt}
 	for _, port := range i.allPorts(c, key) {
-		if strays := i.strays.Get(c, port); len(strays) > 0 {
-			pod := i.Claims.Get(c, strays[0].Addr()).holder
-			out.Stray = fmt.Sprintf("%s, pod %s, of port %d", strays[0], pod, port.Port)
-			break
+		for _, word := range i.wordsFor(c, port) {
+			if strays := i.strays.Get(c, Sent{port, word}); len(strays) > 0 && out.Stray == "" {
+				pod := i.Claims.Get(c, strays[0].Addr()).holder
+				out.Stray = fmt.Sprintf("%s, pod %s, of port %d", strays[0], pod, port.Port)
+			}
+			if word != OfConsumer || out.Outsider != "" {
+				continue
+			}
+			if outsiders := i.outsiders.Get(c, port); len(outsiders) > 0 {
+				out.Outsider = fmt.Sprintf("%s of port %d", outsiders[0], port.Port)
+			}
 		}
 	}
 	return out

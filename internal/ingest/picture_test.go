@@ -61,9 +61,7 @@ func (p *picture) service(key cluster.Key) {
 		for _, e := range list {
 			p.line("  port %d endpoint %s", port.Number, p.endpoint(e))
 		}
-		for _, a := range p.in.strays.Get(nil, at) { // the Service's Event names the first
-			p.line("  port %d is not at %s for waypoints", port.Number, a)
-		}
+		p.leftOut(at)
 		if p.in.Spread.Get(nil, at) {
 			continue
 		}
@@ -77,6 +75,23 @@ func (p *picture) service(key cluster.Key) {
 			to = "nowhere"
 		}
 		p.line("  where callers are told apart, those of %s go to %s", strings.Join(e.Callers, ", "), to)
+	}
+}
+
+// leftOut are the endpoints of a port that waypoints leave out; the Service's Events name the first.
+func (p *picture) leftOut(at model.ServicePort) {
+	whose := map[Word]string{
+		OfOwner: "waypoints", OfSender: "waypoints of other namespaces", OfConsumer: "waypoints by consumers' routes alone",
+	}
+	for _, word := range p.in.wordsFor(nil, at) {
+		for _, a := range p.in.strays.Get(nil, Sent{at, word}) {
+			p.line("  port %d is not at %s for %s", at.Port, a, whose[word])
+		}
+		if word == OfConsumer {
+			for _, a := range p.in.outsiders.Get(nil, at) {
+				p.line("  port %d is not outside, at %s, for %s", at.Port, a, whose[word])
+			}
+		}
 	}
 }
 

@@ -56,7 +56,7 @@ func withoutLimit(l model.GlobalLimit) string {
 
 // askableLimit of a port is as if its service never answered, where guards don't let the waypoint ask.
 func (i *Ingest) askableLimit(c *memo.Ctx, at model.ServicePort, l *model.GlobalLimit) *model.GlobalLimit {
-	if l == nil || l.Invalid || i.unaskable(c, at, l.Service) == "" {
+	if l == nil || l.Invalid || i.unaskable(c, at, l.Service, at.Namespace) == "" {
 		return l
 	}
 	out := *l

@@ -185,15 +185,14 @@ func fetchedKeys(a model.Authentication) (out []FetchedKeys) {
 	return out
 }
 
-// askableKeys are tokens as a waypoint of an identity verifies them: none is good of a provider whose server of keys it
-// may not ask.
-func (i *Ingest) askableKeys(c *memo.Ctx, waypoint string, t *model.Tokens) *model.Tokens {
+// askableKeys are tokens as a waypoint verifies them: none is good of a provider whose server of keys it may not ask.
+func (i *Ingest) askableKeys(c *memo.Ctx, by asker, t *model.Tokens) *model.Tokens {
 	if t == nil {
 		return nil
 	}
 	out := *t
 	for n, p := range t.Providers {
-		if p.Remote == nil || i.unaskableAs(c, waypoint, p.Remote.Service) == "" {
+		if p.Remote == nil || i.unaskableAs(c, by, p.Remote.Service) == "" {
 			continue
 		}
 		if &out.Providers[0] == &t.Providers[0] {
@@ -213,7 +212,7 @@ func (i *Ingest) unaskableKeys(c *memo.Ctx, at model.ServicePort, t *model.Token
 		if p.Remote == nil {
 			continue
 		}
-		if why := i.unaskable(c, at, p.Remote.Service); why != "" {
+		if why := i.unaskable(c, at, p.Remote.Service, at.Namespace); why != "" {
 			return unasking(fmt.Sprintf("provider %s: %s", p.Name, why), "requests with its tokens are refused")
 		}
 	}

@@ -69,7 +69,7 @@ func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 		out.Unprogrammed = asked.unresolved
 	case asked.Requests.GlobalLimit != nil:
 		limit := asked.Requests.GlobalLimit
-		if why := i.unaskable(c, at[0].Port, limit.Service); why != "" {
+		if why := i.unaskable(c, at[0].Port, limit.Service, at[0].Port.Namespace); why != "" {
 			out.Unprogrammed = unasking("rateLimit.global: "+why, withoutLimit(*limit))
 			break
 		}

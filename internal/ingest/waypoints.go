@@ -249,6 +249,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key),
 		Headers: i.headerLimitsOf.Get(c, key),
 	}
+	var own []model.ServicePort
 	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
 		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.unserved() || b.OverBudget {
 			continue
@@ -262,15 +263,29 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 			}
 			out.Backends = append(out.Backends, tableBackends(table)...)
 			out.Externals = append(out.Externals, tableExternals(table)...)
-			out.Backends = append(out.Backends, i.keyServers(c, svc.Attachment(p))...)
+			out.Backends = append(out.Backends, i.keyServers(c, i.setsOf.Get(c, svc.Attachment(p)))...)
+			own = append(own, ownBackends(table)...)
+			own = append(own, i.keyServers(c, i.ownSetsOf.Get(c, svc.Attachment(p)))...)
 		}
 	}
 	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
 	slices.SortFunc(out.Backends, model.ServicePort.Compare)
 	out.Backends = slices.Compact(out.Backends)
+	out.Consumed = consumed(out.Backends, own, key.Namespace)
 	slices.SortFunc(out.Externals, byName)
 	out.Externals = slices.Compact(out.Externals)
 	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
+	return out
+}
+
+// consumed are those of the backends of a waypoint that are of other namespaces than its own, and not the own ones.
+func consumed(backends, own []model.ServicePort, namespace string) (out []model.ServicePort) {
+	slices.SortFunc(own, model.ServicePort.Compare)
+	for _, p := range backends {
+		if _, is := slices.BinarySearchFunc(own, p, model.ServicePort.Compare); !is && p.Namespace != namespace {
+			out = append(out, p)
+		}
+	}
 	return out
 }
 
@@ -304,10 +319,16 @@ func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 
 // tableBackends lists what the rules of a table send traffic to, and what is asked about requests.
 func tableBackends(t *model.RouteTable) []model.ServicePort {
-	out := ruleBackends(t.Default)
+	out := ownBackends(t)
 	for _, caller := range t.Callers {
 		out = append(out, ruleBackends(caller.Rules)...)
 	}
+	return out
+}
+
+// ownBackends are those that the Service's own namespace has requests sent to.
+func ownBackends(t *model.RouteTable) []model.ServicePort {
+	out := ruleBackends(t.Default)
 	if l := t.Requests.GlobalLimit; l != nil && !l.Invalid {
 		out = append(out, l.Service)
 	}

@@ -53,9 +53,9 @@ func only(in []AccessPolicy, dryRun bool) (out []AccessPolicy) {
 	return out
 }
 
-// Refuses says why a caller of an identity is not let in, whatever it asks for; "" if it is. What depends on the
-// request refuses where it denies, and lets nobody in where it allows.
-func (g Guard) Refuses(identity string) string {
+// Refuses says why a caller, or any of those that who is a prefix of, is not let in, whatever it asks for; "" if all
+// are. What depends on the request refuses where it denies, and lets nobody in where it allows.
+func (g Guard) Refuses(who AccessSource) string {
 	if len(g.Authentication) > 0 {
 		return "AuthenticationPolicy " + g.Authentication[0].String()
 	}
@@ -67,11 +67,11 @@ func (g Guard) Refuses(identity string) string {
 			}
 			closed = closed || !p.Deny
 			for _, r := range p.Rules {
-				from := r.Sources == nil || slices.ContainsFunc(r.Sources, func(s AccessSource) bool { return s.Is(identity) })
-				switch {
-				case from && p.Deny:
-					return Denied(p.RuleLabel(r))
-				case from && r.Request == nil:
+				if p.Deny {
+					if r.Sources == nil || slices.ContainsFunc(r.Sources, who.overlaps) {
+						return Denied(p.RuleLabel(r))
+					}
+				} else if r.Request == nil && (r.Sources == nil || slices.ContainsFunc(r.Sources, who.within)) {
 					allowed = true
 				}
 			}
@@ -245,6 +245,16 @@ func (s AccessSource) Is(identity string) bool {
 		return strings.HasPrefix(identity, s.Identity)
 	}
 	return identity == s.Identity
+}
+
+// within tells whether all that are s are of another source.
+func (s AccessSource) within(of AccessSource) bool {
+	return of.Is(s.Identity) && (of.Prefix || !s.Prefix)
+}
+
+// overlaps tells whether any that are s are of another source.
+func (s AccessSource) overlaps(with AccessSource) bool {
+	return with.Is(s.Identity) || s.Is(with.Identity)
 }
 
 // AccessRequest matches what all of its fields match; of Methods, Paths, Hosts and GRPC one must, of Headers and Claims

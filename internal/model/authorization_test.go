@@ -43,6 +43,31 @@ func TestGuardRefuses(t *testing.T) {
 		"tried only":            {Guard{Network: policies(true, true, AccessRule{})}, ""},
 		"tokens":                {Guard{Authentication: []types.NamespacedName{name}}, "AuthenticationPolicy auth/p"},
 	} {
-		t.Run(what, func(t *testing.T) { require.Equal(t, tc.why, tc.guard.Refuses(waypoint)) })
+		t.Run(what, func(t *testing.T) { require.Equal(t, tc.why, tc.guard.Refuses(AccessSource{Identity: waypoint})) })
+	}
+}
+
+// TestGuardRefusesSome: of all accounts of a namespace, one that is refused is enough.
+func TestGuardRefusesSome(t *testing.T) {
+	const shop, account = "spiffe://cluster.local/ns/shop/sa/", "spiffe://cluster.local/ns/shop/sa/web"
+	rule := func(deny bool, s AccessSource) Guard {
+		return Guard{Network: []AccessPolicy{{Deny: deny, Rules: []AccessRule{{Sources: []AccessSource{s}}}}}}
+	}
+	for what, tc := range map[string]struct {
+		source         AccessSource
+		denies, allows bool
+	}{
+		"one account":       {AccessSource{Identity: account}, true, false},
+		"all accounts":      {AccessSource{Identity: shop, Prefix: true}, true, true},
+		"more than those":   {AccessSource{Identity: "spiffe://cluster.local/", Prefix: true}, true, true},
+		"some of those":     {AccessSource{Identity: shop + "w", Prefix: true}, true, false},
+		"others":            {AccessSource{Identity: "spiffe://cluster.local/ns/shop2/sa/", Prefix: true}, false, false},
+		"an account of one": {AccessSource{Identity: "spiffe://cluster.local/ns/other/sa/web"}, false, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			who := AccessSource{Identity: shop, Prefix: true}
+			require.Equal(t, tc.denies, rule(true, tc.source).Refuses(who) != "")
+			require.Equal(t, tc.allows, rule(false, tc.source).Refuses(who) == "")
+		})
 	}
 }

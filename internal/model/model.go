@@ -136,6 +136,9 @@ type Waypoint struct {
 	Ports []ServedPort
 	// Backends are the ports that requests are sent to, those of Ports included that are HTTP, sorted likewise.
 	Backends []ServicePort
+	// Consumed are those of the Backends that are of other namespaces, and that only routes of other namespaces lead to,
+	// sorted: the waypoint's owner has never said that it goes there.
+	Consumed []ServicePort
 	// Externals are the hosts outside the cluster that requests are sent to, by the names of their XBackends, sorted.
 	Externals []types.NamespacedName
 	// Tunnels: it speaks TLS with the application of some backend.

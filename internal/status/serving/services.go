@@ -116,6 +116,12 @@ func (s *Services) said(svc client.Object, report serviceReport, memory *service
 			"Waypoints leave out endpoint %s: the Service doesn't choose that pod at that port, so they don't ask the "+
 				"AuthorizationPolicies that guard it. Correct the EndpointSlices, or the Service's selector and ports.", stray))
 	}
+	if outsider := report.leftOut.Outsider; outsider != "" && memory.leftOut.Outsider == "" {
+		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Guard", fmt.Sprintf(
+			"Waypoints of other namespaces leave out endpoint %s: it is no pod's of namespace %s, and a route for a Service of "+
+				"another namespace leads from its waypoint to pods of the route's own namespace only. Correct the "+
+				"EndpointSlices, or the route.", outsider, svc.GetNamespace()))
+	}
 	memory.leftOut = report.leftOut
 	if b, bound := report.bound(); bound && written && (b.Problem != "" || b.Unsupported != "" || b.Spreads) {
 		c := boundCondition(b)
