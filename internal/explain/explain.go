@@ -230,7 +230,10 @@ func firstPort(svc *model.Service) uint16 {
 
 // atPods asks the node proxy of each pod behind a port.
 func (w *walk) atPods(at model.ServicePort, identity string) {
-	endpoints := w.ingest.Endpoints.Get(nil, at)
+	w.atEndpoints(at, w.ingest.Endpoints.Get(nil, at), identity)
+}
+
+func (w *walk) atEndpoints(at model.ServicePort, endpoints []model.Endpoint, identity string) {
 	if len(endpoints) == 0 {
 		w.end("Service "+at.ServiceName().String(), Decision{Verdict: Denied, Reason: "the port has no ready endpoint"})
 	}

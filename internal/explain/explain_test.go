@@ -107,6 +107,23 @@ func TestTheBookshop(t *testing.T) {
 	}
 }
 
+// TestEndpointsThatWaypointsLeaveOut are nowhere that requests get to.
+func TestEndpointsThatWaypointsLeaveOut(t *testing.T) {
+	m := bookshop(t)
+	q := Question{Account: in("shop"), Service: in("reviews"), Request: &Request{Method: "GET", Path: "/reviews/1"}}
+	before, err := m.Ask(q)
+	require.NoError(t, err)
+	m.add(t, `apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: stale, namespace: bookshop, labels: {kubernetes.io/service-name: reviews}}
+addressType: IPv4
+ports: [{name: http, port: 8080}]
+endpoints: [{addresses: [10.200.1.4]}]`)
+	after, err := m.Ask(q)
+	require.NoError(t, err)
+	require.Equal(t, before, after)
+}
+
 // TestModesOfPorts: plain text is taken at some ports of a pod only.
 func TestModesOfPorts(t *testing.T) {
 	m := bookshop(t)

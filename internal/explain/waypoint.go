@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
@@ -30,7 +31,7 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		tokens: *w.ingest.Authentications.Get(nil, binding.Waypoint), traffic: w.ingest.TrafficPolicyAt(nil, port),
 		caller: Caller{identity: w.answer.Identity, port: port.Port, claims: unknown},
 	}
-	v.pods = func(to model.ServicePort) { w.behindWaypoint(to, waypoint.Identity, v.table.Protocol) }
+	v.pods = func(to model.ServicePort) { w.behindWaypoint(to, waypoint, v.table.Protocol) }
 	if !v.table.Protocol.HTTP() {
 		v.send(decideAll(w.tcpGuards(binding.Waypoint, port), v.caller), port)
 		return
@@ -47,10 +48,11 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 	v.take(w.ingest.Settings.Get(nil, struct{}{}).TrustDomain)
 }
 
-// behindWaypoint asks the pods that a waypoint sends to.
-func (w *walk) behindWaypoint(port model.ServicePort, waypoint string, protocol model.Protocol) {
-	if len(w.ingest.Endpoints.Get(nil, port)) > 0 || !protocol.HTTP() {
-		w.atPods(port, waypoint)
+// behindWaypoint asks the pods that a waypoint sends to, which leaves some endpoints out.
+func (w *walk) behindWaypoint(port model.ServicePort, waypoint *model.Waypoint, protocol model.Protocol) {
+	endpoints := w.ingest.WaypointEndpoints.Get(nil, ingest.Sent{ServicePort: port, Word: ingest.WordFor(waypoint, port)})
+	if len(endpoints) > 0 || !protocol.HTTP() {
+		w.atEndpoints(port, endpoints, waypoint.Identity)
 		return
 	}
 	const status = http.StatusServiceUnavailable

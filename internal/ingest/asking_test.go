@@ -26,7 +26,8 @@ spec:
   rules:
   - filters:
     - type: ExternalAuth
-      externalAuth: {protocol: HTTP, backendRef: {name: NAME, namespace: OF, port: PORT}, http: {}, forwardBody: {maxSize: 1024}}
+      externalAuth:
+        {protocol: HTTP, backendRef: {name: NAME, namespace: OF, port: PORT}, http: {}, forwardBody: {maxSize: 1024}}
     backendRefs: [{name: web, namespace: shop, port: 80}]
 `
 	consumerExtends = `
@@ -75,7 +76,9 @@ spec:
   externalAuthorization: {protocol: HTTP, backendRef: {name: asked, namespace: shared, port: 80}, http: {}}
   jwt:
     providers:
-    - {name: main, issuer: "https://login.example", jwks: {remote: {uri: "http://x/keys", backendRef: {name: asked, namespace: shared, port: 80}}}}
+    - name: main
+      issuer: "https://login.example"
+      jwks: {remote: {uri: "http://x/keys", backendRef: {name: asked, namespace: shared, port: 80}}}
 `
 	mayAsk = `
 ---

@@ -55,7 +55,10 @@ spec:
 apiVersion: v1
 kind: Service
 metadata: {name: vault, namespace: shop}
-spec: {selector: {app: vault}, clusterIPs: [10.96.0.11], ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]}
+spec:
+  selector: {app: vault}
+  clusterIPs: [10.96.0.11]
+  ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]
 ---
 apiVersion: v1
 kind: Pod
@@ -211,7 +214,9 @@ spec:
   targetRefs: [{group: "", kind: Service, name: own}]
   jwt:
     providers:
-    - {name: main, issuer: "https://login.example", jwks: {remote: {uri: "http://x/keys", backendRef: {name: x, port: 80}}}}
+    - name: main
+      issuer: "https://login.example"
+      jwks: {remote: {uri: "http://x/keys", backendRef: {name: x, port: 80}}}
 `
 	// byOwnWaypoint has x served by a waypoint of buyer.
 	byOwnWaypoint = `
