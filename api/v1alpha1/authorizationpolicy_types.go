@@ -324,7 +324,8 @@ type AuthorizationPath struct {
 // AuthorizationHeader is a header. One that occurs several times, or has a list as its value, matches with any of its
 // values in a DENY policy, and with all of them in an ALLOW policy.
 type AuthorizationHeader struct {
-	// Name of the header, in any case.
+	// Name of the header, in any case. It has five hyphens and underscores at most: some applications take one for the
+	// other, so all spellings are matched.
 	// +required
 	Name gwv1.HTTPHeaderName `json:"name"`
 

@@ -27,11 +27,24 @@ func TrustNoCaller(m *hcmv3.HttpConnectionManager, more ...*mutationrulesv3.Head
 	}
 	m.EarlyHeaderMutationExtensions = []*corev3.TypedExtensionConfig{
 		Extension("envoy.http.early_header_mutation.header_mutation", &earlymutationv3.HeaderMutation{
-			Mutations: append([]*mutationrulesv3.HeaderMutation{{Action: &mutationrulesv3.HeaderMutation_RemoveOnMatch_{
-				RemoveOnMatch: &mutationrulesv3.HeaderMutation_RemoveOnMatch{KeyMatcher: &matcherv3.StringMatcher{
-					MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: ControlHeaders},
-				}},
-			}}}, more...),
+			Mutations: append(removeControl(), more...),
 		}),
 	}
+}
+
+// removeControl headers, also as applications read them that take an underscore for a hyphen.
+func removeControl() (out []*mutationrulesv3.HeaderMutation) {
+	for _, prefix := range []string{ControlHeaders, "x-envoy_", "x_envoy-", "x_envoy_"} {
+		out = append(out, RemoveHeaders(&matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: prefix},
+		}))
+	}
+	return out
+}
+
+// RemoveHeaders whose names match, in small letters.
+func RemoveHeaders(named *matcherv3.StringMatcher) *mutationrulesv3.HeaderMutation {
+	return &mutationrulesv3.HeaderMutation{Action: &mutationrulesv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationrulesv3.HeaderMutation_RemoveOnMatch{KeyMatcher: named},
+	}}
 }

@@ -42,21 +42,17 @@ func (i *Ingest) forges(c *memo.Ctx, r model.Rule, b model.Backend, guards []mod
 	return ""
 }
 
-// requestChange is a header that a rule sets, as spelled has it, or the query; exactly one field is set.
+// requestChange is a header that a rule sets, as model.HeaderSpelled has it, or the query; exactly one field is set.
 type requestChange struct {
 	header string
 	query  bool
 }
 
-// spelled is the name of a header as all see it: case means nothing, and servers that know no hyphens (CGI, WSGI) take
-// a name with underscores for the same.
-func spelled(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
-
 func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 	for _, f := range slices.Concat(r.Filters, b.Filters) {
 		if h := f.RequestHeaders; h != nil {
 			for _, set := range slices.Concat(h.Set, h.Add) {
-				out = append(out, requestChange{header: spelled(set.Name)})
+				out = append(out, requestChange{header: model.HeaderSpelled(set.Name)})
 			}
 		}
 		if w := f.Rewrite; w != nil && w.Path != nil {
@@ -73,7 +69,7 @@ func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 // of a policy is what the change sets that the policy vouches for.
 func (ch requestChange) of(a model.Authentication) string {
 	header := fmt.Sprintf("header %q", ch.header)
-	isIt := func(taken string) bool { return spelled(taken) == ch.header }
+	isIt := func(taken string) bool { return model.HeaderSpelled(taken) == ch.header }
 	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, isIt) {
 		return header
 	}
@@ -86,8 +82,8 @@ func (ch requestChange) of(a model.Authentication) string {
 			return "the query"
 		case ch.query:
 		case ch.header == "cookie" && len(p.Cookies) > 0,
-			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return spelled(h.Name) == ch.header }),
-			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return spelled(h.Header) == ch.header }):
+			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return model.HeaderSpelled(h.Name) == ch.header }),
+			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return model.HeaderSpelled(h.Header) == ch.header }):
 			return header
 		}
 	}

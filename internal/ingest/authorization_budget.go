@@ -129,9 +129,12 @@ func costOfRequest(r *model.AccessRequest) (out cost) {
 		matches(p)
 	}
 	for _, h := range r.Headers {
-		out.bytes += len(h.Name)
-		if h.Value != nil {
-			matches(*h.Value)
+		// Proxies match each spelling by itself: eight of them are within what a byte may become.
+		for range 1 + len(model.OtherSpellings(h.Name))/8 {
+			out.bytes += len(h.Name)
+			if h.Value != nil {
+				matches(*h.Value)
+			}
 		}
 	}
 	for _, g := range r.GRPC {

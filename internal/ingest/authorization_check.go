@@ -36,6 +36,9 @@ func (i *Ingest) badAccessRule(p *v1alpha1.AuthorizationPolicy, r *v1alpha1.Auth
 		}
 	}
 	for _, h := range a.Headers {
+		if model.ManySpellings(string(h.Name)) {
+			return invalid("%s", tooManySpellings(string(h.Name)))
+		}
 		if h.Value == nil {
 			continue
 		}
@@ -50,6 +53,12 @@ func (i *Ingest) badAccessRule(p *v1alpha1.AuthorizationPolicy, r *v1alpha1.Auth
 		}
 	}
 	return nil
+}
+
+// tooManySpellings is about a header that some applications know by more names than proxies are asked for.
+func tooManySpellings(header string) string {
+	return fmt.Sprintf("header %q can't be told from its other spellings, which applications take for the same: the name "+
+		"may have %d hyphens and underscores at most", header, model.MostSeparators)
 }
 
 // badAccessMatch asks about a regular expression as if a route had it. It must be whole in a group, too, for it becomes

@@ -78,6 +78,9 @@ func tokenProvider(p *v1alpha1.JWTProvider) (out model.TokenProvider, err error)
 		return out, errors.New("the issuer is empty")
 	}
 	for _, h := range p.FromHeaders {
+		if model.ManySpellings(string(h.Name)) {
+			return out, errors.New(tooManySpellings(string(h.Name)))
+		}
 		if !ownHeader(h.Name) || !valuePrefix.MatchString(h.ValuePrefix) {
 			return out, fmt.Errorf("tokens can't be in header %q with prefix %q", h.Name, h.ValuePrefix)
 		}
@@ -92,6 +95,9 @@ func tokenProvider(p *v1alpha1.JWTProvider) (out model.TokenProvider, err error)
 		out.Headers = []model.TokenHeader{bearer}
 	}
 	for _, claim := range p.ClaimsToHeaders {
+		if model.ManySpellings(string(claim.Header)) {
+			return out, errors.New(tooManySpellings(string(claim.Header)))
+		}
 		if !ownHeader(claim.Header) || claim.Claim == "" {
 			return out, fmt.Errorf("claim %q can't be in header %q", claim.Claim, claim.Header)
 		}
@@ -109,18 +115,19 @@ func tokenProvider(p *v1alpha1.JWTProvider) (out model.TokenProvider, err error)
 
 func lower(name v1alpha1.JWTHeaderName) string { return strings.ToLower(string(name)) }
 
-// ownHeader tells whether a header means nothing to the proxy.
+// ownHeader tells whether a header means nothing to the proxy, in any spelling.
 func ownHeader(name v1alpha1.JWTHeaderName) bool {
 	if !headerName.MatchString(string(name)) {
 		return false
 	}
-	switch lower(name) {
+	spelled := model.HeaderSpelled(string(name))
+	switch spelled {
 	case "host", "connection", "content-length", "cookie", "forwarded", "keep-alive", "proxy-connection", "te", "trailer",
 		"transfer-encoding", "upgrade", "via":
 		return false
 	}
 	for _, prefix := range []string{"x-forwarded-", "x-envoy-", "x-fairway-"} {
-		if strings.HasPrefix(lower(name), prefix) {
+		if strings.HasPrefix(spelled, prefix) {
 			return false
 		}
 	}

@@ -103,13 +103,6 @@ func (q Asked) Arrived() Asked {
 	return q
 }
 
-// Headers that say who calls and from where. The proxy has a say in their values, so nobody else knows them.
-const (
-	headerForwardedFor   = "x-forwarded-for"
-	headerForwardedProto = "x-forwarded-proto"
-	headerRequestID      = "x-request-id"
-)
-
 // OfProxy tells whether a header has a value that the proxy gives it, on a request that came with some.
 func OfProxy(name string, sent http.Header) bool {
 	switch strings.ToLower(name) {
@@ -125,9 +118,7 @@ func OfProxy(name string, sent http.Header) bool {
 func arrived(sent http.Header) http.Header {
 	out := http.Header{}
 	for name, values := range sent {
-		lower := strings.ToLower(name)
-		if !strings.HasPrefix(lower, envoy.ControlHeaders) && lower != HeaderPort &&
-			lower != names.HeaderAuthentication && lower != headerClientCert {
+		if lower := strings.ToLower(name); !keptOut(lower) && lower != HeaderPort && lower != names.HeaderAuthentication {
 			out[name] = values
 		}
 	}

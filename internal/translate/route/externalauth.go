@@ -107,7 +107,7 @@ func externalAuth(a model.ExternalAuth) (*extauthzv3.ExtAuthz, error) {
 		EnforceResponseHeaderLimits: true,
 	}
 	if len(a.Shown) > 0 {
-		out.AllowedHeaders = headersNamed(a.Shown)
+		out.AllowedHeaders = headersSpelled(a.Shown)
 	}
 	if a.MaxBody > 0 {
 		// A longer one is refused (413): the service would decide on a part of what the application gets.
@@ -171,33 +171,39 @@ func authMayChange() *mutationrulesv3.HeaderMutationRules {
 	return &mutationrulesv3.HeaderMutationRules{
 		DisallowSystem: envoy.Bool(true),
 		DisallowExpression: &matcherv3.RegexMatcher{
-			Regex: `(?i)host|` + envoy.ControlHeaders + `.*|` + anyOf(append(
-				[]string{HeaderPort, names.HeaderAuthentication, headerClientCert}, ofAnswer...), regexp.QuoteMeta),
+			Regex: `(?i)host|` + controlHeaders + `.*|` + anyOf(append(
+				[]string{HeaderPort, names.HeaderAuthentication, headerClientCert}, ofAnswer...), model.SpellingsPattern),
 		},
 	}
 }
 
-// onlyOfService are headers that only the service can set: a request brings none, or the application would take the
-// client's word for the service's. What the service is shown it decides on, so that stays.
+// onlyOfService are headers that only the service can set, as expressions: a request brings none, in no spelling, or
+// the application would take the client's word for the service's. What the service is shown it decides on, so that
+// stays.
 func onlyOfService(a model.ExternalAuth) (out []string) {
 	for _, name := range a.Taken {
 		shown := strings.EqualFold(name, "authorization") ||
-			slices.ContainsFunc(a.Shown, func(s string) bool { return strings.EqualFold(s, name) })
+			slices.ContainsFunc(a.Shown, func(s string) bool { return model.HeaderSpelled(s) == model.HeaderSpelled(name) })
 		if !a.GRPC && !shown {
-			out = append(out, name)
+			out = append(out, model.SpellingsPattern(name))
 		}
 	}
 	return out
 }
 
 func removing(headers []string) *headermutationv3.HeaderMutation {
-	out := &headermutationv3.Mutations{}
+	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
+		RequestMutations: []*mutationrulesv3.HeaderMutation{envoy.RemoveHeaders(matching(strings.Join(headers, "|")))},
+	}}
+}
+
+// headersSpelled are headers in all spellings: who decides on one sees whatever the application may read for it.
+func headersSpelled(headers []string) *matcherv3.ListStringMatcher {
+	out := &matcherv3.ListStringMatcher{}
 	for _, name := range headers {
-		out.RequestMutations = append(out.RequestMutations, &mutationrulesv3.HeaderMutation{
-			Action: &mutationrulesv3.HeaderMutation_Remove{Remove: name},
-		})
+		out.Patterns = append(out.Patterns, matching(`(?i)`+model.SpellingsPattern(name)))
 	}
-	return &headermutationv3.HeaderMutation{Mutations: out}
+	return out
 }
 
 func headersNamed(headers []string) *matcherv3.ListStringMatcher {
@@ -216,11 +222,10 @@ func checkAuthHeaders(a model.ExternalAuth) error {
 			return fmt.Errorf("%q is not the name of a header (there are no wildcards)", name)
 		}
 	}
+	reserved := append([]string{HeaderPort, headerClientCert, names.HeaderAuthentication}, ofAnswer...)
 	for _, name := range a.Taken {
-		if isHost(name) || strings.EqualFold(name, HeaderPort) || strings.EqualFold(name, headerClientCert) ||
-			strings.EqualFold(name, names.HeaderAuthentication) ||
-			strings.HasPrefix(strings.ToLower(name), envoy.ControlHeaders) ||
-			slices.Contains(ofAnswer, strings.ToLower(name)) {
+		spelled := model.HeaderSpelled(name)
+		if isHost(name) || strings.HasPrefix(spelled, envoy.ControlHeaders) || slices.Contains(reserved, spelled) {
 			return fmt.Errorf("allowedResponseHeaders: an authorization service can't set header %q of a request", name)
 		}
 	}

@@ -52,7 +52,8 @@ const (
 //  5. Extensions: run the request through what a rule names, one filter for each; see extend. What tokens say, and whom
 //     an AuthenticationPolicy has asked, comes after them, so no extension has a say in it.
 //  6. Authentication: says which policies the request must satisfy, and verifies tokens as they have it. It comes
-//     before all that costs something, or that holds anything back.
+//     before all that costs something, or that holds anything back. The first of its filters also takes what only the
+//     proxy says of callers out of trailers, those that extensions made, too.
 //  7. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
 //  8. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters.
 //  9. Session persistence: picks the endpoint that an earlier answer named.
@@ -72,7 +73,9 @@ func Filters() []*hcmv3.HttpFilter {
 		out = append(out, envoy.HTTPFilter(filterExtension(n), &compositev3.Composite{}))
 	}
 	return append(out,
-		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{MostSpecificHeaderMutationsWins: true}),
+		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{
+			Mutations: withoutInTrailers(), MostSpecificHeaderMutationsWins: true,
+		}),
 		envoy.HTTPFilterByECDS(names.FilterForm, &httprbacv3.RBAC{}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
 		envoy.HTTPFilter(filterAsk, &compositev3.Composite{}),

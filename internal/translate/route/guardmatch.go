@@ -152,9 +152,9 @@ func matching(expression string) *matcherv3.StringMatcher {
 // headerOf matches a header by all that it says. What comes several times is a list with commas, to servers and to
 // Envoy (package bootstrap). A rule that denies matches with any of the values, one that allows with all of them; each
 // may be the whole, too.
-// Servers that know no hyphens (CGI, WSGI) take a name with underscores for the same.
+// Servers that know no hyphens (CGI, WSGI) take a name with underscores for the same, so all spellings count.
 func headerOf(h model.AccessHeader, deny bool) *rbacv3.Principal {
-	spellings := model.Underscored(text(h.Name))
+	spellings := model.OtherSpellings(text(h.Name))
 	if deny {
 		var any []*rbacv3.Principal
 		for _, name := range append([]string{headerName(h.Name)}, spellings...) {

@@ -96,7 +96,9 @@ func (o Outcome) Leaves(nth int) Asked {
 	if host != "" {
 		out.Host = host
 	}
-	out.remove(headerClientCert)
+	for _, name := range append(model.OtherSpellings(headerClientCert), headerClientCert) {
+		out.remove(name)
+	}
 	out.Headers[headerClientCert] = []string{"URI=" + out.Identity}
 	out.Path = o.path()
 	return out

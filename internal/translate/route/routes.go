@@ -61,8 +61,10 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: clientCert},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		}},
-		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; and ours.
-		RequestHeadersToRemove: []string{"x-envoy-external-address", HeaderPort, names.HeaderAuthentication},
+		// Envoy's own addition, of which x-forwarded-for says the same in a way that everyone knows; ours; and what some
+		// applications take for the caller, should a route have set it.
+		RequestHeadersToRemove: append([]string{"x-envoy-external-address", HeaderPort, names.HeaderAuthentication},
+			model.OtherSpellings(headerClientCert)...),
 	}, b.errs
 }
 

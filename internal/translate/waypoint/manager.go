@@ -110,13 +110,14 @@ func httpFilters() []*hcmv3.HttpFilter {
 	return append([]*hcmv3.HttpFilter{endConnection()}, route.Filters()...)
 }
 
-// arrival is what a request gets before anything reads it: the port that it is for, nothing that only its table may
-// say, and that its caller spoke
-// HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
+// arrival is what a request gets before anything reads it: nothing that some application takes for what the proxy says
+// of the caller, the port that it is for, nothing that only its table may say, and that its caller spoke HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
 func arrival() []*mutationrulesv3.HeaderMutation {
-	return []*mutationrulesv3.HeaderMutation{
+	return append(route.RemoveLookalikes(),
 		envoy.SetHeader(route.HeaderPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
-		{Action: &mutationrulesv3.HeaderMutation_Remove{Remove: names.HeaderAuthentication}},
+		&mutationrulesv3.HeaderMutation{
+			Action: &mutationrulesv3.HeaderMutation_Remove{Remove: names.HeaderAuthentication},
+		},
 		envoy.SetHeader("x-forwarded-proto", "http", corev3.HeaderValueOption_ADD_IF_ABSENT),
-	}
+	)
 }
