@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -139,6 +140,34 @@ func TestEndpointsOfManyForeignNamespaces(t *testing.T) {
 	require.LessOrEqual(t, sum, MostEndpointsOfForeigns)
 	require.Greater(t, sum, MostEndpointsOfForeigns/4, "most of what there is, though parts are powers of two")
 	require.Equal(t, math.MaxInt, w.most(portOf("modest", "x")))
+}
+
+// TestBackendsOfOneForeignNamespace: a route that leads to more of them than a waypoint of another namespace has room
+// for isn't accepted there, and says so; the owner's own is.
+func TestBackendsOfOneForeignNamespace(t *testing.T) {
+	w := newTenants(t)
+	accepted := func(author string) metav1.Condition {
+		w.graph.Flush()
+		r := w.in.Report.Get(nil, model.ObjectRef{Kind: KindHTTPRoute, Namespace: author, Name: "route"})
+		return *meta.FindStatusCondition(r.Parents[0].Conditions, string(gwv1.RouteConditionAccepted))
+	}
+	w.has("consumer-a", "x", mostOfConsumer.backends+1, 1)
+	w.has("owner", "x", mostOfConsumer.backends+1, 1)
+	lead := func(author string, n int) {
+		var to []model.ServicePort
+		for p := range n {
+			to = append(to, model.ServicePort{Namespace: author, Service: "x", Port: uint16(80 + p)})
+		}
+		w.leads(author, to...)
+	}
+	lead("consumer-a", mostOfConsumer.backends)
+	lead("owner", mostOfConsumer.backends+1)
+	require.Equal(t, metav1.ConditionTrue, accepted("consumer-a").Status)
+	require.Equal(t, metav1.ConditionTrue, accepted("owner").Status)
+	lead("consumer-a", mostOfConsumer.backends+1)
+	require.Equal(t, string(v1alpha1.RouteReasonOverBudget), accepted("consumer-a").Reason)
+	require.Contains(t, accepted("consumer-a").Message, "512 backends outside of the Services' namespace")
+	require.Equal(t, metav1.ConditionTrue, accepted("owner").Status)
 }
 
 // TestForeignEndpointsComeAndGo: an endpoint that comes or goes has nothing counted again but its own Service.
