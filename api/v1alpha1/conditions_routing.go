@@ -127,6 +127,6 @@ const (
 	// ServiceReasonNotSupported: the Service names a waypoint, but no waypoint can serve a Service like it.
 	ServiceReasonNotSupported = "NotSupported"
 	// ServiceReasonEndpointsLeftOut, of an Event: proxies know only some of the Service's endpoints, for there are too
-	// many, or waypoints would get past the guards of pods there.
+	// many (for all, or for a waypoint of another namespace), or waypoints would get past the guards of pods there.
 	ServiceReasonEndpointsLeftOut = "EndpointsLeftOut"
 )

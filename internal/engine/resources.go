@@ -248,7 +248,9 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 		if !ok {
 			return nil
 		}
-		return r.endpoints.Get(c, sentTo{k.ID, ingest.Sent{ServicePort: port, Word: ingest.WordFor(w, port)}})
+		return r.endpoints.Get(c, sentTo{
+			k.ID, ingest.Sent{ServicePort: port, Word: ingest.WordFor(w, port)}, r.ingest.MostEndpointsAt(c, w.Name, port),
+		})
 	default:
 		return nil
 	}
@@ -307,22 +309,24 @@ func (r *resources) reaches(c *memo.Ctx, w *model.Waypoint, name string) (model.
 	return port, backend && r.ingest.SpeaksTLS.Get(c, port) == byTLS
 }
 
-// sentTo is a load assignment of waypoints that send there by somebody's word.
+// sentTo is a load assignment of waypoints that send there by somebody's word, with so many endpoints at most.
 type sentTo struct {
 	xds.ID
-	to ingest.Sent
+	to   ingest.Sent
+	most int
 }
 
 // makeEndpoints makes a load assignment once for all waypoints for which it is the same.
 func (r *resources) makeEndpoints(c *memo.Ctx, k sentTo) *xds.Resource {
 	list := r.ingest.WaypointEndpoints.Get(c, k.to)
 	if k.to.Word != ingest.OfOwner {
-		own := sentTo{k.ID, ingest.Sent{ServicePort: k.to.ServicePort, Word: ingest.OfOwner}}
+		own := sentTo{k.ID, ingest.Sent{ServicePort: k.to.ServicePort, Word: ingest.OfOwner}, k.most}
 		if ingest.SameEndpoints(list, r.ingest.WaypointEndpoints.Get(c, own.to)) {
 			return r.endpoints.Get(c, own)
 		}
 	}
 	key := xds.Key{ID: k.ID}
+	list = ingest.Some(list, k.most)
 	if _, byTLS := parsePort(k.Name, names.PrefixTLSEndpoints); byTLS {
 		return r.resource(key, upstream.TLSEndpoints(k.to.ServicePort, list))
 	}

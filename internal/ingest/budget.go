@@ -17,15 +17,16 @@ import (
 
 // What routes may cost. A proxy keeps an automaton for each regular expression, which grows with what it is asked, to
 // some MB; every rule costs tens of KB, and what it says besides: each match of a rule has all that the rule does, for
-// each port.
+// each port. Each backend costs 75 KB, with one endpoint; what more of these cost is bounded elsewhere
+// (MostEndpointsOfForeign).
 var (
 	// mostOfConsumer is what the routes of one namespace may cost the waypoints of another. The Services' own namespace
 	// pays with its own waypoint.
-	mostOfConsumer = cost{rules: 4096, expressions: 64, bytes: 16 << 20}
+	mostOfConsumer = cost{rules: 4096, expressions: 64, bytes: 16 << 20, backends: 512}
 	// mostOfConsumers is what those of all others may cost the waypoints of a namespace.
-	mostOfConsumers = cost{rules: 16384, expressions: 128, bytes: 64 << 20}
+	mostOfConsumers = cost{rules: 16384, expressions: 128, bytes: 64 << 20, backends: 2048}
 	// mostOfAuthor is what all routes of one namespace may cost the operator, which makes the tables of everybody.
-	mostOfAuthor = cost{rules: math.MaxInt, expressions: math.MaxInt, bytes: 32 << 20}
+	mostOfAuthor = cost{rules: math.MaxInt, expressions: math.MaxInt, bytes: 32 << 20, backends: math.MaxInt}
 )
 
 // MostConsumersOfService is how many other namespaces may have routes for a Service, the oldest ones. Node proxies tell
@@ -94,13 +95,14 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 			part = fmt.Sprintf(" (an equal share for each other namespace with routes for Services of %s)", k.owner)
 		}
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
-			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches and %d "+
-				"bytes%s. A route counts once for each of its ports, and the actions of a rule once for each of its matches. "+
-				"This route has %d, %d and %d, older routes of namespace %s for Services of %s have %d, %d and %d. Requests from "+
-				"there to these Services that no other route matches get a 404. Use fewer matches, or create the route in "+
-				"namespace %s",
-			most.expressions, most.rules, most.bytes, part, own.expressions, own.rules, own.bytes,
-			k.author, k.owner, older.expressions, older.rules, older.bytes, k.owner)}
+			"the routes of a namespace for Services of another are limited to %d regular expressions, %d matches, %d "+
+				"bytes and %d backends outside of the Services' namespace%s. A route counts once for each of its ports (its "+
+				"backends don't), and the actions of a rule once for each of its matches. This route has %d, %d, %d and %d, "+
+				"older routes of namespace %s for Services of %s have %d, %d, %d and %d. Requests from there to these Services "+
+				"that no other route matches get a 404. Use fewer matches or backends, or create the route in namespace %s",
+			most.expressions, most.rules, most.bytes, most.backends, part,
+			own.expressions, own.rules, own.bytes, own.backends, k.author, k.owner,
+			older.expressions, older.rules, older.bytes, older.backends, k.owner)}
 	})
 	return out
 }
@@ -123,16 +125,17 @@ func (i *Ingest) spentByConsumer(c *memo.Ctx, k consumer) cost {
 // much, those are refused that cost most, down to equal parts, so that nobody's many namespaces or large routes take
 // from a consumer that has few.
 func (i *Ingest) shareOfConsumers(c *memo.Ctx, owner string) cost {
-	var rules, expressions, bytes []int
+	var rules, expressions, bytes, backends []int
 	for _, author := range i.authors.Get(c, owner) {
 		spent := i.spent.Get(c, consumer{author, owner})
-		rules, expressions, bytes = append(rules, spent.rules), append(expressions, spent.expressions),
-			append(bytes, spent.bytes)
+		rules, expressions = append(rules, spent.rules), append(expressions, spent.expressions)
+		bytes, backends = append(bytes, spent.bytes), append(backends, spent.backends)
 	}
 	return cost{
 		rules:       min(mostOfConsumer.rules, equalPart(rules, mostOfConsumers.rules)),
 		expressions: min(mostOfConsumer.expressions, equalPart(expressions, mostOfConsumers.expressions)),
 		bytes:       min(mostOfConsumer.bytes, equalPart(bytes, mostOfConsumers.bytes)),
+		backends:    min(mostOfConsumer.backends, equalPart(backends, mostOfConsumers.backends)),
 	}
 }
 

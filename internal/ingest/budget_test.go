@@ -50,6 +50,18 @@ func TestCostOfARoute(t *testing.T) {
 		"another": {rules: 30, expressions: 35, bytes: 30*512 + 260},
 	}, costsOf(&Route{Rules: rules, parents: parents}))
 
+	// Backends elsewhere than the waypoint's namespace are counted once, whoever's they are.
+	web, own := model.ServicePort{Namespace: "owner", Service: "a", Port: 80},
+		model.ServicePort{Namespace: "consumer", Service: "b", Port: 80}
+	leading := []model.Rule{
+		{Backends: []model.Backend{{Port: web}, {Port: own}}},
+		{Backends: []model.Backend{{Port: own}, {Port: own, Invalid: true}}, Filters: []model.Filter{
+			{Mirror: &model.Mirror{Backend: model.Backend{Port: model.ServicePort{Namespace: "third", Service: "c", Port: 80}}}},
+		}},
+	}
+	require.Equal(t, 2, costsOf(&Route{Rules: leading, parents: parents})["owner"].backends)
+	require.Equal(t, 3, costsOf(&Route{Rules: leading, parents: parents})["another"].backends)
+
 	// Where sessions stay with a backend, there is the rule once more for each.
 	split := []model.Rule{{SessionPersistence: &model.SessionPersistence{}, Backends: make([]model.Backend, 3)}}
 	require.Equal(t, 4*5, costsOf(&Route{Rules: split, parents: parents})["another"].rules)

@@ -26,8 +26,8 @@ import (
 func TestBudgetsWhileRoutesComeAndGo(t *testing.T) {
 	consumer, consumers, author := mostOfConsumer, mostOfConsumers, mostOfAuthor
 	t.Cleanup(func() { mostOfConsumer, mostOfConsumers, mostOfAuthor = consumer, consumers, author })
-	mostOfConsumer, mostOfConsumers = cost{rules: 6, expressions: 4, bytes: 1 << 20},
-		cost{rules: 14, expressions: 9, bytes: 1 << 20}
+	mostOfConsumer, mostOfConsumers = cost{rules: 6, expressions: 4, bytes: 1 << 20, backends: 2},
+		cost{rules: 14, expressions: 9, bytes: 1 << 20, backends: 5}
 	mostOfAuthor.bytes = 8 << 10
 	namespaces := []string{"a", "b", "c", "d", "e"}
 	world := func() (*memo.Graph, *cluster.Store, *Ingest) {
@@ -136,6 +136,11 @@ func randomRoute(r *rand.Rand, namespaces []string) *gwv1.HTTPRoute {
 			match.Headers = []gwv1.HTTPHeaderMatch{{Name: "h", Type: new(gwv1.HeaderMatchRegularExpression), Value: "a+"}}
 		}
 		rule.Matches = append(rule.Matches, match)
+	}
+	if r.IntN(3) == 0 { // its namespace's own, so elsewhere than what it is for
+		ref := gwv1.HTTPBackendRef{}
+		ref.Name, ref.Port = "web", new(int32(80))
+		rule.BackendRefs = append(rule.BackendRefs, ref)
 	}
 	out.Spec.Rules = []gwv1.HTTPRouteRule{rule}
 	return out

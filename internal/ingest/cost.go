@@ -12,17 +12,21 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// cost of routes in the tables of a waypoint.
-type cost struct{ rules, expressions, bytes int }
+// cost of routes in the tables of a waypoint, and of what they lead to. The backends are ports of Services of other
+// namespaces than the waypoint's, each of which has a cluster there for the routes' sake.
+type cost struct{ rules, expressions, bytes, backends int }
 
 func (a cost) plus(b cost) cost {
-	return cost{a.rules + b.rules, a.expressions + b.expressions, a.bytes + b.bytes}
+	return cost{a.rules + b.rules, a.expressions + b.expressions, a.bytes + b.bytes, a.backends + b.backends}
 }
 
-func (a cost) times(n int) cost { return cost{n * a.rules, n * a.expressions, n * a.bytes} }
+func (a cost) times(n int) cost {
+	return cost{n * a.rules, n * a.expressions, n * a.bytes, n * a.backends}
+}
 
 func (a cost) within(most cost) bool {
-	return a.rules <= most.rules && a.expressions <= most.expressions && a.bytes <= most.bytes
+	return a.rules <= most.rules && a.expressions <= most.expressions && a.bytes <= most.bytes &&
+		a.backends <= most.backends
 }
 
 // bill is what a route costs, and all that decides whether it gets that.
@@ -53,7 +57,7 @@ func (i *Ingest) bill(c *memo.Ctx, ref model.ObjectRef) *bill {
 func costsOf(r *Route) map[string]cost {
 	var once cost
 	for _, rule := range r.Rules {
-		once = once.plus(cost{1, expressions(rule), bytesOf(rule)}.times(copies(rule)))
+		once = once.plus(cost{rules: 1, expressions: expressions(rule), bytes: bytesOf(rule)}.times(copies(rule)))
 	}
 	out := map[string]cost{}
 	for _, p := range r.parents {
@@ -61,7 +65,22 @@ func costsOf(r *Route) map[string]cost {
 			out[p.service.Namespace] = out[p.service.Namespace].plus(once.times(len(p.attachments)))
 		}
 	}
+	for owner, of := range out {
+		of.backends = backendsOutside(r.Rules, owner)
+		out[owner] = of
+	}
 	return out
+}
+
+// backendsOutside are how many ports rules lead to that are none of a namespace's Services.
+func backendsOutside(rules []model.Rule, namespace string) int {
+	found := map[model.ServicePort]struct{}{}
+	for _, port := range ruleBackends(rules) {
+		if port.Namespace != namespace {
+			found[port] = struct{}{}
+		}
+	}
+	return len(found)
 }
 
 // copies of a rule in a table: where sessions stay with one of several backends, there is one for each of these, too.

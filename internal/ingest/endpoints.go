@@ -64,21 +64,26 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 		if !ready && !draining {
 			continue
 		}
-		for _, a := range e.Addresses {
-			addr, err := netip.ParseAddr(a)
-			if err != nil {
-				continue
-			}
-			if i.serves(c, key.Namespace, e, addr) {
-				out.endpoints = append(out.endpoints, endpoint(i.Workload.Get(c, addr), addr, e, draining))
-			}
+		addr, ok := addressOf(e)
+		if ok && i.serves(c, key.Namespace, e, addr) {
+			out.endpoints = append(out.endpoints, endpoint(i.Workload.Get(c, addr), addr, e, draining))
 		}
 	}
 	slices.SortStableFunc(out.endpoints, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
 	return out
 }
 
-// serves tells whether connections may go to an endpoint in a namespace at one of its addresses. Both are what a node
+// addressOf an endpoint is the first of its addresses. The API gives others no meaning, and kube-proxy doesn't look at
+// them, so that an endpoint is one for budgets, too.
+func addressOf(e discoveryv1.Endpoint) (addr netip.Addr, ok bool) {
+	if len(e.Addresses) == 0 {
+		return addr, false
+	}
+	addr, err := netip.ParseAddr(e.Addresses[0])
+	return addr, err == nil
+}
+
+// serves tells whether connections may go to an endpoint in a namespace at its address. Both are what a node
 // says: it may make the mirror of a static pod that any Service selects, and give it any address. A mirror is nobody,
 // so in the mesh it serves nobody; and a pod whose claim to the address is refused isn't there.
 func (i *Ingest) serves(c *memo.Ctx, namespace string, e discoveryv1.Endpoint, addr netip.Addr) bool {

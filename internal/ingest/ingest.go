@@ -32,6 +32,7 @@ type Ingest struct {
 	authenticationDecisions
 	backendTLS
 	externals
+	foreignEndpoints
 	store *cluster.Store
 	check RuleCheck
 	// Rejected by proxies.
@@ -188,6 +189,7 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.defineExternals(g)
 	i.trafficBillOf = memo.Define(g, "trafficBill", reflectEqual[*bill], i.trafficBill)
 	i.overTraffic = memo.Define(g, "overTraffic", maps.Equal[map[cluster.Key]Verdict], i.tooMuchTraffic).Steady()
+	i.defineForeignEndpoints(g)
 	i.traffic = definePolicies(g, i, i.trafficPolicies())
 	i.backendTrafficOf = definePolicies(g, i, i.backendTrafficPolicies())
 	i.defineExtensions(g)

@@ -73,11 +73,16 @@ type LeftOut struct {
 	// Outsider is one that waypoints of other namespaces leave out, for it is no pod's of the Service's namespace; "" if
 	// there is none.
 	Outsider string
+	// Waypoint of another namespace that knows only some of them; "" if there is none.
+	Waypoint string
 }
 
 func (i *Ingest) leftOut(c *memo.Ctx, key cluster.Key) LeftOut {
 	out := LeftOut{TooMany: i.most.Get(c, key) < math.MaxInt}
 	for _, port := range i.allPorts(c, key) {
+		if out.Waypoint == "" {
+			out.Waypoint = i.partialAt(c, port)
+		}
 		for _, word := range i.wordsFor(c, port) {
 			if strays := i.strays.Get(c, Sent{port, word}); len(strays) > 0 && out.Stray == "" {
 				pod := i.Claims.Get(c, strays[0].Addr()).holder
@@ -101,15 +106,21 @@ func (i *Ingest) chosen(c *memo.Ctx, key cluster.Key) *backing {
 	out := &backing{slices: from.slices, endpoints: slices.Clone(from.endpoints)}
 	places := make(map[*model.Endpoint]uint64, len(out.endpoints))
 	for _, e := range out.endpoints {
-		addr := e.Address.Addr().As16()
-		h := fnv.New64a()
-		h.Write(addr[:])
-		places[e.Endpoint] = h.Sum64() >> 1
-		if e.Draining {
-			places[e.Endpoint] += 1 << 63
-		}
+		places[e.Endpoint] = place(e.Endpoint)
 	}
 	slices.SortStableFunc(out.endpoints,
 		func(a, b backed) int { return cmp.Compare(places[a.Endpoint], places[b.Endpoint]) })
+	return out
+}
+
+// place of an endpoint among those of its Service, those that drain last.
+func place(e *model.Endpoint) uint64 {
+	addr := e.Address.Addr().As16()
+	h := fnv.New64a()
+	h.Write(addr[:])
+	out := h.Sum64() >> 1
+	if e.Draining {
+		out += 1 << 63
+	}
 	return out
 }

@@ -104,15 +104,16 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 		refused, unprogrammed = r.invalid,
 			"the route is not accepted: requests that its rules match get an error, all others a 404"
 	}
-	resolved := r.resolved
+	resolved, found := r.resolved, "all backends were found"
 	if refused == nil && resolved == nil { // one reason is enough, and the other will follow
 		resolved = i.unreached(c, r, has[0].Port)
+		found += i.partlyKnown(c, r, i.Binding.Get(c, p.service).Waypoint)
 	}
 	out.Conditions = append(out.Conditions,
 		conditions.Judged(string(gwv1.RouteConditionAccepted), refused, string(gwv1.RouteReasonAccepted),
 			i.acceptedMessage(c, r, p.service, has, lost), r.generation),
 		conditions.Judged(string(gwv1.RouteConditionResolvedRefs), resolved, string(gwv1.RouteReasonResolvedRefs),
-			"all backends were found", r.generation))
+			found, r.generation))
 	if refused != nil {
 		out.Unprogrammed = &Verdict{Reason: refused.Reason, Message: unprogrammed}
 		return out

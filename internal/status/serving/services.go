@@ -122,6 +122,12 @@ func (s *Services) said(svc client.Object, report serviceReport, memory *service
 				"another namespace leads from its waypoint to pods of the route's own namespace only. Correct the "+
 				"EndpointSlices, or the route.", outsider, svc.GetNamespace()))
 	}
+	if waypoint := report.leftOut.Waypoint; waypoint != "" && memory.leftOut.Waypoint == "" {
+		s.warn(svc, v1alpha1.ServiceReasonEndpointsLeftOut, "Balance", fmt.Sprintf(
+			"Waypoint %s gets only some of the endpoints: in the waypoint of another namespace, the Services of a namespace "+
+				"may have %d, and those of all together %d in equal parts, counted once for each port (use fewer or smaller "+
+				"Services).", waypoint, ingest.MostEndpointsOfForeign, ingest.MostEndpointsOfForeigns))
+	}
 	memory.leftOut = report.leftOut
 	if b, bound := report.bound(); bound && written && (b.Problem != "" || b.Unsupported != "" || b.Spreads) {
 		c := boundCondition(b)

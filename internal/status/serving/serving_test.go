@@ -389,6 +389,11 @@ func TestWritersOnARealAPIServer(t *testing.T) {
 		})
 		require.Contains(t, <-rec.Events,
 			"EndpointsLeftOut Waypoints of other namespaces leave out endpoint 192.0.2.1:80 of port 80")
+		w.LeftOut(key, ingest.LeftOut{
+			TooMany: true, Stray: "10.0.0.1:80, pod shop/db-0, of port 80", Outsider: "192.0.2.1:80 of port 80",
+			Waypoint: "owner/w",
+		})
+		require.Contains(t, <-rec.Events, "EndpointsLeftOut Waypoint owner/w gets only some of the endpoints")
 		w.Touch(key) // it is said once: the channel has nothing more in the end
 		w.Bound(key, ingest.Binding{})
 		eventually.True(t, "the condition is gone", func() bool { return bound() == nil })
