@@ -111,8 +111,8 @@ type JWTHeader struct {
 	ValuePrefix string `json:"valuePrefix,omitempty"`
 }
 
-// JWTHeaderName is the name of a header, none of those that say where a request goes or who sends it. It has five hyphens
-// and underscores at most: some applications take one for the other, so all spellings are refused.
+// JWTHeaderName is the name of a header, none of those that say where a request goes or who sends it. It has five
+// hyphens and underscores at most: some applications take one for the other, so all spellings are refused.
 //
 // +kubebuilder:validation:MinLength=1
 // +kubebuilder:validation:MaxLength=128

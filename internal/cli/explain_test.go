@@ -156,8 +156,8 @@ identity spiffe://cluster.local/ns/bookshop/sa/shop
 WHERE                                                     VERDICT   WHY
 waypoint bookshop/fairway-waypoint, no route                        in this order:
   tokens                                                  Depends   `+
-		"AuthenticationPolicy bookshop/reviews takes tokens of issuer https://issuer.example (in header authorization Bearer, "+
-		"keys from Service bookshop/sessions:81); one that isn't good is answered 401, and 403 if it is for another audience"+`
+		"AuthenticationPolicy bookshop/reviews takes tokens of issuer https://issuer.example (in header authorization "+
+		"Bearer, keys from Service bookshop/sessions:81); one that isn't good is answered 401, and 403 if it is for another audience"+`
   externalAuthorization                                   Depends   `+
 		"Service bookshop/sessions:81 is asked before AuthorizationPolicies decide, and may answer by itself "+
 		"(AuthenticationPolicy bookshop/reviews); if it is unavailable, the answer is 503"+`

@@ -156,7 +156,8 @@ func TestWhatAProxySaysIsNotTrusted(t *testing.T) {
 		_, err = Parse(f, noon)
 		require.Error(t, err)
 	}
-	_, err = Parse([]*dto.MetricFamily{{Name: proto.String(family), Metric: make([]*dto.Metric, MaxSeries+MaxKeys+1)}}, noon)
+	many := &dto.MetricFamily{Name: proto.String(family), Metric: make([]*dto.Metric, MaxSeries+MaxKeys+1)}
+	_, err = Parse([]*dto.MetricFamily{many}, noon)
 	require.ErrorIs(t, err, errTooMany)
 	got, err = Parse([]*dto.MetricFamily{{Name: proto.String("other"), Metric: []*dto.Metric{{}}}, nil}, noon)
 	require.NoError(t, err)

@@ -143,7 +143,10 @@ func TestDecide(t *testing.T) {
 		"denied spelling":       {requests(deny(below("/a"))), Caller{request: get("/A;x")}, Denied, "(DENY) matches"},
 		"two readings":          {requests(allow(below("/a"))), Caller{request: get("/a/b%2fc")}, Denied, "no ALLOW"},
 		"an expression may deny": {
-			requests(deny(cel), allow(cel), allow(below("/a"))), Caller{request: get("/a")}, Depends, "rule 0 of AuthorizationPolicy shop/deny has an expression in CEL",
+			requests(deny(cel), allow(cel), allow(below("/a"))),
+			Caller{request: get("/a")},
+			Depends,
+			"rule 0 of AuthorizationPolicy shop/deny has an expression in CEL",
 		},
 		"the host as a header": {
 			requests(deny(model.AccessRule{Request: &model.AccessRequest{Headers: []model.AccessHeader{{

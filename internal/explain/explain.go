@@ -130,10 +130,9 @@ type walk struct {
 	ends []Verdict
 }
 
-// step tells of a proxy on the way, and whether the way goes on from there.
-func (w *walk) step(at string, d Decision) bool {
+// step tells of a proxy on the way.
+func (w *walk) step(at string, d Decision) {
 	w.answer.Steps = append(w.answer.Steps, Step{At: at, Decision: d})
-	return d.Verdict != Denied && d.Verdict != Answered
 }
 
 // end is the last step of a way.

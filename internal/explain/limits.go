@@ -46,8 +46,8 @@ func localLimit(l *model.LocalLimit) *Decision {
 	}
 	return &Decision{
 		Verdict: Allowed, MayAnswer: []int{http.StatusTooManyRequests},
-		Reason: fmt.Sprintf("each proxy of the waypoint lets %d requests pass in %s, of all callers; the rest is answered 429",
-			l.Requests, l.Unit),
+		Reason: fmt.Sprintf("each proxy of the waypoint lets %d requests pass in %s, of all callers; the rest is answered "+
+			"429", l.Requests, l.Unit),
 	}
 }
 
@@ -69,7 +69,8 @@ func globalLimit(l *model.GlobalLimit, c Caller) *Decision {
 	}
 	switch counted := counts(*l, c); {
 	case counted == no:
-		return &Decision{Verdict: Allowed, Reason: "no descriptor applies to the request, so the rate limit service isn't asked"}
+		const reason = "no descriptor applies to the request, so the rate limit service isn't asked"
+		return &Decision{Verdict: Allowed, Reason: reason}
 	case l.Invalid && l.Closed && counted == unknown:
 		return &Decision{
 			Verdict: Depends, DependsOn: "the request's headers", MayAnswer: []int{closed},
@@ -80,7 +81,8 @@ func globalLimit(l *model.GlobalLimit, c Caller) *Decision {
 		return &Decision{Verdict: Answered, Status: closed, Reason: answers(closed,
 			"the rate limit service can't be asked (failureMode Closed): see the status of the TrafficPolicy")}
 	case l.Invalid:
-		return &Decision{Verdict: Allowed, Reason: "the rate limit service can't be asked, and requests pass (failureMode Open)"}
+		const reason = "the rate limit service can't be asked, and requests pass (failureMode Open)"
+		return &Decision{Verdict: Allowed, Reason: reason}
 	}
 	out := &Decision{Verdict: Allowed, MayAnswer: []int{http.StatusTooManyRequests}}
 	out.Reason = fmt.Sprintf("Service %s:%d is asked, and what it finds too much is answered 429",

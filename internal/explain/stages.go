@@ -52,7 +52,8 @@ func asked(a model.ExternalAuth, policy string) *Decision {
 	}
 	if a.Unasked() {
 		if a.Open {
-			out.Verdict, out.Reason = Allowed, "the authorization service can't be asked, and requests pass without (failureMode Open)"
+			out.Verdict = Allowed
+			out.Reason = "the authorization service can't be asked, and requests pass without (failureMode Open)"
 			return out
 		}
 		const status = http.StatusServiceUnavailable
@@ -91,7 +92,8 @@ func extension(namespace string, e model.Extension) *Decision {
 	case e.Lua != nil:
 		what = "a script in Lua"
 	case e.Processor != nil:
-		what = fmt.Sprintf("Service %s:%d, an external processor,", e.Processor.Service.ServiceName(), e.Processor.Service.Port)
+		of := e.Processor.Service
+		what = fmt.Sprintf("Service %s:%d, an external processor,", of.ServiceName(), of.Port)
 		failing = "if it is unavailable, the answer is 503, or 504 if it is too slow"
 		out.MayAnswer = []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 		if e.Processor.Open {
@@ -175,7 +177,8 @@ func judgedBy(policies []model.Authentication) string {
 		for _, t := range p.Tokens.Providers {
 			issuers = append(issuers, issuer(t))
 		}
-		all = append(all, fmt.Sprintf("AuthenticationPolicy %s takes tokens of %s", p.Policy, strings.Join(issuers, " or of ")))
+		of := strings.Join(issuers, " or of ")
+		all = append(all, fmt.Sprintf("AuthenticationPolicy %s takes tokens of %s", p.Policy, of))
 	}
 	return strings.Join(all, ", and ")
 }
@@ -215,8 +218,8 @@ func (v *visit) ask(guards []model.Guard) bool {
 		const status = http.StatusServiceUnavailable
 		return v.stage(stage, &Decision{
 			Verdict: Answered, Status: status, Kind: kindAuthentication, Policy: name,
-			Reason: answers(status, "policies have different authorization services asked, and so none is: AuthenticationPolicy "+
-				strings.ReplaceAll(name, ",", " and ")),
+			Reason: answers(status, "policies have different authorization services asked, and so none is: "+
+				"AuthenticationPolicy "+strings.ReplaceAll(name, ",", " and ")),
 		})
 	case nobody, who == nil && len(all) > 0:
 		return v.stage(stage, asked(all[0], name))

@@ -139,9 +139,9 @@ func TestTokens(t *testing.T) {
 	require.Equal(t, Denied, without.Verdict, "%+v", without.Steps)
 	require.Equal(t, http.StatusUnauthorized, without.Status)
 	s := without.stage(t, "tokens")
-	require.Contains(t, s.Reason, "the request has no token; AuthenticationPolicy bookshop/reviews takes tokens of issuer "+
-		"https://staff.example (in header authorization Bearer, for reviews, keys from Service bookshop/sessions:81) or of "+
-		"issuer https://public.example (in parameter access_token, keys")
+	require.Contains(t, s.Reason, "the request has no token; AuthenticationPolicy bookshop/reviews takes tokens of "+
+		"issuer https://staff.example (in header authorization Bearer, for reviews, keys from Service bookshop/sessions:81) "+
+		"or of issuer https://public.example (in parameter access_token, keys")
 
 	with := m.asksReviews(t, "authorization", "Bearer s3cret")
 	require.Equal(t, Depends, with.Verdict)
@@ -217,21 +217,27 @@ func TestFiltersOfRules(t *testing.T) {
 		reason  string
 	}{
 		"asks": {
-			routeWith("ExternalAuth", externalAuth, "reviews"), Depends, "ExternalAuth of the rule", 0, "bookshop/sessions:81 is asked",
+			routeWith("ExternalAuth", externalAuth, "reviews"), Depends, "ExternalAuth of the rule", 0,
+			"bookshop/sessions:81 is asked",
 		},
 		"can't ask": {
-			routeWith("ExternalAuth", strings.Replace(externalAuth, "81", "82", 1), "reviews"), Answered, "", 503, "can't be asked",
+			routeWith("ExternalAuth", strings.Replace(externalAuth, "81", "82", 1), "reviews"), Answered, "", 503,
+			"can't be asked",
 		},
-		"a script": {script + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0, "a script in Lua sees"},
+		"a script": {
+			script + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0, "a script in Lua sees",
+		},
 		"a processor": {
-			processor + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0, "503, or 504 if it is too slow",
+			processor + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0,
+			"503, or 504 if it is too slow",
 		},
 		"no such extension": {
 			routeWith("ExtensionRef", tenant, "reviews"), Answered, "", 500,
 			"an extension of the rule can't be used: see the status of the route (HTTPExtension bookshop/tenant)",
 		},
 		"a bad script": {
-			strings.Replace(script, "(handle) end", "(handle", 1) + routeWith("ExtensionRef", tenant, "reviews"), Answered, "", 500,
+			strings.Replace(script, "(handle) end", "(handle", 1) + routeWith("ExtensionRef", tenant, "reviews"),
+			Answered, "", 500,
 			"an extension of the rule can't be used",
 		},
 		"a processor that can't be asked": {
@@ -258,10 +264,12 @@ func TestFiltersOfRules(t *testing.T) {
 	}
 	// Nothing is run that the administrator doesn't allow.
 	m := asking(t, script+routeWith("ExtensionRef", tenant, "reviews"))
-	m.add(t, "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\nspec: {trustDomain: cluster.local}\n")
+	m.add(t, "apiVersion: fairway.dev/v1alpha1\nkind: Mesh\nmetadata: {name: default}\n"+
+		"spec: {trustDomain: cluster.local}\n")
 	require.Equal(t, http.StatusInternalServerError, m.asksReviews(t).Status)
 	// A rule that changes headers says what policies see.
-	a := asking(t, routeWith("RequestHeaderModifier", "requestHeaderModifier: {set: [{name: a, value: b}]}", "reviews")).asksReviews(t)
+	const sets = "requestHeaderModifier: {set: [{name: a, value: b}]}"
+	a := asking(t, routeWith("RequestHeaderModifier", sets, "reviews")).asksReviews(t)
 	require.Equal(t, Allowed, a.Verdict, "%+v", a.Steps)
 	// Where no pod is there, no application is.
 	m = asking(t, routeWith("ResponseHeaderModifier", "responseHeaderModifier: {remove: [a]}", "reviews"))
@@ -287,7 +295,8 @@ spec:
   targetRefs: [{group: "", kind: Service, name: reviews}]
   `+spec)
 	}
-	const global = "global: {backendRef: {name: sessions, port: 81}, domain: d, descriptors: [{entries: [{key: a, value: b}]}]"
+	const global = "global: {backendRef: {name: sessions, port: 81}, domain: d, " +
+		"descriptors: [{entries: [{key: a, value: b}]}]"
 	for name, tc := range map[string]struct {
 		spec   string
 		want   Verdict
@@ -297,19 +306,30 @@ spec:
 		reason string
 	}{
 		"local": {
-			"rateLimit: {local: {requests: 5, unit: Second}}", Allowed, "rateLimit.local", []int{429}, 0, "5 requests pass in 1s",
+			"rateLimit: {local: {requests: 5, unit: Second}}", Allowed, "rateLimit.local",
+			[]int{429},
+			0,
+			"5 requests pass in 1s",
 		},
-		"global": {"rateLimit: {" + global + "}}", Allowed, "rateLimit.global", []int{429}, 0, "requests pass (failureMode Open)"},
+		"global": {
+			"rateLimit: {" + global + "}}", Allowed, "rateLimit.global", []int{429}, 0, "requests pass (failureMode Open)",
+		},
 		"closed": {
-			"rateLimit: {" + global + ", failureMode: Closed}}", Allowed, "rateLimit.global", []int{429, 503}, 0, "answer is 503",
+			"rateLimit: {" + global + ", failureMode: Closed}}", Allowed, "rateLimit.global",
+			[]int{429, 503},
+			0,
+			"answer is 503",
 		},
 		"nobody to ask": {
-			"rateLimit: {" + strings.Replace(global, "81", "82", 1) + ", failureMode: Closed}}", Answered, "rateLimit.global", nil,
+			"rateLimit: {" + strings.Replace(global, "81", "82", 1) + ", failureMode: Closed}}", Answered,
+			"rateLimit.global", nil,
 			503, "can't be asked",
 		},
 		"long bodies": {"buffering: {maxRequestKiB: 2}", Allowed, "buffering", []int{413}, 0, "more than 2048 bytes"},
-		"a share":     {"faults: {abort: {status: 418, percent: 20}}", Depends, "faults", []int{418}, 0, "20 % of the requests"},
-		"all":         {"faults: {abort: {status: 418}}", Answered, "faults", nil, 418, "a fault is injected into all"},
+		"a share": {
+			"faults: {abort: {status: 418, percent: 20}}", Depends, "faults", []int{418}, 0, "20 % of the requests",
+		},
+		"all": {"faults: {abort: {status: 418}}", Answered, "faults", nil, 418, "a fault is injected into all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := policy(tc.spec).asksReviews(t)

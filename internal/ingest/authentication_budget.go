@@ -44,8 +44,8 @@ type authenticationSharing struct {
 
 type overspent struct{ spent, price authenticationCost }
 
-// affordable are the sets of policies that a waypoint of a namespace verifies tokens for, the first ones. What others aren't known to
-// the proxies, and so they let nothing pass where a table asks for them.
+// affordable are the sets of policies that a waypoint of a namespace verifies tokens for, the first ones. The others
+// aren't known to the proxies, and so they let nothing pass where a table asks for them.
 func affordable(
 	owner string, sets [][]cluster.Key, of func(cluster.Key) *model.Authentication,
 ) (out authenticationSharing) {

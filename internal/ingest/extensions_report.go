@@ -76,8 +76,8 @@ func (i *Ingest) unused(c *memo.Ctx, e *extension) ParentReport {
 		},
 		Conditions: []metav1.Condition{conditions.Judged(string(gwv1.PolicyConditionAccepted), refused,
 			string(gwv1.PolicyReasonAccepted), "waypoints can run it", e.generation)},
-		Unprogrammed: &Verdict{Reason: v1alpha1.ExtensionReasonNotUsed, Message: fmt.Sprintf("no rule names it: name it by a "+
-			"filter ExtensionRef of an HTTPRoute or GRPCRoute in namespace %s", e.ref.Namespace)},
+		Unprogrammed: &Verdict{Reason: v1alpha1.ExtensionReasonNotUsed, Message: fmt.Sprintf("no rule names it: name it by "+
+			"a filter ExtensionRef of an HTTPRoute or GRPCRoute in namespace %s", e.ref.Namespace)},
 	}
 	if by := i.routesBy(c, cluster.ByExtension, e.ref.Namespace+"/"+e.ref.Name); len(by) > 0 {
 		out.Unprogrammed.Message = fmt.Sprintf("%s %s names it, and is attached to no Service: see the route's conditions",

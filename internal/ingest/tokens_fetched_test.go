@@ -15,7 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
-	tokenfilter "github.com/fairway-mesh/fairway/internal/translate/authentication"
+	tokenfilter "github.com/fairway-mesh/fairway/internal/translate/authentication" //nolint:importas // ingest has the name
 )
 
 // TestStatusesKnowKeysByTheAgentsName: what an agent tells of a source is about the provider that was meant.

@@ -93,8 +93,9 @@ func (i *Ingest) tooManyPorts(c *memo.Ctx, namespace string) map[cluster.Key]int
 		}
 		if s, ok := i.store.Services.Get(c, key); ok {
 			bills = append(bills, &bill{
-				ref: model.ObjectRef{Kind: policy.Service.Kind, Namespace: key.Namespace, Name: key.Name}, created: s.CreationTimestamp.Time,
-				all: cost{rules: len(i.Service.Get(c, key).Ports)},
+				ref:     model.ObjectRef{Kind: policy.Service.Kind, Namespace: key.Namespace, Name: key.Name},
+				created: s.CreationTimestamp.Time,
+				all:     cost{rules: len(i.Service.Get(c, key).Ports)},
 			})
 		}
 	}

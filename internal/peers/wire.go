@@ -97,9 +97,10 @@ func entryOf(k xds.Key, s xds.ResourceState) entry {
 	return e
 }
 
-// foreseen tells whether another replica takes it to be so once it has the current version itself: that proxies are sent
-// it, and haven't answered. It is so of what guards pods, for its versions never come back while a policy is edited. Of
-// all else a replica that knows of an edit that was taken back must hear that the proxies here are at what was between.
+// foreseen tells whether another replica takes it to be so once it has the current version itself: that proxies are
+// sent it, and haven't answered. It is so of what guards pods, for its versions never come back while a policy is
+// edited. Of all else a replica that knows of an edit that was taken back must hear that the proxies here are at what
+// was between.
 func (e entry) foreseen() bool {
 	_, node := catalogue.NodeOf(e.Scope)
 	return node && e.TypeURL == xds.TypeExtension && len(e.Proxies) > 0 &&

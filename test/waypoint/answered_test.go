@@ -23,6 +23,7 @@ func answering() map[string]model.RouteTable {
 	other.Service, refused.Refused, open.Refused, open.Open = webV2, true, true, true
 	with := func(f ...model.Filter) []model.Rule { return []model.Rule{rule(below("/"), f, to(webV1, 1))} }
 	cors := &model.CORS{AllowOrigins: []string{"http://a.example"}, AllowMethods: []string{"PUT"}}
+	teapot := model.Abort{Status: http.StatusTeapot, Percent: 100}
 	asking := func(a ...model.ExternalAuth) model.RouteTable {
 		return model.RouteTable{Guards: []model.Guard{{Asked: a}}, Default: with()}
 	}
@@ -34,12 +35,14 @@ func answering() map[string]model.RouteTable {
 		return model.Requests{GlobalLimit: l}
 	}
 	return map[string]model.RouteTable{
-		"nothing":    {Default: with()},
-		"no rule":    {Default: []model.Rule{}},
-		"consumer's": {Callers: []model.CallerRules{{Namespace: "front", Rules: []model.Rule{rule(below("/mine"), nil, to(webV1, 1))}}}},
-		"redirect":   {Default: with(redirect(model.Redirect{Hostname: "elsewhere", StatusCode: http.StatusFound})...)},
-		"invalid":    {Default: []model.Rule{{Source: rule(model.Match{}, nil).Source, Invalid: true}}},
-		"cors":       {Default: with(model.Filter{CORS: cors})},
+		"nothing": {Default: with()},
+		"no rule": {Default: []model.Rule{}},
+		"consumer's": {Callers: []model.CallerRules{{
+			Namespace: "front", Rules: []model.Rule{rule(below("/mine"), nil, to(webV1, 1))},
+		}}},
+		"redirect": {Default: with(redirect(model.Redirect{Hostname: "elsewhere", StatusCode: http.StatusFound})...)},
+		"invalid":  {Default: []model.Rule{{Source: rule(model.Match{}, nil).Source, Invalid: true}}},
+		"cors":     {Default: with(model.Filter{CORS: cors})},
 		"cors, and an extension that can't be used": {
 			Default: with(model.Filter{CORS: cors}, model.Filter{Extension: &model.Extension{Name: "a", Refused: true}}),
 		},
@@ -48,7 +51,7 @@ func answering() map[string]model.RouteTable {
 		"two asked":              asking(ask, other),
 		"none asked":             asking(refused),
 		"open":                   asking(open),
-		"fault":                  {Default: with(), Requests: model.Requests{Abort: &model.Abort{Status: http.StatusTeapot, Percent: 100}}},
+		"fault":                  {Default: with(), Requests: model.Requests{Abort: &teapot}},
 		"no share":               {Default: with(), Requests: model.Requests{Abort: &model.Abort{Status: http.StatusTeapot}}},
 		"limited":                {Default: with(), Requests: limited(true, model.LimitEntry{Key: "a", Value: "b"})},
 		"limited by a header":    {Default: with(), Requests: limited(true, model.LimitEntry{Key: "a", Header: "Origin"})},
@@ -85,7 +88,8 @@ func TestAnswersAreExplained(t *testing.T) {
 		get("GET", "/"), get("GET", "/x/%2e%2e;/y"), get("GET", "/", "authorization", "Basic x"),
 		get("GET", "/", "authorization", "Bearer "+issuer.token(nil)),
 		get("GET", "/", "authorization", "Bearer x", "authorization", "Bearer y"),
-		get("OPTIONS", "/", origin, "http://a.example", asks, "PUT"), get("OPTIONS", "/", origin, "http://b.example", asks, "PUT"),
+		get("OPTIONS", "/", origin, "http://a.example", asks, "PUT"),
+		get("OPTIONS", "/", origin, "http://b.example", asks, "PUT"),
 		get("OPTIONS", "/", origin, "http://a.example"), get("OPTIONS", "/", asks, "PUT"),
 		get("OPTIONS", "/", "Origin", "http://a.example", "Access-Control-Request-Method", ""),
 	}

@@ -33,7 +33,8 @@ func (r explained) request() *model.AccessRequest {
 		out.Hosts = []string{r.of("web", "*.web.org", "a.web.org")}
 	case 1:
 		h := model.AccessHeader{Name: r.of("X-Tenant", "x-two-words", "Host", "x_under", "X-Tenant", "x-two-words", "Host",
-			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Client-Cert", "X-Request-Id", "X-Envoy-Tenant", "X-Fairway-Port")}
+			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Client-Cert", "X-Request-Id", "X-Envoy-Tenant",
+			"X-Fairway-Port")}
 		if r.IntN(3) > 0 {
 			kind := r.kind(model.MatchExact, model.MatchPrefix, model.MatchRegex)
 			h.Value = &model.StringMatch{Type: kind, Value: r.of("good", "bad", "web")}
@@ -65,19 +66,22 @@ func (r explained) guards() []model.Guard {
 }
 
 func (r explained) asked() explain.Request {
-	q := explain.Request{Method: r.of("GET", "GET", "GET", "GET", "GET", "POST", "POST", "POST", "get", "PURGE"), Headers: http.Header{}}
+	method := r.of("GET", "GET", "GET", "GET", "GET", "POST", "POST", "POST", "get", "PURGE")
+	q := explain.Request{Method: method, Headers: http.Header{}}
 	q.Host = r.of("web", "WEB", "web.", "web..", "web:80", "web.:80", "other", "a.web.org", "a.web.org.", "web:", "xweb",
 		"ann@web", "ann:pw@web", "@web", "web%2e", "web%", "web,other", "other,web", "web:80:80", "[::1]", "[::1]:80", "web/a", `web\a`,
 		"web a", "web;a", "web_1", "w\xffb", "web?a", "web#a", "web|", "*.web.org", "web:x")
 	q.Path = "/" + r.of("", "a", "a/b", "admin", "admin/", "ok", "a?x=1", "ok?x=2&x=1", "ok?y=1", "a;b/b", "A", "a%2fb",
-		"admin?", "a?x=1%00", "a?%78=1", "ok?x=1&X=2", "ok?x=1;x=2", "ok?x", "ok?x=%31", "ok?x=1+", "ok??x=1", "ok?x=1?", "ok?x=1%2",
+		"admin?", "a?x=1%00", "a?%78=1", "ok?x=1&X=2", "ok?x=1;x=2", "ok?x", "ok?x=%31", "ok?x=1+", "ok??x=1", "ok?x=1?",
+		"ok?x=1%2",
 		"ok?&x=1", "ok?x=1#", "old/a", "old", "oldish", "old/?x=1", "old//a/../b")
 	if r.IntN(3) == 0 {
 		q.Path = "/" + strings.TrimLeft(spelling(r.Rand), "/")
 	}
 	for range r.IntN(3) {
 		name := r.of("X-Tenant", "x_tenant", "X-Two-Words", "x_two-words", "x_two_words", "x_under", "x-under", "x-tenant",
-			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Client-Cert", "X-Request-Id", "X-Envoy-Tenant", "X-Fairway-Port")
+			"X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Client-Cert", "X-Request-Id", "X-Envoy-Tenant",
+			"X-Fairway-Port")
 		q.Headers[name] = append(q.Headers[name], r.of("good", "bad", "good, bad", " good", "goods", "", "good,", "g\xffd"))
 	}
 	return q
@@ -181,7 +185,8 @@ func (r explained) rule(n int) model.Rule {
 	}
 	change := &model.HeaderChange{}
 	header := func() []model.Header {
-		return []model.Header{{Name: r.of("X-Tenant", "x-two-words", "x_two_words", "Host"), Value: r.of("good", "bad", "web", "50%")}}
+		name, value := r.of("X-Tenant", "x-two-words", "x_two_words", "Host"), r.of("good", "bad", "web", "50%")
+		return []model.Header{{Name: name, Value: value}}
 	}
 	switch r.IntN(8) {
 	case 0:

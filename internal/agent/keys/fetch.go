@@ -53,7 +53,8 @@ func (p proxy) fetch(ctx context.Context, s authentication.KeySource) ([]byte, e
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode != http.StatusOK { // the server's own words may say anything
-		return nil, fmt.Errorf("the answer is %s", strings.TrimSpace(fmt.Sprint(res.StatusCode, " ", http.StatusText(res.StatusCode))))
+		said := fmt.Sprint(res.StatusCode, " ", http.StatusText(res.StatusCode))
+		return nil, fmt.Errorf("the answer is %s", strings.TrimSpace(said))
 	}
 	body, err := io.ReadAll(io.LimitReader(res.Body, model.MostKeys+1))
 	if err != nil {

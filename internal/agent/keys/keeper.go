@@ -71,8 +71,8 @@ type coming struct {
 }
 
 // errNoRoom is why keys aren't kept that are good.
-var errNoRoom = errors.New("all sets of keys that the policies of the namespace have fetched here have more than 2 MiB " +
-	"together, so this one is not kept: have fewer servers of keys, or fewer keys in their answers")
+var errNoRoom = errors.New("all sets of keys that the policies of the namespace have fetched here have more than 2 " +
+	"MiB together, so this one is not kept: have fewer servers of keys, or fewer keys in their answers")
 
 // New makes a keeper that asks servers through the Envoy that listens on a socket.
 func New(socket string, log logr.Logger, reg prometheus.Registerer) *Keeper {
@@ -229,7 +229,7 @@ func (k *Keeper) note(s authentication.KeySource, e *kept, err error) {
 		}
 		e.again = now.Add(e.pauses.Step())
 	}
-	if !e.outcome.note(kind, err, now) {
+	if !e.note(kind, err, now) {
 		return
 	}
 	of := []any{"policiesOf", s.Namespace, "cluster", s.Cluster, "uri", shown(s.URI)}

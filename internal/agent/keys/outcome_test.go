@@ -22,7 +22,9 @@ import (
 )
 
 // asked is when a source of keys is asked while Envoy asks for it all the time.
-func asked(t *testing.T, k *Keeper, s *servers, from authentication.KeySource, during time.Duration) (at []time.Duration) {
+func asked(
+	t *testing.T, k *Keeper, s *servers, from authentication.KeySource, during time.Duration,
+) (at []time.Duration) {
 	t.Helper()
 	began := time.Now()
 	for time.Since(began) < during {

@@ -58,7 +58,8 @@ func TestAPolicySaysWhichKeysAreMissing(t *testing.T) {
 		says(metav1.ConditionTrue, v1alpha1.PolicyReasonEnforced)
 
 		w.writer.Counted(ofKeys(waypoint, "a", counts.KeysMissing, first, "the answer is 503 Service Unavailable"))
-		require.Equal(t, "Enforced by 2/2 proxies of waypoint bookshop/fairway-waypoint; provider main: port 8080 of Service "+
+		require.Equal(t, "Enforced by 2/2 proxies of waypoint bookshop/fairway-waypoint; provider main: port 8080 of "+
+			"Service "+
 			"keys/login has given no keys to a proxy of waypoint bookshop/fairway-waypoint since 2000-01-01 00:00 UTC: the "+
 			"answer is 503 Service Unavailable; until it answers the uri of jwks.remote with 200 and a set of public keys (RFC "+
 			"7517, 64 KiB at most), requests with tokens of the provider are refused there; requests without a token that is "+

@@ -76,8 +76,8 @@ func guardOf(p ingest.GuardedPod) xds.Key {
 	return catalogue.NodeScope(p.Node).Key(xds.TypeExtension, names.PodAuthorization(p.Pod.Namespace, p.Pod.Name))
 }
 
-// follow has the sets of a report counted for it, and no others. After an edit of its object what proxies said before is
-// no answer: that they have yet to answer may be heard of later than the report.
+// follow has the sets of a report counted for it, and no others. After an edit of its object what proxies said before
+// is no answer: that they have yet to answer may be heard of later than the report.
 func (t *tallies) follow(ref model.ObjectRef, before, now []*ingest.GuardedPods, edited bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -73,7 +73,8 @@ func oddities(t model.Tokens) (out []*rbacv3.Principal) {
 	return out
 }
 
-// spelledWith other separators, a header with a token or a claim is what some applications read, and nobody has verified.
+// spelledWith other separators, a header with a token or a claim is what some applications read, and nobody has
+// verified.
 func spelledWith(header string) (out []*rbacv3.Principal) {
 	for _, name := range model.OtherSpellings(header) {
 		out = append(out, has(&routev3.HeaderMatcher{

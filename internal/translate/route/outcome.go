@@ -75,7 +75,7 @@ func redirectStatus(code routev3.RedirectAction_RedirectResponseCode) int {
 	return 0
 }
 
-// Unmatched: nothing of the table is for the request, not even what its owner asks for of all requests.
+// Unmatched says that nothing of the table is for the request, not even what its owner asks for of all requests.
 func (o Outcome) Unmatched() bool { return o.route == nil }
 
 // Leaves is the request as it goes to the rule's nth backend: with what the rule and the backend change of it.

@@ -111,7 +111,8 @@ func httpFilters() []*hcmv3.HttpFilter {
 }
 
 // arrival is what a request gets before anything reads it: nothing that some application takes for what the proxy says
-// of the caller, the port that it is for, nothing that only its table may say, and that its caller spoke HTTP where no gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
+// of the caller, the port that it is for, nothing that only its table may say, and that its caller spoke HTTP where no
+// gateway has said anything else: Envoy would say https, for it sees the TLS of the mesh.
 func arrival() []*mutationrulesv3.HeaderMutation {
 	return append(route.RemoveLookalikes(),
 		envoy.SetHeader(route.HeaderPort, "%REQUESTED_SERVER_NAME%", corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),
