@@ -24,7 +24,7 @@ func bodiless(t model.RouteTable) map[string]*anypb.Any {
 	if !answeredByOthers(t) {
 		return nil
 	}
-	return map[string]*anypb.Any{filterBodiless: envoy.Any(become(envoy.Extension("envoy.filters.http.lua", &luav3.Lua{
+	return map[string]*anypb.Any{FilterBodiless: envoy.Any(become(envoy.Extension("envoy.filters.http.lua", &luav3.Lua{
 		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: bodilessScript}},
 		ClearRouteCache:   envoy.Bool(false),
 	})))}

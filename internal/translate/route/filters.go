@@ -22,21 +22,23 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
+// FilterBodiless is the HTTP filter that keeps answers whole, and does nothing else with them.
+const FilterBodiless = "fairway.bodiless"
+
 // HTTP filters, by the names that routes configure them with.
 const (
-	filterBodiless = "fairway.bodiless"
-	filterEcho     = "fairway.cors_echo"
-	filterCORS     = "envoy.filters.http.cors"
-	filterShown    = "fairway.shown_bodies"
-	filterAuth     = "fairway.external_auth"
-	filterAsk      = "fairway.external_authorization"
-	filterBodies   = "fairway.bodies"
-	filterLimits   = "fairway.limits"
-	filterFaults   = "fairway.faults"
-	filterAnswers  = "fairway.answers"
-	filterSession  = "envoy.filters.http.stateful_session"
-	filterRepeat   = "fairway.repeatable"
-	filterRouter   = "envoy.filters.http.router"
+	filterEcho    = "fairway.cors_echo"
+	filterCORS    = "envoy.filters.http.cors"
+	filterShown   = "fairway.shown_bodies"
+	filterAuth    = "fairway.external_auth"
+	filterAsk     = "fairway.external_authorization"
+	filterBodies  = "fairway.bodies"
+	filterLimits  = "fairway.limits"
+	filterFaults  = "fairway.faults"
+	filterAnswers = "fairway.answers"
+	filterSession = "envoy.filters.http.stateful_session"
+	filterRepeat  = "fairway.repeatable"
+	filterRouter  = "envoy.filters.http.router"
 )
 
 // Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
@@ -63,7 +65,7 @@ const (
 //     takes no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	out := []*hcmv3.HttpFilter{
-		envoy.HTTPFilter(filterBodiless, &compositev3.Composite{}),
+		envoy.HTTPFilter(FilterBodiless, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),
