@@ -16,7 +16,6 @@ import (
 // A waypoint asks in its own name: authorization services, rate limit services, servers of keys. Its requests to them
 // come by no route table, which could tell guards, and the pods of all that it sends to let waypoints in. So whether
 // guards let it ask is decided beforehand: else who may write a policy or a route could have it ask what is guarded.
-
 //
 // What a namespace that isn't the waypoint's has asked is asked for it: its own callers' requests are shown, by a route
 // that it wrote, or those to its pods, by a policy of its own. So guards of others must let in all of its accounts,

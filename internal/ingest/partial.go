@@ -51,9 +51,11 @@ func (i *Ingest) shareOfServices(c *memo.Ctx, namespace string) int {
 	for _, key := range keys {
 		asked = append(asked, i.asked.Get(c, key))
 	}
-	part := min(MostEndpointsOfService, max(1, equalPart(asked, MostEndpointsOfNamespace)))
-	return 1 << (bits.Len(uint(part)) - 1) // so that it stays while Services come and go
+	return steady(min(MostEndpointsOfService, equalPart(asked, MostEndpointsOfNamespace)))
 }
+
+// steady is a power of two, so that it stays while a little changes, and one at least.
+func steady(part int) int { return 1 << (bits.Len(uint(max(1, part))) - 1) }
 
 // mostAtPort is how many endpoints proxies know of each port of a Service.
 func (i *Ingest) mostAtPort(c *memo.Ctx, key cluster.Key) int {

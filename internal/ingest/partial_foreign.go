@@ -7,7 +7,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"math/bits"
 	"slices"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
@@ -102,9 +101,6 @@ func (i *Ingest) mostOfForeign(c *memo.Ctx, k foreign) int {
 	}
 	return steady(equalPart(i.askedAtPorts(c, k), share))
 }
-
-// steady is a power of two, so that it stays while a little changes, and one at least.
-func steady(part int) int { return 1 << (bits.Len(uint(max(1, part))) - 1) }
 
 // MostEndpointsAt is how many endpoints of a port a waypoint knows; math.MaxInt if all.
 func (i *Ingest) MostEndpointsAt(c *memo.Ctx, waypoint cluster.Key, port model.ServicePort) int {
