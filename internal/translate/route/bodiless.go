@@ -7,8 +7,6 @@ import (
 	_ "embed"
 	"slices"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	luav3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/lua/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -24,10 +22,9 @@ func bodiless(t model.RouteTable) map[string]*anypb.Any {
 	if !answeredByOthers(t) {
 		return nil
 	}
-	return map[string]*anypb.Any{FilterBodiless: envoy.Any(become(envoy.Extension("envoy.filters.http.lua", &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: bodilessScript}},
-		ClearRouteCache:   envoy.Bool(false),
-	})))}
+	return map[string]*anypb.Any{
+		FilterBodiless: envoy.Any(become(envoy.Extension("envoy.filters.http.lua", lua(bodilessScript)))),
+	}
 }
 
 func answeredByOthers(t model.RouteTable) bool {

@@ -69,13 +69,16 @@ func extensionFilters(namespace string, e model.Extension) ([]*corev3.TypedExten
 //go:embed sandbox.lua
 var sandbox string
 
-// script runs Lua in the sandbox. The route stays the one that was chosen, whatever the script changes.
+// script runs Lua in the sandbox.
 func script(name, source string) *luav3.Lua {
+	return lua("local source, name = " + luaString(source) + ", " + luaString(name) + "\n" + sandbox)
+}
+
+// lua runs a script. The route stays the one that was chosen, whatever the script changes.
+func lua(source string) *luav3.Lua {
 	return &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{
-			InlineString: "local source, name = " + luaString(source) + ", " + luaString(name) + "\n" + sandbox,
-		}},
-		ClearRouteCache: envoy.Bool(false),
+		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
+		ClearRouteCache:   envoy.Bool(false),
 	}
 }
 

@@ -96,13 +96,18 @@ func Filters() []*hcmv3.HttpFilter {
 // end. The answer says whether there is one, for callers offer whatever they like.
 func answers() *hcmv3.HttpFilter {
 	whole := envoy.Holds(envoy.Matching("status", &matcherv3.HttpResponseHeaderMatchInput{HeaderName: ":status"}),
-		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
-			SafeRegex: &xdsmatcherv3.RegexMatcher{
-				EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-				Regex:      "[^1].*",
-			},
-		}})
+		like("[^1].*"))
 	return envoy.OnlyIf(filterAnswers, whole, "envoy.filters.http.composite", &compositev3.Composite{})
+}
+
+// like matches texts by a regular expression, whole.
+func like(expression string) *xdsmatcherv3.StringMatcher {
+	return &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &xdsmatcherv3.RegexMatcher{
+			EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+			Regex:      expression,
+		},
+	}}
 }
 
 // safeMethods change nothing, so that they may be repeated without asking (RFC 9110, 9.2.1 and 9.2.2).
@@ -114,12 +119,7 @@ const safeMethods = "GET|HEAD|OPTIONS|TRACE"
 // send it.
 func repeatable() *hcmv3.HttpFilter {
 	safe := envoy.Holds(envoy.Matching("method", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: ":method"}),
-		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{
-			SafeRegex: &xdsmatcherv3.RegexMatcher{
-				EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
-				Regex:      safeMethods,
-			},
-		}})
+		like(safeMethods))
 	mutation := &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
 		RequestMutations: []*mutationrulesv3.HeaderMutation{
 			envoy.SetHeader("x-envoy-retry-on", retryBrokenOff, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD),

@@ -26,25 +26,22 @@ import (
 //go:embed watch.lua
 var watch string
 
-// modules of a rule run in what the filters of a chain make of a request one after the other.
+// moduleFilters are the chain of a module between its scripts.
 func moduleFilters(name string, w model.Wasm) ([]*corev3.TypedExtensionConfig, error) {
+	module := wasmModule(name, w)
 	out := []*corev3.TypedExtensionConfig{
 		envoy.Extension("envoy.filters.http.lua", watching("first", name, w.Request)),
-		envoy.Extension("envoy.filters.http.wasm", wasmModule(name, w)),
+		envoy.Extension("envoy.filters.http.wasm", module),
 		envoy.Extension("envoy.filters.http.lua", watching("second", name, w.Response)),
 	}
-	return out, envoy.Check(wasmModule(name, w))
+	return out, envoy.Check(module)
 }
 
 // watching is a script before or behind a module, which takes the length out of a message whose body may be changed: a
 // request is shown to the module behind the first one, and an answer behind the second.
 func watching(place, name string, next model.Processed) *luav3.Lua {
-	source := fmt.Sprintf("local place, name, unframed = %s, %s, %t\n%s", luaString(place), luaString(name),
-		next.Body != model.BodyNone, watch)
-	return &luav3.Lua{
-		DefaultSourceCode: &corev3.DataSource{Specifier: &corev3.DataSource_InlineString{InlineString: source}},
-		ClearRouteCache:   envoy.Bool(false),
-	}
+	return lua(fmt.Sprintf("local place, name, unframed = %s, %s, %t\n%s", luaString(place), luaString(name),
+		next.Body != model.BodyNone, watch))
 }
 
 // reloadAfter is how long a module that failed is out of use; then it begins anew.

@@ -37,11 +37,8 @@ func showing(own *model.ExternalAuth, guards, elsewhere []model.Guard) map[strin
 
 // holding refuses a body that is too long. A request for an upgrade has none: what follows it has no end.
 func holding(most uint32) *compositev3.CompositePerRoute {
-	any := &xdsmatcherv3.RegexMatcher{
-		EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}}, Regex: ".*",
-	}
 	upgrade := envoy.Holds(envoy.Matching("upgrade", &matcherv3.HttpRequestHeaderMatchInput{HeaderName: "upgrade"}),
-		&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: any}})
+		like(".*"))
 	out := become(envoy.Extension("envoy.filters.http.buffer", &bufferv3.Buffer{MaxRequestBytes: envoy.UInt32(most)}))
 	out.Matcher.MatcherType = &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
 		Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
