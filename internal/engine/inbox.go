@@ -55,11 +55,21 @@ func (q *Inbox) Synced() {
 func (q *Inbox) Interest(i xds.Interest) { q.do(func(e *Engine) { e.interest(i) }) }
 
 // Acknowledged says that proxies of this replica answered, came or went; it is for xds.Server.OnChange.
-func (q *Inbox) Acknowledged(k xds.Key) {
-	if _, ok := catalogue.WaypointOf(k.Scope); !ok || k.TypeURL != xds.TypeRoute {
+func (q *Inbox) Acknowledged(keys ...xds.Key) {
+	var tables []xds.Key
+	for _, k := range keys {
+		if _, ok := catalogue.WaypointOf(k.Scope); ok && k.TypeURL == xds.TypeRoute {
+			tables = append(tables, k)
+		}
+	}
+	if len(tables) == 0 {
 		return
 	}
-	q.do(func(e *Engine) { e.answered[k] = true })
+	q.do(func(e *Engine) {
+		for _, k := range tables {
+			e.answered[k] = true
+		}
+	})
 }
 
 // Verdict is told of each verdict of a proxy of this replica; it is for xds.Options.OnAck.

@@ -183,24 +183,24 @@ func reviewer(mgr ctrl.Manager) (auth.Reviewer, error) {
 	return c, nil
 }
 
-// acknowledged is told what proxies make of a resource, here or as other replicas tell.
-func (p *plane) acknowledged(k xds.Key) {
-	if all := catalogue.Together(k); catalogue.PartOf(all) == catalogue.Switched {
-		p.writer.Acknowledged(all)
-		return
+// acknowledged is told what proxies make of resources, here or as other replicas tell.
+func (p *plane) acknowledged(keys ...xds.Key) {
+	written := make([]xds.Key, 0, len(keys))
+	for _, k := range keys {
+		if all := catalogue.Together(k); catalogue.PartOf(all) == catalogue.Switched {
+			written = append(written, all)
+			continue
+		}
+		gateway, ofWaypoint := catalogue.WaypointOf(k.Scope)
+		_, ofNode := catalogue.NodeOf(k.Scope)
+		if ofWaypoint && !catalogue.IsTrial(k.ID) || ofNode && catalogue.PartOf(k) != catalogue.Nobody {
+			written = append(written, k)
+		}
+		if ofWaypoint && !catalogue.IsTrial(k.ID) && (p.rejections.note(k) || k == catalogue.Serving(gateway)) {
+			p.triggers.programmed.Notify(gateway)
+		}
 	}
-	if _, ok := catalogue.NodeOf(k.Scope); ok && catalogue.PartOf(k) != catalogue.Nobody {
-		p.writer.Acknowledged(k)
-		return
-	}
-	gateway, ok := catalogue.WaypointOf(k.Scope)
-	if !ok || catalogue.IsTrial(k.ID) {
-		return
-	}
-	p.writer.Acknowledged(k)
-	if p.rejections.note(k) || k == catalogue.Serving(gateway) {
-		p.triggers.programmed.Notify(gateway)
-	}
+	p.writer.Acknowledged(written...)
 }
 
 // programmed implements controllers.ProgrammedProbe.

@@ -18,7 +18,7 @@ type rejections struct {
 	acks serving.Acknowledgements
 
 	// again is told of a table that has been rejected for so long that the search for a culprit must be over.
-	again func(xds.Key)
+	again func(...xds.Key)
 
 	mu sync.Mutex
 	of map[xds.Scope]map[xds.ID]string // what the proxy said
@@ -26,7 +26,7 @@ type rejections struct {
 	tables map[xds.Key]time.Time
 }
 
-func newRejections(acks serving.Acknowledgements, again func(xds.Key)) *rejections {
+func newRejections(acks serving.Acknowledgements, again func(...xds.Key)) *rejections {
 	return &rejections{acks: acks, again: again, of: map[xds.Scope]map[xds.ID]string{}, tables: map[xds.Key]time.Time{}}
 }
 

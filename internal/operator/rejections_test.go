@@ -32,8 +32,8 @@ func TestARejectedTableIsSaidWhenItLasts(t *testing.T) {
 		s := says{k: "no such filter"}
 		var r *rejections
 		said := 0
-		r = newRejections(s, func(k xds.Key) {
-			if r.note(k) {
+		r = newRejections(s, func(keys ...xds.Key) {
+			if r.note(keys[0]) {
 				said++
 			}
 		})
@@ -56,7 +56,7 @@ func TestRejectionsOfAScope(t *testing.T) {
 	const scope xds.Scope = "waypoint/a/w"
 	b, c := scope.Key(xds.TypeCluster, "service/a/b/80"), scope.Key(xds.TypeCluster, "service/a/c/80")
 	s := says{b: "no such filter", c: "bad"}
-	r := newRejections(s, func(xds.Key) {})
+	r := newRejections(s, func(...xds.Key) {})
 	require.False(t, r.note(scope.Key(xds.TypeRoute, "service/a/d/80")))
 	require.Empty(t, r.first(scope))
 	require.True(t, r.note(c))

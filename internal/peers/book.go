@@ -24,7 +24,7 @@ import (
 // Local is this replica's own book; xds.Server is one.
 type Local interface {
 	State(k xds.Key) xds.ResourceState
-	OnChange(fn func(xds.Key)) (cancel func())
+	OnChange(fn func(...xds.Key)) (cancel func())
 	Proxies() []xds.ProxyState
 }
 
@@ -76,9 +76,12 @@ type Book struct {
 	remotes   map[*remote]struct{}
 	following map[string]context.CancelFunc // by address
 	follow    func(address string) context.CancelFunc
-	listeners map[int]func(xds.Key)
+	listeners map[int]func(...xds.Key)
 	next      int
 }
+
+// changesPerCall bounds what listeners are told of at once: they may hold a lock meanwhile.
+const changesPerCall = 100
 
 // remote is the book of another replica, as far as it was told. It is guarded by Book.mu.
 type remote struct {
@@ -134,7 +137,7 @@ func New(o Options) *Book {
 	b := &Book{
 		opts: o, replica: rand.Text(),
 		remotes: map[*remote]struct{}{}, following: map[string]context.CancelFunc{},
-		listeners: map[int]func(xds.Key){},
+		listeners: map[int]func(...xds.Key){},
 	}
 	b.feed = newFeed(o.Local, b.replica, o.times, o.Log)
 	return b
@@ -256,9 +259,9 @@ func (b *Book) Note(text string) { b.feed.note(text) }
 // fact is told to nobody any more.
 func (b *Book) Tell(subject, fact string) { b.feed.tell(subject, fact) }
 
-// OnChange calls fn whenever State of a resource may have changed here or on another replica. Calls may come at the
+// OnChange calls fn whenever State of some resources may have changed here or on another replica. Calls may come at the
 // same time; fn must not block. The returned function ends it; a call may still be under way then.
-func (b *Book) OnChange(fn func(xds.Key)) (cancel func()) {
+func (b *Book) OnChange(fn func(...xds.Key)) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	id := b.next
@@ -303,7 +306,7 @@ func (b *Book) tell(d delta) {
 			}
 		}
 	}
-	listeners := make([]func(xds.Key), 0, len(b.listeners))
+	listeners := make([]func(...xds.Key), 0, len(b.listeners))
 	for _, fn := range b.listeners {
 		listeners = append(listeners, fn)
 	}
@@ -311,9 +314,9 @@ func (b *Book) tell(d delta) {
 	for _, k := range d.removed {
 		b.opts.Interests.remove(k, !connected[k.Scope])
 	}
-	for _, k := range d.changed {
+	for keys := range slices.Chunk(d.changed, changesPerCall) {
 		for _, fn := range listeners {
-			fn(k)
+			fn(keys...)
 		}
 	}
 }

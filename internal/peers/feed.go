@@ -103,16 +103,21 @@ func (w logWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// noteChanged notes what is due to whom.
-func (f *feed) noteChanged(k xds.Key) {
-	k = catalogue.Together(k)
-	if catalogue.PartOf(k) == catalogue.Nobody {
+// noteChanged notes what is due to whom. What changes together is told together.
+func (f *feed) noteChanged(keys ...xds.Key) {
+	told := make([]xds.Key, 0, len(keys))
+	for _, k := range keys {
+		if k = catalogue.Together(k); catalogue.PartOf(k) != catalogue.Nobody {
+			told = append(told, k)
+		}
+	}
+	if len(told) == 0 {
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for fo := range f.followers {
-		fo.add(k)
+		fo.add(told)
 	}
 }
 
@@ -192,9 +197,11 @@ func (f *feed) sendNotes(enc *json.Encoder, fo *follower) error {
 	return nil
 }
 
-func (fo *follower) add(k xds.Key) {
+func (fo *follower) add(keys []xds.Key) {
 	fo.mu.Lock()
-	fo.due[k] = struct{}{}
+	for _, k := range keys {
+		fo.due[k] = struct{}{}
+	}
 	fo.mu.Unlock()
 	fo.wake.Set()
 }

@@ -305,7 +305,7 @@ func (r *replica) nodeOf(name, typeURL, resource string, let <-chan struct{}) {
 type fixed struct{ states map[xds.Key]xds.ResourceState }
 
 func (f *fixed) State(k xds.Key) xds.ResourceState { return f.states[k] }
-func (f *fixed) OnChange(func(xds.Key)) func()     { return func() {} }
+func (f *fixed) OnChange(func(...xds.Key)) func()  { return func() {} }
 func (f *fixed) Proxies() []xds.ProxyState         { return nil }
 
 // testLog drops what is logged: goroutines of a server may outlive the test.

@@ -22,10 +22,12 @@ func TestProxiesOfAllReplicasCount(t *testing.T) {
 	a, b := pair(t, long(quick))
 	var mu sync.Mutex
 	told := map[xds.Key]bool{}
-	cancel := a.book.OnChange(func(k xds.Key) {
+	cancel := a.book.OnChange(func(keys ...xds.Key) {
 		mu.Lock()
 		defer mu.Unlock()
-		told[k] = true
+		for _, k := range keys {
+			told[k] = true
+		}
 	})
 	defer cancel()
 	// The first replica has no proxy yet and must derive the route only to know its version.

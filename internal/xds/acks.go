@@ -9,37 +9,54 @@ import (
 	"sync"
 )
 
-// book tells listeners which resources' acknowledgement state may have changed.
+// book tells listeners which resources' acknowledgement state may have changed. All are told by one goroutine, one after
+// the other: an answer of a proxy is mostly of interest to each, and to wake one is cheaper than to wake them all.
 type book struct {
+	queue *notifier[Key]
+
 	mu        sync.Mutex
-	listeners map[int]*notifier[Key]
-	next      int
+	observers []*observer
 }
 
-func newBook() *book { return &book{listeners: map[int]*notifier[Key]{}} }
+type observer struct{ fn func(...Key) }
+
+func newBook() *book {
+	b := &book{}
+	b.queue = newNotifier(b.tell)
+	return b
+}
 
 // noteChanged never blocks; with no listeners it costs nothing.
-func (b *book) noteChanged(k Key) {
+func (b *book) noteChanged(keys ...Key) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, n := range b.listeners {
-		n.add(k)
+	listening := len(b.observers) > 0
+	b.mu.Unlock()
+	if listening {
+		b.queue.add(keys...)
 	}
 }
 
-// OnChange calls fn whenever State of a resource may have changed: coalesced, one call at a time, outside all locks.
-// The returned function ends it; a call may still be under way then.
-func (s *Server) OnChange(fn func(Key)) (cancel func()) {
-	b := s.book
+func (b *book) tell(keys ...Key) {
+	b.mu.Lock()
+	observers := slices.Clone(b.observers)
+	b.mu.Unlock()
+	for _, l := range observers {
+		l.fn(keys...)
+	}
+}
+
+// OnChange calls fn whenever State of some resources may have changed: coalesced, one call at a time, outside all
+// locks. fn must not block, and must not keep the slice. The returned function ends it; a call may still be under way
+// then.
+func (s *Server) OnChange(fn func(...Key)) (cancel func()) {
+	b, l := s.book, &observer{fn}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	id := b.next
-	b.next++
-	b.listeners[id] = newNotifier(fn)
+	b.observers = append(b.observers, l)
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		delete(b.listeners, id)
+		b.observers = slices.DeleteFunc(b.observers, func(o *observer) bool { return o == l })
 	}
 }
 

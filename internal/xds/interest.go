@@ -23,7 +23,11 @@ type interestNote struct {
 
 func newInterests(cache *Cache, fn func(Interest)) *interests {
 	i := &interests{cache: cache, fn: fn, reported: map[Key]struct{}{}}
-	i.queue = newNotifier(i.report)
+	i.queue = newNotifier(func(notes ...interestNote) {
+		for _, n := range notes {
+			i.report(n)
+		}
+	})
 	return i
 }
 

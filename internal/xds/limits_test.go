@@ -228,10 +228,12 @@ func TestBook(t *testing.T) {
 		o.Registerer = reg
 		o.OnAck = func(a Ack) { mu.Lock(); defer mu.Unlock(); acks = append(acks, a) }
 	})
-	f.server.OnChange(func(k Key) {
+	f.server.OnChange(func(keys ...Key) {
 		mu.Lock()
 		defer mu.Unlock()
-		changes[typeLabel(k.TypeURL)+" "+k.Name]++
+		for _, k := range keys {
+			changes[typeLabel(k.TypeURL)+" "+k.Name]++
+		}
 	})
 	r1 := route(t, "r", 1)
 	f.apply(r1)

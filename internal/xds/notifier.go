@@ -3,12 +3,19 @@
 
 package xds
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
+
+// handOver bounds the keys of one call: whoever takes them may hold a lock meanwhile.
+const handOver = 100
 
 // notifier hands keys to a function: each key at most once per hand-over, in order of first addition, one call at a
-// time. It holds no more than the distinct keys, and a goroutine runs only while there is something to hand over.
+// time. What is added at once is handed over at once. It holds no more than the distinct keys, and a goroutine runs only
+// while there is something to hand over.
 type notifier[K comparable] struct {
-	fn func(K)
+	fn func(...K)
 
 	mu      sync.Mutex
 	queue   []K
@@ -16,20 +23,21 @@ type notifier[K comparable] struct {
 	running bool
 }
 
-func newNotifier[K comparable](fn func(K)) *notifier[K] {
+func newNotifier[K comparable](fn func(...K)) *notifier[K] {
 	return &notifier[K]{fn: fn, queued: map[K]struct{}{}}
 }
 
 // add never blocks and may be called with locks held: fn runs on another goroutine.
-func (n *notifier[K]) add(key K) {
+func (n *notifier[K]) add(keys ...K) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, ok := n.queued[key]; ok {
-		return
+	for _, key := range keys {
+		if _, ok := n.queued[key]; !ok {
+			n.queued[key] = struct{}{}
+			n.queue = append(n.queue, key)
+		}
 	}
-	n.queued[key] = struct{}{}
-	n.queue = append(n.queue, key)
-	if !n.running {
+	if !n.running && len(n.queue) > 0 {
 		n.running = true
 		go n.run()
 	}
@@ -48,8 +56,8 @@ func (n *notifier[K]) run() {
 		// A key added while its own call runs is handed over again: its call may have read the older state.
 		clear(n.queued)
 		n.mu.Unlock()
-		for _, key := range batch {
-			n.fn(key)
+		for keys := range slices.Chunk(batch, handOver) {
+			n.fn(keys...)
 		}
 	}
 }

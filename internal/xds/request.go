@@ -246,13 +246,14 @@ func (st *stream) acknowledge(sub *subscription, req *discoveryv3.DeltaDiscovery
 		return st.nack(sub, r, errorText(req.GetErrorDetail().GetMessage()))
 	}
 	st.srv.metrics.observePush(stageAcked, sub.typeURL, r.span.since, time.Now())
-	var acks []Ack
+	acks, keys := make([]Ack, 0, len(r.items)), make([]Key, 0, len(r.items))
 	for _, it := range r.items {
 		sub.ack(it, st.standsIn(sub, it))
 		st.keepGood(sub, it)
 		acks = append(acks, Ack{Proxy: st.proxy, ID: ID{sub.typeURL, it.name}, Version: it.version})
-		st.srv.book.noteChanged(st.scope.name.Key(sub.typeURL, it.name))
+		keys = append(keys, st.scope.name.Key(sub.typeURL, it.name))
 	}
+	st.srv.book.noteChanged(keys...)
 	return acks
 }
 

@@ -107,9 +107,11 @@ func NewServer(opts Options) *Server {
 		byPod:     map[string]*stream{},
 	}
 	opts.Cache.onApply(func(scope Scope, changed []mark) {
+		keys := make([]Key, 0, len(changed))
 		for _, m := range changed {
-			s.book.noteChanged(Key{scope, m.ID})
+			keys = append(keys, Key{scope, m.ID})
 		}
+		s.book.noteChanged(keys...)
 	})
 	return s
 }

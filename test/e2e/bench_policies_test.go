@@ -38,7 +38,9 @@ type policyColumn struct {
 	Pods, Policies int
 	Edited         benchTimes
 	Cost           benchCost
-	Memory         float64
+	// Noted is the cost of an edit that says nothing: what it takes to hear of a version of the object, and no more.
+	Noted  benchCost
+	Memory float64
 }
 
 func newBenchPolicies(t *testing.T) *benchPolicies {
@@ -65,8 +67,13 @@ func (p *benchPolicies) column(policies int) policyColumn {
 	out := policyColumn{Policies: policies, Pods: policies / policiesPerPod * podsPerWorkload}
 	p.fill(out.Pods, out.Policies)
 	out.Edited, out.Cost = p.edits()
+	out.Noted = p.costs(1, func(n int) {
+		policy := &v1alpha1.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: p.name, Name: "edited"}}
+		edit(p.t, policy, func() { policy.Annotations = map[string]string{"note": fmt.Sprint(n)} })
+	})
 	out.Memory = p.usage().memory
-	p.t.Logf("%d policies, %d pods: edited policy %s, %s of CPU", out.Policies, out.Pods, out.Edited, out.Cost.cpu())
+	p.t.Logf("%d policies, %d pods: edited policy %s, %s of CPU, annotated %s", out.Policies, out.Pods, out.Edited,
+		out.Cost.cpu(), out.Noted.cpu())
 	return out
 }
 

@@ -102,6 +102,7 @@ func (r benchReport) String() string {
 		{"other pods", func(c policyColumn) string { return fmt.Sprint(c.Pods) }},
 		{"an edited policy lets a caller in", func(c policyColumn) string { return c.Edited.String() }},
 		{"operator CPU for an edit", func(c policyColumn) string { return c.Cost.cpu() }},
+		{"operator CPU for an annotation, which says nothing", func(c policyColumn) string { return c.Noted.cpu() }},
 		{"xDS bytes for an edit", func(c policyColumn) string { return c.Cost.sent() }},
 		{"operator memory, larger replica", func(c policyColumn) string { return megabytes(c.Memory) }},
 	})

@@ -147,7 +147,11 @@ func New(opts Options) (*Relay, error) {
 		Registerer: opts.Registerer,
 		MaxStreams: maxEnvoys,
 	})
-	r.server.OnChange(func(k xds.Key) { r.noteChanged(k.ID) })
+	r.server.OnChange(func(keys ...xds.Key) {
+		for _, k := range keys {
+			r.noteChanged(k.ID)
+		}
+	})
 	if err := r.restore(); err != nil {
 		r.log.Error(err, "no snapshot is served; everything comes from the operator", "path", opts.SnapshotPath)
 	}

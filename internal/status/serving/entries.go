@@ -171,17 +171,19 @@ func (e *Entries) Changed(ref model.ObjectRef, before, now client.Object) {
 }
 
 // Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
-func (e *Entries) Acknowledged(k xds.Key) {
-	e.pods.acknowledged(k)
+func (e *Entries) Acknowledged(keys ...xds.Key) {
+	e.pods.acknowledged(keys...)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for ref := range e.users[k] {
-		switch soon, enforced := e.enforced[ref]; {
-		case !enforced:
-			e.Touch(ref)
-		case !soon: // it may need tables by the hundred
-			e.enforced[ref] = true
-			time.AfterFunc(calm, func() { e.again(ref) })
+	for _, k := range keys {
+		for ref := range e.users[k] {
+			switch soon, enforced := e.enforced[ref]; {
+			case !enforced:
+				e.Touch(ref)
+			case !soon: // it may need tables by the hundred
+				e.enforced[ref] = true
+				time.AfterFunc(calm, func() { e.again(ref) })
+			}
 		}
 	}
 }

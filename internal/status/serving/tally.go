@@ -189,18 +189,24 @@ func worse(a, b standing) standing {
 	return a
 }
 
-// acknowledged looks at a pod again whose proxy has answered, came or went.
-func (t *tallies) acknowledged(k xds.Key) {
+// acknowledged looks at pods again whose proxy has answered, came or went.
+func (t *tallies) acknowledged(keys ...xds.Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.with[k]) == 0 {
-		return
-	}
-	now := t.look(k)
-	for y := range t.with[k] {
-		if y.put(k, now) {
-			t.wake(y, now.stance == rejected || y.count[unknown]+y.count[behind] == 0)
+	changed := map[*tally]bool{} // and whether a proxy rejects something of it now
+	for _, k := range keys {
+		if len(t.with[k]) == 0 {
+			continue
 		}
+		now := t.look(k)
+		for y := range t.with[k] {
+			if y.put(k, now) {
+				changed[y] = changed[y] || now.stance == rejected
+			}
+		}
+	}
+	for y, rejects := range changed {
+		t.wake(y, rejects || y.count[unknown]+y.count[behind] == 0)
 	}
 }
 
