@@ -38,7 +38,7 @@ func (f envoyFilters) String() string {
 			continue // it isn't there
 		}
 		switch found := filtersIn(config); {
-		case filter.GetName() == route.FilterBodiless:
+		case filter.GetName() == route.FilterBodiless, strings.HasPrefix(filter.GetName(), route.FilterLengths):
 		case filter.GetName() == names.FilterAuthentication:
 			if policies := valueOf(config, names.HeaderAuthentication); policies != "" {
 				out = append(out, "tokens "+policies)

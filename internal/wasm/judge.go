@@ -20,7 +20,8 @@ const MostBytes = 1 << 20
 
 // Module is one that proxies can run.
 type Module struct {
-	// Code is what proxies get: the module without what is for its author's tools, and with bounds.
+	// Code is what proxies get: the module without what is for its author's tools, with bounds, and with what keeps it
+	// from bodies that are gone.
 	Code []byte
 	// Memory is how many bytes it may have.
 	Memory int
@@ -77,6 +78,9 @@ func (m *memory) judge(digest string, module []byte) (*Module, error) {
 func judge(module []byte) (*Module, error) {
 	m, err := bound(module)
 	if err != nil {
+		return nil, err
+	}
+	if m.Code, err = held(m.Code); err != nil {
 		return nil, err
 	}
 	ctx := context.Background()

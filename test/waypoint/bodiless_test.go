@@ -9,11 +9,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	ext_procv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -25,11 +28,14 @@ import (
 // forged is an answer in the body of another one.
 const forged = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged"
 
-// TestNobodyForgesTheNextAnswer: an extension or an authorization service that gives a body to an answer that has none,
-// for its status or because the request was HEAD, makes no answer to the next request on the caller's connection.
+// TestNobodyForgesTheNextAnswer: an extension, an authorization service or a TrafficPolicy that gives a body to an
+// answer that has none, for its status or because the request was HEAD, makes no answer to the next request on the
+// caller's connection; nor does a service with another length of the body, or with what is said before an answer (1xx).
 func TestNobodyForgesTheNextAnswer(t *testing.T) {
 	for what, begin := range map[string]func(*testing.T) (*world, string, []string){
-		"scripts": scriptsThatForge, "processor": processorThatForges, "authorization": authorizerThatForges,
+		"scripts": scriptsThatForge, "processor": processorThatForges, "authorization": authorizerThatForges(false),
+		"policy's authorization": authorizerThatForges(true),
+		"fault 204":              faultsThatForge(http.StatusNoContent), "fault 304": faultsThatForge(http.StatusNotModified),
 	} {
 		t.Run(what, func(t *testing.T) {
 			w, dialled, paths := begin(t)
@@ -131,18 +137,47 @@ func processorThatForges(t *testing.T) (w *world, dialled string, paths []string
 	return g.world, g.name, []string{"/204", "/304", "/replaced"}
 }
 
-func authorizerThatForges(t *testing.T) (w *world, dialled string, paths []string) {
-	service := &authorizer{}
-	service.decides(func(_ context.Context, a *authv3.AttributeContext) *authv3.CheckResponse {
-		switch a.GetRequest().GetHttp().GetPath() {
-		case "/204":
-			return denied(http.StatusNoContent, forged)
-		case "/304":
-			return denied(http.StatusNotModified, forged)
+// authorizerThatForges is asked by a rule, or by a policy.
+func authorizerThatForges(byPolicy bool) func(*testing.T) (*world, string, []string) {
+	adds := headerOptions("Content-Length", "3")
+	adds[0].AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+	passes := map[string][]*corev3.HeaderValueOption{
+		"/length": headerOptions("Content-Length", "3"), "/no-length": headerOptions("content-length", "0"), "/lengths": adds,
+		"/status/100": headerOptions(":status", "100"), "/status/204": headerOptions(":status", "204"),
+	}
+	decide := func(_ context.Context, a *authv3.AttributeContext) *authv3.CheckResponse {
+		path := a.GetRequest().GetHttp().GetPath()
+		if headers, ok := passes[path]; ok {
+			return yes(&authv3.OkHttpResponse{ResponseHeadersToAdd: headers})
 		}
-		return denied(http.StatusForbidden, forged)
-	})
-	g := newGuarded(t, model.ProtocolHTTP2, service.server())
-	g.asks(model.ExternalAuth{GRPC: true, Timeout: 20 * time.Second})
-	return g.world, g.name, []string{"/204", "/304", "/403"}
+		var code int32
+		if _, err := fmt.Sscanf(path, "/%d", &code); err != nil {
+			return nil
+		}
+		return denied(typev3.StatusCode(code), forged)
+	}
+	return func(t *testing.T) (*world, string, []string) {
+		service := &authorizer{}
+		service.decides(decide)
+		g := newGuarded(t, model.ProtocolHTTP2, service.server())
+		ask := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second}
+		if byPolicy {
+			b := to(web, 1)
+			b.Guards = []model.Guard{{Asked: []model.ExternalAuth{ask}}}
+			g.doesWith(model.RouteTable{Guards: b.Guards, Default: []model.Rule{rule(below("/"), nil, b)}})
+		} else {
+			g.asks(ask)
+		}
+		return g.world, g.name, append(slices.Sorted(maps.Keys(passes)),
+			"/204", "/304", "/403", "/100", "/101", "/103", "/199", "/600", "/1")
+	}
+}
+
+func faultsThatForge(status uint32) func(t *testing.T) (w *world, dialled string, paths []string) {
+	return func(t *testing.T) (w *world, dialled string, paths []string) {
+		w = newWorld(t)
+		return w, w.serve(web, true, &model.RouteTable{
+			Requests: model.Requests{Abort: &model.Abort{Status: status, Percent: 100}},
+		}), []string{"/"}
+	}
 }

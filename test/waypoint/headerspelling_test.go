@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -117,6 +118,56 @@ func TestCallersAreNotInTrailers(t *testing.T) {
 	require.NotContains(t, body, "forged")
 	require.Equal(t, []string{"1"}, asCGI(got, "x-sum"))
 	require.Equal(t, []string{"2"}, asCGI(got, "x-sum-of"))
+}
+
+// TestNoTrailerGoesAroundPolicies: what policies read of requests, and what they vouch for, comes in no trailer either,
+// nor what only an authorization service of a rule sets.
+func TestNoTrailerGoesAroundPolicies(t *testing.T) {
+	told := func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		_ = r.Trailer.Write(w)
+	}
+	byHeader := accessPolicy("d", true, fromAccount("", &model.AccessRequest{Headers: []model.AccessHeader{
+		{Name: "x-role", Value: &model.StringMatch{Type: model.MatchExact, Value: "admin"}},
+	}}))
+	for what, begin := range map[string]func(*testing.T) (*world, string){
+		"a policy on requests": func(t *testing.T) (*world, string) {
+			s := &shop{world: newWorld(t)}
+			e, _ := s.pod(appID, http.HandlerFunc(told))
+			s.backend(web, model.ProtocolHTTP, e)
+			return s.world, s.guard(onRequests(byHeader), rule(below("/"), nil, to(web, 1)))
+		},
+		"tokens": func(t *testing.T) (*world, string) {
+			s := &shop{world: newWorld(t)}
+			e, _ := s.pod(appID, http.HandlerFunc(told))
+			s.backend(webV1, model.ProtocolHTTP, e)
+			s.backend(web, model.ProtocolHTTP, e)
+			issuer := newIssuer(t, "https://login.example", "one", jose.ES256)
+			return s.world, s.authenticate([]model.Guard{{}}, byTokens("web", true, issuer.provider(t,
+				func(p *model.TokenProvider) { p.Claims = []model.ClaimHeader{{Header: "x-role", Claim: "role"}} })))
+		},
+		"a rule's authorization": func(t *testing.T) (*world, string) {
+			w := newWorld(t)
+			e, _ := w.pod(appID, http.HandlerFunc(told))
+			w.backend(web, model.ProtocolHTTP, e)
+			of, _ := w.pod(sessionsID, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			w.backend(sessions, model.ProtocolHTTP, of)
+			return w, w.serve(web, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), filters(model.Filter{
+				ExternalAuth: &model.ExternalAuth{Service: sessions, Timeout: 20 * time.Second, Taken: []string{"X-Role"}},
+			}), to(web, 1))}})
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			w, dialled := begin(t)
+			c, in := raw(t, w.caller(clientID), dialled)
+			_, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: web\r\nTE: trailers\r\nTrailer: X-Role, x_role"+
+				"\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX-Role: admin\r\nx_role: admin\r\n\r\n")
+			require.NoError(t, err)
+			resp, body := answerTo(t, in)
+			require.Equal(t, http.StatusOK, resp.StatusCode)
+			require.NotContains(t, body, "admin")
+		})
+	}
 }
 
 // TestLongNamesAreNotSpelledAround: of names with many hyphens, too, no spelling goes around a rule or passes for a

@@ -318,6 +318,53 @@ func TestModulesThatWait(t *testing.T) {
 	require.Less(t, passed, 7)
 }
 
+// TestModulesReadNothingThatIsGone: a module that has a piece of a body neither go on nor held by Envoy, and asks for
+// it when it is gone, is stopped at once, and the waypoint goes on.
+func TestModulesReadNothingThatIsGone(t *testing.T) {
+	s := newScripted(t)
+	p := wasmtest.Plugin()
+	ask := func(buffer int32) wasmtest.Op {
+		return wasmtest.Ops(wasmtest.I32(buffer), wasmtest.I32(0), wasmtest.I32(4096), wasmtest.I32(16), wasmtest.I32(20),
+			wasmtest.Call("env.proxy_get_buffer_bytes"), wasmtest.Drop)
+	}
+	p.Functions = append(p.Functions, wasmtest.Function{
+		Name: "proxy_on_done", Signature: "i:i",
+		Body: []wasmtest.Op{ask(wasmtest.RequestBody), ask(wasmtest.ResponseBody), wasmtest.I32(1)},
+	})
+	p.On(wasmtest.OnResponse, p.Set(wasmtest.Response, "x-ran", "1"))
+	// The second parameter is how much there is: answers say what is to become of them by their length, and so at the end.
+	p.On(wasmtest.OnResponseBody, wasmtest.Local(1), wasmtest.Raw(0x45), wasmtest.If(wasmtest.I32(2), wasmtest.Return),
+		wasmtest.Local(1), wasmtest.Return)
+	s.module(moduleOf(t, p))
+	s.answer = func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, strings.TrimPrefix(r.URL.Path, "/"))
+	}
+	ran := func(body string) (bool, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web/"+body, http.NoBody)
+		require.NoError(t, err)
+		resp, err := s.client.Do(q)
+		if err != nil {
+			return false, err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resp.Header.Get("X-Ran") != "", err
+	}
+	again := func() bool {
+		is, err := ran("")
+		return is && err == nil
+	}
+	eventually.True(t, "the module", again)
+	for _, body := range []string{"ab", "abc"} {
+		_, err := ran(body)
+		require.Error(t, err, "what it would not let go is gone")
+		require.NotErrorIs(t, err, context.DeadlineExceeded)
+		eventually.True(t, "the module once more", again)
+	}
+}
+
 // TestEveryFunctionOfModules: proxies have every function that a module may import, as the operator knows it.
 func TestEveryFunctionOfModules(t *testing.T) {
 	s := newScripted(t)

@@ -126,6 +126,18 @@ func TestUndeclared(t *testing.T) {
 }
 
 func TestWebSocket(t *testing.T) {
+	script := model.Extension{Name: "script", Lua: &model.Lua{Source: request("handle:headers():add('x-seen', '1')")}}
+	for what, table := range map[string]*model.RouteTable{
+		"routes": nil,
+		"answers that are kept whole": {
+			Default: []model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), to(web, 1))},
+		},
+	} {
+		t.Run(what, func(t *testing.T) { webSocket(t, table) })
+	}
+}
+
+func webSocket(t *testing.T, table *model.RouteTable) {
 	w := newWorld(t)
 	e, _ := w.pod(appID, http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" {
@@ -141,7 +153,7 @@ func TestWebSocket(t *testing.T) {
 		_, _ = io.Copy(c, b)
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, true, nil)
+	dialled := w.serve(web, true, table)
 	c, err := w.caller(clientID).dial(t.Context(), dialled)
 	if err != nil {
 		t.Fatal(err)

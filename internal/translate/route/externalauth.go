@@ -191,9 +191,11 @@ func onlyOfService(a model.ExternalAuth) (out []string) {
 	return out
 }
 
+// removing takes headers out of requests, also out of their trailers, which some applications read as headers.
 func removing(headers []string) *headermutationv3.HeaderMutation {
+	all := []*mutationrulesv3.HeaderMutation{envoy.RemoveHeaders(matching(strings.Join(headers, "|")))}
 	return &headermutationv3.HeaderMutation{Mutations: &headermutationv3.Mutations{
-		RequestMutations: []*mutationrulesv3.HeaderMutation{envoy.RemoveHeaders(matching(strings.Join(headers, "|")))},
+		RequestMutations: all, RequestTrailersMutations: all,
 	}}
 }
 

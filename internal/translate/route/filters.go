@@ -44,7 +44,8 @@ const (
 // Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
 // and do nothing until a route configures them, so that no route ever changes a listener.
 //
-//  1. Bodiless: has answers that can have no body get none, whoever made one behind it; see bodiless.
+//  1. Bodiless: has answers that can have no body get none, whoever made one behind it; see bodiless. Filters for
+//     lengths, around those that ask authorization services, keep answers as long as they are said to be.
 //  2. CORS: answers preflight requests, before anything that would refuse them for lack of credentials. What it can't
 //     say by itself is added to its answer; see echo.
 //  3. Shown bodies: holds what somebody is to be shown, until it is there; see showing.
@@ -70,6 +71,7 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
 		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterLengths(0), &compositev3.Composite{}),
 	}
 	for n := range model.MostExtensions {
 		out = append(out, envoy.HTTPFilter(filterExtension(n), &compositev3.Composite{}))
@@ -80,7 +82,9 @@ func Filters() []*hcmv3.HttpFilter {
 		}),
 		envoy.HTTPFilterByECDS(names.FilterForm, &httprbacv3.RBAC{}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
+		envoy.HTTPFilter(filterLengths(1), &compositev3.Composite{}),
 		envoy.HTTPFilter(filterAsk, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterLengths(2), &compositev3.Composite{}),
 		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),

@@ -66,8 +66,8 @@ func guardsOf(guards, elsewhere []model.Guard, own *model.ExternalAuth) map[stri
 	}
 	maps.Copy(out, asking(guards, elsewhere))
 	maps.Copy(out, showing(own, guards, elsewhere))
-	if needed := model.Needed(guards); len(needed) > 0 || len(model.Needed(elsewhere)) > 0 {
-		out[names.FilterAuthentication] = envoy.Any(authenticating(needed))
+	if readRequests(guards) || readRequests(elsewhere) {
+		out[names.FilterAuthentication] = envoy.Any(authenticating(model.Needed(guards), guards))
 	}
 	return out
 }

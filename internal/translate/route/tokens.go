@@ -22,8 +22,9 @@ import (
 // A table says which policies a request must satisfy, for each way that requests take, and no more: the filter that
 // verifies tokens (package authentication) has it from a header.
 
-// authenticating tells that filter, or takes back what a less specific part of the table tells it.
-func authenticating(needed []model.PolicyName) *headermutationv3.HeaderMutationPerRoute {
+// authenticating tells that filter, or takes back what a less specific part of the table tells it. Where policies read
+// requests, these have no trailers: nobody looks at those, and some applications read them as headers.
+func authenticating(needed []model.PolicyName, guards []model.Guard) *headermutationv3.HeaderMutationPerRoute {
 	m := &mutationrulesv3.HeaderMutation{
 		Action: &mutationrulesv3.HeaderMutation_Remove{Remove: names.HeaderAuthentication},
 	}
@@ -31,9 +32,18 @@ func authenticating(needed []model.PolicyName) *headermutationv3.HeaderMutationP
 		m = envoy.SetHeader(names.HeaderAuthentication, model.AuthenticationSet(needed),
 			corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 	}
-	return &headermutationv3.HeaderMutationPerRoute{Mutations: &headermutationv3.Mutations{
-		RequestMutations: []*mutationrulesv3.HeaderMutation{m},
-	}}
+	out := &headermutationv3.Mutations{RequestMutations: []*mutationrulesv3.HeaderMutation{m}}
+	if readRequests(guards) {
+		out.RequestTrailersMutations = []*mutationrulesv3.HeaderMutation{envoy.RemoveHeaders(matching(`.*`))}
+	}
+	return &headermutationv3.HeaderMutationPerRoute{Mutations: out}
+}
+
+// readRequests tells whether guards go by anything that a request says. Policies that are only tried change nothing.
+func readRequests(guards []model.Guard) bool {
+	return slices.ContainsFunc(guards, func(g model.Guard) bool {
+		return len(g.InForce().Application) > 0 || len(g.Authentication) > 0
+	})
 }
 
 // claim matches a claim of a token that any of the policies has verified, by the claim's name or, of nested ones, by
