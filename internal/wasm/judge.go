@@ -20,8 +20,10 @@ const MostBytes = 1 << 20
 
 // Module is one that proxies can run.
 type Module struct {
-	// Code is what proxies get: the module without what is for its author's tools, and with bounds.
+	// Code is what proxies get: the module without what is for its author's tools, with bounds, and marked.
 	Code []byte
+	// Marked: it changes names.ModuleMark in what it is shown, by which proxies know that it is there.
+	Marked bool
 	// Memory is how many bytes it may have.
 	Memory int
 }
@@ -91,6 +93,7 @@ func judge(module []byte) (*Module, error) {
 	if err := links(compiled); err != nil {
 		return nil, err
 	}
+	m.Code, m.Marked = mark(m.Code)
 	return m, nil
 }
 
