@@ -4,6 +4,7 @@
 package ingest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,6 +27,23 @@ type use struct {
 	routes  []string
 	at      []model.Attachment
 	refused *Verdict
+	// rejected says that proxies reject a rule that names it, for another reason than the extension.
+	rejected *Verdict
+}
+
+// rejectedFor takes in that proxies reject a rule of a route that names the extension.
+func (u *use) rejectedFor(route string, r rejectedExtension) {
+	v := &Verdict{
+		Reason:  v1alpha1.EntryReasonProxyRejected,
+		Message: fmt.Sprintf("proxies reject a rule of %s that names it: %s", route, r.text),
+	}
+	switch {
+	case !r.blamed:
+		u.rejected = cmp.Or(u.rejected, v)
+	case u.refused == nil:
+		v.Message = fmt.Sprintf("proxies reject %s", r.text)
+		u.refused = v
+	}
 }
 
 // extensionReport says of an extension for which Services it is used, and whether it is run there.
@@ -50,7 +68,7 @@ func (i *Ingest) extensionReport(c *memo.Ctx, key cluster.Key) *Report {
 		}
 		if refused != nil {
 			report.Unprogrammed = &Verdict{Reason: refused.Reason, Message: "the extension is not accepted"}
-		} else {
+		} else if report.Unprogrammed = u.rejected; u.rejected == nil {
 			report, _ = i.atWaypoint(c, u.at)
 		}
 		report.Ref = accessAncestor(policy.Object{GroupKind: policy.Service, NamespacedName: u.service})
@@ -95,7 +113,8 @@ func (i *Ingest) usesOf(c *memo.Ctx, e *extension) (out []use) {
 		}
 		for _, p := range r.parents {
 			has := i.attachedBy(c, r, p)
-			if r.invalid != nil || len(has) == 0 {
+			why, rejected := r.rejected[e.ref.Name]
+			if r.invalid != nil && !rejected || len(has) == 0 {
 				continue
 			}
 			n := slices.IndexFunc(out, func(u use) bool { return u.service == p.service })
@@ -103,8 +122,12 @@ func (i *Ingest) usesOf(c *memo.Ctx, e *extension) (out []use) {
 				n, out = len(out), append(out, use{service: p.service})
 				out[n].refused = i.unextendedIn(c, ref.Namespace, e.content, has[0].Port)
 			}
-			if text := ref.Kind + " " + ref.Name; !slices.Contains(out[n].routes, text) {
+			text := ref.Kind + " " + ref.Name
+			if !slices.Contains(out[n].routes, text) {
 				out[n].routes = append(out[n].routes, text)
+			}
+			if rejected {
+				out[n].rejectedFor(text, why)
 			}
 			for _, at := range has {
 				if !slices.Contains(out[n].at, at) {

@@ -20,6 +20,7 @@ const mostWasmConfig = 16 << 10
 // module of a ConfigMap, or why there is none.
 type module struct {
 	code            []byte
+	marked          bool
 	digest, problem string
 }
 
@@ -43,7 +44,7 @@ func (i *Ingest) readModule(c *memo.Ctx, key cluster.Key) *module {
 		out.problem = fmt.Sprintf("the module in ConfigMap %s: %s", key, err)
 		return out
 	}
-	out.code = m.Code
+	out.code, out.marked = m.Code, m.Marked
 	return out
 }
 
@@ -60,7 +61,7 @@ func (i *Ingest) wasm(c *memo.Ctx, namespace string, w *v1alpha1.WasmExtension) 
 		return nil, invalidExtension(fmt.Sprintf("wasm.config can have %d bytes at most", mostWasmConfig))
 	}
 	return &model.Wasm{
-		Code: m.code, Digest: m.digest, Config: w.Config, Root: w.RootID,
+		Code: m.code, Digest: m.digest, Marked: m.marked, Config: w.Config, Root: w.RootID,
 		Request: shown(w.Request), Response: shown(w.Response),
 	}, nil
 }

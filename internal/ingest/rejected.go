@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/memo"
@@ -112,5 +113,37 @@ func (b *routeBuilder) check(rule, left model.Rule) (badMatch bool, err error) {
 	}
 	b.reason = v1alpha1.EntryReasonProxyRejected
 	b.shut = b.shut || rule.Invalid
-	return rule.Invalid, fmt.Errorf("proxies reject it: %s", text)
+	return rule.Invalid, fmt.Errorf("proxies reject it: %s", b.rejectExtensions(rule, text))
+}
+
+// rejectedExtension is that of a rule that proxies reject. Blamed: it is rejected for the module, as text says.
+type rejectedExtension struct {
+	text   string
+	blamed bool
+}
+
+// rejectExtensions notes that the extensions of a rule aren't run, and returns what to say of the rule.
+func (b *routeBuilder) rejectExtensions(rule model.Rule, text string) string {
+	all := rule.Extensions()
+	blamed := slices.IndexFunc(all, func(e model.Extension) bool {
+		return e.Wasm != nil && namesModule(text, rule.Source.Namespace+"/"+e.Name)
+	})
+	if blamed >= 0 {
+		text = fmt.Sprintf("HTTPExtension %s: the module fails at its start, or refuses its configuration "+
+			"(spec.wasm.config); what it says is in the log of the waypoint, container envoy (%s)", all[blamed].Name, text)
+	}
+	if b.route.rejected == nil && len(all) > 0 {
+		b.route.rejected = map[string]rejectedExtension{}
+	}
+	for _, e := range all {
+		if !b.route.rejected[e.Name].blamed {
+			b.route.rejected[e.Name] = rejectedExtension{text, blamed >= 0 && e.Name == all[blamed].Name}
+		}
+	}
+	return text
+}
+
+// namesModule tells whether a proxy says that it could not make a module of a name.
+func namesModule(text, name string) bool {
+	return strings.HasSuffix(text, "Unable to create Wasm plugin "+name)
 }

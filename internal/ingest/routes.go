@@ -55,6 +55,8 @@ type Route struct {
 	resolved, partial, invalid *Verdict
 	// notes tell people what the route does otherwise than they may think.
 	notes []string
+	// rejected are the HTTPExtensions of rules that proxies reject, by name.
+	rejected map[string]rejectedExtension
 }
 
 // Verdict says why something can't be done as it was asked for.

@@ -34,6 +34,8 @@ type Wasm struct {
 	// Code is what proxies run. Digest tells it from others, so it stands for it where rules are compared.
 	Code   []byte `json:"-"`
 	Digest string
+	// Marked: it changes names.ModuleMark in what it is shown, by which proxies know whether it runs.
+	Marked bool
 	// Config is what it is given, and Root the root context that is meant.
 	Config, Root string
 	// Request and Response are what it is shown; no body is shown as a whole, and no trailers are.

@@ -225,6 +225,13 @@ const (
 	HeaderZone = "fairway-zone"
 )
 
+// ModuleMark is a header between two filters of a waypoint: of the value ModuleUnmarked until a module of an
+// HTTPExtension has said that it is there. It has as many bytes as one number in a memory.
+const (
+	ModuleMark     = ":started"
+	ModuleUnmarked = "no"
+)
+
 // ListenerMTLS and the other fixed xDS resource names.
 const (
 	ListenerMTLS = "mtls"

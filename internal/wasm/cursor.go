@@ -87,6 +87,12 @@ func (c *cursor) each(what string, most uint32, read func()) uint32 {
 	return n
 }
 
+// text is a name.
+func (c *cursor) text() string { return string(c.bytes(c.u32())) }
+
+// export is what is exported by a name, of a kind that is 0 for functions.
+func (c *cursor) export() (name string, kind byte, index uint32) { return c.text(), c.byte(), c.u32() }
+
 func (c *cursor) name() {
 	const longest = 1024
 	if n := c.u32(); n > longest {
@@ -124,6 +130,17 @@ func (c *cursor) constant() {
 }
 
 var errConstant = errors.New("it is no valid WebAssembly: an expression is no constant")
+
+// appendS64 writes a number with a sign in LEB128.
+func appendS64(out []byte, n int64) []byte {
+	for {
+		b := byte(n & 0x7f)
+		if n >>= 7; n == 0 && b&0x40 == 0 || n == -1 && b&0x40 != 0 {
+			return append(out, b)
+		}
+		out = append(out, b|0x80)
+	}
+}
 
 func appendU32[N int | uint32](out []byte, n N) []byte {
 	for n >= 0x80 {

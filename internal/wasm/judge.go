@@ -20,9 +20,11 @@ const MostBytes = 1 << 20
 
 // Module is one that proxies can run.
 type Module struct {
-	// Code is what proxies get: the module without what is for its author's tools, with bounds, and with what keeps it
-	// from bodies that are gone.
+	// Code is what proxies get: the module without what is for its author's tools, with bounds, with what keeps it from
+	// bodies that are gone, and marked.
 	Code []byte
+	// Marked: it changes names.ModuleMark in what it is shown, by which proxies know that it is there.
+	Marked bool
 	// Memory is how many bytes it may have.
 	Memory int
 }
@@ -95,6 +97,7 @@ func judge(module []byte) (*Module, error) {
 	if err := links(compiled); err != nil {
 		return nil, err
 	}
+	m.Code, m.Marked = mark(m.Code)
 	return m, nil
 }
 

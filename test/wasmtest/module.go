@@ -174,7 +174,7 @@ func Raw(b ...byte) Op { return func(_ *Module, out []byte) []byte { return appe
 func I32[N int | int32](n N) Op {
 	return func(_ *Module, out []byte) []byte {
 		out = append(out, 0x41)
-		for {
+		for n := n; ; { // it may be pushed again
 			b := byte(n & 0x7f)
 			if n >>= 7; n == 0 && b&0x40 == 0 || n == -1 && b&0x40 != 0 {
 				return append(out, b)

@@ -3,6 +3,12 @@
 
 package wasmtest
 
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
 // Maps of headers, as Proxy-Wasm numbers them.
 const (
 	Request  = 0
@@ -135,6 +141,22 @@ func (m *Module) Replace(buffer int32, with string) Op {
 // SetIf sets a header of the request where a function of the host takes what it is given: where it answers 0.
 func (m *Module) SetIf(name string, taken ...Op) Op {
 	return Ops(Ops(taken...), Raw(0x45), If(m.Set(Request, name, "1")))
+}
+
+// TriedUntil has the plugin take its configuration until a moment, when it is through with it at the soonest, and not
+// from then on. Envoy has a plugin configured once to try it, and then by each thread: so it is taken, and no thread
+// has it.
+func (m *Module) TriedUntil(moment time.Time) *Module {
+	const clock = "env.proxy_get_current_time_nanoseconds"
+	m.Imports = append(slices.Clone(m.Imports), Function{Name: clock, Signature: "i:i"})
+	limit := m.Text(string(binary.LittleEndian.AppendUint64(nil, uint64(moment.UnixNano()))))
+	load64 := Raw(0x29, 0, 0)
+	now := func(compared byte) Op {
+		return Ops(I32(at), Call(clock), Drop, I32(at), load64, limit, Drop, load64, Raw(compared))
+	}
+	const before, after = 0x54, 0x5a // i64.lt_u, i64.ge_u
+	return m.On(OnConfigure, now(after), If(I32(0), Return),
+		Raw(0x03, 0x40), now(before), Raw(0x0d, 0, 0x0b)) // loop: again if it is before
 }
 
 // Grow asks for memory for as long as there is some.

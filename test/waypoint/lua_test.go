@@ -4,6 +4,7 @@
 package waypoint
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -221,6 +222,27 @@ func TestLuaSandbox(t *testing.T) {
 		s.runs("function envoy_on_request() end")
 		s.until(http.StatusOK, "/")
 	}
+}
+
+// TestLuaFailsAtItsEnd: a script that fails with the last instruction that it may execute, or one before or behind,
+// lets nothing pass.
+func TestLuaFailsAtItsEnd(t *testing.T) {
+	s := newScripted(t)
+	s.runs(request(`local n = tonumber(handle:headers():get("x-n") or "")
+		if n then
+			for i = 1, n do end
+			error("no")
+		end`))
+	s.until(http.StatusOK, "/")
+	served := s.app.Requests.Load()
+	for n := range 100 {
+		resp, body := s.asks(http.MethodGet, "/", "", "x-n", fmt.Sprint(1_000_000-n))
+		require.Equal(t, http.StatusInternalServerError, resp.StatusCode, n)
+		require.Equal(t, "an extension failed\n", body, n)
+	}
+	require.Equal(t, served, s.app.Requests.Load())
+	require.Contains(t, s.log.String(), "it takes too long")
+	require.Contains(t, s.log.String(), "script:4: no")
 }
 
 // request is a script that does something with requests.

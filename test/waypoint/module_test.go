@@ -28,7 +28,7 @@ func moduleOf(t testing.TB, m *wasmtest.Module) model.Wasm {
 	judged, err := wasm.Judge(m.Bytes())
 	require.NoError(t, err)
 	return model.Wasm{
-		Code: judged.Code, Request: model.Processed{Headers: true, Body: model.BodyStreamed},
+		Code: judged.Code, Marked: judged.Marked, Request: model.Processed{Headers: true, Body: model.BodyStreamed},
 		Response: model.Processed{Headers: true, Body: model.BodyStreamed},
 	}
 }

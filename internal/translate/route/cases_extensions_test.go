@@ -52,7 +52,7 @@ func modulesCase() bundle {
 	body := model.Processed{Headers: true, Body: model.BodyStreamed}
 	return routed(rules(
 		rule("/requests", model.Wasm{Request: headers, Config: "a: b", Root: "root"}),
-		rule("/bodies", model.Wasm{Request: body, Response: body, Config: "no \xff text"}),
-		rule("/answers", model.Wasm{Response: headers}),
+		rule("/bodies", model.Wasm{Marked: true, Request: body, Response: body, Config: "no \xff text"}),
+		rule("/answers", model.Wasm{Marked: true, Response: headers}),
 	))
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
+	"github.com/fairway-mesh/fairway/internal/names"
 )
 
 // A module in WebAssembly runs between two scripts of ours, in one chain: Envoy lets a module change any header, so the
@@ -30,18 +31,30 @@ var watch string
 func moduleFilters(name string, w model.Wasm) ([]*corev3.TypedExtensionConfig, error) {
 	module := wasmModule(name, w)
 	out := []*corev3.TypedExtensionConfig{
-		envoy.Extension("envoy.filters.http.lua", watching("first", name, w.Request)),
+		envoy.Extension("envoy.filters.http.lua", watching("first", name, w, w.Request)),
 		envoy.Extension("envoy.filters.http.wasm", module),
-		envoy.Extension("envoy.filters.http.lua", watching("second", name, w.Response)),
+		envoy.Extension("envoy.filters.http.lua", watching("second", name, w, w.Response)),
 	}
 	return out, envoy.Check(module)
 }
 
 // watching is a script before or behind a module, which takes the length out of a message whose body may be changed: a
 // request is shown to the module behind the first one, and an answer behind the second.
-func watching(place, name string, next model.Processed) *luav3.Lua {
-	return lua(fmt.Sprintf("local place, name, unframed = %s, %s, %t\n%s", luaString(place), luaString(name),
-		next.Body != model.BodyNone, watch))
+func watching(place, name string, w model.Wasm, next model.Processed) *luav3.Lua {
+	return lua(fmt.Sprintf("local place, name, unframed = %s, %s, %t\nlocal mark, unmarked, asked = %s, %s, %s\n%s",
+		luaString(place), luaString(name), next.Body != model.BodyNone, luaString(names.ModuleMark),
+		luaString(names.ModuleUnmarked), luaString(marksIn(w)), watch))
+}
+
+// marksIn is where a module shows that it is there: in the first message that it is shown.
+func marksIn(w model.Wasm) string {
+	switch {
+	case w.Marked && w.Request.Headers:
+		return "request"
+	case w.Marked && w.Response.Headers:
+		return "answer"
+	}
+	return ""
 }
 
 // reloadAfter is how long a module that failed is out of use; then it begins anew.

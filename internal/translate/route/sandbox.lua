@@ -38,12 +38,20 @@ local function begin()
   go_on()
 end
 
+-- ended calls a function of the script, and takes the hook away. The hook may end a script that has ended just now.
+local function ended(f, ...)
+  local ok, err = pcall(f, ...)
+  sethook()
+  return ok, err
+end
+
 -- run calls a function of the script, and says why it failed; nil if it didn't.
 local function run(f, ...)
   begin()
-  local ok, err = pcall(f, ...)
+  local caught, ok, err = pcall(ended, f, ...)
   sethook()
   if stopped then return stopped end
+  if not caught then ok, err = false, ok end
   if ok then return nil end
   if type(err) == "string" then return err end
   return "it raised a value that is no text"

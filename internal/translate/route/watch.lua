@@ -2,7 +2,8 @@
 -- answers by the second. Either notes what no module may change, and the other one refuses what was changed. What the
 -- module answers by itself it says in headers, which the second one makes an answer of. `name` is the extension's, and
 -- `unframed` that the module is shown the body of what comes by here on its way to it. What fails here lets nothing pass,
--- where Envoy would log it and go on.
+-- where Envoy would log it and go on. Envoy also goes on without a module that its thread could not start: so a module
+-- changes header `mark` from `unmarked` where it is `asked` first, in the request or the answer.
 
 local find, sub, lower, gsub, tonumber = string.find, string.sub, string.lower, string.gsub, tonumber
 local pairs, ipairs, pcall, tostring, concat = pairs, ipairs, pcall, tostring, table.concat
@@ -68,6 +69,18 @@ local function status(text)
   return n and n >= 200 and n <= 599 and text
 end
 
+-- expect has a module that is asked here mark what it is shown.
+local function expect(headers, at)
+  if asked == at then headers:replace(mark, unmarked) end
+end
+
+-- absent says that no module was asked here that should have been.
+local function absent(headers, at)
+  local said = headers:get(mark)
+  headers:remove(mark)
+  if asked == at and said == unmarked then return "this thread of the proxy could not start the module" end
+end
+
 -- wrong says what is wrong with what a module made of headers; nil if nothing is.
 local function wrong(handle, answer)
   local before, most = noted(handle, answer)
@@ -123,11 +136,13 @@ local function request_to(handle)
   headers:replace(caller, names and names[1] or "")
   unframe(headers)
   note(handle, false)
+  expect(headers, "request")
 end
 
 local function request_from(handle)
+  local missing = absent(handle:headers(), "request")
   local with, why, body = answered(handle:headers())
-  why = why or not with and wrong(handle, false)
+  why = missing or why or not with and wrong(handle, false)
   handle:headers():remove(caller)
   return why, with, body
 end
@@ -135,6 +150,11 @@ end
 local function answer_to(handle)
   unframe(handle:headers())
   note(handle, true)
+  expect(handle:headers(), "answer")
+end
+
+local function answer_from(handle)
+  return absent(handle:headers(), "answer") or wrong(handle, true)
 end
 
 if place == "first" then
@@ -144,7 +164,7 @@ if place == "first" then
   end
 
   function envoy_on_response(handle)
-    local ok, why = pcall(wrong, handle, true)
+    local ok, why = pcall(answer_from, handle)
     if ok and not why then return end
     say(handle, why)
     -- Nothing of the answer goes on: the module may have been to take something out of it.

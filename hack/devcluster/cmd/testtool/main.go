@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command testtool is client and server in the pods of tests and demo: an HTTP server that says who it is and what it
-// was asked, an authorization service, a client that counts answers, and a TCP echo.
+// was asked, services that authorize and process requests, a client that counts answers, and a TCP echo.
 package main
 
 import (
@@ -26,7 +26,7 @@ func run() int {
 		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve(), authorize(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
+	root.AddCommand(serve(), authorize(), process(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
