@@ -340,7 +340,8 @@ func TestModulesReadNothingThatIsGone(t *testing.T) {
 		_, _ = io.WriteString(w, strings.TrimPrefix(r.URL.Path, "/"))
 	}
 	ran := func(body string) (bool, error) {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		// A connection whose answer ends so is closed 5 s later (delayed_close_timeout).
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web/"+body, http.NoBody)
 		require.NoError(t, err)
