@@ -9,8 +9,8 @@ import (
 	"sync"
 )
 
-// book tells listeners which resources' acknowledgement state may have changed. All are told by one goroutine, one after
-// the other: an answer of a proxy is mostly of interest to each, and to wake one is cheaper than to wake them all.
+// book tells observers which resources' acknowledgement state may have changed. All are told by one goroutine, one
+// after the other: an answer of a proxy is mostly of interest to each, and to wake one is cheaper than to wake them all.
 type book struct {
 	queue *notifier[Key]
 
@@ -26,7 +26,7 @@ func newBook() *book {
 	return b
 }
 
-// noteChanged never blocks; with no listeners it costs nothing.
+// noteChanged never blocks; with no observers it costs nothing.
 func (b *book) noteChanged(keys ...Key) {
 	b.mu.Lock()
 	listening := len(b.observers) > 0
@@ -40,8 +40,8 @@ func (b *book) tell(keys ...Key) {
 	b.mu.Lock()
 	observers := slices.Clone(b.observers)
 	b.mu.Unlock()
-	for _, l := range observers {
-		l.fn(keys...)
+	for _, o := range observers {
+		o.fn(keys...)
 	}
 }
 
@@ -49,14 +49,14 @@ func (b *book) tell(keys ...Key) {
 // locks. fn must not block, and must not keep the slice. The returned function ends it; a call may still be under way
 // then.
 func (s *Server) OnChange(fn func(...Key)) (cancel func()) {
-	b, l := s.book, &observer{fn}
+	b, added := s.book, &observer{fn}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.observers = append(b.observers, l)
+	b.observers = append(b.observers, added)
 	return func() {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		b.observers = slices.DeleteFunc(b.observers, func(o *observer) bool { return o == l })
+		b.observers = slices.DeleteFunc(b.observers, func(o *observer) bool { return o == added })
 	}
 }
 

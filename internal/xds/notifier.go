@@ -12,8 +12,8 @@ import (
 const handOver = 100
 
 // notifier hands keys to a function: each key at most once per hand-over, in order of first addition, one call at a
-// time. What is added at once is handed over at once. It holds no more than the distinct keys, and a goroutine runs only
-// while there is something to hand over.
+// time. What is added together is handed over together. It holds no more than the distinct keys, and a goroutine runs
+// only while there is something to hand over.
 type notifier[K comparable] struct {
 	fn func(...K)
 
