@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/base64"
 	"net/http"
 	"os"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
+	"github.com/fairway-mesh/fairway/test/wasmtest"
 )
 
 func TestQuestions(t *testing.T) {
@@ -166,4 +168,40 @@ waypoint bookshop/fairway-waypoint, no route                        in this orde
 pod bookshop/reviews-0, port 8080 (node proxy of node1)   Allowed   `+
 		`the caller is a waypoint of the port, which has decided already
 `, got)
+}
+
+// TestExplainReadsModules: what others refer to is read, for a rule whose module isn't there answers an error.
+func TestExplainReadsModules(t *testing.T) {
+	q := explain.Question{
+		Account: types.NamespacedName{Namespace: "bookshop", Name: "shop"},
+		Service: types.NamespacedName{Namespace: "bookshop", Name: "reviews"},
+		Request: &explain.Request{Method: "GET", Path: "/reviews/1"},
+	}
+	const route = `
+apiVersion: fairway.dev/v1alpha1
+kind: Mesh
+metadata: {name: default}
+spec: {trustDomain: cluster.local, extensions: {allow: [{types: [Wasm]}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: bookshop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews}]
+  rules:
+  - filters: [{type: ExtensionRef, extensionRef: {group: fairway.dev, kind: HTTPExtension, name: tenant}}]
+    backendRefs: [{name: reviews, port: 80}]
+---
+apiVersion: fairway.dev/v1alpha1
+kind: HTTPExtension
+metadata: {name: tenant, namespace: bookshop}
+spec: {wasm: {configMapRef: {name: tenant}, request: {}}}`
+	module := `
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: tenant, namespace: bookshop}
+binaryData: {module.wasm: ` + base64.StdEncoding.EncodeToString(wasmtest.Plugin().Bytes()) + `}`
+	require.Contains(t, explained(t, q, route+module), "a module in WebAssembly sees the request")
+	require.Contains(t, explained(t, q, route), "an extension of the rule can't be used")
 }

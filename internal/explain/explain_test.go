@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -17,8 +18,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+	gwv1beta1 "sigs.k8s.io/gateway-api/apis/v1beta1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
 // bookshop is a namespace where only shop may call reviews, only GET, and nothing else is allowed.
@@ -145,4 +148,61 @@ func TestModesOfPorts(t *testing.T) {
 	require.Equal(t, Denied, outside("reviews-0", 8080).Verdict)
 	require.Contains(t, outside("reviews-0", 8080).Reason, "mode Strict")
 	require.NotContains(t, outside("reviews-0", 9090).Reason, "mode Strict", "policies on who may come in decide there")
+}
+
+// TestEndpointsThatWaypointsDontKnow: of a large Service of another namespace a waypoint knows some endpoints, and
+// sends requests to no others.
+func TestEndpointsThatWaypointsDontKnow(t *testing.T) {
+	slice := func(endpoints int) *discoveryv1.EndpointSlice {
+		out := &discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "far", Name: "large", Labels: map[string]string{discoveryv1.LabelServiceName: "large"},
+			},
+			AddressType: discoveryv1.AddressTypeIPv4,
+			Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080))}},
+		}
+		for n := range endpoints {
+			out.Endpoints = append(out.Endpoints, discoveryv1.Endpoint{
+				Addresses: []string{netip.AddrFrom4([4]byte{10, 210, byte(n >> 8), byte(n)}).String()},
+			})
+		}
+		return out
+	}
+	asks := func(endpoints int) int {
+		m := bookshop(t)
+		m.add(t, `apiVersion: v1
+kind: Namespace
+metadata: {name: far, labels: {fairway.dev/mesh: enabled}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: large, namespace: far}
+spec:
+  clusterIP: 10.96.0.99
+  clusterIPs: [10.96.0.99]
+  ports: [{name: http, port: 80, targetPort: 8080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews, namespace: bookshop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: reviews}]
+  rules: [{backendRefs: [{name: large, namespace: far, port: 80}]}]`)
+		require.NoError(t, m.store.Set(&gwv1beta1.ReferenceGrant{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "far", Name: "bookshop"},
+			Spec: gwv1beta1.ReferenceGrantSpec{
+				From: []gwv1beta1.ReferenceGrantFrom{{Group: gwv1.GroupName, Kind: "HTTPRoute", Namespace: "bookshop"}},
+				To:   []gwv1beta1.ReferenceGrantTo{{Kind: "Service"}},
+			},
+		}))
+		require.NoError(t, m.store.Set(slice(endpoints)))
+		a, err := m.Ask(Question{
+			Account: in("shop"), Service: in("reviews"), Request: &Request{Method: "GET", Path: "/reviews/1"},
+		})
+		require.NoError(t, err)
+		require.Equal(t, Allowed, a.Verdict)
+		return len(a.Steps) - 1
+	}
+	require.Equal(t, 10, asks(10))
+	require.Equal(t, ingest.MostEndpointsOfForeign, asks(2*ingest.MostEndpointsOfForeign))
 }

@@ -24,21 +24,29 @@ func (v *visit) limits() bool {
 		d    *Decision
 	}{
 		{"rateLimit.local", localLimit(r.LocalLimit)},
-		{"buffering", buffer(r.MaxBytes)},
+		{"buffering.maxRequestKiB", buffer(r.MaxBytes)},
 		{"rateLimit.global", globalLimit(r.GlobalLimit, v.caller)},
 		{"faults", abort(r.Abort)},
 	} {
 		changed := v.caller.changed
-		if s.d != nil {
-			s.d.Kind, s.d.Policy = kindTraffic, v.traffic
-		}
-		if !v.stage(s.name, s.d) {
+		if !v.limit(s.name, s.d) {
 			return false
 		}
-		v.caller.changed = changed // none of them changes anything
+		v.caller.changed = changed // none of them changes anything that policies go by
 	}
 	return true
 }
+
+// limit is a stage of which the owner says.
+func (v *visit) limit(name string, d *Decision) bool {
+	if d != nil {
+		d.Kind, d.Policy = kindTraffic, v.traffic
+	}
+	return v.stage(name, d)
+}
+
+// hold says what becomes of what is answered to a request that goes on.
+func (v *visit) hold() { v.limit("buffering.maxResponseKiB", hold(v.table.Requests.MaxAnswerBytes)) }
 
 func localLimit(l *model.LocalLimit) *Decision {
 	if l == nil {
@@ -58,6 +66,20 @@ func buffer(most uint32) *Decision {
 	return &Decision{
 		Verdict: Allowed, MayAnswer: []int{http.StatusRequestEntityTooLarge},
 		Reason: fmt.Sprintf("a body of more than %d bytes is answered 413", most),
+	}
+}
+
+// hold is about what the application answers. Where that doesn't come in full, none of it is passed on.
+func hold(most uint32) *Decision {
+	if most == 0 {
+		return nil
+	}
+	return &Decision{
+		Verdict: Allowed, MayAnswer: []int{
+			http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+		},
+		Reason: fmt.Sprintf("the answer is held until it is there in full: one of more than %d bytes becomes a 500, one "+
+			"that breaks off 502 or 503, and one that isn't there within the route's timeout 504", most),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -15,13 +16,13 @@ import (
 	"github.com/fairway-mesh/fairway/internal/cluster"
 )
 
-// Read lists all that the mesh reads. Kinds that the cluster doesn't have are empty; one that can't be listed is an
-// error, for what is missing might decide.
+// Read lists all that the mesh reads. Kinds that the cluster doesn't have are empty; what can't be read is an error,
+// for what is missing might decide.
 func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 	var all []client.Object
 	for _, k := range cluster.Kinds() {
 		if k.Referenced() {
-			continue // decides on no caller
+			continue // those are read that the others refer to
 		}
 		gvk, err := c.GroupVersionKindFor(k.New())
 		if err != nil {
@@ -33,7 +34,38 @@ func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 		}
 		all = append(all, items...)
 	}
-	return newMesh(all), nil
+	referred, err := referredBy(ctx, c, all)
+	if err != nil {
+		return nil, err
+	}
+	return newMesh(append(all, referred...)), nil
+}
+
+// referredBy objects are ConfigMaps, as few as proxies are given: what needs one that isn't there can't be carried out.
+func referredBy(ctx context.Context, c client.Client, all []client.Object) (out []client.Object, err error) {
+	in := map[string]map[cluster.Reference]bool{}
+	for _, o := range all {
+		for _, ref := range cluster.References(o) {
+			if in[o.GetNamespace()] == nil {
+				in[o.GetNamespace()] = map[cluster.Reference]bool{}
+			}
+			in[o.GetNamespace()][ref] = true
+		}
+	}
+	for namespace, refs := range in {
+		for _, ref := range cluster.Readable(refs) {
+			found := &corev1.ConfigMap{}
+			err := c.Get(ctx, client.ObjectKey{Namespace: namespace, Name: ref.Name}, found)
+			switch {
+			case apierrors.IsNotFound(err):
+			case err != nil:
+				return nil, fmt.Errorf("ConfigMap %s/%s can't be read, and it may decide: %w", namespace, ref.Name, err)
+			default:
+				out = append(out, cluster.TrimConfigMap(found, true))
+			}
+		}
+	}
+	return out, nil
 }
 
 func list(ctx context.Context, c client.Client, gvk schema.GroupVersionKind) (out []client.Object, err error) {

@@ -85,29 +85,55 @@ func extension(namespace string, e model.Extension) *Decision {
 	name := namespace + "/" + e.Name
 	out := &Decision{
 		Verdict: Depends, DependsOn: "HTTPExtension " + name, Kind: "HTTPExtension", Policy: name,
-		MayAnswer: []int{http.StatusInternalServerError},
 	}
-	what, failing := "it", "if it fails, the answer is 500"
-	switch {
-	case e.Lua != nil:
-		what = "a script in Lua"
-	case e.Processor != nil:
-		of := e.Processor.Service
-		what = fmt.Sprintf("Service %s:%d, an external processor,", of.ServiceName(), of.Port)
-		failing = "if it is unavailable, the answer is 503, or 504 if it is too slow"
-		out.MayAnswer = []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout}
-		if e.Processor.Open {
-			failing, out.MayAnswer = "if it is unavailable, requests go on without it (failureMode Open)", nil
-		}
-		if e.Processor.Request == (model.Processed{}) {
-			out.Verdict, out.DependsOn = Allowed, ""
-			out.Reason = fmt.Sprintf("HTTPExtension %s: %s sees answers only", name, what)
-			return out
-		}
+	does := doing(e)
+	out.MayAnswer = does.mayAnswer
+	if !does.request {
+		out.Verdict, out.DependsOn = Allowed, ""
+		out.Reason = fmt.Sprintf("HTTPExtension %s: %s sees answers only; %s", name, does.what, does.failing)
+		return out
 	}
 	out.Reason = fmt.Sprintf("HTTPExtension %s: %s sees the request before tokens are verified and policies decide, and "+
-		"may change headers or answer by itself; %s", name, what, failing)
+		"may change headers or answer by itself; %s", name, does.what, does.failing)
 	return out
+}
+
+// extensionDoes is what there is to say of one by its type.
+type extensionDoes struct {
+	what, failing string
+	mayAnswer     []int
+	// request: it sees requests.
+	request bool
+}
+
+func doing(e model.Extension) extensionDoes {
+	switch {
+	case e.Processor != nil:
+		of := e.Processor.Service
+		out := extensionDoes{
+			what:      fmt.Sprintf("Service %s:%d, an external processor,", of.ServiceName(), of.Port),
+			failing:   "if it is unavailable, the answer is 503, or 504 if it is too slow",
+			mayAnswer: []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout},
+			request:   e.Processor.Request != (model.Processed{}),
+		}
+		if e.Processor.Open {
+			out.failing, out.mayAnswer = "if it is unavailable, requests go on without it (failureMode Open)", nil
+		}
+		return out
+	case e.Wasm != nil:
+		return extensionDoes{
+			what: "a module in WebAssembly", request: e.Wasm.Request != (model.Processed{}),
+			failing: "if it traps, as where it wants more than 32 MiB of memory, the answer is 503 until it has begun anew, " +
+				"and 500 if it changes what it may not; nothing ends it if it runs for ever",
+			mayAnswer: []int{http.StatusServiceUnavailable, http.StatusInternalServerError},
+		}
+	}
+	return extensionDoes{
+		what: "a script in Lua", request: true,
+		failing: "if it fails, executes more than a million instructions or keeps more than 32 MiB, the answer is 500, and " +
+			"413 if it asks for a whole body of more than 1 MiB",
+		mayAnswer: []int{http.StatusInternalServerError, http.StatusRequestEntityTooLarge},
+	}
 }
 
 // verify tokens as AuthenticationPolicies have it.

@@ -4,6 +4,7 @@
 package explain
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/test/wasmtest"
 )
 
 // asking is the bookshop with Services that may be asked, and what some YAML says.
@@ -207,6 +210,22 @@ metadata: {name: tenant, namespace: bookshop}
 spec: {extProc: {backendRef: {name: sessions, port: 81}, request: {}}}
 ---`
 
+// module is an HTTPExtension with one that is shown so much, in a ConfigMap.
+func module(t *testing.T, shown string) string {
+	t.Helper()
+	return `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: tenant, namespace: bookshop}
+binaryData: {module.wasm: ` + base64.StdEncoding.EncodeToString(wasmtest.Plugin().Bytes()) + `}
+---
+apiVersion: fairway.dev/v1alpha1
+kind: HTTPExtension
+metadata: {name: tenant, namespace: bookshop}
+spec: {wasm: {configMapRef: {name: tenant}, ` + shown + `}}
+---`
+}
+
 // TestFiltersOfRules: a rule's own authorization service and extensions see its requests first.
 func TestFiltersOfRules(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -225,7 +244,19 @@ func TestFiltersOfRules(t *testing.T) {
 			"can't be asked",
 		},
 		"a script": {
-			script + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0, "a script in Lua sees",
+			script + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0,
+			"a script in Lua sees the request before tokens are verified and policies decide, and may change headers or " +
+				"answer by itself; if it fails, executes more than a million instructions or keeps more than 32 MiB, the " +
+				"answer is 500",
+		},
+		"a module": {
+			module(t, "request: {}") + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0,
+			"a module in WebAssembly sees the request before tokens are verified and policies decide, and may change headers " +
+				"or answer by itself; if it traps, as where it wants more than 32 MiB of memory, the answer is 503",
+		},
+		"a module that sees answers": {
+			module(t, "response: {}") + routeWith("ExtensionRef", tenant, "reviews"), Allowed, "extension tenant", 0,
+			"a module in WebAssembly sees answers only; if it traps",
 		},
 		"a processor": {
 			processor + routeWith("ExtensionRef", tenant, "reviews"), Depends, "extension tenant", 0,
@@ -325,7 +356,15 @@ spec:
 			"rateLimit.global", nil,
 			503, "can't be asked",
 		},
-		"long bodies": {"buffering: {maxRequestKiB: 2}", Allowed, "buffering", []int{413}, 0, "more than 2048 bytes"},
+		"long bodies": {
+			"buffering: {maxRequestKiB: 2}", Allowed, "buffering.maxRequestKiB", []int{413}, 0, "more than 2048 bytes",
+		},
+		"long answers": {
+			"buffering: {maxResponseKiB: 2}", Allowed, "buffering.maxResponseKiB",
+			[]int{500, 502, 503, 504},
+			0,
+			"one of more than 2048 bytes becomes a 500",
+		},
 		"a share": {
 			"faults: {abort: {status: 418, percent: 20}}", Depends, "faults", []int{418}, 0, "20 % of the requests",
 		},
@@ -354,11 +393,30 @@ metadata: {name: slow, namespace: bookshop}
 spec:
   targetRefs: [{group: "", kind: Service, name: reviews}]
   rateLimit: {local: {requests: 5, unit: Second}}
-  buffering: {maxRequestKiB: 2}
+  buffering: {maxRequestKiB: 2, maxResponseKiB: 2}
   faults: {abort: {status: 418, percent: 1}}
 `)
 	require.Equal(t, []string{
-		"ExternalAuth of the rule", "extension tenant", "tokens", "externalAuthorization", "rateLimit.local", "buffering",
-		"faults",
+		"ExternalAuth of the rule", "extension tenant", "tokens", "externalAuthorization", "rateLimit.local",
+		"buffering.maxRequestKiB", "faults", "buffering.maxResponseKiB",
 	}, stages(m.asksReviews(t)))
+}
+
+// TestAnswersThatAreHeld: what is refused is no answer of the application, so nothing becomes of it.
+func TestAnswersThatAreHeld(t *testing.T) {
+	m := asking(t, `
+apiVersion: fairway.dev/v1alpha1
+kind: TrafficPolicy
+metadata: {name: slow, namespace: bookshop}
+spec:
+  targetRefs: [{group: "", kind: Service, name: reviews}]
+  buffering: {maxResponseKiB: 2}
+`)
+	a, err := m.Ask(Question{
+		Account: in("shop"), Service: in("reviews"), Request: &Request{Method: "POST", Path: "/reviews"},
+	})
+	require.NoError(t, err)
+	require.Equal(t, Denied, a.Verdict)
+	require.Equal(t, http.StatusForbidden, a.Status, "it is sure")
+	require.Empty(t, stages(a))
 }

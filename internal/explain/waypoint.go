@@ -10,10 +10,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/fairway-mesh/fairway/internal/ingest"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/translate/route"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 // atWaypoint asks the waypoint of a Service's port, and then the pods that it may send to, as which it comes.
@@ -48,9 +48,10 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 	v.take(w.ingest.Settings.Get(nil, struct{}{}).TrustDomain)
 }
 
-// behindWaypoint asks the pods that a waypoint sends to, which leaves some endpoints out.
+// behindWaypoint asks the pods that a waypoint sends to, and no others that the Service has: it leaves some endpoints
+// out, and knows only some of a large Service of another namespace.
 func (w *walk) behindWaypoint(port model.ServicePort, waypoint *model.Waypoint, protocol model.Protocol) {
-	endpoints := w.ingest.WaypointEndpoints.Get(nil, ingest.Sent{ServicePort: port, Word: ingest.WordFor(waypoint, port)})
+	endpoints := upstream.Answering(w.ingest.EndpointsAt(nil, waypoint, port))
 	if len(endpoints) > 0 || !protocol.HTTP() {
 		w.atEndpoints(port, endpoints, waypoint.Identity)
 		return
@@ -121,12 +122,7 @@ func (v *visit) take(trustDomain string) {
 		v.end(v.at, Decision{Verdict: Answered, Status: http.StatusBadRequest, Reason: answers(http.StatusBadRequest, why)})
 		return
 	}
-	if v.caller.request.OddMethod() {
-		v.stage("method", &Decision{
-			Verdict: Depends, DependsOn: "the version of HTTP", MayAnswer: []int{http.StatusBadRequest},
-			Reason: "Envoy knows no such method in HTTP/1.1 and answers 400; in HTTP/2 the request goes on",
-		})
-	}
+	v.byVersion()
 	o := route.OutcomeOf(trustDomain, v.table, *v.caller.request)
 	r := o.Rule
 	switch {
@@ -149,6 +145,29 @@ func (v *visit) take(trustDomain string) {
 		v.goOn(v.table.Guards, new(o.Leaves(0)), func(d Decision) { v.send(d, v.port) })
 	default:
 		v.byBackends(o)
+	}
+}
+
+// byVersion tells what is a request in one version of HTTP only.
+func (v *visit) byVersion() {
+	q := v.question.Request.sentBy(v.caller.identity)
+	const inHTTP1 = " in HTTP/1.1 and answers 400; in HTTP/2 the request goes on"
+	for _, s := range []struct {
+		name, why string
+		odd       bool
+	}{
+		{"method", "Envoy knows no such method" + inHTTP1, q.OddMethod()},
+		{"path", "Envoy takes no path with characters that must be escaped" + inHTTP1, q.OddPath()},
+		{
+			"host", "Envoy takes no host with a user (@) in HTTP/2 and ends the connection; in HTTP/1.1 the request goes on",
+			q.OddHost(),
+		},
+	} {
+		if s.odd {
+			v.stage(s.name, &Decision{
+				Verdict: Depends, DependsOn: "the version of HTTP", MayAnswer: []int{http.StatusBadRequest}, Reason: s.why,
+			})
+		}
 	}
 }
 
@@ -199,7 +218,11 @@ func (v *visit) byBackends(o route.Outcome) {
 // leave for a backend.
 func (v *visit) leave(b model.Backend, d Decision) {
 	if e := b.External; e != nil { // no pod is there that would decide
-		v.finish(fmt.Sprintf("%s, out of the cluster to %s by XBackend %s", v.at, e.Address(), e.Name), d)
+		v.at = fmt.Sprintf("%s, out of the cluster to %s by XBackend %s", v.at, e.Address(), e.Name)
+		if passes(d) {
+			v.hold()
+		}
+		v.finish(v.at, d)
 		return
 	}
 	v.at += ", to Service " + b.Port.ServiceName().String()
@@ -224,16 +247,19 @@ func (v *visit) goOn(guards []model.Guard, leaves *route.Asked, then func(Decisi
 
 // send on to the pods behind a port, unless it is refused.
 func (v *visit) send(d Decision, port model.ServicePort) {
-	if d.Verdict != Allowed && d.Verdict != Depends {
+	if !passes(d) {
 		v.finish(v.at, d)
 		return
 	}
 	v.step(v.at, d)
+	v.hold()
 	v.depends = v.depends || d.Verdict == Depends
 	began := len(v.ends)
 	v.pods(port)
 	v.qualify(began)
 }
+
+func passes(d Decision) bool { return d.Verdict == Allowed || d.Verdict == Depends }
 
 // finish is the end of a way at the waypoint.
 func (v *visit) finish(at string, d Decision) {

@@ -68,26 +68,39 @@ func changesOf(r model.Rule, b model.Backend) (out []requestChange) {
 
 // of a policy is what the change sets that the policy vouches for.
 func (ch requestChange) of(a model.Authentication) string {
-	header := fmt.Sprintf("header %q", ch.header)
-	isIt := func(taken string) bool { return model.HeaderSpelled(taken) == ch.header }
-	if a.Asked != nil && slices.ContainsFunc(a.Asked.Taken, isIt) {
-		return header
-	}
-	if a.Tokens == nil {
-		return ""
-	}
-	for _, p := range a.Tokens.Providers {
-		switch {
-		case ch.query && len(p.Params) > 0:
-			return "the query"
-		case ch.query:
-		case ch.header == "cookie" && len(p.Cookies) > 0,
-			slices.ContainsFunc(p.Headers, func(h model.TokenHeader) bool { return model.HeaderSpelled(h.Name) == ch.header }),
-			slices.ContainsFunc(p.Claims, func(h model.ClaimHeader) bool { return model.HeaderSpelled(h.Header) == ch.header }):
-			return header
-		}
+	fromQuery := func(p model.TokenProvider) bool { return len(p.Params) > 0 }
+	switch {
+	case ch.query && a.Tokens != nil && slices.ContainsFunc(a.Tokens.Providers, fromQuery):
+		return "the query"
+	case !ch.query && slices.Contains(vouchedHeaders(a), ch.header):
+		return fmt.Sprintf("header %q", ch.header)
 	}
 	return ""
+}
+
+// vouchedHeaders are those that a policy vouches for, as model.HeaderSpelled has them.
+func vouchedHeaders(a model.Authentication) (out []string) {
+	add := func(header string) { out = append(out, model.HeaderSpelled(header)) }
+	if a.Asked != nil {
+		for _, taken := range a.Asked.Taken {
+			add(taken)
+		}
+	}
+	if a.Tokens == nil {
+		return out
+	}
+	for _, p := range a.Tokens.Providers {
+		if len(p.Cookies) > 0 {
+			add("cookie")
+		}
+		for _, h := range p.Headers {
+			add(h.Name)
+		}
+		for _, h := range p.Claims {
+			add(h.Header)
+		}
+	}
+	return out
 }
 
 // forgedBy is about the first of a route's rules that does so, by the table of a port.

@@ -20,13 +20,13 @@ func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTabl
 	}
 	b := i.guardBuilder(c, at.Port)
 	out := *table
-	limit := i.askableLimit(c, at.Port, table.Requests.GlobalLimit)
-	out.Requests.GlobalLimit = limit
 	b.own = b.askable(b.own)
 	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
 	for n := range out.Callers {
 		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
 	}
+	limit := i.reserving(c, &out, i.askableLimit(c, at.Port, table.Requests.GlobalLimit))
+	out.Requests.GlobalLimit = limit
 	if len(b.own) == 0 && !b.guarded && limit == table.Requests.GlobalLimit {
 		return table
 	}

@@ -110,6 +110,11 @@ func (i *Ingest) MostEndpointsAt(c *memo.Ctx, waypoint cluster.Key, port model.S
 	return i.mostForeign.Get(c, foreign{waypoint, port.Namespace})
 }
 
+// EndpointsAt are those of a port that a waypoint knows.
+func (i *Ingest) EndpointsAt(c *memo.Ctx, w *model.Waypoint, port model.ServicePort) []model.Endpoint {
+	return Some(i.WaypointEndpoints.Get(c, Sent{port, WordFor(w, port)}), i.MostEndpointsAt(c, w.Name, port))
+}
+
 // Some of the endpoints of a port, as many as there may be: in an order that is as good as random, so that every node
 // and zone has its part, and yet the same at all times.
 func Some(list []model.Endpoint, most int) []model.Endpoint {

@@ -52,7 +52,7 @@ func bytesOfTraffic(s v1alpha1.TrafficPolicySpec) int {
 	if r := s.RateLimit; r != nil {
 		n += filter
 		if r.Global != nil {
-			n += filter + len(r.Global.Domain)
+			n += 3*filter + len(r.Global.Domain) // two watch over the service
 			for _, d := range r.Global.Descriptors {
 				for _, e := range d.Entries {
 					n += entry + len(e.Key) + len(deref(e.Header)) + len(deref(e.Value))

@@ -53,7 +53,7 @@ func largeTraffic(name string, created int64, services ...string) *v1alpha1.Traf
 // TestTooMuchTraffic: of the policies of a namespace that are too much together the youngest is in force nowhere, and
 // says so with the figures; what was there before it stays, and it is in force once there is room.
 func TestTooMuchTraffic(t *testing.T) {
-	const services, ports = 32, 100
+	const services, ports = 32, 90
 	w := newWorld()
 	w.set(t, readManifests(t, "testdata/mesh.yaml")...)
 	var all []string

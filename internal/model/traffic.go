@@ -106,6 +106,9 @@ type GlobalLimit struct {
 	Domain string
 	// Descriptors of a request, each a list of entries.
 	Descriptors [][]LimitEntry
+	// Reserved are headers of requests that are not for the service to set, as HeaderSpelled has them, sorted: on some way
+	// that requests of the table take, policies or authorization services vouch for them, or rules go by them.
+	Reserved []string
 	// Closed: without an answer, requests don't pass.
 	Closed  bool
 	Timeout time.Duration

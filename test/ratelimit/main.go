@@ -36,7 +36,7 @@ func run(host, limits string) error {
 		"HOST": host, "GRPC_HOST": host, "DEBUG_HOST": host, "DISABLE_STATS": "true", "USE_STATSD": "false",
 		"REDIS_SOCKET_TYPE": "tcp", "REDIS_URL": redis.Addr(), "EXPIRATION_JITTER_MAX_SECONDS": "0",
 		"RUNTIME_ROOT": filepath.Dir(limits), "RUNTIME_SUBDIRECTORY": filepath.Base(limits), "RUNTIME_APPDIRECTORY": "config",
-		"RUNTIME_WATCH_ROOT": "false",
+		"RUNTIME_WATCH_ROOT": "false", "LIMIT_RESPONSE_HEADERS_ENABLED": "true",
 	} {
 		if err := os.Setenv(name, value); err != nil {
 			return err

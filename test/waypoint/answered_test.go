@@ -122,7 +122,7 @@ func TestAnswersAreExplained(t *testing.T) {
 			s.acknowledged(u)
 			for _, q := range requests {
 				a := explain.AtTable(trustDomain, table, known, clientID, q)
-				count[agrees(t, a, q, c.send(wire(q)), name, policies)]++
+				count[agrees(t, http1Refusals, a, q, c.send(wire(q)), name, policies)]++
 			}
 		}
 	}

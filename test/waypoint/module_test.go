@@ -145,6 +145,7 @@ func TestModulesStayInTheirPlace(t *testing.T) {
 		{"te", "trailers"},
 		{"upgrade", "websocket"},
 		{"x-split", "a\r\nx-role: admin"},
+		{"user-agent", "abc\r\nx-role: admin"}, // as long as the one that is there
 		{"x-null", "a\x00"},
 		{"x split", "a"},
 		{"x-a: b\r\nx-b", "c"},

@@ -63,7 +63,8 @@ func reference(t *testing.T, at netip.Addr) {
 }
 
 // TestGlobalRateLimitByTheReference: what a policy asks for is what the reference of such services understands: by a
-// header, by the caller's identity together with a fixed value, and with the time to wait.
+// header, by the caller's identity together with a fixed value, and with the time to wait. What it says of that in
+// headers arrives, with answers and refusals.
 func TestGlobalRateLimitByTheReference(t *testing.T) {
 	w := newWorld(t)
 	service := w.address()
@@ -94,6 +95,9 @@ func TestGlobalRateLimitByTheReference(t *testing.T) {
 	}{{"a", 200}, {"a", 200}, {"a", 429}, {"b", 200}, {"b", 200}, {"c", 429}} { // five by the identity, refused ones too
 		r := get(c, want.user)
 		require.Equal(t, want.status, r.status, want.user)
+		for _, header := range []string{"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} {
+			require.NotEmpty(t, r.header.Get(header), "%s: %s", want.user, header)
+		}
 		if want.status == http.StatusTooManyRequests {
 			wait, err := strconv.Atoi(r.header.Get("Retry-After"))
 			require.NoError(t, err)

@@ -134,7 +134,7 @@ func policiesCase() bundle {
 	return routed(model.RouteTable{Protocol: model.ProtocolHTTP, Requests: model.Requests{
 		LocalLimit: &model.LocalLimit{Requests: 100, Unit: time.Second},
 		GlobalLimit: &model.GlobalLimit{
-			Service: webV2, Domain: "shop", Timeout: time.Second, Closed: true,
+			Service: webV2, Domain: "shop", Timeout: time.Second, Closed: true, Reserved: []string{"x-mail", "x-user"},
 			Descriptors: [][]model.LimitEntry{
 				{{Key: "who"}, {Key: "what", Value: "web"}},
 				{{Key: "host", Header: "Host"}},

@@ -39,6 +39,9 @@ const (
 	filterSession = "envoy.filters.http.stateful_session"
 	filterRepeat  = "fairway.repeatable"
 	filterRouter  = "envoy.filters.http.router"
+
+	filterBeforeLimits = "fairway.before_limits"
+	filterBehindLimits = "fairway.behind_limits"
 )
 
 // Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
@@ -58,7 +61,8 @@ const (
 //     before all that costs something, or that holds anything back. The first of its filters also takes what only the
 //     proxy says of callers out of trailers, those that extensions made, too.
 //  7. External authorization as an AuthenticationPolicy has it: asks its service, of requests whose tokens are good.
-//  8. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters.
+//  8. Bodies, limits, faults and answers: what a TrafficPolicy asks for; see policyFilters. Before and behind limits is
+//     what watches over the rate limit service; see watchLimits.
 //  9. Session persistence: picks the endpoint that an earlier answer named.
 //  10. External: says which host outside the cluster the request goes to, if to any; see outwards.
 //  11. Repeatable requests: lets the router repeat a request that is safe if the endpoint breaks off without an answer.
@@ -86,7 +90,9 @@ func Filters() []*hcmv3.HttpFilter {
 		envoy.HTTPFilter(filterAsk, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterLengths(2), &compositev3.Composite{}),
 		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterBeforeLimits, besideLimits("first")),
 		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
+		envoy.HTTPFilter(filterBehindLimits, besideLimits("second")),
 		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
 		answers(),
 		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),

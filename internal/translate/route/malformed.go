@@ -6,6 +6,7 @@ package route
 import (
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 )
@@ -18,7 +19,7 @@ func (q Asked) Malformed() string {
 		return "the path must begin with a slash"
 	case strings.Contains(q.Path, "#"):
 		return "the path has a fragment (#)"
-	case strings.ContainsFunc(q.Path, notPrintable):
+	case strings.ContainsFunc(q.Path, func(r rune) bool { return notPrintable(r) && r < utf8.RuneSelf }):
 		return "the path has characters that must be escaped"
 	case strings.Contains(dotsWithParameters.ReplaceAllString(q.plain(), "$1"), "%00"):
 		return "the path has an escaped zero byte"
@@ -40,6 +41,15 @@ func (q Asked) Malformed() string {
 func notPrintable(r rune) bool { return r <= ' ' || r >= 0x7f }
 
 func notOfHost(r rune) bool { return notPrintable(r) || strings.ContainsRune("\"#/<>?\\^`{|}", r) }
+
+// OddPath tells that Envoy takes a request for none by what of its path is no ASCII, if it comes in HTTP/1.1. HTTP/2
+// has any.
+func (q Asked) OddPath() bool {
+	return strings.ContainsFunc(q.Path, func(r rune) bool { return r >= utf8.RuneSelf })
+}
+
+// OddHost tells that Envoy takes a request for none by its host, if it comes in HTTP/2: with a user (RFC 9113, 8.3.1).
+func (q Asked) OddHost() bool { return strings.Contains(q.Host, "@") }
 
 // methods of HTTP/1.1 that Envoy knows, besides those that a rule can ask for.
 var methods = []string{

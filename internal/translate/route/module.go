@@ -27,23 +27,28 @@ import (
 //go:embed watch.lua
 var watch string
 
+// watched is before each script that watches over what somebody else makes of headers.
+//
+//go:embed watched.lua
+var watched string
+
 // moduleFilters are the chain of a module between its scripts.
 func moduleFilters(name string, w model.Wasm) ([]*corev3.TypedExtensionConfig, error) {
 	module := wasmModule(name, w)
 	out := []*corev3.TypedExtensionConfig{
-		envoy.Extension("envoy.filters.http.lua", watching("first", name, w, w.Request)),
+		envoy.Extension("envoy.filters.http.lua", besideModule("first", name, w, w.Request)),
 		envoy.Extension("envoy.filters.http.wasm", module),
-		envoy.Extension("envoy.filters.http.lua", watching("second", name, w, w.Response)),
+		envoy.Extension("envoy.filters.http.lua", besideModule("second", name, w, w.Response)),
 	}
 	return out, envoy.Check(module)
 }
 
-// watching is a script before or behind a module, which takes the length out of a message whose body may be changed: a
-// request is shown to the module behind the first one, and an answer behind the second.
-func watching(place, name string, w model.Wasm, next model.Processed) *luav3.Lua {
+// besideModule is a script before or behind a module, which takes the length out of a message whose body may be
+// changed: a request is shown to the module behind the first one, and an answer behind the second.
+func besideModule(place, name string, w model.Wasm, next model.Processed) *luav3.Lua {
 	return lua(fmt.Sprintf("local place, name, unframed = %s, %s, %t\nlocal mark, unmarked, asked = %s, %s, %s\n%s",
 		luaString(place), luaString(name), next.Body != model.BodyNone, luaString(names.ModuleMark),
-		luaString(names.ModuleUnmarked), luaString(marksIn(w)), watch))
+		luaString(names.ModuleUnmarked), luaString(marksIn(w)), watching("fairway.module", watch)))
 }
 
 // marksIn is where a module shows that it is there: in the first message that it is shown.
@@ -55,6 +60,11 @@ func marksIn(w model.Wasm) string {
 		return "answer"
 	}
 	return ""
+}
+
+// watching is a script that has in common with others how it notes what it saw, under a name of its own.
+func watching(notes, script string) string {
+	return "local notes = " + luaString(notes) + "\n" + watched + script
 }
 
 // reloadAfter is how long a module that failed is out of use; then it begins anew.

@@ -62,7 +62,7 @@ func policyFilters(r model.Requests) map[string]*anypb.Any {
 	if r.MaxAnswerBytes > 0 {
 		add(filterAnswers, "file_system_buffer", holdAnswers(r.MaxAnswerBytes))
 	}
-	var out map[string]*anypb.Any
+	out := watchLimits(r.GlobalLimit)
 	for filter, chain := range chains {
 		out = merge(out, map[string]*anypb.Any{filter: envoy.Any(become(chain...))})
 	}

@@ -3,70 +3,30 @@
 -- module answers by itself it says in headers, which the second one makes an answer of. `name` is the extension's, and
 -- `unframed` that the module is shown the body of what comes by here on its way to it. What fails here lets nothing pass,
 -- where Envoy would log it and go on. Envoy also goes on without a module that its thread could not start: so a module
--- changes header `mark` from `unmarked` where it is `asked` first, in the request or the answer.
+-- changes header `mark` from `unmarked` where it is `asked` first, in the request or the answer. Before this is what it
+-- has in common with others.
 
-local find, sub, lower, gsub, tonumber = string.find, string.sub, string.lower, string.gsub, tonumber
-local pairs, ipairs, pcall, tostring, concat = pairs, ipairs, pcall, tostring, table.concat
-
-local longest_name, longest_value, more, longest_body = 256, 65536, 256, 1024 * 1024
-
--- What one script tells the other one, which no module can read or write.
-local notes = "fairway.module"
-
--- Headers that say who calls, where a message ends, or what the proxy is to do: those of the sandbox, and more of who
--- calls. Some applications take an underscore for a hyphen.
-local kept = {
-  ["host"] = true, ["connection"] = true, ["content-length"] = true, ["keep-alive"] = true,
-  ["proxy-connection"] = true, ["te"] = true, ["trailer"] = true, ["transfer-encoding"] = true, ["upgrade"] = true,
-}
-
-local function keeps(header)
-  if sub(header, 1, 1) == ":" then return true end
-  local as = gsub(lower(header), "_", "-")
-  return kept[as] or find(as, "^x%-forwarded%-") or find(as, "^x%-envoy%-") or find(as, "^x%-fairway%-")
-end
-
--- list is all headers: Envoy has none changed while some loop over them isn't at its end.
-local function list(headers)
-  local out = {}
-  for k, v in pairs(headers) do out[#out + 1] = { k, v } end
-  return out
-end
-
--- seen are all headers of a list that are kept, in one text. The status of an answer may be changed.
-local function seen(all, answer)
-  local out = {}
-  for _, h in ipairs(all) do
-    local k, v = h[1], h[2]
-    if keeps(k) and not (answer and k == ":status") then
-      out[#out + 1] = #k .. ":" .. k .. #v .. ":" .. v
-    end
-  end
-  return concat(out)
-end
-
-local function note(handle, answer)
-  local all = list(handle:headers())
-  local store = handle:streamInfo():dynamicMetadata()
-  store:set(notes, answer and "answer" or "request", handle:base64Escape(seen(all, answer)) .. " " .. #all)
-end
-
-local function noted(handle, answer)
-  local store, key = handle:streamInfo():dynamicMetadata(), answer and "answer" or "request"
-  local said = (store:get(notes) or {})[key]
-  store:set(notes, key, "")
-  local _, _, what, n = find(said or "", "^(%S*) (%d+)$")
-  return what, tonumber(n)
-end
+local longest_value, longest_body = 65536, 1024 * 1024
 
 local function written(header, value)
-  if #header > longest_name or not find(header, "^[%w!#$%%&'*+.^_`|~-]+$") then return false end
-  return #value <= longest_value and not find(value, "[%z\1-\8\10-\31\127]")
+  return named(header) and #value <= longest_value and not find(value, unreadable)
 end
 
-local function status(text)
-  local n = find(text or "", "^%d%d%d$") and tonumber(text)
-  return n and n >= 200 and n <= 599 and text
+-- What a module answers may have another status than the application's answer.
+local code = ":status"
+
+local function say(handle, why) handle:logErr("HTTPExtension " .. name .. ": " .. tostring(why)) end
+
+local function changed(handle, of, but)
+  local store = handle:streamInfo():dynamicMetadata()
+  local noted = (store:get(notes) or {})[of]
+  store:set(notes, of, "")
+  local why = wrong(handle, noted, but) or miswritten(handle)
+  if why then return why end
+  for _, v in pairs(handle:headers()) do
+    if #v > longest_value then why = "it wrote a header that is too long" end
+  end
+  return why
 end
 
 -- expect has a module that is asked here mark what it is shown.
@@ -81,29 +41,11 @@ local function absent(headers, at)
   if asked == at and said == unmarked then return "this thread of the proxy could not start the module" end
 end
 
--- wrong says what is wrong with what a module made of headers; nil if nothing is.
-local function wrong(handle, answer)
-  local before, most = noted(handle, answer)
-  local all = list(handle:headers())
-  if not before or handle:base64Escape(seen(all, answer)) ~= before then
-    return "it changed a header that is not for extensions"
-  end
-  if #all > most + more then return "it added too many headers" end
-  local code
-  for _, h in ipairs(all) do
-    if h[1] == ":status" then code = h[2] end
-    if sub(h[1], 1, 1) ~= ":" and not written(h[1], h[2]) then return "it wrote a header that can't be one" end
-  end
-  if answer and not status(code) then return "it made a status that is none from 200 to 599" end
-end
-
-local function say(handle, why) handle:logErr("HTTPExtension " .. name .. ": " .. tostring(why)) end
-
 -- answered is what a module answers by itself, in headers of the request; nil if it doesn't.
 local function answered(headers)
-  local with, body = { [":status"] = headers:get(":status") }, headers:get(":body")
-  if not with[":status"] then return nil end
-  local bad = not status(with[":status"]) or #(body or "") > longest_body
+  local with, body = { [code] = headers:get(code) }, headers:get(":body")
+  if not with[code] then return nil end
+  local bad = not status(with[code]) or #(body or "") > longest_body
   for _, h in ipairs(list(headers)) do
     local _, _, header = find(h[1], "^:answer%-(.+)$")
     if header then
@@ -120,7 +62,7 @@ local failed = "an extension failed\n"
 -- refuse says why a request goes no further.
 local function refuse(handle, why)
   say(handle, why)
-  handle:respond({ [":status"] = "500" }, failed)
+  handle:respond({ [code] = "500" }, failed)
 end
 
 local function unframe(headers)
@@ -135,26 +77,28 @@ local function request_to(handle)
   local names = ssl and ssl:uriSanPeerCertificate()
   headers:replace(caller, names and names[1] or "")
   unframe(headers)
-  note(handle, false)
+  note(handle, "request")
   expect(headers, "request")
 end
 
 local function request_from(handle)
   local missing = absent(handle:headers(), "request")
   local with, why, body = answered(handle:headers())
-  why = missing or why or not with and wrong(handle, false)
+  why = missing or why or not with and changed(handle, "request")
   handle:headers():remove(caller)
   return why, with, body
 end
 
-local function answer_to(handle)
-  unframe(handle:headers())
-  note(handle, true)
-  expect(handle:headers(), "answer")
+local function answer_from(handle)
+  local why = absent(handle:headers(), "answer") or changed(handle, "answer", code)
+  if not why and not status(handle:headers():get(code)) then why = "it made a status that is none from 200 to 599" end
+  return why
 end
 
-local function answer_from(handle)
-  return absent(handle:headers(), "answer") or wrong(handle, true)
+local function answer_to(handle)
+  unframe(handle:headers())
+  note(handle, "answer", code)
+  expect(handle:headers(), "answer")
 end
 
 if place == "first" then
@@ -170,9 +114,9 @@ if place == "first" then
     -- Nothing of the answer goes on: the module may have been to take something out of it.
     local headers = handle:headers()
     for _, h in ipairs(list(headers)) do
-      if h[1] ~= ":status" then headers:remove(h[1]) end
+      if h[1] ~= code then headers:remove(h[1]) end
     end
-    headers:replace(":status", "500")
+    headers:replace(code, "500")
     handle:body(true):setBytes(failed)
   end
 else

@@ -92,11 +92,24 @@ func portCandidates(endpoints []model.Endpoint, at func(model.Endpoint) netip.Ad
 		if e.Draining {
 			c.rank = 1
 		}
-		if c.at.IsValid() && (!e.MTLS || e.Identity != "") {
+		if c.at.IsValid() && answering(e) {
 			list = append(list, c)
 		}
 	}
 	return list
+}
+
+// answering tells whether anybody may answer at an endpoint.
+func answering(e model.Endpoint) bool { return !e.MTLS || e.Identity != "" }
+
+// Answering are the endpoints at which anybody may.
+func Answering(endpoints []model.Endpoint) (out []model.Endpoint) {
+	for _, e := range endpoints {
+		if answering(e) {
+			out = append(out, e)
+		}
+	}
+	return out
 }
 
 // way tells apart who may answer. Envoy takes an endpoint that changes its locality for another one, and drops the
