@@ -53,6 +53,14 @@ func HTTPFilter(name string, m proto.Message) *hcmv3.HttpFilter {
 	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: Any(m)}}
 }
 
+// HTTPFilterWhereConfigured is an HTTP filter that requests pass only where their route, its virtual host or its table
+// has a configuration for it (HttpFilter.disabled). For all others it isn't there, and costs nothing.
+func HTTPFilterWhereConfigured(name string, m proto.Message) *hcmv3.HttpFilter {
+	f := HTTPFilter(name, m)
+	f.Disabled = true
+	return f
+}
+
 // NetworkFilter is a network filter with its configuration.
 func NetworkFilter(name string, m proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: Any(m)}}

@@ -45,7 +45,8 @@ const (
 )
 
 // Filters are the HTTP filters that routes need, in order, for the end of a connection manager's. All are always there
-// and do nothing until a route configures them, so that no route ever changes a listener.
+// and do nothing until a route configures them, so that no route ever changes a listener. Most aren't even made for a
+// request whose route doesn't. Envoy decides that when it has the route, which stays: no filter clears it.
 //
 //  1. Bodiless: has answers that can have no body get none, whoever made one behind it; see bodiless. Filters for
 //     lengths, around those that ask authorization services, keep answers as long as they are said to be.
@@ -70,15 +71,15 @@ const (
 //     takes no x-envoy-* headers from outside and adds none.
 func Filters() []*hcmv3.HttpFilter {
 	out := []*hcmv3.HttpFilter{
-		envoy.HTTPFilter(FilterBodiless, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(FilterBodiless, &compositev3.Composite{}),
 		envoy.HTTPFilter(filterEcho, &headermutationv3.HeaderMutation{}),
-		envoy.HTTPFilter(filterCORS, &corsv3.Cors{}),
-		envoy.HTTPFilter(filterShown, &compositev3.Composite{}),
-		envoy.HTTPFilter(filterAuth, &compositev3.Composite{}),
-		envoy.HTTPFilter(filterLengths(0), &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterCORS, &corsv3.Cors{}),
+		envoy.HTTPFilterWhereConfigured(filterShown, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterAuth, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterLengths(0), &compositev3.Composite{}),
 	}
 	for n := range model.MostExtensions {
-		out = append(out, envoy.HTTPFilter(filterExtension(n), &compositev3.Composite{}))
+		out = append(out, envoy.HTTPFilterWhereConfigured(filterExtension(n), &compositev3.Composite{}))
 	}
 	return append(out,
 		envoy.HTTPFilter(names.FilterAuthentication, &headermutationv3.HeaderMutation{
@@ -86,16 +87,16 @@ func Filters() []*hcmv3.HttpFilter {
 		}),
 		envoy.HTTPFilterByECDS(names.FilterForm, &httprbacv3.RBAC{}),
 		envoy.HTTPFilterByECDS(names.FilterTokens, &jwtauthnv3.JwtAuthentication{}),
-		envoy.HTTPFilter(filterLengths(1), &compositev3.Composite{}),
-		envoy.HTTPFilter(filterAsk, &compositev3.Composite{}),
-		envoy.HTTPFilter(filterLengths(2), &compositev3.Composite{}),
-		envoy.HTTPFilter(filterBodies, &compositev3.Composite{}),
-		envoy.HTTPFilter(filterBeforeLimits, besideLimits("first")),
-		envoy.HTTPFilter(filterLimits, &compositev3.Composite{}),
-		envoy.HTTPFilter(filterBehindLimits, besideLimits("second")),
-		envoy.HTTPFilter(filterFaults, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterLengths(1), &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterAsk, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterLengths(2), &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterBodies, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterBeforeLimits, besideLimits("first")),
+		envoy.HTTPFilterWhereConfigured(filterLimits, &compositev3.Composite{}),
+		envoy.HTTPFilterWhereConfigured(filterBehindLimits, besideLimits("second")),
+		envoy.HTTPFilterWhereConfigured(filterFaults, &compositev3.Composite{}),
 		answers(),
-		envoy.HTTPFilter(filterSession, &sessionv3.StatefulSession{}),
+		envoy.HTTPFilterWhereConfigured(filterSession, &sessionv3.StatefulSession{}),
 		external(),
 		repeatable(),
 		envoy.HTTPFilter(filterRouter, &routerv3.Router{SuppressEnvoyHeaders: true}),
