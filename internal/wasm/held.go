@@ -9,12 +9,23 @@ import (
 )
 
 // Envoy 1.40 keeps where a piece of a body was that a module neither let go nor has Envoy hold (statuses 2 and 3 of
-// Proxy-Wasm), and gives it to the module later on, in whatever callback, when it is freed. So a function of ours is
-// before each that is shown bodies, and traps where that says anything else than to go on (0) or to hold (1), as all
-// toolkits do.
+// Proxy-Wasm), and gives it to the module later on, in whatever callback, when it is freed. So it does with headers
+// that a module did not let go on, also when another answer has taken their place; and those would wait for ever, past
+// all timeouts, for a module may call nothing by which they go on. Likewise the end of a body. So a function of ours is
+// before each that is shown a message, and traps where that says anything else than to go on (0), or to hold a piece of
+// a body that more come behind (1).
 
-// shownBodies are the functions that are shown bodies.
-var shownBodies = []string{"proxy_on_request_body", "proxy_on_response_body"}
+// shown are the functions that are shown messages, and what pushes the most that each may say. The last parameter of
+// each says whether this is the end (1) or more comes (0).
+var shown = map[string][]byte{
+	"proxy_on_request_headers": goOn, "proxy_on_response_headers": goOn,
+	"proxy_on_request_body": goOnOrHold, "proxy_on_response_body": goOnOrHold,
+}
+
+var (
+	goOn       = []byte{0x41, 0}                // i32.const
+	goOnOrHold = []byte{0x41, 1, 0x20, 2, 0x6b} // i32.const; local.get; i32.sub
+)
 
 // held is a module with these functions. The module has been measured already.
 func held(module []byte) ([]byte, error) {
@@ -55,7 +66,7 @@ func more(content []byte, items [][]byte) []byte {
 type holder struct {
 	bounder
 	last     byte   // section
-	fits     []bool // types, whether they are those of shownBodies, iii:i
+	fits     []bool // types, whether they are those of shown, iii:i
 	imported uint32
 	own      []uint32 // types of functions
 	count    uint32   // of functions, those of ours included
@@ -94,7 +105,7 @@ func (h *holder) look(id byte, content []byte) {
 	}
 }
 
-// export writes exports anew, of which those of shownBodies are functions of ours.
+// export writes exports anew, of which those of shown are functions of ours.
 func (h *holder) export(in *bounder) {
 	var all []byte
 	n := in.each("exports", mostExports, func() {
@@ -103,8 +114,8 @@ func (h *holder) export(in *bounder) {
 		name := before[:len(before)-len(in.rest)]
 		kind, at := in.byte(), in.u32()
 		c := cursor{rest: name}
-		if kind == 0 && slices.Contains(shownBodies, string(c.bytes(c.u32()))) {
-			at = h.before(at)
+		if most, is := shown[string(c.bytes(c.u32()))]; is && kind == 0 {
+			at = h.before(at, most)
 		}
 		all = appendU32(append(append(all, name...), kind), at)
 	})
@@ -112,9 +123,9 @@ func (h *holder) export(in *bounder) {
 }
 
 // before a function comes one of ours, whose number this returns. What has another type is refused later.
-func (h *holder) before(at uint32) uint32 {
+func (h *holder) before(at uint32, most []byte) uint32 {
 	if at < h.imported {
-		h.refuse("it exports a function that it imports, to be shown bodies: export one of its own")
+		h.refuse("it exports a function that it imports, to be shown messages: export one of its own")
 		return at
 	}
 	n := int(at - h.imported)
@@ -124,9 +135,9 @@ func (h *holder) before(at uint32) uint32 {
 	number := h.imported + h.count
 	h.count++
 	h.types = append(h.types, appendU32(nil, h.own[n]))
-	body := []byte{1, 1, 0x7f, 0x20, 0, 0x20, 1, 0x20, 2, 0x10} // a local; its parameters; call
-	body = append(appendU32(body, at),
-		0x22, 3, 0x41, 1, 0x4b, 0x04, 0x40, 0x00, 0x0b, 0x20, 3, 0x0b) // tee; i32.gt_u 1: unreachable; the result
+	body := []byte{1, 1, 0x7f, 0x20, 0, 0x20, 1, 0x20, 2, 0x10}      // a local; its parameters; call
+	body = slices.Concat(appendU32(body, at), []byte{0x22, 3}, most, // local.tee; the most
+		[]byte{0x4b, 0x04, 0x40, 0x00, 0x0b, 0x20, 3, 0x0b}) // i32.gt_u: unreachable; the result
 	h.bodies = append(h.bodies, append(appendU32(nil, len(body)), body...))
 	return number
 }
