@@ -41,6 +41,8 @@ func TestRefusedRanges(t *testing.T) {
 			"10.20.1.1": false, "10.244.1.1": true, "203.0.113.7": true, "203.0.113.8": false, "2001:db8:1::1": true,
 			"127.0.0.1": true, "127.1.2.3": true, "0.0.0.0": true, "169.254.169.254": true, "fd00:ec2::254": true,
 			"168.63.129.16": true, "168.63.129.17": false, "100.100.100.200": true,
+			"fd20:ce::254": true, "fd00:c1::a9fe:a9fe": true, "fd00:42::42": true, "fd00:a9fe:a9fe::1": true,
+			"fd00:100::100:200": true, "fd00:42::43": false, "::ffff:0:10.0.0.1": true,
 			"::1": true, "fe80::1": true, "::ffff:10.0.0.1": true, "64:ff9b::a00:1": true, "2002:a00:1::": true,
 			"224.0.0.1": true, "255.255.255.255": true, "ff02::1": true,
 		}},

@@ -58,6 +58,7 @@ func bound(module []byte) (*Module, error) {
 
 type bounder struct {
 	cursor
+	last   byte // section
 	out    *Module
 	locals uint64
 }
@@ -68,6 +69,12 @@ func (b *bounder) section() {
 	content := b.bytes(b.u32())
 	if b.err != nil || id == custom {
 		return
+	}
+	if id != dataCountSection {
+		if id <= b.last {
+			b.refuse("it is no valid WebAssembly: its sections are in another order")
+		}
+		b.last = id
 	}
 	in := &bounder{cursor: cursor{rest: content}, out: b.out, locals: b.locals}
 	switch id {

@@ -20,8 +20,7 @@ const MostBytes = 1 << 20
 
 // Module is one that proxies can run.
 type Module struct {
-	// Code is what proxies get: the module without what is for its author's tools, with bounds, with what keeps it from
-	// bodies that are gone, and marked.
+	// Code is what proxies get: the module without what is for its author's tools, with bounds, and framed.
 	Code []byte
 	// Marked: it changes names.ModuleMark in what it is shown, by which proxies know that it is there.
 	Marked bool
@@ -82,9 +81,6 @@ func judge(module []byte) (*Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.Code, err = held(m.Code); err != nil {
-		return nil, err
-	}
 	ctx := context.Background()
 	// Interpreted code is checked like any other, and needs no executable memory. None of it is run.
 	r := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().
@@ -97,7 +93,7 @@ func judge(module []byte) (*Module, error) {
 	if err := links(compiled); err != nil {
 		return nil, err
 	}
-	m.Code, m.Marked = mark(m.Code)
+	m.Code, m.Marked = frame(m.Code)
 	return m, nil
 }
 

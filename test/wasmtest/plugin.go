@@ -125,8 +125,11 @@ func (m *Module) Copy(from, to string) Op {
 }
 
 // If does something where the request has a header.
-func (m *Module) If(header string, does ...Op) Op {
-	return Ops(I32(Request), m.Text(header), I32(at), I32(long), Call("env.proxy_get_header_map_value"), Raw(0x45),
+func (m *Module) If(header string, does ...Op) Op { return m.IfOf(Request, header, does...) }
+
+// IfOf does something where a map has a header.
+func (m *Module) IfOf(of int32, header string, does ...Op) Op {
+	return Ops(I32(of), m.Text(header), I32(at), I32(long), Call("env.proxy_get_header_map_value"), Raw(0x45),
 		If(does...))
 }
 

@@ -22,6 +22,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -45,6 +46,27 @@ func TestNobodyForgesTheNextAnswer(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestOddStatusesPass: a status that no standard has is the application's to say, whoever else has a say in its answers.
+func TestOddStatusesPass(t *testing.T) {
+	s := newScripted(t)
+	s.answer = func(w http.ResponseWriter, r *http.Request) {
+		var status int
+		_, _ = fmt.Sscanf(r.URL.Path, "/%d", &status)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, "its body")
+	}
+	s.runs(`function envoy_on_response(h) h:headers():add("x-ran", "1") end`)
+	eventually.True(t, "the script", func() bool {
+		resp, _ := s.asks(http.MethodGet, "/200", "")
+		return resp.Header.Get("X-Ran") != ""
+	})
+	for _, status := range []int{299, 418, 599, 600, 999} {
+		resp, body := s.asks(http.MethodGet, fmt.Sprint("/", status), "")
+		require.Equal(t, status, resp.StatusCode)
+		require.Equal(t, "its body", body)
 	}
 }
 

@@ -208,7 +208,28 @@ func TestExternalAuthByGRPC(t *testing.T) {
 			require.NotContains(t, r.Header, name)
 		}
 	})
+	t.Run("changes the query", func(t *testing.T) {
+		var key, value string
+		service.decides(func(context.Context, *authv3.AttributeContext) *authv3.CheckResponse {
+			return yes(&authv3.OkHttpResponse{
+				QueryParametersToSet:    []*corev3.QueryParameter{{Key: key, Value: value}},
+				QueryParametersToRemove: []string{"b"},
+			})
+		})
+		defer service.decides(changes)
+		key, value = "d", "e"
+		require.Equal(t, "/a?d=e", get().URI)
+		served := g.app.Requests.Load()
+		for _, bad := range [][2]string{
+			{"d", "e HTTP/1.1\r\nX-User: alice"}, {"d\r\nX-User: alice\r\nX", "e"}, {"d", "e#/admin"}, {"d", "e\x00"}, {"d", "e f"},
+		} {
+			key, value = bad[0], bad[1]
+			require.Equal(t, http.StatusInternalServerError, get().status, bad)
+		}
+		require.Equal(t, served, g.app.Requests.Load())
+	})
 	t.Run("is told", func(t *testing.T) {
+		_ = get("X-Kept", "k")
 		a := service.last()
 		require.Equal(t, clientID, a.GetSource().GetPrincipal())
 		h := a.GetRequest().GetHttp()

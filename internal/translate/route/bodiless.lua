@@ -20,7 +20,7 @@ function envoy_on_response(handle)
   end
   local status = headers:get(":status") or ""
   length = headers:get("content-length")
-  if not string.find(status, "^[2-5]%d%d$") and not (status == "101" and said.upgrade) then
+  if not string.find(status, "^[2-9]%d%d$") and not (status == "101" and said.upgrade) then
     headers:replace(":status", "503")
   end
   if status ~= "204" and status ~= "304" and said.method ~= "HEAD" then return end

@@ -21,8 +21,8 @@ import (
 
 // A module in WebAssembly runs between two scripts of ours, in one chain: Envoy lets a module change any header, so the
 // first script notes what none may change, and the second one looks whether that is still so. No more can happen
-// between them: a module that holds a message back at its headers holds it for ever, for nothing that could continue it
-// is allowed; and once the headers went on, Envoy gives them to the module no more.
+// between them: a module that would hold a message back at its headers traps (package wasm); and once the headers went
+// on, Envoy gives them to the module no more.
 
 //go:embed watch.lua
 var watch string

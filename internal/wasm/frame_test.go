@@ -4,7 +4,9 @@
 package wasm
 
 import (
+	"bytes"
 	"context"
+	"math"
 	"slices"
 	"testing"
 
@@ -35,10 +37,11 @@ func TestMarkedModules(t *testing.T) {
 			p.Imports = slices.DeleteFunc(slices.Clone(p.Imports), func(f wasmtest.Function) bool {
 				return slices.Contains(tc.without, f.Name)
 			})
-			// What is at the beginning of the memory, and what it was asked, is its answer.
+			// What is at the beginning of the memory, and what it was asked, it keeps.
 			p.Functions = append(p.Functions, wasmtest.Function{
 				Name: wasmtest.OnRequest, Signature: "iii:i", Body: []wasmtest.Op{
-					wasmtest.I32(0), wasmtest.Raw(0x28, 0, 0), wasmtest.Local(0), wasmtest.Raw(0x6a),
+					wasmtest.I32(64), wasmtest.I32(0), wasmtest.Raw(0x28, 0, 0), wasmtest.Local(0), wasmtest.Raw(0x6a),
+					wasmtest.Raw(0x36, 0, 0), wasmtest.I32(0),
 				},
 			})
 			m, err := Judge(p.Bytes())
@@ -55,7 +58,9 @@ func TestMarkedModules(t *testing.T) {
 			require.True(t, r.Memory().Write(0, []byte{1, 2, 0, 0, 5, 6, 7, 8}))
 			out, err := r.ExportedFunction(wasmtest.OnRequest).Call(t.Context(), 3, 0, 0)
 			require.NoError(t, err)
-			require.Equal(t, []uint64{0x201 + 3}, out)
+			require.Equal(t, []uint64{0}, out)
+			seen, _ := r.Memory().ReadUint32Le(64)
+			require.EqualValues(t, 0x201+3, seen)
 			kept, _ := r.Memory().Read(0, 8)
 			require.Equal(t, []byte{1, 2, 0, 0, 5, 6, 7, 8}, kept)
 			if tc.asks == "" {
@@ -70,6 +75,54 @@ func TestMarkedModules(t *testing.T) {
 			require.Equal(t, uint64(2), args[0])
 		})
 	}
+}
+
+// TestWhatModulesMaySay of what they are shown: that it goes on, and of a piece of a body that it is held as long as
+// more come.
+func TestWhatModulesMaySay(t *testing.T) {
+	const more, ends = 0, 1
+	for _, callback := range []string{
+		wasmtest.OnRequest, wasmtest.OnResponse, wasmtest.OnRequestBody, wasmtest.OnResponseBody,
+	} {
+		p := wasmtest.Plugin()
+		// It says what its second parameter is.
+		p.Functions = append(p.Functions, wasmtest.Function{
+			Name: callback, Signature: "iii:i", Body: []wasmtest.Op{wasmtest.Local(1)},
+		})
+		m, err := Judge(p.Bytes())
+		require.NoError(t, err)
+		r := instance(t, p, m.Code, func(_ string, _ api.Memory, stack []uint64) { stack[0] = 0 })
+		body := callback == wasmtest.OnRequestBody || callback == wasmtest.OnResponseBody
+		for _, says := range []uint64{0, 1, 2, 3, 4, math.MaxUint32} {
+			for _, end := range []uint64{more, ends} {
+				out, err := r.ExportedFunction(callback).Call(t.Context(), 3, says, end)
+				if says == 0 || says == 1 && body && end == more {
+					require.NoError(t, err, "%s: %d, %d", callback, says, end)
+					require.Equal(t, []uint64{says}, out)
+				} else {
+					require.ErrorContains(t, err, "unreachable", "%s: %d, %d", callback, says, end)
+				}
+			}
+		}
+	}
+}
+
+// TestFunctionsOfProxiesAsCallbacks are framed like a module's own.
+func TestFunctionsOfProxiesAsCallbacks(t *testing.T) {
+	p := wasmtest.Plugin()
+	// An import that is exported has no function of its own: the export of the first one is renumbered to import 0.
+	p.Functions = append(p.Functions, wasmtest.Function{
+		Name: wasmtest.OnRequestBody, Signature: "iii:i", Body: []wasmtest.Op{wasmtest.I32(0)},
+	})
+	number := byte(len(p.Imports) + len(p.Functions) - 1)
+	own := append([]byte(wasmtest.OnRequestBody), 0, number)
+	module := p.Bytes()
+	require.Equal(t, 1, bytes.Count(module, own))
+	m, err := Judge(bytes.Replace(module, own, append([]byte(wasmtest.OnRequestBody), 0, 0), 1))
+	require.NoError(t, err)
+	r := instance(t, p, m.Code, func(_ string, _ api.Memory, stack []uint64) { stack[0] = 2 })
+	_, err = r.ExportedFunction(wasmtest.OnRequestBody).Call(t.Context(), 3, 0, 0)
+	require.ErrorContains(t, err, "unreachable")
 }
 
 // instance runs a module with functions of a host that say by what they were called.
