@@ -173,7 +173,6 @@ func Raw(b ...byte) Op { return func(_ *Module, out []byte) []byte { return appe
 // I32 pushes a number.
 func I32[N int | int32](n N) Op {
 	return func(_ *Module, out []byte) []byte {
-		n := n // it may be used again
 		out = append(out, 0x41)
 		for n := n; ; { // it may be pushed again
 			b := byte(n & 0x7f)

@@ -49,7 +49,7 @@ func TestNobodyForgesTheNextAnswer(t *testing.T) {
 	}
 }
 
-// TestOddStatusesPass: a status that no standard has is the application's to say, whoever else has a say in its answers.
+// TestOddStatusesPass: a status that no standard has is the application's to say, whoever else has a say in answers.
 func TestOddStatusesPass(t *testing.T) {
 	s := newScripted(t)
 	s.answer = func(w http.ResponseWriter, r *http.Request) {

@@ -221,7 +221,11 @@ func TestExternalAuthByGRPC(t *testing.T) {
 		require.Equal(t, "/a?d=e", get().URI)
 		served := g.app.Requests.Load()
 		for _, bad := range [][2]string{
-			{"d", "e HTTP/1.1\r\nX-User: alice"}, {"d\r\nX-User: alice\r\nX", "e"}, {"d", "e#/admin"}, {"d", "e\x00"}, {"d", "e f"},
+			{"d", "e HTTP/1.1\r\nX-User: alice"},
+			{"d\r\nX-User: alice\r\nX", "e"},
+			{"d", "e#/admin"},
+			{"d", "e\x00"},
+			{"d", "e f"},
 		} {
 			key, value = bad[0], bad[1]
 			require.Equal(t, http.StatusInternalServerError, get().status, bad)

@@ -354,7 +354,7 @@ func TestModulesThatHoldTheEnd(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, resp.StatusCode)
 	require.Equal(t, served, s.app.Requests.Load())
 	eventually.True(t, "the module once more", works)
-	resp, err := s.client.Get("http://web/longer-than-that") //nolint:noctx // the client has a timeout
+	resp, err := s.client.Get("http://web/longer-than-that")
 	require.NoError(t, err)
 	_, err = io.ReadAll(resp.Body)
 	require.NoError(t, resp.Body.Close())
@@ -416,6 +416,7 @@ func TestModulesReadNothingThatIsGone(t *testing.T) {
 		_, _ = io.WriteString(w, strings.TrimPrefix(r.URL.Path, "/"))
 	}
 	ran := func(body string) (bool, error) {
+		// A connection whose answer ends so is closed 5 s later (delayed_close_timeout).
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web/"+body, http.NoBody)
