@@ -139,9 +139,9 @@ func (e enforcement) late() string {
 		return fmt.Sprintf("the proxy of node %s may still let into pod %s whom it did before", c.late.Node, c.late.Pod)
 	}
 	for at, c := range e.waypoints {
-		gateway := e.Waypoints[at].Gateway
+		gateway, past := e.Waypoints[at].Gateway, e.DryRun && e.Waypoints[at].Pending
 		switch {
-		case c.serving == 0 && e.DryRun:
+		case c.serving == 0 && past:
 			return fmt.Sprintf(
 				"no proxy of waypoint %s is ready, so nothing is tried there: see the conditions of its Gateway", gateway)
 		case c.serving == 0:
@@ -149,7 +149,7 @@ func (e enforcement) late() string {
 				"no proxy of waypoint %s is ready, so nobody gets in through it: see the conditions of its Gateway", gateway)
 		case c.acked < c.serving:
 			return fmt.Sprintf("%s of waypoint %s may still decide as before", many(c.serving-c.acked, "proxy"), gateway)
-		case e.DryRun && e.Waypoints[at].Pending:
+		case past:
 			return fmt.Sprintf("callers go past waypoint %s until its Gateway is %s", gateway,
 				v1alpha1.GatewayConditionEstablished)
 		}

@@ -238,10 +238,15 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			"by 2/2 proxies of waypoint shop/waypoint, but callers go past waypoint shop/waypoint until its Gateway is " +
 				"fairway.dev/Established.",
 		},
+		"a dry run at a waypoint that has not started yet": {
+			as(func(e *ingest.Enforcement) { e.DryRun, e.Waypoints = true, []ingest.GuardingWaypoint{coming} }),
+			ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nothing is tried there",
+		},
 		"a dry run at a waypoint that is away": {
 			as(func(e *ingest.Enforcement) { e.DryRun, e.Waypoints = true, []ingest.GuardingWaypoint{waypoint} }),
 			ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
-			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nothing is tried there",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nobody gets in through it",
 		},
 		"a waypoint that callers don't go to yet": {
 			as(func(e *ingest.Enforcement) { e.Waypoints = []ingest.GuardingWaypoint{coming} }), ledger(nothing), "True",
