@@ -21,6 +21,7 @@ const KindHTTPExtension = "HTTPExtension"
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Namespaced,path=httpextensions,singular=httpextension,categories=fairway
+// +kubebuilder:printcolumn:name="Programmed",type=string,JSONPath=`.status.ancestors[*].conditions[?(@.type=="Programmed")].status`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type HTTPExtension struct {
 	metav1.TypeMeta   `json:",inline"`

@@ -62,6 +62,7 @@ func collect(ctx context.Context, c *cluster, system string) report {
 	k.readNodes(ctx)
 	k.readWaypoints(ctx)
 	k.judgeServices()
+	k.readPolicies(ctx)
 	k.readProxies(ctx)
 	k.readPlaintext(ctx)
 	k.report.Healthy = len(k.report.Problems) == 0 && len(k.report.Unknown) == 0

@@ -5,6 +5,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -14,6 +15,7 @@ func (r report) draw(t *table, now time.Time) {
 	r.drawMesh(t)
 	r.drawNodes(t)
 	r.drawWaypoints(t)
+	r.drawPolicies(t)
 	r.drawProxies(t, now)
 	r.drawPlaintext(t, now)
 	for _, section := range []struct {
@@ -33,10 +35,10 @@ func (r report) draw(t *table, now time.Time) {
 	}
 }
 
-// verdict is the last line on a healthy mesh. What is wrong with a route is its owner's to mend, so the mesh is well
-// all the same; but it must not sound as if the route were.
+// verdict is the last line on a healthy mesh. What is wrong with a route or a policy is its owner's to mend, so the
+// mesh is well all the same; but it must not sound as if the route were.
 func (r report) verdict() string {
-	broken := len(r.Elsewhere)
+	broken := len(r.Elsewhere) + len(r.Policies)
 	for _, w := range r.Waypoints {
 		broken += len(w.Broken)
 	}
@@ -44,9 +46,9 @@ func (r report) verdict() string {
 	case 0:
 		return "All is well."
 	case 1:
-		return "The mesh is well; one route or Service has a problem, see above."
+		return "The mesh is well; one route, policy or Service has a problem, see above."
 	}
-	return fmt.Sprintf("The mesh is well; %d routes or Services have problems, see above.", broken)
+	return fmt.Sprintf("The mesh is well; %d routes, policies or Services have problems, see above.", broken)
 }
 
 func (r report) drawMesh(t *table) {
@@ -127,7 +129,9 @@ func (r report) drawWaypoints(t *table) {
 			t.line("  %s", b)
 		}
 	}
-	t.line("%s", noBoundary)
+	if slices.ContainsFunc(r.Waypoints, func(w waypointReport) bool { return w.Routes > 0 }) {
+		t.line("%s", noBoundary)
+	}
 }
 
 // noBoundary keeps a good state from promising what a mesh without policies can't hold.
@@ -141,6 +145,16 @@ func (r report) drawElsewhere(t *table) {
 	t.line("\nNot served by any waypoint:")
 	for _, e := range r.Elsewhere {
 		t.line("  %s", e)
+	}
+}
+
+func (r report) drawPolicies(t *table) {
+	if len(r.Policies) == 0 {
+		return
+	}
+	t.line("\nPolicies and extensions with problems:")
+	for _, p := range r.Policies {
+		t.line("  %s", p)
 	}
 }
 

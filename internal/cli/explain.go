@@ -12,7 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/net/http/httpguts"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
 )
@@ -102,6 +105,7 @@ func (o *explainOptions) run(cmd *cobra.Command, source, destination string) err
 	if err != nil {
 		return err
 	}
+	answer.Caller += unlessThere(ctx, c.client, q.Account)
 	if err := o.output.print(cmd.OutOrStdout(), answer, func(t *table) { drawAnswer(t, answer) }); err != nil {
 		return err
 	}
@@ -109,6 +113,15 @@ func (o *explainOptions) run(cmd *cobra.Command, source, destination string) err
 		return errUnhealthy
 	}
 	return nil
+}
+
+// unlessThere says so of a ServiceAccount that does not exist: a name with a slip in it is no policy's source, and the
+// answer would look as if a policy were at fault. Whoever may not ask isn't told.
+func unlessThere(ctx context.Context, c client.Client, account types.NamespacedName) string {
+	if account.Name == "" || !apierrors.IsNotFound(c.Get(ctx, account, &corev1.ServiceAccount{})) {
+		return ""
+	}
+	return ", which does not exist"
 }
 
 // request is nil where none of its flags is given.

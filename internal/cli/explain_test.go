@@ -5,6 +5,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"net/http"
 	"os"
@@ -12,11 +13,15 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/fairway-mesh/fairway/internal/explain"
 	"github.com/fairway-mesh/fairway/test/wasmtest"
@@ -71,6 +76,22 @@ func TestRequests(t *testing.T) {
 	none, err := (&explainOptions{}).request()
 	require.NoError(t, err)
 	require.Nil(t, none, "asked about a connection")
+}
+
+// A ServiceAccount that does not exist is told of; one that can't be read is not said to be missing.
+func TestExplainOfAnAccountThatIsNotThere(t *testing.T) {
+	account := types.NamespacedName{Namespace: "bookshop", Name: "shop"}
+	there := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: account.Namespace, Name: account.Name}}
+	require.Empty(t, unlessThere(t.Context(), fake.NewClientBuilder().WithObjects(there).Build(), account))
+	none := fake.NewClientBuilder().Build()
+	require.Equal(t, ", which does not exist", unlessThere(t.Context(), none, account))
+	require.Empty(t, unlessThere(t.Context(), none, types.NamespacedName{}), "a pod was asked about")
+	forbidden := interceptor.NewClient(none, interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return apierrors.NewForbidden(schema.GroupResource{Resource: "serviceaccounts"}, account.Name, nil)
+		},
+	})
+	require.Empty(t, unlessThere(t.Context(), forbidden, account))
 }
 
 func TestDrawAnswer(t *testing.T) {

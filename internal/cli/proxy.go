@@ -84,18 +84,27 @@ Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command
 	return cmd
 }
 
+// examples leave out an application's pod where there is nothing to show for one.
+func (v proxyView) examples() string {
+	out := fmt.Sprintf(`  # of a waypoint, as Envoy says it
+  fairway proxy %s -n bookshop fairway-waypoint-6c9d8f7b5-q4w2z -o json`, v.name)
+	if v.name == "routes" {
+		return out
+	}
+	return fmt.Sprintf(`  # of an application's pod: its node's proxy answers
+  fairway proxy %s -n bookshop shop-5d4f7c9b8-x2x7k
+
+`, v.name) + out
+}
+
 func (v proxyView) command(conn *connection, system *string) *cobra.Command {
 	var output outputFlag
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:   v.name + " POD",
-		Short: v.short,
-		Example: fmt.Sprintf(`  # of an application's pod: its node's proxy answers
-  fairway proxy %[1]s -n bookshop shop-5d4f7c9b8-x2x7k
-
-  # of a waypoint, as Envoy says it
-  fairway proxy %[1]s -n bookshop fairway-waypoint-6c9d8f7b5-q4w2z -o json`, v.name),
-		Args: args(cobra.ExactArgs(1)),
+		Use:     v.name + " POD",
+		Short:   v.short,
+		Example: v.examples(),
+		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if err := output.check(); err != nil {
 				return err

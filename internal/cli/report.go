@@ -19,8 +19,10 @@ type report struct {
 	// WaypointsUnknown: they could not be asked for.
 	WaypointsUnknown bool `json:"waypointsUnknown,omitempty"`
 	// Elsewhere is what the conditions of routes and Services complain of that no waypoint serves.
-	Elsewhere []string      `json:"elsewhere,omitempty"`
-	Proxies   []proxyReport `json:"proxies"`
+	Elsewhere []string `json:"elsewhere,omitempty"`
+	// Policies is what the conditions of policies and HTTPExtensions complain of.
+	Policies []string      `json:"policies,omitempty"`
+	Proxies  []proxyReport `json:"proxies"`
 	// Plaintext is missing if no operator could be asked.
 	Plaintext *plaintextReport `json:"plaintext,omitempty"`
 	// Problems are what is wrong, a sentence each.

@@ -30,7 +30,8 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show whether the mesh works: nodes, captured pods, waypoints, proxies in sync",
 		Long: `Show whether the mesh works: the conditions of the Mesh, the proxy of every node and the pods that it captures,
-the waypoints with their routes, and for each proxy whether it runs what the operator sent it.
+the waypoints with their routes, the policies and extensions that are not in force as they are written, and for each
+proxy whether it runs what the operator sent it.
 
 Nodes, pods and waypoints are read from the API server. What the proxies acknowledged is asked of every operator replica
 through a port-forward, so it takes the right to create pods/portforward in the operator's namespace. What could not be
@@ -39,8 +40,8 @@ asked is named.
 Connections without identity are those that came to captured pods in plain text in the last hour, by the address that
 they came from. Who comes by a NodePort or load balancer with externalTrafficPolicy Cluster has the address of a node.
 
-Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route with
-a mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
+Exit code: 0 if all is well, 1 if not (or if that could not be determined), 2 if the command line is wrong. A route or a
+policy with a mistake in it is shown, but is its owner's business: it doesn't change the exit code.`,
 		Example: `  # all at a glance
   fairway status
 

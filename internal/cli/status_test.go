@@ -103,6 +103,9 @@ func healthyMesh() []client.Object {
 				}}},
 				MTLS: &v1alpha1.MTLSAuthentication{Ports: []v1alpha1.MTLSPort{{Port: 9090, Mode: v1alpha1.MTLSModePermissive}}},
 			},
+			Status: gwv1.PolicyStatus{Ancestors: []gwv1.PolicyAncestorStatus{
+				{ControllerName: names.MeshController, Conditions: []metav1.Condition{accepted}},
+			}},
 		},
 		pod("shop", "opted-out", "a", "", func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
 		pod("shop", "on-the-host", "a", "", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
@@ -321,8 +324,8 @@ func TestStatusWaitsForAProxyToSettle(t *testing.T) {
 func TestVerdictCountsRoutesWithProblems(t *testing.T) {
 	for want, broken := range map[string][][]string{
 		"All is well.": {nil, {}},
-		"The mesh is well; one route or Service has a problem, see above.": {{"a"}, nil},
-		"The mesh is well; 3 routes or Services have problems, see above.": {{"a", "b"}, {"c"}},
+		"The mesh is well; one route, policy or Service has a problem, see above.":   {{"a"}, nil},
+		"The mesh is well; 3 routes, policies or Services have problems, see above.": {{"a", "b"}, {"c"}},
 	} {
 		var r report
 		for _, b := range broken {

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -152,7 +154,7 @@ func (w *walk) caller() error {
 	case q.Pod.Name != "":
 		pod, ok := w.store.Pods.Get(nil, q.Pod)
 		if !ok {
-			return fmt.Errorf("there is no pod %s", q.Pod)
+			return fmt.Errorf("there is no pod %s: a caller is pod/NAMESPACE/NAME, sa/NAMESPACE/NAME or outside", q.Pod)
 		}
 		w.answer.Caller = "pod " + q.Pod.String()
 		if work := w.workload(pod); work != nil && work.MTLS {
@@ -191,11 +193,11 @@ func (w *walk) destination() error {
 	}
 	svc := w.ingest.Service.Get(nil, q.Service)
 	if svc == nil {
-		return fmt.Errorf("there is no Service %s", q.Service)
+		return fmt.Errorf("there is no Service %s: name what is asked as NAMESPACE/NAME, or pod/NAMESPACE/NAME", q.Service)
 	}
 	port := cmp.Or(q.Port, firstPort(svc))
 	if _, ok := svc.Port(port); !ok {
-		return fmt.Errorf("the Service %s has no TCP port %d", q.Service, port)
+		return fmt.Errorf("the Service %s has no TCP port %d: it has %s", q.Service, port, portsOf(svc))
 	}
 	at := model.ServicePort{Namespace: q.Service.Namespace, Service: q.Service.Name, Port: port}
 	if !w.member || len(svc.VIPs) == 0 {
@@ -225,6 +227,17 @@ func firstPort(svc *model.Service) uint16 {
 		return 0
 	}
 	return svc.Ports[0].Number
+}
+
+func portsOf(svc *model.Service) string {
+	if len(svc.Ports) == 0 {
+		return "none"
+	}
+	var out []string
+	for _, p := range svc.Ports {
+		out = append(out, strconv.Itoa(int(p.Number)))
+	}
+	return strings.Join(out, ", ")
 }
 
 // atPods asks the node proxy of each pod behind a port.

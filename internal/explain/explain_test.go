@@ -60,6 +60,28 @@ func in(name string) types.NamespacedName {
 	return types.NamespacedName{Namespace: "bookshop", Name: name}
 }
 
+// TestAWaypointThatIsNotReady: whom policies would let in is refused all the same, where nobody could ask them.
+func TestAWaypointThatIsNotReady(t *testing.T) {
+	m := bookshop(t)
+	q := Question{Account: in("shop"), Service: in("reviews"), Request: &Request{Method: "GET", Path: "/reviews/1"}}
+	a, err := m.Ask(q)
+	require.NoError(t, err)
+	require.Equal(t, Allowed, a.Verdict)
+	m.add(t, `
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: fairway-waypoint, namespace: bookshop, labels: {kubernetes.io/service-name: fairway-waypoint}}
+addressType: IPv4
+ports: [{name: mesh, port: 15008}]
+endpoints:
+- {addresses: [10.200.1.9], conditions: {ready: false}, nodeName: node1}`)
+	a, err = m.Ask(q)
+	require.NoError(t, err)
+	require.Equal(t, Denied, a.Verdict)
+	require.Len(t, a.Steps, 1)
+	require.Contains(t, a.Steps[0].Reason, "no proxy of it is ready")
+}
+
 func TestTheBookshop(t *testing.T) {
 	m := bookshop(t)
 	read, write := &Request{Method: "GET", Path: "/reviews/1"}, &Request{Method: "POST", Path: "/reviews"}

@@ -25,6 +25,12 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		w.end(at, Decision{Verdict: Denied, Reason: "the waypoint does not exist"})
 		return
 	}
+	if !w.served(binding.Waypoint) {
+		w.end(at, Decision{
+			Verdict: Denied, Reason: "no proxy of it is ready, and nobody gets past it: see the conditions of its Gateway",
+		})
+		return
+	}
 	v := &visit{
 		walk: w, at: at, port: port,
 		table:  *w.ingest.Table.Get(nil, model.Attachment{Port: port}),
@@ -46,6 +52,13 @@ func (w *walk) atWaypoint(port model.ServicePort) {
 		return
 	}
 	v.take(w.ingest.Settings.Get(nil, struct{}{}).TrustDomain)
+}
+
+// served tells whether a waypoint has a proxy that callers could be sent to.
+func (w *walk) served(gateway types.NamespacedName) bool {
+	return len(w.ingest.Endpoints.Get(nil, model.ServicePort{
+		Namespace: gateway.Namespace, Service: names.WaypointResource(gateway.Name), Port: names.PortMTLS,
+	})) > 0
 }
 
 // behindWaypoint asks the pods that a waypoint sends to, and no others that the Service has: it leaves some endpoints

@@ -124,7 +124,7 @@ func (i *Ingest) countMode(
 ) {
 	key := cluster.Key{Namespace: pod.Namespace, Name: pod.Name}
 	switch {
-	case member.Finished(pod) || len(pod.Status.PodIPs) == 0:
+	case member.Finished(pod) || member.Waypoint(pod) || len(pod.Status.PodIPs) == 0:
 		return
 	case !i.takesMTLS(c, pod):
 		out.Uncaptured = append(out.Uncaptured, key)

@@ -79,6 +79,8 @@ type GuardingWaypoint struct {
 	TCP bool
 	// Authentication: it says who has proved who it is.
 	Authentication bool
+	// Pending: callers of some Service don't go there yet, for it has not served for the first time.
+	Pending bool
 }
 
 // ClosedPort is a port at which no request can be decided on.
@@ -195,10 +197,12 @@ func (i *Ingest) guardingWaypoints(c *memo.Ctx, t AccessTarget) []GuardingWaypoi
 		if slices.Contains(t.opaque, p) || slices.Contains(t.unserved, p) {
 			continue
 		}
-		gateway := i.Binding.Get(c, p.ServiceName()).Waypoint
-		if !slices.ContainsFunc(out, func(w GuardingWaypoint) bool { return w.Gateway == gateway }) {
-			out = append(out, GuardingWaypoint{Gateway: gateway})
+		b := i.Binding.Get(c, p.ServiceName())
+		at := slices.IndexFunc(out, func(w GuardingWaypoint) bool { return w.Gateway == b.Waypoint })
+		if at < 0 {
+			at, out = len(out), append(out, GuardingWaypoint{Gateway: b.Waypoint})
 		}
+		out[at].Pending = out[at].Pending || b.Pending
 	}
 	slices.SortFunc(out, func(a, b GuardingWaypoint) int { return byName(a.Gateway, b.Gateway) })
 	return out

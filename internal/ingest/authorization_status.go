@@ -156,7 +156,7 @@ type meant struct {
 
 func (i *Ingest) meant(c *memo.Ctx, key cluster.Key) meant {
 	pod, ok := i.store.Pods.Get(c, key)
-	if !ok || member.Finished(pod) || pod.Labels[names.LabelComponent] == names.ComponentWaypoint {
+	if !ok || member.Finished(pod) || member.Waypoint(pod) {
 		return meant{}
 	}
 	return meant{likePods{key.Namespace, i.labelsAsked(c, pod)}, true}

@@ -103,7 +103,7 @@ func (i *Ingest) readContent(c *memo.Ctx, spec v1alpha1.HTTPExtensionSpec, out *
 		out.bad = invalidExtension("set exactly one of lua, extProc and wasm")
 	case spec.Lua != nil:
 		out.content.Lua = &model.Lua{Source: spec.Lua.Source}
-		if why := luaSyntax(spec.Lua.Source); why != "" {
+		if why := badScript(spec.Lua.Source); why != "" {
 			out.bad = invalidExtension("lua.source: " + why)
 		}
 	case spec.ExtProc != nil:
@@ -117,15 +117,19 @@ func invalidExtension(message string) *Verdict {
 	return &Verdict{Reason: string(gwv1.PolicyReasonInvalid), Message: message}
 }
 
-// luaSyntax says what is wrong with a script; "" if nothing. The parser's dialect is Lua 5.1 with goto, as LuaJIT's. A
-// script that only LuaJIT refuses fails when it is run, and closes what it was for.
-func luaSyntax(source string) string {
+// badScript says what is wrong with a script; "" if nothing. The parser's dialect is Lua 5.1 with goto, as LuaJIT's. A
+// script that only LuaJIT refuses fails when it is run, and closes what it was for. One without a word of the functions
+// that proxies call would do nothing, and be taken for one that does.
+func badScript(source string) string {
 	const most = 32 << 10
 	if len(source) > most {
 		return fmt.Sprintf("a script can have %d bytes at most", most)
 	}
 	if _, err := parse.Parse(strings.NewReader(source), "script"); err != nil {
 		return strings.Join(strings.Fields(err.Error()), " ")
+	}
+	if !strings.Contains(source, "envoy_on_request") && !strings.Contains(source, "envoy_on_response") {
+		return "it defines neither envoy_on_request nor envoy_on_response, which are what proxies call"
 	}
 	return ""
 }

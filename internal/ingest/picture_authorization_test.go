@@ -210,7 +210,7 @@ func (p *picture) enforcement(e Enforcement) {
 	}
 	for _, w := range e.Waypoints {
 		p.line("      by waypoint %s, tables [%s]%s", w.Gateway, portList(w.Tables), flags(map[string]bool{
-			"TCP": w.TCP, "authentication": w.Authentication,
+			"TCP": w.TCP, "authentication": w.Authentication, "not yet": w.Pending,
 		}))
 	}
 	for _, k := range e.Keys {

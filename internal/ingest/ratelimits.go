@@ -101,8 +101,12 @@ func (i *Ingest) referredPort(
 	}
 	port = model.ServicePort{Namespace: key.Namespace, Service: key.Name, Port: portNumber(*ref.Port)}
 	svc := i.Service.Get(c, key)
-	if svc == nil || svc.External {
-		return refuse(gwv1.RouteReasonBackendNotFound, "backend Service %s with endpoints does not exist", key)
+	switch {
+	case svc == nil:
+		return refuse(gwv1.RouteReasonBackendNotFound, "backend Service %s does not exist", key)
+	case svc.External:
+		return refuse(gwv1.RouteReasonBackendNotFound,
+			"backend Service %s is of type ExternalName, which has no endpoints: use a Service with endpoints", key)
 	}
 	if _, ok := svc.Port(port.Port); !ok {
 		return refuse(gwv1.RouteReasonBackendNotFound, "backend Service %s has no TCP port %d", key, port.Port)

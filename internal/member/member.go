@@ -37,7 +37,7 @@ func whyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
 		return v1alpha1.PodReasonNamespaceUnknown
 	case !Enrolled(namespace):
 		return v1alpha1.PodReasonNotEnrolled
-	case pod.Labels[names.LabelComponent] == names.ComponentWaypoint && pod.Labels[names.LabelGatewayName] != "":
+	case Waypoint(pod):
 		return v1alpha1.PodReasonProxy
 	case pod.Labels[names.LabelMesh] == names.MeshDisabled:
 		return v1alpha1.PodReasonOptedOut
@@ -49,6 +49,11 @@ func whyNot(pod *corev1.Pod, namespace *corev1.Namespace) string {
 
 // Is tells whether a pod is a member of the mesh, given its namespace.
 func Is(pod *corev1.Pod, namespace *corev1.Namespace) bool { return whyNot(pod, namespace) == "" }
+
+// Waypoint tells whether a pod is a waypoint's. Nothing captures it: it speaks mutual TLS itself.
+func Waypoint(pod *corev1.Pod) bool {
+	return pod.Labels[names.LabelComponent] == names.ComponentWaypoint && pod.Labels[names.LabelGatewayName] != ""
+}
 
 // Finished tells whether a pod has come to its end: nothing runs in it any more, and its address may be another's.
 func Finished(pod *corev1.Pod) bool {

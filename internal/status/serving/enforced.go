@@ -91,7 +91,7 @@ func (e enforcement) enforced() (is metav1.ConditionStatus, reason, message stri
 	default:
 		is, reason = metav1.ConditionTrue, v1alpha1.PolicyReasonEnforced
 	}
-	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.missing, e.stale, e.refused, e.means())
+	return is, reason, sentences(text, e.notGuarded(), e.closed(), e.awaited(), e.missing, e.stale, e.refused, e.means())
 }
 
 func (e enforcement) rejection() string {
@@ -139,13 +139,29 @@ func (e enforcement) late() string {
 		return fmt.Sprintf("the proxy of node %s may still let into pod %s whom it did before", c.late.Node, c.late.Pod)
 	}
 	for at, c := range e.waypoints {
-		gateway := e.Waypoints[at].Gateway
+		gateway, past := e.Waypoints[at].Gateway, e.DryRun && e.Waypoints[at].Pending
 		switch {
+		case c.serving == 0 && past:
+			return fmt.Sprintf(
+				"no proxy of waypoint %s is ready, so nothing is tried there: see the conditions of its Gateway", gateway)
 		case c.serving == 0:
 			return fmt.Sprintf(
 				"no proxy of waypoint %s is ready, so nobody gets in through it: see the conditions of its Gateway", gateway)
 		case c.acked < c.serving:
 			return fmt.Sprintf("%s of waypoint %s may still decide as before", many(c.serving-c.acked, "proxy"), gateway)
+		case past:
+			return fmt.Sprintf("callers go past waypoint %s until its Gateway is %s", gateway,
+				v1alpha1.GatewayConditionEstablished)
+		}
+	}
+	return ""
+}
+
+// awaited says at which waypoint callers don't arrive yet, whom the pods refuse meanwhile.
+func (e enforcement) awaited() string {
+	for _, w := range e.Waypoints {
+		if w.Pending {
+			return fmt.Sprintf("callers are refused until Gateway %s is %s", w.Gateway, v1alpha1.GatewayConditionEstablished)
 		}
 	}
 	return ""

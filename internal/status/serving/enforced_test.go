@@ -100,6 +100,8 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 	}
 	scope := catalogue.WaypointScope(waypoint.Gateway)
 	table, tcp := scope.Key(xds.TypeRoute, "service/shop/reviews/80"), scope.Key(xds.TypeExtension, names.AuthorizationTCP)
+	coming := waypoint
+	coming.Pending = true
 	ledger := func(change func(*guardLedger)) *guardLedger {
 		l := newGuardLedger(4)
 		for _, k := range []xds.Key{catalogue.Serving(waypoint.Gateway), table, tcp} {
@@ -229,6 +231,27 @@ func TestEnforcedCountsPodsAndProxies(t *testing.T) {
 			as(func(e *ingest.Enforcement) { e.DryRun = true }),
 			ledger(func(l *guardLedger) { l.says(0, xds.Pending, "older") }), "False", v1alpha1.PolicyReasonPending,
 			"Tried for 3 of 4",
+		},
+		"a dry run at a waypoint that callers don't go to yet": {
+			as(func(e *ingest.Enforcement) { e.DryRun, e.Waypoints = true, []ingest.GuardingWaypoint{coming} }),
+			ledger(nothing), "False", v1alpha1.PolicyReasonPending,
+			"by 2/2 proxies of waypoint shop/waypoint, but callers go past waypoint shop/waypoint until its Gateway is " +
+				"fairway.dev/Established.",
+		},
+		"a dry run at a waypoint that has not started yet": {
+			as(func(e *ingest.Enforcement) { e.DryRun, e.Waypoints = true, []ingest.GuardingWaypoint{coming} }),
+			ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nothing is tried there",
+		},
+		"a dry run at a waypoint that is away": {
+			as(func(e *ingest.Enforcement) { e.DryRun, e.Waypoints = true, []ingest.GuardingWaypoint{waypoint} }),
+			ledger(func(l *guardLedger) { delete(l.of, catalogue.Serving(waypoint.Gateway)) }), "False",
+			v1alpha1.PolicyReasonPending, "but no proxy of waypoint shop/waypoint is ready, so nobody gets in through it",
+		},
+		"a waypoint that callers don't go to yet": {
+			as(func(e *ingest.Enforcement) { e.Waypoints = []ingest.GuardingWaypoint{coming} }), ledger(nothing), "True",
+			v1alpha1.PolicyReasonEnforced,
+			"callers are refused until Gateway shop/waypoint is fairway.dev/Established; default now deny",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -155,7 +155,8 @@ func boundCondition(b ingest.Binding) metav1.Condition {
 		return say(metav1.ConditionFalse, reason, b.Problem+"; until then, "+b.Connections()+" are refused")
 	case b.Pending:
 		return say(metav1.ConditionFalse, v1alpha1.ServiceReasonWaypointPending,
-			"Waypoint "+b.Waypoint.String()+" is being created: until then, connections go straight to the Service")
+			"Waypoint "+b.Waypoint.String()+" is being created: until then, connections go straight to the Service, and are "+
+				"refused at ports where policies decide on requests")
 	}
 	return say(metav1.ConditionTrue, v1alpha1.ServiceReasonWaypointAccepted, accepted(b))
 }

@@ -242,7 +242,7 @@ func TestAServiceRemembersItsWaypoint(t *testing.T) {
 		"not yet served": {
 			ingest.Binding{Waypoint: waypoint, Automatic: true, Pending: true},
 			false,
-			"straight to the Service.",
+			"straight to the Service, and are refused at ports where policies decide on requests.",
 		},
 		"never to be served": {ingest.Binding{Unsupported: "it is headless"}, false, "the label has no effect."},
 	} {
