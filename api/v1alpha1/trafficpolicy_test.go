@@ -81,3 +81,23 @@ func TestTrafficPolicyValidation(t *testing.T) {
 		})
 	}
 }
+
+// TestTargetsOfTrafficPolicies are Services, which is said when one is written and not only in its status.
+func TestTargetsOfTrafficPolicies(t *testing.T) {
+	c := connect(t)
+	const refused = "a TrafficPolicy targets Services"
+	for target, problem := range map[string]string{
+		"{group: '', kind: Service, name: web}":                                "",
+		"{group: '', kind: Service, name: web, sectionName: http}":             "",
+		"{group: gateway.networking.k8s.io, kind: HTTPRoute, name: web}":       refused,
+		"{group: '', kind: Pod, name: web}":                                    refused,
+		"{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}":    refused,
+		"{group: networking.internal.knative.dev, kind: Service, name: hello}": refused,
+	} {
+		t.Run(target, func(t *testing.T) {
+			manifest := "apiVersion: fairway.dev/v1alpha1\nkind: TrafficPolicy\nmetadata: {name: p, namespace: default}\n" +
+				"spec: {targetRefs: [" + target + "]}"
+			tries(t, c, manifest, problem)
+		})
+	}
+}

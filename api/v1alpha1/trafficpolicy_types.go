@@ -49,6 +49,7 @@ type TrafficPolicySpec struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(t, t.kind == 'Service' && size(t.group) == 0)",message="a TrafficPolicy targets Services: kind must be Service, and group empty"
 	TargetRefs []gwv1.LocalPolicyTargetReferenceWithSectionName `json:"targetRefs"`
 
 	// How a waypoint chooses among the endpoints. Default: LeastRequest. The Service's own sessionAffinity has no effect
