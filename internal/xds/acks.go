@@ -10,7 +10,7 @@ import (
 )
 
 // book tells observers which resources' acknowledgement state may have changed. All are told by one goroutine, one
-// after the other: an answer of a proxy is mostly of interest to each, and to wake one is cheaper than to wake them all.
+// after the other: an answer of a proxy is mostly of interest to each, and to wake one costs less than to wake them.
 type book struct {
 	queue *notifier[Key]
 
