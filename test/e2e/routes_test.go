@@ -77,8 +77,11 @@ func conditionsOf(parents []gwv1.RouteParentStatus) []metav1.Condition {
 	return nil
 }
 
-// says waits for a condition of an HTTPRoute of the current generation; an empty reason stands for any.
-func (s *space) says(route, condition string, status metav1.ConditionStatus, reason string) metav1.Condition {
+// says waits for a condition of an HTTPRoute of the current generation, with some texts in its message; an empty reason
+// stands for any.
+func (s *space) says(
+	route, condition string, status metav1.ConditionStatus, reason string, message ...string,
+) metav1.Condition {
 	s.t.Helper()
 	var c *metav1.Condition
 	what := fmt.Sprintf("condition %s of route %s is %s", condition, route, status)
@@ -91,6 +94,9 @@ func (s *space) says(route, condition string, status metav1.ConditionStatus, rea
 		require.Equal(look, status, c.Status, "%s: %s", c.Reason, c.Message)
 		if reason != "" {
 			require.Equal(look, reason, c.Reason, c.Message)
+		}
+		for _, text := range message {
+			require.Contains(look, c.Message, text)
 		}
 	})
 	return *c
