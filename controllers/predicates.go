@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"github.com/fairway-mesh/fairway/internal/deploy"
-	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/member"
 )
 
 // in passes the objects of a namespace.
@@ -65,7 +65,8 @@ func nodePodChanged() predicate.Predicate {
 // waypointPodChanged passes pods of waypoints whose readiness, or the reason why they lack it, changed.
 func waypointPodChanged() predicate.Predicate {
 	ours := predicate.NewPredicateFuncs(func(o client.Object) bool {
-		return o.GetLabels()[names.LabelComponent] == names.ComponentWaypoint && o.GetLabels()[names.LabelGatewayName] != ""
+		pod, ok := o.(*corev1.Pod)
+		return ok && member.Waypoint(pod)
 	})
 	return predicate.And(ours, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.Pod)
