@@ -191,12 +191,16 @@ func (p *plane) acknowledged(keys ...xds.Key) {
 			written = append(written, all)
 			continue
 		}
-		gateway, ofWaypoint := catalogue.WaypointOf(k.Scope)
-		_, ofNode := catalogue.NodeOf(k.Scope)
-		if ofWaypoint && !catalogue.IsTrial(k.ID) || ofNode && catalogue.PartOf(k) != catalogue.Nobody {
+		if _, ok := catalogue.NodeOf(k.Scope); ok && catalogue.PartOf(k) != catalogue.Nobody {
 			written = append(written, k)
+			continue
 		}
-		if ofWaypoint && !catalogue.IsTrial(k.ID) && (p.rejections.note(k) || k == catalogue.Serving(gateway)) {
+		gateway, ok := catalogue.WaypointOf(k.Scope)
+		if !ok || catalogue.IsTrial(k.ID) {
+			continue
+		}
+		written = append(written, k)
+		if p.rejections.note(k) || k == catalogue.Serving(gateway) {
 			p.triggers.programmed.Notify(gateway)
 		}
 	}
