@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -28,20 +30,21 @@ func (k *collector) readPolicies(ctx context.Context) {
 	for i := range k.policies {
 		k.judgePolicy("AuthenticationPolicy", &k.policies[i])
 	}
-	var authorization v1alpha1.AuthorizationPolicyList
-	k.list(ctx, "AuthorizationPolicies", &authorization)
-	for i := range authorization.Items {
-		k.judgePolicy("AuthorizationPolicy", &authorization.Items[i])
-	}
-	var traffic v1alpha1.TrafficPolicyList
-	k.list(ctx, "TrafficPolicies", &traffic)
-	for i := range traffic.Items {
-		k.judgePolicy("TrafficPolicy", &traffic.Items[i])
-	}
-	var extensions v1alpha1.HTTPExtensionList
-	k.list(ctx, "HTTPExtensions", &extensions)
-	for i := range extensions.Items {
-		k.judgePolicy("HTTPExtension", &extensions.Items[i])
+	for _, all := range []struct {
+		kind, what string
+		list       client.ObjectList
+	}{
+		{"AuthorizationPolicy", "AuthorizationPolicies", &v1alpha1.AuthorizationPolicyList{}},
+		{"TrafficPolicy", "TrafficPolicies", &v1alpha1.TrafficPolicyList{}},
+		{"HTTPExtension", "HTTPExtensions", &v1alpha1.HTTPExtensionList{}},
+	} {
+		k.list(ctx, all.what, all.list)
+		_ = meta.EachListItem(all.list, func(o runtime.Object) error { // an error says that it is no list
+			if p, ok := o.(policy); ok {
+				k.judgePolicy(all.kind, p)
+			}
+			return nil
+		})
 	}
 	slices.Sort(k.report.Policies)
 	k.report.Policies = slices.Compact(k.report.Policies)
