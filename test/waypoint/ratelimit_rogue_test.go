@@ -92,36 +92,12 @@ const failedLimit = "a rate limit service failed\n"
 
 // notForServices are headers that change where a request is for, who calls, where it ends or what the proxy does, or
 // that are none.
-var notForServices = [][2]string{
-	{":path", "/admin"},
-	{":method", "PUT"},
-	{":authority", "other"},
-	{":scheme", "ftp"},
-	{":protocol", "x"},
-	{":other", "x"},
-	{"host", "other"},
-	{"x-forwarded-client-cert", "URI=spiffe://x"},
-	{"x_forwarded_client_cert", "URI=spiffe://x"},
-	{"X_Forwarded-For", "1.2.3.4"},
-	{"x-forwarded-proto", "https"},
-	{"x-envoy-retry-on", "5xx"},
+var notForServices = append(slices.Clone(notForOthers), [][2]string{
 	{"x-envoy-upstream-rq-timeout-ms", "1"},
 	{"x_envoy_original_path", "/"},
-	{"x-fairway-port", "80.other.shop"},
-	{"x-fairway-authentication", "x"},
 	{"content-length", "0"},
-	{"transfer-encoding", "chunked"},
-	{"connection", "x-role"},
-	{"te", "trailers"},
-	{"upgrade", "websocket"},
 	{"keep-alive", "x"},
-	{"x-split", "a\r\nx-role: admin"},
-	{"x-null", "a\x00"},
-	{"x split", "a"},
-	{"x-a: b\r\nx-b", "c"},
-	{"", "a"},
-	{strings.Repeat("x", 257), "x"},
-}
+}...)
 
 // TestRateLimitServicesDontSteer: of what a rate limit service adds to a request, nothing says who calls, where the
 // request is for or ends, what the proxy is to do, or what is reserved; a request with such a header goes nowhere.
