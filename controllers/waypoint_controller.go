@@ -71,6 +71,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Watches(&gwv1.GatewayClass{}, handler.EnqueueRequestsFromMapFunc(r.ofClass)).
 			Watches(&corev1.Namespace{}, handler.EnqueueRequestsFromMapFunc(r.ofNamespace),
 				builder.WithPredicates(predicate.LabelChangedPredicate{})).
+			Watches(&corev1.Node{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(placementChanged())).
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all),
@@ -210,12 +211,17 @@ func (r *waypointReconciler) deploy(
 	if client.IgnoreNotFound(err) != nil {
 		return o, err
 	}
+	var nodes corev1.NodeList
+	if err := r.client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return o, err
+	}
 	o.trustBundle = bundle.Data[names.TrustBundleKey] != "" || mesh.Spec.SPIRE() != nil
 	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it
 	// was.
 	if o.trustBundle && o.enrolled && gatewayProblem(g, o) == nil {
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
+			Nodes: deploy.NodesFor(nodes.Items, params),
 		}
 		if err := r.apply(ctx, w, &o); err != nil {
 			return o, err

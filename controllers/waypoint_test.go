@@ -347,6 +347,39 @@ func TestWaypointReplicas(t *testing.T) {
 	finishDaemonSet(o)
 }
 
+// TestWaypointOutlivesANode: where nothing says how many proxies there are, there are two as soon as two nodes may run
+// them.
+func TestWaypointOutlivesANode(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	ns := o.namespace("outlives-")
+	o.create(waypoint(ns, "waypoint"))
+	least := func(want int32) {
+		t.Helper()
+		get(o, fmt.Sprintf("at least %d", want), ns, "waypoint", func(h *autoscalingv2.HorizontalPodAutoscaler) error {
+			if *h.Spec.MinReplicas != want {
+				return fmt.Errorf("at least %d", *h.Spec.MinReplicas)
+			}
+			return nil
+		})
+	}
+	least(1)
+	node := func(name string) *corev1.Node {
+		return &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+			GenerateName: name, Labels: map[string]string{corev1.LabelOSStable: "linux"},
+		}}
+	}
+	one, two := node("one-"), node("two-")
+	for _, n := range []*corev1.Node{one, two} {
+		require.NoError(t, o.Create(t.Context(), n))
+		t.Cleanup(func() { _ = o.Delete(context.Background(), n) })
+	}
+	least(2)
+	require.NoError(t, o.Delete(t.Context(), two))
+	least(1)
+	finishDaemonSet(o)
+}
+
 // TestAutomaticWaypoint: it comes and goes with the need; a Gateway of the user's of the same name stays.
 func TestAutomaticWaypoint(t *testing.T) {
 	o := start(t, shared.Config(t))

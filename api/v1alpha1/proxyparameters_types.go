@@ -46,7 +46,8 @@ type ProxyParametersList struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.drainTimeout) || !has(self.terminationGracePeriod) || duration(self.drainTimeout) < duration(self.terminationGracePeriod)",message="drainTimeout must be shorter than terminationGracePeriod, or connections are cut while they drain"
 // +kubebuilder:validation:XValidation:rule="!has(self.terminationGracePeriod) || has(self.drainTimeout) || duration(self.terminationGracePeriod) > duration('30s')",message="terminationGracePeriod must be longer than drainTimeout, which is 30s unless set"
 type ProxyParametersSpec struct {
-	// A fixed number of proxies. Without replicas and autoscaling, the proxies scale from 1 to 10 by CPU.
+	// A fixed number of proxies. Without replicas and autoscaling, the proxies scale by CPU from 2 to 10, or from 1 where
+	// only one node may run them.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=1000

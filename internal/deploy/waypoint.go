@@ -31,6 +31,8 @@ type Waypoint struct {
 	Parameters v1alpha1.ProxyParametersSpec
 	// TrustBundle is the PEM with which the pods verify the operator, unless SPIRE gives them that.
 	TrustBundle string
+	// Nodes is how many of the cluster's nodes may run the waypoint; see NodesFor.
+	Nodes int
 }
 
 // WaypointSelector selects the pods of a waypoint.
@@ -61,10 +63,18 @@ func (w Waypoint) Autoscaled() bool { return w.Parameters.Replicas == nil }
 // MinReplicas is the least number of replicas that the autoscaler keeps.
 func (w Waypoint) MinReplicas() int32 { return w.autoscaling().MinReplicas }
 
+// replicasOfMany is the least number of proxies of a waypoint that more than one node may run.
+const replicasOfMany = 2
+
+// autoscaling as the parameters say. Where they say nothing, a waypoint outlives any one of its nodes, if there is another
+// that may run it: two proxies on one node would cost twice as much, and go together.
 func (w Waypoint) autoscaling() v1alpha1.Autoscaling {
 	a := v1alpha1.Autoscaling{}
-	if w.Parameters.Autoscaling != nil {
+	switch {
+	case w.Parameters.Autoscaling != nil:
 		a = *w.Parameters.Autoscaling
+	case w.Nodes > 1:
+		a.MinReplicas = replicasOfMany
 	}
 	a.SetDefaults()
 	return a
@@ -227,7 +237,7 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 	return corev1.PodSpec{
 		ServiceAccountName:            w.Gateway.Name,
 		AutomountServiceAccountToken:  new(false),
-		NodeSelector:                  merged(map[string]string{corev1.LabelOSStable: "linux"}, p.NodeSelector),
+		NodeSelector:                  nodeSelector(*p),
 		Tolerations:                   p.Tolerations,
 		Affinity:                      p.Affinity,
 		TopologySpreadConstraints:     w.topologySpread(),
