@@ -184,11 +184,13 @@ test-networkpolicy: $(GOTESTSUM) ## Run end-to-end tests on a dev cluster that e
 		-skip "^(TestBench|TestUndeploy)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
 
 BENCH_ROUTES ?= 0,1000,3000
+BENCH_ONE ?= 1000,3000
+BENCH_CHURN ?= 50
 BENCH_POLICIES ?= 0,1000
 .PHONY: bench
 bench: ## Measure how soon changes are in force, and what they cost, on the dev cluster; write docs/benchmarks.md (root).
 	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 go test -v -count=1 -timeout 60m -run "^TestBench$$$$" ./test/e2e \
-		-args -bench-routes=$(BENCH_ROUTES) -bench-policies=$(BENCH_POLICIES) -bench-output=$(abspath docs/benchmarks.md)'
+		-args -bench-routes=$(BENCH_ROUTES) -bench-one=$(BENCH_ONE) -bench-churn=$(BENCH_CHURN) -bench-policies=$(BENCH_POLICIES) -bench-output=$(abspath docs/benchmarks.md)'
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).

@@ -5,6 +5,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -33,14 +34,21 @@ import (
 var (
 	benchRoutes = flag.String("bench-routes", "",
 		"numbers of routes to measure at, growing, such as 0,1000,3000; without, nothing is measured")
+	benchOneService = flag.String("bench-one", "",
+		"numbers of routes to measure at where all are for one Service, growing, such as 1000,3000")
+	benchChurn = flag.Int("bench-churn", 50,
+		"endpoint changes in a second, under which everything is measured once more")
 	benchPolicyCounts = flag.String("bench-policies", "0",
 		"numbers of policies to measure at, growing, such as 0,1000; each ten of them are for fifty pods")
 	benchSamples = flag.Int("bench-samples", 20, "how often each figure is measured")
 	benchOutput  = flag.String("bench-output", "", "file for the report")
 )
 
-// routesPerService is how the routes of the load are spread: a Service has a handful.
-const routesPerService = 10
+// How routes of the load are spread over Services.
+const (
+	tenEach   = 10
+	allForOne = 1 << 30
+)
 
 // TestBench measures how soon a change of the user's is in force, and what it costs, at growing numbers of routes. It
 // reports and asserts nothing about time. `make bench` runs it, alone; `make test` leaves it out.
@@ -48,14 +56,26 @@ func TestBench(t *testing.T) {
 	if *benchRoutes == "" {
 		t.Skip("skipped: measures for minutes; run it by make bench")
 	}
-	b := newBench(t)
-	report := benchReport{Cores: runtime.NumCPU(), Samples: *benchSamples, Date: time.Now().Format(time.DateOnly)}
+	report := benchReport{
+		Cores: runtime.NumCPU(), Samples: *benchSamples, Churn: *benchChurn, Date: time.Now().Format(time.DateOnly),
+	}
 	version, err := world.clientset.Discovery().ServerVersion()
 	require.NoError(t, err)
 	report.Kubernetes = version.GitVersion
-	for _, routes := range numbers(t, *benchRoutes) {
-		report.Columns = append(report.Columns, b.column(routes))
-		report.Load = max(report.Load, loadAverage(t))
+	for _, of := range []struct {
+		perService int
+		counts     string
+	}{{tenEach, *benchRoutes}, {allForOne, *benchOneService}} {
+		t.Run(fmt.Sprint(of.perService), func(t *testing.T) {
+			b := newBench(t, of.perService)
+			for _, routes := range numbers(t, of.counts) {
+				report.Columns = append(report.Columns, b.column(routes))
+				report.Load = max(report.Load, loadAverage(t))
+				if *benchChurn > 0 {
+					report.Columns = append(report.Columns, b.churned(*benchChurn, routes))
+				}
+			}
+		})
 	}
 	p := newBenchPolicies(t)
 	for _, policies := range numbers(t, *benchPolicyCounts) {
@@ -80,6 +100,9 @@ func loadAverage(t *testing.T) (load float64) {
 
 // numbers of a flag, separated by commas.
 func numbers(t *testing.T, list string) (out []int) {
+	if list == "" {
+		return nil
+	}
 	for text := range strings.SplitSeq(list, ",") {
 		n, err := strconv.Atoi(text)
 		require.NoError(t, err, list)
@@ -88,20 +111,23 @@ func numbers(t *testing.T, list string) (out []int) {
 	return out
 }
 
-// bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and two Services
-// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, one behind the
-// waypoint.
+// bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and Services
+// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, two behind the waypoint,
+// of which nobody asks the last.
 type bench struct {
 	*space
-	routes int
+	routes, perService int
+	// changing: endpoints change all the time, so the operators are never at rest.
+	changing bool
 }
 
 const (
 	benchDirect = "moving-direct"
 	benchRouted = "moving-routed"
+	benchBusy   = "moving-always"
 )
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, perService int) *bench {
 	t.Helper()
 	// What is still being deleted keeps everyone busy.
 	eventually.PassesWithin(t, 10*time.Minute, "the namespaces of other tests are gone", func(look require.TestingT) {
@@ -109,14 +135,14 @@ func newBench(t *testing.T) *bench {
 		require.NoError(look, world.client.List(t.Context(), &others, client.HasLabels{labelTest}))
 		require.Empty(look, others.Items, "namespaces of other tests")
 	})
-	b := &bench{space: enrolled(t)}
+	b := &bench{space: enrolled(t), perService: perService}
 	b.client("client")
 	b.versions("app")
 	b.captured("client", "app-v1", "app-v2")
 	b.create(httpRoute("app", toService("app"), rule(nil, backend("app-v1"))))
 	b.programmed("app")
 	b.routed("client", "http://app/", "app-v1")
-	for _, name := range []string{benchDirect, benchRouted} {
+	for _, name := range []string{benchDirect, benchRouted, benchBusy} {
 		b.service(name, "", func(s *corev1.Service) { s.Spec.Selector = nil })
 		http, port, ready := "http", int32(8080), true
 		b.create(&discoveryv1.EndpointSlice{
@@ -128,8 +154,10 @@ func newBench(t *testing.T) *bench {
 			},
 		})
 	}
-	b.create(httpRoute(benchRouted, toService(benchRouted), rule(nil, backend(benchRouted))))
-	b.programmed(benchRouted)
+	for _, name := range []string{benchRouted, benchBusy} {
+		b.create(httpRoute(name, toService(name), rule(nil, backend(name))))
+		b.programmed(name)
+	}
 	b.answers("client", "http://"+benchDirect+"/", "app-v1")
 	b.routed("client", "http://"+benchRouted+"/", "app-v1")
 	return b
@@ -138,7 +166,7 @@ func newBench(t *testing.T) *bench {
 // column measures everything at a number of routes.
 func (b *bench) column(routes int) benchColumn {
 	b.t.Helper()
-	out := benchColumn{Routes: routes}
+	out := benchColumn{Routes: routes, OnOne: b.perService == allForOne, Churn: b.changing}
 	out.Fill = b.fill(routes)
 	b.t.Logf("%d routes", routes)
 	out.NewRoute = b.newEntries()
@@ -152,6 +180,43 @@ func (b *bench) column(routes int) benchColumn {
 	return out
 }
 
+// churned is column while endpoints of another Service change so many times in a second.
+func (b *bench) churned(perSecond, routes int) benchColumn {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(b.t.Context())
+	var g errgroup.Group
+	tick := time.NewTicker(time.Second / time.Duration(perSecond))
+	made := 0
+	g.Go(func() error {
+		for ; ; made++ {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			if err := b.move(ctx, benchBusy, []string{"app-v2", "app-v1"}[made%2]); err != nil && ctx.Err() == nil {
+				return err
+			}
+		}
+	})
+	b.changing = true
+	start := time.Now()
+	out := b.column(routes)
+	cancel()
+	tick.Stop()
+	b.changing = false
+	require.NoError(b.t, g.Wait())
+	b.t.Logf("meanwhile %.0f endpoint changes in a second", float64(made)/time.Since(start).Seconds())
+	return out
+}
+
+// move replaces the only endpoint of a Service by another pod.
+func (b *bench) move(ctx context.Context, service, to string) error {
+	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: b.name, Name: service}}
+	patch := fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses","value":[%q]}]`, b.pod(to).Status.PodIP)
+	return world.client.Patch(ctx, slice, client.RawPatch("application/json-patch+json", patch))
+}
+
 // fill creates what is missing of a number of routes and waits until all are Programmed.
 func (b *bench) fill(routes int) benchFill {
 	b.t.Helper()
@@ -162,8 +227,8 @@ func (b *bench) fill(routes int) benchFill {
 	var g errgroup.Group
 	g.SetLimit(16)
 	for i := b.routes; i < routes; i++ {
-		service := fmt.Sprintf("load-%d", i/routesPerService)
-		if i%routesPerService == 0 {
+		service := fmt.Sprintf("load-%d", i/b.perService)
+		if i%b.perService == 0 {
 			b.service(service, "app-v1")
 		}
 		route := httpRoute(fmt.Sprintf("load-%d", i), toService(service),
@@ -266,6 +331,9 @@ const (
 // rest waits until the operators are: an edit's cost is what they use beyond that.
 func (b *bench) rest() {
 	b.t.Helper()
+	if b.changing {
+		return
+	}
 	last, at, calm := b.usage(), time.Now(), 0
 	eventually.PassesWithin(b.t, 5*time.Minute, "the operators are at rest", func(look require.TestingT) {
 		require.Greater(look, time.Since(at), restWindow, "a window of time")
@@ -282,14 +350,11 @@ func (b *bench) rest() {
 // moves measures from before the only endpoint of a Service is replaced until the other one answers.
 func (b *bench) moves(service string) benchTimes {
 	b.t.Helper()
-	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: b.name, Name: service}}
 	var out benchTimes
 	for i := range *benchSamples / 2 * 2 { // an even number: it ends where it began
 		to := []string{"app-v2", "app-v1"}[i%2]
-		address := b.pod(to).Status.PodIP
 		out = append(out, b.until(to, "http://"+service+"/", func() {
-			patch := fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses","value":[%q]}]`, address)
-			require.NoError(b.t, world.client.Patch(b.t.Context(), slice, client.RawPatch("application/json-patch+json", patch)))
+			require.NoError(b.t, b.move(b.t.Context(), service, to))
 		}))
 	}
 	return out

@@ -17,6 +17,8 @@ import (
 type benchReport struct {
 	Date, Kubernetes string
 	Cores, Samples   int
+	// Churn is how many endpoints change in a second in columns that say so.
+	Churn int
 	// Load is the highest load average of a minute that was met: above what the benchmark makes itself, others were busy.
 	Load     float64
 	Columns  []benchColumn
@@ -25,7 +27,9 @@ type benchReport struct {
 
 // benchColumn is what was measured at one number of routes.
 type benchColumn struct {
-	Routes                                int
+	Routes int
+	// OnOne: all routes are for one Service. Churn: endpoints change meanwhile.
+	OnOne, Churn                          bool
 	Fill                                  benchFill
 	NewRoute, EditedRoute, Direct, Routed benchTimes
 	EditCost                              benchCost
@@ -79,7 +83,47 @@ func (r benchReport) String() string {
 		"measured in turn, each time\n"+
 		"once they are at rest.\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Load, r.Samples)
-	table(&b, r.Columns, []tableRow[benchColumn]{
+	for _, part := range []struct {
+		head          string
+		onOne, churns bool
+	}{
+		{"", false, false},
+		{"All routes are for one Service.", true, false},
+		{fmt.Sprintf("Meanwhile the endpoint of another Service changes %d times in a second.", r.Churn), false, true},
+		{fmt.Sprintf("All routes are for one Service, and an endpoint changes %d times in a second.", r.Churn), true, true},
+	} {
+		r.part(&b, part.head, func(c benchColumn) bool { return c.OnOne == part.onOne && c.Churn == part.churns })
+	}
+	fmt.Fprintf(&b, "\nAn AuthorizationPolicy of level `Network` for %d running pods, among policies of another namespace "+
+		"that have twenty\naccounts each. Ten of them are for each of that namespace's pods, which no node runs.\n\n",
+		benchConcerned)
+	table(&b, r.Policies, []tableRow[policyColumn]{
+		{"policies for other pods", func(c policyColumn) string { return fmt.Sprint(c.Policies) }},
+		{"other pods", func(c policyColumn) string { return fmt.Sprint(c.Pods) }},
+		{"an edited policy lets a caller in", func(c policyColumn) string { return c.Edited.String() }},
+		{"operator CPU for an edit", func(c policyColumn) string { return c.Cost.cpu() }},
+		{"operator CPU for an annotation, which says nothing", func(c policyColumn) string { return c.Noted.cpu() }},
+		{"xDS bytes for an edit", func(c policyColumn) string { return c.Cost.sent() }},
+		{"operator memory, larger replica", func(c policyColumn) string { return megabytes(c.Memory) }},
+	})
+	return b.String()
+}
+
+// part is the table of those columns that it is for.
+func (r benchReport) part(b *strings.Builder, head string, of func(benchColumn) bool) {
+	var columns []benchColumn
+	for _, c := range r.Columns {
+		if of(c) {
+			columns = append(columns, c)
+		}
+	}
+	if len(columns) == 0 {
+		return
+	}
+	if head != "" {
+		b.WriteString("\n" + head + "\n\n")
+	}
+	table(b, columns, []tableRow[benchColumn]{
 		{"routes in the namespace", func(c benchColumn) string { return fmt.Sprint(c.Routes) }},
 		{"a new route answers", func(c benchColumn) string { return c.NewRoute.String() }},
 		{"an edited route answers", func(c benchColumn) string { return c.EditedRoute.String() }},
@@ -94,19 +138,6 @@ func (r benchReport) String() string {
 		{"many routes at once: all Programmed; operator CPU", func(c benchColumn) string { return c.Fill.String() }},
 		{"operator memory, larger replica", func(c benchColumn) string { return megabytes(c.Memory) }},
 	})
-	fmt.Fprintf(&b, "\nAn AuthorizationPolicy of level `Network` for %d running pods, among policies of another namespace "+
-		"that have twenty\naccounts each. Ten of them are for each of that namespace's pods, which no node runs.\n\n",
-		benchConcerned)
-	table(&b, r.Policies, []tableRow[policyColumn]{
-		{"policies for other pods", func(c policyColumn) string { return fmt.Sprint(c.Policies) }},
-		{"other pods", func(c policyColumn) string { return fmt.Sprint(c.Pods) }},
-		{"an edited policy lets a caller in", func(c policyColumn) string { return c.Edited.String() }},
-		{"operator CPU for an edit", func(c policyColumn) string { return c.Cost.cpu() }},
-		{"operator CPU for an annotation, which says nothing", func(c policyColumn) string { return c.Noted.cpu() }},
-		{"xDS bytes for an edit", func(c policyColumn) string { return c.Cost.sent() }},
-		{"operator memory, larger replica", func(c policyColumn) string { return megabytes(c.Memory) }},
-	})
-	return b.String()
 }
 
 // tableRow is a name and what stands behind it in each column.
@@ -143,7 +174,9 @@ func TestBenchReport(t *testing.T) {
 			Routes: 1000, Fill: benchFill{Routes: 1000, Written: 2 * time.Second, Programmed: 2500 * ms, CPU: 1.25},
 			EditCost: benchCost{CPU: 0.0042, Bytes: 1500}, Memory: 5e7,
 		},
-	}, Policies: []policyColumn{
+		{Routes: 3000, OnOne: true, NewRoute: benchTimes{7 * ms}},
+		{Routes: 5000, OnOne: true, Churn: true, NewRoute: benchTimes{8 * ms}},
+	}, Churn: 40, Policies: []policyColumn{
 		{Policies: 1000, Pods: 5000, Edited: benchTimes{4 * ms}, Cost: benchCost{CPU: 0.0015}},
 	}}
 	for _, has := range []string{
@@ -151,6 +184,8 @@ func TestBenchReport(t *testing.T) {
 		"| operator CPU for an edit | 0.0 ms | 4.2 ms |\n| xDS bytes for an edit | 0.0 KB | 1.5 KB |\n" +
 			"| requests that failed during edits | 0 of 10 | 0 of 0 |\n",
 		"|  | 1000: 2.5 s (written 2.0 s); 1.2 s |\n",
+		"\nAll routes are for one Service.\n\n| routes in the namespace | 3000 |\n| --- | --- |\n| a new route answers | 7 / 7 ms |\n",
+		"an endpoint changes 40 times in a second.\n\n| routes in the namespace | 5000 |\n| --- | --- |\n",
 		"| policies for other pods | 1000 |\n| --- | --- |\n| other pods | 5000 |\n" +
 			"| an edited policy lets a caller in | 4 / 4 ms |\n| operator CPU for an edit | 1.5 ms |\n",
 	} {

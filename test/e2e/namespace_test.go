@@ -81,13 +81,30 @@ func (s *space) create(o client.Object) {
 }
 
 // gateway makes a Gateway of a name that is a waypoint.
-func (s *space) gateway(name string) {
+func (s *space) gateway(name string, change ...func(*gwv1.Gateway)) {
 	s.t.Helper()
-	s.create(&gwv1.Gateway{
+	g := &gwv1.Gateway{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: gwv1.GatewaySpec{GatewayClassName: names.WaypointClass, Listeners: []gwv1.Listener{
 			{Name: "mesh", Port: names.PortMTLS, Protocol: names.Domain + "/MTLS"},
 		}},
+	}
+	for _, c := range change {
+		c(g)
+	}
+	s.create(g)
+}
+
+// gatewayOfOne is a waypoint with one proxy.
+func (s *space) gatewayOfOne(name string) {
+	s.t.Helper()
+	s.create(&v1alpha1.ProxyParameters{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ProxyParametersSpec{Replicas: new(int32(1))},
+	})
+	s.gateway(name, func(g *gwv1.Gateway) {
+		g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{ParametersRef: &gwv1.LocalParametersReference{
+			Group: gwv1.Group(v1alpha1.GroupVersion.Group), Kind: "ProxyParameters", Name: name,
+		}}
 	})
 }
 
