@@ -184,7 +184,8 @@ func TestBenchReport(t *testing.T) {
 		"| operator CPU for an edit | 0.0 ms | 4.2 ms |\n| xDS bytes for an edit | 0.0 KB | 1.5 KB |\n" +
 			"| requests that failed during edits | 0 of 10 | 0 of 0 |\n",
 		"|  | 1000: 2.5 s (written 2.0 s); 1.2 s |\n",
-		"\nAll routes are for one Service.\n\n| routes in the namespace | 3000 |\n| --- | --- |\n| a new route answers | 7 / 7 ms |\n",
+		"\nAll routes are for one Service.\n\n| routes in the namespace | 3000 |\n| --- | --- |\n" +
+			"| a new route answers | 7 / 7 ms |\n",
 		"an endpoint changes 40 times in a second.\n\n| routes in the namespace | 5000 |\n| --- | --- |\n",
 		"| policies for other pods | 1000 |\n| --- | --- |\n| other pods | 5000 |\n" +
 			"| an edited policy lets a caller in | 4 / 4 ms |\n| operator CPU for an edit | 1.5 ms |\n",
