@@ -162,6 +162,51 @@ func TestExplainAgreesWithEnvoy(t *testing.T) {
 	require.Less(t, count[0], 60*60/4, "most is known")
 }
 
+// TestHeadersThatComeTwice: Envoy has some headers in one piece, and of others each by itself; what is explained goes by
+// that. Rules look at each, policies at all.
+func TestHeadersThatComeTwice(t *testing.T) {
+	s := newShop(t)
+	dialled := s.guard(nil)
+	c := &rawCaller{t: t, dial: func() (net.Conn, error) { return s.caller(clientID).dial(t.Context(), dialled) }}
+	named := func(name, value string) []model.NamedMatch {
+		return []model.NamedMatch{{Name: name, StringMatch: model.StringMatch{Type: model.MatchExact, Value: value}}}
+	}
+	count := map[int]int{}
+	for _, name := range []string{
+		"accept", "accept-encoding", "accept-language", "access-control-request-headers", "access-control-request-method",
+		"authorization", "cache-control", "content-encoding", "content-type", "cookie", "date", "etag", "forwarded", "from",
+		"grpc-accept-encoding", "grpc-timeout", "if-match", "if-modified-since", "if-none-match", "if-range",
+		"if-unmodified-since", "origin", "pragma", "proxy-status", "range", "referer", "user-agent", "via", "x-b3-traceid",
+		"x-client-trace-id", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-ot-span-context",
+		"x-request-id", "x-tenant", "traceparent",
+	} {
+		t.Run(name, func(t *testing.T) {
+			both := rule(below("/"), nil, to(webV1, 1))
+			both.Match.Headers = named(name, "good,bad")
+			one := rule(below("/"), nil, to(webV1, 1))
+			one.Match.Headers = named(name, "good")
+			one.Invalid, one.Backends = true, nil
+			rules := []model.Rule{both, one}
+			allow := &model.AccessRequest{Headers: []model.AccessHeader{{Name: name, Value: &model.StringMatch{
+				Type: model.MatchExact, Value: "good",
+			}}}}
+			for _, guards := range [][]model.Guard{nil, onRequests(accessPolicy("a", false, fromAccount("", allow)))} {
+				s.guard(guards, rules...)
+				table := model.RouteTable{
+					Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: rules, Guards: guards,
+				}
+				for _, values := range [][]string{{"good", "bad"}, {"", "good"}, {"good", ""}, {"good"}, {"bad", "good"}, {"", ""}} {
+					q := explain.Request{Method: "GET", Host: "web", Path: "/", Headers: http.Header{name: values}}
+					a := explain.AtTable(trustDomain, table, model.Authentications{}, clientID, q)
+					count[agrees(t, http1Refusals, a, q, c.send(wire(q)), name, values, guards)]++
+				}
+			}
+		})
+	}
+	t.Log(count)
+	require.Greater(t, min(count[200], count[403], count[404], count[500]), 10)
+}
+
 // rule is one at random, by its number.
 func (r explained) rule(n int) model.Rule {
 	var m model.Match

@@ -170,7 +170,7 @@ func (q Asked) header(name string) (all []string) {
 			all = append(all, strings.Trim(v, " \t"))
 		}
 	}
-	return all
+	return inOnePiece(name, all)
 }
 
 func sortedNames(h http.Header) (out []string) {
