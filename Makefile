@@ -108,7 +108,7 @@ HACK_LENIENT := bodyclose,contextcheck,errcheck,errchkjson,gosec,noctx
 lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
 	$(call stage,golangci-lint)
 	$(GOLANGCI_LINT) run ./...
-	@for m in $(OTHER_MODULES) hack/certmanager test/conformance test/ratelimit; do echo "module $$m"; \
+	@for m in $(OTHER_MODULES) hack/certmanager hack/benchplot test/conformance test/ratelimit; do echo "module $$m"; \
 		(cd $$m && $(abspath $(GOLANGCI_LINT)) run -c $(CURDIR)/.golangci.yml --disable $(HACK_LENIENT) ./...); done
 	@hack/lint-scripts.sh
 
@@ -188,9 +188,10 @@ BENCH_ONE ?= 1000,3000
 BENCH_CHURN ?= 50
 BENCH_POLICIES ?= 0,1000
 .PHONY: bench
-bench: ## Measure how soon changes are in force, and what they cost, on the dev cluster; write docs/benchmarks.md (root).
+bench: ## Measure how soon changes are in force, and what they cost, on the dev cluster; write docs/benchmarks.md with its plots (root).
 	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 go test -v -count=1 -timeout 60m -run "^TestBench$$$$" ./test/e2e \
-		-args -bench-routes=$(BENCH_ROUTES) -bench-one=$(BENCH_ONE) -bench-churn=$(BENCH_CHURN) -bench-policies=$(BENCH_POLICIES) -bench-output=$(abspath docs/benchmarks.md)'
+		-args -bench-routes=$(BENCH_ROUTES) -bench-one=$(BENCH_ONE) -bench-churn=$(BENCH_CHURN) -bench-policies=$(BENCH_POLICIES) -bench-output=$(abspath docs/benchmarks)'
+	go run -C hack/benchplot . $(abspath docs/benchmarks.json) $(abspath docs/benchmarks.svg)
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).

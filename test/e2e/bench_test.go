@@ -6,6 +6,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -41,7 +42,7 @@ var (
 	benchPolicyCounts = flag.String("bench-policies", "0",
 		"numbers of policies to measure at, growing, such as 0,1000; each ten of them are for fifty pods")
 	benchSamples = flag.Int("bench-samples", 20, "how often each figure is measured")
-	benchOutput  = flag.String("bench-output", "", "file for the report")
+	benchOutput  = flag.String("bench-output", "", "file for the report, without .md, and for its figures, without .json")
 )
 
 // How routes of the load are spread over Services.
@@ -84,7 +85,10 @@ func TestBench(t *testing.T) {
 	}
 	t.Log("\n" + report.String())
 	if *benchOutput != "" {
-		require.NoError(t, os.WriteFile(*benchOutput, []byte(report.String()), 0o644))
+		require.NoError(t, os.WriteFile(*benchOutput+".md", []byte(report.String()), 0o644))
+		figures, err := json.MarshalIndent(report.drawn(), "", " ")
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(*benchOutput+".json", append(figures, '\n'), 0o644))
 	}
 }
 

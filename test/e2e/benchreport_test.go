@@ -63,6 +63,38 @@ func (b benchTimes) String() string {
 	return fmt.Sprintf("%d / %d ms", sorted[len(sorted)/2].Milliseconds(), sorted[len(sorted)-1].Milliseconds())
 }
 
+// drawn is a column as hack/benchplot draws it: for each row the median and the worst.
+type drawn struct {
+	Routes       int
+	OnOne, Churn bool
+	Rows         map[string][2]float64
+}
+
+// drawn are the columns' figures that are worth a picture.
+func (r benchReport) drawn() (out []drawn) {
+	for _, c := range r.Columns {
+		cost, memory := c.EditCost.CPU*1000, c.Memory/1e6
+		out = append(out, drawn{c.Routes, c.OnOne, c.Churn, map[string][2]float64{
+			"a new route answers, ms":                        c.NewRoute.drawn(),
+			"an edited route answers, ms":                    c.EditedRoute.drawn(),
+			"a moved endpoint answers, ms":                   c.Direct.drawn(),
+			"a moved endpoint behind a waypoint answers, ms": c.Routed.drawn(),
+			"operator CPU for an edit, ms":                   {cost, cost},
+			"operator memory, MB":                            {memory, memory},
+		}})
+	}
+	return out
+}
+
+func (b benchTimes) drawn() [2]float64 {
+	if len(b) == 0 {
+		return [2]float64{}
+	}
+	sorted := slices.Sorted(slices.Values(b))
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return [2]float64{ms(sorted[len(sorted)/2]), ms(sorted[len(sorted)-1])}
+}
+
 func (f benchFill) String() string {
 	if f.Routes == 0 {
 		return ""
@@ -81,7 +113,8 @@ func (r benchReport) String() string {
 		"Routes are spread over\n"+
 		"Services by tens. What an edit costs is beyond what the operators use when nothing is changed, which is "+
 		"measured in turn, each time\n"+
-		"once they are at rest.\n\n",
+		"once they are at rest.\n\n"+
+		"![the figures below: lines are medians, crosses the worst](benchmarks.svg)\n\n",
 		r.Date, r.Kubernetes, r.Cores, r.Load, r.Samples)
 	for _, part := range []struct {
 		head          string

@@ -101,11 +101,16 @@ func (s *space) gatewayOfOne(name string) {
 	s.create(&v1alpha1.ProxyParameters{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ProxyParametersSpec{Replicas: new(int32(1))},
 	})
-	s.gateway(name, func(g *gwv1.Gateway) {
+	s.gateway(name, parametersOf(name))
+}
+
+// parametersOf has a Gateway name ProxyParameters.
+func parametersOf(name string) func(*gwv1.Gateway) {
+	return func(g *gwv1.Gateway) {
 		g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{ParametersRef: &gwv1.LocalParametersReference{
 			Group: gwv1.Group(v1alpha1.GroupVersion.Group), Kind: "ProxyParameters", Name: name,
 		}}
-	})
+	}
 }
 
 // tcpServer is a Deployment that sends back what it gets, and a Service of its name, of TCP.

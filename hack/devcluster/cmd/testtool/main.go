@@ -26,7 +26,7 @@ func run() int {
 		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve(), authorize(), process(), get(), probe(), until(), tcpServe(), tcpSend(), sleep(), lookup())
+	root.AddCommand(serve(), authorize(), process(), get(), probe(), until(), tcpServe(), tcpSend(), tcpMirror(), load(), sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -74,6 +74,7 @@ func (s *server) handler() (http.Handler, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("/grpc.health.v1.Health/Check", healthy)
+	mux.Handle(methodEcho, echoStreams())
 	for _, page := range s.pages {
 		path, text, ok := strings.Cut(page, "=")
 		if !ok || !strings.HasPrefix(path, "/") {

@@ -1,0 +1,163 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+var faultUnits = flag.Int("fault-units", 0,
+	"while each fault of TestNothingIsCut is made again and again, so many requests, streams and connections at least")
+
+// TestNothingIsCut: requests on connections that are kept, and on new ones, streams of gRPC, and connections of TCP whose
+// bytes are counted, to pods and through a waypoint, while parts of the mesh come and go.
+func TestNothingIsCut(t *testing.T) {
+	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
+	s.server("web", twoReplicas)
+	s.server("mirror", twoReplicas, arguments("tcp-mirror", "--port=8080"), spec(func(p *corev1.PodSpec) {
+		p.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
+	}))
+	s.create(&v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Spec: waypointReplicas(2)})
+	s.gateway("mine", parametersOf("mine"))
+	ways := []string{"pods", "waypoint"}
+	for _, way := range ways {
+		through := func(svc *corev1.Service) {
+			if way == "waypoint" {
+				svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"}
+			}
+		}
+		s.service("web-"+way, "web", through)
+		s.service("mirror-"+way, "mirror", through, func(svc *corev1.Service) {
+			svc.Spec.Ports[0].Name, svc.Spec.Ports[0].AppProtocol = "tcp", nil
+		})
+	}
+	route := httpRoute("web", toService("web-waypoint"), rule(nil, backend("web-waypoint")))
+	s.create(route)
+	s.captured("web", "mirror")
+	s.programmed("web")
+	for _, way := range ways {
+		s.client("load-"+way, arguments("load", "--http=web-"+way+":80", "--tcp=mirror-"+way+":80"),
+			spec(func(p *corev1.PodSpec) { p.Containers[0].ReadinessProbe, p.Containers[0].Lifecycle = nil, nil }))
+		s.captured("load-" + way)
+	}
+	parameters := func(spec v1alpha1.ProxyParametersSpec) {
+		p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: "mine"}}
+		edit(t, p, func() { p.Spec = spec })
+	}
+	for _, fault := range []struct {
+		what string
+		do   func(n int)
+	}{
+		{"routes edited", func(int) {
+			for n := range 100 {
+				edit(t, route, func() { route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2] })
+			}
+			edit(t, route, func() { route.Spec.Rules[0].Matches = nil })
+			s.programmed("web")
+		}},
+		{"waypoint rolled", func(n int) {
+			changed := waypointReplicas(2)
+			changed.PodAnnotations = map[string]string{"fairway.dev/round": fmt.Sprint(n)}
+			parameters(changed)
+			s.rolledOut("mine", func(d *appsv1.Deployment) bool {
+				return d.Spec.Template.Annotations["fairway.dev/round"] == fmt.Sprint(n)
+			})
+		}},
+		{"waypoint scaled up and down", func(int) {
+			for _, replicas := range []int32{4, 2} {
+				parameters(waypointReplicas(replicas))
+				s.rolledOut("mine", func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == replicas })
+			}
+		}},
+		{"endpoints scaled up and down", func(int) {
+			for _, replicas := range []int32{6, 1, 2} {
+				s.scale("web", replicas)
+				s.scale("mirror", replicas)
+			}
+		}},
+		{"operators killed", func(int) {
+			replaced(t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
+		}},
+	} {
+		total := map[string]int{}
+		for _, way := range ways {
+			s.results("load-" + way) // what was before
+		}
+		start := time.Now()
+		for n, units := 0, -1; units < *faultUnits; n++ {
+			fault.do(n)
+			units = 0
+			for _, way := range ways {
+				for _, r := range s.results("load-" + way) {
+					require.Zero(t, r.Failed, "%s, %s, %s: %d of %d failed: %v", fault.what, way, r.Kind, r.Failed, r.Done, r.Failures)
+					require.NotZero(t, r.Done, "%s, %s, %s", fault.what, way, r.Kind)
+					total[way+"/"+r.Kind] += r.Done
+					units += total[way+"/"+r.Kind]
+				}
+			}
+		}
+		t.Logf("%s, %s: none failed of %v", fault.what, time.Since(start).Round(time.Second), total)
+	}
+}
+
+func waypointReplicas(n int32) v1alpha1.ProxyParametersSpec {
+	return v1alpha1.ProxyParametersSpec{Replicas: &n}
+}
+
+// rolledOut waits until a Deployment is as a change has it, and complete; what goes may still drain.
+func (s *space) rolledOut(name string, changed func(*appsv1.Deployment) bool) {
+	s.t.Helper()
+	eventually.PassesWithin(s.t, 2*time.Minute, fmt.Sprintf("Deployment %s is rolled out", name), func(look require.TestingT) {
+		var d appsv1.Deployment
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d))
+		require.True(look, changed(&d), "it isn't changed")
+		require.Equal(look, d.Generation, d.Status.ObservedGeneration)
+		require.Equal(look, *d.Spec.Replicas, d.Status.UpdatedReplicas)
+		require.Equal(look, *d.Spec.Replicas, d.Status.AvailableReplicas)
+		require.Equal(look, *d.Spec.Replicas, d.Status.Replicas)
+		var pods corev1.PodList
+		require.NoError(look, world.client.List(s.t.Context(), &pods, client.InNamespace(s.name),
+			client.MatchingLabels{names.LabelGatewayName: name}))
+		require.Len(look, pods.Items, int(*d.Spec.Replicas), "what goes has drained")
+	})
+}
+
+// loadResult is what came of one kind of load, as the test tool tells it.
+type loadResult struct {
+	Kind         string
+	Done, Failed int
+	Failures     map[string]int
+}
+
+// results of a load since they were asked for last, once all that began has ended.
+func (s *space) results(load string) (out []loadResult) {
+	s.t.Helper()
+	text, err := s.exec(s.t.Context(), load, "get", "--timeout=1m", "http://127.0.0.1:8090/results")
+	require.NoError(s.t, err)
+	status, lines, _ := strings.Cut(text, "\n")
+	require.Equal(s.t, "200", status, text)
+	for line := range strings.Lines(lines) {
+		var r loadResult
+		require.NoError(s.t, json.Unmarshal([]byte(line), &r), line)
+		out = append(out, r)
+	}
+	require.NotEmpty(s.t, out, text)
+	return out
+}
