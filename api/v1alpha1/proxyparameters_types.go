@@ -91,6 +91,13 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:MaxItems=16
 	TopologySpreadConstraints []corev1.TopologySpreadConstraint `json:"topologySpreadConstraints,omitempty"`
 
+	// Which of the proxies callers prefer: those on their own node, or in their own zone, as long as there are any. That
+	// saves a way through the network, and leaves a proxy to its node's callers, however many those are. Default: all
+	// proxies alike. PreferSameNode needs Kubernetes 1.34.
+	// +optional
+	// +kubebuilder:validation:Enum=PreferSameNode;PreferSameZone;PreferClose
+	TrafficDistribution string `json:"trafficDistribution,omitempty"`
+
 	// Additional labels of the pods. Labels of the mesh and of the Gateway API can't be set here.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=16

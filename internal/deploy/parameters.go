@@ -4,6 +4,7 @@
 package deploy
 
 import (
+	"cmp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -42,6 +43,7 @@ func MergeParameters(class, gateway *v1alpha1.ProxyParameters) v1alpha1.ProxyPar
 	if g.TopologySpreadConstraints != nil {
 		out.TopologySpreadConstraints = g.TopologySpreadConstraints
 	}
+	out.TrafficDistribution = cmp.Or(g.TrafficDistribution, out.TrafficDistribution)
 	if g.PriorityClassName != "" {
 		out.PriorityClassName = g.PriorityClassName
 	}

@@ -133,12 +133,18 @@ func (w Waypoint) trustBundle() *corev1.ConfigMap {
 }
 
 func (w Waypoint) service() *corev1.Service {
+	var distribution *string
+	if d := w.Parameters.TrafficDistribution; d != "" {
+		distribution = &d
+	}
 	return &corev1.Service{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
 		ObjectMeta: w.meta(w.Gateway.Name),
 		Spec: corev1.ServiceSpec{
 			Type:     corev1.ServiceTypeClusterIP,
 			Selector: WaypointSelector(w.Gateway.Name),
+			// What EndpointSlices say because of it, node proxies go by.
+			TrafficDistribution: distribution,
 			Ports: []corev1.ServicePort{{
 				Name: "mtls", Port: names.PortMTLS, TargetPort: intstr.FromInt32(names.PortMTLS),
 				Protocol: corev1.ProtocolTCP, AppProtocol: new(names.Domain + "/mtls"),
