@@ -74,10 +74,10 @@ func TestNothingIsCut(t *testing.T) {
 		}},
 		{"waypoint rolled", func(n int) {
 			changed := waypointReplicas(2)
-			changed.PodAnnotations = map[string]string{"fairway.dev/round": fmt.Sprint(n)}
+			changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
 			parameters(changed)
 			s.rolledOut("mine", func(d *appsv1.Deployment) bool {
-				return d.Spec.Template.Annotations["fairway.dev/round"] == fmt.Sprint(n)
+				return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
 			})
 		}},
 		{"waypoint scaled up and down", func(int) {
