@@ -24,23 +24,79 @@ import (
 )
 
 var faultUnits = flag.Int("fault-units", 0,
-	"while each fault of TestNothingIsCut is made again and again, so many requests, streams and connections at least")
+	"while each fault of TestNothingIsCut… is made again and again, so many requests, streams and connections at least")
 
-// TestNothingIsCut: requests on connections that are kept, and on new ones, streams of gRPC, and connections of TCP whose
-// bytes are counted, to pods and through a waypoint, while parts of the mesh come and go.
-func TestNothingIsCut(t *testing.T) {
-	s := enrolled(t, names.LabelMTLSMode, names.MTLSStrict)
+// TestNothingIsCutByTheOwner of a namespace: routes are edited, a waypoint and what is behind it come and go.
+func TestNothingIsCutByTheOwner(t *testing.T) {
+	t.Parallel()
+	s := newLoaded(t)
+	parameters := func(spec v1alpha1.ProxyParametersSpec) {
+		p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: loadedWaypoint}}
+		edit(t, p, func() { p.Spec = spec })
+	}
+	s.during("routes edited", func(int) {
+		for n := range 100 {
+			edit(t, s.route, func() {
+				s.route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2]
+			})
+		}
+		s.programmed(s.route.Name)
+	})
+	s.during("waypoint rolled", func(n int) {
+		changed := waypointReplicas(2)
+		changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
+		parameters(changed)
+		s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool {
+			return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
+		})
+	})
+	s.during("waypoint scaled up and down", func(int) {
+		for _, replicas := range []int32{4, 2} {
+			parameters(waypointReplicas(replicas))
+			s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == replicas })
+		}
+	})
+	s.during("endpoints scaled up and down", func(int) {
+		for _, replicas := range []int32{6, 1, 2} {
+			s.scale("web", replicas)
+			s.scale("mirror", replicas)
+		}
+	})
+}
+
+// TestNothingIsCutByTheMesh: its parts are replaced.
+func TestNothingIsCutByTheMesh(t *testing.T) {
+	s := newLoaded(t)
+	s.during("operators killed", func(int) {
+		replaced(t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
+	})
+}
+
+// loaded is a namespace that is used all the time: requests on connections that are kept, and on new ones, streams of
+// gRPC, and connections of TCP whose bytes are counted, to pods and through a waypoint.
+type loaded struct {
+	*space
+	route *gwv1.HTTPRoute
+}
+
+const loadedWaypoint = "mine"
+
+// loadedWays are what is used.
+var loadedWays = []string{"pods", "waypoint"}
+
+func newLoaded(t *testing.T) *loaded {
+	t.Helper()
+	s := &loaded{space: enrolled(t, names.LabelMTLSMode, names.MTLSStrict)}
 	s.server("web", twoReplicas)
 	s.server("mirror", twoReplicas, arguments("tcp-mirror", "--port=8080"), spec(func(p *corev1.PodSpec) {
 		p.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
 	}))
-	s.create(&v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Spec: waypointReplicas(2)})
-	s.gateway("mine", parametersOf("mine"))
-	ways := []string{"pods", "waypoint"}
-	for _, way := range ways {
+	s.create(&v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Name: loadedWaypoint}, Spec: waypointReplicas(2)})
+	s.gateway(loadedWaypoint, parametersOf(loadedWaypoint))
+	for _, way := range loadedWays {
 		through := func(svc *corev1.Service) {
 			if way == "waypoint" {
-				svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"}
+				svc.Labels = map[string]string{names.LabelUseWaypoint: loadedWaypoint}
 			}
 		}
 		s.service("web-"+way, "web", through)
@@ -48,73 +104,37 @@ func TestNothingIsCut(t *testing.T) {
 			svc.Spec.Ports[0].Name, svc.Spec.Ports[0].AppProtocol = "tcp", nil
 		})
 	}
-	route := httpRoute("web", toService("web-waypoint"), rule(nil, backend("web-waypoint")))
-	s.create(route)
+	s.route = httpRoute("web", toService("web-waypoint"), rule(nil, backend("web-waypoint")))
+	s.create(s.route)
 	s.captured("web", "mirror")
 	s.programmed("web")
-	for _, way := range ways {
-		s.client("load-"+way, arguments("load", "--http=web-"+way+":80", "--tcp=mirror-"+way+":80"),
+	for _, way := range loadedWays {
+		s.client("load-"+way, arguments("load", "--http=web-"+way+":80", "--tcp=mirror-"+way+":80", "--every=20ms"),
 			spec(func(p *corev1.PodSpec) { p.Containers[0].ReadinessProbe, p.Containers[0].Lifecycle = nil, nil }))
 		s.captured("load-" + way)
 	}
-	parameters := func(spec v1alpha1.ProxyParametersSpec) {
-		p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: "mine"}}
-		edit(t, p, func() { p.Spec = spec })
+	return s
+}
+
+// during a fault nothing fails.
+func (s *loaded) during(what string, fault func(n int)) {
+	s.t.Helper()
+	for _, way := range loadedWays {
+		s.results("load-" + way) // what was before
 	}
-	for _, fault := range []struct {
-		what string
-		do   func(n int)
-	}{
-		{"routes edited", func(int) {
-			for n := range 100 {
-				edit(t, route, func() { route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2] })
-			}
-			edit(t, route, func() { route.Spec.Rules[0].Matches = nil })
-			s.programmed("web")
-		}},
-		{"waypoint rolled", func(n int) {
-			changed := waypointReplicas(2)
-			changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
-			parameters(changed)
-			s.rolledOut("mine", func(d *appsv1.Deployment) bool {
-				return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
-			})
-		}},
-		{"waypoint scaled up and down", func(int) {
-			for _, replicas := range []int32{4, 2} {
-				parameters(waypointReplicas(replicas))
-				s.rolledOut("mine", func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == replicas })
-			}
-		}},
-		{"endpoints scaled up and down", func(int) {
-			for _, replicas := range []int32{6, 1, 2} {
-				s.scale("web", replicas)
-				s.scale("mirror", replicas)
-			}
-		}},
-		{"operators killed", func(int) {
-			replaced(t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
-		}},
-	} {
-		total := map[string]int{}
-		for _, way := range ways {
-			s.results("load-" + way) // what was before
-		}
-		start := time.Now()
-		for n, units := 0, -1; units < *faultUnits; n++ {
-			fault.do(n)
-			units = 0
-			for _, way := range ways {
-				for _, r := range s.results("load-" + way) {
-					require.Zero(t, r.Failed, "%s, %s, %s: %d of %d failed: %v", fault.what, way, r.Kind, r.Failed, r.Done, r.Failures)
-					require.NotZero(t, r.Done, "%s, %s, %s", fault.what, way, r.Kind)
-					total[way+"/"+r.Kind] += r.Done
-					units += total[way+"/"+r.Kind]
-				}
+	start, total := time.Now(), map[string]int{}
+	for n, units := 0, 0; n == 0 || units < *faultUnits; n++ {
+		fault(n)
+		for _, way := range loadedWays {
+			for _, r := range s.results("load-" + way) {
+				require.Zero(s.t, r.Failed, "%s, %s, %s: %d of %d failed: %v", what, way, r.Kind, r.Failed, r.Done, r.Failures)
+				require.NotZero(s.t, r.Done, "%s, %s, %s", what, way, r.Kind)
+				total[way+"/"+r.Kind] += r.Done
+				units += r.Done
 			}
 		}
-		t.Logf("%s, %s: none failed of %v", fault.what, time.Since(start).Round(time.Second), total)
 	}
+	s.t.Logf("%s, %s: none failed of %v", what, time.Since(start).Round(time.Second), total)
 }
 
 func waypointReplicas(n int32) v1alpha1.ProxyParametersSpec {
@@ -147,7 +167,7 @@ type loadResult struct {
 }
 
 // results of a load since they were asked for last, once all that began has ended.
-func (s *space) results(load string) (out []loadResult) {
+func (s *loaded) results(load string) (out []loadResult) {
 	s.t.Helper()
 	text, err := s.exec(s.t.Context(), load, "get", "--timeout=1m", "http://127.0.0.1:8090/results")
 	require.NoError(s.t, err)
