@@ -100,22 +100,21 @@ func bareTLS(of *pod) *tlsv3.CommonTlsContext {
 // bare are a listener that leads to an address, and the cluster that it does it by.
 func bare(name string, at, to netip.AddrPort) (*listenerv3.Listener, *clusterv3.Cluster) {
 	endpoint := envoy.LbEndpoint(envoy.Address(to), nil)
-	return &listenerv3.Listener{
-			Name: name, Address: envoy.Address(at),
-			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-				envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
-					StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: name},
-				}),
-			}}},
-		}, &clusterv3.Cluster{
-			Name: name, ConnectTimeout: envoy.Duration(patience),
-			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
-			UpstreamBindConfig:   &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{envoy.Mark(floorMark)}},
-			LoadAssignment: &endpointv3.ClusterLoadAssignment{
-				ClusterName: name,
-				Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{endpoint}}},
-			},
-		}
+	l := &listenerv3.Listener{Name: name, Address: envoy.Address(at), FilterChains: []*listenerv3.FilterChain{{
+		Filters: []*listenerv3.Filter{envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
+			StatPrefix: name, ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: name},
+		})},
+	}}}
+	c := &clusterv3.Cluster{
+		Name: name, ConnectTimeout: envoy.Duration(patience),
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		UpstreamBindConfig:   &corev3.BindConfig{SocketOptions: []*corev3.SocketOption{envoy.Mark(floorMark)}},
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: name,
+			Endpoints:   []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{endpoint}}},
+		},
+	}
+	return l, c
 }
 
 func socket(context proto.Message) *corev3.TransportSocket {
