@@ -193,7 +193,6 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	)
 	r.addCapture(out, in)
 	r.addMidway(p.Proxy, ranges, probes)
-	r.addHidden(p.Proxy)
 	return r
 }
 
@@ -237,7 +236,7 @@ func drainRuleset(proxy proxymark.Mark) *ruleset {
 	r.addAnswers(proxy)
 	r.addOut(rule(jumps(chainAnswers)))
 	r.addCapture(nil, nil)
-	r.addHidden(proxy)
+	r.addLastOut(proxy)
 	return r
 }
 
@@ -253,11 +252,13 @@ func (r *ruleset) addAnswers(proxy proxymark.Mark) {
 	)
 }
 
-// addHidden takes the mark off a packet that no rule has to know any more. Sockets that look at packets (AF_PACKET, raw
-// ones, filters) see it only after this.
-func (r *ruleset) addHidden(proxy proxymark.Mark) {
-	r.addChain("hidden", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, *nftables.ChainPriorityLast,
-		rule(of(proxy), setMark(0), setPriority(0)))
+// addLastOut adds the last chain that a packet passes which is sent in the pod, after addresses are translated. Of what
+// the proxy sends it takes the mark off, which no rule has to know any more, and lets it pass: sockets that look at
+// packets (AF_PACKET, raw ones, filters) see it only after this.
+func (r *ruleset) addLastOut(proxy proxymark.Mark, rules ...[]expr.Any) {
+	hidden := rule(of(proxy), setMark(0), setPriority(0), returns())
+	r.addChain("last-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+1,
+		append([][]expr.Any{hidden}, rules...)...)
 }
 
 // chainOut is the chain that captures what a pod sends.
