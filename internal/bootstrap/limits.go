@@ -5,6 +5,7 @@ package bootstrap
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
@@ -32,24 +33,14 @@ var kept = struct{ prefixes, suffixes, expressions []string }{
 		"tcp.outbound.",
 		"tcp.inbound.",
 	},
-	// Per cluster, just what tells working from failing and names the size of it.
+	// Per cluster, just what tells working from failing and names the size of it; of connections, see below.
 	suffixes: []string{
-		".upstream_cx_total",
-		".upstream_cx_active",
-		".upstream_cx_connect_fail",
-		".upstream_rq_total",
-		".upstream_rq_active",
 		".upstream_rq_time",
 		".upstream_rq_2xx",
 		".upstream_rq_4xx",
 		".upstream_rq_5xx",
 		".upstream_rq_retry",
 		".upstream_rq_timeout",
-		".membership_healthy",
-		".ssl.fail_verify_san",
-		".ssl.fail_verify_error",
-		".ssl.connection_error",
-		".update_rejected",
 		".rbac.denied",
 		".rbac.shadow_denied",
 	},
@@ -70,7 +61,11 @@ func stats() *metricsv3.StatsConfig {
 	for _, p := range kept.prefixes {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: p}})
 	}
-	for _, s := range kept.suffixes {
+	suffixes := slices.Clone(kept.suffixes)
+	for _, s := range envoy.StatsOfConnections() {
+		suffixes = append(suffixes, "."+s)
+	}
+	for _, s := range suffixes {
 		patterns = append(patterns, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s}})
 	}
 	for _, e := range kept.expressions {

@@ -19,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/upstream"
 )
 
 // ask reads a page of the proxy's admin interface.
@@ -148,5 +149,53 @@ func TestMetricNames(t *testing.T) {
 		`envoy_listener_local_ratelimit_rate_limited{envoy_local_listener_ratelimit_prefix="mtls"} 0`,
 	} {
 		require.Contains(t, stats, metric+"\n", "what came in is counted")
+	}
+}
+
+// TestStatisticsOfAddresses: of what is dialled proxies make the statistics that are kept, and no others.
+func TestStatisticsOfAddresses(t *testing.T) {
+	m := newMesh(t)
+	member := func(name string) *pod {
+		p := m.nodes[0].newPod(name)
+		p.addIPv6()
+		p.join(false)
+		return p
+	}
+	client, server := member("client"), member("server")
+	server.greet(8080)
+	server.workload(8080)
+	web, wrong, own6 := addrPort("10.96.0.9:80"), addrPort("10.96.0.10:80"), netip.AddrPortFrom(server.addr6, 8080)
+	m.service("web", web, 8080, server)
+	m.service("wrong", wrong, 8080, server)
+	m.destination(model.Destination{
+		Address: wrong, Kind: model.DestinationService, Identities: []string{"spiffe://cluster.local/ns/default/sa/other"},
+		Port: model.ServicePort{Namespace: "default", Service: "wrong", Port: 80},
+	})
+	m.destination(model.Destination{
+		Address: own6, Kind: model.DestinationWorkload, Identities: []string{server.identity},
+	})
+	requireHello(t, client, web.String(), "server sees "+client.addr.String())
+	requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+	requireHello(t, client, own6.String(), "server sees "+client.addr6.String())
+	requireRefused(t, client, wrong.String())
+	requireRefused(t, client, "10.96.0.99:80")
+
+	page, err := m.nodes[0].proxy.ask(`/stats?filter=^cluster\.`)
+	require.NoError(t, err)
+	for _, want := range []string{
+		`node/default/web/80\.upstream_cx_total: 1`, `node/default/web/80\.membership_healthy: 1`,
+		`10_244_1_3_8080\.upstream_rq_total: 1`, `10_244_1_3_8080\.ssl\.fail_verify_san: 0`,
+		`node/default/wrong/80\.ssl\.fail_verify_san: [1-9]`, `\[fd00_244_1__3\]_8080\.upstream_cx_total: 1`,
+	} {
+		require.Regexp(t, `(?m)^cluster\.`+want, page)
+	}
+	for line := range strings.Lines(page) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(line, "cluster."), ": ")
+		cluster, statistic, _ := strings.Cut(name, ".")
+		if cluster == names.ClusterXDS || cluster == upstream.ClusterDirect {
+			continue
+		}
+		require.Contains(t, envoy.StatsOfConnections(), statistic, line)
+		require.NotEqual(t, "nowhere", cluster)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
@@ -33,19 +34,23 @@ type proxy struct {
 	finished chan struct{}
 }
 
-// startProxy runs the node's Envoy in the node's namespace, with no more capabilities than its container has.
+// startProxy runs the node's Envoy in the node's namespace.
 func startProxy(t testing.TB, n *meshNode) *proxy {
 	t.Helper()
-	dir := t.TempDir()
-	p := &proxy{
-		t: t, stdout: filepath.Join(dir, "stdout"), admin: filepath.Join(dir, "admin.sock"),
-		finished: make(chan struct{}),
-	}
+	admin := filepath.Join(t.TempDir(), "admin.sock")
 	config, err := bootstrap.Marshal(bootstrap.Bootstrap(bootstrap.Options{
-		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: p.admin, Memory: 2 << 30,
+		ID: n.name, Cluster: "node", XDSSocket: n.socket, AdminSocket: admin, Memory: 2 << 30,
 		Clusters: translatenode.StaticClusters(bootstrap.DefaultMaxConnections, n.mark),
 	}))
 	require.NoError(t, err)
+	return runEnvoy(t, n.name, n.ns, config, admin)
+}
+
+// runEnvoy with a bootstrap in a namespace, with no more capabilities than a node proxy's container has.
+func runEnvoy(t testing.TB, name string, ns *netns.Namespace, config []byte, admin string) *proxy {
+	t.Helper()
+	dir := t.TempDir()
+	p := &proxy{t: t, stdout: filepath.Join(dir, "stdout"), admin: admin, finished: make(chan struct{})}
 	file := filepath.Join(dir, "envoy.json")
 	require.NoError(t, os.WriteFile(file, config, 0o600))
 	stdout, err := os.Create(p.stdout)
@@ -59,7 +64,7 @@ func startProxy(t testing.TB, n *meshNode) *proxy {
 	p.cmd = exec.Command(xdstest.Binary(t), "-c", file, "--concurrency", "2", "--disable-hot-restart", "-l", level,
 		"--file-flush-interval-msec", "20", "--drain-time-s", "1")
 	p.cmd.Stdout, p.cmd.Stderr = stdout, stderr
-	require.NoError(t, n.ns.Do(func() error {
+	require.NoError(t, ns.Do(func() error {
 		if err := keepCapabilities(unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN); err != nil {
 			return err
 		}
@@ -74,7 +79,7 @@ func startProxy(t testing.TB, n *meshNode) *proxy {
 		if t.Failed() || os.Getenv("FAIRWAY_ENVOY_LOG") != "" {
 			for _, f := range []string{p.stdout, stderr.Name()} {
 				b, _ := os.ReadFile(f)
-				t.Logf("%s of %s:\n%s", filepath.Base(f), n.name, b)
+				t.Logf("%s of %s:\n%s", filepath.Base(f), name, b)
 			}
 		}
 	})

@@ -17,20 +17,25 @@ import (
 // or, in the name of a server, have what a pod opens to it leave in plaintext. It runs after addresses are translated.
 func (r *ruleset) addMidway(proxy proxymark.Mark, ranges, probes []*nftables.Set) {
 	in := append(notOpening(fromLoopback()),
-		rule(tcpPort(names.PortInbound), returns()), // redirected: nobody else gets past guard-in
+		rule(tcpPort(names.PortInbound), returns()), // redirected: nobody else gets past chain in
 		rule(tcpPort(names.PortMTLS), returns()),
 	)
-	out := append(notOpening(toLoopback()), rule(of(proxy), returns()))
+	out := notOpening(toLoopback())
 	for i, f := range families {
 		in = append(in, rule(f.from(f.probe), f.toPortSet(probes[i]), returns()))
 		out = append(out, rule(f.toSet(ranges[i]), reset()))
 	}
 	in = append(in, rule(reset()))
 	r.addChain("midway-in", nftables.ChainTypeFilter, nftables.ChainHookInput, *nftables.ChainPriorityFilter, in...)
-	r.addChain("midway-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+1, out...)
+	r.addLastOut(proxy, out...)
 }
 
 // notOpening lets all pass but the opening packets of connections that leave the pod, or come from without.
 func notOpening(within []expr.Any) [][]expr.Any {
-	return [][]expr.Any{rule(within, returns()), rule(notTCP(), returns()), rule(notSyn(), returns())}
+	return append([][]expr.Any{rule(within, returns())}, opening()...)
+}
+
+// opening lets all pass but opening packets.
+func opening() [][]expr.Any {
+	return [][]expr.Any{rule(notTCP(), returns()), rule(notSyn(), returns())}
 }

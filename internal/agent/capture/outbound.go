@@ -28,9 +28,8 @@ const portDNS = 53
 func (r *ruleset) addOutbound(p Pod, ranges []*nftables.Set) {
 	closed := r.addSet(&nftables.Set{Name: "closed", KeyType: nftables.TypeNFProto}, p.closed())
 	rules := [][]expr.Any{
-		rule(familyNotIn(closed), returns()),
 		rule(of(p.Proxy), returns()),
-		rule(toLoopback(), returns()),
+		rule(familyNotIn(closed), returns()),
 	}
 	for i, f := range families {
 		resolvers := r.addSet(&nftables.Set{
@@ -52,8 +51,7 @@ func (r *ruleset) addOutbound(p Pod, ranges []*nftables.Set) {
 	)
 	rules = append(rules, neighbours()...)
 	rules = append(rules, rule(tcp(), counted(), reset()), rule(counted(), prohibited()))
-	r.addChain(chainOutbound, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+3,
-		rules...)
+	r.addBranch(chainOutbound, rules...)
 	r.addChain(chainThrough, nftables.ChainTypeFilter, nftables.ChainHookForward, *nftables.ChainPriorityFilter,
 		rules...)
 }

@@ -30,14 +30,9 @@ const (
 
 // addPeers bounds what one address has of the connections to the pod that pass the proxy, which can't tell addresses
 // apart: how many are open, mTLS and plaintext together, and how many begin in a second. What is beyond is reset at
-// once. Whoever has no open connection is forgotten. Only opening packets cost anything.
+// once. Whoever has no open connection is forgotten. It is for opening packets from without alone.
 func (r *ruleset) addPeers(probes []*nftables.Set, most uint32) {
-	rules := [][]expr.Any{
-		rule(fromLoopback(), returns()),
-		rule(notTCP(), returns()),
-		rule(notSyn(), returns()),
-		rule(notLocal(), returns()),
-	}
+	rules := [][]expr.Any{rule(notLocal(), returns())}
 	var count [][]expr.Any
 	for i, f := range families {
 		peers := r.addSet(&nftables.Set{Name: "peers" + f.suffix, KeyType: f.key, Dynamic: true, Size: roomForPeers}, nil)
@@ -49,8 +44,7 @@ func (r *ruleset) addPeers(probes []*nftables.Set, most uint32) {
 	}
 	rules = append(rules, count...)
 	rules = append(rules, rule(counted(), reset()))
-	r.addChain(chainPeers, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle+1,
-		rules...)
+	r.addBranch(chainPeers, rules...)
 }
 
 // withinLimits is: limit rate R/second burst R packets ct count N. The rate comes first: what exceeds it isn't counted.
@@ -87,6 +81,8 @@ func CanLimitPeers(ns *netns.Namespace) error {
 		probes = append(probes, r.addProbes(f, nil))
 	}
 	r.addPeers(probes, 1)
+	r.addChain("trial", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle,
+		rule(jumps(chainPeers)))
 	if err := r.add(c); err != nil {
 		return err
 	}

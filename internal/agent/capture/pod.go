@@ -153,40 +153,21 @@ func connectFor(ns *netns.Namespace, proxy proxymark.Mark) (*nftables.Conn, erro
 // ruleset of a pod's namespace, whose own addresses are given. Chains run in the order in which they stand here.
 func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	r := newRuleset()
-	proxyPorts := []uint16{names.PortOutbound, names.PortInbound}
-
-	// Nobody reaches the capture ports but through a redirect, which happens after these chains.
-	var guardIn, guardOut [][]expr.Any
-	for _, port := range proxyPorts {
-		// Opening packets only: these may be the ports of clients too, which the kernel picks where it translates.
-		guardIn = append(guardIn, rule(notFromLoopback(), syn(), tcpPort(port), reset()))
-		guardOut = append(guardOut, rule(toLoopback(), syn(), tcpPort(port), reset()))
-	}
-	// A peer asks a pod's proxy for a port of the pod. That of mTLS itself would lead into the proxy once more.
-	for _, f := range families {
-		if i := slices.IndexFunc(own, f.has); i >= 0 {
-			guardOut = append(guardOut, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), syn(), tcpPort(names.PortMTLS),
-				reset()))
-		}
-	}
-	r.addChain("guard-in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle,
-		guardIn...)
-	r.addChain("guard-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, guardOut...)
-
-	r.addAnswers(p.Proxy)
 	ranges := make([]*nftables.Set, len(families))
 	for i, f := range families {
 		ranges[i] = r.addSet(&nftables.Set{Name: "ranges" + f.suffix, KeyType: f.key, Interval: true}, intervals(f, p.Ranges))
 	}
-	r.addShare(p.Proxy, ranges, p.Share)
-	r.addOutbound(p, ranges)
 	probes := make([]*nftables.Set, len(families))
 	for i, f := range families {
 		probes[i] = r.addProbes(f, p.Probes)
 	}
+	r.addShare(p.Proxy, ranges, p.Share)
 	if p.Peers > 0 {
 		r.addPeers(probes, p.Peers)
 	}
+	r.addAnswers(p.Proxy)
+	r.addOutbound(p, ranges)
+	r.addBefore(p, own)
 
 	var out [][]expr.Any
 	for _, f := range families {
@@ -212,33 +193,72 @@ func (p Pod) ruleset(own []netip.Addr) *ruleset {
 	)
 	r.addCapture(out, in)
 	r.addMidway(p.Proxy, ranges, probes)
-	r.addHidden(p.Proxy)
 	return r
+}
+
+// addBefore adds what looks at packets before addresses are translated, one chain for each way, which leads to the
+// branches that are there already. Each packet of an open connection goes through the chains, so they ask it as little
+// as they can: only answers and what leaves for outside of the ranges are about other packets than opening ones.
+func (r *ruleset) addBefore(p Pod, own []netip.Addr) {
+	in, out := notOpening(fromLoopback()), [][]expr.Any{
+		rule(jumps(chainAnswers)),
+		rule(notToLoopback(), jumps(chainOutbound)),
+	}
+	out = append(out, opening()...)
+	// Nobody reaches the capture ports but through a redirect, which happens after these chains. Others may be clients'
+	// ports too, which the kernel picks where it translates.
+	for _, port := range []uint16{names.PortOutbound, names.PortInbound} {
+		in = append(in, rule(tcpPort(port), reset()))
+		out = append(out, rule(toLoopback(), tcpPort(port), reset()))
+	}
+	// A peer asks a pod's proxy for a port of the pod. That of mTLS itself would lead into the proxy once more.
+	for _, f := range families {
+		if i := slices.IndexFunc(own, f.has); i >= 0 {
+			out = append(out, rule(of(p.Proxy), toLoopback(), f.notFrom(own[i]), tcpPort(names.PortMTLS), reset()))
+		}
+	}
+	if p.Peers > 0 {
+		in = append(in, rule(jumps(chainPeers)))
+	}
+	out = append(out, rule(jumps(chainShare)))
+	r.addChain("in", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, *nftables.ChainPriorityMangle, in...)
+	r.addOut(out...)
+}
+
+// addOut adds the first chain that a packet passes which is sent in the pod. One that it marks is routed anew.
+func (r *ruleset) addOut(rules ...[]expr.Any) {
+	r.addChain("out", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle, rules...)
 }
 
 // drainRuleset is what connections need that are captured already.
 func drainRuleset(proxy proxymark.Mark) *ruleset {
 	r := newRuleset()
 	r.addAnswers(proxy)
+	r.addOut(rule(jumps(chainAnswers)))
 	r.addCapture(nil, nil)
-	r.addHidden(proxy)
+	r.addLastOut(proxy)
 	return r
 }
+
+// chainAnswers is the chain that knows an application's answers.
+const chainAnswers = "answers"
 
 // addAnswers brings an application's answers back to the proxy: it connects to the application with the client's
 // address as source, so they would leave to the client.
 func (r *ruleset) addAnswers(proxy proxymark.Mark) {
-	r.addChain("answers", nftables.ChainTypeRoute, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+1,
+	r.addBranch(chainAnswers,
 		rule(of(proxy), toLoopback(), setCtMark(names.MarkAnswered)),
 		rule(reply(), ctMark(names.MarkAnswered), setMark(names.MarkReply)),
 	)
 }
 
-// addHidden takes the mark off a packet that no rule has to know any more. Sockets that look at packets (AF_PACKET, raw
-// ones, filters) see it only after this.
-func (r *ruleset) addHidden(proxy proxymark.Mark) {
-	r.addChain("hidden", nftables.ChainTypeFilter, nftables.ChainHookPostrouting, *nftables.ChainPriorityLast,
-		rule(of(proxy), setMark(0), setPriority(0)))
+// addLastOut adds the last chain that a packet passes which is sent in the pod, after addresses are translated. Of what
+// the proxy sends it takes the mark off, which no rule has to know any more, and lets it pass: sockets that look at
+// packets (AF_PACKET, raw ones, filters) see it only after this.
+func (r *ruleset) addLastOut(proxy proxymark.Mark, rules ...[]expr.Any) {
+	hidden := rule(of(proxy), setMark(0), setPriority(0), returns())
+	r.addChain("last-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityNATDest+1,
+		append([][]expr.Any{hidden}, rules...)...)
 }
 
 // chainOut is the chain that captures what a pod sends.

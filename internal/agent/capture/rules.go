@@ -74,16 +74,16 @@ func reply() []expr.Any {
 	return compare(expr.CmpOpEq, &expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, []byte{directionReply})
 }
 
-// ifname is: oifname "lo" and the like.
-func ifname(key expr.MetaKey, op expr.CmpOp, name string) []expr.Any {
-	b := make([]byte, unix.IFNAMSIZ)
-	copy(b, name)
-	return compare(op, &expr.Meta{Key: key, Register: reg}, b)
+// loopback is: oiftype loopback and the like. A namespace has one such interface. Every packet is asked this, and to
+// compare names costs several times as much.
+func loopback(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+	return compare(op, &expr.Meta{Key: key, Register: reg}, binaryutil.NativeEndian.PutUint16(unix.ARPHRD_LOOPBACK))
 }
 
-func toLoopback() []expr.Any      { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpEq, "lo") }
-func fromLoopback() []expr.Any    { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, "lo") }
-func notFromLoopback() []expr.Any { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpNeq, "lo") }
+func toLoopback() []expr.Any      { return loopback(expr.MetaKeyOIFTYPE, expr.CmpOpEq) }
+func notToLoopback() []expr.Any   { return loopback(expr.MetaKeyOIFTYPE, expr.CmpOpNeq) }
+func fromLoopback() []expr.Any    { return loopback(expr.MetaKeyIIFTYPE, expr.CmpOpEq) }
+func notFromLoopback() []expr.Any { return loopback(expr.MetaKeyIIFTYPE, expr.CmpOpNeq) }
 
 // tcp is: meta l4proto tcp.
 func tcp() []expr.Any { return l4proto(expr.CmpOpEq, unix.IPPROTO_TCP) }
@@ -218,6 +218,11 @@ func (f family) to(a netip.Addr) []expr.Any {
 // Actions.
 
 func returns() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictReturn}} }
+
+// jumps is: jump CHAIN.
+func jumps(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
 
 func drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 

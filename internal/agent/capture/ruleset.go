@@ -55,6 +55,11 @@ func (r *ruleset) addChain(
 	}, rules})
 }
 
+// addBranch adds a chain that a rule of a later one jumps to.
+func (r *ruleset) addBranch(name string, rules ...[]expr.Any) {
+	r.chains = append(r.chains, chain{&nftables.Chain{Name: name, Table: r.table}, rules})
+}
+
 // apply replaces our table in one transaction.
 func (r *ruleset) apply(c *nftables.Conn) error {
 	// Added first, so that deleting never fails, whether it was there or not.

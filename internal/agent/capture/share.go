@@ -27,7 +27,8 @@ const chainShare = "share"
 const setDialled = "dialled"
 
 // addShare bounds how many addresses a pod dials through the proxy within some time: the proxy, which all pods of the
-// node share, keeps something for each. What is beyond is refused at once. It runs before the addresses are translated.
+// node share, keeps something for each. What is beyond is refused at once. It is for opening packets alone, before
+// addresses are translated.
 func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most uint32) {
 	rules := [][]expr.Any{rule(of(proxy), returns()), rule(toLoopback(), returns())}
 	for i, f := range families {
@@ -41,11 +42,11 @@ func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most ui
 			Size:          cmp.Or(most, uint32(v1alpha1.DefaultAddressesPerPod)),
 		}, nil)
 		rules = append(rules,
-			rule(syn(), f.toSet(ranges[i]), f.noteIn(dialled), returns()),
-			rule(syn(), f.toSet(ranges[i]), counted(), reset()),
+			rule(f.toSet(ranges[i]), f.noteIn(dialled), returns()),
+			rule(f.toSet(ranges[i]), counted(), reset()),
 		)
 	}
-	r.addChain(chainShare, nftables.ChainTypeFilter, nftables.ChainHookOutput, *nftables.ChainPriorityMangle+2, rules...)
+	r.addBranch(chainShare, rules...)
 }
 
 // Dialled is what the pod dialled within names.DialledTime, as far as it was let, the last one first. A pod that isn't

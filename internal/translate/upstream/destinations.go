@@ -55,6 +55,7 @@ func Destination(d model.Destination) *clusterv3.Cluster {
 	case model.DestinationRefused:
 		return nowhere(d)
 	}
+	c.StatsMatcher = envoy.OnlyStatsOfConnections(c.GetAltStatName())
 	return c
 }
 
@@ -63,6 +64,7 @@ func nowhere(d model.Destination) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 d.Address.String(),
 		AltStatName:          "nowhere",
+		StatsMatcher:         envoy.NoStats(), // there would be no connection to count
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 	}
