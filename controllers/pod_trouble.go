@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
@@ -36,6 +37,9 @@ func podTrouble(pod *corev1.Pod) string {
 		case s.State.Terminated != nil && s.State.Terminated.ExitCode != 0:
 			return fmt.Sprintf("%s: exit code %d", s.Name, s.State.Terminated.ExitCode)
 		}
+	}
+	if c := conditions.OfPod(pod, v1alpha1.PodConditionServing); c != nil && c.Status == corev1.ConditionFalse {
+		return strings.TrimSuffix(c.Message, ".")
 	}
 	return podStarting
 }

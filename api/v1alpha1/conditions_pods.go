@@ -8,6 +8,9 @@ const (
 	// PodConditionCaptured is the condition in which a node's agent says that the pod's traffic is captured; senders
 	// speak mTLS to the pod from then on.
 	PodConditionCaptured = "fairway.dev/Captured"
+	// PodConditionServing is the condition of a node proxy's pod without which that pod is not ready: whether the proxy
+	// takes the connections of all pods of its node that are captured.
+	PodConditionServing = "fairway.dev/Serving"
 	// PodConditionPluginInstalled is the condition of a node proxy's pod that says whether the CNI plugin is in place
 	// on its node: without it, pods start uncaptured.
 	PodConditionPluginInstalled = "fairway.dev/PluginInstalled"
@@ -47,6 +50,14 @@ const (
 	PodReasonReservedPort = "ReservedPort"
 	// PodReasonUninstalled: the mesh went from the pod's node.
 	PodReasonUninstalled = "Uninstalled"
+)
+
+// Reasons of PodConditionServing.
+const (
+	// PodReasonServing: the proxy takes the connections of all captured pods.
+	PodReasonServing = "Serving"
+	// PodReasonNotServing: it doesn't yet; the message says what is missing.
+	PodReasonNotServing = "NotServing"
 )
 
 // Reasons of PodConditionPluginInstalled.

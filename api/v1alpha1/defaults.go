@@ -22,6 +22,8 @@ const (
 	DefaultAddressesPerPod int32 = 4000
 	// DefaultConnectionsPerPeer is Node.ConnectionsPerPeer: an eighth of what a pod takes of all peers.
 	DefaultConnectionsPerPeer int32 = 2048
+	// DefaultNodeDrainTimeout is Node.DrainTimeout.
+	DefaultNodeDrainTimeout = time.Hour
 	// DefaultDrainTimeout is ProxyParametersSpec.DrainTimeout. The schema's CEL rules know it.
 	DefaultDrainTimeout = 30 * time.Second
 	// DefaultGraceAfterDrain is by how much ProxyParametersSpec.TerminationGracePeriod is longer than the drain timeout.
@@ -72,6 +74,14 @@ func (s *MeshSpec) ConnectionsPerPeer() int32 {
 		return DefaultConnectionsPerPeer
 	}
 	return *s.Node.ConnectionsPerPeer
+}
+
+// NodeDrainTimeout is how long connections of a node proxy live on once another has taken over.
+func (s *MeshSpec) NodeDrainTimeout() time.Duration {
+	if s.Node == nil || s.Node.DrainTimeout == nil {
+		return DefaultNodeDrainTimeout
+	}
+	return s.Node.DrainTimeout.Duration
 }
 
 // SetDefaults fills in what the schema's defaults would.

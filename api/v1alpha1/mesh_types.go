@@ -284,6 +284,16 @@ type Node struct {
 	// +kubebuilder:validation:Maximum=16384
 	ConnectionsPerPeer *int32 `json:"connectionsPerPeer,omitempty"`
 
+	// How long open connections live on at most when a node proxy is replaced, as in an upgrade, in whole seconds. The
+	// next proxy takes all new ones as soon as it can, and the one before ends with its last connection, or when this time
+	// is over. Default: 1h. Both take memory meanwhile. 0s: connections end with their proxy.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="drainTimeout must be at most 24h"
+	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
+
 	// Tolerations of the node pods. Default: all taints, because pods can only be captured on nodes where these run.
 	// +optional
 	// +listType=atomic

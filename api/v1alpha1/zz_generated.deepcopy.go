@@ -1695,6 +1695,11 @@ func (in *Node) DeepCopyInto(out *Node) {
 		*out = new(int32)
 		**out = **in
 	}
+	if in.DrainTimeout != nil {
+		in, out := &in.DrainTimeout, &out.DrainTimeout
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	if in.Tolerations != nil {
 		in, out := &in.Tolerations, &out.Tolerations
 		*out = make([]corev1.Toleration, len(*in))

@@ -6,6 +6,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -69,16 +69,17 @@ type Options struct {
 	// Hidden are numbers of the proxy's configuration that nobody is shown.
 	Hidden []string
 	// Guard says who may read metrics, which are on names.PortMetrics then, and that the agent shares its node's
-	// network: all else is for the node itself. A waypoint's agent has none: it has no rights in the cluster, and lives
-	// among its users, who must not be sent tokens of others.
+	// network: all else is for the node itself, and of the node's agents one at a time has the ports (ServeNode). A
+	// waypoint's agent has none: it has no rights in the cluster, and lives among its users, who must not be sent tokens
+	// of others.
 	Guard *scrape.Guard
+	// SnapshotDir is where the relay's snapshot is; of several agents that have it one keeps it. "": names.RunDir, which
+	// no other agent has.
+	SnapshotDir string
 	// Drain is told to kubelet; nil for a proxy that is not drained.
 	Drain *introspect.Drain
 	Log   logr.Logger
 }
-
-// loopback is where kubelet asks an agent that shares its network.
-const loopback = "127.0.0.1"
 
 // Core is the part that all agents have in common.
 type Core struct {
@@ -132,9 +133,11 @@ func NewCore(o Options) (*Core, error) {
 		MaxEndpoints: o.MaxEndpoints,
 		Register:     reporter.Counter.Register,
 		Beside:       reporter.Run,
-		SnapshotPath: filepath.Join(names.RunDir, "relay.snapshot"),
-		Log:          o.Log.WithName("relay"),
-		Registerer:   c.Registry,
+		SnapshotPath: filepath.Join(cmp.Or(o.SnapshotDir, names.RunDir), "relay.snapshot"),
+
+		SnapshotOfOthers: o.SnapshotDir != "",
+		Log:              o.Log.WithName("relay"),
+		Registerer:       c.Registry,
 	})
 	if err != nil {
 		return nil, err
@@ -151,31 +154,11 @@ func NewCore(o Options) (*Core, error) {
 	return c, nil
 }
 
-// Run serves Envoy, kubelet and Prometheus until the context ends. The introspection of a node's agent shows captures;
-// nil for an agent that captures no pods.
-func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) error {
+// Run serves Envoy until the context ends, and where the agent has a network of its own, kubelet and Prometheus.
+func (c *Core) Run(ctx context.Context) error {
 	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
 	if err != nil {
 		return err
-	}
-	public := introspect.Public{
-		Configured: introspect.ListenersAcknowledged(c.Relay, c.opts.Required...),
-		Envoy:      c.envoy, Drain: c.opts.Drain, Patience: time.Second,
-	}
-	metrics := introspect.Metrics(c.Registry, c.envoy)
-	snapshot := func() introspect.Agent {
-		a := c.snapshot()
-		if captures != nil {
-			a.Captures = captures()
-		}
-		return a
-	}
-	local := introspect.AgentHandler(snapshot, c.envoy, metrics)
-	host := ""
-	if c.opts.Guard == nil {
-		public.Metrics = c.Registry
-	} else {
-		local, host = toRoot(local), loopback
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Relay.Serve(ctx, lis) })
@@ -188,18 +171,14 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 			return nil
 		})
 	}
-	g.Go(func() error { return introspect.Serve(ctx, introspect.LoopbackAddress, local) })
-	g.Go(func() error {
-		return introspect.Serve(ctx, net.JoinHostPort(host, strconv.Itoa(names.PortAgent)), public.Handler())
-	})
-	if c.opts.Guard != nil {
-		g.Go(func() error {
-			mux := http.NewServeMux()
-			mux.Handle("GET "+introspect.PathMetrics, metrics)
-			return scrape.Serve(ctx, names.PortMetrics, c.opts.Guard.Protect(mux))
-		})
+	if c.opts.Guard == nil {
+		g.Go(func() error { return c.servePorts(ctx) })
 	}
-	err = g.Wait()
+	return ended(g.Wait())
+}
+
+// ended is nil where an error says nothing but that a context ended.
+func ended(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}

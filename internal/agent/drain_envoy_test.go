@@ -4,10 +4,8 @@
 package agent
 
 import (
-	"context"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +16,7 @@ import (
 	echov3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/echo/v3"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -27,13 +26,9 @@ import (
 // What a drain waits for is a statistic that a real Envoy of the mesh keeps.
 func TestDrainCountsWhatEnvoyCounts(t *testing.T) {
 	dir := startEnvoy(t)
-	admin := filepath.Join(dir, "admin.sock")
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", admin)
-		},
-	}}
-	t.Cleanup(client.CloseIdleConnections)
+	socket := filepath.Join(dir, "admin.sock")
+	proxy := admin.New(socket)
+	t.Cleanup(proxy.Close)
 	var c net.Conn
 	eventually.True(t, "Envoy listens", func() bool {
 		var err error
@@ -44,13 +39,13 @@ func TestDrainCountsWhatEnvoyCounts(t *testing.T) {
 	require.NoError(t, err)
 	_, err = io.ReadFull(c, make([]byte, 1))
 	require.NoError(t, err)
-	stats, err := ask(t.Context(), client, http.MethodGet, activeConnections)
+	idle, err := proxy.Idle(t.Context())
 	require.NoError(t, err)
-	require.Equal(t, "connection_limit.mtls.active_connections: 1\n", stats)
+	require.False(t, idle)
 
 	require.NoError(t, c.Close())
 	began := time.Now()
-	require.NoError(t, drain(t.Context(), admin, time.Minute, time.Millisecond))
+	require.NoError(t, drain(t.Context(), socket, time.Minute, time.Millisecond))
 	require.Less(t, time.Since(began), 30*time.Second)
 }
 

@@ -141,7 +141,7 @@ func agentWaypoint() *cobra.Command {
 			})
 			g.Go(func() error {
 				defer stop()
-				return core.Run(ctx, nil)
+				return core.Run(ctx)
 			})
 			return g.Wait()
 		},
@@ -166,7 +166,7 @@ func agentBootstrap() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			mark, err := proxymark.Ensure(filepath.Join(filepath.Dir(out), filepath.Base(names.MarkPath)))
+			mark, err := proxymark.Ensure(names.MarkPath)
 			if err != nil {
 				return err
 			}

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent"
+	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
@@ -29,7 +31,7 @@ func agentNode() *cobra.Command {
 	var o operatorFlags
 	n := node.Options{
 		RuntimeSockets: names.RuntimeSockets(), CNIBinDir: names.CNIBinDir, CNIConfDir: names.CNIConfDir,
-		NetnsDir: names.NetnsDir,
+		NetnsDir: names.NetnsDir, Drain: v1alpha1.DefaultNodeDrainTimeout,
 	}
 	cmd := &cobra.Command{
 		Use:   "node",
@@ -47,6 +49,8 @@ func agentNode() *cobra.Command {
 	f.StringVar(&n.CNIBinDir, "cni-bin-dir", n.CNIBinDir, "the node's directory of CNI plugins")
 	f.StringVar(&n.CNIConfDir, "cni-conf-dir", n.CNIConfDir, "the node's directory of CNI configuration")
 	f.StringVar(&n.NetnsDir, "netns-dir", n.NetnsDir, "the node's directory of pods' network namespaces")
+	f.DurationVar(&n.Drain, "drain-timeout", n.Drain,
+		"how long connections live on at most once another proxy of the node has taken over; 0: they end with this one")
 	f.BoolVar(&n.WithoutCNI, "without-cni", false,
 		"don't change the node's CNI configuration: new pods are captured a moment after they start")
 	return cmd
@@ -87,23 +91,44 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		Connections:  n.Connections,
 		Source:       source,
 		Guard:        guard,
+		SnapshotDir:  names.NodeDir,
 		Hidden:       n.Mark.Numbers(),
 	})
 	if err != nil {
 		return err
 	}
 	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
+	n.PodUID = fromEnv("POD_UID", "")
+	n.Envoy = proxyProcess{admin.New(names.AdminSocket), core}
 	n.Proxy, n.Certificates = core.Relay, core.Identities
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
-	a, err := node.New(n)
-	if err != nil {
+	var a *node.Agent
+	n.InCharge = func(ctx context.Context) error {
+		return core.ServeNode(ctx, func() []introspect.Capture { return captures(a.Snapshot()) })
+	}
+	if a, err = node.New(n); err != nil {
 		return err
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return core.Run(ctx, func() []introspect.Capture { return captures(a.Snapshot()) }) })
-	g.Go(func() error { return a.Run(ctx) })
+	// The agent goes on serving its Envoy while that drains.
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	g, run := errgroup.WithContext(run)
+	g.Go(func() error { return core.Run(run) })
+	g.Go(func() error {
+		defer stop()
+		return a.Run(run, ctx.Done())
+	})
 	return g.Wait()
 }
+
+// proxyProcess is the Envoy beside the agent.
+type proxyProcess struct {
+	*admin.Envoy
+	core *agent.Core
+}
+
+// Ready implements node.Envoy.
+func (p proxyProcess) Ready(ctx context.Context) error { return p.core.Ready(ctx) }
 
 func captures(in []pods.Status) []introspect.Capture {
 	out := make([]introspect.Capture, 0, len(in))

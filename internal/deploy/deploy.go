@@ -150,11 +150,11 @@ func memoryEnv() corev1.EnvVar {
 }
 
 // tokenVolume projects the token with which an agent authenticates: bound to the pod, for the mesh's audience only.
-func tokenVolume() corev1.Volume {
+func tokenVolume(lifetimeSeconds int64) corev1.Volume {
 	return corev1.Volume{Name: volumeToken, VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
 		Sources: []corev1.VolumeProjection{{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{
 			Audience:          names.TokenAudience,
-			ExpirationSeconds: new(tokenLifetimeSeconds),
+			ExpirationSeconds: new(lifetimeSeconds),
 			Path:              path.Base(names.TokenPath),
 		}}},
 	}}}
@@ -182,11 +182,11 @@ func (c Control) agentMounts() []corev1.VolumeMount {
 
 // agentVolumes are what agentMounts mounts, but the run directory. Where SPIRE gives identities, it gives the trust
 // bundle, too.
-func (c Control) agentVolumes(configMap string) []corev1.Volume {
+func (c Control) agentVolumes(configMap string, tokenSeconds int64) []corev1.Volume {
 	if c.SPIRE != nil {
-		return []corev1.Volume{tokenVolume()}
+		return []corev1.Volume{tokenVolume(tokenSeconds)}
 	}
-	return []corev1.Volume{tokenVolume(), trustVolume(configMap)}
+	return []corev1.Volume{tokenVolume(tokenSeconds), trustVolume(configMap)}
 }
 
 // spireVolume has the socket of SPIRE's Workload API. Its driver mounts it into pods of any namespace, and no path of
@@ -201,24 +201,30 @@ func runMount() corev1.VolumeMount {
 	return corev1.VolumeMount{Name: volumeRun, MountPath: names.RunDir}
 }
 
-func agentProbe(host, path string, period, failures int32) *corev1.Probe {
+// runVolume is the pod's own, in memory: what agent and proxy say to each other goes through sockets there.
+func runVolume() corev1.Volume {
+	return corev1.Volume{Name: volumeRun, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
+		Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("128Mi")),
+	}}}
+}
+
+func agentProbe(path string, period, failures int32) *corev1.Probe {
 	return &corev1.Probe{
 		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{
-			Host: host, Path: path, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
+			Path: path, Port: intstr.FromInt32(names.PortAgent), Scheme: corev1.URISchemeHTTP,
 		}},
 		PeriodSeconds: period, FailureThreshold: failures, TimeoutSeconds: 2,
 	}
 }
 
-// setProbes gives an agent its probes. Both first ones ask every second, so that a pod is ready as soon as its proxy
-// is; not before there can be an answer, because kubelet makes a Warning of each that fails. Only readiness waits for
-// the operator: an agent that can't reach it is not restarted for that. Without a host kubelet asks at the pod's
-// address.
-func setProbes(agent *corev1.Container, host string) {
-	agent.StartupProbe = agentProbe(host, pathHealthy, 1, 60)
+// setProbes gives a waypoint's agent its probes. Both first ones ask every second, so that a pod is ready as soon as
+// its proxy is; not before there can be an answer, because kubelet makes a Warning of each that fails. Only readiness
+// waits for the operator: an agent that can't reach it is not restarted for that.
+func setProbes(agent *corev1.Container) {
+	agent.StartupProbe = agentProbe(pathHealthy, 1, 60)
 	agent.StartupProbe.InitialDelaySeconds = 1
-	agent.ReadinessProbe = agentProbe(host, pathReady, 1, 3)
-	agent.LivenessProbe = agentProbe(host, pathHealthy, 10, 6)
+	agent.ReadinessProbe = agentProbe(pathReady, 1, 3)
+	agent.LivenessProbe = agentProbe(pathHealthy, 10, 6)
 }
 
 // merged is the union of maps; later ones win.

@@ -60,6 +60,27 @@ func gateway(change func(*gwv1.Gateway)) *gwv1.Gateway {
 
 func duration(d time.Duration) *metav1.Duration { return &metav1.Duration{Duration: d} }
 
+// Kubelet renews the token of a pod after 80% of its life or a day, but not once the pod was told to go.
+func TestTheAgentsTokenOutlivesTheDrain(t *testing.T) {
+	for _, drain := range []time.Duration{
+		0, time.Second, time.Minute, time.Hour, 5 * time.Hour, 8 * time.Hour, 24 * time.Hour,
+	} {
+		ds := deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{
+			DrainTimeout: duration(drain),
+		}}}, control())
+		pod := ds.Spec.Template.Spec
+		life := time.Duration(0)
+		for _, v := range pod.Volumes {
+			if v.Projected != nil {
+				life = time.Duration(*v.Projected.Sources[0].ServiceAccountToken.ExpirationSeconds) * time.Second
+			}
+		}
+		left := life - min(life*8/10, 24*time.Hour)
+		require.Greater(t, left, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second, drain)
+		require.Greater(t, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second, drain)
+	}
+}
+
 // TestGolden compares what is applied with testdata/<case>.yaml. Refresh with -update.
 func TestGolden(t *testing.T) {
 	for name, objects := range map[string][]client.Object{
@@ -68,7 +89,7 @@ func TestGolden(t *testing.T) {
 			Resources: &corev1.ResourceRequirements{
 				Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
 			},
-			LogLevel: "debug", Concurrency: new(int32(4)),
+			LogLevel: "debug", Concurrency: new(int32(4)), DrainTimeout: duration(24 * time.Hour),
 			NodeSelector: map[string]string{"mesh": "yes"},
 			Tolerations:  []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
 		}}}, control())},

@@ -84,7 +84,13 @@ func (h *host) add(name, socket string) {
 	h.flags = append(h.flags, "--spire-admin-socket="+socket)
 }
 
-const nodeDrainSeconds = 20
+const (
+	// listenerDrainSeconds is for how long connections live on whose listener goes, as that of a pod that isn't captured
+	// any more.
+	listenerDrainSeconds = 20
+	// nodeGraceSeconds is what an agent has to hand over its pods, beside the time in which the proxy drains.
+	nodeGraceSeconds = 30
+)
 
 // NodeLabels select the pods of the node DaemonSet.
 func NodeLabels() map[string]string {
@@ -105,6 +111,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 	if tolerations == nil {
 		tolerations = []corev1.Toleration{{Operator: corev1.TolerationOpExists}}
 	}
+	drain := int64(mesh.Spec.NodeDrainTimeout().Seconds())
 	host := hostOf(spec.Host)
 	if c.SPIRE != nil {
 		host.add("spire", string(c.SPIRE.AdminSocket))
@@ -116,8 +123,11 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 		Spec: appsv1.DaemonSetSpec{
 			Selector: &metav1.LabelSelector{MatchLabels: NodeLabels()},
 			UpdateStrategy: appsv1.DaemonSetUpdateStrategy{
-				Type:          appsv1.RollingUpdateDaemonSetStrategyType,
-				RollingUpdate: &appsv1.RollingUpdateDaemonSet{MaxUnavailable: new(intstr.FromInt32(1))},
+				Type: appsv1.RollingUpdateDaemonSetStrategyType,
+				// The next proxy of a node serves before the one before is told to go.
+				RollingUpdate: &appsv1.RollingUpdateDaemonSet{
+					MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
+				},
 			},
 			Template: corev1.PodTemplateSpec{
 				ObjectMeta: metav1.ObjectMeta{
@@ -131,13 +141,16 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 					PriorityClassName:             "system-node-critical",
 					NodeSelector:                  merged(map[string]string{corev1.LabelOSStable: "linux"}, spec.NodeSelector),
 					Tolerations:                   tolerations,
-					TerminationGracePeriodSeconds: new(int64(nodeDrainSeconds + 10)),
+					TerminationGracePeriodSeconds: new(drain + nodeGraceSeconds),
+					ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionServing}},
 					SecurityContext: &corev1.PodSecurityContext{
 						SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
 					},
-					InitContainers: []corev1.Container{nodeBootstrap(c)},
-					Containers:     []corev1.Container{nodeAgent(spec, host, c), nodeEnvoy(spec, host, c)},
-					Volumes:        nodeVolumes(host, c),
+					// Envoy is a sidecar of the agent's, since Kubernetes ends sidecars when all else of their pod has ended: not
+					// before the agent has drained it.
+					InitContainers: []corev1.Container{nodeBootstrap(c), nodeEnvoy(spec, host, c)},
+					Containers:     []corev1.Container{nodeAgent(spec, host, drain, c)},
+					Volumes:        nodeVolumes(host, drain, c),
 				},
 			},
 		},
@@ -162,47 +175,45 @@ func nodeBootstrap(c Control) corev1.Container {
 		Args:                     []string{"agent", "bootstrap", "node", memoryFlag, "--node-name=$(NODE_NAME)"},
 		Env:                      []corev1.EnvVar{fieldEnv("NODE_NAME", "spec.nodeName"), memoryEnv()},
 		Resources:                resources("10m", "32Mi", "128Mi"),
-		VolumeMounts:             []corev1.VolumeMount{runMount()},
+		VolumeMounts:             []corev1.VolumeMount{runMount(), nodeMount()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          s,
 	}
 }
 
-func nodeAgent(spec v1alpha1.Node, host host, c Control) corev1.Container {
-	mounts := append(c.agentMounts(), host.netns.mount())
+// nodeAgent declares no ports: on the node's network these would be the node's, of which Kubernetes gives each to one
+// pod. Nor has it probes, see v1alpha1.PodConditionServing.
+func nodeAgent(spec v1alpha1.Node, host host, drain int64, c Control) corev1.Container {
+	mounts := append(c.agentMounts(), nodeMount(), host.netns.mount())
 	for _, d := range host.agent {
 		mounts = append(mounts, d.mount())
 	}
-	agent := corev1.Container{
+	return corev1.Container{
 		Name:            containerAgent,
 		Image:           c.Image,
 		ImagePullPolicy: corev1.PullIfNotPresent,
-		Args:            slices.Concat([]string{"agent", "node", "--node-name=$(NODE_NAME)"}, c.operatorFlags(), host.flags),
+		Args: slices.Concat([]string{"agent", "node", "--node-name=$(NODE_NAME)"}, c.operatorFlags(), host.flags,
+			[]string{fmt.Sprintf("--drain-timeout=%ds", drain)}),
 		Env: []corev1.EnvVar{
 			fieldEnv("NODE_NAME", "spec.nodeName"),
 			fieldEnv("POD_NAME", "metadata.name"),
 			fieldEnv("POD_NAMESPACE", "metadata.namespace"),
-		},
-		Ports: []corev1.ContainerPort{
-			{Name: "health", ContainerPort: names.PortAgent, HostPort: names.PortAgent, Protocol: corev1.ProtocolTCP},
-			{Name: "metrics", ContainerPort: names.PortMetrics, HostPort: names.PortMetrics, Protocol: corev1.ProtocolTCP},
+			fieldEnv("POD_UID", "metadata.uid"),
 		},
 		Resources:                orDefault(spec.AgentResources, resources("20m", "64Mi", "512Mi")),
 		VolumeMounts:             mounts,
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          nodeSecurity(),
 	}
-	// Kubelet is on the node, and nobody else need be answered who proves nothing.
-	setProbes(&agent, "127.0.0.1")
-	return agent
 }
 
 func nodeEnvoy(spec v1alpha1.Node, host host, c Control) corev1.Container {
 	return corev1.Container{
 		Name:                     containerEnvoy,
+		RestartPolicy:            new(corev1.ContainerRestartPolicyAlways),
 		Image:                    c.EnvoyImage,
 		ImagePullPolicy:          corev1.PullIfNotPresent,
-		Args:                     envoyArgs(spec.LogLevel, spec.Concurrency, nodeDrainSeconds),
+		Args:                     envoyArgs(spec.LogLevel, spec.Concurrency, listenerDrainSeconds),
 		Resources:                orDefault(spec.Resources, resources("50m", "128Mi", "2Gi")),
 		VolumeMounts:             []corev1.VolumeMount{runMount(), host.netns.mount()},
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
@@ -210,13 +221,24 @@ func nodeEnvoy(spec v1alpha1.Node, host host, c Control) corev1.Container {
 	}
 }
 
-func nodeVolumes(host host, c Control) []corev1.Volume {
-	// The run directory is the host's, because the CNI plugin, which runs on the host, dials the agent's socket in it.
-	run := hostDirectory{name: volumeRun, path: names.RunDir}
-	out := append([]corev1.Volume{run.volume()}, c.agentVolumes(names.TrustBundleConfigMap)...)
-	out = append(out, host.netns.volume())
+// nodeDirectory is what agents of a node share, one after the other, and with the CNI plugin, which runs on the host.
+var nodeDirectory = hostDirectory{name: "node", path: names.NodeDir, write: true}
+
+func nodeMount() corev1.VolumeMount { return nodeDirectory.mount() }
+
+func nodeVolumes(host host, drain int64, c Control) []corev1.Volume {
+	out := append([]corev1.Volume{runVolume()}, c.agentVolumes(names.TrustBundleConfigMap, nodeTokenSeconds(drain))...)
+	out = append(out, nodeDirectory.volume(), host.netns.volume())
 	for _, d := range host.agent {
 		out = append(out, d.volume())
 	}
 	return out
+}
+
+// nodeTokenSeconds is the lifetime of a node agent's token. Kubelet renews it after 80% of that or a day, but not that
+// of a pod that is told to go, and the agent needs it as long as its proxy drains.
+func nodeTokenSeconds(drain int64) int64 {
+	const day = 24 * 60 * 60
+	needs := drain + 2*nodeGraceSeconds
+	return max(tokenLifetimeSeconds, min(5*needs, day+needs))
 }

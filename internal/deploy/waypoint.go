@@ -11,7 +11,6 @@ import (
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -260,11 +259,8 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 }
 
 func (w Waypoint) volumes() []corev1.Volume {
-	out := append([]corev1.Volume{
-		{Name: volumeRun, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{
-			Medium: corev1.StorageMediumMemory, SizeLimit: new(resource.MustParse("128Mi")),
-		}}},
-	}, w.agentVolumes(TrustBundleName(w.Gateway.Name))...)
+	out := append([]corev1.Volume{runVolume()},
+		w.agentVolumes(TrustBundleName(w.Gateway.Name), tokenLifetimeSeconds)...)
 	if w.SPIRE != nil {
 		out = append(out, spireVolume())
 	}
@@ -339,7 +335,7 @@ func (w Waypoint) agent(drainSeconds int64) corev1.Container {
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 		SecurityContext:          restricted(),
 	}
-	setProbes(&agent, "")
+	setProbes(&agent)
 	return agent
 }
 

@@ -75,9 +75,9 @@ func (e *Envoy) get(ctx context.Context, path string, query url.Values) (*http.R
 	return res, nil
 }
 
-// ready returns nil once Envoy serves: its listeners and clusters came, and it is neither draining nor shutting down
+// Ready returns nil once Envoy serves: its listeners and clusters came, and it is neither draining nor shutting down
 // (admin path /ready).
-func (e *Envoy) ready(ctx context.Context) error {
+func (e *Envoy) Ready(ctx context.Context) error {
 	res, err := e.get(ctx, "ready", nil)
 	if err != nil {
 		return err

@@ -38,12 +38,12 @@ const (
 	drainBegins = 5 * time.Second
 )
 
-// Public is what an agent answers on names.PortAgent: to kubelet, and on a waypoint to Prometheus.
+// Public is what a waypoint's agent answers on names.PortAgent, to kubelet and to Prometheus.
 type Public struct {
 	// Configured tells whether the proxy has its configuration; see ListenersAcknowledged. nil means always.
 	Configured func() error
 	Envoy      *Envoy
-	// Metrics are the agent's own; nil where they are not for everybody who reaches the port.
+	// Metrics are the agent's own.
 	Metrics prometheus.Gatherer
 	// Patience is how long the answer to readiness is held back until the proxy is ready for the first time: kubelet
 	// makes a Warning of each that says no. It is below readyTimeout.
@@ -117,7 +117,7 @@ func (p Public) ready(ctx context.Context) error {
 	if err := call(p.Configured); err != nil {
 		return err
 	}
-	return p.Envoy.ready(ctx)
+	return p.Envoy.Ready(ctx)
 }
 
 func call(f func() error) error {

@@ -59,6 +59,9 @@ const (
 	ComponentOperator = "operator"
 	ComponentNode     = "node"
 	ComponentWaypoint = "waypoint"
+	// ComponentNodeDraining is the value that the pod of a node proxy gives itself when it ends, so that the DaemonSet
+	// makes the next one without waiting for its last connection.
+	ComponentNodeDraining = "node-draining"
 	// LabelAutomatic marks a waypoint Gateway that the operator created by itself.
 	LabelAutomatic = Domain + "/automatic"
 )
@@ -130,7 +133,7 @@ const (
 	PortOutbound        = 15001 // captured outbound connections, in the pod's netns
 	PortInbound         = 15006 // captured inbound plaintext, in the pod's netns
 	PortMTLS            = 15008 // mTLS, one connection for one connection
-	PortAgent           = 15020 // agent: health and readiness; a waypoint's also metrics
+	PortAgent           = 15020 // waypoint's agent: health, readiness and metrics
 	PortMetrics         = 15021 // node's agent: merged metrics over TLS, for those who may read them
 	PortAdmin           = 15000 // loopback only: read-only introspection of agent and operator
 	PortXDS             = 15010 // operator: delta ADS over TLS
@@ -147,10 +150,12 @@ const (
 
 // Paths inside the agent's and the proxies' containers.
 const (
-	RunDir          = "/run/fairway"
+	// RunDir is the pod's own, NodeDir the node's: all its agents share that.
+	RunDir          = "/run/fairway-proxy"
+	NodeDir         = "/run/fairway"
 	XDSSocket       = RunDir + "/xds.sock"
 	AdminSocket     = RunDir + "/admin.sock"
-	CNISocket       = RunDir + "/cni.sock"
+	CNISocket       = NodeDir + "/cni.sock"
 	KeysSocket      = RunDir + "/keys.sock"
 	FetchSocket     = RunDir + "/fetch.sock"
 	TokenPath       = "/var/run/secrets/fairway/token"
@@ -158,7 +163,7 @@ const (
 	// SPIREDir is where SPIFFE's CSI driver mounts the socket of the Workload API.
 	SPIREDir      = "/spiffe-workload-api"
 	BootstrapPath = RunDir + "/envoy.yaml"
-	MarkPath      = RunDir + "/mark"
+	MarkPath      = NodeDir + "/mark"
 	NetnsDir      = "/var/run/netns"
 	ResolvConf    = "/etc/resolv.conf"
 	CNIBinDir     = "/opt/cni/bin"

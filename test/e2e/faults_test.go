@@ -67,6 +67,11 @@ func TestNothingIsCutByTheOwner(t *testing.T) {
 // TestNothingIsCutByTheMesh: its parts are replaced.
 func TestNothingIsCutByTheMesh(t *testing.T) {
 	s := newLoaded(t)
+	s.during("node proxies rolled out", func(int) {
+		rollOut(t, nodeProxies())
+		nodesRolledOut(t)
+	})
+	s.during("node proxies deleted", func(int) { replaced(t, names.SystemNamespace, names.ComponentNode, nil) })
 	s.during("operators killed", func(int) {
 		replaced(t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
 	})

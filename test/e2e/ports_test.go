@@ -47,7 +47,7 @@ func TestPortsAnswerThoseTheyAreFor(t *testing.T) {
 	node := nodePods(t)[collector.Spec.NodeName]
 
 	_, err := s.get("collector", fmt.Sprintf("http://%s:%d/readyz", node.Status.HostIP, names.PortAgent))
-	require.Error(t, err, "health is for the node's own kubelet")
+	require.Error(t, err, "a waypoint's port")
 	plain, err := s.get("collector", fmt.Sprintf("http://%s:%d/metrics", node.Status.HostIP, names.PortMetrics))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusBadRequest, plain.Status, plain.Body)

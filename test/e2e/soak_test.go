@@ -37,6 +37,10 @@ func rollOutOperator(t *testing.T) {
 	})
 }
 
+func nodeProxies() *appsv1.DaemonSet {
+	return &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}}
+}
+
 // nodesRolledOut waits until every node has the newest node proxy.
 func nodesRolledOut(t *testing.T) {
 	t.Helper()
@@ -74,10 +78,7 @@ func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
 	})
 
 	rollOutOperator(t)
-	rollOut(t, &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{
-		Namespace: names.SystemNamespace,
-		Name:      names.NodeDaemonSet,
-	}})
+	rollOut(t, nodeProxies())
 	s.label(names.LabelMesh, names.MeshEnabled)
 	nodesRolledOut(t)
 	s.captured("client", "server")

@@ -25,10 +25,15 @@ func EndPlaintext(
 ) (ended int, err error) {
 	err = ns.Do(func() error {
 		open, listening, err := sockets(unix.IPPROTO_TCP)
-		if err == nil {
-			end := throughTheProxy(open, proxy.Mark(), refused)
-			ended, err = destroyAll(append(end, pastTheProxy(open, listening, probes, refused)...))
+		if err != nil {
+			return err
 		}
+		end := throughTheProxy(open, proxy.Mark(), refused)
+		past, err := withoutLocalEnd(unix.IPPROTO_TCP, pastTheProxy(open, listening, probes, refused))
+		if err != nil {
+			return err
+		}
+		ended, err = destroyAll(append(end, past...))
 		return err
 	})
 	if err != nil {
@@ -69,6 +74,20 @@ func pastTheProxy(
 	})
 }
 
+// withoutLocalEnd looks again for the other ends of connections: the kernel's list is none of one moment, and has one
+// end of what begins or ends meanwhile without the other.
+func withoutLocalEnd(protocol byte, seen []connection) ([]connection, error) {
+	if len(seen) == 0 {
+		return nil, nil
+	}
+	now, _, err := sockets(protocol)
+	if err != nil {
+		return nil, err
+	}
+	within := localEnds(now)
+	return slices.DeleteFunc(seen, func(c connection) bool { return within[c.remote] }), nil
+}
+
 // EndOutbound ends the connections that the pod opened to where it may not send once it is closed. Its rules refuse
 // what it goes on to send there; this is for those that only listen, and for the other end. Those of the proxy stay,
 // and those that others opened.
@@ -82,7 +101,11 @@ func EndOutbound(ns *netns.Namespace, p Pod) (ended int, err error) {
 			if err != nil {
 				return err
 			}
-			n, err := destroyAll(p.outside(open, listening))
+			end, err := withoutLocalEnd(protocol, p.outside(open, listening))
+			if err != nil {
+				return err
+			}
+			n, err := destroyAll(end)
 			if ended += n; err != nil {
 				return err
 			}

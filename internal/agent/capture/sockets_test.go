@@ -112,3 +112,46 @@ func TestEndPlaintext(t *testing.T) {
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
 }
+
+// Connections that begin and end while sockets are listed are told from those past the proxy all the same.
+func TestEndPlaintextWhileConnectionsComeAndGo(t *testing.T) {
+	pod, _ := netnstest.Linked(t, []string{"10.244.0.1/24"}, []string{"10.244.0.2/24"})
+	netnstest.Echo(t, pod, "10.244.0.1:9090")
+	const callers = 4
+	stop, failed := make(chan struct{}), make(chan error, callers)
+	for range callers {
+		go func() {
+			for {
+				select {
+				case <-stop:
+					failed <- nil
+					return
+				default:
+				}
+				if err := once(pod, "10.244.0.1:9090"); err != nil {
+					failed <- err
+					return
+				}
+			}
+		}()
+	}
+	for range 50 {
+		n, err := EndPlaintext(pod, testMark, nil, func(uint16) bool { return true })
+		require.NoError(t, err)
+		require.Zero(t, n)
+	}
+	close(stop)
+	for range callers {
+		require.NoError(t, <-failed)
+	}
+}
+
+// once opens a connection from within a namespace, has a line sent back, and closes it.
+func once(ns *netns.Namespace, to string) error {
+	var c net.Conn
+	if err := ns.Do(func() (err error) { c, err = net.Dial("tcp", to); return err }); err != nil {
+		return err
+	}
+	defer func() { _ = c.Close() }()
+	return opened{c, bufio.NewReader(c)}.say()
+}

@@ -131,8 +131,8 @@ func (h *handler) Check(_ context.Context, req plugin.Request) (bool, error) {
 	return false, errors.New("not captured")
 }
 
-// serve runs the agent's side until the test ends.
-func (n *node) serve(h Handler) {
+// serve runs the agent's side until it is stopped, or the test ends.
+func (n *node) serve(h Handler) (stop func()) {
 	n.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	up, down := make(chan struct{}), make(chan error, 1)
@@ -141,10 +141,12 @@ func (n *node) serve(h Handler) {
 		down <- s.Run(ctx, func() { close(up) })
 	}()
 	<-up
-	n.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		require.NoError(n.t, <-down)
 	})
+	n.t.Cleanup(stop)
+	return stop
 }
 
 func TestAddAsksTheAgentAndPassesTheResultOn(t *testing.T) {
@@ -241,6 +243,28 @@ func TestAddWaitsForAnAgentThatStarts(t *testing.T) {
 	r := <-done
 	require.Nil(t, r.e)
 	require.JSONEq(t, prevResult, r.out)
+}
+
+// What an agent that is replaced hasn't answered, the next one is asked.
+func TestAddGoesToTheNextAgent(t *testing.T) {
+	n, next, asked := newNode(t), &handler{}, make(chan struct{})
+	_, err := WriteState(n.state, []string{"shop"})
+	require.NoError(t, err)
+	stop := n.serve(&handler{add: func(ctx context.Context, _ plugin.Request) (bool, error) {
+		close(asked)
+		<-ctx.Done()
+		return false, ctx.Err()
+	}})
+	done := make(chan *cniError, 1)
+	go func() {
+		_, e := n.run("ADD", "shop", "1.0.0", prevResult)
+		done <- e
+	}()
+	<-asked
+	stop()
+	n.serve(next)
+	require.Nil(t, <-done)
+	require.Len(t, next.requests(), 1)
 }
 
 func TestCheckAndDelReachTheAgent(t *testing.T) {

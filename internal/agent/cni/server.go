@@ -105,7 +105,7 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 	return l, nil
 }
 
-func (s *Server) serve(ctx context.Context, conn net.Conn) {
+func (s *Server) serve(run context.Context, conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	var req plugin.Request
 	if err := conn.SetReadDeadline(time.Now().Add(readTimeout)); err != nil {
@@ -115,16 +115,21 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		s.answer(conn, plugin.Response{Error: "the agent can't read the request: " + err.Error()})
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	ctx, cancel := context.WithTimeout(run, answerTimeout)
 	defer cancel()
 	log := s.Log.WithValues("command", req.Command, "pod", req.PodNamespace+"/"+req.PodName, "container", req.ContainerID)
 	started := time.Now()
 	captured, err := s.handle(ctx, req)
 	answer := plugin.Response{Captured: captured}
-	if err != nil {
+	switch {
+	case err != nil && run.Err() != nil:
+		// The plugin asks again at once, where there is an agent that takes over.
+		log.Info("left to another agent", "reason", err.Error())
+		return
+	case err != nil:
 		answer.Error = err.Error()
 		log.Info("the pod can't start yet", "reason", answer.Error, "after", time.Since(started).String())
-	} else {
+	default:
 		log.V(1).Info("answered the CNI plugin", "captured", captured, "after", time.Since(started).String())
 	}
 	s.answer(conn, answer)

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
-	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
-	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // Release ends a pod's capture in two steps: new connections at once, the rest after a while. It returns how long to
@@ -80,16 +78,7 @@ func (n *Enroller) ForgetSandbox(ctx context.Context, uid, path string) error {
 
 // clear removes listeners, identity and the node's rules for a pod; the entry's lock is held.
 func (n *Enroller) clear(uid string, e *entry) error {
-	listeners := translatenode.ListenerNames(uid)
-	updates := make([]xds.Update, 0, len(listeners))
-	for _, name := range listeners {
-		updates = append(updates, xds.Gone(xds.ID{TypeURL: xds.TypeListener, Name: name}))
-	}
-	n.proxy.SetLocal(xds.TypeListener, updates)
-	if e.identity != "" {
-		n.certificates.Unwant(e.identity, e.pod)
-	}
-	n.pods.drop(uid, e)
+	n.withdraw(uid, e)
 	return n.host.Set(uid, nil)
 }
 

@@ -124,6 +124,16 @@ func (k *Kernel) Drain(path string) error {
 	return in(path, func(ns *netns.Namespace) error { return capture.Drain(ns, k.proxy) })
 }
 
+// migrateQueues is the kernel's switch for what becomes of connections that wait to be accepted by a socket that
+// closes, of several that listen on one port: 1 gives them to another of these, 0 resets them.
+const migrateQueues = "net/ipv4/tcp_migrate_req"
+
+// MigrateQueues sets that switch in a pod's network namespace, and returns how it was. Linux has it from 5.14 on.
+func (k *Kernel) MigrateQueues(path, to string) (was string, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { was, err = ns.Sysctl(migrateQueues, to); return err })
+	return was, err
+}
+
 // Remove takes all rules of ours away.
 func (k *Kernel) Remove(path string) error { return in(path, capture.Remove) }
 

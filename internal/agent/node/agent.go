@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -28,6 +29,7 @@ import (
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/charge"
 	"github.com/fairway-mesh/fairway/internal/agent/cni"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
@@ -54,6 +56,8 @@ type Agent struct {
 	installer *cni.Installer
 	plugin    *pluginReport
 	metrics   *metrics
+	charge    *charge.Charge
+	readiness readiness
 	requests  chan event.TypedGenericEvent[*corev1.Pod]
 }
 
@@ -63,7 +67,9 @@ func New(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{opts: o, requests: make(chan event.TypedGenericEvent[*corev1.Pod], 256)}
+	a := &Agent{
+		opts: o, charge: charge.New(o.nodeDir, o.PodUID), requests: make(chan event.TypedGenericEvent[*corev1.Pod], 256),
+	}
 	if err := a.assemble(); err != nil {
 		return nil, err
 	}
@@ -108,6 +114,10 @@ func (a *Agent) assemble() error {
 	direct, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {
 		return err
+	}
+	a.readiness = readiness{
+		client: a.manager.GetClient(), pod: types.NamespacedName{Namespace: o.SystemNamespace, Name: o.PodName},
+		proxy: o.Envoy.Ready, log: o.Log.WithName("readiness"), lacking: errStarting,
 	}
 	a.addPlugin(recorder)
 	a.uninstall = &uninstaller{
@@ -204,14 +214,31 @@ func inDir(path, dir string) string {
 	return path
 }
 
-// Run enrols pods until the context ends. Then it leaves everything as it is, or takes the mesh off the node if that is
-// being uninstalled.
-func (a *Agent) Run(ctx context.Context) error {
-	g, runCtx := errgroup.WithContext(ctx)
-	g.Go(func() error { return a.manager.Start(runCtx) })
-	g.Go(func() error { return a.start(runCtx) })
+// Run enrols pods until it is told to stop. Then it takes the mesh off the node if that is being uninstalled. Otherwise
+// it leaves everything as it is, and where another agent is there to take over, it returns when the proxy beside it has
+// no connection left, or the context ends.
+func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, end := context.WithCancel(ctx)
+	var kept sync.WaitGroup
+	defer kept.Wait()
+	defer end()
+	if a.opts.Connections != nil { // policies hold for connections that drain, too
+		kept.Go(func() { _ = a.opts.Connections.Run(ctx, a.opts.kernel, a.pods) }) // it ends with its context alone
+	}
+	stopped, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-stop:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	g, running := errgroup.WithContext(stopped)
+	g.Go(func() error { return a.manager.Start(running) })
+	g.Go(func() error { return a.start(running) })
 	err := g.Wait()
-	if ctx.Err() == nil {
+	if stopped.Err() == nil || ctx.Err() != nil {
 		return err
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
@@ -221,14 +248,14 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer cancel()
 	leaving, why := a.uninstall.leaving(stopCtx)
 	if !leaving {
-		a.opts.Log.Info("the agent stops; pods stay captured")
-		return nil
+		return a.handOver(ctx)
 	}
 	a.opts.Log.Info("the mesh leaves this node, releasing its pods", "reason", why)
-	return a.uninstall.uninstall(stopCtx)
+	return errors.Join(a.uninstall.uninstall(stopCtx), a.charge.Say(charge.Left), a.charge.Give())
 }
 
-// start takes up what an earlier run left, and only then answers proxy and CNI plugin.
+// start waits until no other agent is in charge, takes up what an earlier run left, and only then answers the CNI
+// plugin.
 func (a *Agent) start(ctx context.Context) error {
 	// Nothing follows from it while the agent runs; see uninstaller.sawGo.
 	if _, err := a.manager.GetCache().GetInformer(ctx, &corev1.ServiceAccount{},
@@ -238,18 +265,34 @@ func (a *Agent) start(ctx context.Context) error {
 	if !a.manager.GetCache().WaitForCacheSync(ctx) {
 		return ctx.Err()
 	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.readiness.run(ctx) })
+	g.Go(func() error { return a.pods.Share(ctx) })
+	g.Go(func() error {
+		if err := a.takeCharge(ctx); err != nil {
+			return err
+		}
+		return a.govern(ctx)
+	})
+	return g.Wait()
+}
+
+// govern is what the one agent does that is in charge.
+func (a *Agent) govern(ctx context.Context) error {
 	orphans, err := a.pods.Recover(ctx, a.opts.NetnsDir)
 	if err != nil {
 		return err
 	}
 	a.opts.Proxy.LocalReady(xds.TypeListener)
+	a.opts.Proxy.KeepSnapshot(true)
+	a.readiness.lacks(nil)
 	a.pods.Ready()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })
-	g.Go(func() error { return a.pods.Share(ctx) })
 	g.Go(func() error { return a.pods.SweepLater(ctx, orphans) })
-	if a.opts.Connections != nil {
-		g.Go(func() error { return a.opts.Connections.Run(ctx, a.opts.kernel, a.pods) })
+	g.Go(func() error { return a.announce(ctx) })
+	if a.opts.InCharge != nil {
+		g.Go(func() error { return a.opts.InCharge(ctx) })
 	}
 	if a.installer != nil {
 		server := &cni.Server{Socket: a.opts.cniSocket, Handler: a.gate, Log: a.opts.Log.WithName("cni")}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,33 +152,34 @@ func asAgent(cfg *rest.Config, node string) *rest.Config {
 func (f *fixture) start() {
 	f.t.Helper()
 	f.metrics = prometheus.NewRegistry()
+	f.agent, f.stop = f.launch(f.world, Options{PodName: f.podName, Registerer: f.metrics})
+}
+
+// launch an agent beside a proxy, on the fixture's node. Some options may be given.
+func (f *fixture) launch(proxy *world, o Options) (*Agent, func() error) {
+	f.t.Helper()
 	a, err := New(Options{
-		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
-		Proxy: f.world, Certificates: f.world, sandboxes: f.world, kernel: f.world,
-		cniSocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
+		Config: f.asBoundAgent(), NodeName: f.node, PodName: o.PodName, PodUID: o.PodUID, Drain: o.Drain,
+		Proxy: proxy, Envoy: process{proxy}, Certificates: proxy, sandboxes: f.world, kernel: f.world,
+		nodeDir: f.dir, cniSocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
 		CNIConfDir:   filepath.Join(f.dir, "net.d"),
 		pluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
-		Log: testLog(), Registerer: f.metrics,
+		Log: testLog(), Registerer: o.Registerer,
 		waits: waits{
-			enrol: enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
-			pods:  pods.Waits{Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond},
+			enrol:  enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
+			pods:   pods.Waits{Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond},
+			closed: 10 * time.Millisecond, successor: time.Second,
 		},
 	})
 	require.NoError(f.t, err)
-	f.agent = a
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	stopped := false
-	f.stop = func() error {
-		if stopped {
-			return nil
-		}
-		stopped = true
-		cancel()
+	stop, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- a.Run(context.Background(), stop) }()
+	end := sync.OnceValue(func() error {
+		close(stop)
 		return <-done
-	}
-	f.t.Cleanup(func() { require.NoError(f.t, f.stop()) })
+	})
+	f.t.Cleanup(func() { require.NoError(f.t, end()) })
+	return a, end
 }
 
 // pod makes a pod of the node; with an IP it runs.

@@ -5,14 +5,17 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 
+	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
@@ -23,17 +26,23 @@ import (
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
-// Options of an Agent. Config, NodeName, Proxy and Certificates are required.
+// Options of an Agent. Config, NodeName, Proxy, Envoy and Certificates are required.
 type Options struct {
 	// Config reaches the API server.
 	Config   *rest.Config
 	NodeName string
 	// SystemNamespace is where the mesh runs; default names.SystemNamespace.
 	SystemNamespace string
-	// PodName of the agent itself, which says there whether the CNI plugin is in place; without it, only the log does.
-	PodName string
+	// PodName of the agent itself, which says there whether the CNI plugin is in place and its proxy serves; without it,
+	// only the log does. PodUID tells it from other agents of the node.
+	PodName, PodUID string
 
-	Proxy        Proxy
+	Proxy Proxy
+	Envoy Envoy
+	// InCharge, unless nil, is what else is for one agent of the node alone. It runs until the context ends.
+	InCharge func(ctx context.Context) error
+	// Drain bounds how long connections of the proxy live on when another has taken over.
+	Drain        time.Duration
 	Certificates enrol.Certificates
 	// Connections to the node's pods, as the proxy tells of them; nil: those that guards refuse later stay.
 	Connections *connections.Keeper
@@ -48,6 +57,8 @@ type Options struct {
 	// Resolvers are the cluster's DNS, as kubelet gives it to the pods of this node.
 	Resolvers []netip.Addr
 
+	// nodeDir is where agents of the node agree on who is in charge.
+	nodeDir string
 	// cniSocket, CNIBinDir, CNIConfDir, pluginSource and NetnsDir have defaults: those of package names, and the plugin
 	// where the image has it.
 	cniSocket, CNIBinDir, CNIConfDir, pluginSource, NetnsDir string
@@ -64,6 +75,10 @@ type Options struct {
 type waits struct {
 	enrol enrol.Waits
 	pods  pods.Waits
+	// closed is how long the proxy may take to close its listeners.
+	closed time.Duration
+	// successor is how long the DaemonSet may take to make another pod.
+	successor time.Duration
 }
 
 // Proxy is the node proxy's configuration, as far as the agent makes it; relay.Relay is one.
@@ -72,6 +87,17 @@ type Proxy interface {
 	pods.Endpoints
 	// LocalReady says that all resources of a type that the proxy starts with are set.
 	LocalReady(typeURL string)
+	// KeepSnapshot says whether this agent keeps what the proxy has for those that come after it.
+	KeepSnapshot(keep bool)
+}
+
+// Envoy is what the agent has to know of the proxy's process, and to have done there; admin.Envoy is one but for Ready.
+type Envoy interface {
+	// Ready says what keeps the proxy from taking connections.
+	Ready(ctx context.Context) error
+	Listening(ctx context.Context) (map[string]bool, error)
+	CloseListeners(ctx context.Context) error
+	Connections(ctx context.Context) (admin.Count, error)
 }
 
 // nodeKernel is what the agent does in network namespaces; kernel.Kernel is one.
@@ -80,6 +106,7 @@ type nodeKernel interface {
 	pods.Kernel
 	hostKernel
 	connections.Kernel
+	MigrateQueues(path, to string) (was string, err error)
 	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
 	CanLimitPeers() error
 }
@@ -94,13 +121,16 @@ type hostKernel interface {
 // withDefaults fills in what is left out, and says what must not be.
 func (o Options) withDefaults() (Options, error) {
 	o.SystemNamespace = cmp.Or(o.SystemNamespace, names.SystemNamespace)
+	o.nodeDir = cmp.Or(o.nodeDir, names.NodeDir)
 	o.cniSocket = cmp.Or(o.cniSocket, names.CNISocket)
+	o.waits.closed = cmp.Or(o.waits.closed, 5*time.Second)
+	o.waits.successor = cmp.Or(o.waits.successor, time.Minute)
 	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
 	o.pluginSource = cmp.Or(o.pluginSource, "/"+names.CNIPlugin)
 	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
-	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Certificates == nil {
-		return o, errors.New("node: Config, NodeName, Proxy and Certificates are required")
+	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Envoy == nil || o.Certificates == nil {
+		return o, errors.New("node: Config, NodeName, Proxy, Envoy and Certificates are required")
 	}
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()

@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -71,6 +72,23 @@ func TestPolicyOfTheAgent(t *testing.T) {
 			require.Contains(t, err.Error(), names.AgentPolicy, "by the policy, not by RBAC")
 		})
 	}
+	// Of its own pod it may say that it drains.
+	own := asAgent(f.config, f.node)
+	own.Impersonate.Extra["authentication.kubernetes.io/pod-uid"] = []string{string(p.UID)}
+	self, err := client.New(own, client.Options{Scheme: f.Scheme()})
+	require.NoError(t, err)
+	relabel := func(as client.Client, value string) error {
+		return as.Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.MergePatchType,
+			fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, names.LabelComponent, value)))
+	}
+	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentNodeDraining)), "no pod of a node proxy")
+	require.NoError(t, f.Patch(ctx, p.DeepCopy(), client.RawPatch(types.MergePatchType,
+		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, names.LabelComponent, names.ComponentNode))))
+	require.True(t, apierrors.IsForbidden(relabel(as(f.node), names.ComponentNodeDraining)), "another pod")
+	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentOperator)), "another value")
+	require.NoError(t, relabel(self, names.ComponentNodeDraining))
+	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentNode)), "back again")
+
 	err = captured("another", corev1.ConditionTrue, "three")
 	require.ErrorContains(t, err, "the fairway agent of node another may not change pods of node "+f.node)
 	require.True(t, apierrors.IsForbidden(captured("", corev1.ConditionTrue, "four")),
@@ -83,5 +101,6 @@ func TestPolicyOfTheAgent(t *testing.T) {
 		as(f.node).Patch(ctx, p, client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`)))),
 		"RBAC: the status only")
 	require.Equal(t, names.Domain+"/Captured", v1alpha1.PodConditionCaptured, "as the policy spells it")
+	require.Equal(t, names.Domain+"/Serving", v1alpha1.PodConditionServing, "as the policy spells it")
 	require.Equal(t, names.Domain+"/PluginInstalled", v1alpha1.PodConditionPluginInstalled, "as the policy spells it")
 }

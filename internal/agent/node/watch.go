@@ -91,6 +91,9 @@ func (a *Agent) podsOf(ctx context.Context, o client.Object) []reconcile.Request
 
 // writeEnrolled keeps the CNI plugin's file of enrolled namespaces.
 func (a *Agent) writeEnrolled(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	if err := a.pods.Await(ctx); err != nil {
+		return reconcile.Result{}, err
+	}
 	var enrolled []string
 	mesh, err := a.pods.Mesh(ctx)
 	if err != nil {

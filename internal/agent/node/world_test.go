@@ -32,27 +32,32 @@ import (
 // world is what is around the enrolment on a node (proxy, certificates, container runtime, kernel), in memory. It
 // writes down what happens, in order.
 type world struct {
-	mu        sync.Mutex
-	netnsDir  string
-	log       []string
-	listeners map[string]string // name -> version
-	ready     bool
-	proxyDown bool
-	caDown    bool
-	wanted    map[string]int
-	sandboxes map[string]string // pod UID -> path
-	rules     map[string][]netip.Prefix
-	drained   map[string]bool
-	share     map[string]uint32
-	peers     map[string]uint32
-	closed    map[string]bool
-	beyond    map[string]capture.Refused
-	dialled   map[string][]netip.AddrPort
-	short     bool
-	preferred [][]string
-	asks      chan struct{}
-	host      []netip.AddrPort
-	changed   chan struct{}
+	mu          sync.Mutex
+	netnsDir    string
+	log         []string
+	listeners   map[string]string // name -> version
+	ready       bool
+	proxyDown   bool
+	caDown      bool
+	wanted      map[string]int
+	sandboxes   map[string]string // pod UID -> path
+	rules       map[string][]netip.Prefix
+	drained     map[string]bool
+	share       map[string]uint32
+	peers       map[string]uint32
+	closed      map[string]bool
+	beyond      map[string]capture.Refused
+	dialled     map[string][]netip.AddrPort
+	short       bool
+	preferred   [][]string
+	asks        chan struct{}
+	host        []netip.AddrPort
+	changed     chan struct{}
+	beside      []*world // whose proxies are on the same node
+	connections int      // of the proxy
+	counted     int      // is how often it has counted them
+	// queues are where what waits in the queue of a listener that closes goes to another.
+	queues map[string]string
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
 	runtimeDown bool
 	asked       func(netns.Pod)
@@ -63,7 +68,7 @@ func newWorld(t *testing.T) *world {
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
 		peers: map[string]uint32{}, closed: map[string]bool{},
-		beyond: map[string]capture.Refused{}, changed: make(chan struct{}),
+		beyond: map[string]capture.Refused{}, queues: map[string]string{}, changed: make(chan struct{}),
 	}
 }
 
@@ -148,6 +153,12 @@ func (w *world) LocalReady(string) {
 	w.note("ready %d", len(w.listeners))
 }
 
+func (w *world) KeepSnapshot(keep bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note("snapshot %t", keep)
+}
+
 func (w *world) WaitAcked(ctx context.Context, id xds.ID) error {
 	return w.await(ctx, func() error {
 		if w.proxyDown || w.listeners[id.Name] == "" {
@@ -215,9 +226,17 @@ func (w *world) Listening(path string, ports ...uint16) (map[uint16]bool, error)
 	defer w.mu.Unlock()
 	out := map[uint16]bool{}
 	for _, p := range ports {
-		out[p] = !w.proxyDown && len(w.listeners) > 0 && (p != names.PortMTLS || !w.caDown)
+		out[p] = w.listens(p) || slices.ContainsFunc(w.beside, func(o *world) bool {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			return o.listens(p)
+		})
 	}
 	return out, w.exists(path)
+}
+
+func (w *world) listens(port uint16) bool {
+	return !w.proxyDown && len(w.listeners) > 0 && (port != names.PortMTLS || !w.caDown)
 }
 
 func (w *world) Apply(path string, p capture.Pod) error {
@@ -244,6 +263,14 @@ func (w *world) Verify(path string, p capture.Pod) ([]string, error) {
 		return []string{"other rules"}, nil
 	}
 	return nil, w.exists(path)
+}
+
+func (w *world) MigrateQueues(path, to string) (string, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	was := cmp.Or(w.queues[path], "0")
+	w.queues[path] = to
+	return was, w.exists(path)
 }
 
 func (w *world) CanLimitPeers() error { return nil }

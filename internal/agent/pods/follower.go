@@ -88,6 +88,16 @@ func New(o Options) *Follower {
 // Ready lets the reconciling of pods begin, after Recover.
 func (f *Follower) Ready() { close(f.ready) }
 
+// Await returns once Ready was called.
+func (f *Follower) Await(ctx context.Context) error {
+	select {
+	case <-f.ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // Snapshot is the status of all pods, by namespace and name.
 func (f *Follower) Snapshot() []Status { return f.statuses.snapshot() }
 

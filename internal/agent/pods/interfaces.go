@@ -35,6 +35,8 @@ type Waypoints interface {
 	Serves(pod types.NamespacedName, which string) bool
 	Serve(pod types.NamespacedName, which, path string) error
 	Drop(pod types.NamespacedName)
+	// Close drops all.
+	Close()
 }
 
 // Host keeps the node's own rules equal to what its captured pods need.

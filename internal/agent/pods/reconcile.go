@@ -22,10 +22,8 @@ import (
 
 // Reconcile implements reconcile.Reconciler.
 func (f *Follower) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-	select {
-	case <-f.ready:
-	case <-ctx.Done():
-		return reconcile.Result{}, ctx.Err()
+	if err := f.Await(ctx); err != nil {
+		return reconcile.Result{}, err
 	}
 	pod := &corev1.Pod{}
 	if err := client.IgnoreNotFound(f.client.Get(ctx, req.NamespacedName, pod)); err != nil {

@@ -44,6 +44,13 @@ func (f *Follower) reconcileWaypoint(ctx context.Context, pod *corev1.Pod, d mem
 	return f.waypoints.Serve(name, which, f.seen(path))
 }
 
+// DropWaypoints leaves all waypoints to another agent.
+func (f *Follower) DropWaypoints() {
+	if f.waypoints != nil {
+		f.waypoints.Close()
+	}
+}
+
 func (f *Follower) dropWaypoint(pod types.NamespacedName) {
 	if f.waypoints != nil {
 		f.waypoints.Drop(pod)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -55,6 +56,8 @@ type Options struct {
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that
 	// are Local are never in it.
 	SnapshotPath string
+	// SnapshotOfOthers: other agents may be writing the file. This one reads it, and writes it from KeepSnapshot on.
+	SnapshotOfOthers bool
 	// firstBackoff and backoffMax bound the wait between connection attempts; each wait is jittered. 0 means the default.
 	firstBackoff, backoffMax time.Duration
 	// linger is how long a resource stays subscribed that no Envoy has asked for again since it reconnected. 0 means
@@ -100,6 +103,8 @@ type Relay struct {
 	save  wake.Signal // the snapshot is out of date
 	asks  wake.Signal // an address waits for Prefer
 
+	keeps atomic.Bool // the snapshot is written here
+
 	mu     sync.Mutex
 	types  map[string]*relayed
 	status Status
@@ -130,6 +135,7 @@ func New(opts Options) (*Relay, error) {
 		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints, opts.MaxOnDemand),
 		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
+	r.keeps.Store(!opts.SnapshotOfOthers)
 	for _, url := range opts.Local {
 		r.local[url] = true
 	}

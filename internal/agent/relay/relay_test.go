@@ -228,6 +228,31 @@ func TestSomethingNewEndsThePause(t *testing.T) {
 	})
 }
 
+// Of several agents that have a snapshot one writes it.
+func TestSnapshotIsWrittenByOne(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "xds.snapshot")
+	o := newOperator(t)
+	a := startRelay(t, Options{Dial: o.dial, SnapshotPath: path, SnapshotOfOthers: true})
+	c := cluster(t, "a", 1)
+	o.apply(c)
+	o.cache.Ready(nodeScope, xds.TypeCluster)
+	e := a.envoy(nil)
+	e.subscribe(xds.TypeCluster)
+	eventually.True(t, "the cluster", func() bool { return e.runs(c) })
+	require.NoError(t, a.writeSnapshot())
+	require.NoFileExists(t, path)
+
+	a.KeepSnapshot(true)
+	eventually.True(t, "a snapshot", func() bool {
+		r, err := New(Options{Dial: o.dial, SnapshotPath: path})
+		return err == nil && len(r.list(xds.TypeCluster)) == 1
+	})
+	a.KeepSnapshot(false)
+	require.NoError(t, os.Remove(path))
+	require.NoError(t, a.writeSnapshot())
+	require.NoFileExists(t, path, "another agent keeps it now")
+}
+
 func TestSnapshotServesAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "xds.snapshot")
 	o := newOperator(t)

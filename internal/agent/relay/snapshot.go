@@ -34,6 +34,12 @@ const (
 	maxSnapshotType   = 1 << 30                // bytes of one type
 )
 
+// KeepSnapshot says whether the snapshot is written by this agent from now on.
+func (r *Relay) KeepSnapshot(keep bool) {
+	r.keeps.Store(keep)
+	r.save.Set()
+}
+
 // saveForever writes the snapshot some time after changes, and a last time at the end.
 func (r *Relay) saveForever(ctx context.Context) error {
 	if r.opts.SnapshotPath == "" {
@@ -61,6 +67,9 @@ func (r *Relay) saveForever(ctx context.Context) error {
 
 // writeSnapshot replaces the file atomically.
 func (r *Relay) writeSnapshot() error {
+	if !r.keeps.Load() {
+		return nil
+	}
 	var buf bytes.Buffer
 	buf.WriteString(snapshotHeader)
 	for _, m := range r.capture() {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -116,6 +117,16 @@ func (s *Server) Drop(pod types.NamespacedName) {
 	if p != nil {
 		p.stop()
 		<-p.done
+	}
+}
+
+// Close drops all, so that another agent can serve them.
+func (s *Server) Close() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Keys(s.of))
+	s.mu.Unlock()
+	for _, pod := range all {
+		s.Drop(pod)
 	}
 }
 

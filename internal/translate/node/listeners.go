@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -55,6 +56,9 @@ const (
 func ListenerNames(uid string) []string {
 	return []string{prefixOutbound + uid, prefixInbound + uid, prefixMTLS + uid}
 }
+
+// TakesMTLS tells whether a listener is that in which a pod takes mTLS. It listens once the pod has a certificate.
+func TakesMTLS(name string) bool { return strings.HasPrefix(name, prefixMTLS) }
 
 const (
 	// onDemandTimeout bounds how long a connection waits for the operator's answer about an address that nobody on
