@@ -54,6 +54,9 @@ type Options struct {
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// Connections that are open are kept there; nil: nowhere.
 	Connections *connections.Keeper
+	// Ahead and Changed are those of relay.Options.
+	Ahead   func(ctx context.Context, ids []xds.ID) (done func())
+	Changed func()
 	// Greeted is relay.Options.Greeted.
 	Greeted func(metadata.MD)
 	// MaxEndpoints is relay.Options.MaxEndpoints.
@@ -128,6 +131,8 @@ func NewCore(o Options) (*Core, error) {
 		Local:        append([]string{xds.TypeSecret}, o.Local...),
 		Adapt:        o.Adapt,
 		Accepted:     accepted,
+		Ahead:        o.Ahead,
+		Changed:      o.Changed,
 		Greeted:      o.Greeted,
 		MaxEndpoints: o.MaxEndpoints,
 		Register:     reporter.Counter.Register,
@@ -151,9 +156,9 @@ func NewCore(o Options) (*Core, error) {
 	return c, nil
 }
 
-// Run serves Envoy, kubelet and Prometheus until the context ends. The introspection of a node's agent shows captures;
-// nil for an agent that captures no pods.
-func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) error {
+// Run serves Envoy, kubelet and Prometheus until the context ends. What introspection shows besides is added; nil for
+// an agent that captures no pods.
+func (c *Core) Run(ctx context.Context, add func(*introspect.Agent)) error {
 	lis, err := relay.Listen(names.XDSSocket, uint32(os.Getuid())) //nolint:gosec // user IDs fit
 	if err != nil {
 		return err
@@ -165,8 +170,8 @@ func (c *Core) Run(ctx context.Context, captures func() []introspect.Capture) er
 	metrics := introspect.Metrics(c.Registry, c.envoy)
 	snapshot := func() introspect.Agent {
 		a := c.snapshot()
-		if captures != nil {
-			a.Captures = captures()
+		if add != nil {
+			add(&a)
 		}
 		return a
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
+	"github.com/fairway-mesh/fairway/internal/agent/neighbours"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -76,6 +77,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		return err
 	}
 	n.Connections = connections.New(log.WithName("connections"))
+	var near *neighbours.Keeper // made of the core, which knows nothing before it runs
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
@@ -85,6 +87,8 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		},
 		MaxEndpoints: relay.MaxEndpoints,
 		Connections:  n.Connections,
+		Ahead:        func(ctx context.Context, ids []xds.ID) func() { return near.Ahead(ctx, ids) },
+		Changed:      func() { near.Changed() },
 		Source:       source,
 		Guard:        guard,
 		Hidden:       n.Mark.Numbers(),
@@ -93,14 +97,18 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		return err
 	}
 	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
-	n.Proxy, n.Certificates = core.Relay, core.Identities
+	near = neighbours.New(core.Relay, n.Mark, log.WithName("neighbours"))
+	n.Proxy, n.Certificates, n.Neighbours = core.Relay, core.Identities, near
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
 	a, err := node.New(n)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return core.Run(ctx, func() []introspect.Capture { return captures(a.Snapshot()) }) })
+	g.Go(func() error {
+		return core.Run(ctx, func(s *introspect.Agent) { s.Captures, s.Neighbours = captures(a.Snapshot()), near.Ways() })
+	})
+	g.Go(func() error { return near.Run(ctx) })
 	g.Go(func() error { return a.Run(ctx) })
 	return g.Wait()
 }

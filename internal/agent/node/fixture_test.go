@@ -153,7 +153,7 @@ func (f *fixture) start() {
 	f.metrics = prometheus.NewRegistry()
 	a, err := New(Options{
 		Config: f.asBoundAgent(), NodeName: f.node, PodName: f.podName,
-		Proxy: f.world, Certificates: f.world, sandboxes: f.world, kernel: f.world,
+		Proxy: f.world, Certificates: f.world, Neighbours: f.world, sandboxes: f.world, kernel: f.world,
 		cniSocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
 		CNIConfDir:   filepath.Join(f.dir, "net.d"),
 		pluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,

@@ -26,6 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -46,13 +47,15 @@ type world struct {
 	share     map[string]uint32
 	peers     map[string]uint32
 	closed    map[string]bool
-	beyond    map[string]capture.Refused
-	dialled   map[string][]netip.AddrPort
-	short     bool
-	preferred [][]string
-	asks      chan struct{}
-	host      []netip.AddrPort
-	changed   chan struct{}
+	// neighbours are the network namespaces of pods by UID, as the proxy connects to them.
+	neighbours map[string]string
+	beyond     map[string]capture.Refused
+	dialled    map[string][]netip.AddrPort
+	short      bool
+	preferred  [][]string
+	asks       chan struct{}
+	host       []netip.AddrPort
+	changed    chan struct{}
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
 	runtimeDown bool
 	asked       func(netns.Pod)
@@ -62,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
-		peers: map[string]uint32{}, closed: map[string]bool{},
+		peers: map[string]uint32{}, closed: map[string]bool{}, neighbours: map[string]string{},
 		beyond: map[string]capture.Refused{}, changed: make(chan struct{}),
 	}
 }
@@ -140,6 +143,27 @@ func (w *world) SetLocal(_ string, updates []xds.Update) {
 		w.note("set %s", u.Name)
 	}
 }
+
+// Captured, Released and Forgotten implement enrol.Neighbours.
+func (w *world) Captured(p translatenode.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.neighbours[p.UID] != p.Netns {
+		w.neighbours[p.UID] = p.Netns
+		w.note("neighbour %s", filepath.Base(p.Netns))
+	}
+}
+
+func (w *world) Released(_ context.Context, uid string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if path, known := w.neighbours[uid]; known {
+		delete(w.neighbours, uid)
+		w.note("no neighbour %s", filepath.Base(path))
+	}
+}
+
+func (w *world) Forgotten(ctx context.Context, uid string) { w.Released(ctx, uid) }
 
 func (w *world) LocalReady(string) {
 	w.mu.Lock()
