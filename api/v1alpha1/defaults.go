@@ -68,6 +68,9 @@ func (s *MeshSpec) AddressesPerPod() int32 {
 	return *s.Node.AddressesPerPod
 }
 
+// SameNodeDirect tells whether connections between pods of one node may go through their proxy once.
+func (s *MeshSpec) SameNodeDirect() bool { return s.Node != nil && s.Node.SameNode == SameNodeDirect }
+
 // ConnectionsPerPeer is how many connections one address may have open to one captured pod.
 func (s *MeshSpec) ConnectionsPerPeer() int32 {
 	if s.Node == nil || s.Node.ConnectionsPerPeer == nil {

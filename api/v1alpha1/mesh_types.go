@@ -193,7 +193,7 @@ type MTLS struct {
 	// Whether captured pods accept plaintext. Permissive accepts both, for callers that aren't in the mesh yet.
 	// Strict refuses it (the kubelet's probes still pass). Label "fairway.dev/mtls-mode: strict|permissive" of a
 	// namespace or a pod overrides this, and an AuthenticationPolicy with mtls both. Captured pods always speak mTLS to
-	// each other, in both modes.
+	// each other, in both modes (on one node, see node.sameNode).
 	// +optional
 	// +kubebuilder:default=Permissive
 	Mode MTLSMode `json:"mode,omitempty"`
@@ -237,6 +237,18 @@ type ExternalBackends struct {
 //
 // +kubebuilder:validation:Enum=trace;debug;info;warning;error;critical;off
 type LogLevel string
+
+// SameNodeMode says how connections between captured pods of one node go.
+//
+// +kubebuilder:validation:Enum=MTLS;Direct
+type SameNodeMode string
+
+const (
+	// SameNodeMTLS is as between nodes.
+	SameNodeMTLS SameNodeMode = "MTLS"
+	// SameNodeDirect passes the proxy once, without TLS.
+	SameNodeDirect SameNodeMode = "Direct"
+)
 
 // Node sets up the pods that run on every node: the agent and the node proxy.
 type Node struct {
@@ -293,6 +305,14 @@ type Node struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="drainTimeout must be at most 24h"
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
+
+	// How connections between captured pods of one node go. MTLS: as between nodes, through their proxy twice. Direct:
+	// through it once and without TLS, where all endpoints of what was dialled are pods of the node that no
+	// AuthorizationPolicy guards; the bytes never leave the node's kernel. It takes a quarter of the CPU for a new
+	// connection, but NetworkPolicies don't see such connections. Default MTLS. A change drains what pods have open to
+	// others.
+	// +optional
+	SameNode SameNodeMode `json:"sameNode,omitempty"`
 
 	// Tolerations of the node pods. Default: all taints, because pods can only be captured on nodes where these run.
 	// +optional

@@ -54,6 +54,9 @@ type Options struct {
 	Adapt map[string]func(*anypb.Any) (*anypb.Any, error)
 	// Connections that are open are kept there; nil: nowhere.
 	Connections *connections.Keeper
+	// Ahead and Changed are those of relay.Options.
+	Ahead   func(ctx context.Context, ids []xds.ID) (done func())
+	Changed func()
 	// Greeted is relay.Options.Greeted.
 	Greeted func(metadata.MD)
 	// MaxEndpoints is relay.Options.MaxEndpoints.
@@ -129,6 +132,8 @@ func NewCore(o Options) (*Core, error) {
 		Local:        append([]string{xds.TypeSecret}, o.Local...),
 		Adapt:        o.Adapt,
 		Accepted:     accepted,
+		Ahead:        o.Ahead,
+		Changed:      o.Changed,
 		Greeted:      o.Greeted,
 		MaxEndpoints: o.MaxEndpoints,
 		Register:     reporter.Counter.Register,

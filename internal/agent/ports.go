@@ -37,12 +37,13 @@ func (c *Core) servePorts(ctx context.Context) error {
 	return g.Wait()
 }
 
-// ServeNode answers people on the node and Prometheus until the context ends. Of a node's agents one at a time can.
-func (c *Core) ServeNode(ctx context.Context, captures func() []introspect.Capture) error {
+// ServeNode answers people on the node and Prometheus until the context ends. Of a node's agents one at a time can. What
+// introspection shows of the node is added.
+func (c *Core) ServeNode(ctx context.Context, add func(*introspect.Agent)) error {
 	metrics := introspect.Metrics(c.Registry, c.envoy)
 	snapshot := func() introspect.Agent {
 		a := c.snapshot()
-		a.Captures = captures()
+		add(&a)
 		return a
 	}
 	local := toRoot(introspect.AgentHandler(snapshot, c.envoy, metrics))

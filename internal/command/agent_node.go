@@ -15,6 +15,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent"
 	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
+	"github.com/fairway-mesh/fairway/internal/agent/neighbours"
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -80,6 +81,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		return err
 	}
 	n.Connections = connections.New(log.WithName("connections"))
+	var near *neighbours.Keeper // made of the core, which knows nothing before it runs
 	core, err := agent.NewCore(agent.Options{
 		Kind: catalogue.Node, NodeID: n.NodeName, NodeName: n.NodeName,
 		Operator: o.operator, Certificates: o.certificates, TrustDomain: o.trustDomain,
@@ -89,6 +91,8 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 		},
 		MaxEndpoints: relay.MaxEndpoints,
 		Connections:  n.Connections,
+		Ahead:        func(ctx context.Context, ids []xds.ID) func() { return near.Ahead(ctx, ids) },
+		Changed:      func() { near.Changed() },
 		Source:       source,
 		Guard:        guard,
 		SnapshotDir:  names.NodeDir,
@@ -100,11 +104,12 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	n.SystemNamespace, n.PodName = fromEnv("POD_NAMESPACE", names.SystemNamespace), fromEnv("POD_NAME", "")
 	n.PodUID = fromEnv("POD_UID", "")
 	n.Envoy = proxyProcess{admin.New(names.AdminSocket), core}
-	n.Proxy, n.Certificates = core.Relay, core.Identities
+	near = neighbours.New(core.Relay, n.Mark, log.WithName("neighbours"))
+	n.Proxy, n.Certificates, n.Neighbours = core.Relay, core.Identities, near
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
 	var a *node.Agent
 	n.InCharge = func(ctx context.Context) error {
-		return core.ServeNode(ctx, func() []introspect.Capture { return captures(a.Snapshot()) })
+		return core.ServeNode(ctx, func(s *introspect.Agent) { s.Captures, s.Neighbours = captures(a.Snapshot()), near.Ways() })
 	}
 	if a, err = node.New(n); err != nil {
 		return err
@@ -114,6 +119,7 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	defer stop()
 	g, run := errgroup.WithContext(run)
 	g.Go(func() error { return core.Run(run) })
+	g.Go(func() error { return near.Run(run) })
 	g.Go(func() error {
 		defer stop()
 		return a.Run(run, ctx.Done())

@@ -5,6 +5,9 @@ package envoy
 
 import (
 	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/google/cel-go/common"
 	"github.com/google/cel-go/common/ast"
@@ -42,6 +45,24 @@ func CELKeys(expression string) (out []string) {
 		}
 	}))
 	return out
+}
+
+// CELText is a string as a literal. It has no character by which an expression or Envoy's format might end: neither a
+// quotation mark nor a parenthesis or per cent sign.
+func CELText(s string) string {
+	b := make([]byte, 0, len(s)+2)
+	b = append(b, '\'')
+	for _, r := range s {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune(" -./:_?,#*", r):
+			b = utf8.AppendRune(b, r)
+		case r <= 0xffff:
+			b = fmt.Appendf(b, `\u%04x`, r)
+		default:
+			b = fmt.Appendf(b, `\U%08x`, r)
+		}
+	}
+	return string(append(b, '\''))
 }
 
 func parseCEL(expression string) (ast.Expr, error) {

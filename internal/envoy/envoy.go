@@ -197,11 +197,24 @@ func ReuseAddress() *corev3.SocketOption {
 	return beforeBind("SO_REUSEADDR", 2, 1)
 }
 
-// beforeBind sets an option of the level SOL_SOCKET (1). The numbers are Linux's, whatever this runs on.
+// Transparent is the socket option that lets a socket have an address of the family that isn't its host's.
+func Transparent(of netip.Addr) *corev3.SocketOption {
+	if of.Is4() {
+		return beforeBindOf(0, "IP_TRANSPARENT", 19, 1)
+	}
+	return beforeBindOf(41, "IPV6_TRANSPARENT", 75, 1)
+}
+
+// beforeBind sets an option of the level SOL_SOCKET.
 func beforeBind(name string, option, value int64) *corev3.SocketOption {
+	return beforeBindOf(1, name, option, value)
+}
+
+// beforeBindOf sets an option of a level. The numbers are Linux's, whatever this runs on.
+func beforeBindOf(level int64, name string, option, value int64) *corev3.SocketOption {
 	return &corev3.SocketOption{
 		Description: name,
-		Level:       1,
+		Level:       level,
 		Name:        option,
 		Value:       &corev3.SocketOption_IntValue{IntValue: value},
 		State:       corev3.SocketOption_STATE_PREBIND,

@@ -26,10 +26,10 @@ const (
 	// HandshakeTimeout bounds how long an mTLS listener waits for a peer's TLS: longer than any client of the mesh
 	// waits. Until then a connection costs memory and a descriptor, and nobody has proved anything.
 	HandshakeTimeout = 10 * time.Second
-	// mostPeers is how many connections to an mTLS port may be open, those that have proved nothing yet included: a small
+	// MostPeers is how many connections to an mTLS port may be open, those that have proved nothing yet included: a small
 	// part of what the proxy takes in all (bootstrap.ConnectionsWithin), so that a flood that one pod draws leaves the
 	// node's other pods alone. Envoy counts nothing by source address; in captured pods the kernel does (package capture).
-	mostPeers = 16_384
+	MostPeers = 16_384
 )
 
 // HeldBytes is at how many bytes, each way, an application is stopped that writes faster than its peer reads. What is
@@ -57,6 +57,6 @@ func AwaitHello(l *listenerv3.Listener) {
 // PeerLimit closes the connections to an mTLS port beyond what it may have, before they prove anything.
 func PeerLimit() *listenerv3.Filter {
 	return NetworkFilter("envoy.filters.network.connection_limit", &connectionlimitv3.ConnectionLimit{
-		StatPrefix: "mtls", MaxConnections: wrapperspb.UInt64(mostPeers),
+		StatPrefix: "mtls", MaxConnections: wrapperspb.UInt64(MostPeers),
 	})
 }

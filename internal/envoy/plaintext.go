@@ -20,9 +20,13 @@ const mostPlaintext = 200
 
 // CountPlaintext counts connections of a namespace's pods that were made in plain text, by destination, when they end.
 // Those that reached nobody have sent nothing. The labels are a literal and names of clusters, which the mesh makes:
-// nothing of what a peer says.
-func CountPlaintext(namespace string) *accesslogv3.AccessLog {
-	return count(mostPlaintext, `has(upstream.local_address) && !has(upstream.uri_san_peer_certificate)`, "plaintext_total",
+// nothing of what a peer says. What neighbours have never leaves the node's kernel, and isn't counted.
+func CountPlaintext(namespace string, neighbours bool) *accesslogv3.AccessLog {
+	plaintext := `has(upstream.local_address) && !has(upstream.uri_san_peer_certificate)`
+	if neighbours {
+		plaintext += ` && !(` + toNeighbour + `)`
+	}
+	return count(mostPlaintext, plaintext, "plaintext_total",
 		&statsv3.Config_Tag{Name: "source_namespace", ValueFormat: Literal(namespace)},
 		&statsv3.Config_Tag{Name: "destination", ValueFormat: "%UPSTREAM_CLUSTER%"})
 }

@@ -54,6 +54,22 @@ func TellOfRequests(of *accesslogv3.AccessLogFilter) *accesslogv3.AccessLog {
 // application, now and then as long as it lasts, and at its end. All other logs of the same tcp_proxy hear of ends
 // only.
 func TellOfOpen(log string, p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
+	return tellOfOpen(toAgent(log, tellOpenEvery), nil, p)
+}
+
+// TellOfNeighbours does so of connections that a pod makes to neighbours, as if they came in mTLS.
+func TellOfNeighbours(p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
+	to := toAgent(names.LogMTLS, tellOpenEvery)
+	to.FilterStateObjectsToLog = append(to.FilterStateObjectsToLog, names.FilterStateSource, names.FilterStateNeighbour)
+	return tellOfOpen(to, expression(toNeighbour), p)
+}
+
+// toNeighbour are the connections to neighbours, of a listener that tells them apart.
+const toNeighbour = `filter_state['` + names.FilterStateNeighbour + `'] != b''`
+
+func tellOfOpen(
+	to *grpclogv3.CommonGrpcAccessLogConfig, of *accesslogv3.AccessLogFilter, p *tcpproxyv3.TcpProxy,
+) *tcpproxyv3.TcpProxy {
 	ended := &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_LogTypeFilter{
 		LogTypeFilter: &accesslogv3.LogTypeFilter{Types: []accesslogdatav3.AccessLogType{
 			accesslogdatav3.AccessLogType_TcpConnectionEnd,
@@ -65,8 +81,8 @@ func TellOfOpen(log string, p *tcpproxyv3.TcpProxy) *tcpproxyv3.TcpProxy {
 	p.AccessLogOptions = &tcpproxyv3.TcpProxy_TcpAccessLogOptions{
 		FlushAccessLogOnConnected: true, AccessLogFlushInterval: Duration(RetellEvery),
 	}
-	p.AccessLog = append(p.AccessLog, tell("envoy.access_loggers.tcp_grpc", nil, &grpclogv3.TcpGrpcAccessLogConfig{
-		CommonConfig: toAgent(log, tellOpenEvery),
+	p.AccessLog = append(p.AccessLog, tell("envoy.access_loggers.tcp_grpc", of, &grpclogv3.TcpGrpcAccessLogConfig{
+		CommonConfig: to,
 	}))
 	return p
 }

@@ -189,6 +189,17 @@ func mtlsClient(serverName string, c *tlsv3.CommonTlsContext) *corev3.TransportS
 	}
 }
 
+// AnsweringAsThemselves are who may answer at a transport socket of MTLSClientOnDemand that asks endpoints for ports of
+// their own.
+func AnsweringAsThemselves(socket *corev3.TransportSocket) (sans []*tlsv3.SubjectAltNameMatcher, ok bool) {
+	c := &tlsv3.UpstreamTlsContext{}
+	if socket.GetName() != transportTLS || socket.GetTypedConfig().UnmarshalTo(c) != nil || !c.GetAutoHostSni() {
+		return nil, false
+	}
+	v := c.GetCommonTlsContext().GetCombinedValidationContext().GetDefaultValidationContext()
+	return v.GetMatchTypedSubjectAltNames(), true
+}
+
 // WayPlaintext is the way of an endpoint that is reached in plain.
 const WayPlaintext = "plaintext"
 

@@ -88,6 +88,8 @@ type Agent struct {
 	Operator Connection `json:"operator"`
 	// Captures are the pods that a node's agent is responsible for; empty on a waypoint.
 	Captures []Capture `json:"captures,omitempty"`
+	// Neighbours are the pods that addresses lead to which connections to pass the node's proxy once.
+	Neighbours map[string][]string `json:"neighbours,omitempty"`
 }
 
 // Connection is the agent's stream to the operator.

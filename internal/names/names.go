@@ -204,6 +204,13 @@ const (
 	FilterStateTarget = "fairway.target"
 	// FilterStatePod is "namespace/name" of the pod that a connection came to.
 	FilterStatePod = "fairway.pod"
+	// FilterStateCaller is "namespace/name/UID" of the pod that a connection comes from, FilterStateNeighbour the address of
+	// the application that it leads to without mTLS, for that is on the same node; FilterStateDestination who that is.
+	FilterStateCaller      = "fairway.caller"
+	FilterStateNeighbour   = "fairway.neighbour"
+	FilterStateDestination = "fairway.destination"
+	// FilterStateTurn is a random text that says which of several neighbours has a connection.
+	FilterStateTurn = "fairway.turn"
 	// MetadataEndpoint is the endpoint metadata namespace that a waypoint's access log reads.
 	MetadataEndpoint = "fairway.endpoint"
 	// MetadataTarget is the address that the application is dialled at.
@@ -252,6 +259,8 @@ const (
 	AmbiguousRoutes = "ambiguous/"
 	// FilterExternal is the filter of a waypoint that tables tell which host outside the cluster a request goes to.
 	FilterExternal = "fairway.external"
+	// Neighbours is the filter of captured pods' outbound listeners that says which addresses lead to a pod of their node.
+	Neighbours = "neighbours"
 	// RuntimeLayer holds what of a proxy's behaviour may change without a new listener.
 	RuntimeLayer = "fairway"
 )

@@ -135,7 +135,7 @@ func median(of []float64) float64 {
 	return of[len(of)/2]
 }
 
-// cpu that the proxies have used. The scheduler's own account has no grains.
+// cpu that the proxies have used.
 func (p pair) cpu() (used time.Duration) {
 	for _, proxy := range p.proxies {
 		used += proxy.cpu()
@@ -143,6 +143,7 @@ func (p pair) cpu() (used time.Duration) {
 	return used
 }
 
+// cpu that the proxy has used, with what the kernel does for it. The scheduler's own account has no grains.
 func (p *proxy) cpu() (used time.Duration) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
 	require.NoError(p.t, err)

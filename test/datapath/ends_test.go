@@ -59,8 +59,7 @@ func (w way) connected(t *testing.T, l *net.TCPListener) (client, server *net.TC
 // TestEnds: what one side sends before it closes its own arrives whole, however slowly the other side takes it; and
 // what the other side sends after that arrives, too.
 func TestEnds(t *testing.T) {
-	m := newMesh(t)
-	for name, way := range ways(t, m) {
+	for name, way := range everyWay(t) {
 		t.Run(name, func(t *testing.T) {
 			l := way.to.listen(7000)
 			defer l.Close()
@@ -84,10 +83,9 @@ func TestEnds(t *testing.T) {
 // TestStalledReaders: who doesn't read for a while loses nothing by it.
 func TestStalledReaders(t *testing.T) {
 	const size, taken, pause = 8 << 20, 1 << 20, 2 * time.Second // longer than Envoy waits anywhere by default
-	m := newMesh(t)
 	var g errgroup.Group
 	clients := map[string]*net.TCPConn{}
-	for name, way := range ways(t, m) {
+	for name, way := range everyWay(t) {
 		l := way.to.listen(7000)
 		client, server := way.connected(t, l)
 		_ = l.Close() // two ways lead to one pod
@@ -111,8 +109,7 @@ func TestStalledReaders(t *testing.T) {
 
 // TestCuts: a connection that is cut never looks like one that ended.
 func TestCuts(t *testing.T) {
-	m := newMesh(t)
-	for name, way := range ways(t, m) {
+	for name, way := range everyWay(t) {
 		t.Run(name, func(t *testing.T) {
 			l := way.to.listen(7000)
 			defer l.Close()

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/connections"
 	"github.com/fairway-mesh/fairway/internal/agent/counting"
+	"github.com/fairway-mesh/fairway/internal/agent/neighbours"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -64,6 +66,10 @@ type mesh struct {
 	destinations map[string]model.Destination
 	// members are the pods that joined, by "namespace/name".
 	members map[string]*pod
+	// neighbours: pods connect to those of their node by one pass of the proxy, as the nodes' keepers tell it.
+	neighbours bool
+	// said is what the operator says, by scope and type.
+	said map[xds.Scope]map[string]map[string]*xds.Resource
 	// retell is how often proxies tell of what is open, unless zero.
 	retell time.Duration
 }
@@ -85,6 +91,7 @@ type meshNode struct {
 	counter  *counting.Counter
 	// keeper ends what guards refuse, until stopKeeping.
 	keeper      atomic.Pointer[connections.Keeper]
+	near        atomic.Pointer[neighbours.Keeper] // nil: none
 	stopKeeping func()
 	uplink      int // index of the interface to the other node
 }
@@ -95,6 +102,7 @@ type pod struct {
 	node     *meshNode
 	name     string
 	ns       *netns.Namespace
+	veth     string // at the node's end
 	addr     netip.Addr
 	addr6    netip.Addr // unless the pod has IPv4 only
 	identity string
@@ -108,7 +116,7 @@ func newMesh(t testing.TB) *mesh {
 	xdstest.Binary(t) // or skip before anything is made
 	m := &mesh{
 		t: t, ca: testca.New(t, trustDomain), cache: xds.NewCache(), destinations: map[string]model.Destination{},
-		members: map[string]*pod{},
+		members: map[string]*pod{}, said: map[xds.Scope]map[string]map[string]*xds.Resource{},
 	}
 	for i, name := range []string{"n1", "n2"} {
 		n := &meshNode{
@@ -191,7 +199,7 @@ func (n *meshNode) acked(typeURL, name string) {
 
 // answer makes clusters on demand, as the operator does.
 func (m *mesh) answer(i xds.Interest) {
-	if !i.Wanted || i.TypeURL != xds.TypeCluster || i.Name == xds.Wildcard {
+	if !i.Wanted || i.TypeURL != xds.TypeCluster || i.Name == xds.Wildcard || strings.HasPrefix(i.Name, names.Neighbours) {
 		return
 	}
 	at, err := netip.ParseAddrPort(i.Name)
@@ -276,5 +284,5 @@ func (m *mesh) apply(scope xds.Scope, name string, msg proto.Message) {
 		m.t.Errorf("resource %s: %v", name, err)
 		return
 	}
-	m.cache.Apply(scope, []xds.Update{xds.Set(r)})
+	m.say(scope, r)
 }

@@ -16,6 +16,8 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
@@ -33,16 +35,20 @@ const patience = 15 * time.Second
 
 // newPod makes a pod that is outside the mesh: its identity is empty.
 func (n *meshNode) newPod(name string) *pod {
+	b := n.podRange().Addr().As4()
+	b[3] = byte(n.pods + 2)
+	return n.newPodAt(name, netip.AddrFrom4(b))
+}
+
+func (n *meshNode) newPodAt(name string, addr netip.Addr) *pod {
 	t := n.mesh.t
 	t.Helper()
 	n.pods++
-	b := n.podRange().Addr().As4()
-	b[3] = byte(n.pods + 1)
 	p := &pod{
-		mesh: n.mesh, node: n, name: name, namespace: "default", ns: netnstest.New(t, name),
-		addr: netip.AddrFrom4(b),
+		mesh: n.mesh, node: n, name: name, namespace: "default", ns: netnstest.New(t, name), addr: addr,
+		veth: fmt.Sprintf("veth%d", n.pods),
 	}
-	veth := fmt.Sprintf("veth%d", n.pods)
+	veth := p.veth
 	netnstest.Link(t, p.ns, "eth0", n.ns, veth)
 	netnstest.Address(t, p.ns, "eth0", netip.PrefixFrom(p.addr, 32))
 	netnstest.Address(t, n.ns, veth, netip.PrefixFrom(gateway, 32))
@@ -72,6 +78,18 @@ func (p *pod) others() []netip.Addr {
 	return nil
 }
 
+// goes as a pod does that is deleted: its address leads nowhere any more, nor does the path of its network namespace.
+func (p *pod) goes() {
+	require.NoError(p.mesh.t, p.node.ns.Do(func() error {
+		l, err := netlink.LinkByName(p.veth)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	}))
+	require.NoError(p.mesh.t, unix.Unmount(p.ns.Path(), unix.MNT_DETACH))
+}
+
 // newMember makes a captured pod with the identity of a service account of its name.
 func (n *meshNode) newMember(name string, strict bool) *pod {
 	p := n.newPod(name)
@@ -96,6 +114,7 @@ func (p *pod) join(strict bool) {
 	p.guarded(model.PodGuard{})
 	p.waitForListeners()
 	p.capture(uint32(v1alpha1.DefaultConnectionsPerPeer))
+	p.captured()
 }
 
 // guarded is what the operator says of a pod.
@@ -120,15 +139,19 @@ func (p *pod) configure(strict bool, except ...uint16) {
 
 // listeners of the pod, with another mode at some ports.
 func (p *pod) listeners(strict bool, except ...uint16) []*listenerv3.Listener {
-	ips := append([]netip.Addr{p.addr}, p.others()...)
-	out := translatenode.Listeners(translatenode.Pod{
-		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: ips, Identity: p.identity, Netns: p.ns.Path(),
-		Strict: strict, Except: except,
-	})
+	out := translatenode.Listeners(p.spec(strict, except...))
 	if p.mesh.retell > 0 {
 		p.retell(out[len(out)-1])
 	}
 	return out
+}
+
+// spec is the pod as its node's agent has it.
+func (p *pod) spec(strict bool, except ...uint16) translatenode.Pod {
+	return translatenode.Pod{
+		UID: "uid-" + p.name, Namespace: p.namespace, Name: p.name, IPs: append([]netip.Addr{p.addr}, p.others()...),
+		Identity: p.identity, Netns: p.ns.Path(), Strict: strict, Except: except, Neighbours: p.mesh.neighbours,
+	}
 }
 
 // retell has the proxy tell of what is open more often than it does.

@@ -52,10 +52,22 @@ func ways(t *testing.T, m *mesh) map[string]way {
 	}
 }
 
+// everyWay has those between neighbours as well, in a mesh of their own.
+func everyWay(t *testing.T) map[string]way {
+	t.Helper()
+	out := ways(t, newMesh(t))
+	m := newNeighbourMesh(t)
+	client, neighbour := m.nodes[0].newMember("client", false), m.nodes[0].newMember("neighbour", true)
+	m.service("near", addrPort("10.96.0.9:80"), 7000, neighbour)
+	w := way{client, neighbour, addrPort("10.96.0.9:80")}
+	w.isNear(t)
+	out["between neighbours"] = w
+	return out
+}
+
 // TestStreams checks that a connection through the proxies behaves as one without.
 func TestStreams(t *testing.T) {
-	m := newMesh(t)
-	for name, way := range ways(t, m) {
+	for name, way := range everyWay(t) {
 		t.Run(name, func(t *testing.T) {
 			l := way.to.listen(7000)
 			defer l.Close()
@@ -227,9 +239,8 @@ func TestManyConnections(t *testing.T) {
 
 // TestMoreConnectionsThanEnvoyAllowsByDefault holds more at once than Envoy's default circuit breaker has.
 func TestMoreConnectionsThanEnvoyAllowsByDefault(t *testing.T) {
-	m := newMesh(t)
 	served := map[*pod]bool{}
-	for _, way := range ways(t, m) {
+	for _, way := range everyWay(t) {
 		if !served[way.to] {
 			served[way.to] = true
 			way.to.greet(7000)

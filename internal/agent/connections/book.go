@@ -6,6 +6,7 @@ package connections
 import (
 	"cmp"
 	"net/netip"
+	"strconv"
 	"time"
 	"unique"
 
@@ -89,9 +90,8 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 		k.gone(pod, o)
 		return
 	}
-	if line.GetFilterStateObjects()[names.FilterStateVerdict] == nil ||
-		envoy.StateText(line, names.FilterStateVerdict) != "" {
-		return // it is refused, or not decided
+	if !letIn(line) {
+		return
 	}
 	o.told = k.now()
 	p := k.pod(pod)
@@ -116,6 +116,19 @@ func (k *Keeper) Told(line *accesslogdatav3.AccessLogCommon, plaintext bool) {
 		p.fresh[o.key()] = o
 		k.wake.Set()
 	}
+}
+
+// letIn tells whether a connection isn't refused, and decided about. Neighbours have no verdict: guarded pods have
+// none.
+func letIn(line *accesslogdatav3.AccessLogCommon) bool {
+	return neighbour(line).IsValid() || line.GetFilterStateObjects()[names.FilterStateVerdict] != nil &&
+		envoy.StateText(line, names.FilterStateVerdict) == ""
+}
+
+// neighbour is the application that a connection of a pod of the same node leads to.
+func neighbour(line *accesslogdatav3.AccessLogCommon) netip.AddrPort {
+	at, _ := netip.ParseAddrPort(envoy.StateText(line, names.FilterStateNeighbour))
+	return at
 }
 
 // Accepted takes in that the proxy goes by a configuration now. If that is the guard of a pod, what is open has to be
@@ -191,6 +204,9 @@ func (k *Keeper) forget(places Places) {
 
 // read a line: where the connection is in the kernel, and what its caller was asked about.
 func read(line *accesslogdatav3.AccessLogCommon, plaintext bool) (o opened, ok bool) {
+	if at := neighbour(line); at.IsValid() {
+		return readNeighbour(line, at)
+	}
 	local, ok := addrPort(line.GetDownstreamLocalAddress())
 	if !ok {
 		return o, false
@@ -216,6 +232,22 @@ func read(line *accesslogdatav3.AccessLogCommon, plaintext bool) (o opened, ok b
 			o.Application = capture.Leg{Local: a, Remote: b}
 		}
 	}
+	return o, true
+}
+
+// readNeighbour reads a line about a connection that the proxy has in another pod's namespace, too. In that of the
+// application's pod it is one connection, with the application at one end and the proxy at the other. The
+// application's end is reset first: then the proxy passes on a reset.
+func readNeighbour(line *accesslogdatav3.AccessLogCommon, at netip.AddrPort) (o opened, ok bool) {
+	own, ok := addrPort(line.GetUpstreamLocalAddress())
+	identity := envoy.StateText(line, names.FilterStateSource)
+	if !ok || identity == "" {
+		return o, false
+	}
+	o.Caller = capture.Leg{Local: at, Remote: own}
+	o.Application = capture.Leg{Local: own, Remote: at}
+	o.caller = unique.Make(authorization.Caller{Identity: identity, ServerName: strconv.Itoa(int(at.Port()))})
+	o.began = line.GetStartTime().AsTime()
 	return o, true
 }
 

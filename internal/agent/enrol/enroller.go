@@ -50,6 +50,7 @@ type Options struct {
 	Certificates Certificates
 	Kernel       Kernel
 	Host         Host
+	Neighbours   Neighbours
 	Observer     Observer
 	Log          logr.Logger
 	Waits        Waits
@@ -61,6 +62,7 @@ type Enroller struct {
 	certificates Certificates
 	kernel       Kernel
 	host         Host
+	neighbours   Neighbours
 	observer     Observer
 	log          logr.Logger
 	waits        Waits
@@ -70,7 +72,8 @@ type Enroller struct {
 // New makes an Enroller, which has done nothing for any pod.
 func New(o Options) *Enroller {
 	return &Enroller{
-		proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: o.Host, observer: o.Observer, log: o.Log,
+		proxy: o.Proxy, certificates: o.Certificates, kernel: o.Kernel, host: o.Host, neighbours: o.Neighbours,
+		observer: o.Observer, log: o.Log,
 		waits: Waits{
 			Certificate: cmp.Or(o.Waits.Certificate, certificateWait), Linger: cmp.Or(o.Waits.Linger, linger),
 			Verify: cmp.Or(o.Waits.Verify, VerifyEvery),
@@ -88,6 +91,9 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 	}
 	defer e.lock.unlock()
 	e.releaseAt = time.Time{}
+	if e.target.Pod.Netns != t.Pod.Netns || !t.Pod.Neighbours {
+		n.neighbours.Released(ctx, t.Pod.UID)
+	}
 	if e.target.Pod.Netns != t.Pod.Netns {
 		// A new sandbox: nothing that was done in the old one counts.
 		e.redirected, e.complete, e.outboundEnded, e.plaintextEnded = false, false, false, nil
@@ -114,13 +120,16 @@ func (n *Enroller) Capture(ctx context.Context, t Target, o Order) error {
 	}
 	n.closePlaintext(e, t)
 	n.closeOutbound(e, t)
-	if o == Starting || e.complete {
+	if o == Starting {
 		return nil
 	}
 	if err := n.awaitMTLS(ctx, e, t); err != nil {
 		return err
 	}
 	e.complete = true
+	if t.Pod.Neighbours {
+		n.neighbours.Captured(t.Pod)
+	}
 	return nil
 }
 

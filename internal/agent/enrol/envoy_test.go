@@ -125,7 +125,8 @@ func realNode(t *testing.T) (*Enroller, *signer) {
 	e := xdstest.Start(t, xdstest.Options{XDSSocket: filepath.Join(dir, "xds.sock"), Wildcards: true})
 	e.Eventually("live", func() bool { _, err := e.Get("/ready"); return err == nil })
 	return New(Options{
-		Proxy: r, Certificates: m, Kernel: k, Host: nowhere{}, Observer: nowhere{}, Log: logr.Discard(),
+		Proxy: r, Certificates: m, Kernel: k, Host: nowhere{}, Neighbours: nowhere{}, Observer: nowhere{},
+		Log:   logr.Discard(),
 		Waits: Waits{Certificate: 100 * time.Millisecond, Linger: time.Nanosecond, Verify: time.Hour},
 	}), s
 }
@@ -137,6 +138,10 @@ func (nowhere) Set(string, []netip.AddrPort) error { return nil }
 func (nowhere) Note(string, []netip.AddrPort)      {}
 func (nowhere) Repaired()                          {}
 func (nowhere) Refused(Target, capture.Refused)    {}
+
+func (nowhere) Captured(translatenode.Pod)        {}
+func (nowhere) Released(context.Context, string)  {}
+func (nowhere) Forgotten(context.Context, string) {}
 
 func realTarget(ns *netns.Namespace) Target {
 	return Target{

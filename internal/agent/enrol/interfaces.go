@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/identity"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -51,6 +52,16 @@ type Host interface {
 	Set(uid string, probes []netip.AddrPort) error
 	// Note is Set for later: the rules stay as they are.
 	Note(uid string, probes []netip.AddrPort)
+}
+
+// Neighbours lead connections between captured pods of the node through its proxy once; neighbours.Keeper does.
+type Neighbours interface {
+	// Captured: the pod answers mTLS, in this network namespace.
+	Captured(p translatenode.Pod)
+	// Released returns when no new connection goes there any more, or comes from there; Forgotten likewise, for a pod that
+	// is gone.
+	Released(ctx context.Context, uid string)
+	Forgotten(ctx context.Context, uid string)
 }
 
 // Observer is told what nobody asked for.

@@ -21,6 +21,7 @@ func (n *Enroller) Release(ctx context.Context, uid string) (time.Duration, erro
 		return 0, n.host.Set(uid, nil)
 	}
 	defer e.lock.unlock()
+	n.neighbours.Released(ctx, uid)
 	if e.redirected {
 		err := n.kernel.Drain(e.target.Pod.Netns)
 		if err != nil && !netns.Gone(err) {
@@ -39,7 +40,7 @@ func (n *Enroller) Release(ctx context.Context, uid string) (time.Duration, erro
 	if err := n.kernel.Remove(e.target.Pod.Netns); err != nil && !netns.Gone(err) {
 		return 0, namespaceFailure(err)
 	}
-	return 0, n.clear(uid, e)
+	return 0, n.clear(ctx, uid, e)
 }
 
 // Forget drops all that was done for a pod that is gone.
@@ -52,7 +53,7 @@ func (n *Enroller) Forget(ctx context.Context, uid string) error {
 		return n.host.Set(uid, nil)
 	}
 	defer e.lock.unlock()
-	return n.clear(uid, e)
+	return n.clear(ctx, uid, e)
 }
 
 // ForgetSandbox is Forget, if the pod's network namespace still is the given one. A pod may have a new one by now,
@@ -73,11 +74,12 @@ func (n *Enroller) ForgetSandbox(ctx context.Context, uid, path string) error {
 			return nil
 		}
 	}
-	return n.clear(uid, e)
+	return n.clear(ctx, uid, e)
 }
 
 // clear removes listeners, identity and the node's rules for a pod; the entry's lock is held.
-func (n *Enroller) clear(uid string, e *entry) error {
+func (n *Enroller) clear(ctx context.Context, uid string, e *entry) error {
+	n.neighbours.Forgotten(ctx, uid)
 	n.withdraw(uid, e)
 	return n.host.Set(uid, nil)
 }

@@ -41,6 +41,8 @@ func NewTarget(pod *corev1.Pod, mesh *v1alpha1.Mesh, d member.Decision, path str
 			Netns:    path,
 			Strict:   d.Strict,
 			Except:   d.Except,
+
+			Neighbours: mesh.Spec.SameNodeDirect(),
 		},
 		ranges: ranges(mesh),
 		probes: Probes(pod, ips),

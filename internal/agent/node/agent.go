@@ -102,7 +102,7 @@ func (a *Agent) assemble() error {
 		Waypoints: resets.NewServer(o.kernel, o.Log.WithName("waypoints")),
 		Enroller: enrol.New(enrol.Options{
 			Proxy: o.Proxy, Certificates: o.Certificates, Kernel: o.kernel, Host: a.host, Observer: reports, Log: o.Log,
-			Waits: o.waits.enrol,
+			Neighbours: o.Neighbours, Waits: o.waits.enrol,
 		}),
 		Reports: reports, System: o.SystemNamespace, Seen: seen, Log: o.Log, Registerer: o.Registerer, Waits: o.waits.pods,
 	})

@@ -160,7 +160,7 @@ func (f *fixture) launch(proxy *world, o Options) (*Agent, func() error) {
 	f.t.Helper()
 	a, err := New(Options{
 		Config: f.asBoundAgent(), NodeName: f.node, PodName: o.PodName, PodUID: o.PodUID, Drain: o.Drain,
-		Proxy: proxy, Envoy: process{proxy}, Certificates: proxy, sandboxes: f.world, kernel: f.world,
+		Proxy: proxy, Envoy: process{proxy}, Certificates: proxy, Neighbours: proxy, sandboxes: f.world, kernel: f.world,
 		nodeDir: f.dir, cniSocket: filepath.Join(f.dir, "cni.sock"), CNIBinDir: filepath.Join(f.dir, "bin"),
 		CNIConfDir:   filepath.Join(f.dir, "net.d"),
 		pluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,

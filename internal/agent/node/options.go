@@ -26,7 +26,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/proxymark"
 )
 
-// Options of an Agent. Config, NodeName, Proxy, Envoy and Certificates are required.
+// Options of an Agent. Config, NodeName, Proxy, Envoy, Certificates and Neighbours are required.
 type Options struct {
 	// Config reaches the API server.
 	Config   *rest.Config
@@ -46,6 +46,8 @@ type Options struct {
 	Certificates enrol.Certificates
 	// Connections to the node's pods, as the proxy tells of them; nil: those that guards refuse later stay.
 	Connections *connections.Keeper
+	// Neighbours lead connections between the node's pods through the proxy once.
+	Neighbours enrol.Neighbours
 	// sandboxes is the first container runtime that answers at one of RuntimeSockets (default names.RuntimeSockets),
 	// unless a test says otherwise.
 	sandboxes      pods.Sandboxes
@@ -129,8 +131,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
 	o.pluginSource = cmp.Or(o.pluginSource, "/"+names.CNIPlugin)
 	o.NetnsDir = cmp.Or(o.NetnsDir, names.NetnsDir)
-	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Envoy == nil || o.Certificates == nil {
-		return o, errors.New("node: Config, NodeName, Proxy, Envoy and Certificates are required")
+	if o.Config == nil || o.NodeName == "" || o.Proxy == nil || o.Envoy == nil || o.Certificates == nil ||
+		o.Neighbours == nil {
+		return o, errors.New("node: Config, NodeName, Proxy, Envoy, Certificates and Neighbours are required")
 	}
 	if o.Log.GetSink() == nil {
 		o.Log = logr.Discard()

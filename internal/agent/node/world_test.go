@@ -26,26 +26,29 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
 // world is what is around the enrolment on a node (proxy, certificates, container runtime, kernel), in memory. It
 // writes down what happens, in order.
 type world struct {
-	mu          sync.Mutex
-	netnsDir    string
-	log         []string
-	listeners   map[string]string // name -> version
-	ready       bool
-	proxyDown   bool
-	caDown      bool
-	wanted      map[string]int
-	sandboxes   map[string]string // pod UID -> path
-	rules       map[string][]netip.Prefix
-	drained     map[string]bool
-	share       map[string]uint32
-	peers       map[string]uint32
-	closed      map[string]bool
+	mu        sync.Mutex
+	netnsDir  string
+	log       []string
+	listeners map[string]string // name -> version
+	ready     bool
+	proxyDown bool
+	caDown    bool
+	wanted    map[string]int
+	sandboxes map[string]string // pod UID -> path
+	rules     map[string][]netip.Prefix
+	drained   map[string]bool
+	share     map[string]uint32
+	peers     map[string]uint32
+	closed    map[string]bool
+	// neighbours are the network namespaces of pods by UID, as the proxy connects to them.
+	neighbours  map[string]string
 	beyond      map[string]capture.Refused
 	dialled     map[string][]netip.AddrPort
 	short       bool
@@ -67,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	return &world{
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
-		peers: map[string]uint32{}, closed: map[string]bool{},
+		peers: map[string]uint32{}, closed: map[string]bool{}, neighbours: map[string]string{},
 		beyond: map[string]capture.Refused{}, queues: map[string]string{}, changed: make(chan struct{}),
 	}
 }
@@ -145,6 +148,27 @@ func (w *world) SetLocal(_ string, updates []xds.Update) {
 		w.note("set %s", u.Name)
 	}
 }
+
+// Captured, Released and Forgotten implement enrol.Neighbours.
+func (w *world) Captured(p translatenode.Pod) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.neighbours[p.UID] != p.Netns {
+		w.neighbours[p.UID] = p.Netns
+		w.note("neighbour %s", filepath.Base(p.Netns))
+	}
+}
+
+func (w *world) Released(_ context.Context, uid string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if path, known := w.neighbours[uid]; known {
+		delete(w.neighbours, uid)
+		w.note("no neighbour %s", filepath.Base(path))
+	}
+}
+
+func (w *world) Forgotten(ctx context.Context, uid string) { w.Released(ctx, uid) }
 
 func (w *world) LocalReady(string) {
 	w.mu.Lock()

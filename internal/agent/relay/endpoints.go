@@ -123,6 +123,7 @@ func (r *Relay) fit(names []string) {
 	r.cache.Apply(scope, updates)
 	if len(updates) > 0 {
 		r.save.Set()
+		r.changed()
 	}
 }
 

@@ -48,7 +48,12 @@ func (r *Relay) LocalReady(typeURL string) { r.cache.Ready(scope, typeURL) }
 // WaitAcked waits until at least one Envoy is connected and all that are have accepted the current version of a
 // resource. It returns an error with Envoy's text once Envoy rejects it, and when ctx ends one that says what was
 // missing. For a listener an ACK means that Envoy took it, not yet that it finished warming.
-func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
+func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error { return r.wait(ctx, id, true) }
+
+// WaitSettled is WaitAcked, but content where no Envoy is connected, or none asks for the resource.
+func (r *Relay) WaitSettled(ctx context.Context, id xds.ID) error { return r.wait(ctx, id, false) }
+
+func (r *Relay) wait(ctx context.Context, id xds.ID, somebody bool) error {
 	c := wake.New()
 	r.mu.Lock()
 	if r.waiters[id] == nil {
@@ -70,7 +75,7 @@ func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
 			return fmt.Errorf("%q is not set, so Envoy cannot acknowledge it", id.Name)
 		case s.Rejection() != "":
 			return fmt.Errorf("the proxy rejected %q: %s", id.Name, s.Rejection())
-		case len(s.Proxies) > 0 && s.Settled():
+		case s.Settled() && (len(s.Proxies) > 0 || !somebody):
 			return nil
 		}
 		select {
@@ -83,4 +88,19 @@ func (r *Relay) WaitAcked(ctx context.Context, id xds.ID) error {
 			return fmt.Errorf("waiting for Envoy to accept %q: %s: %w", id.Name, why, context.Cause(ctx))
 		}
 	}
+}
+
+// Current is what the operator says of a type: the newest of each resource, but what Envoy rejects.
+func (r *Relay) Current(typeURL string) map[string]*xds.Resource {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]*xds.Resource{}
+	if t := r.types[typeURL]; t != nil {
+		for name, k := range t.known {
+			if k.current != nil && k.rejected != k.current.Version() {
+				out[name] = k.current
+			}
+		}
+	}
+	return out
 }

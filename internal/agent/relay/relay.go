@@ -51,6 +51,10 @@ type Options struct {
 	// Accepted is told which configuration of a filter (ECDS) all connected Envoys have accepted, each time that one of
 	// them says so: its name, version and bytes. It must not block. nil: nobody is.
 	Accepted func(name, version string, packed *anypb.Any)
+	// Ahead is told what the operator sends, and Envoy gets it when that returns; done is called then. Changed is told
+	// that Current may be another; it must not block. nil: nobody is.
+	Ahead   func(ctx context.Context, ids []xds.ID) (done func())
+	Changed func()
 	// Greeted is told what the operator's header says, before anything else that a stream brings; nil: nobody is.
 	Greeted func(metadata.MD)
 	// SnapshotPath is a file that keeps the relayed resources across restarts of the agent; empty keeps none. Secrets that

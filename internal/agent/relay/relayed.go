@@ -176,6 +176,14 @@ func (r *Relay) release(t *relayed, name string) {
 	}
 	r.cache.Apply(scope, gone)
 	r.save.Set()
+	r.changed()
+}
+
+// changed tells that Current may be another.
+func (r *Relay) changed() {
+	if r.opts.Changed != nil {
+		r.opts.Changed()
+	}
 }
 
 // forget a name that Envoy doesn't ask for any more. r.mu is held.
@@ -227,6 +235,7 @@ func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, remov
 		updates = append(updates, xds.Gone(t.id(name)))
 	}
 	r.cache.Apply(scope, r.reconsider(in, updates, changed))
+	r.changed()
 	r.countShared(0, 0)
 	r.fit(slices.Sorted(maps.Keys(toFit)))
 	if _, all := t.subscribed[xds.Wildcard]; all && !t.ready {
@@ -270,6 +279,7 @@ func (r *Relay) noteAck(t *relayed, name string, k *known) {
 	switch text := s.Rejection(); {
 	case text != "" && k.rejected != s.Version:
 		k.rejected, k.reason = s.Version, text
+		r.changed()
 		if k.good != nil && !k.good.Equal(k.current) {
 			r.cache.Apply(scope, []xds.Update{xds.Set(k.good)})
 			r.save.Set()

@@ -138,7 +138,7 @@ func (r *Relay) stream(ctx context.Context, conn *grpc.ClientConn) (accepted boo
 		}
 		select {
 		case resp := <-responses:
-			r.receive(resp)
+			r.receive(ctx, resp)
 		case <-r.wake:
 		case err := <-failed:
 			return true, err
@@ -235,8 +235,18 @@ func (r *Relay) first(t *relayed) *request {
 }
 
 // receive takes a response in and answers it as soon as Envoy has decided.
-func (r *Relay) receive(resp *response) {
+func (r *Relay) receive(ctx context.Context, resp *response) {
 	resources, err := r.unwrap(resp)
+	if r.opts.Ahead != nil {
+		var ids []xds.ID
+		for _, res := range resources {
+			ids = append(ids, xds.ID{TypeURL: resp.GetTypeUrl(), Name: res.Name()})
+		}
+		for _, name := range resp.GetRemovedResources() {
+			ids = append(ids, xds.ID{TypeURL: resp.GetTypeUrl(), Name: name})
+		}
+		defer r.opts.Ahead(ctx, ids)()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	t := r.ensureType(resp.GetTypeUrl())

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 
@@ -132,23 +131,8 @@ func oneOf(value string, literals []string) string {
 	return value + " in [" + strings.Join(literals, ", ") + "]"
 }
 
-// quote is a string as a literal. It has no character by which an expression or Envoy's format might end: neither a
-// quotation mark nor a parenthesis or per cent sign.
-func quote(s string) string {
-	b := make([]byte, 0, len(s)+2)
-	b = append(b, '\'')
-	for _, r := range s {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune(" -./:_?,#*", r):
-			b = utf8.AppendRune(b, r)
-		case r <= 0xffff:
-			b = fmt.Appendf(b, `\u%04x`, r)
-		default:
-			b = fmt.Appendf(b, `\U%08x`, r)
-		}
-	}
-	return string(append(b, '\''))
-}
+// quote is a string as a literal.
+func quote(s string) string { return envoy.CELText(s) }
 
 func numbers(ports []uint16) []string {
 	out := make([]string, 0, len(ports))

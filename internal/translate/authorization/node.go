@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -42,6 +43,9 @@ func Node(g model.PodGuard) *netstatev3.Config {
 	}
 	return &netstatev3.Config{OnDownstreamTlsHandshake: out}
 }
+
+// Unguarded tells whether a filter is that of a pod that nothing guards, and no policy is tried at.
+func Unguarded(filter *netstatev3.Config) bool { return proto.Equal(filter, Node(model.PodGuard{})) }
 
 // waypointsOf lets the waypoints in, each at its ports.
 func waypointsOf(g model.PodGuard) phase {

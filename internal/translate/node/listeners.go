@@ -37,6 +37,8 @@ type Pod struct {
 	// Strict refuses plaintext, but at ports in Except; where it is false, plaintext is refused at those. Sorted.
 	Strict bool
 	Except []uint16
+	// Neighbours: what the pod sends to captured pods of its node passes the proxy once, where nothing speaks against it.
+	Neighbours bool
 }
 
 // StrictAt tells whether plaintext is refused at a port.
@@ -87,37 +89,55 @@ func outbound(p Pod) *listenerv3.Listener {
 	l := listener(p, prefixOutbound+p.UID, names.PortOutbound)
 	l.ListenerFilters = []*listenerv3.ListenerFilter{originalDst()}
 	l.TrafficDirection = corev3.TrafficDirection_OUTBOUND
-	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
-		envoy.SetFilterState(
+	before, behind := fromNeighbours(p)
+	filters := append([]*listenerv3.Filter{
+		envoy.SetFilterState(append([]*statev3.FilterStateValue{
 			envoy.FilterState(envoy.FilterStateCluster, "", "%DOWNSTREAM_LOCAL_ADDRESS%", envoy.SharedNot),
 			envoy.FilterState(envoy.FilterStateCertificate, envoy.FactoryHashableString, envoy.Literal(p.Identity),
 				envoy.SharedOnce),
 			podNetns(p, envoy.SharedOnce),
-		),
-		envoy.NetworkFilter("envoy.filters.network.tcp_proxy", &tcpproxyv3.TcpProxy{
-			StatPrefix:       "outbound",
-			ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
-			MetadataMatch:    upstream.OfCaller(p.Namespace),
-			OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
-				OdcdsConfig: envoy.ADS(0),
-				Timeout:     envoy.Duration(onDemandTimeout),
-			},
-			// How long a connection may be idle is the application's business.
-			IdleTimeout:        envoy.Duration(0),
-			MaxConnectAttempts: envoy.UInt32(connectAttempts),
-			BackoffOptions: &corev3.BackoffStrategy{
-				BaseInterval: envoy.Duration(backoff),
-				MaxInterval:  envoy.Duration(backoff),
-			},
-			AccessLog: []*accesslogv3.AccessLog{envoy.StdoutLog(logFields(p, map[string]string{
-				"direction":   "outbound",
-				"source":      envoy.Literal(p.Identity),
-				"destination": "%UPSTREAM_PEER_URI_SAN%",
-				"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
-			}), envoy.Flagged()), envoy.CountPlaintext(p.Namespace)},
-		}),
-	}}}
+		}, before...)...),
+	}, behind...)
+	l.FilterChains = []*listenerv3.FilterChain{{
+		Filters: append(filters, envoy.NetworkFilter("envoy.filters.network.tcp_proxy", outboundProxy(p))),
+	}}
 	return l
+}
+
+func outboundProxy(p Pod) *tcpproxyv3.TcpProxy {
+	log := map[string]string{
+		"direction":   "outbound",
+		"source":      envoy.Literal(p.Identity),
+		"destination": "%UPSTREAM_PEER_URI_SAN%",
+		"dialled":     "%DOWNSTREAM_LOCAL_ADDRESS%",
+	}
+	if p.Neighbours {
+		log["neighbour"] = envoy.PlainState(names.FilterStateDestination)
+	}
+	proxy := &tcpproxyv3.TcpProxy{
+		StatPrefix:       "outbound",
+		ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "unset"}, // the filter state decides
+		MetadataMatch:    upstream.OfCaller(p.Namespace),
+		OnDemand: &tcpproxyv3.TcpProxy_OnDemand{
+			OdcdsConfig: envoy.ADS(0),
+			Timeout:     envoy.Duration(onDemandTimeout),
+		},
+		// How long a connection may be idle is the application's business.
+		IdleTimeout:        envoy.Duration(0),
+		MaxConnectAttempts: envoy.UInt32(connectAttempts),
+		BackoffOptions: &corev3.BackoffStrategy{
+			BaseInterval: envoy.Duration(backoff),
+			MaxInterval:  envoy.Duration(backoff),
+		},
+		AccessLog: []*accesslogv3.AccessLog{
+			envoy.StdoutLog(logFields(p, log), envoy.Flagged()),
+			envoy.CountPlaintext(p.Namespace, p.Neighbours),
+		},
+	}
+	if p.Neighbours {
+		envoy.TellOfNeighbours(proxy)
+	}
+	return proxy
 }
 
 // inbound takes the plaintext that reaches the pod from outside.

@@ -45,6 +45,11 @@ var cases = map[string]func() []proto.Message{
 		p.Except = []uint16{8080, 9090}
 		return translatetest.Messages(Listeners(p))
 	},
+	"pod-neighbours": func() []proto.Message {
+		p := dualStack
+		p.Neighbours = true
+		return append(translatetest.Messages(Listeners(p)[:1]), ToNeighbours(p, testMark))
+	},
 	"pod-strict": func() []proto.Message { return translatetest.Messages(Listeners(strict)) },
 }
 

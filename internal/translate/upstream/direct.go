@@ -24,13 +24,37 @@ const connectTimeout = 5 * time.Second
 
 // Direct is ClusterDirect, with the socket options of what a node's proxy connects. It has so many connections at most.
 func Direct(most uint64, options []*corev3.SocketOption) *clusterv3.Cluster {
+	return direct(ClusterDirect, most, bindInNetns(options))
+}
+
+// DirectAs is like Direct, with these addresses as source, one of each family at most, wherever they are. It has as
+// many connections at most as a pod takes in mTLS.
+func DirectAs(name, statistics string, sources []netip.Addr, options []*corev3.SocketOption) *clusterv3.Cluster {
+	bind := bindInNetns(nil)
+	bind.SourceAddress, bind.ExtraSourceAddresses = nil, nil
+	for _, a := range sources {
+		options := append([]*corev3.SocketOption{envoy.Transparent(a)}, options...)
+		if bind.SourceAddress == nil {
+			bind.SourceAddress, bind.SocketOptions = anySource(a), options
+			continue
+		}
+		bind.ExtraSourceAddresses = append(bind.ExtraSourceAddresses, &corev3.ExtraSourceAddress{
+			Address: anySource(a), SocketOptions: &corev3.SocketOptionsOverride{SocketOptions: options},
+		})
+	}
+	c := direct(name, envoy.MostPeers, bind)
+	c.AltStatName = statistics
+	return c
+}
+
+func direct(name string, most uint64, bind *corev3.BindConfig) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
-		Name:                          ClusterDirect,
+		Name:                          name,
 		ConnectTimeout:                envoy.Duration(connectTimeout),
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST},
 		LbPolicy:                      clusterv3.Cluster_CLUSTER_PROVIDED,
 		PerConnectionBufferLimitBytes: envoy.UInt32(envoy.HeldBytes),
-		UpstreamBindConfig:            bindInNetns(options),
+		UpstreamBindConfig:            bind,
 		CircuitBreakers:               atMost(uint32(min(most, unlimited)), unlimited),
 	}
 }

@@ -1,0 +1,123 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	"github.com/google/cel-go/cel"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// asked is a filter that is evaluated as Envoy does.
+type asked []struct {
+	key         string
+	unlessEmpty bool
+	program     cel.Program
+}
+
+func read(t *testing.T, filter *netstatev3.Config) (out asked) {
+	t.Helper()
+	env, err := cel.NewEnv()
+	require.NoError(t, err)
+	for _, v := range filter.GetOnNewConnection() {
+		expression, ok := strings.CutPrefix(v.GetFormatString().GetTextFormatSource().GetInlineString(), "%CEL(")
+		require.True(t, ok)
+		require.Less(t, len(expression), 100_000, "what Envoy's parser takes")
+		ast, issues := env.Parse(strings.TrimSuffix(expression, ")%"))
+		require.NoError(t, issues.Err())
+		program, err := env.Program(ast)
+		require.NoError(t, err)
+		out = append(out, asked{{v.GetObjectKey(), v.GetSkipIfEmpty(), program}}...)
+	}
+	return out
+}
+
+// of a connection: what becomes of it.
+func (a asked) of(t *testing.T, caller Pod, dialled, turn string) map[string]string {
+	t.Helper()
+	state := map[string]any{
+		names.FilterStateCaller: []byte(caller.caller()), names.FilterStateTurn: []byte(turn),
+		names.FilterStateNeighbour: []byte{},
+	}
+	out := map[string]string{}
+	for _, v := range a {
+		result, _, err := v.program.Eval(map[string]any{
+			"filter_state": state, "destination": map[string]any{"address": dialled},
+		})
+		require.NoError(t, err)
+		said := fmt.Sprintf("%s", result.Value())
+		if said != "" || !v.unlessEmpty {
+			state[v.key], out[v.key] = []byte(said), said
+		}
+	}
+	return out
+}
+
+func neighbourPods(n int) (out []Pod) {
+	for i := range n {
+		out = append(out, Pod{
+			UID: fmt.Sprint("uid-", i), Namespace: "shop", Name: fmt.Sprint("pod-", i), Netns: fmt.Sprint("/netns/", i),
+			IPs:      []netip.Addr{netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})},
+			Identity: fmt.Sprint("spiffe://cluster.local/ns/shop/sa/", i),
+		})
+	}
+	return out
+}
+
+// TestEveryWayIsFound: each address leads to its pod, for each caller but that pod; and no other leads anywhere.
+func TestEveryWayIsFound(t *testing.T) {
+	pods := neighbourPods(MostWays + 10)
+	var ways []Way
+	for i := range pods {
+		ways = append(ways, Way{
+			Dialled: fmt.Sprintf("10.96.%d.%d:80", i>>8, i&0xff),
+			To:      []Neighbour{{Pod: &pods[i], At: netip.AddrPortFrom(pods[i].IPs[0], 8080)}},
+		})
+	}
+	filter := read(t, Neighbours(pods, ways))
+	found := 0
+	for i, w := range ways {
+		caller := pods[(i+1)%len(pods)]
+		said := filter.of(t, caller, w.Dialled, "8")
+		if said[names.FilterStateNeighbour] == "" {
+			continue // one too many
+		}
+		found++
+		require.Equal(t, w.To[0].At.String(), said[names.FilterStateNeighbour])
+		require.Equal(t, pods[i].Namespace+"/"+pods[i].Name, said[names.FilterStatePod])
+		require.Equal(t, pods[i].Identity, said[names.FilterStateDestination])
+		require.Equal(t, pods[i].Netns, said["envoy.network.upstream_bind_override.network_namespace"])
+		require.Equal(t, map[string]string{names.FilterStateNeighbour: ""}, filter.of(t, pods[i], w.Dialled, "8"), "oneself")
+	}
+	require.Equal(t, MostWays, found)
+	none := map[string]string{names.FilterStateNeighbour: ""}
+	for _, dialled := range []string{"", "10.96.0.1:8", "10.96.0.1:800", "9.0.0.0:1", "[fd00::1]:80"} {
+		require.Equal(t, none, filter.of(t, pods[0], dialled, "8"), dialled)
+	}
+	require.Equal(t, none, filter.of(t, Pod{Namespace: "shop", Name: "new", UID: "uid-new"}, ways[0].Dialled, "8"),
+		"one that isn't captured yet")
+	require.Empty(t, Neighbours(pods, nil).GetOnNewConnection())
+}
+
+// TestTurns: of several neighbours each has its part.
+func TestTurns(t *testing.T) {
+	pods := neighbourPods(4)
+	w := Way{Dialled: "10.96.0.1:80"}
+	for i := range 3 {
+		w.To = append(w.To, Neighbour{Pod: &pods[i], At: netip.AddrPortFrom(pods[i].IPs[0], 8080)})
+	}
+	filter, seen := read(t, Neighbours(pods, []Way{w})), map[string]int{}
+	for turn := range 256 {
+		said := filter.of(t, pods[3], w.Dialled, fmt.Sprintf("%02x000000-0000-4000-8000-000000000000", turn))
+		seen[said[names.FilterStateNeighbour]]++
+	}
+	require.Equal(t, map[string]int{"10.244.0.0:8080": 86, "10.244.0.1:8080": 85, "10.244.0.2:8080": 85}, seen)
+}
