@@ -9,15 +9,19 @@
 // used by one goroutine at a time; it starts none and takes no locks.
 package memo
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // Graph holds inputs, derived values and who read whom.
 type Graph struct {
 	revision uint64
 	inputs   map[any]*node
 	dirty    []*node // roots to look at again at the next Flush
-	// unsettled are steady values to look at again before anything else.
-	unsettled []*node
+	// unsettled are steady values to look at again before anything else, in the order of their height.
+	unsettled unsettled
 	// computed counts the computations since the start, and Reads what each of them read; tests hold the cost of a change
 	// against them.
 	computed, Reads uint64
@@ -38,10 +42,15 @@ const (
 type node struct {
 	state     state
 	running   bool
+	height    int    // more than that of all that it read
+	looked    uint64 // see settleBefore
 	changedAt uint64 // revision at which the value last came out different
-	checkedAt uint64 // revision at which the value was last known to be right
+	madeAt    uint64 // revision at which the value was last computed
 	deps      []*node
-	users     map[*node]struct{}
+	// suspects are those of deps that may have changed since: a look at the value looks at no others.
+	suspects []*node
+	// users are those that read it, and at which place of their deps it is.
+	users     map[*node]int
 	compute   func(*Ctx) (changed bool)
 	forget    func()
 	root      func() // called by Flush when the value changed; nil for all but roots
@@ -55,6 +64,10 @@ type node struct {
 type Ctx struct {
 	g    *Graph
 	node *node
+	// read is how much of what the last computation read this one has read so far, in the same order: nearly always all
+	// of it, and then nothing has to be recorded. left is the rest, once something else was read.
+	read int
+	left []*node
 }
 
 // Read records that the computation depends on an input. The key is any comparable value that the owner of the
@@ -65,7 +78,7 @@ func (c *Ctx) Read(key any) {
 	}
 	in, ok := c.g.inputs[key]
 	if !ok {
-		in = &node{users: map[*node]struct{}{}}
+		in = &node{users: map[*node]int{}}
 		in.forget = func() { delete(c.g.inputs, key) }
 		c.g.inputs[key] = in
 	}
@@ -73,12 +86,39 @@ func (c *Ctx) Read(key any) {
 }
 
 func (c *Ctx) depend(on *node) {
-	if _, ok := on.users[c.node]; ok {
+	n := c.node
+	if c.left == nil && c.read < len(n.deps) && n.deps[c.read] == on {
+		c.read++
+		c.g.Reads++
 		return
 	}
+	if place, ok := on.users[n]; ok && place < c.read && n.deps[place] == on {
+		return
+	}
+	if c.left == nil {
+		c.left = append(make([]*node, 0, len(n.deps)-c.read), n.deps[c.read:]...)
+		n.deps = n.deps[:c.read]
+	}
 	c.g.Reads++
-	on.users[c.node] = struct{}{}
-	c.node.deps = append(c.node.deps, on)
+	c.read++
+	on.users[n] = len(n.deps)
+	n.deps = append(n.deps, on)
+}
+
+// done forgets what the last computation read and this one didn't.
+func (c *Ctx) done() {
+	n := c.node
+	if c.left == nil {
+		c.left = append(c.left, n.deps[c.read:]...)
+		n.deps = n.deps[:c.read]
+	}
+	clear(n.deps[len(n.deps):cap(n.deps)])
+	for _, d := range c.left {
+		if place := d.users[n]; place >= len(n.deps) || n.deps[place] != d {
+			delete(d.users, n)
+			d.collect()
+		}
+	}
 }
 
 // Touch says that an input has changed. Values that nobody derived from it cost nothing.
@@ -94,13 +134,16 @@ func (g *Graph) Touch(key any) {
 
 func (g *Graph) spoil(n *node) {
 	for u := range n.users {
+		if l := len(u.suspects); l == 0 || u.suspects[l-1] != n {
+			u.suspects = append(u.suspects, n)
+		}
 		if u.state != clean {
 			continue
 		}
 		u.state = maybe
 		g.enqueue(u)
 		if u.steady {
-			g.unsettled = append(g.unsettled, u)
+			g.unsettled.add(u)
 			continue
 		}
 		g.spoil(u)
@@ -110,19 +153,37 @@ func (g *Graph) spoil(n *node) {
 // settle brings steady values up to date, and marks the users of those that really changed. Until then these users look
 // clean, so it goes before every look at a value from outside.
 func (g *Graph) settle() {
-	for len(g.unsettled) > 0 {
-		n := g.unsettled[0]
-		g.unsettled = g.unsettled[1:]
-		if len(n.users) == 0 {
-			continue // whoever reads it next looks at it then
-		}
-		g.refresh(n)
-		if n.spoiledAt != n.changedAt {
-			n.spoiledAt = n.changedAt
-			g.spoil(n)
+	for n := g.unsettled.next(); n != nil; n = g.unsettled.next() {
+		if len(n.users) > 0 { // else whoever reads it next looks at it then
+			g.settleOne(n)
 		}
 	}
-	g.unsettled = nil
+}
+
+func (g *Graph) settleOne(n *node) {
+	g.refresh(n)
+	if n.spoiledAt != n.changedAt {
+		n.spoiledAt = n.changedAt
+		g.spoil(n)
+	}
+}
+
+// settleBefore settles what a value was computed of, directly or not. While steady values are settled, in order of
+// their height, one of them may read what it didn't before, of which others are still to be settled.
+func (g *Graph) settleBefore(n *node) {
+	if n.looked == g.unsettled.turn {
+		return
+	}
+	n.looked = g.unsettled.turn
+	for _, d := range n.deps {
+		if d.height < g.unsettled.lowest {
+			continue
+		}
+		g.settleBefore(d)
+		if d.steady && d.state == maybe {
+			g.settleOne(d)
+		}
+	}
 }
 
 func (g *Graph) enqueue(n *node) {
@@ -155,39 +216,41 @@ func (g *Graph) Flush() {
 
 // refresh makes a node clean: by finding that nothing it read changed, or by computing it again.
 func (g *Graph) refresh(n *node) {
+	if n.height > g.unsettled.lowest && g.unsettled.count > 0 && !n.running {
+		g.settleBefore(n)
+	}
 	switch {
 	case n.state == clean:
 		return
 	case n.running:
 		panic("memo: a value was defined by itself") // a mistake in the program: no input can cause it
-	case n.state == maybe:
-		stale := false
-		for _, d := range n.deps {
-			if d.compute != nil {
-				g.refresh(d)
-			}
-			if d.changedAt > n.checkedAt {
-				stale = true
-				break
-			}
-		}
-		if !stale {
-			n.state, n.checkedAt = clean, g.revision
-			return
-		}
+	case n.state == maybe && !g.stale(n):
+		n.state, n.suspects = clean, nil
+		return
 	}
 	g.run(n)
 }
 
-func (g *Graph) run(n *node) {
-	old := n.deps
-	n.deps = make([]*node, 0, len(old))
-	for _, d := range old {
-		delete(d.users, n)
+// stale tells whether something that a value was computed of came out different. It looks in the order in which that
+// was read: whether the next was to be read may depend on it.
+func (g *Graph) stale(n *node) bool {
+	slices.SortFunc(n.suspects, func(a, b *node) int { return cmp.Compare(a.users[n], b.users[n]) })
+	for _, d := range n.suspects {
+		if d.compute != nil {
+			g.refresh(d)
+		}
+		if d.changedAt > n.madeAt {
+			return true
+		}
 	}
-	n.running = true
+	return false
+}
+
+func (g *Graph) run(n *node) {
+	c := &Ctx{g: g, node: n}
+	n.running, n.suspects = true, nil
 	g.computed++
-	changed := n.compute(&Ctx{g: g, node: n})
+	changed := n.compute(c)
 	n.running = false
 	if changed || n.state == fresh {
 		g.revision++
@@ -196,9 +259,27 @@ func (g *Graph) run(n *node) {
 	if n.state == fresh {
 		n.spoiledAt = n.changedAt // nobody has read another value
 	}
-	n.state, n.checkedAt = clean, g.revision
-	for _, d := range old {
-		d.collect()
+	n.state, n.madeAt = clean, g.revision
+	c.done()
+	n.rise()
+}
+
+// rise has the node stand higher than what it read, and what reads it higher than the node.
+func (n *node) rise() {
+	height := n.height
+	for _, d := range n.deps {
+		height = max(height, d.height+1)
+	}
+	n.raise(height)
+}
+
+func (n *node) raise(height int) {
+	if n.height >= height || n.running {
+		return // what is running is yet to rise
+	}
+	n.height = height
+	for u := range n.users {
+		u.raise(height + 1)
 	}
 }
 
@@ -291,7 +372,7 @@ func (f *Func[K, V]) entry(key K) *entry[V] {
 	}
 	e := &entry[V]{}
 	e.state, e.steady = fresh, f.steady
-	e.users = map[*node]struct{}{}
+	e.users = map[*node]int{}
 	e.compute = func(c *Ctx) bool {
 		v := f.compute(c, key)
 		changed := e.state == fresh || !f.equal(e.value, v)
