@@ -86,7 +86,7 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	p.rejections = newRejections(p.book, p.acknowledged)
 	p.book.OnChange(p.acknowledged)
 	p.engine = engine.New(engine.Options{
-		Inbox: p.inbox, Cache: cache, Log: o.Log.WithName("engine"),
+		Inbox: p.inbox, Cache: cache, Log: o.Log.WithName("engine"), Registerer: metrics.Registry,
 		OnReport:    p.writer.Report,
 		OnBinding:   p.bound.Bound,
 		OnLeftOut:   p.bound.LeftOut,
