@@ -4,7 +4,6 @@
 package cluster
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -100,7 +99,7 @@ func (c *Collection[T]) Part(ctx *memo.Ctx, indexName, value string, part Part) 
 			func(k Key) bool { return partOf(k, part.Of) != part })
 	}
 	ctx.Read(partInput{whole, part})
-	return slices.Collect(maps.Keys(l.parts[part.N]))
+	return slices.Clone(l.parts[part.N])
 }
 
 // Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when

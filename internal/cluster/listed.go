@@ -15,8 +15,9 @@ type listed struct {
 	keys map[Key]uint64 // what Arrived says of each
 	// sorted are those that were given out last, and are not changed any more; changed came or went since.
 	sorted, changed []Key
-	// parts are the same keys, divided; nil as long as nobody asked.
-	parts []map[Key]struct{}
+	// parts are the same keys, divided, each as they came, so that who reads one reads the same in the same order as
+	// before; nil as long as nobody asked.
+	parts [][]Key
 }
 
 // Part is one of several parts of what is listed: which keys it has follows from their hash.
@@ -73,7 +74,8 @@ func (l *listed) add(k Key, arrived uint64) {
 	l.note(k)
 	l.keys[k] = arrived
 	if of := len(l.parts); of > 0 {
-		l.parts[partOf(k, of).N][k] = struct{}{}
+		part := &l.parts[partOf(k, of).N]
+		*part = append(*part, k)
 		l.divide(of)
 	}
 }
@@ -82,7 +84,8 @@ func (l *listed) remove(k Key) {
 	l.note(k)
 	delete(l.keys, k)
 	if of := len(l.parts); of > 0 {
-		delete(l.parts[partOf(k, of).N], k)
+		part := &l.parts[partOf(k, of).N]
+		*part = slices.DeleteFunc(*part, func(o Key) bool { return o == k })
 		l.divide(of)
 	}
 }
@@ -105,11 +108,9 @@ func (l *listed) divide(of int) {
 	if len(l.parts) == of {
 		return
 	}
-	l.parts = make([]map[Key]struct{}, of)
-	for n := range l.parts {
-		l.parts[n] = map[Key]struct{}{}
-	}
+	l.parts = make([][]Key, of)
 	for k := range l.keys {
-		l.parts[partOf(k, of).N][k] = struct{}{}
+		part := &l.parts[partOf(k, of).N]
+		*part = append(*part, k)
 	}
 }

@@ -6,13 +6,14 @@ package memo
 // unsettled are steady values that may have changed, by height: a value is settled after all that it was computed of,
 // so that it is never computed of some that are up to date and others that aren't.
 type unsettled struct {
-	at            [][]*node // by height
-	lowest, count int
-	turn          uint64 // one more with each that is added
+	at     [][]*node // by height
+	lowest int32
+	count  int
+	turn   uint64 // one more with each that is added
 }
 
 func (q *unsettled) add(n *node) {
-	for len(q.at) <= n.height {
+	for len(q.at) <= int(n.height) {
 		q.at = append(q.at, nil)
 	}
 	q.at[n.height] = append(q.at[n.height], n)
