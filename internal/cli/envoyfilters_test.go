@@ -33,7 +33,7 @@ func TestRoutesSayWhomTheyAsk(t *testing.T) {
 			GlobalLimit: &model.GlobalLimit{Service: of("limits"), Domain: "d", Timeout: time.Second},
 			MaxBytes:    1, Abort: &model.Abort{Status: 500, Percent: 1},
 		},
-		Default: []model.Rule{{
+		Default: []*model.Rule{{
 			Source: source, RuleName: "asks",
 			Filters: []model.Filter{
 				{CORS: &model.CORS{AllowOrigins: []string{"*"}}},

@@ -26,6 +26,15 @@ type indexInput struct {
 	kind, index, value string
 }
 
+// partInput and partsInput are those of a part of it, and of how many there are.
+type (
+	partInput struct {
+		indexInput
+		Part
+	}
+	partsInput struct{ indexInput }
+)
+
 // Collection holds the objects of one kind as they were watched, and the indexes over them. Objects are shared and
 // must never be changed.
 type Collection[T client.Object] struct {
@@ -42,7 +51,7 @@ type Collection[T client.Object] struct {
 
 type index[T client.Object] struct {
 	values func(T) []string
-	keys   map[string]map[Key]uint64 // by value; what Arrived says of each
+	listed map[string]*listed // by value
 }
 
 func newCollection[T client.Object](
@@ -50,7 +59,7 @@ func newCollection[T client.Object](
 ) *Collection[T] {
 	c := &Collection[T]{kind: kind, graph: g, objects: map[Key]T{}, indexes: map[string]*index[T]{}, same: same}
 	for name, values := range by {
-		c.indexes[name] = &index[T]{values: values, keys: map[string]map[Key]uint64{}}
+		c.indexes[name] = &index[T]{values: values, listed: map[string]*listed{}}
 	}
 	return c
 }
@@ -62,22 +71,44 @@ func (c *Collection[T]) Get(ctx *memo.Ctx, key Key) (obj T, ok bool) {
 	return obj, ok
 }
 
-// By reads the keys of the objects that an index lists under a value, sorted by namespace and name.
+// By reads the keys of the objects that an index lists under a value, sorted by namespace and name. They are shared.
 func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 	ctx.Read(indexInput{c.kind, indexName, value})
-	set := c.indexes[indexName].keys[value]
-	keys := make([]Key, 0, len(set))
-	for k := range set {
-		keys = append(keys, k)
+	if l := c.indexes[indexName].listed[value]; l != nil {
+		return l.all()
 	}
-	slices.SortFunc(keys, compareKeys)
-	return keys
+	return nil
+}
+
+// Parts tells into how many parts the keys are divided that an index lists under a value; see Part.
+func (c *Collection[T]) Parts(ctx *memo.Ctx, indexName, value string) int {
+	ctx.Read(partsInput{indexInput{c.kind, indexName, value}})
+	if l := c.indexes[indexName].listed[value]; l != nil {
+		return l.divided()
+	}
+	return 1
+}
+
+// Part reads one part of what By does, unsorted. Who makes a sum of something in all objects reads it part by part: the
+// parts grow in number and hardly in size, so that a change of one object costs little, however many there are.
+func (c *Collection[T]) Part(ctx *memo.Ctx, indexName, value string, part Part) []Key {
+	whole := indexInput{c.kind, indexName, value}
+	l := c.indexes[indexName].listed[value]
+	if part.Of == 1 || l == nil || part.Of != l.divided() {
+		return slices.DeleteFunc(slices.Clone(c.By(ctx, indexName, value)),
+			func(k Key) bool { return partOf(k, part.Of) != part })
+	}
+	ctx.Read(partInput{whole, part})
+	return slices.Clone(l.parts[part.N])
 }
 
 // Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when
 // all come in no order. It changes with what By reads only.
 func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
-	return c.indexes[indexName].keys[value][key]
+	if l := c.indexes[indexName].listed[value]; l != nil {
+		return l.keys[key]
+	}
+	return 0
 }
 
 // MarkSettled says that what existed at the start is in.
@@ -130,23 +161,40 @@ func (c *Collection[T]) Delete(key Key) {
 
 func (c *Collection[T]) reindex(name string, ix *index[T], key Key, before, after []string) {
 	for _, v := range before {
-		if slices.Contains(after, v) {
-			continue
+		if !slices.Contains(after, v) {
+			c.list(indexInput{c.kind, name, v}, ix, key, false)
 		}
-		delete(ix.keys[v], key)
-		if len(ix.keys[v]) == 0 {
-			delete(ix.keys, v)
-		}
-		c.graph.Touch(indexInput{c.kind, name, v})
 	}
 	for _, v := range after {
-		if slices.Contains(before, v) {
-			continue
+		if !slices.Contains(before, v) {
+			c.list(indexInput{c.kind, name, v}, ix, key, true)
 		}
-		if ix.keys[v] == nil {
-			ix.keys[v] = map[Key]uint64{}
-		}
-		ix.keys[v][key] = c.arrival()
-		c.graph.Touch(indexInput{c.kind, name, v})
+	}
+}
+
+// list has a key listed under a value from now on, or not any more, and touches what changed by it.
+func (c *Collection[T]) list(at indexInput, ix *index[T], key Key, is bool) {
+	l := ix.listed[at.value]
+	if l == nil {
+		l = &listed{keys: map[Key]uint64{}}
+		ix.listed[at.value] = l
+	}
+	before := len(l.parts)
+	if is {
+		l.add(key, c.arrival())
+	} else {
+		l.remove(key)
+	}
+	if len(l.keys) == 0 {
+		delete(ix.listed, at.value)
+	}
+	c.graph.Touch(at)
+	if before > 0 && len(l.parts) == before {
+		c.graph.Touch(partInput{at, partOf(key, before)})
+		return
+	}
+	c.graph.Touch(partsInput{at})
+	for n := range before {
+		c.graph.Touch(partInput{at, Part{n, before}})
 	}
 }

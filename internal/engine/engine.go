@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -44,6 +45,8 @@ type Options struct {
 	OnAutomatic func(namespace string, needed, known bool)
 	// OnRefused is told of the claims of pods to an address that don't count; empty once there are none any more.
 	OnRefused func(netip.Addr, []ingest.RefusedClaim)
+	// Registerer of the metrics; nil: they aren't exposed.
+	Registerer prometheus.Registerer
 	// Acks tells which route tables proxies reject; nil: nobody is asked.
 	Acks Acknowledgements
 	// OnRejection is told of each rule that proxies were found to reject, here or on another replica.
@@ -54,7 +57,8 @@ type Options struct {
 type Engine struct {
 	*Inbox
 
-	opts Options
+	opts    Options
+	metrics *metrics
 
 	// Everything below belongs to Run's goroutine.
 	graph     *memo.Graph
@@ -98,7 +102,8 @@ func New(o Options) *Engine {
 		o.OnRejection = func(ingest.Rejection) {}
 	}
 	e := &Engine{
-		Inbox: o.Inbox, opts: o, graph: memo.New(), scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
+		Inbox: o.Inbox, opts: o, metrics: newMetrics(o.Registerer), graph: memo.New(),
+		scopes: map[xds.Scope]*scope{}, updates: map[xds.Scope][]xds.Update{},
 		answered: map[xds.Key]bool{}, isolations: map[xds.Scope]*isolation{}, accepted: map[string]*model.RouteTable{},
 		givenUp: map[string]string{},
 	}
@@ -127,10 +132,12 @@ func (e *Engine) Run(ctx context.Context) error {
 // derived once. Run calls it; only tests do, besides.
 func (e *Engine) process() {
 	for {
-		objects, calls := e.take()
+		objects, calls, since := e.take()
 		if len(objects) == 0 && len(calls) == 0 {
 			return
 		}
+		taken := time.Now()
+		e.metrics.observe(stageQueued, since, taken)
 		for _, o := range objects {
 			e.change(o)
 		}
@@ -142,6 +149,7 @@ func (e *Engine) process() {
 			for e.isolate() {
 				e.flush()
 			}
+			e.metrics.observe(stageDerived, taken, time.Now())
 		}
 	}
 }

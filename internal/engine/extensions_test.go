@@ -34,7 +34,8 @@ func TestGuardsOfTCPPorts(t *testing.T) {
 	says := func(r *xds.Resource) (ports int) {
 		require.NotNil(t, r)
 		said := string(as[*corev3.TypedExtensionConfig](t, r).GetTypedConfig().GetValue())
-		w := h.resources.waypoint(nil, sharedScope)
+		gateway, _ := catalogue.WaypointOf(sharedScope)
+		w := h.ingest.Waypoint.Get(nil, gateway)
 		for _, p := range w.Ports {
 			require.Contains(t, said, "'"+names.ServerName(p.Namespace, p.Service, p.Port)+"'")
 		}

@@ -262,6 +262,7 @@ func TestGolden(t *testing.T) {
 				h.subscribe(scope, strings.Fields(scopes[scope])...)
 				out += h.dump(t, scope)
 			}
+			h.tablesAreWhole(t)
 			translatetest.File(t, filepath.Join("testdata", name+".txt"), []byte(out))
 		})
 	}

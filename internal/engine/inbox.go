@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -33,6 +34,7 @@ type Inbox struct {
 	objects []queued
 	at      map[objectID]int
 	calls   []func(*Engine)
+	since   time.Time // of the first of them
 	wake    wake.Signal
 }
 
@@ -103,6 +105,7 @@ type objectID struct {
 func (q *Inbox) object(o client.Object, deleted bool) {
 	id := objectID{fmt.Sprintf("%T", o), client.ObjectKeyFromObject(o)}
 	q.mu.Lock()
+	q.begin()
 	if n, ok := q.at[id]; ok {
 		was := q.objects[n]
 		q.objects[n] = queued{o, deleted, !deleted && (was.deleted || was.recreated)}
@@ -119,15 +122,24 @@ func (q *Inbox) object(o client.Object, deleted bool) {
 
 func (q *Inbox) do(f func(*Engine)) {
 	q.mu.Lock()
+	q.begin()
 	q.calls = append(q.calls, f)
 	q.mu.Unlock()
 	q.wake.Set()
 }
 
-func (q *Inbox) take() ([]queued, []func(*Engine)) {
+// begin notes the time of what is the first to be queued. The lock is held.
+func (q *Inbox) begin() {
+	if len(q.objects) == 0 && len(q.calls) == 0 {
+		q.since = time.Now()
+	}
+}
+
+// take takes all that is queued, and tells since when there was some.
+func (q *Inbox) take() ([]queued, []func(*Engine), time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	objects, calls := q.objects, q.calls
 	q.objects, q.calls, q.at = nil, nil, nil
-	return objects, calls
+	return objects, calls, q.since
 }

@@ -88,6 +88,7 @@ func incremental(t *testing.T, seed uint64, pool []client.Object) {
 			require.Equal(t, served(scratch.cache, scope), served(h.cache, scope), "seed %d step %d scope %s", seed, step, scope)
 		}
 		require.Equal(t, string(scratch.statuses(t)), string(h.statuses(t)), "seed %d step %d", seed, step)
+		h.tablesAreWhole(t)
 	}
 	h.disconnect(func() bool { return true })
 	h.graceOver()

@@ -47,6 +47,8 @@ type resources struct {
 	// closed are the namespaces whose callers a table answers an error, by its name; see Engine.close.
 	closed map[string]map[string]bool
 	pods   *cluster.Collection[*corev1.Pod]
+	// rules are the routes of one rule in a table: an edit of another one doesn't concern them.
+	rules *memo.Func[ruleIn, *xds.Piece]
 	// guards are the filters that guard pods, which all pods of a kind have in common.
 	guards *memo.Func[ingest.PodKind, *xds.Extension]
 	// failed is told of resources that could not be made; nothing else is held up by them.
@@ -64,24 +66,20 @@ func newResources(
 	r.shared = memo.Define(g, "shared", equal, r.makeShared)
 	r.scoped = memo.Define(g, "scoped", equal, r.makeScoped)
 	r.endpoints = memo.Define(g, "waypointAssignments", equal, r.makeEndpoints)
+	r.rules = memo.Define(g, "routesOfRule", (*xds.Piece).Equal, r.makeRule)
 	r.guards = memo.Define(g, "guards", (*xds.Extension).Equal, r.makeGuard)
 	r.set = memo.Define(g, "set", slices.Equal[[]string], r.makeSet)
 	return r
 }
 
-// waypoint of a scope; nil where it is no waypoint's.
-func (r *resources) waypoint(c *memo.Ctx, scope xds.Scope) *model.Waypoint {
-	gateway, ok := catalogue.WaypointOf(scope)
-	if !ok {
-		return nil
-	}
-	return r.ingest.Waypoint.Get(c, gateway)
-}
-
 // makeSet lists what a proxy gets that subscribes to everything. Node proxies ask for what they need by name; their
 // listeners are made by the agent.
 func (r *resources) makeSet(c *memo.Ctx, k setRef) []string {
-	w := r.waypoint(c, k.scope)
+	gateway, ok := catalogue.WaypointOf(k.scope)
+	if !ok {
+		return nil
+	}
+	w := r.ingest.Waypoint.Get(c, gateway)
 	if w == nil {
 		return nil
 	}
@@ -129,11 +127,11 @@ func (r *resources) makeScoped(c *memo.Ctx, k xds.Key) *xds.Resource {
 	if node, ok := catalogue.NodeOf(k.Scope); ok || k.Scope == catalogue.AllNodes {
 		return r.forNode(c, node, k)
 	}
-	w := r.waypoint(c, k.Scope)
-	if w == nil {
+	gateway, ok := catalogue.WaypointOf(k.Scope)
+	if !ok || !r.ingest.IsWaypoint(c, gateway) {
 		return nil
 	}
-	return r.forWaypoint(c, w, k)
+	return r.forWaypoint(c, gateway, k)
 }
 
 // extension is asked for by name when a listener came that has it, and that waits for it.
@@ -213,43 +211,42 @@ func (r *resources) forNode(c *memo.Ctx, nodeName string, k xds.Key) *xds.Resour
 	return r.shared.Get(c, xds.Key{ID: k.ID})
 }
 
-func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.Resource {
+func (r *resources) forWaypoint(c *memo.Ctx, gateway cluster.Key, k xds.Key) *xds.Resource {
 	switch k.TypeURL {
 	case xds.TypeListener:
 		switch k.Name {
 		case names.ListenerMTLS:
-			return r.resource(k, waypoint.MTLSListener(*w))
+			return r.resource(k, waypoint.MTLSListener(*r.ingest.Front.Get(c, gateway)))
 		case names.ListenerTrial:
 			return r.resource(k, waypoint.TrialListener())
 		case names.ListenerTunnel:
-			if w.Tunnels {
+			if r.ingest.Tunnels(c, gateway) {
 				return r.resource(k, waypoint.TunnelListener())
 			}
 		}
 		return nil
 	case xds.TypeCluster:
-		if _, found := slices.BinarySearch(r.set.Get(c, setRef{k.Scope, k.TypeURL}), k.Name); !found {
-			return nil
-		}
-		return r.clusterOf(c, w, k)
-	case xds.TypeScopedRoute:
-		if !serves(w, k.Name) {
-			return nil
-		}
-	case xds.TypeRoute:
-		if k.Name == names.RouteTrial {
+		return r.clusterOf(c, gateway, k)
+	case xds.TypeRoute, xds.TypeScopedRoute:
+		if k.Name == names.RouteTrial && k.TypeURL == xds.TypeRoute {
 			return r.trialRoutes(c, k)
 		}
-		if !serves(w, k.Name) {
+		at, ok := parseTable(k.Name)
+		if !ok {
+			return nil
+		}
+		if _, served := r.ingest.Serves(c, gateway, at.Port); !served {
 			return nil
 		}
 	case xds.TypeEndpoint:
-		port, ok := r.reaches(c, w, k.Name)
+		port, ok := r.reaches(c, gateway, k.Name)
 		if !ok {
 			return nil
 		}
 		return r.endpoints.Get(c, sentTo{
-			k.ID, ingest.Sent{ServicePort: port, Word: ingest.WordFor(w, port)}, r.ingest.MostEndpointsAt(c, w.Name, port),
+			k.ID,
+			ingest.Sent{ServicePort: port, Word: r.ingest.WordTo(c, gateway, port)},
+			r.ingest.MostEndpointsAt(c, gateway, port),
 		})
 	default:
 		return nil
@@ -257,56 +254,50 @@ func (r *resources) forWaypoint(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.
 	return r.shared.Get(c, xds.Key{ID: k.ID})
 }
 
-// clusterOf a waypoint, of those in its set.
-func (r *resources) clusterOf(c *memo.Ctx, w *model.Waypoint, k xds.Key) *xds.Resource {
-	if k.Name == names.ClusterTunnel {
-		return r.resource(k, upstream.Tunnel(w.Identity))
+// clusterOf a waypoint; nil where it is in no set of it.
+func (r *resources) clusterOf(c *memo.Ctx, gateway cluster.Key, k xds.Key) *xds.Resource {
+	identity, headers := r.ingest.WaypointIdentity(c, gateway), r.ingest.HeaderLimits.Get(c, gateway)
+	if k.Name == names.ClusterTunnel && r.ingest.Tunnels(c, gateway) {
+		return r.resource(k, upstream.Tunnel(identity))
 	}
-	if port, ok := parsePort(k.Name, "service"); ok {
-		return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+	requests := func(port model.ServicePort, tls bool) bool {
+		return r.ingest.SendsRequestsTo(c, gateway, port) && r.ingest.SpeaksTLS.Get(c, port) == tls
 	}
-	if port, ok := parsePort(k.Name, names.PrefixTLS); ok {
-		return r.resource(k, upstream.TLSPort(r.ingest.Upstream.Get(c, port), w.Headers))
+	if port, ok := parsePort(k.Name, "service"); ok && requests(port, false) {
+		return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), identity, headers))
+	}
+	if port, ok := parsePort(k.Name, names.PrefixTLS); ok && requests(port, true) {
+		return r.resource(k, upstream.TLSPort(r.ingest.Upstream.Get(c, port), headers))
 	}
 	if ns, name, version, ok := names.ParseExternal(k.Name); ok {
-		e := r.ingest.External.Get(c, cluster.Key{Namespace: ns, Name: name})
-		if e == nil || e.Version != version {
-			return nil // it goes with the set
+		key := cluster.Key{Namespace: ns, Name: name}
+		if e := r.ingest.External.Get(c, key); e != nil && e.Version == version && r.ingest.LeavesBy(c, gateway, key) {
+			return r.resource(k, upstream.External(e.External, r.ingest.NotOutside.Get(c, struct{}{}), headers))
 		}
-		return r.resource(k, upstream.External(e.External, r.ingest.NotOutside.Get(c, struct{}{}), w.Headers))
 	}
-	if ns, svc, port, ok := names.ParseInboundCluster(k.Name); ok {
-		port := model.ServicePort{Namespace: ns, Service: svc, Port: port}
-		return r.resource(k, upstream.Inbound(r.ingest.Upstream.Get(c, port), w.Identity, w.Headers))
+	if ns, svc, number, ok := names.ParseInboundCluster(k.Name); ok {
+		port := model.ServicePort{Namespace: ns, Service: svc, Port: number}
+		if protocol, served := r.ingest.Serves(c, gateway, port); served && !protocol.HTTP() {
+			return r.resource(k, upstream.Inbound(r.ingest.Upstream.Get(c, port), identity, headers))
+		}
 	}
 	return nil
 }
 
-// serves tells whether a waypoint serves the port that a route table or scope is named after.
-func serves(w *model.Waypoint, name string) bool {
-	at, ok := parseTable(name)
-	if !ok {
-		return false
-	}
-	_, found := w.Port(at.Port)
-	return found
-}
-
 // reaches tells which port a load assignment is named after, and whether a waypoint sends requests, or passes
 // connections on, to it by the cluster that has it.
-func (r *resources) reaches(c *memo.Ctx, w *model.Waypoint, name string) (model.ServicePort, bool) {
+func (r *resources) reaches(c *memo.Ctx, gateway cluster.Key, name string) (model.ServicePort, bool) {
 	port, byTLS := parsePort(name, names.PrefixTLSEndpoints)
 	if !byTLS {
 		var ok bool
 		if port, ok = parsePort(name, "waypoint"); !ok {
 			return port, false
 		}
-		if served, ok := w.Port(port); ok && !served.Protocol.HTTP() {
+		if protocol, ok := r.ingest.Serves(c, gateway, port); ok && !protocol.HTTP() {
 			return port, true
 		}
 	}
-	_, backend := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare)
-	return port, backend && r.ingest.SpeaksTLS.Get(c, port) == byTLS
+	return port, r.ingest.SendsRequestsTo(c, gateway, port) && r.ingest.SpeaksTLS.Get(c, port) == byTLS
 }
 
 // sentTo is a load assignment of waypoints that send there by somebody's word, with so many endpoints at most.
@@ -385,13 +376,7 @@ func (r *resources) makeShared(c *memo.Ctx, k xds.Key) *xds.Resource {
 		}
 	case xds.TypeRoute:
 		if at, ok := parseTable(k.Name); ok {
-			trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-			table := r.table(c, k.Name, at)
-			rc, bad := route.Configuration(trustDomain, table)
-			for _, err := range bad { // none: ingest asks CheckRule about every rule
-				r.failed(k, err)
-			}
-			return r.resource(k, rc, table.Editions().Sorted()...)
+			return r.routeTable(c, k, at)
 		}
 	case xds.TypeRuntime:
 		if k.Name == names.RuntimeLayer {

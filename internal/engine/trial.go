@@ -189,7 +189,7 @@ type closedInput struct{ table string }
 func (e *Engine) close(i *isolation, at model.Attachment) {
 	closed := map[string]bool{}
 	for _, c := range e.ingest.Table.Get(nil, at).Callers {
-		if slices.ContainsFunc(c.Rules, func(r model.Rule) bool { return !i.search.Good(ingest.RuleKey(r)) }) {
+		if slices.ContainsFunc(c.Rules, func(r *model.Rule) bool { return !i.search.Good(ingest.RuleKey(*r)) }) {
 			closed[c.Namespace] = true
 		}
 	}
@@ -208,22 +208,6 @@ func (e *Engine) reopen(table string) bool {
 	delete(e.resources.closed, table)
 	e.graph.Touch(closedInput{table})
 	return true
-}
-
-// table is what is served for an attachment: as ingest has it, but for namespaces that are closed.
-func (r *resources) table(c *memo.Ctx, name string, at model.Attachment) model.RouteTable {
-	c.Read(closedInput{name})
-	table := *r.ingest.Table.Get(c, at)
-	if closed := r.closed[name]; closed != nil {
-		table.Callers = slices.Clone(table.Callers)
-		for n, caller := range table.Callers {
-			if closed[caller.Namespace] {
-				all := model.Rule{Source: model.ObjectRef{Kind: "Namespace", Name: caller.Namespace}, Invalid: true}
-				table.Callers[n].Rules = []model.Rule{all}
-			}
-		}
-	}
-	return table
 }
 
 // show sets what the proxies of a scope are shown, and tells whether that is something else than before.
@@ -247,7 +231,7 @@ const maxText = 1024
 // blame leaves a rule out from now on, in every table.
 func (e *Engine) blame(table string, at model.Attachment, key, text string) {
 	for rule := range rulesOf(e.ingest.Table.Get(nil, at)) {
-		if ingest.RuleKey(rule) == key {
+		if ingest.RuleKey(*rule) == key {
 			e.opts.Log.Info("proxies reject a rule; it is left out", "table", table, "kind", rule.Source.Kind,
 				"namespace", rule.Source.Namespace, "name", rule.Source.Name, "rule", rule.RuleIndex, "error", text)
 			e.reject(ingest.Rejection{Route: rule.Source, Rule: key, Text: strings.ToValidUTF8(text[:min(len(text), maxText)],
@@ -273,8 +257,8 @@ func verdict(st xds.ResourceState, judges map[string]bool) (answered bool, text 
 	return acked == len(judges), ""
 }
 
-func rulesOf(t *model.RouteTable) func(yield func(model.Rule) bool) {
-	return func(yield func(model.Rule) bool) {
+func rulesOf(t *model.RouteTable) func(yield func(*model.Rule) bool) {
+	return func(yield func(*model.Rule) bool) {
 		if t == nil {
 			return
 		}
@@ -296,7 +280,7 @@ func rulesOf(t *model.RouteTable) func(yield func(model.Rule) bool) {
 func itemsOf(t *model.RouteTable) (items []quarantine.Item) {
 	for rule := range rulesOf(t) {
 		src := rule.Source
-		items = append(items, quarantine.Item{Key: ingest.RuleKey(rule), Group: src.Kind + "/" + src.Namespace + "/" +
+		items = append(items, quarantine.Item{Key: ingest.RuleKey(*rule), Group: src.Kind + "/" + src.Namespace + "/" +
 			src.Name})
 	}
 	return items
@@ -306,10 +290,10 @@ func itemsOf(t *model.RouteTable) (items []quarantine.Item) {
 func (r *resources) trialRoutes(c *memo.Ctx, k xds.Key) *xds.Resource {
 	c.Read(trialInput{k.Scope})
 	trustDomain := r.ingest.Settings.Get(c, struct{}{}).TrustDomain
-	table := model.RouteTable{Default: []model.Rule{}}
+	table := model.RouteTable{Default: []*model.Rule{}}
 	if t := r.trials[k.Scope]; t != nil {
-		only := func(rules []model.Rule) []model.Rule {
-			return slices.DeleteFunc(slices.Clone(rules), func(rule model.Rule) bool { return !t.keys[ingest.RuleKey(rule)] })
+		only := func(rules []*model.Rule) []*model.Rule {
+			return slices.DeleteFunc(slices.Clone(rules), func(rule *model.Rule) bool { return !t.keys[ingest.RuleKey(*rule)] })
 		}
 		whole := r.ingest.Table.Get(c, t.at)
 		table.Attachment, table.Protocol = whole.Attachment, whole.Protocol

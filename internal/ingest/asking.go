@@ -26,7 +26,7 @@ func (i *Ingest) unaskable(c *memo.Ctx, at, service model.ServicePort, author st
 	if len(i.guardsOf(c, service)) == 0 {
 		return ""
 	}
-	waypoint := i.waypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint)
+	waypoint := i.WaypointIdentity(c, i.Binding.Get(c, at.ServiceName()).Waypoint)
 	return i.unaskableAs(c, asker{waypoint: waypoint, owner: at.Namespace, author: author}, service)
 }
 

@@ -50,8 +50,8 @@ func (i *Ingest) defineAuthentication(g *memo.Graph) {
 	i.authentication = definePolicies(g, i, i.authenticationPolicies())
 	i.defineModes(g)
 	i.authenticated = memo.Define(g, "authenticated", slices.Equal[[]authenticated], i.authenticatedPorts)
-	i.ownSetsOf = memo.Define(g, "ownAuthenticationSets", reflectEqual[[][]cluster.Key], i.ownAuthenticationSets)
-	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets)
+	i.ownSetsOf = memo.Define(g, "ownAuthenticationSets", reflectEqual[[][]cluster.Key], i.ownAuthenticationSets).Steady()
+	i.setsOf = memo.Define(g, "authenticationSets", reflectEqual[[][]cluster.Key], i.authenticationSets).Steady()
 	i.authenticationShares = memo.Define(g, "authenticationShares", reflectEqual[*authenticationSharing],
 		i.shareAuthentication)
 	i.Authentications = memo.Define(g, "authentications", reflectEqual[*model.Authentications], i.authentications)
@@ -159,10 +159,12 @@ func (i *Ingest) ownAuthenticationSets(c *memo.Ctx, at model.Attachment) [][]clu
 	return sortedSets(append(setsOfRules(table.Default), model.Needed(table.Guards)))
 }
 
-func setsOfRules(rules []model.Rule) (out [][]cluster.Key) {
+func setsOfRules(rules []*model.Rule) (out [][]cluster.Key) {
 	for _, r := range rules {
 		for _, b := range r.Backends {
-			out = append(out, model.Needed(b.Guards))
+			if len(b.Guards) > 0 {
+				out = append(out, model.Needed(b.Guards))
+			}
 		}
 	}
 	return out

@@ -203,7 +203,7 @@ func (i *Ingest) askedWaypoint(c *memo.Ctx, key cluster.Key, policies bool) stri
 	}
 	routed := func() bool {
 		return slices.ContainsFunc(i.attached.Get(c, key), func(r attached) bool {
-			return slices.ContainsFunc(r.parents, func(p parent) bool { return p.service == key && len(p.attachments) > 0 })
+			return slices.Contains(r.services, key)
 		})
 	}
 	if use.Automatic() && !policies && !routed() {

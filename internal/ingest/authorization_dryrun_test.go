@@ -82,7 +82,7 @@ func sameTables(t *testing.T, with, without *model.RouteTable) (tried int) {
 		tried += len(g.Application)
 	}
 	require.Equal(t, inForce(without.Guards), inForce(with.Guards), with.Attachment)
-	rules := func(table *model.RouteTable) (out []model.Rule) {
+	rules := func(table *model.RouteTable) (out []*model.Rule) {
 		out = table.Default
 		for _, c := range table.Callers {
 			out = append(out[:len(out):len(out)], c.Rules...)

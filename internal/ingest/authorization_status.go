@@ -298,7 +298,7 @@ func (i *Ingest) concernedRequests(c *memo.Ctx, out *AccessTarget, ports []model
 	for _, p := range ports {
 		b := i.Binding.Get(c, p.ServiceName())
 		switch {
-		case !i.unguarded.Get(c, model.Attachment{Port: p}).Protocol.HTTP():
+		case !i.protocolOf.Get(c, model.Attachment{Port: p}).HTTP():
 			out.opaque = append(out.opaque, p)
 		case b.unserved() || b.Problem != "":
 			out.unserved = append(out.unserved, p)
@@ -337,6 +337,6 @@ func (i *Ingest) leadsTo(c *memo.Ctx, at model.ServicePort, ports []model.Servic
 	if slices.Contains(ports, at) {
 		return true
 	}
-	return slices.ContainsFunc(tableBackends(i.unguarded.Get(c, model.Attachment{Port: at})),
+	return slices.ContainsFunc(i.leads.Get(c, model.Attachment{Port: at}).backends,
 		func(b model.ServicePort) bool { return slices.Contains(ports, b) })
 }

@@ -11,28 +11,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
-// guardedTable is a table with the guards of all that it leads to. That of a port that is TCP has some, too: requests
-// come on connections from when it was HTTP.
-func (i *Ingest) guardedTable(c *memo.Ctx, at model.Attachment) *model.RouteTable {
-	table := i.unguarded.Get(c, at)
-	if at.Port == (model.ServicePort{}) {
-		return table
-	}
-	b := i.guardBuilder(c, at.Port)
-	out := *table
-	b.own = b.askable(b.own)
-	out.Guards, out.Default, out.Callers = b.own, b.rules(table.Default), slices.Clone(table.Callers)
-	for n := range out.Callers {
-		out.Callers[n].Rules = b.rules(out.Callers[n].Rules)
-	}
-	limit := i.reserving(c, &out, i.askableLimit(c, at.Port, table.Requests.GlobalLimit))
-	out.Requests.GlobalLimit = limit
-	if len(b.own) == 0 && !b.guarded && limit == table.Requests.GlobalLimit {
-		return table
-	}
-	return &out
-}
-
 // guardBuilder finds the guards of the rules of one table.
 type guardBuilder struct {
 	i *Ingest
@@ -40,52 +18,48 @@ type guardBuilder struct {
 	// at is the port that the requests are for, own the guards of the pods behind it.
 	at  model.ServicePort
 	own []model.Guard
-	// guarded: some rule has guards.
-	guarded bool
 }
 
 func (i *Ingest) guardBuilder(c *memo.Ctx, at model.ServicePort) *guardBuilder {
 	return &guardBuilder{i: i, c: c, at: at, own: i.guardsOf(c, at)}
 }
 
-// rules with guards are others; those without stay as they are.
-func (b *guardBuilder) rules(in []model.Rule) []model.Rule {
-	out := in
-	for n, r := range in {
-		a := r.ExternalAuth()
-		unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service, r.Source.Namespace) != ""
-		unextended := b.i.unextended(b.c, r, b.at) != nil
-		if unasked || unextended {
-			if b.guarded = true; &out[0] == &in[0] {
-				out = slices.Clone(in)
-			}
-			r = refusing(r, unasked, unextended)
-			out[n] = r
+// ownGuards are those of the requests to an attachment that no rule takes elsewhere. A port that is TCP has some, too:
+// requests come on connections from when it was HTTP.
+func (i *Ingest) ownGuards(c *memo.Ctx, at model.Attachment) []model.Guard {
+	if at.Port == (model.ServicePort{}) {
+		return nil
+	}
+	b := i.guardBuilder(c, at.Port)
+	return b.askable(b.own)
+}
+
+// rule is one with the guards of all that it leads to, and is the same where there are none.
+func (b *guardBuilder) rule(r *model.Rule) *model.Rule {
+	a := r.ExternalAuth()
+	unasked := a != nil && !a.Invalid && b.i.unaskable(b.c, b.at, a.Service, r.Source.Namespace) != ""
+	if unextended := b.i.unextended(b.c, *r, b.at) != nil; unasked || unextended {
+		r = new(refusing(*r, unasked, unextended))
+	}
+	out := r
+	for n, backend := range r.Backends {
+		if backend.Invalid {
+			continue
 		}
-		for m, backend := range r.Backends {
-			if backend.Invalid {
-				continue
-			}
-			guards := b.askable(b.guards(r, backend))
-			if len(guards) == 0 {
-				continue
-			}
-			if b.guarded = true; &out[0] == &in[0] {
-				out = slices.Clone(in)
-			}
-			if &out[n].Backends[0] == &r.Backends[0] {
-				out[n].Backends = slices.Clone(r.Backends)
-			}
-			if b.i.overWays(b.c, r.Source, b.at.Namespace) != nil {
-				out[n].Backends[m].Invalid = true
-				continue
-			}
-			if b.i.untried(b.c, r.Source, b.at.Namespace) {
-				guards = inForce(guards)
-			}
-			out[n].Backends[m].Guards = guards
-			out[n].Backends[m].Invalid = b.i.forges(b.c, r, backend, guards) != ""
+		guards := b.askable(b.guards(*r, backend))
+		if len(guards) == 0 {
+			continue
 		}
+		out = changeable(out, r)
+		if b.i.overWays(b.c, r.Source, b.at.Namespace) != nil {
+			out.Backends[n].Invalid = true
+			continue
+		}
+		if b.i.untried(b.c, r.Source, b.at.Namespace) {
+			guards = inForce(guards)
+		}
+		out.Backends[n].Guards = guards
+		out.Backends[n].Invalid = b.i.forges(b.c, *r, backend, guards) != ""
 	}
 	return out
 }

@@ -97,11 +97,14 @@ func costOfGuard(g model.Guard) (out cost) {
 // tooManyGuards says of which of a namespace's routes for the Services of a namespace the ways cost too much. Policies
 // that are only tried come last: they make no request fail.
 func (i *Ingest) tooManyGuards(c *memo.Ctx, k consumer) map[model.ObjectRef]overWay {
-	refs, most := i.routesFor(c, k), mostGuardsOfConsumer
+	by, most := listing{guardBills, cluster.ByConsumer, k.author + "/" + k.owner}, mostGuardsOfConsumer
 	if k.author == k.owner {
-		refs, most = i.routesBy(c, cluster.ByNamespace, k.author), mostGuardsOfAuthor
+		by, most = listing{guardBills, cluster.ByNamespace, k.author}, mostGuardsOfAuthor
 	}
-	bills := billsOf(c, i.guardBillOf, refs)
+	if all := i.sumOf(c, by); all.of[k.owner].plus(all.tried[k.owner]).within(most) {
+		return nil // nearly always
+	}
+	bills := billsOf(c, i.guardBillOf, i.routesBy(c, by.index, by.value))
 	var out map[model.ObjectRef]overWay
 	note := func(ref model.ObjectRef, over overWay) {
 		if out == nil {

@@ -242,7 +242,7 @@ func (i *Ingest) tlsNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 			continue
 		}
 		out.Clusters = append(out.Clusters, i.clusterName(c, a.Port))
-		if _, served := w.Port(a.Port); served && i.claims.Get(c, a).protocol.HTTP() {
+		if _, served := w.Port(a.Port); served && i.protocolOf.Get(c, a).HTTP() {
 			out.Attachments = append(out.Attachments, a) // whose tables lead there
 		}
 	}

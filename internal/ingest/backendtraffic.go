@@ -99,7 +99,7 @@ func (i *Ingest) backendTrafficNeeds(c *memo.Ctx, at []model.Attachment) ParentR
 	}
 	asked := i.backendTrafficOf.InForce.Get(c, at[0]).Content
 	for _, a := range at {
-		if !i.claims.Get(c, a).protocol.HTTP() {
+		if !i.protocolOf.Get(c, a).HTTP() {
 			continue
 		}
 		if asked.Retries != nil {
@@ -122,24 +122,28 @@ func (i *Ingest) session(c *memo.Ctx, port model.ServicePort) *model.SessionPers
 	return nil
 }
 
-// withSessions has the rules keep the sessions that the owners of their backends have. The rules are the caller's to
-// change, their backends are not.
-func (i *Ingest) withSessions(c *memo.Ctx, rules []model.Rule) []model.Rule {
-	for n, r := range rules {
-		cloned := false
-		for m, b := range r.Backends {
-			if b.Invalid || b.External != nil || r.SessionPersistence != nil {
-				continue
-			}
-			s := i.session(c, b.Port)
-			if s == nil {
-				continue
-			}
-			if !cloned {
-				rules[n].Backends, cloned = slices.Clone(r.Backends), true
-			}
-			rules[n].Backends[m].Session = s
+// withSessions is the rule with the sessions that the owners of its backends have; the rule itself where these have
+// none.
+func (i *Ingest) withSessions(c *memo.Ctx, r *model.Rule) *model.Rule {
+	out := r
+	for n, b := range r.Backends {
+		if b.Invalid || b.External != nil || r.SessionPersistence != nil {
+			continue
+		}
+		if s := i.session(c, b.Port); s != nil {
+			out = changeable(out, r)
+			out.Backends[n].Session = s
 		}
 	}
-	return rules
+	return out
+}
+
+// changeable is a copy of a rule and its backends, if it is still the rule itself.
+func changeable(r, itself *model.Rule) *model.Rule {
+	if r != itself {
+		return r
+	}
+	out := *r
+	out.Backends = slices.Clone(r.Backends)
+	return &out
 }

@@ -73,8 +73,11 @@ func spend(bills []*bill, price func(*bill) cost, most cost, refused func(b *bil
 
 // tooMuchOfAuthor says which of a namespace's routes are too much for the operator, and why.
 func (i *Ingest) tooMuchOfAuthor(c *memo.Ctx, author string) map[model.ObjectRef]Verdict {
-	bills := billsOf(c, i.billOf, i.routesBy(c, cluster.ByNamespace, author))
 	out := map[model.ObjectRef]Verdict{}
+	if i.sumOf(c, listing{routeBills, cluster.ByNamespace, author}).all.within(mostOfAuthor) {
+		return out // nearly always
+	}
+	bills := billsOf(c, i.billOf, i.routesBy(c, cluster.ByNamespace, author))
 	spend(bills, func(b *bill) cost { return b.all }, mostOfAuthor, func(b *bill, older cost) {
 		out[b.ref] = Verdict{Reason: v1alpha1.RouteReasonOverBudget, Message: fmt.Sprintf(
 			"the routes of a namespace are limited to %d bytes in total. A route counts once for each of its ports, and the "+
@@ -109,6 +112,12 @@ func (i *Ingest) tooMuchOfConsumer(c *memo.Ctx, k consumer) map[model.ObjectRef]
 
 func (i *Ingest) spendOfConsumer(c *memo.Ctx, k consumer, most cost, refused func(b *bill, older cost)) cost {
 	author := i.overAuthor.Get(c, k.author)
+	if len(author) == 0 {
+		all := i.sumOf(c, listing{routeBills, cluster.ByConsumer, k.author + "/" + k.owner}).of[k.owner]
+		if all.within(most) {
+			return all
+		}
+	}
 	bills := slices.DeleteFunc(billsOf(c, i.billOf, i.routesFor(c, k)), func(b *bill) bool {
 		_, over := author[b.ref]
 		return over

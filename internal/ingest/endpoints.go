@@ -173,7 +173,7 @@ func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint
 	out := from.Get(c, port.ServiceName()).at(p.Name, most)
 	if gw, ok := i.waypointOf(c, port); ok {
 		for n := range out { // a waypoint speaks mTLS itself
-			out[n].MTLS, out[n].Identity = true, i.waypointIdentity(c, gw)
+			out[n].MTLS, out[n].Identity = true, i.WaypointIdentity(c, gw)
 		}
 	}
 	return out

@@ -265,14 +265,6 @@ func ruleExternals(rules []model.Rule) (out []*model.ExternalHost) {
 	return out
 }
 
-// tableExternals are the XBackends by which a table's requests leave.
-func tableExternals(t *model.RouteTable) (out []cluster.Key) {
-	for _, h := range ruleExternals(t.Default) {
-		out = append(out, h.Name)
-	}
-	return out // callers' own rules lead to none
-}
-
 func (i *Ingest) waysOutOf(c *memo.Ctx, namespace string) (out []model.ServicePort) {
 	if len(i.store.HTTPRoutes.By(c, cluster.ByNamespace, namespace)) == 0 &&
 		len(i.store.GRPCRoutes.By(c, cluster.ByNamespace, namespace)) == 0 {
@@ -280,7 +272,7 @@ func (i *Ingest) waysOutOf(c *memo.Ctx, namespace string) (out []model.ServicePo
 	}
 	for _, svc := range i.store.Services.By(c, cluster.ByNamespace, namespace) {
 		for _, port := range i.allPorts(c, svc) {
-			if len(tableExternals(i.unguarded.Get(c, model.Attachment{Port: port}))) > 0 {
+			if len(i.leads.Get(c, model.Attachment{Port: port}).externals) > 0 {
 				out = append(out, port)
 			}
 		}

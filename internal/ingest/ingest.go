@@ -69,8 +69,19 @@ type Ingest struct {
 	// identitiesOf a Service's port are those that may answer for it, sorted.
 	identitiesOf *memo.Func[model.ServicePort, []string]
 	// Route is nil where there is none.
-	Route  *memo.Func[model.ObjectRef, *Route]
-	claims *memo.Func[model.Attachment, *claims]
+	Route *memo.Func[model.ObjectRef, *Route]
+	// asksOf, matchesOf and leadsOfRoute are what others than the route itself read of it.
+	asksOf       *memo.Func[model.ObjectRef, *asks]
+	matchesOf    *memo.Func[model.ObjectRef, []ruleMatch]
+	leadsOfRoute *memo.Func[model.ObjectRef, *leads]
+	claims       *memo.Func[model.Attachment, *claims]
+	// protocolOf, lost and shadowed are of the claims; callersOf a Service are the namespaces whose claims count.
+	protocolOf *memo.Func[model.Attachment, model.Protocol]
+	lost       *memo.Func[model.Attachment, map[model.ObjectRef]Verdict]
+	shadowed   *memo.Func[model.Attachment, map[model.ObjectRef][]string]
+	callersOf  *memo.Func[cluster.Key, []string]
+	// leads from an attachment; never nil.
+	leads *memo.Func[model.Attachment, *leads]
 	// attached are the routes of a Service, routable its ports that may have some.
 	attached *memo.Func[cluster.Key, []attached]
 	routable *memo.Func[cluster.Key, []model.Attachment]
@@ -80,14 +91,20 @@ type Ingest struct {
 	overAuthor   *memo.Func[string, map[model.ObjectRef]Verdict]
 	overConsumer *memo.Func[consumer, map[model.ObjectRef]Verdict]
 	spent        *memo.Func[consumer, cost]
+	// sums of bills, in parts.
+	sums *memo.Func[portion, *sum]
 	// guardBillOf and overGuards are likewise about the guards of all that routes lead to.
 	guardBillOf *memo.Func[model.ObjectRef, *bill]
 	overGuards  *memo.Func[consumer, map[model.ObjectRef]overWay]
 	// share is what each consumer has of what all may cost an owner; authors are their namespaces.
 	share   *memo.Func[string, cost]
 	authors *memo.Func[string, []string]
-	// Table of an attachment; never nil. unguarded is the same without guards.
-	Table, unguarded *memo.Func[model.Attachment, *model.RouteTable]
+	// Table of an attachment; never nil.
+	Table *memo.Func[model.Attachment, *model.RouteTable]
+	// rulesOf a route in a table.
+	rulesOf *memo.Func[routeAt, []placedRule]
+	// OwnGuards are RouteTable.Guards.
+	OwnGuards *memo.Func[model.Attachment, []model.Guard]
 	// Upstream is a Service's port as a destination of waypoints.
 	Upstream *memo.Func[model.ServicePort, model.Upstream]
 	// wantedBinding is the Binding that a Service asks for; overPorts are Services of a namespace that can't have it.
@@ -99,8 +116,17 @@ type Ingest struct {
 	Bound *memo.Func[cluster.Key, Binding]
 	// Waypoint is nil where the Gateway is none of ours.
 	Waypoint *memo.Func[cluster.Key, *model.Waypoint]
-	// headerLimitsOf a waypoint.
-	headerLimitsOf *memo.Func[cluster.Key, model.HeaderLimits]
+	// Front is what a waypoint listens for: all of it but where it sends.
+	Front *memo.Func[cluster.Key, *model.Waypoint]
+	// servedAs is what a waypoint has for a Service, servedIn that of a part of its namespace.
+	servedAs *memo.Func[cluster.Key, *served]
+	servedIn *memo.Func[servedPart, *served]
+	// backendOf, wordTo and tunnels are what its resources depend on; see Serves.
+	backendOf *memo.Func[gatewayTo, bool]
+	wordTo    *memo.Func[gatewayTo, Word]
+	tunnels   *memo.Func[cluster.Key, bool]
+	// HeaderLimits of a waypoint.
+	HeaderLimits *memo.Func[cluster.Key, model.HeaderLimits]
 	// NeedsAutomatic tells whether a namespace needs an automatic waypoint.
 	NeedsAutomatic *memo.Func[string, bool]
 	// Destination of an address that captured pods dial; never nil.
@@ -162,25 +188,29 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.CallerEndpoints = memo.Define(g, "callerEndpoints", SameEndpoints, i.callerEndpoints)
 	i.identitiesOf = memo.Define(g, "identities", slices.Equal[[]string], i.identities)
 	i.Route = memo.Define(g, "route", reflectEqual[*Route], i.route)
-	i.attached = memo.Define(g, "attached", slices.Equal[[]attached], i.attachedTo)
-	i.routable = memo.Define(g, "routable", slices.Equal[[]model.Attachment], i.routablePorts)
-	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
+	i.defineClaims(g)
 	i.billOf = memo.Define(g, "bill", reflectEqual[*bill], i.bill)
+	i.sums = memo.Define(g, "sums", sameSum, i.sumOfPortion)
 	i.overAuthor = memo.Define(g, "overAuthor", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfAuthor).Steady()
 	i.overConsumer = memo.Define(g, "overConsumer", maps.Equal[map[model.ObjectRef]Verdict], i.tooMuchOfConsumer).Steady()
 	i.spent = memo.Define(g, "spent", same[cost], i.spentByConsumer)
 	i.share = memo.Define(g, "share", same[cost], i.shareOfConsumers).Steady()
 	i.authors = memo.Define(g, "authors", slices.Equal[[]string], i.authorsFor)
 	i.defineWays(g)
-	i.unguarded = memo.Define(g, "unguardedTable", reflectEqual[*model.RouteTable], i.table)
-	i.Table = memo.Define(g, "table", reflectEqual[*model.RouteTable], i.guardedTable)
+	i.defineTables(g)
 	i.Upstream = memo.Define(g, "upstream", reflectEqual[model.Upstream], i.upstream)
 	i.wantedBinding = memo.Define(g, "wantedBinding", reflectEqual[Binding], i.wanted)
 	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
-	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint)
-	i.headerLimitsOf = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
+	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint).Steady()
+	i.servedAs = memo.Define(g, "servedAs", sameServed, i.servedOf).Steady()
+	i.servedIn = memo.Define(g, "servedIn", sameServed, i.servedInPart).Steady()
+	i.Front = memo.Define(g, "front", reflectEqual[*model.Waypoint], i.front)
+	i.backendOf = memo.Define(g, "backendOf", same[bool], i.isBackendOf)
+	i.wordTo = memo.Define(g, "wordTo", same[Word], i.wordOf)
+	i.tunnels = memo.Define(g, "tunnels", same[bool], i.hasTunnels)
+	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)
 	i.Destination = memo.Define(g, "destination", reflectEqual[*model.Destination], i.destination)
 	i.defineAuthorization(g)

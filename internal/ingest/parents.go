@@ -5,7 +5,6 @@ package ingest
 
 import (
 	"fmt"
-	"slices"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -29,13 +28,6 @@ type parent struct {
 	refused     *Verdict
 	// foreign: somebody else may be responsible for the parent, for its namespace is not in the mesh.
 	foreign bool
-}
-
-func (r *Route) attachesTo(at model.Attachment) bool {
-	return slices.ContainsFunc(r.parents, func(p parent) bool {
-		_, found := slices.BinarySearchFunc(p.attachments, at, model.Attachment.Compare)
-		return found
-	})
 }
 
 // onlyParent tells whether a Service is the only one that the route names as parent.

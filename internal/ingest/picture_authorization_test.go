@@ -185,7 +185,7 @@ func (p *picture) tableGuards(t *model.RouteTable) (out string) {
 					to = b.External.Name.String() + " outside"
 				}
 				out += fmt.Sprintf("\n    let in, of %s %s/%s rule %s to %s:%s", r.Source.Kind, r.Source.Namespace, r.Source.Name,
-					ruleLabel(r), to, p.guards(b.Guards, "      "))
+					ruleLabel(*r), to, p.guards(b.Guards, "      "))
 			}
 		}
 	}

@@ -127,13 +127,13 @@ func (p *picture) tables(svc *model.Service) {
 	}
 }
 
-func ruleLines(who string, rules []model.Rule) string {
+func ruleLines(who string, rules []*model.Rule) string {
 	out := "\n    " + who + ":"
 	if len(rules) == 0 {
 		out += " 404"
 	}
 	for _, r := range rules {
-		out += "\n      " + ruleLine(r)
+		out += "\n      " + ruleLine(*r)
 	}
 	return out
 }

@@ -147,7 +147,7 @@ func (i *Ingest) atWaypoint(c *memo.Ctx, at []model.Attachment) (out ParentRepor
 
 // clusterOf is the name of the cluster that a waypoint has for a port that it serves.
 func (i *Ingest) clusterOf(c *memo.Ctx, at model.Attachment) string {
-	if p := at.Port; !i.unguarded.Get(c, at).Protocol.HTTP() {
+	if p := at.Port; !i.protocolOf.Get(c, at).HTTP() {
 		return names.InboundCluster(p.Namespace, p.Service, p.Port)
 	}
 	return i.clusterName(c, at.Port)

@@ -69,7 +69,7 @@ func (i *Ingest) limiter(
 	c *memo.Ctx, namespace string, ref gwv1.BackendObjectReference,
 ) (port model.ServicePort, bad *Verdict) {
 	port, bad = i.referredPort(c, cluster.NameOf((*v1alpha1.TrafficPolicy)(nil)), namespace, ref)
-	if bad == nil && i.claims.Get(c, model.Attachment{Port: port}).protocol != model.ProtocolHTTP2 {
+	if bad == nil && i.protocolOf.Get(c, model.Attachment{Port: port}) != model.ProtocolHTTP2 {
 		return model.ServicePort{}, &Verdict{
 			Reason: string(gwv1.RouteReasonUnsupportedProtocol), Message: notHTTP2(port, "gRPC"),
 		}

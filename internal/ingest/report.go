@@ -177,7 +177,7 @@ type lostPorts struct {
 // outcome tells which of the ports that a parentRef asks for the route gets, and why it doesn't get the others.
 func (i *Ingest) outcome(c *memo.Ctx, r *Route, p parent) (has []model.Attachment, lost []lostPorts) {
 	for _, at := range p.attachments {
-		why, isLost := i.claims.Get(c, at).lost[r.ref]
+		why, isLost := i.lost.Get(c, at)[r.ref]
 		if !isLost {
 			has = append(has, at)
 			continue
@@ -222,7 +222,7 @@ func (i *Ingest) acceptedMessage(
 			portNumbers(undeclared)))
 	}
 	for _, at := range ports {
-		for _, text := range i.claims.Get(c, at).shadowed[r.ref] {
+		for _, text := range i.shadowed.Get(c, at)[r.ref] {
 			if !slices.Contains(parts, text) {
 				parts = append(parts, text)
 			}

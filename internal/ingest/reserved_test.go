@@ -14,8 +14,8 @@ import (
 // TestWhatIsReserved: on no way of a table does a rate limit service set what the authorization service of a rule alone
 // is to set, or what rules of policies go by. What policies vouch for is in the golden case "authentication".
 func TestWhatIsReserved(t *testing.T) {
-	asks := func(taken ...string) []model.Rule {
-		return []model.Rule{{Filters: []model.Filter{{ExternalAuth: &model.ExternalAuth{Taken: taken}}}}}
+	asks := func(taken ...string) []*model.Rule {
+		return []*model.Rule{{Filters: []model.Filter{{ExternalAuth: &model.ExternalAuth{Taken: taken}}}}}
 	}
 	guarded := func(r model.AccessRequest) []model.Guard {
 		return []model.Guard{{Application: []model.AccessPolicy{{Rules: []model.AccessRule{{}, {Request: &r}}}}}}
@@ -30,7 +30,7 @@ func TestWhatIsReserved(t *testing.T) {
 	require.Equal(t, []string{"x-mail", "x-of-callers", "x-tenant", "x-user-name"}, of(&table))
 	by := func(expression string) *model.RouteTable {
 		g := guarded(model.AccessRequest{CEL: expression})
-		return &model.RouteTable{Default: []model.Rule{{Backends: []model.Backend{{Guards: g}}}}}
+		return &model.RouteTable{Default: []*model.Rule{{Backends: []model.Backend{{Guards: g}}}}}
 	}
 	for _, expression := range []string{
 		`request.headers["x_role"] == "a b"`, `"X-Role" in request.headers`, `has(request.headers.x_role)`,

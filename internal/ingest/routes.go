@@ -48,7 +48,6 @@ type Route struct {
 	created    time.Time
 	parents    []parent
 	Rules      []model.Rule // flattened, in the order of the object
-	matches    []string     // the matchKey of each
 	// externals are the XBackends that the rules name and may use, whatever may be wrong with these.
 	externals []cluster.Key
 	// resolved, partial and invalid become conditions.
@@ -107,9 +106,6 @@ func (i *Ingest) route(c *memo.Ctx, ref model.ObjectRef) *Route {
 		return nil
 	}
 	b.judge()
-	for _, rule := range b.route.Rules {
-		b.route.matches = append(b.route.matches, matchKey(rule.Match))
-	}
 	return b.route
 }
 

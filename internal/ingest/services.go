@@ -139,7 +139,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 		out.Identities = i.identitiesOf.Get(c, port)
 		out.ClientIP = i.Service.Get(c, port.ServiceName()).ClientIP
 		if !open {
-			out.Callers, out.Waypoint = b.Callers, i.waypointIdentity(c, b.Waypoint)
+			out.Callers, out.Waypoint = b.Callers, i.WaypointIdentity(c, b.Waypoint)
 		}
 	case b.Problem != "":
 		out.Kind, out.Reason = model.DestinationRefused, b.Problem
@@ -152,7 +152,7 @@ func (i *Ingest) serviceDestination(c *memo.Ctx, out *model.Destination, port mo
 		}
 		out.Kind, out.Port, out.Service = model.DestinationWaypoint, own, port
 		out.IPv6 = waypointFamily(i.Service.Get(c, own.ServiceName()), out.Address.Addr()).Is6()
-		out.Identities = []string{i.waypointIdentity(c, b.Waypoint)}
+		out.Identities = []string{i.WaypointIdentity(c, b.Waypoint)}
 	}
 }
 
@@ -175,7 +175,7 @@ func (i *Ingest) callerEndpoints(c *memo.Ctx, svc cluster.Key) []model.Endpoint 
 	if callers == nil {
 		// All go there now. A proxy that is about to switch must not open the Service meanwhile to those who went there
 		// before.
-		callers = i.callers(c, i.Service.Get(c, svc))
+		callers = i.callersOf.Get(c, svc)
 	}
 	if len(callers) == 0 {
 		return nil

@@ -6,8 +6,10 @@ package ingest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -18,16 +20,63 @@ import (
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
+// asks is what a route asks for: all of it that decides, with what others ask for, which attachments it gets. What its
+// rules say is no part of it, so an edit of these concerns no other route.
+type asks struct {
+	ref     model.ObjectRef
+	created time.Time
+	// services are its parents; attachments those of all of them, sorted.
+	services    []cluster.Key
+	attachments []model.Attachment
+}
+
+// asksFor is nil where there is no route.
+func (i *Ingest) asksFor(c *memo.Ctx, ref model.ObjectRef) *asks {
+	r := i.Route.Get(c, ref)
+	if r == nil {
+		return nil
+	}
+	out := &asks{ref: ref, created: r.created}
+	for _, p := range r.parents {
+		if len(p.attachments) > 0 {
+			out.services = append(out.services, p.service)
+			out.attachments = slices.Concat(out.attachments, p.attachments)
+		}
+	}
+	slices.SortFunc(out.attachments, model.Attachment.Compare)
+	out.attachments = slices.Compact(out.attachments)
+	return out
+}
+
+func (a *asks) attachesTo(at model.Attachment) bool {
+	_, found := slices.BinarySearchFunc(a.attachments, at, model.Attachment.Compare)
+	return found
+}
+
 // claims says which routes have an attachment.
 type claims struct {
 	protocol model.Protocol
-	routes   []*Route // that have it, the one with precedence first
+	routes   []model.ObjectRef // that have it, the one with precedence first
 	// effective are those of them that say what becomes of requests; the others cost too much.
-	effective []*Route
+	effective []model.ObjectRef
 	// lost says, for routes that ask for it, why they don't get it.
 	lost map[model.ObjectRef]Verdict
-	// shadowed says, for routes that have it, which of their rules others go before for all requests.
-	shadowed map[model.ObjectRef][]string
+}
+
+// defineClaims has what many read of the claims stand for itself: it hardly ever changes when these do.
+func (i *Ingest) defineClaims(g *memo.Graph) {
+	i.asksOf = memo.Define(g, "asks", reflectEqual[*asks], i.asksFor).Steady()
+	i.attached = memo.Define(g, "attached", slices.Equal[[]attached], i.attachedTo)
+	i.routable = memo.Define(g, "routable", slices.Equal[[]model.Attachment], i.routablePorts)
+	i.claims = memo.Define(g, "claims", reflectEqual[*claims], i.claim)
+	i.protocolOf = memo.Define(g, "protocol", same[model.Protocol], func(c *memo.Ctx, at model.Attachment) model.Protocol {
+		return i.claims.Get(c, at).protocol
+	}).Steady()
+	i.lost = memo.Define(g, "lost", maps.Equal[map[model.ObjectRef]Verdict],
+		func(c *memo.Ctx, at model.Attachment) map[model.ObjectRef]Verdict { return i.claims.Get(c, at).lost }).Steady()
+	i.callersOf = memo.Define(g, "callers", slices.Equal[[]string], i.callers).Steady()
+	i.matchesOf = memo.Define(g, "matches", slices.Equal[[]ruleMatch], i.matchesOfRoute).Steady()
+	i.shadowed = memo.Define(g, "shadowed", reflectEqual[map[model.ObjectRef][]string], i.shadows).Steady()
 }
 
 // claim decides between the routes that ask for an attachment. What a port speaks is its owner's to say: by
@@ -76,13 +125,12 @@ func (i *Ingest) claim(c *memo.Ctx, at model.Attachment) *claims {
 					" is attached to it, and a GRPCRoute takes precedence over an HTTPRoute (GEP-1294)",
 			}
 		default:
-			out.routes = append(out.routes, r.Route)
+			out.routes = append(out.routes, r.ref)
 			if !r.over {
-				out.effective = append(out.effective, r.Route)
+				out.effective = append(out.effective, r.ref)
 			}
 		}
 	}
-	out.shadowed = shadows(out.effective)
 	return out
 }
 
@@ -96,25 +144,26 @@ func (i *Ingest) declared(c *memo.Ctx, port model.ServicePort) (model.Protocol, 
 	return p.Protocol, ok
 }
 
-// shadows finds rules with the very match that a route with precedence has already.
-func shadows(routes []*Route) map[model.ObjectRef][]string {
+// shadows finds rules with the very match that a route with precedence has already: for routes that have an
+// attachment, what to say of these.
+func (i *Ingest) shadows(c *memo.Ctx, at model.Attachment) map[model.ObjectRef][]string {
 	type place struct{ namespace, match string }
 	first := map[place]model.ObjectRef{}
 	out := map[model.ObjectRef][]string{}
-	for _, r := range routes {
-		for n, rule := range r.Rules {
-			at := place{r.ref.Namespace, r.matches[n]}
+	for _, ref := range i.claims.Get(c, at).effective {
+		for _, match := range i.matchesOf.Get(c, ref) {
+			at := place{ref.Namespace, match.key}
 			winner, taken := first[at]
 			if !taken {
-				first[at] = r.ref
+				first[at] = ref
 			}
-			if !taken || winner == r.ref {
+			if !taken || winner == ref {
 				continue
 			}
-			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", ruleLabel(rule), winner.Kind,
+			text := fmt.Sprintf("a match of rule %s is also in %s %s, which takes precedence", match.rule, winner.Kind,
 				winner.Name)
-			if !slices.Contains(out[r.ref], text) {
-				out[r.ref] = append(out[r.ref], text)
+			if !slices.Contains(out[ref], text) {
+				out[ref] = append(out[ref], text)
 			}
 		}
 	}
@@ -134,9 +183,22 @@ func matchKey(m model.Match) string {
 		named(m.Headers), named(m.Query))
 }
 
+// ruleMatch is what tells whether two rules take the same requests: see matchKey.
+type ruleMatch struct{ key, rule string }
+
+// matchesOfRoute are those of its rules.
+func (i *Ingest) matchesOfRoute(c *memo.Ctx, ref model.ObjectRef) (out []ruleMatch) {
+	if r := i.Route.Get(c, ref); r != nil {
+		for _, rule := range r.Rules {
+			out = append(out, ruleMatch{matchKey(rule.Match), ruleLabel(rule)})
+		}
+	}
+	return out
+}
+
 // attached is a route with a Service as parent.
 type attached struct {
-	*Route
+	*asks
 	over bool // it costs too much
 	// crowded: too many other namespaces have routes for the Service already.
 	crowded bool
@@ -146,9 +208,9 @@ type attached struct {
 func (i *Ingest) attachedTo(c *memo.Ctx, service cluster.Key) []attached {
 	var out []attached
 	for _, ref := range i.routesOf(c, service) {
-		if r := i.Route.Get(c, ref); r != nil {
+		if a := i.asksOf.Get(c, ref); a != nil {
 			_, over := i.over(c, ref, service.Namespace)
-			out = append(out, attached{Route: r, over: over})
+			out = append(out, attached{asks: a, over: over})
 		}
 	}
 	slices.SortFunc(out, func(a, b attached) int { return policy.Compare(a.created, a.ref, b.created, b.ref) })
@@ -172,22 +234,18 @@ func (i *Ingest) asking(c *memo.Ctx, at model.Attachment) []attached {
 // table puts together what every route does with the requests to an attachment, in order of precedence.
 func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 	claims := i.claims.Get(c, at)
-	out := &model.RouteTable{Attachment: at, Protocol: claims.protocol, TLS: i.SpeaksTLS.Get(c, at.Port)}
-	if p := i.traffic.InForce.Get(c, at); p != nil && out.Protocol.HTTP() {
-		out.Requests = p.Content.Requests
+	out := &model.RouteTable{
+		Attachment: at, Protocol: claims.protocol, TLS: i.SpeaksTLS.Get(c, at.Port), Guards: i.OwnGuards.Get(c, at),
 	}
-	if out.Protocol.HTTP() {
-		out.Session = i.session(c, at.Port)
+	byNamespace := map[string][]model.ObjectRef{}
+	for _, ref := range claims.routes {
+		byNamespace[ref.Namespace] = nil // there is a route, so what none matches is answered 404
 	}
-	byNamespace := map[string][]*Route{}
-	for _, r := range claims.routes {
-		byNamespace[r.ref.Namespace] = nil // there is a route, so what none matches is answered 404
-	}
-	for _, r := range claims.effective {
-		byNamespace[r.ref.Namespace] = append(byNamespace[r.ref.Namespace], r)
+	for _, ref := range claims.effective {
+		byNamespace[ref.Namespace] = append(byNamespace[ref.Namespace], ref)
 	}
 	for ns, routes := range byNamespace {
-		rules := i.withSessions(c, orderedRules(routes))
+		rules := i.orderedRules(c, routes, at)
 		if ns == at.Namespace() {
 			out.Default = rules
 		} else {
@@ -195,12 +253,35 @@ func (i *Ingest) table(c *memo.Ctx, at model.Attachment) *model.RouteTable {
 		}
 	}
 	slices.SortFunc(out.Callers, func(a, b model.CallerRules) int { return strings.Compare(a.Namespace, b.Namespace) })
+	if out.Protocol.HTTP() {
+		out.Session = i.session(c, at.Port)
+		if p := i.traffic.InForce.Get(c, at); p != nil {
+			out.Requests = p.Content.Requests
+			out.Requests.GlobalLimit = i.reserving(c, out, i.askableLimit(c, at.Port, out.Requests.GlobalLimit))
+		}
+	}
 	return out
 }
 
+// sameTable tells whether two tables are the same. Rules that are the same are the same pointers, for each is made
+// once.
+func sameTable(a, b *model.RouteTable) bool {
+	sameRules := func(a, b []*model.Rule) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
+	if !sameRules(a.Default, b.Default) || !slices.EqualFunc(a.Callers, b.Callers, func(a, b model.CallerRules) bool {
+		return a.Namespace == b.Namespace && sameRules(a.Rules, b.Rules)
+	}) {
+		return false
+	}
+	restA, restB := *a, *b
+	restA.Default, restA.Callers, restB.Default, restB.Callers = nil, nil, nil, nil
+	return reflectEqual(restA, restB)
+}
+
 func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
-	claims := i.claims.Get(c, model.Attachment{Port: port})
-	out := model.Upstream{ServicePort: port, Protocol: claims.protocol, Identities: i.identitiesOf.Get(c, port)}
+	out := model.Upstream{
+		ServicePort: port, Protocol: i.protocolOf.Get(c, model.Attachment{Port: port}),
+		Identities: i.identitiesOf.Get(c, port),
+	}
 	if svc := i.Service.Get(c, port.ServiceName()); svc != nil {
 		out.ClientIP = svc.ClientIP
 	}
@@ -212,55 +293,4 @@ func (i *Ingest) upstream(c *memo.Ctx, port model.ServicePort) model.Upstream {
 	}
 	out.TLS = i.tlsOf(c, port)
 	return out
-}
-
-// orderedRules flattens the routes of one namespace.
-func orderedRules(routes []*Route) []model.Rule {
-	rules := []model.Rule{} // not nil: routes with no rules at all match nothing
-	for _, r := range routes {
-		rules = append(rules, r.Rules...)
-	}
-	// Stable: equal matches keep the order of their routes (oldest first, then by name) and of their rules.
-	slices.SortStableFunc(rules, func(a, b model.Rule) int { return compareMatches(a.Match, b.Match) })
-	return rules
-}
-
-// compareMatches puts the more specific match first: HTTPRouteRule.matches and GRPCRouteRule.matches of the Gateway
-// API say how.
-func compareMatches(a, b model.Match) int {
-	return cmp.Or(
-		cmp.Compare(pathRank(b.Path), pathRank(a.Path)),
-		cmp.Compare(pathLength(b.Path), pathLength(a.Path)),
-		cmp.Compare(len(b.GRPCService), len(a.GRPCService)),
-		cmp.Compare(len(b.GRPCMethod), len(a.GRPCMethod)),
-		cmp.Compare(boolRank(b.Method != ""), boolRank(a.Method != "")),
-		cmp.Compare(len(b.Headers), len(a.Headers)),
-		cmp.Compare(len(b.Query), len(a.Query)),
-	)
-}
-
-func pathRank(p *model.StringMatch) int {
-	switch {
-	case p == nil:
-		return 0
-	case p.Type == model.MatchExact:
-		return 3
-	case p.Type == model.MatchRegex:
-		return 2 // between exact and prefix: the API leaves it to the implementation
-	}
-	return 1
-}
-
-func pathLength(p *model.StringMatch) int {
-	if p == nil {
-		return 0
-	}
-	return len(p.Value)
-}
-
-func boolRank(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }

@@ -4,6 +4,9 @@
 package ingest
 
 import (
+	"cmp"
+	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +20,17 @@ func path(t model.MatchType, v string) model.Match {
 }
 
 func with(m model.Match, change func(*model.Match)) model.Match { change(&m); return m }
+
+// rulesInOrder are those of routes that come in order of precedence.
+func rulesInOrder(routes ...*Route) []*model.Rule {
+	var all []placedRule
+	for _, r := range routes {
+		for n := range r.Rules {
+			all = append(all, placedRule{&r.Rules[n], rank(r.Rules[n].Match)})
+		}
+	}
+	return ordered(all)
+}
 
 // TestOrderedRulesFollowThePrecedenceOfTheAPI gives matches in the wrong order, spread over two routes of different
 // age.
@@ -45,7 +59,7 @@ func TestOrderedRulesFollowThePrecedenceOfTheAPI(t *testing.T) {
 
 	var got []model.Match
 	var both []string
-	for _, r := range orderedRules([]*Route{older, newer}) {
+	for _, r := range rulesInOrder(older, newer) {
 		if r.Match.Path.Value == "/both" {
 			both = append(both, r.Source.Name)
 			continue
@@ -57,13 +71,56 @@ func TestOrderedRulesFollowThePrecedenceOfTheAPI(t *testing.T) {
 }
 
 func TestRoutesWithoutRulesAreNotNoRoute(t *testing.T) {
-	require.NotNil(t, orderedRules(nil), "routes without rules match nothing")
+	require.NotNil(t, ordered(nil), "routes without rules match nothing")
 }
 
 func TestOrderedRulesPutTheLongerServiceFirst(t *testing.T) {
-	rules := orderedRules([]*Route{{ref: model.ObjectRef{Kind: kindGRPCRoute}, Rules: []model.Rule{
+	rules := rulesInOrder(&Route{ref: model.ObjectRef{Kind: kindGRPCRoute}, Rules: []model.Rule{
 		{GRPC: true, Match: model.Match{GRPCService: "a"}},
 		{GRPC: true, Match: model.Match{GRPCService: "a.long", GRPCMethod: "b"}},
-	}}})
+	}})
 	require.Equal(t, "a.long", rules[0].Match.GRPCService)
+}
+
+// TestRankFollowsThePrecedenceOfTheAPI holds it, for random matches within the limits of the API, against what the API
+// says one after the other.
+func TestRankFollowsThePrecedenceOfTheAPI(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 6))
+	few := func(most int) int { return []int{0, 1, r.IntN(most + 1), most - 1, most}[r.IntN(5)] }
+	match := func() (m model.Match) {
+		if r.IntN(4) > 0 {
+			kind := []model.MatchType{model.MatchExact, model.MatchPrefix, model.MatchRegex}[r.IntN(3)]
+			m.Path = &model.StringMatch{Type: kind, Value: strings.Repeat("a", few(1024))}
+		}
+		m.GRPCService, m.GRPCMethod = strings.Repeat("s", few(1024)), strings.Repeat("m", few(1024))
+		m.Method = []string{"", "GET", "DELETE"}[r.IntN(3)]
+		m.Headers, m.Query = make([]model.NamedMatch, few(16)), make([]model.NamedMatch, few(16))
+		return m
+	}
+	order := []func(model.Match) int{
+		func(m model.Match) int { return pathRank(m.Path) },
+		func(m model.Match) int {
+			if m.Path == nil {
+				return 0
+			}
+			return len(m.Path.Value)
+		},
+		func(m model.Match) int { return len(m.GRPCService) },
+		func(m model.Match) int { return len(m.GRPCMethod) },
+		func(m model.Match) int { return min(len(m.Method), 1) },
+		func(m model.Match) int { return len(m.Headers) },
+		func(m model.Match) int { return len(m.Query) },
+	}
+	for range 100_000 {
+		a := match()
+		b := a
+		if r.IntN(2) == 0 {
+			b = match()
+		}
+		want := 0
+		for _, of := range order {
+			want = cmp.Or(want, cmp.Compare(of(a), of(b)))
+		}
+		require.Equal(t, want, cmp.Compare(rank(a), rank(b)), "%+v, %+v", a, b)
+	}
 }

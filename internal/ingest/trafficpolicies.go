@@ -55,7 +55,7 @@ func (i *Ingest) trafficNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 	}
 	for _, a := range at {
 		out.Clusters = append(out.Clusters, i.clusterOf(c, a))
-		if i.claims.Get(c, a).protocol.HTTP() {
+		if i.protocolOf.Get(c, a).HTTP() {
 			out.Attachments = append(out.Attachments, a)
 		}
 	}

@@ -144,7 +144,7 @@ func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 
 // automaticBinding is there as long as some route has a port of the Service, or a policy decides on requests to one.
 func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
-	callers := i.callers(c, svc)
+	callers := slices.Clone(i.callersOf.Get(c, svc.Name))
 	if len(callers) == 0 {
 		return Binding{}
 	}
@@ -168,11 +168,17 @@ func (i *Ingest) automaticBinding(c *memo.Ctx, svc *model.Service) Binding {
 
 // callers are the namespaces whose routes have a port of a Service, sorted; its own, too, where policies decide on
 // requests, whoever makes them.
-func (i *Ingest) callers(c *memo.Ctx, svc *model.Service) []string {
+func (i *Ingest) callers(c *memo.Ctx, key cluster.Key) []string {
+	svc := i.Service.Get(c, key)
+	if svc == nil {
+		return nil
+	}
 	var out []string
 	for _, p := range svc.Ports {
-		for _, r := range i.claims.Get(c, svc.Attachment(p)).routes {
-			out = append(out, r.ref.Namespace)
+		for _, ref := range i.claims.Get(c, svc.Attachment(p)).routes {
+			if n := len(out); n == 0 || out[n-1] != ref.Namespace {
+				out = append(out, ref.Namespace)
+			}
 		}
 	}
 	if i.bringsWaypoint(c, svc) {
@@ -238,7 +244,8 @@ func (i *Ingest) gateway(c *memo.Ctx, key cluster.Key) *gwv1.Gateway {
 	return g
 }
 
-func (i *Ingest) waypointIdentity(c *memo.Ctx, gateway cluster.Key) string {
+// WaypointIdentity is the SPIFFE ID of a Gateway that is a waypoint.
+func (i *Ingest) WaypointIdentity(c *memo.Ctx, gateway cluster.Key) string {
 	return names.SPIFFEID(i.trustDomain(c), gateway.Namespace, names.WaypointResource(gateway.Name))
 }
 
@@ -247,27 +254,15 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		return nil
 	}
 	out := &model.Waypoint{
-		Name: key, Identity: i.waypointIdentity(c, key), Listen: i.listen(c, key),
-		Headers: i.headerLimitsOf.Get(c, key),
+		Name: key, Identity: i.WaypointIdentity(c, key), Listen: i.listen(c, key),
+		Headers: i.HeaderLimits.Get(c, key),
 	}
 	var own []model.ServicePort
-	for _, svcKey := range i.store.Services.By(c, cluster.ByNamespace, key.Namespace) {
-		if b := i.Binding.Get(c, svcKey); b.Waypoint != key || b.unserved() || b.OverBudget {
-			continue
-		}
-		svc := i.Service.Get(c, svcKey)
-		for _, p := range svc.Ports {
-			table := i.unguarded.Get(c, svc.Attachment(p))
-			out.Ports = append(out.Ports, model.ServedPort{ServicePort: table.Port, Protocol: table.Protocol})
-			if table.Protocol.HTTP() {
-				out.Backends = append(out.Backends, table.Port)
-			}
-			out.Backends = append(out.Backends, tableBackends(table)...)
-			out.Externals = append(out.Externals, tableExternals(table)...)
-			out.Backends = append(out.Backends, i.keyServers(c, i.setsOf.Get(c, svc.Attachment(p)))...)
-			own = append(own, ownBackends(table)...)
-			own = append(own, i.keyServers(c, i.ownSetsOf.Get(c, svc.Attachment(p)))...)
-		}
+	of := i.store.Services.Parts(c, cluster.ByNamespace, key.Namespace)
+	for n := range of {
+		s := i.servedIn.Get(c, servedPart{key, cluster.Part{N: n, Of: of}})
+		out.Ports, out.Backends = append(out.Ports, s.ports...), append(out.Backends, s.backends...)
+		out.Externals, own = append(out.Externals, s.externals...), append(own, s.own...)
 	}
 	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
 	slices.SortFunc(out.Backends, model.ServicePort.Compare)
@@ -316,46 +311,4 @@ func (i *Ingest) needsAutomatic(c *memo.Ctx, namespace string) bool {
 		}
 	}
 	return false
-}
-
-// tableBackends lists what the rules of a table send traffic to, and what is asked about requests.
-func tableBackends(t *model.RouteTable) []model.ServicePort {
-	out := ownBackends(t)
-	for _, caller := range t.Callers {
-		out = append(out, ruleBackends(caller.Rules)...)
-	}
-	return out
-}
-
-// ownBackends are those that the Service's own namespace has requests sent to.
-func ownBackends(t *model.RouteTable) []model.ServicePort {
-	out := ruleBackends(t.Default)
-	if l := t.Requests.GlobalLimit; l != nil && !l.Invalid {
-		out = append(out, l.Service)
-	}
-	return out
-}
-
-// ruleBackends lists what rules send traffic to, mirrors and services that are asked included.
-func ruleBackends(rules []model.Rule) []model.ServicePort {
-	var out []model.ServicePort
-	for _, r := range rules {
-		for _, b := range r.Backends {
-			if !b.Invalid && b.External == nil {
-				out = append(out, b.Port)
-			}
-		}
-		for _, f := range r.Filters {
-			if f.Mirror != nil && !f.Mirror.Backend.Invalid {
-				out = append(out, f.Mirror.Backend.Port)
-			}
-			if f.ExternalAuth != nil && !f.ExternalAuth.Invalid {
-				out = append(out, f.ExternalAuth.Service)
-			}
-			if e := f.Extension; e != nil && e.Processor != nil && !e.Invalid {
-				out = append(out, e.Processor.Service)
-			}
-		}
-	}
-	return out
 }

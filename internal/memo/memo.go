@@ -9,22 +9,26 @@
 // used by one goroutine at a time; it starts none and takes no locks.
 package memo
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
 
 // Graph holds inputs, derived values and who read whom.
 type Graph struct {
 	revision uint64
-	inputs   map[any]*node
+	inputs   map[any]*input
 	dirty    []*node // roots to look at again at the next Flush
-	// unsettled are steady values to look at again before anything else.
-	unsettled []*node
+	// unsettled are steady values to look at again before anything else, in the order of their height.
+	unsettled unsettled
 	// computed counts the computations since the start, and Reads what each of them read; tests hold the cost of a change
 	// against them.
 	computed, Reads uint64
 }
 
 // New returns an empty graph.
-func New() *Graph { return &Graph{inputs: map[any]*node{}} }
+func New() *Graph { return &Graph{inputs: map[any]*input{}} }
 
 type state uint8
 
@@ -34,27 +38,57 @@ const (
 	fresh       // never computed
 )
 
-// node is an input (compute is nil) or a derived value.
+// node is an input or a derived value. There are dozens for each object of the cluster, so each byte counts.
 type node struct {
 	state     state
 	running   bool
-	changedAt uint64 // revision at which the value last came out different
-	checkedAt uint64 // revision at which the value was last known to be right
-	deps      []*node
-	users     map[*node]struct{}
-	compute   func(*Ctx) (changed bool)
-	forget    func()
-	root      func() // called by Flush when the value changed; nil for all but roots
 	queued    bool
-	steady    bool   // see Func.Steady
+	steady    bool // see Func.Steady
+	input     bool
+	height    int32  // more than that of all that it read
+	looked    uint64 // see settleBefore
+	changedAt uint64 // revision at which the value last came out different
+	madeAt    uint64 // revision at which the value was last computed
 	spoiledAt uint64 // changedAt of the value that all users of a steady one have read or were marked for
-	toldAt    uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
+	deps      []*node
+	// suspects are those of deps that may have changed since: a look at the value looks at no others.
+	suspects []*node
+	// users are those that read it, and at which place of their deps it is.
+	users readers
+	of    value // nil once it is forgotten
+	root  *root // nil for all but watched values
 }
+
+// value is what a node is of.
+type value interface {
+	compute(c *Ctx) (changed bool)
+	forget()
+}
+
+// root is what a watched value has besides.
+type root struct {
+	tell   func()
+	toldAt uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
+}
+
+// input is the value of one, which only its owner knows.
+type input struct {
+	node
+	graph *Graph
+	key   any
+}
+
+func (i *input) compute(*Ctx) bool { return false } // it is told that it changed
+func (i *input) forget()           { delete(i.graph.inputs, i.key) }
 
 // Ctx records what a computation reads. A nil Ctx reads without recording.
 type Ctx struct {
 	g    *Graph
 	node *node
+	// read is how much of what the last computation read this one has read so far, in the same order: nearly always all
+	// of it, and then nothing has to be recorded. left is the rest, once something else was read.
+	read int
+	left []*node
 }
 
 // Read records that the computation depends on an input. The key is any comparable value that the owner of the
@@ -65,20 +99,51 @@ func (c *Ctx) Read(key any) {
 	}
 	in, ok := c.g.inputs[key]
 	if !ok {
-		in = &node{users: map[*node]struct{}{}}
-		in.forget = func() { delete(c.g.inputs, key) }
+		in = &input{graph: c.g, key: key}
+		in.of, in.input = in, true
 		c.g.inputs[key] = in
 	}
-	c.depend(in)
+	c.depend(&in.node)
 }
 
 func (c *Ctx) depend(on *node) {
-	if _, ok := on.users[c.node]; ok {
+	n := c.node
+	if c.left == nil && c.read < len(n.deps) && n.deps[c.read] == on {
+		c.read++
+		c.g.Reads++
 		return
 	}
+	if place, ok := on.users.place(n); ok && place < c.read && n.deps[place] == on {
+		return
+	}
+	if c.left == nil {
+		c.left = append(make([]*node, 0, len(n.deps)-c.read), n.deps[c.read:]...)
+		n.deps = n.deps[:c.read]
+	}
 	c.g.Reads++
-	on.users[c.node] = struct{}{}
-	c.node.deps = append(c.node.deps, on)
+	c.read++
+	on.users.set(n, len(n.deps))
+	n.deps = append(n.deps, on)
+}
+
+// done forgets what the last computation read and this one didn't.
+func (c *Ctx) done() {
+	n := c.node
+	if c.left == nil {
+		c.left = append(c.left, n.deps[c.read:]...)
+		n.deps = n.deps[:c.read]
+	}
+	if spare := n.deps[len(n.deps):cap(n.deps)]; len(spare) > len(n.deps)/4 {
+		n.deps = slices.Clip(slices.Clone(n.deps))
+	} else {
+		clear(spare)
+	}
+	for _, d := range c.left {
+		if place, _ := d.users.place(n); place >= len(n.deps) || n.deps[place] != d {
+			d.users.remove(n)
+			d.collect()
+		}
+	}
 }
 
 // Touch says that an input has changed. Values that nobody derived from it cost nothing.
@@ -89,18 +154,21 @@ func (g *Graph) Touch(key any) {
 	}
 	g.revision++
 	in.changedAt = g.revision
-	g.spoil(in)
+	g.spoil(&in.node)
 }
 
 func (g *Graph) spoil(n *node) {
-	for u := range n.users {
+	for u := range n.users.all {
+		if l := len(u.suspects); l == 0 || u.suspects[l-1] != n {
+			u.suspects = append(u.suspects, n)
+		}
 		if u.state != clean {
 			continue
 		}
 		u.state = maybe
 		g.enqueue(u)
 		if u.steady {
-			g.unsettled = append(g.unsettled, u)
+			g.unsettled.add(u)
 			continue
 		}
 		g.spoil(u)
@@ -110,19 +178,37 @@ func (g *Graph) spoil(n *node) {
 // settle brings steady values up to date, and marks the users of those that really changed. Until then these users look
 // clean, so it goes before every look at a value from outside.
 func (g *Graph) settle() {
-	for len(g.unsettled) > 0 {
-		n := g.unsettled[0]
-		g.unsettled = g.unsettled[1:]
-		if len(n.users) == 0 {
-			continue // whoever reads it next looks at it then
-		}
-		g.refresh(n)
-		if n.spoiledAt != n.changedAt {
-			n.spoiledAt = n.changedAt
-			g.spoil(n)
+	for n := g.unsettled.next(); n != nil; n = g.unsettled.next() {
+		if n.users.len() > 0 { // else whoever reads it next looks at it then
+			g.settleOne(n)
 		}
 	}
-	g.unsettled = nil
+}
+
+func (g *Graph) settleOne(n *node) {
+	g.refresh(n)
+	if n.spoiledAt != n.changedAt {
+		n.spoiledAt = n.changedAt
+		g.spoil(n)
+	}
+}
+
+// settleBefore settles what a value was computed of, directly or not. While steady values are settled, in order of
+// their height, one of them may read what it didn't before, of which others are still to be settled.
+func (g *Graph) settleBefore(n *node) {
+	if n.looked == g.unsettled.turn {
+		return
+	}
+	n.looked = g.unsettled.turn
+	for _, d := range n.deps {
+		if d.height < g.unsettled.lowest {
+			continue
+		}
+		g.settleBefore(d)
+		if d.steady && d.state == maybe {
+			g.settleOne(d)
+		}
+	}
 }
 
 func (g *Graph) enqueue(n *node) {
@@ -145,9 +231,9 @@ func (g *Graph) Flush() {
 				continue // unwatched meanwhile
 			}
 			g.refresh(n) // or another root that reads this one has done so already
-			if n.root != nil && n.toldAt != n.changedAt {
-				n.toldAt = n.changedAt
-				n.root()
+			if n.root != nil && n.root.toldAt != n.changedAt {
+				n.root.toldAt = n.changedAt
+				n.root.tell()
 			}
 		}
 	}
@@ -155,39 +241,45 @@ func (g *Graph) Flush() {
 
 // refresh makes a node clean: by finding that nothing it read changed, or by computing it again.
 func (g *Graph) refresh(n *node) {
+	if n.height > g.unsettled.lowest && g.unsettled.count > 0 && !n.running {
+		g.settleBefore(n)
+	}
 	switch {
 	case n.state == clean:
 		return
 	case n.running:
 		panic("memo: a value was defined by itself") // a mistake in the program: no input can cause it
-	case n.state == maybe:
-		stale := false
-		for _, d := range n.deps {
-			if d.compute != nil {
-				g.refresh(d)
-			}
-			if d.changedAt > n.checkedAt {
-				stale = true
-				break
-			}
-		}
-		if !stale {
-			n.state, n.checkedAt = clean, g.revision
-			return
-		}
+	case n.state == maybe && !g.stale(n):
+		n.state, n.suspects = clean, nil
+		return
 	}
 	g.run(n)
 }
 
-func (g *Graph) run(n *node) {
-	old := n.deps
-	n.deps = make([]*node, 0, len(old))
-	for _, d := range old {
-		delete(d.users, n)
+// stale tells whether something that a value was computed of came out different. It looks in the order in which that
+// was read: whether the next was to be read may depend on it.
+func (g *Graph) stale(n *node) bool {
+	slices.SortFunc(n.suspects, func(a, b *node) int {
+		placeA, _ := a.users.place(n)
+		placeB, _ := b.users.place(n)
+		return cmp.Compare(placeA, placeB)
+	})
+	for _, d := range n.suspects {
+		if !d.input {
+			g.refresh(d)
+		}
+		if d.changedAt > n.madeAt {
+			return true
+		}
 	}
-	n.running = true
+	return false
+}
+
+func (g *Graph) run(n *node) {
+	c := &Ctx{g: g, node: n}
+	n.running, n.suspects = true, nil
 	g.computed++
-	changed := n.compute(&Ctx{g: g, node: n})
+	changed := n.of.compute(c)
 	n.running = false
 	if changed || n.state == fresh {
 		g.revision++
@@ -196,23 +288,41 @@ func (g *Graph) run(n *node) {
 	if n.state == fresh {
 		n.spoiledAt = n.changedAt // nobody has read another value
 	}
-	n.state, n.checkedAt = clean, g.revision
-	for _, d := range old {
-		d.collect()
+	n.state, n.madeAt = clean, g.revision
+	c.done()
+	n.rise()
+}
+
+// rise has the node stand higher than what it read, and what reads it higher than the node.
+func (n *node) rise() {
+	height := n.height
+	for _, d := range n.deps {
+		height = max(height, d.height+1)
+	}
+	n.raise(height)
+}
+
+func (n *node) raise(height int32) {
+	if n.height >= height || n.running {
+		return // what is running is yet to rise
+	}
+	n.height = height
+	for u := range n.users.all {
+		u.raise(height + 1)
 	}
 }
 
 // collect forgets a node that nobody reads any more, and what only it read.
 func (n *node) collect() {
-	if len(n.users) > 0 || n.root != nil || n.running || n.forget == nil {
+	if n.users.len() > 0 || n.root != nil || n.running || n.of == nil {
 		return
 	}
-	n.forget()
-	n.forget = nil
+	n.of.forget()
+	n.of = nil
 	deps := n.deps
 	n.deps = nil
 	for _, d := range deps {
-		delete(d.users, n)
+		d.users.remove(n)
 		d.collect()
 	}
 }
@@ -223,7 +333,7 @@ type Func[K comparable, V any] struct {
 	name    string
 	compute func(*Ctx, K) V
 	equal   func(a, b V) bool
-	nodes   map[K]*entry[V]
+	nodes   map[K]*entry[K, V]
 	steady  bool
 }
 
@@ -235,15 +345,28 @@ func (f *Func[K, V]) Steady() *Func[K, V] {
 	return f
 }
 
-type entry[V any] struct {
+// entry is a value of a function.
+type entry[K comparable, V any] struct {
 	node
+	f     *Func[K, V]
+	key   K
 	value V
 }
+
+func (e *entry[K, V]) compute(c *Ctx) (changed bool) {
+	v := e.f.compute(c, e.key)
+	if changed = e.state == fresh || !e.f.equal(e.value, v); changed {
+		e.value = v
+	}
+	return changed
+}
+
+func (e *entry[K, V]) forget() { delete(e.f.nodes, e.key) }
 
 // Define adds a function to the graph. equal decides whether a newly computed value counts as a change; what reads
 // the value is left alone where it does not.
 func Define[K comparable, V any](g *Graph, name string, equal func(a, b V) bool, compute func(*Ctx, K) V) *Func[K, V] {
-	return &Func[K, V]{graph: g, name: name, compute: compute, equal: equal, nodes: map[K]*entry[V]{}}
+	return &Func[K, V]{graph: g, name: name, compute: compute, equal: equal, nodes: map[K]*entry[K, V]{}}
 }
 
 // Get returns the value at a key, computing it if need be, and records that the caller read it. With a nil Ctx the
@@ -267,7 +390,7 @@ func (f *Func[K, V]) Get(c *Ctx, key K) V {
 // new one. Watching a key again replaces changed.
 func (f *Func[K, V]) Watch(key K, changed func(V)) {
 	e := f.entry(key)
-	e.root, e.toldAt = func() { changed(e.value) }, 0
+	e.root = &root{tell: func() { changed(e.value) }}
 	f.graph.enqueue(&e.node)
 }
 
@@ -285,22 +408,12 @@ func (f *Func[K, V]) Watched(key K) bool {
 	return ok && e.root != nil
 }
 
-func (f *Func[K, V]) entry(key K) *entry[V] {
+func (f *Func[K, V]) entry(key K) *entry[K, V] {
 	if e, ok := f.nodes[key]; ok {
 		return e
 	}
-	e := &entry[V]{}
-	e.state, e.steady = fresh, f.steady
-	e.users = map[*node]struct{}{}
-	e.compute = func(c *Ctx) bool {
-		v := f.compute(c, key)
-		changed := e.state == fresh || !f.equal(e.value, v)
-		if changed {
-			e.value = v
-		}
-		return changed
-	}
-	e.forget = func() { delete(f.nodes, key) }
+	e := &entry[K, V]{f: f, key: key}
+	e.of, e.state, e.steady = e, fresh, f.steady
 	f.nodes[key] = e
 	return e
 }

@@ -156,3 +156,75 @@ func TestAgreesWithFromScratch(t *testing.T) {
 		}
 	}
 }
+
+// TestNothingIsComputedOfHalfAChange: what a value reads is all before a change or all after it, by whatever ways it
+// depends on that, and however it comes to read it. Steady values are on some of the ways, others in others.
+func TestNothingIsComputedOfHalfAChange(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		s := &cells{New(), map[int]int{}}
+		// All levels say the same, which is an input, and read it by more and more ways. Whether they go any but the
+		// shortest depends on the input.
+		const keys, levels = 5, 8
+		at := []*Func[int, int]{Define(s.g, "0", eq, func(c *Ctx, k int) int { return s.read(c, k) })}
+		for level := 1; level < levels; level++ {
+			below := at[level-1]
+			behind := Define(s.g, "behind", eq, func(c *Ctx, k int) int { return below.Get(c, k) })
+			at = append(at, Define(s.g, "at", eq, func(c *Ctx, k int) int {
+				v := at[0].Get(c, k)
+				if v%3 > 0 {
+					require.Equal(t, v, behind.Get(c, k), "seed %d", seed)
+				}
+				return v
+			}))
+			if r.IntN(2) == 0 {
+				at[level].Steady()
+			}
+			for k := range keys {
+				behind.Watch(k, func(int) {}) // so that it is there before it is read
+			}
+		}
+		seen := map[[2]int]int{}
+		for level := range levels {
+			for k := range keys {
+				at[level].Watch(k, func(v int) { seen[[2]int{level, k}] = v })
+			}
+		}
+		for range 100 {
+			for range 1 + r.IntN(3) {
+				s.set(r.IntN(keys), r.IntN(20))
+			}
+			s.g.Flush()
+			for place, v := range seen {
+				require.Equal(t, s.v[place[1]], v, "seed %d", seed)
+			}
+		}
+	}
+}
+
+// TestALookIsAtWhatChanged: whether a value of many others is still right is asked of those that changed.
+func TestALookIsAtWhatChanged(t *testing.T) {
+	const many = 1000
+	s := &cells{New(), map[int]int{}}
+	parity := Define(s.g, "parity", eq, func(c *Ctx, k int) int { return s.read(c, k) % 2 })
+	sum := Define(s.g, "sum", eq, func(c *Ctx, _ int) (out int) {
+		for k := range many {
+			out += parity.Get(c, k)
+		}
+		return out
+	})
+	got := -1
+	sum.Watch(0, func(v int) { got = v })
+	s.g.Flush()
+	s.set(7, 2)
+	require.Equal(t, []*node{&parity.nodes[7].node}, sum.nodes[0].suspects)
+	computed := s.g.computed
+	s.g.Flush()
+	require.Equal(t, computed+1, s.g.computed)
+	require.Equal(t, 0, got)
+	s.set(7, 3)
+	s.set(8, 3)
+	s.g.Flush()
+	require.Equal(t, 2, got)
+	require.Empty(t, sum.nodes[0].suspects)
+}

@@ -181,7 +181,7 @@ func (e Editions) Sorted() []string { return slices.Sorted(maps.Keys(e)) }
 func (t RouteTable) Editions() Editions {
 	out := Editions{}
 	out.Add(t.Guards...)
-	of := func(rules []Rule) {
+	of := func(rules []*Rule) {
 		for _, r := range rules {
 			for _, b := range r.Backends {
 				out.Add(b.Guards...)

@@ -182,7 +182,7 @@ type RouteTable struct {
 	Callers []CallerRules
 	// Default holds the producer routes' rules in order of precedence. Nil means: no route, go to the Service itself.
 	// Where routes exist and no rule matches, the answer is 404.
-	Default []Rule
+	Default []*Rule
 	// Guards of requests that no rule takes elsewhere: all of them must let a request pass.
 	Guards []Guard
 	// TLS: such requests leave in TLS; see Upstream.
@@ -196,7 +196,7 @@ type RouteTable struct {
 // CallerRules are rules for callers whose SPIFFE ID is in a namespace.
 type CallerRules struct {
 	Namespace string
-	Rules     []Rule
+	Rules     []*Rule
 }
 
 // Rule is one match of one rule of a route, flattened, with what happens to the request.

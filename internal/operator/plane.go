@@ -49,6 +49,7 @@ type plane struct {
 	bound    *serving.Services
 
 	rejections *rejections
+	ready      *ready
 	automatic  *automatic
 	claims     *claims
 	captures   *captures
@@ -84,9 +85,10 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	p.callers.tell, p.callers.grown = p.book.Tell, p.writer.Counted
 	p.bound = serving.NewServices(mgr.GetClient(), mgr.GetEventRecorder(names.ManagedBy), o.Log.WithName("status"))
 	p.rejections = newRejections(p.book, p.acknowledged)
+	p.ready = &ready{acks: p.book, of: map[types.NamespacedName]int{}}
 	p.book.OnChange(p.acknowledged)
 	p.engine = engine.New(engine.Options{
-		Inbox: p.inbox, Cache: cache, Log: o.Log.WithName("engine"),
+		Inbox: p.inbox, Cache: cache, Log: o.Log.WithName("engine"), Registerer: metrics.Registry,
 		OnReport:    p.writer.Report,
 		OnBinding:   p.bound.Bound,
 		OnLeftOut:   p.bound.LeftOut,
@@ -200,7 +202,7 @@ func (p *plane) acknowledged(keys ...xds.Key) {
 			continue
 		}
 		written = append(written, k)
-		if p.rejections.note(k) || k == catalogue.Serving(gateway) {
+		if p.rejections.note(k) || k == catalogue.Serving(gateway) && p.ready.changed(gateway) {
 			p.triggers.programmed.Notify(gateway)
 		}
 	}
@@ -209,8 +211,7 @@ func (p *plane) acknowledged(keys ...xds.Key) {
 
 // programmed implements controllers.ProgrammedProbe.
 func (p *plane) programmed(gateway types.NamespacedName) (ready int, rejected string) {
-	return len(catalogue.Ready(p.book.State(catalogue.Serving(gateway)))),
-		p.rejections.first(catalogue.WaypointScope(gateway))
+	return p.ready.count(gateway), p.rejections.first(catalogue.WaypointScope(gateway))
 }
 
 // note tells the other replicas that proxies reject a rule, so that all derive the same tables.

@@ -8,7 +8,6 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
@@ -24,7 +23,7 @@ type Extension struct {
 // NewExtension marshals the configuration of a filter; see NewResource.
 func NewExtension(config *anypb.Any, origin ...string) (*Extension, error) {
 	m := &corev3.TypedExtensionConfig{TypedConfig: config}
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	body, err := deterministic.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("extension: %w", err)
 	}

@@ -38,13 +38,17 @@ const (
 // Resource is one xDS resource, marshalled once and shared by reference between scopes and streams. It is immutable.
 type Resource struct {
 	name, version string
-	// packed is the marshalled message; nil where extension is what it is made of.
+	// packed is the marshalled message; nil where extension or composed is what it is made of.
 	packed    *anypb.Any
 	extension *Extension
+	composed  *composed
 	// eds is computed once, when first needed; see Endpoints.
 	eds     string
 	edsOnce sync.Once
 }
+
+// deterministic marshalling gives equal messages equal bytes, and so equal versions.
+var deterministic = proto.MarshalOptions{Deterministic: true}
 
 // NewResource marshals m deterministically; its version is the hash of those bytes, so equal content has an equal
 // version on every replica. A message nested in an Any was marshalled by the caller: use deterministic marshalling
@@ -55,7 +59,7 @@ func NewResource(name string, m proto.Message, origin ...string) (*Resource, err
 		return nil, fmt.Errorf("resource %q: no message", name)
 	}
 	packed := new(anypb.Any)
-	if err := anypb.MarshalFrom(packed, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+	if err := anypb.MarshalFrom(packed, m, deterministic); err != nil {
 		return nil, fmt.Errorf("resource %q: %w", name, err)
 	}
 	return NewRawResource(name, versionOf(packed.GetValue(), origin...), packed)
@@ -96,8 +100,11 @@ func (r *Resource) Name() string { return r.name }
 
 // TypeURL is the type URL of the resource's message.
 func (r *Resource) TypeURL() string {
-	if r.extension != nil {
+	switch {
+	case r.extension != nil:
 		return TypeExtension
+	case r.composed != nil:
+		return r.composed.typeURL
 	}
 	return r.packed.GetTypeUrl()
 }
@@ -110,8 +117,11 @@ func (r *Resource) Version() string { return r.version }
 
 // Any is the marshalled message; treat it as read-only.
 func (r *Resource) Any() *anypb.Any {
-	if r.extension != nil {
+	switch {
+	case r.extension != nil:
 		return r.extension.packed(r.name)
+	case r.composed != nil:
+		return r.composed.packed()
 	}
 	return r.packed
 }
@@ -123,8 +133,11 @@ func (r *Resource) wire() *discoveryv3.Resource {
 
 // size is the length of the marshalled message in bytes.
 func (r *Resource) size() int {
-	if r.extension != nil {
+	switch {
+	case r.extension != nil:
 		return r.extension.size(r.name)
+	case r.composed != nil:
+		return r.composed.size()
 	}
 	return len(r.packed.GetValue())
 }

@@ -150,7 +150,7 @@ func TestAnswersThatBreakOff(t *testing.T) {
 			late := rule(below("/late"), nil, to(web, 1))
 			late.RequestTimeout = ptr.To(250 * time.Millisecond)
 			w, dialled := holding(t, &sized{}, way.app, model.RouteTable{
-				Default:  []model.Rule{late, rule(below("/"), nil, to(web, 1))},
+				Default:  pointers([]model.Rule{late, rule(below("/"), nil, to(web, 1))}),
 				Requests: model.Requests{MaxAnswerBytes: 1 << 20},
 			})
 			client := w.caller(clientID).client(t, dialled, way.caller)
@@ -295,8 +295,8 @@ func TestHeldAnswersAndTheRest(t *testing.T) {
 		retried := of("/said")
 		retried.Retry = &model.Retry{Codes: []uint32{500}, Attempts: 3, Backoff: time.Millisecond}
 		w, dialled := holding(t, app, model.ProtocolHTTP, model.RouteTable{
-			Default:  []model.Rule{retried, of("/")},
-			Callers:  []model.CallerRules{{Namespace: "front", Rules: []model.Rule{retried, of("/parts")}}},
+			Default:  pointers([]model.Rule{retried, of("/")}),
+			Callers:  []model.CallerRules{{Namespace: "front", Rules: pointers([]model.Rule{retried, of("/parts")})}},
 			Requests: model.Requests{MaxAnswerBytes: most},
 		})
 		client := w.caller(clientID).client(t, dialled, nil)
@@ -361,7 +361,7 @@ end`}}}
 		}
 		app.ServeHTTP(rw, r)
 	}), model.ProtocolHTTP, model.RouteTable{
-		Default:  []model.Rule{rule(below("/"), filters(extension), to(web, 1))},
+		Default:  pointers([]model.Rule{rule(below("/"), filters(extension), to(web, 1))}),
 		Requests: model.Requests{MaxAnswerBytes: most},
 	})
 	for _, protocols := range []*http.Protocols{nil, h2cOnly()} {

@@ -127,7 +127,7 @@ func scriptsThatForge(t *testing.T) (w *world, dialled string, paths []string) {
 		}}), to(web, 1)))
 		paths = append(paths, path)
 	}
-	return w, w.serve(web, true, &model.RouteTable{Default: rules}), paths
+	return w, w.serve(web, true, &model.RouteTable{Default: pointers(rules)}), paths
 }
 
 func processorThatForges(t *testing.T) (w *world, dialled string, paths []string) {
@@ -186,7 +186,7 @@ func authorizerThatForges(byPolicy bool) func(*testing.T) (*world, string, []str
 		if byPolicy {
 			b := to(web, 1)
 			b.Guards = []model.Guard{{Asked: []model.ExternalAuth{ask}}}
-			g.doesWith(model.RouteTable{Guards: b.Guards, Default: []model.Rule{rule(below("/"), nil, b)}})
+			g.doesWith(model.RouteTable{Guards: b.Guards, Default: pointers([]model.Rule{rule(below("/"), nil, b)})})
 		} else {
 			g.asks(ask)
 		}

@@ -51,7 +51,7 @@ func TestRouteEdits(t *testing.T) {
 	table := func(p model.ServicePort) model.RouteTable {
 		return model.RouteTable{
 			Attachment: model.Attachment{Port: web},
-			Default:    []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))},
+			Default:    pointers([]model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(p, 1))}),
 		}
 	}
 	first := table(webV1)

@@ -151,12 +151,14 @@ func TestExplainAgreesWithEnvoyOverHTTP2(t *testing.T) {
 		table := model.RouteTable{
 			Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Guards: r.guards(),
 		}
+		var rules []model.Rule
 		if r.IntN(2) == 0 {
 			for n := range 1 + r.IntN(4) {
-				table.Default = append(table.Default, r.rule(n))
+				rules = append(rules, r.rule(n))
 			}
 		}
-		s.guard(table.Guards, table.Default...)
+		s.guard(table.Guards, rules...)
+		table.Default = pointers(rules)
 		for range 60 {
 			q := r.asked()
 			a := explain.AtTable(trustDomain, table, model.Authentications{}, clientID, q)

@@ -193,7 +193,7 @@ func TestHeadersThatComeTwice(t *testing.T) {
 			for _, guards := range [][]model.Guard{nil, onRequests(accessPolicy("a", false, fromAccount("", allow)))} {
 				s.guard(guards, rules...)
 				table := model.RouteTable{
-					Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: rules, Guards: guards,
+					Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: pointers(rules), Guards: guards,
 				}
 				for _, values := range [][]string{{"good", "bad"}, {"", "good"}, {"good", ""}, {"good"}, {"bad", "good"}, {"", ""}} {
 					q := explain.Request{Method: "GET", Host: "web", Path: "/", Headers: http.Header{name: values}}
@@ -290,7 +290,7 @@ func TestRoutesAreExplained(t *testing.T) {
 		}
 		s.guard(guards, rules...)
 		table := model.RouteTable{
-			Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: rules, Guards: guards,
+			Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: pointers(rules), Guards: guards,
 		}
 		for range 50 {
 			q := r.asked()

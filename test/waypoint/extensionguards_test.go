@@ -131,7 +131,7 @@ func TestModulesChangeNothingLate(t *testing.T) {
 	b := to(web, 1)
 	b.Guards = guards
 	g.doesWith(model.RouteTable{
-		Guards: guards, Default: []model.Rule{rule(below("/"), filters(through(w)), b)},
+		Guards: guards, Default: pointers([]model.Rule{rule(below("/"), filters(through(w)), b)}),
 	})
 	body, more := io.Pipe()
 	q, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://web/", body)
@@ -176,7 +176,7 @@ func TestExtensionsShowBodiesWhole(t *testing.T) {
 	b := to(web, 1)
 	b.Guards = guards
 	g.doesWith(model.RouteTable{
-		Guards: guards, Default: []model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), b)},
+		Guards: guards, Default: pointers([]model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), b)}),
 	})
 	eventually.True(t, "a body that still fits", func() bool { return g.post("abcd", false) == http.StatusOK })
 	require.Equal(t, "abcd"+strings.Repeat("y", 60), service.last().GetRequest().GetHttp().GetBody())

@@ -76,7 +76,7 @@ func TestHTTPFilterByECDS(t *testing.T) {
 	s.backend(slow, model.ProtocolHTTP, stream)
 	dialled := s.serve(web, true, &model.RouteTable{
 		Attachment: model.Attachment{Port: web},
-		Default:    []model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(webV1, 1))},
+		Default:    pointers([]model.Rule{rule(below("/slow"), nil, to(slow, 1)), rule(below("/"), nil, to(webV1, 1))}),
 	})
 	listener := s.filtered(envoy.HTTPFilterByECDS("policy", &httprbacv3.RBAC{}))
 	set := func(m proto.Message) { t.Helper(); u := extension(t, m); s.apply(u); s.acknowledged(u) }

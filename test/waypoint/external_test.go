@@ -190,7 +190,7 @@ func TestNoCallerChoosesAHost(t *testing.T) {
 	b := o.plain("pay", payHost, 8080)
 	o.next++
 	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
-	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: []model.Rule{rule(model.Match{}, nil, b)}}
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: pointers([]model.Rule{rule(model.Match{}, nil, b)})}
 	dialled := o.serve(p, true, &table)
 	client := o.caller(clientID).client(t, dialled, nil)
 	rc, errs := route.Configuration(trustDomain, table)
@@ -262,7 +262,7 @@ func TestExternalChangesUnderLoad(t *testing.T) {
 	b := o.plain("pay", payHost, 8080)
 	o.next++
 	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
-	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: []model.Rule{rule(model.Match{}, nil, b)}}
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: pointers([]model.Rule{rule(model.Match{}, nil, b)})}
 	client := o.caller(clientID).client(t, o.serve(p, true, &table), nil)
 	stop, failed := make(chan struct{}), make(chan string, 100)
 	var running sync.WaitGroup
@@ -290,7 +290,7 @@ func TestExternalChangesUnderLoad(t *testing.T) {
 		next := *b.External
 		next.Version = fmt.Sprint("next-", n)
 		u := o.clusterOf(model.External{ExternalHost: next, Protocol: model.ExternalHTTP11})
-		table.Default = []model.Rule{rule(model.Match{}, nil, model.Backend{Weight: 1, External: &next})}
+		table.Default = pointers([]model.Rule{rule(model.Match{}, nil, model.Backend{Weight: 1, External: &next})})
 		routes := o.tableOf(table)
 		o.apply(u, routes, xds.Gone(old.ID))
 		o.acknowledged(u, routes)

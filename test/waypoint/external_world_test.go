@@ -156,7 +156,7 @@ func (o *outside) port(rules ...model.Rule) string {
 	o.t.Helper()
 	o.next++
 	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
-	return o.serve(p, true, &model.RouteTable{Attachment: model.Attachment{Port: p}, Default: rules})
+	return o.serve(p, true, &model.RouteTable{Attachment: model.Attachment{Port: p}, Default: pointers(rules)})
 }
 
 func hostOf(name, host string, port uint16) model.ExternalHost {

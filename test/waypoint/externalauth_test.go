@@ -84,7 +84,7 @@ func (g *guarded) asks(a model.ExternalAuth) {
 
 func (g *guarded) rules(rules ...model.Rule) {
 	g.t.Helper()
-	g.doesWith(model.RouteTable{Default: rules})
+	g.doesWith(model.RouteTable{Default: pointers(rules)})
 }
 
 // post sends a body of a known length, or in pieces.
@@ -407,7 +407,7 @@ func TestExternalAuthBeforeLimits(t *testing.T) {
 	service.decides(refuse)
 	a := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second}
 	g.doesWith(model.RouteTable{
-		Default:  []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))},
+		Default:  pointers([]model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))}),
 		Requests: model.Requests{LocalLimit: &model.LocalLimit{Requests: 2, Unit: time.Hour}},
 	})
 	get := func() int { return do(t, g.client, http.MethodGet, "http://web/").status }

@@ -51,7 +51,7 @@ func TestExternalAuthorization(t *testing.T) {
 		split := rule(below("/split"), nil, to1, to2)
 		u := s.tableOf(model.RouteTable{
 			Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Guards: guarded(ask),
-			Default: []model.Rule{split, rule(below("/free"), nil, to2), rule(below("/"), nil, to1)},
+			Default: pointers([]model.Rule{split, rule(below("/free"), nil, to2), rule(below("/"), nil, to1)}),
 		})
 		s.apply(u)
 		s.acknowledged(u)
@@ -112,7 +112,7 @@ func TestExternalAuthorizationBodies(t *testing.T) {
 		b := to(web, 1)
 		b.Guards = guards
 		g.doesWith(model.RouteTable{
-			Guards: guards, Default: []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &first}), b)},
+			Guards: guards, Default: pointers([]model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &first}), b)}),
 		})
 		whole := strings.Repeat("x", int(model.MostShown(ask, first)))
 		eventually.True(t, what, func() bool {

@@ -16,7 +16,7 @@ import (
 func TestPaths(t *testing.T) {
 	s := newShop(t)
 	port := model.ServicePort{Namespace: "shop", Service: "web", Port: 80}
-	table := model.RouteTable{Default: []model.Rule{
+	table := model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/r/scheme"), redirect(model.Redirect{Scheme: "https"})),
 		rule(below("/r/scheme-host"), redirect(model.Redirect{Scheme: "https", Hostname: "example.org"})),
 		rule(below("/r/scheme-port"), redirect(model.Redirect{Scheme: "https", Port: 8443})),
@@ -33,7 +33,7 @@ func TestPaths(t *testing.T) {
 		rule(below("/bar/"), rewrite(model.Rewrite{Path: prefix("/xyz/")}), to(webV1, 1)),
 		rule(below("/strip"), rewrite(model.Rewrite{Path: prefix("/")}), to(webV1, 1)),
 		rule(below("/"), rewrite(model.Rewrite{Path: prefix("/root")}), to(webV1, 1)),
-	}}
+	})}
 	dialled := s.serve(port, true, &table)
 	c := s.caller(clientID).client(t, dialled, nil)
 	for _, tc := range []struct {
@@ -87,10 +87,10 @@ func TestMirrors(t *testing.T) {
 	e, _ := s.pod(appID, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { hosts <- r.Host }))
 	copies := model.ServicePort{Namespace: "shop", Service: "copies", Port: 80}
 	s.backend(copies, model.ProtocolHTTP, e)
-	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/all"), filters(m(copies, 1, 1), m(webV2, 1, 1)), to(webV1, 1)),
 		rule(below("/half"), filters(m(webV2, 1, 2)), to(webV1, 1)),
-	}})
+	})})
 	c := s.caller(clientID).client(t, dialled, nil)
 	for range 10 {
 		if r := do(t, c, "GET", "http://web/all"); r.Name != "v1" {
@@ -132,14 +132,14 @@ func TestCORSAndSessions(t *testing.T) {
 	e1, _ := s.pod(appID, s.v1)
 	e2, _ := s.pod(appID, other)
 	s.endpoints(webV1, e1, e2)
-	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/cors"), filters(model.Filter{CORS: &policy}), to(webV1, 1)),
 		rule(below("/any"), filters(model.Filter{CORS: &model.CORS{
 			AllowOrigins: []string{"*"}, AllowMethods: []string{"*"}, AllowHeaders: []string{"*"}, AllowCredentials: true,
 		}}), to(webV1, 1)),
 		session("/cookie", model.SessionPersistence{Name: "sid", CookieLifetime: time.Hour}),
 		session("/header", model.SessionPersistence{Name: "x-sid", Header: true}),
-	}})
+	})})
 	c := s.caller(clientID).client(t, dialled, nil)
 	for origin, allowed := range map[string]bool{
 		"https://a.example": true, "https://x.b.example": true, "https://x.y.b.example": true, "https://c.example": false,

@@ -47,7 +47,7 @@ func TestNoRouteEndsAMessage(t *testing.T) {
 		change("/add"+path, http.StatusInternalServerError, model.HeaderChange{Add: header})
 		change("/remove"+path, http.StatusOK, model.HeaderChange{Remove: []string{name}})
 	}
-	dialled := w.serve(web, true, &model.RouteTable{Default: append(rules, rule(below("/"), nil, to(webV1, 1)))})
+	dialled := w.serve(web, true, &model.RouteTable{Default: pointers(append(rules, rule(below("/"), nil, to(webV1, 1))))})
 	c := w.caller(clientID).client(t, dialled, nil)
 	for path, status := range want {
 		for _, body := range []io.Reader{

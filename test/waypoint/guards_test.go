@@ -50,7 +50,7 @@ func (s *shop) guard(guards []model.Guard, rules ...model.Rule) string {
 			rules[n].Backends[b].Guards = guards
 		}
 	}
-	table := &model.RouteTable{Attachment: model.Attachment{Port: web}, Default: rules, Guards: guards}
+	table := &model.RouteTable{Attachment: model.Attachment{Port: web}, Default: pointers(rules), Guards: guards}
 	if len(s.ports) == 0 {
 		return s.serve(web, true, table)
 	}

@@ -152,9 +152,9 @@ func TestNoTrailerGoesAroundPolicies(t *testing.T) {
 			w.backend(web, model.ProtocolHTTP, e)
 			of, _ := w.pod(sessionsID, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			w.backend(sessions, model.ProtocolHTTP, of)
-			return w, w.serve(web, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), filters(model.Filter{
+			return w, w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{rule(below("/"), filters(model.Filter{
 				ExternalAuth: &model.ExternalAuth{Service: sessions, Timeout: 20 * time.Second, Taken: []string{"X-Role"}},
-			}), to(web, 1))}})
+			}), to(web, 1))})})
 		},
 	} {
 		t.Run(what, func(t *testing.T) {

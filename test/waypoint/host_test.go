@@ -28,10 +28,10 @@ func TestTheLastChangeOfTheHostStands(t *testing.T) {
 			to(webV2, 1, host("backend.example"))), "backend.example"},
 		"/other-backend": {rule(model.Match{}, filters(host("set.example")), to(webV1, 1), to(webV2, 1)), "set.example"},
 	}
-	table := model.RouteTable{Default: []model.Rule{}}
+	table := model.RouteTable{Default: []*model.Rule{}}
 	for path, c := range cases {
 		c.rule.Match = below(path)
-		table.Default = append(table.Default, c.rule)
+		table.Default = append(table.Default, &c.rule)
 	}
 	dialled := s.serve(web, true, &table)
 	client := s.caller(clientID).client(t, dialled, nil)

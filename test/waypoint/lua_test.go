@@ -45,7 +45,7 @@ func (s *scripted) runs(sources ...string) {
 	for _, source := range sources {
 		all = append(all, model.Filter{Extension: &model.Extension{Name: "script", Lua: &model.Lua{Source: source}}})
 	}
-	s.doesWith(model.RouteTable{Default: []model.Rule{rule(below("/"), filters(all...), to(web, 1))}})
+	s.doesWith(model.RouteTable{Default: pointers([]model.Rule{rule(below("/"), filters(all...), to(web, 1))})})
 }
 
 // asks sends a request, and returns the answer and its body.

@@ -43,7 +43,7 @@ func (s *scripted) module(all ...model.Wasm) {
 	for _, w := range all {
 		f = append(f, through(w))
 	}
-	s.doesWith(model.RouteTable{Default: []model.Rule{rule(below("/"), filters(f...), to(web, 1))}})
+	s.doesWith(model.RouteTable{Default: pointers([]model.Rule{rule(below("/"), filters(f...), to(web, 1))})})
 }
 
 // TestModule: what modules may do with requests and answers.

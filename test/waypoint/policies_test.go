@@ -61,7 +61,7 @@ func TestPoliciesOfRequests(t *testing.T) {
 		require.Equal(t, http.StatusOK, do(t, free, http.MethodGet, "http://other/").status)
 		// With another table the count begins anew, as the API says.
 		w.doesWith(model.RouteTable{
-			Default:  []model.Rule{rule(below("/"), nil, to(web, 1))},
+			Default:  pointers([]model.Rule{rule(below("/"), nil, to(web, 1))}),
 			Requests: model.Requests{LocalLimit: &model.LocalLimit{Requests: 2, Unit: time.Hour}},
 		})
 		eventually.True(t, "a full bucket", func() bool { return get().status == http.StatusOK })
@@ -166,7 +166,7 @@ func TestBodiesAreBoundedBehindAnAuthorizationService(t *testing.T) {
 	const most = 1 << 10
 	a := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: 20 * time.Second}
 	g.doesWith(model.RouteTable{
-		Default:  []model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))},
+		Default:  pointers([]model.Rule{rule(below("/"), filters(model.Filter{ExternalAuth: &a}), to(web, 1))}),
 		Requests: model.Requests{MaxBytes: most},
 	})
 	eventually.True(t, "a question", func() bool {

@@ -94,7 +94,7 @@ func TestUndeclared(t *testing.T) {
 		_, _ = io.Copy(c, c)
 	}))
 	s.backend(web, model.ProtocolHTTP, greets)
-	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{rule(below("/"), nil, to(webV2, 1))}})
+	dialled := s.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{rule(below("/"), nil, to(webV2, 1))})})
 	s.hurry()
 	caller := s.caller(clientID)
 	if r := do(t, caller.client(t, dialled, nil), "GET", "http://web/"); r.Name != "v2" || r.Proto != "HTTP/1.1" {
@@ -130,7 +130,7 @@ func TestWebSocket(t *testing.T) {
 	for what, table := range map[string]*model.RouteTable{
 		"routes": nil,
 		"answers that are kept whole": {
-			Default: []model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), to(web, 1))},
+			Default: pointers([]model.Rule{rule(below("/"), filters(model.Filter{Extension: &script}), to(web, 1))}),
 		},
 	} {
 		t.Run(what, func(t *testing.T) { webSocket(t, table) })
@@ -213,14 +213,14 @@ func TestGRPC(t *testing.T) {
 	canary := model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Check", Headers: []model.NamedMatch{
 		{Name: "canary", StringMatch: model.StringMatch{Type: model.MatchExact, Value: "1"}},
 	}}
-	dialled := w.serve(rpc, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(rpc, true, &model.RouteTable{Default: pointers([]model.Rule{
 		grpcRule(canary, to(v2, 1)),
 		grpcRule(model.Match{GRPCMethod: "Check"}, to(v1, 1)),
 		grpcRule(model.Match{GRPCService: "grpc.health.v1.Health", GRPCMethod: "Watch"}, to(v1, 1)),
 		grpcRule(model.Match{GRPCService: "invalid"}, model.Backend{Port: v1, Weight: 1, Invalid: true}),
 		grpcRule(model.Match{GRPCService: "half.invalid"}, model.Backend{Port: gone, Weight: 1, Invalid: true},
 			model.Backend{Port: v1, Weight: 0}, to(v1, 0), model.Backend{Port: gone, Weight: 1, Invalid: true}),
-	}})
+	})})
 	caller := w.caller(clientID)
 	cc, err := grpc.NewClient("passthrough:///rpc:9000", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) {

@@ -40,7 +40,7 @@ func TestTimeoutsAndRetries(t *testing.T) {
 		return r
 	}
 	retry := &model.Retry{Codes: []uint32{503}, Attempts: 3, Backoff: time.Millisecond}
-	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		with("/slow/request", func(r *model.Rule) { r.RequestTimeout = short }),
 		with("/slow/try", func(r *model.Rule) { r.BackendTimeout, r.RequestTimeout = short, long }),
 		with("/slow/retried", func(r *model.Rule) { r.BackendTimeout, r.Retry = short, retry }),
@@ -48,7 +48,7 @@ func TestTimeoutsAndRetries(t *testing.T) {
 		with("/first-slow/retried", func(r *model.Rule) { r.BackendTimeout, r.RequestTimeout, r.Retry = short, long, retry }),
 		with("/drops/retried", func(r *model.Rule) { r.Retry = retry }),
 		with("/", func(*model.Rule) {}),
-	}})
+	})})
 	c := w.caller(clientID).client(t, dialled, nil)
 	for _, tc := range []struct {
 		path          string

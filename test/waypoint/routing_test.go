@@ -114,8 +114,8 @@ func TestRouting(t *testing.T) {
 		Remove: []string{"X-Remove"},
 	}
 	table := model.RouteTable{
-		Callers: []model.CallerRules{{Namespace: "consumer", Rules: []model.Rule{rule(below("/mine"), nil, to(webV2, 1))}}},
-		Default: []model.Rule{
+		Callers: []model.CallerRules{{Namespace: "consumer", Rules: pointers([]model.Rule{rule(below("/mine"), nil, to(webV2, 1))})}},
+		Default: pointers([]model.Rule{
 			rule(header, nil, to(webV2, 1)),
 			rule(below("/split"), nil, to(webV1, 90), to(webV2, 10)),
 			rule(below("/plain"), nil, to(plain, 1)),
@@ -144,7 +144,7 @@ func TestRouting(t *testing.T) {
 			rule(below("/spoof"), filters(model.Filter{RequestHeaders: &model.HeaderChange{
 				Set: []model.Header{{Name: "X-Forwarded-Client-Cert", Value: "URI=spiffe://cluster.local/ns/kube-system/sa/admin"}},
 			}}), to(webV1, 1)),
-		},
+		}),
 	}
 	dialled := s.serve(web, true, &table)
 	caller := s.caller(clientID)

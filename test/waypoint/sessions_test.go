@@ -99,13 +99,13 @@ func TestSessionsWithBackends(t *testing.T) {
 
 	own := rule(below("/own"), nil, owned(webV1, model.SessionPersistence{Name: "owners"}))
 	own.SessionPersistence = &model.SessionPersistence{Name: "own", CookieLifetime: time.Hour}
-	s.doesWith(model.RouteTable{Default: []model.Rule{
+	s.doesWith(model.RouteTable{Default: pointers([]model.Rule{
 		own,
 		rule(below("/one"), nil, owned(webV1, model.SessionPersistence{Name: "owners"})),
 		rule(below("/split"), nil, owned(webV1, model.SessionPersistence{}), owned(webV2, model.SessionPersistence{})),
 		rule(below("/half"), nil, owned(webV1, model.SessionPersistence{Header: true, Name: "x-s"}), to(webV2, 1)),
 		rule(below("/none"), nil, to(webV1, 1)),
-	}})
+	})})
 	require.Contains(t, s.keeps(t, "/one", "v1", "v1-b"), "owners=")
 	require.Contains(t, s.keeps(t, "/own", "v1", "v1-b"), "own=")
 	require.Empty(t, cookies(do(t, s.c, http.MethodGet, "http://web/none").header))
@@ -138,7 +138,7 @@ func TestSessionsOfASplit(t *testing.T) {
 		r.SessionPersistence = &model.SessionPersistence{}
 		other := rule(below("/other"), nil, to(webV1, 1), to(webV2, 1))
 		other.RuleIndex, other.SessionPersistence = 1, &model.SessionPersistence{CookieLifetime: time.Hour}
-		s.doesWith(model.RouteTable{Default: []model.Rule{r, other}})
+		s.doesWith(model.RouteTable{Default: pointers([]model.Rule{r, other})})
 	}
 	split(1, 0)
 	s.keeps(t, "/split", "v1", "v1-b")
@@ -178,7 +178,7 @@ func TestASessionLeadsToEndpointsOfItsBackendOnly(t *testing.T) {
 	r.SessionPersistence = &model.SessionPersistence{Name: "sid"}
 	byHeader := rule(below("/header"), nil, to(webV1, 1))
 	byHeader.SessionPersistence = &model.SessionPersistence{Name: "x-sid", Header: true}
-	s.doesWith(model.RouteTable{Default: []model.Rule{byHeader, r}})
+	s.doesWith(model.RouteTable{Default: pointers([]model.Rule{byHeader, r})})
 	kept := s.keeps(t, "/", "v1", "v1-b")
 
 	forged := func(address string) string {

@@ -17,7 +17,7 @@ import (
 // paths reach the application as they are.
 func TestSpellings(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/admin"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}), // answers 500
 		rule(below("/a/@b"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
 		rule(at(model.MatchExact, "/exact"), nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
@@ -26,7 +26,7 @@ func TestSpellings(t *testing.T) {
 			{Name: "x-beta", StringMatch: model.StringMatch{Type: model.MatchExact, Value: "yes"}},
 		}}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
 		rule(below("/"), nil, to(webV1, 1)),
-	}})
+	})})
 	caller := s.caller(clientID)
 	ask := func(path string, header string) reply {
 		t.Helper()
@@ -96,11 +96,11 @@ func TestSpellings(t *testing.T) {
 // version of HTTP. Other methods are the application's business.
 func TestMethodSpellings(t *testing.T) {
 	s := newShop(t)
-	dialled := s.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := s.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		// answers 500
 		rule(model.Match{Path: below("/").Path, Method: "POST"}, nil, model.Backend{Port: gone, Weight: 1, Invalid: true}),
 		rule(below("/"), nil, to(webV1, 1)),
-	}})
+	})})
 	const taken, refused, passed = 500, 400, 200
 	caller := s.caller(clientID)
 	for what, protocols := range map[string]*http.Protocols{"HTTP/1": nil, "HTTP/2": h2cOnly()} {

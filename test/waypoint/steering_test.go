@@ -74,11 +74,11 @@ func TestNobodySteers(t *testing.T) {
 	}))
 	w.backend(webV1, model.ProtocolHTTP, e)
 	full := "/rewritten"
-	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/rewrite"), filters(
 			model.Filter{Rewrite: &model.Rewrite{Path: &model.PathChange{Full: &full}, Hostname: "other"}}), to(webV1, 1)),
 		rule(below("/"), nil, to(webV1, 1)),
-	}})
+	})})
 	// Envoy takes this address for a private one, as those of pods are; the others of a test's callers it does not.
 	caller := newCaller(t, netip.MustParseAddr("127.0.0.1"), w.waypoint, &tls.Config{
 		Certificates: []tls.Certificate{w.ca.Issue(clientID)}, VerifyConnection: peer(w.ca, waypointID),

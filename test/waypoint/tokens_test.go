@@ -411,10 +411,10 @@ func TestTokensOnEveryWay(t *testing.T) {
 	})...)
 	dialled := s.serve(web, true, &model.RouteTable{
 		Guards: own,
-		Callers: []model.CallerRules{{Namespace: "front", Rules: []model.Rule{
+		Callers: []model.CallerRules{{Namespace: "front", Rules: pointers([]model.Rule{
 			rule(below("/v2"), nil, toV2), rule(below("/both"), nil, toV1, toV2), rule(below("/foreign"), nil, foreign),
 			rule(below("/away"), filters(model.Filter{Redirect: &model.Redirect{Hostname: "x", StatusCode: 302}})),
-		}}},
+		})}},
 	})
 	mine, theirs := s.caller(clientID).client(t, dialled, nil), s.caller(otherID).client(t, dialled, nil)
 	one, two := "Authorization: Bearer "+i.token(nil), "X-Token: "+v2.token(nil)

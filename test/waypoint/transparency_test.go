@@ -85,10 +85,10 @@ func TestExpectContinue(t *testing.T) {
 		}
 	}))
 	w.backend(web, model.ProtocolHTTP, e)
-	dialled := w.serve(web, true, &model.RouteTable{Default: []model.Rule{
+	dialled := w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{
 		rule(below("/routed"), redirect(model.Redirect{Hostname: "elsewhere"})),
 		rule(below("/"), nil, to(web, 1)),
-	}})
+	})})
 	caller := w.caller(clientID)
 	for path, want := range map[string]int{"/refused": 417, "/moved": 307, "/routed": 302, "/taken": 100} {
 		c, in := raw(t, caller, dialled)

@@ -39,7 +39,7 @@ func (p turning) turn(isHTTP bool) {
 	cluster := resource(p.t, connections, upstream.Inbound(p.upstreams[p.port], waypointID, headers))
 	if isHTTP {
 		table.Protocol = model.ProtocolHTTP
-		table.Default = []model.Rule{rule(below("/"), nil, to(p.port, 1))}
+		table.Default = pointers([]model.Rule{rule(below("/"), nil, to(p.port, 1))})
 		gone.Name = connections
 		cluster = resource(p.t, requests, upstream.ServicePort(p.upstreams[p.port], waypointID, headers))
 	}

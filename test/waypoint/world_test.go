@@ -466,3 +466,15 @@ func (w *world) accessLog(want map[string]any) map[string]any {
 	})
 	return found
 }
+
+// pointers to rules, as tables have them; nil stays nil, which means that there is no route.
+func pointers(rules []model.Rule) []*model.Rule {
+	if rules == nil {
+		return nil
+	}
+	out := make([]*model.Rule, 0, len(rules))
+	for n := range rules {
+		out = append(out, &rules[n])
+	}
+	return out
+}

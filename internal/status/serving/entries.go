@@ -55,6 +55,7 @@ type Entries struct {
 	// at soon.
 	guarded  map[model.ObjectRef]guarding
 	enforced map[model.ObjectRef]bool
+	awaited  awaited
 }
 
 // guarding is the sets of pods that one edition of a policy is for.
@@ -85,7 +86,7 @@ func newEntries(
 ) *Entries {
 	e := &Entries{
 		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
-		guarded: map[model.ObjectRef]guarding{}, enforced: map[model.ObjectRef]bool{},
+		guarded: map[model.ObjectRef]guarding{}, enforced: map[model.ObjectRef]bool{}, awaited: newAwaited(),
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
 	e.refusals = newRefusals(func(ref model.ObjectRef) { e.Touch(ref) })
@@ -117,6 +118,7 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 		delete(e.users[k], ref)
 		if len(e.users[k]) == 0 {
 			delete(e.users, k)
+			delete(e.awaited.said, k)
 		}
 	}
 	delete(e.uses, ref)
@@ -124,6 +126,7 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 	e.refusals.follow(ref, report)
 	if report == nil {
 		delete(e.enforced, ref)
+		delete(e.awaited.waits, ref)
 		return
 	}
 	for _, p := range report.Parents {
@@ -170,24 +173,6 @@ func (e *Entries) Changed(ref model.ObjectRef, before, now client.Object) {
 	e.TouchVersion(ref, now.GetResourceVersion())
 }
 
-// Acknowledged says that proxies answered, came or went; it is for xds.Server.OnChange.
-func (e *Entries) Acknowledged(keys ...xds.Key) {
-	e.pods.acknowledged(keys...)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, k := range keys {
-		for ref := range e.users[k] {
-			switch soon, enforced := e.enforced[ref]; {
-			case !enforced:
-				e.Touch(ref)
-			case !soon: // it may need tables by the hundred
-				e.enforced[ref] = true
-				time.AfterFunc(calm, func() { e.again(ref) })
-			}
-		}
-	}
-}
-
 // again looks at a policy after a while.
 func (e *Entries) again(ref model.ObjectRef) {
 	e.mu.Lock()
@@ -202,6 +187,7 @@ func (e *Entries) again(ref model.ObjectRef) {
 // moment. An entry that is Programmed stays so while it is held: the object lost proxies, or got new ones, and its
 // generation is still the one that they serve.
 func (e *Entries) render(obj client.Object, report *ingest.Report, memory *entriesMemory) status.Plan {
+	e.waits(report.Ref, true) // for an answer may come while this looks
 	if left := memory.rejected.Track(tableRejected(report, e.acks), Search); left > 0 {
 		return status.Plan{Wait: true, Again: left}
 	}
@@ -224,6 +210,7 @@ func (e *Entries) render(obj client.Object, report *ingest.Report, memory *entri
 		plan.Wait = true
 		return plan.Sooner(left)
 	}
+	e.waits(report.Ref, waiting)
 	merge(obj, ours)
 	return plan
 }

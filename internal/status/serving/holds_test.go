@@ -95,7 +95,7 @@ func (w *world) served() ingest.ParentReport {
 
 // noteChanged tells the writer what the book's server would.
 func (w *world) noteChanged() {
-	w.writer.Acknowledged(scope.Key(xds.TypeListener, names.ListenerMTLS))
+	w.writer.Acknowledged(scope.Key(xds.TypeListener, names.ListenerMTLS), table80)
 	synctest.Wait()
 }
 
@@ -282,5 +282,41 @@ func TestARecreatedRouteIsAnotherRoute(t *testing.T) {
 		}})
 		synctest.Wait()
 		w.says("True", "2/2")
+	})
+}
+
+// TestAnEditOfAnotherRouteIsNoNews: a route whose table, or whose waypoint's listener, is sent anew for another one's
+// sake is not looked at, unless answers stay out.
+func TestAnEditOfAnotherRouteIsNoNews(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.report(w.served())
+		w.noteChanged()
+		w.says("True", "2/2")
+		before := w.reads.Load()
+		looks := func() int32 { return w.reads.Load() - before }
+		for range 3 {
+			w.book.say("a", table80, xds.Pending)
+			w.noteChanged()
+			w.book.say("a", table80, xds.Acked)
+			w.noteChanged()
+		}
+		time.Sleep(2 * patience)
+		synctest.Wait()
+		require.Zero(t, looks(), "answered in time")
+
+		w.book.say("a", table80, xds.Pending)
+		w.noteChanged()
+		time.Sleep(patience + status.HoldTime)
+		w.says("True", "2/2")
+		time.Sleep(patience + status.HoldTime)
+		w.says("False", "1/2")
+		w.book.say("a", table80, xds.Acked)
+		w.noteChanged()
+		w.says("True", "2/2")
+
+		before = w.reads.Load()
+		w.book.set("a", "b", "c") // another proxy
+		w.noteChanged()
+		require.EqualValues(t, 1, looks())
 	})
 }

@@ -41,17 +41,14 @@ func GuardTakes(r model.AccessRequest, deny bool, q Asked) bool {
 }
 
 func ruleNamed(t model.RouteTable, name string) *model.Rule {
+	named := func(r *model.Rule) bool { return routeName(*r) == name }
 	for _, c := range t.Callers {
-		for n := range c.Rules {
-			if routeName(c.Rules[n]) == name {
-				return &c.Rules[n]
-			}
+		if n := slices.IndexFunc(c.Rules, named); n >= 0 {
+			return c.Rules[n]
 		}
 	}
-	for n := range t.Default {
-		if routeName(t.Default[n]) == name {
-			return &t.Default[n]
-		}
+	if n := slices.IndexFunc(t.Default, named); n >= 0 {
+		return t.Default[n]
 	}
 	return nil
 }

@@ -66,7 +66,7 @@ func (b *routeBuilder) destinations(
 
 // backendFilters configures filters for what a rule sends to a backend. A rule's own session goes before the backend's.
 func (b *routeBuilder) backendFilters(r model.Rule, to model.Backend) (map[string]*anypb.Any, error) {
-	guards := guardsOf(to.Guards, b.table.Guards, r.ExternalAuth())
+	guards := guardsOf(to.Guards, b.guards, r.ExternalAuth())
 	if to.External != nil {
 		return merge(outwards(*to.External), guards), nil
 	}

@@ -37,7 +37,7 @@ func filterLengths(n int) string { return FilterLengths + strconv.Itoa(n) }
 func bodiless(t model.RouteTable) map[string]*anypb.Any {
 	asked := askedBy(t)
 	if len(asked) == 0 && t.Requests.Abort == nil &&
-		!anyRule(t, func(r model.Rule) bool { return len(r.Extensions()) > 0 }) {
+		!anyRule(t, func(r *model.Rule) bool { return len(r.Extensions()) > 0 }) {
 		return nil
 	}
 	script := func(source string) *anypb.Any {
@@ -55,7 +55,7 @@ func bodiless(t model.RouteTable) map[string]*anypb.Any {
 // askedBy are the authorization services of a table.
 func askedBy(t model.RouteTable) []model.ExternalAuth {
 	out := model.Asked(t.Guards)
-	anyRule(t, func(r model.Rule) bool {
+	anyRule(t, func(r *model.Rule) bool {
 		if a := r.ExternalAuth(); a != nil {
 			out = append(out, *a)
 		}
@@ -68,7 +68,7 @@ func askedBy(t model.RouteTable) []model.ExternalAuth {
 }
 
 // anyRule tells whether something holds of any rule of a table.
-func anyRule(t model.RouteTable, holds func(model.Rule) bool) bool {
+func anyRule(t model.RouteTable, holds func(*model.Rule) bool) bool {
 	return slices.ContainsFunc(t.Default, holds) ||
 		slices.ContainsFunc(t.Callers, func(c model.CallerRules) bool { return slices.ContainsFunc(c.Rules, holds) })
 }

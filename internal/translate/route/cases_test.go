@@ -50,7 +50,15 @@ func rules(rr ...model.Rule) model.RouteTable {
 		}
 		rr[i].RuleIndex = i
 	}
-	return model.RouteTable{Default: rr}
+	return model.RouteTable{Default: pointers(rr)}
+}
+
+func pointers(rules []model.Rule) []*model.Rule {
+	out := make([]*model.Rule, 0, len(rules))
+	for n := range rules {
+		out = append(out, &rules[n])
+	}
+	return out
 }
 
 func to(p model.ServicePort, weight uint32, filters ...model.Filter) model.Backend {
@@ -159,7 +167,7 @@ func scopesCase() bundle {
 func callersCase() bundle {
 	t := rules(model.Rule{Backends: backends(to(web, 1))})
 	for _, ns := range []string{"front", "test"} {
-		t.Callers = append(t.Callers, model.CallerRules{Namespace: ns, Rules: []model.Rule{{
+		t.Callers = append(t.Callers, model.CallerRules{Namespace: ns, Rules: []*model.Rule{{
 			Source:   model.ObjectRef{Kind: "HTTPRoute", Namespace: ns, Name: "consumer"},
 			RuleName: "named",
 			Match:    path(model.MatchPrefix, "/only"),

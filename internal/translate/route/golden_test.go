@@ -48,7 +48,7 @@ func section[M proto.Message](out map[string]any, name string, messages []M) {
 func BenchmarkConfiguration(b *testing.B) {
 	var t model.RouteTable
 	for i := range 1000 {
-		t.Default = append(t.Default, model.Rule{
+		t.Default = append(t.Default, &model.Rule{
 			Source: source, RuleIndex: i, Match: path(model.MatchPrefix, fmt.Sprintf("/api/%d", i)),
 			Backends: backends(to(webV1, 90), to(webV2, 10)),
 		})

@@ -130,13 +130,13 @@ func TestCheckRuleFindsWhatATableWould(t *testing.T) {
 	for seed := range uint64(2000) {
 		g := &generator{rand.New(rand.NewPCG(seed, 3))}
 		table := g.table()
-		var all []model.Rule
+		var all []*model.Rule
 		for _, c := range table.Callers {
 			all = append(all, c.Rules...)
 		}
 		var want []bool
 		for _, r := range append(all, table.Default...) {
-			if badMatch, err := CheckRule(r); err != nil {
+			if badMatch, err := CheckRule(*r); err != nil {
 				want = append(want, badMatch)
 			}
 		}
@@ -317,7 +317,7 @@ func (g *generator) rule() model.Rule {
 	return r
 }
 
-func (g *generator) rules() []model.Rule { return many(g, 5, g.rule) }
+func (g *generator) rules() []*model.Rule { return pointers(many(g, 5, g.rule)) }
 
 func (g *generator) table() model.RouteTable {
 	return model.RouteTable{

@@ -73,7 +73,8 @@ func TestRegexIsWhatEnvoyTakes(t *testing.T) {
 	if len(rules) < 5_000 || len(rules) > len(candidates)-1_000 {
 		t.Fatalf("%d of %d expressions pass: that tests little", len(rules), len(candidates))
 	}
-	rc, errs := Configuration(trustDomain, model.RouteTable{Attachment: model.Attachment{Port: web}, Default: rules})
+	table := model.RouteTable{Attachment: model.Attachment{Port: web}, Default: pointers(rules)}
+	rc, errs := Configuration(trustDomain, table)
 	for _, err := range errs {
 		if !strings.Contains(err.Error(), "value length must be") { // an empty expression
 			t.Error(err)

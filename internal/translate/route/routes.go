@@ -33,29 +33,23 @@ const heldBody = 1 << 20
 // first and, where there are any, are all that counts for its callers; then the default rules; without rules, the
 // Service itself. Where no rule matches, the answer is 404.
 func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfiguration, []*RuleError) {
-	b := &routeBuilder{table: t, routes: []*routev3.Route{refuseOddMethods(), refuseHiddenDots()}}
-	for _, c := range t.Callers {
-		guard := callersOf(trustDomain, c.Namespace)
-		for _, r := range c.Rules {
-			b.add(r, guard)
-		}
-		b.routes = append(b.routes, &routev3.Route{
-			Name:   "unmatched/" + text(c.Namespace),
-			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, FilterState: guard},
-			Action: answer(http.StatusNotFound, "no rule for the caller's namespace matches"),
+	out := Frame(t)
+	host, errs := out.GetVirtualHosts()[0], []*RuleError(nil)
+	Each(trustDomain, t, func(r *routev3.Route) { host.Routes = append(host.Routes, r) },
+		func(caller string, r *model.Rule) {
+			routes, bad := OfRule(trustDomain, t.Attachment, t.Guards, caller, *r)
+			host.Routes, errs = append(host.Routes, routes...), append(errs, bad...)
 		})
-	}
-	for _, r := range t.Default {
-		b.add(r, nil)
-	}
-	if t.Default == nil {
-		b.routes = append(b.routes, b.toService(t))
-	}
+	return out, errs
+}
+
+// Frame is the configuration without its routes, which are those of its only virtual host.
+func Frame(t model.RouteTable) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{
 		Name: nameOf(t.Port),
 		// What a way of its own has no guards for has these.
 		TypedPerFilterConfig: guardsOf(t.Guards, nil, nil),
-		VirtualHosts:         []*routev3.VirtualHost{virtualHost(b.routes, merge(bodiless(t), policyFilters(t.Requests)))},
+		VirtualHosts:         []*routev3.VirtualHost{virtualHost(nil, merge(bodiless(t), policyFilters(t.Requests)))},
 		// Evaluated after the routes' own changes, so no route can claim another caller.
 		RequestHeadersToAdd: []*corev3.HeaderValueOption{{
 			Header:       &corev3.HeaderValue{Key: headerClientCert, Value: clientCert},
@@ -65,7 +59,48 @@ func Configuration(trustDomain string, t model.RouteTable) (*routev3.RouteConfig
 		// applications take for the caller, should a route have set it.
 		RequestHeadersToRemove: append([]string{"x-envoy-external-address", HeaderPort, names.HeaderAuthentication},
 			model.OtherSpellings(headerClientCert)...),
-	}, b.errs
+	}
+}
+
+// Each goes through the routes of the configuration in their order: those that come of no rule, and the rules; caller
+// is the namespace of the callers that a rule is for, "" where it is for all.
+func Each(
+	trustDomain string, t model.RouteTable, own func(*routev3.Route), rule func(caller string, r *model.Rule),
+) {
+	own(refuseOddMethods())
+	own(refuseHiddenDots())
+	for _, c := range t.Callers {
+		for _, r := range c.Rules {
+			rule(c.Namespace, r)
+		}
+		own(&routev3.Route{
+			Name: "unmatched/" + text(c.Namespace),
+			Match: &routev3.RouteMatch{
+				PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}, FilterState: callersOf(trustDomain, c.Namespace),
+			},
+			Action: answer(http.StatusNotFound, "no rule for the caller's namespace matches"),
+		})
+	}
+	for _, r := range t.Default {
+		rule("", r)
+	}
+	if t.Default == nil {
+		own(toService(t))
+	}
+}
+
+// OfRule are the routes of one rule in the table of an attachment that has such guards, for callers of one namespace
+// or, where that is "", for all. It depends on nothing else in the table.
+func OfRule(
+	trustDomain string, at model.Attachment, guards []model.Guard, caller string, r model.Rule,
+) ([]*routev3.Route, []*RuleError) {
+	b := &routeBuilder{port: at.Port.Port, guards: guards}
+	var guard []*matcherv3.FilterStateMatcher
+	if caller != "" {
+		guard = callersOf(trustDomain, caller)
+	}
+	b.add(r, guard)
+	return b.routes, b.errs
 }
 
 // virtualHost of an attachment, which is one. To a Service's port it makes no difference which host is asked for.
@@ -106,7 +141,7 @@ func callersOf(trustDomain, namespace string) []*matcherv3.FilterStateMatcher {
 
 // toService is what happens without routes. A port that is TCP has no cluster for requests; those that come on
 // connections from when it was HTTP go where its connections do.
-func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
+func toService(t model.RouteTable) *routev3.Route {
 	out := &routev3.Route{
 		Name:  "default",
 		Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
@@ -114,9 +149,7 @@ func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
 	to := clusterOf(t.Port, t.TLS)
 	if !t.Protocol.HTTP() {
 		to = names.InboundCluster(t.Port.Namespace, t.Port.Service, t.Port.Port)
-	} else if session, err := sessionWith(t.Port, t.Session); err != nil {
-		b.fail(model.Rule{RuleName: out.Name}, false, err)
-	} else {
+	} else if session, err := sessionWith(t.Port, t.Session); err == nil { // ingest checks it
 		out.TypedPerFilterConfig = session
 	}
 	out.Action = &routev3.Route_Route{Route: &routev3.RouteAction{
@@ -125,6 +158,9 @@ func (b *routeBuilder) toService(t model.RouteTable) *routev3.Route {
 	}}
 	return out
 }
+
+// NameOf an attachment is the name of its table.
+func NameOf(at model.Attachment) string { return nameOf(at.Port) }
 
 // nameOf a service port is the name of its table.
 func nameOf(p model.ServicePort) string { return names.ServicePort(p.Namespace, p.Service, p.Port) }
@@ -143,7 +179,8 @@ func clusterOf(p model.ServicePort, tls bool) string {
 }
 
 type routeBuilder struct {
-	table  model.RouteTable
+	port   uint16 // of the Service
+	guards []model.Guard
 	routes []*routev3.Route
 	errs   []*RuleError
 }
@@ -208,7 +245,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 		case f.CORS != nil:
 			err = configureCORS(route, *f.CORS)
 		case f.ExternalAuth != nil && !f.ExternalAuth.Unasked():
-			err = configureExternalAuth(route, *f.ExternalAuth, b.table.Guards)
+			err = configureExternalAuth(route, *f.ExternalAuth, b.guards)
 		}
 		if err != nil {
 			return nil, err
@@ -224,7 +261,7 @@ func (b *routeBuilder) ruleRoutes(r model.Rule, match *routev3.RouteMatch) ([]*r
 	if redirect != nil {
 		request.apply(route)
 		response.applyResponse(route)
-		return redirects(route, r.Match.Path, *redirect, b.table.Port.Port)
+		return redirects(route, r.Match.Path, *redirect, b.port)
 	}
 	found, err := b.destinations(route, action, r, &request, &response)
 	if err != nil {
