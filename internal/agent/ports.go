@@ -37,8 +37,8 @@ func (c *Core) servePorts(ctx context.Context) error {
 	return g.Wait()
 }
 
-// ServeNode answers people on the node and Prometheus until the context ends. Of a node's agents one at a time can. What
-// introspection shows of the node is added.
+// ServeNode answers people on the node and Prometheus until the context ends. Of a node's agents one at a time can.
+// What introspection shows of the node is added.
 func (c *Core) ServeNode(ctx context.Context, add func(*introspect.Agent)) error {
 	metrics := introspect.Metrics(c.Registry, c.envoy)
 	snapshot := func() introspect.Agent {

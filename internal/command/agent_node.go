@@ -109,7 +109,9 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	n.Log, n.Registerer = log.WithName("node"), core.Registry
 	var a *node.Agent
 	n.InCharge = func(ctx context.Context) error {
-		return core.ServeNode(ctx, func(s *introspect.Agent) { s.Captures, s.Neighbours = captures(a.Snapshot()), near.Ways() })
+		return core.ServeNode(ctx, func(s *introspect.Agent) {
+			s.Captures, s.Neighbours = captures(a.Snapshot()), near.Ways()
+		})
 	}
 	if a, err = node.New(n); err != nil {
 		return err

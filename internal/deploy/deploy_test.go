@@ -127,7 +127,7 @@ func TestGolden(t *testing.T) {
 				PodLabels: map[string]string{"tier": "proxy"}, PodAnnotations: map[string]string{"note": "x"},
 				PriorityClassName: "high", LogLevel: "debug", Concurrency: new(int32(8)),
 				TrafficDistribution: corev1.ServiceTrafficDistributionPreferSameNode,
-				DrainTimeout: duration(2 * time.Minute), TerminationGracePeriod: duration(150 * time.Second),
+				DrainTimeout:        duration(2 * time.Minute), TerminationGracePeriod: duration(150 * time.Second),
 			},
 		}.Objects(),
 	} {

@@ -37,31 +37,40 @@ func TestNodesFor(t *testing.T) {
 		"not Windows": {[]corev1.Node{plain, node("windows", "a")}, v1alpha1.ProxyParametersSpec{}, 1, 1},
 		"by the node selector": {
 			[]corev1.Node{plain, node("linux", "b")},
-			v1alpha1.ProxyParametersSpec{NodeSelector: map[string]string{"pool": "b"}}, 1, 1,
+			v1alpha1.ProxyParametersSpec{NodeSelector: map[string]string{"pool": "b"}},
+			1, 1,
 		},
 		"not a control plane": {
-			[]corev1.Node{plain, node("linux", "a", taint("node-role.kubernetes.io/control-plane", corev1.TaintEffectNoSchedule))},
-			v1alpha1.ProxyParametersSpec{}, 1, 1,
+			[]corev1.Node{
+				plain, node("linux", "a", taint("node-role.kubernetes.io/control-plane", corev1.TaintEffectNoSchedule)),
+			},
+			v1alpha1.ProxyParametersSpec{},
+			1, 1,
 		},
 		"one that is tolerated": {
 			[]corev1.Node{plain, node("linux", "a", taint("dedicated", corev1.TaintEffectNoExecute))},
-			v1alpha1.ProxyParametersSpec{Tolerations: []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}}},
+			v1alpha1.ProxyParametersSpec{Tolerations: []corev1.Toleration{
+				{Key: "dedicated", Operator: corev1.TolerationOpExists},
+			}},
 			2, 2,
 		},
 		"one that is avoided": {
 			[]corev1.Node{plain, node("linux", "a", taint("slow", corev1.TaintEffectPreferNoSchedule))},
-			v1alpha1.ProxyParametersSpec{}, 2, 2,
+			v1alpha1.ProxyParametersSpec{},
+			2, 2,
 		},
 		"cordoned, and not ready": {
 			[]corev1.Node{
 				node("linux", "a", taint(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)),
 				node("linux", "a", taint(corev1.TaintNodeNotReady, corev1.TaintEffectNoExecute)),
 			},
-			v1alpha1.ProxyParametersSpec{}, 2, 2,
+			v1alpha1.ProxyParametersSpec{},
+			2, 2,
 		},
 		"as the parameters say": {
 			[]corev1.Node{plain, plain},
-			v1alpha1.ProxyParametersSpec{Autoscaling: &v1alpha1.Autoscaling{MaxReplicas: 5}}, 2, 1,
+			v1alpha1.ProxyParametersSpec{Autoscaling: &v1alpha1.Autoscaling{MaxReplicas: 5}},
+			2, 1,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -65,8 +65,8 @@ func (w Waypoint) MinReplicas() int32 { return w.autoscaling().MinReplicas }
 // replicasOfMany is the least number of proxies of a waypoint that more than one node may run.
 const replicasOfMany = 2
 
-// autoscaling as the parameters say. Where they say nothing, a waypoint outlives any one of its nodes, if there is another
-// that may run it: two proxies on one node would cost twice as much, and go together.
+// autoscaling as the parameters say. Where they say nothing, a waypoint outlives any one of its nodes, if there is
+// another that may run it: two proxies on one node would cost twice as much, and go together.
 func (w Waypoint) autoscaling() v1alpha1.Autoscaling {
 	a := v1alpha1.Autoscaling{}
 	switch {

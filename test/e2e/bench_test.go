@@ -116,8 +116,8 @@ func numbers(t *testing.T, list string) (out []int) {
 }
 
 // bench is one namespace: Service app, routed to app-v1, load-… with as many routes as are asked for, and Services
-// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, two behind the waypoint,
-// of which nobody asks the last.
+// whose only endpoint the benchmark moves from app-v1 to app-v2 and back: one dialled directly, two behind the
+// waypoint, of which nobody asks the last.
 type bench struct {
 	*space
 	routes, perService int

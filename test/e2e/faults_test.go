@@ -149,7 +149,8 @@ func waypointReplicas(n int32) v1alpha1.ProxyParametersSpec {
 // rolledOut waits until a Deployment is as a change has it, and complete; what goes may still drain.
 func (s *space) rolledOut(name string, changed func(*appsv1.Deployment) bool) {
 	s.t.Helper()
-	eventually.PassesWithin(s.t, 2*time.Minute, fmt.Sprintf("Deployment %s is rolled out", name), func(look require.TestingT) {
+	what := fmt.Sprintf("Deployment %s is rolled out", name)
+	eventually.PassesWithin(s.t, 2*time.Minute, what, func(look require.TestingT) {
 		var d appsv1.Deployment
 		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d))
 		require.True(look, changed(&d), "it isn't changed")

@@ -21,11 +21,13 @@ func answering() map[string]model.RouteTable {
 	ask := model.ExternalAuth{Service: sessions, GRPC: true, Timeout: time.Second}
 	other, refused, open := ask, ask, ask
 	other.Service, refused.Refused, open.Refused, open.Open = webV2, true, true, true
-	with := func(f ...model.Filter) []model.Rule { return []model.Rule{rule(below("/"), f, to(webV1, 1))} }
+	with := func(f ...model.Filter) []*model.Rule {
+		return pointers([]model.Rule{rule(below("/"), f, to(webV1, 1))})
+	}
 	cors := &model.CORS{AllowOrigins: []string{"http://a.example"}, AllowMethods: []string{"PUT"}}
 	teapot := model.Abort{Status: http.StatusTeapot, Percent: 100}
 	asking := func(a ...model.ExternalAuth) model.RouteTable {
-		return model.RouteTable{Guards: []model.Guard{{Asked: a}}, Default: pointers(with())}
+		return model.RouteTable{Guards: []model.Guard{{Asked: a}}, Default: with()}
 	}
 	limited := func(closed bool, e ...model.LimitEntry) model.Requests {
 		l := &model.GlobalLimit{Invalid: true, Closed: closed, Domain: "d", Timeout: time.Second}
@@ -35,30 +37,30 @@ func answering() map[string]model.RouteTable {
 		return model.Requests{GlobalLimit: l}
 	}
 	return map[string]model.RouteTable{
-		"nothing": {Default: pointers(with())},
+		"nothing": {Default: with()},
 		"no rule": {Default: []*model.Rule{}},
 		"consumer's": {Callers: []model.CallerRules{{
 			Namespace: "front", Rules: pointers([]model.Rule{rule(below("/mine"), nil, to(webV1, 1))}),
 		}}},
-		"redirect": {Default: pointers(with(redirect(model.Redirect{Hostname: "elsewhere", StatusCode: http.StatusFound})...))},
+		"redirect": {Default: with(redirect(model.Redirect{Hostname: "elsewhere", StatusCode: http.StatusFound})...)},
 		"invalid":  {Default: pointers([]model.Rule{{Source: rule(model.Match{}, nil).Source, Invalid: true}})},
-		"cors":     {Default: pointers(with(model.Filter{CORS: cors}))},
+		"cors":     {Default: with(model.Filter{CORS: cors})},
 		"cors, and an extension that can't be used": {
-			Default: pointers(with(model.Filter{CORS: cors}, model.Filter{Extension: &model.Extension{Name: "a", Refused: true}})),
+			Default: with(model.Filter{CORS: cors}, model.Filter{Extension: &model.Extension{Name: "a", Refused: true}}),
 		},
-		"extension":              {Default: pointers(with(model.Filter{Extension: &model.Extension{Name: "a", Invalid: true}}))},
-		"unasked":                {Default: pointers(with(model.Filter{ExternalAuth: &refused}))},
+		"extension":              {Default: with(model.Filter{Extension: &model.Extension{Name: "a", Invalid: true}})},
+		"unasked":                {Default: with(model.Filter{ExternalAuth: &refused})},
 		"two asked":              asking(ask, other),
 		"none asked":             asking(refused),
 		"open":                   asking(open),
-		"fault":                  {Default: pointers(with()), Requests: model.Requests{Abort: &teapot}},
-		"no share":               {Default: pointers(with()), Requests: model.Requests{Abort: &model.Abort{Status: http.StatusTeapot}}},
-		"limited":                {Default: pointers(with()), Requests: limited(true, model.LimitEntry{Key: "a", Value: "b"})},
-		"limited by a header":    {Default: pointers(with()), Requests: limited(true, model.LimitEntry{Key: "a", Header: "Origin"})},
-		"limited by who it is":   {Default: pointers(with()), Requests: limited(true, model.LimitEntry{Key: "a"})},
-		"limited by nobody, all": {Default: pointers(with()), Requests: limited(false, model.LimitEntry{Key: "a"})},
-		"limited by nothing":     {Default: pointers(with()), Requests: limited(true)},
-		"limited by room": {Default: pointers(with()), Requests: model.Requests{
+		"fault":                  {Default: with(), Requests: model.Requests{Abort: &teapot}},
+		"no share":               {Default: with(), Requests: model.Requests{Abort: &model.Abort{Status: http.StatusTeapot}}},
+		"limited":                {Default: with(), Requests: limited(true, model.LimitEntry{Key: "a", Value: "b"})},
+		"limited by a header":    {Default: with(), Requests: limited(true, model.LimitEntry{Key: "a", Header: "Origin"})},
+		"limited by who it is":   {Default: with(), Requests: limited(true, model.LimitEntry{Key: "a"})},
+		"limited by nobody, all": {Default: with(), Requests: limited(false, model.LimitEntry{Key: "a"})},
+		"limited by nothing":     {Default: with(), Requests: limited(true)},
+		"limited by room": {Default: with(), Requests: model.Requests{
 			LocalLimit: &model.LocalLimit{Requests: 1000, Unit: time.Second}, MaxBytes: 1 << 10,
 		}},
 	}

@@ -190,7 +190,8 @@ func TestNoCallerChoosesAHost(t *testing.T) {
 	b := o.plain("pay", payHost, 8080)
 	o.next++
 	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
-	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: pointers([]model.Rule{rule(model.Match{}, nil, b)})}
+	all := pointers([]model.Rule{rule(model.Match{}, nil, b)})
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: all}
 	dialled := o.serve(p, true, &table)
 	client := o.caller(clientID).client(t, dialled, nil)
 	rc, errs := route.Configuration(trustDomain, table)
@@ -262,7 +263,8 @@ func TestExternalChangesUnderLoad(t *testing.T) {
 	b := o.plain("pay", payHost, 8080)
 	o.next++
 	p := model.ServicePort{Namespace: "shop", Service: "payments", Port: o.next}
-	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: pointers([]model.Rule{rule(model.Match{}, nil, b)})}
+	all := pointers([]model.Rule{rule(model.Match{}, nil, b)})
+	table := model.RouteTable{Attachment: model.Attachment{Port: p}, Default: all}
 	client := o.caller(clientID).client(t, o.serve(p, true, &table), nil)
 	stop, failed := make(chan struct{}), make(chan string, 100)
 	var running sync.WaitGroup

@@ -114,7 +114,9 @@ func TestRouting(t *testing.T) {
 		Remove: []string{"X-Remove"},
 	}
 	table := model.RouteTable{
-		Callers: []model.CallerRules{{Namespace: "consumer", Rules: pointers([]model.Rule{rule(below("/mine"), nil, to(webV2, 1))})}},
+		Callers: []model.CallerRules{{
+			Namespace: "consumer", Rules: pointers([]model.Rule{rule(below("/mine"), nil, to(webV2, 1))}),
+		}},
 		Default: pointers([]model.Rule{
 			rule(header, nil, to(webV2, 1)),
 			rule(below("/split"), nil, to(webV1, 90), to(webV2, 10)),

@@ -13,12 +13,13 @@ import (
 var inline = []string{
 	"accept", "accept-encoding", "access-control-request-headers", "access-control-request-method", "authorization",
 	"cache-control", "content-encoding", "content-type", "expect", "grpc-accept-encoding", "grpc-timeout", "if-match",
-	"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "origin", "pragma", "proxy-status", "referer",
-	"user-agent", "via", "x-client-trace-id", headerForwardedFor, "x-forwarded-host", "x-forwarded-port",
-	headerForwardedProto, headerRequestID,
+	"if-modified-since", "if-none-match", "if-range", "if-unmodified-since", "origin", "pragma", "proxy-status",
+	"referer", "user-agent", "via", "x-client-trace-id", headerForwardedFor, "x-forwarded-host",
+	"x-forwarded-port", headerForwardedProto, headerRequestID,
 }
 
-// inOnePiece makes of the values of a header what Envoy has of it: of an inline one, a list of those that say something.
+// inOnePiece makes of the values of a header what Envoy has of it: of an inline one, a list of those that say
+// something.
 func inOnePiece(name string, values []string) []string {
 	if len(values) < 2 || !slices.Contains(inline, strings.ToLower(name)) {
 		return values
