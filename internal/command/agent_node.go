@@ -116,7 +116,11 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	if a, err = node.New(n); err != nil {
 		return err
 	}
-	// The agent goes on serving its Envoy while that drains.
+	return runParts(ctx, core, near, a)
+}
+
+// runParts until the agent ends, which goes on serving its Envoy while that drains.
+func runParts(ctx context.Context, core *agent.Core, near *neighbours.Keeper, a *node.Agent) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, run := errgroup.WithContext(run)

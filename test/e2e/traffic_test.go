@@ -22,8 +22,8 @@ import (
 
 func twoReplicas(d *appsv1.Deployment) { d.Spec.Replicas = new(int32(2)) }
 
-// behindItsWaypoint is a Service named server, with pods of that name, behind a waypoint of its own. That has one proxy,
-// since each counts, and looks for what is near, by itself.
+// behindItsWaypoint is a Service named server, with pods of that name, behind a waypoint of its own. That has one
+// proxy, since each counts, and looks for what is near, by itself.
 func (s *space) behindItsWaypoint(change ...func(*corev1.Service)) {
 	s.t.Helper()
 	s.gatewayOfOne("mine")

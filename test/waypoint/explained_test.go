@@ -162,8 +162,8 @@ func TestExplainAgreesWithEnvoy(t *testing.T) {
 	require.Less(t, count[0], 60*60/4, "most is known")
 }
 
-// TestHeadersThatComeTwice: Envoy has some headers in one piece, and of others each by itself; what is explained goes by
-// that. Rules look at each, policies at all.
+// TestHeadersThatComeTwice: Envoy has some headers in one piece, and of others each by itself; what is explained goes
+// by that. Rules look at each, policies at all.
 func TestHeadersThatComeTwice(t *testing.T) {
 	s := newShop(t)
 	dialled := s.guard(nil)
@@ -195,7 +195,9 @@ func TestHeadersThatComeTwice(t *testing.T) {
 				table := model.RouteTable{
 					Attachment: model.Attachment{Port: web}, Protocol: model.ProtocolHTTP, Default: pointers(rules), Guards: guards,
 				}
-				for _, values := range [][]string{{"good", "bad"}, {"", "good"}, {"good", ""}, {"good"}, {"bad", "good"}, {"", ""}} {
+				for _, values := range [][]string{
+					{"good", "bad"}, {"", "good"}, {"good", ""}, {"good"}, {"bad", "good"}, {"", ""},
+				} {
 					q := explain.Request{Method: "GET", Host: "web", Path: "/", Headers: http.Header{name: values}}
 					a := explain.AtTable(trustDomain, table, model.Authentications{}, clientID, q)
 					count[agrees(t, http1Refusals, a, q, c.send(wire(q)), name, values, guards)]++

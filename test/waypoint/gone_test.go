@@ -22,7 +22,8 @@ import (
 func TestPortsThatGo(t *testing.T) {
 	s := newShop(t)
 	dialled := s.serve(web, true, nil)
-	stays := s.serve(webV2, true, &model.RouteTable{Default: pointers([]model.Rule{rule(below("/api"), nil, to(webV2, 1))})})
+	api := pointers([]model.Rule{rule(below("/api"), nil, to(webV2, 1))})
+	stays := s.serve(webV2, true, &model.RouteTable{Default: api})
 	caller := s.caller(clientID)
 	kept, keptIn := raw(t, caller, dialled)
 	other, otherIn := raw(t, caller, stays)
