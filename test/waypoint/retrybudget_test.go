@@ -52,7 +52,8 @@ func TestRetryBudget(t *testing.T) {
 	w.backend(web, model.ProtocolHTTP, e)
 	repeated := rule(below("/"), nil, to(web, 1))
 	repeated.Retry = &model.Retry{Codes: []uint32{503}, Attempts: 1, Backoff: time.Millisecond}
-	c := w.caller(clientID).client(t, w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{repeated})}), nil)
+	dialled := w.serve(web, true, &model.RouteTable{Default: pointers([]model.Rule{repeated})})
+	c := w.caller(clientID).client(t, dialled, nil)
 	const failing = 40
 	n := 0
 	// fails has requests fail at a time, and tells how many were repeated and how many were not.
