@@ -48,10 +48,10 @@ func load() *cobra.Command {
 	var control string
 	cmd := &cobra.Command{
 		Use: "load", Short: "Use connections in several ways, and count what fails",
-		Long: "Use connections in several ways at a time. Who asks for http://CONTROL/results gets what came of all units that\n" +
-			"began since the last time, once the last of them has ended: a line of JSON for each kind. Kinds: kept (requests on\n" +
-			"connections that are kept), new (a connection for each request), grpc (streams that send and get back a message\n" +
-			"every 20ms), tcp (connections that send and get back random bytes, and both sides' ends).",
+		Long: "Use connections in several ways at a time. Who asks for http://CONTROL/results gets what came of all units\n" +
+			"that began since the last time, once the last of them has ended: a line of JSON for each kind. Kinds: kept\n" +
+			"(requests on connections that are kept), new (a connection for each request), grpc (streams that send and get\n" +
+			"back a message every 20ms), tcp (connections that send and get back random bytes, and both sides' ends).",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.serve(cmd.Context(), control) },
 	}
@@ -61,7 +61,8 @@ func load() *cobra.Command {
 	f.StringVar(&o.tcp, "tcp", "", "host:port of a server of `tcp-mirror`")
 	f.StringSliceVar(&o.kinds, "kinds", []string{"kept", "new", "grpc", "tcp"}, "kinds of load")
 	f.IntVar(&o.workers, "workers", 2, "how many of each kind at a time")
-	f.DurationVar(&o.every, "every", 10*time.Millisecond, "begin a unit this long after the one before began, if that has ended")
+	f.DurationVar(&o.every, "every", 10*time.Millisecond,
+		"begin a unit this long after the one before began, if that has ended")
 	f.DurationVar(&o.stream, "stream", 2*time.Second, "how long a stream or connection is used")
 	f.DurationVar(&o.timeout, "timeout", 10*time.Second, "a unit that takes longer than it should by this time failed")
 	return cmd

@@ -26,7 +26,8 @@ func run() int {
 		Use: "tool", Short: "Client and server of Fairway's tests", SilenceUsage: true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serve(), authorize(), process(), get(), probe(), until(), tcpServe(), tcpSend(), tcpMirror(), load(), sleep(), lookup())
+	root.AddCommand(serve(), authorize(), process(), get(), load(), probe(), until(), tcpServe(), tcpSend(), tcpMirror(),
+		sleep(), lookup())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
