@@ -192,6 +192,15 @@ bench: ## Measure how soon changes are in force, and what they cost, on the dev 
 	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 go test -v -count=1 -timeout 60m -run "^TestBench$$$$" ./test/e2e \
 		-args -bench-routes=$(BENCH_ROUTES) -bench-one=$(BENCH_ONE) -bench-churn=$(BENCH_CHURN) -bench-policies=$(BENCH_POLICIES) -bench-output=$(abspath docs/benchmarks)'
 	go run -C hack/benchplot . $(abspath docs/benchmarks.json) $(abspath docs/benchmarks.svg)
+	@{ printf '\n## Data path\n\nNode proxies, and beside them in turn two stock Envoys with nothing but mutual TLS (floor): medians of five rounds '; \
+		printf '([what it is made of](design/data-path-cost.md)).\n\n```\n'; $(BENCH_DATAPATH) | grep -E '^Benchmark.*/|MB'; printf '```\n'; } \
+		>>docs/benchmarks.md
+
+# CPU of proxies for a unit of work, and their memory.
+BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory)$$' -benchtime 1x ./test/datapath
+.PHONY: bench-datapath
+bench-datapath: ## Measure what connections cost the node proxies, beside bare Envoys (root).
+	$(BENCH_DATAPATH)
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).
