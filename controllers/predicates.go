@@ -46,13 +46,14 @@ func podCIDRsChanged() predicate.Predicate {
 	}}
 }
 
-// placementChanged passes Nodes that come, go, or change in what decides which pods they may run.
+// placementChanged passes Nodes that come, go, or change in what deploy.NodesFor counts them by. That they aren't ready
+// for a while, all of a zone perhaps, would else have every waypoint looked at for each of them.
 func placementChanged() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.Node)
 		after, ok2 := e.ObjectNew.(*corev1.Node)
 		return !ok1 || !ok2 || !maps.Equal(before.Labels, after.Labels) ||
-			!equality.Semantic.DeepEqual(before.Spec.Taints, after.Spec.Taints)
+			!equality.Semantic.DeepEqual(deploy.PlacingTaints(before), deploy.PlacingTaints(after))
 	}}
 }
 

@@ -22,7 +22,7 @@ func NodesFor(nodes []corev1.Node, p v1alpha1.ProxyParametersSpec) int {
 	selector := labels.SelectorFromSet(nodeSelector(p))
 	count := 0
 	for i := range nodes {
-		if n := &nodes[i]; selector.Matches(labels.Set(n.Labels)) && tolerated(n.Spec.Taints, p.Tolerations) {
+		if n := &nodes[i]; selector.Matches(labels.Set(n.Labels)) && tolerated(PlacingTaints(n), p.Tolerations) {
 			count++
 		}
 	}
@@ -36,12 +36,16 @@ func nodeSelector(p v1alpha1.ProxyParametersSpec) map[string]string {
 
 func tolerated(taints []corev1.Taint, tolerations []corev1.Toleration) bool {
 	return !slices.ContainsFunc(taints, func(t corev1.Taint) bool {
-		return t.Effect != corev1.TaintEffectPreferNoSchedule && !ofLifecycle(t) &&
-			!slices.ContainsFunc(tolerations, func(by corev1.Toleration) bool {
-				return by.ToleratesTaint(klog.Background(), &t, true)
-			})
+		return !slices.ContainsFunc(tolerations, func(by corev1.Toleration) bool {
+			return by.ToleratesTaint(klog.Background(), &t, true)
+		})
 	})
 }
 
-// ofLifecycle tells whether a taint is one by which Kubernetes says how a node is.
-func ofLifecycle(t corev1.Taint) bool { return strings.HasPrefix(t.Key, "node.kubernetes.io/") }
+// PlacingTaints are those that NodesFor goes by: they keep pods away, and aren't how Kubernetes says what state a node
+// is in.
+func PlacingTaints(n *corev1.Node) []corev1.Taint {
+	return slices.DeleteFunc(slices.Clone(n.Spec.Taints), func(t corev1.Taint) bool {
+		return t.Effect == corev1.TaintEffectPreferNoSchedule || strings.HasPrefix(t.Key, "node.kubernetes.io/")
+	})
+}

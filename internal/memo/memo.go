@@ -372,11 +372,12 @@ func Define[K comparable, V any](g *Graph, name string, equal func(a, b V) bool,
 // Get returns the value at a key, computing it if need be, and records that the caller read it. With a nil Ctx the
 // value is computed and nothing about this read is recorded.
 func (f *Func[K, V]) Get(c *Ctx, key K) V {
+	if c == nil {
+		f.graph.settle() // before there is an entry: it may forget the one of this key
+	}
 	e := f.entry(key)
 	if c != nil {
 		c.depend(&e.node)
-	} else {
-		f.graph.settle()
 	}
 	f.graph.refresh(&e.node)
 	value := e.value

@@ -228,3 +228,19 @@ func TestALookIsAtWhatChanged(t *testing.T) {
 	require.Equal(t, 2, got)
 	require.Empty(t, sum.nodes[0].suspects)
 }
+
+// TestWhatIsAskedForMayJustHaveBeenForgotten: a look from outside at a value that only a steady one read, which reads
+// something else by now.
+func TestWhatIsAskedForMayJustHaveBeenForgotten(t *testing.T) {
+	s := &cells{New(), map[int]int{0: 1, 1: 5, 2: 6}}
+	leaf := Define(s.g, "leaf", eq, func(c *Ctx, k int) int { return s.read(c, k) })
+	chosen := Define(s.g, "chosen", eq, func(c *Ctx, _ int) int { return leaf.Get(c, s.read(c, 0)) }).Steady()
+	top := Define(s.g, "top", eq, func(c *Ctx, _ int) int { return chosen.Get(c, 0) })
+	top.Watch(0, func(int) {})
+	s.g.Flush()
+	s.set(1, 7)
+	s.set(0, 2)
+	require.Equal(t, 7, leaf.Get(nil, 1))
+	require.Len(t, leaf.nodes, 1, "and it is forgotten again")
+	require.Equal(t, 6, top.Get(nil, 0))
+}

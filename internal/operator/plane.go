@@ -202,7 +202,8 @@ func (p *plane) acknowledged(keys ...xds.Key) {
 			continue
 		}
 		written = append(written, k)
-		if p.rejections.note(k) || k == catalogue.Serving(gateway) && p.ready.changed(gateway) {
+		rejects := p.rejections.note(k)
+		if counts := k == catalogue.Serving(gateway) && p.ready.changed(gateway); rejects || counts {
 			p.triggers.programmed.Notify(gateway)
 		}
 	}

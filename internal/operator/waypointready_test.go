@@ -6,9 +6,15 @@ package operator
 import (
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/fairway-mesh/fairway/controllers"
+	"github.com/fairway-mesh/fairway/internal/catalogue"
+	"github.com/fairway-mesh/fairway/internal/status/serving"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -50,3 +56,35 @@ func TestAWaypointIsLookedAtWhenItsProxiesComeOrGo(t *testing.T) {
 	}
 	require.Empty(t, r.of)
 }
+
+// TestAProxyThatGoesAndRejectsNothingAnyMoreIsCounted: one answer is news in both ways, and so is the next one.
+func TestAProxyThatGoesAndRejectsNothingAnyMoreIsCounted(t *testing.T) {
+	gateway := types.NamespacedName{Namespace: "a", Name: "w"}
+	acks := &answers{}
+	trigger := controllers.NewTrigger()
+	queue := workqueue.NewTypedRateLimitingQueue(workqueue.DefaultTypedControllerRateLimiter[reconcile.Request]())
+	defer queue.ShutDown()
+	require.NoError(t, trigger.Start(t.Context(), queue))
+	p := &plane{
+		triggers: triggers{programmed: trigger}, rejections: newRejections(acks, nil),
+		ready:  &ready{acks: acks, of: map[types.NamespacedName]int{}},
+		writer: serving.NewEntries(nil, acks, logr.Discard()),
+	}
+	for n, say := range []answers{
+		{{State: xds.Acked, Version: "old"}},
+		{{State: xds.Rejected, Version: "old", Error: "its own words"}},
+		{},
+		{{State: xds.Acked, Version: "new"}},
+	} {
+		*acks = say
+		p.acknowledged(catalogue.Serving(gateway))
+		require.Equal(t, 1, queue.Len(), "answer %d", n)
+		r, _ := queue.Get()
+		queue.Done(r)
+		queue.Forget(r)
+	}
+}
+
+type answers []xds.ProxyAck
+
+func (a *answers) State(xds.Key) xds.ResourceState { return xds.ResourceState{Version: "new", Proxies: *a} }

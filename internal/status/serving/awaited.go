@@ -21,7 +21,7 @@ type awaited struct {
 	said map[xds.Key]string
 	// late are resources of which answers are missing, and that are looked at soon.
 	late map[xds.Key]bool
-	// waits are the objects whose status lacks answers, or is being made.
+	// waits are the objects whose status lacks answers, says that one is a rejection, or is being made.
 	waits map[model.ObjectRef]struct{}
 }
 
@@ -89,7 +89,7 @@ func (e *Entries) look(ref model.ObjectRef) {
 	}
 }
 
-// waits notes whether an object's status lacks answers.
+// waits notes whether an object's status is looked at whenever all have answered; see awaited.waits.
 func (e *Entries) waits(ref model.ObjectRef, is bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -117,10 +117,10 @@ func statement(k xds.Key, s xds.ResourceState) (said string, all bool) {
 		case a.State == xds.Pending:
 			all = false
 		}
-		parts = append(parts, id)
 		if a.State == xds.Rejected {
-			parts = append(parts, a.Error)
+			id += " " + a.Error
 		}
+		parts = append(parts, id)
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, "\x00"), all

@@ -210,7 +210,7 @@ func (e *Entries) render(obj client.Object, report *ingest.Report, memory *entri
 		plan.Wait = true
 		return plan.Sooner(left)
 	}
-	e.waits(report.Ref, waiting)
+	e.waits(report.Ref, waiting || slices.ContainsFunc(ours, saysRejected))
 	merge(obj, ours)
 	return plan
 }

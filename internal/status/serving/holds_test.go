@@ -320,3 +320,31 @@ func TestAnEditOfAnotherRouteIsNoNews(t *testing.T) {
 		require.EqualValues(t, 1, looks())
 	})
 }
+
+// TestARejectionThatIsOverIsNotSaidForGood: of two proxies, one rejects what the other has yet to answer, and then both
+// take what comes next, before anybody was looked at for it.
+func TestARejectionThatIsOverIsNotSaidForGood(t *testing.T) {
+	cluster := scope.Key(xds.TypeCluster, "service/bookshop/stock/80")
+	inWorld(t, func(w *world) {
+		served := w.served()
+		served.Clusters = []string{cluster.Name}
+		say := func(a, b xds.AckState) {
+			w.book.say("a", cluster, a)
+			w.book.say("b", cluster, b)
+			w.writer.Acknowledged(cluster)
+			synctest.Wait()
+		}
+		w.report(served)
+		other := model.ObjectRef{Kind: ingest.KindHTTPRoute, Namespace: "bookshop", Name: "other"}
+		w.writer.Report(other, &ingest.Report{Ref: other, Parents: []ingest.ParentReport{served}})
+		say(xds.Acked, xds.Acked)
+		w.says("True", "2/2")
+		say(xds.Rejected, xds.Pending)
+		w.report(served) // another edition of the route
+		w.says("False", "rejects")
+		say(xds.Acked, xds.Acked)
+		time.Sleep(2 * patience)
+		synctest.Wait()
+		w.says("True", "2/2")
+	})
+}

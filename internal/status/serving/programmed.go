@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
@@ -107,4 +108,10 @@ func tableRejected(report *ingest.Report, acks Acknowledgements) bool {
 // waits tells whether a condition Programmed says only that answers of proxies are missing, which may come any moment.
 func waits(c *metav1.Condition) bool {
 	return c.Reason == v1alpha1.EntryReasonPending || c.Reason == v1alpha1.EntryReasonNoProxies
+}
+
+// saysRejected tells whether an entry says that a proxy rejects something. Others may have yet to answer meanwhile, and
+// then what all say in the end is no news.
+func saysRejected(p gwv1.RouteParentStatus) bool {
+	return programmedOf(p).Reason == v1alpha1.EntryReasonProxyRejected
 }
