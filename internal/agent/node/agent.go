@@ -285,7 +285,7 @@ func (a *Agent) govern(ctx context.Context) error {
 	}
 	a.opts.Proxy.LocalReady(xds.TypeListener)
 	a.opts.Proxy.KeepSnapshot(true)
-	a.readiness.lacks(nil)
+	a.readiness.started()
 	a.pods.Ready()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })

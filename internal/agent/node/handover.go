@@ -28,14 +28,13 @@ const (
 	chargeEvery = 50 * time.Millisecond
 	// drainEvery is how often the proxy's connections are counted.
 	drainEvery = time.Second
-	// crashWait is how long nobody may be in charge while an agent starts again.
-	crashWait = 5 * time.Second
 	// namedPods are so many of those that aren't served.
 	namedPods = 5
 )
 
 // takeCharge returns when this agent is in charge. Where another one is, this one's proxy listens beside the other's
-// meanwhile, and the agent doesn't take over before that proxy serves all captured pods.
+// meanwhile, and the agent doesn't take over before that proxy serves all captured pods. If the other goes before, it
+// does: without an agent in charge no pod of the node starts, and the former proxy listens until this one serves all.
 func (a *Agent) takeCharge(ctx context.Context) error {
 	for range 2 { // others may just be looking who is in charge
 		if took, err := a.charge.Take(); took || err != nil {
@@ -48,7 +47,7 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 		}
 	}
 	a.opts.Log.Info("another agent is in charge of this node's pods; preparing to take over")
-	next := time.Time{}
+	next, alone := time.Time{}, time.Now()
 	for ready := false; ; {
 		if now := time.Now(); now.After(next) {
 			next = now.Add(shadowEvery)
@@ -56,7 +55,14 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 			a.readiness.lacks(err)
 			ready = err == nil
 		}
-		if ready {
+		_, taken, err := a.charge.Other()
+		if err != nil {
+			return err
+		}
+		if taken {
+			alone = time.Now()
+		}
+		if ready || time.Since(alone) > a.opts.waits.crash {
 			if took, err := a.charge.Take(); took || err != nil {
 				return err
 			}
@@ -105,6 +111,7 @@ func (a *Agent) announce(ctx context.Context) error {
 			err = a.charge.Say(charge.Serves)
 		}
 		if err == nil {
+			a.readiness.lacks(nil)
 			return nil
 		}
 		a.opts.Log.V(1).Info("the proxy doesn't serve all captured pods yet", "reason", err.Error())
@@ -129,7 +136,7 @@ func (a *Agent) handOver(ctx context.Context) error {
 	case a.opts.Drain > 0 && a.stepAside(ctx):
 		patience = a.opts.waits.successor
 	case a.opts.Drain > 0 && a.others(ctx):
-		patience = crashWait
+		patience = a.opts.waits.crash
 	default:
 		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil

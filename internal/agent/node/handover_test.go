@@ -150,6 +150,33 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 	}
 }
 
+// An agent whose proxy doesn't serve all pods takes over only if the one in charge goes all the same: pods must be able
+// to start. The former proxy listens until the next one serves all.
+func TestSomebodyIsInCharge(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	a := f.another("a")
+	p := f.pod("cart", "")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.run(p, "10.244.1.5")
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	b := f.another("b", func(w *world) { w.caDown = true })
+	lacks := "The node proxy doesn't serve all captured pods of its node yet: it doesn't listen in " +
+		client.ObjectKeyFromObject(p).String() + "."
+	f.serving(b, corev1.ConditionFalse, lacks)
+
+	ended := a.told()
+	b.proxy.happened(t, "snapshot true")
+	f.starts("second", "10.244.1.6")
+	f.serving(b, corev1.ConditionFalse, lacks)
+	require.Equal(t, -1, a.proxy.index("close listeners"), "the other proxy doesn't listen everywhere")
+	require.Empty(t, ended)
+	b.proxy.do(func() { b.proxy.caDown = false })
+	require.NoError(t, <-ended)
+	require.NotEqual(t, -1, a.proxy.index("close listeners"))
+	f.serving(b, corev1.ConditionTrue, servesAll)
+}
+
 // An agent whose pod is deleted goes on until the next one serves, which may never come, or be of a version that
 // doesn't say so.
 func TestNoOtherAgentComes(t *testing.T) {
