@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -133,9 +134,12 @@ func (a *Agent) handOver(ctx context.Context) error {
 	}
 	var patience time.Duration
 	switch {
-	case a.opts.Drain > 0 && a.stepAside(ctx):
+	case a.opts.Drain <= 0 || a.comesBack(ctx):
+		a.opts.Log.Info("the agent stops; pods stay captured")
+		return nil
+	case a.stepAside(ctx):
 		patience = a.opts.waits.successor
-	case a.opts.Drain > 0 && a.others(ctx):
+	case a.others(ctx):
 		patience = a.opts.waits.crash
 	default:
 		a.opts.Log.Info("the agent stops; pods stay captured")
@@ -167,6 +171,17 @@ func (a *Agent) idle(ctx context.Context) func() bool {
 		}
 		return counts > 2 && c.Open == 0
 	}
+}
+
+// comesBack tells whether the agent is told to stop without its pod being deleted, as when its container alone is
+// started anew, or the node shuts down. In the first case the proxy goes on, and must not stop listening; and a pod
+// that stepped aside and isn't deleted would stay for good.
+func (a *Agent) comesBack(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	key := types.NamespacedName{Namespace: a.opts.SystemNamespace, Name: a.opts.PodName}
+	pod, err := readPod(ctx, a.uninstall.client, key, a.opts.NodeName)
+	return err == nil && string(pod.UID) == a.opts.PodUID && pod.DeletionTimestamp.IsZero()
 }
 
 // stepAside has the DaemonSet make another pod for this node, if it hasn't. It makes none beside one of its own that
