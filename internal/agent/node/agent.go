@@ -279,6 +279,7 @@ func (a *Agent) start(ctx context.Context) error {
 
 // govern is what the one agent does that is in charge.
 func (a *Agent) govern(ctx context.Context) error {
+	a.pods.Former(true)
 	orphans, err := a.pods.Recover(ctx, a.opts.NetnsDir)
 	if err != nil {
 		return err

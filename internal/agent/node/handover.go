@@ -113,7 +113,7 @@ func (a *Agent) announce(ctx context.Context) error {
 		}
 		if err == nil {
 			a.readiness.lacks(nil)
-			return nil
+			break
 		}
 		a.opts.Log.V(1).Info("the proxy doesn't serve all captured pods yet", "reason", err.Error())
 		select {
@@ -122,6 +122,12 @@ func (a *Agent) announce(ctx context.Context) error {
 		case <-time.After(shadowEvery):
 		}
 	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * a.opts.waits.closed): // it has heard of it by then, and closed its listeners
+		a.pods.Former(false)
+	}
+	return nil
 }
 
 // handOver leaves the pods to another agent, if there is one. It returns when no connection needs the proxy beside this

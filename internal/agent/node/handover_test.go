@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -167,6 +169,13 @@ func TestSomebodyIsInCharge(t *testing.T) {
 	f.run(p, "10.244.1.5")
 	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	b := f.another("b", func(w *world) { w.caDown = true })
+	strict := &v1alpha1.AuthenticationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "strict"},
+		Spec: v1alpha1.AuthenticationPolicySpec{
+			TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Namespace"}},
+			MTLS:       &v1alpha1.MTLSAuthentication{Mode: v1alpha1.MTLSModeStrict},
+		},
+	}
 	lacks := "The node proxy doesn't serve all captured pods of its node yet: it doesn't listen in " +
 		client.ObjectKeyFromObject(p).String() + "."
 	f.serving(b, corev1.ConditionFalse, lacks)
@@ -177,6 +186,13 @@ func TestSomebodyIsInCharge(t *testing.T) {
 	f.serving(b, corev1.ConditionFalse, lacks)
 	require.Equal(t, -1, a.proxy.index("close listeners"), "the other proxy doesn't listen everywhere")
 	require.Empty(t, ended)
+
+	// The former proxy takes plaintext still, though that is refused since.
+	require.NoError(t, f.Create(t.Context(), strict))
+	endings := func() int {
+		return len(slices.DeleteFunc(f.history(), func(s string) bool { return s != "end plaintext ns-cart 8080=true" }))
+	}
+	eventually.True(t, "plaintext is ended again and again", func() bool { return endings() > 2 })
 	b.proxy.do(func() { b.proxy.caDown = false })
 	require.NoError(t, <-ended)
 	require.NotEqual(t, -1, a.proxy.index("close listeners"))
