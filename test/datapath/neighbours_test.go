@@ -17,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/agent/kernel"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -173,6 +174,26 @@ func TestNeighbours(t *testing.T) {
 		m.settled()
 		requireRefused(t, client, vip.String())
 	})
+}
+
+// TestNeighboursPart: a pod leaves the mesh while another of its node has a connection to it. That lives until the last
+// rules are gone, and ends then, though it is none of the pod's listeners.
+func TestNeighboursPart(t *testing.T) {
+	m := newNeighbourMesh(t)
+	n := m.nodes[0]
+	client, server := n.newMember("client", false), n.newMember("server", false)
+	server.greet(8080)
+	server.workload(8080)
+	way{client, server, server.at(8080)}.passesOnce(t)
+	open := client.session(server.at(8080).String())
+	k, err := kernel.New(n.mark, nil)
+	require.NoError(t, err)
+
+	n.near.Load().Released(t.Context(), server.spec(false).UID)
+	require.NoError(t, k.Drain(server.ns.Path()))
+	open.alive()
+	require.NoError(t, k.Remove(server.ns.Path()))
+	open.ends()
 }
 
 // settled waits until the nodes' proxies have been told all that there is to say about neighbours.

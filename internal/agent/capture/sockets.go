@@ -42,6 +42,23 @@ func EndPlaintext(
 	return ended, err
 }
 
+// EndMarked resets the connections that the proxy has made in the namespace. Without rules the application's answers
+// wouldn't find to it any more, and whoever looks at packets would see its mark.
+func EndMarked(ns *netns.Namespace, proxy proxymark.Mark) (ended int, err error) {
+	err = ns.Do(func() error {
+		open, _, err := sockets(unix.IPPROTO_TCP)
+		if err != nil {
+			return err
+		}
+		ended, err = destroyAll(slices.DeleteFunc(open, func(c connection) bool { return c.mark != proxy.Mark() }))
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("end the proxy's connections in %s: %w", ns.Path(), err)
+	}
+	return ended, err
+}
+
 // throughTheProxy picks the proxy's connections to applications of which the callers came in plaintext: no others have
 // that address.
 func throughTheProxy(open []connection, mark uint32, refused func(port uint16) bool) (end []connection) {

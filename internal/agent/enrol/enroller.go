@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -67,6 +68,8 @@ type Enroller struct {
 	log          logr.Logger
 	waits        Waits
 	pods         entries
+	// former: the proxy of the agent before may be taking connections still, by the modes that pods had then.
+	former atomic.Bool
 }
 
 // New makes an Enroller, which has done nothing for any pod.
@@ -81,6 +84,10 @@ func New(o Options) *Enroller {
 		pods: entries{byUID: map[string]*entry{}},
 	}
 }
+
+// Former says whether the proxy of the agent that was in charge before may be taking connections still. It knows of no
+// change since, so what comes in plaintext is looked for again until it has stopped.
+func (n *Enroller) Former(listens bool) { n.former.Store(listens) }
 
 // Capture brings a pod to its target. With Starting, it returns once traffic is redirected, and a later call with
 // Running does the rest.

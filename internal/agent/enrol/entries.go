@@ -43,6 +43,8 @@ type entry struct {
 	complete bool
 	// plaintextEnded: what came past the proxy before has ended at the ports where the pod, as it was then, refuses it.
 	plaintextEnded *translatenode.Pod
+	// plaintextAgain: more may have come since, through the proxy of the agent before.
+	plaintextAgain bool
 	// outboundEnded: closed, and what was open to outside of the mesh has ended.
 	outboundEnded bool
 	// refused is how many connections beyond the pod's limits the kernel had refused at the last look.

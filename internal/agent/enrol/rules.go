@@ -64,17 +64,18 @@ func (n *Enroller) noteRefused(e *entry, t Target) {
 // closePlaintext ends the connections in plaintext at ports where the pod is strict: those from before the redirect,
 // and those through the proxy, which Envoy would close when the filter chain that took them has drained.
 func (n *Enroller) closePlaintext(e *entry, t Target) {
-	if !t.Pod.RefusesPlaintext() || e.plaintextEnded != nil && e.plaintextEnded.Strict == t.Pod.Strict &&
-		slices.Equal(e.plaintextEnded.Except, t.Pod.Except) {
+	if !t.Pod.RefusesPlaintext() || e.plaintextEnded != nil && !e.plaintextAgain &&
+		e.plaintextEnded.Strict == t.Pod.Strict && slices.Equal(e.plaintextEnded.Except, t.Pod.Except) {
 		return
 	}
+	again := n.former.Load()
 	ended, err := n.kernel.EndPlaintext(t.Pod.Netns, t.probes, t.Pod.StrictAt)
 	if err != nil {
 		// Capture goes on, since new connections are safe; it is tried again at the next look.
 		n.log.Error(err, "connections in plaintext stay open at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name)
 		return
 	}
-	e.plaintextEnded = &t.Pod
+	e.plaintextEnded, e.plaintextAgain = &t.Pod, again
 	if ended > 0 {
 		n.log.Info("ended connections in plaintext at ports that refuse it", "pod", t.Pod.Namespace+"/"+t.Pod.Name,
 			"connections", ended)

@@ -134,8 +134,14 @@ func (k *Kernel) MigrateQueues(path, to string) (was string, err error) {
 	return was, err
 }
 
-// Remove takes all rules of ours away.
-func (k *Kernel) Remove(path string) error { return in(path, capture.Remove) }
+// Remove takes all rules of ours away, and ends what the proxy has open there, which can't go on without them. Of that
+// not all ends with the pod's listeners: callers on the same node have theirs.
+func (k *Kernel) Remove(path string) error {
+	return in(path, func(ns *netns.Namespace) error {
+		_, _ = capture.EndMarked(ns, k.proxy) // what a kernel can't end stays broken, and the pod is let go all the same
+		return capture.Remove(ns)
+	})
+}
 
 // Has tells whether there is anything of ours in the namespace.
 func (k *Kernel) Has(path string) (has bool, err error) {

@@ -279,13 +279,14 @@ func (a *Agent) start(ctx context.Context) error {
 
 // govern is what the one agent does that is in charge.
 func (a *Agent) govern(ctx context.Context) error {
+	a.pods.Former(true)
 	orphans, err := a.pods.Recover(ctx, a.opts.NetnsDir)
 	if err != nil {
 		return err
 	}
 	a.opts.Proxy.LocalReady(xds.TypeListener)
 	a.opts.Proxy.KeepSnapshot(true)
-	a.readiness.lacks(nil)
+	a.readiness.started()
 	a.pods.Ready()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return lookAgain(ctx, a.repairHost) })

@@ -168,7 +168,7 @@ func (f *fixture) launch(proxy *world, o Options) (*Agent, func() error) {
 		waits: waits{
 			enrol:  enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
 			pods:   pods.Waits{Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond},
-			closed: 10 * time.Millisecond, successor: time.Second,
+			closed: 10 * time.Millisecond, successor: time.Second, crash: 300 * time.Millisecond,
 		},
 	})
 	require.NoError(f.t, err)

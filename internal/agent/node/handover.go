@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -28,14 +29,13 @@ const (
 	chargeEvery = 50 * time.Millisecond
 	// drainEvery is how often the proxy's connections are counted.
 	drainEvery = time.Second
-	// crashWait is how long nobody may be in charge while an agent starts again.
-	crashWait = 5 * time.Second
 	// namedPods are so many of those that aren't served.
 	namedPods = 5
 )
 
 // takeCharge returns when this agent is in charge. Where another one is, this one's proxy listens beside the other's
-// meanwhile, and the agent doesn't take over before that proxy serves all captured pods.
+// meanwhile, and the agent doesn't take over before that proxy serves all captured pods. If the other goes before, it
+// does: without an agent in charge no pod of the node starts, and the former proxy listens until this one serves all.
 func (a *Agent) takeCharge(ctx context.Context) error {
 	for range 2 { // others may just be looking who is in charge
 		if took, err := a.charge.Take(); took || err != nil {
@@ -48,7 +48,7 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 		}
 	}
 	a.opts.Log.Info("another agent is in charge of this node's pods; preparing to take over")
-	next := time.Time{}
+	next, alone := time.Time{}, time.Now()
 	for ready := false; ; {
 		if now := time.Now(); now.After(next) {
 			next = now.Add(shadowEvery)
@@ -56,7 +56,14 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 			a.readiness.lacks(err)
 			ready = err == nil
 		}
-		if ready {
+		_, taken, err := a.charge.Other()
+		if err != nil {
+			return err
+		}
+		if taken {
+			alone = time.Now()
+		}
+		if ready || time.Since(alone) > a.opts.waits.crash {
 			if took, err := a.charge.Take(); took || err != nil {
 				return err
 			}
@@ -105,7 +112,8 @@ func (a *Agent) announce(ctx context.Context) error {
 			err = a.charge.Say(charge.Serves)
 		}
 		if err == nil {
-			return nil
+			a.readiness.lacks(nil)
+			break
 		}
 		a.opts.Log.V(1).Info("the proxy doesn't serve all captured pods yet", "reason", err.Error())
 		select {
@@ -114,6 +122,12 @@ func (a *Agent) announce(ctx context.Context) error {
 		case <-time.After(shadowEvery):
 		}
 	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * a.opts.waits.closed): // it has heard of it by then, and closed its listeners
+		a.pods.Former(false)
+	}
+	return nil
 }
 
 // handOver leaves the pods to another agent, if there is one. It returns when no connection needs the proxy beside this
@@ -126,10 +140,13 @@ func (a *Agent) handOver(ctx context.Context) error {
 	}
 	var patience time.Duration
 	switch {
-	case a.opts.Drain > 0 && a.stepAside(ctx):
+	case a.opts.Drain <= 0 || a.comesBack(ctx):
+		a.opts.Log.Info("the agent stops; pods stay captured")
+		return nil
+	case a.stepAside(ctx):
 		patience = a.opts.waits.successor
-	case a.opts.Drain > 0 && a.others(ctx):
-		patience = crashWait
+	case a.others(ctx):
+		patience = a.opts.waits.crash
 	default:
 		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil
@@ -160,6 +177,17 @@ func (a *Agent) idle(ctx context.Context) func() bool {
 		}
 		return counts > 2 && c.Open == 0
 	}
+}
+
+// comesBack tells whether the agent is told to stop without its pod being deleted, as when its container alone is
+// started anew, or the node shuts down. In the first case the proxy goes on, and must not stop listening; and a pod
+// that stepped aside and isn't deleted would stay for good.
+func (a *Agent) comesBack(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
+	defer cancel()
+	key := types.NamespacedName{Namespace: a.opts.SystemNamespace, Name: a.opts.PodName}
+	pod, err := readPod(ctx, a.uninstall.client, key, a.opts.NodeName)
+	return err == nil && string(pod.UID) == a.opts.PodUID && pod.DeletionTimestamp.IsZero()
 }
 
 // stepAside has the DaemonSet make another pod for this node, if it hasn't. It makes none beside one of its own that

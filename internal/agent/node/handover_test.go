@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -42,8 +44,12 @@ func (f *fixture) another(name string, change ...func(*world)) *second {
 	f.do(func() { f.beside = append(f.beside, s.proxy) })
 	s.pod = f.pod(name, "", func(p *corev1.Pod) {
 		p.Namespace, p.Labels[names.LabelComponent] = names.SystemNamespace, names.ComponentNode
-		p.Spec.HostNetwork = true
+		p.Spec.HostNetwork, p.Spec.TerminationGracePeriodSeconds = true, new(int64(3600))
 		p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionServing}}
+	})
+	f.t.Cleanup(func() {
+		err := f.Delete(context.Background(), s.pod, client.GracePeriodSeconds(0))
+		require.NoError(f.t, client.IgnoreNotFound(err))
 	})
 	s.Agent, s.end = f.launch(s.proxy, Options{
 		PodName: name, PodUID: string(s.pod.UID), Drain: time.Hour, Registerer: prometheus.NewRegistry(),
@@ -51,8 +57,10 @@ func (f *fixture) another(name string, change ...func(*world)) *second {
 	return s
 }
 
-// told to stop, it may go on for a while.
-func (s *second) told() <-chan error {
+// deleted, and told to stop for that, it may go on for a while.
+func (f *fixture) deleted(s *second) <-chan error {
+	f.t.Helper()
+	require.NoError(f.t, f.Delete(context.Background(), s.pod))
 	done := make(chan error, 1)
 	go func() { done <- s.end() }()
 	return done
@@ -114,7 +122,7 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 	failing := f.another("failing", func(w *world) { w.caDown = true })
 	f.serving(failing, corev1.ConditionFalse, "The node proxy doesn't serve all captured pods of its node yet: "+
 		"it doesn't listen in "+client.ObjectKeyFromObject(p).String()+".")
-	require.NoError(t, f.Delete(t.Context(), failing.pod))
+	require.NoError(t, f.Delete(t.Context(), failing.pod, client.GracePeriodSeconds(0)))
 	require.NoError(t, failing.end())
 	require.Len(t, f.history(), before, "%v", f.history())
 	require.Equal(t, -1, failing.proxy.index("snapshot true"))
@@ -130,7 +138,7 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 
 	a.proxy.do(func() { a.proxy.connections = 1 })
 	before = len(f.history())
-	ended := a.told()
+	ended := f.deleted(a)
 	a.proxy.happened(t, "close listeners")
 	now := &corev1.Pod{}
 	require.NoError(t, f.Get(t.Context(), client.ObjectKeyFromObject(a.pod), now))
@@ -150,6 +158,47 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 	}
 }
 
+// An agent whose proxy doesn't serve all pods takes over only if the one in charge goes all the same: pods must be able
+// to start. The former proxy listens until the next one serves all.
+func TestSomebodyIsInCharge(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	a := f.another("a")
+	p := f.pod("cart", "")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.run(p, "10.244.1.5")
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	b := f.another("b", func(w *world) { w.caDown = true })
+	strict := &v1alpha1.AuthenticationPolicy{
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "strict"},
+		Spec: v1alpha1.AuthenticationPolicySpec{
+			TargetRefs: []v1alpha1.AuthenticationTarget{{Kind: "Namespace"}},
+			MTLS:       &v1alpha1.MTLSAuthentication{Mode: v1alpha1.MTLSModeStrict},
+		},
+	}
+	lacks := "The node proxy doesn't serve all captured pods of its node yet: it doesn't listen in " +
+		client.ObjectKeyFromObject(p).String() + "."
+	f.serving(b, corev1.ConditionFalse, lacks)
+
+	ended := f.deleted(a)
+	b.proxy.happened(t, "snapshot true")
+	f.starts("second", "10.244.1.6")
+	f.serving(b, corev1.ConditionFalse, lacks)
+	require.Equal(t, -1, a.proxy.index("close listeners"), "the other proxy doesn't listen everywhere")
+	require.Empty(t, ended)
+
+	// The former proxy takes plaintext still, though that is refused since.
+	require.NoError(t, f.Create(t.Context(), strict))
+	endings := func() int {
+		return len(slices.DeleteFunc(f.history(), func(s string) bool { return s != "end plaintext ns-cart 8080=true" }))
+	}
+	eventually.True(t, "plaintext is ended again and again", func() bool { return endings() > 2 })
+	b.proxy.do(func() { b.proxy.caDown = false })
+	require.NoError(t, <-ended)
+	require.NotEqual(t, -1, a.proxy.index("close listeners"))
+	f.serving(b, corev1.ConditionTrue, servesAll)
+}
+
 // An agent whose pod is deleted goes on until the next one serves, which may never come, or be of a version that
 // doesn't say so.
 func TestNoOtherAgentComes(t *testing.T) {
@@ -165,6 +214,22 @@ func TestNoOtherAgentComes(t *testing.T) {
 	require.Equal(t, -1, a.proxy.index("close listeners"), "it would have refused connections that it could take")
 }
 
+// An agent whose container alone is started anew comes back to the same proxy, which must be listening then. Its pod
+// stays the DaemonSet's.
+func TestAgentIsStartedAnew(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	a := f.another("a")
+	f.serving(a, corev1.ConditionTrue, servesAll)
+	b := f.another("b")
+	f.serving(b, corev1.ConditionTrue, servesAll)
+	require.NoError(t, a.end())
+	require.Equal(t, -1, a.proxy.index("close listeners"))
+	now := &corev1.Pod{}
+	require.NoError(t, f.Get(t.Context(), client.ObjectKeyFromObject(a.pod), now))
+	require.Equal(t, names.ComponentNode, now.Labels[names.LabelComponent])
+}
+
 // What drains ends at once when the mesh leaves the node.
 func TestUninstallationEndsWhatDrains(t *testing.T) {
 	f := setUp(t)
@@ -174,7 +239,7 @@ func TestUninstallationEndsWhatDrains(t *testing.T) {
 	b := f.another("b")
 	f.serving(b, corev1.ConditionTrue, servesAll)
 	a.proxy.do(func() { a.proxy.connections = 1 })
-	ended := a.told()
+	ended := f.deleted(a)
 	a.proxy.happened(t, "close listeners")
 	require.NoError(t, f.Delete(t.Context(), ds))
 	require.NoError(t, b.end())

@@ -81,6 +81,8 @@ type waits struct {
 	closed time.Duration
 	// successor is how long the DaemonSet may take to make another pod.
 	successor time.Duration
+	// crash is how long nobody may be in charge while an agent starts again.
+	crash time.Duration
 }
 
 // Proxy is the node proxy's configuration, as far as the agent makes it; relay.Relay is one.
@@ -127,6 +129,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.cniSocket = cmp.Or(o.cniSocket, names.CNISocket)
 	o.waits.closed = cmp.Or(o.waits.closed, 5*time.Second)
 	o.waits.successor = cmp.Or(o.waits.successor, time.Minute)
+	o.waits.crash = cmp.Or(o.waits.crash, 5*time.Second)
 	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
 	o.pluginSource = cmp.Or(o.pluginSource, "/"+names.CNIPlugin)

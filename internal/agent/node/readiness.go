@@ -47,6 +47,15 @@ func (r *readiness) lacks(what error) {
 	r.lacking = what
 }
 
+// started notes that the agent isn't starting any more. What it lacked to take over from another, it lacks still.
+func (r *readiness) started() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if errors.Is(r.lacking, errStarting) {
+		r.lacking = nil
+	}
+}
+
 func (r *readiness) check(ctx context.Context) error {
 	r.mu.Lock()
 	lacking := r.lacking

@@ -98,6 +98,9 @@ func (f *Follower) Await(ctx context.Context) error {
 	}
 }
 
+// Former says whether the proxy of the agent that was in charge before may be taking connections still.
+func (f *Follower) Former(listens bool) { f.enroller.Former(listens) }
+
 // Snapshot is the status of all pods, by namespace and name.
 func (f *Follower) Snapshot() []Status { return f.statuses.snapshot() }
 

@@ -43,6 +43,10 @@ type Neighbour struct {
 // MostWays is how many addresses can lead to neighbours: each pod's listener reads the filter anew when it changes.
 const MostWays = 128
 
+// mostText is how long an expression is at most. Envoy's parser takes 100,000 characters, and refuses the whole filter
+// else.
+const mostText = 99_000
+
 // prefixNeighbours begins the names of clusters by which pods connect to neighbours.
 const prefixNeighbours = names.Neighbours + "/"
 
@@ -63,13 +67,24 @@ func sources(ips []netip.Addr) (out []netip.Addr) {
 	return out
 }
 
-// Neighbours is the filter that says where callers get to neighbours. Of other pods it says nothing.
+// Neighbours is the filter that says where callers get to neighbours. Of other pods it says nothing. Ways that lead to
+// many are left out first where it would be too large, so that nobody's Service can take it away from all others.
 func Neighbours(callers []Pod, ways []Way) *netstatev3.Config {
-	ways = slices.SortedFunc(slices.Values(ways), func(a, b Way) int { return cmp.Compare(a.Dialled, b.Dialled) })
-	ways = ways[:min(len(ways), MostWays)]
-	if len(ways) == 0 {
-		return &netstatev3.Config{}
+	ways = slices.SortedFunc(slices.Values(ways), func(a, b Way) int {
+		return cmp.Or(cmp.Compare(len(a.To), len(b.To)), cmp.Compare(a.Dialled, b.Dialled))
+	})
+	for ways = ways[:min(len(ways), MostWays)]; len(ways) > 0; ways = ways[:len(ways)*3/4] {
+		filter := filterOf(callers, ways)
+		if !slices.ContainsFunc(filter.GetOnNewConnection(), func(v *statev3.FilterStateValue) bool {
+			return len(v.GetFormatString().GetTextFormatSource().GetInlineString()) > mostText
+		}) {
+			return filter
+		}
 	}
+	return &netstatev3.Config{}
+}
+
+func filterOf(callers []Pod, ways []Way) *netstatev3.Config {
 	var known, to []choice
 	for _, p := range callers {
 		known = append(known, choice{p.caller(), quoted("may")})
@@ -110,12 +125,19 @@ func (w Way) pick() string {
 			out += " || " + own
 		}
 	}
-	out += " ? '' : "
-	for n, to := range w.To[:len(w.To)-1] {
-		end := fmt.Sprintf("%08x", uint64(n+1)<<32/uint64(len(w.To)))
-		out += fmt.Sprintf("%s < %s ? %s : ", state(names.FilterStateTurn), bytes(end), quoted(to.At.String()))
+	return out + " ? '' : " + w.byTurn(0, len(w.To))
+}
+
+// byTurn picks among the neighbours from one to before another, by halves: Envoy's parser doesn't follow an expression
+// in another deeper than 32.
+func (w Way) byTurn(from, to int) string {
+	if to-from == 1 {
+		return quoted(w.To[from].At.String())
 	}
-	return out + quoted(w.To[len(w.To)-1].At.String())
+	half := (from + to) / 2
+	end := fmt.Sprintf("%08x", uint64(half)<<32/uint64(len(w.To))) //nolint:gosec // not negative
+	return fmt.Sprintf("%s < %s ? (%s) : %s", state(names.FilterStateTurn), bytes(end), w.byTurn(from, half),
+		w.byTurn(half, to))
 }
 
 // fromNeighbours is what the outbound listener of a pod has of neighbours: filter state before the filter that says

@@ -9,11 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"github.com/google/cel-go/cel"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/bootstrap"
+	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/translate/translatetest"
+	"github.com/fairway-mesh/fairway/internal/xds/xdstest"
 )
 
 // asked is a filter that is evaluated as Envoy does.
@@ -120,4 +126,49 @@ func TestTurns(t *testing.T) {
 		seen[said[names.FilterStateNeighbour]]++
 	}
 	require.Equal(t, map[string]int{"10.244.0.0:8080": 86, "10.244.0.1:8080": 85, "10.244.0.2:8080": 85}, seen)
+}
+
+// TestManyNeighbours: Envoy takes the filter however many neighbours there are. Where they are too many, addresses are
+// left out that lead to more than others.
+func TestManyNeighbours(t *testing.T) {
+	binary := xdstest.Binary(t)
+	for _, c := range []struct{ services, pods, left int }{{1, 250, 1}, {MostWays, 3, MostWays}, {MostWays, 40, 10}} {
+		t.Run(fmt.Sprintf("%d Services of %d pods", c.services, c.pods), func(t *testing.T) {
+			pods := neighbourPods(250)
+			for i := range pods {
+				pods[i].UID, pods[i].Name = fmt.Sprintf("5b1e7c5e-0000-4000-8000-%012d", i), fmt.Sprintf("cart-7d9f8b6c5d-%05d", i)
+				pods[i].Netns = "/var/run/netns/cni-" + pods[i].UID
+			}
+			to := func(address string, pods []Pod) (w Way) {
+				w.Dialled = address
+				for i := range pods {
+					w.To = append(w.To, Neighbour{Pod: &pods[i], At: netip.AddrPortFrom(pods[i].IPs[0], 8080)})
+				}
+				return w
+			}
+			few := to("10.97.0.1:80", pods[:1])
+			ways := []Way{few}
+			for i := range c.services {
+				ways = append(ways, to(fmt.Sprintf("10.96.0.%d:80", i), pods[:c.pods]))
+			}
+			filter := Neighbours(pods, ways)
+			translatetest.Validate(t, binary, bootstrap.Options{Listeners: []*listenerv3.Listener{{
+				Name: "l", Address: envoy.Address(netip.MustParseAddrPort("127.0.0.1:1")),
+				FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{
+					{Name: "neighbours", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(filter)}},
+					{Name: "last", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: envoy.Any(&tcpproxyv3.TcpProxy{
+						StatPrefix: "last", ClusterSpecifier: &tcpproxyv3.TcpProxy_Cluster{Cluster: "none"},
+					})}},
+				}}},
+			}}})
+			have, left := read(t, filter), 0
+			for _, w := range ways {
+				if have.of(t, pods[249], w.Dialled, "8")[names.FilterStateNeighbour] != "" {
+					left++
+				}
+			}
+			require.GreaterOrEqual(t, left, c.left)
+			require.NotEmpty(t, have.of(t, pods[249], few.Dialled, "8")[names.FilterStateNeighbour])
+		})
+	}
 }
