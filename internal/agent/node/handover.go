@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/charge"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/status"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -195,13 +195,9 @@ func (a *Agent) comesBack(ctx context.Context) bool {
 func (a *Agent) stepAside(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, liveTimeout)
 	defer cancel()
-	was := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
-		Namespace: a.opts.SystemNamespace, Name: a.opts.PodName,
-		Labels: map[string]string{names.LabelComponent: names.ComponentNode},
-	}}
-	now := was.DeepCopy()
-	now.Labels[names.LabelComponent] = names.ComponentNodeDraining
-	if err := a.uninstall.client.Status().Patch(ctx, now, client.MergeFrom(was)); err != nil {
+	own := types.NamespacedName{Namespace: a.opts.SystemNamespace, Name: a.opts.PodName}
+	if err := status.Relabel(ctx, a.uninstall.client, own, names.LabelComponent, names.ComponentNode,
+		names.ComponentNodeDraining); err != nil {
 		a.opts.Log.Info("the DaemonSet may make no other pod for this node before this one has ended", "reason", err.Error())
 		return false
 	}
