@@ -56,11 +56,7 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 			a.readiness.lacks(err)
 			ready = err == nil
 		}
-		_, taken, err := a.charge.Other()
-		if err != nil {
-			return err
-		}
-		if taken {
+		if _, taken, err := a.charge.Other(); taken || err != nil {
 			alone = time.Now()
 		}
 		if ready || time.Since(alone) > a.opts.waits.crash {

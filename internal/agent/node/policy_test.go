@@ -72,18 +72,22 @@ func TestPolicyOfTheAgent(t *testing.T) {
 			require.Contains(t, err.Error(), names.AgentPolicy, "by the policy, not by RBAC")
 		})
 	}
-	// Of its own pod it may say that it drains.
+	// Of its own pod it may say that it drains, when it is deleted.
+	itself := f.pod("itself", "", func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = new(int64(3600)) })
+	t.Cleanup(func() { require.NoError(t, f.Delete(ctx, itself, client.GracePeriodSeconds(0))) })
 	own := asAgent(f.config, f.node)
-	own.Impersonate.Extra["authentication.kubernetes.io/pod-uid"] = []string{string(p.UID)}
+	own.Impersonate.Extra["authentication.kubernetes.io/pod-uid"] = []string{string(itself.UID)}
 	self, err := client.New(own, client.Options{Scheme: f.Scheme()})
 	require.NoError(t, err)
 	relabel := func(as client.Client, value string) error {
-		return as.Status().Patch(ctx, p.DeepCopy(), client.RawPatch(types.MergePatchType,
+		return as.Status().Patch(ctx, itself.DeepCopy(), client.RawPatch(types.MergePatchType,
 			fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, names.LabelComponent, value)))
 	}
 	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentNodeDraining)), "no pod of a node proxy")
-	require.NoError(t, f.Patch(ctx, p.DeepCopy(), client.RawPatch(types.MergePatchType,
+	require.NoError(t, f.Patch(ctx, itself.DeepCopy(), client.RawPatch(types.MergePatchType,
 		fmt.Appendf(nil, `{"metadata":{"labels":{%q:%q}}}`, names.LabelComponent, names.ComponentNode))))
+	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentNodeDraining)), "a pod that stays")
+	require.NoError(t, f.Delete(ctx, itself.DeepCopy()))
 	require.True(t, apierrors.IsForbidden(relabel(as(f.node), names.ComponentNodeDraining)), "another pod")
 	require.True(t, apierrors.IsForbidden(relabel(self, names.ComponentOperator)), "another value")
 	require.NoError(t, relabel(self, names.ComponentNodeDraining))
