@@ -87,4 +87,6 @@ func TestAProxyThatGoesAndRejectsNothingAnyMoreIsCounted(t *testing.T) {
 
 type answers []xds.ProxyAck
 
-func (a *answers) State(xds.Key) xds.ResourceState { return xds.ResourceState{Version: "new", Proxies: *a} }
+func (a *answers) State(xds.Key) xds.ResourceState {
+	return xds.ResourceState{Version: "new", Proxies: *a}
+}
