@@ -19,6 +19,9 @@ func TestPlacementChanged(t *testing.T) {
 		n.Labels = map[string]string{"pool": label}
 		return n
 	}
+	taint := func(key string, effect corev1.TaintEffect) corev1.Taint {
+		return corev1.Taint{Key: key, Effect: effect}
+	}
 	plain := node("a")
 	for name, tc := range map[string]struct {
 		now     *corev1.Node
@@ -26,10 +29,10 @@ func TestPlacementChanged(t *testing.T) {
 	}{
 		"nothing":  {plain, false},
 		"a label":  {node("b"), true},
-		"a taint":  {node("a", corev1.Taint{Key: "dedicated", Effect: corev1.TaintEffectNoSchedule}), true},
-		"a wish":   {node("a", corev1.Taint{Key: "slow", Effect: corev1.TaintEffectPreferNoSchedule}), false},
-		"cordoned": {node("a", corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule}), false},
-		"away":     {node("a", corev1.Taint{Key: corev1.TaintNodeUnreachable, Effect: corev1.TaintEffectNoExecute}), false},
+		"a taint":  {node("a", taint("dedicated", corev1.TaintEffectNoSchedule)), true},
+		"a wish":   {node("a", taint("slow", corev1.TaintEffectPreferNoSchedule)), false},
+		"cordoned": {node("a", taint(corev1.TaintNodeUnschedulable, corev1.TaintEffectNoSchedule)), false},
+		"away":     {node("a", taint(corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute)), false},
 	} {
 		require.Equal(t, tc.changed, placementChanged().Update(event.UpdateEvent{ObjectOld: plain, ObjectNew: tc.now}), name)
 		require.Equal(t, tc.changed, placementChanged().Update(event.UpdateEvent{ObjectOld: tc.now, ObjectNew: plain}), name)

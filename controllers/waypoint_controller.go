@@ -123,7 +123,7 @@ func (r *waypointReconciler) ofParameters(ctx context.Context, o client.Object) 
 
 func (r *waypointReconciler) matching(ctx context.Context, match func(*gwv1.Gateway) bool) []reconcile.Request {
 	var gateways gwv1.GatewayList
-	if err := r.client.List(ctx, &gateways); err != nil {
+	if err := r.client.List(ctx, &gateways, client.UnsafeDisableDeepCopy); err != nil {
 		ctrl.LoggerFrom(ctx).Error(err, "list Gateways")
 		return nil
 	}

@@ -118,6 +118,9 @@ func newLoaded(t *testing.T) *loaded {
 			spec(func(p *corev1.PodSpec) { p.Containers[0].ReadinessProbe, p.Containers[0].Lifecycle = nil, nil }))
 		s.captured("load-" + way)
 	}
+	for _, way := range loadedWays {
+		s.results("load-" + way) // while it all came up
+	}
 	return s
 }
 
@@ -125,7 +128,9 @@ func newLoaded(t *testing.T) *loaded {
 func (s *loaded) during(what string, fault func(n int)) {
 	s.t.Helper()
 	for _, way := range loadedWays {
-		s.results("load-" + way) // what was before
+		for _, r := range s.results("load-" + way) { // what the fault before did late
+			require.Zero(s.t, r.Failed, "before %s, %s, %s: %d failed: %v", what, way, r.Kind, r.Failed, r.Failures)
+		}
 	}
 	start, total := time.Now(), map[string]int{}
 	for n, units := 0, 0; n == 0 || units < *faultUnits; n++ {

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -134,20 +136,47 @@ func withoutPorts(text string) string {
 // asker asks by HTTP/1.1.
 type asker struct {
 	client
+	reset atomic.Bool // some connection was
 }
 
 func newAsker(o *loadOptions, fresh bool) *asker {
-	a := &asker{client{method: http.MethodGet, url: "http://" + o.http + "/"}}
-	a.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: fresh}, Timeout: o.timeout}
+	a := &asker{client: client{method: http.MethodGet, url: "http://" + o.http + "/"}}
+	dial := func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return watched{c, &a.reset}, nil
+	}
+	a.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: fresh, DialContext: dial}, Timeout: o.timeout}
 	return a
 }
 
 func (a *asker) unit(ctx context.Context) error {
 	resp, _, err := a.ask(ctx)
-	if err == nil && resp.StatusCode != http.StatusOK {
+	switch reset := a.reset.Swap(false); {
+	case err != nil:
+		return err
+	case resp.StatusCode != http.StatusOK:
 		return fmt.Errorf("status %d", resp.StatusCode)
+	case reset:
+		return errors.New("a kept connection was reset")
 	}
-	return err
+	return nil
+}
+
+// watched remembers that a connection was reset: Go's client asks again on another one, and says nothing of it.
+type watched struct {
+	net.Conn
+	reset *atomic.Bool
+}
+
+func (w watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if errors.Is(err, syscall.ECONNRESET) {
+		w.reset.Store(true)
+	}
+	return n, err
 }
 
 func (a *asker) close() { a.http.CloseIdleConnections() }
