@@ -80,7 +80,7 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:MaxItems=32
 	Tolerations []corev1.Toleration `json:"tolerations,omitempty"`
 
-	// Affinity of the proxies.
+	// Affinity of the proxies. Default: rather not two on one node.
 	// +optional
 	Affinity *corev1.Affinity `json:"affinity,omitempty"`
 

@@ -244,7 +244,7 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 		AutomountServiceAccountToken:  new(false),
 		NodeSelector:                  nodeSelector(*p),
 		Tolerations:                   p.Tolerations,
-		Affinity:                      p.Affinity,
+		Affinity:                      w.affinity(),
 		TopologySpreadConstraints:     w.topologySpread(),
 		PriorityClassName:             p.PriorityClassName,
 		TerminationGracePeriodSeconds: new(graceSeconds),
@@ -265,6 +265,24 @@ func (w Waypoint) volumes() []corev1.Volume {
 		out = append(out, spireVolume())
 	}
 	return out
+}
+
+// affinity keeps the proxies apart, unless the parameters say otherwise. The scheduler counts no topology spread on nodes
+// that lack one of its labels, such as that of a zone.
+func (w Waypoint) affinity() *corev1.Affinity {
+	if w.Parameters.Affinity != nil {
+		return w.Parameters.Affinity
+	}
+	return &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{
+			Weight: 100,
+			PodAffinityTerm: corev1.PodAffinityTerm{
+				TopologyKey:    corev1.LabelHostname,
+				LabelSelector:  &metav1.LabelSelector{MatchLabels: WaypointSelector(w.Gateway.Name)},
+				MatchLabelKeys: []string{appsv1.DefaultDeploymentUniqueLabelKey},
+			},
+		}},
+	}}
 }
 
 func (w Waypoint) topologySpread() []corev1.TopologySpreadConstraint {

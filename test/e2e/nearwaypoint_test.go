@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -25,6 +26,13 @@ func TestCallersPreferTheWaypointOfTheirNode(t *testing.T) {
 	s.client("client")
 	s.server("server")
 	parameters := waypointReplicas(2)
+	parameters.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{{
+			TopologyKey:    corev1.LabelHostname,
+			LabelSelector:  &metav1.LabelSelector{MatchLabels: map[string]string{names.LabelGatewayName: "mine"}},
+			MatchLabelKeys: []string{appsv1.DefaultDeploymentUniqueLabelKey},
+		}},
+	}}
 	parameters.TrafficDistribution = corev1.ServiceTrafficDistributionPreferSameNode
 	s.create(&v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, Spec: parameters})
 	s.gateway("mine", parametersOf("mine"))
