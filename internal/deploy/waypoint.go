@@ -267,8 +267,8 @@ func (w Waypoint) volumes() []corev1.Volume {
 	return out
 }
 
-// affinity keeps the proxies apart, unless the parameters say otherwise. The scheduler counts no topology spread on nodes
-// that lack one of its labels, such as that of a zone.
+// affinity keeps the proxies apart, unless the parameters say otherwise. The scheduler counts no topology spread on
+// nodes that lack one of its labels, such as that of a zone.
 func (w Waypoint) affinity() *corev1.Affinity {
 	if w.Parameters.Affinity != nil {
 		return w.Parameters.Affinity
