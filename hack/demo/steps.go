@@ -338,7 +338,7 @@ func (d *demo) next() {
 		"kubectl delete -n bookshop authorizationpolicies --all    # everybody may call everybody again",
 		"kubectl delete -n bookshop httproute --all    # and the waypoint goes half a minute later",
 		"bin/fairway proxy routes -n bookshop $(kubectl get pod -n bookshop -l app.kubernetes.io/component=waypoint -o " +
-			"name | cut -d/ -f2)",
+			"name | head -1 | cut -d/ -f2)",
 		"kubectl logs -n fairway-system ds/fairway-node -c envoy -f",
 		"make demo-down    # remove all of it",
 	} {
