@@ -257,26 +257,21 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		Name: key, Identity: i.WaypointIdentity(c, key), Listen: i.listen(c, key),
 		Headers: i.HeaderLimits.Get(c, key),
 	}
-	var own []model.ServicePort
+	all := &served{}
 	of := i.store.Services.Parts(c, cluster.ByNamespace, key.Namespace)
 	for n := range of {
-		s := i.servedIn.Get(c, servedPart{key, cluster.Part{N: n, Of: of}})
-		out.Ports, out.Backends = append(out.Ports, s.ports...), append(out.Backends, s.backends...)
-		out.Externals, own = append(out.Externals, s.externals...), append(own, s.own...)
+		all.add(i.servedIn.Get(c, servedPart{key, cluster.Part{N: n, Of: of}}))
 	}
-	slices.SortFunc(out.Ports, func(a, b model.ServedPort) int { return a.Compare(b.ServicePort) })
-	slices.SortFunc(out.Backends, model.ServicePort.Compare)
-	out.Backends = slices.Compact(out.Backends)
-	out.Consumed = consumed(out.Backends, own, key.Namespace)
-	slices.SortFunc(out.Externals, byName)
-	out.Externals = slices.Compact(out.Externals)
+	all.sorted()
+	out.Ports, out.Backends, out.Externals = all.ports, all.backends, all.externals
+	out.Consumed = consumed(all.backends, all.own, key.Namespace)
 	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
 	return out
 }
 
-// consumed are those of the backends of a waypoint that are of other namespaces than its own, and not the own ones.
+// consumed are those of the backends of a waypoint that are of other namespaces than its own, and not the own ones,
+// which are sorted.
 func consumed(backends, own []model.ServicePort, namespace string) (out []model.ServicePort) {
-	slices.SortFunc(own, model.ServicePort.Compare)
 	for _, p := range backends {
 		if _, is := slices.BinarySearchFunc(own, p, model.ServicePort.Compare); !is && p.Namespace != namespace {
 			out = append(out, p)
