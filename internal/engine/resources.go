@@ -260,13 +260,10 @@ func (r *resources) clusterOf(c *memo.Ctx, gateway cluster.Key, k xds.Key) *xds.
 	if k.Name == names.ClusterTunnel && r.ingest.Tunnels(c, gateway) {
 		return r.resource(k, upstream.Tunnel(identity))
 	}
-	requests := func(port model.ServicePort, tls bool) bool {
-		return r.ingest.SendsRequestsTo(c, gateway, port) && r.ingest.SpeaksTLS.Get(c, port) == tls
-	}
-	if port, ok := parsePort(k.Name, "service"); ok && requests(port, false) {
+	if port, ok := parsePort(k.Name, "service"); ok && r.sendsTo(c, gateway, port, false) {
 		return r.resource(k, upstream.ServicePort(r.ingest.Upstream.Get(c, port), identity, headers))
 	}
-	if port, ok := parsePort(k.Name, names.PrefixTLS); ok && requests(port, true) {
+	if port, ok := parsePort(k.Name, names.PrefixTLS); ok && r.sendsTo(c, gateway, port, true) {
 		return r.resource(k, upstream.TLSPort(r.ingest.Upstream.Get(c, port), headers))
 	}
 	if ns, name, version, ok := names.ParseExternal(k.Name); ok {
@@ -297,7 +294,12 @@ func (r *resources) reaches(c *memo.Ctx, gateway cluster.Key, name string) (mode
 			return port, true
 		}
 	}
-	return port, r.ingest.SendsRequestsTo(c, gateway, port) && r.ingest.SpeaksTLS.Get(c, port) == byTLS
+	return port, r.sendsTo(c, gateway, port, byTLS)
+}
+
+// sendsTo tells whether a waypoint sends requests to a port, by TLS with the application or without.
+func (r *resources) sendsTo(c *memo.Ctx, gateway cluster.Key, port model.ServicePort, byTLS bool) bool {
+	return r.ingest.SendsRequestsTo(c, gateway, port) && r.ingest.SpeaksTLS.Get(c, port) == byTLS
 }
 
 // sentTo is a load assignment of waypoints that send there by somebody's word, with so many endpoints at most.
