@@ -211,14 +211,14 @@ func (r *waypointReconciler) deploy(
 	if client.IgnoreNotFound(err) != nil {
 		return o, err
 	}
-	var nodes corev1.NodeList
-	if err := r.client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
-		return o, err
-	}
 	o.trustBundle = bundle.Data[names.TrustBundleKey] != "" || mesh.Spec.SPIRE() != nil
 	// What is not accepted is not deployed, nor what would get no identity; what a mistake finds running goes on as it
 	// was.
 	if o.trustBundle && o.enrolled && gatewayProblem(g, o) == nil {
+		var nodes corev1.NodeList
+		if err := r.client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
+			return o, err
+		}
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
 			Nodes: deploy.NodesFor(nodes.Items, params),
