@@ -17,6 +17,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/scrape"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 // portRetry is how often a port of the node's is tried again that another agent has still.
@@ -69,10 +70,8 @@ func (c *Core) patiently(ctx context.Context, serve func() error) error {
 		if !said {
 			c.opts.Log.Info("waiting for a port of the node", "reason", err.Error())
 		}
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, portRetry) {
 			return nil
-		case <-time.After(portRetry):
 		}
 	}
 }

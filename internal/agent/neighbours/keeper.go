@@ -88,10 +88,8 @@ func (k *Keeper) Run(ctx context.Context) error {
 		case <-k.wake:
 		}
 		k.Look()
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, pause) {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
+	"github.com/fairway-mesh/fairway/internal/wake"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -41,10 +42,8 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 		if took, err := a.charge.Take(); took || err != nil {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, chargeEvery) {
 			return ctx.Err()
-		case <-time.After(chargeEvery):
 		}
 	}
 	a.opts.Log.Info("another agent is in charge of this node's pods; preparing to take over")
@@ -64,10 +63,8 @@ func (a *Agent) takeCharge(ctx context.Context) error {
 				return err
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, chargeEvery) {
 			return ctx.Err()
-		case <-time.After(chargeEvery):
 		}
 	}
 }
@@ -112,15 +109,11 @@ func (a *Agent) announce(ctx context.Context) error {
 			break
 		}
 		a.opts.Log.V(1).Info("the proxy doesn't serve all captured pods yet", "reason", err.Error())
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, shadowEvery) {
 			return nil
-		case <-time.After(shadowEvery):
 		}
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(2 * a.opts.waits.closed): // it has heard of it by then, and closed its listeners
+	if wake.After(ctx, 2*a.opts.waits.closed) { // it has heard of it by then, and closed its listeners
 		a.pods.Former(false)
 	}
 	return nil
@@ -219,11 +212,9 @@ func (a *Agent) until(ctx context.Context, patience, every time.Duration, so fun
 				return false
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if !wake.After(ctx, every) {
 			a.opts.Log.Info("the time is over; the proxy ends with its connections")
 			return false
-		case <-time.After(every):
 		}
 	}
 	return true
@@ -260,8 +251,8 @@ func takesCharge(pod *corev1.Pod) bool {
 	})
 }
 
-// closeListeners of the proxy, and wait until the proxy has done it. What the kernel has
-// accepted for them and they haven't taken goes to the other proxy's.
+// closeListeners of the proxy, and wait until the proxy has done it. What the kernel has accepted for them and they
+// haven't taken goes to the other proxy's.
 func (a *Agent) closeListeners(ctx context.Context) {
 	failed := error(nil)
 	was := map[string]string{}
@@ -285,10 +276,7 @@ func (a *Agent) closeListeners(ctx context.Context) {
 	} else {
 		a.opts.Log.Info("the proxy's listeners are closed; it ends with its last connection")
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(a.opts.waits.closed):
-	}
+	wake.After(ctx, a.opts.waits.closed)
 	for path, former := range was {
 		_, _ = a.opts.kernel.MigrateQueues(path, former) // it could be set, so it fails only for those that are gone
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 // reportEvery is how often the operator is told of identities that fail: it forgets them after some minutes.
@@ -163,7 +164,7 @@ func (m *Manager) followBundle(ctx context.Context) {
 // Report tells the operator what fails, again and again, and when nothing does any more, until the context ends.
 func (m *Manager) Report(ctx context.Context, to func(context.Context, []identity.Failing) error) {
 	said := false
-	for sleep(ctx, reportEvery) {
+	for wake.After(ctx, reportEvery) {
 		failing := m.failing()
 		if len(failing) == 0 && !said {
 			continue

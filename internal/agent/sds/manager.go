@@ -308,14 +308,3 @@ func (m *Manager) offer(b identity.Bundle) {
 		m.publisher.PublishSecrets(changed, nil)
 	}
 }
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}

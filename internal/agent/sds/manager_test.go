@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 const (
@@ -77,7 +78,7 @@ func (o *operator) Sign(ctx context.Context, csr []byte, id string, _ identity.H
 	down, refuse, latency := o.down, o.refuse[id], o.latency
 	o.mu.Unlock()
 	if latency > 0 {
-		sleep(ctx, latency)
+		wake.After(ctx, latency)
 	}
 	defer o.set(func() { o.inFlight-- })
 	switch {

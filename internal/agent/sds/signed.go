@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
 // maintain fetches and renews one identity until it is no longer wanted.
@@ -30,7 +31,7 @@ func (m *Manager) maintain(ctx context.Context, e *entry) {
 		} else {
 			retry = fresh
 		}
-		if !sleep(ctx, pause) {
+		if !wake.After(ctx, pause) {
 			return
 		}
 	}
@@ -106,7 +107,7 @@ func (m *Manager) watchBundle(ctx context.Context) {
 				m.log.V(1).Info("the operator doesn't give its trust bundle", "reason", err.Error())
 			}
 		}
-		if !sleep(ctx, bundleFileEvery) {
+		if !wake.After(ctx, bundleFileEvery) {
 			return
 		}
 	}
