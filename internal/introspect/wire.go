@@ -88,7 +88,7 @@ type Agent struct {
 	Operator Connection `json:"operator"`
 	// Captures are the pods that a node's agent is responsible for; empty on a waypoint.
 	Captures []Capture `json:"captures,omitempty"`
-	// Neighbours are the pods that addresses lead to which connections to pass the node's proxy once.
+	// Neighbours are the pods of the node that are reached by one pass through its proxy, by the address that is dialled.
 	Neighbours map[string][]string `json:"neighbours,omitempty"`
 }
 
