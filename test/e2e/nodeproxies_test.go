@@ -19,35 +19,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// keep opens a connection to a TCP server, over which a line goes there and back 20 times in a second from then on. It
-// says when that has ended, and why.
-func (s *space) keep(from string, to *corev1.Service) <-chan error {
-	s.t.Helper()
-	ended, answers := make(chan error, 1), make(firstWrite, 1)
-	pod := s.pod(from)
-	go func() {
-		ended <- execTo(s.t.Context(), &pod, answers, "tcp-send", "-n", "100000", "--interval", "50ms",
-			"--timeout", "10s", to.Spec.ClusterIP+":80", "hello")
-	}()
-	select {
-	case <-answers:
-	case err := <-ended:
-		s.t.Fatalf("no connection of %s to %s: %v", from, to.Name, err)
-	}
-	return ended
-}
-
-// firstWrite is an io.Writer that says when something was written to it.
-type firstWrite chan struct{}
-
-func (w firstWrite) Write(b []byte) (int, error) {
-	select {
-	case w <- struct{}{}:
-	default:
-	}
-	return len(b), nil
-}
-
 // goes ends a TCP server, and so its connections.
 func (s *space) goes(server string) {
 	s.t.Helper()
@@ -88,16 +59,16 @@ func TestNodeProxiesEndWithTheirConnections(t *testing.T) {
 		server := fmt.Sprintf("lines-%d", i)
 		lines := s.tcpServer(server)
 		s.captured(server)
-		open := map[string]<-chan error{}
+		open := map[string]*conversation{}
 		for _, c := range clients {
-			open[c] = s.keep(c, lines)
+			open[c] = s.converse(c, lines.Spec.ClusterIP+":80")
 		}
 		r.replace()
 		nodesRolledOut(t)
 		draining(t, len(clients))
-		for client, ended := range open {
+		for client, c := range open {
 			select {
-			case err := <-ended:
+			case err := <-c.ended:
 				t.Errorf("%s: the connection of %s ended: %v", r.how, client, err)
 			default:
 			}
