@@ -265,7 +265,7 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 	all.sorted()
 	out.Ports, out.Backends, out.Externals = all.ports, all.backends, all.externals
 	out.Consumed = consumed(all.backends, all.own, key.Namespace)
-	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
+	out.Tunnels = all.tunnels
 	return out
 }
 

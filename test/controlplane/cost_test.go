@@ -273,6 +273,7 @@ func (w *world) memory(b *testing.B) {
 	for n, r := range w.replicas {
 		u := r.usage(b)
 		b.ReportMetric(float64(u.Resident)/1e6, fmt.Sprintf("resident-MB-%d", n+1))
+		b.ReportMetric(float64(u.File)/1e6, fmt.Sprintf("file-MB-%d", n+1))
 		_, err := r.ask(b.Context(), "/debug/pprof/heap?gc=1")
 		require.NoError(b, err)
 		b.ReportMetric(float64(r.usage(b).Heap)/1e6, fmt.Sprintf("live-MB-%d", n+1))

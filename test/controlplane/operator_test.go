@@ -110,10 +110,10 @@ func beOperator(path string) error {
 	})
 }
 
-// usage of an operator: seconds of CPU, and bytes of memory.
+// usage of an operator: seconds of CPU, and bytes of memory, of which some are the file of the program.
 type usage struct {
 	CPU                            float64
-	Resident, Heap, Live, Released uint64
+	Resident, File, Heap uint64
 	GCs                            uint32
 }
 
@@ -123,14 +123,21 @@ func ownUsage() (out usage) {
 	out.CPU = time.Duration(used.Utime.Nano() + used.Stime.Nano()).Seconds()
 	status, _ := os.ReadFile("/proc/self/status")
 	for line := range strings.Lines(string(status)) {
-		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmRSS:" {
-			kb, _ := strconv.ParseUint(f[1], 10, 64)
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kb, _ := strconv.ParseUint(f[1], 10, 64)
+		switch f[0] {
+		case "VmRSS:":
 			out.Resident = kb << 10
+		case "RssFile:":
+			out.File = kb << 10
 		}
 	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	out.Heap, out.Released, out.GCs = m.HeapAlloc, m.HeapReleased, m.NumGC
+	out.Heap, out.GCs = m.HeapAlloc, m.NumGC
 	return out
 }
 
