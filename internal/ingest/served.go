@@ -82,6 +82,27 @@ func (i *Ingest) servedInPart(c *memo.Ctx, k servedPart) *served {
 	return out.sorted()
 }
 
+func (i *Ingest) servedParts(c *memo.Ctx, gateway cluster.Key) []servedPart {
+	of := i.store.Services.Parts(c, cluster.ByNamespace, gateway.Namespace)
+	out := make([]servedPart, 0, of)
+	for n := range of {
+		out = append(out, servedPart{gateway, cluster.Part{N: n, Of: of}})
+	}
+	return out
+}
+
+// portsInPart are the ports of a part. Where requests go changes more often.
+func (i *Ingest) portsInPart(c *memo.Ctx, k servedPart) []model.ServedPort { return i.servedIn.Get(c, k).ports }
+
+// portsServed are those of all parts, sorted.
+func (i *Ingest) portsServed(c *memo.Ctx, gateway cluster.Key) []model.ServedPort {
+	out := &served{}
+	for _, part := range i.servedParts(c, gateway) {
+		out.ports = append(out.ports, i.portsIn.Get(c, part)...)
+	}
+	return out.sorted().ports
+}
+
 // servedBy tells whether a waypoint serves a Service of its namespace.
 func (i *Ingest) servedBy(c *memo.Ctx, gateway, svc cluster.Key) bool {
 	b := i.Binding.Get(c, svc)
