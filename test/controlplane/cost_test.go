@@ -32,15 +32,6 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-const (
-	typeRoute       = xds.TypeRoute
-	typeEndpoint    = xds.TypeEndpoint
-	typeListener    = xds.TypeListener
-	typeScopedRoute = xds.TypeScopedRoute
-	typeCluster     = xds.TypeCluster
-	typeRuntime     = xds.TypeRuntime
-)
-
 var (
 	counts   = flag.String("routes", "0,1000,3000", "numbers of routes to measure at, growing")
 	spread   = flag.Int("per-service", 10, "routes of each Service")
@@ -131,13 +122,13 @@ func (w *world) fill(b *testing.B, made, n int) {
 	var left atomic.Int64
 	left.Store(int64(n - made))
 	answer := make(chan struct{})
-	w.tables = func(r *discoveryv3.Resource) {
+	w.tell(xds.TypeRoute, func(r *discoveryv3.Resource) {
 		for _, path := range pathsOf(r.GetResource().GetValue()) {
 			if _, was := missing.LoadAndDelete(path); was && left.Add(-1) == 0 {
 				close(answer)
 			}
 		}
-	}
+	})
 	var written, answered, programmed time.Duration
 	cost := w.used(b, func() {
 		start := time.Now()
@@ -198,11 +189,11 @@ func (w *world) edits(b *testing.B, made int) {
 	require.NoError(b, err)
 	defer changes.Stop()
 	got := make(chan time.Time, 100)
-	w.tables = func(r *discoveryv3.Resource) {
+	w.tell(xds.TypeRoute, func(r *discoveryv3.Resource) {
 		if bytes.Contains(r.GetResource().GetValue(), []byte("/edited")) {
 			got <- time.Now()
 		}
-	}
+	})
 	untilServed := func(generation int64) {
 		for e := range changes.ResultChan() {
 			if now, ok := e.Object.(*gwv1.HTTPRoute); ok && e.Type != watch.Bookmark && now.Generation >= generation && served(now) {
@@ -236,14 +227,14 @@ func (w *world) edits(b *testing.B, made int) {
 // moves the endpoint of one Service behind the waypoint.
 func (w *world) moves(b *testing.B) {
 	got := make(chan string, 1000)
-	w.endpoints = func(r *discoveryv3.Resource) {
+	w.tell(xds.TypeEndpoint, func(r *discoveryv3.Resource) {
 		for _, address := range []string{"10.200.1.1", "10.200.1.2", "10.200.1.3"} {
 			if strings.Contains(r.GetName(), "moving") && bytes.Contains(r.GetResource().GetValue(), []byte(address)) {
 				got <- address
 			}
 		}
-	}
-	var times []time.Duration
+	})
+	var times, written, since []time.Duration
 	slice := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "moving"}}
 	cost := w.used(b, func() {
 		for i := range *samples / 3 * 3 {
@@ -251,14 +242,18 @@ func (w *world) moves(b *testing.B) {
 			start := time.Now()
 			require.NoError(b, w.Patch(b.Context(), slice, client.RawPatch("application/json-patch+json",
 				fmt.Appendf(nil, `[{"op":"replace","path":"/endpoints/0/addresses","value":[%q]}]`, to))))
+			wrote := time.Now()
 			for address := range got {
 				if address == to {
 					break
 				}
 			}
 			times = append(times, time.Since(start))
+			written, since = append(written, wrote.Sub(start)), append(since, time.Since(wrote))
 		}
 	})
+	quantiles(b, "move-write", written)
+	quantiles(b, "move-written", since)
 	report(b, "move", cost, *samples/3*3)
 	quantiles(b, "move", times)
 }

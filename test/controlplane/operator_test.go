@@ -112,9 +112,9 @@ func beOperator(path string) error {
 
 // usage of an operator: seconds of CPU, and bytes of memory, of which some are the file of the program.
 type usage struct {
-	CPU                            float64
+	CPU                  float64
 	Resident, File, Heap uint64
-	GCs                            uint32
+	GCs                  uint32
 }
 
 func ownUsage() (out usage) {
@@ -225,4 +225,3 @@ func (r *replica) usage(t testing.TB) (out usage) {
 	require.NoError(t, json.Unmarshal(text, &out))
 	return out
 }
-

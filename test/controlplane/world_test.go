@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -31,6 +32,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/xds"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
@@ -46,10 +48,18 @@ type world struct {
 	t        testing.TB
 	replicas []*replica
 	node     *proxy
-	// tables is told of each route table that the waypoint gets.
-	tables func(*discoveryv3.Resource)
-	// endpoints is told of each list of endpoints that it gets.
-	endpoints func(*discoveryv3.Resource)
+	// told is told of each resource that the waypoint gets.
+	told atomic.Pointer[func(*discoveryv3.Resource)]
+}
+
+// tell has a function told of each resource of a type that the waypoint gets from now on, and no other one.
+func (w *world) tell(typeURL string, told func(*discoveryv3.Resource)) {
+	f := func(r *discoveryv3.Resource) {
+		if r.GetResource().GetTypeUrl() == typeURL {
+			told(r)
+		}
+	}
+	w.told.Store(&f)
 }
 
 func newWorld(t testing.TB) *world {
@@ -64,9 +74,7 @@ func newWorld(t testing.TB) *world {
 	}
 	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme})
 	require.NoError(t, err)
-	w := &world{
-		WithWatch: c, t: t, tables: func(*discoveryv3.Resource) {}, endpoints: func(*discoveryv3.Resource) {},
-	}
+	w := &world{WithWatch: c, t: t}
 	w.cluster()
 	a, b := netnstest.Linked(t, []string{"10.99.0.1/24"}, []string{"10.99.0.2/24"})
 	at, _, err := rest.DefaultServerUrlFor(cfg)
@@ -222,9 +230,9 @@ func (w *world) route(name, of, path, to string) *gwv1.HTTPRoute {
 	}
 }
 
-// dial has the node's proxy ask for a Service's address, as for a client that connects there.
+// dialled has the node's proxy ask for a Service's address, as for a client that connects there.
 func (w *world) dialled(s *corev1.Service) {
-	w.node.want("type.googleapis.com/envoy.config.cluster.v3.Cluster", net.JoinHostPort(s.Spec.ClusterIP, "80"))
+	w.node.want(xds.TypeCluster, net.JoinHostPort(s.Spec.ClusterIP, "80"))
 }
 
 // waypoint has the namespace's automatic one come about, with what kubelet and the cluster's controllers would make.
@@ -245,19 +253,15 @@ func (w *world) waypoint() {
 	w.slice(shop, names.AutomaticWaypoint, "10.200.2.1")
 	require.NoError(t, w.Status().Patch(t.Context(), d, client.RawPatch(types.MergePatchType,
 		[]byte(`{"status":{"replicas":1,"readyReplicas":1,"availableReplicas":1}}`))))
-	var wp *proxy
-	wp = w.connect(w.replicas[1], p, func(r *discoveryv3.Resource) {
-		switch r.GetResource().GetTypeUrl() {
-		case typeRoute:
-			w.tables(r)
-		case typeEndpoint:
-			w.endpoints(r)
+	wp := w.connect(w.replicas[1], p, func(r *discoveryv3.Resource) {
+		if f := w.told.Load(); f != nil {
+			(*f)(r)
 		}
 	})
-	for _, all := range []string{typeListener, typeScopedRoute, typeCluster} {
+	for _, all := range []string{xds.TypeListener, xds.TypeScopedRoute, xds.TypeCluster} {
 		wp.want(all, "*")
 	}
-	wp.want(typeRuntime, names.RuntimeLayer)
+	wp.want(xds.TypeRuntime, names.RuntimeLayer)
 	eventually.Passes(t, "the first route is Programmed", func(look require.TestingT) {
 		require.True(look, w.programmed(look, "first"))
 	})
