@@ -92,7 +92,9 @@ func (i *Ingest) servedParts(c *memo.Ctx, gateway cluster.Key) []servedPart {
 }
 
 // portsInPart are the ports of a part. Where requests go changes more often.
-func (i *Ingest) portsInPart(c *memo.Ctx, k servedPart) []model.ServedPort { return i.servedIn.Get(c, k).ports }
+func (i *Ingest) portsInPart(c *memo.Ctx, k servedPart) []model.ServedPort {
+	return i.servedIn.Get(c, k).ports
+}
 
 // portsServed are those of all parts, sorted.
 func (i *Ingest) portsServed(c *memo.Ctx, gateway cluster.Key) []model.ServedPort {

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPickedAreLookedAtWhereTheyDiffer: of a thousand values that are picked from one, a change of that has those looked
-// at that it is about, whether the one is steady or not; and all that is told is what it would be if made anew.
+// TestPickedAreLookedAtWhereTheyDiffer: of a thousand values that are picked from a steady one, a change of that has
+// those looked at that it is about. Whether it is steady or not, all that is told is what it would be if made anew.
 func TestPickedAreLookedAtWhereTheyDiffer(t *testing.T) {
 	const parts = 1000
 	for _, steady := range []bool{true, false} {

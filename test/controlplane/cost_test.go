@@ -196,7 +196,8 @@ func (w *world) edits(b *testing.B, made int) {
 	})
 	untilServed := func(generation int64) {
 		for e := range changes.ResultChan() {
-			if now, ok := e.Object.(*gwv1.HTTPRoute); ok && e.Type != watch.Bookmark && now.Generation >= generation && served(now) {
+			now, ok := e.Object.(*gwv1.HTTPRoute)
+			if ok && e.Type != watch.Bookmark && now.Generation >= generation && served(now) {
 				r = now.DeepCopy()
 				return
 			}
@@ -269,7 +270,7 @@ func (w *world) memory(b *testing.B) {
 		u := r.usage(b)
 		b.ReportMetric(float64(u.Resident)/1e6, fmt.Sprintf("resident-MB-%d", n+1))
 		b.ReportMetric(float64(u.File)/1e6, fmt.Sprintf("file-MB-%d", n+1))
-		_, err := r.ask(b.Context(), "/debug/pprof/heap?gc=1")
+		_, err := r.ask(b.Context(), "/heap")
 		require.NoError(b, err)
 		b.ReportMetric(float64(r.usage(b).Heap)/1e6, fmt.Sprintf("live-MB-%d", n+1))
 		b.ReportMetric(float64(u.GCs), fmt.Sprintf("gcs-%d", n+1))
@@ -300,7 +301,7 @@ func (w *world) profiled(b *testing.B, what string, f func()) {
 		text, err := r.ask(ctx, "/stop")
 		require.NoError(b, err)
 		keep(r, "cpu", text)
-		text, err = r.ask(ctx, "/debug/pprof/heap?gc=1")
+		text, err = r.ask(ctx, "/heap")
 		require.NoError(b, err)
 		keep(r, "heap", text)
 	}

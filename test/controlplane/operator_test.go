@@ -11,12 +11,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	runtimepprof "runtime/pprof"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"testing"
@@ -84,17 +83,20 @@ func beOperator(path string) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/usage", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(ownUsage()) })
 	mux.Handle("/metrics", promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/heap", func(w http.ResponseWriter, _ *http.Request) {
+		runtime.GC()
+		_ = pprof.Lookup("heap").WriteTo(w, 0)
+	})
 	var profile bytes.Buffer
 	mux.HandleFunc("/start", func(http.ResponseWriter, *http.Request) {
 		profile.Reset()
-		_ = runtimepprof.StartCPUProfile(&profile)
+		_ = pprof.StartCPUProfile(&profile)
 	})
 	mux.HandleFunc("/stop", func(w http.ResponseWriter, _ *http.Request) {
-		runtimepprof.StopCPUProfile()
+		pprof.StopCPUProfile()
 		_, _ = w.Write(profile.Bytes())
 	})
-	go func() { _ = http.Serve(l, mux) }() //nolint:gosec // for the test alone
+	go func() { _ = http.Serve(l, mux) }()
 	cfg := &rest.Config{
 		Host: o.Host, TLSClientConfig: o.TLS,
 		Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {

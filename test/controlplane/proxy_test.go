@@ -51,7 +51,7 @@ func (w *world) connect(r *replica, pod *corev1.Pod, told func(*discoveryv3.Reso
 	conn, err := grpc.NewClient("passthrough:///operator",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.dial(ctx, names.PortXDS) }),
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-			InsecureSkipVerify: true, //nolint:gosec // it is the operator that this test started
+			InsecureSkipVerify: true, // it is the operator that this test started
 		})),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)))
 	require.NoError(t, err)

@@ -85,9 +85,9 @@ func newWorld(t testing.TB) *world {
 		return c.Get(t.Context(), client.ObjectKey{Name: names.WaypointClass}, &gwv1.GatewayClass{})
 	})
 	w.replicas = append(w.replicas, start(t, cfg, socket, "operator-2", b))
-	w.node = w.connect(w.replicas[1], w.pod(names.SystemNamespace, "fairway-node-1", names.NodeServiceAccount, "10.200.0.1",
-		map[string]string{"app.kubernetes.io/name": "fairway", names.LabelComponent: names.ComponentNode}, nil),
-		func(*discoveryv3.Resource) {})
+	agent := w.pod(names.SystemNamespace, "fairway-node-1", names.NodeServiceAccount, "10.200.0.1",
+		map[string]string{"app.kubernetes.io/name": "fairway", names.LabelComponent: names.ComponentNode}, nil)
+	w.node = w.connect(w.replicas[1], agent, func(*discoveryv3.Resource) {})
 	w.waypoint()
 	return w
 }
@@ -249,7 +249,9 @@ func (w *world) waypoint() {
 	require.NoError(t, controllerutil.SetControllerReference(d, rs, w.Scheme()))
 	w.make(rs)
 	p := w.pod(shop, d.Name+"-1-1", d.Spec.Template.Spec.ServiceAccountName, "10.200.2.1", d.Spec.Template.Labels, rs)
-	eventually.NoError(t, "the waypoint's Service is there", func() error { return w.Get(t.Context(), at, &corev1.Service{}) })
+	eventually.NoError(t, "the waypoint's Service is there", func() error {
+		return w.Get(t.Context(), at, &corev1.Service{})
+	})
 	w.slice(shop, names.AutomaticWaypoint, "10.200.2.1")
 	require.NoError(t, w.Status().Patch(t.Context(), d, client.RawPatch(types.MergePatchType,
 		[]byte(`{"status":{"replicas":1,"readyReplicas":1,"availableReplicas":1}}`))))
