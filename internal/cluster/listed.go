@@ -32,7 +32,7 @@ func partOf(k Key, of int) Part {
 
 // A part that has become larger than mostInPart on the average is divided; where there are fewer than leastInPart,
 // there are too many parts.
-const mostInPart, leastInPart = 128, 24
+const mostInPart, leastInPart = 48, 9
 
 // all are the keys, sorted. Where few have changed since they were given out last, they are put into their places.
 func (l *listed) all() []Key {
