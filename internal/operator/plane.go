@@ -251,15 +251,16 @@ func (p *plane) touched(before, now client.Object) {
 	}
 }
 
-// pod is told of every pod, the last time when it is gone.
-func (p *plane) pod(pod *corev1.Pod, gone bool) {
-	p.callers.origins.pod(pod, gone)
-	if gone || member.Finished(pod) {
-		p.server.Disconnect(string(pod.UID))
+// pod is told of every pod that comes, changes or goes; before is nil for one that is new, now for one that is gone.
+func (p *plane) pod(before, now *corev1.Pod) {
+	p.captures.change(before, now)
+	if now == nil {
+		p.callers.origins.pod(before, true)
+		p.server.Disconnect(string(before.UID))
+		return
 	}
-	if gone {
-		p.captures.remove(client.ObjectKeyFromObject(pod))
-	} else {
-		p.captures.set(pod)
+	p.callers.origins.pod(now, false)
+	if member.Finished(now) {
+		p.server.Disconnect(string(now.UID))
 	}
 }

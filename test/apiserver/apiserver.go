@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,11 @@ type Options struct {
 	CertManager bool
 	// Fairway installs the CRDs of config/crd.
 	Fairway bool
+	// Address that the API server listens at, with a port, for clients in other network namespaces; empty: any on loopback.
+	Address netip.AddrPort
+	// ServiceRange is where Services get their addresses from, and room for what etcd keeps, in bytes; zero: as it is.
+	ServiceRange netip.Prefix
+	Quota        int64
 	// crds are further files or directories of CRDs.
 	crds []string
 }
@@ -140,6 +146,7 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	}
 	// As clusters have it: a node reads its own pods.
 	env.ControlPlane.GetAPIServer().Configure().Set("authorization-mode", "Node,RBAC")
+	o.configure(&env.ControlPlane)
 	if o.Fairway {
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(Root(), "config", "crd", "bases"))
 	}
@@ -165,6 +172,23 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	// Tests are not to wait for the client's own rate limit.
 	cfg.QPS, cfg.Burst = -1, 0
 	return env, cfg, nil
+}
+
+// configure sets what differs from the defaults of envtest.
+func (o Options) configure(c *envtest.ControlPlane) {
+	server := c.GetAPIServer()
+	if o.Address.IsValid() {
+		server.SecureServing.ListenAddr = envtest.ListenAddr{
+			Address: o.Address.Addr().String(), Port: fmt.Sprint(o.Address.Port()),
+		}
+	}
+	if o.ServiceRange.IsValid() {
+		server.Configure().Set("service-cluster-ip-range", o.ServiceRange.String())
+	}
+	if o.Quota > 0 {
+		c.Etcd = &envtest.Etcd{}
+		c.Etcd.Configure().Set("quota-backend-bytes", fmt.Sprint(o.Quota))
+	}
 }
 
 // Root is the directory of the repository: the nearest one above the test's package that holds the PROJECT file. Source
