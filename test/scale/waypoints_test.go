@@ -82,11 +82,12 @@ func (w *world) roll(deployments []appsv1.Deployment) []*corev1.Pod {
 		if err := w.Create(ctx, slice); err != nil {
 			return err
 		}
+		before := d.DeepCopy()
 		d.Status = appsv1.DeploymentStatus{
 			ObservedGeneration: d.Generation, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas,
 			AvailableReplicas: replicas,
 		}
-		return w.Status().Update(ctx, d)
+		return w.Status().Patch(ctx, d, client.MergeFrom(before)) // the operator writes the rest
 	})
 	return out
 }
