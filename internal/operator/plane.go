@@ -73,7 +73,7 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	}
 	meshChanged := func() { p.triggers.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.claims, p.captures = newClaims(meshChanged, metrics.Registry), newCaptures(meshChanged)
-	p.callers = newCallers(newOrigins(), metrics.Registry)
+	p.callers = newCallers(newOrigins(pods{mgr.GetCache()}.find), metrics.Registry)
 	p.automatic = newAutomatic(func(ns string) { p.triggers.automatic.Notify(types.NamespacedName{Name: ns}) })
 
 	cache := xds.NewCache()
@@ -254,13 +254,11 @@ func (p *plane) touched(before, now client.Object) {
 // pod is told of every pod that comes, changes or goes; before is nil for one that is new, now for one that is gone.
 func (p *plane) pod(before, now *corev1.Pod) {
 	p.captures.change(before, now)
-	if now == nil {
-		p.callers.origins.pod(before, true)
+	p.callers.origins.pod(before, now)
+	switch {
+	case now == nil:
 		p.server.Disconnect(string(before.UID))
-		return
-	}
-	p.callers.origins.pod(now, false)
-	if member.Finished(now) {
+	case member.Finished(now):
 		p.server.Disconnect(string(now.UID))
 	}
 }

@@ -53,10 +53,17 @@ func (p pods) greet(ctx context.Context, of xds.Proxy) metadata.MD {
 	return metadata.Pairs(names.HeaderNode, of.Node, names.HeaderZone, node.Labels[corev1.LabelTopologyZone])
 }
 
+// find a pod by its name.
+func (p pods) find(key client.ObjectKey) (*corev1.Pod, bool) {
+	pod := &corev1.Pod{}
+	err := p.reader.Get(context.Background(), key, pod)
+	return pod, err == nil
+}
+
 // Pod implements auth.Pods.
 func (p pods) Pod(namespace, name string) (auth.Pod, bool) {
-	pod := &corev1.Pod{}
-	if err := p.reader.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
+	pod, ok := p.find(client.ObjectKey{Namespace: namespace, Name: name})
+	if !ok {
 		return auth.Pod{}, false
 	}
 	return auth.Pod{

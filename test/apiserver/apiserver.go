@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +59,14 @@ type Options struct {
 // returned configuration is that of a cluster administrator.
 func Start(tb testing.TB, o Options) *rest.Config {
 	tb.Helper()
+	cfg, _ := StartWithStore(tb, o)
+	return cfg
+}
+
+// StartWithStore is Start, and also tells where etcd listens, for who fills it with more than an API server takes in
+// reasonable time.
+func StartWithStore(tb testing.TB, o Options) (cfg *rest.Config, etcd *url.URL) {
+	tb.Helper()
 	bin, err := BinDir()
 	if err != nil {
 		tb.Skip(err.Error())
@@ -71,7 +80,7 @@ func Start(tb testing.TB, o Options) *rest.Config {
 			tb.Errorf("stop the API server: %v", err)
 		}
 	})
-	return cfg
+	return cfg, env.ControlPlane.Etcd.URL
 }
 
 // Shared is one API server for all tests of a package; Main stops it. A test keeps to a namespace of its own.
@@ -142,7 +151,7 @@ func BinDir() (string, error) {
 func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true,
-		ControlPlaneStopTimeout: time.Minute,
+		ControlPlaneStartTimeout: time.Minute, ControlPlaneStopTimeout: time.Minute,
 	}
 	// As clusters have it: a node reads its own pods.
 	env.ControlPlane.GetAPIServer().Configure().Set("authorization-mode", "Node,RBAC")

@@ -18,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -32,7 +33,8 @@ const writers = 24
 // world is the cluster in the API server, as controllers, kubelets and agents fill it.
 type world struct {
 	client.Client
-	t *testing.T
+	t     *testing.T
+	store *store
 	size
 	// services by their number, agents by node.
 	services []*corev1.Service
@@ -63,9 +65,48 @@ func (w *world) fill() {
 	w.each(w.Nodes, w.node)
 	w.services = make([]*corev1.Service, w.Services)
 	w.each(w.Services, w.service)
-	w.each(w.Pods, func(ctx context.Context, n int) error { return w.run(ctx, w.pod(n, ""), podAddress(w.Nodes, n)) })
-	w.each(w.Services, func(ctx context.Context, n int) error { return w.Create(ctx, w.endpoints(n)) })
+	w.bulk()
 	w.each(w.Routes, func(ctx context.Context, n int) error { return w.Create(ctx, w.route(n)) })
+}
+
+// bulk makes what there is most of: one pod and one EndpointSlice by the API server, and others like these.
+func (w *world) bulk() {
+	w.t.Helper()
+	pod, slice := w.pod(0, ""), w.endpoints(0)
+	require.NoError(w.t, w.run(w.t.Context(), pod, podAddress(w.Nodes, 0)))
+	require.NoError(w.t, w.Create(w.t.Context(), slice))
+	w.put(w.Pods, "pods", func(n int) client.Object {
+		p := pod.DeepCopy()
+		p.ObjectMeta = like(w.pod(n, "").ObjectMeta, pod.ObjectMeta)
+		p.Spec.NodeName, p.Spec.ServiceAccountName = nodeName(n%w.Nodes), w.pod(n, "").Spec.ServiceAccountName
+		p.Status.PodIP = podAddress(w.Nodes, n).String()
+		p.Status.PodIPs = []corev1.PodIP{{IP: p.Status.PodIP}}
+		return p
+	})
+	w.put(w.Services, "endpointslices", func(n int) client.Object {
+		s := w.endpoints(n)
+		s.ObjectMeta = like(s.ObjectMeta, slice.ObjectMeta)
+		return s
+	})
+}
+
+// put makes all objects of a resource but the first.
+func (w *world) put(n int, resource string, object func(n int) client.Object) {
+	w.t.Helper()
+	w.each((n-1+inTransaction-1)/inTransaction, func(ctx context.Context, batch int) error {
+		var objects []client.Object
+		for i := 1 + batch*inTransaction; i < min(n, 1+(batch+1)*inTransaction); i++ {
+			objects = append(objects, object(i))
+		}
+		return w.store.put(ctx, resource, objects)
+	})
+}
+
+// like adds what the API server adds.
+func like(m, other metav1.ObjectMeta) metav1.ObjectMeta {
+	m.UID, m.Generation = uuid.NewUUID(), other.Generation
+	m.CreationTimestamp, m.ManagedFields = other.CreationTimestamp, other.ManagedFields
+	return m
 }
 
 func namespace(name, mesh string) *corev1.Namespace {

@@ -76,7 +76,7 @@ func TestScale(t *testing.T) {
 func newScene(t *testing.T) *scene {
 	t.Helper()
 	hub := newNetwork(t)
-	cfg := apiserver.Start(t, apiserver.Options{
+	cfg, etcd := apiserver.StartWithStore(t, apiserver.Options{
 		Fairway: true, GatewayAPI: apiserver.Standard, Address: apiAddress, ServiceRange: serviceRange, Quota: 8 << 30,
 	})
 	scheme := runtime.NewScheme()
@@ -87,7 +87,9 @@ func newScene(t *testing.T) *scene {
 	}
 	c, err := client.New(cfg, client.Options{Scheme: scheme})
 	require.NoError(t, err)
-	s := &scene{world: &world{Client: c, t: t, size: want}, fleet: &fleet{}, report: &report{Size: want}}
+	filled, err := newStore(etcd, scheme)
+	require.NoError(t, err)
+	s := &scene{world: &world{Client: c, t: t, store: filled, size: want}, fleet: &fleet{}, report: &report{Size: want}}
 	require.LessOrEqual(t, s.Routes, s.Services)
 	require.LessOrEqual(t, (s.Pods+replicas*s.Waypoints)/s.Nodes, 240, "a node's range has no room for more pods")
 	config := kubeconfig(t, cfg)
