@@ -118,7 +118,7 @@ func newOperator(t *testing.T, hub *netns.Namespace, n int, kubeconfig string) *
 // start begins the process. GOGC and others of the developer's own are not the operator's.
 func (o *operator) start() {
 	o.t.Helper()
-	o.cmd = exec.CommandContext(context.WithoutCancel(o.t.Context()), exe(o.name), "--pod-name", o.name)
+	o.cmd = exec.CommandContext(context.WithoutCancel(o.t.Context()), "/proc/self/exe", "--pod-name", o.name)
 	o.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "GOGC=") || strings.HasPrefix(v, "KUBECONFIG=")
 	}), envOperator+"=1", "KUBECONFIG="+o.kubeconfig)
@@ -270,11 +270,4 @@ func (o *operator) profile(kind, when string) {
 	kind, _, _ = strings.Cut(kind, "?")
 	require.NoError(o.t, os.MkdirAll(*keep, 0o755))
 	require.NoError(o.t, os.WriteFile(filepath.Join(*keep, fmt.Sprintf("%s-%s-%s.pb.gz", o.name, when, kind)), text, 0o600))
-}
-
-func exe(name string) string {
-	if p := os.Getenv("SCALE_EXE_" + name[len(name)-1:]); p != "" {
-		return p
-	}
-	return "/proc/self/exe"
 }
