@@ -92,7 +92,8 @@ func TestPlainTextIsSummedUp(t *testing.T) {
 	replica := func() (*callers, *prometheus.Registry) {
 		r := prometheus.NewRegistry()
 		pods := map[types.NamespacedName]*corev1.Pod{}
-		c := newCallers(newOrigins(func(key types.NamespacedName) (*corev1.Pod, bool) { return pods[key], pods[key] != nil }), r)
+		find := func(key types.NamespacedName) (*corev1.Pod, bool) { return pods[key], pods[key] != nil }
+		c := newCallers(newOrigins(find), r)
 		c.grown, c.tell = func([]counts.Growth) {}, func(string, string) {}
 		for _, p := range []*corev1.Pod{
 			podAt("legacy", "a", "n1", "10.0.0.1"), captured(podAt("shop", "web", "n1", "10.0.0.2")),

@@ -22,9 +22,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// This file keeps of the kinds that a cluster has by the thousand what the mesh reads, so that memory does not grow with
-// what they carry besides. What objects have in common, such as the labels of the pods of one ReplicaSet, is there once:
-// objects of the cache are never changed.
+// This file keeps of the kinds that a cluster has by the thousand what the mesh reads, so that memory does not grow
+// with what they carry besides. What objects have in common, such as the labels of the pods of one ReplicaSet, is there
+// once: objects of the cache are never changed.
 
 // trimmed adds the kinds that are trimmed to what the cache does with kinds.
 func trimmed(by map[client.Object]cache.ByObject) map[client.Object]cache.ByObject {
@@ -48,8 +48,8 @@ func trimBy[T client.Object](trim func(T) T) func(any) (any, error) {
 // interned is a string that is there once, however many objects have it.
 func interned[T ~string](s T) T { return T(unique.Make(string(s)).Value()) }
 
-// mostShared is how many values are remembered, so that an object that comes shares them. Objects are listed by name, so
-// those that have them in common come one after the other.
+// mostShared is how many values are remembered, so that an object that comes shares them. Objects are listed by name,
+// so those that have them in common come one after the other.
 const mostShared = 1024
 
 // shared gives equal values one place.
@@ -88,7 +88,7 @@ func (t *podTrimmer) trim(p *corev1.Pod) *corev1.Pod {
 	out.Labels = sharedLabels(t.labels, p.Labels)
 	out.CreationTimestamp, out.DeletionTimestamp = p.CreationTimestamp, p.DeletionTimestamp
 	if len(p.OwnerReferences) > 0 {
-		out.OwnerReferences = t.owners.get(fmt.Sprint(p.OwnerReferences),
+		out.OwnerReferences = t.owners.get(ownersKey(p.OwnerReferences),
 			func() []metav1.OwnerReference { return p.OwnerReferences })
 	}
 	if v, mirror := p.Annotations[names.AnnotationMirror]; mirror {
@@ -118,6 +118,18 @@ func (t *podTrimmer) trim(p *corev1.Pod) *corev1.Pod {
 	}
 	return out
 }
+
+// ownersKey tells owners apart. References have pointers, which fmt would print as such.
+func ownersKey(refs []metav1.OwnerReference) string {
+	var key strings.Builder
+	for _, r := range refs {
+		fmt.Fprintf(&key, "%s %s %s %s %t %t\n", r.UID, r.APIVersion, r.Kind, r.Name, said(r.Controller),
+			said(r.BlockOwnerDeletion))
+	}
+	return key.String()
+}
+
+func said(b *bool) bool { return b != nil && *b }
 
 // ports keeps of containers their named ports: Services lead to these by name, and policies guard them.
 func (t *podTrimmer) ports(in []corev1.Container) []corev1.Container {

@@ -27,8 +27,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/translate/route"
 )
 
-// TestWhatIsTrimmedDecidesNothing: the guards of pods and the endpoints of Services are the same as of whole objects, in
-// all cases of package ingest.
+// TestWhatIsTrimmedDecidesNothing: the guards of pods and the endpoints of Services are the same as of whole objects,
+// in all cases of package ingest.
 func TestWhatIsTrimmedDecidesNothing(t *testing.T) {
 	decode := serializer.NewCodecFactory(scheme()).UniversalDeserializer().Decode
 	files, err := filepath.Glob("../ingest/testdata/*/input.yaml")
@@ -152,8 +152,9 @@ func TestTrimmedNodesAndSlices(t *testing.T) {
 				discoveryv1.LabelServiceName: "cart", "app": "cart",
 			}},
 			Endpoints: []discoveryv1.Endpoint{{
-				Addresses: []string{"10.0.0.1"}, NodeName: new("node-1"), Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
-				TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "a", UID: "u"},
+				Addresses: []string{"10.0.0.1"}, NodeName: new("node-1"),
+				Conditions: discoveryv1.EndpointConditions{Ready: new(true)},
+				TargetRef:  &corev1.ObjectReference{Kind: "Pod", Name: "a", UID: "u"},
 			}},
 		})
 	}

@@ -38,8 +38,8 @@ type scope struct {
 	types map[string]*table
 }
 
-// watchers are the streams that subscribe to a name: few, and of a node's scope one. There are many names, so they are no
-// map.
+// watchers are the streams that subscribe to a name: few, and of a node's scope one. There are many names, so they are
+// no map.
 type watchers []watcher
 
 // table holds one resource type of a scope.

@@ -46,7 +46,7 @@ type Options struct {
 	CertManager bool
 	// Fairway installs the CRDs of config/crd.
 	Fairway bool
-	// Address that the API server listens at, with a port, for clients in other network namespaces; empty: any on loopback.
+	// Address that the API server listens at, with a port, for clients in other network namespaces; zero: of loopback.
 	Address netip.AddrPort
 	// ServiceRange is where Services get their addresses from, and room for what etcd keeps, in bytes; zero: as it is.
 	ServiceRange netip.Prefix

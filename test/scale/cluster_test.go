@@ -117,7 +117,7 @@ func namespaceOf(n int) string { return fmt.Sprint("team-", n) }
 
 func nodeName(n int) string { return fmt.Sprint("node-", n) }
 
-// The addresses of a node's pods are in its range. The first are those of the cluster's pods, those of waypoints follow.
+// The addresses of a node's pods are in its range: first those of the cluster's pods, then those of waypoints.
 func nodeRange(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(128 + n/256), byte(n), 0}), 24)
 }

@@ -269,5 +269,6 @@ func (o *operator) profile(kind, when string) {
 	require.NoError(o.t, err)
 	kind, _, _ = strings.Cut(kind, "?")
 	require.NoError(o.t, os.MkdirAll(*keep, 0o755))
-	require.NoError(o.t, os.WriteFile(filepath.Join(*keep, fmt.Sprintf("%s-%s-%s.pb.gz", o.name, when, kind)), text, 0o600))
+	path := filepath.Join(*keep, fmt.Sprintf("%s-%s-%s.pb.gz", o.name, when, kind))
+	require.NoError(o.t, os.WriteFile(path, text, 0o600))
 }

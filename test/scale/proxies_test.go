@@ -28,8 +28,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// proxy is the stream of an agent: it asks for what its Envoy would ask for, remembers what it has, says so when it comes
-// back, and accepts everything.
+// proxy is the stream of an agent: it asks for what its Envoy would ask for, remembers what it has, says so when it
+// comes back, and accepts everything.
 type proxy struct {
 	token  string
 	source netip.Addr

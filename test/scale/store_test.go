@@ -21,7 +21,7 @@ import (
 )
 
 // store puts objects into etcd as the API server writes them, by etcd's JSON interface. Tens of thousands of pods take
-// the API server half an hour, and it is not what is tested here; it learns of them as it would of another API server's.
+// the API server half an hour, and it isn't what is tested here; it learns of them as of another API server's.
 type store struct {
 	etcd    *url.URL
 	encoder runtime.Encoder
@@ -33,7 +33,8 @@ func newStore(etcd *url.URL, scheme *runtime.Scheme) (*store, error) {
 	if !ok {
 		return nil, fmt.Errorf("the scheme has no %s", runtime.ContentTypeProtobuf)
 	}
-	return &store{etcd, codecs.EncoderForVersion(info.Serializer, schema.GroupVersions{corev1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion})}, nil
+	versions := schema.GroupVersions{corev1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion}
+	return &store{etcd, codecs.EncoderForVersion(info.Serializer, versions)}, nil
 }
 
 // inTransaction is how many objects go in one transaction: as many as etcd allows.
