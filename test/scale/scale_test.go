@@ -231,7 +231,7 @@ func (s *scene) served() {
 // quiet waits until the operators' CPU is used for little else than what they always do, and no more is written.
 func (s *scene) quiet() {
 	s.t.Helper()
-	const look = time.Second
+	const look = 500 * time.Millisecond
 	eventually.Within(s.t, patience, "the operators have nothing to do", func() error {
 		before := s.cpu()
 		if !wake.After(s.t.Context(), look) {
@@ -328,15 +328,12 @@ func (s *scene) diallers(service int) (out []int) {
 	return out
 }
 
-// change makes some changes of a kind one by one, each of which some proxies must hear of and no others. With the last,
-// what all together cost is known.
+// change makes some changes of a kind one by one, each of which some proxies must hear of and no others. It begins and
+// ends with operators that have nothing to do, so what they use between is what the changes cost.
 func (s *scene) change(what string, prepare func(n int) (concerned []int, do func())) {
 	s.t.Helper()
 	var times []time.Duration
-	before, cpu := s.fleet.responses(), time.Duration(0)
-	expected := map[int]bool{}
-	s.quiet()
-	cpu = s.cpu()
+	before, cpu, expected := s.fleet.responses(), s.cpu(), map[int]bool{}
 	for n := range *edits {
 		concerned, do := prepare(n)
 		had := s.fleet.responses()
@@ -403,7 +400,6 @@ func (s *scene) restarts() {
 		b.start()
 		s.served()
 	})
-	s.quiet()
 	s.settled("after a cold start")
 }
 
