@@ -28,7 +28,7 @@ var faultUnits = flag.Int("fault-units", 0,
 	"while each fault of TestNothingIsCut… is made again and again, so many requests, streams and connections at least;\n"+
 		"those that aren't made by default are made then, too")
 
-// fault is what happens to the mesh, or to what it stands on. When it returns, all is as it was before.
+// fault is what happens to the mesh, or to what it stands on. In the end all is as it was before.
 type fault struct {
 	what string
 	// asked for it must be, by -fault-units.
@@ -103,8 +103,8 @@ type loaded struct {
 
 const loadedWaypoint = "mine"
 
-// loadedWays are what is used, and for comparison the same beside the mesh, from one node to another: what a fault, or a
-// machine that has too much to do, keeps waiting by itself.
+// loadedWays are what is used, and for comparison the same beside the mesh, between nodes: what a fault keeps waiting by
+// itself, or a machine that has too much to do.
 var loadedWays = []string{"pods", "waypoint", beside}
 
 const beside = "beside"
@@ -147,8 +147,8 @@ func newLoaded(t *testing.T) *loaded {
 	return s
 }
 
-// load of a way: as much as others can spare who run beside it, or enough for many units. What fails is told at once, but
-// what hangs is left to hang: for how long is compared.
+// load of a way: as much as others can spare who run beside it, or enough for many units. What fails is told at once,
+// but what hangs is left to hang: for how long is compared.
 func (s *loaded) load(way string, flags []string, opts ...option) {
 	s.t.Helper()
 	every := "100ms"

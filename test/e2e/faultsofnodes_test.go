@@ -23,8 +23,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// TestNothingIsCutByTheCluster: what the mesh stands on goes, and comes back. This is done to the dev cluster, and takes
-// minutes (make test-faults).
+// TestNothingIsCutByTheCluster: what the mesh stands on goes, and comes back. This is done to the dev cluster, and
+// takes minutes (make test-faults).
 func TestNothingIsCutByTheCluster(t *testing.T) {
 	newLoaded(t).during(
 		fault{what: "nodes drained of a waypoint", happens: drained},
@@ -184,7 +184,8 @@ func otherCA(s *loaded, _ int) {
 	setIssuer(s.t, issuer.name)
 	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in", issuer.name)
 	announced(s.t, issuer.root)
-	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from cert-manager", issuer.name)
+	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from cert-manager",
+		issuer.name)
 	agents := s.agents()
 	s.killAgents(agents[:1])
 	s.killAgents(agents[1:])
