@@ -60,12 +60,13 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 			out.ports[deref(p.Name)] = portNumber(*p.Port)
 		}
 	}
-	waypoint := i.ownService(c, cluster.Key{Namespace: key.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]})
+	service := cluster.Key{Namespace: key.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 	for _, e := range s.Endpoints {
 		serving := e.Conditions.Serving == nil || *e.Conditions.Serving
 		ready := e.Conditions.Ready == nil || *e.Conditions.Ready
 		terminating := e.Conditions.Terminating != nil && *e.Conditions.Terminating
-		draining, unready := !ready && serving && terminating, !ready && !terminating && waypoint
+		draining := !ready && serving && terminating
+		unready := !ready && !terminating && i.ownService(c, service)
 		addr, ok := addressOf(e)
 		if !ok || !ready && !draining && !unready || !i.serves(c, key.Namespace, e, addr) {
 			continue
