@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -18,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -46,9 +46,16 @@ func TestNothingIsCutByTheCluster(t *testing.T) {
 // inDevCluster runs a script in a node of the dev cluster, or in the network that joins them.
 func inDevCluster(t *testing.T, where, script string) {
 	t.Helper()
+	require.NoError(t, tryInDevCluster(t, where, script))
+}
+
+func tryInDevCluster(t *testing.T, where, script string) error {
 	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
 	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s: %s", script, out)
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", script, err, out)
+	}
+	return nil
 }
 
 func nodeNames(t *testing.T) (out []string) {
@@ -132,9 +139,13 @@ func drained(s *loaded, _ int) {
 
 const containerAgent = "agent"
 
-// killAgents kills agents, and nothing else of their pods, all at once. Kubelet starts them again, later each time.
-func (s *loaded) killAgents(pods []corev1.Pod) {
+// killAgents kills all agents of node proxies and of the waypoint at once, and nothing else of their pods. Kubelet
+// starts them again, later each time.
+func (s *loaded) killAgents() {
 	s.t.Helper()
+	pods, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)
+	require.NoError(s.t, err)
+	pods = append(pods, s.waypointPods()...)
 	byNode := map[string][]string{}
 	restarts := map[types.UID]int32{}
 	for i := range pods {
@@ -143,10 +154,14 @@ func (s *loaded) killAgents(pods []corev1.Pod) {
 		byNode[pods[i].Spec.NodeName] = append(byNode[pods[i].Spec.NodeName], id)
 		restarts[pods[i].UID] = c.RestartCount
 	}
+	var all errgroup.Group
 	for node, ids := range byNode {
-		inDevCluster(s.t, node,
-			"for id in "+strings.Join(ids, " ")+"; do ctr -n k8s.io tasks kill --signal SIGKILL $id; done")
+		all.Go(func() error {
+			return tryInDevCluster(s.t, node,
+				"for id in "+strings.Join(ids, " ")+"; do ctr -n k8s.io tasks kill --signal SIGKILL $id || exit; done")
+		})
 	}
+	require.NoError(s.t, all.Wait())
 	for i := range pods {
 		what := fmt.Sprintf("%s is ready with another agent", pods[i].Name)
 		eventually.PassesWithin(s.t, 6*time.Minute, what, func(look require.TestingT) {
@@ -166,46 +181,4 @@ func agentOf(look require.TestingT, p *corev1.Pod) *corev1.ContainerStatus {
 	}
 	require.Fail(look, "no agent in "+p.Name)
 	return nil
-}
-
-// agents are the pods of all node proxies and of the waypoint.
-func (s *loaded) agents() []corev1.Pod {
-	s.t.Helper()
-	nodes, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)
-	require.NoError(s.t, err)
-	return append(nodes, s.waypointPods()...)
-}
-
-// otherCA signs: the mesh changes over to an issuer's and back, and part of the agents ask for certificates by the new
-// one, while the others have theirs by the one before.
-func otherCA(s *loaded, _ int) {
-	issuer := certManager(s.t).issuer(s.t)
-	keepCertificates(s.t)
-	setIssuer(s.t, issuer.name)
-	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in", issuer.name)
-	announced(s.t, issuer.root)
-	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from cert-manager",
-		issuer.name)
-	agents := s.agents()
-	s.killAgents(agents[:1])
-	s.killAgents(agents[1:])
-	before := trustBundle(s.t)
-	setIssuer(s.t, "")
-	announced(s.t, rootBesides(s.t, before))
-	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from built-in")
-}
-
-// otherProcess has all node proxies run Envoy with another number of workers, and as before in the end.
-func otherProcess(s *loaded, _ int) {
-	s.t.Cleanup(func() { patchMesh(s.t, `{"spec":{"node":{"concurrency":null}}}`) })
-	for _, workers := range []string{"3", "null"} {
-		patchMesh(s.t, `{"spec":{"node":{"concurrency":`+workers+`}}}`)
-		eventually.Passes(s.t, "the DaemonSet is changed", func(look require.TestingT) {
-			d := nodeProxies()
-			require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(d), d))
-			args := fmt.Sprint(d.Spec.Template.Spec.InitContainers)
-			require.Equal(look, workers == "3", strings.Contains(args, "--concurrency 3"), args)
-		})
-		nodesRolledOut(s.t)
-	}
 }
