@@ -26,13 +26,10 @@ type slice struct {
 	ports map[string]uint16 // by name; a Service's only port may have none
 	// endpoints have no port yet. They are sorted by address.
 	endpoints []model.Endpoint
-	// unready are pods of a waypoint that aren't ready, for when none of its pods is.
-	unready []model.Endpoint
 }
 
 func sameSlice(a, b *slice) bool {
-	return a == b || a != nil && b != nil && maps.Equal(a.ports, b.ports) && SameEndpoints(a.endpoints, b.endpoints) &&
-		SameEndpoints(a.unready, b.unready)
+	return a == b || a != nil && b != nil && maps.Equal(a.ports, b.ports) && SameEndpoints(a.endpoints, b.endpoints)
 }
 
 // SameEndpoints tells whether two lists are the same to proxies.
@@ -60,26 +57,19 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 			out.ports[deref(p.Name)] = portNumber(*p.Port)
 		}
 	}
-	service := cluster.Key{Namespace: key.Namespace, Name: s.Labels[discoveryv1.LabelServiceName]}
 	for _, e := range s.Endpoints {
 		serving := e.Conditions.Serving == nil || *e.Conditions.Serving
 		ready := e.Conditions.Ready == nil || *e.Conditions.Ready
-		terminating := e.Conditions.Terminating != nil && *e.Conditions.Terminating
-		draining := !ready && serving && terminating
-		unready := !ready && !terminating && i.ownService(c, service)
-		addr, ok := addressOf(e)
-		if !ok || !ready && !draining && !unready || !i.serves(c, key.Namespace, e, addr) {
+		draining := !ready && serving && e.Conditions.Terminating != nil && *e.Conditions.Terminating
+		if !ready && !draining {
 			continue
 		}
-		list := &out.endpoints
-		if unready {
-			list = &out.unready
+		addr, ok := addressOf(e)
+		if ok && i.serves(c, key.Namespace, e, addr) {
+			out.endpoints = append(out.endpoints, endpoint(i.Workload.Get(c, addr), addr, e, draining))
 		}
-		*list = append(*list, endpoint(i.Workload.Get(c, addr), addr, e, draining))
 	}
-	for _, list := range [][]model.Endpoint{out.endpoints, out.unready} {
-		slices.SortStableFunc(list, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
-	}
+	slices.SortStableFunc(out.endpoints, func(a, b model.Endpoint) int { return a.Address.Compare(b.Address) })
 	return out
 }
 
@@ -154,27 +144,17 @@ type backed struct {
 func (i *Ingest) backing(c *memo.Ctx, service cluster.Key) *backing {
 	out := &backing{}
 	for _, key := range i.store.EndpointSlices.By(c, cluster.ByService, service.Namespace+"/"+service.Name) {
-		if s := i.sliceOf.Get(c, key); s != nil {
-			out.slices = append(out.slices, s)
+		s := i.sliceOf.Get(c, key)
+		if s == nil {
+			continue
 		}
-	}
-	out.add(func(s *slice) []model.Endpoint { return s.endpoints })
-	if len(out.endpoints) == 0 {
-		// A waypoint's pod isn't ready while its agent is started again, and its Envoy goes on as it was. One that doesn't
-		// refuses connections, as would be the case without any endpoint.
-		out.add(func(s *slice) []model.Endpoint { return s.unready })
+		for n := range s.endpoints {
+			out.endpoints = append(out.endpoints, backed{&s.endpoints[n], len(out.slices)})
+		}
+		out.slices = append(out.slices, s)
 	}
 	slices.SortStableFunc(out.endpoints, func(a, b backed) int { return a.Address.Compare(b.Address) })
 	return out
-}
-
-func (b *backing) add(of func(*slice) []model.Endpoint) {
-	for n, s := range b.slices {
-		list := of(s)
-		for e := range list {
-			b.endpoints = append(b.endpoints, backed{&list[e], n})
-		}
-	}
 }
 
 func (i *Ingest) endpoints(c *memo.Ctx, port model.ServicePort) []model.Endpoint {

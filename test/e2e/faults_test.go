@@ -72,11 +72,10 @@ func TestNothingIsCutByTheOwner(t *testing.T) {
 	)
 }
 
-// TestNothingIsCutByTheMesh: its parts are replaced. Now and then a connection of TCP still ends early while node
-// proxies are rolled out, which is known (docs/design/replacing-node-proxies.md), so that is asked for by -fault-units.
+// TestNothingIsCutByTheMesh: its parts are replaced.
 func TestNothingIsCutByTheMesh(t *testing.T) {
 	newLoaded(t).during(
-		fault{what: "node proxies rolled out", asked: true, happens: func(s *loaded, _ int) {
+		fault{what: "node proxies rolled out", happens: func(s *loaded, _ int) {
 			rollOut(s.t, nodeProxies())
 			nodesRolledOut(s.t)
 		}},

@@ -6,12 +6,12 @@ package e2e
 import (
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -46,16 +46,9 @@ func TestNothingIsCutByTheCluster(t *testing.T) {
 // inDevCluster runs a script in a node of the dev cluster, or in the network that joins them.
 func inDevCluster(t *testing.T, where, script string) {
 	t.Helper()
-	require.NoError(t, tryInDevCluster(t, where, script))
-}
-
-func tryInDevCluster(t *testing.T, where, script string) error {
 	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
 	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", script, err, out)
-	}
-	return nil
+	require.NoError(t, err, "%s: %s", script, out)
 }
 
 func nodeNames(t *testing.T) (out []string) {
@@ -139,37 +132,33 @@ func drained(s *loaded, _ int) {
 
 const containerAgent = "agent"
 
-// killAgents kills all agents of node proxies and of the waypoint at once, and nothing else of their pods. Kubelet
-// starts them again, later each time.
+// killAgents kills the agents of a node's proxy and of the waypoint's there, and nothing else of their pods, on one node
+// after the other. Kubelet starts them again, later each time.
 func (s *loaded) killAgents() {
 	s.t.Helper()
 	pods, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)
 	require.NoError(s.t, err)
 	pods = append(pods, s.waypointPods()...)
-	byNode := map[string][]string{}
-	restarts := map[types.UID]int32{}
-	for i := range pods {
-		c := agentOf(s.t, &pods[i])
-		id := strings.TrimPrefix(c.ContainerID, "containerd://")
-		byNode[pods[i].Spec.NodeName] = append(byNode[pods[i].Spec.NodeName], id)
-		restarts[pods[i].UID] = c.RestartCount
-	}
-	var all errgroup.Group
-	for node, ids := range byNode {
-		all.Go(func() error {
-			return tryInDevCluster(s.t, node,
-				"for id in "+strings.Join(ids, " ")+"; do ctr -n k8s.io tasks kill --signal SIGKILL $id || exit; done")
-		})
-	}
-	require.NoError(s.t, all.Wait())
-	for i := range pods {
-		what := fmt.Sprintf("%s is ready with another agent", pods[i].Name)
-		eventually.PassesWithin(s.t, 6*time.Minute, what, func(look require.TestingT) {
-			p := &pods[i]
-			require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), p))
-			require.Greater(look, agentOf(look, p).RestartCount, restarts[p.UID])
-			require.True(look, podReady(p))
-		})
+	for _, node := range nodeNames(s.t) {
+		var ids []string
+		restarts := map[types.UID]int32{}
+		here := slices.DeleteFunc(slices.Clone(pods), func(p corev1.Pod) bool { return p.Spec.NodeName != node })
+		for i := range here {
+			c := agentOf(s.t, &here[i])
+			ids = append(ids, strings.TrimPrefix(c.ContainerID, "containerd://"))
+			restarts[here[i].UID] = c.RestartCount
+		}
+		inDevCluster(s.t, node,
+			"for id in "+strings.Join(ids, " ")+"; do ctr -n k8s.io tasks kill --signal SIGKILL $id || exit; done")
+		for i := range here {
+			what := fmt.Sprintf("%s is ready with another agent", here[i].Name)
+			eventually.PassesWithin(s.t, 6*time.Minute, what, func(look require.TestingT) {
+				p := &here[i]
+				require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), p))
+				require.Greater(look, agentOf(look, p).RestartCount, restarts[p.UID])
+				require.True(look, podReady(p))
+			})
+		}
 	}
 }
 

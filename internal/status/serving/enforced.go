@@ -146,8 +146,7 @@ func (e enforcement) late() string {
 				"no proxy of waypoint %s is ready, so nothing is tried there: see the conditions of its Gateway", gateway)
 		case c.serving == 0:
 			return fmt.Sprintf(
-				"no proxy of waypoint %s is ready, so nobody gets in through it, or as before where only agents fail: "+
-					"see the conditions of its Gateway", gateway)
+				"no proxy of waypoint %s is ready, so nobody gets in through it: see the conditions of its Gateway", gateway)
 		case c.acked < c.serving:
 			return fmt.Sprintf("%s of waypoint %s may still decide as before", many(c.serving-c.acked, "proxy"), gateway)
 		case past:
