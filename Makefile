@@ -128,7 +128,7 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
 # Packages whose tests need an API server or SPIRE, as their imports tell, and so more than Go and an Envoy.
-INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rlE --include="*_test.go" "/(test/apiserver|spiretest)\"" api controllers internal test/manifests))))
+INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rlE --include="*_test.go" "/(test/apiserver|spiretest)\"" api controllers internal test/manifests test/scale))))
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
 
@@ -207,6 +207,13 @@ BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory)$$'
 .PHONY: bench-datapath
 bench-datapath: ## Measure what connections cost the node proxies, beside bare Envoys (root).
 	$(BENCH_DATAPATH)
+
+SCALE ?= -scale-nodes=1000 -scale-services=20000 -scale-pods=100000 -scale-routes=5000 -scale-waypoints=500 -scale-dials=50 -scale-edits=20
+SCALE_OUTPUT ?= $(BIN)/scale.json
+.PHONY: scale
+scale: ## Measure two operators with a large cluster in a real API server, and simulated proxies (root, 16 GiB, an hour or more).
+	@mkdir -p $(dir $(SCALE_OUTPUT))
+	go test -v -count=1 -timeout 180m -run '^TestScale$$' ./test/scale -args $(SCALE) -scale-output=$(abspath $(SCALE_OUTPUT))
 
 .PHONY: test-cluster
 test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves nothing: it is down in the end (root).

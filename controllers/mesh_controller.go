@@ -205,7 +205,7 @@ func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
 func (r *meshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (meshObserved, error) {
 	var o meshObserved
 	var nodes corev1.NodeList
-	if err := r.client.List(ctx, &nodes); err != nil {
+	if err := r.client.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil { // they are read, no more
 		return o, err
 	}
 	var services networkingv1.ServiceCIDRList
@@ -241,6 +241,7 @@ func (r *meshReconciler) observe(ctx context.Context, mesh *v1alpha1.Mesh) (mesh
 
 func (r *meshReconciler) nodePods(ctx context.Context) ([]corev1.Pod, error) {
 	var pods corev1.PodList
-	err := r.client.List(ctx, &pods, client.InNamespace(r.options.Namespace), client.MatchingLabels(deploy.NodeLabels()))
+	err := r.client.List(ctx, &pods, client.InNamespace(r.options.Namespace), client.MatchingLabels(deploy.NodeLabels()),
+		client.UnsafeDisableDeepCopy)
 	return pods.Items, err
 }

@@ -106,7 +106,8 @@ func (c *Collection[T]) Part(ctx *memo.Ctx, indexName, value string, part Part) 
 // all come in no order. It changes with what By reads only.
 func (c *Collection[T]) Arrived(indexName, value string, key Key) uint64 {
 	if l := c.indexes[indexName].listed[value]; l != nil {
-		return l.keys[key]
+		arrived, _ := l.at(key)
+		return arrived
 	}
 	return 0
 }
@@ -176,7 +177,7 @@ func (c *Collection[T]) reindex(name string, ix *index[T], key Key, before, afte
 func (c *Collection[T]) list(at indexInput, ix *index[T], key Key, is bool) {
 	l := ix.listed[at.value]
 	if l == nil {
-		l = &listed{keys: map[Key]uint64{}}
+		l = &listed{}
 		ix.listed[at.value] = l
 	}
 	before := len(l.parts)
@@ -185,7 +186,7 @@ func (c *Collection[T]) list(at indexInput, ix *index[T], key Key, is bool) {
 	} else {
 		l.remove(key)
 	}
-	if len(l.keys) == 0 {
+	if l.len() == 0 {
 		delete(ix.listed, at.value)
 	}
 	c.graph.Touch(at)

@@ -14,43 +14,42 @@ import (
 
 // scope is what the proxies of one scope have asked for.
 type scope struct {
-	wildcards map[string][]string   // by type URL: the names that the set has now
-	named     map[xds.Key]bool      // asked for by name
-	wanted    map[xds.Interest]bool // open interests
+	wildcards map[string][]string // by type URL: the names that the set has now
+	named     map[xds.ID]bool     // asked for by name
+	wanted    map[xds.ID]bool     // open interests
 	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or
 	// nothing is wanted.
-	orphans map[xds.Key]time.Time
+	orphans map[xds.ID]time.Time
 	sweep   *time.Timer
 }
 
 func (e *Engine) interest(i xds.Interest) {
 	s := e.scopes[i.Scope]
-	key := xds.Interest{Key: i.Key}
 	k := i.Key
 	switch {
 	case i.Wanted:
 		if s == nil {
 			s = &scope{
-				wildcards: map[string][]string{}, named: map[xds.Key]bool{}, wanted: map[xds.Interest]bool{},
-				orphans: map[xds.Key]time.Time{},
+				wildcards: map[string][]string{}, named: map[xds.ID]bool{}, wanted: map[xds.ID]bool{},
+				orphans: map[xds.ID]time.Time{},
 			}
 			e.scopes[i.Scope] = s
 		}
-		delete(s.orphans, k)
-		s.wanted[key] = true
+		delete(s.orphans, k.ID)
+		s.wanted[k.ID] = true
 		e.want(s, i)
 	case s == nil:
 	case i.Disconnected:
-		delete(s.wanted, key)
-		if s.named[k] {
-			s.orphans[k] = time.Now()
+		delete(s.wanted, k.ID)
+		if s.named[k.ID] {
+			s.orphans[k.ID] = time.Now()
 		}
 		e.sweepLater(i.Scope, s, graceAfterDisconnect)
 	default:
-		delete(s.wanted, key)
-		delete(s.orphans, k)
-		if s.named[k] {
-			delete(s.named, k)
+		delete(s.wanted, k.ID)
+		delete(s.orphans, k.ID)
+		if s.named[k.ID] {
+			delete(s.named, k.ID)
 			e.release(s, k)
 		}
 	}
@@ -71,14 +70,14 @@ func (e *Engine) sweep(name xds.Scope, s *scope) {
 		return
 	}
 	var next time.Duration
-	for k, since := range s.orphans {
+	for id, since := range s.orphans {
 		if left := graceAfterDisconnect - time.Since(since); left > 0 {
 			next = max(next, left)
 			continue
 		}
-		delete(s.orphans, k)
-		delete(s.named, k)
-		e.release(s, k)
+		delete(s.orphans, id)
+		delete(s.named, id)
+		e.release(s, xds.Key{Scope: name, ID: id})
 	}
 	switch {
 	case len(s.orphans) > 0:
@@ -91,7 +90,7 @@ func (e *Engine) sweep(name xds.Scope, s *scope) {
 func (e *Engine) want(s *scope, i xds.Interest) {
 	if i.Name != xds.Wildcard {
 		k := i.Key
-		s.named[k] = true
+		s.named[k.ID] = true
 		e.watch(k)
 		return
 	}
@@ -149,7 +148,7 @@ func (e *Engine) watch(k xds.Key) {
 
 // release ends the watch of a resource unless it is still wanted by name or as part of a set.
 func (e *Engine) release(s *scope, k xds.Key) {
-	if s.named[k] || s.has(k) {
+	if s.named[k.ID] || s.has(k) {
 		return
 	}
 	e.resources.scoped.Unwatch(k)
@@ -158,7 +157,8 @@ func (e *Engine) release(s *scope, k xds.Key) {
 
 // forget drops a scope whose proxies have been gone for the time of grace.
 func (e *Engine) forget(name xds.Scope, s *scope) {
-	for k := range s.named {
+	for id := range s.named {
+		k := xds.Key{Scope: name, ID: id}
 		e.resources.scoped.Unwatch(k)
 		e.unlearn(k)
 	}

@@ -4,6 +4,8 @@
 package envoy
 
 import (
+	"time"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -24,12 +26,13 @@ func NetworkFilterByECDS(name string, m proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: byECDS(m)}}
 }
 
-// NetworkFilterByECDSOr is a network filter by ECDS that has a configuration until the resource of its name comes, so
-// that the listener doesn't wait; one that replaces another has what that one had. What comes behind the filter must
-// refuse who passes it with the first.
-func NetworkFilterByECDSOr(name string, until proto.Message) *listenerv3.Filter {
+// NetworkFilterByECDSOr is a network filter by ECDS that has a configuration where the resource of its name doesn't come
+// within patience; until then, the listener is not taken into use. Without patience it doesn't wait. One that replaces
+// another has what that one had.
+func NetworkFilterByECDSOr(name string, until proto.Message, patience time.Duration) *listenerv3.Filter {
 	source := byECDS(until)
-	source.DefaultConfig, source.ApplyDefaultConfigWithoutWarming = Any(until), true
+	source.DefaultConfig, source.ApplyDefaultConfigWithoutWarming = Any(until), patience == 0
+	source.ConfigSource.InitialFetchTimeout = Duration(patience)
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: source}}
 }
 

@@ -125,14 +125,8 @@ func (i *Ingest) allSenders(c *memo.Ctx, _ struct{}) map[string][]cluster.Key {
 func (i *Ingest) sendersToPort(c *memo.Ctx, port model.ServicePort) []sender {
 	var out []sender
 	for _, gateway := range i.senders.Get(c, struct{}{})[port.Namespace] {
-		w := i.Waypoint.Get(c, gateway)
-		if w == nil {
-			continue
-		}
-		if _, found := slices.BinarySearchFunc(w.Backends, port, model.ServicePort.Compare); found {
-			out = append(out, sender{gateway: gateway, identity: w.Identity, word: WordFor(w, port)})
-		} else if p, ok := w.Port(port); ok && !p.Protocol.HTTP() {
-			out = append(out, sender{gateway: gateway, identity: w.Identity, word: WordFor(w, port), tcp: true})
+		if p := i.roleOf(c, gateway, port); p.backend || p.tcp {
+			out = append(out, sender{gateway: gateway, identity: p.identity, word: p.word, tcp: p.tcp})
 		}
 	}
 	slices.SortFunc(out, func(a, b sender) int { return byName(a.gateway, b.gateway) })

@@ -121,10 +121,12 @@ type Ingest struct {
 	// servedAs is what a waypoint has for a Service, servedIn that of a part of its namespace.
 	servedAs *memo.Func[cluster.Key, *served]
 	servedIn *memo.Func[servedPart, *served]
-	// backendOf, wordTo and tunnels are what its resources depend on; see Serves.
-	backendOf *memo.Func[gatewayTo, bool]
-	wordTo    *memo.Func[gatewayTo, Word]
-	tunnels   *memo.Func[cluster.Key, bool]
+	// portsIn are the ports of such a part, portsAt all that the waypoint serves.
+	portsIn *memo.Func[servedPart, []model.ServedPort]
+	portsAt *memo.Func[cluster.Key, []model.ServedPort]
+	// roles and tunnels are what its resources depend on; see Serves.
+	roles   *memo.Func[memo.Picked[cluster.Key, model.ServicePort], role]
+	tunnels *memo.Func[cluster.Key, bool]
 	// HeaderLimits of a waypoint.
 	HeaderLimits *memo.Func[cluster.Key, model.HeaderLimits]
 	// NeedsAutomatic tells whether a namespace needs an automatic waypoint.
@@ -203,12 +205,13 @@ func New(g *memo.Graph, store *cluster.Store, check RuleCheck) *Ingest {
 	i.overPorts = memo.Define(g, "overPorts", maps.Equal[map[cluster.Key]int], i.tooManyPorts).Steady()
 	i.Binding = memo.Define(g, "binding", reflectEqual[Binding], i.binding)
 	i.Bound = memo.Define(g, "bound", reflectEqual[Binding], i.bound)
-	i.Waypoint = memo.Define(g, "waypoint", reflectEqual[*model.Waypoint], i.waypoint).Steady()
+	i.Waypoint = memo.Define(g, "waypoint", sameWaypoint, i.waypoint).Steady()
 	i.servedAs = memo.Define(g, "servedAs", sameServed, i.servedOf).Steady()
 	i.servedIn = memo.Define(g, "servedIn", sameServed, i.servedInPart).Steady()
+	i.portsIn = memo.Define(g, "portsIn", slices.Equal[[]model.ServedPort], i.portsInPart).Steady()
+	i.portsAt = memo.Define(g, "portsAt", slices.Equal[[]model.ServedPort], i.portsServed).Steady()
 	i.Front = memo.Define(g, "front", reflectEqual[*model.Waypoint], i.front)
-	i.backendOf = memo.Define(g, "backendOf", same[bool], i.isBackendOf)
-	i.wordTo = memo.Define(g, "wordTo", same[Word], i.wordOf)
+	i.roles = memo.Pick(i.Waypoint, "roles", same[role], moved, roleIn)
 	i.tunnels = memo.Define(g, "tunnels", same[bool], i.hasTunnels)
 	i.HeaderLimits = memo.Define(g, "headerLimits", same[model.HeaderLimits], i.headerLimits)
 	i.NeedsAutomatic = memo.Define(g, "needsAutomatic", same[bool], i.needsAutomatic)

@@ -23,6 +23,8 @@ func (i *Ingest) IsWaypoint(c *memo.Ctx, gateway cluster.Key) bool {
 type served struct {
 	ports []model.ServedPort
 	leads
+	// tunnels: some of the backends are spoken TLS with.
+	tunnels bool
 }
 
 func (s *served) sorted() *served {
@@ -32,12 +34,13 @@ func (s *served) sorted() *served {
 }
 
 func sameServed(a, b *served) bool {
-	return slices.Equal(a.ports, b.ports) && sameLeads(&a.leads, &b.leads)
+	return a.tunnels == b.tunnels && slices.Equal(a.ports, b.ports) && sameLeads(&a.leads, &b.leads)
 }
 
 func (s *served) add(of *served) {
 	s.ports, s.own = append(s.ports, of.ports...), append(s.own, of.own...)
 	s.backends, s.externals = append(s.backends, of.backends...), append(s.externals, of.externals...)
+	s.tunnels = s.tunnels || of.tunnels
 }
 
 // servedOf a Service, whichever waypoint serves it.
@@ -58,6 +61,7 @@ func (i *Ingest) servedOf(c *memo.Ctx, key cluster.Key) *served {
 		out.own = append(append(out.own, leads.own...), i.keyServers(c, i.ownSetsOf.Get(c, at))...)
 		out.externals = append(out.externals, leads.externals...)
 	}
+	out.tunnels = slices.ContainsFunc(out.backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
 	return out.sorted()
 }
 
@@ -76,6 +80,29 @@ func (i *Ingest) servedInPart(c *memo.Ctx, k servedPart) *served {
 		}
 	}
 	return out.sorted()
+}
+
+func (i *Ingest) servedParts(c *memo.Ctx, gateway cluster.Key) []servedPart {
+	of := i.store.Services.Parts(c, cluster.ByNamespace, gateway.Namespace)
+	out := make([]servedPart, 0, of)
+	for n := range of {
+		out = append(out, servedPart{gateway, cluster.Part{N: n, Of: of}})
+	}
+	return out
+}
+
+// portsInPart are the ports of a part. Where requests go changes more often.
+func (i *Ingest) portsInPart(c *memo.Ctx, k servedPart) []model.ServedPort {
+	return i.servedIn.Get(c, k).ports
+}
+
+// portsServed are those of all parts, sorted.
+func (i *Ingest) portsServed(c *memo.Ctx, gateway cluster.Key) []model.ServedPort {
+	out := &served{}
+	for _, part := range i.servedParts(c, gateway) {
+		out.ports = append(out.ports, i.portsIn.Get(c, part)...)
+	}
+	return out.sorted().ports
 }
 
 // servedBy tells whether a waypoint serves a Service of its namespace.
@@ -106,27 +133,12 @@ func (i *Ingest) front(c *memo.Ctx, gateway cluster.Key) *model.Waypoint {
 	return &model.Waypoint{Name: w.Name, Identity: w.Identity, Listen: w.Listen, Headers: w.Headers, Ports: w.Ports}
 }
 
-// gatewayTo is a port as something that a waypoint sends to.
-type gatewayTo struct {
-	gateway cluster.Key
-	port    model.ServicePort
-}
-
 // SendsRequestsTo tells whether a waypoint sends requests to a port.
 func (i *Ingest) SendsRequestsTo(c *memo.Ctx, gateway cluster.Key, port model.ServicePort) bool {
 	if protocol, ok := i.Serves(c, gateway, port); ok && protocol.HTTP() {
 		return true
 	}
-	return i.backendOf.Get(c, gatewayTo{gateway, port})
-}
-
-func (i *Ingest) isBackendOf(c *memo.Ctx, k gatewayTo) bool {
-	w := i.Waypoint.Get(c, k.gateway)
-	if w == nil {
-		return false
-	}
-	_, found := slices.BinarySearchFunc(w.Backends, k.port, model.ServicePort.Compare)
-	return found
+	return i.roleOf(c, gateway, port).backend
 }
 
 // LeavesBy tells whether requests leave a waypoint by an XBackend.
@@ -152,12 +164,5 @@ func (i *Ingest) WordTo(c *memo.Ctx, gateway cluster.Key, port model.ServicePort
 	if port.Namespace == gateway.Namespace {
 		return OfOwner
 	}
-	return i.wordTo.Get(c, gatewayTo{gateway, port})
-}
-
-func (i *Ingest) wordOf(c *memo.Ctx, k gatewayTo) Word {
-	if w := i.Waypoint.Get(c, k.gateway); w != nil {
-		return WordFor(w, k.port)
-	}
-	return OfConsumer
+	return i.roleOf(c, gateway, port).word
 }

@@ -258,15 +258,27 @@ func (i *Ingest) waypoint(c *memo.Ctx, key cluster.Key) *model.Waypoint {
 		Headers: i.HeaderLimits.Get(c, key),
 	}
 	all := &served{}
-	of := i.store.Services.Parts(c, cluster.ByNamespace, key.Namespace)
-	for n := range of {
-		all.add(i.servedIn.Get(c, servedPart{key, cluster.Part{N: n, Of: of}}))
+	for _, part := range i.servedParts(c, key) {
+		all.add(i.servedIn.Get(c, part))
 	}
-	all.sorted()
-	out.Ports, out.Backends, out.Externals = all.ports, all.backends, all.externals
+	all.leads.sorted()
+	out.Ports, out.Backends, out.Externals = i.portsAt.Get(c, key), all.backends, all.externals
 	out.Consumed = consumed(all.backends, all.own, key.Namespace)
-	out.Tunnels = slices.ContainsFunc(out.Backends, func(p model.ServicePort) bool { return i.SpeaksTLS.Get(c, p) })
+	out.Tunnels = all.tunnels
 	return out
+}
+
+// sameWaypoint tells whether two are, with what is long compared without reflection.
+func sameWaypoint(a, b *model.Waypoint) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	if !slices.Equal(a.Ports, b.Ports) || !slices.Equal(a.Backends, b.Backends) {
+		return false
+	}
+	restA, restB := *a, *b
+	restA.Ports, restA.Backends, restB.Ports, restB.Backends = nil, nil, nil, nil
+	return reflectEqual(restA, restB)
 }
 
 // consumed are those of the backends of a waypoint that are of other namespaces than its own, and not the own ones,

@@ -45,6 +45,7 @@ type node struct {
 	queued    bool
 	steady    bool // see Func.Steady
 	input     bool
+	picked    bool   // it is marked where it differs, not whenever what it is picked from does; see Pick
 	height    int32  // more than that of all that it read
 	looked    uint64 // see settleBefore
 	changedAt uint64 // revision at which the value last came out different
@@ -63,6 +64,8 @@ type node struct {
 type value interface {
 	compute(c *Ctx) (changed bool)
 	forget()
+	// concerned are the picked values that what has changed is about; each is told once.
+	concerned() []*node
 }
 
 // root is what a watched value has besides.
@@ -78,8 +81,9 @@ type input struct {
 	key   any
 }
 
-func (i *input) compute(*Ctx) bool { return false } // it is told that it changed
-func (i *input) forget()           { delete(i.graph.inputs, i.key) }
+func (i *input) compute(*Ctx) bool  { return false } // it is told that it changed
+func (i *input) concerned() []*node { return nil }
+func (i *input) forget()            { delete(i.graph.inputs, i.key) }
 
 // Ctx records what a computation reads. A nil Ctx reads without recording.
 type Ctx struct {
@@ -157,22 +161,34 @@ func (g *Graph) Touch(key any) {
 	g.spoil(&in.node)
 }
 
+// spoil marks what read a value that may have changed.
 func (g *Graph) spoil(n *node) {
 	for u := range n.users.all {
-		if l := len(u.suspects); l == 0 || u.suspects[l-1] != n {
-			u.suspects = append(u.suspects, n)
+		if !u.picked || n.state == maybe {
+			g.mark(u, n)
 		}
-		if u.state != clean {
-			continue
-		}
-		u.state = maybe
-		g.enqueue(u)
-		if u.steady {
-			g.unsettled.add(u)
-			continue
-		}
-		g.spoil(u)
 	}
+	for _, u := range n.of.concerned() {
+		if u.of != nil { // else it was forgotten meanwhile
+			g.mark(u, n)
+		}
+	}
+}
+
+func (g *Graph) mark(u, suspect *node) {
+	if l := len(u.suspects); l == 0 || u.suspects[l-1] != suspect {
+		u.suspects = append(u.suspects, suspect)
+	}
+	if u.state != clean {
+		return
+	}
+	u.state = maybe
+	g.enqueue(u)
+	if u.steady {
+		g.unsettled.add(u)
+		return
+	}
+	g.spoil(u)
 }
 
 // settle brings steady values up to date, and marks the users of those that really changed. Until then these users look
@@ -335,6 +351,11 @@ type Func[K comparable, V any] struct {
 	equal   func(a, b V) bool
 	nodes   map[K]*entry[K, V]
 	steady  bool
+	// picked, differ and differing are of Pick: this is picked; and of what is picked from this, what differs between
+	// two values of a key, and what does and isn't marked yet.
+	picked    bool
+	differ    func(key K, before, now V) []*node
+	differing map[K][]*node
 }
 
 // Steady says that the values hardly ever come out different though what they read changes often, and that many others
@@ -356,6 +377,7 @@ type entry[K comparable, V any] struct {
 func (e *entry[K, V]) compute(c *Ctx) (changed bool) {
 	v := e.f.compute(c, e.key)
 	if changed = e.state == fresh || !e.f.equal(e.value, v); changed {
+		e.note(v)
 		e.value = v
 	}
 	return changed
@@ -414,7 +436,7 @@ func (f *Func[K, V]) entry(key K) *entry[K, V] {
 		return e
 	}
 	e := &entry[K, V]{f: f, key: key}
-	e.of, e.state, e.steady = e, fresh, f.steady
+	e.of, e.state, e.steady, e.picked = e, fresh, f.steady, f.picked
 	f.nodes[key] = e
 	return e
 }

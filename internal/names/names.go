@@ -268,7 +268,7 @@ const (
 
 // ServicePort names scope, route configuration and cluster of a Service's port.
 func ServicePort(namespace, service string, port uint16) string {
-	return fmt.Sprintf("service/%s/%s/%d", namespace, service, port)
+	return "service/" + namespace + "/" + service + "/" + strconv.Itoa(int(port)) // for each port of a waypoint, at a time
 }
 
 // ServerName is what a waypoint is asked for in the handshake (SNI): a port of a Service.

@@ -13,6 +13,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/counts"
@@ -33,13 +34,13 @@ func captured(p *corev1.Pod) *corev1.Pod {
 
 // TestWhoseAnAddressIs: a pod's, of the mesh or not, a node's, by its address, its pods' or its range, or nobody's.
 func TestWhoseAnAddressIs(t *testing.T) {
-	o := newOrigins()
+	o := newOrigins(nil)
 	host := podAt("kube-system", "cni", "n1", "192.168.0.1")
 	host.Spec.HostNetwork = true
 	for _, p := range []*corev1.Pod{
 		podAt("legacy", "a", "n1", "10.0.0.1", "fd00::1"), captured(podAt("shop", "b", "n1", "10.0.0.2")), host,
 	} {
-		o.pod(p, false)
+		o.pod(nil, p)
 	}
 	o.node(&corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: "n2"}, Spec: corev1.NodeSpec{PodCIDRs: []string{"10.0.1.0/24", "made up"}},
@@ -56,14 +57,15 @@ func TestWhoseAnAddressIs(t *testing.T) {
 	}
 
 	// Who called is told a while later, when the pod may be gone; another may have its address by then.
-	o.pod(podAt("legacy", "a", "n1"), true)
+	o.pod(podAt("legacy", "a", "n1", "10.0.0.1", "fd00::1"), nil)
 	require.Equal(t, legacy, o.of("10.0.0.1"))
-	o.pod(podAt("new", "c", "n1", "10.0.0.1"), false)
+	o.pod(nil, podAt("new", "c", "n1", "10.0.0.1"))
 	require.Equal(t, "new", o.of("10.0.0.1").Namespace)
 	for n := range maxGone + 1 {
 		name, address := fmt.Sprint("p", n), fmt.Sprintf("10.9.%d.%d", n/250, n%250)
-		o.pod(podAt("gone", name, "n1", address), false)
-		o.pod(podAt("gone", name, "n1", address), true)
+		p := podAt("gone", name, "n1", address)
+		o.pod(nil, p)
+		o.pod(p, nil)
 	}
 	require.LessOrEqual(t, len(o.addresses), maxGone+4)
 	require.Equal(t, "new", o.of("10.0.0.1").Namespace, "what is in use stays")
@@ -89,10 +91,16 @@ func TestWorkloadsByTheirOwners(t *testing.T) {
 func TestPlainTextIsSummedUp(t *testing.T) {
 	replica := func() (*callers, *prometheus.Registry) {
 		r := prometheus.NewRegistry()
-		c := newCallers(newOrigins(), r)
+		pods := map[types.NamespacedName]*corev1.Pod{}
+		find := func(key types.NamespacedName) (*corev1.Pod, bool) { return pods[key], pods[key] != nil }
+		c := newCallers(newOrigins(find), r)
 		c.grown, c.tell = func([]counts.Growth) {}, func(string, string) {}
-		c.origins.pod(podAt("legacy", "a", "n1", "10.0.0.1"), false)
-		c.origins.pod(captured(podAt("shop", "web", "n1", "10.0.0.2")), false)
+		for _, p := range []*corev1.Pod{
+			podAt("legacy", "a", "n1", "10.0.0.1"), captured(podAt("shop", "web", "n1", "10.0.0.2")),
+		} {
+			pods[types.NamespacedName{Namespace: p.Namespace, Name: p.Name}] = p
+			c.origins.pod(nil, p)
+		}
 		return c, r
 	}
 	a, measured := replica()

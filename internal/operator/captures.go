@@ -6,6 +6,7 @@ package operator
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,62 +19,84 @@ import (
 	"github.com/fairway-mesh/fairway/internal/member"
 )
 
-// captures follows the condition fairway.dev/Captured of all pods and sums it up by node, so that the Mesh's status
-// costs nothing but what changed.
+// captures follows the condition fairway.dev/Captured of all pods and sums it up by node, so that neither what is kept
+// nor the Mesh's status costs more where there are many pods: those that are captured are but counted.
 type captures struct {
 	changed func()
 
 	mu    sync.Mutex
-	nodes map[string]map[types.NamespacedName]string // pod → what went wrong; empty: captured
-	where map[types.NamespacedName]string
+	nodes map[string]*nodeCaptures
+}
+
+// nodeCaptures are the pods of a node whose agent has said how their capture went.
+type nodeCaptures struct {
+	pods     int
+	problems map[types.NamespacedName]string
 }
 
 func newCaptures(changed func()) *captures {
-	return &captures{
-		changed: changed, nodes: map[string]map[types.NamespacedName]string{},
-		where: map[types.NamespacedName]string{},
-	}
+	return &captures{changed: changed, nodes: map[string]*nodeCaptures{}}
 }
 
-// set takes a pod's condition in.
-func (c *captures) set(p *corev1.Pod) {
-	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+// outcome is how the capture of a pod went, as its condition says.
+type outcome struct {
+	node, problem string
+	known         bool
+}
+
+// outcomeOf a pod; nil: there is none.
+func outcomeOf(p *corev1.Pod) outcome {
+	if p == nil || member.Finished(p) {
+		return outcome{}
+	}
 	switch said := member.Condition(p); {
-	case said == nil || member.Finished(p):
-		c.remove(key)
+	case said == nil:
 	case said.Status == corev1.ConditionTrue:
-		c.put(p.Spec.NodeName, key, "")
+		return outcome{node: p.Spec.NodeName, known: true}
 	case said.Reason == v1alpha1.PodReasonCaptureFailed:
-		c.put(p.Spec.NodeName, key, fmt.Sprintf("%s: %s", key, strings.TrimSuffix(said.Message, ".")))
+		return outcome{
+			node: p.Spec.NodeName, known: true,
+			problem: fmt.Sprintf("%s/%s: %s", p.Namespace, p.Name, strings.TrimSuffix(said.Message, ".")),
+		}
+	}
+	return outcome{}
+}
+
+// change takes in what a pod was before, and is now; nil: there was none, or is none any more. Each version of a pod
+// must be before exactly once after it was now.
+func (c *captures) change(before, now *corev1.Pod) {
+	was, is := outcomeOf(before), outcomeOf(now)
+	if was == is {
+		return
+	}
+	c.mu.Lock()
+	if was.known {
+		c.count(was, before, -1)
+	}
+	if is.known {
+		c.count(is, now, 1)
+	}
+	c.mu.Unlock()
+	c.changed()
+}
+
+func (c *captures) count(o outcome, p *corev1.Pod, by int) {
+	n := c.nodes[o.node]
+	if n == nil {
+		n = &nodeCaptures{problems: map[types.NamespacedName]string{}}
+		c.nodes[o.node] = n
+	}
+	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+	switch {
+	case o.problem == "":
+		n.pods += by
+	case by > 0:
+		n.problems[key] = o.problem
 	default:
-		c.remove(key)
+		delete(n.problems, key)
 	}
-}
-
-func (c *captures) put(node string, key types.NamespacedName, problem string) {
-	c.mu.Lock()
-	old, had := c.nodes[node][key]
-	if c.nodes[node] == nil {
-		c.nodes[node] = map[types.NamespacedName]string{}
-	}
-	c.nodes[node][key], c.where[key] = problem, node
-	c.mu.Unlock()
-	if !had || old != problem {
-		c.changed()
-	}
-}
-
-func (c *captures) remove(key types.NamespacedName) {
-	c.mu.Lock()
-	node, had := c.where[key]
-	delete(c.where, key)
-	delete(c.nodes[node], key)
-	if len(c.nodes[node]) == 0 {
-		delete(c.nodes, node)
-	}
-	c.mu.Unlock()
-	if had {
-		c.changed()
+	if n.pods == 0 && len(n.problems) == 0 {
+		delete(c.nodes, o.node)
 	}
 }
 
@@ -82,17 +105,10 @@ func (c *captures) reports() []controllers.NodeReport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := make([]controllers.NodeReport, 0, len(c.nodes))
-	for node, pods := range c.nodes {
-		r := controllers.NodeReport{Node: node}
-		for _, problem := range pods {
-			if problem == "" {
-				r.Captured++
-			} else {
-				r.Problems = append(r.Problems, problem)
-			}
-		}
-		slices.Sort(r.Problems)
-		out = append(out, r)
+	for node, n := range c.nodes {
+		out = append(out, controllers.NodeReport{
+			Node: node, Captured: n.pods, Problems: slices.Sorted(maps.Values(n.problems)),
+		})
 	}
 	slices.SortFunc(out, func(a, b controllers.NodeReport) int { return cmp.Compare(a.Node, b.Node) })
 	return out

@@ -40,8 +40,8 @@ type feed struct {
 	touched func(before, now client.Object)
 	// references read what objects refer to, and hand the objects on.
 	references *references
-	// pod is told of every pod besides, the last time when it is gone.
-	pod func(p *corev1.Pod, gone bool)
+	// pod is told of every pod besides: before is nil for one that is new, now for one that is gone.
+	pod func(before, now *corev1.Pod)
 }
 
 // NeedLeaderElection makes the manager run the feed on every replica.
@@ -144,7 +144,8 @@ func (f *feed) set(before client.Object, o any) {
 	f.references.set(obj)
 	f.touched(before, obj)
 	if p, ok := obj.(*corev1.Pod); ok {
-		f.pod(p, false)
+		was, _ := before.(*corev1.Pod)
+		f.pod(was, p)
 	}
 }
 
@@ -163,6 +164,6 @@ func (f *feed) remove(o any) {
 	}
 	f.references.remove(obj)
 	if p, ok := obj.(*corev1.Pod); ok {
-		f.pod(p, true)
+		f.pod(p, nil)
 	}
 }

@@ -14,7 +14,6 @@ import (
 	certmanagerv1 "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -196,13 +195,11 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst = 200, 400 // statuses of many routes at once must not queue for seconds
 	cfg.DisableCompression = true // the API server is near: CPU of both costs more than bytes between them
-	byObject := controllers.CacheByObject(o.Namespace)
-	byObject[&corev1.Pod{}] = cache.ByObject{Transform: trimPod}
 	mgr, err := ctrl.NewManager(cfg, ctrl.Options{
 		Scheme: scheme(),
 		Logger: o.Log,
 		Cache: cache.Options{
-			ByObject:         byObject,
+			ByObject:         trimmed(controllers.CacheByObject(o.Namespace)),
 			DefaultTransform: cache.TransformStripManagedFields(),
 		},
 		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},

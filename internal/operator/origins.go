@@ -21,11 +21,13 @@ import (
 // maxGone bounds the addresses of pods that are gone and still known, for who called from them is told a while later.
 const maxGone = 4096
 
-// origins knows whose an address is, and which workload a pod is of: every pod of the cluster, and the nodes.
+// origins knows whose an address is: of every pod of the cluster, and of the nodes.
 type origins struct {
+	// find is the cache's pod of a name.
+	find func(types.NamespacedName) (*corev1.Pod, bool)
+
 	mu        sync.Mutex
 	addresses map[netip.Addr]owner
-	pods      map[types.NamespacedName]placed
 	gone      []netip.Addr
 	nodes     map[string]node
 }
@@ -36,59 +38,62 @@ type owner struct {
 	gone   bool
 }
 
-type placed struct {
-	node      string
-	workload  counts.Workload
-	addresses []netip.Addr
-}
-
 type node struct {
 	addresses []netip.Addr
 	ranges    []netip.Prefix
 }
 
-func newOrigins() *origins {
-	return &origins{
-		addresses: map[netip.Addr]owner{}, pods: map[types.NamespacedName]placed{}, nodes: map[string]node{},
+func newOrigins(find func(types.NamespacedName) (*corev1.Pod, bool)) *origins {
+	return &origins{find: find, addresses: map[netip.Addr]owner{}, nodes: map[string]node{}}
+}
+
+// pod takes in what a pod was before, and is now; nil: there was none, or is none any more.
+func (o *origins) pod(before, now *corev1.Pod) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	has := addressesOf(now)
+	for _, a := range has {
+		o.addresses[a] = owner{
+			pod: types.NamespacedName{Namespace: now.Namespace, Name: now.Name}, origin: originOf(now),
+		}
+	}
+	for _, a := range addressesOf(before) {
+		if !slices.Contains(has, a) {
+			o.left(types.NamespacedName{Namespace: before.Namespace, Name: before.Name}, a)
+		}
 	}
 }
 
-// pod takes a pod in, the last time when it is gone.
-func (o *origins) pod(p *corev1.Pod, gone bool) {
-	key := types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	before := o.pods[key].addresses
-	defer func() { o.left(key, before) }()
-	delete(o.pods, key)
-	if gone || member.Finished(p) {
-		return
-	}
-	is := placed{node: p.Spec.NodeName, workload: workloadOf(p)}
-	origin := counts.Origin{Kind: counts.OriginPod, Namespace: p.Namespace}
-	switch {
-	case p.Spec.HostNetwork:
-		origin = counts.Origin{Kind: counts.OriginNode}
-	case member.Captured(p):
-		origin.Kind = counts.OriginMember
+// addressesOf a pod, nil for one that has ended, and for none.
+func addressesOf(p *corev1.Pod) (out []netip.Addr) {
+	if p == nil || member.Finished(p) {
+		return nil
 	}
 	for _, ip := range p.Status.PodIPs {
 		if a, err := netip.ParseAddr(ip.IP); err == nil {
-			is.addresses = append(is.addresses, a.Unmap())
-			o.addresses[a.Unmap()] = owner{pod: key, origin: origin}
+			out = append(out, a.Unmap())
 		}
 	}
-	o.pods[key] = is
+	return out
 }
 
-// left notes the addresses that were a pod's and are no more. The lock is held.
-func (o *origins) left(pod types.NamespacedName, before []netip.Addr) {
-	for _, a := range before {
-		if was := o.addresses[a]; was.pod == pod && !was.gone && !slices.Contains(o.pods[pod].addresses, a) {
-			was.gone = true
-			o.addresses[a] = was
-			o.gone = append(o.gone, a)
-		}
+func originOf(p *corev1.Pod) counts.Origin {
+	origin := counts.Origin{Kind: counts.OriginPod, Namespace: p.Namespace}
+	switch {
+	case p.Spec.HostNetwork:
+		return counts.Origin{Kind: counts.OriginNode}
+	case member.Captured(p):
+		origin.Kind = counts.OriginMember
+	}
+	return origin
+}
+
+// left notes an address that was a pod's and is no more. The lock is held.
+func (o *origins) left(pod types.NamespacedName, a netip.Addr) {
+	if was := o.addresses[a]; was.pod == pod && !was.gone {
+		was.gone = true
+		o.addresses[a] = was
+		o.gone = append(o.gone, a)
 	}
 	for len(o.gone) > maxGone {
 		if a := o.gone[0]; o.addresses[a].gone {
@@ -159,8 +164,9 @@ func (o *origins) of(address string) counts.Origin {
 
 // workload of a pod that runs on a node.
 func (o *origins) workload(pod types.NamespacedName, node string) (counts.Workload, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	p, known := o.pods[pod]
-	return p.workload, known && p.node == node
+	p, known := o.find(pod)
+	if !known || p.Spec.NodeName != node || member.Finished(p) {
+		return counts.Workload{}, false
+	}
+	return workloadOf(p), true
 }

@@ -73,7 +73,7 @@ func newPlane(mgr ctrl.Manager, signs *issuance, o Options) (*plane, error) {
 	}
 	meshChanged := func() { p.triggers.nodes.Notify(types.NamespacedName{Name: names.Mesh}) }
 	p.claims, p.captures = newClaims(meshChanged, metrics.Registry), newCaptures(meshChanged)
-	p.callers = newCallers(newOrigins(), metrics.Registry)
+	p.callers = newCallers(newOrigins(pods{mgr.GetCache()}.find), metrics.Registry)
 	p.automatic = newAutomatic(func(ns string) { p.triggers.automatic.Notify(types.NamespacedName{Name: ns}) })
 
 	cache := xds.NewCache()
@@ -251,15 +251,14 @@ func (p *plane) touched(before, now client.Object) {
 	}
 }
 
-// pod is told of every pod, the last time when it is gone.
-func (p *plane) pod(pod *corev1.Pod, gone bool) {
-	p.callers.origins.pod(pod, gone)
-	if gone || member.Finished(pod) {
-		p.server.Disconnect(string(pod.UID))
-	}
-	if gone {
-		p.captures.remove(client.ObjectKeyFromObject(pod))
-	} else {
-		p.captures.set(pod)
+// pod is told of every pod that comes, changes or goes; before is nil for one that is new, now for one that is gone.
+func (p *plane) pod(before, now *corev1.Pod) {
+	p.captures.change(before, now)
+	p.callers.origins.pod(before, now)
+	switch {
+	case now == nil:
+		p.server.Disconnect(string(before.UID))
+	case member.Finished(now):
+		p.server.Disconnect(string(now.UID))
 	}
 }

@@ -5,15 +5,11 @@ package operator
 
 import (
 	"context"
-	"slices"
 
 	"google.golang.org/grpc/metadata"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/identity/auth"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -57,10 +53,17 @@ func (p pods) greet(ctx context.Context, of xds.Proxy) metadata.MD {
 	return metadata.Pairs(names.HeaderNode, of.Node, names.HeaderZone, node.Labels[corev1.LabelTopologyZone])
 }
 
+// find a pod by its name.
+func (p pods) find(key client.ObjectKey) (*corev1.Pod, bool) {
+	pod := &corev1.Pod{}
+	err := p.reader.Get(context.Background(), key, pod)
+	return pod, err == nil
+}
+
 // Pod implements auth.Pods.
 func (p pods) Pod(namespace, name string) (auth.Pod, bool) {
-	pod := &corev1.Pod{}
-	if err := p.reader.Get(context.Background(), client.ObjectKey{Namespace: namespace, Name: name}, pod); err != nil {
+	pod, ok := p.find(client.ObjectKey{Namespace: namespace, Name: name})
+	if !ok {
 		return auth.Pod{}, false
 	}
 	return auth.Pod{
@@ -95,50 +98,4 @@ func (p pods) RunsOn(node, namespace, account string) bool {
 		}
 	}
 	return false
-}
-
-// trimPod keeps of a pod what the mesh reads, so that memory does not grow with what pods carry besides.
-func trimPod(o any) (any, error) {
-	p, ok := o.(*corev1.Pod)
-	if !ok {
-		return o, nil
-	}
-	out := &corev1.Pod{TypeMeta: p.TypeMeta}
-	out.Name, out.Namespace, out.UID, out.ResourceVersion = p.Name, p.Namespace, p.UID, p.ResourceVersion
-	out.Labels, out.CreationTimestamp, out.DeletionTimestamp = p.Labels, p.CreationTimestamp, p.DeletionTimestamp
-	out.OwnerReferences = p.OwnerReferences
-	if v, mirror := p.Annotations[names.AnnotationMirror]; mirror {
-		out.Annotations = map[string]string{names.AnnotationMirror: v}
-	}
-	out.Spec = corev1.PodSpec{
-		NodeName: p.Spec.NodeName, ServiceAccountName: p.Spec.ServiceAccountName,
-		HostNetwork: p.Spec.HostNetwork,
-		Containers:  trimContainers(p.Spec.Containers), InitContainers: trimContainers(p.Spec.InitContainers),
-	}
-	out.Status = corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs}
-	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) ||
-		p.Labels[names.LabelComponent] == names.ComponentWaypoint {
-		// Statuses of Mesh and Gateways say what keeps a proxy, of which there are few.
-		out.Status.Conditions = p.Status.Conditions
-		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses,
-			p.Status.ContainerStatuses
-		return out, nil
-	}
-	for _, c := range p.Status.Conditions {
-		if c.Type == v1alpha1.PodConditionCaptured || c.Type == corev1.PodReady {
-			out.Status.Conditions = append(out.Status.Conditions, c)
-		}
-	}
-	return out, nil
-}
-
-// trimContainers keeps of containers their named ports: Services lead to these by name, and policies guard them.
-func trimContainers(in []corev1.Container) (out []corev1.Container) {
-	for _, c := range in {
-		named := slices.DeleteFunc(slices.Clone(c.Ports), func(p corev1.ContainerPort) bool { return p.Name == "" })
-		if len(named) > 0 {
-			out = append(out, corev1.Container{Name: c.Name, Ports: slices.Clip(named)})
-		}
-	}
-	return out
 }

@@ -124,7 +124,7 @@ func runFeed(t *testing.T, cfg *rest.Config, authority *identity.Authority) (*re
 	f := &feed{
 		references: newReferences(ctx, configMaps, e.Inbox),
 		cache:      mgr.GetCache(), inbox: e.Inbox, kinds: kinds, scheme: mgr.GetScheme(), log: logr.Discard(),
-		ready: ready, taken: ready.await("the state of the cluster"), pod: func(*corev1.Pod, bool) {},
+		ready: ready, taken: ready.await("the state of the cluster"), pod: func(_, _ *corev1.Pod) {},
 		touched: func(_, _ client.Object) {},
 	}
 	require.NoError(t, mgr.Add(f))

@@ -221,6 +221,9 @@ func (sub *subscription) work(t *table) *work {
 			delete(sub.pending, name)
 		}
 	}
+	if len(sub.pending) == 0 {
+		sub.pending = nil // with the room for all that was asked for at the start
+	}
 	for name := range sub.turnedAway {
 		w.answers = append(w.answers, task{name: name})
 	}

@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,12 +38,16 @@ type scope struct {
 	types map[string]*table
 }
 
+// watchers are the streams that subscribe to a name: few, and of a node's scope one. There are many names, so they are
+// no map.
+type watchers []watcher
+
 // table holds one resource type of a scope.
 type table struct {
 	ready   bool
 	entries map[string]*entry
 	// named and wild index the subscribers, so that a change costs its subscribers only.
-	named map[string]map[watcher]struct{}
+	named map[string]watchers
 	wild  map[watcher]struct{}
 }
 
@@ -59,7 +64,7 @@ type entry struct {
 func newTable() *table {
 	return &table{
 		entries: map[string]*entry{},
-		named:   map[string]map[watcher]struct{}{},
+		named:   map[string]watchers{},
 		wild:    map[watcher]struct{}{},
 	}
 }
@@ -144,7 +149,7 @@ func (s *scope) deliver(changed []mark) {
 		for w := range t.wild {
 			w.mark(changed)
 		}
-		for w := range t.named[changed[0].Name] {
+		for _, w := range t.named[changed[0].Name] {
 			if _, both := t.wild[w]; !both {
 				w.mark(changed)
 			}
@@ -157,7 +162,7 @@ func (s *scope) deliver(changed []mark) {
 		for w := range t.wild {
 			grouped[w] = append(grouped[w], m)
 		}
-		for w := range t.named[m.Name] {
+		for _, w := range t.named[m.Name] {
 			if _, both := t.wild[w]; !both {
 				grouped[w] = append(grouped[w], m)
 			}
@@ -196,12 +201,10 @@ func (s *scope) subscribe(id ID, w watcher) (first bool) {
 		return len(t.wild) == 1
 	}
 	set := t.named[id.Name]
-	if set == nil {
-		set = map[watcher]struct{}{}
-		t.named[id.Name] = set
+	if !slices.Contains(set, w) {
+		t.named[id.Name] = append(set, w)
 	}
-	set[w] = struct{}{}
-	if first = len(set) == 1; first && id.TypeURL == TypeCluster {
+	if first = len(t.named[id.Name]) == 1; first && id.TypeURL == TypeCluster {
 		s.clusters.add(id.Name, s)
 	}
 	return first
@@ -219,8 +222,10 @@ func (s *scope) unsubscribe(id ID, w watcher) (last bool) {
 		delete(t.wild, w)
 		last = len(t.wild) == 0
 	} else {
-		delete(t.named[id.Name], w)
-		if last = len(t.named[id.Name]) == 0; last {
+		// Not in place: there is no room kept for those that have left.
+		rest := slices.DeleteFunc(slices.Clone(t.named[id.Name]), func(o watcher) bool { return o == w })
+		t.named[id.Name] = rest
+		if last = len(rest) == 0; last {
 			if id.TypeURL == TypeCluster {
 				s.clusters.remove(id.Name, s)
 			}
@@ -264,12 +269,12 @@ func (s *scope) subscribers(id ID) (*Resource, []watcher) {
 		res = e.res
 	}
 	out := make([]watcher, 0, len(t.wild)+len(t.named[id.Name]))
-	for w := range t.named[id.Name] {
+	for _, w := range t.named[id.Name] {
 		out = append(out, w)
 	}
 	for w := range t.wild {
 		// A wildcard only covers what exists.
-		if _, both := t.named[id.Name][w]; !both && res != nil {
+		if res != nil && !slices.Contains(t.named[id.Name], w) {
 			out = append(out, w)
 		}
 	}

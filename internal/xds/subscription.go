@@ -24,7 +24,7 @@ type subscription struct {
 	turnedAway map[string]struct{}
 	// held is what the client has, as far as it told us, by name.
 	held map[string]*held
-	// pending are names to decide about and perhaps to send; at most one entry per name, so changes coalesce.
+	// pending are names to decide about and perhaps to send; at most one entry per name, so changes coalesce. nil: none.
 	pending map[string]span
 	// isolating are parts of a rejected response, to be sent one after the other before anything else of the type.
 	isolating []part
@@ -81,7 +81,6 @@ func newSubscription(typeURL string) *subscription {
 
 		turnedAway: map[string]struct{}{},
 		held:       map[string]*held{},
-		pending:    map[string]span{},
 	}
 }
 
@@ -97,6 +96,9 @@ func (sub *subscription) covers(name string) bool {
 func (sub *subscription) enqueue(name string, s span) {
 	if old, ok := sub.pending[name]; ok {
 		s = old.merge(s)
+	}
+	if sub.pending == nil {
+		sub.pending = map[string]span{}
 	}
 	sub.pending[name] = s
 }

@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +46,11 @@ type Options struct {
 	CertManager bool
 	// Fairway installs the CRDs of config/crd.
 	Fairway bool
+	// Address that the API server listens at, with a port, for clients in other network namespaces; zero: of loopback.
+	Address netip.AddrPort
+	// ServiceRange is where Services get their addresses from, and room for what etcd keeps, in bytes; zero: as it is.
+	ServiceRange netip.Prefix
+	Quota        int64
 	// crds are further files or directories of CRDs.
 	crds []string
 }
@@ -51,6 +58,14 @@ type Options struct {
 // Start runs etcd and kube-apiserver until the test ends, and skips the test where the binaries are missing. The
 // returned configuration is that of a cluster administrator.
 func Start(tb testing.TB, o Options) *rest.Config {
+	tb.Helper()
+	cfg, _ := StartWithStore(tb, o)
+	return cfg
+}
+
+// StartWithStore is Start, and also tells where etcd listens, for who fills it with more than an API server takes in
+// reasonable time.
+func StartWithStore(tb testing.TB, o Options) (cfg *rest.Config, etcd *url.URL) {
 	tb.Helper()
 	bin, err := BinDir()
 	if err != nil {
@@ -65,7 +80,7 @@ func Start(tb testing.TB, o Options) *rest.Config {
 			tb.Errorf("stop the API server: %v", err)
 		}
 	})
-	return cfg
+	return cfg, env.ControlPlane.Etcd.URL
 }
 
 // Shared is one API server for all tests of a package; Main stops it. A test keeps to a namespace of its own.
@@ -136,10 +151,11 @@ func BinDir() (string, error) {
 func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	env := &envtest.Environment{
 		BinaryAssetsDirectory: bin, ErrorIfCRDPathMissing: true,
-		ControlPlaneStopTimeout: time.Minute,
+		ControlPlaneStartTimeout: time.Minute, ControlPlaneStopTimeout: time.Minute,
 	}
 	// As clusters have it: a node reads its own pods.
 	env.ControlPlane.GetAPIServer().Configure().Set("authorization-mode", "Node,RBAC")
+	o.configure(&env.ControlPlane)
 	if o.Fairway {
 		env.CRDInstallOptions.Paths = append(env.CRDInstallOptions.Paths, filepath.Join(Root(), "config", "crd", "bases"))
 	}
@@ -165,6 +181,23 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 	// Tests are not to wait for the client's own rate limit.
 	cfg.QPS, cfg.Burst = -1, 0
 	return env, cfg, nil
+}
+
+// configure sets what differs from the defaults of envtest.
+func (o Options) configure(c *envtest.ControlPlane) {
+	server := c.GetAPIServer()
+	if o.Address.IsValid() {
+		server.SecureServing.ListenAddr = envtest.ListenAddr{
+			Address: o.Address.Addr().String(), Port: fmt.Sprint(o.Address.Port()),
+		}
+	}
+	if o.ServiceRange.IsValid() {
+		server.Configure().Set("service-cluster-ip-range", o.ServiceRange.String())
+	}
+	if o.Quota > 0 {
+		c.Etcd = &envtest.Etcd{}
+		c.Etcd.Configure().Set("quota-backend-bytes", fmt.Sprint(o.Quota))
+	}
 }
 
 // Root is the directory of the repository: the nearest one above the test's package that holds the PROJECT file. Source

@@ -239,8 +239,28 @@ func TestTheRefusedAreNeverConnected(t *testing.T) {
 	require.Error(t, err, "somebody else was connected")
 }
 
-// TestClosedUntilTheGuardIsKnown: the listeners of a pod are there at once, and let nobody in before the operator has
-// said what guards it, which takes no other listener.
+// TestListensWithItsGuard: a proxy takes no connection to a pod before it knows what guards it, so that one that listens
+// beside another never closes what that one would have let in.
+func TestListensWithItsGuard(t *testing.T) {
+	m := newMesh(t)
+	client, server := m.nodes[0].newMember("client", false), m.nodes[1].newPod("server")
+	server.greet(8080)
+	server.identity = names.SPIFFEID(trustDomain, server.namespace, server.name)
+	m.issue(server.identity)
+	server.workload(8080)
+	server.configure(false)
+	m.nodes[1].acked(xds.TypeListener, server.listeners(false)[0].Name)
+	have, err := server.ns.Listening(names.PortMTLS, names.PortInbound)
+	require.NoError(t, err)
+	require.Equal(t, map[uint16]bool{names.PortMTLS: false, names.PortInbound: false}, have)
+	server.guarded(guardOf())
+	server.waitForListeners()
+	server.capture(0)
+	requireHello(t, client, server.at(8080).String(), "server sees "+client.addr.String())
+}
+
+// TestClosedUntilTheGuardIsKnown: where the operator is away the listeners of a pod are there after a while all the
+// same, and let nobody in before it has said what guards it, which takes no other listener.
 func TestClosedUntilTheGuardIsKnown(t *testing.T) {
 	m := newMesh(t)
 	client, outsider := m.nodes[0].newMember("client", false), m.nodes[0].newPod("outsider")

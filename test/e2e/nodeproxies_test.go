@@ -106,7 +106,7 @@ func draining(t *testing.T, want int) {
 // goneWithTheirConnections: proxies that have no connection left end long before their time is over.
 func goneWithTheirConnections(t *testing.T) {
 	t.Helper()
-	eventually.PassesWithin(t, time.Minute, "the former node proxies are gone", func(look require.TestingT) {
+	eventually.PassesWithin(t, 2*time.Minute, "the former node proxies are gone", func(look require.TestingT) {
 		require.Empty(look, drainingPods(look))
 	})
 }

@@ -42,21 +42,41 @@ func EndPlaintext(
 	return ended, err
 }
 
-// EndMarked resets the connections that the proxy has made in the namespace. Without rules the application's answers
+// Marked is how many connections the proxy has in the namespace.
+func Marked(ns *netns.Namespace, proxy proxymark.Mark) (n int, err error) {
+	err = ns.Do(func() error {
+		open, err := marked(proxy)
+		n = len(open)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("count the proxy's connections in %s: %w", ns.Path(), err)
+	}
+	return n, err
+}
+
+// EndMarked resets the connections that the proxy has in the namespace. Without rules the application's answers
 // wouldn't find to it any more, and whoever looks at packets would see its mark.
 func EndMarked(ns *netns.Namespace, proxy proxymark.Mark) (ended int, err error) {
 	err = ns.Do(func() error {
-		open, _, err := sockets(unix.IPPROTO_TCP)
+		open, err := marked(proxy)
 		if err != nil {
 			return err
 		}
-		ended, err = destroyAll(slices.DeleteFunc(open, func(c connection) bool { return c.mark != proxy.Mark() }))
+		ended, err = destroyAll(open)
 		return err
 	})
 	if err != nil {
 		err = fmt.Errorf("end the proxy's connections in %s: %w", ns.Path(), err)
 	}
 	return ended, err
+}
+
+// marked are the proxy's of the current thread's namespace: what it has opened, and what its listeners took, which have
+// their mark from them.
+func marked(proxy proxymark.Mark) ([]connection, error) {
+	open, _, err := sockets(unix.IPPROTO_TCP)
+	return slices.DeleteFunc(open, func(c connection) bool { return c.mark != proxy.Mark() }), err
 }
 
 // throughTheProxy picks the proxy's connections to applications of which the callers came in plaintext: no others have

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"syscall"
@@ -38,11 +39,14 @@ func open(t *testing.T, ns *netns.Namespace, from, to string) opened {
 // openAsProxy opens one as the proxy does.
 func openAsProxy(t *testing.T, ns *netns.Namespace, to string) opened {
 	t.Helper()
-	return openBy(t, ns, net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
-		return errors.Join(c.Control(func(fd uintptr) {
-			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(testMark.Mark()))
-		}), err)
-	}}, to)
+	return openBy(t, ns, net.Dialer{Control: markAsProxy}, to)
+}
+
+// markAsProxy is for sockets that are as the proxy's.
+func markAsProxy(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(testMark.Mark()))
+	}), err)
 }
 
 func openBy(t *testing.T, ns *netns.Namespace, d net.Dialer, to string) opened {
@@ -111,6 +115,49 @@ func TestEndPlaintext(t *testing.T) {
 	n, err = EndPlaintext(pod, testMark, nil, everywhere)
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
+}
+
+// TestEndMarked: what the proxy has opened and what it took ends, for the other end as well, and nothing else.
+func TestEndMarked(t *testing.T) {
+	pod, peer := netnstest.Linked(t, []string{"10.244.0.1/24"}, []string{"10.244.0.2/24"})
+	netnstest.Echo(t, pod, "10.244.0.1:8080")
+	netnstest.Echo(t, peer, "10.244.0.2:7070")
+	var proxys net.Listener
+	require.NoError(t, pod.Do(func() (err error) {
+		proxys, err = (&net.ListenConfig{Control: markAsProxy}).Listen(t.Context(), "tcp", "10.244.0.1:15008")
+		return err
+	}))
+	netnstest.ServeOn(t, proxys, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	none, err := Marked(pod, testMark)
+	require.NoError(t, err)
+	require.Zero(t, none, "a listener is none")
+	ended := map[string]opened{
+		"took":            open(t, peer, "", "10.244.0.1:15008"),
+		"opened":          openAsProxy(t, pod, "10.244.0.2:7070"),
+		"opened, to here": openAsProxy(t, pod, "10.244.0.1:8080"),
+	}
+	stay := map[string]opened{
+		"the pod's own":  open(t, pod, "", "10.244.0.2:7070"),
+		"past the proxy": open(t, peer, "", "10.244.0.1:8080"),
+	}
+	n, err := Marked(pod, testMark)
+	require.NoError(t, err)
+	require.Equal(t, len(ended), n)
+	n, err = EndMarked(pod, testMark)
+	require.NoError(t, err)
+	require.Equal(t, len(ended), n)
+	for name, c := range ended {
+		err := c.say()
+		require.Error(t, err, name)
+		var late net.Error
+		require.False(t, errors.As(err, &late) && late.Timeout(), "%s: reset, not silent", name)
+	}
+	for name, c := range stay {
+		require.NoError(t, c.say(), name)
+	}
+	n, err = Marked(pod, testMark)
+	require.NoError(t, err)
+	require.Zero(t, n)
 }
 
 // Connections that begin and end while sockets are listed are told from those past the proxy all the same.

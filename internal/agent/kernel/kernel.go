@@ -134,6 +134,18 @@ func (k *Kernel) MigrateQueues(path, to string) (was string, err error) {
 	return was, err
 }
 
+// Marked is how many connections proxies have in the namespace.
+func (k *Kernel) Marked(path string) (n int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { n, err = capture.Marked(ns, k.proxy); return err })
+	return n, err
+}
+
+// EndMarked resets what proxies have open in the namespace.
+func (k *Kernel) EndMarked(path string) (ended int, err error) {
+	err = in(path, func(ns *netns.Namespace) (err error) { ended, err = capture.EndMarked(ns, k.proxy); return err })
+	return ended, err
+}
+
 // Remove takes all rules of ours away, and ends what the proxy has open there, which can't go on without them. Of that
 // not all ends with the pod's listeners: callers on the same node have theirs.
 func (k *Kernel) Remove(path string) error {

@@ -108,8 +108,8 @@ func (a *Agent) assemble() error {
 	})
 	a.gate = &gatekeeper{
 		pods: a.pods, cached: a.manager.GetClient(), live: a.manager.GetAPIReader(), node: o.NodeName,
-		system: o.SystemNamespace,
-		seen:   seen, again: a.enqueue, failed: reports.Failed, starts: a.metrics.starts, log: o.Log,
+		system: o.SystemNamespace, kernel: o.kernel, lingers: o.waits.lingers,
+		seen: seen, again: a.enqueue, failed: reports.Failed, starts: a.metrics.starts, log: o.Log,
 	}
 	direct, err := client.New(config, client.Options{Scheme: scheme})
 	if err != nil {

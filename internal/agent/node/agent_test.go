@@ -162,6 +162,23 @@ func TestStartingPod(t *testing.T) {
 	eventually.True(f.t, "listeners leave the namespace", func() bool { return len(f.listenerNames()) == 0 })
 }
 
+// TestNothingStaysOpenInAPodThatIsGone: what proxies have open in its network ends before that goes. The pod needn't be
+// known: one that was deleted by force isn't any more.
+func TestNothingStaysOpenInAPodThatIsGone(t *testing.T) {
+	f := setUp(t)
+	f.start()
+	del := func(open int) plugin.Response {
+		path := filepath.Join(f.netnsDir, "ns-cart")
+		require.NoError(t, os.WriteFile(path, nil, 0o600))
+		f.do(func() { f.marked[path] = open })
+		return f.ask(plugin.Request{Command: plugin.CommandDel, Netns: path, PodNamespace: f.namespace, PodName: "cart"})
+	}
+	require.Equal(t, plugin.Response{}, del(0))
+	require.Equal(t, -1, f.index("end "))
+	require.Equal(t, plugin.Response{}, del(2))
+	require.NotEqual(t, -1, f.index("end 2 marked ns-cart"))
+}
+
 func TestStartingPodFailsClosed(t *testing.T) {
 	f := setUp(t)
 	f.start()

@@ -23,10 +23,15 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/internal/wake"
 )
 
-// liveTimeout bounds a question to the API server at a pod's start.
-const liveTimeout = 3 * time.Second
+const (
+	// liveTimeout bounds a question to the API server at a pod's start.
+	liveTimeout = 3 * time.Second
+	// lingerEvery is how often connections are counted in a pod that is gone.
+	lingerEvery = 10 * time.Millisecond
+)
 
 // follower captures pods and knows how they stand; pods.Follower is one.
 type follower interface {
@@ -51,6 +56,9 @@ type gatekeeper struct {
 	// pod.
 	cached, live client.Reader
 	node, system string
+	kernel       endKernel
+	// lingers is how long a pod's network waits for what proxies have open in it.
+	lingers time.Duration
 	// seen is the path of a network namespace as agent and proxy see it.
 	seen func(hostPath string) string
 	// again has a pod reconciled.
@@ -134,6 +142,30 @@ func (g *gatekeeper) Del(ctx context.Context, req plugin.Request) {
 		if err := g.pods.ForgetSandbox(ctx, uid, netns); err != nil {
 			g.log.Info("clean up after a pod", "pod", req.PodNamespace+"/"+req.PodName, "reason", err.Error())
 		}
+	}
+	if req.Netns != "" {
+		g.endConnections(ctx, g.seen(req.Netns))
+	}
+}
+
+// endConnections of the node's proxies, this one's and any that drains, in a network namespace that goes. No process of
+// the pod is left by now, and what it said last may be on its way still, so they have a moment to end by themselves.
+// Those that are left then wait for a peer, and their ends would be lost with the namespace's interface: both sides
+// would notice by keepalive only, and a proxy that drains would wait for it.
+func (g *gatekeeper) endConnections(ctx context.Context, netns string) {
+	ctx, cancel := context.WithTimeout(ctx, g.lingers)
+	defer cancel()
+	for {
+		open, err := g.kernel.Marked(netns)
+		if err != nil || open == 0 {
+			return // it is gone already, or has none
+		}
+		if !wake.After(ctx, lingerEvery) {
+			break
+		}
+	}
+	if ended, err := g.kernel.EndMarked(netns); err != nil || ended > 0 {
+		g.log.V(1).Info("ended what proxies had open in a pod that is gone", "netns", netns, "ended", ended, "error", err)
 	}
 }
 

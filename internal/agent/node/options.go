@@ -83,6 +83,8 @@ type waits struct {
 	successor time.Duration
 	// crash is how long nobody may be in charge while an agent starts again.
 	crash time.Duration
+	// lingers is how long a pod's network waits for what proxies have open in it.
+	lingers time.Duration
 }
 
 // Proxy is the node proxy's configuration, as far as the agent makes it; relay.Relay is one.
@@ -110,9 +112,16 @@ type nodeKernel interface {
 	pods.Kernel
 	hostKernel
 	connections.Kernel
+	endKernel
 	MigrateQueues(path, to string) (was string, err error)
 	// CanLimitPeers says why the kernel can't count connections by peer. Pods are captured without that limit then.
 	CanLimitPeers() error
+}
+
+// endKernel has what proxies have open in a network namespace.
+type endKernel interface {
+	Marked(path string) (int, error)
+	EndMarked(path string) (ended int, err error)
 }
 
 // hostKernel has the node's own rules.
@@ -130,6 +139,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.waits.closed = cmp.Or(o.waits.closed, 5*time.Second)
 	o.waits.successor = cmp.Or(o.waits.successor, time.Minute)
 	o.waits.crash = cmp.Or(o.waits.crash, 5*time.Second)
+	o.waits.lingers = cmp.Or(o.waits.lingers, 500*time.Millisecond)
 	o.CNIBinDir = cmp.Or(o.CNIBinDir, names.CNIBinDir)
 	o.CNIConfDir = cmp.Or(o.CNIConfDir, names.CNIConfDir)
 	o.pluginSource = cmp.Or(o.pluginSource, "/"+names.CNIPlugin)

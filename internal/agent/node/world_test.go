@@ -61,6 +61,8 @@ type world struct {
 	counted     int      // is how often it has counted them
 	// queues are where what waits in the queue of a listener that closes goes to another.
 	queues map[string]string
+	// marked are how many connections proxies have in a network namespace.
+	marked map[string]int
 	// runtimeDown: the container runtime doesn't answer. asked is called when it is asked.
 	runtimeDown bool
 	asked       func(netns.Pod)
@@ -71,7 +73,7 @@ func newWorld(t *testing.T) *world {
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
 		peers: map[string]uint32{}, closed: map[string]bool{}, neighbours: map[string]string{},
-		beyond: map[string]capture.Refused{}, queues: map[string]string{}, changed: make(chan struct{}),
+		beyond: map[string]capture.Refused{}, queues: map[string]string{}, marked: map[string]int{}, changed: make(chan struct{}),
 	}
 }
 
@@ -295,6 +297,21 @@ func (w *world) MigrateQueues(path, to string) (string, error) {
 	was := cmp.Or(w.queues[path], "0")
 	w.queues[path] = to
 	return was, w.exists(path)
+}
+
+func (w *world) Marked(path string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.marked[path], w.exists(path)
+}
+
+func (w *world) EndMarked(path string) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	ended := w.marked[path]
+	delete(w.marked, path)
+	w.note("end %d marked %s", ended, filepath.Base(path))
+	return ended, w.exists(path)
 }
 
 func (w *world) CanLimitPeers() error { return nil }

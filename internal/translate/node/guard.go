@@ -5,6 +5,7 @@ package node
 
 import (
 	"net/netip"
+	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -21,6 +22,10 @@ import (
 
 // unguarded is the verdict of who has proved who it is where the operator hasn't said yet what guards the pod.
 const unguarded = "what guards it is not known yet"
+
+// guardPatience is how long a pod's listeners wait for its guard. A proxy that listens beside the one before would close
+// what it takes without, which that one lets in; and a pod must start though the operator is away.
+const guardPatience = 5 * time.Second
 
 // nowhere is an address of a family that the kernel never connects TCP to, and refuses at once without a look at routes
 // or rules: it is no single host's. Without any, cluster direct would take the connection's own.
@@ -40,7 +45,7 @@ func guarded(p Pod, family netip.Addr, target string) []*listenerv3.Filter {
 			envoy.FilterState(names.FilterStateTarget, envoy.FactoryString, target, envoy.SharedNot),
 			says(envoy.Unproved),
 		}, []*statev3.FilterStateValue{says(unguarded)}),
-		envoy.NetworkFilterByECDSOr(names.PodAuthorization(p.Namespace, p.Name), &netstatev3.Config{}),
+		envoy.NetworkFilterByECDSOr(names.PodAuthorization(p.Namespace, p.Name), &netstatev3.Config{}, guardPatience),
 		envoy.SetFilterStateOfPeer(nil, []*statev3.FilterStateValue{envoy.FilterState(envoy.FilterStateOriginalDst, "",
 			envoy.PlainState(names.FilterStateVerdict)+envoy.PlainState(names.FilterStateTarget), envoy.SharedNot)}),
 	}

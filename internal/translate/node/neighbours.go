@@ -154,7 +154,7 @@ func fromNeighbours(p Pod) (before []*statev3.FilterStateValue, behind []*listen
 		text(names.FilterStateNeighbour, celOf("''")),
 	}
 	return before, []*listenerv3.Filter{
-		envoy.NetworkFilterByECDSOr(names.Neighbours, &netstatev3.Config{}),
+		envoy.NetworkFilterByECDSOr(names.Neighbours, &netstatev3.Config{}, 0),
 		envoy.SetFilterState(
 			unlessEmpty(envoy.FilterState(envoy.FilterStateCluster, "", ifAny(quoted(NeighboursCluster(p.UID))),
 				envoy.SharedNot)),
