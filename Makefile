@@ -175,13 +175,19 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy)" $(TESTFLAGS) ./test/e2e/...'
+		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+
+FAULT_UNITS ?= 10000
+.PHONY: test-faults
+test-faults: ## Keep FAULT_UNITS requests, streams and connections going on the dev cluster through each fault there is (root).
+	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 \
+		go test -v -count=1 -timeout 120m $(TESTFLAGS) -run "^TestNothingIsCut" ./test/e2e -args -fault-units=$(FAULT_UNITS)'
 
 .PHONY: test-networkpolicy
 test-networkpolicy: $(GOTESTSUM) ## Run end-to-end tests on a dev cluster that enforces NetworkPolicies (root); in the end it does so no longer.
 	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && $(DEVCLUSTER) network-policies && \
 		FAIRWAY_E2E=1 FAIRWAY_E2E_NETWORKPOLICY=1 $(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 \
-		-skip "^(TestBench|TestUndeploy)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
+		-skip "^(TestBench|TestUndeploy|TestNothingIsCutByTheCluster)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
 
 BENCH_ROUTES ?= 0,1000,3000
 BENCH_ONE ?= 1000,3000

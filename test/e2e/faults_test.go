@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,60 +25,68 @@ import (
 )
 
 var faultUnits = flag.Int("fault-units", 0,
-	"while each fault of TestNothingIsCut… is made again and again, so many requests, streams and connections at least")
+	"while each fault of TestNothingIsCut… is made again and again, so many requests, streams and connections at least;\n"+
+		"those that aren't made by default are made then, too")
+
+// fault is what happens to the mesh, or to what it stands on. In the end all is as it was before.
+type fault struct {
+	what string
+	// asked for it must be, by -fault-units.
+	asked bool
+	// happens the n-th time.
+	happens func(s *loaded, n int)
+}
 
 // TestNothingIsCutByTheOwner of a namespace: routes are edited, a waypoint and what is behind it come and go.
 func TestNothingIsCutByTheOwner(t *testing.T) {
 	t.Parallel()
-	s := newLoaded(t)
-	parameters := func(spec v1alpha1.ProxyParametersSpec) {
-		p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: loadedWaypoint}}
-		edit(t, p, func() { p.Spec = spec })
-	}
-	s.during("routes edited", func(int) {
-		for n := range 100 {
-			edit(t, s.route, func() {
-				s.route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2]
+	newLoaded(t).during(
+		fault{what: "routes edited", happens: func(s *loaded, _ int) {
+			for n := range 100 {
+				edit(s.t, s.route, func() {
+					s.route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2]
+				})
+			}
+			s.programmed(s.route.Name)
+		}},
+		fault{what: "waypoint rolled", happens: func(s *loaded, n int) {
+			changed := waypointReplicas(2)
+			changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
+			s.parameters(changed)
+			s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool {
+				return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
 			})
-		}
-		s.programmed(s.route.Name)
-	})
-	s.during("waypoint rolled", func(n int) {
-		changed := waypointReplicas(2)
-		changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
-		parameters(changed)
-		s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool {
-			return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
-		})
-	})
-	s.during("waypoint scaled up and down", func(int) {
-		for _, replicas := range []int32{4, 2} {
-			parameters(waypointReplicas(replicas))
-			s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == replicas })
-		}
-	})
-	s.during("endpoints scaled up and down", func(int) {
-		for _, replicas := range []int32{6, 1, 2} {
-			s.scale("web", replicas)
-			s.scale("mirror", replicas)
-		}
-	})
+		}},
+		fault{what: "waypoint scaled up and down", happens: func(s *loaded, _ int) {
+			for _, replicas := range []int32{4, 2} {
+				s.parameters(waypointReplicas(replicas))
+				s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool { return *d.Spec.Replicas == replicas })
+			}
+		}},
+		fault{what: "endpoints scaled up and down", happens: func(s *loaded, _ int) {
+			for _, replicas := range []int32{6, 1, 2} {
+				s.scale("web", replicas)
+				s.scale("mirror", replicas)
+			}
+		}},
+	)
 }
 
-// TestNothingIsCutByTheMesh: its parts are replaced. Now and then a connection of TCP still ends early while node
-// proxies are rolled out, which is known (docs/design/replacing-node-proxies.md), so that is asked for by -fault-units.
+// TestNothingIsCutByTheMesh: its parts are replaced.
 func TestNothingIsCutByTheMesh(t *testing.T) {
-	s := newLoaded(t)
-	if *faultUnits > 0 {
-		s.during("node proxies rolled out", func(int) {
-			rollOut(t, nodeProxies())
-			nodesRolledOut(t)
-		})
-		s.during("node proxies deleted", func(int) { replaced(t, names.SystemNamespace, names.ComponentNode, nil) })
-	}
-	s.during("operators killed", func(int) {
-		replaced(t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
-	})
+	newLoaded(t).during(
+		fault{what: "node proxies rolled out", happens: func(s *loaded, _ int) {
+			rollOut(s.t, nodeProxies())
+			nodesRolledOut(s.t)
+		}},
+		fault{what: "node proxies deleted", asked: true, happens: func(s *loaded, _ int) {
+			replaced(s.t, names.SystemNamespace, names.ComponentNode, nil)
+		}},
+		fault{what: "operators killed", happens: func(s *loaded, _ int) {
+			replaced(s.t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
+		}},
+		fault{what: "agents killed", asked: true, happens: func(s *loaded, _ int) { s.killAgents() }},
+	)
 }
 
 // loaded is a namespace that is used all the time: requests on connections that are kept, and on new ones, streams of
@@ -85,69 +94,112 @@ func TestNothingIsCutByTheMesh(t *testing.T) {
 type loaded struct {
 	*space
 	route *gwv1.HTTPRoute
+	// started is when the process of each load began.
+	started map[string]time.Time
 }
 
 const loadedWaypoint = "mine"
 
-// loadedWays are what is used.
-var loadedWays = []string{"pods", "waypoint"}
+// loadedWays are what is used, and for comparison the same beside the mesh, between nodes: what a fault, or a machine
+// that has too much to do, keeps waiting by itself.
+var loadedWays = []string{"pods", "waypoint", beside}
+
+const beside = "beside"
 
 func newLoaded(t *testing.T) *loaded {
 	t.Helper()
-	s := &loaded{space: enrolled(t, names.LabelMTLSMode, names.MTLSStrict)}
+	s := &loaded{space: enrolled(t, names.LabelMTLSMode, names.MTLSStrict), started: map[string]time.Time{}}
 	s.server("web", twoReplicas)
 	s.server("mirror", twoReplicas, arguments("tcp-mirror", "--port=8080"), spec(func(p *corev1.PodSpec) {
 		p.Containers[0].ReadinessProbe.ProbeHandler = tcpProbe("http")
 	}))
 	s.create(&v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Name: loadedWaypoint}, Spec: waypointReplicas(2)})
 	s.gateway(loadedWaypoint, parametersOf(loadedWaypoint))
-	for _, way := range loadedWays {
-		through := func(svc *corev1.Service) {
-			if way == "waypoint" {
-				svc.Labels = map[string]string{names.LabelUseWaypoint: loadedWaypoint}
-			}
-		}
-		s.service("web-"+way, "web", through)
-		s.service("mirror-"+way, "mirror", through, func(svc *corev1.Service) {
+	http, tcp := map[string]string{}, map[string]string{}
+	for way, waypoint := range map[string]string{"pods": names.UseWaypointNone, "waypoint": loadedWaypoint} {
+		through := func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: waypoint} }
+		// By address, for no fault of the mesh's is to be mistaken for one of the cluster's DNS, or the other way round.
+		http[way] = s.service("web-"+way, "web", through).Spec.ClusterIP
+		tcp[way] = s.service("mirror-"+way, "mirror", through, func(svc *corev1.Service) {
 			svc.Spec.Ports[0].Name, svc.Spec.Ports[0].AppProtocol = "tcp", nil
-		})
+		}).Spec.ClusterIP
 	}
 	s.route = httpRoute("web", toService("web-waypoint"), rule(nil, backend("web-waypoint")))
 	s.create(s.route)
 	s.captured("web", "mirror")
 	s.programmed("web")
-	for _, way := range loadedWays {
-		s.client("load-"+way, arguments("load", "--http=web-"+way+":80", "--tcp=mirror-"+way+":80", "--every=20ms"),
-			spec(func(p *corev1.PodSpec) { p.Containers[0].ReadinessProbe, p.Containers[0].Lifecycle = nil, nil }))
+	for way := range http {
+		s.load(way, []string{"--http=" + http[way] + ":80", "--tcp=" + tcp[way] + ":80"})
 		s.captured("load-" + way)
 	}
+	outside := podLabel(names.LabelMesh, names.MeshDisabled)
+	s.server(beside, outside)
+	s.load(beside, []string{"--http=" + s.service(beside, beside).Spec.ClusterIP + ":80", "--kinds=kept,new"},
+		outside, apartFrom(beside))
 	for _, way := range loadedWays {
-		s.results("load-" + way) // while it all came up
+		for _, r := range s.resultsOf("load-" + way) { // while it all came up
+			s.started[way] = r.Started
+		}
 	}
 	return s
 }
 
-// during a fault nothing fails.
-func (s *loaded) during(what string, fault func(n int)) {
+// load of a way: as much as others can spare who run beside it, or enough for many units. What fails is told at once,
+// but what hangs is left to hang: for how long is compared.
+func (s *loaded) load(way string, flags []string, opts ...option) {
 	s.t.Helper()
-	for _, way := range loadedWays {
-		for _, r := range s.results("load-" + way) { // what the fault before did late
-			require.Zero(s.t, r.Failed, "before %s, %s, %s: %d failed: %v", what, way, r.Kind, r.Failed, r.Failures)
-		}
+	every := "100ms"
+	if *faultUnits > 0 {
+		every = "20ms"
 	}
-	start, total := time.Now(), map[string]int{}
-	for n, units := 0, 0; n == 0 || units < *faultUnits; n++ {
-		fault(n)
-		for _, way := range loadedWays {
-			for _, r := range s.results("load-" + way) {
-				require.Zero(s.t, r.Failed, "%s, %s, %s: %d of %d failed: %v", what, way, r.Kind, r.Failed, r.Done, r.Failures)
-				require.NotZero(s.t, r.Done, "%s, %s, %s", what, way, r.Kind)
-				total[way+"/"+r.Kind] += r.Done
-				units += r.Done
+	flags = append([]string{"load", "--every=" + every, "--timeout=30s"}, flags...)
+	s.client("load-"+way, append(opts, arguments(flags...),
+		spec(func(p *corev1.PodSpec) { p.Containers[0].ReadinessProbe, p.Containers[0].Lifecycle = nil, nil }))...)
+}
+
+// impatience is how much longer than beside the mesh nobody waits for anything: who runs into the node proxies' time
+// limit for a connection waits so long.
+const impatience = 5 * time.Second
+
+// during faults, one after the other, nothing fails.
+func (s *loaded) during(faults ...fault) {
+	for _, f := range faults {
+		if f.asked && *faultUnits == 0 {
+			continue
+		}
+		s.t.Run(f.what, func(t *testing.T) {
+			here := *s
+			here.space = &space{t: t, name: s.name}
+			here.whole(f)
+		})
+	}
+}
+
+// whole is everything while a fault happens.
+func (s *loaded) whole(f fault) {
+	s.t.Helper()
+	s.results("before it") // what the fault before did late
+	start, units, all := time.Now(), 0, map[string]*loadResult{}
+	for n := 0; n == 0 || units < *faultUnits; n++ {
+		f.happens(s, n)
+		for what, r := range s.results("meanwhile") {
+			units += r.Done
+			if all[what] == nil {
+				all[what] = &loadResult{}
 			}
+			all[what].Done += r.Done
+			all[what].LongestSeconds = max(all[what].LongestSeconds, r.LongestSeconds)
 		}
 	}
-	s.t.Logf("%s, %s: none failed of %v", what, time.Since(start).Round(time.Second), total)
+	for what, r := range all {
+		s.t.Logf("%s: none of %d failed, the longest wait was %.2fs", what, r.Done, r.LongestSeconds)
+	}
+	s.t.Logf("%d in all, in %s", units, time.Since(start).Round(time.Second))
+}
+
+func (s *loaded) parameters(spec v1alpha1.ProxyParametersSpec) {
+	p := &v1alpha1.ProxyParameters{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: loadedWaypoint}}
+	edit(s.t, p, func() { p.Spec = spec })
 }
 
 func waypointReplicas(n int32) v1alpha1.ProxyParametersSpec {
@@ -175,13 +227,43 @@ func (s *space) rolledOut(name string, changed func(*appsv1.Deployment) bool) {
 
 // loadResult is what came of one kind of load, as the test tool tells it.
 type loadResult struct {
-	Kind         string
-	Done, Failed int
-	Failures     map[string]int
+	Kind           string
+	Started        time.Time
+	Done, Failed   int
+	LongestSeconds float64
+	Failures       map[string]int
 }
 
-// results of a load since they were asked for last, once all that began has ended.
-func (s *loaded) results(load string) (out []loadResult) {
+// results of each way and kind since they were asked for last, once all that began has ended. In the mesh none failed,
+// and nothing was waited for much longer than beside it.
+func (s *loaded) results(when string) map[string]loadResult {
+	s.t.Helper()
+	out, longest := map[string]loadResult{}, 0.0
+	for _, way := range loadedWays {
+		for _, r := range s.resultsOf("load-" + way) {
+			require.True(s.t, s.started[way].Equal(r.Started), "%s, the load %s: it was restarted", when, way)
+			if way == beside {
+				longest = max(longest, r.LongestSeconds)
+				continue
+			}
+			out[way+", "+r.Kind] = r
+		}
+	}
+	limit := 2*longest + impatience.Seconds()
+	for what, r := range out {
+		assert.Zero(s.t, r.Failed, "%s, %s: %d of %d failed: %v", when, what, r.Failed, r.Done, r.Failures)
+		assert.NotZero(s.t, r.Done, "%s, %s", when, what)
+		assert.Less(s.t, r.LongestSeconds, limit, "%s, %s: seconds for which something was waited; beside the mesh %.2f",
+			when, what, longest)
+	}
+	if s.t.Failed() {
+		s.t.FailNow()
+	}
+	s.t.Logf("%s: the longest wait beside the mesh was %.2fs", when, longest)
+	return out
+}
+
+func (s *loaded) resultsOf(load string) (out []loadResult) {
 	s.t.Helper()
 	text, err := s.exec(s.t.Context(), load, "get", "--timeout=1m", "http://127.0.0.1:8090/results")
 	require.NoError(s.t, err)

@@ -31,9 +31,10 @@ var loadKinds = []struct {
 	{"tcp", func(o *loadOptions) worker { return sender{o} }},
 }
 
-// worker does one unit after the other: each comes to its end as it should, or is an error.
+// worker does one unit after the other: each comes to its end as it should, or is an error. Whatever it waits for, a
+// connection, an answer or more of one, it waits for by w.
 type worker interface {
-	unit(ctx context.Context) error
+	unit(ctx context.Context, w *waits) error
 	close()
 }
 
@@ -51,9 +52,10 @@ func load() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "load", Short: "Use connections in several ways, and count what fails",
 		Long: "Use connections in several ways at a time. Who asks for http://CONTROL/results gets what came of all units\n" +
-			"that began since the last time, once the last of them has ended: a line of JSON for each kind. Kinds: kept\n" +
-			"(requests on connections that are kept), new (a connection for each request), grpc (streams that send and get\n" +
-			"back a message every 20ms), tcp (connections that send and get back random bytes, and both sides' ends).",
+			"that began since the last time, once the last of them has ended: a line of JSON for each kind, with the longest\n" +
+			"time that anything was waited for, and the time at which this process began. Kinds: kept (requests on\n" +
+			"connections that are kept), new (a connection for each request), grpc (streams that send and get back a message\n" +
+			"every 20ms), tcp (connections that send and get back random bytes, and both sides' ends).",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.serve(cmd.Context(), control) },
 	}
@@ -95,7 +97,7 @@ func (o *loadOptions) serve(ctx context.Context, control string) error {
 		}
 		for range o.workers {
 			g.Go(func() error {
-				o.work(ctx, k.make(o), func() func(error) { return count.begin(k.name) })
+				o.work(ctx, k.make(o), func() ended { return count.begin(k.name) })
 				return nil
 			})
 		}
@@ -104,7 +106,7 @@ func (o *loadOptions) serve(ctx context.Context, control string) error {
 }
 
 // work does units until the context ends.
-func (o *loadOptions) work(ctx context.Context, w worker, begin func() func(error)) {
+func (o *loadOptions) work(ctx context.Context, w worker, begin func() ended) {
 	defer w.close()
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()
@@ -112,13 +114,26 @@ func (o *loadOptions) work(ctx context.Context, w worker, begin func() func(erro
 		done := begin()
 		// What has begun is not cut by the end of the load.
 		unit, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.stream+o.timeout)
-		done(w.unit(unit))
+		var waited waits
+		err := w.unit(unit, &waited)
+		done(waited.longest, err)
 		cancel()
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 		}
 	}
+}
+
+// waits are what one unit waits for, one thing after the other.
+type waits struct{ longest time.Duration }
+
+// of something that f waits for.
+func (w *waits) of(f func() error) error {
+	start := time.Now()
+	err := f()
+	w.longest = max(w.longest, time.Since(start))
+	return err
 }
 
 // withoutPorts leaves out of an error what differs from one failure to the next: the client's port.
@@ -152,8 +167,12 @@ func newAsker(o *loadOptions, fresh bool) *asker {
 	return a
 }
 
-func (a *asker) unit(ctx context.Context) error {
-	resp, _, err := a.ask(ctx)
+func (a *asker) unit(ctx context.Context, w *waits) error {
+	var resp *http.Response
+	err := w.of(func() (err error) {
+		resp, _, err = a.ask(ctx)
+		return err
+	})
 	switch reset := a.reset.Swap(false); {
 	case err != nil:
 		return err

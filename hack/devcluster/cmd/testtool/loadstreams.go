@@ -36,7 +36,7 @@ func newStreamer(o *loadOptions) *streamer {
 	return &streamer{conn: conn, err: err, stream: o.stream}
 }
 
-func (s *streamer) unit(ctx context.Context) error {
+func (s *streamer) unit(ctx context.Context, w *waits) error {
 	if s.err != nil {
 		return s.err
 	}
@@ -47,23 +47,31 @@ func (s *streamer) unit(ctx context.Context) error {
 	tick := time.NewTicker(messageEvery)
 	defer tick.Stop()
 	for end := time.Now().Add(s.stream); time.Now().Before(end); <-tick.C {
-		sent := random(64)
-		if err := stream.SendMsg(&sent); err != nil {
-			return fmt.Errorf("stream: %w", errors.Join(stream.RecvMsg(new([]byte)), err))
-		}
-		var got []byte
-		if err := stream.RecvMsg(&got); err != nil {
+		if err := w.of(func() error { return exchange(stream) }); err != nil {
 			return fmt.Errorf("stream: %w", err)
-		}
-		if !bytes.Equal(sent, got) {
-			return errors.New("stream: another message came back")
 		}
 	}
 	if err := stream.CloseSend(); err != nil {
 		return err
 	}
-	if err := stream.RecvMsg(new([]byte)); !errors.Is(err, io.EOF) {
+	if err := w.of(func() error { return stream.RecvMsg(new([]byte)) }); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("stream: its end: %w", err)
+	}
+	return nil
+}
+
+// exchange sends a message, which must come back.
+func exchange(stream grpc.ClientStream) error {
+	sent := random(64)
+	if err := stream.SendMsg(&sent); err != nil {
+		return errors.Join(stream.RecvMsg(new([]byte)), err)
+	}
+	var got []byte
+	if err := stream.RecvMsg(&got); err != nil {
+		return err
+	}
+	if !bytes.Equal(sent, got) {
+		return errors.New("another message came back")
 	}
 	return nil
 }
@@ -79,8 +87,12 @@ type sender struct{ *loadOptions }
 
 func (s sender) close() {}
 
-func (s sender) unit(ctx context.Context) error {
-	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.tcp)
+func (s sender) unit(ctx context.Context, w *waits) error {
+	var c net.Conn
+	err := w.of(func() (err error) {
+		c, err = (&net.Dialer{}).DialContext(ctx, "tcp", s.tcp)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -105,7 +117,7 @@ func (s sender) unit(ctx context.Context) error {
 		return c.(*net.TCPConn).CloseWrite()
 	})
 	back := crc32.NewIEEE()
-	n, err := io.Copy(back, c)
+	n, err := io.Copy(back, waitingReader{c, w})
 	if err := errors.Join(err, g.Wait()); err != nil {
 		return err
 	}
@@ -113,6 +125,20 @@ func (s sender) unit(ctx context.Context) error {
 		return fmt.Errorf("tcp: of what was sent not the same came back, or not all (cut: %t)", int(n) < total)
 	}
 	return nil
+}
+
+// waitingReader counts how long each read waits.
+type waitingReader struct {
+	io.Reader
+	waits *waits
+}
+
+func (r waitingReader) Read(p []byte) (n int, err error) {
+	err = r.waits.of(func() (err error) {
+		n, err = r.Reader.Read(p)
+		return err
+	})
+	return n, err
 }
 
 func random(n int) []byte {

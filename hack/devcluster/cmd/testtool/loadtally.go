@@ -13,9 +13,12 @@ const mostFailures = 5
 
 // loadResult is what came of one kind of load.
 type loadResult struct {
-	Kind           string         `json:"kind"`
-	Done           int            `json:"done"`
-	Failed         int            `json:"failed"`
+	Kind string `json:"kind"`
+	// Started tells this process from another one, which knows nothing of what this one had begun.
+	Started time.Time `json:"started"`
+	Done    int       `json:"done"`
+	Failed  int       `json:"failed"`
+	// LongestSeconds is the longest that a unit waited for anything.
 	LongestSeconds float64        `json:"longestSeconds"`
 	Failures       map[string]int `json:"failures,omitempty"`
 }
@@ -29,13 +32,17 @@ type tally struct {
 
 // tallies count units.
 type tallies struct {
-	kinds []string
-	mu    sync.Mutex
-	now   *tally
+	kinds   []string
+	started time.Time
+	mu      sync.Mutex
+	now     *tally
 }
 
+// ended counts the end of a unit, and how long it waited at most.
+type ended func(waited time.Duration, err error)
+
 func newTallies(kinds []string) *tallies {
-	t := &tallies{kinds: kinds}
+	t := &tallies{kinds: kinds, started: time.Now()}
 	t.now = t.fresh()
 	return t
 }
@@ -43,22 +50,22 @@ func newTallies(kinds []string) *tallies {
 func (t *tallies) fresh() *tally {
 	out := &tally{results: map[string]*loadResult{}}
 	for _, k := range t.kinds {
-		out.results[k] = &loadResult{Kind: k, Failures: map[string]int{}}
+		out.results[k] = &loadResult{Kind: k, Started: t.started, Failures: map[string]int{}}
 	}
 	return out
 }
 
 // begin counts a unit, and what is returned counts its end.
-func (t *tallies) begin(kind string) func(error) {
+func (t *tallies) begin(kind string) ended {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	of, start := t.now, time.Now()
+	of := t.now
 	of.open.Add(1)
-	return func(err error) {
+	return func(waited time.Duration, err error) {
 		defer of.open.Done()
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		of.results[kind].count(time.Since(start), err)
+		of.results[kind].count(waited, err)
 	}
 }
 
@@ -75,9 +82,9 @@ func (t *tallies) next() (out []loadResult) {
 	return out
 }
 
-func (r *loadResult) count(took time.Duration, err error) {
+func (r *loadResult) count(waited time.Duration, err error) {
 	r.Done++
-	r.LongestSeconds = max(r.LongestSeconds, took.Seconds())
+	r.LongestSeconds = max(r.LongestSeconds, waited.Seconds())
 	if err == nil {
 		return
 	}

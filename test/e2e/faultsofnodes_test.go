@@ -1,0 +1,173 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+// TestNothingIsCutByTheCluster: what the mesh stands on goes, and comes back. This is done to the dev cluster, and
+// takes minutes (make test-faults).
+func TestNothingIsCutByTheCluster(t *testing.T) {
+	newLoaded(t).during(
+		fault{what: "nodes drained of a waypoint", happens: drained},
+		fault{what: "kubelets killed", happens: func(s *loaded, _ int) { s.killedOnNodes("kubelet") }},
+		fault{what: "containerds killed", happens: func(s *loaded, _ int) { s.killedOnNodes("containerd") }},
+		fault{what: "links down for 5 s", happens: func(s *loaded, _ int) {
+			for _, node := range nodeNames(s.t) {
+				inDevCluster(s.t, "lan", "ip link set "+node+" down; sleep 5; ip link set "+node+" up")
+				s.reachable()
+			}
+		}},
+		fault{what: "API server down for a minute", happens: func(s *loaded, _ int) {
+			inDevCluster(s.t, "node1", "for n in $(seq 120); do pkill -KILL -x kube-apiserver; sleep 0.5; done")
+			s.worksAgain()
+		}},
+	)
+}
+
+// inDevCluster runs a script in a node of the dev cluster, or in the network that joins them.
+func inDevCluster(t *testing.T, where, script string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s: %s", script, out)
+}
+
+func nodeNames(t *testing.T) (out []string) {
+	t.Helper()
+	var nodes corev1.NodeList
+	require.NoError(t, world.client.List(t.Context(), &nodes))
+	for i := range nodes.Items {
+		out = append(out, nodes.Items[i].Name)
+	}
+	return out
+}
+
+// killedOnNodes kills a daemon of each node, and waits until they do their work again.
+func (s *loaded) killedOnNodes(daemon string) {
+	s.t.Helper()
+	for _, node := range nodeNames(s.t) {
+		inDevCluster(s.t, node, "pkill -KILL -x "+daemon)
+	}
+	s.worksAgain()
+}
+
+// reachable waits until the API server reaches the nodes.
+func (s *loaded) reachable() {
+	s.t.Helper()
+	for _, way := range loadedWays {
+		eventually.PassesWithin(s.t, 3*time.Minute, "load-"+way+" is reached", func(look require.TestingT) {
+			_, err := s.exec(s.t.Context(), "load-"+way, "get", "--timeout=1s", "http://127.0.0.1:8090/")
+			require.NoError(look, err)
+		})
+	}
+}
+
+// worksAgain waits until the cluster starts pods, and what runs is ready.
+func (s *loaded) worksAgain() {
+	s.t.Helper()
+	s.reachable()
+	for _, replicas := range []int32{4, 2} {
+		s.scale("web", replicas)
+	}
+	var waypoint appsv1.Deployment
+	key := client.ObjectKey{Namespace: s.name, Name: loadedWaypoint}
+	require.NoError(s.t, world.client.Get(s.t.Context(), key, &waypoint))
+	s.rolledOut(loadedWaypoint, func(*appsv1.Deployment) bool { return true })
+	nodesRolledOut(s.t)
+	operatorPods(s.t)
+}
+
+// waypointPods are those of the waypoint, whatever they do.
+func (s *loaded) waypointPods() []corev1.Pod {
+	s.t.Helper()
+	pods, err := component(s.t.Context(), s.name, names.ComponentWaypoint)
+	require.NoError(s.t, err)
+	return pods
+}
+
+// drained takes the waypoint from one node after the other as `kubectl drain` does.
+func drained(s *loaded, _ int) {
+	for _, name := range nodeNames(s.t) {
+		cordon := func(on bool) {
+			node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, on))
+			require.NoError(s.t, world.client.Patch(lasting(s.t), node, patch))
+		}
+		s.t.Cleanup(func() { cordon(false) })
+		cordon(true)
+		for _, p := range s.waypointPods() {
+			if p.Spec.NodeName != name {
+				continue
+			}
+			eventually.PassesWithin(s.t, 2*time.Minute, "the budget lets "+p.Name+" go", func(look require.TestingT) {
+				require.NoError(look, world.client.SubResource("eviction").Create(s.t.Context(), &p, &policyv1.Eviction{}))
+			})
+		}
+		s.rolledOut(loadedWaypoint, func(*appsv1.Deployment) bool { return true })
+		for _, p := range s.waypointPods() {
+			require.NotEqual(s.t, name, p.Spec.NodeName)
+		}
+		cordon(false)
+	}
+}
+
+const containerAgent = "agent"
+
+// killAgents kills the agents of a node's proxy and of the waypoint's there, and nothing else of their pods, on one node
+// after the other. Kubelet starts them again, later each time.
+func (s *loaded) killAgents() {
+	s.t.Helper()
+	pods, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)
+	require.NoError(s.t, err)
+	pods = append(pods, s.waypointPods()...)
+	for _, node := range nodeNames(s.t) {
+		var ids []string
+		restarts := map[types.UID]int32{}
+		here := slices.DeleteFunc(slices.Clone(pods), func(p corev1.Pod) bool { return p.Spec.NodeName != node })
+		for i := range here {
+			c := agentOf(s.t, &here[i])
+			ids = append(ids, strings.TrimPrefix(c.ContainerID, "containerd://"))
+			restarts[here[i].UID] = c.RestartCount
+		}
+		inDevCluster(s.t, node,
+			"for id in "+strings.Join(ids, " ")+"; do ctr -n k8s.io tasks kill --signal SIGKILL $id || exit; done")
+		for i := range here {
+			what := fmt.Sprintf("%s is ready with another agent", here[i].Name)
+			eventually.PassesWithin(s.t, 6*time.Minute, what, func(look require.TestingT) {
+				p := &here[i]
+				require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(p), p))
+				require.Greater(look, agentOf(look, p).RestartCount, restarts[p.UID])
+				require.True(look, podReady(p))
+			})
+		}
+	}
+}
+
+func agentOf(look require.TestingT, p *corev1.Pod) *corev1.ContainerStatus {
+	for i := range p.Status.ContainerStatuses {
+		if c := &p.Status.ContainerStatuses[i]; c.Name == containerAgent {
+			return c
+		}
+	}
+	require.Fail(look, "no agent in "+p.Name)
+	return nil
+}
