@@ -26,9 +26,9 @@ func NetworkFilterByECDS(name string, m proto.Message) *listenerv3.Filter {
 	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_ConfigDiscovery{ConfigDiscovery: byECDS(m)}}
 }
 
-// NetworkFilterByECDSOr is a network filter by ECDS that has a configuration where the resource of its name doesn't come
-// within patience; until then, the listener is not taken into use. Without patience it doesn't wait. One that replaces
-// another has what that one had.
+// NetworkFilterByECDSOr is a network filter by ECDS that has a configuration where the resource of its name doesn't
+// come within patience; until then, the listener is not taken into use. Without patience it doesn't wait. One that
+// replaces another has what that one had. What comes behind the filter must refuse who passes it with that.
 func NetworkFilterByECDSOr(name string, until proto.Message, patience time.Duration) *listenerv3.Filter {
 	source := byECDS(until)
 	source.DefaultConfig, source.ApplyDefaultConfigWithoutWarming = Any(until), patience == 0

@@ -55,7 +55,7 @@ func TestWhatIsTrimmedDecidesNothing(t *testing.T) {
 				case *corev1.Service:
 					for _, p := range o.Spec.Ports {
 						ports = append(ports, model.ServicePort{
-							Namespace: o.Namespace, Service: o.Name, Port: uint16(p.Port), //nolint:gosec // a port
+							Namespace: o.Namespace, Service: o.Name, Port: uint16(p.Port),
 						})
 					}
 				}

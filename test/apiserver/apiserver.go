@@ -187,7 +187,7 @@ func start(bin string, o Options) (*envtest.Environment, *rest.Config, error) {
 func (o Options) configure(c *envtest.ControlPlane) {
 	server := c.GetAPIServer()
 	if o.Address.IsValid() {
-		server.SecureServing.ListenAddr = envtest.ListenAddr{
+		server.ListenAddr = envtest.ListenAddr{
 			Address: o.Address.Addr().String(), Port: fmt.Sprint(o.Address.Port()),
 		}
 	}

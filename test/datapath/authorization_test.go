@@ -239,8 +239,8 @@ func TestTheRefusedAreNeverConnected(t *testing.T) {
 	require.Error(t, err, "somebody else was connected")
 }
 
-// TestListensWithItsGuard: a proxy takes no connection to a pod before it knows what guards it, so that one that listens
-// beside another never closes what that one would have let in.
+// TestListensWithItsGuard: a proxy takes no connection to a pod before it knows what guards it, so that one that
+// listens beside another never closes what that one would have let in.
 func TestListensWithItsGuard(t *testing.T) {
 	m := newMesh(t)
 	client, server := m.nodes[0].newMember("client", false), m.nodes[1].newPod("server")

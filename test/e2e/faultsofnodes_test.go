@@ -132,8 +132,8 @@ func drained(s *loaded, _ int) {
 
 const containerAgent = "agent"
 
-// killAgents kills the agents of a node's proxy and of the waypoint's there, and nothing else of their pods, on one node
-// after the other. Kubelet starts them again, later each time.
+// killAgents kills the agents of a node's proxy and of the waypoint's there, and nothing else of their pods, on one
+// node after the other. Kubelet starts them again, later each time.
 func (s *loaded) killAgents() {
 	s.t.Helper()
 	pods, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)

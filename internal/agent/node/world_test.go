@@ -73,7 +73,8 @@ func newWorld(t *testing.T) *world {
 		netnsDir: t.TempDir(), listeners: map[string]string{}, wanted: map[string]int{}, sandboxes: map[string]string{},
 		rules: map[string][]netip.Prefix{}, drained: map[string]bool{}, share: map[string]uint32{},
 		peers: map[string]uint32{}, closed: map[string]bool{}, neighbours: map[string]string{},
-		beyond: map[string]capture.Refused{}, queues: map[string]string{}, marked: map[string]int{}, changed: make(chan struct{}),
+		beyond: map[string]capture.Refused{}, queues: map[string]string{}, marked: map[string]int{},
+		changed: make(chan struct{}),
 	}
 }
 

@@ -23,8 +23,8 @@ import (
 // unguarded is the verdict of who has proved who it is where the operator hasn't said yet what guards the pod.
 const unguarded = "what guards it is not known yet"
 
-// guardPatience is how long a pod's listeners wait for its guard. A proxy that listens beside the one before would close
-// what it takes without, which that one lets in; and a pod must start though the operator is away.
+// guardPatience is how long a pod's listeners wait for its guard. A proxy that listens beside the one before would
+// close what it takes without, which that one lets in; and a pod must start though the operator is away.
 const guardPatience = 5 * time.Second
 
 // nowhere is an address of a family that the kernel never connects TCP to, and refuses at once without a look at routes
