@@ -175,7 +175,7 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
 
 FAULT_UNITS ?= 10000
 .PHONY: test-faults
