@@ -52,12 +52,12 @@ func (e *Entries) answered(k xds.Key) {
 	case !all:
 	case said != e.awaited.said[k]:
 		e.awaited.said[k] = said
-		for u := range e.users[k] {
-			e.look(u.ref)
+		for ref := range e.users[k] {
+			e.look(ref)
 		}
 	default:
 		for ref := range e.awaited.waits {
-			if _, uses := e.users[k][e.uses[ref]]; uses {
+			if _, uses := e.users[k][ref]; uses {
 				e.look(ref)
 			}
 		}
@@ -73,8 +73,8 @@ func (e *Entries) overdue(k xds.Key) {
 		return
 	}
 	delete(e.awaited.said, k)
-	for u := range e.users[k] {
-		e.look(u.ref)
+	for ref := range e.users[k] {
+		e.look(ref)
 	}
 }
 

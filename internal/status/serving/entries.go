@@ -48,21 +48,14 @@ type Entries struct {
 	keys *keys
 
 	mu sync.Mutex
-	// users lists the objects whose status depends on a resource, uses has each. There are thousands of them that depend
-	// on a handful each.
-	users map[xds.Key]map[*user]struct{}
-	uses  map[model.ObjectRef]*user
+	// users lists the objects whose status depends on a resource, uses the resources of each.
+	users map[xds.Key]map[model.ObjectRef]struct{}
+	uses  map[model.ObjectRef][]xds.Key
 	// guarded are the sets of pods that a policy is for; enforced has the AuthorizationPolicies, and whether one is looked
 	// at soon.
 	guarded  map[model.ObjectRef]guarding
 	enforced map[model.ObjectRef]bool
 	awaited  awaited
-}
-
-// user is an object with the resources that its status depends on.
-type user struct {
-	ref  model.ObjectRef
-	keys []xds.Key
 }
 
 // guarding is the sets of pods that one edition of a policy is for.
@@ -92,7 +85,7 @@ func newEntries(
 	c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object,
 ) *Entries {
 	e := &Entries{
-		acks: acks, users: map[xds.Key]map[*user]struct{}{}, uses: map[model.ObjectRef]*user{},
+		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
 		guarded: map[model.ObjectRef]guarding{}, enforced: map[model.ObjectRef]bool{}, awaited: newAwaited(),
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
@@ -121,16 +114,14 @@ func (e *Entries) Report(ref model.ObjectRef, report *ingest.Report) {
 func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if old := e.uses[ref]; old != nil {
-		for _, k := range old.keys {
-			delete(e.users[k], old)
-			if len(e.users[k]) == 0 {
-				delete(e.users, k)
-				delete(e.awaited.said, k)
-			}
+	for _, k := range e.uses[ref] {
+		delete(e.users[k], ref)
+		if len(e.users[k]) == 0 {
+			delete(e.users, k)
+			delete(e.awaited.said, k)
 		}
-		delete(e.uses, ref)
 	}
+	delete(e.uses, ref)
 	e.followPods(ref, report)
 	e.refusals.follow(ref, report)
 	if report == nil {
@@ -138,24 +129,17 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 		delete(e.awaited.waits, ref)
 		return
 	}
-	now := &user{ref: ref}
 	for _, p := range report.Parents {
 		if _, known := e.enforced[ref]; p.Enforcement != nil && !known {
 			e.enforced[ref] = false
 		}
 		for _, k := range resourcesOf(needsOf(p)) {
 			if e.users[k] == nil {
-				e.users[k] = map[*user]struct{}{}
+				e.users[k] = map[model.ObjectRef]struct{}{}
 			}
-			if _, known := e.users[k][now]; !known {
-				e.users[k][now] = struct{}{}
-				now.keys = append(now.keys, k)
-			}
+			e.users[k][ref] = struct{}{}
+			e.uses[ref] = append(e.uses[ref], k)
 		}
-	}
-	if len(now.keys) > 0 {
-		now.keys = slices.Clip(slices.Clone(now.keys))
-		e.uses[ref] = now
 	}
 }
 
