@@ -59,15 +59,7 @@ func placementChanged() predicate.Predicate {
 
 // nodePodChanged passes pods of the node DaemonSet whose readiness, or the reason why they lack it, changed.
 func nodePodChanged() predicate.Predicate {
-	ours := predicate.NewPredicateFuncs(func(o client.Object) bool {
-		have := o.GetLabels()
-		for k, v := range deploy.NodeLabels() {
-			if have[k] != v {
-				return false
-			}
-		}
-		return true
-	})
+	ours := predicate.NewPredicateFuncs(func(o client.Object) bool { return deploy.IsNode(o.GetLabels()) })
 	return predicate.And(ours, predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok1 := e.ObjectOld.(*corev1.Pod)
 		after, ok2 := e.ObjectNew.(*corev1.Pod)

@@ -100,6 +100,16 @@ func NodeLabels() map[string]string {
 	}
 }
 
+// IsNode tells whether labels are those of a node proxy's pod.
+func IsNode(have map[string]string) bool {
+	for k, v := range NodeLabels() {
+		if have[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
 // Node is the DaemonSet of agent and node proxy. It shares the host's network, because its Envoy makes listeners and
 // connections inside the network namespaces of the node's pods.
 func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {

@@ -100,8 +100,7 @@ func (t *podTrimmer) trim(p *corev1.Pod) *corev1.Pod {
 		Containers:  t.ports(p.Spec.Containers), InitContainers: t.ports(p.Spec.InitContainers),
 	}
 	out.Status = corev1.PodStatus{Phase: interned(p.Status.Phase), PodIPs: p.Status.PodIPs}
-	if labels.SelectorFromSet(deploy.NodeLabels()).Matches(labels.Set(p.Labels)) ||
-		p.Labels[names.LabelComponent] == names.ComponentWaypoint {
+	if deploy.IsNode(p.Labels) || p.Labels[names.LabelComponent] == names.ComponentWaypoint {
 		// Statuses of Mesh and Gateways say what keeps a proxy, of which there are few.
 		out.Status.Conditions = p.Status.Conditions
 		out.Status.InitContainerStatuses, out.Status.ContainerStatuses = p.Status.InitContainerStatuses,
