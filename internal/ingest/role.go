@@ -66,14 +66,13 @@ func differing[T comparable](a, b []T, compare func(a, b T) int) (out []T) {
 			a, b = a[1:], b[1:]
 			continue
 		}
-		c := compare(a[0], b[0])
-		if c <= 0 {
+		switch c := compare(a[0], b[0]); {
+		case c < 0:
 			out, a = append(out, a[0]), a[1:]
-		}
-		if c > 0 {
+		case c > 0:
 			out, b = append(out, b[0]), b[1:]
-		} else if c == 0 {
-			b = b[1:]
+		default:
+			out, a, b = append(out, a[0]), a[1:], b[1:]
 		}
 	}
 	return append(append(out, a...), b...)
