@@ -71,6 +71,20 @@ func (o opened) say() error {
 	return err
 }
 
+// requireReset holds that connections were reset, which both ends hear of, and that others go on.
+func requireReset(t *testing.T, ended, stay map[string]opened) {
+	t.Helper()
+	for name, c := range ended {
+		err := c.say()
+		require.Error(t, err, name)
+		var late net.Error
+		require.False(t, errors.As(err, &late) && late.Timeout(), "%s: reset, not silent", name)
+	}
+	for name, c := range stay {
+		require.NoError(t, c.say(), name)
+	}
+}
+
 // Only what others opened to the pod's applications ends, past the proxy, or through it in plaintext.
 func TestEndPlaintext(t *testing.T) {
 	pod, peer := netnstest.Linked(t,
@@ -103,15 +117,7 @@ func TestEndPlaintext(t *testing.T) {
 	n, err = EndPlaintext(pod, testMark, nil, everywhere)
 	require.NoError(t, err)
 	require.Equal(t, len(ended), n)
-	for name, c := range ended {
-		err := c.say()
-		require.Error(t, err, name)
-		var late net.Error
-		require.False(t, errors.As(err, &late) && late.Timeout(), "%s: reset, not silent", name)
-	}
-	for name, c := range stay {
-		require.NoError(t, c.say(), name)
-	}
+	requireReset(t, ended, stay)
 	n, err = EndPlaintext(pod, testMark, nil, everywhere)
 	require.NoError(t, err)
 	require.Zero(t, n, "a second time")
@@ -146,15 +152,7 @@ func TestEndMarked(t *testing.T) {
 	n, err = EndMarked(pod, testMark)
 	require.NoError(t, err)
 	require.Equal(t, len(ended), n)
-	for name, c := range ended {
-		err := c.say()
-		require.Error(t, err, name)
-		var late net.Error
-		require.False(t, errors.As(err, &late) && late.Timeout(), "%s: reset, not silent", name)
-	}
-	for name, c := range stay {
-		require.NoError(t, c.say(), name)
-	}
+	requireReset(t, ended, stay)
 	n, err = Marked(pod, testMark)
 	require.NoError(t, err)
 	require.Zero(t, n)
