@@ -16,12 +16,11 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
+	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
 // proxy is a client that takes all that a proxy would, follows what it names, and accepts everything at once.
@@ -39,15 +38,8 @@ type proxy struct {
 func (w *world) connect(r *replica, pod *corev1.Pod, told func(*discoveryv3.Resource)) *proxy {
 	t := w.t
 	t.Helper()
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		Audiences: []string{names.TokenAudience}, BoundObjectRef: &authenticationv1.BoundObjectReference{
-			Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID,
-		},
-	}}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
-		Namespace: pod.Namespace, Name: pod.Spec.ServiceAccountName,
-	}}
-	require.NoError(t, w.SubResource("token").Create(t.Context(), account, request))
+	token, err := apiserver.Token(t.Context(), w, pod)
+	require.NoError(t, err)
 	conn, err := grpc.NewClient("passthrough:///operator",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return r.dial(ctx, names.PortXDS) }),
 		grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
@@ -58,7 +50,7 @@ func (w *world) connect(r *replica, pod *corev1.Pod, told func(*discoveryv3.Reso
 	t.Cleanup(func() { _ = conn.Close() })
 	p := &proxy{t: t, asked: map[xds.ID]bool{}, told: told}
 	p.stream, err = discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(
-		metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+request.Status.Token))
+		metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token))
 	require.NoError(t, err)
 	_, err = p.stream.Header()
 	require.NoError(t, err)

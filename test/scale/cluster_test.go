@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
-	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -295,18 +294,4 @@ func (w *world) route(n int) *gwv1.HTTPRoute {
 			}},
 		},
 	}
-}
-
-// token is one as kubelet gives it to a pod.
-func (w *world) token(ctx context.Context, p *corev1.Pod) (string, error) {
-	r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		Audiences:         []string{names.TokenAudience},
-		ExpirationSeconds: new(int64(24 * 60 * 60)),
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: p.Name, UID: p.UID},
-	}}
-	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
-		Namespace: p.Namespace, Name: p.Spec.ServiceAccountName,
-	}}
-	err := w.SubResource("token").Create(ctx, account, r)
-	return r.Status.Token, err
 }

@@ -159,7 +159,7 @@ func (s *scene) connect() {
 	owners := append(slices.Clone(s.agents), s.pods...)
 	s.fleet.proxies = make([]*proxy, len(owners))
 	s.each(len(owners), func(ctx context.Context, n int) error {
-		token, err := s.token(ctx, owners[n])
+		token, err := apiserver.Token(ctx, s, owners[n])
 		source := proxyRange.Addr().As4()
 		source[2], source[3] = byte(n>>8)+1, byte(n)
 		p := &proxy{
