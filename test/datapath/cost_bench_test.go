@@ -56,29 +56,40 @@ func BenchmarkCost(b *testing.B) {
 		{"new connections, 16 at a time", "connection", opened(16)},
 		{"one stream", "Gbit", streamed},
 	} {
-		b.Run(row.name, func(b *testing.B) {
-			cost, rate := map[string][]float64{}, map[string][]float64{}
-			for range rounds {
-				for _, p := range []pair{fairway, bare} {
-					before, start := p.cpu(), time.Now()
-					units, err := row.units(p, start.Add(roundTime))
-					require.NoError(b, err)
-					cost[p.name] = append(cost[p.name], float64((p.cpu()-before).Microseconds())/units)
-					rate[p.name] = append(rate[p.name], units/time.Since(start).Seconds())
-				}
-			}
-			for _, p := range []pair{fairway, bare} {
-				b.ReportMetric(median(cost[p.name]), p.name+"-cpu-µs/"+row.unit)
-				b.ReportMetric(median(rate[p.name]), p.name+"-"+row.unit+"s/s")
-			}
-			b.ReportMetric(median(cost[fairway.name])/median(cost[bare.name]), "fairway/floor")
-			b.ReportMetric(0, "ns/op")
-		})
+		b.Run(row.name, func(b *testing.B) { inTurn(b, fairway, bare, row.unit, row.units) })
 	}
 	for _, p := range []pair{fairway, bare} {
 		for _, proxy := range p.proxies {
 			b.Logf("%s: %s", p.name, proxy.memory())
 		}
+	}
+}
+
+// inTurn measures what two pairs use for units of work that are done until a time, and compares them.
+func inTurn(b *testing.B, what, with pair, unit string, units func(p pair, until time.Time) (float64, error)) {
+	cost, rate := map[string][]float64{}, map[string][]float64{}
+	for range rounds {
+		for _, p := range []pair{what, with} {
+			before, start := p.cpu(), time.Now()
+			done, err := units(p, start.Add(roundTime))
+			require.NoError(b, err)
+			cost[p.name] = append(cost[p.name], float64((p.cpu()-before).Microseconds())/done)
+			rate[p.name] = append(rate[p.name], done/time.Since(start).Seconds())
+		}
+	}
+	for _, p := range []pair{what, with} {
+		b.ReportMetric(median(cost[p.name]), p.name+"-cpu-µs/"+unit)
+		b.ReportMetric(median(rate[p.name]), p.name+"-"+unit+"s/s")
+	}
+	b.ReportMetric(median(cost[what.name])/median(cost[with.name]), what.name+"/"+with.name)
+	b.ReportMetric(0, "ns/op")
+}
+
+// manyPorts has pods not run out of ports in any round.
+func manyPorts(b *testing.B, pods ...*pod) {
+	for _, p := range pods {
+		netnstest.Sysctl(b, p.ns, "net/ipv4/tcp_tw_reuse", "1")
+		netnstest.Sysctl(b, p.ns, "net/ipv4/ip_local_port_range", "16000 65000")
 	}
 }
 
@@ -95,10 +106,7 @@ func pairs(b *testing.B) (fairway, bare pair) {
 		fairway.server.workload(port)
 	}
 	for _, p := range []pair{fairway, bare} {
-		for _, pod := range []*pod{p.client, p.server} { // so that no round runs out of ports
-			netnstest.Sysctl(b, pod.ns, "net/ipv4/tcp_tw_reuse", "1")
-			netnstest.Sysctl(b, pod.ns, "net/ipv4/ip_local_port_range", "16000 65000")
-		}
+		manyPorts(b, p.client, p.server)
 		p.server.echo(portEcho)
 		netnstest.Serve(b, p.server.ns, fmt.Sprintf(":%d", portSink), func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
 		eventually.NoError(b, p.name+" leads to the server", func() error {

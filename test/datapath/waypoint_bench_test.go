@@ -23,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/agent/netns/netnstest"
 	"github.com/fairway-mesh/fairway/internal/bootstrap"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -49,10 +48,7 @@ func BenchmarkWaypoint(b *testing.B) {
 	nodes := []*proxy{m.nodes[0].proxy, m.nodes[1].proxy}
 	l4 := pair{"L4", client, server, nodes}
 	l7 := pair{"L7", client, server, append(slices.Clone(nodes), m.nodes[1].waypoint(through, server))}
-	for _, p := range []*pod{client, server} {
-		netnstest.Sysctl(b, p.ns, "net/ipv4/tcp_tw_reuse", "1")
-		netnstest.Sysctl(b, p.ns, "net/ipv4/ip_local_port_range", "16000 65000")
-	}
+	manyPorts(b, client, server)
 	answer := make([]byte, 1024)
 	s := &http.Server{ReadHeaderTimeout: patience, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -74,22 +70,9 @@ func BenchmarkWaypoint(b *testing.B) {
 		anew     bool
 	}{{"1 kept connection", 1, false}, {"64 kept connections", 64, false}, {"new connections, 16 at a time", 16, true}} {
 		b.Run(row.name, func(b *testing.B) {
-			cost := map[string][]float64{}
-			for range rounds {
-				for _, p := range []pair{l4, l7} {
-					before := p.cpu()
-					units, err := each(row.parallel, func() (int64, error) {
-						return asked(client, at[p.name], time.Now().Add(roundTime), row.anew)
-					})
-					require.NoError(b, err)
-					cost[p.name] = append(cost[p.name], float64((p.cpu()-before).Microseconds())/units)
-				}
-			}
-			for _, p := range []pair{l4, l7} {
-				b.ReportMetric(median(cost[p.name]), p.name+"-cpu-µs/request")
-			}
-			b.ReportMetric(median(cost[l7.name])/median(cost[l4.name]), "L7/L4")
-			b.ReportMetric(0, "ns/op")
+			inTurn(b, l7, l4, "request", func(p pair, until time.Time) (float64, error) {
+				return each(row.parallel, func() (int64, error) { return asked(client, at[p.name], until, row.anew) })
+			})
 		})
 	}
 }
