@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"crypto/x509"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -128,6 +130,50 @@ func drained(s *loaded, _ int) {
 		}
 		cordon(false)
 	}
+}
+
+// nodesWith changes Mesh.spec.node in what each Envoy is started with, and waits until all have been replaced.
+func (s *loaded) nodesWith(change string) {
+	s.t.Helper()
+	generation := func(look require.TestingT) int64 {
+		d := nodeProxies()
+		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKeyFromObject(d), d))
+		return d.Generation
+	}
+	before := generation(s.t)
+	patchMesh(s.t, `{"spec":{"node":`+change+`}}`)
+	eventually.Passes(s.t, "the DaemonSet is changed", func(look require.TestingT) {
+		require.Greater(look, generation(look), before)
+	})
+	nodesRolledOut(s.t)
+}
+
+// changeCA has another CA sign, and then the mesh's own again, with roots of their own. Each time all proxies are
+// replaced, so that each identity is one of the new CA's while others are still of the old one.
+func (s *loaded) changeCA() {
+	s.t.Helper()
+	certs := certManager(s.t)
+	issuer := certs.issuer(s.t)
+	keepCertificates(s.t)
+	signs := func(who string, root *x509.Certificate) {
+		var waypoints []*corev1.Pod
+		for _, p := range s.waypointPods() {
+			waypoints = append(waypoints, &p)
+		}
+		refreshTrust(s.t, waypoints, root)
+		announced(s.t, root)
+		certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, "signed by the CA from "+who)
+		rollOut(s.t, nodeProxies())
+		nodesRolledOut(s.t)
+		s.rollWaypoint(root.SerialNumber.String())
+	}
+	before := trustBundle(s.t)
+	setIssuer(s.t, issuer.name)
+	certificatesSay(s.t, metav1.ConditionTrue, v1alpha1.MeshReasonIssued, issuer.name)
+	signs("cert-manager", issuer.root)
+	before = append(before, issuer.root)
+	setIssuer(s.t, "")
+	signs("built-in", rootBesides(s.t, before))
 }
 
 const containerAgent = "agent"
