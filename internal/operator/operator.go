@@ -76,6 +76,9 @@ func scheme() *runtime.Scheme {
 // those who ask, and what is told before those who tell.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	ctrl.SetLogger(o.Log)
+	if err := awaitAPIServer(ctx, cfg, o.Log); err != nil {
+		return err
+	}
 	mgr, err := newManager(cfg, o)
 	if err != nil {
 		return fmt.Errorf("set up the manager: %w", err)
@@ -191,6 +194,9 @@ func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
 // NeedLeaderElection is false.
 func (everyReplica) NeedLeaderElection() bool { return false }
 
+// pathAlive is where kubelet asks whether the process lives.
+const pathAlive = "/healthz"
+
 func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst = 200, 400 // statuses of many routes at once must not queue for seconds
@@ -205,6 +211,7 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
 		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see scrape
 		HealthProbeBindAddress:        fmt.Sprintf(":%d", names.PortOperatorHealth),
+		LivenessEndpointName:          pathAlive,
 		LeaderElection:                o.LeaderElection,
 		LeaderElectionID:              leaderLease,
 		LeaderElectionNamespace:       o.Namespace,
