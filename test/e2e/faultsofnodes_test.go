@@ -42,6 +42,7 @@ func TestNothingIsCutByTheCluster(t *testing.T) {
 		fault{what: "API server down for a minute", happens: func(s *loaded, _ int) {
 			s.withoutAPIServer(func() {})
 		}},
+		fault{what: "Services dialled first while the API server is down", happens: dialledWithoutAPIServer},
 		fault{what: "API server down for a minute, and node agents killed", happens: func(s *loaded, _ int) {
 			pods, err := component(s.t.Context(), names.SystemNamespace, names.ComponentNode)
 			require.NoError(s.t, err)
@@ -167,6 +168,37 @@ func drained(s *loaded, _ int) {
 		})
 		s.rolledOut(loadedWaypoint, func(*appsv1.Deployment) bool { return true })
 		cordon(false)
+	}
+}
+
+// dialledWithoutAPIServer: pods of each node dial Services that no proxy knows yet, when the API server has been down for
+// longer than any lease.
+func dialledWithoutAPIServer(s *loaded, round int) {
+	const after, lease = 50 * time.Second, 15 * time.Second
+	var loads []string
+	for _, node := range nodeNames(s.t) {
+		load := fmt.Sprintf("late-%s-%d", node, round)
+		fresh := s.service(load, "web", func(svc *corev1.Service) {
+			svc.Labels = map[string]string{names.LabelUseWaypoint: names.UseWaypointNone}
+		})
+		s.load(load, []string{"--kinds=new", "--http=" + fresh.Spec.ClusterIP + ":80", "--after=" + after.String()},
+			onNode(node))
+		loads = append(loads, "load-"+load)
+	}
+	s.captured(loads...)
+	var down time.Time
+	s.withoutAPIServer(func() { down = time.Now() })
+	up := time.Now()
+	for _, load := range loads {
+		for _, r := range s.resultsOf(load) {
+			began := r.Started.Add(after)
+			require.Greater(s.t, began, down.Add(lease), "it dialled before a leader would have lost its lease")
+			require.Less(s.t, began, up)
+			require.NotZero(s.t, r.Done)
+			require.Zero(s.t, r.Failed, "%v", r.Failures)
+			require.Less(s.t, r.LongestSeconds, impatience.Seconds())
+		}
+		s.goes(load)
 	}
 }
 
