@@ -203,7 +203,7 @@ bench: ## Measure how soon changes are in force, and what they cost, on the dev 
 		>>docs/benchmarks.md
 
 # CPU of proxies for a unit of work, and their memory.
-BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory)$$' -benchtime 1x ./test/datapath
+BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory|Waypoint)$$' -benchtime 1x ./test/datapath
 .PHONY: bench-datapath
 bench-datapath: ## Measure what connections cost the node proxies, beside bare Envoys (root).
 	$(BENCH_DATAPATH)
