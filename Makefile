@@ -180,7 +180,7 @@ test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 FAULT_UNITS ?= 10000
 .PHONY: test-faults
 test-faults: ## Keep FAULT_UNITS requests, streams and connections going on the dev cluster through each fault there is (root).
-	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 \
+	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 \
 		go test -v -count=1 -timeout 120m $(TESTFLAGS) -run "^TestNothingIsCut" ./test/e2e -args -fault-units=$(FAULT_UNITS)'
 
 .PHONY: test-networkpolicy
@@ -203,7 +203,7 @@ bench: ## Measure how soon changes are in force, and what they cost, on the dev 
 		>>docs/benchmarks.md
 
 # CPU of proxies for a unit of work, and their memory.
-BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory)$$' -benchtime 1x ./test/datapath
+BENCH_DATAPATH := go test -count=1 -run '^$$' -bench '^Benchmark(Cost|Memory|Waypoint)$$' -benchtime 1x ./test/datapath
 .PHONY: bench-datapath
 bench-datapath: ## Measure what connections cost the node proxies, beside bare Envoys (root).
 	$(BENCH_DATAPATH)

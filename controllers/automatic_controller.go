@@ -52,7 +52,7 @@ func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 				builder.WithPredicates(named(names.AutomaticWaypoint))).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
 			WatchesRawSource(o.AutomaticChanged).
-			Complete(r)
+			Complete(o.Lead.Reconciler(r))
 	}, gatewayKinds()...)
 }
 

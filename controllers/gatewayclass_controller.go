@@ -82,7 +82,7 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Watches(&v1alpha1.ProxyParameters{}, handler.EnqueueRequestsFromMapFunc(r.ofParameters)).
 			WatchesMetadata(crdMetadata(), handler.EnqueueRequestsFromMapFunc(r.all),
 				builder.WithPredicates(named(gatewayClassCRD))).
-			Complete(r)
+			Complete(o.Lead.Reconciler(r))
 	}, gatewayKinds()...)
 }
 

@@ -70,7 +70,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		WatchesRawSource(o.CertificatesChanged).
 		WatchesRawSource(o.NodesChanged).
 		WatchesRawSource(gatewayAPI).
-		Build(r)
+		Build(o.Lead.Reconciler(r))
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -76,6 +77,9 @@ type Options struct {
 	// StatusesCleared tells whether the statuses of routes and Services say nothing of the mesh any more; nil for yes. A
 	// Mesh that is deleted waits for it, for a while.
 	StatusesCleared func() bool
+
+	// Lead is waited for before anything is reconciled; nil: there is one replica.
+	Lead *leading.Lead
 
 	// DeployRetry is how soon a waypoint that the cluster refused to deploy is tried again; 30 s if zero.
 	DeployRetry time.Duration

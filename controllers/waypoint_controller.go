@@ -77,7 +77,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Watches(&corev1.ConfigMap{}, handler.EnqueueRequestsFromMapFunc(r.all),
 				builder.WithPredicates(in(o.Namespace), named(names.TrustBundleConfigMap))).
 			WatchesRawSource(o.ProgrammedChanged).
-			Complete(r)
+			Complete(o.Lead.Reconciler(r))
 	}, gatewayKinds()...)
 }
 

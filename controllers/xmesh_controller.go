@@ -40,7 +40,7 @@ func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 			Named("xmesh").
 			For(&gwxv1alpha1.XMesh{}).
 			Watches(&v1alpha1.Mesh{}, handler.EnqueueRequestsFromMapFunc(r.all), builder.WithPredicates(meshChanged())).
-			Complete(r)
+			Complete(o.Lead.Reconciler(r))
 	}, schema.GroupVersionKind{
 		Group: gwxv1alpha1.GroupVersion.Group, Version: gwxv1alpha1.GroupVersion.Version,
 		Kind: "XMesh",

@@ -19,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/agent/node"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
+	"github.com/fairway-mesh/fairway/internal/apiready"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -113,14 +114,23 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 			s.Captures, s.Neighbours = captures(a.Snapshot()), near.Ways()
 		})
 	}
-	if a, err = node.New(n); err != nil {
-		return err
-	}
-	return runParts(ctx, core, near, a)
+	return runParts(ctx, core, near, func(run context.Context) error {
+		// Meanwhile Envoy is served what it was served before.
+		if apiready.Await(ctx, n.Config, n.Log) != nil {
+			return nil // it is told to stop
+		}
+		var err error
+		if a, err = node.New(n); err != nil {
+			return err
+		}
+		return a.Run(run, ctx.Done())
+	})
 }
 
-// runParts until the agent ends, which goes on serving its Envoy while that drains.
-func runParts(ctx context.Context, core *agent.Core, near *neighbours.Keeper, a *node.Agent) error {
+// runParts until the node's agent ends, which goes on serving its Envoy while that drains.
+func runParts(
+	ctx context.Context, core *agent.Core, near *neighbours.Keeper, govern func(context.Context) error,
+) error {
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	g, run := errgroup.WithContext(run)
@@ -128,7 +138,7 @@ func runParts(ctx context.Context, core *agent.Core, near *neighbours.Keeper, a 
 	g.Go(func() error { return near.Run(run) })
 	g.Go(func() error {
 		defer stop()
-		return a.Run(run, ctx.Done())
+		return govern(run)
 	})
 	return g.Wait()
 }

@@ -9,8 +9,10 @@ import (
 	filelogv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	celv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/filters/cel/v3"
 	runtimev3 "github.com/envoyproxy/go-control-plane/envoy/service/runtime/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -82,6 +84,24 @@ func expression(cel string) Failed {
 			},
 		},
 	}
+}
+
+// inMetadata are those with a text in their dynamic metadata.
+func inMetadata(filter, key, text string) Failed {
+	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
+		MetadataFilter: &accesslogv3.MetadataFilter{
+			Matcher: &matcherv3.MetadataMatcher{
+				Filter: filter,
+				Path: []*matcherv3.MetadataMatcher_PathSegment{{
+					Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key},
+				}},
+				Value: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{
+					StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: text}},
+				}},
+			},
+			MatchIfKeyNotFound: wrapperspb.Bool(false),
+		},
+	}}
 }
 
 func bothOf(a, b Failed) Failed {

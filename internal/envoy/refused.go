@@ -4,6 +4,8 @@
 package envoy
 
 import (
+	"net/http"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	statsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stats/v3"
 
@@ -35,22 +37,23 @@ const (
 	ShadowDenied = "denied"
 )
 
-// TriedRequests are those that would have been refused if no policy were only tried, and weren't.
+// TriedRequests are those that would have been refused if no policy were only tried, and weren't. An expression costs
+// more than all else that is looked at for a request, so it is asked last.
 func TriedRequests() Failed {
-	denied := func(prefix string) string {
-		return `metadata.filter_metadata['` + MetadataRBAC + `']['` + prefix + ShadowResult + `'] == '` + ShadowDenied + `'`
-	}
-	return expression(`(` + denied(DryRunPrefix) + ` || ` + denied(DryRunCELPrefix) +
-		`) && !response.code_details.startsWith('rbac_access_denied')`)
+	denied := func(prefix string) Failed { return inMetadata(MetadataRBAC, prefix+ShadowResult, ShadowDenied) }
+	return bothOf(EitherOf(denied(DryRunPrefix), denied(DryRunCELPrefix)),
+		expression(`!response.code_details.startsWith('rbac_access_denied')`))
 }
 
 // UnknownKey is how the reason begins, among the details of an answer, for which a token is refused whose key the proxy
 // doesn't know.
 const UnknownKey = "jwt_authn_access_denied{Jwks_doesn"
 
-// WithUnknownKey are requests that were refused for that reason.
+// WithUnknownKey are requests that were refused for that reason. Of an extension that makes an answer of another status
+// of the refusal, nothing is told.
 func WithUnknownKey() Failed {
-	return expression(`response.code_details.startsWith('` + UnknownKey + `')`)
+	return bothOf(AnsweredFrom(http.StatusBadRequest),
+		expression(`response.code_details.startsWith('`+UnknownKey+`')`))
 }
 
 // TriedBy names, for access logs, the policy that would refuse a request.

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -34,6 +35,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/identity"
 	"github.com/fairway-mesh/fairway/internal/identity/keeper"
 	"github.com/fairway-mesh/fairway/internal/introspect"
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/scrape"
 )
@@ -76,6 +78,9 @@ func scheme() *runtime.Scheme {
 // those who ask, and what is told before those who tell.
 func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	ctrl.SetLogger(o.Log)
+	if err := awaitAPIServer(ctx, cfg, o.Log); err != nil {
+		return err
+	}
 	mgr, err := newManager(cfg, o)
 	if err != nil {
 		return fmt.Errorf("set up the manager: %w", err)
@@ -109,9 +114,15 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	if err := addControllers(mgr, kinds, p, signs, o); err != nil {
+	lead, err := newLead(cfg, mgr, o)
+	if err != nil {
 		return err
 	}
+	p.writer.LedBy(lead)
+	p.bound.LedBy(lead)
+	writes := everyReplica(func(ctx context.Context) error {
+		return lead.Run(ctx, func() error { return addWriters(mgr, kinds, p, signs, lead, o) })
+	})
 	measured, err := scraped(cfg, o.Log)
 	if err != nil {
 		return err
@@ -125,7 +136,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 		cache:      mgr.GetCache(), inbox: p.inbox, kinds: kinds, scheme: mgr.GetScheme(), log: o.Log.WithName("feed"),
 		ready: ready, taken: ready.await("the state of the cluster"), touched: p.touched, pod: p.pod,
 	}
-	for _, r := range append(p.runnables(mgr, ready, o), f, measured, signs.direct) {
+	for _, r := range append(p.runnables(mgr, ready, o), f, measured, signs.direct, writes) {
 		if err := mgr.Add(r); err != nil {
 			return err
 		}
@@ -136,8 +147,28 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
-func addControllers(mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, signs *issuance, o Options) error {
+func newLead(cfg *rest.Config, mgr ctrl.Manager, o Options) (*leading.Lead, error) {
+	if !o.LeaderElection {
+		return leading.Always(), nil
+	}
+	return leading.New(leading.Options{
+		Config: cfg, Namespace: o.Namespace, Name: leaderLease,
+		Identity: o.PodName + "_" + string(uuid.NewUUID()), Log: o.Log.WithName("lead"),
+	})
+}
+
+// addWriters adds to the manager, which runs, what a replica needs once it leads for the first time: what only the
+// reconcilers watch, the others need not have.
+func addWriters(
+	mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, signs *issuance, lead *leading.Lead, o Options,
+) error {
+	for _, w := range []manager.Runnable{p.writer, p.bound} {
+		if err := mgr.Add(w); err != nil {
+			return err
+		}
+	}
 	return controllers.Setup(mgr, kinds, controllers.Options{
+		Lead:      lead,
 		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
 		Certificates:        signs.certificates(mgr, o),
 		CertificatesChanged: signs.changed,
@@ -191,6 +222,9 @@ func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
 // NeedLeaderElection is false.
 func (everyReplica) NeedLeaderElection() bool { return false }
 
+// pathAlive is where kubelet asks whether the process lives.
+const pathAlive = "/healthz"
+
 func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst = 200, 400 // statuses of many routes at once must not queue for seconds
@@ -202,13 +236,11 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 			ByObject:         trimmed(controllers.CacheByObject(o.Namespace)),
 			DefaultTransform: cache.TransformStripManagedFields(),
 		},
-		Client:                        client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
-		Metrics:                       metricsserver.Options{BindAddress: "0"}, // see scrape
-		HealthProbeBindAddress:        fmt.Sprintf(":%d", names.PortOperatorHealth),
-		LeaderElection:                o.LeaderElection,
-		LeaderElectionID:              leaderLease,
-		LeaderElectionNamespace:       o.Namespace,
-		LeaderElectionReleaseOnCancel: true,
+		Client:                 client.Options{Cache: &client.CacheOptions{DisableFor: controllers.Uncached()}},
+		Metrics:                metricsserver.Options{BindAddress: "0"}, // see scrape
+		HealthProbeBindAddress: fmt.Sprintf(":%d", names.PortOperatorHealth),
+		LivenessEndpointName:   pathAlive,
+		LeaderElection:         false, // see leading
 	})
 	if err != nil {
 		return nil, err

@@ -166,7 +166,6 @@ func (p *plane) runnables(mgr ctrl.Manager, ready *readiness, o Options) []manag
 			return introspect.Serve(ctx, introspect.LoopbackAddress,
 				introspect.OperatorHandler(p.server, p.callers.strangers, measured()))
 		}),
-		p.writer, p.bound,
 	}
 }
 

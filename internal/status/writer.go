@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/model"
 )
 
@@ -39,10 +40,11 @@ type Kinds[R, M any] struct {
 	Said func(obj client.Object, report R, memory *M, written bool)
 }
 
-// Writer writes the statuses of objects that it has reports on. It must run on the leader only.
+// Writer writes the statuses of objects that it has reports on, while its replica leads.
 type Writer[R, M any] struct {
 	kinds  Kinds[R, M]
 	client client.Client
+	lead   *leading.Lead
 	log    logr.Logger
 	queue  workqueue.TypedRateLimitingInterface[model.ObjectRef]
 
@@ -76,8 +78,8 @@ func NewWriter[R, M any](c client.Client, log logr.Logger, kinds Kinds[R, M]) *W
 	}
 }
 
-// NeedLeaderElection makes the manager run the writer on the leader only.
-func (w *Writer[R, M]) NeedLeaderElection() bool { return true }
+// LedBy has the writer wait for the lead, before it starts; otherwise it is the only one there is.
+func (w *Writer[R, M]) LedBy(lead *leading.Lead) { w.lead = lead }
 
 // Report takes what an object's status is to say, given what it was to say before (the zero value if nothing). It does
 // not block.
@@ -153,11 +155,18 @@ func (w *Writer[R, M]) next(ctx context.Context) bool {
 		return false
 	}
 	defer w.queue.Done(ref)
-	err := w.write(ctx, ref)
+	leading, done, err := w.lead.During(ctx)
+	if err != nil {
+		return true // the queue is about to shut down
+	}
+	defer done()
+	err = w.write(leading, ref)
 	switch {
 	case err == nil:
 		w.queue.Forget(ref)
 	case ctx.Err() != nil:
+	case leading.Err() != nil:
+		w.queue.Add(ref)
 	default:
 		if !apierrors.IsConflict(err) {
 			w.log.Error(err, "failed to write a status, trying again", "kind", ref.Kind, "namespace", ref.Namespace, "name",

@@ -49,14 +49,7 @@ func TestNothingIsCutByTheOwner(t *testing.T) {
 			}
 			s.programmed(s.route.Name)
 		}},
-		fault{what: "waypoint rolled", happens: func(s *loaded, n int) {
-			changed := waypointReplicas(2)
-			changed.PodAnnotations = map[string]string{"example.com/round": fmt.Sprint(n)}
-			s.parameters(changed)
-			s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool {
-				return d.Spec.Template.Annotations["example.com/round"] == fmt.Sprint(n)
-			})
-		}},
+		fault{what: "waypoint rolled", happens: func(s *loaded, n int) { s.rollWaypoint(fmt.Sprint(n)) }},
 		fault{what: "waypoint scaled up and down", happens: func(s *loaded, _ int) {
 			for _, replicas := range []int32{4, 2} {
 				s.parameters(waypointReplicas(replicas))
@@ -86,6 +79,12 @@ func TestNothingIsCutByTheMesh(t *testing.T) {
 			replaced(s.t, names.SystemNamespace, names.ComponentOperator, nil, client.GracePeriodSeconds(0))
 		}},
 		fault{what: "agents killed", asked: true, happens: func(s *loaded, _ int) { s.killAgents() }},
+		fault{what: "node proxies of another configuration", asked: true, happens: func(s *loaded, _ int) {
+			for _, concurrency := range []string{"3", "null"} {
+				s.nodesWith(`{"concurrency":` + concurrency + `}`)
+			}
+		}},
+		fault{what: "CA changed", asked: true, happens: func(s *loaded, _ int) { s.changeCA() }},
 	)
 }
 
@@ -195,6 +194,17 @@ func (s *loaded) whole(f fault) {
 		s.t.Logf("%s: none of %d failed, the longest wait was %.2fs", what, r.Done, r.LongestSeconds)
 	}
 	s.t.Logf("%d in all, in %s", units, time.Since(start).Round(time.Second))
+}
+
+// rollWaypoint replaces its pods by others that have a mark of this round.
+func (s *loaded) rollWaypoint(round string) {
+	s.t.Helper()
+	changed := waypointReplicas(2)
+	changed.PodAnnotations = map[string]string{"example.com/round": round}
+	s.parameters(changed)
+	s.rolledOut(loadedWaypoint, func(d *appsv1.Deployment) bool {
+		return d.Spec.Template.Annotations["example.com/round"] == round
+	})
 }
 
 func (s *loaded) parameters(spec v1alpha1.ProxyParametersSpec) {

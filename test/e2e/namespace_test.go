@@ -246,7 +246,12 @@ func (s *space) client(name string, opts ...option) { s.t.Helper(); s.server(nam
 // ready waits until a Deployment is complete.
 func (s *space) ready(name string) {
 	s.t.Helper()
-	eventually.Passes(s.t, fmt.Sprintf("Deployment %s is complete", name), func(look require.TestingT) {
+	s.readyWithin(time.Minute, name)
+}
+
+func (s *space) readyWithin(d time.Duration, name string) {
+	s.t.Helper()
+	eventually.PassesWithin(s.t, d, fmt.Sprintf("Deployment %s is complete", name), func(look require.TestingT) {
 		var d appsv1.Deployment
 		require.NoError(look, world.client.Get(s.t.Context(), client.ObjectKey{Namespace: s.name, Name: name}, &d))
 		want := int32(1)
@@ -263,10 +268,15 @@ func (s *space) ready(name string) {
 // scale a Deployment and wait.
 func (s *space) scale(name string, n int32) {
 	s.t.Helper()
+	s.scaleWithin(time.Minute, name, n)
+}
+
+func (s *space) scaleWithin(within time.Duration, name string, n int32) {
+	s.t.Helper()
 	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n))
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: name}}
 	require.NoError(s.t, world.client.Patch(s.t.Context(), d, patch))
-	s.ready(name)
+	s.readyWithin(within, name)
 }
 
 // service makes port 80 of a Service lead to the port named http of the pods with a label app.

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"testing"
@@ -81,7 +82,7 @@ func stateOfCA(t *testing.T, look require.TestingT) (out caState) {
 // operator waits for five minutes by itself, so whatever a test looks at meanwhile stays as it is.
 func announced(t *testing.T, roots ...*x509.Certificate) {
 	t.Helper()
-	refreshTrust(t, roots...)
+	refreshTrust(t, slices.Collect(maps.Values(nodePods(t))), roots...)
 	key := client.ObjectKey{Namespace: names.SystemNamespace, Name: names.CASecret}
 	eventually.Passes(t, "the roots were published long ago", func(look require.TestingT) {
 		var secret corev1.Secret
@@ -100,20 +101,20 @@ func announced(t *testing.T, roots ...*x509.Certificate) {
 	})
 }
 
-// refreshTrust waits until every node proxy trusts roots. It makes the kubelet refresh the mounted bundle at once,
-// which a changed annotation does; by itself it takes a minute or two.
-func refreshTrust(t *testing.T, roots ...*x509.Certificate) {
+// refreshTrust waits until every one of some proxies trusts roots. It makes the kubelet refresh the mounted bundle at
+// once, which a changed annotation does; by itself it takes a minute or two.
+func refreshTrust(t *testing.T, proxies []*corev1.Pod, roots ...*x509.Certificate) {
 	t.Helper()
 	ctx, end := context.WithCancel(lasting(t))
 	defer end()
-	for _, pod := range nodePods(t) {
+	for _, pod := range proxies {
 		patch := client.RawPatch("application/merge-patch+json",
 			fmt.Appendf(nil, `{"metadata":{"annotations":{"fairway.dev/e2e":%q}}}`, rand.String(5)))
 		require.NoError(t, world.client.Patch(ctx, pod.DeepCopy(), patch))
 	}
-	for node, pod := range nodePods(t) {
+	for _, pod := range proxies {
 		address := forward(ctx, t, pod, names.PortAdmin)
-		eventually.Passes(t, fmt.Sprintf("the proxy of %s trusts the new roots", node), func(look require.TestingT) {
+		eventually.Passes(t, pod.Name+" trusts the new roots", func(look require.TestingT) {
 			trusted := secretOf(look, address, names.TrustBundleSecret)
 			for _, root := range roots {
 				require.True(look, slices.ContainsFunc(trusted, root.Equal), "%s", root.Subject)

@@ -42,7 +42,7 @@ type loadOptions struct {
 	http, tcp       string
 	kinds           []string
 	workers         int
-	every           time.Duration
+	after, every    time.Duration
 	stream, timeout time.Duration
 }
 
@@ -65,6 +65,7 @@ func load() *cobra.Command {
 	f.StringVar(&o.tcp, "tcp", "", "host:port of a server of `tcp-mirror`")
 	f.StringSliceVar(&o.kinds, "kinds", []string{"kept", "new", "grpc", "tcp"}, "kinds of load")
 	f.IntVar(&o.workers, "workers", 2, "how many of each kind at a time")
+	f.DurationVar(&o.after, "after", 0, "begin this long after the start")
 	f.DurationVar(&o.every, "every", 10*time.Millisecond,
 		"begin a unit this long after the one before began, if that has ended")
 	f.DurationVar(&o.stream, "stream", 2*time.Second, "how long a stream or connection is used")
@@ -108,6 +109,11 @@ func (o *loadOptions) serve(ctx context.Context, control string) error {
 // work does units until the context ends.
 func (o *loadOptions) work(ctx context.Context, w worker, begin func() ended) {
 	defer w.close()
+	select {
+	case <-time.After(o.after):
+	case <-ctx.Done():
+		return
+	}
 	tick := time.NewTicker(o.every)
 	defer tick.Stop()
 	for ctx.Err() == nil {
