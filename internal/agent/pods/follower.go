@@ -165,12 +165,14 @@ func (f *Follower) Redirects(ctx context.Context, uid string) (bool, error) {
 
 // Forget drops all that was done for a pod that is gone.
 func (f *Follower) Forget(ctx context.Context, uid string) error {
+	f.goes(uid)
 	f.statuses.unset(uid)
 	return f.enroller.Forget(ctx, uid)
 }
 
 // ForgetSandbox is Forget for one of the network namespaces that a pod had; see enrol.Enroller.
 func (f *Follower) ForgetSandbox(ctx context.Context, uid, netns string) error {
+	f.goes(uid)
 	return f.enroller.ForgetSandbox(ctx, uid, netns)
 }
 

@@ -77,6 +77,27 @@ func (all *statuses) set(s Status) {
 	all.byUID[s.UID] = s
 }
 
+// of the pod with a UID, if it is known.
+func (all *statuses) of(uid string) (Status, bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s, known := all.byUID[uid]
+	return s, known
+}
+
+// identities is how many the captured pods have.
+func (all *statuses) identities() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	seen := map[string]bool{}
+	for _, s := range all.byUID {
+		if s.State == StateCaptured {
+			seen[s.Identity] = true
+		}
+	}
+	return len(seen)
+}
+
 // unset forgets a pod's status.
 func (all *statuses) unset(uid string) {
 	all.mu.Lock()
