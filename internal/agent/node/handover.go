@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/agent/charge"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -152,14 +153,23 @@ func (a *Agent) handOver(ctx context.Context) error {
 }
 
 // idle tells whether the proxy has no connection left, once it has counted them since it was asked first. A count may
-// have been under way then, so it is the second one after.
+// have been under way then, so it is the second one after. A proxy that died has none; its pod ends, so it isn't
+// started anew.
 func (a *Agent) idle(ctx context.Context) func() bool {
 	counts, last := 0, 0
 	return func() bool {
 		c, err := a.opts.Envoy.Connections(ctx)
+		if admin.Gone(err) {
+			a.opts.Log.Info("the proxy is gone, and its connections with it", "reason", err.Error())
+			return true
+		}
 		if err != nil {
 			a.opts.Log.V(1).Info("the proxy doesn't say whether it has connections", "reason", err.Error())
 			return false
+		}
+		if c.At < last {
+			a.opts.Log.Info("the proxy was started anew, and what drained is gone")
+			return true
 		}
 		if c.At != last {
 			counts, last = counts+1, c.At

@@ -230,6 +230,22 @@ func TestAgentIsStartedAnew(t *testing.T) {
 	require.Equal(t, names.ComponentNode, now.Labels[names.LabelComponent])
 }
 
+// A proxy that dies while it drains has no connection that could be waited for.
+func TestAProxyThatDiesDrainsNoLonger(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	a := f.another("a")
+	f.serving(a, corev1.ConditionTrue, servesAll)
+	b := f.another("b")
+	f.serving(b, corev1.ConditionTrue, servesAll)
+	a.proxy.do(func() { a.proxy.connections = 1 })
+	ended := f.deleted(a)
+	a.proxy.happened(t, "close listeners")
+	require.Empty(t, ended, "a connection is open")
+	a.proxy.do(func() { a.proxy.died = true })
+	require.NoError(t, <-ended)
+}
+
 // What drains ends at once when the mesh leaves the node.
 func TestUninstallationEndsWhatDrains(t *testing.T) {
 	f := setUp(t)

@@ -40,6 +40,7 @@ type world struct {
 	listeners map[string]string // name -> version
 	ready     bool
 	proxyDown bool
+	died      bool
 	caDown    bool
 	wanted    map[string]int
 	sandboxes map[string]string // pod UID -> path
