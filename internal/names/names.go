@@ -204,10 +204,8 @@ const (
 	FilterStateTarget = "fairway.target"
 	// FilterStatePod is "namespace/name" of the pod that a connection came to.
 	FilterStatePod = "fairway.pod"
-	// FilterStateCaller is "namespace/name/UID" of the pod that a connection comes from, FilterStateNeighbour the
-	// address of the application that it leads to without mTLS, for that is on the same node; FilterStateDestination
-	// who that is.
-	FilterStateCaller      = "fairway.caller"
+	// FilterStateNeighbour is the address of the application that a connection leads to without mTLS, for that is on the
+	// same node; FilterStateDestination who that is.
 	FilterStateNeighbour   = "fairway.neighbour"
 	FilterStateDestination = "fairway.destination"
 	// FilterStateTurn is a random text that says which of several neighbours has a connection.

@@ -134,7 +134,7 @@ func dialled(t *testing.T, p *pod) []string {
 	require.NoError(t, err)
 	var out []string
 	for _, d := range list {
-		out = append(out, d.String())
+		out = append(out, d.To.String())
 	}
 	return out
 }
@@ -184,29 +184,15 @@ func TestAddressesAreSharedOut(t *testing.T) {
 		m.destination(model.Destination{Address: addrPort(address(i)), Kind: model.DestinationPassthrough})
 	}
 	pods := []*pod{n.newMember("greedy", false), n.newMember("greedier", false), n.newMember("modest", false)}
-	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { // as the agent does
-		defer close(done)
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-agent.Asks():
-			case <-tick.C:
+	sharing(t, agent, func() {
+		if agent.Short() {
+			var all [][]string
+			for _, p := range pods {
+				all = append(all, dialled(t, p))
 			}
-			if agent.Short() {
-				var all [][]string
-				for _, p := range pods {
-					all = append(all, dialled(t, p))
-				}
-				agent.Prefer(all)
-			}
+			agent.Prefer(all)
 		}
-	}()
-	t.Cleanup(func() { stop(); <-done })
+	})
 
 	var open []*session
 	for p, pod := range pods[:2] {
@@ -223,4 +209,25 @@ func TestAddressesAreSharedOut(t *testing.T) {
 	for i := range 2 * need {
 		requireHello(t, pods[2], address(2*greed+i), "server sees "+pods[2].addr.String())
 	}
+}
+
+// sharing looks again and again until the test ends, as the agent does.
+func sharing(t *testing.T, agent *relay.Relay, look func()) {
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(100 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-agent.Asks():
+			case <-tick.C:
+			}
+			look()
+		}
+	}()
+	t.Cleanup(func() { stop(); <-done })
 }

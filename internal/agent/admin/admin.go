@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -17,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -63,6 +66,9 @@ func (e *Envoy) CloseListeners(ctx context.Context) error {
 	_, err := e.ask(ctx, http.MethodPost, "/drain_listeners")
 	return err
 }
+
+// Gone tells of an error whether there is no Envoy that could have answered: a socket on which nobody listens, or none.
+func Gone(err error) bool { return errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) }
 
 // Count is how many connections were open of those that listeners took, when Envoy counted them last. It does so by a
 // timer of its own, every few seconds where it has the time.

@@ -267,6 +267,9 @@ func TestIntervals(t *testing.T) {
 	}
 }
 
+// kernelTick is more than one of the kernel's clock.
+const kernelTick = 100 * time.Millisecond
+
 // TestShareOfAPod dials ever new addresses. Others of the pod go on, as do all of another pod.
 func TestShareOfAPod(t *testing.T) {
 	for name, address := range map[string]func(n int) netip.Addr{
@@ -313,12 +316,15 @@ func TestShareOfAPod(t *testing.T) {
 			for _, last := range []int{0, most} {
 				// The kernel's clock has ticks.
 				eventually.Passes(t, fmt.Sprint("dialled last: ", last), func(look require.TestingT) {
+					before := time.Now()
 					require.NoError(look, dial(last))
 					dialled, err := Dialled(ns)
 					require.NoError(look, err)
+					require.Len(look, dialled, 2)
 					require.Equal(look, []netip.AddrPort{
 						netip.AddrPortFrom(address(last), 80), netip.AddrPortFrom(address(most-last), 80),
-					}, dialled, "the last one first")
+					}, []netip.AddrPort{dialled[0].To, dialled[1].To}, "the last one first")
+					require.WithinRange(look, dialled[0].At, before.Add(-kernelTick), time.Now().Add(kernelTick))
 				})
 			}
 			require.NoError(t, Remove(ns))

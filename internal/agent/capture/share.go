@@ -49,18 +49,20 @@ func (r *ruleset) addShare(proxy proxymark.Mark, ranges []*nftables.Set, most ui
 	r.addBranch(chainShare, rules...)
 }
 
+// Dial is an address, and when it was dialled last.
+type Dial struct {
+	To netip.AddrPort
+	At time.Time
+}
+
 // Dialled is what the pod dialled within names.DialledTime, as far as it was let, the last one first. A pod that isn't
 // captured is an error.
-func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
+func Dialled(ns *netns.Namespace) ([]Dial, error) {
 	c, err := connect(ns)
 	if err != nil {
 		return nil, err
 	}
-	type dialled struct {
-		at   netip.AddrPort
-		left time.Duration // until it is forgotten
-	}
-	var found []dialled
+	var found []Dial
 	for _, f := range families {
 		set := &nftables.Set{
 			Table: newRuleset().table, Name: setDialled + f.suffix,
@@ -70,16 +72,14 @@ func Dialled(ns *netns.Namespace) ([]netip.AddrPort, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read set %s in %s: %w", set.Name, ns.Path(), err)
 		}
+		forgotten := time.Now().Add(-names.DialledTime) // what was dialled then
 		for _, e := range elements {
 			if addr, ok := netip.AddrFromSlice(e.Key[:f.length]); ok {
-				found = append(found, dialled{netip.AddrPortFrom(addr, binary.BigEndian.Uint16(e.Key[f.length:])), e.Expires})
+				to := netip.AddrPortFrom(addr, binary.BigEndian.Uint16(e.Key[f.length:]))
+				found = append(found, Dial{to, forgotten.Add(e.Expires)})
 			}
 		}
 	}
-	slices.SortStableFunc(found, func(a, b dialled) int { return cmp.Compare(b.left, a.left) })
-	out := make([]netip.AddrPort, 0, len(found))
-	for _, d := range found {
-		out = append(out, d.at)
-	}
-	return out, nil
+	slices.SortStableFunc(found, func(a, b Dial) int { return b.At.Compare(a.At) })
+	return found, nil
 }

@@ -85,7 +85,7 @@ func (k *Kernel) pod(p capture.Pod) capture.Pod {
 }
 
 // Dialled is what a pod dialled lately, the last one first.
-func (k *Kernel) Dialled(path string) (dialled []netip.AddrPort, err error) {
+func (k *Kernel) Dialled(path string) (dialled []capture.Dial, err error) {
 	err = in(path, func(ns *netns.Namespace) (err error) { dialled, err = capture.Dialled(ns); return err })
 	return dialled, err
 }

@@ -250,8 +250,13 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	if !leaving {
 		return a.handOver(ctx)
 	}
+	return a.leave(stopCtx, why)
+}
+
+// leave the node with the whole mesh.
+func (a *Agent) leave(ctx context.Context, why string) error {
 	a.opts.Log.Info("the mesh leaves this node, releasing its pods", "reason", why)
-	return errors.Join(a.uninstall.uninstall(stopCtx), a.charge.Say(charge.Left), a.charge.Give())
+	return errors.Join(a.uninstall.uninstall(ctx), a.charge.Say(charge.Left), a.charge.Give())
 }
 
 // start waits until no other agent is in charge, takes up what an earlier run left, and only then answers the CNI

@@ -166,8 +166,10 @@ func (f *fixture) launch(proxy *world, o Options) (*Agent, func() error) {
 		pluginSource: filepath.Join(f.dir, "fairway-cni"), NetnsDir: f.netnsDir,
 		Log: testLog(), Registerer: o.Registerer,
 		waits: waits{
-			enrol:  enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
-			pods:   pods.Waits{Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond},
+			enrol: enrol.Waits{Certificate: 500 * time.Millisecond, Linger: 100 * time.Millisecond, Verify: time.Second},
+			pods: pods.Waits{
+				Attempt: time.Second, Verify: time.Second, Runtime: time.Second, Orphan: 200 * time.Millisecond, Shown: time.Second,
+			},
 			closed: 10 * time.Millisecond, successor: time.Second, crash: 300 * time.Millisecond,
 		},
 	})

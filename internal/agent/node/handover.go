@@ -11,10 +11,13 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	"github.com/fairway-mesh/fairway/internal/agent/charge"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -127,11 +130,16 @@ func (a *Agent) handOver(ctx context.Context) error {
 	if err := a.charge.Give(); err != nil {
 		return err
 	}
-	var patience time.Duration
-	switch {
-	case a.opts.Drain <= 0 || a.comesBack(ctx):
+	if a.opts.Drain <= 0 || a.comesBack(ctx) {
 		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil
+	}
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, a.opts.Drain)
+	defer cancel()
+	a.watchOn(ctx)
+	var patience time.Duration
+	switch {
 	case a.stepAside(ctx):
 		patience = a.opts.waits.successor
 	case a.others(ctx):
@@ -140,26 +148,69 @@ func (a *Agent) handOver(ctx context.Context) error {
 		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.opts.Drain)
-	defer cancel()
 	a.opts.Log.Info("another agent is to take over; the proxy listens until that one's does")
 	if !a.until(ctx, patience, chargeEvery, a.succeeded) {
-		return nil
+		return a.leaveLast(whole)
 	}
 	a.closeListeners(ctx)
 	a.until(ctx, patience, drainEvery, a.idle(ctx))
 	return nil
 }
 
+// watchOn has what an uninstallation takes before the agent's rights watched on: the agent's other watches have ended.
+func (a *Agent) watchOn(ctx context.Context) {
+	config, scheme := a.manager.GetConfig(), a.manager.GetScheme()
+	seen, err := cache.New(config, cache.Options{Scheme: scheme, ByObject: map[client.Object]cache.ByObject{
+		&corev1.ServiceAccount{}: ownAccount(a.opts.SystemNamespace),
+		&corev1.Namespace{}:      {Field: fields.OneTermEqualSelector("metadata.name", a.opts.SystemNamespace)},
+	}})
+	if err == nil {
+		go func() { _ = seen.Start(ctx) }() // it ends with its context alone
+		patience, cancel := context.WithTimeout(ctx, liveTimeout)
+		defer cancel()
+		err = a.uninstall.watch(patience, seen)
+	}
+	if err != nil {
+		a.opts.Log.Info("the agent may not notice an uninstallation while it waits for another one", "reason", err.Error())
+	}
+}
+
+// leaveLast takes the mesh off the node if it was uninstalled after this agent was told to stop and before another one
+// was there to take over: there is nobody else who could.
+func (a *Agent) leaveLast(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if w, taken, err := a.charge.Other(); err != nil || taken || w.State == charge.Left {
+		return err
+	}
+	leaving, why := a.uninstall.leaving(ctx)
+	if !leaving {
+		return nil
+	}
+	if took, err := a.charge.Take(); err != nil || !took {
+		return err
+	}
+	return a.leave(ctx, why)
+}
+
 // idle tells whether the proxy has no connection left, once it has counted them since it was asked first. A count may
-// have been under way then, so it is the second one after.
+// have been under way then, so it is the second one after. A proxy that died has none; its pod ends, so it isn't
+// started anew.
 func (a *Agent) idle(ctx context.Context) func() bool {
 	counts, last := 0, 0
 	return func() bool {
 		c, err := a.opts.Envoy.Connections(ctx)
+		if admin.Gone(err) {
+			a.opts.Log.Info("the proxy is gone, and its connections with it", "reason", err.Error())
+			return true
+		}
 		if err != nil {
 			a.opts.Log.V(1).Info("the proxy doesn't say whether it has connections", "reason", err.Error())
 			return false
+		}
+		if c.At < last {
+			a.opts.Log.Info("the proxy was started anew, and what drained is gone")
+			return true
 		}
 		if c.At != last {
 			counts, last = counts+1, c.At

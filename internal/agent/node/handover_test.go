@@ -17,6 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -230,6 +232,22 @@ func TestAgentIsStartedAnew(t *testing.T) {
 	require.Equal(t, names.ComponentNode, now.Labels[names.LabelComponent])
 }
 
+// A proxy that dies while it drains has no connection that could be waited for.
+func TestAProxyThatDiesDrainsNoLonger(t *testing.T) {
+	f := setUp(t)
+	f.daemonSet()
+	a := f.another("a")
+	f.serving(a, corev1.ConditionTrue, servesAll)
+	b := f.another("b")
+	f.serving(b, corev1.ConditionTrue, servesAll)
+	a.proxy.do(func() { a.proxy.connections = 1 })
+	ended := f.deleted(a)
+	a.proxy.happened(t, "close listeners")
+	require.Empty(t, ended, "a connection is open")
+	a.proxy.do(func() { a.proxy.died = true })
+	require.NoError(t, <-ended)
+}
+
 // What drains ends at once when the mesh leaves the node.
 func TestUninstallationEndsWhatDrains(t *testing.T) {
 	f := setUp(t)
@@ -244,4 +262,53 @@ func TestUninstallationEndsWhatDrains(t *testing.T) {
 	require.NoError(t, f.Delete(t.Context(), ds))
 	require.NoError(t, b.end())
 	require.NoError(t, <-ended)
+}
+
+// An uninstallation may come while one agent drains and the next one's pod hasn't begun, as when its image is pulled.
+// The one that drains is the last, and takes the mesh off the node.
+func TestUninstallationBeforeTheNextAgentBegins(t *testing.T) { uninstallBeforeTheNext(t, false) }
+
+// The agent's rights may be gone with all else by then.
+func TestUninstallationThatTookTheRights(t *testing.T) { uninstallBeforeTheNext(t, true) }
+
+func uninstallBeforeTheNext(t *testing.T, forbidden bool) {
+	f := setUp(t)
+	ds := f.daemonSet()
+	a := f.another("a")
+	p := f.pod("cart", "")
+	f.sandbox(t, string(p.UID), "ns-cart")
+	f.run(p, "10.244.1.5")
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	f.serving(a, corev1.ConditionTrue, servesAll)
+	pulling := f.pod("pulling", "", func(p *corev1.Pod) {
+		p.Namespace, p.Labels[names.LabelComponent] = names.SystemNamespace, names.ComponentNode
+		p.Spec.ReadinessGates = []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionServing}}
+	})
+	ended := f.deleted(a)
+	eventually.True(t, "it steps aside", func() bool {
+		now := &corev1.Pod{}
+		return f.Get(t.Context(), client.ObjectKeyFromObject(a.pod), now) == nil &&
+			now.Labels[names.LabelComponent] == names.ComponentNodeDraining
+	})
+	eventually.True(t, "nobody is in charge", func() bool {
+		_, taken, err := a.charge.Other()
+		return err == nil && !taken
+	})
+	require.Equal(t, -1, f.index("remove"))
+	if forbidden {
+		mesh := &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}}
+		require.NoError(t, f.Delete(t.Context(), mesh))
+		for kind, namespace := range map[string]string{"ClusterRoleBinding": "", "RoleBinding": names.SystemNamespace} {
+			binding := &unstructured.Unstructured{}
+			binding.SetGroupVersionKind(schema.GroupVersionKind{Group: "rbac.authorization.k8s.io", Version: "v1", Kind: kind})
+			binding.SetNamespace(namespace)
+			binding.SetName(names.NodeServiceAccount)
+			require.NoError(t, f.Delete(t.Context(), binding))
+		}
+	}
+	require.NoError(t, f.Delete(t.Context(), ds))
+	require.NoError(t, f.Delete(t.Context(), pulling))
+	require.NoError(t, <-ended)
+	require.NotEqual(t, -1, f.index("remove ns-cart"), "%v", f.history())
+	require.NotEqual(t, -1, f.index("remove host"))
 }

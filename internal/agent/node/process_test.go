@@ -6,6 +6,9 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-mesh/fairway/internal/agent/admin"
 	translatenode "github.com/fairway-mesh/fairway/internal/translate/node"
@@ -44,6 +47,9 @@ func (p process) CloseListeners(context.Context) error {
 func (p process) Connections(context.Context) (admin.Count, error) {
 	p.w.mu.Lock()
 	defer p.w.mu.Unlock()
+	if p.w.died {
+		return admin.Count{}, fmt.Errorf("the proxy's admin interface: %w", unix.ECONNREFUSED)
+	}
 	p.w.counted++
 	open := p.w.connections
 	if p.w.counted < 3 {

@@ -17,12 +17,15 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/agent/cni/plugin"
+	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 	"github.com/fairway-mesh/fairway/internal/agent/pods"
 	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/member"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -256,4 +259,51 @@ func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 	require.Less(t, renewed, f.index("set outbound/"+string(p.UID)))
 	require.Less(t, renewed, f.index("ready "))
 	require.Equal(t, -1, f.index("prepare "), "it stays captured")
+}
+
+// TestPodsThatTheWatchDoesntShowYet are kept: CNI ADD captures what it reads past the watch, and something else about
+// the name, such as the end of a pod that had it before, may be looked at meanwhile. One that it never shows is gone.
+func TestPodsThatTheWatchDoesntShowYet(t *testing.T) {
+	f := setUp(t)
+	f.start()
+	eventually.True(t, "the agent is in charge", func() bool { return f.index("ready ") >= 0 })
+	fresh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "cart-0", UID: "new"}}
+	target := enrol.NewTarget(fresh, testMesh(), member.Decision{Action: member.Capture},
+		f.sandbox(t, "new", "ns-cart"), []netip.Addr{netip.MustParseAddr("10.244.1.5")})
+	require.NoError(t, f.agent.pods.Start(t.Context(), fresh, member.Decision{Action: member.Capture}, target))
+	require.Len(t, f.listenerNames(), 3)
+	look := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(fresh)}
+	result, err := f.agent.pods.Reconcile(t.Context(), look)
+	require.NoError(t, err)
+	require.Len(t, f.listenerNames(), 3)
+	require.Positive(t, result.RequeueAfter)
+	eventually.True(t, "it is forgotten", func() bool {
+		_, err := f.agent.pods.Reconcile(t.Context(), look)
+		require.NoError(t, err)
+		return len(f.listenerNames()) == 0
+	})
+}
+
+// TestSandboxesThatTheRuntimeDoesntNameYet are kept, while the pod's status has the addresses of the one before.
+func TestSandboxesThatTheRuntimeDoesntNameYet(t *testing.T) {
+	f := setUp(t)
+	p := f.pod("cart", "10.244.1.5")
+	f.sandbox(t, string(p.UID), "ns-former")
+	f.start()
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	f.do(func() { delete(f.sandboxes, string(p.UID)) })
+	require.NoError(t, os.Remove(filepath.Join(f.netnsDir, "ns-former")))
+	path := filepath.Join(f.netnsDir, "ns-cart")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	require.Equal(t, plugin.Response{Captured: true}, f.ask(addRequest(p, path, "10.244.1.6")))
+	look := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(p)}
+	result, err := f.agent.pods.Reconcile(t.Context(), look)
+	require.NoError(t, err)
+	require.Positive(t, result.RequeueAfter)
+	require.Len(t, f.listenerNames(), 3)
+	eventually.True(t, "it is forgotten if it never comes to be", func() bool {
+		_, err := f.agent.pods.Reconcile(t.Context(), look)
+		require.NoError(t, err)
+		return len(f.listenerNames()) == 0
+	})
 }

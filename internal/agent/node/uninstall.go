@@ -6,6 +6,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 
 	"github.com/go-logr/logr"
@@ -15,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -74,15 +76,31 @@ func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	return false, ""
 }
 
-// sawGo says what the agent saw go that a running mesh has; empty if nothing.
-func (u *uninstaller) sawGo(ctx context.Context) string {
-	for what, o := range map[string]client.Object{
+// running is what a running mesh has, and an uninstallation takes.
+func (u *uninstaller) running() map[string]client.Object {
+	return map[string]client.Object{
 		"Mesh " + names.Mesh:    &v1alpha1.Mesh{ObjectMeta: metav1.ObjectMeta{Name: names.Mesh}},
 		"namespace " + u.system: &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: u.system}},
 		"service account " + names.NodeServiceAccount: &corev1.ServiceAccount{
 			ObjectMeta: metav1.ObjectMeta{Namespace: u.system, Name: names.NodeServiceAccount},
 		},
-	} {
+	}
+}
+
+// watch has that watched by another cache from now on, which runs.
+func (u *uninstaller) watch(ctx context.Context, by cache.Cache) error {
+	for what, o := range u.running() {
+		if _, err := by.GetInformer(ctx, o); err != nil {
+			return fmt.Errorf("watch %s: %w", what, err)
+		}
+	}
+	u.cached = by
+	return nil
+}
+
+// sawGo says what the agent saw go that a running mesh has; empty if nothing.
+func (u *uninstaller) sawGo(ctx context.Context) string {
+	for what, o := range u.running() {
 		err := u.cached.Get(ctx, client.ObjectKeyFromObject(o), o)
 		if apierrors.IsNotFound(err) || err == nil && !o.GetDeletionTimestamp().IsZero() {
 			return what + " is gone or being deleted, and the agent's rights with it"

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +40,7 @@ type world struct {
 	listeners map[string]string // name -> version
 	ready     bool
 	proxyDown bool
+	died      bool
 	caDown    bool
 	wanted    map[string]int
 	sandboxes map[string]string // pod UID -> path
@@ -50,7 +52,7 @@ type world struct {
 	// neighbours are the network namespaces of pods by UID, as the proxy connects to them.
 	neighbours  map[string]string
 	beyond      map[string]capture.Refused
-	dialled     map[string][]netip.AddrPort
+	dialled     map[string][]capture.Dial
 	short       bool
 	preferred   [][]string
 	asks        chan struct{}
@@ -323,7 +325,7 @@ func (w *world) Refused(path string) (capture.Refused, error) {
 	return w.beyond[path], w.exists(path)
 }
 
-func (w *world) Dialled(path string) ([]netip.AddrPort, error) {
+func (w *world) Dialled(path string) ([]capture.Dial, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.dialled[path], w.exists(path)
@@ -342,6 +344,11 @@ func (w *world) Prefer(pods [][]string) {
 	defer w.mu.Unlock()
 	w.preferred = append([][]string{}, pods...)
 }
+
+func (w *world) Unsure(int) bool { return false }
+
+func (w *world) DialledBy(string, map[string]time.Time) {}
+func (w *world) Renew()                                 {}
 
 func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint16) bool) (int, error) {
 	w.mu.Lock()

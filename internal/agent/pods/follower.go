@@ -22,11 +22,16 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// attemptTimeout bounds one attempt to enrol a pod, so that one that hangs doesn't keep others waiting.
-const attemptTimeout = 20 * time.Second
+const (
+	// attemptTimeout bounds one attempt to enrol a pod, so that one that hangs doesn't keep others waiting.
+	attemptTimeout = 20 * time.Second
+	// shownWithin is how long the agent's watch has to show a pod that starts, which CNI ADD may have read past it, and
+	// the runtime to name its sandbox.
+	shownWithin = time.Minute
+)
 
 // Waits are durations that tests shorten; the default of each is for its zero value.
-type Waits struct{ Attempt, Verify, Runtime, Orphan time.Duration }
+type Waits struct{ Attempt, Verify, Runtime, Orphan, Shown time.Duration }
 
 // Options of a Follower. Registerer and Waits may be left out.
 type Options struct {
@@ -76,6 +81,7 @@ func New(o Options) *Follower {
 		waits: Waits{
 			Attempt: cmp.Or(o.Waits.Attempt, attemptTimeout), Verify: cmp.Or(o.Waits.Verify, enrol.VerifyEvery),
 			Runtime: cmp.Or(o.Waits.Runtime, runtimeWait), Orphan: cmp.Or(o.Waits.Orphan, orphanGrace),
+			Shown: cmp.Or(o.Waits.Shown, shownWithin),
 		},
 		ready: make(chan struct{}),
 	}
@@ -146,6 +152,7 @@ func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision
 
 // Start captures a pod that has no process yet, and says so in its status.
 func (f *Follower) Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error {
+	f.statuses.start(string(pod.UID))
 	f.setStatus(pod, stateEnrolling, d, t)
 	if err := f.enroller.Capture(ctx, t, enrol.Starting); err != nil {
 		failed := d
@@ -165,12 +172,14 @@ func (f *Follower) Redirects(ctx context.Context, uid string) (bool, error) {
 
 // Forget drops all that was done for a pod that is gone.
 func (f *Follower) Forget(ctx context.Context, uid string) error {
+	f.goes(uid)
 	f.statuses.unset(uid)
 	return f.enroller.Forget(ctx, uid)
 }
 
 // ForgetSandbox is Forget for one of the network namespaces that a pod had; see enrol.Enroller.
 func (f *Follower) ForgetSandbox(ctx context.Context, uid, netns string) error {
+	f.goes(uid)
 	return f.enroller.ForgetSandbox(ctx, uid, netns)
 }
 

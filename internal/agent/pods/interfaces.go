@@ -5,10 +5,11 @@ package pods
 
 import (
 	"context"
-	"net/netip"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/enrol"
 	"github.com/fairway-mesh/fairway/internal/agent/netns"
 )
@@ -26,7 +27,7 @@ type Kernel interface {
 	Redirects(path string) (bool, error)
 	Remove(path string) error
 	// Dialled is what a pod dialled lately, the last one first.
-	Dialled(path string) ([]netip.AddrPort, error)
+	Dialled(path string) ([]capture.Dial, error)
 }
 
 // Waypoints of the node may have connections of theirs reset; resets.Server serves them.
@@ -55,4 +56,11 @@ type Endpoints interface {
 	// Prefer is told the clusters that each pod dialled lately, the last one first, to give those pods all first that want
 	// few.
 	Prefer(pods [][]string)
+	// Unsure tells whether it must be known which identities dialled what, for the proxy keeps something for each, on a
+	// node with so many of them.
+	Unsure(identities int) bool
+	// DialledBy is told that, of one pod after the other, by the names of the clusters when last; Renew that it was of
+	// all.
+	DialledBy(identity string, when map[string]time.Time)
+	Renew()
 }

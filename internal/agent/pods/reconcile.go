@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -29,24 +30,41 @@ func (f *Follower) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if err := client.IgnoreNotFound(f.client.Get(ctx, req.NamespacedName, pod)); err != nil {
 		return reconcile.Result{}, err
 	}
-	for _, uid := range f.statuses.uids(req.Namespace, req.Name) {
-		if uid == string(pod.UID) {
-			continue
-		}
-		if err := f.Forget(ctx, uid); err != nil {
-			return reconcile.Result{}, err
-		}
+	later, err := f.forgetOthers(ctx, req, string(pod.UID))
+	if err != nil {
+		return reconcile.Result{}, err
 	}
 	if pod.UID == "" { // it is gone
 		f.dropWaypoint(req.NamespacedName)
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: later}, nil
 	}
+	f.statuses.shown(string(pod.UID))
 	d, mesh, err := f.decide(ctx, pod)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	result, err := f.bring(ctx, pod, mesh, d)
 	return result, errors.Join(err, f.reconcileWaypoint(ctx, pod, d))
+}
+
+// forgetOthers forgets the pods of a name that the watch doesn't show, beside the one that it does, if any. One that
+// has just started it may not show yet: then it says when to look again.
+func (f *Follower) forgetOthers(
+	ctx context.Context, req reconcile.Request, shown string,
+) (later time.Duration, err error) {
+	for _, uid := range f.statuses.uids(req.Namespace, req.Name) {
+		if uid == shown {
+			continue
+		}
+		if wait := f.statuses.awaited(uid, f.waits.Shown); wait > 0 {
+			later = max(later, wait)
+			continue
+		}
+		if err := f.Forget(ctx, uid); err != nil {
+			return 0, err
+		}
+	}
+	return later, nil
 }
 
 // bring a pod to where it should be.
@@ -90,6 +108,9 @@ func (f *Follower) reconcileCapture(
 	if errors.Is(err, netns.ErrNoSandbox) {
 		// The pod has no network yet, or lost it. CNI ADD, or the pod's next status, brings it here again.
 		if lost := have.Target.Pod.Netns; lost != "" {
+			if wait := f.stillStarts(string(pod.UID), lost); wait > 0 {
+				return reconcile.Result{RequeueAfter: wait}, nil
+			}
 			if err := f.enroller.ForgetSandbox(ctx, string(pod.UID), lost); err != nil {
 				return reconcile.Result{}, err
 			}
@@ -121,6 +142,15 @@ func (f *Follower) reconcileCapture(
 	}
 	f.warn(pod, d)
 	return reconcile.Result{RequeueAfter: f.waits.Verify + rand.N(f.waits.Verify/4+1)}, nil //nolint:gosec // spreads work
+}
+
+// stillStarts is how long a sandbox has yet to become known that CNI ADD has captured: the runtime names it when it is
+// complete, and the pod's status has the addresses of the one before until then.
+func (f *Follower) stillStarts(uid, path string) time.Duration {
+	if _, err := f.kernel.Has(path); netns.Gone(err) {
+		return 0
+	}
+	return f.statuses.starting(uid, f.waits.Shown)
 }
 
 func enrolling(have enrol.Done) State {

@@ -62,9 +62,55 @@ type Status struct {
 type statuses struct {
 	mu    sync.Mutex
 	byUID map[string]Status
+	// started are pods whose sandbox CNI ADD has captured.
+	started map[string]start
 }
 
-func newStatuses() *statuses { return &statuses{byUID: map[string]Status{}} }
+// start of a pod in a sandbox.
+type start struct {
+	at time.Time
+	// shown: the agent's watch has shown the pod since, or before.
+	shown bool
+}
+
+func newStatuses() *statuses {
+	return &statuses{byUID: map[string]Status{}, started: map[string]start{}}
+}
+
+// start notes that a pod starts. The agent's watch may show it only later.
+func (all *statuses) start(uid string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.started[uid] = start{at: time.Now()}
+}
+
+// shown notes that the watch shows a pod.
+func (all *statuses) shown(uid string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if s, starts := all.started[uid]; starts {
+		all.started[uid] = start{s.at, true}
+	}
+}
+
+// awaited is how long the watch has still to show a pod, of the time that it has. Zero: what it doesn't show is gone.
+func (all *statuses) awaited(uid string, within time.Duration) time.Duration {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if s := all.started[uid]; !s.shown {
+		return s.left(within)
+	}
+	return 0
+}
+
+// starting is how much is left of the time in which the sandbox of a pod may be known to nobody but CNI ADD.
+func (all *statuses) starting(uid string, within time.Duration) time.Duration {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.started[uid].left(within)
+}
+
+func (s start) left(of time.Duration) time.Duration { return max(0, time.Until(s.at.Add(of))) }
 
 // set notes a pod's status; Since is kept while the state stays.
 func (all *statuses) set(s Status) {
@@ -77,11 +123,33 @@ func (all *statuses) set(s Status) {
 	all.byUID[s.UID] = s
 }
 
+// of the pod with a UID, if it is known.
+func (all *statuses) of(uid string) (Status, bool) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	s, known := all.byUID[uid]
+	return s, known
+}
+
+// identities is how many the captured pods have.
+func (all *statuses) identities() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	seen := map[string]bool{}
+	for _, s := range all.byUID {
+		if s.State == StateCaptured {
+			seen[s.Identity] = true
+		}
+	}
+	return len(seen)
+}
+
 // unset forgets a pod's status.
 func (all *statuses) unset(uid string) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	delete(all.byUID, uid)
+	delete(all.started, uid)
 }
 
 // uids of the pods that something was done for or whose status is known, by namespace and name.

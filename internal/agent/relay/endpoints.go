@@ -70,6 +70,7 @@ func (r *Relay) forgetEndpoints(id xds.ID) {
 	case r.opts.MaxEndpoints == 0:
 	case id.TypeURL == xds.TypeCluster:
 		r.room.refer(id.Name, "")
+		r.contexts.forget(id.Name)
 	case id.TypeURL == xds.TypeEndpoint:
 		r.room.change(id.Name, math.MaxInt, func(a *allotment) { a.total, a.callers = 0, 0 })
 	}

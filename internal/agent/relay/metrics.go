@@ -20,6 +20,8 @@ type metrics struct {
 	takenBack prometheus.Counter
 
 	endpoints, endpointsOut prometheus.Gauge
+	contexts                prometheus.Gauge
+	renewed                 prometheus.Counter
 }
 
 // newMetrics registers with reg; with a nil reg the metrics are kept and not exposed.
@@ -56,6 +58,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond its limit that Envoy asked for and didn't get.",
+		}),
+		contexts: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_contexts",
+			Help: "Certificate contexts that a node's Envoy has, as known at the last look: of each cluster, one for each " +
+				"further identity that dialled it.",
+		}),
+		renewed: f.NewCounter(prometheus.CounterOpts{
+			Name: "fairway_relay_renewed_clusters_total",
+			Help: "Clusters that a node's Envoy was given anew, to forget the certificate contexts in them.",
 		}),
 		endpoints: f.NewGauge(prometheus.GaugeOpts{
 			Name: "fairway_relay_endpoints", Help: "Endpoints that a node's Envoy holds beyond those that any cluster may have.",

@@ -114,6 +114,7 @@ type Relay struct {
 	status Status
 	// room for addresses and endpoints, and whether the log says that there is none left.
 	room                *room
+	contexts            contexts
 	saidShort, saidFull bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
@@ -137,7 +138,8 @@ func New(opts Options) (*Relay, error) {
 		wake: wake.New(), hurry: wake.New(), save: wake.New(), asks: wake.New(),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
 		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints, opts.MaxOnDemand),
-		status: Status{Since: time.Now(), LastError: "not tried yet"},
+		contexts: noContexts(),
+		status:   Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	r.keeps.Store(!opts.SnapshotOfOthers)
 	for _, url := range opts.Local {

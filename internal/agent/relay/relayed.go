@@ -199,7 +199,7 @@ func (r *Relay) forget(id xds.ID) {
 func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
 	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
 	var updates []xds.Update
-	toFit, changed := map[string]bool{}, map[string]bool{}
+	toFit, changed, now := map[string]bool{}, map[string]bool{}, time.Now()
 	for _, res := range resources {
 		name := res.Name()
 		if !t.covers(name) || r.own[t.typeURL][name] {
@@ -209,6 +209,8 @@ func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, remov
 		changed[name] = true
 		in.versions[name] = res.Version()
 		k := t.known[name]
+		res = k.asRenewed(res)
+		r.noteContexts(res, k, now)
 		if k == nil {
 			k = &known{}
 			t.known[name] = k

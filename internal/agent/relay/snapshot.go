@@ -146,7 +146,7 @@ func (r *Relay) restore() error {
 		}
 		t, ups, err := r.restoreType(m, time.Now())
 		if err != nil {
-			r.room = newRoom(r.opts.MaxEndpoints, r.opts.MaxOnDemand)
+			r.room, r.contexts = newRoom(r.opts.MaxEndpoints, r.opts.MaxOnDemand), noContexts()
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
 		if r.local[m.GetTypeUrl()] {
@@ -179,6 +179,7 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 	var updates []xds.Update
 	for _, res := range resources {
 		res = r.limitEndpoints(res, map[string]bool{}) // clusters come first, so there is nothing to fit
+		r.noteContexts(res, nil, time.Time{})          // Envoy may have run on
 		t.known[res.Name()] = &known{current: res, good: res}
 		updates = append(updates, xds.Set(res))
 		if !t.ready {

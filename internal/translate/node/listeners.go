@@ -98,9 +98,13 @@ func outbound(p Pod) *listenerv3.Listener {
 			podNetns(p, envoy.SharedOnce),
 		}, before...)...),
 	}, behind...)
-	l.FilterChains = []*listenerv3.FilterChain{{
+	chain := &listenerv3.FilterChain{
 		Filters: append(filters, envoy.NetworkFilter("envoy.filters.network.tcp_proxy", outboundProxy(p))),
-	}}
+	}
+	if p.Neighbours {
+		chain.Name = p.caller()
+	}
+	l.FilterChains = []*listenerv3.FilterChain{chain}
 	return l
 }
 

@@ -5,6 +5,8 @@ package node
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,10 +87,7 @@ func Neighbours(callers []Pod, ways []Way) *netstatev3.Config {
 }
 
 func filterOf(callers []Pod, ways []Way) *netstatev3.Config {
-	var known, to []choice
-	for _, p := range callers {
-		known = append(known, choice{p.caller(), quoted("may")})
-	}
+	var to []choice
 	pods := map[string]*Pod{}
 	for _, w := range ways {
 		to = append(to, choice{w.Dialled, w.pick()})
@@ -104,7 +103,7 @@ func filterOf(callers []Pod, ways []Way) *netstatev3.Config {
 		return celOf(neighbour + " == b'' ? '' : " + choose(neighbour, bytes, list))
 	}
 	return &netstatev3.Config{OnNewConnection: []*statev3.FilterStateValue{
-		text(names.FilterStateNeighbour, celOf(choose(state(names.FilterStateCaller), bytes, known))),
+		text(names.FilterStateNeighbour, celOf(isOneOf(callers)+" ? 'may' : ''")),
 		text(names.FilterStateNeighbour, celOf(neighbour+" == b'' ? '' : "+choose("destination.address", quoted, to))),
 		unlessEmpty(text(names.FilterStatePod, ofPod(func(p *Pod) string { return p.Namespace + "/" + p.Name }))),
 		unlessEmpty(text(names.FilterStateDestination, ofPod(func(p *Pod) string { return p.Identity }))),
@@ -119,7 +118,7 @@ func (w Way) pick() string {
 	slices.SortFunc(w.To, func(a, b Neighbour) int { return a.At.Compare(b.At) })
 	out := ""
 	for n, to := range w.To {
-		if own := state(names.FilterStateCaller) + " == " + bytes(to.Pod.caller()); n == 0 {
+		if own := caller + " == " + quoted(to.Pod.caller()); n == 0 {
 			out = own
 		} else {
 			out += " || " + own
@@ -148,7 +147,6 @@ func fromNeighbours(p Pod) (before []*statev3.FilterStateValue, behind []*listen
 	}
 	ifAny := func(value string) string { return celOf(neighbour + " == b'' ? '' : " + value) }
 	before = []*statev3.FilterStateValue{
-		text(names.FilterStateCaller, envoy.Literal(p.caller())),
 		text(names.FilterStateSource, envoy.Literal(p.Identity)),
 		text(names.FilterStateTurn, "%UNIQUE_ID%"),
 		text(names.FilterStateNeighbour, celOf("''")),
@@ -163,8 +161,28 @@ func fromNeighbours(p Pod) (before []*statev3.FilterStateValue, behind []*listen
 	}
 }
 
-// caller is the pod as FilterStateCaller says it.
-func (p Pod) caller() string { return p.Namespace + "/" + p.Name + "/" + p.UID }
+// caller is what the filter knows a pod by that connects: the name of the filter chain of its outbound listener. It is
+// as short as it may be, for each listener of the node holds those of all its pods, and none is a part of another.
+func (p Pod) caller() string {
+	sum := sha256.Sum256([]byte(p.Namespace + "/" + p.Name + "/" + p.UID))
+	return hex.EncodeToString(sum[:callerBytes])
+}
+
+// callerBytes of a hash of what no pod chooses alone, its UID.
+const callerBytes = 8
+
+// caller is the caller in an expression: text, unlike filter state, so that one literal can have all that may be.
+const caller = "xds.filter_chain_name"
+
+// isOneOf tells in an expression whether the caller is one of these pods.
+func isOneOf(pods []Pod) string {
+	all := make([]string, len(pods))
+	for n, p := range pods {
+		all[n] = p.caller()
+	}
+	slices.Sort(all)
+	return quoted(strings.Join(all, " ")) + ".contains(" + caller + ")"
+}
 
 // neighbour is the filter state of that name in an expression.
 var neighbour = state(names.FilterStateNeighbour)

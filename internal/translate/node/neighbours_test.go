@@ -49,14 +49,12 @@ func read(t *testing.T, filter *netstatev3.Config) (out asked) {
 // of a connection: what becomes of it.
 func (a asked) of(t *testing.T, caller Pod, dialled, turn string) map[string]string {
 	t.Helper()
-	state := map[string]any{
-		names.FilterStateCaller: []byte(caller.caller()), names.FilterStateTurn: []byte(turn),
-		names.FilterStateNeighbour: []byte{},
-	}
+	state := map[string]any{names.FilterStateTurn: []byte(turn), names.FilterStateNeighbour: []byte{}}
 	out := map[string]string{}
 	for _, v := range a {
 		result, _, err := v.program.Eval(map[string]any{
 			"filter_state": state, "destination": map[string]any{"address": dialled},
+			"xds": map[string]any{"filter_chain_name": outbound(caller).GetFilterChains()[0].GetName()},
 		})
 		require.NoError(t, err)
 		said := fmt.Sprintf("%s", result.Value())
@@ -72,7 +70,7 @@ func neighbourPods(n int) (out []Pod) {
 		out = append(out, Pod{
 			UID: fmt.Sprint("uid-", i), Namespace: "shop", Name: fmt.Sprint("pod-", i), Netns: fmt.Sprint("/netns/", i),
 			IPs:      []netip.Addr{netip.AddrFrom4([4]byte{10, 244, byte(i >> 8), byte(i)})},
-			Identity: fmt.Sprint("spiffe://cluster.local/ns/shop/sa/", i),
+			Identity: fmt.Sprint("spiffe://cluster.local/ns/shop/sa/", i), Neighbours: true,
 		})
 	}
 	return out
@@ -108,7 +106,7 @@ func TestEveryWayIsFound(t *testing.T) {
 	for _, dialled := range []string{"", "10.96.0.1:8", "10.96.0.1:800", "9.0.0.0:1", "[fd00::1]:80"} {
 		require.Equal(t, none, filter.of(t, pods[0], dialled, "8"), dialled)
 	}
-	require.Equal(t, none, filter.of(t, Pod{Namespace: "shop", Name: "new", UID: "uid-new"}, ways[0].Dialled, "8"),
+	require.Equal(t, none, filter.of(t, neighbourPods(MostWays + 11)[MostWays+10], ways[0].Dialled, "8"),
 		"one that isn't captured yet")
 	require.Empty(t, Neighbours(pods, nil).GetOnNewConnection())
 }
@@ -132,9 +130,11 @@ func TestTurns(t *testing.T) {
 // left out that lead to more than others.
 func TestManyNeighbours(t *testing.T) {
 	binary := xdstest.Binary(t)
-	for _, c := range []struct{ services, pods, left int }{{1, 250, 1}, {MostWays, 3, MostWays}, {MostWays, 40, 10}} {
-		t.Run(fmt.Sprintf("%d Services of %d pods", c.services, c.pods), func(t *testing.T) {
-			pods := neighbourPods(250)
+	for _, c := range []struct{ onNode, services, pods, left int }{
+		{250, 1, 250, 1}, {250, MostWays, 3, MostWays}, {250, MostWays, 40, 10}, {3000, MostWays, 3, MostWays},
+	} {
+		t.Run(fmt.Sprintf("%d pods, %d Services of %d", c.onNode, c.services, c.pods), func(t *testing.T) {
+			pods := neighbourPods(c.onNode)
 			for i := range pods {
 				pods[i].UID, pods[i].Name = fmt.Sprintf("5b1e7c5e-0000-4000-8000-%012d", i), fmt.Sprintf("cart-7d9f8b6c5d-%05d", i)
 				pods[i].Netns = "/var/run/netns/cni-" + pods[i].UID
@@ -163,12 +163,12 @@ func TestManyNeighbours(t *testing.T) {
 			}}})
 			have, left := read(t, filter), 0
 			for _, w := range ways {
-				if have.of(t, pods[249], w.Dialled, "8")[names.FilterStateNeighbour] != "" {
+				if have.of(t, pods[c.onNode-1], w.Dialled, "8")[names.FilterStateNeighbour] != "" {
 					left++
 				}
 			}
 			require.GreaterOrEqual(t, left, c.left)
-			require.NotEmpty(t, have.of(t, pods[249], few.Dialled, "8")[names.FilterStateNeighbour])
+			require.NotEmpty(t, have.of(t, pods[c.onNode-1], few.Dialled, "8")[names.FilterStateNeighbour])
 		})
 	}
 }
