@@ -262,14 +262,16 @@ func TestRulesAreUpToDateBeforeTheProxyListens(t *testing.T) {
 }
 
 // TestPodsThatTheWatchDoesntShowYet are kept: CNI ADD captures what it reads past the watch, and something else about
-// the name, such as the end of a pod that had it before, may be looked at meanwhile. One that it never shows is gone.
+// the name, such as the end of a pod that had it before, may be looked at meanwhile. They are said to be captured, for
+// they may be ready before the watch is back. One that it never shows is gone.
 func TestPodsThatTheWatchDoesntShowYet(t *testing.T) {
 	f := setUp(t)
 	f.start()
 	eventually.True(t, "the agent is in charge", func() bool { return f.index("ready ") >= 0 })
-	fresh := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "cart-0", UID: "new"}}
+	// Of another node, so that the watch doesn't show it.
+	fresh := f.pod("cart-0", "", func(p *corev1.Pod) { p.Spec.NodeName = "elsewhere" })
 	target := enrol.NewTarget(fresh, testMesh(), member.Decision{Action: member.Capture},
-		f.sandbox(t, "new", "ns-cart"), []netip.Addr{netip.MustParseAddr("10.244.1.5")})
+		f.sandbox(t, string(fresh.UID), "ns-cart"), []netip.Addr{netip.MustParseAddr("10.244.1.5")})
 	require.NoError(t, f.agent.pods.Start(t.Context(), fresh, member.Decision{Action: member.Capture}, target))
 	require.Len(t, f.listenerNames(), 3)
 	look := reconcile.Request{NamespacedName: client.ObjectKeyFromObject(fresh)}
@@ -277,6 +279,7 @@ func TestPodsThatTheWatchDoesntShowYet(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, f.listenerNames(), 3)
 	require.Positive(t, result.RequeueAfter)
+	f.condition(fresh, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
 	eventually.True(t, "it is forgotten", func() bool {
 		_, err := f.agent.pods.Reconcile(t.Context(), look)
 		require.NoError(t, err)

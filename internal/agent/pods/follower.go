@@ -152,7 +152,7 @@ func (f *Follower) decide(ctx context.Context, pod *corev1.Pod) (member.Decision
 
 // Start captures a pod that has no process yet, and says so in its status.
 func (f *Follower) Start(ctx context.Context, pod *corev1.Pod, d member.Decision, t enrol.Target) error {
-	f.statuses.start(string(pod.UID))
+	f.statuses.start(pod)
 	f.setStatus(pod, stateEnrolling, d, t)
 	if err := f.enroller.Capture(ctx, t, enrol.Starting); err != nil {
 		failed := d

@@ -34,16 +34,24 @@ func (f *Follower) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	if starts := f.statuses.unshown(req.NamespacedName, f.waits.Shown); later > 0 && starts != nil {
+		// Senders hear of it no later than that it is ready, whatever the watch is at.
+		pod = starts.DeepCopy()
+	} else {
+		f.statuses.shown(string(pod.UID))
+	}
 	if pod.UID == "" { // it is gone
 		f.dropWaypoint(req.NamespacedName)
-		return reconcile.Result{RequeueAfter: later}, nil
+		return reconcile.Result{}, nil
 	}
-	f.statuses.shown(string(pod.UID))
 	d, mesh, err := f.decide(ctx, pod)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	result, err := f.bring(ctx, pod, mesh, d)
+	if later > 0 {
+		result.RequeueAfter = later
+	}
 	return result, errors.Join(err, f.reconcileWaypoint(ctx, pod, d))
 }
 

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // State of a pod on this node.
@@ -68,7 +71,8 @@ type statuses struct {
 
 // start of a pod in a sandbox.
 type start struct {
-	at time.Time
+	pod *corev1.Pod // as CNI ADD read it; not to be changed
+	at  time.Time
 	// shown: the agent's watch has shown the pod since, or before.
 	shown bool
 }
@@ -78,10 +82,22 @@ func newStatuses() *statuses {
 }
 
 // start notes that a pod starts. The agent's watch may show it only later.
-func (all *statuses) start(uid string) {
+func (all *statuses) start(pod *corev1.Pod) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.started[uid] = start{at: time.Now()}
+	all.started[string(pod.UID)] = start{pod: pod, at: time.Now()}
+}
+
+// unshown is a pod of a name that starts, which the watch has still to show; nil if there is none.
+func (all *statuses) unshown(name types.NamespacedName, within time.Duration) *corev1.Pod {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	for _, s := range all.started {
+		if !s.shown && s.left(within) > 0 && s.pod.Namespace == name.Namespace && s.pod.Name == name.Name {
+			return s.pod
+		}
+	}
+	return nil
 }
 
 // shown notes that the watch shows a pod.
@@ -89,7 +105,7 @@ func (all *statuses) shown(uid string) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if s, starts := all.started[uid]; starts {
-		all.started[uid] = start{s.at, true}
+		all.started[uid] = start{pod: s.pod, at: s.at, shown: true}
 	}
 }
 
