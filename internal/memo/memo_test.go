@@ -78,7 +78,7 @@ func TestASteadyValueStopsTheChangeBeforeItsReaders(t *testing.T) {
 	top.Unwatch(7)
 	s.set(1, 0)
 	s.g.Flush()
-	require.Empty(t, s.g.inputs)
+	require.Empty(t, s.g.inputs.read)
 }
 
 func TestUnwatchForgets(t *testing.T) {
@@ -90,7 +90,7 @@ func TestUnwatchForgets(t *testing.T) {
 	b.Unwatch(1)
 	require.Empty(t, a.nodes)
 	require.Empty(t, b.nodes)
-	require.Empty(t, s.g.inputs)
+	require.Empty(t, s.g.inputs.read)
 	require.Equal(t, 3, b.Get(nil, 1))
 	require.Empty(t, b.nodes, "an unrecorded read leaves nothing behind")
 }
@@ -217,7 +217,7 @@ func TestALookIsAtWhatChanged(t *testing.T) {
 	sum.Watch(0, func(v int) { got = v })
 	s.g.Flush()
 	s.set(7, 2)
-	require.Equal(t, []*node{&parity.nodes[7].node}, sum.nodes[0].suspects)
+	require.Equal(t, []*node{&parity.nodes[7].node}, sum.nodes[0].suspects.of)
 	computed := s.g.computed
 	s.g.Flush()
 	require.Equal(t, computed+1, s.g.computed)
@@ -226,7 +226,7 @@ func TestALookIsAtWhatChanged(t *testing.T) {
 	s.set(8, 3)
 	s.g.Flush()
 	require.Equal(t, 2, got)
-	require.Empty(t, sum.nodes[0].suspects)
+	require.Nil(t, sum.nodes[0].suspects)
 }
 
 // TestWhatIsAskedForMayJustHaveBeenForgotten: a look from outside at a value that only a steady one read, which reads
