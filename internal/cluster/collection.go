@@ -93,7 +93,7 @@ func (c *Collection[T]) Part(ctx *memo.Ctx, indexName, value string, part Part) 
 			func(k Key) bool { return partOf(k, part.Of) != part })
 	}
 	ix.parts.Read(ctx, partOfValue{value, part})
-	return slices.Clone(l.parts[part.N])
+	return slices.Clone(l.parts()[part.N])
 }
 
 // Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when
@@ -174,7 +174,7 @@ func (c *Collection[T]) list(ix *index[T], value string, key Key, is bool) {
 		l = &listed{}
 		ix.listed[value] = l
 	}
-	before := len(l.parts)
+	before := len(l.parts())
 	if is {
 		l.add(key, c.arrival())
 	} else {
@@ -184,7 +184,7 @@ func (c *Collection[T]) list(ix *index[T], value string, key Key, is bool) {
 		delete(ix.listed, value)
 	}
 	ix.read.Touch(value)
-	if before > 0 && len(l.parts) == before {
+	if before > 0 && len(l.parts()) == before {
 		ix.parts.Touch(partOfValue{value, partOf(key, before)})
 		return
 	}
