@@ -161,9 +161,7 @@ func (e *Engine) watch(k xds.Key) {
 	if e.resources.scoped.Watched(k) {
 		return
 	}
-	e.resources.scoped.Watch(k, func(r *xds.Resource) {
-		e.updates[k.Scope] = append(e.updates[k.Scope], xds.Update{ID: k.ID, Resource: r})
-	})
+	e.resources.scoped.Keep(k)
 }
 
 // release ends the watch of a resource unless it is still wanted by name or as part of a set.

@@ -24,6 +24,7 @@ type input[K comparable] struct {
 
 func (i *input[K]) compute(*Ctx) bool  { return false } // it is told that it changed
 func (i *input[K]) concerned() []*node { return nil }
+func (i *input[K]) tell()              {} // nobody watches one
 func (i *input[K]) forget()            { delete(i.in.read, i.key) }
 
 // Read records that a computation depends on an input.

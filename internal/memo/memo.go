@@ -69,6 +69,8 @@ type value interface {
 	forget()
 	// concerned are the picked values that what has changed is about; each is told once.
 	concerned() []*node
+	// tell tells the function's watcher; see Func.Keep.
+	tell()
 }
 
 // suspects are those of the deps of a value that may have changed since: a look at the value looks at no others.
@@ -85,7 +87,7 @@ func (n *node) suspect(d *node) {
 
 // root is what a watched value has besides.
 type root struct {
-	tell   func()
+	tell   func() // nil: the function's watcher is told
 	toldAt uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
 }
 
@@ -235,10 +237,19 @@ func (g *Graph) Flush() {
 			g.refresh(n) // or another root that reads this one has done so already
 			if n.root != nil && n.root.toldAt != n.changedAt {
 				n.root.toldAt = n.changedAt
-				n.root.tell()
+				n.tell()
 			}
 		}
 	}
+}
+
+// tell tells the watcher of a value.
+func (n *node) tell() {
+	if n.root.tell != nil {
+		n.root.tell()
+		return
+	}
+	n.of.tell()
 }
 
 // refresh makes a node clean: by finding that nothing it read changed, or by computing it again.
@@ -335,6 +346,7 @@ type Func[K comparable, V any] struct {
 	compute func(*Ctx, K) V
 	equal   func(a, b V) bool
 	nodes   map[K]*entry[K, V]
+	kept    func(K, V) // told of values that are kept
 	steady  bool
 	// picked, differ and differing are of Pick: this is picked; and of what is picked from this, what differs between
 	// two values of a key, and what does and isn't marked yet.
@@ -369,6 +381,7 @@ func (e *entry[K, V]) compute(c *Ctx) (changed bool) {
 }
 
 func (e *entry[K, V]) forget() { delete(e.f.nodes, e.key) }
+func (e *entry[K, V]) tell()   { e.f.kept(e.key, e.value) }
 
 // Define adds a function to the graph. equal decides whether a newly computed value counts as a change; what reads
 // the value is left alone where it does not.
@@ -402,7 +415,18 @@ func (f *Func[K, V]) Watch(key K, changed func(V)) {
 	f.graph.enqueue(&e.node)
 }
 
-// Unwatch ends a Watch and forgets what only it needed.
+// OnKept says who is told of the values that are kept.
+func (f *Func[K, V]) OnKept(told func(K, V)) { f.kept = told }
+
+// Keep is Watch where one watcher is told of all keys (OnKept): where there are many, to have one for each is most of
+// what watching costs.
+func (f *Func[K, V]) Keep(key K) {
+	e := f.entry(key)
+	e.root = &root{}
+	f.graph.enqueue(&e.node)
+}
+
+// Unwatch ends a Watch, or a Keep, and forgets what only it needed.
 func (f *Func[K, V]) Unwatch(key K) {
 	if e, ok := f.nodes[key]; ok {
 		e.root = nil

@@ -95,6 +95,27 @@ func TestUnwatchForgets(t *testing.T) {
 	require.Empty(t, b.nodes, "an unrecorded read leaves nothing behind")
 }
 
+// TestKeptValuesAreToldToOne: with their keys, first and whenever they change, until they aren't kept any more.
+func TestKeptValuesAreToldToOne(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3, 2: 4}}
+	double := Define(s.g, "double", eq, func(c *Ctx, k int) int { return 2 * s.read(c, k) })
+	var told [][2]int
+	double.OnKept(func(k, v int) { told = append(told, [2]int{k, v}) })
+	double.Keep(1)
+	double.Keep(2)
+	s.g.Flush()
+	require.ElementsMatch(t, [][2]int{{1, 6}, {2, 8}}, told)
+	s.set(2, 5)
+	s.g.Flush()
+	require.Equal(t, [2]int{2, 10}, told[2])
+	double.Unwatch(2)
+	require.False(t, double.Watched(2))
+	s.set(2, 6)
+	s.g.Flush()
+	require.Len(t, told, 3)
+	require.Len(t, double.nodes, 1)
+}
+
 // A watched value that another watched value reads first must still be told to its own watcher.
 func TestAWatchedValueReadByAnotherIsTold(t *testing.T) {
 	s := &cells{New(), map[int]int{1: 3}}
