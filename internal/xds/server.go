@@ -123,7 +123,7 @@ func NewServer(opts Options) *Server {
 func GRPCOptions(idle time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
-		grpc.ReadBufferSize(readBuffer), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(readBuffer), // those for writing are shared
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idle, Time: keepaliveInterval,
 			Timeout: keepaliveTimeout,

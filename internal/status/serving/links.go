@@ -10,7 +10,7 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// links say which objects' statuses depend on which resources. A route depends on several, and routes by the thousand on
+// links say which objects' statuses depend on which resources. A route depends on several, and thousands of them on
 // one, so the name of either is there once.
 type links struct {
 	resources map[xds.Key]*resource

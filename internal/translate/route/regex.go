@@ -9,25 +9,37 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"k8s.io/utils/lru"
 )
 
-// checked are the expressions that were checked last, with the error of each: a rule's are asked for when ingest checks
-// the rule, and again when its routes are made.
-var checked = lru.New(512)
+// checked are the expressions that were checked a moment ago, with the error of each: a rule's are asked for when
+// ingest checks the rule, and again when its routes are made. What is said of one never changes, so it makes no
+// difference which are here.
+var checked = struct {
+	sync.Mutex
+	of map[string]error
+}{of: map[string]error{}}
+
+// mostChecked bounds them.
+const mostChecked = 512
 
 // regex is an RE2 expression for the whole string. An expression that Envoy refused would cost everybody else's routes
 // of the table.
 func regex(s string) (*matcherv3.RegexMatcher, error) {
-	known, ok := checked.Get(s)
-	if !ok {
-		known = checkRegex(s)
-		checked.Add(s, known)
+	checked.Lock()
+	defer checked.Unlock()
+	err, known := checked.of[s]
+	if !known {
+		if len(checked.of) == mostChecked {
+			clear(checked.of)
+		}
+		err = checkRegex(s)
+		checked.of[s] = err
 	}
-	if err, bad := known.(error); bad {
+	if err != nil {
 		return nil, err
 	}
 	return &matcherv3.RegexMatcher{Regex: s}, nil
