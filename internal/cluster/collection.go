@@ -16,31 +16,17 @@ import (
 // Key names an object of a collection.
 type Key = types.NamespacedName
 
-// objectInput and indexInput are the memo keys of an object and of one value of an index.
-type objectInput struct {
-	kind string
-	key  Key
+// partOfValue is a part of what is listed under a value of an index.
+type partOfValue struct {
+	value string
+	Part
 }
-
-type indexInput struct {
-	kind, index, value string
-}
-
-// partInput and partsInput are those of a part of it, and of how many there are.
-type (
-	partInput struct {
-		indexInput
-		Part
-	}
-	partsInput struct{ indexInput }
-)
 
 // Collection holds the objects of one kind as they were watched, and the indexes over them. Objects are shared and
 // must never be changed.
 type Collection[T client.Object] struct {
-	kind    string
-	graph   *memo.Graph
 	objects map[Key]T
+	read    *memo.Inputs[Key]
 	indexes map[string]*index[T]
 	// arrivals counts what came to be listed under a value of an index since MarkSettled.
 	arrivals uint64
@@ -52,29 +38,36 @@ type Collection[T client.Object] struct {
 type index[T client.Object] struct {
 	values func(T) []string
 	listed map[string]*listed // by value
+	// read are the values, counted into how many parts each is divided, and parts the parts.
+	read, counted *memo.Inputs[string]
+	parts         *memo.Inputs[partOfValue]
 }
 
-func newCollection[T client.Object](
-	g *memo.Graph, kind string, same func(old, new T) bool, by indexes[T],
-) *Collection[T] {
-	c := &Collection[T]{kind: kind, graph: g, objects: map[Key]T{}, indexes: map[string]*index[T]{}, same: same}
+func newCollection[T client.Object](g *memo.Graph, same func(old, new T) bool, by indexes[T]) *Collection[T] {
+	c := &Collection[T]{
+		objects: map[Key]T{}, read: memo.NewInputs[Key](g), indexes: map[string]*index[T]{}, same: same,
+	}
 	for name, values := range by {
-		c.indexes[name] = &index[T]{values: values, listed: map[string]*listed{}}
+		c.indexes[name] = &index[T]{
+			values: values, listed: map[string]*listed{}, read: memo.NewInputs[string](g),
+			counted: memo.NewInputs[string](g), parts: memo.NewInputs[partOfValue](g),
+		}
 	}
 	return c
 }
 
 // Get reads an object; ok is false where there is none.
 func (c *Collection[T]) Get(ctx *memo.Ctx, key Key) (obj T, ok bool) {
-	ctx.Read(objectInput{c.kind, key})
+	c.read.Read(ctx, key)
 	obj, ok = c.objects[key]
 	return obj, ok
 }
 
 // By reads the keys of the objects that an index lists under a value, sorted by namespace and name. They are shared.
 func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
-	ctx.Read(indexInput{c.kind, indexName, value})
-	if l := c.indexes[indexName].listed[value]; l != nil {
+	ix := c.indexes[indexName]
+	ix.read.Read(ctx, value)
+	if l := ix.listed[value]; l != nil {
 		return l.all()
 	}
 	return nil
@@ -82,8 +75,9 @@ func (c *Collection[T]) By(ctx *memo.Ctx, indexName, value string) []Key {
 
 // Parts tells into how many parts the keys are divided that an index lists under a value; see Part.
 func (c *Collection[T]) Parts(ctx *memo.Ctx, indexName, value string) int {
-	ctx.Read(partsInput{indexInput{c.kind, indexName, value}})
-	if l := c.indexes[indexName].listed[value]; l != nil {
+	ix := c.indexes[indexName]
+	ix.counted.Read(ctx, value)
+	if l := ix.listed[value]; l != nil {
 		return l.divided()
 	}
 	return 1
@@ -92,14 +86,14 @@ func (c *Collection[T]) Parts(ctx *memo.Ctx, indexName, value string) int {
 // Part reads one part of what By does, unsorted. Who makes a sum of something in all objects reads it part by part: the
 // parts grow in number and hardly in size, so that a change of one object costs little, however many there are.
 func (c *Collection[T]) Part(ctx *memo.Ctx, indexName, value string, part Part) []Key {
-	whole := indexInput{c.kind, indexName, value}
-	l := c.indexes[indexName].listed[value]
+	ix := c.indexes[indexName]
+	l := ix.listed[value]
 	if part.Of == 1 || l == nil || part.Of != l.divided() {
 		return slices.DeleteFunc(slices.Clone(c.By(ctx, indexName, value)),
 			func(k Key) bool { return partOf(k, part.Of) != part })
 	}
-	ctx.Read(partInput{whole, part})
-	return slices.Clone(l.parts[part.N])
+	ix.parts.Read(ctx, partOfValue{value, part})
+	return slices.Clone(l.parts()[part.N])
 }
 
 // Arrived tells when an object came to be listed under a value, as a number that grows; zero: before MarkSettled, when
@@ -137,13 +131,13 @@ func (c *Collection[T]) Set(obj T) {
 	if existed && c.same != nil && c.same(old, obj) {
 		return
 	}
-	c.graph.Touch(objectInput{c.kind, key})
-	for name, ix := range c.indexes {
+	c.read.Touch(key)
+	for _, ix := range c.indexes {
 		var before []string
 		if existed {
 			before = ix.values(old)
 		}
-		c.reindex(name, ix, key, before, ix.values(obj))
+		c.reindex(ix, key, before, ix.values(obj))
 	}
 }
 
@@ -154,48 +148,48 @@ func (c *Collection[T]) Delete(key Key) {
 		return
 	}
 	delete(c.objects, key)
-	c.graph.Touch(objectInput{c.kind, key})
-	for name, ix := range c.indexes {
-		c.reindex(name, ix, key, ix.values(old), nil)
+	c.read.Touch(key)
+	for _, ix := range c.indexes {
+		c.reindex(ix, key, ix.values(old), nil)
 	}
 }
 
-func (c *Collection[T]) reindex(name string, ix *index[T], key Key, before, after []string) {
+func (c *Collection[T]) reindex(ix *index[T], key Key, before, after []string) {
 	for _, v := range before {
 		if !slices.Contains(after, v) {
-			c.list(indexInput{c.kind, name, v}, ix, key, false)
+			c.list(ix, v, key, false)
 		}
 	}
 	for _, v := range after {
 		if !slices.Contains(before, v) {
-			c.list(indexInput{c.kind, name, v}, ix, key, true)
+			c.list(ix, v, key, true)
 		}
 	}
 }
 
 // list has a key listed under a value from now on, or not any more, and touches what changed by it.
-func (c *Collection[T]) list(at indexInput, ix *index[T], key Key, is bool) {
-	l := ix.listed[at.value]
+func (c *Collection[T]) list(ix *index[T], value string, key Key, is bool) {
+	l := ix.listed[value]
 	if l == nil {
 		l = &listed{}
-		ix.listed[at.value] = l
+		ix.listed[value] = l
 	}
-	before := len(l.parts)
+	before := len(l.parts())
 	if is {
 		l.add(key, c.arrival())
 	} else {
 		l.remove(key)
 	}
 	if l.len() == 0 {
-		delete(ix.listed, at.value)
+		delete(ix.listed, value)
 	}
-	c.graph.Touch(at)
-	if before > 0 && len(l.parts) == before {
-		c.graph.Touch(partInput{at, partOf(key, before)})
+	ix.read.Touch(value)
+	if before > 0 && len(l.parts()) == before {
+		ix.parts.Touch(partOfValue{value, partOf(key, before)})
 		return
 	}
-	c.graph.Touch(partsInput{at})
+	ix.counted.Touch(value)
 	for n := range before {
-		c.graph.Touch(partInput{at, Part{n, before}})
+		ix.parts.Touch(partOfValue{value, Part{n, before}})
 	}
 }

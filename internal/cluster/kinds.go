@@ -169,7 +169,7 @@ func (r row[T]) Attaches() bool { return r.attaches }
 func (r row[T]) Referenced() bool { return r.referenced }
 
 func (r row[T]) make(s *Store, g *memo.Graph) {
-	*r.in(s) = newCollection(g, reflect.TypeFor[T]().Elem().Name(), r.same, r.by)
+	*r.in(s) = newCollection(g, r.same, r.by)
 }
 
 func (r row[T]) set(s *Store, obj client.Object) { (*r.in(s)).Set(obj.(T)) }

@@ -12,13 +12,18 @@ import (
 // listed are the keys under one value of an index. They may be very many, so a change of one must not cost a look at
 // all of them.
 type listed struct {
-	// only is the key where there is but one, as under nearly all addresses; then there is no map, which would be most
-	// of what a pod costs here.
-	only    Key
+	// sorted are the keys that were given out last, and are not changed any more. Without a crowd it is the only key, as
+	// under nearly all addresses, and arrived what Arrived says of it.
+	sorted  []Key
 	arrived uint64
-	keys    map[Key]uint64 // what Arrived says of each
-	// sorted are those that were given out last, and are not changed any more; changed came or went since.
-	sorted, changed []Key
+	crowd   *crowd
+}
+
+// crowd is for more than one key.
+type crowd struct {
+	keys map[Key]uint64 // what Arrived says of each
+	// changed came or went since sorted was given out.
+	changed []Key
 	// parts are the same keys, divided, each as they came, so that who reads one reads the same in the same order as
 	// before; nil as long as nobody asked.
 	parts [][]Key
@@ -26,33 +31,33 @@ type listed struct {
 
 // len is how many there are.
 func (l *listed) len() int {
-	if l.keys == nil && l.only != (Key{}) {
-		return 1
+	if l.crowd == nil {
+		return len(l.sorted)
 	}
-	return len(l.keys)
+	return len(l.crowd.keys)
 }
 
 // at tells when a key arrived; false if it isn't listed.
 func (l *listed) at(k Key) (uint64, bool) {
 	switch {
-	case l.keys == nil && k == l.only:
+	case l.crowd != nil:
+		arrived, ok := l.crowd.keys[k]
+		return arrived, ok
+	case len(l.sorted) > 0 && k == l.sorted[0]:
 		return l.arrived, true
-	case l.keys == nil:
-		return 0, false
 	}
-	arrived, ok := l.keys[k]
-	return arrived, ok
+	return 0, false
 }
 
 // each of the keys, in no order.
 func (l *listed) each(yield func(Key) bool) {
-	if l.keys == nil {
-		if l.only != (Key{}) {
-			yield(l.only)
+	if l.crowd == nil {
+		if len(l.sorted) > 0 {
+			yield(l.sorted[0])
 		}
 		return
 	}
-	for k := range l.keys {
+	for k := range l.crowd.keys {
 		if !yield(k) {
 			return
 		}
@@ -76,18 +81,22 @@ const mostInPart, leastInPart = 48, 9
 // all are the keys, sorted. Where few have changed since they were given out last, they are put into their places.
 func (l *listed) all() []Key {
 	const few = 16
-	switch {
-	case len(l.changed) == 0 && l.sorted != nil:
+	if l.crowd == nil {
 		return l.sorted
-	case l.sorted == nil || len(l.changed)*few > l.len():
+	}
+	changed := l.crowd.changed
+	l.crowd.changed = nil
+	switch {
+	case len(changed) == 0 && l.sorted != nil:
+	case l.sorted == nil || len(changed)*few > l.len():
 		l.sorted = make([]Key, 0, l.len())
 		for k := range l.each {
 			l.sorted = append(l.sorted, k)
 		}
 		slices.SortFunc(l.sorted, compareKeys)
 	default:
-		l.sorted = append(make([]Key, 0, len(l.sorted)+len(l.changed)), l.sorted...)
-		for _, k := range l.changed {
+		l.sorted = append(make([]Key, 0, len(l.sorted)+len(changed)), l.sorted...)
+		for _, k := range changed {
 			at, found := slices.BinarySearchFunc(l.sorted, k, compareKeys)
 			switch _, is := l.at(k); {
 			case is && !found:
@@ -97,43 +106,63 @@ func (l *listed) all() []Key {
 			}
 		}
 	}
-	l.changed = nil
 	return l.sorted
+}
+
+// parts are those that the keys are divided into; nil as long as nobody asked.
+func (l *listed) parts() [][]Key {
+	if l.crowd == nil {
+		return nil
+	}
+	return l.crowd.parts
+}
+
+// ensureCrowd has more room than for one key.
+func (l *listed) ensureCrowd() {
+	if l.crowd != nil {
+		return
+	}
+	l.crowd = &crowd{keys: map[Key]uint64{}}
+	for _, k := range l.sorted {
+		l.crowd.keys[k] = l.arrived
+	}
 }
 
 // divided is the number of parts.
 func (l *listed) divided() int {
-	if l.parts == nil {
+	if l.parts() == nil {
+		l.ensureCrowd()
 		l.divide(1)
 	}
-	return len(l.parts)
+	return len(l.crowd.parts)
 }
 
 func (l *listed) add(k Key, arrived uint64) {
-	l.note(k)
-	switch {
-	case l.keys == nil && (l.only == Key{} || l.only == k):
-		l.only, l.arrived = k, arrived
-	case l.keys == nil:
-		l.keys = map[Key]uint64{l.only: l.arrived, k: arrived}
-		l.only, l.arrived = Key{}, 0
-	default:
-		l.keys[k] = arrived
+	if _, is := l.at(k); l.crowd == nil && (is || len(l.sorted) == 0) {
+		l.sorted, l.arrived = []Key{k}, arrived
+		return
 	}
-	if of := len(l.parts); of > 0 {
-		part := &l.parts[partOf(k, of).N]
+	l.ensureCrowd()
+	l.note(k)
+	l.crowd.keys[k] = arrived
+	if of := len(l.crowd.parts); of > 0 {
+		part := &l.crowd.parts[partOf(k, of).N]
 		*part = append(*part, k)
 		l.divide(of)
 	}
 }
 
 func (l *listed) remove(k Key) {
-	l.note(k)
-	if delete(l.keys, k); l.only == k {
-		l.only, l.arrived = Key{}, 0
+	if l.crowd == nil {
+		if _, is := l.at(k); is {
+			l.sorted, l.arrived = nil, 0
+		}
+		return
 	}
-	if of := len(l.parts); of > 0 {
-		part := &l.parts[partOf(k, of).N]
+	l.note(k)
+	delete(l.crowd.keys, k)
+	if of := len(l.crowd.parts); of > 0 {
+		part := &l.crowd.parts[partOf(k, of).N]
 		*part = slices.DeleteFunc(*part, func(o Key) bool { return o == k })
 		l.divide(of)
 	}
@@ -142,7 +171,7 @@ func (l *listed) remove(k Key) {
 // note that a key came or went. Before somebody has asked for all there is nothing to bring up to date.
 func (l *listed) note(k Key) {
 	if l.sorted != nil {
-		l.changed = append(l.changed, k)
+		l.crowd.changed = append(l.crowd.changed, k)
 	}
 }
 
@@ -154,12 +183,12 @@ func (l *listed) divide(of int) {
 	for of > 1 && l.len() < leastInPart*of {
 		of /= 2
 	}
-	if len(l.parts) == of {
+	if len(l.crowd.parts) == of {
 		return
 	}
-	l.parts = make([][]Key, of)
+	l.crowd.parts = make([][]Key, of)
 	for k := range l.each {
-		part := &l.parts[partOf(k, of).N]
+		part := &l.crowd.parts[partOf(k, of).N]
 		*part = append(*part, k)
 	}
 }

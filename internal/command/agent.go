@@ -97,7 +97,7 @@ func agentWaypoint() *cobra.Command {
 		Short: "Serve the Envoy of a waypoint",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := newLogger(o.level)
+			log, err := begin(o.level)
 			if err != nil {
 				return err
 			}

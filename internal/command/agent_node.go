@@ -59,7 +59,7 @@ func agentNode() *cobra.Command {
 }
 
 func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
-	log, err := newLogger(o.level)
+	log, err := begin(o.level)
 	if err != nil {
 		return err
 	}

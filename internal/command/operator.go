@@ -33,7 +33,7 @@ func Operator() *cobra.Command {
 		Short: "Run the control plane: reconcilers, xDS server and certificate authority",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			log, err := newLogger(level)
+			log, err := begin(level)
 			if err != nil {
 				return err
 			}
@@ -85,6 +85,15 @@ func kubeConfig() (*rest.Config, error) {
 	}
 	cfg.UserAgent = "fairway/" + names.Version
 	return cfg, nil
+}
+
+// begin is what all processes that serve begin with: it bounds their memory, and makes their logger.
+func begin(level string) (logr.Logger, error) {
+	log, err := newLogger(level)
+	if err == nil {
+		boundMemory(log)
+	}
+	return log, err
 }
 
 // newLogger makes the process's structured logger.

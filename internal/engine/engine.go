@@ -113,6 +113,10 @@ func New(o Options) *Engine {
 		e.opts.Log.Error(err, "failed to build a resource, leaving it out", "scope", k.Scope, "type", k.TypeURL, "name",
 			k.Name)
 	})
+	e.resources.scoped.OnKept(func(k xds.Key, r *xds.Resource) {
+		e.updates[k.Scope] = append(e.updates[k.Scope], xds.Update{ID: k.ID, Resource: r})
+	})
+	e.ingest.Claims.OnKept(func(addr netip.Addr, c ingest.Claims) { e.opts.OnRefused(addr, c.Refused) })
 	return e
 }
 
@@ -196,7 +200,7 @@ func (e *Engine) watchAddresses(pod *corev1.Pod) {
 		claimed := len(e.store.Pods.By(nil, cluster.ByAddress, addr.String())) > 0
 		switch watched := e.ingest.Claims.Watched(addr); {
 		case claimed && !watched:
-			e.ingest.Claims.Watch(addr, func(c ingest.Claims) { e.opts.OnRefused(addr, c.Refused) })
+			e.ingest.Claims.Keep(addr)
 		case !claimed && watched:
 			e.ingest.Claims.Unwatch(addr)
 			e.opts.OnRefused(addr, nil)

@@ -129,11 +129,11 @@ func (h *harness) rejectOne(r *rand.Rand) {
 func (h *harness) disconnect(choose func() bool) {
 	h.process()
 	for _, name := range slices.Sorted(maps.Keys(h.scopes)) {
-		wanted := slices.SortedFunc(maps.Keys(h.scopes[name].wanted), func(a, b xds.ID) int {
+		wanted := slices.SortedFunc(maps.Keys(h.scopes[name].wishes), func(a, b xds.ID) int {
 			return cmp.Or(cmp.Compare(a.TypeURL, b.TypeURL), cmp.Compare(a.Name, b.Name))
 		})
 		for _, id := range wanted {
-			if choose() {
+			if h.scopes[name].wishes[id]&wishOpen != 0 && choose() {
 				h.Interest(xds.Interest{Key: xds.Key{Scope: name, ID: id}, Disconnected: true})
 			}
 		}

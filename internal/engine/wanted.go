@@ -15,13 +15,34 @@ import (
 // scope is what the proxies of one scope have asked for.
 type scope struct {
 	wildcards map[string][]string // by type URL: the names that the set has now
-	named     map[xds.ID]bool     // asked for by name
-	wanted    map[xds.ID]bool     // open interests
+	wishes    map[xds.ID]wish     // what is left of each
+	open      int                 // how many of them are
 	// orphans are names whose proxies went away without a word, and since when; sweep runs while there are some, or
 	// nothing is wanted.
 	orphans map[xds.ID]time.Time
 	sweep   *time.Timer
 }
+
+// wish for a name: what of it holds.
+type wish uint8
+
+const (
+	wishNamed wish = 1 << iota // it was asked for by name, and is kept up to date
+	wishOpen                   // some proxy wants it
+)
+
+// wish adds to what holds of a name, and takes from it.
+func (s *scope) wish(id xds.ID, add, take wish) {
+	was := s.wishes[id]
+	now := was&^take | add
+	s.open += int(now&wishOpen/wishOpen) - int(was&wishOpen/wishOpen)
+	if s.wishes[id] = now; now == 0 {
+		delete(s.wishes, id)
+	}
+}
+
+// named tells whether a name was asked for, and is kept up to date therefore.
+func (s *scope) named(id xds.ID) bool { return s.wishes[id]&wishNamed != 0 }
 
 func (e *Engine) interest(i xds.Interest) {
 	s := e.scopes[i.Scope]
@@ -30,26 +51,25 @@ func (e *Engine) interest(i xds.Interest) {
 	case i.Wanted:
 		if s == nil {
 			s = &scope{
-				wildcards: map[string][]string{}, named: map[xds.ID]bool{}, wanted: map[xds.ID]bool{},
-				orphans: map[xds.ID]time.Time{},
+				wildcards: map[string][]string{}, wishes: map[xds.ID]wish{}, orphans: map[xds.ID]time.Time{},
 			}
 			e.scopes[i.Scope] = s
 		}
 		delete(s.orphans, k.ID)
-		s.wanted[k.ID] = true
+		s.wish(k.ID, wishOpen, 0)
 		e.want(s, i)
 	case s == nil:
 	case i.Disconnected:
-		delete(s.wanted, k.ID)
-		if s.named[k.ID] {
+		s.wish(k.ID, 0, wishOpen)
+		if s.named(k.ID) {
 			s.orphans[k.ID] = time.Now()
 		}
 		e.sweepLater(i.Scope, s, graceAfterDisconnect)
 	default:
-		delete(s.wanted, k.ID)
+		named := s.named(k.ID)
+		s.wish(k.ID, 0, wishOpen|wishNamed)
 		delete(s.orphans, k.ID)
-		if s.named[k.ID] {
-			delete(s.named, k.ID)
+		if named {
 			e.release(s, k)
 		}
 	}
@@ -76,13 +96,13 @@ func (e *Engine) sweep(name xds.Scope, s *scope) {
 			continue
 		}
 		delete(s.orphans, id)
-		delete(s.named, id)
+		s.wish(id, 0, wishNamed)
 		e.release(s, xds.Key{Scope: name, ID: id})
 	}
 	switch {
 	case len(s.orphans) > 0:
 		e.sweepLater(name, s, next)
-	case len(s.wanted) == 0:
+	case s.open == 0:
 		e.forget(name, s)
 	}
 }
@@ -90,7 +110,7 @@ func (e *Engine) sweep(name xds.Scope, s *scope) {
 func (e *Engine) want(s *scope, i xds.Interest) {
 	if i.Name != xds.Wildcard {
 		k := i.Key
-		s.named[k.ID] = true
+		s.wish(k.ID, wishNamed, 0)
 		e.watch(k)
 		return
 	}
@@ -141,14 +161,12 @@ func (e *Engine) watch(k xds.Key) {
 	if e.resources.scoped.Watched(k) {
 		return
 	}
-	e.resources.scoped.Watch(k, func(r *xds.Resource) {
-		e.updates[k.Scope] = append(e.updates[k.Scope], xds.Update{ID: k.ID, Resource: r})
-	})
+	e.resources.scoped.Keep(k)
 }
 
 // release ends the watch of a resource unless it is still wanted by name or as part of a set.
 func (e *Engine) release(s *scope, k xds.Key) {
-	if s.named[k.ID] || s.has(k) {
+	if s.named(k.ID) || s.has(k) {
 		return
 	}
 	e.resources.scoped.Unwatch(k)
@@ -157,10 +175,11 @@ func (e *Engine) release(s *scope, k xds.Key) {
 
 // forget drops a scope whose proxies have been gone for the time of grace.
 func (e *Engine) forget(name xds.Scope, s *scope) {
-	for id := range s.named {
-		k := xds.Key{Scope: name, ID: id}
-		e.resources.scoped.Unwatch(k)
-		e.unlearn(k)
+	for id := range s.wishes {
+		if k := (xds.Key{Scope: name, ID: id}); s.named(id) {
+			e.resources.scoped.Unwatch(k)
+			e.unlearn(k)
+		}
 	}
 	for typeURL, set := range s.wildcards {
 		e.resources.set.Unwatch(setRef{name, typeURL})

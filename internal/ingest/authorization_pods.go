@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -70,10 +71,13 @@ func (i *Ingest) podKind(c *memo.Ctx, key cluster.Key) PodKind {
 		}
 	}
 	return PodKind{
-		namespace: key.Namespace, labels: i.labelsAsked(c, pod), ports: ports.String(),
-		listed: strings.Join(listed, ","),
+		namespace: key.Namespace, labels: interned(i.labelsAsked(c, pod)), ports: interned(ports.String()),
+		listed: interned(strings.Join(listed, ",")),
 	}
 }
+
+// interned is a string that is there once, however many pods have it.
+func interned(s string) string { return unique.Make(s).Value() }
 
 // askedLabels are those that Services and policies of a namespace choose pods by, sorted. All others, such as what
 // tells the pods of one workload apart, make no difference.

@@ -57,6 +57,7 @@ func (i *Ingest) slice(c *memo.Ctx, key cluster.Key) *slice {
 			out.ports[deref(p.Name)] = portNumber(*p.Port)
 		}
 	}
+	out.endpoints = make([]model.Endpoint, 0, len(s.Endpoints))
 	for _, e := range s.Endpoints {
 		serving := e.Conditions.Serving == nil || *e.Conditions.Serving
 		ready := e.Conditions.Ready == nil || *e.Conditions.Ready

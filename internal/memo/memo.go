@@ -18,7 +18,7 @@ import (
 // Graph holds inputs, derived values and who read whom.
 type Graph struct {
 	revision uint64
-	inputs   map[any]*input
+	inputs   *Inputs[any]
 	dirty    []*node // roots to look at again at the next Flush
 	// unsettled are steady values to look at again before anything else, in the order of their height.
 	unsettled unsettled
@@ -28,7 +28,11 @@ type Graph struct {
 }
 
 // New returns an empty graph.
-func New() *Graph { return &Graph{inputs: map[any]*input{}} }
+func New() *Graph {
+	g := &Graph{}
+	g.inputs = NewInputs[any](g)
+	return g
+}
 
 type state uint8
 
@@ -46,14 +50,13 @@ type node struct {
 	steady    bool // see Func.Steady
 	input     bool
 	picked    bool   // it is marked where it differs, not whenever what it is picked from does; see Pick
+	looked    bool   // see settleBefore
+	untold    bool   // it is steady, came out different, and not all of its users have read that or were marked for it
 	height    int32  // more than that of all that it read
-	looked    uint64 // see settleBefore
 	changedAt uint64 // revision at which the value last came out different
 	madeAt    uint64 // revision at which the value was last computed
-	spoiledAt uint64 // changedAt of the value that all users of a steady one have read or were marked for
 	deps      []*node
-	// suspects are those of deps that may have changed since: a look at the value looks at no others.
-	suspects []*node
+	suspects  *suspects // nil where there are none, as of nearly all values
 	// users are those that read it, and at which place of their deps it is.
 	users readers
 	of    value // nil once it is forgotten
@@ -66,24 +69,27 @@ type value interface {
 	forget()
 	// concerned are the picked values that what has changed is about; each is told once.
 	concerned() []*node
+	// tell tells the function's watcher; see Func.Keep.
+	tell()
+}
+
+// suspects are those of the deps of a value that may have changed since: a look at the value looks at no others.
+type suspects struct{ of []*node }
+
+func (n *node) suspect(d *node) {
+	if n.suspects == nil {
+		n.suspects = &suspects{}
+	}
+	if of := n.suspects.of; len(of) == 0 || of[len(of)-1] != d {
+		n.suspects.of = append(of, d)
+	}
 }
 
 // root is what a watched value has besides.
 type root struct {
-	tell   func()
+	tell   func() // nil: the function's watcher is told
 	toldAt uint64 // changedAt of the value that the watcher was last told; 0: a new watcher, not told yet
 }
-
-// input is the value of one, which only its owner knows.
-type input struct {
-	node
-	graph *Graph
-	key   any
-}
-
-func (i *input) compute(*Ctx) bool  { return false } // it is told that it changed
-func (i *input) concerned() []*node { return nil }
-func (i *input) forget()            { delete(i.graph.inputs, i.key) }
 
 // Ctx records what a computation reads. A nil Ctx reads without recording.
 type Ctx struct {
@@ -96,18 +102,11 @@ type Ctx struct {
 }
 
 // Read records that the computation depends on an input. The key is any comparable value that the owner of the
-// input also gives to Touch.
+// input also gives to Touch. Who has many has them in Inputs.
 func (c *Ctx) Read(key any) {
-	if c == nil {
-		return
+	if c != nil {
+		c.g.inputs.Read(c, key)
 	}
-	in, ok := c.g.inputs[key]
-	if !ok {
-		in = &input{graph: c.g, key: key}
-		in.of, in.input = in, true
-		c.g.inputs[key] = in
-	}
-	c.depend(&in.node)
 }
 
 func (c *Ctx) depend(on *node) {
@@ -151,15 +150,7 @@ func (c *Ctx) done() {
 }
 
 // Touch says that an input has changed. Values that nobody derived from it cost nothing.
-func (g *Graph) Touch(key any) {
-	in, ok := g.inputs[key]
-	if !ok {
-		return
-	}
-	g.revision++
-	in.changedAt = g.revision
-	g.spoil(&in.node)
-}
+func (g *Graph) Touch(key any) { g.inputs.Touch(key) }
 
 // spoil marks what read a value that may have changed.
 func (g *Graph) spoil(n *node) {
@@ -176,9 +167,7 @@ func (g *Graph) spoil(n *node) {
 }
 
 func (g *Graph) mark(u, suspect *node) {
-	if l := len(u.suspects); l == 0 || u.suspects[l-1] != suspect {
-		u.suspects = append(u.suspects, suspect)
-	}
+	u.suspect(suspect)
 	if u.state != clean {
 		return
 	}
@@ -203,8 +192,8 @@ func (g *Graph) settle() {
 
 func (g *Graph) settleOne(n *node) {
 	g.refresh(n)
-	if n.spoiledAt != n.changedAt {
-		n.spoiledAt = n.changedAt
+	if n.untold {
+		n.untold = false
 		g.spoil(n)
 	}
 }
@@ -212,10 +201,9 @@ func (g *Graph) settleOne(n *node) {
 // settleBefore settles what a value was computed of, directly or not. While steady values are settled, in order of
 // their height, one of them may read what it didn't before, of which others are still to be settled.
 func (g *Graph) settleBefore(n *node) {
-	if n.looked == g.unsettled.turn {
+	if !g.unsettled.look(n) {
 		return
 	}
-	n.looked = g.unsettled.turn
 	for _, d := range n.deps {
 		if d.height < g.unsettled.lowest {
 			continue
@@ -249,10 +237,19 @@ func (g *Graph) Flush() {
 			g.refresh(n) // or another root that reads this one has done so already
 			if n.root != nil && n.root.toldAt != n.changedAt {
 				n.root.toldAt = n.changedAt
-				n.root.tell()
+				n.tell()
 			}
 		}
 	}
+}
+
+// tell tells the watcher of a value.
+func (n *node) tell() {
+	if n.root.tell != nil {
+		n.root.tell()
+		return
+	}
+	n.of.tell()
 }
 
 // refresh makes a node clean: by finding that nothing it read changed, or by computing it again.
@@ -275,12 +272,12 @@ func (g *Graph) refresh(n *node) {
 // stale tells whether something that a value was computed of came out different. It looks in the order in which that
 // was read: whether the next was to be read may depend on it.
 func (g *Graph) stale(n *node) bool {
-	slices.SortFunc(n.suspects, func(a, b *node) int {
+	slices.SortFunc(n.suspects.of, func(a, b *node) int {
 		placeA, _ := a.users.place(n)
 		placeB, _ := b.users.place(n)
 		return cmp.Compare(placeA, placeB)
 	})
-	for _, d := range n.suspects {
+	for _, d := range n.suspects.of {
 		if !d.input {
 			g.refresh(d)
 		}
@@ -301,9 +298,8 @@ func (g *Graph) run(n *node) {
 		g.revision++
 		n.changedAt = g.revision
 	}
-	if n.state == fresh {
-		n.spoiledAt = n.changedAt // nobody has read another value
-	}
+	// Of the first value there is nothing to tell: nobody has read another one.
+	n.untold = n.steady && (n.untold || changed) && n.state != fresh
 	n.state, n.madeAt = clean, g.revision
 	c.done()
 	n.rise()
@@ -350,6 +346,7 @@ type Func[K comparable, V any] struct {
 	compute func(*Ctx, K) V
 	equal   func(a, b V) bool
 	nodes   map[K]*entry[K, V]
+	kept    func(K, V) // told of values that are kept
 	steady  bool
 	// picked, differ and differing are of Pick: this is picked; and of what is picked from this, what differs between
 	// two values of a key, and what does and isn't marked yet.
@@ -384,6 +381,7 @@ func (e *entry[K, V]) compute(c *Ctx) (changed bool) {
 }
 
 func (e *entry[K, V]) forget() { delete(e.f.nodes, e.key) }
+func (e *entry[K, V]) tell()   { e.f.kept(e.key, e.value) }
 
 // Define adds a function to the graph. equal decides whether a newly computed value counts as a change; what reads
 // the value is left alone where it does not.
@@ -417,7 +415,18 @@ func (f *Func[K, V]) Watch(key K, changed func(V)) {
 	f.graph.enqueue(&e.node)
 }
 
-// Unwatch ends a Watch and forgets what only it needed.
+// OnKept says who is told of the values that are kept.
+func (f *Func[K, V]) OnKept(told func(K, V)) { f.kept = told }
+
+// Keep is Watch where one watcher is told of all keys (OnKept): where there are many, to have one for each is most of
+// what watching costs.
+func (f *Func[K, V]) Keep(key K) {
+	e := f.entry(key)
+	e.root = &root{}
+	f.graph.enqueue(&e.node)
+}
+
+// Unwatch ends a Watch, or a Keep, and forgets what only it needed.
 func (f *Func[K, V]) Unwatch(key K) {
 	if e, ok := f.nodes[key]; ok {
 		e.root = nil

@@ -78,7 +78,7 @@ func TestASteadyValueStopsTheChangeBeforeItsReaders(t *testing.T) {
 	top.Unwatch(7)
 	s.set(1, 0)
 	s.g.Flush()
-	require.Empty(t, s.g.inputs)
+	require.Empty(t, s.g.inputs.read)
 }
 
 func TestUnwatchForgets(t *testing.T) {
@@ -90,9 +90,30 @@ func TestUnwatchForgets(t *testing.T) {
 	b.Unwatch(1)
 	require.Empty(t, a.nodes)
 	require.Empty(t, b.nodes)
-	require.Empty(t, s.g.inputs)
+	require.Empty(t, s.g.inputs.read)
 	require.Equal(t, 3, b.Get(nil, 1))
 	require.Empty(t, b.nodes, "an unrecorded read leaves nothing behind")
+}
+
+// TestKeptValuesAreToldToOne: with their keys, first and whenever they change, until they aren't kept any more.
+func TestKeptValuesAreToldToOne(t *testing.T) {
+	s := &cells{New(), map[int]int{1: 3, 2: 4}}
+	double := Define(s.g, "double", eq, func(c *Ctx, k int) int { return 2 * s.read(c, k) })
+	var told [][2]int
+	double.OnKept(func(k, v int) { told = append(told, [2]int{k, v}) })
+	double.Keep(1)
+	double.Keep(2)
+	s.g.Flush()
+	require.ElementsMatch(t, [][2]int{{1, 6}, {2, 8}}, told)
+	s.set(2, 5)
+	s.g.Flush()
+	require.Equal(t, [2]int{2, 10}, told[2])
+	double.Unwatch(2)
+	require.False(t, double.Watched(2))
+	s.set(2, 6)
+	s.g.Flush()
+	require.Len(t, told, 3)
+	require.Len(t, double.nodes, 1)
 }
 
 // A watched value that another watched value reads first must still be told to its own watcher.
@@ -217,7 +238,7 @@ func TestALookIsAtWhatChanged(t *testing.T) {
 	sum.Watch(0, func(v int) { got = v })
 	s.g.Flush()
 	s.set(7, 2)
-	require.Equal(t, []*node{&parity.nodes[7].node}, sum.nodes[0].suspects)
+	require.Equal(t, []*node{&parity.nodes[7].node}, sum.nodes[0].suspects.of)
 	computed := s.g.computed
 	s.g.Flush()
 	require.Equal(t, computed+1, s.g.computed)
@@ -226,7 +247,7 @@ func TestALookIsAtWhatChanged(t *testing.T) {
 	s.set(8, 3)
 	s.g.Flush()
 	require.Equal(t, 2, got)
-	require.Empty(t, sum.nodes[0].suspects)
+	require.Nil(t, sum.nodes[0].suspects)
 }
 
 // TestWhatIsAskedForMayJustHaveBeenForgotten: a look from outside at a value that only a steady one read, which reads

@@ -9,7 +9,18 @@ type unsettled struct {
 	at     [][]*node // by height
 	lowest int32
 	count  int
-	turn   uint64 // one more with each that is added
+	// looked are those that were looked at since the last one was added.
+	looked []*node
+}
+
+// look tells whether a value is still to be looked at since the last one was added, and notes that it has been.
+func (q *unsettled) look(n *node) bool {
+	if n.looked {
+		return false
+	}
+	n.looked = true
+	q.looked = append(q.looked, n)
+	return true
 }
 
 func (q *unsettled) add(n *node) {
@@ -17,7 +28,12 @@ func (q *unsettled) add(n *node) {
 		q.at = append(q.at, nil)
 	}
 	q.at[n.height] = append(q.at[n.height], n)
-	if q.turn++; q.count == 0 || n.height < q.lowest {
+	for _, was := range q.looked {
+		was.looked = false
+	}
+	clear(q.looked)
+	q.looked = q.looked[:0]
+	if q.count == 0 || n.height < q.lowest {
 		q.lowest = n.height
 	}
 	q.count++

@@ -109,16 +109,16 @@ type Workload struct {
 // Endpoint is one address behind a port of a Service.
 type Endpoint struct {
 	Address  netip.AddrPort // where the application listens
-	MTLS     bool           // reached through mTLS at Address.Addr():15008
 	Identity string         // SPIFFE ID that must be presented; set where mTLS is
 	Node     string
 	Zone     string
 	// ForNodes and ForZones are the hints which callers the endpoint is meant for (trafficDistribution).
 	ForNodes, ForZones []string
-	// Draining endpoints are terminating yet still serve; they take traffic only when nothing else is left.
-	Draining bool
 	// Callers are the namespaces whose callers the endpoint is for, and nobody else; nil: for all others.
 	Callers []string
+	MTLS    bool // reached through mTLS at Address.Addr():15008
+	// Draining endpoints are terminating yet still serve; they take traffic only when nothing else is left.
+	Draining bool
 	// Absent: there is no such endpoint, and callers that it would be for are refused.
 	Absent bool
 	// Distance from the node for whose proxy the endpoint is listed; 0 is the nearest. Farther ones take traffic only when

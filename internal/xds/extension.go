@@ -47,7 +47,7 @@ func (st *stream) standsIn(sub *subscription, it item) bool {
 	}
 	defer done()
 	h := sub.held[it.name]
-	return h != nil && it.version != e.res.Version() && h.rejected == e.res.Version()
+	return h != nil && it.version != e.res.Version() && h.rejected().version == e.res.Version()
 }
 
 // replace has something else sent for what a client rejected. If that was good once, it is no more.

@@ -169,8 +169,8 @@ func (st *stream) unused(w *work, removals []task) []task {
 	for _, k := range removals {
 		if _, named := w.sub.named[k.name]; !named {
 			h := w.sub.ensureHeld(k.name)
-			if h.unused.IsZero() {
-				h.unused = now
+			if h.unused == nil {
+				h.unused = &now
 			}
 			due := h.unused.Add(st.srv.opts.Lingering)
 			if now.Before(due) {
@@ -202,7 +202,7 @@ func (sub *subscription) work(t *table) *work {
 		}
 		k, h := task{name: name, res: res, span: s}, sub.held[name]
 		if h != nil && act != remove {
-			h.unused = time.Time{}
+			h.unused = nil
 		}
 		if h != nil && h.flying {
 			if act == upsert {
@@ -371,7 +371,7 @@ func (sub *subscription) sending(r *response, k task) {
 		it.res = k.res
 	}
 	h := sub.ensureHeld(k.name)
-	h.sent, h.unsure, h.flying, h.unused = it.version, false, true, time.Time{}
+	h.sent, h.unsure, h.flying, h.unused = it.version, false, true, nil
 	if len(r.items) == 0 {
 		r.span = k.span
 	} else {

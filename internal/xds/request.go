@@ -273,7 +273,7 @@ func (st *stream) nack(sub *subscription, r *response, text string) []Ack {
 	if it.version == "" {
 		sub.ack(it, false) // nothing can be done about a refused removal
 	} else if h := sub.held[it.name]; h != nil && !st.standsIn(sub, it) {
-		h.rejected, h.err = it.version, text
+		h.rejection = &rejection{it.version, text}
 		if h.version == it.version {
 			h.version = ""
 		}
@@ -317,7 +317,7 @@ func (sub *subscription) ack(it item, standsIn bool) {
 	}
 	h.version, h.absent = it.version, it.version == ""
 	if !standsIn {
-		h.rejected, h.err = "", ""
+		h.rejection = nil
 	}
 }
 

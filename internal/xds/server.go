@@ -31,6 +31,7 @@ const (
 	maxErrorLength          = 4096     // of a proxy's error text that is kept
 	maxRequestBytes         = 32 << 20 // a reconnecting proxy lists all that it has in its first request
 	keepaliveInterval       = 20 * time.Second
+	readBuffer              = 4 << 10
 	keepaliveTimeout        = 10 * time.Second
 	firstRefusals           = 20 // refused streams that are logged each; one in a second after that
 )
@@ -118,9 +119,11 @@ func NewServer(opts Options) *Server {
 
 // GRPCOptions are the options that a gRPC server needs to serve xDS well: dead peers are noticed within half a minute,
 // and a reconnecting proxy may list everything that it has. A connection without a stream ends after idle; zero: never.
+// There are as many connections as proxies, and most say nothing for minutes: so none keeps large buffers.
 func GRPCOptions(idle time.Duration) []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.ReadBufferSize(readBuffer), // those for writing are shared
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionIdle: idle, Time: keepaliveInterval,
 			Timeout: keepaliveTimeout,

@@ -265,8 +265,8 @@ func (st *stream) ack(id ID, version string) ProxyAck {
 	a.Version = h.version
 	a.Moving = (h.flying || h.unsure) && h.sent != version
 	switch {
-	case version != "" && h.rejected == version:
-		a.State, a.Error = Rejected, h.err
+	case version != "" && h.rejected().version == version:
+		a.State, a.Error = Rejected, h.rejected().text
 	case a.Moving: // content that went and came back is not what the proxy has meanwhile, nor maybe of what it rejected
 	case version != "" && h.version == version, version == "" && h.absent:
 		a.State = Acked
@@ -283,8 +283,8 @@ func (st *stream) snapshot() ProxyState {
 		for _, name := range slices.Sorted(maps.Keys(sub.held)) {
 			h := sub.held[name]
 			t.Resources = append(t.Resources, ResourceStatus{
-				Name: name, Sent: h.sent, Acked: h.version, Rejected: h.rejected,
-				Error: h.err,
+				Name: name, Sent: h.sent, Acked: h.version, Rejected: h.rejected().version,
+				Error: h.rejected().text,
 			})
 		}
 		p.Types[url] = t

@@ -32,21 +32,31 @@ type subscription struct {
 	inflight *response
 }
 
-// held is the client's side of one resource.
+// held is the client's side of one resource. There is one for each proxy and name, so what few have is elsewhere.
 type held struct {
 	version string // accepted last; empty if it has none
 	sent    string // sent last
 	// flying: what was sent last is not answered yet, so what the client has is not known.
 	flying bool
-	// rejected is a version that the client refused, and err why: it is not sent again until the content changes.
-	rejected string
-	err      string
+	// rejection is of a version that the client refused: it is not sent again until the content changes.
+	rejection *rejection
 	// absent: the client knows that the resource does not exist.
 	absent bool
 	// unsure: the client asked again, or left a name that its wildcard may cover, so it must be told whatever it has.
 	unsure bool
-	// unused is since when nothing that the client has names it, and it is to go; zero: it isn't to go, or is still named.
-	unused time.Time
+	// unused is since when nothing that the client has names it, and it is to go; nil: it isn't to go, or is still named.
+	unused *time.Time
+}
+
+// rejection is a version that a client refused, and why.
+type rejection struct{ version, text string }
+
+// rejected is a version that the client refused, and why; empty where there is none.
+func (h *held) rejected() rejection {
+	if h.rejection == nil {
+		return rejection{}
+	}
+	return *h.rejection
 }
 
 // part of a rejected response.
@@ -153,7 +163,7 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 		return nothing, nil // unknown yet: the client waits
 	case !h.unsure && h.version == e.res.Version():
 		return nothing, e.res
-	case h.rejected == e.res.Version():
+	case h.rejected().version == e.res.Version():
 		if good := h.insteadOf(e); good != nil {
 			return upsert, good
 		}
@@ -167,7 +177,7 @@ func (sub *subscription) decide(t *table, name string) (action, *Resource) {
 // withoutResource is what a client needs to hear about a resource that does not exist.
 func (h *held) withoutResource(named bool) action {
 	switch {
-	case h.version != "" || h.rejected != "":
+	case h.version != "" || h.rejection != nil:
 		return remove
 	case named && (h.unsure || !h.absent):
 		return answer

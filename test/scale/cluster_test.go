@@ -31,8 +31,8 @@ const writers = 24
 
 // world is the cluster in the API server, as controllers, kubelets and agents fill it.
 type world struct {
-	client.Client
-	t     *testing.T
+	client.WithWatch
+	t     testing.TB
 	store *store
 	size
 	// services by their number, agents by node.
@@ -278,17 +278,22 @@ func (w *world) endpoint(address netip.Addr, node int, p *corev1.Pod) discoveryv
 // route is that of the Service of its number.
 func (w *world) route(n int) *gwv1.HTTPRoute {
 	s := w.services[n]
+	return routeOf(s.Name, s, "/shop", s)
+}
+
+// routeOf leads what a Service is asked for under a path to another one of its namespace.
+func routeOf(name string, s *corev1.Service, path string, to *corev1.Service) *gwv1.HTTPRoute {
 	return &gwv1.HTTPRoute{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: name},
 		Spec: gwv1.HTTPRouteSpec{
 			CommonRouteSpec: gwv1.CommonRouteSpec{ParentRefs: []gwv1.ParentReference{{
 				Group: new(gwv1.Group("")), Kind: new(gwv1.Kind("Service")), Name: gwv1.ObjectName(s.Name),
 			}}},
 			Rules: []gwv1.HTTPRouteRule{{
-				Matches: []gwv1.HTTPRouteMatch{{Path: &gwv1.HTTPPathMatch{Value: new("/shop")}}},
+				Matches: []gwv1.HTTPRouteMatch{{Path: &gwv1.HTTPPathMatch{Value: new(path)}}},
 				BackendRefs: []gwv1.HTTPBackendRef{{BackendRef: gwv1.BackendRef{
 					BackendObjectReference: gwv1.BackendObjectReference{
-						Name: gwv1.ObjectName(s.Name), Port: new(gwv1.PortNumber(80)),
+						Name: gwv1.ObjectName(to.Name), Port: new(gwv1.PortNumber(80)),
 					},
 				}}},
 			}},

@@ -4,17 +4,18 @@
 package scale
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/pprof"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/pprof"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +34,9 @@ var (
 	want   size
 	output = flag.String("scale-output", "", "write the figures to this file, as JSON")
 	edits  = flag.Int("scale-edits", 3, "how many edits, endpoints and pods are measured")
-	keep   = flag.String("scale-profiles", "", "write profiles of the operators into this directory")
+
+	profiles    = flag.String("profiles", "", "write profiles of the operators into this directory")
+	environment = flag.String("operator-env", "", "variables of the operators, such as GOGC=50")
 )
 
 func init() {
@@ -92,8 +95,19 @@ func operate() int {
 		stop()
 	}()
 	mux := http.NewServeMux()
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/heap", func(w http.ResponseWriter, _ *http.Request) {
+		runtime.GC()
+		_ = pprof.Lookup("heap").WriteTo(w, 0)
+	})
+	var profile bytes.Buffer
+	mux.HandleFunc("/profile/start", func(http.ResponseWriter, *http.Request) {
+		profile.Reset()
+		_ = pprof.StartCPUProfile(&profile)
+	})
+	mux.HandleFunc("/profile/stop", func(w http.ResponseWriter, _ *http.Request) {
+		pprof.StopCPUProfile()
+		_, _ = w.Write(profile.Bytes())
+	})
 	mux.HandleFunc("/gc", func(http.ResponseWriter, *http.Request) { runtime.GC() })
 	profiles := &http.Server{Addr: fmt.Sprintf(":%d", portPprof), Handler: mux, ReadHeaderTimeout: time.Second}
 	go func() { _ = profiles.ListenAndServe() }()

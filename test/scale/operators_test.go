@@ -44,7 +44,7 @@ var (
 )
 
 // newNetwork sets up the test's namespace.
-func newNetwork(t *testing.T) *netns.Namespace {
+func newNetwork(t testing.TB) *netns.Namespace {
 	t.Helper()
 	netnstest.NeedRoot(t)
 	hub, err := netns.Open("/proc/self/ns/net")
@@ -68,7 +68,7 @@ const routeTableLocal, routeTypeLocal = 255, 2
 
 // operator is a replica: a process in a namespace of its own, which may end and start again.
 type operator struct {
-	t          *testing.T
+	t          testing.TB
 	name       string
 	address    netip.Addr
 	ns         *netns.Namespace
@@ -80,7 +80,7 @@ type operator struct {
 	log   *os.File
 }
 
-func newOperator(t *testing.T, hub *netns.Namespace, n int, kubeconfig string) *operator {
+func newOperator(t testing.TB, hub *netns.Namespace, n int, kubeconfig string) *operator {
 	t.Helper()
 	o := &operator{
 		t: t, name: fmt.Sprint("operator-", n), kubeconfig: kubeconfig, ns: netnstest.New(t, fmt.Sprint("operator", n)),
@@ -115,13 +115,19 @@ func newOperator(t *testing.T, hub *netns.Namespace, n int, kubeconfig string) *
 	return o
 }
 
-// start begins the process. GOGC and others of the developer's own are not the operator's.
+// settings are variables that a program's memory follows, and where the API server is. Those of whoever runs the test
+// are not the operator's.
+var settings = []string{"GOGC", "GOMEMLIMIT", "KUBECONFIG"}
+
+// start begins the process.
 func (o *operator) start() {
 	o.t.Helper()
 	o.cmd = exec.CommandContext(context.WithoutCancel(o.t.Context()), "/proc/self/exe", "--pod-name", o.name)
 	o.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "GOGC=") || strings.HasPrefix(v, "KUBECONFIG=")
+		name, _, _ := strings.Cut(v, "=")
+		return slices.Contains(settings, name)
 	}), envOperator+"=1", "KUBECONFIG="+o.kubeconfig)
+	o.cmd.Env = append(o.cmd.Env, strings.Fields(*environment)...)
 	o.cmd.Stdout, o.cmd.Stderr = o.log, o.log
 	var err error
 	o.stdin, err = o.cmd.StdinPipe()
@@ -172,8 +178,10 @@ func (o *operator) get(url string) ([]byte, error) {
 // usage is what a process has used so far.
 type usage struct {
 	cpu time.Duration
-	// resident is what it has in memory, peak the most that it had; live what is left of the heap after a collection.
-	resident, peak, live int64
+	// resident is what it has in memory, of which file is the program's own; peak the most that it had; live what is left
+	// of the heap after a collection.
+	resident, file, peak, live int64
+	collections                int64
 	// writes are its requests to the API server that change something, sent the bytes of its responses to proxies.
 	writes, sent int64
 	streams      int64
@@ -194,9 +202,14 @@ func (o *operator) usage() usage {
 		switch f[0] {
 		case "VmRSS:":
 			out.resident = kb << 10
+		case "RssFile:":
+			out.file = kb << 10
 		case "VmHWM:":
 			out.peak = kb << 10
 		}
+	}
+	for _, m := range o.metrics()["go_gc_duration_seconds"].GetMetric() {
+		out.collections += int64(m.GetSummary().GetSampleCount())
 	}
 	o.collect()
 	for name, family := range o.metrics() {
@@ -245,8 +258,15 @@ func changes(m *dto.Metric) bool {
 // collect has the process collect its garbage.
 func (o *operator) collect() {
 	o.t.Helper()
-	_, err := o.get(fmt.Sprintf("http://127.0.0.1:%d/gc", portPprof))
+	o.ask("/gc")
+}
+
+// ask the process about itself.
+func (o *operator) ask(path string) []byte {
+	o.t.Helper()
+	text, err := o.get(fmt.Sprintf("http://127.0.0.1:%d%s", portPprof, path))
 	require.NoError(o.t, err)
+	return text
 }
 
 func (o *operator) metrics() map[string]*dto.MetricFamily {
@@ -259,16 +279,17 @@ func (o *operator) metrics() map[string]*dto.MetricFamily {
 	return out
 }
 
-// profile writes a profile where these are wanted.
-func (o *operator) profile(kind, when string) {
+// heap writes what is in use where profiles are wanted.
+func (o *operator) heap(when string) {
 	o.t.Helper()
-	if *keep == "" {
-		return
+	if *profiles != "" {
+		o.keep("heap", when, o.ask("/heap"))
 	}
-	text, err := o.get(fmt.Sprintf("http://127.0.0.1:%d/debug/pprof/%s", portPprof, kind))
-	require.NoError(o.t, err)
-	kind, _, _ = strings.Cut(kind, "?")
-	require.NoError(o.t, os.MkdirAll(*keep, 0o755))
-	path := filepath.Join(*keep, fmt.Sprintf("%s-%s-%s.pb.gz", o.name, when, kind))
-	require.NoError(o.t, os.WriteFile(path, text, 0o600))
+}
+
+func (o *operator) keep(kind, when string, profile []byte) {
+	o.t.Helper()
+	require.NoError(o.t, os.MkdirAll(*profiles, 0o755))
+	path := filepath.Join(*profiles, fmt.Sprintf("%s-%s-%s.pb.gz", o.name, when, kind))
+	require.NoError(o.t, os.WriteFile(path, profile, 0o600))
 }

@@ -46,6 +46,26 @@ type proxy struct {
 	got   received
 	at    netip.Addr // the operator that it is connected to
 	err   error      // why it has no stream
+	// told is told of each resource.
+	told func(*discoveryv3.Resource)
+}
+
+// tell has a function told of each resource of a type from now on, and no other one.
+func (p *proxy) tell(typeURL string, told func(*discoveryv3.Resource)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.told = func(r *discoveryv3.Resource) {
+		if r.GetResource().GetTypeUrl() == typeURL {
+			told(r)
+		}
+	}
+}
+
+// want asks for another name.
+func (p *proxy) want(url, name string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ask(url, name)
 }
 
 // received is what a proxy was sent.
@@ -265,6 +285,9 @@ func (p *proxy) take(epoch int, r *discoveryv3.DeltaDiscoveryResponse) {
 			t.names[name] = true
 		}
 		p.follow(t, name, res)
+		if p.told != nil {
+			p.told(res)
+		}
 	}
 	for _, name := range r.GetRemovedResources() {
 		delete(t.held, name)

@@ -42,7 +42,7 @@ type use struct {
 	Streams, Sent, Writes int64
 }
 
-func (r *report) write(t *testing.T) {
+func (r *report) write(t testing.TB) {
 	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, "%+v\n", r.Size)

@@ -50,7 +50,7 @@ type scene struct {
 
 // TestScale fills a cluster, has it served, changes it, and ends operators.
 func TestScale(t *testing.T) {
-	s := newScene(t)
+	s := newScene(t, want, apiserver.Standard)
 	s.measure("filling the API server", s.fill)
 	s.measure("operators read what is there", func() {
 		for _, o := range s.operators {
@@ -73,11 +73,11 @@ func TestScale(t *testing.T) {
 	s.report.write(t)
 }
 
-func newScene(t *testing.T) *scene {
+func newScene(t testing.TB, size size, of apiserver.Channel) *scene {
 	t.Helper()
 	hub := newNetwork(t)
 	cfg, etcd := apiserver.StartWithStore(t, apiserver.Options{
-		Fairway: true, GatewayAPI: apiserver.Standard, Address: apiAddress, ServiceRange: serviceRange, Quota: 8 << 30,
+		Fairway: true, GatewayAPI: of, Address: apiAddress, ServiceRange: serviceRange, Quota: 8 << 30,
 	})
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
@@ -85,13 +85,15 @@ func newScene(t *testing.T) *scene {
 	} {
 		require.NoError(t, add(scheme))
 	}
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	c, err := client.NewWithWatch(cfg, client.Options{Scheme: scheme})
 	require.NoError(t, err)
 	filled, err := newStore(etcd, scheme)
 	require.NoError(t, err)
-	s := &scene{world: &world{Client: c, t: t, store: filled, size: want}, fleet: &fleet{}, report: &report{Size: want}}
+	s := &scene{
+		world: &world{WithWatch: c, t: t, store: filled, size: size}, fleet: &fleet{}, report: &report{Size: size},
+	}
 	require.LessOrEqual(t, s.Routes, s.Services)
-	require.LessOrEqual(t, (s.Pods+replicas*s.Waypoints)/s.Nodes, 240, "a node's range has no room for more pods")
+	require.LessOrEqual(t, (s.Pods+s.replicas()*s.Waypoints)/s.Nodes, 240, "a node's range has no room for more pods")
 	config := kubeconfig(t, cfg)
 	for n := range 2 {
 		o := newOperator(t, hub, n, config)
@@ -102,7 +104,7 @@ func newScene(t *testing.T) *scene {
 }
 
 // kubeconfig for the operators.
-func kubeconfig(t *testing.T, cfg *rest.Config) string {
+func kubeconfig(t testing.TB, cfg *rest.Config) string {
 	t.Helper()
 	c := clientcmdapi.NewConfig()
 	c.Clusters["test"] = &clientcmdapi.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
@@ -231,13 +233,24 @@ func (s *scene) served() {
 // quiet waits until the operators' CPU is used for little else than what they always do, and no more is written.
 func (s *scene) quiet() {
 	s.t.Helper()
+	s.calm(0.1, 1)
+}
+
+// calm waits until all operators have used no more than a share of a core, so many times.
+func (s *scene) calm(share float64, times int) {
+	s.t.Helper()
 	const look = 500 * time.Millisecond
+	calm := 0
 	eventually.Within(s.t, patience, "the operators have nothing to do", func() error {
 		before := s.cpu()
 		if !wake.After(s.t.Context(), look) {
 			return s.t.Context().Err()
 		}
-		if used := s.cpu() - before; used > look/10 {
+		used := s.cpu() - before
+		if calm++; used.Seconds() > share*look.Seconds() {
+			calm = 0
+		}
+		if calm < times {
 			return fmt.Errorf("they use %s of CPU in %s", used, look)
 		}
 		return nil
@@ -299,7 +312,8 @@ func (s *scene) update(o client.Object, change func()) {
 func (s *scene) replace(of, n int) {
 	s.t.Helper()
 	before, after := s.pod(of, ""), s.pod(of, "-b")
-	address := podAddress(s.Nodes, s.Pods+replicas*s.Waypoints+(s.Nodes-(s.Pods+replicas*s.Waypoints)%s.Nodes)+of%s.Nodes)
+	taken := s.Pods + s.replicas()*s.Waypoints
+	address := podAddress(s.Nodes, taken+(s.Nodes-taken%s.Nodes)+of%s.Nodes)
 	require.NoError(s.t, s.Delete(s.t.Context(), before, client.GracePeriodSeconds(0)))
 	require.NoError(s.t, s.run(s.t.Context(), after, address))
 	slice := s.endpoints(of)
@@ -431,7 +445,7 @@ func (s *scene) settled(when string) {
 			When: when, Operator: o.name, Live: u.live, Resident: u.resident, Peak: u.peak, Streams: u.streams, Sent: u.sent,
 			Writes: u.writes,
 		})
-		o.profile("heap", strings.ReplaceAll(when, " ", "-"))
+		o.heap(strings.ReplaceAll(when, " ", "-"))
 		s.t.Logf("%s, %s: %+v", when, o.name, u)
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// replicas of a waypoint: those of an automatic one where there is more than one node.
-const replicas = 2
+// replicas of a waypoint: those of an automatic one.
+func (s size) replicas() int { return min(2, s.Nodes) }
 
 // deployments waits until the operator has made a Deployment for each waypoint, by namespace.
 func (w *world) deployments() []appsv1.Deployment {
@@ -45,6 +45,8 @@ func (w *world) deployments() []appsv1.Deployment {
 // roll makes what the cluster's controllers make of the waypoints' Deployments, and returns the pods.
 func (w *world) roll(deployments []appsv1.Deployment) []*corev1.Pod {
 	w.t.Helper()
+	replicas := w.replicas()
+	many := int32(replicas)
 	out := make([]*corev1.Pod, len(deployments)*replicas)
 	w.each(len(deployments), func(ctx context.Context, n int) error {
 		d := &deployments[n]
@@ -52,7 +54,7 @@ func (w *world) roll(deployments []appsv1.Deployment) []*corev1.Pod {
 		rs := &appsv1.ReplicaSet{
 			ObjectMeta: metav1.ObjectMeta{Namespace: d.Namespace, Name: d.Name + "-1", Labels: template.Labels},
 			Spec: appsv1.ReplicaSetSpec{
-				Replicas: new(int32(replicas)), Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template,
+				Replicas: new(many), Selector: &metav1.LabelSelector{MatchLabels: template.Labels}, Template: template,
 			},
 		}
 		if err := controllerutil.SetControllerReference(d, rs, w.Scheme()); err != nil {
@@ -84,8 +86,8 @@ func (w *world) roll(deployments []appsv1.Deployment) []*corev1.Pod {
 		}
 		before := d.DeepCopy()
 		d.Status = appsv1.DeploymentStatus{
-			ObservedGeneration: d.Generation, Replicas: replicas, UpdatedReplicas: replicas, ReadyReplicas: replicas,
-			AvailableReplicas: replicas,
+			ObservedGeneration: d.Generation, Replicas: many, UpdatedReplicas: many, ReadyReplicas: many,
+			AvailableReplicas: many,
 		}
 		return w.Status().Patch(ctx, d, client.MergeFrom(before)) // the operator writes the rest
 	})
@@ -100,14 +102,20 @@ func (w *world) programmed() error {
 	}
 	pending := 0
 	for _, r := range list.Items {
-		if !slices.ContainsFunc(r.Status.Parents, func(p gwv1.RouteParentStatus) bool {
-			return meta.IsStatusConditionTrue(p.Conditions, v1alpha1.EntryConditionProgrammed)
-		}) {
+		if !programmed(&r) {
 			pending++
 		}
 	}
 	if pending > 0 || len(list.Items) != w.Routes {
-		return fmt.Errorf("%d of %d routes aren't programmed", pending, len(list.Items))
+		return fmt.Errorf("%d of %d routes aren't programmed, and there are to be %d", pending, len(list.Items), w.Routes)
 	}
 	return nil
+}
+
+// programmed tells whether a route says that its present generation is served.
+func programmed(r *gwv1.HTTPRoute) bool {
+	return slices.ContainsFunc(r.Status.Parents, func(p gwv1.RouteParentStatus) bool {
+		c := meta.FindStatusCondition(p.Conditions, v1alpha1.EntryConditionProgrammed)
+		return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == r.Generation
+	})
 }

@@ -35,7 +35,7 @@ func (e *Entries) Acknowledged(keys ...xds.Key) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, k := range keys {
-		if len(e.users[k]) > 0 {
+		if e.links.used(k) {
 			e.answered(k)
 		}
 	}
@@ -52,12 +52,12 @@ func (e *Entries) answered(k xds.Key) {
 	case !all:
 	case said != e.awaited.said[k]:
 		e.awaited.said[k] = said
-		for ref := range e.users[k] {
+		for ref := range e.links.users(k) {
 			e.look(ref)
 		}
 	default:
 		for ref := range e.awaited.waits {
-			if _, uses := e.users[k][ref]; uses {
+			if e.links.uses(ref, k) {
 				e.look(ref)
 			}
 		}
@@ -73,7 +73,7 @@ func (e *Entries) overdue(k xds.Key) {
 		return
 	}
 	delete(e.awaited.said, k)
-	for ref := range e.users[k] {
+	for ref := range e.links.users(k) {
 		e.look(ref)
 	}
 }

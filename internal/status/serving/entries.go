@@ -47,10 +47,8 @@ type Entries struct {
 	// keys are of AuthenticationPolicies.
 	keys *keys
 
-	mu sync.Mutex
-	// users lists the objects whose status depends on a resource, uses the resources of each.
-	users map[xds.Key]map[model.ObjectRef]struct{}
-	uses  map[model.ObjectRef][]xds.Key
+	mu    sync.Mutex
+	links links
 	// guarded are the sets of pods that a policy is for; enforced has the AuthorizationPolicies, and whether one is looked
 	// at soon.
 	guarded  map[model.ObjectRef]guarding
@@ -85,7 +83,7 @@ func newEntries(
 	c client.Client, acks Acknowledgements, log logr.Logger, newOf func(kind string) client.Object,
 ) *Entries {
 	e := &Entries{
-		acks: acks, users: map[xds.Key]map[model.ObjectRef]struct{}{}, uses: map[model.ObjectRef][]xds.Key{},
+		acks: acks, links: newLinks(),
 		guarded: map[model.ObjectRef]guarding{}, enforced: map[model.ObjectRef]bool{}, awaited: newAwaited(),
 	}
 	e.pods = newTallies(acks, func(ref model.ObjectRef) { e.Touch(ref) })
@@ -114,14 +112,9 @@ func (e *Entries) Report(ref model.ObjectRef, report *ingest.Report) {
 func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, k := range e.uses[ref] {
-		delete(e.users[k], ref)
-		if len(e.users[k]) == 0 {
-			delete(e.users, k)
-			delete(e.awaited.said, k)
-		}
+	for _, unused := range e.links.remove(ref) {
+		delete(e.awaited.said, unused)
 	}
-	delete(e.uses, ref)
 	e.followPods(ref, report)
 	e.refusals.follow(ref, report)
 	if report == nil {
@@ -129,18 +122,14 @@ func (e *Entries) link(ref model.ObjectRef, report *ingest.Report) {
 		delete(e.awaited.waits, ref)
 		return
 	}
+	var keys []xds.Key
 	for _, p := range report.Parents {
 		if _, known := e.enforced[ref]; p.Enforcement != nil && !known {
 			e.enforced[ref] = false
 		}
-		for _, k := range resourcesOf(needsOf(p)) {
-			if e.users[k] == nil {
-				e.users[k] = map[model.ObjectRef]struct{}{}
-			}
-			e.users[k][ref] = struct{}{}
-			e.uses[ref] = append(e.uses[ref], k)
-		}
+		keys = append(keys, resourcesOf(needsOf(p))...)
 	}
+	e.links.add(ref, keys)
 }
 
 // followPods has the pods counted that a policy is for. The lock is held.
