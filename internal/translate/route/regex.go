@@ -9,60 +9,30 @@ import (
 	"regexp/syntax"
 	"strconv"
 	"strings"
-	"sync"
 	"unicode"
 
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// checked are the expressions that were checked a moment ago, with the error of each: a rule's are asked for when
-// ingest checks the rule, and again when its routes are made. What is said of one never changes, so it makes no
-// difference which are here.
-var checked = struct {
-	sync.Mutex
-	of map[string]error
-}{of: map[string]error{}}
-
-// mostChecked bounds them.
-const mostChecked = 512
-
-// regex is an RE2 expression for the whole string. An expression that Envoy refused would cost everybody else's routes
-// of the table.
+// regex is an RE2 expression for the whole string. Go's parser is RE2's but for what checkEscapes looks at; an
+// expression that Envoy refused would cost everybody else's routes of the table.
 func regex(s string) (*matcherv3.RegexMatcher, error) {
-	checked.Lock()
-	defer checked.Unlock()
-	err, known := checked.of[s]
-	if !known {
-		if len(checked.of) == mostChecked {
-			clear(checked.of)
-		}
-		err = checkRegex(s)
-		checked.of[s] = err
-	}
-	if err != nil {
-		return nil, err
-	}
-	return &matcherv3.RegexMatcher{Regex: s}, nil
-}
-
-// checkRegex says why an expression isn't one. Go's parser is RE2's but for what checkEscapes looks at.
-func checkRegex(s string) error {
 	parsed, err := syntax.Parse(s, syntax.Perl)
 	if err != nil {
-		return notRE2(s, err)
+		return nil, notRE2(s, err)
 	}
 	if err := checkEscapes(s); err != nil {
-		return notRE2(s, err)
+		return nil, notRE2(s, err)
 	}
 	program, err := syntax.Compile(parsed.Simplify())
 	if err != nil {
-		return notRE2(s, err)
+		return nil, notRE2(s, err)
 	}
 	if n := programSize(program); n > maxProgramSize {
-		return fmt.Errorf("the regular expression needs about %d instructions, but the limit is %d: simplify it", n,
+		return nil, fmt.Errorf("the regular expression needs about %d instructions, but the limit is %d: simplify it", n,
 			maxProgramSize)
 	}
-	return nil
+	return &matcherv3.RegexMatcher{Regex: s}, nil
 }
 
 func notRE2(s string, err error) error {
