@@ -42,7 +42,8 @@ func Await(ctx context.Context, cfg *rest.Config, log logr.Logger) error {
 		}
 		if !said {
 			said = true
-			log.Info("the API server doesn't answer; nothing can be done before it does", "address", cfg.Host, "error", err.Error())
+			log.Info("the API server doesn't answer; nothing can be done before it does", "address", cfg.Host,
+				"error", err.Error())
 		}
 		if !wake.After(ctx, askEvery) {
 			return ctx.Err()

@@ -116,8 +116,8 @@ func runNode(ctx context.Context, o operatorFlags, n node.Options) error {
 	}
 	return runParts(ctx, core, near, func(run context.Context) error {
 		// Meanwhile Envoy is served what it was served before.
-		if apiready.Await(ctx, n.Config, n.Log) != nil {
-			return nil // it is told to stop
+		if err := apiready.Await(ctx, n.Config, n.Log); err != nil {
+			return nil //nolint:nilerr // it is told to stop
 		}
 		var err error
 		if a, err = node.New(n); err != nil {

@@ -59,8 +59,8 @@ func (r *replica) dial(ctx context.Context, network, address string) (net.Conn, 
 	return c, err
 }
 
-// TestLead: of two replicas one leads at any time, also while the leader can't reach the API server; it goes on running,
-// and leads again when the other has gone.
+// TestLead: of two replicas one leads at any time, also while the leader can't reach the API server; it goes on
+// running, and leads again when the other has gone.
 func TestLead(t *testing.T) {
 	cfg := apiserver.Start(t, apiserver.Options{})
 	var writing atomic.Int32
@@ -85,7 +85,7 @@ func TestLead(t *testing.T) {
 			for {
 				during, done, err := r.During(ctx)
 				if err != nil {
-					return nil
+					return nil //nolint:nilerr // the test ends
 				}
 				if !assertAlone(t, writing.Add(1)) {
 					done()

@@ -19,8 +19,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/serve"
 )
 
-// awaitAPIServer is the first thing that an operator does. Kubelet, who asks whether it lives, hears that it does: until
-// then the manager's own server isn't there.
+// awaitAPIServer is the first thing that an operator does. Kubelet, who asks whether it lives, hears that it does: the
+// manager's own server isn't there yet.
 func awaitAPIServer(ctx context.Context, cfg *rest.Config, log logr.Logger) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", fmt.Sprintf(":%d", names.PortOperatorHealth))
 	if err != nil {

@@ -114,12 +114,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	if err != nil {
 		return err
 	}
-	lead, err := newLead(cfg, mgr, o)
+	lead, err := newLead(cfg, o)
 	if err != nil {
 		return err
 	}
-	p.writer.LedBy(lead)
-	p.bound.LedBy(lead)
 	writes := everyReplica(func(ctx context.Context) error {
 		return lead.Run(ctx, func() error { return addWriters(mgr, kinds, p, signs, lead, o) })
 	})
@@ -147,7 +145,7 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
-func newLead(cfg *rest.Config, mgr ctrl.Manager, o Options) (*leading.Lead, error) {
+func newLead(cfg *rest.Config, o Options) (*leading.Lead, error) {
 	if !o.LeaderElection {
 		return leading.Always(), nil
 	}
@@ -162,6 +160,8 @@ func newLead(cfg *rest.Config, mgr ctrl.Manager, o Options) (*leading.Lead, erro
 func addWriters(
 	mgr ctrl.Manager, kinds *controllers.Kinds, p *plane, signs *issuance, lead *leading.Lead, o Options,
 ) error {
+	p.writer.LedBy(lead)
+	p.bound.LedBy(lead)
 	for _, w := range []manager.Runnable{p.writer, p.bound} {
 		if err := mgr.Add(w); err != nil {
 			return err

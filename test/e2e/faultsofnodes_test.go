@@ -171,8 +171,8 @@ func drained(s *loaded, _ int) {
 	}
 }
 
-// dialledWithoutAPIServer: pods of each node dial Services that no proxy knows yet, when the API server has been down for
-// longer than any lease.
+// dialledWithoutAPIServer: pods of each node dial Services that no proxy knows yet, when the API server has been down
+// for longer than any lease.
 func dialledWithoutAPIServer(s *loaded, round int) {
 	const after, lease = 50 * time.Second, 15 * time.Second
 	var loads []string
