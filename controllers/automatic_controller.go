@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -33,8 +34,9 @@ type automaticWaypointReconciler struct {
 	linger time.Duration
 
 	mu sync.Mutex
-	// idle holds since when a waypoint is not needed, for those that linger. A new leader counts anew.
+	// idle holds since when a waypoint is not needed, for those that linger. Each term of a leader's counts anew.
 	idle map[string]time.Time
+	term uint64
 }
 
 func setupAutomatic(mgr ctrl.Manager, kinds *Kinds, o Options) error {
@@ -82,6 +84,7 @@ func (r *automaticWaypointReconciler) all(ctx context.Context, _ client.Object) 
 
 // Reconcile makes or removes the automatic waypoint of a namespace. Only a Gateway with the label is ever removed.
 func (r *automaticWaypointReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	r.begin(leading.Term(ctx))
 	needed, known := r.needed(req.Name)
 	if !known {
 		r.busy(req.Name)
@@ -134,6 +137,14 @@ func (r *automaticWaypointReconciler) remove(ctx context.Context, g *gwv1.Gatewa
 	}
 	r.busy(g.Namespace)
 	return reconcile.Result{}, client.IgnoreNotFound(err)
+}
+
+func (r *automaticWaypointReconciler) begin(term uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if term != r.term {
+		r.term, r.idle = term, map[string]time.Time{}
+	}
 }
 
 // lingers is for how much longer an idle waypoint stays.

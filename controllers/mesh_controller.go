@@ -25,6 +25,7 @@ import (
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/deploy"
 	"github.com/fairway-mesh/fairway/internal/ingest"
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
 )
@@ -38,8 +39,9 @@ type meshReconciler struct {
 	options  Options
 	// claimed are the claims that an Event was made of. The one worker alone uses it, and what follows.
 	claimed map[ingest.RefusedClaim]bool
-	// going is how far the node proxies of a Mesh that is gone are let go.
+	// going is how far the node proxies of a Mesh that is gone are let go, as seen in one term of this replica's lead.
 	going teardown
+	term  uint64
 }
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
@@ -98,6 +100,9 @@ func toMesh() handler.EventHandler {
 
 // Reconcile brings a Mesh about, or takes down what is left of one.
 func (r *meshReconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	if term := leading.Term(ctx); term != r.term {
+		r.term, r.going = term, teardown{}
+	}
 	mesh := &v1alpha1.Mesh{}
 	err := r.client.Get(ctx, req.NamespacedName, mesh)
 	if client.IgnoreNotFound(err) != nil {

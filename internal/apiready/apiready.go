@@ -23,6 +23,7 @@ const (
 	// askEvery is short: once the API server is back, what waits is soon at work.
 	askEvery = time.Second
 	askFor   = 5 * time.Second
+	sayEvery = time.Minute
 )
 
 // Await returns nil once the API server answers, be it by a refusal, which is the caller's to explain; and the
@@ -35,15 +36,16 @@ func Await(ctx context.Context, cfg *rest.Config, log logr.Logger) error {
 	if err != nil {
 		return fmt.Errorf("make a client to ask the API server: %w", err)
 	}
-	for said := false; ; {
+	for said := (time.Time{}); ; {
 		err := client.RESTClient().Get().AbsPath("/version").MaxRetries(0).Do(ctx).Error()
 		if answers(err) {
 			return nil
 		}
-		if !said {
-			said = true
-			log.Info("the API server doesn't answer; nothing can be done before it does", "address", cfg.Host,
-				"error", err.Error())
+		if time.Since(said) >= sayEvery {
+			said = time.Now()
+			log.Error(err, "the API server doesn't answer; nothing can be done before it does. If it runs, see whether "+
+				"this pod's network reaches the address, and its authority is that of the pod's service account",
+				"address", cfg.Host)
 		}
 		if !wake.After(ctx, askEvery) {
 			return ctx.Err()

@@ -46,7 +46,7 @@ func TestAwait(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	require.NoError(t, <-got)
 	require.EqualValues(t, 2, asked.Load(), "a server that is starting is waited for")
-	require.EqualValues(t, 1, said.Load(), "it says so once")
+	require.EqualValues(t, 1, said.Load(), "it says so once a minute")
 }
 
 func TestAwaitEnds(t *testing.T) {

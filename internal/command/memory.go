@@ -25,6 +25,6 @@ func boundMemory(log logr.Logger) {
 	log.V(1).Info("memory is bounded", "GOMEMLIMIT", limit)
 }
 
-// gcPercent is how much may come to what is in use until garbage is collected, in percent of that. Between changes a
-// control plane does little, so it has the time; docs/design/incremental-engine.md has the figures.
+// gcPercent is how much may come to what is in use until garbage is collected, in percent of that. Between changes
+// operator and agents do little, so they have the time; docs/design/incremental-engine.md has the operator's figures.
 const gcPercent = 50

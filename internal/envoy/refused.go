@@ -49,10 +49,15 @@ func TriedRequests() Failed {
 // doesn't know.
 const UnknownKey = "jwt_authn_access_denied{Jwks_doesn"
 
-// WithUnknownKey are requests that were refused for that reason. Of an extension that makes an answer of another status
-// of the refusal, nothing is told.
+// WithUnknownKey are requests that were refused for that reason, those of gRPC among them, whose refusals are answers
+// like others. Where an extension makes another status of the refusal, nothing is told.
 func WithUnknownKey() Failed {
-	return bothOf(AnsweredFrom(http.StatusBadRequest),
+	refused := EitherOf(AnsweredFrom(http.StatusBadRequest), &accesslogv3.AccessLogFilter{
+		FilterSpecifier: &accesslogv3.AccessLogFilter_GrpcStatusFilter{GrpcStatusFilter: &accesslogv3.GrpcStatusFilter{
+			Statuses: []accesslogv3.GrpcStatusFilter_Status{accesslogv3.GrpcStatusFilter_UNAUTHENTICATED},
+		}},
+	})
+	return bothOf(refused,
 		expression(`response.code_details.startsWith('`+UnknownKey+`')`))
 }
 

@@ -51,12 +51,14 @@ type Lead struct {
 	term     *term
 	began    chan struct{}
 	resigned bool
+	terms    uint64
 }
 
-// term is a time for which this replica leads.
+// term is a time for which this replica leads; number counts them.
 type term struct {
-	ctx context.Context
-	end context.CancelFunc
+	number uint64
+	ctx    context.Context
+	end    context.CancelFunc
 	// expiry loses it.
 	expiry *time.Timer
 	work   sync.WaitGroup // Add is called with Lead.mu held, and before the term ends
@@ -98,7 +100,7 @@ func (l *Lead) During(ctx context.Context) (context.Context, func(), error) {
 	for {
 		t, next := l.enter()
 		if t != nil {
-			during, cancel := context.WithCancel(ctx)
+			during, cancel := context.WithCancel(context.WithValue(ctx, inTerm{}, t.number))
 			stop := context.AfterFunc(t.ctx, cancel)
 			return during, func() {
 				stop()
@@ -114,6 +116,15 @@ func (l *Lead) During(ctx context.Context) (context.Context, func(), error) {
 	}
 }
 
+type inTerm struct{}
+
+// Term counts the terms of this replica, in a context of During; zero in others. Who remembers something of what it did
+// begins anew where it differs: another replica may have led since.
+func Term(ctx context.Context) uint64 {
+	n, _ := ctx.Value(inTerm{}).(uint64)
+	return n
+}
+
 func (l *Lead) enter() (*term, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,15 +134,20 @@ func (l *Lead) enter() (*term, <-chan struct{}) {
 	return l.term, l.began
 }
 
-// Reconciler reconciles while this replica leads. What is to be reconciled meanwhile waits in its queue.
+// Reconciler reconciles while this replica leads. What is to be reconciled meanwhile waits in its queue. To lose the lead
+// is no error: what was under way is begun anew in the next term.
 func (l *Lead) Reconciler(r reconcile.Reconciler) reconcile.Reconciler {
 	return reconcile.Func(func(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
-		ctx, done, err := l.During(ctx)
+		during, done, err := l.During(ctx)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
 		defer done()
-		return r.Reconcile(ctx, req)
+		result, err := r.Reconcile(during, req)
+		if err != nil && during.Err() != nil && ctx.Err() == nil {
+			return reconcile.Result{RequeueAfter: time.Millisecond}, nil
+		}
+		return result, err
 	})
 }
 
@@ -145,7 +161,8 @@ func (l *Lead) until(end time.Time) {
 	case l.resigned || left <= 0:
 	case l.term != nil && l.term.expiry.Reset(left): // it had not fired
 	default:
-		t := &term{}
+		l.terms++
+		t := &term{number: l.terms}
 		t.ctx, t.end = context.WithCancel(context.Background())
 		t.expiry = time.AfterFunc(left, func() { l.lose(t) })
 		l.term = t

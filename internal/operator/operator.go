@@ -22,6 +22,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
@@ -241,6 +242,8 @@ func newManager(cfg *rest.Config, o Options) (ctrl.Manager, error) {
 		HealthProbeBindAddress: fmt.Sprintf(":%d", names.PortOperatorHealth),
 		LivenessEndpointName:   pathAlive,
 		LeaderElection:         false, // see leading
+		// What reconcilers watch may take as long as the API server is away; the operator serves proxies meanwhile.
+		Controller: config.Controller{CacheSyncTimeout: 365 * 24 * time.Hour},
 	})
 	if err != nil {
 		return nil, err

@@ -155,17 +155,17 @@ func (w *Writer[R, M]) next(ctx context.Context) bool {
 		return false
 	}
 	defer w.queue.Done(ref)
-	leading, done, err := w.lead.During(ctx)
+	term, done, err := w.lead.During(ctx)
 	if err != nil {
 		return true // the queue is about to shut down
 	}
 	defer done()
-	err = w.write(leading, ref)
+	err = w.write(term, ref)
 	switch {
 	case err == nil:
 		w.queue.Forget(ref)
 	case ctx.Err() != nil:
-	case leading.Err() != nil:
+	case term.Err() != nil:
 		w.queue.Add(ref)
 	default:
 		if !apierrors.IsConflict(err) {

@@ -290,4 +290,14 @@ func TestUnknownKeyIsFetched(t *testing.T) {
 	server.rotate(keys(t, first, next))
 	eventually.True(t, "the next key", func() bool { return ask(next) == http.StatusOK })
 	require.Equal(t, http.StatusOK, ask(first))
+
+	// Refusals of gRPC have another status.
+	last := newIssuer(t, "https://login.example", "three", jose.ES256)
+	server.rotate(keys(t, first, next, last))
+	refused := func() string {
+		return withHeaders(t, c, "/", "Authorization: Bearer "+last.token(nil), "Content-Type: application/grpc").header.Get(
+			"Grpc-Status")
+	}
+	require.Equal(t, "16", refused())
+	eventually.True(t, "the next key, for gRPC alone", func() bool { return refused() == "" })
 }

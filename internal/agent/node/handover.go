@@ -137,17 +137,16 @@ func (a *Agent) handOver(ctx context.Context) error {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, a.opts.Drain)
 	defer cancel()
-	a.watchOn(ctx)
 	var patience time.Duration
-	switch {
-	case a.stepAside(ctx):
+	switch aside := a.stepAside(ctx); {
+	case aside:
 		patience = a.opts.waits.successor
 	case a.others(ctx):
 		patience = a.opts.waits.crash
 	default:
-		a.opts.Log.Info("the agent stops; pods stay captured")
-		return nil
+		return a.leaveLast(whole) // its rights may have been taken just now
 	}
+	a.watchOn(ctx)
 	a.opts.Log.Info("another agent is to take over; the proxy listens until that one's does")
 	if !a.until(ctx, patience, chargeEvery, a.succeeded) {
 		return a.leaveLast(whole)
@@ -185,6 +184,7 @@ func (a *Agent) leaveLast(ctx context.Context) error {
 	}
 	leaving, why := a.uninstall.leaving(ctx)
 	if !leaving {
+		a.opts.Log.Info("the agent stops; pods stay captured")
 		return nil
 	}
 	if took, err := a.charge.Take(); err != nil || !took {

@@ -34,22 +34,21 @@ func (f *Follower) Reconcile(ctx context.Context, req reconcile.Request) (reconc
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if starts := f.statuses.unshown(req.NamespacedName, f.waits.Shown); later > 0 && starts != nil {
+	f.statuses.shown(string(pod.UID))
+	if starts := f.statuses.unshown(req.NamespacedName, f.waits.Shown); starts != nil {
 		// Senders hear of it no later than that it is ready, whatever the watch is at.
 		pod = starts.DeepCopy()
-	} else {
-		f.statuses.shown(string(pod.UID))
 	}
 	if pod.UID == "" { // it is gone
 		f.dropWaypoint(req.NamespacedName)
-		return reconcile.Result{}, nil
+		return reconcile.Result{RequeueAfter: later}, nil
 	}
 	d, mesh, err := f.decide(ctx, pod)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
 	result, err := f.bring(ctx, pod, mesh, d)
-	if later > 0 {
+	if later > 0 && (result.RequeueAfter == 0 || later < result.RequeueAfter) {
 		result.RequeueAfter = later
 	}
 	return result, errors.Join(err, f.reconcileWaypoint(ctx, pod, d))

@@ -73,7 +73,7 @@ type statuses struct {
 type start struct {
 	pod *corev1.Pod // as CNI ADD read it; not to be changed
 	at  time.Time
-	// shown: the agent's watch has shown the pod since, or before.
+	// shown: the agent's watch has shown the pod since.
 	shown bool
 }
 
@@ -88,16 +88,20 @@ func (all *statuses) start(pod *corev1.Pod) {
 	all.started[string(pod.UID)] = start{pod: pod, at: time.Now()}
 }
 
-// unshown is a pod of a name that starts, which the watch has still to show; nil if there is none.
+// unshown is the pod of a name that started last, if the watch has still to show it; else nil.
 func (all *statuses) unshown(name types.NamespacedName, within time.Duration) *corev1.Pod {
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	var last start
 	for _, s := range all.started {
-		if !s.shown && s.left(within) > 0 && s.pod.Namespace == name.Namespace && s.pod.Name == name.Name {
-			return s.pod
+		if s.pod.Namespace == name.Namespace && s.pod.Name == name.Name && s.at.After(last.at) {
+			last = s
 		}
 	}
-	return nil
+	if last.shown || last.left(within) == 0 {
+		return nil
+	}
+	return last.pod
 }
 
 // shown notes that the watch shows a pod.

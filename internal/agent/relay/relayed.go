@@ -210,15 +210,15 @@ func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, remov
 		in.versions[name] = res.Version()
 		k := t.known[name]
 		res = k.asRenewed(res)
+		if k != nil && k.rejected == res.Version() {
+			in.errs = append(in.errs, name+": "+k.reason) // Envoy need not be asked again
+			k.current = res
+			continue
+		}
 		r.noteContexts(res, k, now)
 		if k == nil {
 			k = &known{}
 			t.known[name] = k
-		}
-		if k.rejected == res.Version() {
-			in.errs = append(in.errs, name+": "+k.reason) // Envoy need not be asked again
-			k.current = res
-			continue
 		}
 		k.current, k.rejected, k.reason, k.told = res, "", "", notAcked
 		in.waiting[name] = struct{}{}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/identity"
+	"github.com/fairway-mesh/fairway/internal/leading"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -179,9 +180,10 @@ func (k *Keeper) ensureCertificate(ctx context.Context, cfg Config) (*certmanage
 }
 
 // dropCertificate removes the Certificate and its Secret when the built-in root is wanted again, whether or not the
-// issuer ever issued. Once both were found gone there is no need to look again: only this keeper asks for them.
+// issuer ever issued. Once both were found gone there is no need to look again: only the leader's keeper asks for them.
 func (k *Keeper) dropCertificate(ctx context.Context, cfg Config) error {
-	if k.dropped {
+	term := leading.Term(ctx)
+	if k.dropped && k.droppedIn == term {
 		return nil
 	}
 	gone := true
@@ -195,6 +197,6 @@ func (k *Keeper) dropCertificate(ctx context.Context, cfg Config) error {
 		}
 		gone = gone && err != nil
 	}
-	k.dropped = gone
+	k.dropped, k.droppedIn = gone, term
 	return nil
 }

@@ -93,8 +93,9 @@ type Keeper struct {
 	Changed func()
 
 	probes probes
-	// dropped: cert-manager's objects were seen gone while the built-in root was wanted.
-	dropped bool
+	// dropped: cert-manager's objects were seen gone while the built-in root was wanted, in this term of the lead.
+	dropped   bool
+	droppedIn uint64
 	// unrenewed is why the CA that is in use isn't renewed.
 	unrenewed *problem
 }

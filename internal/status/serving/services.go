@@ -50,7 +50,7 @@ type serviceMemory struct {
 	leftOut ingest.LeftOut
 }
 
-// NewServices returns a writer that must run on the leader only.
+// NewServices returns the writer of Services' statuses.
 func NewServices(c client.Client, r events.EventRecorder, log logr.Logger) *Services {
 	s := &Services{events: r}
 	s.Writer = status.NewWriter(c, log, status.Kinds[serviceReport, serviceMemory]{
