@@ -134,8 +134,8 @@ func (l *Lead) enter() (*term, <-chan struct{}) {
 	return l.term, l.began
 }
 
-// Reconciler reconciles while this replica leads. What is to be reconciled meanwhile waits in its queue. To lose the lead
-// is no error: what was under way is begun anew in the next term.
+// Reconciler reconciles while this replica leads. What is to be reconciled meanwhile waits in its queue. To lose the
+// lead is no error: what was under way is begun anew in the next term.
 func (l *Lead) Reconciler(r reconcile.Reconciler) reconcile.Reconciler {
 	return reconcile.Func(func(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
 		during, done, err := l.During(ctx)
