@@ -56,7 +56,7 @@ func BenchmarkCost(b *testing.B) {
 		{"new connections, 16 at a time", "connection", opened(16)},
 		{"one stream", "Gbit", streamed},
 	} {
-		b.Run(row.name, func(b *testing.B) { inTurn(b, fairway, bare, row.unit, row.units) })
+		b.Run(row.name, func(b *testing.B) { inTurn(b, row.unit, row.units, fairway, bare) })
 	}
 	for _, p := range []pair{fairway, bare} {
 		for _, proxy := range p.proxies {
@@ -65,11 +65,14 @@ func BenchmarkCost(b *testing.B) {
 	}
 }
 
-// inTurn measures what two pairs use for units of work that are done until a time, and compares them.
-func inTurn(b *testing.B, what, with pair, unit string, units func(p pair, until time.Time) (float64, error)) {
+// inTurn measures what a pair uses for units of work that are done until a time, and compares it with others.
+func inTurn(
+	b *testing.B, unit string, units func(p pair, until time.Time) (float64, error), what pair, with ...pair,
+) {
 	cost, rate := map[string][]float64{}, map[string][]float64{}
+	all := append([]pair{what}, with...)
 	for range rounds {
-		for _, p := range []pair{what, with} {
+		for _, p := range all {
 			before, start := p.cpu(), time.Now()
 			done, err := units(p, start.Add(roundTime))
 			require.NoError(b, err)
@@ -77,11 +80,13 @@ func inTurn(b *testing.B, what, with pair, unit string, units func(p pair, until
 			rate[p.name] = append(rate[p.name], done/time.Since(start).Seconds())
 		}
 	}
-	for _, p := range []pair{what, with} {
+	for _, p := range all {
 		b.ReportMetric(median(cost[p.name]), p.name+"-cpu-µs/"+unit)
 		b.ReportMetric(median(rate[p.name]), p.name+"-"+unit+"s/s")
 	}
-	b.ReportMetric(median(cost[what.name])/median(cost[with.name]), what.name+"/"+with.name)
+	for _, p := range with {
+		b.ReportMetric(median(cost[what.name])/median(cost[p.name]), what.name+"/"+p.name)
+	}
 	b.ReportMetric(0, "ns/op")
 }
 
