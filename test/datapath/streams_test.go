@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -71,6 +72,7 @@ func TestStreams(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := way.to.listen(7000)
 			defer l.Close()
+			var told sync.Once
 			connect := func(t *testing.T) (client, server *net.TCPConn) {
 				c, err := way.from.dial(way.address.String())
 				require.NoError(t, err)
@@ -78,7 +80,13 @@ func TestStreams(t *testing.T) {
 				s, err := l.AcceptTCP()
 				require.NoError(t, err)
 				require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
-				t.Cleanup(func() { _ = c.Close(); _ = s.Close() })
+				t.Cleanup(func() {
+					if t.Failed() {
+						told.Do(func() { way.from.tellSockets(t); way.to.tellSockets(t) })
+					}
+					_ = c.Close()
+					_ = s.Close()
+				})
 				return c, s
 			}
 			t.Run("client closes its side first", func(t *testing.T) {
@@ -123,6 +131,22 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// tellSockets logs what the kernel holds of the pod's connections, the application's and the proxy's: where what is on
+// its way has stopped.
+func (p *pod) tellSockets(t *testing.T) {
+	t.Helper()
+	for _, table := range []string{"tcp", "tcp6"} {
+		err := p.ns.Do(func() error {
+			text, err := os.ReadFile("/proc/thread-self/net/" + table)
+			t.Logf("%s, %s:\n%s", p.name, table, text)
+			return err
+		})
+		if err != nil {
+			t.Logf("%s: %v", p.name, err)
+		}
+	}
+}
+
 // halfClose checks that b can still send after a has closed its sending side.
 func halfClose(t *testing.T, a, b *net.TCPConn) {
 	t.Helper()
@@ -158,7 +182,7 @@ func closeAfterAnswer(t *testing.T, client, server *net.TCPConn, size int) {
 	})
 	// In small pieces, so that most of it is still on the way when the end comes.
 	got, err := io.ReadAll(iotest.HalfReader(client))
-	require.NoError(t, err)
+	require.NoError(t, err, "%d of %d bytes came", len(got), size)
 	require.NoError(t, g.Wait())
 	require.Equal(t, sha256.Sum256(answer), sha256.Sum256(got))
 }
