@@ -8,7 +8,6 @@ package leading
 import (
 	"context"
 	"fmt"
-	"math"
 	"sync"
 	"time"
 
@@ -38,9 +37,8 @@ type Options struct {
 	Log                       logr.Logger
 }
 
-// Lead tells whether this replica leads.
+// Lead tells whether this replica leads. The nil Lead is of the only replica there is, which isn't elected and leads.
 type Lead struct {
-	// lock is nil where there is no election.
 	lock  resourcelock.Interface
 	name  string
 	log   logr.Logger
@@ -84,15 +82,8 @@ func newLead(o Options, t times) (*Lead, error) {
 
 func unelected() *Lead { return &Lead{began: make(chan struct{})} }
 
-// Always returns a Lead for the only replica there is, which isn't elected.
-func Always() *Lead {
-	l := unelected()
-	l.until(time.Now().Add(math.MaxInt64))
-	return l
-}
-
 // During returns once this replica leads: a context that ends with the given one or when the lead is lost, and what to
-// call when that which is done with it has ended. Its error is the given context's. A nil Lead leads.
+// call when that which is done with it has ended. Its error is the given context's.
 func (l *Lead) During(ctx context.Context) (context.Context, func(), error) {
 	if l == nil {
 		return ctx, func() {}, nil
@@ -197,6 +188,9 @@ func (l *Lead) resign() {
 // Run stands for election until the context ends, again after each lead that was lost. begins is called when this
 // replica leads for the first time. Its error ends Run.
 func (l *Lead) Run(ctx context.Context, begins func() error) error {
+	if l == nil {
+		return begins()
+	}
 	// What is under way ends before the Lease is given back: the election outlives the context for so long.
 	standing, end := context.WithCancel(klog.NewContext(context.WithoutCancel(ctx), l.log))
 	defer end()
@@ -215,9 +209,7 @@ func (l *Lead) Run(ctx context.Context, begins func() error) error {
 		end()
 		return nil
 	})
-	if l.lock != nil {
-		g.Go(func() error { return l.stand(standing) })
-	}
+	g.Go(func() error { return l.stand(standing) })
 	return g.Wait()
 }
 

@@ -146,9 +146,10 @@ func Run(ctx context.Context, cfg *rest.Config, o Options) error {
 	return mgr.Start(ctx)
 }
 
+// newLead is nil for the only replica there is.
 func newLead(cfg *rest.Config, o Options) (*leading.Lead, error) {
 	if !o.LeaderElection {
-		return leading.Always(), nil
+		return nil, nil
 	}
 	return leading.New(leading.Options{
 		Config: cfg, Namespace: o.Namespace, Name: leaderLease,
