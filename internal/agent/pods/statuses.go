@@ -71,10 +71,10 @@ type statuses struct {
 
 // start of a pod in a sandbox.
 type start struct {
-	pod *corev1.Pod // as CNI ADD read it; not to be changed
-	at  time.Time
-	// shown: the agent's watch has shown the pod since.
-	shown bool
+	name types.NamespacedName
+	at   time.Time
+	// pod is as CNI ADD read it, and not to be changed; nil once the agent's watch has shown it since.
+	pod *corev1.Pod
 }
 
 func newStatuses() *statuses {
@@ -85,7 +85,8 @@ func newStatuses() *statuses {
 func (all *statuses) start(pod *corev1.Pod) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	all.started[string(pod.UID)] = start{pod: pod, at: time.Now()}
+	name := types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}
+	all.started[string(pod.UID)] = start{name: name, at: time.Now(), pod: pod}
 }
 
 // unshown is the pod of a name that started last, if the watch has still to show it; else nil.
@@ -94,11 +95,11 @@ func (all *statuses) unshown(name types.NamespacedName, within time.Duration) *c
 	defer all.mu.Unlock()
 	var last start
 	for _, s := range all.started {
-		if s.pod.Namespace == name.Namespace && s.pod.Name == name.Name && s.at.After(last.at) {
+		if s.name == name && s.at.After(last.at) {
 			last = s
 		}
 	}
-	if last.shown || last.left(within) == 0 {
+	if last.left(within) == 0 {
 		return nil
 	}
 	return last.pod
@@ -109,7 +110,7 @@ func (all *statuses) shown(uid string) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	if s, starts := all.started[uid]; starts {
-		all.started[uid] = start{pod: s.pod, at: s.at, shown: true}
+		all.started[uid] = start{name: s.name, at: s.at}
 	}
 }
 
@@ -117,7 +118,7 @@ func (all *statuses) shown(uid string) {
 func (all *statuses) awaited(uid string, within time.Duration) time.Duration {
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	if s := all.started[uid]; !s.shown {
+	if s := all.started[uid]; s.pod != nil {
 		return s.left(within)
 	}
 	return 0
