@@ -113,10 +113,7 @@ func TestAnotherAgentTakesOver(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()
 	a := f.another("a")
-	p := f.pod("cart", "")
-	f.sandbox(t, string(p.UID), "ns-cart")
-	f.run(p, "10.244.1.5")
-	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	p := f.captured("cart")
 	f.serving(a, corev1.ConditionTrue, servesAll)
 
 	// One that never serves changes nothing, also when it goes.
@@ -166,10 +163,7 @@ func TestSomebodyIsInCharge(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()
 	a := f.another("a")
-	p := f.pod("cart", "")
-	f.sandbox(t, string(p.UID), "ns-cart")
-	f.run(p, "10.244.1.5")
-	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	p := f.captured("cart")
 	b := f.another("b", func(w *world) { w.caDown = true })
 	strict := &v1alpha1.AuthenticationPolicy{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "strict"},
@@ -216,15 +210,41 @@ func TestNoOtherAgentComes(t *testing.T) {
 	require.Equal(t, -1, a.proxy.index("close listeners"), "it would have refused connections that it could take")
 }
 
+// replacing are two agents whose proxies serve: the one in charge, and the next.
+func (f *fixture) replacing() (former, next *second) {
+	f.t.Helper()
+	former = f.another("a")
+	f.serving(former, corev1.ConditionTrue, servesAll)
+	next = f.another("b")
+	f.serving(next, corev1.ConditionTrue, servesAll)
+	return former, next
+}
+
+// drains deletes the pod of an agent whose proxy has a connection, which another one replaces.
+func (f *fixture) drains(a *second) (ended <-chan error) {
+	f.t.Helper()
+	a.proxy.do(func() { a.proxy.connections = 1 })
+	ended = f.deleted(a)
+	a.proxy.happened(f.t, "close listeners")
+	return ended
+}
+
+// captured is a pod that runs and is captured.
+func (f *fixture) captured(name string) *corev1.Pod {
+	f.t.Helper()
+	p := f.pod(name, "")
+	f.sandbox(f.t, string(p.UID), "ns-"+name)
+	f.run(p, "10.244.1.5")
+	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	return p
+}
+
 // An agent whose container alone is started anew comes back to the same proxy, which must be listening then. Its pod
 // stays the DaemonSet's.
 func TestAgentIsStartedAnew(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()
-	a := f.another("a")
-	f.serving(a, corev1.ConditionTrue, servesAll)
-	b := f.another("b")
-	f.serving(b, corev1.ConditionTrue, servesAll)
+	a, _ := f.replacing()
 	require.NoError(t, a.end())
 	require.Equal(t, -1, a.proxy.index("close listeners"))
 	now := &corev1.Pod{}
@@ -236,13 +256,8 @@ func TestAgentIsStartedAnew(t *testing.T) {
 func TestAProxyThatDiesDrainsNoLonger(t *testing.T) {
 	f := setUp(t)
 	f.daemonSet()
-	a := f.another("a")
-	f.serving(a, corev1.ConditionTrue, servesAll)
-	b := f.another("b")
-	f.serving(b, corev1.ConditionTrue, servesAll)
-	a.proxy.do(func() { a.proxy.connections = 1 })
-	ended := f.deleted(a)
-	a.proxy.happened(t, "close listeners")
+	a, _ := f.replacing()
+	ended := f.drains(a)
 	require.Empty(t, ended, "a connection is open")
 	a.proxy.do(func() { a.proxy.died = true })
 	require.NoError(t, <-ended)
@@ -252,13 +267,8 @@ func TestAProxyThatDiesDrainsNoLonger(t *testing.T) {
 func TestUninstallationEndsWhatDrains(t *testing.T) {
 	f := setUp(t)
 	ds := f.daemonSet()
-	a := f.another("a")
-	f.serving(a, corev1.ConditionTrue, servesAll)
-	b := f.another("b")
-	f.serving(b, corev1.ConditionTrue, servesAll)
-	a.proxy.do(func() { a.proxy.connections = 1 })
-	ended := f.deleted(a)
-	a.proxy.happened(t, "close listeners")
+	a, b := f.replacing()
+	ended := f.drains(a)
 	require.NoError(t, f.Delete(t.Context(), ds))
 	require.NoError(t, b.end())
 	require.NoError(t, <-ended)
@@ -275,10 +285,7 @@ func uninstallBeforeTheNext(t *testing.T, forbidden bool) {
 	f := setUp(t)
 	ds := f.daemonSet()
 	a := f.another("a")
-	p := f.pod("cart", "")
-	f.sandbox(t, string(p.UID), "ns-cart")
-	f.run(p, "10.244.1.5")
-	f.condition(p, corev1.ConditionTrue, v1alpha1.PodReasonCaptured)
+	f.captured("cart")
 	f.serving(a, corev1.ConditionTrue, servesAll)
 	pulling := f.pod("pulling", "", func(p *corev1.Pod) {
 		p.Namespace, p.Labels[names.LabelComponent] = names.SystemNamespace, names.ComponentNode
