@@ -175,7 +175,7 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingGrows$$$$|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
 
 FAULT_UNITS ?= 10000
 .PHONY: test-faults
@@ -183,11 +183,16 @@ test-faults: ## Keep FAULT_UNITS requests, streams and connections going on the 
 	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 \
 		go test -v -count=1 -timeout 120m $(TESTFLAGS) -run "^TestNothingIsCut" ./test/e2e -args -fault-units=$(FAULT_UNITS)'
 
+SOAK ?= 1h
+.PHONY: soak
+soak: ## Keep the mesh of the dev cluster busy for SOAK, and tell what has grown (root).
+	@$(MAKE) on-devcluster RUN='FAIRWAY_E2E=1 go test -v -count=1 -timeout 24h $(TESTFLAGS) -run "^TestNothingGrows$$$$" ./test/e2e -args -soak=$(SOAK)'
+
 .PHONY: test-networkpolicy
 test-networkpolicy: $(GOTESTSUM) ## Run end-to-end tests on a dev cluster that enforces NetworkPolicies (root); in the end it does so no longer.
 	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && $(DEVCLUSTER) network-policies && \
 		FAIRWAY_E2E=1 FAIRWAY_E2E_NETWORKPOLICY=1 $(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 \
-		-skip "^(TestBench|TestUndeploy|TestNothingIsCutByTheCluster)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
+		-skip "^(TestBench|TestUndeploy|TestNothingGrows|TestNothingIsCutByTheCluster)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
 
 BENCH_ROUTES ?= 0,1000,3000
 BENCH_ONE ?= 1000,3000

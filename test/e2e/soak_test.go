@@ -4,96 +4,207 @@
 package e2e
 
 import (
+	"bytes"
+	"flag"
 	"fmt"
-	"net/http"
+	"maps"
+	"os/exec"
 	"slices"
+	"strings"
 	"testing"
+	"text/tabwriter"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
-	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// rollOut replaces the pods of a workload of the mesh, as `kubectl rollout restart` does.
-func rollOut(t *testing.T, o client.Object) {
-	t.Helper()
-	patch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil,
-		`{"spec":{"template":{"metadata":{"annotations":{"kubectl.kubernetes.io/restartedAt":%q}}}}}`,
-		time.Now().Format(time.RFC3339Nano)))
-	require.NoError(t, world.client.Patch(t.Context(), o, patch))
-}
+var soak = flag.Duration("soak", 0, "for how long TestNothingGrows keeps the dev cluster busy, such as 1h; without, it is left out")
 
-func rollOutOperator(t *testing.T) {
-	t.Helper()
-	rollOut(t, &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.OperatorService},
-	})
-}
-
-func nodeProxies() *appsv1.DaemonSet {
-	return &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}}
-}
-
-// nodesRolledOut waits until every node has the newest node proxy.
-func nodesRolledOut(t *testing.T) {
-	t.Helper()
-	eventually.PassesWithin(t, 3*time.Minute, "the node proxies are rolled out", func(look require.TestingT) {
-		var d appsv1.DaemonSet
-		require.NoError(look,
-			world.client.Get(t.Context(), client.ObjectKey{Namespace: names.SystemNamespace, Name: names.NodeDaemonSet}, &d))
-		require.Equal(look, d.Generation, d.Status.ObservedGeneration)
-		require.Equal(look, d.Status.DesiredNumberScheduled, d.Status.UpdatedNumberScheduled)
-		require.Equal(look, d.Status.DesiredNumberScheduled, d.Status.NumberAvailable)
-	})
-}
-
-// TestFirstConnectionsWhileTheMeshIsReplaced enrols a namespace while operator and node proxies are replaced, and then,
-// while the operator is replaced once more, dials addresses that nobody has dialled before. Each is dialled once, and
-// answers.
-func TestFirstConnectionsWhileTheMeshIsReplaced(t *testing.T) {
-	const addresses = 24
-	s := newSpace(t)
-	s.server("server")
-	s.scale("server", 2)
-	s.client("client")
-	services := make([]*corev1.Service, addresses)
-	for i := range services {
-		services[i] = s.service(fmt.Sprintf("server-%d", i), "server")
+// TestNothingGrows keeps a namespace in use, and has the same changes made to it again and again: routes edited, Services,
+// service accounts and pods that come, are used, and go, endpoints scaled. In the last third of the time the processes of
+// the mesh hold no more than in the one before, and write as often.
+func TestNothingGrows(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("skipped: it takes an hour; run it by make soak")
 	}
-	eventually.Passes(t, "both endpoints of every Service", func(look require.TestingT) {
-		for _, svc := range services {
-			var list discoveryv1.EndpointSliceList
-			require.NoError(look, world.client.List(t.Context(), &list, client.InNamespace(s.name),
-				client.MatchingLabels{discoveryv1.LabelServiceName: svc.Name}))
-			require.True(look,
-				slices.ContainsFunc(list.Items, func(s discoveryv1.EndpointSlice) bool { return len(s.Endpoints) == 2 }), svc.Name)
+	s := newLoaded(t)
+	var held []holding
+	for start, n := time.Now(), 0; time.Since(start) < *soak; n++ {
+		// What a round opens, such as forwarded ports, goes with it.
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			here := *s
+			here.space = &space{t: t, name: s.name}
+			here.churn(n)
+			here.results("meanwhile")
+			held = append(held, here.held())
+			t.Logf("after %s", time.Since(start).Round(time.Second))
+		})
+		if t.Failed() {
+			break
 		}
-	})
-
-	rollOutOperator(t)
-	rollOut(t, nodeProxies())
-	s.label(names.LabelMesh, names.MeshEnabled)
-	nodesRolledOut(t)
-	s.captured("client", "server")
-
-	rollOutOperator(t)
-	s.client("fresh")
-	for i, svc := range services {
-		from := []string{"client", "fresh"}[i%2]
-		a, err := s.get(from, "http://"+svc.Spec.ClusterIP+"/", "--timeout", "10s")
-		require.NoError(t, err, "%s dials %s (%s) for the first time", from, svc.Name, svc.Spec.ClusterIP)
-		require.Equal(t, http.StatusOK, a.Status,
-			"%s dials %s (%s) for the first time: %s", from, svc.Name, svc.Spec.ClusterIP, a.Body)
 	}
-	s.ready("server")
-	s.label(names.LabelMesh, "")
-	s.captureIs(corev1.ConditionFalse, "client", "server", "fresh")
-	operatorPods(t) // the next test finds no rollout under way
+	tellGrowth(t, held)
+}
+
+// churn is one round of changes, after which everything is as it was before.
+func (s *loaded) churn(round int) {
+	s.t.Helper()
+	for n := range 20 {
+		edit(s.t, s.route, func() {
+			s.route.Spec.Rules[0].Matches = [][]gwv1.HTTPRouteMatch{underPath("/"), nil}[n%2]
+		})
+	}
+	s.programmed(s.route.Name)
+	s.scale("web", 4)
+	name := fmt.Sprintf("visitor-%d", round)
+	account := &corev1.ServiceAccount{}
+	account.Name = name
+	s.create(account)
+	visitor := s.server(name, twoReplicas, spec(func(p *corev1.PodSpec) { p.ServiceAccountName = name }))
+	direct := s.service(name, name, func(svc *corev1.Service) {
+		svc.Labels = map[string]string{names.LabelUseWaypoint: names.UseWaypointNone}
+	})
+	behind := s.service(name+"-l7", name)
+	route := httpRoute(name, toService(behind.Name), rule(nil, backend(behind.Name)))
+	s.create(route)
+	s.captured(name)
+	s.programmed(name)
+	s.answers(name, "http://"+direct.Name+"/", name)
+	s.routed(name, "http://"+behind.Name+"/", name)
+	for _, o := range []client.Object{route, behind, direct, visitor, account} {
+		require.NoError(s.t, world.client.Delete(s.t.Context(), o))
+	}
+	s.scale("web", 2)
+	s.goes(name)
+}
+
+// holding is what each process of the mesh holds, and how often it has written to the API server so far.
+type holding map[string]float64
+
+// held by the processes of the mesh now.
+func (s *loaded) held() holding {
+	s.t.Helper()
+	out := holding{}
+	out.of(s.t, "operator", names.PortAdmin, client.InNamespace(names.SystemNamespace),
+		client.MatchingLabels{names.LabelComponent: names.ComponentOperator})
+	out.of(s.t, "node", names.PortAdmin, client.InNamespace(names.SystemNamespace),
+		client.MatchingLabels{names.LabelComponent: names.ComponentNode})
+	out.of(s.t, "waypoint", names.PortAgent, client.InNamespace(s.name),
+		client.MatchingLabels{names.LabelGatewayName: loadedWaypoint})
+	for _, node := range nodeNames(s.t) {
+		out[node+", descriptors of Envoys"] = countedOn(s.t, node, `for p in $(pgrep -x envoy); do ls /proc/$p/fd; done | wc -l`)
+		out[node+", connections tracked"] = countedOn(s.t, node, `total=0
+			for ns in /var/run/netns/*; do
+				n=$(nsenter --net=$ns cat /proc/sys/net/netfilter/nf_conntrack_count) && total=$((total + n))
+			done
+			echo $((total + $(cat /proc/sys/net/netfilter/nf_conntrack_count)))`)
+	}
+	return out
+}
+
+// kept are the metrics of what a process holds; an agent tells its Envoy's, too.
+var kept = map[string]string{
+	"process_resident_memory_bytes":     "resident",
+	"go_memstats_heap_inuse_bytes":      "heap",
+	"process_open_fds":                  "descriptors",
+	"go_goroutines":                     "goroutines",
+	"envoy_server_memory_allocated":     "Envoy's memory",
+	"envoy_server_memory_physical_size": "Envoy's pages",
+	"fairway_relay_contexts":            "certificates' contexts",
+}
+
+// of the pods of a part of the mesh, by their metrics.
+func (h holding) of(t *testing.T, part string, port int, which ...client.ListOption) {
+	t.Helper()
+	var pods corev1.PodList
+	require.NoError(t, world.client.List(t.Context(), &pods, which...))
+	require.NotEmpty(t, pods.Items, part)
+	for i := range pods.Items {
+		all := families(t, t, &pods.Items[i], port)
+		h.sum(part+" "+pods.Items[i].Name, all)
+	}
+}
+
+func (h holding) sum(of string, all map[string]*dto.MetricFamily) {
+	for name, what := range kept {
+		if family := all[name]; family != nil {
+			h[of+", "+what] = family.GetMetric()[0].GetGauge().GetValue() + family.GetMetric()[0].GetUntyped().GetValue()
+		}
+	}
+	for _, m := range all["rest_client_requests_total"].GetMetric() {
+		for _, l := range m.GetLabel() {
+			if l.GetName() == "method" && l.GetValue() != "GET" {
+				h[of+", "+written] += m.GetCounter().GetValue()
+			}
+		}
+	}
+}
+
+// written are requests to the API server that change something: what is counted, and not held.
+const written = "writes"
+
+// countedOn a node of the dev cluster, by a script that prints a number.
+func countedOn(t *testing.T, node, script string) (n float64) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", node, "sh", "-c", script).Output()
+	require.NoError(t, err, script)
+	_, err = fmt.Sscan(string(out), &n)
+	require.NoError(t, err, "%s: %s", script, out)
+	return n
+}
+
+// tellGrowth of everything from the second third of the rounds to the last: caches fill in the first.
+func tellGrowth(t *testing.T, rounds []holding) {
+	t.Helper()
+	require.GreaterOrEqual(t, len(rounds), 9, "rounds are too few to tell growth")
+	third := len(rounds) / 3
+	middle, last := rounds[third:2*third], rounds[2*third:]
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "before\tafter\t\t")
+	for _, what := range slices.Sorted(maps.Keys(rounds[0])) {
+		before, after := median(middle, what), median(last, what)
+		if strings.HasSuffix(what, ", "+written) {
+			before, after = perRound(middle, what), perRound(last, what)
+		}
+		fmt.Fprintf(w, "%.0f\t%.0f\t%s\t\n", before, after, what)
+		// A tenth and a little is what one round differs from another by.
+		assert.LessOrEqual(t, after, before*1.1+slack(what), "%s: it grew", what)
+	}
+	require.NoError(t, w.Flush())
+	t.Logf("medians of rounds %d to %d, and of those after them:\n%s", third+1, 2*third, table.String())
+}
+
+// slack that a median may differ by, whatever it is of.
+func slack(what string) float64 {
+	switch {
+	case strings.HasSuffix(what, "resident"), strings.HasSuffix(what, "heap"), strings.HasSuffix(what, "memory"),
+		strings.HasSuffix(what, "pages"):
+		return 4 << 20
+	case strings.HasSuffix(what, "connections tracked"):
+		return 200
+	default:
+		return 10
+	}
+}
+
+func median(rounds []holding, what string) float64 {
+	var values []float64
+	for _, r := range rounds {
+		values = append(values, r[what])
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// perRound is how much a count rises from one round to the next.
+func perRound(rounds []holding, what string) float64 {
+	return (rounds[len(rounds)-1][what] - rounds[0][what]) / float64(len(rounds)-1)
 }
