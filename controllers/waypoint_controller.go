@@ -221,7 +221,7 @@ func (r *waypointReconciler) deploy(
 		}
 		w := deploy.Waypoint{
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
-			Nodes: deploy.NodesFor(nodes.Items, params),
+			Nodes: deploy.NodesFor(nodes.Items, params), SendBuffers: deploy.SendBuffers(namespace),
 		}
 		if err := r.apply(ctx, w, &o); err != nil {
 			return o, err

@@ -97,9 +97,11 @@ func TestGolden(t *testing.T) {
 			RuntimeSocket: "/run/k3s/containerd/containerd.sock", CNIBinDir: "/var/lib/rancher/k3s/data/cni",
 			CNIConfDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", NetnsDir: "/run/other/netns",
 		}}}}, control())},
-		"node-spire":        {deploy.Node(&v1alpha1.Mesh{}, ofSPIRE())},
-		"waypoint-spire":    deploy.Waypoint{Control: ofSPIRE(), Gateway: gateway(nil)}.Objects(),
-		"waypoint-defaults": deploy.Waypoint{Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n"}.Objects(),
+		"node-spire":     {deploy.Node(&v1alpha1.Mesh{}, ofSPIRE())},
+		"waypoint-spire": deploy.Waypoint{Control: ofSPIRE(), Gateway: gateway(nil)}.Objects(),
+		"waypoint-defaults": deploy.Waypoint{
+			Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n", SendBuffers: true,
+		}.Objects(),
 		"waypoint-parameters": deploy.Waypoint{
 			Control: control(), TrustBundle: "PEM\n",
 			Gateway: gateway(func(g *gwv1.Gateway) {

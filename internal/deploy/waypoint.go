@@ -32,6 +32,8 @@ type Waypoint struct {
 	TrustBundle string
 	// Nodes is how many of the cluster's nodes may run the waypoint; see NodesFor.
 	Nodes int
+	// SendBuffers says whether the namespace's pods may choose how large the buffers of sockets are; see SendBuffers.
+	SendBuffers bool
 }
 
 // WaypointSelector selects the pods of a waypoint.
@@ -251,6 +253,7 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 		SecurityContext: &corev1.PodSecurityContext{
 			RunAsNonRoot: new(true), RunAsUser: new(nonRoot), RunAsGroup: new(nonRoot), FSGroup: new(nonRoot),
 			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+			Sysctls:        w.sysctls(),
 		},
 		InitContainers: []corev1.Container{w.bootstrap()},
 		Containers:     []corev1.Container{w.envoy(drainSeconds), w.agent(drainSeconds)},

@@ -135,7 +135,7 @@ func TestStreams(t *testing.T) {
 // its way has stopped.
 func (p *pod) tellSockets(t *testing.T) {
 	t.Helper()
-	for _, table := range []string{"tcp", "tcp6"} {
+	for _, table := range []string{"tcp", "tcp6", "stat/nf_conntrack"} {
 		err := p.ns.Do(func() error {
 			text, err := os.ReadFile("/proc/thread-self/net/" + table)
 			t.Logf("%s, %s:\n%s", p.name, table, text)

@@ -232,6 +232,7 @@ func mtls(p Pod) *listenerv3.Listener {
 	trustDomain, _, _, _ := names.ParseSPIFFEID(p.Identity)
 	l := listener(p, prefixMTLS+p.UID, names.PortMTLS)
 	l.TrafficDirection = corev3.TrafficDirection_INBOUND
+	l.SocketOptions = envoy.RoomForEnds()
 	envoy.AwaitHello(l)
 	l.ListenerFilters = append(l.ListenerFilters,
 		envoy.ListenerFilter("envoy.filters.listener.original_src", &originalsrcv3.OriginalSrc{}))

@@ -36,5 +36,5 @@ func Marked(packed *anypb.Any, mark proxymark.Mark) (*anypb.Any, error) {
 // socketOptions of what the proxy connects in a pod's network namespace. The port that the kernel picks for a
 // connection must not be taken from the application.
 func socketOptions(mark proxymark.Mark) []*corev3.SocketOption {
-	return append(mark.SocketOptions(), envoy.ReuseAddress())
+	return append(append(mark.SocketOptions(), envoy.ReuseAddress()), envoy.RoomForEnds()...)
 }

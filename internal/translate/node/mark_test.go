@@ -20,10 +20,10 @@ import (
 
 // TestMarked has clusters as operators of this version and of earlier ones make them.
 func TestMarked(t *testing.T) {
-	want := []*corev3.SocketOption{
+	want := append([]*corev3.SocketOption{
 		envoy.Mark(int64(testMark.Mark())), envoy.Priority(int64(testMark.Priority())),
 		envoy.ReuseAddress(),
-	}
+	}, envoy.RoomForEnds()...)
 	for _, kind := range []model.DestinationKind{
 		model.DestinationService, model.DestinationWaypoint, model.DestinationWorkload, model.DestinationPassthrough,
 		model.DestinationRefused,

@@ -45,7 +45,7 @@ func Inbound(u model.Upstream, identity string, headers model.HeaderLimits) *clu
 	reachPort(out, u.Identities, identity)
 	out.TypedExtensionProtocolOptions = protocolOptions(u, headers)
 	out.AltStatName = statName(out.GetName())
-	out.UpstreamBindConfig = bindInNetns(nil)
+	out.UpstreamBindConfig = bindInNetns(envoy.BoundUnsent())
 	out.PerConnectionBufferLimitBytes = envoy.UInt32(envoy.HeldBytes)
 	return out
 }

@@ -59,6 +59,7 @@ func MTLSListener(w model.Waypoint) *listenerv3.Listener {
 		FilterChainMatcher: chainOf(w),
 		AccessLog:          []*accesslogv3.AccessLog{envoy.StdoutErrors(refusedLog(), envoy.NotProved())},
 	}
+	l.SocketOptions = envoy.BoundUnsent()
 	envoy.AwaitHello(l)
 	return l
 }
