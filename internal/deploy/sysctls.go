@@ -15,8 +15,8 @@ import (
 // labelEnforceVersion is by which version of the Pod Security Standards a namespace judges its pods.
 const labelEnforceVersion = "pod-security.kubernetes.io/enforce-version"
 
-// tcpMemorySafe is the first version of the Pod Security Standards whose levels "baseline" and "restricted" let pods set
-// net.ipv4.tcp_wmem. Kubelets do since the same version of Kubernetes.
+// tcpMemorySafe is the first version of the Pod Security Standards whose levels "baseline" and "restricted" let pods
+// set net.ipv4.tcp_wmem. Kubelets do since the same version of Kubernetes.
 var tcpMemorySafe = version.MajorMinor(1, 32)
 
 // SendBuffers says whether pods of a namespace may choose how large the buffers of their sockets are. All do that the

@@ -164,7 +164,7 @@ func TestEndsFindRoom(t *testing.T) {
 				if first == "server" {
 					closer, reader = reader, closer
 				}
-				err := streamtest.WholeEnd(closer, reader, size, func(r io.Reader) io.Reader { return iotest.HalfReader(r) })
+				err := streamtest.WholeEnd(closer, reader, size, iotest.HalfReader)
 				require.NoError(t, err, "stream %d", n)
 				_, _ = client.Close(), server.Close()
 			}

@@ -25,11 +25,12 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-var soak = flag.Duration("soak", 0, "for how long TestNothingGrows keeps the dev cluster busy, such as 1h; without, it is left out")
+var soak = flag.Duration("soak", 0,
+	"for how long TestNothingGrows keeps the dev cluster busy, such as 1h; without, it is left out")
 
-// TestNothingGrows keeps a namespace in use, and has the same changes made to it again and again: routes edited, Services,
-// service accounts and pods that come, are used, and go, endpoints scaled. In the last third of the time the processes of
-// the mesh hold no more than in the one before, and write as often.
+// TestNothingGrows keeps a namespace in use, and has the same changes made to it again and again: routes edited,
+// Services, service accounts and pods that come, are used, and go, endpoints scaled. In the last third of the time the
+// processes of the mesh hold no more than in the one before, and write as often.
 func TestNothingGrows(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("skipped: it takes an hour; run it by make soak")
@@ -99,7 +100,8 @@ func (s *loaded) held() holding {
 	out.of(s.t, "waypoint", names.PortAgent, client.InNamespace(s.name),
 		client.MatchingLabels{names.LabelGatewayName: loadedWaypoint})
 	for _, node := range nodeNames(s.t) {
-		out[node+", descriptors of Envoys"] = countedOn(s.t, node, `for p in $(pgrep -x envoy); do ls /proc/$p/fd; done | wc -l`)
+		out[node+", descriptors of Envoys"] = countedOn(s.t, node,
+			`for p in $(pgrep -x envoy); do ls /proc/$p/fd; done | wc -l`)
 		out[node+", connections tracked"] = countedOn(s.t, node, `total=0
 			for ns in /var/run/netns/*; do
 				n=$(nsenter --net=$ns cat /proc/sys/net/netfilter/nf_conntrack_count) && total=$((total + n))
@@ -153,7 +155,8 @@ const written = "writes"
 // countedOn a node of the dev cluster, by a script that prints a number.
 func countedOn(t *testing.T, node, script string) (n float64) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", node, "sh", "-c", script).Output()
+	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", node, "sh", "-c", script)
+	out, err := cmd.Output()
 	require.NoError(t, err, script)
 	_, err = fmt.Sscan(string(out), &n)
 	require.NoError(t, err, "%s: %s", script, out)
