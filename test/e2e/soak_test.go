@@ -19,9 +19,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -65,25 +67,30 @@ func (s *loaded) churn(round int) {
 	s.programmed(s.route.Name)
 	s.scale("web", 4)
 	name := fmt.Sprintf("visitor-%d", round)
-	account := &corev1.ServiceAccount{}
-	account.Name = name
-	s.create(account)
-	visitor := s.server(name, twoReplicas, spec(func(p *corev1.PodSpec) { p.ServiceAccountName = name }))
-	direct := s.service(name, name, func(svc *corev1.Service) {
-		svc.Labels = map[string]string{names.LabelUseWaypoint: names.UseWaypointNone}
-	})
-	behind := s.service(name+"-l7", name)
+	s.server(name, twoReplicas)
+	through := func(waypoint string) func(*corev1.Service) {
+		return func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: waypoint} }
+	}
+	direct := s.service(name, name, through(names.UseWaypointNone))
+	behind := s.service(name+"-l7", name, through(loadedWaypoint))
 	route := httpRoute(name, toService(behind.Name), rule(nil, backend(behind.Name)))
 	s.create(route)
 	s.captured(name)
 	s.programmed(name)
 	s.answers(name, "http://"+direct.Name+"/", name)
 	s.routed(name, "http://"+behind.Name+"/", name)
-	for _, o := range []client.Object{route, behind, direct, visitor, account} {
+	s.goes(name)
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: s.name, Name: name}}
+	for _, o := range []client.Object{route, behind, direct, account} {
 		require.NoError(s.t, world.client.Delete(s.t.Context(), o))
 	}
 	s.scale("web", 2)
-	s.goes(name)
+	eventually.PassesWithin(s.t, 2*time.Minute, name+" is gone", func(look require.TestingT) {
+		var pods corev1.PodList
+		require.NoError(look, world.client.List(s.t.Context(), &pods, client.InNamespace(s.name),
+			client.MatchingLabels{"app": name}))
+		require.Empty(look, pods.Items)
+	})
 }
 
 // holding is what each process of the mesh holds, and how often it has written to the API server so far.
