@@ -22,6 +22,10 @@ import (
 // drainTime bounds how long open requests may take once the server was told to stop.
 const drainTime = 5 * time.Second
 
+// farewell is how long a server that was told to stop asks those who use kept connections to end these, before it ends
+// those that nobody uses: a request that comes to a connection just when its server ends it is reset, whatever is between.
+const farewell = time.Second
+
 // answer is what the server says about itself and about the request.
 type answer struct {
 	Name    string      `json:"name"`
@@ -119,11 +123,17 @@ func listen(ctx context.Context, handler http.Handler, port int, config *tls.Con
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	h := &http.Server{
-		Addr: fmt.Sprintf(":%d", port), Handler: handler, Protocols: protocols, TLSConfig: config,
-		ReadHeaderTimeout: 10 * time.Second,
+		Addr: fmt.Sprintf(":%d", port), Protocols: protocols, TLSConfig: config, ReadHeaderTimeout: 10 * time.Second,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if ctx.Err() != nil {
+				w.Header().Set("Connection", "close") // of HTTP/2, too: Go sends GOAWAY for it
+			}
+			handler.ServeHTTP(w, r)
+		}),
 	}
 	stopped := make(chan error, 1)
 	context.AfterFunc(ctx, func() {
+		<-time.After(farewell)
 		drain, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
 		stopped <- h.Shutdown(drain)

@@ -65,6 +65,7 @@ func (b *Builder) goBuild(ctx context.Context, module, pkg, name string) (string
 	out := filepath.Join(b.Home.Work(), name)
 	err := b.StepUnlessSoon("building "+name, func() error {
 		return build.Go(ctx, filepath.Join(b.Source, module), nil, "build", "-trimpath", "-buildvcs=false",
+			"-tags", "grpcnotrace", // as the Makefile has it
 			"-ldflags", "-s -w", "-o", out, pkg) // a commit that changes no code changes no image
 	})
 	if err != nil {
