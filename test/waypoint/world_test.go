@@ -249,9 +249,19 @@ func (w *world) keepKeys(keysSocket, fetchSocket string) {
 	w.t.Cleanup(func() { _ = s.Close() })
 }
 
-// listener is the waypoint's for what it serves.
+// listener is the waypoint's for what it serves. Its sockets have the buffers that a sysctl gives those of a
+// waypoint's pod.
 func (w *world) listener() xds.Update {
-	return resource(w.t, names.ListenerMTLS, waypoint.MTLSListener(w.model()))
+	l := waypoint.MTLSListener(w.model())
+	l.SocketOptions = envoy.RoomForEnds()
+	return resource(w.t, names.ListenerMTLS, l)
+}
+
+// inbound is the cluster of a port whose connections are passed on as they are, with such buffers, too.
+func (w *world) inbound(p model.ServicePort) xds.Update {
+	c := upstream.Inbound(w.upstreams[p], waypointID, headers)
+	c.UpstreamBindConfig.SocketOptions = envoy.RoomForEnds()
+	return resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port), c)
 }
 
 // model is the waypoint with what it serves.
@@ -348,8 +358,7 @@ func (w *world) serve(p model.ServicePort, http bool, t *model.RouteTable) strin
 	name := names.ServicePort(p.Namespace, p.Service, p.Port)
 	updates := []xds.Update{resource(w.t, name, route.Scope(t.Attachment)), w.tableOf(*t)}
 	if !http {
-		updates = append(updates, resource(w.t, names.InboundCluster(p.Namespace, p.Service, p.Port),
-			upstream.Inbound(w.upstreams[p], waypointID, headers)))
+		updates = append(updates, w.inbound(p))
 	}
 	updates = append(updates, w.tcpGuards(), w.listener())
 	w.apply(updates...)
