@@ -34,7 +34,6 @@ func (w Waypoint) sysctls() []corev1.Sysctl {
 		return nil
 	}
 	const least = 4 << 10
-	return []corev1.Sysctl{{
-		Name: "net.ipv4.tcp_wmem", Value: fmt.Sprintf("%d %d %d", least, envoy.WaypointSendBuffer, envoy.WaypointSendBuffer),
-	}}
+	value := fmt.Sprintf("%d %d %d", least, envoy.SendBuffer, envoy.SendBuffer)
+	return []corev1.Sysctl{{Name: "net.ipv4.tcp_wmem", Value: value}}
 }
