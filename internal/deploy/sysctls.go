@@ -28,7 +28,7 @@ func SendBuffers(namespace *corev1.Namespace) bool {
 
 // sysctls give the sockets of a waypoint room for the ends of streams (envoy.SendBuffer) from their beginning: least,
 // initial and largest size in bytes (tcp(7)). Node proxies ask for it socket by socket, with a capability that a
-// waypoint doesn't have. Linux lets a socket's buffer grow that far in any case, unless told otherwise.
+// waypoint doesn't have.
 func (w Waypoint) sysctls() []corev1.Sysctl {
 	if !w.SendBuffers {
 		return nil

@@ -12,10 +12,10 @@ import (
 // never sent, and the other side waits for it until somebody's patience ends (SslSocket::shutdownSsl ignores what
 // SSL_shutdown returns). See docs/design/data-path.md.
 const (
-	// SendBuffer in bytes is more than is ever under way to a peer that Linux hasn't been told to buffer more for, so that
-	// it is the peer's window or congestion that stops a stream, and not this. Then something waits unsent, and the kernel
-	// adds the record to that whether or not the socket is full. It is as large as Linux lets a socket's grow, in time.
-	SendBuffer = 4 << 20
+	// SendBuffer in bytes is more than is under way to most peers, so that it is the peer's window or congestion that stops
+	// a stream, and not this. Then something waits unsent, and the kernel adds the record to that whether or not the socket
+	// is full.
+	SendBuffer = 8 << 20
 	// UnsentBytes are how many may wait unsent in a socket (tcp(7), TCP_NOTSENT_LOWAT), or those who don't read would
 	// have a whole SendBuffer each.
 	UnsentBytes = 512 << 10

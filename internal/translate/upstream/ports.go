@@ -11,6 +11,7 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
@@ -55,6 +56,7 @@ func portCluster(name string, u model.Upstream) *clusterv3.Cluster {
 	k := u.Kept.Keepalive
 	out.UpstreamConnectionOptions = envoy.NoticeDeadServersWithin(k.Time, k.Interval, k.Probes)
 	out.CircuitBreakers, out.OutlierDetection = limits(u.Limits, u.Retries), outliers(u.Outliers)
+	out.UpstreamBindConfig = &corev3.BindConfig{SocketOptions: envoy.BoundUnsent()}
 	byEDS(out, names.WaypointEndpoints(u.Namespace, u.Service, u.Port))
 	balance(out, u)
 	return out
