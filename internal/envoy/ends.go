@@ -12,9 +12,9 @@ import (
 // never sent, and the other side waits for it until somebody's patience ends (SslSocket::shutdownSsl ignores what
 // SSL_shutdown returns). See docs/design/data-path.md.
 const (
-	// SendBuffer in bytes is more than is under way to most peers, so that it is the peer's window or congestion that stops
-	// a stream, and not this. Then something waits unsent, and the kernel adds the record to that whether or not the socket
-	// is full.
+	// SendBuffer in bytes is more than is under way to most peers, so that it is the peer's window or congestion that
+	// stops a stream, and not this. Then something waits unsent, and the kernel adds the record to that whether or not
+	// the socket is full.
 	SendBuffer = 8 << 20
 	// UnsentBytes are how many may wait unsent in a socket (tcp(7), TCP_NOTSENT_LOWAT), or those who don't read would
 	// have a whole SendBuffer each.

@@ -23,7 +23,8 @@ import (
 const drainTime = 5 * time.Second
 
 // farewell is how long a server that was told to stop asks those who use kept connections to end these, before it ends
-// those that nobody uses: a request that comes to a connection just when its server ends it is reset, whatever is between.
+// those that nobody uses: a request that comes to a connection just when its server ends it is reset, whatever is
+// between.
 const farewell = time.Second
 
 // answer is what the server says about itself and about the request.
