@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -169,7 +168,7 @@ func TestWaypointLabelThatNamesNothing(t *testing.T) {
 	s.client("client")
 	s.server("server")
 	svc := s.service("server", "server",
-		func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "nowhere"} })
+		through("nowhere"))
 	s.service("free", "server")
 	s.captured("client", "server")
 	s.create(httpRoute("route", toService("server"), rule(nil, backend("server"))))

@@ -116,10 +116,9 @@ func newLoaded(t *testing.T) *loaded {
 	s.gateway(loadedWaypoint, parametersOf(loadedWaypoint))
 	http, tcp := map[string]string{}, map[string]string{}
 	for way, waypoint := range map[string]string{"pods": names.UseWaypointNone, "waypoint": loadedWaypoint} {
-		through := func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: waypoint} }
 		// By address, for no fault of the mesh's is to be mistaken for one of the cluster's DNS, or the other way round.
-		http[way] = s.service("web-"+way, "web", through).Spec.ClusterIP
-		tcp[way] = s.service("mirror-"+way, "mirror", through, func(svc *corev1.Service) {
+		http[way] = s.service("web-"+way, "web", through(waypoint)).Spec.ClusterIP
+		tcp[way] = s.service("mirror-"+way, "mirror", through(waypoint), func(svc *corev1.Service) {
 			svc.Spec.Ports[0].Name, svc.Spec.Ports[0].AppProtocol = "tcp", nil
 		}).Spec.ClusterIP
 	}

@@ -82,11 +82,14 @@ func inDevCluster(t *testing.T, where, script string) {
 }
 
 func devCluster(t *testing.T, where, script string) error {
-	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := devClusterCommand(t, where, script).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", script, err, out)
 	}
 	return nil
+}
+
+func devClusterCommand(t *testing.T, where, script string) *exec.Cmd {
+	return exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
 }
 
 func nodeNames(t *testing.T) (out []string) {
@@ -178,9 +181,7 @@ func dialledWithoutAPIServer(s *loaded, round int) {
 	var loads []string
 	for _, node := range nodeNames(s.t) {
 		load := fmt.Sprintf("late-%s-%d", node, round)
-		fresh := s.service(load, "web", func(svc *corev1.Service) {
-			svc.Labels = map[string]string{names.LabelUseWaypoint: names.UseWaypointNone}
-		})
+		fresh := s.service(load, "web", through(names.UseWaypointNone))
 		s.load(load, []string{"--kinds=new", "--http=" + fresh.Spec.ClusterIP + ":80", "--after=" + after.String()},
 			onNode(node))
 		loads = append(loads, "load-"+load)

@@ -297,6 +297,11 @@ func (s *space) service(name, app string, change ...func(*corev1.Service)) *core
 	return svc
 }
 
+// through has who asks for a Service go through a waypoint, or through none.
+func through(waypoint string) func(*corev1.Service) {
+	return func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: waypoint} }
+}
+
 // pods of a Deployment that run and are not on their way out.
 func (s *space) pods(app string) []corev1.Pod {
 	s.t.Helper()

@@ -194,7 +194,7 @@ func TestExplicitWaypoint(t *testing.T) {
 	s.server("server")
 	s.gateway("mine")
 	s.service("server", "server",
-		func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: "mine"} })
+		through("mine"))
 	s.captured("client", "server")
 	eventually.Passes(t, "an answer through the waypoint", func(look require.TestingT) {
 		a, err := s.get("client", "http://server/")

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -68,9 +67,6 @@ func (s *loaded) churn(round int) {
 	s.scale("web", 4)
 	name := fmt.Sprintf("visitor-%d", round)
 	s.server(name, twoReplicas)
-	through := func(waypoint string) func(*corev1.Service) {
-		return func(svc *corev1.Service) { svc.Labels = map[string]string{names.LabelUseWaypoint: waypoint} }
-	}
 	direct := s.service(name, name, through(names.UseWaypointNone))
 	behind := s.service(name+"-l7", name, through(loadedWaypoint))
 	route := httpRoute(name, toService(behind.Name), rule(nil, backend(behind.Name)))
@@ -162,8 +158,7 @@ const written = "writes"
 // countedOn a node of the dev cluster, by a script that prints a number.
 func countedOn(t *testing.T, node, script string) (n float64) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", node, "sh", "-c", script)
-	out, err := cmd.Output()
+	out, err := devClusterCommand(t, node, script).Output()
 	require.NoError(t, err, script)
 	_, err = fmt.Sscan(string(out), &n)
 	require.NoError(t, err, "%s: %s", script, out)
