@@ -137,6 +137,7 @@ func (a *Agent) handOver(ctx context.Context) error {
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, a.opts.Drain)
 	defer cancel()
+	a.watchOn(ctx) // before anybody can know that this agent goes, and take its rights for that
 	var patience time.Duration
 	switch aside := a.stepAside(ctx); {
 	case aside:
@@ -146,7 +147,6 @@ func (a *Agent) handOver(ctx context.Context) error {
 	default:
 		return a.leaveLast(whole) // its rights may have been taken just now
 	}
-	a.watchOn(ctx)
 	a.opts.Log.Info("another agent is to take over; the proxy listens until that one's does")
 	if !a.until(ctx, patience, chargeEvery, a.succeeded) {
 		return a.leaveLast(whole)
