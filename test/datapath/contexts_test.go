@@ -79,7 +79,7 @@ func TestManyIdentitiesDontFillTheProxy(t *testing.T) {
 				}
 				agent.DialledBy(p.identity, when)
 			}
-			agent.Renew()
+			agent.Forget()
 		}
 	})
 	before := n.proxy.allocated()

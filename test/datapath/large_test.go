@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"k8s.io/utils/clock"
 
 	"github.com/fairway-mesh/fairway/internal/agent/capture"
 	"github.com/fairway-mesh/fairway/internal/agent/relay"
@@ -25,6 +26,11 @@ import (
 
 // behindAgent has the proxy started anew, with an agent's relay between it and the operator.
 func (n *meshNode) behindAgent(maxEndpoints, maxAddresses int) *relay.Relay {
+	return n.behindAgentAt(clock.RealClock{}, maxEndpoints, maxAddresses)
+}
+
+// behindAgentAt does so with an agent that goes by another clock.
+func (n *meshNode) behindAgentAt(at clock.PassiveClock, maxEndpoints, maxAddresses int) *relay.Relay {
 	t := n.mesh.t
 	operator := "unix:" + n.socket
 	n.proxy.stop()
@@ -32,7 +38,7 @@ func (n *meshNode) behindAgent(maxEndpoints, maxAddresses int) *relay.Relay {
 		Dial: func() (*grpc.ClientConn, error) {
 			return grpc.NewClient(operator, grpc.WithTransportCredentials(insecure.NewCredentials()))
 		},
-		NodeID: n.name, MaxEndpoints: maxEndpoints, MaxOnDemand: maxAddresses,
+		NodeID: n.name, MaxEndpoints: maxEndpoints, MaxOnDemand: maxAddresses, Clock: at,
 	})
 	require.NoError(t, err)
 	n.socket = filepath.Join(t.TempDir(), "agent.sock")

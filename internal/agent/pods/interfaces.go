@@ -59,8 +59,8 @@ type Endpoints interface {
 	// Unsure tells whether it must be known which identities dialled what, for the proxy keeps something for each, on a
 	// node with so many of them.
 	Unsure(identities int) bool
-	// DialledBy is told that, of one pod after the other, by the names of the clusters when last; Renew that it was of
+	// DialledBy is told that, of one pod after the other, by the names of the clusters when last; Forget that it was of
 	// all.
 	DialledBy(identity string, when map[string]time.Time)
-	Renew()
+	Forget()
 }

@@ -69,7 +69,7 @@ func (f *Follower) share() {
 		f.endpoints.Prefer(pods)
 	}
 	if unsure {
-		f.endpoints.Renew()
+		f.endpoints.Forget()
 	}
 }
 

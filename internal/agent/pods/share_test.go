@@ -47,7 +47,7 @@ type proxy struct{ *dialling }
 func (d proxy) Short() bool                { return d.short }
 func (d proxy) Asks() <-chan struct{}      { return d.asks }
 func (d proxy) Unsure(identities int) bool { return d.unsure > 0 && identities >= d.unsure }
-func (d proxy) Renew()                     { d.renewed++ }
+func (d proxy) Forget()                    { d.renewed++ }
 
 func (d proxy) DialledBy(identity string, when map[string]time.Time) {
 	d.told[identity] = slices.Sorted(maps.Keys(when))

@@ -116,11 +116,11 @@ func (e *room) forContexts() int {
 	return max(e.addresses.limit-e.taken(), e.addresses.limit/leastOfContexts)
 }
 
-// Unsure tells whether DialledBy and Renew are needed, on a node whose captured pods have so many identities.
+// Unsure tells whether DialledBy and Forget are needed, on a node whose captured pods have so many identities.
 func (r *Relay) Unsure(identities int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.opts.MaxEndpoints > 0 && r.contexts.unsure(identities, r.room.forContexts(), time.Now())
+	return r.opts.MaxEndpoints > 0 && r.contexts.unsure(identities, r.room.forContexts(), r.opts.Clock.Now())
 }
 
 // DialledBy is told what somebody of an identity dialled, by the names of the clusters when last.
@@ -129,16 +129,26 @@ func (r *Relay) DialledBy(identity string, when map[string]time.Time) {
 	defer r.mu.Unlock()
 	for address, at := range when {
 		r.contexts.note(identity, address, at)
+		if r.nowhere.note(address, at) {
+			r.recall(address, at)
+		}
 	}
 	r.metrics.contexts.Set(float64(r.contexts.further))
 }
 
-// Renew has Envoy forget contexts where there are too many, once DialledBy was told of all pods.
-func (r *Relay) Renew() {
+// Forget has Envoy forget what is too much, once DialledBy was told of all pods: contexts of identities, and addresses
+// that lead nowhere.
+func (r *Relay) Forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
+	now := r.opts.Clock.Now()
 	r.contexts.looked = now
+	r.renew(now)
+	r.forgetNowhere(now)
+}
+
+// renew has Envoy forget contexts where there are too many. r.mu is held.
+func (r *Relay) renew(now time.Time) {
 	had, t := r.contexts.further, r.ensureType(xds.TypeCluster)
 	var updates []xds.Update
 	for _, address := range r.contexts.tooMany(r.room.forContexts()) {
@@ -190,12 +200,12 @@ func (k *known) asRenewed(res *xds.Resource) *xds.Resource {
 }
 
 // noteContexts notes what the contexts of a cluster begin with that Envoy gets. r.mu is held.
-func (r *Relay) noteContexts(res *xds.Resource, before *known, now time.Time) {
+func (r *Relay) noteContexts(res, before *xds.Resource, now time.Time) {
 	if r.opts.MaxEndpoints == 0 || res.TypeURL() != xds.TypeCluster {
 		return
 	}
-	same := before != nil && before.current != nil && before.current.Version() == res.Version()
-	if before == nil || before.current == nil {
+	same := before != nil && before.Version() == res.Version()
+	if before == nil {
 		now = time.Time{} // who dialled it already waits for it
 	}
 	switch {

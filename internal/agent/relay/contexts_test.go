@@ -164,7 +164,7 @@ func TestClustersAreRenewed(t *testing.T) {
 	require.True(t, a.Unsure(1))
 	dial(time.Now().Add(-time.Second), busy.Name(), plain.Name()) // before Envoy had them
 	require.EqualValues(t, 12, gauge(t, a.metrics.contexts), "11 of one and 1 of the other; none in plain")
-	a.Renew()
+	a.Forget()
 	require.EqualValues(t, 1, gauge(t, a.metrics.contexts))
 	var renewed *xds.Resource
 	eventually.True(a.t, "the busy one anew", func() bool {
@@ -174,7 +174,7 @@ func TestClustersAreRenewed(t *testing.T) {
 	require.True(t, e.runs(quiet) && e.runs(plain))
 	require.False(t, e.knowsGone(xds.TypeCluster, busy.Name()))
 	require.EqualValues(t, 1, count(t, a.metrics.renewed))
-	a.Renew()
+	a.Forget()
 	require.EqualValues(t, 1, count(t, a.metrics.renewed), "it stays")
 	eventually.True(a.t, "ACK of what the operator said", func() bool { s, _ := o.state(busy); return s == xds.Acked })
 

@@ -160,6 +160,7 @@ func (r *Relay) countShared(back, denied int) {
 	a := &r.room.addresses
 	r.metrics.onDemand.Set(float64(len(a.held)))
 	r.metrics.waiting.Set(float64(len(a.waiting)))
+	r.metrics.forgotten.Set(float64(len(r.nowhere.forgotten)))
 	r.metrics.takenBack.Add(float64(back))
 	r.metrics.refused.Add(float64(denied))
 	if len(a.waiting) > 0 && !r.saidFull {

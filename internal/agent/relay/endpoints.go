@@ -71,6 +71,7 @@ func (r *Relay) forgetEndpoints(id xds.ID) {
 	case id.TypeURL == xds.TypeCluster:
 		r.room.refer(id.Name, "")
 		r.contexts.forget(id.Name)
+		r.nowhere.end(id.Name)
 	case id.TypeURL == xds.TypeEndpoint:
 		r.room.change(id.Name, math.MaxInt, func(a *allotment) { a.total, a.callers = 0, 0 })
 	}

@@ -18,6 +18,7 @@ type metrics struct {
 	waiting   prometheus.Gauge
 	refused   prometheus.Counter
 	takenBack prometheus.Counter
+	forgotten prometheus.Gauge
 
 	endpoints, endpointsOut prometheus.Gauge
 	contexts                prometheus.Gauge
@@ -55,6 +56,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		takenBack: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_clusters_taken_back_total",
 			Help: "Clusters that were taken back from Envoy to make room for others.",
+		}),
+		forgotten: f.NewGauge(prometheus.GaugeOpts{
+			Name: "fairway_relay_forgotten_clusters",
+			Help: "Addresses that lead nowhere and that nobody dialled for an hour: Envoy keeps no more of them than the name.",
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "fairway_relay_refused_clusters_total", Help: "Clusters beyond its limit that Envoy asked for and didn't get.",

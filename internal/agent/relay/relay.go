@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/anypb"
+	"k8s.io/utils/clock"
 
 	"github.com/fairway-mesh/fairway/internal/serve"
 	"github.com/fairway-mesh/fairway/internal/wake"
@@ -79,6 +80,8 @@ type Options struct {
 	Beside     func(ctx context.Context, conn *grpc.ClientConn) error
 	Log        logr.Logger
 	Registerer prometheus.Registerer
+	// Clock is for tests; nil: the real one.
+	Clock clock.PassiveClock
 }
 
 // Status of the stream to the operator.
@@ -115,6 +118,7 @@ type Relay struct {
 	// room for addresses and endpoints, and whether the log says that there is none left.
 	room                *room
 	contexts            contexts
+	nowhere             nowhere
 	saidShort, saidFull bool
 	// own are names of relayed types that the agent sets itself: they are not asked of the operator.
 	own     map[string]map[string]bool
@@ -133,13 +137,16 @@ func New(opts Options) (*Relay, error) {
 	if opts.Log.GetSink() == nil {
 		opts.Log = logr.Discard()
 	}
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
 	r := &Relay{
 		opts: opts, cache: xds.NewCache(), log: opts.Log, metrics: newMetrics(opts.Registerer),
 		wake: wake.New(), hurry: wake.New(), save: wake.New(), asks: wake.New(),
 		local: map[string]bool{}, types: map[string]*relayed{}, own: map[string]map[string]bool{},
 		waiters: map[xds.ID]map[wake.Signal]struct{}{}, room: newRoom(opts.MaxEndpoints, opts.MaxOnDemand),
-		contexts: noContexts(),
-		status:   Status{Since: time.Now(), LastError: "not tried yet"},
+		contexts: noContexts(), nowhere: noNowhere(),
+		status: Status{Since: time.Now(), LastError: "not tried yet"},
 	}
 	r.keeps.Store(!opts.SnapshotOfOthers)
 	for _, url := range opts.Local {

@@ -150,7 +150,7 @@ func (r *Relay) interest(i xds.Interest) {
 		}
 	case !asked:
 		r.forget(t.id(i.Name))
-	case i.Disconnected:
+	case i.Disconnected && !r.forgot(t.id(i.Name)):
 		t.subscribed[i.Name] = time.Now() // Envoy is likely to come back
 	default:
 		r.release(t, i.Name)
@@ -199,7 +199,7 @@ func (r *Relay) forget(id xds.ID) {
 func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, removed []string) *received {
 	in := &received{nonce: nonce, versions: map[string]string{}, waiting: map[string]struct{}{}}
 	var updates []xds.Update
-	toFit, changed, now := map[string]bool{}, map[string]bool{}, time.Now()
+	toFit, changed, now := map[string]bool{}, map[string]bool{}, r.opts.Clock.Now()
 	for _, res := range resources {
 		name := res.Name()
 		if !t.covers(name) || r.own[t.typeURL][name] {
@@ -215,12 +215,16 @@ func (r *Relay) apply(t *relayed, nonce string, resources []*xds.Resource, remov
 			k.current = res
 			continue
 		}
-		r.noteContexts(res, k, now)
 		if k == nil {
 			k = &known{}
 			t.known[name] = k
 		}
+		before := k.current
 		k.current, k.rejected, k.reason, k.told = res, "", "", notAcked
+		if _, named := t.subscribed[name]; named && !r.noteNowhere(res, now) {
+			continue // Envoy was told to forget it
+		}
+		r.noteContexts(res, before, now)
 		in.waiting[name] = struct{}{}
 		updates = append(updates, xds.Set(res))
 	}

@@ -96,6 +96,9 @@ func (r *Relay) capture() []*discoveryv3.DeltaDiscoveryResponse {
 		for _, name := range slices.Sorted(maps.Keys(t.known)) {
 			k := t.known[name]
 			res := k.current
+			if r.forgot(t.id(name)) {
+				continue // if Envoy asks for it again, somebody dials it
+			}
 			if res != nil && k.rejected == res.Version() {
 				res = k.good
 				if res == nil {
@@ -144,9 +147,9 @@ func (r *Relay) restore() error {
 		if err != nil {
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
-		t, ups, err := r.restoreType(m, time.Now())
+		t, ups, err := r.restoreType(m, r.opts.Clock.Now())
 		if err != nil {
-			r.room, r.contexts = newRoom(r.opts.MaxEndpoints, r.opts.MaxOnDemand), noContexts()
+			r.room, r.contexts, r.nowhere = newRoom(r.opts.MaxEndpoints, r.opts.MaxOnDemand), noContexts(), noNowhere()
 			return fmt.Errorf("the snapshot is damaged: %w", err)
 		}
 		if r.local[m.GetTypeUrl()] {
@@ -185,6 +188,7 @@ func (r *Relay) restoreType(m *discoveryv3.DeltaDiscoveryResponse, now time.Time
 		if !t.ready {
 			t.subscribed[res.Name()] = now
 			r.restoreAddress(t.id(res.Name()))
+			r.noteNowhere(res, now)
 		}
 	}
 	for _, name := range m.GetRemovedResources() {

@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairway-mesh/fairway/internal/envoy"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -59,15 +60,24 @@ func Destination(d model.Destination) *clusterv3.Cluster {
 	return c
 }
 
+// statNowhere tells clusters that refuse from others. Statistics of addresses have names of other forms.
+const statNowhere = "nowhere"
+
 // nowhere is a cluster that refuses, as small as Envoy can make one: a pod may dial such addresses by the thousand.
 func nowhere(d model.Destination) *clusterv3.Cluster {
 	return &clusterv3.Cluster{
 		Name:                 d.Address.String(),
-		AltStatName:          "nowhere",
+		AltStatName:          statNowhere,
 		StatsMatcher:         envoy.NoStats(), // there would be no connection to count
 		ConnectTimeout:       envoy.Duration(connectTimeout),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
 	}
+}
+
+// LeadsNowhere tells whether a packed cluster is that of an address that leads nowhere.
+func LeadsNowhere(packed *anypb.Any) bool {
+	c := &clusterv3.Cluster{}
+	return packed.UnmarshalTo(c) == nil && c.GetAltStatName() == statNowhere
 }
 
 // serverName is what a waypoint is asked for: a Service's port. A pod is asked for a port of its own, which its
