@@ -12,11 +12,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
-// Pods come and go, and their addresses with them: most addresses that a node has dialled lead nowhere in the end. Envoy
-// keeps 22 KB for each of those, to refuse at once. When nobody has dialled one for as long as the kernel remembers, Envoy
-// is told to forget it, and keeps the name alone. The operator is asked for it as before, so Envoy has it again at the
-// moment in which it leads somewhere, as when another pod has the address. Whoever dials it before that waits until
-// Envoy's patience ends; with the next look that sees this, it is refused at once again.
+// Pods come and go, and their addresses with them: most addresses that a node has dialled lead nowhere in the end.
+// Envoy keeps 22 KB for each of those, to refuse at once. When nobody has dialled one for as long as the kernel
+// remembers, Envoy is told to forget it, and keeps the name alone. The operator is asked for it as before, so Envoy has
+// it again at the moment in which it leads somewhere, as when another pod has the address. Whoever dials it before that
+// waits until Envoy's patience ends; with the next look that sees this, it is refused at once again.
 
 // nowhere are the addresses that lead nowhere. It is pure, but for its own state.
 type nowhere struct {
