@@ -143,6 +143,8 @@ func (r *gatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	if err := r.accept(ctx, class, c); err != nil {
 		return reconcile.Result{}, err
 	}
+	// Nothing of a class takes time, so what is wrong with it is somebody's to mend.
+	setProgress(c, *c.Get(string(gwv1.GatewayClassConditionStatusAccepted)), true)
 	if err := r.version(ctx, c); err != nil {
 		return reconcile.Result{}, err
 	}

@@ -50,14 +50,7 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		kinds:   kinds,
 		options: o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
-			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
-			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
-			v1alpha1.MeshReasonTrustBundleInvalid, v1alpha1.MeshReasonIssuerDenied, v1alpha1.MeshReasonIssuerFailed,
-			v1alpha1.MeshReasonIssuerUnavailable, v1alpha1.MeshReasonCertificateRefused, v1alpha1.MeshReasonRenewalFailing,
-			v1alpha1.MeshReasonSPIRENotReady,
-			v1alpha1.MeshReasonPluginMissing,
-			v1alpha1.MeshReasonAddressConflict, v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), meshNeedsSomebody()...),
 	}
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).

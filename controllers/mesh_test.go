@@ -51,7 +51,8 @@ func TestMesh(t *testing.T) {
 			condition(m.Status.Conditions, "NetworkReady", metav1.ConditionTrue, "Configured"),
 			condition(m.Status.Conditions, "NodesReady", metav1.ConditionFalse, "Pending"),
 			condition(m.Status.Conditions, "GatewayAPIReady", metav1.ConditionTrue, "Installed"),
-			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"))
+			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"),
+			progress(m.Status.Conditions, v1alpha1.ConditionStalled))
 	})
 	o.event("Mesh", "IssuerNotReady", "Issuer ca is missing.")
 
@@ -75,6 +76,9 @@ func TestMesh(t *testing.T) {
 		}}}
 	})
 	setDaemonSet(o, 2, 1)
+	get(o, "one node is stuck", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return progress(m.Status.Conditions, v1alpha1.ConditionStalled)
+	})
 	get(o, "one node is not ready", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "NodesNotReady")
 		if want := "NodesReady: 1 of 2 node proxies are ready; not ready: b (agent: ImagePullBackOff)."; err == nil &&
@@ -88,7 +92,8 @@ func TestMesh(t *testing.T) {
 		if n := m.Status.Nodes; n == nil || n.Summary != "2/2" || n.CapturedPods != 7 {
 			return fmt.Errorf("nodes are %+v", n)
 		}
-		return condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready")
+		return errors.Join(condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready"),
+			progress(m.Status.Conditions, ""))
 	})
 	o.renewalFails()
 	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {

@@ -50,10 +50,7 @@ func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		client:  mgr.GetClient(),
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		options: o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
-			string(gwv1.GatewayReasonInvalidParameters), string(gwv1.GatewayReasonListenersNotValid),
-			string(gwv1.GatewayReasonUnsupportedAddress), string(gwv1.GatewayReasonInvalid),
-			string(gwv1.GatewayReasonNoResources), v1alpha1.GatewayReasonProxyRejected),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), waypointNeedsSomebody()...),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
