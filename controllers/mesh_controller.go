@@ -46,10 +46,10 @@ type meshReconciler struct {
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &meshReconciler{
-		client:  mgr.GetClient(),
-		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		kinds:   kinds,
-		options: o,
+		client:   mgr.GetClient(),
+		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		kinds:    kinds,
+		options:  o,
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), meshNeedsSomebody()...),
 	}
 	gatewayAPI := NewTrigger()

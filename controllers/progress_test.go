@@ -62,15 +62,18 @@ func TestWaypointsThatStart(t *testing.T) {
 			v1alpha1.ConditionReconciling,
 		},
 		"starting": {
-			[]corev1.Pod{serving, pod()}, &appsv1.Deployment{}, gwv1.GatewayReasonPending,
+			[]corev1.Pod{serving, pod()},
+			&appsv1.Deployment{}, gwv1.GatewayReasonPending,
 			"No proxy is ready: The proxy has no configuration yet.", v1alpha1.ConditionReconciling,
 		},
 		"starting for too long": {
-			[]corev1.Pod{serving}, failed, gwv1.GatewayReasonNoResources,
+			[]corev1.Pod{serving},
+			failed, gwv1.GatewayReasonNoResources,
 			"No proxy is ready: The proxy has no configuration yet.", v1alpha1.ConditionStalled,
 		},
 		"one can't": {
-			[]corev1.Pod{serving, unschedulable}, &appsv1.Deployment{}, gwv1.GatewayReasonNoResources,
+			[]corev1.Pod{serving, unschedulable},
+			&appsv1.Deployment{}, gwv1.GatewayReasonNoResources,
 			"No proxy is ready: Unschedulable: no node, The proxy has no configuration yet.", v1alpha1.ConditionStalled,
 		},
 		"over a quota": {

@@ -47,9 +47,9 @@ type waypointReconciler struct {
 
 func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &waypointReconciler{
-		client:  mgr.GetClient(),
-		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		options: o,
+		client:   mgr.GetClient(),
+		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		options:  o,
 		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), waypointNeedsSomebody()...),
 	}
 	return kinds.When(func() error {

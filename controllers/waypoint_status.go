@@ -158,8 +158,8 @@ func notReady(o waypointObserved) string {
 	return "No proxy is ready: " + why + "."
 }
 
-// waypointNeedsSomebody are the reasons of a Gateway's conditions that don't pass by themselves, and that only a mistake
-// leads to.
+// waypointNeedsSomebody are the reasons of a Gateway's conditions that don't pass by themselves, and that only a
+// mistake leads to.
 func waypointNeedsSomebody() []string {
 	return []string{
 		string(gwv1.GatewayReasonInvalidParameters), string(gwv1.GatewayReasonListenersNotValid),
@@ -168,8 +168,8 @@ func waypointNeedsSomebody() []string {
 	}
 }
 
-// setWaypointProgress says for what knows nothing of the kind whether a waypoint that isn't programmed will be by itself.
-// There is no condition Ready beside it: the Gateway API reserves that type.
+// setWaypointProgress says for what knows nothing of the kind whether a waypoint that isn't programmed will be by
+// itself. There is no condition Ready beside it: the Gateway API reserves that type.
 func setWaypointProgress(c *conditions.Set, programmed metav1.Condition) {
 	stuck := slices.Contains(waypointNeedsSomebody(), programmed.Reason) ||
 		programmed.Reason == v1alpha1.GatewayReasonNoMesh || programmed.Reason == v1alpha1.GatewayReasonNotEnrolled
