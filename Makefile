@@ -140,6 +140,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
 	@hack/timed.sh 'binaries of Kubernetes, etcd, Envoy and SPIRE' $(MAKE) test-prerequisites
 	@hack/timed.sh 'integration with a real API server and real Envoys' $(MAKE) test-parts
+	@hack/timed.sh 'what Argo CD and Flux make of good and bad states' $(MAKE) test-gitops
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
 
 .PHONY: test-unit
@@ -178,6 +179,19 @@ test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
 		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingGrows$$$$|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+
+# Argo CD needs a later Go than the mesh, which the go command fetches.
+GITOPS := cd test/gitops && GOTOOLCHAIN=go1.27.3
+GITOPS_STATES = $(GITOPS) FAIRWAY_E2E=1 go test -count=1 -timeout 15m -parallel 6 -v $(TESTFLAGS) . -args -kubectl=$(KUBECTL) -fairway=$(abspath $(BIN)/fairway)
+
+.PHONY: test-gitops
+test-gitops: build ## Compare what Argo CD and Flux make of good and bad states with what the mesh says, on the dev cluster (root).
+	@if [ "$$(id -u)" != 0 ]; then echo "without root: the scripts alone, on no cluster"; $(GITOPS) go test $(TESTFLAGS) .; exit; fi; \
+	$(MAKE) on-devcluster RUN='$(GITOPS_STATES)'
+
+.PHONY: update-states
+update-states: build ## Write docs/states anew (root).
+	@$(MAKE) on-devcluster RUN='$(GITOPS_STATES) -update'
 
 FAULT_UNITS ?= 10000
 .PHONY: test-faults
