@@ -46,11 +46,12 @@ type meshReconciler struct {
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &meshReconciler{
-		client:   mgr.GetClient(),
-		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		kinds:    kinds,
-		options:  o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), meshNeedsSomebody()...),
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		kinds:   kinds,
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), v1alpha1.MeshConditionReady,
+			meshNeedsSomebody()...),
 	}
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).

@@ -95,6 +95,7 @@ func TestMesh(t *testing.T) {
 		return errors.Join(condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready"),
 			progress(m.Status.Conditions, ""))
 	})
+	o.event("Mesh", "Ready", "The mesh is up on 2 nodes.")
 	o.renewalFails()
 	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		if len(c.Status.SupportedFeatures) == 0 {

@@ -47,10 +47,11 @@ type waypointReconciler struct {
 
 func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &waypointReconciler{
-		client:   mgr.GetClient(),
-		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		options:  o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), waypointNeedsSomebody()...),
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwv1.GatewayConditionProgrammed),
+			waypointNeedsSomebody()...),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).

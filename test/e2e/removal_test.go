@@ -30,8 +30,7 @@ import (
 // enableUndeploy must be set, because the test needs `make undeploy` and `make deploy` of the working tree.
 const enableUndeploy = "FAIRWAY_E2E_UNDEPLOY"
 
-// removals are ways to remove Fairway, by the order in which its parts go. Each says what it did when it ends; what is left goes
-// by itself.
+// removals are ways to remove Fairway, by the order in which its parts go.
 var removals = map[string]func(*testing.T, *space){
 	"in order": func(t *testing.T, s *space) {
 		t.Helper()
@@ -127,7 +126,7 @@ func noTraces(t *testing.T) {
 	}
 }
 
-// tracesOfANode prints what the mesh has left on a node: rules and addresses of the node and of its pods, plugins and their
+// tracesOfANode prints what the mesh has left on a node: rules of the node and of its pods, plugins and their
 // configuration, files.
 const tracesOfANode = `
 look() { sed "s|^|$1: |" | grep -i fairway; }
@@ -140,8 +139,8 @@ ls -A /opt/cni/bin | look "plugins"
 [ ! -d /run/fairway ] || find /run/fairway -mindepth 1 | look "files"
 true`
 
-// objectsOfTheMesh are all that the API server has, by name. Events only tell of them, and labels of namespaces and Services are
-// their owners'.
+// objectsOfTheMesh are all that the API server has, by name. Events only tell of them, and labels of namespaces and
+// Services are their owners'.
 func objectsOfTheMesh(t *testing.T) (out []string) {
 	t.Helper()
 	lists, err := world.clientset.Discovery().ServerPreferredResources()
