@@ -97,8 +97,8 @@ type MeshSpec struct {
 	// +optional
 	Images *Images `json:"images,omitempty"`
 
-	// While this is true, no proxy is replaced: the DaemonSet of node proxies and the Deployments of waypoints stay as they
-	// are, whatever is changed or upgraded. Those that are missing are made. Routes, policies and certificates go on.
+	// While this is true, no proxy is replaced: the DaemonSet of node proxies and the Deployments of waypoints stay as
+	// they are, whatever is changed or upgraded. Those that are missing are made. Routes, policies and certificates go on.
 	// +optional
 	Paused bool `json:"paused,omitempty"`
 
@@ -317,8 +317,8 @@ type Node struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="drainTimeout must be at most 24h"
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
 
-	// How many node proxies may be replaced at the same time, as in an upgrade: a number, or a percentage of the nodes such
-	// as "10%". Default: 1. Each node has two of them meanwhile.
+	// How many node proxies may be replaced at the same time, as in an upgrade: a number, or a percentage of the nodes
+	// such as "10%". Default: 1. Each node has two of them meanwhile.
 	// +optional
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:Pattern=`^([1-9][0-9]?|100)%$`

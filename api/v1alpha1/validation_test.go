@@ -126,7 +126,7 @@ func TestValidation(t *testing.T) {
 		{"parameters: another Envoy", params("{images: {envoy: 'registry.example:5000/envoy:distroless-v1.41.0'}}"), ""},
 		{"parameters: another Envoy by digest", params("{images: {envoy: 'registry.example/envoy@sha256:1039'}}"), ""},
 		{"parameters: an old Envoy", params("{images: {envoy: 'envoyproxy/envoy:distroless-v1.39.2'}}"), "1.40 or later"},
-		{"parameters: an old Envoy, by tag alone", params("{images: {envoy: 'envoyproxy/envoy:v1.9-latest'}}"), "1.40 or later"},
+		{"parameters: an old Envoy, by tag", params("{images: {envoy: 'envoyproxy/envoy:v1.9-latest'}}"), "1.40 or later"},
 		{"mesh: an old Envoy", mesh("{images: {envoy: 'envoyproxy/envoy:1.38.0@sha256:00'}}"), "1.40 or later"},
 		{"mesh: images", mesh("{images: {pullSecrets: [{name: registry}]}, paused: true}"), ""},
 		{"mesh: surge", mesh("{node: {maxSurge: 10%}}"), ""},
