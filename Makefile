@@ -61,11 +61,16 @@ install-cli: build ## Install the user's commands as "fairway" and "kubectl fair
 CONTROLLER_GEN := $(BIN)/controller-gen
 GOLANGCI_LINT := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
+CRD_REF_DOCS := $(BIN)/crd-ref-docs
 
 # Tools are modules of their own under hack/tools, so that what they need never becomes what the product needs.
 $(CONTROLLER_GEN): hack/tools/go.mod hack/tools/go.sum
 	@mkdir -p $(BIN)
 	go -C hack/tools build -o $(abspath $@) sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(CRD_REF_DOCS): hack/tools/reference/go.mod hack/tools/reference/go.sum
+	@mkdir -p $(BIN)
+	go -C hack/tools/reference build -o $(abspath $@) github.com/elastic/crd-ref-docs
 
 $(GOTESTSUM): hack/tools/go.mod hack/tools/go.sum
 	@mkdir -p $(BIN)
@@ -77,10 +82,12 @@ $(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
 	go -C hack/tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: generate
-generate: $(CONTROLLER_GEN) ## Generate deep copies, CRDs and permissions from the Go sources, and the OLM bundle from config/.
+generate: $(CONTROLLER_GEN) $(CRD_REF_DOCS) ## Generate deep copies, CRDs, permissions and the API's reference from the Go sources, and the OLM bundle from config/.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	$(CONTROLLER_GEN) crd:maxDescLen=600 paths=./api/... output:crd:dir=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir=config/rbac
+	hack/api-reference.sh docs/reference/api.md
+	go test ./internal/conditions -run '^TestReference$$' -args -update
 	@$(MAKE) bundle
 
 .PHONY: align-modules
