@@ -32,7 +32,7 @@ func (k *collector) readPlaintext(ctx context.Context) {
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(maxParallel)
-	for _, o := range k.operators() {
+	for _, o := range k.operator.running() {
 		g.Go(func() error {
 			var answer introspect.Plaintext
 			if getJSON(ctx, k.reach, o, introspect.PathPlaintext, &answer) != nil {

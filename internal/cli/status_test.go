@@ -76,6 +76,17 @@ func routed(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
 	}
 }
 
+// serving is a Service that has an address and a port, as a waypoint requires.
+func serving(namespace, name string, labels map[string]string) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: in(namespace, object(name, labels)),
+		Spec: corev1.ServiceSpec{
+			ClusterIP: "10.96.0.7", ClusterIPs: []string{"10.96.0.7"},
+			Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+}
+
 // healthyMesh has two nodes, a captured pod and an automatic waypoint with two routes.
 func healthyMesh() []client.Object {
 	enrolled := map[string]string{names.LabelMesh: names.MeshEnabled}
@@ -113,7 +124,7 @@ func healthyMesh() []client.Object {
 		pod("other", "stranger", "b", ""),
 		pod("shop", "waypoint-1", "b", names.ComponentWaypoint,
 			func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
-		&corev1.Service{ObjectMeta: in("shop", object("reviews", nil))},
+		serving("shop", "reviews", nil),
 		&gwv1.Gateway{
 			ObjectMeta: in("shop", object(names.AutomaticWaypoint, map[string]string{names.LabelAutomatic: "true"})),
 			Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
@@ -348,27 +359,34 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	unanswered.Spec.ParentRefs = []gwv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {
-		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
+		s := serving("shop", name, map[string]string{names.LabelUseWaypoint: "nowhere"})
 		s.Status.Conditions = []metav1.Condition{
 			{Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message},
 		}
 		return s
 	}
+	headless := bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP")
+	headless.Spec.ClusterIP, headless.Spec.ClusterIPs = corev1.ClusterIPNone, []string{corev1.ClusterIPNone}
 	objects := append(healthyMesh(),
 		bound("cart", v1alpha1.ServiceReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
-		bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP"),
+		headless,
 		refused("of-cart", gwv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
 		refused("of-nothing", gwv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
 		refused("of-the-gateway", gwv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint},
 			"NotAllowedByListeners", "name the Service"),
 		unanswered)
 	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace)
-	assert.Equal(t, []string{"Service shop/cart: no Gateway nowhere: connections are refused"}, r.Problems)
+	assert.Equal(t, []string{
+		`Service shop/cart: label fairway.dev/use-waypoint names "nowhere", but namespace shop has no Gateway with that name ` +
+			"and class fairway-waypoint (one in another namespace can't be used): create it, or remove the label; until then, " +
+			"connections are refused",
+	}, r.Problems)
 	assert.Equal(t, []string{
 		"HTTPRoute shop/of-cart: Accepted=False NoWaypoint: no Gateway nowhere",
 		`HTTPRoute shop/of-nothing: Accepted=False NoMatchingParent: set group to ""`,
 		"HTTPRoute shop/unanswered: the operator has not processed it yet",
-		"Service shop/headless: it has no cluster IP",
+		"Service shop/headless: the Service has no cluster IP, so its clients dial pods directly, without a waypoint: the " +
+			"label has no effect",
 	}, r.Elsewhere)
 	require.Len(t, r.Waypoints, 1)
 	assert.Contains(t, r.Waypoints[0].Broken,

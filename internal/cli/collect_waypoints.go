@@ -1,0 +1,140 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+func (k *collector) readWaypoints() {
+	k.report.WaypointsUnknown = k.unread[whatGateways]
+	if !k.unread[whatGateways] {
+		k.report.Waypoints = []waypointReport{}
+	}
+	routes := k.attached()
+	bound := k.boundServices()
+	for i := range k.gateways {
+		g := &k.gateways[i]
+		if g.Spec.GatewayClassName != names.WaypointClass {
+			continue
+		}
+		key := client.ObjectKeyFromObject(g)
+		w := k.waypointReport(g)
+		broken := 0
+		for _, r := range routes[key] {
+			if broken++; r.complaint != "" {
+				w.Broken = append(w.Broken, r.name+": "+r.complaint)
+			}
+		}
+		if !k.routesUnread() {
+			w.Routes = &broken
+		}
+		delete(routes, key)
+		slices.Sort(w.Broken)
+		k.report.Waypoints = append(k.report.Waypoints, w)
+		k.judgeWaypoint(g, w, bound[key])
+	} // What is left belongs to no waypoint that there is.
+	for _, rest := range routes {
+		for _, r := range rest {
+			if r.complaint != "" {
+				k.report.Elsewhere = append(k.report.Elsewhere, r.name+": "+r.complaint)
+			}
+		}
+	}
+	slices.Sort(k.report.Elsewhere)
+	k.report.Elsewhere = slices.Compact(k.report.Elsewhere)
+}
+
+func (k *collector) waypointReport(g *gwv1.Gateway) waypointReport {
+	w := waypointReport{
+		Namespace: g.Namespace, Name: g.Name,
+		Automatic:  g.Labels[names.LabelAutomatic] != "",
+		Programmed: meta.IsStatusConditionTrue(g.Status.Conditions, string(gwv1.GatewayConditionProgrammed)),
+		Conditions: conditionsOf(g.Status.Conditions),
+	}
+	if !k.unread[whatDeployments] {
+		w.Ready, w.Replicas = new(int32(0)), new(int32(0))
+		if d := k.deployments[types.NamespacedName{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}]; d != nil {
+			*w.Ready, *w.Replicas = d.Status.ReadyReplicas, d.Status.Replicas
+		}
+	}
+	return w
+}
+
+// boundServices are the Services whose connections go through a waypoint.
+func (k *collector) boundServices() map[types.NamespacedName][]string {
+	out := map[types.NamespacedName][]string{}
+	if k.meaning == nil {
+		return out
+	}
+	for i := range k.services {
+		s := &k.services[i]
+		if b := k.meaning.Binding(client.ObjectKeyFromObject(s)); b.Problem == "" && b.NoEffect == "" && !b.Pending {
+			out[b.Waypoint] = append(out[b.Waypoint], s.Name)
+		}
+	}
+	return out
+}
+
+// judgeWaypoint says why a waypoint doesn't serve, and whose connections are refused for that.
+func (k *collector) judgeWaypoint(g *gwv1.Gateway, w waypointReport, bound []string) {
+	key := client.ObjectKeyFromObject(g)
+	empty := w.Ready != nil && *w.Ready == 0
+	if w.Programmed && !empty {
+		return
+	}
+	why := k.waypointTroubles(g)
+	text := "waypoint " + key.String() + " has no proxy that is ready"
+	if !w.Programmed {
+		said := k.whyNotProgrammed(g)
+		text = "waypoint " + key.String() + " is not programmed: " + said
+		if strings.Contains(said, why) {
+			why = ""
+		}
+	}
+	text = strings.TrimSuffix(text, ".") + because(why)
+	switch {
+	case !empty || len(bound) == 0:
+	case len(bound) == 1:
+		text += "; connections to Service " + bound[0] + " are refused"
+	default:
+		text += "; connections to its Services (" + enumerate(bound) + ") are refused"
+	}
+	k.problem(waypointDown, "Gateway "+key.String(), "%s", text)
+}
+
+// waypointTroubles is what keeps the pods of a waypoint from being ready.
+func (k *collector) waypointTroubles(g *gwv1.Gateway) string {
+	var pods []corev1.Pod
+	for i := range k.pods {
+		p := &k.pods[i]
+		if p.Namespace == g.Namespace && p.Labels[names.LabelComponent] == names.ComponentWaypoint &&
+			p.Labels[names.LabelGatewayName] == g.Name {
+			pods = append(pods, *p)
+		}
+	}
+	return enumerate(conditions.PodTroubles(pods, v1alpha1.PodConditionServing))
+}
+
+// whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.
+func (k *collector) whyNotProgrammed(g *gwv1.Gateway) string {
+	for _, kind := range []gwv1.GatewayConditionType{gwv1.GatewayConditionAccepted, gwv1.GatewayConditionProgrammed} {
+		if c := meta.FindStatusCondition(g.Status.Conditions, string(kind)); c != nil && c.Status == metav1.ConditionFalse {
+			return c.Reason + ": " + c.Message
+		}
+	}
+	return messageUnanswered
+}
