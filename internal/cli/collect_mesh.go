@@ -113,7 +113,8 @@ func (k *collector) judgeOperator(ctx context.Context) {
 	var pods []corev1.Pod
 	for i := range k.pods {
 		p := &k.pods[i]
-		if p.Namespace != k.system || p.Labels[names.LabelComponent] != names.ComponentOperator || p.DeletionTimestamp != nil {
+		if p.Namespace != k.system || p.Labels[names.LabelComponent] != names.ComponentOperator ||
+			p.DeletionTimestamp != nil {
 			continue
 		}
 		pods = append(pods, *p)
@@ -131,6 +132,7 @@ func (k *collector) judgeOperator(ctx context.Context) {
 	if k.unread[whatPods] {
 		return
 	}
+	k.report.Mesh.OperatorsReady = new(len(k.operator.ready))
 	why := enumerate(conditions.PodTroubles(pods, ""))
 	switch {
 	case len(k.operator.ready) == 0:

@@ -91,6 +91,7 @@ func (k *collector) askDisconnected(ctx context.Context) {
 			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent,
 				&agent); {
 			case err != nil:
+				r.dumb = true
 				r.Reason = "its agent could not be queried: " + err.Error()
 			case agent.Operator.Error != "":
 				r.Reason = agent.Operator.Error
@@ -151,13 +152,13 @@ func (k *collector) compare(streams []connected, partial bool) {
 	}
 	for i := range k.pods {
 		p := &k.pods[i]
-		if !k.isNodeProxy(p) && !k.isWaypoint(p) {
-			continue
+		if p.Status.Phase != corev1.PodRunning || !k.isNodeProxy(p) && !k.isWaypoint(p) {
+			continue // one that doesn't run is told of with its node or waypoint
 		}
 		name := p.Namespace + "/" + p.Name
 		s, ok := byPod[name]
 		delete(byPod, name)
-		r := proxyReport{Pod: name, Node: p.Spec.NodeName, State: stateDisconnected}
+		r := proxyReport{Pod: name, Node: p.Spec.NodeName, State: stateDisconnected, unready: !podReady(p)}
 		switch {
 		case ok:
 			r = reportOf(s)
@@ -178,8 +179,7 @@ func (k *collector) compare(streams []connected, partial bool) {
 
 func (k *collector) isWaypoint(p *corev1.Pod) bool {
 	return p.Labels[names.LabelComponent] == names.ComponentWaypoint &&
-		p.Labels[names.LabelManagedBy] == names.ManagedBy &&
-		p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+		p.Labels[names.LabelManagedBy] == names.ManagedBy && p.DeletionTimestamp == nil
 }
 
 func reportOf(s connected) proxyReport {
@@ -201,7 +201,7 @@ func (k *collector) judgeProxies() {
 	var cutOff, rejecting groups
 	for _, r := range k.report.Proxies {
 		switch {
-		case r.unlisted:
+		case r.unlisted, r.dumb && r.unready: // why it isn't ready has been said
 		case r.State == stateDisconnected:
 			why := ""
 			if r.Reason != "" {

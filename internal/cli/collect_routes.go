@@ -143,8 +143,8 @@ func (k *collector) expected(r meshRoute, ref gwv1.ParentReference) string {
 			return ""
 		}
 	}
-	return fmt.Sprintf("its parent, Gateway %s, does not exist; routes of the mesh don't name a waypoint but the Service, %s",
-		parent, howToName)
+	return fmt.Sprintf("its parent, Gateway %s, does not exist; routes of the mesh don't name a waypoint but the "+
+		"Service, %s", parent, howToName)
 }
 
 // wouldBeSaid is what the operator would say of a parent.

@@ -26,6 +26,7 @@ func (k *collector) readWaypoints() {
 	}
 	routes := k.attached()
 	bound := k.boundServices()
+	var waiting []string
 	for i := range k.gateways {
 		g := &k.gateways[i]
 		if g.Spec.GatewayClassName != names.WaypointClass {
@@ -45,8 +46,14 @@ func (k *collector) readWaypoints() {
 		delete(routes, key)
 		slices.Sort(w.Broken)
 		k.report.Waypoints = append(k.report.Waypoints, w)
-		k.judgeWaypoint(g, w, bound[key])
-	} // What is left belongs to no waypoint that there is.
+		if !k.judgeWaypoint(g, w, bound[key]) {
+			waiting = append(waiting, key.String())
+		}
+	}
+	if len(waiting) > 0 {
+		k.problem(waypointDown, "", "no operator runs to make these waypoints: %s", enumerate(waiting))
+	}
+	// What is left belongs to no waypoint that there is.
 	for _, rest := range routes {
 		for _, r := range rest {
 			if r.complaint != "" {
@@ -89,23 +96,26 @@ func (k *collector) boundServices() map[types.NamespacedName][]string {
 	return out
 }
 
-// judgeWaypoint says why a waypoint doesn't serve, and whose connections are refused for that.
-func (k *collector) judgeWaypoint(g *gwv1.Gateway, w waypointReport, bound []string) {
+// judgeWaypoint says why a waypoint doesn't serve, and whose connections are refused for that. It answers false, and
+// says nothing, where a new waypoint only waits for the operator, and there is none.
+func (k *collector) judgeWaypoint(g *gwv1.Gateway, w waypointReport, bound []string) bool {
 	key := client.ObjectKeyFromObject(g)
 	empty := w.Ready != nil && *w.Ready == 0
 	if w.Programmed && !empty {
-		return
+		return true
 	}
 	why := k.waypointTroubles(g)
 	text := "waypoint " + key.String() + " has no proxy that is ready"
-	if !w.Programmed {
-		said := k.whyNotProgrammed(g)
+	if said := whyNotProgrammed(g); !w.Programmed {
+		if said == messageUnanswered && k.operator.down {
+			return false
+		}
 		text = "waypoint " + key.String() + " is not programmed: " + said
 		if strings.Contains(said, why) {
 			why = ""
 		}
 	}
-	text = strings.TrimSuffix(text, ".") + because(why)
+	text = strings.TrimSuffix(strings.TrimSuffix(text, ".")+because(why), ".")
 	switch {
 	case !empty || len(bound) == 0:
 	case len(bound) == 1:
@@ -114,6 +124,7 @@ func (k *collector) judgeWaypoint(g *gwv1.Gateway, w waypointReport, bound []str
 		text += "; connections to its Services (" + enumerate(bound) + ") are refused"
 	}
 	k.problem(waypointDown, "Gateway "+key.String(), "%s", text)
+	return true
 }
 
 // waypointTroubles is what keeps the pods of a waypoint from being ready.
@@ -130,7 +141,7 @@ func (k *collector) waypointTroubles(g *gwv1.Gateway) string {
 }
 
 // whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.
-func (k *collector) whyNotProgrammed(g *gwv1.Gateway) string {
+func whyNotProgrammed(g *gwv1.Gateway) string {
 	for _, kind := range []gwv1.GatewayConditionType{gwv1.GatewayConditionAccepted, gwv1.GatewayConditionProgrammed} {
 		if c := meta.FindStatusCondition(g.Status.Conditions, string(kind)); c != nil && c.Status == metav1.ConditionFalse {
 			return c.Reason + ": " + c.Message

@@ -64,7 +64,7 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	cfg, err := loader.ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
-		return nil, errors.New("no cluster to talk to: there is no kubeconfig, or it is empty: set KUBECONFIG or --kubeconfig")
+		return nil, errors.New("no cluster to talk to: there is no kubeconfig (KUBECONFIG, --kubeconfig), or it is empty")
 	case err != nil:
 		return nil, fmt.Errorf("no cluster to talk to: %w", err)
 	}

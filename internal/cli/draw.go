@@ -50,8 +50,11 @@ func (r report) drawMesh(t *table) {
 		return
 	}
 	replicas := strconv.Itoa(len(r.Mesh.Operators))
-	if r.isUnread(whatPods) {
+	switch ready := r.Mesh.OperatorsReady; {
+	case ready == nil:
 		replicas = unknownCell
+	case *ready < len(r.Mesh.Operators):
+		replicas = fmt.Sprintf("%d, %d of them ready", len(r.Mesh.Operators), *ready)
 	}
 	t.line("Mesh: trust domain %s, mTLS %s, outbound %s, operator replicas %s", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
 		dash(r.Mesh.Outbound), replicas)

@@ -118,7 +118,9 @@ func (k *collector) fillNamespace(r *namespaceReport) {
 		r.Policies = append(r.Policies, entryReport{Kind: kind, Name: p.GetName(), Problems: k.policyComplaints(p)})
 	})
 	for _, all := range [][]entryReport{r.Routes, r.Policies} {
-		slices.SortFunc(all, func(a, b entryReport) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name)) })
+		slices.SortFunc(all, func(a, b entryReport) int {
+			return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Name, b.Name))
+		})
 		for _, e := range all {
 			for _, what := range e.Problems {
 				k.problem(entryBroken, e.Kind+" "+r.Namespace+"/"+e.Name, "%s %s: %s", e.Kind, e.Name, what)

@@ -27,7 +27,7 @@ var (
 	notInstalled   = problemKind{0, "troubleshooting.md#fairway-or-the-gateway-api-is-not-installed"}
 	operatorDown   = problemKind{1, "troubleshooting.md#the-operator-does-not-run"}
 	meshNotReady   = problemKind{2, "troubleshooting.md#the-mesh-is-not-ready"}
-	renewalFails     = problemKind{3, "install.md#certificates"}
+	renewalFails   = problemKind{3, "install.md#certificates"}
 	nodeProxyDown  = problemKind{4, "troubleshooting.md#a-node-has-no-proxy"}
 	notEnrolled    = problemKind{5, "user-guide.md#bring-a-namespace-into-the-mesh"}
 	podsUncaptured = problemKind{6, "troubleshooting.md#pods-are-not-captured"}

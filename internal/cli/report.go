@@ -34,12 +34,15 @@ type report struct {
 type meshReport struct {
 	Found bool `json:"found"`
 	// Unknown: it could not be asked for, so that Found says nothing.
-	Unknown     bool        `json:"unknown,omitempty"`
-	TrustDomain string      `json:"trustDomain,omitempty"`
-	MTLS        string      `json:"mtls,omitempty"`
-	Outbound    string      `json:"outbound,omitempty"`
-	Operators   []string    `json:"operators,omitempty"`
-	Conditions  []condition `json:"conditions,omitempty"`
+	Unknown     bool   `json:"unknown,omitempty"`
+	TrustDomain string `json:"trustDomain,omitempty"`
+	MTLS        string `json:"mtls,omitempty"`
+	Outbound    string `json:"outbound,omitempty"`
+	// Operators are the replicas that run, of which OperatorsReady are ready; missing where pods could not be asked for.
+	Operators      []string `json:"operators,omitempty"`
+	OperatorsReady *int     `json:"operatorsReady,omitempty"`
+
+	Conditions []condition `json:"conditions,omitempty"`
 }
 
 type condition struct {
@@ -117,8 +120,8 @@ type proxyReport struct {
 	Operator  string            `json:"operator,omitempty"`
 	Connected *time.Time        `json:"connected,omitempty"`
 	Types     []introspect.Type `json:"types,omitempty"`
-	// unlisted: there was no such pod when pods were listed.
-	unlisted bool
+	// unlisted: there was no such pod when pods were listed. unready: its pod isn't. dumb: its agent doesn't answer.
+	unlisted, unready, dumb bool
 }
 
 func (p proxyReport) counts() (acked, pending, rejected int) {

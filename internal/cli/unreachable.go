@@ -51,7 +51,7 @@ func knock(ctx context.Context, cfg *rest.Config, where string) error {
 		return fmt.Errorf("%s refuses the credentials of the kubeconfig (401): log in again, or choose another --context",
 			who)
 	case code >= http.StatusInternalServerError:
-		return notYet{fmt.Errorf("%s answers %d %s: it may be starting, or what it needs is away", who, code,
+		return passingError{fmt.Errorf("%s answers %d %s: it may be starting, or what it needs is away", who, code,
 			http.StatusText(code))}
 	}
 	return nil
@@ -74,10 +74,10 @@ func askVersion(ctx context.Context, client *http.Client, base *url.URL) (int, e
 	return res.StatusCode, nil
 }
 
-// notYet is an error that may pass by itself.
-type notYet struct{ error }
+// passingError is one that may pass by itself.
+type passingError struct{ error }
 
-func (e notYet) Unwrap() error { return e.error }
+func (e passingError) Unwrap() error { return e.error }
 
 // unreachable says why a server can't be reached, and what to check.
 func unreachable(who, host string, err error) error {
@@ -90,21 +90,21 @@ func unreachable(who, host string, err error) error {
 	case strings.Contains(err.Error(), "getting credentials"):
 		return fmt.Errorf("the credentials of the kubeconfig can't be had: %s", innermost(err))
 	case errors.As(err, &dns):
-		return notYet{fmt.Errorf("%s can't be found: the name %s can't be looked up (is the kubeconfig the right one? DNS, "+
+		return passingError{fmt.Errorf("%s can't be found: the name %s can't be looked up (is the kubeconfig the right one? DNS, "+
 			"VPN?)", who, host)}
 	case certificate(err) != "":
 		return fmt.Errorf("%s shows a certificate that is not to be trusted: %s", who, certificate(err))
 	case errors.As(err, &notTLS), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%s doesn't speak TLS: is it the address of an API server?", who)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return notYet{fmt.Errorf("%s can't be reached: nobody listens there (does the cluster run? is the address right?)",
+		return passingError{fmt.Errorf("%s can't be reached: nobody listens there (does the cluster run? is the address right?)",
 			who)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &tooLate) && tooLate.Timeout():
-		return notYet{fmt.Errorf("%s does not answer within %s (is the kubeconfig the right one? network, VPN, firewall?)",
+		return passingError{fmt.Errorf("%s does not answer within %s (is the kubeconfig the right one? network, VPN, firewall?)",
 			who, knockTime)}
 	}
-	return notYet{fmt.Errorf("%s can't be reached: %s", who, innermost(err))}
+	return passingError{fmt.Errorf("%s can't be reached: %s", who, innermost(err))}
 }
 
 // certificate says what is wrong with a server's certificate; empty if that is not what the error is about.

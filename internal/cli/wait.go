@@ -31,7 +31,7 @@ func (w *waiter) run(ctx context.Context) (found state, err error) {
 	for {
 		if c == nil {
 			if c, err = w.connect(ctx); err != nil {
-				var passes notYet
+				var passes passingError
 				if ctx.Err() != nil || !errors.As(err, &passes) {
 					return nil, err
 				}
