@@ -101,8 +101,7 @@ func unreachable(who, host string, err error) error {
 			who)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &tooLate) && tooLate.Timeout():
-		return passingError{fmt.Errorf("%s does not answer within %s (is the kubeconfig the right one? network, VPN, firewall?)",
-			who, knockTime)}
+		return passingError{fmt.Errorf("%s does not answer (is the kubeconfig the right one? network, VPN, firewall?)", who)}
 	}
 	return passingError{fmt.Errorf("%s can't be reached: %s", who, innermost(err))}
 }
