@@ -11,7 +11,9 @@ import (
 )
 
 // podTrouble says why a pod is not ready; empty if it is.
-func podTrouble(pod *corev1.Pod) string { return conditions.PodTrouble(pod, v1alpha1.PodConditionServing) }
+func podTrouble(pod *corev1.Pod) string {
+	return conditions.PodTrouble(pod, v1alpha1.PodConditionServing)
+}
 
 // waypointTroubles says of a waypoint's pods why they are not ready, each cause once; a pod that starts or ends is no
 // trouble.

@@ -31,7 +31,10 @@ func (k *collector) readNodes(ctx context.Context) {
 			r.Wanted = new(k.wantsProxy(n))
 		}
 		if !k.unread[whatPods] {
-			r.Ready, r.Captured = new(false), new(0)
+			r.Ready = new(false)
+		}
+		if !k.unread[whatPods] && !k.unread[whatNamespaces] {
+			r.Captured = new(0)
 		}
 		at[n.Name] = r
 	}
@@ -61,7 +64,7 @@ func (k *collector) countPod(p *corev1.Pod, at map[string]*nodeReport) {
 		return
 	}
 	n := at[p.Spec.NodeName]
-	if n == nil || k.unread[whatNamespaces] || !shouldBeCaptured(p, k.namespaces[p.Namespace]) {
+	if n == nil || n.Captured == nil || !shouldBeCaptured(p, k.namespaces[p.Namespace]) {
 		return
 	}
 	if captured, reason := captureOf(p); captured {

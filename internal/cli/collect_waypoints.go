@@ -40,7 +40,7 @@ func (k *collector) readWaypoints() {
 				w.Broken = append(w.Broken, r.name+": "+r.complaint)
 			}
 		}
-		if !k.routesUnread() {
+		if !k.routesUnread() && !k.unread[whatServices] && !k.unread[whatNamespaces] { // these lead from one to the other
 			w.Routes = &broken
 		}
 		delete(routes, key)

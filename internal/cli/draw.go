@@ -169,10 +169,14 @@ const noBoundary = "A route is not a security boundary: callers can bypass a way
 
 func (r report) drawElsewhere(t *table) {
 	if r.isUnread(whatHTTPRoutes) || r.isUnread(whatGRPCRoutes) {
-		t.line("Not all routes could be asked for, see below.")
+		t.line("\nNot all routes could be asked for, see below.")
 	}
 	if len(r.Elsewhere) > 0 {
-		t.line("\nNot served by any waypoint:")
+		title := "Not served by any waypoint:"
+		if r.isUnread(whatNamespaces) || r.isUnread(whatServices) || r.isUnread(whatGateways) {
+			title = "Routes and Services with problems:"
+		}
+		t.line("\n%s", title)
 		for _, e := range r.Elsewhere {
 			t.line("  %s", e)
 		}

@@ -90,15 +90,15 @@ func unreachable(who, host string, err error) error {
 	case strings.Contains(err.Error(), "getting credentials"):
 		return fmt.Errorf("the credentials of the kubeconfig can't be had: %s", innermost(err))
 	case errors.As(err, &dns):
-		return passingError{fmt.Errorf("%s can't be found: the name %s can't be looked up (is the kubeconfig the right one? DNS, "+
-			"VPN?)", who, host)}
+		return passingError{fmt.Errorf("%s can't be found: the name %s can't be looked up (is the kubeconfig the right "+
+			"one? DNS, VPN?)", who, host)}
 	case certificate(err) != "":
 		return fmt.Errorf("%s shows a certificate that is not to be trusted: %s", who, certificate(err))
 	case errors.As(err, &notTLS), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return fmt.Errorf("%s doesn't speak TLS: is it the address of an API server?", who)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return passingError{fmt.Errorf("%s can't be reached: nobody listens there (does the cluster run? is the address right?)",
-			who)}
+		return passingError{fmt.Errorf("%s can't be reached: nobody listens there (does the cluster run? is the address "+
+			"right?)", who)}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded),
 		errors.As(err, &tooLate) && tooLate.Timeout():
 		return passingError{fmt.Errorf("%s does not answer (is the kubeconfig the right one? network, VPN, firewall?)", who)}

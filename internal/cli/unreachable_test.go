@@ -65,7 +65,7 @@ func answering(t *testing.T, h http.HandlerFunc) (address string, ca []byte) {
 
 // An API server that can't be talked to is told of in one line, which says where and what to check, and soon.
 func TestAnAPIServerThatCannotBeAsked(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	nobody := "https://" + l.Addr().String()
 	require.NoError(t, l.Close())
@@ -78,6 +78,7 @@ func TestAnAPIServerThatCannotBeAsked(t *testing.T) {
 	defer plain.Close()
 	_, port, err := net.SplitHostPort(strings.TrimPrefix(refusing, "https://"))
 	require.NoError(t, err)
+	other := testca.New(t, "cluster.local").PEM()
 	for name, c := range map[string]struct {
 		server string
 		ca     []byte
@@ -85,7 +86,7 @@ func TestAnAPIServerThatCannotBeAsked(t *testing.T) {
 	}{
 		"nobody":             {nobody, nil, "can't be reached: nobody listens there"},
 		"wrong credentials":  {refusing, ca, "refuses the credentials of the kubeconfig (401)"},
-		"another authority":  {refusing, testca.New(t, "cluster.local").PEM(), "is not to be trusted: the kubeconfig's certificate authority has not signed it"},
+		"another authority":  {refusing, other, "is not to be trusted: the kubeconfig's certificate authority has not signed it"},
 		"another name":       {"https://localhost:" + port, ca, "is not to be trusted: it is for other names"},
 		"starting":           {starting, caOfStarting, "answers 503 Service Unavailable: it may be starting"},
 		"silent":             {silent, caOfSilent, "does not answer (is the kubeconfig the right one?"},
