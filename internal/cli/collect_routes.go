@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -57,8 +58,11 @@ type attachedRoute struct {
 // whose parent has none, or does not exist, are under the empty name.
 type routes map[types.NamespacedName][]attachedRoute
 
-// messageUnanswered is said of a route without a status.
-const messageUnanswered = "the operator has not processed it yet"
+const (
+	// messageUnanswered is said of a route without a status, messageStale where its status is of what it was before.
+	messageUnanswered = "the operator has not processed it yet"
+	messageStale      = "the operator has not processed its last change yet"
+)
 
 // attached finds the routes of each waypoint, by the Services that they are attached to, and counts those that are
 // others'.
@@ -150,35 +154,39 @@ func (k *collector) expected(r meshRoute, ref gwv1.ParentReference) string {
 // wouldBeSaid is what the operator would say of a parent.
 func (k *collector) wouldBeSaid(r meshRoute, ref gwv1.ParentReference) string {
 	parent := parentOf(r.GetNamespace(), ref)
+	nothing := messageUnanswered
+	if statusOf(r, ref) != nil {
+		nothing = messageStale
+	}
 	if k.meaning == nil || k.namespace != "" && parent.Namespace != k.namespace {
-		return messageUnanswered
+		return nothing
 	}
 	for _, p := range k.meaning.Parents(r.kind, r.key()) {
 		if equality.Semantic.DeepEqual(p.Ref, ref) && p.Refused != nil {
 			return oneLine(p.Refused.Message)
 		}
 	}
-	return messageUnanswered
+	return nothing
+}
+
+// statusOf is what the mesh has said of a parent; nil: nothing.
+func statusOf(r meshRoute, ref gwv1.ParentReference) *gwv1.RouteParentStatus {
+	for i, p := range r.status {
+		if p.ControllerName == names.MeshController && sameParent(r.GetNamespace(), p.ParentRef, ref) {
+			return &r.status[i]
+		}
+	}
+	return nil
 }
 
 // answered tells whether the mesh has said something of a parent as it is now.
 func answered(r meshRoute, ref gwv1.ParentReference) bool {
-	for _, p := range r.status {
-		if p.ControllerName == names.MeshController && sameParent(r.GetNamespace(), p.ParentRef, ref) {
-			return current(r, p.Conditions)
-		}
+	p := statusOf(r, ref)
+	if p == nil {
+		return false
 	}
-	return false
-}
-
-// current tells whether conditions speak of an object's latest generation.
-func current(o client.Object, all []metav1.Condition) bool {
-	for _, c := range all {
-		if c.ObservedGeneration < o.GetGeneration() {
-			return false
-		}
-	}
-	return true
+	accepted := meta.FindStatusCondition(p.Conditions, string(gwv1.RouteConditionAccepted))
+	return accepted == nil || accepted.ObservedGeneration >= r.GetGeneration()
 }
 
 func answeredByOthers(r meshRoute, ref gwv1.ParentReference) bool {

@@ -396,6 +396,17 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	assert.Contains(t, out.String(), "\nNot served by any waypoint:\n  HTTPRoute shop/of-cart")
 }
 
+// A status of what a route was before says nothing of what it is.
+func TestStatusOfARouteThatHasChanged(t *testing.T) {
+	changed := routed("split", metav1.Condition{Type: "Accepted", Status: metav1.ConditionTrue, ObservedGeneration: 1})
+	changed.Generation = 2
+	ref := refersTo("", "Service", "", "reviews")
+	changed.Spec.ParentRefs, changed.Status.Parents[0].ParentRef = []gwv1.ParentReference{ref}, ref
+	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), replace(t, healthyMesh(), changed)...),
+		names.SystemNamespace)
+	assert.Equal(t, []string{"HTTPRoute shop/split: the operator has not processed its last change yet"}, r.Elsewhere)
+}
+
 // What could not be asked is not said to be missing.
 func TestStatusWithoutRights(t *testing.T) {
 	c := fakeCluster(t, nil, healthyMesh()...)

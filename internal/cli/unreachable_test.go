@@ -86,7 +86,7 @@ func TestAnAPIServerThatCannotBeAsked(t *testing.T) {
 	}{
 		"nobody":             {nobody, nil, "can't be reached: nobody listens there"},
 		"wrong credentials":  {refusing, ca, "refuses the credentials of the kubeconfig (401)"},
-		"another authority":  {refusing, other, "is not to be trusted: the kubeconfig's certificate authority has not signed it"},
+		"another authority":  {refusing, other, "to be trusted: the kubeconfig's certificate authority has not signed it"},
 		"another name":       {"https://localhost:" + port, ca, "is not to be trusted: it is for other names"},
 		"starting":           {starting, caOfStarting, "answers 503 Service Unavailable: it may be starting"},
 		"silent":             {silent, caOfSilent, "does not answer (is the kubeconfig the right one?"},
