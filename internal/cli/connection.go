@@ -50,6 +50,8 @@ type cluster struct {
 	client    client.Client
 	reach     reacher
 	namespace string
+	// version of Kubernetes, as the API server has it; empty if it doesn't say.
+	version string
 }
 
 // connect finds the cluster, and makes sure that its API server is there and takes the credentials.
@@ -68,7 +70,8 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	case err != nil:
 		return nil, fmt.Errorf("no cluster to talk to: %w", err)
 	}
-	if err := knock(ctx, cfg, c.where(loader)); err != nil {
+	server, err := knock(ctx, cfg, c.where(loader))
+	if err != nil {
 		return nil, err
 	}
 	cfg.QPS, cfg.Burst = clientQPS, clientBurst
@@ -82,7 +85,7 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the cluster doesn't answer: %w", err)
 	}
-	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace}, nil
+	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace, version: server}, nil
 }
 
 // where says by which context the kubeconfig leads to the cluster.

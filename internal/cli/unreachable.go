@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,50 +29,53 @@ const knockTime = 5 * time.Second
 
 // knock asks the API server for its version, before anything else is asked: whether it is there, and takes the user's
 // credentials. The error is a sentence that says what to check.
-func knock(ctx context.Context, cfg *rest.Config, where string) error {
+func knock(ctx context.Context, cfg *rest.Config, where string) (gitVersion string, err error) {
 	base, _, err := rest.DefaultServerUrlFor(cfg)
 	if err != nil {
-		return fmt.Errorf("the address of the API server in the kubeconfig makes no sense: %w", err)
+		return "", fmt.Errorf("the address of the API server in the kubeconfig makes no sense: %w", err)
 	}
 	who := fmt.Sprintf("the API server %s%s", base, where)
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
-		return fmt.Errorf("the credentials of the kubeconfig can't be used: %s", innermost(err))
+		return "", fmt.Errorf("the credentials of the kubeconfig can't be used: %s", innermost(err))
 	}
-	code, err := askVersion(ctx, client, base)
+	found, code, err := askVersion(ctx, client, base)
 	if errors.Is(err, context.DeadlineExceeded) && cfg.ExecProvider != nil {
-		code, err = askVersion(ctx, client, base) // the time may have been that of a login, which is remembered
+		found, code, err = askVersion(ctx, client, base) // the time may have been that of a login, which is remembered
 	}
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
-		return ctx.Err()
+		return "", ctx.Err()
 	case err != nil:
-		return unreachable(who, base.Hostname(), err)
+		return "", unreachable(who, base.Hostname(), err)
 	case code == http.StatusUnauthorized:
-		return fmt.Errorf("%s refuses the credentials of the kubeconfig (401): log in again, or choose another --context",
+		return "", fmt.Errorf("%s refuses the credentials of the kubeconfig (401): log in again, or choose another --context",
 			who)
 	case code >= http.StatusInternalServerError:
-		return passingError{fmt.Errorf("%s answers %d %s: it may be starting, or what it needs is away", who, code,
+		return "", passingError{fmt.Errorf("%s answers %d %s: it may be starting, or what it needs is away", who, code,
 			http.StatusText(code))}
 	}
-	return nil
+	return found, nil
 }
 
-// askVersion asks for the version, and returns the status of the answer.
-func askVersion(ctx context.Context, client *http.Client, base *url.URL) (int, error) {
+// askVersion asks for the version, and returns the status of the answer. What is no version is as good as none.
+func askVersion(ctx context.Context, client *http.Client, base *url.URL) (gitVersion string, status int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, knockTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("version").String(), nil)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return 0, err
+		return "", 0, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<16))
-	return res.StatusCode, nil
+	var found struct {
+		GitVersion string `json:"gitVersion"`
+	}
+	_ = json.NewDecoder(io.LimitReader(res.Body, 1<<16)).Decode(&found)
+	return found.GitVersion, res.StatusCode, nil
 }
 
 // passingError is one that may pass by itself.
