@@ -83,7 +83,7 @@ func collectNamespace(ctx context.Context, c *cluster, system, namespace string)
 	k.judgeMesh()
 	k.readWaypoints()
 	k.judgeServices()
-	if n := k.namespaces[namespace]; n != nil && !member.Enrolled(n) && !k.absent[whatMesh] {
+	if n := k.namespaces[namespace]; n != nil && !member.Enrolled(n) && namespace != system && !k.absent[whatMesh] {
 		k.problem(notEnrolled, "Namespace "+namespace, "namespace %s is not in the mesh: label it %s=%s", namespace,
 			names.LabelMesh, names.MeshEnabled)
 	}

@@ -65,6 +65,12 @@ func TestStatusOfANamespaceOutsideOfTheMesh(t *testing.T) {
 	require.Equal(t, []string{"namespace other is not in the mesh: label it fairway.dev/mesh=enabled"}, r.Problems)
 	r = collectNamespace(t.Context(), c, names.SystemNamespace, "missing")
 	require.Equal(t, []string{"there is no namespace missing"}, r.Problems)
+
+	// The mesh's own can't be in it.
+	system := &corev1.Namespace{ObjectMeta: object(names.SystemNamespace, nil)}
+	c = fakeCluster(t, nil, append(healthyMesh(), system)...)
+	r = collectNamespace(t.Context(), c, names.SystemNamespace, names.SystemNamespace)
+	require.True(t, r.Healthy, "%v", r.Problems)
 }
 
 // forbidding takes rights from a cluster, by what refused says of objects and lists.

@@ -50,7 +50,11 @@ func (k *collector) readPlaintext(ctx context.Context) {
 }
 
 func (r report) drawPlaintext(t *table, now time.Time) {
-	if r.Plaintext == nil || len(r.Plaintext.Callers) == 0 {
+	switch {
+	case r.Plaintext == nil && r.Mesh.Found:
+		t.line("\nConnections without identity: unknown, no operator says.")
+		return
+	case r.Plaintext == nil, len(r.Plaintext.Callers) == 0:
 		return
 	}
 	window := "hour"

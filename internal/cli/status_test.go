@@ -151,7 +151,10 @@ func operators(t *testing.T, proxies ...introspect.Proxy) fakePods {
 	t.Helper()
 	data, err := json.Marshal(introspect.Proxies{Proxies: proxies})
 	require.NoError(t, err)
-	return fakePods{names.SystemNamespace + "/operator-1" + introspect.PathProxies: string(data)}
+	nobody, err := json.Marshal(introspect.Plaintext{Since: testNow.Add(-time.Hour)})
+	require.NoError(t, err)
+	at := names.SystemNamespace + "/operator-1"
+	return fakePods{at + introspect.PathProxies: string(data), at + introspect.PathPlaintext: string(nobody)}
 }
 
 func inSync() []introspect.Proxy {
