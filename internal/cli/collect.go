@@ -99,8 +99,8 @@ func collect(ctx context.Context, c *cluster, system string) report {
 // sayForbidden says in one sentence what the user has no right to.
 func (k *collector) sayForbidden() {
 	if len(k.forbidden) > 0 {
-		k.unknown("you have no right to read %s: %stroubleshooting.md#fairway-status has the rights that it takes, and "+
-			"-n NAMESPACE shows a namespace alone, with the rights of its users", and(k.forbidden), docsBase)
+		k.unknown("you have no right to read %s: see %s, or use -n NAMESPACE, which shows a namespace alone, with the rights "+
+			"of its users", and(k.forbidden), docsRights)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // docsBase is where the documents are that problems point to, as seen from the root of the repository.
 const docsBase = "docs/"
 
+// docsRights is the section with the rights that status takes.
+const docsRights = docsBase + "troubleshooting.md#rights"
+
 // problemKind is a kind of problem, by how close it is to the cause of the others: 0 comes first.
 type problemKind struct {
 	rank int

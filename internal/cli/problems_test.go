@@ -291,7 +291,7 @@ func anchors(t *testing.T, page string) map[string]bool {
 
 // TestProblemsPointToSectionsThatExist: a link that leads nowhere helps nobody.
 func TestProblemsPointToSectionsThatExist(t *testing.T) {
-	all := []string{docsBase + "troubleshooting.md#fairway-status", docsNeeds, docsUpgrade, docsPolicies}
+	all := []string{docsRights, docsNeeds, docsUpgrade, docsPolicies}
 	for _, k := range problemKinds {
 		all = append(all, k.docs())
 	}

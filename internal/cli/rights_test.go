@@ -157,7 +157,7 @@ func TestStatusWithTheRightsOfANamespacesUser(t *testing.T) {
 	quiet(t, out, notes, err)
 	require.Error(t, err)
 	require.Contains(t, out, "Mesh: unknown, see below")
-	require.Contains(t, out, "-n NAMESPACE shows a namespace alone")
+	require.Contains(t, out, "or use -n NAMESPACE")
 
 	_, notes, err = ran(t, "-n", "shop", "--kubeconfig", routes, "--wait", "--timeout", "3s")
 	require.ErrorIs(t, err, errUnhealthy)
