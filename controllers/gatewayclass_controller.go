@@ -69,7 +69,7 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &gatewayClassReconciler{
 		client:   mgr.GetClient(),
 		features: supportedFeatures(o.features),
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwv1.GatewayClassConditionStatusAccepted),
 			string(gwv1.GatewayClassReasonInvalidParameters), string(gwv1.GatewayClassReasonUnsupported),
 			string(gwv1.GatewayClassReasonUnsupportedVersion)),
 	}
@@ -143,6 +143,8 @@ func (r *gatewayClassReconciler) Reconcile(ctx context.Context, req reconcile.Re
 	if err := r.accept(ctx, class, c); err != nil {
 		return reconcile.Result{}, err
 	}
+	// Nothing of a class takes time, so what is wrong with it is somebody's to mend.
+	setProgress(c, *c.Get(string(gwv1.GatewayClassConditionStatusAccepted)), true)
 	if err := r.version(ctx, c); err != nil {
 		return reconcile.Result{}, err
 	}

@@ -319,3 +319,13 @@ func condition(list []metav1.Condition, kind string, status metav1.ConditionStat
 	}
 	return nil
 }
+
+// progress checks which of the conditions Reconciling and Stalled is there; empty for neither.
+func progress(list []metav1.Condition, want string) error {
+	for _, kind := range []string{v1alpha1.ConditionReconciling, v1alpha1.ConditionStalled} {
+		if c := meta.FindStatusCondition(list, kind); (c != nil) != (kind == want) {
+			return fmt.Errorf("of Reconciling and Stalled, %q was to be there: %s is %v", want, kind, c)
+		}
+	}
+	return nil
+}

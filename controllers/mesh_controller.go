@@ -50,14 +50,8 @@ func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
 		kinds:   kinds,
 		options: o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
-			v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
-			v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
-			v1alpha1.MeshReasonTrustBundleInvalid, v1alpha1.MeshReasonIssuerDenied, v1alpha1.MeshReasonIssuerFailed,
-			v1alpha1.MeshReasonIssuerUnavailable, v1alpha1.MeshReasonCertificateRefused, v1alpha1.MeshReasonRenewalFailing,
-			v1alpha1.MeshReasonSPIRENotReady,
-			v1alpha1.MeshReasonPluginMissing,
-			v1alpha1.MeshReasonAddressConflict, v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), v1alpha1.MeshConditionReady,
+			meshNeedsSomebody()...),
 	}
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).
@@ -192,6 +186,9 @@ func (r *meshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing
 	if ds.OwnerReferences, err = r.operatorOwner(ctx); err != nil {
 		return err
 	}
+	if held, err := r.applier.held(ctx, mesh, ds); held || err != nil {
+		return err
+	}
 	return r.applier.apply(ctx, mesh, ds)
 }
 
@@ -201,7 +198,8 @@ func (r *meshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
 
 func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
 	return deploy.Control{
-		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
+		Namespace: o.Namespace, Image: o.Image, EnvoyImage: mesh.Spec.Images.EnvoyOr(o.EnvoyImage),
+		PullSecrets: mesh.Spec.Images.PullSecretsOr(nil),
 		TrustDomain: mesh.Spec.TrustDomain, SPIRE: mesh.Spec.SPIRE(),
 	}
 }

@@ -35,7 +35,11 @@ type meshObserved struct {
 // meshStatus sums up what was observed (pure).
 func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesStatus) v1alpha1.MeshStatus {
 	c := conditions.For(mesh.Generation, mesh.Status.Conditions)
-	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, "The settings are valid.")
+	accepted := "The settings are valid."
+	if mesh.Spec.Paused {
+		accepted += " The Mesh is paused: no proxy is replaced."
+	}
+	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, accepted)
 	setNetwork(c, mesh.Spec.Network, o.network)
 	setCertificates(c, certificates)
 	setRenewal(c, certificates.Renewal)
@@ -51,6 +55,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
 	}
 	setReady(c, nodes, certificates.Renewal.Lost)
+	setMeshProgress(c, o.pods)
 	return v1alpha1.MeshStatus{
 		ObservedGeneration: mesh.Generation, Conditions: c.List(), Network: o.network, Nodes: nodes,
 	}
@@ -201,12 +206,32 @@ func setReady(c *conditions.Set, n *v1alpha1.NodesStatus, lost bool) {
 	c.True(v1alpha1.MeshConditionReady, v1alpha1.MeshReasonReady, fmt.Sprintf("The mesh is up on %d nodes.", n.Desired))
 }
 
+// meshNeedsSomebody are the reasons of a Mesh's conditions that don't pass by themselves.
+func meshNeedsSomebody() []string {
+	return []string{
+		v1alpha1.MeshReasonNoPodCIDRs, v1alpha1.MeshReasonNoServiceCIDRs, v1alpha1.MeshReasonIssuerNotReady,
+		v1alpha1.MeshReasonCertManagerMissing, v1alpha1.MeshReasonCAInvalid, v1alpha1.MeshReasonCaptureFailed,
+		v1alpha1.MeshReasonTrustBundleInvalid, v1alpha1.MeshReasonIssuerDenied, v1alpha1.MeshReasonIssuerFailed,
+		v1alpha1.MeshReasonIssuerUnavailable, v1alpha1.MeshReasonCertificateRefused, v1alpha1.MeshReasonRenewalFailing,
+		v1alpha1.MeshReasonSPIRENotReady, v1alpha1.MeshReasonPluginMissing, v1alpha1.MeshReasonAddressConflict,
+		v1alpha1.MeshReasonInvalid, v1alpha1.MeshReasonGatewayAPIMissing,
+	}
+}
+
+// setMeshProgress says for what knows nothing of the kind whether a Mesh that isn't ready will be by itself.
+func setMeshProgress(c *conditions.Set, nodes []corev1.Pod) {
+	ready := c.Get(v1alpha1.MeshConditionReady)
+	stuck := slices.Contains(meshNeedsSomebody(), ready.Reason) || ready.Reason == v1alpha1.MeshReasonNoNodes ||
+		ready.Reason == v1alpha1.MeshReasonNodesNotReady && anyStuck(nodes)
+	setProgress(c, *ready, stuck)
+}
+
 // troubles names the nodes whose proxy is not ready, and why.
 func troubles(pods []corev1.Pod) string {
 	var out []string
 	for i := range pods {
-		if why := podTrouble(&pods[i]); why != "" {
-			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), why))
+		if t := podTrouble(&pods[i]); t.Why != "" {
+			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), t.Why))
 		}
 	}
 	if len(out) == 0 {

@@ -51,7 +51,8 @@ func TestMesh(t *testing.T) {
 			condition(m.Status.Conditions, "NetworkReady", metav1.ConditionTrue, "Configured"),
 			condition(m.Status.Conditions, "NodesReady", metav1.ConditionFalse, "Pending"),
 			condition(m.Status.Conditions, "GatewayAPIReady", metav1.ConditionTrue, "Installed"),
-			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"))
+			condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "IssuerNotReady"),
+			progress(m.Status.Conditions, v1alpha1.ConditionStalled))
 	})
 	o.event("Mesh", "IssuerNotReady", "Issuer ca is missing.")
 
@@ -75,6 +76,9 @@ func TestMesh(t *testing.T) {
 		}}}
 	})
 	setDaemonSet(o, 2, 1)
+	get(o, "one node is stuck", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		return progress(m.Status.Conditions, v1alpha1.ConditionStalled)
+	})
 	get(o, "one node is not ready", "", names.Mesh, func(m *v1alpha1.Mesh) error {
 		err := condition(m.Status.Conditions, "Ready", metav1.ConditionFalse, "NodesNotReady")
 		if want := "NodesReady: 1 of 2 node proxies are ready; not ready: b (agent: ImagePullBackOff)."; err == nil &&
@@ -88,8 +92,10 @@ func TestMesh(t *testing.T) {
 		if n := m.Status.Nodes; n == nil || n.Summary != "2/2" || n.CapturedPods != 7 {
 			return fmt.Errorf("nodes are %+v", n)
 		}
-		return condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready")
+		return errors.Join(condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready"),
+			progress(m.Status.Conditions, ""))
 	})
+	o.event("Mesh", "Ready", "The mesh is up on 2 nodes.")
 	o.renewalFails()
 	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		if len(c.Status.SupportedFeatures) == 0 {
@@ -218,7 +224,6 @@ func (o *operator) event(kind, reason, note string) {
 	})
 }
 
-// TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
 // renewalFails: a renewal that fails is a condition and an Event; Ready says so once certificates have run out.
 func (o *operator) renewalFails() {
 	o.t.Helper()
@@ -249,6 +254,50 @@ func (o *operator) renewalFails() {
 	says(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.MeshReasonRenewed)
 }
 
+// TestPaused: what runs stays as it is, and what is missing is made.
+func TestPaused(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	pause := func(paused bool) {
+		change(o, "", names.Mesh, func(m *v1alpha1.Mesh) {
+			m.Spec.Paused = paused
+			m.Spec.Images = &v1alpha1.Images{Envoy: "envoy:next", PullSecrets: []corev1.LocalObjectReference{{Name: "registry"}}}
+		})
+	}
+	envoyIs := func(want string) func(*appsv1.DaemonSet) error {
+		return func(d *appsv1.DaemonSet) error {
+			if got := d.Spec.Template.Spec.InitContainers[1].Image; got != want {
+				return errors.New("Envoy is " + got)
+			}
+			return nil
+		}
+	}
+	get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, envoyIs("envoy:test"))
+	pause(true)
+	get(o, "the Mesh says that it is paused", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if m.Status.ObservedGeneration != m.Generation {
+			return errors.New("not observed")
+		}
+		require.Contains(t, messageOf(m.Status.Conditions, "Accepted"), "no proxy is replaced")
+		return nil
+	})
+	get(o, "nothing was replaced", o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) error {
+		require.NoError(t, envoyIs("envoy:test")(d))
+		return nil
+	})
+	ns := o.namespace("paused")
+	o.create(waypoint(ns, "waypoint"))
+	get(o, "a new waypoint is made", ns, "waypoint", func(d *appsv1.Deployment) error {
+		require.Equal(t, "registry", d.Spec.Template.Spec.ImagePullSecrets[0].Name)
+		return nil
+	})
+	pause(false)
+	d := get(o, "the next ones come", o.system, names.NodeDaemonSet, envoyIs("envoy:next"))
+	require.Equal(t, "registry", d.Spec.Template.Spec.ImagePullSecrets[0].Name)
+	finishDaemonSet(o)
+}
+
+// TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
 func TestNodeDaemonSetDrift(t *testing.T) {
 	o := start(t, shared.Config(t))
 	o.mesh()

@@ -4,19 +4,25 @@
 package controllers
 
 import (
+	"slices"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
-// podTrouble says why a pod is not ready; empty if it is.
-func podTrouble(pod *corev1.Pod) string {
-	return conditions.PodTrouble(pod, v1alpha1.PodConditionServing)
+// podTrouble is why a pod of the mesh is not ready.
+func podTrouble(pod *corev1.Pod) conditions.Trouble {
+	return conditions.TroubleOf(pod, v1alpha1.PodConditionServing)
 }
 
-// waypointTroubles says of a waypoint's pods why they are not ready, each cause once; a pod that starts or ends is no
-// trouble.
-func waypointTroubles(pods []corev1.Pod) []string {
-	return conditions.PodTroubles(pods, v1alpha1.PodConditionServing)
+// waypointTroubles are why a waypoint's pods are not ready.
+func waypointTroubles(pods []corev1.Pod) []conditions.Trouble {
+	return conditions.TroublesOf(pods, v1alpha1.PodConditionServing)
+}
+
+// anyStuck tells whether a pod has a trouble that doesn't pass by itself.
+func anyStuck(pods []corev1.Pod) bool {
+	return slices.ContainsFunc(pods, func(p corev1.Pod) bool { return podTrouble(&p).Stuck })
 }

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -32,7 +33,7 @@ type waypointObserved struct {
 	parametersProblem, deployProblem string
 	deployment                       *appsv1.Deployment
 	// troubles are what keeps pods of the Deployment from being ready.
-	troubles   []string
+	troubles   []conditions.Trouble
 	autoscaler *autoscalingv2.HorizontalPodAutoscaler
 	clusterIPs []string
 	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there. Looked at until
@@ -73,6 +74,7 @@ func waypointStatus(g *gwv1.Gateway, o waypointObserved, hold *status.Hold) stat
 		c.True(v1alpha1.GatewayConditionEstablished, v1alpha1.GatewayReasonServed,
 			"The waypoint has served traffic: connections to its Services are refused while it is down.")
 	}
+	setWaypointProgress(c, programmed)
 	g.Status.Conditions = c.List()
 	g.Status.Addresses = addresses(g, o)
 	g.Status.Listeners = listenerStatuses(g, programmed)
@@ -116,10 +118,8 @@ func programmedState(accepted bool, o waypointObserved) (bool, gwv1.GatewayCondi
 		return false, gwv1.GatewayReasonPending, "The waypoint is being deployed."
 	case len(o.clusterIPs) == 0:
 		return false, gwv1.GatewayReasonAddressNotAssigned, "The waypoint's Service has no address yet."
-	case ready == 0 && notReady(o) == "":
-		return false, gwv1.GatewayReasonPending, "The waypoint's proxies are starting."
 	case ready == 0:
-		return false, gwv1.GatewayReasonNoResources, "No proxy is ready: " + notReady(o) + "."
+		return false, notReadyReason(o), notReady(o)
 	case o.pending():
 		return false, v1alpha1.GatewayReasonProxiesPending,
 			fmt.Sprintf("%d of %d ready proxies have acknowledged their configuration.", o.acked, ready)
@@ -135,21 +135,58 @@ func notAccepted(o waypointObserved) string {
 	return "The Gateway is not accepted: see condition Accepted. Its existing proxies keep running."
 }
 
-// notReady says what keeps a waypoint's pods, empty if they just start: where there are some, their own word says more
-// than the Deployment's.
-func notReady(o waypointObserved) string {
-	if len(o.troubles) > 0 {
-		return enumerate(o.troubles)
+// notReadyReason tells pods that start from those that won't by themselves.
+func notReadyReason(o waypointObserved) gwv1.GatewayConditionReason {
+	if replicaFailure(o.deployment) != "" || len(o.troubles) > 0 && o.troubles[0].Stuck {
+		return gwv1.GatewayReasonNoResources
 	}
-	return replicaFailure(o.deployment)
+	return gwv1.GatewayReasonPending
 }
+
+// notReady says what keeps a waypoint's pods: where there are some, their own word says more than the Deployment's.
+func notReady(o waypointObserved) string {
+	why := replicaFailure(o.deployment)
+	if len(o.troubles) > 0 {
+		whys := make([]string, len(o.troubles))
+		for i, t := range o.troubles {
+			whys[i] = t.Why
+		}
+		why = enumerate(whys)
+	}
+	if why == "" {
+		return "The waypoint's proxies are starting."
+	}
+	return "No proxy is ready: " + why + "."
+}
+
+// waypointNeedsSomebody are the reasons of a Gateway's conditions that don't pass by themselves, and that only a
+// mistake leads to.
+func waypointNeedsSomebody() []string {
+	return []string{
+		string(gwv1.GatewayReasonInvalidParameters), string(gwv1.GatewayReasonListenersNotValid),
+		string(gwv1.GatewayReasonUnsupportedAddress), string(gwv1.GatewayReasonInvalid),
+		string(gwv1.GatewayReasonNoResources), v1alpha1.GatewayReasonProxyRejected,
+	}
+}
+
+// setWaypointProgress says for what knows nothing of the kind whether a waypoint that isn't programmed will be by
+// itself. There is no condition Ready beside it: the Gateway API reserves that type.
+func setWaypointProgress(c *conditions.Set, programmed metav1.Condition) {
+	stuck := slices.Contains(waypointNeedsSomebody(), programmed.Reason) ||
+		programmed.Reason == v1alpha1.GatewayReasonNoMesh || programmed.Reason == v1alpha1.GatewayReasonNotEnrolled
+	setProgress(c, programmed, stuck)
+}
+
+// podOfReplicaSet is the name of one that a ReplicaSet of a Deployment could not make.
+var podOfReplicaSet = regexp.MustCompile(`pods "([a-z0-9.-]+)-[a-z0-9]+-[a-z0-9]{5}"`)
 
 func replicaFailure(d *appsv1.Deployment) string {
 	for _, c := range d.Status.Conditions {
 		failed := c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue
 		stuck := c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse
 		if failed || stuck {
-			return strings.TrimSuffix(c.Message, ".")
+			// It names the pod that wasn't made, another one each time.
+			return podOfReplicaSet.ReplaceAllString(strings.TrimRight(c.Message, "."), `pods of "$1"`)
 		}
 	}
 	return ""

@@ -112,10 +112,13 @@ func TestWaypoint(t *testing.T) {
 	// Programmed when all ready proxies have acknowledged; Established once they can be reached, and from then on.
 	changeStatus(o, ns, "waypoint", func(d *appsv1.Deployment) { d.Status.Replicas, d.Status.ReadyReplicas = 2, 2 })
 	o.tell(func() { o.programmed[name] = programmed{acked: 1} }, o.programmedChanged, name)
-	get(o, "one has not acknowledged", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxiesPending"))
+	g = get(o, "one has not acknowledged", ns, "waypoint", programmedIs(metav1.ConditionFalse, "ProxiesPending"))
+	require.NoError(t, progress(g.Status.Conditions, v1alpha1.ConditionReconciling))
 	o.tell(func() { o.programmed[name] = programmed{acked: 2} }, o.programmedChanged, name)
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
+	require.NoError(t, progress(g.Status.Conditions, ""))
+	o.event("Gateway", "Programmed", "2/2 proxies serve.")
 	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished),
 		"its Service has no endpoint")
 	require.NoError(t, o.Create(t.Context(), &discoveryv1.EndpointSlice{

@@ -3,6 +3,15 @@
 
 package v1alpha1
 
+// Condition types of the Mesh, and of the mesh's Gateways and GatewayClass, by which tools that know none of these
+// kinds tell whether to wait. They are there only while they are True.
+const (
+	// ConditionReconciling: not all is as it should be, and it will be by itself.
+	ConditionReconciling = "Reconciling"
+	// ConditionStalled: not all is as it should be, and somebody has to do something.
+	ConditionStalled = "Stalled"
+)
+
 // Condition types of a Mesh.
 const (
 	// MeshConditionReady sums the other conditions up.

@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -133,7 +132,7 @@ func (k *collector) judgeOperator(ctx context.Context) {
 		return
 	}
 	k.report.Mesh.OperatorsReady = new(len(k.operator.ready))
-	why := enumerate(conditions.PodTroubles(pods, ""))
+	why := troubles(pods, "")
 	switch {
 	case len(k.operator.ready) == 0:
 		k.operator.down = true

@@ -55,8 +55,8 @@ func (k *collector) countPod(p *corev1.Pod, at map[string]*nodeReport) {
 		if n == nil {
 			return
 		}
-		if why := conditions.PodTrouble(p, v1alpha1.PodConditionServing); why != "" && !n.working() {
-			n.why = why
+		if t := conditions.TroubleOf(p, v1alpha1.PodConditionServing); t.Why != "" && !n.working() {
+			n.why = t.Why
 		}
 		if p.Spec.NodeName != "" && !n.working() { // while one takes over from another, the ready one counts
 			n.Proxy, *n.Ready = p.Namespace+"/"+p.Name, podReady(p)

@@ -15,7 +15,6 @@ import (
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
-	"github.com/fairway-mesh/fairway/internal/conditions"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -137,7 +136,7 @@ func (k *collector) waypointTroubles(g *gwv1.Gateway) string {
 			pods = append(pods, *p)
 		}
 	}
-	return enumerate(conditions.PodTroubles(pods, v1alpha1.PodConditionServing))
+	return troubles(pods, v1alpha1.PodConditionServing)
 }
 
 // whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.

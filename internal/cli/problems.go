@@ -8,6 +8,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairway-mesh/fairway/internal/conditions"
 )
 
 // docsBase is where the documents are that problems point to, as seen from the root of the repository.
@@ -134,6 +138,15 @@ func enumerate(all []string) string {
 		return strings.Join(all, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(all[:mostNames], ", "), len(all)-mostNames)
+}
+
+// troubles are why pods that do the same are not ready, in words.
+func troubles(pods []corev1.Pod, gate corev1.PodConditionType) string {
+	var out []string
+	for _, t := range conditions.TroublesOf(pods, gate) {
+		out = append(out, t.Why)
+	}
+	return enumerate(out)
 }
 
 // groups collects what has the same words in common, in the order in which the words came.
