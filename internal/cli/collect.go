@@ -46,6 +46,8 @@ type collector struct {
 	// those of them that the user has no right to; absent those that the cluster doesn't have.
 	unread, absent map[string]bool
 	forbidden      []string
+	// failed are the others, by why.
+	failed groups
 	// meaning of the objects, as the operator would see it; nil where too little could be read.
 	meaning *explain.Mesh
 	// operator is what is known of its replicas.
@@ -91,6 +93,7 @@ func collect(ctx context.Context, c *cluster, system string) report {
 	k.readProxies(ctx)
 	k.readPlaintext(ctx)
 	k.sayForbidden()
+	k.sayFailed()
 	k.sorted()
 	k.report.findings, k.report.Healthy = k.findings, k.well()
 	return k.report
@@ -99,8 +102,15 @@ func collect(ctx context.Context, c *cluster, system string) report {
 // sayForbidden says in one sentence what the user has no right to.
 func (k *collector) sayForbidden() {
 	if len(k.forbidden) > 0 {
-		k.unknown("you have no right to read %s: see %s, or use -n NAMESPACE, which shows a namespace alone, with the rights "+
-			"of its users", and(k.forbidden), docsRights)
+		k.unknown("you have no right to read %s: see %s, or use -n NAMESPACE, which shows a namespace alone, with the "+
+			"rights of its users", and(k.forbidden), docsRights)
+	}
+}
+
+// sayFailed says what else could not be read, once for all that failed alike.
+func (k *collector) sayFailed() {
+	for _, why := range k.failed.words {
+		k.unknown("%s can't be read: %s", and(k.failed.members[why]), why)
 	}
 }
 
@@ -121,7 +131,7 @@ func (k *collector) list(ctx context.Context, what string, into client.ObjectLis
 			k.forbidden = append(k.forbidden, what)
 			return
 		}
-		k.unknown("%s can't be listed: %s", what, plainly(err))
+		k.failed.add(plainly(err), what)
 	}
 }
 

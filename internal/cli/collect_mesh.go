@@ -37,7 +37,7 @@ func (k *collector) readMesh(ctx context.Context) {
 	case err != nil:
 		k.meshUnknown = true
 		k.Unread = append(k.Unread, whatMesh)
-		k.unknown("the Mesh can't be read: %s", plainly(err))
+		k.failed.add(plainly(err), whatMesh)
 	default:
 		k.mesh = m
 		k.report.Mesh = meshReport{

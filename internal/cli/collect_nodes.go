@@ -64,6 +64,9 @@ func (k *collector) countPod(p *corev1.Pod, at map[string]*nodeReport) {
 		return
 	}
 	n := at[p.Spec.NodeName]
+	if n != nil && n.Captured != nil && waits(p, k.namespaces[p.Namespace]) {
+		n.waiting = append(n.waiting, p.Namespace+"/"+p.Name)
+	}
 	if n == nil || n.Captured == nil || !shouldBeCaptured(p, k.namespaces[p.Namespace]) {
 		return
 	}
@@ -149,6 +152,12 @@ func (k *collector) judgeUncaptured() {
 				podsAre(len(orphans)), n.Name, enumerate(orphans))
 		}
 	}
+	for _, n := range k.report.Nodes {
+		if n.wanted() && !n.working() && len(n.waiting) > 0 {
+			k.problem(podsUncaptured, "Node "+n.Name, "%s waiting to start, for node %s has no node proxy that is ready: %s",
+				podsAre(len(n.waiting)), n.Name, enumerate(n.waiting))
+		}
+	}
 	for _, why := range of.words {
 		all := of.members[why]
 		if len(all) == 1 {
@@ -184,6 +193,11 @@ func (k *collector) wantsProxy(n *corev1.Node) bool {
 // shouldBeCaptured tells whether a pod is a running member of the mesh.
 func shouldBeCaptured(p *corev1.Pod, ns *corev1.Namespace) bool {
 	return member.Is(p, ns) && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+}
+
+// waits tells whether a member of the mesh is on a node and hasn't started; without the node's agent it never does.
+func waits(p *corev1.Pod, ns *corev1.Namespace) bool {
+	return member.Is(p, ns) && p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodPending
 }
 
 // countModes says of a captured pod what it refuses.

@@ -89,6 +89,7 @@ func collectNamespace(ctx context.Context, c *cluster, system, namespace string)
 	}
 	k.fillNamespace(&r)
 	k.sayNotShown(&r)
+	k.sayFailed()
 	k.sorted()
 	r.findings, r.Healthy = k.findings, k.well()
 	return r

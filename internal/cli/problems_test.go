@@ -7,10 +7,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -150,6 +152,8 @@ func badStates(t *testing.T) map[string][]client.Object {
 			waiting("operator", "ErrImagePull", "fairway.dev/fairway:v0.1.0"))),
 		"node-without-proxy": append(append(healthyMesh(), fleet(7)...),
 			&corev1.Node{ObjectMeta: object("c", nil)},
+			pod("shop", "starting", "c", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }),
+			pod("shop", "elsewhere", "a", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }),
 			pod(names.SystemNamespace, "node-c", "", names.ComponentNode, unschedulable("c", "0/3 nodes: Insufficient memory.")),
 			pod("shop", "odd-1", "b", "", captured(corev1.ConditionFalse, "NetnsMissing", "no namespace")),
 			pod("shop", "odd-2", "b", "", captured(corev1.ConditionFalse, "NetnsMissing", "no namespace"))),
@@ -247,6 +251,44 @@ func TestStatusWhereKindsAreMissing(t *testing.T) {
 	assert.Equal(t, []string{
 		"the kinds of the Gateway API are not installed, so there are no routes and no waypoints: install its CRDs",
 	}, r.Problems)
+}
+
+// An API server that goes away in the middle is one line, not one for each kind.
+func TestStatusWhileTheAPIServerGoesAway(t *testing.T) {
+	gone := &url.Error{Op: "Get", URL: "https://10.0.0.1/api", Err: fmt.Errorf("dial tcp: %w", syscall.ECONNREFUSED)}
+	for why, err := range map[string]error{
+		"the API server can't be reached: connection refused": gone,
+		"no answer in time (--timeout)":                       fmt.Errorf("Get x: %w", context.DeadlineExceeded),
+	} {
+		c := fakeCluster(t, nil, healthyMesh()...)
+		c.client = interceptor.NewClient(c.client.(client.WithWatch), interceptor.Funcs{
+			Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+				return err
+			},
+			List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return err },
+		})
+		r := collect(t.Context(), c, names.SystemNamespace)
+		require.Len(t, r.Unknown, 1)
+		require.True(t, strings.HasPrefix(r.Unknown[0], "the Mesh, namespaces, pods, "), r.Unknown[0])
+		require.True(t, strings.HasSuffix(r.Unknown[0], " can't be read: "+why), r.Unknown[0])
+		require.Empty(t, r.Problems)
+	}
+}
+
+// Where Gateways can't be read, what the operator has said of a Service holds.
+func TestStatusOfServicesWithoutTheRightToReadGateways(t *testing.T) {
+	closed, unsupported := serving("shop", "reviews", uses("own")), serving("shop", "odd", uses("own"))
+	for s, reason := range map[*corev1.Service]string{
+		closed: v1alpha1.ServiceReasonWaypointMissing, unsupported: v1alpha1.ServiceReasonNotSupported,
+	} {
+		s.Status.Conditions = []metav1.Condition{{
+			Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: "It says: the label has no effect.",
+		}}
+	}
+	c := fakeCluster(t, operators(t, inSync()...), replace(t, healthyMesh(), closed, unsupported)...)
+	r := collect(t.Context(), forbidding(c, sameType(&gwv1.GatewayList{})), names.SystemNamespace)
+	require.Equal(t, []string{"Service shop/reviews: It says: the label has no effect."}, r.Problems)
+	require.Contains(t, r.Elsewhere, "Service shop/odd: It says: the label has no effect")
 }
 
 func TestStatusOfAnOperatorWithoutPods(t *testing.T) {

@@ -68,8 +68,9 @@ type nodeReport struct {
 	Closed    int `json:"closed,omitempty"`
 	// Uncaptured pods should be captured and are not.
 	Uncaptured []uncaptured `json:"uncaptured,omitempty"`
-	// why it has no proxy, or none that is ready.
-	why string
+	// why it has no proxy, or none that is ready, and the pods that have not started there.
+	why     string
+	waiting []string
 }
 
 func (n nodeReport) wanted() bool { return n.Wanted != nil && *n.Wanted }

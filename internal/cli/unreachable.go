@@ -144,6 +144,7 @@ func innermost(err error) string {
 
 // plainly says in few words why something could not be asked.
 func plainly(err error) string {
+	var wrapped *url.Error
 	switch {
 	case apierrors.IsForbidden(err):
 		return "you have no right to"
@@ -151,6 +152,8 @@ func plainly(err error) string {
 		return "the API server refuses the credentials of the kubeconfig"
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time (--timeout)"
+	case errors.As(err, &wrapped):
+		return "the API server can't be reached: " + innermost(err)
 	}
 	return oneLine(err.Error())
 }
