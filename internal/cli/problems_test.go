@@ -282,7 +282,8 @@ func TestStatusOfServicesWithoutTheRightToReadGateways(t *testing.T) {
 		closed: v1alpha1.ServiceReasonWaypointMissing, unsupported: v1alpha1.ServiceReasonNotSupported,
 	} {
 		s.Status.Conditions = []metav1.Condition{{
-			Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: "It says: the label has no effect.",
+			Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason,
+			Message: "It says: the label has no effect.",
 		}}
 	}
 	c := fakeCluster(t, operators(t, inSync()...), replace(t, healthyMesh(), closed, unsupported)...)
