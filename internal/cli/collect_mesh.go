@@ -158,10 +158,8 @@ func (k *collector) whyNoOperator(ctx context.Context, pods []corev1.Pod, why st
 		if d.Spec.Replicas != nil && *d.Spec.Replicas == 0 {
 			return fmt.Sprintf("the operator does not run: its Deployment %s/%s has 0 replicas, set some", d.Namespace, d.Name)
 		}
-		for _, c := range d.Status.Conditions {
-			if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
-				return fmt.Sprintf("the operator does not run: no pods can be made: %s", c.Message)
-			}
+		if why := replicaFailure(d); why != "" {
+			return "the operator does not run: no pods can be made: " + why
 		}
 		return fmt.Sprintf("the operator does not run: its Deployment %s/%s has no pods yet", d.Namespace, d.Name)
 	}

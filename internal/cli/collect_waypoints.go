@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -73,7 +74,7 @@ func (k *collector) waypointReport(g *gwv1.Gateway) waypointReport {
 	}
 	if !k.unread[whatDeployments] {
 		w.Ready, w.Replicas = new(int32(0)), new(int32(0))
-		if d := k.deployments[types.NamespacedName{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}]; d != nil {
+		if d := k.deploymentOf(g); d != nil {
 			*w.Ready, *w.Replicas = d.Status.ReadyReplicas, d.Status.Replicas
 		}
 	}
@@ -136,7 +137,28 @@ func (k *collector) waypointTroubles(g *gwv1.Gateway) string {
 			pods = append(pods, *p)
 		}
 	}
-	return troubles(pods, v1alpha1.PodConditionServing)
+	if why := troubles(pods, v1alpha1.PodConditionServing); why != "" {
+		return why
+	}
+	return replicaFailure(k.deploymentOf(g))
+}
+
+// deploymentOf a waypoint; nil if there is none, or none that could be read.
+func (k *collector) deploymentOf(g *gwv1.Gateway) *appsv1.Deployment {
+	return k.deployments[types.NamespacedName{Namespace: g.Namespace, Name: names.WaypointResource(g.Name)}]
+}
+
+// replicaFailure is why no pods can be made of a Deployment, which may be nil.
+func replicaFailure(d *appsv1.Deployment) string {
+	if d == nil {
+		return ""
+	}
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue {
+			return strings.TrimSuffix(c.Message, ".")
+		}
+	}
+	return ""
 }
 
 // whyNotProgrammed prefers what is wrong with the Gateway to what follows from it.

@@ -164,7 +164,14 @@ func badStates(t *testing.T) map[string][]client.Object {
 			pod("shop", "own-1", "", names.ComponentWaypoint, unschedulable("", "0/2 nodes: Insufficient cpu."),
 				func(p *corev1.Pod) { p.Labels[names.LabelGatewayName] = "own" }),
 			&appsv1.Deployment{ObjectMeta: in("shop", object(names.WaypointResource("own"),
-				map[string]string{names.LabelManagedBy: names.ManagedBy}))}), shopUses("own")),
+				map[string]string{names.LabelManagedBy: names.ManagedBy}))},
+			gateway("over-quota"), &appsv1.Deployment{
+				ObjectMeta: in("shop", object(names.WaypointResource("over-quota"),
+					map[string]string{names.LabelManagedBy: names.ManagedBy})),
+				Status: appsv1.DeploymentStatus{Conditions: []appsv1.DeploymentCondition{
+					{Type: appsv1.DeploymentReplicaFailure, Status: corev1.ConditionTrue, Message: "exceeded quota: pods."},
+				}},
+			}), shopUses("own")),
 		"routes": manyRoutes,
 	}
 }
