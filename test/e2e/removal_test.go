@@ -127,8 +127,8 @@ func noTraces(t *testing.T) {
 }
 
 // tracesOfANode prints what the mesh has left on a node: tables of nftables in the node and in its pods (kube-proxy has
-// chains of its own that are named after Services, and drops them when it likes), plugins and their configuration, files.
-// Those that the next agent would find stay until the node restarts, as docs/install.md says.
+// chains of its own that are named after Services, and drops them when it likes), plugins and their configuration,
+// files. Those that the next agent would find stay until the node restarts, as docs/install.md says.
 const tracesOfANode = `
 look() { sed "s|^|$1: |" | grep -i fairway; }
 nft list tables | look "rules of the node"
