@@ -23,8 +23,8 @@ var update = flag.Bool("update", false, "write docs/reference/conditions.md anew
 
 const referenceHead = `# Conditions and reasons
 
-What the mesh adds to the conditions of the Gateway API and of Kubernetes. The message of a condition says what to do in the case at
-hand: ` + "`kubectl describe`" + ` shows it, and ` + "`fairway status`" + `. [States](../states/README.md) has examples.
+What the mesh adds to the conditions of the Gateway API and of Kubernetes. The message of a condition says what to do in
+the case at hand: ` + "`kubectl describe`" + ` shows it, and ` + "`fairway status`" + `. [States](../states/README.md) has examples.
 `
 
 // TestReference: the page of conditions has what their declarations say, each group of constants under its own heading.

@@ -66,6 +66,11 @@ func (u *uninstaller) leaving(ctx context.Context) (bool, string) {
 	case !ds.DeletionTimestamp.IsZero():
 		return true, "DaemonSet " + names.NodeDaemonSet + " is being deleted"
 	}
+	// Kubernetes takes the pods of a namespace before anything else of it (KEP-5080), the DaemonSet among that.
+	ns := &corev1.Namespace{}
+	if err := u.client.Get(ctx, types.NamespacedName{Name: u.system}, ns); err == nil && !ns.DeletionTimestamp.IsZero() {
+		return true, "namespace " + u.system + " is being deleted"
+	}
 	node := &corev1.Node{}
 	if err := u.client.Get(ctx, types.NamespacedName{Name: u.node}, node); err != nil {
 		return false, ""

@@ -56,6 +56,9 @@ func TestLeaving(t *testing.T) {
 		"a restart":             {nil, []client.Object{ds(func(*appsv1.DaemonSet) {})}, there, false},
 		"the DaemonSet is gone": {nil, nil, there, true},
 		"the DaemonSet goes":    {nil, []client.Object{going(ds(func(*appsv1.DaemonSet) {}))}, there, true},
+		"the namespace goes, its pods first": {
+			nil, []client.Object{ds(func(*appsv1.DaemonSet) {}), going(namespace())}, there, true,
+		},
 		"another node selector": {
 			nil, []client.Object{ds(func(d *appsv1.DaemonSet) {
 				d.Spec.Template.Spec.NodeSelector = map[string]string{
