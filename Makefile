@@ -89,7 +89,7 @@ align-modules: ## Give all modules that are built together the same versions of 
 
 .PHONY: bundle
 bundle: ## Generate the OLM bundle under bundle/ from config/.
-	go -C hack/bundle run . -root ../..
+	go -C hack/packages run ./cmd/bundle -root ../..
 
 .PHONY: verify-generated
 verify-generated: ## Fail if generated files are not current.
@@ -99,7 +99,7 @@ verify-generated: ## Fail if generated files are not current.
 CLUSTER_TESTS := TestSmoke|TestCertManager
 LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
-OTHER_MODULES := hack/bundle hack/devcluster
+OTHER_MODULES := hack/packages hack/devcluster
 
 ##@ Lint
 

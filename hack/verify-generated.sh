@@ -10,7 +10,7 @@ trap 'rm -rf "$tmp"' EXIT
 bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/... output:object:dir="$tmp/api"
 bin/controller-gen crd:maxDescLen=600 paths=./api/... output:crd:dir="$tmp/crd"
 bin/controller-gen rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir="$tmp/rbac"
-go -C hack/bundle run . -root ../.. -out "$tmp/bundle"
+go -C hack/packages run ./cmd/bundle -root ../.. -out "$tmp/bundle"
 
 stale=0
 check() { # generated, committed
