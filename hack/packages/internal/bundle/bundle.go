@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package bundle makes the bundle for the Operator Lifecycle Manager: the ClusterServiceVersion with the operator's Deployment
-// and permissions, the CRDs, and what else config/default holds that a bundle may.
+// Package bundle makes the bundle for the Operator Lifecycle Manager: the ClusterServiceVersion with the operator's
+// Deployment and permissions, the CRDs, and what else config/default holds that a bundle may.
 package bundle
 
 import (

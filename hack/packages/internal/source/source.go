@@ -43,6 +43,30 @@ func (o Object) At(path ...string) any {
 	return v
 }
 
+// DeepCopy shares nothing with the object.
+func (o Object) DeepCopy() Object {
+	out, _ := deepCopy(map[string]any(o)).(map[string]any)
+	return out
+}
+
+func deepCopy(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for key, value := range v {
+			out[key] = deepCopy(value)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for n, value := range v {
+			out[n] = deepCopy(value)
+		}
+		return out
+	}
+	return v
+}
+
 // Kind of the object.
 func (o Object) Kind() string { return o.Str("kind") }
 
