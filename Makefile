@@ -95,12 +95,9 @@ align-modules: ## Give all modules that are built together the same versions of 
 bundle: ## Generate the OLM bundle under bundle/ from config/.
 	go -C hack/packages run ./cmd/bundle -root ../..
 
-# Where packages are put that aren't committed.
-DIST ?= dist
-
 .PHONY: chart
-chart: ## Generate the Helm chart from config/ into dist/chart/fairway, for helm install.
-	go -C hack/packages run ./cmd/chart -root ../.. -out $(abspath $(DIST))/chart/fairway
+chart: ## Generate the Helm chart from config/ into bin/chart/fairway, for helm install.
+	go -C hack/packages run ./cmd/chart -root ../.. -out $(abspath $(BIN))/chart/fairway
 
 .PHONY: verify-generated
 verify-generated: ## Fail if generated files are not current.
@@ -111,6 +108,28 @@ CLUSTER_TESTS := TestSmoke|TestCertManager
 LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
 OTHER_MODULES := hack/packages hack/devcluster
+
+##@ Release
+
+VERSION ?=
+REGISTRY ?=
+DIST ?= dist
+ALLOW_DIRTY ?=
+.PHONY: release
+release: export GIT_CONFIG_COUNT := 1
+release: export GIT_CONFIG_KEY_0 := safe.directory
+release: export GIT_CONFIG_VALUE_0 := *
+release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest).
+	go -C hack/packages run ./cmd/release -root $(CURDIR) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
+		$(if $(ALLOW_DIRTY),-allow-dirty)
+
+.PHONY: test-release
+test-release: ## Make the release twice, and compare: the same tree gives the same bytes. Takes minutes.
+	rm -rf $(BIN)/release
+	@for n in 1 2; do $(MAKE) release VERSION=$$(sed -n 's/.*newTag: //p' config/default/kustomization.yaml) DIST=$(BIN)/release/$$n \
+		REGISTRY=registry.example/fairway ALLOW_DIRTY=1; done
+	cmp $(BIN)/release/1/SHA256SUMS $(BIN)/release/2/SHA256SUMS
+	cd $(BIN)/release/1 && sha256sum --quiet --check SHA256SUMS
 
 ##@ Lint
 

@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command bundle writes the bundle for the Operator Lifecycle Manager from config/. Nothing in it is edited by hand, and
-// the same config/ gives the same bundle, byte by byte.
+// Command bundle writes the bundle for the Operator Lifecycle Manager from config/. Nothing in it is edited by hand,
+// and the same config/ gives the same bundle, byte by byte.
 package main
 
 import (

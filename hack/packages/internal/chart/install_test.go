@@ -138,7 +138,8 @@ func (c *cluster) everything() map[string]bool {
 			c.Fatal(err)
 		}
 		for _, r := range l.APIResources {
-			if !slices.Contains(r.Verbs, "list") || slices.Contains([]string{"Event", "Lease", "APIService"}, r.Kind) {
+			passing := []string{"Event", "Lease", "APIService", "IPAddress"}
+			if !slices.Contains(r.Verbs, "list") || slices.Contains(passing, r.Kind) {
 				continue
 			}
 			found := &unstructured.UnstructuredList{}

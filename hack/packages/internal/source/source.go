@@ -79,6 +79,8 @@ type Source struct {
 	Objects []Object
 	// Samples of config/samples, by file.
 	Samples []Object
+
+	version string
 }
 
 // Load reads config/ of the repository in root.
@@ -126,6 +128,22 @@ func Manifests(dir string) ([]byte, error) {
 		return nil, fmt.Errorf("render %s: %w", dir, err)
 	}
 	return m.AsYaml()
+}
+
+// Print writes objects as one stream of YAML, as kubectl apply takes it.
+func Print(objects []Object) ([]byte, error) {
+	var out bytes.Buffer
+	for n, o := range objects {
+		if n > 0 {
+			out.WriteString("---\n")
+		}
+		b, err := yaml.Marshal(o)
+		if err != nil {
+			return nil, err
+		}
+		out.Write(b)
+	}
+	return out.Bytes(), nil
 }
 
 // Parse reads the documents of YAML that aren't empty.
@@ -201,6 +219,9 @@ func (s *Source) Find(kind, name string) (Object, error) {
 
 // Version is the version of the operator's image, without "v".
 func (s *Source) Version() (string, error) {
+	if s.version != "" {
+		return s.version, nil
+	}
 	image, err := s.Image()
 	if err != nil {
 		return "", err
@@ -210,6 +231,35 @@ func (s *Source) Version() (string, error) {
 		return "", fmt.Errorf("image %s has no tag vX.Y.Z", image)
 	}
 	return strings.TrimPrefix(tag, "v"), nil
+}
+
+// SetImage has the operator, and the pods that it makes, run another image. The version stays.
+func (s *Source) SetImage(image string) error {
+	version, err := s.Version()
+	if err != nil {
+		return err
+	}
+	before, err := s.Image()
+	if err != nil {
+		return err
+	}
+	s.version = version
+	d, err := s.Find("Deployment", "fairway-operator")
+	if err != nil {
+		return err
+	}
+	for _, c := range Containers(d) {
+		if c.Str("image") == before {
+			c["image"] = image
+		}
+		env, _ := c.At("env").([]any)
+		for _, e := range env {
+			if m, ok := e.(map[string]any); ok && m["value"] == before {
+				m["value"] = image
+			}
+		}
+	}
+	return nil
 }
 
 // Image of the operator.
