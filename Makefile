@@ -65,11 +65,16 @@ install-cli: build ## Install the user's commands as "fairway" and "kubectl fair
 CONTROLLER_GEN := $(BIN)/controller-gen
 GOLANGCI_LINT := $(BIN)/golangci-lint
 GOTESTSUM := $(BIN)/gotestsum
+CRD_REF_DOCS := $(BIN)/crd-ref-docs
 
 # Tools are modules of their own under hack/tools, so that what they need never becomes what the product needs.
 $(CONTROLLER_GEN): hack/tools/go.mod hack/tools/go.sum
 	@mkdir -p $(BIN)
 	go -C hack/tools build -o $(abspath $@) sigs.k8s.io/controller-tools/cmd/controller-gen
+
+$(CRD_REF_DOCS): hack/tools/reference/go.mod hack/tools/reference/go.sum
+	@mkdir -p $(BIN)
+	go -C hack/tools/reference build -o $(abspath $@) github.com/elastic/crd-ref-docs
 
 $(GOTESTSUM): hack/tools/go.mod hack/tools/go.sum
 	@mkdir -p $(BIN)
@@ -81,10 +86,12 @@ $(GOLANGCI_LINT): hack/tools/lint/go.mod hack/tools/lint/go.sum
 	go -C hack/tools/lint build -o $(abspath $@) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 .PHONY: generate
-generate: $(CONTROLLER_GEN) ## Generate deep copies, CRDs and permissions from the Go sources, and the OLM bundle from config/.
+generate: $(CONTROLLER_GEN) $(CRD_REF_DOCS) ## Generate deep copies, CRDs, permissions and the API's reference from the Go sources, and the OLM bundle from config/.
 	$(CONTROLLER_GEN) object:headerFile=hack/boilerplate.go.txt paths=./api/...
 	$(CONTROLLER_GEN) crd:maxDescLen=600 paths=./api/... output:crd:dir=config/crd/bases
 	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir=config/rbac
+	hack/api-reference.sh docs/reference/api.md
+	go test ./internal/conditions -run '^TestReference$$' -args -update
 	@$(MAKE) bundle
 
 .PHONY: align-modules
@@ -172,6 +179,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 	@hack/timed.sh 'unit and golden tests' $(MAKE) test-unit
 	@hack/timed.sh 'binaries of Kubernetes, etcd, Envoy and SPIRE' $(MAKE) test-prerequisites
 	@hack/timed.sh 'integration with a real API server and real Envoys' $(MAKE) test-parts
+	@hack/timed.sh 'what Argo CD and Flux make of good and bad states' $(MAKE) test-gitops
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
 
 .PHONY: test-unit
@@ -179,7 +187,8 @@ test-unit: export GOGC := 400 # Go's compiler, which is most of this on a cold m
 test-unit: $(GOTESTSUM) ## Run unit and golden tests.
 	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
 	@# What these skip depends on the machine's kernel, such as its version of cgroups, and is no fault of the set-up.
-	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST)|$(PACKAGES_INTEGRATION))$$' ./...); done
+	@# Go's cache of results doesn't notice changes outside of a module, such as of config/.
+	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) -count=1 $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST)|$(PACKAGES_INTEGRATION))$$' ./...); done
 
 .PHONY: test-prerequisites
 test-prerequisites: spire ## Build what the other tests run: Kubernetes and etcd, stock Envoy, SPIRE.
@@ -205,7 +214,7 @@ test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and et
 
 .PHONY: test-packages
 test-packages: $(GOTESTSUM) ## Install, upgrade and uninstall the Helm chart with a real kube-apiserver.
-	cd hack/packages && $(GOTEST_LONG) $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart
+	cd hack/packages && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart
 
 .PHONY: test-datapath
 test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in network namespaces (root).
@@ -216,6 +225,19 @@ test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
 		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingGrows$$$$|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+
+# Argo CD needs a later Go than the mesh, which the go command fetches.
+GITOPS := cd test/gitops && GOTOOLCHAIN=go1.27.3
+GITOPS_STATES = $(GITOPS) FAIRWAY_E2E=1 go test -count=1 -timeout 15m -parallel 6 -v $(TESTFLAGS) . -args -kubectl=$(KUBECTL) -fairway=$(abspath $(BIN)/fairway)
+
+.PHONY: test-gitops
+test-gitops: build ## Compare what Argo CD and Flux make of good and bad states with what the mesh says, on the dev cluster (root).
+	@if [ "$$(id -u)" != 0 ]; then echo "without root: the scripts alone, on no cluster"; $(GITOPS) go test $(TESTFLAGS) .; exit; fi; \
+	$(MAKE) on-devcluster RUN='$(GITOPS_STATES)'
+
+.PHONY: update-states
+update-states: build ## Write docs/states anew (root).
+	@$(MAKE) on-devcluster RUN='$(GITOPS_STATES) -update'
 
 FAULT_UNITS ?= 10000
 .PHONY: test-faults

@@ -83,6 +83,15 @@ func (a *applier) apply(ctx context.Context, owner, desired client.Object) error
 	return a.send(ctx, p)
 }
 
+// held tells whether an object that pods are made from is there and stays as it is, since the Mesh is paused.
+func (a *applier) held(ctx context.Context, mesh *v1alpha1.Mesh, desired client.Object) (bool, error) {
+	if !mesh.Spec.Paused {
+		return false, nil
+	}
+	current, err := a.current(ctx, desired)
+	return current != nil, err
+}
+
 // applyScaled applies a Deployment whose number of replicas is an autoscaler's. A new one starts with the given number.
 // One that had a fixed number keeps it: a field that its only manager stops applying would fall back to its default,
 // one replica, so another manager takes it over first, until the autoscaler does.

@@ -69,7 +69,7 @@ func setupGatewayClass(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &gatewayClassReconciler{
 		client:   mgr.GetClient(),
 		features: supportedFeatures(o.features),
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwv1.GatewayClassConditionStatusAccepted),
 			string(gwv1.GatewayClassReasonInvalidParameters), string(gwv1.GatewayClassReasonUnsupported),
 			string(gwv1.GatewayClassReasonUnsupportedVersion)),
 	}

@@ -46,11 +46,12 @@ type meshReconciler struct {
 
 func setupMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &meshReconciler{
-		client:   mgr.GetClient(),
-		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		kinds:    kinds,
-		options:  o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), meshNeedsSomebody()...),
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		kinds:   kinds,
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), v1alpha1.MeshConditionReady,
+			meshNeedsSomebody()...),
 	}
 	gatewayAPI := NewTrigger()
 	c, err := ctrl.NewControllerManagedBy(mgr).
@@ -185,6 +186,9 @@ func (r *meshReconciler) apply(ctx context.Context, mesh *v1alpha1.Mesh, signing
 	if ds.OwnerReferences, err = r.operatorOwner(ctx); err != nil {
 		return err
 	}
+	if held, err := r.applier.held(ctx, mesh, ds); held || err != nil {
+		return err
+	}
 	return r.applier.apply(ctx, mesh, ds)
 }
 
@@ -194,7 +198,8 @@ func (r *meshReconciler) control(mesh *v1alpha1.Mesh) deploy.Control {
 
 func controlOf(mesh *v1alpha1.Mesh, o Options) deploy.Control {
 	return deploy.Control{
-		Namespace: o.Namespace, Image: o.Image, EnvoyImage: o.EnvoyImage,
+		Namespace: o.Namespace, Image: o.Image, EnvoyImage: mesh.Spec.Images.EnvoyOr(o.EnvoyImage),
+		PullSecrets: mesh.Spec.Images.PullSecretsOr(nil),
 		TrustDomain: mesh.Spec.TrustDomain, SPIRE: mesh.Spec.SPIRE(),
 	}
 }

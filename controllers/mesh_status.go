@@ -35,7 +35,11 @@ type meshObserved struct {
 // meshStatus sums up what was observed (pure).
 func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesStatus) v1alpha1.MeshStatus {
 	c := conditions.For(mesh.Generation, mesh.Status.Conditions)
-	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, "The settings are valid.")
+	accepted := "The settings are valid."
+	if mesh.Spec.Paused {
+		accepted += " The Mesh is paused: no proxy is replaced."
+	}
+	c.True(v1alpha1.MeshConditionAccepted, v1alpha1.MeshReasonAccepted, accepted)
 	setNetwork(c, mesh.Spec.Network, o.network)
 	setCertificates(c, certificates)
 	setRenewal(c, certificates.Renewal)

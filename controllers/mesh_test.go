@@ -95,6 +95,7 @@ func TestMesh(t *testing.T) {
 		return errors.Join(condition(m.Status.Conditions, "Ready", metav1.ConditionTrue, "Ready"),
 			progress(m.Status.Conditions, ""))
 	})
+	o.event("Mesh", "Ready", "The mesh is up on 2 nodes.")
 	o.renewalFails()
 	get(o, "the class appears", "", names.WaypointClass, func(c *gwv1.GatewayClass) error {
 		if len(c.Status.SupportedFeatures) == 0 {
@@ -223,7 +224,6 @@ func (o *operator) event(kind, reason, note string) {
 	})
 }
 
-// TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
 // renewalFails: a renewal that fails is a condition and an Event; Ready says so once certificates have run out.
 func (o *operator) renewalFails() {
 	o.t.Helper()
@@ -254,6 +254,50 @@ func (o *operator) renewalFails() {
 	says(metav1.ConditionTrue, metav1.ConditionTrue, v1alpha1.MeshReasonRenewed)
 }
 
+// TestPaused: what runs stays as it is, and what is missing is made.
+func TestPaused(t *testing.T) {
+	o := start(t, shared.Config(t))
+	o.mesh()
+	pause := func(paused bool) {
+		change(o, "", names.Mesh, func(m *v1alpha1.Mesh) {
+			m.Spec.Paused = paused
+			m.Spec.Images = &v1alpha1.Images{Envoy: "envoy:next", PullSecrets: []corev1.LocalObjectReference{{Name: "registry"}}}
+		})
+	}
+	envoyIs := func(want string) func(*appsv1.DaemonSet) error {
+		return func(d *appsv1.DaemonSet) error {
+			if got := d.Spec.Template.Spec.InitContainers[1].Image; got != want {
+				return errors.New("Envoy is " + got)
+			}
+			return nil
+		}
+	}
+	get(o, "the DaemonSet appears", o.system, names.NodeDaemonSet, envoyIs("envoy:test"))
+	pause(true)
+	get(o, "the Mesh says that it is paused", "", names.Mesh, func(m *v1alpha1.Mesh) error {
+		if m.Status.ObservedGeneration != m.Generation {
+			return errors.New("not observed")
+		}
+		require.Contains(t, messageOf(m.Status.Conditions, "Accepted"), "no proxy is replaced")
+		return nil
+	})
+	get(o, "nothing was replaced", o.system, names.NodeDaemonSet, func(d *appsv1.DaemonSet) error {
+		require.NoError(t, envoyIs("envoy:test")(d))
+		return nil
+	})
+	ns := o.namespace("paused")
+	o.create(waypoint(ns, "waypoint"))
+	get(o, "a new waypoint is made", ns, "waypoint", func(d *appsv1.Deployment) error {
+		require.Equal(t, "registry", d.Spec.Template.Spec.ImagePullSecrets[0].Name)
+		return nil
+	})
+	pause(false)
+	d := get(o, "the next ones come", o.system, names.NodeDaemonSet, envoyIs("envoy:next"))
+	require.Equal(t, "registry", d.Spec.Template.Spec.ImagePullSecrets[0].Name)
+	finishDaemonSet(o)
+}
+
+// TestNodeDaemonSetDrift: what the operator applied is restored, and what others added is left alone.
 func TestNodeDaemonSetDrift(t *testing.T) {
 	o := start(t, shared.Config(t))
 	o.mesh()

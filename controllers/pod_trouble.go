@@ -29,7 +29,7 @@ func podTrouble(pod *corev1.Pod) trouble {
 		return trouble{why: "terminating"}
 	}
 	if c := conditions.OfPod(pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
-		return trouble{why: c.Reason + ": " + c.Message, stuck: true}
+		return trouble{why: c.Reason + ": " + strings.TrimRight(c.Message, "."), stuck: true}
 	}
 	if c := conditions.OfPod(pod, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
 		return trouble{}

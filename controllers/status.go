@@ -22,15 +22,18 @@ import (
 // conflictPause is how soon a status is written again that somebody else wrote meanwhile.
 const conflictPause = 20 * time.Millisecond
 
-// announcer emits an Event when a condition turns to a reason that needs a person.
+// announcer emits an Event when a condition turns to a reason that needs a person, and when the one that sums the
+// object up turns True.
 type announcer struct {
 	recorder events.EventRecorder
+	// sum is the type of the condition that sums the object up.
+	sum string
 	// reasons that need a person; others pass by themselves.
 	reasons map[string]bool
 }
 
-func newAnnouncer(recorder events.EventRecorder, reasons ...string) announcer {
-	a := announcer{recorder, map[string]bool{}}
+func newAnnouncer(recorder events.EventRecorder, sum string, reasons ...string) announcer {
+	a := announcer{recorder, sum, map[string]bool{}}
 	for _, r := range reasons {
 		a.reasons[r] = true
 	}
@@ -42,6 +45,9 @@ func (a announcer) announce(o client.Object, before, after []metav1.Condition) {
 	told := map[string]bool{}
 	for i := range after {
 		now := &after[i]
+		if now.Type == a.sum && now.Status == metav1.ConditionTrue && !meta.IsStatusConditionTrue(before, a.sum) {
+			a.recorder.Eventf(o, nil, corev1.EventTypeNormal, now.Reason, "Reconcile", "%s", conditions.Note(now.Message))
+		}
 		if now.Status != metav1.ConditionFalse || !a.reasons[now.Reason] || told[now.Reason] {
 			continue
 		}

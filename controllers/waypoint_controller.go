@@ -47,10 +47,11 @@ type waypointReconciler struct {
 
 func setupWaypoint(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &waypointReconciler{
-		client:   mgr.GetClient(),
-		applier:  newApplier(mgr.GetClient(), mgr.GetAPIReader()),
-		options:  o,
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), waypointNeedsSomebody()...),
+		client:  mgr.GetClient(),
+		applier: newApplier(mgr.GetClient(), mgr.GetAPIReader()),
+		options: o,
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwv1.GatewayConditionProgrammed),
+			waypointNeedsSomebody()...),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).
@@ -220,7 +221,7 @@ func (r *waypointReconciler) deploy(
 			Control: controlOf(mesh, r.options), Gateway: g, Parameters: params, TrustBundle: bundle.Data[names.TrustBundleKey],
 			Nodes: deploy.NodesFor(nodes.Items, params), SendBuffers: deploy.SendBuffers(namespace),
 		}
-		if err := r.apply(ctx, w, &o); err != nil {
+		if err := r.apply(ctx, mesh, w, &o); err != nil {
 			return o, err
 		}
 	}
@@ -247,11 +248,13 @@ func (r *waypointReconciler) parameters(
 // apply applies the objects of a waypoint. A name that is taken and an object that the API server refuses (invalid,
 // over a quota) are the user's to mend. How they do it can't be watched, so it is tried again after
 // Options.DeployRetry.
-func (r *waypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *waypointObserved) error {
+func (r *waypointReconciler) apply(
+	ctx context.Context, mesh *v1alpha1.Mesh, w deploy.Waypoint, o *waypointObserved,
+) error {
 	for _, obj := range w.Objects() {
 		var err error
-		if d, ok := obj.(*appsv1.Deployment); ok && w.Autoscaled() {
-			err = r.applier.applyScaled(ctx, w.Gateway, d, w.MinReplicas())
+		if d, ok := obj.(*appsv1.Deployment); ok {
+			err = r.applyDeployment(ctx, mesh, w, d)
 		} else {
 			err = r.applier.apply(ctx, w.Gateway, obj)
 		}
@@ -271,6 +274,18 @@ func (r *waypointReconciler) apply(ctx context.Context, w deploy.Waypoint, o *wa
 	}
 	_, err := r.applier.remove(ctx, w.Gateway, hpa)
 	return err
+}
+
+func (r *waypointReconciler) applyDeployment(
+	ctx context.Context, mesh *v1alpha1.Mesh, w deploy.Waypoint, d *appsv1.Deployment,
+) error {
+	if held, err := r.applier.held(ctx, mesh, d); held || err != nil {
+		return err
+	}
+	if w.Autoscaled() {
+		return r.applier.applyScaled(ctx, w.Gateway, d, w.MinReplicas())
+	}
+	return r.applier.apply(ctx, w.Gateway, d)
 }
 
 // observe reads how the waypoint is.

@@ -5,6 +5,7 @@ package controllers
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -176,12 +177,16 @@ func setWaypointProgress(c *conditions.Set, programmed metav1.Condition) {
 	setProgress(c, programmed, stuck)
 }
 
+// podOfReplicaSet is the name of one that a ReplicaSet of a Deployment could not make.
+var podOfReplicaSet = regexp.MustCompile(`pods "([a-z0-9.-]+)-[a-z0-9]+-[a-z0-9]{5}"`)
+
 func replicaFailure(d *appsv1.Deployment) string {
 	for _, c := range d.Status.Conditions {
 		failed := c.Type == appsv1.DeploymentReplicaFailure && c.Status == corev1.ConditionTrue
 		stuck := c.Type == appsv1.DeploymentProgressing && c.Status == corev1.ConditionFalse
 		if failed || stuck {
-			return strings.TrimSuffix(c.Message, ".")
+			// It names the pod that wasn't made, another one each time.
+			return podOfReplicaSet.ReplaceAllString(strings.TrimRight(c.Message, "."), `pods of "$1"`)
 		}
 	}
 	return ""

@@ -118,6 +118,7 @@ func TestWaypoint(t *testing.T) {
 	g = get(o, "programmed", ns, "waypoint", programmedIs(metav1.ConditionTrue, "Programmed"))
 	require.Equal(t, "2/2 proxies serve.", messageOf(g.Status.Conditions, "Programmed"))
 	require.NoError(t, progress(g.Status.Conditions, ""))
+	o.event("Gateway", "Programmed", "2/2 proxies serve.")
 	require.Nil(t, meta.FindStatusCondition(g.Status.Conditions, v1alpha1.GatewayConditionEstablished),
 		"its Service has no endpoint")
 	require.NoError(t, o.Create(t.Context(), &discoveryv1.EndpointSlice{

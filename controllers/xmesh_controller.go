@@ -33,7 +33,8 @@ type xMeshReconciler struct {
 func setupXMesh(mgr ctrl.Manager, kinds *Kinds, o Options) error {
 	r := &xMeshReconciler{
 		client: mgr.GetClient(), features: supportedFeatures(o.features),
-		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwxv1alpha1.MeshReasonInvalidParameters)),
+		announce: newAnnouncer(mgr.GetEventRecorder(names.ManagedBy), string(gwxv1alpha1.MeshConditionAccepted),
+			string(gwxv1alpha1.MeshReasonInvalidParameters)),
 	}
 	return kinds.When(func() error {
 		return ctrl.NewControllerManagedBy(mgr).

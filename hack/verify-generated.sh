@@ -3,13 +3,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-make --no-print-directory bin/controller-gen
+make --no-print-directory bin/controller-gen bin/crd-ref-docs
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/... output:object:dir="$tmp/api"
 bin/controller-gen crd:maxDescLen=600 paths=./api/... output:crd:dir="$tmp/crd"
 bin/controller-gen rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir="$tmp/rbac"
+hack/api-reference.sh "$tmp/api.md"
 go -C hack/packages run ./cmd/bundle -root ../.. -out "$tmp/bundle"
 
 stale=0
@@ -20,6 +21,7 @@ check() { # generated, committed
 }
 check "$tmp/api/zz_generated.deepcopy.go" api/v1alpha1/zz_generated.deepcopy.go
 check "$tmp/rbac/role.yaml" config/rbac/role.yaml
+check "$tmp/api.md" docs/reference/api.md
 if ! diff -ru config/crd/bases "$tmp/crd" || ! diff -ru bundle "$tmp/bundle"; then
   stale=1
 fi

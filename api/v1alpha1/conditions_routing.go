@@ -35,6 +35,9 @@ const (
 	EntryReasonPending = "Pending"
 	// EntryReasonNoProxies: no proxy of the waypoint is ready.
 	EntryReasonNoProxies = "NoProxies"
+	// EntryReasonWaypointStalled: no proxy of the waypoint is ready, and none will be by itself: the conditions of its
+	// Gateway say why.
+	EntryReasonWaypointStalled = "WaypointStalled"
 	// EntryReasonProxyRejected: a proxy refuses what comes of the object; it goes on with the last good configuration.
 	EntryReasonProxyRejected = "ProxyRejected"
 	// EntryReasonNotEnrolled: the namespace of the Service that the entry is about is not in the mesh.

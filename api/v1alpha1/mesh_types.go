@@ -6,6 +6,7 @@ package v1alpha1
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // Mesh switches the mesh on in this cluster and holds its settings. There is one, named "default". Creating it starts a
@@ -90,6 +91,16 @@ type MeshSpec struct {
 	// The proxy and the agent on every node.
 	// +optional
 	Node *Node `json:"node,omitempty"`
+
+	// Images of the proxies, and how nodes pull them. Parameters of a class or a Gateway (ProxyParameters) may say
+	// otherwise for their waypoints.
+	// +optional
+	Images *Images `json:"images,omitempty"`
+
+	// While this is true, no proxy is replaced: the DaemonSet of node proxies and the Deployments of waypoints stay as
+	// they are, whatever is changed or upgraded. Those that are missing are made. Routes, policies and certificates go on.
+	// +optional
+	Paused bool `json:"paused,omitempty"`
 
 	// What the proxies log about each connection and request.
 	// +optional
@@ -305,6 +316,14 @@ type Node struct {
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,5}(h|m|s)){1,3}$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) <= duration('24h')",message="drainTimeout must be at most 24h"
 	DrainTimeout *metav1.Duration `json:"drainTimeout,omitempty"`
+
+	// How many node proxies may be replaced at the same time, as in an upgrade: a number, or a percentage of the nodes
+	// such as "10%". Default: 1. Each node has two of them meanwhile.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:Pattern=`^([1-9][0-9]?|100)%$`
+	// +kubebuilder:validation:XValidation:rule="type(self) != int || self >= 1",message="must be at least 1"
+	MaxSurge *intstr.IntOrString `json:"maxSurge,omitempty"`
 
 	// How connections between captured pods of one node go. MTLS: as between nodes, through their proxy twice. Direct:
 	// through it once and without TLS, where all endpoints of what was dialled are pods of the node that no

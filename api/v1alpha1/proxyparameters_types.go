@@ -115,6 +115,11 @@ type ProxyParametersSpec struct {
 	// +kubebuilder:validation:MaxLength=253
 	PriorityClassName string `json:"priorityClassName,omitempty"`
 
+	// Images of the proxies, and how nodes pull them: what is given here wins over the Mesh. With another Envoy for one
+	// Gateway, a version can be tried.
+	// +optional
+	Images *Images `json:"images,omitempty"`
+
 	// Log level of the proxy. Default warning.
 	// +optional
 	LogLevel LogLevel `json:"logLevel,omitempty"`

@@ -99,12 +99,17 @@ func sameNode(old, new *corev1.Node) bool {
 
 func sameGateway(old, new *gwv1.Gateway) bool {
 	return sameGeneration(old, new) && (old.DeletionTimestamp == nil) == (new.DeletionTimestamp == nil) &&
-		GatewayEstablished(old) == GatewayEstablished(new)
+		GatewayEstablished(old) == GatewayEstablished(new) && GatewayStalled(old) == GatewayStalled(new)
 }
 
 // GatewayEstablished tells whether a waypoint has served before (condition fairway.dev/Established); false for nil.
 func GatewayEstablished(g *gwv1.Gateway) bool {
 	return g != nil && meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.GatewayConditionEstablished)
+}
+
+// GatewayStalled tells whether a waypoint doesn't get any better by itself (condition Stalled); false for nil.
+func GatewayStalled(g *gwv1.Gateway) bool {
+	return g != nil && meta.IsStatusConditionTrue(g.Status.Conditions, v1alpha1.ConditionStalled)
 }
 
 func sameService(old, new *corev1.Service) bool {

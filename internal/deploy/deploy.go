@@ -53,6 +53,8 @@ type Control struct {
 	Namespace string
 	// Image of the agent; EnvoyImage of the proxy.
 	Image, EnvoyImage string
+	// PullSecrets by which nodes pull them, of the pods' namespace.
+	PullSecrets []corev1.LocalObjectReference
 	// TrustDomain of the mesh.
 	TrustDomain string
 	// SPIRE says where SPIRE's agents are found; nil where the operator signs.
@@ -129,6 +131,14 @@ func orDefault(set *corev1.ResourceRequirements, def corev1.ResourceRequirements
 		return *set.DeepCopy()
 	}
 	return def
+}
+
+// surge is how many node proxies are replaced at the same time.
+func surge(set *intstr.IntOrString) *intstr.IntOrString {
+	if set != nil {
+		return new(*set)
+	}
+	return new(intstr.FromInt32(1))
 }
 
 func fieldEnv(name, fieldPath string) corev1.EnvVar {

@@ -38,6 +38,13 @@ func control() deploy.Control {
 	}
 }
 
+// private is with images that take a Secret to pull.
+func private() deploy.Control {
+	c := control()
+	c.PullSecrets = []corev1.LocalObjectReference{{Name: "registry"}}
+	return c
+}
+
 func ofSPIRE() deploy.Control {
 	c := control()
 	c.SPIRE = &v1alpha1.SPIRECertificates{AdminSocket: "/run/spire/admin/admin.sock"}
@@ -86,13 +93,14 @@ func TestGolden(t *testing.T) {
 	for name, objects := range map[string][]client.Object{
 		"node-defaults": {deploy.Node(&v1alpha1.Mesh{}, control())},
 		"node-settings": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{
+			MaxSurge: new(intstr.FromString("10%")),
 			Resources: &corev1.ResourceRequirements{
 				Limits: corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Gi")},
 			},
 			LogLevel: "debug", Concurrency: new(int32(4)), DrainTimeout: duration(24 * time.Hour),
 			NodeSelector: map[string]string{"mesh": "yes"},
 			Tolerations:  []corev1.Toleration{{Key: "dedicated", Operator: corev1.TolerationOpExists}},
-		}}}, control())},
+		}}}, private())},
 		"node-host": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{Host: &v1alpha1.HostPaths{
 			RuntimeSocket: "/run/k3s/containerd/containerd.sock", CNIBinDir: "/var/lib/rancher/k3s/data/cni",
 			CNIConfDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", NetnsDir: "/run/other/netns",
@@ -103,7 +111,7 @@ func TestGolden(t *testing.T) {
 			Control: control(), Gateway: gateway(nil), TrustBundle: "PEM\n", SendBuffers: true,
 		}.Objects(),
 		"waypoint-parameters": deploy.Waypoint{
-			Control: control(), TrustBundle: "PEM\n",
+			Control: private(), TrustBundle: "PEM\n",
 			Gateway: gateway(func(g *gwv1.Gateway) {
 				g.Spec.Infrastructure = &gwv1.GatewayInfrastructure{
 					Labels: map[gwv1.LabelKey]gwv1.LabelValue{
@@ -113,6 +121,7 @@ func TestGolden(t *testing.T) {
 				}
 			}),
 			Parameters: v1alpha1.ProxyParametersSpec{
+				Images:           &v1alpha1.Images{Envoy: "registry.example/envoy:distroless-v1.41.0"},
 				Replicas:         new(int32(3)),
 				DisruptionBudget: &v1alpha1.DisruptionBudget{MinAvailable: new(intstr.FromString("50%"))},
 				Resources: &corev1.ResourceRequirements{
@@ -175,16 +184,19 @@ func TestMergeParameters(t *testing.T) {
 	class := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Autoscaling: &v1alpha1.Autoscaling{MinReplicas: 2}, LogLevel: "info", DrainTimeout: duration(50 * time.Second),
 		HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100},
+		Images:       &v1alpha1.Images{Envoy: "a", PullSecrets: []corev1.LocalObjectReference{{Name: "registry"}}},
 		PodLabels:    map[string]string{"a": "class", "b": "class"},
 	}}
 	own := &v1alpha1.ProxyParameters{Spec: v1alpha1.ProxyParametersSpec{
 		Replicas: new(int32(3)), TerminationGracePeriod: duration(40 * time.Second), PodLabels: map[string]string{"b": "own"},
+		Images: &v1alpha1.Images{Envoy: "b"},
 	}}
 	before := class.DeepCopy()
 	got := deploy.MergeParameters(class, own)
 	require.Equal(t, v1alpha1.ProxyParametersSpec{
 		Replicas: new(int32(3)), LogLevel: "info", DrainTimeout: duration(50 * time.Second),
 		TerminationGracePeriod: duration(40 * time.Second), HeaderLimits: &v1alpha1.HeaderLimits{SizeKiB: 64, Count: 100},
+		Images:    &v1alpha1.Images{Envoy: "b", PullSecrets: []corev1.LocalObjectReference{{Name: "registry"}}},
 		PodLabels: map[string]string{"a": "class", "b": "own"}, PodAnnotations: map[string]string{},
 	}, got)
 	require.Equal(t, before, class, "the class's parameters are shared and must not change")

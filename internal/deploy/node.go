@@ -136,7 +136,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 				Type: appsv1.RollingUpdateDaemonSetStrategyType,
 				// The next proxy of a node serves before the one before is told to go.
 				RollingUpdate: &appsv1.RollingUpdateDaemonSet{
-					MaxSurge: new(intstr.FromInt32(1)), MaxUnavailable: new(intstr.FromInt32(0)),
+					MaxSurge: surge(spec.MaxSurge), MaxUnavailable: new(intstr.FromInt32(0)),
 				},
 			},
 			Template: corev1.PodTemplateSpec{
@@ -146,6 +146,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 				},
 				Spec: corev1.PodSpec{
 					ServiceAccountName:            names.NodeServiceAccount,
+					ImagePullSecrets:              c.PullSecrets,
 					HostNetwork:                   true,
 					DNSPolicy:                     corev1.DNSClusterFirstWithHostNet,
 					PriorityClassName:             "system-node-critical",

@@ -26,6 +26,13 @@ func MergeParameters(class, gateway *v1alpha1.ProxyParameters) v1alpha1.ProxyPar
 	if g.Replicas != nil || g.Autoscaling != nil {
 		out.Replicas, out.Autoscaling = g.Replicas, g.Autoscaling
 	}
+	if g.Images != nil {
+		var of v1alpha1.Images
+		if out.Images != nil {
+			of = *out.Images
+		}
+		out.Images = &v1alpha1.Images{Envoy: g.Images.EnvoyOr(of.Envoy), PullSecrets: g.Images.PullSecretsOr(of.PullSecrets)}
+	}
 	override(&out.DisruptionBudget, g.DisruptionBudget)
 	override(&out.Resources, g.Resources)
 	override(&out.AgentResources, g.AgentResources)

@@ -243,6 +243,7 @@ func (w Waypoint) podSpec(drainSeconds, graceSeconds int64) corev1.PodSpec {
 	p := &w.Parameters
 	return corev1.PodSpec{
 		ServiceAccountName:            w.Gateway.Name,
+		ImagePullSecrets:              p.Images.PullSecretsOr(w.PullSecrets),
 		AutomountServiceAccountToken:  new(false),
 		NodeSelector:                  nodeSelector(*p),
 		Tolerations:                   p.Tolerations,
@@ -379,7 +380,7 @@ const escaped = "--log-format-escaped"
 func (w Waypoint) envoy(drainSeconds int64) corev1.Container {
 	c := corev1.Container{
 		Name:            containerEnvoy,
-		Image:           w.EnvoyImage,
+		Image:           w.Parameters.Images.EnvoyOr(w.EnvoyImage),
 		ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(append(envoyArgs(w.Parameters.LogLevel, w.Parameters.Concurrency, max(drainSeconds, 1)), escaped),
 			quiet(w.Parameters.LogLevel)...),

@@ -246,6 +246,7 @@ func (i *Ingest) tlsNeeds(c *memo.Ctx, at []model.Attachment) ParentReport {
 			out.Attachments = append(out.Attachments, a) // whose tables lead there
 		}
 	}
+	out.Stalled = cluster.GatewayStalled(i.gateway(c, out.Waypoint))
 	switch {
 	case len(out.Clusters) > 0 && own:
 		out.Pending, out.Dialled = b.Pending, i.dialled(c, out.Attachments)

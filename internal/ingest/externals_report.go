@@ -157,7 +157,7 @@ func (i *Ingest) externalFor(c *memo.Ctx, e *External, svc cluster.Key, leads bo
 	}
 	if out.Unprogrammed = i.unserved(c, svc, "no waypoint serves the Service"); out.Unprogrammed == nil {
 		b := i.Binding.Get(c, svc)
-		out.Waypoint, out.Pending = b.Waypoint, b.Pending
+		i.leadTo(c, b, &out)
 		out.Clusters = []string{names.External(e.Name.Namespace, e.Name.Name, e.Version)}
 	}
 	return out

@@ -350,7 +350,7 @@ func (p *picture) report(r *Report) {
 		case parent.Enforcement != nil:
 			p.enforcement(*parent.Enforcement)
 		default:
-			pending := flags(map[string]bool{"pending": parent.Pending})
+			pending := flags(map[string]bool{"pending": parent.Pending, "stalled": parent.Stalled})
 			var ports []model.ServicePort
 			for _, at := range parent.Attachments {
 				ports = append(ports, at.Port)

@@ -140,7 +140,7 @@ func (i *Ingest) atWaypoint(c *memo.Ctx, at []model.Attachment) (out ParentRepor
 		return out, false
 	}
 	b := i.Binding.Get(c, svc)
-	out.Waypoint, out.Pending = b.Waypoint, b.Pending
+	i.leadTo(c, b, &out)
 	out.Dialled = i.dialled(c, at)
 	return out, true
 }

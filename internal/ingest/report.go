@@ -51,6 +51,8 @@ type ParentReport struct {
 	Dialled []netip.AddrPort
 	// Pending: they don't lead there yet, for the waypoint has not served for the first time.
 	Pending bool
+	// Stalled: nothing makes the waypoint work by itself.
+	Stalled bool
 	// Foreign: somebody else may be responsible for the parent; what another controller says of it goes before.
 	Foreign bool
 	// Unprogrammed says why no proxy will serve the route; nil where one should.
@@ -126,7 +128,7 @@ func (i *Ingest) parentReport(c *memo.Ctx, r *Route, p parent) ParentReport {
 	off := fmt.Sprintf("a label of Service %s or of its namespace keeps the Service off every waypoint", p.service)
 	if out.Unprogrammed = i.unserved(c, p.service, off); out.Unprogrammed == nil {
 		b := i.Binding.Get(c, p.service)
-		out.Waypoint, out.Pending = b.Waypoint, b.Pending
+		i.leadTo(c, b, &out)
 		out.Dialled = i.dialled(c, has)
 		for _, port := range ruleBackends(r.Rules) {
 			out.Backends = append(out.Backends, i.clusterName(c, port))

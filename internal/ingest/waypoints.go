@@ -59,6 +59,12 @@ func (b Binding) Connections() string {
 // unserved tells that connections to the Service have nothing to do with a waypoint.
 func (b Binding) unserved() bool { return b.None() || b.Unsupported != "" }
 
+// leadTo has a report speak of a waypoint.
+func (i *Ingest) leadTo(c *memo.Ctx, b Binding, out *ParentReport) {
+	out.Waypoint, out.Pending = b.Waypoint, b.Pending
+	out.Stalled = cluster.GatewayStalled(i.gateway(c, b.Waypoint))
+}
+
 // bound is what a Service's status says of its binding: nothing while there is no Mesh.
 func (i *Ingest) bound(c *memo.Ctx, key cluster.Key) Binding {
 	if !i.Settings.Get(c, struct{}{}).present {

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,8 @@ var envoyPaths = []string{
 type Envoy struct {
 	client *http.Client
 	hidden *strings.Replacer // nil for nothing
+	// supported: it has said that its version will do. An Envoy that takes its place is of the same image.
+	supported atomic.Bool
 }
 
 // Hide shows numbers of the configuration as 0. It is called before anybody asks.
@@ -75,9 +78,12 @@ func (e *Envoy) get(ctx context.Context, path string, query url.Values) (*http.R
 	return res, nil
 }
 
-// Ready returns nil once Envoy serves: its listeners and clusters came, and it is neither draining nor shutting down
-// (admin path /ready).
+// Ready returns nil once Envoy serves: it is of a version that will do, its listeners and clusters came, and it is
+// neither draining nor shutting down (admin path /ready).
 func (e *Envoy) Ready(ctx context.Context) error {
+	if err := e.checkVersion(ctx); err != nil {
+		return err
+	}
 	res, err := e.get(ctx, "ready", nil)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -40,6 +41,35 @@ func fakeEnvoy(t *testing.T, h http.Handler) *Envoy {
 	s.Start()
 	t.Cleanup(s.Close)
 	return NewEnvoy(socket)
+}
+
+// ofVersion is an Envoy that is live, and of a version.
+func ofVersion(t *testing.T, version string) *Envoy {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/ready", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("LIVE\n")) })
+	mux.HandleFunc("/server_info", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintf(w, `{"version":%q,"state":"LIVE"}`, version)
+	})
+	return fakeEnvoy(t, mux)
+}
+
+// An Envoy that rejects a part of its configuration for its age would go on without that part.
+func TestAnEnvoyThatIsTooOld(t *testing.T) {
+	for version, want := range map[string]string{
+		"4e2f1ab/1.40.0/Clean/RELEASE/BoringSSL":        "",
+		"4e2f1ab/1.41.2-dev/Modified/RELEASE/BoringSSL": "",
+		"4e2f1ab/1.39.3/Clean/RELEASE/BoringSSL":        "the proxy is Envoy 1.39.3, and the mesh needs 1.40.0 or later",
+		"4e2f1ab":                                       "the proxy says a version that can't be read",
+		"4e2f1ab/new/Clean/x/y":                         "the proxy says a version that can't be read",
+	} {
+		err := ofVersion(t, version).Ready(t.Context())
+		if want == "" {
+			require.NoError(t, err, version)
+		} else {
+			require.ErrorContains(t, err, want, version)
+		}
+	}
 }
 
 func absentEnvoy(t *testing.T) *Envoy { return NewEnvoy(filepath.Join(t.TempDir(), "none.sock")) }
@@ -154,12 +184,11 @@ func TestSecretNumbersAreHidden(t *testing.T) {
 }
 
 func TestReadyAndHealthy(t *testing.T) {
-	live := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "LIVE\n")
-	}))
+	live := ofVersion(t, "x/1.40.0/Clean/RELEASE/BoringSSL")
 	starting := fakeEnvoy(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "PRE_INITIALIZING", http.StatusServiceUnavailable)
 	}))
+	starting.supported.Store(true)
 	broken := func() error { return errors.New("not yet") }
 	for name, c := range map[string]struct {
 		public         Public
@@ -295,7 +324,7 @@ func TestDrained(t *testing.T) {
 func TestReadyWaitsForAStart(t *testing.T) {
 	var configured atomic.Bool
 	h := Public{
-		Envoy:    fakeEnvoy(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})),
+		Envoy:    ofVersion(t, "x/1.40.0/Clean/RELEASE/BoringSSL"),
 		Patience: time.Minute,
 		Configured: func() error {
 			if configured.Swap(true) {

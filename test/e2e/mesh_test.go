@@ -9,13 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -76,66 +74,7 @@ func TestAStrictMesh(t *testing.T) {
 	outside.answers("stranger", url, "server")
 }
 
-// enableUndeploy must be set, because the test needs `make undeploy` and `make deploy` of the working tree.
-const enableUndeploy = "FAIRWAY_E2E_UNDEPLOY"
-
-// Removing Fairway as a whole, in whatever order, leaves pods uncaptured and working, and nothing that hangs.
-func TestUndeploy(t *testing.T) {
-	if os.Getenv(enableUndeploy) == "" {
-		t.Skipf("runs make undeploy and make deploy: set %s=1", enableUndeploy)
-	}
-	s := enrolled(t)
-	s.client("client")
-	s.server("server")
-	s.service("server", "server")
-	s.captured("client", "server")
-	before := s.pod("server")
-	mesh := &v1alpha1.Mesh{ObjectMeta: metaOf(names.Mesh)}
-	require.NoError(t, world.client.Get(t.Context(), client.ObjectKeyFromObject(mesh), mesh))
-	t.Cleanup(func() {
-		run(context.Background(), t, "deploy")
-		restore(mesh)
-		meshReady(t)
-	})
-	for name, undeploy := range map[string]func(*testing.T){
-		"in order": func(t *testing.T) {
-			t.Helper()
-			run(t.Context(), t, "undeploy")
-			s.captureIs(corev1.ConditionFalse, "client", "server")
-		},
-		"all at once": func(t *testing.T) { t.Helper(); kubectl(t, "delete", "-k", "../../config/default", "--timeout=60s") },
-		// As the Operator Lifecycle Manager does: the agents' rights go with the operator, while the Mesh is there.
-		"the operator first": func(t *testing.T) {
-			t.Helper()
-			kubectl(t, "delete", "-n", names.SystemNamespace, "deployment/"+names.OperatorDeployment)
-			kubectl(t, "delete", "-k", "../../config/rbac")
-			kubectl(t, "delete", "meshes.fairway.dev", names.Mesh, "--timeout=20s")
-			eventually.PassesWithin(t, time.Minute, "the node proxies are gone", func(look require.TestingT) {
-				require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
-			})
-			run(t.Context(), t, "undeploy")
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			undeploy(t)
-			require.True(t, gone(t, &corev1.Namespace{}, "", names.SystemNamespace))
-			got := s.many("client", 20, "http://server/")
-			require.Empty(t, got.failures())
-			// A pod that starts without the mesh starts as if there had never been one.
-			late := strings.ReplaceAll(name, " ", "-")
-			s.server(late)
-			s.service(late, late)
-			s.answers("client", "http://"+late+"/", late)
-
-			run(t.Context(), t, "deploy")
-			createMesh(t, mesh)
-			s.captured("client", "server", late)
-			s.answers("client", "http://server/", "server")
-			require.Equal(t, before.UID, s.pod("server").UID)
-		})
-	}
-}
-
+// gone tells that there is no such object.
 func gone(t *testing.T, obj client.Object, namespace, name string) bool {
 	t.Helper()
 	return apierrors.IsNotFound(world.client.Get(t.Context(), client.ObjectKey{Namespace: namespace, Name: name}, obj))

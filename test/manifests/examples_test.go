@@ -25,6 +25,9 @@ const (
 	noteKustomization = "of a kustomization"
 	// notePrometheus: the block is a part of Prometheus' configuration.
 	notePrometheus = "of Prometheus"
+	// noteArgo and noteFlux: the block is an object of kinds that only a cluster with those has, or a part of one.
+	noteArgo = "of Argo CD"
+	noteFlux = "of Flux"
 )
 
 // TestExamplesOfDocuments asks an API server whether it would take the manifests that documents show.
@@ -38,7 +41,7 @@ func TestExamplesOfDocuments(t *testing.T) {
 			}
 			text := b.text
 			switch b.note {
-			case noteKustomization, notePrometheus:
+			case noteKustomization, notePrometheus, noteArgo, noteFlux:
 				t.Logf("%s: not asked about, since it is a part %s:\n%s", p.file, b.note, text)
 				continue
 			case noteMesh:

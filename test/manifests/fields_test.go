@@ -23,7 +23,8 @@ import (
 func TestFieldsOfDocumentsExist(t *testing.T) {
 	specs := schemas(t)
 	// Fields of kinds that are not ours.
-	others := []string{"spec.hostnames", "spec.podCIDRs", "spec.config.nodeSelector", "spec.config.tolerations"}
+	others := []string{"spec.hostnames", "spec.podCIDRs", "spec.config.nodeSelector", "spec.config.tolerations",
+		"spec.wait", "spec.healthCheckExprs"}
 	path := regexp.MustCompile(`^(?:(Mesh|ProxyParameters)\.)?(spec\.[A-Za-z.]+)$`)
 	found := 0
 	for _, p := range pages(t) {

@@ -348,7 +348,7 @@ func (w *world) Prefer(pods [][]string) {
 func (w *world) Unsure(int) bool { return false }
 
 func (w *world) DialledBy(string, map[string]time.Time) {}
-func (w *world) Forget()                                 {}
+func (w *world) Forget()                                {}
 
 func (w *world) EndPlaintext(path string, _ []netip.AddrPort, refused func(uint16) bool) (int, error) {
 	w.mu.Lock()

@@ -75,6 +75,9 @@ func acknowledged(p ingest.ParentReport, acks Acknowledgements) (is metav1.Condi
 	switch {
 	case n.rejection != "":
 		return metav1.ConditionFalse, v1alpha1.EntryReasonProxyRejected, n.rejection
+	case n.serving == 0 && p.Stalled:
+		return metav1.ConditionFalse, v1alpha1.EntryReasonWaypointStalled,
+			fmt.Sprintf("No proxy of waypoint %s is ready, and none will be by itself: see the conditions of its Gateway", p.Waypoint)
 	case n.serving == 0:
 		return metav1.ConditionFalse, v1alpha1.EntryReasonNoProxies,
 			fmt.Sprintf("No proxy of waypoint %s is ready: see the conditions of its Gateway", p.Waypoint)

@@ -119,6 +119,8 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		Backends: []string{"service/bookshop/ratings/80"},
 		Dialled:  []netip.AddrPort{netip.MustParseAddrPort("10.96.0.10:80")},
 	}
+	stalled := served
+	stalled.Stalled = true
 	both := func(change func(*book)) *book {
 		b := newBook("a", "b")
 		change(b)
@@ -141,6 +143,14 @@ func TestProgrammedCountsWhatReadyProxiesAcknowledged(t *testing.T) {
 		"no proxy yet": {
 			report: served, book: newBook(), status: "False", reason: v1alpha1.EntryReasonNoProxies,
 			text: "No proxy",
+		},
+		"no proxy, and none by itself": {
+			report: stalled, book: newBook(), status: "False", reason: v1alpha1.EntryReasonWaypointStalled,
+			text: "No proxy of waypoint",
+		},
+		"a proxy of a waypoint that can't have more": {
+			report: stalled, status: "True", reason: v1alpha1.EntryReasonProgrammed, text: "1/1 proxies",
+			book: newBook("a"),
 		},
 		"only a starting proxy": {
 			report: served, status: "False", reason: v1alpha1.EntryReasonNoProxies, text: "No proxy",
