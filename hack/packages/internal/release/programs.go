@@ -57,6 +57,9 @@ func (w *writer) build(p platform) (out programs, err error) {
 		if err != nil {
 			return nil, err
 		}
+		if err := stamped(info, w.commit); err != nil && !w.AllowDirty {
+			return nil, err
+		}
 		out.info["/"+name] = info
 		return os.ReadFile(file)
 	}
@@ -65,6 +68,17 @@ func (w *writer) build(p platform) (out programs, err error) {
 	}
 	out.cni, err = one("fairway-cni", "./internal/agent/cni/fairway-cni")
 	return out, err
+}
+
+// stamped checks that a program knows the commit that it is of. Go is silent where it finds no repository.
+func stamped(info *debug.BuildInfo, commit string) error {
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && s.Value == commit {
+			return nil
+		}
+	}
+	return fmt.Errorf("go did not write commit %s into %s, which it does in a clone with a folder .git and not in a "+
+		"worktree of git: make the release in a clone, or set ALLOW_DIRTY=1 for a trial", commit, info.Path)
 }
 
 // name of an image where it will be, without tag; without a registry that of config/default.

@@ -228,6 +228,19 @@ func TestTime(t *testing.T) {
 	}
 }
 
+// TestStamped: a program that doesn't know its commit is no release.
+func TestStamped(t *testing.T) {
+	info := &debug.BuildInfo{Path: "fairway", Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}}}
+	if err := stamped(info, "abc"); err != nil {
+		t.Error(err)
+	}
+	for _, info := range []*debug.BuildInfo{info, {Path: "fairway"}} {
+		if err := stamped(info, "def"); err == nil || !strings.Contains(err.Error(), "in a clone") {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 func TestNotes(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "b.md", "---\nkind: fix\n---\nIt no longer\nfails.\n\nRestart it once.\n")
