@@ -230,8 +230,8 @@ func setMeshProgress(c *conditions.Set, nodes []corev1.Pod) {
 func troubles(pods []corev1.Pod) string {
 	var out []string
 	for i := range pods {
-		if t := podTrouble(&pods[i]); t.why != "" {
-			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), t.why))
+		if t := podTrouble(&pods[i]); t.Why != "" {
+			out = append(out, fmt.Sprintf("%s (%s)", nodeOf(&pods[i]), t.Why))
 		}
 	}
 	if len(out) == 0 {

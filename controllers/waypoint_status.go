@@ -33,7 +33,7 @@ type waypointObserved struct {
 	parametersProblem, deployProblem string
 	deployment                       *appsv1.Deployment
 	// troubles are what keeps pods of the Deployment from being ready.
-	troubles   []trouble
+	troubles   []conditions.Trouble
 	autoscaler *autoscalingv2.HorizontalPodAutoscaler
 	clusterIPs []string
 	// reachable: the waypoint's Service has an endpoint, so that node proxies can send connections there. Looked at until
@@ -137,7 +137,7 @@ func notAccepted(o waypointObserved) string {
 
 // notReadyReason tells pods that start from those that won't by themselves.
 func notReadyReason(o waypointObserved) gwv1.GatewayConditionReason {
-	if replicaFailure(o.deployment) != "" || len(o.troubles) > 0 && o.troubles[0].stuck {
+	if replicaFailure(o.deployment) != "" || len(o.troubles) > 0 && o.troubles[0].Stuck {
 		return gwv1.GatewayReasonNoResources
 	}
 	return gwv1.GatewayReasonPending
@@ -149,7 +149,7 @@ func notReady(o waypointObserved) string {
 	if len(o.troubles) > 0 {
 		whys := make([]string, len(o.troubles))
 		for i, t := range o.troubles {
-			whys[i] = t.why
+			whys[i] = t.Why
 		}
 		why = enumerate(whys)
 	}

@@ -71,7 +71,7 @@ func TestStatusOfPoliciesThatAreNotInForce(t *testing.T) {
 func TestStatusWarnsOfRoutesWhereThereAreAny(t *testing.T) {
 	for routes, warned := range map[int]bool{0: false, 1: true} {
 		var out bytes.Buffer
-		report{Waypoints: []waypointReport{{Name: "waypoint", Routes: routes}}}.draw(&table{out: &out}, testNow)
+		report{Waypoints: []waypointReport{{Name: "waypoint", Routes: &routes}}}.draw(&table{out: &out}, testNow)
 		assert.Equal(t, warned, strings.Contains(out.String(), noBoundary), "%d routes", routes)
 	}
 }

@@ -6,6 +6,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -30,13 +31,7 @@ type connected struct {
 
 // readProxies asks all operator replicas and compares with the proxies that there should be.
 func (k *collector) readProxies(ctx context.Context) {
-	operators := k.operators()
-	if len(operators) == 0 && !k.unread[whatPods] {
-		k.problem("no operator runs in namespace %s (label %s=%s)", k.system, names.LabelComponent, names.ComponentOperator)
-	}
-	for _, o := range operators {
-		k.report.Mesh.Operators = append(k.report.Mesh.Operators, o.String())
-	}
+	operators := k.operator.running()
 	var streams []connected
 	var failures map[types.NamespacedName]error
 	// Ends by itself; what it found last counts.
@@ -44,15 +39,40 @@ func (k *collector) readProxies(ctx context.Context) {
 		streams, failures = k.askOperators(ctx, operators)
 		return settled(streams), nil
 	})
-	for _, o := range operators {
+	for _, o := range k.operator.ready { // that the others aren't ready has been said
 		if err := failures[o]; err != nil {
-			k.unknown("operator %s could not be queried for its proxies: %v", o, err)
+			k.unknown("operator %s could not be queried for its proxies: %s", o, plainly(err))
 		}
 	}
-	k.compare(streams, len(failures) > 0)
+	if k.unread[whatPods] {
+		return // neither which proxies there are nor whom to ask is known
+	}
+	k.report.Proxies = []proxyReport{}
+	k.compare(streams, len(failures) > 0 && !k.operator.down)
+	if k.operator.down {
+		k.judgeOrphans()
+		return
+	}
 	k.askDisconnected(ctx)
+	k.judgeProxies()
+}
+
+// judgeOrphans says once of all proxies what follows from that no operator runs.
+func (k *collector) judgeOrphans() {
+	var all []string
 	for _, r := range k.report.Proxies {
-		k.judgeProxy(r)
+		if r.State == stateDisconnected && !r.unlisted {
+			all = append(all, r.Pod)
+		}
+	}
+	switch len(all) {
+	case 0:
+	case 1:
+		k.problem(proxyCutOff, "Pod "+all[0], "proxy %s has no operator to connect to: it keeps its last configuration and "+
+			"gets no updates", all[0])
+	default:
+		k.problem(proxyCutOff, "", "%d proxies have no operator to connect to (%s): they keep their last configuration and "+
+			"get no updates", len(all), enumerate(all))
 	}
 }
 
@@ -71,6 +91,7 @@ func (k *collector) askDisconnected(ctx context.Context) {
 			switch err := getJSON(ctx, k.reach, types.NamespacedName{Namespace: namespace, Name: name}, introspect.PathAgent,
 				&agent); {
 			case err != nil:
+				r.dumb = true
 				r.Reason = "its agent could not be queried: " + err.Error()
 			case agent.Operator.Error != "":
 				r.Reason = agent.Operator.Error
@@ -90,18 +111,6 @@ func settled(streams []connected) bool {
 		}
 	}
 	return true
-}
-
-func (k *collector) operators() []types.NamespacedName {
-	var out []types.NamespacedName
-	for i := range k.pods {
-		p := &k.pods[i]
-		if p.Namespace == k.system && p.Labels[names.LabelComponent] == names.ComponentOperator &&
-			p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning {
-			out = append(out, types.NamespacedName{Namespace: p.Namespace, Name: p.Name})
-		}
-	}
-	return out
 }
 
 func (k *collector) askOperators(
@@ -143,13 +152,13 @@ func (k *collector) compare(streams []connected, partial bool) {
 	}
 	for i := range k.pods {
 		p := &k.pods[i]
-		if !k.isNodeProxy(p) && !k.isWaypoint(p) {
-			continue
+		if p.Status.Phase != corev1.PodRunning || !k.isNodeProxy(p) && !k.isWaypoint(p) {
+			continue // one that doesn't run is told of with its node or waypoint
 		}
 		name := p.Namespace + "/" + p.Name
 		s, ok := byPod[name]
 		delete(byPod, name)
-		r := proxyReport{Pod: name, Node: p.Spec.NodeName, State: stateDisconnected}
+		r := proxyReport{Pod: name, Node: p.Spec.NodeName, State: stateDisconnected, unready: !podReady(p)}
 		switch {
 		case ok:
 			r = reportOf(s)
@@ -170,8 +179,7 @@ func (k *collector) compare(streams []connected, partial bool) {
 
 func (k *collector) isWaypoint(p *corev1.Pod) bool {
 	return p.Labels[names.LabelComponent] == names.ComponentWaypoint &&
-		p.Labels[names.LabelManagedBy] == names.ManagedBy &&
-		p.DeletionTimestamp == nil && p.Status.Phase == corev1.PodRunning
+		p.Labels[names.LabelManagedBy] == names.ManagedBy && p.DeletionTimestamp == nil
 }
 
 func reportOf(s connected) proxyReport {
@@ -188,26 +196,43 @@ func reportOf(s connected) proxyReport {
 	return r
 }
 
-func (k *collector) judgeProxy(r proxyReport) {
-	if r.unlisted {
-		return
-	}
-	switch r.State {
-	case stateDisconnected:
-		why := ""
-		if r.Reason != "" {
-			why = " (" + oneLine(r.Reason) + ")"
-		}
-		k.problem("proxy %s is not connected to any operator%s: it keeps its last configuration and gets no updates", r.Pod,
-			why)
-	case statePending:
-		_, pending, _ := r.counts()
-		k.problem("proxy %s has not acknowledged %d resources", r.Pod, pending)
-	case stateRejected:
-		for _, t := range r.Types {
-			for _, x := range t.Rejections {
-				k.problem("proxy %s rejects %s %s: %s", r.Pod, t.Name, x.Resource, oneLine(x.Error))
+// judgeProxies says what is wrong with proxies, once for all that have the same trouble.
+func (k *collector) judgeProxies() {
+	var cutOff, rejecting groups
+	for _, r := range k.report.Proxies {
+		switch {
+		case r.unlisted, r.dumb && r.unready: // why it isn't ready has been said
+		case r.State == stateDisconnected:
+			why := ""
+			if r.Reason != "" {
+				why = " (" + oneLine(r.Reason) + ")"
 			}
+			cutOff.add(why, r.Pod)
+		case r.State == statePending:
+			_, pending, _ := r.counts()
+			k.problem(proxyRejects, "Pod "+r.Pod, "proxy %s has not acknowledged %d resources", r.Pod, pending)
+		case r.State == stateRejected:
+			for _, t := range r.Types {
+				for _, x := range t.Rejections {
+					rejecting.add(fmt.Sprintf("%s %s: %s", t.Name, x.Resource, x.Error), r.Pod)
+				}
+			}
+		}
+	}
+	for _, why := range cutOff.words {
+		if all := cutOff.members[why]; len(all) == 1 {
+			k.problem(proxyCutOff, "Pod "+all[0], "proxy %s is not connected to any operator%s: it keeps its last "+
+				"configuration and gets no updates", all[0], why)
+		} else {
+			k.problem(proxyCutOff, "", "%d proxies are not connected to any operator%s: %s; they keep their last "+
+				"configuration and get no updates", len(all), why, enumerate(all))
+		}
+	}
+	for _, what := range rejecting.words {
+		if all := rejecting.members[what]; len(all) == 1 {
+			k.problem(proxyRejects, "Pod "+all[0], "proxy %s rejects %s", all[0], what)
+		} else {
+			k.problem(proxyRejects, "", "%d proxies (%s) reject %s", len(all), enumerate(all), what)
 		}
 	}
 }

@@ -5,8 +5,10 @@ package cli
 
 import (
 	"context"
+	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +20,34 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
+// meshRoute is a route of any kind.
+type meshRoute struct {
+	client.Object
+	kind   string
+	refs   []gwv1.ParentReference
+	status []gwv1.RouteParentStatus
+}
+
+func (r meshRoute) key() types.NamespacedName { return client.ObjectKeyFromObject(r.Object) }
+
+func (k *collector) listRoutes(ctx context.Context) {
+	var http gwv1.HTTPRouteList
+	k.list(ctx, whatHTTPRoutes, &http)
+	for i := range http.Items {
+		r := &http.Items[i]
+		k.routes = append(k.routes, meshRoute{r, "HTTPRoute", r.Spec.ParentRefs, r.Status.Parents})
+	}
+	var grpc gwv1.GRPCRouteList
+	k.list(ctx, whatGRPCRoutes, &grpc)
+	for i := range grpc.Items {
+		r := &grpc.Items[i]
+		k.routes = append(k.routes, meshRoute{r, "GRPCRoute", r.Spec.ParentRefs, r.Status.Parents})
+	}
+}
+
+// routesUnread tells that some routes could not be listed.
+func (k *collector) routesUnread() bool { return k.unread[whatHTTPRoutes] || k.unread[whatGRPCRoutes] }
+
 // attachedRoute is a route of the mesh.
 type attachedRoute struct {
 	name      string
@@ -28,11 +58,15 @@ type attachedRoute struct {
 // whose parent has none, or does not exist, are under the empty name.
 type routes map[types.NamespacedName][]attachedRoute
 
-// messageUnanswered is said of a route without a status.
-const messageUnanswered = "the operator has not processed it yet"
+const (
+	// messageUnanswered is said of a route without a status, messageStale where its status is of what it was before.
+	messageUnanswered = "the operator has not processed it yet"
+	messageStale      = "the operator has not processed its last change yet"
+)
 
-// readRoutes finds the routes of each waypoint, by the Services that they are attached to.
-func (k *collector) readRoutes(ctx context.Context) routes {
+// attached finds the routes of each waypoint, by the Services that they are attached to, and counts those that are
+// others'.
+func (k *collector) attached() routes {
 	waypointOf := map[types.NamespacedName]types.NamespacedName{}
 	for i := range k.services {
 		s := &k.services[i]
@@ -41,53 +75,147 @@ func (k *collector) readRoutes(ctx context.Context) routes {
 		}
 	}
 	out := routes{}
-	add := func(kind string, o metav1.ObjectMeta, spec []gwv1.ParentReference, parents []gwv1.RouteParentStatus) {
-		name := kind + " " + o.Namespace + "/" + o.Name
-		answered := false
-		for _, p := range parents {
+	for _, r := range k.routes {
+		name := r.kind + " " + r.key().String()
+		ours := false
+		for _, p := range r.status {
 			if p.ControllerName != names.MeshController {
 				continue
 			}
-			answered = true
-			w := parentOf(o.Namespace, p.ParentRef)
+			ours = true
+			w := parentOf(r.GetNamespace(), p.ParentRef)
 			if !isGateway(p.ParentRef) {
 				w = waypointOf[w]
 			}
 			out[w] = append(out[w], attachedRoute{name: name, complaint: complaint(p.Conditions)})
 		}
-		if !answered && k.expectsAnswer(o.Namespace, spec) {
-			out[types.NamespacedName{}] = append(out[types.NamespacedName{}], attachedRoute{
-				name: name, complaint: messageUnanswered,
-			})
+		for _, what := range k.unanswered(r) {
+			ours = true
+			out[types.NamespacedName{}] = append(out[types.NamespacedName{}], attachedRoute{name: name, complaint: what})
 		}
-	}
-	var http gwv1.HTTPRouteList
-	k.list(ctx, "HTTPRoutes", &http)
-	for i := range http.Items {
-		add("HTTPRoute", http.Items[i].ObjectMeta, http.Items[i].Spec.ParentRefs, http.Items[i].Status.Parents)
-	}
-	var grpc gwv1.GRPCRouteList
-	k.list(ctx, "GRPCRoutes", &grpc)
-	for i := range grpc.Items {
-		add("GRPCRoute", grpc.Items[i].ObjectMeta, grpc.Items[i].Spec.ParentRefs, grpc.Items[i].Status.Parents)
+		if !ours && k.enrolled(r.GetNamespace()) {
+			k.report.RoutesOfOthers++
+		}
 	}
 	return out
 }
 
-// expectsAnswer tells whether the operator should have written a status: a parent is a Service in a namespace of the
-// mesh.
-func (k *collector) expectsAnswer(namespace string, parents []gwv1.ParentReference) bool {
-	if k.mesh == nil {
+// unanswered says of each parent of a route that the operator should have answered, or that nobody will, what is wrong.
+func (k *collector) unanswered(r meshRoute) (out []string) {
+	if k.mesh == nil && !k.meshUnknown {
+		return nil
+	}
+	if len(r.refs) == 0 && len(r.status) == 0 && k.enrolled(r.GetNamespace()) {
+		return []string{"it has no parentRefs, so it applies to nothing: name a Service, " + howToName}
+	}
+	for _, ref := range r.refs {
+		if !answered(r, ref) {
+			if what := k.expected(r, ref); what != "" {
+				out = append(out, what)
+			}
+		}
+	}
+	return out
+}
+
+// howToName is how routes name a Service of the mesh.
+const howToName = `with group "" and kind Service`
+
+// expected says what is wrong with a parent that has no answer of the mesh; empty if none is due.
+func (k *collector) expected(r meshRoute, ref gwv1.ParentReference) string {
+	parent := parentOf(r.GetNamespace(), ref)
+	if !k.enrolled(r.GetNamespace()) && !k.enrolled(parent.Namespace) {
+		return ""
+	}
+	group, kind := parentKind(ref)
+	switch {
+	case kind == "Service" && (group == "" || group == gwv1.GroupName):
+		if !k.enrolled(parent.Namespace) && answeredByOthers(r, ref) {
+			return ""
+		}
+		return k.wouldBeSaid(r, ref)
+	case kind != "Gateway" || group != gwv1.GroupName:
+		return "" // another kind is others' to serve
+	case k.unread[whatGateways] || k.namespace != "" && parent.Namespace != k.namespace:
+		return "" // who knows whose it is
+	}
+	for i := range k.gateways {
+		if g := &k.gateways[i]; client.ObjectKeyFromObject(g) == parent {
+			if g.Spec.GatewayClassName == names.WaypointClass {
+				return k.wouldBeSaid(r, ref)
+			}
+			return ""
+		}
+	}
+	return fmt.Sprintf("its parent, Gateway %s, does not exist; routes of the mesh don't name a waypoint but the "+
+		"Service, %s", parent, howToName)
+}
+
+// wouldBeSaid is what the operator would say of a parent.
+func (k *collector) wouldBeSaid(r meshRoute, ref gwv1.ParentReference) string {
+	parent := parentOf(r.GetNamespace(), ref)
+	nothing := messageUnanswered
+	if statusOf(r, ref) != nil {
+		nothing = messageStale
+	}
+	if k.meaning == nil || k.namespace != "" && parent.Namespace != k.namespace {
+		return nothing
+	}
+	for _, p := range k.meaning.Parents(r.kind, r.key()) {
+		if equality.Semantic.DeepEqual(p.Ref, ref) && p.Refused != nil {
+			return oneLine(p.Refused.Message)
+		}
+	}
+	return nothing
+}
+
+// statusOf is what the mesh has said of a parent; nil: nothing.
+func statusOf(r meshRoute, ref gwv1.ParentReference) *gwv1.RouteParentStatus {
+	for i, p := range r.status {
+		if p.ControllerName == names.MeshController && sameParent(r.GetNamespace(), p.ParentRef, ref) {
+			return &r.status[i]
+		}
+	}
+	return nil
+}
+
+// answered tells whether the mesh has said something of a parent as it is now.
+func answered(r meshRoute, ref gwv1.ParentReference) bool {
+	p := statusOf(r, ref)
+	if p == nil {
 		return false
 	}
-	for _, p := range parents {
-		ns := k.namespaces[parentOf(namespace, p).Namespace]
-		service := p.Group != nil && *p.Group == "" && p.Kind != nil && *p.Kind == "Service"
-		if service && member.Enrolled(ns) {
+	accepted := meta.FindStatusCondition(p.Conditions, string(gwv1.RouteConditionAccepted))
+	return accepted == nil || accepted.ObservedGeneration >= r.GetGeneration()
+}
+
+func answeredByOthers(r meshRoute, ref gwv1.ParentReference) bool {
+	for _, p := range r.status {
+		if p.ControllerName != names.MeshController && sameParent(r.GetNamespace(), p.ParentRef, ref) {
 			return true
 		}
 	}
 	return false
+}
+
+// sameParent tells whether two references mean the same, whatever they leave unsaid.
+func sameParent(namespace string, a, b gwv1.ParentReference) bool {
+	groupA, kindA := parentKind(a)
+	groupB, kindB := parentKind(b)
+	return groupA == groupB && kindA == kindB && parentOf(namespace, a) == parentOf(namespace, b) &&
+		equality.Semantic.DeepEqual(a.SectionName, b.SectionName) && equality.Semantic.DeepEqual(a.Port, b.Port)
+}
+
+// parentKind is what a reference names: unless it says otherwise, a Gateway.
+func parentKind(p gwv1.ParentReference) (group, kind string) {
+	group, kind = gwv1.GroupName, "Gateway"
+	if p.Group != nil {
+		group = string(*p.Group)
+	}
+	if p.Kind != nil {
+		kind = string(*p.Kind)
+	}
+	return group, kind
 }
 
 func parentOf(namespace string, p gwv1.ParentReference) types.NamespacedName {
@@ -97,23 +225,9 @@ func parentOf(namespace string, p gwv1.ParentReference) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: string(p.Name)}
 }
 
-func isGateway(p gwv1.ParentReference) bool { return p.Kind == nil || *p.Kind == "Gateway" }
-
-// judgeServices names the Services that refuse every connection, for want of the waypoint that they are to go through.
-func (k *collector) judgeServices() {
-	for i := range k.services {
-		s := &k.services[i]
-		c := meta.FindStatusCondition(s.Status.Conditions, v1alpha1.ServiceConditionWaypointBound)
-		if c == nil || c.Status != metav1.ConditionFalse {
-			continue
-		}
-		switch c.Reason {
-		case v1alpha1.ServiceReasonWaypointMissing, v1alpha1.ServiceReasonOverBudget:
-			k.problem("Service %s/%s: %s", s.Namespace, s.Name, oneLine(c.Message))
-		case v1alpha1.ServiceReasonNotSupported:
-			k.report.Elsewhere = append(k.report.Elsewhere, "Service "+s.Namespace+"/"+s.Name+": "+oneLine(c.Message))
-		}
-	}
+func isGateway(p gwv1.ParentReference) bool {
+	_, kind := parentKind(p)
+	return kind == "Gateway"
 }
 
 // waypointName is the Gateway that a Service's label, or else its namespace's, leads to.

@@ -4,6 +4,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 
 	"github.com/go-logr/logr"
@@ -48,9 +50,12 @@ type cluster struct {
 	client    client.Client
 	reach     reacher
 	namespace string
+	// version of Kubernetes, as the API server has it; empty if it doesn't say.
+	version string
 }
 
-func (c *connection) connect() (*cluster, error) {
+// connect finds the cluster, and makes sure that its API server is there and takes the credentials.
+func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	// client-go would log what the commands say themselves.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
@@ -59,8 +64,15 @@ func (c *connection) connect() (*cluster, error) {
 	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
 		rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
 	cfg, err := loader.ClientConfig()
-	if err != nil {
+	switch {
+	case clientcmd.IsEmptyConfig(err):
+		return nil, errors.New("no cluster to talk to: there is no kubeconfig (KUBECONFIG, --kubeconfig), or it is empty")
+	case err != nil:
 		return nil, fmt.Errorf("no cluster to talk to: %w", err)
+	}
+	server, err := knock(ctx, cfg, c.where(loader))
+	if err != nil {
+		return nil, err
 	}
 	cfg.QPS, cfg.Burst = clientQPS, clientBurst
 	namespace := c.namespace
@@ -73,7 +85,19 @@ func (c *connection) connect() (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the cluster doesn't answer: %w", err)
 	}
-	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace}, nil
+	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace, version: server}, nil
+}
+
+// where says by which context the kubeconfig leads to the cluster.
+func (c *connection) where(loader clientcmd.ClientConfig) string {
+	name := c.context
+	if raw, err := loader.RawConfig(); name == "" && err == nil {
+		name = raw.CurrentContext
+	}
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf(" (context %q)", name)
 }
 
 func newClient(cfg *rest.Config) (client.Client, error) {

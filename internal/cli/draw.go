@@ -18,18 +18,7 @@ func (r report) draw(t *table, now time.Time) {
 	r.drawPolicies(t)
 	r.drawProxies(t, now)
 	r.drawPlaintext(t, now)
-	for _, section := range []struct {
-		title string
-		lines []string
-	}{{"Problems", r.Problems}, {"Unknown", r.Unknown}} {
-		if len(section.lines) == 0 {
-			continue
-		}
-		t.line("\n%s:", section.title)
-		for _, l := range section.lines {
-			t.line("  - %s", l)
-		}
-	}
+	r.findings.draw(t)
 	if r.Healthy {
 		t.line("\n%s", r.verdict())
 	}
@@ -60,8 +49,15 @@ func (r report) drawMesh(t *table) {
 		t.line("Mesh: none")
 		return
 	}
-	t.line("Mesh: trust domain %s, mTLS %s, outbound %s, operator replicas %d", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
-		dash(r.Mesh.Outbound), len(r.Mesh.Operators))
+	replicas := strconv.Itoa(len(r.Mesh.Operators))
+	switch ready := r.Mesh.OperatorsReady; {
+	case ready == nil:
+		replicas = unknownCell
+	case *ready < len(r.Mesh.Operators):
+		replicas = fmt.Sprintf("%d, %d of them ready", len(r.Mesh.Operators), *ready)
+	}
+	t.line("Mesh: trust domain %s, mTLS %s, outbound %s, operator replicas %s", r.Mesh.TrustDomain, dash(r.Mesh.MTLS),
+		dash(r.Mesh.Outbound), replicas)
 	var rows [][]string
 	for _, c := range r.Mesh.Conditions {
 		rows = append(rows, []string{"  " + c.Type, c.Status, dash(c.Reason), oneLine(c.Message)})
@@ -69,19 +65,24 @@ func (r report) drawMesh(t *table) {
 	t.rows([]string{"  CONDITION", "STATUS", "REASON", "MESSAGE"}, rows)
 }
 
+// unknownCell stands for what could not be asked.
+const unknownCell = "unknown"
+
+// isUnread tells whether a kind could not be listed.
+func (f *findings) isUnread(what string) bool { return slices.Contains(f.Unread, what) }
+
 func (r report) drawNodes(t *table) {
+	if r.isUnread(whatNodes) {
+		t.line("\nNodes: unknown, see below")
+		return
+	}
 	rows := make([][]string, 0, len(r.Nodes))
 	for _, n := range r.Nodes {
-		state := "ready"
-		switch {
-		case !n.Wanted && n.Proxy == "":
-			state = "excluded"
-		case n.Proxy == "":
-			state = "missing"
-		case !n.Ready:
-			state = "not ready"
+		uncaptured := strconv.Itoa(len(n.Uncaptured))
+		if n.Captured == nil {
+			uncaptured = unknownCell
 		}
-		rows = append(rows, []string{n.Name, state, dash(n.Proxy), strconv.Itoa(n.Captured), strconv.Itoa(len(n.Uncaptured))})
+		rows = append(rows, []string{n.Name, n.state(), dash(n.Proxy), number(n.Captured), uncaptured})
 	}
 	t.line("")
 	t.rows([]string{"NODE", "PROXY", "POD", "CAPTURED", "NOT CAPTURED"}, rows)
@@ -97,6 +98,29 @@ func (r report) drawNodes(t *table) {
 	}
 }
 
+// state of the node's proxy.
+func (n nodeReport) state() string {
+	switch {
+	case n.Ready == nil || n.Wanted == nil && n.Proxy == "":
+		return unknownCell
+	case n.Proxy == "" && !n.wanted():
+		return "excluded"
+	case n.Proxy == "":
+		return "missing"
+	case !n.ready():
+		return "not ready"
+	}
+	return "ready"
+}
+
+// number is a figure that may not be known.
+func number[N int | int32](n *N) string {
+	if n == nil {
+		return unknownCell
+	}
+	return fmt.Sprint(*n)
+}
+
 func (r report) drawWaypoints(t *table) {
 	defer r.drawElsewhere(t)
 	switch {
@@ -107,31 +131,36 @@ func (r report) drawWaypoints(t *table) {
 		t.line("\nNo waypoints.")
 		return
 	}
-	var rows [][]string
-	for _, w := range r.Waypoints {
-		kind := "explicit"
-		if w.Automatic {
-			kind = "automatic"
-		}
-		routes := strconv.Itoa(w.Routes)
-		if len(w.Broken) > 0 {
-			routes += fmt.Sprintf(" (%d with problems)", len(w.Broken))
-		}
-		rows = append(rows, []string{
-			w.Namespace + "/" + w.Name, kind, yesNo(w.Programmed),
-			fmt.Sprintf("%d/%d", w.Ready, w.Replicas), routes,
-		})
-	}
-	t.line("")
-	t.rows([]string{"WAYPOINT", "KIND", "PROGRAMMED", "READY", "ROUTES"}, rows)
+	drawWaypointRows(t, r.Waypoints)
 	for _, w := range r.Waypoints {
 		for _, b := range w.Broken {
 			t.line("  %s", b)
 		}
 	}
-	if slices.ContainsFunc(r.Waypoints, func(w waypointReport) bool { return w.Routes > 0 }) {
+	if slices.ContainsFunc(r.Waypoints, func(w waypointReport) bool { return w.Routes != nil && *w.Routes > 0 }) {
 		t.line("%s", noBoundary)
 	}
+}
+
+func drawWaypointRows(t *table, all []waypointReport) {
+	var rows [][]string
+	for _, w := range all {
+		kind := "explicit"
+		if w.Automatic {
+			kind = "automatic"
+		}
+		routes := number(w.Routes)
+		if len(w.Broken) > 0 {
+			routes += fmt.Sprintf(" (%d with problems)", len(w.Broken))
+		}
+		ready := unknownCell
+		if w.Ready != nil {
+			ready = fmt.Sprintf("%d/%d", *w.Ready, *w.Replicas)
+		}
+		rows = append(rows, []string{w.Namespace + "/" + w.Name, kind, yesNo(w.Programmed), ready, routes})
+	}
+	t.line("")
+	t.rows([]string{"WAYPOINT", "KIND", "PROGRAMMED", "READY", "ROUTES"}, rows)
 }
 
 // noBoundary keeps a good state from promising what a mesh without policies can't hold.
@@ -139,16 +168,33 @@ const noBoundary = "A route is not a security boundary: callers can bypass a way
 	"pods' addresses."
 
 func (r report) drawElsewhere(t *table) {
-	if len(r.Elsewhere) == 0 {
-		return
+	if r.isUnread(whatHTTPRoutes) || r.isUnread(whatGRPCRoutes) {
+		t.line("\nNot all routes could be asked for, see below.")
 	}
-	t.line("\nNot served by any waypoint:")
-	for _, e := range r.Elsewhere {
-		t.line("  %s", e)
+	if len(r.Elsewhere) > 0 {
+		title := "Not served by any waypoint:"
+		if r.isUnread(whatNamespaces) || r.isUnread(whatServices) || r.isUnread(whatGateways) {
+			title = "Routes and Services with problems:"
+		}
+		t.line("\n%s", title)
+		for _, e := range r.Elsewhere {
+			t.line("  %s", e)
+		}
+	}
+	switch r.RoutesOfOthers {
+	case 0:
+	case 1:
+		t.line("One more route of a namespace of the mesh has no parent in the mesh (but a Gateway of another class, say).")
+	default:
+		t.line("%d more routes of namespaces of the mesh have no parent in the mesh (but Gateways of another class, say).",
+			r.RoutesOfOthers)
 	}
 }
 
 func (r report) drawPolicies(t *table) {
+	if slices.ContainsFunc(r.Unread, isPolicies) {
+		t.line("\nNot all policies and extensions could be asked for, see below.")
+	}
 	if len(r.Policies) == 0 {
 		return
 	}
@@ -159,6 +205,10 @@ func (r report) drawPolicies(t *table) {
 }
 
 func (r report) drawProxies(t *table, now time.Time) {
+	if r.Proxies == nil {
+		t.line("\nProxies: unknown, see below")
+		return
+	}
 	rows := make([][]string, 0, len(r.Proxies))
 	for _, p := range r.Proxies {
 		acked, pending, rejected := p.counts()

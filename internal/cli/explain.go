@@ -86,7 +86,7 @@ func (o *explainOptions) run(cmd *cobra.Command, source, destination string) err
 	if err != nil {
 		return err
 	}
-	c, err := o.conn.connect()
+	c, err := o.conn.connect(cmd.Context())
 	if err != nil {
 		return err
 	}

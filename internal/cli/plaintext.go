@@ -32,7 +32,7 @@ func (k *collector) readPlaintext(ctx context.Context) {
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(maxParallel)
-	for _, o := range k.operators() {
+	for _, o := range k.operator.running() {
 		g.Go(func() error {
 			var answer introspect.Plaintext
 			if getJSON(ctx, k.reach, o, introspect.PathPlaintext, &answer) != nil {
@@ -50,7 +50,11 @@ func (k *collector) readPlaintext(ctx context.Context) {
 }
 
 func (r report) drawPlaintext(t *table, now time.Time) {
-	if r.Plaintext == nil || len(r.Plaintext.Callers) == 0 {
+	switch {
+	case r.Plaintext == nil && r.Mesh.Found:
+		t.line("\nConnections without identity: unknown, no operator says.")
+		return
+	case r.Plaintext == nil, len(r.Plaintext.Callers) == 0:
 		return
 	}
 	window := "hour"

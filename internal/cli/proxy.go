@@ -109,7 +109,7 @@ func (v proxyView) command(conn *connection, system *string) *cobra.Command {
 			if err := output.check(); err != nil {
 				return err
 			}
-			c, err := conn.connect()
+			c, err := conn.connect(cmd.Context())
 			if err != nil {
 				return err
 			}

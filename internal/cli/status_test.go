@@ -8,11 +8,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
@@ -76,6 +74,17 @@ func routed(name string, conditions ...metav1.Condition) *gwv1.HTTPRoute {
 	}
 }
 
+// serving is a Service that has an address and a port, as a waypoint requires.
+func serving(namespace, name string, labels map[string]string) *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: in(namespace, object(name, labels)),
+		Spec: corev1.ServiceSpec{
+			ClusterIP: "10.96.0.7", ClusterIPs: []string{"10.96.0.7"},
+			Ports: []corev1.ServicePort{{Name: "http", Port: 80, Protocol: corev1.ProtocolTCP}},
+		},
+	}
+}
+
 // healthyMesh has two nodes, a captured pod and an automatic waypoint with two routes.
 func healthyMesh() []client.Object {
 	enrolled := map[string]string{names.LabelMesh: names.MeshEnabled}
@@ -113,7 +122,7 @@ func healthyMesh() []client.Object {
 		pod("other", "stranger", "b", ""),
 		pod("shop", "waypoint-1", "b", names.ComponentWaypoint,
 			func(p *corev1.Pod) { p.Labels[names.LabelMesh] = names.MeshDisabled }),
-		&corev1.Service{ObjectMeta: in("shop", object("reviews", nil))},
+		serving("shop", "reviews", nil),
 		&gwv1.Gateway{
 			ObjectMeta: in("shop", object(names.AutomaticWaypoint, map[string]string{names.LabelAutomatic: "true"})),
 			Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
@@ -140,7 +149,10 @@ func operators(t *testing.T, proxies ...introspect.Proxy) fakePods {
 	t.Helper()
 	data, err := json.Marshal(introspect.Proxies{Proxies: proxies})
 	require.NoError(t, err)
-	return fakePods{names.SystemNamespace + "/operator-1" + introspect.PathProxies: string(data)}
+	nobody, err := json.Marshal(introspect.Plaintext{Since: testNow.Add(-time.Hour)})
+	require.NoError(t, err)
+	at := names.SystemNamespace + "/operator-1"
+	return fakePods{at + introspect.PathProxies: string(data), at + introspect.PathPlaintext: string(nobody)}
 }
 
 func inSync() []introspect.Proxy {
@@ -348,27 +360,34 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	unanswered.Spec.ParentRefs = []gwv1.ParentReference{{Group: &core, Kind: &service, Name: "reviews"}}
 	unanswered.Status.Parents = unanswered.Status.Parents[1:]
 	bound := func(name, reason, message string) *corev1.Service {
-		s := &corev1.Service{ObjectMeta: in("shop", object(name, map[string]string{names.LabelUseWaypoint: "nowhere"}))}
+		s := serving("shop", name, map[string]string{names.LabelUseWaypoint: "nowhere"})
 		s.Status.Conditions = []metav1.Condition{
 			{Type: v1alpha1.ServiceConditionWaypointBound, Status: metav1.ConditionFalse, Reason: reason, Message: message},
 		}
 		return s
 	}
+	headless := bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP")
+	headless.Spec.ClusterIP, headless.Spec.ClusterIPs = corev1.ClusterIPNone, []string{corev1.ClusterIPNone}
 	objects := append(healthyMesh(),
 		bound("cart", v1alpha1.ServiceReasonWaypointMissing, "no Gateway nowhere: connections are refused"),
-		bound("headless", v1alpha1.ServiceReasonNotSupported, "it has no cluster IP"),
+		headless,
 		refused("of-cart", gwv1.ParentReference{Kind: &service, Name: "cart"}, "NoWaypoint", "no Gateway nowhere"),
 		refused("of-nothing", gwv1.ParentReference{Kind: &service, Name: "nothing"}, "NoMatchingParent", `set group to ""`),
 		refused("of-the-gateway", gwv1.ParentReference{Kind: &gateway, Name: names.AutomaticWaypoint},
 			"NotAllowedByListeners", "name the Service"),
 		unanswered)
 	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace)
-	assert.Equal(t, []string{"Service shop/cart: no Gateway nowhere: connections are refused"}, r.Problems)
+	assert.Equal(t, []string{
+		`Service shop/cart: label fairway.dev/use-waypoint names "nowhere", but namespace shop has no Gateway with that name ` +
+			"and class fairway-waypoint (one in another namespace can't be used): create it, or remove the label; until then, " +
+			"connections are refused",
+	}, r.Problems)
 	assert.Equal(t, []string{
 		"HTTPRoute shop/of-cart: Accepted=False NoWaypoint: no Gateway nowhere",
 		`HTTPRoute shop/of-nothing: Accepted=False NoMatchingParent: set group to ""`,
 		"HTTPRoute shop/unanswered: the operator has not processed it yet",
-		"Service shop/headless: it has no cluster IP",
+		"Service shop/headless: the Service has no cluster IP, so its clients dial pods directly, without a waypoint: the " +
+			"label has no effect",
 	}, r.Elsewhere)
 	require.Len(t, r.Waypoints, 1)
 	assert.Contains(t, r.Waypoints[0].Broken,
@@ -376,6 +395,17 @@ func TestStatusOfWhatNoWaypointServes(t *testing.T) {
 	var out bytes.Buffer
 	r.draw(&table{out: &out}, testNow)
 	assert.Contains(t, out.String(), "\nNot served by any waypoint:\n  HTTPRoute shop/of-cart")
+}
+
+// A status of what a route was before says nothing of what it is.
+func TestStatusOfARouteThatHasChanged(t *testing.T) {
+	changed := routed("split", metav1.Condition{Type: "Accepted", Status: metav1.ConditionTrue, ObservedGeneration: 1})
+	changed.Generation = 2
+	ref := refersTo("", "Service", "", "reviews")
+	changed.Spec.ParentRefs, changed.Status.Parents[0].ParentRef = []gwv1.ParentReference{ref}, ref
+	r := collect(t.Context(), fakeCluster(t, operators(t, inSync()...), replace(t, healthyMesh(), changed)...),
+		names.SystemNamespace)
+	assert.Equal(t, []string{"HTTPRoute shop/split: the operator has not processed its last change yet"}, r.Elsewhere)
 }
 
 // What could not be asked is not said to be missing.
@@ -413,66 +443,6 @@ func TestStatusWithoutRights(t *testing.T) {
 	r = collect(t.Context(), c, names.SystemNamespace)
 	assert.Empty(t, r.Problems)
 	assert.Len(t, r.Unknown, 1)
-}
-
-func TestExitCodes(t *testing.T) {
-	for _, c := range []struct {
-		args []string
-		code int
-		says string
-	}{
-		{[]string{"--no-such-flag"}, exitUsage, "unknown flag"},
-		{[]string{"extra"}, exitUsage, "unknown command"},
-		{[]string{"-o", "xml"}, exitUsage, "unknown format, use table, json or yaml"},
-		{[]string{"--kubeconfig", "/does/not/exist"}, exitUnhealthy, "no cluster to talk to"},
-	} {
-		cmd := statusCommand()
-		cmd.SilenceErrors, cmd.SilenceUsage = true, true
-		cmd.SetFlagErrorFunc(commands()[0].FlagErrorFunc())
-		cmd.SetArgs(c.args)
-		err := cmd.ExecuteContext(t.Context())
-		assert.ErrorContains(t, err, c.says)
-		code := exitUnhealthy
-		if e := (exitError{}); errors.As(err, &e) {
-			code = e.ExitCode()
-		}
-		assert.Equal(t, c.code, code, "%v", c.args)
-	}
-	assert.Equal(t, exitUnhealthy, errUnhealthy.ExitCode())
-	assert.Empty(t, errUnhealthy.Error())
-}
-
-func TestTheRootCommandsExitCodes(t *testing.T) {
-	root := func(args ...string) error {
-		cmd := Root(&cobra.Command{Use: "fairway"})
-		cmd.SetOut(io.Discard)
-		cmd.SetArgs(append([]string{}, args...)) // without any, not those of the test
-		return cmd.ExecuteContext(t.Context())
-	}
-	for _, given := range [][]string{{"bogus"}, {"--bogus"}, {"proxy", "bogus"}, {"proxy", "clusters", "--bogus", "x"}} {
-		err := root(given...)
-		var coded exitError
-		require.ErrorAs(t, err, &coded, "%v", given)
-		require.Equal(t, exitUsage, coded.ExitCode(), "%v", given)
-		require.ErrorContains(t, err, "bogus")
-	}
-	require.NoError(t, root(), "help is what one gets without a command")
-}
-
-func TestVersionAndHelp(t *testing.T) {
-	for _, cmd := range commands() {
-		var out bytes.Buffer
-		cmd.SetOut(&out)
-		cmd.SetArgs([]string{"--help"})
-		require.NoError(t, cmd.Execute(), cmd.Name())
-		assert.Contains(t, out.String(), "Usage:")
-	}
-	var out bytes.Buffer
-	cmd := versionCommand()
-	cmd.SetOut(&out)
-	cmd.SetArgs([]string{"-o", "json"})
-	require.NoError(t, cmd.Execute())
-	assert.Contains(t, out.String(), `"version": "`+names.Version+`"`)
 }
 
 // reachFunc answers anew each time it is asked.

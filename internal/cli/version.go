@@ -11,8 +11,8 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// version of this program and of what it deploys.
-type version struct {
+// versions of this program and of what it deploys.
+type versions struct {
 	Version string `json:"version"`
 	// Envoy is the image of the proxies that this version deploys.
 	Envoy string `json:"envoy"`
@@ -21,8 +21,8 @@ type version struct {
 	Revision string `json:"revision,omitempty"`
 }
 
-func buildVersion() version {
-	v := version{Version: names.Version, Envoy: names.EnvoyImage, Go: runtime.Version()}
+func buildVersion() versions {
+	v := versions{Version: names.Version, Envoy: names.EnvoyImage, Go: runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		v.Revision = revision(info)
 	}

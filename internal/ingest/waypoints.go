@@ -133,19 +133,24 @@ func (i *Ingest) wanted(c *memo.Ctx, key cluster.Key) Binding {
 		return i.automaticBinding(c, svc)
 	}
 	b := Binding{Waypoint: cluster.Key{Namespace: key.Namespace, Name: use.Gateway()}, Spreads: svc.Local}
-	g := i.gateway(c, b.Waypoint)
+	b.Problem = i.NamedProblem(c, b.Waypoint)
+	return b
+}
+
+// NamedProblem says why a waypoint can't serve that a label names; "" if it can.
+func (i *Ingest) NamedProblem(c *memo.Ctx, waypoint cluster.Key) string {
+	g := i.gateway(c, waypoint)
 	if g == nil {
-		b.Problem = fmt.Sprintf("label %s names %q, but namespace %s has no Gateway with that name and class %s (one in "+
+		return fmt.Sprintf("label %s names %q, but namespace %s has no Gateway with that name and class %s (one in "+
 			"another namespace can't be used): create it, or remove the label",
-			names.LabelUseWaypoint, b.Waypoint.Name, key.Namespace, names.WaypointClass)
-		return b
+			names.LabelUseWaypoint, waypoint.Name, waypoint.Namespace, names.WaypointClass)
 	}
 	// A waypoint that has served runs on as it was before the mistake.
 	if v := JudgeWaypoint(g); v != nil && !cluster.GatewayEstablished(g) {
-		b.Problem = fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint,
-			b.Waypoint.Name, v.Reason, v.Message)
+		return fmt.Sprintf("label %s names Gateway %q, which is not accepted (%s): %s", names.LabelUseWaypoint,
+			waypoint.Name, v.Reason, v.Message)
 	}
-	return b
+	return ""
 }
 
 // automaticBinding is there as long as some route has a port of the Service, or a policy decides on requests to one.

@@ -126,17 +126,19 @@ func noTraces(t *testing.T) {
 	}
 }
 
-// tracesOfANode prints what the mesh has left on a node: rules of the node and of its pods, plugins and their
-// configuration, files.
+// tracesOfANode prints what the mesh has left on a node: tables of nftables in the node and in its pods (kube-proxy has
+// chains of its own that are named after Services, and drops them when it likes), plugins and their configuration, files.
+// Those that the next agent would find stay until the node restarts, as docs/install.md says.
 const tracesOfANode = `
 look() { sed "s|^|$1: |" | grep -i fairway; }
-nft list ruleset | look "rules of the node"
+nft list tables | look "rules of the node"
 for n in /var/run/netns/*; do
-	[ -e "$n" ] && nsenter --net="$n" nft list ruleset | look "rules of $n"
+	[ -e "$n" ] && nsenter --net="$n" nft list tables | look "rules of $n"
 done
 grep -rl fairway /etc/cni/net.d | look "CNI configuration"
 ls -A /opt/cni/bin | look "plugins"
-[ ! -d /run/fairway ] || find /run/fairway -mindepth 1 | look "files"
+[ ! -d /run/fairway ] || find /run/fairway -mindepth 1 |
+	grep -vE '/(charge.lock|charge.json|mark|relay.snapshot)$' | look "files"
 true`
 
 // objectsOfTheMesh are all that the API server has, by name. Events only tell of them, and labels of namespaces and

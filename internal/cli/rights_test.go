@@ -1,0 +1,169 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
+)
+
+// as is a kubeconfig of a user of the API server.
+func as(t *testing.T, cfg *rest.Config, user string) string {
+	t.Helper()
+	out := clientcmdapi.NewConfig()
+	out.Clusters["c"] = &clientcmdapi.Cluster{Server: cfg.Host, CertificateAuthorityData: cfg.CAData}
+	out.AuthInfos["u"] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: cfg.CertData, ClientKeyData: cfg.KeyData, Impersonate: user,
+	}
+	out.Contexts["test"] = &clientcmdapi.Context{Cluster: "c", AuthInfo: "u"}
+	out.CurrentContext = "test"
+	file := filepath.Join(t.TempDir(), "kubeconfig")
+	require.NoError(t, clientcmd.WriteToFile(*out, file))
+	return file
+}
+
+// ran is what status prints, says and returns.
+func ran(t *testing.T, args ...string) (out, notes string, err error) {
+	t.Helper()
+	cmd := statusCommand()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	var stdout, stderr bytes.Buffer
+	cmd.SetOut(&stdout)
+	cmd.SetErr(&stderr)
+	cmd.SetArgs(args)
+	err = cmd.ExecuteContext(t.Context())
+	return stdout.String(), stderr.String(), err
+}
+
+// shopOf makes an enrolled namespace with a Service, a route that names nothing, and a user who may view it.
+func shopOf(t *testing.T, c client.Client) {
+	t.Helper()
+	roles, err := os.ReadFile(filepath.Join(apiserver.Root(), "config", "rbac", "user_roles.yaml"))
+	require.NoError(t, err)
+	for _, o := range apiserver.Objects(t, string(roles)) {
+		require.NoError(t, c.Create(t.Context(), o))
+	}
+	subjects := func(name string) []rbacv1.Subject {
+		return []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: name}}
+	}
+	enrolled := map[string]string{names.LabelMesh: names.MeshEnabled, names.LabelMTLSMode: names.MTLSStrict}
+	for _, o := range []client.Object{
+		&v1alpha1.Mesh{ObjectMeta: object(names.Mesh, nil)},
+		&corev1.Namespace{ObjectMeta: object("shop", enrolled)},
+		&corev1.Namespace{ObjectMeta: object("other", enrolled)},
+		&corev1.Service{
+			ObjectMeta: in("shop", object("reviews", nil)),
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		},
+		&corev1.Service{
+			ObjectMeta: in("other", object("secret", nil)),
+			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: in("shop", object("viewer", nil)), Subjects: append(subjects("viewer"), subjects("routes")...),
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		},
+		&rbacv1.Role{ObjectMeta: in("shop", object("routes", nil)), Rules: []rbacv1.PolicyRule{{
+			APIGroups: []string{gwv1.GroupName}, Resources: []string{"gateways", "httproutes", "grpcroutes"},
+			Verbs: []string{"list"},
+		}}},
+		&rbacv1.RoleBinding{
+			ObjectMeta: in("shop", object("routes", nil)), Subjects: subjects("routes"),
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "routes"},
+		},
+	} {
+		require.NoError(t, c.Create(t.Context(), o), o.GetName())
+	}
+	// What the controller manager would do, which doesn't run here.
+	const aggregated = "rbac.authorization.k8s.io/aggregate-to-view"
+	var parts rbacv1.ClusterRoleList
+	require.NoError(t, c.List(t.Context(), &parts, client.MatchingLabels{aggregated: "true"}))
+	require.Greater(t, len(parts.Items), 1)
+	view := &rbacv1.ClusterRole{}
+	require.NoError(t, c.Get(t.Context(), client.ObjectKey{Name: "view"}, view))
+	for _, p := range parts.Items {
+		view.Rules = append(view.Rules, p.Rules...)
+	}
+	require.NoError(t, c.Update(t.Context(), view))
+}
+
+// A user of a namespace sees what is theirs, and is told in one line what is not shown.
+func TestStatusWithTheRightsOfANamespacesUser(t *testing.T) {
+	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
+	c, err := newClient(cfg)
+	require.NoError(t, err)
+	shopOf(t, c)
+	viewer, routes := as(t, cfg, "viewer"), as(t, cfg, "routes")
+	quiet := func(t require.TestingT, out, notes string, err error) {
+		require.NotContains(t, out+notes, "forbidden")
+		require.NotContains(t, out+notes, `User "`)
+		require.NotContains(t, out+notes, "secret", "of another namespace")
+		if err != nil {
+			require.ErrorIs(t, err, errUnhealthy)
+		}
+	}
+
+	eventually.Passes(t, "a namespace that is well", func(look require.TestingT) { // an authorizer hears of rights later
+		out, notes, err := ran(t, "-n", "shop", "--kubeconfig", viewer)
+		require.NoError(look, err, out+notes)
+		quiet(look, out, notes, err)
+		require.Contains(look, out, "Namespace shop: in the mesh, mTLS strict, outbound as the Mesh says, waypoint auto")
+		require.Regexp(look, `reviews +- +direct`, out)
+		require.Contains(look, out, "\nNot shown, for it takes other rights: nodes, proxies, the operator, the Mesh, "+
+			"Gateways, HTTPRoutes and GRPCRoutes.\n")
+	})
+
+	service := unansweredRoute("shop", "without-group", refersTo("default", "Service", "", "reviews"))
+	require.NoError(t, c.Create(t.Context(), service))
+	eventually.Passes(t, "a route that names nothing", func(look require.TestingT) {
+		out, notes, err := ran(t, "-n", "shop", "--kubeconfig", routes)
+		quiet(look, out, notes, err)
+		require.Error(look, err)
+		require.Contains(look, out, `for Service shop/reviews, set group to ""`)
+		require.NotContains(look, out, "HTTPRoutes")
+	})
+
+	out, notes, err := ran(t, "-n", "shop", "--kubeconfig", routes, "-o", "json")
+	quiet(t, out, notes, err)
+	var report namespaceReport
+	require.NoError(t, json.Unmarshal([]byte(out), &report))
+	require.Len(t, report.ProblemDetails, 1)
+	require.Equal(t, "HTTPRoute shop/without-group", report.ProblemDetails[0].About)
+
+	out, notes, err = ran(t, "-n", "other", "--kubeconfig", viewer)
+	quiet(t, out, notes, err)
+	require.Error(t, err)
+	require.Contains(t, out, "namespace other can't be read: you have no right to")
+
+	out, notes, err = ran(t, "--kubeconfig", viewer)
+	quiet(t, out, notes, err)
+	require.Error(t, err)
+	require.Contains(t, out, "Mesh: unknown, see below")
+	require.Contains(t, out, "or use -n NAMESPACE")
+
+	_, notes, err = ran(t, "-n", "shop", "--kubeconfig", routes, "--wait", "--timeout", "3s")
+	require.ErrorIs(t, err, errUnhealthy)
+	require.Regexp(t, `^waiting: HTTPRoute without-group: .*\n$`, notes, "said once")
+	require.NoError(t, c.Delete(t.Context(), service))
+	out, _, err = ran(t, "-n", "shop", "--kubeconfig", routes, "--wait", "--timeout", "1m")
+	require.NoError(t, err)
+	require.Contains(t, out, "All is well")
+}
