@@ -20,9 +20,9 @@ TESTFLAGS ?=
 # Binaries know their commit where there is one. Git refuses to tell that of a clone that another user owns, as under sudo,
 # and go build would fail over it, unless git is told to.
 GO_BUILD_FLAGS := -buildvcs=auto
-build: export GIT_CONFIG_COUNT := 1
-build: export GIT_CONFIG_KEY_0 := safe.directory
-build: export GIT_CONFIG_VALUE_0 := *
+build build-cli: export GIT_CONFIG_COUNT := 1
+build build-cli: export GIT_CONFIG_KEY_0 := safe.directory
+build build-cli: export GIT_CONFIG_VALUE_0 := *
 # Programs of root, nft among them, that a plain user's PATH on Debian lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -50,6 +50,10 @@ help: ## Show this help.
 build: ## Build the binaries into bin/.
 	go build $(GO_BUILD_FLAGS) -o $(BIN)/fairway .
 	go build $(GO_BUILD_FLAGS) -o $(BIN)/fairway-cni ./internal/agent/cni/fairway-cni
+
+.PHONY: build-cli
+build-cli: ## Compile the user's commands for the other systems that a release has them for. Takes minutes at first.
+	for p in darwin/arm64 windows/amd64; do GOOS=$${p%/*} GOARCH=$${p#*/} go build $(GO_BUILD_FLAGS) -o /dev/null . ; done
 
 .PHONY: install-cli
 install-cli: build ## Install the user's commands as "fairway" and "kubectl fairway" into GOBIN.
@@ -96,7 +100,11 @@ align-modules: ## Give all modules that are built together the same versions of 
 
 .PHONY: bundle
 bundle: ## Generate the OLM bundle under bundle/ from config/.
-	go -C hack/bundle run . -root ../..
+	go -C hack/packages run ./cmd/bundle -root ../..
+
+.PHONY: chart
+chart: ## Generate the Helm chart from config/ into bin/chart/fairway, for helm install.
+	go -C hack/packages run ./cmd/chart -root ../.. -out $(abspath $(BIN))/chart/fairway
 
 .PHONY: verify-generated
 verify-generated: ## Fail if generated files are not current.
@@ -106,7 +114,29 @@ verify-generated: ## Fail if generated files are not current.
 CLUSTER_TESTS := TestSmoke|TestCertManager
 LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
-OTHER_MODULES := hack/bundle hack/devcluster
+OTHER_MODULES := hack/packages hack/devcluster
+
+##@ Release
+
+VERSION ?=
+REGISTRY ?=
+DIST ?= dist
+ALLOW_DIRTY ?=
+.PHONY: release
+release: export GIT_CONFIG_COUNT := 1
+release: export GIT_CONFIG_KEY_0 := safe.directory
+release: export GIT_CONFIG_VALUE_0 := *
+release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest).
+	go -C hack/packages run ./cmd/release -root $(CURDIR) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
+		$(if $(ALLOW_DIRTY),-allow-dirty)
+
+.PHONY: test-release
+test-release: ## Make the release twice, and compare: the same tree gives the same bytes. Takes minutes.
+	rm -rf $(BIN)/release
+	@for n in 1 2; do $(MAKE) release VERSION=$$(sed -n 's/.*newTag: //p' config/default/kustomization.yaml) DIST=$(BIN)/release/$$n \
+		REGISTRY=registry.example/fairway ALLOW_DIRTY=1; done
+	cmp $(BIN)/release/1/SHA256SUMS $(BIN)/release/2/SHA256SUMS
+	cd $(BIN)/release/1 && sha256sum --quiet --check SHA256SUMS
 
 ##@ Lint
 
@@ -137,6 +167,8 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
 # Packages whose tests need an API server or SPIRE, as their imports tell, and so more than Go and an Envoy.
+# Of the module that makes packages: the chart's, through Helm into a real API server.
+PACKAGES_INTEGRATION := TestInstall.*
 INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rlE --include="*_test.go" "/(test/apiserver|spiretest)\"" api controllers internal test/manifests test/scale))))
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
 DATAPATH := ./test/datapath/... ./test/waypoint/...
@@ -155,7 +187,8 @@ test-unit: export GOGC := 400 # Go's compiler, which is most of this on a cold m
 test-unit: $(GOTESTSUM) ## Run unit and golden tests.
 	$(GOTEST) $(TESTFLAGS) $$(go list ./... | grep -vE '^[^/]+/[^/]+/[^/]+/($(subst $() ,|,$(INTEGRATION_DIRS) test))(/|$$)') ./test/apiserver/...
 	@# What these skip depends on the machine's kernel, such as its version of cgroups, and is no fault of the set-up.
-	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST))$$' ./...); done
+	@# Go's cache of results doesn't notice changes outside of a module, such as of config/.
+	@for m in $(OTHER_MODULES); do echo "module $$m"; (cd $$m && FAIRWAY_NO_SKIP= $(GOTEST) -count=1 $(TESTFLAGS) -skip '^($(CLUSTER_TESTS)|$(LIFECYCLE_TEST)|$(PACKAGES_INTEGRATION))$$' ./...); done
 
 .PHONY: test-prerequisites
 test-prerequisites: spire ## Build what the other tests run: Kubernetes and etcd, stock Envoy, SPIRE.
@@ -172,10 +205,16 @@ spire: ## Build the server and the agent of SPIRE, for tests. They keep their en
 test-parts: $(GOTESTSUM) ## Run test-integration and test-datapath side by side, in two thirds of the time.
 	@# They mostly wait: for an API server, an Envoy, a time limit. More than three at once would make some of them late.
 	$(GOTEST_LONG) -p 3 $(TESTFLAGS) $(DATAPATH) $(INTEGRATION)
+	@$(MAKE) test-packages
 
 .PHONY: test-integration
 test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and etcd, and a real SPIRE.
 	$(GOTEST_LONG) $(TESTFLAGS) $(INTEGRATION)
+	@$(MAKE) test-packages
+
+.PHONY: test-packages
+test-packages: $(GOTESTSUM) ## Install, upgrade and uninstall the Helm chart with a real kube-apiserver.
+	cd hack/packages && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart
 
 .PHONY: test-datapath
 test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in network namespaces (root).
@@ -255,6 +294,7 @@ test-cluster: $(GOTESTSUM) ## Test the dev cluster itself, and that it leaves no
 .PHONY: update-golden
 update-golden: ## Write the golden files of all tests anew.
 	for p in deploy engine cli agent/cni agent/capture translate/node translate/route translate/upstream translate/waypoint; do go test ./internal/$$p -args -update; done
+	cd hack/packages && go test ./internal/chart -run '^TestGolden$$' -args -update
 
 # on-devcluster starts the dev cluster, deploys the working tree there, and runs RUN with KUBECONFIG set. IMAGES are flags
 # for `devcluster images`.

@@ -16,7 +16,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairway-mesh/fairway/internal/cli"
-	"github.com/fairway-mesh/fairway/internal/command"
 )
 
 func main() { os.Exit(run()) }
@@ -28,7 +27,7 @@ func run() int {
 		Use:   "fairway",
 		Short: "Fairway is an ambient service mesh on stock Envoy, programmed by Gateway API",
 	})
-	root.AddCommand(command.Operator(), command.Agent())
+	root.AddCommand(serving()...)
 	return report(root.ExecuteContext(ctx))
 }
 

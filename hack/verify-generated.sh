@@ -11,7 +11,7 @@ bin/controller-gen object:headerFile=hack/boilerplate.go.txt paths=./api/... out
 bin/controller-gen crd:maxDescLen=600 paths=./api/... output:crd:dir="$tmp/crd"
 bin/controller-gen rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir="$tmp/rbac"
 hack/api-reference.sh "$tmp/api.md"
-go -C hack/bundle run . -root ../.. -out "$tmp/bundle"
+go -C hack/packages run ./cmd/bundle -root ../.. -out "$tmp/bundle"
 
 stale=0
 check() { # generated, committed

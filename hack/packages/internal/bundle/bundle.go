@@ -1,7 +1,9 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package bundle makes the bundle for the Operator Lifecycle Manager: the ClusterServiceVersion with the operator's
+// Deployment and permissions, the CRDs, and what else config/default holds that a bundle may.
+package bundle
 
 import (
 	"encoding/json"
@@ -10,6 +12,8 @@ import (
 	"strings"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
 
 const (
@@ -18,8 +22,8 @@ const (
 	header      = "# Generated from config/ by \"make bundle\". Do not edit.\n"
 )
 
-// generate makes the files of the bundle, by name.
-func generate(src *source) (map[string][]byte, error) {
+// Generate makes the files of the bundle, by name.
+func Generate(src *source.Source) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	add := func(name string, content any) error {
 		b, err := yaml.Marshal(content)
@@ -36,7 +40,7 @@ func generate(src *source) (map[string][]byte, error) {
 	if err := add("manifests/"+packageName+".clusterserviceversion.yaml", csv); err != nil {
 		return nil, err
 	}
-	for _, o := range src.objects {
+	for _, o := range src.Objects {
 		name, ok := manifestName(src, o)
 		if !ok {
 			continue
@@ -58,18 +62,18 @@ func generate(src *source) (map[string][]byte, error) {
 
 // manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and their
 // permissions are in the ClusterServiceVersion; the namespace is the user's.
-func manifestName(src *source, o object) (string, bool) {
-	switch o.kind() {
+func manifestName(src *source.Source, o source.Object) (string, bool) {
+	switch o.Kind() {
 	case "CustomResourceDefinition":
-		return o.str("spec", "group") + "_" + o.str("spec", "names", "plural") + ".yaml", true
+		return o.Str("spec", "group") + "_" + o.Str("spec", "names", "plural") + ".yaml", true
 	case "Service", "PodDisruptionBudget":
-		return o.name() + "_" + strings.ToLower(o.kind()) + ".yaml", true
+		return o.Name() + "_" + strings.ToLower(o.Kind()) + ".yaml", true
 	case "ClusterRole":
-		bound := func(b object) bool {
-			return b.str("roleRef", "kind") == o.kind() && b.str("roleRef", "name") == o.name()
+		bound := func(b source.Object) bool {
+			return b.Str("roleRef", "kind") == o.Kind() && b.Str("roleRef", "name") == o.Name()
 		}
-		if !slices.ContainsFunc(src.of("ClusterRoleBinding"), bound) { // it is for users
-			return o.name() + "_clusterrole.yaml", true
+		if !slices.ContainsFunc(src.Of("ClusterRoleBinding"), bound) { // it is for users
+			return o.Name() + "_clusterrole.yaml", true
 		}
 	}
 	return "", false
@@ -97,12 +101,12 @@ func dockerfile() string {
 	return b.String()
 }
 
-func clusterServiceVersion(src *source) (object, error) {
-	version, err := src.version()
+func clusterServiceVersion(src *source.Source) (source.Object, error) {
+	version, err := src.Version()
 	if err != nil {
 		return nil, err
 	}
-	image, err := src.image()
+	image, err := src.Image()
 	if err != nil {
 		return nil, err
 	}
@@ -110,22 +114,22 @@ func clusterServiceVersion(src *source) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	examples, err := json.MarshalIndent(src.samples, "", "  ")
+	examples, err := json.MarshalIndent(src.Samples, "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	namespace, err := src.find("Namespace", "fairway-system")
+	namespace, err := src.Find("Namespace", "fairway-system")
 	if err != nil {
 		return nil, err
 	}
 	template, err := json.Marshal(map[string]any{
 		"apiVersion": "v1", "kind": "Namespace",
-		"metadata": map[string]any{"name": namespace.name(), "labels": namespace.at("metadata", "labels")},
+		"metadata": map[string]any{"name": namespace.Name(), "labels": namespace.At("metadata", "labels")},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return object{
+	return source.Object{
 		"apiVersion": "operators.coreos.com/v1alpha1",
 		"kind":       "ClusterServiceVersion",
 		"metadata": map[string]any{
@@ -138,7 +142,7 @@ func clusterServiceVersion(src *source) (object, error) {
 				"containerImage": image,
 				"description":    "Ambient service mesh on stock Envoy, programmed by Gateway API",
 				"repository":     repository,
-				"operatorframework.io/suggested-namespace":          namespace.name(),
+				"operatorframework.io/suggested-namespace":          namespace.Name(),
 				"operatorframework.io/suggested-namespace-template": string(template),
 			},
 		},
@@ -178,26 +182,26 @@ func installMode(kind string, supported bool) any {
 }
 
 // installSpec is what the lifecycle manager creates: service accounts with their permissions, and the operator.
-func installSpec(src *source) (any, error) {
+func installSpec(src *source.Source) (any, error) {
 	var cluster, namespaced []any
-	for _, sa := range src.of("ServiceAccount") {
+	for _, sa := range src.Of("ServiceAccount") {
 		for _, p := range []struct {
 			binding string
 			to      *[]any
 		}{{"ClusterRoleBinding", &cluster}, {"RoleBinding", &namespaced}} {
-			rules, err := src.rules(p.binding, sa.name())
+			rules, err := src.Rules(p.binding, sa.Name())
 			if err != nil {
 				return nil, err
 			}
 			if len(rules) > 0 {
-				*p.to = append(*p.to, map[string]any{"serviceAccountName": sa.name(), "rules": rules})
+				*p.to = append(*p.to, map[string]any{"serviceAccountName": sa.Name(), "rules": rules})
 			}
 		}
 	}
 	var deployments []any
-	for _, d := range src.of("Deployment") {
+	for _, d := range src.Of("Deployment") {
 		deployments = append(deployments, map[string]any{
-			"name": d.name(), "label": d.at("metadata", "labels"), "spec": d.at("spec"),
+			"name": d.Name(), "label": d.At("metadata", "labels"), "spec": d.At("spec"),
 		})
 	}
 	return map[string]any{
@@ -207,20 +211,20 @@ func installSpec(src *source) (any, error) {
 }
 
 // owned lists the CRDs of the bundle.
-func owned(src *source) []any {
+func owned(src *source.Source) []any {
 	var out []any
-	for _, crd := range src.of("CustomResourceDefinition") {
-		versions, _ := crd.at("spec", "versions").([]any)
+	for _, crd := range src.Of("CustomResourceDefinition") {
+		versions, _ := crd.At("spec", "versions").([]any)
 		for _, v := range versions {
 			version, ok := v.(map[string]any)
 			if !ok {
 				continue
 			}
-			o := object(version)
+			o := source.Object(version)
 			out = append(out, map[string]any{
-				"name": crd.name(), "version": o.str("name"), "kind": crd.str("spec", "names", "kind"),
-				"displayName": crd.str("spec", "names", "kind"),
-				"description": strings.ReplaceAll(o.str("schema", "openAPIV3Schema", "description"), "\n", " "),
+				"name": crd.Name(), "version": o.Str("name"), "kind": crd.Str("spec", "names", "kind"),
+				"displayName": crd.Str("spec", "names", "kind"),
+				"description": strings.ReplaceAll(o.Str("schema", "openAPIV3Schema", "description"), "\n", " "),
 			})
 		}
 	}
@@ -228,19 +232,19 @@ func owned(src *source) []any {
 }
 
 // relatedImages are all images that the operator may run, for mirrors of clusters without a connection.
-func relatedImages(src *source) []any {
+func relatedImages(src *source.Source) []any {
 	var out []any
-	for _, d := range src.of("Deployment") {
-		for _, c := range containers(d) {
-			env, _ := c.at("env").([]any)
+	for _, d := range src.Of("Deployment") {
+		for _, c := range source.Containers(d) {
+			env, _ := c.At("env").([]any)
 			for _, e := range env {
 				m, ok := e.(map[string]any)
 				if !ok {
 					continue
 				}
-				name, ok := strings.CutPrefix(object(m).str("name"), "RELATED_IMAGE_")
+				name, ok := strings.CutPrefix(source.Object(m).Str("name"), "RELATED_IMAGE_")
 				if ok {
-					out = append(out, map[string]any{"name": strings.ToLower(name), "image": object(m).str("value")})
+					out = append(out, map[string]any{"name": strings.ToLower(name), "image": source.Object(m).Str("value")})
 				}
 			}
 		}

@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package bundle
 
 import (
 	"bytes"
@@ -14,26 +14,28 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
 
-const root = "../.."
+const root = "../../../.."
 
 func files(t *testing.T) map[string][]byte {
 	t.Helper()
-	src, err := load(root)
+	src, err := source.Load(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := generate(src)
+	out, err := Generate(src)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return out
 }
 
-func csv(t *testing.T, all map[string][]byte) object {
+func csv(t *testing.T, all map[string][]byte) source.Object {
 	t.Helper()
-	o := object{}
+	o := source.Object{}
 	if err := yaml.Unmarshal(all["manifests/fairway.clusterserviceversion.yaml"], &o); err != nil {
 		t.Fatal(err)
 	}
@@ -89,22 +91,22 @@ func TestDeterministic(t *testing.T) {
 func TestClusterServiceVersion(t *testing.T) {
 	all := files(t)
 	c := csv(t, all)
-	version := c.str("spec", "version")
+	version := c.Str("spec", "version")
 	if !regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`).MatchString(version) {
 		t.Errorf("version %q is not semantic", version)
 	}
-	if c.name() != "fairway.v"+version {
-		t.Errorf("name is %q", c.name())
+	if c.Name() != "fairway.v"+version {
+		t.Errorf("name is %q", c.Name())
 	}
 	modes := map[string]bool{}
-	for _, m := range list(c.at("spec", "installModes")) {
-		modes[m.str("type")] = m["supported"] == true
+	for _, m := range list(c.At("spec", "installModes")) {
+		modes[m.Str("type")] = m["supported"] == true
 	}
 	if len(modes) != 4 || !modes["AllNamespaces"] {
 		t.Errorf("install modes are %v", modes)
 	}
 	for _, field := range []string{"displayName", "description", "maturity", "minKubeVersion"} {
-		if c.str("spec", field) == "" {
+		if c.Str("spec", field) == "" {
 			t.Errorf("spec.%s is empty", field)
 		}
 	}
@@ -113,12 +115,12 @@ func TestClusterServiceVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "Kubernetes " + strings.TrimSuffix(c.str("spec", "minKubeVersion"), ".0") +
+	if want := "Kubernetes " + strings.TrimSuffix(c.Str("spec", "minKubeVersion"), ".0") +
 		" or later"; !strings.Contains(string(install), want) {
 		t.Errorf("docs/install.md does not say %q", want)
 	}
 	for _, field := range []string{"maintainers", "keywords", "relatedImages", "links"} {
-		if l, _ := c.at("spec", field).([]any); len(l) == 0 {
+		if l, _ := c.At("spec", field).([]any); len(l) == 0 {
 			t.Errorf("spec.%s is empty", field)
 		}
 	}
@@ -128,33 +130,33 @@ func TestClusterServiceVersion(t *testing.T) {
 func TestOwnedKinds(t *testing.T) {
 	all := files(t)
 	c := csv(t, all)
-	var examples []object
-	if err := json.Unmarshal([]byte(c.str("metadata", "annotations", "alm-examples")), &examples); err != nil {
+	var examples []source.Object
+	if err := json.Unmarshal([]byte(c.Str("metadata", "annotations", "alm-examples")), &examples); err != nil {
 		t.Fatal(err)
 	}
 	exampled := map[string]bool{}
 	for _, e := range examples {
-		exampled[e.str("apiVersion")+"/"+e.kind()] = true
+		exampled[e.Str("apiVersion")+"/"+e.Kind()] = true
 	}
 	ownedNames := map[string]bool{}
-	for _, o := range list(c.at("spec", "customresourcedefinitions", "owned")) {
-		ownedNames[o.str("name")] = true
-		if o.str("description") == "" || o.str("displayName") == "" {
-			t.Errorf("%s is not described", o.str("name"))
+	for _, o := range list(c.At("spec", "customresourcedefinitions", "owned")) {
+		ownedNames[o.Str("name")] = true
+		if o.Str("description") == "" || o.Str("displayName") == "" {
+			t.Errorf("%s is not described", o.Str("name"))
 		}
-		if key := "fairway.dev/" + o.str("version") + "/" + o.kind(); !exampled[key] {
+		if key := "fairway.dev/" + o.Str("version") + "/" + o.Kind(); !exampled[key] {
 			t.Errorf("%s has no example", key)
 		}
 	}
 	crds := 0
 	for name, content := range all {
-		o := object{}
-		if err := yaml.Unmarshal(content, &o); err != nil || o.kind() != "CustomResourceDefinition" {
+		o := source.Object{}
+		if err := yaml.Unmarshal(content, &o); err != nil || o.Kind() != "CustomResourceDefinition" {
 			continue
 		}
 		crds++
-		if !ownedNames[o.name()] {
-			t.Errorf("%s (%s) is not owned", o.name(), name)
+		if !ownedNames[o.Name()] {
+			t.Errorf("%s (%s) is not owned", o.Name(), name)
 		}
 	}
 	if crds == 0 || crds != len(ownedNames) {
@@ -167,21 +169,21 @@ func TestPermissions(t *testing.T) {
 	c := csv(t, files(t))
 	accounts := map[string]bool{}
 	for _, kind := range []string{"clusterPermissions", "permissions"} {
-		for _, p := range list(c.at("spec", "install", "spec", kind)) {
-			accounts[p.str("serviceAccountName")] = true
+		for _, p := range list(c.At("spec", "install", "spec", kind)) {
+			accounts[p.Str("serviceAccountName")] = true
 			rules, _ := p["rules"].([]any)
 			if len(rules) == 0 {
-				t.Errorf("%s of %s are empty", kind, p.str("serviceAccountName"))
+				t.Errorf("%s of %s are empty", kind, p.Str("serviceAccountName"))
 			}
 			for _, r := range list(p["rules"]) {
 				for _, field := range []string{"apiGroups", "resources", "verbs"} {
 					values, _ := r[field].([]any)
 					if len(values) == 0 {
-						t.Errorf("a rule of %s has no %s", p.str("serviceAccountName"), field)
+						t.Errorf("a rule of %s has no %s", p.Str("serviceAccountName"), field)
 					}
 					for _, v := range values {
 						if s, _ := v.(string); strings.Contains(s, "*") {
-							t.Errorf("%s has a wildcard in %s", p.str("serviceAccountName"), field)
+							t.Errorf("%s has a wildcard in %s", p.Str("serviceAccountName"), field)
 						}
 					}
 				}
@@ -193,16 +195,16 @@ func TestPermissions(t *testing.T) {
 			t.Errorf("service account %s has no permissions", want)
 		}
 	}
-	for _, d := range list(c.at("spec", "install", "spec", "deployments")) {
-		if sa := d.str("spec", "template", "spec", "serviceAccountName"); !accounts[sa] {
-			t.Errorf("Deployment %s runs as %q, which has no permissions", d.str("name"), sa)
+	for _, d := range list(c.At("spec", "install", "spec", "deployments")) {
+		if sa := d.Str("spec", "template", "spec", "serviceAccountName"); !accounts[sa] {
+			t.Errorf("Deployment %s runs as %q, which has no permissions", d.Str("name"), sa)
 		}
 	}
 }
 
 func TestAnnotations(t *testing.T) {
 	all := files(t)
-	o := object{}
+	o := source.Object{}
 	if err := yaml.Unmarshal(all["metadata/annotations.yaml"], &o); err != nil {
 		t.Fatal(err)
 	}
@@ -217,9 +219,9 @@ func TestAnnotations(t *testing.T) {
 	}
 }
 
-func list(v any) []object {
+func list(v any) []source.Object {
 	items, _ := v.([]any)
-	out := make([]object, 0, len(items))
+	out := make([]source.Object, 0, len(items))
 	for _, i := range items {
 		if m, ok := i.(map[string]any); ok {
 			out = append(out, m)

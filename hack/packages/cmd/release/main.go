@@ -1,0 +1,27 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Command release writes everything that a release publishes; see package release. "make release" runs it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"github.com/fairway-mesh/fairway/hack/packages/internal/release"
+)
+
+func main() {
+	o := release.Options{Log: os.Stderr}
+	flag.StringVar(&o.Root, "root", ".", "root of the repository")
+	flag.StringVar(&o.Out, "out", "dist", "folder to write")
+	flag.StringVar(&o.Version, "version", "", "version, such as v0.1.0; the tree must have it")
+	flag.StringVar(&o.Registry, "registry", "", "registry that images will be pushed to")
+	flag.BoolVar(&o.AllowDirty, "allow-dirty", false, "take a tree with changes that are not committed")
+	flag.Parse()
+	if err := release.Write(o); err != nil {
+		fmt.Fprintln(os.Stderr, "release:", err)
+		os.Exit(1)
+	}
+}
