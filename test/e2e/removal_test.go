@@ -47,9 +47,7 @@ var removals = map[string]func(*testing.T, *space){
 		kubectl(t, "delete", "-n", names.SystemNamespace, "deployment/"+names.OperatorDeployment)
 		kubectl(t, "delete", "-k", "../../config/rbac")
 		kubectl(t, "delete", "meshes.fairway.dev", names.Mesh, "--timeout=20s")
-		eventually.PassesWithin(t, time.Minute, "the node proxies are gone", func(look require.TestingT) {
-			require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
-		})
+		takenDown(t)
 		deleteAll(t)
 	},
 	"its namespace first": func(t *testing.T, _ *space) {
@@ -60,8 +58,16 @@ var removals = map[string]func(*testing.T, *space){
 	"its kinds first": func(t *testing.T, _ *space) {
 		t.Helper()
 		kubectl(t, "delete", "-k", "../../config/crd", "--timeout=60s")
+		takenDown(t) // without an operator, Kubernetes' garbage collector would not know what became of owners of these kinds
 		deleteAll(t)
 	},
+}
+
+func takenDown(t *testing.T) {
+	t.Helper()
+	eventually.PassesWithin(t, time.Minute, "the node proxies are gone", func(look require.TestingT) {
+		require.True(look, gone(t, &appsv1.DaemonSet{}, names.SystemNamespace, names.NodeDaemonSet))
+	})
 }
 
 func deleteAll(t *testing.T) {

@@ -277,6 +277,10 @@ func (s state) page(t *testing.T, a argo, live *unstructured.Unstructured) strin
 		fmt.Fprintf(&b, "\n```console\n$ kubectl describe %s\n...\n%s...\n```\n", name, statusOf(output(t, *kubectl,
 			"describe", "-n", s.namespace(), name)))
 	}
+	if s.mesh == "" {
+		fmt.Fprintf(&b, "\n```console\n$ fairway status -n %s\n%s```\n", s.namespace(), stable(output(t, *fairway,
+			"status", "-n", s.namespace())))
+	}
 	return b.String()
 }
 
