@@ -121,12 +121,12 @@ func objects(t *testing.T, text string) []*unstructured.Unstructured {
 	}
 }
 
-// output is what a command prints, which may find something wrong and say so by its exit code.
-func output(t *testing.T, command string, args ...string) string {
+// output is what a command prints, and whether all is well by its exit code.
+func output(t *testing.T, command string, args ...string) (text string, well bool) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), command, args...).CombinedOutput()
 	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) {
 		require.NoError(t, err, "%s", out)
 	}
-	return string(out)
+	return string(out), err == nil
 }

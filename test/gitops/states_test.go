@@ -274,12 +274,13 @@ func (s state) page(t *testing.T, a argo, live *unstructured.Unstructured) strin
 		}
 		fmt.Fprint(&b, "```\n")
 	} else {
-		fmt.Fprintf(&b, "\n```console\n$ kubectl describe %s\n...\n%s...\n```\n", name, statusOf(output(t, *kubectl,
-			"describe", "-n", s.namespace(), name)))
+		described, _ := output(t, *kubectl, "describe", "-n", s.namespace(), name)
+		fmt.Fprintf(&b, "\n```console\n$ kubectl describe %s\n...\n%s...\n```\n", name, statusOf(described))
 	}
 	if s.mesh == "" {
-		fmt.Fprintf(&b, "\n```console\n$ fairway status -n %s\n%s```\n", s.namespace(), stable(output(t, *fairway,
-			"status", "-n", s.namespace())))
+		text, well := output(t, *fairway, "status", "-n", s.namespace())
+		fmt.Fprintf(&b, "\n```console\n$ fairway status -n %s\n%s```\n", s.namespace(), stable(text))
+		require.Equal(t, s.want == healthy, well, "fairway status: %s", text)
 	}
 	return b.String()
 }
@@ -327,6 +328,7 @@ var unstable = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d UTC`), "2026-12-01 12:00 UTC"},
 	{regexp.MustCompile(`\b10\.\d+\.\d+\.\d+\b`), "10.96.0.10"},
 	{regexp.MustCompile(`(Observed Generation: +)\d+`), "${1}1"},
+	{regexp.MustCompile(`(waypoint)-[a-z0-9]{8,10}-[a-z0-9]{5}\b`), "${1}-5b4d597967-x5fck"},
 }
 
 // stable is a text without what is unstable.
