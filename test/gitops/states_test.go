@@ -32,8 +32,8 @@ var (
 // settled is how long a state may take to be told, and patience the pause between two looks at it.
 const settled, patience = 2 * time.Minute, 200 * time.Millisecond
 
-// settling is how long a state is left alone before its page is written anew.
-const settling = 3 * time.Second
+// settling is how long a page must stay the same to be written anew.
+const settling = 15 * time.Second
 
 // state is a file of testdata/states: a situation that the mesh and all engines have to tell alike.
 type state struct {
@@ -289,8 +289,7 @@ func (s state) page(t *testing.T, a argo, live *unstructured.Unstructured) strin
 func (s state) compare(t *testing.T, page func() string) {
 	t.Helper()
 	if *update {
-		time.Sleep(settling) // nobody knows what is to come
-		write(t, s.name, page())
+		write(t, s.name, unchanged(t, page))
 		return
 	}
 	want, err := os.ReadFile(pageFile(s.name))
@@ -301,6 +300,22 @@ func (s state) compare(t *testing.T, page func() string) {
 		}
 		return nil
 	})
+}
+
+// unchanged is a page that didn't change for a while: nobody knows what is to come.
+func unchanged(t *testing.T, page func() string) string {
+	t.Helper()
+	last, since := page(), time.Now()
+	eventually(t, "the page doesn't change any more", func() error {
+		if now := page(); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) < settling {
+			return errors.New("it changed")
+		}
+		return nil
+	})
+	return last
 }
 
 func pageFile(name string) string { return filepath.Join("..", "..", "docs", "states", name+".md") }
