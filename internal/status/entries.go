@@ -130,10 +130,15 @@ func written(old []entry, e entry, by gwv1.GatewayController, left, most, bytes 
 		e.conditions = append(slices.Clone(e.conditions), full(left, most, e.conditions))
 	}
 	said := conditions.For(0, saidBefore(old, e))
-	for _, c := range conditions.Fit(e.conditions, bytes) {
+	now := conditions.Fit(e.conditions, bytes)
+	for _, c := range now {
 		said.Put(c)
 	}
-	e.conditions = said.List()
+	// In the order of what is said now, whatever was said first: who compares statuses is to see no difference.
+	e.conditions = make([]metav1.Condition, len(now))
+	for i, c := range now {
+		e.conditions[i] = *said.Get(c.Type)
+	}
 	return e
 }
 

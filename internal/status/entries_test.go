@@ -125,3 +125,22 @@ func TestEntriesWithLongMessagesFitIntoAnObject(t *testing.T) {
 	}
 	require.Equal(t, got, MergeParents(got, long(32), names.MeshController))
 }
+
+// The order of conditions is that of what is said now, not of what was said first.
+func TestConditionsHaveOneOrder(t *testing.T) {
+	entry := func(kinds ...string) []gwv1.RouteParentStatus {
+		p := gwv1.RouteParentStatus{ParentRef: gwv1.ParentReference{Name: "cart"}, ControllerName: "ours"}
+		for _, kind := range kinds {
+			p.Conditions = append(p.Conditions, metav1.Condition{
+				Type: kind, Status: metav1.ConditionTrue, LastTransitionTime: metav1.Unix(1000, 0),
+			})
+		}
+		return []gwv1.RouteParentStatus{p}
+	}
+	got := MergeParents(entry("Accepted", "Programmed"), entry("Accepted", "PartiallyInvalid", "Programmed"), "ours")
+	var kinds []string
+	for _, c := range got[0].Conditions {
+		kinds = append(kinds, c.Type)
+	}
+	require.Equal(t, []string{"Accepted", "PartiallyInvalid", "Programmed"}, kinds)
+}
