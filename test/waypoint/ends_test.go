@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fairway-mesh/fairway/internal/eventually"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/test/streamtest"
 )
@@ -47,6 +48,21 @@ func (w *world) inAndOut(protocol model.Protocol, serve func(*net.TCPConn)) map[
 	w.backend(in, protocol, e)
 	w.backend(out, protocol, model.Endpoint{Address: w.listen(serve)})
 	return map[string]model.ServicePort{"in the mesh": in, "outside": out}
+}
+
+// served serves a port of HTTP, and waits until a worker of Envoy takes connections to it: each takes a listener by
+// itself, a moment after it was acknowledged, and resets until then what it has no filter chain for.
+func (w *world) served(p model.ServicePort) string {
+	w.t.Helper()
+	dialled := w.serve(p, true, nil)
+	eventually.NoError(w.t, "connections to "+dialled, func() error {
+		c, err := w.caller(clientID).dial(w.t.Context(), dialled)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	return dialled
 }
 
 // TestTCPEnds: what one side sends before it closes its own arrives whole, however late the other side takes it; and
@@ -146,7 +162,7 @@ func TestAnswersThatAreCut(t *testing.T) {
 		}
 		cut(c)
 	}) {
-		dialled := w.serve(p, true, nil)
+		dialled := w.served(p)
 		w.hurry()
 		for _, asked := range []string{"/length HTTP/1.0", "/length HTTP/1.1", "/chunked HTTP/1.1"} {
 			t.Run(name+", "+asked, func(t *testing.T) {
@@ -188,7 +204,7 @@ func TestAnswersThatClose(t *testing.T) {
 			_, _ = io.WriteString(c, "\r\n0\r\n\r\n")
 		}
 	}) {
-		dialled := w.serve(p, true, nil)
+		dialled := w.served(p)
 		t.Run(name, func(t *testing.T) {
 			var g errgroup.Group
 			g.SetLimit(6)
