@@ -27,11 +27,10 @@ func MergeParameters(class, gateway *v1alpha1.ProxyParameters) v1alpha1.ProxyPar
 		out.Replicas, out.Autoscaling = g.Replicas, g.Autoscaling
 	}
 	if g.Images != nil {
-		var of v1alpha1.Images
-		if out.Images != nil {
-			of = *out.Images
+		out.Images = &v1alpha1.Images{
+			Envoy:       g.Images.EnvoyOr(out.Images.EnvoyOr("")),
+			PullSecrets: g.Images.PullSecretsOr(out.Images.PullSecretsOr(nil)),
 		}
-		out.Images = &v1alpha1.Images{Envoy: g.Images.EnvoyOr(of.Envoy), PullSecrets: g.Images.PullSecretsOr(of.PullSecrets)}
 	}
 	override(&out.DisruptionBudget, g.DisruptionBudget)
 	override(&out.Resources, g.Resources)
