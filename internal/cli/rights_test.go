@@ -17,7 +17,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/eventually"
@@ -78,16 +77,17 @@ func shopOf(t *testing.T, c client.Client) {
 			Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
 		},
 		&rbacv1.RoleBinding{
-			ObjectMeta: in("shop", object("viewer", nil)), Subjects: append(subjects("viewer"), subjects("routes")...),
+			ObjectMeta: in("shop", object("viewer", nil)), Subjects: subjects("viewer"),
 			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
 		},
-		&rbacv1.Role{ObjectMeta: in("shop", object("routes", nil)), Rules: []rbacv1.PolicyRule{{
-			APIGroups: []string{gwv1.GroupName}, Resources: []string{"gateways", "httproutes", "grpcroutes"},
-			Verbs: []string{"list"},
-		}}},
+		// With less than "view".
+		&rbacv1.Role{ObjectMeta: in("shop", object("pods", nil)), Rules: []rbacv1.PolicyRule{
+			{APIGroups: []string{""}, Resources: []string{"namespaces"}, Verbs: []string{"get"}},
+			{APIGroups: []string{""}, Resources: []string{"pods", "services"}, Verbs: []string{"list"}},
+		}},
 		&rbacv1.RoleBinding{
-			ObjectMeta: in("shop", object("routes", nil)), Subjects: subjects("routes"),
-			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "routes"},
+			ObjectMeta: in("shop", object("pods", nil)), Subjects: subjects("pods"),
+			RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "pods"},
 		},
 	} {
 		require.NoError(t, c.Create(t.Context(), o), o.GetName())
@@ -111,7 +111,7 @@ func TestStatusWithTheRightsOfANamespacesUser(t *testing.T) {
 	c, err := newClient(cfg)
 	require.NoError(t, err)
 	shopOf(t, c)
-	viewer, routes := as(t, cfg, "viewer"), as(t, cfg, "routes")
+	viewer, pods := as(t, cfg, "viewer"), as(t, cfg, "pods")
 	quiet := func(t require.TestingT, out, notes string, err error) {
 		require.NotContains(t, out+notes, "forbidden")
 		require.NotContains(t, out+notes, `User "`)
@@ -127,21 +127,25 @@ func TestStatusWithTheRightsOfANamespacesUser(t *testing.T) {
 		quiet(look, out, notes, err)
 		require.Contains(look, out, "Namespace shop: in the mesh, mTLS strict, outbound as the Mesh says, waypoint auto")
 		require.Regexp(look, `reviews +- +direct`, out)
-		require.Contains(look, out, "\nNot shown, for it takes other rights: nodes, proxies, the operator, the Mesh, "+
-			"Gateways, HTTPRoutes and GRPCRoutes.\n")
+		require.Contains(look, out, "\nNot shown, for it takes other rights: nodes, proxies, the operator and the Mesh.\n")
+	})
+	eventually.Passes(t, "a namespace with the rights to look at pods and Services", func(look require.TestingT) {
+		out, notes, err := ran(t, "-n", "shop", "--kubeconfig", pods)
+		quiet(look, out, notes, err)
+		require.Regexp(look, "\nNot shown, for it takes other rights: .*, Gateways, HTTPRoutes, GRPCRoutes, ", out)
 	})
 
 	service := unansweredRoute("shop", "without-group", refersTo("default", "Service", "", "reviews"))
 	require.NoError(t, c.Create(t.Context(), service))
 	eventually.Passes(t, "a route that names nothing", func(look require.TestingT) {
-		out, notes, err := ran(t, "-n", "shop", "--kubeconfig", routes)
+		out, notes, err := ran(t, "-n", "shop", "--kubeconfig", viewer)
 		quiet(look, out, notes, err)
 		require.Error(look, err)
 		require.Contains(look, out, `for Service shop/reviews, set group to ""`)
 		require.NotContains(look, out, "HTTPRoutes")
 	})
 
-	out, notes, err := ran(t, "-n", "shop", "--kubeconfig", routes, "-o", "json")
+	out, notes, err := ran(t, "-n", "shop", "--kubeconfig", viewer, "-o", "json")
 	quiet(t, out, notes, err)
 	var report namespaceReport
 	require.NoError(t, json.Unmarshal([]byte(out), &report))
@@ -159,11 +163,11 @@ func TestStatusWithTheRightsOfANamespacesUser(t *testing.T) {
 	require.Contains(t, out, "Mesh: unknown, see below")
 	require.Contains(t, out, "or use -n NAMESPACE")
 
-	_, notes, err = ran(t, "-n", "shop", "--kubeconfig", routes, "--wait", "--timeout", "3s")
+	_, notes, err = ran(t, "-n", "shop", "--kubeconfig", viewer, "--wait", "--timeout", "3s")
 	require.ErrorIs(t, err, errUnhealthy)
 	require.Regexp(t, `^waiting: HTTPRoute without-group: .*\n$`, notes, "said once")
 	require.NoError(t, c.Delete(t.Context(), service))
-	out, _, err = ran(t, "-n", "shop", "--kubeconfig", routes, "--wait", "--timeout", "1m")
+	out, _, err = ran(t, "-n", "shop", "--kubeconfig", viewer, "--wait", "--timeout", "1m")
 	require.NoError(t, err)
 	require.Contains(t, out, "All is well")
 }
