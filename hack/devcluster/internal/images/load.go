@@ -150,8 +150,13 @@ func (l *Loader) send(ctx context.Context, n topology.Node, names []string) erro
 	return nil
 }
 
-// LoadArchive loads an image archive (OCI or Docker) from a file.
+// LoadArchive loads an image archive (OCI or Docker) from a file. What an OCI archive names is known by its digest as
+// well, as if it had been pulled: manifests of releases name images so.
 func (l *Loader) LoadArchive(ctx context.Context, path string) error {
+	tags, err := oci.Tags(path)
+	if err != nil {
+		return err
+	}
 	return l.onNodes(ctx, func(ctx context.Context, n topology.Node) error {
 		f, err := os.Open(path)
 		if err != nil {
@@ -160,6 +165,11 @@ func (l *Loader) LoadArchive(ctx context.Context, path string) error {
 		defer f.Close()
 		if _, err := l.ctr(ctx, n, f, "images", "import", "--local", "-"); err != nil {
 			return err
+		}
+		for name, byDigest := range tags {
+			if _, err := l.ctr(ctx, n, nil, "images", "tag", "--force", name, byDigest); err != nil {
+				return err
+			}
 		}
 		fmt.Fprintf(l.Out, "%s: loaded %s\n", n.Name, path)
 		return nil

@@ -6,11 +6,13 @@ package oci
 import (
 	"archive/tar"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 
+	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
@@ -106,4 +108,39 @@ func (s *Store) exportBlob(t *tar.Writer, h v1.Hash) error {
 	}
 	_, err = io.Copy(t, f)
 	return err
+}
+
+// Tags are the images that an OCI archive names for containerd, and under what name each is known by its digest. An
+// archive of Docker has none.
+func Tags(path string) (map[string]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	t := tar.NewReader(f)
+	for {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s is no archive of images: %w", path, err)
+		}
+		if h.Name != "index.json" {
+			continue
+		}
+		index, err := v1.ParseIndexManifest(t)
+		if err != nil {
+			return nil, fmt.Errorf("%s: index.json: %w", path, err)
+		}
+		out := map[string]string{}
+		for _, d := range index.Manifests {
+			tag, err := name.NewTag(d.Annotations[annotationContainerd], name.StrictValidation)
+			if err == nil {
+				out[tag.Name()] = tag.Context().Digest(d.Digest.String()).Name()
+			}
+		}
+		return out, nil
+	}
 }

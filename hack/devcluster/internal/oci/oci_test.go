@@ -197,3 +197,25 @@ func (s *Store) names() ([]string, error) {
 	slices.Sort(out)
 	return out, nil
 }
+
+func TestTags(t *testing.T) {
+	s := newStore(t)
+	i := example(os.Args[0])
+	i.Name = "registry.example/some/image:v1"
+	name, digest := put(t, s, i)
+	file := filepath.Join(t.TempDir(), "image.tar")
+	f, err := os.Create(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Export(f, []string{name}, nil), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tags, err := Tags(file)
+	if err != nil || len(tags) != 1 || tags[name] != "registry.example/some/image@"+digest {
+		t.Errorf("got %v, %v", tags, err)
+	}
+	if _, err := Tags(os.Args[0]); err == nil {
+		t.Error("a program passed for an archive of images")
+	}
+}
