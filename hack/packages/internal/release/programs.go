@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -29,10 +31,34 @@ type programs struct {
 	info         map[string]*debug.BuildInfo
 }
 
-var (
-	systems       = []string{"linux", "darwin", "windows"}
-	architectures = []string{"amd64", "arm64"}
-)
+// allPlatforms of a release that is published.
+var allPlatforms = []platform{
+	{linux, "amd64"}, {linux, "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}, {"windows", "amd64"}, {"windows", "arm64"},
+}
+
+// linux is what images are for.
+const linux = "linux"
+
+// choose platforms by name, as in linux/amd64; no name chooses all.
+func choose(names []string) ([]platform, error) {
+	if len(names) == 0 {
+		return allPlatforms, nil
+	}
+	var out []platform
+	for _, p := range allPlatforms {
+		if slices.Contains(names, p.os+"/"+p.arch) {
+			out = append(out, p)
+		}
+	}
+	switch {
+	case len(out) != len(names):
+		return nil, fmt.Errorf("platforms %s: each must be one of linux, darwin and windows, on amd64 or arm64, as in "+
+			"linux/amd64", strings.Join(names, ","))
+	case out[0].os != linux:
+		return nil, fmt.Errorf("platforms %s: one must be of Linux, which images are for", strings.Join(names, ","))
+	}
+	return out, nil
+}
 
 // build makes the programs of a platform with the flags of the environment, which make sets as it does for tests.
 func (w *writer) build(p platform) (out programs, err error) {
@@ -63,7 +89,7 @@ func (w *writer) build(p platform) (out programs, err error) {
 		out.info["/"+name] = info
 		return os.ReadFile(file)
 	}
-	if out.fairway, err = one("fairway", "."); err != nil || p.os != "linux" {
+	if out.fairway, err = one("fairway", "."); err != nil || p.os != linux {
 		return out, err
 	}
 	out.cni, err = one("fairway-cni", "./internal/agent/cni/fairway-cni")
@@ -101,8 +127,14 @@ func (w *writer) labels() map[string]string {
 // images makes the image of operator and agents, and has all manifests name it by digest if a registry is named.
 func (w *writer) images() error {
 	images := map[string]v1.Image{}
-	for _, arch := range architectures {
-		p, err := w.build(platform{"linux", arch})
+	var architectures []string
+	for _, on := range w.platforms {
+		if on.os != linux {
+			continue
+		}
+		arch := on.arch
+		architectures = append(architectures, arch)
+		p, err := w.build(on)
 		if err != nil {
 			return err
 		}
@@ -127,7 +159,7 @@ func (w *writer) images() error {
 		if err := w.write("images/fairway-"+w.number+"-linux-"+arch+".spdx.json", sbom); err != nil {
 			return err
 		}
-		if err := w.archive(platform{"linux", arch}, p.fairway); err != nil {
+		if err := w.archive(on, p.fairway); err != nil {
 			return err
 		}
 	}
@@ -180,19 +212,16 @@ func (w *writer) put(name string, index v1.ImageIndex) (string, error) {
 
 // commands are archives of the user's commands; those of Linux are there, made with its images.
 func (w *writer) commands() error {
-	for _, system := range systems {
-		for _, arch := range architectures {
-			if system == "linux" {
-				continue
-			}
-			p := platform{system, arch}
-			built, err := w.build(p)
-			if err != nil {
-				return err
-			}
-			if err := w.archive(p, built.fairway); err != nil {
-				return err
-			}
+	for _, p := range w.platforms {
+		if p.os == linux {
+			continue
+		}
+		built, err := w.build(p)
+		if err != nil {
+			return err
+		}
+		if err := w.archive(p, built.fairway); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -36,6 +36,9 @@ type Options struct {
 	Registry string
 	// AllowDirty takes a tree with changes that aren't committed.
 	AllowDirty bool
+	// Platforms that programs and images are for, as in linux/amd64; empty means all. A trial needs one, in a fraction of
+	// the time.
+	Platforms []string
 	Log        io.Writer
 
 	// programs makes the programs of a platform; nil builds them.
@@ -52,6 +55,8 @@ type writer struct {
 	src *source.Source
 	// number is the version without "v".
 	number string
+	// platforms that programs are built for; images are for those of Linux.
+	platforms []platform
 }
 
 // Write writes a release.
@@ -67,6 +72,9 @@ func Write(o Options) error {
 	if o.Version != "v"+w.number {
 		return fmt.Errorf("VERSION is %q, and the tree is v%s: set the version in config/default/kustomization.yaml, "+
 			"config/manager/manager.yaml and internal/names, then make generate, and commit", o.Version, w.number)
+	}
+	if w.platforms, err = choose(o.Platforms); err != nil {
+		return err
 	}
 	if w.tree, err = readTree(o.Root, o.AllowDirty); err != nil {
 		return err

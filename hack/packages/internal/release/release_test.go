@@ -276,3 +276,24 @@ func TestFragments(t *testing.T) {
 		t.Error("there are no features")
 	}
 }
+
+// TestPlatforms makes a trial for one platform.
+func TestPlatforms(t *testing.T) {
+	dir := repository(t)
+	out := filepath.Join(t.TempDir(), "dist")
+	o := options(dir, out)
+	o.Platforms = []string{"linux/amd64"}
+	if err := Write(o); err != nil {
+		t.Fatal(err)
+	}
+	archives, err := filepath.Glob(filepath.Join(out, "fairway_*"))
+	if err != nil || len(archives) != 1 {
+		t.Errorf("archives of commands: %v, %v", archives, err)
+	}
+	for _, bad := range [][]string{{"linux/mips"}, {"linux"}, {"darwin/arm64"}, {""}, {"linux/amd64", "linux/amd64"}} {
+		o.Platforms = bad
+		if err := Write(o); err == nil || !strings.Contains(err.Error(), "platforms") {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+}
