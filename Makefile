@@ -122,13 +122,14 @@ VERSION ?=
 REGISTRY ?=
 DIST ?= dist
 ALLOW_DIRTY ?=
+PLATFORMS ?=
 .PHONY: release
 release: export GIT_CONFIG_COUNT := 1
 release: export GIT_CONFIG_KEY_0 := safe.directory
 release: export GIT_CONFIG_VALUE_0 := *
 release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest).
-	go -C hack/packages run ./cmd/release -root $(CURDIR) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
-		$(if $(ALLOW_DIRTY),-allow-dirty)
+	go -C hack/packages run ./cmd/release -root $(or $(TREE),$(CURDIR)) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
+		$(if $(ALLOW_DIRTY),-allow-dirty) $(if $(PLATFORMS),-platforms $(PLATFORMS))
 
 .PHONY: test-release
 test-release: ## Make the release twice, and compare: the same tree gives the same bytes. Takes minutes.
@@ -215,6 +216,27 @@ test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and et
 .PHONY: test-packages
 test-packages: $(GOTESTSUM) ## Install, upgrade and uninstall the Helm chart with a real kube-apiserver.
 	cd hack/packages && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart
+
+# What an installation is tested with: a release of the tree for this machine, one to upgrade from, and Helm.
+RELEASES := $(BIN)/releases
+HELM := $(BIN)/helm
+FORMER ?=
+.PHONY: trial-releases
+trial-releases: $(HELM) ## Make a release of the tree for tests, and one before it: of the commit FORMER, or of the same tree.
+	go -C hack/packages build -o $(abspath $(BIN)/olm-install) ./cmd/olm-install
+	hack/trial-releases.sh $(RELEASES) $(FORMER)
+
+$(HELM): hack/packages/go.mod hack/packages/go.sum
+	@mkdir -p $(BIN)
+	go -C hack/packages build -o $(abspath $@) helm.sh/helm/v4/cmd/helm
+
+.PHONY: test-releases
+test-releases: trial-releases $(GOTESTSUM) ## Install, upgrade under load, roll back and remove releases on the dev cluster, with what a release consists of alone (root).
+	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests of releases need root for the dev cluster"; exit 0; fi; \
+	$(MAKE) on-devcluster RUN='$(RUN_RELEASES)'
+
+RUN_RELEASES = FAIRWAY_E2E=1 $(GOTEST_LONG) -count=1 -timeout 30m -run "^TestRelease" $(TESTFLAGS) ./test/e2e \
+	-args -releases=$(abspath $(RELEASES)) -helm=$(abspath $(HELM)) -olm=$(abspath $(BIN)/olm-install) -fault-units=10000
 
 .PHONY: test-datapath
 test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in network namespaces (root).

@@ -20,7 +20,7 @@ func main() {
 	flag.StringVar(&o.Version, "version", "", "version, such as v0.1.0; the tree must have it")
 	flag.StringVar(&o.Registry, "registry", "", "registry that images will be pushed to")
 	flag.BoolVar(&o.AllowDirty, "allow-dirty", false, "take a tree with changes that are not committed")
-	flag.Func("platforms", "for a trial, platforms separated by commas, such as linux/amd64 (default: all)", func(s string) error {
+	flag.Func("platforms", "for a trial, such as linux/amd64, or several (default: all)", func(s string) error {
 		o.Platforms = strings.Split(s, ",")
 		return nil
 	})

@@ -33,7 +33,12 @@ type programs struct {
 
 // allPlatforms of a release that is published.
 var allPlatforms = []platform{
-	{linux, "amd64"}, {linux, "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}, {"windows", "amd64"}, {"windows", "arm64"},
+	{linux, "amd64"},
+	{linux, "arm64"},
+	{"darwin", "amd64"},
+	{"darwin", "arm64"},
+	{"windows", "amd64"},
+	{"windows", "arm64"},
 }
 
 // linux is what images are for.

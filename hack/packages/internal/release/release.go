@@ -39,7 +39,7 @@ type Options struct {
 	// Platforms that programs and images are for, as in linux/amd64; empty means all. A trial needs one, in a fraction of
 	// the time.
 	Platforms []string
-	Log        io.Writer
+	Log       io.Writer
 
 	// programs makes the programs of a platform; nil builds them.
 	programs func(p platform) (programs, error)
