@@ -297,3 +297,30 @@ func TestPlatforms(t *testing.T) {
 		}
 	}
 }
+
+// TestOrder: kubectl applies a file from its beginning, so what others need comes first.
+func TestOrder(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "dist")
+	if err := Write(options(repository(t), out)); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := source.Parse([]byte(read(t, out, "install.yaml")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, within := map[string]bool{}, 0
+	for _, o := range objects {
+		if o.Kind() == "Namespace" {
+			seen[o.Name()] = true
+		}
+		if ns := o.Str("metadata", "namespace"); ns != "" {
+			within++
+			if !seen[ns] {
+				t.Errorf("%s %s comes before its namespace", o.Kind(), o.Name())
+			}
+		}
+	}
+	if within == 0 {
+		t.Error("nothing is in a namespace")
+	}
+}

@@ -121,6 +121,8 @@ func Render(dir string) ([]Object, error) {
 // Manifests are what kustomize makes of a folder, as YAML.
 func Manifests(dir string) ([]byte, error) {
 	k := krusty.MakeKustomizer(&krusty.Options{
+		// As kubectl does: namespaces before what is in them.
+		Reorder: krusty.ReorderOptionLegacy,
 		LoadRestrictions: types.LoadRestrictionsRootOnly, PluginConfig: types.DisabledPluginConfig(),
 	})
 	m, err := k.Run(filesys.MakeFsOnDisk(), dir)
