@@ -120,6 +120,8 @@ OTHER_MODULES := hack/packages hack/devcluster
 
 VERSION ?=
 REGISTRY ?=
+ENVOY ?=
+CATALOG ?=
 DIST ?= dist
 ALLOW_DIRTY ?=
 .PHONY: release
@@ -128,6 +130,7 @@ release: export GIT_CONFIG_KEY_0 := safe.directory
 release: export GIT_CONFIG_VALUE_0 := *
 release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest).
 	go -C hack/packages run ./cmd/release -root $(CURDIR) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
+		-envoy '$(ENVOY)' -catalog '$(if $(CATALOG),$(abspath $(CATALOG)))' \
 		$(if $(ALLOW_DIRTY),-allow-dirty)
 
 .PHONY: test-release
