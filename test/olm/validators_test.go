@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package olm has the validators of the operator framework look at the bundle, as catalogues do before they take one. It is
-// a module of its own, since they come with a Kubernetes of their time.
+// Package olm has the validators of the operator framework look at the bundle, as catalogues do before they take one.
+// It is a module of its own, since they come with a Kubernetes of their time.
 package olm
 
 import (
@@ -18,8 +18,8 @@ import (
 
 const bundle = "../../bundle"
 
-// validate gives what all validators say of the bundle in a folder. Those of operatorhub.io and of the community's catalogue
-// are told the Kubernetes to look at, and where the bundle's Dockerfile is.
+// validate gives what all validators say of the bundle in a folder. Those of operatorhub.io and of the community's
+// catalogue are told the Kubernetes to look at, and where the bundle's Dockerfile is.
 func validate(t *testing.T, dir string) (errs, warnings []string) {
 	t.Helper()
 	b, err := manifests.GetBundleFromDir(dir)

@@ -67,12 +67,12 @@ func Generate(src *source.Source) (map[string][]byte, error) {
 	return files, nil
 }
 
-// manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and what these
-// may do in all namespaces are in the ClusterServiceVersion; the namespace is the user's.
+// manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and what
+// these may do in all namespaces are in the ClusterServiceVersion; the namespace is the user's.
 //
-// What they may do in their own namespace is not: of Roles in the ClusterServiceVersion of an operator for all namespaces
-// the lifecycle manager makes ClusterRoles, too, by which the operator could read each Secret of the cluster. Roles that are
-// manifests it leaves as they are.
+// What they may do in their own namespace is not: of Roles in the ClusterServiceVersion of an operator for all
+// namespaces the lifecycle manager makes ClusterRoles, too, by which the operator could read each Secret of the
+// cluster. Roles that are manifests it leaves as they are.
 func manifestName(src *source.Source, o source.Object) (string, bool) {
 	switch o.Kind() {
 	case "CustomResourceDefinition":

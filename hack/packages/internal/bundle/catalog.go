@@ -20,9 +20,9 @@ const (
 	bundleSchema  = "olm.bundle"
 )
 
-// Catalog is a file-based catalogue with this bundle, whose image is named, and with those of a former catalogue of the
-// package, if there is one. Channels are made anew, of all versions. It says what opm would render of the image; opm is not
-// used, since it takes the image from a registry.
+// Catalog is a file-based catalogue with this bundle, whose image is named, and with those of a former catalogue of
+// the package, if there is one. Channels are made anew, of all versions. It says what opm would render of the image;
+// opm is not used, since it takes the image from a registry.
 func Catalog(src *source.Source, image string, former []byte) ([]byte, error) {
 	own, err := catalogEntry(src, image)
 	if err != nil {

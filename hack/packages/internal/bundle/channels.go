@@ -10,8 +10,8 @@ import (
 	"github.com/blang/semver/v4"
 )
 
-// Channels of the package. Users follow stable unless they ask for another; preview has pre-releases as well, so that who
-// follows it comes to each release, too.
+// Channels of the package. Users follow stable unless they ask for another; preview has pre-releases as well, so that
+// who follows it comes to each release, too.
 const (
 	stable  = "stable"
 	preview = "preview"
@@ -25,8 +25,8 @@ func channelsOf(v semver.Version) []string {
 	return []string{stable, preview}
 }
 
-// skipRange is from which versions one may go to this one directly: any earlier one of the same minor version, and any of
-// the minor version before. Who is further behind is led there by way of the versions between.
+// skipRange is from which versions one may go to this one directly: any earlier one of the same minor version, and
+// any of the minor version before. Who is further behind is led there by way of the versions between.
 func skipRange(v semver.Version) string {
 	from := semver.Version{Major: v.Major}
 	if v.Minor > 0 {

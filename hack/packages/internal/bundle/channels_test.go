@@ -151,7 +151,8 @@ func TestPreReleaseAlone(t *testing.T) {
 	if len(documents) != 3 || documents[0].Str("defaultChannel") != preview {
 		t.Errorf("%d documents, default channel %s", len(documents), documents[0].Str("defaultChannel"))
 	}
-	if got := fmt.Sprint(channelsOf(parsed(t, "0.1.0-rc.1")), channelsOf(parsed(t, "0.1.0"))); got != "[preview] [stable preview]" {
+	got := fmt.Sprint(channelsOf(parsed(t, "0.1.0-rc.1")), channelsOf(parsed(t, "0.1.0")))
+	if got != "[preview] [stable preview]" {
 		t.Errorf("channels are %s", got)
 	}
 }

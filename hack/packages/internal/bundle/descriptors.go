@@ -17,9 +17,13 @@ type field struct{ path, name string }
 var (
 	specFields = map[string][]field{
 		"Mesh": {
-			{"mtls.mode", "Mutual TLS"}, {"outbound", "Traffic out of the mesh"}, {"trustDomain", "Trust domain"},
-			{"authorization.default", "Who may connect where no policy says so"}, {"accessLog.mode", "Access log"},
-			{"paused", "Pause the replacement of proxies"}, {"node.resources", "Resources of node proxies"},
+			{"mtls.mode", "Mutual TLS"},
+			{"outbound", "Traffic out of the mesh"},
+			{"trustDomain", "Trust domain"},
+			{"authorization.default", "Who may connect where no policy says so"},
+			{"accessLog.mode", "Access log"},
+			{"paused", "Pause the replacement of proxies"},
+			{"node.resources", "Resources of node proxies"},
 		},
 		"AuthenticationPolicy": {{"mtls.mode", "Mutual TLS"}},
 		"AuthorizationPolicy": {
@@ -27,7 +31,9 @@ var (
 		},
 		"HTTPExtension": {{"lua.source", "Script in Lua"}},
 		"ProxyParameters": {
-			{"replicas", "Replicas"}, {"resources", "Resources"}, {"logLevel", "Level of the proxy's log"},
+			{"replicas", "Replicas"},
+			{"resources", "Resources"},
+			{"logLevel", "Level of the proxy's log"},
 			{"drainTimeout", "How long connections may take to end"},
 		},
 		"TrafficPolicy": {{"loadBalancing.type", "Load balancing"}},

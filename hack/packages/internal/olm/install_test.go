@@ -77,18 +77,19 @@ func may(t *testing.T, c client.Client, in string) bool {
 func roles(t *testing.T, c client.Client) map[string]int {
 	t.Helper()
 	var found rbacv1.ClusterRoleList
-	if err := c.List(context.Background(), &found, client.HasLabels{OwnerLabel}); err != nil {
+	if err := c.List(context.Background(), &found, client.HasLabels{ownerLabel}); err != nil {
 		t.Fatal(err)
 	}
 	out := map[string]int{}
 	for _, r := range found.Items {
-		out[r.Labels[OwnerLabel]]++
+		out[r.Labels[ownerLabel]]++
 	}
 	return out
 }
 
-// TestInstall installs the bundle, upgrades it, and deletes its ClusterServiceVersion, with a real API server: the operator
-// may read the Secrets of its own namespace and no others, what the former version made goes with it, and CRDs stay.
+// TestInstall installs the bundle, upgrades it, and deletes its ClusterServiceVersion, with a real API server: the
+// operator may read the Secrets of its own namespace and no others, what the former version made goes with it, and
+// CRDs stay.
 func TestInstall(t *testing.T) {
 	c, ctx := server(t), context.Background()
 	b := parsed(t, generated(t))
@@ -151,7 +152,7 @@ func TestInstall(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, o := range objects {
-		stays := o.Kind() == "CustomResourceDefinition" || o.Str("metadata", "labels", OwnerLabel) == "" &&
+		stays := o.Kind() == "CustomResourceDefinition" || o.Str("metadata", "labels", ownerLabel) == "" &&
 			(o.Kind() == "ClusterRole" || o.Kind() == "Role" || o.Kind() == "RoleBinding")
 		if got := there(t, c, o); got != stays {
 			t.Errorf("%s %s is there: %v", o.Kind(), o.Name(), got)

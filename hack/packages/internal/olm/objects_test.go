@@ -115,7 +115,7 @@ func TestDeployment(t *testing.T) {
 		t.Error("the annotations of the ClusterServiceVersion are not on the pods")
 	}
 	for name, want := range map[string]string{
-		OwnerLabel: "fairway.v0.1.0", OwnerNamespaceLabel: namespace, OwnerKindLabel: csvKind,
+		ownerLabel: "fairway.v0.1.0", ownerNamespaceLabel: namespace, ownerKindLabel: csvKind,
 		"app.kubernetes.io/component": "operator",
 	} {
 		if got := d.Str("metadata", "labels", name); got != want {
@@ -191,7 +191,8 @@ func TestRead(t *testing.T) {
 		}
 	}
 	for path, want := range map[string]string{
-		t.TempDir(): "no ClusterServiceVersion", filepath.Join(dir, "nothing"): "no such file", dir + "/bundle.Dockerfile": "gzip",
+		t.TempDir(): "no ClusterServiceVersion", filepath.Join(dir, "nothing"): "no such file",
+		dir + "/bundle.Dockerfile": "gzip",
 	} {
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", path, err)

@@ -35,11 +35,11 @@ type Options struct {
 	// Registry that the images will be pushed to, as in registry.example/mesh: manifests name them there, by digest.
 	// Empty leaves them as config/default has them.
 	Registry string
-	// Envoy is the image of Envoy that manifests name, by digest, as in envoyproxy/envoy@sha256:...; empty leaves it to the
-	// tag that config/default has, with which a mirror of all images by digest isn't possible.
+	// Envoy is the image of Envoy that manifests name, by digest, as in envoyproxy/envoy@sha256:...; empty leaves it to
+	// the tag that config/default has, with which a mirror of all images by digest isn't possible.
 	Envoy string
-	// Catalog is a file with the catalogue of the release before, whose versions the new one has, too. Empty makes one of this
-	// version alone.
+	// Catalog is a file with the catalogue of the release before, whose versions the new one has, too. Empty makes one
+	// of this version alone.
 	Catalog string
 	// AllowDirty takes a tree with changes that aren't committed.
 	AllowDirty bool
@@ -112,7 +112,7 @@ func (w *writer) setEnvoy() error {
 		return nil
 	}
 	if !byDigest.MatchString(w.Envoy) {
-		return fmt.Errorf("ENVOY is %q: name the image by digest, as in envoyproxy/envoy@sha256:...", w.Envoy)
+		return fmt.Errorf("ENVOY is %q: name the image by digest, as in envoyproxy/envoy@sha256:<digest>", w.Envoy)
 	}
 	return w.src.SetEnvoy(w.Envoy)
 }

@@ -176,8 +176,8 @@ func TestWithoutRegistry(t *testing.T) {
 	}
 }
 
-// TestDisconnected: with Envoy's image named by digest, every manifest names all images so, and the catalogue has the version
-// of the one before as well.
+// TestDisconnected: with Envoy's image named by digest, every manifest names all images so, and the catalogue has the
+// version of the one before as well.
 func TestDisconnected(t *testing.T) {
 	dir, out := repository(t), filepath.Join(t.TempDir(), "dist")
 	former := "schema: olm.bundle\npackage: fairway\nname: fairway.v0.0.9\nproperties:\n" +
@@ -187,7 +187,8 @@ func TestDisconnected(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := options(dir, out)
-	o.Registry, o.Envoy, o.Catalog = "registry.example/mesh", "registry.example/envoy@sha256:"+strings.Repeat("0a", 32), catalog
+	o.Registry, o.Catalog = "registry.example/mesh", catalog
+	o.Envoy = "registry.example/envoy@sha256:" + strings.Repeat("0a", 32)
 	if err := Write(o); err != nil {
 		t.Fatal(err)
 	}
