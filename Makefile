@@ -141,6 +141,16 @@ test-release: ## Make the release twice, and compare: the same tree gives the sa
 	cmp $(BIN)/release/1/SHA256SUMS $(BIN)/release/2/SHA256SUMS
 	cd $(BIN)/release/1 && sha256sum --quiet --check SHA256SUMS
 
+##@ Documentation
+
+.PHONY: docs
+docs: ## Make a site of docs/ in bin/site, and fail on broken links. Takes its tools from PyPI, once.
+	hack/docs/build.sh
+
+.PHONY: serve-docs
+serve-docs: ## Make the site and serve it on the loopback address (PORT=8000).
+	hack/docs/build.sh --serve
+
 ##@ Lint
 
 # Developers' commands print, start processes and end soon: what only matters in a server is not asked of them.

@@ -68,6 +68,9 @@ def relink(app, page, source):
         else:
             line = link.sub(lambda m: outside(page, m.group(1)), line)
         out.append(line)
+    # Pages of these folders are listed by their first one.
+    if page in ("design/README", "states/README"):
+        out += ["", "```{toctree}", ":hidden:", ":glob:", "", "*", "```"]
     source[0] = "\n".join(out)
 
 
