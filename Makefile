@@ -114,12 +114,14 @@ verify-generated: ## Fail if generated files are not current.
 CLUSTER_TESTS := TestSmoke|TestCertManager
 LIFECYCLE_TEST := TestUpAndDown
 # The modules beside the product's.
-OTHER_MODULES := hack/packages hack/devcluster
+OTHER_MODULES := hack/packages hack/devcluster test/olm
 
 ##@ Release
 
 VERSION ?=
 REGISTRY ?=
+ENVOY ?=
+CATALOG ?=
 DIST ?= dist
 ALLOW_DIRTY ?=
 PLATFORMS ?=
@@ -127,8 +129,9 @@ PLATFORMS ?=
 release: export GIT_CONFIG_COUNT := 1
 release: export GIT_CONFIG_KEY_0 := safe.directory
 release: export GIT_CONFIG_VALUE_0 := *
-release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest).
+release: ## Write all that a release publishes into dist/ (VERSION=v0.1.0; REGISTRY= has manifests name images there, by digest; ENVOY= and CATALOG= as in docs/install.md).
 	go -C hack/packages run ./cmd/release -root $(or $(TREE),$(CURDIR)) -out $(abspath $(DIST)) -version '$(VERSION)' -registry '$(REGISTRY)' \
+		-envoy '$(ENVOY)' -catalog '$(if $(CATALOG),$(abspath $(CATALOG)))' \
 		$(if $(ALLOW_DIRTY),-allow-dirty) $(if $(PLATFORMS),-platforms $(PLATFORMS))
 
 .PHONY: test-release
@@ -138,6 +141,16 @@ test-release: ## Make the release twice, and compare: the same tree gives the sa
 		REGISTRY=registry.example/fairway ALLOW_DIRTY=1; done
 	cmp $(BIN)/release/1/SHA256SUMS $(BIN)/release/2/SHA256SUMS
 	cd $(BIN)/release/1 && sha256sum --quiet --check SHA256SUMS
+
+##@ Documentation
+
+.PHONY: docs
+docs: ## Make a site of docs/ in bin/site, and fail on broken links. Takes its tools from PyPI, once.
+	hack/docs/build.sh
+
+.PHONY: serve-docs
+serve-docs: ## Make the site and serve it on the loopback address (PORT=8000).
+	hack/docs/build.sh --serve
 
 ##@ Lint
 
@@ -168,7 +181,7 @@ GOTEST_LONG := $(WITH_SUMMARY) --format testname -- -vet=off
 GOTEST_SUITE := $(abspath $(GOTESTSUM)) --format-icons text --format testname --hide-summary skipped --
 
 # Packages whose tests need an API server or SPIRE, as their imports tell, and so more than Go and an Envoy.
-# Of the module that makes packages: the chart's, through Helm into a real API server.
+# Of the module that makes packages: the chart's, through Helm, and the bundle's, into a real API server.
 PACKAGES_INTEGRATION := TestInstall.*
 INTEGRATION_DIRS = $(patsubst %/,%,$(sort $(dir $(shell grep -rlE --include="*_test.go" "/(test/apiserver|spiretest)\"" api controllers internal test/manifests test/scale))))
 INTEGRATION := $(INTEGRATION_DIRS:%=./%/...)
@@ -214,8 +227,8 @@ test-integration: $(GOTESTSUM) ## Run tests against a real kube-apiserver and et
 	@$(MAKE) test-packages
 
 .PHONY: test-packages
-test-packages: $(GOTESTSUM) ## Install, upgrade and uninstall the Helm chart with a real kube-apiserver.
-	cd hack/packages && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart
+test-packages: $(GOTESTSUM) ## Install, upgrade and uninstall the Helm chart and the OLM bundle with a real kube-apiserver.
+	cd hack/packages && $(GOTEST_LONG) -count=1 $(TESTFLAGS) -run '^$(PACKAGES_INTEGRATION)$$' ./internal/chart ./internal/olm
 
 # What an installation is tested with: a release of the tree for this machine, one to upgrade from, and Helm.
 RELEASES := $(BIN)/releases

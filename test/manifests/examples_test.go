@@ -28,6 +28,8 @@ const (
 	// noteArgo and noteFlux: the block is an object of kinds that only a cluster with those has, or a part of one.
 	noteArgo = "of Argo CD"
 	noteFlux = "of Flux"
+	// noteOLM: the same, of the Operator Lifecycle Manager.
+	noteOLM = "of OLM"
 )
 
 // TestExamplesOfDocuments asks an API server whether it would take the manifests that documents show.
@@ -41,7 +43,7 @@ func TestExamplesOfDocuments(t *testing.T) {
 			}
 			text := b.text
 			switch b.note {
-			case noteKustomization, notePrometheus, noteArgo, noteFlux:
+			case noteKustomization, notePrometheus, noteArgo, noteFlux, noteOLM:
 				t.Logf("%s: not asked about, since it is a part %s:\n%s", p.file, b.note, text)
 				continue
 			case noteMesh:

@@ -35,5 +35,5 @@ func run(root, out string) error {
 	if err != nil {
 		return err
 	}
-	return source.Write(out, files, "manifests", "metadata")
+	return source.Write(out, files, "manifests", "metadata", "tests")
 }

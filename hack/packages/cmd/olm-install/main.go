@@ -1,16 +1,16 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Command olm-install applies a bundle to the cluster of KUBECONFIG as the Operator Lifecycle Manager does, for trying one
-// where there is no lifecycle manager:
+// Command olm-install applies a bundle to the cluster of KUBECONFIG as the Operator Lifecycle Manager does, for
+// trying one where there is no lifecycle manager:
 //
 //	go -C hack/packages run ./cmd/olm-install -bundle ../../bundle -wait 3m
 //	go -C hack/packages run ./cmd/olm-install -bundle /path/to/dist/fairway-bundle-0.1.0.tgz
 //
-// It makes the CRDs and other manifests, the service accounts with their permissions, and the Deployments with the labels,
-// annotations and environment that the lifecycle manager gives them; see package olm for what differs. Run with another
-// version of the bundle it upgrades. With -delete it removes what goes with a ClusterServiceVersion; with -print it writes
-// the objects and asks no cluster. Other flags are -namespace (fairway-system) and -kubeconfig.
+// It makes the CRDs and other manifests, the service accounts with their permissions, and the Deployments with the
+// labels, annotations and environment that the lifecycle manager gives them; see package olm for what differs. Run
+// with another version of the bundle it upgrades. With -delete it removes what goes with a ClusterServiceVersion;
+// with -print it writes the objects and asks no cluster. Other flags are -namespace (fairway-system) and -kubeconfig.
 package main
 
 import (
@@ -46,8 +46,9 @@ func main() {
 	flag.BoolVar(&o.print, "print", false, "print the objects, and apply nothing")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "olm-install:", err)
 		os.Exit(1)
 	}
@@ -94,7 +95,8 @@ func run(ctx context.Context, o options) error {
 func connect(kubeconfig string) (client.Client, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
+	overrides := &clientcmd.ConfigOverrides{}
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
 	if err != nil {
 		return nil, err
 	}

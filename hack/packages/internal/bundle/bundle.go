@@ -6,11 +6,11 @@
 package bundle
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/blang/semver/v4"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
@@ -33,6 +33,10 @@ func Generate(src *source.Source) (map[string][]byte, error) {
 		files[name] = append([]byte(header), b...)
 		return nil
 	}
+	version, err := parsedVersion(src)
+	if err != nil {
+		return nil, err
+	}
 	csv, err := clusterServiceVersion(src)
 	if err != nil {
 		return nil, err
@@ -53,20 +57,27 @@ func Generate(src *source.Source) (map[string][]byte, error) {
 			return nil, err
 		}
 	}
-	if err := add("metadata/annotations.yaml", map[string]any{"annotations": annotations()}); err != nil {
+	if err := add("metadata/annotations.yaml", map[string]any{"annotations": annotations(version)}); err != nil {
 		return nil, err
 	}
-	files["bundle.Dockerfile"] = []byte(dockerfile())
+	if err := add("tests/scorecard/config.yaml", scorecard()); err != nil {
+		return nil, err
+	}
+	files["bundle.Dockerfile"] = []byte(dockerfile(version))
 	return files, nil
 }
 
-// manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and their
-// permissions are in the ClusterServiceVersion; the namespace is the user's.
+// manifestName is the file of an object that goes into the bundle as it is. Deployments, service accounts and what
+// these may do in all namespaces are in the ClusterServiceVersion; the namespace is the user's.
+//
+// What they may do in their own namespace is not: of Roles in the ClusterServiceVersion of an operator for all
+// namespaces the lifecycle manager makes ClusterRoles, too, by which the operator could read each Secret of the
+// cluster. Roles that are manifests it leaves as they are.
 func manifestName(src *source.Source, o source.Object) (string, bool) {
 	switch o.Kind() {
 	case "CustomResourceDefinition":
 		return o.Str("spec", "group") + "_" + o.Str("spec", "names", "plural") + ".yaml", true
-	case "Service", "PodDisruptionBudget":
+	case "Service", "PodDisruptionBudget", "Role", "RoleBinding":
 		return o.Name() + "_" + strings.ToLower(o.Kind()) + ".yaml", true
 	case "ClusterRole":
 		bound := func(b source.Object) bool {
@@ -79,175 +90,87 @@ func manifestName(src *source.Source, o source.Object) (string, bool) {
 	return "", false
 }
 
-func annotations() map[string]any {
+const ofBundle = "operators.operatorframework.io.bundle."
+
+// annotations are what the bundle says of itself to the tools that take it into catalogues.
+func annotations(version semver.Version) map[string]any {
+	channels := channelsOf(version)
 	return map[string]any{
-		"operators.operatorframework.io.bundle.mediatype.v1":       "registry+v1",
-		"operators.operatorframework.io.bundle.manifests.v1":       "manifests/",
-		"operators.operatorframework.io.bundle.metadata.v1":        "metadata/",
-		"operators.operatorframework.io.bundle.package.v1":         packageName,
-		"operators.operatorframework.io.bundle.channels.v1":        "alpha",
-		"operators.operatorframework.io.bundle.channel.default.v1": "alpha",
+		ofBundle + "mediatype.v1":       "registry+v1",
+		ofBundle + "manifests.v1":       "manifests/",
+		ofBundle + "metadata.v1":        "metadata/",
+		ofBundle + "package.v1":         packageName,
+		ofBundle + "channels.v1":        strings.Join(channels, ","),
+		ofBundle + "channel.default.v1": channels[0],
+
+		"operators.operatorframework.io.test.mediatype.v1": "scorecard+v1",
+		"operators.operatorframework.io.test.config.v1":    "tests/scorecard/",
+
+		// The first that has the Kubernetes of minKubeVersion, and all later ones.
+		"com.redhat.openshift.versions": "v4.20",
 	}
 }
 
-func dockerfile() string {
+// Labels are what the bundle's image says of itself; the same as its metadata/annotations.yaml.
+func Labels(src *source.Source) (map[string]string, error) {
+	version, err := parsedVersion(src)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]string{}
+	for key, value := range annotations(version) {
+		out[key] = fmt.Sprint(value)
+	}
+	return out, nil
+}
+
+func dockerfile(version semver.Version) string {
 	var b strings.Builder
 	b.WriteString(header + "FROM scratch\n\n")
-	for _, key := range []string{"mediatype", "manifests", "metadata", "package", "channels", "channel.default"} {
-		name := "operators.operatorframework.io.bundle." + key + ".v1"
-		fmt.Fprintf(&b, "LABEL %s=%s\n", name, annotations()[name])
+	all := annotations(version)
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
 	}
-	b.WriteString("\nCOPY manifests /manifests/\nCOPY metadata /metadata/\n")
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(&b, "LABEL %s=%s\n", name, all[name])
+	}
+	b.WriteString("\nCOPY manifests /manifests/\nCOPY metadata /metadata/\nCOPY tests/scorecard /tests/scorecard/\n")
 	return b.String()
 }
 
-func clusterServiceVersion(src *source.Source) (source.Object, error) {
-	version, err := src.Version()
-	if err != nil {
-		return nil, err
-	}
-	image, err := src.Image()
-	if err != nil {
-		return nil, err
-	}
-	install, err := installSpec(src)
-	if err != nil {
-		return nil, err
-	}
-	examples, err := json.MarshalIndent(src.Samples, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	namespace, err := src.Find("Namespace", "fairway-system")
-	if err != nil {
-		return nil, err
-	}
-	template, err := json.Marshal(map[string]any{
-		"apiVersion": "v1", "kind": "Namespace",
-		"metadata": map[string]any{"name": namespace.Name(), "labels": namespace.At("metadata", "labels")},
-	})
-	if err != nil {
-		return nil, err
-	}
-	return source.Object{
-		"apiVersion": "operators.coreos.com/v1alpha1",
-		"kind":       "ClusterServiceVersion",
-		"metadata": map[string]any{
-			"name":      packageName + ".v" + version,
-			"namespace": "placeholder",
-			"annotations": map[string]any{
-				"alm-examples":   string(examples),
-				"capabilities":   "Basic Install",
-				"categories":     "Networking",
-				"containerImage": image,
-				"description":    "Ambient service mesh on stock Envoy, programmed by Gateway API",
-				"repository":     repository,
-				"operatorframework.io/suggested-namespace":          namespace.Name(),
-				"operatorframework.io/suggested-namespace-template": string(template),
-			},
-		},
-		"spec": map[string]any{
-			"displayName": "Fairway",
-			"description": description,
-			"keywords":    []string{"service mesh", "ambient", "envoy", "gateway api", "mtls"},
-			"maintainers": []any{map[string]any{"name": "The Fairway Authors", "email": "maintainers@fairway.dev"}},
-			"provider":    map[string]any{"name": "The Fairway Authors", "url": repository},
-			"links":       []any{map[string]any{"name": "Source", "url": repository}},
-			"maturity":    "alpha",
-			"version":     version,
-			// What docs/install.md says; the first with ServiceCIDR objects.
-			"minKubeVersion": "1.33.0",
-			"installModes": []any{
-				installMode("OwnNamespace", false), installMode("SingleNamespace", false),
-				installMode("MultiNamespace", false), installMode("AllNamespaces", true),
-			},
-			"install":                   install,
-			"customresourcedefinitions": map[string]any{"owned": owned(src)},
-			"relatedImages":             relatedImages(src),
-		},
-	}, nil
-}
-
-const description = `Fairway is an ambient service mesh for Kubernetes that runs on stock Envoy at both layers and
-speaks standard Gateway API to its users. Label a namespace "fairway.dev/mesh: enabled" and its running pods speak
-mutual TLS with SPIFFE identities, without sidecars and without a restart. Apply an HTTPRoute or GRPCRoute to a
-Service and a waypoint, an L7 proxy for its namespace, appears.
-
-After the installation, create a Mesh named "default". The custom resource definitions of the Gateway API (v1) are a
-prerequisite for routes and waypoints.
-`
-
-func installMode(kind string, supported bool) any {
-	return map[string]any{"type": kind, "supported": supported}
-}
-
-// installSpec is what the lifecycle manager creates: service accounts with their permissions, and the operator.
-func installSpec(src *source.Source) (any, error) {
-	var cluster, namespaced []any
-	for _, sa := range src.Of("ServiceAccount") {
-		for _, p := range []struct {
-			binding string
-			to      *[]any
-		}{{"ClusterRoleBinding", &cluster}, {"RoleBinding", &namespaced}} {
-			rules, err := src.Rules(p.binding, sa.Name())
-			if err != nil {
-				return nil, err
-			}
-			if len(rules) > 0 {
-				*p.to = append(*p.to, map[string]any{"serviceAccountName": sa.Name(), "rules": rules})
-			}
-		}
-	}
-	var deployments []any
-	for _, d := range src.Of("Deployment") {
-		deployments = append(deployments, map[string]any{
-			"name": d.Name(), "label": d.At("metadata", "labels"), "spec": d.At("spec"),
+// scorecard has operator-sdk run its own suites on the bundle.
+func scorecard() any {
+	const image = "quay.io/operator-framework/scorecard-test:v1.41.1"
+	var tests []any
+	for _, name := range []string{
+		"basic-check-spec", "olm-bundle-validation", "olm-crds-have-validation", "olm-crds-have-resources",
+		"olm-spec-descriptors", "olm-status-descriptors",
+	} {
+		suite, _, _ := strings.Cut(name, "-")
+		tests = append(tests, map[string]any{
+			"image": image, "entrypoint": []any{"scorecard-test", name},
+			"labels":  map[string]any{"suite": suite, "test": name + "-test"},
+			"storage": map[string]any{"spec": map[string]any{"mountPath": map[string]any{}}},
 		})
 	}
 	return map[string]any{
-		"strategy": "deployment",
-		"spec":     map[string]any{"clusterPermissions": cluster, "permissions": namespaced, "deployments": deployments},
-	}, nil
+		"apiVersion": "scorecard.operatorframework.io/v1alpha3", "kind": "Configuration",
+		"metadata": map[string]any{"name": "config"},
+		"stages":   []any{map[string]any{"parallel": true, "tests": tests}},
+		"storage":  map[string]any{"spec": map[string]any{"mountPath": map[string]any{}}},
+	}
 }
 
-// owned lists the CRDs of the bundle.
-func owned(src *source.Source) []any {
-	var out []any
-	for _, crd := range src.Of("CustomResourceDefinition") {
-		versions, _ := crd.At("spec", "versions").([]any)
-		for _, v := range versions {
-			version, ok := v.(map[string]any)
-			if !ok {
-				continue
-			}
-			o := source.Object(version)
-			out = append(out, map[string]any{
-				"name": crd.Name(), "version": o.Str("name"), "kind": crd.Str("spec", "names", "kind"),
-				"displayName": crd.Str("spec", "names", "kind"),
-				"description": strings.ReplaceAll(o.Str("schema", "openAPIV3Schema", "description"), "\n", " "),
-			})
-		}
+func parsedVersion(src *source.Source) (semver.Version, error) {
+	version, err := src.Version()
+	if err != nil {
+		return semver.Version{}, err
 	}
-	return out
-}
-
-// relatedImages are all images that the operator may run, for mirrors of clusters without a connection.
-func relatedImages(src *source.Source) []any {
-	var out []any
-	for _, d := range src.Of("Deployment") {
-		for _, c := range source.Containers(d) {
-			env, _ := c.At("env").([]any)
-			for _, e := range env {
-				m, ok := e.(map[string]any)
-				if !ok {
-					continue
-				}
-				name, ok := strings.CutPrefix(source.Object(m).Str("name"), "RELATED_IMAGE_")
-				if ok {
-					out = append(out, map[string]any{"name": strings.ToLower(name), "image": source.Object(m).Str("value")})
-				}
-			}
-		}
+	v, err := semver.Parse(version)
+	if err != nil {
+		return v, fmt.Errorf("version %q: %w", version, err)
 	}
-	return out
+	return v, nil
 }

@@ -168,27 +168,29 @@ func TestOwnedKinds(t *testing.T) {
 func TestPermissions(t *testing.T) {
 	c := csv(t, files(t))
 	accounts := map[string]bool{}
-	for _, kind := range []string{"clusterPermissions", "permissions"} {
-		for _, p := range list(c.At("spec", "install", "spec", kind)) {
-			accounts[p.Str("serviceAccountName")] = true
-			rules, _ := p["rules"].([]any)
-			if len(rules) == 0 {
-				t.Errorf("%s of %s are empty", kind, p.Str("serviceAccountName"))
-			}
-			for _, r := range list(p["rules"]) {
-				for _, field := range []string{"apiGroups", "resources", "verbs"} {
-					values, _ := r[field].([]any)
-					if len(values) == 0 {
-						t.Errorf("a rule of %s has no %s", p.Str("serviceAccountName"), field)
-					}
-					for _, v := range values {
-						if s, _ := v.(string); strings.Contains(s, "*") {
-							t.Errorf("%s has a wildcard in %s", p.Str("serviceAccountName"), field)
-						}
+	for _, p := range list(c.At("spec", "install", "spec", "clusterPermissions")) {
+		accounts[p.Str("serviceAccountName")] = true
+		rules, _ := p["rules"].([]any)
+		if len(rules) == 0 {
+			t.Errorf("permissions of %s are empty", p.Str("serviceAccountName"))
+		}
+		for _, r := range list(p["rules"]) {
+			for _, field := range []string{"apiGroups", "resources", "verbs"} {
+				values, _ := r[field].([]any)
+				if len(values) == 0 {
+					t.Errorf("a rule of %s has no %s", p.Str("serviceAccountName"), field)
+				}
+				for _, v := range values {
+					if s, _ := v.(string); strings.Contains(s, "*") {
+						t.Errorf("%s has a wildcard in %s", p.Str("serviceAccountName"), field)
 					}
 				}
 			}
 		}
+	}
+	// The lifecycle manager would make ClusterRoles of these.
+	if p := c.At("spec", "install", "spec", "permissions"); p != nil {
+		t.Errorf("permissions in a namespace are in the ClusterServiceVersion: %v", p)
 	}
 	for _, want := range []string{"fairway-operator", "fairway-node"} {
 		if !accounts[want] {
@@ -208,13 +210,27 @@ func TestAnnotations(t *testing.T) {
 	if err := yaml.Unmarshal(all["metadata/annotations.yaml"], &o); err != nil {
 		t.Fatal(err)
 	}
-	for key, value := range annotations() {
+	src, err := source.Load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels, err := Labels(src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range labels {
 		a, _ := o["annotations"].(map[string]any)
 		if a[key] != value {
 			t.Errorf("annotation %s is %v", key, a[key])
 		}
-		if !strings.Contains(string(all["bundle.Dockerfile"]), key+"=") {
+		if !strings.Contains(string(all["bundle.Dockerfile"]), "LABEL "+key+"="+value+"\n") {
 			t.Errorf("bundle.Dockerfile lacks %s", key)
+		}
+	}
+	// Every folder that annotations and files name is in the image.
+	for name := range all {
+		if dir, _, ok := strings.Cut(name, "/"); ok && !strings.Contains(string(all["bundle.Dockerfile"]), "COPY "+dir) {
+			t.Errorf("bundle.Dockerfile doesn't copy %s", name)
 		}
 	}
 }

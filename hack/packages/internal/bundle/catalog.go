@@ -4,29 +4,75 @@
 package bundle
 
 import (
-	"bytes"
+	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 
-	"sigs.k8s.io/yaml"
+	"github.com/blang/semver/v4"
 
 	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
 
-const channel = "alpha"
+const (
+	packageSchema = "olm.package"
+	channelSchema = "olm.channel"
+	bundleSchema  = "olm.bundle"
+)
 
-// Labels are what the bundle's image says of itself; the same as its metadata/annotations.yaml.
-func Labels() map[string]string {
-	out := map[string]string{}
-	for key, value := range annotations() {
-		out[key] = fmt.Sprint(value)
+// Catalog is a file-based catalogue with this bundle, whose image is named, and with those of a former catalogue of
+// the package, if there is one. Channels are made anew, of all versions. It says what opm would render of the image;
+// opm is not used, since it takes the image from a registry.
+func Catalog(src *source.Source, image string, former []byte) ([]byte, error) {
+	own, err := catalogEntry(src, image)
+	if err != nil {
+		return nil, err
 	}
-	return out
+	bundles := map[string]source.Object{}
+	before, err := source.Parse(former)
+	if err != nil {
+		return nil, fmt.Errorf("the former catalogue: %w", err)
+	}
+	for _, d := range append(before, own) {
+		if d.Str("package") == packageName && d.Str("schema") == bundleSchema {
+			bundles[d.Str("name")] = d
+		}
+	}
+	versions := make([]semver.Version, 0, len(bundles))
+	for name, b := range bundles {
+		v, err := versionOf(b)
+		if err != nil {
+			return nil, fmt.Errorf("the bundle %s: %w", name, err)
+		}
+		versions = append(versions, v)
+	}
+	slices.SortFunc(versions, semver.Version.Compare)
+
+	documents := []source.Object{{
+		"schema": packageSchema, "name": packageName, "description": description,
+		"icon": map[string]any{"base64data": base64.StdEncoding.EncodeToString(icon), "mediatype": "image/svg+xml"},
+	}}
+	for _, channel := range []string{stable, preview} {
+		in := entries(channel, versions)
+		if len(in) == 0 {
+			continue
+		}
+		if documents[0]["defaultChannel"] == nil {
+			documents[0]["defaultChannel"] = channel
+		}
+		documents = append(documents, source.Object{
+			"schema": channelSchema, "package": packageName, "name": channel, "entries": in,
+		})
+	}
+	for _, v := range versions {
+		documents = append(documents, bundles[csvName(v)])
+	}
+	b, err := source.Print(documents)
+	return append([]byte("---\n"), b...), err
 }
 
-// Catalog is a file-based catalog with this one bundle, whose image is named. It says what opm would render of that
-// image; opm is not used, since it takes the image from a registry.
-func Catalog(src *source.Source, image string) ([]byte, error) {
+// catalogEntry is this version's bundle in a catalogue.
+func catalogEntry(src *source.Source, image string) (source.Object, error) {
 	csv, err := clusterServiceVersion(src)
 	if err != nil {
 		return nil, err
@@ -35,44 +81,36 @@ func Catalog(src *source.Source, image string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	related := append(relatedImages(src), map[string]any{"name": "", "image": image})
-	documents := []any{
-		map[string]any{
-			"schema": "olm.package", "name": packageName, "defaultChannel": channel, "description": description,
-		},
-		map[string]any{
-			"schema": "olm.channel", "package": packageName, "name": channel,
-			"entries": []any{map[string]any{"name": csv.Name()}},
-		},
-		map[string]any{
-			"schema": "olm.bundle", "package": packageName, "name": csv.Name(), "image": image,
-			"properties": properties(src, csv, version), "relatedImages": related,
-		},
-	}
-	var out bytes.Buffer
-	for _, d := range documents {
-		b, err := yaml.Marshal(d)
-		if err != nil {
-			return nil, err
-		}
-		out.WriteString("---\n")
-		out.Write(b)
-	}
-	return out.Bytes(), nil
+	return source.Object{
+		"schema": bundleSchema, "package": packageName, "name": csv.Name(), "image": image,
+		"properties":    properties(csv, version),
+		"relatedImages": append(relatedImages(src), map[string]any{"name": "", "image": image}),
+	}, nil
 }
 
-func properties(src *source.Source, csv source.Object, version string) []any {
+// versionOf a catalogue's bundle is in its properties.
+func versionOf(b source.Object) (semver.Version, error) {
+	all, _ := b["properties"].([]any)
+	for _, p := range all {
+		if m, ok := p.(map[string]any); ok && m["type"] == packageSchema {
+			return semver.Parse(source.Object(m).Str("value", "version"))
+		}
+	}
+	return semver.Version{}, fmt.Errorf("it has no property %s", packageSchema)
+}
+
+func properties(csv source.Object, version string) []any {
 	var out []any
-	for _, o := range owned(src) {
+	kinds, _ := csv.At("spec", "customresourcedefinitions", "owned").([]any)
+	for _, o := range kinds {
 		crd, _ := o.(map[string]any)
-		name, _ := crd["name"].(string)
-		_, group, _ := strings.Cut(name, ".")
 		out = append(out, map[string]any{"type": "olm.gvk", "value": map[string]any{
-			"group": group, "kind": crd["kind"], "version": crd["version"],
+			"group": groupOf(crd), "kind": crd["kind"], "version": crd["version"],
 		}})
 	}
 	metadata := map[string]any{
 		"annotations":     csv.At("metadata", "annotations"),
+		"labels":          csv.At("metadata", "labels"),
 		"crdDescriptions": csv.At("spec", "customresourcedefinitions"),
 	}
 	for _, field := range []string{
@@ -82,6 +120,13 @@ func properties(src *source.Source, csv source.Object, version string) []any {
 		metadata[field] = csv.At("spec", field)
 	}
 	return append(out,
-		map[string]any{"type": "olm.package", "value": map[string]any{"packageName": packageName, "version": version}},
+		map[string]any{"type": packageSchema, "value": map[string]any{"packageName": packageName, "version": version}},
 		map[string]any{"type": "olm.csv.metadata", "value": metadata})
+}
+
+// groupOf a CRD is what follows the plural in its name.
+func groupOf(crd map[string]any) string {
+	name, _ := crd["name"].(string)
+	_, group, _ := strings.Cut(name, ".")
+	return group
 }

@@ -19,7 +19,7 @@ func TestCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	const image = "registry.example/fairway-bundle@sha256:aa"
-	b, err := Catalog(src, image)
+	b, err := Catalog(src, image, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,8 +31,8 @@ func TestCatalog(t *testing.T) {
 	for _, d := range documents {
 		bySchema[d.Str("schema")] = d
 	}
-	of, ch, bundle := bySchema["olm.package"], bySchema["olm.channel"], bySchema["olm.bundle"]
-	if len(documents) != 3 || of == nil || ch == nil || bundle == nil {
+	of, ch, bundle := bySchema[packageSchema], channelDocument(documents, stable), bySchema[bundleSchema]
+	if len(documents) != 4 || of == nil || ch == nil || bundle == nil {
 		t.Fatalf("%d documents: %v", len(documents), bySchema)
 	}
 	if of.Str("name") != packageName || of.Str("defaultChannel") != ch.Str("name") || ch.Str("package") != packageName {
@@ -77,6 +77,15 @@ func TestCatalog(t *testing.T) {
 			t.Errorf("the images %v lack %s", images, want)
 		}
 	}
+}
+
+func channelDocument(documents []source.Object, name string) source.Object {
+	for _, d := range documents {
+		if d.Str("schema") == channelSchema && d.Str("name") == name {
+			return d
+		}
+	}
+	return nil
 }
 
 // TestOtherImage: the bundle of a release names the image where it is, for operator and agents, and keeps its version.

@@ -30,9 +30,10 @@ const repository = "https://github.com/fairway-mesh/fairway"
 //go:embed all:files
 var files embed.FS
 
-// Image is where the operator's image is; the zero value is where config/default has it.
+// Image is where the operator's image is, and that of Envoy; what is empty is as config/default has it.
 type Image struct {
-	Repository, Digest string
+	Repository, Digest           string
+	EnvoyRepository, EnvoyDigest string
 }
 
 // Generate makes the files of the chart, by name, from the repository in root.
@@ -167,7 +168,8 @@ func defaults(src *source.Source, operator source.Object, image Image) (map[stri
 	out := map[string]string{
 		"chartVersion": version, "version": "v" + version, "repository": repository, "namespace": namespace.Name(),
 		"image.repository": cmp.Or(image.Repository, repo), "image.digest": fmt.Sprintf("%q", image.Digest),
-		"envoyImage.repository": envoyRepository, "envoyImage.tag": envoyTag,
+		"envoyImage.repository": cmp.Or(image.EnvoyRepository, envoyRepository), "envoyImage.tag": envoyTag,
+		"envoyImage.digest": fmt.Sprintf("%q", image.EnvoyDigest),
 	}
 	for mark, v := range map[string]any{
 		"pullPolicy": container.At("imagePullPolicy"), "replicas": operator.At("spec", "replicas"),

@@ -189,7 +189,7 @@ func TestComponents(t *testing.T) {
 
 // TestReleasedImage: a chart of a release names the image where it is, by digest.
 func TestReleasedImage(t *testing.T) {
-	image := Image{"registry.example/mesh/fairway", "sha256:" + strings.Repeat("0a", 32)}
+	image := Image{Repository: "registry.example/mesh/fairway", Digest: "sha256:" + strings.Repeat("0a", 32)}
 	d := operator(t, rendering{image: image}.objects(t, ""))
 	want := image.Repository + "@" + image.Digest
 	if got := source.Containers(d)[0].Str("image"); got != want {

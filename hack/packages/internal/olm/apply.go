@@ -22,8 +22,8 @@ import (
 // owner is whom fields that are applied belong to.
 const owner = "olm-install"
 
-// Apply installs the bundle in a namespace, or upgrades what another version of it installed there. The namespace is made
-// as the bundle suggests where there is none.
+// Apply installs the bundle in a namespace, or upgrades what another version of it installed there. The namespace is
+// made as the bundle suggests where there is none.
 func (b *Bundle) Apply(ctx context.Context, c client.Client, namespace string) error {
 	objects, err := b.Objects(namespace)
 	if err != nil {
@@ -39,13 +39,13 @@ func (b *Bundle) Apply(ctx context.Context, c client.Client, namespace string) e
 		}
 	}
 	return b.remove(ctx, c, namespace, func(u *unstructured.Unstructured) bool {
-		return u.GetLabels()[OwnerLabel] != b.CSV.Name()
+		return u.GetLabels()[ownerLabel] != b.CSV.Name()
 	})
 }
 
-// Delete removes what the lifecycle manager removes when somebody deletes the ClusterServiceVersion: what it made, and what
-// of the bundle's manifests is in the namespace and not about permissions. CRDs, and roles that the bundle has as
-// manifests, stay.
+// Delete removes what the lifecycle manager removes when somebody deletes the ClusterServiceVersion: what it made,
+// and what of the bundle's manifests is in the namespace and not about permissions. CRDs, and roles that the bundle
+// has as manifests, stay.
 func (b *Bundle) Delete(ctx context.Context, c client.Client, namespace string) error {
 	if err := b.remove(ctx, c, namespace, func(*unstructured.Unstructured) bool { return true }); err != nil {
 		return err
@@ -67,14 +67,16 @@ func (b *Bundle) remove(ctx context.Context, c client.Client, namespace string,
 ) error {
 	for _, kind := range []schema.GroupVersionKind{
 		appsv1.SchemeGroupVersion.WithKind("Deployment"),
-		{Group: rbacGroup, Version: "v1", Kind: "ClusterRoleBinding"}, {Group: rbacGroup, Version: "v1", Kind: "ClusterRole"},
-		{Group: rbacGroup, Version: "v1", Kind: "RoleBinding"}, {Group: rbacGroup, Version: "v1", Kind: "Role"},
+		{Group: rbacGroup, Version: "v1", Kind: "ClusterRoleBinding"},
+		{Group: rbacGroup, Version: "v1", Kind: "ClusterRole"},
+		{Group: rbacGroup, Version: "v1", Kind: "RoleBinding"},
+		{Group: rbacGroup, Version: "v1", Kind: "Role"},
 		corev1.SchemeGroupVersion.WithKind("ServiceAccount"),
 	} {
 		found := &unstructured.UnstructuredList{}
 		found.SetGroupVersionKind(kind)
 		if err := c.List(ctx, found, client.MatchingLabels{
-			OwnerNamespaceLabel: namespace, OwnerKindLabel: csvKind, managedLabel: "true",
+			ownerNamespaceLabel: namespace, ownerKindLabel: csvKind, managedLabel: "true",
 		}); err != nil {
 			return fmt.Errorf("%ss: %w", kind.Kind, err)
 		}

@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package olm makes of a bundle the objects that the Operator Lifecycle Manager would make of it, so that a bundle can be
-// tried where no lifecycle manager runs: with what it adds to Deployments, and with what it leaves out.
+// Package olm makes of a bundle the objects that the Operator Lifecycle Manager would make of it, so that a bundle
+// can be tried where no lifecycle manager runs: with what it adds to Deployments, and with what it leaves out.
 package olm
 
 import (

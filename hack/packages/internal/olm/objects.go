@@ -19,23 +19,23 @@ const (
 	csvKind   = "ClusterServiceVersion"
 	rbacGroup = "rbac.authorization.k8s.io"
 
-	// OwnerLabel names the ClusterServiceVersion that an object is of, and these its namespace and kind.
-	OwnerLabel          = "olm.owner"
-	OwnerNamespaceLabel = "olm.owner.namespace"
-	OwnerKindLabel      = "olm.owner.kind"
+	// ownerLabel names the ClusterServiceVersion that an object is of, and these its namespace and kind.
+	ownerLabel          = "olm.owner"
+	ownerNamespaceLabel = "olm.owner.namespace"
+	ownerKindLabel      = "olm.owner.kind"
 	managedLabel        = "olm.managed"
 )
 
-// namespaced says of each kind that a bundle may have beside its ClusterServiceVersion whether it is in a namespace. The
-// lifecycle manager refuses a bundle with any other kind. It knows NetworkPolicy, too, but has not for long.
+// namespaced says of each kind that a bundle may have beside its ClusterServiceVersion whether it is in a namespace.
+// The lifecycle manager refuses a bundle with any other kind. It knows NetworkPolicy, too, but has not for long.
 var namespaced = map[string]bool{
 	"CustomResourceDefinition": false, "ClusterRole": false, "ClusterRoleBinding": false, "PriorityClass": false,
 	"Service": true, "ServiceAccount": true, "Role": true, "RoleBinding": true, "Secret": true, "ConfigMap": true,
 	"PodDisruptionBudget": true, "ServiceMonitor": true, "PrometheusRule": true,
 }
 
-// Objects are what the lifecycle manager makes of the bundle in a namespace whose OperatorGroup is for all namespaces, in
-// an order in which they can be applied. Owner references are left out, since their owner isn't there.
+// Objects are what the lifecycle manager makes of the bundle in a namespace whose OperatorGroup is for all
+// namespaces, in an order in which they can be applied. Owner references are left out, since their owner isn't there.
 //
 // As the lifecycle manager does, it makes a ClusterRole, too, of each Role that the ClusterServiceVersion asks for: an
 // operator for all namespaces has all its permissions in all of them.
@@ -205,7 +205,7 @@ func (i installation) owned(version, kind, name, namespace string, content map[s
 	}
 	maps.Copy(o, content)
 	label(o, map[string]any{
-		managedLabel: "true", OwnerLabel: i.CSV.Name(), OwnerNamespaceLabel: i.namespace, OwnerKindLabel: csvKind,
+		managedLabel: "true", ownerLabel: i.CSV.Name(), ownerNamespaceLabel: i.namespace, ownerKindLabel: csvKind,
 	})
 	return o
 }

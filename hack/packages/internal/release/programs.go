@@ -6,6 +6,7 @@ package release
 import (
 	"debug/buildinfo"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/fairway-mesh/fairway/hack/packages/internal/archive"
 	"github.com/fairway-mesh/fairway/hack/packages/internal/bundle"
 	"github.com/fairway-mesh/fairway/hack/packages/internal/image"
+	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
 
 // platform that programs are built for.
@@ -176,11 +178,13 @@ func (w *writer) images() error {
 }
 
 // bundleImage is what a catalogue refers to: the bundle's files. It runs nowhere, so one does for all architectures.
-func (w *writer) bundleImage(files map[string][]byte) (named string, err error) {
+func (w *writer) bundleImage(src *source.Source, files map[string][]byte) (named string, err error) {
 	labels := w.labels()
-	for key, value := range bundle.Labels() {
-		labels[key] = value
+	own, err := bundle.Labels(src)
+	if err != nil {
+		return "", err
 	}
+	maps.Copy(labels, own)
 	content := map[string][]byte{}
 	for name, data := range files {
 		if name != "bundle.Dockerfile" {

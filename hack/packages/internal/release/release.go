@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -34,6 +35,12 @@ type Options struct {
 	// Registry that the images will be pushed to, as in registry.example/mesh: manifests name them there, by digest.
 	// Empty leaves them as config/default has them.
 	Registry string
+	// Envoy is the image of Envoy that manifests name, by digest, as in envoyproxy/envoy@sha256:...; empty leaves it to
+	// the tag that config/default has, with which a mirror of all images by digest isn't possible.
+	Envoy string
+	// Catalog is a file with the catalogue of the release before, whose versions the new one has, too. Empty makes one
+	// of this version alone.
+	Catalog string
 	// AllowDirty takes a tree with changes that aren't committed.
 	AllowDirty bool
 	// Platforms that programs and images are for, as in linux/amd64; empty means all. A trial needs one, in a fraction of
@@ -76,6 +83,9 @@ func Write(o Options) error {
 	if w.platforms, err = choose(o.Platforms); err != nil {
 		return err
 	}
+	if err := w.setEnvoy(); err != nil {
+		return err
+	}
 	if w.tree, err = readTree(o.Root, o.AllowDirty); err != nil {
 		return err
 	}
@@ -100,6 +110,19 @@ func Write(o Options) error {
 		}
 	}
 	return nil
+}
+
+// byDigest is how an image is named that can't change.
+var byDigest = regexp.MustCompile(`^[a-z0-9][\w.:/-]*@sha256:[0-9a-f]{64}$`)
+
+func (w *writer) setEnvoy() error {
+	if w.Envoy == "" {
+		return nil
+	}
+	if !byDigest.MatchString(w.Envoy) {
+		return fmt.Errorf("ENVOY is %q: name the image by digest, as in envoyproxy/envoy@sha256:<digest>", w.Envoy)
+	}
+	return w.src.SetEnvoy(w.Envoy)
 }
 
 // empty makes the folder. What a former release wrote there goes; what something else did is not touched.
@@ -161,6 +184,7 @@ func (w *writer) chart() error {
 		}
 		image.Repository, image.Digest, _ = strings.Cut(named, "@")
 	}
+	image.EnvoyRepository, image.EnvoyDigest, _ = strings.Cut(w.Envoy, "@")
 	files, err := chart.Generate(w.Root, image)
 	if err != nil {
 		return err
@@ -190,6 +214,11 @@ func (w *writer) bundle() error {
 	if err := src.SetImage(image); err != nil {
 		return err
 	}
+	if w.Envoy != "" {
+		if err := src.SetEnvoy(w.Envoy); err != nil {
+			return err
+		}
+	}
 	files, err := bundle.Generate(src)
 	if err != nil {
 		return err
@@ -201,11 +230,17 @@ func (w *writer) bundle() error {
 	if err := w.write("fairway-bundle-"+w.number+".tgz", b); err != nil {
 		return err
 	}
-	named, err := w.bundleImage(files)
+	named, err := w.bundleImage(src, files)
 	if err != nil {
 		return err
 	}
-	catalog, err := bundle.Catalog(src, named)
+	var former []byte
+	if w.Catalog != "" {
+		if former, err = os.ReadFile(w.Catalog); err != nil {
+			return err
+		}
+	}
+	catalog, err := bundle.Catalog(src, named, former)
 	if err != nil {
 		return err
 	}

@@ -176,6 +176,47 @@ func TestWithoutRegistry(t *testing.T) {
 	}
 }
 
+// TestDisconnected: with Envoy's image named by digest, every manifest names all images so, and the catalogue has the
+// version of the one before as well.
+func TestDisconnected(t *testing.T) {
+	dir, out := repository(t), filepath.Join(t.TempDir(), "dist")
+	former := "schema: olm.bundle\npackage: fairway\nname: fairway.v0.0.9\nproperties:\n" +
+		"- {type: olm.package, value: {packageName: fairway, version: 0.0.9}}\n"
+	catalog := filepath.Join(t.TempDir(), "catalog.yaml")
+	if err := os.WriteFile(catalog, []byte(former), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options(dir, out)
+	o.Registry, o.Catalog = "registry.example/mesh", catalog
+	o.Envoy = "registry.example/envoy@sha256:" + strings.Repeat("0a", 32)
+	if err := Write(o); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"install.yaml": read(t, out, "install.yaml"), "the catalogue": read(t, out, "catalog/fairway/catalog.yaml"),
+	} {
+		if !strings.Contains(text, o.Envoy) || strings.Contains(text, "envoyproxy/envoy:") {
+			t.Errorf("%s has another Envoy", name)
+		}
+	}
+	if got := read(t, out, "catalog/fairway/catalog.yaml"); !strings.Contains(got, "replaces: fairway.v0.0.9") ||
+		!strings.Contains(got, `features.operators.openshift.io/disconnected: "true"`) {
+		t.Error("the version before is not in the catalogue, or it says that there can be no mirror")
+	}
+	c, err := loader.Load(filepath.Join(out, "fairway-0.1.0.tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	envoy, _ := c.Values["envoyImage"].(map[string]any)
+	if fmt.Sprintf("%v@%v", envoy["repository"], envoy["digest"]) != o.Envoy {
+		t.Errorf("the chart has the Envoy %v", envoy)
+	}
+	o.Envoy = "envoyproxy/envoy:distroless"
+	if err := Write(o); err == nil || !strings.Contains(err.Error(), "by digest") {
+		t.Errorf("an Envoy by its tag: %v", err)
+	}
+}
+
 // TestRefusals: what can't be released is refused with what to do, before anything is written.
 func TestRefusals(t *testing.T) {
 	dir, out := repository(t), filepath.Join(t.TempDir(), "dist")

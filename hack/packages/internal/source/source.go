@@ -235,6 +235,9 @@ func (s *Source) Version() (string, error) {
 	return strings.TrimPrefix(tag, "v"), nil
 }
 
+// SetVersion has packages be of another version than the image of config/default, which stays.
+func (s *Source) SetVersion(version string) { s.version = version }
+
 // SetImage has the operator, and the pods that it makes, run another image. The version stays.
 func (s *Source) SetImage(image string) error {
 	version, err := s.Version()
@@ -262,6 +265,27 @@ func (s *Source) SetImage(image string) error {
 		}
 	}
 	return nil
+}
+
+// EnvoyVariable is the operator's, for the image of Envoy that its proxies run.
+const EnvoyVariable = "RELATED_IMAGE_ENVOY"
+
+// SetEnvoy has the pods that the operator makes run another image of Envoy.
+func (s *Source) SetEnvoy(image string) error {
+	d, err := s.Find("Deployment", "fairway-operator")
+	if err != nil {
+		return err
+	}
+	for _, c := range Containers(d) {
+		env, _ := c.At("env").([]any)
+		for _, e := range env {
+			if m, ok := e.(map[string]any); ok && m["name"] == EnvoyVariable {
+				m["value"] = image
+				return nil
+			}
+		}
+	}
+	return fmt.Errorf("the operator has no %s", EnvoyVariable)
 }
 
 // Image of the operator.
