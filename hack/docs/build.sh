@@ -25,7 +25,7 @@ fi
 # The pages, and what only the site has: its first page with the menu.
 rm -rf "$source" bin/site
 cp -r docs "$source"
-cp hack/docs/index.md "$source/index.md"
+cp hack/docs/index.md.in "$source/index.md"
 "$venv/bin/sphinx-build" --quiet --fail-on-warning --keep-going --jobs auto --builder dirhtml -c hack/docs "$source" bin/site
 echo "the site is in bin/site"
 
