@@ -13,7 +13,7 @@ if ! cmp -s hack/docs/requirements.txt "$stamp"; then
 		echo "make docs: python3 can't make a virtual environment (on Debian: apt-get install python3-venv)" >&2
 		exit 1
 	fi
-	if ! "$venv/bin/pip" --quiet --disable-pip-version-check install --require-hashes -r hack/docs/requirements.txt; then
+	if ! "$venv/bin/pip" --quiet --disable-pip-version-check --retries 2 --timeout 20 install --require-hashes -r hack/docs/requirements.txt; then
 		rm -rf "$venv"
 		echo "make docs: the tools can't be had from PyPI, see above. Without them the pages are as they are in docs/;" \
 			"\"go test ./test/manifests\" follows their links." >&2
@@ -22,10 +22,11 @@ if ! cmp -s hack/docs/requirements.txt "$stamp"; then
 	cp hack/docs/requirements.txt "$stamp"
 fi
 
-# The pages, and what only the site has: its first page with the menu.
+# The pages, the long ones cut by task, and what only the site has: its first page with the menu.
 rm -rf "$source" bin/site
 cp -r docs "$source"
-cp hack/docs/index.md "$source/index.md"
+cp hack/docs/index.md.in "$source/index.md"
+"$venv/bin/python" hack/docs/split.py "$source"
 "$venv/bin/sphinx-build" --quiet --fail-on-warning --keep-going --jobs auto --builder dirhtml -c hack/docs "$source" bin/site
 echo "the site is in bin/site"
 

@@ -31,9 +31,6 @@ html_show_sphinx = False
 html_show_copyright = False
 html_copy_source = False
 html_theme_options = {
-    "source_repository": "https://github.com/fairway-mesh/fairway/",
-    "source_branch": "main",
-    "source_directory": "docs/",
     "light_css_variables": {"color-brand-primary": "#1d5c8f", "color-brand-content": "#1d5c8f"},
     "dark_css_variables": {"color-brand-primary": "#3fa7d6", "color-brand-content": "#6cc0e5"},
 }

@@ -28,8 +28,9 @@ const (
 	// noteArgo and noteFlux: the block is an object of kinds that only a cluster with those has, or a part of one.
 	noteArgo = "of Argo CD"
 	noteFlux = "of Flux"
-	// noteOLM: the same, of the Operator Lifecycle Manager.
-	noteOLM = "of OLM"
+	// noteOLM and noteCertManager: the same.
+	noteOLM         = "of OLM"
+	noteCertManager = "of cert-manager"
 )
 
 // TestExamplesOfDocuments asks an API server whether it would take the manifests that documents show.
@@ -43,7 +44,7 @@ func TestExamplesOfDocuments(t *testing.T) {
 			}
 			text := b.text
 			switch b.note {
-			case noteKustomization, notePrometheus, noteArgo, noteFlux, noteOLM:
+			case noteKustomization, notePrometheus, noteArgo, noteFlux, noteOLM, noteCertManager:
 				t.Logf("%s: not asked about, since it is a part %s:\n%s", p.file, b.note, text)
 				continue
 			case noteMesh:

@@ -5,7 +5,10 @@ package bundle
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
@@ -43,13 +46,17 @@ var (
 			{"conditions", "Conditions"}, {"nodes.summary", "Nodes"}, {"nodes.capturedPods", "Pods in the mesh"},
 		},
 	}
-	// made are the kinds of objects that the operator makes for an object of a kind.
+	// made are the kinds of objects that the operator makes for an object of a kind, or that it is about.
 	made = map[string][]any{
 		"Mesh": {
 			resource("DaemonSet", "apps/v1"), resource("Secret", "v1"), resource("ConfigMap", "v1"),
 			resource("GatewayClass", "gateway.networking.k8s.io/v1"),
 			resource("ValidatingAdmissionPolicy", "admissionregistration.k8s.io/v1"),
 		},
+		"AuthenticationPolicy": {resource("Pod", "v1"), resource("Service", "v1")},
+		"AuthorizationPolicy":  {resource("Pod", "v1"), resource("Service", "v1")},
+		"HTTPExtension":        {resource("ConfigMap", "v1"), resource("Service", "v1")},
+		"TrafficPolicy":        {resource("Service", "v1")},
 		"ProxyParameters": {
 			resource("Deployment", "apps/v1"), resource("HorizontalPodAutoscaler", "autoscaling/v2"),
 			resource("PodDisruptionBudget", "policy/v1"),
@@ -59,6 +66,45 @@ var (
 
 func resource(kind, version string) any {
 	return map[string]any{"kind": kind, "name": "", "version": version}
+}
+
+// withSamples adds fields that samples of the kind have in their spec: what is shown to users has a name in forms, too.
+func withSamples(fields []field, kind string, samples []source.Object) []field {
+	out := slices.Clone(fields)
+	named := map[string]bool{}
+	for _, f := range fields {
+		named[f.path] = true
+	}
+	for _, sample := range samples {
+		spec, _ := sample.At("spec").(map[string]any)
+		if sample.Kind() != kind {
+			continue
+		}
+		for _, key := range slices.Sorted(maps.Keys(spec)) {
+			if !named[key] {
+				named[key] = true
+				out = append(out, field{key, spelled(key)})
+			}
+		}
+	}
+	return out
+}
+
+// spelled is the name of a field as words: "targetRefs" is "Target refs".
+func spelled(name string) string {
+	var out strings.Builder
+	for n, r := range name {
+		switch {
+		case n == 0:
+			out.WriteRune(unicode.ToUpper(r))
+		case unicode.IsUpper(r):
+			out.WriteRune(' ')
+			out.WriteRune(unicode.ToLower(r))
+		default:
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
 }
 
 // descriptors of the fields of one part of a kind, "spec" or "status", by its schema.
@@ -104,6 +150,8 @@ func shownAs(f field, schema source.Object) []any {
 		return []any{ui + "number"}
 	case strings.HasSuffix(f.path, "resources"):
 		return []any{ui + "resourceRequirements"}
+	case schema.Str("type") == "object", schema.Str("type") == "array":
+		return []any{ui + "advanced"}
 	}
 	return []any{ui + "text"}
 }
