@@ -75,29 +75,6 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-func versionCommand() *cobra.Command {
-	var o outputFlag
-	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this program",
-		Example: "  fairway version\n  fairway version -o json",
-		Args:    args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := buildVersion()
-			return o.print(cmd.OutOrStdout(), v, func(w *table) {
-				w.line("fairway %s", v.Version)
-				w.line("Envoy   %s", v.Envoy)
-				w.line("Go      %s", v.Go)
-				if v.Revision != "" {
-					w.line("commit  %s", v.Revision)
-				}
-			})
-		},
-	}
-	o.add(cmd)
-	return cmd
-}
-
 // systemNamespaceFlag is for commands that look for the mesh's own pods.
 func systemNamespaceFlag(cmd *cobra.Command, to *string) {
 	cmd.Flags().StringVar(to, "system-namespace", names.SystemNamespace, "namespace that the operator runs in")
