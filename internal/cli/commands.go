@@ -42,7 +42,9 @@ func usagef(format string, args ...any) error {
 // commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how
 // the process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
 func commands() []*cobra.Command {
-	out := []*cobra.Command{statusCommand(), checkCommand(), explainCommand(), proxyCommand(), versionCommand()}
+	out := []*cobra.Command{
+		statusCommand(), checkCommand(), describeCommand(), explainCommand(), proxyCommand(), versionCommand(),
+	}
 	for _, c := range out {
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.SetFlagErrorFunc(flagError)

@@ -140,11 +140,9 @@ func (k *collector) askVersions(ctx context.Context, pods []corev1.Pod) []saidVe
 	for i := range all {
 		g.Go(func() error {
 			s := &all[i]
-			if s.unreachable = denied.of(s.pod.Namespace); s.unreachable != nil {
-				return nil
-			}
-			s.unreachable = getJSON(ctx, k.reach, client.ObjectKeyFromObject(s.pod), introspect.PathVersion, &s.answer)
-			denied.note(s.pod.Namespace, s.unreachable)
+			s.unreachable = denied.ask(s.pod.Namespace, func() error {
+				return getJSON(ctx, k.reach, client.ObjectKeyFromObject(s.pod), introspect.PathVersion, &s.answer)
+			})
 			return nil
 		})
 	}
@@ -158,22 +156,24 @@ type deniedNamespaces struct {
 	all map[string]error
 }
 
-func (d *deniedNamespaces) of(namespace string) error {
+// ask unless it is known to be refused.
+func (d *deniedNamespaces) ask(namespace string, question func() error) error {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.all[namespace]
-}
-
-func (d *deniedNamespaces) note(namespace string, err error) {
-	if err == nil || !isDenied(err) {
-		return
+	known := d.all[namespace]
+	d.mu.Unlock()
+	if known != nil {
+		return known
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.all == nil {
-		d.all = map[string]error{}
+	err := question()
+	if isDenied(err) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.all == nil {
+			d.all = map[string]error{}
+		}
+		d.all[namespace] = err
 	}
-	d.all[namespace] = err
+	return err
 }
 
 // fold has one entry for each version of each part.
@@ -239,7 +239,7 @@ func tagOfContainer(p *corev1.Pod, name string) string {
 func skew(client versions, all []partVersion) (out []string) {
 	byPart := map[string][]partVersion{}
 	for _, p := range all {
-		if p.Version != "" && !(isEnvoy(p.Part) && p.ByImage) {
+		if p.Version != "" && (!isEnvoy(p.Part) || !p.ByImage) {
 			byPart[p.Part] = append(byPart[p.Part], p)
 		}
 	}

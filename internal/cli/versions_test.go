@@ -82,7 +82,6 @@ func TestVersionsOfOne(t *testing.T) {
 	golden(t, "version-one.txt", out)
 	require.Empty(t, r.Skew)
 	require.Empty(t, r.Unknown)
-	out = nil
 	var data bytes.Buffer
 	require.NoError(t, (&outputFlag{"json"}).print(&data, r, nil))
 	golden(t, "version-one.json", data.Bytes())
