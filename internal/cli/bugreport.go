@@ -42,8 +42,8 @@ the mesh, Events, the ends of the logs of operators, agents and Envoys, their me
 
 What may be a secret is taken out before it is written: Secrets are not read at all; of pods, neither the environment
 nor arguments and probes are kept; annotations of others, values of headers and parameters of queries, scripts, tokens,
-passwords and private keys are replaced by "[redacted]". Names and labels of objects, addresses, identities and the paths
-of requests in access logs stay: look at the file before you hand it on.
+passwords and private keys are replaced by "[redacted]". Names and labels of objects, addresses, identities and the
+paths of requests in access logs stay: look at the file before you hand it on.
 
 It says on stderr what it does and what it could not collect, and the file says so as well. It takes the rights of
 status; to read logs and Events as well takes pods/log and events.

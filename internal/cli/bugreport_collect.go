@@ -230,11 +230,14 @@ type agentPath struct{ path, file string }
 
 var (
 	ofOperators = []agentPath{
-		{introspect.PathProxies, "proxies.json"}, {introspect.PathPlaintext, "plaintext.json"},
-		{introspect.PathVersion, "version.json"}, {introspect.PathMetrics, "metrics.txt"},
+		{introspect.PathProxies, "proxies.json"},
+		{introspect.PathPlaintext, "plaintext.json"},
+		{introspect.PathVersion, "version.json"},
+		{introspect.PathMetrics, "metrics.txt"},
 	}
 	ofProxies = []agentPath{
-		{introspect.PathAgent, "agent.json"}, {introspect.PathVersion, "version.json"},
+		{introspect.PathAgent, "agent.json"},
+		{introspect.PathVersion, "version.json"},
 		{introspect.PathMetrics, "metrics.txt"},
 		{introspect.PathEnvoy + "config_dump?include_eds=on", "envoy-config_dump.json"},
 		{introspect.PathEnvoy + "clusters?format=json", "envoy-clusters.json"},

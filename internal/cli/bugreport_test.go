@@ -138,7 +138,8 @@ func TestBugReportHasNoSecrets(t *testing.T) {
 	c := fakeCluster(t, reach, leaky(t)...)
 	line := `{"level":"info","msg":"asked","authorization":"Bearer ` + planted + planted + `","path":"/a?token=` + planted + `"}`
 	c.logs = fakeLogs{
-		"operator": line + "\nkept\n" + plantedKey, "agent": "[x] GET /a?k=" + planted + " 200 kept\n", "envoy-previous": line,
+		"operator": line + "\nkept\n" + plantedKey, "agent": "[x] GET /a?k=" + planted + " 200 kept\n",
+		"envoy-previous": line,
 	}
 	var archive, notes bytes.Buffer
 	b := newBugReport(c, names.SystemNamespace, 1, testNow, &archive, &notes)

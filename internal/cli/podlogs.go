@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/kubernetes/scheme"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 )
 
@@ -32,7 +32,7 @@ func (l *podLogs) read(
 ) ([]byte, error) {
 	cfg := rest.CopyConfig(l.config)
 	cfg.APIPath, cfg.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	cfg.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+	cfg.NegotiatedSerializer = clientgoscheme.Codecs.WithoutConversion()
 	client, err := rest.RESTClientFor(cfg)
 	if err != nil {
 		return nil, err
@@ -41,7 +41,7 @@ func (l *podLogs) read(
 		VersionedParams(&corev1.PodLogOptions{
 			Container: container, Previous: previous, Timestamps: true, TailLines: new(int64(logLines)),
 			LimitBytes: new(int64(logBytes)),
-		}, scheme.ParameterCodec).Stream(ctx)
+		}, clientgoscheme.ParameterCodec).Stream(ctx)
 	if err != nil {
 		return nil, err
 	}
