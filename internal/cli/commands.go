@@ -44,7 +44,7 @@ func usagef(format string, args ...any) error {
 func commands() []*cobra.Command {
 	out := []*cobra.Command{
 		statusCommand(), checkCommand(), describeCommand(), explainCommand(), proxyCommand(), versionCommand(),
-		bugReportCommand(), uninstallCommand(),
+		waypointCommand(), bugReportCommand(), uninstallCommand(),
 	}
 	for _, c := range out {
 		c.SilenceUsage, c.SilenceErrors = true, true
