@@ -92,6 +92,7 @@ generate: $(CONTROLLER_GEN) $(CRD_REF_DOCS) ## Generate deep copies, CRDs, permi
 	$(CONTROLLER_GEN) rbac:roleName=fairway-operator paths=./controllers/... paths=./api/... output:rbac:dir=config/rbac
 	hack/api-reference.sh docs/reference/api.md
 	go test ./internal/conditions -run '^TestReference$$' -args -update
+	go test ./internal/cli -run '^TestReference$$' -args -update
 	@$(MAKE) bundle
 
 .PHONY: align-modules

@@ -200,7 +200,7 @@ func (k *checker) compareVersions(ctx context.Context, c checked, images map[str
 	}
 	c.Found = strings.Join(said, ", ")
 	if differ {
-		c.State, c.Do = checkWarning, "bring them to one version, the operator first: its node proxies follow"
+		c.State, c.Do = checkWarning, toOneVersion
 	}
 	if missing := k.missingKinds(ctx); len(missing) > 0 {
 		c.State, c.Found = checkFailed, "CRDs of an older version: no "+and(missing)

@@ -42,6 +42,8 @@ type collector struct {
 	routes      []meshRoute
 	policies    []v1alpha1.AuthenticationPolicy
 	others      []policyList
+	// more are objects of further kinds; see readMore.
+	more []client.Object
 	// unread are the kinds that could not be listed: nothing may be concluded from there being none. forbidden are
 	// those of them that the user has no right to; absent those that the cluster doesn't have.
 	unread, absent map[string]bool
@@ -220,7 +222,7 @@ func (k *collector) understand() {
 			return nil
 		})
 	}
-	k.meaning = explain.Of(objects)
+	k.meaning = explain.Of(append(objects, k.more...))
 }
 
 func appendAll[T any, P interface {

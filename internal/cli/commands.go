@@ -42,7 +42,10 @@ func usagef(format string, args ...any) error {
 // commands are the user's commands, for the root command of the binary. An error that has a method ExitCode says how
 // the process ends, and with an empty text there is nothing left to print; any other error means ExitUnhealthy.
 func commands() []*cobra.Command {
-	out := []*cobra.Command{statusCommand(), checkCommand(), explainCommand(), proxyCommand(), versionCommand()}
+	out := []*cobra.Command{
+		statusCommand(), checkCommand(), describeCommand(), explainCommand(), proxyCommand(), versionCommand(),
+		waypointCommand(), bugReportCommand(), uninstallCommand(),
+	}
 	for _, c := range out {
 		c.SilenceUsage, c.SilenceErrors = true, true
 		c.SetFlagErrorFunc(flagError)
@@ -73,29 +76,6 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 		}
 		return nil
 	}
-}
-
-func versionCommand() *cobra.Command {
-	var o outputFlag
-	cmd := &cobra.Command{
-		Use:     "version",
-		Short:   "Print the version of this program",
-		Example: "  fairway version\n  fairway version -o json",
-		Args:    args(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			v := buildVersion()
-			return o.print(cmd.OutOrStdout(), v, func(w *table) {
-				w.line("fairway %s", v.Version)
-				w.line("Envoy   %s", v.Envoy)
-				w.line("Go      %s", v.Go)
-				if v.Revision != "" {
-					w.line("commit  %s", v.Revision)
-				}
-			})
-		},
-	}
-	o.add(cmd)
-	return cmd
 }
 
 // systemNamespaceFlag is for commands that look for the mesh's own pods.

@@ -71,7 +71,7 @@ func TestVersionAndHelp(t *testing.T) {
 	var out bytes.Buffer
 	cmd := versionCommand()
 	cmd.SetOut(&out)
-	cmd.SetArgs([]string{"-o", "json"})
+	cmd.SetArgs([]string{"--client", "-o", "json"})
 	require.NoError(t, cmd.Execute())
 	assert.Contains(t, out.String(), `"version": "`+names.Version+`"`)
 }

@@ -50,6 +50,7 @@ type cluster struct {
 	client    client.Client
 	reach     reacher
 	namespace string
+	logs      logReader
 	// version of Kubernetes, as the API server has it; empty if it doesn't say.
 	version string
 }
@@ -85,7 +86,9 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the cluster doesn't answer: %w", err)
 	}
-	return &cluster{client: cl, reach: &forwarder{config: cfg}, namespace: namespace, version: server}, nil
+	return &cluster{
+		client: cl, reach: &forwarder{config: cfg}, logs: &podLogs{config: cfg}, namespace: namespace, version: server,
+	}, nil
 }
 
 // where says by which context the kubeconfig leads to the cluster.

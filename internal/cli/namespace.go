@@ -8,6 +8,7 @@ import (
 	"context"
 	"slices"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -150,25 +151,12 @@ func (k *collector) routeComplaints(r meshRoute) (out []string, others bool) {
 // podsOf says of each pod of the namespace that hasn't ended whether it is captured, and why not.
 func (k *collector) podsOf(r *namespaceReport) {
 	var missed groups
-	mesh := k.mesh
-	if k.meshUnknown {
-		mesh = &v1alpha1.Mesh{}
-	}
 	for i := range k.pods {
 		p := &k.pods[i]
 		if member.Finished(p) || p.DeletionTimestamp != nil {
 			continue
 		}
-		pod := podReport{Name: p.Name, Expected: shouldBeCaptured(p, k.namespaces[r.Namespace])}
-		pod.Captured, pod.Reason = captureOf(p)
-		// Of pods that are not to be captured agents report nothing, and what the Mesh says has no part in which are not.
-		d := member.Decide(p, k.namespaces[r.Namespace], mesh, k.system)
-		switch {
-		case pod.Captured:
-			pod.Reason = ""
-		case d.Action == member.Release:
-			pod.Reason = d.Reason + ": " + d.Message
-		}
+		pod := k.podReport(p)
 		if pod.Expected && !pod.Captured {
 			missed.add(pod.Reason, p.Name)
 		}
@@ -183,30 +171,57 @@ func (k *collector) podsOf(r *namespaceReport) {
 	}
 }
 
+// podReport says whether a pod is captured, and why not.
+func (k *collector) podReport(p *corev1.Pod) podReport {
+	pod := podReport{Name: p.Name, Expected: shouldBeCaptured(p, k.namespaces[p.Namespace])}
+	pod.Captured, pod.Reason = captureOf(p)
+	// Of pods that are not to be captured agents report nothing, and what the Mesh says has no part in which are not.
+	d := member.Decide(p, k.namespaces[p.Namespace], k.meshOrEmpty(), k.system)
+	switch {
+	case pod.Captured:
+		pod.Reason = ""
+	case d.Action == member.Release:
+		pod.Reason = d.Reason + ": " + d.Message
+	}
+	return pod
+}
+
+// meshOrEmpty is a Mesh that says nothing where what it says could not be asked.
+func (k *collector) meshOrEmpty() *v1alpha1.Mesh {
+	if k.meshUnknown {
+		return &v1alpha1.Mesh{}
+	}
+	return k.mesh
+}
+
 // servicesOf says of each Service of the namespace where its connections go.
 func (k *collector) servicesOf() []serviceReport {
 	out := []serviceReport{}
 	for i := range k.services {
-		s := &k.services[i]
-		b, refused := k.bindingOf(s)
-		r := serviceReport{Name: s.Name, Waypoint: b.Waypoint.Name}
-		switch {
-		case refused != "" || r.Waypoint != "" && !b.Pending && k.empty(b.Waypoint):
-			r.Connections = connectionsRefused
-		case b.NoEffect != "":
-			r.Connections = connectionsNoEffect
-		case b.Pending:
-			r.Connections = connectionsPending
-		case r.Waypoint != "":
-			r.Connections = connectionsThrough
-		case k.meaning == nil && ofLabel(s, k.namespaces[s.Namespace]):
-			r.Connections = unknownCell // the operator has said nothing yet
-		default:
-			r.Connections = connectionsDirect
-		}
-		out = append(out, r)
+		out = append(out, k.serviceReport(&k.services[i]))
 	}
 	return out
+}
+
+// serviceReport says where the connections to a Service go.
+func (k *collector) serviceReport(s *corev1.Service) serviceReport {
+	b, refused := k.bindingOf(s)
+	r := serviceReport{Name: s.Name, Waypoint: b.Waypoint.Name}
+	switch {
+	case refused != "" || r.Waypoint != "" && !b.Pending && k.empty(b.Waypoint):
+		r.Connections = connectionsRefused
+	case b.NoEffect != "":
+		r.Connections = connectionsNoEffect
+	case b.Pending:
+		r.Connections = connectionsPending
+	case r.Waypoint != "":
+		r.Connections = connectionsThrough
+	case k.meaning == nil && ofLabel(s, k.namespaces[s.Namespace]):
+		r.Connections = unknownCell // the operator has said nothing yet
+	default:
+		r.Connections = connectionsDirect
+	}
+	return r
 }
 
 // empty tells whether it is known that no proxy of a waypoint is ready.

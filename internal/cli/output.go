@@ -81,6 +81,17 @@ func (t *table) rows(header []string, rows [][]string) {
 	}
 }
 
+// fields writes what belongs to what was named before, a line for each, with what it is called.
+func (t *table) fields(all [][]string) {
+	t.tabs = tabwriter.NewWriter(t.out, 0, 0, 3, ' ', 0)
+	for _, f := range all {
+		t.write(t.tabs, "  "+strings.Join(f, "\t"))
+	}
+	if err := t.tabs.Flush(); t.err == nil {
+		t.err = err
+	}
+}
+
 func (t *table) write(w io.Writer, s string) {
 	t.used = true
 	if t.err == nil {

@@ -65,13 +65,17 @@ func proxyCommand() *cobra.Command {
 
 POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy
 of the pod's node that answers, and listeners and secrets are those of the pod; it has no routes. Clusters of a node
-proxy are shared by all pods of the node, so all are shown; a cluster is there once someone on the node has dialled its
-address.
+proxy, and connections, are shared by all pods of the node, so all are shown; a cluster is there once someone on the node
+has dialled its address.
+
+In place of POD, deploy/NAME, ds/NAME, sts/NAME, svc/NAME and gateway/NAME mean one of their pods, a ready one if there is
+one. NAME.NAMESPACE does as well.
 
 Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,
 		Args: args(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usagef("%s: name what to show: clusters, routes, listeners or secrets", cmd.CommandPath())
+			return usagef("%s: name what to show: clusters, routes, listeners, secrets, connections or log-level",
+				cmd.CommandPath())
 		},
 	}
 	conn.add(cmd)
@@ -81,6 +85,7 @@ Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command
 	for _, v := range proxyViews() {
 		cmd.AddCommand(v.command(&conn, &system))
 	}
+	cmd.AddCommand(connectionsCommand(&conn, &system), logLevelCommand(&conn, &system))
 	return cmd
 }
 
@@ -98,12 +103,29 @@ func (v proxyView) examples() string {
 }
 
 func (v proxyView) command(conn *connection, system *string) *cobra.Command {
+	return proxySubcommand(conn, system, v.name, v.short, v.examples(),
+		func(ctx context.Context, c *cluster, a askedProxy, o *outputFlag, cmd *cobra.Command) error {
+			return v.run(ctx, c, a, o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		})
+}
+
+// askedProxy is a proxy, and the pod for which it answers.
+type askedProxy struct {
+	target
+	of types.NamespacedName
+}
+
+// proxySubcommand asks one proxy.
+func proxySubcommand(
+	conn *connection, system *string, name, short, example string,
+	ask func(context.Context, *cluster, askedProxy, *outputFlag, *cobra.Command) error,
+) *cobra.Command {
 	var output outputFlag
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use:     v.name + " POD",
-		Short:   v.short,
-		Example: v.examples(),
+		Use:     name + " POD",
+		Short:   short,
+		Example: example,
 		Args:    args(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			if err := output.check(); err != nil {
@@ -115,8 +137,22 @@ func (v proxyView) command(conn *connection, system *string) *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			p := types.NamespacedName{Namespace: c.namespace, Name: given[0]}
-			return v.run(ctx, c, *system, p, &output, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			pod, note, err := podFor(ctx, c, given[0])
+			if err != nil {
+				return err
+			}
+			t, err := findProxy(ctx, c, *system, pod)
+			if err != nil {
+				return err
+			}
+			for _, n := range []string{note, t.note} {
+				if n != "" {
+					if _, err := fmt.Fprintln(cmd.ErrOrStderr(), n); err != nil {
+						return err
+					}
+				}
+			}
+			return ask(ctx, c, askedProxy{t, pod}, &output, cmd)
 		},
 	}
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
@@ -125,18 +161,34 @@ func (v proxyView) command(conn *connection, system *string) *cobra.Command {
 	return cmd
 }
 
+func connectionsCommand(conn *connection, system *string) *cobra.Command {
+	return proxySubcommand(conn, system, "connections", "Show which connections of a proxy are open, and to where",
+		"  # of a waypoint\n  fairway proxy connections -n bookshop gateway/fairway-waypoint",
+		func(ctx context.Context, c *cluster, a askedProxy, o *outputFlag, cmd *cobra.Command) error {
+			found, err := askConnections(ctx, c, a.target)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd.OutOrStdout(), found, found.draw)
+		})
+}
+
+func logLevelCommand(conn *connection, system *string) *cobra.Command {
+	return proxySubcommand(
+		conn, system, "log-level", "Show the log level that a proxy has started with, and where it is set",
+		"  fairway proxy log-level -n bookshop gateway/fairway-waypoint",
+		func(ctx context.Context, c *cluster, a askedProxy, o *outputFlag, cmd *cobra.Command) error {
+			found, err := askLogLevel(ctx, c, a.target)
+			if err != nil {
+				return err
+			}
+			return o.print(cmd.OutOrStdout(), found, found.draw)
+		})
+}
+
 func (v proxyView) run(
-	ctx context.Context, c *cluster, system string, pod types.NamespacedName, o *outputFlag, out, notes io.Writer,
+	ctx context.Context, c *cluster, target askedProxy, o *outputFlag, out, notes io.Writer,
 ) error {
-	target, err := findProxy(ctx, c, system, pod)
-	if err != nil {
-		return err
-	}
-	if target.note != "" {
-		if _, err := fmt.Fprintln(notes, target.note); err != nil {
-			return err
-		}
-	}
 	answer, err := c.reach.get(ctx, target.pod, introspect.PathEnvoy+v.path)
 	if err != nil {
 		return err
@@ -151,7 +203,7 @@ func (v proxyView) run(
 	var drawErr error
 	err = o.print(out, section, func(t *table) {
 		if drawErr = v.draw(t, section, target.filter, time.Now()); drawErr == nil && t.empty() {
-			_, drawErr = fmt.Fprintf(notes, "pod %s has no %s\n", pod, v.name)
+			_, drawErr = fmt.Fprintf(notes, "pod %s has no %s\n", target.of, v.name)
 		}
 	})
 	if drawErr != nil {

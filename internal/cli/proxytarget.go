@@ -27,6 +27,8 @@ type target struct {
 	filter filter
 	// note tells the user what is not obvious.
 	note string
+	// gateway of a waypoint's proxy.
+	gateway string
 }
 
 // filter leaves what belongs to one application pod; the zero filter leaves everything.
@@ -58,8 +60,9 @@ func findProxy(ctx context.Context, c *cluster, system string, key types.Namespa
 		return target{}, err
 	}
 	switch component := pod.Labels[names.LabelComponent]; {
-	case component == names.ComponentWaypoint && pod.Labels[names.LabelManagedBy] == names.ManagedBy,
-		component == names.ComponentNode && pod.Namespace == system:
+	case component == names.ComponentWaypoint && pod.Labels[names.LabelManagedBy] == names.ManagedBy:
+		return target{pod: key, gateway: pod.Labels[names.LabelGatewayName]}, nil
+	case component == names.ComponentNode && pod.Namespace == system:
 		return target{pod: key}, nil
 	case component == names.ComponentOperator && pod.Namespace == system:
 		return target{}, usagef("pod %s is the operator, which has no proxy", key)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -103,6 +104,50 @@ func shopOf(t *testing.T, c client.Client) {
 		view.Rules = append(view.Rules, p.Rules...)
 	}
 	require.NoError(t, c.Update(t.Context(), view))
+}
+
+// does is what a command prints, says and returns.
+func does(t *testing.T, args ...string) (out, notes string, err error) {
+	t.Helper()
+	root := Root(&cobra.Command{Use: "fairway"})
+	var stdout, stderr bytes.Buffer
+	root.SetOut(&stdout)
+	root.SetErr(&stderr)
+	root.SetArgs(args)
+	err = root.ExecuteContext(t.Context())
+	return stdout.String(), stderr.String(), err
+}
+
+// Who may view a namespace can have its objects described, as far as that goes.
+func TestDescribeWithTheRightsOfANamespacesUser(t *testing.T) {
+	cfg := apiserver.Start(t, apiserver.Options{Fairway: true, GatewayAPI: apiserver.Standard})
+	c, err := newClient(cfg)
+	require.NoError(t, err)
+	shopOf(t, c)
+	require.NoError(t, c.Create(t.Context(), unansweredRoute("shop", "split", refersTo("", "Service", "", "reviews"))))
+	viewer, routes := as(t, cfg, "viewer"), as(t, cfg, "routes")
+	eventually.Passes(t, "a Service", func(look require.TestingT) { // an authorizer hears of rights later
+		out, _, err := does(t, "describe", "svc/reviews", "-n", "shop", "--kubeconfig", viewer)
+		require.NoError(look, err)
+		require.Contains(look, out, "Service shop/reviews\n  In the mesh   yes\n  Connections   direct\n")
+		require.Contains(look, out, "Routes: unknown, see below")
+		require.Contains(look, out, "you have no right to read the Mesh, Gateways, HTTPRoutes, GRPCRoutes")
+		require.NotContains(look, out, `User "`)
+	})
+	_, _, err = does(t, "describe", "route", "split", "-n", "shop", "--kubeconfig", viewer)
+	require.ErrorContains(t, err, "could not be asked for")
+	eventually.Passes(t, "a route", func(look require.TestingT) {
+		out, _, err := does(t, "describe", "route", "split", "-n", "shop", "--kubeconfig", routes)
+		require.NoError(look, err)
+		require.Contains(look, out, "PARENT                 CONDITION")
+		require.Contains(look, out, "you have no right to read the Mesh")
+	})
+	// An administrator is told of all, and there is nothing that could not be asked but what doesn't run here.
+	out, _, err := does(t, "describe", "route", "split", "-n", "shop", "--kubeconfig", as(t, cfg, ""))
+	require.NoError(t, err)
+	require.NotContains(t, out, "no right")
+	_, _, err = does(t, "describe", "pod", "nobody", "-n", "shop", "--kubeconfig", as(t, cfg, ""))
+	require.ErrorContains(t, err, "there is no pod shop/nobody")
 }
 
 // A user of a namespace sees what is theirs, and is told in one line what is not shown.

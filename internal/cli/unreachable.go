@@ -146,6 +146,8 @@ func innermost(err error) string {
 func plainly(err error) string {
 	var wrapped *url.Error
 	switch {
+	case isDenied(err):
+		return "you have no right to create pods/portforward there"
 	case apierrors.IsForbidden(err):
 		return "you have no right to"
 	case apierrors.IsUnauthorized(err):
@@ -156,4 +158,10 @@ func plainly(err error) string {
 		return "the API server can't be reached: " + innermost(err)
 	}
 	return oneLine(err.Error())
+}
+
+// isDenied tells whether a port-forward was refused for want of the right to it. client-go hands on what the API server
+// says of an upgrade as text alone.
+func isDenied(err error) bool {
+	return err != nil && strings.Contains(err.Error(), `cannot create resource "pods/portforward"`)
 }

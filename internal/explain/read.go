@@ -20,11 +20,8 @@ import (
 // for what is missing might decide.
 func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 	var all []client.Object
-	for _, k := range cluster.Kinds() {
-		if k.Referenced() {
-			continue // those are read that the others refer to
-		}
-		gvk, err := c.GroupVersionKindFor(k.New())
+	for _, k := range Kinds() {
+		gvk, err := c.GroupVersionKindFor(k.Empty)
 		if err != nil {
 			return nil, err
 		}
@@ -34,15 +31,32 @@ func Read(ctx context.Context, c client.Client) (*Mesh, error) {
 		}
 		all = append(all, items...)
 	}
-	referred, err := referredBy(ctx, c, all)
+	referred, err := Referred(ctx, c, all)
 	if err != nil {
 		return nil, err
 	}
 	return newMesh(append(all, referred...)), nil
 }
 
-// referredBy objects are ConfigMaps, as few as proxies are given: what needs one that isn't there can't be carried out.
-func referredBy(ctx context.Context, c client.Client, all []client.Object) (out []client.Object, err error) {
+// Kind of objects that the operator decides by.
+type Kind struct {
+	Name string
+	// Empty is an object of the kind, for who lists them.
+	Empty client.Object
+}
+
+// Kinds are all but those of which only what others refer to is read; see Referred.
+func Kinds() (out []Kind) {
+	for _, k := range cluster.Kinds() {
+		if !k.Referenced() {
+			out = append(out, Kind{cluster.NameOf(k.New()), k.New()})
+		}
+	}
+	return out
+}
+
+// Referred objects are ConfigMaps, as few as proxies are given: what needs one that isn't there can't be carried out.
+func Referred(ctx context.Context, c client.Client, all []client.Object) (out []client.Object, err error) {
 	in := map[string]map[cluster.Reference]bool{}
 	for _, o := range all {
 		for _, ref := range cluster.References(o) {

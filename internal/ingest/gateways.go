@@ -16,7 +16,7 @@ import (
 // Protocols of a waypoint's listener. The Gateway API has no name for mTLS without a terminated protocol in it, so ours
 // has a domain.
 const (
-	ProtocolMTLS gwv1.ProtocolType = names.Domain + "/MTLS"
+	ProtocolMTLS gwv1.ProtocolType = names.ProtocolMTLS
 	// protocolHBONE and protocolHBONEDomain are what Gateways say that were written for earlier versions, or for other
 	// meshes. They mean ProtocolMTLS.
 	protocolHBONE       gwv1.ProtocolType = "HBONE"

@@ -9,6 +9,7 @@ import "net/http"
 func AgentHandler(snapshot func() Agent, envoy *Envoy, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+PathMetrics, metrics)
+	mux.HandleFunc("GET "+PathVersion, handleVersion(envoy))
 	mux.HandleFunc("GET "+PathAgent, func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, snapshot()) })
 	mux.Handle("GET "+PathEnvoy+"{path...}", envoy.handler())
 	return addressedLocally(mux)

@@ -22,8 +22,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fairway-mesh/fairway/internal/buildinfo"
 	"github.com/fairway-mesh/fairway/internal/catalogue"
 	"github.com/fairway-mesh/fairway/internal/counts"
+	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/xds"
 )
 
@@ -69,6 +71,25 @@ func TestAnEnvoyThatIsTooOld(t *testing.T) {
 		} else {
 			require.ErrorContains(t, err, want, version)
 		}
+	}
+}
+
+// Operator and agents say what they run, and agents what their Envoy is, if it answers.
+func TestVersions(t *testing.T) {
+	const envoy = "4e2f1ab/1.40.0/Clean/RELEASE/BoringSSL"
+	for name, c := range map[string]struct {
+		handler http.Handler
+		envoy   string
+	}{
+		"operator":               {handler: operatorOf(proxies{})},
+		"agent":                  {AgentHandler(nil, ofVersion(t, envoy), http.NotFoundHandler()), envoy},
+		"agent without an Envoy": {handler: AgentHandler(nil, absentEnvoy(t), http.NotFoundHandler())},
+	} {
+		code, body := ask(c.handler, http.MethodGet, PathVersion)
+		require.Equal(t, http.StatusOK, code, name)
+		var got Version
+		require.NoError(t, json.Unmarshal([]byte(body), &got))
+		require.Equal(t, Version{Version: names.Version, Commit: buildinfo.Commit(), Envoy: c.envoy}, got, name)
 	}
 }
 

@@ -33,6 +33,7 @@ type StrangerSource interface {
 func OperatorHandler(source ProxySource, strangers StrangerSource, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+PathMetrics, metrics)
+	mux.HandleFunc("GET "+PathVersion, handleVersion(nil))
 	mux.HandleFunc("GET "+PathProxies, func(w http.ResponseWriter, _ *http.Request) {
 		out := Proxies{Proxies: []Proxy{}}
 		for _, p := range source.Proxies() {

@@ -79,6 +79,8 @@ const (
 	GatewayController = Domain + "/gateway-controller"
 	// MeshController is XMesh.spec.controllerName and the controllerName in route statuses.
 	MeshController = Domain + "/mesh-controller"
+	// ProtocolMTLS is the protocol of a waypoint's listener.
+	ProtocolMTLS = Domain + "/MTLS"
 	// WaypointClass is the GatewayClass of waypoints.
 	WaypointClass = "fairway-waypoint"
 	// AutomaticWaypoint is the name of the Gateway of an automatic waypoint.

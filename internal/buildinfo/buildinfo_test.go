@@ -1,7 +1,7 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package cli
+package buildinfo
 
 import (
 	"os/exec"
@@ -12,14 +12,14 @@ import (
 )
 
 // The commit is in what "make build" builds, and shown.
-func TestVersionHasTheCommit(t *testing.T) {
+func TestCommit(t *testing.T) {
 	info := &debug.BuildInfo{Settings: []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {
 		Key: "vcs.modified", Value: "false",
 	}}}
-	require.Equal(t, "abc", revision(info))
+	require.Equal(t, "abc", commitOf(info))
 	info.Settings[1].Value = "true"
-	require.Equal(t, "abc-dirty", revision(info))
-	require.Empty(t, revision(&debug.BuildInfo{}))
+	require.Equal(t, "abc-dirty", commitOf(info))
+	require.Empty(t, commitOf(&debug.BuildInfo{}))
 
 	out, err := exec.CommandContext(t.Context(), "make", "-n", "-C", "../..", "build").Output()
 	require.NoError(t, err)

@@ -1,0 +1,242 @@
+// Copyright The Fairway Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/member"
+	"github.com/fairway-mesh/fairway/internal/names"
+)
+
+const docsUninstall = docsBase + "install.md#uninstall"
+
+// removal is what an uninstallation deletes and leaves, as it was found.
+type removal struct {
+	system string
+	// mesh is nil where there is none any more.
+	mesh *v1alpha1.Mesh
+	// daemonSet tells whether there is one, with so many nodes' proxies.
+	daemonSet bool
+	nodes     int32
+	// operators that are ready.
+	operators int32
+	// captured pods, automatic waypoints and Gateways of users; -1: they could not be asked for.
+	captured, automatic, gateways int
+	// strict are namespaces whose pods refuse plain text.
+	strict []string
+	by     installer
+}
+
+// installer is what has installed the operator.
+type installer struct {
+	// name of it, for people.
+	name string
+	// next are the commands that remove the operator, crds those that remove the kinds and what was made of them.
+	next, crds []string
+	// restores names what would create it, or the Mesh, again; "": nothing.
+	restores string
+}
+
+func daemonSetName(system string) string { return system + "/" + names.NodeDaemonSet }
+
+func planRemoval(ctx context.Context, c *cluster, system string) (*removal, error) {
+	k := newCollector(c, system, "")
+	k.readMesh(ctx)
+	if k.meshUnknown {
+		return nil, errors.New("whether there is a Mesh could not be asked: " + k.whyUnread(whatMesh))
+	}
+	k.readObjects(ctx)
+	p := &removal{system: system, mesh: k.mesh}
+	left, gone, err := nodeProxies(ctx, c.client, system)
+	if err != nil {
+		return nil, fmt.Errorf("DaemonSet %s can't be read: %s", daemonSetName(system), plainly(err))
+	}
+	p.daemonSet, p.nodes = !gone, left
+	p.count(k)
+	d := &appsv1.Deployment{}
+	err = c.client.Get(ctx, types.NamespacedName{Namespace: system, Name: names.OperatorDeployment}, d)
+	switch {
+	case apierrors.IsNotFound(err):
+		d = nil
+	case err != nil:
+		return nil, fmt.Errorf("Deployment %s/%s can't be read: %s", system, names.OperatorDeployment, plainly(err))
+	default:
+		p.operators = d.Status.ReadyReplicas
+	}
+	older := c.client.Get(ctx, types.NamespacedName{Name: agentsBefore136}, &rbacv1.ClusterRole{}) == nil
+	p.by = installerOf(d, p.mesh, system, older)
+	return p, nil
+}
+
+// agentsBefore136 is the ClusterRole of config/agents-before-1.36.
+const agentsBefore136 = "fairway-node-pods"
+
+// nodeProxies are how many there are of the DaemonSet, and whether that is gone.
+func nodeProxies(ctx context.Context, c client.Client, system string) (left int32, gone bool, err error) {
+	d := &appsv1.DaemonSet{}
+	err = c.Get(ctx, types.NamespacedName{Namespace: system, Name: names.NodeDaemonSet}, d)
+	if apierrors.IsNotFound(err) {
+		return 0, true, nil
+	}
+	return d.Status.CurrentNumberScheduled, false, err
+}
+
+func (p *removal) count(k *collector) {
+	p.captured, p.automatic, p.gateways = -1, -1, -1
+	if !k.unread[whatPods] {
+		p.captured = 0
+		for i := range k.pods {
+			if member.Captured(&k.pods[i]) && !member.Finished(&k.pods[i]) {
+				p.captured++
+			}
+		}
+	}
+	if !k.unread[whatGateways] {
+		p.automatic, p.gateways = 0, 0
+		for _, g := range k.gateways {
+			switch {
+			case g.Spec.GatewayClassName != names.WaypointClass:
+			case g.Labels[names.LabelAutomatic] != "":
+				p.automatic++
+			default:
+				p.gateways++
+			}
+		}
+	}
+	for _, n := range k.namespaceNames() {
+		if k.enrolled(n) && k.namespaces[n].Labels[names.LabelMTLSMode] == names.MTLSStrict {
+			p.strict = append(p.strict, n)
+		}
+	}
+}
+
+// Marks that those leave who install.
+const (
+	labelManagedBy    = "app.kubernetes.io/managed-by"
+	annotationRelease = "meta.helm.sh/release-name"
+	annotationIn      = "meta.helm.sh/release-namespace"
+	kindCSV           = "ClusterServiceVersion"
+)
+
+// reconciled names what keeps an object as its source has it; "" if nothing is known to.
+func reconciled(o metav1.Object) string {
+	for key := range o.GetLabels() {
+		if strings.HasPrefix(key, "kustomize.toolkit.fluxcd.io/") || strings.HasPrefix(key, "helm.toolkit.fluxcd.io/") {
+			return "Flux"
+		}
+	}
+	if o.GetAnnotations()["argocd.argoproj.io/tracking-id"] != "" || o.GetLabels()["argocd.argoproj.io/instance"] != "" {
+		return "Argo CD"
+	}
+	return ""
+}
+
+// installerOf tells by the operator's Deployment, nil if it is gone, what has installed it. older: with the right of
+// config/agents-before-1.36.
+func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older bool) installer {
+	by := installer{crds: []string{"kubectl delete customresourcedefinitions --selector=app.kubernetes.io/part-of=fairway"}}
+	namespace := "kubectl delete namespace " + system
+	if mesh != nil {
+		by.restores = reconciled(mesh)
+	}
+	if d == nil {
+		by.name = "nothing: there is no operator any more"
+		by.crds = append(by.crds, namespace)
+		return by
+	}
+	by.restores = cmp.Or(by.restores, reconciled(d))
+	for _, o := range d.OwnerReferences {
+		if o.Kind == kindCSV {
+			by.name = "the Operator Lifecycle Manager (" + o.Name + ")"
+			by.next = []string{
+				"kubectl get subscriptions.operators.coreos.com -n " + system + "    # delete the one of fairway first",
+				"kubectl delete clusterserviceversions.operators.coreos.com -n " + system + " " + o.Name,
+			}
+			return by
+		}
+	}
+	if release := d.Annotations[annotationRelease]; release != "" && d.Labels[labelManagedBy] == "Helm" {
+		in := cmp.Or(d.Annotations[annotationIn], system)
+		by.name = "Helm (release " + release + " in namespace " + in + ")"
+		by.next = []string{"helm uninstall " + release + " --namespace " + in}
+		by.crds = append(by.crds, namespace)
+		return by
+	}
+	by.name = "kubectl (make deploy, or an apply of config/default or install.yaml)"
+	if older {
+		by.next = append(by.next, "kubectl delete -k config/agents-before-1.36")
+	}
+	by.next = append(by.next, "kubectl delete -k config/default    # in a checkout; of a release: kubectl delete -f install.yaml")
+	by.crds = nil // they are part of that
+	return by
+}
+
+// draw names what is deleted and what stays.
+func (p *removal) draw(t *table) {
+	if p.mesh == nil && !p.daemonSet {
+		t.line("There is no Mesh, and no node proxy: nothing is to be deleted here.")
+		return
+	}
+	number := func(n int, what string) string {
+		if n < 0 {
+			return what + " (how many could not be asked)"
+		}
+		return fmt.Sprintf("%d %s", n, what)
+	}
+	t.line("To be deleted:")
+	if p.mesh != nil {
+		t.line("  - Mesh %s", p.mesh.Name)
+	} else {
+		t.line("  - no Mesh, for it is gone already")
+	}
+	t.line("and by the operator, once the Mesh is gone:")
+	t.line("  - DaemonSet %s, with %d node proxies, last of all", daemonSetName(p.system), p.nodes)
+	t.line("  - %s", number(p.automatic, "automatic waypoints, and the Deployments of all waypoints"))
+	t.line("  - what the mesh said in statuses, and its admission policies")
+	t.line("%s, which are not restarted, send and take plain text then.", number(p.captured, "captured pods"))
+	if len(p.strict) > 0 {
+		t.line("Namespaces that refuse plain text (%s) take it then, too.", enumerate(p.strict))
+	}
+	t.line("\nStays: the operator, the CRDs, Gateways of your own (%s), routes, policies, labels of namespaces, Secrets.",
+		number(p.gateways, "waypoints"))
+	t.line("Installed by: %s.", p.by.name)
+	if p.by.restores != "" {
+		t.line("%s keeps it as its source says: remove it there, or it comes back.", p.by.restores)
+	}
+	if p.operators == 0 {
+		t.line("No operator is ready, so nothing lets the pods go in order: see %s.", docsUninstall)
+	}
+}
+
+// drawNext says how the rest is removed.
+func (p *removal) drawNext(t *table) {
+	if len(p.by.next)+len(p.by.crds) == 0 {
+		return
+	}
+	if len(p.by.next) > 0 {
+		t.line("\nNext, to remove the operator:")
+	}
+	for _, c := range p.by.next {
+		t.line("  %s", c)
+	}
+	if len(p.by.crds) > 0 {
+		t.line("\nTo remove the CRDs as well, with all policies, and what else is left:")
+	}
+	for _, c := range p.by.crds {
+		t.line("  %s", c)
+	}
+}
