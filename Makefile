@@ -196,6 +196,7 @@ test: ## Run all tests, fast ones first. What needs root says so where it is mis
 	@hack/timed.sh 'integration with a real API server and real Envoys' $(MAKE) test-parts
 	@hack/timed.sh 'what Argo CD and Flux make of good and bad states' $(MAKE) test-gitops
 	@hack/timed.sh 'end to end on the dev cluster' $(MAKE) test-e2e
+	@hack/timed.sh 'releases on the dev cluster, each way once' $(MAKE) test-releases RELEASE_SKIPS='$(RELEASE_REPEATS)'
 
 .PHONY: test-unit
 test-unit: export GOGC := 400 # Go's compiler, which is most of this on a cold machine, takes memory for a sixth of its time
@@ -249,7 +250,10 @@ test-releases: trial-releases $(GOTESTSUM) ## Install, upgrade under load, roll 
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: tests of releases need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(RUN_RELEASES)'
 
-RUN_RELEASES = FAIRWAY_E2E=1 $(GOTEST_LONG) -count=1 -timeout 30m -run "^TestRelease" $(TESTFLAGS) ./test/e2e \
+# What test-releases leaves out; RELEASE_REPEATS has in common with the rest what takes long.
+RELEASE_SKIPS ?=
+RELEASE_REPEATS := TestReleaseInstalled/(manifests|Helm)|TestReleaseUpgraded/(manifests|the_lifecycle_manager)
+RUN_RELEASES = FAIRWAY_E2E=1 $(GOTEST_LONG) -count=1 -timeout 30m -run "^TestRelease" -skip "$(RELEASE_SKIPS)" $(TESTFLAGS) ./test/e2e \
 	-args -releases=$(abspath $(RELEASES)) -helm=$(abspath $(HELM)) -olm=$(abspath $(BIN)/olm-install) -fault-units=10000
 
 .PHONY: test-datapath
@@ -260,7 +264,7 @@ test-datapath: $(GOTESTSUM) ## Run tests of the data path through real Envoys in
 test-e2e: $(GOTESTSUM) ## Run end-to-end tests on the dev cluster (root).
 	@if [ "$$(id -u)" != 0 ]; then echo "skipped: end-to-end tests need root for the dev cluster"; exit 0; fi; \
 	$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && FAIRWAY_E2E=1 FAIRWAY_E2E_UNDEPLOY=1 \
-		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingGrows$$$$|TestNothingIsCutByTheCluster$$$$)" $(TESTFLAGS) ./test/e2e/...'
+		$(GOTEST_LONG) -count=1 -timeout 40m -parallel 5 -skip "^(TestBench$$$$|TestNetworkPolicy|TestNothingGrows$$$$|TestNothingIsCutByTheCluster$$$$|TestRelease)" $(TESTFLAGS) ./test/e2e/...'
 
 # Argo CD needs a later Go than the mesh, which the go command fetches.
 GITOPS := cd test/gitops && GOTOOLCHAIN=go1.27.3
@@ -290,7 +294,7 @@ soak: ## Keep the mesh of the dev cluster busy for SOAK, and tell what has grown
 test-networkpolicy: $(GOTESTSUM) ## Run end-to-end tests on a dev cluster that enforces NetworkPolicies (root); in the end it does so no longer.
 	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && $(DEVCLUSTER) network-policies && \
 		FAIRWAY_E2E=1 FAIRWAY_E2E_NETWORKPOLICY=1 $(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 \
-		-skip "^(TestBench|TestUndeploy|TestNothingGrows|TestNothingIsCutByTheCluster)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
+		-skip "^(TestBench|TestUndeploy|TestNothingGrows|TestNothingIsCutByTheCluster|TestRelease.*)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
 
 BENCH_ROUTES ?= 0,1000,3000
 BENCH_ONE ?= 1000,3000

@@ -35,6 +35,8 @@ var offline = [][2]string{
 }
 
 const (
+	waypointIdentity = `"destination":"spiffe://cluster.local/ns/bookshop/sa/fairway-waypoint"`
+
 	agnhost = `image: "registry.k8s.io/e2e-test-images/agnhost:2.53", args: `
 	tool    = `image: "` + toolImage + `", args: `
 )
@@ -104,8 +106,10 @@ func TestReleaseStart(t *testing.T) {
 
 	shown := here.does(t, blocks(t, text, "See that it is so", "console")[0])
 	assert.Contains(t, shown[0], "All is well")
-	assert.Contains(t, shown[1], `"direction":"inbound-mtls"`)
-	assert.Contains(t, shown[2], "reviews")
+	for _, end := range []string{`"source":"spiffe://cluster.local/ns/bookshop/sa/default"`, waypointIdentity} {
+		assert.Contains(t, shown[1], end)
+	}
+	assert.Contains(t, shown[2], "reviews-v1")
 
 	here.does(t, blocks(t, text, "Then", "console")[0])
 	noObjects(t)
