@@ -188,7 +188,7 @@ func (i installation) start(t *testing.T, r *release) {
 	t.Helper()
 	i.install(t, r, false)
 	kubectl(t, "apply", "--server-side", "-f", filepath.Join(r.dir, "mesh.yaml"))
-	command(t, r.cli, "status", "--wait", "--timeout=3m")
+	kubectl(t, "wait", "mesh", names.Mesh, "--for=condition=Ready", "--timeout=3m")
 }
 
 // end removes a release, in the order of docs/install.md.
@@ -233,6 +233,7 @@ func TestReleaseInstalled(t *testing.T) {
 			noTracesOnNodes(t)
 			command(t, r.cli, "check")
 			way.start(t, r)
+			command(t, r.cli, "status", "--wait", "--timeout=3m")
 			command(t, r.cli, "check")
 			runs(t, names.SystemNamespace, names.ComponentOperator, r)
 			runs(t, names.SystemNamespace, names.ComponentNode, r)
