@@ -209,7 +209,10 @@ func owned(src *source.Source) ([]any, error) {
 			for field, part := range map[string]struct {
 				of     string
 				fields []field
-			}{"specDescriptors": {"spec", withSamples(specFields[kind], kind, src.Samples)}, "statusDescriptors": {"status", statusFields[kind]}} {
+			}{
+				"specDescriptors":   {"spec", withSamples(specFields[kind], kind, src.Samples)},
+				"statusDescriptors": {"status", statusFields[kind]},
+			} {
 				d, err := descriptors(schema, part.of, part.fields)
 				if err != nil {
 					return nil, fmt.Errorf("%s: %w", kind, err)
