@@ -122,7 +122,7 @@ func Render(dir string) ([]Object, error) {
 func Manifests(dir string) ([]byte, error) {
 	k := krusty.MakeKustomizer(&krusty.Options{
 		// As kubectl does: namespaces before what is in them.
-		Reorder: krusty.ReorderOptionLegacy,
+		Reorder:          krusty.ReorderOptionLegacy,
 		LoadRestrictions: types.LoadRestrictionsRootOnly, PluginConfig: types.DisabledPluginConfig(),
 	})
 	m, err := k.Run(filesys.MakeFsOnDisk(), dir)
