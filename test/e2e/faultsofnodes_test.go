@@ -4,6 +4,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/x509"
 	"fmt"
 	"os/exec"
@@ -89,7 +90,11 @@ func devCluster(t *testing.T, where, script string) error {
 }
 
 func devClusterCommand(t *testing.T, where, script string) *exec.Cmd {
-	return exec.CommandContext(t.Context(), "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
+	return devClusterCommandWithin(t.Context(), where, script)
+}
+
+func devClusterCommandWithin(ctx context.Context, where, script string) *exec.Cmd {
+	return exec.CommandContext(ctx, "../../hack/devcluster/devcluster", "in", where, "sh", "-c", script)
 }
 
 func nodeNames(t *testing.T) (out []string) {
