@@ -64,11 +64,13 @@ func (c *connection) add(cmd *cobra.Command) {
 	f.Lookup("context").Usage = "context of the kubeconfig file to use"
 	f.Lookup("request-timeout").Usage = "give up one request to the API server after this time (0: never)"
 	f.Lookup("as").Usage = "user to impersonate, for one with the right to"
+	c.completeFlags(cmd)
 }
 
 func (c *connection) addNamespace(cmd *cobra.Command) {
 	c.config().Namespace = new("")
 	cmd.PersistentFlags().StringVarP(c.flags.Namespace, "namespace", "n", "", "namespace (default: that of the context)")
+	c.completeNamespace(cmd)
 }
 
 // namespace that was asked for; "": none.
