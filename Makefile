@@ -56,9 +56,10 @@ build-cli: ## Compile the user's commands for the other systems that a release h
 	for p in darwin/arm64 windows/amd64; do GOOS=$${p%/*} GOARCH=$${p#*/} go build $(GO_BUILD_FLAGS) -o /dev/null . ; done
 
 .PHONY: install-cli
-install-cli: build ## Install the user's commands as "fairway" and "kubectl fairway" into GOBIN.
+install-cli: build ## Install the user's commands as "fairway" and "kubectl fairway" into GOBIN, with completion for kubectl.
 	@dir=$$(go env GOBIN); dir=$${dir:-$$(go env GOPATH)/bin}; install -Dm755 $(BIN)/fairway "$$dir/fairway"; \
-		ln -sf fairway "$$dir/kubectl-fairway"; echo "installed into $$dir"
+		ln -sf fairway "$$dir/kubectl-fairway"; install -m755 hack/kubectl_complete-fairway "$$dir/kubectl_complete-fairway"; \
+		echo "installed into $$dir"
 
 ##@ Generated code
 

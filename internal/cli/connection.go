@@ -4,16 +4,19 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -30,19 +33,52 @@ const (
 	clientBurst = 200
 )
 
-// connection holds the flags that say which cluster, and what they lead to.
+// connection holds kubectl's flags that say which cluster, and what they lead to.
 type connection struct {
-	kubeconfig, context, namespace string
+	flags *genericclioptions.ConfigFlags
+}
+
+// rare flags work as those of kubectl, and are left out of the help.
+var rare = []string{
+	"as-group", "as-uid", "as-user-extra", "certificate-authority", "client-certificate", "client-key", "cluster",
+	"disable-compression", "insecure-skip-tls-verify", "server", "tls-server-name", "token", "user",
+}
+
+// config are the flags. Nothing is cached on disk, for nothing is asked for by discovery.
+func (c *connection) config() *genericclioptions.ConfigFlags {
+	if c.flags == nil {
+		c.flags = genericclioptions.NewConfigFlags(false)
+		c.flags.CacheDir, c.flags.Namespace = nil, nil
+	}
+	return c.flags
 }
 
 func (c *connection) add(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
-	f.StringVar(&c.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, else ~/.kube/config)")
-	f.StringVar(&c.context, "context", "", "context of the kubeconfig file to use")
+	c.config().AddFlags(f)
+	for _, name := range rare {
+		f.Lookup(name).Hidden = true
+	}
+	// What kubectl says of these would be about kubectl.
+	f.Lookup("kubeconfig").Usage = "kubeconfig file (default: $KUBECONFIG, else ~/.kube/config)"
+	f.Lookup("context").Usage = "context of the kubeconfig file to use"
+	f.Lookup("request-timeout").Usage = "give up one request to the API server after this time (0: never)"
+	f.Lookup("as").Usage = "user to impersonate, for one with the right to"
+	c.completeFlags(cmd)
 }
 
 func (c *connection) addNamespace(cmd *cobra.Command) {
-	cmd.PersistentFlags().StringVarP(&c.namespace, "namespace", "n", "", "namespace (default: that of the context)")
+	c.config().Namespace = new("")
+	cmd.PersistentFlags().StringVarP(c.flags.Namespace, "namespace", "n", "", "namespace (default: that of the context)")
+	c.completeNamespace(cmd)
+}
+
+// namespace that was asked for; "": none.
+func (c *connection) namespace() string {
+	if c.config().Namespace == nil {
+		return ""
+	}
+	return *c.flags.Namespace
 }
 
 // cluster is a connection made.
@@ -60,23 +96,25 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	// client-go would log what the commands say themselves.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(
-		rules, &clientcmd.ConfigOverrides{CurrentContext: c.context})
-	cfg, err := loader.ClientConfig()
-	switch {
-	case clientcmd.IsEmptyConfig(err):
-		return nil, errors.New("no cluster to talk to: there is no kubeconfig (KUBECONFIG, --kubeconfig), or it is empty")
-	case err != nil:
+	loader := c.config().ToRawKubeConfigLoader()
+	raw, err := loader.RawConfig()
+	if err != nil {
 		return nil, fmt.Errorf("no cluster to talk to: %w", err)
 	}
-	server, err := knock(ctx, cfg, c.where(loader))
+	// kubectl would go to localhost:8080 then.
+	if clientcmdapi.IsConfigEmpty(&raw) && *c.flags.APIServer == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil, errors.New("no cluster to talk to: there is no kubeconfig (KUBECONFIG, --kubeconfig), or it is empty")
+	}
+	cfg, err := loader.ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no cluster to talk to: %w", err)
+	}
+	server, err := knock(ctx, cfg, c.where(raw))
 	if err != nil {
 		return nil, err
 	}
 	cfg.QPS, cfg.Burst = clientQPS, clientBurst
-	namespace := c.namespace
+	namespace := c.namespace()
 	if namespace == "" {
 		if namespace, _, err = loader.Namespace(); err != nil {
 			return nil, fmt.Errorf("no namespace: %w", err)
@@ -92,11 +130,8 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 }
 
 // where says by which context the kubeconfig leads to the cluster.
-func (c *connection) where(loader clientcmd.ClientConfig) string {
-	name := c.context
-	if raw, err := loader.RawConfig(); name == "" && err == nil {
-		name = raw.CurrentContext
-	}
+func (c *connection) where(raw clientcmdapi.Config) string {
+	name := cmp.Or(*c.flags.Context, raw.CurrentContext)
 	if name == "" {
 		return ""
 	}

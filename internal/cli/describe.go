@@ -74,6 +74,8 @@ Exit code: 0 if the object is there, 1 if not, or if it could not be asked for, 
   fairway describe route bookshop/reviews-split -o json`,
 		Args: args(cobra.RangeArgs(1, 2)),
 		RunE: o.run,
+
+		ValidArgsFunction: o.complete,
 	}
 	o.conn.add(cmd)
 	o.conn.addNamespace(cmd)

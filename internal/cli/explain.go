@@ -64,6 +64,8 @@ Exit code: 0 if the verdict is Allowed, 1 if it is another one, 2 if the command
   fairway explain outside bookshop/reviews`,
 		Args: args(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, given []string) error { return o.run(cmd, given[0], given[1]) },
+
+		ValidArgsFunction: o.complete,
 	}
 	o.conn.add(cmd)
 	o.conn.addNamespace(cmd)

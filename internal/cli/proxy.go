@@ -65,11 +65,11 @@ func proxyCommand() *cobra.Command {
 
 POD is a waypoint's pod, a node proxy's pod (in the operator's namespace), or an application's pod: then it is the proxy
 of the pod's node that answers, and listeners and secrets are those of the pod; it has no routes. Clusters of a node
-proxy, and connections, are shared by all pods of the node, so all are shown; a cluster is there once someone on the node
-has dialled its address.
+proxy, and connections, are shared by all pods of the node, so all are shown; a cluster is there once someone on the
+node has dialled its address.
 
-In place of POD, deploy/NAME, ds/NAME, sts/NAME, svc/NAME and gateway/NAME mean one of their pods, a ready one if there is
-one. NAME.NAMESPACE does as well.
+In place of POD, deploy/NAME, ds/NAME, sts/NAME, svc/NAME and gateway/NAME mean one of their pods, a ready one if there
+is one. NAME.NAMESPACE does as well.
 
 Exit code: 0 if the proxy answered, 1 if it could not be asked, 2 if the command line is wrong.`,
 		Args: args(cobra.NoArgs),
@@ -155,6 +155,7 @@ func proxySubcommand(
 			return ask(ctx, c, askedProxy{t, pod}, &output, cmd)
 		},
 	}
+	cmd.ValidArgsFunction = conn.completePod
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	output.add(cmd)
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "give up after this time")

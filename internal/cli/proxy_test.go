@@ -199,14 +199,15 @@ func TestProxyAsJSONIsWhatEnvoySays(t *testing.T) {
 		pod("shop", "waypoint", "a", names.ComponentWaypoint))
 	var out, notes bytes.Buffer
 	key := types.NamespacedName{Namespace: "shop", Name: "waypoint"}
-	require.NoError(t, proxyViews()[3].run(t.Context(), c, askedProxy{target{pod: key}, key}, &outputFlag{"json"}, &out, &notes))
+	of := askedProxy{target{pod: key}, key}
+	require.NoError(t, proxyViews()[3].run(t.Context(), c, of, &outputFlag{"json"}, &out, &notes))
 	assert.Contains(t, out.String(), `"@type": "type.googleapis.com/envoy.admin.v3.SecretsConfigDump"`)
 	assert.NotContains(t, out.String(), "ListenersConfigDump")
 	assert.Empty(t, notes.String())
 
 	c.reach = fakePods{}
-	assert.ErrorContains(t, proxyViews()[0].run(t.Context(), c, askedProxy{target{pod: key}, key}, &outputFlag{"table"}, &out,
-		&notes), "connection refused")
+	err = proxyViews()[0].run(t.Context(), c, askedProxy{target{pod: key}, key}, &outputFlag{"table"}, &out, &notes)
+	assert.ErrorContains(t, err, "connection refused")
 }
 
 // TestNothingToShow is said to people, beside the table that is not there.
@@ -216,7 +217,8 @@ func TestNothingToShow(t *testing.T) {
 	key := types.NamespacedName{Namespace: names.SystemNamespace, Name: "node-a"}
 	for format, want := range map[string]string{"table": "pod fairway-system/node-a has no routes\n", "json": ""} {
 		var out, notes bytes.Buffer
-		require.NoError(t, proxyViews()[1].run(t.Context(), c, askedProxy{target{pod: key}, key}, &outputFlag{format}, &out, &notes))
+		asked := askedProxy{target{pod: key}, key}
+		require.NoError(t, proxyViews()[1].run(t.Context(), c, asked, &outputFlag{format}, &out, &notes))
 		assert.Equal(t, want, notes.String(), format)
 		assert.Equal(t, want == "", out.Len() > 0, format)
 	}

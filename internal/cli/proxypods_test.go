@@ -28,7 +28,8 @@ func TestWhichPodIsMeant(t *testing.T) {
 		t, nil,
 		pod("shop", "a-unready", "a", "", labelled, unready), pod("shop", "b-ready", "a", "", labelled),
 		pod("shop", "with.dots", "a", ""), pod("default", "here", "a", ""),
-		pod("shop", "waypoint-1", "a", names.ComponentWaypoint, func(p *corev1.Pod) { p.Labels[names.LabelGatewayName] = "named" }),
+		pod("shop", "waypoint-1", "a", names.ComponentWaypoint,
+			func(p *corev1.Pod) { p.Labels[names.LabelGatewayName] = "named" }),
 		gateway("named"),
 		&appsv1.Deployment{ObjectMeta: in("shop", object("web", nil)), Spec: appsv1.DeploymentSpec{Selector: selector}},
 		&appsv1.DaemonSet{ObjectMeta: in("shop", object("each", nil)), Spec: appsv1.DaemonSetSpec{Selector: selector}},
@@ -54,7 +55,8 @@ func TestWhichPodIsMeant(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "deployment shop/web: pod shop/b-ready answers", note)
 	for given, says := range map[string]string{
-		"nobody": "there is no pod nobody in namespace shop", "deploy/nobody": "there is no deployment nobody in namespace shop",
+		"nobody":        "there is no pod nobody in namespace shop",
+		"deploy/nobody": "there is no deployment nobody in namespace shop",
 		"deploy/idle": "deployment shop/idle has no pod that runs", "svc/outside": "service shop/outside selects no pods",
 		"a/b/c": "want POD, TYPE/NAME", "deploy/": "want POD, TYPE/NAME", "gateway/nobody": "there is no gateway nobody",
 	} {
@@ -100,7 +102,8 @@ func TestLogLevelOfAProxy(t *testing.T) {
 	require.NoError(t, err)
 	var out bytes.Buffer
 	found.draw(&table{out: &out})
-	require.Equal(t, "log level warning\nbut of    upstream:debug\nset by    spec.node.logLevel of the Mesh\n", out.String())
+	require.Equal(t, "log level warning\nbut of    upstream:debug\nset by    spec.node.logLevel of the Mesh\n",
+		out.String())
 	found, err = askLogLevel(t.Context(), c, target{pod: podOf("shop/w-1"), gateway: "w"})
 	require.NoError(t, err)
 	require.Equal(t, "spec.logLevel of the ProxyParameters that Gateway shop/w names", found.Set)

@@ -142,6 +142,21 @@ func TestDescribeWithTheRightsOfANamespacesUser(t *testing.T) {
 		require.Contains(look, out, "PARENT                 CONDITION")
 		require.Contains(look, out, "you have no right to read the Mesh")
 	})
+	// A shell completes what the user may list, and nothing else.
+	completes := func(kubeconfig string, args ...string) string {
+		out, _, err := does(t, append([]string{"__complete", "--kubeconfig", kubeconfig}, args...)...)
+		require.NoError(t, err)
+		return out
+	}
+	require.Contains(t, completes(routes, "describe", "-n", "shop", "route", ""), "split\n:4\n")
+	require.Contains(t, completes(viewer, "describe", "-n", "shop", "svc/"), "svc/reviews\n:4\n")
+	require.Equal(t, ":4\n", completes(viewer, "describe", "-n", "shop", "route", ""))
+	require.Contains(t, completes(viewer, "describe", ""), "httproute\n")
+	require.Contains(t, completes(viewer, "proxy", "clusters", "-n", "shop", "svc/"), "svc/reviews\n")
+	require.Contains(t, completes(viewer, "explain", "-n", "shop", "outside", ""), "service/shop/reviews\n")
+	require.Contains(t, completes(as(t, cfg, ""), "status", "-n", ""), "other\nshop\n")
+	require.Contains(t, completes(viewer, "check", "--context", ""), "test\n")
+
 	// An administrator is told of all, and there is nothing that could not be asked but what doesn't run here.
 	out, _, err := does(t, "describe", "route", "split", "-n", "shop", "--kubeconfig", as(t, cfg, ""))
 	require.NoError(t, err)

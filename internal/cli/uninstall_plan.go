@@ -73,7 +73,8 @@ func planRemoval(ctx context.Context, c *cluster, system string) (*removal, erro
 	case apierrors.IsNotFound(err):
 		d = nil
 	case err != nil:
-		return nil, fmt.Errorf("Deployment %s/%s can't be read: %s", system, names.OperatorDeployment, plainly(err))
+		return nil, fmt.Errorf("the operator's Deployment %s/%s can't be read: %s", system, names.OperatorDeployment,
+			plainly(err))
 	default:
 		p.operators = d.Status.ReadyReplicas
 	}
@@ -148,7 +149,9 @@ func reconciled(o metav1.Object) string {
 // installerOf tells by the operator's Deployment, nil if it is gone, what has installed it. older: with the right of
 // config/agents-before-1.36.
 func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older bool) installer {
-	by := installer{crds: []string{"kubectl delete customresourcedefinitions --selector=app.kubernetes.io/part-of=fairway"}}
+	by := installer{crds: []string{
+		"kubectl delete customresourcedefinitions --selector=app.kubernetes.io/part-of=fairway",
+	}}
 	namespace := "kubectl delete namespace " + system
 	if mesh != nil {
 		by.restores = reconciled(mesh)
@@ -180,7 +183,8 @@ func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older
 	if older {
 		by.next = append(by.next, "kubectl delete -k config/agents-before-1.36")
 	}
-	by.next = append(by.next, "kubectl delete -k config/default    # in a checkout; of a release: kubectl delete -f install.yaml")
+	by.next = append(by.next,
+		"kubectl delete -k config/default    # in a checkout; of a release: kubectl delete -f install.yaml")
 	by.crds = nil // they are part of that
 	return by
 }

@@ -116,7 +116,9 @@ func TestUninstallDeletesTheMeshAndWaits(t *testing.T) {
 	require.NoError(t, err)
 	var deleted []string
 	var notes bytes.Buffer
-	u := remover{client: vanishing(c.client, 2, &deleted), system: names.SystemNamespace, step: time.Millisecond, notes: &notes}
+	u := remover{
+		client: vanishing(c.client, 2, &deleted), system: names.SystemNamespace, step: time.Millisecond, notes: &notes,
+	}
 	require.NoError(t, u.run(t.Context(), p))
 	require.Equal(t, []string{names.Mesh}, deleted, "and nothing else")
 	require.Equal(t, "deleted Mesh default\n"+

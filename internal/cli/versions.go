@@ -95,7 +95,7 @@ func collectVersions(ctx context.Context, c *cluster, system string) versionRepo
 	var failed groups
 	for _, s := range said {
 		if s.unreachable != nil {
-			failed.add(plainly(s.unreachable), client.ObjectKeyFromObject(s.pod).String())
+			failed.add(whyNoVersion(s.unreachable), client.ObjectKeyFromObject(s.pod).String())
 		}
 	}
 	for _, why := range failed.words {
@@ -104,6 +104,14 @@ func collectVersions(ctx context.Context, c *cluster, system string) versionRepo
 			enumerate(all), why)))
 	}
 	return r
+}
+
+// whyNoVersion says why a pod has not told its version.
+func whyNoVersion(err error) string {
+	if strings.Contains(err.Error(), "404 Not Found") {
+		return "they are of an earlier version, which doesn't tell"
+	}
+	return plainly(err)
 }
 
 // whyUnread is why a kind could not be listed.
@@ -226,7 +234,7 @@ func envoyVersion(said string) (version, commit string) {
 }
 
 func tagOfContainer(p *corev1.Pod, name string) string {
-	for _, c := range p.Spec.Containers {
+	for _, c := range slices.Concat(p.Spec.InitContainers, p.Spec.Containers) { // a node's Envoy begins before its agent
 		if c.Name == name {
 			return tagOf(c.Image)
 		}

@@ -33,7 +33,11 @@ func versioned(tag string) []client.Object {
 				if c == "envoy" {
 					image = "envoyproxy/envoy:distroless-v1.40.0"
 				}
-				p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: c, Image: image})
+				if one := (corev1.Container{Name: c, Image: image}); c == "envoy" && component(p) == names.ComponentNode {
+					p.Spec.InitContainers = append(p.Spec.InitContainers, one)
+				} else {
+					p.Spec.Containers = append(p.Spec.Containers, one)
+				}
 			}
 		}
 	}
@@ -51,6 +55,23 @@ func versioned(tag string) []client.Object {
 		pod("shop", "waypoint-1", "b", names.ComponentWaypoint, of("agent", "envoy"), managed),
 		pod("shop", "database", "b", names.ComponentNode, of("agent")), // a label that anybody may have
 	}
+}
+
+func component(p *corev1.Pod) string { return p.Labels[names.LabelComponent] }
+
+// Pods of before there was an answer are said to be older, once for all.
+func TestVersionsOfEarlierOnes(t *testing.T) {
+	r, out := shownVersions(t, fakeCluster(t, earlierReach{}, versioned("v0.0.9")...))
+	require.Len(t, r.Unknown, 1)
+	require.Contains(t, r.Unknown[0], "they are of an earlier version, which doesn't tell")
+	require.Regexp(t, `node proxy +distroless-v1.40.0 +unknown +2`, string(out))
+	require.Contains(t, r.Skew, "operator is v0.0.9, and this command is v0.1.0 (aaaaaaaaaaaa)")
+}
+
+type earlierReach struct{}
+
+func (earlierReach) get(_ context.Context, pod types.NamespacedName, _ string) ([]byte, error) {
+	return nil, errors.New("pod " + pod.String() + ": 404 Not Found: 404 page not found")
 }
 
 func saysVersion(t *testing.T, v introspect.Version) string {

@@ -70,7 +70,7 @@ Exit code: 0 if they could be asked for, 1 if not, 2 if the command line is wron
 			if err != nil {
 				return err
 			}
-			l, err := listWaypoints(ctx, c, system, conn.namespace)
+			l, err := listWaypoints(ctx, c, system, conn.namespace())
 			if err != nil {
 				return err
 			}

@@ -116,7 +116,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		options = append(options, client.DryRunAll)
 	}
 	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(manifest), options...); err != nil {
-		return fmt.Errorf("Gateway %s can't be applied: %s", key, plainly(err))
+		return fmt.Errorf("waypoint %s can't be applied: %s", key, plainly(err))
 	}
 	out, notes := &table{out: cmd.OutOrStdout()}, &table{out: cmd.ErrOrStderr()}
 	if o.format == "yaml" {
@@ -172,12 +172,13 @@ func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) 
 	switch err := c.client.Get(ctx, key, g); {
 	case meta.IsNoMatchError(err):
 		return errors.New("the kinds of the Gateway API are not installed: install its CRDs (see " + docsNeeds + ")")
+	case apierrors.IsNotFound(err), apierrors.IsForbidden(err): // applying it will say whether one may
 	case err != nil:
-		return nil // there is none, or applying it will say why not
+		return fmt.Errorf("waypoint %s can't be read: %s", key, plainly(err))
 	case g.Spec.GatewayClassName != names.WaypointClass:
-		return fmt.Errorf("Gateway %s is there, of class %s: choose another --name", key, g.Spec.GatewayClassName)
+		return fmt.Errorf("a Gateway %s is there, of class %s: choose another --name", key, g.Spec.GatewayClassName)
 	case g.Labels[names.LabelAutomatic] != "":
-		return fmt.Errorf("Gateway %s is the automatic waypoint, which the operator makes and removes: choose another --name",
+		return fmt.Errorf("waypoint %s is the automatic one, which the operator makes and removes: choose another --name",
 			key)
 	}
 	return nil
@@ -190,7 +191,7 @@ func (o *applyOptions) serves(ctx context.Context, c *cluster, key types.Namespa
 	said := ""
 	for {
 		g := &gwv1.Gateway{}
-		why := ""
+		var why string
 		if err := c.client.Get(ctx, key, g); err != nil {
 			why = plainly(err)
 		} else {

@@ -80,7 +80,7 @@ func object(key string, o map[string]any) any {
 		return o
 	}
 	delete(o, "managedFields")
-	if named(o) {
+	if kind, _ := o["type"].(string); named(o) && kind != "COUNTER" && kind != "GAUGE" { // those are Envoy's figures
 		for _, field := range append([]string{"value"}, asked...) {
 			switch o[field].(type) {
 			case nil, bool, json.Number: // there is none, or it is a figure

@@ -52,6 +52,7 @@ func TestJSON(t *testing.T) {
 	    "fairway.dev/note": "kept"}},
 	  "spec": {"containers": [{"name": "c", "image": "i:1", "env": [{"name": "A", "value": "pl4nt3d"}]}]},
 	  "status": {"message": "Bearer pl4nt3dpl4nt3d", "n": 12345678901234567890}},
+	 {"name": "cx_total", "type": "COUNTER", "value": "77001"},
 	 {"kind": "Secret", "data": {"k": "pl4nt3d"}},
 	 {"spec": {"rules": [{"matches": [{"path": {"type": "Exact", "value": "/kept"},
 	    "headers": [{"type": "Exact", "name": "x-key", "value": "pl4nt3d"}]}]}],
@@ -67,7 +68,7 @@ func TestJSON(t *testing.T) {
 	require.NoError(t, err)
 	require.NotContains(t, string(out), planted)
 	for _, kept := range []string{
-		`"i:1"`, `"kept"`, `"/kept"`, `"/kept-too"`, "a2VwdA==", "12345678901234567890", `"x-key"`, `"name": "A"`,
+		`"i:1"`, `"kept"`, `"/kept"`, `"/kept-too"`, "a2VwdA==", "12345678901234567890", "77001", `"x-key"`, `"name": "A"`,
 	} {
 		require.Contains(t, string(out), kept)
 	}

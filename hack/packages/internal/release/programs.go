@@ -13,6 +13,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -236,6 +237,35 @@ func (w *writer) commands() error {
 	return nil
 }
 
+// makeManual makes the pages of the manual, which are the same for all platforms.
+func (w *writer) makeManual() (err error) {
+	if w.manual != nil {
+		w.pages, err = w.manual()
+		return err
+	}
+	dir, err := os.MkdirTemp("", "manual-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command("go", "run", "./hack/man", "-out", dir, "-date", w.time.Format(time.RFC3339))
+	cmd.Dir, cmd.Stderr = w.Root, w.Log
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("make the manual: %w", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	w.pages = map[string][]byte{}
+	for _, e := range entries {
+		if w.pages[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // archive of the user's commands, also under the name by which kubectl finds them.
 func (w *writer) archive(p platform, program []byte) error {
 	license, err := w.license()
@@ -254,11 +284,16 @@ func (w *writer) archive(p platform, program []byte) error {
 		}
 		return w.write(name+".zip", b)
 	}
-	b, err := archive.TarGz([]archive.File{
+	complete, err := os.ReadFile(filepath.Join(w.Root, "hack", "kubectl_complete-fairway"))
+	if err != nil {
+		return err
+	}
+	b, err := archive.TarGz(append([]archive.File{
 		{Name: "LICENSE", Data: license},
 		{Name: "fairway", Data: program, Mode: 0o755},
 		{Name: "kubectl-fairway", Link: "fairway"},
-	}, w.time)
+		{Name: "kubectl_complete-fairway", Data: complete, Mode: 0o755},
+	}, archive.Files("man/man1", w.pages)...), w.time)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,8 @@ type Options struct {
 
 	// programs makes the programs of a platform; nil builds them.
 	programs func(p platform) (programs, error)
+	// manual makes the pages of the manual, by name; nil has hack/man make them.
+	manual func() (map[string][]byte, error)
 }
 
 // sums is the file that a folder with a release has.
@@ -64,6 +66,8 @@ type writer struct {
 	number string
 	// platforms that programs are built for; images are for those of Linux.
 	platforms []platform
+	// pages of the manual, by name.
+	pages map[string][]byte
 }
 
 // Write writes a release.
@@ -96,6 +100,7 @@ func Write(o Options) error {
 		name string
 		do   func() error
 	}{
+		{"manual", w.makeManual},
 		{"programs and images", w.images},
 		{"manifests", w.manifests},
 		{"chart", w.chart},

@@ -4,8 +4,11 @@
 package release
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -37,6 +40,10 @@ func repository(t *testing.T) string {
 		t.Fatal(err)
 	}
 	put(t, dir, "LICENSE", string(license))
+	if err := os.Mkdir(filepath.Join(dir, "hack"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	put(t, dir, "hack/kubectl_complete-fairway", read(t, root, "hack", "kubectl_complete-fairway"))
 	// Of nobody's settings but the test's.
 	t.Setenv("GIT_CONFIG_GLOBAL", "/dev/null")
 	t.Setenv("GIT_CONFIG_SYSTEM", "/dev/null")
@@ -64,6 +71,9 @@ func put(t *testing.T, dir, name, content string) {
 func options(dir, out string) Options {
 	return Options{
 		Root: dir, Out: out, Version: "v0.1.0", Log: io.Discard,
+		manual: func() (map[string][]byte, error) {
+			return map[string][]byte{"fairway.1": []byte("page"), "fairway-status.1": []byte("page")}, nil
+		},
 		programs: func(p platform) (programs, error) {
 			return programs{
 				fairway: []byte("fairway of " + p.String()), cni: []byte("cni of " + p.String()),
@@ -118,6 +128,34 @@ func TestRelease(t *testing.T) {
 		t.Errorf("got %v", names)
 	}
 	named(t, out)
+	archived(t, filepath.Join(out, "fairway_0.1.0_linux_amd64.tar.gz"))
+}
+
+// archived checks what is in an archive of the user's commands.
+func archived(t *testing.T, file string) {
+	t.Helper()
+	zip, err := gzip.NewReader(strings.NewReader(read(t, file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]int64{}
+	for in := tar.NewReader(zip); ; {
+		h, err := in.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[h.Name] = h.Mode
+	}
+	for name, mode := range map[string]int64{
+		"LICENSE": 0o644, "fairway": 0o755, "kubectl_complete-fairway": 0o755, "man/man1/fairway-status.1": 0o644,
+	} {
+		if got[name] != mode {
+			t.Errorf("%s has mode %o, want %o", name, got[name], mode)
+		}
+	}
 }
 
 // named checks that manifests, chart, bundle and catalogue name one image, by digest.
