@@ -290,6 +290,13 @@ type Node struct {
 	// +optional
 	Host *HostPaths `json:"host,omitempty"`
 
+	// SELinux type of the node pods, where nodes enforce SELinux: the usual one of containers may not write to the host.
+	// spc_t is that of privileged containers on many distributions. Default: the container runtime's.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z][a-z0-9_]*_t$`
+	SELinuxType string `json:"seLinuxType,omitempty"`
+
 	// How many different addresses (address and port) of pods and Services one pod may dial within an hour, in each IP
 	// family. Default 4000. Connections to further addresses are refused: the node proxy keeps state for each address
 	// that any pod dialled, and has room for 20000 in all, or 13000 of Services. A change resets the count.

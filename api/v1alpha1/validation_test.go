@@ -130,6 +130,8 @@ func TestValidation(t *testing.T) {
 		{"mesh: an old Envoy", mesh("{images: {envoy: 'envoyproxy/envoy:1.38.0@sha256:00'}}"), "1.40 or later"},
 		{"mesh: images", mesh("{images: {pullSecrets: [{name: registry}]}, paused: true}"), ""},
 		{"mesh: surge", mesh("{node: {maxSurge: 10%}}"), ""},
+		{"mesh: SELinux", mesh("{node: {seLinuxType: spc_t}}"), ""},
+		{"mesh: SELinux context", mesh("{node: {seLinuxType: 'system_u:system_r:spc_t:s0'}}"), "should match"},
 		{"mesh: no surge", mesh("{node: {maxSurge: 0}}"), "at least 1"},
 		{"mesh: no surge in percent", mesh("{node: {maxSurge: 0%}}"), "should match"},
 		{"parameters: two budgets", params("{disruptionBudget: {minAvailable: 1, maxUnavailable: 1}}"), "exactly one of"},

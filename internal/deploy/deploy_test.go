@@ -104,7 +104,7 @@ func TestGolden(t *testing.T) {
 		"node-host": {deploy.Node(&v1alpha1.Mesh{Spec: v1alpha1.MeshSpec{Node: &v1alpha1.Node{Host: &v1alpha1.HostPaths{
 			RuntimeSocket: "/run/k3s/containerd/containerd.sock", CNIBinDir: "/var/lib/rancher/k3s/data/cni",
 			CNIConfDir: "/var/lib/rancher/k3s/agent/etc/cni/net.d", NetnsDir: "/run/other/netns",
-		}}}}, control())},
+		}, SELinuxType: "spc_t"}}}, control())},
 		"node-spire":     {deploy.Node(&v1alpha1.Mesh{}, ofSPIRE())},
 		"waypoint-spire": deploy.Waypoint{Control: ofSPIRE(), Gateway: gateway(nil)}.Objects(),
 		"waypoint-defaults": deploy.Waypoint{

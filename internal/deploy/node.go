@@ -156,6 +156,7 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 					ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionServing}},
 					SecurityContext: &corev1.PodSecurityContext{
 						SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+						SELinuxOptions: seLinuxOf(spec.SELinuxType),
 					},
 					// Envoy is a sidecar of the agent's, since Kubernetes ends sidecars when all else of their pod has ended: not
 					// before the agent has drained it.
@@ -166,6 +167,13 @@ func Node(mesh *v1alpha1.Mesh, c Control) *appsv1.DaemonSet {
 			},
 		},
 	}
+}
+
+func seLinuxOf(kind string) *corev1.SELinuxOptions {
+	if kind == "" {
+		return nil
+	}
+	return &corev1.SELinuxOptions{Type: kind}
 }
 
 // nodeSecurity is root with the capabilities to enter a network namespace (SYS_ADMIN) and to program it (NET_ADMIN).
