@@ -57,7 +57,7 @@ func TestWhichPodIsMeant(t *testing.T) {
 	for given, says := range map[string]string{
 		"nobody":        "there is no pod nobody in namespace shop",
 		"deploy/nobody": "there is no deployment nobody in namespace shop",
-		"deploy/idle": "deployment shop/idle has no pod that runs", "svc/outside": "service shop/outside selects no pods",
+		"deploy/idle":   "deployment shop/idle has no pod that runs", "svc/outside": "service shop/outside selects no pods",
 		"a/b/c": "want POD, TYPE/NAME", "deploy/": "want POD, TYPE/NAME", "gateway/nobody": "there is no gateway nobody",
 	} {
 		_, _, err := podFor(t.Context(), c, given)

@@ -135,7 +135,8 @@ func TestUninstallThatDoesNotEnd(t *testing.T) {
 	u := remover{client: c.client, system: names.SystemNamespace, step: time.Millisecond, notes: &bytes.Buffer{}}
 	require.ErrorContains(t, u.run(ctx, p), "is still there")
 
-	c = fakeCluster(t, nil, append(healthyMesh(), installed(func(d *appsv1.Deployment) { d.Status.ReadyReplicas = 0 })...)...)
+	away := installed(func(d *appsv1.Deployment) { d.Status.ReadyReplicas = 0 })
+	c = fakeCluster(t, nil, append(healthyMesh(), away...)...)
 	p, err = planRemoval(t.Context(), c, names.SystemNamespace)
 	require.NoError(t, err)
 	u.client = c.client

@@ -170,6 +170,7 @@ func checkFairway(args []string) error {
 	}
 	root := cli.Root(&cobra.Command{Use: "fairway"})
 	root.AddCommand(command.Operator(), command.Agent())
+	root.InitDefaultCompletionCmd() // it comes with the first command line otherwise
 	cmd, rest, err := root.Find(args)
 	if err != nil {
 		return err
