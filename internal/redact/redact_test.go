@@ -17,19 +17,21 @@ const (
 
 func TestText(t *testing.T) {
 	for in, want := range map[string]string{
-		"authorization: Bearer abc" + planted + "/+=":                                         planted,
-		"got " + jwt + " from x":                                                              "eyJ",
-		`{"level":"info","token":"` + planted + `"}`:                                          planted,
-		`{"body":"{\"password\":\"` + planted + `\"}"}`:                                       planted,
-		"DB_PASSWORD=" + planted:                                                              planted,
-		"x-api-key: " + planted + ", x":                                                       planted,
-		"GET /a?code=" + planted + "&b=c HTTP/1.1":                                            planted,
-		"https://user:" + planted + "@host/":                                                  planted,
-		"Cookie: session=" + planted:                                                          planted,
+		"authorization: Bearer abc" + planted + "/+=":   planted,
+		"got " + jwt + " from x":                        "eyJ",
+		`{"level":"info","token":"` + planted + `"}`:    planted,
+		`{"body":"{\"password\":\"` + planted + `\"}"}`: planted,
+		"DB_PASSWORD=" + planted:                        planted,
+		"x-api-key: " + planted + ", x":                 planted,
+		"GET /a?code=" + planted + "&b=c HTTP/1.1":      planted,
+		"https://user:" + planted + "@host/":            planted,
+		"Cookie: theme=dark; sid=" + planted + "; x=1":  planted, "authorization: ApiKey a " + planted: planted,
+		"set-cookie: a=b; " + planted + "\nnext": planted,
+		"Cookie: session=" + planted:             planted,
 		"-----BEGIN EC PRIVATE KEY-----\n" + planted + "\n-----END EC PRIVATE KEY-----\nmore": planted,
 		`-----BEGIN PRIVATE KEY-----\n` + planted + `\n-----END PRIVATE KEY-----`:             planted,
 		"-----BEGIN RSA PRIVATE KEY-----\n" + planted:                                         planted,
-		"key AKIAABCDEFGHIJKLMNOP":                                                            "AKIAABCD",
+		"key AKIAABCDEFGHIJKLMNOP": "AKIAABCD",
 	} {
 		got := String(in)
 		require.NotContains(t, got, want, in)
