@@ -195,11 +195,14 @@ func (p *removal) draw(t *table) {
 		t.line("There is no Mesh, and no node proxy: nothing is to be deleted here.")
 		return
 	}
-	number := func(n int, what string) string {
-		if n < 0 {
-			return what + " (how many could not be asked)"
+	number := func(n int, one, more string) string {
+		switch {
+		case n < 0:
+			return more + " (how many could not be asked)"
+		case n == 1:
+			return "1 " + one
 		}
-		return fmt.Sprintf("%d %s", n, what)
+		return fmt.Sprintf("%d %s", n, more)
 	}
 	t.line("To be deleted:")
 	if p.mesh != nil {
@@ -208,15 +211,20 @@ func (p *removal) draw(t *table) {
 		t.line("  - no Mesh, for it is gone already")
 	}
 	t.line("and by the operator, once the Mesh is gone:")
-	t.line("  - DaemonSet %s, with %d node proxies, last of all", daemonSetName(p.system), p.nodes)
-	t.line("  - %s", number(p.automatic, "automatic waypoints, and the Deployments of all waypoints"))
+	t.line("  - DaemonSet %s, with %s, last of all", daemonSetName(p.system),
+		number(int(p.nodes), "node proxy", "node proxies"))
+	t.line("  - %s, and the Deployments of all waypoints",
+		number(p.automatic, "automatic waypoint", "automatic waypoints"))
 	t.line("  - what the mesh said in statuses, and its admission policies")
-	t.line("%s, which are not restarted, send and take plain text then.", number(p.captured, "captured pods"))
+	if p.captured != 0 {
+		t.line("%s in plain text then, without a restart.",
+			number(p.captured, "captured pod sends and receives", "captured pods send and receive"))
+	}
 	if len(p.strict) > 0 {
 		t.line("Namespaces that refuse plain text (%s) take it then, too.", enumerate(p.strict))
 	}
 	t.line("\nStays: the operator, the CRDs, Gateways of your own (%s), routes, policies, labels of namespaces, Secrets.",
-		number(p.gateways, "waypoints"))
+		number(p.gateways, "waypoint", "waypoints"))
 	t.line("Installed by: %s.", p.by.name)
 	if p.by.restores != "" {
 		t.line("%s keeps it as its source says: remove it there, or it comes back.", p.by.restores)

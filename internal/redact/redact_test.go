@@ -25,6 +25,8 @@ func TestText(t *testing.T) {
 		{"x-api-key: " + planted + ", x", planted},
 		{"GET /a?code=" + planted + "&b=c HTTP/1.1", planted},
 		{"https://user:" + planted + "@host/", planted},
+		{"Cookie: theme=dark; sid=" + planted + "; x=1":  planted, "authorization: ApiKey a " + planted, planted},
+		{"set-cookie: a=b; " + planted + "\nnext", planted},
 		{"Cookie: session=" + planted, planted},
 		{"-----BEGIN EC PRIVATE KEY-----\n" + planted + "\n-----END EC PRIVATE KEY-----\nmore", planted},
 		{`-----BEGIN PRIVATE KEY-----\n` + planted + `\n-----END PRIVATE KEY-----`, planted},

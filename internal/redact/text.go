@@ -27,6 +27,11 @@ var rules = []rule{
 	// JSON Web Tokens, those of service accounts among them.
 	{regexp.MustCompile(`\beyJ[\w-]{5,}\.[\w-]+\.?[\w-]*`), Mark},
 	{regexp.MustCompile(`(?i)\b(bearer|basic|digest|negotiate|token)([ \t]+|%20|\+)[\w.~+/=:-]{4,}`), "$1 " + Mark},
+	// Headers whose values have several parts, to the end of the line.
+	{
+		regexp.MustCompile(`(?i)\b((?:set-)?cookie|(?:proxy-|www-)?auth(?:orization|enticate))(\s*[:=]\s*)[^"'\r\n\\]+`),
+		"${1}${2}" + Mark,
+	},
 	// Names of users and passwords in URLs, and all that they ask for.
 	{regexp.MustCompile(`(://)[^/\s"'@]+@`), "${1}" + Mark + "@"},
 	{regexp.MustCompile(`([?&][\w.\[\]%-]+=)[^&\s"'\\<>]+`), "${1}" + Mark},
