@@ -2,6 +2,8 @@ module github.com/fairway-mesh/fairway/test/conformance
 
 go 1.27.0
 
+toolchain go1.27.3
+
 // The suite is a module beside the API's and names it by a relative path.
 replace sigs.k8s.io/gateway-api => sigs.k8s.io/gateway-api v1.7.0
 
