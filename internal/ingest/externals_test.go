@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -64,6 +65,28 @@ func TestNotAHost(t *testing.T) {
 	} {
 		require.Equal(t, ok, notAHost(host) == "", host)
 	}
+}
+
+// TestXBackendsOfALaterRelease: Gateway API 1.7 has the port in another field. What the mesh reads then has none, and
+// requests are answered, with the reason in the status, instead of being sent to port 0.
+func TestXBackendsOfALaterRelease(t *testing.T) {
+	w := newWorld()
+	later := &gwxv1alpha1.XBackend{}
+	require.NoError(t, yaml.Unmarshal([]byte(`
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {namespace: shop, name: stripe}
+spec:
+  type: ExternalHostname
+  externalHostname: {hostname: api.stripe.example}
+  port: {number: 443}
+  tls: {mode: None}
+`), later))
+	w.set(t, later)
+	out := w.in.External.Get(nil, client.ObjectKeyFromObject(later))
+	require.NotNil(t, out.refused)
+	require.Equal(t, "UnsupportedValue", out.refused.Reason)
+	require.Contains(t, out.refused.Message, "spec.port.port is missing")
 }
 
 // TestExternalsHaveABudget: a namespace's routes lead to so many hosts outside and no more, the oldest ones, and one
