@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"os"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/gateway-api/conformance"
@@ -14,6 +15,9 @@ import (
 	"sigs.k8s.io/gateway-api/conformance/utils/suite"
 	"sigs.k8s.io/gateway-api/pkg/features"
 )
+
+// deleteTimeout is more than a pod's grace period, in which it may drain.
+const deleteTimeout = 3 * time.Minute
 
 // TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The
 // suite's own flags apply, such as -report-output and -version.
@@ -29,6 +33,8 @@ func TestConformance(t *testing.T) {
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
 	opts.NamespaceLabels = namespaceLabels
+	// The suite waits for its namespaces to be gone, and waypoints drain before they go.
+	opts.TimeoutConfig.DeleteTimeout = deleteTimeout
 	opts.Implementation = confv1.Implementation{
 		Organization: "fairway-mesh",
 		Project:      "fairway",
