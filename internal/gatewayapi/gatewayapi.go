@@ -1,8 +1,8 @@
 // Copyright The Fairway Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package gatewayapi knows the releases of the Gateway API by the CRDs that are installed: which of them the mesh is run
-// with, and what it reads of each.
+// Package gatewayapi knows the releases of the Gateway API by the CRDs that are installed: which of them the mesh
+// supports, and what it reads of each.
 package gatewayapi
 
 import (
@@ -69,7 +69,8 @@ func (c CRDs) Lacking() string {
 		n := len(kinds) - 1
 		return strings.Join(kinds[:n], ", ") + " and " + kinds[n] + " take the experimental channel"
 	case later:
-		return fmt.Sprintf("XBackends, and names and permanent cookies of sessionPersistence, take the fields that v%s has", first)
+		return fmt.Sprintf("XBackends, and names and permanent cookies of sessionPersistence, take the fields that v%s has",
+			first)
 	}
 	return ""
 }

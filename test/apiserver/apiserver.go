@@ -238,7 +238,8 @@ func gatewayAPICRDs(in string, channel Channel) (string, error) {
 // moduleDir is where a module is that go.mod pins.
 func moduleDir(path string) (string, error) { return moduleOf(Root(), path) }
 
-// moduleOf is where a module is that the one in a directory pins. That may need a later Go, which the go command fetches.
+// moduleOf is where a module is that the one in a directory pins. That may need a later Go, which the go command
+// fetches.
 func moduleOf(dir, path string) (string, error) {
 	// Downloads what is not there yet: the tests' imports need other parts of the module only.
 	cmd := exec.CommandContext(context.Background(), "go", "mod", "download", "-json", path)

@@ -16,7 +16,9 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/features"
 )
 
-// deleteTimeout is more than a pod's grace period, in which it may drain.
+// deleteTimeout is how long the suite waits until a namespace is gone, instead of 30 s. Kubernetes looks what is left of
+// one after half the grace period of its pods: 20 s and more with waypoints, which may drain for 30 s, and twice that
+// where something was left.
 const deleteTimeout = 3 * time.Minute
 
 // TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The
@@ -33,7 +35,6 @@ func TestConformance(t *testing.T) {
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
 	opts.NamespaceLabels = namespaceLabels
-	// The suite waits for its namespaces to be gone, and waypoints drain before they go.
 	opts.TimeoutConfig.DeleteTimeout = deleteTimeout
 	opts.Implementation = confv1.Implementation{
 		Organization: "fairway-mesh",

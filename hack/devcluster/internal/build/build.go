@@ -242,8 +242,8 @@ func (b *Builder) ToolModuleDir(ctx context.Context, component, module string) (
 	return ModuleDir(ctx, b.module(Component{Name: component}), module)
 }
 
-// ModuleDir returns the folder of a module that the module in dir requires, downloaded if need be. The module in dir may
-// need a later Go than the rest, which the go command then fetches.
+// ModuleDir returns the folder of a module that the module in dir requires, downloaded if need be. The module in dir
+// may need a later Go than the rest, which the go command then fetches.
 func ModuleDir(ctx context.Context, dir, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
 	cmd.Dir = dir

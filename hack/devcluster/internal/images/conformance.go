@@ -24,7 +24,8 @@ var imageField = regexp.MustCompile(`(?m)^\s*(?:- )?image:\s*["']?([^\s"'#]+)`)
 // conformanceImages builds the images that the Gateway API conformance suite's manifests name, under those names: its
 // echo servers and CoreDNS from their sources. The suite is the one that test/conformance runs.
 func (b *Builder) conformanceImages(ctx context.Context) ([]oci.Image, error) {
-	suite, err := build.ModuleDir(ctx, filepath.Join(b.Source, "test", "conformance"), "sigs.k8s.io/gateway-api/conformance")
+	dir := filepath.Join(b.Source, "test", "conformance")
+	suite, err := build.ModuleDir(ctx, dir, "sigs.k8s.io/gateway-api/conformance")
 	if err != nil {
 		return nil, err
 	}
