@@ -89,6 +89,25 @@ spec:
 	require.Contains(t, out.refused.Message, "spec.port.port is missing")
 }
 
+// TestSessionsOfALaterRelease: what Gateway API 1.7 has in fields of its own is not read, as docs/install.md says it.
+func TestSessionsOfALaterRelease(t *testing.T) {
+	read := func(spec string) (*model.SessionPersistence, error) {
+		var in gwv1.SessionPersistence
+		require.NoError(t, yaml.Unmarshal([]byte(spec), &in))
+		return sessionPersistence(&in)
+	}
+	for spec, want := range map[string]model.SessionPersistence{
+		"{type: Cookie, cookie: {name: mine, path: /}}": {},
+		"{type: Header, header: {name: x-mine}}":        {Header: true},
+	} {
+		got, err := read(spec)
+		require.NoError(t, err)
+		require.Equal(t, &want, got, spec)
+	}
+	_, err := read("{type: Cookie, cookie: {lifetimeType: Permanent}, absoluteTimeout: 1h}")
+	require.ErrorContains(t, err, "absoluteTimeout requires cookieConfig.lifetimeType Permanent")
+}
+
 // TestExternalsHaveABudget: a namespace's routes lead to so many hosts outside and no more, the oldest ones, and one
 // more takes nothing from those that work.
 func TestExternalsHaveABudget(t *testing.T) {
