@@ -8,7 +8,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,11 +19,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	"sigs.k8s.io/gateway-api/pkg/consts"
 	"sigs.k8s.io/gateway-api/pkg/features"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/gatewayapi"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/internal/status"
 )
@@ -201,31 +200,27 @@ func (r *gatewayClassReconciler) accept(ctx context.Context, class *gwv1.Gateway
 	return nil
 }
 
-// version compares the installed version of the Gateway API with the one that this operator is built for. Another
-// version is served as well as possible.
+// version says whether the installed release of the Gateway API is one that the mesh supports. Any other is served as
+// well as possible.
 func (r *gatewayClassReconciler) version(ctx context.Context, c *conditions.Set) error {
 	crd := crdMetadata()
 	if err := r.client.Get(ctx, client.ObjectKey{Name: gatewayClassCRD}, crd); err != nil {
 		return client.IgnoreNotFound(err)
 	}
-	installed := crd.Annotations[consts.BundleVersionAnnotation]
+	installed := gatewayapi.Of(crd.Annotations)
 	kind := string(gwv1.GatewayClassConditionStatusSupportedVersion)
-	if majorMinor(installed) == majorMinor(consts.BundleVersion) {
-		c.True(kind, string(gwv1.GatewayClassReasonSupportedVersion), "Gateway API "+installed+" is installed.")
+	if !installed.Supported() {
+		c.False(kind, string(gwv1.GatewayClassReasonUnsupportedVersion), fmt.Sprintf(
+			"Gateway API %q is installed, and this operator is made for %s: it serves what it knows of the installed one.",
+			installed.Bundle, gatewayapi.Supported))
 		return nil
 	}
-	c.False(kind, string(gwv1.GatewayClassReasonUnsupportedVersion),
-		fmt.Sprintf("Gateway API %q is installed, but this operator is built for %s: it supports what both versions have.",
-			installed, consts.BundleVersion))
-	return nil
-}
-
-func majorMinor(version string) string {
-	parts := strings.SplitN(version, ".", 3)
-	if len(parts) < 2 {
-		return version
+	message := "Gateway API " + installed.Bundle + " is installed"
+	if lacking := installed.Lacking(); lacking != "" {
+		message += ": " + lacking
 	}
-	return parts[0] + "." + parts[1]
+	c.True(kind, string(gwv1.GatewayClassReasonSupportedVersion), message+".")
+	return nil
 }
 
 // currentMesh is the Mesh; nil if there is none, or none that stays.

@@ -11,10 +11,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/gateway-api/pkg/consts"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/conditions"
+	"github.com/fairway-mesh/fairway/internal/gatewayapi"
 	"github.com/fairway-mesh/fairway/internal/ingest"
 )
 
@@ -52,7 +52,7 @@ func meshStatus(mesh *v1alpha1.Mesh, o meshObserved, certificates CertificatesSt
 		c.False(v1alpha1.MeshConditionGatewayAPIReady, v1alpha1.MeshReasonGatewayAPIMissing,
 			"The CRDs of the Gateway API (v1) are not installed, so there are no routes and no waypoints; mTLS works without "+
 				"them. Install them (for example: kubectl apply --server-side -f "+
-				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+consts.BundleVersion+"/standard-install.yaml).")
+				"https://github.com/kubernetes-sigs/gateway-api/releases/download/"+gatewayapi.Built+"/standard-install.yaml).")
 	}
 	setReady(c, nodes, certificates.Renewal.Lost)
 	setMeshProgress(c, o.pods)

@@ -19,9 +19,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/version"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
-	"sigs.k8s.io/gateway-api/pkg/consts"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
+	"github.com/fairway-mesh/fairway/internal/gatewayapi"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
@@ -31,9 +31,8 @@ var (
 	// scopedKubernetes is the first whose agents need no right to read the pods of all nodes.
 	scopedKubernetes = version.MajorMinor(1, 36)
 	// Kernels with which connections are limited by caller, and with which a node's proxy is replaced without a reset.
-	limitingKernel   = version.MajorMinor(5, 11)
-	takeoverKernel   = version.MajorMinor(5, 14)
-	testedGatewayAPI = version.MustParseGeneric(consts.BundleVersion)
+	limitingKernel = version.MajorMinor(5, 11)
+	takeoverKernel = version.MajorMinor(5, 14)
 )
 
 func (k *checker) checkKubernetes() {
@@ -58,22 +57,24 @@ func (k *checker) checkGatewayAPI(ctx context.Context) {
 		Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition",
 	})
 	err := k.client.Get(ctx, types.NamespacedName{Name: "httproutes." + gwv1.GroupName}, crd)
-	bundle, channel := crd.Annotations[consts.BundleVersionAnnotation], crd.Annotations[consts.ChannelAnnotation]
-	c.Found = strings.TrimSpace(bundle + ", channel " + channel)
-	v, parsed := version.ParseGeneric(bundle)
+	installed := gatewayapi.Of(crd.Annotations)
+	c.Found = strings.TrimSpace(installed.Bundle + ", channel " + installed.Channel)
 	switch {
 	case apierrors.IsNotFound(err):
 		c.State, c.Found = checkWarning, "its kinds are not installed: there will be no routes and no waypoints"
 		c.Do = "make gateway-api-crds"
 	case err != nil:
 		c.State, c.Found = checkUnknown, "its CRDs can't be read: "+plainly(err)
-	case parsed != nil:
+	case !installed.Known():
 		c.State, c.Found = checkWarning, "its kinds are installed, and say no version"
-		c.Do = "make sure that they are of release " + consts.BundleVersion
-	case v.LessThan(version.MajorMinor(testedGatewayAPI.Major(), testedGatewayAPI.Minor())):
-		c.State, c.Do = checkWarning, "install "+consts.BundleVersion+": older ones lack kinds and fields"
-	case channel == "standard":
-		c.Found += " (retry, sessionPersistence, ExternalAuth, XBackends and XBackendTrafficPolicies take experimental)"
+		c.Do = "make sure that they are of release " + gatewayapi.Built
+	case installed.Older():
+		c.State, c.Do = checkWarning, "install "+gatewayapi.Built+": older ones lack kinds and fields"
+	case installed.Newer():
+		c.State = checkWarning
+		c.Do = "nothing, unless a field is not heeded: this command's mesh is made for " + gatewayapi.Supported
+	case installed.Lacking() != "":
+		c.Found += " (" + installed.Lacking() + ")"
 	}
 	k.say(c)
 }

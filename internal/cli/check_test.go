@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/gateway-api/pkg/consts"
 
 	"github.com/fairway-mesh/fairway/internal/eventually"
+	"github.com/fairway-mesh/fairway/internal/gatewayapi"
 	"github.com/fairway-mesh/fairway/internal/names"
 	"github.com/fairway-mesh/fairway/test/apiserver"
 )
@@ -118,6 +119,37 @@ func TestCheckOfAClusterThatHasAll(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, (&outputFlag{"json"}).print(&out, r, nil))
 	golden(t, "check-ok.json", versionless(out.Bytes()))
+}
+
+// found is what a report says of one thing that is checked.
+func found(r checkReport, name string) checked {
+	for _, c := range r.Checks {
+		if c.Check == name {
+			return c
+		}
+	}
+	return checked{}
+}
+
+// TestCheckOfReleasesOfTheGatewayAPI: both that the mesh supports are well, and others are told.
+func TestCheckOfReleasesOfTheGatewayAPI(t *testing.T) {
+	for _, test := range []struct{ release, channel, state, found, do string }{
+		{"v1.5.1", "standard", checkWarning, "v1.5.1, channel standard", "install " + gatewayapi.Built},
+		{"v1.6.3", "experimental", checkOK, "v1.6.3, channel experimental", ""},
+		{"v1.6.3", "standard", checkOK, "(retry, sessionPersistence, ", ""},
+		{"v1.7.0", "standard", checkOK, "(sessionPersistence, ", ""},
+		{"v1.7.0", "experimental", checkOK, "take the fields that v1.6 has", ""},
+		{"v1.8.0", "standard", checkWarning, "v1.8.0, channel standard", "made for v1.6 and v1.7"},
+		{"", "", checkWarning, "say no version", "make sure that they are of release " + gatewayapi.Built},
+	} {
+		c := fakeCluster(t, nil)
+		c.version = "v1.36.1"
+		allowing(c, gatewayAPI(test.release, test.channel), anything)
+		got := found(check(t.Context(), c, names.SystemNamespace), "Gateway API")
+		require.Equal(t, test.state, got.State, test.release)
+		require.Contains(t, got.Found, test.found)
+		require.Contains(t, got.Do, test.do)
+	}
 }
 
 // letsIn is a policy for all pods with a label that lets in at ports, if any.
@@ -224,14 +256,6 @@ func TestCheckOfARealAPIServer(t *testing.T) {
 		require.ErrorIs(t, cmd.ExecuteContext(t.Context()), errUnhealthy, "there are no nodes")
 		require.NoError(t, json.Unmarshal(stdout.Bytes(), &r), filepath.Base(user))
 		return r, stdout.String()
-	}
-	found := func(r checkReport, name string) checked {
-		for _, c := range r.Checks {
-			if c.Check == name {
-				return c
-			}
-		}
-		return checked{}
 	}
 	r, _ := look("")
 	require.Regexp(t, `^v1\.`, found(r, "Kubernetes").Found)

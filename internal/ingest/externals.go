@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
 	"github.com/fairway-mesh/fairway/internal/cluster"
+	"github.com/fairway-mesh/fairway/internal/gatewayapi"
 	"github.com/fairway-mesh/fairway/internal/memo"
 	"github.com/fairway-mesh/fairway/internal/model"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -66,6 +67,12 @@ func (i *Ingest) externalOf(c *memo.Ctx, key cluster.Key) *External {
 	if b.Spec.ExternalHostname == nil {
 		out.refused = unusable(gwv1.RouteReasonUnsupportedValue,
 			"type %q is not supported, only %s is", b.Spec.Type, gwxv1alpha1.BackendTypeExternalHostname)
+		return out
+	}
+	if b.Spec.Port.Port == 0 {
+		// Gateway API 1.7 has the port in another field, which the types of 1.6 drop.
+		out.refused = unusable(gwv1.RouteReasonUnsupportedValue,
+			"spec.port.port is missing: XBackends are read as Gateway API %s has them", gatewayapi.Built)
 		return out
 	}
 	out.ExternalHost = model.ExternalHost{

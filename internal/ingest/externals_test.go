@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairway-mesh/fairway/internal/cluster"
 	"github.com/fairway-mesh/fairway/internal/model"
@@ -64,6 +65,47 @@ func TestNotAHost(t *testing.T) {
 	} {
 		require.Equal(t, ok, notAHost(host) == "", host)
 	}
+}
+
+// TestXBackendsOfALaterRelease: Gateway API 1.7 has the port in another field. What the mesh reads then has none, and
+// requests are answered, with the reason in the status, instead of being sent to port 0.
+func TestXBackendsOfALaterRelease(t *testing.T) {
+	w := newWorld()
+	later := &gwxv1alpha1.XBackend{}
+	require.NoError(t, yaml.Unmarshal([]byte(`
+apiVersion: gateway.networking.x-k8s.io/v1alpha1
+kind: XBackend
+metadata: {namespace: shop, name: stripe}
+spec:
+  type: ExternalHostname
+  externalHostname: {hostname: api.stripe.example}
+  port: {number: 443}
+  tls: {mode: None}
+`), later))
+	w.set(t, later)
+	out := w.in.External.Get(nil, client.ObjectKeyFromObject(later))
+	require.NotNil(t, out.refused)
+	require.Equal(t, "UnsupportedValue", out.refused.Reason)
+	require.Contains(t, out.refused.Message, "spec.port.port is missing")
+}
+
+// TestSessionsOfALaterRelease: what Gateway API 1.7 has in fields of its own is not read, as docs/install.md says it.
+func TestSessionsOfALaterRelease(t *testing.T) {
+	read := func(spec string) (*model.SessionPersistence, error) {
+		var in gwv1.SessionPersistence
+		require.NoError(t, yaml.Unmarshal([]byte(spec), &in))
+		return sessionPersistence(&in)
+	}
+	for spec, want := range map[string]model.SessionPersistence{
+		"{type: Cookie, cookie: {name: mine, path: /}}": {},
+		"{type: Header, header: {name: x-mine}}":        {Header: true},
+	} {
+		got, err := read(spec)
+		require.NoError(t, err)
+		require.Equal(t, &want, got, spec)
+	}
+	_, err := read("{type: Cookie, cookie: {lifetimeType: Permanent}, absoluteTimeout: 1h}")
+	require.ErrorContains(t, err, "absoluteTimeout requires cookieConfig.lifetimeType Permanent")
 }
 
 // TestExternalsHaveABudget: a namespace's routes lead to so many hosts outside and no more, the oldest ones, and one

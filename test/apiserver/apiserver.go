@@ -219,7 +219,16 @@ func Root() string {
 
 // GatewayAPICRDs is the directory of the CRDs of a channel, in the module that go.mod pins.
 func GatewayAPICRDs(channel Channel) (string, error) {
-	dir, err := moduleDir("sigs.k8s.io/gateway-api")
+	return gatewayAPICRDs(Root(), channel)
+}
+
+// LaterGatewayAPICRDs are those of the release that test/conformance pins, whose suite the mesh passes.
+func LaterGatewayAPICRDs(channel Channel) (string, error) {
+	return gatewayAPICRDs(filepath.Join(Root(), "test", "conformance"), channel)
+}
+
+func gatewayAPICRDs(in string, channel Channel) (string, error) {
+	dir, err := moduleOf(in, "sigs.k8s.io/gateway-api")
 	if err != nil {
 		return "", err
 	}
@@ -227,10 +236,14 @@ func GatewayAPICRDs(channel Channel) (string, error) {
 }
 
 // moduleDir is where a module is that go.mod pins.
-func moduleDir(path string) (string, error) {
+func moduleDir(path string) (string, error) { return moduleOf(Root(), path) }
+
+// moduleOf is where a module is that the one in a directory pins. That may need a later Go, which the go command
+// fetches.
+func moduleOf(dir, path string) (string, error) {
 	// Downloads what is not there yet: the tests' imports need other parts of the module only.
 	cmd := exec.CommandContext(context.Background(), "go", "mod", "download", "-json", path)
-	cmd.Dir = Root()
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOTOOLCHAIN=auto")
 	out, err := cmd.Output()
 	var module struct{ Dir, Error string }
 	if err := errors.Join(err, json.Unmarshal(out, &module)); err != nil {

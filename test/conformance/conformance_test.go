@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"os"
 	"testing"
+	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	"sigs.k8s.io/gateway-api/conformance"
@@ -14,6 +15,11 @@ import (
 	"sigs.k8s.io/gateway-api/conformance/utils/suite"
 	"sigs.k8s.io/gateway-api/pkg/features"
 )
+
+// deleteTimeout is how long the suite waits until a namespace is gone, instead of 30 s. Kubernetes looks what is left of
+// one after half the grace period of its pods: 20 s and more with waypoints, which may drain for 30 s, and twice that
+// where something was left.
+const deleteTimeout = 3 * time.Minute
 
 // TestConformance claims both mesh profiles and every extended mesh feature, and exempts itself from nothing. The
 // suite's own flags apply, such as -report-output and -version.
@@ -29,6 +35,7 @@ func TestConformance(t *testing.T) {
 	opts.SupportedFeatures = sets.List(features.SetsToNamesSet(features.MeshCoreFeatures, features.MeshExtendedFeatures,
 		features.HTTPRouteCoreFeatures, features.GRPCRouteCoreFeatures).Insert(httpRouteFeatures()...))
 	opts.NamespaceLabels = namespaceLabels
+	opts.TimeoutConfig.DeleteTimeout = deleteTimeout
 	opts.Implementation = confv1.Implementation{
 		Organization: "fairway-mesh",
 		Project:      "fairway",

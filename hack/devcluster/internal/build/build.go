@@ -242,11 +242,12 @@ func (b *Builder) ToolModuleDir(ctx context.Context, component, module string) (
 	return ModuleDir(ctx, b.module(Component{Name: component}), module)
 }
 
-// ModuleDir returns the folder of a module that the module in dir requires, downloaded if need be.
+// ModuleDir returns the folder of a module that the module in dir requires, downloaded if need be. The module in dir
+// may need a later Go than the rest, which the go command then fetches.
 func ModuleDir(ctx context.Context, dir, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "GOTOOLCHAIN=auto")
 	out, err := cmd.Output()
 	var found struct{ Dir, Error string }
 	if err := errors.Join(err, json.Unmarshal(out, &found)); err != nil {

@@ -59,7 +59,7 @@ var Components = []Component{
 		cni: true,
 	},
 	{Name: "coredns", packages: []string{"."}, rename: "coredns"},
-	{Name: "echo-basic", packages: []string{"sigs.k8s.io/gateway-api/conformance/echo-basic"}},
+	{Name: "echo-basic", packages: []string{"sigs.k8s.io/gateway-api-conformance-images/echo-basic"}},
 	{Name: "echo-advanced", packages: []string{istioEcho + "server", istioEcho + "client"}},
 }
 

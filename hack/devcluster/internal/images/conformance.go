@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairway-mesh/fairway/hack/devcluster/internal/build"
 	"github.com/fairway-mesh/fairway/hack/devcluster/internal/oci"
 )
 
@@ -21,9 +22,10 @@ import (
 var imageField = regexp.MustCompile(`(?m)^\s*(?:- )?image:\s*["']?([^\s"'#]+)`)
 
 // conformanceImages builds the images that the Gateway API conformance suite's manifests name, under those names: its
-// echo servers and CoreDNS from their sources, at the version of the suite.
+// echo servers and CoreDNS from their sources. The suite is the one that test/conformance runs.
 func (b *Builder) conformanceImages(ctx context.Context) ([]oci.Image, error) {
-	suite, err := b.ToolModuleDir(ctx, "echo-basic", "sigs.k8s.io/gateway-api/conformance")
+	dir := filepath.Join(b.Source, "test", "conformance")
+	suite, err := build.ModuleDir(ctx, dir, "sigs.k8s.io/gateway-api/conformance")
 	if err != nil {
 		return nil, err
 	}
@@ -46,6 +48,8 @@ func (b *Builder) conformanceImage(ctx context.Context, name string) (oci.Image,
 	repository, _, _ := strings.Cut(path.Base(name), ":")
 	switch repository {
 	case "echo-basic":
+		// Of whatever version: tests of the mesh name the one that tools/echo-basic pins. A later one is named for tests of
+		// gateways, which nobody runs here.
 		return program(name, filepath.Join(b.Home.Bin(), "echo-basic"), "/echo-basic"), nil
 	case "echo-advanced":
 		return b.echoAdvanced(ctx, name)
