@@ -130,7 +130,9 @@ spec:
 `, s, address))
 	_, err := run(t.Context(), "", *kubectl, "rollout", "status", "-n", string(s), "deploy/load", "--timeout=50s")
 	require.NoError(t, err)
-	s.becomes(t, "pods -l app=load", `{.items[*].status.conditions[?(@.type=="fairway.dev/Captured")].status}`, "True")
+	_, err = run(t.Context(), "", *kubectl, "wait", "-n", string(s), "pods", "-l", "app=load",
+		"--for=condition=fairway.dev/Captured", "--timeout=50s")
+	require.NoError(t, err)
 	s.results(t) // what it asked while it was not in the mesh
 }
 
