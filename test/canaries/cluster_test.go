@@ -6,7 +6,6 @@ package canaries
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"os/exec"
@@ -40,7 +39,8 @@ func run(ctx context.Context, in, command string, args ...string) (string, error
 	var out, problems strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &problems
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s %s: %w: %s%s", command, strings.Join(args, " "), err, problems.String(), out.String())
+		words := strings.Join(append([]string{command}, args...), " ")
+		return out.String(), fmt.Errorf("%s: %w: %s%s", words, err, problems.String(), out.String())
 	}
 	return out.String(), nil
 }
@@ -61,7 +61,7 @@ func newSpace(t *testing.T, name string) space {
 		}
 	})
 	s := space(name)
-	s.apply(t, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {fairway.dev/mesh: enabled}}\n", name))
+	s.apply(t, "apiVersion: v1\nkind: Namespace\nmetadata: {name: "+name+", labels: {fairway.dev/mesh: enabled}}\n")
 	return s
 }
 
@@ -90,7 +90,8 @@ func (s space) becomes(t *testing.T, object, path, want string) {
 
 // exec runs the test tool in a pod of a Deployment.
 func (s space) exec(ctx context.Context, deployment string, args ...string) (string, error) {
-	return run(ctx, "", *kubectl, append([]string{"exec", "-n", string(s), "deploy/" + deployment, "--", "/tool"}, args...)...)
+	command := []string{"exec", "-n", string(s), "deploy/" + deployment, "--", "/tool"}
+	return run(ctx, "", *kubectl, append(command, args...)...)
 }
 
 // shares are the parts of a number of requests that servers answered, by their names.
@@ -179,15 +180,18 @@ func (s space) well(t *testing.T) {
 	})
 }
 
-// eventually waits until a look finds what it should.
+// eventually waits until a look finds what it should. The mesh's own way to wait would bring the mesh's versions of
+// libraries, and Flagger is built with its own.
 func eventually(t *testing.T, what string, look func() error) {
 	t.Helper()
-	err := errors.New("not looked at")
-	last := func() string { return err.Error() }
-	require.Eventually(t, func() bool { err = look(); return err == nil }, patience, pause, "%s: %s", what, lazily(last))
+	deadline, next := time.NewTimer(patience), time.NewTicker(pause)
+	defer deadline.Stop()
+	defer next.Stop()
+	for err := look(); err != nil; err = look() {
+		select {
+		case <-deadline.C:
+			require.FailNow(t, "waited "+patience.String()+" for: "+what, err.Error())
+		case <-next.C:
+		}
+	}
 }
-
-// lazily is a text that is made when it is printed.
-type lazily func() string
-
-func (l lazily) String() string { return l() }
