@@ -166,7 +166,7 @@ HACK_LENIENT := bodyclose,contextcheck,errcheck,errchkjson,gosec,noctx
 lint: verify-generated $(GOLANGCI_LINT) ## Check generated files, formatting, import directions and the usual mistakes.
 	$(call stage,golangci-lint)
 	$(GOLANGCI_LINT) run ./...
-	@for m in $(OTHER_MODULES) hack/certmanager hack/benchplot test/ratelimit; do echo "module $$m"; \
+	@for m in $(OTHER_MODULES) hack/certmanager hack/benchplot test/canaries test/ratelimit; do echo "module $$m"; \
 		(cd $$m && $(abspath $(GOLANGCI_LINT)) run -c $(CURDIR)/.golangci.yml --disable $(HACK_LENIENT) ./...); done
 	@# The linter is built with the mesh's Go, and reads no module that needs a later one.
 	@echo "module test/conformance"; $(CONFORMANCE) go vet ./...
@@ -284,6 +284,18 @@ test-gitops: build ## Compare what Argo CD and Flux make of good and bad states 
 .PHONY: update-states
 update-states: build ## Write docs/states anew (root).
 	@$(MAKE) on-devcluster RUN='$(GITOPS_STATES) -update'
+
+FLAGGER := $(BIN)/flagger
+$(FLAGGER): test/canaries/go.mod test/canaries/go.sum
+	@mkdir -p $(BIN)
+	go -C test/canaries build -o $(abspath $@) github.com/fluxcd/flagger/cmd/flagger
+
+# No part of "make test": Flagger has clients of many clouds, which take minutes to compile, and shares no versions with the mesh.
+RUN_CANARIES = cd test/canaries && FAIRWAY_E2E=1 go test -count=1 -timeout 15m -v $(TESTFLAGS) . \
+	-args -kubectl=$(KUBECTL) -fairway=$(abspath $(BIN)/fairway) -flagger=$(abspath $(FLAGGER))
+.PHONY: test-canaries
+test-canaries: build $(FLAGGER) ## Run the canaries of docs/canaries.md with Flagger on the dev cluster (root). Builds Flagger, which takes minutes at first.
+	@$(MAKE) on-devcluster RUN='$(RUN_CANARIES)'
 
 FAULT_UNITS ?= 10000
 .PHONY: test-faults

@@ -17,6 +17,11 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
+// coreOfOthers is what Linkerd takes for the core group's name, and Flagger's documents have. The Gateway API has "core" for the
+// name of some other group. Served here, a route would do nothing with implementations that keep to the API. Where the
+// namespace is not in the mesh, such a route is Linkerd's, and nothing is said.
+const coreOfOthers = "core"
+
 // parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.
 type parent struct {
 	ref gwv1.ParentReference
@@ -76,6 +81,10 @@ func (b *routeBuilder) noService(ref gwv1.ParentReference, o policy.Object) *par
 		p.refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
 			"there is no kind Service in group %s, which is the default group of parentRefs: "+
 				`for Service %s, set group to ""`, o.Group, o.NamespacedName)}
+	case o.Group == coreOfOthers && o.Kind == policy.Service.Kind && member.Enrolled(b.i.namespace(b.c, o.Namespace)):
+		p.refused = &Verdict{Reason: string(gwv1.RouteReasonNoMatchingParent), Message: fmt.Sprintf(
+			`there is no API group %q: for Service %s, set group to "", which is the core group's name`,
+			o.Group, o.NamespacedName)}
 	default:
 		return nil
 	}

@@ -25,9 +25,11 @@ const (
 	noteKustomization = "of a kustomization"
 	// notePrometheus: the block is a part of Prometheus' configuration.
 	notePrometheus = "of Prometheus"
-	// noteArgo and noteFlux: the block is an object of kinds that only a cluster with those has, or a part of one.
+	// noteArgo, noteFlux and noteFlagger: the block is an object of kinds that only a cluster with those has, or a part of one.
 	noteArgo = "of Argo CD"
 	noteFlux = "of Flux"
+	// test/canaries applies the block, with Flagger's CRDs.
+	noteFlagger = "of Flagger"
 	// noteOLM and noteCertManager: the same.
 	noteOLM         = "of OLM"
 	noteCertManager = "of cert-manager"
@@ -44,7 +46,7 @@ func TestExamplesOfDocuments(t *testing.T) {
 			}
 			text := b.text
 			switch b.note {
-			case noteKustomization, notePrometheus, noteArgo, noteFlux, noteOLM, noteCertManager:
+			case noteKustomization, notePrometheus, noteArgo, noteFlux, noteFlagger, noteOLM, noteCertManager:
 				t.Logf("%s: not asked about, since it is a part %s:\n%s", p.file, b.note, text)
 				continue
 			case noteMesh:
