@@ -45,7 +45,8 @@ func (k *checker) checkKubernetes() {
 		c.State, c.Do = checkFailed, fmt.Sprintf("upgrade to %s or later", oldestKubernetes)
 	case v.LessThan(scopedKubernetes):
 		c.State = checkWarning
-		c.Do = "apply config/agents-before-1.36 as well (make deploy does): agents need the right to read all pods there"
+		c.Do = "apply agents-before-1.36.yaml of the release as well (the Helm chart and make deploy do): agents need the " +
+			"right to read all pods there"
 	}
 	k.say(c)
 }
@@ -62,7 +63,8 @@ func (k *checker) checkGatewayAPI(ctx context.Context) {
 	switch {
 	case apierrors.IsNotFound(err):
 		c.State, c.Found = checkWarning, "its kinds are not installed: there will be no routes and no waypoints"
-		c.Do = "make gateway-api-crds"
+		c.Do = "kubectl apply --server-side -f https://github.com/kubernetes-sigs/gateway-api/releases/download/" +
+			gatewayapi.Built + "/standard-install.yaml"
 	case err != nil:
 		c.State, c.Found = checkUnknown, "its CRDs can't be read: "+plainly(err)
 	case !installed.Known():

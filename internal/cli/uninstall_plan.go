@@ -169,6 +169,8 @@ func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older
 				"kubectl get subscriptions.operators.coreos.com -n " + system + "    # delete the one of fairway first",
 				"kubectl delete clusterserviceversions.operators.coreos.com -n " + system + " " + o.Name,
 			}
+			// It leaves what its bundle has as manifests.
+			by.crds = append(by.crds, "kubectl delete clusterroles --selector=app.kubernetes.io/part-of=fairway", namespace)
 			return by
 		}
 	}
