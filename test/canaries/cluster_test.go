@@ -95,8 +95,9 @@ func (s space) exec(ctx context.Context, deployment string, args ...string) (str
 }
 
 // shares are the parts of a number of requests that servers answered, by their names.
-func (s space) shares(ctx context.Context, address string, requests int) (map[string]float64, error) {
-	text, err := s.exec(ctx, "load", "get", "-n", strconv.Itoa(requests), "-c", "4", "http://"+address+"/")
+func (s space) shares(ctx context.Context, address string, requests int, flags ...string) (map[string]float64, error) {
+	args := append([]string{"get", "-n", strconv.Itoa(requests), "-c", "4", "http://" + address + "/"}, flags...)
+	text, err := s.exec(ctx, "load", args...)
 	if err != nil {
 		return nil, err
 	}
