@@ -96,7 +96,7 @@ func TestFlagger(t *testing.T) {
 func (s space) answers(t *testing.T, address, version string) {
 	t.Helper()
 	eventually(t, "all are answered by "+version, func() error {
-		shares, err := s.shares(t.Context(), address, 100)
+		shares, err := s.shares(t.Context(), load, address, 100)
 		if err == nil && shares[version] != 1 {
 			err = fmt.Errorf("shares are %v", shares)
 		}
@@ -159,12 +159,18 @@ func (j *judge) look(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	shares, err := j.space.shares(ctx, j.address, asked)
+	shares, err := j.space.shares(ctx, load, j.address, asked)
 	if err != nil {
 		return weight, err
 	}
 	if off := shares[j.version] - float64(weight)/100; off < -within || off > within {
 		return weight, fmt.Errorf("with weight %d, shares are %v", weight, shares)
+	}
+	if shares, err = j.space.shares(ctx, outside, j.address, asked/4); err != nil {
+		return weight, err
+	}
+	if shares[j.version] != 0 {
+		return weight, fmt.Errorf("outside of the mesh, shares are %v", shares)
 	}
 	if j.sessions {
 		err = j.stays(ctx)
@@ -178,7 +184,7 @@ const cookie = "prices-version"
 // stays looks whether a caller that came to the new version stays with it.
 func (j *judge) stays(ctx context.Context) error {
 	for range asked {
-		answer, err := j.space.exec(ctx, "load", "get", "-i", "http://"+j.address+"/")
+		answer, err := j.space.exec(ctx, load, "get", "-i", "http://"+j.address+"/")
 		if err != nil {
 			return err
 		}
@@ -190,7 +196,7 @@ func (j *judge) stays(ctx context.Context) error {
 		if !found {
 			return fmt.Errorf("no cookie: %s", answer)
 		}
-		shares, err := j.space.shares(ctx, j.address, asked, "-H", "Cookie: "+cookie+"="+value)
+		shares, err := j.space.shares(ctx, load, j.address, asked, "-H", "Cookie: "+cookie+"="+value)
 		if err == nil && shares[j.version] != 1 {
 			err = fmt.Errorf("with the cookie, shares are %v", shares)
 		}
