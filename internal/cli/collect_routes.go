@@ -134,6 +134,8 @@ func (k *collector) expected(r meshRoute, ref gwv1.ParentReference) string {
 			return ""
 		}
 		return k.wouldBeSaid(r, ref)
+	case kind == "Service" && group == "core" && k.enrolled(parent.Namespace):
+		return k.wouldBeSaid(r, ref)
 	case kind != "Gateway" || group != gwv1.GroupName:
 		return "" // another kind is others' to serve
 	case k.unread[whatGateways] || k.namespace != "" && parent.Namespace != k.namespace:

@@ -136,6 +136,8 @@ func badStates(t *testing.T) map[string][]client.Object {
 	manyRoutes := append(healthyMesh(),
 		unansweredRoute("shop", "of-nothing", refersTo("", "Service", "", "nothing")),
 		unansweredRoute("shop", "without-group", refersTo("default", "Service", "", "reviews")),
+		unansweredRoute("shop", "of-group-core", refersTo("core", "Service", "", "reviews")),
+		unansweredRoute("shop", "of-group-core-outside", refersTo("core", "Service", "other", "reviews")),
 		unansweredRoute("shop", "of-a-stranger", refersTo("", "Service", "other", "reviews")),
 		unansweredRoute("shop", "of-no-gateway", refersTo("default", "", "", "nowhere")),
 		unansweredRoute("shop", "of-the-waypoint", refersTo("default", "Gateway", "", names.AutomaticWaypoint)),

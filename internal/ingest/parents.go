@@ -17,9 +17,9 @@ import (
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// coreOfOthers is what Linkerd takes for the core group's name, and Flagger's documents have. The Gateway API has "core" for the
-// name of some other group. Served here, a route would do nothing with implementations that keep to the API. Where the
-// namespace is not in the mesh, such a route is Linkerd's, and nothing is said.
+// coreOfOthers is what Linkerd takes for the core group's name, and what Flagger's documents have. In the Gateway API,
+// "core" is the name of some other group. Were a route served by it, it would do nothing with implementations that keep
+// to the API. Where the namespace is not in the mesh, such a route is Linkerd's, and nothing is said.
 const coreOfOthers = "core"
 
 // parent is one parentRef of a route that is the mesh's to answer: it names a Service, or what can't be a parent here.

@@ -94,9 +94,10 @@ func (s space) exec(ctx context.Context, deployment string, args ...string) (str
 	return run(ctx, "", *kubectl, append(command, args...)...)
 }
 
-// shares are the parts of a number of requests that servers answered, by their names.
-func (s space) shares(ctx context.Context, address string, requests int) (map[string]float64, error) {
-	text, err := s.exec(ctx, "load", "get", "-n", strconv.Itoa(requests), "-c", "4", "http://"+address+"/")
+// shares are the parts of a number of requests of a Deployment's that servers answered, by their names.
+func (s space) shares(ctx context.Context, from, address string, n int, flags ...string) (map[string]float64, error) {
+	args := append([]string{"get", "-n", strconv.Itoa(n), "-c", "4", "http://" + address + "/"}, flags...)
+	text, err := s.exec(ctx, from, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -107,12 +108,15 @@ func (s space) shares(ctx context.Context, address string, requests int) (map[st
 		if _, err := fmt.Sscanf(line, "%d %d %s", &count, &status, &name); err != nil || status != 200 {
 			return nil, fmt.Errorf("not all were answered: %s", text)
 		}
-		out[name] = float64(count) / float64(requests)
+		out[name] = float64(count) / float64(n)
 	}
 	return out, nil
 }
 
-// load goes on asking an address, until the test ends.
+// The Deployments that ask: load goes on asking until the test ends, and outside is not in the mesh.
+const load, outside = "load", "outside"
+
+// load makes them.
 func (s space) load(t *testing.T, address string) {
 	t.Helper()
 	s.apply(t, fmt.Sprintf(`
@@ -128,10 +132,25 @@ spec:
       - name: tool
         image: fairway.dev/test/tool:v0.1.0
         args: [load, --kinds=kept, --kinds=new, --every=20ms, --http=%s]
-`, s, address))
-	_, err := run(t.Context(), "", *kubectl, "rollout", "status", "-n", string(s), "deploy/load", "--timeout=50s")
-	require.NoError(t, err)
-	_, err = run(t.Context(), "", *kubectl, "wait", "-n", string(s), "pods", "-l", "app=load",
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: outside, namespace: %s}
+spec:
+  selector: {matchLabels: {app: outside}}
+  template:
+    metadata: {labels: {app: outside, fairway.dev/mesh: disabled}}
+    spec:
+      containers:
+      - name: tool
+        image: fairway.dev/test/tool:v0.1.0
+        args: [serve]
+`, s, address, s))
+	for _, d := range []string{load, outside} {
+		_, err := run(t.Context(), "", *kubectl, "rollout", "status", "-n", string(s), "deploy/"+d, "--timeout=50s")
+		require.NoError(t, err)
+	}
+	_, err := run(t.Context(), "", *kubectl, "wait", "-n", string(s), "pods", "-l", "app=load",
 		"--for=condition=fairway.dev/Captured", "--timeout=50s")
 	require.NoError(t, err)
 	s.results(t) // what it asked while it was not in the mesh
@@ -148,7 +167,7 @@ type result struct {
 // results of each kind since they were asked for last, once all that began has ended.
 func (s space) results(t *testing.T) (out []result) {
 	t.Helper()
-	text, err := s.exec(t.Context(), "load", "get", "--timeout=50s", "http://127.0.0.1:8090/results")
+	text, err := s.exec(t.Context(), load, "get", "--timeout=50s", "http://127.0.0.1:8090/results")
 	require.NoError(t, err)
 	status, lines, _ := strings.Cut(text, "\n")
 	require.Equal(t, "200", status)

@@ -70,6 +70,18 @@ func TestFlagger(t *testing.T) {
 		s.noneFailed(t)
 		s.well(t)
 	})
+	t.Run("sessions", func(t *testing.T) {
+		canary := canaryOf(t, string(s), judges.URL)
+		s.apply(t, replaced(t, canary, "  analysis:", "  analysis:\n    sessionAffinity: {cookieName: "+cookie+"}"))
+		j.begin(address, "v4", true)
+		j.sessions = true
+		s.apply(t, deploymentOf(t, string(s), "v4"))
+		s.becomes(t, "canary/prices", "{.status.phase}", "Succeeded")
+		j.saw(t, 25, 50)
+		s.answers(t, address, "v4")
+		s.noneFailed(t)
+		s.well(t)
+	})
 	t.Run("group core", func(t *testing.T) {
 		canary := canaryOf(t, string(s), judges.URL)
 		s.apply(t, replaced(t, canary, `group: "", kind: Service`, "group: core, kind: Service"))
@@ -84,7 +96,7 @@ func TestFlagger(t *testing.T) {
 func (s space) answers(t *testing.T, address, version string) {
 	t.Helper()
 	eventually(t, "all are answered by "+version, func() error {
-		shares, err := s.shares(t.Context(), address, 100)
+		shares, err := s.shares(t.Context(), load, address, 100)
 		if err == nil && shares[version] != 1 {
 			err = fmt.Errorf("shares are %v", shares)
 		}
@@ -99,6 +111,7 @@ type judge struct {
 	mu               sync.Mutex
 	address, version string
 	approves         bool
+	sessions         bool
 	weights          []int
 	problems         []error
 }
@@ -133,7 +146,7 @@ func (j *judge) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // look is the weight of the canary, with an error if its share of requests is another one.
 func (j *judge) look(ctx context.Context) (int, error) {
-	text, err := j.space.field(ctx, "httproute/prices", `{.spec.rules[0].backendRefs[?(@.name=="prices-canary")].weight} `+
+	text, err := j.space.field(ctx, "httproute/prices", `{.spec.rules[-1:].backendRefs[?(@.name=="prices-canary")].weight} `+
 		"{.metadata.generation} "+programmed+".observedGeneration} "+programmed+".status}")
 	if err != nil {
 		return 0, err
@@ -146,14 +159,50 @@ func (j *judge) look(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	shares, err := j.space.shares(ctx, j.address, asked)
+	shares, err := j.space.shares(ctx, load, j.address, asked)
 	if err != nil {
 		return weight, err
 	}
 	if off := shares[j.version] - float64(weight)/100; off < -within || off > within {
 		return weight, fmt.Errorf("with weight %d, shares are %v", weight, shares)
 	}
-	return weight, nil
+	if shares, err = j.space.shares(ctx, outside, j.address, asked/4); err != nil {
+		return weight, err
+	}
+	if shares[j.version] != 0 {
+		return weight, fmt.Errorf("outside of the mesh, shares are %v", shares)
+	}
+	if j.sessions {
+		err = j.stays(ctx)
+	}
+	return weight, err
+}
+
+// cookie is what Flagger tells callers that have come to the new version by.
+const cookie = "prices-version"
+
+// stays looks whether a caller that came to the new version stays with it.
+func (j *judge) stays(ctx context.Context) error {
+	for range asked {
+		answer, err := j.space.exec(ctx, load, "get", "-i", "http://"+j.address+"/")
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(answer, "\nX-Served-By: "+j.version+"\n") {
+			continue
+		}
+		_, after, _ := strings.Cut(answer, "\nSet-Cookie: "+cookie+"=")
+		value, _, found := strings.Cut(after, ";")
+		if !found {
+			return fmt.Errorf("no cookie: %s", answer)
+		}
+		shares, err := j.space.shares(ctx, load, j.address, asked, "-H", "Cookie: "+cookie+"="+value)
+		if err == nil && shares[j.version] != 1 {
+			err = fmt.Errorf("with the cookie, shares are %v", shares)
+		}
+		return err
+	}
+	return fmt.Errorf("nobody came to %s", j.version)
 }
 
 // installFlagger adds what it keeps in the cluster, and takes away what wasn't there before.

@@ -25,7 +25,8 @@ const (
 	noteKustomization = "of a kustomization"
 	// notePrometheus: the block is a part of Prometheus' configuration.
 	notePrometheus = "of Prometheus"
-	// noteArgo, noteFlux and noteFlagger: the block is an object of kinds that only a cluster with those has, or a part of one.
+	// noteArgo, noteFlux and noteFlagger: the block is an object of kinds that only a cluster with those has, or a part of
+	// one.
 	noteArgo = "of Argo CD"
 	noteFlux = "of Flux"
 	// test/canaries applies the block, with Flagger's CRDs.
