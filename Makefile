@@ -310,9 +310,9 @@ soak: ## Keep the mesh of the dev cluster busy for SOAK, and tell what has grown
 
 .PHONY: test-networkpolicy
 test-networkpolicy: $(GOTESTSUM) ## Run end-to-end tests on a dev cluster that enforces NetworkPolicies (root); in the end it does so no longer.
-	@$(MAKE) on-devcluster RUN='$(DEVCLUSTER) cert-manager && $(DEVCLUSTER) network-policies && \
+	@$(MAKE) on-devcluster RUN='status=0; ($(DEVCLUSTER) cert-manager && $(DEVCLUSTER) network-policies && \
 		FAIRWAY_E2E=1 FAIRWAY_E2E_NETWORKPOLICY=1 $(GOTEST_LONG) -count=1 -timeout 20m -parallel 5 \
-		-skip "^(TestBench|TestUndeploy|TestNothingGrows|TestNothingIsCutByTheCluster|TestRelease.*)$$$$" $(TESTFLAGS) ./test/e2e/...; status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
+		-skip "^(TestBench|TestUndeploy|TestNothingGrows|TestNothingIsCutByTheCluster|TestRelease.*)$$$$" $(TESTFLAGS) ./test/e2e/...) || status=$$$$?; $(DEVCLUSTER) network-policies --off; exit $$$$status'
 
 BENCH_ROUTES ?= 0,1000,3000
 BENCH_ONE ?= 1000,3000
