@@ -20,9 +20,9 @@ TESTFLAGS ?=
 # Binaries know their commit where there is one. Git refuses to tell that of a clone that another user owns, as under sudo,
 # and go build would fail over it, unless git is told to.
 GO_BUILD_FLAGS := -buildvcs=auto
-build build-cli: export GIT_CONFIG_COUNT := 1
-build build-cli: export GIT_CONFIG_KEY_0 := safe.directory
-build build-cli: export GIT_CONFIG_VALUE_0 := *
+build build-cli trial-releases: export GIT_CONFIG_COUNT := 1
+build build-cli trial-releases: export GIT_CONFIG_KEY_0 := safe.directory
+build build-cli trial-releases: export GIT_CONFIG_VALUE_0 := *
 # Programs of root, nft among them, that a plain user's PATH on Debian lacks.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
