@@ -113,8 +113,8 @@ func (r *redactor) value(key string, v any) any {
 			r.err = err
 		}
 		return string(text)
-	case json.Number:
-		if secret && !harmless(key, v.String()) {
+	case json.Number, float64, int64:
+		if secret && !harmless(key, fmt.Sprint(v)) {
 			return Mark
 		}
 		return v
@@ -182,10 +182,8 @@ func figure(name string, v any) bool {
 	switch v := v.(type) {
 	case nil, bool:
 		return true
-	case json.Number:
-		return !isSecret.MatchString(name) || harmless(name, v.String())
-	case float64, int64:
-		return !isSecret.MatchString(name)
+	case json.Number, float64, int64:
+		return !isSecret.MatchString(name) || harmless(name, fmt.Sprint(v))
 	case string: // as Envoy writes those of 64 bits
 		return isFigure.MatchString(v) && (!isSecret.MatchString(name) || harmless(name, v))
 	}
