@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -263,8 +264,9 @@ func TestBugReportOfCrowds(t *testing.T) {
 	}
 	objects = append(objects, routed("zebra"))
 	var archive, notes bytes.Buffer
-	b := newBugReport(fakeCluster(t, operators(t, inSync()...), objects...), names.SystemNamespace, 1, testNow, &archive, &notes)
-	gvk := gwv1.SchemeGroupVersion.WithKind("HTTPRoute")
+	c := fakeCluster(t, operators(t, inSync()...), objects...)
+	b := newBugReport(c, names.SystemNamespace, 1, testNow, &archive, &notes)
+	gvk := schema.GroupVersionKind{Group: gwv1.GroupName, Version: "v1", Kind: "HTTPRoute"}
 	b.addKind(t.Context(), objectsOf(gvk), gvk, "")
 	require.NoError(t, b.close())
 	files := unpack(t, &archive)

@@ -51,13 +51,12 @@ func forms() []rule {
 	return out
 }
 
-// longestKey is how far the end of a private key is looked for: whoever writes but its beginning hides no more than that.
+// longestKey is how far the end of a private key is looked for: whoever writes but its beginning hides no more than
+// that.
 const longestKey = 64 << 10
 
-var (
-	// Of PEM, PGP and SSH2; the ends of lines may be escaped, so lines count for nothing.
-	edgeOfKey = regexp.MustCompile(`-{4,5} ?(BEGIN|END) [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}`)
-)
+// edgeOfKey is of PEM, PGP and SSH2; the ends of lines may be escaped, so lines count for nothing.
+var edgeOfKey = regexp.MustCompile(`-{4,5} ?(BEGIN|END) [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)? ?-{4,5}`)
 
 // privateKeys takes out keys, those too whose beginning or end is cut off.
 func privateKeys(in []byte) []byte {

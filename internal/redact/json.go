@@ -65,7 +65,8 @@ var public = []string{"certificate_chain", "trusted_ca", "ca_certificates"}
 
 // asked are what Envoy compares the value of a name with.
 var asked = []string{
-	"contains_match", "exact_match", "exact_match_map", "prefix_match", "prefix_match_map", "safe_regex_match", "string_match", "suffix_match", "value_match",
+	"contains_match", "exact_match", "exact_match_map", "prefix_match", "prefix_match_map",
+	"safe_regex_match", "string_match", "suffix_match", "value_match",
 }
 
 // allowed are the domains of annotations that the mesh and Kubernetes write, which hold no secrets.
@@ -89,6 +90,14 @@ type redactor struct {
 	steps int
 }
 
+func (r *redactor) text(in string) string {
+	out, err := Text(r.ctx, []byte(in))
+	if err != nil {
+		r.err = err
+	}
+	return string(out)
+}
+
 func (r *redactor) value(key string, v any) any {
 	if r.steps++; r.steps%linesAtATime == 0 && r.err == nil {
 		r.err = r.ctx.Err()
@@ -106,13 +115,9 @@ func (r *redactor) value(key string, v any) any {
 		case slices.Contains(whole, key) && v != "", secret && !harmless(key, v):
 			return Mark
 		case key == "uri":
-			return uri(v)
+			return r.uri(v)
 		}
-		text, err := Text(r.ctx, []byte(v))
-		if err != nil {
-			r.err = err
-		}
-		return string(text)
+		return r.text(v)
 	case json.Number, float64, int64:
 		if secret && !harmless(key, fmt.Sprint(v)) {
 			return Mark
@@ -164,7 +169,7 @@ func (r *redactor) object(key string, secret bool, o map[string]any) any {
 		}
 	}
 	for field, v := range o { // a label, or whatever else names are made of
-		if clean := String(field); clean != field {
+		if clean := r.text(field); clean != field {
 			delete(o, field)
 			o[clean] = v
 		}
@@ -190,8 +195,8 @@ func figure(name string, v any) bool {
 	return false
 }
 
-// nameOf is the name of something with a value; names of Envoy's that begin with a colon are those of a request's parts,
-// as its path.
+// nameOf is the name of something with a value; names of Envoy's that begin with a colon are those of a request's
+// parts, as its path.
 func nameOf(o map[string]any) (string, bool) {
 	for _, field := range []string{"name", "key", "header_name"} {
 		if name, is := o[field].(string); is && !strings.HasPrefix(name, ":") {
@@ -207,15 +212,15 @@ func nameOf(o map[string]any) (string, bool) {
 }
 
 // uri without its path, where that of a server may have a secret.
-func uri(in string) string {
+func (r *redactor) uri(in string) string {
 	u, err := url.Parse(in)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" {
-		return String(in)
+		return r.text(in)
 	}
 	if strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.User == nil && u.Fragment == "" {
-		return String(in)
+		return r.text(in)
 	}
-	return String(u.Scheme + "://" + u.Host + "/" + Mark)
+	return r.text(u.Scheme + "://" + u.Host + "/" + Mark)
 }
 
 func (r *redactor) annotations(v any) any {

