@@ -30,8 +30,8 @@ const (
 	objectsOfPage = 50
 )
 
-// items are the objects of a list as they get into a report: each without what may be a secret before it is measured, and
-// as many as fit.
+// items are the objects of a list as they get into a report: each without what may be a secret before it is measured,
+// and as many as fit.
 type items struct {
 	count, size int
 	data        bytes.Buffer

@@ -272,7 +272,9 @@ func TestBugReportOfCrowds(t *testing.T) {
 	files := unpack(t, &archive)
 	var list struct {
 		Kind  string
-		Items []struct{ Metadata struct{ Name, Namespace string } }
+		Items []struct {
+			Metadata struct{ Name, Namespace string }
+		}
 	}
 	require.NoError(t, json.Unmarshal([]byte(files[objectsOf(gvk)]), &list))
 	require.Equal(t, "HTTPRouteList", list.Kind)

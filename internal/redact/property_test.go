@@ -109,9 +109,9 @@ func FuzzRedact(f *testing.F) {
 func hard(size int) map[string][]byte {
 	out := map[string][]byte{}
 	for name, piece := range map[string]string{
-		"a log":           "2026-01-01T00:00:00Z {\"msg\":\"connected\",\"token\":\"x\"} GET /a?b=c password=x\n",
-		"one line":        `token password=x "cookie: a" `,
-		"words":           "secret", "spaces after": "token   \t", "quotes": `password:\"`, "queries": "?a=b&", "ats": "a:b@",
+		"a log":    "2026-01-01T00:00:00Z {\"msg\":\"connected\",\"token\":\"x\"} GET /a?b=c password=x\n",
+		"one line": `token password=x "cookie: a" `,
+		"words":    "secret", "spaces after": "token   \t", "quotes": `password:\"`, "queries": "?a=b&", "ats": "a:b@",
 		"begins": "-----BEGIN PRIVATE KEY-----", "ends": "-----END PRIVATE KEY-----", "near": "near '", "chunks": `[string "`,
 		"commands": "mysql -p", "escapes": "\x1b\x00", "headers": "cookie: ", "pairs": `\n'a', '`, "dashes": "--token ",
 	} {

@@ -41,14 +41,19 @@ func replaced(pattern, with string, words ...string) rule {
 
 // Text without what looks like a secret, and with visible escapes for whatever is neither printable nor the end of a
 // line. It takes time in proportion to the text, and ends with the context.
-func Text(ctx context.Context, in []byte) ([]byte, error) {
+func Text(ctx context.Context, in []byte) ([]byte, error) { return text(in, ctx.Err) }
+
+// text until there is a reason to stop.
+func text(in []byte, stop func() error) ([]byte, error) {
 	in = lua(privateKeys(visible(in)))
 	out := make([]byte, 0, len(in))
 	var below block
 	for n := 0; len(in) > 0; n++ {
 		line, rest, found := bytes.Cut(in, []byte("\n"))
-		if (n%linesAtATime == 0 || len(line) > linesAtATime) && ctx.Err() != nil {
-			return nil, ctx.Err()
+		if n%linesAtATime == 0 || len(line) > linesAtATime {
+			if err := stop(); err != nil {
+				return nil, err
+			}
 		}
 		in = rest
 		if depth, takes := below.takes(line); takes {
@@ -95,9 +100,9 @@ func (b *block) takes(line []byte) (depth int, of bool) {
 
 // String is Text of a string.
 func String(in string) string {
-	out, err := Text(context.Background(), []byte(in))
+	out, err := text([]byte(in), func() error { return nil })
 	if err != nil {
-		return Mark // can't be: that context has no end
+		return Mark // can't be: there is no reason to stop
 	}
 	return string(out)
 }
