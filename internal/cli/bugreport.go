@@ -68,13 +68,17 @@ func (o *bugReportOptions) run(cmd *cobra.Command) (err error) {
 	if o.proxies < 0 {
 		return usagef("--proxies %d: want 0 or more", o.proxies)
 	}
+	if o.timeout <= 0 {
+		return usagef("--timeout %s: want more than 0", o.timeout)
+	}
+	if o.file == "-" {
+		return usagef("-o -: a report goes into a file, for it is an archive; name one")
+	}
 	now := time.Now().UTC()
 	if o.file == "" {
 		o.file = "fairway-bug-report-" + now.Format("20060102-150405") + ".tar.gz"
 	}
-	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
-	defer cancel()
-	c, err := o.conn.connect(ctx)
+	c, err := o.conn.connect(cmd.Context()) // it has a time of its own
 	if err != nil {
 		return err
 	}
@@ -90,6 +94,8 @@ func (o *bugReportOptions) run(cmd *cobra.Command) (err error) {
 			err = errors.Join(err, os.Remove(file.Name()))
 		}
 	}()
+	ctx, cancel := context.WithTimeout(cmd.Context(), o.timeout)
+	defer cancel()
 	b := newBugReport(c, o.system, o.proxies, now, file, cmd.ErrOrStderr())
 	b.collect(ctx)
 	if err := b.close(); err != nil {

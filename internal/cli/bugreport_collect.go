@@ -31,7 +31,7 @@ import (
 // mostOfItem bounds one file of a report.
 const mostOfItem = 64 << 20
 
-// bugReport writes an archive. Nothing gets into it but through add, which takes out what may be a secret.
+// bugReport writes an archive. Nothing gets into it but through add and items, which take out what may be a secret.
 type bugReport struct {
 	*cluster
 	system  string
@@ -55,11 +55,11 @@ func newBugReport(c *cluster, system string, proxies int, at time.Time, to, note
 	}
 }
 
-// say what is done.
+// say what is done. What others wrote is in it: their names and errors, which a terminal must not act on.
 func (b *bugReport) say(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, _ = fmt.Fprintf(b.notes, format+"\n", args...)
+	_, _ = fmt.Fprintln(b.notes, redact.Visible(fmt.Sprintf(format, args...)))
 }
 
 // lack something.
@@ -85,12 +85,13 @@ func (b *bugReport) add(ctx context.Context, name string, get func(context.Conte
 		return
 	}
 	if path.Ext(name) == ".json" {
-		if data, err = redact.JSON(data); err != nil {
-			b.lack(name, err.Error())
-			return
-		}
+		data, err = redact.JSON(ctx, data)
 	} else {
-		data = redact.Text(data)
+		data, err = redact.Text(ctx, data)
+	}
+	if err != nil {
+		b.lack(name, plainly(err))
+		return
 	}
 	b.write(name, data)
 }

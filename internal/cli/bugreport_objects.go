@@ -11,13 +11,10 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 	gwxv1alpha1 "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
@@ -25,37 +22,48 @@ import (
 	"github.com/fairway-mesh/fairway/internal/member"
 )
 
-const (
-	// mostObjects bounds what is collected of a kind, mostNamespaces from how many namespaces Events are.
-	mostObjects    = 2000
-	mostNamespaces = 50
-)
-
 // collectObjects lists kinds as they are, but pods, of which only some fields are of use. Secrets and ConfigMaps are
 // none of them.
 func (b *bugReport) collectObjects(ctx context.Context, k *collector) {
 	for _, gvk := range b.reported() {
-		b.addKind(ctx, gvk, "")
+		b.addKind(ctx, objectsOf(gvk), gvk, "")
 	}
 	apps := schema.GroupVersion{Group: "apps", Version: "v1"}
 	for _, gvk := range []schema.GroupVersionKind{apps.WithKind("Deployment"), apps.WithKind("DaemonSet")} {
-		b.addKind(ctx, gvk, b.system)
+		b.addKind(ctx, objectsOf(gvk), gvk, b.system)
 	}
-	b.addJSON(ctx, "objects/pod.json", func(context.Context) (any, error) {
-		if k.unread[whatPods] {
-			return nil, fmt.Errorf("pods can't be listed: %s", k.whyUnread(whatPods))
-		}
-		out := corev1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}}
-		for i := range k.pods {
-			p := &k.pods[i]
-			if len(out.Items) < mostObjects &&
-				(p.Namespace == k.system || k.isWaypoint(p) || member.Enrolled(k.namespaces[p.Namespace])) {
-				out.Items = append(out.Items, trimmed(p))
-			}
-		}
-		return out, nil
-	})
+	b.collectPodObjects(ctx, k)
 	b.collectEvents(ctx, k)
+}
+
+func objectsOf(gvk schema.GroupVersionKind) string { return "objects/" + fileOf(gvk.Group, gvk.Kind) }
+
+// collectPodObjects adds the pods of the mesh, and of namespaces in it.
+func (b *bugReport) collectPodObjects(ctx context.Context, k *collector) {
+	gvk := corev1.SchemeGroupVersion.WithKind("Pod")
+	file := objectsOf(gvk)
+	if k.unread[whatPods] {
+		b.lack(file, "pods can't be listed: "+k.whyUnread(whatPods))
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, itemTime)
+	defer cancel()
+	var found items
+	for i := range k.pods {
+		p := &k.pods[i]
+		if p.Namespace != k.system && !k.isWaypoint(p) && !member.Enrolled(k.namespaces[p.Namespace]) {
+			continue
+		}
+		object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(new(trimmed(p)))
+		if err == nil {
+			err = found.add(ctx, p.Namespace, object)
+		}
+		if err != nil {
+			b.lack(file, plainly(err))
+			break
+		}
+	}
+	b.addItems(file, gvk, &found)
 }
 
 // reported are the kinds of the mesh and of the Gateway API that this program knows, and those by which a mesh is
@@ -84,23 +92,6 @@ func (b *bugReport) reported() []schema.GroupVersionKind {
 	return out
 }
 
-// addKind adds the objects of a kind, of a namespace or of all; nothing where the cluster doesn't have it.
-func (b *bugReport) addKind(ctx context.Context, gvk schema.GroupVersionKind, namespace string) {
-	list := &unstructured.UnstructuredList{}
-	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	ctx, cancel := context.WithTimeout(ctx, itemTime)
-	defer cancel()
-	err := b.client.List(ctx, list, client.InNamespace(namespace), client.Limit(mostObjects))
-	if meta.IsNoMatchError(err) || apierrors.IsNotFound(err) {
-		return
-	}
-	file := "objects/" + fileOf(gvk.Group, gvk.Kind)
-	if err == nil && list.GetContinue() != "" {
-		b.lack(file, fmt.Sprintf("there are more than the first %d", mostObjects))
-	}
-	b.addJSON(ctx, file, func(context.Context) (any, error) { return list.UnstructuredContent(), err })
-}
-
 // collectEvents are those of the mesh's namespace and of namespaces in the mesh.
 func (b *bugReport) collectEvents(ctx context.Context, k *collector) {
 	namespaces := []string{b.system}
@@ -114,12 +105,7 @@ func (b *bugReport) collectEvents(ctx context.Context, k *collector) {
 		namespaces = namespaces[:mostNamespaces]
 	}
 	for _, n := range namespaces {
-		b.addJSON(ctx, path.Join("events", n+".json"), func(ctx context.Context) (any, error) {
-			list := &unstructured.UnstructuredList{}
-			list.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("EventList"))
-			err := b.client.List(ctx, list, client.InNamespace(n), client.Limit(mostObjects))
-			return list.UnstructuredContent(), err
-		})
+		b.addKind(ctx, path.Join("events", n+".json"), corev1.SchemeGroupVersion.WithKind("Event"), n)
 	}
 }
 

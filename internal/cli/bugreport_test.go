@@ -8,7 +8,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
@@ -92,6 +95,15 @@ func leaky(t *testing.T) []client.Object {
 			}
 		}
 	}
+	gateway := &gwv1.Gateway{ObjectMeta: in("shop", object("edge", nil)), Spec: gwv1.GatewaySpec{
+		GatewayClassName: "other", Listeners: []gwv1.Listener{{Name: "edge", TLS: &gwv1.ListenerTLSConfig{
+			Options: map[gwv1.AnnotationKey]gwv1.AnnotationValue{"example.com/option": planted},
+		}}},
+	}}
+	policy := &v1alpha1.AuthorizationPolicy{ObjectMeta: in("shop", object("claims", nil))}
+	policy.Spec.Rules = []v1alpha1.AuthorizationRule{{ApplicationAttributes: &v1alpha1.AuthorizationApplicationAttributes{
+		JWTClaims: []v1alpha1.AuthorizationJWTClaim{{Name: "sub", Values: []string{planted}}},
+	}}}
 	header := gwv1.HTTPHeader{Name: "authorization", Value: "secret-" + planted}
 	route := routed("split")
 	route.ObjectMeta = annotated(route.ObjectMeta)
@@ -103,7 +115,7 @@ func leaky(t *testing.T) []client.Object {
 		}},
 	}}
 	return replace(
-		t, healthyMesh(), route,
+		t, healthyMesh(), route, gateway, policy,
 		&corev1.Secret{
 			ObjectMeta: annotated(in(names.SystemNamespace, object(names.CASecret, nil))),
 			Data:       map[string][]byte{"tls.key": []byte(plantedKey)}, StringData: map[string]string{"x": planted},
@@ -135,10 +147,12 @@ func TestBugReportHasNoSecrets(t *testing.T) {
 		"request_headers_to_add": [{"header": {"key": "x-key", "value": "` + planted + `"}}],
 		"match": {"headers": [{"name": "x-key", "string_match": {"exact": "` + planted + `"}}]}},
 		"tls": {"private_key": {"inline_bytes": "` + planted + `"}}, "cluster": "10.96.0.1:80"}]}`
+	reach[introspect.PathEnvoy+"clusters?format=json"] = `{"cluster_statuses": [{"host_statuses": [
+		{"stats": [{"name": "cx_total", "value": "77001"}]}]}]}`
 	c := fakeCluster(t, reach, leaky(t)...)
 	line := `{"level":"info","msg":"asked","authorization":"Bearer ` + planted + planted + `","path":"/a?token=` + planted + `"}`
 	c.logs = fakeLogs{
-		"operator": line + "\nkept\n" + plantedKey, "agent": "[x] GET /a?k=" + planted + " 200 kept\n",
+		"operator": line + "\nkept\n" + plantedKey, "agent": "[x] GET /a?k=" + planted + " 200 kept\n\x1b[2J\x1b]0;",
 		"envoy-previous": line,
 	}
 	var archive, notes bytes.Buffer
@@ -149,6 +163,7 @@ func TestBugReportHasNoSecrets(t *testing.T) {
 	files := unpack(t, &archive)
 	for name, text := range files {
 		require.NotContains(t, text, planted, name)
+		require.NotContains(t, text, "\x1b", name)
 		require.NotContains(t, name, "secret")
 		require.NotContains(t, name, "configmap")
 	}
@@ -162,7 +177,10 @@ func TestBugReportHasNoSecrets(t *testing.T) {
 		"events/shop.json":                                 `"message"`,
 		"pods/fairway-system/operator-1/operator.log":      "kept",
 		"pods/fairway-system/operator-1/proxies.json":      `"scope"`,
-		"pods/fairway-system/node-a/agent.log":             "200 kept",
+		"pods/fairway-system/node-a/agent.log":             "200 kept\n\\x1b[2J\\x1b]0;",
+		"objects/authorizationpolicy.fairway.dev.json":     `"sub"`,
+		"objects/gateway.gateway.networking.k8s.io.json":   `"example.com/option"`,
+		"pods/shop/waypoint-1/envoy-clusters.json":         `"77001"`,
 		"pods/fairway-system/node-a/envoy-previous.log":    "info",
 		"pods/shop/waypoint-1/envoy-config_dump.json":      "10.96.0.1:80",
 		"pods/shop/waypoint-1/metrics.txt":                 "fairway_things_total 4",
@@ -206,4 +224,79 @@ func TestBugReportOfAnAPIServer(t *testing.T) {
 	}
 	_, _, err = does(t, "bug-report", "-o", file, "--kubeconfig", kubeconfig)
 	require.ErrorContains(t, err, "is there already")
+
+	// Without time there is a report as well: of what it lacks.
+	hasty := filepath.Join(t.TempDir(), "hasty.tar.gz")
+	_, notes, err = does(t, "bug-report", "-o", hasty, "--timeout", "1ns", "--kubeconfig", kubeconfig)
+	require.NoError(t, err)
+	require.Contains(t, notes, "objects/mesh.fairway.dev.json: no answer in time (--timeout)")
+	require.FileExists(t, hasty)
+}
+
+func TestBugReportOfABadCommandLine(t *testing.T) {
+	for _, args := range [][]string{{"--timeout", "0s"}, {"--timeout", "-1s"}, {"-o", "-"}, {"--proxies", "-1"}} {
+		_, _, err := does(t, append([]string{"bug-report"}, args...)...)
+		var usage exitError
+		require.ErrorAs(t, err, &usage, args)
+		require.Equal(t, exitUsage, usage.ExitCode(), args)
+	}
+}
+
+// A namespace with much of a kind hides none of the others; annotations, which are left out, count for nothing.
+func TestBugReportOfCrowds(t *testing.T) {
+	var objects []client.Object
+	for n := range mostObjectsOfNamespace + 1 {
+		route := routed(fmt.Sprint("many-", n))
+		route.Namespace = "crowd"
+		objects = append(objects, route)
+	}
+	for n := range 3 {
+		route := routed(fmt.Sprint("large-", n))
+		route.Namespace = "large"
+		route.Annotations = map[string]string{"example.com/large": strings.Repeat("x", mostOfNamespace/2)}
+		objects = append(objects, route)
+	}
+	for n := range 3 {
+		route := routed(fmt.Sprint("wide-", n))
+		route.Namespace = "wide"
+		route.Labels = map[string]string{"wide": strings.Repeat("x y ", mostOfNamespace/10)}
+		objects = append(objects, route)
+	}
+	objects = append(objects, routed("zebra"))
+	var archive, notes bytes.Buffer
+	c := fakeCluster(t, operators(t, inSync()...), objects...)
+	b := newBugReport(c, names.SystemNamespace, 1, testNow, &archive, &notes)
+	gvk := schema.GroupVersionKind{Group: gwv1.GroupName, Version: "v1", Kind: "HTTPRoute"}
+	b.addKind(t.Context(), objectsOf(gvk), gvk, "")
+	require.NoError(t, b.close())
+	files := unpack(t, &archive)
+	var list struct {
+		Kind  string
+		Items []struct {
+			Metadata struct{ Name, Namespace string }
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(files[objectsOf(gvk)]), &list))
+	require.Equal(t, "HTTPRouteList", list.Kind)
+	of := map[string]int{}
+	for _, i := range list.Items {
+		of[i.Metadata.Namespace]++
+	}
+	require.Equal(t, map[string]int{"crowd": mostObjectsOfNamespace, "large": 3, "wide": 3, "shop": 1}, of)
+	require.Contains(t, files["about.txt"], "were left out: crowd")
+}
+
+// What others wrote reaches neither the terminal nor the report as they wrote it.
+func TestBugReportShowsEscapes(t *testing.T) {
+	var archive, notes bytes.Buffer
+	b := newBugReport(fakeCluster(t, nil), names.SystemNamespace, 1, testNow, &archive, &notes)
+	b.add(t.Context(), "a.json", func(context.Context) ([]byte, error) {
+		return nil, errors.New("500 \x1b]52;c;AAAA\a\x1b[2J\nforged \u009b2J")
+	})
+	b.say("a\nb\x1b")
+	require.NoError(t, b.close())
+	about := unpack(t, &archive)["about.txt"]
+	want := `could not collect a.json: 500 \x1b]52;c;AAAA\a\x1b[2J forged \u009b2J` + "\n"
+	require.Equal(t, want+`a\nb\x1b`+"\n", notes.String())
+	require.NotContains(t, about, "\x1b")
 }
