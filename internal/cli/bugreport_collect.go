@@ -59,7 +59,7 @@ func newBugReport(c *cluster, system string, proxies int, at time.Time, to, note
 func (b *bugReport) say(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, _ = fmt.Fprintf(b.notes, format+"\n", args...)
+	_ = sayLine(b.notes, fmt.Sprintf(format, args...))
 }
 
 // lack something.

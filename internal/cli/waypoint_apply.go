@@ -69,7 +69,7 @@ Exit code: 0 if the waypoint is there, and with --wait serves; 1 if not; 2 if th
 	f.StringVarP(&o.format, "output", "o", "", "yaml: print the manifest")
 	f.BoolVar(&o.dryRun, "dry-run", false, "make nothing, but have the API server check it")
 	f.BoolVar(&o.wait, "wait", false, "wait until the waypoint serves")
-	f.DurationVar(&o.timeout, "timeout", defaultWait, "give up waiting after this time")
+	timeoutFlag(f, &o.timeout, defaultWait, "give up waiting after this time")
 	return cmd
 }
 
@@ -120,7 +120,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	}
 	out, notes := &table{out: cmd.OutOrStdout()}, &table{out: cmd.ErrOrStderr()}
 	if o.format == "yaml" {
-		out.line("%s", strings.TrimSuffix(string(text), "\n"))
+		out.text(strings.TrimSuffix(string(text), "\n"))
 		out = notes // programs read the manifest alone
 	}
 	if o.dryRun {
