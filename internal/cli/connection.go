@@ -83,8 +83,10 @@ func (c *connection) namespace() string {
 
 // cluster is a connection made.
 type cluster struct {
-	client    client.Client
-	reach     reacher
+	client client.Client
+	reach  reacher
+	// called is the context and the address that lead to it, for people; empty if nobody has connected.
+	called    string
 	namespace string
 	logs      logReader
 	// version of Kubernetes, as the API server has it; empty if it doesn't say.
@@ -126,6 +128,7 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	}
 	return &cluster{
 		client: cl, reach: &forwarder{config: cfg}, logs: &podLogs{config: cfg}, namespace: namespace, version: server,
+		called: c.called(raw, cfg),
 	}, nil
 }
 
@@ -136,6 +139,14 @@ func (c *connection) where(raw clientcmdapi.Config) string {
 		return ""
 	}
 	return fmt.Sprintf(" (context %q)", name)
+}
+
+// called names the cluster in a line of its own.
+func (c *connection) called(raw clientcmdapi.Config, cfg *rest.Config) string {
+	if name := cmp.Or(*c.flags.Context, raw.CurrentContext); name != "" {
+		return "context " + name + ", " + cfg.Host
+	}
+	return cfg.Host
 }
 
 func newClient(cfg *rest.Config) (client.Client, error) {

@@ -81,7 +81,7 @@ Exit code: 0 if the object is there, 1 if not, or if it could not be asked for, 
 	o.conn.addNamespace(cmd)
 	o.output.add(cmd)
 	systemNamespaceFlag(cmd, &o.system)
-	cmd.Flags().DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(cmd.Flags(), &o.timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 

@@ -76,7 +76,7 @@ Exit code: 0 if the verdict is Allowed, 1 if it is another one, 2 if the command
 	f.StringVar(&o.path, "path", "", "path of a request, with its query, as it is sent")
 	f.StringArrayVarP(&o.headers, "header", "H", nil,
 		"header of a request, NAME: VALUE (repeatable); values are never printed")
-	f.DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time")
+	timeoutFlag(f, &o.timeout, defaultTimeout, "give up after this time")
 	return cmd
 }
 

@@ -74,7 +74,7 @@ Exit code: 0 if all could be asked, also where versions differ; 1 if not; 2 if t
 	o.output.add(cmd)
 	systemNamespaceFlag(cmd, &o.system)
 	cmd.Flags().BoolVar(&o.client, "client", false, "this program alone; no cluster is asked")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(cmd.Flags(), &o.timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 

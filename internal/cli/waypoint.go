@@ -80,7 +80,7 @@ Exit code: 0 if they could be asked for, 1 if not, 2 if the command line is wron
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	output.add(cmd)
 	systemNamespaceFlag(cmd, &system)
-	cmd.Flags().DurationVar(&timeout, "timeout", defaultTimeout, "give up after this time")
+	timeoutFlag(cmd.Flags(), &timeout, defaultTimeout, "give up after this time")
 	return cmd
 }
 
