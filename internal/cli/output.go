@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/internal/printable"
 )
 
 // outputFlag is -o: table (for people), json or yaml (for programs; the fields are stable within a minor version).
@@ -122,4 +124,4 @@ func dash(s string) string {
 }
 
 // oneLine keeps multi-line texts (Envoy's) inside their cell, and makes them printable.
-func oneLine(s string) string { return printable(strings.Join(strings.Fields(s), " ")) }
+func oneLine(s string) string { return printable.Line(strings.Join(strings.Fields(s), " ")) }

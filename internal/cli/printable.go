@@ -6,47 +6,20 @@ package cli
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf16"
-	"unicode/utf8"
+
+	"github.com/fairway-mesh/fairway/internal/printable"
 )
 
-// What the commands print comes from statuses, logs and pods, which are not only the mesh's. A terminal takes some of it
-// for orders (to clear the screen, to set the clipboard), and a line break makes a line that nobody has said.
-
-// printable is a text in which everything that is no character to be seen, line breaks and tabs included, is written as
-// Go writes it in a string.
-func printable(s string) string {
-	if strings.IndexFunc(s, unseen) < 0 && utf8.ValidString(s) {
-		return s
-	}
-	var b strings.Builder
-	b.Grow(len(s) + 16)
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unseen(r):
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		default:
-			b.WriteString(s[:size])
-		}
-		s = s[size:]
-	}
-	return b.String()
-}
-
-func unseen(r rune) bool { return !unicode.IsPrint(r) }
+// What the commands print comes from statuses, logs and pods, which are not only the mesh's.
 
 // Printable is what an error says, for a terminal. Its lines but the first are indented, so that none of them can be
 // taken for one of another's.
 func Printable(err error) string {
 	lines := strings.Split(strings.TrimSpace(err.Error()), "\n")
 	for i, line := range lines {
-		lines[i] = printable(strings.ReplaceAll(line, "\t", " "))
+		lines[i] = printable.Line(strings.ReplaceAll(line, "\t", " "))
 	}
 	return strings.Join(lines, "\n  ")
 }
@@ -57,11 +30,11 @@ func printableArgs(args []any) []any {
 	for i, a := range args {
 		switch a := a.(type) {
 		case string:
-			out[i] = printable(a)
+			out[i] = printable.Line(a)
 		case error:
-			out[i] = printable(a.Error())
+			out[i] = printable.Line(a.Error())
 		case fmt.Stringer:
-			out[i] = printable(a.String())
+			out[i] = printable.Line(a.String())
 		default:
 			out[i] = a
 		}
@@ -72,14 +45,14 @@ func printableArgs(args []any) []any {
 func printableCells(cells []string) []string {
 	out := make([]string, len(cells))
 	for i, c := range cells {
-		out[i] = printable(c)
+		out[i] = printable.Line(c)
 	}
 	return out
 }
 
 // sayLine writes a line of what a command does meanwhile.
 func sayLine(to io.Writer, text string) error {
-	_, err := fmt.Fprintln(to, printable(text))
+	_, err := fmt.Fprintln(to, printable.Line(text))
 	return err
 }
 
@@ -92,7 +65,7 @@ func (w jsonWriter) Write(data []byte) (int, error) {
 	b.Grow(len(data))
 	for _, r := range string(data) {
 		switch {
-		case r == '\n' || !unseen(r):
+		case r == '\n' || !printable.Hidden(r):
 			b.WriteRune(r)
 		case r > 0xffff:
 			high, low := utf16.EncodeRune(r)
