@@ -157,6 +157,7 @@ func (b *bugReport) collect(ctx context.Context) {
 	var pods corev1.PodList
 	k.list(reading, whatPods, &pods)
 	k.pods = pods.Items
+	k.readGateways(reading)
 	b.say("objects and Events")
 	b.collectObjects(ctx, k)
 	if k.unread[whatPods] { // logs and proxies are of pods
