@@ -109,8 +109,8 @@ func nodeProxies(ctx context.Context, c client.Client, system string) (left int3
 	return d.Status.CurrentNumberScheduled, false, err
 }
 
-// elsewhere looks in all namespaces for what is not in the one that was named. Whose label and name are right in another
-// namespace need not be the mesh's, so what is in the one that was named comes first.
+// elsewhere looks in all namespaces for what is not in the one that was named. What has the right label and name in
+// another need not be the mesh's, so what is in the one that was named comes first.
 func elsewhere(ctx context.Context, c client.Client, p *removal) error {
 	for _, of := range []struct {
 		list      client.ObjectList

@@ -135,8 +135,8 @@ func badScript(source string) string {
 	return ""
 }
 
-// notLua says where a script is none. It leaves out the word that the parser has stopped at, since that can be a text of
-// any length and may be a secret, and who reads a status need not be who may read the script.
+// notLua says where a script is none. It leaves out the word that the parser has stopped at, since that can be a text
+// of any length and may be a secret, and who reads a status need not be who may read the script.
 func notLua(err error) string {
 	var at *parse.Error
 	switch {
