@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -136,6 +137,38 @@ func subjectOf(given []string) (s subject, err error) {
 // description is what is known of an object.
 type description interface {
 	draw(t *table, now time.Time)
+}
+
+// beingDeleted is part of a description: what else it says may not hold for long.
+type beingDeleted struct {
+	// BeingDeletedSince somebody has asked for it; missing where nobody has.
+	BeingDeletedSince *time.Time `json:"beingDeletedSince,omitempty"`
+	// Finalizers that keep it.
+	Finalizers []string `json:"finalizers,omitempty"`
+}
+
+func deletionOf(o client.Object) beingDeleted {
+	at := o.GetDeletionTimestamp()
+	if at == nil {
+		return beingDeleted{}
+	}
+	since := at.Time // when its grace ends
+	if grace := o.GetDeletionGracePeriodSeconds(); grace != nil {
+		since = since.Add(-time.Duration(*grace) * time.Second)
+	}
+	return beingDeleted{BeingDeletedSince: &since, Finalizers: o.GetFinalizers()}
+}
+
+// fields are nil for what nobody deletes.
+func (b beingDeleted) fields(now time.Time) [][]string {
+	if b.BeingDeletedSince == nil {
+		return nil
+	}
+	text := "since " + ago(*b.BeingDeletedSince, now)
+	if len(b.Finalizers) > 0 {
+		text += "; it is there while its finalizers are: " + strings.Join(b.Finalizers, ", ")
+	}
+	return [][]string{{"Being deleted", text}}
 }
 
 func describe(ctx context.Context, c *cluster, system string, s subject) (description, error) {
