@@ -6,6 +6,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,16 @@ func commands() []*cobra.Command {
 // is a mistake in the command line.
 func Root(root *cobra.Command) *cobra.Command {
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.Args = args(cobra.NoArgs)
+	root.Args = func(cmd *cobra.Command, given []string) error {
+		if len(given) == 0 {
+			return nil
+		}
+		if like := cmd.SuggestionsFor(given[0]); len(like) > 0 {
+			return usagef("there is no command %q: is it %s?", given[0], strings.Join(like, " or "))
+		}
+		return usagef("there is no command %q (see %s --help)", given[0], cmd.CommandPath())
+	}
+	root.SuggestionsMinimumDistance = 2
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(commands()...)

@@ -95,6 +95,11 @@ type cluster struct {
 
 // connect finds the cluster, and makes sure that its API server is there and takes the credentials.
 func (c *connection) connect(ctx context.Context) (*cluster, error) {
+	if name := c.namespace(); name != "" {
+		if err := badNamespace(name); err != nil {
+			return nil, usagef("-n: %w", err)
+		}
+	}
 	// client-go would log what the commands say themselves.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())

@@ -73,7 +73,12 @@ Exit code: 0 if the object is there, 1 if not, or if it could not be asked for, 
   fairway describe svc/reviews -n bookshop
 
   fairway describe route bookshop/reviews-split -o json`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) < 1 || len(given) > 2 {
+				return usagef("%s: say what: KIND NAME, as in: pod bookshop/shop-5d4f7c9b8-x2x7k", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: o.run,
 
 		ValidArgsFunction: o.complete,
@@ -130,6 +135,11 @@ func subjectOf(given []string) (s subject, err error) {
 	}
 	if s.name.Name == "" || strings.Contains(s.name.Name, "/") {
 		return s, usagef("describe %s %s: want NAME or NAMESPACE/NAME", kind, name)
+	}
+	if s.name.Namespace != "" {
+		if err := badNamespace(s.name.Namespace); err != nil {
+			return s, usagef("describe: %w", err)
+		}
 	}
 	return s, nil
 }

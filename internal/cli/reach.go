@@ -98,13 +98,15 @@ func firstOf(errs ...error) error {
 
 // fetch reads no more than most bytes of an answer. One that has more is an error, since a part of it would say
 // something else.
-func fetch(ctx context.Context, client *http.Client, url string, most int64) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+func fetch(ctx context.Context, client *http.Client, address string, most int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	res, err := client.Do(req)
-	if err != nil {
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) { // as it is, it would be taken for one of the API server
+		return nil, fmt.Errorf("there is no answer: %w", wrapped.Err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }()

@@ -25,6 +25,8 @@ func TestAnswersAreBounded(t *testing.T) {
 		switch r.URL.Path {
 		case "/fails":
 			w.WriteHeader(http.StatusInternalServerError)
+		case "/ends":
+			panic(http.ErrAbortHandler)
 		case "/exact":
 			_, _ = w.Write(make([]byte, maxFacts))
 			return
@@ -48,6 +50,9 @@ func TestAnswersAreBounded(t *testing.T) {
 	require.ErrorContains(t, err, "500 Internal Server Error: v1")
 	require.Less(t, len(err.Error()), 8*maxComplaint)
 	harmless(t, err.Error())
+
+	_, err = fetch(t.Context(), s.Client(), s.URL+"/ends", maxFacts)
+	require.Equal(t, "there is no answer: EOF", plainly(err), "which is not the API server's fault")
 
 	s.CloseClientConnections()
 	for path, most := range map[string]int64{

@@ -34,6 +34,8 @@ func TestWaypointList(t *testing.T) {
 	l, err = listWaypoints(t.Context(), fakeCluster(t, nil, objects...), names.SystemNamespace, "bookshop")
 	require.NoError(t, err)
 	require.Len(t, l.Waypoints, 1)
+	_, err = listWaypoints(t.Context(), fakeCluster(t, nil, objects...), names.SystemNamespace, "missing")
+	require.ErrorContains(t, err, "there is no namespace missing")
 
 	denied := forbidding(fakeCluster(t, nil, objects...), sameType(&gwv1.GatewayList{}))
 	_, err = listWaypoints(t.Context(), denied, names.SystemNamespace, "")
