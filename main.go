@@ -39,10 +39,10 @@ func report(err error) int {
 	var coded interface{ ExitCode() int }
 	if errors.As(err, &coded) {
 		if err.Error() != "" {
-			fmt.Fprintln(os.Stderr, "fairway: "+err.Error())
+			fmt.Fprintln(os.Stderr, "fairway: "+cli.Printable(err))
 		}
 		return coded.ExitCode()
 	}
-	fmt.Fprintln(os.Stderr, "fairway: "+err.Error())
+	fmt.Fprintln(os.Stderr, "fairway: "+cli.Printable(err))
 	return 1
 }

@@ -59,7 +59,7 @@ func newBugReport(c *cluster, system string, proxies int, at time.Time, to, note
 func (b *bugReport) say(format string, args ...any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	_, _ = fmt.Fprintln(b.notes, redact.Visible(fmt.Sprintf(format, args...)))
+	_ = sayLine(b.notes, fmt.Sprintf(format, args...))
 }
 
 // lack something.
@@ -158,6 +158,7 @@ func (b *bugReport) collect(ctx context.Context) {
 	var pods corev1.PodList
 	k.list(reading, whatPods, &pods)
 	k.pods = pods.Items
+	k.readGateways(reading)
 	b.say("objects and Events")
 	b.collectObjects(ctx, k)
 	if k.unread[whatPods] { // logs and proxies are of pods

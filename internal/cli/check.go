@@ -104,7 +104,7 @@ line is wrong.`,
 	conn.add(cmd)
 	output.add(cmd)
 	systemNamespaceFlag(cmd, &system)
-	cmd.Flags().DurationVar(&timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(cmd.Flags(), &timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 

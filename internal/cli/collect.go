@@ -39,9 +39,11 @@ type collector struct {
 	deployments map[types.NamespacedName]*appsv1.Deployment
 	services    []corev1.Service
 	gateways    []gwv1.Gateway
-	routes      []meshRoute
-	policies    []v1alpha1.AuthenticationPolicy
-	others      []policyList
+	// gatewaysRead: they are all that there are.
+	gatewaysRead bool
+	routes       []meshRoute
+	policies     []v1alpha1.AuthenticationPolicy
+	others       []policyList
 	// more are objects of further kinds; see readMore.
 	more []client.Object
 	// unread are the kinds that could not be listed: nothing may be concluded from there being none. forbidden are
@@ -158,9 +160,7 @@ func (k *collector) readObjects(ctx context.Context) {
 	slices.SortFunc(k.services, func(a, b corev1.Service) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	var gateways gwv1.GatewayList
-	k.list(ctx, whatGateways, &gateways)
-	k.gateways = gateways.Items
+	k.readGateways(ctx)
 	k.listRoutes(ctx)
 	k.listPolicies(ctx)
 	k.understand()

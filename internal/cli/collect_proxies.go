@@ -13,8 +13,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
@@ -177,9 +179,30 @@ func (k *collector) compare(streams []connected, partial bool) {
 		func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
 }
 
+// isWaypoint tells a waypoint's pods, as the operator's Deployment makes them. Labels alone anybody may set who may make
+// pods. Who may also make Gateways in a namespace can have a pod there that looks like one, but then the namespace has a
+// waypoint.
 func (k *collector) isWaypoint(p *corev1.Pod) bool {
-	return p.Labels[names.LabelComponent] == names.ComponentWaypoint &&
-		p.Labels[names.LabelManagedBy] == names.ManagedBy && p.DeletionTimestamp == nil
+	gateway := p.Labels[names.LabelGatewayName]
+	if p.Labels[names.LabelComponent] != names.ComponentWaypoint || p.Labels[names.LabelManagedBy] != names.ManagedBy ||
+		p.DeletionTimestamp != nil || gateway == "" || p.Spec.ServiceAccountName != names.WaypointResource(gateway) {
+		return false
+	}
+	owner := metav1.GetControllerOf(p)
+	if owner == nil || owner.Kind != "ReplicaSet" || !strings.HasPrefix(owner.Name, names.WaypointResource(gateway)+"-") {
+		return false
+	}
+	// Where Gateways can't be read, the rest must do.
+	return !k.gatewaysRead || slices.ContainsFunc(k.gateways, func(g gwv1.Gateway) bool {
+		return g.Namespace == p.Namespace && g.Name == gateway && g.Spec.GatewayClassName == names.WaypointClass
+	})
+}
+
+// readGateways of all namespaces, or of the one.
+func (k *collector) readGateways(ctx context.Context) {
+	var gateways gwv1.GatewayList
+	k.list(ctx, whatGateways, &gateways)
+	k.gateways, k.gatewaysRead = gateways.Items, !k.unread[whatGateways]
 }
 
 func reportOf(s connected) proxyReport {

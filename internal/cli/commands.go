@@ -6,8 +6,12 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -57,7 +61,16 @@ func commands() []*cobra.Command {
 // is a mistake in the command line.
 func Root(root *cobra.Command) *cobra.Command {
 	root.SilenceUsage, root.SilenceErrors = true, true
-	root.Args = args(cobra.NoArgs)
+	root.Args = func(cmd *cobra.Command, given []string) error {
+		if len(given) == 0 {
+			return nil
+		}
+		if like := cmd.SuggestionsFor(given[0]); len(like) > 0 {
+			return usagef("there is no command %q: is it %s?", given[0], strings.Join(like, " or "))
+		}
+		return usagef("there is no command %q (see %s --help)", given[0], cmd.CommandPath())
+	}
+	root.SuggestionsMinimumDistance = 2
 	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(commands()...)
@@ -80,5 +93,54 @@ func args(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // systemNamespaceFlag is for commands that look for the mesh's own pods.
 func systemNamespaceFlag(cmd *cobra.Command, to *string) {
-	cmd.Flags().StringVar(to, "system-namespace", names.SystemNamespace, "namespace that the operator runs in")
+	*to = names.SystemNamespace
+	cmd.Flags().Var((*namespaceValue)(to), "system-namespace", "namespace that the operator runs in")
+}
+
+// timeoutFlag is how long a command may take: without any time it could find out nothing.
+func timeoutFlag(f *pflag.FlagSet, to *time.Duration, usual time.Duration, usage string) {
+	*to = usual
+	f.Var((*timeoutValue)(to), "timeout", usage)
+}
+
+// timeoutValue is a flag's time, and more than none.
+type timeoutValue time.Duration
+
+func (v *timeoutValue) String() string { return time.Duration(*v).String() }
+func (v *timeoutValue) Type() string   { return "duration" }
+
+// Set by what was given.
+func (v *timeoutValue) Set(given string) error {
+	d, err := time.ParseDuration(given)
+	if err != nil {
+		return err
+	}
+	if d <= 0 {
+		return errors.New("want more than 0s")
+	}
+	*v = timeoutValue(d)
+	return nil
+}
+
+// namespaceValue is a flag's name of a namespace.
+type namespaceValue string
+
+func (v *namespaceValue) String() string { return string(*v) }
+func (v *namespaceValue) Type() string   { return "string" }
+
+// Set by what was given.
+func (v *namespaceValue) Set(given string) error {
+	if err := badNamespace(given); err != nil {
+		return err
+	}
+	*v = namespaceValue(given)
+	return nil
+}
+
+// badNamespace says why a name can't be that of a namespace.
+func badNamespace(name string) error {
+	if wrong := validation.IsDNS1123Label(name); len(wrong) > 0 {
+		return fmt.Errorf("%q can't be the name of a namespace: %s", name, wrong[0])
+	}
+	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/spf13/cobra"
@@ -74,4 +75,26 @@ func TestVersionAndHelp(t *testing.T) {
 	cmd.SetArgs([]string{"--client", "-o", "json"})
 	require.NoError(t, cmd.Execute())
 	assert.Contains(t, out.String(), `"version": "`+names.Version+`"`)
+}
+
+// A mistake in the command line is said as what it is, before any cluster is asked.
+func TestMistakes(t *testing.T) {
+	for line, want := range map[string]string{
+		"stauts":                              `there is no command "stauts": is it status?`,
+		"wibble":                              `there is no command "wibble" (see fairway --help)`,
+		"describe":                            "fairway describe: say what: KIND NAME",
+		"describe pod -n Bad_NS x":            `-n: "Bad_NS" can't be the name of a namespace`,
+		"describe pod Bad_NS/x":               `"Bad_NS" can't be the name of a namespace`,
+		"status --timeout 0s":                 "want more than 0s",
+		"uninstall --timeout=-1s":             "want more than 0s",
+		"waypoint apply --timeout 0s":         "want more than 0s",
+		"uninstall --system-namespace Bad_NS": "can't be the name of a namespace",
+		"waypoint list -A -n shop":            "want one of them",
+	} {
+		_, _, err := does(t, strings.Fields(line)...)
+		require.ErrorContains(t, err, want, line)
+		var coded exitError
+		require.ErrorAs(t, err, &coded, line)
+		require.Equal(t, exitUsage, coded.code, line)
+	}
 }

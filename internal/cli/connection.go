@@ -83,8 +83,10 @@ func (c *connection) namespace() string {
 
 // cluster is a connection made.
 type cluster struct {
-	client    client.Client
-	reach     reacher
+	client client.Client
+	reach  reacher
+	// called is the context and the address that lead to it, for people; empty if nobody has connected.
+	called    string
 	namespace string
 	logs      logReader
 	// version of Kubernetes, as the API server has it; empty if it doesn't say.
@@ -93,6 +95,11 @@ type cluster struct {
 
 // connect finds the cluster, and makes sure that its API server is there and takes the credentials.
 func (c *connection) connect(ctx context.Context) (*cluster, error) {
+	if name := c.namespace(); name != "" {
+		if err := badNamespace(name); err != nil {
+			return nil, usagef("-n: %w", err)
+		}
+	}
 	// client-go would log what the commands say themselves.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
@@ -126,6 +133,7 @@ func (c *connection) connect(ctx context.Context) (*cluster, error) {
 	}
 	return &cluster{
 		client: cl, reach: &forwarder{config: cfg}, logs: &podLogs{config: cfg}, namespace: namespace, version: server,
+		called: c.called(raw, cfg),
 	}, nil
 }
 
@@ -136,6 +144,14 @@ func (c *connection) where(raw clientcmdapi.Config) string {
 		return ""
 	}
 	return fmt.Sprintf(" (context %q)", name)
+}
+
+// called names the cluster in a line of its own.
+func (c *connection) called(raw clientcmdapi.Config, cfg *rest.Config) string {
+	if name := cmp.Or(*c.flags.Context, raw.CurrentContext); name != "" {
+		return "context " + name + ", " + cfg.Host
+	}
+	return cfg.Host
 }
 
 func newClient(cfg *rest.Config) (client.Client, error) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/internal/names"
 )
@@ -72,7 +73,12 @@ Exit code: 0 if the object is there, 1 if not, or if it could not be asked for, 
   fairway describe svc/reviews -n bookshop
 
   fairway describe route bookshop/reviews-split -o json`,
-		Args: args(cobra.RangeArgs(1, 2)),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) < 1 || len(given) > 2 {
+				return usagef("%s: say what: KIND NAME, as in: pod bookshop/shop-5d4f7c9b8-x2x7k", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: o.run,
 
 		ValidArgsFunction: o.complete,
@@ -81,7 +87,7 @@ Exit code: 0 if the object is there, 1 if not, or if it could not be asked for, 
 	o.conn.addNamespace(cmd)
 	o.output.add(cmd)
 	systemNamespaceFlag(cmd, &o.system)
-	cmd.Flags().DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(cmd.Flags(), &o.timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 
@@ -130,12 +136,49 @@ func subjectOf(given []string) (s subject, err error) {
 	if s.name.Name == "" || strings.Contains(s.name.Name, "/") {
 		return s, usagef("describe %s %s: want NAME or NAMESPACE/NAME", kind, name)
 	}
+	if s.name.Namespace != "" {
+		if err := badNamespace(s.name.Namespace); err != nil {
+			return s, usagef("describe: %w", err)
+		}
+	}
 	return s, nil
 }
 
 // description is what is known of an object.
 type description interface {
 	draw(t *table, now time.Time)
+}
+
+// beingDeleted is part of a description: what else it says may not hold for long.
+type beingDeleted struct {
+	// BeingDeletedSince somebody has asked for it; missing where nobody has.
+	BeingDeletedSince *time.Time `json:"beingDeletedSince,omitempty"`
+	// Finalizers that keep it.
+	Finalizers []string `json:"finalizers,omitempty"`
+}
+
+func deletionOf(o client.Object) beingDeleted {
+	at := o.GetDeletionTimestamp()
+	if at == nil {
+		return beingDeleted{}
+	}
+	since := at.Time // when its grace ends
+	if grace := o.GetDeletionGracePeriodSeconds(); grace != nil {
+		since = since.Add(-time.Duration(*grace) * time.Second)
+	}
+	return beingDeleted{BeingDeletedSince: &since, Finalizers: o.GetFinalizers()}
+}
+
+// fields are nil for what nobody deletes.
+func (b beingDeleted) fields(now time.Time) [][]string {
+	if b.BeingDeletedSince == nil {
+		return nil
+	}
+	text := "since " + ago(*b.BeingDeletedSince, now)
+	if len(b.Finalizers) > 0 {
+		text += "; it is there while its finalizers are: " + strings.Join(b.Finalizers, ", ")
+	}
+	return [][]string{{"Being deleted", text}}
 }
 
 func describe(ctx context.Context, c *cluster, system string, s subject) (description, error) {

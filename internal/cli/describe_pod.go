@@ -24,6 +24,7 @@ import (
 // podDescription is what `fairway describe pod` shows and prints as JSON.
 type podDescription struct {
 	Pod string `json:"pod"`
+	beingDeleted
 	// Captured tells whether its traffic passes its node's proxy, Expected whether it should, and Reason why not.
 	Captured bool   `json:"captured"`
 	Expected bool   `json:"expected"`
@@ -69,7 +70,9 @@ func (k *collector) describePod(ctx context.Context, key types.NamespacedName) (
 	if p == nil {
 		return nil, k.notThere("pod "+key.String(), whatPods)
 	}
-	d := &podDescription{Pod: key.String(), Node: p.Spec.NodeName, CouldNotAsk: k.couldNotAsk()}
+	d := &podDescription{
+		Pod: key.String(), beingDeleted: deletionOf(p), Node: p.Spec.NodeName, CouldNotAsk: k.couldNotAsk(),
+	}
 	r := k.podReport(p)
 	d.Captured, d.Expected, d.Reason = r.Captured, r.Expected, r.Reason
 	switch said := k.meshSays(); {
@@ -84,7 +87,11 @@ func (k *collector) describePod(ctx context.Context, key types.NamespacedName) (
 		d.Identity = member.Identity(member.TrustDomain(k.mesh), p)
 	}
 	if k.meaning != nil {
-		k.describeAccess(d, p)
+		if d.BeingDeletedSince == nil { // the mesh counts one that is being deleted no more, and its proxy guards it to the end
+			k.describeAccess(d, p)
+		} else {
+			d.Policies = []policyFact{}
+		}
 		if !k.unread[whatEndpointSlices] {
 			d.Services = k.servicesWith(p)
 		}
@@ -300,7 +307,7 @@ func (d *podDescription) draw(t *table, now time.Time) {
 		fields = append(fields, []string{"Node proxy", proxy})
 	}
 	t.line("Pod %s", d.Pod)
-	t.fields(fields)
+	t.fields(append(d.fields(now), fields...))
 	var rows [][]string
 	for _, s := range d.Services {
 		rows = append(rows, []string{s.Service, s.Ports, dash(s.Waypoint), s.Connections})

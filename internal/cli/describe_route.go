@@ -27,6 +27,7 @@ import (
 type routeDescription struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
+	beingDeleted
 	// Cause is what is wrong, the cause before what follows from it; empty: nothing is known to be.
 	Cause    []string        `json:"cause,omitempty"`
 	Parents  []parentFact    `json:"parents"`
@@ -44,6 +45,8 @@ type parentFact struct {
 	Says string `json:"says,omitempty"`
 	// OfOthers: another controller has answered, and the mesh hasn't.
 	OfOthers bool `json:"ofOthers,omitempty"`
+	// Unknown says why it is not known whose it is.
+	Unknown string `json:"unknown,omitempty"`
 }
 
 type backendFact struct {
@@ -80,7 +83,9 @@ func (k *collector) describeRoute(ctx context.Context, s subject) (*routeDescrip
 			s.name.Name, s.name.Name)
 	}
 	r := found[0]
-	d := &routeDescription{Kind: r.kind, Name: r.key().String(), CouldNotAsk: k.couldNotAsk()}
+	d := &routeDescription{
+		Kind: r.kind, Name: r.key().String(), beingDeleted: deletionOf(r), CouldNotAsk: k.couldNotAsk(),
+	}
 	d.Cause, _ = k.routeComplaints(r)
 	d.Parents = k.parentsOf(r)
 	d.Backends = k.backendsOf(r)
@@ -119,10 +124,30 @@ func (k *collector) parentsOf(r meshRoute) []parentFact {
 		if !answered(r, ref) {
 			p.Says = k.expected(r, ref)
 			p.OfOthers = p.Says == "" && answeredByOthers(r, ref)
+			if p.Says == "" && !p.OfOthers {
+				p.Unknown = k.whoseParent(ref)
+			}
 		}
 		out = append(out, p)
 	}
 	return out
+}
+
+// whoseParent says why it can't be told whether a parent is the mesh's; "" if it can.
+func (k *collector) whoseParent(ref gwv1.ParentReference) string {
+	needs := []string{whatNamespaces}
+	switch _, kind := parentKind(ref); kind {
+	case "Service":
+		needs = append(needs, whatServices)
+	case "Gateway":
+		needs = append(needs, whatGateways)
+	}
+	for _, what := range needs {
+		if k.unread[what] {
+			return "whether it is the mesh's is unknown, for " + what + " could not be asked for"
+		}
+	}
+	return ""
 }
 
 func parentInWords(namespace string, ref gwv1.ParentReference) string {
@@ -261,8 +286,11 @@ func (k *collector) proxiesOfWaypoint(key types.NamespacedName) []proxyFact {
 	return out
 }
 
-func (d *routeDescription) draw(t *table, _ time.Time) {
+func (d *routeDescription) draw(t *table, now time.Time) {
 	t.line("%s %s", d.Kind, d.Name)
+	if deleting := d.fields(now); deleting != nil {
+		t.fields(deleting)
+	}
 	for _, c := range d.Cause {
 		t.line("  - %s", c)
 	}
@@ -282,7 +310,7 @@ func (d *routeDescription) draw(t *table, _ time.Time) {
 			name = ""
 		}
 		if len(p.Conditions) == 0 && p.Says == "" && !p.OfOthers {
-			rows = append(rows, []string{name, "-", "-", "-", "it is none of the mesh's"})
+			rows = append(rows, []string{name, "-", "-", "-", cmp.Or(p.Unknown, "it is none of the mesh's")})
 		}
 	}
 	drawRows(t, []string{"PARENT", "CONDITION", "STATUS", "REASON", "MESSAGE"}, rows)

@@ -25,6 +25,7 @@ import (
 // be asked for.
 type serviceDescription struct {
 	Service string `json:"service"`
+	beingDeleted
 	// Enrolled tells whether its namespace is in the mesh; missing where that could not be asked for.
 	Enrolled *bool `json:"enrolled,omitempty"`
 	// Connections are how clients of the mesh reach it, and Why is more of that.
@@ -77,7 +78,7 @@ func (k *collector) describeService(key types.NamespacedName) (*serviceDescripti
 		return nil, k.notThere("Service "+key.String(), whatServices)
 	}
 	s := &k.services[at]
-	d := &serviceDescription{Service: key.String(), CouldNotAsk: k.couldNotAsk()}
+	d := &serviceDescription{Service: key.String(), beingDeleted: deletionOf(s), CouldNotAsk: k.couldNotAsk()}
 	if n := k.namespaces[key.Namespace]; n != nil {
 		d.Enrolled = new(member.Enrolled(n))
 	}
@@ -249,7 +250,7 @@ func (k *collector) policyProblemsAt(service types.NamespacedName) (out []string
 	return out
 }
 
-func (d *serviceDescription) draw(t *table, _ time.Time) {
+func (d *serviceDescription) draw(t *table, now time.Time) {
 	t.line("Service %s", d.Service)
 	in := unknownCell
 	if d.Enrolled != nil {
@@ -262,7 +263,7 @@ func (d *serviceDescription) draw(t *table, _ time.Time) {
 	if w := d.Waypoint; w != nil {
 		fields = append(fields, []string{"Waypoint", w.inWords()})
 	}
-	t.fields(fields)
+	t.fields(append(d.fields(now), fields...))
 	var rows [][]string
 	for _, p := range d.Ports {
 		rows = append(rows, []string{

@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
@@ -266,4 +267,35 @@ func TestSubjects(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.want, got)
 	}
+}
+
+// What is being deleted says so first, and nothing of access that will not hold.
+func TestDescribeWhatIsBeingDeleted(t *testing.T) {
+	since := &metav1.Time{Time: testNow.Add(-time.Minute)}
+	objects := bookshop(t)
+	for _, o := range objects {
+		switch o.(type) {
+		case *corev1.Pod, *corev1.Service, *gwv1.HTTPRoute:
+			o.SetDeletionTimestamp(since)
+			o.SetFinalizers([]string{"test.example/keeps"})
+		}
+	}
+	c := fakeCluster(t, fakePods{}, objects...)
+	for _, of := range []string{"pod", "service", "route"} {
+		name := map[string]string{"pod": "reviews-0", "service": "reviews", "route": "split"}[of]
+		s, err := subjectOf([]string{of, "bookshop/" + name})
+		require.NoError(t, err)
+		d, err := describe(t.Context(), c, names.SystemNamespace, s)
+		require.NoError(t, err)
+		var out bytes.Buffer
+		table := &table{out: &out}
+		d.draw(table, testNow)
+		require.NoError(t, table.err)
+		require.Regexp(t, `\n  Being deleted +since 60s; it is there while its finalizers are: test.example/keeps\n`, out.String())
+		require.NotContains(t, out.String(), "Who may connect")
+	}
+	grace := pod("shop", "x", "a", "", func(p *corev1.Pod) {
+		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &metav1.Time{Time: testNow}, new(int64(30))
+	})
+	require.Equal(t, testNow.Add(-30*time.Second), *deletionOf(grace).BeingDeletedSince, "when it was asked for")
 }

@@ -37,8 +37,8 @@ func explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain SOURCE DESTINATION",
 		Short: "Say whether a caller may reach a Service or a pod, and which policy decides",
-		Long: `Say what becomes of a connection, or of a request, from a caller to a Service or a pod: by which proxies it goes, what each
-decides, and which rule of which object that comes of, in the order in which it happens. The answer is worked out from
+		Long: `Say what becomes of a connection, or of a request, from a caller to a Service or a pod: by which proxies it goes, what
+each decides, and which rule of which object that comes of, in the order in which it happens. The answer is worked out from
 the objects in the cluster as the operator does it; no proxy is asked, and nothing is sent.
 
 The verdict is one of
@@ -76,7 +76,7 @@ Exit code: 0 if the verdict is Allowed, 1 if it is another one, 2 if the command
 	f.StringVar(&o.path, "path", "", "path of a request, with its query, as it is sent")
 	f.StringArrayVarP(&o.headers, "header", "H", nil,
 		"header of a request, NAME: VALUE (repeatable); values are never printed")
-	f.DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time")
+	timeoutFlag(f, &o.timeout, defaultTimeout, "give up after this time")
 	return cmd
 }
 

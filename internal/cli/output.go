@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairway-mesh/fairway/internal/printable"
 )
 
 // outputFlag is -o: table (for people), json or yaml (for programs; the fields are stable within a minor version).
@@ -35,7 +37,7 @@ func (o *outputFlag) check() error {
 func (o *outputFlag) print(out io.Writer, v any, draw func(*table)) error {
 	switch o.format {
 	case "json":
-		enc := json.NewEncoder(out)
+		enc := json.NewEncoder(jsonWriter{out})
 		enc.SetIndent("", "  ")
 		return enc.Encode(v)
 	case "yaml":
@@ -53,7 +55,8 @@ func (o *outputFlag) print(out io.Writer, v any, draw func(*table)) error {
 	return o.check()
 }
 
-// table writes lines and aligned columns and remembers the first error.
+// table writes lines and aligned columns and remembers the first error. Formats and headers are the program's own; all
+// else is made printable.
 type table struct {
 	out  io.Writer
 	tabs *tabwriter.Writer
@@ -64,7 +67,12 @@ type table struct {
 func (t *table) empty() bool { return !t.used }
 
 // line writes one line of running text.
-func (t *table) line(format string, args ...any) { t.write(t.out, fmt.Sprintf(format, args...)) }
+func (t *table) line(format string, args ...any) {
+	t.write(t.out, fmt.Sprintf(format, printableArgs(args)...))
+}
+
+// text writes lines that this program has made, as a manifest.
+func (t *table) text(s string) { t.write(t.out, s) }
 
 // rows writes rows under a header, in columns.
 func (t *table) rows(header []string, rows [][]string) {
@@ -74,7 +82,7 @@ func (t *table) rows(header []string, rows [][]string) {
 	t.tabs = tabwriter.NewWriter(t.out, 0, 0, 3, ' ', 0)
 	t.write(t.tabs, strings.Join(header, "\t"))
 	for _, r := range rows {
-		t.write(t.tabs, strings.Join(r, "\t"))
+		t.write(t.tabs, strings.Join(printableCells(r), "\t"))
 	}
 	if err := t.tabs.Flush(); t.err == nil {
 		t.err = err
@@ -85,7 +93,7 @@ func (t *table) rows(header []string, rows [][]string) {
 func (t *table) fields(all [][]string) {
 	t.tabs = tabwriter.NewWriter(t.out, 0, 0, 3, ' ', 0)
 	for _, f := range all {
-		t.write(t.tabs, "  "+strings.Join(f, "\t"))
+		t.write(t.tabs, "  "+strings.Join(printableCells(f), "\t"))
 	}
 	if err := t.tabs.Flush(); t.err == nil {
 		t.err = err
@@ -115,5 +123,5 @@ func dash(s string) string {
 	return s
 }
 
-// oneLine keeps multi-line texts (Envoy's) inside their cell.
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+// oneLine keeps multi-line texts (Envoy's) inside their cell, and makes them printable.
+func oneLine(s string) string { return printable.Line(strings.Join(strings.Fields(s), " ")) }

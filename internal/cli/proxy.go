@@ -147,7 +147,7 @@ func proxySubcommand(
 			}
 			for _, n := range []string{note, t.note} {
 				if n != "" {
-					if _, err := fmt.Fprintln(cmd.ErrOrStderr(), n); err != nil {
+					if err := sayLine(cmd.ErrOrStderr(), n); err != nil {
 						return err
 					}
 				}
@@ -158,7 +158,7 @@ func proxySubcommand(
 	cmd.ValidArgsFunction = conn.completePod
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	output.add(cmd)
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "give up after this time")
+	timeoutFlag(cmd.Flags(), &timeout, 30*time.Second, "give up after this time")
 	return cmd
 }
 
@@ -204,7 +204,7 @@ func (v proxyView) run(
 	var drawErr error
 	err = o.print(out, section, func(t *table) {
 		if drawErr = v.draw(t, section, target.filter, time.Now()); drawErr == nil && t.empty() {
-			_, drawErr = fmt.Fprintf(notes, "pod %s has no %s\n", target.of, v.name)
+			drawErr = sayLine(notes, fmt.Sprintf("pod %s has no %s", target.of, v.name))
 		}
 	})
 	if drawErr != nil {

@@ -110,6 +110,11 @@ func pod(namespace, name, node, component string, change ...func(*corev1.Pod)) *
 	if component != "" {
 		p.Labels[names.LabelComponent], p.Labels[names.LabelManagedBy] = component, names.ManagedBy
 	}
+	if component == names.ComponentWaypoint {
+		of := names.AutomaticWaypoint
+		p.Labels[names.LabelGatewayName], p.Spec.ServiceAccountName = of, of
+		p.OwnerReferences = []metav1.OwnerReference{{Kind: "ReplicaSet", Name: of + "-5d4f", Controller: new(true)}}
+	}
 	for _, c := range change {
 		c(p)
 	}
@@ -155,7 +160,7 @@ func TestFindProxy(t *testing.T) {
 		target target
 		says   string
 	}{
-		"shop/waypoint":           {target: target{pod: types.NamespacedName{Namespace: "shop", Name: "waypoint"}}},
+		"shop/waypoint":           {target: target{pod: types.NamespacedName{Namespace: "shop", Name: "waypoint"}, gateway: names.AutomaticWaypoint}},
 		"fairway-system/node-a":   {target: target{pod: types.NamespacedName{Namespace: "fairway-system", Name: "node-a"}}},
 		"fairway-system/operator": {says: "is the operator, which has no proxy"},
 		"shop/app": {target: target{

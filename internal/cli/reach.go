@@ -23,11 +23,28 @@ import (
 	"k8s.io/client-go/transport/spdy"
 	"k8s.io/streaming/pkg/httpstream"
 
+	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
 )
 
-// maxAnswer bounds what is read of one answer; a configuration dump of a large mesh has some tens of MiB.
-const maxAnswer = 512 << 20
+// What is read of one answer, at most. Who answers need not be what it is taken for, and several are asked at a time.
+const (
+	// maxDump is for configurations and lists; those of a large mesh have some tens of MiB.
+	maxDump = 64 << 20
+	// maxFacts is for the few facts of an agent.
+	maxFacts = 64 << 10
+	// maxComplaint is for why there is no answer.
+	maxComplaint = 1 << 10
+)
+
+// mostOf is what may come of a path.
+func mostOf(path string) int64 {
+	switch path {
+	case introspect.PathVersion, introspect.PathAgent:
+		return maxFacts
+	}
+	return maxDump
+}
 
 // reacher asks the loopback interface of a pod of the mesh.
 type reacher interface {
@@ -60,9 +77,9 @@ func (f *forwarder) get(ctx context.Context, pod types.NamespacedName, path stri
 	defer stop()
 	client := &http.Client{Transport: &http.Transport{
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return tunnel, nil },
-		DisableKeepAlives: true,
+		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxFacts,
 	}}
-	data, err := fetch(ctx, client, "http://"+net.JoinHostPort("127.0.0.1", strconv.Itoa(names.PortAdmin))+path)
+	data, err := fetch(ctx, client, "http://"+net.JoinHostPort("127.0.0.1", strconv.Itoa(names.PortAdmin))+path, mostOf(path))
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: %w", pod, firstOf(ctx.Err(), tunnel.remoteError(), err))
 	}
@@ -79,22 +96,30 @@ func firstOf(errs ...error) error {
 	return nil
 }
 
-func fetch(ctx context.Context, client *http.Client, url string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+// fetch reads no more than most bytes of an answer. One that has more is an error, since a part of it would say
+// something else.
+func fetch(ctx context.Context, client *http.Client, address string, most int64) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	res, err := client.Do(req)
-	if err != nil {
+	if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) { // as it is, it would be taken for one of the API server
+		return nil, fmt.Errorf("there is no answer: %w", wrapped.Err)
+	} else if err != nil {
 		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }()
-	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
-	if err != nil {
-		return nil, err
-	}
 	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", res.Status, strings.TrimSpace(string(data)))
+		why, _ := io.ReadAll(io.LimitReader(res.Body, maxComplaint))
+		return nil, errors.New(oneLine(fmt.Sprintf("%d %s: %s", res.StatusCode, http.StatusText(res.StatusCode), why)))
+	}
+	data, err := io.ReadAll(io.LimitReader(res.Body, most+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(data)) > most:
+		return nil, fmt.Errorf("the answer has more than %d KiB, which is too much", most>>10)
 	}
 	return data, nil
 }

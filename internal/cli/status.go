@@ -75,7 +75,7 @@ policy with a mistake in it is shown, but is its owner's business: it doesn't ch
 	f.StringVarP(&o.namespace, "namespace", "n", "", "show this namespace alone, with the rights of its users")
 	o.conn.completeNamespace(cmd)
 	f.BoolVar(&o.wait, "wait", false, "wait until all is well, and say on stderr what for (default timeout: 5m)")
-	f.DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(f, &o.timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 

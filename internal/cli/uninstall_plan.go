@@ -11,10 +11,14 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairway-mesh/fairway/api/v1alpha1"
@@ -26,7 +30,9 @@ const docsUninstall = docsBase + "install.md#uninstall"
 
 // removal is what an uninstallation deletes and leaves, as it was found.
 type removal struct {
-	system string
+	// cluster is how it is called.
+	cluster string
+	system  string
 	// mesh is nil where there is none any more.
 	mesh *v1alpha1.Mesh
 	// daemonSet tells whether there is one, with so many nodes' proxies.
@@ -53,6 +59,8 @@ type installer struct {
 
 func daemonSetName(system string) string { return system + "/" + names.NodeDaemonSet }
 
+// planRemoval is an error where the mesh's parts are in another namespace: whether they are gone is then asked of the
+// wrong one.
 func planRemoval(ctx context.Context, c *cluster, system string) (*removal, error) {
 	k := newCollector(c, system, "")
 	k.readMesh(ctx)
@@ -60,7 +68,7 @@ func planRemoval(ctx context.Context, c *cluster, system string) (*removal, erro
 		return nil, errors.New("whether there is a Mesh could not be asked: " + k.whyUnread(whatMesh))
 	}
 	k.readObjects(ctx)
-	p := &removal{system: system, mesh: k.mesh}
+	p := &removal{cluster: c.called, system: system, mesh: k.mesh}
 	left, gone, err := nodeProxies(ctx, c.client, system)
 	if err != nil {
 		return nil, fmt.Errorf("DaemonSet %s can't be read: %s", daemonSetName(system), plainly(err))
@@ -78,8 +86,13 @@ func planRemoval(ctx context.Context, c *cluster, system string) (*removal, erro
 	default:
 		p.operators = d.Status.ReadyReplicas
 	}
+	if d == nil && gone {
+		if err := elsewhere(ctx, c.client, p); err != nil {
+			return nil, err
+		}
+	}
 	older := c.client.Get(ctx, types.NamespacedName{Name: agentsBefore136}, &rbacv1.ClusterRole{}) == nil
-	p.by = installerOf(d, p.mesh, system, older)
+	p.by = installerOf(d, p.mesh, system, older, mayDelete(ctx, c.client, system))
 	return p, nil
 }
 
@@ -94,6 +107,51 @@ func nodeProxies(ctx context.Context, c client.Client, system string) (left int3
 		return 0, true, nil
 	}
 	return d.Status.CurrentNumberScheduled, false, err
+}
+
+// elsewhere looks in all namespaces for what is not in the one that was named. What has the right label and name in
+// another need not be the mesh's, so what is in the one that was named comes first.
+func elsewhere(ctx context.Context, c client.Client, p *removal) error {
+	for _, of := range []struct {
+		list      client.ObjectList
+		component string
+		name      string
+	}{
+		{&appsv1.DeploymentList{}, names.ComponentOperator, names.OperatorDeployment},
+		{&appsv1.DaemonSetList{}, names.ComponentNode, names.NodeDaemonSet},
+	} {
+		if err := c.List(ctx, of.list, client.MatchingLabels{names.LabelComponent: of.component}); err != nil {
+			return fmt.Errorf("namespace %s has neither the operator nor node proxies, and whether another one has can't be "+
+				"asked: %s", p.system, plainly(err))
+		}
+		var found string
+		err := meta.EachListItem(of.list, func(o runtime.Object) error {
+			if m, err := meta.Accessor(o); err == nil && m.GetName() == of.name {
+				found = cmp.Or(found, m.GetNamespace())
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if found != "" {
+			return fmt.Errorf("nothing was deleted: namespace %s has neither the operator nor node proxies, and namespace %s "+
+				"has %s: say --system-namespace %s", p.system, found, of.name, found)
+		}
+	}
+	return nil
+}
+
+// labelPartOf marks what belongs to the mesh alone.
+const labelPartOf = "app.kubernetes.io/part-of"
+
+// mayDelete tells whether a namespace is the mesh's alone, as far as its label says.
+func mayDelete(ctx context.Context, c client.Client, namespace string) bool {
+	if namespace == metav1.NamespaceDefault || strings.HasPrefix(namespace, "kube-") {
+		return false
+	}
+	n := &corev1.Namespace{}
+	return c.Get(ctx, types.NamespacedName{Name: namespace}, n) == nil && n.Labels[labelPartOf] == "fairway"
 }
 
 func (p *removal) count(k *collector) {
@@ -147,12 +205,16 @@ func reconciled(o metav1.Object) string {
 }
 
 // installerOf tells by the operator's Deployment, nil if it is gone, what has installed it. older: with the right of
-// config/agents-before-1.36.
-func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older bool) installer {
+// config/agents-before-1.36. alone: the namespace is the mesh's alone.
+func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older, alone bool) installer {
 	by := installer{crds: []string{
 		"kubectl delete customresourcedefinitions --selector=app.kubernetes.io/part-of=fairway",
 	}}
 	namespace := "kubectl delete namespace " + system
+	if !alone {
+		namespace = "kubectl get all,configmaps,secrets -n " + system +
+			"    # what is left there; nothing says that the namespace is the mesh's alone"
+	}
 	if mesh != nil {
 		by.restores = reconciled(mesh)
 	}
@@ -169,6 +231,10 @@ func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older
 				"kubectl get subscriptions.operators.coreos.com -n " + system + "    # delete the one of fairway first",
 				"kubectl delete clusterserviceversions.operators.coreos.com -n " + system + " " + o.Name,
 			}
+			if len(validation.IsDNS1123Subdomain(o.Name)) > 0 { // what is to be pasted must be a name
+				by.next[1] = "kubectl get clusterserviceversions.operators.coreos.com -n " + system +
+					"    # delete the one of fairway"
+			}
 			// It leaves what its bundle has as manifests.
 			by.crds = append(by.crds, "kubectl delete clusterroles --selector=app.kubernetes.io/part-of=fairway", namespace)
 			return by
@@ -178,6 +244,9 @@ func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older
 		in := cmp.Or(d.Annotations[annotationIn], system)
 		by.name = "Helm (release " + release + " in namespace " + in + ")"
 		by.next = []string{"helm uninstall " + release + " --namespace " + in}
+		if len(validation.IsDNS1123Subdomain(release)) > 0 || badNamespace(in) != nil { // what is to be pasted must be names
+			by.next = []string{"helm list -A    # the operator's Deployment names no release; uninstall the one of fairway"}
+		}
 		by.crds = append(by.crds, namespace)
 		return by
 	}
@@ -193,6 +262,9 @@ func installerOf(d *appsv1.Deployment, mesh *v1alpha1.Mesh, system string, older
 
 // draw names what is deleted and what stays.
 func (p *removal) draw(t *table) {
+	if p.cluster != "" {
+		t.line("Cluster: %s", p.cluster)
+	}
 	if p.mesh == nil && !p.daemonSet {
 		t.line("There is no Mesh, and no node proxy: nothing is to be deleted here.")
 		return

@@ -32,28 +32,34 @@ func installed(change ...func(*appsv1.Deployment)) []client.Object {
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i:1"}}},
 	}
 	d := &appsv1.Deployment{
-		ObjectMeta: in(names.SystemNamespace, object(names.OperatorDeployment, nil)),
-		Spec:       appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template},
-		Status:     appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2},
+		ObjectMeta: in(names.SystemNamespace, object(names.OperatorDeployment, map[string]string{
+			names.LabelComponent: names.ComponentOperator,
+		})),
+		Spec:   appsv1.DeploymentSpec{Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template},
+		Status: appsv1.DeploymentStatus{Replicas: 2, ReadyReplicas: 2},
 	}
 	for _, c := range change {
 		c(d)
 	}
 	return []client.Object{d, &appsv1.DaemonSet{
-		ObjectMeta: in(names.SystemNamespace, object(names.NodeDaemonSet, nil)),
-		Spec:       appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template},
-		Status:     appsv1.DaemonSetStatus{CurrentNumberScheduled: 2},
+		ObjectMeta: in(names.SystemNamespace, object(names.NodeDaemonSet, map[string]string{
+			names.LabelComponent: names.ComponentNode,
+		})),
+		Spec:   appsv1.DaemonSetSpec{Selector: &metav1.LabelSelector{MatchLabels: app}, Template: template},
+		Status: appsv1.DaemonSetStatus{CurrentNumberScheduled: 2},
 	}}
 }
 
 func byHelm(d *appsv1.Deployment) {
-	d.Labels = map[string]string{labelManagedBy: "Helm"}
+	d.Labels[labelManagedBy] = "Helm"
 	d.Annotations = map[string]string{annotationRelease: "mesh", annotationIn: names.SystemNamespace}
 }
 
 func planned(t *testing.T, objects ...client.Object) (*removal, []byte) {
 	t.Helper()
-	p, err := planRemoval(t.Context(), fakeCluster(t, nil, objects...), names.SystemNamespace)
+	c := fakeCluster(t, nil, objects...)
+	c.called = "context test, https://cluster.example"
+	p, err := planRemoval(t.Context(), c, names.SystemNamespace)
 	require.NoError(t, err)
 	var out bytes.Buffer
 	table := &table{out: &out}
@@ -70,7 +76,8 @@ func TestUninstallSaysWhatItDeletes(t *testing.T) {
 	_, out := planned(t, append(replace(t, healthyMesh(), strict), installed()...)...)
 	golden(t, "uninstall.txt", out)
 
-	_, out = planned(t, append(healthyMesh(), installed(byHelm)...)...)
+	alone := &corev1.Namespace{ObjectMeta: object(names.SystemNamespace, map[string]string{labelPartOf: "fairway"})}
+	_, out = planned(t, append(append(healthyMesh(), alone), installed(byHelm)...)...)
 	golden(t, "uninstall-helm.txt", out)
 
 	_, out = planned(t, append(healthyMesh(), installed(func(d *appsv1.Deployment) {
@@ -79,7 +86,7 @@ func TestUninstallSaysWhatItDeletes(t *testing.T) {
 	golden(t, "uninstall-olm.txt", out)
 
 	_, out = planned(t, append(healthyMesh(), installed(func(d *appsv1.Deployment) {
-		d.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "mesh"}
+		d.Labels["kustomize.toolkit.fluxcd.io/name"] = "mesh"
 		d.Status.ReadyReplicas = 0
 	})...)...)
 	require.Contains(t, string(out), "Flux keeps it as its source says: remove it there, or it comes back.")

@@ -65,7 +65,8 @@ said if they differ.
 Each is asked through a port-forward, which takes the right to create pods/portforward in its namespace. Of those that
 can't be asked, the tag of the image is shown.
 
-Exit code: 0 if all could be asked, also where versions differ; 1 if not; 2 if the command line is wrong.`,
+Exit code: 0 if all could be asked, also where versions differ; 1 if not, or if nothing of the mesh is there; 2 if the
+command line is wrong.`,
 		Example: "  fairway version\n\n  # without a cluster\n  fairway version --client -o json",
 		Args:    args(cobra.NoArgs),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
@@ -74,7 +75,7 @@ Exit code: 0 if all could be asked, also where versions differ; 1 if not; 2 if t
 	o.output.add(cmd)
 	systemNamespaceFlag(cmd, &o.system)
 	cmd.Flags().BoolVar(&o.client, "client", false, "this program alone; no cluster is asked")
-	cmd.Flags().DurationVar(&o.timeout, "timeout", defaultTimeout, "give up after this time, and show what was found")
+	timeoutFlag(cmd.Flags(), &o.timeout, defaultTimeout, "give up after this time, and show what was found")
 	return cmd
 }
 
@@ -100,7 +101,7 @@ func (o *versionOptions) run(cmd *cobra.Command) error {
 	if err := o.output.print(cmd.OutOrStdout(), r, r.draw); err != nil {
 		return err
 	}
-	if len(r.Unknown) > 0 {
+	if len(r.Unknown) > 0 || r.Absent != "" {
 		return errUnhealthy
 	}
 	return nil

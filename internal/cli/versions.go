@@ -50,6 +50,8 @@ type versionReport struct {
 	Parts []partVersion `json:"parts"`
 	// Skew says what differs, a sentence each.
 	Skew []string `json:"skew,omitempty"`
+	// Absent says that there is nothing to have a version.
+	Absent string `json:"absent,omitempty"`
 	// Unknown is what could not be found out, a sentence each.
 	Unknown []string `json:"unknown,omitempty"`
 }
@@ -80,7 +82,7 @@ func collectVersions(ctx context.Context, c *cluster, system string) versionRepo
 	k.readMesh(ctx)
 	r := versionReport{versions: buildVersion(), Kubernetes: c.version}
 	if k.absent[whatMesh] {
-		r.Parts, r.Skew = []partVersion{}, []string{"Fairway is not installed in this cluster"}
+		r.Parts, r.Absent = []partVersion{}, "Fairway is not installed in this cluster"
 		return r
 	}
 	var pods corev1.PodList
@@ -89,8 +91,13 @@ func collectVersions(ctx context.Context, c *cluster, system string) versionRepo
 		r.Unknown = []string{"pods can't be listed, so what runs is not known: " + k.whyUnread(whatPods)}
 		return r
 	}
+	k.readGateways(ctx)
 	said := k.askVersions(ctx, pods.Items)
 	r.Parts = fold(said)
+	if len(said) == 0 {
+		r.Absent = "no part of the mesh runs: no operator and no node proxy in namespace " + system +
+			" (--system-namespace), and no waypoint anywhere"
+	}
 	r.Skew = skew(r.versions, r.Parts)
 	var failed groups
 	for _, s := range said {
@@ -326,7 +333,10 @@ func (r versionReport) draw(t *table) {
 			t.line("  - %s", u)
 		}
 	}
-	if len(r.Skew)+len(r.Unknown) == 0 {
+	switch {
+	case r.Absent != "":
+		t.line("\n%s.", strings.ToUpper(r.Absent[:1])+r.Absent[1:])
+	case len(r.Skew)+len(r.Unknown) == 0:
 		t.line("\nAll parts of the mesh are of one version.")
 	}
 }

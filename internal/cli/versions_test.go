@@ -19,9 +19,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gwv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairway-mesh/fairway/internal/introspect"
 	"github.com/fairway-mesh/fairway/internal/names"
+	"github.com/fairway-mesh/fairway/test/apiserver"
 )
 
 // versioned are pods of a mesh whose containers have tags of images.
@@ -53,6 +55,10 @@ func versioned(tag string) []client.Object {
 		pod(names.SystemNamespace, "node-b", "b", names.ComponentNode, of("agent", "envoy")),
 		pod(names.SystemNamespace, "node-old", "b", names.ComponentNode, of("agent", "envoy"), ending),
 		pod("shop", "waypoint-1", "b", names.ComponentWaypoint, of("agent", "envoy"), managed),
+		&gwv1.Gateway{
+			ObjectMeta: in("shop", object(names.AutomaticWaypoint, nil)),
+			Spec:       gwv1.GatewaySpec{GatewayClassName: names.WaypointClass},
+		},
 		pod("shop", "database", "b", names.ComponentNode, of("agent")), // a label that anybody may have
 	}
 }
@@ -180,4 +186,21 @@ func TestVersionWithoutACluster(t *testing.T) {
 	cmd.SetArgs([]string{"--kubeconfig", file, "--client", "-o", "json"})
 	require.NoError(t, cmd.ExecuteContext(t.Context()))
 	require.Contains(t, out.String(), `"version": "`+names.Version+`"`)
+}
+
+// Where there is nothing, nothing is said to be of one version, or to differ.
+func TestVersionsOfNothing(t *testing.T) {
+	r, out := shownVersions(t, fakeCluster(t, fakePods{}, mesh(metav1.ConditionTrue, "Ready", "")))
+	require.Contains(t, string(out), "\nNo part of the mesh runs: no operator and no node proxy in namespace fairway-system")
+	require.NotContains(t, string(out), "one version")
+	require.NotEmpty(t, r.Absent)
+
+	// An API server without the mesh's kinds.
+	cfg := apiserver.Start(t, apiserver.Options{})
+	said, _, err := does(t, "version", "--kubeconfig", as(t, cfg, ""))
+	var coded exitError
+	require.ErrorAs(t, err, &coded)
+	require.Equal(t, exitUnhealthy, coded.code)
+	require.Contains(t, said, "Fairway is not installed in this cluster.\n")
+	require.NotContains(t, said, "differ")
 }

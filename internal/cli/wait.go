@@ -6,7 +6,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"time"
 )
@@ -70,6 +69,6 @@ func (w *waiter) once(ctx context.Context, c *cluster) state {
 func (w *waiter) say(what string) {
 	if what != w.said {
 		w.said = what
-		_, _ = fmt.Fprintln(w.out, "waiting: "+what)
+		_ = sayLine(w.out, "waiting: "+what)
 	}
 }

@@ -51,6 +51,7 @@ func waypointListCommand(conn *connection) *cobra.Command {
 	var output outputFlag
 	var system string
 	var timeout time.Duration
+	var all bool
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List waypoints: whether they serve, and what",
@@ -63,6 +64,9 @@ Exit code: 0 if they could be asked for, 1 if not, 2 if the command line is wron
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := output.check(); err != nil {
 				return err
+			}
+			if all && conn.namespace() != "" {
+				return usagef("-A and -n %s: want one of them", conn.namespace())
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
@@ -80,7 +84,8 @@ Exit code: 0 if they could be asked for, 1 if not, 2 if the command line is wron
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	output.add(cmd)
 	systemNamespaceFlag(cmd, &system)
-	cmd.Flags().DurationVar(&timeout, "timeout", defaultTimeout, "give up after this time")
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "of all namespaces, as without -n")
+	timeoutFlag(cmd.Flags(), &timeout, defaultTimeout, "give up after this time")
 	return cmd
 }
 
@@ -91,6 +96,8 @@ func listWaypoints(ctx context.Context, c *cluster, system, namespace string) (w
 	k.judgeOperator(ctx)
 	k.readWaypoints()
 	switch {
+	case namespace != "" && k.absent[whatNamespaces]:
+		return waypointList{}, fmt.Errorf("there is no namespace %s", namespace)
 	case k.unread[whatGateways] && namespace == "":
 		return waypointList{}, fmt.Errorf("waypoints could not be asked for: %s (use -n NAMESPACE for one namespace)",
 			k.whyUnread(whatGateways))

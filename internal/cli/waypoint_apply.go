@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	fieldManager = "fairway-cli"
 	// defaultWaypoint is the name of a waypoint of one's own, as the documents have it.
 	defaultWaypoint = "waypoint"
+	// waypointListener is the name of its listener.
+	waypointListener = "mesh"
 )
 
 // applyOptions are the flags of waypoint apply.
@@ -69,7 +72,7 @@ Exit code: 0 if the waypoint is there, and with --wait serves; 1 if not; 2 if th
 	f.StringVarP(&o.format, "output", "o", "", "yaml: print the manifest")
 	f.BoolVar(&o.dryRun, "dry-run", false, "make nothing, but have the API server check it")
 	f.BoolVar(&o.wait, "wait", false, "wait until the waypoint serves")
-	f.DurationVar(&o.timeout, "timeout", defaultWait, "give up waiting after this time")
+	timeoutFlag(f, &o.timeout, defaultWait, "give up waiting after this time")
 	return cmd
 }
 
@@ -80,7 +83,7 @@ func waypointManifest(key types.NamespacedName) *gwv1.Gateway {
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name},
 		Spec: gwv1.GatewaySpec{
 			GatewayClassName: names.WaypointClass,
-			Listeners:        []gwv1.Listener{{Name: "mesh", Port: names.PortMTLS, Protocol: names.ProtocolMTLS}},
+			Listeners:        []gwv1.Listener{{Name: waypointListener, Port: names.PortMTLS, Protocol: names.ProtocolMTLS}},
 		},
 	}
 }
@@ -99,7 +102,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	key := types.NamespacedName{Namespace: c.namespace, Name: o.name}
-	if err := mayHaveWaypoint(ctx, c, key); err != nil {
+	there, err := mayHaveWaypoint(ctx, c, key)
+	if err != nil {
 		return err
 	}
 	manifest, err := runtimeless(waypointManifest(key))
@@ -110,24 +114,27 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	// Fields that others have set, as parameters, stay theirs.
-	options := []client.ApplyOption{client.FieldOwner(fieldManager)}
-	if o.dryRun {
-		options = append(options, client.DryRunAll)
-	}
-	if err := c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(manifest), options...); err != nil {
-		return fmt.Errorf("waypoint %s can't be applied: %s", key, plainly(err))
+	if !there {
+		if err := o.apply(ctx, c.client, key, manifest); err != nil {
+			return err
+		}
 	}
 	out, notes := &table{out: cmd.OutOrStdout()}, &table{out: cmd.ErrOrStderr()}
 	if o.format == "yaml" {
-		out.line("%s", strings.TrimSuffix(string(text), "\n"))
+		out.text(strings.TrimSuffix(string(text), "\n"))
 		out = notes // programs read the manifest alone
 	}
-	if o.dryRun {
+	switch {
+	case there:
+		out.line("Gateway %s is a waypoint already, and is left as it is", key)
+	case o.dryRun:
 		out.line("Gateway %s would be applied (dry run)", key)
+	default:
+		out.line("Gateway %s is applied", key)
+	}
+	if o.dryRun {
 		return out.err
 	}
-	out.line("Gateway %s is applied", key)
 	if o.wait {
 		if err := o.serves(ctx, c, key, notes); err != nil {
 			return err
@@ -138,6 +145,24 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	out.line("  kubectl label namespace %s %s=%s", key.Namespace, names.LabelUseWaypoint, key.Name)
 	out.line("  kubectl label service -n %s SERVICE %s=%s", key.Namespace, names.LabelUseWaypoint, key.Name)
 	return out.err
+}
+
+func (o *applyOptions) apply(
+	ctx context.Context, c client.Client, key types.NamespacedName, manifest *unstructured.Unstructured,
+) error {
+	// Fields that others have set, as parameters, stay theirs.
+	options := []client.ApplyOption{client.FieldOwner(fieldManager)}
+	if o.dryRun {
+		options = append(options, client.DryRunAll)
+	}
+	switch err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(manifest), options...); {
+	case apierrors.IsConflict(err):
+		return fmt.Errorf("waypoint %s can't be applied: its listener %s is another's; choose another --name", key,
+			waypointListener)
+	case err != nil:
+		return fmt.Errorf("waypoint %s can't be applied: %s", key, plainly(err))
+	}
+	return nil
 }
 
 // runtimeless is a manifest without what an API server adds, as status and times.
@@ -155,33 +180,45 @@ func runtimeless(g *gwv1.Gateway) (*unstructured.Unstructured, error) {
 	return u, nil
 }
 
-// mayHaveWaypoint refuses what would be of no use, or take something from somebody.
-func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) error {
+// mayHaveWaypoint refuses what would be of no use, or take something from somebody. It tells whether the waypoint is there: how
+// whoever has made it has written it, is theirs.
+func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) (there bool, err error) {
 	n := &corev1.Namespace{}
 	switch err := c.client.Get(ctx, types.NamespacedName{Name: key.Namespace}, n); {
 	case apierrors.IsNotFound(err):
-		return fmt.Errorf("there is no namespace %s", key.Namespace)
+		return false, fmt.Errorf("there is no namespace %s", key.Namespace)
 	case apierrors.IsForbidden(err): // the Gateway's condition will say so
 	case err != nil:
-		return fmt.Errorf("namespace %s can't be read: %s", key.Namespace, plainly(err))
+		return false, fmt.Errorf("namespace %s can't be read: %s", key.Namespace, plainly(err))
 	case !member.Enrolled(n):
-		return fmt.Errorf("namespace %s is not in the mesh, so a waypoint there would get no identity: label it %s=%s first",
+		return false, fmt.Errorf("namespace %s is not in the mesh, so a waypoint there would get no identity: label it %s=%s first",
 			key.Namespace, names.LabelMesh, names.MeshEnabled)
 	}
 	g := &gwv1.Gateway{}
 	switch err := c.client.Get(ctx, key, g); {
 	case meta.IsNoMatchError(err):
-		return errors.New("the kinds of the Gateway API are not installed: install its CRDs (see " + docsNeeds + ")")
+		return false, errors.New("the kinds of the Gateway API are not installed: install its CRDs (see " + docsNeeds + ")")
 	case apierrors.IsNotFound(err), apierrors.IsForbidden(err): // applying it will say whether one may
 	case err != nil:
-		return fmt.Errorf("waypoint %s can't be read: %s", key, plainly(err))
+		return false, fmt.Errorf("waypoint %s can't be read: %s", key, plainly(err))
 	case g.Spec.GatewayClassName != names.WaypointClass:
-		return fmt.Errorf("a Gateway %s is there, of class %s: choose another --name", key, g.Spec.GatewayClassName)
+		return false, fmt.Errorf("a Gateway %s is there, of class %s: choose another --name", key, g.Spec.GatewayClassName)
+	case g.DeletionTimestamp != nil:
+		return false, fmt.Errorf("waypoint %s is being deleted%s: wait until it is gone, or choose another --name", key,
+			keptBy(g.Finalizers))
 	case g.Labels[names.LabelAutomatic] != "":
-		return fmt.Errorf("waypoint %s is the automatic one, which the operator makes and removes: choose another --name",
+		return false, fmt.Errorf("waypoint %s is the automatic one, which the operator makes and removes: choose another --name",
 			key)
 	}
-	return nil
+	return slices.ContainsFunc(g.Spec.Listeners, func(l gwv1.Listener) bool { return l.Protocol == names.ProtocolMTLS }), nil
+}
+
+// keptBy says what keeps an object that is being deleted; "" if nothing does.
+func keptBy(finalizers []string) string {
+	if len(finalizers) == 0 {
+		return ""
+	}
+	return ", and there while its finalizers are (" + strings.Join(finalizers, ", ") + ")"
 }
 
 // serves waits until a waypoint does.

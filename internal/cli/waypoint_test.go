@@ -34,6 +34,8 @@ func TestWaypointList(t *testing.T) {
 	l, err = listWaypoints(t.Context(), fakeCluster(t, nil, objects...), names.SystemNamespace, "bookshop")
 	require.NoError(t, err)
 	require.Len(t, l.Waypoints, 1)
+	_, err = listWaypoints(t.Context(), fakeCluster(t, nil, objects...), names.SystemNamespace, "missing")
+	require.ErrorContains(t, err, "there is no namespace missing")
 
 	denied := forbidding(fakeCluster(t, nil, objects...), sameType(&gwv1.GatewayList{}))
 	_, err = listWaypoints(t.Context(), denied, names.SystemNamespace, "")
@@ -102,6 +104,22 @@ func TestWaypointApply(t *testing.T) {
 	<-done
 	require.NoError(t, err)
 	require.Contains(t, out, "it serves")
+
+	// One that somebody has written in another way is a waypoint as well.
+	own := &gwv1.Gateway{ObjectMeta: in("shop", object("own", nil)), Spec: *g.Spec.DeepCopy()}
+	own.Spec.Listeners[0].Name, own.Spec.Listeners[0].Port = "inner", 16008
+	own.Finalizers = []string{"test.example/keeps"}
+	require.NoError(t, c.Create(t.Context(), own))
+	for _, dry := range []string{"--dry-run=true", "--dry-run=false"} {
+		out, _, err = apply("--name", "own", dry)
+		require.NoError(t, err)
+		require.Contains(t, out, "Gateway shop/own is a waypoint already, and is left as it is\n")
+	}
+	require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(own), own))
+	require.Len(t, own.Spec.Listeners, 1)
+	require.NoError(t, c.Delete(t.Context(), own))
+	_, _, err = apply("--name", "own")
+	require.ErrorContains(t, err, "is being deleted, and there while its finalizers are (test.example/keeps): wait until")
 
 	other := &gwv1.Gateway{ObjectMeta: in("shop", object("other", nil)), Spec: g.Spec}
 	other.Spec.GatewayClassName = "another"

@@ -30,6 +30,7 @@ func TestMessagesAreSentences(t *testing.T) {
 		"not captured:":                       "Not captured.",
 		"it was cut…":                         "It was cut…",
 		"école":                               "école.",
+		"near \x1b[2J\r\u202e it":             `Near \x1b[2J\r\u202e it.`,
 	} {
 		require.Equal(t, want, sentence(text))
 		require.Equal(t, want, sentence(want), "a sentence stays one")

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairway-mesh/fairway/internal/printable"
 )
 
 const (
@@ -42,12 +44,14 @@ func Fit(all []metav1.Condition, most int) []metav1.Condition {
 func Note(text string) string { return shorten(sentence(text), maxNote) }
 
 // sentence gives a text a capital letter first and a full stop at the end. A first word that is no word of prose, as
-// the path of a field or a name with capitals of its own, stays as it is.
+// the path of a field or a name with capitals of its own, stays as it is. What others have written, as a script or a
+// pattern that is quoted, is harmless for who reads it.
 func sentence(text string) string {
 	text = strings.TrimRightFunc(strings.TrimSpace(text), func(r rune) bool { return strings.ContainsRune(",;: \n", r) })
 	if text == "" {
 		return ""
 	}
+	text = printable.Lines(text)
 	word, _, _ := strings.Cut(text, " ")
 	if plain(strings.TrimRight(word, ",;:.")) {
 		text = string(unicode.ToUpper(rune(text[0]))) + text[1:]

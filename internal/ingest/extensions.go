@@ -5,6 +5,7 @@ package ingest
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -126,12 +127,25 @@ func badScript(source string) string {
 		return fmt.Sprintf("a script can have %d bytes at most", most)
 	}
 	if _, err := parse.Parse(strings.NewReader(source), "script"); err != nil {
-		return strings.Join(strings.Fields(err.Error()), " ")
+		return notLua(err)
 	}
 	if !strings.Contains(source, "envoy_on_request") && !strings.Contains(source, "envoy_on_response") {
 		return "it defines neither envoy_on_request nor envoy_on_response, which are what proxies call"
 	}
 	return ""
+}
+
+// notLua says where a script is none. It leaves out the word that the parser has stopped at, since that can be a text
+// of any length and may be a secret, and who reads a status need not be who may read the script.
+func notLua(err error) string {
+	var at *parse.Error
+	switch {
+	case !errors.As(err, &at):
+		return "it is not Lua"
+	case at.Pos.Line == parse.EOF:
+		return "it is not Lua: something is missing at its end"
+	}
+	return fmt.Sprintf("it is not Lua: line %d, column %d: %s", at.Pos.Line, at.Pos.Column, at.Message)
 }
 
 func (i *Ingest) processor(
