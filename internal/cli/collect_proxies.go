@@ -179,9 +179,9 @@ func (k *collector) compare(streams []connected, partial bool) {
 		func(a, b proxyReport) int { return cmp.Or(cmp.Compare(a.Scope, b.Scope), cmp.Compare(a.Pod, b.Pod)) })
 }
 
-// isWaypoint tells a waypoint's pods, as the operator's Deployment makes them. Labels alone anybody may set who may make
-// pods. Who may also make Gateways in a namespace can have a pod there that looks like one, but then the namespace has a
-// waypoint.
+// isWaypoint tells a waypoint's pods, as the operator's Deployment makes them. Labels alone anybody may set who may
+// make pods. Who may also make Gateways in a namespace can have a pod there that looks like one, but then the namespace
+// has a waypoint.
 func (k *collector) isWaypoint(p *corev1.Pod) bool {
 	gateway := p.Labels[names.LabelGatewayName]
 	if p.Labels[names.LabelComponent] != names.ComponentWaypoint || p.Labels[names.LabelManagedBy] != names.ManagedBy ||

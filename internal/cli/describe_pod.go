@@ -87,7 +87,7 @@ func (k *collector) describePod(ctx context.Context, key types.NamespacedName) (
 		d.Identity = member.Identity(member.TrustDomain(k.mesh), p)
 	}
 	if k.meaning != nil {
-		if d.BeingDeletedSince == nil { // the mesh counts one that is being deleted no more, and its proxy guards it to the end
+		if d.BeingDeletedSince == nil { // one that is being deleted is counted no more, and guarded to its end
 			k.describeAccess(d, p)
 		} else {
 			d.Policies = []policyFact{}

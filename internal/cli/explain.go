@@ -38,8 +38,8 @@ func explainCommand() *cobra.Command {
 		Use:   "explain SOURCE DESTINATION",
 		Short: "Say whether a caller may reach a Service or a pod, and which policy decides",
 		Long: `Say what becomes of a connection, or of a request, from a caller to a Service or a pod: by which proxies it goes, what
-each decides, and which rule of which object that comes of, in the order in which it happens. The answer is worked out from
-the objects in the cluster as the operator does it; no proxy is asked, and nothing is sent.
+each decides, and which rule of which object that comes of, in the order in which it happens. The answer is worked out
+from the objects in the cluster as the operator does it; no proxy is asked, and nothing is sent.
 
 The verdict is one of
   Allowed   the application gets it, within the limits that are told

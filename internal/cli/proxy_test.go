@@ -160,7 +160,9 @@ func TestFindProxy(t *testing.T) {
 		target target
 		says   string
 	}{
-		"shop/waypoint":           {target: target{pod: types.NamespacedName{Namespace: "shop", Name: "waypoint"}, gateway: names.AutomaticWaypoint}},
+		"shop/waypoint": {target: target{
+			pod: types.NamespacedName{Namespace: "shop", Name: "waypoint"}, gateway: names.AutomaticWaypoint,
+		}},
 		"fairway-system/node-a":   {target: target{pod: types.NamespacedName{Namespace: "fairway-system", Name: "node-a"}}},
 		"fairway-system/operator": {says: "is the operator, which has no proxy"},
 		"shop/app": {target: target{

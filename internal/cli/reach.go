@@ -79,7 +79,8 @@ func (f *forwarder) get(ctx context.Context, pod types.NamespacedName, path stri
 		DialContext:       func(context.Context, string, string) (net.Conn, error) { return tunnel, nil },
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxFacts,
 	}}
-	data, err := fetch(ctx, client, "http://"+net.JoinHostPort("127.0.0.1", strconv.Itoa(names.PortAdmin))+path, mostOf(path))
+	address := "http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(names.PortAdmin)) + path
+	data, err := fetch(ctx, client, address, mostOf(path))
 	if err != nil {
 		return nil, fmt.Errorf("pod %s: %w", pod, firstOf(ctx.Err(), tunnel.remoteError(), err))
 	}

@@ -148,8 +148,8 @@ func (u *remover) unfinished(ctx context.Context, left *leftover) error {
 		return fmt.Errorf("the Mesh is deleted, but still there: %s; who has set these must take them away", kept(left.mesh))
 	}
 	return fmt.Errorf("the Mesh is deleted, but DaemonSet %s is still there: the operator deletes it once no pod is "+
-		"captured, so look at the operator (kubectl logs -n %s deploy/%s) and at the DaemonSet's Events (kubectl describe daemonset "+
-		"-n %s %s); run this command again to wait on",
+		"captured, so look at the operator (kubectl logs -n %s deploy/%s) and at the DaemonSet's Events (kubectl describe "+
+		"daemonset -n %s %s); run this command again to wait on",
 		daemonSetName(u.system), u.system, names.OperatorDeployment, u.system, names.NodeDaemonSet)
 }
 

@@ -191,7 +191,7 @@ func TestVersionWithoutACluster(t *testing.T) {
 // Where there is nothing, nothing is said to be of one version, or to differ.
 func TestVersionsOfNothing(t *testing.T) {
 	r, out := shownVersions(t, fakeCluster(t, fakePods{}, mesh(metav1.ConditionTrue, "Ready", "")))
-	require.Contains(t, string(out), "\nNo part of the mesh runs: no operator and no node proxy in namespace fairway-system")
+	require.Contains(t, string(out), "\nNo part of the mesh runs: no operator and no node proxy in namespace")
 	require.NotContains(t, string(out), "one version")
 	require.NotEmpty(t, r.Absent)
 

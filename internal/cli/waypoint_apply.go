@@ -180,8 +180,8 @@ func runtimeless(g *gwv1.Gateway) (*unstructured.Unstructured, error) {
 	return u, nil
 }
 
-// mayHaveWaypoint refuses what would be of no use, or take something from somebody. It tells whether the waypoint is there: how
-// whoever has made it has written it, is theirs.
+// mayHaveWaypoint refuses what would be of no use, or take something from somebody. It tells whether the waypoint is there:
+// how whoever has made it has written it, is theirs.
 func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) (there bool, err error) {
 	n := &corev1.Namespace{}
 	switch err := c.client.Get(ctx, types.NamespacedName{Name: key.Namespace}, n); {
@@ -191,7 +191,8 @@ func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) 
 	case err != nil:
 		return false, fmt.Errorf("namespace %s can't be read: %s", key.Namespace, plainly(err))
 	case !member.Enrolled(n):
-		return false, fmt.Errorf("namespace %s is not in the mesh, so a waypoint there would get no identity: label it %s=%s first",
+		return false, fmt.Errorf("namespace %s is not in the mesh, so a waypoint there would get no identity: label it "+
+			"%s=%s first",
 			key.Namespace, names.LabelMesh, names.MeshEnabled)
 	}
 	g := &gwv1.Gateway{}
@@ -207,10 +208,13 @@ func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) 
 		return false, fmt.Errorf("waypoint %s is being deleted%s: wait until it is gone, or choose another --name", key,
 			keptBy(g.Finalizers))
 	case g.Labels[names.LabelAutomatic] != "":
-		return false, fmt.Errorf("waypoint %s is the automatic one, which the operator makes and removes: choose another --name",
+		return false, fmt.Errorf("waypoint %s is the automatic one, which the operator makes and removes: choose another "+
+			"--name",
 			key)
 	}
-	return slices.ContainsFunc(g.Spec.Listeners, func(l gwv1.Listener) bool { return l.Protocol == names.ProtocolMTLS }), nil
+	return slices.ContainsFunc(g.Spec.Listeners, func(l gwv1.Listener) bool {
+		return l.Protocol == names.ProtocolMTLS
+	}), nil
 }
 
 // keptBy says what keeps an object that is being deleted; "" if nothing does.
