@@ -180,8 +180,8 @@ func runtimeless(g *gwv1.Gateway) (*unstructured.Unstructured, error) {
 	return u, nil
 }
 
-// mayHaveWaypoint refuses what would be of no use, or take something from somebody. It tells whether the waypoint is there:
-// how whoever has made it has written it, is theirs.
+// mayHaveWaypoint refuses what would be of no use, or take something from somebody. It tells whether the waypoint is
+// there: how whoever has made it has written it, is theirs.
 func mayHaveWaypoint(ctx context.Context, c *cluster, key types.NamespacedName) (there bool, err error) {
 	n := &corev1.Namespace{}
 	switch err := c.client.Get(ctx, types.NamespacedName{Name: key.Namespace}, n); {
