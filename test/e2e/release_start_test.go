@@ -35,7 +35,10 @@ var offline = [][2]string{
 }
 
 const (
-	waypointIdentity = `"destination":"spiffe://cluster.local/ns/bookshop/sa/fairway-waypoint"`
+	// The page's namespace is the demo's, too, which may run on the same cluster.
+	bookshop, startSpace = "bookshop", "e2e-start"
+
+	waypointIdentity = `"destination":"spiffe://cluster.local/ns/` + startSpace + `/sa/fairway-waypoint"`
 
 	agnhost = `image: "registry.k8s.io/e2e-test-images/agnhost:2.53", args: `
 	tool    = `image: "` + toolImage + `", args: `
@@ -81,6 +84,8 @@ func TestReleaseStart(t *testing.T) {
 	page, err := os.ReadFile("../../docs/start.md")
 	require.NoError(t, err)
 	text := string(page)
+	require.Contains(t, text, bookshop)
+	text = strings.ReplaceAll(text, bookshop, startSpace)
 	for _, o := range offline {
 		require.Contains(t, text, o[0])
 		text = strings.Replace(text, o[0], o[1], 1)
@@ -106,7 +111,7 @@ func TestReleaseStart(t *testing.T) {
 
 	shown := here.does(t, blocks(t, text, "See that it is so", "console")[0])
 	assert.Contains(t, shown[0], "All is well")
-	for _, end := range []string{`"source":"spiffe://cluster.local/ns/bookshop/sa/default"`, waypointIdentity} {
+	for _, end := range []string{`"source":"spiffe://cluster.local/ns/` + startSpace + `/sa/default"`, waypointIdentity} {
 		assert.Contains(t, shown[1], end)
 	}
 	assert.Contains(t, shown[2], "reviews-v1")
