@@ -6,7 +6,6 @@ package chart
 import (
 	"context"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -21,13 +20,12 @@ import (
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/fairway-mesh/fairway/hack/packages/internal/apiserver"
 	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
 
-// cluster is a real API server, and Helm's actions on it. The product's helpers for that would bring all that the
-// product needs into this module, so it takes the same binaries by itself.
+// cluster is a real API server, and Helm's actions on it.
 type cluster struct {
 	*testing.T
 
@@ -38,24 +36,8 @@ type cluster struct {
 
 func start(t *testing.T) *cluster {
 	t.Helper()
-	bin := os.Getenv("FAIRWAY_KUBE_BIN")
-	if _, err := os.Stat(bin + "/kube-apiserver"); err != nil {
-		t.Skip("no kube-apiserver in FAIRWAY_KUBE_BIN: make test-prerequisites builds it")
-	}
-	env := &envtest.Environment{BinaryAssetsDirectory: bin}
-	cfg, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	c := &cluster{T: t, config: cfg}
-	if c.client, err = client.New(cfg, client.Options{}); err != nil {
-		t.Fatal(err)
-	}
+	cfg, cl := apiserver.Start(t)
+	c := &cluster{T: t, client: cl, config: cfg}
 	c.connect()
 	return c
 }

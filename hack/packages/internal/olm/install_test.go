@@ -6,7 +6,6 @@ package olm
 import (
 	"bytes"
 	"context"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -17,34 +16,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
+	"github.com/fairway-mesh/fairway/hack/packages/internal/apiserver"
 	"github.com/fairway-mesh/fairway/hack/packages/internal/source"
 )
-
-// server is a real API server. The product's helpers for that would bring all that the product needs into this module.
-func server(t *testing.T) client.Client {
-	t.Helper()
-	bin := os.Getenv("FAIRWAY_KUBE_BIN")
-	if _, err := os.Stat(bin + "/kube-apiserver"); err != nil {
-		t.Skip("no kube-apiserver in FAIRWAY_KUBE_BIN: make test-prerequisites builds it")
-	}
-	env := &envtest.Environment{BinaryAssetsDirectory: bin}
-	cfg, err := env.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Stop(); err != nil {
-			t.Errorf("stop the API server: %v", err)
-		}
-	})
-	c, err := client.New(cfg, client.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
 
 func there(t *testing.T, c client.Client, o source.Object) bool {
 	t.Helper()
@@ -91,7 +66,8 @@ func roles(t *testing.T, c client.Client) map[string]int {
 // operator may read the Secrets of its own namespace and no others, what the former version made goes with it, and
 // CRDs stay.
 func TestInstall(t *testing.T) {
-	c, ctx := server(t), context.Background()
+	_, c := apiserver.Start(t)
+	ctx := context.Background()
 	b := parsed(t, generated(t))
 	if err := b.Apply(ctx, c, namespace); err != nil {
 		t.Fatal(err)
